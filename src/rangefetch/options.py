@@ -1,0 +1,241 @@
+"""What a caller may ask of a download, checked before anything is opened."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from rangefetch.progress import to_camel_case_dict
+from rangefetch.version import __version__
+
+__all__ = ["DEFAULT_USER_AGENT", "DownloadOptions", "check_url", "parse_size"]
+
+DEFAULT_USER_AGENT = f"rangefetch/{__version__}"
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# RFC 9110, section 5.1: a field name is a token.
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_DIGEST_HEX_DIGITS = {"md5": 32, "sha-1": 40, "sha-256": 64, "sha-384": 96, "sha-512": 128, "blake2b": 128}
+
+
+def parse_size(value: object, option: str) -> int:
+    """Bytes from ``"4M"``, ``"1.5G"`` (powers of 1024, as in aria2) or a number.
+
+    Raises ``TypeError`` or ``ValueError`` naming ``option``.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise TypeError(f"{option}: a size is an int or a string such as '4M', not {type(value).__name__}")
+    if isinstance(value, int):
+        size = value
+    else:
+        match = _SIZE.fullmatch(value.strip())
+        if match is None:
+            raise ValueError(f"{option}: {value!r} is not a size; write 4M, 1.5G or a number of bytes")
+        size = int(float(match[1]) * _UNITS[match[2].upper()]) if "." in match[1] else int(match[1]) * _UNITS[match[2].upper()]
+    if not 0 <= size < 1 << 62:
+        raise ValueError(f"{option}: {value!r} is out of range")
+    return size
+
+
+def check_url(url: object, option: str = "url") -> str:
+    """The URL as a string, if it is one that can be fetched: http or https, a host, no control characters.
+
+    Raises ``TypeError`` or ``ValueError`` naming ``option``.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"{option}: a URL is a string, not {type(url).__name__}")
+    if _CONTROL.search(url) or " " in url:
+        raise ValueError(f"{option}: {url!r} has a space or a control character in it; percent-encode it")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"{option}: {url!r} is malformed: {error}") from None
+    if parts.scheme.lower() not in ("http", "https"):
+        what = f"the scheme {parts.scheme!r} is not served" if parts.scheme else "it has no scheme"
+        raise ValueError(f"{option}: {url!r}: {what}; http and https are")
+    if not parts.hostname:
+        raise ValueError(f"{option}: {url!r} has no host")
+    return url
+
+
+def _check_text(value: object, option: str) -> str:
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{option}: expected a string, not {type(value).__name__}")
+    text = os.fspath(value)
+    if _CONTROL.search(text):
+        raise ValueError(f"{option}: {text!r} has a control character in it")
+    return text
+
+
+def _check_count(value: object, option: str, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{option}: expected an int, not {type(value).__name__}")
+    if not low <= value <= high:
+        raise ValueError(f"{option}: {value} is out of range; {low} to {high} is allowed")
+    return value
+
+
+def _check_seconds(value: object, option: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{option}: expected seconds, not {type(value).__name__}")
+    if not (0 <= value < 1e9) or math.isnan(value):
+        raise ValueError(f"{option}: {value} is out of range; seconds, 0 for no limit")
+    return float(value)
+
+
+def _check_headers(value: object) -> dict[str, str]:
+    if isinstance(value, Mapping):
+        pairs = list(value.items())
+    elif isinstance(value, (list, tuple)):
+        pairs = []
+        for line in value:
+            if not isinstance(line, str):
+                raise TypeError(f"headers: expected 'Name: value' strings, not {type(line).__name__}")
+            name, colon, text = line.partition(":")
+            if not colon:
+                raise ValueError(f"headers: {line!r} is not 'Name: value'")
+            pairs.append((name.strip(), text.strip()))
+    else:
+        raise TypeError(f"headers: expected a mapping or a list of 'Name: value', not {type(value).__name__}")
+    headers: dict[str, str] = {}
+    for name, text in pairs:
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise TypeError("headers: names and values are strings")
+        if not _FIELD_NAME.fullmatch(name):
+            raise ValueError(f"headers: {name!r} is not a field name")
+        if _CONTROL.search(text.replace("\t", " ")):
+            raise ValueError(f"headers: the value of {name!r} has a control character in it")
+        if name.lower() in ("range", "if-range", "accept-encoding", "content-length", "transfer-encoding"):
+            raise ValueError(f"headers: {name!r} is the engine's own and cannot be set")
+        headers[name] = text
+    return headers
+
+
+def _check_checksum(value: object) -> str:
+    text = _check_text(value, "checksum")
+    if not text:
+        return ""
+    algorithm, separator, digest = text.replace(":", "=", 1).partition("=")
+    algorithm = algorithm.strip().lower()
+    algorithm = {"sha1": "sha-1", "sha256": "sha-256", "sha384": "sha-384", "sha512": "sha-512"}.get(algorithm, algorithm)
+    digest = digest.strip().lower()
+    if not separator or algorithm not in _DIGEST_HEX_DIGITS:
+        raise ValueError(
+            f"checksum: {text!r} is not ALGORITHM=HEX with one of {', '.join(sorted(_DIGEST_HEX_DIGITS))}"
+        )
+    if not re.fullmatch(f"[0-9a-f]{{{_DIGEST_HEX_DIGITS[algorithm]}}}", digest):
+        raise ValueError(
+            f"checksum: {text!r}: a {algorithm} digest is {_DIGEST_HEX_DIGITS[algorithm]} hexadecimal digits"
+        )
+    return f"{algorithm}={digest}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadOptions:
+    """The options of one download. Sizes may be ``"4M"``, ``"1.5G"`` or an int; times are seconds, 0: no limit.
+
+    Where the file goes:
+        ``save_dir`` the directory; ``filename`` the name in it (empty: the server's Content-Disposition, else the
+        URL's last part); ``overwrite`` replaces a file that has the name already; ``file_allocation`` ``"falloc"``
+        reserves the space at once, ``"trunc"`` only sets the length, ``"none"`` neither (aria2's words);
+        ``durable`` syncs the file to the disk before it gets its name.
+    What proves it:
+        ``checksum`` as ``sha-256=HEX`` (``sha256:HEX`` too); ``expected_size`` in bytes (0: unknown).
+    How many connections:
+        ``split`` for the file, ``max_connection_per_server`` for a host; a further connection is opened for each
+        ``min_split_size`` bytes that are left.
+    How it asks:
+        ``user_agent``, ``headers`` (a mapping or ``["Name: value"]``; never sent to another origin after a
+        redirect), ``proxy`` (a URL; empty: the environment's), ``cookies`` (a Netscape cookie file), ``netrc`` (use
+        ``~/.netrc``), ``ca_file`` (PEM; empty: the environment's or the system's), ``verify_tls``, ``http_version``
+        (``"1.1"``, ``"2"`` or ``"3"``), ``allow_downgrade`` (follow a redirect from https to http).
+    How long it tries:
+        ``connect_timeout`` and ``read_timeout`` (no byte for so long) for a transfer, ``total_timeout`` for the whole,
+        ``max_tries`` failures in a row without progress (0: no limit), ``retry_wait`` the first back-off.
+
+    Raises ``ValueError`` or ``TypeError`` naming the option.
+    """
+
+    save_dir: str | os.PathLike[str] = "."
+    filename: str = ""
+    overwrite: bool = False
+    file_allocation: str = "falloc"
+    durable: bool = False
+    checksum: str = ""
+    expected_size: int = 0
+    split: int = 16
+    max_connection_per_server: int = 16
+    min_split_size: int | str = "4M"
+    user_agent: str = DEFAULT_USER_AGENT
+    headers: Mapping[str, str] | list[str] | tuple[str, ...] = dataclasses.field(default_factory=dict)
+    proxy: str = ""
+    cookies: str | os.PathLike[str] = ""
+    netrc: bool = False
+    ca_file: str | os.PathLike[str] = ""
+    verify_tls: bool = True
+    http_version: str = "1.1"
+    allow_downgrade: bool = False
+    connect_timeout: float = 30.0
+    read_timeout: float = 60.0
+    total_timeout: float = 0.0
+    max_tries: int = 5
+    retry_wait: float = 0.5
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)
+
+        for name in ("overwrite", "durable", "netrc", "verify_tls", "allow_downgrade"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name}: expected True or False, not {getattr(self, name)!r}")
+        for name in ("save_dir", "filename", "user_agent", "proxy", "cookies", "ca_file"):
+            put(name, _check_text(getattr(self, name), name))
+        if self.filename in (".", "..") or "/" in self.filename or "\\" in self.filename:
+            raise ValueError(f"filename: {self.filename!r} is not a plain file name; the directory goes in save_dir")
+        for name, allowed in (("file_allocation", ("falloc", "trunc", "none")), ("http_version", ("1.1", "2", "3"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: {getattr(self, name)!r} is none of {', '.join(allowed)}")
+        put("checksum", _check_checksum(self.checksum))
+        put("headers", _check_headers(self.headers))
+        put("expected_size", parse_size(self.expected_size, "expected_size"))
+        put("min_split_size", max(parse_size(self.min_split_size, "min_split_size"), 1))
+        for name in ("split", "max_connection_per_server"):
+            put(name, _check_count(getattr(self, name), name, 1, 1024))
+        put("max_tries", _check_count(self.max_tries, "max_tries", 0, 1_000_000))
+        for name in ("connect_timeout", "read_timeout", "total_timeout", "retry_wait"):
+            put(name, _check_seconds(getattr(self, name), name))
+        for name in ("cookies", "ca_file"):
+            path = getattr(self, name)
+            if path and not Path(path).is_file():
+                raise ValueError(f"{name}: there is no file {path!r}")
+
+    @classmethod
+    def of(cls, options: DownloadOptions | Mapping[str, Any] | None = None, **changes: Any) -> DownloadOptions:
+        """Options from options, a mapping, keywords, or a mixture; an unknown name is a ``TypeError``."""
+        if options is None:
+            merged: dict[str, Any] = {}
+        elif isinstance(options, DownloadOptions):
+            merged = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+        elif isinstance(options, Mapping):
+            merged = dict(options)
+        else:
+            raise TypeError(f"options: expected DownloadOptions or a mapping, not {type(options).__name__}")
+        merged.update(changes)
+        known = {field.name for field in dataclasses.fields(cls)}
+        for name in merged:
+            if name not in known:
+                raise TypeError(f"{name}: there is no such option")
+        return cls(**merged)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same in camelCase, ready for JSON."""
+        return to_camel_case_dict(self)

@@ -1,0 +1,98 @@
+"""What a download is doing and what came of it: the values that callers receive."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from pathlib import Path
+from typing import Any
+
+__all__ = ["DownloadProgress", "DownloadResult", "DownloadStatus", "camel_case", "to_camel_case_dict"]
+
+
+def camel_case(name: str) -> str:
+    """``total_size`` -> ``totalSize``, as aria2's RPC spells its keys."""
+    head, *tail = name.split("_")
+    return head + "".join(word.capitalize() for word in tail)
+
+
+def to_camel_case_dict(value: Any) -> dict[str, Any]:
+    """A dataclass as a dict of plain values with camelCase keys, ready for JSON."""
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, enum.Enum):
+            return item.value
+        if isinstance(item, Path):
+            return str(item)
+        if isinstance(item, tuple):
+            return [plain(part) for part in item]
+        return dict(item) if isinstance(item, dict) else item
+
+    return {
+        camel_case(field.name): plain(getattr(value, field.name))
+        for field in dataclasses.fields(value)
+        if not field.name.startswith("_")
+    }
+
+
+class DownloadStatus(enum.StrEnum):
+    """The states of a download, named as aria2's RPC names them (aria2 manual, ``tellStatus``)."""
+
+    WAITING = "waiting"
+    ACTIVE = "active"
+    PAUSED = "paused"
+    COMPLETE = "complete"
+    ERROR = "error"
+    REMOVED = "removed"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DownloadProgress:
+    """One download at one moment.
+
+    ``downloaded`` and ``total`` are bytes (``total`` 0: unknown), ``speed`` is bytes per second over the last few
+    seconds, ``percentage`` is 0.0 to 100.0 (0.0 also when the size is unknown), ``eta`` is seconds (None: unknown),
+    ``connections`` are the transfers in flight.
+    """
+
+    gid: str
+    downloaded: int
+    total: int
+    speed: float
+    percentage: float
+    eta: float | None
+    filename: str
+    status: DownloadStatus
+    connections: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same in camelCase, ready for JSON."""
+        return to_camel_case_dict(self)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DownloadResult:
+    """A finished download.
+
+    ``path`` is where the file is, ``size`` its bytes, ``checksum`` the digest that was verified as
+    ``algorithm=HEX`` (empty: none was asked for), ``seconds`` the time from start to final name, ``retries`` the
+    transfers that failed and were tried again, ``sources`` the URLs that served it after redirects,
+    ``connections`` the connections that were opened for it, ``resumed`` the bytes that were there at the start.
+    ``already_complete`` says that nothing had to be fetched.
+    """
+
+    path: Path
+    filename: str
+    size: int
+    gid: str
+    checksum: str = ""
+    seconds: float = 0.0
+    retries: int = 0
+    sources: tuple[str, ...] = ()
+    connections: int = 0
+    resumed: int = 0
+    already_complete: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same in camelCase, ready for JSON."""
+        return to_camel_case_dict(self)
