@@ -13,7 +13,7 @@ engine = Extension(
     include_dirs=["ext/rangefetch"],
     define_macros=[("Py_LIMITED_API", "0x030B0000")],
     py_limited_api=True,
-    extra_compile_args=["-std=c11", "-O2", "-g1", "-Wall", "-Wextra", "-Wno-unused-parameter"],
+    extra_compile_args=["-std=gnu11", "-O2", "-g1", "-Wall", "-Wextra", "-Wno-unused-parameter"],
 )
 
 setup(

@@ -1,0 +1,538 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The engine: loops that move bytes from sockets to files without Python, and the three classes that steer them.
+
+``Engine`` owns the loops, ``File`` is one file to be filled, ``Profile`` is how to ask for it. What a loop does is in
+``loop.pxd``, the check of an answer in ``answer.pxd``, the block map in ``blocks.pxd``. ``_engine.pyi`` is the manual.
+"""
+
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABLE, Py_buffer
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from rangefetch.answer cimport ContentRange, parse_content_range
+from rangefetch.blocks cimport BLOCK_DONE, block_size_for, blocks_contiguous, blocks_free, blocks_init, blocks_recall
+from rangefetch.libcurl cimport *
+from rangefetch.loop cimport POOLED_CONNECTIONS, Loop, copy_text, loop_run, loop_tell
+from rangefetch.mailbox cimport *
+from rangefetch.platform cimport (
+    pthread_join,
+    rf_bell,
+    rf_bell_close,
+    rf_bell_open,
+    rf_bell_quiet,
+    rf_load,
+    rf_store,
+    rf_thread_start,
+)
+from rangefetch.transfer cimport (
+    ALLOCATE_LENGTH,
+    ALLOCATE_NOTHING,
+    ALLOCATE_SPACE,
+    FAULT_DISK,
+    FAULT_ENCODED,
+    FAULT_MEMORY,
+    FAULT_NONE,
+    FAULT_OVERFLOW,
+    FAULT_RANGE_IGNORED,
+    FAULT_RANGE_WRONG,
+    FAULT_REDIRECT,
+    FAULT_REDIRECTS,
+    FAULT_SIZE_CHANGED,
+    FAULT_STALLED,
+    FAULT_STATUS,
+    FAULT_VALIDATOR_CHANGED,
+    Allocation,
+    FileCore,
+    ProfileCore,
+    Setting,
+    VALIDATOR_BYTES,
+)
+
+import os
+
+# The oldest libcurl that is tested (Debian 12's). What is needed of it: PROTOCOLS_STR 7.85, curl_easy_header 7.83,
+# a curl_global_init that threads may share 7.84, CURL_WRITEFUNC_ERROR 7.87.
+OLDEST_LIBCURL = (7, 88, 0)
+
+EVENTS = {
+    "ANSWERED": <int>EVENT_ANSWERED, "FAILED": <int>EVENT_FAILED, "DONE": <int>EVENT_DONE,
+    "REMOVED": <int>EVENT_REMOVED,
+}
+FAULTS = {
+    "NONE": <int>FAULT_NONE, "STATUS": <int>FAULT_STATUS, "RANGE_IGNORED": <int>FAULT_RANGE_IGNORED,
+    "RANGE_WRONG": <int>FAULT_RANGE_WRONG, "SIZE_CHANGED": <int>FAULT_SIZE_CHANGED,
+    "VALIDATOR_CHANGED": <int>FAULT_VALIDATOR_CHANGED, "ENCODED": <int>FAULT_ENCODED,
+    "OVERFLOW": <int>FAULT_OVERFLOW, "DISK": <int>FAULT_DISK, "STALLED": <int>FAULT_STALLED,
+    "REDIRECT": <int>FAULT_REDIRECT, "REDIRECTS": <int>FAULT_REDIRECTS, "MEMORY": <int>FAULT_MEMORY,
+}
+
+cdef bint loaded = False
+cdef unsigned int version_num = 0
+cdef int handles = 0             # live easy handles, over all engines
+cdef int64_t last_serial = 0
+
+
+# ---- libcurl ---------------------------------------------------------------------------------------------------
+
+def load_libcurl(str path):
+    global loaded, version_num
+    cdef bytes name = os.fsencode(path)
+    cdef const char *missing
+    cdef const char *text = name
+    cdef curl_version_info_data *info
+    if not loaded:
+        missing = rf_curl_open(text)
+        if missing != NULL:
+            raise OSError(missing.decode(errors="replace"))
+        info = curl_version_info(0)
+        version_num = info.version_num
+        if _version() < OLDEST_LIBCURL:
+            raise OSError(
+                f"it is libcurl {info.version.decode()}; {'.'.join(map(str, OLDEST_LIBCURL))} is the oldest that will do"
+            )
+        if curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK:
+            raise OSError("curl_global_init failed")
+        loaded = True
+    info = curl_version_info(0)
+    return {
+        "path": os.fsdecode(rf_curl_path()),
+        "version": info.version.decode(),
+        "ssl_version": info.ssl_version.decode() if info.ssl_version != NULL else "",
+        "description": curl_version().decode(),
+    }
+
+
+cdef tuple _version():
+    return (version_num >> 16, version_num >> 8 & 255, version_num & 255)
+
+
+def constants():
+    cdef dict values = {}
+    cdef int i = 0
+    while rf_constants[i].name != NULL:
+        values[rf_constants[i].name.decode()] = rf_constants[i].value
+        i += 1
+    return values
+
+
+def option_number(str name):
+    cdef bytes text = name.encode()
+    cdef const curl_easyoption *option
+    _must_be_loaded()
+    option = curl_easy_option_by_name(text)
+    return None if option == NULL else option.id
+
+
+def error_text(int code):
+    _must_be_loaded()
+    return curl_easy_strerror(code).decode()
+
+
+def live_handles():
+    return <int>rf_load(&handles)
+
+
+def content_range(bytes text not None):
+    cdef ContentRange parsed
+    if not parse_content_range(text, &parsed):
+        return None
+    return (parsed.start, parsed.end, parsed.total)
+
+
+cdef int _must_be_loaded() except -1:
+    if not loaded:
+        raise RuntimeError("load_libcurl() comes first")
+    return 0
+
+
+cdef str _decode(const char *text):
+    return text.decode("utf-8", "surrogateescape") if text != NULL else ""
+
+
+# ---- how to ask ------------------------------------------------------------------------------------------------
+
+cdef class Profile:
+    cdef ProfileCore core
+
+    def __cinit__(
+        self, settings, headers, bare_headers, *, bint allow_downgrade=False, double connect_timeout_s=30,
+        double read_timeout_s=60,
+    ):
+        global last_serial
+        cdef int i = 0
+        _must_be_loaded()
+        last_serial += 1
+        self.core.serial = last_serial
+        self.core.allow_downgrade = allow_downgrade
+        self.core.connect_timeout_ms = <int64_t>(connect_timeout_s * 1000)
+        self.core.read_timeout_ms = <int64_t>(read_timeout_s * 1000)
+        self.core.headers = self._list(headers)
+        self.core.bare_headers = self._list(bare_headers)
+        self.core.settings = <Setting *>calloc(len(settings) + 1, sizeof(Setting))
+        if self.core.settings == NULL:
+            raise MemoryError
+        for option, value in settings:
+            self.core.settings[i].option = option
+            self.core.setting_count = i + 1
+            if isinstance(value, int):
+                self.core.settings[i].number = value
+            else:
+                self.core.settings[i].text = _owned_text(os.fsencode(value))
+            i += 1
+
+    cdef curl_slist *_list(self, lines) except? NULL:
+        cdef curl_slist *list_ = NULL
+        cdef curl_slist *longer
+        cdef bytes line
+        for line in [os.fsencode(text) for text in lines]:
+            longer = curl_slist_append(list_, line)
+            if longer == NULL:
+                curl_slist_free_all(list_)
+                raise MemoryError
+            list_ = longer
+        return list_
+
+    def __dealloc__(self):
+        cdef int i
+        if self.core.headers != NULL:
+            curl_slist_free_all(self.core.headers)
+        if self.core.bare_headers != NULL:
+            curl_slist_free_all(self.core.bare_headers)
+        for i in range(self.core.setting_count):
+            free(self.core.settings[i].text)
+        free(self.core.settings)
+
+
+cdef char *_owned_text(bytes text) except NULL:
+    cdef char *copy = copy_text(text)
+    if copy == NULL:
+        raise MemoryError
+    return copy
+
+
+# ---- a file ----------------------------------------------------------------------------------------------------
+
+cdef class File:
+    cdef FileCore core
+    cdef readonly Profile profile
+    cdef readonly object tag
+    cdef Engine engine
+    cdef int loop
+
+    def __cinit__(
+        self, int fd, str url not None, Profile profile not None, *, tag=None, bint ranged=True, int lanes=16,
+        int64_t first_bytes=4 << 20, int64_t least_bytes=4 << 20, int64_t window_bytes=0, str allocation="falloc",
+        int64_t size=-1, int64_t block_size=0, blocks=None, partial=None, str etag="", str last_modified="",
+    ):
+        memset(&self.core, 0, sizeof(FileCore))
+        self.profile = profile
+        self.tag = tag
+        self.loop = -1
+        self.core.fd = fd
+        self.core.profile = &profile.core
+        self.core.source.url = _owned_text(os.fsencode(url))
+        self.core.size = size
+        self.core.ranged = ranged
+        self.core.first_bytes = first_bytes
+        self.core.least_bytes = least_bytes
+        self.core.window_bytes = window_bytes
+        self.core.lanes_most = lanes
+        self.core.allocation = _allocation(allocation)
+        _keep(self.core.source.etag, etag)
+        _keep(self.core.source.last_modified, last_modified)
+        if size >= 0:
+            self._recall(size, block_size, blocks, partial or {})
+
+    cdef int _recall(self, int64_t size, int64_t block_size, blocks, partial) except -1:
+        """Set the block map to what was saved."""
+        cdef bytes done = bytes(blocks)
+        cdef bytearray begun
+        cdef const uint8_t *done_at = done
+        cdef char *begun_at
+        if block_size <= 0 or len(done) != (size + block_size - 1) // block_size:
+            raise ValueError("blocks: not one for each block of the file")
+        begun = bytearray(4 * len(done) + 4)
+        view = memoryview(begun).cast("I")
+        for index, written in partial.items():
+            if not 0 <= written < min(block_size, size - index * block_size):
+                raise ValueError("partial: more than the block holds")
+            view[index] = written
+        view.release()
+        if blocks_init(&self.core.blocks, size, block_size) != 0:
+            raise MemoryError
+        begun_at = begun
+        blocks_recall(&self.core.blocks, done_at, <const uint32_t *>begun_at)
+        self.core.mapped = True
+        return 0
+
+    def __dealloc__(self):
+        blocks_free(&self.core.blocks)
+        free(self.core.source.url)
+        free(self.core.source.resolved_url)
+
+    @property
+    def size(self):
+        return self.core.size
+
+    @property
+    def block_size(self):
+        return self.core.blocks.block_size if self.core.mapped else 0
+
+    @property
+    def blocks(self):
+        return self._view(self.core.blocks.state, b"B", 1)
+
+    @property
+    def partial(self):
+        return self._view(self.core.blocks.partial, b"I", 4)
+
+    cdef object _view(self, void *data, bytes format, Py_ssize_t width):
+        cdef SharedArray array = SharedArray.__new__(SharedArray)
+        if not self.core.mapped:
+            return memoryview(b"")
+        array.file = self
+        array.data = data
+        array.format = format
+        array.shape = self.core.blocks.count
+        array.width = width
+        return memoryview(array)
+
+    @property
+    def downloaded(self):
+        return self.core.blocks.bytes_done if self.core.mapped else self.core.stream_bytes
+
+    @property
+    def contiguous(self):
+        return blocks_contiguous(&self.core.blocks) if self.core.mapped else self.core.stream_bytes
+
+    @property
+    def splits(self):
+        return bool(self.core.splits)
+
+    @property
+    def lanes_busy(self):
+        return self.core.lanes_busy
+
+    @property
+    def requests(self):
+        return self.core.requests
+
+    @property
+    def connections(self):
+        return self.core.connections
+
+    @property
+    def received_bytes(self):
+        return self.core.received_bytes
+
+    @property
+    def etag(self):
+        return _decode(self.core.source.etag)
+
+    @property
+    def last_modified(self):
+        return _decode(self.core.source.last_modified)
+
+    @property
+    def lanes(self):
+        return <int>rf_load(&self.core.lanes_most)
+
+    @lanes.setter
+    def lanes(self, int most):
+        rf_store(&self.core.lanes_most, most)
+        self._tell(COMMAND_FEED)
+
+    def release(self):
+        self._tell(COMMAND_RELEASE)
+
+    def remove(self):
+        self._tell(COMMAND_REMOVE)
+
+    cdef int _tell(self, Kind kind) except -1:
+        if self.engine is not None and not self.engine.closed:
+            self.engine._tell(self.loop, kind, self)
+        return 0
+
+
+cdef class SharedArray:
+    """A file's own memory as a buffer; the file lives as long as anyone looks."""
+    cdef File file
+    cdef void *data      # borrowed from the file
+    cdef bytes format
+    cdef Py_ssize_t shape
+    cdef Py_ssize_t width
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        if flags & PyBUF_WRITABLE:
+            raise BufferError("the block map belongs to the engine")
+        buffer.buf = self.data
+        buffer.len = self.shape * self.width
+        buffer.itemsize = self.width
+        buffer.readonly = 1
+        buffer.ndim = 1
+        buffer.format = <char *>self.format if flags & PyBUF_FORMAT else NULL
+        buffer.shape = &self.shape if flags & PyBUF_ND else NULL
+        buffer.strides = &self.width if flags & PyBUF_STRIDES == PyBUF_STRIDES else NULL
+        buffer.suboffsets = NULL
+        buffer.internal = NULL
+        buffer.obj = self
+
+    def __releasebuffer__(self, Py_buffer *buffer):
+        pass
+
+
+cdef Allocation _allocation(str name) except *:
+    if name == "falloc":
+        return ALLOCATE_SPACE
+    if name == "trunc":
+        return ALLOCATE_LENGTH
+    if name == "none":
+        return ALLOCATE_NOTHING
+    raise ValueError(f"allocation: {name!r} is none of falloc, trunc, none")
+
+
+cdef int _keep(char *kept, str value) except -1:
+    cdef bytes text = value.encode("utf-8", "surrogateescape")
+    cdef const char *at = text
+    if len(text) >= VALIDATOR_BYTES:
+        raise ValueError("a validator is too long")
+    memcpy(kept, at, len(text) + 1)
+    return 0
+
+
+# ---- the engine ------------------------------------------------------------------------------------------------
+
+cdef class Engine:
+    cdef Loop *loops           # owned: freed in close
+    cdef int loop_count
+    cdef Mailbox outbox
+    cdef rf_bell bell
+    cdef dict files            # address of a FileCore -> its File, from add() to DONE or REMOVED
+    cdef readonly bint closed
+    cdef object pid            # of the process that started the threads (for fork safety)
+
+    def __cinit__(self, int loops=1):
+        cdef int i
+        self.closed = True
+        self.bell.read_fd = self.bell.write_fd = -1
+        self.files = {}
+        self.pid = os.getpid()
+        _must_be_loaded()
+        if not 1 <= loops <= 64:
+            raise ValueError("loops: 1 to 64")
+        if mailbox_open(&self.outbox) != 0:
+            raise MemoryError
+        self.loops = <Loop *>calloc(loops, sizeof(Loop))
+        failed = rf_bell_open(&self.bell)
+        if self.loops == NULL or failed:
+            raise OSError(failed, "no descriptor for the engine's events")
+        self.closed = False
+        for i in range(loops):
+            self._start(&self.loops[i])
+
+    cdef int _start(self, Loop *loop) except -1:
+        loop.multi = curl_multi_init()
+        if loop.multi == NULL or mailbox_open(&loop.inbox) != 0:
+            raise MemoryError
+        multi_opt_long(loop.multi, CURLMOPT_MAXCONNECTS, POOLED_CONNECTIONS)
+        loop.outbox = &self.outbox
+        loop.bell = &self.bell
+        loop.handles = &handles
+        # Since 8.7 the buffer is one per multi and costs nearly nothing; before, each transfer had its own.
+        loop.buffer_bytes = 512 << 10 if version_num >= 0x080700 else 128 << 10
+        failed = rf_thread_start(&loop.thread, loop_run, loop)
+        if failed:
+            curl_multi_cleanup(loop.multi)
+            raise OSError(failed, "no thread for the engine")
+        self.loop_count += 1
+        return 0
+
+    def fileno(self):
+        self._must_be_open()
+        return self.bell.read_fd
+
+    def add(self, File file not None, int loop=0):
+        self._must_be_open()
+        if file.engine is not None:
+            raise ValueError("a File is added once")
+        if not 0 <= loop < self.loop_count:
+            raise ValueError("loop: there is no such loop")
+        file.engine = self
+        file.loop = loop
+        self.files[<size_t>&file.core] = file
+        self._tell(loop, COMMAND_ADD, file)
+
+    cdef int _tell(self, int loop, Kind kind, File file) except -1:
+        self._must_be_open()
+        if not loop_tell(&self.loops[loop], kind, &file.core):
+            raise MemoryError
+        return 0
+
+    def events(self):
+        cdef size_t count = 0
+        cdef size_t i
+        cdef Message *items
+        cdef list events = []
+        if self.closed and not self.files:
+            return events
+        if self.bell.read_fd >= 0:
+            rf_bell_quiet(&self.bell)
+        items = mailbox_take(&self.outbox, &count)
+        try:
+            for i in range(count):
+                if items[i].kind == EVENT_DONE or items[i].kind == EVENT_REMOVED:
+                    file = self.files.pop(<size_t>items[i].file)
+                else:
+                    file = self.files[<size_t>items[i].file]
+                events.append((
+                    <int>items[i].kind, file, items[i].code, items[i].status, items[i].fault, items[i].sys_errno,
+                    items[i].retry_after_s, items[i].offset, items[i].received, _decode(items[i].text),
+                    _decode(items[i].headers),
+                ))
+        finally:
+            messages_free(items, count)
+        return events
+
+    @property
+    def live_files(self):
+        return len(self.files)
+
+    def close(self):
+        if not self.closed:
+            self.closed = True
+            self._stop()
+
+    cdef int _stop(self) except -1:
+        """End the threads, then free what only they used. In a forked child there are none, and the sockets are
+        the parent's: everything is left where it is (libcurl is not fork-safe)."""
+        cdef int i
+        cdef Loop *loop
+        if self.pid != os.getpid():
+            return 0
+        for i in range(self.loop_count):
+            loop_tell(&self.loops[i], COMMAND_QUIT, NULL)
+        for i in range(self.loop_count):
+            loop = &self.loops[i]
+            with nogil:
+                pthread_join(loop.thread, NULL)
+                curl_multi_cleanup(loop.multi)
+                mailbox_close(&loop.inbox)
+        self.loop_count = 0
+        return 0
+
+    cdef int _must_be_open(self) except -1:
+        if self.closed:
+            raise RuntimeError("the engine is closed")
+        if self.pid != os.getpid():
+            raise RuntimeError("the engine belongs to the process before the fork; make a new one")
+        return 0
+
+    def __dealloc__(self):
+        if not self.closed:
+            self.closed = True
+            self._stop()
+        if self.loop_count == 0:
+            free(self.loops)
+            rf_bell_close(&self.bell)
+            mailbox_close(&self.outbox)

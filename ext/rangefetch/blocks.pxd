@@ -1,0 +1,170 @@
+"""The block map of one file: which blocks are missing, claimed or done, and how far a block has been written.
+
+Only the file's loop thread changes it (DESIGN: a file belongs to one loop), so there are no locks. Python reads
+``state`` and ``partial`` at any time: a block is marked only after its bytes were written, and marks are released,
+so whoever sees the mark finds the bytes in the file. All intervals are half-open bytes ``[start, end)``.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdlib cimport calloc, free
+
+from rangefetch.platform cimport rf_store
+
+cdef enum:
+    BLOCK_MISSING = 0
+    BLOCK_CLAIMED = 1
+    BLOCK_DONE = 2
+
+cdef enum:
+    SMALLEST_BLOCK_BYTES = 1 << 20
+    MOST_BLOCKS = 65536
+
+cdef struct BlockMap:
+    uint8_t *state       # owned: freed in blocks_free
+    uint32_t *partial    # owned: freed in blocks_free; bytes written of a block that is not done
+    int64_t size         # of the file, in bytes
+    int64_t block_size   # in bytes; the last block may be shorter
+    int32_t count        # of blocks
+    int32_t done         # blocks that are done
+    int32_t frontier     # the first block that is not done
+    int32_t hint         # no block before it is missing
+    int64_t bytes_done   # of all blocks, parts of unfinished ones included
+    int64_t unclaimed    # bytes that are neither written nor claimed
+
+
+cdef inline int64_t block_size_for(int64_t size) noexcept nogil:
+    """1 MiB, aria2's piece length, doubled until the file has at most 65,536 blocks."""
+    cdef int64_t block_size = SMALLEST_BLOCK_BYTES
+    while (size + block_size - 1) // block_size > MOST_BLOCKS:
+        block_size *= 2
+    return block_size
+
+
+cdef inline int blocks_init(BlockMap *blocks, int64_t size, int64_t block_size) noexcept nogil:
+    """All missing. Returns 0, or -1 where there is no memory."""
+    blocks.size = size
+    blocks.block_size = block_size
+    blocks.count = <int32_t>((size + block_size - 1) // block_size)
+    blocks.done = blocks.frontier = blocks.hint = 0
+    blocks.bytes_done = 0
+    blocks.unclaimed = size
+    # One more than needed, so that an empty file has a map too.
+    blocks.state = <uint8_t *>calloc(blocks.count + 1, sizeof(uint8_t))
+    blocks.partial = <uint32_t *>calloc(blocks.count + 1, sizeof(uint32_t))
+    return 0 if blocks.state != NULL and blocks.partial != NULL else -1
+
+
+cdef inline void blocks_free(BlockMap *blocks) noexcept nogil:
+    free(blocks.state)
+    free(blocks.partial)
+    blocks.state = NULL
+    blocks.partial = NULL
+
+
+cdef inline int64_t block_end(BlockMap *blocks, int64_t index) noexcept nogil:
+    cdef int64_t end = (index + 1) * blocks.block_size
+    return end if end < blocks.size else blocks.size
+
+
+cdef inline void blocks_recall(BlockMap *blocks, const uint8_t *done, const uint32_t *partial) noexcept nogil:
+    """Take over what an earlier run saved: blocks that are done, and bytes of those that are not."""
+    cdef int32_t i
+    cdef int64_t start
+    for i in range(blocks.count):
+        start = i * blocks.block_size
+        if done[i] == BLOCK_DONE:
+            blocks.state[i] = BLOCK_DONE
+            blocks.done += 1
+            blocks.bytes_done += block_end(blocks, i) - start
+        else:
+            blocks.partial[i] = partial[i]
+            blocks.bytes_done += partial[i]
+    blocks.unclaimed = blocks.size - blocks.bytes_done
+    while blocks.frontier < blocks.count and blocks.state[blocks.frontier] == BLOCK_DONE:
+        blocks.frontier += 1
+    blocks.hint = blocks.frontier
+
+
+cdef inline bint blocks_claim(
+    BlockMap *blocks, int64_t most_bytes, int64_t window_bytes, int64_t *start, int64_t *end
+) noexcept nogil:
+    """Claim the next run of missing blocks in file order, whole blocks, about ``most_bytes`` long.
+
+    Never further than ``window_bytes`` ahead of the contiguous frontier (0: no window). False: nothing to claim.
+    """
+    cdef int64_t i, last, horizon
+    while blocks.hint < blocks.count and blocks.state[blocks.hint] != BLOCK_MISSING:
+        blocks.hint += 1
+    i = blocks.hint
+    horizon = blocks.count
+    if window_bytes > 0:
+        horizon = blocks.frontier + (window_bytes + blocks.block_size - 1) // blocks.block_size
+        if horizon > blocks.count:
+            horizon = blocks.count
+    if i >= horizon:
+        return False
+    start[0] = i * blocks.block_size + blocks.partial[i]
+    last = i
+    blocks.state[i] = BLOCK_CLAIMED
+    # A block that was begun starts a range of its own: a range is contiguous, and its head is here already.
+    while (
+        last + 1 < horizon and blocks.state[last + 1] == BLOCK_MISSING and blocks.partial[last + 1] == 0
+        and block_end(blocks, last + 1) - start[0] <= most_bytes
+    ):
+        last += 1
+        blocks.state[last] = BLOCK_CLAIMED
+    end[0] = block_end(blocks, last)
+    blocks.hint = <int32_t>(last + 1)
+    blocks.unclaimed -= end[0] - start[0]
+    return True
+
+
+cdef inline int64_t blocks_claim_head(BlockMap *blocks, int64_t end) noexcept nogil:
+    """Claim all blocks that begin before ``end``, from byte 0; returns where the last of them ends."""
+    cdef int64_t i = 0
+    cdef int64_t claimed_end
+    while i < blocks.count and i * blocks.block_size < end:
+        blocks.state[i] = BLOCK_CLAIMED
+        i += 1
+    claimed_end = block_end(blocks, i - 1) if i > 0 else 0
+    blocks.hint = <int32_t>i
+    blocks.unclaimed -= claimed_end
+    return claimed_end
+
+
+cdef inline void blocks_advance(BlockMap *blocks, int64_t start, int64_t end) noexcept nogil:
+    """The bytes ``[start, end)``, which continue what their blocks have, are in the file."""
+    cdef int64_t i = start // blocks.block_size
+    cdef int64_t stop
+    blocks.bytes_done += end - start
+    while start < end:
+        stop = block_end(blocks, i)
+        if end < stop:
+            rf_store(&blocks.partial[i], end - i * blocks.block_size)
+            return
+        rf_store(&blocks.state[i], BLOCK_DONE)
+        blocks.done += 1
+        start = stop
+        i += 1
+    while blocks.frontier < blocks.count and blocks.state[blocks.frontier] == BLOCK_DONE:
+        blocks.frontier += 1
+
+
+cdef inline void blocks_give_back(BlockMap *blocks, int64_t start, int64_t end) noexcept nogil:
+    """The bytes ``[start, end)`` of a claim will not come from its transfer: they are missing again."""
+    cdef int64_t i = start // blocks.block_size
+    if start >= end:
+        return
+    if i < blocks.hint:
+        blocks.hint = <int32_t>i
+    blocks.unclaimed += end - start
+    while i * blocks.block_size < end:
+        blocks.state[i] = BLOCK_MISSING
+        i += 1
+
+
+cdef inline int64_t blocks_contiguous(BlockMap *blocks) noexcept nogil:
+    """How many bytes are there from the start of the file without a gap."""
+    if blocks.frontier >= blocks.count:
+        return blocks.size
+    return blocks.frontier * blocks.block_size + blocks.partial[blocks.frontier]

@@ -1,0 +1,239 @@
+/* The part of libcurl's ABI that the engine uses, and the functions as a table that is filled at run time.
+ *
+ * rangefetch neither includes curl's headers nor links libcurl: it opens the libcurl that is there when it starts
+ * (pycurl's, as a rule) and looks the functions up. That is sound because libcurl has kept this ABI since 2006
+ * (soname 4; docs/libcurl/ABI.md in curl's sources): numbers are never given a new meaning, structs only grow at
+ * their end. tests/engine/test_libcurl.py compares every number below with what the loaded library and pycurl say.
+ */
+#ifndef RANGEFETCH_LIBCURL_H
+#define RANGEFETCH_LIBCURL_H
+
+#include <dlfcn.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* Opaque, and distinct, so that the compiler tells them apart (curl's own headers make both `void`). */
+typedef struct rf_easy CURL;
+typedef struct rf_multi CURLM;
+typedef struct rf_slist curl_slist;
+typedef struct rf_url CURLU;
+
+typedef int CURLcode;
+typedef int CURLMcode;
+typedef int CURLUcode;
+typedef int CURLoption;
+typedef int CURLMoption;
+typedef int CURLINFO;
+typedef int64_t curl_off_t;
+
+typedef size_t (*curl_write_callback)(char *data, size_t size, size_t count, void *arg);
+typedef int (*curl_debug_callback)(CURL *easy, int type, char *data, size_t size, void *arg);
+
+typedef struct {
+    int msg;
+    CURL *easy_handle;
+    union { void *whatever; CURLcode result; } data;
+} CURLMsg;
+
+struct curl_waitfd { int fd; short events; short revents; };
+
+struct curl_header {
+    char *name;
+    char *value;
+    size_t amount;
+    size_t index;
+    unsigned int origin;
+    void *anchor;
+};
+
+/* curl_easy_option_by_name()'s answer; the tests check our numbers with it. */
+struct curl_easyoption { const char *name; CURLoption id; int type; unsigned int flags; };
+
+/* The head of curl_version_info_data, unchanged since libcurl 7.10. */
+typedef struct {
+    int age;
+    const char *version;
+    unsigned int version_num;
+    const char *host;
+    int features;
+    const char *ssl_version;
+} curl_version_info_data;
+
+#define RF_CONSTANTS(X)                                                                                       \
+    X(CURLOPT_WRITEDATA, 10001) X(CURLOPT_URL, 10002) X(CURLOPT_PROXY, 10004) X(CURLOPT_RANGE, 10007)         \
+    X(CURLOPT_ERRORBUFFER, 10010) X(CURLOPT_WRITEFUNCTION, 20011) X(CURLOPT_USERAGENT, 10018)                 \
+    X(CURLOPT_HTTPHEADER, 10023) X(CURLOPT_COOKIEFILE, 10031) X(CURLOPT_VERBOSE, 41) X(CURLOPT_NETRC, 51)      \
+    X(CURLOPT_FOLLOWLOCATION, 52) X(CURLOPT_SSL_VERIFYPEER, 64) X(CURLOPT_CAINFO, 10065)                      \
+    X(CURLOPT_SSL_VERIFYHOST, 81) X(CURLOPT_HTTP_VERSION, 84) X(CURLOPT_DEBUGFUNCTION, 20094)                 \
+    X(CURLOPT_DEBUGDATA, 10095) X(CURLOPT_CAPATH, 10097) X(CURLOPT_BUFFERSIZE, 98) X(CURLOPT_NOSIGNAL, 99)     \
+    X(CURLOPT_PRIVATE, 10103) X(CURLOPT_NETRC_FILE, 10118) X(CURLOPT_CONNECTTIMEOUT_MS, 156)                  \
+    X(CURLOPT_HTTP_CONTENT_DECODING, 158) X(CURLOPT_NOPROXY, 10177) X(CURLOPT_TCP_KEEPALIVE, 213)             \
+    X(CURLOPT_PROXY_CAINFO, 10246) X(CURLOPT_SUPPRESS_CONNECT_HEADERS, 265)                                   \
+    X(CURLOPT_PROTOCOLS_STR, 10318) X(CURLOPT_IPRESOLVE, 113) X(CURLOPT_INTERFACE, 10062)                     \
+    X(CURLMOPT_PIPELINING, 3) X(CURLMOPT_MAXCONNECTS, 6)                                                      \
+    X(CURLINFO_RESPONSE_CODE, 0x200002) X(CURLINFO_OS_ERRNO, 0x200019) X(CURLINFO_NUM_CONNECTS, 0x20001a)     \
+    X(CURLINFO_PRIVATE, 0x100015) X(CURLINFO_REDIRECT_URL, 0x10001f) X(CURLINFO_HTTP_VERSION, 0x20002e)       \
+    X(CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, 0x60000f) X(CURLINFO_RETRY_AFTER, 0x600039)                         \
+    X(CURL_GLOBAL_DEFAULT, 3) X(CURL_HTTP_VERSION_1_1, 2) X(CURL_HTTP_VERSION_2TLS, 4)                        \
+    X(CURL_HTTP_VERSION_3, 30) X(CURL_NETRC_OPTIONAL, 1) X(CURL_IPRESOLVE_V4, 1) X(CURL_IPRESOLVE_V6, 2)       \
+    X(CURLPIPE_NOTHING, 0) X(CURLPIPE_MULTIPLEX, 2) X(CURL_WRITEFUNC_ERROR, 0xFFFFFFFF) X(CURLMSG_DONE, 1)    \
+    X(CURLH_HEADER, 1) X(CURL_ERROR_SIZE, 256) X(CURLE_OK, 0)                                                 \
+    X(CURLE_UNSUPPORTED_PROTOCOL, 1) X(CURLE_FAILED_INIT, 2) X(CURLE_URL_MALFORMAT, 3)                        \
+    X(CURLE_COULDNT_RESOLVE_PROXY, 5) X(CURLE_COULDNT_RESOLVE_HOST, 6) X(CURLE_COULDNT_CONNECT, 7)            \
+    X(CURLE_WEIRD_SERVER_REPLY, 8) X(CURLE_HTTP2, 16) X(CURLE_PARTIAL_FILE, 18) X(CURLE_WRITE_ERROR, 23)      \
+    X(CURLE_OUT_OF_MEMORY, 27) X(CURLE_OPERATION_TIMEDOUT, 28) X(CURLE_SSL_CONNECT_ERROR, 35)                 \
+    X(CURLE_INTERFACE_FAILED, 45) X(CURLE_TOO_MANY_REDIRECTS, 47) X(CURLE_GOT_NOTHING, 52)                    \
+    X(CURLE_SEND_ERROR, 55) X(CURLE_RECV_ERROR, 56) X(CURLE_SSL_CERTPROBLEM, 58) X(CURLE_SSL_CIPHER, 59)      \
+    X(CURLE_PEER_FAILED_VERIFICATION, 60) X(CURLE_SSL_CACERT_BADFILE, 77) X(CURLE_SSL_SHUTDOWN_FAILED, 80)    \
+    X(CURLE_SSL_CRL_BADFILE, 82) X(CURLE_SSL_ISSUER_ERROR, 83) X(CURLE_SSL_PINNEDPUBKEYNOTMATCH, 90)          \
+    X(CURLE_SSL_INVALIDCERTSTATUS, 91) X(CURLE_HTTP2_STREAM, 92) X(CURLE_HTTP3, 95)                           \
+    X(CURLE_QUIC_CONNECT_ERROR, 96) X(CURLE_PROXY, 97) X(CURLE_SSL_CLIENTCERT, 98)
+
+#define RF_ENUMERATOR(name, value) name = value,
+enum { RF_CONSTANTS(RF_ENUMERATOR) RF_CONSTANTS_END_ };
+#undef RF_ENUMERATOR
+
+typedef struct { const char *name; int64_t value; } rf_constant;
+#define RF_ROW(name, value) {#name, value},
+static const rf_constant rf_constants[] = { RF_CONSTANTS(RF_ROW) {NULL, 0} };
+#undef RF_ROW
+
+/* Every function that the engine calls. The variadic ones keep their `...`: on arm64 macOS variadic arguments
+ * travel differently from named ones. */
+#define RF_FUNCTIONS(X)                                                                                       \
+    X(curl_version_info_data *, curl_version_info, (int age))                                                 \
+    X(char *, curl_version, (void))                                                                           \
+    X(const char *, curl_easy_strerror, (CURLcode code))                                                      \
+    X(CURLcode, curl_global_init, (long flags))                                                               \
+    X(curl_slist *, curl_slist_append, (curl_slist *list, const char *text))                                  \
+    X(void, curl_slist_free_all, (curl_slist *list))                                                          \
+    X(CURL *, curl_easy_init, (void))                                                                         \
+    X(void, curl_easy_reset, (CURL *easy))                                                                    \
+    X(void, curl_easy_cleanup, (CURL *easy))                                                                  \
+    X(CURLcode, curl_easy_setopt, (CURL *easy, CURLoption option, ...))                                       \
+    X(CURLcode, curl_easy_getinfo, (CURL *easy, CURLINFO info, ...))                                          \
+    X(int, curl_easy_header,                                                                                  \
+      (CURL *easy, const char *name, size_t index, unsigned int origin, int request, struct curl_header **))  \
+    X(struct curl_header *, curl_easy_nextheader,                                                             \
+      (CURL *easy, unsigned int origin, int request, struct curl_header *previous))                           \
+    X(const struct curl_easyoption *, curl_easy_option_by_name, (const char *name))                           \
+    X(CURLM *, curl_multi_init, (void))                                                                       \
+    X(CURLMcode, curl_multi_cleanup, (CURLM *multi))                                                          \
+    X(CURLMcode, curl_multi_setopt, (CURLM *multi, CURLMoption option, ...))                                  \
+    X(CURLMcode, curl_multi_add_handle, (CURLM *multi, CURL *easy))                                           \
+    X(CURLMcode, curl_multi_remove_handle, (CURLM *multi, CURL *easy))                                        \
+    X(CURLMcode, curl_multi_perform, (CURLM *multi, int *running))                                            \
+    X(CURLMcode, curl_multi_poll,                                                                             \
+      (CURLM *multi, struct curl_waitfd *extra, unsigned int count, int timeout_ms, int *ready))              \
+    X(CURLMcode, curl_multi_wakeup, (CURLM *multi))                                                           \
+    X(CURLMsg *, curl_multi_info_read, (CURLM *multi, int *left))
+
+typedef struct {
+#define RF_FIELD(type, name, arguments) type(*name) arguments;
+    RF_FUNCTIONS(RF_FIELD)
+#undef RF_FIELD
+} rf_libcurl;
+
+/* The one table. The extension is one translation unit, so a static in a header is the module's own. */
+static rf_libcurl rf_curl;
+
+/* Opens the library (or a module that is linked with it: dlsym also searches what a library depends on) and fills
+ * the table. Returns NULL, or what is missing. The handle is never closed: other users in the process share it. */
+static const char *rf_curl_open(const char *path) {
+    void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (handle == NULL) return dlerror();
+    rf_libcurl found;
+#define RF_LOOK_UP(type, name, arguments)                         \
+    *(void **)&found.name = dlsym(handle, #name);                 \
+    if (found.name == NULL) return "it has no function " #name;
+    RF_FUNCTIONS(RF_LOOK_UP)
+#undef RF_LOOK_UP
+    rf_curl = found;
+    return NULL;
+}
+
+/* The file that the table's functions come from. */
+static const char *rf_curl_path(void) {
+    Dl_info info;
+    return dladdr(*(void **)&rf_curl.curl_easy_init, &info) && info.dli_fname ? info.dli_fname : "";
+}
+
+/* From here on libcurl's functions go by their own names. */
+#define curl_version_info rf_curl.curl_version_info
+#define curl_version rf_curl.curl_version
+#define curl_easy_strerror rf_curl.curl_easy_strerror
+#define curl_global_init rf_curl.curl_global_init
+#define curl_slist_append rf_curl.curl_slist_append
+#define curl_slist_free_all rf_curl.curl_slist_free_all
+#define curl_easy_init rf_curl.curl_easy_init
+#define curl_easy_reset rf_curl.curl_easy_reset
+#define curl_easy_cleanup rf_curl.curl_easy_cleanup
+#define curl_easy_setopt rf_curl.curl_easy_setopt
+#define curl_easy_getinfo rf_curl.curl_easy_getinfo
+#define curl_easy_header rf_curl.curl_easy_header
+#define curl_easy_nextheader rf_curl.curl_easy_nextheader
+#define curl_easy_option_by_name rf_curl.curl_easy_option_by_name
+#define curl_multi_init rf_curl.curl_multi_init
+#define curl_multi_cleanup rf_curl.curl_multi_cleanup
+#define curl_multi_setopt rf_curl.curl_multi_setopt
+#define curl_multi_add_handle rf_curl.curl_multi_add_handle
+#define curl_multi_remove_handle rf_curl.curl_multi_remove_handle
+#define curl_multi_perform rf_curl.curl_multi_perform
+#define curl_multi_poll rf_curl.curl_multi_poll
+#define curl_multi_wakeup rf_curl.curl_multi_wakeup
+#define curl_multi_info_read rf_curl.curl_multi_info_read
+
+/* What the engine itself sets, each with the type that libcurl reads: an int where it reads a long is undefined
+ * behaviour that no variadic call can catch. This table is also the list of what the engine asks of libcurl. */
+#define RF_SETOPT(name, option, type) \
+    static inline CURLcode name(CURL *easy, type value) { return curl_easy_setopt(easy, option, value); }
+RF_SETOPT(opt_url, CURLOPT_URL, const char *)
+RF_SETOPT(opt_range, CURLOPT_RANGE, const char *)
+RF_SETOPT(opt_headers, CURLOPT_HTTPHEADER, curl_slist *)
+RF_SETOPT(opt_on_body, CURLOPT_WRITEFUNCTION, curl_write_callback)
+RF_SETOPT(opt_on_body_arg, CURLOPT_WRITEDATA, void *)
+RF_SETOPT(opt_private, CURLOPT_PRIVATE, void *)
+RF_SETOPT(opt_error_buffer, CURLOPT_ERRORBUFFER, char *)
+RF_SETOPT(opt_protocols, CURLOPT_PROTOCOLS_STR, const char *)
+RF_SETOPT(opt_no_signal, CURLOPT_NOSIGNAL, long)
+RF_SETOPT(opt_buffer_size, CURLOPT_BUFFERSIZE, long)
+RF_SETOPT(opt_follow_location, CURLOPT_FOLLOWLOCATION, long)
+RF_SETOPT(opt_content_decoding, CURLOPT_HTTP_CONTENT_DECODING, long)
+RF_SETOPT(opt_tcp_keepalive, CURLOPT_TCP_KEEPALIVE, long)
+RF_SETOPT(opt_suppress_connect_headers, CURLOPT_SUPPRESS_CONNECT_HEADERS, long)
+#undef RF_SETOPT
+
+/* What a profile sets: options by number, whose type libcurl encodes in the number (0-9999 long, from 10000 a
+ * pointer). */
+static inline CURLcode opt_long(CURL *easy, CURLoption option, long value) {
+    return curl_easy_setopt(easy, option, value);
+}
+static inline CURLcode opt_text(CURL *easy, CURLoption option, const char *value) {
+    return curl_easy_setopt(easy, option, value);
+}
+static inline CURLMcode multi_opt_long(CURLM *multi, CURLMoption option, long value) {
+    return curl_multi_setopt(multi, option, value);
+}
+
+/* Information that is a long, a 64-bit number or a borrowed string; 0 or NULL where there is none. */
+static inline long info_long(CURL *easy, CURLINFO info) {
+    long value = 0;
+    return curl_easy_getinfo(easy, info, &value) == CURLE_OK ? value : 0;
+}
+static inline int64_t info_off(CURL *easy, CURLINFO info) {
+    curl_off_t value = 0;
+    return curl_easy_getinfo(easy, info, &value) == CURLE_OK ? value : 0;
+}
+static inline const char *info_text(CURL *easy, CURLINFO info) {
+    char *value = NULL;
+    return curl_easy_getinfo(easy, info, &value) == CURLE_OK ? value : NULL;
+}
+
+/* The value of a header of the answer that is being received: borrowed, good until the handle moves on. */
+static inline const char *header_value(CURL *easy, const char *name) {
+    struct curl_header *header = NULL;
+    return curl_easy_header(easy, name, 0, CURLH_HEADER, -1, &header) == 0 ? header->value : NULL;
+}
+
+#endif

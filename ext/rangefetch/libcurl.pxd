@@ -1,0 +1,111 @@
+"""What of libcurl.h the Cython side names.
+
+``nogil`` on the block makes every function pointer below ``noexcept nogil``: a callback that could raise, or that
+needs the GIL, does not compile.
+"""
+
+from libc.stdint cimport int64_t
+
+
+cdef extern from "libcurl.h" nogil:
+    ctypedef struct CURL:
+        pass
+    ctypedef struct CURLM:
+        pass
+    ctypedef struct curl_slist:
+        pass
+    ctypedef int CURLcode
+    ctypedef int CURLMcode
+    ctypedef int CURLoption
+    ctypedef int CURLINFO
+    ctypedef size_t (*curl_write_callback)(char *data, size_t size, size_t count, void *arg)
+    ctypedef union CURLMsgData "__typeof__(((CURLMsg *)0)->data)":
+        CURLcode result
+    ctypedef struct CURLMsg:
+        int msg
+        CURL *easy_handle
+        CURLMsgData data
+    cdef struct curl_header:
+        char *name
+        char *value
+    cdef struct curl_easyoption:
+        CURLoption id
+    ctypedef struct curl_version_info_data:
+        const char *version
+        unsigned int version_num
+        const char *ssl_version
+    cdef struct curl_waitfd:
+        int fd
+
+    enum:
+        CURLINFO_RESPONSE_CODE
+        CURLINFO_OS_ERRNO
+        CURLINFO_NUM_CONNECTS
+        CURLINFO_PRIVATE
+        CURLINFO_REDIRECT_URL
+        CURLINFO_CONTENT_LENGTH_DOWNLOAD_T
+        CURLINFO_RETRY_AFTER
+        CURLMOPT_MAXCONNECTS
+        CURLMOPT_PIPELINING
+        CURLPIPE_NOTHING
+        CURLPIPE_MULTIPLEX
+        CURL_GLOBAL_DEFAULT
+        CURL_ERROR_SIZE
+        CURLMSG_DONE
+        CURLH_HEADER
+        CURLE_OK
+        CURLE_FAILED_INIT
+        CURLE_OPERATION_TIMEDOUT
+        CURLE_PARTIAL_FILE
+    size_t CURL_WRITEFUNC_ERROR
+
+    ctypedef struct rf_constant:
+        const char *name
+        int64_t value
+    const rf_constant rf_constants[]
+
+    const char *rf_curl_open(const char *path)
+    const char *rf_curl_path()
+
+    curl_version_info_data *curl_version_info(int age)
+    char *curl_version()
+    const char *curl_easy_strerror(CURLcode code)
+    CURLcode curl_global_init(long flags)
+    curl_slist *curl_slist_append(curl_slist *list, const char *text)
+    void curl_slist_free_all(curl_slist *list)
+    CURL *curl_easy_init()
+    void curl_easy_reset(CURL *easy)
+    void curl_easy_cleanup(CURL *easy)
+    curl_header *curl_easy_nextheader(CURL *easy, unsigned int origin, int request, curl_header *previous)
+    const curl_easyoption *curl_easy_option_by_name(const char *name)
+    CURLM *curl_multi_init()
+    CURLMcode curl_multi_cleanup(CURLM *multi)
+    CURLMcode curl_multi_add_handle(CURLM *multi, CURL *easy)
+    CURLMcode curl_multi_remove_handle(CURLM *multi, CURL *easy)
+    CURLMcode curl_multi_perform(CURLM *multi, int *running)
+    CURLMcode curl_multi_poll(CURLM *multi, curl_waitfd *extra, unsigned int count, int timeout_ms, int *ready)
+    CURLMcode curl_multi_wakeup(CURLM *multi)
+    CURLMsg *curl_multi_info_read(CURLM *multi, int *left)
+
+    CURLcode opt_url(CURL *easy, const char *value)
+    CURLcode opt_range(CURL *easy, const char *value)
+    CURLcode opt_headers(CURL *easy, curl_slist *value)
+    CURLcode opt_on_body(CURL *easy, curl_write_callback value)
+    CURLcode opt_on_body_arg(CURL *easy, void *value)
+    CURLcode opt_private(CURL *easy, void *value)
+    CURLcode opt_error_buffer(CURL *easy, char *value)
+    CURLcode opt_protocols(CURL *easy, const char *value)
+    CURLcode opt_no_signal(CURL *easy, long value)
+    CURLcode opt_buffer_size(CURL *easy, long value)
+    CURLcode opt_follow_location(CURL *easy, long value)
+    CURLcode opt_content_decoding(CURL *easy, long value)
+    CURLcode opt_tcp_keepalive(CURL *easy, long value)
+    CURLcode opt_suppress_connect_headers(CURL *easy, long value)
+    CURLcode opt_long(CURL *easy, CURLoption option, long value)
+    CURLcode opt_text(CURL *easy, CURLoption option, const char *value)
+    CURLMcode multi_opt_long(CURLM *multi, int option, long value)
+
+    long info_long(CURL *easy, CURLINFO info)
+    int64_t info_off(CURL *easy, CURLINFO info)
+    const char *info_text(CURL *easy, CURLINFO info)
+    const char *header_value(CURL *easy, const char *name)

@@ -1,0 +1,102 @@
+"""Messages between Python and a loop: commands down, events up, both numbers first.
+
+A mailbox is a growing array behind a mutex that is held for the copy of one message, or for the exchange of two
+pointers, and never while waiting for anything else. libcurl's callbacks do not touch it.
+"""
+
+from libc.stdint cimport int64_t
+from libc.stdlib cimport free, realloc
+
+from rangefetch.platform cimport (
+    pthread_mutex_destroy,
+    pthread_mutex_init,
+    pthread_mutex_lock,
+    pthread_mutex_t,
+    pthread_mutex_unlock,
+)
+
+cdef enum Kind:
+    # Commands, to a loop.
+    COMMAND_ADD = 1        # take on the file
+    COMMAND_REMOVE = 2     # stop its transfers and let go of it; answered by EVENT_REMOVED
+    COMMAND_RELEASE = 3    # a lane that was held after a failure may go on
+    COMMAND_FEED = 4       # something about the file changed (lanes, window): look again
+    COMMAND_QUIT = 5       # stop everything and end the thread
+    # Events, from a loop.
+    EVENT_ANSWERED = 16    # the first good answer: size, ranges, validators, headers, final URL
+    EVENT_FAILED = 17      # a transfer failed; its lane is held until COMMAND_RELEASE
+    EVENT_DONE = 18        # all bytes are in the file, and the loop has let go of it
+    EVENT_REMOVED = 19     # the loop has let go of the file: nothing will touch its descriptor any more
+
+cdef struct Message:
+    Kind kind
+    void *file          # borrowed: a FileCore, which its Python File keeps until EVENT_DONE or EVENT_REMOVED
+    int code            # CURLcode
+    int status          # HTTP status
+    int fault           # Fault
+    int sys_errno
+    int64_t retry_after_s
+    int64_t offset      # where the transfer stood
+    int64_t received    # bytes that it had brought
+    char *text          # owned by the message (may be NULL): the final URL, or libcurl's own words
+    char *headers       # owned by the message (may be NULL): "name: value" lines
+
+cdef struct Mailbox:
+    pthread_mutex_t lock
+    Message *items      # owned: freed in mailbox_close, or by whoever took them
+    size_t count
+    size_t capacity
+
+
+cdef inline int mailbox_open(Mailbox *box) noexcept nogil:
+    box.items = NULL
+    box.count = box.capacity = 0
+    return pthread_mutex_init(&box.lock, NULL)
+
+
+cdef inline bint mailbox_put(Mailbox *box, const Message *message) noexcept nogil:
+    """Add a copy; the message's strings now belong to the mailbox. False: no memory, nothing was taken."""
+    cdef Message *grown
+    cdef size_t capacity
+    cdef bint fits = True
+    pthread_mutex_lock(&box.lock)
+    if box.count == box.capacity:
+        capacity = box.capacity * 2 if box.capacity else 16
+        grown = <Message *>realloc(box.items, capacity * sizeof(Message))
+        if grown == NULL:
+            fits = False
+        else:
+            box.items = grown
+            box.capacity = capacity
+    if fits:
+        box.items[box.count] = message[0]
+        box.count += 1
+    pthread_mutex_unlock(&box.lock)
+    return fits
+
+
+cdef inline Message *mailbox_take(Mailbox *box, size_t *count) noexcept nogil:
+    """Take all messages, oldest first; the caller frees the array and what the messages own."""
+    cdef Message *items
+    pthread_mutex_lock(&box.lock)
+    items = box.items
+    count[0] = box.count
+    box.items = NULL
+    box.count = box.capacity = 0
+    pthread_mutex_unlock(&box.lock)
+    return items
+
+
+cdef inline void messages_free(Message *items, size_t count) noexcept nogil:
+    cdef size_t i
+    for i in range(count):
+        free(items[i].text)
+        free(items[i].headers)
+    free(items)
+
+
+cdef inline void mailbox_close(Mailbox *box) noexcept nogil:
+    cdef size_t count
+    cdef Message *items = mailbox_take(box, &count)
+    messages_free(items, count)
+    pthread_mutex_destroy(&box.lock)

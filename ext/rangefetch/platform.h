@@ -1,0 +1,119 @@
+/* Where Linux and macOS differ, and the few things that C says better than Cython. */
+#ifndef RANGEFETCH_PLATFORM_H
+#define RANGEFETCH_PLATFORM_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <time.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#endif
+
+/* What one thread writes and another reads without a lock: stores release, loads acquire. */
+#define rf_store(where, value) __atomic_store_n((where), (value), __ATOMIC_RELEASE)
+#define rf_load(where) __atomic_load_n((where), __ATOMIC_ACQUIRE)
+#define rf_add(where, value) __atomic_add_fetch((where), (value), __ATOMIC_ACQ_REL)
+
+static inline int64_t rf_now_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Writes all of it. Returns 0 or the errno. */
+static inline int rf_pwrite_all(int fd, const char *data, size_t size, int64_t offset) {
+    while (size > 0) {
+        ssize_t written = pwrite(fd, data, size, (off_t)offset);
+        if (written < 0) {
+            if (errno == EINTR) continue;
+            return errno;
+        }
+        if (written == 0) return EIO;
+        data += written;
+        size -= (size_t)written;
+        offset += written;
+    }
+    return 0;
+}
+
+/* Sets the length, without space. Returns 0 or the errno. */
+static inline int rf_set_length(int fd, int64_t size) {
+    return ftruncate(fd, (off_t)size) == 0 ? 0 : errno;
+}
+
+/* Reserves the space (fallocate(2), which never writes zeros as posix_fallocate may), or where the filesystem
+ * cannot, sets the length alone. Returns 0 or the errno; ENOSPC is what it is there to find early. */
+static inline int rf_reserve(int fd, int64_t size) {
+#ifdef __linux__
+    while (syscall(SYS_fallocate, fd, 0, (off_t)0, (off_t)size) != 0) {
+        if (errno == EINTR) continue;
+        if (errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL) break;
+        return errno;
+    }
+#endif
+    return rf_set_length(fd, size);
+}
+
+/* A descriptor that becomes readable when another thread says so: an eventfd, elsewhere a pipe. */
+typedef struct { int read_fd; int write_fd; } rf_bell;
+
+static inline int rf_bell_open(rf_bell *bell) {
+#ifdef __linux__
+    bell->read_fd = bell->write_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return bell->read_fd < 0 ? errno : 0;
+#else
+    int ends[2];
+    if (pipe(ends) != 0) return errno;
+    for (int i = 0; i < 2; i++) {
+        fcntl(ends[i], F_SETFD, FD_CLOEXEC);
+        fcntl(ends[i], F_SETFL, O_NONBLOCK);
+    }
+    bell->read_fd = ends[0];
+    bell->write_fd = ends[1];
+    return 0;
+#endif
+}
+
+static inline void rf_bell_ring(rf_bell *bell) {
+    uint64_t one = 1;
+    ssize_t ignored = write(bell->write_fd, &one, sizeof one);
+    (void)ignored; /* full means that it rings already */
+}
+
+static inline void rf_bell_quiet(rf_bell *bell) {
+    char buffer[256];
+    while (read(bell->read_fd, buffer, sizeof buffer) == (ssize_t)sizeof buffer) {}
+}
+
+static inline void rf_bell_close(rf_bell *bell) {
+    if (bell->read_fd >= 0) close(bell->read_fd);
+    if (bell->write_fd >= 0 && bell->write_fd != bell->read_fd) close(bell->write_fd);
+    bell->read_fd = bell->write_fd = -1;
+}
+
+/* Starts a thread that no signal interrupts: Python's handlers belong to its main thread. */
+static inline int rf_thread_start(pthread_t *thread, void *(*run)(void *), void *arg) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int failed = pthread_create(thread, NULL, run, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return failed;
+}
+
+static inline void rf_thread_name(const char *name) {
+#if defined(__linux__)
+    extern int pthread_setname_np(pthread_t, const char *);
+    pthread_setname_np(pthread_self(), name);
+#elif defined(__APPLE__)
+    extern int pthread_setname_np(const char *);
+    pthread_setname_np(name);
+#endif
+}
+
+#endif

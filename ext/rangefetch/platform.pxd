@@ -1,0 +1,35 @@
+"""What of platform.h the Cython side names."""
+
+from libc.stdint cimport int64_t
+
+
+cdef extern from "platform.h" nogil:
+    ctypedef struct pthread_t:
+        pass
+    ctypedef struct pthread_mutex_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t *mutex, void *attributes)
+    int pthread_mutex_destroy(pthread_mutex_t *mutex)
+    int pthread_mutex_lock(pthread_mutex_t *mutex)
+    int pthread_mutex_unlock(pthread_mutex_t *mutex)
+    int pthread_join(pthread_t thread, void **result)
+
+    ctypedef struct rf_bell:
+        int read_fd
+        int write_fd
+    int rf_bell_open(rf_bell *bell)
+    void rf_bell_ring(rf_bell *bell)
+    void rf_bell_quiet(rf_bell *bell)
+    void rf_bell_close(rf_bell *bell)
+
+    int rf_thread_start(pthread_t *thread, void *(*run)(void *) noexcept nogil, void *arg)
+    void rf_thread_name(const char *name)
+    int64_t rf_now_ms()
+    int rf_pwrite_all(int fd, const char *data, size_t size, int64_t offset)
+    int rf_set_length(int fd, int64_t size)
+    int rf_reserve(int fd, int64_t size)
+
+    # Generic over the integer that `where` points to.
+    void rf_store(void *where, int64_t value)
+    int64_t rf_load(const void *where)
+    int64_t rf_add(void *where, int64_t value)

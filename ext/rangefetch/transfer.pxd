@@ -1,0 +1,121 @@
+"""The structs of the engine: what a file, a source, a profile and a lane are made of."""
+
+from libc.stdint cimport int32_t, int64_t
+
+from rangefetch.blocks cimport BlockMap
+from rangefetch.libcurl cimport CURL, CURLoption, curl_slist
+
+cdef enum:
+    VALIDATOR_BYTES = 256    # a longer ETag or date counts as none
+    RANGE_TEXT_BYTES = 48
+    ERROR_TEXT_BYTES = 256   # CURL_ERROR_SIZE
+
+# Why the engine itself refused or ended a transfer; libcurl would only say "write error".
+cdef enum Fault:
+    FAULT_NONE = 0
+    FAULT_STATUS = 1             # an HTTP status that carries no data for us
+    FAULT_RANGE_IGNORED = 2      # 200 with the whole file, where a part was asked for
+    FAULT_RANGE_WRONG = 3        # 206 with another range than was asked for, or without saying which
+    FAULT_SIZE_CHANGED = 4       # the file has another size than at the first answer
+    FAULT_VALIDATOR_CHANGED = 5  # it has another ETag or Last-Modified, or has lost it
+    FAULT_ENCODED = 6            # a content encoding, though identity was asked for
+    FAULT_OVERFLOW = 7           # more bytes than the answer announced
+    FAULT_DISK = 8               # pwrite or fallocate failed; sys_errno says why
+    FAULT_STALLED = 9            # no byte for the read timeout
+    FAULT_REDIRECT = 10          # a redirect that is not followed: to where says the event's text
+    FAULT_REDIRECTS = 11         # too many of them
+    FAULT_MEMORY = 12
+
+# What the check of an answer said, before its first byte is written.
+cdef enum Verdict:
+    UNCHECKED = 0
+    ACCEPTED = 1
+    SWALLOWED = 2    # no data for us: read and dropped, so that the connection lives on
+    REFUSED = 3      # broken off at once
+
+cdef enum:
+    STATUS_OK = 200
+    STATUS_PARTIAL_CONTENT = 206
+    STATUS_RANGE_NOT_SATISFIABLE = 416
+
+# What the file gets when its size is known: aria2's ``file-allocation``.
+cdef enum Allocation:
+    ALLOCATE_NOTHING = 0
+    ALLOCATE_LENGTH = 1
+    ALLOCATE_SPACE = 2
+
+cdef struct Setting:
+    CURLoption option
+    long number          # the value where the option takes a long
+    char *text           # owned by the profile: the value where it takes a string, else NULL
+
+# How to ask: libcurl options and headers that many files share. Never changed once made.
+cdef struct ProfileCore:
+    int64_t serial            # tells profiles apart after one was freed
+    Setting *settings         # owned: freed in profile_free
+    int setting_count
+    curl_slist *headers       # owned: for the origin that the user named
+    curl_slist *bare_headers  # owned: for any other origin, without what the user added
+    bint allow_downgrade      # may a redirect lead from https to http
+    int64_t connect_timeout_ms
+    int64_t read_timeout_ms   # 0: no limit
+
+# One URL that can serve the file, and what is known of it. Changed by the file's loop alone.
+cdef struct Source:
+    char *url                            # owned: freed in source_free
+    char *resolved_url                   # owned: where redirects led, NULL until they did
+    char etag[VALIDATOR_BYTES]           # of the first answer; empty: none, or a weak one
+    char last_modified[VALIDATOR_BYTES]
+
+# The part of a File that its loop works with.
+cdef struct FileCore:
+    int fd                    # borrowed: Python closes it after EVENT_DONE or EVENT_REMOVED
+    ProfileCore *profile      # borrowed: the File holds the Profile
+    Source source
+    BlockMap blocks
+    FileCore *next            # borrowed: the loop's list of files
+    int64_t size              # -1 until an answer tells, or for ever where none does
+    int64_t first_bytes       # how much the first request asks for
+    int64_t least_bytes       # a further lane wants at least so many unclaimed bytes
+    int64_t window_bytes      # how far ahead of the contiguous frontier ranges may begin; 0: no limit
+    Allocation allocation
+    bint ranged               # ask for ranges at all
+    bint answered             # a good answer was seen in this run
+    bint splits               # the server answers ranges: several lanes may run
+    bint mapped               # `blocks` is there
+    bint removing
+    bint finished             # a stream without announced length came to its end
+    int32_t lanes_most        # written by Python, read by the loop
+    int32_t lanes_busy
+    int32_t lanes_held        # waiting for Python's word after a failure
+    # Counters: written by the loop, read by Python.
+    int64_t stream_bytes      # of a stream without block map
+    int64_t requests
+    int64_t connections
+    int64_t received_bytes    # of bodies, whatever became of them
+
+# A reusable easy handle, and the transfer that it is running.
+cdef struct Lane:
+    CURL *easy                # owned: cleaned up in lane_free
+    Lane *next                # borrowed: the loop's list of all lanes
+    Lane *next_idle           # borrowed: the loop's list of idle ones
+    FileCore *file            # borrowed: NULL while idle
+    int64_t profile_serial    # the profile that the handle is set up for; 0: none
+    bint bare                 # the handle sends bare_headers
+    bint ranged               # the request has a Range header
+    bint is_first             # the file's first request: its answer tells what the file is
+    Verdict verdict
+    Fault fault
+    int sys_errno
+    int redirects
+    int64_t start             # first byte asked for
+    int64_t position          # where the next byte goes
+    int64_t end               # one past the last byte that will be written; -1: unknown
+    int64_t claim_end         # one past the last byte that is claimed for it
+    int64_t swallowed_bytes
+    int64_t started_ms
+    int64_t moved_ms          # when bytes were last seen to arrive
+    int64_t moved_received    # how many there were then
+    int64_t received_bytes    # of this transfer's body
+    char range_text[RANGE_TEXT_BYTES]
+    char error_text[ERROR_TEXT_BYTES]   # libcurl writes here
