@@ -21,6 +21,7 @@ from rangefetch.platform cimport (
     rf_bell_close,
     rf_bell_open,
     rf_bell_quiet,
+    rf_bell_ring,
     rf_load,
     rf_store,
     rf_thread_start,
@@ -307,6 +308,10 @@ cdef class File:
         return blocks_contiguous(&self.core.blocks) if self.core.mapped else self.core.stream_bytes
 
     @property
+    def answered(self):
+        return bool(self.core.answered)
+
+    @property
     def splits(self):
         return bool(self.core.splits)
 
@@ -451,6 +456,10 @@ cdef class Engine:
     def fileno(self):
         self._must_be_open()
         return self.bell.read_fd
+
+    def ring(self):
+        if not self.closed:
+            rf_bell_ring(&self.bell)
 
     def add(self, File file not None, int loop=0):
         self._must_be_open()

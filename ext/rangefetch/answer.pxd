@@ -20,6 +20,7 @@ from rangefetch.libcurl cimport (
 from rangefetch.transfer cimport (
     ACCEPTED,
     FAULT_ENCODED,
+    FAULT_NONE,
     FAULT_RANGE_IGNORED,
     FAULT_RANGE_WRONG,
     FAULT_SIZE_CHANGED,
@@ -172,15 +173,17 @@ cdef inline Verdict examine(FileCore *file, Lane *lane) noexcept nogil:
         return examine_part(file, lane)
     if status == STATUS_OK:
         return examine_whole(file, lane)
-    if status == STATUS_RANGE_NOT_SATISFIABLE and lane.is_first and lane.start == 0 and file.size <= 0:
-        # No range fits into an empty file.
-        text = header_value(lane.easy, "Content-Range")
-        if text != NULL and parse_content_range(text, &answered) and answered.start < 0 and answered.total == 0:
-            file.size = 0
-            file.splits = True
-            keep_validators(&file.source, lane.easy)
-            lane.end = 0
-            # The body, if any, is the server's words, not the file's.
-            return SWALLOWED
     lane.fault = FAULT_STATUS
+    if status == STATUS_RANGE_NOT_SATISFIABLE and lane.ranged:
+        text = header_value(lane.easy, "Content-Range")
+        if text != NULL and parse_content_range(text, &answered) and answered.start < 0:
+            if file.size >= 0 and answered.total != file.size:
+                lane.fault = FAULT_SIZE_CHANGED
+            elif file.size < 0 and lane.is_first and answered.total == 0:
+                # No range fits into an empty file. A body, if any, is the server's words, not the file's.
+                lane.fault = FAULT_NONE
+                file.size = 0
+                file.splits = True
+                keep_validators(&file.source, lane.easy)
+                lane.end = 0
     return SWALLOWED

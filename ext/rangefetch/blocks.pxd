@@ -163,6 +163,25 @@ cdef inline void blocks_give_back(BlockMap *blocks, int64_t start, int64_t end) 
         i += 1
 
 
+cdef inline void blocks_revoke(BlockMap *blocks, int64_t start, int64_t end) noexcept nogil:
+    """The bytes ``[start, end)`` were written, and are not to be trusted: they are missing again."""
+    cdef int64_t i = start // blocks.block_size
+    if start >= end:
+        return
+    blocks.bytes_done -= end - start
+    blocks.unclaimed += end - start
+    if i < blocks.frontier:
+        blocks.frontier = <int32_t>i
+    if i < blocks.hint:
+        blocks.hint = <int32_t>i
+    while i * blocks.block_size < end:
+        if blocks.state[i] == BLOCK_DONE:
+            blocks.done -= 1
+        rf_store(&blocks.partial[i], start - i * blocks.block_size if i * blocks.block_size < start else 0)
+        rf_store(&blocks.state[i], BLOCK_MISSING)
+        i += 1
+
+
 cdef inline int64_t blocks_contiguous(BlockMap *blocks) noexcept nogil:
     """How many bytes are there from the start of the file without a gap."""
     if blocks.frontier >= blocks.count:

@@ -19,6 +19,7 @@ from rangefetch.blocks cimport (
     blocks_claim_head,
     blocks_give_back,
     blocks_init,
+    blocks_revoke,
 )
 from rangefetch.libcurl cimport *
 from rangefetch.mailbox cimport *
@@ -418,6 +419,9 @@ cdef inline void release(Lane *lane) noexcept nogil:
     lane.file.lanes_busy -= 1
     if lane.file.mapped:
         blocks_give_back(&lane.file.blocks, lane.position, lane.claim_end)
+        if lane.fault == FAULT_OVERFLOW:
+            # A server that does not know how much it sends may not know what it sends, either.
+            blocks_revoke(&lane.file.blocks, lane.start, lane.position)
 
 
 cdef inline void dismiss_lanes(Loop *loop, FileCore *file) noexcept nogil:
@@ -502,9 +506,13 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         lane.verdict = ACCEPTED
     if code == CURLE_OK and lane.verdict == ACCEPTED and lane.is_first:
         announce(loop, lane)
-    if code == CURLE_OK and lane.verdict == ACCEPTED and lane.position < lane.end:
-        # Chunked, or empty: the body ended where HTTP allows it, but not where the answer said.
-        code = CURLE_PARTIAL_FILE
+    if lane.verdict == ACCEPTED and lane.fault == FAULT_NONE and lane.end >= 0:
+        # What counts is what the answer said: a body may end short of it (chunked, or empty) without an error, and
+        # a connection may break after the last byte.
+        if lane.position < lane.end:
+            code = CURLE_PARTIAL_FILE if code == CURLE_OK else code
+        else:
+            code = CURLE_OK
     detach(loop, lane)
     if lane.fault == FAULT_STATUS and follow(loop, lane, status):
         return

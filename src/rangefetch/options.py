@@ -39,7 +39,11 @@ def parse_size(value: object, option: str) -> int:
         match = _SIZE.fullmatch(value.strip())
         if match is None:
             raise ValueError(f"{option}: {value!r} is not a size; write 4M, 1.5G or a number of bytes")
-        size = int(float(match[1]) * _UNITS[match[2].upper()]) if "." in match[1] else int(match[1]) * _UNITS[match[2].upper()]
+        size = (
+            int(float(match[1]) * _UNITS[match[2].upper()])
+            if "." in match[1]
+            else int(match[1]) * _UNITS[match[2].upper()]
+        )
     if not 0 <= size < 1 << 62:
         raise ValueError(f"{option}: {value!r} is out of range")
     return size
@@ -126,12 +130,12 @@ def _check_checksum(value: object) -> str:
         return ""
     algorithm, separator, digest = text.replace(":", "=", 1).partition("=")
     algorithm = algorithm.strip().lower()
-    algorithm = {"sha1": "sha-1", "sha256": "sha-256", "sha384": "sha-384", "sha512": "sha-512"}.get(algorithm, algorithm)
+    algorithm = {"sha1": "sha-1", "sha256": "sha-256", "sha384": "sha-384", "sha512": "sha-512"}.get(
+        algorithm, algorithm
+    )
     digest = digest.strip().lower()
     if not separator or algorithm not in _DIGEST_HEX_DIGITS:
-        raise ValueError(
-            f"checksum: {text!r} is not ALGORITHM=HEX with one of {', '.join(sorted(_DIGEST_HEX_DIGITS))}"
-        )
+        raise ValueError(f"checksum: {text!r} is not ALGORITHM=HEX with one of {', '.join(sorted(_DIGEST_HEX_DIGITS))}")
     if not re.fullmatch(f"[0-9a-f]{{{_DIGEST_HEX_DIGITS[algorithm]}}}", digest):
         raise ValueError(
             f"checksum: {text!r}: a {algorithm} digest is {_DIGEST_HEX_DIGITS[algorithm]} hexadecimal digits"
@@ -235,6 +239,12 @@ class DownloadOptions:
             if name not in known:
                 raise TypeError(f"{name}: there is no such option")
         return cls(**merged)
+
+    @property
+    def header_items(self) -> tuple[tuple[str, str], ...]:
+        """``headers`` as pairs."""
+        assert isinstance(self.headers, Mapping)  # __post_init__ has seen to it
+        return tuple(self.headers.items())
 
     def to_dict(self) -> dict[str, Any]:
         """The same in camelCase, ready for JSON."""

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections import deque
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DownloadProgress", "DownloadResult", "DownloadStatus", "camel_case", "to_camel_case_dict"]
+__all__ = [
+    "DownloadProgress",
+    "DownloadResult",
+    "DownloadStatus",
+    "SpeedMeter",
+    "camel_case",
+    "to_camel_case_dict",
+]
 
 
 def camel_case(name: str) -> str:
@@ -96,3 +104,30 @@ class DownloadResult:
     def to_dict(self) -> dict[str, Any]:
         """The same in camelCase, ready for JSON."""
         return to_camel_case_dict(self)
+
+
+class SpeedMeter:
+    """Bytes per second over the last ``window_s`` seconds, from samples of a counter. It has no clock of its own."""
+
+    def __init__(self, window_s: float = 4.0) -> None:
+        self._window_s = window_s
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def sample(self, now_s: float, count: int) -> None:
+        """Note that the counter stood at ``count`` at ``now_s``; one that went back starts the window anew."""
+        if self._samples and count < self._samples[-1][1]:
+            self._samples.clear()
+        self._samples.append((now_s, count))
+        while len(self._samples) > 2 and self._samples[1][0] <= now_s - self._window_s:
+            self._samples.popleft()
+
+    def speed(self) -> float:
+        """Bytes per second between the oldest and the newest sample of the window; 0.0 while there is one alone."""
+        if len(self._samples) < 2:
+            return 0.0
+        (start_s, start), (end_s, end) = self._samples[0], self._samples[-1]
+        return (end - start) / (end_s - start_s) if end_s > start_s else 0.0
+
+    def reset(self) -> None:
+        """Forget all samples: nothing moves any more."""
+        self._samples.clear()

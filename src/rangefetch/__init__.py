@@ -1,0 +1,60 @@
+"""rangefetch: fetch many and large files over HTTP, as fast as the machine and the network allow, never a byte wrong.
+
+``fetch`` is what most programs need, ``DownloadManager`` what the others do. The names are loaded when they are first
+used, so that ``import rangefetch`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rangefetch.version import __version__
+
+if TYPE_CHECKING:
+    from rangefetch import errors
+    from rangefetch.api import fetch
+    from rangefetch.errors import DownloadError
+    from rangefetch.manager import DownloadManager
+    from rangefetch.options import DownloadOptions
+    from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
+
+__all__ = [
+    "DownloadError",
+    "DownloadManager",
+    "DownloadOptions",
+    "DownloadProgress",
+    "DownloadResult",
+    "DownloadStatus",
+    "__version__",
+    "errors",
+    "fetch",
+]
+
+_HOMES = {
+    "DownloadError": "rangefetch.errors",
+    "DownloadManager": "rangefetch.manager",
+    "DownloadOptions": "rangefetch.options",
+    "DownloadProgress": "rangefetch.progress",
+    "DownloadResult": "rangefetch.progress",
+    "DownloadStatus": "rangefetch.progress",
+    "errors": "",
+    "fetch": "rangefetch.api",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from the module where it lives (PEP 562)."""
+    import importlib
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOMES[name]
+    value: object = (
+        getattr(importlib.import_module(home), name) if home else importlib.import_module(f"rangefetch.{name}")
+    )
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

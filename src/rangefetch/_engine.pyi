@@ -1,0 +1,175 @@
+"""The native engine: bytes go from sockets to files here, and never through Python.
+
+An ``Engine`` owns loops; each is one thread with one libcurl multi handle, and never takes the GIL. A ``File`` is
+one file to be filled from one URL; it belongs to one loop from ``Engine.add`` until its DONE or REMOVED event. What
+happens is told as events, tuples of numbers first; ``retry`` gives them meaning. All intervals are half-open bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+OLDEST_LIBCURL: Final[tuple[int, int, int]]
+"""The oldest libcurl that the engine takes."""
+
+EVENTS: Final[dict[str, int]]
+"""The kinds of events by name: ANSWERED, FAILED, DONE, REMOVED."""
+
+FAULTS: Final[dict[str, int]]
+"""Why the engine refused or ended a transfer, by name; NONE where libcurl's code says it all."""
+
+def load_libcurl(path: str) -> dict[str, str]:
+    """Open the libcurl at ``path``, or the one that a module at ``path`` is linked with; once per process.
+
+    Returns ``path``, ``version``, ``ssl_version`` and ``description``; later calls return those of the first.
+    Raises ``OSError`` where it cannot be opened, lacks a function, or is older than ``OLDEST_LIBCURL``.
+    """
+
+def constants() -> dict[str, int]:
+    """Every number of libcurl's ABI that the engine was compiled with."""
+
+def option_number(name: str) -> int | None:
+    """What the loaded libcurl calls the option ``name`` (without ``CURLOPT_``), or None."""
+
+def error_text(code: int) -> str:
+    """libcurl's words for a CURLcode."""
+
+def live_handles() -> int:
+    """How many easy handles are alive in this process; 0 when no engine is open."""
+
+def content_range(text: bytes) -> tuple[int, int, int] | None:
+    """A Content-Range value as ``(start, end, total)``, -1 for what is unknown; None if it is malformed."""
+
+class Profile:
+    """How to ask: libcurl options and headers, shared by many files and never changed.
+
+    ``settings`` are pairs of an option's number and an int or a string. ``headers`` are "Name: value" lines for the
+    origin of a file's URL, ``bare_headers`` those for any other origin to which a redirect leads.
+    """
+
+    def __init__(
+        self,
+        settings: Sequence[tuple[int, int | str]],
+        headers: Sequence[str],
+        bare_headers: Sequence[str],
+        *,
+        allow_downgrade: bool = False,
+        connect_timeout_s: float = 30,
+        read_timeout_s: float = 60,
+    ) -> None: ...
+
+class File:
+    """One file to be filled.
+
+    ``fd`` must stay open until the DONE or REMOVED event. ``lanes`` is the most transfers at a time, ``first_bytes``
+    what the first request asks for, ``least_bytes`` how much must be unclaimed for a further lane, ``window_bytes``
+    how far ahead of the contiguous frontier a range may begin (0: no limit), ``allocation`` aria2's
+    ``file-allocation``. ``ranged=False`` asks for the whole file in one stream. ``tag`` is the caller's.
+
+    With ``size`` the file is resumed: ``blocks`` has a byte per block (2: done), ``partial`` the bytes written of
+    unfinished ones by index, and an answer must have this size and these validators (empty: none).
+    Raises ``ValueError`` where these do not fit together.
+    """
+
+    profile: Final[Profile]
+    tag: Final[Any]
+
+    def __init__(
+        self,
+        fd: int,
+        url: str,
+        profile: Profile,
+        *,
+        tag: Any = None,
+        ranged: bool = True,
+        lanes: int = 16,
+        first_bytes: int = ...,
+        least_bytes: int = ...,
+        window_bytes: int = 0,
+        allocation: str = "falloc",
+        size: int = -1,
+        block_size: int = 0,
+        blocks: bytes | None = None,
+        partial: Mapping[int, int] | None = None,
+        etag: str = "",
+        last_modified: str = "",
+    ) -> None: ...
+    @property
+    def size(self) -> int:
+        """Bytes, -1 while unknown."""
+    @property
+    def block_size(self) -> int:
+        """Bytes of a block, 0 while there is no block map."""
+    @property
+    def blocks(self) -> memoryview:
+        """The block map itself, a byte per block: 0 missing, 1 claimed, 2 done. Empty while there is none."""
+    @property
+    def partial(self) -> memoryview:
+        """Bytes written of each unfinished block, as uint32: the memory itself."""
+    @property
+    def downloaded(self) -> int:
+        """Bytes that are in the file, those of earlier runs included."""
+    @property
+    def contiguous(self) -> int:
+        """Bytes that are in the file from its start without a gap."""
+    @property
+    def answered(self) -> bool:
+        """Whether a good answer has come since the file was added."""
+    @property
+    def splits(self) -> bool:
+        """Whether the server has answered a range."""
+    @property
+    def lanes(self) -> int:
+        """The most transfers at a time; may be set while running."""
+    @lanes.setter
+    def lanes(self, most: int) -> None: ...
+    @property
+    def lanes_busy(self) -> int:
+        """Transfers in flight."""
+    @property
+    def requests(self) -> int:
+        """Requests sent, redirects and failures included."""
+    @property
+    def connections(self) -> int:
+        """Connections opened, counted when a transfer ends."""
+    @property
+    def received_bytes(self) -> int:
+        """Bytes of bodies of ended transfers, whatever became of them."""
+    @property
+    def etag(self) -> str:
+        """The strong ETag that answers must carry, or nothing."""
+    @property
+    def last_modified(self) -> str:
+        """The Last-Modified that answers must carry where there is no ETag, or nothing."""
+    def release(self) -> None:
+        """Let one lane that is held after a FAILED event go on."""
+    def remove(self) -> None:
+        """End all transfers; a REMOVED event follows (or a DONE one that was already on its way)."""
+
+class Engine:
+    """Loops, and the events of the files that they fill.
+
+    Closed by ``close()`` or with its last reference; a process forked off may not use it. Raises ``RuntimeError``
+    when used after either.
+    """
+
+    def __init__(self, loops: int = 1) -> None: ...
+    def fileno(self) -> int:
+        """A descriptor that is readable when ``events()`` has something, or ``ring()`` was called."""
+    def ring(self) -> None:
+        """Make ``fileno()`` readable, from any thread."""
+    def add(self, file: File, loop: int = 0) -> None:
+        """Begin to fill ``file`` on the given loop."""
+    def events(self) -> list[tuple[int, File, int, int, int, int, int, int, int, str, str]]:
+        """What happened since the last call, oldest first.
+
+        Each is ``(kind, file, curl_code, status, fault, errno, retry_after_s, offset, received_bytes, text,
+        headers)``; ``text`` is the final URL of an ANSWERED, libcurl's own words of a FAILED, ``headers`` the
+        answer's, one "Name: value" a line.
+        """
+    @property
+    def live_files(self) -> int:
+        """Files that were added and not yet told of as DONE or REMOVED."""
+    @property
+    def closed(self) -> bool: ...
+    def close(self) -> None:
+        """End all transfers and threads. Events up to the end can still be read. Twice is fine."""

@@ -1,0 +1,103 @@
+"""A download: what was asked for, the state it is in, and what came of it.
+
+The states and the moves between them are the table ``MOVES``; nothing else may change a state.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from rangefetch.errors import DownloadError
+from rangefetch.options import DownloadOptions
+from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, SpeedMeter
+
+if TYPE_CHECKING:
+    from rangefetch._engine import File
+
+__all__ = ["MOVES", "Download"]
+
+_W, _A, _P = DownloadStatus.WAITING, DownloadStatus.ACTIVE, DownloadStatus.PAUSED
+_C, _E, _R = DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED
+
+MOVES: dict[DownloadStatus, frozenset[DownloadStatus]] = {
+    _W: frozenset({_A, _P, _R}),
+    _A: frozenset({_C, _E, _P, _R}),
+    _P: frozenset({_W, _R}),
+    _C: frozenset(),
+    _E: frozenset({_W, _R}),
+    _R: frozenset(),
+}
+"""From each state, the states that may follow."""
+
+
+class Download:
+    """One download. Its manager and its backend change it; ``lock`` guards the state and what came of it.
+
+    ``file`` is the engine's side of it while it is active, from which progress is read at any time.
+    """
+
+    def __init__(self, url: str, options: DownloadOptions) -> None:
+        self.gid = secrets.token_hex(8)
+        self.url = url
+        self.options = options
+        self.filename = options.filename
+        self.file: File | None = None
+        self.meter = SpeedMeter()
+        self.result: DownloadResult | None = None
+        self.error: DownloadError | None = None
+        self.started_s = 0.0
+        self.lock = threading.Condition()
+        self._status = DownloadStatus.WAITING
+        self._downloaded = 0
+        self._total = 0
+
+    @property
+    def status(self) -> DownloadStatus:
+        return self._status
+
+    def move(
+        self, status: DownloadStatus, *, result: DownloadResult | None = None, error: DownloadError | None = None
+    ) -> None:
+        """Go to ``status``, with what came of it, and wake who waits. ``ValueError`` if ``MOVES`` has no such move."""
+        with self.lock:
+            if status not in MOVES[self._status]:
+                raise ValueError(f"{self.gid}: a download that is {self._status} cannot become {status}")
+            self._status = status
+            self.result = result
+            self.error = error
+            if status is DownloadStatus.ACTIVE:
+                self.started_s = time.monotonic()
+            if self.file is not None and status is not DownloadStatus.ACTIVE:
+                self._downloaded, self._total = self.file.downloaded, max(self.file.size, 0)
+                self.file = None
+                self.meter.reset()
+            if result is not None:
+                self._downloaded = self._total = result.size
+                self.filename = result.filename
+            self.lock.notify_all()
+
+    def progress(self) -> DownloadProgress:
+        """The download at this moment."""
+        file = self.file
+        speed = 0.0
+        connections = 0
+        downloaded, total = self._downloaded, self._total
+        if file is not None:
+            downloaded, total = file.downloaded, max(file.size, 0)
+            connections = file.lanes_busy
+            speed = self.meter.speed()
+        eta = 0.0 if total and downloaded >= total else (total - downloaded) / speed if total and speed else None
+        return DownloadProgress(
+            gid=self.gid,
+            downloaded=downloaded,
+            total=total,
+            speed=speed,
+            percentage=100.0 * downloaded / total if total else 0.0,
+            eta=eta,
+            filename=self.filename,
+            status=self._status,
+            connections=connections,
+        )

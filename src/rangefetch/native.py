@@ -1,0 +1,231 @@
+"""The native backend: one thread that turns the engine's events into steps of downloads.
+
+Everything that happens to a ``Run`` happens on that thread, in order: events, timers, and what others ask for
+through ``call``. What may take long (hashing, syncing) goes to a few workers, whose results come back the same way.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import itertools
+import logging
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rangefetch import libcurl
+from rangefetch.download import Download
+from rangefetch.errors import DownloadError, LocalError
+from rangefetch.network import make_profile
+from rangefetch.options import DownloadOptions
+from rangefetch.progress import DownloadResult
+from rangefetch.run import Event, Run
+
+if TYPE_CHECKING:
+    from rangefetch._engine import Engine, File, Profile
+
+__all__ = ["Listener", "NativeBackend", "Timer"]
+
+_log = logging.getLogger("rangefetch")
+_TICK_S = 0.25
+_MOST_LOOPS = 4
+_WORKERS = 4
+_MOST_PROFILES = 64
+
+
+class Listener(Protocol):
+    """Who hears what became of a download; called on the backend's thread."""
+
+    def completed(self, download: Download, result: DownloadResult) -> None: ...
+    def failed(self, download: Download, error: DownloadError) -> None: ...
+    def halted(self, download: Download) -> None: ...
+
+
+class Timer:
+    """A call that is due later, unless it is cancelled."""
+
+    def __init__(self, due_s: float, call: Callable[[], None]) -> None:
+        self.due_s = due_s
+        self.call: Callable[[], None] | None = call
+
+    def cancel(self) -> None:
+        self.call = None
+
+
+class NativeBackend:
+    """Runs downloads on the engine.
+
+    ``start`` raises ``EngineUnavailable`` where the engine cannot run. ``begin`` and ``halt`` may be called from any
+    thread; what became of a download is told to the listener.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self._calls: deque[Callable[[], None]] = deque()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+        self._runs: dict[str, Run] = {}
+        self._profiles: dict[tuple[Any, ...], Profile] = {}
+        self._engine: Engine | None = None
+        self._loads: list[int] = []
+        self._thread: threading.Thread | None = None
+        self._workers: ThreadPoolExecutor | None = None
+        self._stopping = False
+
+    def start(self) -> None:
+        libcurl.load()
+        from rangefetch import _engine
+
+        loops = max(1, min(_MOST_LOOPS, os.cpu_count() or 1))
+        self._engine = _engine.Engine(loops)
+        self._loads = [0] * loops
+        self._stopping = False
+        self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="rangefetch-worker")
+        self._thread = threading.Thread(target=self._work, name="rangefetch-dispatcher", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Halt every download, wait until all of them are saved and let go of, and end the threads."""
+        if self._thread is None or self._engine is None or self._workers is None:
+            return
+
+        def halt_all() -> None:
+            self._stopping = True
+            for run in list(self._runs.values()):
+                run.halt()
+
+        self.call(halt_all)
+        self._thread.join()
+        self._workers.shutdown()
+        self._engine.close()
+        self._thread = self._engine = self._workers = None
+
+    def begin(self, download: Download) -> None:
+        """Start or resume the download; it is active already."""
+
+        def begin() -> None:
+            run = Run(self, download)
+            if not self._runs:
+                self._later(_TICK_S, self._tick)
+            self._runs[download.gid] = run
+            self._guarded(run, run.begin)
+            if self._stopping:
+                run.halt()
+
+        self.call(begin)
+
+    def halt(self, download: Download) -> None:
+        """Stop its transfers and save what there is; ``Listener.halted`` follows, unless it ended before."""
+
+        def halt() -> None:
+            run = self._runs.get(download.gid)
+            if run is not None:
+                run.halt()
+
+        self.call(halt)
+
+    # -- for runs, on the backend's thread --------------------------------------------------------------------
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Have the backend's thread call ``function``; from any thread."""
+        self._calls.append(function)
+        if self._engine is not None:
+            self._engine.ring()
+
+    def call_later(self, run: Run, delay_s: float, function: Callable[[], None]) -> Timer:
+        """Have ``function`` called as a step of ``run``, ``delay_s`` seconds from now."""
+        return self._later(delay_s, lambda: self._guarded(run, function))
+
+    def _later(self, delay_s: float, function: Callable[[], None]) -> Timer:
+        timer = Timer(time.monotonic() + delay_s, function)
+        heapq.heappush(self._timers, (timer.due_s, next(self._order), timer))
+        return timer
+
+    def work(self, run: Run, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
+        """Do ``job`` on a worker, and then ``then`` with its outcome as a step of ``run``."""
+        assert self._workers is not None
+
+        def done(future: Future[Any]) -> None:
+            self.call(lambda: self._guarded(run, lambda: then(future)))
+
+        self._workers.submit(job).add_done_callback(done)
+
+    def add_file(self, file: File) -> int:
+        """Give the file to the loop with the fewest; returns which, for ``file_gone``."""
+        assert self._engine is not None
+        loop = self._loads.index(min(self._loads))
+        self._loads[loop] += 1
+        self._engine.add(file, loop)
+        return loop
+
+    def file_gone(self, loop: int) -> None:
+        self._loads[loop] -= 1
+
+    def run_ended(self, run: Run) -> None:
+        self._runs.pop(run.download.gid, None)
+
+    def profile(self, options: DownloadOptions, authorization: str) -> Profile:
+        """The profile for these options; downloads that ask alike share one."""
+        key = (
+            options.user_agent, options.header_items, authorization, options.proxy,
+            options.cookies, options.netrc, options.ca_file, options.verify_tls, options.http_version,
+            options.allow_downgrade, options.connect_timeout, options.read_timeout,
+        )  # fmt: skip
+        profile = self._profiles.get(key)
+        if profile is None:
+            if len(self._profiles) >= _MOST_PROFILES:
+                self._profiles.clear()
+            profile = self._profiles[key] = make_profile(options, authorization)
+        return profile
+
+    # -- the thread -------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        engine = self._engine
+        assert engine is not None
+        poll = select.poll()
+        poll.register(engine.fileno(), select.POLLIN)
+        while not (self._stopping and not self._runs and not self._calls):
+            poll.poll(self._sleep_ms())
+            for fields in engine.events():
+                event = Event(*fields)
+                run: Run = event.file.tag
+                self._guarded(run, functools.partial(run.handle, event))
+            while self._calls:
+                self._calls.popleft()()
+            now_s = time.monotonic()
+            while self._timers and self._timers[0][0] <= now_s:
+                timer = heapq.heappop(self._timers)[2]
+                if timer.call is not None:
+                    timer.call()
+
+    def _sleep_ms(self) -> float:
+        if self._calls:
+            return 0
+        if not self._timers:
+            return 60_000
+        # poll(2) takes whole milliseconds; a little late is better than once too often.
+        return max(0.0, (self._timers[0][0] - time.monotonic()) * 1000 + 1)
+
+    def _tick(self) -> None:
+        now_s = time.monotonic()
+        for run in list(self._runs.values()):
+            self._guarded(run, functools.partial(run.tick, now_s))
+        if self._runs:
+            self._later(_TICK_S, self._tick)
+
+    def _guarded(self, run: Run, step: Callable[[], None]) -> None:
+        """One step of a run; an error in it is the end of that download, and of nothing else."""
+        try:
+            step()
+        except DownloadError as error:
+            run.fail(error)
+        except Exception as error:
+            _log.exception("%s: an error of rangefetch itself", run.download.gid)
+            run.fail(LocalError(f"an error of rangefetch itself: {error!r}", url=run.shown_url))

@@ -1,0 +1,119 @@
+"""How the engine asks: certificates, proxies, headers, versions, as libcurl options; and URLs without secrets."""
+
+from __future__ import annotations
+
+import base64
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from rangefetch.options import DownloadOptions
+
+if TYPE_CHECKING:
+    from rangefetch._engine import Profile
+
+__all__ = ["find_ca_file", "make_profile", "mask_url", "split_userinfo"]
+
+# Where distributions keep the bundle: Debian, Fedora, openSUSE, FreeBSD, Alpine. pycurl's libcurl has only Fedora's
+# compiled in.
+_SYSTEM_CA_FILES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/usr/local/share/certs/ca-root-nss.crt",
+    "/etc/ssl/cert.pem",
+)
+
+
+def find_ca_file(explicit: str = "") -> str:
+    """The bundle of trusted certificates: the explicit one, the environment's, the system's, certifi's.
+
+    The environment's are ``SSL_CERT_FILE``, ``CURL_CA_BUNDLE`` and ``REQUESTS_CA_BUNDLE``. Empty where libcurl
+    should ask the system itself (macOS), or nothing was found.
+    """
+    if explicit:
+        return explicit
+    for name in ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+        if os.environ.get(name):
+            return os.environ[name]
+    if sys.platform == "darwin":
+        return ""
+    for path in _SYSTEM_CA_FILES:
+        if Path(path).is_file():
+            return path
+    try:
+        import certifi
+    except ImportError:
+        return ""
+    return str(certifi.where())
+
+
+def mask_url(url: str) -> str:
+    """The URL for people's eyes: without a password."""
+    parts = urlsplit(url)
+    if not parts.password:
+        return url
+    userinfo, _, host = parts.netloc.rpartition("@")
+    user = userinfo.partition(":")[0]
+    return urlunsplit(parts._replace(netloc=f"{user}:***@{host}"))
+
+
+def split_userinfo(url: str) -> tuple[str, str]:
+    """The URL without ``user:password@`` and fragment, and the Authorization value that the userinfo stands for."""
+    parts = urlsplit(url)
+    userinfo, at, host = parts.netloc.rpartition("@")
+    bare = urlunsplit(parts._replace(netloc=host, fragment=""))
+    if not at:
+        return bare, ""
+    return bare, "Basic " + base64.b64encode(unquote(userinfo).encode()).decode()
+
+
+def make_profile(options: DownloadOptions, authorization: str = "") -> Profile:
+    """The options as the engine's ``Profile``; libcurl must be loaded.
+
+    ``authorization`` and the user's headers go to the origin of the user's URL alone.
+    """
+    from rangefetch import _engine
+
+    number = _engine.constants()
+    settings: list[tuple[int, int | str]] = [
+        (number["CURLOPT_USERAGENT"], options.user_agent),
+        (number["CURLOPT_CONNECTTIMEOUT_MS"], int(options.connect_timeout * 1000) or 0x7FFFFFFF),
+        (
+            number["CURLOPT_HTTP_VERSION"],
+            {
+                "1.1": number["CURL_HTTP_VERSION_1_1"],
+                "2": number["CURL_HTTP_VERSION_2TLS"],
+                "3": number["CURL_HTTP_VERSION_3"],
+            }[options.http_version],
+        ),
+        (number["CURLOPT_SSL_VERIFYPEER"], int(options.verify_tls)),
+        (number["CURLOPT_SSL_VERIFYHOST"], 2 if options.verify_tls else 0),
+    ]
+    ca_file = find_ca_file(os.fspath(options.ca_file))
+    if ca_file:
+        settings += [(number["CURLOPT_CAINFO"], ca_file), (number["CURLOPT_PROXY_CAINFO"], ca_file)]
+    if options.proxy:
+        settings.append((number["CURLOPT_PROXY"], options.proxy))
+    if options.cookies:
+        settings.append((number["CURLOPT_COOKIEFILE"], os.fspath(options.cookies)))
+    if options.netrc:
+        settings.append((number["CURLOPT_NETRC"], number["CURL_NETRC_OPTIONAL"]))
+
+    # Identity, because the bytes of a range are those of the encoded form (RFC 9110, section 14.1.2).
+    bare_headers = ["Accept-Encoding: identity"]
+    own = dict(options.header_items)
+    if authorization and not any(name.lower() == "authorization" for name in own):
+        own["Authorization"] = authorization
+    # "Name;" is how libcurl is told of a header without a value.
+    headers = bare_headers + [f"{name}: {value}" if value else f"{name};" for name, value in own.items()]
+    return _engine.Profile(
+        settings,
+        headers,
+        bare_headers,
+        allow_downgrade=options.allow_downgrade,
+        connect_timeout_s=options.connect_timeout,
+        read_timeout_s=options.read_timeout,
+    )

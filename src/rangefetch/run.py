@@ -1,0 +1,598 @@
+"""A run: one download while the native backend works at it, from opening the target to the final name.
+
+Starting is resuming: the saved state, if there is one that fits, says which blocks are there; the engine fetches the
+rest. Data before bits, temp before name: a state is saved only of bytes that were synced before, and the final name
+appears only after the last byte and the checksum were right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import enum
+import errno
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rangefetch import checksum, retry, state
+from rangefetch.download import Download
+from rangefetch.errors import (
+    ChecksumMismatch,
+    ContentChanged,
+    DiskError,
+    DownloadError,
+    TargetExists,
+    TimedOut,
+)
+from rangefetch.network import mask_url, split_userinfo
+from rangefetch.progress import DownloadResult
+from rangefetch.target import (
+    DEFAULT_FILENAME,
+    Target,
+    filename_from_content_disposition,
+    filename_from_url,
+    free_space,
+)
+
+if TYPE_CHECKING:
+    from rangefetch._engine import File
+    from rangefetch.native import NativeBackend, Timer
+
+__all__ = ["Run"]
+
+_log = logging.getLogger("rangefetch")
+
+_FIRST_SAVE_S = 2.0
+_SAVE_EVERY_S = 5.0
+_HASH_AT_LEAST_BYTES = 4 << 20
+_HASH_STEP_BYTES = 64 << 20
+_MOST_TRIED = 20
+_RANGE_TRIES = 2
+
+
+class EventKind(enum.IntEnum):
+    """The kinds of events; the numbers are ``_engine.EVENTS``."""
+
+    ANSWERED = 16
+    FAILED = 17
+    DONE = 18
+    REMOVED = 19
+
+
+class Event(NamedTuple):
+    """What the engine tells, as ``_engine.Engine.events`` documents it."""
+
+    kind: int
+    file: File
+    code: int
+    status: int
+    fault: int
+    errno: int
+    retry_after_s: int
+    offset: int
+    received_bytes: int
+    text: str
+    headers: str
+
+
+class Run:
+    """One download at work. All methods run on the backend's thread."""
+
+    def __init__(self, backend: NativeBackend, download: Download) -> None:
+        self.download = download
+        self.options = download.options
+        self.shown_url = mask_url(download.url)
+        self._backend = backend
+        self._url, self._authorization = split_userinfo(download.url)
+        self._target: Target | None = None
+        self._saved: state.State | None = None
+        self._file: File | None = None
+        self._loop = 0
+        self._after_removal: Callable[[], None] | None = None
+        self._in_engine = False  # the engine fills the file now
+        self._halting = False
+        self._ending = False  # the outcome is known; what comes now changes nothing
+        self._worthless = False  # nothing of it needs to be kept
+        self._resolved_url = self._url
+        self._modified_time: float | None = None
+        self._probing = False  # only asking what there is, because the final name is taken
+        self._one_stream = False  # the server has shown that it cannot do ranges
+        self._restarted = False  # the remote file was another one, once
+        self._retries = 0
+        self._failures = 0  # in a row, without a byte more
+        self._failures_mark = -1  # how much was downloaded at the first of them
+        self._held = 0  # lanes that wait after a failure
+        self._retry_timer: Timer | None = None
+        self._tried: list[str] = []
+        self._resumed_bytes = 0
+        self._connections = 0
+        self._next_save_s = time.monotonic() + _FIRST_SAVE_S
+        self._hasher: checksum.FileHasher | None = None
+        self._jobs: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
+        self._working = False  # a worker saves or hashes
+
+    # -- beginning --------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Open the target and start to fetch what it lacks."""
+        self._target = Target.open(self.options.save_dir, self.options.filename, self._url)
+        self.download.filename = self.options.filename or filename_from_url(self._url) or DEFAULT_FILENAME
+        if self._target.path is not None and self._target.path.exists() and not self.options.overwrite:
+            if self.options.checksum:
+                self._compare_existing(self._target.path)
+                return
+            self._probing = True
+        self._start()
+
+    def _start(self) -> None:
+        assert self._target is not None
+        self._saved = self._load_state()
+        if self._saved is None and not self._target.fresh:
+            self._target.truncate()
+        if self.options.checksum:
+            self._hasher = checksum.FileHasher(self._target.fd, self.options.checksum.partition("=")[0])
+        self._open_file()
+
+    def _load_state(self) -> state.State | None:
+        """The saved state, if it is sound, of this URL, and can be checked against the remote file."""
+        assert self._target is not None
+        path = self._target.state_path
+        try:
+            saved = state.load(path)
+            part_size = os.fstat(self._target.fd).st_size
+            if saved.url != self._url:
+                raise state.StateDamaged(f"{path}: it is of another URL")
+            if part_size < saved.written_end:
+                raise state.StateDamaged(f"{path}: {self._target.part_path} is shorter than it says")
+        except FileNotFoundError:
+            return None
+        except state.StateDamaged as error:
+            _log.warning("%s; set aside, starting again", error)
+            with contextlib.suppress(DiskError):
+                state.set_aside(path)
+            return None
+        source = saved.sources[0] if saved.sources else state.SourceState(saved.url)
+        if not (source.etag or source.last_modified or self.options.checksum):
+            _log.warning("%s: nothing tells whether the remote file is still the same; starting again", self.shown_url)
+            return None
+        return saved
+
+    def _open_file(self) -> None:
+        """Hand the file to the engine, with what an earlier run left."""
+        from rangefetch import _engine
+
+        assert self._target is not None
+        options = self.options
+        known: dict[str, Any] = {"first_bytes": 1} if self._probing else {}
+        if self._saved is not None:
+            source = self._saved.sources[0] if self._saved.sources else state.SourceState(self._url)
+            known |= {
+                "size": self._saved.total_size,
+                "block_size": self._saved.block_size,
+                "blocks": self._saved.blocks,
+                "partial": self._saved.partial,
+                "etag": source.etag,
+                "last_modified": source.last_modified,
+            }
+        file = _engine.File(
+            self._target.fd,
+            self._url,
+            self._backend.profile(options, self._authorization),
+            tag=self,
+            ranged=not self._one_stream,
+            lanes=1 if self._probing else min(options.split, options.max_connection_per_server),
+            least_bytes=int(options.min_split_size),
+            allocation="none" if self._probing else options.file_allocation,
+            **known,
+        )
+        self._resumed_bytes = file.downloaded
+        self._held = 0
+        self._file = self.download.file = file
+        self._in_engine = True
+        self._loop = self._backend.add_file(file)
+
+    # -- what the engine tells ---------------------------------------------------------------------------------
+
+    def handle(self, event: Event) -> None:
+        """One event of the engine."""
+        file = event.file
+        if file is not self._file:
+            return
+        if event.kind in (EventKind.DONE, EventKind.REMOVED):
+            self._in_engine = False
+            self._backend.file_gone(self._loop)
+            self._connections += file.connections
+            if self._after_removal is not None:
+                step, self._after_removal = self._after_removal, None
+                step()
+            elif event.kind == EventKind.DONE:
+                self._finish()
+        elif self._after_removal is None and event.kind == EventKind.ANSWERED:
+            self._answered(event.text, event.headers)
+        elif self._after_removal is None and event.kind == EventKind.FAILED:
+            self._failed(
+                retry.Failure(
+                    code=event.code,
+                    status=event.status,
+                    fault=retry.Fault(event.fault),
+                    errno=event.errno,
+                    retry_after_s=event.retry_after_s,
+                    received_bytes=event.received_bytes,
+                    text=event.text,
+                    other_lanes=file.lanes_busy,
+                    answered=file.answered or self._saved is not None,
+                    ranged=not self._one_stream,
+                )
+            )
+
+    def _remove_file(self, then: Callable[[], None]) -> None:
+        """Take the file from the engine, and go on when nothing touches it any more."""
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
+            self._retry_timer = None
+        if self._file is None or not self._in_engine:
+            then()
+            return
+        self._after_removal = then
+        self._file.remove()
+
+    def _answered(self, resolved_url: str, header_lines: str) -> None:
+        """The first good answer: what the remote file is."""
+        assert self._target is not None
+        assert self._file is not None
+        headers: dict[str, str] = {}
+        for line in header_lines.splitlines():
+            name, _, value = line.partition(": ")
+            headers.setdefault(name.lower(), value)
+        size = self._file.size
+        self._resolved_url = resolved_url
+        self._modified_time = _parse_date(headers.get("last-modified", ""))
+        if self._target.path is None:
+            name = filename_from_content_disposition(headers.get("content-disposition", ""))
+            name = name or filename_from_url(resolved_url) or filename_from_url(self._url) or DEFAULT_FILENAME
+            self._target.name(name)
+            self.download.filename = name
+        assert self._target.path is not None
+        if self.options.expected_size and size not in (-1, self.options.expected_size):
+            self._worthless = self._saved is None
+            raise ContentChanged(
+                f"the remote file has {size} bytes, and {self.options.expected_size} were expected", url=self.shown_url
+            )
+        if self._target.path.exists() and not self.options.overwrite:
+            path = self._target.path
+            if self.options.checksum:
+                self._remove_file(lambda: self._compare_existing(path))
+            elif self._is_same(path, size):
+                self._remove_file(lambda: self._already_complete(path))
+            else:
+                self._worthless = self._saved is None
+                raise TargetExists(
+                    f"{path} exists and is another file (size or time differ); overwriting was not asked for",
+                    url=self.shown_url,
+                )
+            return
+        lacking = size - self._file.downloaded
+        if size > 0 and self.options.file_allocation != "falloc" and free_space(self._target.directory) < lacking:
+            raise DiskError(
+                f"{self._target.directory}: {lacking} bytes are needed, and fewer are free",
+                url=self.shown_url,
+                errno=errno.ENOSPC,
+            )
+        if self._resumed_bytes:
+            _log.info("%s: going on, %d of %d bytes are there", self.shown_url, self._resumed_bytes, size)
+
+    def _is_same(self, path: Path, size: int) -> bool:
+        """Whether the file at the final name has the size and the time of the remote one."""
+        found = path.stat()
+        return (
+            size >= 0
+            and self._modified_time is not None
+            and found.st_size == size
+            and int(found.st_mtime) == int(self._modified_time)
+        )
+
+    # -- failures ---------------------------------------------------------------------------------------------
+
+    def _failed(self, failure: retry.Failure) -> None:
+        from rangefetch import _engine
+
+        assert self._file is not None
+        action = retry.classify(failure)
+        kind, words = retry.explain(failure, _engine.error_text(failure.code) if failure.code else "")
+        self._tried.append(words)
+        del self._tried[:-_MOST_TRIED]
+        _log.debug("%s: %s: %s", self.shown_url, words, action.value)
+        if action is retry.Action.ONE_STREAM and failure.answered and self._failures < _RANGE_TRIES:
+            # A cache that had to fill itself may answer so once, and ranges again later.
+            action = retry.Action.RETRY
+        self._held += 1
+        if failure.fault is retry.Fault.OVERFLOW and self._hasher is not None:
+            # The engine has taken back what that transfer wrote.
+            self._do(self._hasher.restart, lambda _: None)
+        if action is retry.Action.FEWER_LANES:
+            self._file.lanes = max(1, failure.other_lanes)
+            self._release(1)
+        elif action is retry.Action.RETRY:
+            self._retry(failure, self._error(kind, words, failure))
+        elif action is retry.Action.RESTART and not self._restarted:
+            _log.warning("%s: %s; starting again", self.shown_url, words)
+            self._restarted = True
+            self._remove_file(self._begin_again)
+        elif action is retry.Action.ONE_STREAM and not self._one_stream:
+            _log.info("%s: %s; going on with one stream", self.shown_url, words)
+            self._one_stream = True
+            self._remove_file(self._begin_again)
+        else:
+            raise self._error(kind, words, failure)
+
+    def _error(self, kind: type[DownloadError], words: str, failure: retry.Failure) -> DownloadError:
+        known: dict[str, Any] = {"url": self.shown_url, "status": failure.status, "tried": tuple(self._tried)}
+        if issubclass(kind, DiskError):
+            known["errno"] = failure.errno
+        return kind(words, **known)
+
+    def _retry(self, failure: retry.Failure, error: DownloadError) -> None:
+        """Try again after a while, one lane first: the others follow when it brings something."""
+        assert self._file is not None
+        self._retries += 1
+        if self._retry_timer is not None:
+            return
+        if self._file.downloaded > self._failures_mark:
+            self._failures = 0
+            self._failures_mark = self._file.downloaded
+        self._failures += 1
+        if self.options.max_tries and self._failures >= self.options.max_tries:
+            raise error
+        delay_s = retry.backoff_seconds(self._failures, self.options.retry_wait, failure.retry_after_s)
+        self._retry_timer = self._backend.call_later(self, delay_s, self._retry_now)
+
+    def _retry_now(self) -> None:
+        assert self._file is not None
+        self._retry_timer = None
+        if self._file.answered and not self._file.splits:
+            # What came of a stream cannot be continued.
+            self._remove_file(self._begin_again)
+        else:
+            self._release(self._held if self._file.downloaded > self._failures_mark else 1)
+
+    def _release(self, lanes: int) -> None:
+        assert self._file is not None
+        for _ in range(min(lanes, self._held)):
+            self._held -= 1
+            self._file.release()
+
+    def _begin_again(self) -> None:
+        """Begin from nothing; the engine has let go of the file."""
+        assert self._target is not None
+        self._saved = None
+        self._target.truncate()
+        if self._hasher is not None:
+            self._hasher = checksum.FileHasher(self._target.fd, self._hasher.algorithm)
+        self._open_file()
+
+    # -- from time to time --------------------------------------------------------------------------------------
+
+    def tick(self, now_s: float) -> None:
+        """A few times a second: measure, hash, save, and see whether time is up."""
+        if self._file is None or not self._in_engine or self._after_removal is not None:
+            return
+        self.download.meter.sample(now_s, self._file.downloaded)
+        total_timeout_s = self.options.total_timeout
+        if total_timeout_s and now_s - self.download.started_s > total_timeout_s:
+            raise TimedOut(f"not finished after {total_timeout_s:g} seconds", url=self.shown_url)
+        if self._held and self._retry_timer is None and self._file.downloaded > self._failures_mark:
+            self._release(self._held)
+        if self._working:
+            return
+        if now_s >= self._next_save_s and self._file.splits:
+            self._next_save_s = now_s + _SAVE_EVERY_S
+            self._do(self._save_on_the_way, lambda _: None)
+        elif self._hasher is not None and self._file.contiguous - self._hasher.position >= _HASH_AT_LEAST_BYTES:
+            hasher, end = self._hasher, min(self._file.contiguous, self._hasher.position + _HASH_STEP_BYTES)
+            self._do(lambda: hasher.advance(end), lambda _: None)
+
+    def _do(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Have a worker do something that may take long, one thing after the other, and ``then`` go on here."""
+        self._jobs.append((job, then))
+        self._next_job()
+
+    def _next_job(self) -> None:
+        if self._working or not self._jobs:
+            return
+        job, then = self._jobs.popleft()
+
+        def done(future: Future[Any]) -> None:
+            self._working = False
+            try:
+                then(future.result())
+            finally:
+                self._next_job()
+
+        self._working = True
+        self._backend.work(self, job, done)
+
+    def _save_on_the_way(self) -> None:
+        try:
+            self._save_state()
+        except DiskError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # The data has its space already; a state that cannot be written is no reason to stop.
+            _log.warning("%s: the state could not be saved: %s", self.shown_url, error)
+
+    def _save_state(self) -> None:
+        """Save what is in the file: first look, then sync, then write down what was seen (on a worker)."""
+        import numpy as np
+
+        assert self._target is not None
+        assert self._file is not None
+        file = self._file
+        # A block that is done meanwhile is seen as done or as begun; either is true.
+        partial = np.array(file.partial, dtype=np.uint32)
+        blocks = np.array(file.blocks, dtype=np.uint8)
+        begun = np.flatnonzero((partial > 0) & (blocks != 2))
+        self._target.sync()
+        state.save(
+            self._target.state_path,
+            state.State(
+                url=self._url,
+                resolved_url=self._resolved_url,
+                total_size=file.size,
+                supports_range=True,
+                sources=[state.SourceState(self._url, file.etag, file.last_modified)],
+                block_size=file.block_size,
+                blocks=blocks.tobytes(),
+                partial={int(index): int(partial[index]) for index in begun},
+                filename=self._target.path.name if self._target.path else "",
+            ),
+        )
+
+    # -- the end ----------------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """Every byte is in the file: prove it, in steps, so that a halt needs not wait for the whole; name it."""
+        assert self._file is not None
+        hasher, size = self._hasher, self._file.downloaded
+        if self._halting:
+            self._conclude()
+        elif self._working:
+            # What a worker is at (a save, a hash) was begun before the last byte came.
+            self._do(lambda: None, lambda _: self._finish())
+        elif hasher is not None and hasher.position < size:
+            end = min(size, hasher.position + _HASH_STEP_BYTES)
+            self._do(lambda: hasher.advance(end), lambda _: self._finish())
+        elif self.options.durable:
+            self._do(self._publish, self._complete)
+        else:
+            self._complete(self._publish())
+
+    def _publish(self) -> Path:
+        assert self._target is not None
+        if self._hasher is not None:
+            self._check_digest(self._hasher.hexdigest())
+        return self._target.publish(
+            overwrite=self.options.overwrite, modified_time=self._modified_time, durable=self.options.durable
+        )
+
+    def _check_digest(self, digest: str) -> None:
+        assert self._target is not None
+        actual = f"{self.options.checksum.partition('=')[0]}={digest}"
+        if actual != self.options.checksum:
+            kept = self._target.set_aside(f"its checksum is {actual}")
+            raise ChecksumMismatch(
+                f"the checksum is {actual}, and {self.options.checksum} was asked for; the data is kept in {kept}",
+                expected=self.options.checksum,
+                actual=actual,
+                url=self.shown_url,
+            )
+
+    def _complete(self, path: Path, *, already: bool = False) -> None:
+        self._ending = True
+        self._backend.run_ended(self)
+        self._backend.listener.completed(
+            self.download,
+            DownloadResult(
+                path=path,
+                filename=path.name,
+                size=path.stat().st_size if already or self._file is None else self._file.downloaded,
+                gid=self.download.gid,
+                checksum=self.options.checksum,
+                seconds=time.monotonic() - self.download.started_s,
+                retries=self._retries,
+                sources=(mask_url(self._resolved_url),),
+                connections=self._connections,
+                resumed=self._resumed_bytes,
+                already_complete=already,
+            ),
+        )
+
+    def _compare_existing(self, path: Path) -> None:
+        """The final name is taken: by the very file that is wanted, if the checksum says so."""
+
+        def digest() -> str:
+            with path.open("rb") as existing:
+                hasher = checksum.FileHasher(existing.fileno(), self.options.checksum.partition("=")[0])
+                size = os.fstat(existing.fileno()).st_size
+                while hasher.position < size and not self._halting:
+                    hasher.advance(min(size, hasher.position + _HASH_STEP_BYTES))
+            return hasher.hexdigest()
+
+        def compared(found: str) -> None:
+            if self._halting:
+                self._conclude()
+            elif found == self.options.checksum.partition("=")[2]:
+                self._already_complete(path)
+            else:
+                self._worthless = self._saved is None
+                raise TargetExists(
+                    f"{path} exists and has another checksum; overwriting was not asked for", url=self.shown_url
+                )
+
+        self._do(digest, compared)
+
+    def _already_complete(self, path: Path) -> None:
+        assert self._target is not None
+        self._target.discard()
+        self._complete(path, already=True)
+
+    def halt(self) -> None:
+        """Stop, save, and tell the listener."""
+        if self._ending or self._halting:
+            return
+        self._halting = True
+        if self._in_engine:
+            self._remove_file(self._conclude)
+        elif not self._working:
+            self._conclude()
+
+    def fail(self, error: DownloadError) -> None:
+        """Stop, keep what can be continued, and tell the listener."""
+        if self._ending:
+            _log.debug("%s: after its end: %s", self.shown_url, error)
+            return
+        if not error.url:
+            error.url = self.shown_url
+        self._remove_file(lambda: self._conclude(error))
+
+    def _conclude(self, error: DownloadError | None = None) -> None:
+        """The end without a finished file: keep what can be continued, and nothing else."""
+        if self._ending:
+            return
+        self._ending = True
+
+        def told(_: Any) -> None:
+            self._backend.run_ended(self)
+            if error is not None:
+                self._backend.listener.failed(self.download, error)
+            else:
+                self._backend.listener.halted(self.download)
+
+        self._do(self._keep_what_can_be_continued, told)
+
+    def _keep_what_can_be_continued(self) -> None:
+        """Save the state of a file that can be resumed, remove the rest (on a worker)."""
+        target, file = self._target, self._file
+        if target is None or target.fd < 0:
+            return
+        try:
+            if file is not None and file.splits and file.downloaded and not self._worthless:
+                self._save_state()
+            elif self._saved is None:
+                target.discard()
+        except DiskError as error:
+            _log.warning("%s: what was fetched could not be saved: %s", self.shown_url, error)
+        target.close()
+
+
+def _parse_date(value: str) -> float | None:
+    """An HTTP date as seconds since the epoch, None where there is none."""
+    try:
+        return email.utils.parsedate_to_datetime(value).timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None

@@ -1,0 +1,400 @@
+"""The place on disk that one download writes: its names, its lock, and the step by which it becomes a file.
+
+While it is unfinished a download is ``NAME.part``, locked by whoever writes it, with its state beside it in
+``NAME.part.json``. The final name appears in one step, after the last byte. What the bytes are is not known
+here: the engine writes them through :attr:`Target.fd`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import itertools
+import os
+import re
+import stat
+import sys
+import threading
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+from urllib.parse import unquote_to_bytes
+
+if sys.platform != "win32":
+    import fcntl
+
+from rangefetch.errors import DiskError, DownloadError, TargetExists, TargetLocked
+
+__all__ = [
+    "DEFAULT_FILENAME",
+    "Target",
+    "filename_from_content_disposition",
+    "filename_from_url",
+    "free_space",
+    "safe_filename",
+]
+
+DEFAULT_FILENAME = "download"
+
+# File systems stop at 255; the rest is for suffixes such as ".part.json.tmp" and ".bad.12".
+_MAX_NAME_BYTES = 200
+# Control, format (zero width, bidi overrides), surrogates, line and paragraph separators.
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_EXTENSION = re.compile(r"(?:\.tar)?\.[^.\s]{1,16}\Z", re.IGNORECASE)
+_DEVICE = re.compile(
+    r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|CLOCK\$|(?:COM|LPT)[0-9\xb9\xb2\xb3]) *(?:\.|\Z)", re.IGNORECASE
+)
+_RESERVED = '<>:"|?*' if sys.platform == "win32" else ""
+
+# RFC 6266, section 4.1, and what servers make of it: an unquoted value may hold spaces.
+_PARAMETER = re.compile(r';\s*([^\s=;]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;]*))', re.DOTALL)
+_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
+_EXTENDED_VALUE = re.compile(r"(utf-8|iso-8859-1)'[^']*'(.*)", re.IGNORECASE | re.DOTALL)
+
+_NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+_umask_lock = threading.Lock()
+
+
+def safe_filename(name: str) -> str:
+    """One path component that is safe to create, from anything a server or URL says; "" if nothing is left.
+
+    Only what follows the last separator (``/`` or ``\\``) is kept (RFC 6266, section 4.3). The result is NFC,
+    has no control or format character, does not begin with a space or end with a space or dot, is no Windows
+    device (``NUL.txt`` becomes ``_NUL.txt``), and has at most 200 bytes of UTF-8, its extension kept.
+    """
+    # Before NFC: a mark between a letter and its accent would keep them apart.
+    visible = "".join(c for c in name if unicodedata.category(c) not in _INVISIBLE and c not in _RESERVED)
+    component = re.split(r"[/\\]", unicodedata.normalize("NFC", visible))[-1].lstrip(" ").rstrip(" .")
+    if _DEVICE.match(component):
+        component = "_" + component
+    if len(component.encode()) > _MAX_NAME_BYTES:
+        match = _EXTENSION.search(component)
+        extension = match[0] if match else ""
+        stem = component.removesuffix(extension).encode()[: _MAX_NAME_BYTES - len(extension.encode())]
+        component = (stem.decode(errors="ignore") + extension).rstrip(" .")
+    return component
+
+
+def filename_from_content_disposition(header: str) -> str:
+    """The safe file name that a Content-Disposition field gives (RFC 6266); "" if it gives none.
+
+    ``filename*`` (RFC 8187: UTF-8 or ISO-8859-1) goes before ``filename``, and is passed over where its value
+    is malformed. Of a repeated parameter the first counts. Octets beyond ASCII are UTF-8 if they can be.
+    """
+    parameters: dict[str, str] = {}
+    # With this ";" a field that lacks the disposition type is read as well.
+    for name, quoted, token in _PARAMETER.findall(";" + header):
+        parameters.setdefault(name.lower(), _QUOTED_PAIR.sub(r"\1", quoted) or token.strip())
+    extended = safe_filename(_decode_extended(parameters.get("filename*", "")))
+    return extended or safe_filename(_octets_as_text(parameters.get("filename", "")))
+
+
+def _decode_extended(value: str) -> str:
+    """The text of ``charset'language'percent-encoded`` (RFC 8187, section 3.2); "" if it is malformed."""
+    with contextlib.suppress(UnicodeError):
+        if match := _EXTENDED_VALUE.fullmatch(value):
+            return unquote_to_bytes(match[2].encode("latin-1")).decode(match[1])
+    return ""
+
+
+def _octets_as_text(octets: str) -> str:
+    """Octets that were handed over as ISO-8859-1, as UTF-8 if that is what they are; else as they came."""
+    with contextlib.suppress(UnicodeError):
+        return octets.encode("latin-1").decode("utf-8")
+    return octets
+
+
+def filename_from_url(url: str) -> str:
+    """The last segment of the URL's path, percent-decoded and safe; "" if there is none."""
+    before_query = re.split(r"[?#]", url, maxsplit=1)[0]
+    path = re.sub(r"\A[^:/]+://[^/]*", "", before_query)
+    octets = unquote_to_bytes(path.rpartition("/")[2].encode(errors="replace"))
+    return safe_filename(_octets_as_text(octets.decode("latin-1")))
+
+
+class Target:
+    """A part file that this download alone writes, until it is published, set aside, discarded or closed.
+
+    ``fd`` is open for reading and writing (-1: closed); ``fresh``: the part file was missing or empty;
+    ``path`` is the final path once named. Paths are absolute, since the working directory may change.
+
+    Methods raise ``DiskError`` with the ``errno`` where the disk refuses. After a publish that was refused
+    the target is still open and its files are there.
+    """
+
+    def __init__(self, fd: int, part_path: Path, state_path: Path, path: Path | None) -> None:
+        """Use :meth:`open`. Owns ``fd``, which is locked and open on ``part_path``."""
+        self.fd = fd
+        self.fresh = os.fstat(fd).st_size == 0
+        self.part_path = part_path
+        self.state_path = state_path
+        self.directory = part_path.parent
+        self.path = path
+
+    @classmethod
+    def open(cls, directory: str | os.PathLike[str], filename: str, url: str) -> Self:
+        """Open and lock the part file of ``filename`` in ``directory``; create it, mode 0600, if missing.
+
+        Without a ``filename`` the part file is named after a hash of ``url``, and :meth:`name` gives the
+        final name later. ``filename`` is the user's; a server's goes through :func:`safe_filename` first. The
+        state of a fresh part file is removed: it speaks of bytes that are gone.
+
+        Raises ``TargetLocked`` if another download is writing the part file, and ``DiskError`` if there is no
+        such directory, the final name is a directory, or the part file is a link or otherwise no plain file.
+        """
+        folder = Path(directory).absolute()
+        with _disk_errors("use the directory", folder):
+            if not stat.S_ISDIR(folder.stat().st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        path = _final_path(folder, filename) if filename else None
+        part_path = folder / f"{_stem(filename, url)}.part"
+        state_path = part_path.with_name(part_path.name + ".json")
+        with _disk_errors("open", part_path):
+            return cls(_open_locked(part_path, state_path), part_path, state_path, path)
+
+    def name(self, filename: str) -> Path:
+        """Choose the final name, one path component, and return the path. Nothing is created yet.
+
+        Raises ``DiskError`` if a directory has that name, or if it is not a plain file name.
+        """
+        self.path = _final_path(self.directory, filename)
+        return self.path
+
+    def truncate(self, size_bytes: int = 0) -> None:
+        """Drop what lies beyond ``size_bytes`` and, before it, the state that may speak of it."""
+        with _disk_errors("truncate", self.part_path):
+            self.state_path.unlink(missing_ok=True)
+            os.ftruncate(self.fd, size_bytes)
+
+    def sync(self) -> None:
+        """Return when all that was written so far would survive a power failure."""
+        with _disk_errors("sync", self.part_path):
+            _sync(self.fd)
+
+    def publish(self, *, overwrite: bool, modified_time: float | None, durable: bool) -> Path:
+        """Give the part file its final name in one step, remove the state, close, and return the path.
+
+        The file gets ``modified_time`` (seconds since the epoch; None: left as it is) and the mode that the
+        umask gives a new file, as far as the file system holds them. ``durable`` syncs file and directory. A
+        symbolic link that has the final name is replaced itself, not what it points to.
+
+        Raises ``TargetExists`` if the name is taken and ``overwrite`` is off, even if it was taken a moment
+        ago, and ``ValueError`` if the target was never named.
+        """
+        if self.path is None:
+            raise ValueError(f"{self.part_path}: it has no final name yet")
+        with _disk_errors("publish", self.path):
+            self._check_still_ours()
+            _set_time_and_mode(self.fd, modified_time)
+            if durable:
+                _sync(self.fd)
+            if overwrite:
+                self.part_path.replace(self.path)
+            else:
+                _rename_without_replacing(self.part_path, self.path)
+            self.state_path.unlink(missing_ok=True)
+            self.close()
+            if durable:
+                _sync_directory(self.directory)
+        return self.path
+
+    def set_aside(self, reason: str) -> Path:
+        """Rename a part file that proved wrong to ``NAME.bad`` (``NAME.bad.1`` ...), remove the state, close.
+
+        Logs ``reason`` as a warning and returns the new path. No file is replaced.
+        """
+        import logging
+
+        stem = _stem(self.path.name, "") if self.path else self.part_path.stem
+        with _disk_errors("set aside", self.part_path):
+            self._check_still_ours()
+            for number in itertools.count():
+                bad_path = self.directory / (f"{stem}.bad.{number}" if number else f"{stem}.bad")
+                with contextlib.suppress(TargetExists):
+                    _rename_without_replacing(self.part_path, bad_path)
+                    break
+            self.state_path.unlink(missing_ok=True)
+        self.close()
+        logging.getLogger(__name__).warning("%s: %s; kept as %s", self.part_path, reason, bad_path)
+        return bad_path
+
+    def discard(self) -> None:
+        """Delete part file and state, and close. What another program has put in their place stays."""
+        with _disk_errors("remove", self.part_path):
+            if self.fd >= 0 and _is_open_on(self.fd, self.part_path):
+                self.state_path.unlink(missing_ok=True)
+                self.part_path.unlink()
+        self.close()
+
+    def close(self) -> None:
+        """Release the lock and keep the files. Closing twice is fine."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            _unlock_and_close(fd)
+
+    def _check_still_ours(self) -> None:
+        if not _is_open_on(self.fd, self.part_path):
+            reason = "another program removed or replaced it while it was being written"
+            raise DiskError(f"{self.part_path}: {reason}", errno=errno.ENOENT)
+
+
+def free_space(directory: str | os.PathLike[str]) -> int:
+    """The bytes this user may still write on the file system of ``directory``. Raises ``DiskError``."""
+    with _disk_errors("ask for the free space", Path(directory)):
+        figures = os.statvfs(directory)
+    return figures.f_bavail * figures.f_frsize
+
+
+@contextlib.contextmanager
+def _disk_errors(action: str, path: Path) -> Iterator[None]:
+    """Let an ``OSError`` of the body out as a ``DiskError`` with the same ``errno``, naming ``path``."""
+    try:
+        yield
+    except DownloadError:  # some of these are OSErrors as well
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DiskError(f"{path}: cannot {action}: {reason}", errno=error.errno or 0) from error
+
+
+def _final_path(directory: Path, filename: str) -> Path:
+    if filename in ("", ".", "..") or "/" in filename or "\0" in filename:
+        raise DiskError(f"{directory}: {filename!r} is not a plain file name", errno=errno.EINVAL)
+    path = directory / filename
+    # A link to a directory counts as one: nobody means to put a file in its place.
+    if path.is_dir():
+        raise DiskError(f"{path}: it is a directory", errno=errno.EISDIR)
+    return path
+
+
+def _stem(filename: str, url: str) -> str:
+    """``filename``; a name made of a hash where there is none, or where it leaves no room for suffixes."""
+    if filename and len(os.fsencode(filename)) <= _MAX_NAME_BYTES:
+        return filename
+    import hashlib
+
+    digest = hashlib.sha256((filename or url).encode(errors="surrogateescape")).hexdigest()
+    return f"rangefetch-{digest[:16]}"
+
+
+def _open_locked(part_path: Path, state_path: Path) -> int:
+    """A descriptor of the regular file that is at ``part_path`` now, locked by it alone."""
+    for _ in range(32):
+        fd = _open_regular(part_path)
+        try:
+            _lock(fd, part_path)
+            # Whoever had the lock may have renamed the file away between our open and our lock.
+            if _is_open_on(fd, part_path):
+                status = os.fstat(fd)
+                if status.st_size == 0:
+                    state_path.unlink(missing_ok=True)
+                if status.st_nlink == 1:
+                    return fd
+                # A publish that was cut between its link and its unlink, or a copy made of links: under their
+                # other name these bytes must not change.
+                part_path.unlink()
+        except BaseException:
+            os.close(fd)
+            raise
+        _unlock_and_close(fd)
+    raise TargetLocked(f"{part_path}: other downloads keep taking it")
+
+
+def _open_regular(part_path: Path) -> int:
+    if part_path.is_symlink():  # O_NOFOLLOW is for one that appears just now
+        raise DiskError(f"{part_path}: it is a symbolic link, and those are not followed", errno=errno.ELOOP)
+    fd = os.open(part_path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise DiskError(f"{part_path}: it is not a regular file", errno=errno.EINVAL)
+    return fd
+
+
+def _lock(fd: int, part_path: Path) -> None:
+    """Lock the open file, or raise ``TargetLocked``. Where there are no locks, warn and go on."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise TargetLocked(f"{part_path}: another download is writing it") from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS_HERE:
+            raise
+        import logging
+
+        logging.getLogger(__name__).warning("%s: no locks on this file system; beware", part_path)
+
+
+def _unlock_and_close(fd: int) -> None:
+    # A child forked meanwhile shares the open file: with close alone the lock would live on in it.
+    with contextlib.suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
+
+
+def _is_open_on(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _rename_without_replacing(source: Path, destination: Path) -> None:
+    """Rename in one step, or raise ``TargetExists`` if anything, even a broken link, has the name."""
+    try:
+        try:
+            destination.hardlink_to(source)
+        except FileExistsError:
+            raise
+        except OSError:
+            # No hard links here (FAT, some network file systems). Hold the name with an empty file, so that
+            # what gets replaced is our own; where something else is wrong, this says it too.
+            os.close(os.open(destination, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            try:
+                source.replace(destination)
+            except OSError:
+                destination.unlink()
+                raise
+        else:
+            source.unlink()
+    except FileExistsError:
+        raise TargetExists(f"{destination}: it exists, and overwriting was not asked for") from None
+
+
+def _set_time_and_mode(fd: int, modified_time: float | None) -> None:
+    # A file system without modes, or a time beyond what it can hold, is no reason to lose a finished file.
+    with contextlib.suppress(OSError):
+        os.fchmod(fd, 0o666 & ~_umask())
+    if modified_time is not None:
+        with contextlib.suppress(OSError, OverflowError, ValueError):
+            os.utime(fd, (os.fstat(fd).st_atime, modified_time))
+
+
+@functools.cache
+def _umask() -> int:
+    """The process's umask, asked for once."""
+    # Asking means setting; to 077, so that no file that another thread creates just then is too open.
+    with _umask_lock:
+        mask = os.umask(0o077)
+        os.umask(mask)
+    return mask
+
+
+def _sync(fd: int) -> None:
+    if sys.platform == "darwin":
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # fsync stops at the drive's cache there
+            return
+    os.fsync(fd)
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot
+            raise
+    finally:
+        os.close(fd)
