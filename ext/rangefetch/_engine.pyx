@@ -332,6 +332,10 @@ cdef class File:
         return self.core.received_bytes
 
     @property
+    def writes(self):
+        return self.core.writes
+
+    @property
     def etag(self):
         return _decode(self.core.source.etag)
 

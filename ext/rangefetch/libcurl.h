@@ -78,7 +78,7 @@ typedef struct {
     X(CURL_GLOBAL_DEFAULT, 3) X(CURL_HTTP_VERSION_1_1, 2) X(CURL_HTTP_VERSION_2TLS, 4)                        \
     X(CURL_HTTP_VERSION_3, 30) X(CURL_NETRC_OPTIONAL, 1) X(CURL_IPRESOLVE_V4, 1) X(CURL_IPRESOLVE_V6, 2)       \
     X(CURLPIPE_NOTHING, 0) X(CURLPIPE_MULTIPLEX, 2) X(CURL_WRITEFUNC_ERROR, 0xFFFFFFFF) X(CURLMSG_DONE, 1)    \
-    X(CURLH_HEADER, 1) X(CURL_ERROR_SIZE, 256) X(CURLE_OK, 0)                                                 \
+    X(CURLH_HEADER, 1) X(CURLINFO_DATA_IN, 3) X(CURL_ERROR_SIZE, 256) X(CURLE_OK, 0)                                                 \
     X(CURLE_UNSUPPORTED_PROTOCOL, 1) X(CURLE_FAILED_INIT, 2) X(CURLE_URL_MALFORMAT, 3)                        \
     X(CURLE_COULDNT_RESOLVE_PROXY, 5) X(CURLE_COULDNT_RESOLVE_HOST, 6) X(CURLE_COULDNT_CONNECT, 7)            \
     X(CURLE_WEIRD_SERVER_REPLY, 8) X(CURLE_HTTP2, 16) X(CURLE_PARTIAL_FILE, 18) X(CURLE_WRITE_ERROR, 23)      \
@@ -193,6 +193,9 @@ RF_SETOPT(opt_range, CURLOPT_RANGE, const char *)
 RF_SETOPT(opt_headers, CURLOPT_HTTPHEADER, curl_slist *)
 RF_SETOPT(opt_on_body, CURLOPT_WRITEFUNCTION, curl_write_callback)
 RF_SETOPT(opt_on_body_arg, CURLOPT_WRITEDATA, void *)
+RF_SETOPT(opt_on_debug, CURLOPT_DEBUGFUNCTION, curl_debug_callback)
+RF_SETOPT(opt_on_debug_arg, CURLOPT_DEBUGDATA, void *)
+RF_SETOPT(opt_verbose, CURLOPT_VERBOSE, long)
 RF_SETOPT(opt_private, CURLOPT_PRIVATE, void *)
 RF_SETOPT(opt_error_buffer, CURLOPT_ERRORBUFFER, char *)
 RF_SETOPT(opt_protocols, CURLOPT_PROTOCOLS_STR, const char *)

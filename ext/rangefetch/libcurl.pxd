@@ -19,6 +19,7 @@ cdef extern from "libcurl.h" nogil:
     ctypedef int CURLoption
     ctypedef int CURLINFO
     ctypedef size_t (*curl_write_callback)(char *data, size_t size, size_t count, void *arg)
+    ctypedef int (*curl_debug_callback)(CURL *easy, int kind, char *data, size_t size, void *arg)
     ctypedef union CURLMsgData "__typeof__(((CURLMsg *)0)->data)":
         CURLcode result
     ctypedef struct CURLMsg:
@@ -53,6 +54,8 @@ cdef extern from "libcurl.h" nogil:
         CURL_ERROR_SIZE
         CURLMSG_DONE
         CURLH_HEADER
+        CURLINFO_DATA_IN
+        CURLE_WRITE_ERROR
         CURLE_OK
         CURLE_FAILED_INIT
         CURLE_OPERATION_TIMEDOUT
@@ -92,6 +95,9 @@ cdef extern from "libcurl.h" nogil:
     CURLcode opt_headers(CURL *easy, curl_slist *value)
     CURLcode opt_on_body(CURL *easy, curl_write_callback value)
     CURLcode opt_on_body_arg(CURL *easy, void *value)
+    CURLcode opt_on_debug(CURL *easy, curl_debug_callback value)
+    CURLcode opt_on_debug_arg(CURL *easy, void *value)
+    CURLcode opt_verbose(CURL *easy, long value)
     CURLcode opt_private(CURL *easy, void *value)
     CURLcode opt_error_buffer(CURL *easy, char *value)
     CURLcode opt_protocols(CURL *easy, const char *value)

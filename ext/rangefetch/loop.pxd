@@ -21,6 +21,7 @@ from rangefetch.blocks cimport (
     blocks_init,
     blocks_revoke,
 )
+from rangefetch.disk cimport lane_flush, lane_write
 from rangefetch.libcurl cimport *
 from rangefetch.mailbox cimport *
 from rangefetch.platform cimport (
@@ -30,7 +31,6 @@ from rangefetch.platform cimport (
     rf_bell_ring,
     rf_load,
     rf_now_ms,
-    rf_pwrite_all,
     rf_reserve,
     rf_set_length,
     rf_thread_name,
@@ -145,25 +145,28 @@ cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noe
         # A lane of a resumed file is news too: the other lanes wait for its answer.
         if lane.verdict == ACCEPTED and lane.is_first:
             file.answered = True
+        lane.spans = lane.spans and header_value(lane.easy, "Transfer-Encoding") == NULL
     if lane.verdict == SWALLOWED:
         lane.swallowed_bytes += size
         return size if lane.swallowed_bytes <= LARGEST_SWALLOW_BYTES else CURL_WRITEFUNC_ERROR
     if lane.verdict == REFUSED:
         return CURL_WRITEFUNC_ERROR
     wanted = size
-    if lane.end >= 0 and <int64_t>wanted > lane.end - lane.position:
-        wanted = <size_t>(lane.end - lane.position)
+    if lane.end >= 0 and <int64_t>wanted > lane.end - lane.position - lane.buffered:
+        wanted = <size_t>(lane.end - lane.position - lane.buffered)
         lane.fault = FAULT_OVERFLOW
-    lane.sys_errno = rf_pwrite_all(file.fd, data, wanted, lane.position)
-    if lane.sys_errno:
-        lane.fault = FAULT_DISK
+    if not lane_write(lane, data, <int64_t>wanted):
         return CURL_WRITEFUNC_ERROR
-    if file.mapped:
-        blocks_advance(&file.blocks, lane.position, lane.position + wanted)
-    else:
-        file.stream_bytes += wanted
-    lane.position += wanted
     return size if wanted == size else CURL_WRITEFUNC_ERROR
+
+
+cdef inline int on_debug(CURL *easy, int kind, char *data, size_t size, void *arg) noexcept nogil:
+    """Hear of a received span before it is cut into pieces; everything else that libcurl tells is not for us."""
+    cdef Lane *lane = <Lane *>arg
+    if kind == CURLINFO_DATA_IN:
+        lane.announced = data
+        lane.announced_bytes = <int64_t>size
+    return 0
 
 
 # ---- Lanes -----------------------------------------------------------------------------------------------------
@@ -174,6 +177,8 @@ cdef inline void lane_set_base(Loop *loop, Lane *lane) noexcept nogil:
     opt_buffer_size(lane.easy, loop.buffer_bytes)
     opt_on_body(lane.easy, on_body)
     opt_on_body_arg(lane.easy, lane)
+    opt_on_debug(lane.easy, on_debug)
+    opt_on_debug_arg(lane.easy, lane)
     opt_private(lane.easy, lane)
     opt_error_buffer(lane.easy, lane.error_text)
     opt_protocols(lane.easy, "http,https")
@@ -190,7 +195,11 @@ cdef inline Lane *lane_new(Loop *loop) noexcept nogil:
     if lane == NULL:
         return NULL
     lane.easy = curl_easy_init()
-    if lane.easy == NULL:
+    lane.buffer = <char *>malloc(BUFFER_BYTES)
+    if lane.easy == NULL or lane.buffer == NULL:
+        free(lane.buffer)
+        if lane.easy != NULL:
+            curl_easy_cleanup(lane.easy)
         free(lane)
         return NULL
     rf_add(loop.handles, 1)
@@ -202,6 +211,7 @@ cdef inline Lane *lane_new(Loop *loop) noexcept nogil:
 cdef inline void lane_free(Loop *loop, Lane *lane) noexcept nogil:
     curl_easy_cleanup(lane.easy)
     rf_add(loop.handles, -1)
+    free(lane.buffer)
     free(lane)
 
 
@@ -255,6 +265,7 @@ cdef inline void lane_set_up(Loop *loop, Lane *lane, FileCore *file) noexcept no
     """Make the easy handle ask as the file's profile says; most of it stands from the last transfer."""
     cdef ProfileCore *profile = file.profile
     cdef Source *source = &file.source
+    cdef const char *url = source.resolved_url if source.resolved_url != NULL else source.url
     cdef bint bare = source.resolved_url != NULL and not same_origin(source.url, source.resolved_url)
     cdef int i
     if lane.profile_serial != profile.serial:
@@ -269,7 +280,10 @@ cdef inline void lane_set_up(Loop *loop, Lane *lane, FileCore *file) noexcept no
     elif lane.bare != bare:
         opt_headers(lane.easy, profile.bare_headers if bare else profile.headers)
     lane.bare = bare
-    opt_url(lane.easy, source.resolved_url if source.resolved_url != NULL else source.url)
+    # For TLS libcurl would tell of every record, too, and spans are no larger than those.
+    lane.spans = not is_secure(url)
+    opt_verbose(lane.easy, lane.spans)
+    opt_url(lane.easy, url)
 
 
 cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
@@ -287,6 +301,7 @@ cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
     lane.fault = FAULT_NONE
     lane.sys_errno = 0
     lane.swallowed_bytes = 0
+    lane.announced_bytes = lane.span_left = lane.buffered = 0
     lane.received_bytes = 0
     lane.moved_received = 0
     lane.error_text[0] = 0
@@ -410,6 +425,7 @@ cdef inline void announce(Loop *loop, Lane *lane) noexcept nogil:
 cdef inline void detach(Loop *loop, Lane *lane) noexcept nogil:
     """Take the handle from libcurl and add up what the transfer did; one that was in flight is broken off."""
     curl_multi_remove_handle(loop.multi, lane.easy)
+    lane_flush(lane)
     lane.file.connections += info_long(lane.easy, CURLINFO_NUM_CONNECTS)
     lane.file.received_bytes += lane.received_bytes
 
@@ -506,6 +522,8 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         lane.verdict = ACCEPTED
     if code == CURLE_OK and lane.verdict == ACCEPTED and lane.is_first:
         announce(loop, lane)
+    if not lane_flush(lane):
+        code = CURLE_WRITE_ERROR
     if lane.verdict == ACCEPTED and lane.fault == FAULT_NONE and lane.end >= 0:
         # What counts is what the answer said: a body may end short of it (chunked, or empty) without an error, and
         # a connection may break after the last byte.

@@ -135,6 +135,9 @@ class File:
     def received_bytes(self) -> int:
         """Bytes of bodies of ended transfers, whatever became of them."""
     @property
+    def writes(self) -> int:
+        """Calls of pwrite."""
+    @property
     def etag(self) -> str:
         """The strong ETag that answers must carry, or nothing."""
     @property

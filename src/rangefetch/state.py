@@ -25,7 +25,7 @@ __all__ = ["SourceState", "State", "StateDamaged", "load", "save", "set_aside"]
 
 _VERSION = 1
 _DONE = 2
-# Ten times a state of 65,536 blocks with every other one unfinished.
+# Nine times a state in which each of 65,536 blocks is begun.
 _MAX_FILE_BYTES = 1 << 23
 
 _FIELD_TYPES: dict[str, type] = {
@@ -103,6 +103,8 @@ def save(path: str | os.PathLike[str], state: State) -> None:
     state = dataclasses.replace(state, partial=unfinished)
     _check(state)
     octets = _encode(_to_document(state))
+    if len(octets) > _MAX_FILE_BYTES:
+        raise ValueError(f"it has more than {_MAX_FILE_BYTES} bytes")
     path = Path(path)
     temporary = _temporary_path(path)
     try:

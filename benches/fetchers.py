@@ -1,0 +1,227 @@
+"""The Python peers, each used as somebody who knows the library would use it: a program for one peer per run.
+
+    python fetchers.py PEER one CONNECTIONS CA_FILE URL FILE
+    python fetchers.py PEER many CONNECTIONS CA_FILE LIST DIRECTORY
+
+CA_FILE may be empty. Libraries are imported by the function that needs them: each peer pays for its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+_RANGE = 16 << 20
+_PIECE = 1 << 20
+
+
+def _write(file: int, data: bytes | memoryview, offset: int) -> int:
+    """Write all of ``data`` at ``offset``; returns where it ends."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(file, view, offset)
+        view, offset = view[written:], offset + written
+    return offset
+
+
+def _name(url: str) -> str:
+    return url.rpartition("/")[2]
+
+
+def requests_one(connections: int, ca_file: str, url: str, path: str) -> None:
+    """One stream, which is how nearly everyone uses it."""
+    import requests
+
+    with (
+        requests.get(url, stream=True, timeout=60, verify=ca_file or True) as answer,
+        Path(path).open("wb") as file,
+    ):
+        answer.raise_for_status()
+        for piece in answer.iter_content(_PIECE):
+            file.write(piece)
+
+
+def requests_many(connections: int, ca_file: str, urls: list[str], directory: str) -> None:
+    import requests
+
+    with requests.Session() as session, ThreadPoolExecutor(connections) as pool:
+        session.verify = ca_file or True
+        adapter = requests.adapters.HTTPAdapter(pool_connections=1, pool_maxsize=connections)
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+
+        def fetch(url: str) -> None:
+            answer = session.get(url, timeout=60)
+            answer.raise_for_status()
+            Path(directory, _name(url)).write_bytes(answer.content)
+
+        for _ in pool.map(fetch, urls):
+            pass
+
+
+def aiohttp_one(connections: int, ca_file: str, url: str, path: str) -> None:
+    """Ranges claimed in order by ``connections`` tasks, written where they belong."""
+    asyncio.run(_aiohttp_one(connections, ca_file, url, path))
+
+
+async def _aiohttp_one(connections: int, ca_file: str, url: str, path: str) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    async with _aiohttp_session(connections, ca_file) as session:
+        async with session.head(url) as answer:
+            size = int(answer.headers["Content-Length"])
+        os.truncate(file, size)
+        starts = iter(range(0, size, _RANGE))
+
+        async def work() -> None:
+            for start in starts:
+                end = min(start + _RANGE, size)
+                async with session.get(url, headers={"Range": f"bytes={start}-{end - 1}"}) as answer:
+                    if answer.status != 206:
+                        raise RuntimeError(f"status {answer.status}")
+                    offset = start
+                    async for piece in answer.content.iter_any():
+                        offset = _write(file, piece, offset)
+                if offset != end:
+                    raise RuntimeError("a short answer")
+
+        await asyncio.gather(*(work() for _ in range(connections)))
+    os.close(file)
+
+
+def aiohttp_many(connections: int, ca_file: str, urls: list[str], directory: str) -> None:
+    asyncio.run(_aiohttp_many(connections, ca_file, urls, directory))
+
+
+async def _aiohttp_many(connections: int, ca_file: str, urls: list[str], directory: str) -> None:
+    waiting = iter(urls)
+    async with _aiohttp_session(connections, ca_file) as session:
+
+        async def work() -> None:
+            for url in waiting:
+                async with session.get(url) as answer:
+                    answer.raise_for_status()
+                    Path(directory, _name(url)).write_bytes(await answer.read())
+
+        await asyncio.gather(*(work() for _ in range(connections)))
+
+
+def _aiohttp_session(connections: int, ca_file: str):  # type: ignore[no-untyped-def]
+    import ssl
+
+    import aiohttp
+
+    tls = ssl.create_default_context(cafile=ca_file) if ca_file else True
+    connector = aiohttp.TCPConnector(limit=connections, ssl=tls)
+    # read_bufsize: the default of 64 KiB pauses and resumes the transport for every few pieces.
+    return aiohttp.ClientSession(connector=connector, read_bufsize=_PIECE, auto_decompress=False)
+
+
+def _obstore(ca_file: str, url: str):  # type: ignore[no-untyped-def]
+    from obstore.store import HTTPStore
+
+    options = {"allow_http": True, "timeout": "600s"}
+    if ca_file:
+        options["root_certificate"] = Path(ca_file).read_bytes()
+    base, _, name = url.rpartition("/")
+    return HTTPStore.from_url(base, client_options=options), name
+
+
+def obstore_one(connections: int, ca_file: str, url: str, path: str) -> None:
+    """Ranges with ``get_range_async``, ``connections`` of them at a time, written where they belong."""
+    asyncio.run(_obstore_one(connections, ca_file, url, path))
+
+
+async def _obstore_one(connections: int, ca_file: str, url: str, path: str) -> None:
+    import obstore
+
+    store, name = _obstore(ca_file, url)
+    size = (await obstore.head_async(store, name))["size"]
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    os.truncate(file, size)
+    # An answer is held in memory whole.
+    piece = 8 << 20
+    starts = iter(range(0, size, piece))
+
+    async def work() -> None:
+        for start in starts:
+            data = await obstore.get_range_async(store, name, start=start, end=min(start + piece, size))
+            _write(file, memoryview(data), start)
+
+    await asyncio.gather(*(work() for _ in range(connections)))
+    os.close(file)
+
+
+def obstore_many(connections: int, ca_file: str, urls: list[str], directory: str) -> None:
+    asyncio.run(_obstore_many(connections, ca_file, urls, directory))
+
+
+async def _obstore_many(connections: int, ca_file: str, urls: list[str], directory: str) -> None:
+    import obstore
+
+    store, _ = _obstore(ca_file, urls[0])
+    names = iter([_name(url) for url in urls])
+
+    async def work() -> None:
+        for name in names:
+            answer = await obstore.get_async(store, name)
+            Path(directory, name).write_bytes(memoryview(await answer.bytes_async()))
+
+    await asyncio.gather(*(work() for _ in range(connections)))
+
+
+def hf_transfer_one(connections: int, ca_file: str, url: str, path: str) -> None:
+    """With the chunk size and the retries that huggingface_hub gave it."""
+    import hf_transfer
+
+    hf_transfer.download(
+        url, path, connections, 10 << 20, parallel_failures=min(3, connections), max_retries=5
+    )
+
+
+def bytehaul_one(connections: int, ca_file: str, url: str, path: str) -> None:
+    import bytehaul
+
+    bytehaul.download(url, path, max_connections=connections, ca_info=ca_file or None)
+
+
+def bytehaul_many(connections: int, ca_file: str, urls: list[str], directory: str) -> None:
+    import bytehaul
+
+    downloader = bytehaul.Downloader(ca_info=ca_file or None)
+
+    def fetch(url: str) -> None:
+        downloader.download(url, str(Path(directory, _name(url)))).wait()
+
+    with ThreadPoolExecutor(connections) as pool:
+        for _ in pool.map(fetch, urls):
+            pass
+
+
+_ONE: dict[str, Callable[[int, str, str, str], None]] = {
+    "requests": requests_one,
+    "aiohttp": aiohttp_one,
+    "obstore": obstore_one,
+    "hf_transfer": hf_transfer_one,
+    "bytehaul": bytehaul_one,
+}
+_MANY: dict[str, Callable[[int, str, list[str], str], None]] = {
+    "requests": requests_many,
+    "aiohttp": aiohttp_many,
+    "obstore": obstore_many,
+    "bytehaul": bytehaul_many,
+}
+
+
+def main(peer: str, what: str, connections: str, ca_file: str, source: str, target: str) -> None:
+    if what == "one":
+        _ONE[peer](int(connections), ca_file, source, target)
+    else:
+        _MANY[peer](int(connections), ca_file, Path(source).read_text().split(), target)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

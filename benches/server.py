@@ -1,0 +1,204 @@
+"""The nginx that every peer downloads from, with a directory, ports and a certificate of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+__all__ = ["PORTS", "RATE", "Server", "ServerError", "make_certificate"]
+
+RATE = 4 << 20  # bytes per second on the two slow ports
+PORTS = ("http", "https", "https2", "paced", "limit_rate")
+
+# Linux; the socket module has no name for it before Python 3.14.
+_SO_MAX_PACING_RATE = 47
+
+_CONFIG = """\
+worker_processes {workers};
+pid {prefix}/nginx.pid;
+error_log {prefix}/error.log warn;
+{user}
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    default_type application/octet-stream;
+    sendfile on;
+    # The default of 1000 would make clients with few connections reconnect in the many-files scenario.
+    keepalive_requests 100000;
+    root {root};
+    client_body_temp_path {prefix}/tmp;
+    proxy_temp_path {prefix}/tmp;
+    fastcgi_temp_path {prefix}/tmp;
+    uwsgi_temp_path {prefix}/tmp;
+    scgi_temp_path {prefix}/tmp;
+    ssl_certificate {prefix}/leaf.pem;
+    ssl_certificate_key {prefix}/leaf.key;
+    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_session_cache shared:ssl:1m;
+    server {{ listen 127.0.0.1:{http}; }}
+    server {{ listen 127.0.0.1:{https} ssl; }}
+    server {{ listen 127.0.0.1:{https2} ssl http2; }}
+    server {{ listen 127.0.0.1:{paced}; }}
+    server {{ listen 127.0.0.1:{limit_rate}; limit_rate {rate}; }}
+}}
+"""
+
+_OPENSSL_CA = """\
+[req]
+distinguished_name = name
+x509_extensions = ca
+[name]
+[ca]
+basicConstraints = critical,CA:TRUE
+keyUsage = critical,keyCertSign,cRLSign
+subjectKeyIdentifier = hash
+[leaf]
+basicConstraints = CA:FALSE
+subjectAltName = DNS:localhost,IP:127.0.0.1
+extendedKeyUsage = serverAuth
+authorityKeyIdentifier = keyid
+"""
+
+
+class ServerError(RuntimeError):
+    """nginx or openssl is missing, or nginx did not start."""
+
+
+def make_certificate(directory: Path) -> Path:
+    """A throw-away CA in ``directory`` and a leaf for 127.0.0.1 signed by it; returns the CA's file."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        raise ServerError("openssl is not installed; it makes the server's throw-away certificate")
+    config = directory / "openssl.cnf"
+    config.write_text(_OPENSSL_CA)
+
+    def call(*arguments: str) -> None:
+        done = subprocess.run(
+            [openssl, *arguments], cwd=directory, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise ServerError(f"openssl {arguments[0]} failed: {done.stderr.strip()}")
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-config", "openssl.cnf")
+    call("req", "-x509", *key, "-days", "2", "-subj", "/CN=bench CA", "-keyout", "ca.key", "-out", "ca.pem")
+    call("req", *key, "-subj", "/CN=localhost", "-keyout", "leaf.key", "-out", "leaf.csr")
+    sign = (
+        "-CA",
+        "ca.pem",
+        "-CAkey",
+        "ca.key",
+        "-set_serial",
+        "1",
+        "-extfile",
+        "openssl.cnf",
+        "-extensions",
+        "leaf",
+    )
+    call("x509", "-req", "-in", "leaf.csr", *sign, "-days", "2", "-out", "leaf.pem")
+    return directory / "ca.pem"
+
+
+class Server:
+    """A running nginx; a context manager.
+
+    The ports: ``http``; ``https``, which speaks HTTP/1.1 alone; ``https2``, which offers HTTP/2 too;
+    ``paced``, where the kernel holds every *connection* to ``RATE``; ``limit_rate``, where nginx holds every
+    *request* to it.
+    """
+
+    def __init__(self, root: Path, prefix: Path) -> None:
+        self.root = root
+        self.prefix = prefix
+        self.ca_file = prefix / "ca.pem"
+        self.ports: dict[str, int] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def url(self, port: str, path: str) -> str:
+        scheme = "https" if port.startswith("https") else "http"
+        return f"{scheme}://127.0.0.1:{self.ports[port]}/{path}"
+
+    def start(self) -> None:
+        nginx = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+        if nginx is None:
+            raise ServerError("nginx is not installed (apt install nginx-light, brew install nginx)")
+        self.prefix.mkdir(parents=True, exist_ok=True)
+        make_certificate(self.prefix)
+        with contextlib.ExitStack() as sockets:
+            # nginx takes over listening sockets whose numbers stand in NGINX, as it does in an upgrade of its
+            # binary. So no port can be lost to somebody else meanwhile, and connections inherit the option of
+            # the paced socket.
+            listening = {port: sockets.enter_context(socket.socket()) for port in PORTS}
+            for port, listener in listening.items():
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if port == "paced" and sys.platform == "linux":
+                    listener.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, RATE)
+                listener.bind(("127.0.0.1", 0))
+                listener.listen(511)
+                self.ports[port] = listener.getsockname()[1]
+            config = self.prefix / "nginx.conf"
+            config.write_text(
+                _CONFIG.format(
+                    workers=min(2, os.cpu_count() or 1),
+                    prefix=self.prefix,
+                    root=self.root,
+                    rate=RATE,
+                    user="user root;" if os.geteuid() == 0 else "",
+                    **self.ports,
+                )
+            )
+            numbers = [listener.fileno() for listener in listening.values()]
+            self._process = subprocess.Popen(
+                [nginx, "-p", str(self.prefix), "-c", str(config), "-e", str(self.prefix / "error.log")],
+                env={**os.environ, "NGINX": "".join(f"{number};" for number in numbers)},
+                pass_fds=numbers,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        try:
+            self._wait_until_it_answers()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait_until_it_answers(self, timeout: float = 10.0) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline and self._process.poll() is None:
+            connection = http.client.HTTPConnection("127.0.0.1", self.ports["http"], timeout=1)
+            try:
+                connection.request("HEAD", "/")
+                connection.getresponse().read()
+                return
+            except OSError:
+                time.sleep(0.05)
+            finally:
+                connection.close()
+        log = self.prefix / "error.log"
+        reason = log.read_text(errors="replace").strip() if log.exists() else ""
+        raise ServerError(f"nginx did not start: {reason or 'it left no log'}")
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

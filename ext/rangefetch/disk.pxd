@@ -1,0 +1,83 @@
+"""The write path: how the bytes of an accepted answer get into the file.
+
+Two ways under one interface. libcurl cuts what it received into pieces of at most 16 KiB, so one ``pwrite`` a piece
+would be 65,000 calls a GiB. For plain HTTP the whole received span is announced beforehand (through the debug
+callback, ``CURLINFO_DATA_IN``), and the first piece of it writes all of it at once, straight from libcurl's buffer.
+Everything else (TLS, HTTP/2, chunked) goes through a small buffer of the lane, which stays in the cache.
+
+A span is a promise that is checked: a piece counts as written only when it comes from where the span was, in order.
+Marks and positions move with the pieces, never with the span, so a wrong promise costs a second write and no more.
+"""
+
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy
+
+from rangefetch.blocks cimport blocks_advance
+from rangefetch.platform cimport rf_pwrite_all
+from rangefetch.transfer cimport BUFFER_BYTES, FAULT_DISK, FileCore, Lane
+
+
+cdef inline void lane_advance(Lane *lane, int64_t size) noexcept nogil:
+    """The next ``size`` bytes are in the file: say so."""
+    cdef FileCore *file = lane.file
+    if file.mapped:
+        blocks_advance(&file.blocks, lane.position, lane.position + size)
+    else:
+        file.stream_bytes += size
+    lane.position += size
+
+
+cdef inline bint lane_put(Lane *lane, const char *data, int64_t size, int64_t offset) noexcept nogil:
+    """Write; False: the disk refused, noted as the lane's fault."""
+    lane.sys_errno = rf_pwrite_all(lane.file.fd, data, <size_t>size, offset)
+    if lane.sys_errno:
+        lane.fault = FAULT_DISK
+        return False
+    lane.file.writes += 1
+    return True
+
+
+cdef inline bint lane_flush(Lane *lane) noexcept nogil:
+    """Write what the buffer holds; it is empty afterwards, well or not."""
+    cdef int64_t size = lane.buffered
+    lane.buffered = 0
+    if size == 0:
+        return True
+    if not lane_put(lane, lane.buffer, size, lane.position):
+        return False
+    lane_advance(lane, size)
+    return True
+
+
+cdef inline bint lane_write(Lane *lane, const char *data, int64_t size) noexcept nogil:
+    """Take one piece of the body, the next one in order. False: the disk refused."""
+    cdef int64_t room, taken
+    if lane.span_left > 0 and (data != lane.span_next or size > lane.span_left):
+        # Not what was announced: what was written ahead of its pieces does not count.
+        lane.spans = False
+        lane.span_left = 0
+    if lane.span_left == 0 and lane.spans and data == lane.announced and size <= lane.announced_bytes:
+        taken = lane.announced_bytes
+        if lane.end >= 0 and taken > lane.end - lane.position:
+            taken = lane.end - lane.position
+        if not lane_put(lane, data, taken, lane.position):
+            return False
+        lane.span_next = data
+        lane.span_left = taken
+        lane.announced_bytes = 0
+    if lane.span_left > 0:
+        lane.span_next += size
+        lane.span_left -= size
+        lane_advance(lane, size)
+        return True
+    while size > 0:
+        # Up to a border of the buffer's size in the file, so that later writes are of whole pages.
+        room = BUFFER_BYTES - (lane.position + lane.buffered) % BUFFER_BYTES
+        taken = size if size < room else room
+        memcpy(lane.buffer + lane.buffered, data, <size_t>taken)
+        lane.buffered += taken
+        data += taken
+        size -= taken
+        if taken == room and not lane_flush(lane):
+            return False
+    return True

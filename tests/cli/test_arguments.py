@@ -1,0 +1,199 @@
+"""What the command line makes of what is typed."""
+
+import subprocess
+import sys
+
+import pytest
+
+from rangefetch.cli.arguments import USAGE_ERROR, Request, parse
+from rangefetch.options import DownloadOptions
+
+URL = "https://example.org/file.bin"
+DIGEST = "sha-256=" + "0" * 64
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What is said about a wrong command line, after checking that it is said as promised."""
+    with pytest.raises(SystemExit) as ended:
+        parse(words)
+    assert ended.value.code == USAGE_ERROR
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("rangefetch: ")
+    assert said.err.count("\n") == 1
+    return said.err
+
+
+def test_a_url_alone_has_the_default_options() -> None:
+    assert parse([URL]) == Request(urls=(URL,), options=DownloadOptions())
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "value"),
+    [
+        (["-d", "/data"], "save_dir", "/data"),
+        (["--dir=/data"], "save_dir", "/data"),
+        (["--dir", "/data"], "save_dir", "/data"),
+        (["--output-dir", "/data"], "save_dir", "/data"),
+        (["-o", "name"], "filename", "name"),
+        (["--out=name"], "filename", "name"),
+        (["-x", "32"], "max_connection_per_server", 32),
+        (["-x32"], "max_connection_per_server", 32),
+        (["--max-connection-per-server=32"], "max_connection_per_server", 32),
+        (["-s", "5"], "split", 5),
+        (["--split=5"], "split", 5),
+        (["-k", "1M"], "min_split_size", 1 << 20),
+        (["-k1.5K"], "min_split_size", 1536),
+        (["--min-split-size", "4096"], "min_split_size", 4096),
+        (["--checksum", DIGEST], "checksum", DIGEST),
+        (["--checksum", DIGEST.replace("=", ":")], "checksum", DIGEST),
+        (["--header", "A: 1", "-H", "B: 2"], "headers", {"A": "1", "B": "2"}),
+        (["-U", "me/1"], "user_agent", "me/1"),
+        (["--user-agent=me/1"], "user_agent", "me/1"),
+        (["--ca-certificate", __file__], "ca_file", __file__),
+        (["--cacert", __file__], "ca_file", __file__),
+        (["--load-cookies", __file__], "cookies", __file__),
+        (["--all-proxy", "http://proxy:1"], "proxy", "http://proxy:1"),
+        (["--proxy=http://proxy:1"], "proxy", "http://proxy:1"),
+        (["-t", "2.5"], "read_timeout", 2.5),
+        (["--timeout=0"], "read_timeout", 0.0),
+        (["--connect-timeout", "3"], "connect_timeout", 3.0),
+        (["-m", "0"], "max_tries", 0),
+        (["--max-tries=7"], "max_tries", 7),
+        (["--check-certificate=false"], "verify_tls", False),
+        (["--no-check-certificate"], "verify_tls", False),
+        (["--insecure"], "verify_tls", False),
+        (["--insecure", "--check-certificate=true"], "verify_tls", True),
+        (["--allow-overwrite"], "overwrite", True),
+        (["--allow-overwrite=true"], "overwrite", True),
+        (["--allow-overwrite", "--allow-overwrite=false"], "overwrite", False),
+        (["--file-allocation=none"], "file_allocation", "none"),
+        (["--http-version", "2"], "http_version", "2"),
+        (["-c"], "overwrite", False),
+        (["--continue=true"], "overwrite", False),
+    ],
+)
+@pytest.mark.parametrize("url_first", [False, True])
+def test_an_option_becomes_a_field(words: list[str], field: str, value: object, url_first: bool) -> None:
+    request = parse([URL, *words] if url_first else [*words, URL])
+    assert request.urls == (URL,)
+    assert request.options == DownloadOptions.of(**{field: value})
+
+
+def test_curl_does_not_count_the_first_try() -> None:
+    assert parse(["--retry", "0", URL]).options.max_tries == 1
+    assert parse(["--retry=4", URL]).options.max_tries == 5
+
+
+def test_options_of_the_run() -> None:
+    request = parse(["-q", "--json", "-j", "7", URL])
+    assert (request.quiet, request.json, request.max_concurrent_downloads) == (True, True, 7)
+    request = parse(["--quiet=false", "--json=true", "--max-concurrent-downloads=1", URL])
+    assert (request.quiet, request.json, request.max_concurrent_downloads) == (False, True, 1)
+
+
+def test_one_letter_options_can_stand_together() -> None:
+    request = parse(["-cqx4", URL])
+    assert request.quiet
+    assert request.options.max_connection_per_server == 4
+
+
+def test_urls_and_options_may_be_mixed() -> None:
+    request = parse([f"{URL}?1", "-x", "2", f"{URL}?2", "--json", f"{URL}?3"])
+    assert request.urls == (f"{URL}?1", f"{URL}?2", f"{URL}?3")
+
+
+def test_a_url_given_again_is_repeated() -> None:
+    request = parse([URL, f"{URL}?1", URL, URL])
+    assert request.urls == (URL, f"{URL}?1")
+    assert request.repeated == (URL,)
+
+
+def test_one_name_fits_one_url_given_twice() -> None:
+    assert parse(["-o", "name", URL, URL]).options.filename == "name"
+
+
+def test_after_two_dashes_all_are_urls(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(["-q", "--", URL]).urls == (URL,)
+    assert "'--json=true'" in refusal(capsys, "--", "--json=true")
+
+
+def test_version_needs_no_url() -> None:
+    assert parse(["--version"]).version
+    assert parse(["-v"]).version
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["-x", "0", URL], "-x/--max-connection-per-server"),
+        (["-x", "many", URL], "-x/--max-connection-per-server"),
+        (["-s", "-1", URL], "-s/--split"),
+        (["-s", "1.5", URL], "-s/--split"),
+        (["-k", "big", URL], "-k/--min-split-size"),
+        (["-j", "0", URL], "-j/--max-concurrent-downloads"),
+        (["-j", "x", URL], "-j/--max-concurrent-downloads"),
+        (["-o", "a", URL, f"{URL}?1"], "-o/--out"),
+        (["-o", "a/b", URL], "-o/--out"),
+        (["-o", "..", URL], "-o/--out"),
+        (["--out"], "-o/--out"),
+        (["-m", "-1", URL], "-m/--max-tries"),
+        (["--retry", "-1", URL], "--retry"),
+        (["-t", "soon", URL], "-t/--timeout"),
+        (["-t", "nan", URL], "-t/--timeout"),
+        (["--connect-timeout=-1", URL], "--connect-timeout"),
+        (["--checksum", "sha-256=0", URL], "--checksum"),
+        (["--header", "no colon", URL], "-H/--header"),
+        (["--header", "A: 1\nB: 2", URL], "-H/--header"),
+        (["--header", "Range: bytes=0-1", URL], "-H/--header"),
+        (["--cacert", "/no/such/file", URL], "--ca-certificate/--cacert"),
+        (["--load-cookies", "/no/such/file", URL], "--load-cookies"),
+        (["--file-allocation=prealloc", URL], "--file-allocation"),
+        (["--http-version", "0.9", URL], "--http-version"),
+        (["--allow-overwrite=perhaps", URL], "--allow-overwrite"),
+        (["--continue=false", URL], "-c/--continue"),
+        (["--no-such-option", URL], "--no-such-option"),
+        (["--max-conn", "4", URL], "--max-conn"),
+        ([], "no URL"),
+        (["ftp://example.org/file"], "'ftp'"),
+        (["example.org/file"], "no scheme"),
+        (["https://"], "no host"),
+        (["https://example.org:99999/"], "malformed"),
+        (["https://example.org/a\nb"], "control character"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_that_names_what_is_wrong(
+    capsys: pytest.CaptureFixture[str], words: list[str], option: str
+) -> None:
+    assert option in refusal(capsys, *words)
+
+
+@pytest.mark.parametrize("words", [["-k", URL], [URL, "-k"], ["-k", URL, URL]])
+def test_who_means_curls_k_is_told(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert "--insecure" in refusal(capsys, *words)
+
+
+def test_options_are_not_named_as_in_python(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "save_dir" not in refusal(capsys, "-o", "a/b", URL)
+
+
+def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(["--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    for option in ("--dir", "--out", "-x", "-s", "-k", "-j", "--checksum", "--header", "--json", "--version"):
+        assert option in said
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-x", "0", URL]])
+def test_what_needs_no_engine_is_quick_to_start(words: list[str]) -> None:
+    """Nothing heavy is imported to say how the command is used."""
+    script = (
+        "import sys; from rangefetch.cli.main import run\n"
+        "try: run()\n"
+        "finally: print({'numpy', 'rich', 'pycurl', 'psutil', 'rangefetch._engine'} & set(sys.modules))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
+    assert ended.returncode in (0, USAGE_ERROR)
+    assert ended.stdout.endswith("set()\n")

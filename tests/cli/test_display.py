@@ -1,0 +1,274 @@
+"""What is shown, given what is going on."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from rangefetch.cli import display
+from rangefetch.cli.display import Live, Plain, Quiet, choose, printable, summary, together
+from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
+
+URL = "https://example.org/big.bin"
+GIB = 1 << 30
+
+
+class Terminal(io.StringIO):
+    """A place to write to that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+    @property
+    def text(self) -> str:
+        """What was written, without what moves the cursor or colours."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.getvalue())
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A terminal of 100 columns, to be made stderr: pytest puts its own there before each test."""
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "24"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    return Terminal()
+
+
+def progress(
+    downloaded: int = GIB // 4,
+    total: int = GIB,
+    *,
+    status: DownloadStatus = DownloadStatus.ACTIVE,
+    filename: str = "big.bin",
+) -> DownloadProgress:
+    return DownloadProgress(
+        gid="1" * 16,
+        downloaded=downloaded,
+        total=total,
+        speed=100 << 20,
+        percentage=100 * downloaded / total if total else 0.0,
+        eta=75.0 if total else None,
+        filename=filename,
+        status=status,
+        connections=8,
+    )
+
+
+def result(*, resumed: int = 0, checksum: str = "", already_complete: bool = False) -> DownloadResult:
+    return DownloadResult(
+        path=Path("/data/big.bin"),
+        filename="big.bin",
+        size=GIB,
+        gid="1" * 16,
+        seconds=2.0,
+        connections=8,
+        resumed=resumed,
+        checksum=checksum,
+        already_complete=already_complete,
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1536, "1.5 KiB"),
+        (150 << 20, "150 MiB"),
+        (GIB, "1.0 GiB"),
+        (3 << 40, "3.0 TiB"),
+    ],
+)
+def test_amount(size: int, text: str) -> None:
+    assert display.amount(size) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0:00"),
+        (9.6, "0:10"),
+        (75, "1:15"),
+        (600, "10:00"),
+        (3600, "1:00:00"),
+        (None, "-:--"),
+        (1e9, "-:--"),
+    ],
+)
+def test_clock(seconds: float | None, text: str) -> None:
+    assert display.clock(seconds) == text
+
+
+def test_nothing_moves_the_cursor() -> None:
+    assert printable("naïve \x1b[2J\r\nname\u202e") == r"naïve \x1b[2J\r\nname\u202e"
+
+
+def test_all_together() -> None:
+    waiting, ended, failed = DownloadStatus.WAITING, DownloadStatus.COMPLETE, DownloadStatus.ERROR
+    whole = together([progress(100, 400), progress(200, 200, status=ended), progress(50, 900, status=failed)])
+    assert (whole.downloaded, whole.total, whole.connections) == (350, 650, 24)
+    assert whole.eta == 300 / (100 << 20)
+    assert together([progress(100, 400), progress(0, 0, status=waiting)]).total == 0
+    assert together([progress(7, 0, status=ended)]).percentage == 100.0
+    assert together([]).eta is None
+
+
+def test_summary() -> None:
+    assert summary({URL: progress()}) == "big.bin: 25 % of 1.0 GiB, 100 MiB/s, 0:08 left, 8 connections"
+    assert summary({URL: progress(total=0, filename="")}) == "big.bin: 256 MiB, 100 MiB/s, 8 connections"
+    several = {URL: progress(), f"{URL}?2": progress(GIB, GIB, status=DownloadStatus.COMPLETE)}
+    assert summary(several).startswith("1 of 2 files done: 62 % of 2.0 GiB")
+
+
+def test_outcome() -> None:
+    assert display.outcome(result()) == "big.bin: 1.0 GiB in 2.0 s, 512 MiB/s over 8 connections"
+    continued = display.outcome(result(resumed=GIB // 2, checksum="sha-256=" + "0" * 64))
+    assert "256 MiB/s" in continued
+    assert continued.endswith(", 512 MiB was there before, sha-256 verified")
+    assert display.outcome(result(already_complete=True)) == "big.bin: already complete, 1.0 GiB"
+
+
+def test_quiet_says_results_and_errors_only(capsys: pytest.CaptureFixture[str]) -> None:
+    with Quiet() as quiet:
+        quiet.note("by the way")
+        quiet.update({URL: progress()})
+        quiet.ended(URL, result())
+        quiet.result("/data/big.bin")
+        quiet.error(f"{URL}: 404 Not Found\nreally")
+    assert capsys.readouterr() == ("/data/big.bin\n", f"rangefetch: {URL}: 404 Not Found\\nreally\n")
+
+
+def test_plain_says_when_a_file_begins_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    other = "https://me:secret@example.org/other"
+    with Plain() as plain:
+        plain.update({URL: progress(), other: progress(0, 0, status=DownloadStatus.WAITING)})
+        plain.update({URL: progress(), other: progress(0, 0, status=DownloadStatus.WAITING)})
+        plain.ended(URL, result())
+        plain.ended(other, result(already_complete=True))
+        plain.note("by the way")
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        f"{URL}: begun",
+        "big.bin: 1.0 GiB in 2.0 s, 512 MiB/s over 8 connections",
+        "https://me:***@example.org/other: begun",
+        "big.bin: already complete, 1.0 GiB",
+        "rangefetch: by the way",
+    ]
+
+
+def test_plain_sums_up_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(display.time, "monotonic", lambda: now)
+    plain = Plain()
+    for _ in range(24):  # at 0.5 s each
+        now += 0.5
+        plain.update({URL: progress()})
+    assert capsys.readouterr().err.count("25 %") == 2
+
+
+def test_live_draws_a_row_for_each_file_and_one_for_all(terminal: Terminal) -> None:
+    with redirect_stderr(terminal), Live() as live:
+        live.update({URL: progress(), "https://example.org/other": progress(total=0, filename="")})
+    [frame, *_] = terminal.text.split("files done")
+    assert re.search(r"big\.bin .*25 % +1\.0 GiB +100 MiB/s +1:15 +8 conn\.", frame)
+    assert re.search(r"other .*256 MiB +100 MiB/s +-:-- +8 conn\.", frame)
+    assert "0 of 2 files done" in terminal.text
+
+
+def test_live_has_no_sum_for_one_file(terminal: Terminal) -> None:
+    with redirect_stderr(terminal), Live() as live:
+        live.update({URL: progress()})
+    assert "files done" not in terminal.text
+
+
+def test_live_fits_a_narrow_terminal(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    with redirect_stderr(terminal), Live() as live:
+        live.update({URL: progress(filename="a-name-that-is-longer-than-there-is-space-for.bin")})
+    assert "25 %" in terminal.text
+    assert "100 MiB/s" in terminal.text
+    assert max(len(line) for line in re.split(r"[\r\n]", terminal.text)) <= 40
+
+
+def test_live_draws_no_more_rows_than_there_are_lines(terminal: Terminal) -> None:
+    with redirect_stderr(terminal), Live() as live:
+        live.update({f"{URL}?{number}": progress() for number in range(100)})
+    [frame, *_] = terminal.text.split("0 of 100 files done")
+    assert 0 < frame.count("big.bin") < 24
+
+
+def test_live_leaves_colours_out_when_asked(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    with redirect_stderr(terminal), Live() as live:
+        live.update({URL: progress()})
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", terminal.getvalue())
+
+
+def test_live_keeps_results_on_stdout(terminal: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
+    with redirect_stderr(terminal), Live() as live:
+        live.update({URL: progress()})
+        live.ended(URL, result())
+        live.result("/data/big.bin")
+        live.error("what [red]it[/red] was")
+    assert capsys.readouterr().out == "/data/big.bin\n"
+    assert "/data/big.bin" not in terminal.text
+    assert "512 MiB/s over 8 connections" in terminal.text
+    assert "rangefetch: what [red]it[/red] was" in terminal.text
+
+
+def test_live_writes_above_the_bars_where_both_are_the_terminal(terminal: Terminal) -> None:
+    stdout = Terminal()
+    with redirect_stdout(stdout), redirect_stderr(terminal), Live() as live:
+        live.result("/data/" + "long/" * 40 + "big.bin")
+    assert stdout.getvalue() == ""
+    assert "/data/" + "long/" * 40 + "big.bin\n" in terminal.text
+
+
+def test_the_display_that_fits(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    with redirect_stderr(terminal):
+        assert type(choose(quiet=True)) is Quiet
+        assert type(choose(quiet=False)) is Live
+        monkeypatch.setenv("TERM", "dumb")
+        assert type(choose(quiet=False)) is Plain
+    monkeypatch.setenv("TERM", "xterm")
+    for no_terminal in (io.StringIO(), None):
+        with redirect_stderr(no_terminal):
+            assert type(choose(quiet=False)) is Plain
+
+
+def run_with_stdout(stdout: int, script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", script], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+
+
+SAY_TWO_RESULTS = """
+from rangefetch.cli.display import Quiet, flush
+quiet = Quiet()
+quiet.result("one")
+quiet.result("two")
+flush()
+raise SystemExit(quiet.lost_results)
+"""
+
+
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ended = run_with_stdout(writer, SAY_TWO_RESULTS)
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_results_that_could_not_be_written_are_an_error() -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = run_with_stdout(full.fileno(), SAY_TWO_RESULTS)
+    assert (ended.returncode, ended.stderr) == (1, "rangefetch: standard output: No space left on device\n")

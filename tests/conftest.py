@@ -1,0 +1,124 @@
+"""Fixtures for all tests: the servers, their certificates, and checks that a test leaves nothing behind."""
+
+import contextlib
+import gc
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from servers.misbehaving import MisbehavingServer
+from servers.nginx import Nginx
+from servers.programs import require
+from servers.tls import Certificates, make_certificates
+
+_GRACE = 3.0  # seconds in which what ends by itself may end
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """A CA, and a certificate by it for 127.0.0.1 and localhost."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def unrelated_certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """The same by a CA that has nothing to do with the first."""
+    return make_certificates(tmp_path_factory.mktemp("unrelated-certificates"))
+
+
+@pytest.fixture(scope="session")
+def nginx(certificates: Certificates) -> Iterator[Nginx]:
+    """A real server without limits; tests that need some start an ``Nginx`` of their own."""
+    require(Nginx.available(), "nginx", "RANGEFETCH_REQUIRE_NGINX")
+    with Nginx(certificates=certificates) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def aria2c() -> Path:
+    """The path of aria2c."""
+    binary = shutil.which("aria2c")
+    require(binary is not None, "aria2", "RANGEFETCH_REQUIRE_ARIA2")
+    return Path(str(binary))
+
+
+@pytest.fixture
+def server() -> Iterator[MisbehavingServer]:
+    """A server with a route per fault."""
+    with MisbehavingServer() as running:
+        yield running
+
+
+@pytest.fixture
+def other_server() -> Iterator[MisbehavingServer]:
+    """A second one: a mirror, or another origin."""
+    with MisbehavingServer() as running:
+        yield running
+
+
+@pytest.fixture
+def tls_server(certificates: Certificates) -> Iterator[MisbehavingServer]:
+    """The same routes over https."""
+    with MisbehavingServer(tls=certificates.server_context()) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _no_child_is_left() -> Iterator[None]:
+    """Fails a test that leaves a child process. Those of wider fixtures are older than this one."""
+    before = _children()
+    yield
+    left = _settled(lambda: _children() - before)
+    assert not left, f"child processes are left: {left}"
+
+
+@pytest.fixture
+def no_leaks() -> Iterator[None]:
+    """Fails a test that leaves threads or open files; for tests that own all they open.
+
+    Not for every test: what is opened once and kept for the life of the process is none of a test's business.
+    """
+    threads, files = set(threading.enumerate()), _open_files()
+    yield
+    gc.collect()
+    left = _settled(lambda: set(threading.enumerate()) - threads)
+    assert not left, f"threads are left: {left}"
+    opened = _settled(lambda: _open_files() - files)
+    assert not opened, f"files are left open: {opened}"
+
+
+def _children() -> set[psutil.Process]:
+    children = set()
+    for child in psutil.Process().children():
+        try:
+            # multiprocessing keeps these until the interpreter ends.
+            if not re.search(r"multiprocessing\.(resource_tracker|forkserver)", " ".join(child.cmdline())):
+                children.add(child)
+        except psutil.ZombieProcess:
+            children.add(child)  # ended, but nobody has asked how
+        except psutil.NoSuchProcess:
+            pass
+    return children
+
+
+def _open_files() -> set[tuple[str, str]]:
+    """Number and name of each open descriptor; nothing where the system does not tell."""
+    found = set()
+    for link in Path("/proc/self/fd").glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # the one that listed them
+            found.add((link.name, str(link.readlink())))
+    return found
+
+
+def _settled(left: Callable[[], set[Any]]) -> set[Any]:
+    deadline = time.monotonic() + _GRACE
+    while (found := left()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return found

@@ -1,0 +1,214 @@
+"""A loopback HTTP/1.1 server that serves known bytes and misbehaves on purpose, one route per fault.
+
+    with MisbehavingServer() as server:
+        url = server.url("/cut/name.bin", size="8M", after="64K", times=2)
+        ...
+        assert file.read_bytes() == content("8M")
+        assert server.bytes_sent == ...
+
+The first segment of the path names the fault (``routes.py`` lists them), the query gives its parameters and
+those that every route takes (``routing.Common``). Faults count their requests by URL, query included.
+"""
+
+import contextlib
+import select
+import socket
+import ssl
+import threading
+import time
+import urllib.parse
+from collections import defaultdict
+from types import TracebackType
+from typing import Self
+
+from servers.content import content, etag, http_date, modified, parse_size
+from servers.routes import ROUTES
+from servers.routing import Ask, Memory, answer, find, message
+from servers.wire import Hangup, Line, Reply, Request, asked_range, parse_head
+
+__all__ = [
+    "ROUTES",
+    "MisbehavingServer",
+    "Request",
+    "content",
+    "etag",
+    "http_date",
+    "modified",
+    "parse_size",
+    "refused_port",
+]
+
+_BACKLOG = 512
+_JOIN_TIMEOUT = 10.0  # seconds; a handler that needs longer is a bug of the server
+
+
+class MisbehavingServer:
+    """A server in threads of this process, on a port of 127.0.0.1; a context manager.
+
+    It may be started again after :meth:`stop`, on the same port: between the two, connections are refused.
+    With ``tls`` it speaks HTTPS.
+    """
+
+    def __init__(self, *, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
+        self.port = port
+        """0 until the first start, unless it was given."""
+        self.connections = 0
+        """Accepted since the start or :meth:`clear`."""
+        self._tls = tls
+        self._lock = threading.Lock()
+        self._requests: list[Request] = []
+        self._memories: defaultdict[str, Memory] = defaultdict(Memory)
+        self._accepted = 0
+        self._accepter: threading.Thread | None = None
+        self._stop: socket.socket | None = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> Self:
+        """Listens; connections are accepted from now on."""
+        if self._accepter is not None:
+            raise RuntimeError("the server runs already")
+        listener = socket.create_server(("127.0.0.1", self.port), backlog=_BACKLOG)
+        self.port = listener.getsockname()[1]
+        self._stop, stopping = socket.socketpair()
+        self._accepter = threading.Thread(
+            target=self._accept, args=(listener, stopping), name="misbehaving-accept", daemon=True
+        )
+        self._accepter.start()
+        return self
+
+    def stop(self) -> None:
+        """Closes everything, replies under way too, and returns when no thread is left. Twice is fine."""
+        if self._accepter is None or self._stop is None:
+            return
+        self._stop.close()  # which makes the other end readable, and that end is in every poll
+        self._accepter.join(_JOIN_TIMEOUT)
+        if self._accepter.is_alive():
+            raise RuntimeError(f"connections of {self!r} do not end")
+        self._accepter = self._stop = None
+
+    def url(self, path: str, **parameters: str | float) -> str:
+        """The absolute URL of a route with these parameters; ``ValueError`` if it does not take them."""
+        if parameters:
+            encoded = urllib.parse.urlencode({name: str(value) for name, value in parameters.items()})
+            path = f"{path}{'&' if '?' in path else '?'}{encoded}"
+        try:
+            find(path)
+        except LookupError as error:
+            raise ValueError(str(error)) from None
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}{path}"
+
+    @property
+    def requests(self) -> list[Request]:
+        """The requests since the start or :meth:`clear`, in the order in which their heads arrived."""
+        with self._lock:
+            return list(self._requests)
+
+    @property
+    def bytes_sent(self) -> int:
+        """Body bytes handed to sockets, of all :attr:`requests`."""
+        return sum(request.bytes_sent for request in self.requests)
+
+    def clear(self) -> None:
+        """Forgets requests and counts; what the faults have counted stays (another ``id=`` begins afresh)."""
+        with self._lock:
+            self._requests.clear()
+            self.connections = 0
+
+    def wait_idle(self, timeout: float = 5.0) -> None:
+        """Waits until no reply is under way, so that counts are final. ``TimeoutError``: one still is."""
+        deadline = time.monotonic() + timeout
+        while not all(request.finished for request in self.requests):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"a reply is still under way after {timeout} s")
+            time.sleep(0.002)
+
+    def _accept(self, listener: socket.socket, stopping: socket.socket) -> None:
+        handlers: list[threading.Thread] = []
+        with listener, stopping:
+            listener.setblocking(False)
+            poller = select.poll()
+            poller.register(listener, select.POLLIN)
+            poller.register(stopping, select.POLLIN)
+            while stopping.fileno() not in [fd for fd, _ in poller.poll()]:
+                handlers = [handler for handler in handlers if handler.is_alive()]
+                # A client may be gone before it is accepted.
+                with contextlib.suppress(OSError):
+                    handlers.append(self._handle_next(listener, stopping))
+            listener.close()
+            for handler in handlers:
+                handler.join()
+
+    def _handle_next(self, listener: socket.socket, stopping: socket.socket) -> threading.Thread:
+        sock, _ = listener.accept()
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tls:
+            sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        with self._lock:
+            self.connections += 1
+            self._accepted += 1
+            number = self._accepted
+        line = Line(sock, stopping)
+        handler = threading.Thread(
+            target=self._handle, args=(line, number), name=f"misbehaving-{number}", daemon=True
+        )
+        handler.start()
+        return handler
+
+    def _handle(self, line: Line, number: int) -> None:
+        try:
+            line.handshake()
+            while True:
+                self._serve(line, number)
+        except (Hangup, OSError):
+            pass
+        finally:
+            line.close()
+
+    def _serve(self, line: Line, number: int) -> None:
+        """One request, from its head to the end of its reply."""
+        head = line.read_head()
+        try:
+            method, target, headers = parse_head(head)
+        except ValueError:
+            method, target, headers = "", "", {"connection": "close"}
+        request = Request(method, target, headers, None, number, time.monotonic())
+        with self._lock:
+            self._requests.append(request)
+        reply = self._reply(request)
+        reply.close |= headers.get("connection", "").lower() == "close"
+        try:
+            line.send(reply, request)
+        finally:
+            if reply.on_end:
+                reply.on_end()
+            request.finished = True
+
+    def _reply(self, request: Request) -> Reply:
+        # With scheme and host, as clients ask a proxy.
+        target = urllib.parse.urlsplit(request.path)._replace(scheme="", netloc="").geturl()
+        try:
+            route, common, own = find(target)
+        except (LookupError, ValueError) as error:
+            return message(404 if isinstance(error, LookupError) else 400, str(error))
+        request.range = asked_range(request.headers.get("range", ""), common.size)
+        if request.method not in ("GET", "HEAD"):
+            reply = message(405, f"not {request.method}")
+            reply.close = True  # the request's body is not read
+            return reply
+        with self._lock:
+            memory = self._memories[target]
+        return answer(Ask(request.method, target, request.headers, common, memory), route, own)
+
+
+def refused_port() -> int:
+    """A port of 127.0.0.1 on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])

@@ -1,0 +1,306 @@
+"""The saved state: it comes back exactly as it was saved, or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import random
+import stat
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rangefetch import state
+from rangefetch.errors import DiskError
+from rangefetch.state import SourceState, State, StateDamaged
+
+MIB = 1 << 20
+DONE = 2
+
+in_one_directory = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+
+def example(**changes: Any) -> State:
+    """Nine blocks and a bit; 0, 2 and 9 done, 1 and 8 begun."""
+    values: dict[str, Any] = {
+        "url": "https://example.org/model.bin",
+        "resolved_url": "https://cdn.example.org/abc?signature=secret",
+        "total_size": 9 * MIB + 1000,
+        "supports_range": True,
+        "sources": [SourceState("https://example.org/model.bin", '"abc"', "Sun, 06 Nov 1994 08:49:37 GMT")],
+        "block_size": MIB,
+        "blocks": bytes([2, 0, 2, 0, 0, 0, 0, 0, 0, 2]),
+        "partial": {1: 1234, 8: MIB - 1},
+        "filename": "modèle.bin",
+        "options": {"split": 16, "headers": {"Accept": "*/*"}},
+        "last_updated": 1_700_000_000.25,
+    }
+    return State(**(values | changes))
+
+
+@st.composite
+def states(draw: st.DrawFn) -> State:
+    block_size = draw(st.integers(1, 1 << 40))
+    block_count = draw(st.integers(0, 70))
+    short_by = draw(st.integers(0, block_size - 1)) if block_count else 0
+    total_size = block_count * block_size - short_by
+    blocks = bytes(draw(st.lists(st.sampled_from([0, DONE]), min_size=block_count, max_size=block_count)))
+    partial = {
+        index: draw(st.integers(0, min(block_size, total_size - index * block_size) - 1))
+        for index, block in enumerate(blocks)
+        if block != DONE and draw(st.booleans())
+    }
+    json_values = (
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+    )
+    return State(
+        url=draw(st.text(min_size=1)),
+        resolved_url=draw(st.text()),
+        total_size=total_size,
+        supports_range=draw(st.booleans()),
+        sources=draw(st.lists(st.builds(SourceState, st.text(), st.text(), st.text()), max_size=3)),
+        block_size=block_size,
+        blocks=blocks,
+        partial=partial,
+        filename=draw(st.sampled_from(["", "a.bin", "名前", "..."])),
+        options=draw(st.dictionaries(st.text(), json_values | st.lists(json_values, max_size=3), max_size=4)),
+        last_updated=draw(st.floats(0, 1e12)),
+    )
+
+
+@given(saved=states())
+@in_one_directory
+def test_what_is_saved_is_what_is_loaded(tmp_path: Path, saved: State) -> None:
+    state.save(tmp_path / "s.json", saved)
+    assert state.load(tmp_path / "s.json") == saved
+    assert [path.name for path in tmp_path.iterdir()] == ["s.json"]
+
+
+def test_the_file_has_the_keys_that_the_documentation_names(tmp_path: Path) -> None:
+    state.save(tmp_path / "s.json", example())
+    document = json.loads((tmp_path / "s.json").read_bytes())
+    # Block 0 is the highest bit, as in aria2's bitfield.
+    assert document.pop("bitmap") == f"{0b10100000_01000000:04x}"
+    assert document.pop("partial") == {"1": 1234, "8": MIB - 1}
+    crc32 = document.pop("crc32")
+    assert document == {
+        "version": 1,
+        "url": "https://example.org/model.bin",
+        "resolved_url": "https://cdn.example.org/abc?signature=secret",
+        "total_size": 9 * MIB + 1000,
+        "supports_range": True,
+        "sources": [
+            {
+                "url": "https://example.org/model.bin",
+                "etag": '"abc"',
+                "last_modified": "Sun, 06 Nov 1994 08:49:37 GMT",
+            }
+        ],
+        "block_size": MIB,
+        "filename": "modèle.bin",
+        "options": {"split": 16, "headers": {"Accept": "*/*"}},
+        "last_updated": 1_700_000_000.25,
+    }
+    unsigned = json.loads((tmp_path / "s.json").read_bytes())
+    del unsigned["crc32"]
+    assert crc32 == zlib.crc32(json.dumps(unsigned, sort_keys=True, separators=(",", ":")).encode())
+
+
+def test_the_bitmap_is_numpys_packbits(tmp_path: Path) -> None:
+    numpy = pytest.importorskip("numpy")
+    blocks = bytes(random.Random(1).choices([0, DONE], k=65_535))
+    state.save(tmp_path / "s.json", example(blocks=blocks, total_size=65_535 * MIB, partial={}))
+    packed = numpy.packbits(numpy.frombuffer(blocks, numpy.uint8) == DONE)
+    assert json.loads((tmp_path / "s.json").read_bytes())["bitmap"] == packed.tobytes().hex()
+    assert state.load(tmp_path / "s.json").blocks == blocks
+
+
+def test_claimed_blocks_are_saved_as_missing(tmp_path: Path) -> None:
+    state.save(tmp_path / "s.json", example(blocks=bytes([2, 1, 2, 1, 0, 0, 0, 0, 1, 2])))
+    loaded = state.load(tmp_path / "s.json")
+    assert loaded.blocks == bytes([2, 0, 2, 0, 0, 0, 0, 0, 0, 2])
+    assert loaded.partial == {1: 1234, 8: MIB - 1}
+
+
+def test_partial_counts_of_blocks_that_got_done_meanwhile_are_left_out(tmp_path: Path) -> None:
+    saved = example(partial={0: 500, 1: 600, 9: 1000})
+    state.save(tmp_path / "s.json", saved)
+    assert state.load(tmp_path / "s.json").partial == {1: 600}
+    assert saved.partial == {0: 500, 1: 600, 9: 1000}
+
+
+@pytest.mark.parametrize(
+    ("changes", "end"),
+    [
+        ({}, 9 * MIB + 1000),
+        ({"blocks": bytes([2, 0, 2, 0, 0, 0, 0, 0, 0, 0])}, 9 * MIB - 1),
+        ({"blocks": bytes(10), "partial": {1: 5}}, MIB + 5),
+        ({"blocks": bytes(10), "partial": {1: 0}}, 0),
+        ({"blocks": b"", "partial": {}, "total_size": 0}, 0),
+    ],
+)
+def test_written_end_is_how_long_the_part_file_must_be(changes: dict[str, Any], end: int) -> None:
+    assert example(**changes).written_end == end
+
+
+def test_last_updated_is_now_unless_given() -> None:
+    fields = dataclasses.asdict(example())
+    del fields["last_updated"]
+    assert State(**fields).last_updated > 1_700_000_000
+
+
+def test_no_file_is_file_not_found(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        state.load(tmp_path / "s.json")
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o277])
+def test_it_is_for_its_owner_alone(tmp_path: Path, umask: int) -> None:
+    path = tmp_path / "s.json"
+    path.touch()
+    before = os.umask(umask)
+    try:
+        state.save(path, example())
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600 & ~umask
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("elsewhere.json")])
+def test_what_is_no_file_is_not_read(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    state.save(tmp_path / "elsewhere.json", example())
+    make(tmp_path / "s.json")
+    with pytest.raises(StateDamaged):
+        state.load(tmp_path / "s.json")
+    assert state.set_aside(tmp_path / "s.json") == tmp_path / "s.json.bad"
+    assert not os.path.lexists(tmp_path / "s.json")
+
+
+def test_saving_follows_no_link(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    (tmp_path / "s.json").symlink_to(victim)
+    (tmp_path / "s.json.tmp").symlink_to(victim)
+    state.save(tmp_path / "s.json", example())
+    assert victim.read_text() == "untouched"
+    assert not (tmp_path / "s.json").is_symlink()
+    assert state.load(tmp_path / "s.json") == example()
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+def test_a_save_that_fails_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "s.json"
+    state.save(path, example())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse) if broken == "fsync" else patch.setattr(Path, "replace", refuse)
+        with pytest.raises(DiskError, match=f"^{path}: cannot save it: No space left") as caught:
+            state.save(path, example(filename="other"))
+    assert caught.value.errno == errno.ENOSPC
+    assert state.load(path) == example()
+    assert [path.name for path in tmp_path.iterdir()] == ["s.json"]
+
+
+def test_a_missing_directory_is_a_disk_error(tmp_path: Path) -> None:
+    with pytest.raises(DiskError) as caught:
+        state.save(tmp_path / "none" / "s.json", example())
+    assert caught.value.errno == errno.ENOENT
+
+
+def test_the_content_is_synced_before_the_rename_and_the_directory_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def seen_fsync(fd: int) -> None:
+        events.append("sync directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "sync file")
+        fsync(fd)
+
+    def seen_replace(path: Path, to: Path) -> Path:
+        events.append("rename")
+        return replace(path, to)
+
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    monkeypatch.setattr(Path, "replace", seen_replace)
+    state.save(tmp_path / "s.json", example())
+    assert events == ["sync file", "rename", "sync directory"]
+
+
+def test_loading_clears_what_a_killed_save_left(tmp_path: Path) -> None:
+    state.save(tmp_path / "s.json", example())
+    (tmp_path / "s.json.tmp").write_text("half a sta")
+    assert state.load(tmp_path / "s.json") == example()
+    assert [path.name for path in tmp_path.iterdir()] == ["s.json"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"blocks": bytes(9)},
+        {"blocks": bytes(11)},
+        {"url": ""},
+        {"total_size": -1},
+        {"block_size": 0},
+        {"partial": {3: MIB}},
+        {"partial": {3: -1}},
+        {"partial": {10: 1}},
+        {"partial": {-1: 1}},
+        {"filename": "../up"},
+        {"last_updated": float("nan")},
+        {"options": {"x": float("inf")}},
+        {"options": {"x": "x" * (8 << 20)}},
+    ],
+)
+def test_a_state_that_could_not_be_loaded_is_not_saved(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        state.save(tmp_path / "s.json", example(**changes))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_save_that_is_killed_leaves_the_old_state_or_the_new_one(tmp_path: Path) -> None:
+    script = """if True:
+        import dataclasses, sys
+        from rangefetch import state
+        old = state.load(sys.argv[1])
+        print("saving", flush=True)
+        for number in range(1_000_000):
+            state.save(sys.argv[1], dataclasses.replace(old, last_updated=float(number)))
+    """
+    path = tmp_path / "s.json"
+    state.save(path, example())
+    for delay in range(10):
+        with subprocess.Popen([sys.executable, "-c", script, path], stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            time.sleep(delay * 0.0037)
+            child.kill()
+        loaded = state.load(path)
+        assert loaded == example(last_updated=loaded.last_updated)
+        assert [path.name for path in tmp_path.iterdir()] == ["s.json"]
+
+
+def test_set_aside_replaces_an_older_one_and_says_where(tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text("damaged")
+    (tmp_path / "s.json.bad").write_text("older")
+    assert state.set_aside(tmp_path / "s.json").read_text() == "damaged"
+    with pytest.raises(DiskError, match="cannot set it aside: No such file"):
+        state.set_aside(tmp_path / "s.json")
+
+
+def test_neither_numpy_nor_logging_is_imported() -> None:
+    script = "import sys; from rangefetch import state, target, checksum; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
+    assert not {"numpy", "logging", "hashlib"} & set(loaded)

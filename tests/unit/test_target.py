@@ -1,0 +1,399 @@
+"""The part file's life: its lock, what stands in its way, and the step to its final name."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from rangefetch.errors import DiskError, TargetExists, TargetLocked
+from rangefetch.target import Target, free_space
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+URL = "https://example.org/file"
+
+
+@contextmanager
+def disk_error(number: int, *parts: object) -> Iterator[None]:
+    """The body raises a ``DiskError`` with this errno, and one line that has all ``parts`` in it."""
+    with pytest.raises(DiskError) as caught:
+        yield
+    assert caught.value.errno == number
+    assert "\n" not in str(caught.value)
+    assert all(str(part) in str(caught.value) for part in parts), str(caught.value)
+
+
+def refusing(number: int) -> Callable[..., None]:
+    """A function that fails with this errno, whatever it is asked."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+def written(directory: Path, filename: str = "x", octets: bytes = b"new") -> Target:
+    opened = Target.open(directory, filename, URL)
+    os.pwrite(opened.fd, octets, 0)
+    opened.state_path.write_text("state")
+    return opened
+
+
+def publish(opened: Target, *, overwrite: bool = False, durable: bool = False) -> Path:
+    with closing(opened):
+        return opened.publish(overwrite=overwrite, modified_time=1e9, durable=durable)
+
+
+def files(directory: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in directory.iterdir()}
+
+
+def test_opening_makes_an_empty_private_part_file(tmp_path: Path) -> None:
+    with closing(Target.open(tmp_path, "x", URL)) as opened:
+        assert opened.part_path == tmp_path / "x.part"
+        assert opened.state_path == tmp_path / "x.part.json"
+        assert (opened.path, opened.directory, opened.fresh) == (tmp_path / "x", tmp_path, True)
+        assert not os.get_inheritable(opened.fd)
+        assert stat.S_IMODE(opened.part_path.stat().st_mode) == 0o600
+    opened.close()
+    assert opened.fd == -1
+    assert files(tmp_path) == {"x.part": ""}
+
+
+def test_without_a_name_the_part_file_is_named_after_the_url(tmp_path: Path) -> None:
+    with closing(written(tmp_path, "")) as opened:
+        assert opened.part_path.name == f"rangefetch-{hashlib.sha256(URL.encode()).hexdigest()[:16]}.part"
+        assert opened.path is None
+        with pytest.raises(ValueError, match="no final name yet"):
+            publish(opened)
+    with closing(Target.open(tmp_path, "", URL)) as opened:
+        assert opened.name("found.txt") == opened.path == tmp_path / "found.txt"
+        assert publish(opened) == tmp_path / "found.txt"
+    assert files(tmp_path) == {"found.txt": "new"}
+
+
+def test_a_name_without_room_for_suffixes_works_too(tmp_path: Path) -> None:
+    longest = "n" * 255
+    with closing(written(tmp_path, longest)) as opened:
+        with pytest.raises(TargetLocked):
+            Target.open(tmp_path, longest, "https://elsewhere.example/")
+        assert publish(opened) == tmp_path / longest
+    assert written(tmp_path, longest).set_aside("wrong").name.startswith("rangefetch-")
+
+
+def test_what_is_there_is_kept_and_a_state_without_its_part_file_is_not(tmp_path: Path) -> None:
+    written(tmp_path).close()
+    with closing(Target.open(tmp_path, "x", URL)) as opened:
+        assert not opened.fresh
+        assert os.pread(opened.fd, 9, 0) == b"new"
+    assert files(tmp_path) == {"x.part": "new", "x.part.json": "state"}
+    opened.part_path.unlink()
+    Target.open(tmp_path, "x", URL).close()
+    assert files(tmp_path) == {"x.part": ""}
+
+
+def test_paths_survive_a_change_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    opened = written(Path("sub"))
+    monkeypatch.chdir("/")
+    assert publish(opened) == tmp_path / "sub" / "x"
+
+
+@pytest.mark.parametrize("filename", [".", "..", "a/b", "/a", "a\0b"])
+def test_a_name_that_is_no_plain_name_is_refused(tmp_path: Path, filename: str) -> None:
+    with disk_error(errno.EINVAL, "not a plain file name"):
+        Target.open(tmp_path, filename, URL)
+    with closing(Target.open(tmp_path, "", URL)) as opened, disk_error(errno.EINVAL, "not a plain file name"):
+        opened.name(filename)
+
+
+def test_what_stands_in_the_way_is_an_error_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "to-directory").symlink_to("directory")
+    (tmp_path / "d.part").mkdir()
+    os.mkfifo(tmp_path / "f.part")
+    (tmp_path / "l.part").symlink_to("victim")
+    with disk_error(errno.ENOENT, tmp_path / "none", "No such file or directory"):
+        Target.open(tmp_path / "none", "x", URL)
+    with disk_error(errno.ENOTDIR, tmp_path / "file", "Not a directory"):
+        Target.open(tmp_path / "file", "x", URL)
+    for name in ("directory", "to-directory"):
+        with disk_error(errno.EISDIR, tmp_path / name, "it is a directory"):
+            Target.open(tmp_path, name, URL)
+    with disk_error(errno.EISDIR, tmp_path / "d.part", "Is a directory"):
+        Target.open(tmp_path, "d", URL)
+    with disk_error(errno.EINVAL, tmp_path / "f.part", "not a regular file"):
+        Target.open(tmp_path, "f", URL)
+    with disk_error(errno.ELOOP, tmp_path / "l.part", "symbolic link"):
+        Target.open(tmp_path, "l", URL)
+    assert not (tmp_path / "victim").exists()
+
+
+def test_a_link_that_appears_just_now_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "victim").touch()
+    (tmp_path / "x.part").symlink_to("victim")
+    monkeypatch.setattr(Path, "is_symlink", lambda _: False)
+    with disk_error(errno.ELOOP, tmp_path / "x.part"):
+        Target.open(tmp_path, "x", URL)
+
+
+# A child process that opens the target, says so, and then does what it is told.
+HOLDER = """if True:
+    import sys
+    from rangefetch.target import Target
+    opened = Target.open(sys.argv[1], "x", "url")
+    print("open", flush=True)
+    sys.stdin.readline()
+    opened.publish(overwrite=False, modified_time=None, durable=False)
+"""
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", HOLDER, str(directory)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "open\n"
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+    with held(tmp_path) as child:
+        with pytest.raises(TargetLocked, match=rf"^{tmp_path}/x\.part: another download is writing it$"):
+            Target.open(tmp_path, "x", URL)
+        with closing(Target.open(tmp_path, "y", URL)):
+            child.kill()  # SIGKILL: nothing is cleaned up, and yet the lock goes
+            child.wait()
+        Target.open(tmp_path, "x", URL).close()
+
+
+def test_the_same_process_is_refused_too_and_a_forked_child_keeps_no_lock(tmp_path: Path) -> None:
+    with closing(Target.open(tmp_path, "x", URL)) as opened:
+        copy = os.dup(opened.fd)  # the same open file, which is what a fork leaves
+        with pytest.raises(TargetLocked):
+            Target.open(tmp_path, "x", URL)
+    Target.open(tmp_path, "x", URL).close()
+    os.close(copy)
+
+
+def test_a_part_file_published_between_open_and_lock_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flock = fcntl.flock
+    with held(tmp_path) as child:
+
+        def flock_after_publish(fd: int, operation: int) -> None:
+            if child.poll() is None:
+                child.communicate("publish\n")
+            flock(fd, operation)
+
+        monkeypatch.setattr(fcntl, "flock", flock_after_publish)
+        with closing(written(tmp_path)) as opened:
+            assert os.path.samestat(os.fstat(opened.fd), opened.part_path.stat())
+    assert files(tmp_path) == {"x": "", "x.part": "new", "x.part.json": "state"}
+
+
+def test_a_part_file_that_never_stays_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", lambda *_: (tmp_path / "x.part").unlink(missing_ok=True))
+    with pytest.raises(TargetLocked, match="keep taking it"):
+        Target.open(tmp_path, "x", URL)
+
+
+def test_without_locks_it_goes_on_and_warns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", refusing(errno.ENOSYS))
+    publish(written(tmp_path))
+    assert "no locks on this file system" in caplog.text
+
+
+def test_many_processes_and_one_name(tmp_path: Path) -> None:
+    script = """if True:
+        import os, sys
+        from rangefetch.errors import TargetExists, TargetLocked
+        from rangefetch.target import Target
+        for number in range(60):
+            try:
+                opened = Target.open(sys.argv[1], f"x{number}", "url")
+                assert os.pread(opened.fd, 1, 0) in (b"", b"!"), "a published file was opened as a part file"
+                os.ftruncate(opened.fd, 0)
+                os.pwrite(opened.fd, b"!", 0)
+                opened.publish(overwrite=False, modified_time=None, durable=False)
+                print(number)
+            except TargetLocked:
+                pass
+            except TargetExists:
+                opened.discard()
+    """
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    winners = sorted(int(line) for child in children for line in child.communicate()[0].split())
+    assert [child.returncode for child in children] == [0] * 4
+    assert winners == list(range(60))
+    assert files(tmp_path) == {f"x{number}": "!" for number in range(60)}
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_publishing_gives_name_and_time_in_one_go(tmp_path: Path, overwrite: bool, durable: bool) -> None:
+    assert publish(written(tmp_path), overwrite=overwrite, durable=durable) == tmp_path / "x"
+    assert files(tmp_path) == {"x": "new"}
+    assert (tmp_path / "x").stat().st_mtime == 1e9
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_the_mode_is_that_of_any_new_file(tmp_path: Path, umask: int) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    subprocess.run(command, input="publish\n", text=True, check=True, stdout=subprocess.DEVNULL, umask=umask)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("time_s", [None, 0.0, -1e9, 1e300, float("nan"), float("inf")])
+def test_no_time_is_worth_a_finished_file(tmp_path: Path, time_s: float | None) -> None:
+    assert written(tmp_path).publish(overwrite=False, modified_time=time_s, durable=False).read_text() == "new"
+
+
+@pytest.mark.parametrize("what", ["file", "link", "broken link"])
+def test_without_overwrite_a_taken_name_is_left_alone(tmp_path: Path, what: str) -> None:
+    (tmp_path / "old").write_text("old")
+    final = tmp_path / "x"
+    final.write_text("old") if what == "file" else final.symlink_to("old" if what == "link" else "nothing")
+    with closing(written(tmp_path)) as opened:
+        with pytest.raises(TargetExists, match=rf"^{final}: it exists, and overwriting was not asked for$"):
+            opened.publish(overwrite=False, modified_time=None, durable=False)
+        assert (tmp_path / "old").read_text() == "old"
+        assert final.is_symlink() == (what != "file")
+        # Nothing is lost: it can still have another name.
+        opened.name("y")
+        assert publish(opened).read_text() == "new"
+
+
+@pytest.mark.parametrize("what", ["file", "link"])
+def test_with_overwrite_the_name_is_replaced_and_not_what_a_link_points_to(tmp_path: Path, what: str) -> None:
+    (tmp_path / "old").write_text("old")
+    (tmp_path / "x").write_text("old") if what == "file" else (tmp_path / "x").symlink_to("old")
+    publish(written(tmp_path), overwrite=True)
+    assert not (tmp_path / "x").is_symlink()
+    assert files(tmp_path) == {"x": "new", "old": "old"}
+
+
+@pytest.fixture(params=["links", "no links"])
+def _links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system with hard links, and one without."""
+    if request.param == "no links":
+        monkeypatch.setattr(Path, "hardlink_to", refusing(errno.EPERM))
+
+
+@pytest.mark.usefixtures("_links")
+def test_publishing_needs_no_links(tmp_path: Path) -> None:
+    publish(written(tmp_path))
+    assert files(tmp_path) == {"x": "new"}
+    with closing(written(tmp_path)) as opened, pytest.raises(TargetExists):
+        publish(opened)
+    assert files(tmp_path) == {"x": "new", "x.part": "new", "x.part.json": "state"}
+
+
+@pytest.mark.usefixtures("_links")
+def test_a_file_that_appears_at_the_last_instant_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    take = Path.hardlink_to
+
+    def appear_first(path: Path, source: Path) -> None:
+        path.write_text("somebody else's")
+        take(path, source)
+
+    monkeypatch.setattr(Path, "hardlink_to", appear_first)
+    with closing(written(tmp_path)) as opened, pytest.raises(TargetExists):
+        publish(opened)
+    assert files(tmp_path) == {"x": "somebody else's", "x.part": "new", "x.part.json": "state"}
+
+
+def test_a_rename_that_fails_leaves_no_empty_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "hardlink_to", refusing(errno.EIO))
+    monkeypatch.setattr(Path, "replace", refusing(errno.EIO))
+    with closing(written(tmp_path)) as opened, disk_error(errno.EIO, tmp_path / "x", "cannot publish"):
+        publish(opened)
+    assert files(tmp_path) == {"x.part": "new", "x.part.json": "state"}
+
+
+def test_a_publish_that_was_cut_between_link_and_unlink_is_never_written_again(tmp_path: Path) -> None:
+    with closing(written(tmp_path)) as opened:
+        (tmp_path / "x").hardlink_to(opened.part_path)  # and then the process was killed
+    with closing(written(tmp_path, octets=b"other")) as opened:
+        assert opened.fresh
+        assert (tmp_path / "x").read_text() == "new"
+        publish(opened, overwrite=True)
+    assert files(tmp_path) == {"x": "other"}
+
+
+def test_a_part_file_that_was_replaced_is_not_published_as_ours(tmp_path: Path) -> None:
+    with closing(written(tmp_path)) as opened:
+        opened.part_path.unlink()
+        with disk_error(errno.ENOENT, opened.part_path, "removed or replaced"):
+            publish(opened)
+    opened = written(tmp_path)
+    opened.part_path.unlink()
+    with closing(written(tmp_path, octets=b"theirs")) as theirs:
+        with disk_error(errno.ENOENT, "removed or replaced"):
+            opened.set_aside("wrong")
+        opened.discard()
+        assert files(tmp_path) == {"x.part": "theirs", "x.part.json": "state"}
+        publish(theirs)
+
+
+def test_setting_aside_counts_up_and_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    kept = [written(tmp_path, octets=octets).set_aside("its checksum is wrong") for octets in (b"1", b"2", b"3")]
+    assert [path.name for path in kept] == ["x.bad", "x.bad.1", "x.bad.2"]
+    assert files(tmp_path) == {"x.bad": "1", "x.bad.1": "2", "x.bad.2": "3"}
+    assert "its checksum is wrong; kept as" in caplog.text
+    opened = written(tmp_path, "")
+    opened.name("found")
+    assert opened.set_aside("wrong").name == "found.bad"
+
+
+def test_discarding_leaves_nothing(tmp_path: Path) -> None:
+    with closing(written(tmp_path)) as opened:
+        opened.discard()
+        opened.discard()
+    assert files(tmp_path) == {}
+
+
+def test_truncating_drops_the_state_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(written(tmp_path)) as opened:
+        with monkeypatch.context() as patch, disk_error(errno.ENOSPC, opened.part_path, "cannot truncate"):
+            patch.setattr(os, "ftruncate", refusing(errno.ENOSPC))
+            opened.truncate()
+        assert files(tmp_path) == {"x.part": "new"}
+        opened.truncate(1)
+        assert files(tmp_path) == {"x.part": "n"}
+        opened.truncate()
+        assert files(tmp_path) == {"x.part": ""}
+
+
+def test_syncing_tells_of_a_disk_that_lost_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(written(tmp_path)) as opened:
+        opened.sync()
+        monkeypatch.setattr(os, "fsync", refusing(errno.EIO))
+        with disk_error(errno.EIO, opened.part_path, "cannot sync: Input/output error"):
+            opened.sync()
+        with disk_error(errno.EIO, tmp_path / "x", "cannot publish"):
+            publish(opened, durable=True)
+    assert files(tmp_path) == {"x.part": "new", "x.part.json": "state"}
+
+
+def test_free_space(tmp_path: Path) -> None:
+    assert 0 < free_space(tmp_path) < 1 << 62
+    with disk_error(errno.ENOENT, tmp_path / "none", "free space"):
+        free_space(tmp_path / "none")
