@@ -119,9 +119,7 @@ class Comparison:
         """One round that is not counted, then ``rounds`` that are, each starting with another peer."""
         size = size if scenario.files == 1 else scenario.size
         names = self._serve(scenario.files, size)
-        contenders = [
-            Contender(peer.name, peer.version(), min(connections, peer.max_connections)) for peer in peers
-        ]
+        contenders = [Contender(peer.name, peer.version(), min(connections, peer.max_connections)) for peer in peers]
         entries = list(zip(peers, contenders, strict=True))
         for number in range(self.rounds + 1):
             turn = number % len(entries)
@@ -133,10 +131,7 @@ class Comparison:
 
     def _serve(self, files: int, size: int) -> list[str]:
         """Make what is missing under the server's root; the paths below it, all of them in the page cache."""
-        if files == 1:
-            names = [f"{size}.bin"]
-        else:
-            names = [f"{files}-{size}/{number:06}.bin" for number in range(files)]
+        names = [f"{size}.bin"] if files == 1 else [f"{files}-{size}/{number:06}.bin" for number in range(files)]
         for path in (self.server.root / name for name in names):
             if path.exists():
                 warm(path)
@@ -169,9 +164,7 @@ class Comparison:
                 (place / "list.txt").write_text("".join(f"{url}\n" for url in urls))
                 many = ManyFiles(place / "list.txt", target, contender.connections, ca_file, tuple(urls))
                 command = peer.many(many)
-            usage = run(
-                command, log=log, directory=target, env=_environment(self.home, ca_file), timeout=self.timeout
-            )
+            usage = run(command, log=log, directory=target, env=_environment(self.home, ca_file), timeout=self.timeout)
             if usage.exit_code:
                 contender.failure = f"exit code {usage.exit_code}: {last_line(log)}"
                 return

@@ -177,9 +177,7 @@ def hf_transfer_one(connections: int, ca_file: str, url: str, path: str) -> None
     """With the chunk size and the retries that huggingface_hub gave it."""
     import hf_transfer
 
-    hf_transfer.download(
-        url, path, connections, 10 << 20, parallel_failures=min(3, connections), max_retries=5
-    )
+    hf_transfer.download(url, path, connections, 10 << 20, parallel_failures=min(3, connections), max_retries=5)
 
 
 def bytehaul_one(connections: int, ca_file: str, url: str, path: str) -> None:

@@ -27,9 +27,7 @@ def program(name: str) -> str:
 def program_version(name: str, *arguments: str) -> str:
     if not program(name):
         return ""
-    done = subprocess.run(
-        [program(name), *arguments], capture_output=True, text=True, check=False, timeout=20
-    )
+    done = subprocess.run([program(name), *arguments], capture_output=True, text=True, check=False, timeout=20)
     first = next(iter((done.stdout + done.stderr).splitlines()), "")
     found = re.search(r"\d+(?:\.\d+)+\S*", first)
     return found[0] if found else "unknown"

@@ -34,9 +34,7 @@ class Usage:
         return self.user + self.system
 
 
-def run(
-    command: Sequence[str], *, log: Path, directory: Path, env: Mapping[str, str], timeout: float
-) -> Usage:
+def run(command: Sequence[str], *, log: Path, directory: Path, env: Mapping[str, str], timeout: float) -> Usage:
     """Run ``command`` in ``directory`` to its end and say what it cost.
 
     Its output goes to ``log``. After ``timeout`` seconds it and its children are killed: ``TimeoutError``.

@@ -25,9 +25,7 @@ def _colour(contender: Contender) -> str:
 
 
 def _title(result: Result) -> str:
-    size = (
-        f"{result.size / (1 << 30):g} GiB" if result.size >= 1 << 30 else f"{result.size / (1 << 20):g} MiB"
-    )
+    size = f"{result.size / (1 << 30):g} GiB" if result.size >= 1 << 30 else f"{result.size / (1 << 20):g} MiB"
     return result.about if result.files > 1 else f"{result.about}, {size}"
 
 

@@ -51,9 +51,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         splitting_only=True,
     ),
     Scenario("https2-1g", "one file over TLS, HTTP/2 offered", "https2"),
-    Scenario(
-        "small-5000-https", "5,000 files of 16 KiB over TLS, HTTP/1.1", "https", files=5000, size=16 * KIB
-    ),
+    Scenario("small-5000-https", "5,000 files of 16 KiB over TLS, HTTP/1.1", "https", files=5000, size=16 * KIB),
     Scenario(
         "small-5000-https2",
         "5,000 files of 16 KiB over TLS, HTTP/2 offered",

@@ -80,9 +80,7 @@ def make_certificate(directory: Path) -> Path:
     config.write_text(_OPENSSL_CA)
 
     def call(*arguments: str) -> None:
-        done = subprocess.run(
-            [openssl, *arguments], cwd=directory, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([openssl, *arguments], cwd=directory, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ServerError(f"openssl {arguments[0]} failed: {done.stderr.strip()}")
 
@@ -141,6 +139,9 @@ class Server:
                     listener.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, RATE)
                 listener.bind(("127.0.0.1", 0))
                 listener.listen(511)
+                # nginx trusts its predecessor to have done so: a worker that loses the race for a connection
+                # would sleep in accept() with all its other connections.
+                listener.setblocking(False)
                 self.ports[port] = listener.getsockname()[1]
             config = self.prefix / "nginx.conf"
             config.write_text(

@@ -1,17 +1,18 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False, autotestdict=False
 """The engine: loops that move bytes from sockets to files without Python, and the three classes that steer them.
 
 ``Engine`` owns the loops, ``File`` is one file to be filled, ``Profile`` is how to ask for it. What a loop does is in
 ``loop.pxd``, the check of an answer in ``answer.pxd``, the block map in ``blocks.pxd``. ``_engine.pyi`` is the manual.
 """
 
+cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABLE, Py_buffer
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from rangefetch.answer cimport ContentRange, parse_content_range
-from rangefetch.blocks cimport BLOCK_DONE, block_size_for, blocks_contiguous, blocks_free, blocks_init, blocks_recall
+from rangefetch.blocks cimport blocks_contiguous, blocks_free, blocks_init, blocks_recall
 from rangefetch.libcurl cimport *
 from rangefetch.loop cimport POOLED_CONNECTIONS, Loop, copy_text, loop_run, loop_tell
 from rangefetch.mailbox cimport *
@@ -90,7 +91,8 @@ def load_libcurl(str path):
         version_num = info.version_num
         if _version() < OLDEST_LIBCURL:
             raise OSError(
-                f"it is libcurl {info.version.decode()}; {'.'.join(map(str, OLDEST_LIBCURL))} is the oldest that will do"
+                f"it is libcurl {info.version.decode()}, "
+                f"and {'.'.join(map(str, OLDEST_LIBCURL))} is the oldest that will do"
             )
         if curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK:
             raise OSError("curl_global_init failed")
@@ -153,6 +155,7 @@ cdef str _decode(const char *text):
 
 # ---- how to ask ------------------------------------------------------------------------------------------------
 
+@cython.final
 cdef class Profile:
     cdef ProfileCore core
 
@@ -214,6 +217,7 @@ cdef char *_owned_text(bytes text) except NULL:
 
 # ---- a file ----------------------------------------------------------------------------------------------------
 
+@cython.final
 cdef class File:
     cdef FileCore core
     cdef readonly Profile profile
@@ -289,7 +293,7 @@ cdef class File:
         return self._view(self.core.blocks.partial, b"I", 4)
 
     cdef object _view(self, void *data, bytes format, Py_ssize_t width):
-        cdef SharedArray array = SharedArray.__new__(SharedArray)
+        cdef _SharedArray array = _SharedArray.__new__(_SharedArray)
         if not self.core.mapped:
             return memoryview(b"")
         array.file = self
@@ -364,7 +368,8 @@ cdef class File:
         return 0
 
 
-cdef class SharedArray:
+@cython.final
+cdef class _SharedArray:
     """A file's own memory as a buffer; the file lives as long as anyone looks."""
     cdef File file
     cdef void *data      # borrowed from the file
@@ -412,6 +417,7 @@ cdef int _keep(char *kept, str value) except -1:
 
 # ---- the engine ------------------------------------------------------------------------------------------------
 
+@cython.final
 cdef class Engine:
     cdef Loop *loops           # owned: freed in close
     cdef int loop_count

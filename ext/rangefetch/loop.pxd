@@ -41,7 +41,7 @@ cdef enum:
     FIRST_CLAIM_BYTES = 8 << 20      # before a lane's rate is known
     LARGEST_CLAIM_BYTES = 64 << 20
     CLAIM_SECONDS = 3                # how long a range should last
-    LARGEST_SWALLOW_BYTES = 64 << 10 # of an error's body; beyond, a new connection costs less
+    LARGEST_SWALLOW_BYTES = 64 << 10  # of an error's body; beyond, a new connection costs less
     MOST_REDIRECTS = 20              # as aria2 and browsers do
     TICK_MS = 500                    # how often stalls are looked for
     IDLE_MS = 60_000                 # how long to sleep with nothing to do; commands wake the loop

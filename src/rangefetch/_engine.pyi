@@ -6,7 +6,7 @@ happens is told as events, tuples of numbers first; ``retry`` gives them meaning
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Self, final
 
 OLDEST_LIBCURL: Final[tuple[int, int, int]]
 """The oldest libcurl that the engine takes."""
@@ -39,6 +39,7 @@ def live_handles() -> int:
 def content_range(text: bytes) -> tuple[int, int, int] | None:
     """A Content-Range value as ``(start, end, total)``, -1 for what is unknown; None if it is malformed."""
 
+@final
 class Profile:
     """How to ask: libcurl options and headers, shared by many files and never changed.
 
@@ -46,8 +47,8 @@ class Profile:
     origin of a file's URL, ``bare_headers`` those for any other origin to which a redirect leads.
     """
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         settings: Sequence[tuple[int, int | str]],
         headers: Sequence[str],
         bare_headers: Sequence[str],
@@ -55,8 +56,9 @@ class Profile:
         allow_downgrade: bool = False,
         connect_timeout_s: float = 30,
         read_timeout_s: float = 60,
-    ) -> None: ...
+    ) -> Self: ...
 
+@final
 class File:
     """One file to be filled.
 
@@ -73,8 +75,8 @@ class File:
     profile: Final[Profile]
     tag: Final[Any]
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         fd: int,
         url: str,
         profile: Profile,
@@ -92,7 +94,7 @@ class File:
         partial: Mapping[int, int] | None = None,
         etag: str = "",
         last_modified: str = "",
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def size(self) -> int:
         """Bytes, -1 while unknown."""
@@ -148,6 +150,7 @@ class File:
     def remove(self) -> None:
         """End all transfers; a REMOVED event follows (or a DONE one that was already on its way)."""
 
+@final
 class Engine:
     """Loops, and the events of the files that they fill.
 
@@ -155,7 +158,7 @@ class Engine:
     when used after either.
     """
 
-    def __init__(self, loops: int = 1) -> None: ...
+    def __new__(cls, loops: int = 1) -> Self: ...
     def fileno(self) -> int:
         """A descriptor that is readable when ``events()`` has something, or ``ring()`` was called."""
     def ring(self) -> None:

@@ -156,9 +156,7 @@ class MisbehavingServer:
             self._accepted += 1
             number = self._accepted
         line = Line(sock, stopping)
-        handler = threading.Thread(
-            target=self._handle, args=(line, number), name=f"misbehaving-{number}", daemon=True
-        )
+        handler = threading.Thread(target=self._handle, args=(line, number), name=f"misbehaving-{number}", daemon=True)
         handler.start()
         return handler
 

@@ -117,9 +117,7 @@ class Nginx:
     @staticmethod
     def version() -> tuple[int, ...]:
         """The version of nginx: ``(1, 22, 1)``."""
-        shown = subprocess.run(
-            [_binary() or "nginx", "-v"], capture_output=True, text=True, check=True
-        ).stderr
+        shown = subprocess.run([_binary() or "nginx", "-v"], capture_output=True, text=True, check=True).stderr
         match = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", shown)
         return tuple(map(int, match.groups())) if match else (0,)
 
@@ -244,9 +242,7 @@ class Nginx:
         while self._process and self._process.poll() is None and time.monotonic() < deadline:
             # It is there only once the ports are nginx's: else who answers may be somebody else.
             if (self._prefix / "nginx.pid").exists():
-                with contextlib.closing(
-                    http.client.HTTPConnection("127.0.0.1", self.http_port)
-                ) as connection:
+                with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.http_port)) as connection:
                     connection.request("HEAD", "/")
                     connection.getresponse().read()
                     return True

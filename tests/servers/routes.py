@@ -272,9 +272,7 @@ def reset(ask: Ask, reply: Reply, *, after: int = 64 << 10, headers: bool = True
 
 
 @route("stall")
-def stall(
-    ask: Ask, reply: Reply, *, after: int = 64 << 10, seconds: float = _HOURS, headers: bool = True
-) -> Reply:
+def stall(ask: Ask, reply: Reply, *, after: int = 64 << 10, seconds: float = _HOURS, headers: bool = True) -> Reply:
     """Sends nothing for ``seconds`` there, then the rest."""
     reply.broken = Break("stall", after, seconds, headers)
     return reply
@@ -317,9 +315,7 @@ def status(ask: Ask, reply: Reply, *, code: int = 503, retry_after: str = "") ->
 
 
 @route("limited-connections")
-def limited_connections(
-    ask: Ask, reply: Reply, *, limit: int = 4, code: int = 503, retry_after: str = ""
-) -> Reply:
+def limited_connections(ask: Ask, reply: Reply, *, limit: int = 4, code: int = 503, retry_after: str = "") -> Reply:
     """``code`` while ``limit`` other requests of this URL are being answered; 0: closes without an answer."""
     with ask.memory.lock:
         slots = ask.memory.slots = ask.memory.slots or threading.Semaphore(limit)

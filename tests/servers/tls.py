@@ -46,17 +46,13 @@ class Certificates:
         return ssl.create_default_context(cafile=str(self.ca))
 
 
-def make_certificates(
-    directory: Path, *, names: Sequence[str] = LOOPBACK, expired: bool = False
-) -> Certificates:
+def make_certificates(directory: Path, *, names: Sequence[str] = LOOPBACK, expired: bool = False) -> Certificates:
     """A new CA, which has nothing to do with others, and a certificate by it for ``names``."""
     directory.mkdir(parents=True, exist_ok=True)
     authority = trustme.CA()
     now = datetime.datetime.now(datetime.UTC)
     days = datetime.timedelta(days=1)
-    leaf = authority.issue_cert(
-        *names, not_before=now - 7 * days, not_after=now - days if expired else now + 7 * days
-    )
+    leaf = authority.issue_cert(*names, not_before=now - 7 * days, not_after=now - days if expired else now + 7 * days)
     certificates = Certificates(directory)
     authority.cert_pem.write_to_path(str(certificates.ca))
     certificates.certificate.write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))

@@ -28,7 +28,7 @@ _NO_LINGER = struct.pack("ii", 1, 0)
 _HANGUP = getattr(select, "POLLRDHUP", 0)
 
 
-class Hangup(Exception):  # noqa: N818 (an end, not an error)
+class Hangup(Exception):
     """This connection is over: the client left, the server stops, or the reply ended it."""
 
 

@@ -260,8 +260,7 @@ def test_rates(server: MisbehavingServer, client: Client, path: str) -> None:
 def test_a_shared_rate_is_shared(server: MisbehavingServer) -> None:
     url = server.url("/shared-rate", rate="1M", size="100K")
     threads = [
-        threading.Thread(target=raw, args=(server, url), kwargs={"header": "Connection: close\r\n"})
-        for _ in range(4)
+        threading.Thread(target=raw, args=(server, url), kwargs={"header": "Connection: close\r\n"}) for _ in range(4)
     ]
     started = time.monotonic()
     for thread in threads:

@@ -42,9 +42,7 @@ def test_content_is_the_same_each_time_and_differs_by_seed_and_size() -> None:
     assert len(first_bytes) == 3
 
 
-@pytest.mark.parametrize(
-    ("text", "size"), [("7", 7), ("8M", 8 * MIB), ("1.5k", 1536), ("2G", 2 << 30), (5, 5)]
-)
+@pytest.mark.parametrize(("text", "size"), [("7", 7), ("8M", 8 * MIB), ("1.5k", 1536), ("2G", 2 << 30), (5, 5)])
 def test_sizes(text: str | int, size: int) -> None:
     assert parse_size(text) == size
 
@@ -148,9 +146,7 @@ def test_url_refuses_what_no_route_takes(server: MisbehavingServer, path: str) -
 
 def test_url_encodes_parameters(server: MisbehavingServer, client: Client) -> None:
     answer = client.get(server.url("/disposition/x?size=10", value='attachment; filename="a&b=ü.bin"'))
-    assert (
-        answer.headers["Content-Disposition"].encode("latin-1").decode() == 'attachment; filename="a&b=ü.bin"'
-    )
+    assert answer.headers["Content-Disposition"].encode("latin-1").decode() == 'attachment; filename="a&b=ü.bin"'
 
 
 # The server itself.
@@ -312,9 +308,7 @@ def test_nginx_serves_ranges_and_logs_them(nginx: Nginx) -> None:
 
 
 @pytest.mark.parametrize("offers_http2", [False, True])
-def test_nginx_speaks_tls_with_and_without_http2(
-    nginx: Nginx, certificates: Certificates, offers_http2: bool
-) -> None:
+def test_nginx_speaks_tls_with_and_without_http2(nginx: Nginx, certificates: Certificates, offers_http2: bool) -> None:
     context = certificates.client_context()
     context.set_alpn_protocols(["h2", "http/1.1"])
     url = nginx.http2_url("/x") if offers_http2 else nginx.https_url("/x")
