@@ -13,8 +13,9 @@ from libc.string cimport memcpy, memset
 
 from rangefetch.answer cimport ContentRange, parse_content_range
 from rangefetch.blocks cimport blocks_contiguous, blocks_free, blocks_init, blocks_recall
+from rangefetch.bucket cimport Bucket, bucket_fill, bucket_is_dry, bucket_limit, bucket_take
 from rangefetch.libcurl cimport *
-from rangefetch.loop cimport POOLED_CONNECTIONS, Loop, copy_text, loop_run, loop_tell
+from rangefetch.loop cimport POOLED_CONNECTIONS, loop_run, loop_tell
 from rangefetch.mailbox cimport *
 from rangefetch.platform cimport (
     pthread_join,
@@ -27,6 +28,7 @@ from rangefetch.platform cimport (
     rf_store,
     rf_thread_start,
 )
+from rangefetch.report cimport copy_text
 from rangefetch.transfer cimport (
     ALLOCATE_LENGTH,
     ALLOCATE_NOTHING,
@@ -46,6 +48,7 @@ from rangefetch.transfer cimport (
     FAULT_VALIDATOR_CHANGED,
     Allocation,
     FileCore,
+    Loop,
     ProfileCore,
     Setting,
     VALIDATOR_BYTES,
@@ -153,6 +156,26 @@ cdef str _decode(const char *text):
     return text.decode("utf-8", "surrogateescape") if text != NULL else ""
 
 
+# ---- limits ----------------------------------------------------------------------------------------------------
+
+@cython.final
+cdef class TokenBucket:
+    cdef Bucket core
+
+    def __cinit__(self, int64_t bytes_per_s):
+        bucket_limit(&self.core, bytes_per_s)
+
+    def fill(self, int64_t now_us):
+        bucket_fill(&self.core, now_us)
+
+    def take(self, int64_t size):
+        bucket_take(&self.core, size)
+
+    @property
+    def is_dry(self):
+        return bool(bucket_is_dry(&self.core))
+
+
 # ---- how to ask ------------------------------------------------------------------------------------------------
 
 @cython.final
@@ -227,7 +250,8 @@ cdef class File:
 
     def __cinit__(
         self, int fd, str url not None, Profile profile not None, *, tag=None, bint ranged=True, int lanes=16,
-        int64_t first_bytes=4 << 20, int64_t least_bytes=4 << 20, int64_t window_bytes=0, str allocation="falloc",
+        int64_t first_bytes=4 << 20, int64_t least_bytes=4 << 20, int64_t window_bytes=0, int64_t limit=0,
+        str allocation="falloc",
         int64_t size=-1, int64_t block_size=0, blocks=None, partial=None, str etag="", str last_modified="",
     ):
         memset(&self.core, 0, sizeof(FileCore))
@@ -243,6 +267,7 @@ cdef class File:
         self.core.least_bytes = least_bytes
         self.core.window_bytes = window_bytes
         self.core.lanes_most = lanes
+        bucket_limit(&self.core.bucket, limit)
         self.core.allocation = _allocation(allocation)
         _keep(self.core.source.etag, etag)
         _keep(self.core.source.last_modified, last_modified)
@@ -356,6 +381,35 @@ cdef class File:
         rf_store(&self.core.lanes_most, most)
         self._tell(COMMAND_FEED)
 
+    @property
+    def limit(self):
+        return rf_load(&self.core.bucket.bytes_per_s)
+
+    @limit.setter
+    def limit(self, int64_t bytes_per_s):
+        bucket_limit(&self.core.bucket, bytes_per_s)
+        self._tell(COMMAND_FEED)
+
+    @property
+    def lanes_aim(self):
+        return self.core.lanes_aim
+
+    @property
+    def request_ms(self):
+        return self.core.request_ms
+
+    @property
+    def steals(self):
+        return self.core.steals
+
+    @property
+    def hedges(self):
+        return self.core.hedges
+
+    @property
+    def replacements(self):
+        return self.core.replacements
+
     def release(self):
         self._tell(COMMAND_RELEASE)
 
@@ -422,6 +476,7 @@ cdef class Engine:
     cdef Loop *loops           # owned: freed in close
     cdef int loop_count
     cdef Mailbox outbox
+    cdef Bucket bucket         # the limit on everything
     cdef rf_bell bell
     cdef dict files            # address of a FileCore -> its File, from add() to DONE or REMOVED
     cdef readonly bint closed
@@ -452,6 +507,7 @@ cdef class Engine:
             raise MemoryError
         multi_opt_long(loop.multi, CURLMOPT_MAXCONNECTS, POOLED_CONNECTIONS)
         loop.outbox = &self.outbox
+        loop.bucket = &self.bucket
         loop.bell = &self.bell
         loop.handles = &handles
         # Since 8.7 the buffer is one per multi and costs nearly nothing; before, each transfer had its own.
@@ -512,6 +568,14 @@ cdef class Engine:
         finally:
             messages_free(items, count)
         return events
+
+    @property
+    def limit(self):
+        return rf_load(&self.bucket.bytes_per_s)
+
+    @limit.setter
+    def limit(self, int64_t bytes_per_s):
+        bucket_limit(&self.bucket, bytes_per_s)
 
     @property
     def live_files(self):

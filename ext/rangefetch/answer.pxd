@@ -129,7 +129,7 @@ cdef inline Verdict examine_part(FileCore *file, Lane *lane) noexcept nogil:
     cdef const char *text = header_value(lane.easy, "Content-Range")
     if text == NULL or not parse_content_range(text, &answered) or answered.total < 0:
         return refuse(lane, FAULT_RANGE_WRONG)
-    if not lane.ranged or answered.start != lane.start or answered.end > lane.end:
+    if not lane.ranged or answered.start != lane.start or answered.end > lane.asked_end:
         return refuse(lane, FAULT_RANGE_WRONG)
     if is_encoded(lane.easy):
         return refuse(lane, FAULT_ENCODED)
@@ -142,7 +142,9 @@ cdef inline Verdict examine_part(FileCore *file, Lane *lane) noexcept nogil:
         file.size = answered.total
         keep_validators(&file.source, lane.easy)
     file.splits = True
-    lane.end = answered.end
+    # Less than was asked for, or another lane has taken the later part meanwhile.
+    if answered.end < lane.end:
+        lane.end = answered.end
     return ACCEPTED
 
 

@@ -77,8 +77,8 @@ typedef struct {
     X(CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, 0x60000f) X(CURLINFO_RETRY_AFTER, 0x600039)                         \
     X(CURL_GLOBAL_DEFAULT, 3) X(CURL_HTTP_VERSION_1_1, 2) X(CURL_HTTP_VERSION_2TLS, 4)                        \
     X(CURL_HTTP_VERSION_3, 30) X(CURL_NETRC_OPTIONAL, 1) X(CURL_IPRESOLVE_V4, 1) X(CURL_IPRESOLVE_V6, 2)       \
-    X(CURLPIPE_NOTHING, 0) X(CURLPIPE_MULTIPLEX, 2) X(CURL_WRITEFUNC_ERROR, 0xFFFFFFFF) X(CURLMSG_DONE, 1)    \
-    X(CURLH_HEADER, 1) X(CURLINFO_DATA_IN, 3) X(CURL_ERROR_SIZE, 256) X(CURLE_OK, 0)                                                 \
+    X(CURLPIPE_NOTHING, 0) X(CURLPIPE_MULTIPLEX, 2) X(CURL_WRITEFUNC_ERROR, 0xFFFFFFFF) X(CURL_WRITEFUNC_PAUSE, 0x10000001) X(CURLMSG_DONE, 1)    \
+    X(CURLH_HEADER, 1) X(CURLINFO_DATA_IN, 3) X(CURLPAUSE_CONT, 0) X(CURL_ERROR_SIZE, 256) X(CURLE_OK, 0)                                                 \
     X(CURLE_UNSUPPORTED_PROTOCOL, 1) X(CURLE_FAILED_INIT, 2) X(CURLE_URL_MALFORMAT, 3)                        \
     X(CURLE_COULDNT_RESOLVE_PROXY, 5) X(CURLE_COULDNT_RESOLVE_HOST, 6) X(CURLE_COULDNT_CONNECT, 7)            \
     X(CURLE_WEIRD_SERVER_REPLY, 8) X(CURLE_HTTP2, 16) X(CURLE_PARTIAL_FILE, 18) X(CURLE_WRITE_ERROR, 23)      \
@@ -117,6 +117,7 @@ static const rf_constant rf_constants[] = { RF_CONSTANTS(RF_ROW) {NULL, 0} };
       (CURL *easy, const char *name, size_t index, unsigned int origin, int request, struct curl_header **))  \
     X(struct curl_header *, curl_easy_nextheader,                                                             \
       (CURL *easy, unsigned int origin, int request, struct curl_header *previous))                           \
+    X(CURLcode, curl_easy_pause, (CURL *easy, int mask))                                                      \
     X(const struct curl_easyoption *, curl_easy_option_by_name, (const char *name))                           \
     X(CURLM *, curl_multi_init, (void))                                                                       \
     X(CURLMcode, curl_multi_cleanup, (CURLM *multi))                                                          \
@@ -173,6 +174,7 @@ static const char *rf_curl_path(void) {
 #define curl_easy_getinfo rf_curl.curl_easy_getinfo
 #define curl_easy_header rf_curl.curl_easy_header
 #define curl_easy_nextheader rf_curl.curl_easy_nextheader
+#define curl_easy_pause rf_curl.curl_easy_pause
 #define curl_easy_option_by_name rf_curl.curl_easy_option_by_name
 #define curl_multi_init rf_curl.curl_multi_init
 #define curl_multi_cleanup rf_curl.curl_multi_cleanup

@@ -55,12 +55,14 @@ cdef extern from "libcurl.h" nogil:
         CURLMSG_DONE
         CURLH_HEADER
         CURLINFO_DATA_IN
+        CURLPAUSE_CONT
         CURLE_WRITE_ERROR
         CURLE_OK
         CURLE_FAILED_INIT
         CURLE_OPERATION_TIMEDOUT
         CURLE_PARTIAL_FILE
     size_t CURL_WRITEFUNC_ERROR
+    size_t CURL_WRITEFUNC_PAUSE
 
     ctypedef struct rf_constant:
         const char *name
@@ -80,6 +82,7 @@ cdef extern from "libcurl.h" nogil:
     void curl_easy_reset(CURL *easy)
     void curl_easy_cleanup(CURL *easy)
     curl_header *curl_easy_nextheader(CURL *easy, unsigned int origin, int request, curl_header *previous)
+    CURLcode curl_easy_pause(CURL *easy, int mask)
     const curl_easyoption *curl_easy_option_by_name(const char *name)
     CURLM *curl_multi_init()
     CURLMcode curl_multi_cleanup(CURLM *multi)

@@ -1,379 +1,53 @@
 """A loop: one thread, one CURLM, and the files that belong to it. It never takes the GIL.
 
-Each round takes the commands, lets libcurl move bytes (``on_body`` writes them into the file), tells Python what is
-new, and gives idle lanes the next ranges. Nothing here is called from two threads, but for ``loop_tell``.
+Each round takes the commands, lets libcurl move bytes (``on_body`` in ``lane.pxd`` has them written), tells Python
+what is new, and gives idle lanes the next ranges. Nothing here is called from two threads, but for ``loop_tell``.
 """
 
 from libc.errno cimport ENOMEM
 from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
-from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset, strlen
-from posix.strings cimport strcasecmp, strncasecmp
+from libc.stdlib cimport free
+from libc.string cimport memset
+from posix.strings cimport strncasecmp
 
 from rangefetch.answer cimport examine
-from rangefetch.blocks cimport (
-    block_size_for,
-    blocks_advance,
-    blocks_claim,
-    blocks_claim_head,
-    blocks_give_back,
-    blocks_init,
-    blocks_revoke,
+from rangefetch.blocks cimport block_size_for, blocks_advance, blocks_claim_head, blocks_init
+from rangefetch.bucket cimport bucket_fill, bucket_is_dry
+from rangefetch.disk cimport lane_advance, lane_flush, lane_put
+from rangefetch.lane cimport (
+    dismiss_lanes,
+    is_secure,
+    lane_detach,
+    lane_dismiss,
+    lane_free,
+    lane_release,
+    lane_rest,
+    lane_send,
+    lane_take,
 )
-from rangefetch.disk cimport lane_flush, lane_write
 from rangefetch.libcurl cimport *
 from rangefetch.mailbox cimport *
-from rangefetch.platform cimport (
-    pthread_t,
-    rf_add,
-    rf_bell,
-    rf_bell_ring,
-    rf_load,
-    rf_now_ms,
-    rf_reserve,
-    rf_set_length,
-    rf_thread_name,
+from rangefetch.platform cimport rf_bell_ring, rf_now_us, rf_reserve, rf_set_length, rf_thread_name
+from rangefetch.report cimport copy_text, post_about, post_bare
+from rangefetch.schedule cimport (
+    FIRST_LANES,
+    feed,
+    help_slowest,
+    lane_claim,
+    lanes_allowed,
+    replace_slow,
+    steer,
+    watch_tail,
 )
 from rangefetch.transfer cimport *
 
 cdef enum:
-    FIRST_CLAIM_BYTES = 8 << 20      # before a lane's rate is known
-    LARGEST_CLAIM_BYTES = 64 << 20
-    CLAIM_SECONDS = 3                # how long a range should last
-    LARGEST_SWALLOW_BYTES = 64 << 10  # of an error's body; beyond, a new connection costs less
     MOST_REDIRECTS = 20              # as aria2 and browsers do
-    TICK_MS = 500                    # how often stalls are looked for
+    TICK_MS = 250                    # how often rates are measured and stalls looked for
+    PAUSED_MS = 10                   # how often dry buckets are looked at
     IDLE_MS = 60_000                 # how long to sleep with nothing to do; commands wake the loop
     POOLED_CONNECTIONS = 256         # pinned: libcurl's default follows the running transfers and drops warm ones
-
-cdef struct Loop:
-    pthread_t thread
-    CURLM *multi          # owned: cleaned up by the engine after the thread has ended
-    Mailbox inbox
-    Mailbox *outbox       # borrowed: the engine's
-    rf_bell *bell         # borrowed: the engine's; rung when the outbox has something
-    int *handles          # borrowed: the engine's count of live easy handles
-    Lane *lanes           # owned: all lanes, freed when the loop ends
-    Lane *idle            # those without a transfer
-    FileCore *files       # borrowed, each until EVENT_DONE or EVENT_REMOVED
-    long buffer_bytes     # libcurl's receive buffer
-    int64_t now_ms
-    int64_t ticked_ms
-    bint posted           # something was put into the outbox in this round
-    bint quitting
-
-
-# ---- Words to Python -------------------------------------------------------------------------------------------
-
-cdef inline char *copy_text(const char *text) noexcept nogil:
-    """A copy that free() takes, or NULL."""
-    cdef size_t size
-    cdef char *copy
-    if text == NULL:
-        return NULL
-    size = strlen(text) + 1
-    copy = <char *>malloc(size)
-    if copy != NULL:
-        memcpy(copy, text, size)
-    return copy
-
-
-cdef inline char *copy_headers(CURL *easy) noexcept nogil:
-    """The answer's headers as "name: value" lines, for free()."""
-    cdef size_t size = 1
-    cdef size_t at = 0
-    cdef char *lines
-    cdef curl_header *header = curl_easy_nextheader(easy, CURLH_HEADER, -1, NULL)
-    while header != NULL:
-        size += strlen(header.name) + strlen(header.value) + 3
-        header = curl_easy_nextheader(easy, CURLH_HEADER, -1, header)
-    lines = <char *>malloc(size)
-    if lines == NULL:
-        return NULL
-    lines[0] = 0
-    header = curl_easy_nextheader(easy, CURLH_HEADER, -1, NULL)
-    while header != NULL:
-        at += snprintf(lines + at, size - at, "%s: %s\n", header.name, header.value)
-        header = curl_easy_nextheader(easy, CURLH_HEADER, -1, header)
-    return lines
-
-
-cdef inline void post(Loop *loop, Message *event) noexcept nogil:
-    """Hand an event, and the strings in it, to Python."""
-    if not mailbox_put(loop.outbox, event):
-        free(event.text)
-        free(event.headers)
-    loop.posted = True
-
-
-cdef inline void post_bare(Loop *loop, Kind kind, FileCore *file) noexcept nogil:
-    cdef Message event
-    memset(&event, 0, sizeof(event))
-    event.kind = kind
-    event.file = file
-    post(loop, &event)
-
-
-cdef inline void post_about(Loop *loop, Kind kind, Lane *lane, CURLcode code, const char *text) noexcept nogil:
-    cdef Message event
-    memset(&event, 0, sizeof(event))
-    event.kind = kind
-    event.file = lane.file
-    event.code = code
-    event.fault = lane.fault
-    event.status = <int>info_long(lane.easy, CURLINFO_RESPONSE_CODE)
-    event.sys_errno = lane.sys_errno if lane.sys_errno else <int>info_long(lane.easy, CURLINFO_OS_ERRNO)
-    event.retry_after_s = info_off(lane.easy, CURLINFO_RETRY_AFTER)
-    event.offset = lane.position
-    event.received = lane.position - lane.start
-    event.text = copy_text(text)
-    event.headers = copy_headers(lane.easy)
-    post(loop, &event)
-
-
-# ---- libcurl's callback: the only place through which bytes come -------------------------------------------------
-
-cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noexcept nogil:
-    cdef Lane *lane = <Lane *>arg
-    cdef FileCore *file = lane.file
-    cdef size_t wanted
-    size *= count
-    lane.received_bytes += size
-    if lane.verdict == UNCHECKED:
-        lane.verdict = examine(file, lane)
-        # A lane of a resumed file is news too: the other lanes wait for its answer.
-        if lane.verdict == ACCEPTED and lane.is_first:
-            file.answered = True
-        lane.spans = lane.spans and header_value(lane.easy, "Transfer-Encoding") == NULL
-    if lane.verdict == SWALLOWED:
-        lane.swallowed_bytes += size
-        return size if lane.swallowed_bytes <= LARGEST_SWALLOW_BYTES else CURL_WRITEFUNC_ERROR
-    if lane.verdict == REFUSED:
-        return CURL_WRITEFUNC_ERROR
-    wanted = size
-    if lane.end >= 0 and <int64_t>wanted > lane.end - lane.position - lane.buffered:
-        wanted = <size_t>(lane.end - lane.position - lane.buffered)
-        lane.fault = FAULT_OVERFLOW
-    if not lane_write(lane, data, <int64_t>wanted):
-        return CURL_WRITEFUNC_ERROR
-    return size if wanted == size else CURL_WRITEFUNC_ERROR
-
-
-cdef inline int on_debug(CURL *easy, int kind, char *data, size_t size, void *arg) noexcept nogil:
-    """Hear of a received span before it is cut into pieces; everything else that libcurl tells is not for us."""
-    cdef Lane *lane = <Lane *>arg
-    if kind == CURLINFO_DATA_IN:
-        lane.announced = data
-        lane.announced_bytes = <int64_t>size
-    return 0
-
-
-# ---- Lanes -----------------------------------------------------------------------------------------------------
-
-cdef inline void lane_set_base(Loop *loop, Lane *lane) noexcept nogil:
-    curl_easy_reset(lane.easy)
-    opt_no_signal(lane.easy, 1)
-    opt_buffer_size(lane.easy, loop.buffer_bytes)
-    opt_on_body(lane.easy, on_body)
-    opt_on_body_arg(lane.easy, lane)
-    opt_on_debug(lane.easy, on_debug)
-    opt_on_debug_arg(lane.easy, lane)
-    opt_private(lane.easy, lane)
-    opt_error_buffer(lane.easy, lane.error_text)
-    opt_protocols(lane.easy, "http,https")
-    # Redirects are followed here, not by libcurl, which would send the user's headers along to any host.
-    opt_follow_location(lane.easy, 0)
-    opt_content_decoding(lane.easy, 0)
-    opt_tcp_keepalive(lane.easy, 1)
-    opt_suppress_connect_headers(lane.easy, 1)
-
-
-cdef inline Lane *lane_new(Loop *loop) noexcept nogil:
-    """A lane in the loop's list, or NULL where there is no memory."""
-    cdef Lane *lane = <Lane *>calloc(1, sizeof(Lane))
-    if lane == NULL:
-        return NULL
-    lane.easy = curl_easy_init()
-    lane.buffer = <char *>malloc(BUFFER_BYTES)
-    if lane.easy == NULL or lane.buffer == NULL:
-        free(lane.buffer)
-        if lane.easy != NULL:
-            curl_easy_cleanup(lane.easy)
-        free(lane)
-        return NULL
-    rf_add(loop.handles, 1)
-    lane.next = loop.lanes
-    loop.lanes = lane
-    return lane
-
-
-cdef inline void lane_free(Loop *loop, Lane *lane) noexcept nogil:
-    curl_easy_cleanup(lane.easy)
-    rf_add(loop.handles, -1)
-    free(lane.buffer)
-    free(lane)
-
-
-cdef inline void lane_rest(Loop *loop, Lane *lane) noexcept nogil:
-    """Its transfer is over and told of: the lane is idle."""
-    lane.file = NULL
-    lane.next_idle = loop.idle
-    loop.idle = lane
-
-
-cdef inline const char *origin_of(const char *url, size_t *size) noexcept nogil:
-    """Where in a URL host and port stand, without userinfo and without the scheme's own port."""
-    cdef bint secure = strncasecmp(url, "https", 5) == 0
-    cdef const char *at = url
-    cdef size_t i = 0
-    while at[0] != 0 and at[0] != c':':
-        at += 1
-    while at[0] == c':' or at[0] == c'/':
-        at += 1
-    while at[i] != 0 and at[i] != c'/' and at[i] != c'?' and at[i] != c'#':
-        if at[i] == c'@':
-            at += i + 1
-            i = 0
-        else:
-            i += 1
-    if secure and i > 4 and strncasecmp(at + i - 4, ":443", 4) == 0:
-        i -= 4
-    elif not secure and i > 3 and strncasecmp(at + i - 3, ":80", 3) == 0:
-        i -= 3
-    size[0] = i
-    return at
-
-
-cdef inline bint is_secure(const char *url) noexcept nogil:
-    return strncasecmp(url, "https:", 6) == 0
-
-
-cdef inline bint same_origin(const char *one, const char *other) noexcept nogil:
-    """Same scheme, host and port (RFC 6454, section 5): what belongs to the user may be sent there too."""
-    cdef size_t one_size = 0
-    cdef size_t other_size = 0
-    cdef const char *one_at = origin_of(one, &one_size)
-    cdef const char *other_at = origin_of(other, &other_size)
-    return (
-        is_secure(one) == is_secure(other) and one_size == other_size
-        and strncasecmp(one_at, other_at, one_size) == 0
-    )
-
-
-cdef inline void lane_set_up(Loop *loop, Lane *lane, FileCore *file) noexcept nogil:
-    """Make the easy handle ask as the file's profile says; most of it stands from the last transfer."""
-    cdef ProfileCore *profile = file.profile
-    cdef Source *source = &file.source
-    cdef const char *url = source.resolved_url if source.resolved_url != NULL else source.url
-    cdef bint bare = source.resolved_url != NULL and not same_origin(source.url, source.resolved_url)
-    cdef int i
-    if lane.profile_serial != profile.serial:
-        lane_set_base(loop, lane)
-        for i in range(profile.setting_count):
-            if profile.settings[i].text != NULL:
-                opt_text(lane.easy, profile.settings[i].option, profile.settings[i].text)
-            else:
-                opt_long(lane.easy, profile.settings[i].option, profile.settings[i].number)
-        opt_headers(lane.easy, profile.bare_headers if bare else profile.headers)
-        lane.profile_serial = profile.serial
-    elif lane.bare != bare:
-        opt_headers(lane.easy, profile.bare_headers if bare else profile.headers)
-    lane.bare = bare
-    # For TLS libcurl would tell of every record, too, and spans are no larger than those.
-    lane.spans = not is_secure(url)
-    opt_verbose(lane.easy, lane.spans)
-    opt_url(lane.easy, url)
-
-
-cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
-    """Send the request for what is left of the lane's range."""
-    lane_set_up(loop, lane, lane.file)
-    if lane.ranged:
-        # The one place where a range is written with its last byte instead of its end (RFC 9110, section 14.1.2).
-        snprintf(
-            lane.range_text, RANGE_TEXT_BYTES, "%lld-%lld", <long long>lane.position, <long long>(lane.end - 1)
-        )
-        opt_range(lane.easy, lane.range_text)
-    else:
-        opt_range(lane.easy, NULL)
-    lane.verdict = UNCHECKED
-    lane.fault = FAULT_NONE
-    lane.sys_errno = 0
-    lane.swallowed_bytes = 0
-    lane.announced_bytes = lane.span_left = lane.buffered = 0
-    lane.received_bytes = 0
-    lane.moved_received = 0
-    lane.error_text[0] = 0
-    lane.started_ms = lane.moved_ms = loop.now_ms
-    lane.file.requests += 1
-    curl_multi_add_handle(loop.multi, lane.easy)
-
-
-# ---- Claims ----------------------------------------------------------------------------------------------------
-
-cdef inline int64_t claim_bytes(FileCore *file, int64_t bytes_per_s) noexcept nogil:
-    """How long the next range of a lane should be: seconds at its own rate, shorter when the end is near."""
-    cdef int64_t size = FIRST_CLAIM_BYTES
-    cdef int64_t share = file.blocks.unclaimed // (2 * (file.lanes_busy + 1))
-    if bytes_per_s * CLAIM_SECONDS > size:
-        size = bytes_per_s * CLAIM_SECONDS
-    if size > LARGEST_CLAIM_BYTES:
-        size = LARGEST_CLAIM_BYTES
-    return share if share < size else size
-
-
-cdef inline bint lane_claim(FileCore *file, Lane *lane, int64_t bytes_per_s) noexcept nogil:
-    """Give the lane the next thing to fetch. False: there is nothing."""
-    lane.is_first = not file.answered
-    lane.ranged = file.ranged
-    lane.redirects = 0
-    if file.mapped:
-        if not blocks_claim(
-            &file.blocks, file.first_bytes if lane.is_first else claim_bytes(file, bytes_per_s), file.window_bytes,
-            &lane.start, &lane.claim_end,
-        ):
-            return False
-        lane.end = lane.claim_end
-    elif lane.is_first:
-        lane.start = 0
-        lane.end = file.first_bytes if file.ranged else -1
-        lane.claim_end = 0
-    else:
-        return False
-    lane.position = lane.start
-    return True
-
-
-cdef inline bint wants_lane(FileCore *file) noexcept nogil:
-    """Whether the file is better served by one lane more."""
-    if file.removing or file.lanes_busy + file.lanes_held >= rf_load(&file.lanes_most):
-        return False
-    if not file.answered:
-        # What the file is, one answer tells; until then a second request would be a guess.
-        return file.lanes_busy + file.lanes_held == 0
-    if not file.splits or not file.mapped or file.blocks.unclaimed == 0:
-        return False
-    return file.lanes_busy == 0 or file.blocks.unclaimed >= file.least_bytes
-
-
-cdef inline void feed(Loop *loop, FileCore *file) noexcept nogil:
-    """Open lanes for the file while it wants them."""
-    cdef Lane *lane
-    while wants_lane(file):
-        lane = loop.idle
-        if lane == NULL:
-            lane = lane_new(loop)
-            if lane == NULL:
-                return
-        else:
-            loop.idle = lane.next_idle
-        if not lane_claim(file, lane, 0):
-            lane_rest(loop, lane)
-            return
-        lane.file = file
-        file.lanes_busy += 1
-        lane_send(loop, lane)
 
 
 # ---- How a file begins and ends ----------------------------------------------------------------------------------
@@ -410,45 +84,20 @@ cdef inline int settle(FileCore *file, Lane *lane) noexcept nogil:
 
 cdef inline void announce(Loop *loop, Lane *lane) noexcept nogil:
     """Tell Python what the first good answer said. A disk that refuses is noted as the lane's fault."""
-    cdef Source *source = &lane.file.source
+    cdef FileCore *file = lane.file
+    cdef Source *source = &file.source
     lane.is_first = False
-    lane.file.answered = True
-    lane.sys_errno = settle(lane.file, lane)
+    file.answered = True
+    file.lanes_aim = file.lanes_before = FIRST_LANES
+    file.goodput_bytes = file.blocks.bytes_done
+    file.grown_ms = loop.now_ms
+    lane.sys_errno = settle(file, lane)
     if lane.sys_errno:
         lane.fault = FAULT_DISK
     post_about(
         loop, EVENT_ANSWERED, lane, CURLE_OK,
         source.resolved_url if source.resolved_url != NULL else source.url,
     )
-
-
-cdef inline void detach(Loop *loop, Lane *lane) noexcept nogil:
-    """Take the handle from libcurl and add up what the transfer did; one that was in flight is broken off."""
-    curl_multi_remove_handle(loop.multi, lane.easy)
-    lane_flush(lane)
-    lane.file.connections += info_long(lane.easy, CURLINFO_NUM_CONNECTS)
-    lane.file.received_bytes += lane.received_bytes
-
-
-cdef inline void release(Lane *lane) noexcept nogil:
-    """The lane works for its file no more: what it had claimed and did not bring is missing again."""
-    lane.file.lanes_busy -= 1
-    if lane.file.mapped:
-        blocks_give_back(&lane.file.blocks, lane.position, lane.claim_end)
-        if lane.fault == FAULT_OVERFLOW:
-            # A server that does not know how much it sends may not know what it sends, either.
-            blocks_revoke(&lane.file.blocks, lane.start, lane.position)
-
-
-cdef inline void dismiss_lanes(Loop *loop, FileCore *file) noexcept nogil:
-    """End all transfers of the file."""
-    cdef Lane *lane = loop.lanes
-    while lane != NULL:
-        if lane.file == file:
-            detach(loop, lane)
-            release(lane)
-            lane_rest(loop, lane)
-        lane = lane.next
 
 
 cdef inline void fail(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
@@ -490,23 +139,45 @@ cdef inline bint follow(Loop *loop, Lane *lane, long status) noexcept nogil:
     return True
 
 
+cdef inline void commit_hedge(Loop *loop, Lane *lane) noexcept nogil:
+    """The hedging lane has all of it: end the slow one, and put into the file what that has not."""
+    cdef Lane *slow = lane.rival
+    cdef int64_t at
+    slow.rival = lane.rival = NULL
+    lane_detach(loop, slow)
+    at = slow.position
+    if at < lane.position:
+        # The disk refused what the slow one had; what lies between is in nobody's hands.
+        lane.fault = FAULT_DISK
+        lane.sys_errno = slow.sys_errno
+    else:
+        # The claim goes over to the lane that fulfils it.
+        lane.claim_end = slow.claim_end
+        slow.claim_end = at
+        if lane_put(lane, lane.hedge + (at - lane.position), lane.end - at, at):
+            lane.position = at
+            lane_advance(lane, lane.end - at)
+        else:
+            lane.position = at
+    lane_release(slow)
+    lane_rest(loop, slow)
+
+
 cdef inline void go_on(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
     """The lane brought what it was sent for: give it the next range, or end the file."""
     cdef int64_t elapsed_ms = loop.now_ms - lane.started_ms
-    cdef int64_t bytes_per_s = lane.received_bytes * 1000 // (elapsed_ms if elapsed_ms > 0 else 1)
     if is_complete(file):
         lane_rest(loop, lane)
         # Others may have brought their last byte, too, and only wait for libcurl to say so.
         dismiss_lanes(loop, file)
         let_go(loop, file, EVENT_DONE)
         return
-    if (
-        file.splits and file.lanes_busy + file.lanes_held < rf_load(&file.lanes_most)
-        and lane_claim(file, lane, bytes_per_s)
-    ):
+    if lane.bytes_per_s == 0:
+        lane.bytes_per_s = lane.received_bytes * 1000 // (elapsed_ms if elapsed_ms > 0 else 1)
+    if file.splits and lanes_allowed(file) > 0 and lane_claim(file, lane):
         file.lanes_busy += 1
         lane_send(loop, lane)
-    else:
+    elif lanes_allowed(file) <= 0 or not help_slowest(loop, file, lane):
         lane_rest(loop, lane)
     feed(loop, file)
 
@@ -515,6 +186,7 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     """libcurl is done with the lane's transfer, well or not."""
     cdef FileCore *file = lane.file
     cdef long status = info_long(lane.easy, CURLINFO_RESPONSE_CODE)
+    cdef bint hedging = lane.hedge != NULL
     if code == CURLE_OK and lane.verdict == UNCHECKED:
         # An answer without a body: the callback never ran.
         lane.verdict = examine(file, lane)
@@ -527,14 +199,27 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     if lane.verdict == ACCEPTED and lane.fault == FAULT_NONE and lane.end >= 0:
         # What counts is what the answer said: a body may end short of it (chunked, or empty) without an error, and
         # a connection may break after the last byte.
-        if lane.position < lane.end:
+        if lane.position + lane.hedged < lane.end:
             code = CURLE_PARTIAL_FILE if code == CURLE_OK else code
         else:
             code = CURLE_OK
-    detach(loop, lane)
+    lane_detach(loop, lane)
     if lane.fault == FAULT_STATUS and follow(loop, lane, status):
         return
-    release(lane)
+    if lane.rival != NULL and not hedging:
+        # Well or not, its rival is not needed any more.
+        lane_dismiss(loop, lane.rival)
+    elif hedging and code == CURLE_OK and lane.rival != NULL and lane.fault == FAULT_NONE:
+        commit_hedge(loop, lane)
+    elif hedging:
+        # A hedge is a gift: where it fails, nothing is lost and nobody needs to hear of it.
+        if lane.rival != NULL:
+            lane.rival.rival = NULL
+            lane.rival = NULL
+        lane_release(lane)
+        lane_rest(loop, lane)
+        return
+    lane_release(lane)
     if code != CURLE_OK or lane.verdict != ACCEPTED or lane.fault != FAULT_NONE:
         fail(loop, lane, code)
         return
@@ -545,9 +230,12 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     go_on(loop, file, lane)
 
 
-# ---- The rounds --------------------------------------------------------------------------------------------------
+# ---- Commands ------------------------------------------------------------------------------------------------------
 
 cdef inline void take_on(Loop *loop, FileCore *file) noexcept nogil:
+    if loop.files == NULL:
+        # The time spent with nothing to do is no measure of anything.
+        loop.ticked_ms = loop.now_ms
     file.next = loop.files
     loop.files = file
     if is_complete(file):
@@ -592,17 +280,24 @@ cdef inline void obey(Loop *loop) noexcept nogil:
     messages_free(commands, count)
 
 
-cdef inline void spread_news(Loop *loop) noexcept nogil:
-    """First answers that were accepted while libcurl worked: tell of them before their transfers' ends."""
+# ---- The rounds ----------------------------------------------------------------------------------------------------
+
+cdef inline void note_answers(Loop *loop) noexcept nogil:
+    """Answers that came while libcurl worked: time them, and tell of first ones before their transfers' ends."""
     cdef Lane *lane = loop.lanes
+    cdef FileCore *file
     while lane != NULL:
-        if lane.file != NULL and lane.is_first and lane.verdict == ACCEPTED:
+        file = lane.file
+        if file != NULL and lane.first_ms == 0 and lane.verdict != UNCHECKED:
+            lane.first_ms = loop.now_ms
+            file.request_ms = (3 * file.request_ms + loop.now_ms - lane.started_ms) // 4
+        if file != NULL and lane.is_first and lane.verdict == ACCEPTED:
             announce(loop, lane)
             if lane.fault == FAULT_NONE:
-                feed(loop, lane.file)
+                feed(loop, file)
             else:
-                detach(loop, lane)
-                release(lane)
+                lane_detach(loop, lane)
+                lane_release(lane)
                 fail(loop, lane, CURLE_OK)
         lane = lane.next
 
@@ -623,28 +318,70 @@ cdef inline void reap(Loop *loop) noexcept nogil:
         done = curl_multi_info_read(loop.multi, &left)
 
 
-cdef inline void look_for_stalls(Loop *loop) noexcept nogil:
-    """End transfers that have brought nothing for the read timeout."""
+cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexcept nogil:
+    """How fast it is, and whether it has brought nothing for the read timeout."""
+    cdef ProfileCore *profile = lane.file.profile
+    cdef int64_t moved = lane.received_bytes - lane.moved_received
+    cdef int64_t lately = moved * 1000 // elapsed_ms
+    cdef int64_t limit_ms = profile.read_timeout_ms
+    lane.moved_received = lane.received_bytes
+    if moved > 0 or lane.paused:
+        lane.moved_ms = loop.now_ms
+    if lane.received_bytes > 0:
+        lane.bytes_per_s = (lane.bytes_per_s + lately) // 2 if lane.bytes_per_s > 0 else lately
+    else:
+        # libcurl watches over the connecting itself.
+        limit_ms += profile.connect_timeout_ms
+    if profile.read_timeout_ms > 0 and loop.now_ms - lane.moved_ms > limit_ms:
+        if lane.hedge != NULL:
+            lane_dismiss(loop, lane)
+            return
+        if lane.rival != NULL:
+            lane_dismiss(loop, lane.rival)
+        lane.fault = FAULT_STALLED
+        lane_detach(loop, lane)
+        lane_release(lane)
+        fail(loop, lane, CURLE_OPERATION_TIMEDOUT)
+
+
+cdef inline void tick(Loop *loop) noexcept nogil:
+    """A few times a second: measure, and mend what is slow."""
+    cdef int64_t elapsed_ms = loop.now_ms - loop.ticked_ms
     cdef Lane *lane = loop.lanes
-    cdef ProfileCore *profile
-    cdef int64_t limit_ms
+    cdef FileCore *file = loop.files
     loop.ticked_ms = loop.now_ms
     while lane != NULL:
         if lane.file != NULL:
-            profile = lane.file.profile
-            limit_ms = profile.read_timeout_ms
-            if lane.received_bytes != lane.moved_received:
-                lane.moved_received = lane.received_bytes
-                lane.moved_ms = loop.now_ms
-            elif lane.received_bytes == 0:
-                # libcurl watches over the connecting itself.
-                limit_ms += profile.connect_timeout_ms
-            if profile.read_timeout_ms > 0 and loop.now_ms - lane.moved_ms > limit_ms:
-                lane.fault = FAULT_STALLED
-                detach(loop, lane)
-                release(lane)
-                fail(loop, lane, CURLE_OPERATION_TIMEDOUT)
+            measure_lane(loop, lane, elapsed_ms)
         lane = lane.next
+    while file != NULL:
+        if file.answered and file.splits and file.mapped:
+            steer(loop, file, elapsed_ms)
+            replace_slow(loop, file)
+            watch_tail(loop, file)
+            feed(loop, file)
+        file = file.next
+
+
+cdef inline void fill_buckets(Loop *loop) noexcept nogil:
+    """Pay out tokens, and wake lanes that waited for them, each in its turn."""
+    cdef FileCore *file = loop.files
+    cdef Lane *lane
+    cdef int visited = 0
+    bucket_fill(loop.bucket, loop.now_us)
+    while file != NULL:
+        bucket_fill(&file.bucket, loop.now_us)
+        file = file.next
+    # Round and round, so that no lane waits for ever behind the others.
+    while loop.lanes_paused > 0 and not bucket_is_dry(loop.bucket) and visited <= loop.lane_count:
+        lane = loop.turn if loop.turn != NULL else loop.lanes
+        loop.turn = lane.next
+        visited += 1
+        if lane.paused and not bucket_is_dry(&lane.file.bucket):
+            lane.paused = False
+            loop.lanes_paused -= 1
+            # May deliver what libcurl has kept, and pause again.
+            curl_easy_pause(lane.easy, CURLPAUSE_CONT)
 
 
 cdef inline void loop_end(Loop *loop) noexcept nogil:
@@ -659,25 +396,37 @@ cdef inline void loop_end(Loop *loop) noexcept nogil:
     loop.idle = NULL
 
 
+cdef inline int sleep_ms(Loop *loop) noexcept nogil:
+    if loop.lanes_paused > 0:
+        return PAUSED_MS
+    return TICK_MS if loop.files != NULL else IDLE_MS
+
+
+cdef inline void look_at_clock(Loop *loop) noexcept nogil:
+    loop.now_us = rf_now_us()
+    loop.now_ms = loop.now_us // 1000
+
+
 cdef inline void *loop_run(void *arg) noexcept nogil:
     """The thread."""
     cdef Loop *loop = <Loop *>arg
     cdef int running = 0
     rf_thread_name("rangefetch-loop")
     while not loop.quitting:
-        loop.now_ms = rf_now_ms()
+        look_at_clock(loop)
         obey(loop)
+        fill_buckets(loop)
         curl_multi_perform(loop.multi, &running)
-        loop.now_ms = rf_now_ms()
-        spread_news(loop)
+        look_at_clock(loop)
+        note_answers(loop)
         reap(loop)
         if loop.now_ms - loop.ticked_ms >= TICK_MS:
-            look_for_stalls(loop)
+            tick(loop)
         if loop.posted:
             loop.posted = False
             rf_bell_ring(loop.bell)
         if not loop.quitting:
-            curl_multi_poll(loop.multi, NULL, 0, TICK_MS if loop.files != NULL else IDLE_MS, NULL)
+            curl_multi_poll(loop.multi, NULL, 0, sleep_ms(loop), NULL)
     loop_end(loop)
     rf_bell_ring(loop.bell)
     return NULL

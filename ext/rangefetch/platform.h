@@ -19,10 +19,22 @@
 #define rf_load(where) __atomic_load_n((where), __ATOMIC_ACQUIRE)
 #define rf_add(where, value) __atomic_add_fetch((where), (value), __ATOMIC_ACQ_REL)
 
-static inline int64_t rf_now_ms(void) {
+/* Stores `value` if what is there is still `expected`; says whether it did. */
+static inline int rf_swap_if(int64_t *where, int64_t expected, int64_t value) {
+    return __atomic_compare_exchange_n(where, &expected, value, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+
+static inline int64_t rf_now_us(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* Processor time of the calling thread. */
+static inline int64_t rf_thread_us(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
 /* Writes all of it. Returns 0 or the errno. */

@@ -24,7 +24,8 @@ cdef extern from "platform.h" nogil:
 
     int rf_thread_start(pthread_t *thread, void *(*run)(void *) noexcept nogil, void *arg)
     void rf_thread_name(const char *name)
-    int64_t rf_now_ms()
+    int64_t rf_now_us()
+    int64_t rf_thread_us()
     int rf_pwrite_all(int fd, const char *data, size_t size, int64_t offset)
     int rf_set_length(int fd, int64_t size)
     int rf_reserve(int fd, int64_t size)
@@ -33,3 +34,4 @@ cdef extern from "platform.h" nogil:
     void rf_store(void *where, int64_t value)
     int64_t rf_load(const void *where)
     int64_t rf_add(void *where, int64_t value)
+    bint rf_swap_if(int64_t *where, int64_t expected, int64_t value)

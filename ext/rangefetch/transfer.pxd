@@ -3,7 +3,10 @@
 from libc.stdint cimport int32_t, int64_t
 
 from rangefetch.blocks cimport BlockMap
-from rangefetch.libcurl cimport CURL, CURLoption, curl_slist
+from rangefetch.bucket cimport Bucket
+from rangefetch.libcurl cimport CURL, CURLM, CURLoption, curl_slist
+from rangefetch.mailbox cimport Mailbox
+from rangefetch.platform cimport pthread_t, rf_bell
 
 cdef enum:
     VALIDATOR_BYTES = 256    # a longer ETag or date counts as none
@@ -86,15 +89,51 @@ cdef struct FileCore:
     bint mapped               # `blocks` is there
     bint removing
     bint finished             # a stream without announced length came to its end
+    Bucket bucket             # its own limit
+    # How many lanes: the most that Python allows, how many the controller aims at, and what it has seen.
     int32_t lanes_most        # written by Python, read by the loop
+    int32_t lanes_aim
+    int32_t lanes_before      # the aim before it last grew
     int32_t lanes_busy
     int32_t lanes_held        # waiting for Python's word after a failure
+    int64_t goodput           # bytes per second over the last tick
+    int64_t goodput_before    # when the aim last grew
+    int64_t goodput_bytes     # what `bytes_done` was at the last tick
+    int64_t grown_ms          # when the aim last changed
+    int64_t settled_ms        # when growing last did not pay; 0: it has paid so far
+    int64_t request_ms        # from sending a request to its first byte, averaged
+    int64_t replaced_ms       # when a slow lane was last replaced
     # Counters: written by the loop, read by Python.
     int64_t stream_bytes      # of a stream without block map
     int64_t requests
     int64_t connections
     int64_t received_bytes    # of bodies, whatever became of them
     int64_t writes            # calls of pwrite
+    int64_t steals            # ranges of which another lane took the later part
+    int64_t hedges            # ends of ranges that were fetched twice at once
+    int64_t replacements      # lanes that were given up for being slow
+
+# One thread, one CURLM, and the files that belong to it.
+cdef struct Loop:
+    pthread_t thread
+    CURLM *multi          # owned: cleaned up by the engine after the thread has ended
+    Mailbox inbox
+    Mailbox *outbox       # borrowed: the engine's
+    rf_bell *bell         # borrowed: the engine's; rung when the outbox has something
+    Bucket *bucket        # borrowed: the engine's, shared by all loops
+    int *handles          # borrowed: the engine's count of live easy handles
+    Lane *lanes           # owned: all lanes, freed when the loop ends
+    Lane *idle            # those without a transfer
+    FileCore *files       # borrowed, each until EVENT_DONE or EVENT_REMOVED
+    long buffer_bytes     # libcurl's receive buffer
+    int64_t now_us
+    int64_t now_ms
+    int64_t ticked_ms
+    int lane_count        # of `lanes`
+    int lanes_paused
+    Lane *turn            # the lane that is first to get tokens next time
+    bint posted           # something was put into the outbox in this round
+    bint quitting
 
 # A reusable easy handle, and the transfer that it is running.
 cdef struct Lane:
@@ -102,6 +141,7 @@ cdef struct Lane:
     Lane *next                # borrowed: the loop's list of all lanes
     Lane *next_idle           # borrowed: the loop's list of idle ones
     FileCore *file            # borrowed: NULL while idle
+    Loop *loop                # borrowed: it owns the lane
     int64_t profile_serial    # the profile that the handle is set up for; 0: none
     bint bare                 # the handle sends bare_headers
     bint ranged               # the request has a Range header
@@ -113,11 +153,20 @@ cdef struct Lane:
     int64_t start             # first byte asked for
     int64_t position          # where the next byte goes, after those in the buffer
     int64_t end               # one past the last byte that will be written; -1: unknown
+    int64_t asked_end         # one past the last byte asked for
     int64_t claim_end         # one past the last byte that is claimed for it
+    bint cut                  # another lane has taken the later part: more will come than is wanted
+    bint paused               # a bucket was dry
+    bint slowed               # asked for under a limit, with small reads
+    Lane *rival               # borrowed: the lane that fetches the same bytes, on both sides of a hedge
+    char *hedge               # owned: freed when the transfer ends; where a hedging lane's bytes go
+    int64_t hedged            # bytes in it, which belong at `position`
     int64_t swallowed_bytes
     int64_t started_ms
+    int64_t first_ms          # when its first byte was seen; 0: not yet
     int64_t moved_ms          # when bytes were last seen to arrive
-    int64_t moved_received    # how many there were then
+    int64_t moved_received    # how many there were at the last tick
+    int64_t bytes_per_s       # lately; 0: not known yet
     int64_t received_bytes    # of this transfer's body
     char *buffer              # owned: freed in lane_free; BUFFER_BYTES for what comes in small pieces
     int64_t buffered          # bytes in it, which belong at `position`

@@ -40,6 +40,19 @@ def content_range(text: bytes) -> tuple[int, int, int] | None:
     """A Content-Range value as ``(start, end, total)``, -1 for what is unknown; None if it is malformed."""
 
 @final
+class TokenBucket:
+    """The engine's limiter with the caller's clock: what may come is paid out by ``fill``, and taken by ``take``."""
+
+    def __new__(cls, bytes_per_s: int) -> Self: ...
+    def fill(self, now_us: int) -> None:
+        """Pay out the time since the last call; at most 100 ms' worth is saved up."""
+    def take(self, size: int) -> None:
+        """These bytes have come."""
+    @property
+    def is_dry(self) -> bool:
+        """Nothing more may come before the next ``fill``."""
+
+@final
 class Profile:
     """How to ask: libcurl options and headers, shared by many files and never changed.
 
@@ -64,7 +77,8 @@ class File:
 
     ``fd`` must stay open until the DONE or REMOVED event. ``lanes`` is the most transfers at a time, ``first_bytes``
     what the first request asks for, ``least_bytes`` how much must be unclaimed for a further lane, ``window_bytes``
-    how far ahead of the contiguous frontier a range may begin (0: no limit), ``allocation`` aria2's
+    how far ahead of the contiguous frontier a range may begin (0: no limit), ``limit`` bytes per second (0: none),
+    ``allocation`` aria2's
     ``file-allocation``. ``ranged=False`` asks for the whole file in one stream. ``tag`` is the caller's.
 
     With ``size`` the file is resumed: ``blocks`` has a byte per block (2: done), ``partial`` the bytes written of
@@ -87,6 +101,7 @@ class File:
         first_bytes: int = ...,
         least_bytes: int = ...,
         window_bytes: int = 0,
+        limit: int = 0,
         allocation: str = "falloc",
         size: int = -1,
         block_size: int = 0,
@@ -145,6 +160,26 @@ class File:
     @property
     def last_modified(self) -> str:
         """The Last-Modified that answers must carry where there is no ETag, or nothing."""
+    @property
+    def limit(self) -> int:
+        """Bytes per second for this file, 0: no limit; may be set while running."""
+    @limit.setter
+    def limit(self, bytes_per_s: int) -> None: ...
+    @property
+    def lanes_aim(self) -> int:
+        """How many lanes the controller aims at, within ``lanes``."""
+    @property
+    def request_ms(self) -> int:
+        """Milliseconds from sending a request to its first byte, averaged."""
+    @property
+    def steals(self) -> int:
+        """Ranges of which another lane took the later part."""
+    @property
+    def hedges(self) -> int:
+        """Ends of ranges that were fetched by two lanes at once."""
+    @property
+    def replacements(self) -> int:
+        """Lanes that were given up for being far slower than the others."""
     def release(self) -> None:
         """Let one lane that is held after a FAILED event go on."""
     def remove(self) -> None:
@@ -172,6 +207,11 @@ class Engine:
         headers)``; ``text`` is the final URL of an ANSWERED, libcurl's own words of a FAILED, ``headers`` the
         answer's, one "Name: value" a line.
         """
+    @property
+    def limit(self) -> int:
+        """Bytes per second for all files together, 0: no limit; may be set while running."""
+    @limit.setter
+    def limit(self, bytes_per_s: int) -> None: ...
     @property
     def live_files(self) -> int:
         """Files that were added and not yet told of as DONE or REMOVED."""

@@ -1,0 +1,58 @@
+"""Token buckets: how many bytes may come now, for one file or for the whole engine.
+
+A bucket may be shared by several loops: its numbers are changed by atomic steps. It may run into debt by one piece
+(16 KiB), which the time to come pays back, so the average holds however many lanes draw on it. The clock is the
+caller's.
+"""
+
+from libc.stdint cimport int64_t
+
+from rangefetch.platform cimport rf_add, rf_load, rf_swap_if, rf_store
+
+cdef enum:
+    BURST_MS = 100          # what may be saved up, in time
+    LEAST_BURST_BYTES = 16 << 10
+
+cdef struct Bucket:
+    int64_t bytes_per_s     # 0: no limit
+    int64_t level           # bytes that may come now; below zero: debt
+    int64_t filled_us       # up to when time has been paid out
+
+
+cdef inline void bucket_limit(Bucket *bucket, int64_t bytes_per_s) noexcept nogil:
+    """Set or change the limit; what was saved up or owed under the old one is forgotten."""
+    rf_store(&bucket.level, 0)
+    rf_store(&bucket.bytes_per_s, bytes_per_s)
+
+
+cdef inline void bucket_fill(Bucket *bucket, int64_t now_us) noexcept nogil:
+    """Pay out the time that has passed."""
+    cdef int64_t bytes_per_s = rf_load(&bucket.bytes_per_s)
+    cdef int64_t filled_us = rf_load(&bucket.filled_us)
+    cdef int64_t most, paid, level
+    if bytes_per_s == 0 or now_us <= filled_us:
+        return
+    most = bytes_per_s * BURST_MS // 1000
+    if most < LEAST_BURST_BYTES:
+        most = LEAST_BURST_BYTES
+    paid = (now_us - filled_us) * bytes_per_s // 1_000_000 if now_us - filled_us < 1_000_000 else bytes_per_s
+    if paid <= 0 or not rf_swap_if(&bucket.filled_us, filled_us, now_us):
+        # Too little for a byte yet, or another loop has just paid this time out.
+        return
+    level = rf_add(&bucket.level, paid)
+    if level > most:
+        rf_add(&bucket.level, most - level)
+
+
+cdef inline void bucket_take(Bucket *bucket, int64_t size) noexcept nogil:
+    """These bytes have come."""
+    if rf_load(&bucket.bytes_per_s) > 0:
+        rf_add(&bucket.level, -size)
+
+
+cdef inline bint bucket_is_dry(Bucket *bucket) noexcept nogil:
+    return rf_load(&bucket.bytes_per_s) > 0 and rf_load(&bucket.level) <= 0
+
+
+cdef inline bint bucket_is_limited(Bucket *bucket) noexcept nogil:
+    return rf_load(&bucket.bytes_per_s) > 0

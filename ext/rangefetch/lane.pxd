@@ -1,0 +1,273 @@
+"""A lane: a reusable easy handle, how it is set up and sent, and the callbacks through which its bytes come."""
+
+from libc.stdint cimport int64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
+from posix.strings cimport strncasecmp
+
+from rangefetch.answer cimport examine
+from rangefetch.blocks cimport blocks_give_back, blocks_revoke
+from rangefetch.bucket cimport bucket_is_dry, bucket_is_limited, bucket_take
+from rangefetch.disk cimport lane_flush, lane_write
+from rangefetch.libcurl cimport *
+from rangefetch.platform cimport rf_add
+from rangefetch.transfer cimport *
+
+cdef enum:
+    LARGEST_SWALLOW_BYTES = 64 << 10  # of an error's body; beyond, a new connection costs less
+    SLOW_READ_BYTES = 16 << 10
+
+
+cdef inline int64_t lane_received_end(const Lane *lane) noexcept nogil:
+    """One past the last byte of its range that has come, written or not."""
+    return lane.position + lane.buffered + lane.hedged
+
+
+# ---- libcurl's callbacks: the only place through which bytes come ------------------------------------------------
+
+cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noexcept nogil:
+    cdef Lane *lane = <Lane *>arg
+    cdef int64_t wanted = <int64_t>(size * count)
+    cdef int64_t come = wanted
+    if bucket_is_dry(lane.loop.bucket) or bucket_is_dry(&lane.file.bucket):
+        # libcurl keeps this piece; the loop asks for it again when there are tokens.
+        lane.loop.lanes_paused += 1
+        lane.paused = True
+        return CURL_WRITEFUNC_PAUSE
+    bucket_take(lane.loop.bucket, come)
+    bucket_take(&lane.file.bucket, come)
+    lane.received_bytes += come
+    if lane.verdict == UNCHECKED:
+        lane.verdict = examine(lane.file, lane)
+        # A lane of a resumed file is news too: the other lanes wait for its answer.
+        if lane.verdict == ACCEPTED and lane.is_first:
+            lane.file.answered = True
+        lane.spans = lane.spans and header_value(lane.easy, "Transfer-Encoding") == NULL
+    if lane.verdict == SWALLOWED:
+        lane.swallowed_bytes += come
+        return come if lane.swallowed_bytes <= LARGEST_SWALLOW_BYTES else CURL_WRITEFUNC_ERROR
+    if lane.verdict == REFUSED:
+        return CURL_WRITEFUNC_ERROR
+    if lane.end >= 0 and wanted > lane.end - lane_received_end(lane):
+        wanted = lane.end - lane_received_end(lane)
+        if not lane.cut:
+            lane.fault = FAULT_OVERFLOW
+    if lane.hedge != NULL:
+        memcpy(lane.hedge + lane.hedged, data, <size_t>wanted)
+        lane.hedged += wanted
+    elif not lane_write(lane, data, wanted):
+        return CURL_WRITEFUNC_ERROR
+    return come if wanted == come else CURL_WRITEFUNC_ERROR
+
+
+cdef inline int on_debug(CURL *easy, int kind, char *data, size_t size, void *arg) noexcept nogil:
+    """Hear of a received span before it is cut into pieces; everything else that libcurl tells is not for us."""
+    cdef Lane *lane = <Lane *>arg
+    if kind == CURLINFO_DATA_IN:
+        lane.announced = data
+        lane.announced_bytes = <int64_t>size
+    return 0
+
+
+cdef inline void lane_set_base(Loop *loop, Lane *lane) noexcept nogil:
+    curl_easy_reset(lane.easy)
+    lane.slowed = False
+    opt_no_signal(lane.easy, 1)
+    opt_buffer_size(lane.easy, loop.buffer_bytes)
+    opt_on_body(lane.easy, on_body)
+    opt_on_body_arg(lane.easy, lane)
+    opt_on_debug(lane.easy, on_debug)
+    opt_on_debug_arg(lane.easy, lane)
+    opt_private(lane.easy, lane)
+    opt_error_buffer(lane.easy, lane.error_text)
+    opt_protocols(lane.easy, "http,https")
+    # Redirects are followed here, not by libcurl, which would send the user's headers along to any host.
+    opt_follow_location(lane.easy, 0)
+    opt_content_decoding(lane.easy, 0)
+    opt_tcp_keepalive(lane.easy, 1)
+    opt_suppress_connect_headers(lane.easy, 1)
+
+
+cdef inline Lane *lane_new(Loop *loop) noexcept nogil:
+    """A lane in the loop's list, or NULL where there is no memory."""
+    cdef Lane *lane = <Lane *>calloc(1, sizeof(Lane))
+    if lane == NULL:
+        return NULL
+    lane.easy = curl_easy_init()
+    lane.buffer = <char *>malloc(BUFFER_BYTES)
+    if lane.easy == NULL or lane.buffer == NULL:
+        free(lane.buffer)
+        if lane.easy != NULL:
+            curl_easy_cleanup(lane.easy)
+        free(lane)
+        return NULL
+    rf_add(loop.handles, 1)
+    lane.loop = loop
+    lane.next = loop.lanes
+    loop.lanes = lane
+    loop.lane_count += 1
+    return lane
+
+
+cdef inline void lane_free(Loop *loop, Lane *lane) noexcept nogil:
+    curl_easy_cleanup(lane.easy)
+    rf_add(loop.handles, -1)
+    free(lane.buffer)
+    free(lane)
+
+
+cdef inline void lane_rest(Loop *loop, Lane *lane) noexcept nogil:
+    """Its transfer is over and told of: the lane is idle."""
+    lane.file = NULL
+    lane.next_idle = loop.idle
+    loop.idle = lane
+
+
+cdef inline Lane *lane_take(Loop *loop) noexcept nogil:
+    """An idle lane, or a new one; NULL where there is no memory."""
+    cdef Lane *lane = loop.idle
+    if lane == NULL:
+        return lane_new(loop)
+    loop.idle = lane.next_idle
+    return lane
+
+
+cdef inline const char *origin_of(const char *url, size_t *size) noexcept nogil:
+    """Where in a URL host and port stand, without userinfo and without the scheme's own port."""
+    cdef bint secure = strncasecmp(url, "https", 5) == 0
+    cdef const char *at = url
+    cdef size_t i = 0
+    while at[0] != 0 and at[0] != c':':
+        at += 1
+    while at[0] == c':' or at[0] == c'/':
+        at += 1
+    while at[i] != 0 and at[i] != c'/' and at[i] != c'?' and at[i] != c'#':
+        if at[i] == c'@':
+            at += i + 1
+            i = 0
+        else:
+            i += 1
+    if secure and i > 4 and strncasecmp(at + i - 4, ":443", 4) == 0:
+        i -= 4
+    elif not secure and i > 3 and strncasecmp(at + i - 3, ":80", 3) == 0:
+        i -= 3
+    size[0] = i
+    return at
+
+
+cdef inline bint is_secure(const char *url) noexcept nogil:
+    return strncasecmp(url, "https:", 6) == 0
+
+
+cdef inline bint same_origin(const char *one, const char *other) noexcept nogil:
+    """Same scheme, host and port (RFC 6454, section 5): what belongs to the user may be sent there too."""
+    cdef size_t one_size = 0
+    cdef size_t other_size = 0
+    cdef const char *one_at = origin_of(one, &one_size)
+    cdef const char *other_at = origin_of(other, &other_size)
+    return (
+        is_secure(one) == is_secure(other) and one_size == other_size
+        and strncasecmp(one_at, other_at, one_size) == 0
+    )
+
+
+cdef inline void lane_set_up(Loop *loop, Lane *lane, FileCore *file) noexcept nogil:
+    """Make the easy handle ask as the file's profile says; most of it stands from the last transfer."""
+    cdef ProfileCore *profile = file.profile
+    cdef Source *source = &file.source
+    cdef const char *url = source.resolved_url if source.resolved_url != NULL else source.url
+    cdef bint bare = source.resolved_url != NULL and not same_origin(source.url, source.resolved_url)
+    cdef bint slowed = bucket_is_limited(loop.bucket) or bucket_is_limited(&file.bucket)
+    cdef int i
+    if lane.profile_serial != profile.serial:
+        lane_set_base(loop, lane)
+        for i in range(profile.setting_count):
+            if profile.settings[i].text != NULL:
+                opt_text(lane.easy, profile.settings[i].option, profile.settings[i].text)
+            else:
+                opt_long(lane.easy, profile.settings[i].option, profile.settings[i].number)
+        opt_headers(lane.easy, profile.bare_headers if bare else profile.headers)
+        lane.profile_serial = profile.serial
+    elif lane.bare != bare:
+        opt_headers(lane.easy, profile.bare_headers if bare else profile.headers)
+    lane.bare = bare
+    if lane.slowed != slowed:
+        # Under a limit small reads keep what is in flight small, and spans would be broken by pauses.
+        opt_buffer_size(lane.easy, SLOW_READ_BYTES if slowed else loop.buffer_bytes)
+        lane.slowed = slowed
+    # For TLS libcurl would tell of every record, too, and spans are no larger than those.
+    lane.spans = not slowed and not is_secure(url)
+    opt_verbose(lane.easy, lane.spans)
+    opt_url(lane.easy, url)
+
+
+cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
+    """Send the request for what is left of the lane's range."""
+    lane_set_up(loop, lane, lane.file)
+    if lane.ranged:
+        # The one place where a range is written with its last byte instead of its end (RFC 9110, section 14.1.2).
+        snprintf(
+            lane.range_text, RANGE_TEXT_BYTES, "%lld-%lld", <long long>lane.position, <long long>(lane.end - 1)
+        )
+        opt_range(lane.easy, lane.range_text)
+    else:
+        opt_range(lane.easy, NULL)
+    lane.asked_end = lane.end
+    lane.verdict = UNCHECKED
+    lane.fault = FAULT_NONE
+    lane.sys_errno = 0
+    lane.swallowed_bytes = lane.received_bytes = lane.moved_received = 0
+    lane.announced_bytes = lane.span_left = lane.buffered = lane.hedged = 0
+    lane.cut = lane.paused = False
+    lane.error_text[0] = 0
+    lane.started_ms = lane.moved_ms = loop.now_ms
+    lane.first_ms = 0
+    lane.file.requests += 1
+    curl_multi_add_handle(loop.multi, lane.easy)
+
+
+# ---- The end of a transfer ---------------------------------------------------------------------------------------
+
+cdef inline void lane_detach(Loop *loop, Lane *lane) noexcept nogil:
+    """Take the handle from libcurl and add up what the transfer did; one that was in flight is broken off."""
+    curl_multi_remove_handle(loop.multi, lane.easy)
+    lane_flush(lane)
+    if lane.paused:
+        lane.paused = False
+        loop.lanes_paused -= 1
+    lane.file.connections += info_long(lane.easy, CURLINFO_NUM_CONNECTS)
+    lane.file.received_bytes += lane.received_bytes
+
+
+cdef inline void lane_release(Lane *lane) noexcept nogil:
+    """The lane works for its file no more: what it had claimed and did not bring is missing again."""
+    cdef FileCore *file = lane.file
+    file.lanes_busy -= 1
+    if file.mapped:
+        blocks_give_back(&file.blocks, lane.position, lane.claim_end)
+        if lane.fault == FAULT_OVERFLOW:
+            # A server that does not know how much it sends may not know what it sends, either.
+            blocks_revoke(&file.blocks, lane.start, lane.position)
+    free(lane.hedge)
+    lane.hedge = NULL
+    lane.hedged = 0
+
+
+cdef inline void lane_dismiss(Loop *loop, Lane *lane) noexcept nogil:
+    """End the lane's transfer, and its rival's part in it."""
+    if lane.rival != NULL:
+        lane.rival.rival = NULL
+        lane.rival = NULL
+    lane_detach(loop, lane)
+    lane_release(lane)
+    lane_rest(loop, lane)
+
+
+cdef inline void dismiss_lanes(Loop *loop, FileCore *file) noexcept nogil:
+    """End all transfers of the file."""
+    cdef Lane *lane = loop.lanes
+    while lane != NULL:
+        if lane.file == file:
+            lane_dismiss(loop, lane)
+        lane = lane.next

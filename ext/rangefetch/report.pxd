@@ -1,0 +1,87 @@
+"""What a loop tells Python."""
+
+from libc.stdint cimport int64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset, strlen
+
+from rangefetch.libcurl cimport (
+    CURL,
+    CURLH_HEADER,
+    CURLINFO_OS_ERRNO,
+    CURLINFO_RESPONSE_CODE,
+    CURLINFO_RETRY_AFTER,
+    CURLcode,
+    curl_easy_nextheader,
+    curl_header,
+    info_long,
+    info_off,
+)
+from rangefetch.mailbox cimport Kind, Message, mailbox_put
+from rangefetch.transfer cimport FileCore, Lane, Loop
+
+
+cdef inline char *copy_text(const char *text) noexcept nogil:
+    """A copy that free() takes, or NULL."""
+    cdef size_t size
+    cdef char *copy
+    if text == NULL:
+        return NULL
+    size = strlen(text) + 1
+    copy = <char *>malloc(size)
+    if copy != NULL:
+        memcpy(copy, text, size)
+    return copy
+
+
+cdef inline char *copy_headers(CURL *easy) noexcept nogil:
+    """The answer's headers as "name: value" lines, for free()."""
+    cdef size_t size = 1
+    cdef size_t at = 0
+    cdef char *lines
+    cdef curl_header *header = curl_easy_nextheader(easy, CURLH_HEADER, -1, NULL)
+    while header != NULL:
+        size += strlen(header.name) + strlen(header.value) + 3
+        header = curl_easy_nextheader(easy, CURLH_HEADER, -1, header)
+    lines = <char *>malloc(size)
+    if lines == NULL:
+        return NULL
+    lines[0] = 0
+    header = curl_easy_nextheader(easy, CURLH_HEADER, -1, NULL)
+    while header != NULL:
+        at += snprintf(lines + at, size - at, "%s: %s\n", header.name, header.value)
+        header = curl_easy_nextheader(easy, CURLH_HEADER, -1, header)
+    return lines
+
+
+cdef inline void post(Loop *loop, Message *event) noexcept nogil:
+    """Hand an event, and the strings in it, to Python."""
+    if not mailbox_put(loop.outbox, event):
+        free(event.text)
+        free(event.headers)
+    loop.posted = True
+
+
+cdef inline void post_bare(Loop *loop, Kind kind, FileCore *file) noexcept nogil:
+    cdef Message event
+    memset(&event, 0, sizeof(event))
+    event.kind = kind
+    event.file = file
+    post(loop, &event)
+
+
+cdef inline void post_about(Loop *loop, Kind kind, Lane *lane, CURLcode code, const char *text) noexcept nogil:
+    cdef Message event
+    memset(&event, 0, sizeof(event))
+    event.kind = kind
+    event.file = lane.file
+    event.code = code
+    event.fault = lane.fault
+    event.status = <int>info_long(lane.easy, CURLINFO_RESPONSE_CODE)
+    event.sys_errno = lane.sys_errno if lane.sys_errno else <int>info_long(lane.easy, CURLINFO_OS_ERRNO)
+    event.retry_after_s = info_off(lane.easy, CURLINFO_RETRY_AFTER)
+    event.offset = lane.position
+    event.received = lane.position - lane.start
+    event.text = copy_text(text)
+    event.headers = copy_headers(lane.easy)
+    post(loop, &event)

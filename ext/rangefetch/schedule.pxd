@@ -1,0 +1,293 @@
+"""What the lanes do: which range is next, how many lanes there should be, and how a file's last bytes come.
+
+Ranges are claimed in file order, because hashing and streaming live on the contiguous frontier. When nothing is left
+to claim, an idle lane helps the slowest one: it takes the later part of its range (a steal), or, where that is less
+than a block, fetches the rest a second time into a buffer of its own, and whoever has it whole first commits it (a
+hedge). So no file waits for one slow connection.
+"""
+
+from libc.stdint cimport int32_t, int64_t
+from libc.stdlib cimport malloc
+
+from rangefetch.blocks cimport blocks_claim
+from rangefetch.bucket cimport bucket_is_limited
+from rangefetch.lane cimport lane_dismiss, lane_received_end, lane_rest, lane_send, lane_take
+from rangefetch.platform cimport rf_load
+from rangefetch.transfer cimport ACCEPTED, UNCHECKED, FileCore, Lane, Loop
+
+cdef enum:
+    FIRST_CLAIM_BYTES = 8 << 20      # before a lane's rate is known
+    LARGEST_CLAIM_BYTES = 64 << 20
+    CLAIM_SECONDS = 3                # how long a range should last
+    FIRST_LANES = 4                  # what a file begins with when its server answers ranges
+    GROWTH_PAYS_PERCENT = 120        # doubled lanes should bring at least so much of the goodput before
+    LOOK_AGAIN_MS = 10_000           # after growth that did not pay
+    LARGEST_HEDGE_BYTES = 4 << 20
+    LEAST_REQUEST_MS = 20            # what a request costs at least, for decisions
+    RATE_AFTER_MS = 500              # a lane that has brought nothing for so long counts as slow, not as new
+    SLOW_FACTOR = 8                  # slower than its fellows by so much: replaced
+    SLOW_AFTER_MS = 1500
+
+
+# ---- Claims ------------------------------------------------------------------------------------------------------
+
+cdef inline int64_t claim_bytes(FileCore *file, int64_t bytes_per_s) noexcept nogil:
+    """How long the next range of a lane should be: seconds at its own rate, shorter when the end is near."""
+    cdef int64_t size = FIRST_CLAIM_BYTES
+    cdef int64_t share = file.blocks.unclaimed // (2 * (file.lanes_busy + 1))
+    if bytes_per_s * CLAIM_SECONDS > size:
+        size = bytes_per_s * CLAIM_SECONDS
+    if size > LARGEST_CLAIM_BYTES:
+        size = LARGEST_CLAIM_BYTES
+    return share if share < size else size
+
+
+cdef inline bint lane_claim(FileCore *file, Lane *lane) noexcept nogil:
+    """Give the lane the next thing to fetch. False: there is nothing."""
+    lane.is_first = not file.answered
+    lane.ranged = file.ranged
+    lane.redirects = 0
+    if file.mapped:
+        if not blocks_claim(
+            &file.blocks, file.first_bytes if lane.is_first else claim_bytes(file, lane.bytes_per_s),
+            file.window_bytes, &lane.start, &lane.claim_end,
+        ):
+            return False
+        lane.end = lane.claim_end
+        if lane.is_first and lane.end > lane.start + file.first_bytes:
+            lane.end = lane.start + file.first_bytes
+    elif lane.is_first:
+        lane.start = 0
+        lane.end = file.first_bytes if file.ranged else -1
+        lane.claim_end = 0
+    else:
+        return False
+    lane.position = lane.start
+    return True
+
+
+cdef inline int32_t lanes_allowed(FileCore *file) noexcept nogil:
+    """How many lanes may work for the file now."""
+    cdef int32_t most = <int32_t>rf_load(&file.lanes_most)
+    if not file.answered:
+        # What the file is, one answer tells; until then a second request would be a guess.
+        most = 1
+    elif file.lanes_aim < most:
+        most = file.lanes_aim
+    return most - file.lanes_busy - file.lanes_held
+
+
+cdef inline bint wants_lane(FileCore *file) noexcept nogil:
+    """Whether the file is better served by one lane more."""
+    if file.removing or lanes_allowed(file) <= 0:
+        return False
+    if not file.answered:
+        return True
+    if not file.splits or not file.mapped or file.blocks.unclaimed == 0:
+        return False
+    return file.lanes_busy == 0 or file.blocks.unclaimed >= file.least_bytes
+
+
+cdef inline void feed(Loop *loop, FileCore *file) noexcept nogil:
+    """Open lanes for the file while it wants them."""
+    cdef Lane *lane
+    while wants_lane(file):
+        lane = lane_take(loop)
+        if lane == NULL:
+            return
+        lane.bytes_per_s = 0
+        if not lane_claim(file, lane):
+            lane_rest(loop, lane)
+            return
+        lane.file = file
+        file.lanes_busy += 1
+        lane_send(loop, lane)
+
+
+# ---- The tail ----------------------------------------------------------------------------------------------------
+
+cdef inline bint is_limited(Loop *loop, FileCore *file) noexcept nogil:
+    """Under a limit no lane is slow by itself."""
+    return bucket_is_limited(loop.bucket) or bucket_is_limited(&file.bucket)
+
+
+cdef inline int64_t left_ms(Loop *loop, const Lane *lane) noexcept nogil:
+    """How long a lane will need for the rest of its range; -1: it is too new to tell."""
+    cdef int64_t left = lane.end - lane_received_end(lane)
+    if lane.bytes_per_s > 0:
+        return left * 1000 // lane.bytes_per_s
+    if loop.now_ms - lane.moved_ms >= RATE_AFTER_MS:
+        return left * 1000
+    return -1
+
+
+cdef inline int64_t request_cost_ms(const FileCore *file) noexcept nogil:
+    return file.request_ms if file.request_ms > LEAST_REQUEST_MS else LEAST_REQUEST_MS
+
+
+cdef inline int64_t usual_bytes_per_s(Loop *loop, FileCore *file, const Lane *but) noexcept nogil:
+    """What the file's lanes bring on average, without one of them; 0: not known."""
+    cdef Lane *lane = loop.lanes
+    cdef int64_t sum_ = 0
+    cdef int64_t count = 0
+    while lane != NULL:
+        if lane.file == file and lane != but and lane.bytes_per_s > 0:
+            sum_ += lane.bytes_per_s
+            count += 1
+        lane = lane.next
+    return sum_ // count if count else 0
+
+
+cdef inline Lane *slowest_lane(Loop *loop, FileCore *file) noexcept nogil:
+    """The lane that the end of the file will wait for: the one with the most time left, without a rival yet."""
+    cdef Lane *lane = loop.lanes
+    cdef Lane *slowest = NULL
+    cdef int64_t most_ms = 0
+    while lane != NULL:
+        if (
+            lane.file == file and lane.rival == NULL and lane.hedge == NULL and lane.end >= 0
+            and left_ms(loop, lane) > most_ms and (lane.verdict == ACCEPTED or lane.verdict == UNCHECKED)
+        ):
+            slowest = lane
+            most_ms = left_ms(loop, lane)
+        lane = lane.next
+    return slowest
+
+
+cdef inline bint steal(Loop *loop, FileCore *file, Lane *victim, Lane *thief, int64_t thief_rate) noexcept nogil:
+    """Take the later part of the victim's range, split by rates, at a block border. False: it would not pay."""
+    cdef int64_t at = lane_received_end(victim)
+    cdef int64_t left = victim.end - at
+    cdef int64_t kept = <int64_t>(<double>left * victim.bytes_per_s / (victim.bytes_per_s + thief_rate))
+    cdef int64_t border = (at + kept + file.blocks.block_size - 1) // file.blocks.block_size * file.blocks.block_size
+    cdef int64_t then_ms = request_cost_ms(file) + (victim.end - border) * 1000 // thief_rate
+    if border >= victim.end or border >= file.size:
+        return False
+    if victim.bytes_per_s > 0 and (border - at) * 1000 // victim.bytes_per_s > then_ms:
+        then_ms = (border - at) * 1000 // victim.bytes_per_s
+    if left_ms(loop, victim) - then_ms <= 2 * request_cost_ms(file):
+        return False
+    thief.is_first = False
+    thief.ranged = True
+    thief.redirects = 0
+    thief.start = thief.position = border
+    thief.end = thief.claim_end = victim.claim_end
+    victim.end = victim.claim_end = border
+    victim.cut = True
+    file.steals += 1
+    return True
+
+
+cdef inline bint hedge(Loop *loop, FileCore *file, Lane *slow, Lane *fast, int64_t fast_rate) noexcept nogil:
+    """Fetch the rest of the slow lane's range a second time. False: it would not pay."""
+    cdef int64_t at = lane_received_end(slow)
+    cdef int64_t left = slow.end - at
+    if left <= 0 or left > LARGEST_HEDGE_BYTES:
+        return False
+    if left_ms(loop, slow) <= 2 * (request_cost_ms(file) + left * 1000 // fast_rate):
+        return False
+    fast.hedge = <char *>malloc(<size_t>left)
+    if fast.hedge == NULL:
+        return False
+    fast.is_first = False
+    fast.ranged = True
+    fast.redirects = 0
+    # It claims nothing: the bytes are the slow lane's until one of them has them all.
+    fast.start = fast.position = fast.claim_end = at
+    fast.end = slow.end
+    fast.rival = slow
+    slow.rival = fast
+    file.hedges += 1
+    return True
+
+
+cdef inline bint help_slowest(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
+    """Have an idle lane help the slowest one. False: there is nothing to gain."""
+    cdef Lane *slowest
+    cdef int64_t rate
+    if not file.splits or not file.mapped or file.blocks.unclaimed > 0 or is_limited(loop, file):
+        return False
+    slowest = slowest_lane(loop, file)
+    if slowest == NULL:
+        return False
+    rate = lane.bytes_per_s
+    if rate <= 0:
+        rate = usual_bytes_per_s(loop, file, slowest)
+    if rate <= 0:
+        rate = slowest.bytes_per_s
+    if rate <= 0:
+        return False
+    if not steal(loop, file, slowest, lane, rate) and not hedge(loop, file, slowest, lane, rate):
+        return False
+    lane.file = file
+    file.lanes_busy += 1
+    lane_send(loop, lane)
+    return True
+
+
+cdef inline void watch_tail(Loop *loop, FileCore *file) noexcept nogil:
+    """From time to time: while the last ranges are in flight, lanes that went idle may help after all."""
+    cdef Lane *lane
+    while file.lanes_busy > 0 and file.blocks.unclaimed == 0 and lanes_allowed(file) > 0:
+        lane = lane_take(loop)
+        if lane == NULL:
+            return
+        lane.bytes_per_s = 0
+        if not help_slowest(loop, file, lane):
+            lane_rest(loop, lane)
+            return
+
+
+cdef inline void replace_slow(Loop *loop, FileCore *file) noexcept nogil:
+    """Give up one lane that is far slower than its fellows: another connection may have better luck."""
+    cdef Lane *lane = loop.lanes
+    cdef int64_t usual
+    if file.blocks.unclaimed == 0 or is_limited(loop, file) or file.lanes_busy < 2:
+        return
+    if loop.now_ms - file.replaced_ms < SLOW_AFTER_MS:
+        return
+    while lane != NULL:
+        if lane.file == file and lane.end >= 0 and not lane.is_first and loop.now_ms - lane.started_ms >= SLOW_AFTER_MS:
+            usual = usual_bytes_per_s(loop, file, lane)
+            if (
+                usual > SLOW_FACTOR * lane.bytes_per_s
+                and left_ms(loop, lane) > 4 * (request_cost_ms(file) + (lane.end - lane_received_end(lane)) * 1000 // usual)
+            ):
+                file.replaced_ms = loop.now_ms
+                file.replacements += 1
+                lane_dismiss(loop, lane)
+                feed(loop, file)
+                return
+        lane = lane.next
+
+
+# ---- How many lanes ------------------------------------------------------------------------------------------------
+
+cdef inline void steer(Loop *loop, FileCore *file, int64_t elapsed_ms) noexcept nogil:
+    """Double the lanes while that brings more, else go back to what was as good; look again after a while."""
+    cdef int64_t moved = file.blocks.bytes_done - file.goodput_bytes
+    cdef int32_t most = <int32_t>rf_load(&file.lanes_most)
+    file.goodput_bytes = file.blocks.bytes_done
+    file.goodput = moved * 1000 // elapsed_ms
+    if file.lanes_aim >= most and file.lanes_before == file.lanes_aim:
+        return
+    if file.blocks.unclaimed == 0 or file.lanes_busy < file.lanes_aim or file.goodput == 0:
+        # Lanes that have not come up yet, or the tail: nothing to be learnt.
+        return
+    if loop.now_ms - file.grown_ms < 2 * request_cost_ms(file):
+        return
+    if file.settled_ms != 0:
+        if loop.now_ms - file.settled_ms < LOOK_AGAIN_MS:
+            return
+        file.settled_ms = 0
+    elif file.lanes_before < file.lanes_aim and file.goodput * 100 < file.goodput_before * GROWTH_PAYS_PERCENT:
+        if file.goodput * 20 < file.goodput_before * 21:
+            file.lanes_aim = file.lanes_before
+        file.lanes_before = file.lanes_aim
+        file.settled_ms = loop.now_ms
+        return
+    file.goodput_before = file.goodput
+    file.lanes_before = file.lanes_aim
+    file.lanes_aim = 2 * file.lanes_aim if 2 * file.lanes_aim < most else most
+    file.grown_ms = loop.now_ms
+    feed(loop, file)
