@@ -28,7 +28,7 @@ from rangefetch.lane cimport (
 )
 from rangefetch.libcurl cimport *
 from rangefetch.mailbox cimport *
-from rangefetch.platform cimport rf_bell_ring, rf_now_us, rf_reserve, rf_set_length, rf_thread_name
+from rangefetch.platform cimport rf_bell_ring, rf_now_us, rf_reserve, rf_set_length, rf_thread_name, rf_thread_us
 from rangefetch.report cimport copy_text, post_about, post_bare
 from rangefetch.schedule cimport (
     FIRST_LANES,
@@ -236,6 +236,7 @@ cdef inline void take_on(Loop *loop, FileCore *file) noexcept nogil:
     if loop.files == NULL:
         # The time spent with nothing to do is no measure of anything.
         loop.ticked_ms = loop.now_ms
+        loop.cpu_us = rf_thread_us()
     file.next = loop.files
     loop.files = file
     if is_complete(file):
@@ -327,6 +328,8 @@ cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexce
     lane.moved_received = lane.received_bytes
     if moved > 0 or lane.paused:
         lane.moved_ms = loop.now_ms
+    elif loop.now_ms - lane.started_ms >= elapsed_ms:
+        lane.file.lanes_still += 1
     if lane.received_bytes > 0:
         lane.bytes_per_s = (lane.bytes_per_s + lately) // 2 if lane.bytes_per_s > 0 else lately
     else:
@@ -349,11 +352,18 @@ cdef inline void tick(Loop *loop) noexcept nogil:
     cdef int64_t elapsed_ms = loop.now_ms - loop.ticked_ms
     cdef Lane *lane = loop.lanes
     cdef FileCore *file = loop.files
+    cdef int64_t cpu_us = rf_thread_us()
+    loop.cpu_percent = <int>((cpu_us - loop.cpu_us) // (10 * elapsed_ms))
+    loop.cpu_us = cpu_us
     loop.ticked_ms = loop.now_ms
+    while file != NULL:
+        file.lanes_still = 0
+        file = file.next
     while lane != NULL:
         if lane.file != NULL:
             measure_lane(loop, lane, elapsed_ms)
         lane = lane.next
+    file = loop.files
     while file != NULL:
         if file.answered and file.splits and file.mapped:
             steer(loop, file, elapsed_ms)

@@ -21,7 +21,10 @@ cdef enum:
     CLAIM_SECONDS = 3                # how long a range should last
     FIRST_LANES = 4                  # what a file begins with when its server answers ranges
     GROWTH_PAYS_PERCENT = 120        # doubled lanes should bring at least so much of the goodput before
+    STILL_SHARE = 4                  # ... or one lane in so many stands still
+    PATIENCE_MS = 750                # for growth to pay
     LOOK_AGAIN_MS = 10_000           # after growth that did not pay
+    BUSY_PERCENT = 85                # of a processor: this thread has no room for more
     LARGEST_HEDGE_BYTES = 4 << 20
     LEAST_REQUEST_MS = 20            # what a request costs at least, for decisions
     RATE_AFTER_MS = 500              # a lane that has brought nothing for so long counts as slow, not as new
@@ -263,14 +266,23 @@ cdef inline void replace_slow(Loop *loop, FileCore *file) noexcept nogil:
 
 # ---- How many lanes ------------------------------------------------------------------------------------------------
 
+cdef inline bint growth_pays(FileCore *file) noexcept nogil:
+    """Whether the lanes that were added last brought more, or there is plainly room for more.
+
+    A server that paces each connection often does so in bursts; then lanes stand still for whole ticks while nothing
+    is saturated, and goodput says little.
+    """
+    return (
+        file.goodput * 100 >= file.goodput_before * GROWTH_PAYS_PERCENT
+        or file.lanes_still * STILL_SHARE >= file.lanes_busy
+    )
+
+
 cdef inline void steer(Loop *loop, FileCore *file, int64_t elapsed_ms) noexcept nogil:
     """Double the lanes while that brings more, else go back to what was as good; look again after a while."""
-    cdef int64_t moved = file.blocks.bytes_done - file.goodput_bytes
     cdef int32_t most = <int32_t>rf_load(&file.lanes_most)
+    file.goodput = (file.blocks.bytes_done - file.goodput_bytes) * 1000 // elapsed_ms
     file.goodput_bytes = file.blocks.bytes_done
-    file.goodput = moved * 1000 // elapsed_ms
-    if file.lanes_aim >= most and file.lanes_before == file.lanes_aim:
-        return
     if file.blocks.unclaimed == 0 or file.lanes_busy < file.lanes_aim or file.goodput == 0:
         # Lanes that have not come up yet, or the tail: nothing to be learnt.
         return
@@ -280,11 +292,15 @@ cdef inline void steer(Loop *loop, FileCore *file, int64_t elapsed_ms) noexcept 
         if loop.now_ms - file.settled_ms < LOOK_AGAIN_MS:
             return
         file.settled_ms = 0
-    elif file.lanes_before < file.lanes_aim and file.goodput * 100 < file.goodput_before * GROWTH_PAYS_PERCENT:
-        if file.goodput * 20 < file.goodput_before * 21:
-            file.lanes_aim = file.lanes_before
-        file.lanes_before = file.lanes_aim
-        file.settled_ms = loop.now_ms
+    elif file.lanes_before < file.lanes_aim and not growth_pays(file):
+        if loop.now_ms - file.grown_ms >= PATIENCE_MS:
+            if file.goodput * 20 < file.goodput_before * 21:
+                file.lanes_aim = file.lanes_before
+            file.lanes_before = file.lanes_aim
+            file.settled_ms = loop.now_ms
+        return
+    if file.lanes_aim >= most or loop.cpu_percent >= BUSY_PERCENT:
+        # Where this thread is the limit, more lanes are more work and nothing else.
         return
     file.goodput_before = file.goodput
     file.lanes_before = file.lanes_aim

@@ -96,6 +96,7 @@ cdef struct FileCore:
     int32_t lanes_before      # the aim before it last grew
     int32_t lanes_busy
     int32_t lanes_held        # waiting for Python's word after a failure
+    int32_t lanes_still       # that have brought nothing in the last tick
     int64_t goodput           # bytes per second over the last tick
     int64_t goodput_before    # when the aim last grew
     int64_t goodput_bytes     # what `bytes_done` was at the last tick
@@ -129,6 +130,8 @@ cdef struct Loop:
     int64_t now_us
     int64_t now_ms
     int64_t ticked_ms
+    int64_t cpu_us        # of this thread at the last tick
+    int cpu_percent       # of a processor over the last tick
     int lane_count        # of `lanes`
     int lanes_paused
     Lane *turn            # the lane that is first to get tokens next time
