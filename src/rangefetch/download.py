@@ -8,16 +8,14 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import NamedTuple
 
 from rangefetch.errors import DownloadError
 from rangefetch.options import DownloadOptions
-from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, SpeedMeter
+from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
 
-if TYPE_CHECKING:
-    from rangefetch._engine import File
-
-__all__ = ["MOVES", "Download"]
+__all__ = ["MOVES", "Download", "Figures"]
 
 _W, _A, _P = DownloadStatus.WAITING, DownloadStatus.ACTIVE, DownloadStatus.PAUSED
 _C, _E, _R = DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED
@@ -33,10 +31,19 @@ MOVES: dict[DownloadStatus, frozenset[DownloadStatus]] = {
 """From each state, the states that may follow."""
 
 
+class Figures(NamedTuple):
+    """A download at one moment, in its backend's eyes: bytes, bytes (0: unknown), bytes per second, transfers."""
+
+    downloaded: int = 0
+    total: int = 0
+    speed: float = 0.0
+    connections: int = 0
+
+
 class Download:
     """One download. Its manager and its backend change it; ``lock`` guards the state and what came of it.
 
-    ``file`` is the engine's side of it while it is active, from which progress is read at any time.
+    ``figures`` is how its backend lets itself be asked while the download is active, from any thread.
     """
 
     def __init__(self, url: str, options: DownloadOptions) -> None:
@@ -44,15 +51,13 @@ class Download:
         self.url = url
         self.options = options
         self.filename = options.filename
-        self.file: File | None = None
-        self.meter = SpeedMeter()
+        self.figures: Callable[[], Figures] | None = None
         self.result: DownloadResult | None = None
         self.error: DownloadError | None = None
         self.started_s = 0.0
         self.lock = threading.Condition()
         self._status = DownloadStatus.WAITING
-        self._downloaded = 0
-        self._total = 0
+        self._last = Figures()
 
     @property
     def status(self) -> DownloadStatus:
@@ -70,25 +75,18 @@ class Download:
             self.error = error
             if status is DownloadStatus.ACTIVE:
                 self.started_s = time.monotonic()
-            if self.file is not None and status is not DownloadStatus.ACTIVE:
-                self._downloaded, self._total = self.file.downloaded, max(self.file.size, 0)
-                self.file = None
-                self.meter.reset()
+            if self.figures is not None and status is not DownloadStatus.ACTIVE:
+                self._last = self.figures()._replace(speed=0.0, connections=0)
+                self.figures = None
             if result is not None:
-                self._downloaded = self._total = result.size
+                self._last = Figures(result.size, result.size)
                 self.filename = result.filename
             self.lock.notify_all()
 
     def progress(self) -> DownloadProgress:
         """The download at this moment."""
-        file = self.file
-        speed = 0.0
-        connections = 0
-        downloaded, total = self._downloaded, self._total
-        if file is not None:
-            downloaded, total = file.downloaded, max(file.size, 0)
-            connections = file.lanes_busy
-            speed = self.meter.speed()
+        figures = self.figures
+        downloaded, total, speed, connections = figures() if figures is not None else self._last
         eta = 0.0 if total and downloaded >= total else (total - downloaded) / speed if total and speed else None
         return DownloadProgress(
             gid=self.gid,

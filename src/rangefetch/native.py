@@ -17,34 +17,27 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from rangefetch import libcurl
+from rangefetch.backend import Listener
 from rangefetch.download import Download
 from rangefetch.errors import DownloadError, LocalError
 from rangefetch.network import make_profile
 from rangefetch.options import DownloadOptions
-from rangefetch.progress import DownloadResult
 from rangefetch.run import Event, Run
 
 if TYPE_CHECKING:
     from rangefetch._engine import Engine, File, Profile
 
-__all__ = ["Listener", "NativeBackend", "Timer"]
+__all__ = ["NativeBackend", "Timer"]
 
 _log = logging.getLogger("rangefetch")
 _TICK_S = 0.25
 _MOST_LOOPS = 4
 _WORKERS = 4
 _MOST_PROFILES = 64
-
-
-class Listener(Protocol):
-    """Who hears what became of a download; called on the backend's thread."""
-
-    def completed(self, download: Download, result: DownloadResult) -> None: ...
-    def failed(self, download: Download, error: DownloadError) -> None: ...
-    def halted(self, download: Download) -> None: ...
 
 
 class Timer:
@@ -65,6 +58,8 @@ class NativeBackend:
     thread; what became of a download is told to the listener.
     """
 
+    name = "native"
+
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
         self._calls: deque[Callable[[], None]] = deque()
@@ -77,6 +72,7 @@ class NativeBackend:
         self._thread: threading.Thread | None = None
         self._workers: ThreadPoolExecutor | None = None
         self._stopping = False
+        self._limit = 0
 
     def start(self) -> None:
         libcurl.load()
@@ -84,6 +80,7 @@ class NativeBackend:
 
         loops = max(1, min(_MOST_LOOPS, os.cpu_count() or 1))
         self._engine = _engine.Engine(loops)
+        self._engine.limit = self._limit
         self._loads = [0] * loops
         self._stopping = False
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="rangefetch-worker")
@@ -120,15 +117,35 @@ class NativeBackend:
 
         self.call(begin)
 
-    def halt(self, download: Download) -> None:
-        """Stop its transfers and save what there is; ``Listener.halted`` follows, unless it ended before."""
+    def halt(self, download: Download, *, remove_files: bool = False) -> None:
+        """Stop its transfers, and save what there is or remove it; ``halted`` follows, unless it ended before."""
 
         def halt() -> None:
             run = self._runs.get(download.gid)
             if run is not None:
-                run.halt()
+                run.halt(remove_files=remove_files)
 
         self.call(halt)
+
+    def change(self, download: Download) -> None:
+        """Apply the download's new options: limit, lanes."""
+
+        def change() -> None:
+            run = self._runs.get(download.gid)
+            if run is not None:
+                run.change(download.options)
+
+        self.call(change)
+
+    def serves(self, url: str) -> bool:
+        """http and https."""
+        return urlsplit(url).scheme.lower() in ("http", "https")
+
+    def limit(self, bytes_per_s: int) -> None:
+        """Limit all downloads together; 0: no limit."""
+        self._limit = bytes_per_s
+        if self._engine is not None:
+            self._engine.limit = bytes_per_s
 
     # -- for runs, on the backend's thread --------------------------------------------------------------------
 

@@ -157,6 +157,7 @@ class DownloadOptions:
     How many connections:
         ``split`` for the file, ``max_connection_per_server`` for a host; a further connection is opened for each
         ``min_split_size`` bytes that are left.
+        ``max_download_limit`` bytes per second for this download (0: no limit).
     How it asks:
         ``user_agent``, ``headers`` (a mapping or ``["Name: value"]``; never sent to another origin after a
         redirect), ``proxy`` (a URL; empty: the environment's), ``cookies`` (a Netscape cookie file), ``netrc`` (use
@@ -179,6 +180,7 @@ class DownloadOptions:
     split: int = 16
     max_connection_per_server: int = 16
     min_split_size: int | str = "4M"
+    max_download_limit: int | str = 0
     user_agent: str = DEFAULT_USER_AGENT
     headers: Mapping[str, str] | list[str] | tuple[str, ...] = dataclasses.field(default_factory=dict)
     proxy: str = ""
@@ -211,6 +213,7 @@ class DownloadOptions:
         put("checksum", _check_checksum(self.checksum))
         put("headers", _check_headers(self.headers))
         put("expected_size", parse_size(self.expected_size, "expected_size"))
+        put("max_download_limit", parse_size(self.max_download_limit, "max_download_limit"))
         put("min_split_size", max(parse_size(self.min_split_size, "min_split_size"), 1))
         for name in ("split", "max_connection_per_server"):
             put(name, _check_count(getattr(self, name), name, 1, 1024))

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rangefetch import checksum, retry, state
-from rangefetch.download import Download
+from rangefetch.download import Download, Figures
 from rangefetch.errors import (
     ChecksumMismatch,
     ContentChanged,
@@ -31,7 +31,8 @@ from rangefetch.errors import (
     TimedOut,
 )
 from rangefetch.network import mask_url, split_userinfo
-from rangefetch.progress import DownloadResult
+from rangefetch.options import DownloadOptions
+from rangefetch.progress import DownloadResult, SpeedMeter
 from rangefetch.target import (
     DEFAULT_FILENAME,
     Target,
@@ -99,6 +100,7 @@ class Run:
         self._halting = False
         self._ending = False  # the outcome is known; what comes now changes nothing
         self._worthless = False  # nothing of it needs to be kept
+        self._remove_files = False  # nothing of it may be kept
         self._resolved_url = self._url
         self._modified_time: float | None = None
         self._probing = False  # only asking what there is, because the final name is taken
@@ -114,6 +116,7 @@ class Run:
         self._connections = 0
         self._next_save_s = time.monotonic() + _FIRST_SAVE_S
         self._hasher: checksum.FileHasher | None = None
+        self._meter = SpeedMeter()
         self._jobs: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
         self._working = False  # a worker saves or hashes
 
@@ -188,14 +191,24 @@ class Run:
             ranged=not self._one_stream,
             lanes=1 if self._probing else min(options.split, options.max_connection_per_server),
             least_bytes=int(options.min_split_size),
+            limit=int(options.max_download_limit),
             allocation="none" if self._probing else options.file_allocation,
             **known,
         )
         self._resumed_bytes = file.downloaded
         self._held = 0
-        self._file = self.download.file = file
+        self._file = file
+        self._meter.reset()
+        self.download.figures = self._figures
         self._in_engine = True
         self._loop = self._backend.add_file(file)
+
+    def _figures(self) -> Figures:
+        """How far it is; from any thread."""
+        file = self._file
+        if file is None:
+            return Figures()
+        return Figures(file.downloaded, max(file.size, 0), self._meter.speed(), file.lanes_busy)
 
     # -- what the engine tells ---------------------------------------------------------------------------------
 
@@ -382,7 +395,7 @@ class Run:
         """A few times a second: measure, hash, save, and see whether time is up."""
         if self._file is None or not self._in_engine or self._after_removal is not None:
             return
-        self.download.meter.sample(now_s, self._file.downloaded)
+        self._meter.sample(now_s, self._file.downloaded)
         total_timeout_s = self.options.total_timeout
         if total_timeout_s and now_s - self.download.started_s > total_timeout_s:
             raise TimedOut(f"not finished after {total_timeout_s:g} seconds", url=self.shown_url)
@@ -541,8 +554,16 @@ class Run:
         self._target.discard()
         self._complete(path, already=True)
 
-    def halt(self) -> None:
-        """Stop, save, and tell the listener."""
+    def change(self, options: DownloadOptions) -> None:
+        """Apply new options to what runs: the limit and the lanes."""
+        self.options = options
+        if self._file is not None and self._in_engine:
+            self._file.limit = int(options.max_download_limit)
+            self._file.lanes = min(options.split, options.max_connection_per_server)
+
+    def halt(self, *, remove_files: bool = False) -> None:
+        """Stop, save (or remove what there is), and tell the listener."""
+        self._remove_files = self._remove_files or remove_files
         if self._ending or self._halting:
             return
         self._halting = True
@@ -581,7 +602,9 @@ class Run:
         if target is None or target.fd < 0:
             return
         try:
-            if file is not None and file.splits and file.downloaded and not self._worthless:
+            if self._remove_files:
+                target.discard()
+            elif file is not None and file.splits and file.downloaded and not self._worthless:
                 self._save_state()
             elif self._saved is None:
                 target.discard()
