@@ -49,8 +49,10 @@ from rangefetch.transfer cimport (
     Allocation,
     FileCore,
     Loop,
+    MOST_SOURCES,
     ProfileCore,
     Setting,
+    Source,
     VALIDATOR_BYTES,
 )
 
@@ -243,7 +245,7 @@ cdef char *_owned_text(bytes text) except NULL:
 @cython.final
 cdef class File:
     cdef FileCore core
-    cdef readonly Profile profile
+    cdef list profiles         # of the sources
     cdef readonly object tag
     cdef Engine engine
     cdef int loop
@@ -253,14 +255,19 @@ cdef class File:
         int64_t first_bytes=4 << 20, int64_t least_bytes=4 << 20, int64_t window_bytes=0, int64_t limit=0,
         str allocation="falloc",
         int64_t size=-1, int64_t block_size=0, blocks=None, partial=None, str etag="", str last_modified="",
+        mirrors=(), int source_lanes=1024,
     ):
         memset(&self.core, 0, sizeof(FileCore))
-        self.profile = profile
+        self.profiles = []
         self.tag = tag
         self.loop = -1
         self.core.fd = fd
-        self.core.profile = &profile.core
-        self.core.source.url = _owned_text(os.fsencode(url))
+        self.core.source_lanes_most = source_lanes
+        self._add_source(url, profile, etag, last_modified, size >= 0)
+        for mirror, mirror_profile, mirror_etag, mirror_last_modified in mirrors:
+            self._add_source(
+                mirror, mirror_profile, mirror_etag, mirror_last_modified, bool(mirror_etag or mirror_last_modified)
+            )
         self.core.size = size
         self.core.ranged = ranged
         self.core.first_bytes = first_bytes
@@ -269,10 +276,25 @@ cdef class File:
         self.core.lanes_most = lanes
         bucket_limit(&self.core.bucket, limit)
         self.core.allocation = _allocation(allocation)
-        _keep(self.core.source.etag, etag)
-        _keep(self.core.source.last_modified, last_modified)
         if size >= 0:
             self._recall(size, block_size, blocks, partial or {})
+
+    cdef int _add_source(self, str url, Profile profile, str etag, str last_modified, bint known) except -1:
+        cdef Source *source
+        if self.core.source_count == MOST_SOURCES:
+            raise ValueError(f"mirrors: {MOST_SOURCES} sources at most")
+        source = <Source *>calloc(1, sizeof(Source))
+        if source == NULL:
+            raise MemoryError
+        self.core.sources[self.core.source_count] = source
+        self.core.source_count += 1
+        source.url = _owned_text(os.fsencode(url))
+        source.profile = &profile.core
+        source.known = known
+        _keep(source.etag, etag)
+        _keep(source.last_modified, last_modified)
+        self.profiles.append(profile)
+        return 0
 
     cdef int _recall(self, int64_t size, int64_t block_size, blocks, partial) except -1:
         """Set the block map to what was saved."""
@@ -297,9 +319,12 @@ cdef class File:
         return 0
 
     def __dealloc__(self):
+        cdef int i
         blocks_free(&self.core.blocks)
-        free(self.core.source.url)
-        free(self.core.source.resolved_url)
+        for i in range(self.core.source_count):
+            free(self.core.sources[i].url)
+            free(self.core.sources[i].resolved_url)
+            free(self.core.sources[i])
 
     @property
     def size(self):
@@ -365,12 +390,61 @@ cdef class File:
         return self.core.writes
 
     @property
-    def etag(self):
-        return _decode(self.core.source.etag)
+    def source_count(self):
+        return <int>rf_load(&self.core.source_count)
 
-    @property
-    def last_modified(self):
-        return _decode(self.core.source.last_modified)
+    def validators(self, int source=0):
+        if not 0 <= source < rf_load(&self.core.source_count):
+            raise IndexError("there is no such source")
+        if not rf_load(&self.core.sources[source].known):
+            return ("", "")
+        return (_decode(self.core.sources[source].etag), _decode(self.core.sources[source].last_modified))
+
+    def received_from(self, int source):
+        if not 0 <= source < rf_load(&self.core.source_count):
+            raise IndexError("there is no such source")
+        return self.core.sources[source].received_bytes
+
+    def ban(self, int source):
+        self._tell_source(COMMAND_BAN, source, 0, None)
+
+    def rest(self, int source, double seconds):
+        self._tell_source(COMMAND_REST, source, <int64_t>(seconds * 1000), None)
+
+    def resolve_again(self, int source):
+        self._tell_source(COMMAND_RESOLVE, source, 0, None)
+
+    def move(self, int source, str url not None):
+        self._tell_source(COMMAND_MOVE, source, 0, os.fsencode(url))
+
+    def add_source(self, str url not None, Profile profile not None):
+        cdef Message command
+        # Held before the loop hears of it: it borrows the profile.
+        self.profiles.append(profile)
+        memset(&command, 0, sizeof(command))
+        command.kind = COMMAND_SOURCE
+        command.file = &self.core
+        command.extra = &profile.core
+        self._send(&command, os.fsencode(url))
+
+    cdef int _tell_source(self, Kind kind, int source, int64_t number, bytes text) except -1:
+        cdef Message command
+        memset(&command, 0, sizeof(command))
+        command.kind = kind
+        command.file = &self.core
+        command.source = source
+        command.number = number
+        return self._send(&command, text)
+
+    cdef int _send(self, Message *command, bytes text) except -1:
+        if self.engine is None or self.engine.closed:
+            return 0
+        if text is not None:
+            command.text = _owned_text(text)
+        if not loop_tell(&self.engine.loops[self.loop], command):
+            free(command.text)
+            raise MemoryError
+        return 0
 
     @property
     def lanes(self):
@@ -417,9 +491,7 @@ cdef class File:
         self._tell(COMMAND_REMOVE)
 
     cdef int _tell(self, Kind kind) except -1:
-        if self.engine is not None and not self.engine.closed:
-            self.engine._tell(self.loop, kind, self)
-        return 0
+        return self._tell_source(kind, -1, 0, None)
 
 
 @cython.final
@@ -536,13 +608,7 @@ cdef class Engine:
         file.engine = self
         file.loop = loop
         self.files[<size_t>&file.core] = file
-        self._tell(loop, COMMAND_ADD, file)
-
-    cdef int _tell(self, int loop, Kind kind, File file) except -1:
-        self._must_be_open()
-        if not loop_tell(&self.loops[loop], kind, &file.core):
-            raise MemoryError
-        return 0
+        file._tell(COMMAND_ADD)
 
     def events(self):
         cdef size_t count = 0
@@ -563,7 +629,7 @@ cdef class Engine:
                 events.append((
                     <int>items[i].kind, file, items[i].code, items[i].status, items[i].fault, items[i].sys_errno,
                     items[i].retry_after_s, items[i].offset, items[i].received, _decode(items[i].text),
-                    _decode(items[i].headers),
+                    _decode(items[i].headers), items[i].source,
                 ))
         finally:
             messages_free(items, count)
@@ -591,10 +657,13 @@ cdef class Engine:
         the parent's: everything is left where it is (libcurl is not fork-safe)."""
         cdef int i
         cdef Loop *loop
+        cdef Message quit_
+        memset(&quit_, 0, sizeof(quit_))
+        quit_.kind = COMMAND_QUIT
         if self.pid != os.getpid():
             return 0
         for i in range(self.loop_count):
-            loop_tell(&self.loops[i], COMMAND_QUIT, NULL)
+            loop_tell(&self.loops[i], &quit_)
         for i in range(self.loop_count):
             loop = &self.loops[i]
             with nogil:

@@ -17,6 +17,7 @@ from rangefetch.libcurl cimport (
     info_long,
     info_off,
 )
+from rangefetch.platform cimport rf_store
 from rangefetch.transfer cimport (
     ACCEPTED,
     FAULT_ENCODED,
@@ -97,14 +98,22 @@ cdef inline void keep_text(char *kept, const char *value) noexcept nogil:
 
 cdef inline void keep_validators(Source *source, CURL *easy) noexcept nogil:
     cdef const char *etag = header_value(easy, "ETag")
+    # Python reads them once `known` is set.
     # A weak ETag does not promise the same bytes (RFC 9110, section 8.8.1).
     keep_text(source.etag, etag if etag != NULL and etag[0] == c'"' else NULL)
     keep_text(source.last_modified, header_value(easy, "Last-Modified"))
+    rf_store(&source.known, True)
 
 
-cdef inline bint validators_match(const Source *source, CURL *easy) noexcept nogil:
-    """The strong ETag where there was one, else the date. A validator that has gone proves nothing: no match."""
+cdef inline bint validators_match(Source *source, CURL *easy) noexcept nogil:
+    """The strong ETag where there was one, else the date. A validator that has gone proves nothing: no match.
+
+    The first answer of a source gives what the later ones are held to.
+    """
     cdef const char *value
+    if not source.known:
+        keep_validators(source, easy)
+        return True
     if source.etag[0]:
         value = header_value(easy, "ETag")
         return value != NULL and strcmp(value, source.etag) == 0
@@ -136,11 +145,10 @@ cdef inline Verdict examine_part(FileCore *file, Lane *lane) noexcept nogil:
     if file.size >= 0:
         if answered.total != file.size:
             return refuse(lane, FAULT_SIZE_CHANGED)
-        if not validators_match(&file.source, lane.easy):
-            return refuse(lane, FAULT_VALIDATOR_CHANGED)
     else:
         file.size = answered.total
-        keep_validators(&file.source, lane.easy)
+    if not validators_match(lane.source, lane.easy):
+        return refuse(lane, FAULT_VALIDATOR_CHANGED)
     file.splits = True
     # Less than was asked for, or another lane has taken the later part meanwhile.
     if answered.end < lane.end:
@@ -153,14 +161,14 @@ cdef inline Verdict examine_whole(FileCore *file, Lane *lane) noexcept nogil:
     if file.size >= 0 or not lane.is_first:
         if length >= 0 and length != file.size:
             return refuse(lane, FAULT_SIZE_CHANGED)
-        if not validators_match(&file.source, lane.easy):
+        if not validators_match(lane.source, lane.easy):
             return refuse(lane, FAULT_VALIDATOR_CHANGED)
         return refuse(lane, FAULT_RANGE_IGNORED)
     if is_encoded(lane.easy):
         return refuse(lane, FAULT_ENCODED)
     # The first request asked for a part and gets the whole: the server knows no ranges, so this is the stream.
     file.size = length
-    keep_validators(&file.source, lane.easy)
+    validators_match(lane.source, lane.easy)
     lane.start = lane.position = 0
     lane.end = length
     return ACCEPTED
@@ -186,6 +194,6 @@ cdef inline Verdict examine(FileCore *file, Lane *lane) noexcept nogil:
                 lane.fault = FAULT_NONE
                 file.size = 0
                 file.splits = True
-                keep_validators(&file.source, lane.easy)
+                validators_match(lane.source, lane.easy)
                 lane.end = 0
     return SWALLOWED

@@ -173,9 +173,9 @@ cdef inline bint same_origin(const char *one, const char *other) noexcept nogil:
 
 
 cdef inline void lane_set_up(Loop *loop, Lane *lane, FileCore *file) noexcept nogil:
-    """Make the easy handle ask as the file's profile says; most of it stands from the last transfer."""
-    cdef ProfileCore *profile = file.profile
-    cdef Source *source = &file.source
+    """Make the easy handle ask as the source's profile says; most of it stands from the last transfer."""
+    cdef Source *source = lane.source
+    cdef ProfileCore *profile = source.profile
     cdef const char *url = source.resolved_url if source.resolved_url != NULL else source.url
     cdef bint bare = source.resolved_url != NULL and not same_origin(source.url, source.resolved_url)
     cdef bint slowed = bucket_is_limited(loop.bucket) or bucket_is_limited(&file.bucket)
@@ -224,6 +224,7 @@ cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
     lane.started_ms = lane.moved_ms = loop.now_ms
     lane.first_ms = 0
     lane.file.requests += 1
+    lane.source.lanes += 1
     curl_multi_add_handle(loop.multi, lane.easy)
 
 
@@ -236,6 +237,8 @@ cdef inline void lane_detach(Loop *loop, Lane *lane) noexcept nogil:
     if lane.paused:
         lane.paused = False
         loop.lanes_paused -= 1
+    lane.source.lanes -= 1
+    lane.source.received_bytes += lane.received_bytes
     lane.file.connections += info_long(lane.easy, CURLINFO_NUM_CONNECTS)
     lane.file.received_bytes += lane.received_bytes
 

@@ -7,8 +7,7 @@ what is new, and gives idle lanes the next ranges. Nothing here is called from t
 from libc.errno cimport ENOMEM
 from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
-from libc.stdlib cimport free
-from libc.string cimport memset
+from libc.stdlib cimport calloc, free
 from posix.strings cimport strncasecmp
 
 from rangefetch.answer cimport examine
@@ -28,7 +27,15 @@ from rangefetch.lane cimport (
 )
 from rangefetch.libcurl cimport *
 from rangefetch.mailbox cimport *
-from rangefetch.platform cimport rf_bell_ring, rf_now_us, rf_reserve, rf_set_length, rf_thread_name, rf_thread_us
+from rangefetch.platform cimport (
+    rf_bell_ring,
+    rf_now_us,
+    rf_reserve,
+    rf_set_length,
+    rf_store,
+    rf_thread_name,
+    rf_thread_us,
+)
 from rangefetch.report cimport copy_text, post_about, post_bare
 from rangefetch.schedule cimport (
     FIRST_LANES,
@@ -85,7 +92,7 @@ cdef inline int settle(FileCore *file, Lane *lane) noexcept nogil:
 cdef inline void announce(Loop *loop, Lane *lane) noexcept nogil:
     """Tell Python what the first good answer said. A disk that refuses is noted as the lane's fault."""
     cdef FileCore *file = lane.file
-    cdef Source *source = &file.source
+    cdef Source *source = lane.source
     lane.is_first = False
     file.answered = True
     file.lanes_aim = file.lanes_before = FIRST_LANES
@@ -109,8 +116,7 @@ cdef inline void fail(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
 
 cdef inline bint follow(Loop *loop, Lane *lane, long status) noexcept nogil:
     """Go where a redirect leads, if it may be followed; else note the fault. False: not a redirect, or not followed."""
-    cdef FileCore *file = lane.file
-    cdef Source *source = &file.source
+    cdef Source *source = lane.source
     cdef const char *target
     cdef const char *current = source.resolved_url if source.resolved_url != NULL else source.url
     cdef char *copy
@@ -124,7 +130,7 @@ cdef inline bint follow(Loop *loop, Lane *lane, long status) noexcept nogil:
     snprintf(lane.error_text, ERROR_TEXT_BYTES, "%s", target)
     if strncasecmp(target, "http:", 5) != 0 and not is_secure(target):
         return False
-    if is_secure(current) and not is_secure(target) and not file.profile.allow_downgrade:
+    if is_secure(current) and not is_secure(target) and not source.profile.allow_downgrade:
         return False
     if lane.redirects > MOST_REDIRECTS:
         lane.fault = FAULT_REDIRECTS
@@ -174,7 +180,7 @@ cdef inline void go_on(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
         return
     if lane.bytes_per_s == 0:
         lane.bytes_per_s = lane.received_bytes * 1000 // (elapsed_ms if elapsed_ms > 0 else 1)
-    if file.splits and lanes_allowed(file) > 0 and lane_claim(file, lane):
+    if file.splits and lanes_allowed(file) > 0 and lane_claim(loop, file, lane):
         file.lanes_busy += 1
         lane_send(loop, lane)
     elif lanes_allowed(file) <= 0 or not help_slowest(loop, file, lane):
@@ -259,6 +265,35 @@ cdef inline void remove_file(Loop *loop, FileCore *file) noexcept nogil:
     let_go(loop, file, EVENT_REMOVED)
 
 
+cdef inline void add_source(FileCore *file, Message *command) noexcept nogil:
+    """A further source. Without room or memory for it the file lives on with those it has."""
+    cdef Source *source
+    if file.source_count == MOST_SOURCES:
+        return
+    source = <Source *>calloc(1, sizeof(Source))
+    if source == NULL:
+        return
+    source.url = command.text
+    source.profile = <ProfileCore *>command.extra
+    command.text = NULL
+    file.sources[file.source_count] = source
+    rf_store(&file.source_count, file.source_count + 1)
+
+
+cdef inline void change_source(Loop *loop, Source *source, Message *command) noexcept nogil:
+    if command.kind == COMMAND_BAN:
+        source.banned = True
+    elif command.kind == COMMAND_REST:
+        source.rested_ms = loop.now_ms + command.number
+    elif command.kind == COMMAND_RESOLVE or command.kind == COMMAND_MOVE:
+        free(source.resolved_url)
+        source.resolved_url = NULL
+        if command.kind == COMMAND_MOVE:
+            free(source.url)
+            source.url = command.text
+            command.text = NULL
+
+
 cdef inline void obey(Loop *loop) noexcept nogil:
     """Take the commands that have come, and carry them out."""
     cdef size_t count = 0
@@ -277,6 +312,10 @@ cdef inline void obey(Loop *loop) noexcept nogil:
             else:
                 if commands[i].kind == COMMAND_RELEASE and file.lanes_held > 0:
                     file.lanes_held -= 1
+                elif commands[i].kind == COMMAND_SOURCE:
+                    add_source(file, &commands[i])
+                elif 0 <= commands[i].source < file.source_count:
+                    change_source(loop, file.sources[commands[i].source], &commands[i])
                 feed(loop, file)
     messages_free(commands, count)
 
@@ -321,7 +360,7 @@ cdef inline void reap(Loop *loop) noexcept nogil:
 
 cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexcept nogil:
     """How fast it is, and whether it has brought nothing for the read timeout."""
-    cdef ProfileCore *profile = lane.file.profile
+    cdef ProfileCore *profile = lane.source.profile
     cdef int64_t moved = lane.received_bytes - lane.moved_received
     cdef int64_t lately = moved * 1000 // elapsed_ms
     cdef int64_t limit_ms = profile.read_timeout_ms
@@ -332,6 +371,7 @@ cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexce
         lane.file.lanes_still += 1
     if lane.received_bytes > 0:
         lane.bytes_per_s = (lane.bytes_per_s + lately) // 2 if lane.bytes_per_s > 0 else lately
+        lane.source.bytes_per_s = (7 * lane.source.bytes_per_s + lane.bytes_per_s) // 8 if lane.source.bytes_per_s > 0 else lane.bytes_per_s
     else:
         # libcurl watches over the connecting itself.
         limit_ms += profile.connect_timeout_ms
@@ -442,13 +482,9 @@ cdef inline void *loop_run(void *arg) noexcept nogil:
     return NULL
 
 
-cdef inline bint loop_tell(Loop *loop, Kind kind, FileCore *file) noexcept nogil:
-    """Send a command; from any thread. False: no memory."""
-    cdef Message command
-    memset(&command, 0, sizeof(command))
-    command.kind = kind
-    command.file = file
-    if not mailbox_put(&loop.inbox, &command):
+cdef inline bint loop_tell(Loop *loop, const Message *command) noexcept nogil:
+    """Send a command, and give up its text; from any thread. False: no memory, and the text is still the caller's."""
+    if not mailbox_put(&loop.inbox, command):
         return False
     curl_multi_wakeup(loop.multi)
     return True

@@ -22,6 +22,11 @@ cdef enum Kind:
     COMMAND_RELEASE = 3    # a lane that was held after a failure may go on
     COMMAND_FEED = 4       # something about the file changed (lanes, window): look again
     COMMAND_QUIT = 5       # stop everything and end the thread
+    COMMAND_BAN = 6        # never ask the source again
+    COMMAND_REST = 7       # do not ask the source for `number` milliseconds
+    COMMAND_RESOLVE = 8    # forget where redirects from the source led
+    COMMAND_MOVE = 9       # the source is now at the URL in `text`
+    COMMAND_SOURCE = 10    # a further source, at the URL in `text`, asked as `extra` says
     # Events, from a loop.
     EVENT_ANSWERED = 16    # the first good answer: size, ranges, validators, headers, final URL
     EVENT_FAILED = 17      # a transfer failed; its lane is held until COMMAND_RELEASE
@@ -35,6 +40,9 @@ cdef struct Message:
     int status          # HTTP status
     int fault           # Fault
     int sys_errno
+    int source          # which of the file's sources
+    int64_t number
+    void *extra         # borrowed: a ProfileCore, which the File's Profile keeps
     int64_t retry_after_s
     int64_t offset      # where the transfer stood
     int64_t received    # bytes that it had brought

@@ -70,6 +70,14 @@ cdef inline void post_bare(Loop *loop, Kind kind, FileCore *file) noexcept nogil
     post(loop, &event)
 
 
+cdef inline int source_index(const Lane *lane) noexcept nogil:
+    cdef int i
+    for i in range(lane.file.source_count):
+        if lane.file.sources[i] == lane.source:
+            return i
+    return -1
+
+
 cdef inline void post_about(Loop *loop, Kind kind, Lane *lane, CURLcode code, const char *text) noexcept nogil:
     cdef Message event
     memset(&event, 0, sizeof(event))
@@ -80,6 +88,7 @@ cdef inline void post_about(Loop *loop, Kind kind, Lane *lane, CURLcode code, co
     event.status = <int>info_long(lane.easy, CURLINFO_RESPONSE_CODE)
     event.sys_errno = lane.sys_errno if lane.sys_errno else <int>info_long(lane.easy, CURLINFO_OS_ERRNO)
     event.retry_after_s = info_off(lane.easy, CURLINFO_RETRY_AFTER)
+    event.source = source_index(lane)
     event.offset = lane.position
     event.received = lane.position - lane.start
     event.text = copy_text(text)

@@ -13,7 +13,7 @@ from rangefetch.blocks cimport blocks_claim
 from rangefetch.bucket cimport bucket_is_limited
 from rangefetch.lane cimport lane_dismiss, lane_received_end, lane_rest, lane_send, lane_take
 from rangefetch.platform cimport rf_load
-from rangefetch.transfer cimport ACCEPTED, UNCHECKED, FileCore, Lane, Loop
+from rangefetch.transfer cimport ACCEPTED, UNCHECKED, FileCore, Lane, Loop, Source
 
 cdef enum:
     FIRST_CLAIM_BYTES = 8 << 20      # before a lane's rate is known
@@ -32,6 +32,35 @@ cdef enum:
     SLOW_AFTER_MS = 1500
 
 
+# ---- Sources -----------------------------------------------------------------------------------------------------
+
+cdef inline Source *best_source(Loop *loop, FileCore *file) noexcept nogil:
+    """The source that a lane should ask: one that was not tried yet, else the one that gives its lanes the most.
+
+    Lanes that share a source share its rate, so the faster ones get more of them by themselves. NULL: none may be
+    asked now.
+    """
+    cdef Source *best = NULL
+    cdef Source *each
+    cdef int i
+    for i in range(file.source_count):
+        each = file.sources[i]
+        if each.banned or each.rested_ms > loop.now_ms or each.lanes >= rf_load(&file.source_lanes_most):
+            continue
+        if best == NULL or is_better(each, best):
+            best = each
+    return best
+
+
+cdef inline bint is_better(const Source *one, const Source *other) noexcept nogil:
+    """Whether one source promises more than another that comes before it in the user's order."""
+    if one.bytes_per_s == 0 and other.bytes_per_s == 0:
+        return one.lanes < other.lanes
+    if one.bytes_per_s == 0 or other.bytes_per_s == 0:
+        return one.bytes_per_s == 0 and one.lanes == 0
+    return one.bytes_per_s > other.bytes_per_s
+
+
 # ---- Claims ------------------------------------------------------------------------------------------------------
 
 cdef inline int64_t claim_bytes(FileCore *file, int64_t bytes_per_s) noexcept nogil:
@@ -45,11 +74,14 @@ cdef inline int64_t claim_bytes(FileCore *file, int64_t bytes_per_s) noexcept no
     return share if share < size else size
 
 
-cdef inline bint lane_claim(FileCore *file, Lane *lane) noexcept nogil:
+cdef inline bint lane_claim(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
     """Give the lane the next thing to fetch. False: there is nothing."""
     lane.is_first = not file.answered
     lane.ranged = file.ranged
     lane.redirects = 0
+    lane.source = best_source(loop, file)
+    if lane.source == NULL:
+        return False
     if file.mapped:
         if not blocks_claim(
             &file.blocks, file.first_bytes if lane.is_first else claim_bytes(file, lane.bytes_per_s),
@@ -99,7 +131,7 @@ cdef inline void feed(Loop *loop, FileCore *file) noexcept nogil:
         if lane == NULL:
             return
         lane.bytes_per_s = 0
-        if not lane_claim(file, lane):
+        if not lane_claim(loop, file, lane):
             lane_rest(loop, lane)
             return
         lane.file = file
@@ -212,6 +244,9 @@ cdef inline bint help_slowest(Loop *loop, FileCore *file, Lane *lane) noexcept n
         return False
     slowest = slowest_lane(loop, file)
     if slowest == NULL:
+        return False
+    lane.source = best_source(loop, file)
+    if lane.source == NULL:
         return False
     rate = lane.bytes_per_s
     if rate <= 0:

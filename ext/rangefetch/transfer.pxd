@@ -11,6 +11,7 @@ from rangefetch.platform cimport pthread_t, rf_bell
 cdef enum:
     VALIDATOR_BYTES = 256    # a longer ETag or date counts as none
     RANGE_TEXT_BYTES = 48
+    MOST_SOURCES = 64        # of one file
     ERROR_TEXT_BYTES = 256   # CURL_ERROR_SIZE
     BUFFER_BYTES = 64 << 10  # of a lane; measured: 64 KiB stays in the cache, 256 KiB does not
 
@@ -66,16 +67,24 @@ cdef struct ProfileCore:
 
 # One URL that can serve the file, and what is known of it. Changed by the file's loop alone.
 cdef struct Source:
-    char *url                            # owned: freed in source_free
+    char *url                            # owned: freed with the file
     char *resolved_url                   # owned: where redirects led, NULL until they did
-    char etag[VALIDATOR_BYTES]           # of the first answer; empty: none, or a weak one
+    ProfileCore *profile                 # borrowed: the File holds the Profile
+    bint known                           # the validators are those of an answer, in this run or an earlier one
+    char etag[VALIDATOR_BYTES]           # empty: none, or a weak one
     char last_modified[VALIDATOR_BYTES]
+    bint banned                          # never asked again
+    int64_t rested_ms                    # not asked before
+    int32_t lanes                        # that work on it
+    int64_t bytes_per_s                  # of one of its lanes, averaged; 0: not known yet
+    int64_t received_bytes
 
 # The part of a File that its loop works with.
 cdef struct FileCore:
     int fd                    # borrowed: Python closes it after EVENT_DONE or EVENT_REMOVED
-    ProfileCore *profile      # borrowed: the File holds the Profile
-    Source source
+    Source *sources[MOST_SOURCES]   # owned: freed with the file
+    int source_count
+    int32_t source_lanes_most # lanes that may work on one source
     BlockMap blocks
     FileCore *next            # borrowed: the loop's list of files
     int64_t size              # -1 until an answer tells, or for ever where none does
@@ -144,6 +153,7 @@ cdef struct Lane:
     Lane *next                # borrowed: the loop's list of all lanes
     Lane *next_idle           # borrowed: the loop's list of idle ones
     FileCore *file            # borrowed: NULL while idle
+    Source *source            # borrowed from the file
     Loop *loop                # borrowed: it owns the lane
     int64_t profile_serial    # the profile that the handle is set up for; 0: none
     bint bare                 # the handle sends bare_headers

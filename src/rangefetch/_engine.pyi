@@ -82,11 +82,11 @@ class File:
     ``file-allocation``. ``ranged=False`` asks for the whole file in one stream. ``tag`` is the caller's.
 
     With ``size`` the file is resumed: ``blocks`` has a byte per block (2: done), ``partial`` the bytes written of
-    unfinished ones by index, and an answer must have this size and these validators (empty: none).
+    unfinished ones by index, and an answer must have this size and these validators (empty: none). ``mirrors`` are
+    further sources, ``(url, profile, etag, last_modified)`` each, and ``source_lanes`` the most transfers on one.
     Raises ``ValueError`` where these do not fit together.
     """
 
-    profile: Final[Profile]
     tag: Final[Any]
 
     def __new__(
@@ -109,6 +109,8 @@ class File:
         partial: Mapping[int, int] | None = None,
         etag: str = "",
         last_modified: str = "",
+        mirrors: Sequence[tuple[str, Profile, str, str]] = (),
+        source_lanes: int = 1024,
     ) -> Self: ...
     @property
     def size(self) -> int:
@@ -155,11 +157,22 @@ class File:
     def writes(self) -> int:
         """Calls of pwrite."""
     @property
-    def etag(self) -> str:
-        """The strong ETag that answers must carry, or nothing."""
-    @property
-    def last_modified(self) -> str:
-        """The Last-Modified that answers must carry where there is no ETag, or nothing."""
+    def source_count(self) -> int:
+        """How many sources there are; they are known by their number, the first is 0."""
+    def validators(self, source: int = 0) -> tuple[str, str]:
+        """The strong ETag and the Last-Modified that a source's answers must carry; empty: none, or not known yet."""
+    def received_from(self, source: int) -> int:
+        """Bytes that ended transfers have brought from a source."""
+    def add_source(self, url: str, profile: Profile) -> None:
+        """A further source, used from now on."""
+    def ban(self, source: int) -> None:
+        """Never ask a source again; transfers in flight go on."""
+    def rest(self, source: int, seconds: float) -> None:
+        """Do not ask a source for so long."""
+    def resolve_again(self, source: int) -> None:
+        """Forget where redirects from a source led."""
+    def move(self, source: int, url: str) -> None:
+        """A source is now at another URL; its validators stay."""
     @property
     def limit(self) -> int:
         """Bytes per second for this file, 0: no limit; may be set while running."""
@@ -200,11 +213,11 @@ class Engine:
         """Make ``fileno()`` readable, from any thread."""
     def add(self, file: File, loop: int = 0) -> None:
         """Begin to fill ``file`` on the given loop."""
-    def events(self) -> list[tuple[int, File, int, int, int, int, int, int, int, str, str]]:
+    def events(self) -> list[tuple[int, File, int, int, int, int, int, int, int, str, str, int]]:
         """What happened since the last call, oldest first.
 
         Each is ``(kind, file, curl_code, status, fault, errno, retry_after_s, offset, received_bytes, text,
-        headers)``; ``text`` is the final URL of an ANSWERED, libcurl's own words of a FAILED, ``headers`` the
+        headers, source)``; ``text`` is the final URL of an ANSWERED, libcurl's own words of a FAILED, ``headers`` the
         answer's, one "Name: value" a line.
         """
     @property

@@ -80,6 +80,7 @@ class Event(NamedTuple):
     received_bytes: int
     text: str
     headers: str
+    source: int
 
 
 class Run:
@@ -458,7 +459,7 @@ class Run:
                 resolved_url=self._resolved_url,
                 total_size=file.size,
                 supports_range=True,
-                sources=[state.SourceState(self._url, file.etag, file.last_modified)],
+                sources=[state.SourceState(self._url, *file.validators())],
                 block_size=file.block_size,
                 blocks=blocks.tobytes(),
                 partial={int(index): int(partial[index]) for index in begun},
