@@ -172,11 +172,16 @@ cdef inline bint same_origin(const char *one, const char *other) noexcept nogil:
     )
 
 
+cdef inline const char *url_of(const Source *source) noexcept nogil:
+    """Where the source is asked now."""
+    return source.resolved_url if source.resolved_url != NULL else source.url
+
+
 cdef inline void lane_set_up(Loop *loop, Lane *lane, FileCore *file) noexcept nogil:
     """Make the easy handle ask as the source's profile says; most of it stands from the last transfer."""
     cdef Source *source = lane.source
     cdef ProfileCore *profile = source.profile
-    cdef const char *url = source.resolved_url if source.resolved_url != NULL else source.url
+    cdef const char *url = url_of(source)
     cdef bint bare = source.resolved_url != NULL and not same_origin(source.url, source.resolved_url)
     cdef bint slowed = bucket_is_limited(loop.bucket) or bucket_is_limited(&file.bucket)
     cdef int i

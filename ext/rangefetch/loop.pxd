@@ -23,7 +23,7 @@ from rangefetch.lane cimport (
     lane_release,
     lane_rest,
     lane_send,
-    lane_take,
+    url_of,
 )
 from rangefetch.libcurl cimport *
 from rangefetch.mailbox cimport *
@@ -94,6 +94,7 @@ cdef inline void announce(Loop *loop, Lane *lane) noexcept nogil:
     cdef FileCore *file = lane.file
     cdef Source *source = lane.source
     lane.is_first = False
+    source.met = True
     file.answered = True
     file.lanes_aim = file.lanes_before = FIRST_LANES
     file.goodput_bytes = file.blocks.bytes_done
@@ -101,10 +102,7 @@ cdef inline void announce(Loop *loop, Lane *lane) noexcept nogil:
     lane.sys_errno = settle(file, lane)
     if lane.sys_errno:
         lane.fault = FAULT_DISK
-    post_about(
-        loop, EVENT_ANSWERED, lane, CURLE_OK,
-        source.resolved_url if source.resolved_url != NULL else source.url,
-    )
+    post_about(loop, EVENT_ANSWERED, lane, CURLE_OK, url_of(source))
 
 
 cdef inline void fail(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
@@ -118,7 +116,7 @@ cdef inline bint follow(Loop *loop, Lane *lane, long status) noexcept nogil:
     """Go where a redirect leads, if it may be followed; else note the fault. False: not a redirect, or not followed."""
     cdef Source *source = lane.source
     cdef const char *target
-    cdef const char *current = source.resolved_url if source.resolved_url != NULL else source.url
+    cdef const char *current = url_of(source)
     cdef char *copy
     if status not in (301, 302, 303, 307, 308):
         return False
@@ -339,6 +337,9 @@ cdef inline void note_answers(Loop *loop) noexcept nogil:
                 lane_detach(loop, lane)
                 lane_release(lane)
                 fail(loop, lane, CURLE_OK)
+        elif file != NULL and lane.verdict == ACCEPTED and not lane.source.met:
+            lane.source.met = True
+            post_about(loop, EVENT_MET, lane, CURLE_OK, url_of(lane.source))
         lane = lane.next
 
 

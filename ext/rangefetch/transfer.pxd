@@ -73,6 +73,7 @@ cdef struct Source:
     bint known                           # the validators are those of an answer, in this run or an earlier one
     char etag[VALIDATOR_BYTES]           # empty: none, or a weak one
     char last_modified[VALIDATOR_BYTES]
+    bint met                             # Python has heard of its first answer
     bint banned                          # never asked again
     int64_t rested_ms                    # not asked before
     int32_t lanes                        # that work on it

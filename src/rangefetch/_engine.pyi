@@ -12,7 +12,7 @@ OLDEST_LIBCURL: Final[tuple[int, int, int]]
 """The oldest libcurl that the engine takes."""
 
 EVENTS: Final[dict[str, int]]
-"""The kinds of events by name: ANSWERED, FAILED, DONE, REMOVED."""
+"""The kinds of events by name: ANSWERED, FAILED, DONE, REMOVED, MET (a further source has answered)."""
 
 FAULTS: Final[dict[str, int]]
 """Why the engine refused or ended a transfer, by name; NONE where libcurl's code says it all."""

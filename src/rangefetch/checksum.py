@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import os
+import re
+from collections.abc import Mapping
 from typing import Protocol
 
 from rangefetch.errors import DiskError
 
-__all__ = ["FileHasher", "Hash", "new", "split"]
+__all__ = ["FileHasher", "Hash", "new", "split", "stated_by_server"]
 
 # aria2's names for them, and hashlib's.
 _HASHLIB_NAMES = {
@@ -52,6 +56,31 @@ def split(checksum: str) -> tuple[str, str]:
     if len(digest) != 2 * digest_bytes or not set(digest) <= set("0123456789abcdef"):
         raise ValueError(f"checksum: {checksum!r}: {algorithm} takes {2 * digest_bytes} hexadecimal digits")
     return algorithm, digest
+
+
+def stated_by_server(headers: Mapping[str, str], *, whole: bool) -> str:
+    """The digest of the whole file that an answer states, as ``ALGORITHM=HEX``; "" if it states none that is usable.
+
+    ``Repr-Digest`` (RFC 9530, section 3) is of the whole representation even in an answer of a part; the older
+    ``Digest`` (RFC 3230) and ``Content-MD5`` are taken only from one of the whole (``whole``). ``headers`` are by
+    lower-case name. The strongest algorithm counts.
+    """
+    stated: dict[str, str] = {}
+    for match in re.finditer(r"([a-z0-9-]+)\s*=\s*:([A-Za-z0-9+/=]+):", headers.get("repr-digest", "")):
+        stated[match[1]] = match[2]
+    if whole and not stated:
+        for part in headers.get("digest", "").split(","):
+            name, _, value = part.strip().partition("=")
+            stated[name.lower()] = value
+        if "content-md5" in headers:
+            stated.setdefault("md5", headers["content-md5"])
+    for name, algorithm in (("sha-512", "sha-512"), ("sha-256", "sha-256"), ("sha", "sha-1"), ("md5", "md5")):
+        if name in stated:
+            with contextlib.suppress(ValueError):
+                digest = base64.b64decode(stated[name], validate=True)
+                if len(digest) == new(algorithm).digest_size:
+                    return f"{algorithm}={digest.hex()}"
+    return ""
 
 
 class FileHasher:

@@ -51,6 +51,7 @@ class Download:
         self.url = url
         self.options = options
         self.filename = options.filename
+        self.note = ""
         self.figures: Callable[[], Figures] | None = None
         self.result: DownloadResult | None = None
         self.error: DownloadError | None = None
@@ -98,4 +99,5 @@ class Download:
             filename=self.filename,
             status=self._status,
             connections=connections,
+            note=self.note,
         )

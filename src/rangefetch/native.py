@@ -26,6 +26,7 @@ from rangefetch.download import Download
 from rangefetch.errors import DownloadError, LocalError
 from rangefetch.network import make_profile
 from rangefetch.options import DownloadOptions
+from rangefetch.retry import RetryPolicy
 from rangefetch.run import Event, Run
 
 if TYPE_CHECKING:
@@ -60,8 +61,10 @@ class NativeBackend:
 
     name = "native"
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, policy: RetryPolicy | None = None) -> None:
         self.listener = listener
+        self.policy = policy or RetryPolicy()
+        self._cool_until_s: dict[str, float] = {}
         self._calls: deque[Callable[[], None]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
@@ -111,6 +114,7 @@ class NativeBackend:
             if not self._runs:
                 self._later(_TICK_S, self._tick)
             self._runs[download.gid] = run
+            self._share_lanes(run.sources[0].host)
             self._guarded(run, run.begin)
             if self._stopping:
                 run.halt()
@@ -173,6 +177,26 @@ class NativeBackend:
 
         self._workers.submit(job).add_done_callback(done)
 
+    def cool_host(self, host: str, seconds: float) -> None:
+        """No download asks the host for so long."""
+        self._cool_until_s[host] = max(self._cool_until_s.get(host, 0.0), time.monotonic() + seconds)
+        for run in self._runs.values():
+            run.rest_host(host, seconds)
+
+    def cool_for(self, host: str) -> float:
+        """Seconds for which the host is still to be left alone."""
+        left_s = self._cool_until_s.get(host, 0.0) - time.monotonic()
+        if left_s <= 0:
+            self._cool_until_s.pop(host, None)
+        return max(0.0, left_s)
+
+    def _share_lanes(self, host: str) -> None:
+        """Divide a host's lanes among the downloads from it: what one alone may have, all have together."""
+        runs = [run for run in self._runs.values() if run.sources[0].host == host]
+        most = max((run.options.max_connection_per_server for run in runs), default=1)
+        for run in runs:
+            run.share_lanes(max(1, most // len(runs)))
+
     def add_file(self, file: File) -> int:
         """Give the file to the loop with the fewest; returns which, for ``file_gone``."""
         assert self._engine is not None
@@ -186,6 +210,7 @@ class NativeBackend:
 
     def run_ended(self, run: Run) -> None:
         self._runs.pop(run.download.gid, None)
+        self._share_lanes(run.sources[0].host)
 
     def profile(self, options: DownloadOptions, authorization: str) -> Profile:
         """The profile for these options; downloads that ask alike share one."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import os
+import socket
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -14,7 +17,9 @@ from rangefetch.options import DownloadOptions
 if TYPE_CHECKING:
     from rangefetch._engine import Profile
 
-__all__ = ["find_ca_file", "make_profile", "mask_url", "split_userinfo"]
+__all__ = ["find_ca_file", "make_profile", "mask_url", "network_is_there", "split_userinfo"]
+
+_CONNECT_S = 3.0
 
 # Where distributions keep the bundle: Debian, Fedora, openSUSE, FreeBSD, Alpine. pycurl's libcurl has only Fedora's
 # compiled in.
@@ -48,6 +53,50 @@ def find_ca_file(explicit: str = "") -> str:
     except ImportError:
         return ""
     return str(certifi.where())
+
+
+def network_is_there(urls: Sequence[str], hosts: Sequence[str]) -> bool:
+    """Whether there is a network; may take seconds, so not on a thread that others wait for.
+
+    An interface beyond loopback must be up. Then one TCP connection is enough: to the host of one of ``urls`` (those
+    that are wanted, or the proxy), or to one of ``hosts`` (``host:port``). A refusal is an answer, too.
+    """
+    places = []
+    for url in urls:
+        parts = urlsplit(url)
+        if parts.hostname:
+            places.append((parts.hostname, parts.port or (443 if parts.scheme.lower() == "https" else 80)))
+    if not any(_is_loopback(host) for host, _ in places) and not _has_interface():
+        return False
+    for host in hosts:
+        name, _, port = host.rpartition(":")
+        places.append((name, int(port)))
+    with ThreadPoolExecutor(max_workers=max(1, len(places))) as pool:
+        return any(pool.map(lambda place: _answers(*place), places))
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or host.startswith("127.") or host == "::1"
+
+
+def _has_interface() -> bool:
+    import psutil
+
+    return any(
+        stats.isup and not all(_is_loopback(address.address) for address in addresses)
+        for name, addresses in psutil.net_if_addrs().items()
+        if (stats := psutil.net_if_stats().get(name)) is not None and not name.startswith("lo")
+    )
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=_CONNECT_S):
+            return True
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
 
 
 def mask_url(url: str) -> str:

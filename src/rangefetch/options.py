@@ -6,11 +6,12 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from rangefetch.mirrors import check_rule
 from rangefetch.progress import to_camel_case_dict
 from rangefetch.version import __version__
 
@@ -152,6 +153,10 @@ class DownloadOptions:
         URL's last part); ``overwrite`` replaces a file that has the name already; ``file_allocation`` ``"falloc"``
         reserves the space at once, ``"trunc"`` only sets the length, ``"none"`` neither (aria2's words);
         ``durable`` syncs the file to the disk before it gets its name.
+    Where it comes from:
+        ``mirrors`` further URLs of the same file, used at once; ``use_github_mirror`` with ``github_mirrors``, rules
+        by which GitHub's URLs are rewritten (see ``rangefetch.mirrors``); ``refresh_url`` is called with the URL
+        when a link has expired (401, 403, 410) and returns the new one.
     What proves it:
         ``checksum`` as ``sha-256=HEX`` (``sha256:HEX`` too); ``expected_size`` in bytes (0: unknown).
     How many connections:
@@ -175,6 +180,10 @@ class DownloadOptions:
     overwrite: bool = False
     file_allocation: str = "falloc"
     durable: bool = False
+    mirrors: Sequence[str] = ()
+    use_github_mirror: bool = False
+    github_mirrors: Sequence[str] = ()
+    refresh_url: Callable[[str], str] | None = None
     checksum: str = ""
     expected_size: int = 0
     split: int = 16
@@ -200,7 +209,7 @@ class DownloadOptions:
         def put(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        for name in ("overwrite", "durable", "netrc", "verify_tls", "allow_downgrade"):
+        for name in ("overwrite", "durable", "use_github_mirror", "netrc", "verify_tls", "allow_downgrade"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected True or False, not {getattr(self, name)!r}")
         for name in ("save_dir", "filename", "user_agent", "proxy", "cookies", "ca_file"):
@@ -210,6 +219,14 @@ class DownloadOptions:
         for name, allowed in (("file_allocation", ("falloc", "trunc", "none")), ("http_version", ("1.1", "2", "3"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is none of {', '.join(allowed)}")
+        if isinstance(self.mirrors, str) or not isinstance(self.mirrors, Sequence):
+            raise TypeError("mirrors: expected a list of URLs")
+        put("mirrors", tuple(check_url(url, "mirrors") for url in self.mirrors))
+        if isinstance(self.github_mirrors, str) or not isinstance(self.github_mirrors, Sequence):
+            raise TypeError("github_mirrors: expected a list of rules")
+        put("github_mirrors", tuple(check_rule(rule) for rule in self.github_mirrors))
+        if self.refresh_url is not None and not callable(self.refresh_url):
+            raise TypeError("refresh_url: expected a function of a URL")
         put("checksum", _check_checksum(self.checksum))
         put("headers", _check_headers(self.headers))
         put("expected_size", parse_size(self.expected_size, "expected_size"))
@@ -250,5 +267,7 @@ class DownloadOptions:
         return tuple(self.headers.items())
 
     def to_dict(self) -> dict[str, Any]:
-        """The same in camelCase, ready for JSON."""
-        return to_camel_case_dict(self)
+        """The same in camelCase, ready for JSON; without ``refresh_url``, which is a function."""
+        values = to_camel_case_dict(self)
+        del values["refreshUrl"]
+        return values

@@ -60,7 +60,7 @@ class DownloadProgress:
 
     ``downloaded`` and ``total`` are bytes (``total`` 0: unknown), ``speed`` is bytes per second over the last few
     seconds, ``percentage`` is 0.0 to 100.0 (0.0 also when the size is unknown), ``eta`` is seconds (None: unknown),
-    ``connections`` are the transfers in flight.
+    ``connections`` are the transfers in flight, ``note`` is what a person should know ("waiting for the network").
     """
 
     gid: str
@@ -72,6 +72,7 @@ class DownloadProgress:
     filename: str
     status: DownloadStatus
     connections: int = 0
+    note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The same in camelCase, ready for JSON."""

@@ -1,7 +1,8 @@
 """What a failure means and what to do about it: the only place that decides.
 
-A failure is what the engine tells in numbers (``Failure``); ``classify`` looks it up, and ``Backoff`` says how long
-to wait. Nothing here has a clock, a socket or a thread.
+A failure comes from the engine in numbers (``Failure``). ``RetryPolicy.classify`` looks it up in a table of rows, the
+first that fits decides; the row's class says what happens. Nothing here has a clock, a socket or a thread. The table
+is documented in ``docs/retry.md``, which is made from it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from rangefetch.errors import (
     TlsError,
 )
 
-__all__ = ["Action", "Failure", "Fault", "backoff_seconds", "classify", "explain"]
+__all__ = ["DEFAULT_ROWS", "Curl", "Failure", "Fault", "Kind", "RetryPolicy", "Row", "When", "explain"]
 
 
 class Fault(enum.IntEnum):
@@ -84,8 +85,9 @@ class Curl(enum.IntEnum):
 class Failure:
     """A failed transfer in numbers.
 
-    ``other_lanes`` are transfers of the same file that go on, ``answered`` says that this source has already
-    answered well in this run, ``ranged`` that a range was asked for.
+    ``other_lanes`` are transfers of the same file that go on, ``answered`` says that its source has answered well
+    before, ``redirected`` that it was asked at an address that a redirect had given, ``ranged`` that a range was asked
+    for, ``source`` which of the file's sources it was.
     """
 
     code: int = 0
@@ -95,31 +97,86 @@ class Failure:
     retry_after_s: int = 0
     received_bytes: int = 0
     text: str = ""
+    source: int = 0
     other_lanes: int = 0
     answered: bool = False
+    redirected: bool = False
     ranged: bool = True
 
 
-class Action(enum.Enum):
-    """What to do next."""
+class Kind(enum.StrEnum):
+    """The classes of failures, by what happens next."""
 
-    RETRY = "try that range again after a while"
-    FEWER_LANES = "go on with the lanes that work"
-    RESTART = "the remote file is another one: begin again from nothing"
-    ONE_STREAM = "the server cannot do ranges: begin again with one stream"
-    FAIL = "give up"
+    TEMPORARY = "temporary"
+    """That range again, from another source at once, else after an exponential back-off with full jitter."""
+    RATE_LIMITED = "rate limited"
+    """The host rests for all downloads, as long as it says (capped), else for a back-off; fewer lanes."""
+    NETWORK = "network unavailable"
+    """No try is burnt: wait until the network is back. Where it is there after all, as temporary."""
+    PERMANENT = "permanent"
+    """This source is not asked again; the next one at once, and the end where none is left."""
+    STALE_LINK = "stale link"
+    """Resolve the original URL again; then ask for a new one (``refresh_url``); then as permanent."""
+    TOO_MANY_LANES = "too many lanes"
+    """Go on with the lanes that work; no try is burnt."""
+    CHANGED = "content changed"
+    """A source that contradicts the others is banned; otherwise begin again from nothing, once."""
+    NO_RANGES = "no ranges"
+    """Twice more, since a cache may have had to fill itself; then begin again with one stream."""
+    LOCAL = "local"
+    """Fail at once; what was fetched is kept."""
 
 
-_TEMPORARY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 525)})
-# What a server says to connections beyond those that it allows.
-_CROWDED_STATUSES = frozenset({403, 429, 503})
+class When(enum.StrEnum):
+    """What a row may ask of a failure beyond its numbers."""
 
-_PERMANENT_CODES = frozenset(
+    ALWAYS = ""
+    OTHERS_WORK = "other lanes of the file work"
+    LINK_WORKED = "a redirect's target that worked before"
+    ANSWERED = "the source has answered well before"
+    SERVER_SAYS_WHEN = "the answer has Retry-After"
+
+    def holds(self, failure: Failure) -> bool:
+        match self:
+            case When.OTHERS_WORK:
+                return failure.other_lanes > 0
+            case When.LINK_WORKED:
+                return failure.redirected and failure.answered
+            case When.ANSWERED:
+                return failure.answered
+            case When.SERVER_SAYS_WHEN:
+                return failure.retry_after_s > 0
+            case _:
+                return True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table: failures of this fault with one of these numbers, if ``when`` holds, are of ``kind``.
+
+    Empty numbers mean any. ``why`` is the reason for the row.
+    """
+
+    kind: Kind
+    why: str
+    fault: Fault = Fault.NONE
+    statuses: frozenset[int] = frozenset()
+    codes: frozenset[int] = frozenset()
+    errnos: frozenset[int] = frozenset()
+    when: When = When.ALWAYS
+
+    def fits(self, failure: Failure) -> bool:
+        return (
+            failure.fault == self.fault
+            and (not self.statuses or failure.status in self.statuses)
+            and (not self.codes or failure.code in self.codes)
+            and (not self.errnos or failure.errno in self.errnos)
+            and self.when.holds(failure)
+        )
+
+
+_TLS_CODES = frozenset(
     {
-        Curl.UNSUPPORTED_PROTOCOL,
-        Curl.FAILED_INIT,
-        Curl.URL_MALFORMAT,
-        Curl.OUT_OF_MEMORY,
         Curl.SSL_CERTPROBLEM,
         Curl.SSL_CIPHER,
         Curl.PEER_FAILED_VERIFICATION,
@@ -131,12 +188,128 @@ _PERMANENT_CODES = frozenset(
         Curl.SSL_CLIENTCERT,
     }
 )
-_TLS_CODES = (_PERMANENT_CODES | {Curl.SSL_CONNECT_ERROR}) - {
-    Curl.UNSUPPORTED_PROTOCOL,
-    Curl.FAILED_INIT,
-    Curl.URL_MALFORMAT,
-    Curl.OUT_OF_MEMORY,
-}
+_NO_NETWORK_ERRNOS = frozenset(
+    {
+        errno_module.ENETUNREACH,
+        errno_module.ENETDOWN,
+        errno_module.EHOSTUNREACH,
+        errno_module.EHOSTDOWN,
+        errno_module.EADDRNOTAVAIL,
+    }
+)
+
+
+def _status(kind: Kind, why: str, *statuses: int, when: When = When.ALWAYS) -> Row:
+    return Row(kind, why, Fault.STATUS, statuses=frozenset(statuses), when=when)
+
+
+def _code(kind: Kind, why: str, *codes: int, errnos: frozenset[int] = frozenset(), when: When = When.ALWAYS) -> Row:
+    return Row(kind, why, codes=frozenset(codes), errnos=errnos, when=when)
+
+
+DEFAULT_ROWS: tuple[Row, ...] = (
+    # -- what this machine says
+    Row(Kind.LOCAL, "the disk refused; another try would meet the same disk", Fault.DISK),
+    Row(Kind.LOCAL, "no memory", Fault.MEMORY),
+    # -- what the remote file is
+    Row(Kind.CHANGED, "another size is another file", Fault.SIZE_CHANGED),
+    Row(Kind.CHANGED, "another validator is another file (RFC 9110, section 8.8)", Fault.VALIDATOR_CHANGED),
+    Row(
+        Kind.NO_RANGES,
+        "the whole file where a part was asked for: allowed by RFC 9110, section 14.2",
+        Fault.RANGE_IGNORED,
+    ),
+    Row(Kind.NO_RANGES, "another part than was asked for, or one that is not named", Fault.RANGE_WRONG),
+    Row(
+        Kind.PERMANENT, "encoded though identity was asked for: its ranges would be of the encoded form", Fault.ENCODED
+    ),
+    Row(Kind.TEMPORARY, "more bytes than announced: nothing of that transfer is trusted", Fault.OVERFLOW),
+    Row(Kind.TEMPORARY, "a connection without life; another may do better", Fault.STALLED),
+    Row(Kind.PERMANENT, "a redirect to another scheme, or from https to http", Fault.REDIRECT),
+    Row(Kind.PERMANENT, "redirects in a circle", Fault.REDIRECTS),
+    # -- statuses; the same one can mean several things, so the narrower rows come first
+    _status(
+        Kind.TOO_MANY_LANES, "servers refuse connections beyond those they allow", 403, 429, 503, when=When.OTHERS_WORK
+    ),
+    _status(Kind.STALE_LINK, "signed links expire while a file is fetched", 401, 403, 410, when=When.LINK_WORKED),
+    _status(Kind.RATE_LIMITED, "the server asks for less (RFC 6585, section 4)", 429),
+    _status(
+        Kind.RATE_LIMITED,
+        "the server says when it will be back (RFC 9110, section 10.2.3)",
+        503,
+        when=When.SERVER_SAYS_WHEN,
+    ),
+    _status(Kind.CHANGED, "no such range any more: the file has shrunk", 416, when=When.ANSWERED),
+    _status(Kind.NO_RANGES, "a server that cannot do even the first range", 416),
+    _status(Kind.TEMPORARY, "timeouts and overload, the server's or its gateway's", 408, 425, 500, 502, 503, 504),
+    _status(Kind.TEMPORARY, "a proxy network's words for an origin in trouble", *range(520, 525)),
+    _status(Kind.PERMANENT, "any other status is the server's last word"),
+    # -- libcurl's codes
+    _code(Kind.PERMANENT, "trust is not a matter of trying again", *_TLS_CODES),
+    _code(Kind.PERMANENT, "a URL or an option that cannot work", Curl.UNSUPPORTED_PROTOCOL, Curl.URL_MALFORMAT),
+    _code(Kind.LOCAL, "libcurl cannot work here", Curl.FAILED_INIT, Curl.OUT_OF_MEMORY),
+    _code(
+        Kind.TOO_MANY_LANES,
+        "servers refuse connections beyond those they allow",
+        Curl.COULDNT_CONNECT,
+        errnos=frozenset({errno_module.ECONNREFUSED}),
+        when=When.OTHERS_WORK,
+    ),
+    _code(
+        Kind.NETWORK, "no way there", Curl.COULDNT_CONNECT, Curl.SEND_ERROR, Curl.RECV_ERROR, errnos=_NO_NETWORK_ERRNOS
+    ),
+    _code(
+        Kind.NETWORK,
+        "no name service: libcurl cannot tell an unknown name from an absent network",
+        Curl.COULDNT_RESOLVE_HOST,
+        Curl.COULDNT_RESOLVE_PROXY,
+        Curl.INTERFACE_FAILED,
+    ),
+    _code(Kind.TEMPORARY, "resets, timeouts, broken bodies, broken HTTP/2 streams"),
+)
+"""The table. Rows are looked at from the top; the last of each group fits everything that is left."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """The table, and how long to wait. Edit it by making another: ``RetryPolicy().first(Row(...))``.
+
+    Times are seconds: ``longest_wait`` bounds a back-off, ``longest_retry_after`` what a server may ask for,
+    ``network_check`` is how often an absent network is looked for, ``network_wait`` how long at most (0: no limit).
+    ``network_hosts`` are asked by TCP whether there is a network, ``host:port`` each; any one is enough.
+    """
+
+    rows: tuple[Row, ...] = DEFAULT_ROWS
+    longest_wait: float = 60.0
+    longest_retry_after: float = 600.0
+    network_check: float = 5.0
+    network_wait: float = 3600.0
+    network_hosts: tuple[str, ...] = ("8.8.8.8:53", "1.1.1.1:53", "223.5.5.5:53")
+
+    def first(self, *rows: Row) -> RetryPolicy:
+        """The same policy with ``rows`` before all others."""
+        return dataclasses.replace(self, rows=(*rows, *self.rows))
+
+    def row(self, failure: Failure) -> Row:
+        """The row that decides about a failure."""
+        for row in self.rows:
+            if row.fits(failure):
+                return row
+        return Row(Kind.PERMANENT, "no row fits")
+
+    def classify(self, failure: Failure) -> Kind:
+        """What a failure is."""
+        return self.row(failure).kind
+
+    def wait_s(self, failures: int, first_s: float, retry_after_s: float = 0.0) -> float:
+        """How long to wait before the next try: exponential with full jitter, and never less than the server asks.
+
+        The upper bounds for ``first_s=0.5`` are 0.5, 1, 2, 4, 8, 16, 32, 60, 60 … seconds.
+        """
+        bound = min(first_s * 2.0 ** min(max(failures - 1, 0), 30), self.longest_wait)
+        return max(random.uniform(0, bound), min(retry_after_s, self.longest_retry_after))
+
+
 _CONNECTION_CODES = frozenset(
     {
         Curl.COULDNT_RESOLVE_PROXY,
@@ -149,46 +322,6 @@ _CONNECTION_CODES = frozenset(
         Curl.QUIC_CONNECT_ERROR,
     }
 )
-
-
-def classify(failure: Failure) -> Action:
-    """What to do about a failure."""
-    match failure.fault:
-        case Fault.DISK | Fault.MEMORY | Fault.REDIRECT | Fault.REDIRECTS | Fault.ENCODED:
-            return Action.FAIL
-        case Fault.SIZE_CHANGED | Fault.VALIDATOR_CHANGED:
-            return Action.RESTART
-        case Fault.RANGE_IGNORED | Fault.RANGE_WRONG:
-            # Once may be a cache that had to fill itself; the caller counts, and goes down to one stream.
-            return Action.ONE_STREAM if failure.ranged else Action.FAIL
-        case Fault.STATUS:
-            if failure.other_lanes and failure.status in _CROWDED_STATUSES:
-                return Action.FEWER_LANES
-            if failure.status == 416:
-                # Nothing there where there was something: the file shrank. At the first byte: no ranges at all.
-                return Action.RESTART if failure.answered else Action.ONE_STREAM if failure.ranged else Action.FAIL
-            return Action.RETRY if failure.status in _TEMPORARY_STATUSES else Action.FAIL
-        case Fault.STALLED | Fault.OVERFLOW:
-            return Action.RETRY
-        case Fault.NONE:
-            pass
-    if failure.code in _PERMANENT_CODES:
-        return Action.FAIL
-    if failure.code == Curl.COULDNT_CONNECT and failure.errno == errno_module.ECONNREFUSED and failure.other_lanes:
-        return Action.FEWER_LANES
-    return Action.RETRY
-
-
-def backoff_seconds(failures: int, first_s: float, retry_after_s: float = 0.0, longest_s: float = 60.0) -> float:
-    """How long to wait before the next try: exponential with full jitter, and never less than the server asks.
-
-    The upper bounds for ``first_s=0.5`` are 0.5, 1, 2, 4, 8, 16, 32, 60, 60 ... seconds; a Retry-After is honoured
-    up to ten times ``longest_s``.
-    """
-    bound = min(first_s * 2.0 ** min(max(failures - 1, 0), 30), longest_s)
-    return max(random.uniform(0, bound), min(retry_after_s, 10 * longest_s))
-
-
 _FAULT_WORDS = {
     Fault.RANGE_IGNORED: "the server sent the whole file where a part was asked for",
     Fault.RANGE_WRONG: "the server answered another range than the one asked for",
@@ -200,18 +333,15 @@ _FAULT_WORDS = {
     Fault.REDIRECTS: "too many redirects",
     Fault.MEMORY: "out of memory",
 }
-_STATUS_WORDS = {
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    410: "Gone",
-    416: "Range Not Satisfiable",
-    429: "Too Many Requests",
-    500: "Internal Server Error",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
-}
+
+
+def _status_words(status: int) -> str:
+    import http
+
+    try:
+        return f"the server answered {status} {http.HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"the server answered {status}"
 
 
 def explain(failure: Failure, curl_words: str = "") -> tuple[type[DownloadError], str]:
@@ -224,8 +354,7 @@ def explain(failure: Failure, curl_words: str = "") -> tuple[type[DownloadError]
         case Fault.DISK:
             return DiskError, f"writing failed: {os.strerror(failure.errno)}"
         case Fault.STATUS:
-            name = _STATUS_WORDS.get(failure.status, "")
-            return HttpStatusError, f"the server answered {failure.status} {name}".rstrip()
+            return HttpStatusError, _status_words(failure.status)
         case Fault.REDIRECT:
             return BadAnswer, f"a redirect that is not followed, to {failure.text}"
         case Fault.SIZE_CHANGED | Fault.VALIDATOR_CHANGED:
@@ -238,7 +367,7 @@ def explain(failure: Failure, curl_words: str = "") -> tuple[type[DownloadError]
             return BadAnswer, _FAULT_WORDS[failure.fault]
     if failure.code == Curl.OPERATION_TIMEDOUT:
         return TimedOut, words
-    if failure.code in _TLS_CODES:
+    if failure.code in _TLS_CODES or failure.code == Curl.SSL_CONNECT_ERROR:
         return TlsError, words
     if failure.code in _CONNECTION_CODES:
         return ConnectionFailed, words

@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rangefetch import checksum, retry, state
+from rangefetch import checksum, state
 from rangefetch.download import Download, Figures
 from rangefetch.errors import (
     ChecksumMismatch,
@@ -30,9 +30,11 @@ from rangefetch.errors import (
     TargetExists,
     TimedOut,
 )
-from rangefetch.network import mask_url, split_userinfo
-from rangefetch.options import DownloadOptions
+from rangefetch.network import mask_url, network_is_there, split_userinfo
+from rangefetch.options import DownloadOptions, check_url
 from rangefetch.progress import DownloadResult, SpeedMeter
+from rangefetch.recovery import Recovery
+from rangefetch.sources import Source, Sources
 from rangefetch.target import (
     DEFAULT_FILENAME,
     Target,
@@ -53,8 +55,6 @@ _FIRST_SAVE_S = 2.0
 _SAVE_EVERY_S = 5.0
 _HASH_AT_LEAST_BYTES = 4 << 20
 _HASH_STEP_BYTES = 64 << 20
-_MOST_TRIED = 20
-_RANGE_TRIES = 2
 
 
 class EventKind(enum.IntEnum):
@@ -64,6 +64,7 @@ class EventKind(enum.IntEnum):
     FAILED = 17
     DONE = 18
     REMOVED = 19
+    MET = 20
 
 
 class Event(NamedTuple):
@@ -90,36 +91,110 @@ class Run:
         self.download = download
         self.options = download.options
         self.shown_url = mask_url(download.url)
+        self.policy = backend.policy
+        self.sources = Sources(
+            download.url,
+            tuple(download.options.mirrors),
+            tuple(download.options.github_mirrors) if download.options.use_github_mirror else (),
+        )
+        self.recovery = Recovery(self)
         self._backend = backend
-        self._url, self._authorization = split_userinfo(download.url)
+        self._url = self.sources.url
         self._target: Target | None = None
         self._saved: state.State | None = None
         self._file: File | None = None
         self._loop = 0
+        self._lanes_share = download.options.max_connection_per_server
         self._after_removal: Callable[[], None] | None = None
         self._in_engine = False  # the engine fills the file now
         self._halting = False
         self._ending = False  # the outcome is known; what comes now changes nothing
         self._worthless = False  # nothing of it needs to be kept
         self._remove_files = False  # nothing of it may be kept
-        self._resolved_url = self._url
         self._modified_time: float | None = None
         self._probing = False  # only asking what there is, because the final name is taken
-        self._one_stream = False  # the server has shown that it cannot do ranges
-        self._restarted = False  # the remote file was another one, once
-        self._retries = 0
-        self._failures = 0  # in a row, without a byte more
-        self._failures_mark = -1  # how much was downloaded at the first of them
-        self._held = 0  # lanes that wait after a failure
-        self._retry_timer: Timer | None = None
-        self._tried: list[str] = []
         self._resumed_bytes = 0
         self._connections = 0
-        self._next_save_s = time.monotonic() + _FIRST_SAVE_S
+        self._next_save_s = self.now_s() + _FIRST_SAVE_S
+        self._checksum = download.options.checksum  # the user's, else the server's
         self._hasher: checksum.FileHasher | None = None
         self._meter = SpeedMeter()
         self._jobs: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
         self._working = False  # a worker saves or hashes
+
+    # -- for recovery and the backend ----------------------------------------------------------------------------
+
+    @property
+    def file(self) -> File:
+        """The engine's file; there is one from the first request on."""
+        assert self._file is not None
+        return self._file
+
+    @property
+    def most_lanes(self) -> int:
+        """How many transfers the options and the other downloads from the same host allow."""
+        options = self.options
+        per_server = min(options.max_connection_per_server, self._lanes_share)
+        return 1 if self._probing else min(options.split, per_server * len(self.sources.usable()))
+
+    def share_lanes(self, lanes: int) -> None:
+        """So many lanes of its host are for this download, because there are others."""
+        if lanes != self._lanes_share:
+            self._lanes_share = lanes
+            if self._in_engine:
+                self.file.lanes = self.most_lanes
+
+    @staticmethod
+    def now_s() -> float:
+        return time.monotonic()
+
+    def call_later(self, delay_s: float, function: Callable[[], None]) -> Timer:
+        return self._backend.call_later(self, delay_s, function)
+
+    def ask_network(self, known: Callable[[bool], None]) -> None:
+        """Find out whether there is a network, and say so."""
+        urls = [self.options.proxy] if self.options.proxy else [source.url for source in self.sources]
+        hosts = self.policy.network_hosts
+        self._backend.work(self, lambda: network_is_there(urls, hosts), lambda future: known(future.result()))
+
+    def cool_host(self, host: str, seconds: float) -> None:
+        """Have every download leave the host alone for a while."""
+        self._backend.cool_host(host, seconds)
+
+    def rest_host(self, host: str, seconds: float) -> None:
+        """The backend's word that a host is to be left alone."""
+        if self._in_engine:
+            for number, source in enumerate(self.sources):
+                if source.host == host:
+                    self.file.rest(number, seconds)
+
+    def note(self, text: str) -> None:
+        """What a person should know of the download now."""
+        self.download.note = text
+
+    def move_source(self, number: int, url: str) -> None:
+        """A source is at another URL now, and must prove there that it is the same file."""
+        source = self.sources[number]
+        source.url, _ = split_userinfo(check_url(url, "refresh_url"))
+        source.resolved_url = ""
+        self.file.move(number, source.url)
+
+    def begin_again(self) -> None:
+        """Begin from nothing, when the engine has let go of the file."""
+
+        def begin() -> None:
+            assert self._target is not None
+            self._saved = None
+            self._target.truncate()
+            self.forget_hash()
+            self._open_file()
+
+        self._remove_file(begin)
+
+    def forget_hash(self) -> None:
+        """What was hashed is not what the file will hold."""
+        if self._hasher is not None:
+            self.do(self._hasher.restart, lambda _: None)
 
     # -- beginning --------------------------------------------------------------------------------------------
 
@@ -132,16 +207,16 @@ class Run:
                 self._compare_existing(self._target.path)
                 return
             self._probing = True
-        self._start()
-
-    def _start(self) -> None:
-        assert self._target is not None
         self._saved = self._load_state()
         if self._saved is None and not self._target.fresh:
             self._target.truncate()
-        if self.options.checksum:
-            self._hasher = checksum.FileHasher(self._target.fd, self.options.checksum.partition("=")[0])
-        self._open_file()
+        if self._checksum:
+            self._hasher = checksum.FileHasher(self._target.fd, self._checksum.partition("=")[0])
+        cool_s = self._backend.cool_for(self.sources[0].host) if len(self.sources) == 1 else 0.0
+        if cool_s:
+            self.call_later(cool_s, self._open_file)
+        else:
+            self._open_file()
 
     def _load_state(self) -> state.State | None:
         """The saved state, if it is sound, of this URL, and can be checked against the remote file."""
@@ -161,8 +236,7 @@ class Run:
             with contextlib.suppress(DiskError):
                 state.set_aside(path)
             return None
-        source = saved.sources[0] if saved.sources else state.SourceState(saved.url)
-        if not (source.etag or source.last_modified or self.options.checksum):
+        if not self.options.checksum and not any(source.etag or source.last_modified for source in saved.sources):
             _log.warning("%s: nothing tells whether the remote file is still the same; starting again", self.shown_url)
             return None
         return saved
@@ -171,38 +245,53 @@ class Run:
         """Hand the file to the engine, with what an earlier run left."""
         from rangefetch import _engine
 
+        if self._ending or self._halting:
+            return
         assert self._target is not None
         options = self.options
         known: dict[str, Any] = {"first_bytes": 1} if self._probing else {}
         if self._saved is not None:
-            source = self._saved.sources[0] if self._saved.sources else state.SourceState(self._url)
             known |= {
                 "size": self._saved.total_size,
                 "block_size": self._saved.block_size,
                 "blocks": self._saved.blocks,
                 "partial": self._saved.partial,
-                "etag": source.etag,
-                "last_modified": source.last_modified,
             }
+            for saved in self._saved.sources:
+                for source in self.sources:
+                    if source.url == saved.url:
+                        source.etag, source.last_modified = saved.etag, saved.last_modified
+        asked = [
+            (source.url, self._backend.profile(options, source.authorization), source.etag, source.last_modified)
+            for source in self.sources
+        ]
+        url, profile, etag, last_modified = asked[0]
         file = _engine.File(
             self._target.fd,
-            self._url,
-            self._backend.profile(options, self._authorization),
+            url,
+            profile,
             tag=self,
-            ranged=not self._one_stream,
-            lanes=1 if self._probing else min(options.split, options.max_connection_per_server),
+            ranged=not self.recovery.one_stream,
+            lanes=self.most_lanes,
+            source_lanes=options.max_connection_per_server,
             least_bytes=int(options.min_split_size),
             limit=int(options.max_download_limit),
             allocation="none" if self._probing else options.file_allocation,
+            mirrors=asked[1:],
+            etag=etag if self._saved is not None else "",
+            last_modified=last_modified if self._saved is not None else "",
             **known,
         )
         self._resumed_bytes = file.downloaded
-        self._held = 0
         self._file = file
         self._meter.reset()
         self.download.figures = self._figures
         self._in_engine = True
+        self.recovery.begun()
         self._loop = self._backend.add_file(file)
+        for number, source in enumerate(self.sources):
+            if source.banned:
+                file.ban(number)
 
     def _figures(self) -> Figures:
         """How far it is; from any thread."""
@@ -227,49 +316,37 @@ class Run:
                 step()
             elif event.kind == EventKind.DONE:
                 self._finish()
-        elif self._after_removal is None and event.kind == EventKind.ANSWERED:
-            self._answered(event.text, event.headers)
-        elif self._after_removal is None and event.kind == EventKind.FAILED:
-            self._failed(
-                retry.Failure(
-                    code=event.code,
-                    status=event.status,
-                    fault=retry.Fault(event.fault),
-                    errno=event.errno,
-                    retry_after_s=event.retry_after_s,
-                    received_bytes=event.received_bytes,
-                    text=event.text,
-                    other_lanes=file.lanes_busy,
-                    answered=file.answered or self._saved is not None,
-                    ranged=not self._one_stream,
-                )
-            )
+        elif self._after_removal is not None:
+            return
+        elif event.kind == EventKind.FAILED:
+            self.recovery.failed(event)
+        else:
+            source = self.sources[event.source]
+            source.answered = True
+            source.resolved_url = event.text
+            headers = _parse_headers(event.headers)
+            if event.kind == EventKind.ANSWERED:
+                self._answered(event.status, source, headers)
+            self._compare_digest(event.status, source, event.source, headers)
 
     def _remove_file(self, then: Callable[[], None]) -> None:
         """Take the file from the engine, and go on when nothing touches it any more."""
-        if self._retry_timer is not None:
-            self._retry_timer.cancel()
-            self._retry_timer = None
+        self.recovery.stop_waiting()
         if self._file is None or not self._in_engine:
             then()
             return
         self._after_removal = then
         self._file.remove()
 
-    def _answered(self, resolved_url: str, header_lines: str) -> None:
+    def _answered(self, status: int, source: Source, headers: dict[str, str]) -> None:
         """The first good answer: what the remote file is."""
         assert self._target is not None
         assert self._file is not None
-        headers: dict[str, str] = {}
-        for line in header_lines.splitlines():
-            name, _, value = line.partition(": ")
-            headers.setdefault(name.lower(), value)
         size = self._file.size
-        self._resolved_url = resolved_url
         self._modified_time = _parse_date(headers.get("last-modified", ""))
         if self._target.path is None:
             name = filename_from_content_disposition(headers.get("content-disposition", ""))
-            name = name or filename_from_url(resolved_url) or filename_from_url(self._url) or DEFAULT_FILENAME
+            name = name or filename_from_url(source.resolved_url) or filename_from_url(self._url) or DEFAULT_FILENAME
             self._target.name(name)
             self.download.filename = name
         assert self._target.path is not None
@@ -311,84 +388,26 @@ class Run:
             and int(found.st_mtime) == int(self._modified_time)
         )
 
-    # -- failures ---------------------------------------------------------------------------------------------
-
-    def _failed(self, failure: retry.Failure) -> None:
-        from rangefetch import _engine
-
-        assert self._file is not None
-        action = retry.classify(failure)
-        kind, words = retry.explain(failure, _engine.error_text(failure.code) if failure.code else "")
-        self._tried.append(words)
-        del self._tried[:-_MOST_TRIED]
-        _log.debug("%s: %s: %s", self.shown_url, words, action.value)
-        if action is retry.Action.ONE_STREAM and failure.answered and self._failures < _RANGE_TRIES:
-            # A cache that had to fill itself may answer so once, and ranges again later.
-            action = retry.Action.RETRY
-        self._held += 1
-        if failure.fault is retry.Fault.OVERFLOW and self._hasher is not None:
-            # The engine has taken back what that transfer wrote.
-            self._do(self._hasher.restart, lambda _: None)
-        if action is retry.Action.FEWER_LANES:
-            self._file.lanes = max(1, failure.other_lanes)
-            self._release(1)
-        elif action is retry.Action.RETRY:
-            self._retry(failure, self._error(kind, words, failure))
-        elif action is retry.Action.RESTART and not self._restarted:
-            _log.warning("%s: %s; starting again", self.shown_url, words)
-            self._restarted = True
-            self._remove_file(self._begin_again)
-        elif action is retry.Action.ONE_STREAM and not self._one_stream:
-            _log.info("%s: %s; going on with one stream", self.shown_url, words)
-            self._one_stream = True
-            self._remove_file(self._begin_again)
-        else:
-            raise self._error(kind, words, failure)
-
-    def _error(self, kind: type[DownloadError], words: str, failure: retry.Failure) -> DownloadError:
-        known: dict[str, Any] = {"url": self.shown_url, "status": failure.status, "tried": tuple(self._tried)}
-        if issubclass(kind, DiskError):
-            known["errno"] = failure.errno
-        return kind(words, **known)
-
-    def _retry(self, failure: retry.Failure, error: DownloadError) -> None:
-        """Try again after a while, one lane first: the others follow when it brings something."""
-        assert self._file is not None
-        self._retries += 1
-        if self._retry_timer is not None:
-            return
-        if self._file.downloaded > self._failures_mark:
-            self._failures = 0
-            self._failures_mark = self._file.downloaded
-        self._failures += 1
-        if self.options.max_tries and self._failures >= self.options.max_tries:
-            raise error
-        delay_s = retry.backoff_seconds(self._failures, self.options.retry_wait, failure.retry_after_s)
-        self._retry_timer = self._backend.call_later(self, delay_s, self._retry_now)
-
-    def _retry_now(self) -> None:
-        assert self._file is not None
-        self._retry_timer = None
-        if self._file.answered and not self._file.splits:
-            # What came of a stream cannot be continued.
-            self._remove_file(self._begin_again)
-        else:
-            self._release(self._held if self._file.downloaded > self._failures_mark else 1)
-
-    def _release(self, lanes: int) -> None:
-        assert self._file is not None
-        for _ in range(min(lanes, self._held)):
-            self._held -= 1
-            self._file.release()
-
-    def _begin_again(self) -> None:
-        """Begin from nothing; the engine has let go of the file."""
-        assert self._target is not None
-        self._saved = None
-        self._target.truncate()
-        if self._hasher is not None:
-            self._hasher = checksum.FileHasher(self._target.fd, self._hasher.algorithm)
-        self._open_file()
+    def _compare_digest(self, status: int, source: Source, number: int, headers: dict[str, str]) -> None:
+        """What a source says its file's digest is: proof where the user gave none, and a contradiction a ban."""
+        stated = checksum.stated_by_server(headers, whole=status == 200)
+        if not self._checksum and stated and self._target is not None and len(self.sources) == 1:
+            self._checksum = stated
+            self._hasher = checksum.FileHasher(self._target.fd, stated.partition("=")[0])
+        algorithm = self._checksum.partition("=")[0]
+        if stated and stated.partition("=")[0] == algorithm and stated != self._checksum:
+            error = ChecksumMismatch(
+                f"the server says that its file's checksum is {stated}, and {self._checksum} was asked for",
+                expected=self._checksum,
+                actual=stated,
+                url=mask_url(source.url),
+            )
+            source.banned = True
+            if not self.sources.usable():
+                self._worthless = True
+                raise error
+            _log.warning("%s; going on with other sources", error)
+            self.begin_again()
 
     # -- from time to time --------------------------------------------------------------------------------------
 
@@ -400,18 +419,17 @@ class Run:
         total_timeout_s = self.options.total_timeout
         if total_timeout_s and now_s - self.download.started_s > total_timeout_s:
             raise TimedOut(f"not finished after {total_timeout_s:g} seconds", url=self.shown_url)
-        if self._held and self._retry_timer is None and self._file.downloaded > self._failures_mark:
-            self._release(self._held)
+        self.recovery.tick(now_s)
         if self._working:
             return
         if now_s >= self._next_save_s and self._file.splits:
             self._next_save_s = now_s + _SAVE_EVERY_S
-            self._do(self._save_on_the_way, lambda _: None)
+            self.do(self._save_on_the_way, lambda _: None)
         elif self._hasher is not None and self._file.contiguous - self._hasher.position >= _HASH_AT_LEAST_BYTES:
             hasher, end = self._hasher, min(self._file.contiguous, self._hasher.position + _HASH_STEP_BYTES)
-            self._do(lambda: hasher.advance(end), lambda _: None)
+            self.do(lambda: hasher.advance(end), lambda _: None)
 
-    def _do(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
+    def do(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
         """Have a worker do something that may take long, one thing after the other, and ``then`` go on here."""
         self._jobs.append((job, then))
         self._next_job()
@@ -456,10 +474,14 @@ class Run:
             self._target.state_path,
             state.State(
                 url=self._url,
-                resolved_url=self._resolved_url,
+                resolved_url=self.sources[0].resolved_url or self._url,
                 total_size=file.size,
                 supports_range=True,
-                sources=[state.SourceState(self._url, *file.validators())],
+                sources=[
+                    state.SourceState(source.url, *file.validators(number))
+                    for number, source in enumerate(self.sources)
+                    if number < file.source_count and not source.banned
+                ],
                 block_size=file.block_size,
                 blocks=blocks.tobytes(),
                 partial={int(index): int(partial[index]) for index in begun},
@@ -477,12 +499,12 @@ class Run:
             self._conclude()
         elif self._working:
             # What a worker is at (a save, a hash) was begun before the last byte came.
-            self._do(lambda: None, lambda _: self._finish())
+            self.do(lambda: None, lambda _: self._finish())
         elif hasher is not None and hasher.position < size:
             end = min(size, hasher.position + _HASH_STEP_BYTES)
-            self._do(lambda: hasher.advance(end), lambda _: self._finish())
+            self.do(lambda: hasher.advance(end), lambda _: self._finish())
         elif self.options.durable:
-            self._do(self._publish, self._complete)
+            self.do(self._publish, self._complete)
         else:
             self._complete(self._publish())
 
@@ -496,12 +518,12 @@ class Run:
 
     def _check_digest(self, digest: str) -> None:
         assert self._target is not None
-        actual = f"{self.options.checksum.partition('=')[0]}={digest}"
-        if actual != self.options.checksum:
+        actual = f"{self._checksum.partition('=')[0]}={digest}"
+        if actual != self._checksum:
             kept = self._target.set_aside(f"its checksum is {actual}")
             raise ChecksumMismatch(
-                f"the checksum is {actual}, and {self.options.checksum} was asked for; the data is kept in {kept}",
-                expected=self.options.checksum,
+                f"the checksum is {actual}, and {self._checksum} was expected; the data is kept in {kept}",
+                expected=self._checksum,
                 actual=actual,
                 url=self.shown_url,
             )
@@ -516,10 +538,10 @@ class Run:
                 filename=path.name,
                 size=path.stat().st_size if already or self._file is None else self._file.downloaded,
                 gid=self.download.gid,
-                checksum=self.options.checksum,
+                checksum=self._checksum,
                 seconds=time.monotonic() - self.download.started_s,
-                retries=self._retries,
-                sources=(mask_url(self._resolved_url),),
+                retries=self.recovery.retries,
+                sources=tuple(mask_url(each.resolved_url) for each in self.sources if each.answered),
                 connections=self._connections,
                 resumed=self._resumed_bytes,
                 already_complete=already,
@@ -548,7 +570,7 @@ class Run:
                     f"{path} exists and has another checksum; overwriting was not asked for", url=self.shown_url
                 )
 
-        self._do(digest, compared)
+        self.do(digest, compared)
 
     def _already_complete(self, path: Path) -> None:
         assert self._target is not None
@@ -560,7 +582,14 @@ class Run:
         self.options = options
         if self._file is not None and self._in_engine:
             self._file.limit = int(options.max_download_limit)
-            self._file.lanes = min(options.split, options.max_connection_per_server)
+            self._file.lanes = self.most_lanes
+            for url in options.mirrors:
+                self._add_source(url)
+
+    def _add_source(self, url: str) -> None:
+        source = self.sources.add(url)
+        if source is not None:
+            self.file.add_source(source.url, self._backend.profile(self.options, source.authorization))
 
     def halt(self, *, remove_files: bool = False) -> None:
         """Stop, save (or remove what there is), and tell the listener."""
@@ -595,7 +624,7 @@ class Run:
             else:
                 self._backend.listener.halted(self.download)
 
-        self._do(self._keep_what_can_be_continued, told)
+        self.do(self._keep_what_can_be_continued, told)
 
     def _keep_what_can_be_continued(self) -> None:
         """Save the state of a file that can be resumed, remove the rest (on a worker)."""
@@ -612,6 +641,15 @@ class Run:
         except DiskError as error:
             _log.warning("%s: what was fetched could not be saved: %s", self.shown_url, error)
         target.close()
+
+
+def _parse_headers(lines: str) -> dict[str, str]:
+    """Headers by lower-case name; of a repeated one the first."""
+    headers: dict[str, str] = {}
+    for line in lines.splitlines():
+        name, _, value = line.partition(": ")
+        headers.setdefault(name.lower(), value)
+    return headers
 
 
 def _parse_date(value: str) -> float | None:

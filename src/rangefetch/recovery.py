@@ -1,0 +1,295 @@
+"""What a run does about failures: waits, other sources, fewer lanes, new links, the network's return.
+
+``retry`` decides what a failure is; here it is carried out. After a failure the engine holds one lane until it is
+released. Tries are counted as failures in a row without a byte more, one lane at a time, so that a server that breaks
+sixteen connections at once costs one try and not sixteen.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from rangefetch import retry
+from rangefetch.errors import DiskError, DownloadError
+from rangefetch.retry import Kind
+
+if TYPE_CHECKING:
+    from rangefetch.native import Timer
+    from rangefetch.run import Event, Run
+
+__all__ = ["Recovery"]
+
+_log = logging.getLogger("rangefetch")
+
+_MOST_TRIED = 20
+_RANGE_TRIES = 2
+_LINK_TRIES = 3
+_MORE_LANES_AFTER_S = 30.0
+
+
+class Recovery:
+    """The failures of one run. All methods run on the backend's thread."""
+
+    def __init__(self, run: Run) -> None:
+        self.retries = 0
+        self.waiting_for_network = False
+        self.one_stream = False
+        """The server has shown that it cannot do ranges."""
+        self._run = run
+        self._tried: list[str] = []
+        self._failures = 0  # in a row, without a byte more
+        self._mark = -1  # how much was downloaded at the first of them
+        self._held = 0  # lanes that wait for a word from here
+        self._timer: Timer | None = None
+        self._restarted = False  # the remote file was another one, once
+        self._refreshed = False  # a new link was asked for since the last byte
+        self._lanes_cut_s = 0.0  # when the server was found to refuse further lanes
+        self._offline_since_s = 0.0
+
+    # -- what the run tells -------------------------------------------------------------------------------------
+
+    def begun(self) -> None:
+        """The engine has the file afresh: nothing is held."""
+        self.stop_waiting()
+        self._held = 0
+
+    def stop_waiting(self) -> None:
+        """Nothing more is to be tried."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.waiting_for_network = False
+
+    def failed(self, event: Event) -> None:
+        """A transfer failed, and a lane is held. Raises the error that ends the download, if this does."""
+        from rangefetch import _engine
+
+        run = self._run
+        source = run.sources[event.source]
+        failure = retry.Failure(
+            code=event.code,
+            status=event.status,
+            fault=retry.Fault(event.fault),
+            errno=event.errno,
+            retry_after_s=event.retry_after_s,
+            received_bytes=event.received_bytes,
+            text=event.text,
+            source=event.source,
+            other_lanes=run.file.lanes_busy,
+            answered=source.answered,
+            redirected=source.redirected,
+            ranged=not self.one_stream,
+        )
+        kind = run.policy.classify(failure)
+        error = self._error(failure, _engine.error_text(event.code) if event.code else "")
+        self._tried.append(error.reason)
+        del self._tried[:-_MOST_TRIED]
+        self._held += 1
+        self.retries += 1
+        _log.debug("%s: %s: %s", run.shown_url, error.reason, kind.value)
+        if failure.fault is retry.Fault.OVERFLOW:
+            run.forget_hash()
+        if self.waiting_for_network:
+            return
+        match kind:
+            case Kind.LOCAL:
+                raise error
+            case Kind.TOO_MANY_LANES:
+                self._take_lanes_away(failure.other_lanes)
+            case Kind.RATE_LIMITED:
+                self._cool(failure, error)
+            case Kind.STALE_LINK:
+                self._renew_link(failure, error)
+            case Kind.CHANGED:
+                self._begin_anew(failure, error)
+            case Kind.NO_RANGES:
+                self._do_without_ranges(failure, error)
+            case Kind.PERMANENT:
+                self._give_up_source(failure, error)
+            case Kind.NETWORK:
+                self._look_for_network(failure, error)
+            case Kind.TEMPORARY:
+                if not failure.status and not failure.other_lanes and not failure.received_bytes:
+                    self._look_for_network(failure, error)
+                else:
+                    self._try_again(failure, error)
+
+    def tick(self, now_s: float) -> None:
+        """From time to time: let lanes go on that waited behind the first, and try more lanes again."""
+        file = self._run.file
+        if self._held and self._timer is None and not self.waiting_for_network and file.downloaded > self._mark:
+            self._release(self._held)
+        if self._lanes_cut_s and now_s - self._lanes_cut_s > _MORE_LANES_AFTER_S:
+            self._lanes_cut_s = now_s
+            if file.lanes < self._run.most_lanes:
+                file.lanes += 1
+
+    # -- what is done ---------------------------------------------------------------------------------------------
+
+    def _error(self, failure: retry.Failure, curl_words: str) -> DownloadError:
+        kind, words = retry.explain(failure, curl_words)
+        known: dict[str, Any] = {
+            "url": self._run.shown_url,
+            "status": failure.status,
+            "tried": (*self._tried, words)[-_MOST_TRIED:],
+        }
+        if issubclass(kind, DiskError):
+            known["errno"] = failure.errno
+        return kind(words, **known)
+
+    def _release(self, lanes: int) -> None:
+        for _ in range(min(lanes, self._held)):
+            self._held -= 1
+            self._run.file.release()
+
+    def _take_lanes_away(self, working: int) -> None:
+        self._lanes_cut_s = self._run.now_s()
+        self._run.file.lanes = max(1, working)
+        self._release(1)
+
+    def _count(self, error: DownloadError) -> None:
+        """One more failure in a row; the last of them ends the download."""
+        file, options = self._run.file, self._run.options
+        if file.downloaded > self._mark:
+            self._failures = 0
+            self._mark = file.downloaded
+            self._refreshed = False
+            for source in self._run.sources:
+                source.resolved_again = 0
+        self._failures += 1
+        if options.max_tries and self._failures >= options.max_tries * len(self._run.sources.usable()):
+            raise error
+
+    def _wait_s(self, failure: retry.Failure) -> float:
+        run = self._run
+        return run.policy.wait_s(self._failures, run.options.retry_wait, failure.retry_after_s)
+
+    def _try_again(self, failure: retry.Failure, error: DownloadError) -> None:
+        """That range again: from another source at once, else after a while, one lane before the others."""
+        run = self._run
+        if self._timer is not None:
+            return
+        self._count(error)
+        if run.sources.others(failure.source) and not self._is_stream():
+            run.file.rest(failure.source, self._wait_s(failure))
+            self._release(1)
+            return
+        self._timer = run.call_later(self._wait_s(failure), self._go_on)
+
+    def _go_on(self) -> None:
+        self._timer = None
+        if self._is_stream():
+            # What came of a stream cannot be continued.
+            self._run.begin_again()
+        else:
+            self._release(self._held if self._run.file.downloaded > self._mark else 1)
+
+    def _is_stream(self) -> bool:
+        return self._run.file.answered and not self._run.file.splits
+
+    def _cool(self, failure: retry.Failure, error: DownloadError) -> None:
+        """The host rests for every download, and this one comes back with fewer lanes."""
+        run = self._run
+        self._count(error)
+        wait_s = self._wait_s(failure)
+        run.cool_host(run.sources[failure.source].host, wait_s)
+        run.file.lanes = max(1, run.file.lanes // 2)
+        self._lanes_cut_s = run.now_s()
+        if self._timer is None:
+            self._timer = run.call_later(0 if run.sources.others(failure.source) else wait_s, self._go_on)
+
+    def _renew_link(self, failure: retry.Failure, error: DownloadError) -> None:
+        """The link that a redirect gave has expired: ask the original URL again."""
+        source = self._run.sources[failure.source]
+        if source.resolved_again >= _LINK_TRIES:
+            self._give_up_source(failure, error)
+            return
+        self._count(error)
+        source.resolved_again += 1
+        self._run.file.resolve_again(failure.source)
+        self._release(1)
+
+    def _give_up_source(self, failure: retry.Failure, error: DownloadError) -> None:
+        """The next source at once; where none is left, a new link from the caller, and then the end."""
+        run = self._run
+        refresh = run.options.refresh_url
+        if refresh is not None and failure.status in (401, 403, 410) and not self._refreshed:
+            self._refreshed = True
+            url = run.sources[failure.source].url
+
+            def moved(new_url: str) -> None:
+                run.move_source(failure.source, new_url)
+                self._release(1)
+
+            run.do(lambda: refresh(url), moved)
+            return
+        run.sources[failure.source].banned = True
+        if not run.sources.usable():
+            raise error
+        _log.info("%s: %s; going on with other sources", run.shown_url, error.reason)
+        run.file.ban(failure.source)
+        self._release(1)
+
+    def _begin_anew(self, failure: retry.Failure, error: DownloadError) -> None:
+        """The remote file is another one. A mirror that never agreed is left out; otherwise all starts again, once."""
+        run = self._run
+        if not run.sources[failure.source].answered and run.sources.others(failure.source) and run.file.answered:
+            self._give_up_source(failure, error)
+            return
+        if self._restarted:
+            raise error
+        self._restarted = True
+        _log.warning("%s: %s; starting again", run.shown_url, error.reason)
+        run.begin_again()
+
+    def _do_without_ranges(self, failure: retry.Failure, error: DownloadError) -> None:
+        """A cache that had to fill itself may answer so once; else one stream, unless another source does ranges."""
+        run = self._run
+        if (failure.answered or run.file.downloaded) and self._failures < _RANGE_TRIES:
+            self._try_again(failure, error)
+        elif run.file.splits and run.sources.others(failure.source):
+            self._give_up_source(failure, error)
+        elif not self.one_stream:
+            self.one_stream = True
+            _log.info("%s: %s; going on with one stream", run.shown_url, error.reason)
+            run.begin_again()
+        else:
+            raise error
+
+    def _look_for_network(self, failure: retry.Failure, error: DownloadError) -> None:
+        """Is the network there at all? If it is, that was a failure as any other."""
+        if self._timer is None:
+            self.waiting_for_network = True
+            self._offline_since_s = 0.0
+            self._ask_network(failure, error)
+
+    def _ask_network(self, failure: retry.Failure, error: DownloadError) -> None:
+        run = self._run
+
+        def known(there: bool) -> None:
+            if not self.waiting_for_network:
+                return
+            now_s = run.now_s()
+            if there:
+                self.waiting_for_network = False
+                if self._offline_since_s:
+                    _log.warning("%s: the network is back", run.shown_url)
+                    run.note("")
+                    self._release(self._held)
+                else:
+                    self._try_again(failure, error)
+                return
+            if not self._offline_since_s:
+                self._offline_since_s = now_s
+                _log.warning("%s: %s; waiting for the network", run.shown_url, error.reason)
+                run.note("waiting for the network")
+            if run.policy.network_wait and now_s - self._offline_since_s > run.policy.network_wait:
+                raise error
+            run.call_later(run.policy.network_check, ask)
+
+        def ask() -> None:
+            if self.waiting_for_network:
+                run.ask_network(known)
+
+        ask()

@@ -1,0 +1,82 @@
+"""The URLs that can serve one download: the user's, its mirrors, and how each of them stands.
+
+The engine knows them by number, in this order; here is what Python decides by.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
+
+from rangefetch.mirrors import rewrite
+from rangefetch.network import split_userinfo
+
+__all__ = ["Source", "Sources", "host_of"]
+
+
+def host_of(url: str) -> str:
+    """``host:port`` of a URL, by which limits and rests are shared."""
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port or (443 if parts.scheme.lower() == 'https' else 80)}"
+
+
+@dataclasses.dataclass(slots=True)
+class Source:
+    """One URL. ``resolved_url`` is where redirects led, ``answered`` that it has answered well in this run."""
+
+    url: str
+    authorization: str = ""
+    etag: str = ""
+    last_modified: str = ""
+    resolved_url: str = ""
+    answered: bool = False
+    banned: bool = False
+    failures: int = 0
+    resolved_again: int = 0
+
+    @property
+    def host(self) -> str:
+        return host_of(self.resolved_url or self.url)
+
+    @property
+    def redirected(self) -> bool:
+        return bool(self.resolved_url) and self.resolved_url != self.url
+
+
+class Sources:
+    """The sources of one download. The first is the URL that was asked for, and names the download."""
+
+    def __init__(self, url: str, mirrors: Sequence[str] = (), github_mirrors: Sequence[str] = ()) -> None:
+        urls = [url, *rewrite(url, github_mirrors), *mirrors]
+        self._list = [Source(*split_userinfo(each)) for each in dict.fromkeys(urls)]
+
+    def __getitem__(self, number: int) -> Source:
+        return self._list[number]
+
+    def __len__(self) -> int:
+        return len(self._list)
+
+    def __iter__(self) -> Iterator[Source]:
+        return iter(self._list)
+
+    @property
+    def url(self) -> str:
+        """The URL that was asked for, without userinfo: the identity of the download."""
+        return self._list[0].url
+
+    def add(self, url: str) -> Source | None:
+        """A further source; None if it is there already."""
+        source = Source(*split_userinfo(url))
+        if any(each.url == source.url for each in self._list):
+            return None
+        self._list.append(source)
+        return source
+
+    def usable(self) -> list[Source]:
+        """Those that may still be asked."""
+        return [each for each in self._list if not each.banned]
+
+    def others(self, number: int) -> bool:
+        """Whether any but this one may still be asked."""
+        return any(not each.banned for i, each in enumerate(self._list) if i != number)
