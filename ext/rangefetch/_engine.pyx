@@ -7,6 +7,7 @@
 
 cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABLE, Py_buffer
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -14,20 +15,11 @@ from libc.string cimport memcpy, memset
 from rangefetch.answer cimport ContentRange, parse_content_range
 from rangefetch.blocks cimport blocks_contiguous, blocks_free, blocks_init, blocks_recall
 from rangefetch.bucket cimport Bucket, bucket_fill, bucket_is_dry, bucket_limit, bucket_take
+from rangefetch.core cimport EngineCore, core_is_ours, core_let_go, core_new, core_stop
 from rangefetch.libcurl cimport *
-from rangefetch.loop cimport POOLED_CONNECTIONS, loop_run, loop_tell
+from rangefetch.loop cimport loop_tell
 from rangefetch.mailbox cimport *
-from rangefetch.platform cimport (
-    pthread_join,
-    rf_bell,
-    rf_bell_close,
-    rf_bell_open,
-    rf_bell_quiet,
-    rf_bell_ring,
-    rf_load,
-    rf_store,
-    rf_thread_start,
-)
+from rangefetch.platform cimport rf_bell_quiet, rf_bell_ring, rf_load, rf_store
 from rangefetch.report cimport copy_text
 from rangefetch.transfer cimport (
     ALLOCATE_LENGTH,
@@ -48,7 +40,6 @@ from rangefetch.transfer cimport (
     FAULT_VALIDATOR_CHANGED,
     Allocation,
     FileCore,
-    Loop,
     MOST_SOURCES,
     ProfileCore,
     Setting,
@@ -56,6 +47,7 @@ from rangefetch.transfer cimport (
     VALIDATOR_BYTES,
 )
 
+import atexit
 import os
 
 # The oldest libcurl that is tested (Debian 12's). What is needed of it: PROTOCOLS_STR 7.85, curl_easy_header 7.83,
@@ -247,7 +239,7 @@ cdef class File:
     cdef FileCore core
     cdef list profiles         # of the sources
     cdef readonly object tag
-    cdef Engine engine
+    cdef EngineCore *engine    # held once it was added: let go of in __dealloc__
     cdef int loop
 
     def __cinit__(
@@ -258,6 +250,7 @@ cdef class File:
         mirrors=(), int source_lanes=1024,
     ):
         memset(&self.core, 0, sizeof(FileCore))
+        self.core.owner = <void *>self
         self.profiles = []
         self.tag = tag
         self.loop = -1
@@ -325,6 +318,8 @@ cdef class File:
             free(self.core.sources[i].url)
             free(self.core.sources[i].resolved_url)
             free(self.core.sources[i])
+        if self.engine != NULL:
+            core_let_go(self.engine)
 
     @property
     def size(self):
@@ -437,8 +432,10 @@ cdef class File:
         return self._send(&command, text)
 
     cdef int _send(self, Message *command, bytes text) except -1:
-        if self.engine is None or self.engine.closed:
+        if self.engine == NULL or self.engine.closed:
             return 0
+        if not core_is_ours(self.engine):
+            raise RuntimeError("the file belongs to the process before the fork")
         if text is not None:
             command.text = _owned_text(text)
         if not loop_tell(&self.engine.loops[self.loop], command):
@@ -543,71 +540,47 @@ cdef int _keep(char *kept, str value) except -1:
 
 # ---- the engine ------------------------------------------------------------------------------------------------
 
+cdef EngineCore *all_cores = NULL    # of this process; changed under the GIL
+
+
 @cython.final
 cdef class Engine:
-    cdef Loop *loops           # owned: freed in close
-    cdef int loop_count
-    cdef Mailbox outbox
-    cdef Bucket bucket         # the limit on everything
-    cdef rf_bell bell
-    cdef dict files            # address of a FileCore -> its File, from add() to DONE or REMOVED
-    cdef readonly bint closed
-    cdef object pid            # of the process that started the threads (for fork safety)
+    cdef EngineCore *core    # held: let go of in __dealloc__
 
     def __cinit__(self, int loops=1):
-        cdef int i
-        self.closed = True
-        self.bell.read_fd = self.bell.write_fd = -1
-        self.files = {}
-        self.pid = os.getpid()
+        global all_cores
+        cdef int failed = 0
+        # Since 8.7 libcurl's buffer is one per multi and costs nearly nothing; before, each transfer had its own.
+        cdef long buffer_bytes = 512 << 10 if version_num >= 0x080700 else 128 << 10
         _must_be_loaded()
         if not 1 <= loops <= 64:
             raise ValueError("loops: 1 to 64")
-        if mailbox_open(&self.outbox) != 0:
-            raise MemoryError
-        self.loops = <Loop *>calloc(loops, sizeof(Loop))
-        failed = rf_bell_open(&self.bell)
-        if self.loops == NULL or failed:
-            raise OSError(failed, "no descriptor for the engine's events")
-        self.closed = False
-        for i in range(loops):
-            self._start(&self.loops[i])
-
-    cdef int _start(self, Loop *loop) except -1:
-        loop.multi = curl_multi_init()
-        if loop.multi == NULL or mailbox_open(&loop.inbox) != 0:
-            raise MemoryError
-        multi_opt_long(loop.multi, CURLMOPT_MAXCONNECTS, POOLED_CONNECTIONS)
-        loop.outbox = &self.outbox
-        loop.bucket = &self.bucket
-        loop.bell = &self.bell
-        loop.handles = &handles
-        # Since 8.7 the buffer is one per multi and costs nearly nothing; before, each transfer had its own.
-        loop.buffer_bytes = 512 << 10 if version_num >= 0x080700 else 128 << 10
-        failed = rf_thread_start(&loop.thread, loop_run, loop)
-        if failed:
-            curl_multi_cleanup(loop.multi)
-            raise OSError(failed, "no thread for the engine")
-        self.loop_count += 1
-        return 0
+        self.core = core_new(loops, &handles, buffer_bytes, &failed)
+        if self.core == NULL:
+            raise OSError(failed, "the engine cannot start a loop")
+        self.core.next = all_cores
+        all_cores = self.core
 
     def fileno(self):
         self._must_be_open()
-        return self.bell.read_fd
+        return self.core.bell.read_fd
 
     def ring(self):
-        if not self.closed:
-            rf_bell_ring(&self.bell)
+        if not self.core.closed:
+            rf_bell_ring(&self.core.bell)
 
     def add(self, File file not None, int loop=0):
         self._must_be_open()
-        if file.engine is not None:
+        if file.engine != NULL:
             raise ValueError("a File is added once")
-        if not 0 <= loop < self.loop_count:
+        if not 0 <= loop < self.core.loop_count:
             raise ValueError("loop: there is no such loop")
-        file.engine = self
+        file.engine = self.core
+        self.core.references += 1
         file.loop = loop
-        self.files[<size_t>&file.core] = file
+        # Kept in a way that the garbage collector cannot see, and so cannot undo while the loop has the file.
+        Py_INCREF(file)
+        self.core.live_files += 1
         file._tell(COMMAND_ADD)
 
     def events(self):
@@ -615,17 +588,15 @@ cdef class Engine:
         cdef size_t i
         cdef Message *items
         cdef list events = []
-        if self.closed and not self.files:
-            return events
-        if self.bell.read_fd >= 0:
-            rf_bell_quiet(&self.bell)
-        items = mailbox_take(&self.outbox, &count)
+        if self.core.bell.read_fd >= 0:
+            rf_bell_quiet(&self.core.bell)
+        items = mailbox_take(&self.core.outbox, &count)
         try:
             for i in range(count):
+                file = <object>(<FileCore *>items[i].file).owner
                 if items[i].kind == EVENT_DONE or items[i].kind == EVENT_REMOVED:
-                    file = self.files.pop(<size_t>items[i].file)
-                else:
-                    file = self.files[<size_t>items[i].file]
+                    self.core.live_files -= 1
+                    Py_DECREF(file)
                 events.append((
                     <int>items[i].kind, file, items[i].code, items[i].status, items[i].fault, items[i].sys_errno,
                     items[i].retry_after_s, items[i].offset, items[i].received, _decode(items[i].text),
@@ -637,54 +608,61 @@ cdef class Engine:
 
     @property
     def limit(self):
-        return rf_load(&self.bucket.bytes_per_s)
+        return rf_load(&self.core.bucket.bytes_per_s)
 
     @limit.setter
     def limit(self, int64_t bytes_per_s):
-        bucket_limit(&self.bucket, bytes_per_s)
+        bucket_limit(&self.core.bucket, bytes_per_s)
 
     @property
     def live_files(self):
-        return len(self.files)
+        return self.core.live_files
+
+    @property
+    def closed(self):
+        return bool(self.core.closed)
 
     def close(self):
-        if not self.closed:
-            self.closed = True
-            self._stop()
-
-    cdef int _stop(self) except -1:
-        """End the threads, then free what only they used. In a forked child there are none, and the sockets are
-        the parent's: everything is left where it is (libcurl is not fork-safe)."""
-        cdef int i
-        cdef Loop *loop
-        cdef Message quit_
-        memset(&quit_, 0, sizeof(quit_))
-        quit_.kind = COMMAND_QUIT
-        if self.pid != os.getpid():
-            return 0
-        for i in range(self.loop_count):
-            loop_tell(&self.loops[i], &quit_)
-        for i in range(self.loop_count):
-            loop = &self.loops[i]
-            with nogil:
-                pthread_join(loop.thread, NULL)
-                curl_multi_cleanup(loop.multi)
-                mailbox_close(&loop.inbox)
-        self.loop_count = 0
-        return 0
+        with nogil:
+            core_stop(self.core)
 
     cdef int _must_be_open(self) except -1:
-        if self.closed:
+        if self.core.closed:
             raise RuntimeError("the engine is closed")
-        if self.pid != os.getpid():
+        if not core_is_ours(self.core):
             raise RuntimeError("the engine belongs to the process before the fork; make a new one")
         return 0
 
     def __dealloc__(self):
-        if not self.closed:
-            self.closed = True
-            self._stop()
-        if self.loop_count == 0:
-            free(self.loops)
-            rf_bell_close(&self.bell)
-            mailbox_close(&self.outbox)
+        global all_cores
+        cdef EngineCore **link = &all_cores
+        cdef Message *items
+        cdef size_t count = 0
+        cdef size_t i
+        if self.core == NULL:
+            return
+        with nogil:
+            core_stop(self.core)
+        while link[0] != self.core:
+            link = &link[0].next
+        link[0] = self.core.next
+        if core_is_ours(self.core):
+            # Every file that was live has its last event here.
+            items = mailbox_take(&self.core.outbox, &count)
+            for i in range(count):
+                if items[i].kind == EVENT_DONE or items[i].kind == EVENT_REMOVED:
+                    Py_DECREF(<object>(<FileCore *>items[i].file).owner)
+            messages_free(items, count)
+        core_let_go(self.core)
+
+
+def _stop_all():
+    """At the end of the interpreter: no thread may be left in libcurl."""
+    cdef EngineCore *core = all_cores
+    while core != NULL:
+        with nogil:
+            core_stop(core)
+        core = core.next
+
+
+atexit.register(_stop_all)

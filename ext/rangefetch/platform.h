@@ -118,6 +118,8 @@ static inline int rf_thread_start(pthread_t *thread, void *(*run)(void *), void 
     return failed;
 }
 
+static inline int rf_process_id(void) { return (int)getpid(); }
+
 static inline void rf_thread_name(const char *name) {
 #if defined(__linux__)
     extern int pthread_setname_np(pthread_t, const char *);

@@ -23,6 +23,7 @@ cdef extern from "platform.h" nogil:
     void rf_bell_close(rf_bell *bell)
 
     int rf_thread_start(pthread_t *thread, void *(*run)(void *) noexcept nogil, void *arg)
+    int rf_process_id()
     void rf_thread_name(const char *name)
     int64_t rf_now_us()
     int64_t rf_thread_us()

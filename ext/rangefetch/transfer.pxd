@@ -82,6 +82,7 @@ cdef struct Source:
 
 # The part of a File that its loop works with.
 cdef struct FileCore:
+    void *owner               # borrowed: the Python File, which is kept from add() to its last event
     int fd                    # borrowed: Python closes it after EVENT_DONE or EVENT_REMOVED
     Source *sources[MOST_SOURCES]   # owned: freed with the file
     int source_count

@@ -1,0 +1,128 @@
+"""What an Engine is made of, apart from Python: its loops, its outbox and its limit.
+
+The core outlives the Python object while Files still point to it, and it can be stopped without one: at the end of
+the interpreter no thread may be left in libcurl, whose libraries take themselves apart then.
+"""
+
+from libc.errno cimport ENOMEM
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from rangefetch.bucket cimport Bucket
+from rangefetch.libcurl cimport (
+    CURLMOPT_MAXCONNECTS,
+    curl_multi_cleanup,
+    curl_multi_init,
+    multi_opt_long,
+)
+from rangefetch.loop cimport POOLED_CONNECTIONS, loop_run, loop_tell
+from rangefetch.mailbox cimport COMMAND_QUIT, Mailbox, Message, mailbox_close, mailbox_open
+from rangefetch.platform cimport (
+    pthread_join,
+    rf_bell,
+    rf_bell_close,
+    rf_bell_open,
+    rf_process_id,
+    rf_thread_start,
+)
+from rangefetch.transfer cimport Loop
+
+cdef struct EngineCore:
+    Loop *loops           # owned: freed in core_let_go
+    int loop_count        # whose threads run
+    Mailbox outbox
+    Bucket bucket         # the limit on everything
+    rf_bell bell
+    bint closed
+    int references        # the Engine, and every File that was added; counted under the GIL
+    int live_files        # added, and not yet told of as done or removed
+    int process_id        # of the process that started the threads (for fork safety)
+    EngineCore *next      # borrowed: the list of all cores
+
+
+cdef inline bint core_is_ours(const EngineCore *core) noexcept nogil:
+    """Whether this is the process that made it: a forked child has the memory, but neither threads nor sockets."""
+    return core.process_id == rf_process_id()
+
+
+cdef inline int core_start(EngineCore *core, Loop *loop, int *handles, long buffer_bytes) noexcept nogil:
+    """Start one loop. Returns 0 or an errno."""
+    cdef int failed
+    memset(loop, 0, sizeof(Loop))
+    loop.multi = curl_multi_init()
+    if loop.multi == NULL:
+        return ENOMEM
+    failed = mailbox_open(&loop.inbox)
+    if failed == 0:
+        multi_opt_long(loop.multi, CURLMOPT_MAXCONNECTS, POOLED_CONNECTIONS)
+        loop.outbox = &core.outbox
+        loop.bucket = &core.bucket
+        loop.bell = &core.bell
+        loop.handles = handles
+        loop.buffer_bytes = buffer_bytes
+        failed = rf_thread_start(&loop.thread, loop_run, loop)
+        if failed != 0:
+            mailbox_close(&loop.inbox)
+    if failed != 0:
+        curl_multi_cleanup(loop.multi)
+        return failed
+    core.loop_count += 1
+    return 0
+
+
+cdef inline EngineCore *core_new(int loops, int *handles, long buffer_bytes, int *failed) noexcept nogil:
+    """A core with so many loops, held once; NULL: ``failed`` is the errno."""
+    cdef EngineCore *core = <EngineCore *>calloc(1, sizeof(EngineCore))
+    cdef int i
+    failed[0] = ENOMEM
+    if core == NULL:
+        return NULL
+    core.references = 1
+    core.process_id = rf_process_id()
+    core.bell.read_fd = core.bell.write_fd = -1
+    core.loops = <Loop *>calloc(loops, sizeof(Loop))
+    if core.loops == NULL or mailbox_open(&core.outbox) != 0:
+        free(core.loops)
+        free(core)
+        return NULL
+    failed[0] = rf_bell_open(&core.bell)
+    for i in range(loops):
+        if failed[0] == 0:
+            failed[0] = core_start(core, &core.loops[i], handles, buffer_bytes)
+    if failed[0] != 0:
+        core_stop(core)
+        core_let_go(core)
+        return NULL
+    return core
+
+
+cdef inline void core_stop(EngineCore *core) noexcept nogil:
+    """End the threads, and free what only they used. In a forked child everything is left where it is."""
+    cdef Message quit_
+    cdef Loop *loop
+    cdef int i
+    if core.closed:
+        return
+    core.closed = True
+    if not core_is_ours(core):
+        return
+    memset(&quit_, 0, sizeof(quit_))
+    quit_.kind = COMMAND_QUIT
+    for i in range(core.loop_count):
+        loop_tell(&core.loops[i], &quit_)
+    for i in range(core.loop_count):
+        loop = &core.loops[i]
+        pthread_join(loop.thread, NULL)
+        curl_multi_cleanup(loop.multi)
+        mailbox_close(&loop.inbox)
+    core.loop_count = 0
+
+
+cdef inline void core_let_go(EngineCore *core) noexcept nogil:
+    """One holder less; the last one frees a core that was stopped."""
+    core.references -= 1
+    if core.references == 0 and core_is_ours(core):
+        mailbox_close(&core.outbox)
+        rf_bell_close(&core.bell)
+        free(core.loops)
+        free(core)
