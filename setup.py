@@ -2,21 +2,49 @@
 
 The extension is abi3 (CPython 3.11+) and needs a C compiler alone: no curl headers, no libcurl to link, because
 the engine loads libcurl when it starts (see ``ext/rangefetch/libcurl.h``).
+
+``RANGEFETCH_PURE=1`` in the environment leaves it out. The package then installs anywhere, and says itself that its
+engine is not there. On Windows and on other Pythons than CPython it is always so.
 """
 
-from Cython.Build import cythonize
+import os
+import sys
+import sysconfig
+
 from setuptools import Extension, setup
+
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+PURE = os.environ.get("RANGEFETCH_PURE") == "1" or sys.platform == "win32" or sys.implementation.name != "cpython"
+
+# No path of the machine that built it gets into the wheel: the same sources make the same bytes anywhere.
+UNTRACED = [f"-ffile-prefix-map={sysconfig.get_path('include')}=python", f"-ffile-prefix-map={os.getcwd()}=."]
+
+# For the .pxd files, too: a division there that checked for zero would take the GIL to say so.
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "cdivision": True,
+    "auto_pickle": False,
+    "autotestdict": False,
+}
 
 engine = Extension(
     "rangefetch._engine",
     ["ext/rangefetch/_engine.pyx"],
     include_dirs=["ext/rangefetch"],
-    define_macros=[("Py_LIMITED_API", "0x030B0000")],
-    py_limited_api=True,
-    extra_compile_args=["-std=gnu11", "-O2", "-g1", "-Wall", "-Wextra", "-Wno-unused-parameter"],
+    # A free-threaded CPython has no stable ABI before 3.15; its wheel is for the one version.
+    define_macros=[] if FREE_THREADED else [("Py_LIMITED_API", "0x030B0000")],
+    py_limited_api=not FREE_THREADED,
+    extra_compile_args=["-std=gnu11", "-O2", "-g1", "-Wall", "-Wextra", "-Wno-unused-parameter", *UNTRACED],
 )
 
-setup(
-    ext_modules=cythonize([engine], include_path=["ext"], build_dir="build/cython"),
-    options={"bdist_wheel": {"py_limited_api": "cp311"}},
-)
+if PURE:
+    setup()
+else:
+    from Cython.Build import cythonize
+
+    setup(
+        ext_modules=cythonize([engine], include_path=["ext"], build_dir="build/cython", compiler_directives=DIRECTIVES),
+        options={"bdist_wheel": {"py_limited_api": False if FREE_THREADED else "cp311"}},
+    )

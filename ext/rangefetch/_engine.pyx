@@ -1,4 +1,3 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False, autotestdict=False
 """The engine: loops that move bytes from sockets to files without Python, and the three classes that steer them.
 
 ``Engine`` owns the loops, ``File`` is one file to be filled, ``Profile`` is how to ask for it. What a loop does is in
@@ -30,6 +29,7 @@ from rangefetch.transfer cimport (
     FAULT_MEMORY,
     FAULT_NONE,
     FAULT_OVERFLOW,
+    FAULT_PROBED,
     FAULT_RANGE_IGNORED,
     FAULT_RANGE_WRONG,
     FAULT_REDIRECT,
@@ -63,7 +63,7 @@ FAULTS = {
     "RANGE_WRONG": <int>FAULT_RANGE_WRONG, "SIZE_CHANGED": <int>FAULT_SIZE_CHANGED,
     "VALIDATOR_CHANGED": <int>FAULT_VALIDATOR_CHANGED, "ENCODED": <int>FAULT_ENCODED,
     "OVERFLOW": <int>FAULT_OVERFLOW, "DISK": <int>FAULT_DISK, "STALLED": <int>FAULT_STALLED,
-    "REDIRECT": <int>FAULT_REDIRECT, "REDIRECTS": <int>FAULT_REDIRECTS, "MEMORY": <int>FAULT_MEMORY,
+    "REDIRECT": <int>FAULT_REDIRECT, "REDIRECTS": <int>FAULT_REDIRECTS, "MEMORY": <int>FAULT_MEMORY, "PROBED": <int>FAULT_PROBED,
 }
 
 cdef bint loaded = False
@@ -144,6 +144,11 @@ cdef int _must_be_loaded() except -1:
     if not loaded:
         raise RuntimeError("load_libcurl() comes first")
     return 0
+
+
+cdef str _octets(const char *text):
+    """Header octets as they are (RFC 9110, section 5.5): whoever knows their encoding decodes them."""
+    return text.decode("latin-1") if text != NULL else ""
 
 
 cdef str _decode(const char *text):
@@ -247,7 +252,7 @@ cdef class File:
         int64_t first_bytes=4 << 20, int64_t least_bytes=4 << 20, int64_t window_bytes=0, int64_t limit=0,
         str allocation="falloc",
         int64_t size=-1, int64_t block_size=0, blocks=None, partial=None, str etag="", str last_modified="",
-        mirrors=(), int source_lanes=1024,
+        mirrors=(), int source_lanes=1024, bint probe=False,
     ):
         memset(&self.core, 0, sizeof(FileCore))
         self.core.owner = <void *>self
@@ -267,8 +272,13 @@ cdef class File:
         self.core.least_bytes = least_bytes
         self.core.window_bytes = window_bytes
         self.core.lanes_most = lanes
+        self.core.probing = probe
         bucket_limit(&self.core.bucket, limit)
         self.core.allocation = _allocation(allocation)
+        if lanes < 1 or source_lanes < 1 or first_bytes < 1:
+            raise ValueError("lanes, source_lanes, first_bytes: 1 at least")
+        if least_bytes < 0 or window_bytes < 0 or limit < 0:
+            raise ValueError("least_bytes, window_bytes, limit: not below 0")
         if size >= 0:
             self._recall(size, block_size, blocks, partial or {})
 
@@ -291,7 +301,7 @@ cdef class File:
 
     cdef int _recall(self, int64_t size, int64_t block_size, blocks, partial) except -1:
         """Set the block map to what was saved."""
-        cdef bytes done = bytes(blocks)
+        cdef bytes done = bytes(blocks or b"")
         cdef bytearray begun
         cdef const uint8_t *done_at = done
         cdef char *begun_at
@@ -300,6 +310,8 @@ cdef class File:
         begun = bytearray(4 * len(done) + 4)
         view = memoryview(begun).cast("I")
         for index, written in partial.items():
+            if not 0 <= index < len(done):
+                raise ValueError("partial: there is no such block")
             if not 0 <= written < min(block_size, size - index * block_size):
                 raise ValueError("partial: more than the block holds")
             view[index] = written
@@ -449,6 +461,8 @@ cdef class File:
 
     @lanes.setter
     def lanes(self, int most):
+        if most < 1:
+            raise ValueError("lanes: 1 at least")
         rf_store(&self.core.lanes_most, most)
         self._tell(COMMAND_FEED)
 
@@ -458,6 +472,8 @@ cdef class File:
 
     @limit.setter
     def limit(self, int64_t bytes_per_s):
+        if bytes_per_s < 0:
+            raise ValueError("limit: not below 0")
         bucket_limit(&self.core.bucket, bytes_per_s)
         self._tell(COMMAND_FEED)
 
@@ -566,6 +582,7 @@ cdef class Engine:
         return self.core.bell.read_fd
 
     def ring(self):
+        self._must_be_ours()
         if not self.core.closed:
             rf_bell_ring(&self.core.bell)
 
@@ -588,6 +605,7 @@ cdef class Engine:
         cdef size_t i
         cdef Message *items
         cdef list events = []
+        self._must_be_ours()
         if self.core.bell.read_fd >= 0:
             rf_bell_quiet(&self.core.bell)
         items = mailbox_take(&self.core.outbox, &count)
@@ -600,7 +618,7 @@ cdef class Engine:
                 events.append((
                     <int>items[i].kind, file, items[i].code, items[i].status, items[i].fault, items[i].sys_errno,
                     items[i].retry_after_s, items[i].offset, items[i].received, _decode(items[i].text),
-                    _decode(items[i].headers), items[i].source,
+                    _octets(items[i].headers), items[i].source,
                 ))
         finally:
             messages_free(items, count)
@@ -612,6 +630,9 @@ cdef class Engine:
 
     @limit.setter
     def limit(self, int64_t bytes_per_s):
+        self._must_be_ours()
+        if bytes_per_s < 0:
+            raise ValueError("limit: not below 0")
         bucket_limit(&self.core.bucket, bytes_per_s)
 
     @property
@@ -629,6 +650,9 @@ cdef class Engine:
     cdef int _must_be_open(self) except -1:
         if self.core.closed:
             raise RuntimeError("the engine is closed")
+        return self._must_be_ours()
+
+    cdef int _must_be_ours(self) except -1:
         if not core_is_ours(self.core):
             raise RuntimeError("the engine belongs to the process before the fork; make a new one")
         return 0

@@ -6,8 +6,8 @@ asked for; never more, and never something else.
 """
 
 from libc.stdint cimport int64_t
-from libc.string cimport memcpy, strcmp, strlen, strncmp
-from posix.strings cimport strcasecmp
+from libc.string cimport memcpy, strcmp, strlen
+from posix.strings cimport strcasecmp, strncasecmp
 
 from rangefetch.libcurl cimport (
     CURL,
@@ -61,7 +61,7 @@ cdef inline const char *read_number(const char *text, int64_t *number) noexcept 
 
 cdef inline bint parse_content_range(const char *text, ContentRange *range_) noexcept nogil:
     """``bytes first-last/total``, where ``first-last`` or ``total`` may be ``*`` (RFC 9110, section 14.4)."""
-    if strncmp(text, "bytes ", 6) != 0 and strncmp(text, "Bytes ", 6) != 0:
+    if strncasecmp(text, "bytes ", 6) != 0:
         return False
     text += 6
     while text[0] == c' ':

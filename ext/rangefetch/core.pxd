@@ -116,6 +116,7 @@ cdef inline void core_stop(EngineCore *core) noexcept nogil:
         curl_multi_cleanup(loop.multi)
         mailbox_close(&loop.inbox)
     core.loop_count = 0
+    rf_bell_close(&core.bell)
 
 
 cdef inline void core_let_go(EngineCore *core) noexcept nogil:
@@ -123,6 +124,5 @@ cdef inline void core_let_go(EngineCore *core) noexcept nogil:
     core.references -= 1
     if core.references == 0 and core_is_ours(core):
         mailbox_close(&core.outbox)
-        rf_bell_close(&core.bell)
         free(core.loops)
         free(core)

@@ -49,6 +49,9 @@ cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noe
         return come if lane.swallowed_bytes <= LARGEST_SWALLOW_BYTES else CURL_WRITEFUNC_ERROR
     if lane.verdict == REFUSED:
         return CURL_WRITEFUNC_ERROR
+    if lane.file.probing:
+        lane.fault = FAULT_PROBED
+        return CURL_WRITEFUNC_ERROR
     if lane.end >= 0 and wanted > lane.end - lane_received_end(lane):
         wanted = lane.end - lane_received_end(lane)
         if not lane.cut:

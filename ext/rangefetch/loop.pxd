@@ -52,6 +52,7 @@ from rangefetch.transfer cimport *
 cdef enum:
     MOST_REDIRECTS = 20              # as aria2 and browsers do
     TICK_MS = 250                    # how often rates are measured and stalls looked for
+    TELLING_BYTES = 256 << 10        # a shorter transfer says more about the request than about the rate
     PAUSED_MS = 10                   # how often dry buckets are looked at
     IDLE_MS = 60_000                 # how long to sleep with nothing to do; commands wake the loop
     POOLED_CONNECTIONS = 256         # pinned: libcurl's default follows the running transfers and drops warm ones
@@ -176,7 +177,7 @@ cdef inline void go_on(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
         dismiss_lanes(loop, file)
         let_go(loop, file, EVENT_DONE)
         return
-    if lane.bytes_per_s == 0:
+    if lane.bytes_per_s == 0 and lane.received_bytes >= TELLING_BYTES:
         lane.bytes_per_s = lane.received_bytes * 1000 // (elapsed_ms if elapsed_ms > 0 else 1)
     if file.splits and lanes_allowed(file) > 0 and lane_claim(loop, file, lane):
         file.lanes_busy += 1
@@ -198,6 +199,12 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         lane.verdict = ACCEPTED
     if code == CURLE_OK and lane.verdict == ACCEPTED and lane.is_first:
         announce(loop, lane)
+    if lane.fault == FAULT_PROBED:
+        announce(loop, lane)
+        lane_detach(loop, lane)
+        lane_release(lane)
+        lane_rest(loop, lane)
+        return
     if not lane_flush(lane):
         code = CURLE_WRITE_ERROR
     if lane.verdict == ACCEPTED and lane.fault == FAULT_NONE and lane.end >= 0:
@@ -329,7 +336,7 @@ cdef inline void note_answers(Loop *loop) noexcept nogil:
         if file != NULL and lane.first_ms == 0 and lane.verdict != UNCHECKED:
             lane.first_ms = loop.now_ms
             file.request_ms = (3 * file.request_ms + loop.now_ms - lane.started_ms) // 4
-        if file != NULL and lane.is_first and lane.verdict == ACCEPTED:
+        if file != NULL and lane.is_first and lane.verdict == ACCEPTED and not file.probing:
             announce(loop, lane)
             if lane.fault == FAULT_NONE:
                 feed(loop, file)

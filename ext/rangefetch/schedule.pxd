@@ -18,6 +18,7 @@ from rangefetch.transfer cimport ACCEPTED, UNCHECKED, FileCore, Lane, Loop, Sour
 cdef enum:
     FIRST_CLAIM_BYTES = 8 << 20      # before a lane's rate is known
     LARGEST_CLAIM_BYTES = 64 << 20
+    WINDOW_SHARE = 4                 # a range takes no more than such a part of the window
     CLAIM_SECONDS = 3                # how long a range should last
     FIRST_LANES = 4                  # what a file begins with when its server answers ranges
     GROWTH_PAYS_PERCENT = 120        # doubled lanes should bring at least so much of the goodput before
@@ -71,6 +72,9 @@ cdef inline int64_t claim_bytes(FileCore *file, int64_t bytes_per_s) noexcept no
         size = bytes_per_s * CLAIM_SECONDS
     if size > LARGEST_CLAIM_BYTES:
         size = LARGEST_CLAIM_BYTES
+    if file.window_bytes > 0 and size > file.window_bytes // WINDOW_SHARE:
+        # One lane that stands still must not hold the whole window.
+        size = file.window_bytes // WINDOW_SHARE
     return share if share < size else size
 
 
@@ -118,6 +122,8 @@ cdef inline bint wants_lane(FileCore *file) noexcept nogil:
         return False
     if not file.answered:
         return True
+    if file.probing:
+        return False
     if not file.splits or not file.mapped or file.blocks.unclaimed == 0:
         return False
     return file.lanes_busy == 0 or file.blocks.unclaimed >= file.least_bytes

@@ -30,6 +30,7 @@ cdef enum Fault:
     FAULT_REDIRECT = 10          # a redirect that is not followed: to where says the event's text
     FAULT_REDIRECTS = 11         # too many of them
     FAULT_MEMORY = 12
+    FAULT_PROBED = 13            # none: the answer was all that was wanted
 
 # What the check of an answer said, before its first byte is written.
 cdef enum Verdict:
@@ -98,6 +99,7 @@ cdef struct FileCore:
     bint answered             # a good answer was seen in this run
     bint splits               # the server answers ranges: several lanes may run
     bint mapped               # `blocks` is there
+    bint probing              # only one answer is wanted, and nothing of its body
     bint removing
     bint finished             # a stream without announced length came to its end
     Bucket bucket             # its own limit

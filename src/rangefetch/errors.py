@@ -7,7 +7,11 @@
     │   ├── EngineUnavailable      the native engine cannot run here         (also ImportError)
     │   ├── TargetExists           the final name is taken                   (also FileExistsError)
     │   ├── TargetLocked           another process is fetching it
-    │   └── DiskError              no space, no permission, an I/O error     (also OSError)
+    │   ├── DiskError              no space, no permission, an I/O error     (also OSError)
+    │   ├── BinaryDownloadFailed   no aria2c could be fetched, or not the right one
+    │   ├── ProcessStartFailed     aria2c is missing, or ended or kept silent at its start
+    │   ├── DaemonUnavailable      aria2c does not answer, and will not be started again
+    │   └── ProcessManagementError aria2c cannot be watched or ended
     ├── NetworkError               the way between, or how the server speaks
     │   ├── ConnectionFailed       no name, no route, refused, reset         (also ConnectionError)
     │   ├── TimedOut               connected too late, or no bytes for long  (also TimeoutError)
@@ -26,16 +30,20 @@ from __future__ import annotations
 
 __all__ = [
     "BadAnswer",
+    "BinaryDownloadFailed",
     "Cancelled",
     "ChecksumMismatch",
     "ConnectionFailed",
     "ContentChanged",
+    "DaemonUnavailable",
     "DiskError",
     "DownloadError",
     "EngineUnavailable",
     "HttpStatusError",
     "LocalError",
     "NetworkError",
+    "ProcessManagementError",
+    "ProcessStartFailed",
     "SourceError",
     "TargetExists",
     "TargetLocked",
@@ -132,3 +140,19 @@ class ChecksumMismatch(SourceError):
 
 class Cancelled(DownloadError):
     """The user stopped it."""
+
+
+class BinaryDownloadFailed(LocalError):
+    """No aria2c could be fetched from the configured places, or what came has another digest than is pinned."""
+
+
+class ProcessStartFailed(LocalError):
+    """There is no usable aria2c, or it ended or did not answer at its start; the message has what it printed."""
+
+
+class DaemonUnavailable(LocalError):
+    """aria2c does not answer; where it died too often, it will not be started again."""
+
+
+class ProcessManagementError(LocalError):
+    """aria2c could not be watched over or ended."""

@@ -24,10 +24,11 @@ from rangefetch import libcurl
 from rangefetch.backend import Listener
 from rangefetch.download import Download
 from rangefetch.errors import DownloadError, LocalError
-from rangefetch.network import make_profile
+from rangefetch.network import find_ca_file, make_profile, secret_headers
 from rangefetch.options import DownloadOptions
 from rangefetch.retry import RetryPolicy
 from rangefetch.run import Event, Run
+from rangefetch.sources import Source
 
 if TYPE_CHECKING:
     from rangefetch._engine import Engine, File, Profile
@@ -175,7 +176,16 @@ class NativeBackend:
         def done(future: Future[Any]) -> None:
             self.call(lambda: self._guarded(run, lambda: then(future)))
 
-        self._workers.submit(job).add_done_callback(done)
+        try:
+            self._workers.submit(job).add_done_callback(done)
+        except RuntimeError:
+            # The interpreter is at its end and takes no more jobs; what must be saved is saved here and now.
+            future: Future[Any] = Future()
+            try:
+                future.set_result(job())
+            except BaseException as error:
+                future.set_exception(error)
+            done(future)
 
     def cool_host(self, host: str, seconds: float) -> None:
         """No download asks the host for so long."""
@@ -212,18 +222,19 @@ class NativeBackend:
         self._runs.pop(run.download.gid, None)
         self._share_lanes(run.sources[0].host)
 
-    def profile(self, options: DownloadOptions, authorization: str) -> Profile:
+    def profile(self, options: DownloadOptions, source: Source) -> Profile:
         """The profile for these options; downloads that ask alike share one."""
+        secrets = secret_headers(source.url, source.authorization, options)
         key = (
-            options.user_agent, options.header_items, authorization, options.proxy,
-            options.cookies, options.netrc, options.ca_file, options.verify_tls, options.http_version,
+            options.user_agent, options.header_items, secrets, options.proxy,
+            options.netrc, find_ca_file(os.fspath(options.ca_file)), options.verify_tls, options.http_version,
             options.allow_downgrade, options.connect_timeout, options.read_timeout,
         )  # fmt: skip
         profile = self._profiles.get(key)
         if profile is None:
             if len(self._profiles) >= _MOST_PROFILES:
                 self._profiles.clear()
-            profile = self._profiles[key] = make_profile(options, authorization)
+            profile = self._profiles[key] = make_profile(options, secrets)
         return profile
 
     # -- the thread -------------------------------------------------------------------------------------------

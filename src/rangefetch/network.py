@@ -7,17 +7,17 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from rangefetch.errors import LocalError
 from rangefetch.options import DownloadOptions
 
 if TYPE_CHECKING:
     from rangefetch._engine import Profile
 
-__all__ = ["find_ca_file", "make_profile", "mask_url", "network_is_there", "split_userinfo"]
+__all__ = ["find_ca_file", "make_profile", "mask_url", "network_is_there", "secret_headers", "split_userinfo"]
 
 _CONNECT_S = 3.0
 
@@ -68,11 +68,13 @@ def network_is_there(urls: Sequence[str], hosts: Sequence[str]) -> bool:
             places.append((parts.hostname, parts.port or (443 if parts.scheme.lower() == "https" else 80)))
     if not any(_is_loopback(host) for host, _ in places) and not _has_interface():
         return False
+    if any(_answers(*place) for place in places):
+        return True
     for host in hosts:
         name, _, port = host.rpartition(":")
-        places.append((name, int(port)))
-    with ThreadPoolExecutor(max_workers=max(1, len(places))) as pool:
-        return any(pool.map(lambda place: _answers(*place), places))
+        if _answers(name, int(port)):
+            return True
+    return False
 
 
 def _is_loopback(host: str) -> bool:
@@ -119,10 +121,33 @@ def split_userinfo(url: str) -> tuple[str, str]:
     return bare, "Basic " + base64.b64encode(unquote(userinfo).encode()).decode()
 
 
-def make_profile(options: DownloadOptions, authorization: str = "") -> Profile:
+def secret_headers(url: str, authorization: str, options: DownloadOptions) -> tuple[tuple[str, str], ...]:
+    """The headers that are for one URL's origin alone: its Authorization, and its cookies from the cookie file.
+
+    Raises ``LocalError`` where the cookie file cannot be read.
+    """
+    headers = [("Authorization", authorization)] if authorization else []
+    if options.cookies:
+        import http.cookiejar
+        import urllib.request
+
+        jar = http.cookiejar.MozillaCookieJar(os.fspath(options.cookies))
+        try:
+            jar.load(ignore_discard=True)
+        except (OSError, http.cookiejar.LoadError) as error:
+            raise LocalError(f"{options.cookies}: cannot read cookies from it: {error}") from None
+        request = urllib.request.Request(url)
+        jar.add_cookie_header(request)
+        cookies = request.get_header("Cookie")
+        if cookies:
+            headers.append(("Cookie", cookies))
+    return tuple(headers)
+
+
+def make_profile(options: DownloadOptions, secrets: Sequence[tuple[str, str]] = ()) -> Profile:
     """The options as the engine's ``Profile``; libcurl must be loaded.
 
-    ``authorization`` and the user's headers go to the origin of the user's URL alone.
+    ``secrets`` and the user's headers go to the origin of the user's URL alone.
     """
     from rangefetch import _engine
 
@@ -146,16 +171,15 @@ def make_profile(options: DownloadOptions, authorization: str = "") -> Profile:
         settings += [(number["CURLOPT_CAINFO"], ca_file), (number["CURLOPT_PROXY_CAINFO"], ca_file)]
     if options.proxy:
         settings.append((number["CURLOPT_PROXY"], options.proxy))
-    if options.cookies:
-        settings.append((number["CURLOPT_COOKIEFILE"], os.fspath(options.cookies)))
     if options.netrc:
         settings.append((number["CURLOPT_NETRC"], number["CURL_NETRC_OPTIONAL"]))
 
     # Identity, because the bytes of a range are those of the encoded form (RFC 9110, section 14.1.2).
     bare_headers = ["Accept-Encoding: identity"]
     own = dict(options.header_items)
-    if authorization and not any(name.lower() == "authorization" for name in own):
-        own["Authorization"] = authorization
+    for name, value in secrets:
+        if not any(name.lower() == each.lower() for each in own):
+            own[name] = value
     # "Name;" is how libcurl is told of a header without a value.
     headers = bare_headers + [f"{name}: {value}" if value else f"{name};" for name, value in own.items()]
     return _engine.Profile(

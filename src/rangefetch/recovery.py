@@ -139,6 +139,8 @@ class Recovery:
         return kind(words, **known)
 
     def _release(self, lanes: int) -> None:
+        # Where lanes were taken away, those that wait must leave room for one that works.
+        lanes = max(lanes, self._held - self._run.file.lanes + 1)
         for _ in range(min(lanes, self._held)):
             self._held -= 1
             self._run.file.release()
@@ -146,7 +148,7 @@ class Recovery:
     def _take_lanes_away(self, working: int) -> None:
         self._lanes_cut_s = self._run.now_s()
         self._run.file.lanes = max(1, working)
-        self._release(1)
+        self._release(self._held)
 
     def _count(self, error: DownloadError) -> None:
         """One more failure in a row; the last of them ends the download."""

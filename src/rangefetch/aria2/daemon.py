@@ -1,0 +1,380 @@
+"""aria2c as a daemon that is kept alive for as long as it is wanted, and not a moment longer."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import secrets
+import shutil
+import socket
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rangefetch.aria2 import process as processes
+from rangefetch.aria2.binary import Aria2Binary, ensure_aria2
+from rangefetch.aria2.client import Aria2Client, RpcError
+from rangefetch.aria2.config import DaemonConfig
+from rangefetch.aria2.monitor import Monitor
+from rangefetch.aria2.process import Process
+from rangefetch.errors import DaemonUnavailable, LocalError, ProcessManagementError, ProcessStartFailed
+from rangefetch.network import find_ca_file
+
+__all__ = ["Aria2Daemon"]
+
+_log = logging.getLogger("rangefetch")
+
+_LOOPBACK = "127.0.0.1"
+_PORTS = 100
+_PORT_TRIES = 5
+_FIRST_LOOK_S = 0.02
+_LOOK_EVERY_S = 0.5
+_SAVE_EVERY_S = 5
+_MOST_DOWNLOADS = 100_000
+
+
+class _PortTaken(Exception):
+    """Another program has the port, or a part of it."""
+
+
+class _Holdings:
+    """What must be ended and removed when the daemon is dropped; it knows nothing of the daemon."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.owner_pid = os.getpid()
+        self.closing = False
+        self.monitor: Monitor | None = None
+        self.process: Process | None = None
+        self.directory: Path | None = None
+
+    def release(self, grace_s: float) -> None:
+        """End the process and remove its files. A forked child has neither."""
+        with self.lock:
+            if os.getpid() != self.owner_pid:
+                return
+            self.closing = True
+            if self.monitor is not None:
+                self.monitor.dismiss()
+            process, self.process = self.process, None
+            directory, self.directory = self.directory, None
+        try:
+            if process is not None:
+                process.end(grace_s)
+        finally:
+            if directory is not None:
+                shutil.rmtree(directory, ignore_errors=True)
+
+
+class Aria2Daemon:
+    """An aria2c on the loopback device that is started again when it dies. Thread-safe; a context manager.
+
+    ``on_restart`` is called, in the monitor's thread, when it answers again; what its session brought back is paused
+    then, so that it can be sorted out before anything is written. Without ``on_restart`` it just goes on. ``on_death``
+    is called with the reason when it will not be started again. It is ended by :meth:`stop`, when it is dropped, at
+    the interpreter's exit, and by itself when this process is gone.
+    """
+
+    def __init__(
+        self,
+        config: DaemonConfig | None = None,
+        client: Aria2Client | None = None,
+        *,
+        on_restart: Callable[[], None] | None = None,
+        on_death: Callable[[DaemonUnavailable], None] | None = None,
+    ) -> None:
+        self.config = config or DaemonConfig()
+        self.binary: Aria2Binary | None = None
+        self.error: DaemonUnavailable | None = None
+        """Why it will not be started again; None: it may."""
+        self.restarts = 0
+        """How often it was started again, all in all."""
+        self._secret = client.secret if client else self.config.rpc_secret or secrets.token_urlsafe(32)
+        self._client = client
+        self._on_restart = on_restart
+        self._on_death = on_death
+        self._life = threading.RLock()  # one start or stop at a time
+        self._monitor: Monitor | None = None
+        self._holdings = _Holdings()
+        self._finalizer: weakref.finalize[[float], Aria2Daemon] | None = None
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    @property
+    def is_started(self) -> bool:
+        return self._monitor is not None
+
+    def start(self) -> None:
+        """Start aria2c, and wait until it answers. Starting twice is fine.
+
+        Raises ``ProcessStartFailed`` (it says what aria2c printed) and ``BinaryDownloadFailed``.
+        """
+        with self._life:
+            if self._monitor is not None:
+                return
+            self.binary = ensure_aria2(self.config)
+            processes.reap_leftovers(self.config.state_directory)
+            if self._client is None:
+                self._client = Aria2Client(self.config.rpc_port, self._secret)
+            self.error = None
+            self.restarts = 0
+            self._holdings = holdings = _Holdings()
+            self._finalizer = weakref.finalize(self, holdings.release, self.config.stop_timeout)
+            monitor = Monitor(
+                self,
+                interval_s=self.config.health_check_interval,
+                most_restarts=self.config.max_restart_attempts,
+                restart_wait_s=self.config.restart_wait,
+            )
+            holdings.monitor = monitor
+            try:
+                holdings.directory = processes.make_directory(self.config.state_directory)
+                self._launch(monitor, paused=False)
+            except BaseException:
+                self._finalizer()
+                raise
+            self._monitor = monitor
+            monitor.start()
+
+    def stop(self) -> None:
+        """End the watch, then aria2c with everything that it started. Stopping twice is fine.
+
+        Raises ``ProcessManagementError`` if something of it is still there afterwards.
+        """
+        with self._life:
+            monitor, self._monitor = self._monitor, None
+            if os.getpid() != self._holdings.owner_pid:
+                return
+            self._holdings.closing = True
+            if monitor is not None:
+                monitor.stop()
+            self._ask_to_end()
+            if self._finalizer is not None:
+                self._finalizer()
+            if self._client is not None:
+                self._client.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def client(self) -> Aria2Client:
+        """The way to talk to it; it stays the same when aria2c is started again."""
+        if self._client is None:
+            raise DaemonUnavailable("aria2c was not started")
+        return self._client
+
+    @property
+    def pid(self) -> int:
+        """The process, 0 while there is none."""
+        process = self._holdings.process
+        return process.pid if process is not None and process.is_alive else 0
+
+    @property
+    def port(self) -> int:
+        return self.client.port
+
+    def is_alive(self) -> bool:
+        """Whether there is a process."""
+        return self.pid != 0
+
+    def is_healthy(self) -> bool:
+        """Whether it is there and answers."""
+        if not self.is_alive():
+            return False
+        try:
+            self.client.call("getVersion")
+        except (DaemonUnavailable, RpcError):
+            return False
+        return True
+
+    # -- for the monitor ------------------------------------------------------------------------------------------
+
+    def start_again(self) -> None:
+        monitor, process = self._holdings.monitor, self._holdings.process
+        assert monitor is not None
+        if process is not None:
+            process.end(0.0)
+        self._launch(monitor, paused=self._on_restart is not None)
+        self.restarts += 1
+        _log.info("aria2c is back, as process %d on port %d", self.pid, self.port)
+        if self._on_restart is not None:
+            self._on_restart()
+
+    def give_up(self, reason: str) -> None:
+        self.error = DaemonUnavailable(reason)
+        _log.error("%s", reason)
+        if self._on_death is not None:
+            self._on_death(self.error)
+
+    # -- starting ---------------------------------------------------------------------------------------------------
+
+    def _launch(self, monitor: Monitor, *, paused: bool) -> None:
+        """Start the process on a port that is free, and wait until it answers."""
+        deadline_s = time.monotonic() + self.config.start_timeout
+        first = self.config.rpc_port
+        for _ in range(_PORT_TRIES):
+            port = _free_port(first)
+            try:
+                self._launch_on(port, monitor, paused, deadline_s)
+            except _PortTaken:
+                first = port + 1
+            else:
+                if port != self.config.rpc_port:
+                    _log.info("port %d is taken; aria2c is on port %d", self.config.rpc_port, port)
+                return
+        raise ProcessStartFailed(f"other programs keep taking the ports from {self.config.rpc_port} on")
+
+    def _launch_on(self, port: int, monitor: Monitor, paused: bool, deadline_s: float) -> None:
+        holdings = self._holdings
+        assert self.binary is not None
+        assert holdings.directory is not None
+        conf_path = holdings.directory / "aria2.conf"
+        processes.write_private(conf_path, self._conf(port, paused))
+        self.client.port = port
+        with holdings.lock:
+            if holdings.closing:
+                raise ProcessStartFailed("aria2c is being stopped")
+            holdings.process = process = Process(
+                [str(self.binary.path), f"--conf-path={conf_path}"],
+                port,
+                directory=holdings.directory,
+                on_end=monitor.look,
+            )
+        processes.write_record(holdings.directory, process, str(self.binary.path))
+        try:
+            self._wait_until_ready(process, port, deadline_s)
+        except BaseException:
+            with contextlib.suppress(ProcessManagementError):
+                process.end(0.0)
+            raise
+
+    def _wait_until_ready(self, process: Process, port: int, deadline_s: float) -> None:
+        look_s = _FIRST_LOOK_S
+        while not self._holdings.closing:
+            if not process.is_alive:
+                if not _is_free(port):
+                    raise _PortTaken
+                raise ProcessStartFailed(
+                    f"aria2c ended at its start (exit status {process.exit_status}): {self._said(process)}"
+                )
+            listening = process.listening()
+            if listening is None or (_LOOPBACK, port) in listening:
+                # Only now: whoever else has the port would be told the secret.
+                with contextlib.suppress(DaemonUnavailable, RpcError):
+                    self.client.call("getVersion")
+                    return
+            elif any(number == port for _, number in listening):
+                raise _PortTaken  # of IPv4; aria2c is content with IPv6 alone
+            if time.monotonic() > deadline_s:
+                raise ProcessStartFailed(
+                    f"aria2c did not answer within {self.config.start_timeout:g} seconds: {self._said(process)}"
+                )
+            process.ended.wait(look_s)
+            look_s = min(look_s * 1.5, _LOOK_EVERY_S)
+        raise ProcessStartFailed("aria2c is being stopped")
+
+    def _said(self, process: Process) -> str:
+        return process.console().replace(self._secret, "***") or "it printed nothing"
+
+    def _conf(self, port: int, paused: bool) -> str:
+        """The content of aria2c's configuration file."""
+        config, directory = self.config, self._holdings.directory
+        assert directory is not None
+        session = Path(config.session_file) if config.session_file else directory / "aria2.session"
+        options = {
+            "enable-rpc": "true",
+            "rpc-listen-port": str(port),
+            "rpc-listen-all": "false",
+            "rpc-allow-origin-all": "false",
+            "rpc-secret": self._secret,
+            "rpc-max-request-size": "64M",  # a torrent travels in one request
+            "rpc-save-upload-metadata": "false",
+            "stop-with-process": str(os.getpid()),
+            "dir": str(config.download_dir),
+            "save-session": str(session),
+            "save-session-interval": str(_SAVE_EVERY_S),
+            "auto-save-interval": str(_SAVE_EVERY_S),
+            "max-concurrent-downloads": str(_MOST_DOWNLOADS),  # the queue is the manager's
+            "max-download-result": str(_MOST_DOWNLOADS),
+            "max-connection-per-server": "16",
+            "piece-length": "1M",
+            # A control file may name no byte that is still in a cache of aria2c's own: it may be killed any time.
+            "disk-cache": "0",
+            "auto-file-renaming": "false",
+            "allow-overwrite": "true",
+            "remote-time": "true",
+            "seed-time": "0",
+            "show-console-readout": "false",
+            "summary-interval": "0",
+            "console-log-level": "warn",
+            "download-result": "hide",
+            "check-certificate": str(config.verify_tls).lower(),
+        }
+        if ca_file := find_ca_file(str(config.ca_file)):
+            options["ca-certificate"] = ca_file
+        if session.is_file() and session.stat().st_size:
+            options["input-file"] = str(session)
+        if paused:
+            options["pause"] = "true"
+        options.update(config.extra_options)
+        session.parent.mkdir(parents=True, exist_ok=True)
+        return "".join(f"{name}={value}\n" for name, value in options.items())
+
+    # -- stopping ---------------------------------------------------------------------------------------------------
+
+    def _ask_to_end(self) -> None:
+        """Have it save its session, and end in peace if it is at something that takes leave of others."""
+        process = self._holdings.process
+        if process is None or not process.is_alive:
+            return
+        with contextlib.suppress(LocalError, RpcError):
+            self.client.call("saveSession")
+            busy = int(self.client.call("getGlobalStat")["numActive"]) > 0
+            # It takes 3 seconds whatever it is at, which is why one that is idle is ended by the signal alone.
+            # On Windows that signal is a killing one.
+            if busy or sys.platform == "win32":
+                self.client.call("shutdown")
+                process.ended.wait(self.config.stop_timeout)
+
+
+def _is_free(port: int) -> bool:
+    """Whether nobody listens on the port, on either loopback address."""
+    for family, address in ((socket.AF_INET, _LOOPBACK), (socket.AF_INET6, "::1")):
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                if os.name == "posix":
+                    # As aria2c does: connections that were closed a moment ago do not matter.
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((address, port))
+                except PermissionError:
+                    return False
+                except OSError as error:
+                    if family is socket.AF_INET or error.errno == errno.EADDRINUSE:
+                        return False
+        except OSError:
+            continue  # no IPv6 on this machine
+    return True
+
+
+def _free_port(first: int) -> int:
+    """The first free port from ``first`` on. Raises ``ProcessStartFailed`` if there is none among the next hundred."""
+    last = min(first + _PORTS, 65536)
+    for port in range(first, last):
+        if _is_free(port):
+            return port
+    raise ProcessStartFailed(f"none of the ports {first} to {last - 1} is free")

@@ -1,0 +1,307 @@
+"""What a server says of a file before aria2 fetches it.
+
+aria2 keeps to itself what it is told: no validator, date or file name comes out of it, it asks no server whether a
+file is still the one that was begun, and it takes the user's headers along wherever redirects lead. So the first
+question is asked here.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import email.utils
+import http.client
+import http.cookiejar
+import netrc
+import re
+import socket
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import IO
+from urllib.parse import quote, urljoin, urlsplit
+
+from rangefetch.network import find_ca_file
+from rangefetch.options import DownloadOptions
+from rangefetch.retry import Curl, Failure, Fault
+from rangefetch.sources import Source
+
+__all__ = ["Remote", "Unanswered", "ask", "origin", "parse_date"]
+
+_MOST_REDIRECTS = 20
+_MOST_TEXT = 200
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_CONTENT_RANGE = re.compile(r"bytes\s+(?:\d+-\d+|\*)/(\d+)", re.IGNORECASE)
+
+
+class Unanswered(Exception):
+    """The server gave no answer that says what the file is; ``failure`` is why."""
+
+    def __init__(self, failure: Failure) -> None:
+        self.failure = failure
+        super().__init__(failure.text or f"status {failure.status}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Remote:
+    """A file as its server describes it.
+
+    ``url`` is where redirects led, ``size`` its bytes (-1: unknown), ``etag`` a strong one or empty. ``headers`` are by
+    lower-case name. ``has_head`` says that the server answers HEAD.
+    """
+
+    url: str
+    size: int
+    etag: str
+    last_modified: str
+    headers: Mapping[str, str]
+    has_head: bool
+
+    @property
+    def is_encoded(self) -> bool:
+        return self.headers.get("content-encoding", "identity").lower() not in ("", "identity")
+
+    @property
+    def has_validator(self) -> bool:
+        return bool(self.etag or self.last_modified)
+
+    def is_still(self, size: int, etag: str, last_modified: str) -> bool:
+        """Whether it is the file that was once described so, as far as can be told (RFC 9110, section 8.8)."""
+        if size >= 0 and self.size >= 0 and size != self.size:
+            return False
+        if etag and self.etag:
+            return etag == self.etag
+        return last_modified == self.last_modified
+
+
+def ask(source: Source, options: DownloadOptions) -> Remote:
+    """What the server of ``source`` says of its file. May take as long as the timeouts in ``options`` allow.
+
+    Redirects are followed, to http and https, and from https to http only where that is allowed; what is private goes
+    to no other origin. Raises ``Unanswered``.
+    """
+    try:
+        remote = _ask(source, options, "HEAD")
+        # Some answer HEAD as if there were nothing, or as if to someone who takes any encoding.
+        if remote.size != 0 and not remote.is_encoded:
+            return remote
+    except Unanswered as error:
+        # Some refuse HEAD, or do not know it; a failure of another kind would only be met again.
+        if error.failure.fault not in (Fault.NONE, Fault.STATUS) or error.failure.code not in (
+            Curl.OK,
+            Curl.GOT_NOTHING,
+            Curl.RECV_ERROR,
+            Curl.WEIRD_SERVER_REPLY,
+        ):
+            raise
+    remote = _ask(source, options, "GET")
+    if remote.is_encoded:
+        raise Unanswered(Failure(fault=Fault.ENCODED))
+    return remote
+
+
+def _ask(source: Source, options: DownloadOptions, method: str) -> Remote:
+    opener = _opener(options)
+    url = source.url
+    for _ in range(_MOST_REDIRECTS + 1):
+        request = urllib.request.Request(url, method=method, headers={"User-Agent": options.user_agent})
+        request.add_header("Accept-Encoding", "identity")
+        if method == "GET":
+            request.add_header("Range", "bytes=0-0")
+        if origin(url) == origin(source.url):
+            for name, value in private_headers(source, options).items():
+                request.add_header(name, value)
+        try:
+            with opener.open(request) as answer:
+                return _described(answer, url, has_head=method == "HEAD")
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code in _REDIRECTS and "location" in error.headers:
+                    url = _redirected(url, error.headers["location"], options)
+                    continue
+                if error.code == 416 and method == "GET":
+                    return _described(error, url, has_head=False)
+                raise Unanswered(
+                    Failure(
+                        fault=Fault.STATUS,
+                        status=error.code,
+                        retry_after_s=_retry_after_s(error.headers.get("retry-after", "")),
+                    )
+                ) from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise Unanswered(_failure(error)) from error
+    raise Unanswered(Failure(fault=Fault.REDIRECTS))
+
+
+def private_headers(source: Source, options: DownloadOptions) -> dict[str, str]:
+    """The headers that are for the origin of the user's URL alone."""
+    headers = dict(options.header_items)
+    if not any(name.lower() == "authorization" for name in headers):
+        authorization = source.authorization or (_from_netrc(source.url) if options.netrc else "")
+        if authorization:
+            headers["Authorization"] = authorization
+    return headers
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port (RFC 6454)."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    return scheme, (parts.hostname or "").lower(), parts.port or (443 if scheme == "https" else 80)
+
+
+class _TellRedirects(urllib.request.HTTPRedirectHandler):
+    """Redirects are followed here, so that each can be looked at."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> None:
+        return None
+
+    def http_error_302(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage
+    ) -> None:
+        return None
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
+class _PatientHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+    """Connections with one timeout until they stand, and another for what is read from them."""
+
+    def __init__(self, options: DownloadOptions) -> None:
+        context = ssl.create_default_context(cafile=find_ca_file(str(options.ca_file)) or None)
+        if not options.verify_tls:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        urllib.request.HTTPSHandler.__init__(self, context=context)
+        connect_s, read_s = options.connect_timeout or None, options.read_timeout or None
+
+        class Plain(http.client.HTTPConnection):
+            def connect(self) -> None:
+                self.timeout = connect_s
+                super().connect()
+                self.sock.settimeout(read_s)
+
+        class Tls(http.client.HTTPSConnection):
+            def connect(self) -> None:
+                self.timeout = connect_s
+                super().connect()
+                self.sock.settimeout(read_s)
+
+        self._plain, self._tls, self._context_of_all = Plain, Tls, context
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self._plain, req)
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self._tls, req, context=self._context_of_all)
+
+
+def _opener(options: DownloadOptions) -> urllib.request.OpenerDirector:
+    handlers: list[urllib.request.BaseHandler] = [
+        _TellRedirects(),
+        _PatientHandler(options),
+    ]
+    if options.proxy:
+        handlers.append(urllib.request.ProxyHandler({"http": options.proxy, "https": options.proxy}))
+    if options.cookies:
+        jar = http.cookiejar.MozillaCookieJar(options.cookies)
+        # Without its first line, which curl does without, this file is none to Python; then there are no cookies.
+        try:
+            jar.load(ignore_discard=True)
+        except (OSError, http.cookiejar.LoadError):
+            jar.clear()
+        handlers.append(urllib.request.HTTPCookieProcessor(jar))
+    return urllib.request.build_opener(*handlers)
+
+
+def _from_netrc(url: str) -> str:
+    """The Authorization value for the URL's host from ``~/.netrc``, "" if there is none."""
+    try:
+        login = netrc.netrc().authenticators(urlsplit(url).hostname or "")
+    except (OSError, netrc.NetrcParseError):
+        return ""
+    return "Basic " + base64.b64encode(f"{login[0]}:{login[2]}".encode()).decode() if login else ""
+
+
+def _described(answer: http.client.HTTPResponse | urllib.error.HTTPError, url: str, *, has_head: bool) -> Remote:
+    headers: dict[str, str] = {}
+    for name, value in answer.headers.items():
+        headers.setdefault(name.lower(), value)
+    size = -1
+    if answer.status in (206, 416):
+        match = _CONTENT_RANGE.match(headers.get("content-range", ""))
+        size = int(match[1]) if match else -1
+    elif headers.get("content-length", "").isdecimal():
+        size = int(headers["content-length"])
+    etag = headers.get("etag", "")
+    return Remote(
+        url=url,
+        size=size,
+        etag="" if etag.startswith("W/") else etag,
+        last_modified=headers.get("last-modified", ""),
+        headers=headers,
+        has_head=has_head,
+    )
+
+
+def _redirected(url: str, location: str, options: DownloadOptions) -> str:
+    """Where a redirect leads, if it may be followed."""
+    # As they come: octets, of which those beyond ASCII must be encoded.
+    target = urljoin(url, quote(location.encode("latin-1", "replace"), safe="%/:=&?~#+!$,;'@()*[]|"))
+    scheme, host, _ = origin(target)
+    downgraded = scheme == "http" and origin(url)[0] == "https" and not options.allow_downgrade
+    if scheme not in ("http", "https") or not host or downgraded:
+        raise Unanswered(Failure(fault=Fault.REDIRECT, text=target))
+    return target
+
+
+def _retry_after_s(value: str) -> int:
+    """The seconds of a Retry-After field, which may be a date (RFC 9110, section 10.2.3)."""
+    if value.strip().isdecimal():
+        return int(value)
+    date_s = parse_date(value)
+    return max(0, int(date_s - time.time() + 1)) if date_s is not None else 0
+
+
+def parse_date(value: str) -> float | None:
+    """An HTTP date as seconds since the epoch, None where there is none."""
+    try:
+        return email.utils.parsedate_to_datetime(value).timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+
+
+def _failure(error: Exception) -> Failure:
+    """An error of Python's as the numbers by which failures are judged."""
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    text = (isinstance(reason, OSError) and reason.strerror) or str(reason) or type(reason).__name__
+    text = "".join(c if c.isprintable() else "?" for c in text[:_MOST_TEXT])
+    number = reason.errno or 0 if isinstance(reason, OSError) else 0
+    match reason:
+        case ssl.SSLCertVerificationError():
+            code = Curl.PEER_FAILED_VERIFICATION
+        case ssl.SSLError():
+            code = Curl.SSL_CONNECT_ERROR
+        case socket.gaierror():
+            code = Curl.COULDNT_RESOLVE_HOST
+        case TimeoutError():
+            code = Curl.OPERATION_TIMEDOUT
+        case http.client.RemoteDisconnected():
+            code = Curl.GOT_NOTHING
+        case ConnectionResetError() | BrokenPipeError() | ConnectionAbortedError():
+            code = Curl.RECV_ERROR
+        case OSError():
+            code = Curl.COULDNT_CONNECT
+        case _:
+            code = Curl.WEIRD_SERVER_REPLY
+    return Failure(code=code, errno=number, text=text)

@@ -1,0 +1,139 @@
+"""What goes to aria2 and what comes back, in its words: options there, error codes from there."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import re
+from typing import NamedTuple
+
+from rangefetch.errors import (
+    BadAnswer,
+    ConnectionFailed,
+    DiskError,
+    DownloadError,
+    HttpStatusError,
+    LocalError,
+    NetworkError,
+    TargetExists,
+    TargetLocked,
+    TimedOut,
+)
+from rangefetch.options import DownloadOptions
+from rangefetch.retry import Failure, Fault, Kind, RetryPolicy, explain
+
+__all__ = ["MOST_CONNECTIONS", "Verdict", "judge", "to_aria2"]
+
+_log = logging.getLogger("rangefetch")
+
+MOST_CONNECTIONS = 16
+"""For one server; aria2 takes no more (aria2 manual, ``--max-connection-per-server``)."""
+
+_MOST_SECONDS = 600
+_LEAST_SPLIT_BYTES = 1 << 20
+_MOST_SPLIT_BYTES = 1 << 30
+_TRIES = 5
+_STATUS = re.compile(r"\bstatus=(\d{3})\b")
+_URL = re.compile(r"\b(?:[a-z][a-z0-9+.-]*://|magnet:)\S+", re.IGNORECASE)
+_MOST_TEXT = 300
+
+
+def to_aria2(options: DownloadOptions) -> dict[str, str]:
+    """The options that aria2 shares with us, by its names (aria2 manual, "Input File").
+
+    Where the file goes, what proves it, headers and TLS are not among them: the first two are not left to aria2, the
+    others depend on where redirects lead, and on the daemon.
+    """
+    per_server = options.max_connection_per_server
+    if per_server > MOST_CONNECTIONS:
+        _log.info("max_connection_per_server: aria2 opens at most %d, not %d", MOST_CONNECTIONS, per_server)
+    if options.http_version != "1.1":
+        _log.info("http_version: aria2 speaks HTTP/1.1, not %s", options.http_version)
+    translated = {
+        "split": str(options.split),
+        "max-connection-per-server": str(min(per_server, MOST_CONNECTIONS)),
+        "min-split-size": str(min(max(int(options.min_split_size), _LEAST_SPLIT_BYTES), _MOST_SPLIT_BYTES)),
+        "max-download-limit": str(options.max_download_limit),
+        "user-agent": options.user_agent,
+        "connect-timeout": _seconds(options.connect_timeout),
+        "timeout": _seconds(options.read_timeout),
+        # What aria2 gives up, comes back after a while; it would try again at once, and without end.
+        "max-tries": str(min(options.max_tries or _TRIES, _TRIES)),
+        "retry-wait": "0",
+        "file-allocation": options.file_allocation,
+        "no-netrc": str(not options.netrc).lower(),
+        "always-resume": "true",
+        "pause": "false",
+    }
+    if options.proxy:
+        translated["all-proxy"] = options.proxy
+    if options.cookies:
+        translated["load-cookies"] = str(options.cookies)
+    return translated
+
+
+def _seconds(value: float) -> str:
+    """Whole seconds as aria2 takes them; 0, which means no limit here, becomes the most."""
+    return str(min(max(math.ceil(value), 1), _MOST_SECONDS)) if value else str(_MOST_SECONDS)
+
+
+class Verdict(NamedTuple):
+    """What a failure of aria2's is: the error that it would be, and what is to be done about it."""
+
+    error: DownloadError
+    kind: Kind
+
+
+_MEANINGS: dict[int, tuple[type[DownloadError], Kind]] = {
+    1: (NetworkError, Kind.TEMPORARY),  # "unknown": refused, reset, cut, TLS
+    2: (TimedOut, Kind.TEMPORARY),
+    4: (BadAnswer, Kind.PERMANENT),  # not found, too often
+    5: (TimedOut, Kind.TEMPORARY),  # below lowest-speed-limit
+    6: (ConnectionFailed, Kind.TEMPORARY),
+    7: (LocalError, Kind.TEMPORARY),  # aria2c was being stopped
+    8: (BadAnswer, Kind.NO_RANGES),
+    9: (DiskError, Kind.LOCAL),
+    10: (LocalError, Kind.CHANGED),  # another piece length than in the control file
+    11: (TargetLocked, Kind.LOCAL),
+    12: (TargetLocked, Kind.LOCAL),  # the same torrent
+    13: (TargetExists, Kind.LOCAL),
+    14: (DiskError, Kind.LOCAL),
+    15: (DiskError, Kind.LOCAL),
+    16: (DiskError, Kind.LOCAL),
+    17: (DiskError, Kind.LOCAL),
+    18: (DiskError, Kind.LOCAL),
+    19: (ConnectionFailed, Kind.TEMPORARY),
+    20: (BadAnswer, Kind.PERMANENT),  # Metalink
+    21: (BadAnswer, Kind.PERMANENT),  # FTP
+    23: (BadAnswer, Kind.PERMANENT),  # redirects
+    25: (BadAnswer, Kind.PERMANENT),  # bencode
+    26: (BadAnswer, Kind.PERMANENT),  # torrent
+    27: (BadAnswer, Kind.PERMANENT),  # magnet
+    28: (LocalError, Kind.LOCAL),  # options
+    30: (LocalError, Kind.LOCAL),  # the request
+    32: (BadAnswer, Kind.TEMPORARY),  # a piece with another hash than Metalink or the torrent says
+}
+"""aria2's exit statuses (aria2 manual, "Exit Status"), but those that stand for an HTTP status."""
+
+_STATUSES = {3: 404, 22: 0, 24: 401, 29: 503}
+"""Those that do; 0: only the message has it."""
+
+
+def judge(code: int, message: str, *, url: str, policy: RetryPolicy, answered: bool) -> Verdict:
+    """What aria2's ``errorCode`` and ``errorMessage`` mean. ``answered``: the server has sent something before.
+
+    ``url`` is the one to name, with no secret in it.
+    """
+    # The one number that aria2 has in words alone.
+    if code in _STATUSES and (status := int(match[1]) if (match := _STATUS.search(message)) else _STATUSES[code]):
+        failure = Failure(fault=Fault.STATUS, status=status, answered=answered)
+        _, words = explain(failure)
+        return Verdict(HttpStatusError(words, url=url, status=status), policy.classify(failure))
+    error_class, kind = _MEANINGS.get(code, (BadAnswer if code == 22 else NetworkError, Kind.TEMPORARY))
+    # URLs may have secrets in them; the one that matters is named already.
+    words = _URL.sub("…", " ".join(message.split()))[:_MOST_TEXT] or "no reason given"
+    words = f"aria2 gave up: {words} (its code {code})"
+    if issubclass(error_class, DiskError):
+        return Verdict(DiskError(words, url=url, errno=errno.ENOSPC if code == 9 else errno.EIO), kind)
+    return Verdict(error_class(words, url=url), kind)
