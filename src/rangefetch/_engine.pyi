@@ -83,8 +83,10 @@ class File:
 
     With ``size`` the file is resumed: ``blocks`` has a byte per block (2: done), ``partial`` the bytes written of
     unfinished ones by index, and an answer must have this size and these validators (empty: none). ``mirrors`` are
-    further sources, ``(url, profile, etag, last_modified)`` each, and ``source_lanes`` the most transfers on one. With ``probe``
-    only one answer is wanted, for what it says: nothing is written, and nothing follows the ANSWERED event.
+    further sources, ``(url, profile, etag, last_modified)`` each, and ``source_lanes`` the most transfers on one.
+    With ``probe`` only one answer is wanted, for what it says: nothing is written, and nothing follows the ANSWERED
+    event.
+
     Raises ``ValueError`` where these do not fit together.
     """
 

@@ -54,8 +54,7 @@ class DownloadManager:
     def start(self) -> None:
         """Start the backend; the first download does it, too. Raises ``EngineUnavailable``."""
         with self._lock:
-            if self._forked:
-                raise RuntimeError("this DownloadManager belongs to the process before the fork; make a new one")
+            self._must_be_ours()
             if self._backend is None:
                 backend = NativeBackend(self)
                 backend.start()
@@ -144,6 +143,7 @@ class DownloadManager:
 
     def list_downloads(self, status: DownloadStatus | str | None = None) -> list[DownloadProgress]:
         """All downloads, or those in one state, in the order in which they were asked for."""
+        self._must_be_ours()
         with self._lock:
             downloads = list(self._downloads.values())
         return [each.progress() for each in downloads if status is None or each.status == status]
@@ -172,6 +172,10 @@ class DownloadManager:
             download.move(status, result=result, error=error)
             self._begin_next()
 
+    def _must_be_ours(self) -> None:
+        if self._forked:
+            raise RuntimeError("this DownloadManager belongs to the process before the fork; make a new one")
+
     def _orphan(self) -> None:
         self._lock = threading.RLock()
         self._backend = None
@@ -180,6 +184,7 @@ class DownloadManager:
     # -- inside -----------------------------------------------------------------------------------------------
 
     def _find(self, gid: str) -> Download:
+        self._must_be_ours()
         with self._lock:
             if gid not in self._downloads:
                 raise KeyError(f"there is no download {gid!r}")

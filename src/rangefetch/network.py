@@ -133,9 +133,12 @@ def secret_headers(url: str, authorization: str, options: DownloadOptions) -> tu
 
         jar = http.cookiejar.MozillaCookieJar(os.fspath(options.cookies))
         try:
-            jar.load(ignore_discard=True)
+            jar.load(ignore_discard=True, ignore_expires=True)
         except (OSError, http.cookiejar.LoadError) as error:
             raise LocalError(f"{options.cookies}: cannot read cookies from it: {error}") from None
+        for cookie in jar:
+            if cookie.expires == 0:  # a session's, as browsers and curl write it
+                cookie.expires = None
         request = urllib.request.Request(url)
         jar.add_cookie_header(request)
         cookies = request.get_header("Cookie")

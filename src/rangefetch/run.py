@@ -185,9 +185,9 @@ class Run:
         def begin() -> None:
             assert self._target is not None
             self._saved = None
-            self._target.truncate()
             self.forget_hash()
-            self._open_file()
+            # On a worker, because one may be reading what is about to go.
+            self.do(self._target.truncate, lambda _: self._open_file())
 
         self._remove_file(begin)
 
@@ -210,6 +210,8 @@ class Run:
         self._saved = self._load_state()
         if self._saved is None and not self._target.fresh:
             self._target.truncate()
+        if self._saved is not None:
+            self._recall(self._saved)
         if self._checksum:
             self._hasher = checksum.FileHasher(self._target.fd, self._checksum.partition("=")[0])
         cool_s = self._backend.cool_for(self.sources[0].host) if len(self.sources) == 1 else 0.0
@@ -240,6 +242,15 @@ class Run:
             _log.warning("%s: nothing tells whether the remote file is still the same; starting again", self.shown_url)
             return None
         return saved
+
+    def _recall(self, saved: state.State) -> None:
+        """What an earlier run found out; if that has every byte, no answer will tell it again."""
+        assert self._target is not None
+        if self._target.path is None and saved.filename:
+            self._target.name(saved.filename)
+            self.download.filename = saved.filename
+        for source in saved.sources:
+            self._modified_time = self._modified_time or _parse_date(source.last_modified)
 
     def _open_file(self) -> None:
         """Hand the file to the engine, with what an earlier run left."""
@@ -460,8 +471,11 @@ class Run:
             # The data has its space already; a state that cannot be written is no reason to stop.
             _log.warning("%s: the state could not be saved: %s", self.shown_url, error)
 
-    def _save_state(self) -> None:
-        """Save what is in the file: first look, then sync, then write down what was seen (on a worker)."""
+    def _save_state(self, *, without_last: bool = False) -> None:
+        """Save what is in the file: first look, then sync, then write down what was seen (on a worker).
+
+        ``without_last`` gives up the last block that has bytes, and with them the space that they take.
+        """
         import numpy as np
 
         assert self._target is not None
@@ -470,6 +484,10 @@ class Run:
         # A block that is done meanwhile is seen as done or as begun; either is true.
         partial = np.array(file.partial, dtype=np.uint32)
         blocks = np.array(file.blocks, dtype=np.uint8)
+        if without_last:
+            last = int(np.flatnonzero((partial > 0) | (blocks == 2))[-1])
+            partial[last] = blocks[last] = 0
+            os.ftruncate(self._target.fd, last * file.block_size)
         begun = np.flatnonzero((partial > 0) & (blocks != 2))
         self._target.sync()
         state.save(
@@ -633,6 +651,15 @@ class Run:
 
         self.do(self._keep_what_can_be_continued, told)
 
+    def _save_at_the_end(self) -> None:
+        try:
+            self._save_state()
+        except DiskError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # A full disk has no room for the state, either: a block less of data makes some.
+            self._save_state(without_last=True)
+
     def _keep_what_can_be_continued(self) -> None:
         """Save the state of a file that can be resumed, remove the rest (on a worker)."""
         target, file = self._target, self._file
@@ -642,7 +669,7 @@ class Run:
             if self._remove_files:
                 target.discard()
             elif file is not None and file.splits and file.downloaded and not self._worthless:
-                self._save_state()
+                self._save_at_the_end()
             elif self._saved is None:
                 target.discard()
         except DiskError as error:

@@ -371,8 +371,16 @@ def _set_time_and_mode(fd: int, modified_time: float | None) -> None:
             os.utime(fd, (os.fstat(fd).st_atime, modified_time))
 
 
-@functools.cache
 def _umask() -> int:
+    """The process's umask now."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        # Linux tells without a change, which other threads could see.
+        return int(Path("/proc/self/status").read_bytes().partition(b"Umask:")[2].split(None, 1)[0], 8)
+    return _asked_umask()
+
+
+@functools.cache
+def _asked_umask() -> int:
     """The process's umask, asked for once."""
     # Asking means setting; to 077, so that no file that another thread creates just then is too open.
     with _umask_lock:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rangefetch.state import SourceState, State, StateDamaged
 
-__all__ = ["PIECE_BYTES", "ControlFile", "from_control_file", "to_control_file"]
+__all__ = ["PIECE_BYTES", "ControlFile", "block_size", "from_control_file", "to_control_file"]
 
 PIECE_BYTES = 1 << 20
 """Of the control files that are written here. aria2 takes no smaller piece, and this is its default."""
@@ -191,31 +191,31 @@ def from_control_file(
     """
     control = ControlFile.parse(octets)
     total = control.total_length
-    block_size = _block_size(total)
-    blocks = bytearray(-(-total // block_size))
+    size = block_size(total)
+    blocks = bytearray(-(-total // size))
     partial: dict[int, int] = {}
     for start, end in control.runs():
-        first = -(-start // block_size)
-        last = len(blocks) if end == total else end // block_size
+        first = -(-start // size)
+        last = len(blocks) if end == total else end // size
         if first < last:
             blocks[first:last] = bytes([_DONE]) * (last - first)
         rest = max(first, last)
-        if rest * block_size < end < total:
-            partial[rest] = end - rest * block_size
+        if rest * size < end < total:
+            partial[rest] = end - rest * size
     return State(
         url=url,
         resolved_url=resolved_url or url,
         total_size=total,
         supports_range=True,
         sources=list(sources) or [SourceState(url)],
-        block_size=block_size,
+        block_size=size,
         blocks=bytes(blocks),
         partial=partial,
         filename=filename,
     )
 
 
-def _block_size(total: int) -> int:
+def block_size(total: int) -> int:
     """1 MiB, doubled until there are at most 65,536 blocks: the rule by which the engine makes them."""
     size = PIECE_BYTES
     while -(-total // size) > _MOST_BLOCKS:

@@ -243,7 +243,7 @@ class Aria2Daemon:
         assert self.binary is not None
         assert holdings.directory is not None
         conf_path = holdings.directory / "aria2.conf"
-        processes.write_private(conf_path, self._conf(port, paused))
+        processes.write_private(conf_path, self._conf(port, paused).encode())
         self.client.port = port
         with holdings.lock:
             if holdings.closing:

@@ -217,15 +217,15 @@ def write_record(directory: Path, process: Process | None, path: str) -> None:
         path=path,
         port=process.port if process else 0,
     )
-    write_private(directory / _RECORD, json.dumps(dataclasses.asdict(record)))
+    write_private(directory / _RECORD, json.dumps(dataclasses.asdict(record)).encode())
 
 
-def write_private(path: Path, text: str) -> None:
+def write_private(path: Path, octets: bytes) -> None:
     """Put a file that only this user may read in the place of what is there."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
+    with os.fdopen(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(octets)
     temporary.replace(path)
 
 

@@ -28,7 +28,7 @@ from rangefetch.options import DownloadOptions
 from rangefetch.retry import Curl, Failure, Fault
 from rangefetch.sources import Source
 
-__all__ = ["Remote", "Unanswered", "ask", "origin", "parse_date"]
+__all__ = ["Remote", "Unanswered", "ask", "is_http", "origin", "parse_date", "private_headers"]
 
 _MOST_REDIRECTS = 20
 _MOST_TEXT = 200
@@ -143,6 +143,11 @@ def private_headers(source: Source, options: DownloadOptions) -> dict[str, str]:
         if authorization:
             headers["Authorization"] = authorization
     return headers
+
+
+def is_http(url: str) -> bool:
+    """Whether a server can be asked about it here."""
+    return urlsplit(url).scheme.lower() in ("http", "https")
 
 
 def origin(url: str) -> tuple[str, str, int]:

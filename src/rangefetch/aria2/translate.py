@@ -39,11 +39,11 @@ _URL = re.compile(r"\b(?:[a-z][a-z0-9+.-]*://|magnet:)\S+", re.IGNORECASE)
 _MOST_TEXT = 300
 
 
-def to_aria2(options: DownloadOptions) -> dict[str, str]:
+def to_aria2(options: DownloadOptions, most_lanes: int) -> dict[str, str]:
     """The options that aria2 shares with us, by its names (aria2 manual, "Input File").
 
     Where the file goes, what proves it, headers and TLS are not among them: the first two are not left to aria2, the
-    others depend on where redirects lead, and on the daemon.
+    others depend on where redirects lead, and on the daemon. ``most_lanes`` is what the server is found to allow.
     """
     per_server = options.max_connection_per_server
     if per_server > MOST_CONNECTIONS:
@@ -51,8 +51,8 @@ def to_aria2(options: DownloadOptions) -> dict[str, str]:
     if options.http_version != "1.1":
         _log.info("http_version: aria2 speaks HTTP/1.1, not %s", options.http_version)
     translated = {
-        "split": str(options.split),
-        "max-connection-per-server": str(min(per_server, MOST_CONNECTIONS)),
+        "split": str(min(options.split, most_lanes)),
+        "max-connection-per-server": str(min(per_server, most_lanes, MOST_CONNECTIONS)),
         "min-split-size": str(min(max(int(options.min_split_size), _LEAST_SPLIT_BYTES), _MOST_SPLIT_BYTES)),
         "max-download-limit": str(options.max_download_limit),
         "user-agent": options.user_agent,
@@ -120,14 +120,25 @@ _STATUSES = {3: 404, 22: 0, 24: 401, 29: 503}
 """Those that do; 0: only the message has it."""
 
 
-def judge(code: int, message: str, *, url: str, policy: RetryPolicy, answered: bool) -> Verdict:
-    """What aria2's ``errorCode`` and ``errorMessage`` mean. ``answered``: the server has sent something before.
+def judge(
+    code: int,
+    message: str,
+    *,
+    url: str,
+    policy: RetryPolicy,
+    answered: bool = False,
+    redirected: bool = False,
+    other_lanes: int = 0,
+) -> Verdict:
+    """What aria2's ``errorCode`` and ``errorMessage`` mean; the last three as in ``retry.Failure``.
 
     ``url`` is the one to name, with no secret in it.
     """
     # The one number that aria2 has in words alone.
     if code in _STATUSES and (status := int(match[1]) if (match := _STATUS.search(message)) else _STATUSES[code]):
-        failure = Failure(fault=Fault.STATUS, status=status, answered=answered)
+        failure = Failure(
+            fault=Fault.STATUS, status=status, answered=answered, redirected=redirected, other_lanes=other_lanes
+        )
         _, words = explain(failure)
         return Verdict(HttpStatusError(words, url=url, status=status), policy.classify(failure))
     error_class, kind = _MEANINGS.get(code, (BadAnswer if code == 22 else NetworkError, Kind.TEMPORARY))

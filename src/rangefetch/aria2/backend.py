@@ -1,0 +1,299 @@
+"""The aria2 backend: one thread that turns what aria2 says into steps of downloads.
+
+Everything that happens to a ``Job`` happens on that thread, in order. aria2 is asked a few times a second what its
+downloads are at, and at once when it says that something has happened. What may take long (files, servers) is done
+aside, and its results come back the same way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+from rangefetch.aria2.client import RpcError
+from rangefetch.aria2.config import DaemonConfig
+from rangefetch.aria2.daemon import Aria2Daemon
+from rangefetch.aria2.folder import is_followed
+from rangefetch.aria2.job import STATUS_KEYS, Job, Status
+from rangefetch.backend import Listener
+from rangefetch.download import Download
+from rangefetch.errors import DaemonUnavailable, DownloadError, LocalError
+from rangefetch.network import find_ca_file
+from rangefetch.options import DownloadOptions
+from rangefetch.retry import RetryPolicy
+
+__all__ = ["Aria2Backend"]
+
+_log = logging.getLogger("rangefetch")
+
+_TICK_S = 0.25
+_WORKERS = 8
+_ALL = 1 << 20
+
+Trust = tuple[str, bool]
+"""What aria2 takes for all its downloads alike: the file of certificates, and whether they are checked."""
+
+
+class Aria2Backend:
+    """Runs downloads in a supervised aria2c.
+
+    ``start`` raises a ``LocalError`` where there is no aria2c that runs. ``begin`` and ``halt`` may be called from any
+    thread; what became of a download is told to the listener. When aria2c dies for good, its downloads fail with
+    ``DaemonUnavailable``, and what they have is kept.
+
+    aria2 takes certificates for all its downloads alike. Downloads that trust others than ``config`` says are done by
+    a further aria2c, which is started when the first of them comes.
+    """
+
+    name = "aria2"
+
+    def __init__(
+        self, listener: Listener, config: DaemonConfig | None = None, policy: RetryPolicy | None = None
+    ) -> None:
+        self.listener = listener
+        self.config = config or DaemonConfig()
+        self.policy = policy or RetryPolicy()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._wake = threading.Event()
+        self._jobs: dict[str, Job] = {}
+        self._starting = threading.Lock()
+        self._daemons: dict[Trust, Aria2Daemon] = {}
+        self._loaded: set[str] = set()  # what the user's session file brought, and nobody here asked for
+        self._thread: threading.Thread | None = None
+        self._workers: ThreadPoolExecutor | None = None
+        self._stopping = False
+        self._limit = 0
+
+    # -- the interface ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        if self._thread is not None:
+            return
+        self._stopping = False
+        daemon = self._start_daemon(self._own_trust)
+        self._loaded = _gids(daemon)
+        self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="rangefetch-aria2-worker")
+        self._thread = threading.Thread(target=self._work, name="rangefetch-aria2", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Halt every download, wait until all of them are saved and let go of, and end aria2c."""
+        if self._thread is None or self._workers is None:
+            return
+
+        def halt_all() -> None:
+            self._stopping = True
+            for job in list(self._jobs.values()):
+                self._guarded(job, job.halt)
+
+        self.call(halt_all)
+        self._thread.join()
+        self._workers.shutdown()
+        self._thread = self._workers = None
+        with self._starting:
+            daemons, self._daemons = list(self._daemons.values()), {}
+        for daemon in daemons:
+            daemon.stop()
+
+    def serves(self, url: str) -> bool:
+        """http, https, ftp, sftp and magnet; torrents and Metalinks in a local file (``file:``), too."""
+        daemon = self._daemons.get(self._own_trust)
+        features = daemon.binary.features if daemon is not None and daemon.binary is not None else None
+        scheme = urlsplit(url).scheme.lower()
+        if features is not None and scheme in ("magnet", "sftp"):
+            return {"magnet": "BitTorrent", "sftp": "SFTP"}[scheme] in features
+        return scheme in ("http", "https", "ftp", "sftp", "magnet") or (scheme == "file" and is_followed(url))
+
+    def begin(self, download: Download) -> None:
+        """Start it, or go on where it was; it is active already."""
+
+        def begin() -> None:
+            job = self._jobs[download.gid] = Job(self, download)
+            self._guarded(job, job.begin)
+            if self._stopping:
+                self._guarded(job, job.halt)
+
+        self.call(begin)
+
+    def halt(self, download: Download, *, remove_files: bool = False) -> None:
+        """Stop its transfers, and save what there is or remove it; ``halted`` follows, unless it ended before."""
+
+        def halt() -> None:
+            job = self._jobs.get(download.gid)
+            if job is not None:
+                self._guarded(job, functools.partial(job.halt, remove_files=remove_files))
+
+        self.call(halt)
+
+    def change(self, download: Download) -> None:
+        """Apply the download's new options."""
+
+        def change() -> None:
+            job = self._jobs.get(download.gid)
+            if job is not None:
+                self._guarded(job, functools.partial(job.change, download.options))
+
+        self.call(change)
+
+    def limit(self, bytes_per_s: int) -> None:
+        """Limit all downloads together; 0: no limit."""
+        self._limit = bytes_per_s
+        self.call(lambda: self._limit_all(self._daemons.values()))
+
+    # -- for jobs -----------------------------------------------------------------------------------------------------
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Have the backend's thread call ``function``; from any thread."""
+        self._calls.append(function)
+        self._wake.set()
+
+    def work(self, job: Job, function: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
+        """Do ``function`` on a worker, and then ``then`` with its outcome as a step of ``job``."""
+        assert self._workers is not None
+        self._workers.submit(function).add_done_callback(
+            lambda future: self.call(lambda: self._guarded(job, lambda: then(future)))
+        )
+
+    def aside(self, job: Job, function: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
+        """The same for what waits for a server: nobody waits for it when all comes to an end."""
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)
+            self.call(lambda: self._guarded(job, lambda: then(future)))
+
+        threading.Thread(target=run, name="rangefetch-aria2-question", daemon=True).start()
+
+    def job_ended(self, job: Job) -> None:
+        self._jobs.pop(job.download.gid, None)
+
+    def daemon_for(self, options: DownloadOptions) -> Aria2Daemon:
+        """The aria2c for a download with these options, started if it must be; may take seconds.
+
+        Raises a ``LocalError`` if it does not start.
+        """
+        ca_file, verify_tls = str(options.ca_file), options.verify_tls
+        if not ca_file and verify_tls:
+            return self._start_daemon(self._own_trust)
+        return self._start_daemon((find_ca_file(ca_file) if verify_tls else "", verify_tls))
+
+    # -- daemons ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _own_trust(self) -> Trust:
+        verify_tls = self.config.verify_tls
+        return (find_ca_file(str(self.config.ca_file)) if verify_tls else "", verify_tls)
+
+    def _start_daemon(self, trust: Trust) -> Aria2Daemon:
+        with self._starting:
+            if trust in self._daemons:
+                return self._daemons[trust]
+            config = self.config
+            if trust != self._own_trust:
+                config = dataclasses.replace(config, ca_file=trust[0], verify_tls=trust[1], session_file="")
+            daemon = Aria2Daemon(
+                config,
+                on_restart=lambda: self.call(lambda: self._is_back(daemon)),
+                on_death=lambda error: self.call(lambda: self._is_lost(daemon, error)),
+            )
+            daemon.start()
+            daemon.client.listen(self._wake.set)
+            self._limit_all([daemon])
+            self._daemons[trust] = daemon
+            return daemon
+
+    def _limit_all(self, daemons: Iterable[Aria2Daemon]) -> None:
+        for daemon in list(daemons):
+            try:
+                daemon.client.call("changeGlobalOption", {"max-overall-download-limit": str(self._limit)})
+            except (DaemonUnavailable, RpcError) as error:
+                _log.debug("the limit is set when aria2c is back: %s", error)
+
+    def _is_back(self, daemon: Aria2Daemon) -> None:
+        """A new aria2c is there, with what the session file had, all paused: go on, or sweep it out."""
+        self._limit_all([daemon])
+        try:
+            known = _gids(daemon)
+            wanted = self._loaded & known
+            for job in self._jobs_of(daemon):
+                if job.daemon_is_back(known):
+                    wanted.update(job.gids)
+            calls: list[tuple[str, list[Any]]] = [("unpause", [gid]) for gid in wanted]
+            for gid in known - wanted:
+                calls += [("forceRemove", [gid]), ("removeDownloadResult", [gid])]
+            daemon.client.call_all(calls)
+        except DaemonUnavailable as error:
+            _log.debug("gone again: %s", error)  # and this follows again when it is back
+
+    def _is_lost(self, daemon: Aria2Daemon, error: DaemonUnavailable) -> None:
+        for job in self._jobs_of(daemon):
+            self._guarded(job, functools.partial(job.daemon_is_lost, error))
+
+    def _jobs_of(self, daemon: Aria2Daemon) -> list[Job]:
+        return [job for job in self._jobs.values() if job.daemon is daemon]
+
+    # -- the thread ---------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while not (self._stopping and not self._jobs and not self._calls):
+            self._wake.wait(_TICK_S if self._jobs else None)
+            self._wake.clear()
+            while self._calls:
+                self._calls.popleft()()
+            now_s = time.monotonic()
+            for job in list(self._jobs.values()):
+                self._guarded(job, functools.partial(job.tick, now_s))
+            for daemon in list(self._daemons.values()):
+                self._look_after(daemon)
+
+    def _look_after(self, daemon: Aria2Daemon) -> None:
+        """Ask aria2 what its downloads are at, and tell them."""
+        jobs = [job for job in self._jobs_of(daemon) if job.is_in_aria2]
+        if not jobs or not daemon.is_alive():
+            return
+        try:
+            statuses = _statuses(daemon, {gid for job in jobs for gid in job.gids})
+        except (DaemonUnavailable, RpcError) as error:
+            _log.debug("aria2 does not say what it is at: %s", error)
+            return
+        for job in jobs:
+            self._guarded(job, functools.partial(job.update, statuses))
+
+    def _guarded(self, job: Job, step: Callable[[], None]) -> None:
+        """One step of a job; an error in it is the end of that download, and of nothing else."""
+        try:
+            step()
+        except DownloadError as error:
+            job.fail(error)
+        except Exception as error:
+            _log.exception("%s: an error of rangefetch itself", job.download.gid)
+            job.fail(LocalError(f"an error of rangefetch itself: {error!r}"))
+
+
+def _statuses(daemon: Aria2Daemon, gids: set[str]) -> Mapping[str, Status]:
+    """What aria2 says of these downloads, without those that it does not know."""
+    if not gids:
+        return {}
+    found: dict[str, Status] = {status["gid"]: status for status in daemon.client.call("tellActive", STATUS_KEYS)}
+    others = [gid for gid in gids if gid not in found]
+    for answer in daemon.client.call_all([("tellStatus", [gid, STATUS_KEYS]) for gid in others]):
+        if not isinstance(answer, RpcError):
+            found[answer["gid"]] = answer
+    return found
+
+
+def _gids(daemon: Aria2Daemon) -> set[str]:
+    """All that aria2 is at or is to be at."""
+    waiting = daemon.client.call("tellWaiting", 0, _ALL, ["gid"])
+    return {status["gid"] for status in [*daemon.client.call("tellActive", ["gid"]), *waiting]}

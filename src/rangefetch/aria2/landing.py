@@ -1,0 +1,403 @@
+"""Where one file of aria2's lands: ``NAME.part`` with aria2's control file, from its opening to its final name.
+
+At rest an unfinished download is the same on the disk under either backend: ``NAME.part`` and the saved state beside
+it. While aria2 is at it, ``NAME.part.aria2`` says what is there, and the state only which file it is part of.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import errno
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from rangefetch import checksum, state
+from rangefetch.aria2 import control_file
+from rangefetch.aria2.control_file import ControlFile, from_control_file, to_control_file
+from rangefetch.aria2.process import write_private
+from rangefetch.aria2.remote import Remote, is_http, origin, parse_date, private_headers
+from rangefetch.download import Download
+from rangefetch.errors import ChecksumMismatch, ContentChanged, DiskError, TargetExists
+from rangefetch.network import mask_url
+from rangefetch.sources import Source, Sources
+from rangefetch.state import SourceState, State, StateDamaged
+from rangefetch.target import (
+    DEFAULT_FILENAME,
+    Target,
+    filename_from_content_disposition,
+    filename_from_url,
+    free_space,
+)
+
+__all__ = ["AnotherFile", "FileLanding", "Request"]
+
+_log = logging.getLogger("rangefetch")
+
+_HASH_STEP_BYTES = 64 << 20
+_WORTH_NOTING_BYTES = 8 << 20
+_WORTH_PROVING_BYTES = control_file.PIECE_BYTES
+
+
+@dataclasses.dataclass(slots=True)
+class Request:
+    """What aria2 is asked for: URLs, and the options that depend on where they lead and where the file goes."""
+
+    urls: list[str]
+    options: dict[str, str | list[str]]
+
+
+class AnotherFile(Exception):
+    """The remote file is not the one that this run has begun with: what was fetched is worth nothing."""
+
+
+class FileLanding:
+    """The place of one file from HTTP or FTP. ``stopping`` says that nobody waits for it any more.
+
+    ``resumed`` is how many bytes were there already.
+    """
+
+    def __init__(self, download: Download, sources: Sources, stopping: Callable[[], bool]) -> None:
+        self.resumed = 0
+        self.remote: Remote | None = None
+        self._download = download
+        self._options = download.options
+        self._sources = sources
+        self._shown_url = mask_url(download.url)
+        self._stopping = stopping
+        self._target: Target | None = None
+        self._source = sources[0]
+        self._met: dict[str, Remote] = {}
+        self._settled = False  # what lies there is of this run
+
+    # -- beginning --------------------------------------------------------------------------------------------------
+
+    def open(self) -> Path | None:
+        """Lock the part file; the final path, if the file with the right checksum has it already.
+
+        Raises ``TargetLocked``, ``TargetExists``, ``DiskError``.
+        """
+        options = self._options
+        target = self._target = Target.open(options.save_dir, options.filename, self._sources.url)
+        self._download.filename = options.filename or filename_from_url(self._sources.url) or DEFAULT_FILENAME
+        if target.fresh:
+            self._control_path.unlink(missing_ok=True)
+        if target.path is not None and options.checksum and self._is_taken(target.path):
+            return self._compared(target.path)
+        return None
+
+    def meet(self, source: Source, remote: Remote | None) -> Path | None:
+        """Note what the server says the file is (None: it cannot be asked), and keep of earlier runs what fits it.
+
+        Returns the final path if that very file is there already. Raises ``AnotherFile``, ``ContentChanged``,
+        ``TargetExists``, ``DiskError``.
+        """
+        self._source = source
+        before = self._met.get(source.url)
+        if remote is not None:
+            if before is not None and not remote.is_still(before.size, before.etag, before.last_modified):
+                raise AnotherFile("the remote file is not the one that was begun (its ETag or Last-Modified differs)")
+            self.remote = self._met[source.url] = remote
+        if self._settled:
+            return None
+        target = self._opened
+        size = remote.size if remote is not None else -1
+        if target.path is None:
+            target.name(self._name(remote))
+        assert target.path is not None
+        self._download.filename = target.path.name
+        if self._options.expected_size and size not in (-1, self._options.expected_size):
+            raise ContentChanged(
+                f"the remote file has {size} bytes, and {self._options.expected_size} were expected",
+                url=self._shown_url,
+            )
+        if self._is_taken(target.path):
+            return self._compared(target.path)
+        self._settle()
+        if size - self.resumed > free_space(target.directory):
+            raise DiskError(
+                f"{target.directory}: {size - self.resumed} bytes are needed, and fewer are free",
+                url=self._shown_url,
+                errno=errno.ENOSPC,
+            )
+        return None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether an earlier run has left every byte."""
+        return self._settled and self.resumed > 0 and self.remote is not None and self.resumed == self.remote.size
+
+    @property
+    def wants_proof(self) -> bool:
+        """Whether it must be asked, after the last byte, if the remote file is still the same: aria2 compares no
+        validators between its requests."""
+        if self.remote is None or not self.remote.has_validator or self._options.checksum:
+            return False
+        return os.fstat(self._opened.fd).st_size > _WORTH_PROVING_BYTES
+
+    def request(self) -> Request:
+        """The URLs, and with them headers only where these may go: aria2 sends them along with every redirect."""
+        target, options = self._opened, self._options
+        asked: dict[str, str | list[str]] = {
+            "dir": str(target.directory),
+            "out": target.part_path.name,
+            "header": [],
+            "follow-torrent": "false",
+            "follow-metalink": "false",
+        }
+        # Its first request for a part of a file would be one for the whole, cut when the header has come.
+        asked["use-head"] = str(bool(self.resumed and self.remote and self.remote.has_head)).lower()
+        if self._source.authorization and not is_http(self._source.url):
+            user, _, password = (
+                base64.b64decode(self._source.authorization.removeprefix("Basic ")).decode().partition(":")
+            )
+            asked |= {"ftp-user": user, "ftp-passwd": password}
+        urls = []
+        private = private_headers(self._source, options) if is_http(self._source.url) else {}
+        for source in self._sources.usable():
+            met = self._met.get(source.url)
+            if private and met is not None and origin(met.url) != origin(source.url):
+                urls.append(met.url)
+            else:
+                urls.append(source.url)
+        if private:
+            home = origin(self._source.url)
+            away = [url for url in urls if origin(url) != home]
+            if len(away) < len(urls):
+                if away:
+                    _log.info("%s: mirrors are left out, since they must not see its headers", self._shown_url)
+                urls = [url for url in urls if origin(url) == home]
+                asked["header"] = [f"{name}: {value}" for name, value in private.items()]
+        return Request(urls, asked)
+
+    def restart(self) -> None:
+        """Drop all bytes that are there, and all that speaks of them."""
+        self._control_path.unlink(missing_ok=True)
+        self._opened.truncate()
+        self._met.clear()
+        self.resumed = 0
+        self.remote = None
+        self._settled = False
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def finish(self) -> Path | None:
+        """Prove what came, and give it its name; None if it was stopped.
+
+        Raises ``AnotherFile``, ``ChecksumMismatch``, ``ContentChanged``, ``TargetExists``, ``DiskError``.
+        """
+        target, size = self._opened, os.fstat(self._opened.fd).st_size
+        if self._options.expected_size not in (0, size):
+            raise ContentChanged(
+                f"{size} bytes came, and {self._options.expected_size} were expected", url=self._shown_url
+            )
+        if self.remote is not None and self.remote.size not in (-1, size):
+            raise AnotherFile(f"{size} bytes came, and the server had said {self.remote.size}")
+        if wanted := self.checksum:
+            found = self._digest(target.fd, wanted.partition("=")[0])
+            if found is None:
+                return None
+            if found != wanted:
+                kept = target.set_aside(f"its checksum is {found}")
+                self._control_path.unlink(missing_ok=True)
+                raise ChecksumMismatch(
+                    f"the checksum is {found}, and {wanted} was expected; the data is kept in {kept}",
+                    expected=wanted,
+                    actual=found,
+                    url=self._shown_url,
+                )
+        path = target.publish(
+            overwrite=self._options.overwrite,
+            # For FTP it was aria2 that set it.
+            modified_time=parse_date(self.remote.last_modified) if self.remote is not None else None,
+            durable=self._options.durable,
+        )
+        self._control_path.unlink(missing_ok=True)
+        return path
+
+    @property
+    def checksum(self) -> str:
+        """What the file's digest must be: the user's word, else the server's, where there is but one."""
+        if self._options.checksum or self.remote is None or len(self._sources) > 1:
+            return self._options.checksum
+        return checksum.stated_by_server(self.remote.headers, whole=self.remote.has_head)
+
+    def keep(self, *, complete: bool) -> None:
+        """Turn aria2's control file into a saved state, and let go. What cannot be continued is removed."""
+        target = self._target
+        if target is None or target.fd < 0:
+            return
+        try:
+            if self._settled:
+                saved = self._whole(target) if complete else self._from_control()
+                if saved is not None and saved.written_end:
+                    target.sync()
+                    state.save(target.state_path, saved)
+                    self._control_path.unlink(missing_ok=True)
+                else:
+                    self.discard()
+            elif not (target.state_path.exists() or self._control_path.exists()):
+                target.discard()
+        except (DiskError, OSError) as error:
+            _log.warning("%s: what was fetched could not be saved: %s", self._shown_url, error)
+        target.close()
+
+    def discard(self) -> None:
+        if self._target is not None and self._target.fd >= 0:
+            self._control_path.unlink(missing_ok=True)
+            self._target.discard()
+
+    # -- what is there already --------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Have aria2 find what earlier runs have left and still holds, and nothing else."""
+        saved = self._load()
+        if saved is not None and not self._is_of_this(saved):
+            _log.warning("%s: what was fetched before is not of this file; starting again", self._shown_url)
+            saved = None
+        octets = to_control_file(saved) if saved is not None and saved.written_end else b""
+        written = ControlFile.parse(octets).written_bytes if octets else 0
+        if not written:
+            self._control_path.unlink(missing_ok=True)
+            if not self._opened.fresh:
+                self._opened.truncate()
+        else:
+            assert saved is not None
+            write_private(self._control_path, octets)
+            self.resumed = written
+            _log.info("%s: going on, %d of %d bytes are there", self._shown_url, written, saved.total_size)
+        self._settled = True
+        # From now on the control file alone says what is there. Without this note nobody could tell what of.
+        if self.remote is not None and (written or self.remote.size >= _WORTH_NOTING_BYTES):
+            state.save(self._opened.state_path, self._empty(self.remote))
+
+    def _load(self) -> State | None:
+        """What an earlier run has left, of whichever backend."""
+        target = self._opened
+        try:
+            saved = state.load(target.state_path)
+            if saved.url != self._sources.url:
+                raise StateDamaged(f"{target.state_path}: it is of another URL")
+        except FileNotFoundError:
+            saved = None
+        except StateDamaged as error:
+            _log.warning("%s; set aside", error)
+            saved = None
+            with contextlib.suppress(DiskError):
+                state.set_aside(target.state_path)
+        try:
+            if self._control_path.exists():
+                saved = self._from_control(saved)
+            if saved is not None and os.fstat(target.fd).st_size < saved.written_end:
+                raise StateDamaged(f"{target.part_path}: it is shorter than its state says")
+        except (StateDamaged, OSError) as error:
+            _log.warning("%s; starting again", error)
+            return None
+        return saved
+
+    def _from_control(self, identity: State | None = None) -> State | None:
+        """The state that aria2's control file stands for; None if there is none. Raises ``StateDamaged``.
+
+        Which file it is of is said by ``identity``, or by what the server has said in this run.
+        """
+        if not self._control_path.exists():
+            return None
+        sources = [SourceState(url, met.etag, met.last_modified) for url, met in self._met.items()]
+        found = from_control_file(
+            self._control_path.read_bytes(),
+            self._sources.url,
+            sources=identity.sources if identity is not None else sources if self._settled else (),
+            resolved_url=self.remote.url if self.remote is not None else "",
+            filename=self._opened.path.name if self._opened.path is not None else "",
+        )
+        if identity is not None and identity.total_size != found.total_size:
+            raise StateDamaged(f"{self._control_path}: it is of a file of another size")
+        return found
+
+    def _is_of_this(self, saved: State) -> bool:
+        """Whether what was saved is part of the file that the server has now."""
+        if self._options.checksum:
+            return self.remote is None or self.remote.size in (-1, saved.total_size)
+        if self.remote is None or not self.remote.has_validator:
+            return False
+        for source in saved.sources:
+            if source.url == self._source.url and (source.etag or source.last_modified):
+                return self.remote.is_still(saved.total_size, source.etag, source.last_modified)
+        return False
+
+    def _empty(self, remote: Remote) -> State:
+        """A state that says which file it is, and nothing of what is there."""
+        size = max(remote.size, 0)
+        block_size = control_file.block_size(size)
+        return State(
+            url=self._sources.url,
+            resolved_url=remote.url,
+            total_size=size,
+            supports_range=True,
+            sources=[SourceState(url, met.etag, met.last_modified) for url, met in self._met.items()],
+            block_size=block_size,
+            blocks=bytes(-(-size // block_size)),
+            partial={},
+            filename=self._opened.path.name if self._opened.path is not None else "",
+        )
+
+    def _whole(self, target: Target) -> State | None:
+        """A state that says that every byte is there."""
+        if self.remote is None or self.remote.size != os.fstat(target.fd).st_size:
+            return None
+        empty = self._empty(self.remote)
+        return dataclasses.replace(empty, blocks=b"\x02" * len(empty.blocks))
+
+    # -- small things -----------------------------------------------------------------------------------------------
+
+    @property
+    def _opened(self) -> Target:
+        assert self._target is not None
+        return self._target
+
+    @property
+    def _control_path(self) -> Path:
+        part_path = self._opened.part_path
+        return part_path.with_name(part_path.name + ".aria2")
+
+    def _name(self, remote: Remote | None) -> str:
+        names = [filename_from_url(self._sources.url)]
+        if remote is not None:
+            disposition = remote.headers.get("content-disposition", "")
+            names = [filename_from_content_disposition(disposition), filename_from_url(remote.url), *names]
+        return next((name for name in names if name), DEFAULT_FILENAME)
+
+    def _is_taken(self, path: Path) -> bool:
+        return path.exists() and not self._options.overwrite
+
+    def _compared(self, path: Path) -> Path | None:
+        """The path, if the file that has the final name is the one that is wanted. Raises ``TargetExists``."""
+        found = path.stat()
+        if self._options.checksum:
+            with path.open("rb") as existing:
+                same = self._digest(existing.fileno(), self._options.checksum.partition("=")[0])
+            if same is None or same == self._options.checksum:
+                return path if same else None
+            reason = "it has another checksum"
+        else:
+            modified = parse_date(self.remote.last_modified) if self.remote is not None else None
+            if (
+                self.remote is not None
+                and modified is not None
+                and (found.st_size, int(found.st_mtime)) == (self.remote.size, int(modified))
+            ):
+                return path
+            reason = "it is another file (size or time differ)"
+        raise TargetExists(f"{path} exists, and {reason}; overwriting was not asked for", url=self._shown_url)
+
+    def _digest(self, fd: int, algorithm: str) -> str | None:
+        """``algorithm=HEX`` of an open file; None if it was stopped."""
+        hasher, size = checksum.FileHasher(fd, algorithm), os.fstat(fd).st_size
+        while hasher.position < size:
+            if self._stopping():
+                return None
+            hasher.advance(min(size, hasher.position + _HASH_STEP_BYTES))
+        return f"{algorithm}={hasher.hexdigest()}"
