@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from rangefetch import errors
     from rangefetch.api import fetch
     from rangefetch.errors import DownloadError
-    from rangefetch.manager import DownloadManager
+    from rangefetch.manager import DownloadManager, get_download_manager, init_download_manager
     from rangefetch.options import DownloadOptions
     from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
+    from rangefetch.retry import RetryPolicy
 
 __all__ = [
     "DownloadError",
@@ -25,20 +26,26 @@ __all__ = [
     "DownloadProgress",
     "DownloadResult",
     "DownloadStatus",
+    "RetryPolicy",
     "__version__",
     "errors",
     "fetch",
+    "get_download_manager",
+    "init_download_manager",
 ]
 
 _HOMES = {
     "DownloadError": "rangefetch.errors",
     "DownloadManager": "rangefetch.manager",
+    "RetryPolicy": "rangefetch.retry",
     "DownloadOptions": "rangefetch.options",
     "DownloadProgress": "rangefetch.progress",
     "DownloadResult": "rangefetch.progress",
     "DownloadStatus": "rangefetch.progress",
     "errors": "",
     "fetch": "rangefetch.api",
+    "get_download_manager": "rangefetch.manager",
+    "init_download_manager": "rangefetch.manager",
 }
 
 

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rangefetch.manager import DownloadManager
-from rangefetch.options import DownloadOptions
+from rangefetch.manager import get_download_manager
 from rangefetch.progress import DownloadProgress, DownloadResult
 
 __all__ = ["fetch"]
-
-# Callers of fetch() bring their own threads, so they decide how many run at a time.
-_MOST_FETCHES = 1024
-
-
-@functools.cache
-def _shared_manager() -> DownloadManager:
-    return DownloadManager(max_concurrent_downloads=_MOST_FETCHES)
-
-
-# A forked child has the parent's manager, but not its threads.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_shared_manager.cache_clear)
 
 
 def fetch(
     url: str,
     path: str | os.PathLike[str] | None = None,
     *,
+    mirrors: Sequence[str] = (),
     checksum: str | None = None,
     on_progress: Callable[[DownloadProgress], object] | None = None,
     **options: Any,
@@ -39,9 +25,10 @@ def fetch(
     """Fetch ``url`` into a file, over several connections where the server allows, and return where it is.
 
     ``path`` is the file; an existing directory, or a trailing slash, means "into it", under the server's name; None
-    means into the current directory. A download that was interrupted goes on where it was. ``checksum`` is
-    ``sha-256=HEX`` (see ``DownloadOptions`` for the other algorithms and all ``options``). ``on_progress`` gets a
-    ``DownloadProgress`` at most every 100 ms, in the calling thread.
+    means into the current directory. A download that was interrupted goes on where it was. ``mirrors`` are further
+    URLs of the same file, used at once. ``checksum`` is ``sha-256=HEX`` (see ``DownloadOptions`` for the other
+    algorithms and all ``options``). ``on_progress`` gets a ``DownloadProgress`` at most every 100 ms, in the calling
+    thread. It runs on the process's manager (``get_download_manager``), which has so many downloads at a time.
 
     Raises ``ValueError`` or ``TypeError`` for wrong options, before anything is opened; a ``DownloadError`` (see
     ``rangefetch.errors``) for anything that goes wrong later. On Ctrl-C the state is saved and ``KeyboardInterrupt``
@@ -56,6 +43,8 @@ def fetch(
         else:
             options["save_dir"] = str(Path(where).parent)
             options["filename"] = Path(where).name
+    if mirrors:
+        options["mirrors"] = mirrors
     if checksum is not None:
         options["checksum"] = checksum
-    return _shared_manager().download_and_wait(url, DownloadOptions.of(options), on_progress)
+    return get_download_manager().download_and_wait(url, options, on_progress)

@@ -46,8 +46,8 @@ class Download:
     ``figures`` is how its backend lets itself be asked while the download is active, from any thread.
     """
 
-    def __init__(self, url: str, options: DownloadOptions) -> None:
-        self.gid = secrets.token_hex(8)
+    def __init__(self, url: str, options: DownloadOptions, *, gid: str = "") -> None:
+        self.gid = gid or secrets.token_hex(8)
         self.url = url
         self.options = options
         self.filename = options.filename
@@ -56,9 +56,12 @@ class Download:
         self.result: DownloadResult | None = None
         self.error: DownloadError | None = None
         self.started_s = 0.0
+        self.intent: DownloadStatus | None = None
+        """What it is to become when its backend has let go of it: paused, removed, or waiting again."""
         self.lock = threading.Condition()
         self._status = DownloadStatus.WAITING
         self._last = Figures()
+        self._watchers: list[Callable[[Download], object]] = []
 
     @property
     def status(self) -> DownloadStatus:
@@ -74,6 +77,7 @@ class Download:
             self._status = status
             self.result = result
             self.error = error
+            self.intent = None
             if status is DownloadStatus.ACTIVE:
                 self.started_s = time.monotonic()
             if self.figures is not None and status is not DownloadStatus.ACTIVE:
@@ -83,6 +87,14 @@ class Download:
                 self._last = Figures(result.size, result.size)
                 self.filename = result.filename
             self.lock.notify_all()
+            watchers = list(self._watchers)
+        for watcher in watchers:
+            watcher(self)
+
+    def watch(self, watcher: Callable[[Download], object]) -> None:
+        """Have ``watcher`` called after each move, on the thread that made it."""
+        with self.lock:
+            self._watchers.append(watcher)
 
     def progress(self) -> DownloadProgress:
         """The download at this moment."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import threading
@@ -10,66 +11,118 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from rangefetch import session
+from rangefetch.backend import Backend
 from rangefetch.download import Download
-from rangefetch.errors import Cancelled, DownloadError
-from rangefetch.native import NativeBackend
-from rangefetch.network import mask_url
-from rangefetch.options import DownloadOptions, check_url
+from rangefetch.errors import Cancelled, DiskError, DownloadError, LocalError, TargetLocked
+from rangefetch.network import mask_url, split_userinfo
+from rangefetch.options import DownloadOptions, check_url, parse_size
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
+from rangefetch.retry import RetryPolicy
+from rangefetch.selection import Chooser
+from rangefetch.target import Target
 
-__all__ = ["DownloadManager"]
+__all__ = ["DownloadManager", "get_download_manager", "init_download_manager"]
 
 _log = logging.getLogger("rangefetch")
 _PROGRESS_EVERY_S = 0.1
+_SESSION_EVERY_S = 1.0
+_SETTLE_S = 30.0
+_FINISHED = (DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED)
 
 
 class DownloadManager:
     """Fetches several URLs at once. Thread-safe; a context manager.
 
-    ``max_concurrent_downloads`` are active at a time, the others wait in order. ``stop`` (and the end of the
-    ``with`` block, and of the interpreter) stops what is unfinished within a second and saves its state, so that
-    the same download begun again goes on where it was.
+    ``backend`` is ``"native"``, ``"aria2"``, or ``"auto"``: the first of both that can run here, in the order that
+    ``prefer`` begins. ``max_concurrent_downloads`` are active at a time, the others wait in order.
+    ``max_overall_download_limit`` is in bytes per second for all together (0: no limit), ``defaults`` are options for
+    every download, ``retry_policy`` says what is tried again. With ``session_file`` the unfinished downloads are
+    written down, and a new manager with the same file lists them again. Of the finished ones the last
+    ``max_download_results`` are remembered. Other keywords are the aria2 backend's (``DaemonConfig``).
+
+    ``stop`` (and the end of the ``with`` block, and of the interpreter) stops what is unfinished within a second and
+    saves its state, so that the same download begun again goes on where it was. Verbs raise ``KeyError`` for a gid
+    that is not known, and are safe in every state: one that has nothing to do does nothing.
     """
 
-    def __init__(self, *, max_concurrent_downloads: int = 5) -> None:
-        if not 1 <= max_concurrent_downloads <= 1_000_000:
-            raise ValueError("max_concurrent_downloads: at least 1")
+    def __init__(
+        self,
+        backend: str = "auto",
+        *,
+        prefer: str = "native",
+        max_concurrent_downloads: int = 16,
+        max_overall_download_limit: int | str = 0,
+        defaults: DownloadOptions | Mapping[str, Any] | None = None,
+        retry_policy: RetryPolicy | None = None,
+        session_file: str | os.PathLike[str] | None = None,
+        max_download_results: int = 1000,
+        **config: Any,
+    ) -> None:
+        if not isinstance(max_concurrent_downloads, int) or not 1 <= max_concurrent_downloads <= 1_000_000:
+            raise ValueError("max_concurrent_downloads: an int, 1 at least")
+        self._chooser = Chooser(self, backend, prefer, retry_policy or RetryPolicy(), config)
         self._most_active = max_concurrent_downloads
+        self._most_finished = max_download_results
+        self._limit = parse_size(max_overall_download_limit, "max_overall_download_limit")
+        self._defaults = DownloadOptions.of(defaults)
+        self._session_file = Path(session_file).absolute() if session_file is not None else None
+        self._session_timer: threading.Timer | None = None
         self._lock = threading.RLock()
         self._downloads: dict[str, Download] = {}
         self._waiting: deque[Download] = deque()
-        self._active: set[str] = set()
-        self._backend: NativeBackend | None = None
+        self._active: dict[str, Backend] = {}
+        self._finished: deque[str] = deque()
+        self._started = False
         self._forked = False
+        if self._session_file is not None:
+            for download in session.load(self._session_file):
+                self._downloads[download.gid] = download
+                if download.status is DownloadStatus.WAITING:
+                    self._waiting.append(download)
 
     # -- life -------------------------------------------------------------------------------------------------
 
     @property
     def is_started(self) -> bool:
-        return self._backend is not None
+        """Whether a backend runs."""
+        return self._started
+
+    @property
+    def backend(self) -> str:
+        """``native`` or ``aria2``: the one that runs, or the one that was asked for."""
+        return self._chooser.name
+
+    @property
+    def fallback_reason(self) -> str:
+        """Why the backend is not the one that comes first; empty where it is."""
+        return self._chooser.reason
 
     def start(self) -> None:
-        """Start the backend; the first download does it, too. Raises ``EngineUnavailable``."""
+        """Start the backend; the first download does it, too. Raises a ``LocalError`` where none can run."""
         with self._lock:
             self._must_be_ours()
-            if self._backend is None:
-                backend = NativeBackend(self)
-                backend.start()
-                self._backend = backend
+            if not self._started:
+                self._chooser.start()
+                self._chooser.limit(self._limit)
+                self._started = True
                 _living.add(self)
+                self._begin_next()
 
     def stop(self) -> None:
         """Stop all transfers, save the states, and end the threads. Unfinished downloads are paused."""
         with self._lock:
-            backend, self._backend = self._backend, None
-            while self._waiting:
-                self._waiting.popleft().move(DownloadStatus.PAUSED)
-        if backend is not None:
-            backend.stop()
-            _living.discard(self)
+            if not self._started or self._forked:
+                return
+            self._started = False
+        # Outside the lock, which the backend takes to tell of each end.
+        self._chooser.stop()
+        _living.discard(self)
+        self._save_session()
 
     def __enter__(self) -> Self:
         self.start()
@@ -84,13 +137,7 @@ class DownloadManager:
 
     def download(self, url: str, options: DownloadOptions | Mapping[str, Any] | None = None) -> str:
         """Ask for a URL; returns the gid by which everything else knows it. Raises ``ValueError``, ``TypeError``."""
-        download = Download(check_url(url), DownloadOptions.of(options))
-        with self._lock:
-            self.start()
-            self._downloads[download.gid] = download
-            self._waiting.append(download)
-            self._begin_next()
-        return download.gid
+        return self._add(url, options).gid
 
     def wait(self, gid: str, timeout: float | None = None) -> DownloadResult:
         """Wait for the end of a download and return its result.
@@ -110,35 +157,89 @@ class DownloadManager:
 
         When the wait is interrupted (Ctrl-C), the download is stopped and its state is saved.
         """
-        gid = self.download(url, options)
+        download = self._add(url, options)
         try:
-            return self._wait(self._find(gid), None, on_progress)
+            return self._wait(download, None, on_progress)
         except (KeyboardInterrupt, SystemExit):
-            self.pause(gid)
-            self._settle(gid)
+            self.pause(download.gid)
             raise
 
     def pause(self, gid: str) -> None:
-        """Stop the transfers of a download and save its state; ``resume`` goes on."""
-        download = self._find(gid)
-        with self._lock:
-            if download.status is DownloadStatus.WAITING:
-                self._waiting.remove(download)
-                download.move(DownloadStatus.PAUSED)
-            elif download.status is DownloadStatus.ACTIVE and self._backend is not None:
-                self._backend.halt(download)
+        """Stop the transfers of a download and save its state; ``resume`` goes on. Returns when it has stopped."""
+        self._end(self._find(gid), DownloadStatus.PAUSED)
+
+    def pause_all(self) -> None:
+        """Pause everything that waits or is active."""
+        self._end_all(DownloadStatus.PAUSED)
 
     def resume(self, gid: str) -> None:
         """Put a paused download into the queue again."""
+        self._queue(self._find(gid), DownloadStatus.PAUSED)
+
+    def resume_all(self) -> None:
+        """Resume everything that is paused."""
+        for each in self.list_downloads(DownloadStatus.PAUSED):
+            with contextlib.suppress(KeyError):
+                self.resume(each.gid)
+
+    def retry(self, gid: str) -> None:
+        """Put a failed download into the queue again; what was fetched of it is kept."""
+        self._queue(self._find(gid), DownloadStatus.ERROR)
+
+    def cancel(self, gid: str, remove_files: bool = False) -> Path | None:
+        """Stop a download for good; ``remove_files`` leaves nothing of it behind. A finished file is never touched.
+
+        Returns the path that it would have had, None where that was not known yet.
+        """
+        download = self._find(gid)
+        self._end(download, DownloadStatus.REMOVED, remove_files=remove_files)
+        return _path_of(download)
+
+    def cancel_all(self, remove_files: bool = False) -> Path | None:
+        """Cancel everything that is not finished. Returns the first of their paths, None where there is none."""
+        cancelled = self._end_all(DownloadStatus.REMOVED, remove_files=remove_files)
+        return next((path for path in map(_path_of, cancelled) if path is not None), None)
+
+    def remove(self, gid: str) -> None:
+        """Forget a finished download. ``ValueError`` for one that is not finished."""
         download = self._find(gid)
         with self._lock:
-            self.start()
-            download.move(DownloadStatus.WAITING)
-            self._waiting.append(download)
-            self._begin_next()
+            if download.status not in _FINISHED:
+                raise ValueError(f"{gid}: a download that is {download.status} cannot be removed; cancel it first")
+            self._downloads.pop(gid, None)
+            with contextlib.suppress(ValueError):
+                self._finished.remove(gid)
+        self._changed()
+
+    def change_options(self, gid: str, **options: Any) -> None:
+        """Change the options of a download that is not finished.
+
+        One that is active takes on limits, lanes (``split``, ``max_connection_per_server``), ``headers`` and
+        ``user_agent`` for its next requests, and further ``mirrors``; other options raise ``ValueError`` then.
+        """
+        download = self._find(gid)
+        with self._lock:
+            changed = DownloadOptions.of(download.options, **options)
+            if download.status is DownloadStatus.ACTIVE:
+                for name in options:
+                    if name not in _CHANGEABLE:
+                        raise ValueError(f"{name}: cannot change while the download is active; pause it first")
+            elif download.status not in (DownloadStatus.WAITING, DownloadStatus.PAUSED):
+                raise ValueError(f"{gid}: a download that is {download.status} has no use for options")
+            download.options = changed
+            backend = self._active.get(gid)
+        if backend is not None:
+            backend.change(download)
+        self._changed()
+
+    def limit(self, bytes_per_s: int | str) -> None:
+        """Limit all downloads together, from now on; 0: no limit."""
+        self._limit = parse_size(bytes_per_s, "max_overall_download_limit")
+        if self._started:
+            self._chooser.limit(self._limit)
 
     def get_download_progress(self, gid: str) -> DownloadProgress:
-        """The download at this moment. ``KeyError`` for an unknown gid."""
+        """The download at this moment."""
         return self._find(gid).progress()
 
     def list_downloads(self, status: DownloadStatus | str | None = None) -> list[DownloadProgress]:
@@ -154,10 +255,17 @@ class DownloadManager:
         self._ended(download, DownloadStatus.COMPLETE, result=result)
 
     def failed(self, download: Download, error: DownloadError) -> None:
-        self._ended(download, DownloadStatus.ERROR, error=error)
+        intent = download.intent
+        if intent is DownloadStatus.REMOVED:
+            self._ended(download, intent)
+        else:
+            self._ended(download, DownloadStatus.ERROR, error=error)
 
     def halted(self, download: Download) -> None:
-        self._ended(download, DownloadStatus.PAUSED)
+        intent = download.intent
+        self._ended(download, DownloadStatus.REMOVED if intent is DownloadStatus.REMOVED else DownloadStatus.PAUSED)
+        if intent is DownloadStatus.WAITING and self._started:
+            self._queue(download, DownloadStatus.PAUSED)
 
     def _ended(
         self,
@@ -168,9 +276,13 @@ class DownloadManager:
         error: DownloadError | None = None,
     ) -> None:
         with self._lock:
-            self._active.discard(download.gid)
-            download.move(status, result=result, error=error)
+            self._active.pop(download.gid, None)
+            self._note_end(download, status)
             self._begin_next()
+        download.move(status, result=result, error=error)
+        self._changed()
+
+    # -- inside -----------------------------------------------------------------------------------------------
 
     def _must_be_ours(self) -> None:
         if self._forked:
@@ -178,10 +290,8 @@ class DownloadManager:
 
     def _orphan(self) -> None:
         self._lock = threading.RLock()
-        self._backend = None
         self._forked = True
-
-    # -- inside -----------------------------------------------------------------------------------------------
+        self._started = False
 
     def _find(self, gid: str) -> Download:
         self._must_be_ours()
@@ -190,19 +300,104 @@ class DownloadManager:
                 raise KeyError(f"there is no download {gid!r}")
             return self._downloads[gid]
 
+    def _add(self, url: str, options: DownloadOptions | Mapping[str, Any] | None) -> Download:
+        if options is None:
+            options = self._defaults
+        elif isinstance(options, Mapping):
+            options = DownloadOptions.of(self._defaults, **options)
+        download = Download(check_url(url), DownloadOptions.of(options))
+        with self._lock:
+            self.start()
+            self._downloads[download.gid] = download
+            self._waiting.append(download)
+            self._begin_next()
+        self._changed()
+        return download
+
     def _begin_next(self) -> None:
         """Start waiting downloads while there is room; the lock is held."""
-        while self._backend is not None and self._waiting and len(self._active) < self._most_active:
+        while self._started and self._waiting and len(self._active) < self._most_active:
             download = self._waiting.popleft()
-            self._active.add(download.gid)
+            backend = self._chooser.backend_for(download.url)
+            self._active[download.gid] = backend
             download.move(DownloadStatus.ACTIVE)
-            self._backend.begin(download)
+            backend.begin(download)
+
+    def _queue(self, download: Download, from_status: DownloadStatus) -> None:
+        """Have a download that rests wait for its turn again."""
+        with self._lock:
+            self.start()
+            if download.status is DownloadStatus.ACTIVE and download.intent is DownloadStatus.PAUSED:
+                # It is on its way to rest: back from there.
+                download.intent = DownloadStatus.WAITING
+            elif download.status is from_status:
+                with contextlib.suppress(ValueError):
+                    self._finished.remove(download.gid)
+                download.move(DownloadStatus.WAITING)
+                self._waiting.append(download)
+                self._begin_next()
+        self._changed()
+
+    def _end(
+        self, download: Download, status: DownloadStatus, *, remove_files: bool = False, wait: bool = True
+    ) -> bool:
+        """Bring a download to rest or to its end. False: it had got there already."""
+        with self._lock:
+            at_rest = download.status
+            if at_rest is DownloadStatus.ACTIVE:
+                download.intent = status
+                self._active[download.gid].halt(download, remove_files=remove_files)
+            elif at_rest is DownloadStatus.WAITING:
+                self._waiting.remove(download)
+                download.move(status)
+            elif status is DownloadStatus.REMOVED and at_rest in (DownloadStatus.PAUSED, DownloadStatus.ERROR):
+                download.move(status)
+            else:
+                return False
+            if at_rest is not DownloadStatus.ACTIVE:
+                self._note_end(download, status)
+        if at_rest is DownloadStatus.ACTIVE:
+            if wait:
+                self._settle(download)
+        elif remove_files:
+            _remove_leftovers(download)
+        self._changed()
+        return True
+
+    def _end_all(self, status: DownloadStatus, *, remove_files: bool = False) -> list[Download]:
+        with self._lock:
+            downloads = list(self._downloads.values())
+        # The queue first, so that nothing takes the place of what ends.
+        downloads.sort(key=lambda download: download.status is DownloadStatus.ACTIVE)
+        with self._lock:
+            ended = [each for each in downloads if self._end(each, status, remove_files=remove_files, wait=False)]
+        for download in ended:
+            self._settle(download)
+        return ended
+
+    def _settle(self, download: Download) -> None:
+        """Wait until a download that was told to stop has stopped; the backend's own threads do not wait."""
+        if threading.current_thread().name.startswith("rangefetch-"):
+            return
+        deadline_s = time.monotonic() + _SETTLE_S
+        with download.lock:
+            while download.status is DownloadStatus.ACTIVE and time.monotonic() < deadline_s:
+                download.lock.wait(1.0)
+
+    def _note_end(self, download: Download, status: DownloadStatus) -> None:
+        """Remember the last finished downloads, and no more; the lock is held."""
+        if status in _FINISHED:
+            self._finished.append(download.gid)
+            while len(self._finished) > self._most_finished:
+                self._downloads.pop(self._finished.popleft(), None)
 
     def _wait(
         self, download: Download, timeout: float | None, on_progress: Callable[[DownloadProgress], object] | None
     ) -> DownloadResult:
         deadline_s = None if timeout is None else time.monotonic() + timeout
+        due_s = time.monotonic() + _PROGRESS_EVERY_S
         while True:
+            self._must_be_ours()
             with download.lock:
                 if download.result is not None:
                     result = download.result
@@ -216,18 +411,60 @@ class DownloadManager:
                 left_s = None if deadline_s is None else deadline_s - time.monotonic()
                 if left_s is not None and left_s <= 0:
                     raise TimeoutError(f"{download.gid} is not finished after {timeout:g} seconds")
-                pause_s = _PROGRESS_EVERY_S if on_progress else 1.0
-                download.lock.wait(pause_s if left_s is None else min(pause_s, left_s))
-            _report(on_progress, download)
+                pause_s = max(0.0, due_s - time.monotonic()) if on_progress else 1.0
+                if download.lock.wait(pause_s if left_s is None else min(pause_s, left_s)):
+                    continue
+            if time.monotonic() >= due_s:
+                _report(on_progress, download)
+                due_s = time.monotonic() + _PROGRESS_EVERY_S
         _report(on_progress, download)
         return result
 
-    def _settle(self, gid: str) -> None:
-        """Wait until a download that was told to stop has stopped."""
-        download = self._find(gid)
-        with download.lock:
-            while download.status is DownloadStatus.ACTIVE:
-                download.lock.wait(1.0)
+    # -- the session --------------------------------------------------------------------------------------------
+
+    def _changed(self) -> None:
+        """Something that the session knows of has changed: it is saved within a second."""
+        if self._session_file is None:
+            return
+        with self._lock:
+            if self._session_timer is None and self._started:
+                self._session_timer = threading.Timer(_SESSION_EVERY_S, self._save_session)
+                self._session_timer.daemon = True
+                self._session_timer.name = "rangefetch-session"
+                self._session_timer.start()
+
+    def _save_session(self) -> None:
+        if self._session_file is None:
+            return
+        with self._lock:
+            if self._session_timer is not None:
+                self._session_timer.cancel()
+                self._session_timer = None
+            downloads = list(self._downloads.values())
+        try:
+            session.save(self._session_file, downloads)
+        except DiskError as error:
+            _log.warning("%s", error)
+
+
+_CHANGEABLE = frozenset(
+    {"headers", "max_connection_per_server", "max_download_limit", "mirrors", "split", "user_agent"}
+)
+
+
+def _path_of(download: Download) -> Path | None:
+    if download.result is not None:
+        return download.result.path
+    return Path(download.options.save_dir).absolute() / download.filename if download.filename else None
+
+
+def _remove_leftovers(download: Download) -> None:
+    """Delete what an earlier run of a download that rests has left."""
+    options = download.options
+    try:
+        Target.open(options.save_dir, options.filename, split_userinfo(download.url)[0]).discard()
+    except TargetLocked as error:
+        raise LocalError(f"its files cannot be removed: {error}", url=mask_url(download.url)) from None
 
 
 def _report(on_progress: Callable[[DownloadProgress], object] | None, download: Download) -> None:
@@ -240,7 +477,40 @@ def _report(on_progress: Callable[[DownloadProgress], object] | None, download: 
         _log.exception("on_progress failed")
 
 
+# -- the process's own manager ------------------------------------------------------------------------------------
+
 _living: weakref.WeakSet[DownloadManager] = weakref.WeakSet()
+_global: DownloadManager | None = None
+_global_config: dict[str, Any] = {}
+_global_lock = threading.RLock()
+
+
+def init_download_manager(backend: str = "auto", *, prefer: str = "native", **config: Any) -> DownloadManager:
+    """Make the process's manager, which ``fetch`` uses, or return it if it was made the same way.
+
+    ``RANGEFETCH_BACKEND`` in the environment goes before ``"auto"``. A manager of another configuration is replaced;
+    while it has downloads that are not finished that is refused with ``RuntimeError``. ``config`` are the keywords of
+    ``DownloadManager``.
+    """
+    global _global, _global_config
+    wanted = {"backend": backend, "prefer": prefer, **config}
+    with _global_lock:
+        if _global is not None:
+            if wanted == _global_config:
+                return _global
+            for status in (DownloadStatus.ACTIVE, DownloadStatus.WAITING):
+                if _global.list_downloads(status):
+                    raise RuntimeError("the download manager cannot be replaced while it has downloads")
+            _global.stop()
+        _global = DownloadManager(**wanted)
+        _global_config = wanted
+        return _global
+
+
+def get_download_manager() -> DownloadManager:
+    """The process's manager; made with the defaults where ``init_download_manager`` was not called."""
+    with _global_lock:
+        return _global if _global is not None else init_download_manager()
 
 
 @atexit.register
@@ -252,9 +522,12 @@ def _stop_all() -> None:
 
 def _forget_parent() -> None:
     """In a forked child: the threads are not here, and the sockets are the parent's."""
+    global _global, _global_lock
     for manager in list(_living):
         manager._orphan()
     _living.clear()
+    _global_lock = threading.RLock()
+    _global = None
 
 
 if hasattr(os, "register_at_fork"):

@@ -55,6 +55,7 @@ _FIRST_SAVE_S = 2.0
 _SAVE_EVERY_S = 5.0
 _HASH_AT_LEAST_BYTES = 4 << 20
 _HASH_STEP_BYTES = 64 << 20
+_ROOM_BYTES = 64 << 10  # more than a state takes
 
 
 class EventKind(enum.IntEnum):
@@ -474,7 +475,7 @@ class Run:
     def _save_state(self, *, without_last: bool = False) -> None:
         """Save what is in the file: first look, then sync, then write down what was seen (on a worker).
 
-        ``without_last`` gives up the last block that has bytes, and with them the space that they take.
+        ``without_last`` gives up the last bytes, and with them the space that they take.
         """
         import numpy as np
 
@@ -486,8 +487,10 @@ class Run:
         blocks = np.array(file.blocks, dtype=np.uint8)
         if without_last:
             last = int(np.flatnonzero((partial > 0) | (blocks == 2))[-1])
-            partial[last] = blocks[last] = 0
-            os.ftruncate(self._target.fd, last * file.block_size)
+            start = last * file.block_size
+            length = int(partial[last]) if blocks[last] != 2 else min(file.block_size, file.size - start)
+            blocks[last], partial[last] = 0, max(0, length - _ROOM_BYTES)
+            os.ftruncate(self._target.fd, start + int(partial[last]))
         begun = np.flatnonzero((partial > 0) & (blocks != 2))
         self._target.sync()
         state.save(
@@ -657,7 +660,7 @@ class Run:
         except DiskError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            # A full disk has no room for the state, either: a block less of data makes some.
+            # A full disk has no room for the state, either: a little less of data makes some.
             self._save_state(without_last=True)
 
     def _keep_what_can_be_continued(self) -> None:

@@ -78,8 +78,7 @@ class Aria2Backend:
         if self._thread is not None:
             return
         self._stopping = False
-        daemon = self._start_daemon(self._own_trust)
-        self._loaded = _gids(daemon)
+        self._loaded = self._sort_out_session(self._start_daemon(self._own_trust))
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="rangefetch-aria2-worker")
         self._thread = threading.Thread(target=self._work, name="rangefetch-aria2", daemon=True)
         self._thread.start()
@@ -213,6 +212,24 @@ class Aria2Backend:
             self._daemons[trust] = daemon
             return daemon
 
+    @staticmethod
+    def _sort_out_session(daemon: Aria2Daemon) -> set[str]:
+        """Let what the session file had go on, but what an earlier backend was at; the gids of it.
+
+        That is gone on with when somebody asks for it again, from the files that it has left.
+        """
+        loaded = set()
+        calls: list[tuple[str, list[Any]]] = []
+        for status in daemon.client.call("tellWaiting", 0, _ALL, ["gid", "dir", "files"]):
+            gid, paths = status["gid"], [status["dir"], *(file["path"] for file in status["files"])]
+            if any(path.endswith(".part") for path in paths):
+                calls += [("forceRemove", [gid]), ("removeDownloadResult", [gid])]
+            else:
+                calls.append(("unpause", [gid]))
+                loaded.add(gid)
+        daemon.client.call_all(calls)
+        return loaded
+
     def _limit_all(self, daemons: Iterable[Aria2Daemon]) -> None:
         for daemon in list(daemons):
             try:
@@ -276,6 +293,8 @@ class Aria2Backend:
             step()
         except DownloadError as error:
             job.fail(error)
+        except RpcError as error:
+            job.fail(LocalError(str(error)))
         except Exception as error:
             _log.exception("%s: an error of rangefetch itself", job.download.gid)
             job.fail(LocalError(f"an error of rangefetch itself: {error!r}"))

@@ -76,10 +76,10 @@ class _Holdings:
 class Aria2Daemon:
     """An aria2c on the loopback device that is started again when it dies. Thread-safe; a context manager.
 
-    ``on_restart`` is called, in the monitor's thread, when it answers again; what its session brought back is paused
-    then, so that it can be sorted out before anything is written. Without ``on_restart`` it just goes on. ``on_death``
-    is called with the reason when it will not be started again. It is ended by :meth:`stop`, when it is dropped, at
-    the interpreter's exit, and by itself when this process is gone.
+    ``on_restart`` is called, in the monitor's thread, when it answers again, and ``on_death`` with the reason when it
+    will not be started again. Where there is an ``on_restart``, what the session file has is paused at every start, so
+    that it can be sorted out before anything is written; else it just goes on. The daemon is ended by :meth:`stop`,
+    when it is dropped, at the interpreter's exit, and by itself when this process is gone.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Aria2Daemon:
             holdings.monitor = monitor
             try:
                 holdings.directory = processes.make_directory(self.config.state_directory)
-                self._launch(monitor, paused=False)
+                self._launch(monitor)
             except BaseException:
                 self._finalizer()
                 raise
@@ -208,7 +208,7 @@ class Aria2Daemon:
         assert monitor is not None
         if process is not None:
             process.end(0.0)
-        self._launch(monitor, paused=self._on_restart is not None)
+        self._launch(monitor)
         self.restarts += 1
         _log.info("aria2c is back, as process %d on port %d", self.pid, self.port)
         if self._on_restart is not None:
@@ -222,14 +222,14 @@ class Aria2Daemon:
 
     # -- starting ---------------------------------------------------------------------------------------------------
 
-    def _launch(self, monitor: Monitor, *, paused: bool) -> None:
+    def _launch(self, monitor: Monitor) -> None:
         """Start the process on a port that is free, and wait until it answers."""
         deadline_s = time.monotonic() + self.config.start_timeout
         first = self.config.rpc_port
         for _ in range(_PORT_TRIES):
             port = _free_port(first)
             try:
-                self._launch_on(port, monitor, paused, deadline_s)
+                self._launch_on(port, monitor, deadline_s)
             except _PortTaken:
                 first = port + 1
             else:
@@ -238,12 +238,12 @@ class Aria2Daemon:
                 return
         raise ProcessStartFailed(f"other programs keep taking the ports from {self.config.rpc_port} on")
 
-    def _launch_on(self, port: int, monitor: Monitor, paused: bool, deadline_s: float) -> None:
+    def _launch_on(self, port: int, monitor: Monitor, deadline_s: float) -> None:
         holdings = self._holdings
         assert self.binary is not None
         assert holdings.directory is not None
         conf_path = holdings.directory / "aria2.conf"
-        processes.write_private(conf_path, self._conf(port, paused).encode())
+        processes.write_private(conf_path, self._conf(port).encode())
         self.client.port = port
         with holdings.lock:
             if holdings.closing:
@@ -290,7 +290,7 @@ class Aria2Daemon:
     def _said(self, process: Process) -> str:
         return process.console().replace(self._secret, "***") or "it printed nothing"
 
-    def _conf(self, port: int, paused: bool) -> str:
+    def _conf(self, port: int) -> str:
         """The content of aria2c's configuration file."""
         config, directory = self.config, self._holdings.directory
         assert directory is not None
@@ -328,7 +328,7 @@ class Aria2Daemon:
             options["ca-certificate"] = ca_file
         if session.is_file() and session.stat().st_size:
             options["input-file"] = str(session)
-        if paused:
+        if self._on_restart is not None:
             options["pause"] = "true"
         options.update(config.extra_options)
         session.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from rangefetch.aria2.folder import FolderLanding, is_followed
 from rangefetch.aria2.landing import AnotherFile, FileLanding
 from rangefetch.aria2.remote import Remote, Unanswered, ask, is_http
 from rangefetch.aria2.translate import judge, to_aria2
+from rangefetch.aria2.tries import Tries
 from rangefetch.download import Download, Figures
 from rangefetch.errors import BadAnswer, ContentChanged, DaemonUnavailable, DownloadError, LocalError, TimedOut
 from rangefetch.network import mask_url
@@ -43,8 +44,6 @@ STATUS_KEYS = [
 ]  # fmt: skip
 """What is asked of a download's status from time to time."""
 
-_MOST_TRIED = 20
-_MOST_LANES = 1024
 _OVER = frozenset({"complete", "error", "removed"})
 
 Status = Mapping[str, Any]
@@ -79,6 +78,7 @@ class Job:
             tuple(self._options.mirrors),
             tuple(self._options.github_mirrors) if self._options.use_github_mirror else (),
         )
+        self._tries = Tries(backend.policy, self._options, self._shown_url)
         self._file: FileLanding | None = None
         self._folder: FolderLanding | None = None
         self._landing: FileLanding | FolderLanding
@@ -94,14 +94,7 @@ class Job:
         self._error: DownloadError | None = None
         self._figures = Figures()
         self._complete = False  # every byte is there
-        self._lanes = _MOST_LANES  # that the server is found to allow
-        self._restarted = False
-        self._no_falloc = False
-        self._retries = 0
-        self._failures = 0  # in a row, without a byte more
-        self._mark = -1
         self._next_try_s = 0.0
-        self._tried: list[str] = []
         self._most_connections = 0
         self._asked: dict[str, Any] = {}  # the options that aria2 has been given
         download.figures = lambda: self._figures
@@ -202,18 +195,18 @@ class Job:
         if self.daemon.error is not None:
             raise DaemonUnavailable(self.daemon.error.reason, url=self._shown_url)
         request = self._landing.request()
-        self._asked = {**to_aria2(self._options, self._lanes), **request.options, "gid": self.download.gid}
-        if self._no_falloc and self._asked["file-allocation"] == "falloc":
+        self._asked = {**to_aria2(self._options, self._tries.lanes), **request.options, "gid": self.download.gid}
+        if not self._tries.can_reserve and self._asked["file-allocation"] == "falloc":
             self._asked["file-allocation"] = "trunc"
-        call: tuple[object, ...] = ("addUri", request.urls, self._asked)
+        method, parameters = "addUri", [request.urls, self._asked]
         if self._folder is not None and (described := self._folder.description()) is not None:
             method, content = described
-            call = (method, content, [], self._asked) if method == "addTorrent" else (method, content, self._asked)
+            parameters = [content, [], self._asked] if method == "addTorrent" else [content, self._asked]
         client = self.daemon.client
         try:
             if self._uncertain:
                 self._forget(self.daemon, [self.download.gid])
-            added = client.call(*call)
+            added = client.call(method, *parameters)
         except DaemonUnavailable as error:
             self._uncertain = True
             _log.debug("%s: %s; it is added later", self._shown_url, error)
@@ -226,11 +219,23 @@ class Job:
 
     @staticmethod
     def _forget(daemon: Aria2Daemon, gids: list[str]) -> None:
-        """Have aria2 know nothing of these any more."""
-        daemon.client.call_all([(method, [gid]) for gid in gids for method in ("forceRemove", "removeDownloadResult")])
+        """Have aria2 know nothing of these any more. Where nobody answers, a new aria2c will be swept."""
+        with contextlib.suppress(DaemonUnavailable):
+            daemon.client.call_all(
+                [(method, [gid]) for gid in gids for method in ("forceRemove", "removeDownloadResult")]
+            )
 
     def update(self, statuses: Mapping[str, Status]) -> None:
         """What aria2 says of it now, by gid; one that is missing is not known to it."""
+        assert self.daemon is not None
+        try:
+            self._update(statuses)
+        except DaemonUnavailable:
+            if self.daemon.error is not None:
+                raise
+            # It is asked again when it is back.
+
+    def _update(self, statuses: Mapping[str, Status]) -> None:
         if self.phase is Phase.FETCHING and not self.gids:
             self.add()
             return
@@ -272,16 +277,17 @@ class Job:
         """A description has come; what it describes is next."""
         assert self.daemon is not None
         assert self._folder is not None
+        paths = self._paths(gids)
         self._forget(self.daemon, self.gids)
         self.gids = gids
-        self._folder.name(self._paths())
+        self._folder.name(paths)
 
-    def _paths(self) -> list[str]:
+    def _paths(self, gids: list[str]) -> list[str]:
         """The files that aria2 fetches, or has fetched."""
         assert self.daemon is not None
         return [
             file["path"]
-            for gid in self.gids
+            for gid in gids
             for file in self.daemon.client.call("tellStatus", gid, ["files"])["files"]
             if file["selected"] == "true"
         ]
@@ -305,7 +311,7 @@ class Job:
         for url in options.mirrors:
             self._sources.add(url)
         if self.phase is Phase.FETCHING and self.gids and self.daemon is not None:
-            translated = to_aria2(options, self._lanes)
+            translated = to_aria2(options, self._tries.lanes)
             new = {name: value for name, value in translated.items() if self._asked.get(name) != value}
             self._asked |= new
             # If nobody answers, it is added with them.
@@ -349,60 +355,35 @@ class Job:
             policy=self._backend.policy,
             answered=self._figures.downloaded > 0,
             redirected=any(source.redirected for source in self._sources),
-            other_lanes=min(self._lanes, self._most_connections) - 1 if self._figures.downloaded else 0,
+            other_lanes=min(self._tries.lanes, self._most_connections) - 1 if self._figures.downloaded else 0,
         )
         if code in (9, 17) and not self._figures.downloaded and self._asked.get("file-allocation") == "falloc":
             # Not every file system can, and aria2 does not go on without.
-            self._no_falloc = True
-            self._next_try(0.0)
-            return
-        self._tried_in_vain(verdict.error, verdict.kind, 0)
+            self._tries.can_reserve = False
+            self._wait(0.0)
+        else:
+            self._tried_in_vain(verdict.error, verdict.kind)
 
-    def _tried_in_vain(self, error: DownloadError, kind: Kind, retry_after_s: float) -> None:
+    def _tried_in_vain(self, error: DownloadError, kind: Kind, retry_after_s: float = 0.0) -> None:
         """A try has failed: once more after a while, or the end."""
-        self._tried = [*self._tried, error.reason][-_MOST_TRIED:]
-        error.tried = tuple(self._tried)
-        _log.debug("%s: %s: %s", self._shown_url, error.reason, kind.value)
-        match kind:
-            case Kind.LOCAL | Kind.PERMANENT:
-                raise error
-            case Kind.CHANGED:
-                self._begin_anew(error)
-                return
-            case Kind.NO_RANGES if self._lanes > 1:
-                _log.info("%s: %s; going on with one stream", self._shown_url, error.reason)
-                self._lanes = 1
-                self._on_disk(self._landing.restart, lambda _: self._next_try(0.0))
-                return
-            case Kind.TOO_MANY_LANES:
-                self._lanes = max(1, min(self._lanes, self._most_connections) // 2)
-                self._most_connections = self._lanes
-                self._next_try(0.0)
-                return
-        if self._figures.downloaded > self._mark:
-            self._failures = 0
-            self._mark = self._figures.downloaded
-        self._failures += 1
-        self._retries += 1
-        if self._options.max_tries and self._failures >= self._options.max_tries:
-            raise error
-        self._next_try(self._backend.policy.wait_s(self._failures, self._options.retry_wait, retry_after_s))
+        following = self._tries.failed(
+            error,
+            kind,
+            downloaded=self._figures.downloaded,
+            connections=self._most_connections,
+            retry_after_s=retry_after_s,
+        )
+        if following.anew:
+            self._complete = False
+            self._figures = Figures()
+            self._on_disk(self._landing.restart, lambda _: self._wait(following.wait_s))
+        else:
+            self._wait(following.wait_s)
 
-    def _next_try(self, wait_s: float) -> None:
+    def _wait(self, seconds: float) -> None:
         self.phase = Phase.WAITING
         self._figures = self._figures._replace(speed=0.0, connections=0)
-        self._next_try_s = time.monotonic() + wait_s
-
-    def _begin_anew(self, error: DownloadError) -> None:
-        """From nothing, since what is there is not of this file. Once; then it is the end."""
-        if self._restarted:
-            raise error
-        _log.warning("%s: %s; starting again", self._shown_url, error.reason)
-        self._restarted = True
-        self._complete = False
-        self._mark = -1
-        self._figures = Figures()
-        self._on_disk(self._landing.restart, lambda _: self._next_try(0.0))
+        self._next_try_s = time.monotonic() + seconds
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
@@ -410,7 +391,7 @@ class Job:
         """aria2 has every byte."""
         assert self.daemon is not None
         folder = self._folder
-        paths = self._paths() if folder is not None else []
+        paths = self._paths(self.gids) if folder is not None else []
         gids, self.gids = self.gids, []
         self._forget(self.daemon, gids)
         if folder is None:
@@ -446,7 +427,7 @@ class Job:
                 gid=self.download.gid,
                 checksum=self._file.checksum if self._file is not None else "",
                 seconds=time.monotonic() - self.download.started_s,
-                retries=self._retries,
+                retries=self._tries.retries,
                 sources=tuple(mask_url(each.resolved_url) for each in self._sources if each.answered)
                 or (mask_url(self._sources.url),),
                 connections=self._most_connections,
@@ -492,8 +473,7 @@ class Job:
     def _left(self) -> None:
         """aria2 does not touch the files any more: keep what can be continued, and tell."""
         if self.gids and self.daemon is not None:
-            with contextlib.suppress(DaemonUnavailable):
-                self._forget(self.daemon, self.gids)
+            self._forget(self.daemon, self.gids)
             self.gids = []
         landing = self._landing
         if self._remove_files:
@@ -533,6 +513,6 @@ class Job:
                 try:
                     then(future.result())
                 except AnotherFile as changed:
-                    self._begin_anew(ContentChanged(str(changed), url=self._shown_url))
+                    self._tried_in_vain(ContentChanged(str(changed), url=self._shown_url), Kind.CHANGED)
 
         self._backend.work(self, work, done)

@@ -1,0 +1,76 @@
+"""What was tried for one download, what was learnt from it, and what comes next."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+from rangefetch.errors import DownloadError
+from rangefetch.options import DownloadOptions
+from rangefetch.retry import Kind, RetryPolicy
+
+__all__ = ["Next", "Tries"]
+
+_log = logging.getLogger("rangefetch")
+
+_MOST_TRIED = 20
+_MOST_LANES = 1024
+
+
+class Next(NamedTuple):
+    """The next try: when, and whether it begins from nothing."""
+
+    wait_s: float = 0.0
+    anew: bool = False
+
+
+class Tries:
+    """The tries of one download. ``retries`` is how many have failed, ``lanes`` how many connections at most are
+    asked for after what the server was found to allow, ``can_reserve`` whether the file system reserves space."""
+
+    def __init__(self, policy: RetryPolicy, options: DownloadOptions, shown_url: str) -> None:
+        self.retries = 0
+        self.lanes = _MOST_LANES
+        self.can_reserve = True
+        self._policy = policy
+        self._options = options
+        self._shown_url = shown_url
+        self._failures = 0  # in a row, without a byte more
+        self._mark = -1  # how much was downloaded at the first of them
+        self._restarted = False  # the remote file was another one, once
+        self._tried: list[str] = []
+
+    def failed(
+        self, error: DownloadError, kind: Kind, *, downloaded: int, connections: int = 0, retry_after_s: float = 0.0
+    ) -> Next:
+        """What to do after a failure that is of ``kind``, with ``downloaded`` bytes there and so many connections
+        tried. Raises ``error`` if that is the end."""
+        self._tried = [*self._tried, error.reason][-_MOST_TRIED:]
+        error.tried = tuple(self._tried)
+        _log.debug("%s: %s: %s", self._shown_url, error.reason, kind.value)
+        match kind:
+            case Kind.LOCAL | Kind.PERMANENT:
+                raise error
+            case Kind.CHANGED:
+                if self._restarted:
+                    raise error
+                _log.warning("%s: %s; starting again", self._shown_url, error.reason)
+                self._restarted = True
+                self._mark = -1
+                return Next(anew=True)
+            case Kind.NO_RANGES if self.lanes > 1:
+                _log.info("%s: %s; going on with one stream", self._shown_url, error.reason)
+                self.lanes = 1
+                self._mark = -1
+                return Next(anew=True)
+            case Kind.TOO_MANY_LANES if self.lanes > 1:
+                self.lanes = max(1, min(self.lanes, connections) // 2)
+                return Next()
+        if downloaded > self._mark:
+            self._failures = 0
+            self._mark = downloaded
+        self._failures += 1
+        self.retries += 1
+        if self._options.max_tries and self._failures >= self._options.max_tries:
+            raise error
+        return Next(self._policy.wait_s(self._failures, self._options.retry_wait, retry_after_s))
