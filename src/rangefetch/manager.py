@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -119,10 +119,14 @@ class DownloadManager:
             if not self._started or self._forked:
                 return
             self._started = False
+            cut_short = {*self._active, *(download.gid for download in self._waiting)}
+            while self._waiting:
+                self._waiting.popleft().move(DownloadStatus.PAUSED)
         # Outside the lock, which the backend takes to tell of each end.
         self._chooser.stop()
         _living.discard(self)
-        self._save_session()
+        # The next manager with this session goes on with what this one did not finish.
+        self._save_session(cut_short)
 
     def __enter__(self) -> Self:
         self.start()
@@ -433,7 +437,7 @@ class DownloadManager:
                 self._session_timer.name = "rangefetch-session"
                 self._session_timer.start()
 
-    def _save_session(self) -> None:
+    def _save_session(self, cut_short: Collection[str] = ()) -> None:
         if self._session_file is None:
             return
         with self._lock:
@@ -442,7 +446,7 @@ class DownloadManager:
                 self._session_timer = None
             downloads = list(self._downloads.values())
         try:
-            session.save(self._session_file, downloads)
+            session.save(self._session_file, downloads, cut_short)
         except DiskError as error:
             _log.warning("%s", error)
 

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,15 @@ _VERSION = 1
 _log = logging.getLogger("rangefetch")
 
 
-def save(path: Path, downloads: Iterable[Download]) -> None:
-    """Write down those that are not finished. Raises ``DiskError``."""
+def save(path: Path, downloads: Iterable[Download], waiting: Collection[str] = ()) -> None:
+    """Write down those that are not finished, those with a gid in ``waiting`` as waiting. Raises ``DiskError``."""
     document = {
         "version": _VERSION,
         "downloads": [
             {
                 "gid": download.gid,
                 "url": download.url,
-                "status": download.status.value,
+                "status": (DownloadStatus.WAITING if download.gid in waiting else download.status).value,
                 "filename": download.filename,
                 "options": _changed(download.options),
             }

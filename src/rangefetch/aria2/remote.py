@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import email.utils
+import functools
 import http.client
 import http.cookiejar
 import netrc
@@ -20,6 +21,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from pathlib import Path
 from typing import IO
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -183,11 +185,8 @@ class _PatientHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
     """Connections with one timeout until they stand, and another for what is read from them."""
 
     def __init__(self, options: DownloadOptions) -> None:
-        context = ssl.create_default_context(cafile=find_ca_file(str(options.ca_file)) or None)
-        if not options.verify_tls:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        urllib.request.HTTPSHandler.__init__(self, context=context)
+        urllib.request.HTTPSHandler.__init__(self)
+        self._options = options
         connect_s, read_s = options.connect_timeout or None, options.read_timeout or None
 
         class Plain(http.client.HTTPConnection):
@@ -202,13 +201,15 @@ class _PatientHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
                 super().connect()
                 self.sock.settimeout(read_s)
 
-        self._plain, self._tls, self._context_of_all = Plain, Tls, context
+        self._plain, self._tls = Plain, Tls
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(self._plain, req)
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(self._tls, req, context=self._context_of_all)
+        ca_file = find_ca_file(str(self._options.ca_file))
+        modified_s = Path(ca_file).stat().st_mtime if ca_file else 0.0
+        return self.do_open(self._tls, req, context=_tls_context(ca_file, self._options.verify_tls, modified_s))
 
 
 def _opener(options: DownloadOptions) -> urllib.request.OpenerDirector:
@@ -227,6 +228,16 @@ def _opener(options: DownloadOptions) -> urllib.request.OpenerDirector:
             jar.clear()
         handlers.append(urllib.request.HTTPCookieProcessor(jar))
     return urllib.request.build_opener(*handlers)
+
+
+@functools.lru_cache(maxsize=8)
+def _tls_context(ca_file: str, verify: bool, modified_s: float) -> ssl.SSLContext:
+    """What is trusted. Reading a bundle takes longer than a request; ``modified_s`` is when it was last written."""
+    context = ssl.create_default_context(cafile=ca_file or None)
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _from_netrc(url: str) -> str:

@@ -1,0 +1,1 @@
+"""The engine by itself: what `_engine` promises, without the rest of the package."""

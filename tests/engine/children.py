@@ -1,0 +1,63 @@
+"""Python processes of their own, for what would take the test's process along, or must be seen from outside."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+
+import rangefetch
+
+__all__ = ["environment", "run", "run_module", "start"]
+
+_PATHS = [str(Path(str(rangefetch.__file__)).parents[1]), str(Path(__file__).parents[1])]
+_TIMEOUT_S = 30.0
+
+
+def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment, where the child finds the package under test and the tests' own modules."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(_PATHS), **(changes or {})}
+
+
+def _command(code: str, arguments: tuple[object, ...]) -> list[str]:
+    # A debugger's view of a crash; where nothing crashes it writes nothing.
+    return [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(code), *map(str, arguments)]
+
+
+def run(
+    code: str, *arguments: object, env: Mapping[str, str] | None = None, timeout_s: float = _TIMEOUT_S
+) -> subprocess.CompletedProcess[str]:
+    """Run ``code``, with ``arguments`` as ``sys.argv[1:]``, to its end."""
+    return subprocess.run(
+        _command(code, arguments), capture_output=True, text=True, timeout=timeout_s, env=environment(env), check=False
+    )
+
+
+def start(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """The same, begun; a context manager."""
+    return subprocess.Popen(
+        _command(code, arguments),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+
+
+def run_module(
+    *arguments: object, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m rangefetch`` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "rangefetch", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        env=environment(env),
+        cwd=cwd,
+        check=False,
+    )

@@ -1,0 +1,152 @@
+"""Driving the engine without the rest of the package: files to fill, and its events by name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from rangefetch import _engine, libcurl
+from rangefetch._engine import Engine, File, Profile
+
+__all__ = ["Driver", "Event", "Part", "loop_threads", "loops_become", "plain_profile"]
+
+_NAMES = {number: name for name, number in _engine.EVENTS.items()}
+_POLL_MS = 5.0
+
+
+class Event(NamedTuple):
+    """What ``Engine.events`` documents, with the kind's name in place of its number."""
+
+    kind: str
+    file: File
+    code: int
+    status: int
+    fault: int
+    errno: int
+    retry_after_s: int
+    offset: int
+    received_bytes: int
+    text: str
+    headers: str
+    source: int
+
+
+@dataclass
+class Part:
+    """A file on the disk; the ``tag`` of the engine's."""
+
+    path: Path
+    fd: int
+
+    @property
+    def octets(self) -> bytes:
+        return self.path.read_bytes()
+
+    def close(self) -> None:
+        """Twice is fine."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def plain_profile() -> Profile:
+    """A profile that adds nothing, and believes every server's certificate."""
+    libcurl.load()
+    number = _engine.constants()
+    return Profile([(number["CURLOPT_SSL_VERIFYPEER"], 0), (number["CURLOPT_SSL_VERIFYHOST"], 0)], [], [])
+
+
+class Driver:
+    """An engine, the files given to it and the events that it told; a context manager."""
+
+    def __init__(self, directory: Path | str, *, loops: int = 1) -> None:
+        self.profile = plain_profile()
+        self.engine = Engine(loops)
+        self.log: list[Event] = []
+        self._directory = Path(directory)
+        self._parts: list[Part] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.engine.close()
+        for part in self._parts:
+            part.close()
+        # pytest keeps a fixture's value until all of them are torn down; what is asked then is what is left.
+        self.log.clear()
+        del self.engine
+
+    def file(self, url: str, octets: bytes = b"", **options: Any) -> File:
+        """A file that is not yet added, over a new one on the disk which holds ``octets``."""
+        fd, path = tempfile.mkstemp(dir=self._directory, suffix=".part")
+        part = Part(Path(path), fd)
+        self._parts.append(part)
+        os.pwrite(fd, octets, 0)
+        return File(fd, url, options.pop("profile", self.profile), tag=part, **options)
+
+    def add(self, url: str, octets: bytes = b"", *, loop: int = 0, **options: Any) -> File:
+        """A file that is being filled."""
+        file = self.file(url, octets, **options)
+        self.engine.add(file, loop)
+        return file
+
+    def fill(self, url: str, octets: bytes = b"", **options: Any) -> File:
+        """A file that has been filled."""
+        file = self.add(url, octets, **options)
+        assert self.end(file).kind == "DONE", self.log
+        return file
+
+    def take(self) -> list[Event]:
+        """The events since the last time, which are in ``log`` then, too."""
+        news = [Event._make((_NAMES[fields[0]], *fields[1:])) for fields in self.engine.events()]
+        self.log += news
+        return news
+
+    def kinds(self, file: File) -> list[str]:
+        """What has happened to the file, in order."""
+        return [event.kind for event in self.log if event.file is file]
+
+    def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
+        """Take events until the condition holds. ``TimeoutError``: it does not."""
+        poller = select.poll()
+        poller.register(self.engine.fileno(), select.POLLIN)
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not within {seconds} s; what happened: {self.log}")
+            poller.poll(_POLL_MS)
+            self.take()
+
+    def end(self, file: File, seconds: float = 10.0) -> Event:
+        """The event that ends the file's life in the engine; a failure before it is a ``TimeoutError``."""
+        self.until(lambda: {"DONE", "REMOVED"} & set(self.kinds(file)), seconds)
+        return next(event for event in reversed(self.log) if event.file is file)
+
+
+def loop_threads() -> list[str]:
+    """The thread numbers of this process's loops; Linux alone tells."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # it has just ended
+            if (task / "comm").read_text() == "rangefetch-loop\n":
+                found.append(task.name)
+    return found
+
+
+def loops_become(count: int, seconds: float = 3.0) -> bool:
+    """Whether there are so many loops soon: a thread names itself, and is listed a little longer than it runs."""
+    deadline = time.monotonic() + seconds
+    while len(loop_threads()) != count and time.monotonic() < deadline:
+        time.sleep(0.002)
+    return len(loop_threads()) == count

@@ -1,0 +1,247 @@
+"""How files and engines begin and end: added once, removed with an answer, closed twice, dropped without a word."""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from engine import children
+from engine.driving import Driver, loops_become
+from rangefetch import _engine
+from rangefetch._engine import Engine
+from servers.misbehaving import MisbehavingServer, content
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+MIB = 1 << 20
+
+
+def endless(server: MisbehavingServer, *, size: int = 32 * MIB) -> str:
+    """A file that takes longer than any test."""
+    return server.url("/slow", size=size, rate=2 * MIB)
+
+
+def test_a_file_is_added_once(driver: Driver, server: MisbehavingServer) -> None:
+    file = driver.add(endless(server))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="once"):
+            driver.engine.add(file)
+        driver.until(lambda: file.answered)
+    file.remove()
+    driver.end(file)
+    with pytest.raises(ValueError, match="once"):
+        driver.engine.add(file)
+    assert driver.engine.live_files == 0
+
+
+@pytest.mark.parametrize("loop", [-1, 1, 1 << 20])
+def test_a_file_is_added_to_a_loop_that_exists(driver: Driver, server: MisbehavingServer, loop: int) -> None:
+    file = driver.file(server.url("/good"))
+    with pytest.raises(ValueError, match="loop"):
+        driver.engine.add(file, loop)
+    driver.engine.add(file)
+    assert driver.end(file).kind == "DONE"
+
+
+@pytest.mark.parametrize("loops", [0, -1, 65, 1 << 20])
+def test_an_engine_has_at_least_one_loop(loops: int) -> None:
+    with pytest.raises(ValueError, match="loops"):
+        Engine(loops)
+
+
+def test_each_loop_fills_its_files(tmp_path: Path, server: MisbehavingServer) -> None:
+    with Driver(tmp_path, loops=3) as driver:
+        files = [driver.add(server.url("/good", size=MIB, seed=seed), loop=seed % 3) for seed in range(9)]
+        assert driver.engine.live_files == 9
+        for seed, file in enumerate(files):
+            assert driver.end(file).kind == "DONE"
+            assert file.tag.octets == content(MIB, seed)
+        assert driver.engine.live_files == 0
+
+
+@pytest.mark.parametrize("when", ["at-once", "answered", "twice"])
+def test_removal_is_told_once_and_leaves_the_descriptor_alone(
+    driver: Driver, server: MisbehavingServer, when: str
+) -> None:
+    file = driver.add(endless(server), allocation="none")
+    if when != "at-once":
+        driver.until(lambda: file.downloaded > 0)
+    file.remove()
+    if when == "twice":
+        file.remove()
+    assert driver.end(file).kind == "REMOVED"
+    assert (file.lanes_busy, driver.engine.live_files) == (0, 0)
+    # The number is another file's now, and nothing may be written into it.
+    other = file.tag.path.with_suffix(".other")
+    taken = os.open(other, os.O_CREAT | os.O_RDWR)
+    os.dup2(taken, file.tag.fd)
+    os.close(taken)
+    before = file.downloaded
+    time.sleep(0.05)
+    driver.take()
+    assert (other.stat().st_size, file.downloaded) == (0, before)
+    assert driver.kinds(file).count("REMOVED") == 1
+
+
+def test_what_is_said_to_a_file_after_its_end_is_not_heard(driver: Driver, server: MisbehavingServer) -> None:
+    file = driver.fill(server.url("/good"))
+    file.remove()
+    file.release()
+    file.lanes = 3
+    file.limit = 1000
+    driver.fill(server.url("/good", seed=1))
+    assert driver.kinds(file) == ["ANSWERED", "DONE"]
+
+
+def test_a_file_that_was_never_added_can_be_told_things(driver: Driver) -> None:
+    file = driver.file("http://127.0.0.1:1/")
+    file.remove()
+    file.release()
+    file.lanes = 3
+    assert (file.lanes, driver.take()) == (3, [])
+
+
+def test_a_failed_lane_waits_until_it_is_released(driver: Driver, server: MisbehavingServer) -> None:
+    file = driver.add(server.url("/status", code=503, times=1))
+    driver.until(lambda: "FAILED" in driver.kinds(file))
+    time.sleep(0.05)
+    driver.take()
+    assert (len(server.requests), file.lanes_busy, driver.kinds(file)) == (1, 0, ["FAILED"])
+    file.release()
+    assert driver.end(file).kind == "DONE"
+    assert file.tag.octets == content(MIB)
+
+
+def test_a_file_whose_lane_is_held_can_be_removed(driver: Driver, server: MisbehavingServer) -> None:
+    file = driver.add(server.url("/status", code=404))
+    driver.until(lambda: "FAILED" in driver.kinds(file))
+    file.remove()
+    assert driver.end(file).kind == "REMOVED"
+
+
+def test_the_bell_rings_for_events_and_when_it_is_rung(driver: Driver, server: MisbehavingServer) -> None:
+    poller = select.poll()
+    poller.register(driver.engine.fileno(), select.POLLIN)
+    assert poller.poll(0) == []
+    threading.Thread(target=driver.engine.ring).start()
+    assert poller.poll(5000)
+    assert driver.take() == []
+    assert poller.poll(0) == []
+    file = driver.add(server.url("/good"))
+    assert poller.poll(5000)
+    driver.end(file)
+
+
+def test_closing_ends_transfers_and_threads(tmp_path: Path, server: MisbehavingServer) -> None:
+    with Driver(tmp_path, loops=2) as driver:
+        files = [driver.add(endless(server), loop=loop) for loop in (0, 1)]
+        driver.until(lambda: all(file.downloaded for file in files))
+        assert loops_become(2)
+        assert _engine.live_handles() > 0
+        driver.engine.close()
+        assert driver.engine.closed
+        assert loops_become(0)
+        assert _engine.live_handles() == 0
+        assert [file.lanes_busy for file in files] == [0, 0]
+
+
+def test_events_up_to_the_end_can_be_read_after_closing(driver: Driver, server: MisbehavingServer) -> None:
+    done = driver.add(server.url("/good"))
+    live = driver.add(endless(server))
+    waiting = driver.add(server.url("/slow-headers", seconds=20))
+    driver.until(lambda: done.downloaded == MIB and live.downloaded)
+    driver.engine.close()
+    driver.take()
+    assert driver.kinds(done) == ["ANSWERED", "DONE"]
+    assert driver.kinds(live) == ["ANSWERED", "REMOVED"]
+    assert driver.kinds(waiting) == ["REMOVED"]
+    assert driver.engine.live_files == 0
+    assert driver.take() == []
+
+
+def test_closing_twice_is_fine_and_use_after_it_is_not(driver: Driver, server: MisbehavingServer) -> None:
+    file = driver.add(endless(server))
+    driver.engine.close()
+    driver.engine.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        driver.engine.add(driver.file(server.url("/good")))
+    with pytest.raises(RuntimeError, match="closed"):
+        driver.engine.fileno()
+    driver.engine.ring()
+    file.remove()
+    file.release()
+    file.lanes = 2
+
+
+def test_closing_gives_back_every_descriptor() -> None:
+    before = open_descriptors()
+    engine = Engine(2)
+    engine.close()
+    assert open_descriptors() == before, "who keeps the closed engine keeps no more than its memory"
+
+
+def open_descriptors() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
+
+
+def test_closing_from_two_threads_at_once_is_fine(driver: Driver, server: MisbehavingServer) -> None:
+    driver.add(endless(server))
+    threads = [threading.Thread(target=driver.engine.close) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert driver.engine.closed
+    assert loops_become(0)
+
+
+def test_the_last_reference_ends_an_engine_without_files() -> None:
+    engine = Engine()
+    assert loops_become(1)
+    del engine
+    gc.collect()
+    assert loops_become(0)
+
+
+def test_the_last_reference_ends_an_engine_at_work(server: MisbehavingServer) -> None:
+    # In a process of its own, where freed memory is spoilt: what a loop still uses must not be freed before it ends.
+    done = children.run(
+        """
+        import gc, sys, tempfile, threading
+        from engine.driving import Driver, loops_become
+        from rangefetch import _engine
+        url = sys.argv[1]
+        for turn in range(20):
+            driver = Driver(tempfile.gettempdir(), loops=2)
+            files = [driver.add(url, loop=loop) for loop in (0, 1)]
+            driver.until(lambda: all(file.downloaded for file in files))
+            parts = [file.tag for file in files]
+            view = files[0].blocks  # of the file, not of the engine
+            del driver, files
+            gc.collect()
+            assert loops_become(0), turn
+            assert 0 < len(bytes(view)) == 8
+            for part in parts:
+                part.close()
+                part.path.unlink()
+        assert _engine.live_handles() == 0
+        print("all ended")
+        """,
+        endless(server, size=8 * MIB),
+        env={"MALLOC_PERTURB_": "165"},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "all ended\n", "")
+
+
+def test_descriptors_of_many_files_are_not_lost(driver: Driver, server: MisbehavingServer) -> None:
+    before = open_descriptors()
+    for number in range(50):
+        file = driver.fill(server.url("/good", size=1000, seed=number))
+        file.tag.close()
+    assert len(open_descriptors() - before) <= 3, "a connection and its two ends in this process"

@@ -1,0 +1,191 @@
+"""What these tests share: waiting for something, looking at what a download left, children to be stopped."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+import rangefetch
+from rangefetch import DownloadError, DownloadManager, DownloadProgress, state
+from servers.misbehaving import MisbehavingServer, Request
+from servers.routing import ROUTES, Ask
+from servers.wire import Pace, Reply
+
+MIB = 1 << 20
+FIRST_RANGE = 4 * MIB
+"""What the first request of a download asks for."""
+QUICK: dict[str, Any] = {"retry_wait": 0.001, "total_timeout": 20.0}
+"""Tests neither wait long between tries nor hang."""
+
+Error = TypeVar("Error", bound=DownloadError)
+
+
+def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
+    """Wait until it holds; fail the test if it does not within ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"this did not become true within {timeout:g} s: {condition}")
+        time.sleep(0.002)
+
+
+def names(directory: Path) -> list[str]:
+    """What lies in the directory."""
+    return sorted(entry.name for entry in directory.iterdir())
+
+
+def begun(path: Path) -> list[str]:
+    """The names that an unfinished download of ``path`` may leave."""
+    return [f"{path.name}.part", f"{path.name}.part.json"]
+
+
+def fetch(url: str, path: Path | str, **options: Any) -> rangefetch.DownloadResult:
+    """``rangefetch.fetch``, but quicker to try again."""
+    return rangefetch.fetch(url, path, **(QUICK | options))
+
+
+def fails(kind: type[Error], url: str, path: Path | str, **options: Any) -> Error:
+    """Fetch, expect exactly this error in one line that names the URL, and return it."""
+    with pytest.raises(DownloadError) as caught:
+        fetch(url, path, **options)
+    error = caught.value
+    assert type(error) is kind, repr(error)
+    assert error.url == url
+    assert url in str(error)
+    assert len(str(error).splitlines()) == 1
+    assert str(error).isprintable()
+    return error
+
+
+def interrupt(url: str, path: Path, at_least: int, **options: Any) -> int:
+    """Begin a download and stop it when so many bytes have come. Returns how many are kept, as its state says."""
+    with DownloadManager() as manager:
+        gid = manager.download(url, QUICK | {"save_dir": path.parent, "filename": path.name} | options)
+        until(lambda: manager.get_download_progress(gid).downloaded >= at_least)
+    assert names(path.parent) == begun(path)
+    return saved_bytes(path)
+
+
+def saved_bytes(path: Path) -> int:
+    """The bytes that the saved state of ``path`` says are in its part file; 0 if there is no state."""
+    state_path = path.with_name(path.name + ".part.json")
+    if not state_path.exists():
+        return 0
+    saved = state.load(state_path)
+    done = [index for index, block in enumerate(saved.blocks) if block == 2]
+    sizes = [min(saved.block_size, saved.total_size - index * saved.block_size) for index in done]
+    return sum(sizes) + sum(saved.partial.values())
+
+
+def downloaded(manager: DownloadManager, gid: str) -> int:
+    return manager.get_download_progress(gid).downloaded
+
+
+def sent(requests: Iterable[Request]) -> int:
+    """The body bytes of these requests."""
+    return sum(request.bytes_sent for request in requests)
+
+
+def paths(server: MisbehavingServer) -> list[str]:
+    """The routes that were asked for, in order."""
+    return [request.path.split("/")[1].partition("?")[0] for request in server.requests]
+
+
+def consistent(progress: DownloadProgress) -> bool:
+    """Whether the numbers in it fit together."""
+    share = 100.0 * progress.downloaded / progress.total if progress.total else 0.0
+    return (
+        progress.percentage == pytest.approx(share)
+        and progress.speed >= 0
+        and (progress.eta is None or progress.eta >= 0)
+        and (not progress.total or progress.downloaded <= progress.total)
+    )
+
+
+# ---- A route whose replies follow a script -----------------------------------------------------------------------
+
+
+def script(ask: Ask, reply: Reply, *, steps: str = "", then: str = "good") -> Reply:
+    """The n-th request is answered by the n-th of ``steps``, those after them by ``then``.
+
+    A step is a route with parameters, or several one after the other: ``chunked+cut:after=10:seed=1``.
+    """
+    listed = steps.split("|") if steps else []
+    step = listed[ask.turn] if ask.turn < len(listed) else then
+    shared = {name: int(value) if isinstance(value, bool) else value for name, value in vars(ask.common).items()}
+    for number, part in enumerate(step.split("+")):
+        name, *pairs = part.split(":")
+        route = ROUTES[name]
+        # The first part says what the good reply is; those after it only spoil it.
+        defaults = (
+            {}
+            if number
+            else {key: int(value) if value in (True, False) else value for key, value in route.defaults.items()}
+        )
+        given = shared | defaults | dict(pair.split("=", 1) for pair in pairs)
+        common, own = route.parse(urllib.parse.urlencode(given))
+        ask = dataclasses.replace(ask, common=common)
+        reply = route.fault(ask, reply if number else ask.good(), **own)
+        reply.delay += common.delay
+    return reply
+
+
+class Valve:
+    """The route ``/valve``: slow, all its replies together, until a test opens it."""
+
+    def __init__(self, bytes_per_second: int) -> None:
+        self._pace = Pace(bytes_per_second)
+
+    def open(self) -> None:
+        """From now on as fast as it goes."""
+        self._pace.bytes_per_second = 1 << 40
+
+    def __call__(self, ask: Ask, reply: Reply) -> Reply:
+        reply.pace = self._pace
+        return reply
+
+
+# ---- Children ----------------------------------------------------------------------------------------------------
+
+
+def _command(program: str, arguments: Iterable[object]) -> dict[str, Any]:
+    places = [Path(rangefetch.__file__).parents[1], Path(__file__).parents[1]]
+    setup = f"import sys; sys.path[:0] = {[str(place) for place in places]!r}"
+    start = f"{setup}; from flow import programs; programs.{program}(*sys.argv[1:])"
+    return {
+        "args": [sys.executable, "-c", start, *map(str, arguments)],
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
+
+
+@contextmanager
+def child(program: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """A function of ``flow.programs`` at work in a process of its own, which is gone afterwards."""
+    with subprocess.Popen(**_command(program, arguments)) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def run_child(program: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The same from its beginning to its end."""
+    return subprocess.run(
+        **_command(program, arguments), timeout=30, check=False, env=os.environ | environment if environment else None
+    )
+
+
+def as_json(**options: Any) -> str:
+    """Options as an argument of a child."""
+    return json.dumps(options)

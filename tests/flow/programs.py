@@ -1,0 +1,91 @@
+"""What the children of these tests run."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import rangefetch
+from rangefetch import DownloadError, DownloadManager
+from servers.content import content
+
+
+def fetch(url: str, path: str, options: str = "{}") -> None:
+    """Fetch, and print how many bytes were there already. Status 1 after an error, 130 after Ctrl-C."""
+    try:
+        result = rangefetch.fetch(url, path, **json.loads(options))
+    except DownloadError as error:
+        print(f"{type(error).__name__}: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    print(result.resumed)
+
+
+def end_while_it_runs(url: str, path: str, at_least: str) -> None:
+    """End the interpreter, without a word to the manager, in the middle of a download."""
+    manager = DownloadManager()
+    target = Path(path)
+    gid = manager.download(url, {"save_dir": target.parent, "filename": target.name})
+    while manager.get_download_progress(gid).downloaded < int(at_least):
+        time.sleep(0.002)
+    print("ending", flush=True)
+
+
+def fork_midway(url: str, path: str, child_url: str, child_path: str, size: str) -> None:
+    """Fork in the middle of a download; both processes go on with their own."""
+    target = Path(path)
+    with DownloadManager() as manager:
+        gid = manager.download(url, {"save_dir": target.parent, "filename": target.name})
+        while manager.get_download_progress(gid).downloaded == 0:
+            time.sleep(0.002)
+        forked = os.fork()
+        if forked == 0:
+            result = rangefetch.fetch(child_url, child_path)
+            right = result.path.read_bytes() == content(size)
+            sys.exit(0 if right else 3)
+        _, status = os.waitpid(forked, 0)
+        manager.wait(gid, timeout=20)
+    right = target.read_bytes() == content(size)
+    print(os.waitstatus_to_exitcode(status), right)
+
+
+def use_the_parents_manager(url: str, path: str, verb: str) -> None:
+    """Fork in the middle of a download, and ask the parent's manager for something in the child."""
+    target = Path(path)
+    with DownloadManager() as manager:
+        gid = manager.download(url, {"save_dir": target.parent, "filename": target.name})
+        while manager.get_download_progress(gid).downloaded == 0:
+            time.sleep(0.002)
+        forked = os.fork()
+        if forked == 0:
+            _say_what_comes_of(
+                {
+                    "download": lambda: manager.download(url, {"save_dir": target.parent, "filename": "other"}),
+                    "download_and_wait": lambda: manager.download_and_wait(url, {"save_dir": target.parent}),
+                    "start": manager.start,
+                    "wait": lambda: manager.wait(gid),
+                    "pause": lambda: manager.pause(gid),
+                    "resume": lambda: manager.resume(gid),
+                    "stop": manager.stop,
+                }[verb]
+            )
+        deadline = time.monotonic() + 5
+        while os.waitpid(forked, os.WNOHANG) == (0, 0):
+            if time.monotonic() > deadline:
+                os.kill(forked, 9)
+                os.waitpid(forked, 0)
+                print("it hangs")
+                break
+            time.sleep(0.002)
+
+
+def _say_what_comes_of(act: Callable[[], object]) -> None:
+    try:
+        act()
+        print("nothing")
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}")
+    sys.exit(0)

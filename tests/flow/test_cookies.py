@@ -1,0 +1,91 @@
+"""Cookies go where they belong, for the download that they were given to, and nowhere else."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flow.helpers import MIB
+from rangefetch import DownloadManager
+from servers.misbehaving import MisbehavingServer, content
+
+SMALL = 100_001
+LARGE = 9 * MIB + 5
+
+
+class Fetcher:
+    """Downloads of one manager of its own, which knows no cookies yet."""
+
+    def __init__(self, manager: DownloadManager, directory: Path) -> None:
+        self.directory = directory
+        self._manager = manager
+        self._count = 0
+
+    def __call__(self, url: str, **options: Any) -> bytes:
+        self._count += 1
+        options |= {"save_dir": self.directory, "filename": f"{self._count}"}
+        return self._manager.download_and_wait(url, options).path.read_bytes()
+
+    def cookie_file(self, *lines: str) -> Path:
+        """In Netscape's format."""
+        self._count += 1
+        file = self.directory / f"{self._count}.txt"
+        file.write_text("\n".join(["# Netscape HTTP Cookie File", *lines, ""]))
+        return file
+
+
+COOKIE = "127.0.0.1\tFALSE\t/\tFALSE\t0\tsession\ts3cret"
+
+
+@pytest.fixture
+def fetcher(manager: DownloadManager, tmp_path: Path) -> Iterator[Fetcher]:
+    return Fetcher(manager, tmp_path)
+
+
+def _cookies_seen(server: MisbehavingServer) -> list[str | None]:
+    return [request.headers.get("cookie") for request in server.requests]
+
+
+def test_cookies_of_a_file_are_sent_with_each_range(server: MisbehavingServer, fetcher: Fetcher) -> None:
+    url = server.url("/good/x", size=LARGE)
+    assert fetcher(url, cookies=fetcher.cookie_file(COOKIE)) == content(LARGE)
+    assert _cookies_seen(server) == ["session=s3cret"] * len(server.requests)
+
+
+def test_cookies_of_another_host_are_not_sent(server: MisbehavingServer, fetcher: Fetcher) -> None:
+    cookies = fetcher.cookie_file(COOKIE.replace("127.0.0.1", "example.org"))
+    assert fetcher(server.url("/good/x", size=LARGE), cookies=cookies) == content(LARGE)
+    assert not any(_cookies_seen(server))
+
+
+def test_no_cookie_of_a_file_reaches_another_origin(
+    server: MisbehavingServer, other_server: MisbehavingServer, fetcher: Fetcher
+) -> None:
+    url = server.url("/redirect/x", to=other_server.url("/good/x", size=LARGE))
+    assert fetcher(url, cookies=fetcher.cookie_file(COOKIE)) == content(LARGE)
+    assert _cookies_seen(server) == ["session=s3cret"]
+    assert not any(_cookies_seen(other_server))
+
+
+def test_cookies_of_one_download_are_not_sent_by_the_next(server: MisbehavingServer, fetcher: Fetcher) -> None:
+    fetcher(server.url("/good/x", size=SMALL), cookies=fetcher.cookie_file(COOKIE))
+    server.clear()
+    assert fetcher(server.url("/good/y", size=SMALL)) == content(SMALL)
+    assert _cookies_seen(server) == [None]
+
+
+def test_cookies_that_one_download_was_set_are_not_sent_by_the_next(
+    server: MisbehavingServer, fetcher: Fetcher
+) -> None:
+    setting = server.url("/good/x", size=SMALL, header="Set-Cookie: session=s3cret")
+    fetcher(setting, cookies=fetcher.cookie_file())
+    server.clear()
+    assert fetcher(server.url("/good/y", size=SMALL), cookies=fetcher.cookie_file()) == content(SMALL)
+    assert _cookies_seen(server) == [None]
+
+
+def test_without_a_cookie_file_no_cookie_is_kept(server: MisbehavingServer, fetcher: Fetcher) -> None:
+    url = server.url("/good/x", size=LARGE, header="Set-Cookie: session=s3cret")
+    assert fetcher(url) == content(LARGE)
+    assert not any(_cookies_seen(server))

@@ -1,0 +1,111 @@
+"""What the disk does to a download, and what a download does to the disk."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from flow.helpers import MIB, QUICK, Valve, downloaded, fails, fetch, names, run_child, until
+from rangefetch import DownloadManager
+from rangefetch.errors import DiskError
+from servers.misbehaving import MisbehavingServer, content
+
+SIZE = 16 * MIB
+
+
+@pytest.mark.parametrize("allocation", ["falloc", "trunc", "none"])
+def test_a_file_that_does_not_fit_is_a_clear_error_and_is_never_named(
+    server: MisbehavingServer, small_disk: Path, allocation: str
+) -> None:
+    error = fails(DiskError, server.url("/good/x", size=SIZE), small_disk / "x", file_allocation=allocation)
+    assert error.errno == errno.ENOSPC
+    assert isinstance(error, OSError)
+    assert "x" not in names(small_disk)
+    assert server.bytes_sent < SIZE
+    assert os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize >= 2 * MIB
+
+
+@pytest.mark.parametrize("route", ["no-length", "chunked"])
+def test_a_stream_that_does_not_fit_is_a_clear_error_and_leaves_nothing(
+    server: MisbehavingServer, small_disk: Path, route: str
+) -> None:
+    error = fails(DiskError, server.url(f"/{route}/x", size=SIZE), small_disk / "x")
+    assert error.errno == errno.ENOSPC
+    assert names(small_disk) == []
+
+
+def test_a_disk_that_fills_midway_keeps_what_came(
+    server: MisbehavingServer, valve: Valve, small_disk: Path, manager: DownloadManager
+) -> None:
+    target, size = small_disk / "x", 6 * MIB
+    url = server.url("/valve/x", size=size)
+    where = {"save_dir": small_disk, "filename": "x", "file_allocation": "none", "split": 1}
+    gid = manager.download(url, QUICK | where)
+    until(lambda: downloaded(manager, gid) > MIB)
+    ballast = small_disk / "ballast"
+    with pytest.raises(OSError, match="No space"):
+        ballast.write_bytes(bytes(SIZE))
+    with pytest.raises(DiskError) as caught:
+        manager.wait(gid)
+    assert caught.value.errno == errno.ENOSPC
+    assert names(small_disk) == ["ballast", "x.part", "x.part.json"]
+    ballast.unlink()
+    valve.open()
+    result = fetch(url, target)
+    assert target.read_bytes() == content(size)
+    assert result.resumed > MIB
+
+
+def test_a_disk_that_is_full_to_the_last_byte_does_no_harm_to_the_next_run(
+    server: MisbehavingServer, valve: Valve, small_disk: Path, manager: DownloadManager
+) -> None:
+    target, size = small_disk / "x", 6 * MIB
+    url = server.url("/valve/x", size=size)
+    where = {"save_dir": small_disk, "filename": "x", "file_allocation": "none"}
+    gid = manager.download(url, QUICK | where)
+    until(lambda: downloaded(manager, gid) > MIB)
+    ballast = small_disk / "ballast"
+    with pytest.raises(OSError, match="No space"):
+        ballast.write_bytes(bytes(SIZE))
+    with pytest.raises(DiskError):
+        manager.wait(gid)
+    assert not target.exists()
+    ballast.unlink()
+    valve.open()
+    fetch(url, target)
+    assert target.read_bytes() == content(size)
+    assert names(small_disk) == ["x"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_the_mode_follows_the_umask(server: MisbehavingServer, target: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        fetch(server.url("/good/x", size=1000), target)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o666 & ~umask
+
+
+def test_while_it_is_unfinished_nobody_else_may_read_it(
+    server: MisbehavingServer, valve: Valve, target: Path, manager: DownloadManager
+) -> None:
+    gid = manager.download(server.url("/valve/x", size=SIZE), {"save_dir": target.parent, "filename": target.name})
+    until(lambda: downloaded(manager, gid) > 0)
+    assert stat.S_IMODE(target.with_name("file.bin.part").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("allocation", ["falloc", "trunc", "none"])
+def test_however_it_is_allocated_the_file_is_the_same(server: MisbehavingServer, target: Path, allocation: str) -> None:
+    fetch(server.url("/good/x", size=SIZE), target, file_allocation=allocation, durable=True)
+    assert target.read_bytes() == content(SIZE)
+    assert target.stat().st_blocks * 512 >= SIZE
+
+
+def test_a_relative_path_works_in_a_process_of_its_own(server: MisbehavingServer, target: Path) -> None:
+    relative = os.path.relpath(target)
+    done = run_child("fetch", server.url("/good/x", size=1000), relative)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+    assert target.read_bytes() == content(1000)

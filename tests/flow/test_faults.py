@@ -1,0 +1,246 @@
+"""What breaks on the way is tried again, as often as asked; what cannot be had ends in one clear line."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from flow.helpers import FIRST_RANGE, MIB, begun, fails, fetch, names, saved_bytes
+from rangefetch.errors import (
+    BadAnswer,
+    ConnectionFailed,
+    ContentChanged,
+    DownloadError,
+    HttpStatusError,
+    TimedOut,
+)
+from servers.misbehaving import MisbehavingServer, content, refused_port
+
+SMALL = 100_001
+LARGE = 6 * MIB + 12_345
+TRIES = 3
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+@pytest.mark.parametrize(
+    ("route", "parameters"),
+    [
+        ("cut", {"after": "64K"}),
+        ("cut", {"after": 0}),
+        ("cut", {"headers": 0}),
+        ("cut", {"ranges": 0}),
+        ("reset", {"after": "64K"}),
+        ("reset", {"headers": 0}),
+        ("stall", {"after": "64K"}),
+        ("stall", {"headers": 0}),
+        ("short-body", {}),
+        ("overflow", {"framing": "close"}),
+        ("overflow", {"framing": "length"}),
+        ("overflow", {"framing": "chunked"}),
+        ("status", {"code": 503}),
+        ("status", {"code": 429}),
+        ("status", {"code": 500}),
+        ("wrong-total", {"skip": 1}),
+        ("range-then-200", {"skip": 1}),
+        ("no-content-range", {"skip": 1}),
+    ],
+)
+def test_a_fault_that_passes_costs_nothing_but_another_try(
+    server: MisbehavingServer, target: Path, route: str, parameters: dict[str, str | int], size: int
+) -> None:
+    fetch(server.url(f"/{route}/x", size=size, times=1, **parameters), target, read_timeout=0.3, connect_timeout=0.3)
+    assert target.read_bytes() == content(size)
+    assert names(target.parent) == ["file.bin"]
+
+
+@pytest.mark.parametrize("route", ["cut", "reset"])
+def test_a_connection_that_always_breaks_is_tried_while_it_brings_something(
+    server: MisbehavingServer, target: Path, route: str
+) -> None:
+    url = server.url(f"/{route}/x", size=MIB, after="64K")
+    result = fetch(url, target, max_tries=TRIES)
+    assert target.read_bytes() == content(MIB)
+    assert len(server.requests) == 16
+    assert result.retries == 15
+
+
+HOPELESS: list[tuple[str, dict[str, str | int], type[DownloadError]]] = [
+    ("cut", {"headers": 0}, BadAnswer),
+    ("cut", {"after": 0}, BadAnswer),
+    ("cut", {"ranges": 0}, BadAnswer),
+    ("reset", {"headers": 0}, ConnectionFailed),
+    ("reset", {"after": 0}, ConnectionFailed),
+    ("stall", {"headers": 0}, TimedOut),
+    ("stall", {"after": 0}, TimedOut),
+    ("overflow", {"framing": "close"}, BadAnswer),
+    ("overflow", {"framing": "length"}, BadAnswer),
+    ("overflow", {"framing": "chunked"}, BadAnswer),
+    ("script", {"then": "chunked+cut:after=50K"}, BadAnswer),
+    ("script", {"then": "no-length+reset:after=50K"}, ConnectionFailed),
+    ("status", {"code": 500}, HttpStatusError),
+    ("status", {"code": 503}, HttpStatusError),
+    ("status", {"code": 429}, HttpStatusError),
+]
+
+
+@pytest.mark.parametrize(("route", "parameters", "kind"), HOPELESS)
+def test_what_never_works_is_given_up_after_the_asked_tries_and_leaves_nothing(
+    server: MisbehavingServer, target: Path, route: str, parameters: dict[str, str | int], kind: type[DownloadError]
+) -> None:
+    error = fails(
+        kind,
+        server.url(f"/{route}/x", size=SMALL, **parameters),
+        target,
+        max_tries=TRIES,
+        read_timeout=0.1,
+        connect_timeout=0.1,
+    )
+    assert names(target.parent) == []
+    assert len(server.requests) == TRIES
+    assert len(error.tried) == TRIES
+    assert str(error).endswith(f"(after {TRIES} tries)")
+
+
+@pytest.mark.parametrize(
+    ("route", "parameters", "kind"),
+    [
+        ("garbage", {}, BadAnswer),
+        ("encoded", {}, BadAnswer),
+        ("encoded", {"coding": "br", "ranges": 0}, BadAnswer),
+        ("redirect-loop", {}, BadAnswer),
+        ("redirect-to-file-scheme", {}, BadAnswer),
+        ("redirect-to-file-scheme", {"to": "ftp://127.0.0.1/x"}, BadAnswer),
+    ],
+)
+def test_an_answer_that_no_further_try_would_mend_is_given_up_at_once_and_leaves_nothing(
+    server: MisbehavingServer, target: Path, route: str, parameters: dict[str, str | int], kind: type[DownloadError]
+) -> None:
+    fails(kind, server.url(f"/{route}/x", size=SMALL, **parameters), target)
+    assert names(target.parent) == []
+    assert len(server.requests) == (21 if route == "redirect-loop" else 1)
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 405, 410, 451, 501, 505])
+def test_a_refusal_costs_one_request_and_leaves_nothing(server: MisbehavingServer, target: Path, code: int) -> None:
+    error = fails(HttpStatusError, server.url("/status/x", code=code), target)
+    assert error.status == code
+    assert str(code) in str(error)
+    assert names(target.parent) == []
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("code", [204, 205, 304, 300, 416])
+def test_a_status_that_carries_no_file_leaves_none(server: MisbehavingServer, target: Path, code: int) -> None:
+    error = fails(HttpStatusError, server.url("/status/x", code=code), target)
+    assert error.status == code
+    assert names(target.parent) == []
+
+
+def test_a_refused_connection_is_said_so(target: Path) -> None:
+    error = fails(ConnectionFailed, f"http://127.0.0.1:{refused_port()}/x", target, max_tries=TRIES)
+    assert isinstance(error, ConnectionError)
+    assert len(error.tried) == TRIES
+    assert names(target.parent) == []
+
+
+def test_a_name_that_does_not_resolve_is_said_so(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a machine without network this would be waited out.
+    monkeypatch.setattr("rangefetch.run.network_is_there", lambda urls, hosts: True)
+    error = fails(ConnectionFailed, "http://no-such-host.invalid/x", target, max_tries=2)
+    assert "no-such-host.invalid" in error.reason
+    assert names(target.parent) == []
+
+
+def test_too_many_headers_are_refused(server: MisbehavingServer, target: Path) -> None:
+    with pytest.raises(DownloadError, match="huge-headers"):
+        fetch(server.url("/huge-headers/x", lines=1000), target, max_tries=2)
+    assert names(target.parent) == []
+
+
+@pytest.mark.parametrize(("route", "kind"), [("wrong-total", ContentChanged), ("etag-flaps", ContentChanged)])
+def test_a_server_that_contradicts_itself_again_and_again_is_given_up(
+    server: MisbehavingServer, target: Path, route: str, kind: type[DownloadError]
+) -> None:
+    fails(kind, server.url(f"/{route}/x", size=LARGE), target)
+    assert "file.bin" not in names(target.parent)
+
+
+def _go_on_until_it_works(server: MisbehavingServer, url: str, target: Path) -> tuple[int, int]:
+    """Fetch until the server's faults are used up; what the last run found, and what it was sent."""
+    for _ in range(40):
+        kept, before = saved_bytes(target), server.bytes_sent
+        try:
+            result = fetch(url, target)
+        except DownloadError:
+            assert names(target.parent) == begun(target)
+            assert saved_bytes(target) >= kept
+        else:
+            assert result.resumed == kept
+            return kept, server.bytes_sent - before
+    pytest.fail("the faults do not end")
+
+
+def test_a_body_that_is_always_a_byte_short_is_an_error_and_keeps_what_came(
+    server: MisbehavingServer, target: Path
+) -> None:
+    url = server.url("/short-body/x", size=LARGE, times=20)
+    fails(BadAnswer, url, target, split=1, max_tries=TRIES)
+    assert names(target.parent) == begun(target)
+    assert saved_bytes(target) > 0
+    kept, rest = _go_on_until_it_works(server, url, target)
+    assert target.read_bytes() == content(LARGE)
+    assert rest == LARGE - kept
+
+
+@pytest.mark.parametrize("then", ["status:code=404", "status:code=503", "cut:headers=0", "garbage", "encoded"])
+def test_a_failure_midway_keeps_what_can_be_continued(server: MisbehavingServer, target: Path, then: str) -> None:
+    url = server.url("/script/x", size=LARGE, steps="|".join(["good", *[then] * 12]))
+    with pytest.raises(DownloadError):
+        fetch(url, target, split=1, max_tries=2)
+    assert names(target.parent) == begun(target)
+    assert saved_bytes(target) == FIRST_RANGE
+    kept, rest = _go_on_until_it_works(server, url, target)
+    assert target.read_bytes() == content(LARGE)
+    assert kept == FIRST_RANGE
+    assert rest == LARGE - FIRST_RANGE
+
+
+def test_retry_after_is_waited_for(server: MisbehavingServer, target: Path) -> None:
+    started = time.monotonic()
+    fetch(server.url("/status/x", size=SMALL, code=503, retry_after=1, times=1), target)
+    assert 1.0 <= time.monotonic() - started < 3.0
+    assert target.read_bytes() == content(SMALL)
+
+
+def test_the_whole_may_be_given_a_time(server: MisbehavingServer, target: Path) -> None:
+    started = time.monotonic()
+    error = fails(TimedOut, server.url("/slow/x", size=LARGE, rate="100K"), target, total_timeout=0.5)
+    assert time.monotonic() - started < 1.5
+    assert isinstance(error, TimeoutError)
+    assert names(target.parent) == begun(target)
+
+
+@pytest.mark.parametrize("code", [503, 429, 403, 0])
+@pytest.mark.parametrize("limit", [1, 3])
+def test_a_server_that_allows_few_connections_gives_the_file(
+    server: MisbehavingServer, target: Path, limit: int, code: int
+) -> None:
+    size = 24 * MIB
+    url = server.url("/limited-connections/x", size=size, limit=limit, code=code, rate="64M")
+    fetch(url, target, split=8, min_split_size="1M")
+    assert target.read_bytes() == content(size)
+
+
+def test_fewer_lanes_and_failures_together_do_not_stop_a_download(server: MisbehavingServer, target: Path) -> None:
+    # One lane stands still and then breaks. Two wait as long as the server says; the fourth is one too many.
+    waiting = "status:code=500:retry_after=1:delay=0.1"
+    steps = f"stall:after=64K|{waiting}|{waiting}|status:code=503:delay=0.4"
+    fetch(
+        server.url("/script/x", size=LARGE, steps=steps),
+        target,
+        split=4,
+        min_split_size=1,
+        read_timeout=1.4,
+        total_timeout=6.0,
+    )
+    assert target.read_bytes() == content(LARGE)

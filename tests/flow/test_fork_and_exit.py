@@ -1,0 +1,81 @@
+"""The end of the interpreter and a fork in the middle of a download: both are clean."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from flow.helpers import MIB, Valve, begun, child, fetch, names, run_child, saved_bytes
+from servers.misbehaving import MisbehavingServer, content
+
+SIZE = 24 * MIB + 12_345
+
+
+def _end_in_the_middle(url: str, target: Path) -> tuple[float, int, str]:
+    """Have an interpreter end in the middle of a download: how long that took, its status, what it complained of."""
+    with child("end_while_it_runs", url, target, MIB) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ending\n"
+        started = time.monotonic()
+        _, errors = process.communicate(timeout=4)
+        return time.monotonic() - started, process.returncode, errors
+
+
+def test_the_interpreter_ends_in_silence_and_the_state_is_saved(
+    server: MisbehavingServer, valve: Valve, target: Path
+) -> None:
+    url = server.url("/valve/x", size=SIZE)
+    seconds, status, errors = _end_in_the_middle(url, target)
+    assert (status, errors) == (0, "")
+    assert seconds < 2.0
+    assert names(target.parent) == begun(target)
+    kept = saved_bytes(target)
+    assert kept >= MIB
+    valve.open()
+    server.wait_idle()
+    before = server.bytes_sent
+    assert fetch(url, target, split=1).resumed == kept
+    assert target.read_bytes() == content(SIZE)
+    assert server.bytes_sent - before == SIZE - kept
+
+
+def test_the_interpreter_ends_in_silence_where_nothing_can_be_saved(server: MisbehavingServer, target: Path) -> None:
+    seconds, status, errors = _end_in_the_middle(server.url("/chunked/x", size=SIZE, rate="4M"), target)
+    assert (status, errors) == (0, "")
+    assert seconds < 2.0
+    assert names(target.parent) == []
+
+
+def test_after_a_fork_parent_and_child_both_fetch_right(server: MisbehavingServer, target: Path) -> None:
+    size = 6 * MIB
+    done = run_child(
+        "fork_midway",
+        server.url("/shared-rate/x", size=size, rate="12M"),
+        target,
+        server.url("/good/y", size=size),
+        target.with_name("of_child"),
+        size,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0 True\n", "")
+    assert target.read_bytes() == content(size)
+    assert names(target.parent) == ["file.bin", "of_child"]
+
+
+@pytest.mark.parametrize("verb", ["download", "download_and_wait", "start", "wait", "pause", "resume"])
+def test_the_parents_manager_refuses_in_the_child_with_a_clear_error(
+    server: MisbehavingServer, target: Path, verb: str
+) -> None:
+    url = server.url("/slow/x", size=SIZE, rate="1M")
+    done = run_child("use_the_parents_manager", url, target, verb)
+    assert done.stderr == ""
+    assert done.stdout.startswith("RuntimeError: ")
+    assert "fork" in done.stdout
+    # The child has not touched what is the parent's: it saved when it stopped.
+    assert names(target.parent) == begun(target)
+    assert saved_bytes(target) > 0
+
+
+def test_the_parents_manager_may_be_stopped_in_the_child(server: MisbehavingServer, target: Path) -> None:
+    done = run_child("use_the_parents_manager", server.url("/slow/x", size=SIZE, rate="1M"), target, "stop")
+    assert (done.stdout, done.stderr) == ("nothing\n", "")
+    assert names(target.parent) == begun(target)

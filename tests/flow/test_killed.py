@@ -1,0 +1,174 @@
+"""Killed at whatever moment, a download goes on with what it had saved, and the file is never a wrong one."""
+
+import random
+import signal
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+
+from flow.helpers import MIB, QUICK, Valve, as_json, begun, child, fetch, names, run_child, saved_bytes, sent, until
+from servers.misbehaving import MisbehavingServer, content
+from servers.routing import ROUTES, Route
+
+SIZE = 24 * MIB + 12_345
+FIRST_SAVE = 2.0
+SAVES_EVERY = 5.0
+SLACK = 0.75
+"""Seconds by which a save may be late: the clock ticks four times a second, and the disk has work."""
+
+
+@dataclass
+class Victim:
+    """One download that is to be killed."""
+
+    moment: float
+    """Seconds after its first request."""
+    url: str
+    target: Path
+    process: Popen[str]
+    begun_at: float = 0.0
+    had: int = 0
+    """Bytes that it had been sent a while before the last save that must have been."""
+
+    @property
+    def saved_by(self) -> float:
+        """When what it had then must be saved; infinite: never before it is killed."""
+        saves = [FIRST_SAVE, FIRST_SAVE + SAVES_EVERY]
+        return max((save for save in saves if save + SLACK < self.moment), default=float("inf"))
+
+
+def _path(url: str) -> str:
+    return "/" + url.split("/", 3)[3]
+
+
+@pytest.fixture
+def valves(monkeypatch: pytest.MonkeyPatch) -> list[Valve]:
+    """One for each victim: routes ``/valve0``, ``/valve1`` ..., 2.5 MiB a second."""
+    made = [Valve(5 * MIB // 2) for _ in range(10)]
+    for number, valve in enumerate(made):
+        monkeypatch.setitem(ROUTES, f"valve{number}", Route(f"valve{number}", valve, {}))
+    return made
+
+
+@pytest.mark.timeout(60)
+def test_killed_at_any_moment_only_what_was_not_saved_is_fetched_again(
+    server: MisbehavingServer, tmp_path: Path, valves: list[Valve]
+) -> None:
+    chosen = random.Random(2)
+    moments = sorted([0.05, 2.05, 2.8, 7.1, 7.8, *(chosen.uniform(0.1, 7.6) for _ in range(5))])
+    options = as_json(split=4, min_split_size=1)
+
+    def bytes_sent(victim: Victim) -> int:
+        return sent(request for request in server.requests if request.path == _path(victim.url))
+
+    with ExitStack() as stack:
+        victims = []
+        for number, moment in enumerate(moments):
+            directory = tmp_path / f"{number}"
+            directory.mkdir()
+            url, target = server.url(f"/valve{number}/x", size=SIZE, seed=number), directory / "file.bin"
+            process = stack.enter_context(child("fetch", url, target, options))
+            victims.append(Victim(moment, url, target, process))
+        alive = list(victims)
+        while alive:
+            now = time.monotonic()
+            for victim in list(alive):
+                if not victim.begun_at:
+                    times = [request.time for request in server.requests if request.path == _path(victim.url)]
+                    victim.begun_at = times[0] if times else 0.0
+                    continue
+                age = now - victim.begun_at
+                if not victim.had and age > victim.saved_by - 1.0:
+                    victim.had = bytes_sent(victim)
+                if age > victim.moment:
+                    assert victim.process.poll() is None, victim.process.communicate()
+                    victim.process.send_signal(signal.SIGKILL)
+                    victim.process.wait()
+                    alive.remove(victim)
+            time.sleep(0.005)
+    server.wait_idle()
+    for number, victim in enumerate(victims):
+        left = names(victim.target.parent)
+        assert left == begun(victim.target)[: len(left)], f"killed after {victim.moment} s"
+        kept = saved_bytes(victim.target)
+        # A second of what it had may have been on its way, to it or to the disk.
+        assert kept >= victim.had - 2 * MIB, f"killed after {victim.moment} s: {kept} of {victim.had} bytes are saved"
+        valves[number].open()
+        before = bytes_sent(victim)
+        result = fetch(victim.url, victim.target, split=1)
+        assert victim.target.read_bytes() == content(SIZE, number)
+        assert names(victim.target.parent) == ["file.bin"]
+        assert result.resumed == kept
+        assert bytes_sent(victim) - before == SIZE - kept
+
+
+def test_killed_again_and_again_it_still_ends_right(server: MisbehavingServer, valve: Valve, target: Path) -> None:
+    url, chosen = server.url("/valve/x", size=SIZE), random.Random(3)
+    for _ in range(5):
+        server.clear()
+        with child("fetch", url, target, as_json(min_split_size=1)) as process:
+            until(lambda: server.bytes_sent > chosen.randrange(1, MIB))
+            process.kill()
+            process.wait()
+        assert not target.exists()
+    valve.open()
+    fetch(url, target)
+    assert target.read_bytes() == content(SIZE)
+    assert names(target.parent) == ["file.bin"]
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT])
+def test_ctrl_c_stops_within_a_second_and_saves_all_that_had_come(
+    server: MisbehavingServer, valve: Valve, target: Path, stop: signal.Signals
+) -> None:
+    url = server.url("/valve/x", size=SIZE)
+    with child("fetch", url, target) as process:
+        until(lambda: server.bytes_sent > 3 * MIB)
+        process.send_signal(stop)
+        started = time.monotonic()
+        _, errors = process.communicate(timeout=5)
+        assert time.monotonic() - started < 1.0
+    assert process.returncode == 130
+    assert errors == ""
+    assert names(target.parent) == begun(target)
+    kept = saved_bytes(target)
+    assert kept > 2 * MIB
+    valve.open()
+    server.wait_idle()
+    before = server.bytes_sent
+    second = run_child("fetch", url, target, as_json(split=1))
+    assert (second.returncode, second.stdout) == (0, f"{kept}\n")
+    assert target.read_bytes() == content(SIZE)
+    assert server.bytes_sent - before == SIZE - kept
+
+
+def test_ctrl_c_of_a_download_that_cannot_be_resumed_leaves_nothing(server: MisbehavingServer, target: Path) -> None:
+    with child("fetch", server.url("/chunked/x", size=SIZE, rate="4M"), target, as_json(**QUICK)) as process:
+        until(lambda: server.bytes_sent > MIB)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=5)
+    assert process.returncode == 130
+    assert names(target.parent) == []
+
+
+@pytest.mark.parametrize("route", ["stall", "slow-headers", "status"])
+def test_ctrl_c_stops_within_a_second_whatever_it_waits_for(
+    server: MisbehavingServer, target: Path, route: str
+) -> None:
+    parameters = {
+        "stall": {"headers": 0},
+        "slow-headers": {"seconds": 100},
+        "status": {"code": 503, "retry_after": 100},
+    }[route]
+    with child("fetch", server.url(f"/{route}/x", size=SIZE, **parameters), target) as process:
+        until(lambda: server.requests)
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        process.communicate(timeout=5)
+        assert time.monotonic() - started < 1.0
+    assert process.returncode == 130
+    assert names(target.parent) == []

@@ -1,0 +1,163 @@
+"""Redirects are followed, once; and what the user confided to one origin stays there."""
+
+from pathlib import Path
+
+import pytest
+
+from flow.helpers import MIB, begun, fails, fetch, interrupt, names, paths
+from rangefetch.errors import BadAnswer, HttpStatusError
+from servers.misbehaving import MisbehavingServer, content
+from servers.tls import Certificates
+
+SMALL = 100_001
+LARGE = 9 * MIB + 5
+
+SECRETS = {"Authorization": "Bearer s3cret", "Cookie": "session=s3cret", "X-Api-Key": "s3cret"}
+
+
+def _secrets_seen(server: MisbehavingServer) -> list[str]:
+    """The header values that no origin but the first may see."""
+    return [
+        f"{name}: {value}"
+        for request in server.requests
+        for name, value in request.headers.items()
+        if "s3cret" in value
+    ]
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_ranges_go_to_the_final_url_at_once(server: MisbehavingServer, target: Path, code: int) -> None:
+    result = fetch(server.url("/redirect/x", size=LARGE, code=code), target, split=3)
+    assert target.read_bytes() == content(LARGE)
+    assert paths(server)[0] == "redirect"
+    assert set(paths(server)[1:]) == {"good"}
+    assert len(server.requests) > 3
+    assert result.sources == (server.url("/good", size=LARGE, seed=0),)
+
+
+@pytest.mark.parametrize("hops", [2, 20])
+def test_a_chain_is_followed_to_its_end_once(server: MisbehavingServer, target: Path, hops: int) -> None:
+    fetch(server.url("/redirect/x", size=LARGE, hops=hops), target)
+    assert target.read_bytes() == content(LARGE)
+    assert paths(server).count("redirect") == hops
+
+
+def test_a_chain_that_is_too_long_is_given_up(server: MisbehavingServer, target: Path) -> None:
+    fails(BadAnswer, server.url("/redirect/x", size=SMALL, hops=21), target)
+    assert names(target.parent) == []
+
+
+def test_a_relative_location_is_understood(server: MisbehavingServer, target: Path) -> None:
+    fetch(server.url("/redirect/a/b/x", to=f"../../../good/y?size={SMALL}"), target)
+    assert target.read_bytes() == content(SMALL)
+
+
+def test_a_redirect_to_nothing_leaves_nothing(server: MisbehavingServer, target: Path) -> None:
+    error = fails(HttpStatusError, server.url("/redirect/x", to="/status/x?code=404"), target)
+    assert error.status == 404
+    assert names(target.parent) == []
+
+
+def test_a_redirect_to_another_scheme_is_named_and_not_followed(server: MisbehavingServer, target: Path) -> None:
+    error = fails(BadAnswer, server.url("/redirect-to-file-scheme/x"), target)
+    assert "file:///etc/passwd" in error.reason
+
+
+def test_a_resumed_download_asks_the_original_url_again(server: MisbehavingServer, target: Path) -> None:
+    to = server.url("/script/x", size=LARGE, steps="slow:rate=512K")
+    url = server.url("/redirect/x", to=to)
+    kept = interrupt(url, target, 200_000, split=1)
+    server.clear()
+    result = fetch(url, target)
+    assert target.read_bytes() == content(LARGE)
+    assert paths(server)[:2] == ["redirect", "script"]
+    assert paths(server).count("redirect") == 1
+    assert server.bytes_sent == LARGE - kept + len(b"elsewhere\n")
+    assert result.resumed == kept
+
+
+def test_user_headers_stay_with_an_origin_that_redirects_to_itself(server: MisbehavingServer, target: Path) -> None:
+    fetch(server.url("/redirect/x", size=LARGE), target, headers=SECRETS)
+    assert len(_secrets_seen(server)) == len(SECRETS) * len(server.requests)
+
+
+def test_no_user_header_reaches_another_origin(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    url = server.url("/redirect/x", to=other_server.url("/good/x", size=LARGE))
+    fetch(url, target, headers=SECRETS)
+    assert target.read_bytes() == content(LARGE)
+    assert len(_secrets_seen(server)) == len(SECRETS)
+    assert len(other_server.requests) > 1
+    assert _secrets_seen(other_server) == []
+
+
+def test_no_user_header_reaches_an_origin_beyond_another(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    last = other_server.url("/good/x", size=LARGE)
+    fetch(server.url("/redirect/x", to=other_server.url("/redirect/y", to=last, hops=3)), target, headers=SECRETS)
+    assert target.read_bytes() == content(LARGE)
+    assert _secrets_seen(other_server) == []
+
+
+def test_no_user_header_reaches_another_origin_when_a_download_goes_on(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    url = server.url("/redirect/x", to=other_server.url("/script/x", size=LARGE, steps="slow:rate=512K"))
+    interrupt(url, target, 100_000, split=1, headers=SECRETS)
+    fetch(url, target, headers=SECRETS)
+    assert target.read_bytes() == content(LARGE)
+    assert len(_secrets_seen(server)) == 2 * len(SECRETS)
+    assert _secrets_seen(other_server) == []
+
+
+def test_the_password_in_a_url_is_sent_to_its_origin_alone_and_shown_to_nobody(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    to = other_server.url("/script/x", size=LARGE, steps="slow:rate=512K")
+    url = server.url("/redirect/x", to=to).replace("http://", "http://me:s%33cret@")
+    interrupt(url, target, 100_000, split=1)
+    for name in begun(target):
+        assert b"cret@" not in target.with_name(name).read_bytes()
+    result = fetch(url, target)
+    assert target.read_bytes() == content(LARGE)
+    assert [request.headers["authorization"] for request in server.requests] == ["Basic bWU6czNjcmV0"] * 2
+    assert all("authorization" not in request.headers for request in other_server.requests)
+    assert "cret" not in repr(result)
+
+
+def test_the_password_in_a_url_is_not_in_the_error(server: MisbehavingServer, target: Path) -> None:
+    url = server.url("/status/x", code=404).replace("http://", "http://me:s3cret@")
+    with pytest.raises(HttpStatusError) as caught:
+        fetch(url, target)
+    assert "s3cret" not in str(caught.value) + repr(caught.value) + caught.value.url
+    assert "me:***@127.0.0.1" in str(caught.value)
+
+
+def test_https_does_not_lead_to_http(
+    server: MisbehavingServer, tls_server: MisbehavingServer, certificates: Certificates, target: Path
+) -> None:
+    url = tls_server.url("/redirect/x", to=server.url("/good/x", size=SMALL))
+    error = fails(BadAnswer, url, target, ca_file=certificates.ca)
+    assert server.url("/good/x", size=SMALL) in error.reason
+    assert server.requests == []
+    assert names(target.parent) == []
+
+
+def test_https_leads_to_http_where_that_is_allowed(
+    server: MisbehavingServer, tls_server: MisbehavingServer, certificates: Certificates, target: Path
+) -> None:
+    url = tls_server.url("/redirect/x", to=server.url("/good/x", size=LARGE))
+    fetch(url, target, ca_file=certificates.ca, allow_downgrade=True, headers=SECRETS)
+    assert target.read_bytes() == content(LARGE)
+    assert _secrets_seen(server) == []
+
+
+def test_http_leads_to_https(
+    server: MisbehavingServer, tls_server: MisbehavingServer, certificates: Certificates, target: Path
+) -> None:
+    url = server.url("/redirect/x", to=tls_server.url("/good/x", size=LARGE))
+    fetch(url, target, ca_file=certificates.ca, headers=SECRETS)
+    assert target.read_bytes() == content(LARGE)
+    assert _secrets_seen(tls_server) == []

@@ -1,0 +1,179 @@
+"""A download that was stopped goes on where it was, to the byte."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from flow.helpers import MIB, QUICK, Valve, begun, downloaded, fetch, interrupt, names, saved_bytes, until
+from rangefetch import DownloadManager, DownloadStatus, state
+from servers.misbehaving import MisbehavingServer, content
+
+SIZE = 9 * MIB + 12_345
+
+
+def _where(target: Path) -> dict[str, object]:
+    return QUICK | {"save_dir": target.parent, "filename": target.name}
+
+
+@pytest.mark.parametrize("at_least", [1, 200_000, MIB + 1, 3 * MIB])
+def test_what_was_saved_is_not_fetched_again(
+    server: MisbehavingServer, valve: Valve, target: Path, at_least: int
+) -> None:
+    url = server.url("/valve/x", size=SIZE)
+    kept = interrupt(url, target, at_least)
+    assert kept >= at_least
+    valve.open()
+    server.clear()
+    result = fetch(url, target, split=1)
+    assert target.read_bytes() == content(SIZE)
+    assert names(target.parent) == ["file.bin"]
+    assert result.resumed == kept
+    assert server.bytes_sent == SIZE - kept
+
+
+def test_a_pause_loses_no_byte_that_had_come(server: MisbehavingServer, target: Path) -> None:
+    # Slow enough that what is under way when the pause comes is a few KiB.
+    rate, lanes = 100_000, 3
+    url = server.url("/script/x", size=SIZE, steps="|".join([f"slow:rate={rate}"] * lanes))
+    kept = interrupt(url, target, 150_000, split=lanes, min_split_size=1)
+    server.wait_idle()
+    under_way = lanes * rate // 20
+    assert 0 <= server.bytes_sent - kept <= 2 * under_way
+    before = server.bytes_sent
+    result = fetch(url, target, split=1)
+    assert target.read_bytes() == content(SIZE)
+    assert result.resumed == kept
+    assert server.bytes_sent - before == SIZE - kept
+
+
+def test_it_may_be_stopped_again_and_again(server: MisbehavingServer, valve: Valve, target: Path) -> None:
+    url = server.url("/valve/x", size=SIZE)
+    kept = [interrupt(url, target, n * MIB, min_split_size=1) for n in range(1, 6)]
+    assert kept == sorted(kept)
+    valve.open()
+    result = fetch(url, target)
+    assert target.read_bytes() == content(SIZE)
+    assert result.resumed == kept[-1]
+
+
+def test_pause_and_resume_go_on_in_one_manager(
+    server: MisbehavingServer, valve: Valve, target: Path, manager: DownloadManager
+) -> None:
+    url = server.url("/valve/x", size=SIZE)
+    gid = manager.download(url, _where(target))
+    until(lambda: downloaded(manager, gid) > MIB)
+    manager.pause(gid)
+    until(lambda: manager.get_download_progress(gid).status is DownloadStatus.PAUSED)
+    assert names(target.parent) == begun(target)
+    assert saved_bytes(target) == downloaded(manager, gid)
+    server.wait_idle()
+    before = server.bytes_sent
+    valve.open()
+    manager.resume(gid)
+    result = manager.wait(gid)
+    assert target.read_bytes() == content(SIZE)
+    assert result.resumed > MIB
+    assert server.bytes_sent - before < SIZE - MIB
+
+
+def test_all_options_may_differ_in_the_second_run(server: MisbehavingServer, valve: Valve, target: Path) -> None:
+    url = server.url("/valve/x", size=SIZE)
+    kept = interrupt(url, target, MIB, split=1, file_allocation="none")
+    valve.open()
+    result = fetch(url, target, split=16, min_split_size=1, headers={"X-A": "b"}, durable=True, http_version="2")
+    assert target.read_bytes() == content(SIZE)
+    assert result.resumed == kept
+
+
+@pytest.mark.parametrize("allocation", ["falloc", "trunc", "none"])
+def test_each_way_to_allocate_can_be_resumed(
+    server: MisbehavingServer, valve: Valve, target: Path, allocation: str
+) -> None:
+    url = server.url("/valve/x", size=SIZE)
+    kept = interrupt(url, target, 3 * MIB, min_split_size=1, file_allocation=allocation)
+    part_size = target.with_name("file.bin.part").stat().st_size
+    assert part_size <= SIZE if allocation == "none" else part_size == SIZE
+    valve.open()
+    assert fetch(url, target, file_allocation=allocation).resumed == kept
+    assert target.read_bytes() == content(SIZE)
+
+
+@pytest.mark.parametrize("route", ["no-ranges", "no-length", "chunked"])
+def test_of_a_server_without_ranges_nothing_is_kept(
+    server: MisbehavingServer, target: Path, manager: DownloadManager, route: str
+) -> None:
+    gid = manager.download(server.url(f"/{route}/x", size=SIZE, rate="1M"), _where(target))
+    until(lambda: downloaded(manager, gid) > 0)
+    manager.stop()
+    assert names(target.parent) == []
+
+
+def test_a_server_that_has_lost_its_ranges_gives_the_whole(server: MisbehavingServer, target: Path) -> None:
+    url = server.url("/script/x", size=SIZE, steps="slow:rate=500K", then="no-ranges")
+    interrupt(url, target, 100_000, split=1)
+    fetch(url, target)
+    assert target.read_bytes() == content(SIZE)
+    assert names(target.parent) == ["file.bin"]
+
+
+@contextmanager
+def _names_seen(directory: Path) -> Iterator[set[str]]:
+    """All names that were in the directory at some time."""
+    seen: set[str] = set()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            seen.update(names(directory))
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        looker.join()
+
+
+def test_a_download_of_less_than_two_seconds_leaves_no_state(server: MisbehavingServer, target: Path) -> None:
+    with _names_seen(target.parent) as seen:
+        fetch(server.url("/shared-rate/x", size=6 * MIB, rate="4M"), target)
+    assert seen == {"file.bin", "file.bin.part"}
+
+
+def test_the_final_name_is_given_to_the_finished_part(
+    server: MisbehavingServer, valve: Valve, target: Path, manager: DownloadManager
+) -> None:
+    gid = manager.download(server.url("/valve/x", size=2 * MIB), _where(target))
+    part = target.with_name("file.bin.part")
+    until(lambda: downloaded(manager, gid) > 0)
+    inode = part.stat().st_ino
+    assert not target.exists()
+    valve.open()
+    manager.wait(gid)
+    assert target.stat().st_ino == inode
+    assert target.stat().st_nlink == 1
+    assert names(target.parent) == ["file.bin"]
+
+
+def test_a_state_is_there_after_two_seconds_and_tells_no_lie(
+    server: MisbehavingServer, valve: Valve, target: Path, manager: DownloadManager
+) -> None:
+    size = 24 * MIB
+    gid = manager.download(server.url("/valve/x", size=size), _where(target))
+    state_path = target.with_name("file.bin.part.json")
+    until(state_path.exists, timeout=4.0)
+    saved, part = state.load(state_path), target.with_name("file.bin.part").read_bytes()
+    assert state_path.stat().st_mode & 0o777 == 0o600
+    assert (saved.url, saved.total_size) == (server.url("/valve/x", size=size), size)
+    for index, block in enumerate(saved.blocks):
+        start = index * saved.block_size
+        end = start + (saved.block_size if block == 2 else saved.partial.get(index, 0))
+        assert part[start:end] == content(size)[start:end]
+    assert saved_bytes(target) > 4 * MIB
+    valve.open()
+    manager.wait(gid)
+    assert names(target.parent) == ["file.bin"]

@@ -1,0 +1,121 @@
+"""Certificates are verified unless the user says otherwise."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flow.helpers import MIB, as_json, fails, fetch, names, run_child
+from rangefetch.errors import TlsError
+from servers.misbehaving import MisbehavingServer, content
+from servers.tls import Certificates, make_certificates
+
+LARGE = 9 * MIB + 5
+
+
+@pytest.fixture(params=["expired", "wrong name"])
+def wrong_tls_server(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[tuple[MisbehavingServer, Certificates]]:
+    """A server whose certificate is by a CA that is trusted, and wrong nevertheless."""
+    names_in_it = ["example.org"] if request.param == "wrong name" else ["127.0.0.1"]
+    certificates = make_certificates(tmp_path / "wrong", names=names_in_it, expired=request.param == "expired")
+    with MisbehavingServer(tls=certificates.server_context()) as running:
+        yield running, certificates
+
+
+def test_a_ca_file_makes_its_servers_trusted(
+    tls_server: MisbehavingServer, certificates: Certificates, target: Path
+) -> None:
+    fetch(tls_server.url("/good/x", size=LARGE), target, ca_file=certificates.ca, split=3)
+    assert target.read_bytes() == content(LARGE)
+    assert tls_server.connections <= 3 < len(tls_server.requests)
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
+def test_the_environment_may_name_the_ca_file(
+    tls_server: MisbehavingServer, certificates: Certificates, target: Path, variable: str
+) -> None:
+    environment = {"SSL_CERT_FILE": "", "CURL_CA_BUNDLE": "", "REQUESTS_CA_BUNDLE": "", variable: str(certificates.ca)}
+    done = run_child("fetch", tls_server.url("/good/x", size=LARGE), target, **environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+    assert target.read_bytes() == content(LARGE)
+
+
+def test_the_environment_is_asked_anew_for_each_download(
+    tls_server: MisbehavingServer,
+    certificates: Certificates,
+    unrelated_certificates: Certificates,
+    target: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = tls_server.url("/good/x", size=1000)
+    monkeypatch.setenv("SSL_CERT_FILE", str(unrelated_certificates.ca))
+    fails(TlsError, url, target)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca))
+    fetch(url, target)
+    assert target.read_bytes() == content(1000)
+
+
+def test_the_users_ca_file_goes_before_the_environments(
+    tls_server: MisbehavingServer, certificates: Certificates, unrelated_certificates: Certificates, target: Path
+) -> None:
+    url, trusted = tls_server.url("/good/x", size=1000), str(certificates.ca)
+    wrong = {"SSL_CERT_FILE": str(unrelated_certificates.ca)}
+    assert run_child("fetch", url, target, as_json(ca_file=trusted), **wrong).returncode == 0
+    assert target.read_bytes() == content(1000)
+
+
+def test_a_server_of_an_unknown_ca_is_refused_at_once(
+    tls_server: MisbehavingServer, unrelated_certificates: Certificates, target: Path
+) -> None:
+    error = fails(TlsError, tls_server.url("/good/x", size=1000), target, ca_file=unrelated_certificates.ca)
+    assert "certificate" in error.reason
+    assert tls_server.requests == []
+    assert tls_server.connections == 1
+    assert names(target.parent) == []
+
+
+def test_a_wrong_certificate_is_refused_at_once(
+    wrong_tls_server: tuple[MisbehavingServer, Certificates], target: Path
+) -> None:
+    server, certificates = wrong_tls_server
+    fails(TlsError, server.url("/good/x", size=1000), target, ca_file=certificates.ca)
+    assert server.requests == []
+    assert server.connections == 1
+    assert names(target.parent) == []
+
+
+def test_a_wrong_certificate_is_taken_where_the_user_says_so(
+    wrong_tls_server: tuple[MisbehavingServer, Certificates], target: Path
+) -> None:
+    server, _ = wrong_tls_server
+    fetch(server.url("/good/x", size=LARGE), target, verify_tls=False)
+    assert target.read_bytes() == content(LARGE)
+
+
+def test_who_does_not_verify_leaves_no_connection_to_who_does(
+    tls_server: MisbehavingServer, unrelated_certificates: Certificates, target: Path
+) -> None:
+    url = tls_server.url("/good/x", size=1000)
+    fetch(url, target, verify_tls=False)
+    fails(TlsError, url, target.with_name("other"), ca_file=unrelated_certificates.ca)
+    assert len(tls_server.requests) == 1
+
+
+def test_a_redirect_to_a_wrong_certificate_is_refused(
+    server: MisbehavingServer, tls_server: MisbehavingServer, unrelated_certificates: Certificates, target: Path
+) -> None:
+    url = server.url("/redirect/x", to=tls_server.url("/good/x", size=1000))
+    fails(TlsError, url, target, ca_file=unrelated_certificates.ca)
+    assert tls_server.requests == []
+    assert names(target.parent) == []
+
+
+@pytest.mark.parametrize("route", ["no-ranges", "no-length", "chunked", "close-each", "short-range", "redirect"])
+def test_servers_differ_over_tls_too(
+    tls_server: MisbehavingServer, certificates: Certificates, target: Path, route: str
+) -> None:
+    fetch(tls_server.url(f"/{route}/x", size=LARGE), target, ca_file=certificates.ca)
+    assert target.read_bytes() == content(LARGE)
+    assert names(target.parent) == ["file.bin"]
