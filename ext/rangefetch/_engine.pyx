@@ -24,6 +24,8 @@ from rangefetch.transfer cimport (
     ALLOCATE_LENGTH,
     ALLOCATE_NOTHING,
     ALLOCATE_SPACE,
+    HEAD_OF_BATCH,
+    BatchCore,
     FAULT_DISK,
     FAULT_ENCODED,
     FAULT_MEMORY,
@@ -343,22 +345,14 @@ cdef class File:
 
     @property
     def blocks(self):
-        return self._view(self.core.blocks.state, b"B", 1)
+        return _view(self, self.core.blocks.state, b"B", self._count(), 1)
 
     @property
     def partial(self):
-        return self._view(self.core.blocks.partial, b"I", 4)
+        return _view(self, self.core.blocks.partial, b"I", self._count(), 4)
 
-    cdef object _view(self, void *data, bytes format, Py_ssize_t width):
-        cdef _SharedArray array = _SharedArray.__new__(_SharedArray)
-        if not self.core.mapped:
-            return memoryview(b"")
-        array.file = self
-        array.data = data
-        array.format = format
-        array.shape = self.core.blocks.count
-        array.width = width
-        return memoryview(array)
+    cdef Py_ssize_t _count(self):
+        return self.core.blocks.count if self.core.mapped else 0
 
     @property
     def downloaded(self):
@@ -507,11 +501,113 @@ cdef class File:
         return self._tell_source(kind, -1, 0, None)
 
 
+# ---- many small files -------------------------------------------------------------------------------------------
+
+@cython.final
+cdef class Batch:
+    cdef BatchCore core
+    cdef Profile profile
+    cdef readonly object tag
+    cdef EngineCore *engine    # held once it was added: let go of in __dealloc__
+    cdef int loop
+
+    def __cinit__(
+        self, int directory_fd, items, Profile profile not None, *, tag=None, int lanes=8, bint overwrite=False,
+        bint named_by_url=True, int64_t first_bytes=1 << 20,
+    ):
+        cdef int i
+        memset(&self.core, 0, sizeof(BatchCore))
+        self.core.head.owner = <void *>self
+        self.core.head.item = HEAD_OF_BATCH
+        self.profile = profile
+        self.tag = tag
+        if lanes < 1 or first_bytes < 1:
+            raise ValueError("lanes, first_bytes: 1 at least")
+        self.core.profile = &profile.core
+        self.core.directory_fd = directory_fd
+        self.core.overwrite = overwrite
+        self.core.named_by_url = named_by_url
+        self.core.first_bytes = first_bytes
+        self.core.slots = <FileCore *>calloc(lanes, sizeof(FileCore))
+        self.core.urls = <char **>calloc(len(items) + 1, sizeof(char *))
+        self.core.names = <char **>calloc(len(items) + 1, sizeof(char *))
+        self.core.states = <uint8_t *>calloc(len(items) + 1, sizeof(uint8_t))
+        self.core.sizes = <int64_t *>calloc(len(items) + 1, sizeof(int64_t))
+        if (
+            self.core.slots == NULL or self.core.urls == NULL or self.core.names == NULL
+            or self.core.states == NULL or self.core.sizes == NULL
+        ):
+            raise MemoryError
+        for i in range(lanes):
+            self.core.slots[i].item = -1
+            self.core.slots[i].batch = &self.core
+            self.core.slots[i].sources[0] = <Source *>calloc(1, sizeof(Source))
+            self.core.lanes_most = i + 1
+            if self.core.slots[i].sources[0] == NULL:
+                raise MemoryError
+        for url, name in items:
+            self.core.urls[self.core.count] = _owned_text(os.fsencode(url))
+            self.core.count += 1
+            self.core.names[self.core.count - 1] = _owned_text(os.fsencode(name))
+
+    def __dealloc__(self):
+        cdef int i
+        for i in range(self.core.count):
+            free(self.core.urls[i])
+            free(self.core.names[i])
+        for i in range(self.core.lanes_most):
+            if self.core.slots[i].sources[0] != NULL:
+                free(self.core.slots[i].sources[0].resolved_url)
+            free(self.core.slots[i].sources[0])
+        free(self.core.slots)
+        free(self.core.urls)
+        free(self.core.names)
+        free(self.core.states)
+        free(self.core.sizes)
+        if self.engine != NULL:
+            core_let_go(self.engine)
+
+    @property
+    def states(self):
+        return _view(self, self.core.states, b"B", self.core.count, 1)
+
+    @property
+    def sizes(self):
+        return _view(self, self.core.sizes, b"q", self.core.count, 8)
+
+    @property
+    def requests(self):
+        return self.core.head.requests
+
+    @property
+    def connections(self):
+        return self.core.head.connections
+
+    def remove(self):
+        cdef Message command
+        memset(&command, 0, sizeof(command))
+        command.kind = COMMAND_REMOVE
+        command.file = &self.core.head
+        if self.engine != NULL and not self.engine.closed:
+            if not loop_tell(&self.engine.loops[self.loop], &command):
+                raise MemoryError
+
+
+cdef object _view(object owner, void *data, bytes format, Py_ssize_t count, Py_ssize_t width):
+    cdef _SharedArray array = _SharedArray.__new__(_SharedArray)
+    array.owner = owner
+    array.data = data
+    array.format = format
+    array.shape = count
+    array.width = width
+    return memoryview(array)
+
+
 @cython.final
 cdef class _SharedArray:
-    """A file's own memory as a buffer; the file lives as long as anyone looks."""
-    cdef File file
-    cdef void *data      # borrowed from the file
+    """The engine's own memory as a buffer; its owner lives as long as anyone looks."""
+    cdef object owner
+    cdef void *data      # borrowed from the owner
     cdef bytes format
     cdef Py_ssize_t shape
     cdef Py_ssize_t width
@@ -599,6 +695,24 @@ cdef class Engine:
         Py_INCREF(file)
         self.core.live_files += 1
         file._tell(COMMAND_ADD)
+
+    def add_batch(self, Batch batch not None, int loop=0):
+        cdef Message command
+        self._must_be_open()
+        if batch.engine != NULL:
+            raise ValueError("a Batch is added once")
+        if not 0 <= loop < self.core.loop_count:
+            raise ValueError("loop: there is no such loop")
+        memset(&command, 0, sizeof(command))
+        command.kind = COMMAND_BATCH
+        command.file = &batch.core.head
+        if not loop_tell(&self.core.loops[loop], &command):
+            raise MemoryError
+        batch.engine = self.core
+        self.core.references += 1
+        batch.loop = loop
+        Py_INCREF(batch)
+        self.core.live_files += 1
 
     def events(self):
         cdef size_t count = 0

@@ -11,6 +11,7 @@
 #include <dlfcn.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 #include <stdio.h>
 
 /* Opaque, and distinct, so that the compiler tells them apart (curl's own headers make both `void`). */
@@ -119,6 +120,7 @@ static const rf_constant rf_constants[] = { RF_CONSTANTS(RF_ROW) {NULL, 0} };
       (CURL *easy, unsigned int origin, int request, struct curl_header *previous))                           \
     X(CURLcode, curl_easy_pause, (CURL *easy, int mask))                                                      \
     X(const struct curl_easyoption *, curl_easy_option_by_name, (const char *name))                           \
+    X(time_t, curl_getdate, (const char *text, const time_t *unused))                                         \
     X(CURLM *, curl_multi_init, (void))                                                                       \
     X(CURLMcode, curl_multi_cleanup, (CURLM *multi))                                                          \
     X(CURLMcode, curl_multi_setopt, (CURLM *multi, CURLMoption option, ...))                                  \
@@ -176,6 +178,7 @@ static const char *rf_curl_path(void) {
 #define curl_easy_nextheader rf_curl.curl_easy_nextheader
 #define curl_easy_pause rf_curl.curl_easy_pause
 #define curl_easy_option_by_name rf_curl.curl_easy_option_by_name
+#define curl_getdate rf_curl.curl_getdate
 #define curl_multi_init rf_curl.curl_multi_init
 #define curl_multi_cleanup rf_curl.curl_multi_cleanup
 #define curl_multi_setopt rf_curl.curl_multi_setopt

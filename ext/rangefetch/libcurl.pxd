@@ -84,6 +84,7 @@ cdef extern from "libcurl.h" nogil:
     curl_header *curl_easy_nextheader(CURL *easy, unsigned int origin, int request, curl_header *previous)
     CURLcode curl_easy_pause(CURL *easy, int mask)
     const curl_easyoption *curl_easy_option_by_name(const char *name)
+    int64_t curl_getdate(const char *text, const void *unused)
     CURLM *curl_multi_init()
     CURLMcode curl_multi_cleanup(CURLM *multi)
     CURLMcode curl_multi_add_handle(CURLM *multi, CURL *easy)

@@ -11,6 +11,14 @@ from libc.stdlib cimport calloc, free
 from posix.strings cimport strncasecmp
 
 from rangefetch.answer cimport examine
+from rangefetch.batch cimport (
+    batch_deliver,
+    batch_feed,
+    batch_is_over,
+    batch_is_special,
+    batch_return,
+    batch_stop,
+)
 from rangefetch.blocks cimport block_size_for, blocks_advance, blocks_claim_head, blocks_init
 from rangefetch.bucket cimport bucket_fill, bucket_is_dry
 from rangefetch.disk cimport lane_advance, lane_flush, lane_put
@@ -108,6 +116,9 @@ cdef inline void announce(Loop *loop, Lane *lane) noexcept nogil:
 
 cdef inline void fail(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     """The lane was released without success: say why, and hold a lane until Python has decided."""
+    if lane.file.batch != NULL:
+        batch_return(loop, lane)
+        return
     lane.file.lanes_held += 1
     post_about(loop, EVENT_FAILED, lane, code, lane.error_text)
     lane_rest(loop, lane)
@@ -197,7 +208,7 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         lane.verdict = examine(file, lane)
     if code == CURLE_OK and lane.verdict == SWALLOWED and lane.fault == FAULT_NONE:
         lane.verdict = ACCEPTED
-    if code == CURLE_OK and lane.verdict == ACCEPTED and lane.is_first:
+    if code == CURLE_OK and lane.verdict == ACCEPTED and lane.is_first and file.batch == NULL:
         announce(loop, lane)
     if lane.fault == FAULT_PROBED:
         announce(loop, lane)
@@ -234,6 +245,12 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     if code != CURLE_OK or lane.verdict != ACCEPTED or lane.fault != FAULT_NONE:
         fail(loop, lane, code)
         return
+    if file.batch != NULL:
+        if batch_is_special(lane):
+            batch_return(loop, lane)
+        else:
+            batch_deliver(loop, lane)
+        return
     if not file.mapped:
         # The stream's end is its length.
         file.size = lane.position
@@ -254,6 +271,34 @@ cdef inline void take_on(Loop *loop, FileCore *file) noexcept nogil:
         let_go(loop, file, EVENT_DONE)
     else:
         feed(loop, file)
+
+
+cdef inline void take_on_batch(Loop *loop, BatchCore *batch) noexcept nogil:
+    if loop.files == NULL and loop.batches == NULL:
+        loop.ticked_ms = loop.now_ms
+    batch.next = loop.batches
+    loop.batches = batch
+    batch_feed(loop, batch)
+
+
+cdef inline void let_batch_go(Loop *loop, BatchCore *batch, Kind kind) noexcept nogil:
+    cdef BatchCore **link = &loop.batches
+    while link[0] != NULL and link[0] != batch:
+        link = &link[0].next
+    if link[0] != NULL:
+        link[0] = batch.next
+        post_bare(loop, kind, &batch.head)
+
+
+cdef inline void end_batches(Loop *loop) noexcept nogil:
+    """Let go of the batches that are over."""
+    cdef BatchCore *batch = loop.batches
+    cdef BatchCore *after
+    while batch != NULL:
+        after = batch.next
+        if batch_is_over(batch):
+            let_batch_go(loop, batch, EVENT_DONE)
+        batch = after
 
 
 cdef inline bint has_file(Loop *loop, FileCore *file) noexcept nogil:
@@ -311,6 +356,12 @@ cdef inline void obey(Loop *loop) noexcept nogil:
             loop.quitting = True
         elif commands[i].kind == COMMAND_ADD:
             take_on(loop, file)
+        elif commands[i].kind == COMMAND_BATCH:
+            take_on_batch(loop, <BatchCore *>file)
+        elif file.item == HEAD_OF_BATCH:
+            if commands[i].kind == COMMAND_REMOVE:
+                batch_stop(loop, <BatchCore *>file)
+                let_batch_go(loop, <BatchCore *>file, EVENT_REMOVED)
         elif has_file(loop, file):
             if commands[i].kind == COMMAND_REMOVE:
                 remove_file(loop, file)
@@ -336,7 +387,14 @@ cdef inline void note_answers(Loop *loop) noexcept nogil:
         if file != NULL and lane.first_ms == 0 and lane.verdict != UNCHECKED:
             lane.first_ms = loop.now_ms
             file.request_ms = (3 * file.request_ms + loop.now_ms - lane.started_ms) // 4
-        if file != NULL and lane.is_first and lane.verdict == ACCEPTED and not file.probing:
+        if file != NULL and file.batch != NULL:
+            if lane.is_first and lane.verdict == ACCEPTED:
+                lane.is_first = False
+                if batch_is_special(lane):
+                    lane_detach(loop, lane)
+                    lane_release(lane)
+                    batch_return(loop, lane)
+        elif file != NULL and lane.is_first and lane.verdict == ACCEPTED and not file.probing:
             announce(loop, lane)
             if lane.fault == FAULT_NONE:
                 feed(loop, file)
@@ -447,6 +505,9 @@ cdef inline void loop_end(Loop *loop) noexcept nogil:
     cdef Lane *lane
     while loop.files != NULL:
         remove_file(loop, loop.files)
+    while loop.batches != NULL:
+        batch_stop(loop, loop.batches)
+        let_batch_go(loop, loop.batches, EVENT_REMOVED)
     while loop.lanes != NULL:
         lane = loop.lanes
         loop.lanes = lane.next
@@ -457,7 +518,7 @@ cdef inline void loop_end(Loop *loop) noexcept nogil:
 cdef inline int sleep_ms(Loop *loop) noexcept nogil:
     if loop.lanes_paused > 0:
         return PAUSED_MS
-    return TICK_MS if loop.files != NULL else IDLE_MS
+    return TICK_MS if loop.files != NULL or loop.batches != NULL else IDLE_MS
 
 
 cdef inline void look_at_clock(Loop *loop) noexcept nogil:
@@ -478,6 +539,7 @@ cdef inline void *loop_run(void *arg) noexcept nogil:
         look_at_clock(loop)
         note_answers(loop)
         reap(loop)
+        end_batches(loop)
         if loop.now_ms - loop.ticked_ms >= TICK_MS:
             tick(loop)
         if loop.posted:

@@ -7,6 +7,8 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #ifdef __linux__
@@ -70,6 +72,48 @@ static inline int rf_reserve(int fd, int64_t size) {
 #endif
     return rf_set_length(fd, size);
 }
+
+/* A new file without a name in the directory; -1 where the filesystem or the system has none such. */
+static inline int rf_open_nameless(int directory_fd) {
+#ifdef O_TMPFILE
+    return openat(directory_fd, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
+#else
+    errno = ENOTSUP;
+    return -1;
+#endif
+}
+
+/* Gives a nameless file its name, in one step. Without `overwrite` the name must be free. Returns 0 or the errno. */
+static inline int rf_publish_nameless(int fd, int directory_fd, const char *name, int overwrite) {
+    char self[64];
+    char beside[300];
+    snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+    if (linkat(AT_FDCWD, self, directory_fd, name, AT_SYMLINK_FOLLOW) == 0) return 0;
+    if (errno != EEXIST || !overwrite) return errno;
+    /* A link cannot replace: a name beside it, and a rename. */
+    if (snprintf(beside, sizeof beside, "%s.%d.new", name, fd) >= (int)sizeof beside) return ENAMETOOLONG;
+    if (linkat(AT_FDCWD, self, directory_fd, beside, AT_SYMLINK_FOLLOW) != 0) return errno;
+    if (renameat(directory_fd, beside, directory_fd, name) == 0) return 0;
+    int failed = errno;
+    unlinkat(directory_fd, beside, 0);
+    return failed;
+}
+
+static inline int rf_is_there(int directory_fd, const char *name) {
+    struct stat status;
+    return fstatat(directory_fd, name, &status, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
+}
+
+/* Sets the time of last modification; a time that is none, or that cannot be held, is no reason to fail. */
+static inline void rf_set_time(int fd, int64_t seconds) {
+    struct timespec times[2] = {{0, UTIME_OMIT}, {(time_t)seconds, 0}};
+    if (seconds >= 0) {
+        int ignored = futimens(fd, times);
+        (void)ignored;
+    }
+}
+
+static inline void rf_close(int fd) { close(fd); }
 
 /* A descriptor that becomes readable when another thread says so: an eventfd, elsewhere a pipe. */
 typedef struct { int read_fd; int write_fd; } rf_bell;

@@ -31,6 +31,12 @@ cdef extern from "platform.h" nogil:
     int rf_set_length(int fd, int64_t size)
     int rf_reserve(int fd, int64_t size)
 
+    int rf_open_nameless(int directory_fd)
+    int rf_publish_nameless(int fd, int directory_fd, const char *name, int overwrite)
+    bint rf_is_there(int directory_fd, const char *name)
+    void rf_set_time(int fd, int64_t seconds)
+    void rf_close(int fd)
+
     # Generic over the integer that `where` points to.
     void rf_store(void *where, int64_t value)
     int64_t rf_load(const void *where)

@@ -1,6 +1,6 @@
 """The structs of the engine: what a file, a source, a profile and a lane are made of."""
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 
 from rangefetch.blocks cimport BlockMap
 from rangefetch.bucket cimport Bucket
@@ -81,8 +81,20 @@ cdef struct Source:
     int64_t bytes_per_s                  # of one of its lanes, averaged; 0: not known yet
     int64_t received_bytes
 
+# The items of a batch, as Python sees them.
+cdef enum ItemState:
+    ITEM_WAITING = 0
+    ITEM_RUNNING = 1
+    ITEM_DONE = 2
+    ITEM_RETURNED = 3    # for Python to do
+
+cdef enum:
+    HEAD_OF_BATCH = -2   # in place of an item's number: this is a batch itself
+
 # The part of a File that its loop works with.
 cdef struct FileCore:
+    BatchCore *batch          # borrowed: the batch of whose items this is the present one, or NULL
+    int item                  # which of them; -1: none
     void *owner               # borrowed: the Python File, which is kept from add() to its last event
     int fd                    # borrowed: Python closes it after EVENT_DONE or EVENT_REMOVED
     Source *sources[MOST_SOURCES]   # owned: freed with the file
@@ -127,6 +139,25 @@ cdef struct FileCore:
     int64_t hedges            # ends of ranges that were fetched twice at once
     int64_t replacements      # lanes that were given up for being slow
 
+# Many small files in one directory (see batch.pxd).
+cdef struct BatchCore:
+    FileCore head             # the batch in the eyes of the engine: its owner, and its counters
+    BatchCore *next           # borrowed: the loop's list of batches
+    ProfileCore *profile      # borrowed: the Batch holds the Profile
+    int directory_fd          # borrowed: Python closes it after EVENT_DONE or EVENT_REMOVED
+    bint overwrite
+    bint named_by_url         # the names are guesses that the answers may correct
+    int64_t first_bytes       # a larger file is returned
+    int count                 # of items
+    int next_item
+    int running
+    int lanes_most
+    FileCore *slots           # owned: freed with the batch; one for each lane
+    char **urls               # owned, with the strings
+    char **names              # owned, with the strings
+    uint8_t *states           # owned: an ItemState for each item
+    int64_t *sizes            # owned: bytes of each item that is done
+
 # One thread, one CURLM, and the files that belong to it.
 cdef struct Loop:
     pthread_t thread
@@ -139,6 +170,7 @@ cdef struct Loop:
     Lane *lanes           # owned: all lanes, freed when the loop ends
     Lane *idle            # those without a transfer
     FileCore *files       # borrowed, each until EVENT_DONE or EVENT_REMOVED
+    BatchCore *batches    # the same
     long buffer_bytes     # libcurl's receive buffer
     int64_t now_us
     int64_t now_ms

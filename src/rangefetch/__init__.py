@@ -13,6 +13,7 @@ from rangefetch.version import __version__
 if TYPE_CHECKING:
     from rangefetch import errors
     from rangefetch.api import fetch
+    from rangefetch.bulk import fetch_many
     from rangefetch.errors import DownloadError
     from rangefetch.manager import DownloadManager, get_download_manager, init_download_manager
     from rangefetch.options import DownloadOptions
@@ -30,6 +31,7 @@ __all__ = [
     "__version__",
     "errors",
     "fetch",
+    "fetch_many",
     "get_download_manager",
     "init_download_manager",
 ]
@@ -44,6 +46,7 @@ _HOMES = {
     "DownloadStatus": "rangefetch.progress",
     "errors": "",
     "fetch": "rangefetch.api",
+    "fetch_many": "rangefetch.bulk",
     "get_download_manager": "rangefetch.manager",
     "init_download_manager": "rangefetch.manager",
 }

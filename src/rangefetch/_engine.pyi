@@ -203,6 +203,46 @@ class File:
         """End all transfers; a REMOVED event follows (or a DONE one that was already on its way)."""
 
 @final
+class Batch:
+    """Many small files in one directory: one request each, and a file that appears whole under its name.
+
+    ``items`` are pairs of a URL and a plain file name; ``directory_fd`` must stay open until the DONE or REMOVED
+    event. Returned, for Python to fetch as any other download, is an item that is larger than ``first_bytes``, whose
+    name is taken (without ``overwrite``), which the answer names otherwise (with ``named_by_url``) or states a digest
+    of, or with which anything goes wrong. Linux only; elsewhere, and on filesystems without ``O_TMPFILE``, every item
+    is returned.
+    """
+
+    tag: Final[Any]
+
+    def __new__(
+        cls,
+        directory_fd: int,
+        items: Sequence[tuple[str, str]],
+        profile: Profile,
+        *,
+        tag: Any = None,
+        lanes: int = 8,
+        overwrite: bool = False,
+        named_by_url: bool = True,
+        first_bytes: int = ...,
+    ) -> Self: ...
+    @property
+    def states(self) -> memoryview:
+        """A byte for each item, the memory itself: 0 waiting, 1 running, 2 done, 3 returned."""
+    @property
+    def sizes(self) -> memoryview:
+        """The bytes of each item that is done, as int64."""
+    @property
+    def requests(self) -> int:
+        """Requests sent for items that have ended."""
+    @property
+    def connections(self) -> int:
+        """Connections opened for items that have ended."""
+    def remove(self) -> None:
+        """End all transfers, and return what is not done; a REMOVED event follows."""
+
+@final
 class Engine:
     """Loops, and the events of the files that they fill.
 
@@ -217,10 +257,12 @@ class Engine:
         """Make ``fileno()`` readable, from any thread."""
     def add(self, file: File, loop: int = 0) -> None:
         """Begin to fill ``file`` on the given loop."""
-    def events(self) -> list[tuple[int, File, int, int, int, int, int, int, int, str, str, int]]:
+    def add_batch(self, batch: Batch, loop: int = 0) -> None:
+        """Begin to fetch the items of ``batch`` on the given loop; its DONE event says that all have ended."""
+    def events(self) -> list[tuple[int, Any, int, int, int, int, int, int, int, str, str, int]]:
         """What happened since the last call, oldest first.
 
-        Each is ``(kind, file, curl_code, status, fault, errno, retry_after_s, offset, received_bytes, text,
+        Each is ``(kind, file or batch, curl_code, status, fault, errno, retry_after_s, offset, received_bytes, text,
         headers, source)``; ``text`` is the final URL of an ANSWERED, libcurl's own words of a FAILED, ``headers`` the
         answer's, one "Name: value" a line.
         """

@@ -28,6 +28,8 @@ Wrong options are not here: they raise ``ValueError`` or ``TypeError`` naming th
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "BadAnswer",
     "BinaryDownloadFailed",
@@ -66,9 +68,23 @@ class DownloadError(Exception):
         self.tried = tried
         super().__init__(message)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions pickle by their arguments, and these have keywords.
+        return _revive, (type(self), self.__dict__, getattr(self, "errno", None))
+
     def __str__(self) -> str:
         line = f"{self.url}: {self.reason}" if self.url else self.reason
         return f"{line} (after {len(self.tried)} tries)" if len(self.tried) > 1 else line
+
+
+def _revive(kind: type[DownloadError], attributes: dict[str, Any], errno: int | None) -> DownloadError:
+    """An error as it was in another process."""
+    error = kind.__new__(kind, attributes["reason"])
+    error.__dict__.update(attributes)
+    error.args = (attributes["reason"],)
+    if errno is not None:
+        error.errno = errno  # type: ignore[attr-defined]
+    return error
 
 
 class LocalError(DownloadError):

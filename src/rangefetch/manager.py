@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rangefetch import session
 from rangefetch.backend import Backend
@@ -25,6 +25,9 @@ from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
 from rangefetch.retry import RetryPolicy
 from rangefetch.selection import Chooser
 from rangefetch.target import Target
+
+if TYPE_CHECKING:
+    from rangefetch.native import NativeBackend
 
 __all__ = ["DownloadManager", "get_download_manager", "init_download_manager"]
 
@@ -252,6 +255,11 @@ class DownloadManager:
         with self._lock:
             downloads = list(self._downloads.values())
         return [each.progress() for each in downloads if status is None or each.status == status]
+
+    def native_backend(self) -> NativeBackend | None:
+        """The native backend, started, if that is the one in use; for ``bulk``."""
+        self.start()
+        return self._chooser.native()
 
     # -- what the backend tells ---------------------------------------------------------------------------------
 

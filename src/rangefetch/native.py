@@ -15,7 +15,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -31,7 +31,7 @@ from rangefetch.run import Event, Run
 from rangefetch.sources import Source
 
 if TYPE_CHECKING:
-    from rangefetch._engine import Engine, File, Profile
+    from rangefetch._engine import Batch, Engine, File, Profile
 
 __all__ = ["NativeBackend", "Timer"]
 
@@ -77,6 +77,7 @@ class NativeBackend:
         self._workers: ThreadPoolExecutor | None = None
         self._stopping = False
         self._limit = 0
+        self._batches = 0
 
     def start(self) -> None:
         libcurl.load()
@@ -207,6 +208,37 @@ class NativeBackend:
         for run in runs:
             run.share_lanes(max(1, most // len(runs)))
 
+    def begin_batch(
+        self,
+        directory_fd: int,
+        items: Sequence[tuple[str, str]],
+        options: DownloadOptions,
+        ended: Callable[[Batch], None],
+        *,
+        named_by_url: bool,
+    ) -> Batch:
+        """Fetch small files of one host into a directory, from any thread; ``ended`` hears the end on the backend's.
+
+        Raises ``RuntimeError`` when the backend is stopped.
+        """
+        from rangefetch import _engine
+
+        if self._engine is None:
+            raise RuntimeError("the backend is stopped")
+        loops = len(self._loads)
+        batch = _engine.Batch(
+            directory_fd,
+            items,
+            self.profile(options, Source(items[0][0])),
+            tag=ended,
+            lanes=max(1, options.max_connection_per_server // loops),
+            overwrite=options.overwrite,
+            named_by_url=named_by_url,
+        )
+        self._batches += 1
+        self._engine.add_batch(batch, self._batches % loops)
+        return batch
+
     def add_file(self, file: File) -> int:
         """Give the file to the loop with the fewest; returns which, for ``file_gone``."""
         assert self._engine is not None
@@ -248,8 +280,11 @@ class NativeBackend:
             poll.poll(self._sleep_ms())
             for fields in engine.events():
                 event = Event(*fields)
-                run: Run = event.file.tag
-                self._guarded(run, functools.partial(run.handle, event))
+                owner = event.file.tag
+                if isinstance(owner, Run):
+                    self._guarded(owner, functools.partial(owner.handle, event))
+                else:
+                    owner(event.file)
             while self._calls:
                 self._calls.popleft()()
             now_s = time.monotonic()

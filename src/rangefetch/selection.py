@@ -9,11 +9,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rangefetch.backend import Backend, Listener
 from rangefetch.errors import LocalError
 from rangefetch.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from rangefetch.native import NativeBackend
 
 __all__ = ["BACKENDS", "Chooser"]
 
@@ -72,6 +75,13 @@ class Chooser:
         self._limit = bytes_per_s
         for backend in self._running.values():
             backend.limit(bytes_per_s)
+
+    def native(self) -> NativeBackend | None:
+        """The native backend, if it is the one that runs."""
+        from rangefetch.native import NativeBackend
+
+        running = self._running.get(self.name)
+        return running if isinstance(running, NativeBackend) else None
 
     def backend_for(self, url: str) -> Backend:
         """The backend that runs; for a URL that it does not serve, the other one where that can run."""

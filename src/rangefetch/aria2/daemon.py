@@ -36,7 +36,8 @@ _PORTS = 100
 _PORT_TRIES = 5
 _FIRST_LOOK_S = 0.02
 _LOOK_EVERY_S = 0.5
-_SAVE_EVERY_S = 5
+_SAVE_SESSION_EVERY_S = 5
+_SAVE_CONTROL_FILES_EVERY_S = 2
 _MOST_DOWNLOADS = 100_000
 
 
@@ -306,8 +307,8 @@ class Aria2Daemon:
             "stop-with-process": str(os.getpid()),
             "dir": str(config.download_dir),
             "save-session": str(session),
-            "save-session-interval": str(_SAVE_EVERY_S),
-            "auto-save-interval": str(_SAVE_EVERY_S),
+            "save-session-interval": str(_SAVE_SESSION_EVERY_S),
+            "auto-save-interval": str(_SAVE_CONTROL_FILES_EVERY_S),
             "max-concurrent-downloads": str(_MOST_DOWNLOADS),  # the queue is the manager's
             "max-download-result": str(_MOST_DOWNLOADS),
             "max-connection-per-server": "16",
@@ -343,10 +344,10 @@ class Aria2Daemon:
             return
         with contextlib.suppress(LocalError, RpcError):
             self.client.call("saveSession")
-            busy = int(self.client.call("getGlobalStat")["numActive"]) > 0
-            # It takes 3 seconds whatever it is at, which is why one that is idle is ended by the signal alone.
+            has_peers = any("bittorrent" in status for status in self.client.call("tellActive", ["bittorrent"]))
+            # It takes 3 seconds whatever it is at, which is why one without peers is ended by the signal alone.
             # On Windows that signal is a killing one.
-            if busy or sys.platform == "win32":
+            if has_peers or sys.platform == "win32":
                 self.client.call("shutdown")
                 process.ended.wait(self.config.stop_timeout)
 

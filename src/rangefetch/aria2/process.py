@@ -34,6 +34,7 @@ _log = logging.getLogger("rangefetch")
 
 _CONSOLE_LINES = 50
 _KILL_S = 5.0
+_LEFTOVER_GRACE_S = 2.0
 _SAME_START_S = 2.0  # psutil reckons start times from the boot time, which a clock that is set moves
 _RECORD = "owner.json"
 _PREFIX = "daemon-"
@@ -244,7 +245,7 @@ def reap_leftovers(state_directory: Path) -> int:
             continue
         if _is_leftover(record, directory):
             _log.warning("aria2c %d was left by a process that is gone; ending it", record.pid)
-            left = _end_all(_tree(record.pid), _KILL_S)
+            left = _end_all(_tree(record.pid), _LEFTOVER_GRACE_S)
             if left:
                 _log.warning("aria2c %d cannot be ended", record.pid)
                 continue

@@ -185,7 +185,7 @@ class _PatientHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
     """Connections with one timeout until they stand, and another for what is read from them."""
 
     def __init__(self, options: DownloadOptions) -> None:
-        urllib.request.HTTPSHandler.__init__(self)
+        urllib.request.AbstractHTTPHandler.__init__(self)  # HTTPSHandler's own reads the certificates
         self._options = options
         connect_s, read_s = options.connect_timeout or None, options.read_timeout or None
 

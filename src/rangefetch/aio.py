@@ -1,0 +1,394 @@
+"""Downloads awaited: the manager's verbs under asyncio, without a thread for each.
+
+Awaiting costs nothing while a download is at work: its move to another state wakes who waits (``Download.watch``).
+Verbs that may block go to a thread, and are carried out even if the task that called them is cancelled meanwhile.
+
+What cancelling a task does to its download is a matter of who knows it. The one that awaits ``fetch``,
+``fetch_many`` or ``download_and_wait`` owns what it asked for: the download is paused and its state is saved, so that
+the same download begun again goes on there. The one that awaits ``wait`` or iterates over ``progress`` only looks on:
+the download goes on without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+from rangefetch import manager as blocking
+from rangefetch.download import Download
+from rangefetch.errors import DownloadError
+from rangefetch.options import DownloadOptions, check_url
+from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
+
+__all__ = ["DownloadManager", "fetch", "fetch_many"]
+
+_log = logging.getLogger("rangefetch")
+_PROGRESS_EVERY_S = 0.1
+_LOOK_AGAIN_S = 1.0  # at a download that rests, since a manager that is stopped says nothing to those
+_ENDED = (DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What may block, in a thread; it is done even when this is cancelled.
+
+    Not ``asyncio.to_thread``: its task is among those that ``asyncio.run`` cancels at its end, before it has begun.
+    """
+    call = functools.partial(function, *args, **kwargs)
+    return await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, call))
+
+
+class _Audience:
+    """Those who wait for a download's next move, on whichever loops: all of them behind one watcher."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seats: set[asyncio.Future[None]] = set()
+
+    def take_seat(self) -> asyncio.Future[None]:
+        """A future that is done after the next move."""
+        seat: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        with self._lock:
+            self._seats.add(seat)
+        return seat
+
+    def leave(self, seat: asyncio.Future[None]) -> None:
+        with self._lock:
+            self._seats.discard(seat)
+
+    def __call__(self, _: Download) -> None:
+        with self._lock:
+            seats, self._seats = self._seats, set()
+        for seat in seats:
+            # A loop that is closed has nobody who waits.
+            with contextlib.suppress(RuntimeError):
+                seat.get_loop().call_soon_threadsafe(_wake, seat)
+
+
+def _wake(seat: asyncio.Future[None]) -> None:
+    if not seat.done():
+        seat.set_result(None)
+
+
+_audiences: weakref.WeakKeyDictionary[Download, _Audience] = weakref.WeakKeyDictionary()
+_audiences_lock = threading.Lock()
+
+
+def _audience_of(download: Download) -> _Audience:
+    with _audiences_lock:
+        audience = _audiences.get(download)
+        if audience is None:
+            audience = _audiences[download] = _Audience()
+            download.watch(audience)
+        return audience
+
+
+class DownloadManager:
+    """``rangefetch.DownloadManager``, awaited: the same keywords, verbs and errors. An async context manager.
+
+    It may be used from several event loops at once. ``async for progress in manager.progress(gid)`` follows a
+    download; how a cancelled task leaves its download is told at the top of ``rangefetch.aio``.
+    """
+
+    def __init__(self, backend: str = "auto", **config: Any) -> None:
+        self._manager = blocking.DownloadManager(backend, **config)
+
+    @classmethod
+    def of(cls, manager: blocking.DownloadManager) -> Self:
+        """The downloads of a manager that is there already."""
+        self = cls.__new__(cls)
+        self._manager = manager
+        return self
+
+    # -- life -------------------------------------------------------------------------------------------------
+
+    @property
+    def is_started(self) -> bool:
+        """Whether a backend runs."""
+        return self._manager.is_started
+
+    @property
+    def backend(self) -> str:
+        """``native`` or ``aria2``: the one that runs, or the one that was asked for."""
+        return self._manager.backend
+
+    @property
+    def fallback_reason(self) -> str:
+        """Why the backend is not the one that comes first; empty where it is."""
+        return self._manager.fallback_reason
+
+    async def start(self) -> None:
+        """Start the backend; the first download does it, too."""
+        if not self._manager.is_started:
+            await _in_thread(self._manager.start)
+
+    async def stop(self) -> None:
+        """Stop all transfers, save the states, and end the threads. Unfinished downloads are paused."""
+        await _in_thread(self._manager.stop)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # -- verbs ------------------------------------------------------------------------------------------------
+
+    async def download(self, url: str, options: DownloadOptions | Mapping[str, Any] | None = None) -> str:
+        """Ask for a URL; returns the gid by which everything else knows it. Raises ``ValueError``, ``TypeError``."""
+        await self.start()
+        return self._manager.download(url, options)
+
+    async def wait(self, gid: str, timeout: float | None = None) -> DownloadResult:
+        """The result of a download at its end, or the errors of ``rangefetch.DownloadManager.wait``.
+
+        A task that is cancelled here leaves the download running.
+        """
+        download = self._manager._find(gid)
+        try:
+            async with asyncio.timeout(timeout):
+                async for _ in self._moves(download, None):
+                    pass
+        except TimeoutError:
+            if not self._is_over(download):
+                raise TimeoutError(f"{gid} is not finished after {timeout:g} seconds") from None
+        return self._outcome(download)
+
+    async def download_and_wait(
+        self,
+        url: str,
+        options: DownloadOptions | Mapping[str, Any] | None = None,
+        on_progress: Callable[[DownloadProgress], object] | None = None,
+    ) -> DownloadResult:
+        """``download`` and ``wait``. ``on_progress`` is called on the event loop, at most every 100 ms.
+
+        When the task is cancelled, the download is paused and its state is saved before ``CancelledError`` goes on.
+        """
+        gid = await self.download(url, options)
+        download = self._manager._find(gid)
+        try:
+            async for _ in self._moves(download, _PROGRESS_EVERY_S if on_progress else None):
+                if on_progress is not None:
+                    _report(on_progress, download)
+        except asyncio.CancelledError:
+            with contextlib.suppress(KeyError):
+                await _in_thread(self._manager.pause, gid)
+            raise
+        return self._outcome(download)
+
+    def progress(self, gid: str, every: float = 0.1) -> AsyncIterator[DownloadProgress]:
+        """The download now, every so many seconds while it is active, and after each move; the end comes last.
+
+        Ends where ``wait`` would, and without an error. Nothing comes while a download waits or is paused.
+        """
+        if not every > 0:
+            raise ValueError("every: seconds, more than 0")
+        download = self._manager._find(gid)
+
+        async def follow() -> AsyncIterator[DownloadProgress]:
+            async for _ in self._moves(download, every):
+                yield download.progress()
+
+        return follow()
+
+    async def pause(self, gid: str) -> None:
+        """Stop the transfers of a download and save its state; ``resume`` goes on. Returns when it has stopped."""
+        await _in_thread(self._manager.pause, gid)
+
+    async def pause_all(self) -> None:
+        """Pause everything that waits or is active."""
+        await _in_thread(self._manager.pause_all)
+
+    async def resume(self, gid: str) -> None:
+        """Put a paused download into the queue again."""
+        await _in_thread(self._manager.resume, gid)
+
+    async def resume_all(self) -> None:
+        """Resume everything that is paused."""
+        await _in_thread(self._manager.resume_all)
+
+    async def retry(self, gid: str) -> None:
+        """Put a failed download into the queue again; what was fetched of it is kept."""
+        await _in_thread(self._manager.retry, gid)
+
+    async def cancel(self, gid: str, remove_files: bool = False) -> Path | None:
+        """Stop a download for good; ``remove_files`` leaves nothing of it behind. Returns the path it would have."""
+        return await _in_thread(self._manager.cancel, gid, remove_files)
+
+    async def cancel_all(self, remove_files: bool = False) -> Path | None:
+        """Cancel everything that is not finished. Returns the first of their paths, None where there is none."""
+        return await _in_thread(self._manager.cancel_all, remove_files)
+
+    async def remove(self, gid: str) -> None:
+        """Forget a finished download. ``ValueError`` for one that is not finished."""
+        self._manager.remove(gid)
+
+    async def change_options(self, gid: str, **options: Any) -> None:
+        """Change the options of a download that is not finished; while it is active, those that can change then."""
+        self._manager.change_options(gid, **options)
+
+    async def limit(self, bytes_per_s: int | str) -> None:
+        """Limit all downloads together, from now on; 0: no limit."""
+        self._manager.limit(bytes_per_s)
+
+    async def get_download_progress(self, gid: str) -> DownloadProgress:
+        """The download at this moment."""
+        return self._manager.get_download_progress(gid)
+
+    async def list_downloads(self, status: DownloadStatus | str | None = None) -> list[DownloadProgress]:
+        """All downloads, or those in one state, in the order in which they were asked for."""
+        return self._manager.list_downloads(status)
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _outcome(self, download: Download) -> DownloadResult:
+        """What came of a download. ``TimeoutError``: it is not at its end."""
+        return self._manager._wait(download, 0, None)
+
+    def _is_over(self, download: Download) -> bool:
+        """Whether ``wait`` has nothing more to wait for."""
+        status = download.status
+        return status in _ENDED or (status is DownloadStatus.PAUSED and not self._manager.is_started)
+
+    async def _moves(self, download: Download, every_s: float | None) -> AsyncIterator[None]:
+        """Now, after each move, every ``every_s`` seconds while it is active, and a last time when it is over."""
+        audience = _audience_of(download)
+        while True:
+            # Before looking, or a move in between would go unseen.
+            seat = audience.take_seat()
+            try:
+                over = self._is_over(download)
+                yield
+                while not over:
+                    active = download.status is DownloadStatus.ACTIVE
+                    await asyncio.wait((seat,), timeout=every_s if active else _LOOK_AGAIN_S)
+                    if active or seat.done() or self._is_over(download):
+                        break
+            finally:
+                audience.leave(seat)
+            if over:
+                return
+
+
+def _report(on_progress: Callable[[DownloadProgress], object], download: Download) -> None:
+    try:
+        on_progress(download.progress())
+    except Exception:
+        _log.exception("on_progress failed")
+
+
+async def fetch(
+    url: str,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    mirrors: Sequence[str] = (),
+    checksum: str | None = None,
+    on_progress: Callable[[DownloadProgress], object] | None = None,
+    **options: Any,
+) -> DownloadResult:
+    """``rangefetch.fetch``, awaited, on the same manager of the process. ``on_progress`` is called on the event loop.
+
+    When the task is cancelled, the download is paused and its state is saved; the same fetch goes on there.
+    """
+    if path is not None:
+        options |= _place(path)
+    if mirrors:
+        options["mirrors"] = mirrors
+    if checksum is not None:
+        options["checksum"] = checksum
+    manager = DownloadManager.of(blocking.get_download_manager())
+    return await manager.download_and_wait(url, options, on_progress)
+
+
+def _place(path: str | os.PathLike[str]) -> dict[str, str]:
+    where = os.fspath(path)
+    if not isinstance(where, str):
+        raise TypeError(f"path: expected str or os.PathLike[str], not {type(path).__name__}")
+    if where.endswith(("/", os.sep)) or Path(where).is_dir():
+        return {"save_dir": where}
+    return {"save_dir": str(Path(where).parent), "filename": Path(where).name}
+
+
+Item = str | tuple[str, Mapping[str, Any]] | Mapping[str, Any]
+
+
+async def fetch_many(
+    items: Iterable[Item],
+    directory: str | os.PathLike[str] = ".",
+    *,
+    max_concurrent_downloads: int = 16,
+    on_error: str = "raise",
+    on_progress: Callable[[DownloadProgress], object] | None = None,
+    **options: Any,
+) -> list[DownloadResult | DownloadError]:
+    """Fetch many files into ``directory``; the results in the order of ``items``.
+
+    An item is a URL, a pair of a URL and its own options, or a mapping of options with ``url``. A failure does not
+    stop the others: with ``on_error="return"`` the error stands in its place, with ``"raise"`` an ``ExceptionGroup``
+    of all errors is raised at the end. ``on_progress`` gets the progress of each active download, on the event loop.
+    """
+    if on_error not in ("raise", "return"):
+        raise ValueError(f"on_error: {on_error!r} is neither 'raise' nor 'return'")
+    asked = [_asked(item, {"save_dir": directory} | options) for item in items]
+    manager = DownloadManager(max_concurrent_downloads=max_concurrent_downloads)
+    places: list[DownloadResult | DownloadError | None] = [None] * len(asked)
+    queue = iter(enumerate(asked))
+
+    async def work() -> None:
+        for number, (url, own) in queue:
+            gid = await manager.download(url, own)
+            try:
+                if on_progress is not None:
+                    async for progress in manager.progress(gid):
+                        _call(on_progress, progress)
+                places[number] = await manager.wait(gid)
+            except DownloadError as error:
+                places[number] = error
+
+    # A cancelled task only detaches from its download here: the end of the manager pauses all of them at once. Twice
+    # as many tasks as downloads, so that there is always one more in the manager's queue.
+    async with manager, asyncio.TaskGroup() as group:
+        for _ in range(min(len(asked), 2 * max_concurrent_downloads)):
+            group.create_task(work())
+    outcomes = [each for each in places if each is not None]
+    errors = [each for each in outcomes if isinstance(each, DownloadError)]
+    if errors and on_error == "raise":
+        raise ExceptionGroup(f"{len(errors)} of {len(outcomes)} downloads failed", errors)
+    return outcomes
+
+
+def _call(on_progress: Callable[[DownloadProgress], object], progress: DownloadProgress) -> None:
+    try:
+        on_progress(progress)
+    except Exception:
+        _log.exception("on_progress failed")
+
+
+def _asked(item: Item, common: Mapping[str, Any]) -> tuple[str, DownloadOptions]:
+    """URL and options of an item. ``TypeError``, ``ValueError``: it is none."""
+    own: Mapping[str, Any] = {}
+    if isinstance(item, str):
+        url = item
+    elif isinstance(item, Mapping):
+        if "url" not in item:
+            raise ValueError(f"items: a mapping needs a url, and {dict(item)!r} has none")
+        url, own = item["url"], {name: value for name, value in item.items() if name != "url"}
+    elif isinstance(item, tuple) and len(item) == 2:
+        url, own = item
+    else:
+        raise TypeError(f"items: expected URLs, (url, options) pairs or mappings, not {type(item).__name__}")
+    return check_url(url, "items"), DownloadOptions.of({**common, **own})
