@@ -18,7 +18,7 @@ from rangefetch.core cimport EngineCore, core_is_ours, core_let_go, core_new, co
 from rangefetch.libcurl cimport *
 from rangefetch.loop cimport loop_tell
 from rangefetch.mailbox cimport *
-from rangefetch.platform cimport rf_bell_quiet, rf_bell_ring, rf_load, rf_store
+from rangefetch.platform cimport rf_bell_quiet, rf_bell_ring, rf_load, rf_punch_hole, rf_store
 from rangefetch.report cimport copy_text
 from rangefetch.transfer cimport (
     ALLOCATE_LENGTH,
@@ -58,7 +58,7 @@ OLDEST_LIBCURL = (7, 88, 0)
 
 EVENTS = {
     "ANSWERED": <int>EVENT_ANSWERED, "FAILED": <int>EVENT_FAILED, "DONE": <int>EVENT_DONE,
-    "REMOVED": <int>EVENT_REMOVED, "MET": <int>EVENT_MET,
+    "REMOVED": <int>EVENT_REMOVED, "MET": <int>EVENT_MET, "REACHED": <int>EVENT_REACHED,
 }
 FAULTS = {
     "NONE": <int>FAULT_NONE, "STATUS": <int>FAULT_STATUS, "RANGE_IGNORED": <int>FAULT_RANGE_IGNORED,
@@ -133,6 +133,10 @@ def error_text(int code):
 
 def live_handles():
     return <int>rf_load(&handles)
+
+
+def punch_hole(int fd, int64_t start, int64_t end):
+    return bool(rf_punch_hole(fd, start, end - start) == 0)
 
 
 def content_range(bytes text not None):
@@ -273,6 +277,7 @@ cdef class File:
         self.core.first_bytes = first_bytes
         self.core.least_bytes = least_bytes
         self.core.window_bytes = window_bytes
+        self.core.reader_bytes = -1
         self.core.lanes_most = lanes
         self.core.probing = probe
         bucket_limit(&self.core.bucket, limit)
@@ -493,6 +498,11 @@ cdef class File:
 
     def release(self):
         self._tell(COMMAND_RELEASE)
+
+    def read_to(self, int64_t offset, int64_t notify=0):
+        rf_store(&self.core.notify_bytes, notify)
+        rf_store(&self.core.reader_bytes, offset)
+        self._tell(COMMAND_FEED)
 
     def remove(self):
         self._tell(COMMAND_REMOVE)

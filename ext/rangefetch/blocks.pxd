@@ -86,21 +86,19 @@ cdef inline void blocks_recall(BlockMap *blocks, const uint8_t *done, const uint
 
 
 cdef inline bint blocks_claim(
-    BlockMap *blocks, int64_t most_bytes, int64_t window_bytes, int64_t *start, int64_t *end
+    BlockMap *blocks, int64_t most_bytes, int64_t horizon_bytes, int64_t *start, int64_t *end
 ) noexcept nogil:
     """Claim the next run of missing blocks in file order, whole blocks, about ``most_bytes`` long.
 
-    Never further than ``window_bytes`` ahead of the contiguous frontier (0: no window). False: nothing to claim.
+    Only of those that begin before ``horizon_bytes``. False: nothing to claim.
     """
     cdef int64_t i, last, horizon
     while blocks.hint < blocks.count and blocks.state[blocks.hint] != BLOCK_MISSING:
         blocks.hint += 1
     i = blocks.hint
-    horizon = blocks.count
-    if window_bytes > 0:
-        horizon = blocks.frontier + (window_bytes + blocks.block_size - 1) // blocks.block_size
-        if horizon > blocks.count:
-            horizon = blocks.count
+    horizon = (horizon_bytes + blocks.block_size - 1) // blocks.block_size
+    if horizon > blocks.count:
+        horizon = blocks.count
     if i >= horizon:
         return False
     start[0] = i * blocks.block_size + blocks.partial[i]

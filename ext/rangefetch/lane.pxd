@@ -11,7 +11,7 @@ from rangefetch.blocks cimport blocks_give_back, blocks_revoke
 from rangefetch.bucket cimport bucket_is_dry, bucket_is_limited, bucket_take
 from rangefetch.disk cimport lane_flush, lane_write
 from rangefetch.libcurl cimport *
-from rangefetch.platform cimport rf_add
+from rangefetch.platform cimport rf_add, rf_load
 from rangefetch.transfer cimport *
 
 cdef enum:
@@ -26,12 +26,24 @@ cdef inline int64_t lane_received_end(const Lane *lane) noexcept nogil:
 
 # ---- libcurl's callbacks: the only place through which bytes come ------------------------------------------------
 
+cdef inline bint must_wait(Lane *lane) noexcept nogil:
+    """Whether a limit, or a reader that is slower than one stream, holds the lane back."""
+    cdef FileCore *file = lane.file
+    cdef int64_t reader_bytes
+    if bucket_is_dry(lane.loop.bucket) or bucket_is_dry(&file.bucket):
+        return True
+    if file.splits or lane.verdict != ACCEPTED or file.window_bytes == 0:
+        return False
+    reader_bytes = rf_load(&file.reader_bytes)
+    return reader_bytes >= 0 and lane_received_end(lane) >= reader_bytes + file.window_bytes
+
+
 cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noexcept nogil:
     cdef Lane *lane = <Lane *>arg
     cdef int64_t wanted = <int64_t>(size * count)
     cdef int64_t come = wanted
-    if bucket_is_dry(lane.loop.bucket) or bucket_is_dry(&lane.file.bucket):
-        # libcurl keeps this piece; the loop asks for it again when there are tokens.
+    if must_wait(lane):
+        # libcurl keeps this piece; the loop asks for it again when it may come.
         lane.loop.lanes_paused += 1
         lane.paused = True
         return CURL_WRITEFUNC_PAUSE

@@ -19,7 +19,7 @@ from rangefetch.batch cimport (
     batch_return,
     batch_stop,
 )
-from rangefetch.blocks cimport block_size_for, blocks_advance, blocks_claim_head, blocks_init
+from rangefetch.blocks cimport block_size_for, blocks_advance, blocks_claim_head, blocks_contiguous, blocks_init
 from rangefetch.bucket cimport bucket_fill, bucket_is_dry
 from rangefetch.disk cimport lane_advance, lane_flush, lane_put
 from rangefetch.lane cimport (
@@ -31,12 +31,14 @@ from rangefetch.lane cimport (
     lane_release,
     lane_rest,
     lane_send,
+    must_wait,
     url_of,
 )
 from rangefetch.libcurl cimport *
 from rangefetch.mailbox cimport *
 from rangefetch.platform cimport (
     rf_bell_ring,
+    rf_load,
     rf_now_us,
     rf_reserve,
     rf_set_length,
@@ -408,6 +410,18 @@ cdef inline void note_answers(Loop *loop) noexcept nogil:
         lane = lane.next
 
 
+cdef inline void tell_reached(Loop *loop) noexcept nogil:
+    """Tell whoever waits for the head of a file that it is there."""
+    cdef FileCore *file = loop.files
+    cdef int64_t wanted
+    while file != NULL:
+        wanted = rf_load(&file.notify_bytes)
+        if wanted > 0 and (blocks_contiguous(&file.blocks) if file.mapped else file.stream_bytes) >= wanted:
+            rf_store(&file.notify_bytes, 0)
+            post_bare(loop, EVENT_REACHED, file)
+        file = file.next
+
+
 cdef inline void reap(Loop *loop) noexcept nogil:
     """Take the transfers that libcurl is done with."""
     cdef CURLMsg *done
@@ -493,7 +507,7 @@ cdef inline void fill_buckets(Loop *loop) noexcept nogil:
         lane = loop.turn if loop.turn != NULL else loop.lanes
         loop.turn = lane.next
         visited += 1
-        if lane.paused and not bucket_is_dry(&lane.file.bucket):
+        if lane.paused and not must_wait(lane):
             lane.paused = False
             loop.lanes_paused -= 1
             # May deliver what libcurl has kept, and pause again.
@@ -538,6 +552,7 @@ cdef inline void *loop_run(void *arg) noexcept nogil:
         curl_multi_perform(loop.multi, &running)
         look_at_clock(loop)
         note_answers(loop)
+        tell_reached(loop)
         reap(loop)
         end_batches(loop)
         if loop.now_ms - loop.ticked_ms >= TICK_MS:

@@ -73,6 +73,17 @@ static inline int rf_reserve(int fd, int64_t size) {
     return rf_set_length(fd, size);
 }
 
+/* Gives the space of a part of a file back to the filesystem. Returns 0 or the errno. */
+static inline int rf_punch_hole(int fd, int64_t offset, int64_t size) {
+#ifdef __linux__
+    /* FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE */
+    return syscall(SYS_fallocate, fd, 0x02 | 0x01, (off_t)offset, (off_t)size) == 0 ? 0 : errno;
+#else
+    (void)fd, (void)offset, (void)size;
+    return ENOTSUP;
+#endif
+}
+
 /* A new file without a name in the directory; -1 where the filesystem or the system has none such. */
 static inline int rf_open_nameless(int directory_fd) {
 #ifdef O_TMPFILE

@@ -78,6 +78,16 @@ cdef inline int64_t claim_bytes(FileCore *file, int64_t bytes_per_s) noexcept no
     return share if share < size else size
 
 
+cdef inline int64_t horizon_of(FileCore *file) noexcept nogil:
+    """Before which byte ranges must begin: a window ahead of the reader, else of the contiguous frontier."""
+    cdef int64_t reader_bytes = rf_load(&file.reader_bytes)
+    if file.window_bytes == 0:
+        return file.size
+    if reader_bytes >= 0:
+        return reader_bytes + file.window_bytes
+    return file.blocks.frontier * file.blocks.block_size + file.window_bytes
+
+
 cdef inline bint lane_claim(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
     """Give the lane the next thing to fetch. False: there is nothing."""
     lane.is_first = not file.answered
@@ -89,7 +99,7 @@ cdef inline bint lane_claim(Loop *loop, FileCore *file, Lane *lane) noexcept nog
     if file.mapped:
         if not blocks_claim(
             &file.blocks, file.first_bytes if lane.is_first else claim_bytes(file, lane.bytes_per_s),
-            file.window_bytes, &lane.start, &lane.claim_end,
+            horizon_of(file), &lane.start, &lane.claim_end,
         ):
             return False
         lane.end = lane.claim_end

@@ -105,7 +105,9 @@ cdef struct FileCore:
     int64_t size              # -1 until an answer tells, or for ever where none does
     int64_t first_bytes       # how much the first request asks for
     int64_t least_bytes       # a further lane wants at least so many unclaimed bytes
-    int64_t window_bytes      # how far ahead of the contiguous frontier ranges may begin; 0: no limit
+    int64_t window_bytes      # how far ahead of the frontier, or of a reader, ranges may begin; 0: no limit
+    int64_t reader_bytes      # how far a reader has come; written by Python, -1: there is none
+    int64_t notify_bytes      # Python wants to hear when so much is there without a gap; 0: no
     Allocation allocation
     bint ranged               # ask for ranges at all
     bint answered             # a good answer was seen in this run

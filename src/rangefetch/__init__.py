@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rangefetch.options import DownloadOptions
     from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
     from rangefetch.retry import RetryPolicy
+    from rangefetch.streaming import stream
 
 __all__ = [
     "DownloadError",
@@ -34,6 +35,7 @@ __all__ = [
     "fetch_many",
     "get_download_manager",
     "init_download_manager",
+    "stream",
 ]
 
 _HOMES = {
@@ -49,6 +51,7 @@ _HOMES = {
     "fetch_many": "rangefetch.bulk",
     "get_download_manager": "rangefetch.manager",
     "init_download_manager": "rangefetch.manager",
+    "stream": "rangefetch.streaming",
 }
 
 

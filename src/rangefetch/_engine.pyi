@@ -12,7 +12,7 @@ OLDEST_LIBCURL: Final[tuple[int, int, int]]
 """The oldest libcurl that the engine takes."""
 
 EVENTS: Final[dict[str, int]]
-"""The kinds of events by name: ANSWERED, FAILED, DONE, REMOVED, MET (a further source has answered)."""
+"""The kinds of events by name; MET is a further source's first answer, REACHED what ``File.read_to`` asked for."""
 
 FAULTS: Final[dict[str, int]]
 """Why the engine refused or ended a transfer, by name; NONE where libcurl's code says it all."""
@@ -35,6 +35,9 @@ def error_text(code: int) -> str:
 
 def live_handles() -> int:
     """How many easy handles are alive in this process; 0 when no engine is open."""
+
+def punch_hole(fd: int, start: int, end: int) -> bool:
+    """Give the space of ``[start, end)`` back to the filesystem; False where that is not possible."""
 
 def content_range(text: bytes) -> tuple[int, int, int] | None:
     """A Content-Range value as ``(start, end, total)``, -1 for what is unknown; None if it is malformed."""
@@ -199,6 +202,10 @@ class File:
         """Lanes that were given up for being far slower than the others."""
     def release(self) -> None:
         """Let one lane that is held after a FAILED event go on."""
+    def read_to(self, offset: int, notify: int = 0) -> None:
+        """A reader has come to ``offset``: the window is now ahead of it. With ``notify`` a REACHED event follows when
+        so many bytes are there without a gap.
+        """
     def remove(self) -> None:
         """End all transfers; a REMOVED event follows (or a DONE one that was already on its way)."""
 

@@ -9,11 +9,15 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rangefetch.errors import DownloadError
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
+
+if TYPE_CHECKING:
+    from rangefetch._engine import File
+    from rangefetch.target import Target
 
 __all__ = ["MOVES", "Download", "Figures"]
 
@@ -53,6 +57,10 @@ class Download:
         self.filename = options.filename
         self.note = ""
         self.figures: Callable[[], Figures] | None = None
+        self.sink: Target | None = None
+        """Where the bytes go instead of into a file with a name."""
+        self.file: File | None = None
+        """The engine's side of it, for a reader of a sink."""
         self.result: DownloadResult | None = None
         self.error: DownloadError | None = None
         self.started_s = 0.0
@@ -90,6 +98,11 @@ class Download:
             watchers = list(self._watchers)
         for watcher in watchers:
             watcher(self)
+
+    def notify(self) -> None:
+        """Wake who waits on ``lock``."""
+        with self.lock:
+            self.lock.notify_all()
 
     def watch(self, watcher: Callable[[Download], object]) -> None:
         """Have ``watcher`` called after each move, on the thread that made it."""

@@ -256,6 +256,14 @@ class DownloadManager:
             downloads = list(self._downloads.values())
         return [each.progress() for each in downloads if status is None or each.status == status]
 
+    def begin(self, download: Download) -> None:
+        """Take on a download that was made elsewhere (a stream's); it goes before those that wait."""
+        with self._lock:
+            self.start()
+            self._downloads[download.gid] = download
+            self._waiting.appendleft(download)
+            self._begin_next()
+
     def native_backend(self) -> NativeBackend | None:
         """The native backend, started, if that is the one in use; for ``bulk``."""
         self.start()

@@ -239,7 +239,7 @@ class Recovery:
         if not run.sources[failure.source].answered and run.sources.others(failure.source) and run.file.answered:
             self._give_up_source(failure, error)
             return
-        if self._restarted:
+        if self._restarted or not run.may_start_over:
             raise error
         self._restarted = True
         _log.warning("%s: %s; starting again", run.shown_url, error.reason)

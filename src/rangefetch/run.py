@@ -66,6 +66,7 @@ class EventKind(enum.IntEnum):
     DONE = 18
     REMOVED = 19
     MET = 20
+    REACHED = 21
 
 
 class Event(NamedTuple):
@@ -192,6 +193,11 @@ class Run:
 
         self._remove_file(begin)
 
+    @property
+    def may_start_over(self) -> bool:
+        """Whether nobody has used the beginning of the file yet."""
+        return self._target is not None and self._target.read_bytes == 0
+
     def forget_hash(self) -> None:
         """What was hashed is not what the file will hold."""
         if self._hasher is not None:
@@ -201,6 +207,11 @@ class Run:
 
     def begin(self) -> None:
         """Open the target and start to fetch what it lacks."""
+        if self.download.sink is not None:
+            self._target = self.download.sink
+            self._hasher = self._new_hasher()
+            self._open_file()
+            return
         self._target = Target.open(self.options.save_dir, self.options.filename, self._url)
         self.download.filename = self.options.filename or filename_from_url(self._url) or DEFAULT_FILENAME
         if self._target.path is not None and self._target.path.exists() and not self.options.overwrite:
@@ -213,13 +224,17 @@ class Run:
             self._target.truncate()
         if self._saved is not None:
             self._recall(self._saved)
-        if self._checksum:
-            self._hasher = checksum.FileHasher(self._target.fd, self._checksum.partition("=")[0])
+        self._hasher = self._new_hasher()
         cool_s = self._backend.cool_for(self.sources[0].host) if len(self.sources) == 1 else 0.0
         if cool_s:
             self.call_later(cool_s, self._open_file)
         else:
             self._open_file()
+
+    def _new_hasher(self) -> checksum.FileHasher | None:
+        if not self._checksum or self._target is None or not self._target.keeps_state:
+            return None
+        return checksum.FileHasher(self._target.fd, self._checksum.partition("=")[0])
 
     def _load_state(self) -> state.State | None:
         """The saved state, if it is sound, of this URL, and can be checked against the remote file."""
@@ -288,6 +303,7 @@ class Run:
             source_lanes=options.max_connection_per_server,
             least_bytes=int(options.min_split_size),
             limit=int(options.max_download_limit),
+            window_bytes=self._target.window_bytes,
             allocation="none" if self._probing else options.file_allocation,
             mirrors=asked[1:],
             etag=etag if self._saved is not None else "",
@@ -300,6 +316,9 @@ class Run:
         self.download.figures = self._figures
         self._in_engine = True
         self.recovery.begun()
+        self.download.file = file
+        if self.download.sink is not None:
+            file.read_to(self.download.sink.read_bytes)
         self._loop = self._backend.add_file(file)
         for number, source in enumerate(self.sources):
             if source.banned:
@@ -332,6 +351,8 @@ class Run:
             return
         elif event.kind == EventKind.FAILED:
             self.recovery.failed(event)
+        elif event.kind == EventKind.REACHED:
+            self.download.notify()
         else:
             source = self.sources[event.source]
             source.answered = True
@@ -407,7 +428,7 @@ class Run:
         stated = checksum.stated_by_server(headers, whole=status == 200)
         if not self._checksum and stated and self._target is not None and len(self.sources) == 1:
             self._checksum = stated
-            self._hasher = checksum.FileHasher(self._target.fd, stated.partition("=")[0])
+            self._hasher = self._new_hasher()
         algorithm = self._checksum.partition("=")[0]
         if stated and stated.partition("=")[0] == algorithm and stated != self._checksum:
             error = ChecksumMismatch(
@@ -436,7 +457,7 @@ class Run:
         self.recovery.tick(now_s)
         if self._working:
             return
-        if now_s >= self._next_save_s and self._file.splits:
+        if now_s >= self._next_save_s and self._file.splits and self._target is not None and self._target.keeps_state:
             self._next_save_s = now_s + _SAVE_EVERY_S
             self.do(self._save_on_the_way, lambda _: None)
         elif self._hasher is not None and self._file.contiguous - self._hasher.position >= _HASH_AT_LEAST_BYTES:
@@ -671,7 +692,7 @@ class Run:
         try:
             if self._remove_files:
                 target.discard()
-            elif file is not None and file.splits and file.downloaded and not self._worthless:
+            elif file is not None and file.splits and file.downloaded and target.keeps_state and not self._worthless:
                 self._save_at_the_end()
             elif self._saved is None:
                 target.discard()

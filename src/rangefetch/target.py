@@ -124,6 +124,13 @@ class Target:
     the target is still open and its files are there.
     """
 
+    keeps_state = True
+    """Whether an unfinished download is worth saving."""
+    window_bytes = 0
+    """How far ahead of the contiguous frontier bytes may come; 0: no limit."""
+    read_bytes = 0
+    """How far somebody has read already, so that other bytes cannot take the place of those."""
+
     def __init__(self, fd: int, part_path: Path, state_path: Path, path: Path | None) -> None:
         """Use :meth:`open`. Owns ``fd``, which is locked and open on ``part_path``."""
         self.fd = fd

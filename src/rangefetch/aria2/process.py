@@ -117,7 +117,7 @@ class Process:
 
         Raises ``ProcessManagementError`` if something of it is still there then.
         """
-        children = _tree(self.pid)[1:]
+        below = set(_tree(self.pid)[1:])
         with contextlib.suppress(OSError):
             self._popen.terminate()
             # It looks at the signal when something else wakes it, which may take a second.
@@ -125,11 +125,11 @@ class Process:
         try:
             self._popen.wait(grace_s)
         except subprocess.TimeoutExpired:
-            children = _tree(self.pid)[1:]
+            below.update(_tree(self.pid)[1:])
             self._popen.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(_KILL_S)
-        left = _end_all(children, grace_s)
+        left = _end_all(list(below), grace_s)
         if self.is_alive or left:
             pids = [self.pid] * self.is_alive + [process.pid for process in left]
             raise ProcessManagementError(f"aria2c cannot be ended; still there: {', '.join(map(str, pids))}")
