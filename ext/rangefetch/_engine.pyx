@@ -58,7 +58,7 @@ OLDEST_LIBCURL = (7, 88, 0)
 
 EVENTS = {
     "ANSWERED": <int>EVENT_ANSWERED, "FAILED": <int>EVENT_FAILED, "DONE": <int>EVENT_DONE,
-    "REMOVED": <int>EVENT_REMOVED, "MET": <int>EVENT_MET, "REACHED": <int>EVENT_REACHED,
+    "REMOVED": <int>EVENT_REMOVED, "MET": <int>EVENT_MET, "TRACE": <int>EVENT_TRACE, "REACHED": <int>EVENT_REACHED,
 }
 FAULTS = {
     "NONE": <int>FAULT_NONE, "STATUS": <int>FAULT_STATUS, "RANGE_IGNORED": <int>FAULT_RANGE_IGNORED,
@@ -258,7 +258,7 @@ cdef class File:
         int64_t first_bytes=4 << 20, int64_t least_bytes=4 << 20, int64_t window_bytes=0, int64_t limit=0,
         str allocation="falloc",
         int64_t size=-1, int64_t block_size=0, blocks=None, partial=None, str etag="", str last_modified="",
-        mirrors=(), int source_lanes=1024, bint probe=False,
+        mirrors=(), int source_lanes=1024, bint probe=False, bint traced=False,
     ):
         memset(&self.core, 0, sizeof(FileCore))
         self.core.owner = <void *>self
@@ -280,6 +280,7 @@ cdef class File:
         self.core.reader_bytes = -1
         self.core.lanes_most = lanes
         self.core.probing = probe
+        self.core.traced = traced
         bucket_limit(&self.core.bucket, limit)
         self.core.allocation = _allocation(allocation)
         if lanes < 1 or source_lanes < 1 or first_bytes < 1:
@@ -483,6 +484,14 @@ cdef class File:
     @property
     def request_ms(self):
         return self.core.request_ms
+
+    @property
+    def effort(self):
+        return {
+            "lasted_us": self.core.lasted_us, "cpu_us": self.core.cpu_us, "disk_us": self.core.disk_us,
+            "paused_us": self.core.paused_ms * 1000, "lanes_aim": self.core.lanes_aim,
+            "growth_ended": self.core.settled_ms != 0,
+        }
 
     @property
     def steals(self):

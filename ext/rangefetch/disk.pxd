@@ -13,7 +13,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
 from rangefetch.blocks cimport blocks_advance
-from rangefetch.platform cimport rf_open_nameless, rf_pwrite_all
+from rangefetch.platform cimport rf_now_us, rf_open_nameless, rf_pwrite_all
 from rangefetch.transfer cimport BUFFER_BYTES, FAULT_DISK, FileCore, Lane
 
 
@@ -29,10 +29,13 @@ cdef inline void lane_advance(Lane *lane, int64_t size) noexcept nogil:
 
 cdef inline bint lane_put(Lane *lane, const char *data, int64_t size, int64_t offset) noexcept nogil:
     """Write; False: the disk refused, noted as the lane's fault."""
+    cdef int64_t before_us
     if lane.file.fd < 0:
         # An item of a batch gets its file with its first bytes, so that an error leaves nothing.
         lane.file.fd = rf_open_nameless(lane.file.batch.directory_fd)
+    before_us = rf_now_us()
     lane.sys_errno = rf_pwrite_all(lane.file.fd, data, <size_t>size, offset)
+    lane.file.disk_us += rf_now_us() - before_us
     if lane.sys_errno:
         lane.fault = FAULT_DISK
         return False

@@ -12,6 +12,7 @@ from rangefetch.bucket cimport bucket_is_dry, bucket_is_limited, bucket_take
 from rangefetch.disk cimport lane_flush, lane_write
 from rangefetch.libcurl cimport *
 from rangefetch.platform cimport rf_add, rf_load
+from rangefetch.report cimport post_trace
 from rangefetch.transfer cimport *
 
 cdef enum:
@@ -257,6 +258,8 @@ cdef inline void lane_detach(Loop *loop, Lane *lane) noexcept nogil:
     if lane.paused:
         lane.paused = False
         loop.lanes_paused -= 1
+    if lane.file.traced:
+        post_trace(loop, lane)
     lane.source.lanes -= 1
     lane.source.received_bytes += lane.received_bytes
     lane.file.connections += info_long(lane.easy, CURLINFO_NUM_CONNECTS)

@@ -77,6 +77,8 @@ cdef inline void let_go(Loop *loop, FileCore *file, Kind kind) noexcept nogil:
         link = &link[0].next
     if link[0] != NULL:
         link[0] = file.next
+    file.lasted_us = rf_now_us() - file.began_us
+    file.cpu_us = rf_thread_us() - file.began_cpu_us
     post_bare(loop, kind, file)
 
 
@@ -267,6 +269,8 @@ cdef inline void take_on(Loop *loop, FileCore *file) noexcept nogil:
         # The time spent with nothing to do is no measure of anything.
         loop.ticked_ms = loop.now_ms
         loop.cpu_us = rf_thread_us()
+    file.began_us = loop.now_us
+    file.began_cpu_us = rf_thread_us()
     file.next = loop.files
     loop.files = file
     if is_complete(file):
@@ -445,6 +449,8 @@ cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexce
     cdef int64_t lately = moved * 1000 // elapsed_ms
     cdef int64_t limit_ms = profile.read_timeout_ms
     lane.moved_received = lane.received_bytes
+    if lane.paused:
+        lane.file.lanes_paused_seen += 1
     if moved > 0 or lane.paused:
         lane.moved_ms = loop.now_ms
     elif loop.now_ms - lane.started_ms >= elapsed_ms:
@@ -478,6 +484,7 @@ cdef inline void tick(Loop *loop) noexcept nogil:
     loop.ticked_ms = loop.now_ms
     while file != NULL:
         file.lanes_still = 0
+        file.lanes_paused_seen = 0
         file = file.next
     while lane != NULL:
         if lane.file != NULL:
@@ -485,6 +492,8 @@ cdef inline void tick(Loop *loop) noexcept nogil:
         lane = lane.next
     file = loop.files
     while file != NULL:
+        if file.lanes_paused_seen:
+            file.paused_ms += elapsed_ms
         if file.answered and file.splits and file.mapped:
             steer(loop, file, elapsed_ms)
             replace_slow(loop, file)

@@ -33,6 +33,7 @@ cdef enum Kind:
     EVENT_FAILED = 17      # a transfer failed; its lane is held until COMMAND_RELEASE
     EVENT_DONE = 18        # all bytes are in the file, and the loop has let go of it
     EVENT_MET = 20         # the first good answer of a further source
+    EVENT_TRACE = 22       # how a transfer went, as "name=number" words
     EVENT_REACHED = 21     # the bytes that a reader waits for are there
     EVENT_REMOVED = 19     # the loop has let go of the file: nothing will touch its descriptor any more
 

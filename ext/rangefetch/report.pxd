@@ -10,15 +10,24 @@ from rangefetch.libcurl cimport (
     CURLH_HEADER,
     CURLINFO_OS_ERRNO,
     CURLINFO_RESPONSE_CODE,
+    CURLINFO_APPCONNECT_TIME_T,
+    CURLINFO_CONNECT_TIME_T,
+    CURLINFO_NAMELOOKUP_TIME_T,
+    CURLINFO_NUM_CONNECTS,
     CURLINFO_RETRY_AFTER,
+    CURLINFO_STARTTRANSFER_TIME_T,
+    CURLINFO_TOTAL_TIME_T,
     CURLcode,
     curl_easy_nextheader,
     curl_header,
     info_long,
     info_off,
 )
-from rangefetch.mailbox cimport Kind, Message, mailbox_put
+from rangefetch.mailbox cimport EVENT_TRACE, Kind, Message, mailbox_put
 from rangefetch.transfer cimport FileCore, Lane, Loop
+
+cdef enum:
+    TRACE_BYTES = 512
 
 
 cdef inline char *copy_text(const char *text) noexcept nogil:
@@ -93,4 +102,28 @@ cdef inline void post_about(Loop *loop, Kind kind, Lane *lane, CURLcode code, co
     event.received = lane.position - lane.start
     event.text = copy_text(text)
     event.headers = copy_headers(lane.easy)
+    post(loop, &event)
+
+
+cdef inline void post_trace(Loop *loop, Lane *lane) noexcept nogil:
+    """How the lane's transfer went: microseconds as libcurl took them (CURLINFO_*_TIME_T), bytes, and why it ended."""
+    cdef Message event
+    cdef char words[TRACE_BYTES]
+    snprintf(
+        words, TRACE_BYTES,
+        "source=%d start=%lld end=%lld bytes=%lld status=%ld fault=%d new_connections=%ld lookup_us=%lld "
+        "connect_us=%lld tls_us=%lld first_byte_us=%lld total_us=%lld began_ms=%lld hedge=%d cut=%d",
+        source_index(lane), <long long>lane.start, <long long>lane.end, <long long>lane.received_bytes,
+        info_long(lane.easy, CURLINFO_RESPONSE_CODE), <int>lane.fault, info_long(lane.easy, CURLINFO_NUM_CONNECTS),
+        <long long>info_off(lane.easy, CURLINFO_NAMELOOKUP_TIME_T),
+        <long long>info_off(lane.easy, CURLINFO_CONNECT_TIME_T),
+        <long long>info_off(lane.easy, CURLINFO_APPCONNECT_TIME_T),
+        <long long>info_off(lane.easy, CURLINFO_STARTTRANSFER_TIME_T),
+        <long long>info_off(lane.easy, CURLINFO_TOTAL_TIME_T),
+        <long long>(lane.started_ms - lane.file.began_us // 1000), lane.hedge != NULL, lane.cut,
+    )
+    memset(&event, 0, sizeof(event))
+    event.kind = EVENT_TRACE
+    event.file = lane.file
+    event.text = copy_text(words)
     post(loop, &event)

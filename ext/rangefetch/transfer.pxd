@@ -123,6 +123,7 @@ cdef struct FileCore:
     int32_t lanes_before      # the aim before it last grew
     int32_t lanes_busy
     int32_t lanes_held        # waiting for Python's word after a failure
+    int32_t lanes_paused_seen # at the last tick
     int32_t lanes_still       # that have brought nothing in the last tick
     int64_t goodput           # bytes per second over the last tick
     int64_t goodput_before    # when the aim last grew
@@ -137,6 +138,13 @@ cdef struct FileCore:
     int64_t connections
     int64_t received_bytes    # of bodies, whatever became of them
     int64_t writes            # calls of pwrite
+    int64_t disk_us           # spent in pwrite
+    int64_t paused_ms         # with a lane held back by a limit or a reader
+    int64_t began_us          # when the loop took it on, and the loop's processor time then
+    int64_t began_cpu_us
+    int64_t lasted_us         # from then to the end, and the loop's processor time meanwhile
+    int64_t cpu_us
+    bint traced               # Python wants to hear how each transfer went
     int64_t steals            # ranges of which another lane took the later part
     int64_t hedges            # ends of ranges that were fetched twice at once
     int64_t replacements      # lanes that were given up for being slow

@@ -87,6 +87,7 @@ class File:
     With ``size`` the file is resumed: ``blocks`` has a byte per block (2: done), ``partial`` the bytes written of
     unfinished ones by index, and an answer must have this size and these validators (empty: none). ``mirrors`` are
     further sources, ``(url, profile, etag, last_modified)`` each, and ``source_lanes`` the most transfers on one.
+    With ``traced`` a TRACE event tells of each transfer that ends, in "name=number" words.
     With ``probe`` only one answer is wanted, for what it says: nothing is written, and nothing follows the ANSWERED
     event.
 
@@ -118,6 +119,7 @@ class File:
         mirrors: Sequence[tuple[str, Profile, str, str]] = (),
         source_lanes: int = 1024,
         probe: bool = False,
+        traced: bool = False,
     ) -> Self: ...
     @property
     def size(self) -> int:
@@ -191,6 +193,11 @@ class File:
     @property
     def request_ms(self) -> int:
         """Milliseconds from sending a request to its first byte, averaged."""
+    @property
+    def effort(self) -> dict[str, int]:
+        """Where the time went, once the file has ended: microseconds in all, of the loop's processor, in ``pwrite``
+        and held back by limits; the lanes aimed at, and whether more of them had brought no more.
+        """
     @property
     def steals(self) -> int:
         """Ranges of which another lane took the later part."""

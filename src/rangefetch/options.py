@@ -168,6 +168,8 @@ class DownloadOptions:
         redirect), ``proxy`` (a URL; empty: the environment's), ``cookies`` (a Netscape cookie file), ``netrc`` (use
         ``~/.netrc``), ``ca_file`` (PEM; empty: the environment's or the system's), ``verify_tls``, ``http_version``
         (``"1.1"``, ``"2"`` or ``"3"``), ``allow_downgrade`` (follow a redirect from https to http).
+        ``trace`` is a file to which a JSON line is added for each transfer: when, which bytes, how long the lookup,
+        the connection, TLS and the first byte took, and how it ended.
     How long it tries:
         ``connect_timeout`` and ``read_timeout`` (no byte for so long) for a transfer, ``total_timeout`` for the whole,
         ``max_tries`` failures in a row without progress (0: no limit), ``retry_wait`` the first back-off.
@@ -199,6 +201,7 @@ class DownloadOptions:
     verify_tls: bool = True
     http_version: str = "1.1"
     allow_downgrade: bool = False
+    trace: str | os.PathLike[str] = ""
     connect_timeout: float = 30.0
     read_timeout: float = 60.0
     total_timeout: float = 0.0
@@ -212,7 +215,7 @@ class DownloadOptions:
         for name in ("overwrite", "durable", "use_github_mirror", "netrc", "verify_tls", "allow_downgrade"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected True or False, not {getattr(self, name)!r}")
-        for name in ("save_dir", "filename", "user_agent", "proxy", "cookies", "ca_file"):
+        for name in ("save_dir", "filename", "user_agent", "proxy", "cookies", "ca_file", "trace"):
             put(name, _check_text(getattr(self, name), name))
         if self.filename in (".", "..") or "/" in self.filename or "\\" in self.filename:
             raise ValueError(f"filename: {self.filename!r} is not a plain file name; the directory goes in save_dir")

@@ -87,7 +87,7 @@ class DownloadResult:
     ``algorithm=HEX`` (empty: none was asked for), ``seconds`` the time from start to final name, ``retries`` the
     transfers that failed and were tried again, ``sources`` the URLs that served it after redirects,
     ``connections`` the connections that were opened for it, ``resumed`` the bytes that were there at the start.
-    ``already_complete`` says that nothing had to be fetched.
+    ``already_complete`` says that nothing had to be fetched, ``bound`` what bound the speed, in words.
     """
 
     path: Path
@@ -101,6 +101,7 @@ class DownloadResult:
     connections: int = 0
     resumed: int = 0
     already_complete: bool = False
+    bound: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The same in camelCase, ready for JSON."""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rangefetch import checksum, state
 from rangefetch.download import Download, Figures
+from rangefetch.effort import explain
 from rangefetch.errors import (
     ChecksumMismatch,
     ContentChanged,
@@ -67,6 +68,7 @@ class EventKind(enum.IntEnum):
     REMOVED = 19
     MET = 20
     REACHED = 21
+    TRACE = 22
 
 
 class Event(NamedTuple):
@@ -121,6 +123,8 @@ class Run:
         self._checksum = download.options.checksum  # the user's, else the server's
         self._hasher: checksum.FileHasher | None = None
         self._meter = SpeedMeter()
+        self._trace: list[dict[str, str]] = []
+        self._bound = ""
         self._jobs: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
         self._working = False  # a worker saves or hashes
 
@@ -304,6 +308,7 @@ class Run:
             least_bytes=int(options.min_split_size),
             limit=int(options.max_download_limit),
             window_bytes=self._target.window_bytes,
+            traced=bool(options.trace),
             allocation="none" if self._probing else options.file_allocation,
             mirrors=asked[1:],
             etag=etag if self._saved is not None else "",
@@ -337,6 +342,9 @@ class Run:
         """One event of the engine."""
         file = event.file
         if file is not self._file:
+            return
+        if event.kind == EventKind.TRACE:
+            self._trace.append(dict(word.split("=") for word in event.text.split()))
             return
         if event.kind in (EventKind.DONE, EventKind.REMOVED):
             self._in_engine = False
@@ -539,6 +547,9 @@ class Run:
         """Every byte is in the file: prove it, in steps, so that a halt needs not wait for the whole; name it."""
         assert self._file is not None
         hasher, size = self._hasher, self._file.downloaded
+        if not self._bound:
+            self._bound = explain(self._file.effort, size - self._resumed_bytes, self.most_lanes)
+            self._write_trace()
         if self.options.expected_size and size != self.options.expected_size:
             self._worthless = True
             raise ContentChanged(
@@ -556,6 +567,21 @@ class Run:
             self.do(self._publish, self._complete)
         else:
             self._complete(self._publish())
+
+    def _write_trace(self) -> None:
+        """One JSON line for each transfer, after those that are there."""
+        if not self.options.trace:
+            return
+        import json
+
+        try:
+            with Path(self.options.trace).open("a", encoding="utf-8") as file:
+                for transfer in self._trace:
+                    numbers = {name: int(value) for name, value in transfer.items()}
+                    url = mask_url(self.sources[numbers.pop("source")].url)
+                    file.write(json.dumps({"gid": self.download.gid, "url": url, **numbers}) + "\n")
+        except OSError as error:
+            _log.warning("%s: the trace cannot be written: %s", self.options.trace, error.strerror)
 
     def _publish(self) -> Path:
         assert self._target is not None
@@ -594,6 +620,7 @@ class Run:
                 connections=self._connections,
                 resumed=self._resumed_bytes,
                 already_complete=already,
+                bound=self._bound,
             ),
         )
 

@@ -49,6 +49,7 @@ class FolderLanding:
         stem = self._options.filename or f"rangefetch-{hashlib.sha256(download.url.encode()).hexdigest()[:16]}"
         self._folder = self._directory / f"{stem}.part"
         self._fd = -1
+        self._worthless = False  # nothing of it needs to be kept
 
     def open(self) -> None:
         """Make the directory, or take the one that was left. Raises ``TargetLocked``, ``TargetExists``,
@@ -98,8 +99,12 @@ class FolderLanding:
 
     def name(self, paths: Iterable[str]) -> None:
         """Note what the files are, before they are there. Raises ``TargetExists`` if they would have no place."""
-        for name in self._destinations(paths):
-            self._download.filename = self._options.filename or name
+        try:
+            for name in self._destinations(paths):
+                self._download.filename = self._options.filename or name
+        except TargetExists:
+            self._worthless = True
+            raise
 
     def restart(self) -> None:
         """Drop all that is there."""
@@ -132,6 +137,8 @@ class FolderLanding:
 
     def keep(self, *, complete: bool) -> None:
         """Let go of it; what is there is gone on with another time."""
+        if self._worthless:
+            self.discard()
         with contextlib.suppress(OSError):
             if not any(self._folder.iterdir()):
                 self._folder.rmdir()

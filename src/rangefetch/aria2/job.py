@@ -93,6 +93,7 @@ class Job:
         self._remove_files = False
         self._error: DownloadError | None = None
         self._figures = Figures()
+        self._followed = False  # what was described is what aria2 is at
         self._complete = False  # every byte is there
         self._next_try_s = 0.0
         self._most_connections = 0
@@ -200,6 +201,7 @@ class Job:
             self._asked["file-allocation"] = "trunc"
         method, parameters = "addUri", [request.urls, self._asked]
         if self._folder is not None and (described := self._folder.description()) is not None:
+            self._followed = True
             method, content = described
             parameters = [content, [], self._asked] if method == "addTorrent" else [content, self._asked]
         client = self.daemon.client
@@ -280,6 +282,7 @@ class Job:
         paths = self._paths(gids)
         self._forget(self.daemon, self.gids)
         self.gids = gids
+        self._followed = True
         self._folder.name(paths)
 
     def _paths(self, gids: list[str]) -> list[str]:
@@ -396,7 +399,7 @@ class Job:
         self._forget(self.daemon, gids)
         if folder is None:
             self._finish(proven=False)
-        elif not any(paths) or paths[0].startswith("["):
+        elif not self._followed:
             raise BadAnswer("aria2 finds nothing in it that it could follow", url=self._shown_url)
         else:
             self._on_disk(lambda: folder.finish(paths), lambda moved: self._tell_complete(moved[0], size=moved[1]))

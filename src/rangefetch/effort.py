@@ -1,0 +1,37 @@
+"""What bound the speed of a download, told from where its time went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["explain"]
+
+_SHORT_US = 200_000
+_MOST = 0.5  # a share of the time that makes something the bound
+_BUSY = 0.8  # ... and of a processor that leaves no room
+
+
+def explain(effort: Mapping[str, int], size_bytes: int, most_lanes: int) -> str:
+    """One line: the limit, the disk, this machine's processor, the server (per connection), or the way to it.
+
+    ``effort`` is ``_engine.File.effort``, ``size_bytes`` what was fetched, ``most_lanes`` the most connections allowed.
+    """
+    lasted_us = effort["lasted_us"]
+    if lasted_us < _SHORT_US or not size_bytes:
+        return "too short to tell"
+    lanes = min(effort["lanes_aim"], most_lanes) or 1
+    speed = size_bytes / lasted_us  # bytes per microsecond are megabytes per second
+    if effort["paused_us"] > _MOST * lasted_us:
+        return f"the limit that was set ({speed:.1f} MB/s)"
+    if effort["disk_us"] > _MOST * lasted_us:
+        return f"the disk: {100 * effort['disk_us'] // lasted_us} % of the time went into writing"
+    if effort["cpu_us"] > _BUSY * lasted_us:
+        return f"this machine: the engine's thread was busy {100 * effort['cpu_us'] // lasted_us} % of the time"
+    if effort["growth_ended"]:
+        return f"the server or the way to it: more than {lanes} connections brought no more than {speed:.1f} MB/s"
+    if lanes >= most_lanes:
+        return (
+            f"the server, for each connection: {lanes} of them brought {speed / lanes:.1f} MB/s each; "
+            "more may be allowed with -x and -s"
+        )
+    return f"the server or the way to it: {lanes} connections brought {speed:.1f} MB/s"
