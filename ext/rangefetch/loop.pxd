@@ -448,6 +448,7 @@ cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexce
     cdef int64_t moved = lane.received_bytes - lane.moved_received
     cdef int64_t lately = moved * 1000 // elapsed_ms
     cdef int64_t limit_ms = profile.read_timeout_ms
+    cdef int64_t known
     lane.moved_received = lane.received_bytes
     if lane.paused:
         lane.file.lanes_paused_seen += 1
@@ -457,7 +458,8 @@ cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexce
         lane.file.lanes_still += 1
     if lane.received_bytes > 0:
         lane.bytes_per_s = (lane.bytes_per_s + lately) // 2 if lane.bytes_per_s > 0 else lately
-        lane.source.bytes_per_s = (7 * lane.source.bytes_per_s + lane.bytes_per_s) // 8 if lane.source.bytes_per_s > 0 else lane.bytes_per_s
+        known = lane.source.bytes_per_s
+        lane.source.bytes_per_s = (7 * known + lane.bytes_per_s) // 8 if known > 0 else lane.bytes_per_s
     else:
         # libcurl watches over the connecting itself.
         limit_ms += profile.connect_timeout_ms

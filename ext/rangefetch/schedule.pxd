@@ -295,18 +295,21 @@ cdef inline void watch_tail(Loop *loop, FileCore *file) noexcept nogil:
 cdef inline void replace_slow(Loop *loop, FileCore *file) noexcept nogil:
     """Give up one lane that is far slower than its fellows: another connection may have better luck."""
     cdef Lane *lane = loop.lanes
-    cdef int64_t usual
+    cdef int64_t usual, anew_ms
     if file.blocks.unclaimed == 0 or is_limited(loop, file) or file.lanes_busy < 2:
         return
     if loop.now_ms - file.replaced_ms < SLOW_AFTER_MS:
         return
     while lane != NULL:
-        if lane.file == file and lane.end >= 0 and not lane.is_first and loop.now_ms - lane.started_ms >= SLOW_AFTER_MS:
+        if (
+            lane.file == file and lane.end >= 0 and not lane.is_first
+            and loop.now_ms - lane.started_ms >= SLOW_AFTER_MS
+        ):
             usual = usual_bytes_per_s(loop, file, lane)
-            if (
-                usual > SLOW_FACTOR * lane.bytes_per_s
-                and left_ms(loop, lane) > 4 * (request_cost_ms(file) + (lane.end - lane_received_end(lane)) * 1000 // usual)
-            ):
+            anew_ms = request_cost_ms(file)
+            if usual > 0:
+                anew_ms += (lane.end - lane_received_end(lane)) * 1000 // usual
+            if usual > SLOW_FACTOR * lane.bytes_per_s and left_ms(loop, lane) > 4 * anew_ms:
                 file.replaced_ms = loop.now_ms
                 file.replacements += 1
                 lane_dismiss(loop, lane)

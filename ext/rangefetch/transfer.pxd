@@ -99,7 +99,7 @@ cdef struct FileCore:
     int fd                    # borrowed: Python closes it after EVENT_DONE or EVENT_REMOVED
     Source *sources[MOST_SOURCES]   # owned: freed with the file
     int source_count
-    int32_t source_lanes_most # lanes that may work on one source
+    int32_t source_lanes_most  # lanes that may work on one source
     BlockMap blocks
     FileCore *next            # borrowed: the loop's list of files
     int64_t size              # -1 until an answer tells, or for ever where none does
@@ -123,7 +123,7 @@ cdef struct FileCore:
     int32_t lanes_before      # the aim before it last grew
     int32_t lanes_busy
     int32_t lanes_held        # waiting for Python's word after a failure
-    int32_t lanes_paused_seen # at the last tick
+    int32_t lanes_paused_seen  # at the last tick
     int32_t lanes_still       # that have brought nothing in the last tick
     int64_t goodput           # bytes per second over the last tick
     int64_t goodput_before    # when the aim last grew

@@ -8,20 +8,22 @@ __all__ = ["explain"]
 
 _SHORT_US = 200_000
 _MOST = 0.5  # a share of the time that makes something the bound
+_NEARLY = 0.85  # of a limit: at it
 _BUSY = 0.8  # ... and of a processor that leaves no room
 
 
 def explain(effort: Mapping[str, int], size_bytes: int, most_lanes: int) -> str:
     """One line: the limit, the disk, this machine's processor, the server (per connection), or the way to it.
 
-    ``effort`` is ``_engine.File.effort``, ``size_bytes`` what was fetched, ``most_lanes`` the most connections allowed.
+    ``effort`` is ``_engine.File.effort`` with the ``limit`` (bytes per second, 0: none), ``size_bytes`` what was fetched, ``most_lanes`` the most connections allowed.
     """
     lasted_us = effort["lasted_us"]
     if lasted_us < _SHORT_US or not size_bytes:
         return "too short to tell"
     lanes = min(effort["lanes_aim"], most_lanes) or 1
     speed = size_bytes / lasted_us  # bytes per microsecond are megabytes per second
-    if effort["paused_us"] > _MOST * lasted_us:
+    limit = effort.get("limit", 0)
+    if effort["paused_us"] > _MOST * lasted_us or (limit and speed * 1e6 > _NEARLY * limit):
         return f"the limit that was set ({speed:.1f} MB/s)"
     if effort["disk_us"] > _MOST * lasted_us:
         return f"the disk: {100 * effort['disk_us'] // lasted_us} % of the time went into writing"

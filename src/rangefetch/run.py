@@ -276,7 +276,9 @@ class Run:
         """Hand the file to the engine, with what an earlier run left."""
         from rangefetch import _engine
 
-        if self._ending or self._halting:
+        if self._halting:
+            self._conclude()
+        if self._ending:
             return
         assert self._target is not None
         options = self.options
@@ -548,7 +550,9 @@ class Run:
         assert self._file is not None
         hasher, size = self._hasher, self._file.downloaded
         if not self._bound:
-            self._bound = explain(self._file.effort, size - self._resumed_bytes, self.most_lanes)
+            self._bound = explain(
+                {**self._file.effort, "limit": self._file.limit}, size - self._resumed_bytes, self.most_lanes
+            )
             self._write_trace()
         if self.options.expected_size and size != self.options.expected_size:
             self._worthless = True

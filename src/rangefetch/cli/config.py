@@ -1,0 +1,90 @@
+"""The configuration file: options that hold for every command, by their long names.
+
+max-connection-per-server = 8
+header = ["Accept-Language: de"]
+check-certificate = true
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["ConfigError", "default_path", "read"]
+
+_OF_ONE_RUN = frozenset(
+    {
+        "checksum",
+        "conf_path",
+        "expected_size",
+        "filename",
+        "help",
+        "input_file",
+        "mirrors",
+        "no_conf",
+        "version",
+    }
+)
+"""What makes sense on a command line alone, by ``dest``."""
+
+
+class ConfigError(Exception):
+    """What is wrong with the file, naming it, and the key."""
+
+
+def default_path() -> Path | None:
+    """Where the file is looked for: in ``$XDG_CONFIG_HOME``, else in ``~/.config``; None where there is no home."""
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    if os.path.isabs(base):  # the specification has others ignored
+        return Path(base, "rangefetch", "config.toml")
+    try:
+        return Path.home() / ".config" / "rangefetch" / "config.toml"
+    except RuntimeError:
+        return None
+
+
+def read(path: Path, actions: dict[str, argparse.Action], *, must_exist: bool) -> Iterator[tuple[str, list[str]]]:
+    """Each key of the file with the words that say the same on a command line.
+
+    ``actions`` are the options by their names, as ``--split``. Raises :class:`ConfigError` for what is not TOML, for
+    keys that are no options, and for values of a type that the option does not have.
+    """
+    import tomllib
+
+    try:
+        with path.open("rb") as file:
+            values = tomllib.load(file)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if must_exist:
+            raise ConfigError(f"{path}: {error.strerror}") from None
+        return
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except ValueError as error:  # of TOML, or of UTF-8
+        raise ConfigError(f"{path}: it is not TOML: {error}") from None
+    for key, value in values.items():
+        action = actions.get(f"--{key}")
+        if action is None or (key.startswith("no-") and isinstance(action, argparse.BooleanOptionalAction)):
+            raise ConfigError(f"{path}: {key}: there is no such option")
+        if action.dest in _OF_ONE_RUN:
+            raise ConfigError(f"{path}: {key}: this belongs on the command line")
+        yield key, _words(f"{path}: {key}", key, value, action)
+
+
+def _words(place: str, key: str, value: object, action: argparse.Action) -> list[str]:
+    if isinstance(action, argparse.BooleanOptionalAction) or action.nargs == 0:
+        if not isinstance(value, bool):
+            raise ConfigError(f"{place}: {value!r} is neither true nor false")
+        if action.nargs == 0 and not isinstance(action, argparse.BooleanOptionalAction):
+            return [f"--{key}"] if value else []
+        return [f"--{key}" if value else f"--no-{key}"]
+    # argparse has no public name for it.
+    repeatable = isinstance(action, argparse._AppendAction)
+    listed = value if repeatable and isinstance(value, list) else [value]
+    for each in listed:
+        if isinstance(each, bool) or not isinstance(each, (str, int, float)):
+            kinds = "a string, a number or a list of them" if repeatable else "a string or a number"
+            raise ConfigError(f"{place}: {each!r} is not {kinds}")
+    return [f"--{key}={each}" for each in listed]
