@@ -6,12 +6,13 @@ import base64
 import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Protocol
 
 from rangefetch.errors import DiskError
 
-__all__ = ["FileHasher", "Hash", "new", "split", "stated_by_server"]
+__all__ = ["FileHasher", "Hash", "digest_of", "new", "split", "stated_by_server"]
 
 # aria2's names for them, and hashlib's.
 _HASHLIB_NAMES = {
@@ -26,6 +27,9 @@ _HASHLIB_NAMES = {
 # hashlib releases the GIL for each piece, and a busy thread may keep it for 5 ms before it gives it back: pieces of
 # 1 MiB then make 0.2 GiB/s, of 4 MiB 0.5. Larger ones fall out of the cache.
 _PIECE_BYTES = 4 << 20
+
+
+_STEP_BYTES = 64 << 20
 
 
 class Hash(Protocol):
@@ -121,6 +125,16 @@ class FileHasher:
     def hexdigest(self) -> str:
         """The digest of ``[0, position)``, in lower-case hexadecimal digits."""
         return self._hash.hexdigest()
+
+
+def digest_of(path: Path, algorithm: str, stop: Callable[[], bool]) -> str:
+    """The digest of a whole file; of its beginning, where ``stop`` says meanwhile that it is not wanted any more."""
+    with path.open("rb") as file:
+        hasher = FileHasher(file.fileno(), algorithm)
+        size = os.fstat(file.fileno()).st_size
+        while hasher.position < size and not stop():
+            hasher.advance(min(size, hasher.position + _STEP_BYTES))
+    return hasher.hexdigest()
 
 
 def _read_into(buffer: memoryview, fd: int, position: int) -> int:

@@ -15,7 +15,8 @@ _BUSY = 0.8  # ... and of a processor that leaves no room
 def explain(effort: Mapping[str, int], size_bytes: int, most_lanes: int) -> str:
     """One line: the limit, the disk, this machine's processor, the server (per connection), or the way to it.
 
-    ``effort`` is ``_engine.File.effort`` with the ``limit`` (bytes per second, 0: none), ``size_bytes`` what was fetched, ``most_lanes`` the most connections allowed.
+    ``effort`` is ``_engine.File.effort`` with the ``limit`` (bytes per second, 0: none), ``size_bytes`` what was
+    fetched, ``most_lanes`` the most connections allowed.
     """
     lasted_us = effort["lasted_us"]
     if lasted_us < _SHORT_US or not size_bytes:

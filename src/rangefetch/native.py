@@ -24,10 +24,11 @@ from rangefetch import libcurl
 from rangefetch.backend import Listener
 from rangefetch.download import Download
 from rangefetch.errors import DownloadError, LocalError
+from rangefetch.events import Event
 from rangefetch.network import find_ca_file, make_profile, secret_headers
 from rangefetch.options import DownloadOptions
 from rangefetch.retry import RetryPolicy
-from rangefetch.run import Event, Run
+from rangefetch.run import Run
 from rangefetch.sources import Source
 
 if TYPE_CHECKING:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from rangefetch import retry
 from rangefetch.errors import DiskError, DownloadError
+from rangefetch.events import Event
 from rangefetch.retry import Kind
 
 if TYPE_CHECKING:
     from rangefetch.native import Timer
-    from rangefetch.run import Event, Run
+    from rangefetch.run import Run
 
 __all__ = ["Recovery"]
 

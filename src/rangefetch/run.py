@@ -7,9 +7,6 @@ appears only after the last byte and the checksum were right.
 
 from __future__ import annotations
 
-import contextlib
-import email.utils
-import enum
 import errno
 import logging
 import os
@@ -18,9 +15,9 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from rangefetch import checksum, state
+from rangefetch import checksum, saving, state
 from rangefetch.download import Download, Figures
 from rangefetch.effort import explain
 from rangefetch.errors import (
@@ -31,6 +28,7 @@ from rangefetch.errors import (
     TargetExists,
     TimedOut,
 )
+from rangefetch.events import Event, EventKind, parse_date, parse_headers
 from rangefetch.network import mask_url, network_is_there, split_userinfo
 from rangefetch.options import DownloadOptions, check_url
 from rangefetch.progress import DownloadResult, SpeedMeter
@@ -56,36 +54,6 @@ _FIRST_SAVE_S = 2.0
 _SAVE_EVERY_S = 5.0
 _HASH_AT_LEAST_BYTES = 4 << 20
 _HASH_STEP_BYTES = 64 << 20
-_ROOM_BYTES = 64 << 10  # more than a state takes
-
-
-class EventKind(enum.IntEnum):
-    """The kinds of events; the numbers are ``_engine.EVENTS``."""
-
-    ANSWERED = 16
-    FAILED = 17
-    DONE = 18
-    REMOVED = 19
-    MET = 20
-    REACHED = 21
-    TRACE = 22
-
-
-class Event(NamedTuple):
-    """What the engine tells, as ``_engine.Engine.events`` documents it."""
-
-    kind: int
-    file: File
-    code: int
-    status: int
-    fault: int
-    errno: int
-    retry_after_s: int
-    offset: int
-    received_bytes: int
-    text: str
-    headers: str
-    source: int
 
 
 class Run:
@@ -223,7 +191,7 @@ class Run:
                 self._compare_existing(self._target.path)
                 return
             self._probing = True
-        self._saved = self._load_state()
+        self._saved = saving.load(self._target, self._url, provable=bool(self.options.checksum))
         if self._saved is None and not self._target.fresh:
             self._target.truncate()
         if self._saved is not None:
@@ -240,29 +208,6 @@ class Run:
             return None
         return checksum.FileHasher(self._target.fd, self._checksum.partition("=")[0])
 
-    def _load_state(self) -> state.State | None:
-        """The saved state, if it is sound, of this URL, and can be checked against the remote file."""
-        assert self._target is not None
-        path = self._target.state_path
-        try:
-            saved = state.load(path)
-            part_size = os.fstat(self._target.fd).st_size
-            if saved.url != self._url:
-                raise state.StateDamaged(f"{path}: it is of another URL")
-            if part_size < saved.written_end:
-                raise state.StateDamaged(f"{path}: {self._target.part_path} is shorter than it says")
-        except FileNotFoundError:
-            return None
-        except state.StateDamaged as error:
-            _log.warning("%s; set aside, starting again", error)
-            with contextlib.suppress(DiskError):
-                state.set_aside(path)
-            return None
-        if not self.options.checksum and not any(source.etag or source.last_modified for source in saved.sources):
-            _log.warning("%s: nothing tells whether the remote file is still the same; starting again", self.shown_url)
-            return None
-        return saved
-
     def _recall(self, saved: state.State) -> None:
         """What an earlier run found out; if that has every byte, no answer will tell it again."""
         assert self._target is not None
@@ -270,7 +215,7 @@ class Run:
             self._target.name(saved.filename)
             self.download.filename = saved.filename
         for source in saved.sources:
-            self._modified_time = self._modified_time or _parse_date(source.last_modified)
+            self._modified_time = self._modified_time or parse_date(source.last_modified)
 
     def _open_file(self) -> None:
         """Hand the file to the engine, with what an earlier run left."""
@@ -343,7 +288,7 @@ class Run:
     def handle(self, event: Event) -> None:
         """One event of the engine."""
         file = event.file
-        if file is not self._file:
+        if file is not self._file or file is None:
             return
         if event.kind == EventKind.TRACE:
             self._trace.append(dict(word.split("=") for word in event.text.split()))
@@ -367,7 +312,7 @@ class Run:
             source = self.sources[event.source]
             source.answered = True
             source.resolved_url = event.text
-            headers = _parse_headers(event.headers)
+            headers = parse_headers(event.headers)
             if event.kind == EventKind.ANSWERED:
                 self._answered(event.status, source, headers)
             if self._after_removal is None:
@@ -389,7 +334,7 @@ class Run:
         size = self._file.size
         # Until all is found to be in order, nothing of it is worth keeping.
         self._worthless = self._saved is None
-        self._modified_time = _parse_date(headers.get("last-modified", ""))
+        self._modified_time = parse_date(headers.get("last-modified", ""))
         if self._target.path is None:
             name = filename_from_content_disposition(headers.get("content-disposition", ""))
             name = name or filename_from_url(source.resolved_url) or filename_from_url(self._url) or DEFAULT_FILENAME
@@ -469,10 +414,15 @@ class Run:
             return
         if now_s >= self._next_save_s and self._file.splits and self._target is not None and self._target.keeps_state:
             self._next_save_s = now_s + _SAVE_EVERY_S
-            self.do(self._save_on_the_way, lambda _: None)
+            self._save(saving.save_on_the_way)
         elif self._hasher is not None and self._file.contiguous - self._hasher.position >= _HASH_AT_LEAST_BYTES:
             hasher, end = self._hasher, min(self._file.contiguous, self._hasher.position + _HASH_STEP_BYTES)
             self.do(lambda: hasher.advance(end), lambda _: None)
+
+    def _save(self, how: Callable[[Target, File, Sources], None]) -> None:
+        assert self._target is not None
+        target, file = self._target, self.file
+        self.do(lambda: how(target, file, self.sources), lambda _: None)
 
     def do(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
         """Have a worker do something that may take long, one thing after the other, and ``then`` go on here."""
@@ -494,55 +444,6 @@ class Run:
         self._working = True
         self._backend.work(self, job, done)
 
-    def _save_on_the_way(self) -> None:
-        try:
-            self._save_state()
-        except DiskError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            # The data has its space already; a state that cannot be written is no reason to stop.
-            _log.warning("%s: the state could not be saved: %s", self.shown_url, error)
-
-    def _save_state(self, *, without_last: bool = False) -> None:
-        """Save what is in the file: first look, then sync, then write down what was seen (on a worker).
-
-        ``without_last`` gives up the last bytes, and with them the space that they take.
-        """
-        import numpy as np
-
-        assert self._target is not None
-        assert self._file is not None
-        file = self._file
-        # A block that is done meanwhile is seen as done or as begun; either is true.
-        partial = np.array(file.partial, dtype=np.uint32)
-        blocks = np.array(file.blocks, dtype=np.uint8)
-        if without_last:
-            last = int(np.flatnonzero((partial > 0) | (blocks == 2))[-1])
-            start = last * file.block_size
-            length = int(partial[last]) if blocks[last] != 2 else min(file.block_size, file.size - start)
-            blocks[last], partial[last] = 0, max(0, length - _ROOM_BYTES)
-            os.ftruncate(self._target.fd, start + int(partial[last]))
-        begun = np.flatnonzero((partial > 0) & (blocks != 2))
-        self._target.sync()
-        state.save(
-            self._target.state_path,
-            state.State(
-                url=self._url,
-                resolved_url=self.sources[0].resolved_url or self._url,
-                total_size=file.size,
-                supports_range=True,
-                sources=[
-                    state.SourceState(source.url, *file.validators(number))
-                    for number, source in enumerate(self.sources)
-                    if number < file.source_count
-                ],
-                block_size=file.block_size,
-                blocks=blocks.tobytes(),
-                partial={int(index): int(partial[index]) for index in begun},
-                filename=self._target.path.name if self._target.path else "",
-            ),
-        )
-
     # -- the end ----------------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
@@ -553,7 +454,8 @@ class Run:
             self._bound = explain(
                 {**self._file.effort, "limit": self._file.limit}, size - self._resumed_bytes, self.most_lanes
             )
-            self._write_trace()
+            if self.options.trace:
+                saving.write_trace(os.fspath(self.options.trace), self.download.gid, self.sources, self._trace)
         if self.options.expected_size and size != self.options.expected_size:
             self._worthless = True
             raise ContentChanged(
@@ -571,21 +473,6 @@ class Run:
             self.do(self._publish, self._complete)
         else:
             self._complete(self._publish())
-
-    def _write_trace(self) -> None:
-        """One JSON line for each transfer, after those that are there."""
-        if not self.options.trace:
-            return
-        import json
-
-        try:
-            with Path(self.options.trace).open("a", encoding="utf-8") as file:
-                for transfer in self._trace:
-                    numbers = {name: int(value) for name, value in transfer.items()}
-                    url = mask_url(self.sources[numbers.pop("source")].url)
-                    file.write(json.dumps({"gid": self.download.gid, "url": url, **numbers}) + "\n")
-        except OSError as error:
-            _log.warning("%s: the trace cannot be written: %s", self.options.trace, error.strerror)
 
     def _publish(self) -> Path:
         assert self._target is not None
@@ -631,18 +518,12 @@ class Run:
     def _compare_existing(self, path: Path) -> None:
         """The final name is taken: by the very file that is wanted, if the checksum says so."""
 
-        def digest() -> str:
-            with path.open("rb") as existing:
-                hasher = checksum.FileHasher(existing.fileno(), self.options.checksum.partition("=")[0])
-                size = os.fstat(existing.fileno()).st_size
-                while hasher.position < size and not self._halting:
-                    hasher.advance(min(size, hasher.position + _HASH_STEP_BYTES))
-            return hasher.hexdigest()
+        algorithm, _, digest = self.options.checksum.partition("=")
 
         def compared(found: str) -> None:
             if self._halting:
                 self._conclude()
-            elif found == self.options.checksum.partition("=")[2]:
+            elif found == digest:
                 self._already_complete(path)
             else:
                 self._worthless = self._saved is None
@@ -650,7 +531,7 @@ class Run:
                     f"{path} exists and has another checksum; overwriting was not asked for", url=self.shown_url
                 )
 
-        self.do(digest, compared)
+        self.do(lambda: checksum.digest_of(path, algorithm, stop=lambda: self._halting), compared)
 
     def _already_complete(self, path: Path) -> None:
         assert self._target is not None
@@ -706,15 +587,6 @@ class Run:
 
         self.do(self._keep_what_can_be_continued, told)
 
-    def _save_at_the_end(self) -> None:
-        try:
-            self._save_state()
-        except DiskError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            # A full disk has no room for the state, either: a little less of data makes some.
-            self._save_state(without_last=True)
-
     def _keep_what_can_be_continued(self) -> None:
         """Save the state of a file that can be resumed, remove the rest (on a worker)."""
         target, file = self._target, self._file
@@ -724,26 +596,9 @@ class Run:
             if self._remove_files:
                 target.discard()
             elif file is not None and file.splits and file.downloaded and target.keeps_state and not self._worthless:
-                self._save_at_the_end()
+                saving.save_at_the_end(target, file, self.sources)
             elif self._saved is None:
                 target.discard()
         except DiskError as error:
             _log.warning("%s: what was fetched could not be saved: %s", self.shown_url, error)
         target.close()
-
-
-def _parse_headers(lines: str) -> dict[str, str]:
-    """Headers by lower-case name; of a repeated one the first."""
-    headers: dict[str, str] = {}
-    for line in lines.split("\n"):
-        name, _, value = line.partition(": ")
-        headers.setdefault(name.lower(), value)
-    return headers
-
-
-def _parse_date(value: str) -> float | None:
-    """An HTTP date as seconds since the epoch, None where there is none."""
-    try:
-        return email.utils.parsedate_to_datetime(value).timestamp()
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None

@@ -37,7 +37,7 @@ class ConfigError(Exception):
 def default_path() -> Path | None:
     """Where the file is looked for: in ``$XDG_CONFIG_HOME``, else in ``~/.config``; None where there is no home."""
     base = os.environ.get("XDG_CONFIG_HOME", "")
-    if os.path.isabs(base):  # the specification has others ignored
+    if Path(base).is_absolute():  # the specification has others ignored
         return Path(base, "rangefetch", "config.toml")
     try:
         return Path.home() / ".config" / "rangefetch" / "config.toml"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Self, TextIO
 from urllib.parse import urlsplit
@@ -62,6 +62,12 @@ class Quiet:
     def update(self, downloads: Mapping[str, DownloadProgress]) -> None:
         """All downloads of this run by URL, the ended ones too, as they are now."""
 
+    def update_whole(self, whole: DownloadProgress, active: Sequence[DownloadProgress]) -> None:
+        """A list of files as it is now, and those of them that a download of their own is at work on.
+
+        ``whole.filename`` counts the files, and ``whole.percentage`` is their share.
+        """
+
     def ended(self, url: str, result: DownloadResult) -> None:
         """The file of ``url`` is there."""
 
@@ -79,6 +85,7 @@ class Plain(Quiet):
 
     def __init__(self) -> None:
         self._begun: set[str] = set()
+        self._notes: dict[str, str] = {}
         self._next_summary = time.monotonic() + self.seconds_between_summaries
 
     def note(self, line: str) -> None:
@@ -88,9 +95,17 @@ class Plain(Quiet):
         for url, progress in downloads.items():
             if progress.status == DownloadStatus.ACTIVE:
                 self._begin(url)
-        if time.monotonic() >= self._next_summary:
-            self._next_summary = time.monotonic() + self.seconds_between_summaries
+            self._say_note(shown_name(url, progress), progress)
+        if self._is_time():
             self._line(summary(downloads))
+
+    def update_whole(self, whole: DownloadProgress, active: Sequence[DownloadProgress]) -> None:
+        for progress in active:
+            self._say_note(progress.filename, progress)
+        if self._is_time():
+            connections = counted(whole.connections, "connection")
+            speed = f"{amount(whole.speed)}/s"
+            self._line(f"{whole.filename} done: {amount(whole.downloaded)}, {speed}, {connections}")
 
     def ended(self, url: str, result: DownloadResult) -> None:
         self._begin(url)
@@ -100,6 +115,21 @@ class Plain(Quiet):
         if url not in self._begun:
             self._begun.add(url)
             self._line(f"{mask_url(url)}: begun")
+
+    def _say_note(self, name: str, progress: DownloadProgress) -> None:
+        """What holds a download up, once."""
+        note = progress.note if progress.status == DownloadStatus.ACTIVE else ""
+        if note != self._notes.get(progress.gid, ""):
+            self._notes[progress.gid] = note
+            if note:
+                self._line(f"{name}: {note}")
+
+    def _is_time(self) -> bool:
+        """Whether a summary is due; if so, the next is due later."""
+        if time.monotonic() < self._next_summary:
+            return False
+        self._next_summary = time.monotonic() + self.seconds_between_summaries
+        return True
 
 
 class Live(Quiet):
@@ -139,8 +169,19 @@ class Live(Quiet):
         self._line(f"rangefetch: {line}")
 
     def update(self, downloads: Mapping[str, DownloadProgress]) -> None:
-        if self._region is not None:
-            self._region.update(self._table(downloads), refresh=True)
+        rows = [
+            (shown_name(url, progress), progress)
+            for url, progress in downloads.items()
+            if progress.status == DownloadStatus.ACTIVE
+        ]
+        if len(downloads) > 1:
+            ended = sum(progress.status in _ENDED for progress in downloads.values())
+            self._draw(rows, (f"{ended} of {len(downloads)} files done", together(downloads.values())))
+        else:
+            self._draw(rows)
+
+    def update_whole(self, whole: DownloadProgress, active: Sequence[DownloadProgress]) -> None:
+        self._draw([(each.filename, each) for each in active], (f"{whole.filename} done", whole))
 
     def ended(self, url: str, result: DownloadResult) -> None:
         self._line(outcome(result))
@@ -151,36 +192,34 @@ class Live(Quiet):
         else:
             super()._line(line)
 
-    def _table(self, downloads: Mapping[str, DownloadProgress]) -> Table:
+    def _draw(self, rows: Sequence[tuple[str, DownloadProgress]], *last: tuple[str, DownloadProgress]) -> None:
+        """Draw as many of the rows as there is room for, and the last."""
+        if self._region is not None:
+            room = max(self._console.height - 3, 1)
+            self._region.update(self._table([*rows[:room], *last]), refresh=True)
+
+    def _table(self, rows: Sequence[tuple[str, DownloadProgress]]) -> Table:
         from rich.progress_bar import ProgressBar
         from rich.table import Table
-
-        active = [
-            (shown_name(url, progress), progress)
-            for url, progress in downloads.items()
-            if progress.status == DownloadStatus.ACTIVE
-        ]
-        rows = active[: max(self._console.height - 3, 1)]
-        if len(downloads) > 1:
-            ended = sum(progress.status in _ENDED for progress in downloads.values())
-            rows.append((f"{ended} of {len(downloads)} files done", together(downloads.values())))
 
         wide = self._console.width >= _WIDTH_FOR_EVERYTHING
         table = Table.grid(padding=(0, 1), expand=True)
         table.add_column(no_wrap=True, overflow="ellipsis", max_width=self._console.width // 3)
-        table.add_column(ratio=1)  # the bar takes what is left
+        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")  # the bar, or a note, takes what is left
         # Columns that hold their widest number do not make the bar jump.
         for width in (5, 8, 10, 7, 9) if wide else (5, 10, 7):
             table.add_column(no_wrap=True, justify="right", min_width=width)
         for name, progress in rows:
-            known = progress.total > 0
+            known = progress.total > 0 or progress.percentage > 0
             percentage = f"{progress.percentage:.0f} %" if known else ""
             numbers = [percentage, f"{amount(progress.speed)}/s", clock(progress.eta)]
             if wide:
-                numbers.insert(1, amount(progress.total if known else progress.downloaded))
+                numbers.insert(1, amount(progress.total or progress.downloaded))
                 numbers.append(f"{progress.connections} conn.")
-            bar = ProgressBar(progress.total if known else None, progress.downloaded, pulse=not known)
-            table.add_row(printable(name), bar if wide else "", *numbers)
+            middle: ProgressBar | str = printable(progress.note)
+            if wide and not middle:
+                middle = ProgressBar(100 if known else None, progress.percentage, pulse=not known)
+            table.add_row(printable(name), middle, *numbers)
         return table
 
 

@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING
 
 from rangefetch.cli import display as displays
-from rangefetch.cli.arguments import Request, parse
+from rangefetch.cli.arguments import USAGE_ERROR, Request, parse
 from rangefetch.cli.display import Quiet, amount, counted, together
-from rangefetch.errors import Cancelled, DownloadError, EngineUnavailable
+from rangefetch.cli.signals import SIGNALLED, Signals
+from rangefetch.errors import Cancelled, DownloadError, EngineUnavailable, LocalError
 from rangefetch.network import mask_url
-from rangefetch.progress import DownloadResult, DownloadStatus
+from rangefetch.progress import DownloadStatus
 from rangefetch.version import __version__
 
 if TYPE_CHECKING:
+    from rangefetch.cli.report import Report
     from rangefetch.manager import DownloadManager
 
 __all__ = ["run"]
 
-OK, FAILED, SIGNALLED = 0, 1, 128
-"""Exit statuses; a signal's number is added to the last, as shells do. Wrong usage is 2."""
+OK, FAILED = 0, 1
+"""Exit statuses; 2 is wrong usage, and there are those of signals."""
 
 SECONDS_BETWEEN_LOOKS = 0.2
 """Progress is pulled this often: fast enough for the eye, and nothing for the processor."""
 
-SECONDS_OF_PATIENCE = 3.0
-"""How long stopping may take before a further signal ends the process where it stands."""
+_REMEMBERED = 1000
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +39,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         request = parse(argv)
         if request.version:
             return _show_version()
-        with _Signals() as signals:
+        with Signals() as signals:
             return _fetch(request, signals)
     except KeyboardInterrupt:  # before the signals were caught: nothing has begun
         return SIGNALLED + signal.SIGINT
@@ -65,26 +63,66 @@ def _show_version() -> int:
     return OK
 
 
-def _fetch(request: Request, signals: _Signals) -> int:
-    from rangefetch.manager import DownloadManager
+def _fetch(request: Request, signals: Signals) -> int:
+    from rangefetch.cli.report import Report
 
     display = displays.choose(quiet=request.quiet)
+    report = Report(display, as_json=request.json)
     with _warnings_to(display):
-        for url in request.repeated:
-            display.note(f"{mask_url(url)}: given more than once, fetched once")
+        _say_repeated(request, display)
+        if not request.urls:
+            display.note("there is no URL in the list")
+            return OK
         try:
-            with DownloadManager(max_concurrent_downloads=request.max_concurrent_downloads) as manager:
-                batch = _Batch(manager, display, signals, as_json=request.json)
-                batch.begin(request)
-                with display:
-                    batch.follow()
-                if batch.waiting_for:
-                    batch.stop()
-                    return SIGNALLED + signals.number
-        except EngineUnavailable as error:
+            with _manager(request) as manager:
+                if request.listed:
+                    from rangefetch.cli.many import fetch_list
+
+                    if not fetch_list(manager, request.urls, request.options, display, report, signals):
+                        return SIGNALLED + signals.number
+                else:
+                    batch = _Batch(manager, display, report, signals)
+                    batch.begin(request)
+                    with display:
+                        batch.follow()
+                    if batch.waiting_for:
+                        batch.stop()
+                        return SIGNALLED + signals.number
+        except LocalError as error:  # no backend can run
             display.error(str(error))
             return FAILED
-    return FAILED if batch.failed or display.lost_results else OK
+        except _WrongSetting as error:
+            display.error(str(error))
+            return USAGE_ERROR
+    return FAILED if report.failed or display.lost_results else OK
+
+
+def _say_repeated(request: Request, display: Quiet) -> None:
+    if request.listed and request.repeated:
+        display.note(f"{counted(len(request.repeated), 'URL')} given more than once, fetched once")
+    else:
+        for url in request.repeated:
+            display.note(f"{mask_url(url)}: given more than once, fetched once")
+
+
+class _WrongSetting(Exception):
+    """The environment asks for something that there is not."""
+
+
+def _manager(request: Request) -> DownloadManager:
+    from rangefetch.manager import init_download_manager
+
+    try:
+        return init_download_manager(
+            request.backend,
+            prefer=request.prefer,
+            max_concurrent_downloads=request.max_concurrent_downloads,
+            max_overall_download_limit=request.max_overall_download_limit,
+            # Each is asked for in the end, whenever it finished.
+            max_download_results=max(len(request.urls), _REMEMBERED),
+        )
+    except ValueError as error:  # the arguments have been checked: it is RANGEFETCH_BACKEND
+        raise _WrongSetting(f"RANGEFETCH_BACKEND: {str(error).partition(': ')[2]}") from None
 
 
 class _Batch:
@@ -93,13 +131,12 @@ class _Batch:
     ``waiting_for`` are those that have not ended: gid -> URL, in the order they were typed.
     """
 
-    def __init__(self, manager: DownloadManager, display: Quiet, signals: _Signals, *, as_json: bool) -> None:
+    def __init__(self, manager: DownloadManager, display: Quiet, report: Report, signals: Signals) -> None:
         self.waiting_for: dict[str, str] = {}
-        self.failed = False
         self._manager = manager
         self._display = display
+        self._report = report
         self._signals = signals
-        self._as_json = as_json
         self._urls: dict[str, str] = {}
 
     def begin(self, request: Request) -> None:
@@ -108,7 +145,7 @@ class _Batch:
             try:
                 gid = self._manager.download(url, request.options)
             except DownloadError as error:
-                self._report_failure(url, error)
+                self._report.error(url, error)
             else:
                 self._urls[gid] = self.waiting_for[gid] = url
 
@@ -146,80 +183,14 @@ class _Batch:
         except DownloadError as error:  # before TimeoutError, which TimedOut is too
             if isinstance(error, Cancelled) and self._signals.number:
                 return False
-            self._report_failure(url, error)
+            self._report.error(url, error)
         except TimeoutError:
             return False
         else:
-            self._report(url, result)
+            self._display.ended(url, result)
+            self._report.done(url, result)
         del self.waiting_for[gid]
         return True
-
-    def _report(self, url: str, result: DownloadResult) -> None:
-        self._display.ended(url, result)
-        if self._as_json:
-            self._say_json(url, DownloadStatus.COMPLETE, error=None, **result.to_dict())
-        else:
-            self._display.result(str(result.path))
-
-    def _report_failure(self, url: str, error: DownloadError) -> None:
-        self.failed = True
-        self._display.error(str(error) if error.url else f"{mask_url(url)}: {error}")
-        if self._as_json:
-            self._say_json(
-                url,
-                DownloadStatus.ERROR,
-                error=error.reason,
-                errorType=type(error).__name__,
-                httpStatus=error.status,
-                tried=list(error.tried),
-            )
-
-    def _say_json(self, url: str, status: DownloadStatus, **facts: Any) -> None:
-        self._display.result(json.dumps({"url": mask_url(url), "status": status.value, **facts}))
-
-
-class _Signals:
-    """Makes the signals that end a program a number to look at, so that it can end in good order.
-
-    After a signal they are ignored when the context ends: a second Ctrl-C may come while Python shuts down, and
-    would end in a traceback, or in another exit status.
-    """
-
-    _words: ClassVar = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}
-
-    def __init__(self) -> None:
-        self.number = 0
-        self._came_at = 0.0
-        self._before: dict[signal.Signals, Any] = {}
-
-    @property
-    def word(self) -> str:
-        """What happened, for a line."""
-        return self._words[signal.Signals(self.number).name]
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for wanted in self._wanted():
-                self._before[wanted] = signal.signal(wanted, self._came)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for wanted, handler in self._before.items():
-            signal.signal(wanted, signal.SIG_IGN if self.number else handler)
-
-    @staticmethod
-    def _wanted() -> Iterator[signal.Signals]:
-        yield signal.SIGINT
-        yield signal.SIGTERM
-        hangup = getattr(signal, "SIGHUP", None)  # Windows has none, and under nohup it is ignored
-        if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
-            yield hangup
-
-    def _came(self, number: int, _frame: object) -> None:
-        if not self.number:
-            self.number, self._came_at = number, time.monotonic()
-        elif time.monotonic() - self._came_at > SECONDS_OF_PATIENCE:
-            os._exit(SIGNALLED + number)
 
 
 @contextlib.contextmanager

@@ -51,7 +51,8 @@ def make_parser() -> Parser:
         description="Fetch files over HTTP(S) with many connections each. What was interrupted is continued "
         "by the same command.",
         epilog="Sizes are 4M, 1.5G or bytes; options that are on or off may be written --option=true or "
-        "--option=false. The long names are the keys of the configuration file, too. Exit status: 0 all is fetched, 1 something failed, 2 wrong usage, 130 interrupted.",
+        "--option=false. The long names are the keys of the configuration file, too. Exit status: 0 all is fetched, "
+        "1 something failed, 2 wrong usage, 130 interrupted.",
         # An abbreviation that is unique today would be ambiguous, or mean something else, tomorrow.
         allow_abbrev=False,
     )

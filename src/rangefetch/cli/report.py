@@ -1,0 +1,46 @@
+"""What came of each file, said once: a path or a JSON object on stdout, errors on stderr too."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rangefetch.cli.display import Quiet
+from rangefetch.errors import DownloadError
+from rangefetch.network import mask_url
+from rangefetch.progress import DownloadResult, DownloadStatus
+
+__all__ = ["Report"]
+
+
+class Report:
+    """Says what came of the files of one command line. ``failed`` is whether any of them could not be fetched."""
+
+    def __init__(self, display: Quiet, *, as_json: bool) -> None:
+        self.failed = False
+        self._display = display
+        self._as_json = as_json
+
+    def done(self, url: str, result: DownloadResult) -> None:
+        """The file of ``url`` is there."""
+        if self._as_json:
+            self._say_json(url, DownloadStatus.COMPLETE, error=None, **result.to_dict())
+        else:
+            self._display.result(str(result.path))
+
+    def error(self, url: str, error: DownloadError) -> None:
+        """The file of ``url`` could not be fetched."""
+        self.failed = True
+        self._display.error(str(error) if error.url else f"{mask_url(url)}: {error}")
+        if self._as_json:
+            self._say_json(
+                url,
+                DownloadStatus.ERROR,
+                error=error.reason,
+                errorType=type(error).__name__,
+                httpStatus=error.status,
+                tried=list(error.tried),
+            )
+
+    def _say_json(self, url: str, status: DownloadStatus, **facts: Any) -> None:
+        self._display.result(json.dumps({"url": mask_url(url), "status": status.value, **facts}))

@@ -1,0 +1,127 @@
+"""The state of a run, between the engine's block map and the file beside the part file.
+
+Data before bits: first the map is looked at, then the data is synced, then what was seen is written down. Bits read
+after the sync might name bytes that it missed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rangefetch import state
+from rangefetch.errors import DiskError
+from rangefetch.network import mask_url
+from rangefetch.sources import Sources
+from rangefetch.target import Target
+
+if TYPE_CHECKING:
+    from rangefetch._engine import File
+
+__all__ = ["load", "save", "save_at_the_end", "save_on_the_way", "write_trace"]
+
+_log = logging.getLogger("rangefetch")
+_ROOM_BYTES = 64 << 10  # more than a state takes
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+def load(target: Target, url: str, *, provable: bool) -> state.State | None:
+    """The saved state, if it is sound, of this URL, and can be checked against the remote file.
+
+    ``provable`` says that a checksum will prove the result, so that no validator is needed. A state that cannot be
+    used is set aside with a warning.
+    """
+    path = target.state_path
+    try:
+        saved = state.load(path)
+        if saved.url != url:
+            raise state.StateDamaged(f"{path}: it is of another URL")
+        if os.fstat(target.fd).st_size < saved.written_end:
+            raise state.StateDamaged(f"{path}: {target.part_path} is shorter than it says")
+    except FileNotFoundError:
+        return None
+    except state.StateDamaged as error:
+        _log.warning("%s; set aside, starting again", error)
+        with contextlib.suppress(DiskError):
+            state.set_aside(path)
+        return None
+    if not provable and not any(source.etag or source.last_modified for source in saved.sources):
+        _log.warning("%s: nothing tells whether the remote file is still the same; starting again", mask_url(url))
+        return None
+    return saved
+
+
+def save(target: Target, file: File, sources: Sources, *, without_last: bool = False) -> None:
+    """Save what is in the file. Raises ``DiskError``.
+
+    ``without_last`` gives up the last bytes, and with them the space that they take; the engine must have let go.
+    """
+    import numpy as np
+
+    # A block that is done meanwhile is seen as done or as begun; either is true.
+    partial = np.array(file.partial, dtype=np.uint32)
+    blocks = np.array(file.blocks, dtype=np.uint8)
+    if without_last:
+        last = int(np.flatnonzero((partial > 0) | (blocks == 2))[-1])
+        start = last * file.block_size
+        length = int(partial[last]) if blocks[last] != 2 else min(file.block_size, file.size - start)
+        blocks[last], partial[last] = 0, max(0, length - _ROOM_BYTES)
+        os.ftruncate(target.fd, start + int(partial[last]))
+    begun = np.flatnonzero((partial > 0) & (blocks != 2))
+    target.sync()
+    state.save(
+        target.state_path,
+        state.State(
+            url=sources.url,
+            resolved_url=sources[0].resolved_url or sources.url,
+            total_size=file.size,
+            supports_range=True,
+            sources=[
+                state.SourceState(source.url, *file.validators(number))
+                for number, source in enumerate(sources)
+                if number < file.source_count
+            ],
+            block_size=file.block_size,
+            blocks=blocks.tobytes(),
+            partial={int(index): int(partial[index]) for index in begun},
+            filename=target.path.name if target.path else "",
+        ),
+    )
+
+
+def save_on_the_way(target: Target, file: File, sources: Sources) -> None:
+    """Save while bytes arrive: they have their space already, so a full disk is a warning and no reason to stop."""
+    try:
+        save(target, file, sources)
+    except DiskError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _log.warning("%s: the state could not be saved: %s", mask_url(sources.url), error)
+
+
+def save_at_the_end(target: Target, file: File, sources: Sources) -> None:
+    """Save when nothing arrives any more. A full disk has no room for the state: a little less of data makes some."""
+    try:
+        save(target, file, sources)
+    except DiskError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        save(target, file, sources, without_last=True)
+
+
+def write_trace(path: str, gid: str, sources: Sources, transfers: Iterable[Mapping[str, str]]) -> None:
+    """Add a JSON line for each transfer to the file; one that cannot be written is a warning."""
+    try:
+        with Path(path).open("a", encoding="utf-8") as file:
+            for transfer in transfers:
+                numbers = {name: int(value) for name, value in transfer.items()}
+                url = mask_url(sources[numbers.pop("source")].url)
+                file.write(json.dumps({"gid": gid, "url": url, **numbers}) + "\n")
+    except OSError as error:
+        _log.warning("%s: the trace cannot be written: %s", path, error.strerror)
