@@ -42,6 +42,7 @@ from rangefetch.platform cimport (
     rf_now_us,
     rf_reserve,
     rf_set_length,
+    rf_start_writeback,
     rf_store,
     rf_thread_name,
     rf_thread_us,
@@ -63,6 +64,7 @@ cdef enum:
     MOST_REDIRECTS = 20              # as aria2 and browsers do
     TICK_MS = 250                    # how often rates are measured and stalls looked for
     TELLING_BYTES = 256 << 10        # a shorter transfer says more about the request than about the rate
+    HUGE_BYTES = 2 << 30             # a file of which write-back begins as its ranges come
     PAUSED_MS = 10                   # how often dry buckets are looked at
     IDLE_MS = 60_000                 # how long to sleep with nothing to do; commands wake the loop
     POOLED_CONNECTIONS = 256         # pinned: libcurl's default follows the running transfers and drops warm ones
@@ -255,6 +257,9 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         else:
             batch_deliver(loop, lane)
         return
+    if file.size >= HUGE_BYTES:
+        # Else the kernel lets gigabytes of dirty pages pile up, and then stops this thread until they are written.
+        rf_start_writeback(file.fd, lane.start, lane.position - lane.start)
     if not file.mapped:
         # The stream's end is its length.
         file.size = lane.position

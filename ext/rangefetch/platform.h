@@ -73,6 +73,17 @@ static inline int rf_reserve(int fd, int64_t size) {
     return rf_set_length(fd, size);
 }
 
+/* Has the kernel begin to write a part of a file to the disk, and does not wait for it. */
+static inline void rf_start_writeback(int fd, int64_t offset, int64_t size) {
+#ifdef __linux__
+    /* SYNC_FILE_RANGE_WRITE */
+    long ignored = syscall(SYS_sync_file_range, fd, (off_t)offset, (off_t)size, 2u);
+    (void)ignored; /* a filesystem that cannot writes when it likes */
+#else
+    (void)fd, (void)offset, (void)size;
+#endif
+}
+
 /* Gives the space of a part of a file back to the filesystem. Returns 0 or the errno. */
 static inline int rf_punch_hole(int fd, int64_t offset, int64_t size) {
 #ifdef __linux__

@@ -31,6 +31,7 @@ cdef extern from "platform.h" nogil:
     int rf_set_length(int fd, int64_t size)
     int rf_reserve(int fd, int64_t size)
 
+    void rf_start_writeback(int fd, int64_t offset, int64_t size)
     int rf_punch_hole(int fd, int64_t offset, int64_t size)
     int rf_open_nameless(int directory_fd)
     int rf_publish_nameless(int fd, int directory_fd, const char *name, int overwrite)
