@@ -139,7 +139,7 @@ cdef inline void blocks_advance(BlockMap *blocks, int64_t start, int64_t end) no
         stop = block_end(blocks, i)
         if end < stop:
             rf_store(&blocks.partial[i], end - i * blocks.block_size)
-            return
+            break
         rf_store(&blocks.state[i], BLOCK_DONE)
         blocks.done += 1
         start = stop

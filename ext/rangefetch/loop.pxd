@@ -97,7 +97,7 @@ cdef inline int settle(FileCore *file, Lane *lane) noexcept nogil:
     lane.claim_end = blocks_claim_head(&file.blocks, lane.end)
     blocks_advance(&file.blocks, 0, lane.position)
     file.mapped = True
-    if file.size == 0 or file.allocation == ALLOCATE_NOTHING:
+    if file.size == 0 or file.probing or file.allocation == ALLOCATE_NOTHING:
         return 0
     if file.allocation == ALLOCATE_LENGTH:
         return rf_set_length(file.fd, file.size)
@@ -216,8 +216,9 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         lane.verdict = ACCEPTED
     if code == CURLE_OK and lane.verdict == ACCEPTED and lane.is_first and file.batch == NULL:
         announce(loop, lane)
-    if lane.fault == FAULT_PROBED:
-        announce(loop, lane)
+    if lane.fault == FAULT_PROBED or (file.probing and code == CURLE_OK and lane.verdict == ACCEPTED):
+        if lane.fault == FAULT_PROBED:
+            announce(loop, lane)
         lane_detach(loop, lane)
         lane_release(lane)
         lane_rest(loop, lane)
@@ -413,7 +414,7 @@ cdef inline void note_answers(Loop *loop) noexcept nogil:
                 lane_detach(loop, lane)
                 lane_release(lane)
                 fail(loop, lane, CURLE_OK)
-        elif file != NULL and lane.verdict == ACCEPTED and not lane.source.met:
+        elif file != NULL and lane.verdict == ACCEPTED and not lane.source.met and not file.probing:
             lane.source.met = True
             post_about(loop, EVENT_MET, lane, CURLE_OK, url_of(lane.source))
         lane = lane.next

@@ -19,14 +19,17 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
+from rangefetch import bulk
 from rangefetch import manager as blocking
+from rangefetch.bulk import Item
 from rangefetch.download import Download
 from rangefetch.errors import DownloadError
-from rangefetch.options import DownloadOptions, check_url
+from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
 
 __all__ = ["DownloadManager", "fetch", "fetch_many"]
@@ -183,7 +186,7 @@ class DownloadManager:
         try:
             async for _ in self._moves(download, _PROGRESS_EVERY_S if on_progress else None):
                 if on_progress is not None:
-                    _report(on_progress, download)
+                    _report(on_progress, download.progress())
         except asyncio.CancelledError:
             with contextlib.suppress(KeyError):
                 await _in_thread(self._manager.pause, gid)
@@ -284,9 +287,9 @@ class DownloadManager:
                 return
 
 
-def _report(on_progress: Callable[[DownloadProgress], object], download: Download) -> None:
+def _report(on_progress: Callable[[DownloadProgress], object], progress: DownloadProgress) -> None:
     try:
-        on_progress(download.progress())
+        on_progress(progress)
     except Exception:
         _log.exception("on_progress failed")
 
@@ -323,72 +326,47 @@ def _place(path: str | os.PathLike[str]) -> dict[str, str]:
     return {"save_dir": str(Path(where).parent), "filename": Path(where).name}
 
 
-Item = str | tuple[str, Mapping[str, Any]] | Mapping[str, Any]
+class _Stop(BaseException):
+    """Nobody waits for ``fetch_many`` any more. Not an ``Exception``, for those of a callback do no harm."""
 
 
 async def fetch_many(
     items: Iterable[Item],
     directory: str | os.PathLike[str] = ".",
     *,
-    max_concurrent_downloads: int = 16,
+    max_concurrent_downloads: int | None = None,
     on_error: str = "raise",
     on_progress: Callable[[DownloadProgress], object] | None = None,
     **options: Any,
 ) -> list[DownloadResult | DownloadError]:
-    """Fetch many files into ``directory``; the results in the order of ``items``.
+    """``rangefetch.fetch_many``, awaited; one thread waits for all of them. ``on_progress`` is called on the loop.
 
-    An item is a URL, a pair of a URL and its own options, or a mapping of options with ``url``. A failure does not
-    stop the others: with ``on_error="return"`` the error stands in its place, with ``"raise"`` an ``ExceptionGroup``
-    of all errors is raised at the end. ``on_progress`` gets the progress of each active download, on the event loop.
+    When the task is cancelled, what is unfinished is paused and saved; the same call goes on there.
     """
-    if on_error not in ("raise", "return"):
-        raise ValueError(f"on_error: {on_error!r} is neither 'raise' nor 'return'")
-    asked = [_asked(item, {"save_dir": directory} | options) for item in items]
-    manager = DownloadManager(max_concurrent_downloads=max_concurrent_downloads)
-    places: list[DownloadResult | DownloadError | None] = [None] * len(asked)
-    queue = iter(enumerate(asked))
+    loop = asyncio.get_running_loop()
+    stopped = threading.Event()
 
-    async def work() -> None:
-        for number, (url, own) in queue:
-            gid = await manager.download(url, own)
-            try:
-                if on_progress is not None:
-                    async for progress in manager.progress(gid):
-                        _call(on_progress, progress)
-                places[number] = await manager.wait(gid)
-            except DownloadError as error:
-                places[number] = error
+    def report(progress: DownloadProgress) -> None:
+        if stopped.is_set():
+            raise _Stop
+        if on_progress is not None:
+            loop.call_soon_threadsafe(_report, on_progress, progress)
 
-    # A cancelled task only detaches from its download here: the end of the manager pauses all of them at once. Twice
-    # as many tasks as downloads, so that there is always one more in the manager's queue.
-    async with manager, asyncio.TaskGroup() as group:
-        for _ in range(min(len(asked), 2 * max_concurrent_downloads)):
-            group.create_task(work())
-    outcomes = [each for each in places if each is not None]
-    errors = [each for each in outcomes if isinstance(each, DownloadError)]
-    if errors and on_error == "raise":
-        raise ExceptionGroup(f"{len(errors)} of {len(outcomes)} downloads failed", errors)
-    return outcomes
+    def fetch_all() -> list[DownloadResult | DownloadError]:
+        limits: dict[str, Any] = {"max_concurrent_downloads": max_concurrent_downloads, "on_error": on_error}
+        outcomes: list[DownloadResult | DownloadError] = []
+        outcomes += bulk.fetch_many(items, directory, on_progress=report, **limits, **options)
+        return outcomes
 
-
-def _call(on_progress: Callable[[DownloadProgress], object], progress: DownloadProgress) -> None:
+    # A thread of its own, since the loop's are few and this may take hours.
+    pool = ThreadPoolExecutor(1, thread_name_prefix="fetch-many")
+    call = loop.run_in_executor(pool, fetch_all)
     try:
-        on_progress(progress)
-    except Exception:
-        _log.exception("on_progress failed")
-
-
-def _asked(item: Item, common: Mapping[str, Any]) -> tuple[str, DownloadOptions]:
-    """URL and options of an item. ``TypeError``, ``ValueError``: it is none."""
-    own: Mapping[str, Any] = {}
-    if isinstance(item, str):
-        url = item
-    elif isinstance(item, Mapping):
-        if "url" not in item:
-            raise ValueError(f"items: a mapping needs a url, and {dict(item)!r} has none")
-        url, own = item["url"], {name: value for name, value in item.items() if name != "url"}
-    elif isinstance(item, tuple) and len(item) == 2:
-        url, own = item
-    else:
-        raise TypeError(f"items: expected URLs, (url, options) pairs or mappings, not {type(item).__name__}")
-    return check_url(url, "items"), DownloadOptions.of({**common, **own})
+        return await asyncio.shield(call)
+    except asyncio.CancelledError:
+        stopped.set()
+        with contextlib.suppress(_Stop, Exception):
+            await asyncio.shield(call)
+        raise
+    finally:
+        pool.shutdown(wait=False)

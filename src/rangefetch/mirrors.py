@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-__all__ = ["GITHUB_HOSTS", "check_rule", "rewrite"]
+__all__ = ["GITHUB_HOSTS", "rewrite"]
 
 GITHUB_HOSTS = frozenset(
     {
@@ -23,19 +23,6 @@ GITHUB_HOSTS = frozenset(
     }
 )
 """The hosts whose URLs are rewritten."""
-
-
-def check_rule(rule: object) -> str:
-    """The rule, if it is one. Raises ``TypeError`` or ``ValueError`` naming ``github_mirrors``."""
-    if not isinstance(rule, str):
-        raise TypeError(f"github_mirrors: a rule is a string, not {type(rule).__name__}")
-    head, _, tail = rule.rpartition("=http")
-    target = "http" + tail if head else rule
-    for part in (head, target) if head else (target,):
-        parts = urlsplit(part)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"github_mirrors: {rule!r} is neither https://PREFIX/ nor https://FROM/=https://TO/")
-    return rule
 
 
 def rewrite(url: str, rules: Sequence[str]) -> list[str]:

@@ -6,10 +6,11 @@ import base64
 import os
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 
 from rangefetch.errors import LocalError
 from rangefetch.options import DownloadOptions
@@ -118,7 +119,40 @@ def split_userinfo(url: str) -> tuple[str, str]:
     bare = urlunsplit(parts._replace(netloc=host, fragment=""))
     if not at:
         return bare, ""
-    return bare, "Basic " + base64.b64encode(unquote(userinfo).encode()).decode()
+    # RFC 7617, section 2: with a colon, even where there is no password.
+    user, _, password = userinfo.partition(":")
+    credentials = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
+    return bare, "Basic " + base64.b64encode(credentials).decode()
+
+
+def _cookies_for(url: str, lines: Sequence[str]) -> str:
+    """The Cookie header for ``url`` from a file in Netscape's format, read as curl reads it.
+
+    ``http.cookiejar`` would drop cookies of a session (an end at 0) and of hosts without a dot, and send a host's
+    cookies to those below it. ``ValueError`` for a line that is no cookie.
+    """
+    parts = urlsplit(url)
+    host, path = (parts.hostname or "").lower(), parts.path or "/"
+    found = []
+    for line in lines:
+        line = line.removeprefix("#HttpOnly_")
+        if not line.strip() or line.startswith("#"):
+            continue
+        fields = line.split("\t")
+        if len(fields) == 6:
+            fields.append("")
+        if len(fields) != 7:
+            raise ValueError(f"{line!r} is no cookie")
+        domain, below, prefix, secure, ends, name, value = fields
+        domain = domain.removeprefix(".").lower()
+        if (
+            (host == domain or (below == "TRUE" and host.endswith("." + domain)))
+            and (path == prefix or path.startswith(prefix.rstrip("/") + "/"))
+            and (secure != "TRUE" or parts.scheme.lower() == "https")
+            and (int(ends or 0) == 0 or int(ends) > time.time())
+        ):
+            found.append(f"{name}={value}")
+    return "; ".join(found)
 
 
 def secret_headers(url: str, authorization: str, options: DownloadOptions) -> tuple[tuple[str, str], ...]:
@@ -128,20 +162,11 @@ def secret_headers(url: str, authorization: str, options: DownloadOptions) -> tu
     """
     headers = [("Authorization", authorization)] if authorization else []
     if options.cookies:
-        import http.cookiejar
-        import urllib.request
-
-        jar = http.cookiejar.MozillaCookieJar(os.fspath(options.cookies))
         try:
-            jar.load(ignore_discard=True, ignore_expires=True)
-        except (OSError, http.cookiejar.LoadError) as error:
+            lines = Path(options.cookies).read_text("utf-8", "surrogateescape").splitlines()
+            cookies = _cookies_for(url, lines)
+        except (OSError, ValueError) as error:
             raise LocalError(f"{options.cookies}: cannot read cookies from it: {error}") from None
-        for cookie in jar:
-            if cookie.expires == 0:  # a session's, as browsers and curl write it
-                cookie.expires = None
-        request = urllib.request.Request(url)
-        jar.add_cookie_header(request)
-        cookies = request.get_header("Cookie")
         if cookies:
             headers.append(("Cookie", cookies))
     return tuple(headers)

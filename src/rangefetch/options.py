@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from rangefetch.mirrors import check_rule
 from rangefetch.progress import to_camel_case_dict
 from rangefetch.version import __version__
 
@@ -20,8 +19,10 @@ __all__ = ["DEFAULT_USER_AGENT", "DownloadOptions", "check_url", "parse_size"]
 DEFAULT_USER_AGENT = f"rangefetch/{__version__}"
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# Digits are bounded, for int() and float() have limits of their own.
+_SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+# With surrogates that cannot be encoded; those of octets that are not UTF-8 (os.fsdecode) can.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 # RFC 9110, section 5.1: a field name is a token.
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _DIGEST_HEX_DIGITS = {"md5": 32, "sha-1": 40, "sha-256": 64, "sha-384": 96, "sha-512": 128, "blake2b": 128}
@@ -72,10 +73,25 @@ def check_url(url: object, option: str = "url") -> str:
     return url
 
 
+def _check_rule(rule: object) -> str:
+    """The rule, if it is one. Raises ``TypeError`` or ``ValueError`` naming ``github_mirrors``."""
+    if not isinstance(rule, str):
+        raise TypeError(f"github_mirrors: a rule is a string, not {type(rule).__name__}")
+    head, _, tail = rule.rpartition("=http")
+    target = "http" + tail if head else rule
+    for part in (head, target) if head else (target,):
+        parts = urlsplit(part)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"github_mirrors: {rule!r} is neither https://PREFIX/ nor https://FROM/=https://TO/")
+    return rule
+
+
 def _check_text(value: object, option: str) -> str:
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{option}: expected a string, not {type(value).__name__}")
     text = os.fspath(value)
+    if not isinstance(text, str):
+        raise TypeError(f"{option}: expected a string, not {type(value).__name__} of octets")
     if _CONTROL.search(text):
         raise ValueError(f"{option}: {text!r} has a control character in it")
     return text
@@ -187,7 +203,7 @@ class DownloadOptions:
     github_mirrors: Sequence[str] = ()
     refresh_url: Callable[[str], str] | None = None
     checksum: str = ""
-    expected_size: int = 0
+    expected_size: int | str = 0
     split: int = 16
     max_connection_per_server: int = 16
     min_split_size: int | str = "4M"
@@ -227,7 +243,7 @@ class DownloadOptions:
         put("mirrors", tuple(check_url(url, "mirrors") for url in self.mirrors))
         if isinstance(self.github_mirrors, str) or not isinstance(self.github_mirrors, Sequence):
             raise TypeError("github_mirrors: expected a list of rules")
-        put("github_mirrors", tuple(check_rule(rule) for rule in self.github_mirrors))
+        put("github_mirrors", tuple(_check_rule(rule) for rule in self.github_mirrors))
         if self.refresh_url is not None and not callable(self.refresh_url):
             raise TypeError("refresh_url: expected a function of a URL")
         put("checksum", _check_checksum(self.checksum))

@@ -20,6 +20,7 @@ from rangefetch.errors import (
     DiskError,
     DownloadError,
     HttpStatusError,
+    LocalError,
     NetworkError,
     TimedOut,
     TlsError,
@@ -354,6 +355,8 @@ def explain(failure: Failure, curl_words: str = "") -> tuple[type[DownloadError]
     match failure.fault:
         case Fault.DISK:
             return DiskError, f"writing failed: {os.strerror(failure.errno)}"
+        case Fault.MEMORY:
+            return LocalError, _FAULT_WORDS[failure.fault]
         case Fault.STATUS:
             return HttpStatusError, _status_words(failure.status)
         case Fault.REDIRECT:
@@ -368,6 +371,8 @@ def explain(failure: Failure, curl_words: str = "") -> tuple[type[DownloadError]
             return BadAnswer, _FAULT_WORDS[failure.fault]
     if failure.code == Curl.OPERATION_TIMEDOUT:
         return TimedOut, words
+    if failure.code in (Curl.FAILED_INIT, Curl.OUT_OF_MEMORY):
+        return LocalError, words
     if failure.code in _TLS_CODES or failure.code == Curl.SSL_CONNECT_ERROR:
         return TlsError, words
     if failure.code in _CONNECTION_CODES:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 
 MIB = 1 << 20
 URL = "http://127.0.0.1:1/never-asked"
-DONE = 2
+MISSING, CLAIMED, DONE = range(3)
 
 
 @pytest.mark.parametrize(
@@ -137,18 +137,23 @@ def test_the_block_map_outlives_the_file(driver: Driver, server: MisbehavingServ
     assert bytes(view) == bytes([DONE]) * 3
 
 
-def test_partial_tells_what_is_in_the_file_of_each_unfinished_block(driver: Driver, server: MisbehavingServer) -> None:
-    size, written = 2 * MIB, MIB + 300_000
-    file = driver.add(server.url("/stall", size=size, after=written))
+@pytest.mark.parametrize("block_size", [MIB, 1000])
+def test_what_is_in_the_file_is_told_to_the_byte(driver: Driver, server: MisbehavingServer, block_size: int) -> None:
+    size, written = 2 * MIB, MIB + 300_500
+    whole, rest = divmod(written, block_size)
+    blocks = bytes(-(-size // block_size))
+    url = server.url("/stall", size=size, after=written)
+    file = driver.add(url, lanes=1, first_bytes=size, size=size, block_size=block_size, blocks=blocks)
     driver.until(lambda: file.downloaded == written)
-    assert bytes(file.blocks) == bytes([DONE, 1])
-    assert list(file.partial)[1] == 300_000
     assert file.contiguous == written
+    assert bytes(file.blocks).count(DONE) == bytes(file.blocks).rfind(DONE) + 1 == whole
+    assert file.blocks[whole] == CLAIMED
+    assert file.partial[whole] == rest
     assert file.tag.octets[:written] == content(size)[:written]
     file.remove()
     driver.end(file)
-    assert bytes(file.blocks) == bytes([DONE, 0]), "nobody has it any more"
-    assert (list(file.partial)[1], file.downloaded) == (300_000, written)
+    assert set(file.blocks[whole:]) == {MISSING}, "nobody has them any more"
+    assert (file.partial[whole], file.downloaded, file.contiguous) == (rest, written, written)
 
 
 def test_a_stream_has_no_block_map_and_still_counts(driver: Driver, server: MisbehavingServer) -> None:
@@ -189,7 +194,7 @@ def test_allocation_is_what_the_file_gets_at_its_first_answer(
     size = 8 * MIB
     file = driver.add(server.url("/stall", size=size, after=1000), allocation=allocation)
     part: Part = file.tag
-    driver.until(lambda: file.downloaded == 1000)
+    driver.until(lambda: "ANSWERED" in driver.kinds(file) and file.downloaded == 1000)
     found = part.path.stat()
     assert found.st_size == (1000 if allocation == "none" else size)
     if allocation != "falloc":

@@ -22,7 +22,7 @@ if sys.platform != "win32":
 
 from rangefetch.aria2.landing import Request
 from rangefetch.download import Download
-from rangefetch.errors import DiskError, TargetExists, TargetLocked
+from rangefetch.errors import BadAnswer, DiskError, TargetExists, TargetLocked
 from rangefetch.network import mask_url, split_userinfo
 from rangefetch.target import safe_filename
 
@@ -119,9 +119,11 @@ class FolderLanding:
         """Move what came to where it was wanted; the path and the bytes of it.
 
         One file or directory gets the name that was asked for; several are put side by side, and the path is that of
-        the directory in which they are. Raises ``TargetExists``, ``DiskError``.
+        the directory in which they are. Raises ``BadAnswer`` if nothing came, ``TargetExists``, ``DiskError``.
         """
-        paths = list(paths)
+        paths = [path for path in paths if Path(path).exists()]
+        if not paths:
+            raise BadAnswer("aria2 finds nothing in it that it could follow", url=self._shown_url)
         places = self._destinations(paths)
         with self._disk_errors():
             size = sum(Path(path).stat().st_size for path in paths)

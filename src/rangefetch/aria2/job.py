@@ -23,10 +23,10 @@ from rangefetch.aria2.remote import Remote, Unanswered, ask, is_http
 from rangefetch.aria2.translate import judge, to_aria2
 from rangefetch.aria2.tries import Tries
 from rangefetch.download import Download, Figures
-from rangefetch.errors import BadAnswer, ContentChanged, DaemonUnavailable, DownloadError, LocalError, TimedOut
+from rangefetch.errors import ContentChanged, DaemonUnavailable, DownloadError, LocalError, TimedOut
 from rangefetch.network import mask_url
 from rangefetch.options import DownloadOptions
-from rangefetch.progress import DownloadResult
+from rangefetch.progress import DownloadResult, SpeedMeter
 from rangefetch.retry import Kind, explain
 from rangefetch.sources import Source, Sources
 
@@ -39,8 +39,7 @@ __all__ = ["STATUS_KEYS", "Job"]
 _log = logging.getLogger("rangefetch")
 
 STATUS_KEYS = [
-    "gid", "status", "totalLength", "completedLength", "downloadSpeed", "connections", "errorCode", "errorMessage",
-    "followedBy",
+    "gid", "status", "totalLength", "completedLength", "connections", "errorCode", "errorMessage", "followedBy",
 ]  # fmt: skip
 """What is asked of a download's status from time to time."""
 
@@ -93,7 +92,7 @@ class Job:
         self._remove_files = False
         self._error: DownloadError | None = None
         self._figures = Figures()
-        self._followed = False  # what was described is what aria2 is at
+        self._meter = SpeedMeter()
         self._complete = False  # every byte is there
         self._next_try_s = 0.0
         self._most_connections = 0
@@ -201,7 +200,6 @@ class Job:
             self._asked["file-allocation"] = "trunc"
         method, parameters = "addUri", [request.urls, self._asked]
         if self._folder is not None and (described := self._folder.description()) is not None:
-            self._followed = True
             method, content = described
             parameters = [content, [], self._asked] if method == "addTorrent" else [content, self._asked]
         client = self.daemon.client
@@ -217,6 +215,7 @@ class Job:
                 raise LocalError(f"aria2 does not take it: {error.message}", url=self._shown_url) from None
         else:
             self._uncertain = False
+            self._meter.reset()
             self.gids = added if isinstance(added, list) else [added]
 
     @staticmethod
@@ -269,11 +268,11 @@ class Job:
         def total(key: str) -> int:
             return sum(int(status[key]) for status in statuses)
 
-        connections = total("connections")
+        downloaded, connections = total("completedLength"), total("connections")
         self._most_connections = max(self._most_connections, connections)
-        self._figures = Figures(
-            total("completedLength"), total("totalLength"), float(total("downloadSpeed")), connections
-        )
+        if total("totalLength"):  # before, aria2 has not looked at what is there already
+            self._meter.sample(time.monotonic(), downloaded)
+        self._figures = Figures(downloaded, total("totalLength"), self._meter.speed(), connections)
 
     def _follow(self, gids: list[str]) -> None:
         """A description has come; what it describes is next."""
@@ -282,7 +281,6 @@ class Job:
         paths = self._paths(gids)
         self._forget(self.daemon, self.gids)
         self.gids = gids
-        self._followed = True
         self._folder.name(paths)
 
     def _paths(self, gids: list[str]) -> list[str]:
@@ -399,8 +397,6 @@ class Job:
         self._forget(self.daemon, gids)
         if folder is None:
             self._finish(proven=False)
-        elif not self._followed:
-            raise BadAnswer("aria2 finds nothing in it that it could follow", url=self._shown_url)
         else:
             self._on_disk(lambda: folder.finish(paths), lambda moved: self._tell_complete(moved[0], size=moved[1]))
 

@@ -223,9 +223,11 @@ def _opener(options: DownloadOptions) -> urllib.request.OpenerDirector:
         jar = http.cookiejar.MozillaCookieJar(options.cookies)
         # Without its first line, which curl does without, this file is none to Python; then there are no cookies.
         try:
-            jar.load(ignore_discard=True)
+            jar.load(ignore_discard=True, ignore_expires=True)
         except (OSError, http.cookiejar.LoadError):
             jar.clear()
+        for cookie in jar:
+            cookie.expires = cookie.expires or None  # 0 in that file: for this session
         handlers.append(urllib.request.HTTPCookieProcessor(jar))
     return urllib.request.build_opener(*handlers)
 
@@ -243,8 +245,9 @@ def _tls_context(ca_file: str, verify: bool, modified_s: float) -> ssl.SSLContex
 def _from_netrc(url: str) -> str:
     """The Authorization value for the URL's host from ``~/.netrc``, "" if there is none."""
     try:
-        login = netrc.netrc().authenticators(urlsplit(url).hostname or "")
-    except (OSError, netrc.NetrcParseError):
+        # By its name, since Python is stricter than others about who may read the default one.
+        login = netrc.netrc(Path("~/.netrc").expanduser()).authenticators(urlsplit(url).hostname or "")
+    except (OSError, RuntimeError, netrc.NetrcParseError):
         return ""
     return "Basic " + base64.b64encode(f"{login[0]}:{login[2]}".encode()).decode() if login else ""
 

@@ -1,0 +1,271 @@
+"""Which lane does what, counted: few connections, few requests, and no lane that the end of a file waits for."""
+
+import itertools
+from typing import Any
+
+import pytest
+
+from engine.driving import Driver
+from rangefetch._engine import File
+from servers.misbehaving import MisbehavingServer, content
+from servers.routing import ROUTES, Ask, Route
+from servers.wire import Break, Pace, Reply
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+MIB = 1 << 20
+KIB = 1 << 10
+STUCK_S = 12.0
+"""A file that takes longer waits for the read timeout, which is a minute."""
+
+
+def uneven(ask: Ask, reply: Reply, *, slow: int = 0, after: int = 0) -> Reply:
+    """The reply that holds the byte ``at`` is slower than ``rate`` (``slow`` bytes per second), or stalls (0)."""
+    if slow:
+        reply.pace = Pace(slow)
+    else:
+        reply.broken = Break("stall", after, 3600.0)
+    return reply
+
+
+@pytest.fixture(autouse=True)
+def _uneven_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ROUTES, "uneven", Route("uneven", uneven, {"times": 1}))
+
+
+def known(size: int, block_size: int) -> dict[str, Any]:
+    """A file that is known, with nothing of it there, in blocks of that size."""
+    return {"size": size, "block_size": block_size, "blocks": bytes(-(-size // block_size)), "least_bytes": 1}
+
+
+def starts(server: MisbehavingServer) -> list[int]:
+    return [request.range[0] for request in server.requests if request.range]
+
+
+def cut_short(server: MisbehavingServer, size: int) -> int:
+    """How many replies the client did not take to their end."""
+    server.wait_idle()
+    return sum(
+        request.bytes_sent < min(request.range[1], size) - request.range[0]
+        for request in server.requests
+        if request.range
+    )
+
+
+def helped(file: File) -> int:
+    """How many transfers may have been ended early, each at the price of its connection."""
+    return file.steals + 2 * file.hedges + file.replacements
+
+
+# ---- A clean run -------------------------------------------------------------------------------------------------
+
+
+def test_one_lane_needs_one_connection_and_cuts_nothing(driver: Driver, server: MisbehavingServer) -> None:
+    file = driver.fill(server.url("/good", size=48 * MIB), lanes=1)
+    assert file.requests > 4
+    assert (server.connections, file.connections) == (1, 1)
+    assert cut_short(server, 48 * MIB) == 0
+    assert server.bytes_sent == file.received_bytes == 48 * MIB
+
+
+@pytest.mark.parametrize("lanes", [2, 4])
+def test_a_clean_run_needs_a_connection_for_each_lane(driver: Driver, server: MisbehavingServer, lanes: int) -> None:
+    size = 12 * MIB
+    file = driver.fill(server.url("/slow", size=size, rate=4 * MIB), lanes=lanes, **known(size, 64 * KIB))
+    assert file.replacements == 0
+    assert file.connections <= lanes + helped(file)
+    assert server.connections == file.connections
+    assert cut_short(server, size) <= helped(file)
+    assert file.requests > 2 * lanes
+
+
+def test_connections_carry_ranges_in_file_order_until_the_tail(driver: Driver, server: MisbehavingServer) -> None:
+    size = 12 * MIB
+    file = driver.fill(server.url("/slow", size=size, rate=4 * MIB), lanes=4, **known(size, 64 * KIB))
+    # Requests on several connections may overtake each other on their way; those on one cannot.
+    helpers = helped(file)
+    for connection in range(1, server.connections + 1):
+        found = [request.range for request in server.requests if request.range and request.connection == connection]
+        steps_back = sum(later < earlier for earlier, later in itertools.pairwise(found))
+        assert steps_back <= helpers, "only who helps goes back"
+    assert max(end for _, end in (request.range for request in server.requests if request.range)) == size
+
+
+def test_every_byte_is_asked_for_once_in_a_clean_run(driver: Driver, server: MisbehavingServer) -> None:
+    file = driver.fill(server.url("/good", size=24 * MIB), lanes=4, least_bytes=1)
+    assert file.tag.octets == content(24 * MIB)
+    assert file.downloaded == 24 * MIB
+    assert 24 * MIB <= file.received_bytes <= server.bytes_sent
+
+
+# ---- The tail ----------------------------------------------------------------------------------------------------
+
+
+def test_the_later_part_of_a_slow_range_is_taken_at_a_block_border(driver: Driver, server: MisbehavingServer) -> None:
+    size, block_size = 8 * MIB, 64 * KIB
+    # The slow range begins at once and holds much of the file.
+    url = server.url("/uneven", size=size, at=100_000, slow=300 * KIB)
+    file = driver.fill(url, lanes=2, first_bytes=4 * MIB, **known(size, block_size))
+    assert file.steals >= 1
+    assert sum(start % block_size != 0 for start in starts(server)) <= file.hedges
+    assert file.tag.octets == content(size)
+    assert file.downloaded == size
+    assert server.requests[0].bytes_sent < 4 * MIB, "the slow lane was not waited for"
+
+
+def test_what_was_stolen_comes_once(driver: Driver, server: MisbehavingServer) -> None:
+    size = 8 * MIB
+    url = server.url("/uneven", size=size, at=100_000, slow=300 * KIB)
+    file = driver.fill(url, lanes=2, first_bytes=4 * MIB, **known(size, 64 * KIB))
+    hedged_at_most = file.hedges * 64 * KIB + 64 * KIB
+    assert size <= file.received_bytes <= size + hedged_at_most + file.steals * 512 * KIB
+
+
+@pytest.mark.parametrize("after", [0, 1, 100_000])
+@pytest.mark.parametrize("lanes", [2, 4, 8])
+def test_a_stalled_lane_does_not_hold_the_end(
+    driver: Driver, server: MisbehavingServer, lanes: int, after: int
+) -> None:
+    size = 16 * MIB
+    url = server.url("/uneven", size=size, rate=16 * MIB, at=9 * MIB, after=after)
+    file = driver.add(url, lanes=lanes, first_bytes=MIB, **known(size, 256 * KIB))
+    driver.end(file, STUCK_S)
+    assert file.tag.octets == content(size)
+    assert file.downloaded == size
+    assert file.steals + file.hedges + file.replacements >= 1
+
+
+@pytest.mark.parametrize("lanes", [2, 4])
+def test_a_lane_that_stalls_last_does_not_hold_the_end(driver: Driver, server: MisbehavingServer, lanes: int) -> None:
+    # All are as fast, and when the last one stalls near the file's end the others have gone.
+    size = 4 * MIB
+    url = server.url("/uneven", size=size, rate=4 * MIB, at=size - 1, after=200 * KIB)
+    file = driver.add(url, lanes=lanes, first_bytes=MIB, **known(size, 256 * KIB))
+    driver.end(file, STUCK_S)
+    assert file.tag.octets == content(size)
+
+
+def test_a_lane_that_stalls_alone_does_not_hold_the_end(driver: Driver, server: MisbehavingServer) -> None:
+    # The whole file is one range: no other lane has ever told how fast it could go.
+    size = 900 * KIB
+    file = driver.add(server.url("/uneven", size=size, at=size - 1, after=500 * KIB), lanes=4)
+    driver.end(file, STUCK_S)
+    assert file.tag.octets == content(size)
+
+
+def test_a_hedge_commits_once_and_everything_is_counted(driver: Driver, server: MisbehavingServer) -> None:
+    size = 4 * MIB
+    # One block is left to each lane, and one of the two stalls: there is nothing to steal.
+    url = server.url("/uneven", size=size, at=size - 1, after=MIB // 2, rate=8 * MIB)
+    file = driver.add(url, lanes=2, first_bytes=MIB, **known(size, MIB))
+    driver.end(file, STUCK_S)
+    assert file.hedges >= 1
+    assert file.tag.octets == content(size)
+    assert file.downloaded == file.contiguous == size
+    assert bytes(file.blocks) == b"\2" * 4
+    server.wait_idle()
+    assert size <= file.received_bytes <= server.bytes_sent
+
+
+def test_a_hedge_that_fails_is_nobodys_business(driver: Driver, server: MisbehavingServer) -> None:
+    size = 2 * MIB
+    url = server.url("/uneven", size=size, at=size - 1, slow=200 * KIB)
+    # Whoever asks for anything inside of the last block is refused: only hedges do.
+    file = driver.add(url, lanes=2, first_bytes=MIB, **known(size, MIB))
+    driver.end(file, 30)
+    assert "FAILED" not in driver.kinds(file)
+    assert file.tag.octets == content(size)
+
+
+@pytest.mark.parametrize("most", [1000, 50_000])
+def test_a_hedge_that_is_answered_in_part_harms_nothing(
+    driver: Driver, server: MisbehavingServer, other_server: MisbehavingServer, most: int
+) -> None:
+    # The mirror has brought its own block well. Asked for the slow lane's rest it answers late, and so little that the
+    # slow lane has long passed the end of it.
+    size = 4 * MIB
+    slow = server.url("/uneven", size=size, at=2 * MIB + 1, slow=250 * KIB)
+    part = other_server.url("/short-range", size=size, skip=1, most=most, delay=0.5)
+    held = content(size)[: 2 * MIB] + bytes(2 * MIB)
+    done = {"size": size, "block_size": MIB, "blocks": b"\2\2\0\0", "least_bytes": 1}
+    mirrors = [(part, driver.profile, "", "")]
+    file = driver.add(slow, held, lanes=2, first_bytes=MIB, mirrors=mirrors, source_lanes=1, **done)
+    driver.end(file, 30)
+    assert file.hedges >= 1
+    assert "FAILED" not in driver.kinds(file), driver.log
+    assert file.tag.octets == content(size)
+
+
+# ---- Slow lanes in the middle ------------------------------------------------------------------------------------
+
+
+def test_a_lane_far_slower_than_its_fellows_is_replaced(driver: Driver, server: MisbehavingServer) -> None:
+    size = 32 * MIB
+    url = server.url("/uneven", size=size, rate=3 * MIB, at=5 * MIB, slow=40 * KIB)
+    file = driver.add(url, lanes=4, first_bytes=MIB, **known(size, 256 * KIB))
+    driver.end(file, 20)
+    assert file.replacements >= 1
+    assert file.tag.octets == content(size)
+    assert "FAILED" not in driver.kinds(file)
+
+
+def test_lanes_that_are_all_slow_are_left_alone(driver: Driver, server: MisbehavingServer) -> None:
+    size = MIB
+    file = driver.fill(server.url("/slow", size=size, rate=100 * KIB), lanes=4, **known(size, 64 * KIB))
+    assert file.replacements == 0
+    assert file.connections <= 4 + helped(file)
+
+
+# ---- How many lanes ----------------------------------------------------------------------------------------------
+
+
+def test_lanes_grow_where_each_connection_is_paced(driver: Driver, server: MisbehavingServer) -> None:
+    file = driver.add(server.url("/slow", size=64 * MIB, rate=2 * MIB), lanes=16)
+    driver.until(lambda: file.lanes_busy == 16, 6)
+    assert file.downloaded < 32 * MIB
+    file.remove()
+    driver.end(file)
+    assert file.connections <= 16
+
+
+def test_lanes_stay_few_where_all_share_one_rate(driver: Driver, server: MisbehavingServer) -> None:
+    file = driver.add(server.url("/shared-rate", size=64 * MIB, rate=24 * MIB), lanes=64)
+    most_busy = 0
+
+    def is_done() -> bool:
+        nonlocal most_busy
+        most_busy = max(most_busy, file.lanes_busy)
+        return "DONE" in driver.kinds(file)
+
+    driver.until(is_done, 20)
+    assert most_busy <= 8, "one try to grow, which did not pay"
+    assert file.lanes_aim == 4
+    assert server.connections <= 8 + helped(file)
+
+
+def test_lanes_never_grow_beyond_what_is_allowed(driver: Driver, server: MisbehavingServer) -> None:
+    file = driver.add(server.url("/slow", size=16 * MIB, rate=2 * MIB), lanes=6)
+    driver.until(lambda: file.lanes_busy == 6, 6)
+    driver.end(file, 20)
+    assert file.lanes_aim <= 6
+    assert file.tag.octets == content(16 * MIB)
+
+
+@pytest.mark.parametrize("window_mib", [2, 8])
+def test_a_window_bounds_what_is_ahead_of_the_frontier(
+    driver: Driver, server: MisbehavingServer, window_mib: int
+) -> None:
+    size, window = 32 * MIB, window_mib * MIB
+    url = server.url("/slow", size=size, rate=8 * MIB)
+    file = driver.add(url, lanes=8, window_bytes=window, first_bytes=256 * KIB, **known(size, 256 * KIB))
+    furthest = 0
+
+    def is_done() -> bool:
+        nonlocal furthest
+        ahead, frontier = file.downloaded, file.contiguous
+        furthest = max(furthest, ahead - frontier)
+        return "DONE" in driver.kinds(file)
+
+    driver.until(is_done, 20)
+    assert furthest <= window
+    assert file.tag.octets == content(size)

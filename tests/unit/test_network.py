@@ -1,0 +1,214 @@
+"""URLs without secrets, and where trust comes from."""
+
+from __future__ import annotations
+
+import base64
+import sys
+import types
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rangefetch import libcurl, network
+from rangefetch.errors import LocalError
+from rangefetch.network import find_ca_file, make_profile, mask_url, secret_headers, split_userinfo
+from rangefetch.options import DownloadOptions
+
+words = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), min_size=1, max_size=12)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://h/a?b=c#d", "http://h/a?b=c#d"),
+        ("http://user@h/a", "http://user@h/a"),
+        ("http://user:secret@h/a", "http://user:***@h/a"),
+        ("https://user:secret@h:8080/a?b#c", "https://user:***@h:8080/a?b#c"),
+        ("http://:secret@h/", "http://:***@h/"),
+        ("http://user:sec:ret@h/", "http://user:***@h/"),
+        ("http://user:sec@ret@h/", "http://user:***@h/"),
+        ("http://user:%73ecret@[::1]:80/", "http://user:***@[::1]:80/"),
+        ("http://h/user:secret@h/", "http://h/user:secret@h/"),
+    ],
+)
+def test_a_password_is_masked_and_nothing_else(url: str, shown: str) -> None:
+    assert mask_url(url) == shown
+
+
+@given(words, words)
+def test_no_password_is_shown(user: str, password: str) -> None:
+    secret = "-secret-" + quote(password, safe="")
+    shown = mask_url(f"http://{quote(user, safe='')}:{secret}@host/path")
+    assert secret not in shown
+    assert urlsplit(shown).hostname == "host"
+    assert urlsplit(shown).username == quote(user, safe="")
+
+
+def basic(userinfo: bytes) -> str:
+    return "Basic " + base64.b64encode(userinfo).decode()
+
+
+@pytest.mark.parametrize(
+    ("url", "bare", "authorization"),
+    [
+        ("http://h/a?b=c", "http://h/a?b=c", ""),
+        ("http://h/a?b=c#d", "http://h/a?b=c", ""),
+        ("http://user:secret@h:81/a#b", "http://h:81/a", basic(b"user:secret")),
+        ("https://user:@[::1]/", "https://[::1]/", basic(b"user:")),
+        ("http://:secret@h/", "http://h/", basic(b":secret")),
+        ("http://user:sec%40re%3At@h/", "http://h/", basic(b"user:sec@re:t")),
+        ("http://user:sec@ret@h/", "http://h/", basic(b"user:sec@ret")),
+        ("http://user:p%C3%A4ss@h/", "http://h/", basic("user:päss".encode())),
+        ("http://h/a@b:c@d", "http://h/a@b:c@d", ""),
+    ],
+)
+def test_userinfo_becomes_an_authorization(url: str, bare: str, authorization: str) -> None:
+    assert split_userinfo(url) == (bare, authorization)
+
+
+def test_a_user_without_a_password_has_an_empty_one() -> None:
+    # RFC 7617, section 2: user-id and password are one string with a colon between them.
+    assert split_userinfo("http://user@h/") == ("http://h/", basic(b"user:"))
+
+
+def test_escaped_octets_are_sent_as_they_are() -> None:
+    assert split_userinfo("http://user:p%E4ss@h/") == ("http://h/", basic(b"user:p\xe4ss"))
+
+
+@given(words, words)
+def test_any_credentials_come_through_their_escapes(user: str, password: str) -> None:
+    user = user.replace(":", "")
+    userinfo = f"{quote(user, safe='')}:{quote(password, safe='')}"
+    assert split_userinfo(f"http://{userinfo}@h/a") == ("http://h/a", basic(f"{user}:{password}".encode()))
+
+
+# Where trust comes from.
+
+VARIABLES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
+
+
+@pytest.fixture
+def no_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing says which certificates to trust."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(network, "_SYSTEM_CA_FILES", ())
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setitem(sys.modules, "certifi", None)
+
+
+@pytest.fixture
+def every_bundle(no_bundle: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """All say it; in the order in which they are asked, without the explicit one."""
+    for name in VARIABLES:
+        monkeypatch.setenv(name, name)
+    system = [str(tmp_path / name) for name in ("missing", "first", "second")]
+    for path in system[1:]:
+        Path(path).touch()
+    monkeypatch.setattr(network, "_SYSTEM_CA_FILES", tuple(system))
+    certifi = types.ModuleType("certifi")
+    certifi.where = lambda: "certifi's"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "certifi", certifi)
+    return [*VARIABLES, *system[1:], "certifi's"]
+
+
+def test_the_explicit_bundle_comes_first(every_bundle: list[str]) -> None:
+    assert find_ca_file("explicit") == "explicit"
+
+
+def test_then_the_environment_the_system_and_certifi(every_bundle: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for bundle in every_bundle:
+        assert find_ca_file() == bundle
+        if bundle in VARIABLES:
+            monkeypatch.setenv(bundle, "")  # set to nothing is not set
+        elif bundle != "certifi's":
+            Path(bundle).unlink()
+
+
+def test_without_any_bundle_there_is_none(no_bundle: None) -> None:
+    assert find_ca_file() == ""
+
+
+def test_on_macos_the_system_itself_is_asked(every_bundle: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert find_ca_file() == "SSL_CERT_FILE"
+    for name in VARIABLES:
+        monkeypatch.delenv(name)
+    assert find_ca_file() == ""
+
+
+# What is for one origin alone.
+
+# An end at 0, or none, is that of the session: curl, wget and browsers' extensions write either.
+COOKIES = """# Netscape HTTP Cookie File
+one.example\tFALSE\t/\tFALSE\t0\tplain\t1
+one.example\tFALSE\t/\tTRUE\t0\tsecure\t2
+one.example\tFALSE\t/deep\tFALSE\t\tdeep\t3
+.two.example\tTRUE\t/\tFALSE\t0\twide\t4
+one.example\tFALSE\t/\tFALSE\t1\tbygone\t5
+#HttpOnly_one.example\tFALSE\t/\tFALSE\t4102444800\tlasting\t6
+nas\tFALSE\t/\tFALSE\t4102444800\tshort\t7
+127.0.0.1\tFALSE\t/\tFALSE\t4102444800\taddress\t8
+"""
+
+
+@pytest.fixture
+def cookies(tmp_path: Path) -> Path:
+    path = tmp_path / "cookies.txt"
+    path.write_text(COOKIES)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("http://one.example/", {"plain=1", "lasting=6"}),
+        ("https://one.example/", {"plain=1", "secure=2", "lasting=6"}),
+        ("http://one.example/deep/a", {"plain=1", "deep=3", "lasting=6"}),
+        ("http://sub.two.example/", {"wide=4"}),
+        ("http://nas/", {"short=7"}),
+        ("http://127.0.0.1:8080/", {"address=8"}),
+        ("http://sub.one.example/", set()),
+        ("http://three.example/", set()),
+    ],
+)
+def test_a_cookie_goes_where_it_belongs(cookies: Path, url: str, sent: set[str]) -> None:
+    headers = dict(secret_headers(url, "", DownloadOptions(cookies=cookies)))
+    assert headers.keys() == ({"Cookie"} if sent else set())
+    assert set(headers.get("Cookie", "").split("; ")) - {""} == sent
+
+
+def test_a_domain_with_all_hosts_below_it_may_lack_its_dot(tmp_path: Path) -> None:
+    path = tmp_path / "cookies.txt"
+    path.write_text("# Netscape HTTP Cookie File\none.example\tTRUE\t/\tFALSE\t0\tname\tvalue\n")
+    headers = secret_headers("http://sub.one.example/", "", DownloadOptions(cookies=path))
+    assert headers == (("Cookie", "name=value"),)
+
+
+def test_the_authorization_is_kept_beside_the_cookies(cookies: Path) -> None:
+    headers = secret_headers("http://127.0.0.1/", "Basic AAAA", DownloadOptions(cookies=cookies))
+    assert headers == (("Authorization", "Basic AAAA"), ("Cookie", "address=8"))
+    assert secret_headers("http://one.example/", "", DownloadOptions()) == ()
+
+
+def test_a_cookie_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "cookies.txt"
+    path.write_text("not a cookie file")
+    with pytest.raises(LocalError, match=r"cookies\.txt: cannot read cookies from it"):
+        secret_headers("http://one.example/", "", DownloadOptions(cookies=path))
+
+
+# What the options accept, the engine takes.
+
+
+@given(st.text(st.characters(), max_size=20), st.text(st.characters(), max_size=20))
+def test_whatever_text_the_options_accept_makes_a_profile(agent: str, value: str) -> None:
+    libcurl.load()
+    try:
+        options = DownloadOptions(user_agent=agent, headers={"X-A": value})
+    except ValueError:
+        return
+    make_profile(options, [("Authorization", "Basic AAAA")])

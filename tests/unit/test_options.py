@@ -1,0 +1,277 @@
+"""Options: what is right comes through, what is wrong is refused by name before anything is opened."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from rangefetch.options import DownloadOptions, check_url, parse_size
+
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+LARGEST = (1 << 62) - 1
+
+
+class OctetPath(os.PathLike[bytes]):
+    """A path that is octets, where text is expected."""
+
+    def __fspath__(self) -> bytes:
+        return b"octets"
+
+
+# Cannot be encoded, and so neither sent nor opened.
+UNSPEAKABLE = "\ud800"
+
+NO_TEXT: list[Any] = [None, 1, b"octets", ["list"], OctetPath()]
+NO_LINE: list[Any] = ["new\nline", "return\r", "zero\0", "\x7f", UNSPEAKABLE]
+NO_TRUTH: list[Any] = [None, 0, 1, "true", ""]
+NO_SECONDS: list[Any] = [None, True, "5", [1], -0.001, -1, float("nan"), float("inf"), 1e9, 10**400]
+NO_SIZE_TEXT = ["M", "4X", "-1", "1e3", "0x10", "4M4", "1.2.3M"]
+NO_SIZE: list[Any] = [None, True, 1.5, [1], -1, 1 << 62, "1" * 30, "", " ", *NO_SIZE_TEXT]
+NO_COUNT: list[Any] = [None, True, 1.0, "1", 0, -1, 1025, 1 << 70]
+NO_URL: list[Any] = [
+    None,
+    b"http://h/",
+    "",
+    "h/a",
+    "//h/a",
+    "ftp://h/a",
+    "file:///etc/passwd",
+    "http://",
+    "http:///a",
+    "http://:80/",
+    "http://user@/",
+    "http://h:port/",
+    "http://h:65536/",
+    "http://[::1/",
+    "http://h/a b",
+    "http://h/a\nb",
+    "http://h\r\n/",
+    "http://h/\0",
+    "http://h/\x7f",
+    "http://h/" + UNSPEAKABLE,
+    " http://h/",
+]
+
+WRONG: dict[str, list[Any]] = {
+    "save_dir": NO_TEXT + NO_LINE,
+    "filename": [*NO_TEXT, *NO_LINE, ".", "..", "a/b", "/a", "a\\b", "../a"],
+    "overwrite": NO_TRUTH,
+    "file_allocation": [None, 1, "", "prealloc", "FALLOC"],
+    "durable": NO_TRUTH,
+    "mirrors": ["http://h/a", None, 1, {"http://h/a"}, [None], *([url] for url in NO_URL)],
+    "use_github_mirror": NO_TRUTH,
+    "github_mirrors": ["https://h/", None, [None], ["h"], ["ftp://h/"], ["ftp://h/=https://h/"]],
+    "refresh_url": [1, "http://h/", []],
+    "checksum": [*NO_TEXT, *NO_LINE, "md5", "md5=", "=00", "md5=" + "0" * 31, "md5=" + "g" * 32, "crc32=00000000"],
+    "expected_size": NO_SIZE,
+    "split": NO_COUNT,
+    "max_connection_per_server": NO_COUNT,
+    "min_split_size": NO_SIZE,
+    "max_download_limit": NO_SIZE,
+    "user_agent": NO_TEXT + NO_LINE,
+    "headers": [
+        None,
+        1,
+        "A: b",
+        {1: "b"},
+        {"A": 1},
+        {"A": None},
+        [1],
+        ["no colon"],
+        [": no name"],
+        {"": "b"},
+        {"A B": "c"},
+        {"A:": "b"},
+        {"A\r\nB": "c"},
+        {"Ä": "b"},
+        *({"A": text} for text in NO_LINE),
+        *({name: "b"} for name in ("Range", "if-range", "ACCEPT-ENCODING", "Content-Length", "Transfer-Encoding")),
+    ],
+    "proxy": NO_TEXT + NO_LINE,
+    "cookies": [*NO_TEXT, *NO_LINE, "/nowhere/cookies.txt", "/"],
+    "netrc": NO_TRUTH,
+    "ca_file": [*NO_TEXT, *NO_LINE, "/nowhere/ca.pem", "/"],
+    "verify_tls": NO_TRUTH,
+    "http_version": [None, 1.1, 2, "", "1.0", "2.0", "h2"],
+    "allow_downgrade": NO_TRUTH,
+    "trace": NO_TEXT + NO_LINE,
+    "connect_timeout": NO_SECONDS,
+    "read_timeout": NO_SECONDS,
+    "total_timeout": NO_SECONDS,
+    "max_tries": [None, True, 1.0, "1", -1, 1_000_001],
+    "retry_wait": NO_SECONDS,
+}
+
+
+def test_every_option_has_wrong_values_here() -> None:
+    assert list(WRONG) == [field.name for field in dataclasses.fields(DownloadOptions)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name in WRONG for value in WRONG[name]],
+    ids=lambda value: ascii(value)[:30],
+)
+def test_a_wrong_value_is_refused_by_the_options_name(name: str, value: Any) -> None:
+    with pytest.raises((ValueError, TypeError)) as caught:
+        DownloadOptions(**{name: value})
+    assert str(caught.value).startswith(f"{name}: "), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_option_is_refused_by_its_name() -> None:
+    with pytest.raises(TypeError, match=r"^splitt: there is no such option$"):
+        DownloadOptions.of({"splitt": 4})
+    with pytest.raises(TypeError, match=r"^splitt: there is no such option$"):
+        DownloadOptions.of(splitt=4)
+
+
+# Sizes.
+
+
+@given(st.integers(0, LARGEST))
+@example(LARGEST)
+def test_a_number_is_so_many_bytes(size: int) -> None:
+    assert parse_size(size, "x") == parse_size(str(size), "x") == parse_size(f" {size} ", "x") == size
+
+
+@given(
+    st.integers(0, 1 << 20),
+    st.sampled_from(list(UNITS)),
+    st.sampled_from(["", "B", "iB", "b"]),
+    st.sampled_from(["", " "]),
+)
+def test_units_are_powers_of_1024_however_they_are_written(count: int, unit: str, rest: str, space: str) -> None:
+    expected = count * UNITS[unit]
+    for text in (f"{count}{space}{unit}{rest}", f"{count}{space}{unit.lower()}{rest}"):
+        assert parse_size(text, "x") == expected
+
+
+@given(st.decimals(min_value=0, max_value=1000, places=3), st.sampled_from(["K", "M", "G"]))
+def test_fractions_are_cut_to_whole_bytes(number: Any, unit: str) -> None:
+    assert abs(parse_size(f"{number}{unit}", "x") - int(number * UNITS[unit])) <= 1
+
+
+@given(st.text(max_size=20) | st.from_regex(r"[0-9. ]{1,20}[KMGTkmgt]?i?[Bb]?", fullmatch=True))
+@example("9" * 400)
+@example("9" * 400 + ".5")
+@example("9" * 5000)
+@example("0" * 5000)
+@example("1." + "0" * 5000)
+@example(".")
+@example(".5K")
+@example("٣M")
+def test_any_text_is_a_size_or_refused_by_the_options_name(text: str) -> None:
+    try:
+        assert 0 <= parse_size(text, "the option") <= LARGEST
+    except ValueError as error:
+        assert str(error).startswith("the option: ")  # noqa: PT017
+
+
+# URLs.
+
+
+@pytest.mark.parametrize("url", NO_URL, ids=ascii)
+def test_a_wrong_url_is_refused_by_the_options_name(url: object) -> None:
+    with pytest.raises((ValueError, TypeError), match=r"^the option: "):
+        check_url(url, "the option")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://h",
+        "https://h/",
+        "HTTPS://H:443/a?b=c#d",
+        "http://user:pass@h:8080/",
+        "http://[::1]:80/",
+        "http://127.0.0.1/%20%00",
+        "http://h/ä",
+        "http://h/\udce4",  # an octet of a command line that is not UTF-8
+        "http://h/a|b^c",
+    ],
+    ids=ascii,
+)
+def test_a_url_that_can_be_fetched_comes_through_as_it_is(url: str) -> None:
+    assert check_url(url) is url
+
+
+@given(st.text(max_size=40) | st.text(max_size=30).map("http://".__add__))
+def test_any_text_is_a_url_or_refused(text: str) -> None:
+    try:
+        check_url(text)
+    except ValueError as error:
+        assert str(error).startswith("url: ")  # noqa: PT017
+
+
+# What comes through.
+
+
+def test_paths_become_text(tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.touch()
+    options = DownloadOptions(save_dir=tmp_path, ca_file=bundle, cookies=bundle)
+    assert (options.save_dir, options.ca_file, options.cookies) == (str(tmp_path), str(bundle), str(bundle))
+
+
+def test_sizes_become_numbers_and_at_least_one_byte_is_split_off() -> None:
+    options = DownloadOptions.of(min_split_size="1.5M", expected_size="1G", max_download_limit="4K")
+    assert (options.min_split_size, options.expected_size, options.max_download_limit) == (1572864, 1 << 30, 4096)
+    assert DownloadOptions(min_split_size=0).min_split_size == 1
+
+
+@pytest.mark.parametrize("headers", [{"A": "b", "C": ""}, ["A: b", "C:"], ("A:b", "C: ")], ids=str)
+def test_headers_may_be_a_mapping_or_lines(headers: Any) -> None:
+    options = DownloadOptions(headers=headers)
+    assert options.headers == {"A": "b", "C": ""}
+    assert options.header_items == (("A", "b"), ("C", ""))
+
+
+def test_a_value_may_hold_colons_and_tabs() -> None:
+    assert DownloadOptions(headers=["A: b: c\td"]).header_items == (("A", "b: c\td"),)
+
+
+@pytest.mark.parametrize("text", ["sha-256=", "sha256:", "SHA-256=", " sha256 = "])
+def test_a_checksum_has_one_form_inside(text: str) -> None:
+    assert DownloadOptions(checksum=text + "AB" * 32).checksum == "sha-256=" + "ab" * 32
+
+
+def test_options_come_from_options_mappings_and_keywords() -> None:
+    base = DownloadOptions(split=3, headers={"A": "b"})
+    assert DownloadOptions.of() == DownloadOptions.of(None) == DownloadOptions()
+    assert DownloadOptions.of(base) == base
+    assert DownloadOptions.of(base, split=4) == dataclasses.replace(base, split=4)
+    assert DownloadOptions.of({"split": 3, "headers": ["A: b"]}) == base
+    assert DownloadOptions.of({"split": 5}, split=3, headers={"A": "b"}) == base
+    for wrong in ("split=3", [("split", 3)], 3):
+        with pytest.raises(TypeError, match=r"^options: "):
+            DownloadOptions.of(wrong)  # type: ignore[arg-type]
+
+
+def test_a_callers_mapping_is_not_the_options_own() -> None:
+    headers = {"A": "b"}
+    options = DownloadOptions(headers=headers)
+    headers["C"] = "d"
+    assert isinstance(options.headers, Mapping)
+    assert dict(options.headers) == {"A": "b"}
+
+
+def test_options_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        DownloadOptions().split = 3  # type: ignore[misc]
+
+
+def test_options_as_a_dict_are_camel_case_and_ready_for_json() -> None:
+    found = DownloadOptions(headers={"X-A": "b"}, refresh_url=str, mirrors=["http://h/"]).to_dict()
+    assert json.loads(json.dumps(found)) == found
+    assert "refreshUrl" not in found
+    assert len(found) == len(dataclasses.fields(DownloadOptions)) - 1
+    assert (found["maxConnectionPerServer"], found["headers"], found["mirrors"]) == (16, {"X-A": "b"}, ["http://h/"])

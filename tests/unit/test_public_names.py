@@ -1,0 +1,105 @@
+"""The names that other programs rely on, and what asking for them costs."""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import rangefetch
+from engine import children
+
+PUBLIC = [
+    "DownloadError",
+    "DownloadManager",
+    "DownloadOptions",
+    "DownloadProgress",
+    "DownloadResult",
+    "DownloadStatus",
+    "RetryPolicy",
+    "__version__",
+    "errors",
+    "fetch",
+    "fetch_many",
+    "get_download_manager",
+    "init_download_manager",
+    "stream",
+]
+
+HEAVY = ["_engine", "asyncio", "concurrent.futures", "logging", "numpy", "psutil", "pycurl", "rich", "ssl"]
+
+
+def test_these_are_the_public_names() -> None:
+    assert rangefetch.__all__ == PUBLIC
+    assert dir(rangefetch) == sorted(PUBLIC)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_name_is_there_and_says_what_it_is(name: str) -> None:
+    value = getattr(rangefetch, name)
+    assert value is getattr(rangefetch, name)
+    if callable(value):
+        assert value.__doc__
+        assert value.__name__ == name
+
+
+def test_another_name_is_not_there() -> None:
+    with pytest.raises(AttributeError, match=r"^module 'rangefetch' has no attribute 'nonsense'$"):
+        _ = rangefetch.nonsense
+
+
+def test_importing_the_package_loads_next_to_nothing() -> None:
+    done = children.run(
+        """
+        import sys, typing, __future__
+        before = set(sys.modules)
+        import rangefetch
+        print(*sorted(set(sys.modules) - before))
+        rangefetch.__version__, dir(rangefetch), rangefetch.__all__
+        print(*sorted(name for name in set(sys.modules) - before if name.startswith("rangefetch")))
+        """
+    )
+    assert (done.stdout, done.stderr) == (2 * "rangefetch rangefetch.version\n", "")
+
+
+def test_the_types_and_errors_load_nothing_heavy() -> None:
+    done = children.run(
+        """
+        import sys
+        from rangefetch import DownloadOptions, DownloadProgress, DownloadResult, DownloadStatus, errors
+        DownloadOptions(min_split_size="4M")
+        print(*sorted(set(sys.argv[1:]) & set(sys.modules)))
+        """,
+        *HEAVY,
+    )
+    assert (done.stdout, done.stderr) == ("\n", "")
+
+
+def test_the_functions_load_nothing_that_only_a_few_use() -> None:
+    done = children.run(
+        """
+        import sys
+        from rangefetch import DownloadManager, fetch
+        print(*sorted({"asyncio", "numpy", "psutil", "pycurl", "rich"} & set(sys.modules)))
+        """
+    )
+    assert (done.stdout, done.stderr) == ("\n", "")
+
+
+def test_each_module_can_be_imported_first() -> None:
+    found = pkgutil.walk_packages(rangefetch.__path__, "rangefetch.")
+    names = [module.name for module in found if not module.name.endswith("__main__")]
+    assert "rangefetch.cli.main" in names
+    processes = {
+        name: subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", f"import {name}"],
+            env=children.environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in names
+    }
+    errors = {name: process.communicate(timeout=30)[1] for name, process in processes.items()}
+    assert {name: words for name, words in errors.items() if words} == {}
