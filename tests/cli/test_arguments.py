@@ -1,15 +1,26 @@
 """What the command line makes of what is typed."""
 
+import dataclasses
+import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from rangefetch.cli.arguments import USAGE_ERROR, Request, parse
+from rangefetch.cli.vocabulary import make_parser
+from rangefetch.manager import DownloadManager
 from rangefetch.options import DownloadOptions
 
 URL = "https://example.org/file.bin"
 DIGEST = "sha-256=" + "0" * 64
+
+
+@pytest.fixture(autouse=True)
+def _no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tester's own plays no part."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "no-configuration"))
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -70,6 +81,23 @@ def test_a_url_alone_has_the_default_options() -> None:
         (["--file-allocation=none"], "file_allocation", "none"),
         (["--http-version", "2"], "http_version", "2"),
         (["-c"], "overwrite", False),
+        (["--no-clobber"], "overwrite", False),
+        (["--allow-overwrite", "--no-clobber"], "overwrite", False),
+        (["--mirror", f"{URL}?1", f"--mirror={URL}?2"], "mirrors", (f"{URL}?1", f"{URL}?2")),
+        (["--github-mirror", "https://m.example/"], "github_mirrors", ("https://m.example/",)),
+        (["--expected-size=1M"], "expected_size", 1 << 20),
+        (["--durable"], "durable", True),
+        (["--max-download-limit", "1M"], "max_download_limit", 1 << 20),
+        (["--limit-rate=2K"], "max_download_limit", 2048),
+        (["--netrc"], "netrc", True),
+        (["--no-netrc=false"], "netrc", True),
+        (["--netrc", "--no-netrc=true"], "netrc", False),
+        (["--referer", "https://example.org/"], "headers", {"Referer": "https://example.org/"}),
+        (["--allow-downgrade"], "allow_downgrade", True),
+        (["--total-timeout", "60"], "total_timeout", 60.0),
+        (["--max-time=1.5"], "total_timeout", 1.5),
+        (["--retry-wait", "2"], "retry_wait", 2.0),
+        (["--retry-delay=0"], "retry_wait", 0.0),
         (["--continue=true"], "overwrite", False),
     ],
 )
@@ -90,6 +118,25 @@ def test_options_of_the_run() -> None:
     assert (request.quiet, request.json, request.max_concurrent_downloads) == (True, True, 7)
     request = parse(["--quiet=false", "--json=true", "--max-concurrent-downloads=1", URL])
     assert (request.quiet, request.json, request.max_concurrent_downloads) == (False, True, 1)
+    request = parse(["--backend=native", "--prefer", "aria2", "--max-overall-download-limit", "1M", URL])
+    assert (request.backend, request.prefer, request.max_overall_download_limit) == ("native", "aria2", 1 << 20)
+
+
+def test_as_many_at_once_as_a_managers_default() -> None:
+    defaults = inspect.signature(DownloadManager).parameters
+    assert parse([URL]).max_concurrent_downloads == defaults["max_concurrent_downloads"].default
+
+
+def test_every_option_of_a_download_can_be_typed() -> None:
+    typed = {action.dest for action in make_parser()._actions}
+    fields = {field.name for field in dataclasses.fields(DownloadOptions)}
+    assert fields - typed == {"refresh_url"}  # a function
+
+
+def test_mirrors_of_github_need_a_rule(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--github-mirror" in refusal(capsys, "--use-github-mirror", URL)
+    options = parse(["--use-github-mirror", "--github-mirror", "https://m.example/", URL]).options
+    assert options.use_github_mirror
 
 
 def test_one_letter_options_can_stand_together() -> None:
@@ -152,6 +199,16 @@ def test_version_needs_no_url() -> None:
         (["--http-version", "0.9", URL], "--http-version"),
         (["--allow-overwrite=perhaps", URL], "--allow-overwrite"),
         (["--continue=false", URL], "-c/--continue"),
+        (["--limit-rate", "fast", URL], "--max-download-limit/--limit-rate"),
+        (["--max-overall-download-limit=fast", URL], "--max-overall-download-limit"),
+        (["--mirror", "ftp://example.org/", URL], "--mirror"),
+        (["--mirror", URL, f"{URL}?1", f"{URL}?2"], "--mirror"),
+        (["--checksum", DIGEST, f"{URL}?1", f"{URL}?2"], "--checksum"),
+        (["--github-mirror", "example.org", URL], "--github-mirror"),
+        (["--backend", "curl", URL], "--backend"),
+        (["--prefer=auto", URL], "--prefer"),
+        (["--total-timeout=-1", URL], "--total-timeout"),
+        (["--no-netrc=perhaps", URL], "--no-netrc"),
         (["--no-such-option", URL], "--no-such-option"),
         (["--max-conn", "4", URL], "--max-conn"),
         ([], "no URL"),
@@ -186,13 +243,13 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         assert option in said
 
 
-@pytest.mark.parametrize("words", [["--help"], ["-x", "0", URL]])
+@pytest.mark.parametrize("words", [["--help"], ["-i", "/no/such/file"], ["-x", "0", URL]])
 def test_what_needs_no_engine_is_quick_to_start(words: list[str]) -> None:
     """Nothing heavy is imported to say how the command is used."""
     script = (
         "import sys; from rangefetch.cli.main import run\n"
         "try: run()\n"
-        "finally: print({'numpy', 'rich', 'pycurl', 'psutil', 'rangefetch._engine'} & set(sys.modules))\n"
+        "finally: print({'numpy', 'rich', 'pycurl', 'psutil', 'asyncio', 'rangefetch._engine'} & set(sys.modules))\n"
     )
     ended = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
     assert ended.returncode in (0, USAGE_ERROR)

@@ -46,6 +46,7 @@ def progress(
     *,
     status: DownloadStatus = DownloadStatus.ACTIVE,
     filename: str = "big.bin",
+    note: str = "",
 ) -> DownloadProgress:
     return DownloadProgress(
         gid="1" * 16,
@@ -57,7 +58,21 @@ def progress(
         filename=filename,
         status=status,
         connections=8,
+        note=note,
     )
+
+
+WHOLE = DownloadProgress(
+    gid="",
+    downloaded=3 << 20,
+    total=0,
+    speed=1 << 20,
+    percentage=60.0,
+    eta=None,
+    filename="3 of 5 files",
+    status=DownloadStatus.ACTIVE,
+    connections=2,
+)
 
 
 def result(*, resumed: int = 0, checksum: str = "", already_complete: bool = False) -> DownloadResult:
@@ -272,3 +287,37 @@ def test_results_that_could_not_be_written_are_an_error() -> None:
     with Path("/dev/full").open("w") as full:
         ended = run_with_stdout(full.fileno(), SAY_TWO_RESULTS)
     assert (ended.returncode, ended.stderr) == (1, "rangefetch: standard output: No space left on device\n")
+
+
+def test_plain_says_once_what_holds_a_file_up(capsys: pytest.CaptureFixture[str]) -> None:
+    with Plain() as plain:
+        for note in ("", "waiting for the network", "waiting for the network", "", "waiting for the network"):
+            plain.update({URL: progress(note=note)})
+    assert capsys.readouterr().err.splitlines() == [f"{URL}: begun", *["big.bin: waiting for the network"] * 2]
+
+
+@pytest.mark.parametrize("columns", ["100", "60"])
+def test_live_shows_what_holds_a_file_up(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    with redirect_stderr(terminal), Live() as live:
+        live.update({URL: progress(note="waiting\x1b")})
+    assert r"waiting\x1b" in terminal.text
+
+
+def test_plain_sums_up_a_list(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = Plain()
+    plain._next_summary = 0.0
+    for _ in range(2):
+        plain.update_whole(WHOLE, [progress(note="waiting for the network")])
+    assert capsys.readouterr().err.splitlines() == [
+        "big.bin: waiting for the network",
+        "3 of 5 files done: 3.0 MiB, 1.0 MiB/s, 2 connections",
+    ]
+
+
+def test_live_shows_a_list_and_what_is_at_work(terminal: Terminal) -> None:
+    with redirect_stderr(terminal), Live() as live:
+        live.update_whole(WHOLE, [progress(filename=f"big-{number}.bin") for number in range(100)])
+    [frame, *_] = re.findall(r".*3 of 5 files done.*", terminal.text)
+    assert re.search(r"60 %\s+3\.0 MiB\s+1\.0 MiB/s", frame)
+    assert 0 < terminal.text.count("big-") < 48

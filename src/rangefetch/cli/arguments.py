@@ -26,6 +26,7 @@ __all__ = ["USAGE_ERROR", "Request", "parse"]
 _FIELDS = frozenset(field.name for field in dataclasses.fields(DownloadOptions))
 _ABOUT_THE_RUN = (
     "backend",
+    "explain",
     "json",
     "max_concurrent_downloads",
     "max_overall_download_limit",
@@ -55,6 +56,7 @@ class Request:
     prefer: str = "native"
     quiet: bool = False
     json: bool = False
+    explain: bool = False
     version: bool = False
 
 

@@ -67,7 +67,7 @@ def _fetch(request: Request, signals: Signals) -> int:
     from rangefetch.cli.report import Report
 
     display = displays.choose(quiet=request.quiet)
-    report = Report(display, as_json=request.json)
+    report = Report(display, as_json=request.json, explains=request.explain)
     with _warnings_to(display):
         _say_repeated(request, display)
         if not request.urls:
@@ -200,7 +200,7 @@ def _warnings_to(display: Quiet) -> Iterator[None]:
 
     class ToDisplay(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            display.note(record.getMessage())
+            display.note(f"warning: {record.getMessage()}")
 
     handler = ToDisplay(logging.WARNING)
     logger = logging.getLogger("rangefetch")

@@ -70,7 +70,8 @@ class _Watch:
         if self._signals.number:
             # All at once: one after the other, the end of each would begin another.
             self._manager.pause_all()
-            self._last = whole
+            shown = self._last.downloaded if self._last else 0
+            self._last = dataclasses.replace(whole, downloaded=max(whole.downloaded, shown))
             raise KeyboardInterrupt
         now_s = time.monotonic()
         if now_s < self._next_look_s and whole.status is not DownloadStatus.COMPLETE:
@@ -90,7 +91,9 @@ class _Watch:
 
     def stands(self, count: int) -> str:
         """How far it has come."""
-        return f"{self._last.filename if self._last else f'0 of {count} files'} done"
+        if self._last is None:
+            return f"0 of {count} files done"
+        return f"{self._last.filename} done, {amount(self._last.downloaded)} fetched"
 
 
 def _in_all(outcomes: Sequence[DownloadResult | DownloadError], seconds: float) -> str:

@@ -14,12 +14,16 @@ __all__ = ["Report"]
 
 
 class Report:
-    """Says what came of the files of one command line. ``failed`` is whether any of them could not be fetched."""
+    """Says what came of the files of one command line. ``failed`` is whether any of them could not be fetched.
 
-    def __init__(self, display: Quiet, *, as_json: bool) -> None:
+    With ``explains`` it notes what bound the speed of each, too.
+    """
+
+    def __init__(self, display: Quiet, *, as_json: bool, explains: bool = False) -> None:
         self.failed = False
         self._display = display
         self._as_json = as_json
+        self._explains = explains
 
     def done(self, url: str, result: DownloadResult) -> None:
         """The file of ``url`` is there."""
@@ -27,6 +31,8 @@ class Report:
             self._say_json(url, DownloadStatus.COMPLETE, error=None, **result.to_dict())
         else:
             self._display.result(str(result.path))
+        if self._explains and result.bound:
+            self._display.note(f"{result.filename}: its speed was bound by {result.bound}")
 
     def error(self, url: str, error: DownloadError) -> None:
         """The file of ``url`` could not be fetched."""

@@ -288,6 +288,12 @@ def _add_speech(parser: Parser) -> None:
         help="on stdout one JSON object for each file, fetched or failed, instead of the paths",
     )
     add(
+        "--explain",
+        action=argparse.BooleanOptionalAction,
+        help="say of each file that was fetched what bound its speed",
+    )
+    add("--trace", metavar="FILE", help="add a JSON line to FILE for each transfer: when, which bytes, how it went")
+    add(
         "-v",
         "--version",
         action="store_true",

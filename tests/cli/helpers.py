@@ -1,0 +1,100 @@
+"""What the tests of the whole program share: running it as a user does, in a process of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import rangefetch
+
+SOURCES = Path(rangefetch.__file__).parents[1]
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "rangefetch", *map(str, words)]
+
+
+def environment(directory: Path, **changes: str) -> dict[str, str]:
+    """An environment in which no proxy, no configuration and no terminal of the tester's plays a part."""
+    alien = ("_proxy", "_PROXY", "RANGEFETCH_", "XDG_", "NO_COLOR", "SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA")
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(alien) and not name.endswith(alien) and name != "RANGEFETCH_BACKEND"
+    }
+    return kept | {"HOME": str(directory), "PYTHONPATH": str(SOURCES), "TERM": "dumb"} | changes
+
+
+def run(
+    directory: Path, *words: object, stdin: str | bytes = b"", timeout: float = 20.0, **changes: str
+) -> subprocess.CompletedProcess[str]:
+    """The program from its beginning to its end, in ``directory``; what it said is checked to be for people."""
+    done = subprocess.run(
+        command(*words),
+        cwd=directory,
+        env=environment(directory, **changes),
+        input=stdin.encode() if isinstance(stdin, str) else stdin,
+        capture_output=True,
+        timeout=timeout,
+        check=False,
+    )
+    said = subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    assert "Traceback" not in said.stderr
+    assert all(line.isprintable() for line in said.stderr.splitlines())
+    return said
+
+
+def errors(said: subprocess.CompletedProcess[str]) -> list[str]:
+    """The lines on stderr that say what went wrong."""
+    no_errors = re.compile(
+        r"rangefetch: (warning: |\d+ files? fetched, |\d+ URLs? given more than once|there is no URL)"
+    )
+    lines = [line for line in said.stderr.splitlines() if line.startswith("rangefetch: ")]
+    return [line for line in lines if not no_errors.match(line)]
+
+
+@contextmanager
+def started(directory: Path, words: Sequence[object], **changes: str) -> Iterator[subprocess.Popen[str]]:
+    """The program at work; gone afterwards."""
+    with subprocess.Popen(
+        command(*words),
+        cwd=directory,
+        env=environment(directory, **changes),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def end_by(process: subprocess.Popen[str], number: signal.Signals) -> tuple[float, str, str]:
+    """Send a signal: seconds until the end, stdout, stderr."""
+    sent_s = time.monotonic()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=10)
+    return time.monotonic() - sent_s, out, err
+
+
+def until(condition: Callable[[], object], timeout: float = 15.0) -> None:
+    """Wait until it holds; fail the test if it does not within ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"this did not become true within {timeout:g} s")
+        time.sleep(0.005)
+
+
+def names(directory: Path) -> list[str]:
+    """What lies in the directory."""
+    return sorted(entry.name for entry in directory.iterdir())

@@ -1,0 +1,242 @@
+"""The whole program as a user runs it: what it fetches, says and returns."""
+
+import hashlib
+import json
+import os
+import re
+import select
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from cli.helpers import command, environment, errors, names, run
+from servers.misbehaving import MisbehavingServer, content, modified
+from servers.tls import Certificates
+
+SIZE = 3_000_001
+BODY = content(SIZE)
+DIGEST = hashlib.sha256(BODY).hexdigest()
+
+
+def test_a_url_becomes_a_file(server: MisbehavingServer, place: Path) -> None:
+    said = run(place, server.url("/good/file.bin", size=SIZE))
+    path = place / "file.bin"
+    assert (said.returncode, said.stdout) == (0, f"{path}\n")
+    assert path.read_bytes() == BODY
+    assert path.stat().st_mtime == modified()
+    assert names(place) == ["file.bin"]
+
+
+def test_stderr_has_plain_lines_where_it_is_no_terminal(server: MisbehavingServer, place: Path) -> None:
+    url = server.url("/good/file.bin", size=SIZE)
+    said = run(place, url)
+    begun, ended = said.stderr.splitlines()
+    assert begun == f"{url}: begun"
+    assert re.fullmatch(r"file\.bin: 2\.9 MiB in [\d.]+ s, .*/s over \d+ connections?", ended)
+
+
+def test_options_say_where_how_and_what(server: MisbehavingServer, place: Path) -> None:
+    (place / "into").mkdir()
+    url = server.url("/needs/file.bin", size=SIZE, name="X-Key", value="open")
+    said = run(
+        place, "-d", "into", "-o", "name", "-x", 2, "-s", 2, "-k", "1M", "--header", "X-Key: open",
+        "--user-agent", "me/1", f"--checksum=sha-256={DIGEST}", "--expected-size", SIZE, "--durable", url,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    assert (place / "into" / "name").read_bytes() == BODY
+    assert "sha-256 verified" in said.stderr
+    assert {request.headers["user-agent"] for request in server.requests} == {"me/1"}
+    assert len({request.connection for request in server.requests}) <= 2
+
+
+def test_several_urls_are_several_files(server: MisbehavingServer, place: Path) -> None:
+    urls = [server.url(f"/good/{number}.bin", size=SIZE, seed=number) for number in range(3)]
+    said = run(place, *urls)
+    assert said.returncode == 0
+    assert sorted(said.stdout.splitlines()) == [str(place / f"{number}.bin") for number in range(3)]
+    for number in range(3):
+        assert (place / f"{number}.bin").read_bytes() == content(SIZE, number)
+
+
+def test_what_is_complete_is_not_fetched_again(server: MisbehavingServer, place: Path) -> None:
+    words = [server.url("/good/file.bin", size="24M", rate="16M")]
+    assert run(place, *words).returncode == 0
+    server.wait_idle()
+    server.clear()
+    said = run(place, *words)
+    assert (said.returncode, said.stdout) == (0, f"{place / 'file.bin'}\n")
+    assert "file.bin: already complete" in said.stderr
+    server.wait_idle()
+    assert server.bytes_sent < 12 << 20  # what is under way before the name is known, not the file
+
+
+def test_a_mirror_helps_out(server: MisbehavingServer, other_server: MisbehavingServer, place: Path) -> None:
+    bad, good = server.url("/status/file.bin", code=404), other_server.url("/good/file.bin", size=SIZE)
+    said = run(place, bad, "--mirror", good)
+    assert said.returncode == 0, said.stderr
+    assert (place / "file.bin").read_bytes() == BODY
+
+
+def test_json_is_an_object_a_line_for_each_file(server: MisbehavingServer, place: Path) -> None:
+    good, bad = server.url("/good/file.bin", size=SIZE), server.url("/status/gone.bin", code=404)
+    said = run(place, "--json", good, bad)
+    assert said.returncode == 1
+    told = {each["url"]: each for each in map(json.loads, said.stdout.splitlines())}
+    assert told.keys() == {good, bad}
+    assert told[good].items() >= {"status": "complete", "path": str(place / "file.bin"), "size": SIZE}.items()
+    assert told[bad].items() >= {"status": "error", "errorType": "HttpStatusError", "httpStatus": 404}.items()
+    assert "404" in told[bad]["error"]
+
+
+def test_quiet_says_errors_only(server: MisbehavingServer, place: Path) -> None:
+    said = run(place, "-q", server.url("/good/file.bin", size=SIZE))
+    assert (said.returncode, said.stderr) == (0, "")
+    said = run(place, "-q", server.url("/status/gone.bin", code=404))
+    assert said.returncode == 1
+    assert len(said.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_https_by_the_environments_certificates(
+    tls_server: MisbehavingServer,
+    certificates: Certificates,
+    unrelated_certificates: Certificates,
+    place: Path,
+    trusted: bool,
+) -> None:
+    ca = certificates.ca if trusted else unrelated_certificates.ca
+    url = tls_server.url("/good/file.bin", size=SIZE)
+    said = run(place, url, SSL_CERT_FILE=str(ca))
+    if trusted:
+        assert said.returncode == 0, said.stderr
+        assert (place / "file.bin").read_bytes() == BODY
+    else:
+        assert said.returncode == 1
+        [line] = errors(said)
+        assert url in line
+        assert "certificate" in line
+        assert names(place) == []
+        assert run(place, "--ca-certificate", certificates.ca, url).returncode == 0
+
+
+def test_version_says_which_libcurl(place: Path) -> None:
+    said = run(place, "--version")
+    assert said.returncode == 0
+    assert re.search(r"^libcurl \d+\.\d+\.\d+ with \S+.*, from .*: /", said.stdout, re.MULTILINE)
+    named = re.search(r"^libcurl .*: (/.*)$", said.stdout, re.MULTILINE)
+    assert named is not None
+    again = run(place, "--version", RANGEFETCH_LIBCURL=named[1])
+    assert again.returncode == 0
+    assert "RANGEFETCH_LIBCURL" in again.stdout
+
+
+def test_a_libcurl_that_is_not_there_is_one_clear_line(server: MisbehavingServer, place: Path) -> None:
+    for words in (["--version"], ["--backend", "native", server.url("/good/file.bin")]):
+        said = run(place, *words, RANGEFETCH_LIBCURL="/nowhere")
+        assert said.returncode == 1
+        [line] = errors(said)
+        assert "/nowhere" in line
+    assert names(place) == []
+
+
+def test_a_backend_that_is_not_there_is_named(server: MisbehavingServer, place: Path) -> None:
+    said = run(place, server.url("/good/file.bin"), RANGEFETCH_BACKEND="carrier-pigeon")
+    assert said.returncode == 2
+    assert said.stderr.count("\n") == 1
+    assert "RANGEFETCH_BACKEND: 'carrier-pigeon'" in said.stderr
+
+
+def test_aria2_does_it_when_asked(server: MisbehavingServer, aria2c: Path, place: Path) -> None:
+    pytest.importorskip("aria2p")
+    said = run(place, "--backend", "aria2", server.url("/good/file.bin", size=SIZE))
+    assert said.returncode == 0, said.stderr
+    assert (place / "file.bin").read_bytes() == BODY
+
+
+def test_it_explains_and_traces(server: MisbehavingServer, place: Path) -> None:
+    url = server.url("/good/file.bin", size="2M")
+    said = run(place, "--explain", "--trace", "trace", "--limit-rate", "1M", url)
+    assert said.returncode == 0, said.stderr
+    assert "rangefetch: file.bin: its speed was bound by the limit that was set" in said.stderr
+    assert [json.loads(line) for line in (place / "trace").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("json_too", [[], ["--json"]])
+def test_a_password_is_never_shown(server: MisbehavingServer, place: Path, json_too: list[str]) -> None:
+    def with_password(url: str) -> str:
+        return url.replace("://", "://me:Hunter2@")
+
+    good = with_password(server.url("/good/file.bin", size=SIZE))
+    bad = with_password(server.url("/status/gone.bin", code=404))
+    shown = run(place, *json_too, good, bad, good)
+    assert shown.returncode == 1
+    listed = run(place, *json_too, "-i", "-", stdin=f"{good}\n{bad}\n{good}\n")
+    assert listed.returncode == 1
+    wrong = [
+        run(place, bad.replace("http:", "ftp:")),
+        run(place, f"{good} "),
+        run(place, "http://me:Hunter2@[::1/x"),
+        run(place, good, "--mirror", "ftp://me:Hunter2@127.0.0.1/"),
+        run(place, good, "--proxy", "http://me:Hunter2@127.0.0.1:1", "--retry", 0, "-o", "x"),
+        run(place, "-i", "-", stdin="ftp://me:Hunter2@127.0.0.1/\n"),
+    ]
+    assert all(each.returncode in (1, 2) for each in wrong)
+    for each in (shown, listed, *wrong):
+        assert "Hunter2" not in each.stdout + each.stderr
+    assert "me:***@" in shown.stderr
+
+
+def _on_a_terminal(directory: Path, *words: object, **changes: str) -> tuple[int, str, str]:
+    """The program with stderr on a pseudo-terminal: exit status, stdout, what the terminal got."""
+    screen, terminal = os.openpty()
+    with subprocess.Popen(
+        command(*words),
+        cwd=directory,
+        env=environment(directory, TERM="xterm-256color", COLUMNS="100", LINES="24", **changes),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        text=True,
+    ) as process:
+        os.close(terminal)
+        shown = b""
+        deadline_s = time.monotonic() + 20
+        while time.monotonic() < deadline_s and select.select([screen], [], [], 10)[0]:
+            try:
+                more = os.read(screen, 1 << 16)
+            except OSError:  # Linux says so that nobody has the other end any more
+                break
+            if not more:
+                break
+            shown += more
+        os.close(screen)
+        out, _ = process.communicate(timeout=10)
+    return process.returncode, out, shown.decode()
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_terminal_has_a_live_bar(server: MisbehavingServer, place: Path, listed: bool) -> None:
+    url = server.url("/slow/file.bin", size="3M", rate="512K")
+    (place / "list").write_text(f"{url}\n{server.url('/good/other.bin')}\n")
+    status, out, shown = _on_a_terminal(place, *(["-i", "list"] if listed else [url]), "-x", 4, "-k", "256K")
+    assert status == 0, shown
+    assert str(place / "file.bin") in out.splitlines()
+    assert shown.count("\x1b[2K") > 2  # drawn again and again
+    assert "━" in shown
+    assert re.search(r"\x1b\[[0-9;]*3[0-9]", shown)
+    if listed:
+        assert "of 2 files done" in shown
+        assert "2 files fetched" in shown
+    else:
+        assert re.search(r"\d+ %", shown)
+        assert "file.bin: 3.0 MiB in" in shown
+
+
+def test_no_color_is_honoured(server: MisbehavingServer, place: Path) -> None:
+    url = server.url("/slow/file.bin", size="1M", rate="1M")
+    status, _, shown = _on_a_terminal(place, url, NO_COLOR="1")
+    assert status == 0
+    assert "━" in shown
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", shown)

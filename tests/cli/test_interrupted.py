@@ -1,0 +1,124 @@
+"""Stopping the program in the middle: it saves, says how to go on, and the same command does."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from cli.helpers import command, end_by, environment, names, run, started, until
+from servers.misbehaving import MisbehavingServer, content
+
+MIB = 1 << 20
+SIZE = 24 * MIB
+AT_FIRST = 6 * MIB
+RATE = "6M"
+
+
+def slow_then_fast(server: MisbehavingServer) -> str:
+    """6 MiB a second for the first few requests, so that a test can stop it; what comes later is quick."""
+    return server.url("/shared-rate/file.bin", size=SIZE, rate=RATE)
+
+
+def arrived(server: MisbehavingServer, at_least: int) -> None:
+    until(lambda: server.bytes_sent >= at_least)
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGHUP, 129, "hung up"),
+    ],
+)
+def test_a_signal_ends_it_within_a_second_and_the_same_command_goes_on(
+    server: MisbehavingServer, place: Path, number: signal.Signals, status: int, word: str
+) -> None:
+    words = [slow_then_fast(server), "-x", 4, "-o", "file.bin"]
+    with started(place, words) as process:
+        arrived(server, AT_FIRST)
+        seconds, out, err = end_by(process, number)
+    assert (process.returncode, out) == (status, "")
+    assert seconds < 1.0
+    assert "Traceback" not in err
+    last = err.splitlines()[-1]
+    assert last.startswith(f"rangefetch: {word}; run the same command again to continue: the file stands at ")
+    assert names(place) == ["file.bin.part", "file.bin.part.json"]
+    server.wait_idle()
+    server.clear()
+
+    said = run(place, "--json", *words)
+    assert said.returncode == 0, said.stderr
+    assert (place / "file.bin").read_bytes() == content(SIZE)
+    assert names(place) == ["file.bin"]
+    resumed = json.loads(said.stdout)["resumed"]
+    assert resumed > AT_FIRST // 2
+    # No more than the rest; the ends of a few ranges may have been asked for twice.
+    assert server.bytes_sent <= SIZE - resumed + 2 * MIB
+
+
+def test_what_was_killed_goes_on_too(server: MisbehavingServer, place: Path) -> None:
+    words = [slow_then_fast(server), "-x", 4, "-o", "file.bin"]
+    with started(place, words) as process:
+        until(lambda: (place / "file.bin.part.json").exists())
+        end_by(process, signal.SIGKILL)
+    assert names(place) == ["file.bin.part", "file.bin.part.json"]
+    server.wait_idle()
+    server.clear()
+    said = run(place, "--json", *words)
+    assert said.returncode == 0, said.stderr
+    assert (place / "file.bin").read_bytes() == content(SIZE)
+    assert names(place) == ["file.bin"]
+    resumed = json.loads(said.stdout)["resumed"]
+    assert resumed > 0
+    assert server.bytes_sent <= SIZE - resumed + 2 * MIB
+
+
+def test_a_signal_before_anything_has_come(server: MisbehavingServer, place: Path) -> None:
+    with started(place, [server.url("/slow-headers/file.bin", seconds=30)]) as process:
+        until(lambda: server.requests)
+        seconds, out, err = end_by(process, signal.SIGINT)
+    assert (process.returncode, out) == (130, "")
+    assert seconds < 1.0
+    assert "run the same command again" in err
+    assert "file.bin" not in names(place)
+
+
+def test_a_signal_in_the_middle_of_a_list(server: MisbehavingServer, place: Path) -> None:
+    quick = [server.url(f"/good/quick-{number}.bin", size="16K", seed=number) for number in range(20)]
+    slow = [server.url(f"/shared-rate/slow-{number}.bin", size=SIZE, rate="2M") for number in range(30)]
+    (place / "list").write_text("\n".join(quick + slow))
+    words = ["-i", "list", "-j", 4]
+    with started(place, words) as process:
+        until(lambda: len([name for name in names(place) if name.startswith("quick-")]) == 20)
+        arrived(server, AT_FIRST)
+        before = len({request.path for request in server.requests})
+        seconds, out, err = end_by(process, signal.SIGINT)
+    assert (process.returncode, out) == (130, "")
+    assert seconds < 1.0
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith(
+        "rangefetch: interrupted; run the same command again to continue: 20 of 50 files done"
+    )
+    # The end of one must not have been the beginning of the next.
+    assert len({request.path for request in server.requests}) <= before + 4
+    assert not [name for name in names(place) if name.startswith("slow-") and name.endswith(".bin")]
+
+
+def test_a_signal_while_a_list_comes_in(place: Path) -> None:
+    reader, writer = os.pipe()
+    with subprocess.Popen(
+        command("-i", "-"), cwd=place, env=environment(place), stdin=reader, stderr=subprocess.PIPE, text=True
+    ) as process:
+        os.close(reader)
+        os.write(writer, b"# more will come\n")
+        time.sleep(0.5)  # it reads by now, and nothing outside could tell
+        seconds, _, err = end_by(process, signal.SIGINT)
+        os.close(writer)
+    assert process.returncode == 130
+    assert seconds < 1.0
+    assert "Traceback" not in err
