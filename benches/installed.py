@@ -43,6 +43,7 @@ def package_version(name: str) -> str:
 
 @cache
 def rangefetch_version() -> str:
+    """Its own version and those of the libcurl and the OpenSSL that it runs on, which decide as much."""
     done = subprocess.run(
         [sys.executable, "-m", "rangefetch", "--version"],
         capture_output=True,
@@ -50,7 +51,13 @@ def rangefetch_version() -> str:
         check=False,
         timeout=20,
     )
-    return " ".join(done.stdout.split()).removeprefix("rangefetch ") if done.returncode == 0 else ""
+    if done.returncode:
+        return ""
+    ours, libcurl, tls = (
+        re.search(pattern, done.stdout) for pattern in (r"rangefetch (\S+)", r"libcurl\D(\S+)", r"OpenSSL[\w./]*")
+    )
+    parts = [ours[1] if ours else "unknown", f"libcurl/{libcurl[1]}" if libcurl else "", tls[0] if tls else ""]
+    return " ".join(part for part in parts if part)
 
 
 @cache

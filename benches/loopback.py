@@ -28,7 +28,7 @@ class LoopbackServer:
     ``connections`` are the accepted ones, ``requests`` the answered ones, ``bytes_sent`` the bodies' bytes.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], handler: type[Handler] | None = None) -> None:
         self.path = Path(path)
         self.connections = 0
         self.requests = 0
@@ -39,7 +39,7 @@ class LoopbackServer:
         self.last_modified = email.utils.formatdate(modified // 10**9, usegmt=True)
         self.target = f"/{quote(self.path.name)}"
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"loopback": self}))
+        self._server = _Server(("127.0.0.1", 0), type("Handler", (handler or Handler,), {"loopback": self}))
         self._thread = threading.Thread(target=self._server.serve_forever, name="loopback", daemon=True)
 
     @property
@@ -82,7 +82,7 @@ class _Server(http.server.ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     loopback: LoopbackServer

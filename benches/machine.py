@@ -54,6 +54,7 @@ def describe(directory: Path) -> dict[str, object]:
         "machine": platform.machine(),
         "cpu": _cpu_model(),
         "cores": _usable_cores(),
+        "loadAverage": [round(load, 2) for load in os.getloadavg()],
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "fileSystem": file_system(directory),
         "python": sys.version.split()[0],

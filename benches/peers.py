@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -33,13 +33,13 @@ class OneFile:
 
 @dataclass(frozen=True)
 class ManyFiles:
-    """Fetch the URLs in ``list_file``, one a line, into ``directory`` under their own last path segments."""
+    """Fetch ``urls``, which ``list_file`` holds one a line, into ``directory`` under their last path segments."""
 
+    urls: tuple[str, ...]
     list_file: Path
     directory: Path
     connections: int
     ca_file: str
-    urls: tuple[str, ...] = field(repr=False, default=())
 
 
 @dataclass(frozen=True)
@@ -228,6 +228,7 @@ PEERS: tuple[Peer, ...] = (
         partial(program_version, "wget2", "--version"),
         "apt install wget2, brew install wget2",
         one=_wget2_one,
+        splits=False,  # 1.99.1 fetches its chunks one after another
         many=_wget2_many,
     ),
     _library("hf_transfer", "hf_transfer", many=False),

@@ -148,7 +148,7 @@ def table(result: Result) -> str:
     lines = _aligned([headings, *(_row(result, contender) for contender in result.finished())])
     for contender in result.contenders:
         if contender.failure:
-            lines.append(f"failed: {contender.name} {contender.version}: {contender.failure}")
+            lines.append(f"failed: {contender.name}: {contender.failure}")
         if contender.wrong:
-            lines.append(f"wrong bytes: {contender.name} {contender.version}: {contender.wrong[0]}")
+            lines.append(f"wrong bytes: {contender.name}: {contender.wrong[0]}")
     return "\n".join(lines)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from peers import Peer
 
-__all__ = ["DEFAULT", "SCENARIOS", "Scenario"]
+__all__ = ["DEFAULT", "SCENARIOS", "TRIALS", "Scenario", "Trial"]
 
 KIB, MIB = 1 << 10, 1 << 20
+_MIXED = (16 * KIB,) * 6 + (KIB, 4 * KIB) * 4 + (100 * KIB,) * 4 + (500 * KIB, 4 * MIB)
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Scenario:
     largest: int = 1 << 62  # what --size is capped at, where more only takes longer
     connections: int = 16
     splitting_only: bool = False  # leave out the peers that use one connection per file
+    mixed: tuple[int, ...] = ()  # sizes in turn, in place of one for all
 
     def takes(self, peer: Peer) -> bool:
         able = peer.many if self.files > 1 else peer.one
@@ -50,6 +52,28 @@ SCENARIOS: tuple[Scenario, ...] = (
         connections=128,
         splitting_only=True,
     ),
+    Scenario(
+        "allows-4",
+        "one file, 4 MiB/s for each of at most four connections, 503 for more",
+        "allows4",
+        largest=64 * MIB,
+        splitting_only=True,
+    ),
+    Scenario(
+        "delay-100ms",
+        "one file, 100 ms away; at most 512 KiB of each connection on the way",
+        "delayed",
+        largest=128 * MIB,
+    ),
+    Scenario(
+        "small-mixed",
+        "2,000 files of 1 KiB to 4 MiB over plain HTTP/1.1",
+        "http",
+        files=2000,
+        size=sum(_MIXED) // len(_MIXED),
+        mixed=_MIXED,
+    ),
+    Scenario("small-100000", "100,000 files of 1 KiB over plain HTTP/1.1", "http", files=100_000, size=KIB),
     Scenario("https2-1g", "one file over TLS, HTTP/2 offered", "https2"),
     Scenario("small-5000-https", "5,000 files of 16 KiB over TLS, HTTP/1.1", "https", files=5000, size=16 * KIB),
     Scenario(
@@ -59,6 +83,27 @@ SCENARIOS: tuple[Scenario, ...] = (
         files=5000,
         size=16 * KIB,
     ),
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """rangefetch beside itself, with and without something: ``trials.py`` has a function for each name."""
+
+    name: str
+    about: str
+    target: str
+
+
+TRIALS: tuple[Trial, ...] = (
+    Trial("one-slow-of-8", "8 connections, one at 1/50 of the others' speed: time with / without", "<= 1.25"),
+    Trial("one-stalls", "8 connections, one stands still for ever after 10 MiB: time with / without", "<= 1.25"),
+    Trial("fast-lan", "1 GiB as fast as it goes, up to 64 lanes allowed: time / with 8; lanes used", "<= 1.1"),
+    Trial("gil", "a busy loop in another process / in a thread of this one: throughput", ">= 0.95"),
+    Trial("limit-1m", "1 MB/s asked for, over 10 s, at 1, 4 and 16 lanes: measured / asked", "0.97 to 1.03"),
+    Trial("two-files-two-loops", "two files on one loop / on two: time", ">= 1, above where cores allow"),
+    Trial("sha256-behind", "sha-256 of 1 GiB arriving at 300 MB/s: seconds from the last byte to the result", "<= 0.5"),
+    Trial("import-time", "import rangefetch, over bare Python: ms", "<= 30"),
 )
 
 DEFAULT = ("http-1g", "https-1g", "small-5000")

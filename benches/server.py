@@ -12,10 +12,11 @@ import sys
 import time
 from pathlib import Path
 
-__all__ = ["PORTS", "RATE", "Server", "ServerError", "make_certificate"]
+__all__ = ["DELAY_S", "PORTS", "RATE", "Server", "ServerError", "make_certificate"]
 
+DELAY_S = 0.1  # there and back, on the port ``delayed``
 RATE = 4 << 20  # bytes per second on the two slow ports
-PORTS = ("http", "https", "https2", "paced", "limit_rate")
+PORTS = ("http", "https", "https2", "paced", "limit_rate", "allows4")
 
 # Linux; the socket module has no name for it before Python 3.14.
 _SO_MAX_PACING_RATE = 47
@@ -47,6 +48,8 @@ http {{
     server {{ listen 127.0.0.1:{https2} ssl http2; }}
     server {{ listen 127.0.0.1:{paced}; }}
     server {{ listen 127.0.0.1:{limit_rate}; limit_rate {rate}; }}
+    limit_conn_zone $server_port zone=all:1m;
+    server {{ listen 127.0.0.1:{allows4}; limit_conn all 4; limit_rate {rate}; }}
 }}
 """
 
@@ -108,7 +111,8 @@ class Server:
 
     The ports: ``http``; ``https``, which speaks HTTP/1.1 alone; ``https2``, which offers HTTP/2 too;
     ``paced``, where the kernel holds every *connection* to ``RATE``; ``limit_rate``, where nginx holds every
-    *request* to it.
+    *request* to it; ``allows4``, which answers four requests at a time at that rate each, and 503 to more;
+    ``delayed``, a way to ``http`` that is ``DELAY_S`` long.
     """
 
     def __init__(self, root: Path, prefix: Path) -> None:
@@ -117,6 +121,7 @@ class Server:
         self.ca_file = prefix / "ca.pem"
         self.ports: dict[str, int] = {}
         self._process: subprocess.Popen[bytes] | None = None
+        self._delay: subprocess.Popen[str] | None = None
 
     def url(self, port: str, path: str) -> str:
         scheme = "https" if port.startswith("https") else "http"
@@ -165,6 +170,7 @@ class Server:
             )
         try:
             self._wait_until_it_answers()
+            self._start_delay()
         except BaseException:
             self.stop()
             raise
@@ -186,7 +192,16 @@ class Server:
         reason = log.read_text(errors="replace").strip() if log.exists() else ""
         raise ServerError(f"nginx did not start: {reason or 'it left no log'}")
 
+    def _start_delay(self) -> None:
+        command = [sys.executable, str(Path(__file__).with_name("delay.py")), str(self.ports["http"]), str(DELAY_S)]
+        self._delay = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._delay.stdout is not None
+        self.ports["delayed"] = int(self._delay.stdout.readline())
+
     def stop(self) -> None:
+        if self._delay is not None:
+            self._delay.communicate()  # the end of its input is its end
+            self._delay = None
         if self._process is None:
             return
         self._process.terminate()

@@ -1,0 +1,198 @@
+"""The trials: rangefetch beside itself in one run, and the ratio that its target names. The table: scenarios.py."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contest import make_random_file
+from measure import warm
+from scenarios import Trial
+from server import Server
+
+__all__ = ["hold_trials"]
+
+_HERE = Path(__file__).parent
+_MIB = 1 << 20
+_TIMEOUT_S = 90.0
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What a trial works with."""
+
+    server: Server
+    work: Path
+    rounds: int
+    size: int
+
+    def file(self, size: int) -> Path:
+        """A file of random bytes that the server serves, in the page cache."""
+        path = self.server.root / f"{size}.bin"
+        if path.exists():
+            warm(path)
+        else:
+            make_random_file(path, size)
+        return path
+
+    def inside(self, measurement: str, **keywords: Any) -> dict[str, float]:
+        """One measurement by ``inside.py``."""
+        command = [sys.executable, str(_HERE / "inside.py"), measurement, json.dumps(keywords)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{measurement}: {done.stderr.strip()[-500:]}")
+        told: dict[str, float] = json.loads(done.stdout)
+        return told
+
+    def best(self, *ways: Callable[[], dict[str, float]]) -> list[dict[str, float]]:
+        """The quickest of the rounds of each way, which take turns."""
+        runs: list[list[dict[str, float]]] = [[] for _ in ways]
+        for number in range(self.rounds):
+            for way in range(len(ways)):
+                turn = (way + number) % len(ways)
+                runs[turn].append(ways[turn]())
+        return [min(each, key=lambda run: run["seconds"]) for each in runs]
+
+
+@contextlib.contextmanager
+def _unfair(path: Path, **rules: int) -> Iterator[str]:
+    """The URL of ``path`` on a server of its own (``unfair.py``)."""
+    command = [sys.executable, str(_HERE / "unfair.py"), str(path), json.dumps(rules)]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        yield server.stdout.readline().strip()
+    finally:
+        # Connections that stand still for ever would keep it.
+        server.kill()
+        server.communicate()
+
+
+def _with_and_without(bench: _Bench, odd: dict[str, int]) -> str:
+    path, rate = bench.file(min(bench.size, 512 * _MIB)), 32 * _MIB
+
+    def once(**rules: int) -> dict[str, float]:
+        # A server for each run: connections are counted from its start.
+        with _unfair(path, rate=rate, **rules) as url:
+            return bench.inside("fetch", url=url, directory=str(bench.work), split=8, max_connection_per_server=8)
+
+    without, with_ = bench.best(once, lambda: once(odd=3, **odd))
+    ratio = with_["seconds"] / without["seconds"]
+    return f"{ratio:.2f} ({with_['seconds']:.2f} s / {without['seconds']:.2f} s)"
+
+
+def one_slow_of_8(bench: _Bench) -> str:
+    return _with_and_without(bench, {"odd_rate": 32 * _MIB // 50})
+
+
+def one_stalls(bench: _Bench) -> str:
+    return _with_and_without(bench, {"odd_stalls": 10 * _MIB})
+
+
+def fast_lan(bench: _Bench) -> str:
+    url = bench.server.url("http", bench.file(bench.size).name)
+
+    def once(lanes: int) -> dict[str, float]:
+        keywords = {"split": lanes, "max_connection_per_server": lanes}
+        return bench.inside("fetch", url=url, directory=str(bench.work), **keywords)
+
+    many, eight = bench.best(lambda: once(64), lambda: once(8))
+    ratio = many["seconds"] / eight["seconds"]
+    return f"{ratio:.2f} ({many['seconds']:.2f} s / {eight['seconds']:.2f} s; {many['connections']:.0f} connections)"
+
+
+def gil(bench: _Bench) -> str:
+    url = bench.server.url("http", bench.file(bench.size).name)
+
+    def once(where: str) -> dict[str, float]:
+        return bench.inside("beside_a_busy_loop", url=url, directory=str(bench.work), where=where)
+
+    thread, process = bench.best(lambda: once("thread"), lambda: once("process"))
+    ratio = process["seconds"] / thread["seconds"]
+    return f"{ratio:.2f} (thread {thread['seconds']:.2f} s, process {process['seconds']:.2f} s)"
+
+
+def limit_1m(bench: _Bench) -> str:
+    limit, lanes = 1_000_000, (1, 4, 16)
+    url = bench.server.url("http", bench.file(64 * _MIB).name)
+
+    def once(count: int) -> float:
+        options = {"split": count, "max_connection_per_server": count, "min_split_size": "1M"}
+        told = bench.inside("limited", url=url, directory=str(bench.work), limit=limit, seconds=10, **options)
+        return told["rate"] / limit
+
+    with ThreadPoolExecutor() as pool:
+        ratios = list(pool.map(once, lanes))
+    return ", ".join(f"{ratio:.3f} at {count}" for count, ratio in zip(lanes, ratios, strict=True))
+
+
+def two_files_two_loops(bench: _Bench) -> str:
+    url = bench.server.url("http", bench.file(bench.size).name)
+
+    def once(loops: int) -> dict[str, float]:
+        return bench.inside("on_loops", urls=[url, url], directory=str(bench.work), loops=loops)
+
+    one, two = bench.best(lambda: once(1), lambda: once(2))
+    ratio = one["seconds"] / two["seconds"]
+    return f"{ratio:.2f} ({one['seconds']:.2f} s / {two['seconds']:.2f} s, {os.cpu_count()} cores)"
+
+
+def sha256_behind(bench: _Bench) -> str:
+    path = bench.file(bench.size)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    runs = []
+    for _ in range(bench.rounds):
+        with _unfair(path, rate=300_000_000 // 8) as url:
+            options = {"split": 8, "max_connection_per_server": 8, "checksum": f"sha-256={digest}"}
+            runs.append(bench.inside("after_the_last_byte", url=url, directory=str(bench.work), **options))
+    best = min(runs, key=lambda run: run["after"])
+    return f"{best['after']:.2f} s ({best['rate'] / 1e6:.0f} MB/s arrived)"
+
+
+def import_time(bench: _Bench) -> str:
+    def seconds(*arguments: str) -> float:
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - begin
+
+    ways = {
+        "bare": ("-c", "pass"),
+        "import": ("-c", "import rangefetch"),
+        "--version": ("-m", "rangefetch", "--version"),
+    }
+    runs = [{name: seconds(*way) for name, way in ways.items()} for _ in range(max(10, bench.rounds))]
+    best = {name: min(run[name] for run in runs) * 1000 for name in ways}
+    return f"{best['import'] - best['bare']:.0f} ms (--version: {best['--version'] - best['bare']:.0f} ms)"
+
+
+_RUN: dict[str, Callable[[_Bench], str]] = {
+    "one-slow-of-8": one_slow_of_8,
+    "one-stalls": one_stalls,
+    "fast-lan": fast_lan,
+    "gil": gil,
+    "limit-1m": limit_1m,
+    "two-files-two-loops": two_files_two_loops,
+    "sha256-behind": sha256_behind,
+    "import-time": import_time,
+}
+
+
+def hold_trials(trials: Sequence[Trial], server: Server, work: Path, *, rounds: int, size: int) -> Iterator[str]:
+    """Hold one after the other; yields a few lines about each."""
+    for trial in trials:
+        yield f"\n{trial.name}: {trial.about}; target {trial.target}"
+        try:
+            yield f"  {_RUN[trial.name](_Bench(server, work, rounds, size))}"
+        except (RuntimeError, subprocess.SubprocessError) as error:
+            yield f"  failed: {error}"
