@@ -50,7 +50,8 @@ class Aria2Backend:
     ``DaemonUnavailable``, and what they have is kept.
 
     aria2 takes certificates for all its downloads alike. Downloads that trust others than ``config`` says are done by
-    a further aria2c, which is started when the first of them comes.
+    a further aria2c, which is started when the first of them comes. Cookies that a server sets are kept by aria2 as
+    long as it runs, for all its downloads from that server.
     """
 
     name = "aria2"
@@ -157,19 +158,21 @@ class Aria2Backend:
     def work(self, job: Job, function: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
         """Do ``function`` on a worker, and then ``then`` with its outcome as a step of ``job``."""
         assert self._workers is not None
-        self._workers.submit(function).add_done_callback(
-            lambda future: self.call(lambda: self._guarded(job, lambda: then(future)))
-        )
+
+        def done(future: Future[Any]) -> None:
+            self.call(lambda: self._guarded(job, lambda: then(future)))
+
+        try:
+            self._workers.submit(function).add_done_callback(done)
+        except RuntimeError:
+            # The interpreter is at its end and takes no more jobs; what must be saved is saved here and now.
+            done(_outcome(function))
 
     def aside(self, job: Job, function: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
         """The same for what waits for a server: nobody waits for it when all comes to an end."""
-        future: Future[Any] = Future()
 
         def run() -> None:
-            try:
-                future.set_result(function())
-            except BaseException as error:
-                future.set_exception(error)
+            future = _outcome(function)
             self.call(lambda: self._guarded(job, lambda: then(future)))
 
         threading.Thread(target=run, name="rangefetch-aria2-question", daemon=True).start()
@@ -298,6 +301,16 @@ class Aria2Backend:
         except Exception as error:
             _log.exception("%s: an error of rangefetch itself", job.download.gid)
             job.fail(LocalError(f"an error of rangefetch itself: {error!r}"))
+
+
+def _outcome(function: Callable[[], Any]) -> Future[Any]:
+    """What comes of a function, called here and now."""
+    future: Future[Any] = Future()
+    try:
+        future.set_result(function())
+    except BaseException as error:
+        future.set_exception(error)
+    return future
 
 
 def _statuses(daemon: Aria2Daemon, gids: set[str]) -> Mapping[str, Status]:

@@ -68,8 +68,8 @@ class FolderLanding:
                     self._close()
                     raise TargetLocked(f"{self._folder}: another download is writing it") from None
 
-    def request(self) -> Request:
-        """The URL, and what makes aria2 follow it."""
+    def request(self, *, ask_head: bool) -> Request:
+        """The URL, and what makes aria2 follow it; it never asks for the head alone."""
         url, authorization = split_userinfo(self._download.url)
         headers = dict(self._options.header_items)
         if authorization:

@@ -172,7 +172,12 @@ class Job:
                 self._complete = True
                 self._finish(proven=True)
             else:
-                self._figures = self._figures._replace(downloaded=max(self._figures.downloaded, self._landing.resumed))
+                self._figures = self._figures._replace(
+                    downloaded=max(self._figures.downloaded, self._landing.resumed),
+                    total=max(remote.size if remote is not None else 0, 0),
+                )
+                if remote is not None and not remote.ranged:
+                    self._tries.lanes = 1
                 self.phase = Phase.FETCHING
                 self.add()
 
@@ -194,7 +199,7 @@ class Job:
         assert self.daemon is not None
         if self.daemon.error is not None:
             raise DaemonUnavailable(self.daemon.error.reason, url=self._shown_url)
-        request = self._landing.request()
+        request = self._landing.request(ask_head=self._tries.can_head)
         self._asked = {**to_aria2(self._options, self._tries.lanes), **request.options, "gid": self.download.gid}
         if not self._tries.can_reserve and self._asked["file-allocation"] == "falloc":
             self._asked["file-allocation"] = "trunc"
@@ -268,11 +273,14 @@ class Job:
         def total(key: str) -> int:
             return sum(int(status[key]) for status in statuses)
 
-        downloaded, connections = total("completedLength"), total("connections")
+        connections = total("connections")
         self._most_connections = max(self._most_connections, connections)
         if total("totalLength"):  # before, aria2 has not looked at what is there already
+            downloaded = total("completedLength")
             self._meter.sample(time.monotonic(), downloaded)
-        self._figures = Figures(downloaded, total("totalLength"), self._meter.speed(), connections)
+            self._figures = Figures(downloaded, total("totalLength"), self._meter.speed(), connections)
+        else:
+            self._figures = self._figures._replace(connections=connections)
 
     def _follow(self, gids: list[str]) -> None:
         """A description has come; what it describes is next."""
@@ -361,6 +369,9 @@ class Job:
         if code in (9, 17) and not self._figures.downloaded and self._asked.get("file-allocation") == "falloc":
             # Not every file system can, and aria2 does not go on without.
             self._tries.can_reserve = False
+            self._wait(0.0)
+        elif code != 8 and self._asked.get("use-head") == "true" and self._figures.downloaded <= self._landing.resumed:
+            self._tries.can_head = False
             self._wait(0.0)
         else:
             self._tried_in_vain(verdict.error, verdict.kind)

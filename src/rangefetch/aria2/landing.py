@@ -7,7 +7,6 @@ it. While aria2 is at it, ``NAME.part.aria2`` says what is there, and the state 
 from __future__ import annotations
 
 import base64
-import contextlib
 import dataclasses
 import errno
 import logging
@@ -15,11 +14,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from rangefetch import checksum, state
+from rangefetch import checksum, saving, state
 from rangefetch.aria2 import control_file
 from rangefetch.aria2.control_file import ControlFile, from_control_file, to_control_file
 from rangefetch.aria2.process import write_private
-from rangefetch.aria2.remote import Remote, is_http, origin, parse_date, private_headers
+from rangefetch.aria2.remote import Remote, cookie_header, is_http, origin, parse_date, private_headers
 from rangefetch.download import Download
 from rangefetch.errors import ChecksumMismatch, ContentChanged, DiskError, TargetExists
 from rangefetch.network import mask_url
@@ -39,7 +38,6 @@ _log = logging.getLogger("rangefetch")
 
 _HASH_STEP_BYTES = 64 << 20
 _WORTH_NOTING_BYTES = 8 << 20
-_WORTH_PROVING_BYTES = control_file.PIECE_BYTES
 
 
 @dataclasses.dataclass(slots=True)
@@ -134,43 +132,40 @@ class FileLanding:
     def wants_proof(self) -> bool:
         """Whether it must be asked, after the last byte, if the remote file is still the same: aria2 compares no
         validators between its requests."""
-        if self.remote is None or not self.remote.has_validator or self._options.checksum:
-            return False
-        return os.fstat(self._opened.fd).st_size > _WORTH_PROVING_BYTES
+        return self.remote is not None and self.remote.has_validator and self.remote.size != 0
 
-    def request(self) -> Request:
-        """The URLs, and with them headers only where these may go: aria2 sends them along with every redirect."""
-        target, options = self._opened, self._options
+    def request(self, *, ask_head: bool) -> Request:
+        """The URLs, and with them headers only where these may go: aria2 sends them along with every redirect.
+
+        ``ask_head``: aria2 may ask for the head alone first.
+        """
+        target, options, source = self._opened, self._options, self._source
         asked: dict[str, str | list[str]] = {
             "dir": str(target.directory),
             "out": target.part_path.name,
-            "header": [],
             "follow-torrent": "false",
             "follow-metalink": "false",
+            # Where it lacks but a part, its first request would be one for the whole, cut when the header has come.
+            "use-head": str(self.resumed > 0 and ask_head).lower(),
         }
-        # Its first request for a part of a file would be one for the whole, cut when the header has come.
-        asked["use-head"] = str(bool(self.resumed and self.remote and self.remote.has_head)).lower()
-        if self._source.authorization and not is_http(self._source.url):
-            user, _, password = (
-                base64.b64decode(self._source.authorization.removeprefix("Basic ")).decode().partition(":")
-            )
+        headers: dict[str, str] = {}
+        first = source.url
+        if is_http(first):
+            headers = private_headers(source, options)
+            met = self._met.get(first)
+            if (headers or options.cookies) and met is not None and origin(met.url) != origin(first):
+                first, headers = met.url, {}
+            if cookies := cookie_header(first, options):
+                headers.setdefault("Cookie", cookies)
+        elif source.authorization:
+            credentials = base64.b64decode(source.authorization.removeprefix("Basic ")).decode()
+            user, _, password = credentials.partition(":")
             asked |= {"ftp-user": user, "ftp-passwd": password}
-        urls = []
-        private = private_headers(self._source, options) if is_http(self._source.url) else {}
-        for source in self._sources.usable():
-            met = self._met.get(source.url)
-            if private and met is not None and origin(met.url) != origin(source.url):
-                urls.append(met.url)
-            else:
-                urls.append(source.url)
-        if private:
-            home = origin(self._source.url)
-            away = [url for url in urls if origin(url) != home]
-            if len(away) < len(urls):
-                if away:
-                    _log.info("%s: mirrors are left out, since they must not see its headers", self._shown_url)
-                urls = [url for url in urls if origin(url) == home]
-                asked["header"] = [f"{name}: {value}" for name, value in private.items()]
+        urls = [first, *(each.url for each in self._sources.usable() if each is not source)]
+        if headers and any(origin(url) != origin(first) for url in urls):
+            _log.info("%s: mirrors are left out, since they must not see its headers", self._shown_url)
+            urls = [url for url in urls if origin(url) == origin(first)]
+        asked["header"] = [f"{name}: {value}" for name, value in headers.items()]
         return Request(urls, asked)
 
     def restart(self) -> None:
@@ -223,7 +218,7 @@ class FileLanding:
         """What the file's digest must be: the user's word, else the server's, where there is but one."""
         if self._options.checksum or self.remote is None or len(self._sources) > 1:
             return self._options.checksum
-        return checksum.stated_by_server(self.remote.headers, whole=self.remote.has_head)
+        return checksum.stated_by_server(self.remote.headers, whole=not self.remote.ranged)
 
     def keep(self, *, complete: bool) -> None:
         """Turn aria2's control file into a saved state, and let go. What cannot be continued is removed."""
@@ -231,19 +226,23 @@ class FileLanding:
         if target is None or target.fd < 0:
             return
         try:
-            if self._settled:
-                saved = self._whole(target) if complete else self._from_control()
-                if saved is not None and saved.written_end:
-                    target.sync()
-                    state.save(target.state_path, saved)
-                    self._control_path.unlink(missing_ok=True)
-                else:
-                    self.discard()
-            elif not (target.state_path.exists() or self._control_path.exists()):
-                target.discard()
-        except (DiskError, OSError) as error:
+            if not self._settled:
+                if not (target.state_path.exists() or self._control_path.exists()):
+                    target.discard()
+            elif (saved := self._whole() if complete else self._from_control()) is not None and saved.written_end:
+                target.sync()
+                state.save(target.state_path, saved)
+                self._control_path.unlink(missing_ok=True)
+            else:
+                self.discard()
+        except StateDamaged as error:
+            # On a full disk aria2 leaves half of one.
+            _log.warning("%s: what was fetched is lost: %s", self._shown_url, error)
+            self.discard()
+        except OSError as error:
             _log.warning("%s: what was fetched could not be saved: %s", self._shown_url, error)
-        target.close()
+        finally:
+            target.close()
 
     def discard(self) -> None:
         if self._target is not None and self._target.fd >= 0:
@@ -276,23 +275,12 @@ class FileLanding:
 
     def _load(self) -> State | None:
         """What an earlier run has left, of whichever backend."""
-        target = self._opened
-        try:
-            saved = state.load(target.state_path)
-            if saved.url != self._sources.url:
-                raise StateDamaged(f"{target.state_path}: it is of another URL")
-        except FileNotFoundError:
-            saved = None
-        except StateDamaged as error:
-            _log.warning("%s; set aside", error)
-            saved = None
-            with contextlib.suppress(DiskError):
-                state.set_aside(target.state_path)
+        saved = saving.load(self._opened, self._sources.url, provable=True)
         try:
             if self._control_path.exists():
                 saved = self._from_control(saved)
-            if saved is not None and os.fstat(target.fd).st_size < saved.written_end:
-                raise StateDamaged(f"{target.part_path}: it is shorter than its state says")
+                if saved is not None and os.fstat(self._opened.fd).st_size < saved.written_end:
+                    raise StateDamaged(f"{self._opened.part_path}: it is shorter than its control file says")
         except (StateDamaged, OSError) as error:
             _log.warning("%s; starting again", error)
             return None
@@ -303,7 +291,7 @@ class FileLanding:
 
         Which file it is of is said by ``identity``, or by what the server has said in this run.
         """
-        if not self._control_path.exists():
+        if not self._control_path.exists() or (self.remote is not None and not self.remote.ranged):
             return None
         sources = [SourceState(url, met.etag, met.last_modified) for url, met in self._met.items()]
         found = from_control_file(
@@ -318,7 +306,9 @@ class FileLanding:
         return found
 
     def _is_of_this(self, saved: State) -> bool:
-        """Whether what was saved is part of the file that the server has now."""
+        """Whether what was saved is part of the file that the server has now, and can be gone on with."""
+        if self.remote is not None and not self.remote.ranged:
+            return False
         if self._options.checksum:
             return self.remote is None or self.remote.size in (-1, saved.total_size)
         if self.remote is None or not self.remote.has_validator:
@@ -344,9 +334,9 @@ class FileLanding:
             filename=self._opened.path.name if self._opened.path is not None else "",
         )
 
-    def _whole(self, target: Target) -> State | None:
+    def _whole(self) -> State | None:
         """A state that says that every byte is there."""
-        if self.remote is None or self.remote.size != os.fstat(target.fd).st_size:
+        if self.remote is None or self.remote.size != os.fstat(self._opened.fd).st_size:
             return None
         empty = self._empty(self.remote)
         return dataclasses.replace(empty, blocks=b"\x02" * len(empty.blocks))

@@ -244,7 +244,7 @@ def reap_leftovers(state_directory: Path) -> int:
         if record.machine != platform.node() or _is_running(record.owner_pid, record.owner_start_s):
             continue
         if _is_leftover(record, directory):
-            _log.warning("aria2c %d was left by a process that is gone; ending it", record.pid)
+            _log.info("aria2c %d was left by a process that is gone; ending it", record.pid)
             left = _end_all(_tree(record.pid), _LEFTOVER_GRACE_S)
             if left:
                 _log.warning("aria2c %d cannot be ended", record.pid)

@@ -30,12 +30,13 @@ from rangefetch.options import DownloadOptions
 from rangefetch.retry import Curl, Failure, Fault
 from rangefetch.sources import Source
 
-__all__ = ["Remote", "Unanswered", "ask", "is_http", "origin", "parse_date", "private_headers"]
+__all__ = ["Remote", "Unanswered", "ask", "cookie_header", "is_http", "origin", "parse_date", "private_headers"]
 
 _MOST_REDIRECTS = 20
 _MOST_TEXT = 200
+_URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]|"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_CONTENT_RANGE = re.compile(r"bytes\s+(?:\d+-\d+|\*)/(\d+)", re.IGNORECASE)
+_CONTENT_RANGE = re.compile(r"bytes\s+(?:0-0|\*)/(\d+)", re.IGNORECASE)
 
 
 class Unanswered(Exception):
@@ -51,7 +52,7 @@ class Remote:
     """A file as its server describes it.
 
     ``url`` is where redirects led, ``size`` its bytes (-1: unknown), ``etag`` a strong one or empty. ``headers`` are by
-    lower-case name. ``has_head`` says that the server answers HEAD.
+    lower-case name. ``ranged`` says that the server answers with the range that it was asked for.
     """
 
     url: str
@@ -59,11 +60,7 @@ class Remote:
     etag: str
     last_modified: str
     headers: Mapping[str, str]
-    has_head: bool
-
-    @property
-    def is_encoded(self) -> bool:
-        return self.headers.get("content-encoding", "identity").lower() not in ("", "identity")
+    ranged: bool
 
     @property
     def has_validator(self) -> bool:
@@ -81,60 +78,43 @@ class Remote:
 def ask(source: Source, options: DownloadOptions) -> Remote:
     """What the server of ``source`` says of its file. May take as long as the timeouts in ``options`` allow.
 
-    Redirects are followed, to http and https, and from https to http only where that is allowed; what is private goes
-    to no other origin. Raises ``Unanswered``.
+    Its first byte is asked for: unlike the answer to HEAD, that tells whether ranges work, how long the whole is even
+    where the body's length does not, and what comes of a URL that was signed for GET alone. Redirects are followed, to
+    http and https, and from https to http only where that is allowed; what is private goes to no other origin. Raises
+    ``Unanswered``.
     """
-    try:
-        remote = _ask(source, options, "HEAD")
-        # Some answer HEAD as if there were nothing, or as if to someone who takes any encoding.
-        if remote.size != 0 and not remote.is_encoded:
-            return remote
-    except Unanswered as error:
-        # Some refuse HEAD, or do not know it; a failure of another kind would only be met again.
-        if error.failure.fault not in (Fault.NONE, Fault.STATUS) or error.failure.code not in (
-            Curl.OK,
-            Curl.GOT_NOTHING,
-            Curl.RECV_ERROR,
-            Curl.WEIRD_SERVER_REPLY,
-        ):
-            raise
-    remote = _ask(source, options, "GET")
-    if remote.is_encoded:
-        raise Unanswered(Failure(fault=Fault.ENCODED))
-    return remote
-
-
-def _ask(source: Source, options: DownloadOptions, method: str) -> Remote:
     opener = _opener(options)
     url = source.url
     for _ in range(_MOST_REDIRECTS + 1):
-        request = urllib.request.Request(url, method=method, headers={"User-Agent": options.user_agent})
+        request = urllib.request.Request(_ascii(url), headers={"User-Agent": options.user_agent})
         request.add_header("Accept-Encoding", "identity")
-        if method == "GET":
-            request.add_header("Range", "bytes=0-0")
+        request.add_header("Range", "bytes=0-0")
         if origin(url) == origin(source.url):
             for name, value in private_headers(source, options).items():
                 request.add_header(name, value)
         try:
             with opener.open(request) as answer:
-                return _described(answer, url, has_head=method == "HEAD")
+                return _described(answer, url)
         except urllib.error.HTTPError as error:
             with error:
                 if error.code in _REDIRECTS and "location" in error.headers:
                     url = _redirected(url, error.headers["location"], options)
-                    continue
-                if error.code == 416 and method == "GET":
-                    return _described(error, url, has_head=False)
-                raise Unanswered(
-                    Failure(
-                        fault=Fault.STATUS,
-                        status=error.code,
-                        retry_after_s=_retry_after_s(error.headers.get("retry-after", "")),
-                    )
-                ) from None
+                elif error.code == 416:  # an empty file, or a server that does no ranges and says so
+                    return _described(error, url)
+                else:
+                    wait_s = _retry_after_s(error.headers.get("retry-after", ""))
+                    raise Unanswered(Failure(fault=Fault.STATUS, status=error.code, retry_after_s=wait_s)) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise Unanswered(_failure(error)) from error
+            raise Unanswered(_failure(error, url)) from error
     raise Unanswered(Failure(fault=Fault.REDIRECTS))
+
+
+def cookie_header(url: str, options: DownloadOptions) -> str:
+    """The cookies of the user's file that are for this URL, as one header field's value."""
+    request = urllib.request.Request(_ascii(url))
+    if options.cookies:
+        _cookies(options).add_cookie_header(request)
+    return request.get_header("Cookie") or ""
 
 
 def private_headers(source: Source, options: DownloadOptions) -> dict[str, str]:
@@ -181,6 +161,17 @@ class _TellRedirects(urllib.request.HTTPRedirectHandler):
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
+class _Answer(http.client.HTTPResponse):
+    """Answers behind others that are only provisional (RFC 9110, section 15.2), of which Python knows one alone."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 101 < status < 200:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+
+
 class _PatientHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
     """Connections with one timeout until they stand, and another for what is read from them."""
 
@@ -190,12 +181,16 @@ class _PatientHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
         connect_s, read_s = options.connect_timeout or None, options.read_timeout or None
 
         class Plain(http.client.HTTPConnection):
+            response_class = _Answer
+
             def connect(self) -> None:
                 self.timeout = connect_s
                 super().connect()
                 self.sock.settimeout(read_s)
 
         class Tls(http.client.HTTPSConnection):
+            response_class = _Answer
+
             def connect(self) -> None:
                 self.timeout = connect_s
                 super().connect()
@@ -220,16 +215,20 @@ def _opener(options: DownloadOptions) -> urllib.request.OpenerDirector:
     if options.proxy:
         handlers.append(urllib.request.ProxyHandler({"http": options.proxy, "https": options.proxy}))
     if options.cookies:
-        jar = http.cookiejar.MozillaCookieJar(options.cookies)
-        # Without its first line, which curl does without, this file is none to Python; then there are no cookies.
-        try:
-            jar.load(ignore_discard=True, ignore_expires=True)
-        except (OSError, http.cookiejar.LoadError):
-            jar.clear()
-        for cookie in jar:
-            cookie.expires = cookie.expires or None  # 0 in that file: for this session
-        handlers.append(urllib.request.HTTPCookieProcessor(jar))
+        handlers.append(urllib.request.HTTPCookieProcessor(_cookies(options)))
     return urllib.request.build_opener(*handlers)
+
+
+def _cookies(options: DownloadOptions) -> http.cookiejar.CookieJar:
+    jar = http.cookiejar.MozillaCookieJar(options.cookies)
+    # Without its first line, which curl does without, this file is none to Python; then there are no cookies.
+    try:
+        jar.load(ignore_discard=True, ignore_expires=True)
+    except (OSError, http.cookiejar.LoadError):
+        jar.clear()
+    for cookie in jar:
+        cookie.expires = cookie.expires or None  # 0 in that file: for this session
+    return jar
 
 
 @functools.lru_cache(maxsize=8)
@@ -252,15 +251,18 @@ def _from_netrc(url: str) -> str:
     return "Basic " + base64.b64encode(f"{login[0]}:{login[2]}".encode()).decode() if login else ""
 
 
-def _described(answer: http.client.HTTPResponse | urllib.error.HTTPError, url: str, *, has_head: bool) -> Remote:
+def _described(answer: http.client.HTTPResponse | urllib.error.HTTPError, url: str) -> Remote:
+    status = answer.status or 0
     headers: dict[str, str] = {}
     for name, value in answer.headers.items():
         headers.setdefault(name.lower(), value)
-    size = -1
-    if answer.status in (206, 416):
-        match = _CONTENT_RANGE.match(headers.get("content-range", ""))
-        size = int(match[1]) if match else -1
-    elif headers.get("content-length", "").isdecimal():
+    if status not in (200, 206, 416):
+        raise Unanswered(Failure(fault=Fault.STATUS, status=status))
+    if headers.get("content-encoding", "identity").lower() not in ("", "identity"):
+        raise Unanswered(Failure(fault=Fault.ENCODED))
+    match = _CONTENT_RANGE.match(headers.get("content-range", "")) if status != 200 else None
+    size = int(match[1]) if match else -1
+    if status == 200 and headers.get("content-length", "").isdecimal():
         size = int(headers["content-length"])
     etag = headers.get("etag", "")
     return Remote(
@@ -269,14 +271,19 @@ def _described(answer: http.client.HTTPResponse | urllib.error.HTTPError, url: s
         etag="" if etag.startswith("W/") else etag,
         last_modified=headers.get("last-modified", ""),
         headers=headers,
-        has_head=has_head,
+        ranged=status == 206 and match is not None,
     )
+
+
+def _ascii(url: str) -> str:
+    """The URL with what is beyond ASCII percent-encoded, as UTF-8."""
+    return quote(url, safe=_URL_CHARACTERS)
 
 
 def _redirected(url: str, location: str, options: DownloadOptions) -> str:
     """Where a redirect leads, if it may be followed."""
     # As they come: octets, of which those beyond ASCII must be encoded.
-    target = urljoin(url, quote(location.encode("latin-1", "replace"), safe="%/:=&?~#+!$,;'@()*[]|"))
+    target = urljoin(url, quote(location.encode("latin-1", "replace"), safe=_URL_CHARACTERS))
     scheme, host, _ = origin(target)
     downgraded = scheme == "http" and origin(url)[0] == "https" and not options.allow_downgrade
     if scheme not in ("http", "https") or not host or downgraded:
@@ -300,7 +307,7 @@ def parse_date(value: str) -> float | None:
         return None
 
 
-def _failure(error: Exception) -> Failure:
+def _failure(error: Exception, url: str) -> Failure:
     """An error of Python's as the numbers by which failures are judged."""
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     text = (isinstance(reason, OSError) and reason.strerror) or str(reason) or type(reason).__name__
@@ -323,4 +330,4 @@ def _failure(error: Exception) -> Failure:
             code = Curl.COULDNT_CONNECT
         case _:
             code = Curl.WEIRD_SERVER_REPLY
-    return Failure(code=code, errno=number, text=text)
+    return Failure(code=code, errno=number, text=f"{urlsplit(url).hostname}: {text}")

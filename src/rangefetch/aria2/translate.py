@@ -68,8 +68,6 @@ def to_aria2(options: DownloadOptions, most_lanes: int) -> dict[str, str]:
     }
     if options.proxy:
         translated["all-proxy"] = options.proxy
-    if options.cookies:
-        translated["load-cookies"] = str(options.cookies)
     return translated
 
 

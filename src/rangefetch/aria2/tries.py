@@ -26,12 +26,14 @@ class Next(NamedTuple):
 
 class Tries:
     """The tries of one download. ``retries`` is how many have failed, ``lanes`` how many connections at most are
-    asked for after what the server was found to allow, ``can_reserve`` whether the file system reserves space."""
+    asked for after what the server was found to allow, ``can_reserve`` whether the file system reserves space,
+    ``can_head`` whether the server answers HEAD."""
 
     def __init__(self, policy: RetryPolicy, options: DownloadOptions, shown_url: str) -> None:
         self.retries = 0
         self.lanes = _MOST_LANES
         self.can_reserve = True
+        self.can_head = True
         self._policy = policy
         self._options = options
         self._shown_url = shown_url

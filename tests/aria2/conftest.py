@@ -1,0 +1,70 @@
+"""Fixtures of the tests of the aria2 backend."""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aria2.driving import Desk
+from rangefetch.aria2.backend import Aria2Backend
+from rangefetch.aria2.config import DaemonConfig
+
+_ports = itertools.count(10_000 + os.getpid() % 20 * 1000, 5)
+"""Apart from each other, from other test runs, and from the ports that the system gives away, so that a test which
+wants one finds it free."""
+
+Configure = Callable[..., DaemonConfig]
+
+
+def _configure(aria2c: Path, directory: Path) -> Configure:
+    port = next(_ports)
+
+    def make(**options: Any) -> DaemonConfig:
+        defaults: dict[str, Any] = {
+            "aria2_path": aria2c,
+            "rpc_port": port,
+            "state_dir": directory / "state",
+            "download_dir": directory,
+            "health_check_interval": 0.5,
+            "restart_wait": 0.05,
+        }
+        return DaemonConfig(**defaults | options)
+
+    return make
+
+
+@pytest.fixture
+def configure(tmp_path: Path, aria2c: Path) -> Configure:
+    """Makes a config in which nothing takes long and nothing is outside the test's directory."""
+    return _configure(aria2c, tmp_path)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """A name in a directory that holds nothing else."""
+    directory = tmp_path / "downloads"
+    directory.mkdir()
+    return directory / "file.bin"
+
+
+@pytest.fixture(scope="module")
+def desk(aria2c: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """Someone who asks a running aria2 backend, which is that of the whole module."""
+    desk = Desk()
+    backend = desk.backend = Aria2Backend(desk, _configure(aria2c, tmp_path_factory.mktemp("aria2"))())
+    backend.start()
+    yield desk
+    backend.stop()
+
+
+@pytest.fixture
+def own_desk(configure: Configure) -> Iterator[Desk]:
+    """Someone who asks a backend that no other test knows."""
+    desk = Desk()
+    backend = desk.backend = Aria2Backend(desk, configure())
+    backend.start()
+    yield desk
+    backend.stop()

@@ -1,0 +1,151 @@
+"""What these tests share: a stand-in for the manager, programs that run apart, and looking at processes."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import rangefetch
+from rangefetch.backend import Backend
+from rangefetch.download import Download
+from rangefetch.errors import DownloadError
+from rangefetch.options import DownloadOptions
+from rangefetch.progress import DownloadResult, DownloadStatus
+
+MIB = 1 << 20
+QUICK: dict[str, Any] = {"retry_wait": 0.01, "total_timeout": 30.0}
+"""Tests neither wait long between tries nor hang."""
+
+
+def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
+    """Wait until it holds; fail the test if it does not within ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"this did not become true within {timeout:g} s: {condition}")
+        time.sleep(0.005)
+
+
+def names(directory: Path) -> list[str]:
+    """What lies in the directory."""
+    return sorted(entry.name for entry in directory.iterdir())
+
+
+class Desk:
+    """Asks a backend for downloads, as a manager does, and hears how they end. A listener."""
+
+    def __init__(self) -> None:
+        self.backend: Backend | None = None
+        self.ends: list[tuple[str, Download]] = []
+        """What was heard, in order."""
+        self._lock = threading.Lock()
+
+    def begin(self, url: str, path: Path, **options: Any) -> Download:
+        """Begin a download into ``path``; a directory leaves the name to others."""
+        place = {"save_dir": path} if path.is_dir() else {"save_dir": path.parent, "filename": path.name}
+        return self.begin_again(Download(url, DownloadOptions.of(QUICK | place | options)))
+
+    def begin_again(self, download: Download) -> Download:
+        """The same download once more."""
+        assert self.backend is not None
+        if download.status is not DownloadStatus.WAITING:
+            download.move(DownloadStatus.WAITING)
+        download.move(DownloadStatus.ACTIVE)
+        self.backend.begin(download)
+        return download
+
+    def fetch(self, url: str, path: Path, **options: Any) -> DownloadResult:
+        return self.wait(self.begin(url, path, **options))
+
+    def wait(self, download: Download, timeout: float = 30.0) -> DownloadResult:
+        """The result, or the error that ended it."""
+        until(lambda: download.status is not DownloadStatus.ACTIVE, timeout)
+        if download.error is not None:
+            raise download.error
+        assert download.result is not None, download.status
+        return download.result
+
+    def halt(self, download: Download, *, remove_files: bool = False) -> None:
+        """Halt, and wait until it is."""
+        assert self.backend is not None
+        self.backend.halt(download, remove_files=remove_files)
+        until(lambda: download.status is not DownloadStatus.ACTIVE)
+
+    def fails(self, kind: type[DownloadError], url: str, path: Path, **options: Any) -> DownloadError:
+        """Fetch, expect exactly this error in one line that names the URL, and return it."""
+        with pytest.raises(DownloadError) as caught:
+            self.fetch(url, path, **options)
+        error = caught.value
+        assert type(error) is kind, repr(error)
+        assert error.url == url
+        assert url in str(error)
+        assert len(str(error).splitlines()) == 1
+        assert str(error).isprintable()
+        return error
+
+    # -- the listener
+
+    def completed(self, download: Download, result: DownloadResult) -> None:
+        self._heard("completed", download)
+        download.move(DownloadStatus.COMPLETE, result=result)
+
+    def failed(self, download: Download, error: DownloadError) -> None:
+        self._heard("failed", download)
+        download.move(DownloadStatus.ERROR, error=error)
+
+    def halted(self, download: Download) -> None:
+        self._heard("halted", download)
+        download.move(DownloadStatus.PAUSED)
+
+    def _heard(self, end: str, download: Download) -> None:
+        with self._lock:
+            self.ends.append((end, download))
+
+
+def downloaded(download: Download) -> int:
+    return download.progress().downloaded
+
+
+def command_lines() -> str:
+    """Those of all processes that there are."""
+    lines = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            lines.append(" ".join(process.cmdline()))
+    return "\n".join(lines)
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, and it has not ended."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@contextmanager
+def program(function: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """A function of ``aria2.programs`` at work in a process of its own, which is gone afterwards."""
+    places = [Path(rangefetch.__file__).parents[1], Path(__file__).parents[1]]
+    setup = f"import sys; sys.path[:0] = {[str(place) for place in places]!r}"
+    start = f"{setup}; from aria2 import programs; programs.{function}(*sys.argv[1:])"
+    with subprocess.Popen(
+        [sys.executable, "-c", start, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONWARNINGS": "error"},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()

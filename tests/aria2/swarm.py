@@ -1,0 +1,156 @@
+"""A swarm on the loopback device: torrents, a tracker that knows one peer, and an aria2c that seeds."""
+
+import hashlib
+import http.server
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aria2.driving import until
+
+PIECE = 256 << 10
+
+
+def bencode(value: Any) -> bytes:
+    """BEP 3."""
+    match value:
+        case int():
+            return b"i%de" % value
+        case bytes():
+            return b"%d:%s" % (len(value), value)
+        case str():
+            return bencode(value.encode())
+        case list():
+            return b"l%se" % b"".join(map(bencode, value))
+        case dict():
+            pairs = sorted((key.encode(), item) for key, item in value.items())
+            return b"d%se" % b"".join(bencode(key) + bencode(item) for key, item in pairs)
+    raise TypeError(type(value))
+
+
+@dataclass(frozen=True)
+class Torrent:
+    """A torrent of files in a directory, or of one file."""
+
+    name: str
+    files: dict[str, bytes]
+    tracker: str
+
+    @property
+    def is_single(self) -> bool:
+        return list(self.files) == [self.name]
+
+    @property
+    def info(self) -> dict[str, Any]:
+        whole = b"".join(self.files.values())
+        pieces = [hashlib.sha1(whole[at : at + PIECE]).digest() for at in range(0, len(whole), PIECE)]
+        info: dict[str, Any] = {"name": self.name, "piece length": PIECE, "pieces": b"".join(pieces)}
+        if self.is_single:
+            return info | {"length": len(whole)}
+        return info | {
+            "files": [{"length": len(octets), "path": path.split("/")} for path, octets in self.files.items()]
+        }
+
+    @property
+    def octets(self) -> bytes:
+        return bencode({"announce": self.tracker, "info": self.info})
+
+    @property
+    def magnet(self) -> str:
+        digest = hashlib.sha1(bencode(self.info)).hexdigest()
+        return f"magnet:?xt=urn:btih:{digest}&dn={self.name}&tr={self.tracker}"
+
+    def write(self, directory: Path) -> None:
+        """Put the files where a seeder finds them."""
+        for path, octets in self.files.items():
+            file = directory / path if self.is_single else directory / self.name / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(octets)
+
+
+class Tracker:
+    """Tells everyone of one peer, and serves what is put into ``documents``, path by path."""
+
+    def __init__(self, peer_port: int) -> None:
+        self.documents: dict[str, tuple[str, bytes]] = {}
+        self.announces = 0
+        answer = bencode({"interval": 5, "peers": bytes([127, 0, 0, 1]) + peer_port.to_bytes(2, "big")})
+        tracker = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                kind, octets = "text/plain", answer
+                if path == "/announce":
+                    tracker.announces += 1
+                elif path in tracker.documents:
+                    kind, octets = tracker.documents[path]
+                else:
+                    self.send_error(404)
+                    return
+                self.send_response(200)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(octets)))
+                self.end_headers()
+                self.wfile.write(octets)
+
+            def log_message(self, format: str, *arguments: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> "Tracker":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+PEER_OPTIONS = {
+    "enable-dht": "false",
+    "enable-dht6": "false",
+    "bt-enable-lpd": "false",
+    "enable-peer-exchange": "false",
+}
+"""So that nobody beyond this machine is asked."""
+
+
+@contextmanager
+def seeder(aria2c: Path, torrent: Torrent, port: int, directory: Path, limit: str = "0") -> Iterator[None]:
+    """An aria2c that has all of a torrent and gives it to who asks."""
+    directory.mkdir()
+    torrent.write(directory)
+    (directory / "it.torrent").write_bytes(torrent.octets)
+    options = PEER_OPTIONS | {
+        "dir": str(directory),
+        "listen-port": str(port),
+        "seed-ratio": "0.0",
+        "check-integrity": "true",
+        "max-upload-limit": limit,
+        "bt-max-peers": "10",
+    }
+    arguments = [aria2c, "--no-conf", "--quiet", *(f"--{name}={value}" for name, value in options.items())]
+    with subprocess.Popen([*arguments, str(directory / "it.torrent")]) as process:
+        try:
+            until(lambda: process.poll() is None and _is_seeding(process.pid, port))
+            yield
+        finally:
+            process.kill()
+
+
+def _is_seeding(pid: int, port: int) -> bool:
+    import psutil
+
+    return any(each.laddr.port == port for each in psutil.Process(pid).net_connections("tcp"))
