@@ -1,0 +1,153 @@
+"""Proxies for the tests: a SOCKS 5 one in threads of this process, and a real squid."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+__all__ = ["Socks5", "Squid"]
+
+_HELPER = Path("/usr/lib/squid/basic_ncsa_auth")
+_SQUID = shutil.which("squid") or shutil.which("squid", path="/usr/sbin:/usr/local/sbin") or ""
+
+
+class Socks5:
+    """RFC 1928 with the user and password of RFC 1929; a context manager. ``asked`` are the hosts that were."""
+
+    def __init__(self, user: str = "", password: str = "") -> None:
+        self.asked: list[str] = []
+        self._account = f"{user}:{password}" if user else ""
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._open: set[socket.socket] = set()
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for sock in [self._listener, *self._open]:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+        for thread in self._threads:
+            thread.join(5)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                self._begin(self._serve, client)
+
+    def _begin(self, work: object, *arguments: socket.socket) -> None:
+        self._open.update(arguments)
+        thread = threading.Thread(target=work, args=arguments, daemon=True)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError, IndexError), client.makefile("rb") as stream:
+            methods = stream.read(stream.read(2)[1])
+            method = 2 if self._account else 0
+            client.sendall(bytes([5, method if method in methods else 0xFF]))
+            if method:
+                stream.read(1)
+                account = b":".join(stream.read(stream.read(1)[0]) for _ in range(2)).decode()
+                client.sendall(bytes([1, account != self._account]))
+                if account != self._account:
+                    client.close()
+                    return
+            kind = stream.read(4)[3]
+            match kind:
+                case 1:
+                    host = socket.inet_ntop(socket.AF_INET, stream.read(4))
+                case 4:
+                    host = socket.inet_ntop(socket.AF_INET6, stream.read(16))
+                case _:
+                    host = stream.read(stream.read(1)[0]).decode()
+            port = int.from_bytes(stream.read(2), "big")
+            self.asked.append(host)
+            origin = socket.create_connection(("127.0.0.1", port))
+            client.sendall(bytes([5, 0, 0, 1, 0, 0, 0, 0, 0, 0]))
+            self._begin(self._pump, origin, client)
+            self._pump(client, origin)
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+
+class Squid:
+    """A squid that wants ``user`` and ``password``, and tunnels to any port; a context manager."""
+
+    def __init__(self, directory: Path, user: str, password: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            self.port = int(sock.getsockname()[1])
+        directory.chmod(0o755)
+        accounts = directory / "accounts"
+        accounts.write_text(f"{user}:{hashlib.md5(password.encode()).hexdigest()}\n")
+        self._config = directory / "squid.conf"
+        self.log = directory / "access.log"
+        self.log.touch(mode=0o666)
+        self.log.chmod(0o666)
+        lines = [
+            f"http_port 127.0.0.1:{self.port}",
+            f"auth_param basic program {_HELPER} {accounts}",
+            "auth_param basic children 1",
+            "acl known proxy_auth REQUIRED",
+            "http_access allow known",
+            "http_access deny all",
+            f"access_log stdio:{self.log}",
+            "cache_log /dev/null",
+            "cache deny all",
+            "pid_filename none",
+            "shutdown_lifetime 0 seconds",
+            f"coredump_dir {directory}",
+        ]
+        self._config.write_text("\n".join([*lines, ""]))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @staticmethod
+    def available() -> bool:
+        return bool(_SQUID) and _HELPER.exists()
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [_SQUID, "-N", "-f", str(self._config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/"
+        )
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return self
+            time.sleep(0.05)
+        self.__exit__(None, None, None)
+        raise RuntimeError("squid does not answer")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def tunnels(self) -> list[str]:
+        """What was asked for by CONNECT, as ``host:port``."""
+        fields = [line.split() for line in self.log.read_text().splitlines()]
+        return [each[6] for each in fields if each[5] == "CONNECT" and each[3].endswith("/200")]
+
+
+if os.environ.get("RANGEFETCH_REQUIRE_SQUID") and not Squid.available():
+    raise RuntimeError("squid is required and is not there")

@@ -1,0 +1,118 @@
+"""Options that change while a download is at work, and limits."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from flow.helpers import MIB, downloaded, until
+from manager.helpers import SIZE, Stage, into
+from rangefetch import DownloadManager, DownloadStatus
+from servers.misbehaving import MisbehavingServer, content
+
+
+def _connections(manager: DownloadManager, gid: str) -> int:
+    return manager.get_download_progress(gid).connections
+
+
+def test_a_limit_holds_from_now_on_and_can_be_lifted(
+    server: MisbehavingServer, target: Path, manager: DownloadManager
+) -> None:
+    size = 40 * MIB
+    gid = manager.download(server.url("/good/x", size=size), into(target, max_download_limit="4M", split=4))
+    until(lambda: downloaded(manager, gid) > MIB)
+    manager.change_options(gid, max_download_limit="1M")
+    time.sleep(0.3)
+    before, since = downloaded(manager, gid), time.monotonic()
+    time.sleep(1.0)
+    rate = (downloaded(manager, gid) - before) / (time.monotonic() - since)
+    assert 0.5 * MIB < rate < 1.6 * MIB
+    manager.change_options(gid, max_download_limit=0)
+    started = time.monotonic()
+    assert manager.wait(gid, timeout=10).path.read_bytes() == content(size)
+    assert time.monotonic() - started < 3
+
+
+def test_a_limit_for_all_is_shared_and_can_be_lifted(server: MisbehavingServer, target: Path) -> None:
+    with DownloadManager(max_overall_download_limit="2M") as manager:
+        gids = [manager.download(server.url("/good/x", size=8 * MIB), into(target, n, split=2)) for n in range(3)]
+        time.sleep(1.5)
+        assert 1.5 * MIB < sum(downloaded(manager, gid) for gid in gids) < 5 * MIB
+        manager.limit(0)
+        for gid in gids:
+            assert manager.wait(gid, timeout=5).path.read_bytes() == content(8 * MIB)
+
+
+@pytest.mark.parametrize("option", ["split", "max_connection_per_server"])
+def test_lanes_are_added_while_it_runs(
+    server: MisbehavingServer, target: Path, manager: DownloadManager, option: str
+) -> None:
+    url = server.url("/slow/x", size="32M", rate="512K")
+    gid = manager.download(url, into(target, min_split_size="1M", **{option: 1}))
+    until(lambda: downloaded(manager, gid) > 0)
+    time.sleep(0.2)
+    assert _connections(manager, gid) == 1
+    manager.change_options(gid, **{option: 6})
+    until(lambda: _connections(manager, gid) >= 5, timeout=3)
+    time.sleep(0.3)
+    assert _connections(manager, gid) <= 6
+    manager.cancel(gid, remove_files=True)
+
+
+def test_lanes_are_taken_away_while_it_runs(server: MisbehavingServer, target: Path, manager: DownloadManager) -> None:
+    url = server.url("/slow/x", size="32M", rate="1M")
+    gid = manager.download(url, into(target, min_split_size="1M", split=6))
+    until(lambda: _connections(manager, gid) == 6)
+    manager.change_options(gid, split=2)
+    until(lambda: _connections(manager, gid) <= 2)
+    manager.cancel(gid, remove_files=True)
+
+
+def test_new_headers_are_sent_with_the_next_requests(stage: Stage) -> None:
+    gid = stage.begin(headers={"X-Token": "old"}, split=2, user_agent="old/1")
+    until(lambda: len(stage.server.requests) >= 2)
+    stage.manager.change_options(gid, headers={"X-Token": "new"}, user_agent="new/2", split=4)
+    before = len(stage.server.requests)
+    stage.valve.open()
+    assert stage.manager.wait(gid, timeout=10).path.read_bytes() == content(SIZE)
+    later = stage.server.requests[before + 1 :]
+    assert later
+    assert {request.headers["x-token"] for request in stage.server.requests[:before]} == {"old"}
+    assert {(each.headers["x-token"], each.headers["user-agent"]) for each in later} == {("new", "new/2")}
+
+
+def test_a_further_mirror_is_used_at_once(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path, manager: DownloadManager
+) -> None:
+    gid = manager.download(
+        server.url("/slow/x", size="16M", rate="1M"), into(target, max_connection_per_server=1, min_split_size="1M")
+    )
+    until(lambda: downloaded(manager, gid) > 0)
+    mirror = other_server.url("/good/x", size="16M")
+    manager.change_options(gid, mirrors=[mirror])
+    result = manager.wait(gid, timeout=10)
+    assert result.path.read_bytes() == content("16M")
+    assert mirror in result.sources
+    assert other_server.bytes_sent > 10 * MIB
+
+
+def test_options_that_need_a_new_beginning_are_refused_while_it_runs(stage: Stage) -> None:
+    gid = stage.download_that_is(DownloadStatus.ACTIVE)
+    for option, value in {"filename": "x", "checksum": f"md5={'0' * 32}", "overwrite": True}.items():
+        with pytest.raises(ValueError, match=option):
+            stage.manager.change_options(gid, **{option: value})
+    with pytest.raises(TypeError, match="spilt"):
+        stage.manager.change_options(gid, spilt=4)
+    with pytest.raises(ValueError, match="split"):
+        stage.manager.change_options(gid, split=0)
+    assert stage.status(gid) is DownloadStatus.ACTIVE
+
+
+def test_options_of_what_rests_count_when_it_goes_on(stage: Stage) -> None:
+    gid = stage.download_that_is(DownloadStatus.PAUSED)
+    stage.manager.change_options(gid, user_agent="later/1", checksum=f"md5={'0' * 32}")
+    stage.server.clear()
+    stage.valve.open()
+    stage.manager.resume(gid)
+    until(lambda: stage.status(gid) is DownloadStatus.ERROR)
+    assert {request.headers["user-agent"] for request in stage.server.requests} == {"later/1"}

@@ -1,0 +1,219 @@
+"""A network that goes away: no tries are burnt, the wait can be seen and is bounded, and it goes on by itself."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rangefetch
+from flow.helpers import MIB, downloaded, names, until
+from manager.helpers import into, status_of
+from rangefetch import DownloadManager, DownloadStatus, RetryPolicy
+from rangefetch.errors import ConnectionFailed
+from servers.misbehaving import MisbehavingServer, content
+
+SIZE = 16 * MIB
+POLICY = RetryPolicy(network_check=0.05, network_hosts=())
+
+
+class Switch:
+    """Says whether there is a network."""
+
+    def __init__(self) -> None:
+        self.on = True
+        self.asked = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, urls: object, hosts: object) -> bool:
+        with self._lock:
+            self.asked += 1
+        return self.on
+
+
+@pytest.fixture
+def switch(monkeypatch: pytest.MonkeyPatch) -> Switch:
+    switch = Switch()
+    monkeypatch.setattr("rangefetch.run.network_is_there", switch)
+    return switch
+
+
+def _note(manager: DownloadManager, gid: str) -> str:
+    return manager.get_download_progress(gid).note
+
+
+@pytest.mark.parametrize("split", [1, 4])
+def test_it_goes_on_by_itself_and_burns_no_try(
+    server: MisbehavingServer, target: Path, switch: Switch, split: int
+) -> None:
+    with DownloadManager(retry_policy=POLICY) as manager:
+        options = into(target, split=split, max_tries=2, min_split_size="1M")
+        gid = manager.download(server.url("/slow/x", size=SIZE, rate="4M"), options)
+        until(lambda: downloaded(manager, gid) > MIB)
+        switch.on = False
+        server.stop()
+        until(lambda: "network" in _note(manager, gid))
+        asked = switch.asked
+        kept = downloaded(manager, gid)
+        time.sleep(0.5)
+        assert status_of(manager, gid) is DownloadStatus.ACTIVE
+        assert 5 <= switch.asked - asked <= 12
+        server.start()
+        time.sleep(0.1)
+        assert downloaded(manager, gid) == kept
+        switch.on = True
+        until(lambda: not _note(manager, gid))
+        result = manager.wait(gid, timeout=15)
+    assert target.read_bytes() == content(SIZE)
+    assert result.resumed == 0
+
+
+def test_the_wait_is_bounded(server: MisbehavingServer, target: Path, switch: Switch) -> None:
+    policy = RetryPolicy(network_check=0.05, network_wait=0.4, network_hosts=())
+    with DownloadManager(retry_policy=policy) as manager:
+        gid = manager.download(server.url("/slow/x", size=SIZE, rate="4M"), into(target, split=1))
+        until(lambda: downloaded(manager, gid) > MIB)
+        switch.on = False
+        server.stop()
+        until(lambda: "network" in _note(manager, gid))
+        started = time.monotonic()
+        with pytest.raises(ConnectionFailed):
+            manager.wait(gid, timeout=5)
+        assert 0.3 < time.monotonic() - started < 1.0
+        # What was fetched is kept for the next time.
+        assert len(names(target.parent)) == 2
+        server.start()
+        switch.on = True
+        manager.retry(gid)
+        assert manager.wait(gid, timeout=15).resumed > MIB
+    assert target.read_bytes() == content(SIZE)
+
+
+@pytest.mark.parametrize("verb", ["pause", "cancel", "stop"])
+def test_the_wait_can_be_ended_at_once(server: MisbehavingServer, target: Path, switch: Switch, verb: str) -> None:
+    with DownloadManager(retry_policy=POLICY) as manager:
+        server.stop()
+        switch.on = False
+        gid = manager.download(server.url("/good/x", size=SIZE), into(target))
+        until(lambda: "network" in _note(manager, gid))
+        started = time.monotonic()
+        getattr(manager, verb)(*([] if verb == "stop" else [gid]))
+        assert time.monotonic() - started < 0.5
+        assert status_of(manager, gid) is not DownloadStatus.ACTIVE
+        assert not _note(manager, gid)
+
+
+def test_a_server_that_is_down_while_the_network_is_there_burns_tries(
+    server: MisbehavingServer, target: Path, switch: Switch
+) -> None:
+    server.stop()
+    with DownloadManager(retry_policy=POLICY) as manager:
+        gid = manager.download(server.url("/good/x", size=SIZE), into(target, max_tries=3))
+        with pytest.raises(ConnectionFailed) as caught:
+            manager.wait(gid, timeout=5)
+    assert switch.asked == 3
+    assert len(caught.value.tried) == 3
+
+
+def test_a_checker_that_fails_does_not_leave_it_waiting_for_ever(
+    server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(urls: object, hosts: object) -> bool:
+        raise OSError("no interfaces can be listed here")
+
+    monkeypatch.setattr("rangefetch.run.network_is_there", broken)
+    server.stop()
+    with DownloadManager(retry_policy=POLICY) as manager:
+        gid = manager.download(server.url("/good/x", size=SIZE), into(target, max_tries=2))
+        with pytest.raises(rangefetch.DownloadError):
+            manager.wait(gid, timeout=5)
+
+
+# -- a real one ----------------------------------------------------------------------------------------------------
+
+HOST, GUEST = "10.213.77.1", "10.213.77.2"
+GUEST_PROGRAM = """
+import sys, time
+from rangefetch import DownloadManager, RetryPolicy
+url, directory = sys.argv[1:]
+policy = RetryPolicy(network_check=0.2, network_hosts=())
+with DownloadManager(retry_policy=policy) as manager:
+    options = {"save_dir": directory, "filename": "file.bin", "split": 2, "max_tries": 3, "retry_wait": 0.01,
+               "read_timeout": 1.0, "connect_timeout": 1.0}
+    gid = manager.download(url, options)
+    while (progress := manager.get_download_progress(gid)).status == "active":
+        print(progress.downloaded, progress.note, flush=True)
+        time.sleep(0.05)
+    print("end", manager.wait(gid).size, flush=True)
+"""
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=10)
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    """A network namespace with one way out, to ``HOST``."""
+    name, outside, inside = f"rf{os.getpid()}", f"rfo{os.getpid()}", f"rfi{os.getpid()}"
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("only root on Linux may make a network namespace")
+    try:
+        _ip("netns", "add", name)
+    except (OSError, subprocess.SubprocessError):
+        pytest.skip("no network namespace can be made here")
+    try:
+        _ip("link", "add", outside, "type", "veth", "peer", "name", inside, "netns", name)
+        _ip("address", "add", f"{HOST}/30", "dev", outside)
+        _ip("link", "set", outside, "up")
+        _ip("-n", name, "address", "add", f"{GUEST}/30", "dev", inside)
+        _ip("-n", name, "link", "set", "lo", "up")
+        _ip("-n", name, "link", "set", inside, "up")
+        yield name
+    finally:
+        _ip("netns", "delete", name)
+        subprocess.run(["ip", "link", "delete", outside], check=False, capture_output=True)
+
+
+def test_a_route_that_is_taken_away_and_comes_back(
+    namespace: str, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = socket.create_server
+
+    def on_the_host(address: tuple[str, int], **more: Any) -> socket.socket:
+        return create((HOST, address[1]), **more)
+
+    monkeypatch.setattr(socket, "create_server", on_the_host)
+    inside = f"rfi{os.getpid()}"
+    seen: list[tuple[int, str]] = []
+    with MisbehavingServer() as server:
+        url = server.url("/slow/x", size=SIZE, rate="2M").replace("127.0.0.1", HOST)
+        program = ["ip", "netns", "exec", namespace, sys.executable, "-c", GUEST_PROGRAM, url, str(target.parent)]
+        environment = os.environ | {"PYTHONPATH": str(Path(rangefetch.__file__).parents[1])}
+        with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env=environment) as child:
+            assert child.stdout is not None
+            away_s = 0.0
+            try:
+                for line in child.stdout:
+                    count, _, note = line.strip().partition(" ")
+                    if count == "end":
+                        seen.append((int(note), "end"))
+                        continue
+                    seen.append((int(count), note))
+                    if not away_s and int(count) > 2 * MIB:
+                        _ip("-n", namespace, "link", "set", inside, "down")
+                        away_s = time.monotonic()
+                    elif away_s > 0 and note and time.monotonic() - away_s > 2.0:
+                        _ip("-n", namespace, "link", "set", inside, "up")
+                        away_s = float("inf")
+            finally:
+                child.kill()
+    assert seen[-1] == (SIZE, "end")
+    assert "waiting for the network" in {note for _, note in seen}
+    assert target.read_bytes() == content(SIZE)

@@ -1,0 +1,275 @@
+"""What a manager does about failures, counted at the server: waits, fewer lanes, new links, other sources."""
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from flow.helpers import MIB, QUICK, downloaded, fails, fetch, names, paths, until
+from manager.helpers import SIZE, SMALL, gaps, into, status_of
+from rangefetch import DownloadManager, DownloadStatus, RetryPolicy
+from rangefetch.errors import BadAnswer, ContentChanged, HttpStatusError, LocalError
+from rangefetch.retry import Fault, Kind, Row
+from servers.misbehaving import MisbehavingServer, content, http_date
+
+
+@pytest.fixture
+def longest_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each back-off takes all of the time that it may."""
+    monkeypatch.setattr(random, "uniform", lambda _, most: most)
+
+
+@pytest.mark.usefixtures("longest_waits")
+@pytest.mark.parametrize("failure", ["status:code=503", "status:code=500", "cut:headers=0", "reset:headers=0"])
+def test_what_is_temporary_is_tried_again_after_longer_and_longer_waits(
+    server: MisbehavingServer, target: Path, failure: str
+) -> None:
+    url = server.url("/script/x", size=SMALL, steps="|".join([failure] * 3))
+    result = fetch(url, target, retry_wait=0.1)
+    assert target.read_bytes() == content(SMALL)
+    assert result.retries == 3
+    assert len(server.requests) == 4
+    for gap, expected in zip(gaps(server.requests), [0.1, 0.2, 0.4], strict=True):
+        assert expected <= gap < expected + 0.3
+
+
+def test_the_tries_are_a_budget(server: MisbehavingServer, target: Path) -> None:
+    error = fails(HttpStatusError, server.url("/status/x", code=503), target, max_tries=3)
+    assert error.status == 503
+    assert len(server.requests) == 3
+    assert len(error.tried) == 3
+
+
+def test_progress_renews_the_budget(server: MisbehavingServer, target: Path) -> None:
+    result = fetch(server.url("/cut/x", size=SIZE, after="1M"), target, split=1, max_tries=2)
+    assert target.read_bytes() == content(SIZE)
+    assert result.retries > 2
+    assert server.bytes_sent < SIZE + result.retries * MIB // 4
+
+
+def test_only_the_range_that_failed_is_asked_for_again(server: MisbehavingServer, target: Path) -> None:
+    url = server.url("/script/x", size=SIZE, steps="good|cut:after=500K|good|reset:after=700K")
+    result = fetch(url, target, split=3)
+    assert target.read_bytes() == content(SIZE)
+    assert result.retries == 2
+    assert server.bytes_sent < SIZE + MIB
+
+
+@pytest.mark.parametrize("code", [429, 503])
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_a_server_is_left_alone_for_as_long_as_it_says(
+    server: MisbehavingServer, target: Path, code: int, form: str
+) -> None:
+    # Dates are whole seconds: this one is between one second and two away.
+    retry_after = "1" if form == "seconds" else http_date(int(time.time()) + 2)
+    fetch(server.url("/status/x", size=SMALL, code=code, retry_after=retry_after, times=1), target)
+    assert target.read_bytes() == content(SMALL)
+    assert len(server.requests) == 2
+    assert (0.99 if form == "seconds" else 0.5) <= gaps(server.requests)[0] < 2.5
+
+
+def test_a_date_that_has_passed_and_words_without_meaning_are_no_waits(server: MisbehavingServer, target: Path) -> None:
+    for number, retry_after in enumerate([http_date(0), "soon", "-5", "0"]):
+        url = server.url("/status/x", size=SMALL, code=429, retry_after=retry_after, times=1)
+        fetch(url, target.with_name(str(number)))
+    assert all(gap < 0.5 for gap in gaps(server.requests))
+
+
+def test_what_a_server_may_ask_for_is_bounded(server: MisbehavingServer, target: Path) -> None:
+    url = server.url("/status/x", size=SMALL, code=503, retry_after=3600, times=1)
+    with DownloadManager(retry_policy=RetryPolicy(longest_retry_after=0.3)) as manager:
+        assert manager.download_and_wait(url, into(target)).retries == 1
+    assert 0.3 <= gaps(server.requests)[0] < 0.8
+
+
+def test_a_host_that_asks_for_rest_gets_it_from_all_downloads(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path, manager: DownloadManager
+) -> None:
+    limited = manager.download(server.url("/status/x", size=SMALL, code=429, retry_after=1, times=1), into(target, 1))
+    until(lambda: server.requests and server.requests[0].finished)
+    time.sleep(0.1)
+    same_host = manager.download(server.url("/good/x", size=SMALL), into(target, 2))
+    other_host = manager.download(other_server.url("/good/x", size=SMALL), into(target, 3))
+    assert manager.wait(other_host, timeout=0.7).size == SMALL
+    assert len(server.requests) == 1
+    for gid in (limited, same_host):
+        assert manager.wait(gid, timeout=5).size == SMALL
+    assert all(request.time - server.requests[0].time >= 0.99 for request in server.requests[1:])
+
+
+def test_a_download_at_work_leaves_a_limited_host_alone_too(
+    server: MisbehavingServer, target: Path, manager: DownloadManager
+) -> None:
+    # Ranges of a second and less, so that there would be many requests.
+    at_work = manager.download(server.url("/short-range/x", size=SIZE, most="64K", rate="512K"), into(target, 1))
+    until(lambda: downloaded(manager, at_work) > 0)
+    manager.download(server.url("/status/x", size=SMALL, code=429, retry_after=2, times=1), into(target, 2))
+    until(lambda: any(request.status == 429 for request in server.requests))
+    time.sleep(0.3)
+    before = len(server.requests)
+    time.sleep(1.0)
+    assert len(server.requests) == before
+    manager.cancel_all(remove_files=True)
+
+
+@pytest.mark.parametrize("code", [403, 429, 503])
+def test_too_many_lanes_become_fewer_and_burn_no_try(server: MisbehavingServer, target: Path, code: int) -> None:
+    url = server.url("/limited-connections/x", size="16M", limit=3, code=code, rate="4M")
+    result = fetch(url, target, split=8, max_tries=1, min_split_size="1M")
+    assert target.read_bytes() == content("16M")
+    refused = [request for request in server.requests if request.status == code]
+    assert 1 <= len(refused) <= 16
+    assert result.retries == len(refused)
+
+
+@pytest.mark.parametrize("expired", [401, 403, 410])
+def test_a_stale_link_is_resolved_again_from_the_original_url(
+    server: MisbehavingServer, target: Path, expired: int
+) -> None:
+    url = server.url("/redirect-signed/x", size="40M", uses=3, expired=expired)
+    fetch(url, target, split=2)
+    assert target.read_bytes() == content("40M")
+    assert paths(server).count("redirect-signed") > 1
+    assert any(request.status == expired for request in server.requests)
+
+
+def test_a_link_that_is_stale_at_once_fails_in_the_end(server: MisbehavingServer, target: Path) -> None:
+    error = fails(HttpStatusError, server.url("/redirect-signed/x", size=SIZE, uses=0), target)
+    assert error.status == 403
+    assert len(server.requests) < 20
+
+
+@pytest.mark.parametrize("code", [401, 403, 410])
+@pytest.mark.parametrize("split", [1, 4])
+def test_the_callback_gives_a_new_url_and_the_download_goes_on(
+    server: MisbehavingServer, target: Path, code: int, split: int
+) -> None:
+    url, new = server.url("/status/x", size=SIZE, code=code, skip=1), server.url("/good/renewed", size=SIZE)
+    asked: list[str] = []
+
+    def refresh(old: str) -> str:
+        asked.append(old)
+        return new
+
+    fetch(url, target, refresh_url=refresh, split=split, min_split_size="1M")
+    assert target.read_bytes() == content(SIZE)
+    assert asked == [url]
+    assert server.bytes_sent < SIZE + 10_000
+
+
+def test_a_new_url_of_another_file_never_makes_a_mixture(server: MisbehavingServer, target: Path) -> None:
+    url = server.url("/status/x", size=SIZE, code=403, skip=1)
+    other = server.url("/good/other", size=SIZE, seed=1)
+    try:
+        fetch(url, target, refresh_url=lambda _: other, split=1)
+    except (ContentChanged, HttpStatusError):
+        assert "file.bin" not in names(target.parent)
+    else:
+        assert target.read_bytes() == content(SIZE, 1)
+
+
+@pytest.mark.parametrize("new", ["", "ftp://127.0.0.1/x", None, ValueError("no more links")])
+def test_a_callback_that_fails_leaves_the_servers_word(server: MisbehavingServer, target: Path, new: object) -> None:
+    def refresh(_: str) -> str:
+        if isinstance(new, Exception):
+            raise new
+        return new  # type: ignore[return-value]
+
+    error = fails(HttpStatusError, server.url("/status/x", code=403), target, refresh_url=refresh)
+    assert error.status == 403
+
+
+@pytest.mark.parametrize("code", [401, 403, 404, 405, 410, 451])
+def test_what_is_permanent_moves_to_the_next_source_at_once(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path, code: int
+) -> None:
+    mirror = other_server.url("/good/x", size=SIZE)
+    started = time.monotonic()
+    result = fetch(server.url("/status/x", code=code, size=SIZE), target, mirrors=[mirror], retry_wait=20.0)
+    assert time.monotonic() - started < 2
+    assert target.read_bytes() == content(SIZE)
+    assert result.sources == (mirror,)
+    assert len(server.requests) == 1
+
+
+def test_where_no_source_is_left_the_error_says_what_was_tried(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    mirror = other_server.url("/status/x", code=410)
+    error = fails(HttpStatusError, server.url("/status/x", code=404), target, mirrors=[mirror])
+    assert len(server.requests) == len(other_server.requests) == 1
+    assert {word for line in error.tried for word in line.split() if word.isdigit()} == {"404", "410"}
+
+
+def test_content_that_changes_is_begun_again_once(server: MisbehavingServer, target: Path) -> None:
+    url = server.url("/script/x", size=SIZE, steps="good", then="good:seed=1")
+    fetch(url, target, split=1)
+    assert target.read_bytes() == content(SIZE, 1)
+
+
+def test_content_that_changes_again_and_again_is_an_error(server: MisbehavingServer, target: Path) -> None:
+    steps = "|".join(f"good:seed={number}" for number in range(20))
+    error = fails(ContentChanged, server.url("/script/x", size=SIZE, steps=steps), target, split=1)
+    assert "ETag" in str(error)
+    assert "file.bin" not in names(target.parent)
+
+
+@pytest.mark.parametrize("route", ["no-ranges", "range-then-200", "wrong-start", "no-content-range"])
+def test_where_ranges_do_not_work_one_stream_does(server: MisbehavingServer, target: Path, route: str) -> None:
+    if route in ("wrong-start", "no-content-range"):
+        url = server.url(f"/{route}/x", size=SIZE, times=4)
+    else:
+        url = server.url(f"/{route}/x", size=SIZE)
+    fetch(url, target, split=4)
+    assert target.read_bytes() == content(SIZE)
+    assert len([request for request in server.requests if request.status == 200]) < 12
+
+
+def test_the_table_can_be_edited(server: MisbehavingServer, target: Path) -> None:
+    row = Row(Kind.TEMPORARY, "this server knows its files only after a while", Fault.STATUS, frozenset({404}))
+    with DownloadManager(retry_policy=RetryPolicy().first(row)) as manager:
+        url = server.url("/status/x", code=404, size=SMALL, times=2)
+        assert manager.download_and_wait(url, into(target)).retries == 2
+
+
+@pytest.fixture(params=["temporary", "limited", "late"])
+def waiting_for_its_server(
+    request: pytest.FixtureRequest, server: MisbehavingServer, target: Path, manager: DownloadManager
+) -> str:
+    """A download that has a minute to wait."""
+    url = {
+        "temporary": server.url("/status/x", code=500),
+        "limited": server.url("/status/x", code=429, retry_after=60),
+        "late": server.url("/slow-headers/x", seconds=60),
+    }[request.param]
+    random.seed(5)
+    return manager.download(url, QUICK | into(target, retry_wait=60.0, total_timeout=0.0))
+
+
+@pytest.mark.parametrize("verb", ["pause", "cancel", "pause_all", "stop"])
+def test_a_wait_ends_at_once_when_it_is_told_to(
+    server: MisbehavingServer, waiting_for_its_server: str, manager: DownloadManager, verb: str
+) -> None:
+    until(lambda: server.requests)
+    time.sleep(0.1)
+    gid = waiting_for_its_server
+    assert status_of(manager, gid) is DownloadStatus.ACTIVE
+    started = time.monotonic()
+    getattr(manager, verb)(*([gid] if verb in ("pause", "cancel") else []))
+    assert time.monotonic() - started < 0.5
+    assert status_of(manager, gid) in (DownloadStatus.PAUSED, DownloadStatus.REMOVED)
+
+
+def test_failures_at_the_same_moment_are_all_told(server: MisbehavingServer, target: Path) -> None:
+    for _ in range(5):
+        with DownloadManager() as manager:
+            gids = [manager.download(server.url("/status/x", code=404), into(target, number)) for number in range(12)]
+            for gid in gids:
+                with pytest.raises(HttpStatusError):
+                    manager.wait(gid, timeout=5)
+
+
+def test_the_kinds_of_errors_are_of_the_tree(server: MisbehavingServer, target: Path) -> None:
+    assert not issubclass(HttpStatusError, LocalError)
+    fails(BadAnswer, server.url("/garbage/x"), target, max_tries=1)

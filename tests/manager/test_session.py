@@ -1,0 +1,196 @@
+"""The session file: a new manager with the same one lists what the last did not finish, and goes on."""
+
+import json
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flow.helpers import MIB, Valve, begun, downloaded, names, until
+from manager.helpers import SIZE, SMALL, into, status_of
+from rangefetch import DownloadManager, DownloadStatus
+from servers.misbehaving import MisbehavingServer, content
+
+
+@pytest.fixture
+def session_file(tmp_path: Path) -> Path:
+    return tmp_path / "session.json"
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def _listed(manager: DownloadManager) -> dict[str, DownloadStatus]:
+    return {each.gid: each.status for each in manager.list_downloads()}
+
+
+def _listed_in(path: Path) -> list[dict[str, Any]]:
+    return list(json.loads(path.read_text())["downloads"]) if path.exists() else []
+
+
+def test_a_new_manager_lists_the_unfinished_and_goes_on(
+    server: MisbehavingServer, valve: Valve, target: Path, session_file: Path
+) -> None:
+    options = into(target, headers={"X-Token": "s3cret"}, split=2)
+    with DownloadManager(session_file=session_file, max_concurrent_downloads=1) as manager:
+        done = manager.download(server.url("/good/x", size=5), into(target, "done"))
+        failed = manager.download(server.url("/script/x", steps="status:code=404", size=5), into(target, "failed"))
+        paused = manager.download(server.url("/good/x", size=SMALL, seed=1), into(target, "paused"))
+        manager.pause(paused)
+        active = manager.download(server.url("/valve/x", size=SIZE), options)
+        waiting = manager.download(server.url("/good/x", size=SMALL, seed=2), into(target, "waiting"))
+        removed = manager.download(server.url("/good/x", size=SMALL, seed=2), into(target, "removed"))
+        manager.cancel(removed)
+        until(lambda: downloaded(manager, active) > MIB)
+        assert status_of(manager, done) is DownloadStatus.COMPLETE
+        assert status_of(manager, failed) is DownloadStatus.ERROR
+    assert _mode(session_file) == 0o600
+    valve.open()
+    server.clear()
+    with DownloadManager(session_file=session_file) as manager:
+        listed = _listed(manager)
+        assert listed.keys() >= {paused, active, waiting}
+        assert not listed.keys() & {done, removed}
+        assert listed[paused] is DownloadStatus.PAUSED
+        result = manager.wait(active, timeout=10)
+        assert result.path == target
+        assert target.read_bytes() == content(SIZE)
+        assert result.resumed > MIB
+        assert {request.headers.get("x-token") for request in server.requests if "valve" in request.path} == {"s3cret"}
+        assert manager.wait(waiting, timeout=10).path.read_bytes() == content(SMALL, 2)
+        assert status_of(manager, paused) is DownloadStatus.PAUSED
+        manager.resume(paused)
+        assert manager.wait(paused, timeout=10).path.read_bytes() == content(SMALL, 1)
+    assert {entry["gid"] for entry in _listed_in(session_file)} <= {failed}
+
+
+def test_what_had_failed_is_listed_and_can_be_tried_again(
+    server: MisbehavingServer, target: Path, session_file: Path
+) -> None:
+    url = server.url("/script/x", steps="status:code=404", size=SMALL)
+    with DownloadManager(session_file=session_file) as manager:
+        gid = manager.download(url, into(target))
+        until(lambda: status_of(manager, gid) is DownloadStatus.ERROR)
+    with DownloadManager(session_file=session_file) as manager:
+        assert gid in _listed(manager)
+        manager.retry(gid)
+        assert manager.wait(gid, timeout=10).path.read_bytes() == content(SMALL)
+
+
+def test_it_is_written_soon_after_a_change_and_always_private(
+    server: MisbehavingServer, valve: Valve, target: Path, session_file: Path
+) -> None:
+    session_file.write_text('{"version": 1, "downloads": []}')
+    session_file.chmod(0o644)
+    with DownloadManager(session_file=session_file) as manager:
+        gid = manager.download(server.url("/valve/x?id=s3cret", size=SIZE), into(target))
+        until(lambda: [entry["gid"] for entry in _listed_in(session_file)] == [gid], timeout=3)
+        assert _mode(session_file) == 0o600
+        assert "s3cret" in session_file.read_text()
+        manager.pause(gid)
+        until(lambda: _listed_in(session_file)[0]["status"] == "paused", timeout=3)
+        manager.cancel(gid, remove_files=True)
+        until(lambda: not _listed_in(session_file), timeout=3)
+    assert names(session_file.parent) == ["downloads", "session.json"]
+
+
+def test_it_is_not_written_while_nothing_changes(
+    server: MisbehavingServer, valve: Valve, target: Path, session_file: Path
+) -> None:
+    with DownloadManager(session_file=session_file) as manager:
+        manager.download(server.url("/valve/x", size="100M"), into(target))
+        until(session_file.exists)
+        before = session_file.stat().st_mtime_ns
+        time.sleep(1.3)
+        assert session_file.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe\x00",
+        b'{"version": 99, "downloads": []}',
+        b'{"version": 1}',
+        b'{"version": 1, "downloads": [{"gid": "0123456789abcdef"}]}',
+        b'{"version": 1, "downloads": [{"gid": "0123456789abcdef", "url": "file:///etc/passwd", "status": "paused",'
+        b' "filename": "", "options": {}}]}',
+        b'{"version": 1, "downloads": [{"gid": "0123456789abcdef", "url": "http://h/", "status": "asleep",'
+        b' "filename": "", "options": {}}]}',
+        b'{"version": 1, "downloads": [{"gid": "0123456789abcdef", "url": "http://h/", "status": "paused",'
+        b' "filename": "", "options": {"spilt": 4}}]}',
+        b'{"version": 1, "downloads": [{"gid": 5, "url": "http://h/", "status": "paused",'
+        b' "filename": "", "options": {}}]}',
+        b'{"version": 1, "downloads": [{"gid": "0123456789abcdef", "url": "http://h/", "status": "paused",'
+        b' "filename": ["x"], "options": {}}]}',
+        b'{"version": 1, "downloads": [' + b"[" * 100_000,
+    ],
+)
+def test_a_damaged_one_is_set_aside_with_a_warning(
+    session_file: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    session_file.write_bytes(damage)
+    with DownloadManager(session_file=session_file) as manager:
+        assert manager.list_downloads() == []
+    assert session_file.with_name("session.json.bad").read_bytes() == damage
+    assert "set aside" in caplog.text
+    with DownloadManager(session_file=session_file):
+        pass
+
+
+def test_a_place_that_cannot_be_written_is_a_warning(
+    server: MisbehavingServer, target: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with DownloadManager(session_file=tmp_path / "missing" / "session.json") as manager:
+        assert manager.download_and_wait(server.url("/good/x", size=SMALL), into(target)).size == SMALL
+    assert "the session cannot be saved" in caplog.text
+
+
+def test_a_manager_may_be_asked_before_it_is_started(
+    server: MisbehavingServer, valve: Valve, target: Path, session_file: Path
+) -> None:
+    with DownloadManager(session_file=session_file) as manager:
+        gid = manager.download(server.url("/valve/x", size=SIZE), into(target))
+        until(lambda: downloaded(manager, gid) > MIB)
+        manager.pause(gid)
+    assert names(target.parent) == begun(target)
+    manager = DownloadManager(session_file=session_file)
+    assert not manager.is_started
+    assert _listed(manager) == {gid: DownloadStatus.PAUSED}
+    assert manager.get_download_progress(gid).filename == "file.bin"
+    manager.cancel(gid, remove_files=True)
+    assert names(target.parent) == []
+    with DownloadManager(session_file=session_file) as manager:
+        assert manager.list_downloads() == []
+
+
+def test_every_option_survives(target: Path, session_file: Path, tmp_path: Path, server: MisbehavingServer) -> None:
+    cookies = tmp_path / "cookies.txt"
+    cookies.write_text("# Netscape HTTP Cookie File\n")
+    options: dict[str, Any] = into(target) | {
+        "mirrors": ("http://127.0.0.1:1/x",),
+        "checksum": f"md5={'0' * 32}",
+        "expected_size": 7,
+        "min_split_size": "2M",
+        "max_download_limit": "3M",
+        "headers": {"X-A": "b"},
+        "cookies": cookies,
+        "github_mirrors": ("https://mirror.example/",),
+        "use_github_mirror": True,
+        "overwrite": True,
+        "read_timeout": 7.5,
+        "refresh_url": str,
+    }
+    with DownloadManager(session_file=session_file) as manager:
+        first = manager.download(server.url("/stall/x", headers=0), options)
+        manager.pause(first)
+        wanted = manager._find(first).options
+    manager = DownloadManager(session_file=session_file)
+    kept = manager._find(first).options.to_dict()
+    assert kept == wanted.to_dict() | {"saveDir": str(target.parent), "cookies": str(cookies)}
