@@ -2,8 +2,15 @@
 # make test    lint, types and all tests
 # make lint    the first half of that
 # make bench   this project beside others; ARGS="..." are passed on
-# make wheel   a wheel for this machine, into wheelhouse/
 # make clean   remove all that the above have made, but not what was fetched
+#
+# make wheel       the sdist, a wheel for this machine and the pure one, into wheelhouse/
+# make wheel-test  the same, built twice; and all tests against the wheel, where no compiler can be reached
+# make fresh       a clean clone on a bare Debian: make run, make test
+# make coverage    which lines of Python and of Cython the tests run
+# make sanitize    the tests of the engine, watched for memory errors; ARGS=thread for data races
+# make docs        the site, into site/
+# make workflows   lint those of .github/
 #
 # Each sets up what it needs. PYTHON=... chooses the interpreter.
 
@@ -20,7 +27,7 @@ SOURCES := setup.py pyproject.toml \
 unexport PYTHONPATH
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint bench wheel clean
+.PHONY: run test lint bench clean wheel wheel-test fresh coverage sanitize docs workflows
 
 ifeq ($(origin URL),command line)
 # Make hands URL to the shell as a variable: there its & and ? are mere characters.
@@ -49,12 +56,31 @@ lint: $(VENV)/tools
 bench: $(VENV)/tools
 	$(BIN)/python benches/compare.py $(ARGS)
 
-wheel: $(VENV)/installed
-	rm -rf build/lib* build/bdist*
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir wheelhouse .
+wheel: $(VENV)/packaging
+	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/wheel
+
+wheel-test: wheel
+	PATH="$(CURDIR)/$(BIN):$$PATH" REPRODUCE=1 .ci/wheel-test $(ARGS)
+
+fresh:
+	.ci/fresh
+
+coverage: $(VENV)/base
+	$(BIN)/python .ci/lines.py $(ARGS)
+
+sanitize: $(VENV)/base
+	PYTHON=$(BIN)/python .ci/sanitize $(ARGS)
+
+docs: $(VENV)/docs
+	$(BIN)/python .ci/pages.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
+workflows: $(VENV)/base
+	@$(BIN)/python -m pip install --quiet --group workflows
+	$(BIN)/zizmor --offline --no-progress .github
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The environment grows in three steps, each with a stamp: pip, the package, the tools for tests and lint.
@@ -80,6 +106,14 @@ $(VENV)/installed: $(VENV)/base $(SOURCES)
 $(VENV)/tools: $(VENV)/installed pyproject.toml
 	@echo "installing the tools for tests and lint"
 	@$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+$(VENV)/packaging: $(VENV)/base pyproject.toml
+	@$(BIN)/python -m pip install --quiet --group packaging
+	@touch $@
+
+$(VENV)/docs: $(VENV)/installed pyproject.toml
+	@$(BIN)/python -m pip install --quiet --group docs
 	@touch $@
 
 # $(call install,PACKAGES): as root on Debian install them, else say in one line how.

@@ -10,6 +10,7 @@ engine is not there. On Windows and on other Pythons than CPython it is always s
 import os
 import sys
 import sysconfig
+from pathlib import Path
 
 from setuptools import Extension, setup
 
@@ -17,7 +18,7 @@ FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 PURE = os.environ.get("RANGEFETCH_PURE") == "1" or sys.platform == "win32" or sys.implementation.name != "cpython"
 
 # No path of the machine that built it gets into the wheel: the same sources make the same bytes anywhere.
-UNTRACED = [f"-ffile-prefix-map={sysconfig.get_path('include')}=python", f"-ffile-prefix-map={os.getcwd()}=."]
+UNTRACED = [f"-ffile-prefix-map={sysconfig.get_path('include')}=python", f"-ffile-prefix-map={Path.cwd()}=."]
 
 # For the .pxd files, too: a division there that checked for zero would take the GIL to say so.
 DIRECTIVES = {

@@ -1,0 +1,62 @@
+"""What type checkers see of the installed package, through the eyes of a user's program."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from servers.content import content
+from servers.misbehaving import MisbehavingServer
+
+PROGRAM = Path(__file__).with_name("users_program.py")
+
+
+def _run(module: str, arguments: Sequence[object], directory: Path) -> subprocess.CompletedProcess[str]:
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed; it is in the dependency group 'types'")
+    # pyright asks the "python" on the PATH where packages are.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=directory,  # where no configuration of ours lies
+        env=os.environ | {"PATH": path, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_mypy_is_content_with_a_users_program(tmp_path: Path) -> None:
+    done = _run("mypy", ["--strict", "--python-executable", sys.executable, PROGRAM], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_pyright_is_content_with_a_users_program(tmp_path: Path) -> None:
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps({"typeCheckingMode": "strict", "include": [str(PROGRAM)]}))
+    done = _run("pyright", [], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_public_type_is_unknown(tmp_path: Path) -> None:
+    done = _run("pyright", ["--verifytypes", "rangefetch", "--ignoreexternal", "--outputjson"], tmp_path)
+    report: dict[str, Any] = json.loads(done.stdout)["typeCompleteness"]
+    counts = report["exportedSymbolCounts"]
+    assert counts["withKnownType"] > 0
+    assert counts["withUnknownType"] == 0, [each["name"] for each in report["symbols"] if not each["isTypeKnown"]]
+
+
+def test_the_users_program_runs(server: MisbehavingServer, tmp_path: Path) -> None:
+    urls = [server.url("/good/a.bin", size="2M"), server.url("/good/b.bin", size="3M", seed=1)]
+    done = subprocess.run(
+        [sys.executable, PROGRAM, *urls, tmp_path], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    expected = {"one.bin": content("2M"), "a.bin": content("2M"), "b.bin": content("3M", 1)}
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == expected
+    assert done.stdout.splitlines()[-3:] == [str(tmp_path / name) for name in expected]
