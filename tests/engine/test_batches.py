@@ -50,13 +50,9 @@ def outcome(batch: Batch, directory: Path) -> tuple[list[int], list[str]]:
     return list(batch.states), sorted(path.name for path in directory.iterdir())
 
 
-def test_every_file_has_its_own_bytes(
-    run: Callable[..., Batch], server: MisbehavingServer, directory: Path
-) -> None:
+def test_every_file_has_its_own_bytes(run: Callable[..., Batch], server: MisbehavingServer, directory: Path) -> None:
     sizes = [1, 1000, 16 * KIB, 64 * KIB - 1, 64 * KIB, 64 * KIB + 1, 300_000, 1024 * KIB] * 8
-    items = [
-        (server.url(f"/good/{number}", size=size, seed=number), f"{number}") for number, size in enumerate(sizes)
-    ]
+    items = [(server.url(f"/good/{number}", size=size, seed=number), f"{number}") for number, size in enumerate(sizes)]
     batch = run(items)
     assert set(batch.states) == {DONE}
     assert list(batch.sizes) == sizes
@@ -75,9 +71,7 @@ def test_one_request_for_each_file_and_one_connection_for_each_lane(
     assert server.connections == batch.connections <= 4
 
 
-def test_the_next_batch_uses_the_connections_of_the_last(
-    run: Callable[..., Batch], server: MisbehavingServer
-) -> None:
+def test_the_next_batch_uses_the_connections_of_the_last(run: Callable[..., Batch], server: MisbehavingServer) -> None:
     for turn in range(5):
         run([(server.url("/good", size=1000, seed=turn), f"{turn}-{number}") for number in range(20)], lanes=3)
     assert server.connections <= 3

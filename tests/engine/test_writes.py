@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 from engine.driving import Driver
@@ -183,9 +180,7 @@ def test_small_spans_are_as_good_as_large_ones(driver: Driver, server: Misbehavi
     assert file.tag.octets == content(size)
 
 
-def test_a_span_that_was_written_ahead_counts_only_with_its_pieces(
-    driver: Driver, server: MisbehavingServer
-) -> None:
+def test_a_span_that_was_written_ahead_counts_only_with_its_pieces(driver: Driver, server: MisbehavingServer) -> None:
     size = 64 * MIB
     file = driver.add(server.url("/shared-rate", size=size, rate=200 * MIB), lanes=4, least_bytes=1)
     octets = content(size)

@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
@@ -75,12 +77,23 @@ def interrupt(url: str, path: Path, at_least: int, **options: Any) -> int:
     return saved_bytes(path)
 
 
+def read_state(path: Path) -> state.State | None:
+    """The saved state of ``path``, if there is one; of a download that is at work, too."""
+    with tempfile.TemporaryDirectory() as directory:
+        # Who loads a state tidies up beside it.
+        copy = Path(directory) / "state"
+        try:
+            shutil.copyfile(path.with_name(f"{path.name}.part.json"), copy)
+        except FileNotFoundError:
+            return None
+        return state.load(copy)
+
+
 def saved_bytes(path: Path) -> int:
     """The bytes that the saved state of ``path`` says are in its part file; 0 if there is no state."""
-    state_path = path.with_name(path.name + ".part.json")
-    if not state_path.exists():
+    saved = read_state(path)
+    if saved is None:
         return 0
-    saved = state.load(state_path)
     done = [index for index, block in enumerate(saved.blocks) if block == 2]
     sizes = [min(saved.block_size, saved.total_size - index * saved.block_size) for index in done]
     return sum(sizes) + sum(saved.partial.values())

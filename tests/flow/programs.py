@@ -1,14 +1,17 @@
 """What the children of these tests run."""
 
 import json
+import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import rangefetch
 from rangefetch import DownloadError, DownloadManager
+from rangefetch.target import Target
 from servers.content import content
 
 
@@ -32,6 +35,42 @@ def end_while_it_runs(url: str, path: str, at_least: str) -> None:
     while manager.get_download_progress(gid).downloaded < int(at_least):
         time.sleep(0.002)
     print("ending", flush=True)
+
+
+def end_after(url: str, path: str, what: str) -> None:
+    """End the interpreter with nothing left to do."""
+    if what == "a fetch":
+        rangefetch.fetch(url, path)
+    else:
+        DownloadManager().start()
+    # Until the last timer of what has ended is over, and everything sleeps.
+    time.sleep(0.6)
+    print("ending", flush=True)
+
+
+def stop_while_it_begins_again(url: str, path: str) -> None:
+    """Pause a download just when its part file is emptied because the remote file has changed."""
+    logging.getLogger("rangefetch").addHandler(logging.NullHandler())
+    reached, may_go_on, truncate = threading.Event(), threading.Event(), Target.truncate
+
+    def slow_truncate(target: Target, size_bytes: int = 0) -> None:
+        reached.set()
+        may_go_on.wait(10)
+        truncate(target, size_bytes)
+
+    Target.truncate = slow_truncate  # type: ignore[method-assign]
+    manager, target = DownloadManager(), Path(path)
+    gid = manager.download(url, {"save_dir": target.parent, "filename": target.name})
+    reached.wait(10)
+    pausing = threading.Thread(target=manager.pause, args=(gid,), daemon=True)
+    pausing.start()
+    pausing.join(0.2)
+    may_go_on.set()
+    deadline = time.monotonic() + 3
+    while manager.get_download_progress(gid).status == "active" and time.monotonic() < deadline:
+        time.sleep(0.002)
+    print(manager.get_download_progress(gid).status, flush=True)
+    os._exit(0)
 
 
 def fork_midway(url: str, path: str, child_url: str, child_path: str, size: str) -> None:

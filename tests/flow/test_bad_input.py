@@ -156,8 +156,8 @@ def test_an_unwritable_directory_is_named(server: MisbehavingServer, unwritable_
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_target_that_is_a_directory_is_named(server: MisbehavingServer, target: Path, overwrite: bool) -> None:
     target.mkdir()
+    options = {"save_dir": target.parent, "filename": target.name, "overwrite": overwrite}
     with DownloadManager() as manager, pytest.raises(DiskError) as caught:
-        options = {"save_dir": target.parent, "filename": target.name, "overwrite": overwrite}
         manager.download_and_wait(server.url("/good/x", size=SIZE), options)
     assert str(target) in str(caught.value)
     assert server.requests == []

@@ -59,12 +59,14 @@ def test_midway_it_is_noticed_warned_of_and_fetched_anew(
     assert len(_warnings(caplog)) == 1
 
 
+@pytest.mark.parametrize("route", ["etag-changes", "mtime-changes"])
 @pytest.mark.parametrize("turn", [1, 2, 3, 5, 8])
-def test_at_whichever_request_it_changes_no_old_byte_stays(server: MisbehavingServer, target: Path, turn: int) -> None:
+def test_at_whichever_request_it_changes_no_old_byte_stays(
+    server: MisbehavingServer, target: Path, route: str, turn: int
+) -> None:
     size = 24 * MIB + 3
-    fetch(server.url("/etag-changes/x", size=size, skip=turn), target)
-    data = target.read_bytes()
-    assert data == content(size, 1)
+    fetch(server.url(f"/{route}/x", size=size, skip=turn), target)
+    assert target.read_bytes() == content(size, 1)
 
 
 def test_a_change_of_size_alone_is_noticed(server: MisbehavingServer, target: Path) -> None:

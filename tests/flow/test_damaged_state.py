@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import MIB, Valve, child, as_json, fails, fetch, interrupt, names, run_child, until
+from flow.helpers import MIB, Valve, as_json, child, fails, fetch, interrupt, names, run_child, until
 from rangefetch import DownloadManager
 from rangefetch.errors import DiskError, TargetLocked
 from servers.misbehaving import MisbehavingServer, content

@@ -220,6 +220,17 @@ def test_the_whole_may_be_given_a_time(server: MisbehavingServer, target: Path) 
     assert names(target.parent) == begun(target)
 
 
+def test_a_host_that_wants_to_be_left_alone_does_not_outlast_the_time_for_the_whole(
+    server: MisbehavingServer, target: Path
+) -> None:
+    busy = server.url("/status/x", code=429, retry_after=6)
+    fails(TimedOut, busy, target, total_timeout=0.5)
+    started = time.monotonic()
+    fails(TimedOut, busy, target, total_timeout=0.5)
+    assert time.monotonic() - started < 1.5
+    assert names(target.parent) == []
+
+
 @pytest.mark.parametrize("code", [503, 429, 403, 0])
 @pytest.mark.parametrize("limit", [1, 3])
 def test_a_server_that_allows_few_connections_gives_the_file(

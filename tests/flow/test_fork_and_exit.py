@@ -11,9 +11,9 @@ from servers.misbehaving import MisbehavingServer, content
 SIZE = 24 * MIB + 12_345
 
 
-def _end_in_the_middle(url: str, target: Path) -> tuple[float, int, str]:
-    """Have an interpreter end in the middle of a download: how long that took, its status, what it complained of."""
-    with child("end_while_it_runs", url, target, MIB) as process:
+def _end(program: str, *arguments: object) -> tuple[float, int, str]:
+    """Have an interpreter end: how long that took, its status, what it complained of."""
+    with child(program, *arguments) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ending\n"
         started = time.monotonic()
@@ -25,7 +25,7 @@ def test_the_interpreter_ends_in_silence_and_the_state_is_saved(
     server: MisbehavingServer, valve: Valve, target: Path
 ) -> None:
     url = server.url("/valve/x", size=SIZE)
-    seconds, status, errors = _end_in_the_middle(url, target)
+    seconds, status, errors = _end("end_while_it_runs", url, target, MIB)
     assert (status, errors) == (0, "")
     assert seconds < 2.0
     assert names(target.parent) == begun(target)
@@ -40,10 +40,20 @@ def test_the_interpreter_ends_in_silence_and_the_state_is_saved(
 
 
 def test_the_interpreter_ends_in_silence_where_nothing_can_be_saved(server: MisbehavingServer, target: Path) -> None:
-    seconds, status, errors = _end_in_the_middle(server.url("/chunked/x", size=SIZE, rate="4M"), target)
+    url = server.url("/chunked/x", size=SIZE, rate="4M")
+    seconds, status, errors = _end("end_while_it_runs", url, target, MIB)
     assert (status, errors) == (0, "")
     assert seconds < 2.0
     assert names(target.parent) == []
+
+
+@pytest.mark.parametrize("what", ["a fetch", "a start"])
+def test_the_interpreter_ends_in_silence_and_at_once_where_nothing_is_left_to_do(
+    server: MisbehavingServer, target: Path, what: str
+) -> None:
+    seconds, status, errors = _end("end_after", server.url("/good/x", size=MIB), target, what)
+    assert (status, errors) == (0, "")
+    assert seconds < 2.0
 
 
 def test_after_a_fork_parent_and_child_both_fetch_right(server: MisbehavingServer, target: Path) -> None:

@@ -1,9 +1,11 @@
 """Several downloads: their queue, their states, and a manager that many threads use."""
 
+import contextlib
 import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -236,16 +238,19 @@ def test_pauses_and_resumes_from_many_threads_lose_nothing(server: MisbehavingSe
         gids = [manager.download(url, _where(target, seed)) for seed, url in enumerate(urls)]
         deadline = time.monotonic() + 1.5
 
+        def stopped(gid: str) -> bool:
+            return _status(manager, gid) is not DownloadStatus.ACTIVE
+
         def disturb(seed: int) -> None:
             chosen = random.Random(seed)
             while time.monotonic() < deadline:
                 gid = chosen.choice(gids)
                 manager.pause(gid)
-                until(lambda: _status(manager, gid) is not DownloadStatus.ACTIVE or time.monotonic() > deadline)
-                try:
-                    manager.resume(gid)
-                except ValueError:  # another thread did, or it has ended
+                while not stopped(gid) and time.monotonic() < deadline:
                     time.sleep(0.001)
+                # Another thread may have resumed it, or it has ended.
+                with contextlib.suppress(ValueError):
+                    manager.resume(gid)
 
         disturbers = [threading.Thread(target=disturb, args=(seed,)) for seed in range(4)]
         for thread in disturbers:
@@ -253,7 +258,7 @@ def test_pauses_and_resumes_from_many_threads_lose_nothing(server: MisbehavingSe
         for thread in disturbers:
             thread.join()
         for seed, gid in enumerate(gids):
-            until(lambda gid=gid: _status(manager, gid) is not DownloadStatus.ACTIVE, timeout=20)  # type: ignore[misc]
+            until(partial(stopped, gid), timeout=20)
             if _status(manager, gid) is DownloadStatus.PAUSED:
                 manager.resume(gid)
             assert manager.wait(gid, timeout=20).path.read_bytes() == content(3 * MIB, seed)

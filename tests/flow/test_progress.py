@@ -1,5 +1,6 @@
 """Progress comes to the calling thread, now and then, in numbers that fit together."""
 
+import itertools
 import threading
 import time
 from pathlib import Path
@@ -25,7 +26,7 @@ def test_it_comes_in_the_calling_thread_at_most_ten_times_a_second(server: Misbe
     seconds = time.monotonic() - started
     assert threads == {threading.get_ident()}
     assert seconds * 5 <= len(times) <= seconds * 10 + 2
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     # The last one tells of the end, which does not wait.
     assert min(gaps[:-1]) > 0.09
 

@@ -52,6 +52,15 @@ def test_a_relative_location_is_understood(server: MisbehavingServer, target: Pa
     assert target.read_bytes() == content(SMALL)
 
 
+@pytest.mark.parametrize("name", ["a b.bin", "naïve.bin", "a%20b.bin"])
+def test_a_location_that_should_have_been_escaped_is_understood(
+    server: MisbehavingServer, target: Path, name: str
+) -> None:
+    fetch(server.url("/redirect/x", to=f"/good/{name}?size={SMALL}"), target.parent)
+    assert names(target.parent) == [name.replace("%20", " ")]
+    assert (target.parent / names(target.parent)[0]).read_bytes() == content(SMALL)
+
+
 def test_a_redirect_to_nothing_leaves_nothing(server: MisbehavingServer, target: Path) -> None:
     error = fails(HttpStatusError, server.url("/redirect/x", to="/status/x?code=404"), target)
     assert error.status == 404

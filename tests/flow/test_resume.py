@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import MIB, QUICK, Valve, begun, downloaded, fetch, interrupt, names, saved_bytes, until
-from rangefetch import DownloadManager, DownloadStatus, state
+from flow.helpers import MIB, QUICK, Valve, begun, downloaded, fetch, interrupt, names, read_state, saved_bytes, until
+from rangefetch import DownloadManager, DownloadStatus
 from servers.misbehaving import MisbehavingServer, content
 
 SIZE = 9 * MIB + 12_345
@@ -101,6 +101,15 @@ def test_each_way_to_allocate_can_be_resumed(
     assert target.read_bytes() == content(SIZE)
 
 
+@pytest.mark.parametrize("tag", ['"naïve"', '"\xff\xfe"', '"a\\"b"', '""', f'"{"x" * 200}"', f'"{"x" * 300}"'])
+def test_an_odd_validator_survives_a_stop(server: MisbehavingServer, valve: Valve, target: Path, tag: str) -> None:
+    url = server.url("/valve/x", size=SIZE, etag="none", header=f"ETag: {tag}")
+    kept = interrupt(url, target, MIB)
+    valve.open()
+    assert fetch(url, target).resumed == kept
+    assert target.read_bytes() == content(SIZE)
+
+
 @pytest.mark.parametrize("route", ["no-ranges", "no-length", "chunked"])
 def test_of_a_server_without_ranges_nothing_is_kept(
     server: MisbehavingServer, target: Path, manager: DownloadManager, route: str
@@ -166,7 +175,8 @@ def test_a_state_is_there_after_two_seconds_and_tells_no_lie(
     gid = manager.download(server.url("/valve/x", size=size), _where(target))
     state_path = target.with_name("file.bin.part.json")
     until(state_path.exists, timeout=4.0)
-    saved, part = state.load(state_path), target.with_name("file.bin.part").read_bytes()
+    saved, part = read_state(target), target.with_name("file.bin.part").read_bytes()
+    assert saved
     assert state_path.stat().st_mode & 0o777 == 0o600
     assert (saved.url, saved.total_size) == (server.url("/valve/x", size=size), size)
     for index, block in enumerate(saved.blocks):

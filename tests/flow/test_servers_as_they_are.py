@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flow.helpers import FIRST_RANGE, MIB, fetch, names, paths, sent
-from servers.misbehaving import MisbehavingServer, content
+from servers.misbehaving import ROUTES, MisbehavingServer, content, modified
 
 SMALL = 100_001
 LARGE = 6 * MIB + 12_345
@@ -59,6 +59,11 @@ def test_every_usable_server_gives_the_right_bytes_and_nothing_else_lies_there(
     assert names(target.parent) == ["file.bin"]
     assert (result.path, result.filename, result.size) == (target, "file.bin", size)
     assert not result.already_complete
+
+
+def test_no_route_of_the_server_is_forgotten() -> None:
+    tests = "".join(file.read_text() for file in Path(__file__).parent.glob("test_*.py"))
+    assert [route for route in ROUTES if f'"{route}"' not in tests and f'"/{route}/' not in tests] == []
 
 
 @pytest.mark.parametrize("route", ["empty", "empty-200", "no-length", "chunked", "redirect"])
@@ -166,8 +171,6 @@ def test_a_cache_that_once_sends_the_whole_file_does_not_end_the_ranges(
 
 @pytest.mark.parametrize("seed", [0, 7])
 def test_the_file_has_the_time_of_last_modified(server: MisbehavingServer, target: Path, seed: int) -> None:
-    from servers.content import modified
-
     fetch(server.url("/good/x", size=SMALL, seed=seed), target)
     assert target.stat().st_mtime == modified(seed)
 
@@ -184,3 +187,28 @@ def test_a_server_that_expects_a_header_gets_it(server: MisbehavingServer, targe
     assert target.read_bytes() == content(LARGE)
     assert {request.headers["user-agent"] for request in server.requests} == {"tests/1"}
     assert {request.headers["x-empty"] for request in server.requests} == {""}
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "garbage",
+        "",
+        "0",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Mon, 01 Jan 1601 00:00:00 GMT",
+        "Wed, 01 Jan 2020 00:00:00",
+        "Thu, 01 Jan 1970 00:00:00 GMT",
+        "Sat, 99 Foo 2020 99:99:99 GMT",
+    ],
+)
+def test_an_odd_date_does_no_harm(server: MisbehavingServer, target: Path, date: str) -> None:
+    url = server.url("/good/x", size=LARGE, mtime=0, header=f"Last-Modified: {date}")
+    fetch(url, target)
+    assert target.read_bytes() == content(LARGE)
+    assert names(target.parent) == ["file.bin"]
+
+
+def test_the_scheme_may_be_in_capitals(server: MisbehavingServer, target: Path) -> None:
+    fetch(server.url("/good/x", size=LARGE).replace("http://127", "HTTP://127"), target)
+    assert target.read_bytes() == content(LARGE)

@@ -1,0 +1,336 @@
+"""Many files in one call: their order, their errors, and who fetches which of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rangefetch
+from flow.helpers import MIB, QUICK, names, until
+from rangefetch import DownloadError, DownloadProgress, DownloadResult, DownloadStatus
+from rangefetch.errors import ChecksumMismatch, HttpStatusError, TargetExists
+from servers.misbehaving import MisbehavingServer, content, modified
+
+SMALL = 5000
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    made = tmp_path / "downloads"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def processes() -> Iterator[Executor]:
+    """Two processes that know nothing of this one."""
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        yield pool
+
+
+def many(items: Any, directory: Path, **options: Any) -> list[Any]:
+    return rangefetch.fetch_many(items, directory, **(QUICK | options))
+
+
+def small_urls(server: MisbehavingServer, count: int, *, first: int = 0) -> list[str]:
+    """Files of the same size and different bytes: ``n.bin`` has those of the seed ``n``."""
+    return [server.url(f"/good/{seed}.bin", size=SMALL, seed=seed) for seed in range(first, first + count)]
+
+
+def right(result: object, size: int, seed: int) -> bool:
+    return (
+        isinstance(result, DownloadResult)
+        and result.size == size
+        and result.path.read_bytes() == content(size, seed)
+        and int(result.path.stat().st_mtime) == modified(seed)
+    )
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 700])
+def test_results_come_in_the_order_of_the_items(server: MisbehavingServer, directory: Path, count: int) -> None:
+    results = many(small_urls(server, count), directory)
+    assert [result.filename for result in results] == [f"{number}.bin" for number in range(count)]
+    assert all(right(result, SMALL, seed) for seed, result in enumerate(results))
+    assert len({result.gid for result in results}) == count
+    assert len(names(directory)) == count
+    assert len(server.requests) == count
+
+
+def test_small_files_share_a_few_connections(server: MisbehavingServer, directory: Path) -> None:
+    many(small_urls(server, 600), directory)
+    assert len(server.requests) == 600
+    assert server.connections <= 16
+
+
+@pytest.mark.parametrize("special", [False, True], ids=["in batches", "one by one"])
+def test_there_are_never_more_connections_to_a_host_than_asked_for(
+    server: MisbehavingServer, directory: Path, special: bool
+) -> None:
+    options: dict[str, Any] = {"max_download_limit": "1G"} if special else {}
+    many(small_urls(server, 60), directory, max_connection_per_server=3, max_concurrent_downloads=3, **options)
+    assert server.connections <= 3
+
+
+def test_small_and_large_files_may_be_mixed(server: MisbehavingServer, directory: Path) -> None:
+    sizes = [100, 0, 20 * MIB + 5, SMALL, 2 * MIB, 1 * MIB, MIB + 1, 9 * MIB]
+    urls = [server.url(f"/good/{seed}.bin", size=size, seed=seed) for seed, size in enumerate(sizes)]
+    results = many(urls, directory)
+    assert all(right(result, size, seed) for seed, (size, result) in enumerate(zip(sizes, results, strict=True)))
+    asked = [request.range for request in server.requests if request.path == urls[2].partition(str(server.port))[2]]
+    assert len(asked) > 2, "a large one is fetched in ranges"
+
+
+def test_when_most_are_large_no_batch_is_tried_for_the_rest(server: MisbehavingServer, directory: Path) -> None:
+    urls = [server.url(f"/good/{seed}.bin", size=MIB + 1, seed=seed) for seed in range(8)]
+    results = many(urls, directory)
+    assert all(right(result, MIB + 1, seed) for seed, result in enumerate(results))
+
+
+# ---- Errors ------------------------------------------------------------------------------------------------------
+
+
+def test_errors_stand_in_the_place_of_results(server: MisbehavingServer, directory: Path) -> None:
+    urls = small_urls(server, 6)
+    urls[2] = server.url("/status/missing.bin", code=404)
+    urls[4] = server.url("/status/gone.bin", code=410)
+    results = many(urls, directory, on_error="return")
+    assert [type(result) for result in results] == [
+        DownloadResult, DownloadResult, HttpStatusError, DownloadResult, HttpStatusError, DownloadResult
+    ]  # fmt: skip
+    assert [(error.status, error.url) for error in (results[2], results[4])] == [(404, urls[2]), (410, urls[4])]
+    assert names(directory) == ["0.bin", "1.bin", "3.bin", "5.bin"]
+
+
+def test_errors_are_raised_together_when_all_else_is_done(server: MisbehavingServer, directory: Path) -> None:
+    urls = [server.url("/status/a.bin", code=404), *small_urls(server, 5), server.url("/status/b.bin", code=403)]
+    with pytest.raises(ExceptionGroup) as caught:
+        many(urls, directory)
+    assert [error.status for error in caught.value.exceptions] == [404, 403]  # type: ignore[attr-defined]
+    assert all(isinstance(error, DownloadError) for error in caught.value.exceptions)
+    assert "2 of 7" in str(caught.value)
+    assert len(names(directory)) == 5
+
+
+def test_what_fails_at_first_is_tried_again(server: MisbehavingServer, directory: Path) -> None:
+    urls = [
+        server.url("/status/a.bin", size=SMALL, code=503, times=2),
+        server.url("/cut/b.bin", size=SMALL, after=100, times=1),
+        server.url("/short-range/c.bin", size=SMALL, most=1000),
+        server.url("/reset/d.bin", size=3 * MIB, after=100_000, times=1),
+    ]
+    results = many(urls, directory)
+    assert [right(result, size, 0) for result, size in zip(results, [SMALL] * 3 + [3 * MIB], strict=True)] == [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("items", "wrong"),
+    [
+        (["ftp://example.com/a"], "url"),
+        ([{"size": 1}], "url"),
+        ([("http://example.com/a", {"no_such": 1})], "no_such"),
+        ([{"url": "http://example.com/a", "split": 0}], "split"),
+        ([3], "items"),
+        ([("http://example.com/a",)], "items"),
+    ],
+)
+def test_wrong_items_are_refused_before_anything_is_opened(
+    server: MisbehavingServer, directory: Path, items: list[Any], wrong: str
+) -> None:
+    with pytest.raises((ValueError, TypeError), match=wrong):
+        many([*small_urls(server, 3), *items], directory)
+    assert (server.requests, names(directory)) == ([], [])
+
+
+def test_a_wrong_choice_for_errors_is_refused(server: MisbehavingServer, directory: Path) -> None:
+    with pytest.raises(ValueError, match="on_error"):
+        many(small_urls(server, 1), directory, on_error="ignore")
+
+
+# ---- The same, twice ---------------------------------------------------------------------------------------------
+
+
+def test_of_two_with_one_name_the_later_is_refused(server: MisbehavingServer, directory: Path) -> None:
+    urls = [server.url(f"/good/{place}/same.bin", size=SMALL, seed=place) for place in range(3)]
+    results = many([*urls, *small_urls(server, 2)], directory, on_error="return")
+    assert right(results[0], SMALL, 0)
+    assert [type(result) for result in results[1:3]] == [TargetExists, TargetExists]
+    assert [result.url for result in results[1:3]] == urls[1:]
+    assert (directory / "same.bin").read_bytes() == content(SMALL, 0)
+    assert len(server.requests) == 3
+
+
+def test_one_url_given_twice_is_fetched_once(server: MisbehavingServer, directory: Path) -> None:
+    urls = small_urls(server, 3)
+    results = many([*urls, *urls], directory)
+    assert results[:3] == results[3:]
+    assert len(server.requests) == 3
+
+
+def test_what_is_complete_already_is_not_fetched_again(server: MisbehavingServer, directory: Path) -> None:
+    urls = [*small_urls(server, 5), server.url("/good/large.bin", size=5 * MIB, seed=9)]
+    results = many(urls, directory)
+    files = {path: path.stat() for path in directory.iterdir()}
+    again = many(urls, directory)
+    assert [result.path for result in again] == [result.path for result in results]
+    assert all(result.already_complete for result in again)
+    assert {path: path.stat() for path in directory.iterdir()}.keys() == files.keys()
+    assert all(path.stat().st_ino == before.st_ino for path, before in files.items())
+
+
+def test_a_file_of_the_users_is_not_touched(server: MisbehavingServer, directory: Path) -> None:
+    (directory / "1.bin").write_bytes(b"mine")
+    results = many(small_urls(server, 3), directory, on_error="return")
+    assert [type(result) for result in results] == [DownloadResult, TargetExists, DownloadResult]
+    assert (directory / "1.bin").read_bytes() == b"mine"
+    assert all(right(r, SMALL, seed) for seed, r in enumerate(many(small_urls(server, 3), directory, overwrite=True)))
+
+
+# ---- Options -----------------------------------------------------------------------------------------------------
+
+
+def test_an_item_may_have_options_of_its_own(server: MisbehavingServer, directory: Path) -> None:
+    digest = hashlib.sha256(content(SMALL, 1)).hexdigest()
+    urls = small_urls(server, 4)
+    items = [
+        (urls[0], {"filename": "named.bin"}),
+        {"url": urls[1], "checksum": f"sha-256={digest}"},
+        {"url": urls[2], "checksum": f"sha-256={digest}"},
+        (urls[3], {"headers": {"X-Mine": "3"}}),
+    ]
+    results = many(items, directory, on_error="return", headers={"X-All": "yes"})
+    assert [type(result) for result in results] == [DownloadResult, DownloadResult, ChecksumMismatch, DownloadResult]
+    assert (directory / "named.bin").read_bytes() == content(SMALL, 0)
+    sent = {request.path.partition("?")[0]: request.headers for request in server.requests}
+    assert sent["/good/3.bin"].get("x-mine") == "3"
+    assert sent["/good/1.bin"].get("x-all") == "yes"
+
+
+def test_options_for_all_reach_files_in_batches(server: MisbehavingServer, directory: Path) -> None:
+    many(small_urls(server, 20), directory, headers={"X-All": "yes"}, user_agent="tests/1")
+    assert {request.headers.get("x-all") for request in server.requests} == {"yes"}
+    assert {request.headers.get("user-agent") for request in server.requests} == {"tests/1"}
+
+
+def test_a_name_that_the_server_gives_is_taken(server: MisbehavingServer, directory: Path) -> None:
+    results = many([server.url("/disposition/url.bin", size=SMALL), *small_urls(server, 2)], directory)
+    assert results[0].filename == "disposed.bin"
+    assert names(directory) == ["0.bin", "1.bin", "disposed.bin"]
+
+
+# ---- Progress ----------------------------------------------------------------------------------------------------
+
+
+def test_progress_tells_of_the_whole(server: MisbehavingServer, directory: Path) -> None:
+    seen: list[DownloadProgress] = []
+    threads = set[int]()
+
+    def note(progress: DownloadProgress) -> None:
+        seen.append(progress)
+        threads.add(threading.get_ident())
+
+    urls = [*small_urls(server, 50), server.url("/slow/large.bin", size=3 * MIB, rate=4 * MIB)]
+    many(urls, directory, on_progress=note)
+    assert threads == {threading.get_ident()}
+    assert [p.percentage for p in seen] == sorted(p.percentage for p in seen)
+    assert [p.downloaded for p in seen] == sorted(p.downloaded for p in seen)
+    assert seen[-1].filename == "51 of 51 files"
+    assert (seen[-1].percentage, seen[-1].status) == (100.0, DownloadStatus.COMPLETE)
+    assert seen[-1].downloaded == 50 * SMALL + 3 * MIB
+
+
+# ---- Workers -----------------------------------------------------------------------------------------------------
+
+
+def test_processes_divide_the_items(server: MisbehavingServer, directory: Path, processes: Executor) -> None:
+    urls = [*small_urls(server, 30), server.url("/good/large.bin", size=5 * MIB, seed=30)]
+    urls.insert(7, server.url("/status/missing.bin", code=404))
+    results = many(urls, directory, executor=processes, on_error="return")
+    error = results.pop(7)
+    assert (type(error), error.status, error.url) == (HttpStatusError, 404, urls[7])
+    assert all(right(result, SMALL if seed < 30 else 5 * MIB, seed) for seed, result in enumerate(results))
+    assert len(server.requests) >= 32
+
+
+def test_threads_divide_the_items(server: MisbehavingServer, directory: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        results = many(small_urls(server, 10), directory, executor=pool)
+    assert all(right(result, SMALL, seed) for seed, result in enumerate(results))
+
+
+def test_workers_do_not_fetch_one_url_twice(server: MisbehavingServer, directory: Path, processes: Executor) -> None:
+    urls = small_urls(server, 4)
+    results = many([*urls, *urls], directory, executor=processes)
+    assert [result.path for result in results[:4]] == [result.path for result in results[4:]]
+    assert len(server.requests) == 4
+
+
+def test_workers_do_not_take_one_name_twice(server: MisbehavingServer, directory: Path, processes: Executor) -> None:
+    urls = [server.url(f"/good/{place}/same.bin", size=SMALL, seed=place) for place in range(2)]
+    results = many(urls, directory, executor=processes, on_error="return")
+    assert right(results[0], SMALL, 0)
+    assert isinstance(results[1], TargetExists)
+
+
+# ---- Ctrl-C ------------------------------------------------------------------------------------------------------
+
+INTERRUPTED = """
+import sys, threading
+import rangefetch
+from engine.driving import loop_threads
+urls, directory = sys.argv[2:], sys.argv[1]
+print("begin", flush=True)
+try:
+    rangefetch.fetch_many(urls, directory)
+except KeyboardInterrupt:
+    busy = [p for p in rangefetch.get_download_manager().list_downloads() if p.status in ("active", "waiting")]
+    print(f"interrupted {len(busy)}", flush=True)
+"""
+
+
+def test_ctrl_c_leaves_nothing_running(server: MisbehavingServer, directory: Path) -> None:
+    urls = [server.url(f"/stall/{number}.bin", size=SMALL, after=10) for number in range(4)]
+    urls += [server.url("/stall/large.bin", size=8 * MIB, after=100_000)]
+    urls += [server.url("/good/quick.bin", size=SMALL)]
+    places = os.pathsep.join([str(Path(rangefetch.__file__).parents[1]), str(Path(__file__).parents[1])])
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(directory), *urls],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": places},
+    )
+    with process:
+        try:
+            until(lambda: len(server.requests) >= 5)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=15)
+        finally:
+            process.kill()
+    assert err == ""
+    assert out.splitlines() == ["begin", "interrupted 0"]
+    assert process.returncode == 0
+    until(lambda: all(request.finished for request in server.requests))
+    whole = {name for name in names(directory) if not name.endswith((".part", ".part.json"))}
+    assert whole <= {"quick.bin"}
+
+
+def test_a_program_ends_soon_after_its_last_file(server: MisbehavingServer, directory: Path) -> None:
+    program = "import sys, rangefetch; rangefetch.fetch_many(sys.argv[2:], sys.argv[1])"
+    command = [sys.executable, "-c", program, str(directory), *small_urls(server, 3)]
+    places = os.pathsep.join([str(Path(rangefetch.__file__).parents[1])])
+    # What the interpreter waits for at its end would otherwise be a minute.
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": places}, timeout=20, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
