@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 
 WINDOW = 512 << 10
@@ -27,8 +28,9 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, del
             await asyncio.sleep(due - clock())
             if not piece:
                 return
-            writer.write(piece)
-            await writer.drain()
+            with contextlib.suppress(ConnectionError):  # who has left gets nothing more
+                writer.write(piece)
+                await writer.drain()
 
     delivery = asyncio.create_task(deliver())
     try:
@@ -58,6 +60,8 @@ async def _serve(port: int, delay: float) -> None:
     server = await asyncio.start_server(connected, "127.0.0.1", 0, backlog=511)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.to_thread(sys.stdin.read)
+    # Whatever is still on the way is nobody's any more.
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -425,6 +425,16 @@ cdef class File:
     def move(self, int source, str url not None):
         self._tell_source(COMMAND_MOVE, source, 0, os.fsencode(url))
 
+    def ask_as(self, int source, Profile profile not None):
+        cdef Message command
+        self.profiles.append(profile)
+        memset(&command, 0, sizeof(command))
+        command.kind = COMMAND_PROFILE
+        command.file = &self.core
+        command.source = source
+        command.extra = &profile.core
+        self._send(&command, None)
+
     def add_source(self, str url not None, Profile profile not None):
         cdef Message command
         # Held before the loop hears of it: it borrows the profile.

@@ -345,6 +345,8 @@ cdef inline void add_source(FileCore *file, Message *command) noexcept nogil:
 cdef inline void change_source(Loop *loop, Source *source, Message *command) noexcept nogil:
     if command.kind == COMMAND_BAN:
         source.banned = True
+    elif command.kind == COMMAND_PROFILE:
+        source.profile = <ProfileCore *>command.extra
     elif command.kind == COMMAND_REST:
         source.rested_ms = loop.now_ms + command.number
     elif command.kind == COMMAND_RESOLVE or command.kind == COMMAND_MOVE:

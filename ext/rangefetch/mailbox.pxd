@@ -26,6 +26,7 @@ cdef enum Kind:
     COMMAND_REST = 7       # do not ask the source for `number` milliseconds
     COMMAND_RESOLVE = 8    # forget where redirects from the source led
     COMMAND_MOVE = 9       # the source is now at the URL in `text`
+    COMMAND_PROFILE = 12   # the source is asked as `extra` says from now on
     COMMAND_BATCH = 11     # take on the batch whose head is `file`
     COMMAND_SOURCE = 10    # a further source, at the URL in `text`, asked as `extra` says
     # Events, from a loop.

@@ -172,6 +172,8 @@ class File:
         """The strong ETag and the Last-Modified that a source's answers must carry; empty: none, or not known yet."""
     def received_from(self, source: int) -> int:
         """Bytes that ended transfers have brought from a source."""
+    def ask_as(self, source: int, profile: Profile) -> None:
+        """A source is asked as ``profile`` says, from its next request on."""
     def add_source(self, url: str, profile: Profile) -> None:
         """A further source, used from now on."""
     def ban(self, source: int) -> None:

@@ -258,8 +258,9 @@ class NativeBackend:
     def profile(self, options: DownloadOptions, source: Source) -> Profile:
         """The profile for these options; downloads that ask alike share one."""
         secrets = secret_headers(source.url, source.authorization, options)
+        headers = options.header_items if source.is_own else ()
         key = (
-            options.user_agent, options.header_items, secrets, options.proxy,
+            options.user_agent, headers, secrets, options.proxy,
             options.netrc, find_ca_file(os.fspath(options.ca_file)), options.verify_tls, options.http_version,
             options.allow_downgrade, options.connect_timeout, options.read_timeout,
         )  # fmt: skip
@@ -267,7 +268,7 @@ class NativeBackend:
         if profile is None:
             if len(self._profiles) >= _MOST_PROFILES:
                 self._profiles.clear()
-            profile = self._profiles[key] = make_profile(options, secrets)
+            profile = self._profiles[key] = make_profile(options, headers, secrets)
         return profile
 
     # -- the thread -------------------------------------------------------------------------------------------

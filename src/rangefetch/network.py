@@ -172,10 +172,12 @@ def secret_headers(url: str, authorization: str, options: DownloadOptions) -> tu
     return tuple(headers)
 
 
-def make_profile(options: DownloadOptions, secrets: Sequence[tuple[str, str]] = ()) -> Profile:
+def make_profile(
+    options: DownloadOptions, headers: Sequence[tuple[str, str]], secrets: Sequence[tuple[str, str]] = ()
+) -> Profile:
     """The options as the engine's ``Profile``; libcurl must be loaded.
 
-    ``secrets`` and the user's headers go to the origin of the user's URL alone.
+    ``headers`` (the user's) and ``secrets`` go to the origin of the source's URL alone, not where redirects lead.
     """
     from rangefetch import _engine
 
@@ -204,15 +206,15 @@ def make_profile(options: DownloadOptions, secrets: Sequence[tuple[str, str]] = 
 
     # Identity, because the bytes of a range are those of the encoded form (RFC 9110, section 14.1.2).
     bare_headers = ["Accept-Encoding: identity"]
-    own = dict(options.header_items)
+    own = dict(headers)
     for name, value in secrets:
         if not any(name.lower() == each.lower() for each in own):
             own[name] = value
     # "Name;" is how libcurl is told of a header without a value.
-    headers = bare_headers + [f"{name}: {value}" if value else f"{name};" for name, value in own.items()]
+    all_headers = bare_headers + [f"{name}: {value}" if value else f"{name};" for name, value in own.items()]
     return _engine.Profile(
         settings,
-        headers,
+        all_headers,
         bare_headers,
         allow_downgrade=options.allow_downgrade,
         connect_timeout_s=options.connect_timeout,

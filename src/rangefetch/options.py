@@ -180,8 +180,8 @@ class DownloadOptions:
         ``min_split_size`` bytes that are left.
         ``max_download_limit`` bytes per second for this download (0: no limit).
     How it asks:
-        ``user_agent``, ``headers`` (a mapping or ``["Name: value"]``; never sent to another origin after a
-        redirect), ``proxy`` (a URL; empty: the environment's), ``cookies`` (a Netscape cookie file), ``netrc`` (use
+        ``user_agent``, ``headers`` (a mapping or ``["Name: value"]``; never sent to another origin: not
+        after a redirect, not to mirrors elsewhere), ``proxy`` (a URL; empty: the environment's), ``cookies`` (a Netscape cookie file), ``netrc`` (use
         ``~/.netrc``), ``ca_file`` (PEM; empty: the environment's or the system's), ``verify_tls``, ``http_version``
         (``"1.1"``, ``"2"`` or ``"3"``), ``allow_downgrade`` (follow a redirect from https to http).
         ``trace`` is a file to which a JSON line is added for each transfer: when, which bytes, how long the lookup,

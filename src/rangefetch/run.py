@@ -544,6 +544,8 @@ class Run:
         if self._file is not None and self._in_engine:
             self._file.limit = int(options.max_download_limit)
             self._file.lanes = self.most_lanes
+            for number, source in enumerate(self.sources):
+                self._file.ask_as(number, self._backend.profile(options, source))
             for url in options.mirrors:
                 self._add_source(url)
 

@@ -21,12 +21,21 @@ def host_of(url: str) -> str:
     return f"{parts.hostname}:{parts.port or (443 if parts.scheme.lower() == 'https' else 80)}"
 
 
+def _origin_of(url: str) -> tuple[str, str]:
+    return urlsplit(url).scheme.lower(), host_of(url)
+
+
 @dataclasses.dataclass(slots=True)
 class Source:
-    """One URL. ``resolved_url`` is where redirects led, ``answered`` that it has answered well in this run."""
+    """One URL. ``resolved_url`` is where redirects led, ``answered`` that it has answered well in this run.
+
+    ``is_own``: it has the origin of the URL that was asked for, and gets the user's headers. A mirror is somebody
+    else's, and those may be secrets.
+    """
 
     url: str
     authorization: str = ""
+    is_own: bool = True
     etag: str = ""
     last_modified: str = ""
     resolved_url: str = ""
@@ -49,7 +58,9 @@ class Sources:
 
     def __init__(self, url: str, mirrors: Sequence[str] = (), github_mirrors: Sequence[str] = ()) -> None:
         urls = [url, *rewrite(url, github_mirrors), *mirrors]
-        self._list = [Source(*split_userinfo(each)) for each in dict.fromkeys(urls)]
+        self._list: list[Source] = []
+        for each in dict.fromkeys(urls):
+            self.add(each)
 
     def __getitem__(self, number: int) -> Source:
         return self._list[number]
@@ -70,6 +81,7 @@ class Sources:
         source = Source(*split_userinfo(url))
         if any(each.url == source.url for each in self._list):
             return None
+        source.is_own = not self._list or _origin_of(source.url) == _origin_of(self.url)
         self._list.append(source)
         return source
 
