@@ -123,7 +123,8 @@ def _options() -> str:
 
 
 def _option(action: argparse.Action) -> tuple[str, str] | None:
-    names = [name for name in action.option_strings if not name.startswith("--no-")]
+    opposites = isinstance(action, argparse.BooleanOptionalAction)
+    names = [name for name in action.option_strings if not (opposites and name.startswith("--no-"))]
     if not names or "--help" in names:
         return None
     metavar = f" `{action.metavar}`" if isinstance(action.metavar, str) else ""

@@ -28,7 +28,9 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, del
             await asyncio.sleep(due - clock())
             if not piece:
                 return
-            with contextlib.suppress(ConnectionError):  # who has left gets nothing more
+            if writer.is_closing():
+                continue  # who has left gets nothing more
+            with contextlib.suppress(ConnectionError):
                 writer.write(piece)
                 await writer.drain()
 

@@ -260,7 +260,7 @@ class DownloadManager:
 
     def _outcome(self, download: Download) -> DownloadResult:
         """What came of a download. ``TimeoutError``: it is not at its end."""
-        return self._manager._wait(download, 0, None)
+        return self._manager.wait_for(download, 0)
 
     def _is_over(self, download: Download) -> bool:
         """Whether ``wait`` has nothing more to wait for."""

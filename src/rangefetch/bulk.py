@@ -20,6 +20,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from rangefetch.download import Download
 from rangefetch.errors import Cancelled, DownloadError, TargetExists
 from rangefetch.manager import DownloadManager, get_download_manager
 from rangefetch.network import mask_url
@@ -168,7 +169,7 @@ class _Bulk:
         self._common = common
         self._on_progress = on_progress
         self._outcomes: list[DownloadResult | DownloadError | None] = [None] * len(wanted)
-        self._gids: dict[int, str] = {}
+        self._singles: dict[int, Download] = {}
         self._same: dict[int, int] = {}
         self._ended: deque[Batch] = deque()
         self._wake = threading.Event()
@@ -183,9 +184,7 @@ class _Bulk:
             self._run_batches(small)
             self._wait_for_singles()
         except BaseException:
-            for gid in self._gids.values():
-                with contextlib.suppress(KeyError):
-                    self._manager.pause(gid)
+            self._manager.pause_these(self._singles.values())
             raise
         for number, first in self._same.items():
             self._outcomes[number] = self._outcomes[first]
@@ -310,13 +309,13 @@ class _Bulk:
         """Have the manager fetch an item."""
         each = self._wanted[number]
         options = DownloadOptions.of(self._common, **each.own) if each.own else self._common
-        self._gids[number] = self._manager.download(each.url, options)
+        self._singles[number] = self._manager.submit(each.url, options)
 
     def _wait_for_singles(self) -> None:
-        for number, gid in self._gids.items():
+        for number, download in self._singles.items():
             while self._outcomes[number] is None:
                 try:
-                    result = self._manager.wait(gid, timeout=_PROGRESS_EVERY_S if self._on_progress else None)
+                    result = self._manager.wait_for(download, _PROGRESS_EVERY_S if self._on_progress else None)
                 except DownloadError as error:
                     if isinstance(error, Cancelled) and not self._manager.is_started:
                         raise
@@ -329,7 +328,7 @@ class _Bulk:
                     self._bytes += result.size
                 self._done += 1
             with contextlib.suppress(KeyError, ValueError):
-                self._manager.remove(gid)
+                self._manager.remove(download.gid)
 
     def _report(self) -> None:
         if self._on_progress is None:

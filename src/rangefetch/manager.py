@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -144,7 +144,7 @@ class DownloadManager:
 
     def download(self, url: str, options: DownloadOptions | Mapping[str, Any] | None = None) -> str:
         """Ask for a URL; returns the gid by which everything else knows it. Raises ``ValueError``, ``TypeError``."""
-        return self._add(url, options).gid
+        return self.submit(url, options).gid
 
     def wait(self, gid: str, timeout: float | None = None) -> DownloadResult:
         """Wait for the end of a download and return its result.
@@ -152,7 +152,7 @@ class DownloadManager:
         Raises the ``DownloadError`` that ended it, ``Cancelled`` if it was removed or is paused because the manager
         stopped, and ``TimeoutError`` when ``timeout`` seconds pass first.
         """
-        return self._wait(self._find(gid), timeout, None)
+        return self.wait_for(self._find(gid), timeout)
 
     def download_and_wait(
         self,
@@ -164,9 +164,9 @@ class DownloadManager:
 
         When the wait is interrupted (Ctrl-C), the download is stopped and its state is saved.
         """
-        download = self._add(url, options)
+        download = self.submit(url, options)
         try:
-            return self._wait(download, None, on_progress)
+            return self.wait_for(download, None, on_progress)
         except (KeyboardInterrupt, SystemExit):
             self.pause(download.gid)
             raise
@@ -320,7 +320,8 @@ class DownloadManager:
                 raise KeyError(f"there is no download {gid!r}")
             return self._downloads[gid]
 
-    def _add(self, url: str, options: DownloadOptions | Mapping[str, Any] | None) -> Download:
+    def submit(self, url: str, options: DownloadOptions | Mapping[str, Any] | None = None) -> Download:
+        """``download``, for who wants the download itself."""
         if options is None:
             options = self._defaults
         elif isinstance(options, Mapping):
@@ -384,9 +385,15 @@ class DownloadManager:
         self._changed()
         return True
 
-    def _end_all(self, status: DownloadStatus, *, remove_files: bool = False) -> list[Download]:
+    def pause_these(self, downloads: Iterable[Download]) -> None:
+        """Pause some downloads as one."""
+        self._end_all(DownloadStatus.PAUSED, among=downloads)
+
+    def _end_all(
+        self, status: DownloadStatus, *, remove_files: bool = False, among: Iterable[Download] | None = None
+    ) -> list[Download]:
         with self._lock:
-            downloads = list(self._downloads.values())
+            downloads = list(self._downloads.values() if among is None else among)
         # The queue first, so that nothing takes the place of what ends.
         downloads.sort(key=lambda download: download.status is DownloadStatus.ACTIVE)
         with self._lock:
@@ -411,9 +418,13 @@ class DownloadManager:
             while len(self._finished) > self._most_finished:
                 self._downloads.pop(self._finished.popleft(), None)
 
-    def _wait(
-        self, download: Download, timeout: float | None, on_progress: Callable[[DownloadProgress], object] | None
+    def wait_for(
+        self,
+        download: Download,
+        timeout: float | None = None,
+        on_progress: Callable[[DownloadProgress], object] | None = None,
     ) -> DownloadResult:
+        """``wait``, for who has the download itself: it may have been forgotten by its gid."""
         deadline_s = None if timeout is None else time.monotonic() + timeout
         due_s = time.monotonic() + _PROGRESS_EVERY_S
         while True:

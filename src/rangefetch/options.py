@@ -22,6 +22,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 # Digits are bounded, for int() and float() have limits of their own.
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 # With surrogates that cannot be encoded; those of octets that are not UTF-8 (os.fsdecode) can.
+_PASSWORD = re.compile(r"(//[^/?#@:]*:)[^/?#]*@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 # RFC 9110, section 5.1: a field name is a token.
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -58,18 +59,19 @@ def check_url(url: object, option: str = "url") -> str:
     """
     if not isinstance(url, str):
         raise TypeError(f"{option}: a URL is a string, not {type(url).__name__}")
+    shown = _PASSWORD.sub(r"\1***@", url)
     if _CONTROL.search(url) or " " in url:
-        raise ValueError(f"{option}: {url!r} has a space or a control character in it; percent-encode it")
+        raise ValueError(f"{option}: {shown!r} has a space or a control character in it; percent-encode it")
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        raise ValueError(f"{option}: {url!r} is malformed: {error}") from None
+        raise ValueError(f"{option}: {shown!r} is malformed: {error}") from None
     if parts.scheme.lower() not in ("http", "https"):
         what = f"the scheme {parts.scheme!r} is not served" if parts.scheme else "it has no scheme"
-        raise ValueError(f"{option}: {url!r}: {what}; http and https are")
+        raise ValueError(f"{option}: {shown!r}: {what}; http and https are")
     if not parts.hostname:
-        raise ValueError(f"{option}: {url!r} has no host")
+        raise ValueError(f"{option}: {shown!r} has no host")
     return url
 
 
@@ -181,7 +183,8 @@ class DownloadOptions:
         ``max_download_limit`` bytes per second for this download (0: no limit).
     How it asks:
         ``user_agent``, ``headers`` (a mapping or ``["Name: value"]``; never sent to another origin: not
-        after a redirect, not to mirrors elsewhere), ``proxy`` (a URL; empty: the environment's), ``cookies`` (a Netscape cookie file), ``netrc`` (use
+        after a redirect, not to mirrors elsewhere), ``proxy`` (a URL; empty: the environment's), ``cookies`` (a
+        Netscape cookie file), ``netrc`` (use
         ``~/.netrc``), ``ca_file`` (PEM; empty: the environment's or the system's), ``verify_tls``, ``http_version``
         (``"1.1"``, ``"2"`` or ``"3"``), ``allow_downgrade`` (follow a redirect from https to http).
         ``trace`` is a file to which a JSON line is added for each transfer: when, which bytes, how long the lookup,

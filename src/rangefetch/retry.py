@@ -369,6 +369,8 @@ def explain(failure: Failure, curl_words: str = "") -> tuple[type[DownloadError]
             pass
         case _:
             return BadAnswer, _FAULT_WORDS[failure.fault]
+    if failure.code == Curl.COULDNT_CONNECT and failure.errno:
+        words = f"{words}: {os.strerror(failure.errno)}"
     if failure.code == Curl.OPERATION_TIMEDOUT:
         return TimedOut, words
     if failure.code in (Curl.FAILED_INIT, Curl.OUT_OF_MEMORY):

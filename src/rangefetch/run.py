@@ -109,7 +109,7 @@ class Run:
         """How many transfers the options and the other downloads from the same host allow."""
         options = self.options
         per_server = min(options.max_connection_per_server, self._lanes_share)
-        return 1 if self._probing else min(options.split, per_server * len(self.sources.usable()))
+        return 1 if self._probing else min(options.split, per_server * max(1, len(self.sources.usable())))
 
     def share_lanes(self, lanes: int) -> None:
         """So many lanes of its host are for this download, because there are others."""
@@ -186,8 +186,10 @@ class Run:
             return
         self._target = Target.open(self.options.save_dir, self.options.filename, self._url)
         self.download.filename = self.options.filename or filename_from_url(self._url) or DEFAULT_FILENAME
-        if self._target.path is not None and self._target.path.exists() and not self.options.overwrite:
-            if self.options.checksum:
+        # Without a name from the user this is a guess, but one that saves megabytes when it is right.
+        likely = self._target.path or self._target.directory / self.download.filename
+        if likely.exists() and not self.options.overwrite:
+            if self.options.checksum and self._target.path is not None:
                 self._compare_existing(self._target.path)
                 return
             self._probing = True
@@ -357,6 +359,11 @@ class Run:
                     url=self.shown_url,
                 )
             return
+        if self._probing:
+            # The server gives it another name than its URL does, and that one is free.
+            self._probing = self._worthless = False
+            self._remove_file(self._open_file)
+            return
         lacking = size - self._file.downloaded
         if size > 0 and self.options.file_allocation != "falloc" and free_space(self._target.directory) < lacking:
             raise DiskError(
@@ -496,24 +503,22 @@ class Run:
 
     def _complete(self, path: Path, *, already: bool = False) -> None:
         self._ending = True
-        self._backend.run_ended(self)
-        self._backend.listener.completed(
-            self.download,
-            DownloadResult(
-                path=path,
-                filename=path.name,
-                size=path.stat().st_size if already or self._file is None else self._file.downloaded,
-                gid=self.download.gid,
-                checksum=self._checksum,
-                seconds=time.monotonic() - self.download.started_s,
-                retries=self.recovery.retries,
-                sources=tuple(mask_url(each.resolved_url) for each in self.sources if each.answered),
-                connections=self._connections,
-                resumed=self._resumed_bytes,
-                already_complete=already,
-                bound=self._bound,
-            ),
+        result = DownloadResult(
+            path=path,
+            filename=path.name,
+            size=path.stat().st_size if already or self._file is None else self._file.downloaded,
+            gid=self.download.gid,
+            checksum=self._checksum,
+            seconds=time.monotonic() - self.download.started_s,
+            retries=self.recovery.retries,
+            sources=tuple(mask_url(each.resolved_url) for each in self.sources if each.answered),
+            connections=self._connections,
+            resumed=self._resumed_bytes,
+            already_complete=already,
+            bound=self._bound,
         )
+        self._backend.listener.completed(self.download, result)
+        self._backend.run_ended(self)
 
     def _compare_existing(self, path: Path) -> None:
         """The final name is taken: by the very file that is wanted, if the checksum says so."""

@@ -210,7 +210,7 @@ class Target:
     def set_aside(self, reason: str) -> Path:
         """Rename a part file that proved wrong to ``NAME.bad`` (``NAME.bad.1`` ...), remove the state, close.
 
-        Logs ``reason`` as a warning and returns the new path. No file is replaced.
+        Logs ``reason`` and returns the new path. No file is replaced.
         """
         import logging
 
@@ -224,7 +224,7 @@ class Target:
                     break
             self.state_path.unlink(missing_ok=True)
         self.close()
-        logging.getLogger(__name__).warning("%s: %s; kept as %s", self.part_path, reason, bad_path)
+        logging.getLogger(__name__).info("%s: %s; kept as %s", self.part_path, reason, bad_path)
         return bad_path
 
     def discard(self) -> None:
