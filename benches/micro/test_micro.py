@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,9 +55,6 @@ def test_plan_of_a_resumed_file(
 
 def test_claim_and_mark_through_a_batch_of_nothing(benchmark: BenchmarkFixture, profile: _engine.Profile) -> None:
     """A round of the loop: a command in, an event out."""
-    import os
-    import select
-
     engine = _engine.Engine()
     poller = select.poll()
     poller.register(engine.fileno(), select.POLLIN)
@@ -76,8 +75,6 @@ def test_claim_of_one_block_and_its_mark(
     benchmark: BenchmarkFixture, profile: _engine.Profile, descriptor: int, at: int
 ) -> None:
     """A file of which all blocks are done but one is claimed, refused at once and given back."""
-    import select
-
     engine = _engine.Engine()
     poller = select.poll()
     poller.register(engine.fileno(), select.POLLIN)

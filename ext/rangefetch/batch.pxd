@@ -152,7 +152,8 @@ cdef inline void batch_deliver(Loop *loop, Lane *lane) noexcept nogil:
     cdef FileCore *slot = lane.file
     if slot.size < 0:
         slot.size = lane.position
-    item_ends(slot, ITEM_DONE if slot_publish(lane, slot) else ITEM_RETURNED)
+    # A server may answer less than was asked for, and then the rest is Python's to ask for, too.
+    item_ends(slot, ITEM_DONE if lane.position == slot.size and slot_publish(lane, slot) else ITEM_RETURNED)
     if not batch_go_on(loop, lane, slot):
         lane_rest(loop, lane)
 

@@ -12,6 +12,7 @@ from rangefetch.platform cimport rf_add, rf_load, rf_swap_if, rf_store
 cdef enum:
     BURST_MS = 100          # what may be saved up, in time
     LEAST_BURST_BYTES = 16 << 10
+    LEAST_FILL_US = 1000    # shorter steps would lose fractions of a byte
 
 cdef struct Bucket:
     int64_t bytes_per_s     # 0: no limit
@@ -30,12 +31,15 @@ cdef inline void bucket_fill(Bucket *bucket, int64_t now_us) noexcept nogil:
     cdef int64_t bytes_per_s = rf_load(&bucket.bytes_per_s)
     cdef int64_t filled_us = rf_load(&bucket.filled_us)
     cdef int64_t most, paid, level
-    if bytes_per_s == 0 or now_us <= filled_us:
+    if bytes_per_s == 0 or now_us < filled_us + LEAST_FILL_US:
         return
     most = bytes_per_s * BURST_MS // 1000
     if most < LEAST_BURST_BYTES:
         most = LEAST_BURST_BYTES
     paid = (now_us - filled_us) * bytes_per_s // 1_000_000 if now_us - filled_us < 1_000_000 else bytes_per_s
+    if paid > 0 and now_us - filled_us < 1_000_000:
+        # Only the time of whole bytes is spent; the rest is for the next fill.
+        now_us = filled_us + (paid * 1_000_000 + bytes_per_s - 1) // bytes_per_s
     if paid <= 0 or not rf_swap_if(&bucket.filled_us, filled_us, now_us):
         # Too little for a byte yet, or another loop has just paid this time out.
         return

@@ -29,6 +29,7 @@ from rangefetch.lane cimport (
     lane_dismiss,
     lane_free,
     lane_release,
+    lane_received_end,
     lane_rest,
     lane_send,
     must_wait,
@@ -49,6 +50,8 @@ from rangefetch.platform cimport (
 )
 from rangefetch.report cimport copy_text, post_about, post_bare
 from rangefetch.schedule cimport (
+    DISTANT_LANES,
+    DISTANT_MS,
     FIRST_LANES,
     feed,
     help_slowest,
@@ -111,7 +114,9 @@ cdef inline void announce(Loop *loop, Lane *lane) noexcept nogil:
     lane.is_first = False
     source.met = True
     file.answered = True
-    file.lanes_aim = file.lanes_before = FIRST_LANES
+    file.lanes_aim = file.lanes_before = (
+        DISTANT_LANES if loop.now_ms - lane.started_ms >= DISTANT_MS else FIRST_LANES
+    )
     file.goodput_bytes = file.blocks.bytes_done
     file.grown_ms = loop.now_ms
     lane.sys_errno = settle(file, lane)
@@ -238,7 +243,10 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     if lane.rival != NULL and not hedging:
         # Well or not, its rival is not needed any more.
         lane_dismiss(loop, lane.rival)
-    elif hedging and code == CURLE_OK and lane.rival != NULL and lane.fault == FAULT_NONE:
+    elif (
+        hedging and code == CURLE_OK and lane.rival != NULL and lane.fault == FAULT_NONE
+        and lane.end > lane_received_end(lane.rival)
+    ):
         commit_hedge(loop, lane)
     elif hedging:
         # A hedge is a gift: where it fails, nothing is lost and nobody needs to hear of it.
@@ -396,11 +404,13 @@ cdef inline void note_answers(Loop *loop) noexcept nogil:
     """Answers that came while libcurl worked: time them, and tell of first ones before their transfers' ends."""
     cdef Lane *lane = loop.lanes
     cdef FileCore *file
+    cdef int64_t took_ms
     while lane != NULL:
         file = lane.file
         if file != NULL and lane.first_ms == 0 and lane.verdict != UNCHECKED:
             lane.first_ms = loop.now_ms
-            file.request_ms = (3 * file.request_ms + loop.now_ms - lane.started_ms) // 4
+            took_ms = loop.now_ms - lane.started_ms
+            file.request_ms = (3 * file.request_ms + took_ms) // 4 if file.request_ms > 0 else took_ms
         if file != NULL and file.batch != NULL:
             if lane.is_first and lane.verdict == ACCEPTED:
                 lane.is_first = False
@@ -471,6 +481,9 @@ cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexce
     else:
         # libcurl watches over the connecting itself.
         limit_ms += profile.connect_timeout_ms
+        if loop.now_ms - lane.started_ms >= elapsed_ms:
+            # What it brought of its last range says less with every tick without an answer.
+            lane.bytes_per_s //= 2
     if profile.read_timeout_ms > 0 and loop.now_ms - lane.moved_ms > limit_ms:
         if lane.hedge != NULL:
             lane_dismiss(loop, lane)

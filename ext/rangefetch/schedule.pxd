@@ -21,6 +21,8 @@ cdef enum:
     WINDOW_SHARE = 4                 # a range takes no more than such a part of the window
     CLAIM_SECONDS = 3                # how long a range should last
     FIRST_LANES = 4                  # what a file begins with when its server answers ranges
+    DISTANT_LANES = 16               # ... and when the first answer took so long that growing by steps costs seconds
+    DISTANT_MS = 50
     GROWTH_PAYS_PERCENT = 120        # doubled lanes should bring at least so much of the goodput before
     STILL_SHARE = 4                  # ... or one lane in so many stands still
     PATIENCE_MS = 750                # for growth to pay
@@ -267,6 +269,8 @@ cdef inline bint help_slowest(Loop *loop, FileCore *file, Lane *lane) noexcept n
     rate = lane.bytes_per_s
     if rate <= 0:
         rate = usual_bytes_per_s(loop, file, slowest)
+    if rate <= 0:
+        rate = lane.source.bytes_per_s
     if rate <= 0:
         rate = slowest.bytes_per_s
     if rate <= 0:

@@ -98,7 +98,8 @@ def fetch_many(
     the same URL twice is fetched once. ``on_error="return"`` puts the ``DownloadError`` in the place of a result,
     ``"raise"`` raises an ``ExceptionGroup`` of all of them when everything else is done. ``on_progress`` gets a
     ``DownloadProgress`` of the whole, whose ``filename`` is "N of M files". With an ``executor``
-    (``concurrent.futures``) the items are divided among its workers, each with a manager of its own.
+    (``concurrent.futures``) the items are divided among its workers, each with a manager of its own; ``on_progress`` is
+    not called then.
 
     Raises ``ValueError`` or ``TypeError`` for wrong items and options, before anything is opened.
     """
@@ -195,20 +196,13 @@ class _Bulk:
         """Which items need the manager, and which may be small files, by host."""
         singles: list[int] = []
         small: dict[str, list[int]] = defaultdict(list)
-        names: dict[str, int] = {}
         plain = _is_plain(self._common) and self._manager.native_backend() is not None
+        self._same, refused = _repeated(self._wanted)
         for number, each in enumerate(self._wanted):
-            name = each.name
-            if each.own:
-                name = str(each.own.get("save_dir", "")) + "/" + str(each.own.get("filename") or name)
-            first = names.setdefault(name, number)
-            if first != number:
-                if self._wanted[first] == each:
-                    self._same[number] = first
-                else:
-                    self._outcomes[number] = TargetExists(
-                        f"{each.name}: another item of the same call has that name", url=mask_url(each.url)
-                    )
+            if number in refused:
+                self._outcomes[number] = refused[number]
+            elif number in self._same:
+                continue
             elif each.own or not plain or "@" in each.url:
                 singles.append(number)
             else:
@@ -348,6 +342,27 @@ class _Bulk:
         )
 
 
+def _repeated(wanted: Sequence[_Wanted]) -> tuple[dict[int, int], dict[int, DownloadError]]:
+    """Items that are the same as an earlier one, by its number; and those that would get the name of another one."""
+    same: dict[int, int] = {}
+    refused: dict[int, DownloadError] = {}
+    names: dict[str, int] = {}
+    for number, each in enumerate(wanted):
+        name = each.name
+        if each.own:
+            name = str(each.own.get("save_dir", "")) + "/" + str(each.own.get("filename") or name)
+        first = names.setdefault(name, number)
+        if first == number:
+            continue
+        if wanted[first] == each:
+            same[number] = first
+        else:
+            refused[number] = TargetExists(
+                f"{each.name}: another item of the same call has that name", url=mask_url(each.url)
+            )
+    return same, refused
+
+
 def _is_plain(options: DownloadOptions) -> bool:
     """Nothing is asked of the files but that they come."""
     return not (
@@ -370,8 +385,13 @@ def _divide(
 ) -> list[DownloadResult | DownloadError]:
     """Give each worker of the executor a share; only plain values cross."""
     workers = getattr(executor, "_max_workers", None) or os.cpu_count() or 1
+    same, refused = _repeated(wanted)
+    outcomes: dict[int, DownloadResult | DownloadError] = dict(refused)
     # A host's files stay together, so that what is polite to it stays so.
-    order = sorted(range(len(wanted)), key=lambda number: wanted[number].host)
+    order = sorted(
+        (number for number in range(len(wanted)) if number not in same and number not in refused),
+        key=lambda number: wanted[number].host,
+    )
     size = max(1, -(-len(order) // workers))
     shares = [order[start : start + size] for start in range(0, len(order), size)]
     futures = [
@@ -383,11 +403,9 @@ def _divide(
         )
         for share in shares
     ]
-    outcomes: list[DownloadResult | DownloadError | None] = [None] * len(wanted)
     for share, future in zip(shares, futures, strict=True):
-        for number, outcome in zip(share, future.result(), strict=True):
-            outcomes[number] = outcome
-    return [outcome for outcome in outcomes if outcome is not None]
+        outcomes.update(zip(share, future.result(), strict=True))
+    return [outcomes[same.get(number, number)] for number in range(len(wanted))]
 
 
 def _fetch_share(
@@ -395,5 +413,6 @@ def _fetch_share(
 ) -> list[DownloadResult | DownloadError]:
     """A worker's part of ``fetch_many``."""
     plain = [(url, own) if own else url for url, own in items]
+    options = dict(options)
     directory = options.pop("save_dir")
     return fetch_many(plain, directory, max_concurrent_downloads=max_concurrent_downloads, on_error="return", **options)

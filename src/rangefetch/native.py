@@ -6,6 +6,7 @@ through ``call``. What may take long (hashing, syncing) goes to a few workers, w
 
 from __future__ import annotations
 
+import atexit
 import functools
 import heapq
 import itertools
@@ -88,6 +89,8 @@ class NativeBackend:
         self._engine = _engine.Engine(loops)
         self._engine.limit = self._limit
         self._loads = [0] * loops
+        # The engine stops itself at the interpreter's end. What is registered later is called before.
+        atexit.register(self.stop)
         self._stopping = False
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="rangefetch-worker")
         self._thread = threading.Thread(target=self._work, name="rangefetch-dispatcher", daemon=True)
@@ -103,6 +106,7 @@ class NativeBackend:
             for run in list(self._runs.values()):
                 run.halt()
 
+        atexit.unregister(self.stop)
         self.call(halt_all)
         self._thread.join()
         self._workers.shutdown()

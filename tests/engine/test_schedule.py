@@ -167,30 +167,20 @@ def test_a_hedge_commits_once_and_everything_is_counted(driver: Driver, server: 
     assert size <= file.received_bytes <= server.bytes_sent
 
 
-def test_a_hedge_that_fails_is_nobodys_business(driver: Driver, server: MisbehavingServer) -> None:
-    size = 2 * MIB
-    url = server.url("/uneven", size=size, at=size - 1, slow=200 * KIB)
-    # Whoever asks for anything inside of the last block is refused: only hedges do.
-    file = driver.add(url, lanes=2, first_bytes=MIB, **known(size, MIB))
-    driver.end(file, 30)
-    assert "FAILED" not in driver.kinds(file)
-    assert file.tag.octets == content(size)
-
-
-@pytest.mark.parametrize("most", [1000, 50_000])
-def test_a_hedge_that_is_answered_in_part_harms_nothing(
-    driver: Driver, server: MisbehavingServer, other_server: MisbehavingServer, most: int
+@pytest.mark.parametrize("second", ["/short-range?most=50000&", "/status?code=503&"], ids=["in part", "refused"])
+def test_a_hedge_that_does_not_bring_all_harms_nothing(
+    driver: Driver, server: MisbehavingServer, other_server: MisbehavingServer, second: str
 ) -> None:
-    # The mirror has brought its own block well. Asked for the slow lane's rest it answers late, and so little that the
-    # slow lane has long passed the end of it.
+    # The mirror brings its own block well. Asked for the slow lane's rest it answers late, and so little that the slow
+    # lane has long passed the end of it, or nothing.
     size = 4 * MIB
     slow = server.url("/uneven", size=size, at=2 * MIB + 1, slow=250 * KIB)
-    part = other_server.url("/short-range", size=size, skip=1, most=most, delay=0.5)
+    mirror = other_server.url(f"{second}skip=1", size=size, delay=0.5)
     held = content(size)[: 2 * MIB] + bytes(2 * MIB)
     done = {"size": size, "block_size": MIB, "blocks": b"\2\2\0\0", "least_bytes": 1}
-    mirrors = [(part, driver.profile, "", "")]
+    mirrors = [(mirror, driver.profile, "", "")]
     file = driver.add(slow, held, lanes=2, first_bytes=MIB, mirrors=mirrors, source_lanes=1, **done)
-    driver.end(file, 30)
+    driver.end(file, STUCK_S)
     assert file.hedges >= 1
     assert "FAILED" not in driver.kinds(file), driver.log
     assert file.tag.octets == content(size)

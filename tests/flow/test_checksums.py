@@ -90,7 +90,7 @@ def test_without_a_validator_a_checksum_lets_a_download_go_on(server: Misbehavin
     url = server.url("/script/x", size=SIZE, etag="none", mtime=0, steps="slow:rate=1M")
     kept = interrupt(url, target, 300_000, split=1)
     server.clear()
-    result = fetch(url, target, checksum=f"sha-256={_digest('sha256')}")
+    result = fetch(url, target, checksum=f"sha-256={_digest('sha256')}", split=1)
     assert target.read_bytes() == content(SIZE)
     assert result.resumed == kept
     assert server.bytes_sent == SIZE - kept

@@ -170,7 +170,7 @@ def _go_on_until_it_works(server: MisbehavingServer, url: str, target: Path) -> 
     for _ in range(40):
         kept, before = saved_bytes(target), server.bytes_sent
         try:
-            result = fetch(url, target)
+            result = fetch(url, target, split=1)
         except DownloadError:
             assert names(target.parent) == begun(target)
             assert saved_bytes(target) >= kept

@@ -153,7 +153,7 @@ def test_a_download_into_a_directory_goes_on_where_it_was(server: MisbehavingSer
         gid = manager.download(url, {"save_dir": target.parent, "split": 1})
         until(lambda: manager.get_download_progress(gid).downloaded > 100_000)
     server.clear()
-    result = fetch(url, target.parent)
+    result = fetch(url, target.parent, split=1)
     assert names(target.parent) == ["disposed.bin"]
     assert result.path.read_bytes() == content(size)
     assert result.resumed > 100_000

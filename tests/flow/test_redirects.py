@@ -77,7 +77,7 @@ def test_a_resumed_download_asks_the_original_url_again(server: MisbehavingServe
     url = server.url("/redirect/x", to=to)
     kept = interrupt(url, target, 200_000, split=1)
     server.clear()
-    result = fetch(url, target)
+    result = fetch(url, target, split=1)
     assert target.read_bytes() == content(LARGE)
     assert paths(server)[:2] == ["redirect", "script"]
     assert paths(server).count("redirect") == 1

@@ -78,10 +78,11 @@ def test_an_empty_file_is_a_file(server: MisbehavingServer, target: Path, route:
 @pytest.mark.parametrize(
     "size", [1, MIB - 1, MIB, MIB + 1, FIRST_RANGE - 1, FIRST_RANGE, FIRST_RANGE + 1, 5 * MIB - 1, 5 * MIB + 1]
 )
-def test_no_byte_is_lost_at_a_border(server: MisbehavingServer, target: Path, size: int) -> None:
-    fetch(server.url("/good/x", size=size), target, min_split_size=1)
+@pytest.mark.parametrize("split", [1, 16])
+def test_no_byte_is_lost_at_a_border(server: MisbehavingServer, target: Path, size: int, split: int) -> None:
+    fetch(server.url("/good/x", size=size), target, split=split, min_split_size=1)
     assert target.read_bytes() == content(size)
-    assert server.bytes_sent == size
+    assert server.bytes_sent == size or split > 1
 
 
 @pytest.mark.parametrize("size", [1, SMALL, FIRST_RANGE])
@@ -92,9 +93,10 @@ def test_a_small_file_costs_one_request_and_no_probe(server: MisbehavingServer, 
     assert server.connections == 1
 
 
-def test_each_byte_of_a_large_file_is_asked_for_once(server: MisbehavingServer, target: Path) -> None:
+def test_one_connection_asks_for_each_byte_of_a_large_file_once(server: MisbehavingServer, target: Path) -> None:
+    # Several may help each other at the end, and ask for some bytes twice.
     size = 32 * MIB + 5
-    fetch(server.url("/good/x", size=size), target, split=5)
+    fetch(server.url("/good/x", size=size), target, split=1)
     assert target.read_bytes() == content(size)
     asked = sorted(request.range for request in server.requests if request.range)
     assert len(asked) == len(server.requests)
@@ -166,7 +168,7 @@ def test_a_cache_that_once_sends_the_whole_file_does_not_end_the_ranges(
     assert target.read_bytes() == content(size)
     whole = [request for request in server.requests if request.status == 200]
     assert len(whole) == 1
-    assert sent(request for request in server.requests if request.status == 206) == size
+    assert sent(request for request in server.requests if request.status == 206) >= size
 
 
 @pytest.mark.parametrize("seed", [0, 7])

@@ -154,8 +154,18 @@ def test_the_callback_gives_a_new_url_and_the_download_goes_on(
 
     fetch(url, target, refresh_url=refresh, split=split, min_split_size="1M")
     assert target.read_bytes() == content(SIZE)
-    assert asked == [url]
+    assert asked[0] == url
+    # A lane that was on its way when the link was renewed may ask once more.
+    assert len(asked) <= 3
     assert server.bytes_sent < SIZE + 10_000
+
+
+def test_a_link_may_expire_more_than_once(server: MisbehavingServer, target: Path) -> None:
+    urls = [server.url("/status/x", size="40M", code=403, skip=3, id=number) for number in range(9)]
+    links = iter(urls[1:])
+    fetch(urls[0], target, refresh_url=lambda _: next(links), split=1)
+    assert target.read_bytes() == content("40M")
+    assert any(urls[2].endswith(request.path) for request in server.requests)
 
 
 def test_a_new_url_of_another_file_never_makes_a_mixture(server: MisbehavingServer, target: Path) -> None:

@@ -21,8 +21,9 @@ from urllib.parse import urlsplit
 from rangefetch.aria2.client import RpcError
 from rangefetch.aria2.config import DaemonConfig
 from rangefetch.aria2.daemon import Aria2Daemon
+from rangefetch.aria2.entry import STATUS_KEYS, Status
 from rangefetch.aria2.folder import is_followed
-from rangefetch.aria2.job import STATUS_KEYS, Job, Status
+from rangefetch.aria2.job import Job
 from rangefetch.backend import Listener
 from rangefetch.download import Download
 from rangefetch.errors import DaemonUnavailable, DownloadError, LocalError
@@ -248,7 +249,7 @@ class Aria2Backend:
             wanted = self._loaded & known
             for job in self._jobs_of(daemon):
                 if job.daemon_is_back(known):
-                    wanted.update(job.gids)
+                    wanted.update(job.entry.gids)
             calls: list[tuple[str, list[Any]]] = [("unpause", [gid]) for gid in wanted]
             for gid in known - wanted:
                 calls += [("forceRemove", [gid]), ("removeDownloadResult", [gid])]
@@ -261,7 +262,7 @@ class Aria2Backend:
             self._guarded(job, functools.partial(job.daemon_is_lost, error))
 
     def _jobs_of(self, daemon: Aria2Daemon) -> list[Job]:
-        return [job for job in self._jobs.values() if job.daemon is daemon]
+        return [job for job in self._jobs.values() if job.entry.daemon is daemon]
 
     # -- the thread ---------------------------------------------------------------------------------------------------
 
@@ -283,7 +284,7 @@ class Aria2Backend:
         if not jobs or not daemon.is_alive():
             return
         try:
-            statuses = _statuses(daemon, {gid for job in jobs for gid in job.gids})
+            statuses = _statuses(daemon, {gid for job in jobs for gid in job.entry.gids})
         except (DaemonUnavailable, RpcError) as error:
             _log.debug("aria2 does not say what it is at: %s", error)
             return

@@ -24,6 +24,7 @@ from rangefetch.aria2.landing import Request
 from rangefetch.download import Download
 from rangefetch.errors import BadAnswer, DiskError, TargetExists, TargetLocked
 from rangefetch.network import mask_url, split_userinfo
+from rangefetch.options import DownloadOptions
 from rangefetch.target import safe_filename
 
 __all__ = ["FolderLanding", "is_followed"]
@@ -69,12 +70,12 @@ class FolderLanding:
                     raise TargetLocked(f"{self._folder}: another download is writing it") from None
 
     def request(self, *, ask_head: bool) -> Request:
-        """The URL, and what makes aria2 follow it; it never asks for the head alone."""
+        """The URL, and what makes aria2 follow it; it never asks for the head alone. Raises ``DiskError``."""
         url, authorization = split_userinfo(self._download.url)
         headers = dict(self._options.header_items)
         if authorization:
             headers.setdefault("Authorization", authorization)
-        return Request(
+        request = Request(
             [url],
             {
                 "dir": str(self._folder),
@@ -86,16 +87,20 @@ class FolderLanding:
                 "bt-load-saved-metadata": "true",
             },
         )
+        parts = urlsplit(url)
+        if parts.scheme.lower() == "file":
+            with self._disk_errors():
+                octets = Path(unquote(parts.path)).read_bytes()
+            described = base64.b64encode(octets).decode()
+            if parts.path.lower().endswith(".torrent"):
+                request.torrent = described
+            else:
+                request.metalink = described
+        return request
 
-    def description(self) -> tuple[str, str] | None:
-        """The RPC method for a description on this machine, and its content for it; None for any other URL."""
-        parts = urlsplit(self._download.url)
-        if parts.scheme.lower() != "file":
-            return None
-        with self._disk_errors():
-            octets = Path(unquote(parts.path)).read_bytes()
-        method = "addTorrent" if parts.path.lower().endswith(".torrent") else "addMetalink"
-        return method, base64.b64encode(octets).decode()
+    def change(self, options: DownloadOptions) -> None:
+        """Use other options from now on."""
+        self._options = options
 
     def name(self, paths: Iterable[str]) -> None:
         """Note what the files are, before they are there. Raises ``TargetExists`` if they would have no place."""

@@ -7,7 +7,6 @@ was, since starting is resuming.
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import logging
 import time
@@ -16,10 +15,10 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rangefetch.aria2.client import RpcError
+from rangefetch.aria2.entry import Entry, Status
 from rangefetch.aria2.folder import FolderLanding, is_followed
 from rangefetch.aria2.landing import AnotherFile, FileLanding
-from rangefetch.aria2.remote import Remote, Unanswered, ask, is_http
+from rangefetch.aria2.remote import Remote, Unanswered, ask_any, is_http
 from rangefetch.aria2.translate import judge, to_aria2
 from rangefetch.aria2.tries import Tries
 from rangefetch.download import Download, Figures
@@ -32,20 +31,12 @@ from rangefetch.sources import Source, Sources
 
 if TYPE_CHECKING:
     from rangefetch.aria2.backend import Aria2Backend
-    from rangefetch.aria2.daemon import Aria2Daemon
 
-__all__ = ["STATUS_KEYS", "Job"]
+__all__ = ["Job"]
 
 _log = logging.getLogger("rangefetch")
 
-STATUS_KEYS = [
-    "gid", "status", "totalLength", "completedLength", "connections", "errorCode", "errorMessage", "followedBy",
-]  # fmt: skip
-"""What is asked of a download's status from time to time."""
-
 _OVER = frozenset({"complete", "error", "removed"})
-
-Status = Mapping[str, Any]
 
 
 class Phase(enum.Enum):
@@ -65,10 +56,8 @@ class Job:
 
     def __init__(self, backend: Aria2Backend, download: Download) -> None:
         self.download = download
-        self.daemon: Aria2Daemon | None = None
+        self.entry = Entry(download.gid)
         self.phase = Phase.ON_DISK
-        self.gids: list[str] = []
-        """What aria2 knows it by, while it does."""
         self._backend = backend
         self._options = download.options
         self._shown_url = mask_url(download.url)
@@ -87,7 +76,6 @@ class Job:
             self._landing = self._file = FileLanding(download, self._sources, lambda: self._halting)
         self._at_disk = False  # a worker is at the files, and nothing else may be
         self._question = 0  # which one is open; an answer to an earlier one does not count
-        self._uncertain = False  # whether aria2 may know it already
         self._halting = False
         self._remove_files = False
         self._error: DownloadError | None = None
@@ -96,7 +84,7 @@ class Job:
         self._complete = False  # every byte is there
         self._next_try_s = 0.0
         self._most_connections = 0
-        self._asked: dict[str, Any] = {}  # the options that aria2 has been given
+        self._begun_with = 0  # the bytes that were there when aria2 got it
         download.figures = lambda: self._figures
 
     # -- beginning --------------------------------------------------------------------------------------------------
@@ -107,40 +95,24 @@ class Job:
         def opened(already: Path | None) -> None:
             if already is not None:
                 self._tell_complete(already, already=True)
-            elif self._folder is not None or not is_http(self._sources.url):
-                self._meet(self._sources[0], None)
-            else:
+            elif self._is_asked_first:
                 self._ask()
+            else:
+                self._meet(self._sources[0], None)
 
         self._on_disk(self._open, opened)
 
     def _open(self) -> Path | None:
         already = self._landing.open()
         if already is None:
-            self.daemon = self._backend.daemon_for(self._options)  # which may have to be started
+            self.entry.daemon = self._backend.daemon_for(self._options)  # which may have to be started
         return already
 
     def _ask(self) -> None:
         """Ask the sources, one after the other, what there is."""
         self.phase = Phase.ASKING
-        usable = self._sources.usable()
-
-        def question() -> tuple[Source, Remote]:
-            policy = self._backend.policy
-            for source in usable:
-                try:
-                    return source, ask(source, self._options)
-                except Unanswered as error:
-                    last = source is usable[-1]
-                    if policy.classify(error.failure) is Kind.PERMANENT:
-                        source.banned = True
-                    if last:
-                        raise
-                    _log.info("%s: %s; asking another source", mask_url(source.url), explain(error.failure)[1])
-            raise AssertionError("there is always a source to ask")
-
         self._question += 1
-        number = self._question
+        number, usable = self._question, self._sources.usable()
 
         def answered(future: Future[tuple[Source, Remote]]) -> None:
             if number != self._question or self.phase is not Phase.ASKING:
@@ -156,11 +128,9 @@ class Job:
                 error = error_class(words, url=self._shown_url, status=failure.status)
                 self._tried_in_vain(error, kind, failure.retry_after_s)
             else:
-                source.answered = True
-                source.resolved_url = remote.url
                 self._meet(source, remote)
 
-        self._backend.aside(self, question, answered)
+        self._backend.aside(self, lambda: ask_any(usable, self._options, self._backend.policy), answered)
 
     def _meet(self, source: Source, remote: Remote | None) -> None:
         """The place learns what the remote file is, and whether what is there is part of it."""
@@ -178,8 +148,7 @@ class Job:
                 )
                 if remote is not None and not remote.ranged:
                     self._tries.lanes = 1
-                self.phase = Phase.FETCHING
-                self.add()
+                self._add()
 
         file = self._file
         if file is None:
@@ -188,85 +157,62 @@ class Job:
             self._on_disk(lambda: file.meet(source, remote), met)
 
     @property
+    def _is_asked_first(self) -> bool:
+        """Whether there is a server that can be asked what there is."""
+        return self._file is not None and is_http(self._sources.url)
+
+    @property
     def is_in_aria2(self) -> bool:
         """Whether aria2 has something to say of it."""
         return self.phase in (Phase.FETCHING, Phase.LEAVING)
 
     # -- with aria2 -------------------------------------------------------------------------------------------------
 
-    def add(self) -> None:
-        """Give it to aria2. If that does not answer, it is given later."""
-        assert self.daemon is not None
-        if self.daemon.error is not None:
-            raise DaemonUnavailable(self.daemon.error.reason, url=self._shown_url)
-        request = self._landing.request(ask_head=self._tries.can_head)
-        self._asked = {**to_aria2(self._options, self._tries.lanes), **request.options, "gid": self.download.gid}
-        if not self._tries.can_reserve and self._asked["file-allocation"] == "falloc":
-            self._asked["file-allocation"] = "trunc"
-        method, parameters = "addUri", [request.urls, self._asked]
-        if self._folder is not None and (described := self._folder.description()) is not None:
-            method, content = described
-            parameters = [content, [], self._asked] if method == "addTorrent" else [content, self._asked]
-        client = self.daemon.client
-        try:
-            if self._uncertain:
-                self._forget(self.daemon, [self.download.gid])
-            added = client.call(method, *parameters)
-        except DaemonUnavailable as error:
-            self._uncertain = True
-            _log.debug("%s: %s; it is added later", self._shown_url, error)
-        except RpcError as error:
-            if not self._uncertain or isinstance(client.call_all([("tellStatus", [self.download.gid])])[0], RpcError):
-                raise LocalError(f"aria2 does not take it: {error.message}", url=self._shown_url) from None
-        else:
-            self._uncertain = False
-            self._meter.reset()
-            self.gids = added if isinstance(added, list) else [added]
+    def _add(self) -> None:
+        """Give it to aria2. If nobody answers, it is given later."""
+        self.phase = Phase.FETCHING
+        self._begun_with = self._figures.downloaded
+        self._meter.reset()
+        self.entry.add(self._landing.request(ask_head=self._tries.can_head), self._translated())
 
-    @staticmethod
-    def _forget(daemon: Aria2Daemon, gids: list[str]) -> None:
-        """Have aria2 know nothing of these any more. Where nobody answers, a new aria2c will be swept."""
-        with contextlib.suppress(DaemonUnavailable):
-            daemon.client.call_all(
-                [(method, [gid]) for gid in gids for method in ("forceRemove", "removeDownloadResult")]
-            )
+    def _translated(self) -> dict[str, str]:
+        options = to_aria2(self._options, self._tries.lanes)
+        if not self._tries.can_reserve and options["file-allocation"] == "falloc":
+            options["file-allocation"] = "trunc"
+        return options
 
     def update(self, statuses: Mapping[str, Status]) -> None:
         """What aria2 says of it now, by gid; one that is missing is not known to it."""
-        assert self.daemon is not None
         try:
-            self._update(statuses)
+            if self.phase is Phase.FETCHING and not self.entry.gids:
+                self._add()
+            elif self.is_in_aria2:
+                self._update([statuses[gid] for gid in self.entry.gids if gid in statuses])
         except DaemonUnavailable:
-            if self.daemon.error is not None:
+            if self.entry.daemon is None or self.entry.daemon.error is not None:
                 raise
             # It is asked again when it is back.
 
-    def _update(self, statuses: Mapping[str, Status]) -> None:
-        if self.phase is Phase.FETCHING and not self.gids:
-            self.add()
-            return
-        mine = [statuses[gid] for gid in self.gids if gid in statuses]
+    def _update(self, statuses: list[Status]) -> None:
+        are_complete = [status["status"] == "complete" for status in statuses]
         if self.phase is Phase.LEAVING:
-            if all(status["status"] in _OVER for status in mine):
-                self._complete = len(mine) > 0 and all(status["status"] == "complete" for status in mine)
+            if all(status["status"] in _OVER for status in statuses):
+                self._complete = bool(statuses) and all(are_complete)
                 self._left()
             return
-        if self.phase is not Phase.FETCHING:
+        if len(statuses) < len(self.entry.gids):
+            self.entry.gids = []  # forgotten by a new aria2c
             return
-        if len(mine) < len(self.gids):
-            self.gids = []  # forgotten by a new aria2c
-            return
-        self._note_figures(mine)
-        for status in mine:
+        self._note_figures(statuses)
+        for status in statuses:
             if status["status"] in ("error", "removed"):
                 self._gave_up(status)
                 return
-        followed = [gid for status in mine for gid in status.get("followedBy", [])]
-        if all(status["status"] == "complete" for status in mine):
+        if all(are_complete):
+            followed = [gid for status in statuses for gid in status.get("followedBy", [])]
             if followed and self._folder is not None:
-                self._follow(followed)
+                self._folder.name(self.entry.follow(followed))
             else:
-                self._complete = True
                 self._completed()
 
     def _note_figures(self, statuses: list[Status]) -> None:
@@ -275,66 +221,42 @@ class Job:
 
         connections = total("connections")
         self._most_connections = max(self._most_connections, connections)
-        if total("totalLength"):  # before, aria2 has not looked at what is there already
-            downloaded = total("completedLength")
+        # At first aria2 has not looked at what is there already.
+        if total("totalLength") or not self._landing.resumed:
+            downloaded, size = total("completedLength"), total("totalLength") or self._figures.total
             self._meter.sample(time.monotonic(), downloaded)
-            self._figures = Figures(downloaded, total("totalLength"), self._meter.speed(), connections)
+            self._figures = Figures(downloaded, size, self._meter.speed(), connections)
         else:
             self._figures = self._figures._replace(connections=connections)
-
-    def _follow(self, gids: list[str]) -> None:
-        """A description has come; what it describes is next."""
-        assert self.daemon is not None
-        assert self._folder is not None
-        paths = self._paths(gids)
-        self._forget(self.daemon, self.gids)
-        self.gids = gids
-        self._folder.name(paths)
-
-    def _paths(self, gids: list[str]) -> list[str]:
-        """The files that aria2 fetches, or has fetched."""
-        assert self.daemon is not None
-        return [
-            file["path"]
-            for gid in gids
-            for file in self.daemon.client.call("tellStatus", gid, ["files"])["files"]
-            if file["selected"] == "true"
-        ]
 
     def tick(self, now_s: float) -> None:
         """A few times a second."""
         limit_s = self._options.total_timeout
-        if limit_s and now_s - self.download.started_s > limit_s and self._error is None and not self._halting:
+        if limit_s and now_s - self.download.started_s > limit_s and not self._is_ending:
             raise TimedOut(f"not finished after {limit_s:g} seconds", url=self._shown_url)
         if self.phase is Phase.WAITING and now_s >= self._next_try_s:
-            self.download.note = ""
-            if self._folder is not None or not is_http(self._sources.url):
-                self.phase = Phase.FETCHING
-                self.add()
-            else:
+            if self._is_asked_first:
                 self._ask()
+            else:
+                self._add()
 
     def change(self, options: DownloadOptions) -> None:
         """Apply new options to what runs. aria2 begins anew where it was for all but the limit."""
         self._options = options
+        self._landing.change(options)
         for url in options.mirrors:
             self._sources.add(url)
-        if self.phase is Phase.FETCHING and self.gids and self.daemon is not None:
-            translated = to_aria2(options, self._tries.lanes)
-            new = {name: value for name, value in translated.items() if self._asked.get(name) != value}
-            self._asked |= new
-            # If nobody answers, it is added with them.
-            with contextlib.suppress(DaemonUnavailable):
-                self.daemon.client.call_all([("changeOption", [gid, new]) for gid in self.gids if new])
+        if self.phase is Phase.FETCHING and self.entry.gids:
+            self.entry.change(self._landing.request(ask_head=self._tries.can_head), self._translated())
 
     # -- when aria2c is gone, or back -------------------------------------------------------------------------------
 
     def daemon_is_back(self, known: set[str]) -> bool:
         """A new aria2c knows these gids, all paused. Returns whether it is to go on with this one as it has it."""
-        if self.phase is Phase.FETCHING and self.gids and known.issuperset(self.gids):
+        if self.phase is Phase.FETCHING and self.entry.gids and known.issuperset(self.entry.gids):
             return True
         if self.phase is Phase.FETCHING:
-            self.gids = []  # and added when aria2 is asked the next time
+            self.entry.gids = []  # and it is added when aria2 is asked the next time
         elif self.phase is Phase.LEAVING:
             self._left()
         return False
@@ -344,36 +266,35 @@ class Job:
         if self.phase is Phase.LEAVING:
             self._left()
         elif self.phase is Phase.FETCHING:
-            self.gids = []
+            self.entry.gids = []
             raise DaemonUnavailable(error.reason, url=self._shown_url)
 
     # -- failures ---------------------------------------------------------------------------------------------------
 
     def _gave_up(self, status: Status) -> None:
         """aria2 has ended it without success."""
-        assert self.daemon is not None
-        code = int(status.get("errorCode", 1))
         if status["status"] == "removed":
             raise LocalError("it was removed from aria2 by another program", url=self._shown_url)
-        gids, self.gids = self.gids, []
-        self._forget(self.daemon, gids)
-        verdict = judge(
-            code,
-            status.get("errorMessage", ""),
-            url=self._shown_url,
-            policy=self._backend.policy,
-            answered=self._figures.downloaded > 0,
-            redirected=any(source.redirected for source in self._sources),
-            other_lanes=min(self._tries.lanes, self._most_connections) - 1 if self._figures.downloaded else 0,
-        )
-        if code in (9, 17) and not self._figures.downloaded and self._asked.get("file-allocation") == "falloc":
+        self.entry.forget()
+        code, downloaded = int(status.get("errorCode", 1)), self._figures.downloaded
+        is_fresh = downloaded <= self._begun_with
+        if code in (9, 17) and is_fresh and self.entry.option("file-allocation") == "falloc":
             # Not every file system can, and aria2 does not go on without.
             self._tries.can_reserve = False
             self._wait(0.0)
-        elif code != 8 and self._asked.get("use-head") == "true" and self._figures.downloaded <= self._landing.resumed:
+        elif code != 8 and is_fresh and self.entry.option("use-head") == "true":
             self._tries.can_head = False
             self._wait(0.0)
         else:
+            verdict = judge(
+                code,
+                status.get("errorMessage", ""),
+                url=self._shown_url,
+                policy=self._backend.policy,
+                answered=downloaded > 0,
+                redirected=any(source.redirected for source in self._sources),
+                other_lanes=min(self._tries.lanes, self._most_connections) - 1 if downloaded else 0,
+            )
             self._tried_in_vain(verdict.error, verdict.kind)
 
     def _tried_in_vain(self, error: DownloadError, kind: Kind, retry_after_s: float = 0.0) -> None:
@@ -401,11 +322,10 @@ class Job:
 
     def _completed(self) -> None:
         """aria2 has every byte."""
-        assert self.daemon is not None
         folder = self._folder
-        paths = self._paths(self.gids) if folder is not None else []
-        gids, self.gids = self.gids, []
-        self._forget(self.daemon, gids)
+        paths = self.entry.paths() if folder is not None else []
+        self._complete = True
+        self.entry.forget()
         if folder is None:
             self._finish(proven=False)
         else:
@@ -470,10 +390,9 @@ class Job:
         """Take it out of aria2, and go on when that is done."""
         if self._at_disk:
             return  # and the end follows when that is done
-        if self.phase is Phase.FETCHING and self.gids and self.daemon is not None:
+        if self.phase is Phase.FETCHING and self.entry.gids:
             try:
-                # One that is over cannot be removed, which is just as well.
-                self.daemon.client.call_all([("forceRemove", [gid]) for gid in self.gids])
+                self.entry.remove()
                 self.phase = Phase.LEAVING
                 return
             except DaemonUnavailable:
@@ -482,9 +401,7 @@ class Job:
 
     def _left(self) -> None:
         """aria2 does not touch the files any more: keep what can be continued, and tell."""
-        if self.gids and self.daemon is not None:
-            self._forget(self.daemon, self.gids)
-            self.gids = []
+        self.entry.forget()
         landing = self._landing
         if self._remove_files:
             self._on_disk(landing.discard, lambda _: None)

@@ -22,6 +22,7 @@ from rangefetch.aria2.remote import Remote, cookie_header, is_http, origin, pars
 from rangefetch.download import Download
 from rangefetch.errors import ChecksumMismatch, ContentChanged, DiskError, TargetExists
 from rangefetch.network import mask_url
+from rangefetch.options import DownloadOptions
 from rangefetch.sources import Source, Sources
 from rangefetch.state import SourceState, State, StateDamaged
 from rangefetch.target import (
@@ -46,6 +47,10 @@ class Request:
 
     urls: list[str]
     options: dict[str, str | list[str]]
+    torrent: str = ""
+    """In the place of a URL: a torrent, in Base64."""
+    metalink: str = ""
+    """The same for a Metalink."""
 
 
 class AnotherFile(Exception):
@@ -97,7 +102,7 @@ class FileLanding:
         before = self._met.get(source.url)
         if remote is not None:
             if before is not None and not remote.is_still(before.size, before.etag, before.last_modified):
-                raise AnotherFile("the remote file is not the one that was begun (its ETag or Last-Modified differs)")
+                raise AnotherFile("the remote file is not the same as before (its ETag or Last-Modified differs)")
             self.remote = self._met[source.url] = remote
         if self._settled:
             return None
@@ -123,6 +128,10 @@ class FileLanding:
             )
         return None
 
+    def change(self, options: DownloadOptions) -> None:
+        """Use other options from now on."""
+        self._options = options
+
     @property
     def is_whole(self) -> bool:
         """Whether an earlier run has left every byte."""
@@ -146,7 +155,7 @@ class FileLanding:
             "follow-torrent": "false",
             "follow-metalink": "false",
             # Where it lacks but a part, its first request would be one for the whole, cut when the header has come.
-            "use-head": str(self.resumed > 0 and ask_head).lower(),
+            "use-head": str(ask_head and self._control_path.exists()).lower(),
         }
         headers: dict[str, str] = {}
         first = source.url

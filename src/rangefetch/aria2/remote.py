@@ -13,6 +13,7 @@ import email.utils
 import functools
 import http.client
 import http.cookiejar
+import logging
 import netrc
 import re
 import socket
@@ -20,17 +21,29 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote, urljoin, urlsplit
 
-from rangefetch.network import find_ca_file
+from rangefetch.network import find_ca_file, mask_url
 from rangefetch.options import DownloadOptions
-from rangefetch.retry import Curl, Failure, Fault
+from rangefetch.retry import Curl, Failure, Fault, Kind, RetryPolicy
 from rangefetch.sources import Source
 
-__all__ = ["Remote", "Unanswered", "ask", "cookie_header", "is_http", "origin", "parse_date", "private_headers"]
+__all__ = [
+    "Remote",
+    "Unanswered",
+    "ask",
+    "ask_any",
+    "cookie_header",
+    "is_http",
+    "origin",
+    "parse_date",
+    "private_headers",
+]
+
+_log = logging.getLogger("rangefetch")
 
 _MOST_REDIRECTS = 20
 _MOST_TEXT = 200
@@ -107,6 +120,26 @@ def ask(source: Source, options: DownloadOptions) -> Remote:
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise Unanswered(_failure(error, url)) from error
     raise Unanswered(Failure(fault=Fault.REDIRECTS))
+
+
+def ask_any(sources: Sequence[Source], options: DownloadOptions, policy: RetryPolicy) -> tuple[Source, Remote]:
+    """The first of ``sources`` that answers, and what it says; those that never will are banned.
+
+    Raises ``Unanswered`` with the last one's failure if none does.
+    """
+    unanswered: Unanswered | None = None
+    for source in sources:
+        try:
+            remote = ask(source, options)
+        except Unanswered as error:
+            unanswered = error
+            _log.debug("%s: %s", mask_url(source.url), error)
+            source.banned = policy.classify(error.failure) is Kind.PERMANENT
+        else:
+            source.answered = True
+            source.resolved_url = remote.url
+            return source, remote
+    raise unanswered or Unanswered(Failure(text="no source is left"))
 
 
 def cookie_header(url: str, options: DownloadOptions) -> str:

@@ -1,0 +1,131 @@
+"""One download as aria2 has it: what it was asked for, and the gids by which it knows it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rangefetch.aria2.client import RpcError
+from rangefetch.aria2.landing import Request
+from rangefetch.errors import DaemonUnavailable, LocalError
+
+if TYPE_CHECKING:
+    from rangefetch.aria2.daemon import Aria2Daemon
+
+__all__ = ["STATUS_KEYS", "Entry", "Status"]
+
+_log = logging.getLogger("rangefetch")
+
+STATUS_KEYS = [
+    "gid", "status", "totalLength", "completedLength", "connections", "errorCode", "errorMessage", "followedBy",
+]  # fmt: skip
+"""What is asked of a download's status from time to time."""
+
+Status = Mapping[str, Any]
+
+
+class Entry:
+    """What aria2 has of one download: nothing, one entry of the same gid, or those of what it described.
+
+    Methods raise ``DaemonUnavailable`` where nobody answers, unless they say otherwise.
+    """
+
+    def __init__(self, gid: str) -> None:
+        self.daemon: Aria2Daemon | None = None
+        """The aria2c for it, from when that is known on."""
+        self.gids: list[str] = []
+        """Empty while aria2 has nothing of it."""
+        self._gid = gid
+        self._urls: list[str] = []
+        self._options: dict[str, Any] = {}
+        self._uncertain = False  # whether aria2 may have it already
+
+    @property
+    def _aria2c(self) -> Aria2Daemon:
+        assert self.daemon is not None
+        return self.daemon
+
+    def option(self, name: str) -> str:
+        """The option that aria2 was given last, "" if it was not."""
+        return str(self._options.get(name, ""))
+
+    def add(self, request: Request, options: Mapping[str, str]) -> None:
+        """Give it to aria2. If nobody answers, ``gids`` stays empty, and it is to be tried again.
+
+        Raises ``LocalError`` if aria2 does not take it, and ``DaemonUnavailable`` if that aria2c is gone for good.
+        """
+        daemon = self._aria2c
+        if daemon.error is not None:
+            raise DaemonUnavailable(daemon.error.reason)
+        self._urls, self._options = request.urls, {**options, **request.options, "gid": self._gid}
+        method, parameters = "addUri", [request.urls, self._options]
+        if request.torrent:
+            method, parameters = "addTorrent", [request.torrent, [], self._options]
+        elif request.metalink:
+            # Each file that it describes gets a gid of its own.
+            described = {name: value for name, value in self._options.items() if name != "gid"}
+            method, parameters = "addMetalink", [request.metalink, described]
+        try:
+            if self._uncertain:
+                self.gids = [self._gid]
+                self.forget()
+            added = daemon.client.call(method, *parameters)
+        except DaemonUnavailable as error:
+            self._uncertain = True
+            _log.debug("%s: %s; it is added later", self._gid, error)
+        except RpcError as error:
+            if not self._uncertain or not self._is_known():
+                raise LocalError(f"aria2 does not take it: {error.message}") from None
+        else:
+            self._uncertain = False
+            self.gids = added if isinstance(added, list) else [added]
+
+    def _is_known(self) -> bool:
+        return not isinstance(self._aria2c.client.call_all([("tellStatus", [self._gid, ["gid"]])])[0], RpcError)
+
+    def change(self, request: Request, options: Mapping[str, str]) -> None:
+        """Give aria2 other options and more URLs; where nobody answers, it is added with them."""
+        wanted: dict[str, Any] = {**options, "header": request.options["header"]}
+        changed = {name: value for name, value in wanted.items() if self._options.get(name) != value}
+        more = [url for url in request.urls if url not in self._urls]
+        self._options |= changed
+        self._urls = [*self._urls, *more]
+        calls: list[tuple[str, list[Any]]] = []
+        for gid in self.gids:
+            calls += [("changeOption", [gid, changed])] * bool(changed) + [("changeUri", [gid, 1, [], more])] * bool(
+                more
+            )
+        with contextlib.suppress(DaemonUnavailable):
+            self._aria2c.client.call_all(calls)
+
+    def follow(self, gids: list[str]) -> list[str]:
+        """Go on with what was described; the paths of its files."""
+        paths = self.paths(gids)
+        self.forget()
+        self.gids = gids
+        return paths
+
+    def paths(self, gids: list[str] | None = None) -> list[str]:
+        """The files that aria2 fetches, or has fetched."""
+        return [
+            file["path"]
+            for gid in (self.gids if gids is None else gids)
+            for file in self._aria2c.client.call("tellStatus", gid, ["files"])["files"]
+            if file["selected"] == "true"
+        ]
+
+    def remove(self) -> None:
+        """Have aria2 stop; it is over when the statuses say so. One that is over already stays as it is."""
+        self._aria2c.client.call_all([("forceRemove", [gid]) for gid in self.gids])
+
+    def forget(self) -> None:
+        """Have aria2 know nothing of it any more. Where nobody answers, the next aria2c is swept."""
+        gids, self.gids = self.gids, []
+        calls: list[tuple[str, list[Any]]] = [
+            (method, [gid]) for gid in gids for method in ("forceRemove", "removeDownloadResult")
+        ]
+        if calls:
+            with contextlib.suppress(DaemonUnavailable):
+                self._aria2c.client.call_all(calls)
