@@ -478,6 +478,17 @@ cdef class File:
         self._tell(COMMAND_FEED)
 
     @property
+    def source_lanes(self):
+        return <int>rf_load(&self.core.source_lanes_most)
+
+    @source_lanes.setter
+    def source_lanes(self, int most):
+        if most < 1:
+            raise ValueError("source_lanes: 1 at least")
+        rf_store(&self.core.source_lanes_most, most)
+        self._tell(COMMAND_FEED)
+
+    @property
     def limit(self):
         return rf_load(&self.core.bucket.bytes_per_s)
 

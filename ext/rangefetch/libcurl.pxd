@@ -40,6 +40,7 @@ cdef extern from "libcurl.h" nogil:
 
     enum:
         CURLINFO_RESPONSE_CODE
+        CURLINFO_HTTP_CONNECTCODE
         CURLINFO_OS_ERRNO
         CURLINFO_NUM_CONNECTS
         CURLINFO_PRIVATE

@@ -12,6 +12,7 @@ from rangefetch.libcurl cimport (
     CURLINFO_RESPONSE_CODE,
     CURLINFO_APPCONNECT_TIME_T,
     CURLINFO_CONNECT_TIME_T,
+    CURLINFO_HTTP_CONNECTCODE,
     CURLINFO_NAMELOOKUP_TIME_T,
     CURLINFO_NUM_CONNECTS,
     CURLINFO_RETRY_AFTER,
@@ -95,6 +96,9 @@ cdef inline void post_about(Loop *loop, Kind kind, Lane *lane, CURLcode code, co
     event.code = code
     event.fault = lane.fault
     event.status = <int>info_long(lane.easy, CURLINFO_RESPONSE_CODE)
+    if event.status == 0:
+        # A proxy that refused the tunnel is the only one that has answered.
+        event.status = <int>info_long(lane.easy, CURLINFO_HTTP_CONNECTCODE)
     event.sys_errno = lane.sys_errno if lane.sys_errno else <int>info_long(lane.easy, CURLINFO_OS_ERRNO)
     event.retry_after_s = info_off(lane.easy, CURLINFO_RETRY_AFTER)
     event.source = source_index(lane)

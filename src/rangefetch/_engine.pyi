@@ -185,6 +185,11 @@ class File:
     def move(self, source: int, url: str) -> None:
         """A source is now at another URL; its validators stay."""
     @property
+    def source_lanes(self) -> int:
+        """The most transfers on one source; may be set while running."""
+    @source_lanes.setter
+    def source_lanes(self, most: int) -> None: ...
+    @property
     def limit(self) -> int:
         """Bytes per second for this file, 0: no limit; may be set while running."""
     @limit.setter

@@ -83,6 +83,7 @@ class Download:
             if status not in MOVES[self._status]:
                 raise ValueError(f"{self.gid}: a download that is {self._status} cannot become {status}")
             self._status = status
+            self.note = ""
             self.result = result
             self.error = error
             self.intent = None

@@ -393,14 +393,14 @@ class DownloadManager:
         self, status: DownloadStatus, *, remove_files: bool = False, among: Iterable[Download] | None = None
     ) -> list[Download]:
         with self._lock:
-            downloads = list(self._downloads.values() if among is None else among)
+            asked = list(self._downloads.values() if among is None else among)
         # The queue first, so that nothing takes the place of what ends.
-        downloads.sort(key=lambda download: download.status is DownloadStatus.ACTIVE)
+        downloads = sorted(asked, key=lambda download: download.status is DownloadStatus.ACTIVE)
         with self._lock:
             ended = [each for each in downloads if self._end(each, status, remove_files=remove_files, wait=False)]
         for download in ended:
             self._settle(download)
-        return ended
+        return [download for download in asked if download in ended]
 
     def _settle(self, download: Download) -> None:
         """Wait until a download that was told to stop has stopped; the backend's own threads do not wait."""
@@ -414,6 +414,8 @@ class DownloadManager:
     def _note_end(self, download: Download, status: DownloadStatus) -> None:
         """Remember the last finished downloads, and no more; the lock is held."""
         if status in _FINISHED:
+            with contextlib.suppress(ValueError):
+                self._finished.remove(download.gid)
             self._finished.append(download.gid)
             while len(self._finished) > self._most_finished:
                 self._downloads.pop(self._finished.popleft(), None)
@@ -457,8 +459,11 @@ class DownloadManager:
         """Something that the session knows of has changed: it is saved within a second."""
         if self._session_file is None:
             return
+        if not self._started:
+            self._save_session()
+            return
         with self._lock:
-            if self._session_timer is None and self._started:
+            if self._session_timer is None:
                 self._session_timer = threading.Timer(_SESSION_EVERY_S, self._save_session)
                 self._session_timer.daemon = True
                 self._session_timer.name = "rangefetch-session"

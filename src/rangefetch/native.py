@@ -78,6 +78,7 @@ class NativeBackend:
         self._thread: threading.Thread | None = None
         self._workers: ThreadPoolExecutor | None = None
         self._stopping = False
+        self._process_id = 0
         self._limit = 0
         self._batches = 0
 
@@ -91,6 +92,7 @@ class NativeBackend:
         self._loads = [0] * loops
         # The engine stops itself at the interpreter's end. What is registered later is called before.
         atexit.register(self.stop)
+        self._process_id = os.getpid()
         self._stopping = False
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="rangefetch-worker")
         self._thread = threading.Thread(target=self._work, name="rangefetch-dispatcher", daemon=True)
@@ -98,7 +100,7 @@ class NativeBackend:
 
     def stop(self) -> None:
         """Halt every download, wait until all of them are saved and let go of, and end the threads."""
-        if self._thread is None or self._engine is None or self._workers is None:
+        if self._thread is None or self._engine is None or self._workers is None or self._process_id != os.getpid():
             return
 
         def halt_all() -> None:
@@ -145,6 +147,7 @@ class NativeBackend:
             run = self._runs.get(download.gid)
             if run is not None:
                 run.change(download.options)
+                self._share_lanes(run.sources[0].host)
 
         self.call(change)
 
@@ -264,8 +267,8 @@ class NativeBackend:
         secrets = secret_headers(source.url, source.authorization, options)
         headers = options.header_items if source.is_own else ()
         key = (
-            options.user_agent, headers, secrets, options.proxy,
-            options.netrc, find_ca_file(os.fspath(options.ca_file)), options.verify_tls, options.http_version,
+            options.user_agent, headers, secrets, options.proxy, options.no_proxy, options.bind_address,
+            options.ip_version,            options.netrc, find_ca_file(os.fspath(options.ca_file)), options.verify_tls, options.http_version,
             options.allow_downgrade, options.connect_timeout, options.read_timeout,
         )  # fmt: skip
         profile = self._profiles.get(key)

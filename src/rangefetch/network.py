@@ -160,6 +160,8 @@ def secret_headers(url: str, authorization: str, options: DownloadOptions) -> tu
 
     Raises ``LocalError`` where the cookie file cannot be read.
     """
+    if options.netrc:
+        _check_netrc()
     headers = [("Authorization", authorization)] if authorization else []
     if options.cookies:
         try:
@@ -170,6 +172,17 @@ def secret_headers(url: str, authorization: str, options: DownloadOptions) -> tu
         if cookies:
             headers.append(("Cookie", cookies))
     return tuple(headers)
+
+
+def _check_netrc() -> None:
+    """Passwords that others can read are no passwords. Raises ``LocalError``."""
+    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if mode & 0o077:
+        raise LocalError(f"{path}: others can read it; chmod 600 it, or do without netrc")
 
 
 def make_profile(
@@ -201,6 +214,12 @@ def make_profile(
         settings += [(number["CURLOPT_CAINFO"], ca_file), (number["CURLOPT_PROXY_CAINFO"], ca_file)]
     if options.proxy:
         settings.append((number["CURLOPT_PROXY"], options.proxy))
+    if options.no_proxy:
+        settings.append((number["CURLOPT_NOPROXY"], options.no_proxy))
+    if options.bind_address:
+        settings.append((number["CURLOPT_INTERFACE"], options.bind_address))
+    if options.ip_version:
+        settings.append((number["CURLOPT_IPRESOLVE"], number[f"CURL_IPRESOLVE_V{options.ip_version}"]))
     if options.netrc:
         settings.append((number["CURLOPT_NETRC"], number["CURL_NETRC_OPTIONAL"]))
 

@@ -88,6 +88,23 @@ def _check_rule(rule: object) -> str:
     return rule
 
 
+def _check_proxy(proxy: str) -> None:
+    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"proxy: the port of {proxy.rpartition('@')[2]!r} is not a number") from None
+    if (
+        parts.scheme not in ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+        or not parts.hostname
+        or " " in proxy
+    ):
+        raise ValueError(
+            f"proxy: {proxy.rpartition('@')[2]!r} is not http://, https://, socks4://, socks4a://, socks5:// or "
+            "socks5h:// with a host"
+        )
+
+
 def _check_text(value: object, option: str) -> str:
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{option}: expected a string, not {type(value).__name__}")
@@ -183,9 +200,10 @@ class DownloadOptions:
         ``max_download_limit`` bytes per second for this download (0: no limit).
     How it asks:
         ``user_agent``, ``headers`` (a mapping or ``["Name: value"]``; never sent to another origin: not
-        after a redirect, not to mirrors elsewhere), ``proxy`` (a URL; empty: the environment's), ``cookies`` (a
-        Netscape cookie file), ``netrc`` (use
-        ``~/.netrc``), ``ca_file`` (PEM; empty: the environment's or the system's), ``verify_tls``, ``http_version``
+        after a redirect, not to mirrors elsewhere), ``proxy`` (a URL; empty: the environment's), ``no_proxy`` (hosts,
+        comma-separated), ``bind_address`` (an interface or address of this machine), ``ip_version`` (``"4"`` or
+        ``"6"``), ``cookies`` (a Netscape cookie file), ``netrc`` (use ``~/.netrc``, which others must not be able to
+        read), ``ca_file`` (PEM; empty: the environment's or the system's), ``verify_tls``, ``http_version``
         (``"1.1"``, ``"2"`` or ``"3"``), ``allow_downgrade`` (follow a redirect from https to http).
         ``trace`` is a file to which a JSON line is added for each transfer: when, which bytes, how long the lookup,
         the connection, TLS and the first byte took, and how it ended.
@@ -214,6 +232,9 @@ class DownloadOptions:
     user_agent: str = DEFAULT_USER_AGENT
     headers: Mapping[str, str] | list[str] | tuple[str, ...] = dataclasses.field(default_factory=dict)
     proxy: str = ""
+    no_proxy: str = ""
+    bind_address: str = ""
+    ip_version: str = ""
     cookies: str | os.PathLike[str] = ""
     netrc: bool = False
     ca_file: str | os.PathLike[str] = ""
@@ -234,11 +255,25 @@ class DownloadOptions:
         for name in ("overwrite", "durable", "use_github_mirror", "netrc", "verify_tls", "allow_downgrade"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected True or False, not {getattr(self, name)!r}")
-        for name in ("save_dir", "filename", "user_agent", "proxy", "cookies", "ca_file", "trace"):
+        for name in (
+            "save_dir",
+            "filename",
+            "user_agent",
+            "proxy",
+            "no_proxy",
+            "bind_address",
+            "cookies",
+            "ca_file",
+            "trace",
+        ):
             put(name, _check_text(getattr(self, name), name))
         if self.filename in (".", "..") or "/" in self.filename or "\\" in self.filename:
             raise ValueError(f"filename: {self.filename!r} is not a plain file name; the directory goes in save_dir")
-        for name, allowed in (("file_allocation", ("falloc", "trunc", "none")), ("http_version", ("1.1", "2", "3"))):
+        for name, allowed in (
+            ("file_allocation", ("falloc", "trunc", "none")),
+            ("http_version", ("1.1", "2", "3")),
+            ("ip_version", ("", "4", "6")),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is none of {', '.join(allowed)}")
         if isinstance(self.mirrors, str) or not isinstance(self.mirrors, Sequence):
@@ -249,6 +284,8 @@ class DownloadOptions:
         put("github_mirrors", tuple(_check_rule(rule) for rule in self.github_mirrors))
         if self.refresh_url is not None and not callable(self.refresh_url):
             raise TypeError("refresh_url: expected a function of a URL")
+        if self.proxy:
+            _check_proxy(self.proxy)
         put("checksum", _check_checksum(self.checksum))
         put("headers", _check_headers(self.headers))
         put("expected_size", parse_size(self.expected_size, "expected_size"))

@@ -8,11 +8,13 @@ sixteen connections at once costs one try and not sixteen.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rangefetch import retry
 from rangefetch.errors import DiskError, DownloadError
 from rangefetch.events import Event
+from rangefetch.options import check_url
 from rangefetch.retry import Kind
 
 if TYPE_CHECKING:
@@ -44,7 +46,9 @@ class Recovery:
         self._held = 0  # lanes that wait for a word from here
         self._timer: Timer | None = None
         self._restarted = False  # the remote file was another one, once
-        self._refreshed = False  # a new link was asked for since the last byte
+        self._refreshing = False  # the caller is asked for a new link
+        self._stragglers = 0  # transfers to the old link that may still fail
+        self._refreshed_at = -1  # how much was downloaded when it was asked last
         self._lanes_cut_s = 0.0  # when the server was found to refuse further lanes
         self._offline_since_s = 0.0
 
@@ -157,7 +161,6 @@ class Recovery:
         if file.downloaded > self._mark:
             self._failures = 0
             self._mark = file.downloaded
-            self._refreshed = False
             for source in self._run.sources:
                 source.resolved_again = 0
         self._failures += 1
@@ -216,17 +219,48 @@ class Recovery:
     def _give_up_source(self, failure: retry.Failure, error: DownloadError) -> None:
         """The next source at once; where none is left, a new link from the caller, and then the end."""
         run = self._run
-        refresh = run.options.refresh_url
-        if refresh is not None and failure.status in (401, 403, 410) and not self._refreshed:
-            self._refreshed = True
-            url = run.sources[failure.source].url
-
-            def moved(new_url: str) -> None:
-                run.move_source(failure.source, new_url)
-                self._release(1)
-
-            run.do(lambda: refresh(url), moved)
+        if self._refreshing:
+            # The lanes that failed meanwhile wait for the same answer.
             return
+        if self._stragglers > 0:
+            # It was sent before the link was renewed.
+            self._stragglers -= 1
+            self._release(1)
+            return
+        refresh = run.options.refresh_url
+        expired = failure.status in (401, 403, 410)
+        if refresh is not None and expired and run.file.downloaded > self._refreshed_at:
+            self._refreshed_at = run.file.downloaded
+            self._ask_for_link(refresh, failure, error)
+            return
+        self._leave_source(failure, error)
+
+    def _ask_for_link(self, refresh: Callable[[str], str], failure: retry.Failure, error: DownloadError) -> None:
+        """Have the caller say where the file is now; an answer that is none leaves the server's word."""
+        run = self._run
+        url = run.sources[failure.source].url
+
+        def ask() -> str | None:
+            try:
+                return check_url(refresh(url), "refresh_url")
+            except Exception as failed:
+                _log.warning("%s: refresh_url gave no new URL: %s", run.shown_url, failed)
+                return None
+
+        def answered(new_url: str | None) -> None:
+            self._refreshing = False
+            if new_url is None:
+                self._leave_source(failure, error)
+                return
+            self._stragglers = run.file.lanes_busy
+            run.move_source(failure.source, new_url)
+            self._release(self._held)
+
+        self._refreshing = True
+        run.do(ask, answered)
+
+    def _leave_source(self, failure: retry.Failure, error: DownloadError) -> None:
+        run = self._run
         run.sources[failure.source].banned = True
         if not run.sources.usable():
             raise error

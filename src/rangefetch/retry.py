@@ -248,6 +248,7 @@ DEFAULT_ROWS: tuple[Row, ...] = (
     _status(Kind.PERMANENT, "any other status is the server's last word"),
     # -- libcurl's codes
     _code(Kind.PERMANENT, "trust is not a matter of trying again", *_TLS_CODES),
+    Row(Kind.PERMANENT, "the proxy does not take the account", statuses=frozenset({407})),
     _code(Kind.PERMANENT, "a URL or an option that cannot work", Curl.UNSUPPORTED_PROTOCOL, Curl.URL_MALFORMAT),
     _code(Kind.LOCAL, "libcurl cannot work here", Curl.FAILED_INIT, Curl.OUT_OF_MEMORY),
     _code(

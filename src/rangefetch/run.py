@@ -159,6 +159,8 @@ class Run:
         def begin() -> None:
             assert self._target is not None
             self._saved = None
+            for source in self.sources:
+                source.answered = False
             self.forget_hash()
             # On a worker, because one may be reading what is about to go.
             self.do(self._target.truncate, lambda _: self._open_file())
@@ -388,13 +390,13 @@ class Run:
     def _compare_digest(self, status: int, source: Source, headers: dict[str, str]) -> None:
         """What a source says its file's digest is: proof where the user gave none, and a contradiction a ban."""
         stated = checksum.stated_by_server(headers, whole=status == 200)
-        if not self._checksum and stated and self._target is not None and len(self.sources) == 1:
+        if not self._checksum and stated:
             self._checksum = stated
             self._hasher = self._new_hasher()
         algorithm = self._checksum.partition("=")[0]
         if stated and stated.partition("=")[0] == algorithm and stated != self._checksum:
             error = ChecksumMismatch(
-                f"the server says that its file's checksum is {stated}, and {self._checksum} was asked for",
+                f"the server says that its file's checksum is {stated}, and {self._checksum} was expected",
                 expected=self._checksum,
                 actual=stated,
                 url=mask_url(source.url),
@@ -410,12 +412,13 @@ class Run:
 
     def tick(self, now_s: float) -> None:
         """A few times a second: measure, hash, save, and see whether time is up."""
+        total_timeout_s = self.options.total_timeout
+        waiting = self._file is None or self._in_engine
+        if total_timeout_s and waiting and now_s - self.download.started_s > total_timeout_s:
+            raise TimedOut(f"not finished after {total_timeout_s:g} seconds", url=self.shown_url)
         if self._file is None or not self._in_engine or self._after_removal is not None:
             return
         self._meter.sample(now_s, self._file.downloaded)
-        total_timeout_s = self.options.total_timeout
-        if total_timeout_s and now_s - self.download.started_s > total_timeout_s:
-            raise TimedOut(f"not finished after {total_timeout_s:g} seconds", url=self.shown_url)
         self.recovery.tick(now_s)
         if self._working:
             return
@@ -548,6 +551,7 @@ class Run:
         self.options = options
         if self._file is not None and self._in_engine:
             self._file.limit = int(options.max_download_limit)
+            self._file.source_lanes = options.max_connection_per_server
             self._file.lanes = self.most_lanes
             for number, source in enumerate(self.sources):
                 self._file.ask_as(number, self._backend.profile(options, source))

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def load(path: Path) -> list[Download]:
         return [_download(entry) for entry in document["downloads"]]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         _log.warning("%s: the session cannot be read (%s); set aside", path, error)
         with contextlib.suppress(OSError):
             path.replace(path.with_name(path.name + ".bad"))
@@ -84,6 +85,8 @@ def _changed(options: DownloadOptions) -> dict[str, Any]:
 
 
 def _download(entry: dict[str, Any]) -> Download:
+    if not re.fullmatch("[0-9a-f]{16}", entry["gid"]) or not isinstance(entry["filename"], str):
+        raise ValueError(f"{entry['gid']!r}: not a download")
     download = Download(check_url(entry["url"]), DownloadOptions.of(entry["options"]), gid=entry["gid"])
     download.filename = entry["filename"]
     status = DownloadStatus(entry["status"])

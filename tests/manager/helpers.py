@@ -54,7 +54,7 @@ class Stage:
                 gid = self.begin(name)
             case DownloadStatus.ACTIVE | DownloadStatus.PAUSED | DownloadStatus.REMOVED:
                 gid = self.begin(name)
-                until(lambda: downloaded(manager, gid) > MIB)
+                until(lambda: downloaded(manager, gid) > SMALL)
                 if status is DownloadStatus.PAUSED:
                     manager.pause(gid)
                 elif status is DownloadStatus.REMOVED:

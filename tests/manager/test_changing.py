@@ -60,7 +60,7 @@ def test_lanes_are_added_while_it_runs(
 
 
 def test_lanes_are_taken_away_while_it_runs(server: MisbehavingServer, target: Path, manager: DownloadManager) -> None:
-    url = server.url("/slow/x", size="32M", rate="1M")
+    url = server.url("/slow/x", size="48M", rate="2M")
     gid = manager.download(url, into(target, min_split_size="1M", split=6))
     until(lambda: _connections(manager, gid) == 6)
     manager.change_options(gid, split=2)
@@ -85,7 +85,7 @@ def test_a_further_mirror_is_used_at_once(
     server: MisbehavingServer, other_server: MisbehavingServer, target: Path, manager: DownloadManager
 ) -> None:
     gid = manager.download(
-        server.url("/slow/x", size="16M", rate="1M"), into(target, max_connection_per_server=1, min_split_size="1M")
+        server.url("/slow/x", size="16M", rate="3M"), into(target, max_connection_per_server=1, min_split_size="1M")
     )
     until(lambda: downloaded(manager, gid) > 0)
     mirror = other_server.url("/good/x", size="16M")
@@ -93,7 +93,7 @@ def test_a_further_mirror_is_used_at_once(
     result = manager.wait(gid, timeout=10)
     assert result.path.read_bytes() == content("16M")
     assert mirror in result.sources
-    assert other_server.bytes_sent > 10 * MIB
+    assert other_server.bytes_sent > 6 * MIB
 
 
 def test_options_that_need_a_new_beginning_are_refused_while_it_runs(stage: Stage) -> None:

@@ -19,7 +19,7 @@ from rangefetch import DownloadManager, DownloadStatus, RetryPolicy
 from rangefetch.errors import ConnectionFailed
 from servers.misbehaving import MisbehavingServer, content
 
-SIZE = 16 * MIB
+SIZE = 9 * MIB
 POLICY = RetryPolicy(network_check=0.05, network_hosts=())
 
 
@@ -54,7 +54,7 @@ def test_it_goes_on_by_itself_and_burns_no_try(
 ) -> None:
     with DownloadManager(retry_policy=POLICY) as manager:
         options = into(target, split=split, max_tries=2, min_split_size="1M")
-        gid = manager.download(server.url("/slow/x", size=SIZE, rate="4M"), options)
+        gid = manager.download(server.url("/slow/x", size=SIZE, rate="6M" if split == 1 else "2M"), options)
         until(lambda: downloaded(manager, gid) > MIB)
         switch.on = False
         server.stop()
@@ -77,7 +77,7 @@ def test_it_goes_on_by_itself_and_burns_no_try(
 def test_the_wait_is_bounded(server: MisbehavingServer, target: Path, switch: Switch) -> None:
     policy = RetryPolicy(network_check=0.05, network_wait=0.4, network_hosts=())
     with DownloadManager(retry_policy=policy) as manager:
-        gid = manager.download(server.url("/slow/x", size=SIZE, rate="4M"), into(target, split=1))
+        gid = manager.download(server.url("/slow/x", size=SIZE, rate="6M"), into(target, split=1))
         until(lambda: downloaded(manager, gid) > MIB)
         switch.on = False
         server.stop()

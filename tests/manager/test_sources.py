@@ -128,8 +128,8 @@ def test_a_state_keeps_the_validators_of_each_source(
     server: MisbehavingServer, other_server: MisbehavingServer, target: Path
 ) -> None:
     first, second = (
-        server.url("/slow/x", size=SIZE, rate="1M"),
-        other_server.url("/tagged/x", size=SIZE, rate="1M", tag="t"),
+        server.url("/slow/x", size=SIZE, rate="2M"),
+        other_server.url("/tagged/x", size=SIZE, rate="2M", tag="t"),
     )
     options = into(target, mirrors=[second], max_connection_per_server=1, min_split_size="1M")
     with DownloadManager() as manager:
@@ -152,7 +152,7 @@ def test_a_state_keeps_the_validators_of_each_source(
 def test_a_mirror_that_has_changed_since_is_left_out(
     server: MisbehavingServer, other_server: MisbehavingServer, target: Path
 ) -> None:
-    first = server.url("/slow/x", size=SIZE, rate="2M")
+    first = server.url("/slow/x", size=SIZE, rate="4M")
     second = other_server.url("/script/x", size=SIZE, steps="slow:rate=2M", then="good:seed=1")
     options = into(target, mirrors=[second], max_connection_per_server=1, min_split_size="1M")
     with DownloadManager() as manager:

@@ -353,7 +353,8 @@ def test_a_part_file_that_was_replaced_is_not_published_as_ours(tmp_path: Path) 
         publish(theirs)
 
 
-def test_setting_aside_counts_up_and_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_setting_aside_counts_up_and_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     kept = [written(tmp_path, octets=octets).set_aside("its checksum is wrong") for octets in (b"1", b"2", b"3")]
     assert [path.name for path in kept] == ["x.bad", "x.bad.1", "x.bad.2"]
     assert files(tmp_path) == {"x.bad": "1", "x.bad.1": "2", "x.bad.2": "3"}

@@ -190,6 +190,9 @@ def _add_requests(parser: Parser) -> None:
     )
     add("--load-cookies", dest="cookies", metavar="FILE", help="cookies in Netscape's format")
     add("--all-proxy", "--proxy", dest="proxy", metavar="URL", help="(the environment's)")
+    add("--no-proxy", metavar="HOSTS", help="hosts that are asked without a proxy, comma-separated")
+    add("--interface", dest="bind_address", metavar="NAME", help="the interface or address of this machine to use")
+    add("--ip-version", metavar="VERSION", help="4 or 6 (either)")
     add("--http-version", metavar="VERSION", help=f"1.1, 2 or 3 ({_FIELDS['http_version']})")
     add(
         "--ca-certificate",
