@@ -114,6 +114,9 @@ class DownloadManager:
                 self._chooser.limit(self._limit)
                 self._started = True
                 _living.add(self)
+                # The engine stops itself at the interpreter's end, too. What is registered last is called first.
+                atexit.unregister(_stop_all)
+                atexit.register(_stop_all)
                 self._begin_next()
 
     def stop(self) -> None:

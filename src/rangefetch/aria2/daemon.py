@@ -39,6 +39,7 @@ _LOOK_EVERY_S = 0.5
 _SAVE_SESSION_EVERY_S = 5
 _SAVE_CONTROL_FILES_EVERY_S = 2
 _MOST_DOWNLOADS = 100_000
+_MOST_DOWNLOADS_NEXT = 1000
 
 
 class _PortTaken(Exception):
@@ -325,6 +326,9 @@ class Aria2Daemon:
             "download-result": "hide",
             "check-certificate": str(config.verify_tls).lower(),
         }
+        if self.binary is not None and self.binary.is_next:
+            options["max-concurrent-downloads"] = options["max-download-result"] = str(_MOST_DOWNLOADS_NEXT)
+            options["state-dir"] = str(directory / "state")
         if ca_file := find_ca_file(str(config.ca_file)):
             options["ca-certificate"] = ca_file
         if session.is_file() and session.stat().st_size:

@@ -61,13 +61,23 @@ class FolderLanding:
         self._download.filename = name or _display_name(self._download.url)
         with self._disk_errors():
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if sys.platform != "win32":
-                self._fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    self._close()
-                    raise TargetLocked(f"{self._folder}: another download is writing it") from None
+            self._lock()
+
+    def _lock(self) -> None:
+        if sys.platform != "win32":
+            self._fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._close()
+                raise TargetLocked(f"{self._folder}: another download is writing it") from None
+
+    def clear(self) -> None:
+        """Remove what an earlier run has left. Raises ``TargetLocked``, ``DiskError``."""
+        if self._folder.is_dir():
+            with self._disk_errors():
+                self._lock()
+            self.discard()
 
     def request(self, *, ask_head: bool) -> Request:
         """The URL, and what makes aria2 follow it; it never asks for the head alone. Raises ``DiskError``."""

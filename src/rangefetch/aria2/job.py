@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -23,8 +24,8 @@ from rangefetch.aria2.translate import judge, to_aria2
 from rangefetch.aria2.tries import Tries
 from rangefetch.download import Download, Figures
 from rangefetch.errors import ContentChanged, DaemonUnavailable, DownloadError, LocalError, TimedOut
-from rangefetch.network import mask_url
-from rangefetch.options import DownloadOptions
+from rangefetch.network import mask_url, split_userinfo
+from rangefetch.options import DownloadOptions, check_url
 from rangefetch.progress import DownloadResult, SpeedMeter
 from rangefetch.retry import Kind, explain
 from rangefetch.sources import Source, Sources
@@ -58,6 +59,8 @@ class Job:
         self.download = download
         self.entry = Entry(download.gid)
         self.phase = Phase.ON_DISK
+        self.next_try_s = math.inf
+        """When it is to be tried again, if that is what it waits for."""
         self._backend = backend
         self._options = download.options
         self._shown_url = mask_url(download.url)
@@ -82,8 +85,8 @@ class Job:
         self._figures = Figures()
         self._meter = SpeedMeter()
         self._complete = False  # every byte is there
-        self._next_try_s = 0.0
         self._most_connections = 0
+        self._refreshed = False  # a new link was asked for since the last byte
         self._begun_with = 0  # the bytes that were there when aria2 got it
         download.figures = lambda: self._figures
 
@@ -91,6 +94,9 @@ class Job:
 
     def begin(self) -> None:
         """Take the place on disk; the rest follows from there."""
+        if self.download.sink is not None:
+            self.phase = Phase.WAITING
+            raise LocalError("aria2 cannot stream; that takes the native backend", url=self._shown_url)
 
         def opened(already: Path | None) -> None:
             if already is not None:
@@ -121,6 +127,8 @@ class Job:
                 source, remote = future.result()
             except Unanswered as unanswered:
                 failure = unanswered.failure
+                if self._asks_for_link(failure.status):
+                    return
                 error_class, words = explain(failure)
                 kind = self._backend.policy.classify(failure)
                 if kind is Kind.PERMANENT and self._sources.usable():
@@ -131,6 +139,22 @@ class Job:
                 self._meet(source, remote)
 
         self._backend.aside(self, lambda: ask_any(usable, self._options, self._backend.policy), answered)
+
+    def _asks_for_link(self, status: int) -> bool:
+        """Whether the caller is asked for a new link, in the place of one that has expired."""
+        refresh, source = self._options.refresh_url, self._sources[0]
+        if refresh is None or status not in (401, 403, 410) or self._refreshed:
+            return False
+        self._refreshed = True
+
+        def got(future: Future[str]) -> None:
+            if self.phase is Phase.ASKING:
+                source.url, _ = split_userinfo(check_url(future.result(), "refresh_url"))
+                source.banned = False
+                self._ask()
+
+        self._backend.aside(self, lambda: refresh(source.url), got)
+        return True
 
     def _meet(self, source: Source, remote: Remote | None) -> None:
         """The place learns what the remote file is, and whether what is there is part of it."""
@@ -223,6 +247,7 @@ class Job:
         self._most_connections = max(self._most_connections, connections)
         # At first aria2 has not looked at what is there already.
         if total("totalLength") or not self._landing.resumed:
+            self._refreshed = self._refreshed and total("completedLength") <= self._figures.downloaded
             downloaded, size = total("completedLength"), total("totalLength") or self._figures.total
             self._meter.sample(time.monotonic(), downloaded)
             self._figures = Figures(downloaded, size, self._meter.speed(), connections)
@@ -234,7 +259,8 @@ class Job:
         limit_s = self._options.total_timeout
         if limit_s and now_s - self.download.started_s > limit_s and not self._is_ending:
             raise TimedOut(f"not finished after {limit_s:g} seconds", url=self._shown_url)
-        if self.phase is Phase.WAITING and now_s >= self._next_try_s:
+        if self.phase is Phase.WAITING and now_s >= self.next_try_s:
+            self.next_try_s = math.inf
             if self._is_asked_first:
                 self._ask()
             else:
@@ -316,7 +342,7 @@ class Job:
     def _wait(self, seconds: float) -> None:
         self.phase = Phase.WAITING
         self._figures = self._figures._replace(speed=0.0, connections=0)
-        self._next_try_s = time.monotonic() + seconds
+        self.next_try_s = time.monotonic() + seconds
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
@@ -402,6 +428,7 @@ class Job:
     def _left(self) -> None:
         """aria2 does not touch the files any more: keep what can be continued, and tell."""
         self.entry.forget()
+        self.next_try_s = math.inf
         landing = self._landing
         if self._remove_files:
             self._on_disk(landing.discard, lambda _: None)

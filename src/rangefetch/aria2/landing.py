@@ -92,6 +92,11 @@ class FileLanding:
             return self._compared(target.path)
         return None
 
+    def clear(self) -> None:
+        """Remove what an earlier run has left. Raises ``TargetLocked``, ``DiskError``."""
+        self._target = Target.open(self._options.save_dir, self._options.filename, self._sources.url)
+        self.discard()
+
     def meet(self, source: Source, remote: Remote | None) -> Path | None:
         """Note what the server says the file is (None: it cannot be asked), and keep of earlier runs what fits it.
 
@@ -120,7 +125,8 @@ class FileLanding:
         if self._is_taken(target.path):
             return self._compared(target.path)
         self._settle()
-        if size - self.resumed > free_space(target.directory):
+        # Some file systems do not tell; on one that is full, aria2 says so itself.
+        if 0 < free_space(target.directory) < size - self.resumed:
             raise DiskError(
                 f"{target.directory}: {size - self.resumed} bytes are needed, and fewer are free",
                 url=self._shown_url,

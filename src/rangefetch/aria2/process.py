@@ -19,8 +19,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +35,7 @@ _log = logging.getLogger("rangefetch")
 
 _CONSOLE_LINES = 50
 _KILL_S = 5.0
+_LOOK_EVERY_S = 0.02
 _LEFTOVER_GRACE_S = 2.0
 _SAME_START_S = 2.0  # psutil reckons start times from the boot time, which a clock that is set moves
 _RECORD = "owner.json"
@@ -129,7 +131,7 @@ class Process:
             self._popen.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(_KILL_S)
-        left = _end_all(list(below), grace_s)
+        left = _end_all(below, grace_s)
         if self.is_alive or left:
             pids = [self.pid] * self.is_alive + [process.pid for process in left]
             raise ProcessManagementError(f"aria2c cannot be ended; still there: {', '.join(map(str, pids))}")
@@ -167,17 +169,35 @@ def _tree(pid: int) -> list[psutil.Process]:
         return []
 
 
-def _end_all(processes: list[psutil.Process], grace_s: float) -> list[psutil.Process]:
+def _end_all(processes: Iterable[psutil.Process], grace_s: float) -> list[psutil.Process]:
     """End them, and return those that will not."""
-    for process in processes:
+    left = list(processes)
+    for process in left:
         with contextlib.suppress(psutil.Error):
             process.terminate()
-    _, left = psutil.wait_procs(processes, timeout=grace_s)
+    left = _wait_until_gone(left, grace_s)
     for process in left:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    _, left = psutil.wait_procs(left, timeout=_KILL_S)
+    return _wait_until_gone(left, _KILL_S)
+
+
+def _wait_until_gone(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Process]:
+    """Wait for their ends, at most so long; those that still run."""
+    deadline_s = time.monotonic() + timeout_s
+    while left := [process for process in processes if _runs(process)]:
+        if time.monotonic() >= deadline_s:
+            break
+        time.sleep(_LOOK_EVERY_S)
     return left
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it has not ended. Whether its parent has asked how does not matter: in a container none may."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 # -- whose it is ----------------------------------------------------------------------------------------------------

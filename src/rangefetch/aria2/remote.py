@@ -151,8 +151,8 @@ def cookie_header(url: str, options: DownloadOptions) -> str:
 
 
 def private_headers(source: Source, options: DownloadOptions) -> dict[str, str]:
-    """The headers that are for the origin of the user's URL alone."""
-    headers = dict(options.header_items)
+    """The headers that are for the origin of the user's URL alone, and the password of this very source."""
+    headers = dict(options.header_items) if source.is_own else {}
     if not any(name.lower() == "authorization" for name in headers):
         authorization = source.authorization or (_from_netrc(source.url) if options.netrc else "")
         if authorization:
