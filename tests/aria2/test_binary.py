@@ -16,7 +16,7 @@ import pytest
 from aria2.conftest import Configure
 from aria2.driving import names
 from rangefetch.aria2.binary import download_aria2, ensure_aria2, find_aria2, verify_aria2
-from rangefetch.aria2.config import BinarySource, DaemonConfig, published_binaries
+from rangefetch.aria2.config import BinarySource, DaemonConfig
 from rangefetch.aria2.daemon import Aria2Daemon
 from rangefetch.errors import BinaryDownloadFailed, ProcessStartFailed
 from servers.misbehaving import refused_port
@@ -278,9 +278,3 @@ def test_a_missing_one_is_fetched_when_it_is_needed(
 def test_a_source_is_https_and_pinned(url: str, sha256: str) -> None:
     with pytest.raises(ValueError, match="binary_sources"):
         BinarySource(url, sha256)
-
-
-def test_what_is_published_is_pinned() -> None:
-    for source in published_binaries():
-        assert source.url.startswith("https://")
-        assert source.member

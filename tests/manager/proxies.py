@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import shutil
 import socket
 import subprocess
@@ -147,7 +146,3 @@ class Squid:
         """What was asked for by CONNECT, as ``host:port``."""
         fields = [line.split() for line in self.log.read_text().splitlines()]
         return [each[6] for each in fields if each[5] == "CONNECT" and each[3].endswith("/200")]
-
-
-if os.environ.get("RANGEFETCH_REQUIRE_SQUID") and not Squid.available():
-    raise RuntimeError("squid is required and is not there")

@@ -17,6 +17,7 @@ from rangefetch.errors import ConnectionFailed, DownloadError, HttpStatusError, 
 from rangefetch.options import DEFAULT_USER_AGENT
 from servers.misbehaving import MisbehavingServer, content
 from servers.nginx import Nginx
+from servers.programs import require
 from servers.tls import Certificates
 
 USER, PASSWORD = "user", "s3cr:et"
@@ -183,8 +184,7 @@ def test_a_socks_proxy_that_refuses_the_account_is_an_error(server: MisbehavingS
 
 @pytest.fixture(scope="module")
 def squid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Squid]:
-    if not Squid.available():
-        pytest.skip("squid is not there")
+    require(Squid.available(), "squid", "RANGEFETCH_REQUIRE_SQUID")
     directory = tmp_path_factory.mktemp("squid")
     for above in list(directory.parents)[:3]:
         above.chmod(above.stat().st_mode | 0o055)  # squid gives up being root

