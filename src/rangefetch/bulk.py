@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import re
 import secrets
@@ -38,6 +39,7 @@ __all__ = ["Item", "fetch_many"]
 Item = str | tuple[str, Mapping[str, Any]] | Mapping[str, Any]
 """A URL; a URL and options; or a mapping with ``url`` and options."""
 
+_log = logging.getLogger("rangefetch")
 _BATCH_ITEMS = 512
 _BATCHES_AHEAD = 2  # for each loop: one that runs, and one for the lanes that it sets free
 _MOST_RETURNED = 0.25  # of a batch: beyond, the files are not small and batches are a waste
@@ -328,18 +330,20 @@ class _Bulk:
         if self._on_progress is None:
             return
         count = len(self._wanted)
-        self._on_progress(
-            DownloadProgress(
-                gid="",
-                downloaded=self._bytes,
-                total=0,
-                speed=0.0,
-                percentage=100.0 * self._done / count if count else 100.0,
-                eta=None,
-                filename=f"{self._done} of {count} files",
-                status=DownloadStatus.ACTIVE if self._done < count else DownloadStatus.COMPLETE,
-            )
+        progress = DownloadProgress(
+            gid="",
+            downloaded=self._bytes,
+            total=0,
+            speed=0.0,
+            percentage=100.0 * self._done / count if count else 100.0,
+            eta=None,
+            filename=f"{self._done} of {count} files",
+            status=DownloadStatus.ACTIVE if self._done < count else DownloadStatus.COMPLETE,
         )
+        try:
+            self._on_progress(progress)
+        except Exception:
+            _log.exception("on_progress failed")
 
 
 def _repeated(wanted: Sequence[_Wanted]) -> tuple[dict[int, int], dict[int, DownloadError]]:

@@ -149,9 +149,10 @@ class Run:
     def move_source(self, number: int, url: str) -> None:
         """A source is at another URL now, and must prove there that it is the same file."""
         source = self.sources[number]
-        source.url, _ = split_userinfo(check_url(url, "refresh_url"))
+        source.url, source.authorization = split_userinfo(check_url(url, "refresh_url"))
         source.resolved_url = ""
         self.file.move(number, source.url)
+        self.file.ask_as(number, self._backend.profile(self.options, source))
 
     def begin_again(self) -> None:
         """Begin from nothing, when the engine has let go of the file."""
@@ -402,7 +403,7 @@ class Run:
                 url=mask_url(source.url),
             )
             source.banned = True
-            if not self.sources.usable():
+            if not self.sources.usable() or not self.may_start_over:
                 self._worthless = True
                 raise error
             _log.warning("%s; going on with other sources", error)

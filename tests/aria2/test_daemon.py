@@ -396,6 +396,22 @@ def test_halting_while_it_is_gone(configure: Configure, server: MisbehavingServe
     backend.stop()
 
 
+def test_stopping_while_it_hangs(configure: Configure, server: MisbehavingServer, target: Path) -> None:
+    desk = Desk()
+    backend = desk.backend = Aria2Backend(desk, configure(stop_timeout=0.5, health_check_interval=30))
+    backend.start()
+    download = desk.begin(server.url("/shared-rate/x", size=SIZE, rate="8M"), target)
+    until(lambda: _noted_bytes(target) > 0)
+    (daemon,) = backend._daemons.values()
+    daemon.client._rpc.timeout = 0.5
+    os.kill(daemon.pid, signal.SIGSTOP)
+    before = time.monotonic()
+    backend.stop()
+    assert time.monotonic() - before < 8
+    assert download.status is DownloadStatus.PAUSED
+    assert names(target.parent) == ["file.bin.part", "file.bin.part.json"]
+
+
 # -- orphans, and those of others -----------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -310,10 +311,26 @@ def test_another_version_is_refused(version: str) -> None:
         DownloadOptions(http_version=version)
 
 
-@pytest.mark.parametrize("option", ["bind_address", "ip_version", "no_proxy"])
-def test_the_way_out_can_be_chosen(option: str) -> None:
-    """IPv4 or IPv6, the local address, and the hosts that are asked directly."""
-    assert option in DownloadOptions.__dataclass_fields__
+def test_the_hosts_that_need_no_proxy_can_be_named(server: MisbehavingServer, target: Path) -> None:
+    url = server.url("/good/x", size=SIZE)
+    fetch(url, target, proxy="http://127.0.0.1:1", no_proxy="example.org,127.0.0.1")
+    assert target.read_bytes() == content(SIZE)
+    fails(ConnectionFailed, url, target.with_name("2"), proxy="http://127.0.0.1:1", no_proxy="example.org", max_tries=2)
+
+
+def test_the_version_of_ip_can_be_chosen(server: MisbehavingServer, target: Path) -> None:
+    url = server.url("/good/x", size=SIZE).replace("127.0.0.1", "localhost")
+    fetch(url, target, ip_version="4")
+    assert target.read_bytes() == content(SIZE)
+    fails(ConnectionFailed, url, target.with_name("2"), ip_version="6", max_tries=2)
+
+
+def test_the_local_address_can_be_chosen(server: MisbehavingServer, target: Path) -> None:
+    url = server.url("/good/x", size=SIZE)
+    fetch(url, target, bind_address="127.0.0.2" if sys.platform == "linux" else "127.0.0.1")
+    assert target.read_bytes() == content(SIZE)
+    # An address that is for documentation, and nobody's.
+    fails(ConnectionFailed, url, target.with_name("2"), bind_address="192.0.2.1", max_tries=2)
 
 
 def test_options_that_are_the_managers_defaults_count_for_every_download(

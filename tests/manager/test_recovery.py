@@ -1,5 +1,6 @@
 """What a manager does about failures, counted at the server: waits, fewer lanes, new links, other sources."""
 
+import base64
 import random
 import time
 from pathlib import Path
@@ -166,6 +167,13 @@ def test_a_link_may_expire_more_than_once(server: MisbehavingServer, target: Pat
     fetch(urls[0], target, refresh_url=lambda _: next(links), split=1)
     assert target.read_bytes() == content("40M")
     assert any(urls[2].endswith(request.path) for request in server.requests)
+
+
+def test_a_new_link_may_come_with_an_account(server: MisbehavingServer, target: Path) -> None:
+    value = "Basic " + base64.b64encode(b"user:word").decode()
+    new = server.url("/needs/x", value=value, size=SIZE).replace("://", "://user:word@")
+    fetch(server.url("/status/x", size=SIZE, code=401, skip=1), target, refresh_url=lambda _: new, split=1)
+    assert target.read_bytes() == content(SIZE)
 
 
 def test_a_new_url_of_another_file_never_makes_a_mixture(server: MisbehavingServer, target: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from flow.helpers import MIB, Valve, begun, consistent, downloaded, fetch, names, saved_bytes, until
 from manager.helpers import SIZE, SMALL, Stage, into, status_of
 from rangefetch import DownloadManager, DownloadStatus
+from rangefetch.bulk import fetch_many
 from rangefetch.errors import Cancelled, HttpStatusError
 from servers.misbehaving import MisbehavingServer, content
 
@@ -264,6 +265,15 @@ def test_a_callback_is_called_in_the_callers_thread_and_not_too_often(
     times = [called for called, _ in calls]
     assert 4 <= len(times) <= 10
     assert all(after - before >= 0.09 for before, after in itertools.pairwise(times[:-1]))
+    assert "on_progress failed" in caplog.text
+
+
+def test_a_callback_of_fetch_many_that_fails_does_no_harm(
+    server: MisbehavingServer, target: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    urls = [server.url("/good/small.bin", size=5), server.url("/good/large.bin", size=SIZE)]
+    results = fetch_many(urls, target.parent, on_progress=lambda _: 1 / 0)
+    assert [each.size for each in results] == [5, SIZE]
     assert "on_progress failed" in caplog.text
 
 

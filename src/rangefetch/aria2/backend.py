@@ -98,13 +98,18 @@ class Aria2Backend:
                 self._guarded(job, job.halt)
 
         self.call(halt_all)
+        self._thread.join(self.config.stop_timeout)
+        # Those that did not let go of their downloads within that time are ended before.
+        for daemon in list(self._daemons.values()):
+            daemon.stop()
+        self._wake.set()
         self._thread.join()
         self._workers.shutdown()
         self._thread = self._workers = None
-        with self._starting:
-            daemons, self._daemons = list(self._daemons.values()), {}
-        for daemon in daemons:
+        # One may have been about to start.
+        for daemon in self._daemons.values():
             daemon.stop()
+        self._daemons.clear()
 
     def serves(self, url: str) -> bool:
         """http, https, ftp, sftp and magnet; torrents and Metalinks in a local file (``file:``), too."""
@@ -290,7 +295,11 @@ class Aria2Backend:
     def _look_after(self, daemon: Aria2Daemon) -> None:
         """Ask aria2 what its downloads are at, and tell them."""
         jobs = [job for job in self._jobs_of(daemon) if job.is_in_aria2]
-        if not jobs or not daemon.is_alive():
+        if not jobs:
+            return
+        if not daemon.is_alive():
+            for job in jobs:
+                self._guarded(job, job.daemon_is_away)
             return
         try:
             statuses = _statuses(daemon, {gid for job in jobs for gid in job.entry.gids})

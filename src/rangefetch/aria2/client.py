@@ -18,7 +18,7 @@ __all__ = ["Aria2Client", "RpcError"]
 _log = logging.getLogger("rangefetch")
 
 _HOST = "http://127.0.0.1"
-_TIMEOUT_S = 20.0
+_TIMEOUT_S = 10.0
 _RECEIVE_S = 5.0
 _RECONNECT_S = 1.0
 

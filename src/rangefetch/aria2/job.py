@@ -7,6 +7,7 @@ was, since starting is resuming.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
 import math
@@ -148,10 +149,14 @@ class Job:
         self._refreshed = True
 
         def got(future: Future[str]) -> None:
-            if self.phase is Phase.ASKING:
+            if self.phase is not Phase.ASKING:
+                return
+            try:
                 source.url, _ = split_userinfo(check_url(future.result(), "refresh_url"))
-                source.banned = False
-                self._ask()
+            except Exception as error:  # of the caller's function
+                raise LocalError(f"no new link: {error}", url=self._shown_url) from error
+            source.banned = False
+            self._ask()
 
         self._backend.aside(self, lambda: refresh(source.url), got)
         return True
@@ -223,6 +228,8 @@ class Job:
             if all(status["status"] in _OVER for status in statuses):
                 self._complete = bool(statuses) and all(are_complete)
                 self._left()
+            else:
+                self.entry.remove()  # once more: it may not have heard
             return
         if len(statuses) < len(self.entry.gids):
             self.entry.gids = []  # forgotten by a new aria2c
@@ -287,11 +294,14 @@ class Job:
             self._left()
         return False
 
-    def daemon_is_lost(self, error: DaemonUnavailable) -> None:
-        """aria2c is gone for good."""
+    def daemon_is_away(self) -> None:
+        """There is no aria2c at the moment: nobody touches the files."""
         if self.phase is Phase.LEAVING:
             self._left()
-        elif self.phase is Phase.FETCHING:
+
+    def daemon_is_lost(self, error: DaemonUnavailable) -> None:
+        """aria2c is gone for good."""
+        if self.phase is Phase.FETCHING:
             self.entry.gids = []
             raise DaemonUnavailable(error.reason, url=self._shown_url)
 
@@ -355,7 +365,11 @@ class Job:
         if folder is None:
             self._finish(proven=False)
         else:
-            self._on_disk(lambda: folder.finish(paths), lambda moved: self._tell_complete(moved[0], size=moved[1]))
+            self._on_disk(
+                lambda: folder.finish(paths),
+                lambda moved: self._tell_complete(moved[0], size=moved[1]),
+                at_any_rate=True,
+            )
 
     def _finish(self, *, proven: bool) -> None:
         file = self._file
@@ -367,8 +381,10 @@ class Job:
         def finished(path: Path | None) -> None:
             if path is not None:
                 self._tell_complete(path)
+            else:
+                self._left()
 
-        self._on_disk(file.finish, finished)
+        self._on_disk(file.finish, finished, at_any_rate=True)
 
     def _tell_complete(self, path: Path, *, already: bool = False, size: int = -1) -> None:
         if already:
@@ -417,13 +433,11 @@ class Job:
         if self._at_disk:
             return  # and the end follows when that is done
         if self.phase is Phase.FETCHING and self.entry.gids:
-            try:
+            self.phase = Phase.LEAVING
+            with contextlib.suppress(DaemonUnavailable):  # it is told again, or gone
                 self.entry.remove()
-                self.phase = Phase.LEAVING
-                return
-            except DaemonUnavailable:
-                pass
-        self._left()
+        else:
+            self._left()
 
     def _left(self) -> None:
         """aria2 does not touch the files any more: keep what can be continued, and tell."""
@@ -448,25 +462,28 @@ class Job:
         self.phase = Phase.ENDED
         self._backend.job_ended(self)
 
-    def _on_disk(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Have a worker do something with the files, and go on with ``then``, unless it is to end."""
+    def _on_disk(self, work: Callable[[], Any], then: Callable[[Any], None], *, at_any_rate: bool = False) -> None:
+        """Have a worker do something with the files, and go on with ``then``, unless it is to end.
+
+        ``at_any_rate``: what was done cannot be undone, so that it counts even then.
+        """
         self.phase = Phase.ON_DISK
         self._at_disk = True
 
         def done(future: Future[Any]) -> None:
             self._at_disk = False
+            error = future.exception()
             if self.phase is Phase.LEFT:
-                if (error := future.exception()) is not None:
+                if error is not None:
                     _log.warning("%s: %s", self._shown_url, error)
                 self._tell_end()
-            elif self._is_ending:
-                if (error := future.exception()) is not None:
+            elif self._is_ending and (error is not None or not at_any_rate):
+                if error is not None:
                     _log.debug("%s: after its end: %s", self._shown_url, error)
                 self._left()
+            elif isinstance(error, AnotherFile):
+                self._tried_in_vain(ContentChanged(str(error), url=self._shown_url), Kind.CHANGED)
             else:
-                try:
-                    then(future.result())
-                except AnotherFile as changed:
-                    self._tried_in_vain(ContentChanged(str(changed), url=self._shown_url), Kind.CHANGED)
+                then(future.result())
 
         self._backend.work(self, work, done)

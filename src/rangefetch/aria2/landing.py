@@ -108,6 +108,8 @@ class FileLanding:
         if remote is not None:
             if before is not None and not remote.is_still(before.size, before.etag, before.last_modified):
                 raise AnotherFile("the remote file is not the same as before (its ETag or Last-Modified differs)")
+            if self.remote is not None and -1 != self.remote.size != remote.size != -1:
+                raise AnotherFile("the remote file has another size than before")
             self.remote = self._met[source.url] = remote
         if self._settled:
             return None
