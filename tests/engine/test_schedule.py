@@ -174,7 +174,7 @@ def test_a_hedge_that_does_not_bring_all_harms_nothing(
     # The mirror brings its own block well. Asked for the slow lane's rest it answers late, and so little that the slow
     # lane has long passed the end of it, or nothing.
     size = 4 * MIB
-    slow = server.url("/uneven", size=size, at=2 * MIB + 1, slow=250 * KIB)
+    slow = server.url("/uneven", size=size, at=2 * MIB + 1, slow=160 * KIB)
     mirror = other_server.url(f"{second}skip=1", size=size, delay=0.5)
     held = content(size)[: 2 * MIB] + bytes(2 * MIB)
     done = {"size": size, "block_size": MIB, "blocks": b"\2\2\0\0", "least_bytes": 1}
