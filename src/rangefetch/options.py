@@ -89,19 +89,19 @@ def _check_rule(rule: object) -> str:
 
 
 def _check_proxy(proxy: str) -> None:
-    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    shown = proxy.rpartition("@")[2]  # without the account
     try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         _ = parts.port
     except ValueError:
-        raise ValueError(f"proxy: the port of {proxy.rpartition('@')[2]!r} is not a number") from None
+        raise ValueError(f"proxy: {shown!r} is malformed") from None
     if (
         parts.scheme not in ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
         or not parts.hostname
         or " " in proxy
     ):
         raise ValueError(
-            f"proxy: {proxy.rpartition('@')[2]!r} is not http://, https://, socks4://, socks4a://, socks5:// or "
-            "socks5h:// with a host"
+            f"proxy: {shown!r} is not http://, https://, socks4://, socks4a://, socks5:// or socks5h:// with a host"
         )
 
 

@@ -84,7 +84,7 @@ def test_it_is_in_the_home_directory_else(monkeypatch: pytest.MonkeyPatch, tmp_p
         ("version = true", "version: this belongs on the command line"),
         ("[split]\nx = 1", "split: "),
         ("split 4", "it is not TOML"),
-        ("proxy = 'http://me:Hunter2@[::1'\nsplit = 'x'", "split: "),
+        ("proxy = 'http://me:Hunter2@[::1'\nsplit = 'x'", "proxy: "),
     ],
 )
 def test_a_wrong_file_is_one_line_that_names_it_and_the_key(
