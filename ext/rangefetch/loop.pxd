@@ -201,6 +201,9 @@ cdef inline void go_on(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
         return
     if lane.bytes_per_s == 0 and lane.received_bytes >= TELLING_BYTES:
         lane.bytes_per_s = lane.received_bytes * 1000 // (elapsed_ms if elapsed_ms > 0 else 1)
+    if lane.source.bytes_per_s == 0:
+        # A file that is over between two ticks: the lane that helps the last one needs to know what it may expect.
+        lane.source.bytes_per_s = lane.bytes_per_s
     if file.splits and lanes_allowed(file) > 0 and lane_claim(loop, file, lane):
         file.lanes_busy += 1
         lane_send(loop, lane)
@@ -474,7 +477,10 @@ cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexce
         lane.moved_ms = loop.now_ms
     elif loop.now_ms - lane.started_ms >= elapsed_ms:
         lane.file.lanes_still += 1
-    if lane.received_bytes > 0:
+    if lane.received_bytes > 0 and loop.now_ms - lane.first_ms < elapsed_ms:
+        # Its first bytes came within this tick: a rate over all of it would be far too low.
+        pass
+    elif lane.received_bytes > 0:
         lane.bytes_per_s = (lane.bytes_per_s + lately) // 2 if lane.bytes_per_s > 0 else lately
         known = lane.source.bytes_per_s
         lane.source.bytes_per_s = (7 * known + lane.bytes_per_s) // 8 if known > 0 else lane.bytes_per_s

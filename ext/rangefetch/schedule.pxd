@@ -29,6 +29,7 @@ cdef enum:
     LOOK_AGAIN_MS = 10_000           # after growth that did not pay
     BUSY_PERCENT = 85                # of a processor: this thread has no room for more
     LARGEST_HEDGE_BYTES = 4 << 20
+    UNKNOWN_BYTES_PER_S = 1 << 20    # what a lane is taken to bring where none has told
     LEAST_REQUEST_MS = 20            # what a request costs at least, for decisions
     RATE_AFTER_MS = 500              # a lane that has brought nothing for so long counts as slow, not as new
     SLOW_FACTOR = 8                  # slower than its fellows by so much: replaced
@@ -272,9 +273,8 @@ cdef inline bint help_slowest(Loop *loop, FileCore *file, Lane *lane) noexcept n
     if rate <= 0:
         rate = lane.source.bytes_per_s
     if rate <= 0:
-        rate = slowest.bytes_per_s
-    if rate <= 0:
-        return False
+        # Nothing else is known. Its own rate would not do: it falls while the lane stands still.
+        rate = slowest.bytes_per_s if slowest.bytes_per_s > UNKNOWN_BYTES_PER_S else UNKNOWN_BYTES_PER_S
     if not steal(loop, file, slowest, lane, rate) and not hedge(loop, file, slowest, lane, rate):
         return False
     lane.file = file

@@ -135,6 +135,16 @@ def test_a_stalled_lane_does_not_hold_the_end(
     assert file.steals + file.hedges + file.replacements >= 1
 
 
+def test_a_lane_that_stalls_in_a_file_that_is_over_at_once_does_not_hold_the_end(
+    driver: Driver, server: MisbehavingServer
+) -> None:
+    # All but the stalled lane's range is there before any rate was measured.
+    size = 2 * MIB
+    file = driver.add(server.url("/uneven", size=size, at=size - 1), lanes=2, first_bytes=MIB, **known(size, MIB))
+    driver.end(file, STUCK_S)
+    assert file.tag.octets == content(size)
+
+
 @pytest.mark.parametrize("lanes", [2, 4])
 def test_a_lane_that_stalls_last_does_not_hold_the_end(driver: Driver, server: MisbehavingServer, lanes: int) -> None:
     # All are as fast, and when the last one stalls near the file's end the others have gone.

@@ -158,7 +158,8 @@ def test_the_callback_gives_a_new_url_and_the_download_goes_on(
     assert asked[0] == url
     # A lane that was on its way when the link was renewed may ask once more.
     assert len(asked) <= 3
-    assert server.bytes_sent < SIZE + 10_000
+    # Nothing that was there comes again, but for what a hedge of the last range may cost.
+    assert server.bytes_sent < SIZE + (10_000 if split == 1 else 1 << 20)
 
 
 def test_a_link_may_expire_more_than_once(server: MisbehavingServer, target: Path) -> None:

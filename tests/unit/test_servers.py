@@ -322,10 +322,11 @@ def test_nginx_speaks_tls_with_and_without_http2(nginx: Nginx, certificates: Cer
 
 @pytest.mark.usefixtures("nginx")  # skips where there is none
 def test_nginx_limits_and_leaves_nothing() -> None:
+    before = set(psutil.Process().children())
     with Nginx(limit_rate="100k", limit_conn=1, sendfile=False, workers=1) as limited:
         limited.write("file.bin", content("1M"))
         root = limited.root
-        process = psutil.Process(psutil.Process().children()[-1].pid)
+        (process,) = set(psutil.Process().children()) - before
         first, second = (http.client.HTTPConnection("127.0.0.1", limited.http_port, timeout=10) for _ in "ab")
         with contextlib.closing(first), contextlib.closing(second):
             first.request("GET", "/file.bin")
