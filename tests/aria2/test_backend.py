@@ -15,11 +15,13 @@ import pytest
 
 from aria2.conftest import Configure
 from aria2.driving import MIB, Desk, command_lines, downloaded, names, until
+from rangefetch import state
 from rangefetch.aria2.backend import Aria2Backend, remove_leftovers
 from rangefetch.aria2.client import Aria2Client, RpcError
 from rangefetch.aria2.daemon import Aria2Daemon
 from rangefetch.download import Download
 from rangefetch.errors import DaemonUnavailable, DiskError, HttpStatusError, LocalError, TlsError
+from rangefetch.network import find_ca_file
 from rangefetch.options import DownloadOptions
 from rangefetch.target import Target
 from servers.misbehaving import MisbehavingServer, content, refused_port
@@ -70,6 +72,22 @@ def test_one_aria2c_for_each_trust(
     pids = [daemon.pid for daemon in _backend(own_desk)._daemons.values()]
     _backend(own_desk).stop()
     assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_what_the_config_trusts_all_downloads_trust(
+    configure: Configure, tls_server: MisbehavingServer, certificates: Certificates, target: Path
+) -> None:
+    desk = Desk()
+    desk.backend = Aria2Backend(desk, configure(ca_file=certificates.ca))
+    desk.backend.start()
+    desk.fetch(tls_server.url("/good/x", size=SIZE), target)
+    assert len(_backend(desk)._daemons) == 1
+    desk.backend.stop()
+    desk.backend = Aria2Backend(desk, configure(verify_tls=False))
+    desk.backend.start()
+    desk.fetch(tls_server.url("/good/x", size=SIZE), target.with_name("b"))
+    desk.fails(TlsError, tls_server.url("/good/x"), target.with_name("c"), ca_file=find_ca_file())
+    desk.backend.stop()
 
 
 def test_what_the_user_gives_is_on_no_command_line_and_in_no_log(
@@ -193,6 +211,11 @@ def test_a_link_that_has_expired_is_asked_for_anew(desk: Desk, server: Misbehavi
     url = server.url("/status/x", code=403)
     assert desk.fetch(url, target, refresh_url=refresh).size == SIZE
     assert asked == [url]
+    download = desk.begin(url, target.with_name("c"), refresh_url=lambda _: server.url("/slow/x", size=SIZE, rate="4M"))
+    until(lambda: downloaded(download) > MIB)
+    desk.halt(download)
+    assert state.load(target.with_name("c.part.json")).url == url  # so that it is gone on with
+    assert desk.wait(desk.begin_again(download)).resumed > 0
     error = desk.fails(HttpStatusError, url, target.with_name("b"), refresh_url=lambda _: url)
     assert error.status == 403
 

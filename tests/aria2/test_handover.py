@@ -1,5 +1,7 @@
 """A download changes hands: begun by one backend, finished by the other, with what was done kept."""
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from aria2.driving import MIB, Desk, downloaded, names, until
 from rangefetch import state
 from rangefetch.aria2.control_file import ControlFile, to_control_file
+from rangefetch.errors import EngineUnavailable
 from rangefetch.native import NativeBackend
 from rangefetch.state import SourceState
 from servers.misbehaving import MisbehavingServer, content, etag
@@ -17,10 +20,14 @@ SLACK = 5 * MIB
 
 
 @pytest.fixture
-def native() -> object:
+def native() -> Iterator[Desk]:
+    """Someone who asks the native backend."""
     desk = Desk()
     backend = desk.backend = NativeBackend(desk)
-    backend.start()
+    try:
+        backend.start()
+    except EngineUnavailable as error:
+        pytest.skip(f"there is nobody to hand over to: {error}")
     yield desk
     backend.stop()
 
@@ -63,17 +70,17 @@ def test_begun_by_aria2_and_finished_natively(
 
 
 def test_to_and_fro(native: Desk, desk: Desk, server: MisbehavingServer, target: Path) -> None:
-    sent = 0
-    for number, hands in enumerate([native, desk, native, desk]):
-        download = hands.begin(server.url("/shared-rate/x", size=SIZE, rate="48M"), target)
-        until(lambda d=download, n=number: downloaded(d) > (n + 1) * SIZE // 6)
+    url = server.url("/shared-rate/x", size=SIZE, rate="48M")
+    for share, hands in enumerate([native, desk, native, desk], start=1):
+        download = hands.begin(url, target)
+        while downloaded(download) <= share * SIZE // 6:
+            time.sleep(0.005)
         hands.halt(download)
     server.wait_idle()
-    sent = server.bytes_sent
-    desk.fetch(server.url("/shared-rate/x", size=SIZE, rate="48M"), target)
-    server.wait_idle()
+    assert server.bytes_sent < SIZE + 4 * SLACK
+    result = desk.fetch(url, target)
+    assert result.resumed > SIZE // 2
     assert target.read_bytes() == content(SIZE)
-    assert sent < SIZE + 4 * SLACK
 
 
 def test_what_a_killed_aria2_left_is_gone_on_with(desk: Desk, server: MisbehavingServer, target: Path) -> None:

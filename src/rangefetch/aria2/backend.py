@@ -7,6 +7,7 @@ aside, and its results come back the same way.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -82,7 +83,11 @@ class Aria2Backend:
         if self._thread is not None:
             return
         self._stopping = False
-        self._loaded = self._sort_out_session(self._start_daemon(self._own_trust))
+        try:
+            self._loaded = self._sort_out_session(self._start_daemon(self._own_trust))
+        except BaseException:
+            self._stop_daemons()
+            raise
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="rangefetch-aria2-worker")
         self._thread = threading.Thread(target=self._work, name="rangefetch-aria2", daemon=True)
         self._thread.start()
@@ -99,17 +104,22 @@ class Aria2Backend:
 
         self.call(halt_all)
         self._thread.join(self.config.stop_timeout)
-        # Those that did not let go of their downloads within that time are ended before.
-        for daemon in list(self._daemons.values()):
-            daemon.stop()
-        self._wake.set()
-        self._thread.join()
-        self._workers.shutdown()
-        self._thread = self._workers = None
-        # One may have been about to start.
-        for daemon in self._daemons.values():
-            daemon.stop()
-        self._daemons.clear()
+        try:
+            if self._thread.is_alive():
+                # One that does not let go of its downloads within that time is ended before.
+                self._stop_daemons()
+                self._wake.set()
+                self._thread.join()
+            self._workers.shutdown()
+            self._thread = self._workers = None
+        finally:
+            self._stop_daemons()
+            self._daemons.clear()
+
+    def _stop_daemons(self) -> None:
+        with contextlib.ExitStack() as each_at_any_rate:
+            for daemon in list(self._daemons.values()):
+                each_at_any_rate.callback(daemon.stop)
 
     def serves(self, url: str) -> bool:
         """http, https, ftp, sftp and magnet; torrents and Metalinks in a local file (``file:``), too."""
@@ -147,7 +157,7 @@ class Aria2Backend:
         def change() -> None:
             job = self._jobs.get(download.gid)
             if job is not None:
-                self._guarded(job, functools.partial(job.change, download.options))
+                self._guarded(job, job.change)
 
         self.call(change)
 
@@ -188,15 +198,24 @@ class Aria2Backend:
     def job_ended(self, job: Job) -> None:
         self._jobs.pop(job.download.gid, None)
 
+    def options_for(self, download: Download) -> DownloadOptions:
+        """The download's options, with what the config says of trust where they say nothing."""
+        options, config = download.options, self.config
+        if config.verify_tls and not (config.ca_file and not options.ca_file):
+            return options
+        return DownloadOptions.of(
+            options,
+            ca_file=options.ca_file or config.ca_file,
+            verify_tls=options.verify_tls and (config.verify_tls or bool(options.ca_file)),
+        )
+
     def daemon_for(self, options: DownloadOptions) -> Aria2Daemon:
         """The aria2c for a download with these options, started if it must be; may take seconds.
 
         Raises a ``LocalError`` if it does not start.
         """
-        ca_file, verify_tls = str(options.ca_file), options.verify_tls
-        if not ca_file and verify_tls:
-            return self._start_daemon(self._own_trust)
-        return self._start_daemon((find_ca_file(ca_file) if verify_tls else "", verify_tls))
+        verify_tls = options.verify_tls
+        return self._start_daemon((find_ca_file(str(options.ca_file)) if verify_tls else "", verify_tls))
 
     # -- daemons ------------------------------------------------------------------------------------------------------
 

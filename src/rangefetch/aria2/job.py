@@ -26,7 +26,7 @@ from rangefetch.aria2.tries import Tries
 from rangefetch.download import Download, Figures
 from rangefetch.errors import ContentChanged, DaemonUnavailable, DownloadError, LocalError, TimedOut
 from rangefetch.network import mask_url, split_userinfo
-from rangefetch.options import DownloadOptions, check_url
+from rangefetch.options import check_url
 from rangefetch.progress import DownloadResult, SpeedMeter
 from rangefetch.retry import Kind, explain
 from rangefetch.sources import Source, Sources
@@ -63,7 +63,7 @@ class Job:
         self.next_try_s = math.inf
         """When it is to be tried again, if that is what it waits for."""
         self._backend = backend
-        self._options = download.options
+        self._options = backend.options_for(download)
         self._shown_url = mask_url(download.url)
         self._sources = Sources(
             download.url,
@@ -152,7 +152,7 @@ class Job:
             if self.phase is not Phase.ASKING:
                 return
             try:
-                source.url, _ = split_userinfo(check_url(future.result(), "refresh_url"))
+                source.url, source.authorization = split_userinfo(check_url(future.result(), "refresh_url"))
             except Exception as error:  # of the caller's function
                 raise LocalError(f"no new link: {error}", url=self._shown_url) from error
             source.banned = False
@@ -273,9 +273,9 @@ class Job:
             else:
                 self._add()
 
-    def change(self, options: DownloadOptions) -> None:
-        """Apply new options to what runs. aria2 begins anew where it was for all but the limit."""
-        self._options = options
+    def change(self) -> None:
+        """Apply the download's new options to what runs. aria2 begins anew where it was for all but the limit."""
+        self._options = options = self._backend.options_for(self.download)
         self._landing.change(options)
         for url in options.mirrors:
             self._sources.add(url)

@@ -69,6 +69,7 @@ class FileLanding:
         self._download = download
         self._options = download.options
         self._sources = sources
+        self._url = sources.url  # the identity, whatever link it may get
         self._shown_url = mask_url(download.url)
         self._stopping = stopping
         self._target: Target | None = None
@@ -84,8 +85,8 @@ class FileLanding:
         Raises ``TargetLocked``, ``TargetExists``, ``DiskError``.
         """
         options = self._options
-        target = self._target = Target.open(options.save_dir, options.filename, self._sources.url)
-        self._download.filename = options.filename or filename_from_url(self._sources.url) or DEFAULT_FILENAME
+        target = self._target = Target.open(options.save_dir, options.filename, self._url)
+        self._download.filename = options.filename or filename_from_url(self._url) or DEFAULT_FILENAME
         if target.fresh:
             self._control_path.unlink(missing_ok=True)
         if target.path is not None and options.checksum and self._is_taken(target.path):
@@ -94,7 +95,7 @@ class FileLanding:
 
     def clear(self) -> None:
         """Remove what an earlier run has left. Raises ``TargetLocked``, ``DiskError``."""
-        self._target = Target.open(self._options.save_dir, self._options.filename, self._sources.url)
+        self._target = Target.open(self._options.save_dir, self._options.filename, self._url)
         self.discard()
 
     def meet(self, source: Source, remote: Remote | None) -> Path | None:
@@ -108,7 +109,7 @@ class FileLanding:
         if remote is not None:
             if before is not None and not remote.is_still(before.size, before.etag, before.last_modified):
                 raise AnotherFile("the remote file is not the same as before (its ETag or Last-Modified differs)")
-            if self.remote is not None and -1 != self.remote.size != remote.size != -1:
+            if self.remote is not None and len({self.remote.size, remote.size} - {-1}) > 1:
                 raise AnotherFile("the remote file has another size than before")
             self.remote = self._met[source.url] = remote
         if self._settled:
@@ -292,7 +293,7 @@ class FileLanding:
 
     def _load(self) -> State | None:
         """What an earlier run has left, of whichever backend."""
-        saved = saving.load(self._opened, self._sources.url, provable=True)
+        saved = saving.load(self._opened, self._url, provable=True)
         try:
             if self._control_path.exists():
                 saved = self._from_control(saved)
@@ -313,7 +314,7 @@ class FileLanding:
         sources = [SourceState(url, met.etag, met.last_modified) for url, met in self._met.items()]
         found = from_control_file(
             self._control_path.read_bytes(),
-            self._sources.url,
+            self._url,
             sources=identity.sources if identity is not None else sources if self._settled else (),
             resolved_url=self.remote.url if self.remote is not None else "",
             filename=self._opened.path.name if self._opened.path is not None else "",
@@ -340,7 +341,7 @@ class FileLanding:
         size = max(remote.size, 0)
         block_size = control_file.block_size(size)
         return State(
-            url=self._sources.url,
+            url=self._url,
             resolved_url=remote.url,
             total_size=size,
             supports_range=True,
@@ -371,7 +372,7 @@ class FileLanding:
         return part_path.with_name(part_path.name + ".aria2")
 
     def _name(self, remote: Remote | None) -> str:
-        names = [filename_from_url(self._sources.url)]
+        names = [filename_from_url(self._url)]
         if remote is not None:
             disposition = remote.headers.get("content-disposition", "")
             names = [filename_from_content_disposition(disposition), filename_from_url(remote.url), *names]
