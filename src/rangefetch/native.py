@@ -192,10 +192,10 @@ class NativeBackend:
                 future.set_exception(error)
             done(future)
 
-    def cool_host(self, host: str, seconds: float) -> None:
-        """No download asks the host for so long."""
+    def cool_host(self, host: str, seconds: float, *, at_work: bool = True) -> None:
+        """No download asks the host for so long; without ``at_work`` that is for those that begin."""
         self._cool_until_s[host] = max(self._cool_until_s.get(host, 0.0), time.monotonic() + seconds)
-        for run in self._runs.values():
+        for run in self._runs.values() if at_work else ():
             run.rest_host(host, seconds)
 
     def cool_for(self, host: str) -> float:

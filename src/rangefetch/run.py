@@ -109,14 +109,19 @@ class Run:
         """How many transfers the options and the other downloads from the same host allow."""
         options = self.options
         per_server = min(options.max_connection_per_server, self._lanes_share)
-        return 1 if self._probing else min(options.split, per_server * max(1, len(self.sources.usable())))
+        most = min(options.split, per_server * max(1, len(self.sources.usable())), self.recovery.most_lanes)
+        return 1 if self._probing else most
 
     def share_lanes(self, lanes: int) -> None:
         """So many lanes of its host are for this download, because there are others."""
         if lanes != self._lanes_share:
             self._lanes_share = lanes
-            if self._in_engine:
-                self.file.lanes = self.most_lanes
+            self.set_lanes()
+
+    def set_lanes(self) -> None:
+        """What ``most_lanes`` tells may have changed."""
+        if self._in_engine:
+            self.file.lanes = self.most_lanes
 
     @staticmethod
     def now_s() -> float:
@@ -131,9 +136,9 @@ class Run:
         hosts = self.policy.network_hosts
         self._backend.work(self, lambda: network_is_there(urls, hosts), lambda future: known(future.result()))
 
-    def cool_host(self, host: str, seconds: float) -> None:
-        """Have every download leave the host alone for a while."""
-        self._backend.cool_host(host, seconds)
+    def cool_host(self, host: str, seconds: float, *, at_work: bool = True) -> None:
+        """Have every download leave the host alone for a while; without ``at_work`` those that begin."""
+        self._backend.cool_host(host, seconds, at_work=at_work)
 
     def rest_host(self, host: str, seconds: float) -> None:
         """The backend's word that a host is to be left alone."""
@@ -553,7 +558,7 @@ class Run:
         if self._file is not None and self._in_engine:
             self._file.limit = int(options.max_download_limit)
             self._file.source_lanes = options.max_connection_per_server
-            self._file.lanes = self.most_lanes
+            self.set_lanes()
             for number, source in enumerate(self.sources):
                 self._file.ask_as(number, self._backend.profile(options, source))
             for url in options.mirrors:
