@@ -25,7 +25,7 @@ from rangefetch.backend import Listener
 from rangefetch.download import Download
 from rangefetch.errors import DownloadError, LocalError
 from rangefetch.events import Event
-from rangefetch.network import find_ca_file, make_profile, secret_headers
+from rangefetch.network import Network, find_ca_file, make_profile, secret_headers
 from rangefetch.options import DownloadOptions
 from rangefetch.retry import RetryPolicy
 from rangefetch.run import Run
@@ -66,6 +66,7 @@ class NativeBackend:
     def __init__(self, listener: Listener, policy: RetryPolicy | None = None) -> None:
         self.listener = listener
         self.policy = policy or RetryPolicy()
+        self.network = Network(self.policy.network_hosts)
         self._cool_until_s: dict[str, float] = {}
         self._calls: deque[Callable[[], None]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
@@ -191,6 +192,19 @@ class NativeBackend:
             except BaseException as error:
                 future.set_exception(error)
             done(future)
+
+    def look(self, run: Run, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
+        """``work`` of which nothing needs to be there at the end: neither a pause nor ``stop`` waits for it."""
+        future: Future[Any] = Future()
+        future.add_done_callback(lambda _: self.call(lambda: self._guarded(run, lambda: then(future))))
+
+        def do() -> None:
+            try:
+                future.set_result(job())
+            except Exception as error:
+                future.set_exception(error)
+
+        threading.Thread(target=do, name="rangefetch-network", daemon=True).start()
 
     def cool_host(self, host: str, seconds: float, *, at_work: bool = True) -> None:
         """No download asks the host for so long; without ``at_work`` that is for those that begin."""

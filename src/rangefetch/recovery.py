@@ -116,10 +116,10 @@ class Recovery:
             case Kind.PERMANENT:
                 self._give_up_source(failure, error)
             case Kind.NETWORK:
-                self._look_for_network(failure, error)
+                self._look_for_network(failure, error, told=True)
             case Kind.TEMPORARY:
                 if not failure.status and not failure.other_lanes and not failure.received_bytes:
-                    self._look_for_network(failure, error)
+                    self._look_for_network(failure, error, told=False)
                 else:
                     self._try_again(failure, error)
 
@@ -310,14 +310,14 @@ class Recovery:
         else:
             raise error
 
-    def _look_for_network(self, failure: retry.Failure, error: DownloadError) -> None:
+    def _look_for_network(self, failure: retry.Failure, error: DownloadError, *, told: bool) -> None:
         """Is the network there at all? If it is, that was a failure as any other."""
         if self._timer is None:
             self.waiting_for_network = True
             self._offline_since_s = 0.0
-            self._ask_network(failure, error)
+            self._ask_network(failure, error, told=told)
 
-    def _ask_network(self, failure: retry.Failure, error: DownloadError) -> None:
+    def _ask_network(self, failure: retry.Failure, error: DownloadError, *, told: bool) -> None:
         run = self._run
 
         def known(there: bool) -> None:
@@ -343,6 +343,7 @@ class Recovery:
 
         def ask() -> None:
             if self.waiting_for_network:
-                run.ask_network(known)
+                # What was found absent once is there when somebody answers, and not before.
+                run.ask_network(known, told=told or self._offline_since_s > 0)
 
         ask()

@@ -29,7 +29,7 @@ from rangefetch.errors import (
     TimedOut,
 )
 from rangefetch.events import Event, EventKind, parse_date, parse_headers
-from rangefetch.network import mask_url, network_is_there, split_userinfo
+from rangefetch.network import mask_url, split_userinfo
 from rangefetch.options import DownloadOptions, check_url
 from rangefetch.progress import DownloadResult, SpeedMeter
 from rangefetch.recovery import Recovery
@@ -130,11 +130,14 @@ class Run:
     def call_later(self, delay_s: float, function: Callable[[], None]) -> Timer:
         return self._backend.call_later(self, delay_s, function)
 
-    def ask_network(self, known: Callable[[bool], None]) -> None:
-        """Find out whether there is a network, and say so."""
+    def ask_network(self, known: Callable[[bool], None], *, told: bool) -> None:
+        """Find out whether there is a network, and say so; ``told``: the system says that there is none."""
         urls = [self.options.proxy] if self.options.proxy else [source.url for source in self.sources]
-        hosts = self.policy.network_hosts
-        self._backend.work(self, lambda: network_is_there(urls, hosts), lambda future: known(future.result()))
+        network = self._backend.network
+        self._backend.look(self, lambda: network.is_there(urls, told=told), lambda future: known(future.result()))
+
+    def _heard(self, source: Source) -> None:
+        self._backend.network.heard(self.options.proxy or source.url)
 
     def cool_host(self, host: str, seconds: float, *, at_work: bool = True) -> None:
         """Have every download leave the host alone for a while; without ``at_work`` those that begin."""
@@ -315,12 +318,15 @@ class Run:
         elif self._after_removal is not None:
             return
         elif event.kind == EventKind.FAILED:
+            if event.status:
+                self._heard(self.sources[event.source])
             self.recovery.failed(event)
         elif event.kind == EventKind.REACHED:
             self.download.notify()
         else:
             source = self.sources[event.source]
             source.answered = True
+            self._heard(source)
             source.resolved_url = event.text
             headers = parse_headers(event.headers)
             if event.kind == EventKind.ANSWERED:
