@@ -26,7 +26,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from rangefetch import bulk
 from rangefetch import manager as blocking
-from rangefetch.bulk import Item
+from rangefetch.bulk import Item, OnResult
 from rangefetch.download import Download
 from rangefetch.errors import DownloadError
 from rangefetch.options import DownloadOptions
@@ -186,7 +186,7 @@ class DownloadManager:
         try:
             async for _ in self._moves(download, _PROGRESS_EVERY_S if on_progress else None):
                 if on_progress is not None:
-                    _report(on_progress, download.progress())
+                    _call_back("on_progress", on_progress, download.progress())
         except asyncio.CancelledError:
             with contextlib.suppress(KeyError):
                 await _in_thread(self._manager.pause, gid)
@@ -287,11 +287,12 @@ class DownloadManager:
                 return
 
 
-def _report(on_progress: Callable[[DownloadProgress], object], progress: DownloadProgress) -> None:
+def _call_back(name: str, callback: Callable[..., object], *args: object) -> None:
+    """An error there is the caller's, and no reason to lose a download."""
     try:
-        on_progress(progress)
+        callback(*args)
     except Exception:
-        _log.exception("on_progress failed")
+        _log.exception("%s failed", name)
 
 
 async def fetch(
@@ -337,9 +338,10 @@ async def fetch_many(
     max_concurrent_downloads: int | None = None,
     on_error: str = "raise",
     on_progress: Callable[[DownloadProgress], object] | None = None,
+    on_result: OnResult | None = None,
     **options: Any,
 ) -> list[DownloadResult | DownloadError]:
-    """``rangefetch.fetch_many``, awaited; one thread waits for all of them. ``on_progress`` is called on the loop.
+    """``rangefetch.fetch_many``, awaited; one thread waits for all of them. The callbacks are called on the loop.
 
     When the task is cancelled, what is unfinished is paused and saved; the same call goes on there.
     """
@@ -350,12 +352,16 @@ async def fetch_many(
         if stopped.is_set():
             raise _Stop
         if on_progress is not None:
-            loop.call_soon_threadsafe(_report, on_progress, progress)
+            loop.call_soon_threadsafe(_call_back, "on_progress", on_progress, progress)
+
+    def tell(number: int, outcome: DownloadResult | DownloadError) -> None:
+        if on_result is not None and not stopped.is_set():
+            loop.call_soon_threadsafe(_call_back, "on_result", on_result, number, outcome)
 
     def fetch_all() -> list[DownloadResult | DownloadError]:
         limits: dict[str, Any] = {"max_concurrent_downloads": max_concurrent_downloads, "on_error": on_error}
         outcomes: list[DownloadResult | DownloadError] = []
-        outcomes += bulk.fetch_many(items, directory, on_progress=report, **limits, **options)
+        outcomes += bulk.fetch_many(items, directory, on_progress=report, on_result=tell, **limits, **options)
         return outcomes
 
     # A thread of its own, since the loop's are few and this may take hours.

@@ -372,6 +372,26 @@ def test_many_are_fetched_in_the_order_of_their_items(server: MisbehavingServer,
     assert target.with_name("named.bin").read_bytes() == content(SIZE, 2)
 
 
+def test_results_of_many_are_told_on_the_loop_as_they_come(
+    server: MisbehavingServer, target: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    urls = [server.url("/slow/slow.bin", size=SIZE, rate="8M"), *(server.url(f"/good/{n}", size=5) for n in range(3))]
+    told: list[tuple[int, object]] = []
+
+    def on_result(number: int, outcome: object) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        told.append((number, outcome))
+        raise RuntimeError("a mistake of the caller")
+
+    async def main() -> None:
+        outcomes = await aio.fetch_many(urls, target.parent, on_result=on_result, **QUICK)
+        assert sorted(told, key=lambda each: each[0]) == list(enumerate(outcomes))
+
+    run(main)
+    assert told[-1][0] == 0
+    assert caplog.text.count("on_result failed") == len(urls)
+
+
 def test_cancelling_who_fetches_many_pauses_and_saves_them(
     server: MisbehavingServer, valve: Valve, target: Path
 ) -> None:
