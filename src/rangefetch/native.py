@@ -219,6 +219,10 @@ class NativeBackend:
             self._cool_until_s.pop(host, None)
         return max(0.0, left_s)
 
+    def lacking_beside(self, run: Run, device: int) -> int:
+        """What the downloads at work but this one still need of a filesystem."""
+        return sum(each.lacking_on(device) for each in self._runs.values() if each is not run)
+
     def _share_lanes(self, host: str) -> None:
         """Divide a host's lanes among the downloads from it: what one alone may have, all have together."""
         runs = [run for run in self._runs.values() if run.sources[0].host == host]

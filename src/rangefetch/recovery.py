@@ -145,6 +145,7 @@ class Recovery:
         }
         if issubclass(kind, DiskError):
             known["errno"] = failure.errno
+            words += self._run.told_of_room(failure.errno)
         return kind(words, **known)
 
     def _release(self, lanes: int) -> None:

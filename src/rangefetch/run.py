@@ -34,6 +34,7 @@ from rangefetch.options import DownloadOptions, check_url
 from rangefetch.progress import DownloadResult, SpeedMeter
 from rangefetch.recovery import Recovery
 from rangefetch.sources import Source, Sources
+from rangefetch.space import check_room, lacking_bytes
 from rangefetch.target import (
     DEFAULT_FILENAME,
     Target,
@@ -378,16 +379,33 @@ class Run:
             self._probing = self._worthless = False
             self._remove_file(self._open_file)
             return
-        lacking = size - self._file.downloaded
-        if size > 0 and self.options.file_allocation != "falloc" and free_space(self._target.directory) < lacking:
-            raise DiskError(
-                f"{self._target.directory}: {lacking} bytes are needed, and fewer are free",
-                url=self.shown_url,
-                errno=errno.ENOSPC,
-            )
+        if size > self._file.downloaded:
+            self._check_room(self._target, size)
         self._worthless = False
         if self._resumed_bytes:
             _log.info("%s: going on, %d of %d bytes are there", self.shown_url, self._resumed_bytes, size)
+
+    def _check_room(self, target: Target, size: int) -> None:
+        """There must be room for what is lacking, and for what others at work on the same filesystem lack."""
+        here = os.fstat(target.fd)
+        lacking = size - max(self.file.downloaded, here.st_blocks * 512)
+        if target.window_bytes:
+            lacking = min(lacking, target.window_bytes)
+        others = self._backend.lacking_beside(self, here.st_dev)
+        check_room(target.directory, max(0, lacking), others, self.shown_url)
+
+    def told_of_room(self, number: int) -> str:
+        """What there is to be said of the room where a disk is full; nothing for other errors."""
+        lacking = lacking_bytes(self.download)
+        if number not in (errno.ENOSPC, errno.EDQUOT) or self._target is None or not lacking:
+            return ""
+        return f"; {lacking} bytes more are needed, and {free_space(self._target.directory)} are free"
+
+    def lacking_on(self, device: int) -> int:
+        """What it still needs of this filesystem."""
+        if self._target is None or self._target.fd < 0 or os.fstat(self._target.fd).st_dev != device:
+            return 0
+        return lacking_bytes(self.download)
 
     def _is_same(self, path: Path, size: int) -> bool:
         """Whether the file at the final name has the size and the time of the remote one."""
