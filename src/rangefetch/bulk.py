@@ -233,7 +233,7 @@ class _Bulk:
             self._run_batches(small)
             self._wait_for_singles()
         except BaseException:
-            self._manager.pause_these(self._singles.values())
+            self._manager.let_go(self._singles.values())
             raise
         self._report()
         return self._outcomes.in_order()

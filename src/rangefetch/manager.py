@@ -403,9 +403,13 @@ class DownloadManager:
         self._changed()
         return True
 
-    def pause_these(self, downloads: Iterable[Download]) -> None:
-        """Pause some downloads as one."""
-        self._end_all(DownloadStatus.PAUSED, among=downloads)
+    def let_go(self, downloads: Iterable[Download]) -> None:
+        """Stop some downloads as one, save their states, and forget them: whoever asked for them is gone."""
+        downloads = list(downloads)
+        self._end_all(DownloadStatus.REMOVED, among=downloads)
+        for download in downloads:
+            with contextlib.suppress(KeyError, ValueError):
+                self.remove(download.gid)
 
     def _end_all(
         self, status: DownloadStatus, *, remove_files: bool = False, among: Iterable[Download] | None = None
