@@ -25,7 +25,7 @@ from rangefetch.backend import Listener
 from rangefetch.download import Download
 from rangefetch.errors import DownloadError, LocalError
 from rangefetch.events import Event
-from rangefetch.network import Network, find_ca_file, make_profile, secret_headers
+from rangefetch.network import Network, find_ca_file, make_profile, netrc_path, secret_headers
 from rangefetch.options import DownloadOptions
 from rangefetch.retry import RetryPolicy
 from rangefetch.run import Run
@@ -282,8 +282,9 @@ class NativeBackend:
         headers = options.header_items if source.is_own else ()
         key = (
             options.user_agent, headers, secrets, options.proxy, options.no_proxy, options.bind_address,
-            options.ip_version, options.netrc, find_ca_file(os.fspath(options.ca_file)), options.verify_tls,
-            options.http_version, options.allow_downgrade, options.connect_timeout, options.read_timeout,
+            options.ip_version, netrc_path(options) if options.netrc else None,
+            find_ca_file(os.fspath(options.ca_file)), options.verify_tls, options.http_version,
+            options.allow_downgrade, options.connect_timeout, options.read_timeout,
         )  # fmt: skip
         profile = self._profiles.get(key)
         if profile is None:

@@ -21,7 +21,7 @@ from rangefetch.options import DownloadOptions
 if TYPE_CHECKING:
     from rangefetch._engine import Profile
 
-__all__ = ["Network", "find_ca_file", "make_profile", "mask_url", "secret_headers", "split_userinfo"]
+__all__ = ["Network", "find_ca_file", "make_profile", "mask_url", "netrc_path", "secret_headers", "split_userinfo"]
 
 _CONNECT_S = 3.0
 
@@ -204,8 +204,6 @@ def secret_headers(url: str, authorization: str, options: DownloadOptions) -> tu
 
     Raises ``LocalError`` where the cookie file cannot be read.
     """
-    if options.netrc:
-        _check_netrc()
     headers = [("Authorization", authorization)] if authorization else []
     if options.cookies:
         try:
@@ -218,15 +216,19 @@ def secret_headers(url: str, authorization: str, options: DownloadOptions) -> tu
     return tuple(headers)
 
 
-def _check_netrc() -> None:
-    """Passwords that others can read are no passwords. Raises ``LocalError``."""
-    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+def netrc_path(options: DownloadOptions) -> Path:
+    """The file that the option ``netrc`` means. Raises ``LocalError`` where it is no secret."""
+    if options.netrc is True:
+        path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    else:
+        path = Path(os.fspath(options.netrc or ""))
     try:
         mode = path.stat().st_mode
     except OSError:
-        return
+        return path
     if mode & 0o077:
         raise LocalError(f"{path}: others can read it; chmod 600 it, or do without netrc")
+    return path
 
 
 def make_profile(
@@ -266,6 +268,7 @@ def make_profile(
         settings.append((number["CURLOPT_IPRESOLVE"], number[f"CURL_IPRESOLVE_V{options.ip_version}"]))
     if options.netrc:
         settings.append((number["CURLOPT_NETRC"], number["CURL_NETRC_OPTIONAL"]))
+        settings.append((number["CURLOPT_NETRC_FILE"], str(netrc_path(options))))
 
     # Identity, because the bytes of a range are those of the encoded form (RFC 9110, section 14.1.2).
     bare_headers = ["Accept-Encoding: identity"]

@@ -64,6 +64,14 @@ def test_a_connection_that_always_breaks_is_tried_while_it_brings_something(
     assert result.retries == 15
 
 
+def test_the_read_timeout_begins_when_the_request_is_sent(server: MisbehavingServer, target: Path) -> None:
+    started = time.monotonic()
+    url = server.url("/stall/x", size=SMALL, headers=0)
+    fails(TimedOut, url, target, read_timeout=0.5, connect_timeout=20.0, max_tries=1)
+    # The engine looks four times a second.
+    assert 0.5 <= time.monotonic() - started < 1.5
+
+
 HOPELESS: list[tuple[str, dict[str, str | int], type[DownloadError]]] = [
     ("cut", {"headers": 0}, BadAnswer),
     ("cut", {"after": 0}, BadAnswer),

@@ -100,6 +100,21 @@ def test_a_netrc_that_others_may_read_is_refused(
     assert BASIC not in _seen(server, "authorization")
 
 
+def test_the_file_may_be_another_one(
+    server: MisbehavingServer, target: Path, netrc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = netrc.rename(netrc.with_name("accounts"))
+    url = server.url("/needs/x", size=SMALL, value=BASIC)
+    fetch(url, target, netrc=other)
+    monkeypatch.setenv("NETRC", str(other))
+    fetch(url, target.with_name("2"), netrc=True)
+    other.chmod(0o644)
+    fails(LocalError, url, target.with_name("3"), netrc=other)
+    with pytest.raises(ValueError, match="netrc"):
+        fetch(url, target.with_name("4"), netrc=netrc)
+    assert _seen(server, "authorization") == {BASIC}
+
+
 @pytest.mark.usefixtures("netrc")
 def test_netrc_is_not_for_another_host_that_a_redirect_leads_to(server: MisbehavingServer, target: Path) -> None:
     elsewhere = server.url("/good/x", size=SMALL).replace("127.0.0.1", "localhost")
