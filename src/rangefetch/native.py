@@ -30,11 +30,12 @@ from rangefetch.options import DownloadOptions
 from rangefetch.retry import RetryPolicy
 from rangefetch.run import Run
 from rangefetch.sources import Source
+from rangefetch.space import lacking_on
 
 if TYPE_CHECKING:
     from rangefetch._engine import Batch, Engine, File, Profile
 
-__all__ = ["NativeBackend", "Timer"]
+__all__ = ["NativeBackend"]
 
 _log = logging.getLogger("rangefetch")
 _TICK_S = 0.25
@@ -43,7 +44,7 @@ _WORKERS = 4
 _MOST_PROFILES = 64
 
 
-class Timer:
+class _Timer:
     """A call that is due later, unless it is cancelled."""
 
     def __init__(self, due_s: float, call: Callable[[], None]) -> None:
@@ -69,7 +70,7 @@ class NativeBackend:
         self.network = Network(self.policy.network_hosts)
         self._cool_until_s: dict[str, float] = {}
         self._calls: deque[Callable[[], None]] = deque()
-        self._timers: list[tuple[float, int, Timer]] = []
+        self._timers: list[tuple[float, int, _Timer]] = []
         self._order = itertools.count()
         self._runs: dict[str, Run] = {}
         self._profiles: dict[tuple[Any, ...], Profile] = {}
@@ -166,12 +167,12 @@ class NativeBackend:
         if self._engine is not None:
             self._engine.ring()
 
-    def call_later(self, run: Run, delay_s: float, function: Callable[[], None]) -> Timer:
+    def call_later(self, run: Run, delay_s: float, function: Callable[[], None]) -> _Timer:
         """Have ``function`` called as a step of ``run``, ``delay_s`` seconds from now."""
         return self._later(delay_s, lambda: self._guarded(run, function))
 
-    def _later(self, delay_s: float, function: Callable[[], None]) -> Timer:
-        timer = Timer(time.monotonic() + delay_s, function)
+    def _later(self, delay_s: float, function: Callable[[], None]) -> _Timer:
+        timer = _Timer(time.monotonic() + delay_s, function)
         heapq.heappush(self._timers, (timer.due_s, next(self._order), timer))
         return timer
 
@@ -219,9 +220,9 @@ class NativeBackend:
             self._cool_until_s.pop(host, None)
         return max(0.0, left_s)
 
-    def lacking_beside(self, run: Run, device: int) -> int:
+    def lacking_beside(self, download: Download, device: int) -> int:
         """What the downloads at work but this one still need of a filesystem."""
-        return sum(each.lacking_on(device) for each in self._runs.values() if each is not run)
+        return lacking_on(device, (run.download for run in self._runs.values() if run.download is not download))
 
     def _share_lanes(self, host: str) -> None:
         """Divide a host's lanes among the downloads from it: what one alone may have, all have together."""

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rangefetch import retry
+from rangefetch.backend import Timer
 from rangefetch.errors import DiskError, DownloadError
 from rangefetch.events import Event
 from rangefetch.options import check_url
 from rangefetch.retry import Kind
+from rangefetch.space import explain_full
 
 if TYPE_CHECKING:
-    from rangefetch.native import Timer
     from rangefetch.run import Run
 
 __all__ = ["Recovery"]
@@ -145,7 +146,7 @@ class Recovery:
         }
         if issubclass(kind, DiskError):
             known["errno"] = failure.errno
-            words += self._run.told_of_room(failure.errno)
+            words += explain_full(self._run.download, failure.errno)
         return kind(words, **known)
 
     def _release(self, lanes: int) -> None:

@@ -10,15 +10,15 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rangefetch.download import Download
 from rangefetch.errors import DiskError
 from rangefetch.network import mask_url, split_userinfo
-from rangefetch.target import DEFAULT_FILENAME, filename_from_url, free_space, part_path
+from rangefetch.target import DEFAULT_FILENAME, Target, filename_from_url, free_space, part_path
 
-__all__ = ["Room", "check_room", "lacking_bytes"]
+__all__ = ["Room", "check_target", "explain_full", "lacking_bytes", "lacking_on"]
 
 
 class Room:
@@ -38,10 +38,8 @@ class Room:
             device = Path(directory).stat().st_dev
         except OSError:
             return  # what is wrong with it is said when it begins
-        others = self._waiting[device] + sum(
-            lacking_bytes(each) for each in active if _is_on(device, each.options.save_dir)
-        )
-        check_room(directory, lacking, others, mask_url(download.url))
+        others = self._waiting[device] + lacking_on(device, active)
+        _check(directory, lacking, others, mask_url(download.url))
         self._waiting[device] += lacking
         self._claims[download.gid] = (device, lacking)
 
@@ -61,8 +59,29 @@ def lacking_bytes(download: Download) -> int:
     return max(0, size - max(progress.downloaded, _allocated_bytes(part)))
 
 
-def check_room(directory: str | os.PathLike[str], lacking: int, others: int, url: str) -> None:
-    """Raises ``DiskError`` where there are fewer bytes than a download and the others need."""
+def lacking_on(device: int, downloads: Iterable[Download]) -> int:
+    """What those of the downloads that are on this filesystem lack."""
+    return sum(lacking_bytes(each) for each in downloads if _is_on(device, each.options.save_dir))
+
+
+def check_target(target: Target, size: int, downloaded: int, lacking_beside: Callable[[int], int], url: str) -> None:
+    """Raises ``DiskError`` where there is no room for what a file lacks beside what others on its filesystem do."""
+    here = os.fstat(target.fd)
+    lacking = max(0, size - max(downloaded, here.st_blocks * 512))
+    if target.window_bytes:
+        lacking = min(lacking, target.window_bytes)
+    _check(target.directory, lacking, lacking_beside(here.st_dev), url)
+
+
+def explain_full(download: Download, number: int) -> str:
+    """What there is to add to a disk's error: the figures where it is full, nothing else."""
+    lacking = lacking_bytes(download)
+    if number not in (errno.ENOSPC, errno.EDQUOT) or not lacking:
+        return ""
+    return f"; {lacking} bytes more are needed, and {free_space(download.options.save_dir)} are free"
+
+
+def _check(directory: str | os.PathLike[str], lacking: int, others: int, url: str) -> None:
     free = free_space(directory)
     if lacking + others > free:
         beside = f", and {others} for other downloads" if others else ""
