@@ -9,7 +9,7 @@ import pytest
 
 from flow.helpers import MIB, QUICK, downloaded, fails, fetch, names, paths, until
 from manager.helpers import SIZE, SMALL, gaps, into, status_of
-from rangefetch import DownloadManager, DownloadStatus, RetryPolicy
+from rangefetch import DownloadManager, DownloadStatus, RetryPolicy, state
 from rangefetch.errors import BadAnswer, ContentChanged, HttpStatusError, LocalError
 from rangefetch.retry import Fault, Kind, Row
 from servers.misbehaving import MisbehavingServer, content, http_date
@@ -19,6 +19,19 @@ from servers.misbehaving import MisbehavingServer, content, http_date
 def longest_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each back-off takes all of the time that it may."""
     monkeypatch.setattr(random, "uniform", lambda _, most: most)
+
+
+def test_a_range_that_never_comes_ends_the_download_when_the_others_are_done(
+    server: MisbehavingServer, target: Path
+) -> None:
+    url = server.url("/cut/x", size="24M", at="13M", after=0)
+    error = fails(BadAnswer, url, target, max_tries=4, split=4, min_split_size="1M")
+    assert len(error.tried) >= 4
+    assert len(server.requests) < 60
+    # All that can be had was fetched, and is kept.
+    assert server.bytes_sent > 20 * MIB
+    saved = state.load(target.with_name("file.bin.part.json"))
+    assert list(saved.blocks).count(2) >= 20
 
 
 @pytest.mark.usefixtures("longest_waits")
