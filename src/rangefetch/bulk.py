@@ -12,7 +12,6 @@ import dataclasses
 import logging
 import os
 import re
-import secrets
 import threading
 import time
 from collections import defaultdict, deque
@@ -21,7 +20,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from rangefetch.download import Download
+from rangefetch.download import Download, new_gid
 from rangefetch.errors import Cancelled, DownloadError, TargetExists
 from rangefetch.manager import DownloadManager, get_download_manager
 from rangefetch.network import mask_url
@@ -288,7 +287,7 @@ class _Bulk:
                     path=directory / each.name,
                     filename=each.name,
                     size=sizes[place],
-                    gid=secrets.token_hex(8),
+                    gid=new_gid(),
                     sources=(each.url,),
                 )
                 self._bytes += sizes[place]

@@ -244,6 +244,5 @@ def make_profile(
         )
     except ValueError as error:
         option, why = error.args
-        name = next(name for name, value in number.items() if value == option and name.startswith("CURLOPT_"))
-        value = dict(settings)[option]
-        raise LocalError(f"this libcurl refuses {name} = {value}: {why}") from None
+        name = next(each for each, code in number.items() if code == option and each.startswith("CURLOPT_"))
+        raise LocalError(f"this libcurl refuses {name} = {dict(settings)[option]}: {why}") from None
