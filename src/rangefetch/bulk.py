@@ -217,6 +217,7 @@ class _Bulk:
         if not small or backend is None:
             return
         try:
+            Path(self._common.save_dir).mkdir(parents=True, exist_ok=True)
             directory_fd = os.open(self._common.save_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
             # The manager says what is wrong with it.
