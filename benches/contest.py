@@ -113,7 +113,10 @@ class Contest:
         env = {
             name: value
             for name, value in os.environ.items()
-            if name.lower() not in _PROXY_VARIABLES and not name.startswith("XDG_")
+            if name.lower() not in _PROXY_VARIABLES
+            and not name.startswith("XDG_")
+            # An installed program has its bytecode, whatever whoever runs this prefers.
+            and name != "PYTHONDONTWRITEBYTECODE"
         }
         # Only the home moves: packages installed with pip --user stay importable.
         env |= {"HOME": str(home), "PYTHONUSERBASE": site.getuserbase(), "LC_ALL": "C.UTF-8"}

@@ -73,7 +73,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         size=sum(_MIXED) // len(_MIXED),
         mixed=_MIXED,
     ),
-    Scenario("small-100000", "100,000 files of 1 KiB over plain HTTP/1.1", "http", files=100_000, size=KIB),
+    Scenario("small-100000", "100,000 files of 16 KiB over plain HTTP/1.1", "http", files=100_000, size=16 * KIB),
     Scenario("https2-1g", "one file over TLS, HTTP/2 offered", "https2"),
     Scenario("small-5000-https", "5,000 files of 16 KiB over TLS, HTTP/1.1", "https", files=5000, size=16 * KIB),
     Scenario(

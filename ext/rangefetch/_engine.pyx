@@ -213,6 +213,28 @@ cdef class Profile:
             else:
                 self.core.settings[i].text = _owned_text(os.fsencode(value))
             i += 1
+        self._try_settings()
+
+    cdef int _try_settings(self) except -1:
+        # A lane cannot ask what became of a setting: what this libcurl does not know is found out here.
+        cdef CURL *easy = curl_easy_init()
+        cdef CURLcode code = CURLE_OK
+        cdef Setting *setting
+        cdef int i
+        if easy == NULL:
+            raise MemoryError
+        for i in range(self.core.setting_count):
+            setting = &self.core.settings[i]
+            if setting.text != NULL:
+                code = opt_text(easy, setting.option, setting.text)
+            else:
+                code = opt_long(easy, setting.option, setting.number)
+            if code != CURLE_OK:
+                break
+        curl_easy_cleanup(easy)
+        if code != CURLE_OK:
+            raise ValueError(<int>setting.option, (<bytes>curl_easy_strerror(code)).decode())
+        return 0
 
     cdef curl_slist *_list(self, lines) except? NULL:
         cdef curl_slist *list_ = NULL

@@ -20,6 +20,7 @@ cdef enum:
     LARGEST_CLAIM_BYTES = 64 << 20
     WINDOW_SHARE = 4                 # a range takes no more than such a part of the window
     CLAIM_SECONDS = 3                # how long a range should last
+    REQUESTS_WORTH = 4               # ... and at least, in round trips
     FIRST_LANES = 4                  # what a file begins with when its server answers ranges
     DISTANT_LANES = 16               # ... and when the first answer took so long that growing by steps costs seconds
     DISTANT_MS = 50
@@ -67,10 +68,32 @@ cdef inline bint is_better(const Source *one, const Source *other) noexcept nogi
 
 # ---- Claims ------------------------------------------------------------------------------------------------------
 
+cdef inline int32_t lanes_allowed(FileCore *file) noexcept nogil:
+    """How many lanes may work for the file now."""
+    cdef int32_t most = <int32_t>rf_load(&file.lanes_most)
+    if not file.answered:
+        # What the file is, one answer tells; until then a second request would be a guess.
+        most = 1
+    elif file.lanes_aim < most:
+        most = file.lanes_aim
+    return most - file.lanes_busy - file.lanes_held
+
+
 cdef inline int64_t claim_bytes(FileCore *file, int64_t bytes_per_s) noexcept nogil:
-    """How long the next range of a lane should be: seconds at its own rate, shorter when the end is near."""
+    """How long the next range of a lane should be: seconds at its own rate, shorter when the end is near.
+
+    Near the end each takes half of its share of what is left, so that they come to it together. A request has its
+    price, though, and far away that is most of a short range: there, lanes that begin divide what there is.
+    """
     cdef int64_t size = FIRST_CLAIM_BYTES
     cdef int64_t share = file.blocks.unclaimed // (2 * (file.lanes_busy + 1))
+    cdef int64_t worth = bytes_per_s * file.request_ms // 1000 * REQUESTS_WORTH
+    cdef int32_t idle = lanes_allowed(file)
+    if file.request_ms >= DISTANT_MS:
+        if bytes_per_s == 0 and idle > 0:
+            worth = file.blocks.unclaimed // idle
+        if share < worth:
+            share = worth
     if bytes_per_s * CLAIM_SECONDS > size:
         size = bytes_per_s * CLAIM_SECONDS
     if size > LARGEST_CLAIM_BYTES:
@@ -116,17 +139,6 @@ cdef inline bint lane_claim(Loop *loop, FileCore *file, Lane *lane) noexcept nog
         return False
     lane.position = lane.start
     return True
-
-
-cdef inline int32_t lanes_allowed(FileCore *file) noexcept nogil:
-    """How many lanes may work for the file now."""
-    cdef int32_t most = <int32_t>rf_load(&file.lanes_most)
-    if not file.answered:
-        # What the file is, one answer tells; until then a second request would be a guess.
-        most = 1
-    elif file.lanes_aim < most:
-        most = file.lanes_aim
-    return most - file.lanes_busy - file.lanes_held
 
 
 cdef inline bint wants_lane(FileCore *file) noexcept nogil:

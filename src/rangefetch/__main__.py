@@ -1,7 +1,5 @@
 """``python -m rangefetch`` is the command ``rangefetch``."""
 
-import sys
+from rangefetch.cli.main import main
 
-from rangefetch.cli.main import run
-
-sys.exit(run())
+main()

@@ -61,6 +61,8 @@ class Profile:
 
     ``settings`` are pairs of an option's number and an int or a string. ``headers`` are "Name: value" lines for the
     origin of a file's URL, ``bare_headers`` those for any other origin to which a redirect leads.
+
+    Raises ``ValueError(option, why)`` for a setting that this libcurl refuses.
     """
 
     def __new__(

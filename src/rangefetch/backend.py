@@ -7,19 +7,20 @@ thread.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from rangefetch.download import Download
 from rangefetch.errors import DownloadError
-from rangefetch.network import Network
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadResult
-from rangefetch.retry import RetryPolicy
-from rangefetch.sources import Source
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from rangefetch._engine import File, Profile
+    from rangefetch.network import Network
+    from rangefetch.retry import RetryPolicy
+    from rangefetch.sources import Source
 
 __all__ = ["Backend", "Host", "Listener", "Timer"]
 

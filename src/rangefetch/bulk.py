@@ -12,7 +12,6 @@ import dataclasses
 import logging
 import os
 import re
-import secrets
 import threading
 import time
 from collections import defaultdict, deque
@@ -21,7 +20,7 @@ from concurrent.futures import Executor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from rangefetch.download import Download
+from rangefetch.download import Download, new_gid
 from rangefetch.errors import Cancelled, DownloadError, TargetExists
 from rangefetch.manager import DownloadManager, get_download_manager
 from rangefetch.network import mask_url
@@ -259,6 +258,7 @@ class _Bulk:
         if not small or backend is None:
             return
         try:
+            Path(self._common.save_dir).mkdir(parents=True, exist_ok=True)
             directory_fd = os.open(self._common.save_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
             # The manager says what is wrong with it.
@@ -332,7 +332,7 @@ class _Bulk:
                 path=directory / each.name,
                 filename=each.name,
                 size=size,
-                gid=secrets.token_hex(8),
+                gid=new_gid(),
                 sources=(each.url,),
             )
             self._outcomes.put(number, result)

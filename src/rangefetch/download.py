@@ -5,7 +5,7 @@ The states and the moves between them are the table ``MOVES``; nothing else may 
 
 from __future__ import annotations
 
-import secrets
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rangefetch._engine import File
     from rangefetch.target import Target
 
-__all__ = ["MOVES", "Download", "Figures"]
+__all__ = ["MOVES", "Download", "Figures", "new_gid"]
 
 _W, _A, _P = DownloadStatus.WAITING, DownloadStatus.ACTIVE, DownloadStatus.PAUSED
 _C, _E, _R = DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED
@@ -44,6 +44,11 @@ class Figures(NamedTuple):
     connections: int = 0
 
 
+def new_gid() -> str:
+    """16 hexadecimal digits that no other download has, as aria2's are."""
+    return os.urandom(8).hex()
+
+
 class Download:
     """One download. Its manager and its backend change it; ``lock`` guards the state and what came of it.
 
@@ -51,7 +56,7 @@ class Download:
     """
 
     def __init__(self, url: str, options: DownloadOptions, *, gid: str = "") -> None:
-        self.gid = gid or secrets.token_hex(8)
+        self.gid = gid or new_gid()
         self.url = url
         self.options = options
         self.filename = options.filename

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
 import enum
 from typing import Any, NamedTuple
 
@@ -49,6 +48,10 @@ def parse_headers(lines: str) -> dict[str, str]:
 
 def parse_date(value: str) -> float | None:
     """An HTTP date as seconds since the epoch, None where there is none."""
+    if not value:
+        return None
+    import email.utils  # not for every start of the command
+
     try:
         return email.utils.parsedate_to_datetime(value).timestamp()
     except (TypeError, ValueError, IndexError, OverflowError):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    Work = Callable[[Callable[[], Any], Callable[[Future[Any]], None]], None]
 
 __all__ = ["Jobs"]
-
-Work = Callable[[Callable[[], Any], Callable[[Future[Any]], None]], None]
 
 
 class Jobs:

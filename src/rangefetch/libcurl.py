@@ -7,7 +7,6 @@ environment that does not work is an error, never a reason to run on another lib
 
 from __future__ import annotations
 
-import ctypes.util
 import dataclasses
 import functools
 import importlib.util
@@ -52,6 +51,8 @@ def _candidates() -> Iterator[tuple[str, str]]:
         return
     for path in _pycurl_modules():
         yield "pycurl", path
+    import ctypes.util
+
     yield "system", ctypes.util.find_library("curl") or "libcurl.so.4"
 
 

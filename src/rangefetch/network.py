@@ -237,6 +237,8 @@ def make_profile(
     """The options as the engine's ``Profile``; libcurl must be loaded.
 
     ``headers`` (the user's) and ``secrets`` go to the origin of the source's URL alone, not where redirects lead.
+
+    Raises ``LocalError`` for what this libcurl cannot do (HTTP/3, for most).
     """
     from rangefetch import _engine
 
@@ -278,11 +280,16 @@ def make_profile(
             own[name] = value
     # "Name;" is how libcurl is told of a header without a value.
     all_headers = bare_headers + [f"{name}: {value}" if value else f"{name};" for name, value in own.items()]
-    return _engine.Profile(
-        settings,
-        all_headers,
-        bare_headers,
-        allow_downgrade=options.allow_downgrade,
-        connect_timeout_s=options.connect_timeout,
-        read_timeout_s=options.read_timeout,
-    )
+    try:
+        return _engine.Profile(
+            settings,
+            all_headers,
+            bare_headers,
+            allow_downgrade=options.allow_downgrade,
+            connect_timeout_s=options.connect_timeout,
+            read_timeout_s=options.read_timeout,
+        )
+    except ValueError as error:
+        option, why = error.args
+        name = next(each for each, code in number.items() if code == option and each.startswith("CURLOPT_"))
+        raise LocalError(f"this libcurl refuses {name} = {dict(settings)[option]}: {why}") from None

@@ -191,9 +191,10 @@ class DownloadOptions:
     """The options of one download. Sizes may be ``"4M"``, ``"1.5G"`` or an int; times are seconds, 0: no limit.
 
     Where the file goes:
-        ``save_dir`` the directory; ``filename`` the name in it (empty: the server's Content-Disposition, else the
-        URL's last part); ``overwrite`` replaces a file that has the name already; ``file_allocation`` ``"falloc"``
-        reserves the space at once, ``"trunc"`` only sets the length, ``"none"`` neither (aria2's words);
+        ``save_dir`` the directory, made if missing; ``filename`` the name in it (empty: the server's
+        Content-Disposition, else the URL's last part); ``overwrite`` replaces a file that has the name already;
+        ``file_allocation`` ``"falloc"`` reserves the space at once, ``"trunc"`` only sets the length, ``"none"``
+        neither (aria2's words);
         ``durable`` syncs the file to the disk before it gets its name.
     Where it comes from:
         ``mirrors`` further URLs of the same file, used at once; ``use_github_mirror`` with ``github_mirrors``, rules

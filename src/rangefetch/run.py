@@ -205,6 +205,9 @@ class Run:
             self._target.truncate()
         if self._saved is not None:
             self._recall(self._saved)
+            if self._target.path is None and not self._saved.blocks.strip(b"\2"):
+                # Every byte is there, and nobody has told the name: no answer would come any more.
+                self._probing = True
         self._proof.begin(self._target)
         cool_s = self._backend.cool_for(self.sources[0].host) if len(self.sources) == 1 else 0.0
         if cool_s:
@@ -231,14 +234,17 @@ class Run:
             return
         assert self._target is not None
         options = self.options
-        known: dict[str, Any] = {"first_bytes": 1, "probe": True} if self._probing else {}
-        if self._saved is not None:
-            known |= {
+        known: dict[str, Any] = {}
+        if self._probing:
+            known = {"first_bytes": 1, "probe": True}
+        elif self._saved is not None:
+            known = {
                 "size": self._saved.total_size,
                 "block_size": self._saved.block_size,
                 "blocks": self._saved.blocks,
                 "partial": self._saved.partial,
             }
+        if self._saved is not None:
             for saved in self._saved.sources:
                 for source in self.sources:
                     if source.url == saved.url:

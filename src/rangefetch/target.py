@@ -143,19 +143,21 @@ class Target:
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str], filename: str, url: str) -> Self:
-        """Open and lock the part file of ``filename`` in ``directory``; create it, mode 0600, if missing.
+        """Open and lock the part file of ``filename`` in ``directory``. What is missing is made, the file mode 0600.
 
         Without a ``filename`` the part file is named after a hash of ``url``, and :meth:`name` gives the
         final name later. ``filename`` is the user's; a server's goes through :func:`safe_filename` first. The
         state of a fresh part file is removed: it speaks of bytes that are gone.
 
-        Raises ``TargetLocked`` if another download is writing the part file, and ``DiskError`` if there is no
-        such directory, the final name is a directory, or the part file is a link or otherwise no plain file.
+        Raises ``TargetLocked`` if another download is writing the part file, and ``DiskError`` if the directory
+        cannot be, the final name is a directory, or the part file is a link or otherwise no plain file.
         """
         folder = Path(directory).absolute()
         with _disk_errors("use the directory", folder):
-            if not stat.S_ISDIR(folder.stat().st_mode):
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except FileExistsError:
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
         path = _final_path(folder, filename) if filename else None
         part = part_path(folder, filename, url)
         state_path = part.with_name(part.name + ".json")

@@ -50,11 +50,12 @@ def test_a_header_that_would_be_two(server: MisbehavingServer, place: Path) -> N
     assert server.requests == []
 
 
-def test_a_directory_that_is_not_there(server: MisbehavingServer, place: Path) -> None:
+def test_a_directory_that_cannot_be_made(server: MisbehavingServer, place: Path) -> None:
+    (place / "file").touch()
     url = server.url("/good/file.bin")
-    fails(run(place, "-d", "nowhere", url), 1, url, "nowhere")
-    fails(run(place, "-d", "nowhere", "-i", "-", stdin=url), 1, url, "nowhere")
-    assert names(place) == []
+    fails(run(place, "-d", "file/in", url), 1, url, "file/in")
+    fails(run(place, "-d", "file/in", "-i", "-", stdin=url), 1, url, "file/in")
+    assert names(place) == ["file"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

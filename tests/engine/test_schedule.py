@@ -200,7 +200,7 @@ def test_a_hedge_that_does_not_bring_all_harms_nothing(
 
 
 def test_a_lane_far_slower_than_its_fellows_is_replaced(driver: Driver, server: MisbehavingServer) -> None:
-    size = 32 * MIB
+    size = 64 * MIB
     url = server.url("/uneven", size=size, rate=3 * MIB, at=5 * MIB, slow=40 * KIB)
     file = driver.add(url, lanes=4, first_bytes=MIB, **known(size, 256 * KIB))
     driver.end(file, 20)

@@ -130,19 +130,20 @@ def test_a_file_name_with_a_directory_in_it_is_refused(target: Path, name: str) 
 
 
 @pytest.mark.parametrize("into", ["missing/file.bin", "missing/"])
-def test_a_missing_directory_is_named(server: MisbehavingServer, target: Path, into: str) -> None:
-    error = fails(DiskError, server.url("/good/x", size=SIZE), f"{target.parent}/{into}")
-    assert f"{target.parent}/missing" in error.reason
+def test_a_missing_directory_is_made(server: MisbehavingServer, target: Path, into: str) -> None:
+    result = fetch(server.url("/good/file.bin", size=SIZE), f"{target.parent}/{into}")
+    assert result.path == target.parent / "missing" / "file.bin"
+    assert result.path.read_bytes() == content(SIZE)
+
+
+@pytest.mark.parametrize("into", ["x", "missing/x"])
+def test_a_directory_that_is_a_file_is_named(server: MisbehavingServer, target: Path, into: str) -> None:
+    target.write_bytes(b"precious")
+    error = fails(DiskError, server.url("/good/x", size=SIZE), target / into)
+    assert str(target) in error.reason
     assert isinstance(error, OSError)
     assert error.errno
     assert server.requests == []
-    assert names(target.parent) == []
-
-
-def test_a_directory_that_is_a_file_is_named(server: MisbehavingServer, target: Path) -> None:
-    target.write_bytes(b"precious")
-    error = fails(DiskError, server.url("/good/x", size=SIZE), target / "x")
-    assert str(target) in error.reason
     assert target.read_bytes() == b"precious"
 
 

@@ -1,13 +1,16 @@
 """Which name a file gets where the user gave none: the server's, made safe, else the URL's, else a default."""
 
+import contextlib
 import os
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 import rangefetch
 from flow.helpers import fetch, names, until
-from rangefetch import DownloadManager
+from rangefetch import DownloadManager, state
+from rangefetch.target import Target
 from servers.misbehaving import MisbehavingServer, content
 
 SIZE = 50_001
@@ -158,3 +161,29 @@ def test_a_download_into_a_directory_goes_on_where_it_was(server: MisbehavingSer
     assert result.path.read_bytes() == content(size)
     assert result.resumed > 100_000
     assert server.bytes_sent == size - result.resumed
+
+
+def test_a_name_that_nobody_told_before_every_byte_was_there_is_asked_for(
+    server: MisbehavingServer, target: Path
+) -> None:
+    url = server.url("/disposition/x", size=100_000)
+    with urllib.request.urlopen(url) as answer:
+        etag = answer.headers["ETag"]
+    with contextlib.closing(Target.open(target.parent, "", url)) as begun:
+        os.pwrite(begun.fd, content(100_000), 0)
+        saved = state.State(
+            url=url,
+            resolved_url=url,
+            total_size=100_000,
+            supports_range=True,
+            sources=[state.SourceState(url, etag)],
+            block_size=65_536,
+            blocks=b"\2\2",
+            partial={},
+        )
+        state.save(begun.state_path, saved)
+    server.clear()
+    result = fetch(url, target.parent)
+    assert names(target.parent) == ["disposed.bin"]
+    assert result.path.read_bytes() == content(100_000)
+    assert server.bytes_sent <= 1

@@ -45,7 +45,10 @@ def test_http_gives_the_file_over_few_connections(nginx: Nginx, target: Path, sp
     assert target.stat().st_mtime == 1_000_000_000
     log = _log(nginx, SIZE)
     assert {line.status for line in log} == {206}
-    assert result.connections <= len({line.connection for line in log}) <= split < len(log)
+    connections = len({line.connection for line in log})
+    # A lane that is helped at the end is broken off, and costs its connection.
+    assert result.connections <= connections <= (1 if split == 1 else 2 * split)
+    assert connections < len(log)
     if split == 1:
         assert sum(line.body_bytes_sent for line in log) == SIZE
 
@@ -56,7 +59,7 @@ def test_https_gives_the_same(nginx: Nginx, certificates: Certificates, target: 
     assert target.read_bytes() == content(SIZE)
     log = _log(nginx, SIZE)
     assert {(line.status, line.port, line.protocol) for line in log} == {(206, nginx.https_port, "HTTP/1.1")}
-    assert len({line.connection for line in log}) <= 4
+    assert len({line.connection for line in log}) <= 2 * 4
 
 
 def test_https_works_with_the_environments_ca_file(nginx: Nginx, certificates: Certificates, target: Path) -> None:

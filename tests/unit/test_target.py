@@ -125,8 +125,8 @@ def test_what_stands_in_the_way_is_an_error_that_says_so(tmp_path: Path) -> None
     (tmp_path / "d.part").mkdir()
     os.mkfifo(tmp_path / "f.part")
     (tmp_path / "l.part").symlink_to("victim")
-    with disk_error(errno.ENOENT, tmp_path / "none", "No such file or directory"):
-        Target.open(tmp_path / "none", "x", URL)
+    with disk_error(errno.ENOTDIR, tmp_path / "file" / "none", "Not a directory"):
+        Target.open(tmp_path / "file" / "none", "x", URL)
     with disk_error(errno.ENOTDIR, tmp_path / "file", "Not a directory"):
         Target.open(tmp_path / "file", "x", URL)
     for name in ("directory", "to-directory"):

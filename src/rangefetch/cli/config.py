@@ -51,17 +51,18 @@ def read(path: Path, actions: dict[str, argparse.Action], *, must_exist: bool) -
     ``actions`` are the options by their names, as ``--split``. Raises :class:`ConfigError` for what is not TOML, for
     keys that are no options, and for values of a type that the option does not have.
     """
-    import tomllib
-
     try:
-        with path.open("rb") as file:
-            values = tomllib.load(file)
+        text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         if must_exist:
             raise ConfigError(f"{path}: {error.strerror}") from None
         return
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
+    import tomllib
+
+    try:
+        values = tomllib.loads(text.decode())
     except ValueError as error:  # of TOML, or of UTF-8
         raise ConfigError(f"{path}: it is not TOML: {error}") from None
     for key, value in values.items():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from rangefetch.cli import display as displays
 from rangefetch.cli.arguments import USAGE_ERROR, Request, parse
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from rangefetch.cli.report import Report
     from rangefetch.manager import DownloadManager
 
-__all__ = ["run"]
+__all__ = ["main", "run"]
 
 OK, FAILED = 0, 1
 """Exit statuses; 2 is wrong usage, and there are those of signals."""
@@ -31,6 +33,13 @@ SECONDS_BETWEEN_LOOKS = 0.2
 """Progress is pulled this often: fast enough for the eye, and nothing for the processor."""
 
 _REMEMBERED = 1000
+
+
+def main() -> NoReturn:
+    """The command. It ends without Python's tear-down: the kernel takes the memory back in a tenth of the time."""
+    status = run()
+    atexit._run_exitfuncs()
+    os._exit(status)
 
 
 def run(argv: Sequence[str] | None = None) -> int:

@@ -102,7 +102,7 @@ def _add_sources(parser: Parser) -> None:
 def _add_places(parser: Parser) -> None:
     group = parser.add_argument_group("where the file goes, and what proves it")
     add = group.add_argument
-    add("-d", "--dir", "--output-dir", dest="save_dir", metavar="DIR", help="the directory (this one)")
+    add("-d", "--dir", "--output-dir", dest="save_dir", metavar="DIR", help="the directory, made if missing (this one)")
     add("-o", "--out", dest="filename", metavar="NAME", help="the name in it (the server's, else the URL's)")
     add(
         "--allow-overwrite",
