@@ -532,7 +532,8 @@ cdef inline void tick(Loop *loop) noexcept nogil:
             steer(loop, file, elapsed_ms)
             replace_slow(loop, file)
             watch_tail(loop, file)
-            feed(loop, file)
+        # A source that was resting when a lane was set free may be asked by now.
+        feed(loop, file)
         file = file.next
 
 

@@ -267,6 +267,18 @@ def test_what_is_permanent_moves_to_the_next_source_at_once(
     assert len(server.requests) == 1
 
 
+@pytest.mark.usefixtures("longest_waits")
+def test_a_source_that_rests_is_asked_again_when_the_others_are_gone(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    mirror = other_server.url("/status/x", code=404)
+    url = server.url("/status/x", size=SMALL, code=503, times=1)
+    result = fetch(url, target, mirrors=[mirror], retry_wait=0.6, total_timeout=5.0)
+    assert target.read_bytes() == content(SMALL)
+    assert result.retries == 2
+    assert 0.6 <= gaps(server.requests)[0] < 1.2
+
+
 def test_where_no_source_is_left_the_error_says_what_was_tried(
     server: MisbehavingServer, other_server: MisbehavingServer, target: Path
 ) -> None:
