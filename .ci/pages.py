@@ -20,6 +20,7 @@ from typing import Any
 
 from rangefetch import retry
 from rangefetch.cli import arguments
+from rangefetch.download import MOVES
 from rangefetch.options import DownloadOptions
 from rangefetch.version import __version__
 
@@ -85,6 +86,8 @@ def _condition(row: retry.Row) -> str:
         parts.append(row.fault.name.lower().replace("_", " "))
     elif row.codes:
         parts.append(", ".join(f"`{retry.Curl(code).name}`" for code in sorted(row.codes)))
+    elif row.statuses:
+        parts.append(f"status {_numbers(row.statuses)} of a failed connection")
     else:
         parts.append("any other failure of a transfer")
     if row.errnos:
@@ -142,7 +145,27 @@ def _defaults() -> str:
     return _table(("option", "type", "default"), *rows)
 
 
+def _states() -> str:
+    """Each state a line down, each move an arrow from one to another."""
+    width = 11
+    middles = {status: width * place + width // 2 for place, status in enumerate(MOVES)}
+    lines = ["".join(f"{status:^{width}}" for status in MOVES)]
+    for before, after in ((before, after) for before in MOVES for after in MOVES if after in MOVES[before]):
+        line = ["\u2502" if place in middles.values() else " " for place in range(width * len(MOVES))]
+        left, right = sorted((middles[before], middles[after]))
+        for place in range(left + 1, right):
+            line[place] = "\u253c" if line[place] == "\u2502" else "\u2500"
+        line[middles[before]] = "\u251c" if middles[before] == left else "\u2524"
+        if middles[after] == right:
+            line[right - 1] = "\u25b6"
+        else:
+            line[left + 1] = "\u25c0"
+        lines.append("".join(line))
+    return "```text\n" + "\n".join(line.rstrip() for line in lines) + "\n```"
+
+
 _PARTS = {
+    "states": _states,
     "retry classes": _retry_classes,
     "retry table": _retry_table,
     "options of the command": _options,

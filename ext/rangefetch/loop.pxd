@@ -469,7 +469,7 @@ cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexce
     cdef int64_t moved = lane.received_bytes - lane.moved_received
     cdef int64_t lately = moved * 1000 // elapsed_ms
     cdef int64_t limit_ms = profile.read_timeout_ms
-    cdef int64_t known
+    cdef int64_t connected_us, known
     lane.moved_received = lane.received_bytes
     if lane.paused:
         lane.file.lanes_paused_seen += 1
@@ -485,12 +485,17 @@ cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexce
         known = lane.source.bytes_per_s
         lane.source.bytes_per_s = (7 * known + lane.bytes_per_s) // 8 if known > 0 else lane.bytes_per_s
     else:
-        # libcurl watches over the connecting itself.
-        limit_ms += profile.connect_timeout_ms
+        connected_us = info_off(lane.easy, CURLINFO_PRETRANSFER_TIME_T)
+        if connected_us > 0:
+            # From when the request could be sent; a lane that a limit holds back has moved later.
+            lane.moved_ms = max(lane.moved_ms, lane.started_ms + connected_us // 1000)
+        else:
+            # libcurl watches over the connecting itself.
+            limit_ms = limit_ms + profile.connect_timeout_ms if profile.connect_timeout_ms > 0 else 0
         if loop.now_ms - lane.started_ms >= elapsed_ms:
             # What it brought of its last range says less with every tick without an answer.
             lane.bytes_per_s //= 2
-    if profile.read_timeout_ms > 0 and loop.now_ms - lane.moved_ms > limit_ms:
+    if profile.read_timeout_ms > 0 and limit_ms > 0 and loop.now_ms - lane.moved_ms > limit_ms:
         if lane.hedge != NULL:
             lane_dismiss(loop, lane)
             return

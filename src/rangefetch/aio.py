@@ -4,9 +4,10 @@ Awaiting costs nothing while a download is at work: its move to another state wa
 Verbs that may block go to a thread, and are carried out even if the task that called them is cancelled meanwhile.
 
 What cancelling a task does to its download is a matter of who knows it. The one that awaits ``fetch``,
-``fetch_many`` or ``download_and_wait`` owns what it asked for: the download is paused and its state is saved, so that
-the same download begun again goes on there. The one that awaits ``wait`` or iterates over ``progress`` only looks on:
-the download goes on without it.
+``fetch_many`` or ``download_and_wait`` owns what it asked for: the transfers stop and the state is saved, so that the
+same download begun again goes on there. A manager of the caller's own lists the download of ``download_and_wait`` as
+paused; the process's manager forgets those of ``fetch`` and ``fetch_many``. The one that awaits ``wait`` or iterates
+over ``progress`` only looks on: the download goes on without it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from rangefetch import bulk
 from rangefetch import manager as blocking
-from rangefetch.bulk import Item
+from rangefetch.api import place
+from rangefetch.bulk import Item, OnResult
 from rangefetch.download import Download
 from rangefetch.errors import DownloadError
 from rangefetch.options import DownloadOptions
@@ -181,17 +183,12 @@ class DownloadManager:
 
         When the task is cancelled, the download is paused and its state is saved before ``CancelledError`` goes on.
         """
-        gid = await self.download(url, options)
-        download = self._manager._find(gid)
-        try:
-            async for _ in self._moves(download, _PROGRESS_EVERY_S if on_progress else None):
-                if on_progress is not None:
-                    _report(on_progress, download.progress())
-        except asyncio.CancelledError:
+
+        def pause(download: Download) -> None:
             with contextlib.suppress(KeyError):
-                await _in_thread(self._manager.pause, gid)
-            raise
-        return self._outcome(download)
+                self._manager.pause(download.gid)
+
+        return await self._own(url, options, on_progress, pause)
 
     def progress(self, gid: str, every: float = 0.1) -> AsyncIterator[DownloadProgress]:
         """The download now, every so many seconds while it is active, and after each move; the end comes last.
@@ -258,6 +255,25 @@ class DownloadManager:
 
     # -- inside -----------------------------------------------------------------------------------------------
 
+    async def _own(
+        self,
+        url: str,
+        options: DownloadOptions | Mapping[str, Any] | None,
+        on_progress: Callable[[DownloadProgress], object] | None,
+        leave: Callable[[Download], None],
+    ) -> DownloadResult:
+        """Ask for a URL and wait for it; ``leave`` is called, in a thread, when the task is cancelled."""
+        await self.start()
+        download = self._manager.submit(url, options)
+        try:
+            async for _ in self._moves(download, _PROGRESS_EVERY_S if on_progress else None):
+                if on_progress is not None:
+                    _call_back("on_progress", on_progress, download.progress())
+        except asyncio.CancelledError:
+            await _in_thread(leave, download)
+            raise
+        return self._outcome(download)
+
     def _outcome(self, download: Download) -> DownloadResult:
         """What came of a download. ``TimeoutError``: it is not at its end."""
         return self._manager.wait_for(download, 0)
@@ -287,11 +303,12 @@ class DownloadManager:
                 return
 
 
-def _report(on_progress: Callable[[DownloadProgress], object], progress: DownloadProgress) -> None:
+def _call_back(name: str, callback: Callable[..., object], *args: object) -> None:
+    """An error there is the caller's, and no reason to lose a download."""
     try:
-        on_progress(progress)
+        callback(*args)
     except Exception:
-        _log.exception("on_progress failed")
+        _log.exception("%s failed", name)
 
 
 async def fetch(
@@ -305,25 +322,18 @@ async def fetch(
 ) -> DownloadResult:
     """``rangefetch.fetch``, awaited, on the same manager of the process. ``on_progress`` is called on the event loop.
 
-    When the task is cancelled, the download is paused and its state is saved; the same fetch goes on there.
+    When the task is cancelled, the download is stopped and its state is saved; the same fetch goes on there.
     """
     if path is not None:
-        options |= _place(path)
+        options |= place(path)
     if mirrors:
         options["mirrors"] = mirrors
     if checksum is not None:
         options["checksum"] = checksum
-    manager = DownloadManager.of(blocking.get_download_manager())
-    return await manager.download_and_wait(url, options, on_progress)
-
-
-def _place(path: str | os.PathLike[str]) -> dict[str, str]:
-    where = os.fspath(path)
-    if not isinstance(where, str):
-        raise TypeError(f"path: expected str or os.PathLike[str], not {type(path).__name__}")
-    if where.endswith(("/", os.sep)) or Path(where).is_dir():
-        return {"save_dir": where}
-    return {"save_dir": str(Path(where).parent), "filename": Path(where).name}
+    manager = blocking.get_download_manager()
+    return await DownloadManager.of(manager)._own(
+        url, options, on_progress, lambda download: manager.let_go([download])
+    )
 
 
 class _Stop(BaseException):
@@ -337,11 +347,12 @@ async def fetch_many(
     max_concurrent_downloads: int | None = None,
     on_error: str = "raise",
     on_progress: Callable[[DownloadProgress], object] | None = None,
+    on_result: OnResult | None = None,
     **options: Any,
 ) -> list[DownloadResult | DownloadError]:
-    """``rangefetch.fetch_many``, awaited; one thread waits for all of them. ``on_progress`` is called on the loop.
+    """``rangefetch.fetch_many``, awaited; one thread waits for all of them. The callbacks are called on the loop.
 
-    When the task is cancelled, what is unfinished is paused and saved; the same call goes on there.
+    When the task is cancelled, what is unfinished is stopped and saved; the same call goes on there.
     """
     loop = asyncio.get_running_loop()
     stopped = threading.Event()
@@ -350,12 +361,16 @@ async def fetch_many(
         if stopped.is_set():
             raise _Stop
         if on_progress is not None:
-            loop.call_soon_threadsafe(_report, on_progress, progress)
+            loop.call_soon_threadsafe(_call_back, "on_progress", on_progress, progress)
+
+    def tell(number: int, outcome: DownloadResult | DownloadError) -> None:
+        if on_result is not None and not stopped.is_set():
+            loop.call_soon_threadsafe(_call_back, "on_result", on_result, number, outcome)
 
     def fetch_all() -> list[DownloadResult | DownloadError]:
         limits: dict[str, Any] = {"max_concurrent_downloads": max_concurrent_downloads, "on_error": on_error}
         outcomes: list[DownloadResult | DownloadError] = []
-        outcomes += bulk.fetch_many(items, directory, on_progress=report, **limits, **options)
+        outcomes += bulk.fetch_many(items, directory, on_progress=report, on_result=tell, **limits, **options)
         return outcomes
 
     # A thread of its own, since the loop's are few and this may take hours.

@@ -10,7 +10,7 @@ from typing import Any
 from rangefetch.manager import get_download_manager
 from rangefetch.progress import DownloadProgress, DownloadResult
 
-__all__ = ["fetch"]
+__all__ = ["fetch", "place"]
 
 
 def fetch(
@@ -35,16 +35,25 @@ def fetch(
     goes on.
     """
     if path is not None:
-        where = os.fspath(path)
-        if not isinstance(where, str):
-            raise TypeError(f"path: expected str or os.PathLike[str], not {type(path).__name__}")
-        if where.endswith(("/", os.sep)) or Path(where).is_dir():
-            options["save_dir"] = where
-        else:
-            options["save_dir"] = str(Path(where).parent)
-            options["filename"] = Path(where).name
+        options |= place(path)
     if mirrors:
         options["mirrors"] = mirrors
     if checksum is not None:
         options["checksum"] = checksum
-    return get_download_manager().download_and_wait(url, options, on_progress)
+    manager = get_download_manager()
+    download = manager.submit(url, options)
+    try:
+        return manager.wait_for(download, None, on_progress)
+    except (KeyboardInterrupt, SystemExit):
+        manager.let_go([download])
+        raise
+
+
+def place(path: str | os.PathLike[str]) -> dict[str, str]:
+    """``save_dir`` and ``filename`` for the ``path`` of ``fetch``; without ``filename`` where it is a directory."""
+    where = os.fspath(path)
+    if not isinstance(where, str):
+        raise TypeError(f"path: expected str or os.PathLike[str], not {type(path).__name__}")
+    if where.endswith(("/", os.sep)) or Path(where).is_dir():
+        return {"save_dir": where}
+    return {"save_dir": str(Path(where).parent), "filename": Path(where).name}

@@ -1,4 +1,4 @@
-"""What the manager asks of a backend, and what it hears from it: the seam between the two.
+"""What the manager asks of a backend, and what it hears from it; and what a run of the native one asks of its backend.
 
 A backend runs downloads; which ones, when and in what state is the manager's. Both sides may be called from any
 thread.
@@ -6,13 +6,24 @@ thread.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from rangefetch.download import Download
 from rangefetch.errors import DownloadError
+from rangefetch.network import Network
+from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadResult
+from rangefetch.retry import RetryPolicy
+from rangefetch.sources import Source
 
-__all__ = ["Backend", "Listener"]
+if TYPE_CHECKING:
+    from rangefetch._engine import File, Profile
+
+__all__ = ["Backend", "Host", "Listener", "Timer"]
+
+R = TypeVar("R", contravariant=True)
 
 
 class Backend(Protocol):
@@ -41,6 +52,51 @@ class Backend(Protocol):
 
     def limit(self, bytes_per_s: int) -> None:
         """Limit all downloads together; 0: no limit."""
+
+
+class Timer(Protocol):
+    """A call that is due later."""
+
+    def cancel(self) -> None:
+        """Never make it."""
+
+
+class Host(Protocol[R]):
+    """What one download at work (a run) asks of its backend, on the backend's thread."""
+
+    policy: RetryPolicy
+    network: Network
+    listener: Listener
+
+    def call_later(self, run: R, delay_s: float, function: Callable[[], None]) -> Timer:
+        """Have ``function`` called as a step of the run, ``delay_s`` seconds from now."""
+
+    def work(self, run: R, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
+        """Do ``job`` on a worker, and then ``then`` with its outcome as a step of the run."""
+
+    def look(self, run: R, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
+        """``work`` of which nothing needs to be there at the end: neither a pause nor ``stop`` waits for it."""
+
+    def profile(self, options: DownloadOptions, source: Source) -> Profile:
+        """How the engine is to ask a source."""
+
+    def add_file(self, file: File) -> int:
+        """Give the file to a loop; returns which, for ``file_gone``."""
+
+    def file_gone(self, loop: int) -> None:
+        """The loop has let go of a file."""
+
+    def cool_host(self, host: str, seconds: float, *, at_work: bool = True) -> None:
+        """No download asks the host for so long; without ``at_work`` that is for those that begin."""
+
+    def cool_for(self, host: str) -> float:
+        """Seconds for which the host is still to be left alone."""
+
+    def lacking_beside(self, download: Download, device: int) -> int:
+        """What the downloads at work but this one still need of a filesystem."""
+
+    def run_ended(self, run: R) -> None:
+        """Nothing more comes of it."""
 
 
 class Listener(Protocol):

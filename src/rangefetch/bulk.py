@@ -16,7 +16,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -25,7 +25,7 @@ from rangefetch.errors import Cancelled, DownloadError, TargetExists
 from rangefetch.manager import DownloadManager, get_download_manager
 from rangefetch.network import mask_url
 from rangefetch.options import DownloadOptions, check_url
-from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
+from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, SpeedMeter
 from rangefetch.sources import host_of
 from rangefetch.target import DEFAULT_FILENAME, filename_from_url
 
@@ -33,21 +33,26 @@ if TYPE_CHECKING:
     from rangefetch._engine import Batch
     from rangefetch.native import NativeBackend
 
-__all__ = ["Item", "fetch_many"]
+__all__ = ["Item", "OnResult", "fetch_many"]
 
 Item = str | tuple[str, Mapping[str, Any]] | Mapping[str, Any]
 """A URL; a URL and options; or a mapping with ``url`` and options."""
+
+OnResult = Callable[[int, DownloadResult | DownloadError], object]
+"""Hears of an item at its end: its number, from 0, and what came of it."""
 
 _log = logging.getLogger("rangefetch")
 _BATCH_ITEMS = 512
 _BATCHES_AHEAD = 2  # for each loop: one that runs, and one for the lanes that it sets free
 _MOST_RETURNED = 0.25  # of a batch: beyond, the files are not small and batches are a waste
 _PROGRESS_EVERY_S = 0.1
+_LOOK_AGAIN_S = 1.0  # at downloads that rest, since a manager that is stopped says nothing to those
 # URLs and names that are in order without a closer look, which for 100,000 of them would take seconds.
 _PLAIN_URL = re.compile(
     r"(https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?)/(?:[!-\"$->@-~]*/)?([A-Za-z0-9_][A-Za-z0-9_.+~-]{3,150}[A-Za-z0-9_])"
 )
-_DONE, _RETURNED = 2, 3
+_DONE = 2
+_TAKEN = -1  # in the place of an item's number
 
 
 @dataclasses.dataclass(slots=True)
@@ -69,6 +74,7 @@ def fetch_many(
     on_error: Literal["raise"] = "raise",
     executor: Executor | None = None,
     on_progress: Callable[[DownloadProgress], object] | None = None,
+    on_result: OnResult | None = None,
     **options: Any,
 ) -> list[DownloadResult]: ...
 @overload
@@ -80,6 +86,7 @@ def fetch_many(
     on_error: Literal["return"],
     executor: Executor | None = None,
     on_progress: Callable[[DownloadProgress], object] | None = None,
+    on_result: OnResult | None = None,
     **options: Any,
 ) -> list[DownloadResult | DownloadError]: ...
 def fetch_many(
@@ -90,6 +97,7 @@ def fetch_many(
     on_error: str = "raise",
     executor: Executor | None = None,
     on_progress: Callable[[DownloadProgress], object] | None = None,
+    on_result: OnResult | None = None,
     **options: Any,
 ) -> Any:
     """Fetch many URLs into a directory; returns a list in the order of ``items``.
@@ -97,10 +105,13 @@ def fetch_many(
     An item is a URL, ``(url, options)``, or a mapping with ``url`` and options; ``options`` are for all. Each gets
     the name that the server or its URL gives it; of two with the same name the later is refused (``TargetExists``),
     the same URL twice is fetched once. ``on_error="return"`` puts the ``DownloadError`` in the place of a result,
-    ``"raise"`` raises an ``ExceptionGroup`` of all of them when everything else is done. ``on_progress`` gets a
-    ``DownloadProgress`` of the whole, whose ``filename`` is "N of M files". With an ``executor``
-    (``concurrent.futures``) the items are divided among its workers, each with a manager of its own; ``on_progress`` is
-    not called then.
+    ``"raise"`` raises an ``ExceptionGroup`` of all of them when everything else is done.
+
+    ``on_progress`` gets a ``DownloadProgress`` of the whole, at most every 100 ms: its ``filename`` is "N of M files",
+    its ``percentage`` their share, and bytes and speed are those of all that ended or are at work. ``on_result`` gets
+    the number of each item and its result or error when it ends. Both are called in this thread; an error in them is
+    logged. With an ``executor`` (``concurrent.futures``) the items are divided among its workers, each with a manager
+    of its own; then ``on_progress`` is not called, and ``on_result`` for a worker's items when it is done with all.
 
     Raises ``ValueError`` or ``TypeError`` for wrong items and options, before anything is opened.
     """
@@ -113,9 +124,9 @@ def fetch_many(
         if each.own:
             DownloadOptions.of(common, **each.own)
     if executor is not None:
-        outcomes = _divide(wanted, options, max_concurrent_downloads, executor)
+        outcomes = _divide(wanted, options, max_concurrent_downloads, executor, on_result)
     else:
-        outcomes = _fetch_all(wanted, common, max_concurrent_downloads, on_progress)
+        outcomes = _fetch_all(wanted, common, max_concurrent_downloads, on_progress, on_result)
     errors = [outcome for outcome in outcomes if isinstance(outcome, DownloadError)]
     if errors and on_error == "raise":
         raise ExceptionGroup(f"{len(errors)} of {len(outcomes)} downloads failed", errors)
@@ -147,13 +158,43 @@ def _fetch_all(
     common: DownloadOptions,
     max_concurrent_downloads: int | None,
     on_progress: Callable[[DownloadProgress], object] | None,
+    on_result: OnResult | None,
 ) -> list[DownloadResult | DownloadError]:
     with contextlib.ExitStack() as stack:
         if max_concurrent_downloads is None:
             manager = get_download_manager()
         else:
             manager = stack.enter_context(DownloadManager(max_concurrent_downloads=max_concurrent_downloads))
-        return _Bulk(manager, wanted, common, on_progress).run()
+        return _Bulk(manager, wanted, common, on_progress, on_result).run()
+
+
+class _Outcomes:
+    """What came of each item, told as soon as it is known."""
+
+    def __init__(self, wanted: Sequence[_Wanted], on_result: OnResult | None) -> None:
+        self.known: dict[int, DownloadResult | DownloadError] = {}
+        self._on_result = on_result
+        self._copies: dict[int, list[int]] = defaultdict(list)
+        self.same, refused = _repeated(wanted)
+        """Items that are the same as an earlier one, by its number."""
+        for number, first in self.same.items():
+            self._copies[first].append(number)
+        for number, error in refused.items():
+            self.put(number, error)
+
+    def put(self, number: int, outcome: DownloadResult | DownloadError) -> None:
+        """An item has ended, and those that are the same with it."""
+        for each in (number, *self._copies.get(number, ())):
+            self.known[each] = outcome
+            if self._on_result is not None:
+                try:
+                    self._on_result(each, outcome)
+                except Exception:
+                    _log.exception("on_result failed")
+
+    def in_order(self) -> list[DownloadResult | DownloadError]:
+        """All of them; none is missing."""
+        return [self.known[number] for number in range(len(self.known))]
 
 
 class _Bulk:
@@ -165,18 +206,23 @@ class _Bulk:
         wanted: Sequence[_Wanted],
         common: DownloadOptions,
         on_progress: Callable[[DownloadProgress], object] | None,
+        on_result: OnResult | None,
     ) -> None:
         self._manager = manager
         self._wanted = wanted
         self._common = common
         self._on_progress = on_progress
-        self._outcomes: list[DownloadResult | DownloadError | None] = [None] * len(wanted)
-        self._singles: dict[int, Download] = {}
-        self._same: dict[int, int] = {}
+        self._outcomes = _Outcomes(wanted, on_result)
+        self._singles: dict[int, Download] = {}  # that have not ended
+        self._at_work: set[int] = set()  # of them
+        self._moved: deque[int] = deque()
+        self._live: dict[Batch, list[int]] = {}
         self._ended: deque[Batch] = deque()
         self._wake = threading.Event()
-        self._bytes = 0
-        self._done = 0
+        self._bytes = 0  # of items that have ended
+        self._batch_bytes = 0
+        self._meter = SpeedMeter()  # of batches; the others have their own
+        self._next_report_s = 0.0
 
     def run(self) -> list[DownloadResult | DownloadError]:
         singles, small = self._sort()
@@ -186,25 +232,20 @@ class _Bulk:
             self._run_batches(small)
             self._wait_for_singles()
         except BaseException:
-            self._manager.pause_these(self._singles.values())
+            self._manager.let_go(self._singles.values())
             raise
-        for number, first in self._same.items():
-            self._outcomes[number] = self._outcomes[first]
         self._report()
-        return [outcome for outcome in self._outcomes if outcome is not None]
+        return self._outcomes.in_order()
 
     def _sort(self) -> tuple[list[int], dict[str, list[int]]]:
         """Which items need the manager, and which may be small files, by host."""
         singles: list[int] = []
         small: dict[str, list[int]] = defaultdict(list)
         plain = _is_plain(self._common) and self._manager.native_backend() is not None
-        self._same, refused = _repeated(self._wanted)
         for number, each in enumerate(self._wanted):
-            if number in refused:
-                self._outcomes[number] = refused[number]
-            elif number in self._same:
+            if number in self._outcomes.same or number in self._outcomes.known:
                 continue
-            elif each.own or not plain or "@" in each.url:
+            if each.own or not plain or "@" in each.url:
                 singles.append(number)
             else:
                 small[each.host].append(number)
@@ -225,7 +266,7 @@ class _Bulk:
                 for number in numbers:
                     self._ask(number)
             return
-        live: dict[Batch, list[int]] = {}
+        live = self._live
         chunks = self._chunks(small)
         try:
             while True:
@@ -236,12 +277,10 @@ class _Bulk:
                     live[self._begin_batch(backend, directory_fd, numbers)] = numbers
                 if not live:
                     return
-                self._wake.wait(_PROGRESS_EVERY_S)
-                self._wake.clear()
+                self._look()
                 while self._ended:
                     batch = self._ended.popleft()
-                    self._collect(batch, live.pop(batch))
-                self._report()
+                    self._end_batch(batch, live.pop(batch))
         finally:
             self._abandon(live)
             os.close(directory_fd)
@@ -277,27 +316,35 @@ class _Bulk:
             while self._ended:
                 left.discard(self._ended.popleft())
 
-    def _collect(self, batch: Batch, numbers: Sequence[int]) -> None:
-        directory = Path(self._common.save_dir).absolute()
-        states, sizes = bytes(batch.states), batch.sizes.tolist()
-        returned = 0
-        for place, number in enumerate(numbers):
+    def _collect(self, batch: Batch, numbers: list[int]) -> None:
+        """Take what is done of a batch that may still be at work; those places are ``_TAKEN`` then."""
+        directory, sizes = Path(self._common.save_dir).absolute(), batch.sizes
+        for place, state in enumerate(bytes(batch.states)):
+            number = numbers[place]
+            if state != _DONE or number == _TAKEN:
+                continue
+            numbers[place] = _TAKEN
             each = self._wanted[number]
-            if states[place] == _DONE:
-                self._outcomes[number] = DownloadResult(
-                    path=directory / each.name,
-                    filename=each.name,
-                    size=sizes[place],
-                    gid=new_gid(),
-                    sources=(each.url,),
-                )
-                self._bytes += sizes[place]
-                self._done += 1
-            else:
-                returned += 1
-                self._ask(number)
-        if returned > _MOST_RETURNED * len(numbers):
-            self._too_large.add(self._wanted[numbers[0]].host)
+            size = sizes[place]
+            self._bytes += size
+            self._batch_bytes += size
+            result = DownloadResult(
+                path=directory / each.name,
+                filename=each.name,
+                size=size,
+                gid=new_gid(),
+                sources=(each.url,),
+            )
+            self._outcomes.put(number, result)
+
+    def _end_batch(self, batch: Batch, numbers: list[int]) -> None:
+        """What is not done comes back, and is for the manager."""
+        self._collect(batch, numbers)
+        returned = [number for number in numbers if number != _TAKEN]
+        for number in returned:
+            self._ask(number)
+        if len(returned) > _MOST_RETURNED * len(numbers):
+            self._too_large.add(self._wanted[returned[0]].host)
 
     # -- the others -----------------------------------------------------------------------------------------------
 
@@ -305,40 +352,76 @@ class _Bulk:
         """Have the manager fetch an item."""
         each = self._wanted[number]
         options = DownloadOptions.of(self._common, **each.own) if each.own else self._common
-        self._singles[number] = self._manager.submit(each.url, options)
+        download = self._singles[number] = self._manager.submit(each.url, options)
+
+        def moved(_: Download) -> None:
+            self._moved.append(number)
+            self._wake.set()
+
+        download.watch(moved)
+        # It may have moved before.
+        moved(download)
 
     def _wait_for_singles(self) -> None:
-        for number, download in self._singles.items():
-            while self._outcomes[number] is None:
-                try:
-                    result = self._manager.wait_for(download, _PROGRESS_EVERY_S if self._on_progress else None)
-                except DownloadError as error:
-                    if isinstance(error, Cancelled) and not self._manager.is_started:
-                        raise
-                    self._outcomes[number] = error
-                except TimeoutError:
-                    self._report()
-                    continue
-                else:
-                    self._outcomes[number] = result
-                    self._bytes += result.size
-                self._done += 1
-            with contextlib.suppress(KeyError, ValueError):
-                self._manager.remove(download.gid)
+        while self._singles:
+            self._look()
+            if not self._manager.is_started:
+                # Those that were paused before heard nothing of it.
+                self._moved.extend(self._singles)
+
+    def _look(self) -> None:
+        """Wait a little, see which downloads have ended, and report."""
+        self._wake.wait(_PROGRESS_EVERY_S if self._live or self._on_progress else _LOOK_AGAIN_S)
+        self._wake.clear()
+        while self._moved:
+            number = self._moved.popleft()
+            if number in self._singles:
+                self._settle(number, self._singles[number])
+        for batch, numbers in self._live.items():
+            self._collect(batch, numbers)
+        if time.monotonic() >= self._next_report_s:
+            self._report()
+
+    def _settle(self, number: int, download: Download) -> None:
+        """A download has moved: it is at work now, or it is at rest, or it has ended."""
+        outcome: DownloadResult | DownloadError
+        if download.status is DownloadStatus.ACTIVE:
+            self._at_work.add(number)
+            return
+        try:
+            outcome = self._manager.wait_for(download, 0)
+        except DownloadError as error:
+            if isinstance(error, Cancelled) and not self._manager.is_started:
+                raise
+            outcome = error
+        except TimeoutError:
+            return
+        self._at_work.discard(number)
+        del self._singles[number]
+        self._bytes += download.progress().downloaded
+        with contextlib.suppress(KeyError, ValueError):
+            self._manager.remove(download.gid)
+        self._outcomes.put(number, outcome)
 
     def _report(self) -> None:
         if self._on_progress is None:
             return
-        count = len(self._wanted)
+        now_s = time.monotonic()
+        self._next_report_s = now_s + _PROGRESS_EVERY_S
+        at_work = [self._singles[number].progress() for number in self._at_work]
+        self._meter.sample(now_s, self._batch_bytes)
+        count, done = len(self._wanted), len(self._outcomes.known)
+        over = done == count
         progress = DownloadProgress(
             gid="",
-            downloaded=self._bytes,
+            downloaded=self._bytes + sum(each.downloaded for each in at_work),
             total=0,
-            speed=0.0,
-            percentage=100.0 * self._done / count if count else 100.0,
+            speed=0.0 if over else self._meter.speed() + sum(each.speed for each in at_work),
+            percentage=100.0 * done / count if count else 100.0,
             eta=None,
-            filename=f"{self._done} of {count} files",
-            status=DownloadStatus.ACTIVE if self._done < count else DownloadStatus.COMPLETE,
+            filename=f"{done} of {count} files",
+            status=DownloadStatus.COMPLETE if over else DownloadStatus.ACTIVE,
+            connections=sum(each.connections for each in at_work),
         )
         try:
             self._on_progress(progress)
@@ -385,31 +468,35 @@ def _is_plain(options: DownloadOptions) -> bool:
 
 
 def _divide(
-    wanted: Sequence[_Wanted], options: dict[str, Any], max_concurrent_downloads: int | None, executor: Executor
+    wanted: Sequence[_Wanted],
+    options: dict[str, Any],
+    max_concurrent_downloads: int | None,
+    executor: Executor,
+    on_result: OnResult | None,
 ) -> list[DownloadResult | DownloadError]:
     """Give each worker of the executor a share; only plain values cross."""
     workers = getattr(executor, "_max_workers", None) or os.cpu_count() or 1
-    same, refused = _repeated(wanted)
-    outcomes: dict[int, DownloadResult | DownloadError] = dict(refused)
+    outcomes = _Outcomes(wanted, on_result)
     # A host's files stay together, so that what is polite to it stays so.
     order = sorted(
-        (number for number in range(len(wanted)) if number not in same and number not in refused),
+        (number for number in range(len(wanted)) if number not in outcomes.same and number not in outcomes.known),
         key=lambda number: wanted[number].host,
     )
     size = max(1, -(-len(order) // workers))
     shares = [order[start : start + size] for start in range(0, len(order), size)]
-    futures = [
+    futures = {
         executor.submit(
             _fetch_share,
             [(wanted[number].url, dict(wanted[number].own or {})) for number in share],
             options,
             max_concurrent_downloads,
-        )
+        ): share
         for share in shares
-    ]
-    for share, future in zip(shares, futures, strict=True):
-        outcomes.update(zip(share, future.result(), strict=True))
-    return [outcomes[same.get(number, number)] for number in range(len(wanted))]
+    }
+    for future in as_completed(futures):
+        for number, outcome in zip(futures[future], future.result(), strict=True):
+            outcomes.put(number, outcome)
+    return outcomes.in_order()
 
 
 def _fetch_share(

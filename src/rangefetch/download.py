@@ -25,7 +25,7 @@ _W, _A, _P = DownloadStatus.WAITING, DownloadStatus.ACTIVE, DownloadStatus.PAUSE
 _C, _E, _R = DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED
 
 MOVES: dict[DownloadStatus, frozenset[DownloadStatus]] = {
-    _W: frozenset({_A, _P, _R}),
+    _W: frozenset({_A, _E, _P, _R}),
     _A: frozenset({_C, _E, _P, _R}),
     _P: frozenset({_W, _R}),
     _C: frozenset(),

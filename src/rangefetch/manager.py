@@ -24,6 +24,7 @@ from rangefetch.options import DownloadOptions, check_url, parse_size
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
 from rangefetch.retry import RetryPolicy
 from rangefetch.selection import Chooser
+from rangefetch.space import Room
 from rangefetch.target import Target
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class DownloadManager:
         self._lock = threading.RLock()
         self._downloads: dict[str, Download] = {}
         self._waiting: deque[Download] = deque()
+        self._room = Room()
         self._active: dict[str, Backend] = {}
         self._finished: deque[str] = deque()
         self._started = False
@@ -127,7 +129,9 @@ class DownloadManager:
             self._started = False
             cut_short = {*self._active, *(download.gid for download in self._waiting)}
             while self._waiting:
-                self._waiting.popleft().move(DownloadStatus.PAUSED)
+                download = self._waiting.popleft()
+                self._room.release(download)
+                download.move(DownloadStatus.PAUSED)
         # Outside the lock, which the backend takes to tell of each end.
         self._chooser.stop()
         _living.discard(self)
@@ -333,15 +337,26 @@ class DownloadManager:
         with self._lock:
             self.start()
             self._downloads[download.gid] = download
-            self._waiting.append(download)
-            self._begin_next()
+            self._put_in_queue(download)
         self._changed()
         return download
+
+    def _put_in_queue(self, download: Download) -> None:
+        """Have a download wait, or refuse it where there is no room for it; the lock is held."""
+        try:
+            self._room.claim(download, [self._downloads[gid] for gid in self._active if gid in self._downloads])
+        except DiskError as error:
+            self._note_end(download, DownloadStatus.ERROR)
+            download.move(DownloadStatus.ERROR, error=error)
+            return
+        self._waiting.append(download)
+        self._begin_next()
 
     def _begin_next(self) -> None:
         """Start waiting downloads while there is room; the lock is held."""
         while self._started and self._waiting and len(self._active) < self._most_active:
             download = self._waiting.popleft()
+            self._room.release(download)
             backend = self._chooser.backend_for(download.url)
             self._active[download.gid] = backend
             download.move(DownloadStatus.ACTIVE)
@@ -358,8 +373,7 @@ class DownloadManager:
                 with contextlib.suppress(ValueError):
                     self._finished.remove(download.gid)
                 download.move(DownloadStatus.WAITING)
-                self._waiting.append(download)
-                self._begin_next()
+                self._put_in_queue(download)
         self._changed()
 
     def _end(
@@ -373,6 +387,7 @@ class DownloadManager:
                 self._active[download.gid].halt(download, remove_files=remove_files)
             elif at_rest is DownloadStatus.WAITING:
                 self._waiting.remove(download)
+                self._room.release(download)
                 download.move(status)
             elif status is DownloadStatus.REMOVED and at_rest in (DownloadStatus.PAUSED, DownloadStatus.ERROR):
                 download.move(status)
@@ -388,9 +403,13 @@ class DownloadManager:
         self._changed()
         return True
 
-    def pause_these(self, downloads: Iterable[Download]) -> None:
-        """Pause some downloads as one."""
-        self._end_all(DownloadStatus.PAUSED, among=downloads)
+    def let_go(self, downloads: Iterable[Download]) -> None:
+        """Stop some downloads as one, save their states, and forget them: whoever asked for them is gone."""
+        downloads = list(downloads)
+        self._end_all(DownloadStatus.REMOVED, among=downloads)
+        for download in downloads:
+            with contextlib.suppress(KeyError, ValueError):
+                self.remove(download.gid)
 
     def _end_all(
         self, status: DownloadStatus, *, remove_files: bool = False, among: Iterable[Download] | None = None

@@ -25,16 +25,17 @@ from rangefetch.backend import Listener
 from rangefetch.download import Download
 from rangefetch.errors import DownloadError, LocalError
 from rangefetch.events import Event
-from rangefetch.network import find_ca_file, make_profile, secret_headers
+from rangefetch.network import Network, find_ca_file, make_profile, netrc_path, secret_headers
 from rangefetch.options import DownloadOptions
 from rangefetch.retry import RetryPolicy
 from rangefetch.run import Run
 from rangefetch.sources import Source
+from rangefetch.space import lacking_on
 
 if TYPE_CHECKING:
     from rangefetch._engine import Batch, Engine, File, Profile
 
-__all__ = ["NativeBackend", "Timer"]
+__all__ = ["NativeBackend"]
 
 _log = logging.getLogger("rangefetch")
 _TICK_S = 0.25
@@ -43,7 +44,7 @@ _WORKERS = 4
 _MOST_PROFILES = 64
 
 
-class Timer:
+class _Timer:
     """A call that is due later, unless it is cancelled."""
 
     def __init__(self, due_s: float, call: Callable[[], None]) -> None:
@@ -66,9 +67,10 @@ class NativeBackend:
     def __init__(self, listener: Listener, policy: RetryPolicy | None = None) -> None:
         self.listener = listener
         self.policy = policy or RetryPolicy()
+        self.network = Network(self.policy.network_hosts)
         self._cool_until_s: dict[str, float] = {}
         self._calls: deque[Callable[[], None]] = deque()
-        self._timers: list[tuple[float, int, Timer]] = []
+        self._timers: list[tuple[float, int, _Timer]] = []
         self._order = itertools.count()
         self._runs: dict[str, Run] = {}
         self._profiles: dict[tuple[Any, ...], Profile] = {}
@@ -165,12 +167,12 @@ class NativeBackend:
         if self._engine is not None:
             self._engine.ring()
 
-    def call_later(self, run: Run, delay_s: float, function: Callable[[], None]) -> Timer:
+    def call_later(self, run: Run, delay_s: float, function: Callable[[], None]) -> _Timer:
         """Have ``function`` called as a step of ``run``, ``delay_s`` seconds from now."""
         return self._later(delay_s, lambda: self._guarded(run, function))
 
-    def _later(self, delay_s: float, function: Callable[[], None]) -> Timer:
-        timer = Timer(time.monotonic() + delay_s, function)
+    def _later(self, delay_s: float, function: Callable[[], None]) -> _Timer:
+        timer = _Timer(time.monotonic() + delay_s, function)
         heapq.heappush(self._timers, (timer.due_s, next(self._order), timer))
         return timer
 
@@ -192,10 +194,23 @@ class NativeBackend:
                 future.set_exception(error)
             done(future)
 
-    def cool_host(self, host: str, seconds: float) -> None:
-        """No download asks the host for so long."""
+    def look(self, run: Run, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
+        """``work`` of which nothing needs to be there at the end: neither a pause nor ``stop`` waits for it."""
+        future: Future[Any] = Future()
+        future.add_done_callback(lambda _: self.call(lambda: self._guarded(run, lambda: then(future))))
+
+        def do() -> None:
+            try:
+                future.set_result(job())
+            except Exception as error:
+                future.set_exception(error)
+
+        threading.Thread(target=do, name="rangefetch-network", daemon=True).start()
+
+    def cool_host(self, host: str, seconds: float, *, at_work: bool = True) -> None:
+        """No download asks the host for so long; without ``at_work`` that is for those that begin."""
         self._cool_until_s[host] = max(self._cool_until_s.get(host, 0.0), time.monotonic() + seconds)
-        for run in self._runs.values():
+        for run in self._runs.values() if at_work else ():
             run.rest_host(host, seconds)
 
     def cool_for(self, host: str) -> float:
@@ -204,6 +219,10 @@ class NativeBackend:
         if left_s <= 0:
             self._cool_until_s.pop(host, None)
         return max(0.0, left_s)
+
+    def lacking_beside(self, download: Download, device: int) -> int:
+        """What the downloads at work but this one still need of a filesystem."""
+        return lacking_on(device, (run.download for run in self._runs.values() if run.download is not download))
 
     def _share_lanes(self, host: str) -> None:
         """Divide a host's lanes among the downloads from it: what one alone may have, all have together."""
@@ -264,8 +283,9 @@ class NativeBackend:
         headers = options.header_items if source.is_own else ()
         key = (
             options.user_agent, headers, secrets, options.proxy, options.no_proxy, options.bind_address,
-            options.ip_version, options.netrc, find_ca_file(os.fspath(options.ca_file)), options.verify_tls,
-            options.http_version, options.allow_downgrade, options.connect_timeout, options.read_timeout,
+            options.ip_version, netrc_path(options) if options.netrc else None,
+            find_ca_file(os.fspath(options.ca_file)), options.verify_tls, options.http_version,
+            options.allow_downgrade, options.connect_timeout, options.read_timeout,
         )  # fmt: skip
         profile = self._profiles.get(key)
         if profile is None:

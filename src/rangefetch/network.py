@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
+import queue
 import socket
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +21,7 @@ from rangefetch.options import DownloadOptions
 if TYPE_CHECKING:
     from rangefetch._engine import Profile
 
-__all__ = ["find_ca_file", "make_profile", "mask_url", "network_is_there", "secret_headers", "split_userinfo"]
+__all__ = ["Network", "find_ca_file", "make_profile", "mask_url", "netrc_path", "secret_headers", "split_userinfo"]
 
 _CONNECT_S = 3.0
 
@@ -56,26 +59,64 @@ def find_ca_file(explicit: str = "") -> str:
     return str(certifi.where())
 
 
-def network_is_there(urls: Sequence[str], hosts: Sequence[str]) -> bool:
-    """Whether there is a network; may take seconds, so not on a thread that others wait for.
+Place = tuple[str, int]
 
-    An interface beyond loopback must be up. Then one TCP connection is enough: to the host of one of ``urls`` (those
-    that are wanted, or the proxy), or to one of ``hosts`` (``host:port``). A refusal is an answer, too.
-    """
-    places = []
-    for url in urls:
-        parts = urlsplit(url)
-        if parts.hostname:
-            places.append((parts.hostname, parts.port or (443 if parts.scheme.lower() == "https" else 80)))
-    if not any(_is_loopback(host) for host, _ in places) and not _has_interface():
-        return False
-    if any(_answers(*place) for place in places):
-        return True
-    for host in hosts:
-        name, _, port = host.rpartition(":")
-        if _answers(name, int(port)):
+
+class Network:
+    """Whether this machine has one, told by who answers: the servers that are wanted, and ``hosts`` (``host:port``)."""
+
+    def __init__(self, hosts: Sequence[str]) -> None:
+        self._hosts = [(name, int(port)) for name, _, port in (host.rpartition(":") for host in hosts)]
+        self._heard: set[Place] = set()
+
+    def heard(self, url: str) -> None:
+        """The server of ``url`` has answered."""
+        place = _place_of(url)
+        if place is not None:
+            self._heard.add(place)
+
+    def is_there(self, urls: Sequence[str], *, told: bool) -> bool:
+        """Whether there is a network. May take seconds, so not on a thread that others wait for.
+
+        An interface beyond loopback must be up. Then one TCP connection is enough, to the server of one of ``urls``
+        (those that are wanted, or the proxy) or to one of the hosts, which are all asked at once; a refusal is an
+        answer, too. Silence means that there is no network where the system said so before (``told``), or where one
+        of them has ever answered. Otherwise it may as well be a dead server in a closed network.
+        """
+        wanted = [place for place in map(_place_of, urls) if place is not None]
+        if not any(_is_loopback(host) for host, _ in wanted) and not _has_interface():
+            return False
+        places = list(dict.fromkeys((*wanted, *self._hosts)))
+        answering = _first_to_answer(places)
+        if answering is not None:
+            self._heard.add(answering)
             return True
-    return False
+        return not told and self._heard.isdisjoint(places)
+
+
+def _place_of(url: str) -> Place | None:
+    parts = urlsplit(url)
+    if not parts.hostname:
+        return None
+    return parts.hostname, parts.port or (443 if parts.scheme.lower() == "https" else 80)
+
+
+def _first_to_answer(places: Sequence[Place]) -> Place | None:
+    """Ask all of them at once; None where all keep silent."""
+    answers: queue.SimpleQueue[Place | None] = queue.SimpleQueue()
+
+    def ask(place: Place) -> None:
+        answers.put(place if _answers(*place) else None)
+
+    for place in places:
+        threading.Thread(target=ask, args=(place,), name="rangefetch-probe", daemon=True).start()
+    deadline_s = time.monotonic() + _CONNECT_S + 1.0  # names may take longer than that, and are not waited for
+    with contextlib.suppress(queue.Empty):
+        for _ in places:
+            answering = answers.get(timeout=max(0.0, deadline_s - time.monotonic()))
+            if answering is not None:
+                return answering
+    return None
 
 
 def _is_loopback(host: str) -> bool:
@@ -98,6 +139,9 @@ def _answers(host: str, port: int) -> bool:
             return True
     except ConnectionRefusedError:
         return True
+    except socket.gaierror as error:
+        # "There is no such name" is the word of a name server. macOS says it without any, too.
+        return sys.platform == "linux" and error.errno in (socket.EAI_NONAME, socket.EAI_NODATA)
     except OSError:
         return False
 
@@ -160,8 +204,6 @@ def secret_headers(url: str, authorization: str, options: DownloadOptions) -> tu
 
     Raises ``LocalError`` where the cookie file cannot be read.
     """
-    if options.netrc:
-        _check_netrc()
     headers = [("Authorization", authorization)] if authorization else []
     if options.cookies:
         try:
@@ -174,15 +216,19 @@ def secret_headers(url: str, authorization: str, options: DownloadOptions) -> tu
     return tuple(headers)
 
 
-def _check_netrc() -> None:
-    """Passwords that others can read are no passwords. Raises ``LocalError``."""
-    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+def netrc_path(options: DownloadOptions) -> Path:
+    """The file that the option ``netrc`` means. Raises ``LocalError`` where it is no secret."""
+    if options.netrc is True:
+        path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    else:
+        path = Path(os.fspath(options.netrc or ""))
     try:
         mode = path.stat().st_mode
     except OSError:
-        return
+        return path
     if mode & 0o077:
         raise LocalError(f"{path}: others can read it; chmod 600 it, or do without netrc")
+    return path
 
 
 def make_profile(
@@ -224,6 +270,7 @@ def make_profile(
         settings.append((number["CURLOPT_IPRESOLVE"], number[f"CURL_IPRESOLVE_V{options.ip_version}"]))
     if options.netrc:
         settings.append((number["CURLOPT_NETRC"], number["CURL_NETRC_OPTIONAL"]))
+        settings.append((number["CURLOPT_NETRC_FILE"], str(netrc_path(options))))
 
     # Identity, because the bytes of a range are those of the encoded form (RFC 9110, section 14.1.2).
     bare_headers = ["Accept-Encoding: identity"]

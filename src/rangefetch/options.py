@@ -23,6 +23,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 # With surrogates that cannot be encoded; those of octets that are not UTF-8 (os.fsdecode) can.
 _PASSWORD = re.compile(r"(//[^/?#@:]*:)[^/?#]*@")
+_ACCOUNT = re.compile(r"(^|//)[^/?#]*@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 # RFC 9110, section 5.1: a field name is a token.
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -103,6 +104,12 @@ def _check_proxy(proxy: str) -> None:
         raise ValueError(
             f"proxy: {shown!r} is not http://, https://, socks4://, socks4a://, socks5:// or socks5h:// with a host"
         )
+
+
+def _without_accounts(urls: Any) -> Any:
+    if isinstance(urls, str):
+        return _ACCOUNT.sub(r"\1***@", urls)
+    return tuple(_without_accounts(each) for each in urls)
 
 
 def _check_text(value: object, option: str) -> str:
@@ -203,14 +210,17 @@ class DownloadOptions:
         ``user_agent``, ``headers`` (a mapping or ``["Name: value"]``; never sent to another origin: not
         after a redirect, not to mirrors elsewhere), ``proxy`` (a URL; empty: the environment's), ``no_proxy`` (hosts,
         comma-separated), ``bind_address`` (an interface or address of this machine), ``ip_version`` (``"4"`` or
-        ``"6"``), ``cookies`` (a Netscape cookie file), ``netrc`` (use ``~/.netrc``, which others must not be able to
-        read), ``ca_file`` (PEM; empty: the environment's or the system's), ``verify_tls``, ``http_version``
-        (``"1.1"``, ``"2"`` or ``"3"``), ``allow_downgrade`` (follow a redirect from https to http).
+        ``"6"``), ``cookies`` (a Netscape cookie file), ``netrc`` (True for ``$NETRC`` or ``~/.netrc``, or the path of
+        another; others must not be able to read it), ``ca_file`` (PEM; empty: the environment's or the system's),
+        ``verify_tls``, ``http_version`` (``"1.1"``, ``"2"`` or ``"3"``: the newest to offer when a connection is
+        opened; one that is open and idle is used again as it is), ``allow_downgrade`` (follow a redirect from https
+        to http).
         ``trace`` is a file to which a JSON line is added for each transfer: when, which bytes, how long the lookup,
         the connection, TLS and the first byte took, and how it ended.
     How long it tries:
-        ``connect_timeout`` and ``read_timeout`` (no byte for so long) for a transfer, ``total_timeout`` for the whole,
-        ``max_tries`` failures in a row without progress (0: no limit), ``retry_wait`` the first back-off.
+        ``connect_timeout`` (until a request can be sent) and ``read_timeout`` (no byte for so long after that) for a
+        transfer, ``total_timeout`` for the whole, ``max_tries`` failures in a row without progress (0: no limit),
+        ``retry_wait`` the first back-off.
 
     Raises ``ValueError`` or ``TypeError`` naming the option.
     """
@@ -237,7 +247,7 @@ class DownloadOptions:
     bind_address: str = ""
     ip_version: str = ""
     cookies: str | os.PathLike[str] = ""
-    netrc: bool = False
+    netrc: bool | str | os.PathLike[str] = False
     ca_file: str | os.PathLike[str] = ""
     verify_tls: bool = True
     http_version: str = "1.1"
@@ -253,7 +263,7 @@ class DownloadOptions:
         def put(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        for name in ("overwrite", "durable", "use_github_mirror", "netrc", "verify_tls", "allow_downgrade"):
+        for name in ("overwrite", "durable", "use_github_mirror", "verify_tls", "allow_downgrade"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected True or False, not {getattr(self, name)!r}")
         for name in (
@@ -297,9 +307,11 @@ class DownloadOptions:
         put("max_tries", _check_count(self.max_tries, "max_tries", 0, 1_000_000))
         for name in ("connect_timeout", "read_timeout", "total_timeout", "retry_wait"):
             put(name, _check_seconds(getattr(self, name), name))
-        for name in ("cookies", "ca_file"):
+        if not isinstance(self.netrc, bool):
+            put("netrc", _check_text(self.netrc, "netrc"))
+        for name in ("cookies", "ca_file", "netrc"):
             path = getattr(self, name)
-            if path and not Path(path).is_file():
+            if (path or name == "netrc") and not isinstance(path, bool) and not Path(path).is_file():
                 raise ValueError(f"{name}: there is no file {path!r}")
 
     @classmethod
@@ -319,6 +331,21 @@ class DownloadOptions:
             if name not in known:
                 raise TypeError(f"{name}: there is no such option")
         return cls(**merged)
+
+    def __repr__(self) -> str:
+        """What differs from the defaults, without values of headers and accounts in URLs, which may be secrets."""
+        shown = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            default = {} if field.default is dataclasses.MISSING else field.default
+            if value == (parse_size(default, "") if field.name == "min_split_size" else default):
+                continue
+            if field.name == "headers":
+                value = dict.fromkeys(value, "***")
+            elif field.name in ("proxy", "mirrors", "github_mirrors"):
+                value = _without_accounts(value)
+            shown.append(f"{field.name}={value!r}")
+        return f"DownloadOptions({', '.join(shown)})"
 
     @property
     def header_items(self) -> tuple[tuple[str, str], ...]:

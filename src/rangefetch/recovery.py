@@ -12,13 +12,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rangefetch import retry
+from rangefetch.backend import Timer
 from rangefetch.errors import DiskError, DownloadError
 from rangefetch.events import Event
 from rangefetch.options import check_url
 from rangefetch.retry import Kind
+from rangefetch.space import explain_full
 
 if TYPE_CHECKING:
-    from rangefetch.native import Timer
     from rangefetch.run import Run
 
 __all__ = ["Recovery"]
@@ -29,6 +30,7 @@ _MOST_TRIED = 20
 _RANGE_TRIES = 2
 _LINK_TRIES = 3
 _MORE_LANES_AFTER_S = 30.0
+_ANY_LANES = 1 << 16
 
 
 class Recovery:
@@ -49,7 +51,9 @@ class Recovery:
         self._refreshing = False  # the caller is asked for a new link
         self._stragglers = 0  # transfers to the old link that may still fail
         self._refreshed_at = -1  # how much was downloaded when it was asked last
-        self._lanes_cut_s = 0.0  # when the server was found to refuse further lanes
+        self.most_lanes = _ANY_LANES
+        """How many the server was found to allow."""
+        self._more_lanes_s = 0.0  # when one more may be tried
         self._offline_since_s = 0.0
 
     # -- what the run tells -------------------------------------------------------------------------------------
@@ -101,7 +105,7 @@ class Recovery:
             case Kind.LOCAL:
                 raise error
             case Kind.TOO_MANY_LANES:
-                self._take_lanes_away(failure.other_lanes)
+                self._take_lanes_away(failure)
             case Kind.RATE_LIMITED:
                 self._cool(failure, error)
             case Kind.STALE_LINK:
@@ -113,10 +117,10 @@ class Recovery:
             case Kind.PERMANENT:
                 self._give_up_source(failure, error)
             case Kind.NETWORK:
-                self._look_for_network(failure, error)
+                self._look_for_network(failure, error, told=True)
             case Kind.TEMPORARY:
                 if not failure.status and not failure.other_lanes and not failure.received_bytes:
-                    self._look_for_network(failure, error)
+                    self._look_for_network(failure, error, told=False)
                 else:
                     self._try_again(failure, error)
 
@@ -125,10 +129,11 @@ class Recovery:
         file = self._run.file
         if self._held and self._timer is None and not self.waiting_for_network and file.downloaded > self._mark:
             self._release(self._held)
-        if self._lanes_cut_s and now_s - self._lanes_cut_s > _MORE_LANES_AFTER_S:
-            self._lanes_cut_s = now_s
-            if file.lanes < self._run.most_lanes:
-                file.lanes += 1
+        if self.most_lanes < _ANY_LANES and now_s >= self._more_lanes_s:
+            self._allow_lanes(self.most_lanes + 1)
+            if file.lanes < self.most_lanes:
+                # It is not the server that sets the bound any more.
+                self.most_lanes = _ANY_LANES
 
     # -- what is done ---------------------------------------------------------------------------------------------
 
@@ -141,6 +146,7 @@ class Recovery:
         }
         if issubclass(kind, DiskError):
             known["errno"] = failure.errno
+            words += explain_full(self._run.download, failure.errno)
         return kind(words, **known)
 
     def _release(self, lanes: int) -> None:
@@ -150,9 +156,22 @@ class Recovery:
             self._held -= 1
             self._run.file.release()
 
-    def _take_lanes_away(self, working: int) -> None:
-        self._lanes_cut_s = self._run.now_s()
-        self._run.file.lanes = max(1, working)
+    def _allow_lanes(self, most: int, rest_s: float = 0.0) -> None:
+        """Go on with so many lanes, for a while and ``rest_s`` seconds at least."""
+        self.most_lanes = max(1, most)
+        self._more_lanes_s = self._run.now_s() + max(rest_s, _MORE_LANES_AFTER_S)
+        self._run.set_lanes()
+
+    def _take_lanes_away(self, failure: retry.Failure) -> None:
+        """Go on with the lanes that work. Where the server said for how long, no other asks it before."""
+        run = self._run
+        rest_s = min(failure.retry_after_s, run.policy.longest_retry_after)
+        if rest_s:
+            run.cool_host(run.sources[failure.source].host, rest_s, at_work=False)
+        if rest_s and run.sources.others(failure.source):
+            run.file.rest(failure.source, rest_s)
+        else:
+            self._allow_lanes(failure.other_lanes, rest_s)
         self._release(self._held)
 
     def _count(self, error: DownloadError) -> None:
@@ -200,8 +219,7 @@ class Recovery:
         self._count(error)
         wait_s = self._wait_s(failure)
         run.cool_host(run.sources[failure.source].host, wait_s)
-        run.file.lanes = max(1, run.file.lanes // 2)
-        self._lanes_cut_s = run.now_s()
+        self._allow_lanes(run.file.lanes // 2, wait_s)
         if self._timer is None:
             self._timer = run.call_later(0 if run.sources.others(failure.source) else wait_s, self._go_on)
 
@@ -294,14 +312,14 @@ class Recovery:
         else:
             raise error
 
-    def _look_for_network(self, failure: retry.Failure, error: DownloadError) -> None:
+    def _look_for_network(self, failure: retry.Failure, error: DownloadError, *, told: bool) -> None:
         """Is the network there at all? If it is, that was a failure as any other."""
         if self._timer is None:
             self.waiting_for_network = True
             self._offline_since_s = 0.0
-            self._ask_network(failure, error)
+            self._ask_network(failure, error, told=told)
 
-    def _ask_network(self, failure: retry.Failure, error: DownloadError) -> None:
+    def _ask_network(self, failure: retry.Failure, error: DownloadError, *, told: bool) -> None:
         run = self._run
 
         def known(there: bool) -> None:
@@ -327,6 +345,7 @@ class Recovery:
 
         def ask() -> None:
             if self.waiting_for_network:
-                run.ask_network(known)
+                # What was found absent once is there when somebody answers, and not before.
+                run.ask_network(known, told=told or self._offline_since_s > 0)
 
         ask()

@@ -120,7 +120,7 @@ class Kind(enum.StrEnum):
     STALE_LINK = "stale link"
     """Resolve the original URL again; then ask for a new one (``refresh_url``); then as permanent."""
     TOO_MANY_LANES = "too many lanes"
-    """Go on with the lanes that work; no try is burnt."""
+    """Go on with the lanes that work, without others for as long as the server says; no try is burnt."""
     CHANGED = "content changed"
     """A source that contradicts the others is banned; otherwise begin again from nothing, once."""
     NO_RANGES = "no ranges"

@@ -7,17 +7,16 @@ appears only after the last byte and the checksum were right.
 
 from __future__ import annotations
 
-import errno
+import functools
 import logging
 import os
 import time
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rangefetch import checksum, saving, state
+from rangefetch.backend import Host, Timer
 from rangefetch.download import Download, Figures
 from rangefetch.effort import explain
 from rangefetch.errors import (
@@ -29,22 +28,23 @@ from rangefetch.errors import (
     TimedOut,
 )
 from rangefetch.events import Event, EventKind, parse_date, parse_headers
-from rangefetch.network import mask_url, network_is_there, split_userinfo
+from rangefetch.jobs import Jobs
+from rangefetch.network import mask_url, split_userinfo
 from rangefetch.options import DownloadOptions, check_url
 from rangefetch.progress import DownloadResult, SpeedMeter
+from rangefetch.proof import Proof
 from rangefetch.recovery import Recovery
 from rangefetch.sources import Source, Sources
+from rangefetch.space import check_target
 from rangefetch.target import (
     DEFAULT_FILENAME,
     Target,
     filename_from_content_disposition,
     filename_from_url,
-    free_space,
 )
 
 if TYPE_CHECKING:
     from rangefetch._engine import File
-    from rangefetch.native import NativeBackend, Timer
 
 __all__ = ["Run"]
 
@@ -53,13 +53,12 @@ _log = logging.getLogger("rangefetch")
 _FIRST_SAVE_S = 2.0
 _SAVE_EVERY_S = 5.0
 _HASH_AT_LEAST_BYTES = 4 << 20
-_HASH_STEP_BYTES = 64 << 20
 
 
 class Run:
     """One download at work. All methods run on the backend's thread."""
 
-    def __init__(self, backend: NativeBackend, download: Download) -> None:
+    def __init__(self, backend: Host[Run], download: Download) -> None:
         self.download = download
         self.options = download.options
         self.shown_url = mask_url(download.url)
@@ -88,13 +87,11 @@ class Run:
         self._resumed_bytes = 0
         self._connections = 0
         self._next_save_s = self.now_s() + _FIRST_SAVE_S
-        self._checksum = download.options.checksum  # the user's, else the server's
-        self._hasher: checksum.FileHasher | None = None
+        self._proof = Proof(download.options.checksum)
         self._meter = SpeedMeter()
         self._trace: list[dict[str, str]] = []
         self._bound = ""
-        self._jobs: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
-        self._working = False  # a worker saves or hashes
+        self._jobs = Jobs(functools.partial(backend.work, self))
 
     # -- for recovery and the backend ----------------------------------------------------------------------------
 
@@ -109,14 +106,19 @@ class Run:
         """How many transfers the options and the other downloads from the same host allow."""
         options = self.options
         per_server = min(options.max_connection_per_server, self._lanes_share)
-        return 1 if self._probing else min(options.split, per_server * max(1, len(self.sources.usable())))
+        most = min(options.split, per_server * max(1, len(self.sources.usable())), self.recovery.most_lanes)
+        return 1 if self._probing else most
 
     def share_lanes(self, lanes: int) -> None:
         """So many lanes of its host are for this download, because there are others."""
         if lanes != self._lanes_share:
             self._lanes_share = lanes
-            if self._in_engine:
-                self.file.lanes = self.most_lanes
+            self.set_lanes()
+
+    def set_lanes(self) -> None:
+        """What ``most_lanes`` tells may have changed."""
+        if self._in_engine:
+            self.file.lanes = self.most_lanes
 
     @staticmethod
     def now_s() -> float:
@@ -125,15 +127,18 @@ class Run:
     def call_later(self, delay_s: float, function: Callable[[], None]) -> Timer:
         return self._backend.call_later(self, delay_s, function)
 
-    def ask_network(self, known: Callable[[bool], None]) -> None:
-        """Find out whether there is a network, and say so."""
+    def ask_network(self, known: Callable[[bool], None], *, told: bool) -> None:
+        """Find out whether there is a network, and say so; ``told``: the system says that there is none."""
         urls = [self.options.proxy] if self.options.proxy else [source.url for source in self.sources]
-        hosts = self.policy.network_hosts
-        self._backend.work(self, lambda: network_is_there(urls, hosts), lambda future: known(future.result()))
+        network = self._backend.network
+        self._backend.look(self, lambda: network.is_there(urls, told=told), lambda future: known(future.result()))
 
-    def cool_host(self, host: str, seconds: float) -> None:
-        """Have every download leave the host alone for a while."""
-        self._backend.cool_host(host, seconds)
+    def _heard(self, source: Source) -> None:
+        self._backend.network.heard(self.options.proxy or source.url)
+
+    def cool_host(self, host: str, seconds: float, *, at_work: bool = True) -> None:
+        """Have every download leave the host alone for a while; without ``at_work`` those that begin."""
+        self._backend.cool_host(host, seconds, at_work=at_work)
 
     def rest_host(self, host: str, seconds: float) -> None:
         """The backend's word that a host is to be left alone."""
@@ -175,8 +180,7 @@ class Run:
 
     def forget_hash(self) -> None:
         """What was hashed is not what the file will hold."""
-        if self._hasher is not None:
-            self.do(self._hasher.restart, lambda _: None)
+        self._do_if(self._proof.forget())
 
     # -- beginning --------------------------------------------------------------------------------------------
 
@@ -184,7 +188,7 @@ class Run:
         """Open the target and start to fetch what it lacks."""
         if self.download.sink is not None:
             self._target = self.download.sink
-            self._hasher = self._new_hasher()
+            self._proof.begin(self._target)
             self._open_file()
             return
         self._target = Target.open(self.options.save_dir, self.options.filename, self._url)
@@ -204,17 +208,12 @@ class Run:
             if self._target.path is None and not self._saved.blocks.strip(b"\2"):
                 # Every byte is there, and nobody has told the name: no answer would come any more.
                 self._probing = True
-        self._hasher = self._new_hasher()
+        self._proof.begin(self._target)
         cool_s = self._backend.cool_for(self.sources[0].host) if len(self.sources) == 1 else 0.0
         if cool_s:
             self.call_later(cool_s, self._open_file)
         else:
             self._open_file()
-
-    def _new_hasher(self) -> checksum.FileHasher | None:
-        if not self._checksum or self._target is None or not self._target.keeps_state:
-            return None
-        return checksum.FileHasher(self._target.fd, self._checksum.partition("=")[0])
 
     def _recall(self, saved: state.State) -> None:
         """What an earlier run found out; if that has every byte, no answer will tell it again."""
@@ -316,12 +315,15 @@ class Run:
         elif self._after_removal is not None:
             return
         elif event.kind == EventKind.FAILED:
+            if event.status:
+                self._heard(self.sources[event.source])
             self.recovery.failed(event)
         elif event.kind == EventKind.REACHED:
             self.download.notify()
         else:
             source = self.sources[event.source]
             source.answered = True
+            self._heard(source)
             source.resolved_url = event.text
             headers = parse_headers(event.headers)
             if event.kind == EventKind.ANSWERED:
@@ -373,12 +375,13 @@ class Run:
             self._probing = self._worthless = False
             self._remove_file(self._open_file)
             return
-        lacking = size - self._file.downloaded
-        if size > 0 and self.options.file_allocation != "falloc" and free_space(self._target.directory) < lacking:
-            raise DiskError(
-                f"{self._target.directory}: {lacking} bytes are needed, and fewer are free",
-                url=self.shown_url,
-                errno=errno.ENOSPC,
+        if size > self._file.downloaded:
+            check_target(
+                self._target,
+                size,
+                self._file.downloaded,
+                functools.partial(self._backend.lacking_beside, self.download),
+                self.shown_url,
             )
         self._worthless = False
         if self._resumed_bytes:
@@ -397,14 +400,11 @@ class Run:
     def _compare_digest(self, status: int, source: Source, headers: dict[str, str]) -> None:
         """What a source says its file's digest is: proof where the user gave none, and a contradiction a ban."""
         stated = checksum.stated_by_server(headers, whole=status == 200)
-        if not self._checksum and stated:
-            self._checksum = stated
-            self._hasher = self._new_hasher()
-        algorithm = self._checksum.partition("=")[0]
-        if stated and stated.partition("=")[0] == algorithm and stated != self._checksum:
+        if not self._proof.learn(stated):
+            expected = self._proof.checksum
             error = ChecksumMismatch(
-                f"the server says that its file's checksum is {stated}, and {self._checksum} was expected",
-                expected=self._checksum,
+                f"the server says that its file's checksum is {stated}, and {expected} was expected",
+                expected=expected,
                 actual=stated,
                 url=mask_url(source.url),
             )
@@ -427,14 +427,13 @@ class Run:
             return
         self._meter.sample(now_s, self._file.downloaded)
         self.recovery.tick(now_s)
-        if self._working:
+        if self._jobs.busy:
             return
         if now_s >= self._next_save_s and self._file.splits and self._target is not None and self._target.keeps_state:
             self._next_save_s = now_s + _SAVE_EVERY_S
             self._save(saving.save_on_the_way)
-        elif self._hasher is not None and self._file.contiguous - self._hasher.position >= _HASH_AT_LEAST_BYTES:
-            hasher, end = self._hasher, min(self._file.contiguous, self._hasher.position + _HASH_STEP_BYTES)
-            self.do(lambda: hasher.advance(end), lambda _: None)
+        else:
+            self._do_if(self._proof.step(self._file.contiguous, _HASH_AT_LEAST_BYTES))
 
     def _save(self, how: Callable[[Target, File, Sources], None]) -> None:
         assert self._target is not None
@@ -443,30 +442,18 @@ class Run:
 
     def do(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
         """Have a worker do something that may take long, one thing after the other, and ``then`` go on here."""
-        self._jobs.append((job, then))
-        self._next_job()
+        self._jobs.do(job, then)
 
-    def _next_job(self) -> None:
-        if self._working or not self._jobs:
-            return
-        job, then = self._jobs.popleft()
-
-        def done(future: Future[Any]) -> None:
-            self._working = False
-            try:
-                then(future.result())
-            finally:
-                self._next_job()
-
-        self._working = True
-        self._backend.work(self, job, done)
+    def _do_if(self, job: Callable[[], Any] | None) -> None:
+        if job is not None:
+            self.do(job, lambda _: None)
 
     # -- the end ----------------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
         """Every byte is in the file: prove it, in steps, so that a halt needs not wait for the whole; name it."""
         assert self._file is not None
-        hasher, size = self._hasher, self._file.downloaded
+        size = self._file.downloaded
         if not self._bound:
             self._bound = explain(
                 {**self._file.effort, "limit": self._file.limit}, size - self._resumed_bytes, self.most_lanes
@@ -480,12 +467,11 @@ class Run:
             )
         if self._halting:
             self._conclude()
-        elif self._working:
+        elif self._jobs.busy:
             # What a worker is at (a save, a hash) was begun before the last byte came.
             self.do(lambda: None, lambda _: self._finish())
-        elif hasher is not None and hasher.position < size:
-            end = min(size, hasher.position + _HASH_STEP_BYTES)
-            self.do(lambda: hasher.advance(end), lambda _: self._finish())
+        elif (hashing := self._proof.step(size)) is not None:
+            self.do(hashing, lambda _: self._finish())
         elif self.options.durable:
             self.do(self._publish, self._complete)
         else:
@@ -493,23 +479,10 @@ class Run:
 
     def _publish(self) -> Path:
         assert self._target is not None
-        if self._hasher is not None:
-            self._check_digest(self._hasher.hexdigest())
+        self._proof.check(self.shown_url)
         return self._target.publish(
             overwrite=self.options.overwrite, modified_time=self._modified_time, durable=self.options.durable
         )
-
-    def _check_digest(self, digest: str) -> None:
-        assert self._target is not None
-        actual = f"{self._checksum.partition('=')[0]}={digest}"
-        if actual != self._checksum:
-            kept = self._target.set_aside(f"its checksum is {actual}")
-            raise ChecksumMismatch(
-                f"the checksum is {actual}, and {self._checksum} was expected; the data is kept in {kept}",
-                expected=self._checksum,
-                actual=actual,
-                url=self.shown_url,
-            )
 
     def _complete(self, path: Path, *, already: bool = False) -> None:
         self._ending = True
@@ -518,7 +491,7 @@ class Run:
             filename=path.name,
             size=path.stat().st_size if already or self._file is None else self._file.downloaded,
             gid=self.download.gid,
-            checksum=self._checksum,
+            checksum=self._proof.checksum,
             seconds=time.monotonic() - self.download.started_s,
             retries=self.recovery.retries,
             sources=tuple(mask_url(each.resolved_url) for each in self.sources if each.answered),
@@ -559,7 +532,7 @@ class Run:
         if self._file is not None and self._in_engine:
             self._file.limit = int(options.max_download_limit)
             self._file.source_lanes = options.max_connection_per_server
-            self._file.lanes = self.most_lanes
+            self.set_lanes()
             for number, source in enumerate(self.sources):
                 self._file.ask_as(number, self._backend.profile(options, source))
             for url in options.mirrors:
@@ -578,7 +551,7 @@ class Run:
         self._halting = True
         if self._in_engine:
             self._remove_file(self._conclude)
-        elif not self._working:
+        elif not self._jobs.busy:
             self._conclude()
 
     def fail(self, error: DownloadError) -> None:

@@ -13,8 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rangefetch import checksum
 from rangefetch.download import Download
-from rangefetch.errors import Cancelled, LocalError
+from rangefetch.errors import Cancelled, ChecksumMismatch, LocalError
 from rangefetch.manager import DownloadManager, get_download_manager
 from rangefetch.network import mask_url
 from rangefetch.options import DownloadOptions, check_url
@@ -77,6 +78,7 @@ class RemoteFile(io.RawIOBase):
         self._position = 0
         self._given_back = 0
         self._sink = _Sink("stream")
+        self._hash = checksum.new(options.checksum.partition("=")[0]) if options.checksum else None
         self._download = Download(url, options)
         self._download.sink = self._sink
         manager.begin(self._download)
@@ -90,6 +92,10 @@ class RemoteFile(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def tell(self) -> int:
+        """How many bytes were read."""
+        return self._position
+
     def readinto(self, buffer: Buffer) -> int:
         view = memoryview(buffer).cast("B")
         if not len(view):
@@ -97,10 +103,24 @@ class RemoteFile(io.RawIOBase):
         there = self._wait_for_more()
         count = os.preadv(self._sink.fd, [view[: there - self._position]], self._position) if there else 0
         self._position += count
+        if self._hash is not None:
+            self._prove(self._hash, view[:count])
         if count:
             self._sink.read_bytes = self._position
             self._move_on()
         return count
+
+    def _prove(self, digest: checksum.Hash, piece: memoryview) -> None:
+        """Take in what is read; at the end, without a piece, it must be what was asked for."""
+        if piece:
+            digest.update(piece)
+            return
+        expected = self._download.options.checksum
+        actual = f"{expected.partition('=')[0]}={digest.hexdigest()}"
+        if actual != expected:
+            raise ChecksumMismatch(
+                f"the checksum is {actual}, and {expected} was expected", expected=expected, actual=actual, url=self.url
+            )
 
     def _wait_for_more(self) -> int:
         """Wait for a byte beyond the position; how many are there from the start, 0 at the end of the file."""
@@ -155,7 +175,8 @@ def stream(url: str, **options: Any) -> io.BufferedReader:
     Returns a binary file object as ``open(path, "rb")`` does, but not seekable; ``shutil.copyfileobj`` and
     ``tarfile.open(fileobj=…, mode="r|gz")`` work on it. At most 64 MiB come ahead of the reader, through a temporary
     file whose space is given back behind it. Closing it early stops the transfer. ``options`` are those of
-    ``DownloadOptions`` that concern the transfer.
+    ``DownloadOptions`` that concern the transfer; with a ``checksum`` the read that comes to the end raises
+    ``ChecksumMismatch`` if the bytes were others.
 
     Raises ``ValueError`` or ``TypeError`` for wrong options, ``LocalError`` where the native engine does not run;
     reading raises the ``DownloadError`` of a download that fails.

@@ -33,6 +33,7 @@ __all__ = [
     "filename_from_content_disposition",
     "filename_from_url",
     "free_space",
+    "part_path",
     "safe_filename",
 ]
 
@@ -158,10 +159,10 @@ class Target:
             except FileExistsError:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
         path = _final_path(folder, filename) if filename else None
-        part_path = folder / f"{_stem(filename, url)}.part"
-        state_path = part_path.with_name(part_path.name + ".json")
-        with _disk_errors("open", part_path):
-            return cls(_open_locked(part_path, state_path), part_path, state_path, path)
+        part = part_path(folder, filename, url)
+        state_path = part.with_name(part.name + ".json")
+        with _disk_errors("open", part):
+            return cls(_open_locked(part, state_path), part, state_path, path)
 
     def name(self, filename: str) -> Path:
         """Choose the final name, one path component, and return the path. Nothing is created yet.
@@ -249,11 +250,19 @@ class Target:
             raise DiskError(f"{self.part_path}: {reason}", errno=errno.ENOENT)
 
 
+def part_path(directory: str | os.PathLike[str], filename: str, url: str) -> Path:
+    """Where the part file of a download is, as :meth:`Target.open` names it."""
+    return Path(directory) / f"{_stem(filename, url)}.part"
+
+
 def free_space(directory: str | os.PathLike[str]) -> int:
-    """The bytes this user may still write on the file system of ``directory``. Raises ``DiskError``."""
+    """The bytes this user may still write on the file system of ``directory``. Raises ``DiskError``.
+
+    One that does not count its blocks (ramfs) has all there could be.
+    """
     with _disk_errors("ask for the free space", Path(directory)):
         figures = os.statvfs(directory)
-    return figures.f_bavail * figures.f_frsize
+    return figures.f_bavail * figures.f_frsize if figures.f_blocks else sys.maxsize
 
 
 @contextlib.contextmanager

@@ -86,6 +86,7 @@ def test_what_is_known_travels(server: MisbehavingServer, tmp_path: Path, monkey
     cookies = tmp_path / "cookies.txt"
     cookies.write_text("# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\tcolour\tgreen\n")
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password mine\n")
+    (tmp_path / ".netrc").chmod(0o600)
     monkeypatch.setenv("HOME", str(tmp_path))
     _ask(server.url("/good/x"), cookies=cookies, netrc=True, user_agent="tester/1")
     headers = server.requests[0].headers

@@ -42,6 +42,7 @@ def _to_aria2(**options: object) -> dict[str, str]:
         ({"max_tries": 0}, {"max-tries": "5"}),
         ({"proxy": "http://p:8080"}, {"all-proxy": "http://p:8080"}),
         ({"netrc": True}, {"no-netrc": "false"}),
+        ({"netrc": __file__}, {"no-netrc": "true"}),
         ({}, {"no-netrc": "true", "file-allocation": "falloc", "pause": "false"}),
     ],
 )

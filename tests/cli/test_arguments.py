@@ -90,6 +90,7 @@ def test_a_url_alone_has_the_default_options() -> None:
         (["--max-download-limit", "1M"], "max_download_limit", 1 << 20),
         (["--limit-rate=2K"], "max_download_limit", 2048),
         (["--netrc"], "netrc", True),
+        (["--netrc-path", __file__], "netrc", __file__),
         (["--no-netrc=false"], "netrc", True),
         (["--netrc", "--no-netrc=true"], "netrc", False),
         (["--referer", "https://example.org/"], "headers", {"Referer": "https://example.org/"}),

@@ -1,11 +1,12 @@
 """``-i FILE``: many URLs, of which some may fail."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
-from cli.helpers import errors, names, run
+from cli.helpers import errors, names, run, started
 from servers.misbehaving import MisbehavingServer, content
 
 COUNT = 200
@@ -30,12 +31,12 @@ def test_many_small_files_and_some_failures(place: Path, urls: list[str], from_s
     bad = [url for url in urls if "/status/" in url]
     good = [number for number in range(COUNT) if number % 40 != 7]
     assert said.returncode == 1
-    assert said.stdout.splitlines() == [str(place / f"file-{number}.bin") for number in good]
+    assert sorted(said.stdout.splitlines()) == sorted(str(place / f"file-{number}.bin") for number in good)
     for number in good:
         assert (place / f"file-{number}.bin").read_bytes() == content(1000 + number, number)
     failures, last = errors(said), said.stderr.splitlines()[-1]
     assert len(failures) == len(bad)
-    for line, url in zip(failures, bad, strict=True):
+    for line, url in zip(sorted(failures), sorted(bad), strict=True):
         assert line.startswith(f"rangefetch: {url}: ")
         assert "404" in line
     assert last.startswith(f"rangefetch: {len(good)} files fetched, ")
@@ -50,9 +51,23 @@ def test_json_lines_and_a_second_run(server: MisbehavingServer, place: Path, url
         said = run(place, "-q", "--json", "-i", "list")
         assert (said.returncode, said.stderr) == (0, "")
         told = [json.loads(line) for line in said.stdout.splitlines()]
-        assert [each["url"] for each in told] == good
+        assert sorted(each["url"] for each in told) == sorted(good)
         assert {each["status"] for each in told} == {"complete"}
         assert {each["alreadyComplete"] for each in told} == {again}
+
+
+@pytest.mark.parametrize("slow", ["slow-small.bin?size=40K&rate=20K", "slow-large.bin?size=9M&rate=4M"])
+def test_results_are_said_as_they_come(server: MisbehavingServer, place: Path, slow: str) -> None:
+    urls = [server.url("/slow/") + slow, server.url("/good/quick.bin", size=1000)]
+    (place / "list").write_text("\n".join(urls))
+    with started(place, ["--json", "-i", "list"]) as process:
+        assert process.stdout is not None
+        told = [json.loads(process.stdout.readline())]
+        came_s = time.monotonic()
+        told.append(json.loads(process.stdout.readline()))
+        assert time.monotonic() - came_s > 0.5
+        assert process.wait(timeout=10) == 0
+    assert [each["url"] for each in told] == [urls[1], urls[0]]
 
 
 def test_small_and_large_listed_and_typed(server: MisbehavingServer, place: Path) -> None:

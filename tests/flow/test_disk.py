@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def test_a_disk_that_fills_midway_keeps_what_came(
     ballast = small_disk / "ballast"
     with pytest.raises(OSError, match="No space"):
         ballast.write_bytes(bytes(SIZE))
-    with pytest.raises(DiskError) as caught:
+    with pytest.raises(DiskError, match=r"\d+ bytes more are needed, and 0 are free") as caught:
         manager.wait(gid)
     assert caught.value.errno == errno.ENOSPC
     assert names(small_disk) == ["ballast", "x.part", "x.part.json"]
@@ -77,6 +78,92 @@ def test_a_disk_that_is_full_to_the_last_byte_does_no_harm_to_the_next_run(
     fetch(url, target)
     assert target.read_bytes() == content(size)
     assert names(small_disk) == ["x"]
+
+
+def _free(directory: Path) -> int:
+    figures = os.statvfs(directory)
+    return figures.f_bavail * figures.f_frsize
+
+
+def _numbers(error: DiskError) -> list[int]:
+    return [int(word) for word in re.findall(r"\b\d+\b", error.reason.partition(": ")[2])]
+
+
+@pytest.mark.parametrize("allocation", ["falloc", "trunc", "none"])
+def test_what_others_at_work_still_need_is_not_free(
+    server: MisbehavingServer, valve: Valve, small_disk: Path, manager: DownloadManager, allocation: str
+) -> None:
+    where = {"save_dir": small_disk, "file_allocation": allocation}
+    first = manager.download(server.url("/valve/x", size=5 * MIB), QUICK | where)
+    until(lambda: downloaded(manager, first) > 0)
+    # Slow, so that the answer is looked at before much of it has come.
+    with pytest.raises(DiskError) as caught:
+        manager.download_and_wait(server.url("/slow/y", size=6 * MIB, rate=MIB), QUICK | where)
+    *needed, left = _numbers(caught.value)
+    assert caught.value.errno == errno.ENOSPC
+    assert left < sum(needed) <= 11 * MIB
+    assert needed[0] > 5 * MIB
+    # Without reserved space the rest of the first is still to come; else it is not free any more.
+    assert len(needed) == (1 if allocation == "falloc" else 2)
+    valve.open()
+    assert manager.wait(first).size == 5 * MIB
+    assert names(small_disk) == ["x"]
+
+
+def test_what_is_announced_must_fit_beside_what_was_asked_for_before(
+    server: MisbehavingServer, valve: Valve, small_disk: Path
+) -> None:
+    def options(size: int) -> dict[str, object]:
+        return QUICK | {"save_dir": small_disk, "expected_size": size, "file_allocation": "none"}
+
+    free = _free(small_disk)
+    with DownloadManager(max_concurrent_downloads=1) as manager:
+        active = manager.download(server.url("/valve/active", size=3 * MIB), options(3 * MIB))
+        waiting = manager.download(server.url("/good/waiting", size=3 * MIB), options(3 * MIB))
+        refused = manager.download(server.url("/good/refused", size=3 * MIB), options(3 * MIB))
+        assert manager.get_download_progress(refused).status == "error"
+        with pytest.raises(DiskError) as caught:
+            manager.wait(refused, timeout=0)
+        needed, others, left = _numbers(caught.value)
+        assert (needed, caught.value.errno) == (3 * MIB, errno.ENOSPC)
+        assert left <= free
+        assert needed + others > left >= others
+        # Who does not wait any more needs nothing.
+        manager.cancel(waiting)
+        manager.retry(refused)
+        assert manager.get_download_progress(refused).status == "waiting"
+        valve.open()
+        assert [manager.wait(gid).size for gid in (active, refused)] == [3 * MIB, 3 * MIB]
+    assert names(small_disk) == ["active", "refused"]
+    assert all("waiting" not in request.path for request in server.requests)
+
+
+def test_what_a_part_file_has_already_is_not_asked_for_again(
+    server: MisbehavingServer, valve: Valve, small_disk: Path
+) -> None:
+    url, where = server.url("/valve/x", size=6 * MIB), {"save_dir": small_disk, "expected_size": 6 * MIB}
+    with DownloadManager() as manager:
+        gid = manager.download(url, QUICK | where)
+        until(lambda: downloaded(manager, gid) > MIB)
+        manager.pause(gid)
+        assert _free(small_disk) < 6 * MIB
+        manager.resume(gid)
+        until(lambda: manager.get_download_progress(gid).connections)
+    valve.open()
+    assert fetch(url, small_disk, expected_size=6 * MIB).resumed > MIB
+    # And a file that is there needs nothing at all.
+    assert fetch(url, small_disk, expected_size=6 * MIB).already_complete
+
+
+def test_other_filesystems_have_room_of_their_own(
+    server: MisbehavingServer, valve: Valve, small_disk: Path, tmp_path: Path, manager: DownloadManager
+) -> None:
+    def options(directory: Path) -> dict[str, object]:
+        return QUICK | {"save_dir": directory, "expected_size": 6 * MIB, "file_allocation": "none"}
+
+    on_small = manager.download(server.url("/valve/x", size=6 * MIB), options(small_disk))
+    assert manager.download_and_wait(server.url("/good/y", size=6 * MIB), options(tmp_path)).size == 6 * MIB
+    assert manager.get_download_progress(on_small).status == "active"
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])

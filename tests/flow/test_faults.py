@@ -64,6 +64,14 @@ def test_a_connection_that_always_breaks_is_tried_while_it_brings_something(
     assert result.retries == 15
 
 
+def test_the_read_timeout_begins_when_the_request_is_sent(server: MisbehavingServer, target: Path) -> None:
+    started = time.monotonic()
+    url = server.url("/stall/x", size=SMALL, headers=0)
+    fails(TimedOut, url, target, read_timeout=0.5, connect_timeout=20.0, max_tries=1)
+    # The engine looks four times a second.
+    assert 0.5 <= time.monotonic() - started < 1.5
+
+
 HOPELESS: list[tuple[str, dict[str, str | int], type[DownloadError]]] = [
     ("cut", {"headers": 0}, BadAnswer),
     ("cut", {"after": 0}, BadAnswer),
@@ -145,7 +153,7 @@ def test_a_refused_connection_is_said_so(target: Path) -> None:
 
 def test_a_name_that_does_not_resolve_is_said_so(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # On a machine without network this would be waited out.
-    monkeypatch.setattr("rangefetch.run.network_is_there", lambda urls, hosts: True)
+    monkeypatch.setattr("rangefetch.network.Network.is_there", lambda self, urls, told: True)
     error = fails(ConnectionFailed, "http://no-such-host.invalid/x", target, max_tries=2)
     assert "no-such-host.invalid" in error.reason
     assert names(target.parent) == []

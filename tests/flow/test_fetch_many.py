@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -247,6 +249,84 @@ def test_progress_tells_of_the_whole(server: MisbehavingServer, directory: Path)
     assert seen[-1].filename == "51 of 51 files"
     assert (seen[-1].percentage, seen[-1].status) == (100.0, DownloadStatus.COMPLETE)
     assert seen[-1].downloaded == 50 * SMALL + 3 * MIB
+
+
+@pytest.mark.parametrize("special", [False, True], ids=["in batches", "one by one"])
+def test_progress_counts_what_is_at_work_and_how_fast(
+    server: MisbehavingServer, directory: Path, special: bool
+) -> None:
+    seen: list[tuple[float, DownloadProgress]] = []
+    options: dict[str, Any] = {"max_download_limit": "1G"} if special else {}
+    url = server.url("/shared-rate/large.bin", size=8 * MIB, rate=4 * MIB)
+    many([url], directory, on_progress=lambda p: seen.append((time.monotonic(), p)), **options)
+    on_the_way = [progress for _, progress in seen if progress.status == DownloadStatus.ACTIVE]
+    assert len({progress.downloaded for progress in on_the_way}) > 5
+    fastest = max(progress.speed for progress in on_the_way)
+    assert 2 * MIB < fastest < 8 * MIB
+    assert seen[-1][1].speed == 0.0
+    # At most every 100 ms, but for the last.
+    times = [at for at, _ in seen[:-1]]
+    assert all(after - before >= 0.09 for before, after in itertools.pairwise(times))
+
+
+def test_progress_has_a_speed_for_small_files_in_batches(server: MisbehavingServer, directory: Path) -> None:
+    seen: list[DownloadProgress] = []
+    urls = [server.url(f"/slow/{n}.bin", size=50_000, rate=200_000, seed=n) for n in range(60)]
+    many(urls, directory, on_progress=seen.append)
+    assert max(progress.speed for progress in seen) > 200_000
+    assert [p.downloaded for p in seen] == sorted(p.downloaded for p in seen)
+    assert len({progress.filename for progress in seen}) > 3
+
+
+# ---- Results as they come ----------------------------------------------------------------------------------------
+
+
+def test_each_item_is_told_when_it_ends(server: MisbehavingServer, directory: Path) -> None:
+    small = small_urls(server, 3)
+    slow = server.url("/slow/slow.bin", size=3 * MIB, rate=MIB)
+    urls = [slow, *small, server.url("/status/x.bin", code=404), small[0]]
+    told: list[tuple[float, int, object]] = []
+    threads = set[int]()
+
+    def note(number: int, outcome: object) -> None:
+        told.append((time.monotonic(), number, outcome))
+        threads.add(threading.get_ident())
+
+    outcomes = many(urls, directory, on_error="return", on_result=note)
+    assert threads == {threading.get_ident()}
+    assert sorted(number for _, number, _ in told) == list(range(len(urls)))
+    assert all(outcome is outcomes[number] for _, number, outcome in told)
+    # The slow one is told last, long after the others.
+    assert told[-1][1] == 0
+    assert told[-1][0] - told[-2][0] > 0.5
+
+
+@pytest.mark.parametrize("special", [False, True], ids=["in batches", "one by one"])
+def test_a_callback_for_results_that_fails_does_no_harm(
+    server: MisbehavingServer, directory: Path, special: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(number: int, outcome: object) -> None:
+        raise RuntimeError("a mistake of the caller")
+
+    options: dict[str, Any] = {"max_download_limit": "1G"} if special else {}
+    results = many(small_urls(server, 5), directory, on_result=fail, **options)
+    assert all(right(result, SMALL, seed) for seed, result in enumerate(results))
+    assert caplog.text.count("on_result failed") == 5
+
+
+def test_with_workers_it_is_told_in_the_calling_thread(server: MisbehavingServer, directory: Path) -> None:
+    told: dict[int, object] = {}
+    threads = set[int]()
+
+    def note(number: int, outcome: object) -> None:
+        told[number] = outcome
+        threads.add(threading.get_ident())
+
+    urls = [*small_urls(server, 6), server.url("/good/0.bin", size=SMALL, seed=0)]
+    with ThreadPoolExecutor(3) as pool:
+        outcomes = many(urls, directory, executor=pool, on_result=note)
+    assert told == dict(enumerate(outcomes))
+    assert threads == {threading.get_ident()}
 
 
 # ---- Workers -----------------------------------------------------------------------------------------------------

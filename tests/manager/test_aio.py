@@ -206,16 +206,40 @@ def test_cancelling_who_owns_a_download_pauses_and_saves_it(
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await _status(manager, gid) is DownloadStatus.PAUSED
+        if how == "fetch":
+            assert await new() == []
+        else:
+            assert await _status(manager, gid) is DownloadStatus.PAUSED
+            await manager.cancel(gid)
         assert names(target.parent) == begun(target)
         valve.open()
         kept = saved_bytes(target)
         assert kept > MIB
         assert (await aio.fetch(url, target, **QUICK)).resumed == kept
-        await manager.cancel(gid)
 
     run(main)
     assert target.read_bytes() == content(SIZE)
+
+
+def test_a_hundred_cancelled_fetches_leave_nothing_behind(
+    server: MisbehavingServer, valve: Valve, target: Path
+) -> None:
+    manager = get_download_manager()
+    before = {each.gid for each in manager.list_downloads()}
+
+    async def main() -> None:
+        url = server.url("/valve/x", size=SIZE)
+        tasks = [asyncio.create_task(aio.fetch(url, target.with_name(str(n)), **QUICK)) for n in range(100)]
+        while len(server.requests) < 5:
+            await asyncio.sleep(0.01)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert all(task.cancelled() for task in tasks)
+
+    run(main)
+    assert {each.gid for each in manager.list_downloads()} <= before
+    server.wait_idle()
 
 
 def test_cancelling_who_looks_on_leaves_the_download_running(
@@ -372,13 +396,34 @@ def test_many_are_fetched_in_the_order_of_their_items(server: MisbehavingServer,
     assert target.with_name("named.bin").read_bytes() == content(SIZE, 2)
 
 
+def test_results_of_many_are_told_on_the_loop_as_they_come(
+    server: MisbehavingServer, target: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    urls = [server.url("/slow/slow.bin", size=SIZE, rate="8M"), *(server.url(f"/good/{n}", size=5) for n in range(3))]
+    told: list[tuple[int, object]] = []
+
+    def on_result(number: int, outcome: object) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        told.append((number, outcome))
+        raise RuntimeError("a mistake of the caller")
+
+    async def main() -> None:
+        outcomes = await aio.fetch_many(urls, target.parent, on_result=on_result, **QUICK)
+        assert sorted(told, key=lambda each: each[0]) == list(enumerate(outcomes))
+
+    run(main)
+    assert told[-1][0] == 0
+    assert caplog.text.count("on_result failed") == len(urls)
+
+
 def test_cancelling_who_fetches_many_pauses_and_saves_them(
     server: MisbehavingServer, valve: Valve, target: Path
 ) -> None:
     urls = [server.url(f"/valve/{number}.bin", size=SIZE, seed=number) for number in range(3)]
+    before = {each.gid for each in get_download_manager().list_downloads()}
 
     async def main() -> None:
-        task = asyncio.create_task(aio.fetch_many(urls, target.parent, max_concurrent_downloads=3, **QUICK))
+        task = asyncio.create_task(aio.fetch_many(urls, target.parent, **QUICK))
         while server.bytes_sent < 3 * MIB:
             await asyncio.sleep(0.01)
         task.cancel()
@@ -386,6 +431,7 @@ def test_cancelling_who_fetches_many_pauses_and_saves_them(
         with pytest.raises(asyncio.CancelledError):
             await task
         assert time.monotonic() - started < 1.5
+        assert {each.gid for each in get_download_manager().list_downloads()} <= before
         server.wait_idle()
         sent = server.bytes_sent
         await asyncio.sleep(0.2)

@@ -1,12 +1,13 @@
 """A network that goes away: no tries are burnt, the wait can be seen and is bounded, and it goes on by itself."""
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import rangefetch
 from flow.helpers import MIB, downloaded, names, until
 from manager.helpers import into, status_of
 from rangefetch import DownloadManager, DownloadStatus, RetryPolicy
-from rangefetch.errors import ConnectionFailed
+from rangefetch.errors import ConnectionFailed, TimedOut
+from rangefetch.network import Network
 from servers.misbehaving import MisbehavingServer, content
 
 SIZE = 9 * MIB
@@ -31,7 +33,7 @@ class Switch:
         self.asked = 0
         self._lock = threading.Lock()
 
-    def __call__(self, urls: object, hosts: object) -> bool:
+    def __call__(self, urls: object, told: bool) -> bool:
         with self._lock:
             self.asked += 1
         return self.on
@@ -40,7 +42,7 @@ class Switch:
 @pytest.fixture
 def switch(monkeypatch: pytest.MonkeyPatch) -> Switch:
     switch = Switch()
-    monkeypatch.setattr("rangefetch.run.network_is_there", switch)
+    monkeypatch.setattr("rangefetch.network.Network.is_there", switch)
     return switch
 
 
@@ -124,15 +126,125 @@ def test_a_server_that_is_down_while_the_network_is_there_burns_tries(
 def test_a_checker_that_fails_does_not_leave_it_waiting_for_ever(
     server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(urls: object, hosts: object) -> bool:
+    def broken(self: object, urls: object, told: bool) -> bool:
         raise OSError("no interfaces can be listed here")
 
-    monkeypatch.setattr("rangefetch.run.network_is_there", broken)
+    monkeypatch.setattr("rangefetch.network.Network.is_there", broken)
     server.stop()
     with DownloadManager(retry_policy=POLICY) as manager:
         gid = manager.download(server.url("/good/x", size=SIZE), into(target, max_tries=2))
         with pytest.raises(rangefetch.DownloadError):
             manager.wait(gid, timeout=5)
+
+
+# -- who is asked ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+    """Makes ports of this machine that answer nothing, not even that they are closed."""
+    monkeypatch.setattr("rangefetch.network._CONNECT_S", 0.4)
+    with contextlib.ExitStack() as stack:
+
+        def make() -> str:
+            listener = stack.enter_context(socket.socket())
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(0)
+            # A queue that is full has the kernel drop what else would come.
+            for _ in range(8):
+                caller = stack.enter_context(socket.socket())
+                caller.setblocking(False)
+                caller.connect_ex(listener.getsockname())
+            time.sleep(0.05)
+            return f"127.0.0.1:{listener.getsockname()[1]}"
+
+        yield make
+
+
+def test_all_are_asked_at_once_and_silence_alone_says_nothing(silent: Callable[[], str]) -> None:
+    server, *hosts = (silent() for _ in range(4))
+    network, url = Network(hosts), f"http://{server}/x"
+    started = time.monotonic()
+    assert network.is_there([url], told=False)
+    assert 0.3 < time.monotonic() - started < 1.0
+    assert not network.is_there([url], told=True)
+
+
+def test_silence_of_who_has_answered_before_is_no_network(silent: Callable[[], str]) -> None:
+    server, host = silent(), silent()
+    network = Network([host])
+    network.heard(f"http://{silent()}/")
+    assert network.is_there([f"http://{server}/x"], told=False)
+    network.heard(f"http://{server}/y")
+    assert not network.is_there([f"http://{server}/x"], told=False)
+
+
+def test_the_first_that_answers_is_enough(server: MisbehavingServer, silent: Callable[[], str]) -> None:
+    network = Network([silent(), f"127.0.0.1:{server.port}"])
+    started = time.monotonic()
+    assert network.is_there([f"http://{silent()}/x"], told=True)
+    assert time.monotonic() - started < 0.3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the resolver says so without a network, too")
+@pytest.mark.parametrize(("said", "there"), [(socket.EAI_NONAME, True), (socket.EAI_AGAIN, False)])
+def test_a_name_server_that_knows_no_such_name_has_answered(
+    monkeypatch: pytest.MonkeyPatch, said: int, there: bool
+) -> None:
+    def resolve(*_: object, **__: object) -> object:
+        raise socket.gaierror(said, "said the resolver")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr("rangefetch.network._has_interface", lambda: True)
+    assert Network([]).is_there(["https://example.org/x"], told=True) is there
+
+
+def test_a_dead_server_in_a_closed_network_fails_after_its_tries(target: Path, silent: Callable[[], str]) -> None:
+    policy = RetryPolicy(network_check=0.05, network_hosts=(silent(), silent()))
+    with DownloadManager(retry_policy=policy) as manager:
+        options = into(target, max_tries=2, connect_timeout=0.2, read_timeout=1.0)
+        gid = manager.download(f"http://{silent()}/x", options)
+        with pytest.raises(TimedOut) as caught:
+            manager.wait(gid, timeout=10)
+    assert len(caught.value.tried) == 2
+
+
+def test_a_server_that_falls_silent_midway_is_waited_for(
+    server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with DownloadManager(retry_policy=RetryPolicy(network_check=0.05, network_hosts=())) as manager:
+        options = into(target, split=1, max_tries=2, read_timeout=0.5)
+        gid = manager.download(server.url("/slow/x", size=SIZE, rate="6M"), options)
+        until(lambda: downloaded(manager, gid) > MIB)
+        # All that it hears of this machine's ports now is silence.
+        monkeypatch.setattr("rangefetch.network._answers", lambda host, port: False)
+        server.stop()
+        until(lambda: "network" in _note(manager, gid))
+        time.sleep(0.3)
+        monkeypatch.undo()
+        server.start()
+        manager.wait(gid, timeout=15)
+    assert target.read_bytes() == content(SIZE)
+
+
+def test_neither_pause_nor_stop_waits_for_an_answer(
+    server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+
+    def slow(*_: object, **__: object) -> bool:
+        asked.set()
+        time.sleep(2.0)
+        return False
+
+    monkeypatch.setattr("rangefetch.network.Network.is_there", slow)
+    server.stop()
+    manager = DownloadManager(retry_policy=POLICY)
+    manager.download(server.url("/good/x", size=SIZE), into(target))
+    assert asked.wait(5)
+    started = time.monotonic()
+    manager.stop()
+    assert time.monotonic() - started < 0.5
 
 
 # -- a real one ----------------------------------------------------------------------------------------------------

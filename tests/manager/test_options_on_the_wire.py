@@ -101,6 +101,21 @@ def test_a_netrc_that_others_may_read_is_refused(
     assert BASIC not in _seen(server, "authorization")
 
 
+def test_the_file_may_be_another_one(
+    server: MisbehavingServer, target: Path, netrc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = netrc.rename(netrc.with_name("accounts"))
+    url = server.url("/needs/x", size=SMALL, value=BASIC)
+    fetch(url, target, netrc=other)
+    monkeypatch.setenv("NETRC", str(other))
+    fetch(url, target.with_name("2"), netrc=True)
+    other.chmod(0o644)
+    fails(LocalError, url, target.with_name("3"), netrc=other)
+    with pytest.raises(ValueError, match="netrc"):
+        fetch(url, target.with_name("4"), netrc=netrc)
+    assert _seen(server, "authorization") == {BASIC}
+
+
 @pytest.mark.usefixtures("netrc")
 def test_netrc_is_not_for_another_host_that_a_redirect_leads_to(server: MisbehavingServer, target: Path) -> None:
     elsewhere = server.url("/good/x", size=SMALL).replace("127.0.0.1", "localhost")
@@ -241,7 +256,7 @@ def deaf_port() -> Iterator[int]:
 def test_a_connection_that_is_not_made_ends_in_time(
     deaf_port: int, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rangefetch.run.network_is_there", lambda urls, hosts: True)
+    monkeypatch.setattr("rangefetch.network.Network.is_there", lambda self, urls, told: True)
     started = time.monotonic()
     fails(TimedOut, f"http://127.0.0.1:{deaf_port}/x", target, connect_timeout=0.3, max_tries=2)
     assert 0.5 < time.monotonic() - started < 3.0

@@ -124,6 +124,48 @@ def test_too_many_lanes_become_fewer_and_burn_no_try(server: MisbehavingServer, 
     assert result.retries == len(refused)
 
 
+@pytest.mark.parametrize("code", [429, 503])
+def test_a_lane_that_is_refused_does_not_ask_before_the_server_says_while_the_others_go_on(
+    server: MisbehavingServer, target: Path, manager: DownloadManager, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr("rangefetch.recovery._MORE_LANES_AFTER_S", 0.1)
+    url = server.url("/limited-connections/x", size="24M", limit=3, code=code, retry_after=2, rate="2M")
+    gid = manager.download(url, into(target, split=8, min_split_size="1M"))
+
+    def refused() -> list[float]:
+        return [request.time for request in server.requests if request.status == code]
+
+    until(refused)
+    begins = manager.download(server.url("/good/y", size=SMALL), into(target, "later"))
+    time.sleep(0.5)
+    # New options are no reason to ask again, either.
+    manager.change_options(gid, split=9)
+    manager.wait(gid, timeout=30)
+    assert target.read_bytes() == content("24M")
+    first = refused()[0]
+    # Those that were on their way together are refused together.
+    assert [at - first for at in refused() if 0.3 < at - first < 1.99] == []
+    worked = [request for request in server.requests if request.status == 206 and "limited" in request.path]
+    assert len([request for request in worked if 0.3 < request.time - first < 1.99]) > 1
+    # After that the server is asked whether it allows more by now.
+    assert any(at - first >= 1.99 for at in refused())
+    manager.wait(begins, timeout=5)
+    (beginning,) = [request for request in server.requests if "good" in request.path]
+    assert beginning.time - first >= 1.99
+
+
+def test_a_mirror_that_refuses_rests_for_as_long_as_it_says(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    url = server.url("/limited-connections/x", size="16M", limit=1, code=503, retry_after=60, rate="1M")
+    mirror = other_server.url("/slow/x", size="16M", rate="1M")
+    fetch(url, target, mirrors=[mirror], split=8, min_split_size="1M")
+    assert target.read_bytes() == content("16M")
+    refused = [request.time for request in server.requests if request.status == 503]
+    assert refused
+    assert all(request.time - refused[0] < 0.5 for request in server.requests)
+
+
 @pytest.mark.parametrize("expired", [401, 403, 410])
 def test_a_stale_link_is_resolved_again_from_the_original_url(
     server: MisbehavingServer, target: Path, expired: int

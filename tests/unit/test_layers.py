@@ -20,7 +20,20 @@ LAYERS = (
     ("manager",),
     ("selection",),
     ("native", "run", "recovery", "aria2"),
-    ("backend", "saving", "sources", "network", "target", "state", "session", "download", "libcurl"),
+    (
+        "backend",
+        "jobs",
+        "proof",
+        "saving",
+        "sources",
+        "space",
+        "network",
+        "target",
+        "state",
+        "session",
+        "download",
+        "libcurl",
+    ),
     ("bitmap", "plan", "retry", "mirrors", "checksum", "effort", "events"),
     ("errors", "options", "progress", "version", "_engine"),
 )
@@ -31,8 +44,6 @@ WORLD = {"asyncio", "concurrent", "select", "selectors", "signal", "socket", "ss
 
 # Imports for type checkers alone that point up or in a circle.
 TYPES_ONLY = {
-    ("run", "native"): "a run calls the backend that made it; at run time it is handed over",
-    ("recovery", "native"): "the type of the timers that its run's backend makes",
     ("recovery", "run"): "a recovery acts on the run that made it; at run time it is handed over",
 }
 

@@ -278,3 +278,21 @@ def test_options_as_a_dict_are_camel_case_and_ready_for_json() -> None:
     assert "refreshUrl" not in found
     assert len(found) == len(dataclasses.fields(DownloadOptions)) - 1
     assert (found["maxConnectionPerServer"], found["headers"], found["mirrors"]) == (16, {"X-A": "b"}, ["http://h/"])
+
+
+def test_nothing_secret_is_shown() -> None:
+    options = DownloadOptions(
+        headers={"Authorization": "Bearer hidden-1", "Cookie": "id=hidden-2", "X-Key": "hidden-3"},
+        proxy="http://me:hidden-4@proxy:3128",
+        mirrors=["https://me:hidden-5@host/x", "https://hidden@6@host/y", "https://host/a@b"],
+        filename="a@b",
+        split=3,
+    )
+    shown = repr(options)
+    assert "hidden" not in shown
+    assert "hidden" not in f"{options}"
+    for shows in ("Authorization", "X-Key", "http://***@proxy:3128", "https://***@host/x", "//host/a@b", "'a@b'"):
+        assert shows in shown
+    assert "max_tries" not in shown
+    assert repr(DownloadOptions()) == "DownloadOptions()"
+    assert repr(DownloadOptions(proxy="me:hidden@proxy:1")) == "DownloadOptions(proxy='***@proxy:1')"

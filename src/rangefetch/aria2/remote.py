@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote, urljoin, urlsplit
 
-from rangefetch.network import find_ca_file, mask_url
+from rangefetch.network import find_ca_file, mask_url, netrc_path
 from rangefetch.options import DownloadOptions
 from rangefetch.retry import Curl, Failure, Fault, Kind, RetryPolicy
 from rangefetch.sources import Source
@@ -154,7 +154,7 @@ def private_headers(source: Source, options: DownloadOptions) -> dict[str, str]:
     """The headers that are for the origin of the user's URL alone, and the password of this very source."""
     headers = dict(options.header_items) if source.is_own else {}
     if not any(name.lower() == "authorization" for name in headers):
-        authorization = source.authorization or (_from_netrc(source.url) if options.netrc else "")
+        authorization = source.authorization or (_from_netrc(source.url, options) if options.netrc else "")
         if authorization:
             headers["Authorization"] = authorization
     return headers
@@ -274,11 +274,11 @@ def _tls_context(ca_file: str, verify: bool, modified_s: float) -> ssl.SSLContex
     return context
 
 
-def _from_netrc(url: str) -> str:
-    """The Authorization value for the URL's host from ``~/.netrc``, "" if there is none."""
+def _from_netrc(url: str, options: DownloadOptions) -> str:
+    """The Authorization value for the URL's host from the netrc file, "" if there is none."""
     try:
         # By its name, since Python is stricter than others about who may read the default one.
-        login = netrc.netrc(Path("~/.netrc").expanduser()).authenticators(urlsplit(url).hostname or "")
+        login = netrc.netrc(netrc_path(options)).authenticators(urlsplit(url).hostname or "")
     except (OSError, RuntimeError, netrc.NetrcParseError):
         return ""
     return "Basic " + base64.b64encode(f"{login[0]}:{login[2]}".encode()).decode() if login else ""

@@ -62,7 +62,8 @@ def to_aria2(options: DownloadOptions, most_lanes: int) -> dict[str, str]:
         "max-tries": str(min(options.max_tries or _TRIES, _TRIES)),
         "retry-wait": "0",
         "file-allocation": options.file_allocation,
-        "no-netrc": str(not options.netrc).lower(),
+        # Of another file than ~/.netrc the account is sent as a header.
+        "no-netrc": str(options.netrc is not True).lower(),
         "always-resume": "true",
         "pause": "false",
     }

@@ -13,7 +13,7 @@ from rangefetch.cli.signals import Signals
 from rangefetch.errors import DownloadError
 from rangefetch.manager import DownloadManager
 from rangefetch.options import DownloadOptions
-from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, SpeedMeter
+from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
 
 __all__ = ["fetch_list"]
 
@@ -28,28 +28,27 @@ def fetch_list(
     report: Report,
     signals: Signals,
 ) -> bool:
-    """Fetch all of them on ``manager``, which must be the process's own, and report each; False: a signal came.
-
-    What became of the files is reported at the end, in the order of the list.
-    """
+    """Fetch all of them on ``manager``, which must be the process's own, and report each; False: a signal came."""
     watch = _Watch(manager, display, signals)
     begun_s = time.monotonic()
     own = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     directory = own.pop("save_dir")
+
+    def tell(number: int, outcome: DownloadResult | DownloadError) -> None:
+        if isinstance(outcome, DownloadError):
+            report.error(urls[number], outcome)
+        else:
+            report.done(urls[number], outcome)
+
     try:
         with display:
-            outcomes = fetch_many(urls, directory, on_error="return", on_progress=watch.look, **own)
+            outcomes = fetch_many(urls, directory, on_error="return", on_progress=watch.look, on_result=tell, **own)
     except KeyboardInterrupt:
         if not signals.number:
             raise
         manager.stop()
         display.error(f"{signals.word}; run the same command again to continue: {watch.stands(len(urls))}")
         return False
-    for url, outcome in zip(urls, outcomes, strict=True):
-        if isinstance(outcome, DownloadError):
-            report.error(url, outcome)
-        else:
-            report.done(url, outcome)
     display.note(_in_all(outcomes, time.monotonic() - begun_s))
     return True
 
@@ -61,7 +60,6 @@ class _Watch:
         self._manager = manager
         self._display = display
         self._signals = signals
-        self._meter = SpeedMeter()
         self._next_look_s = 0.0
         self._last: DownloadProgress | None = None
 
@@ -70,24 +68,14 @@ class _Watch:
         if self._signals.number:
             # All at once: one after the other, the end of each would begin another.
             self._manager.pause_all()
-            shown = self._last.downloaded if self._last else 0
-            self._last = dataclasses.replace(whole, downloaded=max(whole.downloaded, shown))
+            self._last = whole
             raise KeyboardInterrupt
         now_s = time.monotonic()
         if now_s < self._next_look_s and whole.status is not DownloadStatus.COMPLETE:
             return
         self._next_look_s = now_s + SECONDS_BETWEEN_LOOKS
-        active = self._manager.list_downloads(DownloadStatus.ACTIVE)
-        # Those that are still at work are not in what fetch_many counts.
-        downloaded = whole.downloaded + sum(each.downloaded for each in active)
-        self._meter.sample(now_s, downloaded)
-        self._last = dataclasses.replace(
-            whole,
-            downloaded=downloaded,
-            speed=self._meter.speed(),
-            connections=sum(each.connections for each in active),
-        )
-        self._display.update_whole(self._last, active)
+        self._last = whole
+        self._display.update_whole(whole, self._manager.list_downloads(DownloadStatus.ACTIVE))
 
     def stands(self, count: int) -> str:
         """How far it has come."""

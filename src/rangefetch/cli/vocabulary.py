@@ -188,6 +188,7 @@ def _add_requests(parser: Parser) -> None:
         action=argparse.BooleanOptionalAction,
         help="take user and password from ~/.netrc (false)",
     )
+    add("--netrc-path", dest="netrc", metavar="FILE", help="take them from this file")
     add("--load-cookies", dest="cookies", metavar="FILE", help="cookies in Netscape's format")
     add("--all-proxy", "--proxy", dest="proxy", metavar="URL", help="(the environment's)")
     add("--no-proxy", metavar="HOSTS", help="hosts that are asked without a proxy, comma-separated")
