@@ -20,7 +20,7 @@ LAYERS = (
     ("manager",),
     ("selection",),
     ("native", "run", "recovery", "aria2"),
-    ("backend", "saving", "sources", "network", "target", "state", "session", "download", "libcurl"),
+    ("backend", "saving", "control_file", "sources", "network", "target", "state", "session", "download", "libcurl"),
     ("bitmap", "plan", "retry", "mirrors", "checksum", "effort", "events"),
     ("errors", "options", "progress", "version", "_engine"),
 )
