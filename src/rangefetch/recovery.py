@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rangefetch import retry
 from rangefetch.errors import DiskError, DownloadError
 from rangefetch.events import Event
-from rangefetch.options import check_url
+from rangefetch.options import HTTP, check_url
 from rangefetch.retry import Kind
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ class Recovery:
 
         def ask() -> str | None:
             try:
-                return check_url(refresh(url), "refresh_url")
+                return check_url(refresh(url), "refresh_url", HTTP)
             except Exception as failed:
                 _log.warning("%s: refresh_url gave no new URL: %s", run.shown_url, failed)
                 return None
