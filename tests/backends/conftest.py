@@ -1,5 +1,6 @@
 """Fixtures of the tests over both backends."""
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ import pytest
 
 from aria2.conftest import PORTS
 from flow.helpers import Valve, script
+from manager.helpers import Stage
 from rangefetch import DownloadManager
+from servers.misbehaving import MisbehavingServer
 from servers.routing import ROUTES, Route
 
 Make = Callable[..., DownloadManager]
@@ -49,14 +52,43 @@ def daemon(aria2c: Path, tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def make(daemon: dict[str, Any]) -> Iterator[Make]:
+def make(request: pytest.FixtureRequest) -> Iterator[Make]:
     """Makes managers that are stopped afterwards."""
     made = []
 
     def make(backend: str = "auto", **options: Any) -> DownloadManager:
+        daemon = {} if backend == "native" else request.getfixturevalue("daemon")
         made.append(DownloadManager(backend, **(daemon | options)))
         return made[-1]
 
     yield make
     for manager in made:
         manager.stop()
+
+
+# ---- Tests that run over both ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["native", "aria2"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each of them. A test that is for one alone says why (``only``)."""
+    return str(request.param)
+
+
+@pytest.fixture
+def manage(make: Make, backend: str) -> Make:
+    """Makes managers over the backend."""
+    return functools.partial(make, backend)
+
+
+@pytest.fixture
+def manager(manage: Make) -> Iterator[DownloadManager]:
+    with manage() as running:
+        yield running
+
+
+@pytest.fixture
+def stage(manage: Make, backend: str, server: MisbehavingServer, valve: Valve, target: Path) -> Iterator[Stage]:
+    """A manager that has one active download at a time, and downloads of it in any state."""
+    with manage(max_concurrent_downloads=1) as running:
+        yield Stage(running, server, valve, target)
