@@ -287,15 +287,10 @@ def test_a_file_that_changes_on_the_way_is_never_mixed(
     gid = manager.download(server.url("/script/x", size=SIZE, then="slow:rate=2M"), into(target))
     until(lambda: downloaded(manager, gid) > MIB)
     manager.pause(gid)
-    manager.cancel(gid)
-    url = server.url("/script/x", size=SIZE, then="slow:rate=2M")
-    again = manager.download(url, into(target))
-    until(lambda: downloaded(manager, again) > MIB)
-    manager.pause(again)
     # From here on it is another file.
     server._reply, reply = (lambda request: reply(_with_seed(request))), server._reply  # type: ignore[method-assign]
-    manager.resume(again)
-    assert manager.wait(again, timeout=20).path.read_bytes() == content(SIZE, 1)
+    manager.resume(gid)
+    assert manager.wait(gid, timeout=20).path.read_bytes() == content(SIZE, 1)
 
 
 def _with_seed(request: Any) -> Any:
