@@ -68,14 +68,14 @@ class Chooser:
         self._policy = policy
         self._config = dict(config)
         self._limit = 0
-        self._starting = threading.Lock()
-        self._lock = threading.Lock()  # guards what follows; nobody is called under it
+        self._starting = threading.Lock()  # one start at a time
         self._running: dict[str, Backend] = {}
-        self._unusable: set[str] = set()
-        self._troubles: dict[str, str] = {}
+        self._unusable: set[str] = set()  # until the next start
+        self._troubles: dict[str, str] = {}  # what speaks against which
         self._backend_of: dict[str, Backend] = {}
+        self._lock = threading.Lock()  # guards what follows; nobody is called under it
         self._held: dict[str, Download] = {}
-        self._late: deque[Download] = deque()
+        self._late: deque[Download] = deque()  # what is held, in order, and perhaps what was
         self._starter: threading.Thread | None = None
         self._stopping = False
         if config:
