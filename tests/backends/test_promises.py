@@ -1,5 +1,6 @@
 """What a caller of the manager is promised, whichever backend runs: results, figures, digests, errors, retries."""
 
+import asyncio
 import hashlib
 import logging
 import threading
@@ -11,7 +12,7 @@ import pytest
 from backends.conftest import Make
 from flow.helpers import MIB, QUICK, Valve, begun, consistent, downloaded, names, until
 from manager.helpers import SIZE, into, status_of
-from rangefetch import DownloadManager, DownloadResult, DownloadStatus
+from rangefetch import DownloadManager, DownloadResult, DownloadStatus, aio
 from rangefetch.errors import (
     BadAnswer,
     ChecksumMismatch,
@@ -350,6 +351,22 @@ def test_stopping_pauses_and_starting_goes_on(
     manager.resume(gid)
     assert manager.is_started
     assert manager.wait(gid, timeout=10).resumed > MIB
+    assert target.read_bytes() == content(SIZE)
+
+
+def test_the_same_verbs_awaited(manage: Make, server: MisbehavingServer, valve: Valve, target: Path) -> None:
+    async def main() -> DownloadResult:
+        async with aio.DownloadManager.of(manage()) as manager:
+            gid = await manager.download(server.url("/valve/x", size=SIZE), into(target))
+            while (await manager.get_download_progress(gid)).downloaded < 2 * MIB:
+                await asyncio.sleep(0.01)
+            await manager.pause(gid)
+            assert [each.gid for each in await manager.list_downloads("paused")] == [gid]
+            valve.open()
+            await manager.resume(gid)
+            return await manager.wait(gid, timeout=10)
+
+    assert asyncio.run(main()).resumed > MIB
     assert target.read_bytes() == content(SIZE)
 
 
