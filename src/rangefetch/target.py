@@ -25,7 +25,7 @@ from urllib.parse import unquote_to_bytes
 if sys.platform != "win32":
     import fcntl
 
-from rangefetch.errors import DiskError, DownloadError, TargetExists, TargetLocked
+from rangefetch.errors import DiskError, DownloadError, LocalError, TargetExists, TargetLocked
 
 __all__ = [
     "DEFAULT_FILENAME",
@@ -152,6 +152,10 @@ class Target:
         Raises ``TargetLocked`` if another download is writing the part file, and ``DiskError`` if the directory
         cannot be, the final name is a directory, or the part file is a link or otherwise no plain file.
         """
+        if sys.platform == "win32":
+            raise LocalError(
+                "on Windows files cannot be opened and locked as safely as they must be; that is not built"
+            )
         folder = Path(directory).absolute()
         with _disk_errors("use the directory", folder):
             try:
