@@ -42,6 +42,9 @@ class Backend(Protocol):
     def serves(self, url: str) -> bool:
         """Whether this backend can fetch such a URL (by its scheme)."""
 
+    def hears(self) -> bool:
+        """Whether it hears at once what happens, and need not ask."""
+
     def begin(self, download: Download) -> None:
         """Start it, or go on where it was; it is active already. The listener hears the end, whatever it is."""
 

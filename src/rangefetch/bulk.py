@@ -24,7 +24,7 @@ from rangefetch.download import Download, new_gid
 from rangefetch.errors import Cancelled, DownloadError, TargetExists
 from rangefetch.manager import DownloadManager, get_download_manager
 from rangefetch.network import mask_url
-from rangefetch.options import DownloadOptions, check_url
+from rangefetch.options import DownloadOptions, check_url, is_followed
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, SpeedMeter
 from rangefetch.sources import host_of
 from rangefetch.target import DEFAULT_FILENAME, filename_from_url
@@ -147,10 +147,12 @@ def _understand(item: Item) -> _Wanted:
     else:
         raise TypeError(f"items: expected a URL, (url, options) or a mapping, not {type(item).__name__}")
     plain = _PLAIN_URL.fullmatch(url) if isinstance(url, str) else None
-    if plain is not None:
+    if plain is not None and not is_followed(url):
         return _Wanted(url, own or None, plain[2], plain[1])
     check_url(url)
-    return _Wanted(url, own or None, filename_from_url(url) or DEFAULT_FILENAME, host_of(url))
+    # What a torrent brings is named by itself.
+    name = url if is_followed(url) else filename_from_url(url) or DEFAULT_FILENAME
+    return _Wanted(url, own or None, name, host_of(url))
 
 
 def _fetch_all(
@@ -245,7 +247,7 @@ class _Bulk:
         for number, each in enumerate(self._wanted):
             if number in self._outcomes.same or number in self._outcomes.known:
                 continue
-            if each.own or not plain or "@" in each.url:
+            if not plain or each.own or "@" in each.url or each.url[:4].lower() != "http" or is_followed(each.url):
                 singles.append(number)
             else:
                 small[each.host].append(number)
@@ -318,14 +320,14 @@ class _Bulk:
 
     def _collect(self, batch: Batch, numbers: list[int]) -> None:
         """Take what is done of a batch that may still be at work; those places are ``_TAKEN`` then."""
-        directory = Path(self._common.save_dir).absolute()
+        directory, sizes = Path(self._common.save_dir).absolute(), batch.sizes
         for place, state in enumerate(bytes(batch.states)):
             number = numbers[place]
             if state != _DONE or number == _TAKEN:
                 continue
             numbers[place] = _TAKEN
             each = self._wanted[number]
-            size = batch.sizes[place]
+            size = sizes[place]
             self._bytes += size
             self._batch_bytes += size
             result = DownloadResult(

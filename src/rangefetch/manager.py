@@ -16,16 +16,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rangefetch import session
-from rangefetch.backend import Backend
 from rangefetch.download import Download
 from rangefetch.errors import Cancelled, DiskError, DownloadError, LocalError, TargetLocked
-from rangefetch.network import mask_url, split_userinfo
+from rangefetch.network import mask_url
 from rangefetch.options import DownloadOptions, check_url, parse_size
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
 from rangefetch.retry import RetryPolicy
 from rangefetch.selection import Chooser
 from rangefetch.space import Room
-from rangefetch.target import Target
 
 if TYPE_CHECKING:
     from rangefetch.native import NativeBackend
@@ -47,7 +45,8 @@ class DownloadManager:
     ``max_overall_download_limit`` is in bytes per second for all together (0: no limit), ``defaults`` are options for
     every download, ``retry_policy`` says what is tried again. With ``session_file`` the unfinished downloads are
     written down, and a new manager with the same file lists them again. Of the finished ones the last
-    ``max_download_results`` are remembered. Other keywords are the aria2 backend's (``DaemonConfig``).
+    ``max_download_results`` are remembered. Other keywords are the aria2 backend's (``rangefetch.aria2.config``);
+    ``download_dir`` among them is for both backends.
 
     ``stop`` (and the end of the ``with`` block, and of the interpreter) stops what is unfinished within a second and
     saves its state, so that the same download begun again goes on where it was. Verbs raise ``KeyError`` for a gid
@@ -74,13 +73,15 @@ class DownloadManager:
         self._most_finished = max_download_results
         self._limit = parse_size(max_overall_download_limit, "max_overall_download_limit")
         self._defaults = DownloadOptions.of(defaults)
+        if config.get("download_dir") and os.fspath(self._defaults.save_dir) == ".":
+            self._defaults = DownloadOptions.of(self._defaults, save_dir=config["download_dir"])
         self._session_file = Path(session_file).absolute() if session_file is not None else None
         self._session_timer: threading.Timer | None = None
         self._lock = threading.RLock()
         self._downloads: dict[str, Download] = {}
         self._waiting: deque[Download] = deque()
         self._room = Room()
-        self._active: dict[str, Backend] = {}
+        self._active: set[str] = set()
         self._finished: deque[str] = deque()
         self._started = False
         self._forked = False
@@ -241,9 +242,9 @@ class DownloadManager:
             elif download.status not in (DownloadStatus.WAITING, DownloadStatus.PAUSED):
                 raise ValueError(f"{gid}: a download that is {download.status} has no use for options")
             download.options = changed
-            backend = self._active.get(gid)
-        if backend is not None:
-            backend.change(download)
+            is_active = gid in self._active
+        if is_active:
+            self._chooser.change(download)
         self._changed()
 
     def limit(self, bytes_per_s: int | str) -> None:
@@ -303,7 +304,7 @@ class DownloadManager:
         error: DownloadError | None = None,
     ) -> None:
         with self._lock:
-            self._active.pop(download.gid, None)
+            self._active.discard(download.gid)
             self._note_end(download, status)
             self._begin_next()
         download.move(status, result=result, error=error)
@@ -357,10 +358,9 @@ class DownloadManager:
         while self._started and self._waiting and len(self._active) < self._most_active:
             download = self._waiting.popleft()
             self._room.release(download)
-            backend = self._chooser.backend_for(download.url)
-            self._active[download.gid] = backend
+            self._active.add(download.gid)
             download.move(DownloadStatus.ACTIVE)
-            backend.begin(download)
+            self._chooser.begin(download)
 
     def _queue(self, download: Download, from_status: DownloadStatus) -> None:
         """Have a download that rests wait for its turn again."""
@@ -384,7 +384,7 @@ class DownloadManager:
             at_rest = download.status
             if at_rest is DownloadStatus.ACTIVE:
                 download.intent = status
-                self._active[download.gid].halt(download, remove_files=remove_files)
+                self._chooser.halt(download, remove_files=remove_files)
             elif at_rest is DownloadStatus.WAITING:
                 self._waiting.remove(download)
                 self._room.release(download)
@@ -399,9 +399,15 @@ class DownloadManager:
             if wait:
                 self._settle(download)
         elif remove_files:
-            _remove_leftovers(download)
+            self._remove_leftovers(download)
         self._changed()
         return True
+
+    def _remove_leftovers(self, download: Download) -> None:
+        try:
+            self._chooser.remove_leftovers(download)
+        except TargetLocked as error:
+            raise LocalError(f"its files cannot be removed: {error}", url=mask_url(download.url)) from None
 
     def let_go(self, downloads: Iterable[Download]) -> None:
         """Stop some downloads as one, save their states, and forget them: whoever asked for them is gone."""
@@ -514,15 +520,6 @@ def _path_of(download: Download) -> Path | None:
     if download.result is not None:
         return download.result.path
     return Path(download.options.save_dir).absolute() / download.filename if download.filename else None
-
-
-def _remove_leftovers(download: Download) -> None:
-    """Delete what an earlier run of a download that rests has left."""
-    options = download.options
-    try:
-        Target.open(options.save_dir, options.filename, split_userinfo(download.url)[0]).discard()
-    except TargetLocked as error:
-        raise LocalError(f"its files cannot be removed: {error}", url=mask_url(download.url)) from None
 
 
 def _report(on_progress: Callable[[DownloadProgress], object] | None, download: Download) -> None:

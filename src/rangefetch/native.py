@@ -153,6 +153,10 @@ class NativeBackend:
         """http and https."""
         return urlsplit(url).scheme.lower() in ("http", "https")
 
+    def hears(self) -> bool:
+        """The engine rings."""
+        return True
+
     def limit(self, bytes_per_s: int) -> None:
         """Limit all downloads together; 0: no limit."""
         self._limit = bytes_per_s

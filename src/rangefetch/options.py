@@ -9,15 +9,18 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from rangefetch.progress import to_camel_case_dict
 from rangefetch.version import __version__
 
-__all__ = ["DEFAULT_USER_AGENT", "DownloadOptions", "check_url", "parse_size"]
+__all__ = ["DEFAULT_USER_AGENT", "HTTP", "DownloadOptions", "check_url", "is_followed", "parse_size"]
 
 DEFAULT_USER_AGENT = f"rangefetch/{__version__}"
 
+HTTP = ("http", "https")
+_SCHEMES = (*HTTP, "ftp", "sftp", "magnet", "file")
+_DESCRIPTIONS = (".torrent", ".metalink", ".meta4")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 # Digits are bounded, for int() and float() have limits of their own.
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
@@ -53,8 +56,17 @@ def parse_size(value: object, option: str) -> int:
     return size
 
 
-def check_url(url: object, option: str = "url") -> str:
-    """The URL as a string, if it is one that can be fetched: http or https, a host, no control characters.
+def is_followed(url: str) -> bool:
+    """Whether the URL is not of a file, but of what describes files: a magnet link, a torrent or a Metalink."""
+    lowered = url.lower()
+    if lowered.startswith("magnet:"):
+        return True
+    return any(suffix in lowered for suffix in _DESCRIPTIONS) and urlsplit(lowered).path.endswith(_DESCRIPTIONS)
+
+
+def check_url(url: object, option: str = "url", schemes: Sequence[str] = _SCHEMES) -> str:
+    """The URL as a string, if it is one that some backend can fetch, with no control characters in it: of one of
+    ``schemes``, with a host, but for magnet links; ``file`` is for torrents and Metalinks on this machine.
 
     Raises ``TypeError`` or ``ValueError`` naming ``option``.
     """
@@ -68,10 +80,17 @@ def check_url(url: object, option: str = "url") -> str:
         _ = parts.port
     except ValueError as error:
         raise ValueError(f"{option}: {shown!r} is malformed: {error}") from None
-    if parts.scheme.lower() not in ("http", "https"):
-        what = f"the scheme {parts.scheme!r} is not served" if parts.scheme else "it has no scheme"
-        raise ValueError(f"{option}: {shown!r}: {what}; http and https are")
-    if not parts.hostname:
+    scheme = parts.scheme.lower()
+    if scheme not in schemes:
+        what = f"the scheme {parts.scheme!r} is not served" if scheme else "it has no scheme"
+        raise ValueError(f"{option}: {shown!r}: {what}; {', '.join(schemes[:-1])} and {schemes[-1]} are")
+    if scheme == "file":
+        if not is_followed(url) or parts.netloc not in ("", "localhost"):
+            raise ValueError(f"{option}: {shown!r}: of file: only torrents and Metalinks on this machine are served")
+    elif scheme == "magnet":
+        if "urn:btih:" not in unquote(url).lower():
+            raise ValueError(f"{option}: {shown!r}: this magnet link names no torrent (xt=urn:btih:)")
+    elif not parts.hostname:
         raise ValueError(f"{option}: {shown!r} has no host")
     return url
 
@@ -289,7 +308,7 @@ class DownloadOptions:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is none of {', '.join(allowed)}")
         if isinstance(self.mirrors, str) or not isinstance(self.mirrors, Sequence):
             raise TypeError("mirrors: expected a list of URLs")
-        put("mirrors", tuple(check_url(url, "mirrors") for url in self.mirrors))
+        put("mirrors", tuple(check_url(url, "mirrors", HTTP) for url in self.mirrors))
         if isinstance(self.github_mirrors, str) or not isinstance(self.github_mirrors, Sequence):
             raise TypeError("github_mirrors: expected a list of rules")
         put("github_mirrors", tuple(_check_rule(rule) for rule in self.github_mirrors))

@@ -15,7 +15,7 @@ from rangefetch import retry
 from rangefetch.backend import Timer
 from rangefetch.errors import DiskError, DownloadError
 from rangefetch.events import Event
-from rangefetch.options import check_url
+from rangefetch.options import HTTP, check_url
 from rangefetch.retry import Kind
 from rangefetch.space import explain_full
 
@@ -260,7 +260,7 @@ class Recovery:
 
         def ask() -> str | None:
             try:
-                return check_url(refresh(url), "refresh_url")
+                return check_url(refresh(url), "refresh_url", HTTP)
             except Exception as failed:
                 _log.warning("%s: refresh_url gave no new URL: %s", run.shown_url, failed)
                 return None

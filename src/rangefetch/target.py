@@ -1,8 +1,8 @@
 """The place on disk that one download writes: its names, its lock, and the step by which it becomes a file.
 
 While it is unfinished a download is ``NAME.part``, locked by whoever writes it, with its state beside it in
-``NAME.part.json``. The final name appears in one step, after the last byte. What the bytes are is not known
-here: the engine writes them through :attr:`Target.fd`.
+``NAME.part.json``; while aria2 is at it, ``NAME.part.aria2`` says what is there. The final name appears in one step,
+after the last byte. What the bytes are is not known here: the engine writes them through :attr:`Target.fd`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from urllib.parse import unquote_to_bytes
 if sys.platform != "win32":
     import fcntl
 
-from rangefetch.errors import DiskError, DownloadError, TargetExists, TargetLocked
+from rangefetch.errors import DiskError, DownloadError, LocalError, TargetExists, TargetLocked
 
 __all__ = [
     "DEFAULT_FILENAME",
@@ -152,6 +152,10 @@ class Target:
         Raises ``TargetLocked`` if another download is writing the part file, and ``DiskError`` if the directory
         cannot be, the final name is a directory, or the part file is a link or otherwise no plain file.
         """
+        if sys.platform == "win32":
+            raise LocalError(
+                "on Windows files cannot be opened and locked as safely as they must be; that is not built"
+            )
         folder = Path(directory).absolute()
         with _disk_errors("use the directory", folder):
             try:
@@ -164,6 +168,11 @@ class Target:
         with _disk_errors("open", part):
             return cls(_open_locked(part, state_path), part, state_path, path)
 
+    @property
+    def control_path(self) -> Path:
+        """Where aria2 notes what is there."""
+        return _control_path(self.part_path)
+
     def name(self, filename: str) -> Path:
         """Choose the final name, one path component, and return the path. Nothing is created yet.
 
@@ -175,7 +184,7 @@ class Target:
     def truncate(self, size_bytes: int = 0) -> None:
         """Drop what lies beyond ``size_bytes`` and, before it, the state that may speak of it."""
         with _disk_errors("truncate", self.part_path):
-            self.state_path.unlink(missing_ok=True)
+            self._forget()
             os.ftruncate(self.fd, size_bytes)
 
     def sync(self) -> None:
@@ -204,7 +213,7 @@ class Target:
                 self.part_path.replace(self.path)
             else:
                 _rename_without_replacing(self.part_path, self.path)
-            self.state_path.unlink(missing_ok=True)
+            self._forget()
             self.close()
             if durable:
                 _sync_directory(self.directory)
@@ -225,7 +234,7 @@ class Target:
                 with contextlib.suppress(TargetExists):
                     _rename_without_replacing(self.part_path, bad_path)
                     break
-            self.state_path.unlink(missing_ok=True)
+            self._forget()
         self.close()
         logging.getLogger(__name__).info("%s: %s; kept as %s", self.part_path, reason, bad_path)
         return bad_path
@@ -234,7 +243,7 @@ class Target:
         """Delete part file and state, and close. What another program has put in their place stays."""
         with _disk_errors("remove", self.part_path):
             if self.fd >= 0 and _is_open_on(self.fd, self.part_path):
-                self.state_path.unlink(missing_ok=True)
+                self._forget()
                 self.part_path.unlink()
         self.close()
 
@@ -243,6 +252,11 @@ class Target:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             _unlock_and_close(fd)
+
+    def _forget(self) -> None:
+        """Remove what speaks of the bytes."""
+        self.state_path.unlink(missing_ok=True)
+        self.control_path.unlink(missing_ok=True)
 
     def _check_still_ours(self) -> None:
         if not _is_open_on(self.fd, self.part_path):
@@ -297,6 +311,10 @@ def _stem(filename: str, url: str) -> str:
     return f"rangefetch-{digest[:16]}"
 
 
+def _control_path(part_path: Path) -> Path:
+    return part_path.with_name(part_path.name + ".aria2")
+
+
 def _open_locked(part_path: Path, state_path: Path) -> int:
     """A descriptor of the regular file that is at ``part_path`` now, locked by it alone."""
     for _ in range(32):
@@ -308,6 +326,7 @@ def _open_locked(part_path: Path, state_path: Path) -> int:
                 status = os.fstat(fd)
                 if status.st_size == 0:
                     state_path.unlink(missing_ok=True)
+                    _control_path(part_path).unlink(missing_ok=True)
                 if status.st_nlink == 1:
                     return fd
                 # A publish that was cut between its link and its unlink, or a copy made of links: under their

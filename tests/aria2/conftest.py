@@ -12,7 +12,7 @@ from aria2.driving import Desk
 from rangefetch.aria2.backend import Aria2Backend
 from rangefetch.aria2.config import DaemonConfig
 
-_ports = itertools.count(10_000 + os.getpid() % 20 * 1000, 5)
+PORTS = itertools.count(10_000 + os.getpid() % 20 * 1000, 5)
 """Apart from each other, from other test runs, and from the ports that the system gives away, so that a test which
 wants one finds it free."""
 
@@ -20,7 +20,7 @@ Configure = Callable[..., DaemonConfig]
 
 
 def _configure(aria2c: Path, directory: Path) -> Configure:
-    port = next(_ports)
+    port = next(PORTS)
 
     def make(**options: Any) -> DaemonConfig:
         defaults: dict[str, Any] = {

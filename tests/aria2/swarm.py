@@ -1,4 +1,5 @@
-"""A swarm on the loopback device: torrents, a tracker that knows one peer, and an aria2c that seeds."""
+"""A swarm on the loopback device: torrents, a tracker that knows one peer, an aria2c that seeds, and one that others
+ask in the place of a tracker."""
 
 import hashlib
 import http.server
@@ -57,12 +58,12 @@ class Torrent:
 
     @property
     def octets(self) -> bytes:
-        return bencode({"announce": self.tracker, "info": self.info})
+        return bencode(({"announce": self.tracker} if self.tracker else {}) | {"info": self.info})
 
     @property
     def magnet(self) -> str:
         digest = hashlib.sha1(bencode(self.info)).hexdigest()
-        return f"magnet:?xt=urn:btih:{digest}&dn={self.name}&tr={self.tracker}"
+        return f"magnet:?xt=urn:btih:{digest}&dn={self.name}" + (f"&tr={self.tracker}" if self.tracker else "")
 
     def write(self, directory: Path) -> None:
         """Put the files where a seeder finds them."""
@@ -128,29 +129,54 @@ PEER_OPTIONS = {
 
 
 @contextmanager
-def seeder(aria2c: Path, torrent: Torrent, port: int, directory: Path, limit: str = "0") -> Iterator[None]:
+def seeder(aria2c: Path, torrent: Torrent, port: int, directory: Path, limit: str = "0", **more: str) -> Iterator[None]:
     """An aria2c that has all of a torrent and gives it to who asks."""
     directory.mkdir()
     torrent.write(directory)
     (directory / "it.torrent").write_bytes(torrent.octets)
-    options = PEER_OPTIONS | {
-        "dir": str(directory),
-        "listen-port": str(port),
-        "seed-ratio": "0.0",
-        "check-integrity": "true",
-        "max-upload-limit": limit,
-        "bt-max-peers": "10",
-    }
+    options = (
+        PEER_OPTIONS
+        | {
+            "dir": str(directory),
+            "listen-port": str(port),
+            "seed-ratio": "0.0",
+            "check-integrity": "true",
+            "max-upload-limit": limit,
+            "bt-max-peers": "10",
+        }
+        | more
+    )
+    with _at_work(aria2c, options, str(directory / "it.torrent"), port):
+        yield
+
+
+def dht_options(directory: Path, port: int, entry_port: int = 0) -> dict[str, str]:
+    """Options with which an aria2c asks others of its kind for peers, and at first the one at ``entry_port``."""
+    options = {"enable-dht": "true", "dht-listen-port": str(port), "dht-file-path": str(directory / "dht.dat")}
+    return options | ({"dht-entry-point": f"127.0.0.1:{entry_port}"} if entry_port else {})
+
+
+@contextmanager
+def meeting_point(aria2c: Path, port: int, directory: Path) -> Iterator[None]:
+    """An aria2c that others ask for peers. It is awake as long as it looks for something that nobody has."""
+    directory.mkdir()
+    options = PEER_OPTIONS | {"dir": str(directory), "listen-port": str(port)} | dht_options(directory, port)
+    with _at_work(aria2c, options, f"magnet:?xt=urn:btih:{'1' * 40}", port):
+        yield
+
+
+@contextmanager
+def _at_work(aria2c: Path, options: dict[str, str], what: str, port: int) -> Iterator[None]:
     arguments = [aria2c, "--no-conf", "--quiet", *(f"--{name}={value}" for name, value in options.items())]
-    with subprocess.Popen([*arguments, str(directory / "it.torrent")]) as process:
+    with subprocess.Popen([*arguments, what]) as process:
         try:
-            until(lambda: process.poll() is None and _is_seeding(process.pid, port))
+            until(lambda: process.poll() is None and _listens(process.pid, port))
             yield
         finally:
             process.kill()
 
 
-def _is_seeding(pid: int, port: int) -> bool:
+def _listens(pid: int, port: int) -> bool:
     import psutil
 
     return any(each.laddr.port == port for each in psutil.Process(pid).net_connections("tcp"))

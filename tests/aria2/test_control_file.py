@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aria2.driving import MIB, until
-from rangefetch.aria2.control_file import PIECE_BYTES, ControlFile, from_control_file, to_control_file
+from rangefetch.control_file import PIECE_BYTES, ControlFile, from_control_file, to_control_file
 from rangefetch.state import SourceState, State, StateDamaged
 from servers.misbehaving import MisbehavingServer, content
 

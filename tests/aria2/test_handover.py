@@ -1,5 +1,7 @@
 """A download changes hands: begun by one backend, finished by the other, with what was done kept."""
 
+import hashlib
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 
 from aria2.driving import MIB, Desk, downloaded, names, until
 from rangefetch import state
-from rangefetch.aria2.control_file import ControlFile, to_control_file
+from rangefetch.control_file import ControlFile, to_control_file
 from rangefetch.errors import EngineUnavailable
 from rangefetch.native import NativeBackend
 from rangefetch.state import SourceState
@@ -83,40 +85,84 @@ def test_to_and_fro(native: Desk, desk: Desk, server: MisbehavingServer, target:
     assert target.read_bytes() == content(SIZE)
 
 
-def test_what_a_killed_aria2_left_is_gone_on_with(desk: Desk, server: MisbehavingServer, target: Path) -> None:
-    """As after a crash of this process: the control file is there, and the state says only what of."""
-    url = server.url("/good/x", size=SIZE)
-    done = 16
+@pytest.fixture(params=["native", "aria2"])
+def hands(request: pytest.FixtureRequest) -> Desk:
+    """Someone who asks either backend."""
+    return request.getfixturevalue("native" if request.param == "native" else "desk")
+
+
+def test_begun_by_an_aria2c_of_the_users_own(
+    hands: Desk, aria2c: Path, server: MisbehavingServer, target: Path
+) -> None:
+    """Its control file names no file, so that a checksum must."""
+    url = server.url("/shared-rate/x", size=SIZE, rate="32M")
+    part, control = target.with_name("file.bin.part"), target.with_name("file.bin.part.aria2")
+    arguments = [
+        str(aria2c),
+        "--no-conf",
+        "--quiet",
+        "-x4",
+        "-s4",
+        "-k1M",
+        f"--dir={target.parent}",
+        f"--out={part.name}",
+    ]
+    with subprocess.Popen([*arguments, url]) as process:
+        until(lambda: server.bytes_sent > SIZE // 2)
+        process.terminate()
+    server.wait_idle()
+    server.clear()
+    kept = ControlFile.parse(control.read_bytes()).written_bytes
+    assert kept > SIZE // 3
+    result = hands.fetch(url, target, checksum=f"sha-256={hashlib.sha256(content(SIZE)).hexdigest()}")
+    server.wait_idle()
+    assert target.read_bytes() == content(SIZE)
+    assert names(target.parent) == ["file.bin"]
+    assert abs(result.resumed - kept) < 4 * MIB  # of a block that is begun, what is not at its start is left out
+    assert server.bytes_sent < SIZE - kept + SLACK
+
+
+def test_halting_what_a_killed_aria2_left_loses_nothing(native: Desk, server: MisbehavingServer, target: Path) -> None:
+    url = server.url("/slow/x", size=SIZE, rate="100K")
+    _leave(url, target)
+    download = native.begin(url, target)
+    until(lambda: downloaded(download) >= 16 * MIB)
+    assert "file.bin.part.aria2" not in names(target.parent)
+    native.halt(download)
+    assert names(target.parent) == ["file.bin.part", "file.bin.part.json"]
+    assert state.load(target.with_name("file.bin.part.json")).blocks.startswith(b"\x02" * 16)
+
+
+def _leave(url: str, target: Path, done: int = 16) -> None:
+    """The files of an aria2 that was killed with its parent: the control file is there, and the state only says what
+    of."""
     part = bytearray(b"\xee" * SIZE)
     part[: done * MIB] = content(SIZE)[: done * MIB]
     target.with_name("file.bin.part").write_bytes(part)
-    full = state.State(
-        url=url,
-        resolved_url=url,
-        total_size=SIZE,
-        supports_range=True,
-        sources=[SourceState(url, etag(SIZE))],
-        block_size=MIB,
-        blocks=b"\x02" * done + bytes(33 - done),
-        partial={},
-    )
+    sources = [SourceState(url, etag(SIZE))]
+    full = state.State(url, url, SIZE, True, sources, MIB, b"\x02" * done + bytes(33 - done), {})
     target.with_name("file.bin.part.aria2").write_bytes(to_control_file(full))
-    empty = state.State(url, url, SIZE, True, [SourceState(url, etag(SIZE))], MIB, bytes(33), {})
-    state.save(target.with_name("file.bin.part.json"), empty)
-    result = desk.fetch(url, target)
+    state.save(target.with_name("file.bin.part.json"), state.State(url, url, SIZE, True, sources, MIB, bytes(33), {}))
+
+
+def test_what_a_killed_aria2_left_is_gone_on_with(hands: Desk, server: MisbehavingServer, target: Path) -> None:
+    url = server.url("/good/x", size=SIZE)
+    _leave(url, target)
+    result = hands.fetch(url, target)
     server.wait_idle()
-    assert result.resumed == done * MIB
+    assert result.resumed == 16 * MIB
     assert target.read_bytes() == content(SIZE)
-    assert server.bytes_sent < SIZE - done * MIB + SLACK
+    assert server.bytes_sent < SIZE - 16 * MIB + SLACK
     assert names(target.parent) == ["file.bin"]
 
 
-@pytest.mark.parametrize("damage", ["zeros", "cut", "another size", "no state", "another url"])
+@pytest.mark.parametrize("damage", ["zeros", "cut", "another size", "longer than the file", "no state", "another url"])
 def test_a_control_file_that_cannot_be_trusted_is_not(
-    desk: Desk, server: MisbehavingServer, target: Path, damage: str
+    hands: Desk, server: MisbehavingServer, target: Path, damage: str
 ) -> None:
     url = server.url("/good/x", size=SIZE)
-    target.with_name("file.bin.part").write_bytes(b"\xee" * SIZE)
+    part = target.with_name("file.bin.part")
+    part.write_bytes(b"\xee" * SIZE)
     full = state.State(url, url, SIZE, True, [SourceState(url, etag(SIZE))], MIB, b"\x02" * 33, {})
     octets = to_control_file(full)
     saved = state.State(url, url, SIZE, True, [SourceState(url, etag(SIZE))], MIB, bytes(33), {})
@@ -129,14 +175,17 @@ def test_a_control_file_that_cannot_be_trusted_is_not(
             octets = to_control_file(
                 state.State(url, url, SIZE + 1, True, [SourceState(url, etag(SIZE))], MIB, b"\x02" * 33, {})
             )
+        case "longer than the file":
+            part.write_bytes(b"\xee" * (SIZE - 1))
         case "another url":
             saved.url = url + "&id=other"
     target.with_name("file.bin.part.aria2").write_bytes(octets)
     if damage != "no state":
         state.save(target.with_name("file.bin.part.json"), saved)
-    result = desk.fetch(url, target)
+    result = hands.fetch(url, target)
     assert result.resumed == 0
     assert target.read_bytes() == content(SIZE)
+    assert not [name for name in names(target.parent) if name.endswith((".part", ".aria2"))]
 
 
 def test_a_file_that_was_whole_needs_no_byte(desk: Desk, server: MisbehavingServer, target: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from aria2.conftest import Configure
 from aria2.driving import MIB, Desk, downloaded, names, until
-from aria2.swarm import PEER_OPTIONS, Torrent, Tracker, seeder
+from aria2.swarm import PEER_OPTIONS, Torrent, Tracker, dht_options, meeting_point, seeder
 from rangefetch.aria2.backend import Aria2Backend
 from rangefetch.errors import BadAnswer, TargetExists
 from rangefetch.progress import DownloadStatus
@@ -63,6 +63,28 @@ def test_a_single_file(
     assert names(target.parent) == ["one.bin"]
     assert download.progress().filename == "one.bin"
     assert tracker.announces
+
+
+def test_a_magnet_link_without_a_tracker(configure: Configure, aria2c: Path, tmp_path: Path, target: Path) -> None:
+    """The peers find each other through others of their kind, which takes them some rounds of five seconds."""
+    port = configure().rpc_port
+    point, seeding, own = range(port + 2, port + 5)
+    torrent = Torrent("one.bin", ONE, tracker="")
+    at_seeder = dht_options(tmp_path, seeding, point) | {"dht-file-path": str(tmp_path / "seeder.dat")}
+    options = PEER_OPTIONS | {"listen-port": str(own)} | dht_options(tmp_path, own, point)
+    desk = Desk()
+    backend = desk.backend = Aria2Backend(desk, configure(extra_options=options))
+    with (
+        meeting_point(aria2c, point, tmp_path / "point"),
+        seeder(aria2c, torrent, seeding, tmp_path / "seeder", **at_seeder),
+    ):
+        backend.start()
+        try:
+            result = desk.wait(desk.begin(torrent.magnet, target.parent, total_timeout=100.0), timeout=90)
+        finally:
+            backend.stop()
+    assert result.path.read_bytes() == ONE["one.bin"]
+    assert names(target.parent) == ["one.bin"]
 
 
 def test_several_files_come_as_a_directory(

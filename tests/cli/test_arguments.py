@@ -213,7 +213,7 @@ def test_version_needs_no_url() -> None:
         (["--no-such-option", URL], "--no-such-option"),
         (["--max-conn", "4", URL], "--max-conn"),
         ([], "no URL"),
-        (["ftp://example.org/file"], "'ftp'"),
+        (["gopher://example.org/file"], "'gopher'"),
         (["example.org/file"], "no scheme"),
         (["https://"], "no host"),
         (["https://example.org:99999/"], "malformed"),

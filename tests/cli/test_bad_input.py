@@ -27,9 +27,9 @@ def fails(said: subprocess.CompletedProcess[str], status: int, *words: str) -> s
 @pytest.mark.parametrize(
     ("url", "what"),
     [
-        ("ftp://127.0.0.1/file.bin", "'ftp'"),
-        ("file:///etc/passwd", "'file'"),
-        ("magnet:?xt=urn:btih:0", "'magnet'"),
+        ("gopher://127.0.0.1/file.bin", "'gopher'"),
+        ("file:///etc/passwd", "torrents"),
+        ("magnet:?dn=name", "no torrent"),
         ("127.0.0.1/file.bin", "no scheme"),
         ("http://", "no host"),
         ("http://[::1/file.bin", "malformed"),

@@ -31,6 +31,7 @@ def test_keys_are_the_long_names(configuration: Path) -> None:
     )
     request = parse([URL])
     options = request.options
+    assert (request.backend, request.prefer) == ("auto", "native")
     assert (request.quiet, request.max_concurrent_downloads, request.max_overall_download_limit) == (True, 3, 1 << 20)
     assert (options.split, options.min_split_size, options.verify_tls, options.max_tries) == (4, 1 << 20, False, 3)
     assert options.headers == {"A": "1", "B": "2"}

@@ -175,12 +175,12 @@ def test_a_password_is_never_shown(server: MisbehavingServer, place: Path, json_
     listed = run(place, *json_too, "-i", "-", stdin=f"{good}\n{bad}\n{good}\n")
     assert listed.returncode == 1
     wrong = [
-        run(place, bad.replace("http:", "ftp:")),
+        run(place, bad.replace("http:", "gopher:")),
         run(place, f"{good} "),
         run(place, "http://me:Hunter2@[::1/x"),
-        run(place, good, "--mirror", "ftp://me:Hunter2@127.0.0.1/"),
+        run(place, good, "--mirror", "gopher://me:Hunter2@127.0.0.1/"),
         run(place, good, "--proxy", "http://me:Hunter2@127.0.0.1:1", "--retry", 0, "-o", "x"),
-        run(place, "-i", "-", stdin="ftp://me:Hunter2@127.0.0.1/\n"),
+        run(place, "-i", "-", stdin="gopher://me:Hunter2@127.0.0.1/\n"),
     ]
     assert all(each.returncode in (1, 2) for each in wrong)
     for each in (shown, listed, *wrong):

@@ -121,7 +121,10 @@ def test_a_list_without_urls_is_no_error(place: Path, words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        (b"http://127.0.0.1/a\nftp://127.0.0.1/b\n", "list:2: 'ftp://127.0.0.1/b': the scheme 'ftp' is not served"),
+        (
+            b"http://127.0.0.1/a\ngopher://127.0.0.1/b\n",
+            "list:2: 'gopher://127.0.0.1/b': the scheme 'gopher' is not served",
+        ),
         (b"\n\n out=name\n", "list:3: 'out=name': it has no scheme"),
         (b"http://127.0.0.1/a\thttp://127.0.0.1/b", "list:1: "),
         (b"http://127.0.0.1/\xff\n", "list:1: this is not text in UTF-8"),

@@ -27,9 +27,11 @@ def _refused(kind: type[Exception], url: Any, path: Any, **options: Any) -> str:
 @pytest.mark.parametrize(
     ("url", "what"),
     [
-        ("ftp://127.0.0.1/x", "ftp"),
+        ("gopher://127.0.0.1/x", "gopher"),
+        ("ftp:///x", "host"),
         ("file:///etc/passwd", "file"),
-        ("magnet:?xt=urn:btih:0", "magnet"),
+        ("magnet:?dn=name", "torrent"),
+        ("file://elsewhere/x.torrent", "this machine"),
         ("javascript:alert(1)", "javascript"),
         ("127.0.0.1/x", "scheme"),
         ("//127.0.0.1/x", "scheme"),

@@ -138,7 +138,7 @@ def test_what_fails_at_first_is_tried_again(server: MisbehavingServer, directory
 @pytest.mark.parametrize(
     ("items", "wrong"),
     [
-        (["ftp://example.com/a"], "url"),
+        (["gopher://example.com/a"], "url"),
         ([{"size": 1}], "url"),
         ([("http://example.com/a", {"no_such": 1})], "no_such"),
         ([{"url": "http://example.com/a", "split": 0}], "split"),

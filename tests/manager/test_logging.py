@@ -96,7 +96,11 @@ def test_no_password_header_or_cookie_is_logged_or_told(
 
 
 def test_no_secret_is_in_what_is_said_of_wrong_options(manager: DownloadManager) -> None:
-    for url in (f"ftp://user:{SECRET}@host/x", f"http://user:{SECRET}@host:port/x", f"http://user:{SECRET}@host/a b"):
+    for url in (
+        f"data://user:{SECRET}@host/x",
+        f"http://user:{SECRET}@host:port/x",
+        f"http://user:{SECRET}@host/a b",
+    ):
         with pytest.raises(ValueError, match="url") as caught:
             manager.download(url)
         assert SECRET not in str(caught.value)

@@ -25,6 +25,7 @@ LAYERS = (
         "jobs",
         "proof",
         "saving",
+        "control_file",
         "sources",
         "space",
         "network",

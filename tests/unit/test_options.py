@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rangefetch.options import DownloadOptions, check_url, parse_size
+from rangefetch.options import HTTP, DownloadOptions, check_url, is_followed, parse_size
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 LARGEST = (1 << 62) - 1
@@ -185,7 +185,37 @@ def test_any_text_is_a_size_or_refused_by_the_options_name(text: str) -> None:
 @pytest.mark.parametrize("url", NO_URL, ids=ascii)
 def test_a_wrong_url_is_refused_by_the_options_name(url: object) -> None:
     with pytest.raises((ValueError, TypeError), match=r"^the option: "):
-        check_url(url, "the option")
+        check_url(url, "the option", HTTP)
+
+
+@pytest.mark.parametrize(
+    ("url", "followed"),
+    [
+        ("http://h/a", False),
+        ("HTTPS://h", False),
+        ("ftp://user:word@h:2121/a", False),
+        ("sftp://h/a", False),
+        ("magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567&dn=a", True),
+        ("magnet:?dn=a&xt=urn%3Abtih%3A0123456789abcdef0123456789abcdef01234567", True),
+        ("file:///a/b.torrent", True),
+        ("file://localhost/b.METALINK", True),
+        ("https://h/a.meta4?token=b", True),
+        ("https://h/a.torrent/b", False),
+        ("https://h/a?b=c.torrent", False),
+    ],
+)
+def test_what_some_backend_serves_is_a_url(url: str, followed: bool) -> None:
+    assert check_url(url) == url
+    assert is_followed(url) is followed
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["gopher://h/a", "ftp:///a", "file:///etc/passwd", "file://h/a.torrent", "file:a", "magnet:", "magnet:?dn=a", "h"],
+)
+def test_what_none_serves_is_not(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^url: "):
+        check_url(url)
 
 
 @pytest.mark.parametrize(

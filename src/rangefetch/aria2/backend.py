@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,14 +24,14 @@ from rangefetch.aria2.client import RpcError
 from rangefetch.aria2.config import DaemonConfig
 from rangefetch.aria2.daemon import Aria2Daemon
 from rangefetch.aria2.entry import STATUS_KEYS, Status
-from rangefetch.aria2.folder import FolderLanding, is_followed
+from rangefetch.aria2.folder import FolderLanding
 from rangefetch.aria2.job import Job
 from rangefetch.aria2.landing import FileLanding
 from rangefetch.backend import Listener
 from rangefetch.download import Download
 from rangefetch.errors import DaemonUnavailable, DownloadError, LocalError
 from rangefetch.network import find_ca_file
-from rangefetch.options import DownloadOptions
+from rangefetch.options import DownloadOptions, is_followed
 from rangefetch.retry import RetryPolicy
 from rangefetch.sources import Sources
 
@@ -129,6 +130,10 @@ class Aria2Backend:
         if features is not None and scheme in ("magnet", "sftp"):
             return {"magnet": "BitTorrent", "sftp": "SFTP"}[scheme] in features
         return scheme in ("http", "https", "ftp", "sftp", "magnet") or (scheme == "file" and is_followed(url))
+
+    def hears(self) -> bool:
+        """Whether aria2 tells what happens, over a WebSocket; else it is asked four times a second."""
+        return all(daemon.client.can_listen() for daemon in list(self._daemons.values()))
 
     def begin(self, download: Download) -> None:
         """Start it, or go on where it was; it is active already."""
@@ -348,7 +353,8 @@ def remove_leftovers(download: Download) -> None:
     """
     if is_followed(download.url):
         FolderLanding(download).clear()
-    else:
+    if urlsplit(download.url).scheme.lower() not in ("magnet", "file") and Path(download.options.save_dir).is_dir():
+        # A torrent, too, unless it was followed.
         FileLanding(download, Sources(download.url), lambda: True).clear()
 
 

@@ -76,6 +76,17 @@ class Aria2Client:
             answer[0] if isinstance(answer, list) else RpcError(answer["code"], answer["message"]) for answer in answers
         ]
 
+    def can_listen(self) -> bool:
+        """Whether a WebSocket connection can be made."""
+        import websocket
+
+        try:
+            websocket.create_connection(self._rpc.ws_server, timeout=_RECEIVE_S).close()
+        except (OSError, ValueError, websocket.WebSocketException) as error:
+            _log.info("no WebSocket connection to aria2: %s", error)
+            return False
+        return True
+
     def listen(self, on_event: Callable[[], None]) -> None:
         """Call ``on_event``, in a thread, when a download starts, stops or ends, until :meth:`close`.
 

@@ -58,7 +58,8 @@ class DaemonConfig:
         ``rpc_secret`` (empty: a random one); it is kept in a file that only this user may read, and is on no command
         line.
     Where things are:
-        ``download_dir`` for downloads that name no directory of their own; ``session_file`` what aria2c should go on
+        ``download_dir`` for downloads that name no directory of their own (empty: the working directory);
+        ``session_file`` what aria2c should go on
         with, loaded at the start and saved every few seconds (empty: one that lives as long as the daemon);
         ``state_dir`` for the daemon's own files (empty: the user's state directory).
     How it is kept alive:
@@ -77,7 +78,7 @@ class DaemonConfig:
     binary_dir: str | os.PathLike[str] = ""
     rpc_port: int = 6800
     rpc_secret: str = ""
-    download_dir: str | os.PathLike[str] = "."
+    download_dir: str | os.PathLike[str] = ""
     session_file: str | os.PathLike[str] = ""
     state_dir: str | os.PathLike[str] = ""
     max_restart_attempts: int = 10
@@ -98,7 +99,6 @@ class DaemonConfig:
         for name in ("aria2_path", "ca_file"):
             if getattr(self, name) and not Path(getattr(self, name)).is_file():
                 raise ValueError(f"{name}: there is no file {getattr(self, name)!r}")
-        put("download_dir", self.download_dir or str(Path.cwd()))
         _check_count(self.rpc_port, "rpc_port", 1024, 65535)
         _check_count(self.max_restart_attempts, "max_restart_attempts", 0, 1_000_000)
         for name in ("health_check_interval", "start_timeout", "stop_timeout"):
@@ -114,7 +114,9 @@ class DaemonConfig:
         if not all(isinstance(source, BinarySource) for source in self.binary_sources):
             raise TypeError("binary_sources: expected a list of BinarySource")
         put("extra_options", _check_extra_options(self.extra_options))
-        _check_writable(Path(self.download_dir), "download_dir")
+        if self.download_dir:
+            _check_writable(Path(self.download_dir), "download_dir")
+        put("download_dir", self.download_dir or str(Path.cwd()))
         if self.session_file:
             _check_writable(Path(self.session_file).parent, "session_file")
 

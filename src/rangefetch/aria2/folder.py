@@ -27,15 +27,7 @@ from rangefetch.network import mask_url, split_userinfo
 from rangefetch.options import DownloadOptions
 from rangefetch.target import safe_filename
 
-__all__ = ["FolderLanding", "is_followed"]
-
-_SUFFIXES = (".torrent", ".metalink", ".meta4")
-
-
-def is_followed(url: str) -> bool:
-    """Whether the URL is not of a file, but of what describes files: a magnet link, a torrent or a Metalink."""
-    parts = urlsplit(url)
-    return parts.scheme.lower() == "magnet" or parts.path.lower().endswith(_SUFFIXES)
+__all__ = ["FolderLanding"]
 
 
 class FolderLanding:

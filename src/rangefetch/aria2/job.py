@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rangefetch.aria2.entry import Entry, Status
-from rangefetch.aria2.folder import FolderLanding, is_followed
+from rangefetch.aria2.folder import FolderLanding
 from rangefetch.aria2.landing import AnotherFile, FileLanding
 from rangefetch.aria2.remote import Remote, Unanswered, ask_any, is_http
 from rangefetch.aria2.translate import judge, to_aria2
@@ -26,7 +26,7 @@ from rangefetch.aria2.tries import Tries
 from rangefetch.download import Download, Figures
 from rangefetch.errors import ContentChanged, DaemonUnavailable, DownloadError, LocalError, TimedOut
 from rangefetch.network import mask_url, split_userinfo
-from rangefetch.options import check_url
+from rangefetch.options import HTTP, check_url, is_followed
 from rangefetch.progress import DownloadResult, SpeedMeter
 from rangefetch.retry import Kind, explain
 from rangefetch.sources import Source, Sources
@@ -152,7 +152,7 @@ class Job:
             if self.phase is not Phase.ASKING:
                 return
             try:
-                source.url, source.authorization = split_userinfo(check_url(future.result(), "refresh_url"))
+                source.url, source.authorization = split_userinfo(check_url(future.result(), "refresh_url", HTTP))
             except Exception as error:  # of the caller's function
                 raise LocalError(f"no new link: {error}", url=self._shown_url) from error
             source.banned = False

@@ -15,10 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rangefetch import checksum, saving, state
-from rangefetch.aria2 import control_file
-from rangefetch.aria2.control_file import ControlFile, from_control_file, to_control_file
 from rangefetch.aria2.process import write_private
 from rangefetch.aria2.remote import Remote, cookie_header, is_http, origin, parse_date, private_headers
+from rangefetch.control_file import ControlFile, block_size, from_control_file, to_control_file
 from rangefetch.download import Download
 from rangefetch.errors import ChecksumMismatch, ContentChanged, DiskError, TargetExists
 from rangefetch.network import mask_url
@@ -87,8 +86,6 @@ class FileLanding:
         options = self._options
         target = self._target = Target.open(options.save_dir, options.filename, self._url)
         self._download.filename = options.filename or filename_from_url(self._url) or DEFAULT_FILENAME
-        if target.fresh:
-            self._control_path.unlink(missing_ok=True)
         if target.path is not None and options.checksum and self._is_taken(target.path):
             return self._compared(target.path)
         return None
@@ -164,7 +161,7 @@ class FileLanding:
             "follow-torrent": "false",
             "follow-metalink": "false",
             # Where it lacks but a part, its first request would be one for the whole, cut when the header has come.
-            "use-head": str(ask_head and self._control_path.exists()).lower(),
+            "use-head": str(ask_head and self._opened.control_path.exists()).lower(),
         }
         headers: dict[str, str] = {}
         first = source.url
@@ -188,7 +185,6 @@ class FileLanding:
 
     def restart(self) -> None:
         """Drop all bytes that are there, and all that speaks of them."""
-        self._control_path.unlink(missing_ok=True)
         self._opened.truncate()
         self._met.clear()
         self.resumed = 0
@@ -215,21 +211,18 @@ class FileLanding:
                 return None
             if found != wanted:
                 kept = target.set_aside(f"its checksum is {found}")
-                self._control_path.unlink(missing_ok=True)
                 raise ChecksumMismatch(
                     f"the checksum is {found}, and {wanted} was expected; the data is kept in {kept}",
                     expected=wanted,
                     actual=found,
                     url=self._shown_url,
                 )
-        path = target.publish(
+        return target.publish(
             overwrite=self._options.overwrite,
             # For FTP it was aria2 that set it.
             modified_time=parse_date(self.remote.last_modified) if self.remote is not None else None,
             durable=self._options.durable,
         )
-        self._control_path.unlink(missing_ok=True)
-        return path
 
     @property
     def checksum(self) -> str:
@@ -245,12 +238,12 @@ class FileLanding:
             return
         try:
             if not self._settled:
-                if not (target.state_path.exists() or self._control_path.exists()):
+                if not (target.state_path.exists() or target.control_path.exists()):
                     target.discard()
             elif (saved := self._whole() if complete else self._from_control()) is not None and saved.written_end:
                 target.sync()
                 state.save(target.state_path, saved)
-                self._control_path.unlink(missing_ok=True)
+                self._opened.control_path.unlink(missing_ok=True)
             else:
                 self.discard()
         except StateDamaged as error:
@@ -264,26 +257,25 @@ class FileLanding:
 
     def discard(self) -> None:
         if self._target is not None and self._target.fd >= 0:
-            self._control_path.unlink(missing_ok=True)
             self._target.discard()
 
     # -- what is there already --------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
         """Have aria2 find what earlier runs have left and still holds, and nothing else."""
-        saved = self._load()
+        saved = saving.load(self._opened, self._url, provable=True)
         if saved is not None and not self._is_of_this(saved):
             _log.warning("%s: what was fetched before is not of this file; starting again", self._shown_url)
             saved = None
         octets = to_control_file(saved) if saved is not None and saved.written_end else b""
         written = ControlFile.parse(octets).written_bytes if octets else 0
         if not written:
-            self._control_path.unlink(missing_ok=True)
+            self._opened.control_path.unlink(missing_ok=True)
             if not self._opened.fresh:
                 self._opened.truncate()
         else:
             assert saved is not None
-            write_private(self._control_path, octets)
+            write_private(self._opened.control_path, octets)
             self.resumed = written
             _log.info("%s: going on, %d of %d bytes are there", self._shown_url, written, saved.total_size)
         self._settled = True
@@ -291,37 +283,20 @@ class FileLanding:
         if self.remote is not None and (written or self.remote.size >= _WORTH_NOTING_BYTES):
             state.save(self._opened.state_path, self._empty(self.remote))
 
-    def _load(self) -> State | None:
-        """What an earlier run has left, of whichever backend."""
-        saved = saving.load(self._opened, self._url, provable=True)
-        try:
-            if self._control_path.exists():
-                saved = self._from_control(saved)
-                if saved is not None and os.fstat(self._opened.fd).st_size < saved.written_end:
-                    raise StateDamaged(f"{self._opened.part_path}: it is shorter than its control file says")
-        except (StateDamaged, OSError) as error:
-            _log.warning("%s; starting again", error)
-            return None
-        return saved
-
-    def _from_control(self, identity: State | None = None) -> State | None:
+    def _from_control(self) -> State | None:
         """The state that aria2's control file stands for; None if there is none. Raises ``StateDamaged``.
 
-        Which file it is of is said by ``identity``, or by what the server has said in this run.
+        Which file it is of is what the server has said in this run.
         """
-        if not self._control_path.exists() or (self.remote is not None and not self.remote.ranged):
+        if not self._opened.control_path.exists() or (self.remote is not None and not self.remote.ranged):
             return None
-        sources = [SourceState(url, met.etag, met.last_modified) for url, met in self._met.items()]
-        found = from_control_file(
-            self._control_path.read_bytes(),
+        return from_control_file(
+            self._opened.control_path.read_bytes(),
             self._url,
-            sources=identity.sources if identity is not None else sources if self._settled else (),
+            sources=[SourceState(url, met.etag, met.last_modified) for url, met in self._met.items()],
             resolved_url=self.remote.url if self.remote is not None else "",
             filename=self._opened.path.name if self._opened.path is not None else "",
         )
-        if identity is not None and identity.total_size != found.total_size:
-            raise StateDamaged(f"{self._control_path}: it is of a file of another size")
-        return found
 
     def _is_of_this(self, saved: State) -> bool:
         """Whether what was saved is part of the file that the server has now, and can be gone on with."""
@@ -339,15 +314,15 @@ class FileLanding:
     def _empty(self, remote: Remote) -> State:
         """A state that says which file it is, and nothing of what is there."""
         size = max(remote.size, 0)
-        block_size = control_file.block_size(size)
+        block_bytes = block_size(size)
         return State(
             url=self._url,
             resolved_url=remote.url,
             total_size=size,
             supports_range=True,
             sources=[SourceState(url, met.etag, met.last_modified) for url, met in self._met.items()],
-            block_size=block_size,
-            blocks=bytes(-(-size // block_size)),
+            block_size=block_bytes,
+            blocks=bytes(-(-size // block_bytes)),
             partial={},
             filename=self._opened.path.name if self._opened.path is not None else "",
         )
@@ -365,11 +340,6 @@ class FileLanding:
     def _opened(self) -> Target:
         assert self._target is not None
         return self._target
-
-    @property
-    def _control_path(self) -> Path:
-        part_path = self._opened.part_path
-        return part_path.with_name(part_path.name + ".aria2")
 
     def _name(self, remote: Remote | None) -> str:
         names = [filename_from_url(self._url)]

@@ -1,0 +1,1 @@
+"""Tests of what both backends promise, of the choice between them, and of what one hands over to the other."""

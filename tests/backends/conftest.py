@@ -1,0 +1,94 @@
+"""Fixtures of the tests over both backends."""
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aria2.conftest import PORTS
+from flow.helpers import Valve, script
+from manager.helpers import Stage
+from rangefetch import DownloadManager
+from servers.misbehaving import MisbehavingServer
+from servers.routing import ROUTES, Route
+
+Make = Callable[..., DownloadManager]
+
+
+@pytest.fixture(autouse=True)
+def _script_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The servers know ``/script`` while these tests run."""
+    monkeypatch.setitem(ROUTES, "script", Route("script", script, {}))
+
+
+@pytest.fixture
+def valve(monkeypatch: pytest.MonkeyPatch) -> Valve:
+    """4 MiB a second until it is opened, by all replies of ``/valve`` together."""
+    valve = Valve(4 << 20)
+    monkeypatch.setitem(ROUTES, "valve", Route("valve", valve, {}))
+    return valve
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """A name in a directory that holds nothing else."""
+    directory = tmp_path / "downloads"
+    directory.mkdir()
+    return directory / "file.bin"
+
+
+@pytest.fixture
+def daemon(aria2c: Path, tmp_path: Path) -> dict[str, Any]:
+    """Keywords with which nothing of aria2 takes long, and nothing is outside the test's directory."""
+    return {
+        "aria2_path": aria2c,
+        "rpc_port": next(PORTS),
+        "state_dir": tmp_path / "state",
+        "health_check_interval": 0.5,
+        "restart_wait": 0.05,
+    }
+
+
+@pytest.fixture
+def make(request: pytest.FixtureRequest) -> Iterator[Make]:
+    """Makes managers that are stopped afterwards."""
+    made = []
+
+    def make(backend: str = "auto", **options: Any) -> DownloadManager:
+        daemon = {} if backend == "native" else request.getfixturevalue("daemon")
+        made.append(DownloadManager(backend, **(daemon | options)))
+        return made[-1]
+
+    yield make
+    for manager in made:
+        manager.stop()
+
+
+# ---- Tests that run over both ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["native", "aria2"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each of them. A test that is for one alone says why (``only``)."""
+    return str(request.param)
+
+
+@pytest.fixture
+def manage(make: Make, backend: str) -> Make:
+    """Makes managers over the backend."""
+    return functools.partial(make, backend)
+
+
+@pytest.fixture
+def manager(manage: Make) -> Iterator[DownloadManager]:
+    with manage() as running:
+        yield running
+
+
+@pytest.fixture
+def stage(manage: Make, backend: str, server: MisbehavingServer, valve: Valve, target: Path) -> Iterator[Stage]:
+    """A manager that has one active download at a time, and downloads of it in any state."""
+    with manage(max_concurrent_downloads=1) as running:
+        yield Stage(running, server, valve, target)
