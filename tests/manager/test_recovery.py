@@ -183,7 +183,7 @@ def test_a_mirror_that_refuses_rests_for_as_long_as_it_says(
 def test_a_stale_link_is_resolved_again_from_the_original_url(
     server: MisbehavingServer, target: Path, expired: int
 ) -> None:
-    url = server.url("/redirect-signed/x", size="40M", uses=3, expired=expired)
+    url = server.url("/redirect-signed/x", size="40M", uses=2, expired=expired)
     fetch(url, target, split=2)
     assert target.read_bytes() == content("40M")
     assert paths(server).count("redirect-signed") > 1
