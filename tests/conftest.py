@@ -4,6 +4,7 @@ import contextlib
 import gc
 import re
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,15 @@ from servers.programs import require
 from servers.tls import Certificates, make_certificates
 
 _GRACE = 3.0  # seconds in which what ends by itself may end
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _the_processs_manager_rests() -> Iterator[None]:
+    """What ``fetch`` and the like have started is stopped where the next file of tests begins."""
+    yield
+    module = sys.modules.get("rangefetch.manager")
+    if module is not None and module._global is not None:
+        module._global.stop()
 
 
 @pytest.fixture(scope="session")

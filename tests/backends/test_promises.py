@@ -259,9 +259,10 @@ def test_two_downloads_of_one_target(
     assert manager.wait(first, timeout=10).path.read_bytes() == content(SIZE)
 
 
-def test_a_directory_that_is_not_there(manager: DownloadManager, server: MisbehavingServer, target: Path) -> None:
+def test_a_directory_that_cannot_be_made(manager: DownloadManager, server: MisbehavingServer, target: Path) -> None:
+    target.touch()
     with pytest.raises(DiskError) as caught:
-        _fetch(manager, server.url("/good/x"), target.parent / "nowhere" / "file.bin", save_dir=target / "nowhere")
+        _fetch(manager, server.url("/good/x"), target, save_dir=target / "nowhere")
     assert caught.value.errno
     gid = manager.list_downloads("error")[0].gid
     manager.cancel(gid, remove_files=True)

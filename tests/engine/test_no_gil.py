@@ -152,12 +152,10 @@ def test_a_gibibyte_is_fetched_in_little_memory(nginx: Nginx, tmp_path: Path) ->
     try:
         done = children.run(
             """
-            import re, runpy, sys
+            import re, sys
             from pathlib import Path
-            try:
-                runpy.run_module("rangefetch", run_name="__main__", alter_sys=True)
-            except SystemExit as exit:
-                assert not exit.code, exit.code
+            from rangefetch.cli.main import run
+            assert run(sys.argv[1:]) == 0
             # Not ru_maxrss: that includes the parent's, whose memory the child had before it became Python.
             print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
             """,
