@@ -53,8 +53,8 @@ def test_plan_of_a_resumed_file(
     benchmark(lambda: _engine.File(descriptor, "http://127.0.0.1/", profile, **known))
 
 
-def test_claim_and_mark_through_a_batch_of_nothing(benchmark: BenchmarkFixture, profile: _engine.Profile) -> None:
-    """A round of the loop: a command in, an event out."""
+def test_a_round_of_the_loop(benchmark: BenchmarkFixture, profile: _engine.Profile) -> None:
+    """A command in, an event out: a batch with nothing in it."""
     engine = _engine.Engine()
     poller = select.poll()
     poller.register(engine.fileno(), select.POLLIN)
@@ -71,7 +71,7 @@ def test_claim_and_mark_through_a_batch_of_nothing(benchmark: BenchmarkFixture, 
 
 
 @pytest.mark.parametrize("at", [0, _BLOCKS // 2])
-def test_claim_of_one_block_and_its_mark(
+def test_claim_of_one_block_that_is_given_back(
     benchmark: BenchmarkFixture, profile: _engine.Profile, descriptor: int, at: int
 ) -> None:
     """A file of which all blocks are done but one is claimed, refused at once and given back."""

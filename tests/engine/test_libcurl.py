@@ -201,6 +201,38 @@ def test_the_error_is_an_import_error_too() -> None:
     assert (done.stdout.split(), done.stderr) == (["refused", "refused"], "")
 
 
+def test_a_setting_that_libcurl_refuses_is_named() -> None:
+    with pytest.raises(ValueError, match=r"29999.*unknown option") as caught:
+        _engine.Profile([(29_999, 1)], [], [])
+    assert caught.value.args[0] == 29_999
+
+
+def test_what_the_systems_libcurl_cannot_speak_is_one_clear_error(
+    system_libcurl: str, server: MisbehavingServer, tmp_path: Path
+) -> None:
+    done = children.run(
+        """
+        import sys
+        from rangefetch import DownloadManager, errors, libcurl
+        if "nghttp3" in libcurl.load().description:
+            sys.exit(3)
+        try:
+            with DownloadManager("native") as manager:
+                manager.download_and_wait(sys.argv[1], {"save_dir": sys.argv[2], "http_version": "3"})
+        except errors.LocalError as error:
+            print(error)
+        """,
+        server.url("/good/a.bin"),
+        tmp_path,
+        env={"RANGEFETCH_LIBCURL": system_libcurl},
+    )
+    if done.returncode == 3:
+        pytest.skip("the system's libcurl speaks HTTP/3")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "CURLOPT_HTTP_VERSION = 30" in done.stdout
+    assert not server.requests
+
+
 def test_the_systems_libcurl_fetches_a_whole_file(
     system_libcurl: str, server: MisbehavingServer, tmp_path: Path
 ) -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pycurl
 import pytest
 
 import rangefetch
@@ -319,14 +318,6 @@ def test_the_version_of_http_can_be_chosen(
         manager.download_and_wait(nginx.http2_url("/file.bin"), options)
     assert target.read_bytes() == content(SIZE)
     assert {line.protocol for line in nginx.log(at_least=1)} == {"HTTP/1.1" if version == "1.1" else "HTTP/2.0"}
-
-
-def test_a_version_that_this_libcurl_cannot_speak_is_an_error(server: MisbehavingServer, target: Path) -> None:
-    if "HTTP3" in pycurl.version or "nghttp3" in pycurl.version:
-        pytest.skip("this libcurl speaks HTTP/3")
-    with DownloadManager() as manager, pytest.raises(LocalError, match="CURLOPT_HTTP_VERSION"):
-        manager.download_and_wait(server.url("/good/x", size=SIZE), into(target, http_version="3"))
-    assert not server.requests
 
 
 @pytest.mark.parametrize("version", ["3.5", "h2", ""])

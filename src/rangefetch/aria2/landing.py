@@ -125,8 +125,7 @@ class FileLanding:
         if self._is_taken(target.path):
             return self._compared(target.path)
         self._settle()
-        # Some file systems do not tell; on one that is full, aria2 says so itself.
-        if 0 < free_space(target.directory) < size - self.resumed:
+        if free_space(target.directory) < size - self.resumed:
             raise DiskError(
                 f"{target.directory}: {size - self.resumed} bytes are needed, and fewer are free",
                 url=self._shown_url,
