@@ -86,6 +86,12 @@ class State:
     last_updated: float = dataclasses.field(default_factory=time.time)
 
     @property
+    def written_bytes(self) -> int:
+        """How many bytes are there."""
+        beyond = len(self.blocks) * self.block_size - self.total_size if self.blocks[-1:] == bytes([_DONE]) else 0
+        return self.blocks.count(_DONE) * self.block_size - beyond + sum(self.partial.values())
+
+    @property
     def written_end(self) -> int:
         """The end of the last written byte: a part file that is shorter is not the one this state means."""
         done_end = min((self.blocks.rfind(_DONE) + 1) * self.block_size, self.total_size)

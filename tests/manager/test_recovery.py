@@ -149,8 +149,9 @@ def test_a_lane_that_is_refused_does_not_ask_before_the_server_says_while_the_ot
         return [request.time for request in server.requests if request.status == code]
 
     until(refused)
+    time.sleep(0.2)  # the manager hears of it a little later than the server answers
     begins = manager.download(server.url("/good/y", size=SMALL), into(target, "later"))
-    time.sleep(0.5)
+    time.sleep(0.3)
     # New options are no reason to ask again, either.
     manager.change_options(gid, split=9)
     manager.wait(gid, timeout=30)

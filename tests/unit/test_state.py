@@ -304,3 +304,14 @@ def test_neither_numpy_nor_logging_is_imported() -> None:
     script = "import sys; from rangefetch import state, target, checksum; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
     assert not {"numpy", "logging", "hashlib"} & set(loaded)
+
+
+@given(st.integers(1, 40), st.lists(st.sampled_from([0, 1, 2]), min_size=1, max_size=40), st.data())
+def test_the_bytes_that_are_there_are_counted(last: int, blocks: list[int], data: st.DataObject) -> None:
+    total = (len(blocks) - 1) * 40 + last
+    lengths = [min(40, total - index * 40) for index in range(len(blocks))]
+    begun = [index for index, block in enumerate(blocks) if block != 2]
+    partial = {index: data.draw(st.integers(0, lengths[index])) for index in begun}
+    saved = example(total_size=total, block_size=40, blocks=bytes(blocks), partial=partial)
+    there = sum(length for length, block in zip(lengths, blocks, strict=True) if block == 2)
+    assert saved.written_bytes == there + sum(partial.values())

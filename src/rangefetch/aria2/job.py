@@ -476,6 +476,9 @@ class Job:
             if self.phase is Phase.LEFT:
                 if error is not None:
                     _log.warning("%s: %s", self._shown_url, error)
+                elif (kept := future.result()) is not None:
+                    # More, perhaps, than when aria2 was asked last.
+                    self._figures = self._figures._replace(downloaded=kept)
                 self._tell_end()
             elif self._is_ending and (error is not None or not at_any_rate):
                 if error is not None:

@@ -230,11 +230,14 @@ class FileLanding:
             return self._options.checksum
         return checksum.stated_by_server(self.remote.headers, whole=not self.remote.ranged)
 
-    def keep(self, *, complete: bool) -> None:
-        """Turn aria2's control file into a saved state, and let go. What cannot be continued is removed."""
+    def keep(self, *, complete: bool) -> int | None:
+        """Turn aria2's control file into a saved state, and let go. What cannot be continued is removed.
+
+        Returns how many bytes are kept; None: nothing was fetched, or it could not be saved.
+        """
         target = self._target
         if target is None or target.fd < 0:
-            return
+            return None
         try:
             if not self._settled:
                 if not (target.state_path.exists() or target.control_path.exists()):
@@ -243,6 +246,7 @@ class FileLanding:
                 target.sync()
                 state.save(target.state_path, saved)
                 self._opened.control_path.unlink(missing_ok=True)
+                return saved.written_bytes
             else:
                 self.discard()
         except StateDamaged as error:
@@ -253,6 +257,7 @@ class FileLanding:
             _log.warning("%s: what was fetched could not be saved: %s", self._shown_url, error)
         finally:
             target.close()
+        return None
 
     def discard(self) -> None:
         if self._target is not None and self._target.fd >= 0:
