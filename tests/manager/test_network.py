@@ -62,10 +62,11 @@ def test_it_goes_on_by_itself_and_burns_no_try(
         server.stop()
         until(lambda: "network" in _note(manager, gid))
         asked = switch.asked
-        kept = downloaded(manager, gid)
         time.sleep(0.5)
         assert status_of(manager, gid) is DownloadStatus.ACTIVE
-        assert 5 <= switch.asked - asked <= 12
+        assert 3 <= switch.asked - asked <= 12
+        # Not before: other lanes still had bytes to take when the first found the network gone.
+        kept = downloaded(manager, gid)
         server.start()
         time.sleep(0.1)
         assert downloaded(manager, gid) == kept
