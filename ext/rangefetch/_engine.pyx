@@ -1,7 +1,8 @@
 """The engine: loops that move bytes from sockets to files without Python, and the three classes that steer them.
 
 ``Engine`` owns the loops, ``File`` is one file to be filled, ``Profile`` is how to ask for it. What a loop does is in
-``loop.pxd``, the check of an answer in ``answer.pxd``, the block map in ``blocks.pxd``. ``_engine.pyi`` is the manual.
+``loop.pxd``, the check of an answer in ``answer.pxd``, the block map in ``blocks.pxd``. ``_engine.pyi`` is the manual:
+a method that has no comment here does what it says there.
 """
 
 cimport cython
@@ -746,36 +747,35 @@ cdef class Engine:
             rf_bell_ring(&self.core.bell)
 
     def add(self, File file not None, int loop=0):
-        self._must_be_open()
         if file.engine != NULL:
             raise ValueError("a File is added once")
-        if not 0 <= loop < self.core.loop_count:
-            raise ValueError("loop: there is no such loop")
+        self._hand_over(COMMAND_ADD, &file.core, loop)
         file.engine = self.core
-        self.core.references += 1
         file.loop = loop
-        # Kept in a way that the garbage collector cannot see, and so cannot undo while the loop has the file.
-        Py_INCREF(file)
-        self.core.live_files += 1
-        file._tell(COMMAND_ADD)
 
     def add_batch(self, Batch batch not None, int loop=0):
-        cdef Message command
-        self._must_be_open()
         if batch.engine != NULL:
             raise ValueError("a Batch is added once")
+        self._hand_over(COMMAND_BATCH, &batch.core.head, loop)
+        batch.engine = self.core
+        batch.loop = loop
+
+    cdef int _hand_over(self, Kind kind, FileCore *file, int loop) except -1:
+        """Give a loop something to fetch, and keep its owner until the event that it is over."""
+        cdef Message command
+        self._must_be_open()
         if not 0 <= loop < self.core.loop_count:
             raise ValueError("loop: there is no such loop")
         memset(&command, 0, sizeof(command))
-        command.kind = COMMAND_BATCH
-        command.file = &batch.core.head
+        command.kind = kind
+        command.file = file
         if not loop_tell(&self.core.loops[loop], &command):
             raise MemoryError
-        batch.engine = self.core
         self.core.references += 1
-        batch.loop = loop
-        Py_INCREF(batch)
         self.core.live_files += 1
+        # In a way that the garbage collector cannot see, and so cannot undo while the loop has it.
+        Py_INCREF(<object>file.owner)
+        return 0
 
     def events(self):
         cdef size_t count = 0

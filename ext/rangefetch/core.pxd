@@ -15,7 +15,7 @@ from rangefetch.libcurl cimport (
     curl_multi_init,
     multi_opt_long,
 )
-from rangefetch.loop cimport POOLED_CONNECTIONS, loop_run, loop_tell
+from rangefetch.loop cimport loop_run, loop_tell
 from rangefetch.mailbox cimport COMMAND_QUIT, Mailbox, Message, mailbox_close, mailbox_open
 from rangefetch.platform cimport (
     pthread_join,
@@ -26,6 +26,9 @@ from rangefetch.platform cimport (
     rf_thread_start,
 )
 from rangefetch.transfer cimport Loop
+
+cdef enum:
+    POOLED_CONNECTIONS = 256    # pinned: libcurl's default follows the running transfers and drops warm ones
 
 cdef struct EngineCore:
     Loop *loops           # owned: freed in core_let_go

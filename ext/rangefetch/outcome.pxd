@@ -1,0 +1,249 @@
+"""What comes of a transfer: its answer is announced, it is followed elsewhere, its bytes count, or Python is asked.
+
+``finish`` is where each transfer ends up, and the last one of a file ends the file.
+"""
+
+from libc.errno cimport ENOMEM
+from libc.stdint cimport int64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport free
+from posix.strings cimport strncasecmp
+
+from rangefetch.answer cimport examine
+from rangefetch.batch cimport batch_deliver, batch_is_special, batch_return
+from rangefetch.blocks cimport block_size_for, blocks_advance, blocks_claim_head, blocks_init
+from rangefetch.disk cimport lane_advance, lane_flush, lane_put
+from rangefetch.lane cimport (
+    dismiss_lanes,
+    is_secure,
+    lane_detach,
+    lane_dismiss,
+    lane_received_end,
+    lane_release,
+    lane_rest,
+    lane_send,
+    url_of,
+)
+from rangefetch.libcurl cimport *
+from rangefetch.mailbox cimport EVENT_ANSWERED, EVENT_DONE, EVENT_FAILED, Kind
+from rangefetch.platform cimport rf_now_us, rf_reserve, rf_set_length, rf_start_writeback, rf_thread_us
+from rangefetch.report cimport copy_text, post_about, post_bare
+from rangefetch.schedule cimport (
+    DISTANT_LANES,
+    DISTANT_MS,
+    FIRST_LANES,
+    feed,
+    help_slowest,
+    lane_claim,
+    lanes_allowed,
+)
+from rangefetch.transfer cimport *
+
+cdef enum:
+    MOST_REDIRECTS = 20              # as aria2 and browsers do
+    TELLING_BYTES = 256 << 10        # a shorter transfer says more about the request than about the rate
+    HUGE_BYTES = 2 << 30             # a file of which write-back begins as its ranges come
+
+
+cdef inline void let_go(Loop *loop, FileCore *file, Kind kind) noexcept nogil:
+    """Take the file off the loop's list; the event says that nothing will touch its descriptor any more."""
+    cdef FileCore **link = &loop.files
+    while link[0] != NULL and link[0] != file:
+        link = &link[0].next
+    if link[0] != NULL:
+        link[0] = file.next
+    file.lasted_us = rf_now_us() - file.began_us
+    file.cpu_us = rf_thread_us() - file.began_cpu_us
+    post_bare(loop, kind, file)
+
+
+cdef inline bint is_complete(FileCore *file) noexcept nogil:
+    return file.finished or (file.mapped and file.blocks.done == file.blocks.count)
+
+
+cdef inline int settle(FileCore *file, Lane *lane) noexcept nogil:
+    """The first answer came: map the blocks, and give the file its length. Returns 0 or an errno."""
+    if file.mapped or file.size < 0:
+        return 0
+    if blocks_init(&file.blocks, file.size, block_size_for(file.size)) != 0:
+        return ENOMEM
+    lane.claim_end = blocks_claim_head(&file.blocks, lane.end)
+    blocks_advance(&file.blocks, 0, lane.position)
+    file.mapped = True
+    if file.size == 0 or file.probing or file.allocation == ALLOCATE_NOTHING:
+        return 0
+    if file.allocation == ALLOCATE_LENGTH:
+        return rf_set_length(file.fd, file.size)
+    return rf_reserve(file.fd, file.size)
+
+
+cdef inline void announce(Loop *loop, Lane *lane) noexcept nogil:
+    """Tell Python what the first good answer said. A disk that refuses is noted as the lane's fault."""
+    cdef FileCore *file = lane.file
+    cdef Source *source = lane.source
+    lane.is_first = False
+    source.met = True
+    file.answered = True
+    file.lanes_aim = file.lanes_before = (
+        DISTANT_LANES if loop.now_ms - lane.started_ms >= DISTANT_MS else FIRST_LANES
+    )
+    file.goodput_bytes = file.blocks.bytes_done
+    file.grown_ms = loop.now_ms
+    lane.sys_errno = settle(file, lane)
+    if lane.sys_errno:
+        lane.fault = FAULT_DISK
+    post_about(loop, EVENT_ANSWERED, lane, CURLE_OK, url_of(source))
+
+
+cdef inline void fail(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
+    """The lane was released without success: say why, and hold a lane until Python has decided."""
+    if lane.file.batch != NULL:
+        batch_return(loop, lane)
+        return
+    lane.file.lanes_held += 1
+    post_about(loop, EVENT_FAILED, lane, code, lane.error_text)
+    lane_rest(loop, lane)
+
+
+cdef inline bint follow(Loop *loop, Lane *lane, long status) noexcept nogil:
+    """Go where a redirect leads, if it may be followed; else note the fault. False: not a redirect, or not followed."""
+    cdef Source *source = lane.source
+    cdef const char *target
+    cdef const char *current = url_of(source)
+    cdef char *copy
+    if status not in (301, 302, 303, 307, 308):
+        return False
+    target = info_text(lane.easy, CURLINFO_REDIRECT_URL)
+    if target == NULL:
+        return False
+    lane.redirects += 1
+    lane.fault = FAULT_REDIRECT
+    snprintf(lane.error_text, ERROR_TEXT_BYTES, "%s", target)
+    if strncasecmp(target, "http:", 5) != 0 and not is_secure(target):
+        return False
+    if is_secure(current) and not is_secure(target) and not source.profile.allow_downgrade:
+        return False
+    if lane.redirects > MOST_REDIRECTS:
+        lane.fault = FAULT_REDIRECTS
+        return False
+    copy = copy_text(target)
+    if copy == NULL:
+        lane.fault = FAULT_MEMORY
+        return False
+    free(source.resolved_url)
+    source.resolved_url = copy
+    lane_send(loop, lane)
+    return True
+
+
+cdef inline void commit_hedge(Loop *loop, Lane *lane) noexcept nogil:
+    """The hedging lane has all of it: end the slow one, and put into the file what that has not."""
+    cdef Lane *slow = lane.rival
+    cdef int64_t at
+    slow.rival = lane.rival = NULL
+    lane_detach(loop, slow)
+    at = slow.position
+    if at < lane.position:
+        # The disk refused what the slow one had; what lies between is in nobody's hands.
+        lane.fault = FAULT_DISK
+        lane.sys_errno = slow.sys_errno
+    else:
+        # The claim goes over to the lane that fulfils it.
+        lane.claim_end = slow.claim_end
+        slow.claim_end = at
+        if lane_put(lane, lane.hedge + (at - lane.position), lane.end - at, at):
+            lane.position = at
+            lane_advance(lane, lane.end - at)
+        else:
+            lane.position = at
+    lane_release(slow)
+    lane_rest(loop, slow)
+
+
+cdef inline void go_on(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
+    """The lane brought what it was sent for: give it the next range, or end the file."""
+    cdef int64_t elapsed_ms = loop.now_ms - lane.started_ms
+    if is_complete(file):
+        lane_rest(loop, lane)
+        # Others may have brought their last byte, too, and only wait for libcurl to say so.
+        dismiss_lanes(loop, file)
+        let_go(loop, file, EVENT_DONE)
+        return
+    if lane.bytes_per_s == 0 and lane.received_bytes >= TELLING_BYTES:
+        lane.bytes_per_s = lane.received_bytes * 1000 // (elapsed_ms if elapsed_ms > 0 else 1)
+    if lane.source.bytes_per_s == 0:
+        # A file that is over between two ticks: the lane that helps the last one needs to know what it may expect.
+        lane.source.bytes_per_s = lane.bytes_per_s
+    if file.splits and lanes_allowed(file) > 0 and lane_claim(loop, file, lane):
+        file.lanes_busy += 1
+        lane_send(loop, lane)
+    elif lanes_allowed(file) <= 0 or not help_slowest(loop, file, lane):
+        lane_rest(loop, lane)
+    feed(loop, file)
+
+
+cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
+    """libcurl is done with the lane's transfer, well or not."""
+    cdef FileCore *file = lane.file
+    cdef long status = info_long(lane.easy, CURLINFO_RESPONSE_CODE)
+    cdef bint hedging = lane.hedge != NULL
+    if code == CURLE_OK and lane.verdict == UNCHECKED:
+        # An answer without a body: the callback never ran.
+        lane.verdict = examine(file, lane)
+    if code == CURLE_OK and lane.verdict == SWALLOWED and lane.fault == FAULT_NONE:
+        lane.verdict = ACCEPTED
+    if code == CURLE_OK and lane.verdict == ACCEPTED and lane.is_first and file.batch == NULL:
+        announce(loop, lane)
+    if lane.fault == FAULT_PROBED or (file.probing and code == CURLE_OK and lane.verdict == ACCEPTED):
+        if lane.fault == FAULT_PROBED:
+            announce(loop, lane)
+        lane_detach(loop, lane)
+        lane_release(lane)
+        lane_rest(loop, lane)
+        return
+    if not lane_flush(lane):
+        code = CURLE_WRITE_ERROR
+    if lane.verdict == ACCEPTED and lane.fault == FAULT_NONE and lane.end >= 0:
+        # What counts is what the answer said: a body may end short of it (chunked, or empty) without an error, and
+        # a connection may break after the last byte.
+        if lane.position + lane.hedged < lane.end:
+            code = CURLE_PARTIAL_FILE if code == CURLE_OK else code
+        else:
+            code = CURLE_OK
+    lane_detach(loop, lane)
+    if lane.fault == FAULT_STATUS and follow(loop, lane, status):
+        return
+    if lane.rival != NULL and not hedging:
+        # Well or not, its rival is not needed any more.
+        lane_dismiss(loop, lane.rival)
+    elif (
+        hedging and code == CURLE_OK and lane.rival != NULL and lane.fault == FAULT_NONE
+        and lane.end > lane_received_end(lane.rival)
+    ):
+        commit_hedge(loop, lane)
+    elif hedging:
+        # A hedge is a gift: where it fails, nothing is lost and nobody needs to hear of it.
+        if lane.rival != NULL:
+            lane.rival.rival = NULL
+            lane.rival = NULL
+        lane_release(lane)
+        lane_rest(loop, lane)
+        return
+    lane_release(lane)
+    if code != CURLE_OK or lane.verdict != ACCEPTED or lane.fault != FAULT_NONE:
+        fail(loop, lane, code)
+        return
+    if file.batch != NULL:
+        if batch_is_special(lane):
+            batch_return(loop, lane)
+        else:
+            batch_deliver(loop, lane)
+        return
+    if file.size >= HUGE_BYTES:
+        # Else the kernel lets gigabytes of dirty pages pile up, and then stops this thread until they are written.
+        rf_start_writeback(file.fd, lane.start, lane.position - lane.start)
+    if not file.mapped:
+        # The stream's end is its length.
+        file.size = lane.position
+        file.finished = True
+    go_on(loop, file, lane)
