@@ -14,9 +14,12 @@ from typing import Any
 import psutil
 import pytest
 
+from rangefetch import DownloadManager
+from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer
 from servers.nginx import Nginx
 from servers.programs import require
+from servers.routing import ROUTES, Route
 from servers.tls import Certificates, make_certificates
 
 _GRACE = 3.0  # seconds in which what ends by itself may end
@@ -77,6 +80,29 @@ def other_server() -> Iterator[MisbehavingServer]:
 def tls_server(certificates: Certificates) -> Iterator[MisbehavingServer]:
     """The same routes over https."""
     with MisbehavingServer(tls=certificates.server_context()) as running:
+        yield running
+
+
+@pytest.fixture
+def valve(monkeypatch: pytest.MonkeyPatch) -> Valve:
+    """4 MiB a second until it is opened, by all replies of ``/valve`` together."""
+    valve = Valve(4 << 20)
+    monkeypatch.setitem(ROUTES, "valve", Route("valve", valve, {}))
+    return valve
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """A name in a directory that holds nothing else."""
+    directory = tmp_path / "downloads"
+    directory.mkdir()
+    return directory / "file.bin"
+
+
+@pytest.fixture
+def manager() -> Iterator[DownloadManager]:
+    """One with the defaults, which is stopped afterwards."""
+    with DownloadManager() as running:
         yield running
 
 

@@ -42,14 +42,6 @@ def configure(tmp_path: Path, aria2c: Path) -> Configure:
     return _configure(aria2c, tmp_path)
 
 
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    """A name in a directory that holds nothing else."""
-    directory = tmp_path / "downloads"
-    directory.mkdir()
-    return directory / "file.bin"
-
-
 @pytest.fixture(scope="module")
 def desk(aria2c: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """Someone who asks a running aria2 backend, which is that of the whole module."""

@@ -3,10 +3,8 @@
 import contextlib
 import os
 import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,30 +12,15 @@ from typing import Any
 import psutil
 import pytest
 
-import rangefetch
+from helpers import python, until
 from rangefetch.backend import Backend
 from rangefetch.download import Download
 from rangefetch.errors import DownloadError
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadResult, DownloadStatus
 
-MIB = 1 << 20
 QUICK: dict[str, Any] = {"retry_wait": 0.01, "total_timeout": 30.0}
 """Tests neither wait long between tries nor hang."""
-
-
-def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
-    """Wait until it holds; fail the test if it does not within ``timeout`` seconds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"this did not become true within {timeout:g} s: {condition}")
-        time.sleep(0.005)
-
-
-def names(directory: Path) -> list[str]:
-    """What lies in the directory."""
-    return sorted(entry.name for entry in directory.iterdir())
 
 
 class Desk:
@@ -135,11 +118,8 @@ def is_running(pid: int) -> bool:
 @contextmanager
 def program(function: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     """A function of ``aria2.programs`` at work in a process of its own, which is gone afterwards."""
-    places = [Path(rangefetch.__file__).parents[1], Path(__file__).parents[1]]
-    setup = f"import sys; sys.path[:0] = {[str(place) for place in places]!r}"
-    start = f"{setup}; from aria2 import programs; programs.{function}(*sys.argv[1:])"
     with subprocess.Popen(
-        [sys.executable, "-c", start, *map(str, arguments)],
+        python("aria2.programs", function, *arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -149,3 +129,14 @@ def program(function: str, *arguments: object) -> Iterator[subprocess.Popen[str]
             yield process
         finally:
             process.kill()
+
+
+@contextmanager
+def plain_aria2c(aria2c: Path, url: str, path: Path) -> Iterator[None]:
+    """An aria2c of the user's own that fetches into ``path``; afterwards it is asked to stop, and does."""
+    where = [f"--dir={path.parent}", f"--out={path.name}", "--file-allocation=none"]
+    with subprocess.Popen([aria2c, "--no-conf", "--quiet", "-x4", "-s4", "-k1M", *where, url]) as process:
+        try:
+            yield
+        finally:
+            process.terminate()

@@ -3,14 +3,15 @@
 import contextlib
 import socket
 import socketserver
-import threading
 import time
 from typing import Any
+
+from servers.background import Background
 
 __all__ = ["FtpServer"]
 
 
-class FtpServer:
+class FtpServer(Background):
     """Serves ``content`` under any name to who knows the password. A context manager."""
 
     def __init__(self, content: bytes, *, user: str = "anonymous", password: str = "") -> None:
@@ -27,22 +28,7 @@ class FtpServer:
                 with contextlib.suppress(OSError):
                     ftp._serve(self)
 
-        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-
-    @property
-    def port(self) -> int:
-        return int(self._server.server_address[1])
-
-    def __enter__(self) -> "FtpServer":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler))
 
     def _serve(self, handler: Any) -> None:
         def say(line: str) -> None:

@@ -4,14 +4,14 @@ ask in the place of a tracker."""
 import hashlib
 import http.server
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aria2.driving import until
+from helpers import until
+from servers.background import Background, Handler
 
 PIECE = 256 << 10
 
@@ -73,7 +73,7 @@ class Torrent:
             file.write_bytes(octets)
 
 
-class Tracker:
+class Tracker(Background):
     """Tells everyone of one peer, and serves what is put into ``documents``, path by path."""
 
     def __init__(self, peer_port: int) -> None:
@@ -82,7 +82,7 @@ class Tracker:
         answer = bencode({"interval": 5, "peers": bytes([127, 0, 0, 1]) + peer_port.to_bytes(2, "big")})
         tracker = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Window(Handler):
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
                 kind, octets = "text/plain", answer
@@ -99,24 +99,11 @@ class Tracker:
                 self.end_headers()
                 self.wfile.write(octets)
 
-            def log_message(self, format: str, *arguments: object) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        super().__init__(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Window))
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> "Tracker":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        return f"http://127.0.0.1:{self.port}"
 
 
 PEER_OPTIONS = {

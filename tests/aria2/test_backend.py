@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from aria2.conftest import Configure
-from aria2.driving import MIB, Desk, command_lines, downloaded, names, until
+from aria2.driving import Desk, command_lines, downloaded
+from helpers import MIB, names, until
 from rangefetch import state
 from rangefetch.aria2.backend import Aria2Backend, remove_leftovers
 from rangefetch.aria2.client import Aria2Client, RpcError

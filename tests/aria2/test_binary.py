@@ -6,7 +6,6 @@ import io
 import logging
 import stat
 import sys
-import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from aria2.conftest import Configure
-from aria2.driving import names
+from helpers import names
 from rangefetch.aria2.binary import download_aria2, ensure_aria2, find_aria2, verify_aria2
 from rangefetch.aria2.config import BinarySource, DaemonConfig
 from rangefetch.aria2.daemon import Aria2Daemon
 from rangefetch.errors import BinaryDownloadFailed, ProcessStartFailed
+from servers.background import Background, Handler
 from servers.misbehaving import refused_port
 from servers.tls import Certificates
 
@@ -132,7 +132,7 @@ def test_one_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.M
 # -- fetching -------------------------------------------------------------------------------------------------------
 
 
-class Shop:
+class Shop(Background):
     """An HTTPS server that has what is put into ``documents``, and sends to where ``redirects`` says."""
 
     def __init__(self, certificates: Certificates) -> None:
@@ -141,7 +141,7 @@ class Shop:
         self.asked: list[str] = []
         shop = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Counter(Handler):
             def do_GET(self) -> None:
                 shop.asked.append(self.path)
                 if self.path in shop.redirects:
@@ -156,30 +156,24 @@ class Shop:
                 else:
                     self.send_error(404)
 
-            def log_message(self, format: str, *arguments: object) -> None:
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.socket = certificates.server_context().wrap_socket(self.server.socket, server_side=True)
-        self.server.handle_error = lambda request, address: None  # type: ignore[method-assign, assignment]
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Counter)
+        server.socket = certificates.server_context().wrap_socket(server.socket, server_side=True)
+        # A client that does not trust the certificate leaves in the middle of the handshake.
+        server.handle_error = lambda request, address: None  # type: ignore[method-assign, assignment]
+        super().__init__(server)
 
     def sells(self, path: str, octets: bytes, *, sha256: str = "", member: str = "") -> BinarySource:
         self.documents[path] = octets
         return BinarySource(self.url(path), sha256 or hashlib.sha256(octets).hexdigest(), member)
 
     def url(self, path: str) -> str:
-        return f"https://127.0.0.1:{self.server.server_port}{path}"
+        return f"https://127.0.0.1:{self.port}{path}"
 
 
 @pytest.fixture
 def shop(certificates: Certificates) -> Iterator[Shop]:
-    shop = Shop(certificates)
-    thread = threading.Thread(target=shop.server.serve_forever, args=(0.05,))
-    thread.start()
-    yield shop
-    shop.server.shutdown()
-    thread.join()
-    shop.server.server_close()
+    with Shop(certificates) as shop:
+        yield shop
 
 
 WARE = b"#!/bin/sh\necho 'aria2 version 1.37.0'\necho 'Enabled Features: HTTPS, BitTorrent'\n"

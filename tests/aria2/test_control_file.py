@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aria2.driving import MIB, until
+from aria2.driving import plain_aria2c
+from helpers import MIB, until
 from rangefetch.control_file import PIECE_BYTES, ControlFile, from_control_file, to_control_file
 from rangefetch.state import SourceState, State, StateDamaged
 from servers.misbehaving import MisbehavingServer, content
@@ -28,21 +29,9 @@ def _state(total: int, done: set[int], partial: dict[int, int] | None = None, bl
 def stopped(aria2c: Path, server: MisbehavingServer, tmp_path: Path) -> bytes:
     """What a real aria2c wrote when it was stopped in the middle of 24 MiB and 7 bytes."""
     part = tmp_path / "file.bin"
-    arguments = [
-        str(aria2c),
-        "--no-conf",
-        "--quiet",
-        "-x4",
-        "-s4",
-        "-k1M",
-        "--file-allocation=none",
-        f"--dir={tmp_path}",
-    ]
-    url = server.url("/slow/x", size=24 * MIB + 7, rate="3M")
-    with subprocess.Popen([*arguments, "--out=file.bin", url]) as process:
+    with plain_aria2c(aria2c, server.url("/slow/x", size=24 * MIB + 7, rate="3M"), part):
         until(lambda: part.exists() and part.stat().st_size > 7 * MIB)
         time.sleep(0.2)
-        process.terminate()
     return part.with_name("file.bin.aria2").read_bytes()
 
 

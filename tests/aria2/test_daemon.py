@@ -19,7 +19,8 @@ import psutil
 import pytest
 
 from aria2.conftest import Configure
-from aria2.driving import Desk, command_lines, downloaded, is_running, names, program, until
+from aria2.driving import Desk, command_lines, downloaded, is_running, program
+from helpers import MIB, names, until
 from rangefetch.aria2.backend import Aria2Backend
 from rangefetch.aria2.client import Aria2Client, RpcError
 from rangefetch.aria2.daemon import Aria2Daemon
@@ -29,7 +30,6 @@ from rangefetch.errors import DaemonUnavailable, ProcessStartFailed
 from rangefetch.progress import DownloadStatus
 from servers.misbehaving import MisbehavingServer, content
 
-MIB = 1 << 20
 SIZE = 24 * MIB + 7
 
 

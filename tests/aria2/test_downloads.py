@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from aria2.driving import MIB, Desk, downloaded, names, until
+from aria2.driving import Desk, downloaded
+from helpers import MIB, names, until
 from rangefetch.errors import (
     BadAnswer,
     ChecksumMismatch,

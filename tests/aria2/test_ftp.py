@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from aria2.driving import MIB, Desk, downloaded, names, until
+from aria2.driving import Desk, downloaded
 from aria2.ftp import FtpServer
+from helpers import MIB, names, until
 from rangefetch.errors import DownloadError
 from servers.misbehaving import content
 

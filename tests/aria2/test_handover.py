@@ -1,14 +1,14 @@
 """A download changes hands: begun by one backend, finished by the other, with what was done kept."""
 
 import hashlib
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from aria2.driving import MIB, Desk, downloaded, names, until
+from aria2.driving import Desk, downloaded, plain_aria2c
+from helpers import MIB, names, until
 from rangefetch import state
 from rangefetch.control_file import ControlFile, to_control_file
 from rangefetch.errors import EngineUnavailable
@@ -97,19 +97,8 @@ def test_begun_by_an_aria2c_of_the_users_own(
     """Its control file names no file, so that a checksum must."""
     url = server.url("/shared-rate/x", size=SIZE, rate="32M")
     part, control = target.with_name("file.bin.part"), target.with_name("file.bin.part.aria2")
-    arguments = [
-        str(aria2c),
-        "--no-conf",
-        "--quiet",
-        "-x4",
-        "-s4",
-        "-k1M",
-        f"--dir={target.parent}",
-        f"--out={part.name}",
-    ]
-    with subprocess.Popen([*arguments, url]) as process:
+    with plain_aria2c(aria2c, url, part):
         until(lambda: server.bytes_sent > SIZE // 2)
-        process.terminate()
     server.wait_idle()
     server.clear()
     kept = ControlFile.parse(control.read_bytes()).written_bytes

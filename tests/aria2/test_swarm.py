@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from aria2.conftest import Configure
-from aria2.driving import MIB, Desk, downloaded, names, until
+from aria2.driving import Desk, downloaded
 from aria2.swarm import PEER_OPTIONS, Torrent, Tracker, dht_options, meeting_point, seeder
+from helpers import MIB, names, until
 from rangefetch.aria2.backend import Aria2Backend
 from rangefetch.errors import BadAnswer, TargetExists
 from rangefetch.progress import DownloadStatus

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from backends.conftest import Make
-from flow.helpers import MIB, downloaded, until
+from flow.helpers import downloaded
+from helpers import MIB, until
 from manager.helpers import SIZE, Stage, into
 from rangefetch import DownloadManager, DownloadStatus
 from servers.misbehaving import MisbehavingServer, content

@@ -6,7 +6,7 @@ import pytest
 
 from aria2.ftp import FtpServer
 from cli.helpers import errors, run
-from flow.helpers import MIB, names
+from helpers import MIB, names
 from servers.misbehaving import MisbehavingServer, content
 
 SIZE = 3 * MIB + 7

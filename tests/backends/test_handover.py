@@ -10,11 +10,13 @@ import pytest
 
 from aria2.ftp import FtpServer
 from backends.conftest import Make
-from flow.helpers import MIB, Valve, begun, downloaded, names, saved_bytes, sent, until
+from flow.helpers import begun, downloaded, saved_bytes, sent
+from helpers import MIB, names, until
 from manager.helpers import into, status_of
 from rangefetch import DownloadManager, DownloadStatus
 from rangefetch.control_file import ControlFile
 from rangefetch.errors import Cancelled, DaemonUnavailable, EngineUnavailable, LocalError
+from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 
 SIZE = 32 * MIB + 7

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from backends.conftest import Make
-from flow.helpers import MIB, QUICK, Valve, begun, consistent, downloaded, names, until
+from flow.helpers import QUICK, begun, consistent, downloaded
+from helpers import MIB, names, until
 from manager.helpers import SIZE, into, status_of
 from rangefetch import DownloadManager, DownloadResult, DownloadStatus, aio
 from rangefetch.errors import (
@@ -26,6 +27,7 @@ from rangefetch.errors import (
     TimedOut,
     TlsError,
 )
+from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content, refused_port
 
 ALGORITHMS = {"md5": "md5", "sha-1": "sha1", "sha-256": "sha256", "sha-384": "sha384", "sha-512": "sha512"}

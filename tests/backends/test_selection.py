@@ -16,7 +16,8 @@ from aria2.driving import program
 from aria2.ftp import FtpServer
 from aria2.swarm import PEER_OPTIONS, Torrent, Tracker, seeder
 from backends.conftest import Make
-from flow.helpers import MIB, QUICK, names, until
+from flow.helpers import QUICK
+from helpers import MIB, names, until
 from manager.helpers import into, status_of
 from rangefetch import DownloadManager, DownloadStatus, RetryPolicy, fetch_many
 from rangefetch.aria2.client import Aria2Client

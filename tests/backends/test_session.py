@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from backends.conftest import Make
-from flow.helpers import MIB, Valve, begun, downloaded, names, until
+from flow.helpers import begun, downloaded
+from helpers import MIB, names, until
 from manager.helpers import SIZE, SMALL, into, status_of
 from rangefetch import DownloadManager, DownloadStatus
+from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 
 

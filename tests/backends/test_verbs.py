@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from backends.conftest import Make
-from flow.helpers import MIB, Valve, begun, consistent, downloaded, fetch, names, saved_bytes, until
+from flow.helpers import begun, consistent, downloaded, fetch, saved_bytes
+from helpers import MIB, names, until
 from manager.helpers import SIZE, SMALL, Stage, into, status_of
 from rangefetch import DownloadManager, DownloadStatus
 from rangefetch.bulk import fetch_many
 from rangefetch.errors import Cancelled, HttpStatusError
+from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 
 WAITING, ACTIVE, PAUSED = DownloadStatus.WAITING, DownloadStatus.ACTIVE, DownloadStatus.PAUSED

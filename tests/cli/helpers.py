@@ -6,11 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-
-import pytest
 
 import rangefetch
 
@@ -84,17 +82,3 @@ def end_by(process: subprocess.Popen[str], number: signal.Signals) -> tuple[floa
     process.send_signal(number)
     out, err = process.communicate(timeout=10)
     return time.monotonic() - sent_s, out, err
-
-
-def until(condition: Callable[[], object], timeout: float = 15.0) -> None:
-    """Wait until it holds; fail the test if it does not within ``timeout`` seconds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"this did not become true within {timeout:g} s")
-        time.sleep(0.005)
-
-
-def names(directory: Path) -> list[str]:
-    """What lies in the directory."""
-    return sorted(entry.name for entry in directory.iterdir())

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.helpers import errors, names, run
+from cli.helpers import errors, run
+from helpers import names
 from servers.misbehaving import MisbehavingServer, content, refused_port
 from servers.tls import Certificates
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.helpers import names, run
+from cli.helpers import run
+from helpers import names
 from rangefetch.cli.arguments import USAGE_ERROR, Request, parse
 from servers.misbehaving import MisbehavingServer
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.helpers import command, environment, errors, names, run
+from cli.helpers import command, environment, errors, run
+from helpers import names
 from servers.misbehaving import MisbehavingServer, content, modified
 from servers.tls import Certificates
 

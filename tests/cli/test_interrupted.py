@@ -5,14 +5,15 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from cli.helpers import command, end_by, environment, names, run, started, until
+from cli.helpers import command, end_by, environment, run, started
+from helpers import MIB, names, until
 from servers.misbehaving import MisbehavingServer, content
 
-MIB = 1 << 20
 SIZE = 24 * MIB
 AT_FIRST = 6 * MIB
 RATE = "6M"
@@ -25,6 +26,21 @@ def slow_then_fast(server: MisbehavingServer) -> str:
 
 def arrived(server: MisbehavingServer, at_least: int) -> None:
     until(lambda: server.bytes_sent >= at_least)
+
+
+def resumed_bytes(server: MisbehavingServer, place: Path, words: Sequence[object]) -> int:
+    """Run the same command again, to its end: how much of the file it did not ask for."""
+    assert names(place) == ["file.bin.part", "file.bin.part.json"]
+    server.wait_idle()
+    server.clear()
+    said = run(place, "--json", *words)
+    assert said.returncode == 0, said.stderr
+    assert (place / "file.bin").read_bytes() == content(SIZE)
+    assert names(place) == ["file.bin"]
+    resumed = int(json.loads(said.stdout)["resumed"])
+    # No more than the rest; the ends of a few ranges may have been asked for twice.
+    assert server.bytes_sent <= SIZE - resumed + 2 * MIB
+    return resumed
 
 
 @pytest.mark.parametrize(
@@ -47,18 +63,7 @@ def test_a_signal_ends_it_within_a_second_and_the_same_command_goes_on(
     assert "Traceback" not in err
     last = err.splitlines()[-1]
     assert last.startswith(f"rangefetch: {word}; run the same command again to continue: the file stands at ")
-    assert names(place) == ["file.bin.part", "file.bin.part.json"]
-    server.wait_idle()
-    server.clear()
-
-    said = run(place, "--json", *words)
-    assert said.returncode == 0, said.stderr
-    assert (place / "file.bin").read_bytes() == content(SIZE)
-    assert names(place) == ["file.bin"]
-    resumed = json.loads(said.stdout)["resumed"]
-    assert resumed > AT_FIRST // 2
-    # No more than the rest; the ends of a few ranges may have been asked for twice.
-    assert server.bytes_sent <= SIZE - resumed + 2 * MIB
+    assert resumed_bytes(server, place, words) > AT_FIRST // 2
 
 
 def test_what_was_killed_goes_on_too(server: MisbehavingServer, place: Path) -> None:
@@ -66,16 +71,7 @@ def test_what_was_killed_goes_on_too(server: MisbehavingServer, place: Path) -> 
     with started(place, words) as process:
         until(lambda: (place / "file.bin.part.json").exists())
         end_by(process, signal.SIGKILL)
-    assert names(place) == ["file.bin.part", "file.bin.part.json"]
-    server.wait_idle()
-    server.clear()
-    said = run(place, "--json", *words)
-    assert said.returncode == 0, said.stderr
-    assert (place / "file.bin").read_bytes() == content(SIZE)
-    assert names(place) == ["file.bin"]
-    resumed = json.loads(said.stdout)["resumed"]
-    assert resumed > 0
-    assert server.bytes_sent <= SIZE - resumed + 2 * MIB
+    assert resumed_bytes(server, place, words) > 0
 
 
 def test_a_signal_before_anything_has_come(server: MisbehavingServer, place: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.helpers import errors, names, run, started
+from cli.helpers import errors, run, started
+from helpers import names
 from servers.misbehaving import MisbehavingServer, content
 
 COUNT = 200

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine import children
+from helpers import MIB
 from servers.misbehaving import MisbehavingServer, content
-
-MIB = 1 << 20
 
 # A child with a file that is being filled, and nobody who would end it.
 LIVE = """

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from engine.driving import Driver, Part
+from helpers import MIB
 from rangefetch import _engine
 from rangefetch._engine import File
 from servers.misbehaving import MisbehavingServer, content, etag, http_date, modified
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
-MIB = 1 << 20
 URL = "http://127.0.0.1:1/never-asked"
 MISSING, CLAIMED, DONE = range(3)
 

@@ -4,7 +4,6 @@ import contextlib
 import http.server
 import json
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from engine import children
 from engine.driving import Driver
 from rangefetch import state
+from servers.background import Background, Handler
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -32,7 +32,7 @@ def made_up(start: int, end: int) -> bytes:
     return np.arange(first, last, dtype=">u8").tobytes()[start - first * 8 : end - first * 8]
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(Handler):
     protocol_version = "HTTP/1.1"
     asked: list[tuple[int, int]]
 
@@ -50,37 +50,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             for at in range(start, end, MIB):
                 self.wfile.write(made_up(at, min(at + MIB, end)))
 
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
 
-
-class Server:
+class Server(Background):
     """Makes up what it is asked for, and keeps no byte of it."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
         handler = type("Handler", (_Handler,), {"asked": self.asked})
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/huge.bin"
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
+        self.url = f"http://127.0.0.1:{self.port}/huge.bin"
 
 
 @pytest.fixture
 def sparse_server() -> Iterator[Server]:
-    running = Server()
-    # Replies that a client left end by themselves, soon after.
-    running._server.daemon_threads = True
-    running.start()
-    yield running
-    running.stop()
+    with Server() as running:
+        yield running
 
 
 def all_but_the_ends() -> bytes:

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from engine.driving import Driver
+from helpers import MIB
 from rangefetch._engine import File
 from servers.misbehaving import MisbehavingServer, content
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
-
-MIB = 1 << 20
 
 
 def begun(size: int, block_size: int) -> dict[str, Any]:

@@ -13,13 +13,12 @@ import pytest
 
 from engine import children
 from engine.driving import Driver, loops_become
+from helpers import MIB
 from rangefetch import _engine
 from rangefetch._engine import Engine
 from servers.misbehaving import MisbehavingServer, content
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
-
-MIB = 1 << 20
 
 
 def endless(server: MisbehavingServer, *, size: int = 32 * MIB) -> str:

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.driving import Driver
+from helpers import MIB
 from rangefetch._engine import File, TokenBucket
 from servers.misbehaving import MisbehavingServer, content
 
-MIB = 1 << 20
 PIECE = 16 << 10
 """What libcurl hands over at once, and so how far a bucket may run into debt."""
 SECOND_US = 1_000_000

@@ -16,11 +16,11 @@ import pytest
 
 from engine import children
 from engine.driving import Driver, loop_threads, loops_become
+from helpers import MIB
 from rangefetch import _engine
 from servers.misbehaving import MisbehavingServer, content
 from servers.nginx import Nginx
 
-MIB = 1 << 20
 RESIDENT_LIMIT_MIB = 60
 
 

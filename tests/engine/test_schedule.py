@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from engine.driving import Driver
+from helpers import MIB
 from rangefetch._engine import File
 from servers.misbehaving import MisbehavingServer, content
 from servers.routing import ROUTES, Ask, Route
@@ -13,7 +14,6 @@ from servers.wire import Break, Pace, Reply
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
-MIB = 1 << 20
 KIB = 1 << 10
 STUCK_S = 12.0
 """A file that takes longer waits for the read timeout, which is a minute."""

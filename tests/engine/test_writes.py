@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from engine.driving import Driver
+from helpers import MIB
 from servers.misbehaving import MisbehavingServer, content
 from servers.nginx import Nginx
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
-MIB = 1 << 20
 PIECE = 16 << 10
 """What libcurl hands over at once."""
 BUFFER = 64 << 10

@@ -7,40 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import Valve, script
-from rangefetch import DownloadManager
-from servers.routing import ROUTES, Route
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _script_route() -> Iterator[None]:
-    """The servers know ``/script`` while these tests run."""
-    ROUTES["script"] = Route("script", script, {})
-    yield
-    del ROUTES["script"]
-
-
-@pytest.fixture
-def valve(monkeypatch: pytest.MonkeyPatch) -> Valve:
-    """4 MiB a second until it is opened, by all replies of ``/valve`` together."""
-    valve = Valve(4 << 20)
-    monkeypatch.setitem(ROUTES, "valve", Route("valve", valve, {}))
-    return valve
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    """A name in a directory that holds nothing else."""
-    directory = tmp_path / "downloads"
-    directory.mkdir()
-    return directory / "file.bin"
-
-
-@pytest.fixture
-def manager() -> Iterator[DownloadManager]:
-    with DownloadManager() as running:
-        yield running
-
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:

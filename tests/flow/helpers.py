@@ -1,15 +1,11 @@
-"""What these tests share: waiting for something, looking at what a download left, children to be stopped."""
+"""What these tests share: downloads that end soon, looking at what one left, children to be stopped."""
 
-import dataclasses
 import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
-import time
-import urllib.parse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,32 +13,16 @@ from typing import Any, TypeVar
 import pytest
 
 import rangefetch
+from helpers import MIB, names, python, until
 from rangefetch import DownloadError, DownloadManager, DownloadProgress, state
 from servers.misbehaving import MisbehavingServer, Request
-from servers.routing import ROUTES, Ask
-from servers.wire import Pace, Reply
 
-MIB = 1 << 20
 FIRST_RANGE = 4 * MIB
 """What the first request of a download asks for."""
 QUICK: dict[str, Any] = {"retry_wait": 0.001, "total_timeout": 20.0}
 """Tests neither wait long between tries nor hang."""
 
 Error = TypeVar("Error", bound=DownloadError)
-
-
-def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
-    """Wait until it holds; fail the test if it does not within ``timeout`` seconds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"this did not become true within {timeout:g} s: {condition}")
-        time.sleep(0.002)
-
-
-def names(directory: Path) -> list[str]:
-    """What lies in the directory."""
-    return sorted(entry.name for entry in directory.iterdir())
 
 
 def begun(path: Path) -> list[str]:
@@ -124,68 +104,14 @@ def consistent(progress: DownloadProgress) -> bool:
     )
 
 
-# ---- A route whose replies follow a script -----------------------------------------------------------------------
-
-
-def script(ask: Ask, reply: Reply, *, steps: str = "", then: str = "good") -> Reply:
-    """The n-th request is answered by the n-th of ``steps``, those after them by ``then``.
-
-    A step is a route with parameters, or several one after the other: ``chunked+cut:after=10:seed=1``.
-    """
-    listed = steps.split("|") if steps else []
-    step = listed[ask.turn] if ask.turn < len(listed) else then
-    shared = {name: int(value) if isinstance(value, bool) else value for name, value in vars(ask.common).items()}
-    for number, part in enumerate(step.split("+")):
-        name, *pairs = part.split(":")
-        route = ROUTES[name]
-        # The first part says what the good reply is; those after it only spoil it.
-        defaults = (
-            {}
-            if number
-            else {key: int(value) if value in (True, False) else value for key, value in route.defaults.items()}
-        )
-        given = shared | defaults | dict(pair.split("=", 1) for pair in pairs)
-        common, own = route.parse(urllib.parse.urlencode(given))
-        ask = dataclasses.replace(ask, common=common)
-        reply = route.fault(ask, reply if number else ask.good(), **own)
-        reply.delay += common.delay
-    return reply
-
-
-class Valve:
-    """The route ``/valve``: slow, all its replies together, until a test opens it."""
-
-    def __init__(self, bytes_per_second: int) -> None:
-        self._pace = Pace(bytes_per_second)
-
-    def open(self) -> None:
-        """From now on as fast as it goes."""
-        self._pace.bytes_per_second = 1 << 40
-
-    def __call__(self, ask: Ask, reply: Reply) -> Reply:
-        reply.pace = self._pace
-        return reply
-
-
 # ---- Children ----------------------------------------------------------------------------------------------------
-
-
-def _command(program: str, arguments: Iterable[object]) -> dict[str, Any]:
-    places = [Path(rangefetch.__file__).parents[1], Path(__file__).parents[1]]
-    setup = f"import sys; sys.path[:0] = {[str(place) for place in places]!r}"
-    start = f"{setup}; from flow import programs; programs.{program}(*sys.argv[1:])"
-    return {
-        "args": [sys.executable, "-c", start, *map(str, arguments)],
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-        "text": True,
-    }
 
 
 @contextmanager
 def child(program: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     """A function of ``flow.programs`` at work in a process of its own, which is gone afterwards."""
-    with subprocess.Popen(**_command(program, arguments)) as process:
+    command = python("flow.programs", program, *arguments)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:
@@ -195,7 +121,12 @@ def child(program: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
 def run_child(program: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """The same from its beginning to its end."""
     return subprocess.run(
-        **_command(program, arguments), timeout=30, check=False, env=os.environ | environment if environment else None
+        python("flow.programs", program, *arguments),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env=os.environ | environment,
     )
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 import rangefetch
-from flow.helpers import fails, fetch, names
+from flow.helpers import fails, fetch
+from helpers import names
 from rangefetch import DownloadManager
 from rangefetch.errors import DiskError
 from servers.misbehaving import MisbehavingServer, content

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from flow.helpers import MIB, QUICK, downloaded, fetch, names, read_state, run_child, until
+from flow.helpers import QUICK, downloaded, fetch, read_state, run_child
+from helpers import MIB, names, until
 from rangefetch import DownloadManager, DownloadStatus
 from rangefetch.checksum import FileHasher
 from rangefetch.target import Target

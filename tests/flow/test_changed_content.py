@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import FIRST_RANGE, MIB, downloaded, fails, fetch, interrupt, names, saved_bytes, until
+from flow.helpers import FIRST_RANGE, downloaded, fails, fetch, interrupt, saved_bytes
+from helpers import MIB, names, until
 from rangefetch import DownloadManager
 from rangefetch.errors import ContentChanged, TargetExists
 from servers.misbehaving import MisbehavingServer, content

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import MIB, fails, fetch, interrupt, names
+from flow.helpers import fails, fetch, interrupt
+from helpers import MIB, names
 from rangefetch.errors import ChecksumMismatch
 from servers.misbehaving import MisbehavingServer, content
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flow.helpers import MIB
+from helpers import MIB
 from rangefetch import DownloadManager
 from servers.misbehaving import MisbehavingServer, content
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import MIB, Valve, as_json, child, fails, fetch, interrupt, names, run_child, until
+from flow.helpers import as_json, child, fails, fetch, interrupt, run_child
+from helpers import MIB, names, until
 from rangefetch import DownloadManager
 from rangefetch.errors import DiskError, TargetLocked
+from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 
 SIZE = 9 * MIB + 12_345

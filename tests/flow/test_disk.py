@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import MIB, QUICK, Valve, downloaded, fails, fetch, names, run_child, until
+from flow.helpers import QUICK, downloaded, fails, fetch, run_child
+from helpers import MIB, names, until
 from rangefetch import DownloadManager
 from rangefetch.errors import DiskError
+from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 
 SIZE = 16 * MIB

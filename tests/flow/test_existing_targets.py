@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import MIB, begun, downloaded, fails, fetch, interrupt, names, saved_bytes, until
+from flow.helpers import begun, downloaded, fails, fetch, interrupt, saved_bytes
+from helpers import MIB, names, until
 from rangefetch import DownloadManager
 from rangefetch.errors import ChecksumMismatch, DownloadError, HttpStatusError, TargetExists
 from servers.misbehaving import MisbehavingServer, content, modified

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import FIRST_RANGE, MIB, begun, fails, fetch, names, saved_bytes
+from flow.helpers import FIRST_RANGE, begun, fails, fetch, saved_bytes
+from helpers import MIB, names
 from rangefetch.errors import (
     BadAnswer,
     ConnectionFailed,

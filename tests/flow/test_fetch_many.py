@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 import rangefetch
-from flow.helpers import MIB, QUICK, names, until
+from flow.helpers import QUICK
+from helpers import MIB, names, until
 from rangefetch import DownloadError, DownloadProgress, DownloadResult, DownloadStatus
 from rangefetch.errors import ChecksumMismatch, HttpStatusError, TargetExists
 from servers.misbehaving import MisbehavingServer, content, modified

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import MIB, Valve, begun, child, fetch, names, run_child, saved_bytes
+from flow.helpers import begun, child, fetch, run_child, saved_bytes
+from helpers import MIB, names
+from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 
 SIZE = 24 * MIB + 12_345

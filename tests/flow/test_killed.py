@@ -10,7 +10,9 @@ from subprocess import Popen
 
 import pytest
 
-from flow.helpers import MIB, QUICK, Valve, as_json, begun, child, fetch, names, run_child, saved_bytes, sent, until
+from flow.helpers import QUICK, as_json, begun, child, fetch, run_child, saved_bytes, sent
+from helpers import MIB, names, until
+from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from servers.routing import ROUTES, Route
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from flow.helpers import MIB, QUICK, Valve, begun, consistent, downloaded, names, paths, saved_bytes, until
+from flow.helpers import QUICK, begun, consistent, downloaded, paths, saved_bytes
+from helpers import MIB, names, until
 from rangefetch import DownloadManager, DownloadStatus, fetch
 from rangefetch.errors import Cancelled, DownloadError, HttpStatusError
+from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 
 SIZE = 9 * MIB + 12_345

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import rangefetch
-from flow.helpers import fetch, names, until
+from flow.helpers import fetch
+from helpers import names, until
 from rangefetch import DownloadManager, state
 from rangefetch.target import Target
 from servers.misbehaving import MisbehavingServer, content

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import MIB, begun, fails, fetch, interrupt, names, run_child, until
+from flow.helpers import begun, fails, fetch, interrupt, run_child
+from helpers import MIB, names, until
 from rangefetch import DownloadManager
 from rangefetch.errors import TlsError
 from servers.misbehaving import content

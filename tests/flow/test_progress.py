@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import MIB, consistent, downloaded, fetch, interrupt, names, until
+from flow.helpers import consistent, downloaded, fetch, interrupt
+from helpers import MIB, names, until
 from rangefetch import DownloadError, DownloadManager, DownloadProgress, DownloadStatus
 from servers.misbehaving import MisbehavingServer, content
 

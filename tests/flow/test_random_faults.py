@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from flow.helpers import FIRST_RANGE, MIB, begun, fetch, names
+from flow.helpers import FIRST_RANGE, begun, fetch
+from helpers import MIB, names
 from rangefetch import DownloadError
 from servers.misbehaving import MisbehavingServer, content
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import MIB, begun, fails, fetch, interrupt, names, paths
+from flow.helpers import begun, fails, fetch, interrupt, paths
+from helpers import MIB, names
 from rangefetch.errors import BadAnswer, HttpStatusError
 from servers.misbehaving import MisbehavingServer, content
 from servers.tls import Certificates

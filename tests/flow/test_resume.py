@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import MIB, QUICK, Valve, begun, downloaded, fetch, interrupt, names, read_state, saved_bytes, until
+from flow.helpers import QUICK, begun, downloaded, fetch, interrupt, read_state, saved_bytes
+from helpers import MIB, names, until
 from rangefetch import DownloadManager, DownloadStatus
+from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 
 SIZE = 9 * MIB + 12_345

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import FIRST_RANGE, MIB, fetch, names, paths, sent
+from flow.helpers import FIRST_RANGE, fetch, paths, sent
+from helpers import MIB, names
 from servers.misbehaving import ROUTES, MisbehavingServer, content, modified
 
 SMALL = 100_001

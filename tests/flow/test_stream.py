@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 import rangefetch
-from flow.helpers import MIB, QUICK, Valve, names, until
+from flow.helpers import QUICK
+from helpers import MIB, names, until
 from rangefetch import DownloadManager, streaming
 from rangefetch.errors import (
     BadAnswer,
@@ -27,6 +28,7 @@ from rangefetch.errors import (
     HttpStatusError,
     LocalError,
 )
+from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from servers.nginx import Nginx
 

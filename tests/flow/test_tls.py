@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import MIB, as_json, fails, fetch, names, run_child
+from flow.helpers import as_json, fails, fetch, run_child
+from helpers import MIB, names
 from rangefetch.errors import TlsError
 from servers.misbehaving import MisbehavingServer, content
 from servers.tls import Certificates, make_certificates

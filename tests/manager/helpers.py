@@ -4,8 +4,10 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from flow.helpers import MIB, QUICK, Valve, downloaded, until
+from flow.helpers import QUICK, downloaded
+from helpers import MIB, until
 from rangefetch import DownloadManager, DownloadStatus
+from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, Request
 
 __all__ = ["SIZE", "SMALL", "Stage", "gaps", "into", "status_of"]

@@ -11,11 +11,13 @@ from typing import Any, TypeVar
 
 import pytest
 
-from flow.helpers import MIB, QUICK, Valve, begun, names, saved_bytes
+from flow.helpers import QUICK, begun, saved_bytes
+from helpers import MIB, names
 from manager.helpers import SIZE, SMALL, into
 from rangefetch import DownloadManager as BlockingManager
 from rangefetch import DownloadProgress, DownloadStatus, aio, get_download_manager
 from rangefetch.errors import Cancelled, DownloadError, HttpStatusError
+from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 
 T = TypeVar("T")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import MIB, fails, fetch, names
+from flow.helpers import fails, fetch
+from helpers import MIB, names
 from manager.helpers import SIZE, into
 from rangefetch import DownloadManager, checksum
 from rangefetch.errors import ChecksumMismatch

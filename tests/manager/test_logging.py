@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import rangefetch
-from flow.helpers import QUICK, downloaded, until
+from flow.helpers import QUICK, downloaded
+from helpers import until
 from manager.helpers import SIZE, SMALL, into, status_of
 from rangefetch import DownloadManager, DownloadStatus
 from rangefetch.errors import DownloadError

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import rangefetch
-from flow.helpers import MIB, downloaded, names, until
+from flow.helpers import downloaded
+from helpers import MIB, names, until
 from manager.helpers import into, status_of
 from rangefetch import DownloadManager, DownloadStatus, RetryPolicy
 from rangefetch.errors import ConnectionFailed, TimedOut

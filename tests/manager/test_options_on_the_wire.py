@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import rangefetch
-from flow.helpers import MIB, QUICK, fails, fetch, until
+from flow.helpers import QUICK, fails, fetch
+from helpers import MIB, until
 from manager.helpers import SIZE, SMALL, into
 from manager.proxies import Socks5, Squid
 from rangefetch import DownloadManager, DownloadOptions

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import MIB, QUICK, downloaded, fails, fetch, names, paths, until
+from flow.helpers import QUICK, downloaded, fails, fetch, paths
+from helpers import MIB, names, until
 from manager.helpers import SIZE, SMALL, gaps, into, status_of
 from rangefetch import DownloadManager, DownloadStatus, RetryPolicy, state
 from rangefetch.errors import BadAnswer, ContentChanged, HttpStatusError, LocalError

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import MIB, fetch, names, saved_bytes, sent, until
+from flow.helpers import fetch, saved_bytes, sent
+from helpers import MIB, names, until
 from manager.helpers import SIZE, into
 from rangefetch import DownloadManager, state
 from rangefetch.errors import DownloadError

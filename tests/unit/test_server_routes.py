@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from helpers import MIB
 from servers.client import Client, raw
 from servers.content import content, etag, http_date, modified
 from servers.misbehaving import ROUTES, MisbehavingServer
 from servers.tls import Certificates
 
-MIB = 1 << 20
 KIB = 1 << 10
 
 

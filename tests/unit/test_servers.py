@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from helpers import MIB
 from servers.client import Client, raw
 from servers.content import content, etag, http_date, modified, parse_size
 from servers.misbehaving import MisbehavingServer, refused_port
@@ -21,7 +22,6 @@ from servers.programs import require
 from servers.tls import Certificates, make_certificates
 from servers.wire import asked_range
 
-MIB = 1 << 20
 KIB = 1 << 10
 
 

@@ -20,11 +20,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers import MIB
 from rangefetch import state
 from rangefetch.errors import DiskError
 from rangefetch.state import SourceState, State, StateDamaged
 
-MIB = 1 << 20
 DONE = 2
 
 in_one_directory = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
