@@ -25,8 +25,9 @@ from rangefetch.errors import DaemonUnavailable, DiskError, HttpStatusError, Loc
 from rangefetch.network import find_ca_file
 from rangefetch.options import DownloadOptions
 from rangefetch.target import Target
-from servers.misbehaving import MisbehavingServer, content, refused_port
+from servers.misbehaving import MisbehavingServer, Request, content, refused_port
 from servers.tls import Certificates
+from servers.wire import Reply
 
 SIZE = 16 * MIB + 7
 
@@ -191,7 +192,7 @@ def test_a_server_that_refuses_head_is_gone_on_with(desk: Desk, server: Misbehav
     desk.halt(download)
     original = server._reply
 
-    def reply(request):  # type: ignore[no-untyped-def]
+    def reply(request: Request) -> Reply:
         if request.method == "HEAD":
             request.method = "POST"
         return original(request)

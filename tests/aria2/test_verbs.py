@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from aria2.conftest import Configure
 from aria2.driving import Desk, downloaded
 from helpers import MIB, names, until
 from rangefetch import state
@@ -139,10 +140,10 @@ def test_the_saved_state_has_no_password(desk: Desk, server: MisbehavingServer, 
 
 
 def test_everything_is_let_go_of(
-    no_leaks: None, configure: object, server: MisbehavingServer, target: Path, tmp_path: Path
+    no_leaks: None, configure: Configure, server: MisbehavingServer, target: Path, tmp_path: Path
 ) -> None:
     desk = Desk()
-    desk.backend = Aria2Backend(desk, configure())  # type: ignore[operator]
+    desk.backend = Aria2Backend(desk, configure())
     desk.backend.start()
     desk.fetch(server.url("/good/x", size=SIZE), target)
     desk.backend.stop()
