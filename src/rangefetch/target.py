@@ -35,6 +35,7 @@ __all__ = [
     "free_space",
     "part_path",
     "safe_filename",
+    "umask",
 ]
 
 DEFAULT_FILENAME = "download"
@@ -402,13 +403,13 @@ def _rename_without_replacing(source: Path, destination: Path) -> None:
 def _set_time_and_mode(fd: int, modified_time: float | None) -> None:
     # A file system without modes, or a time beyond what it can hold, is no reason to lose a finished file.
     with contextlib.suppress(OSError):
-        os.fchmod(fd, 0o666 & ~_umask())
+        os.fchmod(fd, 0o666 & ~umask())
     if modified_time is not None:
         with contextlib.suppress(OSError, OverflowError, ValueError):
             os.utime(fd, (os.fstat(fd).st_atime, modified_time))
 
 
-def _umask() -> int:
+def umask() -> int:
     """The process's umask now."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         # Linux tells without a change, which other threads could see.

@@ -25,7 +25,7 @@ from rangefetch.download import Download
 from rangefetch.errors import BadAnswer, DiskError, TargetExists, TargetLocked
 from rangefetch.network import mask_url, split_userinfo
 from rangefetch.options import DownloadOptions
-from rangefetch.target import safe_filename
+from rangefetch.target import safe_filename, umask
 
 __all__ = ["FolderLanding"]
 
@@ -232,9 +232,8 @@ def _display_name(url: str) -> str:
 
 def _make_readable(path: Path) -> None:
     """Give files and directories the modes that new ones get: aria2c makes them for this user alone."""
-    umask = os.umask(0o077)
-    os.umask(umask)
+    mask = umask()
     for entry in [path, *path.rglob("*")] if path.is_dir() else [path]:
         with contextlib.suppress(OSError):
             if not entry.is_symlink():
-                entry.chmod((0o777 if entry.is_dir() else 0o666) & ~umask)
+                entry.chmod((0o777 if entry.is_dir() else 0o666) & ~mask)

@@ -1,0 +1,222 @@
+"""Where what a torrent or Metalink brings lands, without aria2: its places, and who may not take them."""
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from helpers import names
+from rangefetch.aria2.folder import FolderLanding
+from rangefetch.download import Download
+from rangefetch.errors import BadAnswer, DiskError, TargetExists, TargetLocked
+from rangefetch.options import DownloadOptions
+
+MAGNET = "magnet:?xt=urn:btih:1111111111111111111111111111111111111111&dn=a%20name"
+
+Make = Callable[..., FolderLanding]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "downloads"
+
+
+@pytest.fixture
+def make(directory: Path) -> Make:
+    """Makes landings of a download into the directory."""
+
+    def make(url: str = MAGNET, **options: object) -> FolderLanding:
+        return FolderLanding(Download(url, DownloadOptions.of({"save_dir": directory, **options})))
+
+    return make
+
+
+def _bring(landing: FolderLanding, *paths: str) -> list[str]:
+    """What aria2 would: files in the landing's directory, for nobody else to read."""
+    made = []
+    for path in paths:
+        file = Path(landing.request(ask_head=False).options["dir"]) / path
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file.write_text(path)
+        file.chmod(0o600)
+        made.append(str(file))
+    return made
+
+
+def test_one_file_gets_the_name_that_was_asked_for(make: Make, directory: Path) -> None:
+    landing = make(filename="wanted.bin")
+    landing.open()
+    assert landing.finish(_bring(landing, "brought.bin")) == (directory / "wanted.bin", 11)
+    assert names(directory) == ["wanted.bin"]
+    assert stat.S_IMODE((directory / "wanted.bin").stat().st_mode) == 0o666 & ~_umask()
+
+
+def test_a_directory_keeps_its_name(make: Make, directory: Path) -> None:
+    landing = make()
+    landing.open()
+    path, size = landing.finish([*_bring(landing, "album/one", "album/deep/two"), "[METADATA]album"])
+    assert (path, size) == (directory / "album", 23)
+    assert (directory / "album" / "deep" / "two").read_text() == "album/deep/two"
+    assert stat.S_IMODE((directory / "album" / "deep").stat().st_mode) == 0o777 & ~_umask()
+    assert names(directory) == ["album"]
+
+
+def test_several_are_side_by_side_in_what_was_asked_for(make: Make, directory: Path) -> None:
+    landing = make(filename="all")
+    landing.open()
+    path, _ = landing.finish(_bring(landing, "one", "two"))
+    assert path == directory / "all"
+    assert names(path) == ["one", "two"]
+
+
+def test_nothing_that_could_be_followed_is_a_bad_answer(make: Make) -> None:
+    landing = make()
+    landing.open()
+    with pytest.raises(BadAnswer, match="nothing in it that it could follow"):
+        landing.finish(["[METADATA]a name"])
+    landing.discard()
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "{folder}/../elsewhere", "{folder}"])
+def test_a_path_outside_is_refused(make: Make, directory: Path, path: str) -> None:
+    landing = make()
+    landing.open()
+    path = path.format(folder=landing.request(ask_head=False).options["dir"])
+    with pytest.raises(DiskError, match="it is not in") as caught:
+        landing.name([path])
+    assert caught.value.errno == errno.EINVAL
+    landing.discard()
+    assert names(directory) == []
+
+
+def test_a_name_that_is_taken_is_known_before_a_byte_comes(make: Make, directory: Path) -> None:
+    directory.mkdir()
+    (directory / "wanted.bin").write_text("precious")
+    with pytest.raises(TargetExists, match="wanted.bin exists"):
+        make(filename="wanted.bin").open()
+    assert names(directory) == ["wanted.bin"]
+
+
+def test_what_would_have_no_place_is_not_kept(make: Make, directory: Path) -> None:
+    directory.mkdir()
+    (directory / "brought.bin").write_text("precious")
+    landing = make()
+    landing.open()
+    with pytest.raises(TargetExists, match="brought.bin exists"):
+        landing.name(_bring(landing, "brought.bin"))
+    landing.keep(complete=False)
+    assert names(directory) == ["brought.bin"]
+    assert (directory / "brought.bin").read_text() == "precious"
+
+
+def test_a_name_that_is_taken_at_the_last_moment_is_not_replaced(
+    make: Make, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    landing = make()
+    landing.open()
+    brought = _bring(landing, "brought.bin")
+    move = FolderLanding._move
+
+    def someone_is_faster(landing: FolderLanding, source: Path, destination: Path) -> None:
+        destination.write_text("precious")
+        move(landing, source, destination)
+
+    monkeypatch.setattr(FolderLanding, "_move", someone_is_faster)
+    with pytest.raises(TargetExists):
+        landing.finish(brought)
+    assert (directory / "brought.bin").read_text() == "precious"
+    landing.discard()
+
+
+@pytest.mark.parametrize("what", ["a file", "a directory"])
+def test_overwriting_replaces_a_file_and_never_a_directory(make: Make, directory: Path, what: str) -> None:
+    landing = make(overwrite=True)
+    landing.open()
+    place = directory / "brought.bin"
+    brought = _bring(landing, "brought.bin")
+    if what == "a file":
+        place.write_text("old")
+        assert landing.finish(brought)[0] == place
+        assert place.read_text() == "brought.bin"
+    else:
+        (place / "precious").mkdir(parents=True)
+        with pytest.raises(TargetExists):
+            landing.finish(brought)
+        assert names(place) == ["precious"]
+        landing.discard()
+
+
+def test_where_there_are_no_hard_links_it_is_renamed(
+    make: Make, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    landing = make()
+    landing.open()
+    landing.finish(_bring(landing, "brought.bin"))
+    assert (directory / "brought.bin").read_text() == "brought.bin"
+
+
+def test_two_downloads_do_not_share_it(make: Make, directory: Path) -> None:
+    first, second = make(), make()
+    first.open()
+    _bring(first, "half")
+    with pytest.raises(TargetLocked, match="another download is writing it"):
+        second.open()
+    with pytest.raises(TargetLocked):
+        second.clear()
+    assert names(directory / names(directory)[0]) == ["half"]
+    first.keep(complete=False)
+    second.clear()
+    assert names(directory) == []
+
+
+def test_what_is_kept_is_found_again_and_can_be_dropped(make: Make, directory: Path) -> None:
+    first = make()
+    first.open()
+    _bring(first, "half", "album/one")
+    (directory / names(directory)[0] / "link").symlink_to(directory)
+    first.keep(complete=False)
+    again = make()
+    again.open()
+    assert names(directory / names(directory)[0]) == ["album", "half", "link"]
+    again.restart()
+    assert names(directory / names(directory)[0]) == []
+    again.keep(complete=False)  # an empty one is none
+    assert names(directory) == []
+
+
+def test_a_file_in_its_place_is_an_error_in_one_line(make: Make, directory: Path) -> None:
+    directory.mkdir()
+    (directory / "wanted.part").write_text("precious")
+    with pytest.raises(DiskError) as caught:
+        make(filename="wanted").open()
+    assert caught.value.errno == errno.EEXIST
+    assert len(str(caught.value).splitlines()) == 1
+    assert (directory / "wanted.part").read_text() == "precious"
+
+
+def test_a_link_in_its_place_is_not_followed(make: Make, directory: Path, tmp_path: Path) -> None:
+    directory.mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (directory / "wanted.part").symlink_to(elsewhere)
+    with pytest.raises(DiskError):
+        make(filename="wanted").open()
+
+
+def test_a_description_that_cannot_be_read_is_a_disk_error(make: Make, tmp_path: Path) -> None:
+    landing = make(f"file://{tmp_path}/none.torrent")
+    with pytest.raises(DiskError, match="No such file"):
+        landing.request(ask_head=False)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

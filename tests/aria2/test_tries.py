@@ -1,0 +1,69 @@
+"""What follows a failure of a download that aria2 fetches."""
+
+import pytest
+
+from rangefetch.aria2.tries import Next, Tries
+from rangefetch.errors import DownloadError
+from rangefetch.options import DownloadOptions
+from rangefetch.retry import Kind, RetryPolicy
+
+
+@pytest.fixture
+def tries() -> Tries:
+    """Those of a download that may fail three times in a row."""
+    return Tries(RetryPolicy(), DownloadOptions(max_tries=3, retry_wait=0.001), "http://127.0.0.1/x")
+
+
+def _failed(tries: Tries, kind: Kind, downloaded: int = 0, connections: int = 0, reason: str = "it broke") -> Next:
+    return tries.failed(DownloadError(reason), kind, downloaded=downloaded, connections=connections)
+
+
+@pytest.mark.parametrize("kind", [Kind.LOCAL, Kind.PERMANENT])
+def test_what_no_further_try_mends_is_the_end(tries: Tries, kind: Kind) -> None:
+    with pytest.raises(DownloadError, match="it broke"):
+        _failed(tries, kind)
+
+
+def test_what_passes_is_tried_until_it_failed_so_often_without_a_byte_more(tries: Tries) -> None:
+    assert [_failed(tries, Kind.TEMPORARY, downloaded).anew for downloaded in (0, 0, 5, 5, 6, 6)] == [False] * 6
+    with pytest.raises(DownloadError, match="it broke"):
+        _failed(tries, Kind.TEMPORARY, 6)
+    assert tries.retries == 7
+
+
+def test_another_file_is_begun_anew_once(tries: Tries) -> None:
+    assert _failed(tries, Kind.CHANGED).anew
+    with pytest.raises(DownloadError, match="changed again"):
+        _failed(tries, Kind.CHANGED, reason="changed again")
+
+
+def test_where_there_are_no_ranges_it_goes_on_with_one_connection(tries: Tries) -> None:
+    assert _failed(tries, Kind.NO_RANGES) == Next(anew=True)
+    assert tries.lanes == 1
+    # With one already it is a failure like others.
+    assert not _failed(tries, Kind.NO_RANGES).anew
+    assert tries.retries == 1
+
+
+def test_too_many_connections_are_halved_without_counting_as_failures(tries: Tries) -> None:
+    lanes = []
+    for connections in (16, 16, 2, 2):
+        assert _failed(tries, Kind.TOO_MANY_LANES, connections=connections) == Next()
+        lanes.append(tries.lanes)
+        if tries.lanes == 1:
+            break
+    assert lanes == [8, 4, 1]
+    assert tries.retries == 0
+    # A server to which even one is too many is tried again for a while, and then given up.
+    _failed(tries, Kind.TOO_MANY_LANES, connections=1)
+    _failed(tries, Kind.TOO_MANY_LANES, connections=1)
+    with pytest.raises(DownloadError, match="it broke"):
+        _failed(tries, Kind.TOO_MANY_LANES, connections=1)
+
+
+def test_the_error_tells_what_was_tried(tries: Tries) -> None:
+    for number in range(2):
+        _failed(tries, Kind.TEMPORARY, reason=f"failure {number}")
+    with pytest.raises(DownloadError) as caught:
+        _failed(tries, Kind.TEMPORARY, reason="the last one")
+    assert caught.value.tried == ("failure 0", "failure 1", "the last one")

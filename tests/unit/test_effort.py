@@ -1,0 +1,36 @@
+"""What bound the speed, as it is told."""
+
+import re
+from typing import Any
+
+import pytest
+
+from helpers import MIB
+from rangefetch.effort import explain
+
+S = 1_000_000
+"""Microseconds."""
+NOTHING = {"lasted_us": 10 * S, "cpu_us": S, "disk_us": S, "paused_us": 0, "lanes_aim": 8, "growth_ended": False}
+
+
+@pytest.mark.parametrize(
+    ("found", "size_bytes", "most_lanes", "said"),
+    [
+        ({"lasted_us": 199_999}, 100 * MIB, 16, "too short to tell"),
+        ({}, 0, 16, "too short to tell"),
+        ({"paused_us": 6 * S}, 100 * MIB, 16, r"the limit that was set \(10\.5 MB/s\)"),
+        ({"limit": 10 * MIB}, 100 * MIB, 16, r"the limit that was set \(10\.5 MB/s\)"),
+        ({"limit": 20 * MIB, "disk_us": 6 * S}, 100 * MIB, 16, "the disk: 60 % of the time went into writing"),
+        ({"cpu_us": 9 * S}, 100 * MIB, 16, "this machine: the engine's thread was busy 90 % of the time"),
+        ({"growth_ended": True}, 100 * MIB, 16, "more than 8 connections brought no more than 10.5 MB/s"),
+        ({}, 100 * MIB, 8, "for each connection: 8 of them brought 1.3 MB/s each; more may be allowed with -x and -s"),
+        ({"lanes_aim": 0}, 100 * MIB, 1, "for each connection: 1 of them brought 10.5 MB/s"),
+        ({}, 100 * MIB, 16, "the server or the way to it: 8 connections brought 10.5 MB/s"),
+    ],
+)
+def test_what_took_most_of_the_time_is_named(
+    found: dict[str, Any], size_bytes: int, most_lanes: int, said: str
+) -> None:
+    told = explain(NOTHING | found, size_bytes, most_lanes)
+    assert re.search(said, told), told
+    assert len(told.splitlines()) == 1
