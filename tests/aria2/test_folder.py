@@ -95,7 +95,7 @@ def test_a_path_outside_is_refused(make: Make, directory: Path, path: str) -> No
 def test_a_name_that_is_taken_is_known_before_a_byte_comes(make: Make, directory: Path) -> None:
     directory.mkdir()
     (directory / "wanted.bin").write_text("precious")
-    with pytest.raises(TargetExists, match="wanted.bin exists"):
+    with pytest.raises(TargetExists, match=r"wanted\.bin exists"):
         make(filename="wanted.bin").open()
     assert names(directory) == ["wanted.bin"]
 
@@ -105,7 +105,7 @@ def test_what_would_have_no_place_is_not_kept(make: Make, directory: Path) -> No
     (directory / "brought.bin").write_text("precious")
     landing = make()
     landing.open()
-    with pytest.raises(TargetExists, match="brought.bin exists"):
+    with pytest.raises(TargetExists, match=r"brought\.bin exists"):
         landing.name(_bring(landing, "brought.bin"))
     landing.keep(complete=False)
     assert names(directory) == ["brought.bin"]
