@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from rangefetch import bulk
 from rangefetch import manager as blocking
@@ -340,6 +340,28 @@ class _Stop(BaseException):
     """Nobody waits for ``fetch_many`` any more. Not an ``Exception``, for those of a callback do no harm."""
 
 
+@overload
+async def fetch_many(
+    items: Iterable[Item],
+    directory: str | os.PathLike[str] = ".",
+    *,
+    max_concurrent_downloads: int | None = None,
+    on_error: Literal["raise"] = "raise",
+    on_progress: Callable[[DownloadProgress], object] | None = None,
+    on_result: OnResult | None = None,
+    **options: Any,
+) -> list[DownloadResult]: ...
+@overload
+async def fetch_many(
+    items: Iterable[Item],
+    directory: str | os.PathLike[str] = ".",
+    *,
+    max_concurrent_downloads: int | None = None,
+    on_error: Literal["return"],
+    on_progress: Callable[[DownloadProgress], object] | None = None,
+    on_result: OnResult | None = None,
+    **options: Any,
+) -> list[DownloadResult | DownloadError]: ...
 async def fetch_many(
     items: Iterable[Item],
     directory: str | os.PathLike[str] = ".",
@@ -349,7 +371,7 @@ async def fetch_many(
     on_progress: Callable[[DownloadProgress], object] | None = None,
     on_result: OnResult | None = None,
     **options: Any,
-) -> list[DownloadResult | DownloadError]:
+) -> Any:
     """``rangefetch.fetch_many``, awaited; one thread waits for all of them. The callbacks are called on the loop.
 
     When the task is cancelled, what is unfinished is stopped and saved; the same call goes on there.

@@ -57,6 +57,19 @@ def test_the_users_program_runs(server: MisbehavingServer, tmp_path: Path) -> No
         [sys.executable, PROGRAM, *urls, tmp_path], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-    expected = {"one.bin": content("2M"), "a.bin": content("2M"), "b.bin": content("3M", 1)}
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == expected
-    assert done.stdout.splitlines()[-3:] == [str(tmp_path / name) for name in expected]
+    one, other = content("2M"), content("3M", 1)
+    expected = {
+        "one.bin": one,
+        "a.bin": one,
+        "b.bin": other,
+        "list/a.bin": one,
+        "list/b.bin": other,
+        "awaited.bin": one,
+        "awaited/b.bin": other,
+        "watched.bin": one,
+    }
+    found = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == expected
+    size, *paths = done.stdout.splitlines()[-1 - len(expected) :]
+    assert size == str(len(one))
+    assert paths == [str(tmp_path / name) for name in expected]

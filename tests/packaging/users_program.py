@@ -1,12 +1,23 @@
 """A program as a user might write it: checked by type checkers, and run by a test."""
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import assert_type
 
 import rangefetch
-from rangefetch import DownloadError, DownloadManager, DownloadOptions, DownloadProgress, DownloadResult, DownloadStatus
+from rangefetch import (
+    DownloadError,
+    DownloadManager,
+    DownloadOptions,
+    DownloadProgress,
+    DownloadResult,
+    DownloadStatus,
+    RetryPolicy,
+    aio,
+)
 from rangefetch.errors import HttpStatusError, NetworkError, TargetExists
+from rangefetch.retry import Kind, Row
 
 
 def show(progress: DownloadProgress) -> None:
@@ -32,21 +43,65 @@ def fetch_one(url: str, directory: Path) -> Path:
 
 
 def fetch_some(urls: list[str], directory: Path) -> list[Path]:
-    """Several at a time, with a look at each on the way."""
+    """Several at a time, with a look at each on the way, and rules of the program's own for what is tried again."""
+    policy = RetryPolicy(longest_wait=5).first(Row(Kind.TEMPORARY, "our cache", statuses=frozenset({404})))
     options = DownloadOptions(save_dir=directory, min_split_size="1M", max_tries=3)
-    with DownloadManager(max_concurrent_downloads=2) as manager:
+    with DownloadManager(max_concurrent_downloads=2, retry_policy=policy) as manager:
         gids = [manager.download(url, options) for url in urls]
+        manager.limit("100M")
+        manager.pause(gids[0])
+        manager.resume(gids[0])
         for progress in manager.list_downloads(DownloadStatus.ACTIVE):
             show(progress)
         assert_type(manager.get_download_progress(gids[0]).status, DownloadStatus)
+        assert_type(manager.cancel(manager.download(urls[0], {"save_dir": directory / "never"})), Path | None)
         return [manager.wait(gid, timeout=60).path for gid in gids]
 
 
+def fetch_list(urls: list[str], directory: Path) -> list[Path]:
+    """A list; what fails is told beside what does not."""
+    done: list[int] = []
+
+    def tell(number: int, outcome: DownloadResult | DownloadError) -> None:
+        done.append(number)
+
+    outcomes = rangefetch.fetch_many(urls, directory, on_error="return", on_result=tell)
+    assert_type(outcomes, list[DownloadResult | DownloadError])
+    assert sorted(done) == list(range(len(urls)))
+    return [outcome.path for outcome in outcomes if isinstance(outcome, DownloadResult)]
+
+
+def count(url: str) -> int:
+    """The bytes of a file, without one."""
+    with rangefetch.stream(url) as file:
+        return sum(map(len, iter(lambda: file.read(1 << 16), b"")))
+
+
+async def fetch_awaited(url: str, other: str, directory: Path) -> list[Path]:
+    """The same from asyncio."""
+    result = await aio.fetch(url, directory / "awaited.bin")
+    assert_type(result, DownloadResult)
+    results = await aio.fetch_many([other], directory / "awaited")
+    assert_type(results, list[DownloadResult])
+    async with aio.DownloadManager() as manager:
+        gid = await manager.download(url, {"save_dir": directory, "filename": "watched.bin"})
+        async for progress in manager.progress(gid):
+            assert_type(progress, DownloadProgress)
+        watched = await manager.wait(gid)
+    return [result.path, results[0].path, watched.path]
+
+
 def main(url: str, other: str, directory: str) -> int:
-    """Fetch one file, then two; the exit status."""
+    """Fetch them in each of these ways; the exit status."""
     target = Path(directory)
     try:
-        paths = [fetch_one(url, target), *fetch_some([url, other], target)]
+        paths = [
+            fetch_one(url, target),
+            *fetch_some([url, other], target),
+            *fetch_list([url, other], target / "list"),
+            *asyncio.run(fetch_awaited(url, other, target)),
+        ]
+        print(count(url))
     except DownloadError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
