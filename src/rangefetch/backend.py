@@ -41,9 +41,11 @@ class Backend(Protocol):
 
     def serves(self, url: str) -> bool:
         """Whether this backend can fetch such a URL (by its scheme)."""
+        ...
 
     def hears(self) -> bool:
         """Whether it hears at once what happens, and need not ask."""
+        ...
 
     def begin(self, download: Download) -> None:
         """Start it, or go on where it was; it is active already. The listener hears the end, whatever it is."""
@@ -74,6 +76,7 @@ class Host(Protocol[R]):
 
     def call_later(self, run: R, delay_s: float, function: Callable[[], None]) -> Timer:
         """Have ``function`` called as a step of the run, ``delay_s`` seconds from now."""
+        ...
 
     def work(self, run: R, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
         """Do ``job`` on a worker, and then ``then`` with its outcome as a step of the run."""
@@ -83,9 +86,11 @@ class Host(Protocol[R]):
 
     def profile(self, options: DownloadOptions, source: Source) -> Profile:
         """How the engine is to ask a source."""
+        ...
 
     def add_file(self, file: File) -> int:
         """Give the file to a loop; returns which, for ``file_gone``."""
+        ...
 
     def file_gone(self, loop: int) -> None:
         """The loop has let go of a file."""
@@ -95,9 +100,11 @@ class Host(Protocol[R]):
 
     def cool_for(self, host: str) -> float:
         """Seconds for which the host is still to be left alone."""
+        ...
 
     def lacking_beside(self, download: Download, device: int) -> int:
         """What the downloads at work but this one still need of a filesystem."""
+        ...
 
     def run_ended(self, run: R) -> None:
         """Nothing more comes of it."""

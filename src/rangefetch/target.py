@@ -228,13 +228,14 @@ class Target:
         import logging
 
         stem = _stem(self.path.name, "") if self.path else self.part_path.stem
+        bad_path = self.directory / f"{stem}.bad"
         with _disk_errors("set aside", self.part_path):
             self._check_still_ours()
-            for number in itertools.count():
-                bad_path = self.directory / (f"{stem}.bad.{number}" if number else f"{stem}.bad")
+            for number in itertools.count(1):
                 with contextlib.suppress(TargetExists):
                     _rename_without_replacing(self.part_path, bad_path)
                     break
+                bad_path = self.directory / f"{stem}.bad.{number}"
             self._forget()
         self.close()
         logging.getLogger(__name__).info("%s: %s; kept as %s", self.part_path, reason, bad_path)

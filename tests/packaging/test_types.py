@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import rangefetch
 from servers.content import content
 from servers.misbehaving import MisbehavingServer
 
@@ -41,6 +43,14 @@ def test_pyright_is_content_with_a_users_program(tmp_path: Path) -> None:
     (tmp_path / "pyrightconfig.json").write_text(json.dumps({"typeCheckingMode": "strict", "include": [str(PROGRAM)]}))
     done = _run("pyright", [], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_pyright_is_content_with_the_package(tmp_path: Path) -> None:
+    # What is installed somewhere is nothing that it looks for faults in.
+    package = shutil.copytree(Path(rangefetch.__file__).parent, tmp_path / "rangefetch")
+    report: dict[str, Any] = json.loads(_run("pyright", ["--outputjson"], tmp_path).stdout)
+    assert report["summary"]["filesAnalyzed"] >= len(list(package.rglob("*.py")))
+    assert report["generalDiagnostics"] == []
 
 
 def test_no_public_type_is_unknown(tmp_path: Path) -> None:

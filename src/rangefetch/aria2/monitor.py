@@ -22,9 +22,11 @@ class Watched(Protocol):
 
     def is_alive(self) -> bool:
         """Whether there is a process."""
+        ...
 
     def is_healthy(self) -> bool:
         """Whether it answers."""
+        ...
 
     def start_again(self) -> None:
         """End what is left of it, and start it. Raises a ``LocalError``."""

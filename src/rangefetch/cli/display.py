@@ -318,11 +318,12 @@ def printable(text: str) -> str:
 
 def flush() -> None:
     """Empty what stdout still holds, so that Python has nothing to complain about when it ends."""
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError:
-        _mute(sys.stdout)
+    stream = sys.stdout
+    if stream is not None:
+        try:
+            stream.flush()
+        except OSError:
+            _mute(stream)
 
 
 def _write(stream: TextIO | None, line: str) -> None:
