@@ -25,7 +25,6 @@ from rangefetch.transfer cimport (
     ALLOCATE_LENGTH,
     ALLOCATE_NOTHING,
     ALLOCATE_SPACE,
-    HEAD_OF_BATCH,
     BatchCore,
     FAULT_DISK,
     FAULT_ENCODED,
@@ -582,7 +581,7 @@ cdef class Batch:
         cdef int i
         memset(&self.core, 0, sizeof(BatchCore))
         self.core.head.owner = <void *>self
-        self.core.head.item = HEAD_OF_BATCH
+        self.core.head.item = -1
         self.profile = profile
         self.tag = tag
         if lanes < 1 or first_bytes < 1:

@@ -72,9 +72,18 @@ cdef inline void end_batches(Loop *loop) noexcept nogil:
 
 
 cdef inline bint has_file(Loop *loop, FileCore *file) noexcept nogil:
-    """Whether the file is still here: a command may cross with the event that ended it."""
+    """Whether the file is still here. A command may cross with the event that ended it, and by then Python may have
+    freed it: its address is looked for, and nothing of it is read."""
     cdef FileCore *each = loop.files
     while each != NULL and each != file:
+        each = each.next
+    return each != NULL
+
+
+cdef inline bint has_batch(Loop *loop, BatchCore *batch) noexcept nogil:
+    """The same of a batch."""
+    cdef BatchCore *each = loop.batches
+    while each != NULL and each != batch:
         each = each.next
     return each != NULL
 
@@ -130,10 +139,9 @@ cdef inline void obey(Loop *loop) noexcept nogil:
             take_on(loop, file)
         elif commands[i].kind == COMMAND_BATCH:
             take_on_batch(loop, <BatchCore *>file)
-        elif file.item == HEAD_OF_BATCH:
-            if commands[i].kind == COMMAND_REMOVE:
-                batch_stop(loop, <BatchCore *>file)
-                let_batch_go(loop, <BatchCore *>file, EVENT_REMOVED)
+        elif commands[i].kind == COMMAND_REMOVE and has_batch(loop, <BatchCore *>file):
+            batch_stop(loop, <BatchCore *>file)
+            let_batch_go(loop, <BatchCore *>file, EVENT_REMOVED)
         elif has_file(loop, file):
             if commands[i].kind == COMMAND_REMOVE:
                 remove_file(loop, file)

@@ -88,9 +88,6 @@ cdef enum ItemState:
     ITEM_DONE = 2
     ITEM_RETURNED = 3    # for Python to do
 
-cdef enum:
-    HEAD_OF_BATCH = -2   # in place of an item's number: this is a batch itself
-
 # The part of a File that its loop works with.
 cdef struct FileCore:
     BatchCore *batch          # borrowed: the batch of whose items this is the present one, or NULL

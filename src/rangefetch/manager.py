@@ -476,9 +476,11 @@ class DownloadManager:
                 if download.lock.wait(pause_s if left_s is None else min(pause_s, left_s)):
                     continue
             if time.monotonic() >= due_s:
-                _report(on_progress, download)
+                progress = download.progress()
+                if progress.status not in _FINISHED:  # how it ended is told once, below
+                    _report(on_progress, progress)
                 due_s = time.monotonic() + _PROGRESS_EVERY_S
-        _report(on_progress, download)
+        _report(on_progress, download.progress())
         return result
 
     # -- the session --------------------------------------------------------------------------------------------
@@ -522,12 +524,12 @@ def _path_of(download: Download) -> Path | None:
     return Path(download.options.save_dir).absolute() / download.filename if download.filename else None
 
 
-def _report(on_progress: Callable[[DownloadProgress], object] | None, download: Download) -> None:
+def _report(on_progress: Callable[[DownloadProgress], object] | None, progress: DownloadProgress) -> None:
     """Call back; an error there is the caller's, and no reason to lose a download."""
     if on_progress is None:
         return
     try:
-        on_progress(download.progress())
+        on_progress(progress)
     except Exception:
         _log.exception("on_progress failed")
 

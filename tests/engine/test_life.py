@@ -15,7 +15,7 @@ from engine import children
 from engine.driving import Driver, loops_become
 from helpers import MIB
 from rangefetch import _engine
-from rangefetch._engine import Engine
+from rangefetch._engine import EVENTS, Batch, Engine, File
 from servers.misbehaving import MisbehavingServer, content
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -96,6 +96,38 @@ def test_what_is_said_to_a_file_after_its_end_is_not_heard(driver: Driver, serve
     file.limit = 1000
     driver.fill(server.url("/good", seed=1))
     assert driver.kinds(file) == ["ANSWERED", "DONE"]
+
+
+def _ended(driver: Driver) -> bool:
+    """Look at the events, and keep none of them, so that what has ended is gone."""
+    return any(event[0] in (EVENTS["DONE"], EVENTS["REMOVED"]) for event in driver.engine.events())
+
+
+def test_what_is_said_while_a_file_ends_finds_it_there_or_not_at_all(driver: Driver, server: MisbehavingServer) -> None:
+    """Most of its commands cross with the last event. That no freed memory is read is seen by ``make sanitize``."""
+    url = server.url("/good", size=10)
+    fd = os.open(driver.file(url).tag.path, os.O_RDWR)
+    for _ in range(200):
+        file = File(fd, url, driver.profile, allocation="none")
+        driver.engine.add(file)
+        while not _ended(driver):
+            file.release()
+    os.close(fd)
+    assert driver.engine.live_files == 0
+
+
+def test_what_is_said_while_a_batch_ends_finds_it_there_or_not_at_all(
+    driver: Driver, server: MisbehavingServer, tmp_path: Path
+) -> None:
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    for number in range(200):
+        batch = Batch(fd, [(server.url("/good", size=10), str(number))], driver.profile)
+        driver.engine.add_batch(batch)
+        batch.remove()
+        while not _ended(driver):
+            batch.remove()
+    os.close(fd)
+    assert driver.engine.live_files == 0
 
 
 def test_a_file_that_was_never_added_can_be_told_things(driver: Driver) -> None:
@@ -219,7 +251,7 @@ def test_the_last_reference_ends_an_engine_at_work(server: MisbehavingServer) ->
         for turn in range(20):
             driver = Driver(tempfile.gettempdir(), loops=2)
             files = [driver.add(url, loop=loop) for loop in (0, 1)]
-            driver.until(lambda: all(file.downloaded for file in files))
+            driver.until(lambda: all(file.downloaded and len(file.blocks) for file in files))
             parts = [file.tag for file in files]
             view = files[0].blocks  # of the file, not of the engine
             del driver, files
