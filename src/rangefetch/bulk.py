@@ -307,8 +307,9 @@ class _Bulk:
         items = [(self._wanted[number].url, self._wanted[number].name) for number in numbers]
         return backend.begin_batch(directory_fd, items, self._common, ended, named_by_url=True)
 
-    def _abandon(self, live: Mapping[Batch, object]) -> None:
-        """Something broke the wait: nothing may touch the directory's descriptor any more when it is closed."""
+    def _abandon(self, live: Mapping[Batch, list[int]]) -> None:
+        """Something broke the wait: nothing may touch the directory's descriptor any more when it is closed. What was
+        done by then is told."""
         left = set(live)
         for batch in left:
             batch.remove()
@@ -317,6 +318,8 @@ class _Bulk:
             self._wake.wait(_PROGRESS_EVERY_S)
             while self._ended:
                 left.discard(self._ended.popleft())
+        for batch, numbers in live.items():
+            self._collect(batch, numbers)
 
     def _collect(self, batch: Batch, numbers: list[int]) -> None:
         """Take what is done of a batch that may still be at work; those places are ``_TAKEN`` then."""

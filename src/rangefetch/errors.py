@@ -57,8 +57,8 @@ __all__ = [
 class DownloadError(Exception):
     """A download that did not end well.
 
-    ``url`` is the one that was asked for (with a password in it masked), ``status`` the HTTP status of the answer
-    that decided (0: none came), ``tried`` what was done about it, one line each, oldest first.
+    ``url`` is the one that was asked for (with user and password in it masked), ``status`` the HTTP status of the
+    answer that decided (0: none came), ``tried`` what was done about it, one line each, oldest first.
     """
 
     def __init__(self, message: str, *, url: str = "", status: int = 0, tried: tuple[str, ...] = ()) -> None:

@@ -147,13 +147,10 @@ def _answers(host: str, port: int) -> bool:
 
 
 def mask_url(url: str) -> str:
-    """The URL for people's eyes: without a password."""
+    """The URL for people's eyes: without user and password. A token may stand in the place of either."""
     parts = urlsplit(url)
-    if not parts.password:
-        return url
     userinfo, _, host = parts.netloc.rpartition("@")
-    user = userinfo.partition(":")[0]
-    return urlunsplit(parts._replace(netloc=f"{user}:***@{host}"))
+    return urlunsplit(parts._replace(netloc=f"***@{host}")) if userinfo else url
 
 
 def split_userinfo(url: str) -> tuple[str, str]:

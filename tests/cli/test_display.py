@@ -172,7 +172,7 @@ def test_plain_says_when_a_file_begins_and_ends(capsys: pytest.CaptureFixture[st
     assert said.err.splitlines() == [
         f"{URL}: begun",
         "big.bin: 1.0 GiB in 2.0 s, 512 MiB/s over 8 connections",
-        "https://me:***@example.org/other: begun",
+        "https://***@example.org/other: begun",
         "big.bin: already complete, 1.0 GiB",
         "rangefetch: by the way",
     ]

@@ -365,6 +365,21 @@ def test_workers_do_not_take_one_name_twice(server: MisbehavingServer, directory
 
 # ---- Ctrl-C ------------------------------------------------------------------------------------------------------
 
+
+def test_what_was_done_before_a_break_is_told(server: MisbehavingServer, directory: Path) -> None:
+    urls = [server.url(f"/good/{number}.bin", size=SMALL, delay=0.3) for number in range(8)]
+    urls += [server.url("/stall/stalled.bin", size=SMALL, after=10)]
+    told = []
+
+    def break_off(_: DownloadProgress) -> None:
+        until(lambda: len(names(directory)) == 8)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        many(urls, directory, on_progress=break_off, on_result=lambda number, _: told.append(number))
+    assert sorted(told) == list(range(8))
+
+
 INTERRUPTED = """
 import sys, threading
 import rangefetch

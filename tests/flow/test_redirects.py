@@ -142,7 +142,7 @@ def test_the_password_in_a_url_is_not_in_the_error(server: MisbehavingServer, ta
     with pytest.raises(HttpStatusError) as caught:
         fetch(url, target)
     assert "s3cret" not in str(caught.value) + repr(caught.value) + caught.value.url
-    assert "me:***@127.0.0.1" in str(caught.value)
+    assert "***@127.0.0.1" in str(caught.value)
 
 
 def test_https_does_not_lead_to_http(

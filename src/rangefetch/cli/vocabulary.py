@@ -21,12 +21,12 @@ MOST_AT_ONCE = 16
 """Files at once where nothing is said: as many as a manager's default."""
 
 _FIELDS = {field.name: field.default for field in dataclasses.fields(DownloadOptions)}
-_PASSWORD = re.compile(r"(//[^/?#@:]*):[^/?#]*@")
+_USERINFO = re.compile(r"//[^/?#]*@")
 
 
 def masked(text: str) -> str:
-    """The text without the passwords of the URLs in it, also of URLs that are none."""
-    return _PASSWORD.sub(r"\1:***@", text)
+    """The text without users and passwords of the URLs in it, also of URLs that are none."""
+    return _USERINFO.sub("//***@", text)
 
 
 class Parser(argparse.ArgumentParser):
