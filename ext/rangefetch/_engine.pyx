@@ -444,36 +444,28 @@ cdef class File:
     def resolve_again(self, int source):
         self._tell_source(COMMAND_RESOLVE, source, 0, None)
 
-    def move(self, int source, str url not None):
-        self._tell_source(COMMAND_MOVE, source, 0, os.fsencode(url))
+    def move(self, int source, str url not None, Profile profile not None):
+        self._tell_source(COMMAND_MOVE, source, 0, os.fsencode(url), profile)
 
     def ask_as(self, int source, Profile profile not None):
-        cdef Message command
-        self.profiles.append(profile)
-        memset(&command, 0, sizeof(command))
-        command.kind = COMMAND_PROFILE
-        command.file = &self.core
-        command.source = source
-        command.extra = &profile.core
-        self._send(&command, None)
+        self._tell_source(COMMAND_PROFILE, source, 0, None, profile)
 
     def add_source(self, str url not None, Profile profile not None):
-        cdef Message command
-        # Held before the loop hears of it: it borrows the profile.
-        self.profiles.append(profile)
-        memset(&command, 0, sizeof(command))
-        command.kind = COMMAND_SOURCE
-        command.file = &self.core
-        command.extra = &profile.core
-        self._send(&command, os.fsencode(url))
+        self._tell_source(COMMAND_SOURCE, -1, 0, os.fsencode(url), profile)
 
-    cdef int _tell_source(self, Kind kind, int source, int64_t number, bytes text) except -1:
+    cdef int _tell_source(
+        self, Kind kind, int source, int64_t number, bytes text, Profile profile=None
+    ) except -1:
         cdef Message command
         memset(&command, 0, sizeof(command))
         command.kind = kind
         command.file = &self.core
         command.source = source
         command.number = number
+        if profile is not None:
+            # Held before the loop hears of it, which borrows it.
+            self.profiles.append(profile)
+            command.extra = &profile.core
         return self._send(&command, text)
 
     cdef int _send(self, Message *command, bytes text) except -1:
@@ -794,7 +786,7 @@ cdef class Engine:
                 events.append((
                     <int>items[i].kind, file, items[i].code, items[i].status, items[i].fault, items[i].sys_errno,
                     items[i].retry_after_s, items[i].offset, items[i].received, _decode(items[i].text),
-                    _octets(items[i].headers), items[i].source,
+                    _octets(items[i].headers), items[i].source, items[i].moves,
                 ))
         finally:
             messages_free(items, count)

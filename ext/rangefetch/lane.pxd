@@ -234,6 +234,7 @@ cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
         opt_range(lane.easy, lane.range_text)
     else:
         opt_range(lane.easy, NULL)
+    lane.moves = lane.source.moves
     lane.asked_end = lane.end
     lane.verdict = UNCHECKED
     lane.fault = FAULT_NONE

@@ -117,9 +117,11 @@ cdef inline void change_source(Loop *loop, Source *source, Message *command) noe
     elif command.kind == COMMAND_REST:
         source.rested_ms = loop.now_ms + command.number
     elif command.kind == COMMAND_RESOLVE or command.kind == COMMAND_MOVE:
+        source.moves += 1
         free(source.resolved_url)
         source.resolved_url = NULL
         if command.kind == COMMAND_MOVE:
+            source.profile = <ProfileCore *>command.extra
             free(source.url)
             source.url = command.text
             command.text = NULL

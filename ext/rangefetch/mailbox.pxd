@@ -25,7 +25,7 @@ cdef enum Kind:
     COMMAND_BAN = 6        # never ask the source again
     COMMAND_REST = 7       # do not ask the source for `number` milliseconds
     COMMAND_RESOLVE = 8    # forget where redirects from the source led
-    COMMAND_MOVE = 9       # the source is now at the URL in `text`
+    COMMAND_MOVE = 9       # the source is now at the URL in `text`, and asked as `extra` says
     COMMAND_PROFILE = 12   # the source is asked as `extra` says from now on
     COMMAND_BATCH = 11     # take on the batch whose head is `file`
     COMMAND_SOURCE = 10    # a further source, at the URL in `text`, asked as `extra` says
@@ -46,6 +46,7 @@ cdef struct Message:
     int fault           # Fault
     int sys_errno
     int source          # which of the file's sources
+    int moves           # how often that had got another address when it was asked
     int64_t number
     void *extra         # borrowed: a ProfileCore, which the File's Profile keeps
     int64_t retry_after_s

@@ -116,6 +116,10 @@ cdef inline bint follow(Loop *loop, Lane *lane, long status) noexcept nogil:
     target = info_text(lane.easy, CURLINFO_REDIRECT_URL)
     if target == NULL:
         return False
+    if lane.moves != source.moves:
+        # Where the old address leads to is none of the new one's.
+        lane_send(loop, lane)
+        return True
     lane.redirects += 1
     lane.fault = FAULT_REDIRECT
     snprintf(lane.error_text, ERROR_TEXT_BYTES, "%s", target)

@@ -102,6 +102,7 @@ cdef inline void post_about(Loop *loop, Kind kind, Lane *lane, CURLcode code, co
     event.sys_errno = lane.sys_errno if lane.sys_errno else <int>info_long(lane.easy, CURLINFO_OS_ERRNO)
     event.retry_after_s = info_off(lane.easy, CURLINFO_RETRY_AFTER)
     event.source = source_index(lane)
+    event.moves = lane.moves
     event.offset = lane.position
     event.received = lane.position - lane.start
     event.text = copy_text(text)

@@ -183,9 +183,9 @@ class File:
     def rest(self, source: int, seconds: float) -> None:
         """Do not ask a source for so long."""
     def resolve_again(self, source: int) -> None:
-        """Forget where redirects from a source led."""
-    def move(self, source: int, url: str) -> None:
-        """A source is now at another URL; its validators stay."""
+        """Forget where redirects from a source led: it gets another address, its own URL."""
+    def move(self, source: int, url: str, profile: Profile) -> None:
+        """A source gets another address, ``url``, where it is asked as ``profile`` says; its validators stay."""
     @property
     def source_lanes(self) -> int:
         """The most transfers on one source; may be set while running."""
@@ -282,12 +282,13 @@ class Engine:
         """Begin to fill ``file`` on the given loop."""
     def add_batch(self, batch: Batch, loop: int = 0) -> None:
         """Begin to fetch the items of ``batch`` on the given loop; its DONE event says that all have ended."""
-    def events(self) -> list[tuple[int, Any, int, int, int, int, int, int, int, str, str, int]]:
+    def events(self) -> list[tuple[int, Any, int, int, int, int, int, int, int, str, str, int, int]]:
         """What happened since the last call, oldest first.
 
         Each is ``(kind, file or batch, curl_code, status, fault, errno, retry_after_s, offset, received_bytes, text,
-        headers, source)``; ``text`` is the final URL of an ANSWERED, libcurl's own words of a FAILED, ``headers`` the
-        answer's, one "Name: value" a line.
+        headers, source, moves)``; ``text`` is the final URL of an ANSWERED, libcurl's own words of a FAILED,
+        ``headers`` the answer's, one "Name: value" a line, ``moves`` how often the source had got another address when
+        it was asked.
         """
     @property
     def limit(self) -> int:

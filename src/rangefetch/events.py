@@ -35,6 +35,7 @@ class Event(NamedTuple):
     text: str
     headers: str
     source: int
+    moves: int
 
 
 def parse_headers(lines: str) -> dict[str, str]:

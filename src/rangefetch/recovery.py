@@ -49,7 +49,6 @@ class Recovery:
         self._timer: Timer | None = None
         self._restarted = False  # the remote file was another one, once
         self._refreshing = False  # the caller is asked for a new link
-        self._stragglers = 0  # transfers to the old link that may still fail
         self._refreshed_at = -1  # how much was downloaded when it was asked last
         self.most_lanes = _ANY_LANES
         """How many the server was found to allow."""
@@ -62,6 +61,8 @@ class Recovery:
         """The engine has the file afresh: nothing is held."""
         self.stop_waiting()
         self._held = 0
+        for source in self._run.sources:
+            source.moves = 0
 
     def stop_waiting(self) -> None:
         """Nothing more is to be tried."""
@@ -76,6 +77,10 @@ class Recovery:
 
         run = self._run
         source = run.sources[event.source]
+        if event.moves < source.moves:
+            # It was sent before the source got another address, and says nothing about that.
+            run.file.release()
+            return
         failure = retry.Failure(
             code=event.code,
             status=event.status,
@@ -231,6 +236,7 @@ class Recovery:
             return
         self._count(error)
         source.resolved_again += 1
+        source.moves += 1
         self._run.file.resolve_again(failure.source)
         self._release(1)
 
@@ -239,11 +245,6 @@ class Recovery:
         run = self._run
         if self._refreshing:
             # The lanes that failed meanwhile wait for the same answer.
-            return
-        if self._stragglers > 0:
-            # It was sent before the link was renewed.
-            self._stragglers -= 1
-            self._release(1)
             return
         refresh = run.options.refresh_url
         expired = failure.status in (401, 403, 410)
@@ -270,7 +271,6 @@ class Recovery:
             if new_url is None:
                 self._leave_source(failure, error)
                 return
-            self._stragglers = run.file.lanes_busy
             run.move_source(failure.source, new_url)
             self._release(self._held)
 

@@ -156,8 +156,8 @@ class Run:
         source = self.sources[number]
         source.url, source.authorization = split_userinfo(check_url(url, "refresh_url", HTTP))
         source.resolved_url = ""
-        self.file.move(number, source.url)
-        self.file.ask_as(number, self._backend.profile(self.options, source))
+        source.moves += 1
+        self.file.move(number, source.url, self._backend.profile(self.options, source))
 
     def begin_again(self) -> None:
         """Begin from nothing, when the engine has let go of the file."""

@@ -27,7 +27,8 @@ def _origin_of(url: str) -> tuple[str, str]:
 
 @dataclasses.dataclass(slots=True)
 class Source:
-    """One URL. ``resolved_url`` is where redirects led, ``answered`` that it has answered well in this run.
+    """One URL. ``resolved_url`` is where redirects led, ``answered`` that it has answered well in this run, ``moves``
+    how often the engine was given another address for it, ``resolved_again`` how often in a row that was its own.
 
     ``is_own``: it has the origin of the URL that was asked for, and gets the user's headers. A mirror is somebody
     else's, and those may be secrets.
@@ -42,6 +43,7 @@ class Source:
     answered: bool = False
     banned: bool = False
     failures: int = 0
+    moves: int = 0
     resolved_again: int = 0
 
     @property

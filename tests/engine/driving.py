@@ -37,6 +37,7 @@ class Event(NamedTuple):
     text: str
     headers: str
     source: int
+    moves: int
 
 
 @dataclass

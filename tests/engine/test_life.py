@@ -149,6 +149,34 @@ def test_a_failed_lane_waits_until_it_is_released(driver: Driver, server: Misbeh
     assert file.tag.octets == content(MIB)
 
 
+def test_a_failure_tells_whether_the_source_has_another_address_by_now(
+    driver: Driver, server: MisbehavingServer
+) -> None:
+    good = server.url("/good/new", size=100)
+    file = driver.add(server.url("/status/old", code=403, delay=0.2))
+    driver.until(lambda: server.requests)
+    file.move(0, good, driver.profile)
+    driver.until(lambda: "FAILED" in driver.kinds(file))
+    assert driver.log[-1].moves == 0
+    file.move(0, server.url("/status/new", code=410), driver.profile)
+    file.release()
+    driver.until(lambda: driver.kinds(file).count("FAILED") == 2)
+    assert (driver.log[-1].status, driver.log[-1].moves) == (410, 2)
+    file.move(0, good, driver.profile)
+    file.release()
+    assert driver.end(file).kind == "DONE"
+
+
+def test_a_redirect_from_where_a_source_was_before_is_not_followed(driver: Driver, server: MisbehavingServer) -> None:
+    file = driver.add(server.url("/redirect/old", to="/status/elsewhere", delay=0.3))
+    driver.until(lambda: server.requests)
+    file.move(0, server.url("/good/new", size=100), driver.profile)
+    assert driver.end(file).kind == "DONE"
+    assert [request.path.split("?")[0] for request in server.requests] == ["/redirect/old", "/good/new"]
+    (answered,) = [event for event in driver.log if event.kind == "ANSWERED"]
+    assert answered.text == server.url("/good/new", size=100)
+
+
 def test_a_file_whose_lane_is_held_can_be_removed(driver: Driver, server: MisbehavingServer) -> None:
     file = driver.add(server.url("/status", code=404))
     driver.until(lambda: "FAILED" in driver.kinds(file))
