@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -251,7 +252,10 @@ def test_neither_pause_nor_stop_waits_for_an_answer(
 
 # -- a real one ----------------------------------------------------------------------------------------------------
 
-HOST, GUEST = "10.213.77.1", "10.213.77.2"
+NUMBER = random.randrange(1 << 14)
+"""So that other runs of these tests on this machine are not in the way."""
+HOST, GUEST = (f"10.213.{NUMBER >> 6}.{(NUMBER & 63) * 4 + last}" for last in (1, 2))
+OUTSIDE, INSIDE = f"rfo{NUMBER}", f"rfi{NUMBER}"
 GUEST_PROGRAM = """
 import sys, time
 from rangefetch import DownloadManager, RetryPolicy
@@ -275,7 +279,7 @@ def _ip(*arguments: str) -> None:
 @pytest.fixture
 def namespace() -> Iterator[str]:
     """A network namespace with one way out, to ``HOST``."""
-    name, outside, inside = f"rf{os.getpid()}", f"rfo{os.getpid()}", f"rfi{os.getpid()}"
+    name = f"rf{NUMBER}"
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("only root on Linux may make a network namespace")
     try:
@@ -283,16 +287,16 @@ def namespace() -> Iterator[str]:
     except (OSError, subprocess.SubprocessError):
         pytest.skip("no network namespace can be made here")
     try:
-        _ip("link", "add", outside, "type", "veth", "peer", "name", inside, "netns", name)
-        _ip("address", "add", f"{HOST}/30", "dev", outside)
-        _ip("link", "set", outside, "up")
-        _ip("-n", name, "address", "add", f"{GUEST}/30", "dev", inside)
+        _ip("link", "add", OUTSIDE, "type", "veth", "peer", "name", INSIDE, "netns", name)
+        _ip("address", "add", f"{HOST}/30", "dev", OUTSIDE)
+        _ip("link", "set", OUTSIDE, "up")
+        _ip("-n", name, "address", "add", f"{GUEST}/30", "dev", INSIDE)
         _ip("-n", name, "link", "set", "lo", "up")
-        _ip("-n", name, "link", "set", inside, "up")
+        _ip("-n", name, "link", "set", INSIDE, "up")
         yield name
     finally:
         _ip("netns", "delete", name)
-        subprocess.run(["ip", "link", "delete", outside], check=False, capture_output=True)
+        subprocess.run(["ip", "link", "delete", OUTSIDE], check=False, capture_output=True)
 
 
 def test_a_route_that_is_taken_away_and_comes_back(
@@ -304,7 +308,6 @@ def test_a_route_that_is_taken_away_and_comes_back(
         return create((HOST, address[1]), **more)
 
     monkeypatch.setattr(socket, "create_server", on_the_host)
-    inside = f"rfi{os.getpid()}"
     seen: list[tuple[int, str]] = []
     with MisbehavingServer() as server:
         url = server.url("/slow/x", size=SIZE, rate="2M").replace("127.0.0.1", HOST)
@@ -321,10 +324,10 @@ def test_a_route_that_is_taken_away_and_comes_back(
                         continue
                     seen.append((int(count), note))
                     if not away_s and int(count) > 2 * MIB:
-                        _ip("-n", namespace, "link", "set", inside, "down")
+                        _ip("-n", namespace, "link", "set", INSIDE, "down")
                         away_s = time.monotonic()
                     elif away_s > 0 and note and time.monotonic() - away_s > 2.0:
-                        _ip("-n", namespace, "link", "set", inside, "up")
+                        _ip("-n", namespace, "link", "set", INSIDE, "up")
                         away_s = float("inf")
             finally:
                 child.kill()
