@@ -1,7 +1,9 @@
 """Fixtures of the tests of the aria2 backend."""
 
+import contextlib
 import itertools
-import os
+import random
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,21 @@ from aria2.driving import Desk
 from rangefetch.aria2.backend import Aria2Backend
 from rangefetch.aria2.config import DaemonConfig
 
-PORTS = itertools.count(10_000 + os.getpid() % 20 * 1000, 5)
-"""Apart from each other, from other test runs, and from the ports that the system gives away, so that a test which
-wants one finds it free."""
+
+def _ports() -> Iterator[int]:
+    for port in itertools.count(random.randrange(10_000, 28_000, 5), 5):
+        with contextlib.ExitStack() as held:
+            try:
+                for each in range(port, port + 5):
+                    held.enter_context(socket.create_server(("127.0.0.1", each)))
+            except OSError:
+                continue
+        yield port
+
+
+PORTS = _ports()
+"""Each with the four after it: apart from each other, from other test runs, and from the ports that the system gives
+away, so that a test which wants one finds it free."""
 
 Configure = Callable[..., DaemonConfig]
 

@@ -287,6 +287,10 @@ def namespace() -> Iterator[str]:
     except (OSError, subprocess.SubprocessError):
         pytest.skip("no network namespace can be made here")
     try:
+        try:
+            _ip("-n", name, "link")
+        except subprocess.SubprocessError:
+            pytest.skip("no network namespace can be entered here")
         _ip("link", "add", OUTSIDE, "type", "veth", "peer", "name", INSIDE, "netns", name)
         _ip("address", "add", f"{HOST}/30", "dev", OUTSIDE)
         _ip("link", "set", OUTSIDE, "up")
