@@ -22,6 +22,8 @@ from rangefetch.transfer cimport *
 
 cdef enum:
     TICK_MS = 250                    # how often rates are measured and stalls looked for
+    YOUNG_TICK_MS = 100              # ... while a file may only just be finding out how many lanes it wants
+    YOUNG_US = 1_500_000
     PAUSED_MS = 10                   # how often dry buckets are looked at
     IDLE_MS = 60_000                 # how long to sleep with nothing to do; commands wake the loop
 
@@ -330,10 +332,15 @@ cdef inline void loop_end(Loop *loop) noexcept nogil:
     loop.idle = NULL
 
 
+cdef inline int tick_ms(Loop *loop) noexcept nogil:
+    # A file that was taken on last stands first.
+    return YOUNG_TICK_MS if loop.files != NULL and loop.now_us - loop.files.began_us < YOUNG_US else TICK_MS
+
+
 cdef inline int sleep_ms(Loop *loop) noexcept nogil:
     if loop.lanes_paused > 0:
         return PAUSED_MS
-    return TICK_MS if loop.files != NULL or loop.batches != NULL else IDLE_MS
+    return tick_ms(loop) if loop.files != NULL or loop.batches != NULL else IDLE_MS
 
 
 cdef inline void look_at_clock(Loop *loop) noexcept nogil:
@@ -356,7 +363,7 @@ cdef inline void *loop_run(void *arg) noexcept nogil:
         tell_reached(loop)
         reap(loop)
         end_batches(loop)
-        if loop.now_ms - loop.ticked_ms >= TICK_MS:
+        if loop.now_ms - loop.ticked_ms >= tick_ms(loop):
             tick(loop)
         if loop.posted:
             loop.posted = False

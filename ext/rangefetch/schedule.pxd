@@ -25,6 +25,7 @@ cdef enum:
     DISTANT_LANES = 16               # ... and when the first answer took so long that growing by steps costs seconds
     DISTANT_MS = 50
     GROWTH_PAYS_PERCENT = 120        # doubled lanes should bring at least so much of the goodput before
+    GROWTH_PAYS_FULLY_PERCENT = 170
     STILL_SHARE = 4                  # ... or one lane in so many stands still
     PATIENCE_MS = 750                # for growth to pay
     LOOK_AGAIN_MS = 10_000           # after growth that did not pay
@@ -349,8 +350,12 @@ cdef inline bint growth_pays(FileCore *file) noexcept nogil:
 
 
 cdef inline void steer(Loop *loop, FileCore *file, int64_t elapsed_ms) noexcept nogil:
-    """Double the lanes while that brings more, else go back to what was as good; look again after a while."""
+    """Double the lanes while that brings more, else go back to what was as good; look again after a while.
+
+    Where doubling brought nearly double, nothing but each connection is the bound: four times as many are next.
+    """
     cdef int32_t most = <int32_t>rf_load(&file.lanes_most)
+    cdef int32_t factor = 2
     file.goodput = (file.blocks.bytes_done - file.goodput_bytes) * 1000 // elapsed_ms
     file.goodput_bytes = file.blocks.bytes_done
     if file.blocks.unclaimed == 0 or file.lanes_busy < file.lanes_aim or file.goodput == 0:
@@ -372,8 +377,10 @@ cdef inline void steer(Loop *loop, FileCore *file, int64_t elapsed_ms) noexcept 
     if file.lanes_aim >= most or loop.cpu_percent >= BUSY_PERCENT:
         # Where this thread is the limit, more lanes are more work and nothing else.
         return
+    if file.lanes_before < file.lanes_aim and file.goodput * 100 >= file.goodput_before * GROWTH_PAYS_FULLY_PERCENT:
+        factor = 4
     file.goodput_before = file.goodput
     file.lanes_before = file.lanes_aim
-    file.lanes_aim = 2 * file.lanes_aim if 2 * file.lanes_aim < most else most
+    file.lanes_aim = factor * file.lanes_aim if factor * file.lanes_aim < most else most
     file.grown_ms = loop.now_ms
     feed(loop, file)
