@@ -100,6 +100,18 @@ def test_sources_whose_digests_differ_are_never_mixed(
         assert target.read_bytes() in (content(SIZE), content(SIZE, 1))
 
 
+def test_a_mirror_elsewhere_does_not_see_the_headers(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    here, there = server.url("/slow/x", size=SIZE, rate="4M"), other_server.url("/slow/x", size=SIZE, rate="4M")
+    fetch(
+        here, target, mirrors=[there, server.url("/good/x", size=SIZE)], headers={"X-Token": "s"}, min_split_size="1M"
+    )
+    assert target.read_bytes() == content(SIZE)
+    assert {request.headers.get("x-token") for request in server.requests} == {"s"}
+    assert {request.headers.get("x-token") for request in other_server.requests} == {None}
+
+
 def test_a_bad_source_is_demoted_and_the_others_go_on(
     server: MisbehavingServer, other_server: MisbehavingServer, target: Path
 ) -> None:
