@@ -17,7 +17,7 @@ from rangefetch.mailbox cimport *
 from rangefetch.outcome cimport announce, fail, finish, is_complete, let_go
 from rangefetch.platform cimport rf_bell_ring, rf_load, rf_now_us, rf_store, rf_thread_name, rf_thread_us
 from rangefetch.report cimport post_about, post_bare
-from rangefetch.schedule cimport feed, replace_slow, steer, watch_tail
+from rangefetch.schedule cimport feed, may_be_waiting, replace_slow, steer, watch_tail
 from rangefetch.transfer cimport *
 
 cdef enum:
@@ -251,7 +251,7 @@ cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexce
         else:
             # libcurl watches over the connecting itself.
             limit_ms = limit_ms + profile.connect_timeout_ms if profile.connect_timeout_ms > 0 else 0
-        if loop.now_ms - lane.started_ms >= elapsed_ms:
+        if loop.now_ms - lane.started_ms >= elapsed_ms and not may_be_waiting(loop, lane):
             # What it brought of its last range says less with every tick without an answer.
             lane.bytes_per_s //= 2
     if profile.read_timeout_ms > 0 and limit_ms > 0 and loop.now_ms - lane.moved_ms > limit_ms:

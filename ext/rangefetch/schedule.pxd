@@ -178,12 +178,17 @@ cdef inline bint is_limited(Loop *loop, FileCore *file) noexcept nogil:
     return bucket_is_limited(loop.bucket) or bucket_is_limited(&file.bucket)
 
 
+cdef inline bint may_be_waiting(Loop *loop, const Lane *lane) noexcept nogil:
+    """Whether the lane has waited for its answer no longer than twice what answers take here."""
+    return lane.received_bytes == 0 and loop.now_ms - lane.started_ms < 2 * lane.file.request_ms
+
+
 cdef inline int64_t left_ms(Loop *loop, const Lane *lane) noexcept nogil:
     """How long a lane will need for the rest of its range; -1: it is too new to tell."""
     cdef int64_t left = lane.end - lane_received_end(lane)
     if lane.bytes_per_s > 0:
         return left * 1000 // lane.bytes_per_s
-    if loop.now_ms - lane.moved_ms >= RATE_AFTER_MS:
+    if loop.now_ms - lane.moved_ms >= RATE_AFTER_MS and not may_be_waiting(loop, lane):
         return left * 1000
     return -1
 
@@ -222,11 +227,15 @@ cdef inline Lane *slowest_lane(Loop *loop, FileCore *file) noexcept nogil:
 
 
 cdef inline bint steal(Loop *loop, FileCore *file, Lane *victim, Lane *thief, int64_t thief_rate) noexcept nogil:
-    """Take the later part of the victim's range, split by rates, at a block border. False: it would not pay."""
+    """Take the later part of the victim's range, split by rates, at a block border. False: it would not pay.
+
+    The block in which the victim is stays its own, for its answer may come at any moment; where all was taken from
+    those that waited, each in turn, servers that answer late were asked for the same bytes for ever.
+    """
     cdef int64_t at = lane_received_end(victim)
     cdef int64_t left = victim.end - at
     cdef int64_t kept = <int64_t>(<double>left * victim.bytes_per_s / (victim.bytes_per_s + thief_rate))
-    cdef int64_t border = (at + kept + file.blocks.block_size - 1) // file.blocks.block_size * file.blocks.block_size
+    cdef int64_t border = ((at + kept) // file.blocks.block_size + 1) * file.blocks.block_size
     cdef int64_t then_ms = request_cost_ms(file) + (victim.end - border) * 1000 // thief_rate
     if border >= victim.end or border >= file.size:
         return False
@@ -249,7 +258,7 @@ cdef inline bint hedge(Loop *loop, FileCore *file, Lane *slow, Lane *fast, int64
     """Fetch the rest of the slow lane's range a second time. False: it would not pay."""
     cdef int64_t at = lane_received_end(slow)
     cdef int64_t left = slow.end - at
-    if left <= 0 or left > LARGEST_HEDGE_BYTES:
+    if left <= 0 or (left > LARGEST_HEDGE_BYTES and left > file.blocks.block_size):
         return False
     if left_ms(loop, slow) <= 2 * (request_cost_ms(file) + left * 1000 // fast_rate):
         return False

@@ -25,12 +25,12 @@ class FtpServer(Background):
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
-                with contextlib.suppress(OSError):
-                    ftp._serve(self)
+                with contextlib.suppress(OSError), contextlib.ExitStack() as listeners:
+                    ftp._serve(self, listeners)
 
         super().__init__(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler))
 
-    def _serve(self, handler: Any) -> None:
+    def _serve(self, handler: Any, listeners: contextlib.ExitStack) -> None:
         def say(line: str) -> None:
             handler.wfile.write(f"{line}\r\n".encode())
 
@@ -56,7 +56,7 @@ class FtpServer(Background):
                 case "MDTM":
                     say("213 20200101000000")
                 case "EPSV" | "PASV":
-                    data = socket.create_server(("127.0.0.1", 0))
+                    data = listeners.enter_context(socket.create_server(("127.0.0.1", 0)))
                     port = data.getsockname()[1]
                     if command.upper() == "EPSV":
                         say(f"229 Entering Extended Passive Mode (|||{port}|)")

@@ -269,3 +269,15 @@ def test_a_window_bounds_what_is_ahead_of_the_frontier(
     driver.until(is_done, 20)
     assert furthest <= window
     assert file.tag.octets == content(size)
+
+
+@pytest.mark.parametrize("delay", [0.3, 0.7])
+def test_a_server_that_answers_late_is_not_asked_for_the_same_bytes_over_and_over(
+    driver: Driver, server: MisbehavingServer, delay: float
+) -> None:
+    """A lane that has no rate yet, because its answer takes what answers take there, is not slow."""
+    size = 9 * MIB + 5
+    file = driver.fill(server.url("/good", size=size, delay=delay), lanes=16, least_bytes=1)
+    assert file.tag.octets == content(size)
+    assert file.requests <= 20
+    assert file.received_bytes < size + 4 * MIB
