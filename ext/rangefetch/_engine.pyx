@@ -1,6 +1,7 @@
-"""The engine: loops that move bytes from sockets to files without Python, and the three classes that steer them.
+"""The engine: loops that move bytes from sockets to files without Python, and the four classes that steer them.
 
-``Engine`` owns the loops, ``File`` is one file to be filled, ``Profile`` is how to ask for it. What a loop does is in
+``Engine`` owns the loops, ``File`` is one file to be filled, ``Batch`` many small ones, ``Profile`` is how to ask for
+them. The classes reach into each other's structs, so they stand in one module and one file. What a loop does is in
 ``loop.pxd``, the check of an answer in ``answer.pxd``, the block map in ``blocks.pxd``. ``_engine.pyi`` is the manual:
 a method that has no comment here does what it says there.
 """

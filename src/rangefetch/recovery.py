@@ -77,6 +77,9 @@ class Recovery:
 
         run = self._run
         source = run.sources[event.source]
+        if event.fault == retry.Fault.OVERFLOW:
+            # The engine has taken back what it wrote.
+            run.forget_hash()
         if event.moves < source.moves:
             # It was sent before the source got another address, and says nothing about that.
             run.file.release()
@@ -102,8 +105,6 @@ class Recovery:
         self._held += 1
         self.retries += 1
         _log.debug("%s: %s: %s", run.shown_url, error.reason, kind.value)
-        if failure.fault is retry.Fault.OVERFLOW:
-            run.forget_hash()
         if self.waiting_for_network:
             return
         match kind:

@@ -158,7 +158,8 @@ class Shop(Background):
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Counter)
         server.socket = certificates.server_context().wrap_socket(server.socket, server_side=True)
-        # A client that does not trust the certificate leaves in the middle of the handshake.
+        # A client that does not trust the certificate leaves in the middle of the handshake. The method is replaced,
+        # not overridden, since the class is the standard library's.
         server.handle_error = lambda request, address: None  # type: ignore[method-assign, assignment]
         super().__init__(server)
 

@@ -290,6 +290,7 @@ def namespace() -> Iterator[str]:
         try:
             _ip("-n", name, "link")
         except subprocess.SubprocessError:
+            # ip wants to mount /sys there, which a root that is no mount (a chroot) does not let it.
             pytest.skip("no network namespace can be entered here")
         _ip("link", "add", OUTSIDE, "type", "veth", "peer", "name", INSIDE, "netns", name)
         _ip("address", "add", f"{HOST}/30", "dev", OUTSIDE)
