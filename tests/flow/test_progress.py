@@ -10,6 +10,7 @@ import pytest
 from flow.helpers import consistent, downloaded, fetch, interrupt
 from helpers import MIB, names, until
 from rangefetch import DownloadError, DownloadManager, DownloadProgress, DownloadStatus
+from rangefetch.download import Download
 from servers.misbehaving import MisbehavingServer, content
 
 SIZE = 6 * MIB + 5
@@ -134,3 +135,18 @@ def test_the_result_says_what_came_of_it(server: MisbehavingServer, target: Path
     as_dict = result.to_dict()
     assert as_dict["path"] == str(target)
     assert as_dict["alreadyComplete"] is False
+
+
+def test_its_end_is_told_once(server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it comes between the moment when a report is due and the report."""
+    progress = Download.progress
+
+    def at_the_end(download: Download) -> DownloadProgress:
+        if download.status is DownloadStatus.ACTIVE and threading.current_thread() is threading.main_thread():
+            until(lambda: download.result is not None)
+        return progress(download)
+
+    monkeypatch.setattr(Download, "progress", at_the_end)
+    seen: list[DownloadProgress] = []
+    fetch(server.url("/slow/x", size=MIB, rate="2M"), target, on_progress=seen.append)
+    assert [each.status for each in seen] == [DownloadStatus.COMPLETE]
