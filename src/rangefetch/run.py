@@ -29,7 +29,7 @@ from rangefetch.errors import (
 )
 from rangefetch.events import Event, EventKind, parse_date, parse_headers
 from rangefetch.jobs import Jobs
-from rangefetch.network import mask_url, split_userinfo
+from rangefetch.network import mask_url
 from rangefetch.options import HTTP, DownloadOptions, check_url
 from rangefetch.progress import DownloadResult, SpeedMeter
 from rangefetch.proof import Proof
@@ -153,9 +153,7 @@ class Run:
 
     def move_source(self, number: int, url: str) -> None:
         """A source is at another URL now, and must prove there that it is the same file."""
-        source = self.sources[number]
-        source.url, source.authorization = split_userinfo(check_url(url, "refresh_url", HTTP))
-        source.resolved_url = ""
+        source = self.sources.move(number, check_url(url, "refresh_url", HTTP))
         source.moves += 1
         self.file.move(number, source.url, self._backend.profile(self.options, source))
 
@@ -247,7 +245,7 @@ class Run:
         if self._saved is not None:
             for saved in self._saved.sources:
                 for source in self.sources:
-                    if source.url == saved.url:
+                    if source.given_url == saved.url:
                         source.etag, source.last_modified = saved.etag, saved.last_modified
         asked = [
             (source.url, self._backend.profile(options, source), source.etag, source.last_modified)

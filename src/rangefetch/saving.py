@@ -136,7 +136,7 @@ def save(target: Target, file: File, sources: Sources, *, without_last: bool = F
             total_size=file.size,
             supports_range=True,
             sources=[
-                state.SourceState(source.url, *file.validators(number))
+                state.SourceState(source.given_url, *file.validators(number))
                 for number, source in enumerate(sources)
                 if number < file.source_count
             ],

@@ -30,8 +30,11 @@ class Source:
     """One URL. ``resolved_url`` is where redirects led, ``answered`` that it has answered well in this run, ``moves``
     how often the engine was given another address for it, ``resolved_again`` how often in a row that was its own.
 
+    ``url`` is where it is requested now; ``given_url`` is the URL as it was given, by which a saved state knows it.
+    They differ once ``refresh_url`` has supplied a new link.
+
     ``is_own``: it has the origin of the URL that was asked for, and gets the user's headers. A mirror is somebody
-    else's, and those may be secrets.
+    else's, and those may be secrets; so is a new link to another host.
     """
 
     url: str
@@ -45,6 +48,10 @@ class Source:
     failures: int = 0
     moves: int = 0
     resolved_again: int = 0
+    given_url: str = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.given_url = self.url
 
     @property
     def host(self) -> str:
@@ -75,13 +82,22 @@ class Sources:
 
     @property
     def url(self) -> str:
-        """The URL that was asked for, without userinfo: the identity of the download."""
-        return self._list[0].url
+        """The URL that was asked for, without userinfo: the identity of the download, whatever links it gets."""
+        return self._list[0].given_url
+
+    def move(self, number: int, url: str) -> Source:
+        """Request a source at another URL from now on, with the user's headers only at the origin they were given
+        for, and with the new URL's own userinfo or none."""
+        source = self._list[number]
+        source.url, source.authorization = split_userinfo(url)
+        source.is_own = _origin_of(source.url) == _origin_of(self.url)
+        source.resolved_url = ""
+        return source
 
     def add(self, url: str) -> Source | None:
         """A further source; None if it is there already."""
         source = Source(*split_userinfo(url))
-        if any(each.url == source.url for each in self._list):
+        if any(source.url in (each.url, each.given_url) for each in self._list):
             return None
         source.is_own = not self._list or _origin_of(source.url) == _origin_of(self.url)
         self._list.append(source)

@@ -25,7 +25,7 @@ from rangefetch.aria2.translate import judge, to_aria2
 from rangefetch.aria2.tries import Tries
 from rangefetch.download import Download, Figures
 from rangefetch.errors import ContentChanged, DaemonUnavailable, DownloadError, LocalError, TimedOut
-from rangefetch.network import mask_url, split_userinfo
+from rangefetch.network import mask_url
 from rangefetch.options import HTTP, check_url, is_followed
 from rangefetch.progress import DownloadResult, SpeedMeter
 from rangefetch.retry import Kind, explain
@@ -152,7 +152,7 @@ class Job:
             if self.phase is not Phase.ASKING:
                 return
             try:
-                source.url, source.authorization = split_userinfo(check_url(future.result(), "refresh_url", HTTP))
+                self._sources.move(0, check_url(future.result(), "refresh_url", HTTP))
             except Exception as error:  # of the caller's function
                 raise LocalError(f"no new link: {error}", url=self._shown_url) from error
             source.banned = False

@@ -68,7 +68,7 @@ class FileLanding:
         self._download = download
         self._options = download.options
         self._sources = sources
-        self._url = sources.url  # the identity, whatever link it may get
+        self._url = sources.url
         self._shown_url = mask_url(download.url)
         self._stopping = stopping
         self._target: Target | None = None
@@ -102,13 +102,13 @@ class FileLanding:
         ``TargetExists``, ``DiskError``.
         """
         self._source = source
-        before = self._met.get(source.url)
+        before = self._met.get(source.given_url)
         if remote is not None:
             if before is not None and not remote.is_still(before.size, before.etag, before.last_modified):
                 raise AnotherFile("the remote file is not the same as before (its ETag or Last-Modified differs)")
             if self.remote is not None and len({self.remote.size, remote.size} - {-1}) > 1:
                 raise AnotherFile("the remote file has another size than before")
-            self.remote = self._met[source.url] = remote
+            self.remote = self._met[source.given_url] = remote
         if self._settled:
             return None
         target = self._opened
@@ -166,7 +166,7 @@ class FileLanding:
         first = source.url
         if is_http(first):
             headers = private_headers(source, options)
-            met = self._met.get(first)
+            met = self._met.get(source.given_url)
             if (headers or options.cookies) and met is not None and origin(met.url) != origin(first):
                 first, headers = met.url, {}
             if cookies := cookie_header(first, options):
@@ -311,7 +311,7 @@ class FileLanding:
         if self.remote is None or not self.remote.has_validator:
             return False
         for source in saved.sources:
-            if source.url == self._source.url and (source.etag or source.last_modified):
+            if source.url == self._source.given_url and (source.etag or source.last_modified):
                 return self.remote.is_still(saved.total_size, source.etag, source.last_modified)
         return False
 
