@@ -48,6 +48,13 @@ from rangefetch.transfer cimport (
     Setting,
     Source,
     VALIDATOR_BYTES,
+    WAIT_LIMIT,
+    WAIT_LOOP,
+    WAIT_NOTHING,
+    WAIT_PYTHON,
+    WAIT_READER,
+    WAIT_REST,
+    WAIT_TRANSFER,
 )
 
 import atexit
@@ -68,6 +75,11 @@ FAULTS = {
     "OVERFLOW": <int>FAULT_OVERFLOW, "DISK": <int>FAULT_DISK, "STALLED": <int>FAULT_STALLED,
     "REDIRECT": <int>FAULT_REDIRECT, "REDIRECTS": <int>FAULT_REDIRECTS, "MEMORY": <int>FAULT_MEMORY,
     "PROBED": <int>FAULT_PROBED,
+}
+
+WAITS = {
+    <int>WAIT_NOTHING: "nothing", <int>WAIT_LOOP: "loop", <int>WAIT_TRANSFER: "transfer", <int>WAIT_LIMIT: "limit",
+    <int>WAIT_READER: "reader", <int>WAIT_REST: "rest", <int>WAIT_PYTHON: "decision",
 }
 
 cdef bint loaded = False
@@ -305,6 +317,7 @@ cdef class File:
         self.core.lanes_most = lanes
         self.core.probing = probe
         self.core.traced = traced
+        self.core.waits_for = WAIT_LOOP
         bucket_limit(&self.core.bucket, limit)
         self.core.allocation = _allocation(allocation)
         if lanes < 1 or source_lanes < 1 or first_bytes < 1:
@@ -541,6 +554,10 @@ cdef class File:
     @property
     def replacements(self):
         return self.core.replacements
+
+    @property
+    def waiting_for(self):
+        return WAITS[<int>rf_load(&self.core.waits_for)]
 
     def release(self):
         self._tell(COMMAND_RELEASE)

@@ -17,7 +17,7 @@ from rangefetch.mailbox cimport *
 from rangefetch.outcome cimport announce, fail, finish, is_complete, let_go
 from rangefetch.platform cimport rf_bell_ring, rf_load, rf_now_us, rf_store, rf_thread_name, rf_thread_us
 from rangefetch.report cimport post_about, post_bare
-from rangefetch.schedule cimport feed, may_be_waiting, replace_slow, steer, watch_tail
+from rangefetch.schedule cimport feed, may_be_waiting, replace_slow, steer, wait_of, watch_tail
 from rangefetch.transfer cimport *
 
 cdef enum:
@@ -293,6 +293,7 @@ cdef inline void tick(Loop *loop) noexcept nogil:
             watch_tail(loop, file)
         # A source that was resting when a lane was set free may be asked by now.
         feed(loop, file)
+        rf_store(&file.waits_for, wait_of(loop, file))
         file = file.next
 
 

@@ -13,7 +13,21 @@ from rangefetch.blocks cimport blocks_claim
 from rangefetch.bucket cimport bucket_is_limited
 from rangefetch.lane cimport lane_dismiss, lane_received_end, lane_rest, lane_send, lane_take
 from rangefetch.platform cimport rf_load
-from rangefetch.transfer cimport ACCEPTED, UNCHECKED, FileCore, Lane, Loop, Source
+from rangefetch.transfer cimport (
+    ACCEPTED,
+    UNCHECKED,
+    WAIT_LIMIT,
+    WAIT_NOTHING,
+    WAIT_PYTHON,
+    WAIT_READER,
+    WAIT_REST,
+    WAIT_TRANSFER,
+    FileCore,
+    Lane,
+    Loop,
+    Source,
+    Wait,
+)
 
 cdef enum:
     FIRST_CLAIM_BYTES = 8 << 20      # before a lane's rate is known
@@ -142,6 +156,11 @@ cdef inline bint lane_claim(Loop *loop, FileCore *file, Lane *lane) noexcept nog
     return True
 
 
+cdef inline bint is_limited(Loop *loop, FileCore *file) noexcept nogil:
+    """Under a limit no lane is slow by itself."""
+    return bucket_is_limited(loop.bucket) or bucket_is_limited(&file.bucket)
+
+
 cdef inline bint wants_lane(FileCore *file) noexcept nogil:
     """Whether the file is better served by one lane more."""
     if file.removing or lanes_allowed(file) <= 0:
@@ -153,6 +172,36 @@ cdef inline bint wants_lane(FileCore *file) noexcept nogil:
     if not file.splits or not file.mapped or file.blocks.unclaimed == 0:
         return False
     return file.lanes_busy == 0 or file.blocks.unclaimed >= file.least_bytes
+
+
+cdef inline bint is_resting(Loop *loop, const FileCore *file) noexcept nogil:
+    """Whether there is a source that may be asked again later."""
+    cdef int i
+    for i in range(file.source_count):
+        if not file.sources[i].banned and file.sources[i].rested_ms > loop.now_ms:
+            return True
+    return False
+
+
+cdef inline Wait wait_of(Loop *loop, FileCore *file) noexcept nogil:
+    """What the file waits for; looked at once a tick, after ``feed``.
+
+    Nothing is an answer, too: there is something to fetch, nobody is at it, and nothing is due that would change that.
+    """
+    if file.lanes_busy > 0:
+        if file.lanes_paused_seen == 0:
+            return WAIT_TRANSFER
+        return WAIT_LIMIT if is_limited(loop, file) else WAIT_READER
+    if file.lanes_held > 0 or (file.probing and file.answered):
+        return WAIT_PYTHON
+    if is_resting(loop, file):
+        return WAIT_REST
+    if (
+        file.mapped and rf_load(&file.reader_bytes) >= 0
+        and file.blocks.hint * file.blocks.block_size >= horizon_of(file)
+    ):
+        return WAIT_READER
+    return WAIT_NOTHING
 
 
 cdef inline void feed(Loop *loop, FileCore *file) noexcept nogil:
@@ -172,11 +221,6 @@ cdef inline void feed(Loop *loop, FileCore *file) noexcept nogil:
 
 
 # ---- The tail ----------------------------------------------------------------------------------------------------
-
-cdef inline bint is_limited(Loop *loop, FileCore *file) noexcept nogil:
-    """Under a limit no lane is slow by itself."""
-    return bucket_is_limited(loop.bucket) or bucket_is_limited(&file.bucket)
-
 
 cdef inline bint may_be_waiting(Loop *loop, const Lane *lane) noexcept nogil:
     """Whether the lane has waited for its answer no longer than twice what answers take here."""

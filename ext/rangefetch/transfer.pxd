@@ -82,6 +82,16 @@ cdef struct Source:
     int64_t bytes_per_s                  # of one of its lanes, averaged; 0: not known yet
     int64_t received_bytes
 
+# What a file in the engine waits for. Each of them ends by itself, or by something that Python can name.
+cdef enum Wait:
+    WAIT_NOTHING = 0     # nothing will move it any more
+    WAIT_LOOP = 1        # its loop to take it on
+    WAIT_TRANSFER = 2    # a transfer: ended by its timeouts at the latest
+    WAIT_LIMIT = 3       # a limit, which holds transfers back
+    WAIT_READER = 4      # its reader to come nearer
+    WAIT_REST = 5        # the rest of the sources that may still be asked
+    WAIT_PYTHON = 6      # what Python decides after a failure, or after the answer to a probe
+
 # The items of a batch, as Python sees them.
 cdef enum ItemState:
     ITEM_WAITING = 0
@@ -115,6 +125,7 @@ cdef struct FileCore:
     bint removing
     bint finished             # a stream without announced length came to its end
     Bucket bucket             # its own limit
+    Wait waits_for            # at the last tick
     # How many lanes: the most that Python allows, how many the controller aims at, and what it has seen.
     int32_t lanes_most        # written by Python, read by the loop
     int32_t lanes_aim

@@ -14,6 +14,9 @@ OLDEST_LIBCURL: Final[tuple[int, int, int]]
 EVENTS: Final[dict[str, int]]
 """The kinds of events by name; MET is a further source's first answer, REACHED what ``File.read_to`` asked for."""
 
+WAITS: Final[dict[int, str]]
+"""What a file may be waiting for, by number: see ``File.waiting_for``."""
+
 FAULTS: Final[dict[str, int]]
 """Why the engine refused or ended a transfer, by name; NONE where libcurl's code says it all."""
 
@@ -216,6 +219,21 @@ class File:
     @property
     def replacements(self) -> int:
         """Lanes that were given up for being far slower than the others."""
+    @property
+    def waiting_for(self) -> str:
+        """What the file is waiting for while the engine has it, as the loop saw it at most a quarter of a second ago.
+
+        - ``"loop"``: the loop has not taken it on yet;
+        - ``"transfer"``: bytes that are on their way, or a connection; bounded by the connect and read timeouts;
+        - ``"limit"``: a speed limit, which holds transfers back;
+        - ``"reader"``: the window is full, and the reader has not come nearer;
+        - ``"rest"``: every source that may still be asked is resting (``rest``);
+        - ``"decision"``: Python's, after a failure (``release``) or the answer to a probe (``remove``);
+        - ``"nothing"``: there is something to fetch, and nothing is due that would fetch it. It may be seen for a
+          moment; a file that stays so will never end by itself.
+
+        After the DONE or REMOVED event it has no meaning.
+        """
     def release(self) -> None:
         """Let one lane that is held after a FAILED event go on."""
     def read_to(self, offset: int, notify: int = 0) -> None:
