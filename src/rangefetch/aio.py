@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import logging
 import os
 import threading
 import weakref
@@ -31,12 +30,12 @@ from rangefetch.api import place
 from rangefetch.bulk import Item, OnResult
 from rangefetch.download import Download
 from rangefetch.errors import DownloadError
+from rangefetch.logs import log as _log
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
 
 __all__ = ["DownloadManager", "fetch", "fetch_many"]
 
-_log = logging.getLogger("rangefetch")
 _PROGRESS_EVERY_S = 0.1
 _LOOK_AGAIN_S = 1.0  # at a download that rests, since a manager that is stopped says nothing to those
 _ENDED = (DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import os
 import re
 import threading
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from rangefetch.download import Download, new_gid
 from rangefetch.errors import Cancelled, DownloadError, TargetExists
+from rangefetch.logs import log as _log
 from rangefetch.manager import DownloadManager, get_download_manager
 from rangefetch.network import mask_url
 from rangefetch.options import DownloadOptions, check_url, is_followed
@@ -41,7 +41,6 @@ Item = str | tuple[str, Mapping[str, Any]] | Mapping[str, Any]
 OnResult = Callable[[int, DownloadResult | DownloadError], object]
 """Hears of an item at its end: its number, from 0, and what came of it."""
 
-_log = logging.getLogger("rangefetch")
 _BATCH_ITEMS = 512
 _BATCHES_AHEAD = 2  # for each loop: one that runs, and one for the lanes that it sets free
 _MOST_RETURNED = 0.25  # of a batch: beyond, the files are not small and batches are a waste

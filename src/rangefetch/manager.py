@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import os
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rangefetch import session
 from rangefetch.download import Download
 from rangefetch.errors import Cancelled, DiskError, DownloadError, LocalError, TargetLocked
+from rangefetch.logs import log as _log
 from rangefetch.network import mask_url
 from rangefetch.options import DownloadOptions, check_url, parse_size
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DownloadManager", "get_download_manager", "init_download_manager"]
 
-_log = logging.getLogger("rangefetch")
 _PROGRESS_EVERY_S = 0.1
 _SESSION_EVERY_S = 1.0
 _SETTLE_S = 30.0

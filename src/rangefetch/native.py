@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import heapq
 import itertools
-import logging
 import os
 import select
 import threading
@@ -25,6 +24,7 @@ from rangefetch.backend import Listener
 from rangefetch.download import Download
 from rangefetch.errors import DownloadError, LocalError
 from rangefetch.events import Event
+from rangefetch.logs import log as _log
 from rangefetch.network import Network, find_ca_file, make_profile, netrc_path, secret_headers
 from rangefetch.options import DownloadOptions
 from rangefetch.retry import RetryPolicy
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NativeBackend"]
 
-_log = logging.getLogger("rangefetch")
 _TICK_S = 0.25
 _MOST_LOOPS = 4
 _WORKERS = 4

@@ -7,7 +7,6 @@ sixteen connections at once costs one try and not sixteen.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from rangefetch import retry
 from rangefetch.backend import Timer
 from rangefetch.errors import DiskError, DownloadError
 from rangefetch.events import Event
+from rangefetch.logs import log as _log
 from rangefetch.options import HTTP, check_url
 from rangefetch.retry import Kind
 from rangefetch.space import explain_full
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from rangefetch.run import Run
 
 __all__ = ["Recovery"]
-
-_log = logging.getLogger("rangefetch")
 
 _MOST_TRIED = 20
 _RANGE_TRIES = 2

@@ -8,7 +8,6 @@ appears only after the last byte and the checksum were right.
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from rangefetch.errors import (
 )
 from rangefetch.events import Event, EventKind, parse_date, parse_headers
 from rangefetch.jobs import Jobs
+from rangefetch.logs import log as _log
 from rangefetch.network import mask_url
 from rangefetch.options import HTTP, DownloadOptions, check_url
 from rangefetch.progress import DownloadResult, SpeedMeter
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from rangefetch._engine import File
 
 __all__ = ["Run"]
-
-_log = logging.getLogger("rangefetch")
 
 _FIRST_SAVE_S = 2.0
 _SAVE_EVERY_S = 5.0

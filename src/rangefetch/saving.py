@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 from rangefetch import state
 from rangefetch.control_file import from_control_file
 from rangefetch.errors import DiskError
+from rangefetch.logs import log as _log
 from rangefetch.network import mask_url
 from rangefetch.sources import Sources
 from rangefetch.target import Target
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "save", "save_at_the_end", "save_on_the_way", "write_trace"]
 
-_log = logging.getLogger("rangefetch")
 _ROOM_BYTES = 64 << 10  # more than a state takes
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 

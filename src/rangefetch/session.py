@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import logging
 import os
 import re
 from collections.abc import Collection, Iterable
@@ -18,13 +17,13 @@ from typing import Any
 
 from rangefetch.download import Download
 from rangefetch.errors import DiskError
+from rangefetch.logs import log as _log
 from rangefetch.options import DownloadOptions, check_url
 from rangefetch.progress import DownloadStatus
 
 __all__ = ["load", "save"]
 
 _VERSION = 1
-_log = logging.getLogger("rangefetch")
 
 
 def save(path: Path, downloads: Iterable[Download], waiting: Collection[str] = ()) -> None:

@@ -225,7 +225,7 @@ class Target:
 
         Logs ``reason`` and returns the new path. No file is replaced.
         """
-        import logging
+        from rangefetch.logs import log
 
         stem = _stem(self.path.name, "") if self.path else self.part_path.stem
         bad_path = self.directory / f"{stem}.bad"
@@ -238,7 +238,7 @@ class Target:
                 bad_path = self.directory / f"{stem}.bad.{number}"
             self._forget()
         self.close()
-        logging.getLogger(__name__).info("%s: %s; kept as %s", self.part_path, reason, bad_path)
+        log.info("%s: %s; kept as %s", self.part_path, reason, bad_path)
         return bad_path
 
     def discard(self) -> None:
@@ -360,9 +360,9 @@ def _lock(fd: int, part_path: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LOCKS_HERE:
             raise
-        import logging
+        from rangefetch.logs import log
 
-        logging.getLogger(__name__).warning("%s: no locks on this file system; beware", part_path)
+        log.warning("%s: no locks on this file system; beware", part_path)
 
 
 def _unlock_and_close(fd: int) -> None:

@@ -36,7 +36,7 @@ LAYERS = (
         "libcurl",
     ),
     ("bitmap", "plan", "retry", "mirrors", "checksum", "effort", "events"),
-    ("errors", "options", "progress", "version", "_engine"),
+    ("errors", "logs", "options", "progress", "version", "_engine"),
 )
 PURE = LAYERS[-2]
 

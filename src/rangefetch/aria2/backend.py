@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import logging
 import threading
 import time
 from collections import deque
@@ -30,14 +29,13 @@ from rangefetch.aria2.landing import FileLanding
 from rangefetch.backend import Listener
 from rangefetch.download import Download
 from rangefetch.errors import DaemonUnavailable, DownloadError, LocalError
+from rangefetch.logs import log as _log
 from rangefetch.network import find_ca_file
 from rangefetch.options import DownloadOptions, is_followed
 from rangefetch.retry import RetryPolicy
 from rangefetch.sources import Sources
 
 __all__ = ["Aria2Backend", "remove_leftovers"]
-
-_log = logging.getLogger("rangefetch")
 
 _TICK_S = 0.25
 _WORKERS = 8

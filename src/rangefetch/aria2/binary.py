@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import http.client
 import importlib.util
-import logging
 import os
 import re
 import shutil
@@ -25,11 +24,10 @@ from typing import IO
 
 from rangefetch.aria2.config import BinarySource, DaemonConfig
 from rangefetch.errors import BinaryDownloadFailed, ProcessStartFailed
+from rangefetch.logs import log as _log
 from rangefetch.network import find_ca_file, mask_url
 
 __all__ = ["Aria2Binary", "download_aria2", "ensure_aria2", "find_aria2", "verify_aria2"]
-
-_log = logging.getLogger("rangefetch")
 
 _SUFFIX = ".exe" if sys.platform == "win32" else ""
 _BINARY = f"aria2c{_SUFFIX}"

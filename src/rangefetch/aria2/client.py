@@ -6,16 +6,14 @@ aria2p takes a quarter of a second to import, so that it is imported when the fi
 from __future__ import annotations
 
 import functools
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from rangefetch.errors import DaemonUnavailable, ProcessStartFailed
+from rangefetch.logs import log as _log
 
 __all__ = ["Aria2Client", "RpcError"]
-
-_log = logging.getLogger("rangefetch")
 
 _HOST = "http://127.0.0.1"
 _TIMEOUT_S = 10.0

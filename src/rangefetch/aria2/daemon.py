@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import secrets
 import shutil
@@ -25,11 +24,10 @@ from rangefetch.aria2.config import DaemonConfig
 from rangefetch.aria2.monitor import Monitor
 from rangefetch.aria2.process import Process
 from rangefetch.errors import DaemonUnavailable, LocalError, ProcessManagementError, ProcessStartFailed
+from rangefetch.logs import log as _log
 from rangefetch.network import find_ca_file
 
 __all__ = ["Aria2Daemon"]
-
-_log = logging.getLogger("rangefetch")
 
 _LOOPBACK = "127.0.0.1"
 _PORTS = 100

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rangefetch.aria2.client import RpcError
 from rangefetch.aria2.landing import Request
 from rangefetch.errors import DaemonUnavailable, LocalError
+from rangefetch.logs import log as _log
 
 if TYPE_CHECKING:
     from rangefetch.aria2.daemon import Aria2Daemon
 
 __all__ = ["STATUS_KEYS", "Entry", "Status"]
-
-_log = logging.getLogger("rangefetch")
 
 STATUS_KEYS = [
     "gid", "status", "totalLength", "completedLength", "connections", "errorCode", "errorMessage", "followedBy",

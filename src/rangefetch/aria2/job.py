@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ from rangefetch.aria2.translate import judge, to_aria2
 from rangefetch.aria2.tries import Tries
 from rangefetch.download import Download, Figures
 from rangefetch.errors import ContentChanged, DaemonUnavailable, DownloadError, LocalError, TimedOut
+from rangefetch.logs import log as _log
 from rangefetch.network import mask_url
 from rangefetch.options import HTTP, check_url, is_followed
 from rangefetch.progress import DownloadResult, SpeedMeter
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from rangefetch.aria2.backend import Aria2Backend
 
 __all__ = ["Job"]
-
-_log = logging.getLogger("rangefetch")
 
 _OVER = frozenset({"complete", "error", "removed"})
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import errno
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from rangefetch.aria2.remote import Remote, cookie_header, is_http, origin, pars
 from rangefetch.control_file import ControlFile, block_size, from_control_file, to_control_file
 from rangefetch.download import Download
 from rangefetch.errors import ChecksumMismatch, ContentChanged, DiskError, TargetExists
+from rangefetch.logs import log as _log
 from rangefetch.network import mask_url
 from rangefetch.options import DownloadOptions
 from rangefetch.sources import Source, Sources
@@ -33,8 +33,6 @@ from rangefetch.target import (
 )
 
 __all__ = ["AnotherFile", "FileLanding", "Request"]
-
-_log = logging.getLogger("rangefetch")
 
 _HASH_STEP_BYTES = 64 << 20
 _WORTH_NOTING_BYTES = 8 << 20

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import weakref
 from typing import Protocol
 
 from rangefetch.errors import DownloadError
+from rangefetch.logs import log as _log
 
 __all__ = ["Monitor", "Watched", "restart_wait_s"]
-
-_log = logging.getLogger("rangefetch")
 
 _MOST_WAIT_S = 60.0
 _MOST_MISSES = 3

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import logging
 import os
 import platform
 import shutil
@@ -28,10 +27,9 @@ from typing import IO, Any
 import psutil
 
 from rangefetch.errors import ProcessManagementError, ProcessStartFailed
+from rangefetch.logs import log as _log
 
 __all__ = ["Process", "make_directory", "reap_leftovers", "write_private", "write_record"]
-
-_log = logging.getLogger("rangefetch")
 
 _CONSOLE_LINES = 50
 _KILL_S = 5.0

@@ -13,7 +13,6 @@ import email.utils
 import functools
 import http.client
 import http.cookiejar
-import logging
 import netrc
 import re
 import socket
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote, urljoin, urlsplit
 
+from rangefetch.logs import log as _log
 from rangefetch.network import find_ca_file, mask_url, netrc_path
 from rangefetch.options import DownloadOptions
 from rangefetch.retry import Curl, Failure, Fault, Kind, RetryPolicy
@@ -42,8 +42,6 @@ __all__ = [
     "parse_date",
     "private_headers",
 ]
-
-_log = logging.getLogger("rangefetch")
 
 _MOST_REDIRECTS = 20
 _MOST_TEXT = 200

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import math
 import re
 from typing import NamedTuple
@@ -20,12 +19,11 @@ from rangefetch.errors import (
     TargetLocked,
     TimedOut,
 )
+from rangefetch.logs import log as _log
 from rangefetch.options import DownloadOptions
 from rangefetch.retry import Failure, Fault, Kind, RetryPolicy, explain
 
 __all__ = ["MOST_CONNECTIONS", "Verdict", "judge", "to_aria2"]
-
-_log = logging.getLogger("rangefetch")
 
 MOST_CONNECTIONS = 16
 """For one server; aria2 takes no more (aria2 manual, ``--max-connection-per-server``)."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from typing import NamedTuple
 
 from rangefetch.errors import DownloadError
+from rangefetch.logs import log as _log
 from rangefetch.options import DownloadOptions
 from rangefetch.retry import Kind, RetryPolicy
 
 __all__ = ["Next", "Tries"]
-
-_log = logging.getLogger("rangefetch")
 
 _MOST_TRIED = 20
 _MOST_LANES = 1024
