@@ -13,7 +13,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from rangefetch.answer cimport ContentRange, parse_content_range
+from rangefetch.answer cimport SAME_LIKELY, SAME_PROVEN, ContentRange, Same, parse_content_range
+from rangefetch.answer cimport same_validators as compare_validators
 from rangefetch.blocks cimport blocks_contiguous, blocks_free, blocks_init, blocks_recall
 from rangefetch.bucket cimport Bucket, bucket_fill, bucket_is_dry, bucket_limit, bucket_take
 from rangefetch.core cimport EngineCore, core_is_ours, core_let_go, core_new, core_stop
@@ -41,6 +42,7 @@ from rangefetch.transfer cimport (
     FAULT_STALLED,
     FAULT_STATUS,
     FAULT_VALIDATOR_CHANGED,
+    FAULT_VALIDATOR_TOO_LONG,
     Allocation,
     FileCore,
     MOST_SOURCES,
@@ -74,7 +76,7 @@ FAULTS = {
     "VALIDATOR_CHANGED": <int>FAULT_VALIDATOR_CHANGED, "ENCODED": <int>FAULT_ENCODED,
     "OVERFLOW": <int>FAULT_OVERFLOW, "DISK": <int>FAULT_DISK, "STALLED": <int>FAULT_STALLED,
     "REDIRECT": <int>FAULT_REDIRECT, "REDIRECTS": <int>FAULT_REDIRECTS, "MEMORY": <int>FAULT_MEMORY,
-    "PROBED": <int>FAULT_PROBED,
+    "PROBED": <int>FAULT_PROBED, "VALIDATOR_TOO_LONG": <int>FAULT_VALIDATOR_TOO_LONG,
 }
 
 WAITS = {
@@ -158,6 +160,13 @@ def content_range(bytes text not None):
     if not parse_content_range(text, &parsed):
         return None
     return (parsed.start, parsed.end, parsed.total)
+
+
+def same_validators(bytes etag not None, bytes last_modified not None, bytes other_etag not None, bytes other not None):
+    cdef Same found = compare_validators(etag, last_modified, other_etag, other)
+    if found == SAME_PROVEN:
+        return "proven"
+    return "likely" if found == SAME_LIKELY else "different"
 
 
 cdef int _must_be_loaded() except -1:
@@ -294,7 +303,7 @@ cdef class File:
         int64_t first_bytes=4 << 20, int64_t least_bytes=4 << 20, int64_t window_bytes=0, int64_t limit=0,
         str allocation="falloc",
         int64_t size=-1, int64_t block_size=0, blocks=None, partial=None, str etag="", str last_modified="",
-        mirrors=(), int source_lanes=1024, bint probe=False, bint traced=False,
+        mirrors=(), int source_lanes=1024, bint probe=False, bint traced=False, int64_t pinned_size=-1,
     ):
         memset(&self.core, 0, sizeof(FileCore))
         self.core.owner = <void *>self
@@ -303,12 +312,11 @@ cdef class File:
         self.loop = -1
         self.core.fd = fd
         self.core.source_lanes_most = source_lanes
-        self._add_source(url, profile, etag, last_modified, size >= 0)
+        self._add_source(url, profile, etag, last_modified)
         for mirror, mirror_profile, mirror_etag, mirror_last_modified in mirrors:
-            self._add_source(
-                mirror, mirror_profile, mirror_etag, mirror_last_modified, bool(mirror_etag or mirror_last_modified)
-            )
+            self._add_source(mirror, mirror_profile, mirror_etag, mirror_last_modified)
         self.core.size = size
+        self.core.pinned_size = pinned_size
         self.core.ranged = ranged
         self.core.first_bytes = first_bytes
         self.core.least_bytes = least_bytes
@@ -327,7 +335,7 @@ cdef class File:
         if size >= 0:
             self._recall(size, block_size, blocks, partial or {})
 
-    cdef int _add_source(self, str url, Profile profile, str etag, str last_modified, bint known) except -1:
+    cdef int _add_source(self, str url, Profile profile, str etag, str last_modified) except -1:
         cdef Source *source
         if self.core.source_count == MOST_SOURCES:
             raise ValueError(f"mirrors: {MOST_SOURCES} sources at most")
@@ -338,7 +346,7 @@ cdef class File:
         self.core.source_count += 1
         source.url = _owned_text(os.fsencode(url))
         source.profile = &profile.core
-        source.known = known
+        source.known = bool(etag or last_modified)
         _keep(source.etag, etag)
         _keep(source.last_modified, last_modified)
         self.profiles.append(profile)
@@ -420,6 +428,10 @@ cdef class File:
     @property
     def requests(self):
         return self.core.requests
+
+    @property
+    def responses(self):
+        return self.core.responses
 
     @property
     def connections(self):

@@ -27,6 +27,7 @@ from rangefetch.transfer cimport (
     FAULT_SIZE_CHANGED,
     FAULT_STATUS,
     FAULT_VALIDATOR_CHANGED,
+    FAULT_VALIDATOR_TOO_LONG,
     REFUSED,
     STATUS_OK,
     STATUS_PARTIAL_CONTENT,
@@ -89,38 +90,57 @@ cdef inline bint parse_content_range(const char *text, ContentRange *range_) noe
     return text[0] == 0 and (range_.start >= 0 or range_.total >= 0)
 
 
-cdef inline void keep_text(char *kept, const char *value) noexcept nogil:
-    """Keep a validator, or nothing where it is absent or too long to be compared whole."""
-    kept[0] = 0
-    if value != NULL and strlen(value) < VALIDATOR_BYTES:
-        memcpy(kept, value, strlen(value) + 1)
+# The rule of ``rangefetch.identity``, where its reasons are; one table of tests drives both.
+cdef enum Same:
+    SAME_PROVEN = 0
+    SAME_LIKELY = 1
+    SAME_DIFFERENT = 2
 
 
-cdef inline void keep_validators(Source *source, CURL *easy) noexcept nogil:
-    cdef const char *etag = header_value(easy, "ETag")
-    # Python reads them once `known` is set.
-    # A weak ETag does not promise the same bytes (RFC 9110, section 8.8.1).
-    keep_text(source.etag, etag if etag != NULL and etag[0] == c'"' else NULL)
-    keep_text(source.last_modified, header_value(easy, "Last-Modified"))
-    rf_store(&source.known, True)
+cdef inline bint is_strong(const char *etag) noexcept nogil:
+    return etag[0] == c'"'
 
 
-cdef inline bint validators_match(Source *source, CURL *easy) noexcept nogil:
-    """The strong ETag where there was one, else the date. A validator that has gone proves nothing: no match.
+cdef inline Same same_validators(
+    const char *etag, const char *last_modified, const char *other_etag, const char *other_last_modified
+) noexcept nogil:
+    """What two responses' validators say of each other; empty: absent (RFC 9110, section 8.8)."""
+    if is_strong(etag) and is_strong(other_etag):
+        return SAME_PROVEN if strcmp(etag, other_etag) == 0 else SAME_DIFFERENT
+    if strcmp(etag, other_etag) == 0 and strcmp(last_modified, other_last_modified) == 0:
+        return SAME_LIKELY
+    return SAME_DIFFERENT
 
-    The first answer of a source gives what the later ones are held to.
+
+cdef inline const char *header_or_empty(CURL *easy, const char *name) noexcept nogil:
+    cdef const char *value = header_value(easy, name)
+    if value == NULL:
+        return b""
+    return value
+
+
+cdef inline Fault check_validators(Source *source, CURL *easy, bint alone) noexcept nogil:
+    """Hold a response's validators against its source's; the first response of a source sets them.
+
+    One that cannot be kept whole could not be compared later, which matters unless the response stands ``alone``:
+    nothing is put together with its body then.
     """
-    cdef const char *value
-    if not source.known:
-        keep_validators(source, easy)
-        return True
-    if source.etag[0]:
-        value = header_value(easy, "ETag")
-        return value != NULL and strcmp(value, source.etag) == 0
-    if source.last_modified[0]:
-        value = header_value(easy, "Last-Modified")
-        return value != NULL and strcmp(value, source.last_modified) == 0
-    return True
+    cdef const char *etag = header_or_empty(easy, "ETag")
+    cdef const char *last_modified = header_or_empty(easy, "Last-Modified")
+    if source.known:
+        if same_validators(source.etag, source.last_modified, etag, last_modified) == SAME_DIFFERENT:
+            return FAULT_VALIDATOR_CHANGED
+        return FAULT_NONE
+    if strlen(etag) >= VALIDATOR_BYTES or strlen(last_modified) >= VALIDATOR_BYTES:
+        if not alone:
+            return FAULT_VALIDATOR_TOO_LONG
+        etag = b""
+        last_modified = b""
+    memcpy(source.etag, etag, strlen(etag) + 1)
+    memcpy(source.last_modified, last_modified, strlen(last_modified) + 1)
+    # Python reads them once `known` is set.
+    rf_store(&source.known, True)
+    return FAULT_NONE
 
 
 cdef inline bint is_encoded(CURL *easy) noexcept nogil:
@@ -133,67 +153,107 @@ cdef inline Verdict refuse(Lane *lane, Fault fault) noexcept nogil:
     return REFUSED
 
 
-cdef inline Verdict examine_part(FileCore *file, Lane *lane) noexcept nogil:
-    cdef ContentRange answered
-    cdef const char *text = header_value(lane.easy, "Content-Range")
-    if text == NULL or not parse_content_range(text, &answered) or answered.total < 0:
-        return refuse(lane, FAULT_RANGE_WRONG)
-    if not lane.ranged or answered.start != lane.start or answered.end > lane.asked_end:
+cdef inline Verdict accept(FileCore *file) noexcept nogil:
+    file.responses += 1
+    return ACCEPTED
+
+
+cdef inline bint read_content_range(CURL *easy, ContentRange *range_) noexcept nogil:
+    """Whether the response says which part it is; one that says so in a way that makes no sense has start -1."""
+    cdef const char *text = header_value(easy, "Content-Range")
+    if text == NULL:
+        return False
+    if not parse_content_range(text, range_):
+        range_.start = range_.end = range_.total = -1
+    return True
+
+
+cdef inline bint is_what_was_asked(const Lane *lane, const ContentRange *part) noexcept nogil:
+    """A part that starts where the request does and ends no later, of a file whose size it tells."""
+    return lane.ranged and part.total >= 0 and part.start == lane.start and part.end <= lane.asked_end
+
+
+cdef inline Verdict examine_part(FileCore *file, Lane *lane, const ContentRange *part) noexcept nogil:
+    cdef Fault fault
+    if not is_what_was_asked(lane, part):
         return refuse(lane, FAULT_RANGE_WRONG)
     if is_encoded(lane.easy):
         return refuse(lane, FAULT_ENCODED)
-    if file.size >= 0:
-        if answered.total != file.size:
-            return refuse(lane, FAULT_SIZE_CHANGED)
-    else:
-        file.size = answered.total
-    if not validators_match(lane.source, lane.easy):
-        return refuse(lane, FAULT_VALIDATOR_CHANGED)
+    if (file.size >= 0 and part.total != file.size) or (file.pinned_size >= 0 and part.total != file.pinned_size):
+        return refuse(lane, FAULT_SIZE_CHANGED)
+    fault = check_validators(lane.source, lane.easy, False)
+    if fault != FAULT_NONE:
+        return refuse(lane, fault)
+    file.size = part.total
     file.splits = True
     # Less than was asked for, or another lane has taken the later part meanwhile.
-    if answered.end < lane.end:
-        lane.end = answered.end
-    return ACCEPTED
+    if part.end < lane.end:
+        lane.end = part.end
+    return accept(file)
 
 
 cdef inline Verdict examine_whole(FileCore *file, Lane *lane) noexcept nogil:
+    """A 200. Some caches and hubs send a part under this status, with or without saying so."""
     cdef int64_t length = info_off(lane.easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T)
-    if file.size >= 0 or not lane.is_first:
-        if length >= 0 and length != file.size:
-            return refuse(lane, FAULT_SIZE_CHANGED)
-        if not validators_match(lane.source, lane.easy):
-            return refuse(lane, FAULT_VALIDATOR_CHANGED)
-        return refuse(lane, FAULT_RANGE_IGNORED)
+    cdef Fault fault
+    cdef ContentRange part
+    if read_content_range(lane.easy, &part):
+        if is_what_was_asked(lane, &part) and length == part.end - part.start:
+            # The 206 that it should have been.
+            return examine_part(file, lane, &part)
+        if part.start != 0 or part.end != part.total or (length >= 0 and length != part.total):
+            return refuse(lane, FAULT_RANGE_WRONG)
+    elif lane.ranged and length == lane.asked_end - lane.start and length != file.size:
+        # Exactly what was asked for: all of a file, or a part of one? A request without a range will tell.
+        return refuse(lane, FAULT_RANGE_WRONG)
     if is_encoded(lane.easy):
         return refuse(lane, FAULT_ENCODED)
-    # The first request asked for a part and gets the whole: the server knows no ranges, so this is the stream.
+    if (file.size >= 0 and length >= 0 and length != file.size) or (
+        file.pinned_size >= 0 and length != file.pinned_size
+    ):
+        return refuse(lane, FAULT_SIZE_CHANGED)
+    fault = check_validators(lane.source, lane.easy, True)
+    if fault != FAULT_NONE:
+        return refuse(lane, fault)
+    if file.size >= 0 or not lane.is_first:
+        return refuse(lane, FAULT_RANGE_IGNORED)
+    # The first request may have asked for a part and gets the whole: the server knows no ranges, so this is the stream.
     file.size = length
-    validators_match(lane.source, lane.easy)
     lane.start = lane.position = 0
     lane.end = length
-    return ACCEPTED
+    return accept(file)
 
 
 cdef inline Verdict examine(FileCore *file, Lane *lane) noexcept nogil:
     """Decide about the answer whose headers the lane has just received, and note the fault if it is refused."""
     cdef long status = info_long(lane.easy, CURLINFO_RESPONSE_CODE)
-    cdef ContentRange answered
-    cdef const char *text
+    cdef ContentRange part
     if status == STATUS_PARTIAL_CONTENT:
-        return examine_part(file, lane)
+        if not read_content_range(lane.easy, &part):
+            return refuse(lane, FAULT_RANGE_WRONG)
+        return examine_part(file, lane, &part)
     if status == STATUS_OK:
         return examine_whole(file, lane)
     lane.fault = FAULT_STATUS
-    if status == STATUS_RANGE_NOT_SATISFIABLE and lane.ranged:
-        text = header_value(lane.easy, "Content-Range")
-        if text != NULL and parse_content_range(text, &answered) and answered.start < 0:
-            if file.size >= 0 and answered.total != file.size:
+    if status == STATUS_RANGE_NOT_SATISFIABLE and lane.ranged and read_content_range(lane.easy, &part):
+        if part.start < 0 and part.total >= 0:
+            if (file.size >= 0 and part.total != file.size) or (
+                file.pinned_size >= 0 and part.total != file.pinned_size
+            ):
                 lane.fault = FAULT_SIZE_CHANGED
-            elif file.size < 0 and lane.is_first and answered.total == 0:
+            elif file.size < 0 and lane.is_first and part.total == 0:
                 # No range fits into an empty file. A body, if any, is the server's words, not the file's.
-                lane.fault = FAULT_NONE
-                file.size = 0
-                file.splits = True
-                validators_match(lane.source, lane.easy)
-                lane.end = 0
+                lane.fault = check_validators(lane.source, lane.easy, True)
+                if lane.fault == FAULT_NONE:
+                    file.size = 0
+                    file.splits = True
+                    lane.end = 0
     return SWALLOWED
+
+
+cdef inline bint is_cut_short_unsaid(const FileCore *file, const Lane *lane) noexcept nogil:
+    """The end of a stream without announced length came exactly where the request ended: it may be a part.
+
+    A request without a range will tell.
+    """
+    return lane.ranged and not file.splits and file.size < 0 and lane.position == lane.asked_end

@@ -62,7 +62,7 @@ cdef inline void slot_prepare(BatchCore *batch, FileCore *slot, int item) noexce
     slot.item = item
     slot.owner = batch.head.owner
     slot.fd = -1
-    slot.size = -1
+    slot.size = slot.pinned_size = -1
     slot.ranged = True
     slot.first_bytes = batch.first_bytes
     slot.sources[0] = source

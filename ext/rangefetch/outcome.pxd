@@ -9,7 +9,7 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport free
 from posix.strings cimport strncasecmp
 
-from rangefetch.answer cimport examine
+from rangefetch.answer cimport examine, is_cut_short_unsaid
 from rangefetch.batch cimport batch_deliver, batch_is_special, batch_return
 from rangefetch.blocks cimport block_size_for, blocks_advance, blocks_claim_head, blocks_init
 from rangefetch.disk cimport lane_advance, lane_flush, lane_put
@@ -207,6 +207,8 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         return
     if not lane_flush(lane):
         code = CURLE_WRITE_ERROR
+    if code == CURLE_OK and lane.verdict == ACCEPTED and is_cut_short_unsaid(file, lane):
+        lane.fault = FAULT_RANGE_WRONG
     if lane.verdict == ACCEPTED and lane.fault == FAULT_NONE and lane.end >= 0:
         # What counts is what the answer said: a body may end short of it (chunked, or empty) without an error, and
         # a connection may break after the last byte.

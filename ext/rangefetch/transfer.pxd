@@ -9,7 +9,7 @@ from rangefetch.mailbox cimport Mailbox
 from rangefetch.platform cimport pthread_t, rf_bell
 
 cdef enum:
-    VALIDATOR_BYTES = 256    # a longer ETag or date counts as none
+    VALIDATOR_BYTES = 1024   # with the zero at its end; a longer ETag or date is a fault
     RANGE_TEXT_BYTES = 48
     MOST_SOURCES = 64        # of one file
     ERROR_TEXT_BYTES = 256   # CURL_ERROR_SIZE
@@ -22,7 +22,7 @@ cdef enum Fault:
     FAULT_RANGE_IGNORED = 2      # 200 with the whole file, where a part was asked for
     FAULT_RANGE_WRONG = 3        # 206 with another range than was asked for, or without saying which
     FAULT_SIZE_CHANGED = 4       # the file has another size than at the first answer
-    FAULT_VALIDATOR_CHANGED = 5  # it has another ETag or Last-Modified, or has lost it
+    FAULT_VALIDATOR_CHANGED = 5  # it has another ETag or Last-Modified, or one that it did not have, or has lost one
     FAULT_ENCODED = 6            # a content encoding, though identity was asked for
     FAULT_OVERFLOW = 7           # more bytes than the answer announced
     FAULT_DISK = 8               # pwrite or fallocate failed; sys_errno says why
@@ -31,6 +31,7 @@ cdef enum Fault:
     FAULT_REDIRECTS = 11         # too many of them
     FAULT_MEMORY = 12
     FAULT_PROBED = 13            # none: the answer was all that was wanted
+    FAULT_VALIDATOR_TOO_LONG = 14
 
 # What the check of an answer said, before its first byte is written.
 cdef enum Verdict:
@@ -72,7 +73,7 @@ cdef struct Source:
     char *resolved_url                   # owned: where redirects led, NULL until they did
     ProfileCore *profile                 # borrowed: the File holds the Profile
     bint known                           # the validators are those of an answer, in this run or an earlier one
-    char etag[VALIDATOR_BYTES]           # empty: none, or a weak one
+    char etag[VALIDATOR_BYTES]           # as it was sent, with W/ if it is weak; empty: none
     char last_modified[VALIDATOR_BYTES]
     int32_t moves                        # how often it got another address
     bint met                             # Python has heard of its first answer
@@ -111,6 +112,7 @@ cdef struct FileCore:
     BlockMap blocks
     FileCore *next            # borrowed: the loop's list of files
     int64_t size              # -1 until an answer tells, or for ever where none does
+    int64_t pinned_size       # of a file that is begun again in the middle of its use; no other will do. -1: any
     int64_t first_bytes       # how much the first request asks for
     int64_t least_bytes       # a further lane wants at least so many unclaimed bytes
     int64_t window_bytes      # how far ahead of the frontier, or of a reader, ranges may begin; 0: no limit
@@ -144,6 +146,7 @@ cdef struct FileCore:
     # Counters: written by the loop, read by Python.
     int64_t stream_bytes      # of a stream without block map
     int64_t requests
+    int64_t responses         # whose bytes were taken
     int64_t connections
     int64_t received_bytes    # of bodies, whatever became of them
     int64_t writes            # calls of pwrite

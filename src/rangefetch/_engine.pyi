@@ -45,6 +45,9 @@ def punch_hole(fd: int, start: int, end: int) -> bool:
 def content_range(text: bytes) -> tuple[int, int, int] | None:
     """A Content-Range value as ``(start, end, total)``, -1 for what is unknown; None if it is malformed."""
 
+def same_validators(etag: bytes, last_modified: bytes, other_etag: bytes, other: bytes) -> str:
+    """The engine's half of ``identity.same_validators``: ``proven``, ``likely`` or ``different``."""
+
 @final
 class TokenBucket:
     """The engine's limiter with the caller's clock: what may come is paid out by ``fill``, and taken by ``take``."""
@@ -90,8 +93,9 @@ class File:
     ``file-allocation``. ``ranged=False`` asks for the whole file in one stream. ``tag`` is the caller's.
 
     With ``size`` the file is resumed: ``blocks`` has a byte per block (2: done), ``partial`` the bytes written of
-    unfinished ones by index, and an answer must have this size and these validators (empty: none). ``mirrors`` are
-    further sources, ``(url, profile, etag, last_modified)`` each, and ``source_lanes`` the most transfers on one.
+    unfinished ones by index, and an answer must have this size and these validators (both empty: not known).
+    ``pinned_size`` is the size that an answer must have although nothing is resumed (-1: any). ``mirrors`` are further
+    sources, ``(url, profile, etag, last_modified)`` each, and ``source_lanes`` the most transfers on one.
     With ``traced`` a TRACE event tells of each transfer that ends, in "name=number" words.
     With ``probe`` only one answer is wanted, for what it says: nothing is written, and nothing follows the ANSWERED
     event.
@@ -125,6 +129,7 @@ class File:
         source_lanes: int = 1024,
         probe: bool = False,
         traced: bool = False,
+        pinned_size: int = -1,
     ) -> Self: ...
     @property
     def size(self) -> int:
@@ -162,6 +167,9 @@ class File:
     def requests(self) -> int:
         """Requests sent, redirects and failures included."""
     @property
+    def responses(self) -> int:
+        """Responses whose bytes were taken."""
+    @property
     def connections(self) -> int:
         """Connections opened, counted when a transfer ends."""
     @property
@@ -174,7 +182,7 @@ class File:
     def source_count(self) -> int:
         """How many sources there are; they are known by their number, the first is 0."""
     def validators(self, source: int = 0) -> tuple[str, str]:
-        """The strong ETag and the Last-Modified that a source's answers must carry; empty: none, or not known yet."""
+        """The ETag and the Last-Modified that a source's answers must carry, as sent; empty: none, or not known yet."""
     def received_from(self, source: int) -> int:
         """Bytes that ended transfers have brought from a source."""
     def ask_as(self, source: int, profile: Profile) -> None:

@@ -46,6 +46,7 @@ class Fault(enum.IntEnum):
     REDIRECTS = 11
     MEMORY = 12
     PROBED = 13
+    VALIDATOR_TOO_LONG = 14
 
 
 class Curl(enum.IntEnum):
@@ -223,6 +224,11 @@ DEFAULT_ROWS: tuple[Row, ...] = (
     ),
     Row(Kind.NO_RANGES, "another part than was asked for, or one that is not named", Fault.RANGE_WRONG),
     Row(
+        Kind.NO_RANGES,
+        "an ETag or date too long to be kept: ranges could not be compared, and one response needs none",
+        Fault.VALIDATOR_TOO_LONG,
+    ),
+    Row(
         Kind.PERMANENT, "encoded though identity was asked for: its ranges would be of the encoded form", Fault.ENCODED
     ),
     Row(Kind.TEMPORARY, "more bytes than announced: nothing of that transfer is trusted", Fault.OVERFLOW),
@@ -330,6 +336,7 @@ _FAULT_WORDS = {
     Fault.RANGE_WRONG: "the server answered another range than the one asked for",
     Fault.SIZE_CHANGED: "the remote file has another size than before",
     Fault.VALIDATOR_CHANGED: "the remote file is not the same as before (its ETag or Last-Modified differs)",
+    Fault.VALIDATOR_TOO_LONG: "the server sent an ETag or Last-Modified too long to be compared",
     Fault.ENCODED: "the server sent the file with a content encoding though none was allowed",
     Fault.OVERFLOW: "the server sent more bytes than it announced",
     Fault.STALLED: "no data came for too long",

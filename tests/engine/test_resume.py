@@ -140,9 +140,10 @@ def test_other_lanes_wait_until_the_file_is_known_to_be_the_same(driver: Driver,
         ({"etag": '"another"'}, "VALIDATOR_CHANGED"),
         ({"last_modified": http_date(0)}, "VALIDATOR_CHANGED"),
         ({"etag": '"another"', "last_modified": http_date(modified())}, "VALIDATOR_CHANGED"),
+        ({"last_modified": http_date(modified())}, "VALIDATOR_CHANGED"),
         ({"size": 1999}, "SIZE_CHANGED"),
     ],
-    ids=["other-etag", "other-date", "other-etag-same-date", "other-size"],
+    ids=["other-etag", "other-date", "other-etag-same-date", "an-etag-that-appeared", "other-size"],
 )
 def test_an_answer_about_another_file_writes_nothing(
     driver: Driver, server: MisbehavingServer, known: dict[str, Any], fault: str
@@ -156,7 +157,9 @@ def test_an_answer_about_another_file_writes_nothing(
     assert file.tag.octets == begun.octets
 
 
-@pytest.mark.parametrize("known", [{"etag": etag(2000)}, {"last_modified": http_date(modified())}, {}], ids=str)
+@pytest.mark.parametrize(
+    "known", [{"etag": etag(2000)}, {"etag": etag(2000), "last_modified": http_date(modified())}, {}], ids=str
+)
 def test_an_answer_about_the_same_file_goes_on(
     driver: Driver, server: MisbehavingServer, known: dict[str, str]
 ) -> None:

@@ -35,7 +35,7 @@ LAYERS = (
         "download",
         "libcurl",
     ),
-    ("bitmap", "plan", "retry", "mirrors", "checksum", "effort", "events"),
+    ("bitmap", "plan", "retry", "mirrors", "checksum", "effort", "identity", "events"),
     ("errors", "logs", "options", "progress", "version", "_engine"),
 )
 PURE = LAYERS[-2]

@@ -1,0 +1,131 @@
+"""The rule of what is the same file, in Python and in the engine."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from rangefetch import _engine, identity
+from rangefetch.identity import (
+    Identity,
+    Same,
+    Strength,
+    must_compare_before_publishing,
+    must_compare_before_resuming,
+    same,
+)
+
+NOW = "Tue, 14 Nov 2023 22:13:20 GMT"
+EARLIER = "Tue, 14 Nov 2023 22:13:19 GMT"
+
+# The validators of two responses (ETag, Last-Modified), and what they say of each other.
+TABLE = {
+    "equal strong ETags": (('"a"', NOW), ('"a"', NOW), Same.PROVEN),
+    "equal strong ETags decide alone": (('"a"', NOW), ('"a"', EARLIER), Same.PROVEN),
+    "equal strong ETags, a date gone": (('"a"', NOW), ('"a"', ""), Same.PROVEN),
+    "other strong ETags": (('"a"', NOW), ('"b"', NOW), Same.DIFFERENT),
+    "a strong ETag gone": (('"a"', NOW), ("", NOW), Same.DIFFERENT),
+    "a strong ETag that appeared": (("", NOW), ('"a"', NOW), Same.DIFFERENT),
+    "a strong ETag become weak": (('"a"', NOW), ('W/"a"', NOW), Same.DIFFERENT),
+    "equal weak ETags": (('W/"a"', NOW), ('W/"a"', NOW), Same.LIKELY),
+    "equal weak ETags, another date": (('W/"a"', NOW), ('W/"a"', EARLIER), Same.DIFFERENT),
+    "other weak ETags": (('W/"a"', NOW), ('W/"b"', NOW), Same.DIFFERENT),
+    "a weak ETag gone": (('W/"a"', NOW), ("", NOW), Same.DIFFERENT),
+    "a weak ETag that appeared": (("", NOW), ('W/"a"', NOW), Same.DIFFERENT),
+    "equal dates": (("", NOW), ("", NOW), Same.LIKELY),
+    "other dates": (("", NOW), ("", EARLIER), Same.DIFFERENT),
+    "a date gone": (("", NOW), ("", ""), Same.DIFFERENT),
+    "a date that appeared": (("", ""), ("", NOW), Same.DIFFERENT),
+    "nothing": (("", ""), ("", ""), Same.LIKELY),
+    "ETags without quotes prove nothing": (("a", NOW), ("a", NOW), Same.LIKELY),
+    "other ETags without quotes": (("a", NOW), ("b", NOW), Same.DIFFERENT),
+    "the weak mark is a capital letter": (('w/"a"', ""), ('w/"a"', ""), Same.LIKELY),
+}
+
+validators = st.tuples(
+    st.sampled_from(["", '"a"', '"b"', 'W/"a"', 'W/"b"', "a", '"', "W/"]) | st.text("abW/\"'\xe9", max_size=6),
+    st.sampled_from(["", NOW, EARLIER]) | st.text("ab", max_size=3),
+)
+
+
+def in_the_engine(one: tuple[str, str], other: tuple[str, str]) -> Same:
+    return Same(_engine.same_validators(*(text.encode("latin-1") for text in (*one, *other))))
+
+
+@pytest.mark.parametrize("case", TABLE)
+@pytest.mark.parametrize("rule", [lambda one, other: identity.same_validators(*one, *other), in_the_engine])
+def test_validators_say_whether_two_responses_are_of_one_file(case: str, rule: object) -> None:
+    one, other, expected = TABLE[case]
+    assert rule(one, other) is expected  # type: ignore[operator]
+
+
+@given(validators, validators)
+@example(("", ""), ("", ""))
+def test_the_engine_and_python_have_one_rule(one: tuple[str, str], other: tuple[str, str]) -> None:
+    assert in_the_engine(one, other) is identity.same_validators(*one, *other)
+
+
+@given(validators, validators)
+def test_the_rule_has_no_direction_and_a_response_never_differs_from_itself(
+    one: tuple[str, str], other: tuple[str, str]
+) -> None:
+    assert identity.same_validators(*one, *other) is identity.same_validators(*other, *one)
+    assert identity.same_validators(*one, *one) is not Same.DIFFERENT
+
+
+def test_size_and_coding_are_part_of_the_file() -> None:
+    known = Identity(100, '"a"')
+    assert same(known, Identity(100, '"a"')) is Same.PROVEN
+    assert same(known, Identity(101, '"a"')) is Same.DIFFERENT
+    assert same(known, Identity(-1, '"a"')) is Same.PROVEN
+    assert same(known, Identity(100, '"a"', coding="gzip")) is Same.DIFFERENT
+    assert same(Identity(100), Identity(100)) is Same.LIKELY
+    assert same(Identity(100), Identity(99)) is Same.DIFFERENT
+
+
+@pytest.mark.parametrize(
+    ("headers", "strength"),
+    [
+        ({"etag": '"a"'}, Strength.STRONG),
+        ({"etag": '"a"', "last-modified": NOW, "date": NOW}, Strength.STRONG),
+        ({"etag": 'W/"a"'}, Strength.WEAK),
+        # A weak ETag says that the server itself does not vouch for the bytes, whatever the date.
+        ({"etag": 'W/"a"', "last-modified": EARLIER, "date": NOW}, Strength.WEAK),
+        ({"last-modified": EARLIER, "date": NOW}, Strength.DATED),
+        ({"last-modified": NOW, "date": NOW}, Strength.WEAK),
+        ({"last-modified": NOW, "date": EARLIER}, Strength.WEAK),
+        ({"last-modified": NOW}, Strength.WEAK),
+        ({"last-modified": "yesterday", "date": NOW}, Strength.WEAK),
+        ({"date": NOW}, Strength.NONE),
+        ({}, Strength.NONE),
+    ],
+)
+def test_a_date_proves_something_once_a_second_has_passed(headers: dict[str, str], strength: Strength) -> None:
+    # RFC 9110, section 8.8.2.2.
+    assert Identity.of(headers).strength is strength
+
+
+def test_an_identity_is_read_from_headers() -> None:
+    headers = {"etag": 'W/"a"', "last-modified": EARLIER, "date": NOW, "content-encoding": "GZIP"}
+    assert Identity.of(headers, 7) == Identity(7, 'W/"a"', EARLIER, NOW, "gzip")
+    assert Identity.of({"content-encoding": "identity"}) == Identity()
+
+
+WEAKER = [Identity(9, 'W/"a"'), Identity(9, "", EARLIER, NOW), Identity(9)]
+
+
+def test_a_strong_etag_or_a_checksum_needs_no_comparison() -> None:
+    strong = Identity(9, '"a"')
+    assert not must_compare_before_resuming(strong, checksum=False)
+    assert not must_compare_before_publishing(strong, responses=2, checksum=False)
+    for known in WEAKER:
+        assert must_compare_before_resuming(known, checksum=False)
+        assert must_compare_before_publishing(known, responses=2, checksum=False)
+        assert not must_compare_before_resuming(known, checksum=True)
+        assert not must_compare_before_publishing(known, responses=2, checksum=True)
+
+
+@pytest.mark.parametrize("known", WEAKER)
+def test_one_response_is_consistent_in_itself(known: Identity) -> None:
+    assert not must_compare_before_publishing(known, responses=1, checksum=False)
