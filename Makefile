@@ -1,6 +1,8 @@
 # make run     fetch a generated file from a server of its own, or with URL="https://... https://..." those
-# make test    lint, types and all tests
+# make test    lint, types and all tests; ARGS="..." are passed on to pytest
 # make lint    the first half of that
+# make quick   the tests that need neither a server nor a clock
+# make setup   all that run and test need on this machine, which they see to themselves
 # make bench   this project beside others; ARGS="..." are passed on
 # make clean   remove all that the above have made, but not what was fetched
 #
@@ -19,15 +21,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-# Directories too: a file that was removed shows only there.
-SOURCES := setup.py pyproject.toml \
-    $(shell find ext src \( -name __pycache__ -o -name '*.egg-info' -o -name '*.so' -o -name '.*' \) -prune -o -print)
+# What the installed package is built from; a directory shows that a file was removed. Changes in src/ need no building.
+BUILT_FROM := setup.py pyproject.toml src/rangefetch/version.py $(shell find ext -name '.*' -prune -o -print)
 
-# The package under test is the installed one, not the one that lies about in src/.
+# Tests wait more than they compute: with more workers than processors they wait side by side.
+WORKERS ?= 6
+PARALLEL := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+
+# The package under test is the one that is installed in the environment.
 unexport PYTHONPATH
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint bench clean wheel wheel-test fresh coverage sanitize docs workflows
+.PHONY: run setup test quick lint bench clean wheel wheel-test fresh coverage sanitize docs workflows
 
 ifeq ($(origin URL),command line)
 # Make hands URL to the shell as a variable: there its & and ? are mere characters.
@@ -39,12 +44,14 @@ run: $(VENV)/installed
 	@$(BIN)/python benches/demo.py $(ARGS)
 endif
 
-test: lint
-	@missing=; PATH="$$PATH:/usr/sbin"; \
-	command -v nginx >/dev/null || missing="nginx"; \
-	command -v aria2c >/dev/null || missing="$$missing aria2"; \
-	[ -z "$$missing" ] || $(call install,$$missing) || echo "The tests that need it are skipped."
-	$(BIN)/python -m pytest $(ARGS)
+setup: $(VENV)/tools
+	@.ci/machine tests || echo "The tests that need it are skipped."
+
+test: setup lint
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+quick: $(VENV)/tools
+	@$(BIN)/python -m pytest -n 2 -m quick $(ARGS)
 
 lint: $(VENV)/tools
 	$(BIN)/ruff check .
@@ -86,21 +93,17 @@ clean:
 # The environment grows in three steps, each with a stamp: pip, the package, the tools for tests and lint.
 $(VENV)/base:
 	@$(find_python); \
-	if [ -z "$$python$(PYTHON)" ]; then $(call install,python3 python3-venv python3-dev gcc); $(find_python); fi; \
+	.ci/machine build $$python || exit 1; \
+	$(find_python); \
 	[ -n "$$python" ] || { echo "Python 3.11 or later is needed; PYTHON=... says which." >&2; exit 1; }; \
-	missing=; name="$${python##*/}"; \
-	$$python -c 'import ensurepip, venv' 2>/dev/null || missing="$$name-venv"; \
-	$(find_header) || missing="$$missing $$name-dev gcc"; \
-	[ -z "$$missing" ] || $(call install,$$missing) || exit 1; \
 	$$python -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade pip
 	@touch $@
 
-# What was built before is removed: setuptools would put files that are no longer in src/ into the package.
-$(VENV)/installed: $(VENV)/base $(SOURCES)
+# Editable: Python reads src/ in place, and the engine is built into it.
+$(VENV)/installed: $(VENV)/base $(BUILT_FROM)
 	@echo "building and installing into $(VENV)"
-	@rm -rf build/lib* build/bdist*
-	@$(BIN)/python -m pip install --quiet .
+	@$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
 $(VENV)/tools: $(VENV)/installed pyproject.toml
@@ -116,26 +119,9 @@ $(VENV)/docs: $(VENV)/installed pyproject.toml
 	@$(BIN)/python -m pip install --quiet --group docs
 	@touch $@
 
-# $(call install,PACKAGES): as root on Debian install them, else say in one line how.
-define install
-{ set -- $(1); \
-  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-    echo "installing $$*"; \
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y "$$@" >/dev/null; \
-  else \
-    echo "This machine lacks $$*; on Debian: sudo apt-get install $$*" >&2; false; \
-  fi; }
-endef
-
 # Sets $python to the name of the first one that is new enough, else to nothing.
 define find_python
 for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11) ""; do \
     [ -n "$$python" ] && $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
 done
-endef
-
-# Whether a compiler finds Python.h, and what that includes from the C library.
-define find_header
-echo '#include <Python.h>' | gcc -E -x c - -o /dev/null \
-    -I"$$($$python -c 'import sysconfig; print(sysconfig.get_path("include"))')" 2>/dev/null
 endef

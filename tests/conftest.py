@@ -21,6 +21,9 @@ from servers.nginx import Nginx
 from servers.programs import require
 from servers.routing import ROUTES, Route
 from servers.tls import Certificates, make_certificates
+from support.alone import *  # noqa: F403 - hooks of pytest
+from support.quick import *  # noqa: F403
+from support.signals import *  # noqa: F403
 
 _GRACE = 3.0  # seconds in which what ends by itself may end
 

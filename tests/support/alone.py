@@ -1,0 +1,63 @@
+"""Tests that run alone: those marked ``alone`` measure time, or count what is the whole machine's.
+
+With several workers (``pytest -n``) such a test runs while no other does. Every test takes a shared lock for as long
+as it runs, and these take the exclusive one. Who wants either passes a turnstile first, so that a stream of shared
+locks cannot keep an exclusive one waiting. They come last and on one worker, since each makes all others wait.
+"""
+
+import contextlib
+import fcntl
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+__all__ = ["pytest_collection_modifyitems", "pytest_configure", "pytest_configure_node", "pytest_runtest_protocol"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where the run begins: make the directory of the locks, which all workers are told."""
+    if not hasattr(config, "workerinput"):
+        directory = tempfile.TemporaryDirectory(prefix="rangefetch-tests-")
+        config.add_cleanup(directory.cleanup)
+        config.stash[_DIRECTORY] = directory.name
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Where the run begins, for each worker."""
+    node.workerinput["locks"] = node.config.stash[_DIRECTORY]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Those that run alone come last, in one group."""
+    if hasattr(config, "workerinput"):
+        for item in filter(_alone, items):
+            item.add_marker(pytest.mark.xdist_group("alone"))
+        items.sort(key=_alone)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Around a test and its fixtures, before its timeout begins."""
+    told = getattr(item.config, "workerinput", None)
+    with _turn(Path(told["locks"]), _alone(item)) if told else contextlib.nullcontext():
+        return (yield)
+
+
+_DIRECTORY = pytest.StashKey[str]()
+
+
+def _alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
+
+
+@contextlib.contextmanager
+def _turn(locks: Path, alone: bool) -> Iterator[None]:
+    with (locks / "tests").open("w") as tests:
+        with (locks / "turnstile").open("w") as turnstile:
+            fcntl.flock(turnstile, fcntl.LOCK_EX)
+            fcntl.flock(tests, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
