@@ -10,6 +10,8 @@ import pytest
 import rangefetch
 
 MIB = 1 << 20
+AT_ONCE = 10.0
+"""Seconds by which also a busy machine has done what it does at once, and not what waits for something to time out."""
 
 
 def until(condition: Callable[[], object], timeout: float = 10.0) -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from aria2.conftest import Configure
 from aria2.driving import Desk, command_lines, downloaded, is_running, program
-from helpers import MIB, names, until
+from helpers import AT_ONCE, MIB, names, until
 from rangefetch.aria2.backend import Aria2Backend
 from rangefetch.aria2.client import Aria2Client, RpcError
 from rangefetch.aria2.daemon import Aria2Daemon
@@ -91,7 +91,7 @@ def test_an_idle_one_stops_within_a_moment(configure: Configure) -> None:
     daemon.start()
     before = time.monotonic()
     daemon.stop()
-    assert time.monotonic() - before < 1
+    assert time.monotonic() - before < AT_ONCE
 
 
 def test_one_that_ignores_signals_is_killed(configure: Configure) -> None:
@@ -315,7 +315,7 @@ def test_stopping_while_it_is_about_to_be_started_again(configure: Configure) ->
     until(lambda: not daemon.is_alive())
     before = time.monotonic()
     daemon.stop()
-    assert time.monotonic() - before < 2
+    assert time.monotonic() - before < AT_ONCE
 
 
 def _noted_bytes(target: Path) -> int:
@@ -398,7 +398,7 @@ def test_halting_while_it_is_gone(configure: Configure, server: MisbehavingServe
 
 def test_stopping_while_it_hangs(configure: Configure, server: MisbehavingServer, target: Path) -> None:
     desk = Desk()
-    backend = desk.backend = Aria2Backend(desk, configure(stop_timeout=0.5, health_check_interval=30))
+    backend = desk.backend = Aria2Backend(desk, configure(stop_timeout=0.5, health_check_interval=60))
     backend.start()
     download = desk.begin(server.url("/shared-rate/x", size=SIZE, rate="8M"), target)
     until(lambda: _noted_bytes(target) > 0)
@@ -407,7 +407,7 @@ def test_stopping_while_it_hangs(configure: Configure, server: MisbehavingServer
     os.kill(daemon.pid, signal.SIGSTOP)
     before = time.monotonic()
     backend.stop()
-    assert time.monotonic() - before < 8
+    assert time.monotonic() - before < 2 * AT_ONCE
     assert download.status is DownloadStatus.PAUSED
     assert names(target.parent) == ["file.bin.part", "file.bin.part.json"]
 

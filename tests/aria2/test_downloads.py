@@ -179,6 +179,7 @@ def test_a_limit_holds_and_can_be_changed(desk: Desk, server: MisbehavingServer,
     assert target.read_bytes() == content(64 * MIB)
 
 
+@pytest.mark.alone
 def test_a_limit_for_all_holds_and_can_be_lifted(own_desk: Desk, server: MisbehavingServer, target: Path) -> None:
     assert own_desk.backend is not None
     own_desk.backend.limit(MIB)

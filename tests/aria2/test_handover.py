@@ -86,9 +86,9 @@ def test_to_and_fro(native: Desk, desk: Desk, server: MisbehavingServer, target:
 
 
 @pytest.fixture(params=["native", "aria2"])
-def hands(request: pytest.FixtureRequest) -> Desk:
+def hands(request: pytest.FixtureRequest, native: Desk, desk: Desk) -> Desk:
     """Someone who asks either backend."""
-    return request.getfixturevalue("native" if request.param == "native" else "desk")
+    return native if request.param == "native" else desk
 
 
 def test_begun_by_an_aria2c_of_the_users_own(

@@ -9,7 +9,7 @@ import pytest
 
 from aria2.conftest import Configure
 from aria2.driving import Desk, downloaded
-from helpers import MIB, names, until
+from helpers import AT_ONCE, MIB, names, until
 from rangefetch import state
 from rangefetch.aria2.backend import Aria2Backend
 from rangefetch.download import Download
@@ -93,11 +93,11 @@ def test_halting_with_removal_leaves_nothing(desk: Desk, server: MisbehavingServ
 
 
 def test_halting_while_a_server_says_nothing_takes_no_time(desk: Desk, server: MisbehavingServer, target: Path) -> None:
-    download = desk.begin(server.url("/slow-headers/x", seconds=20), target)
+    download = desk.begin(server.url("/slow-headers/x", seconds=60), target)
     until(lambda: server.requests)
     before = time.monotonic()
     desk.halt(download)
-    assert time.monotonic() - before < 1
+    assert time.monotonic() - before < AT_ONCE
     assert names(target.parent) == []
 
 

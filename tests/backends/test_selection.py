@@ -345,6 +345,7 @@ def slow_aria2(aria2c: Path, target: Path) -> dict[str, Any]:
     return {"aria2_path": slow}
 
 
+@pytest.mark.alone
 def test_nobody_waits_for_it(make: Make, slow_aria2: dict[str, Any], server: MisbehavingServer, target: Path) -> None:
     manager = make(**slow_aria2)
     with FtpServer(content(SIZE)) as ftp:

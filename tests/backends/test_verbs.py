@@ -255,6 +255,7 @@ def test_who_waits_hears_of_a_download_that_is_forgotten_at_once(
         assert manager.list_downloads() == []
 
 
+@pytest.mark.alone
 def test_a_callback_is_called_in_the_callers_thread_and_not_too_often(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:

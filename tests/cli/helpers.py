@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import rangefetch
+from helpers import AT_ONCE
 
 SOURCES = Path(rangefetch.__file__).parents[1]
 
@@ -80,5 +81,5 @@ def end_by(process: subprocess.Popen[str], number: signal.Signals) -> tuple[floa
     """Send a signal: seconds until the end, stdout, stderr."""
     sent_s = time.monotonic()
     process.send_signal(number)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=2 * AT_ONCE)
     return time.monotonic() - sent_s, out, err

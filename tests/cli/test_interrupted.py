@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cli.helpers import command, end_by, environment, run, started
-from helpers import MIB, names, until
+from helpers import AT_ONCE, MIB, names, until
 from servers.misbehaving import MisbehavingServer, content
 
 SIZE = 24 * MIB
@@ -51,7 +51,7 @@ def resumed_bytes(server: MisbehavingServer, place: Path, words: Sequence[object
         (signal.SIGHUP, 129, "hung up"),
     ],
 )
-def test_a_signal_ends_it_within_a_second_and_the_same_command_goes_on(
+def test_a_signal_ends_it_at_once_and_the_same_command_goes_on(
     server: MisbehavingServer, place: Path, number: signal.Signals, status: int, word: str
 ) -> None:
     words = [slow_then_fast(server), "-x", 4, "-o", "file.bin"]
@@ -59,7 +59,7 @@ def test_a_signal_ends_it_within_a_second_and_the_same_command_goes_on(
         arrived(server, AT_FIRST)
         seconds, out, err = end_by(process, number)
     assert (process.returncode, out) == (status, "")
-    assert seconds < 1.0
+    assert seconds < AT_ONCE
     assert "Traceback" not in err
     last = err.splitlines()[-1]
     assert last.startswith(f"rangefetch: {word}; run the same command again to continue: the file stands at ")
@@ -75,11 +75,11 @@ def test_what_was_killed_goes_on_too(server: MisbehavingServer, place: Path) -> 
 
 
 def test_a_signal_before_anything_has_come(server: MisbehavingServer, place: Path) -> None:
-    with started(place, [server.url("/slow-headers/file.bin", seconds=30)]) as process:
+    with started(place, [server.url("/slow-headers/file.bin", seconds=60)]) as process:
         until(lambda: server.requests)
         seconds, out, err = end_by(process, signal.SIGINT)
     assert (process.returncode, out) == (130, "")
-    assert seconds < 1.0
+    assert seconds < AT_ONCE
     assert "run the same command again" in err
     assert "file.bin" not in names(place)
 
@@ -97,7 +97,7 @@ def test_a_signal_in_the_middle_of_a_list(server: MisbehavingServer, place: Path
     assert process.returncode == 130
     # What had ended was told as it came.
     assert set(out.splitlines()) <= {str(place / f"quick-{number}.bin") for number in range(20)}
-    assert seconds < 1.0
+    assert seconds < AT_ONCE
     assert "Traceback" not in err
     assert err.splitlines()[-1].startswith(
         "rangefetch: interrupted; run the same command again to continue: 20 of 50 files done"
@@ -118,5 +118,5 @@ def test_a_signal_while_a_list_comes_in(place: Path) -> None:
         seconds, _, err = end_by(process, signal.SIGINT)
         os.close(writer)
     assert process.returncode == 130
-    assert seconds < 1.0
+    assert seconds < AT_ONCE
     assert "Traceback" not in err

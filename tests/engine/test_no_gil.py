@@ -110,6 +110,7 @@ HOLDING = """
 """
 
 
+@pytest.mark.alone
 def test_a_download_begins_and_ends_while_python_stands_still(server: MisbehavingServer, tmp_path: Path) -> None:
     done = children.run(HOLDING, server.url("/good", size=24 * MIB), tmp_path)
     assert done.stderr == ""
@@ -122,6 +123,7 @@ def test_a_download_begins_and_ends_while_python_stands_still(server: Misbehavin
     assert part.read_bytes() == content(24 * MIB)
 
 
+@pytest.mark.alone
 def test_bytes_reach_the_disk_while_python_stands_still(server: MisbehavingServer, tmp_path: Path) -> None:
     url = server.url("/shared-rate", size=12 * MIB, rate=8 * MIB)
     samples: list[tuple[float, int]] = []

@@ -199,6 +199,7 @@ def test_a_hedge_that_does_not_bring_all_harms_nothing(
 # ---- Slow lanes in the middle ------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_a_lane_far_slower_than_its_fellows_is_replaced(driver: Driver, server: MisbehavingServer) -> None:
     size = 64 * MIB
     url = server.url("/uneven", size=size, rate=3 * MIB, at=5 * MIB, slow=40 * KIB)
@@ -209,6 +210,7 @@ def test_a_lane_far_slower_than_its_fellows_is_replaced(driver: Driver, server: 
     assert "FAILED" not in driver.kinds(file)
 
 
+@pytest.mark.alone
 def test_lanes_that_are_all_slow_are_left_alone(driver: Driver, server: MisbehavingServer) -> None:
     size = MIB
     file = driver.fill(server.url("/slow", size=size, rate=100 * KIB), lanes=4, **known(size, 64 * KIB))
@@ -219,6 +221,7 @@ def test_lanes_that_are_all_slow_are_left_alone(driver: Driver, server: Misbehav
 # ---- How many lanes ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_lanes_grow_where_each_connection_is_paced(driver: Driver, server: MisbehavingServer) -> None:
     file = driver.add(server.url("/slow", size=64 * MIB, rate=2 * MIB), lanes=16)
     driver.until(lambda: file.lanes_busy == 16, 6)
@@ -228,6 +231,7 @@ def test_lanes_grow_where_each_connection_is_paced(driver: Driver, server: Misbe
     assert file.connections <= 16
 
 
+@pytest.mark.alone
 def test_lanes_stay_few_where_all_share_one_rate(driver: Driver, server: MisbehavingServer) -> None:
     file = driver.add(server.url("/shared-rate", size=64 * MIB, rate=24 * MIB), lanes=64)
     most_busy = 0
@@ -271,6 +275,7 @@ def test_a_window_bounds_what_is_ahead_of_the_frontier(
     assert file.tag.octets == content(size)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("delay", [0.3, 0.7])
 def test_a_server_that_answers_late_is_not_asked_for_the_same_bytes_over_and_over(
     driver: Driver, server: MisbehavingServer, delay: float

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flow.helpers import FIRST_RANGE, begun, fails, fetch, saved_bytes
-from helpers import MIB, names
+from helpers import AT_ONCE, MIB, names
 from rangefetch.errors import (
     BadAnswer,
     ConnectionFailed,
@@ -68,9 +68,8 @@ def test_a_connection_that_always_breaks_is_tried_while_it_brings_something(
 def test_the_read_timeout_begins_when_the_request_is_sent(server: MisbehavingServer, target: Path) -> None:
     started = time.monotonic()
     url = server.url("/stall/x", size=SMALL, headers=0)
-    fails(TimedOut, url, target, read_timeout=0.5, connect_timeout=20.0, max_tries=1)
-    # The engine looks four times a second.
-    assert 0.5 <= time.monotonic() - started < 1.5
+    fails(TimedOut, url, target, read_timeout=0.5, connect_timeout=60.0, max_tries=1)
+    assert 0.5 <= time.monotonic() - started < AT_ONCE
 
 
 HOPELESS: list[tuple[str, dict[str, str | int], type[DownloadError]]] = [
@@ -217,14 +216,14 @@ def test_a_failure_midway_keeps_what_can_be_continued(server: MisbehavingServer,
 def test_retry_after_is_waited_for(server: MisbehavingServer, target: Path) -> None:
     started = time.monotonic()
     fetch(server.url("/status/x", size=SMALL, code=503, retry_after=1, times=1), target)
-    assert 1.0 <= time.monotonic() - started < 3.0
+    assert 1.0 <= time.monotonic() - started < AT_ONCE
     assert target.read_bytes() == content(SMALL)
 
 
 def test_the_whole_may_be_given_a_time(server: MisbehavingServer, target: Path) -> None:
     started = time.monotonic()
     error = fails(TimedOut, server.url("/slow/x", size=LARGE, rate="100K"), target, total_timeout=0.5)
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < AT_ONCE
     assert isinstance(error, TimeoutError)
     assert names(target.parent) == begun(target)
 
@@ -232,11 +231,11 @@ def test_the_whole_may_be_given_a_time(server: MisbehavingServer, target: Path) 
 def test_a_host_that_wants_to_be_left_alone_does_not_outlast_the_time_for_the_whole(
     server: MisbehavingServer, target: Path
 ) -> None:
-    busy = server.url("/status/x", code=429, retry_after=6)
+    busy = server.url("/status/x", code=429, retry_after=60)
     fails(TimedOut, busy, target, total_timeout=0.5)
     started = time.monotonic()
     fails(TimedOut, busy, target, total_timeout=0.5)
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < AT_ONCE
     assert names(target.parent) == []
 
 

@@ -252,6 +252,7 @@ def test_progress_tells_of_the_whole(server: MisbehavingServer, directory: Path)
     assert seen[-1].downloaded == 50 * SMALL + 3 * MIB
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("special", [False, True], ids=["in batches", "one by one"])
 def test_progress_counts_what_is_at_work_and_how_fast(
     server: MisbehavingServer, directory: Path, special: bool
@@ -270,6 +271,7 @@ def test_progress_counts_what_is_at_work_and_how_fast(
     assert all(after - before >= 0.09 for before, after in itertools.pairwise(times))
 
 
+@pytest.mark.alone
 def test_progress_has_a_speed_for_small_files_in_batches(server: MisbehavingServer, directory: Path) -> None:
     seen: list[DownloadProgress] = []
     urls = [server.url(f"/slow/{n}.bin", size=50_000, rate=200_000, seed=n) for n in range(60)]

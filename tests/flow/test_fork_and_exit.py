@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flow.helpers import begun, child, fetch, run_child, saved_bytes
-from helpers import MIB, names
+from helpers import AT_ONCE, MIB, names
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 
@@ -19,7 +19,7 @@ def _end(program: str, *arguments: object) -> tuple[float, int, str]:
         assert process.stdout is not None
         assert process.stdout.readline() == "ending\n"
         started = time.monotonic()
-        _, errors = process.communicate(timeout=4)
+        _, errors = process.communicate(timeout=2 * AT_ONCE)
         return time.monotonic() - started, process.returncode, errors
 
 
@@ -29,7 +29,7 @@ def test_the_interpreter_ends_in_silence_and_the_state_is_saved(
     url = server.url("/valve/x", size=SIZE)
     seconds, status, errors = _end("end_while_it_runs", url, target, MIB)
     assert (status, errors) == (0, "")
-    assert seconds < 2.0
+    assert seconds < AT_ONCE
     assert names(target.parent) == begun(target)
     kept = saved_bytes(target)
     assert kept >= MIB
@@ -45,7 +45,7 @@ def test_the_interpreter_ends_in_silence_where_nothing_can_be_saved(server: Misb
     url = server.url("/chunked/x", size=SIZE, rate="4M")
     seconds, status, errors = _end("end_while_it_runs", url, target, MIB)
     assert (status, errors) == (0, "")
-    assert seconds < 2.0
+    assert seconds < AT_ONCE
     assert names(target.parent) == []
 
 
@@ -55,7 +55,7 @@ def test_the_interpreter_ends_in_silence_and_at_once_where_nothing_is_left_to_do
 ) -> None:
     seconds, status, errors = _end("end_after", server.url("/good/x", size=MIB), target, what)
     assert (status, errors) == (0, "")
-    assert seconds < 2.0
+    assert seconds < AT_ONCE
 
 
 def test_after_a_fork_parent_and_child_both_fetch_right(server: MisbehavingServer, target: Path) -> None:

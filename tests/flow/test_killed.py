@@ -11,7 +11,7 @@ from subprocess import Popen
 import pytest
 
 from flow.helpers import QUICK, as_json, begun, child, fetch, run_child, saved_bytes, sent
-from helpers import MIB, names, until
+from helpers import AT_ONCE, MIB, names, until
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from servers.routing import ROUTES, Route
@@ -124,7 +124,7 @@ def test_killed_again_and_again_it_still_ends_right(server: MisbehavingServer, v
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT])
-def test_ctrl_c_stops_within_a_second_and_saves_all_that_had_come(
+def test_ctrl_c_stops_at_once_and_saves_all_that_had_come(
     server: MisbehavingServer, valve: Valve, target: Path, stop: signal.Signals
 ) -> None:
     url = server.url("/valve/x", size=SIZE)
@@ -132,8 +132,8 @@ def test_ctrl_c_stops_within_a_second_and_saves_all_that_had_come(
         until(lambda: server.bytes_sent > 3 * MIB)
         process.send_signal(stop)
         started = time.monotonic()
-        _, errors = process.communicate(timeout=5)
-        assert time.monotonic() - started < 1.0
+        _, errors = process.communicate(timeout=2 * AT_ONCE)
+        assert time.monotonic() - started < AT_ONCE
     assert process.returncode == 130
     assert errors == ""
     assert names(target.parent) == begun(target)
@@ -152,15 +152,13 @@ def test_ctrl_c_of_a_download_that_cannot_be_resumed_leaves_nothing(server: Misb
     with child("fetch", server.url("/chunked/x", size=SIZE, rate="4M"), target, as_json(**QUICK)) as process:
         until(lambda: server.bytes_sent > MIB)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=5)
+        process.communicate(timeout=2 * AT_ONCE)
     assert process.returncode == 130
     assert names(target.parent) == []
 
 
 @pytest.mark.parametrize("route", ["stall", "slow-headers", "status"])
-def test_ctrl_c_stops_within_a_second_whatever_it_waits_for(
-    server: MisbehavingServer, target: Path, route: str
-) -> None:
+def test_ctrl_c_stops_at_once_whatever_it_waits_for(server: MisbehavingServer, target: Path, route: str) -> None:
     parameters = {
         "stall": {"headers": 0},
         "slow-headers": {"seconds": 100},
@@ -170,7 +168,7 @@ def test_ctrl_c_stops_within_a_second_whatever_it_waits_for(
         until(lambda: server.requests)
         process.send_signal(signal.SIGINT)
         started = time.monotonic()
-        process.communicate(timeout=5)
-        assert time.monotonic() - started < 1.0
+        process.communicate(timeout=2 * AT_ONCE)
+        assert time.monotonic() - started < AT_ONCE
     assert process.returncode == 130
     assert names(target.parent) == []

@@ -16,6 +16,7 @@ from servers.misbehaving import MisbehavingServer, content
 SIZE = 6 * MIB + 5
 
 
+@pytest.mark.alone
 def test_it_comes_in_the_calling_thread_at_most_ten_times_a_second(server: MisbehavingServer, target: Path) -> None:
     threads, times = set[int](), list[float]()
 
@@ -85,6 +86,7 @@ def test_a_callback_may_stop_the_download(server: MisbehavingServer, target: Pat
     assert names(target.parent) == ["file.bin.part", "file.bin.part.json"]
 
 
+@pytest.mark.alone
 def test_a_slow_callback_does_not_slow_the_download(server: MisbehavingServer, target: Path) -> None:
     calls = []
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from flow.helpers import QUICK, begun, saved_bytes
-from helpers import MIB, names
+from helpers import AT_ONCE, MIB, names
 from manager.helpers import SIZE, SMALL, into
 from rangefetch import DownloadManager as BlockingManager
 from rangefetch import DownloadProgress, DownloadStatus, aio, get_download_manager
@@ -81,6 +81,7 @@ def test_a_fetch_is_awaited(server: MisbehavingServer, target: Path) -> None:
     assert target.read_bytes() == content(SIZE)
 
 
+@pytest.mark.alone
 def test_a_thousand_downloads_are_awaited_at_once_without_a_thread_each(
     server: MisbehavingServer, target: Path
 ) -> None:
@@ -127,6 +128,7 @@ def test_who_waits_uses_no_processor(server: MisbehavingServer, target: Path) ->
     assert run(main) < 0.05
 
 
+@pytest.mark.alone
 def test_progress_is_an_iteration(server: MisbehavingServer, target: Path) -> None:
     async def main() -> list[tuple[float, DownloadProgress]]:
         async with aio.DownloadManager() as manager:
@@ -281,7 +283,7 @@ def test_waiting_may_be_given_a_time(server: MisbehavingServer, valve: Valve, ta
                 started = time.monotonic()
                 with pytest.raises(TimeoutError, match="not finished") as caught:
                     await manager.wait(gid, timeout=timeout)
-                assert time.monotonic() - started < timeout + 0.2
+                assert time.monotonic() - started < AT_ONCE
                 assert not isinstance(caught.value, DownloadError)
             valve.open()
             assert (await manager.wait(gid, timeout=10)).size == SIZE
@@ -432,7 +434,7 @@ def test_cancelling_who_fetches_many_pauses_and_saves_them(
         started = time.monotonic()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < AT_ONCE
         assert {each.gid for each in get_download_manager().list_downloads()} <= before
         server.wait_idle()
         sent = server.bytes_sent

@@ -11,7 +11,7 @@ import pytest
 
 import rangefetch
 from flow.helpers import QUICK, fails, fetch
-from helpers import MIB, until
+from helpers import AT_ONCE, MIB, until
 from manager.helpers import SIZE, SMALL, into
 from manager.proxies import Socks5, Squid
 from rangefetch import DownloadManager, DownloadOptions
@@ -229,8 +229,8 @@ def test_a_real_proxy_that_refuses_the_account_is_an_error_at_once(
     started = time.monotonic()
     url = server.url("/good/x").replace("http", scheme, 1)
     with pytest.raises(DownloadError) as caught:
-        fetch(url, target, proxy=f"http://{USER}:wrong@127.0.0.1:{squid.port}", retry_wait=0.5)
-    assert time.monotonic() - started < 1.0
+        fetch(url, target, proxy=f"http://{USER}:wrong@127.0.0.1:{squid.port}", retry_wait=60.0)
+    assert time.monotonic() - started < AT_ONCE
     assert "407" in str(caught.value)
     assert server.requests == []
 
@@ -259,7 +259,7 @@ def test_a_connection_that_is_not_made_ends_in_time(
     monkeypatch.setattr("rangefetch.network.Network.is_there", lambda self, urls, told: True)
     started = time.monotonic()
     fails(TimedOut, f"http://127.0.0.1:{deaf_port}/x", target, connect_timeout=0.3, max_tries=2)
-    assert 0.5 < time.monotonic() - started < 3.0
+    assert 0.5 < time.monotonic() - started < AT_ONCE
 
 
 @pytest.mark.parametrize("where", ["headers", "body"])
@@ -267,7 +267,7 @@ def test_a_server_that_falls_silent_ends_in_time(server: MisbehavingServer, targ
     url = server.url("/stall/x", size=SIZE, headers=int(where == "body"))
     started = time.monotonic()
     fails(TimedOut, url, target, read_timeout=0.5, connect_timeout=0.5, max_tries=1, split=1)
-    assert 0.4 < time.monotonic() - started < 3.0
+    assert 0.4 < time.monotonic() - started < AT_ONCE
 
 
 def test_a_server_that_is_slow_but_not_silent_is_waited_for(server: MisbehavingServer, target: Path) -> None:
@@ -279,7 +279,7 @@ def test_a_server_that_is_slow_but_not_silent_is_waited_for(server: MisbehavingS
 def test_the_whole_may_be_given_a_time(server: MisbehavingServer, target: Path) -> None:
     started = time.monotonic()
     error = fails(TimedOut, server.url("/slow/x", size=SIZE, rate="300K"), target, total_timeout=1.0)
-    assert 0.9 < time.monotonic() - started < 2.0
+    assert 0.9 < time.monotonic() - started < AT_ONCE
     assert "1 seconds" in str(error)
 
 
@@ -289,7 +289,7 @@ def test_the_whole_may_be_given_a_time(server: MisbehavingServer, target: Path) 
 def test_the_time_for_the_whole_counts_waits_too(server: MisbehavingServer, target: Path, path: str) -> None:
     started = time.monotonic()
     fails(TimedOut, server.url(path), target, total_timeout=1.0, retry_wait=60.0)
-    assert time.monotonic() - started < 2.5
+    assert time.monotonic() - started < AT_ONCE
 
 
 # -- TLS and versions ----------------------------------------------------------------------------------------------
@@ -302,8 +302,8 @@ def test_a_ca_file_is_what_trust_comes_from(
     fetch(url, target, ca_file=certificates.ca)
     started = time.monotonic()
     with pytest.raises(rangefetch.errors.TlsError):
-        fetch(url, target.with_name("2"), ca_file=unrelated_certificates.ca, retry_wait=5.0)
-    assert time.monotonic() - started < 1.0
+        fetch(url, target.with_name("2"), ca_file=unrelated_certificates.ca, retry_wait=60.0)
+    assert time.monotonic() - started < AT_ONCE
     fetch(url, target.with_name("3"), verify_tls=False)
 
 

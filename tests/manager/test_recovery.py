@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flow.helpers import QUICK, downloaded, fails, fetch, paths
-from helpers import MIB, names, until
+from helpers import AT_ONCE, MIB, names, until
 from manager.helpers import SIZE, SMALL, gaps, into, status_of
 from rangefetch import DownloadManager, DownloadStatus, RetryPolicy, state
 from rangefetch.errors import BadAnswer, ContentChanged, HttpStatusError, LocalError
@@ -46,7 +46,7 @@ def test_what_is_temporary_is_tried_again_after_longer_and_longer_waits(
     assert result.retries == 3
     assert len(server.requests) == 4
     for gap, expected in zip(gaps(server.requests), [0.1, 0.2, 0.4], strict=True):
-        assert expected <= gap < expected + 0.3
+        assert expected <= gap < AT_ONCE
 
 
 def test_the_tries_are_a_budget(server: MisbehavingServer, target: Path) -> None:
@@ -77,25 +77,29 @@ def test_a_server_is_left_alone_for_as_long_as_it_says(
     server: MisbehavingServer, target: Path, code: int, form: str
 ) -> None:
     # Dates are whole seconds: this one is between one second and two away.
-    retry_after = "1" if form == "seconds" else http_date(int(time.time()) + 2)
+    date_s = int(time.time()) + 2
+    date_is_there_s = time.monotonic() + date_s - time.time()
+    retry_after = "1" if form == "seconds" else http_date(date_s)
     fetch(server.url("/status/x", size=SMALL, code=code, retry_after=retry_after, times=1), target)
     assert target.read_bytes() == content(SMALL)
     assert len(server.requests) == 2
-    assert (0.99 if form == "seconds" else 0.5) <= gaps(server.requests)[0] < 2.5
+    first, second = (request.time for request in server.requests)
+    allowed_s = first + 1 if form == "seconds" else date_is_there_s
+    assert allowed_s - 0.01 <= second < allowed_s + AT_ONCE
 
 
 def test_a_date_that_has_passed_and_words_without_meaning_are_no_waits(server: MisbehavingServer, target: Path) -> None:
     for number, retry_after in enumerate([http_date(0), "soon", "-5", "0"]):
         url = server.url("/status/x", size=SMALL, code=429, retry_after=retry_after, times=1)
         fetch(url, target.with_name(str(number)))
-    assert all(gap < 0.5 for gap in gaps(server.requests))
+    assert all(gap < AT_ONCE for gap in gaps(server.requests))
 
 
 def test_what_a_server_may_ask_for_is_bounded(server: MisbehavingServer, target: Path) -> None:
     url = server.url("/status/x", size=SMALL, code=503, retry_after=3600, times=1)
     with DownloadManager(retry_policy=RetryPolicy(longest_retry_after=0.3)) as manager:
         assert manager.download_and_wait(url, into(target)).retries == 1
-    assert 0.3 <= gaps(server.requests)[0] < 0.8
+    assert 0.3 <= gaps(server.requests)[0] < AT_ONCE
 
 
 def test_a_host_that_asks_for_rest_gets_it_from_all_downloads(
@@ -262,8 +266,8 @@ def test_what_is_permanent_moves_to_the_next_source_at_once(
 ) -> None:
     mirror = other_server.url("/good/x", size=SIZE)
     started = time.monotonic()
-    result = fetch(server.url("/status/x", code=code, size=SIZE), target, mirrors=[mirror], retry_wait=20.0)
-    assert time.monotonic() - started < 2
+    result = fetch(server.url("/status/x", code=code, size=SIZE), target, mirrors=[mirror], retry_wait=60.0)
+    assert time.monotonic() - started < AT_ONCE
     assert target.read_bytes() == content(SIZE)
     assert result.sources == (mirror,)
     assert len(server.requests) == 1
@@ -275,10 +279,10 @@ def test_a_source_that_rests_is_asked_again_when_the_others_are_gone(
 ) -> None:
     mirror = other_server.url("/status/x", code=404)
     url = server.url("/status/x", size=SMALL, code=503, times=1)
-    result = fetch(url, target, mirrors=[mirror], retry_wait=0.6, total_timeout=5.0)
+    result = fetch(url, target, mirrors=[mirror], retry_wait=0.6)
     assert target.read_bytes() == content(SMALL)
     assert result.retries == 2
-    assert 0.6 <= gaps(server.requests)[0] < 1.2
+    assert 0.6 <= gaps(server.requests)[0] < AT_ONCE
 
 
 def test_where_no_source_is_left_the_error_says_what_was_tried(
@@ -345,7 +349,7 @@ def test_a_wait_ends_at_once_when_it_is_told_to(
     assert status_of(manager, gid) is DownloadStatus.ACTIVE
     started = time.monotonic()
     getattr(manager, verb)(*([gid] if verb in ("pause", "cancel") else []))
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < AT_ONCE
     assert status_of(manager, gid) in (DownloadStatus.PAUSED, DownloadStatus.REMOVED)
 
 

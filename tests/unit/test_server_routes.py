@@ -254,7 +254,7 @@ def test_wait_idle_gives_up(server: MisbehavingServer) -> None:
 def test_rates(server: MisbehavingServer, client: Client, path: str) -> None:
     started = time.monotonic()
     assert len(client.get(server.url(path), 0, 300 * KIB).body) == 300 * KIB
-    assert 0.2 < time.monotonic() - started < 5
+    assert time.monotonic() - started > 0.2
 
 
 def test_a_shared_rate_is_shared(server: MisbehavingServer) -> None:
