@@ -192,11 +192,12 @@ def test_allocation_is_what_the_file_gets_at_its_first_answer(
     driver: Driver, server: MisbehavingServer, allocation: str
 ) -> None:
     size = 8 * MIB
-    file = driver.add(server.url("/stall", size=size, after=1000), allocation=allocation)
+    # More than a lane keeps in its buffer.
+    file = driver.add(server.url("/stall", size=size, after=100_000), allocation=allocation)
     part: Part = file.tag
-    driver.until(lambda: "ANSWERED" in driver.kinds(file) and file.downloaded == 1000)
+    driver.until(lambda: "ANSWERED" in driver.kinds(file) and file.downloaded > 0)
     found = part.path.stat()
-    assert found.st_size == (1000 if allocation == "none" else size)
+    assert 0 < found.st_size <= 100_000 if allocation == "none" else found.st_size == size
     if allocation != "falloc":
         assert found.st_blocks * 512 < size
     file.remove()
