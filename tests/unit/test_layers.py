@@ -22,6 +22,7 @@ LAYERS = (
     ("native", "run", "recovery", "aria2"),
     (
         "backend",
+        "comparison",
         "jobs",
         "proof",
         "saving",
@@ -35,7 +36,7 @@ LAYERS = (
         "download",
         "libcurl",
     ),
-    ("bitmap", "plan", "retry", "mirrors", "checksum", "effort", "identity", "events"),
+    ("bitmap", "plan", "retry", "mirrors", "checksum", "effort", "identity", "samples", "events"),
     ("errors", "logs", "options", "progress", "version", "_engine"),
 )
 PURE = LAYERS[-2]

@@ -1,0 +1,165 @@
+"""Which bytes of a file are looked at twice to tell whether two copies of it are the same, and looking at them.
+
+A sample is at most 64 KiB. Where samples lie is chosen at random, so that no server knows beforehand what it will be
+asked for again. The head of a file is avoided, because files of one kind begin alike, and so are runs of a single
+byte, because padding is the same everywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+__all__ = ["SAMPLE_BYTES", "Sample", "choose", "finished_spans", "first_difference", "missing_blocks", "read"]
+
+SAMPLE_BYTES = 64 << 10
+_HEAD_BYTES = 1 << 20  # file formats, archives and images begin alike
+_EARLY_BYTES = 8 << 20  # about what the first responses of a download bring
+_MOST_UNITS = 1 << 16
+_TRIES = 8  # places looked at for one sample before a run of a single byte is taken
+
+Span = tuple[int, int]
+"""Bytes from a start up to, not including, an end."""
+
+
+class Sample(NamedTuple):
+    """Bytes of one copy: where they begin in the file, and what they are."""
+
+    start: int
+    octets: bytes
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.octets)
+
+
+def finished_spans(blocks: bytes, block_size: int, size: int, partial: Mapping[int, int] | None = None) -> list[Span]:
+    """The spans that a block map calls written, in file order.
+
+    ``blocks`` has a byte per block (2: done), ``partial`` the bytes written at the start of unfinished ones by index.
+    """
+    spans = [(match.start() * block_size, min(match.end() * block_size, size)) for match in re.finditer(b"\2+", blocks)]
+    for index, written in (partial or {}).items():
+        if written and blocks[index] != 2:
+            spans.append((index * block_size, index * block_size + written))
+    joined: list[Span] = []
+    for start, end in sorted(spans):
+        if joined and joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def choose(size: int, spans: Iterable[Span], chance: random.Random) -> list[list[Span]]:
+    """Where up to three samples may be taken from ``spans`` of a file of ``size`` bytes.
+
+    One from anywhere, one from the end of what is there, one from its beginning, where the bytes are that were fetched
+    first. For each there are several places in order of preference, for :func:`read` to look at. The head of the file
+    is used only where there is nothing else. Empty where the spans hold no whole sample.
+    """
+    unit = _unit_bytes(size)
+    runs = list(_whole_units(size, unit, spans))
+    head = -(-_HEAD_BYTES // unit)
+    beyond = [(max(first, head), last) for first, last in runs if last > head]
+    runs = beyond or runs
+    if not runs:
+        return []
+    last_unit = runs[-1][1] - 1
+    begin = runs[0][0]
+    early = [
+        (first, min(last, begin + max(1, _EARLY_BYTES // unit)))
+        for first, last in runs
+        if first < begin + max(1, _EARLY_BYTES // unit)
+    ]
+    wanted = [
+        _at_random(runs, chance),
+        list(range(last_unit, max(runs[-1][0] - 1, last_unit - _TRIES), -1)),
+        _at_random(early, chance),
+    ]
+    return [[_sample_span(size, unit, index) for index in places] for places in wanted]
+
+
+def read(fd: int, wanted: Sequence[Sequence[Span]]) -> list[Sample]:
+    """The samples at the places that :func:`choose` named, in file order, no two of the same place.
+
+    Of the places for one sample the first is taken that holds more than one byte value. A file that has become
+    shorter gives fewer samples. Raises ``OSError``.
+    """
+    taken: dict[int, Sample] = {}
+    for places in wanted:
+        dull: Sample | None = None
+        for start, end in places:
+            if start in taken:
+                continue
+            octets = os.pread(fd, end - start, start)
+            if len(octets) != end - start:
+                continue
+            if octets.count(octets[0]) != len(octets):
+                taken[start] = Sample(start, octets)
+                break
+            dull = dull or Sample(start, octets)
+        else:
+            if dull is not None:
+                taken[dull.start] = dull
+    return [taken[start] for start in sorted(taken)]
+
+
+def first_difference(fd: int, samples: Iterable[Sample]) -> int:
+    """Where another copy, open as ``fd``, first has other bytes than the samples; -1: nowhere. Raises ``OSError``."""
+    for start, octets in samples:
+        others = os.pread(fd, len(octets), start)
+        if others != octets:
+            pairs = zip(others, octets, strict=False)
+            return start + next((at for at, (one, other) in enumerate(pairs) if one != other), len(others))
+    return -1
+
+
+def missing_blocks(size: int, samples: Iterable[Sample]) -> tuple[int, bytes, dict[int, int]]:
+    """A block map by which the engine fetches the samples and nothing else: block size, blocks, partial."""
+    unit = _unit_bytes(size)
+    blocks = bytearray(b"\2" * -(-size // unit))
+    partial: dict[int, int] = {}
+    for sample in samples:
+        index = sample.start // unit
+        blocks[index] = 0
+        partial[index] = sample.start - index * unit
+    return unit, bytes(blocks), partial
+
+
+def _unit_bytes(size: int) -> int:
+    """Samples end at multiples of this, or with the file: one sample, doubled until a file has not too many."""
+    unit = SAMPLE_BYTES
+    while -(-size // unit) > _MOST_UNITS:
+        unit *= 2
+    return unit
+
+
+def _sample_span(size: int, unit: int, index: int) -> Span:
+    end = min((index + 1) * unit, size)
+    return max(index * unit, end - SAMPLE_BYTES), end
+
+
+def _whole_units(size: int, unit: int, spans: Iterable[Span]) -> Iterable[Span]:
+    """The runs of unit numbers whose bytes lie in one span."""
+    for start, end in spans:
+        first = -(-start // unit)
+        last = -(-end // unit) if end == size else end // unit
+        if first < last:
+            yield first, last
+
+
+def _at_random(runs: Sequence[Span], chance: random.Random) -> list[int]:
+    """A few unit numbers, each as likely as any other."""
+    count = sum(last - first for first, last in runs)
+    places: list[int] = []
+    for place in chance.sample(range(count), min(count, _TRIES)):
+        for first, last in runs:
+            if place < last - first:
+                places.append(first + place)
+                break
+            place -= last - first
+    return places
