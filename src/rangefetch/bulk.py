@@ -23,11 +23,11 @@ from rangefetch.download import Download, new_gid
 from rangefetch.errors import Cancelled, DownloadError, TargetExists
 from rangefetch.logs import log as _log
 from rangefetch.manager import DownloadManager, get_download_manager
+from rangefetch.names import choose_filename, is_plain_filename
 from rangefetch.network import mask_url
 from rangefetch.options import DownloadOptions, check_url, is_followed
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, SpeedMeter
 from rangefetch.sources import host_of
-from rangefetch.target import DEFAULT_FILENAME, filename_from_url
 
 if TYPE_CHECKING:
     from rangefetch._engine import Batch
@@ -146,11 +146,11 @@ def _understand(item: Item) -> _Wanted:
     else:
         raise TypeError(f"items: expected a URL, (url, options) or a mapping, not {type(item).__name__}")
     plain = _PLAIN_URL.fullmatch(url) if isinstance(url, str) else None
-    if plain is not None and not is_followed(url):
+    if plain is not None and is_plain_filename(plain[2]) and not is_followed(url):
         return _Wanted(url, own or None, plain[2], plain[1])
     check_url(url)
     # What a torrent brings is named by itself.
-    name = url if is_followed(url) else filename_from_url(url) or DEFAULT_FILENAME
+    name = url if is_followed(url) else choose_filename(url)
     return _Wanted(url, own or None, name, host_of(url))
 
 

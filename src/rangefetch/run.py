@@ -29,6 +29,7 @@ from rangefetch.errors import (
 from rangefetch.events import Event, EventKind, parse_date, parse_headers
 from rangefetch.jobs import Jobs
 from rangefetch.logs import log as _log
+from rangefetch.names import choose_filename
 from rangefetch.network import mask_url
 from rangefetch.options import HTTP, DownloadOptions, check_url
 from rangefetch.progress import DownloadResult, SpeedMeter
@@ -36,12 +37,7 @@ from rangefetch.proof import Proof
 from rangefetch.recovery import Recovery
 from rangefetch.sources import Source, Sources
 from rangefetch.space import check_target
-from rangefetch.target import (
-    DEFAULT_FILENAME,
-    Target,
-    filename_from_content_disposition,
-    filename_from_url,
-)
+from rangefetch.target import Target
 
 if TYPE_CHECKING:
     from rangefetch._engine import File
@@ -188,7 +184,7 @@ class Run:
             self._open_file()
             return
         self._target = Target.open(self.options.save_dir, self.options.filename, self._url)
-        self.download.filename = self.options.filename or filename_from_url(self._url) or DEFAULT_FILENAME
+        self.download.filename = self.options.filename or choose_filename(self._url)
         # Without a name from the user this is a guess, but one that saves megabytes when it is right.
         likely = self._target.path or self._target.directory / self.download.filename
         if likely.exists() and not self.options.overwrite:
@@ -345,8 +341,7 @@ class Run:
         self._worthless = self._saved is None
         self._modified_time = parse_date(headers.get("last-modified", ""))
         if self._target.path is None:
-            name = filename_from_content_disposition(headers.get("content-disposition", ""))
-            name = name or filename_from_url(source.resolved_url) or filename_from_url(self._url) or DEFAULT_FILENAME
+            name = choose_filename(self._url, source.resolved_url, headers.get("content-disposition", ""))
             self._target.name(name)
             self.download.filename = name
         assert self._target.path is not None

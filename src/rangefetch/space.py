@@ -15,8 +15,9 @@ from pathlib import Path
 
 from rangefetch.download import Download
 from rangefetch.errors import DiskError
+from rangefetch.names import choose_filename
 from rangefetch.network import mask_url, split_userinfo
-from rangefetch.target import DEFAULT_FILENAME, Target, filename_from_url, free_space, part_path
+from rangefetch.target import Target, free_space, part_path
 
 __all__ = ["Room", "check_target", "explain_full", "lacking_bytes", "lacking_on"]
 
@@ -100,7 +101,7 @@ def _is_on(device: int, directory: str | os.PathLike[str]) -> bool:
 def _is_there(download: Download) -> bool:
     """Whether the final name is taken, perhaps by the very file; then there may be nothing to fetch."""
     options = download.options
-    name = options.filename or filename_from_url(download.url) or DEFAULT_FILENAME
+    name = options.filename or choose_filename(download.url)
     return not options.overwrite and (Path(options.save_dir) / name).exists()
 
 

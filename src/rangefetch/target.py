@@ -12,108 +12,23 @@ import errno
 import functools
 import itertools
 import os
-import re
 import stat
 import sys
 import threading
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
-from urllib.parse import unquote_to_bytes
 
 if sys.platform != "win32":
     import fcntl
 
 from rangefetch.errors import DiskError, DownloadError, LocalError, TargetExists, TargetLocked
+from rangefetch.names import MAX_NAME_BYTES
 
-__all__ = [
-    "DEFAULT_FILENAME",
-    "Target",
-    "filename_from_content_disposition",
-    "filename_from_url",
-    "free_space",
-    "part_path",
-    "safe_filename",
-    "umask",
-]
-
-DEFAULT_FILENAME = "download"
-
-# File systems stop at 255; the rest is for suffixes such as ".part.json.tmp" and ".bad.12".
-_MAX_NAME_BYTES = 200
-# Control, format (zero width, bidi overrides), surrogates, line and paragraph separators.
-_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-_EXTENSION = re.compile(r"(?:\.tar)?\.[^.\s]{1,16}\Z", re.IGNORECASE)
-_DEVICE = re.compile(
-    r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|CLOCK\$|(?:COM|LPT)[0-9\xb9\xb2\xb3]) *(?:\.|\Z)", re.IGNORECASE
-)
-_RESERVED = '<>:"|?*' if sys.platform == "win32" else ""
-
-# RFC 6266, section 4.1, and what servers make of it: an unquoted value may hold spaces.
-_PARAMETER = re.compile(r';\s*([^\s=;]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;]*))', re.DOTALL)
-_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
-_EXTENDED_VALUE = re.compile(r"(utf-8|iso-8859-1)'[^']*'(.*)", re.IGNORECASE | re.DOTALL)
+__all__ = ["Target", "free_space", "part_path", "umask"]
 
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 _umask_lock = threading.Lock()
-
-
-def safe_filename(name: str) -> str:
-    """One path component that is safe to create, from anything a server or URL says; "" if nothing is left.
-
-    Only what follows the last separator (``/`` or ``\\``) is kept (RFC 6266, section 4.3). The result is NFC,
-    has no control or format character, does not begin with a space or end with a space or dot, is no Windows
-    device (``NUL.txt`` becomes ``_NUL.txt``), and has at most 200 bytes of UTF-8, its extension kept.
-    """
-    # Before NFC: a mark between a letter and its accent would keep them apart.
-    visible = "".join(c for c in name if unicodedata.category(c) not in _INVISIBLE and c not in _RESERVED)
-    component = re.split(r"[/\\]", unicodedata.normalize("NFC", visible))[-1].lstrip(" ").rstrip(" .")
-    if _DEVICE.match(component):
-        component = "_" + component
-    if len(component.encode()) > _MAX_NAME_BYTES:
-        match = _EXTENSION.search(component)
-        extension = match[0] if match else ""
-        stem = component.removesuffix(extension).encode()[: _MAX_NAME_BYTES - len(extension.encode())]
-        component = (stem.decode(errors="ignore") + extension).rstrip(" .")
-    return component
-
-
-def filename_from_content_disposition(header: str) -> str:
-    """The safe file name that a Content-Disposition field gives (RFC 6266); "" if it gives none.
-
-    ``filename*`` (RFC 8187: UTF-8 or ISO-8859-1) goes before ``filename``, and is passed over where its value
-    is malformed. Of a repeated parameter the first counts. Octets beyond ASCII are UTF-8 if they can be.
-    """
-    parameters: dict[str, str] = {}
-    # With this ";" a field that lacks the disposition type is read as well.
-    for name, quoted, token in _PARAMETER.findall(";" + header):
-        parameters.setdefault(name.lower(), _QUOTED_PAIR.sub(r"\1", quoted) or token.strip())
-    extended = safe_filename(_decode_extended(parameters.get("filename*", "")))
-    return extended or safe_filename(_octets_as_text(parameters.get("filename", "")))
-
-
-def _decode_extended(value: str) -> str:
-    """The text of ``charset'language'percent-encoded`` (RFC 8187, section 3.2); "" if it is malformed."""
-    with contextlib.suppress(UnicodeError):
-        if match := _EXTENDED_VALUE.fullmatch(value):
-            return unquote_to_bytes(match[2].encode("latin-1")).decode(match[1])
-    return ""
-
-
-def _octets_as_text(octets: str) -> str:
-    """Octets that were handed over as ISO-8859-1, as UTF-8 if that is what they are; else as they came."""
-    with contextlib.suppress(UnicodeError):
-        return octets.encode("latin-1").decode("utf-8")
-    return octets
-
-
-def filename_from_url(url: str) -> str:
-    """The last segment of the URL's path, percent-decoded and safe; "" if there is none."""
-    before_query = re.split(r"[?#]", url, maxsplit=1)[0]
-    path = re.sub(r"\A[^:/]+://[^/]*", "", before_query)
-    octets = unquote_to_bytes(path.rpartition("/")[2].encode(errors="replace"))
-    return safe_filename(_octets_as_text(octets.decode("latin-1")))
 
 
 class Target:
@@ -147,7 +62,7 @@ class Target:
         """Open and lock the part file of ``filename`` in ``directory``. What is missing is made, the file mode 0600.
 
         Without a ``filename`` the part file is named after a hash of ``url``, and :meth:`name` gives the
-        final name later. ``filename`` is the user's; a server's goes through :func:`safe_filename` first. The
+        final name later. ``filename`` is the user's; a server's goes through ``rangefetch.names`` first. The
         state of a fresh part file is removed: it speaks of bytes that are gone.
 
         Raises ``TargetLocked`` if another download is writing the part file, and ``DiskError`` if the directory
@@ -305,7 +220,7 @@ def _final_path(directory: Path, filename: str) -> Path:
 
 def _stem(filename: str, url: str) -> str:
     """``filename``; a name made of a hash where there is none, or where it leaves no room for suffixes."""
-    if filename and len(os.fsencode(filename)) <= _MAX_NAME_BYTES:
+    if filename and len(os.fsencode(filename)) <= MAX_NAME_BYTES:
         return filename
     import hashlib
 

@@ -188,3 +188,40 @@ def test_a_name_that_nobody_told_before_every_byte_was_there_is_asked_for(
     assert names(target.parent) == ["disposed.bin"]
     assert result.path.read_bytes() == content(100_000)
     assert server.bytes_sent <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        (".bash_profile", "_bash_profile"),
+        ("-rf", "_rf"),
+        ("desktop.ini", "_desktop.ini"),
+        ("file.bin.part", "file.bin.part_"),
+        ("file.bin.PART.json", "file.bin.PART.json_"),
+        ("file.bin.bad.1", "file.bin.bad.1_"),
+    ],
+)
+@pytest.mark.parametrize("how", ["header", "redirect", "batch", "batch redirect"])
+def test_a_name_from_a_server_is_harmless_and_never_one_of_ours(
+    server: MisbehavingServer, target: Path, name: str, made: str, how: str
+) -> None:
+    if "redirect" in how:
+        url = server.url("/redirect/x", to=f"/good/{name}?size={SIZE}")
+    else:
+        url = server.url("/disposition/x", size=SIZE, value=f'attachment; filename="{name}"')
+    if "batch" in how:
+        rangefetch.fetch_many([url], target.parent)
+    else:
+        fetch(url, target.parent)
+    assert names(target.parent) == [made]
+
+
+@pytest.mark.parametrize(("name", "made"), [("x.part", "x.part_"), (".gitattributes", ".gitattributes")])
+@pytest.mark.parametrize("small", [False, True])
+def test_the_users_own_url_may_name_a_hidden_file_and_none_of_ours(
+    server: MisbehavingServer, target: Path, name: str, made: str, small: bool
+) -> None:
+    url = server.url(f"/good/{name}", size=SIZE)
+    result = rangefetch.fetch_many([url], target.parent)[0] if small else fetch(url, target.parent)
+    assert result.path == target.with_name(made)
+    assert names(target.parent) == [made]

@@ -9,11 +9,23 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rangefetch.target import filename_from_content_disposition, filename_from_url, safe_filename
-
-nasty_text = st.text(max_size=300) | st.text(
-    st.sampled_from("/\\.. \0\n\r\t\"%;=*'aCONul1\u202e\u200d\u0301é\ud800ﬁ名😀"), max_size=300
+from rangefetch.names import (
+    choose_filename,
+    filename_from_content_disposition,
+    filename_from_url,
+    harmless_filename,
+    is_plain_filename,
+    safe_filename,
 )
+
+nasty_text = (
+    st.text(max_size=300)
+    | st.text(st.sampled_from("/\\.. \0\n\r\t\"%;=*'aCONul1\u202e\u200d\u0301é\ud800ﬁ名😀"), max_size=300)
+    | st.lists(
+        st.sampled_from([".part", ".PaRt", ".json", ".tmp", ".bad", ".1", ".aria2", "a" * 190, "é", "\ufe0f", " ", "-"])
+    ).map("".join)
+)
+OURS = re.compile(r"\.(part|part\.json|part\.aria2|aria2|aria2__temp|bad|bad\.[0-9]+|tmp)", re.IGNORECASE)
 
 
 def assert_safe(name: str) -> None:
@@ -25,6 +37,7 @@ def assert_safe(name: str) -> None:
     assert name == name.strip(" ")
     assert not name.endswith(".")
     assert len(name.encode()) <= 200
+    assert not any(OURS.fullmatch(name.casefold(), start) for start in range(len(name)))
     assert name.split(".")[0].rstrip().upper() not in ("CON", "PRN", "AUX", "NUL", "COM1", "LPT9")
 
 
@@ -34,6 +47,102 @@ def assert_safe(name: str) -> None:
 def test_whatever_comes_in_a_safe_name_comes_out_and_stays(name: str) -> None:
     assert_safe(safe_filename(name))
     assert safe_filename(safe_filename(name)) == safe_filename(name)
+    harmless = harmless_filename(name)
+    assert_safe(harmless)
+    assert not harmless.startswith((".", "-", "~"))
+    assert harmless_filename(harmless) == harmless
+
+
+@given(name=st.text(st.characters(codec="ascii"), max_size=20) | nasty_text)
+@example(name="NUL.txt")
+@example(name="x.part")
+@example(name="\u212a.txt")
+def test_a_plain_name_is_one_that_no_rule_changes(name: str) -> None:
+    if is_plain_filename(name):
+        assert harmless_filename(name) in (name, "_" + name)
+        assert safe_filename(name) == name
+
+
+@pytest.mark.parametrize("name", ["a", "model-00001-of-00002.safetensors", "x.part1", "x.bad.zip", "v1.tmp.gz", "part"])
+def test_names_that_only_look_like_ours_are_kept(name: str) -> None:
+    assert safe_filename(name) == name
+    assert is_plain_filename(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("x.part", "x.part_"),
+        ("x.PART", "x.PART_"),
+        ("x.part.json", "x.part.json_"),
+        ("x.Part.Json", "x.Part.Json_"),
+        ("x.part.j\u017fon", "x.part.j\u017fon_"),
+        ("x.part.json.tmp", "x.part.json.tmp_"),
+        ("x.part.json.bad", "x.part.json.bad_"),
+        ("x.part.aria2", "x.part.aria2_"),
+        ("x.1.part", "x.1.part_"),
+        ("x.aria2", "x.aria2_"),
+        ("x.aria2__temp", "x.aria2__temp_"),
+        ("x.bad", "x.bad_"),
+        ("x.bad.12", "x.bad.12_"),
+        ("x.part. .", "x.part_"),
+        ("x.par\u200bt", "x.part_"),
+        ("x.par\ufe0ft", "x.part_"),
+        ("x.part\u0301", "x.part\u0301"),
+        (".part", ".part_"),
+        ("dir/x.part", "x.part_"),
+        ("x" * 195 + ".part" + "y" * 20, "x" * 194 + ".part_"),
+        ("x" * 300 + ".part", "x" * 194 + ".part_"),
+        ("x" * 199 + ".part", "x" * 194 + ".part_"),
+    ],
+)
+def test_no_name_from_outside_ends_as_the_files_beside_a_target_do(name: str, safe: str) -> None:
+    assert safe_filename(name) == safe
+    assert not is_plain_filename(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "harmless"),
+    [
+        (".bash_profile", "_bash_profile"),
+        (".netrc", "_netrc"),
+        (".htaccess", "_htaccess"),
+        ("..x", "_.x"),
+        ("-rf", "_rf"),
+        ("--help", "_-help"),
+        ("~root", "_root"),
+        ("\ufe0f.bashrc", "_bashrc"),
+        (" .bashrc", "_bashrc"),
+        ("desktop.ini", "_desktop.ini"),
+        ("AutoRun.inf", "_AutoRun.inf"),
+        (".part", "_part_"),
+        ("plain.txt", "plain.txt"),
+        ("", ""),
+    ],
+)
+def test_a_name_that_somebody_else_chose_neither_hides_nor_acts(name: str, harmless: str) -> None:
+    assert harmless_filename(name) == harmless
+
+
+@pytest.mark.parametrize(
+    ("url", "resolved_url", "disposition", "name"),
+    [
+        ("http://h/.gitattributes", "", "", ".gitattributes"),
+        ("http://h/.gitattributes", "http://cdn/.gitattributes?token=x", "", ".gitattributes"),
+        ("http://h/.gitattributes", "http://cdn/5d41402a", "attachment; filename=.gitattributes", ".gitattributes"),
+        ("http://h/x.zip", "http://h/.wgetrc", "", "_wgetrc"),
+        ("http://h/x.zip", "http://h/y.zip", "attachment; filename=.bashrc", "_bashrc"),
+        ("http://h/x.zip", "http://h/-rf", "attachment", "_rf"),
+        ("http://h/x.zip", "http://h/", "", "x.zip"),
+        ("http://h/x.part", "", "", "x.part_"),
+        ("http://h/x", "", "attachment; filename=x.part.json", "x.part.json_"),
+        ("http://h/", "", "", "download"),
+    ],
+)
+def test_the_users_url_names_what_it_likes_and_a_server_does_not(
+    url: str, resolved_url: str, disposition: str, name: str
+) -> None:
+    assert choose_filename(url, resolved_url, disposition) == name
 
 
 @given(stem=st.text("ab é名.", max_size=300), extension=st.sampled_from([".gz", ".tar.gz", ".safetensors", ".名"]))

@@ -36,7 +36,7 @@ LAYERS = (
         "download",
         "libcurl",
     ),
-    ("bitmap", "plan", "retry", "mirrors", "checksum", "effort", "identity", "samples", "events"),
+    ("bitmap", "plan", "retry", "mirrors", "checksum", "effort", "identity", "samples", "names", "events"),
     ("errors", "logs", "options", "progress", "version", "_engine"),
 )
 PURE = LAYERS[-2]

@@ -23,9 +23,10 @@ if sys.platform != "win32":
 from rangefetch.aria2.landing import Request
 from rangefetch.download import Download
 from rangefetch.errors import BadAnswer, DiskError, TargetExists, TargetLocked
+from rangefetch.names import DEFAULT_FILENAME, harmless_filename
 from rangefetch.network import mask_url, split_userinfo
 from rangefetch.options import DownloadOptions
-from rangefetch.target import safe_filename, umask
+from rangefetch.target import umask
 
 __all__ = ["FolderLanding"]
 
@@ -182,7 +183,7 @@ class FolderLanding:
             if len(top) == 1:
                 places = {top[0]: self._directory / wanted}
         else:
-            places = {name: self._directory / (safe_filename(name) or self._folder.stem) for name in top}
+            places = {name: self._directory / (harmless_filename(name) or self._folder.stem) for name in top}
         for place in places.values():
             if place.exists() and not self._options.overwrite:
                 raise self._taken(place)
@@ -227,7 +228,7 @@ def _display_name(url: str) -> str:
     """What a magnet link or URL calls what it stands for, until aria2 knows better."""
     parts = urlsplit(url)
     named = parse_qs(parts.query).get("dn", [""])[0] if parts.scheme.lower() == "magnet" else parts.path
-    return safe_filename(unquote(named)) or "download"
+    return harmless_filename(unquote(named)) or DEFAULT_FILENAME
 
 
 def _make_readable(path: Path) -> None:

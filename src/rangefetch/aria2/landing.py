@@ -20,17 +20,12 @@ from rangefetch.control_file import ControlFile, block_size, from_control_file, 
 from rangefetch.download import Download
 from rangefetch.errors import ChecksumMismatch, ContentChanged, DiskError, TargetExists
 from rangefetch.logs import log as _log
+from rangefetch.names import choose_filename
 from rangefetch.network import mask_url
 from rangefetch.options import DownloadOptions
 from rangefetch.sources import Source, Sources
 from rangefetch.state import SourceState, State, StateDamaged
-from rangefetch.target import (
-    DEFAULT_FILENAME,
-    Target,
-    filename_from_content_disposition,
-    filename_from_url,
-    free_space,
-)
+from rangefetch.target import Target, free_space
 
 __all__ = ["AnotherFile", "FileLanding", "Request"]
 
@@ -83,7 +78,7 @@ class FileLanding:
         """
         options = self._options
         target = self._target = Target.open(options.save_dir, options.filename, self._url)
-        self._download.filename = options.filename or filename_from_url(self._url) or DEFAULT_FILENAME
+        self._download.filename = options.filename or choose_filename(self._url)
         if target.path is not None and options.checksum and self._is_taken(target.path):
             return self._compared(target.path)
         return None
@@ -344,11 +339,9 @@ class FileLanding:
         return self._target
 
     def _name(self, remote: Remote | None) -> str:
-        names = [filename_from_url(self._url)]
-        if remote is not None:
-            disposition = remote.headers.get("content-disposition", "")
-            names = [filename_from_content_disposition(disposition), filename_from_url(remote.url), *names]
-        return next((name for name in names if name), DEFAULT_FILENAME)
+        if remote is None:
+            return choose_filename(self._url)
+        return choose_filename(self._url, remote.url, remote.headers.get("content-disposition", ""))
 
     def _is_taken(self, path: Path) -> bool:
         return path.exists() and not self._options.overwrite

@@ -1,0 +1,161 @@
+"""Which name a file gets, and what a name from outside may be.
+
+A name from a URL, a header, a torrent or a Metalink is somebody else's word. It becomes one path component that is safe
+to create and never looks like one of the files that a download keeps beside its target: a server that could name those
+could plant the data and the state of another download.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+import unicodedata
+from urllib.parse import unquote_to_bytes
+
+__all__ = [
+    "DEFAULT_FILENAME",
+    "MAX_NAME_BYTES",
+    "choose_filename",
+    "filename_from_content_disposition",
+    "filename_from_url",
+    "harmless_filename",
+    "is_plain_filename",
+    "safe_filename",
+]
+
+DEFAULT_FILENAME = "download"
+
+MAX_NAME_BYTES = 200
+"""File systems stop at 255; the rest is for suffixes such as ``.1.part.json.tmp`` and ``.bad.12``."""
+
+# Control, format (zero width, bidi overrides), surrogates, line and paragraph separators.
+_INVISIBLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# Letters and marks that are not shown either (Default_Ignorable_Code_Point of the Unicode database). File systems that
+# ignore case ignore these, too.
+_INVISIBLE = frozenset(
+    map(chr, (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10)))
+) | frozenset(map(chr, range(0xE0000, 0xE1000)))
+_EXTENSION = re.compile(r"(?:\.tar)?\.[^.\s]{1,16}\Z", re.IGNORECASE)
+_DEVICE = re.compile(
+    r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|CLOCK\$|(?:COM|LPT)[0-9\xb9\xb2\xb3]) *(?:\.|\Z)", re.IGNORECASE
+)
+_RESERVED = '<>:"|?*' if sys.platform == "win32" else ""
+
+# What the files beside a target end in: the part file, its state, aria2's control file, what was set aside, and what is
+# not yet in its place.
+_OUR_SUFFIX = re.compile(r"\.(?:part|part\.json|aria2|aria2__temp|bad(?:\.\d+)?|tmp)\Z")
+
+# Hidden files, which often configure something; what a program takes for an option; what a shell takes for a home.
+_HARMFUL_START = (".", "-", "~")
+# Files that desktops and web servers act upon wherever they find them.
+_ACTED_UPON = frozenset({"autorun.inf", "desktop.ini", "folder.htt", "thumbs.db", "web.config"})
+
+# RFC 6266, section 4.1, and what servers make of it: an unquoted value may hold spaces.
+_PARAMETER = re.compile(r';\s*([^\s=;]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;]*))', re.DOTALL)
+_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
+_EXTENDED_VALUE = re.compile(r"(utf-8|iso-8859-1)'[^']*'(.*)", re.IGNORECASE | re.DOTALL)
+
+# Most names there are, for which no rule below has anything to do.
+_PLAIN = re.compile(r"(?!(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|\Z))[a-z0-9_](?:[a-z0-9_.+~-]{0,150}[a-z0-9_])?")
+
+
+def choose_filename(url: str, resolved_url: str = "", disposition: str = "") -> str:
+    """The name of a file that the user has not named: the header's, else that of the URL to which redirects led, else
+    that of ``url``, else ``download``.
+
+    A name that ``url`` does not have itself is made harmless (:func:`harmless_filename`).
+    """
+    own = filename_from_url(url)
+    for name in (filename_from_content_disposition(disposition), filename_from_url(resolved_url)):
+        if name:
+            return name if name == own else harmless_filename(name)
+    return own or DEFAULT_FILENAME
+
+
+def safe_filename(name: str) -> str:
+    """One path component that is safe to create, from anything a server or URL says; "" if nothing is left.
+
+    Only what follows the last separator (``/`` or ``\\``) is kept (RFC 6266, section 4.3). The result is NFC,
+    has no invisible character, does not begin with a space or end with a space or dot, is no Windows device
+    (``NUL.txt`` becomes ``_NUL.txt``), does not end as the files beside a target do (``x.part`` becomes ``x.part_``,
+    in upper and lower case), and has at most 200 bytes of UTF-8, its extension kept.
+    """
+    # Before NFC: a mark between a letter and its accent would keep them apart.
+    visible = "".join(
+        c
+        for c in name
+        if unicodedata.category(c) not in _INVISIBLE_CATEGORIES and c not in _INVISIBLE and c not in _RESERVED
+    )
+    component = re.split(r"[/\\]", unicodedata.normalize("NFC", visible))[-1].lstrip(" ").rstrip(" .")
+    if _DEVICE.match(component):
+        component = "_" + component
+    component = _shortened(component)
+    if _OUR_SUFFIX.search(component.casefold()):
+        component = _shortened(component + "_")
+    return component
+
+
+def harmless_filename(name: str) -> str:
+    """A safe name for a file that somebody else has named, which the user may never look at; "" if nothing is left.
+
+    Beyond :func:`safe_filename` it is not hidden, no option of a command, and none of the few files that desktops and
+    web servers act upon: ``.bashrc`` becomes ``_bashrc``, ``-rf`` ``_rf``, ``desktop.ini`` ``_desktop.ini``.
+    """
+    name = safe_filename(name)
+    if name.startswith(_HARMFUL_START):
+        return "_" + name[1:]
+    return "_" + name if name.casefold() in _ACTED_UPON else name
+
+
+def is_plain_filename(name: str) -> bool:
+    """Whether it is a safe name at first sight; for those that look at many, since the rules take their time."""
+    folded = name.lower()
+    return name.isascii() and _PLAIN.fullmatch(folded) is not None and _OUR_SUFFIX.search(folded) is None
+
+
+def filename_from_content_disposition(header: str) -> str:
+    """The safe file name that a Content-Disposition field gives (RFC 6266); "" if it gives none.
+
+    ``filename*`` (RFC 8187: UTF-8 or ISO-8859-1) goes before ``filename``, and is passed over where its value
+    is malformed. Of a repeated parameter the first counts. Octets beyond ASCII are UTF-8 if they can be.
+    """
+    parameters: dict[str, str] = {}
+    # With this ";" a field that lacks the disposition type is read as well.
+    for name, quoted, token in _PARAMETER.findall(";" + header):
+        parameters.setdefault(name.lower(), _QUOTED_PAIR.sub(r"\1", quoted) or token.strip())
+    extended = safe_filename(_decode_extended(parameters.get("filename*", "")))
+    return extended or safe_filename(_octets_as_text(parameters.get("filename", "")))
+
+
+def _shortened(name: str) -> str:
+    """At most 200 bytes of it, the extension kept."""
+    if len(name.encode()) <= MAX_NAME_BYTES:
+        return name
+    match = _EXTENSION.search(name)
+    extension = match[0] if match else ""
+    stem = name.removesuffix(extension).encode()[: MAX_NAME_BYTES - len(extension.encode())]
+    return (stem.decode(errors="ignore") + extension).rstrip(" .")
+
+
+def _decode_extended(value: str) -> str:
+    """The text of ``charset'language'percent-encoded`` (RFC 8187, section 3.2); "" if it is malformed."""
+    with contextlib.suppress(UnicodeError):
+        if match := _EXTENDED_VALUE.fullmatch(value):
+            return unquote_to_bytes(match[2].encode("latin-1")).decode(match[1])
+    return ""
+
+
+def _octets_as_text(octets: str) -> str:
+    """Octets that were handed over as ISO-8859-1, as UTF-8 if that is what they are; else as they came."""
+    with contextlib.suppress(UnicodeError):
+        return octets.encode("latin-1").decode("utf-8")
+    return octets
+
+
+def filename_from_url(url: str) -> str:
+    """The last segment of the URL's path, percent-decoded and safe; "" if there is none."""
+    before_query = re.split(r"[?#]", url, maxsplit=1)[0]
+    path = re.sub(r"\A[^:/]+://[^/]*", "", before_query)
+    octets = unquote_to_bytes(path.rpartition("/")[2].encode(errors="replace"))
+    return safe_filename(_octets_as_text(octets.decode("latin-1")))
