@@ -123,8 +123,7 @@ cdef inline bint batch_is_over(const BatchCore *batch) noexcept nogil:
 
 cdef inline bint slot_open(FileCore *slot) noexcept nogil:
     """The first bytes of an item have come: open its nameless file. False: this filesystem has none such."""
-    slot.fd = rf_open_nameless(slot.batch.directory_fd)
-    return slot.fd >= 0
+    return rf_open_nameless(slot.batch.directory_fd, &slot.fd) == 0
 
 
 cdef inline bint slot_publish(Lane *lane, FileCore *slot) noexcept nogil:

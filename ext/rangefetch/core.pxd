@@ -11,6 +11,7 @@ from libc.string cimport memset
 from rangefetch.bucket cimport Bucket
 from rangefetch.libcurl cimport (
     CURLMOPT_MAXCONNECTS,
+    CURLMOPT_QUICK_EXIT,
     curl_multi_cleanup,
     curl_multi_init,
     multi_opt_long,
@@ -58,6 +59,8 @@ cdef inline int core_start(EngineCore *core, Loop *loop, int *handles, long buff
     failed = mailbox_open(&loop.inbox)
     if failed == 0:
         multi_opt_long(loop.multi, CURLMOPT_MAXCONNECTS, POOLED_CONNECTIONS)
+        # Since 8.20 look-ups are the multi's: without this its end waits for those that hang. Before, it is not known.
+        multi_opt_long(loop.multi, CURLMOPT_QUICK_EXIT, 1)
         loop.outbox = &core.outbox
         loop.bucket = &core.bucket
         loop.bell = &core.bell

@@ -7,6 +7,11 @@ Everything else (TLS, HTTP/2, chunked) goes through a small buffer of the lane, 
 
 A span is a promise that is checked: a piece counts as written only when it comes from where the span was, in order.
 Marks and positions move with the pieces, never with the span, so a wrong promise costs a second write and no more.
+
+Three rules keep a span from being written where it does not belong. It is announced for the piece that comes next, and
+for no other. It is written only while the lane's buffer is empty, since what is in the buffer comes before it. And a
+transfer that was paused does without spans from then on: libcurl hands over what it kept from memory of its own, some
+of it after later spans were announced.
 """
 
 from libc.stdint cimport int64_t
@@ -30,17 +35,27 @@ cdef inline void lane_advance(Lane *lane, int64_t size) noexcept nogil:
 cdef inline bint lane_put(Lane *lane, const char *data, int64_t size, int64_t offset) noexcept nogil:
     """Write; False: the disk refused, noted as the lane's fault."""
     cdef int64_t before_us
+    cdef int failed = 0
     if lane.file.fd < 0:
         # An item of a batch gets its file with its first bytes, so that an error leaves nothing.
-        lane.file.fd = rf_open_nameless(lane.file.batch.directory_fd)
-    before_us = rf_now_us()
-    lane.sys_errno = rf_pwrite_all(lane.file.fd, data, <size_t>size, offset)
-    lane.file.disk_us += rf_now_us() - before_us
-    if lane.sys_errno:
+        failed = rf_open_nameless(lane.file.batch.directory_fd, &lane.file.fd)
+    if failed == 0:
+        before_us = rf_now_us()
+        failed = rf_pwrite_all(lane.file.fd, data, <size_t>size, offset)
+        lane.file.disk_us += rf_now_us() - before_us
+    if failed != 0:
+        # Only a failure is noted: a write that succeeds later does not undo an earlier one's errno.
+        lane.sys_errno = failed
         lane.fault = FAULT_DISK
         return False
     lane.file.writes += 1
     return True
+
+
+cdef inline void lane_forget_spans(Lane *lane) noexcept nogil:
+    """From here to its end the transfer goes through the buffer. What a span wrote ahead of its pieces is void."""
+    lane.spans = False
+    lane.announced_bytes = lane.span_left = 0
 
 
 cdef inline bint lane_flush(Lane *lane) noexcept nogil:
@@ -57,21 +72,21 @@ cdef inline bint lane_flush(Lane *lane) noexcept nogil:
 
 cdef inline bint lane_write(Lane *lane, const char *data, int64_t size) noexcept nogil:
     """Take one piece of the body, the next one in order. False: the disk refused."""
+    cdef int64_t announced = lane.announced_bytes if data == lane.announced else 0
     cdef int64_t room, taken
+    lane.announced_bytes = 0
     if lane.span_left > 0 and (data != lane.span_next or size > lane.span_left):
         # Not what was announced: what was written ahead of its pieces does not count.
-        lane.spans = False
-        lane.span_left = 0
-    if lane.span_left == 0 and lane.spans and data == lane.announced and size <= lane.announced_bytes:
-        taken = lane.announced_bytes
+        lane_forget_spans(lane)
+    if lane.spans and lane.span_left == 0 and lane.buffered == 0 and announced >= size:
+        taken = announced
         if lane.end >= 0 and taken > lane.end - lane.position:
             taken = lane.end - lane.position
         if not lane_put(lane, data, taken, lane.position):
             return False
         lane.span_next = data
         lane.span_left = taken
-        lane.announced_bytes = 0
-    if lane.span_left > 0:
+    if 0 < size <= lane.span_left:
         lane.span_next += size
         lane.span_left -= size
         lane_advance(lane, size)
@@ -79,6 +94,8 @@ cdef inline bint lane_write(Lane *lane, const char *data, int64_t size) noexcept
     while size > 0:
         # Up to a border of the buffer's size in the file, so that later writes are of whole pages.
         room = BUFFER_BYTES - (lane.position + lane.buffered) % BUFFER_BYTES
+        if room > BUFFER_BYTES - lane.buffered:
+            room = BUFFER_BYTES - lane.buffered
         taken = size if size < room else room
         memcpy(lane.buffer + lane.buffered, data, <size_t>taken)
         lane.buffered += taken

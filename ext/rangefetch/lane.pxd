@@ -9,7 +9,7 @@ from posix.strings cimport strncasecmp
 from rangefetch.answer cimport examine
 from rangefetch.blocks cimport blocks_give_back, blocks_revoke
 from rangefetch.bucket cimport bucket_is_dry, bucket_is_limited, bucket_take
-from rangefetch.disk cimport lane_flush, lane_write
+from rangefetch.disk cimport lane_flush, lane_forget_spans, lane_write
 from rangefetch.libcurl cimport *
 from rangefetch.platform cimport rf_add, rf_load
 from rangefetch.report cimport post_trace
@@ -43,10 +43,16 @@ cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noe
     cdef Lane *lane = <Lane *>arg
     cdef int64_t wanted = <int64_t>(size * count)
     cdef int64_t come = wanted
+    cdef int64_t room
+    if lane.fault != FAULT_NONE and lane.verdict != SWALLOWED:
+        # It has failed already. libcurl before 8 forgets an error that is raised within curl_easy_pause, and goes on.
+        return CURL_WRITEFUNC_ERROR
     if must_wait(lane):
         # libcurl keeps this piece; the loop asks for it again when it may come.
-        lane.loop.lanes_paused += 1
-        lane.paused = True
+        if not lane.paused:
+            lane.paused = True
+            lane.loop.lanes_paused += 1
+        lane_forget_spans(lane)
         return CURL_WRITEFUNC_PAUSE
     bucket_take(lane.loop.bucket, come)
     bucket_take(&lane.file.bucket, come)
@@ -65,8 +71,11 @@ cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noe
     if lane.file.probing:
         lane.fault = FAULT_PROBED
         return CURL_WRITEFUNC_ERROR
-    if lane.end >= 0 and wanted > lane.end - lane_received_end(lane):
-        wanted = lane.end - lane_received_end(lane)
+    room = wanted if lane.end < 0 else max(lane.end - lane_received_end(lane), 0)
+    if lane.hedge != NULL:
+        room = min(room, lane.hedge_bytes - lane.hedged)
+    if wanted > room:
+        wanted = room
         if not lane.cut:
             lane.fault = FAULT_OVERFLOW
     if lane.hedge != NULL:
@@ -80,29 +89,49 @@ cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noe
 cdef inline int on_debug(CURL *easy, int kind, char *data, size_t size, void *arg) noexcept nogil:
     """Hear of a received span before it is cut into pieces; everything else that libcurl tells is not for us."""
     cdef Lane *lane = <Lane *>arg
-    if kind == CURLINFO_DATA_IN:
+    if kind == CURLINFO_DATA_IN and lane.spans:
         lane.announced = data
         lane.announced_bytes = <int64_t>size
     return 0
 
 
-cdef inline void lane_set_base(Loop *loop, Lane *lane) noexcept nogil:
+cdef inline CURLcode lane_set_base(Loop *loop, Lane *lane) noexcept nogil:
+    """What all requests have in common. Returns the first refusal of what they cannot do without."""
     curl_easy_reset(lane.easy)
     lane.slowed = False
-    opt_no_signal(lane.easy, 1)
+    # These are wishes. The buffer's size, for one, cannot change where a transfer that was broken off has left one.
     opt_buffer_size(lane.easy, loop.buffer_bytes)
-    opt_on_body(lane.easy, on_body)
-    opt_on_body_arg(lane.easy, lane)
-    opt_on_debug(lane.easy, on_debug)
-    opt_on_debug_arg(lane.easy, lane)
-    opt_private(lane.easy, lane)
-    opt_error_buffer(lane.easy, lane.error_text)
-    opt_protocols(lane.easy, "http,https")
-    # Redirects are followed here, not by libcurl, which would send the user's headers along to any host.
-    opt_follow_location(lane.easy, 0)
-    opt_content_decoding(lane.easy, 0)
     opt_tcp_keepalive(lane.easy, 1)
     opt_suppress_connect_headers(lane.easy, 1)
+    # Else removing a transfer before libcurl 8 waits for its name look-up, and with it all others of the loop.
+    opt_quick_exit(lane.easy, 1)
+    return (
+        opt_no_signal(lane.easy, 1)
+        or opt_on_body(lane.easy, on_body)
+        or opt_on_body_arg(lane.easy, lane)
+        or opt_on_debug(lane.easy, on_debug)
+        or opt_on_debug_arg(lane.easy, lane)
+        or opt_private(lane.easy, lane)
+        or opt_error_buffer(lane.easy, lane.error_text)
+        or opt_protocols(lane.easy, "http,https")
+        # Redirects are followed here, not by libcurl, which would send the user's headers along to any host.
+        or opt_follow_location(lane.easy, 0)
+        or opt_content_decoding(lane.easy, 0)
+    )
+
+
+cdef inline CURLcode lane_set_profile(Loop *loop, Lane *lane, const ProfileCore *profile) noexcept nogil:
+    """The base, and what the profile says. Returns the first refusal."""
+    cdef const Setting *setting
+    cdef int i
+    cdef CURLcode code = lane_set_base(loop, lane)
+    for i in range(profile.setting_count):
+        setting = &profile.settings[i]
+        if code == CURLE_OK and setting.text != NULL:
+            code = opt_text(lane.easy, setting.option, setting.text)
+        elif code == CURLE_OK:
+            code = opt_long(lane.easy, setting.option, setting.number)
+    return code
 
 
 cdef inline Lane *lane_new(Loop *loop) noexcept nogil:
@@ -193,47 +222,57 @@ cdef inline const char *url_of(const Source *source) noexcept nogil:
     return source.resolved_url if source.resolved_url != NULL else source.url
 
 
-cdef inline void lane_set_up(Loop *loop, Lane *lane, FileCore *file) noexcept nogil:
-    """Make the easy handle ask as the source's profile says; most of it stands from the last transfer."""
+cdef inline CURLcode lane_set_up(Loop *loop, Lane *lane, FileCore *file) noexcept nogil:
+    """Make the easy handle ask as the source's profile says; most of it stands from the last transfer.
+
+    Returns the first refusal, of which each would have the handle ask for something else than what is wanted.
+    """
     cdef Source *source = lane.source
     cdef ProfileCore *profile = source.profile
     cdef const char *url = url_of(source)
     cdef bint bare = source.resolved_url != NULL and not same_origin(source.url, source.resolved_url)
     cdef bint slowed = bucket_is_limited(loop.bucket) or bucket_is_limited(&file.bucket)
-    cdef int i
+    cdef CURLcode code = CURLE_OK
     if lane.profile_serial != profile.serial:
-        lane_set_base(loop, lane)
-        for i in range(profile.setting_count):
-            if profile.settings[i].text != NULL:
-                opt_text(lane.easy, profile.settings[i].option, profile.settings[i].text)
-            else:
-                opt_long(lane.easy, profile.settings[i].option, profile.settings[i].number)
-        opt_headers(lane.easy, profile.bare_headers if bare else profile.headers)
-        lane.profile_serial = profile.serial
-    elif lane.bare != bare:
-        opt_headers(lane.easy, profile.bare_headers if bare else profile.headers)
+        code = lane_set_profile(loop, lane, profile)
+        lane.profile_serial = 0
+    if code == CURLE_OK and (lane.profile_serial == 0 or lane.bare != bare):
+        code = opt_headers(lane.easy, profile.bare_headers if bare else profile.headers)
     lane.bare = bare
-    if lane.slowed != slowed:
-        # Under a limit small reads keep what is in flight small, and spans would be broken by pauses.
-        opt_buffer_size(lane.easy, SLOW_READ_BYTES if slowed else loop.buffer_bytes)
+    if lane.slowed != slowed and (
+        # Under a limit small reads keep what is in flight small.
+        opt_buffer_size(lane.easy, SLOW_READ_BYTES if slowed else loop.buffer_bytes) == CURLE_OK
+    ):
         lane.slowed = slowed
-    # For TLS libcurl would tell of every record, too, and spans are no larger than those.
+    # Under a limit spans would be broken by pauses. For TLS libcurl would tell of every record, too, and spans are no
+    # larger than those.
     lane.spans = not slowed and not is_secure(url)
-    opt_verbose(lane.easy, lane.spans)
-    opt_url(lane.easy, url)
-
-
-cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
-    """Send the request for what is left of the lane's range."""
-    lane_set_up(loop, lane, lane.file)
     if lane.ranged:
         # The one place where a range is written with its last byte instead of its end (RFC 9110, section 14.1.2).
         snprintf(
             lane.range_text, RANGE_TEXT_BYTES, "%lld-%lld", <long long>lane.position, <long long>(lane.end - 1)
         )
-        opt_range(lane.easy, lane.range_text)
-    else:
-        opt_range(lane.easy, NULL)
+    code = (
+        code
+        or opt_verbose(lane.easy, lane.spans)
+        or opt_range(lane.easy, lane.range_text if lane.ranged else NULL)
+        or opt_url(lane.easy, url)
+    )
+    # After a refusal nothing is known of the handle.
+    lane.profile_serial = profile.serial if code == CURLE_OK else 0
+    return code
+
+
+cdef inline void lane_end(Lane *lane, CURLcode code) noexcept nogil:
+    """The transfer is over, and libcurl will not say so: the loop takes it with those that libcurl tells of."""
+    if lane.ended == CURLE_OK:
+        lane.loop.lanes_ended += 1
+    lane.ended = code
+
+
+cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
+    """Send the request for what is left of the lane's range. Where that fails, the loop's next look ends the lane."""
+    cdef CURLcode code = lane_set_up(loop, lane, lane.file)
     lane.moves = lane.source.moves
     lane.asked_end = lane.end
     lane.verdict = UNCHECKED
@@ -247,7 +286,14 @@ cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
     lane.first_ms = 0
     lane.file.requests += 1
     lane.source.lanes += 1
-    curl_multi_add_handle(loop.multi, lane.easy)
+    if code == CURLE_OK and curl_multi_add_handle(loop.multi, lane.easy) != CURLM_OK:
+        code = CURLE_OUT_OF_MEMORY
+    if code != CURLE_OK:
+        # What the handle knows of its last transfer is none of this one's.
+        curl_easy_reset(lane.easy)
+        lane.profile_serial = 0
+        snprintf(lane.error_text, ERROR_TEXT_BYTES, "%s", curl_easy_strerror(code))
+        lane_end(lane, CURLE_OUT_OF_MEMORY if code == CURLE_OUT_OF_MEMORY else CURLE_FAILED_INIT)
 
 
 # ---- The end of a transfer ---------------------------------------------------------------------------------------
@@ -259,6 +305,9 @@ cdef inline void lane_detach(Loop *loop, Lane *lane) noexcept nogil:
     if lane.paused:
         lane.paused = False
         loop.lanes_paused -= 1
+    if lane.ended != CURLE_OK:
+        lane.ended = CURLE_OK
+        loop.lanes_ended -= 1
     if lane.file.traced:
         post_trace(loop, lane)
     lane.source.lanes -= 1
@@ -278,7 +327,7 @@ cdef inline void lane_release(Lane *lane) noexcept nogil:
             blocks_revoke(&file.blocks, lane.start, lane.position)
     free(lane.hedge)
     lane.hedge = NULL
-    lane.hedged = 0
+    lane.hedge_bytes = lane.hedged = 0
 
 
 cdef inline void lane_dismiss(Loop *loop, Lane *lane) noexcept nogil:

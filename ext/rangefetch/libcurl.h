@@ -72,7 +72,8 @@ typedef struct {
     X(CURLOPT_HTTP_CONTENT_DECODING, 158) X(CURLOPT_NOPROXY, 10177) X(CURLOPT_TCP_KEEPALIVE, 213)             \
     X(CURLOPT_PROXY_CAINFO, 10246) X(CURLOPT_SUPPRESS_CONNECT_HEADERS, 265)                                   \
     X(CURLOPT_PROTOCOLS_STR, 10318) X(CURLOPT_IPRESOLVE, 113) X(CURLOPT_INTERFACE, 10062)                     \
-    X(CURLMOPT_PIPELINING, 3) X(CURLMOPT_MAXCONNECTS, 6)                                                      \
+    X(CURLOPT_QUICK_EXIT, 322)                                                                                \
+    X(CURLMOPT_PIPELINING, 3) X(CURLMOPT_MAXCONNECTS, 6) X(CURLMOPT_QUICK_EXIT, 21) X(CURLM_OK, 0)             \
     X(CURLINFO_RESPONSE_CODE, 0x200002) X(CURLINFO_HTTP_CONNECTCODE, 0x200016) X(CURLINFO_OS_ERRNO, 0x200019) X(CURLINFO_NUM_CONNECTS, 0x20001a)     \
     X(CURLINFO_PRIVATE, 0x100015) X(CURLINFO_REDIRECT_URL, 0x10001f) X(CURLINFO_HTTP_VERSION, 0x20002e)       \
     X(CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, 0x60000f) X(CURLINFO_TOTAL_TIME_T, 0x600032)  \
@@ -213,6 +214,7 @@ RF_SETOPT(opt_follow_location, CURLOPT_FOLLOWLOCATION, long)
 RF_SETOPT(opt_content_decoding, CURLOPT_HTTP_CONTENT_DECODING, long)
 RF_SETOPT(opt_tcp_keepalive, CURLOPT_TCP_KEEPALIVE, long)
 RF_SETOPT(opt_suppress_connect_headers, CURLOPT_SUPPRESS_CONNECT_HEADERS, long)
+RF_SETOPT(opt_quick_exit, CURLOPT_QUICK_EXIT, long)
 #undef RF_SETOPT
 
 /* What a profile sets: options by number, whose type libcurl encodes in the number (0-9999 long, from 10000 a

@@ -55,6 +55,8 @@ cdef extern from "libcurl.h" nogil:
         CURLINFO_STARTTRANSFER_TIME_T
         CURLMOPT_MAXCONNECTS
         CURLMOPT_PIPELINING
+        CURLMOPT_QUICK_EXIT
+        CURLM_OK
         CURLPIPE_NOTHING
         CURLPIPE_MULTIPLEX
         CURL_GLOBAL_DEFAULT
@@ -65,6 +67,7 @@ cdef extern from "libcurl.h" nogil:
         CURLPAUSE_CONT
         CURLE_WRITE_ERROR
         CURLE_OK
+        CURLE_OUT_OF_MEMORY
         CURLE_FAILED_INIT
         CURLE_OPERATION_TIMEDOUT
         CURLE_PARTIAL_FILE
@@ -118,6 +121,7 @@ cdef extern from "libcurl.h" nogil:
     CURLcode opt_content_decoding(CURL *easy, long value)
     CURLcode opt_tcp_keepalive(CURL *easy, long value)
     CURLcode opt_suppress_connect_headers(CURL *easy, long value)
+    CURLcode opt_quick_exit(CURL *easy, long value)
     CURLcode opt_long(CURL *easy, CURLoption option, long value)
     CURLcode opt_text(CURL *easy, CURLoption option, const char *value)
     CURLMcode multi_opt_long(CURLM *multi, int option, long value)

@@ -11,7 +11,16 @@ from libc.stdlib cimport calloc, free
 from rangefetch.batch cimport batch_feed, batch_is_over, batch_is_special, batch_return, batch_stop
 from rangefetch.blocks cimport blocks_contiguous
 from rangefetch.bucket cimport bucket_fill, bucket_is_dry
-from rangefetch.lane cimport dismiss_lanes, lane_detach, lane_dismiss, lane_free, lane_release, must_wait, url_of
+from rangefetch.lane cimport (
+    dismiss_lanes,
+    lane_detach,
+    lane_dismiss,
+    lane_end,
+    lane_free,
+    lane_release,
+    must_wait,
+    url_of,
+)
 from rangefetch.libcurl cimport *
 from rangefetch.mailbox cimport *
 from rangefetch.outcome cimport announce, fail, finish, is_complete, let_go
@@ -207,7 +216,8 @@ cdef inline void tell_reached(Loop *loop) noexcept nogil:
 
 
 cdef inline void reap(Loop *loop) noexcept nogil:
-    """Take the transfers that libcurl is done with."""
+    """Take the transfers that libcurl is done with, and those of whose end it will not tell."""
+    cdef Lane *lane = loop.lanes
     cdef CURLMsg *done
     cdef CURL *easy
     cdef CURLcode code
@@ -220,6 +230,10 @@ cdef inline void reap(Loop *loop) noexcept nogil:
             code = done.data.result
             finish(loop, <Lane *>info_text(easy, CURLINFO_PRIVATE), code)
         done = curl_multi_info_read(loop.multi, &left)
+    while lane != NULL and loop.lanes_ended > 0:
+        if lane.ended != CURLE_OK:
+            finish(loop, lane, lane.ended)
+        lane = lane.next
 
 
 cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexcept nogil:
@@ -301,6 +315,7 @@ cdef inline void fill_buckets(Loop *loop) noexcept nogil:
     """Pay out tokens, and wake lanes that waited for them, each in its turn."""
     cdef FileCore *file = loop.files
     cdef Lane *lane
+    cdef CURLcode code
     cdef int visited = 0
     bucket_fill(loop.bucket, loop.now_us)
     while file != NULL:
@@ -314,8 +329,10 @@ cdef inline void fill_buckets(Loop *loop) noexcept nogil:
         if lane.paused and not must_wait(lane):
             lane.paused = False
             loop.lanes_paused -= 1
-            # May deliver what libcurl has kept, and pause again.
-            curl_easy_pause(lane.easy, CURLPAUSE_CONT)
+            # May deliver what libcurl has kept, and pause again, or fail: libcurl before 8 tells of that only here.
+            code = curl_easy_pause(lane.easy, CURLPAUSE_CONT)
+            if code != CURLE_OK:
+                lane_end(lane, code)
 
 
 cdef inline void loop_end(Loop *loop) noexcept nogil:
@@ -339,6 +356,8 @@ cdef inline int tick_ms(Loop *loop) noexcept nogil:
 
 
 cdef inline int sleep_ms(Loop *loop) noexcept nogil:
+    if loop.lanes_ended > 0:
+        return 0
     if loop.lanes_paused > 0:
         return PAUSED_MS
     return tick_ms(loop) if loop.files != NULL or loop.batches != NULL else IDLE_MS

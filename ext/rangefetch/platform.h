@@ -95,13 +95,16 @@ static inline int rf_punch_hole(int fd, int64_t offset, int64_t size) {
 #endif
 }
 
-/* A new file without a name in the directory; -1 where the filesystem or the system has none such. */
-static inline int rf_open_nameless(int directory_fd) {
+/* Opens a new file without a name in the directory. Returns 0 or the errno, with *fd at -1; where the filesystem or
+ * the system has no such files, that is an error like others. */
+static inline int rf_open_nameless(int directory_fd, int *fd) {
 #ifdef O_TMPFILE
-    return openat(directory_fd, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
+    *fd = openat(directory_fd, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
+    return *fd >= 0 ? 0 : errno;
 #else
-    errno = ENOTSUP;
-    return -1;
+    (void)directory_fd;
+    *fd = -1;
+    return ENOTSUP;
 #endif
 }
 

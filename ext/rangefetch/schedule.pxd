@@ -309,6 +309,7 @@ cdef inline bint hedge(Loop *loop, FileCore *file, Lane *slow, Lane *fast, int64
     fast.hedge = <char *>malloc(<size_t>left)
     if fast.hedge == NULL:
         return False
+    fast.hedge_bytes = left
     fast.is_first = False
     fast.ranged = True
     fast.redirects = 0

@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t
 
 from rangefetch.blocks cimport BlockMap
 from rangefetch.bucket cimport Bucket
-from rangefetch.libcurl cimport CURL, CURLM, CURLoption, curl_slist
+from rangefetch.libcurl cimport CURL, CURLM, CURLcode, CURLoption, curl_slist
 from rangefetch.mailbox cimport Mailbox
 from rangefetch.platform cimport pthread_t, rf_bell
 
@@ -201,6 +201,7 @@ cdef struct Loop:
     int cpu_percent       # of a processor over the last tick
     int lane_count        # of `lanes`
     int lanes_paused
+    int lanes_ended       # of whose transfers' ends libcurl will not tell
     Lane *turn            # the lane that is first to get tokens next time
     bint posted           # something was put into the outbox in this round
     bint quitting
@@ -228,10 +229,12 @@ cdef struct Lane:
     int64_t asked_end         # one past the last byte asked for
     int64_t claim_end         # one past the last byte that is claimed for it
     bint cut                  # another lane has taken the later part: more will come than is wanted
-    bint paused               # a bucket was dry
+    bint paused               # held back by a limit or a reader; libcurl keeps what has come
+    CURLcode ended            # why libcurl will not tell of the transfer's end; CURLE_OK: it will
     bint slowed               # asked for under a limit, with small reads
     Lane *rival               # borrowed: the lane that fetches the same bytes, on both sides of a hedge
     char *hedge               # owned: freed when the transfer ends; where a hedging lane's bytes go
+    int64_t hedge_bytes       # its size
     int64_t hedged            # bytes in it, which belong at `position`
     int64_t swallowed_bytes
     int64_t started_ms

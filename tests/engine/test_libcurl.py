@@ -31,6 +31,7 @@ WORDS = {
 # What no library tells, and what would go wrong with another number.
 UNCHECKED = {
     "CURLINFO_PRIVATE": "a lane is found by it: no transfer would ever end",
+    "CURLMOPT_QUICK_EXIT": "too new for pycurl; with another number the engine's end waits for look-ups that hang",
     "CURLMSG_DONE": "the only message there is: no transfer would ever end",
     "CURLH_HEADER": "no header would be found, and every answer be refused",
     "CURL_WRITEFUNC_ERROR": "2**32-1, larger than any piece that libcurl hands over, so it cannot be its size",
@@ -45,6 +46,7 @@ def pycurl_number(name: str) -> int | None:
         "CURLINFO": (f"INFO_{rest}", f"INFOTYPE_{rest}", rest),
         "CURLMOPT": (f"M_{rest}",),
         "CURLE": (f"E_{rest}",),
+        "CURLM": (f"E_MULTI_{rest}",),
         "CURLPIPE": (f"PIPE_{rest}",),
         "CURLPAUSE": (f"PAUSE_{rest}",),
         "CURL": (name, rest),
