@@ -209,8 +209,17 @@ class Chooser:
             serving = {"aria2"}
         elif is_followed(download.url):
             best = "aria2"
+        elif "native" in self._order and self._refusal(download):
+            serving = {"native"}
         names = [name for name in self._order if name in serving and name not in self._unusable]
         return sorted(names, key=lambda name: name != best)
+
+    @staticmethod
+    def _refusal(download: Download) -> str:
+        """What of its options aria2 cannot honour."""
+        from rangefetch.aria2.abilities import refusal
+
+        return refusal(download.url, download.options)
 
     def _hold(self, download: Download) -> None:
         """Have it begun when a backend for it was started, unless it is not to go on."""
@@ -272,6 +281,8 @@ class Chooser:
             if "aria2" in self._unusable:
                 return None, f"{scheme} takes the aria2 backend, which cannot run here ({self._troubles['aria2']})"
             return None, f"{scheme} takes an aria2c that was built with it ({_INSTALL})"
+        if "native" in self._unusable and (refused := self._refusal(download)):
+            return None, f"it takes the native backend, which cannot run here; aria2 cannot honour {refused}"
         return None, self._nothing_runs()
 
     def _nothing_runs(self) -> str:

@@ -40,18 +40,15 @@ def _to_aria2(**options: object) -> dict[str, str]:
         ({"connect_timeout": 0, "read_timeout": 5000}, {"connect-timeout": "600", "timeout": "600"}),
         ({"max_tries": 2}, {"max-tries": "2"}),
         ({"max_tries": 0}, {"max-tries": "5"}),
-        ({"proxy": "http://p:8080"}, {"all-proxy": "http://p:8080"}),
-        ({"netrc": True}, {"no-netrc": "false"}),
+        ({"proxy": "http://p:8080"}, {"http-proxy": "http://p:8080", "https-proxy": "http://p:8080"}),
+        ({"proxy": "http://p:8080", "no_proxy": "a.org"}, {"no-proxy": "a.org,.a.org"}),
+        ({"netrc": True}, {"no-netrc": "true"}),
         ({"netrc": __file__}, {"no-netrc": "true"}),
         ({}, {"no-netrc": "true", "file-allocation": "falloc", "pause": "false"}),
     ],
 )
 def test_options_are_translated(options: dict[str, object], expected: dict[str, str]) -> None:
     assert expected.items() <= _to_aria2(**options).items()
-
-
-def test_no_proxy_is_the_environments_business() -> None:
-    assert "all-proxy" not in _to_aria2()
 
 
 def test_a_server_that_allows_less_gets_less() -> None:

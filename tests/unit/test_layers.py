@@ -30,6 +30,7 @@ LAYERS = (
         "sources",
         "space",
         "network",
+        "proxies",
         "target",
         "state",
         "session",

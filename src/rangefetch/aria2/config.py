@@ -16,12 +16,15 @@ __all__ = ["BinarySource", "DaemonConfig"]
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _OPTION_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# What the daemon's own working depends on.
+# What the daemon's own working depends on, and the way to the network, which each download names for itself.
 _OUR_OPTIONS = frozenset(
     {
-        "allow-overwrite", "auto-file-renaming", "conf-path", "daemon", "dir", "disk-cache", "enable-rpc", "input-file",
-        "no-conf", "out", "pause", "piece-length", "rpc-allow-origin-all", "rpc-listen-all", "rpc-listen-port",
-        "rpc-passwd", "rpc-secret", "rpc-secure", "rpc-user", "save-session", "stop-with-process",
+        "all-proxy", "all-proxy-passwd", "all-proxy-user", "allow-overwrite", "auto-file-renaming", "conf-path",
+        "daemon", "dir", "disk-cache", "enable-rpc", "ftp-proxy", "ftp-proxy-passwd", "ftp-proxy-user", "http-proxy",
+        "http-proxy-passwd", "http-proxy-user", "https-proxy", "https-proxy-passwd", "https-proxy-user", "input-file",
+        "interface", "multiple-interface", "no-conf", "no-proxy", "out", "pause", "piece-length",
+        "rpc-allow-origin-all", "rpc-listen-all", "rpc-listen-port", "rpc-passwd", "rpc-secret", "rpc-secure",
+        "rpc-user", "save-session", "stop-with-process",
     }
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rangefetch.aria2.client import RpcError
 from rangefetch.aria2.landing import Request
-from rangefetch.errors import DaemonUnavailable, LocalError
+from rangefetch.errors import BadAnswer, DaemonUnavailable, LocalError
 from rangefetch.logs import log as _log
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ class Entry:
     def add(self, request: Request, options: Mapping[str, str]) -> None:
         """Give it to aria2. If nobody answers, ``gids`` stays empty, and it is to be tried again.
 
-        Raises ``LocalError`` if aria2 does not take it, and ``DaemonUnavailable`` if that aria2c is gone for good.
+        Raises ``LocalError`` if aria2 does not take it, ``BadAnswer`` if that is a torrent or Metalink, and
+        ``DaemonUnavailable`` if that aria2c is gone for good.
         """
         daemon = self._aria2c
         if daemon.error is not None:
@@ -75,7 +76,9 @@ class Entry:
             _log.debug("%s: %s; it is added later", self._gid, error)
         except RpcError as error:
             if not self._uncertain or not self._is_known():
-                raise LocalError(f"aria2 does not take it: {error.message}") from None
+                # What is described is a server's word; all else is ours.
+                kind = BadAnswer if request.torrent or request.metalink else LocalError
+                raise kind(f"aria2 does not take it: {error.message}") from None
         else:
             self._uncertain = False
             self.gids = added if isinstance(added, list) else [added]

@@ -21,10 +21,11 @@ if sys.platform != "win32":
     import fcntl
 
 from rangefetch.aria2.landing import Request
+from rangefetch.aria2.remote import is_http
 from rangefetch.download import Download
 from rangefetch.errors import BadAnswer, DiskError, TargetExists, TargetLocked
 from rangefetch.names import DEFAULT_FILENAME, harmless_filename
-from rangefetch.network import mask_url, split_userinfo
+from rangefetch.network import mask_url
 from rangefetch.options import DownloadOptions
 from rangefetch.target import umask
 
@@ -44,6 +45,8 @@ class FolderLanding:
         self._folder = self._directory / f"{stem}.part"
         self._fd = -1
         self._worthless = False  # nothing of it needs to be kept
+        self._description = b""
+        self._base_url = ""
 
     def open(self) -> None:
         """Make the directory, or take the one that was left. Raises ``TargetLocked``, ``TargetExists``,
@@ -73,33 +76,39 @@ class FolderLanding:
             self.discard()
 
     def request(self, *, ask_head: bool) -> Request:
-        """The URL, and what makes aria2 follow it; it never asks for the head alone. Raises ``DiskError``."""
-        url, authorization = split_userinfo(self._download.url)
-        headers = dict(self._options.header_items)
-        if authorization:
-            headers.setdefault("Authorization", authorization)
+        """What was described, or the magnet link; aria2 never asks for the head alone. Raises ``DiskError``."""
+        scheme = urlsplit(self._download.url).scheme.lower()
         request = Request(
-            [url],
+            [self._download.url],
             {
                 "dir": str(self._folder),
-                "header": [f"{name}: {value}" for name, value in headers.items()],
-                "follow-torrent": "mem",
-                "follow-metalink": "mem",
+                # Headers are for the URL alone; what it describes is anywhere.
+                "header": [],
                 # What came before is gone on with, without the torrent's description being asked for again.
                 "bt-save-metadata": "true",
                 "bt-load-saved-metadata": "true",
             },
         )
-        parts = urlsplit(url)
-        if parts.scheme.lower() == "file":
+        if scheme == "file":
             with self._disk_errors():
-                octets = Path(unquote(parts.path)).read_bytes()
-            described = base64.b64encode(octets).decode()
-            if parts.path.lower().endswith(".torrent"):
+                self._description = Path(unquote(urlsplit(self._download.url).path)).read_bytes()
+        if scheme != "magnet":
+            described = base64.b64encode(self._description).decode()
+            if urlsplit(self._download.url).path.lower().endswith(".torrent"):
                 request.torrent = described
             else:
                 request.metalink = described
+                request.options["metalink-base-uri"] = self._base_url
         return request
+
+    @property
+    def lacks_description(self) -> bool:
+        """Whether the torrent or Metalink is still to be fetched."""
+        return is_http(self._download.url) and not self._description
+
+    def describe(self, octets: bytes, url: str) -> None:
+        """Note the content of the torrent or Metalink, and where it came from."""
+        self._description, self._base_url = octets, url
 
     def change(self, options: DownloadOptions) -> None:
         """Use other options from now on."""

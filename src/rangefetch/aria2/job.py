@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from rangefetch.aria2.abilities import refusal
 from rangefetch.aria2.entry import Entry, Status
 from rangefetch.aria2.folder import FolderLanding
 from rangefetch.aria2.landing import AnotherFile, FileLanding
-from rangefetch.aria2.remote import Remote, Unanswered, ask_any, is_http
+from rangefetch.aria2.remote import Remote, Unanswered, ask_any, describe, is_http
 from rangefetch.aria2.translate import judge, to_aria2
 from rangefetch.aria2.tries import Tries
 from rangefetch.download import Download, Figures
@@ -28,13 +29,15 @@ from rangefetch.logs import log as _log
 from rangefetch.network import mask_url
 from rangefetch.options import HTTP, check_url, is_followed
 from rangefetch.progress import DownloadResult, SpeedMeter
-from rangefetch.retry import Kind, explain
+from rangefetch.retry import Failure, Kind, explain
 from rangefetch.sources import Source, Sources
 
 if TYPE_CHECKING:
     from rangefetch.aria2.backend import Aria2Backend
 
 __all__ = ["Job"]
+
+R = TypeVar("R")
 
 _OVER = frozenset({"complete", "error", "removed"})
 
@@ -96,6 +99,7 @@ class Job:
         if self.download.sink is not None:
             self.phase = Phase.WAITING
             raise LocalError("aria2 cannot stream; that takes the native backend", url=self._shown_url)
+        self._check_options()
 
         def opened(already: Path | None) -> None:
             if already is not None:
@@ -107,6 +111,11 @@ class Job:
 
         self._on_disk(self._open, opened)
 
+    def _check_options(self) -> None:
+        """Raises ``LocalError`` for options that aria2 cannot honour."""
+        if reason := refusal(self.download.url, self._options):
+            raise LocalError(f"the aria2 backend cannot honour {reason}", url=self._shown_url)
+
     def _open(self) -> Path | None:
         already = self._landing.open()
         if already is None:
@@ -114,30 +123,49 @@ class Job:
         return already
 
     def _ask(self) -> None:
-        """Ask the sources, one after the other, what there is."""
+        """Ask the sources, one after the other, what there is; for what a torrent or Metalink describes, fetch that."""
+        usable, options, folder = self._sources.usable(), self._options, self._folder
+
+        def meet(answer: tuple[Source, Remote]) -> None:
+            self._meet(*answer)
+
+        def read(description: tuple[bytes, str]) -> None:
+            assert folder is not None
+            folder.describe(*description)
+            self._add()
+
+        if folder is None:
+            self._inquire(lambda: ask_any(usable, options, self._backend.policy), meet)
+        else:
+            self._inquire(lambda: describe(self._sources[0], options), read)
+
+    def _inquire(self, question: Callable[[], R], then: Callable[[R], None]) -> None:
+        """Put a question to servers, and go on with the answer; where there is none, after a while once more."""
         self.phase = Phase.ASKING
         self._question += 1
-        number, usable = self._question, self._sources.usable()
+        number = self._question
 
-        def answered(future: Future[tuple[Source, Remote]]) -> None:
+        def answered(future: Future[R]) -> None:
             if number != self._question or self.phase is not Phase.ASKING:
                 return  # nobody waits for it any more
             try:
-                source, remote = future.result()
+                answer = future.result()
             except Unanswered as unanswered:
-                failure = unanswered.failure
-                if self._asks_for_link(failure.status):
-                    return
-                error_class, words = explain(failure)
-                kind = self._backend.policy.classify(failure)
-                if kind is Kind.PERMANENT and self._sources.usable():
-                    kind = Kind.TEMPORARY  # for those that may do better another time
-                error = error_class(words, url=self._shown_url, status=failure.status)
-                self._tried_in_vain(error, kind, failure.retry_after_s)
+                self._unanswered(unanswered.failure)
             else:
-                self._meet(source, remote)
+                then(answer)
 
-        self._backend.aside(self, lambda: ask_any(usable, self._options, self._backend.policy), answered)
+        self._backend.aside(self, question, answered)
+
+    def _unanswered(self, failure: Failure) -> None:
+        if self._asks_for_link(failure.status):
+            return
+        error_class, words = explain(failure)
+        kind = self._backend.policy.classify(failure)
+        if kind is Kind.PERMANENT and self._sources.usable() and self._file is not None:
+            kind = Kind.TEMPORARY  # for those that may do better another time
+        error = error_class(words, url=self._shown_url, status=failure.status)
+        self._tried_in_vain(error, kind, failure.retry_after_s)
 
     def _asks_for_link(self, status: int) -> bool:
         """Whether the caller is asked for a new link, in the place of one that has expired."""
@@ -186,7 +214,9 @@ class Job:
     @property
     def _is_asked_first(self) -> bool:
         """Whether there is a server that can be asked what there is."""
-        return self._file is not None and is_http(self._sources.url)
+        if self._folder is not None:
+            return self._folder.lacks_description
+        return is_http(self._sources.url)
 
     @property
     def is_in_aria2(self) -> bool:
@@ -201,6 +231,9 @@ class Job:
         self._begun_with = self._figures.downloaded
         self._meter.reset()
         self.entry.add(self._landing.request(ask_head=self._tries.can_head), self._translated())
+        if self._folder is not None and self.entry.gids and not self.download.url.lower().startswith("magnet:"):
+            with contextlib.suppress(DaemonUnavailable):  # they are looked at again when all is there
+                self._folder.name(self.entry.paths())
 
     def _translated(self) -> dict[str, str]:
         options = to_aria2(self._options, self._tries.lanes)
@@ -274,6 +307,7 @@ class Job:
     def change(self) -> None:
         """Apply the download's new options to what runs. aria2 begins anew where it was for all but the limit."""
         self._options = options = self._backend.options_for(self.download)
+        self._check_options()
         self._landing.change(options)
         for url in options.mirrors:
             self._sources.add(url)

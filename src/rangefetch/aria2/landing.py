@@ -14,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rangefetch import checksum, saving, state
+from rangefetch.aria2.abilities import confinement
 from rangefetch.aria2.process import write_private
-from rangefetch.aria2.remote import Remote, cookie_header, is_http, origin, parse_date, private_headers
+from rangefetch.aria2.remote import Remote, account_for, headers_at, is_http, origin, parse_date
 from rangefetch.control_file import ControlFile, block_size, from_control_file, to_control_file
 from rangefetch.download import Download
 from rangefetch.errors import ChecksumMismatch, ContentChanged, DiskError, TargetExists
@@ -158,20 +159,17 @@ class FileLanding:
         headers: dict[str, str] = {}
         first = source.url
         if is_http(first):
-            headers = private_headers(source, options)
             met = self._met.get(source.given_url)
-            if (headers or options.cookies) and met is not None and origin(met.url) != origin(first):
-                first, headers = met.url, {}
-            if cookies := cookie_header(first, options):
-                headers.setdefault("Cookie", cookies)
-        elif source.authorization:
-            credentials = base64.b64decode(source.authorization.removeprefix("Basic ")).decode()
-            user, _, password = credentials.partition(":")
-            asked |= {"ftp-user": user, "ftp-passwd": password}
+            if met is not None and origin(met.url) != origin(first) and headers_at(first, source, options):
+                first = met.url
+            headers = headers_at(first, source, options)
+        elif (account := _account(source, options)) is not None:
+            asked |= {"ftp-user": account[0], "ftp-passwd": account[1]}
         urls = [first, *(each.url for each in self._sources.usable() if each is not source)]
         if headers and any(origin(url) != origin(first) for url in urls):
             _log.info("%s: mirrors are left out, since they must not see its headers", self._shown_url)
             urls = [url for url in urls if origin(url) == origin(first)]
+        asked |= confinement(urls, options, only_host=bool(headers))
         asked["header"] = [f"{name}: {value}" for name, value in headers.items()]
         return Request(urls, asked)
 
@@ -374,3 +372,11 @@ class FileLanding:
                 return None
             hasher.advance(min(size, hasher.position + _HASH_STEP_BYTES))
         return f"{algorithm}={hasher.hexdigest()}"
+
+
+def _account(source: Source, options: DownloadOptions) -> tuple[str, str] | None:
+    """Name and password for a server that is not HTTP: the URL's, else the netrc file's."""
+    if not source.authorization:
+        return account_for(source.url, options) if options.netrc else None
+    user, _, password = base64.b64decode(source.authorization.removeprefix("Basic ")).decode().partition(":")
+    return user, password

@@ -28,6 +28,7 @@ import psutil
 
 from rangefetch.errors import ProcessManagementError, ProcessStartFailed
 from rangefetch.logs import log as _log
+from rangefetch.proxies import VARIABLES
 
 __all__ = ["Process", "make_directory", "reap_leftovers", "write_private", "write_record"]
 
@@ -66,7 +67,7 @@ class Process:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 cwd=directory,
-                env=os.environ | {"LC_ALL": "C"},
+                env=_environment(),
                 **apart,
             )
         except OSError as error:
@@ -134,6 +135,12 @@ class Process:
             pids = [self.pid] * self.is_alive + [process.pid for process in left]
             raise ProcessManagementError(f"aria2c cannot be ended; still there: {', '.join(map(str, pids))}")
         self._reader.join(_KILL_S)
+
+
+def _environment() -> dict[str, str]:
+    """This process's, but for proxies: each download names its own, which are not only those that aria2 knows."""
+    kept = {name: value for name, value in os.environ.items() if name.lower() not in VARIABLES}
+    return kept | {"LC_ALL": "C"}
 
 
 def _read_console(

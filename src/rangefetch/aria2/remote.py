@@ -8,11 +8,11 @@ question is asked here.
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import email.utils
 import functools
 import http.client
-import http.cookiejar
 import netrc
 import re
 import socket
@@ -20,31 +20,36 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote, urljoin, urlsplit
 
+from rangefetch.errors import BadAnswer
 from rangefetch.logs import log as _log
-from rangefetch.network import find_ca_file, mask_url, netrc_path
+from rangefetch.network import find_ca_file, mask_url, netrc_path, secret_headers, split_userinfo
 from rangefetch.options import DownloadOptions
+from rangefetch.proxies import is_http_proxy, proxy_for, with_port
 from rangefetch.retry import Curl, Failure, Fault, Kind, RetryPolicy
 from rangefetch.sources import Source
 
 __all__ = [
     "Remote",
     "Unanswered",
+    "account_for",
     "ask",
     "ask_any",
-    "cookie_header",
+    "describe",
+    "headers_at",
     "is_http",
     "origin",
     "parse_date",
-    "private_headers",
+    "requested",
 ]
 
 _MOST_REDIRECTS = 20
 _MOST_TEXT = 200
+_MOST_DESCRIPTION_BYTES = 32 << 20  # of a torrent, which travels to aria2 in Base64
 _URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]|"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE = re.compile(r"bytes\s+(?:0-0|\*)/(\d+)", re.IGNORECASE)
@@ -90,34 +95,76 @@ def ask(source: Source, options: DownloadOptions) -> Remote:
     """What the server of ``source`` says of its file. May take as long as the timeouts in ``options`` allow.
 
     Its first byte is asked for: unlike the answer to HEAD, that tells whether ranges work, how long the whole is even
-    where the body's length does not, and what comes of a URL that was signed for GET alone. Redirects are followed, to
-    http and https, and from https to http only where that is allowed; what is private goes to no other origin. Raises
-    ``Unanswered``.
+    where the body's length does not, and what comes of a URL that was signed for GET alone. Raises ``Unanswered``.
     """
-    opener = _opener(options)
+    with requested(source, options, "bytes=0-0") as (answer, url):
+        return _described(answer, url)
+
+
+@contextlib.contextmanager
+def requested(
+    source: Source, options: DownloadOptions, byte_range: str
+) -> Iterator[tuple[http.client.HTTPResponse | urllib.error.HTTPError, str]]:
+    """The response to one GET (200, 206 or 416), and the URL that gave it.
+
+    Redirects are followed, to http and https, and from https to http only where that is allowed; what is private goes
+    to no other origin, and every hop takes the proxy that libcurl would take. Raises ``Unanswered``.
+    """
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _TellRedirects(), _PatientHandler(options))
     url = source.url
     for _ in range(_MOST_REDIRECTS + 1):
         request = urllib.request.Request(_ascii(url), headers={"User-Agent": options.user_agent})
         request.add_header("Accept-Encoding", "identity")
-        request.add_header("Range", "bytes=0-0")
-        if origin(url) == origin(source.url):
-            for name, value in private_headers(source, options).items():
-                request.add_header(name, value)
+        if byte_range:
+            request.add_header("Range", byte_range)
+        for name, value in headers_at(url, source, options).items():
+            request.add_header(name, value)
+        _send_through(request, url, options)
         try:
-            with opener.open(request) as answer:
-                return _described(answer, url)
-        except urllib.error.HTTPError as error:
-            with error:
-                if error.code in _REDIRECTS and "location" in error.headers:
-                    url = _redirected(url, error.headers["location"], options)
-                elif error.code == 416:  # an empty file, or a server that does no ranges and says so
-                    return _described(error, url)
-                else:
-                    wait_s = _retry_after_s(error.headers.get("retry-after", ""))
-                    raise Unanswered(Failure(fault=Fault.STATUS, status=error.code, retry_after_s=wait_s)) from None
+            with contextlib.ExitStack() as held:
+                try:
+                    answer = held.enter_context(opener.open(request))
+                except urllib.error.HTTPError as error:
+                    answer = held.enter_context(error)
+                    if error.code in _REDIRECTS and "location" in error.headers:
+                        url = _redirected(url, error.headers["location"], options)
+                        continue
+                    if error.code != 416:  # an empty file, or a server that does no ranges and says so
+                        wait_s = _retry_after_s(error.headers.get("retry-after", ""))
+                        failure = Failure(fault=Fault.STATUS, status=error.code, retry_after_s=wait_s)
+                        raise Unanswered(failure) from None
+                yield answer, url
+                return
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise Unanswered(_failure(error, url)) from error
     raise Unanswered(Failure(fault=Fault.REDIRECTS))
+
+
+def _send_through(request: urllib.request.Request, url: str, options: DownloadOptions) -> None:
+    """Send the request through the proxy that its URL takes, if any. Raises ``Unanswered`` for one that is not HTTP."""
+    proxy = proxy_for(url, options)
+    if not proxy:
+        return
+    if not is_http_proxy(proxy):
+        raise Unanswered(Failure(code=Curl.COULDNT_RESOLVE_PROXY, text=f"{mask_url(proxy)} is no HTTP proxy"))
+    bare, authorization = split_userinfo(with_port(proxy))
+    if authorization:
+        request.add_header("Proxy-Authorization", authorization)
+    request.set_proxy(urlsplit(bare).netloc, "http")
+
+
+def describe(source: Source, options: DownloadOptions) -> tuple[bytes, str]:
+    """The torrent or Metalink at ``source``, and the URL where redirects led. Raises ``Unanswered``, ``BadAnswer``.
+
+    It is fetched here because aria2 would send the headers for this URL to every server that it names.
+    """
+    with requested(source, options, "") as (answer, url):
+        octets = answer.read(_MOST_DESCRIPTION_BYTES + 1)
+        if answer.status != 200:
+            raise Unanswered(Failure(fault=Fault.STATUS, status=answer.status or 0))
+    if len(octets) > _MOST_DESCRIPTION_BYTES:
+        raise BadAnswer(f"it has more than {_MOST_DESCRIPTION_BYTES} bytes, which no torrent or Metalink needs")
+    return octets, url
 
 
 def ask_any(sources: Sequence[Source], options: DownloadOptions, policy: RetryPolicy) -> tuple[Source, Remote]:
@@ -140,22 +187,33 @@ def ask_any(sources: Sequence[Source], options: DownloadOptions, policy: RetryPo
     raise unanswered or Unanswered(Failure(text="no source is left"))
 
 
-def cookie_header(url: str, options: DownloadOptions) -> str:
-    """The cookies of the user's file that are for this URL, as one header field's value."""
-    request = urllib.request.Request(_ascii(url))
-    if options.cookies:
-        _cookies(options).add_cookie_header(request)
-    return request.get_header("Cookie") or ""
+def headers_at(url: str, source: Source, options: DownloadOptions) -> dict[str, str]:
+    """The headers that may be sent with a request to ``url``, which is that of ``source`` or where that redirects.
 
-
-def private_headers(source: Source, options: DownloadOptions) -> dict[str, str]:
-    """The headers that are for the origin of the user's URL alone, and the password of this very source."""
-    headers = dict(options.header_items) if source.is_own else {}
-    if not any(name.lower() == "authorization" for name in headers):
-        authorization = source.authorization or (_from_netrc(source.url, options) if options.netrc else "")
-        if authorization:
-            headers["Authorization"] = authorization
+    The user's own, the password of the source and cookies go to the source's origin alone, an account of the netrc
+    file to the host that it is for. Raises ``LocalError`` where a file of cookies or accounts cannot be used.
+    """
+    headers: dict[str, str] = {}
+    if origin(url) == origin(source.url):
+        headers = dict(options.header_items) if source.is_own else {}
+        present = {name.lower() for name in headers}
+        for name, value in secret_headers(source.url, source.authorization, options):
+            if name.lower() not in present:
+                headers[name] = value
+    account = account_for(url, options) if options.netrc else None
+    if account is not None and not any(name.lower() == "authorization" for name in headers):
+        headers["Authorization"] = "Basic " + base64.b64encode(":".join(account).encode()).decode()
     return headers
+
+
+def account_for(url: str, options: DownloadOptions) -> tuple[str, str] | None:
+    """Name and password for the URL's host from the netrc file; None if it has none."""
+    try:
+        # By its name, since Python is stricter than others about who may read the default one.
+        login = netrc.netrc(netrc_path(options)).authenticators(urlsplit(url).hostname or "")
+    except (OSError, RuntimeError, netrc.NetrcParseError):
+        return None
+    return (login[0], login[2] or "") if login else None
 
 
 def is_http(url: str) -> bool:
@@ -238,30 +296,6 @@ class _PatientHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
         return self.do_open(self._tls, req, context=_tls_context(ca_file, self._options.verify_tls, modified_s))
 
 
-def _opener(options: DownloadOptions) -> urllib.request.OpenerDirector:
-    handlers: list[urllib.request.BaseHandler] = [
-        _TellRedirects(),
-        _PatientHandler(options),
-    ]
-    if options.proxy:
-        handlers.append(urllib.request.ProxyHandler({"http": options.proxy, "https": options.proxy}))
-    if options.cookies:
-        handlers.append(urllib.request.HTTPCookieProcessor(_cookies(options)))
-    return urllib.request.build_opener(*handlers)
-
-
-def _cookies(options: DownloadOptions) -> http.cookiejar.CookieJar:
-    jar = http.cookiejar.MozillaCookieJar(options.cookies)
-    # Without its first line, which curl does without, this file is none to Python; then there are no cookies.
-    try:
-        jar.load(ignore_discard=True, ignore_expires=True)
-    except (OSError, http.cookiejar.LoadError):
-        jar.clear()
-    for cookie in jar:
-        cookie.expires = cookie.expires or None  # 0 in that file: for this session
-    return jar
-
-
 @functools.lru_cache(maxsize=8)
 def _tls_context(ca_file: str, verify: bool, modified_s: float) -> ssl.SSLContext:
     """What is trusted. Reading a bundle takes longer than a request; ``modified_s`` is when it was last written."""
@@ -270,16 +304,6 @@ def _tls_context(ca_file: str, verify: bool, modified_s: float) -> ssl.SSLContex
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def _from_netrc(url: str, options: DownloadOptions) -> str:
-    """The Authorization value for the URL's host from the netrc file, "" if there is none."""
-    try:
-        # By its name, since Python is stricter than others about who may read the default one.
-        login = netrc.netrc(netrc_path(options)).authenticators(urlsplit(url).hostname or "")
-    except (OSError, RuntimeError, netrc.NetrcParseError):
-        return ""
-    return "Basic " + base64.b64encode(f"{login[0]}:{login[2]}".encode()).decode() if login else ""
 
 
 def _described(answer: http.client.HTTPResponse | urllib.error.HTTPError, url: str) -> Remote:

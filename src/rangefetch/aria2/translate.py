@@ -7,6 +7,7 @@ import math
 import re
 from typing import NamedTuple
 
+from rangefetch.aria2.abilities import proxy_options
 from rangefetch.errors import (
     BadAnswer,
     ConnectionFailed,
@@ -46,9 +47,7 @@ def to_aria2(options: DownloadOptions, most_lanes: int) -> dict[str, str]:
     per_server = options.max_connection_per_server
     if per_server > MOST_CONNECTIONS:
         _log.info("max_connection_per_server: aria2 opens at most %d, not %d", MOST_CONNECTIONS, per_server)
-    if options.http_version != "1.1":
-        _log.info("http_version: aria2 speaks HTTP/1.1, not %s", options.http_version)
-    translated = {
+    return {
         "split": str(min(options.split, most_lanes)),
         "max-connection-per-server": str(min(per_server, most_lanes, MOST_CONNECTIONS)),
         "min-split-size": str(min(max(int(options.min_split_size), _LEAST_SPLIT_BYTES), _MOST_SPLIT_BYTES)),
@@ -60,14 +59,11 @@ def to_aria2(options: DownloadOptions, most_lanes: int) -> dict[str, str]:
         "max-tries": str(min(options.max_tries or _TRIES, _TRIES)),
         "retry-wait": "0",
         "file-allocation": options.file_allocation,
-        # Of another file than ~/.netrc the account is sent as a header.
-        "no-netrc": str(options.netrc is not True).lower(),
+        "no-netrc": "true",  # what that file has for a host is given with the URL
         "always-resume": "true",
         "pause": "false",
+        **proxy_options(options),
     }
-    if options.proxy:
-        translated["all-proxy"] = options.proxy
-    return translated
 
 
 def _seconds(value: float) -> str:
