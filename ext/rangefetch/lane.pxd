@@ -283,7 +283,7 @@ cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
     lane.cut = lane.paused = False
     lane.error_text[0] = 0
     lane.started_ms = lane.moved_ms = loop.now_ms
-    lane.first_ms = 0
+    lane.first_ms = lane.whole_ms = 0
     lane.file.requests += 1
     lane.source.lanes += 1
     if code == CURLE_OK and curl_multi_add_handle(loop.multi, lane.easy) != CURLM_OK:

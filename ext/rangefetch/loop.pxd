@@ -11,6 +11,7 @@ from libc.stdlib cimport calloc, free
 from rangefetch.batch cimport batch_feed, batch_is_over, batch_is_special, batch_return, batch_stop
 from rangefetch.blocks cimport blocks_contiguous
 from rangefetch.bucket cimport bucket_fill, bucket_is_dry
+from rangefetch.ending cimport end_files, end_transfers
 from rangefetch.lane cimport (
     dismiss_lanes,
     lane_detach,
@@ -360,6 +361,8 @@ cdef inline int sleep_ms(Loop *loop) noexcept nogil:
         return 0
     if loop.lanes_paused > 0:
         return PAUSED_MS
+    if loop.due_ms > 0:
+        return <int>max(loop.due_ms - loop.now_ms, 1)
     return tick_ms(loop) if loop.files != NULL or loop.batches != NULL else IDLE_MS
 
 
@@ -382,6 +385,9 @@ cdef inline void *loop_run(void *arg) noexcept nogil:
         note_answers(loop)
         tell_reached(loop)
         reap(loop)
+        loop.due_ms = 0
+        end_transfers(loop)
+        end_files(loop)
         end_batches(loop)
         if loop.now_ms - loop.ticked_ms >= tick_ms(loop):
             tick(loop)

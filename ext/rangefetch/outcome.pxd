@@ -100,6 +100,10 @@ cdef inline void fail(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     if lane.file.batch != NULL:
         batch_return(loop, lane)
         return
+    if is_complete(lane.file):
+        # Its last bytes came before whatever ended the transfer; nobody needs to hear of that.
+        lane_rest(loop, lane)
+        return
     lane.file.lanes_held += 1
     post_about(loop, EVENT_FAILED, lane, code, lane.error_text)
     lane_rest(loop, lane)

@@ -126,6 +126,8 @@ cdef struct FileCore:
     bint probing              # only one answer is wanted, and nothing of its body
     bint removing
     bint finished             # a stream without announced length came to its end
+    bint lingers              # its answers do not end with their last byte: nobody waits for their ends any more
+    int64_t whole_ms          # when its last byte was there; 0: not yet
     Bucket bucket             # its own limit
     Wait waits_for            # at the last tick
     # How many lanes: the most that Python allows, how many the controller aims at, and what it has seen.
@@ -197,6 +199,7 @@ cdef struct Loop:
     int64_t now_us
     int64_t now_ms
     int64_t ticked_ms
+    int64_t due_ms        # when the grace of a transfer or of a file is over; 0: there is none
     int64_t cpu_us        # of this thread at the last tick
     int cpu_percent       # of a processor over the last tick
     int lane_count        # of `lanes`
@@ -243,6 +246,7 @@ cdef struct Lane:
     int64_t moved_received    # how many there were at the last tick
     int64_t bytes_per_s       # lately; 0: not known yet
     int64_t received_bytes    # of this transfer's body
+    int64_t whole_ms          # when all of its bytes were there; 0: not yet
     char *buffer              # owned: freed in lane_free; BUFFER_BYTES for what comes in small pieces
     int64_t buffered          # bytes in it, which belong at `position`
     bint spans                # received spans may be written whole

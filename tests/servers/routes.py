@@ -173,6 +173,21 @@ def whole_206(ask: Ask, reply: Reply) -> Reply:
     return _claim(reply, *_span(reply), ask.common.size)
 
 
+@route("lingers")
+def lingers(ask: Ask, reply: Reply, *, framing: str = "chunked", seconds: float = _HOURS) -> Reply:
+    """Every byte is sent, and the end of the reply comes ``seconds`` later.
+
+    ``framing``: ``chunked`` (the last chunk is late), ``close`` (the end of the connection), ``length`` (a
+    Content-Length that is larger than what the range holds, as of servers that give the whole file's).
+    """
+    reply.lingers = seconds
+    if framing == "length":
+        reply.length, reply.close = max(ask.common.size, len(reply.body) + 1), True
+    else:
+        reply.framing = "chunked" if framing == "chunked" else "close"
+    return reply
+
+
 @route("short-body")
 def short_body(ask: Ask, reply: Reply, *, missing: int = 1) -> Reply:
     """A complete reply with ``missing`` bytes less than its Content-Range promises."""

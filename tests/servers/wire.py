@@ -128,6 +128,9 @@ class Reply:
     """Seconds before the status line."""
     pace: Pace | None = None
     broken: Break | None = None
+    lingers: float = 0.0
+    """Seconds between the last byte and what ends the reply: its last chunk, the end of the connection, or, where more
+    was promised, nothing."""
     on_end: Callable[[], None] | None = None
     """Called when the reply is over, in whichever way."""
 
@@ -227,6 +230,7 @@ class Line:
                 body = body[broken.after :]
             self._send_body(body, reply, request)
             self._send_body(memoryview(reply.tail), reply, request)
+            self.pause(reply.lingers)
             if reply.framing == "chunked":
                 trailers = [reply.trailer] if reply.trailer else []
                 self._write("\r\n".join(["0", *trailers, "", ""]).encode("latin-1"))

@@ -29,6 +29,7 @@ def client(server: MisbehavingServer) -> Iterator[Client]:
 def test_every_route_answers_and_the_count_is_what_arrives(name: str) -> None:
     """Whatever a route does to two requests for a range: counts and statuses are what the client sees."""
     fast: dict[str, dict[str, str | float]] = {
+        "lingers": {"seconds": 0.05},
         "stall": {"seconds": 0.05},
         "slow-headers": {"seconds": 0.05},
         "slow": {"rate": "10M"},

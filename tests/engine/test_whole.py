@@ -1,0 +1,162 @@
+"""Whatever brings the last byte ends the transfer, and the file: nobody waits for HTTP to say so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.driving import Driver
+from helpers import MIB
+from rangefetch import _engine
+from rangefetch._engine import Batch
+from servers.misbehaving import MisbehavingServer, content
+from servers.routing import ROUTES, Ask, Route
+from servers.wire import Pace, Reply
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+KIB = 1 << 10
+FRAMINGS = ["chunked", "close", "length"]
+SOON_S = 5.0
+"""Far less than any timeout."""
+
+
+@pytest.fixture(params=["http", "https"])
+def either_server(request: pytest.FixtureRequest) -> Iterator[MisbehavingServer]:
+    yield request.getfixturevalue("server" if request.param == "http" else "tls_server")
+
+
+def known(size: int, block_size: int) -> dict[str, Any]:
+    """A file that is known, with nothing of it there, in blocks of that size."""
+    return {"size": size, "block_size": block_size, "blocks": bytes(-(-size // block_size)), "least_bytes": 1}
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_a_small_file_is_done_with_its_last_byte(
+    driver: Driver, either_server: MisbehavingServer, framing: str
+) -> None:
+    file = driver.add(either_server.url("/lingers", size=300_000, framing=framing))
+    driver.end(file, SOON_S)
+    assert file.tag.octets == content(300_000)
+    assert (driver.kinds(file), file.requests) == (["ANSWERED", "DONE"], 1)
+
+
+@pytest.mark.parametrize("lanes", [1, 8])
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_a_lane_whose_range_is_there_takes_the_next(
+    driver: Driver, either_server: MisbehavingServer, framing: str, lanes: int
+) -> None:
+    size = 24 * MIB
+    file = driver.add(either_server.url("/lingers", size=size, framing=framing), lanes=lanes, least_bytes=MIB)
+    driver.end(file, SOON_S)
+    assert file.tag.octets == content(size)
+    assert "FAILED" not in driver.kinds(file)
+
+
+def test_only_the_first_answer_without_an_end_is_waited_for(driver: Driver, server: MisbehavingServer) -> None:
+    size = 4 * MIB
+    url = server.url("/lingers", size=size)
+    file = driver.add(url, lanes=1, first_bytes=64 * KIB, **known(size, 64 * KIB))
+    driver.end(file, SOON_S)
+    gaps = [later.time - earlier.time for earlier, later in zip(server.requests, server.requests[1:], strict=False)]
+    assert len(gaps) > 4
+    assert gaps[0] >= 0.1
+    assert sorted(gaps)[len(gaps) // 2] < 0.1
+
+
+@pytest.mark.parametrize("framing", ["chunked", "close"])
+def test_one_stream_that_is_whole_by_its_size_is_done(
+    driver: Driver, either_server: MisbehavingServer, framing: str
+) -> None:
+    # Its first answer was a range of a few bytes, and the second ends where the file does.
+    size = 2 * MIB
+    file = driver.add(either_server.url("/lingers", size=size, framing=framing), lanes=1, first_bytes=1000)
+    driver.end(file, SOON_S)
+    assert file.tag.octets == content(size)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.03])
+def test_an_end_that_comes_a_moment_later_saves_the_connection(
+    driver: Driver, server: MisbehavingServer, seconds: float
+) -> None:
+    size = 8 * MIB
+    url = server.url("/lingers", size=size, seconds=seconds)
+    file = driver.fill(url, lanes=1, first_bytes=256 * KIB, **known(size, 256 * KIB))
+    assert file.requests > 4
+    assert (server.connections, file.connections) == (1, 1)
+    assert file.tag.octets == content(size)
+
+
+@pytest.mark.parametrize("limit", [0, 2 * MIB])
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_a_limited_file_is_done_with_its_last_byte(
+    driver: Driver, server: MisbehavingServer, framing: str, limit: int
+) -> None:
+    driver.engine.limit = 4 * MIB
+    file = driver.add(server.url("/lingers", size=3 * MIB, framing=framing), lanes=4, limit=limit)
+    driver.end(file, SOON_S)
+    assert file.tag.octets == content(3 * MIB)
+
+
+@pytest.fixture
+def _slow_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``/lingers-slow``: as ``/lingers``, and of the replies that it strikes the first one is slow."""
+    fault = ROUTES["lingers"].fault
+
+    def slow_once(ask: Ask, reply: Reply, *, framing: str = "", bytes_per_s: int = 0) -> Reply:
+        if ask.turn == 0:
+            reply.pace = Pace(bytes_per_s)
+        return fault(ask, reply, framing=framing)
+
+    slow_once.__annotations__ |= {"framing": str, "bytes_per_s": int}  # which a route looks at
+    monkeypatch.setitem(ROUTES, "lingers-slow", Route("lingers-slow", slow_once, {}))
+
+
+@pytest.mark.usefixtures("_slow_once")
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize("how", ["steals", "hedges"])
+def test_what_is_taken_over_or_fetched_twice_is_done_with_its_last_byte(
+    driver: Driver, server: MisbehavingServer, how: str, framing: str
+) -> None:
+    size, slow = 4 * MIB, f"/lingers-slow?framing={framing}&bytes_per_s=200000"
+    if how == "steals":
+        # The slow range begins at once and holds half of the file.
+        url, first_bytes, block_size = server.url(slow, size=size, at=100_000), 2 * MIB, 64 * KIB
+    else:
+        # It is the last block.
+        url, first_bytes, block_size = server.url(slow, size=size, at=size - 1), MIB, MIB
+    file = driver.add(url, lanes=2, first_bytes=first_bytes, **known(size, block_size))
+    driver.end(file, SOON_S)
+    assert getattr(file, how) >= 1
+    assert file.tag.octets == content(size)
+    assert "FAILED" not in driver.kinds(file)
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_the_items_of_a_batch_are_done_with_their_last_bytes(
+    driver: Driver, either_server: MisbehavingServer, tmp_path: Path, framing: str
+) -> None:
+    directory = tmp_path / "batch"
+    directory.mkdir()
+    fd = os.open(directory, os.O_RDONLY)
+    items = [(either_server.url("/lingers", size=20_000, framing=framing, id=n), f"{n}.bin") for n in range(100)]
+    batch = Batch(fd, items, driver.profile, lanes=4)
+    driver.engine.add_batch(batch)
+    driver.end(batch, SOON_S)  # type: ignore[arg-type]
+    os.close(fd)
+    assert bytes(batch.states) == b"\2" * 100
+    assert {path.read_bytes() for path in directory.iterdir()} == {content(20_000)}
+
+
+def test_a_transfer_that_fails_after_the_last_byte_is_no_failure(driver: Driver, server: MisbehavingServer) -> None:
+    # The read timeout strikes while the end of the answer is still out; the blocks are all there.
+    number = _engine.constants()
+    settings = [(number["CURLOPT_SSL_VERIFYPEER"], 0)]
+    hasty = _engine.Profile(settings, [], [], read_timeout_s=0.05)
+    file = driver.add(server.url("/lingers", size=300_000), profile=hasty)
+    driver.end(file, SOON_S)
+    assert driver.kinds(file) == ["ANSWERED", "DONE"]
