@@ -13,8 +13,10 @@ from engine.driving import Driver
 from helpers import MIB
 from rangefetch import _engine
 from rangefetch._engine import Batch
+from servers.http2 import OpenStreams
 from servers.misbehaving import MisbehavingServer, content
 from servers.routing import ROUTES, Ask, Route
+from servers.tls import Certificates
 from servers.wire import Pace, Reply
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -77,6 +79,20 @@ def test_one_stream_that_is_whole_by_its_size_is_done(
     file = driver.add(either_server.url("/lingers", size=size, framing=framing), lanes=1, first_bytes=1000)
     driver.end(file, SOON_S)
     assert file.tag.octets == content(size)
+
+
+def test_over_http2_a_stream_that_stays_open_does_not_hold_the_file(driver: Driver, certificates: Certificates) -> None:
+    number = _engine.constants()
+    settings = [(number["CURLOPT_SSL_VERIFYPEER"], 0), (number["CURLOPT_SSL_VERIFYHOST"], 0)]
+    settings.append((number["CURLOPT_HTTP_VERSION"], number["CURL_HTTP_VERSION_2TLS"]))
+    profile = _engine.Profile(settings, [], [])
+    with OpenStreams(certificates.server_context(), content(50_000)) as server:
+        for _ in range(3):
+            file = driver.add(server.url, profile=profile)
+            driver.end(file, SOON_S)
+            assert file.tag.octets == content(50_000)
+        assert server.requests == 3
+        driver.engine.close()
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.03])
