@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,8 @@ SOON_S = 5.0
 
 
 @pytest.fixture(params=["http", "https"])
-def either_server(request: pytest.FixtureRequest) -> Iterator[MisbehavingServer]:
-    yield request.getfixturevalue("server" if request.param == "http" else "tls_server")
+def either_server(request: pytest.FixtureRequest) -> MisbehavingServer:
+    return request.getfixturevalue("server" if request.param == "http" else "tls_server")
 
 
 def known(size: int, block_size: int) -> dict[str, Any]:
