@@ -49,6 +49,11 @@ setup: $(VENV)/tools
 
 test: setup lint
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+# The engine once more, on the system's libcurl: on Debian an older one than pycurl's, with other ways.
+ifndef ARGS
+	@library=$$($(BIN)/python -c 'import ctypes.util as c; print(c.find_library("curl") or "")'); \
+	[ -z "$$library" ] || RANGEFETCH_LIBCURL=$$library $(BIN)/python -m pytest $(PARALLEL) tests/engine
+endif
 
 quick: $(VENV)/tools
 	@$(BIN)/python -m pytest -n 2 -m quick $(ARGS)
