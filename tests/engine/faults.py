@@ -1,0 +1,113 @@
+"""A child whose system calls fail when a test says so: what a disk, a resolver or a kernel does once a year.
+
+    with_faults(tmp_path)      # what to put into the child's environment
+    fail("pwrite", errno.EIO)  # in the child: the next call of it fails, once
+
+The calls are replaced by a library that the loader puts before the C library (``LD_PRELOAD``), so that libcurl's own
+calls fail, too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+__all__ = ["fail", "happened", "with_faults"]
+
+_SOURCE = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <netdb.h>
+#include <poll.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+/* For each call: the errno of the next one (0: it works), how many fail, and how many have failed. */
+typedef struct { const char *name; int failure; int left; int count; } fault;
+static fault faults[] = {{"pwrite"}, {"poll"}, {"getaddrinfo"}, {NULL}};
+enum { PWRITE, POLL, GETADDRINFO };
+
+int rf_test_fail(const char *name, int failure, int times) {
+    for (fault *each = faults; each->name; each++) {
+        if (strcmp(each->name, name) == 0) {
+            __atomic_store_n(&each->failure, failure, __ATOMIC_SEQ_CST);
+            __atomic_store_n(&each->left, times, __ATOMIC_SEQ_CST);
+            return 0;
+        }
+    }
+    return -1;
+}
+
+int rf_test_happened(const char *name) {
+    for (fault *each = faults; each->name; each++)
+        if (strcmp(each->name, name) == 0) return __atomic_load_n(&each->count, __ATOMIC_SEQ_CST);
+    return -1;
+}
+
+static int fails(int which) {
+    fault *each = &faults[which];
+    if (__atomic_load_n(&each->left, __ATOMIC_SEQ_CST) <= 0) return 0;
+    if (__atomic_fetch_sub(&each->left, 1, __ATOMIC_SEQ_CST) <= 0) return 0;
+    __atomic_add_fetch(&each->count, 1, __ATOMIC_SEQ_CST);
+    errno = each->failure;
+    return 1;
+}
+
+#define REAL(type, name, arguments) \
+    static type(*real) arguments; \
+    if (!real) *(void **)&real = dlsym(RTLD_NEXT, #name)
+
+/* Only a thread of the engine's is failed: the test's own Python polls and writes, too. */
+static int is_loop(void) {
+    char name[16] = "";
+    return pthread_getname_np(pthread_self(), name, sizeof name) == 0 && strncmp(name, "rangefetch-loop", 15) == 0;
+}
+
+ssize_t pwrite(int fd, const void *data, size_t size, off_t offset) {
+    REAL(ssize_t, pwrite, (int, const void *, size_t, off_t));
+    return is_loop() && fails(PWRITE) ? -1 : real(fd, data, size, offset);
+}
+ssize_t pwrite64(int fd, const void *data, size_t size, off64_t offset) { return pwrite(fd, data, size, offset); }
+
+int poll(struct pollfd *fds, nfds_t count, int timeout) {
+    REAL(int, poll, (struct pollfd *, nfds_t, int));
+    return is_loop() && fails(POLL) ? -1 : real(fds, count, timeout);
+}
+
+/* A name look-up that "fails" hangs: for as many seconds as its errno says. */
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **found) {
+    REAL(int, getaddrinfo, (const char *, const char *, const struct addrinfo *, struct addrinfo **));
+    if (node && strncmp(node, "hangs", 5) == 0 && fails(GETADDRINFO)) sleep((unsigned)errno);
+    return real(node, service, hints, found);
+}
+"""
+
+
+def with_faults(directory: Path) -> dict[str, str]:
+    """The environment of a child in which calls can be made to fail; made in ``directory``, once."""
+    library = directory / "faults.so"
+    if not library.exists():
+        compiler = shutil.which("gcc") or shutil.which("cc")
+        if compiler is None:
+            pytest.skip("there is no C compiler: apt-get install gcc")
+        source = directory / "faults.c"
+        source.write_text(_SOURCE)
+        subprocess.run([compiler, "-Wall", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    return {"LD_PRELOAD": str(library)}
+
+
+def fail(name: str, failure: int, times: int = 1) -> None:
+    """In the child: the next ``times`` calls of ``name`` by a loop fail with the errno ``failure``."""
+    assert ctypes.CDLL(None).rf_test_fail(name.encode(), failure, times) == 0
+
+
+def happened(name: str) -> int:
+    """In the child: how many calls have been failed."""
+    return int(ctypes.CDLL(None).rf_test_happened(name.encode()))
