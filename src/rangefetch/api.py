@@ -26,9 +26,10 @@ def fetch(
 
     ``path`` is the file; an existing directory, or a trailing slash, means "into it", under the server's name; None
     means into the current directory. A download that was interrupted goes on where it was. ``mirrors`` are further
-    URLs of the same file, used at once. ``checksum`` is ``sha-256=HEX`` (see ``DownloadOptions`` for the other
-    algorithms and all ``options``). ``on_progress`` gets a ``DownloadProgress`` at most every 100 ms, in the calling
-    thread. It runs on the process's manager (``get_download_manager``), which has so many downloads at a time.
+    URLs of the same file, each used once some of its bytes were compared. ``checksum`` is ``sha-256=HEX`` (see
+    ``DownloadOptions`` for the other algorithms and all ``options``). ``on_progress`` gets a ``DownloadProgress`` at
+    most every 100 ms, in the calling thread. It runs on the process's manager (``get_download_manager``), which has so
+    many downloads at a time.
 
     Raises ``ValueError`` or ``TypeError`` for wrong options, before anything is opened; a ``DownloadError`` (see
     ``rangefetch.errors``) for anything that goes wrong later. On Ctrl-C the state is saved and ``KeyboardInterrupt``

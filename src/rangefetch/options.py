@@ -216,9 +216,10 @@ class DownloadOptions:
         neither (aria2's words);
         ``durable`` syncs the file to the disk before it gets its name.
     Where it comes from:
-        ``mirrors`` further URLs of the same file, used at once; ``use_github_mirror`` with ``github_mirrors``, rules
-        by which GitHub's URLs are rewritten (see ``rangefetch.mirrors``); ``refresh_url`` is called with the URL
-        when a link has expired (401, 403, 410) and returns the new one.
+        ``mirrors`` further URLs of the same file, each used once some of its bytes were found to be those of the file;
+        ``use_github_mirror`` with ``github_mirrors``, rules by which GitHub's URLs are rewritten (see
+        ``rangefetch.mirrors``); ``refresh_url`` is called with the URL when a link has expired (401, 403, 410) and
+        returns the new one.
     What proves it:
         ``checksum`` as ``sha-256=HEX`` (``sha256:HEX`` too); ``expected_size`` in bytes (0: unknown).
     How many connections:

@@ -51,6 +51,7 @@ class Recovery:
         self.most_lanes = _ANY_LANES
         """How many the server was found to allow."""
         self._more_lanes_s = 0.0  # when one more may be tried
+        self._refused = (0, 0.0)  # a source that refused lanes, and until when
         self._offline_since_s = 0.0
 
     # -- what the run tells -------------------------------------------------------------------------------------
@@ -139,6 +140,20 @@ class Recovery:
                 # It is not the server that sets the bound any more.
                 self.most_lanes = _ANY_LANES
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether lanes wait, and not for the network."""
+        return self._held > 0 and not self.waiting_for_network
+
+    def go_on_at_once(self) -> None:
+        """A source has joined that has not failed: lanes need not wait, or be fewer, for one that has."""
+        number, until_s = self._refused
+        if until_s > self._run.now_s():
+            self._run.file.rest(number, until_s - self._run.now_s())
+            self._allow_lanes(_ANY_LANES)
+        if not self.waiting_for_network:
+            self._release(self._held)
+
     # -- what is done ---------------------------------------------------------------------------------------------
 
     def _error(self, failure: retry.Failure, curl_words: str) -> DownloadError:
@@ -175,6 +190,7 @@ class Recovery:
         if rest_s and run.sources.others(failure.source):
             run.file.rest(failure.source, rest_s)
         else:
+            self._refused = (failure.source, run.now_s() + rest_s)
             self._allow_lanes(failure.other_lanes, rest_s)
         self._release(self._held)
 

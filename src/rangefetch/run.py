@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import functools
 import os
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rangefetch import checksum, saving, state
+from rangefetch import checksum, samples, saving, state
 from rangefetch.backend import Host, Timer
+from rangefetch.comparison import Comparisons, Finding, Question
 from rangefetch.download import Download, Figures
 from rangefetch.effort import explain
 from rangefetch.errors import (
@@ -29,12 +31,14 @@ from rangefetch.errors import (
 from rangefetch.events import Event, EventKind, parse_date, parse_headers
 from rangefetch.jobs import Jobs
 from rangefetch.logs import log as _log
+from rangefetch.mirroring import Mirroring
 from rangefetch.names import choose_filename
 from rangefetch.network import mask_url
 from rangefetch.options import HTTP, DownloadOptions, check_url
 from rangefetch.progress import DownloadResult, SpeedMeter
 from rangefetch.proof import Proof
 from rangefetch.recovery import Recovery
+from rangefetch.samples import Sample, Span
 from rangefetch.sources import Source, Sources
 from rangefetch.space import check_target
 from rangefetch.target import Target
@@ -63,6 +67,8 @@ class Run:
             tuple(download.options.github_mirrors) if download.options.use_github_mirror else (),
         )
         self.recovery = Recovery(self)
+        self.comparisons = Comparisons(backend, self)
+        self.mirroring = Mirroring(self)
         self._backend = backend
         self._url = self.sources.url
         self._target: Target | None = None
@@ -78,7 +84,7 @@ class Run:
         self._remove_files = False  # nothing of it may be kept
         self._modified_time: float | None = None
         self._probing = False  # only asking what there is, because the final name is taken
-        self._resumed_bytes = 0
+        self.resumed_bytes = 0
         self._connections = 0
         self._next_save_s = self.now_s() + _FIRST_SAVE_S
         self._proof = Proof(download.options.checksum)
@@ -100,8 +106,14 @@ class Run:
         """How many transfers the options and the other downloads from the same host allow."""
         options = self.options
         per_server = min(options.max_connection_per_server, self._lanes_share)
-        most = min(options.split, per_server * max(1, len(self.sources.usable())), self.recovery.most_lanes)
+        split = max(1, options.split - self.mirroring.reserved_lanes())
+        most = min(split, per_server * max(1, len(self.sources.usable())), self.recovery.most_lanes)
         return 1 if self._probing else most
+
+    @property
+    def is_filling(self) -> bool:
+        """Whether the engine fills the file, and is to go on with it."""
+        return self._in_engine and self._after_removal is None and not self._probing and not self._ending
 
     def share_lanes(self, lanes: int) -> None:
         """So many lanes of its host are for this download, because there are others."""
@@ -151,12 +163,52 @@ class Run:
         source.moves += 1
         self.file.move(number, source.url, self._backend.profile(self.options, source))
 
+    def use_source(self, source: Source) -> None:
+        """Have the engine ask a source that has just joined, too."""
+        self.file.add_source(source.url, self._backend.profile(self.options, source))
+        self.set_lanes()
+        self.recovery.go_on_at_once()
+
+    def compare(self, source: Source, spans: Sequence[Span], then: Callable[[Finding], None]) -> None:
+        """Fetch some of ``spans`` of the file from a source again, and go on with what that finds."""
+        assert self._target is not None
+        target, size = self._target, self.file.size
+        places = samples.choose(size, spans, random.Random())
+
+        def begin(found: list[Sample]) -> None:
+            if self._halting or self._ending or self._after_removal is not None:
+                return
+            # What a reader has used may have been given back to the file system meanwhile.
+            there = [sample for sample in found if sample.start >= target.read_bytes]
+            limit = self._limit_of_comparisons()
+            question = Question(source, size, there, source.etag, source.last_modified, limit)
+            self.comparisons.begin(self.options, question, told)
+            self._set_limit()
+
+        def told(finding: Finding) -> None:
+            self._set_limit()
+            then(finding)
+
+        self.do(lambda: samples.read(target.fd, places), begin)
+
+    def _limit_of_comparisons(self) -> int:
+        """Their part of the download's limit, a quarter; 0: there is no limit."""
+        limit = int(self.options.max_download_limit)
+        return max(1, limit // 4) if limit else 0
+
+    def _set_limit(self) -> None:
+        """The file has what the comparisons under way leave of the limit."""
+        if self._file is not None and self._in_engine:
+            limit = int(self.options.max_download_limit)
+            self._file.limit = max(1, limit - len(self.comparisons) * self._limit_of_comparisons()) if limit else 0
+
     def begin_again(self) -> None:
         """Begin from nothing, when the engine has let go of the file."""
 
         def begin() -> None:
             assert self._target is not None
             self._saved = None
+            self.mirroring.restart()
             for source in self.sources:
                 source.answered = False
             self.forget_hash()
@@ -225,6 +277,7 @@ class Run:
         if self._ending:
             return
         assert self._target is not None
+        self.mirroring.stand_in()
         options = self.options
         known: dict[str, Any] = {}
         if self._probing:
@@ -264,7 +317,7 @@ class Run:
             last_modified=last_modified if self._saved is not None else "",
             **known,
         )
-        self._resumed_bytes = file.downloaded
+        self.resumed_bytes = file.downloaded
         self._file = file
         self._meter.reset()
         self.download.figures = self._figures
@@ -283,14 +336,15 @@ class Run:
         file = self._file
         if file is None:
             return Figures()
-        return Figures(file.downloaded, max(file.size, 0), self._meter.speed(), file.lanes_busy)
+        lanes = file.lanes_busy + self.comparisons.lanes_busy
+        return Figures(file.downloaded, max(file.size, 0), self._meter.speed(), lanes)
 
     # -- what the engine tells ---------------------------------------------------------------------------------
 
     def handle(self, event: Event) -> None:
         """One event of the engine."""
         file = event.file
-        if file is not self._file or file is None:
+        if self.comparisons.handle(event) or file is not self._file or file is None:
             return
         if event.kind == EventKind.TRACE:
             self._trace.append(dict(word.split("=") for word in event.text.split()))
@@ -309,7 +363,11 @@ class Run:
         elif event.kind == EventKind.FAILED:
             if event.status:
                 self._heard(self.sources[event.source])
-            self.recovery.failed(event)
+            try:
+                self.recovery.failed(event)
+            except DownloadError as error:
+                if not self.mirroring.take_over(error):
+                    raise
         elif event.kind == EventKind.REACHED:
             self.download.notify()
         else:
@@ -326,10 +384,11 @@ class Run:
     def _remove_file(self, then: Callable[[], None]) -> None:
         """Take the file from the engine, and go on when nothing touches it any more."""
         self.recovery.stop_waiting()
+        self.comparisons.stop(lambda: None)
         if self._file is None or not self._in_engine:
-            then()
+            self.comparisons.stop(then)
             return
-        self._after_removal = then
+        self._after_removal = lambda: self.comparisons.stop(then)
         self._file.remove()
 
     def _answered(self, status: int, source: Source, headers: dict[str, str]) -> None:
@@ -375,8 +434,8 @@ class Run:
                 self.shown_url,
             )
         self._worthless = False
-        if self._resumed_bytes:
-            _log.info("%s: going on, %d of %d bytes are there", self.shown_url, self._resumed_bytes, size)
+        if self.resumed_bytes:
+            _log.info("%s: going on, %d of %d bytes are there", self.shown_url, self.resumed_bytes, size)
 
     def _is_same(self, path: Path, size: int) -> bool:
         """Whether the file at the final name has the size and the time of the remote one."""
@@ -420,6 +479,7 @@ class Run:
         self.recovery.tick(now_s)
         if self._jobs.busy:
             return
+        self.mirroring.look()
         if now_s >= self._next_save_s and self._file.splits and self._target is not None and self._target.keeps_state:
             self._next_save_s = now_s + _SAVE_EVERY_S
             self._save(saving.save_on_the_way)
@@ -447,7 +507,7 @@ class Run:
         size = self._file.downloaded
         if not self._bound:
             self._bound = explain(
-                {**self._file.effort, "limit": self._file.limit}, size - self._resumed_bytes, self.most_lanes
+                {**self._file.effort, "limit": self._file.limit}, size - self.resumed_bytes, self.most_lanes
             )
             if self.options.trace:
                 saving.write_trace(os.fspath(self.options.trace), self.download.gid, self.sources, self._trace)
@@ -457,7 +517,9 @@ class Run:
                 f"the remote file has {size} bytes, and {self.options.expected_size} were expected", url=self.shown_url
             )
         if self._halting:
-            self._conclude()
+            self._remove_file(self._conclude)
+        elif self.comparisons:
+            self.comparisons.stop(self._finish)
         elif self._jobs.busy:
             # What a worker is at (a save, a hash) was begun before the last byte came.
             self.do(lambda: None, lambda _: self._finish())
@@ -486,8 +548,8 @@ class Run:
             seconds=time.monotonic() - self.download.started_s,
             retries=self.recovery.retries,
             sources=tuple(mask_url(each.resolved_url) for each in self.sources if each.answered),
-            connections=self._connections,
-            resumed=self._resumed_bytes,
+            connections=self._connections + self.comparisons.connections,
+            resumed=self.resumed_bytes,
             already_complete=already,
             bound=self._bound,
         )
@@ -521,18 +583,13 @@ class Run:
         """Apply new options to what runs: the limit and the lanes."""
         self.options = options
         if self._file is not None and self._in_engine:
-            self._file.limit = int(options.max_download_limit)
+            self._set_limit()
             self._file.source_lanes = options.max_connection_per_server
             self.set_lanes()
             for number, source in enumerate(self.sources):
                 self._file.ask_as(number, self._backend.profile(options, source))
             for url in options.mirrors:
-                self._add_source(url)
-
-    def _add_source(self, url: str) -> None:
-        source = self.sources.add(url)
-        if source is not None:
-            self.file.add_source(source.url, self._backend.profile(self.options, source))
+                self.sources.add(url)
 
     def halt(self, *, remove_files: bool = False) -> None:
         """Stop, save (or remove what there is), and tell the listener."""
@@ -540,7 +597,7 @@ class Run:
         if self._ending or self._halting:
             return
         self._halting = True
-        if self._in_engine:
+        if self._in_engine or self.comparisons:
             self._remove_file(self._conclude)
         elif not self._jobs.busy:
             self._conclude()

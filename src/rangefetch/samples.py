@@ -13,10 +13,20 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-__all__ = ["SAMPLE_BYTES", "Sample", "choose", "finished_spans", "first_difference", "missing_blocks", "read"]
+__all__ = [
+    "HEAD_BYTES",
+    "SAMPLE_BYTES",
+    "Sample",
+    "Span",
+    "choose",
+    "finished_spans",
+    "first_difference",
+    "missing_blocks",
+    "read",
+]
 
 SAMPLE_BYTES = 64 << 10
-_HEAD_BYTES = 1 << 20  # file formats, archives and images begin alike
+HEAD_BYTES = 1 << 20  # file formats, archives and images begin alike
 _EARLY_BYTES = 8 << 20  # about what the first responses of a download bring
 _MOST_UNITS = 1 << 16
 _TRIES = 8  # places looked at for one sample before a run of a single byte is taken
@@ -63,7 +73,7 @@ def choose(size: int, spans: Iterable[Span], chance: random.Random) -> list[list
     """
     unit = _unit_bytes(size)
     runs = list(_whole_units(size, unit, spans))
-    head = -(-_HEAD_BYTES // unit)
+    head = -(-HEAD_BYTES // unit)
     beyond = [(max(first, head), last) for first, last in runs if last > head]
     runs = beyond or runs
     if not runs:

@@ -63,12 +63,18 @@ class Source:
 
 
 class Sources:
-    """The sources of one download. The first is the URL that was asked for, and names the download."""
+    """The sources of one download. The first is the URL that was asked for, and names the download.
+
+    The list is of those at work, which the engine knows by their number in it. Mirrors are ``waiting`` until they were
+    found to have the same bytes.
+    """
 
     def __init__(self, url: str, mirrors: Sequence[str] = (), github_mirrors: Sequence[str] = ()) -> None:
-        urls = [url, *rewrite(url, github_mirrors), *mirrors]
-        self._list: list[Source] = []
-        for each in dict.fromkeys(urls):
+        self._list: list[Source] = [Source(*split_userinfo(url))]
+        self._dropped: list[Source] = []
+        self.waiting: list[Source] = []
+        """Mirrors of which nothing is known yet, in the user's order."""
+        for each in dict.fromkeys([*rewrite(url, github_mirrors), *mirrors]):
             self.add(each)
 
     def __getitem__(self, number: int) -> Source:
@@ -94,14 +100,38 @@ class Sources:
         source.resolved_url = ""
         return source
 
-    def add(self, url: str) -> Source | None:
-        """A further source; None if it is there already."""
+    def add(self, url: str) -> None:
+        """A further mirror, which waits; nothing if it is there already."""
         source = Source(*split_userinfo(url))
-        if any(source.url in (each.url, each.given_url) for each in self._list):
-            return None
-        source.is_own = not self._list or _origin_of(source.url) == _origin_of(self.url)
+        if any(source.url in (each.url, each.given_url) for each in (*self._list, *self.waiting, *self._dropped)):
+            return
+        source.is_own = _origin_of(source.url) == _origin_of(self.url)
+        self.waiting.append(source)
+
+    def join(self, source: Source) -> None:
+        """A mirror that was waiting is at work from now on."""
+        self.waiting.remove(source)
         self._list.append(source)
-        return source
+
+    def join_all(self) -> None:
+        """All are at work, for a backend that asks them as it likes."""
+        self._list += self.waiting
+        self.waiting = []
+
+    def drop(self, source: Source) -> None:
+        """A mirror that was waiting is none of this file."""
+        self.waiting.remove(source)
+        self._dropped.append(source)
+
+    def part(self) -> None:
+        """Mirrors at work have to wait again, but for those that are banned."""
+        mirrors = self._list[1:]
+        del self._list[1:]
+        self._dropped += [each for each in mirrors if each.banned]
+        self.waiting = [each for each in mirrors if not each.banned] + self.waiting
+        for each in self.waiting:
+            each.answered = False
+            each.resolved_url = each.etag = each.last_modified = ""
 
     def usable(self) -> list[Source]:
         """Those that may still be asked."""

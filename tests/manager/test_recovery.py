@@ -180,9 +180,10 @@ def test_a_mirror_that_refuses_rests_for_as_long_as_it_says(
     mirror = other_server.url("/slow/x", size="16M", rate="1M")
     fetch(url, target, mirrors=[mirror], split=8, min_split_size="1M")
     assert target.read_bytes() == content("16M")
-    refused = [request.time for request in server.requests if request.status == 503]
-    assert refused
-    assert all(request.time - refused[0] < 0.5 for request in server.requests)
+    # Its one lane works until the mirror was compared and has joined; then nothing is asked of it any more.
+    assert any(request.status == 503 for request in server.requests)
+    joined = [request.time for request in other_server.requests][3]
+    assert all(request.time - joined < 0.5 for request in server.requests)
 
 
 @pytest.mark.parametrize("expired", [401, 403, 410])
@@ -275,14 +276,15 @@ def test_what_is_permanent_moves_to_the_next_source_at_once(
 
 
 @pytest.mark.usefixtures("longest_waits")
-def test_a_source_that_rests_is_asked_again_when_the_others_are_gone(
+def test_a_url_that_fails_once_is_asked_again_before_a_mirror_stands_in(
     server: MisbehavingServer, other_server: MisbehavingServer, target: Path
 ) -> None:
-    mirror = other_server.url("/status/x", code=404)
+    mirror = other_server.url("/good/x", size=SMALL, seed=1)
     url = server.url("/status/x", size=SMALL, code=503, times=1)
     result = fetch(url, target, mirrors=[mirror], retry_wait=0.6)
     assert target.read_bytes() == content(SMALL)
-    assert result.retries == 2
+    assert result.retries == 1
+    assert other_server.requests == []
     assert 0.6 <= gaps(server.requests)[0] < AT_ONCE
 
 

@@ -19,7 +19,7 @@ LAYERS = (
     ("api", "aio", "bulk", "manifest", "streaming"),
     ("manager",),
     ("selection",),
-    ("native", "run", "recovery", "aria2"),
+    ("native", "run", "recovery", "mirroring", "aria2"),
     (
         "backend",
         "comparison",
@@ -47,6 +47,7 @@ WORLD = {"asyncio", "concurrent", "select", "selectors", "signal", "socket", "ss
 
 # Imports for type checkers alone that point up or in a circle.
 TYPES_ONLY = {
+    ("mirroring", "run"): "it acts on the run that made it; at run time it is handed over",
     ("recovery", "run"): "a recovery acts on the run that made it; at run time it is handed over",
 }
 

@@ -71,6 +71,7 @@ class Job:
             tuple(self._options.mirrors),
             tuple(self._options.github_mirrors) if self._options.use_github_mirror else (),
         )
+        self._sources.join_all()
         self._tries = Tries(backend.policy, self._options, self._shown_url)
         self._file: FileLanding | None = None
         self._folder: FolderLanding | None = None
@@ -311,6 +312,7 @@ class Job:
         self._landing.change(options)
         for url in options.mirrors:
             self._sources.add(url)
+        self._sources.join_all()
         if self.phase is Phase.FETCHING and self.entry.gids:
             self.entry.change(self._landing.request(ask_head=self._tries.can_head), self._translated())
 

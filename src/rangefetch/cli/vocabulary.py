@@ -82,7 +82,7 @@ def _add_sources(parser: Parser) -> None:
         dest="mirrors",
         metavar="URL",
         action="append",
-        help="a further URL of the same file, used at once; may be repeated, for one URL",
+        help="a further URL of the same file, used once some of its bytes were compared; may be repeated, for one URL",
     )
     add(
         "--github-mirror",

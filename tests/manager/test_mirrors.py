@@ -1,0 +1,223 @@
+"""A mirror takes part once some of its bytes were found to be those of the file; one with another file never does."""
+
+import hashlib
+import logging
+from pathlib import Path
+
+import pytest
+
+import rangefetch
+from flow.helpers import fetch, saved_bytes
+from helpers import MIB, names, until
+from manager.helpers import into
+from rangefetch import DownloadManager
+from rangefetch.errors import DownloadError, HttpStatusError
+from servers.misbehaving import MisbehavingServer, content
+from servers.routing import ROUTES, Ask, Route
+from servers.wire import Reply
+
+SIZE = 12 * MIB + 12_345
+LANES = {"max_connection_per_server": 2, "min_split_size": "1M"}
+
+
+def _alike(ask: Ask, reply: Reply) -> Reply:
+    """A file that begins as the good one does, and has other bytes beyond its first MiB; the validators are equal."""
+    other = bytearray(content(ask.common.size))
+    other[MIB:] = content(ask.common.size, 1)[MIB:]
+    end = reply.start + len(reply.body)
+    reply.body = memoryview(bytes(other[reply.start : end]))
+    return reply
+
+
+@pytest.fixture(autouse=True)
+def _alike_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ROUTES, "alike", Route("alike", _alike, {}))
+
+
+def _warned(caplog: pytest.LogCaptureFixture, url: str) -> bool:
+    return any(url in record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING)
+
+
+@pytest.mark.parametrize("route", ["good", "alike"])
+@pytest.mark.parametrize("checksum", [False, True])
+def test_a_mirror_with_another_file_of_that_size_is_left_out_and_named(
+    server: MisbehavingServer,
+    other_server: MisbehavingServer,
+    target: Path,
+    caplog: pytest.LogCaptureFixture,
+    route: str,
+    checksum: bool,
+) -> None:
+    parameters = {"seed": 1} if route == "good" else {}
+    mirror = other_server.url(f"/{route}/x", size=SIZE, rate="8M", **parameters)
+    digest = f"sha-256={hashlib.sha256(content(SIZE)).hexdigest()}" if checksum else ""
+    good = server.url("/good/x", size=SIZE, rate="4M")
+    result = fetch(good, target, mirrors=[mirror], checksum=digest, **LANES)
+    assert target.read_bytes() == content(SIZE)
+    assert result.sources == (good,)
+    assert _warned(caplog, mirror)
+    other_server.wait_idle()
+    assert other_server.bytes_sent < MIB
+    assert len(other_server.requests) <= 3
+    assert names(target.parent) == ["file.bin"]
+
+
+def test_a_good_mirror_beside_a_bad_one_is_used(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    bad = other_server.url("/good/x", size=SIZE, seed=1)
+    good = other_server.url("/good/y", size=SIZE, rate="4M")
+    result = fetch(server.url("/good/x", size=SIZE, rate="2M"), target, mirrors=[bad, good], **LANES)
+    assert target.read_bytes() == content(SIZE)
+    assert set(result.sources) == {server.url("/good/x", size=SIZE, rate="2M"), good}
+
+
+def test_a_mirror_that_is_overloaded_once_is_used(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    mirror = other_server.url("/status/x", size=SIZE, code=503, times=1, rate="4M")
+    result = fetch(server.url("/good/x", size=SIZE, rate="2M"), target, mirrors=[mirror], **LANES)
+    assert target.read_bytes() == content(SIZE)
+    assert mirror in result.sources
+
+
+@pytest.mark.parametrize("route", ["no-ranges", "stall", "status"])
+def test_a_mirror_that_cannot_be_compared_holds_nothing_up(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path, route: str
+) -> None:
+    parameters = {"after": 1000} if route == "stall" else {}
+    mirror = other_server.url(f"/{route}/x", size=SIZE, **parameters)
+    result = fetch(server.url("/good/x", size=SIZE, rate="4M"), target, mirrors=[mirror], **LANES)
+    assert target.read_bytes() == content(SIZE)
+    assert result.seconds < 6
+    assert len(result.sources) == 1
+
+
+def test_where_the_url_is_gone_a_mirror_stands_in_and_the_others_are_held_to_it(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = other_server.url("/good/x", size=SIZE, rate="4M")
+    second = other_server.url("/good/y", size=SIZE, seed=1, rate="4M")
+    gone = server.url("/status/x", code=404)
+    result = fetch(gone, target, mirrors=[first, second], **LANES)
+    assert target.read_bytes() == content(SIZE)
+    assert result.sources == (first,)
+    assert _warned(caplog, second)
+
+
+def test_where_the_url_goes_midway_a_mirror_takes_over_if_it_has_the_bytes(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    url = server.url("/script/x", size=SIZE, steps="slow:rate=8M", then="status:code=404")
+    bad, good = (other_server.url(f"/good/{seed}", size=SIZE, seed=seed) for seed in (1, 0))
+    result = fetch(url, target, mirrors=[bad, good], max_connection_per_server=1)
+    assert target.read_bytes() == content(SIZE)
+    assert set(result.sources) == {url, good}
+
+
+def test_where_the_url_goes_midway_and_no_mirror_has_its_bytes_that_is_the_urls_error(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    url = server.url("/script/x", size=SIZE, steps="slow:rate=8M", then="status:code=404")
+    bad = other_server.url("/good/x", size=SIZE, seed=1)
+    with pytest.raises(HttpStatusError) as caught:
+        fetch(url, target, mirrors=[bad], max_connection_per_server=1)
+    assert caught.value.status == 404
+    assert saved_bytes(target) >= MIB
+
+
+def test_of_a_file_of_one_block_what_is_there_is_compared(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    size = 900_000
+    for seed in (1, 0):
+        url = server.url("/script/x", size=size, steps="cut:after=300K", then="status:code=404", id=str(seed))
+        mirror = other_server.url(f"/good/{seed}", size=size, seed=seed)
+        if seed:
+            with pytest.raises(DownloadError):
+                fetch(url, target, mirrors=[mirror], max_tries=2)
+        else:
+            fetch(url, target, mirrors=[mirror], max_tries=2)
+            assert target.read_bytes() == content(size)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_mirror_is_compared_with_what_an_earlier_run_has_left(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path, seed: int
+) -> None:
+    url = server.url("/script/x", size=SIZE, steps="slow:rate=4M", then="status:code=503")
+    mirror = other_server.url("/good/x", size=SIZE, seed=seed)
+    with DownloadManager() as manager:
+        gid = manager.download(url, into(target, max_connection_per_server=1))
+        until(lambda: manager.get_download_progress(gid).downloaded > 3 * MIB)
+    assert saved_bytes(target) > 2 * MIB
+    if seed:
+        with pytest.raises(DownloadError):
+            fetch(url, target, mirrors=[mirror], max_tries=3)
+        assert saved_bytes(target) > 2 * MIB
+    else:
+        result = fetch(url, target, mirrors=[mirror], max_tries=3)
+        assert target.read_bytes() == content(SIZE)
+        assert result.resumed > 2 * MIB
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_mirror_that_is_added_on_the_way_is_compared_first(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path, manager: DownloadManager, seed: int
+) -> None:
+    mirror = other_server.url("/good/x", size=SIZE, seed=seed, rate="4M")
+    gid = manager.download(server.url("/slow/x", size=SIZE, rate="3M"), into(target, **LANES))
+    until(lambda: manager.get_download_progress(gid).downloaded > MIB)
+    manager.change_options(gid, mirrors=[mirror])
+    result = manager.wait(gid, timeout=20)
+    assert target.read_bytes() == content(SIZE)
+    assert (mirror in result.sources) == (seed == 0)
+
+
+def test_a_stream_is_never_fed_by_a_mirror_with_another_file(
+    server: MisbehavingServer, other_server: MisbehavingServer
+) -> None:
+    bad, good = (other_server.url(f"/good/{seed}", size=SIZE, seed=seed, rate="4M") for seed in (1, 0))
+    with rangefetch.stream(server.url("/slow/x", size=SIZE, rate="3M"), mirrors=[bad, good], **LANES) as remote:
+        assert remote.read() == content(SIZE)
+    other_server.wait_idle()
+    sent = {url: sum(r.bytes_sent for r in other_server.requests if r.path in url) for url in (bad, good)}
+    assert sent[bad] < MIB < sent[good]
+
+
+@pytest.mark.parametrize("options", [{"split": 1}, {"max_connection_per_server": 1}, {"max_download_limit": "6M"}])
+def test_comparing_keeps_to_the_options(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path, options: dict[str, object]
+) -> None:
+    mirrors = [other_server.url(f"/good/{seed}", size=SIZE, seed=seed, rate="6M") for seed in (1, 2)]
+    most = 0
+    with DownloadManager() as manager:
+        gid = manager.download(server.url("/slow/x", size=SIZE, rate="6M"), into(target, mirrors=mirrors, **options))
+        while manager.get_download_progress(gid).status in ("waiting", "active"):
+            most = max(most, manager.get_download_progress(gid).connections)
+        result = manager.wait(gid, timeout=20)
+    assert target.read_bytes() == content(SIZE)
+    assert len(result.sources) == 1
+    if options.get("split") == 1:
+        assert most <= 1
+        assert other_server.requests == []
+    if "max_download_limit" in options:
+        assert result.seconds > (SIZE / MIB - 2) / 6
+
+
+@pytest.mark.parametrize("verb", ["pause", "cancel", "stop"])
+def test_a_comparison_under_way_holds_no_end_up(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path, verb: str
+) -> None:
+    mirror = other_server.url("/stall/x", size=SIZE, after=1000)
+    with DownloadManager() as manager:
+        gid = manager.download(server.url("/slow/x", size=SIZE, rate="2M"), into(target, mirrors=[mirror]))
+        until(lambda: other_server.requests)
+        if verb == "pause":
+            manager.pause(gid)
+            assert manager.get_download_progress(gid).status == "paused"
+        elif verb == "cancel":
+            manager.cancel(gid, remove_files=True)
+            assert names(target.parent) == []
+    if verb != "cancel":
+        assert saved_bytes(target) > 0
