@@ -7,6 +7,7 @@ answer and nothing is there to compare, a mirror stands in for it, and the other
 
 from __future__ import annotations
 
+import functools
 import random
 from typing import TYPE_CHECKING
 
@@ -67,7 +68,13 @@ class Mirroring:
         run = self._run
         if not run.sources.waiting or not isinstance(error, NetworkError | SourceError):
             return False
-        if isinstance(error, ContentChanged) or not run.is_filling:
+        if isinstance(error, ContentChanged):
+            return False
+        if run.compares_saved:
+            self._error = error
+            run.resume_from_mirrors()
+            return True
+        if not run.is_filling:
             return False
         for number, source in enumerate(run.sources):
             source.banned = True
@@ -85,9 +92,10 @@ class Mirroring:
         return True
 
     def stand_in(self) -> None:
-        """A file is about to begin without a source that may be asked: have the next mirror be one."""
+        """A file is about to begin without a source that may be asked, and without bytes to compare mirrors with: have
+        the next mirror be one."""
         sources = self._run.sources
-        if not sources.usable() and sources.waiting:
+        if not sources.usable() and sources.waiting and not self._run.has_saved:
             sources.join(sources.waiting[0])
 
     # -- inside -------------------------------------------------------------------------------------------------
@@ -117,7 +125,7 @@ class Mirroring:
                 break
             if source not in self._compared:
                 self._compared.append(source)
-                run.compare(source, spans, lambda finding, source=source: self._found(source, finding))  # type: ignore[misc]
+                run.compare(source, spans, functools.partial(self._found, source), size=run.file.size)
         return True
 
     def _has_lane(self) -> bool:

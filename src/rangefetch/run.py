@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from rangefetch import checksum, samples, saving, state
 from rangefetch.backend import Host, Timer
-from rangefetch.comparison import Comparisons, Finding, Question
+from rangefetch.comparison import Comparisons, Finding, Question, Verdict
 from rangefetch.download import Download, Figures
 from rangefetch.effort import explain
 from rangefetch.errors import (
+    BadAnswer,
     ChecksumMismatch,
     ContentChanged,
     DiskError,
@@ -29,6 +30,7 @@ from rangefetch.errors import (
     TimedOut,
 )
 from rangefetch.events import Event, EventKind, parse_date, parse_headers
+from rangefetch.identity import Identity, must_compare_before_resuming
 from rangefetch.jobs import Jobs
 from rangefetch.logs import log as _log
 from rangefetch.mirroring import Mirroring
@@ -38,7 +40,7 @@ from rangefetch.options import HTTP, DownloadOptions, check_url
 from rangefetch.progress import DownloadResult, SpeedMeter
 from rangefetch.proof import Proof
 from rangefetch.recovery import Recovery
-from rangefetch.samples import Sample, Span
+from rangefetch.samples import Sample, Span, finished_spans
 from rangefetch.sources import Source, Sources
 from rangefetch.space import check_target
 from rangefetch.target import Target
@@ -84,6 +86,7 @@ class Run:
         self._remove_files = False  # nothing of it may be kept
         self._modified_time: float | None = None
         self._probing = False  # only asking what there is, because the final name is taken
+        self._must_compare = False  # what an earlier run left may be of another version of the file
         self.resumed_bytes = 0
         self._connections = 0
         self._next_save_s = self.now_s() + _FIRST_SAVE_S
@@ -169,13 +172,17 @@ class Run:
         self.set_lanes()
         self.recovery.go_on_at_once()
 
-    def compare(self, source: Source, spans: Sequence[Span], then: Callable[[Finding], None]) -> None:
-        """Fetch some of ``spans`` of the file from a source again, and go on with what that finds."""
+    def compare(self, source: Source, spans: Sequence[Span], then: Callable[[Finding], None], *, size: int) -> None:
+        """Fetch some of ``spans`` of the file, which has ``size`` bytes, from a source again, and go on with what that
+        finds.
+        """
         assert self._target is not None
-        target, size = self._target, self.file.size
+        target = self._target
         places = samples.choose(size, spans, random.Random())
 
         def begin(found: list[Sample]) -> None:
+            if self._halting and not self._in_engine:
+                self._conclude()
             if self._halting or self._ending or self._after_removal is not None:
                 return
             # What a reader has used may have been given back to the file system meanwhile.
@@ -208,6 +215,7 @@ class Run:
         def begin() -> None:
             assert self._target is not None
             self._saved = None
+            self._must_compare = False
             self.mirroring.restart()
             for source in self.sources:
                 source.answered = False
@@ -252,6 +260,10 @@ class Run:
             if self._target.path is None and not self._saved.blocks.strip(b"\2"):
                 # Every byte is there, and nobody has told the name: no answer would come any more.
                 self._probing = True
+            known = next((each for each in self._saved.sources if each.url == self._url), None)
+            identity = Identity(etag=known.etag, last_modified=known.last_modified) if known else Identity()
+            self._must_compare = must_compare_before_resuming(identity, checksum=bool(self.options.checksum))
+            self._probing = self._probing or self._must_compare
         self._proof.begin(self._target)
         cool_s = self._backend.cool_for(self.sources[0].host) if len(self.sources) == 1 else 0.0
         if cool_s:
@@ -422,8 +434,8 @@ class Run:
             return
         if self._probing:
             # The server gives it another name than its URL does, and that one is free.
-            self._probing = self._worthless = False
-            self._remove_file(self._open_file)
+            self._worthless = False
+            self._probed()
             return
         if size > self._file.downloaded:
             check_target(
@@ -436,6 +448,46 @@ class Run:
         self._worthless = False
         if self.resumed_bytes:
             _log.info("%s: going on, %d of %d bytes are there", self.shown_url, self.resumed_bytes, size)
+
+    def _probed(self) -> None:
+        """The server has said what there is, and it is to be fetched."""
+        self._probing = False
+        self._remove_file(self._compare_saved if self._must_compare else self._open_file)
+
+    def _compare_saved(self) -> None:
+        """Fetch some of what an earlier run has left again, before anything is added to it."""
+        assert self._saved is not None
+        saved = self._saved
+        spans = finished_spans(saved.blocks, saved.block_size, saved.total_size, saved.partial)
+
+        def compared(finding: Finding) -> None:
+            self._must_compare = False
+            if finding.verdict is Verdict.SAME:
+                self._open_file()
+            elif finding.verdict is Verdict.UNKNOWN and not isinstance(finding.error, BadAnswer | None):
+                raise finding.error
+            else:
+                reason = finding.reason or "too little is there to compare"
+                _log.warning("%s: %s; starting again", self.shown_url, reason)
+                self.begin_again()
+
+        self.compare(self.sources[0], spans, compared, size=saved.total_size)
+
+    def resume_from_mirrors(self) -> None:
+        """The URL cannot be asked, and mirrors may have what an earlier run has left of its file."""
+        self._probing = self._must_compare = False
+        self.sources[0].banned = True
+        self._remove_file(self._open_file)
+
+    @property
+    def compares_saved(self) -> bool:
+        """Whether the server is being asked for some of what an earlier run has left, before that is used."""
+        return self._must_compare
+
+    @property
+    def has_saved(self) -> bool:
+        """Whether an earlier run has left a part of the file."""
+        return self._saved is not None
 
     def _is_same(self, path: Path, size: int) -> bool:
         """Whether the file at the final name has the size and the time of the remote one."""
@@ -470,7 +522,7 @@ class Run:
     def tick(self, now_s: float) -> None:
         """A few times a second: measure, hash, save, and see whether time is up."""
         total_timeout_s = self.options.total_timeout
-        waiting = self._file is None or self._in_engine
+        waiting = self._file is None or self._in_engine or bool(self.comparisons)
         if total_timeout_s and waiting and now_s - self.download.started_s > total_timeout_s:
             raise TimedOut(f"not finished after {total_timeout_s:g} seconds", url=self.shown_url)
         if self._file is None or not self._in_engine or self._after_removal is not None:

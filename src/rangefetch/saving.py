@@ -32,30 +32,30 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def load(target: Target, url: str, *, provable: bool) -> state.State | None:
-    """The saved state, if it is sound, of this URL, and can be checked against the remote file.
+    """The saved state, if it is sound and of this URL. Whether its bytes are the remote file's is not known yet.
 
-    ``provable`` says that a checksum will prove the result, so that no validator is needed. A state that cannot be
-    used is set aside with a warning. What an aria2 that did not end in peace has left is made a state of ours. Raises
-    ``DiskError``.
+    ``provable`` says that a checksum will prove the result; what an aria2 has left without a state of ours is used
+    only then. A state that cannot be used is set aside with a warning. What an aria2 that did not end in peace has left
+    is made a state of ours. Raises ``DiskError``.
     """
     path = target.state_path
     try:
-        saved = _load_own(target, url)
+        own = _load_own(target, url)
     except state.StateDamaged as error:
         _log.warning("%s; set aside, starting again", error)
         with contextlib.suppress(DiskError):
             state.set_aside(path)
         return None
     try:
-        found = _load_aria2s(target, url, saved)
+        found = _load_aria2s(target, url, own)
     except state.StateDamaged as error:
         _log.warning("%s; starting again", error)
         return None
-    saved = found or saved
+    saved = found or own
     if saved is None:
         return None
-    if not provable and not any(source.etag or source.last_modified for source in saved.sources):
-        _log.warning("%s: nothing tells whether the remote file is still the same; starting again", mask_url(url))
+    if own is None and not provable:
+        _log.warning("%s: nothing tells which file %s is of; starting again", mask_url(url), target.control_path.name)
         return None
     if found is not None:
         target.sync()
