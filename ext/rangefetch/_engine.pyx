@@ -15,7 +15,7 @@ from libc.string cimport memcpy, memset
 
 from rangefetch.answer cimport SAME_LIKELY, SAME_PROVEN, ContentRange, Same, parse_content_range
 from rangefetch.answer cimport same_validators as compare_validators
-from rangefetch.blocks cimport blocks_contiguous, blocks_free, blocks_init, blocks_recall
+from rangefetch.blocks cimport blocks_contiguous, blocks_fit, blocks_free, blocks_init, blocks_recall
 from rangefetch.bucket cimport Bucket, bucket_fill, bucket_is_dry, bucket_limit, bucket_take
 from rangefetch.core cimport EngineCore, core_is_ours, core_let_go, core_new, core_stop
 from rangefetch.libcurl cimport *
@@ -23,6 +23,7 @@ from rangefetch.loop cimport loop_tell
 from rangefetch.mailbox cimport *
 from rangefetch.platform cimport rf_bell_quiet, rf_bell_ring, rf_load, rf_punch_hole, rf_store
 from rangefetch.report cimport copy_text
+from rangefetch.sizes cimport LARGEST_BLOCK_BYTES, LARGEST_FILE_BYTES
 from rangefetch.transfer cimport (
     ALLOCATE_LENGTH,
     ALLOCATE_NOTHING,
@@ -39,12 +40,14 @@ from rangefetch.transfer cimport (
     FAULT_REDIRECT,
     FAULT_REDIRECTS,
     FAULT_SIZE_CHANGED,
+    FAULT_SIZE_UNSOUND,
     FAULT_STALLED,
     FAULT_STATUS,
     FAULT_VALIDATOR_CHANGED,
     FAULT_VALIDATOR_TOO_LONG,
     Allocation,
     FileCore,
+    MOST_LANES,
     MOST_SOURCES,
     ProfileCore,
     Setting,
@@ -77,12 +80,19 @@ FAULTS = {
     "OVERFLOW": <int>FAULT_OVERFLOW, "DISK": <int>FAULT_DISK, "STALLED": <int>FAULT_STALLED,
     "REDIRECT": <int>FAULT_REDIRECT, "REDIRECTS": <int>FAULT_REDIRECTS, "MEMORY": <int>FAULT_MEMORY,
     "PROBED": <int>FAULT_PROBED, "VALIDATOR_TOO_LONG": <int>FAULT_VALIDATOR_TOO_LONG,
+    "SIZE_UNSOUND": <int>FAULT_SIZE_UNSOUND,
 }
 
 WAITS = {
     <int>WAIT_NOTHING: "nothing", <int>WAIT_LOOP: "loop", <int>WAIT_TRANSFER: "transfer", <int>WAIT_LIMIT: "limit",
     <int>WAIT_READER: "reader", <int>WAIT_REST: "rest", <int>WAIT_PYTHON: "decision",
 }
+
+LARGEST_FILE = LARGEST_FILE_BYTES
+LARGEST_BLOCK = LARGEST_BLOCK_BYTES
+
+cdef enum:
+    LONGEST_S = 365 * 24 * 3600    # of any time that Python gives
 
 cdef bint loaded = False
 cdef unsigned int version_num = 0
@@ -220,8 +230,8 @@ cdef class Profile:
         last_serial += 1
         self.core.serial = last_serial
         self.core.allow_downgrade = allow_downgrade
-        self.core.connect_timeout_ms = <int64_t>(connect_timeout_s * 1000)
-        self.core.read_timeout_ms = <int64_t>(read_timeout_s * 1000)
+        self.core.connect_timeout_ms = _milliseconds(connect_timeout_s)
+        self.core.read_timeout_ms = _milliseconds(read_timeout_s)
         self.core.headers = self._list(headers)
         self.core.bare_headers = self._list(bare_headers)
         self.core.settings = <Setting *>calloc(len(settings) + 1, sizeof(Setting))
@@ -281,6 +291,13 @@ cdef class Profile:
         free(self.core.settings)
 
 
+cdef int64_t _milliseconds(double seconds) except? -1:
+    """A time that is bounded by a year, so that no sum of them overflows; infinity is a year, too."""
+    if not seconds >= 0:
+        raise ValueError(f"{seconds} s: not below 0")
+    return <int64_t>(min(seconds, LONGEST_S) * 1000)
+
+
 cdef char *_owned_text(bytes text) except NULL:
     cdef char *copy = copy_text(text)
     if copy == NULL:
@@ -328,10 +345,16 @@ cdef class File:
         self.core.waits_for = WAIT_LOOP
         bucket_limit(&self.core.bucket, limit)
         self.core.allocation = _allocation(allocation)
-        if lanes < 1 or source_lanes < 1 or first_bytes < 1:
-            raise ValueError("lanes, source_lanes, first_bytes: 1 at least")
-        if least_bytes < 0 or window_bytes < 0 or limit < 0:
-            raise ValueError("least_bytes, window_bytes, limit: not below 0")
+        if not 1 <= lanes <= MOST_LANES or not 1 <= source_lanes <= MOST_LANES:
+            raise ValueError(f"lanes, source_lanes: 1 to {MOST_LANES}")
+        if not 1 <= first_bytes <= LARGEST_FILE_BYTES:
+            raise ValueError("first_bytes: 1 at least, and no more than a file can have")
+        if not (0 <= least_bytes <= LARGEST_FILE_BYTES and 0 <= window_bytes <= LARGEST_FILE_BYTES):
+            raise ValueError("least_bytes, window_bytes: not below 0, and no more than a file can have")
+        if limit < 0:
+            raise ValueError("limit: not below 0")
+        if size > LARGEST_FILE_BYTES or pinned_size > LARGEST_FILE_BYTES:
+            raise ValueError("size: more than a file can have")
         if size >= 0:
             self._recall(size, block_size, blocks, partial or {})
 
@@ -358,7 +381,9 @@ cdef class File:
         cdef bytearray begun
         cdef const uint8_t *done_at = done
         cdef char *begun_at
-        if block_size <= 0 or len(done) != (size + block_size - 1) // block_size:
+        if not 1 <= block_size <= LARGEST_BLOCK_BYTES:
+            raise ValueError("block_size: out of range")
+        if not blocks_fit(size, block_size) or len(done) != (size + block_size - 1) // block_size:
             raise ValueError("blocks: not one for each block of the file")
         begun = bytearray(4 * len(done) + 4)
         view = memoryview(begun).cast("I")
@@ -465,7 +490,7 @@ cdef class File:
         self._tell_source(COMMAND_BAN, source, 0, None)
 
     def rest(self, int source, double seconds):
-        self._tell_source(COMMAND_REST, source, <int64_t>(seconds * 1000), None)
+        self._tell_source(COMMAND_REST, source, _milliseconds(seconds), None)
 
     def resolve_again(self, int source):
         self._tell_source(COMMAND_RESOLVE, source, 0, None)
@@ -512,8 +537,8 @@ cdef class File:
 
     @lanes.setter
     def lanes(self, int most):
-        if most < 1:
-            raise ValueError("lanes: 1 at least")
+        if not 1 <= most <= MOST_LANES:
+            raise ValueError(f"lanes: 1 to {MOST_LANES}")
         rf_store(&self.core.lanes_most, most)
         self._tell(COMMAND_FEED)
 
@@ -523,8 +548,8 @@ cdef class File:
 
     @source_lanes.setter
     def source_lanes(self, int most):
-        if most < 1:
-            raise ValueError("source_lanes: 1 at least")
+        if not 1 <= most <= MOST_LANES:
+            raise ValueError(f"source_lanes: 1 to {MOST_LANES}")
         rf_store(&self.core.source_lanes_most, most)
         self._tell(COMMAND_FEED)
 
@@ -575,6 +600,8 @@ cdef class File:
         self._tell(COMMAND_RELEASE)
 
     def read_to(self, int64_t offset, int64_t notify=0):
+        if not (0 <= offset <= LARGEST_FILE_BYTES and 0 <= notify <= LARGEST_FILE_BYTES):
+            raise ValueError("offset, notify: out of range")
         rf_store(&self.core.notify_bytes, notify)
         rf_store(&self.core.reader_bytes, offset)
         self._tell(COMMAND_FEED)
@@ -606,8 +633,10 @@ cdef class Batch:
         self.core.head.item = -1
         self.profile = profile
         self.tag = tag
-        if lanes < 1 or first_bytes < 1:
-            raise ValueError("lanes, first_bytes: 1 at least")
+        if not 1 <= lanes <= MOST_LANES:
+            raise ValueError(f"lanes: 1 to {MOST_LANES}")
+        if not 1 <= first_bytes <= LARGEST_FILE_BYTES:
+            raise ValueError("first_bytes: 1 at least, and no more than a file can have")
         self.core.profile = &profile.core
         self.core.directory_fd = directory_fd
         self.core.overwrite = overwrite

@@ -18,6 +18,7 @@ from rangefetch.libcurl cimport (
     info_off,
 )
 from rangefetch.platform cimport rf_store
+from rangefetch.sizes cimport length_is_sound, read_number
 from rangefetch.transfer cimport (
     ACCEPTED,
     FAULT_ENCODED,
@@ -25,6 +26,7 @@ from rangefetch.transfer cimport (
     FAULT_RANGE_IGNORED,
     FAULT_RANGE_WRONG,
     FAULT_SIZE_CHANGED,
+    FAULT_SIZE_UNSOUND,
     FAULT_STATUS,
     FAULT_VALIDATOR_CHANGED,
     FAULT_VALIDATOR_TOO_LONG,
@@ -45,19 +47,6 @@ cdef struct ContentRange:
     int64_t start    # -1 in "bytes */total"
     int64_t end      # half-open
     int64_t total    # -1 in "bytes a-b/*"
-
-
-cdef inline const char *read_number(const char *text, int64_t *number) noexcept nogil:
-    """Digits up to 2**60 at the head of ``text``; what follows them, or NULL where there are none or too many."""
-    if not c'0' <= text[0] <= c'9':
-        return NULL
-    number[0] = 0
-    while c'0' <= text[0] <= c'9':
-        if number[0] >= <int64_t>1 << 56:
-            return NULL
-        number[0] = number[0] * 10 + (text[0] - c'0')
-        text += 1
-    return text
 
 
 cdef inline bint parse_content_range(const char *text, ContentRange *range_) noexcept nogil:
@@ -228,6 +217,8 @@ cdef inline Verdict examine(FileCore *file, Lane *lane) noexcept nogil:
     """Decide about the answer whose headers the lane has just received, and note the fault if it is refused."""
     cdef long status = info_long(lane.easy, CURLINFO_RESPONSE_CODE)
     cdef ContentRange part
+    if status in (STATUS_OK, STATUS_PARTIAL_CONTENT) and not length_is_sound(lane.easy):
+        return refuse(lane, FAULT_SIZE_UNSOUND)
     if status == STATUS_PARTIAL_CONTENT:
         if not read_content_range(lane.easy, &part):
             return refuse(lane, FAULT_RANGE_WRONG)

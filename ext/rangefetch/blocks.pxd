@@ -9,6 +9,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 
 from rangefetch.platform cimport rf_store
+from rangefetch.sizes cimport LARGEST_BLOCK_BYTES, LARGEST_FILE_BYTES
 
 cdef enum:
     BLOCK_MISSING = 0
@@ -18,10 +19,11 @@ cdef enum:
 cdef enum:
     SMALLEST_BLOCK_BYTES = 1 << 20
     MOST_BLOCKS = 65536
+    MOST_SAVED_BLOCKS = 1 << 28    # of a state, whose blocks may be smaller
 
 cdef struct BlockMap:
     uint8_t *state       # owned: freed in blocks_free
-    uint32_t *partial    # owned: freed in blocks_free; bytes written of a block that is not done
+    uint32_t *partial    # owned: freed in blocks_free; bytes written of a block that is not done, below 4 GiB
     int64_t size         # of the file, in bytes
     int64_t block_size   # in bytes; the last block may be shorter
     int32_t count        # of blocks
@@ -32,8 +34,16 @@ cdef struct BlockMap:
     int64_t unclaimed    # bytes that are neither written nor claimed
 
 
+cdef inline bint blocks_fit(int64_t size, int64_t block_size) noexcept nogil:
+    """Whether there can be a map: a size and blocks that have been bounded, and a number of them that fits."""
+    return (
+        0 <= size <= LARGEST_FILE_BYTES and 1 <= block_size <= LARGEST_BLOCK_BYTES
+        and (size + block_size - 1) // block_size <= MOST_SAVED_BLOCKS
+    )
+
+
 cdef inline int64_t block_size_for(int64_t size) noexcept nogil:
-    """1 MiB, aria2's piece length, doubled until the file has at most 65,536 blocks."""
+    """1 MiB, aria2's piece length, doubled until the file has at most 65,536 blocks; ``size`` has been bounded."""
     cdef int64_t block_size = SMALLEST_BLOCK_BYTES
     while (size + block_size - 1) // block_size > MOST_BLOCKS:
         block_size *= 2
@@ -41,7 +51,9 @@ cdef inline int64_t block_size_for(int64_t size) noexcept nogil:
 
 
 cdef inline int blocks_init(BlockMap *blocks, int64_t size, int64_t block_size) noexcept nogil:
-    """All missing. Returns 0, or -1 where there is no memory."""
+    """All missing. Returns 0, or -1 where there is no memory, or no map can be."""
+    if not blocks_fit(size, block_size):
+        return -1
     blocks.size = size
     blocks.block_size = block_size
     blocks.count = <int32_t>((size + block_size - 1) // block_size)

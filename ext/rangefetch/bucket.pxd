@@ -9,6 +9,9 @@ from libc.stdint cimport int64_t
 
 from rangefetch.platform cimport rf_add, rf_load, rf_swap_if, rf_store
 
+cdef extern from "platform.h" nogil:
+    const int64_t LARGEST_BYTES_PER_S "RF_LARGEST_BYTES_PER_S"
+
 cdef enum:
     BURST_MS = 100          # what may be saved up, in time
     LEAST_BURST_BYTES = 16 << 10
@@ -23,7 +26,7 @@ cdef struct Bucket:
 cdef inline void bucket_limit(Bucket *bucket, int64_t bytes_per_s) noexcept nogil:
     """Set or change the limit; what was saved up or owed under the old one is forgotten."""
     rf_store(&bucket.level, 0)
-    rf_store(&bucket.bytes_per_s, bytes_per_s)
+    rf_store(&bucket.bytes_per_s, min(bytes_per_s, LARGEST_BYTES_PER_S))
 
 
 cdef inline void bucket_fill(Bucket *bucket, int64_t now_us) noexcept nogil:

@@ -243,10 +243,12 @@ static inline const char *info_text(CURL *easy, CURLINFO info) {
     return curl_easy_getinfo(easy, info, &value) == CURLE_OK ? value : NULL;
 }
 
-/* The value of a header of the answer that is being received: borrowed, good until the handle moves on. */
-static inline const char *header_value(CURL *easy, const char *name) {
+/* The value of the n-th header of that name of the answer that is being received, of the first by default: borrowed,
+ * good until the handle moves on. NULL: there is none. */
+static inline const char *header_at(CURL *easy, const char *name, size_t number) {
     struct curl_header *header = NULL;
-    return curl_easy_header(easy, name, 0, CURLH_HEADER, -1, &header) == 0 ? header->value : NULL;
+    return curl_easy_header(easy, name, number, CURLH_HEADER, -1, &header) == 0 ? header->value : NULL;
 }
+static inline const char *header_value(CURL *easy, const char *name) { return header_at(easy, name, 0); }
 
 #endif

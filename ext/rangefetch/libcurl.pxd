@@ -129,4 +129,5 @@ cdef extern from "libcurl.h" nogil:
     long info_long(CURL *easy, CURLINFO info)
     int64_t info_off(CURL *easy, CURLINFO info)
     const char *info_text(CURL *easy, CURLINFO info)
+    const char *header_at(CURL *easy, const char *name, size_t number)
     const char *header_value(CURL *easy, const char *name)

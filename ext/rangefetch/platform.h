@@ -16,6 +16,13 @@
 #include <sys/syscall.h>
 #endif
 
+/* No file is larger: 65,536 blocks of 4 GiB (see sizes.pxd). */
+#define RF_LARGEST_BLOCK_BYTES (INT64_C(1) << 32)
+#define RF_LARGEST_FILE_BYTES (RF_LARGEST_BLOCK_BYTES << 16)
+
+/* A limit above it is taken for this much (see bucket.pxd): a second of it in microseconds still fits. */
+#define RF_LARGEST_BYTES_PER_S (INT64_C(1) << 42)
+
 /* What one thread writes and another reads without a lock: stores release, loads acquire. */
 #define rf_store(where, value) __atomic_store_n((where), (value), __ATOMIC_RELEASE)
 #define rf_load(where) __atomic_load_n((where), __ATOMIC_ACQUIRE)

@@ -29,6 +29,7 @@ from rangefetch.transfer cimport FileCore, Lane, Loop
 
 cdef enum:
     TRACE_BYTES = 512
+    LONGEST_RETRY_AFTER_S = 365 * 24 * 3600
 
 
 cdef inline char *copy_text(const char *text) noexcept nogil:
@@ -100,7 +101,8 @@ cdef inline void post_about(Loop *loop, Kind kind, Lane *lane, CURLcode code, co
         # A proxy that refused the tunnel is the only one that has answered.
         event.status = <int>info_long(lane.easy, CURLINFO_HTTP_CONNECTCODE)
     event.sys_errno = lane.sys_errno if lane.sys_errno else <int>info_long(lane.easy, CURLINFO_OS_ERRNO)
-    event.retry_after_s = info_off(lane.easy, CURLINFO_RETRY_AFTER)
+    # libcurl before 8 hands over whatever the server says.
+    event.retry_after_s = min(max(info_off(lane.easy, CURLINFO_RETRY_AFTER), 0), LONGEST_RETRY_AFTER_S)
     event.source = source_index(lane)
     event.moves = lane.moves
     event.offset = lane.position

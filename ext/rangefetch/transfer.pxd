@@ -12,6 +12,7 @@ cdef enum:
     VALIDATOR_BYTES = 1024   # with the zero at its end; a longer ETag or date is a fault
     RANGE_TEXT_BYTES = 48
     MOST_SOURCES = 64        # of one file
+    MOST_LANES = 1 << 16     # of one file or batch
     ERROR_TEXT_BYTES = 256   # CURL_ERROR_SIZE
     BUFFER_BYTES = 64 << 10  # of a lane; measured: 64 KiB stays in the cache, 256 KiB does not
 
@@ -32,6 +33,7 @@ cdef enum Fault:
     FAULT_MEMORY = 12
     FAULT_PROBED = 13            # none: the answer was all that was wanted
     FAULT_VALIDATOR_TOO_LONG = 14
+    FAULT_SIZE_UNSOUND = 15      # a size that no file can have, or two that differ
 
 # What the check of an answer said, before its first byte is written.
 cdef enum Verdict:

@@ -14,6 +14,12 @@ OLDEST_LIBCURL: Final[tuple[int, int, int]]
 EVENTS: Final[dict[str, int]]
 """The kinds of events by name; MET is a further source's first answer, REACHED what ``File.read_to`` asked for."""
 
+LARGEST_FILE: Final[int]
+"""The largest size in bytes that a file may have: 256 TiB. A server that states a larger one is refused."""
+
+LARGEST_BLOCK: Final[int]
+"""The largest ``block_size`` in bytes."""
+
 WAITS: Final[dict[int, str]]
 """What a file may be waiting for, by number: see ``File.waiting_for``."""
 

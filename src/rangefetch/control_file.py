@@ -12,7 +12,7 @@ import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from rangefetch.state import SourceState, State, StateDamaged
+from rangefetch.state import LARGEST_FILE_BYTES, SourceState, State, StateDamaged
 
 __all__ = ["PIECE_BYTES", "ControlFile", "block_size", "from_control_file", "to_control_file"]
 
@@ -70,7 +70,7 @@ class ControlFile:
         info_hash = octets[_HEAD.size : at]
         piece_length, total_length, upload_length, bitmap_length = _SIZES.unpack_from(octets, at)
         at += _SIZES.size
-        if not (piece_length and 0 < total_length < 1 << 62):
+        if not (piece_length and 0 < total_length <= LARGEST_FILE_BYTES):
             raise ValueError(f"{total_length} bytes in pieces of {piece_length} make no file")
         piece_count = -(-total_length // piece_length)
         if bitmap_length != -(-piece_count // 8):

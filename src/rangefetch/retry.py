@@ -47,6 +47,7 @@ class Fault(enum.IntEnum):
     MEMORY = 12
     PROBED = 13
     VALIDATOR_TOO_LONG = 14
+    SIZE_UNSOUND = 15
 
 
 class Curl(enum.IntEnum):
@@ -231,6 +232,7 @@ DEFAULT_ROWS: tuple[Row, ...] = (
     Row(
         Kind.PERMANENT, "encoded though identity was asked for: its ranges would be of the encoded form", Fault.ENCODED
     ),
+    Row(Kind.PERMANENT, "a size that no file can have, or two that differ", Fault.SIZE_UNSOUND),
     Row(Kind.TEMPORARY, "more bytes than announced: nothing of that transfer is trusted", Fault.OVERFLOW),
     Row(Kind.TEMPORARY, "a connection without life; another may do better", Fault.STALLED),
     Row(Kind.PERMANENT, "a redirect to another scheme, or from https to http", Fault.REDIRECT),
@@ -337,6 +339,7 @@ _FAULT_WORDS = {
     Fault.SIZE_CHANGED: "the remote file has another size than before",
     Fault.VALIDATOR_CHANGED: "the remote file is not the same as before (its ETag or Last-Modified differs)",
     Fault.VALIDATOR_TOO_LONG: "the server sent an ETag or Last-Modified too long to be compared",
+    Fault.SIZE_UNSOUND: "the server stated a size that no file can have, or two sizes that differ",
     Fault.ENCODED: "the server sent the file with a content encoding though none was allowed",
     Fault.OVERFLOW: "the server sent more bytes than it announced",
     Fault.STALLED: "no data came for too long",

@@ -21,7 +21,20 @@ from typing import Any
 
 from rangefetch.errors import DiskError
 
-__all__ = ["SourceState", "State", "StateDamaged", "load", "save", "set_aside"]
+__all__ = [
+    "LARGEST_BLOCK_BYTES",
+    "LARGEST_FILE_BYTES",
+    "SourceState",
+    "State",
+    "StateDamaged",
+    "load",
+    "save",
+    "set_aside",
+]
+
+LARGEST_FILE_BYTES = 1 << 48
+LARGEST_BLOCK_BYTES = 1 << 32
+"""As in the engine, which refuses what is larger: a server's size as well as a state's."""
 
 _VERSION = 1
 _DONE = 2
@@ -171,9 +184,9 @@ def _check(state: State) -> None:
     """Raise ``ValueError`` unless the parts of ``state`` fit together."""
     if not state.url:
         raise ValueError("url is empty")
-    if not 0 <= state.total_size < 1 << 62:
+    if not 0 <= state.total_size <= LARGEST_FILE_BYTES:
         raise ValueError(f"total_size {state.total_size} is out of range")
-    if state.block_size < 1:
+    if not 1 <= state.block_size <= LARGEST_BLOCK_BYTES:
         raise ValueError(f"block_size {state.block_size} is out of range")
     block_count = -(-state.total_size // state.block_size)
     if len(state.blocks) != block_count:

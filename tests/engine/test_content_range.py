@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rangefetch._engine import content_range
 
-LARGEST = 1 << 59
+LARGEST = 1 << 48
 FORM = re.compile(rb"bytes +(?:([0-9]+)-([0-9]+)|\*)/([0-9]+|\*)", re.IGNORECASE)
 
 sizes = st.integers(min_value=1, max_value=LARGEST)
@@ -62,7 +62,7 @@ def test_a_range_that_ends_before_it_starts_is_refused(parts: tuple[int, int, in
     assert content_range(f"bytes {end}-{start}/{total}".encode()) is None
 
 
-@given(st.integers(min_value=1 << 60, max_value=1 << 200))
+@given(st.integers(min_value=LARGEST + 1, max_value=1 << 200))
 @example((1 << 63) - 1)
 @example(1 << 63)
 @example((1 << 64) - 1)
@@ -113,7 +113,7 @@ def numbers(match: re.Match[bytes]) -> tuple[int, int, int]:
 
 def makes_sense(match: re.Match[bytes]) -> bool:
     start, end, total = numbers(match)
-    small = all(len(group or b"") <= 17 for group in match.groups())
+    small = all(int(group) <= LARGEST for group in match.groups() if group not in (None, b"*"))
     return small and start < max(end, 0) and (start >= 0 or total >= 0) and (total < 0 or end <= total)
 
 

@@ -195,6 +195,16 @@ def short_body(ask: Ask, reply: Reply, *, missing: int = 1) -> Reply:
     return reply
 
 
+@route("stated")
+def stated(ask: Ask, reply: Reply, *, length: str = "", total: str = "") -> Reply:
+    """States ``length`` as its Content-Length, with ``|`` in several lines, and ``total`` in its Content-Range."""
+    if length:
+        reply.extra += [f"Content-Length: {each}" for each in length.split("|")]
+        reply.framing = "close" if reply.framing == "length" else reply.framing
+        reply.close = True
+    return _claim(reply, *_span(reply), total) if total else reply
+
+
 @route("overflow")
 def overflow(ask: Ask, reply: Reply, *, extra: int = 1000, framing: str = "close") -> Reply:
     """``extra`` wrong bytes after the promised ones.

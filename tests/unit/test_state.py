@@ -50,7 +50,7 @@ def example(**changes: Any) -> State:
 
 @st.composite
 def states(draw: st.DrawFn) -> State:
-    block_size = draw(st.integers(1, 1 << 40))
+    block_size = draw(st.integers(1, 1 << 32))
     block_count = draw(st.integers(0, 70))
     short_by = draw(st.integers(0, block_size - 1)) if block_count else 0
     total_size = block_count * block_size - short_by
