@@ -82,7 +82,7 @@ class Host(Protocol[R]):
         """Do ``job`` on a worker, and then ``then`` with its outcome as a step of the run."""
 
     def look(self, run: R, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
-        """``work`` of which nothing needs to be there at the end: neither a pause nor ``stop`` waits for it."""
+        """``work`` for what may never return: neither a pause nor ``stop`` waits for it."""
 
     def profile(self, options: DownloadOptions, source: Source) -> Profile:
         """How the engine is to ask a source."""
@@ -116,3 +116,5 @@ class Listener(Protocol):
     def completed(self, download: Download, result: DownloadResult) -> None: ...
     def failed(self, download: Download, error: DownloadError) -> None: ...
     def halted(self, download: Download) -> None: ...
+    def asks(self, download: Download, *, asking: bool) -> None:
+        """Whether it waits for a function of the user's; another download may have its place meanwhile."""

@@ -5,6 +5,7 @@ The states and the moves between them are the table ``MOVES``; nothing else may 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from rangefetch.errors import DownloadError
+from rangefetch.logs import log as _log
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
 
@@ -62,6 +64,8 @@ class Download:
         self.filename = options.filename
         self.note = ""
         self.figures: Callable[[], Figures] | None = None
+        self.waits: Callable[[], str] | None = None
+        """How its backend lets itself be asked what it waits for while it is active, from any thread."""
         self.sink: Target | None = None
         """Where the bytes go instead of into a file with a name."""
         self.file: File | None = None
@@ -92,18 +96,23 @@ class Download:
             self.result = result
             self.error = error
             self.intent = None
+            figures, self.figures, self.waits = self.figures, None, None
             if status is DownloadStatus.ACTIVE:
                 self.started_s = time.monotonic()
-            if self.figures is not None and status is not DownloadStatus.ACTIVE:
-                self._last = self.figures()._replace(speed=0.0, connections=0)
-                self.figures = None
+            if figures is not None and status is not DownloadStatus.ACTIVE:
+                # Its backend may be the very thing that failed.
+                with contextlib.suppress(Exception):
+                    self._last = figures()._replace(speed=0.0, connections=0)
             if result is not None:
                 self._last = Figures(result.size, result.size)
                 self.filename = result.filename
             self.lock.notify_all()
             watchers = list(self._watchers)
         for watcher in watchers:
-            watcher(self)
+            try:
+                watcher(self)
+            except Exception:
+                _log.exception("%s: what watches it failed", self.gid)
 
     def notify(self) -> None:
         """Wake who waits on ``lock``."""
@@ -111,9 +120,32 @@ class Download:
             self.lock.notify_all()
 
     def watch(self, watcher: Callable[[Download], object]) -> None:
-        """Have ``watcher`` called after each move, on the thread that made it."""
+        """Have ``watcher`` called after each move, on the thread that made it, which may hold its manager's lock: it
+        must not wait for anything.
+        """
         with self.lock:
             self._watchers.append(watcher)
+
+    @property
+    def waiting_for(self) -> str:
+        """What will bring it on, in words; empty where it has ended."""
+        match self._status:
+            case DownloadStatus.WAITING:
+                return "its turn"
+            case DownloadStatus.PAUSED:
+                return "resume()"
+            case DownloadStatus.ACTIVE:
+                waits = self.waits
+                return (waits() if waits is not None else "") or "its backend"
+            case _:
+                return ""
+
+    def __repr__(self) -> str:
+        figures = self.figures
+        downloaded, total, *_ = figures() if figures is not None else self._last
+        waiting = f", waiting for {self.waiting_for}" if self.waiting_for else ""
+        name = f" {self.filename!r}" if self.filename else ""
+        return f"<Download {self.gid}{name}: {self._status}, {downloaded} of {total or 'unknown'} bytes{waiting}>"
 
     def progress(self) -> DownloadProgress:
         """The download at this moment."""
@@ -131,4 +163,5 @@ class Download:
             status=self._status,
             connections=connections,
             note=self.note,
+            waiting_for=self.waiting_for,
         )

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -65,8 +65,18 @@ class DownloadManager:
         max_download_results: int = 1000,
         **config: Any,
     ) -> None:
-        if not isinstance(max_concurrent_downloads, int) or not 1 <= max_concurrent_downloads <= 1_000_000:
-            raise ValueError("max_concurrent_downloads: an int, 1 at least")
+        for option, value, low in (
+            ("max_concurrent_downloads", max_concurrent_downloads, 1),
+            ("max_download_results", max_download_results, 0),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{option}: expected an int, not {type(value).__name__}")
+            if not low <= value <= 1_000_000:
+                raise ValueError(f"{option}: {value} is out of range; {low} to 1000000 is allowed")
+        if retry_policy is not None and not isinstance(retry_policy, RetryPolicy):
+            raise TypeError(f"retry_policy: expected a RetryPolicy, not {type(retry_policy).__name__}")
+        if session_file is not None and not isinstance(os.fspath(session_file), str):
+            raise TypeError("session_file: expected a str or a path, not bytes")
         self._chooser = Chooser(self, backend, prefer, retry_policy or RetryPolicy(), config)
         self._most_active = max_concurrent_downloads
         self._most_finished = max_download_results
@@ -81,6 +91,7 @@ class DownloadManager:
         self._waiting: deque[Download] = deque()
         self._room = Room()
         self._active: set[str] = set()
+        self._asking: set[str] = set()  # of them, those that wait for a function of the user's
         self._finished: deque[str] = deque()
         self._started = False
         self._forked = False
@@ -137,6 +148,12 @@ class DownloadManager:
         _living.discard(self)
         # The next manager with this session goes on with what this one did not finish.
         self._save_session(cut_short)
+
+    def __repr__(self) -> str:
+        with self._lock:
+            count = Counter(download.status.value for download in self._downloads.values())
+        downloads = ", ".join(f"{number} {status}" for status, number in count.items()) or "no downloads"
+        return f"<DownloadManager {self.backend}, {'started' if self._started else 'stopped'}: {downloads}>"
 
     def __enter__(self) -> Self:
         self.start()
@@ -302,12 +319,24 @@ class DownloadManager:
         result: DownloadResult | None = None,
         error: DownloadError | None = None,
     ) -> None:
-        with self._lock:
-            self._active.discard(download.gid)
-            self._note_end(download, status)
-            self._begin_next()
-        download.move(status, result=result, error=error)
+        try:
+            with self._lock:
+                self._active.discard(download.gid)
+                self._asking.discard(download.gid)
+                self._note_end(download, status)
+                self._begin_next()
+        finally:
+            # Whoever waits for it hears of it, whatever else went wrong.
+            download.move(status, result=result, error=error)
         self._changed()
+
+    def asks(self, download: Download, *, asking: bool) -> None:
+        with self._lock:
+            if asking and download.gid in self._active:
+                self._asking.add(download.gid)
+                self._begin_next()
+            else:
+                self._asking.discard(download.gid)
 
     # -- inside -----------------------------------------------------------------------------------------------
 
@@ -354,12 +383,19 @@ class DownloadManager:
 
     def _begin_next(self) -> None:
         """Start waiting downloads while there is room; the lock is held."""
-        while self._started and self._waiting and len(self._active) < self._most_active:
+        while self._started and self._waiting and len(self._active) - len(self._asking) < self._most_active:
             download = self._waiting.popleft()
             self._room.release(download)
             self._active.add(download.gid)
             download.move(DownloadStatus.ACTIVE)
-            self._chooser.begin(download)
+            try:
+                self._chooser.begin(download)
+            except Exception as error:
+                _log.exception("%s: internal error", download.gid)
+                self._active.discard(download.gid)
+                self._note_end(download, DownloadStatus.ERROR)
+                shown_url = mask_url(download.url)
+                download.move(DownloadStatus.ERROR, error=LocalError(f"internal error: {error!r}", url=shown_url))
 
     def _queue(self, download: Download, from_status: DownloadStatus) -> None:
         """Have a download that rests wait for its turn again."""

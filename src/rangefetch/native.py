@@ -1,11 +1,14 @@
 """The native backend: one thread that turns the engine's events into steps of downloads.
 
 Everything that happens to a ``Run`` happens on that thread, in order: events, timers, and what others ask for
-through ``call``. What may take long (hashing, syncing) goes to a few workers, whose results come back the same way.
+through ``call``. What may block (opening, hashing, syncing and naming files) goes to workers, and functions of the
+user's to threads of their own; the results come back the same way. Whatever raises there ends one download at most:
+the thread goes on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import heapq
 import itertools
@@ -15,22 +18,23 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rangefetch import libcurl
 from rangefetch.backend import Listener
 from rangefetch.download import Download
-from rangefetch.errors import DownloadError, LocalError
+from rangefetch.errors import DownloadError, EngineUnavailable, LocalError
 from rangefetch.events import Event
 from rangefetch.logs import log as _log
-from rangefetch.network import Network, find_ca_file, make_profile, netrc_path, secret_headers
+from rangefetch.network import Network, find_ca_file, make_profile, mask_url, netrc_path, secret_headers
 from rangefetch.options import DownloadOptions
 from rangefetch.retry import RetryPolicy
 from rangefetch.run import Run
 from rangefetch.sources import Source
 from rangefetch.space import lacking_on
+from rangefetch.workers import Workers, outcome
 
 if TYPE_CHECKING:
     from rangefetch._engine import Batch, Engine, File, Profile
@@ -39,7 +43,6 @@ __all__ = ["NativeBackend"]
 
 _TICK_S = 0.25
 _MOST_LOOPS = 4
-_WORKERS = 4
 _MOST_PROFILES = 64
 
 
@@ -76,8 +79,9 @@ class NativeBackend:
         self._engine: Engine | None = None
         self._loads: list[int] = []
         self._thread: threading.Thread | None = None
-        self._workers: ThreadPoolExecutor | None = None
+        self._workers: Workers | None = None
         self._stopping = False
+        self._ticking = False
         self._process_id = 0
         self._limit = 0
         self._batches = 0
@@ -87,12 +91,19 @@ class NativeBackend:
         from rangefetch import _engine
 
         loops = max(1, min(_MOST_LOOPS, os.cpu_count() or 1))
+        workers = Workers("rangefetch-worker")
+        try:
+            workers.start()
+        except RuntimeError as error:
+            raise EngineUnavailable(f"no thread can be started: {error}") from error
+        self._workers = workers
         self._engine = _engine.Engine(loops)
         self._engine.limit = self._limit
         self._loads = [0] * loops
         self._process_id = os.getpid()
-        self._stopping = False
-        self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="rangefetch-worker")
+        self._stopping = self._ticking = False
+        self._calls.clear()
+        self._timers.clear()
         self._thread = threading.Thread(target=self._work, name="rangefetch-dispatcher", daemon=True)
         self._thread.start()
 
@@ -104,11 +115,11 @@ class NativeBackend:
         def halt_all() -> None:
             self._stopping = True
             for run in list(self._runs.values()):
-                run.halt()
+                self._guarded(run, run.halt)
 
         self.call(halt_all)
         self._thread.join()
-        self._workers.shutdown()
+        self._workers.stop()
         self._engine.close()
         self._thread = self._engine = self._workers = None
 
@@ -116,14 +127,20 @@ class NativeBackend:
         """Start or resume the download; it is active already."""
 
         def begin() -> None:
-            run = Run(self, download)
-            if not self._runs:
+            try:
+                run = Run(self, download)
+            except Exception as error:
+                _log.exception("%s: internal error", download.gid)
+                self.listener.failed(download, _internal_error(error, mask_url(download.url)))
+                return
+            if not self._ticking:
+                self._ticking = True
                 self._later(_TICK_S, self._tick)
             self._runs[download.gid] = run
-            self._share_lanes(run.sources[0].host)
+            self._guarded(run, lambda: self._share_lanes(run.sources[0].host))
             self._guarded(run, run.begin)
             if self._stopping:
-                run.halt()
+                self._guarded(run, run.halt)
 
         self.call(begin)
 
@@ -133,7 +150,7 @@ class NativeBackend:
         def halt() -> None:
             run = self._runs.get(download.gid)
             if run is not None:
-                run.halt(remove_files=remove_files)
+                self._guarded(run, functools.partial(run.halt, remove_files=remove_files))
 
         self.call(halt)
 
@@ -143,8 +160,8 @@ class NativeBackend:
         def change() -> None:
             run = self._runs.get(download.gid)
             if run is not None:
-                run.change(download.options)
-                self._share_lanes(run.sources[0].host)
+                self._guarded(run, functools.partial(run.change, download.options))
+                self._guarded(run, lambda: self._share_lanes(run.sources[0].host))
 
         self.call(change)
 
@@ -167,8 +184,10 @@ class NativeBackend:
     def call(self, function: Callable[[], None]) -> None:
         """Have the backend's thread call ``function``; from any thread."""
         self._calls.append(function)
-        if self._engine is not None:
-            self._engine.ring()
+        engine = self._engine
+        if engine is not None:
+            with contextlib.suppress(RuntimeError):  # it was closed a moment ago
+                engine.ring()
 
     def call_later(self, run: Run, delay_s: float, function: Callable[[], None]) -> _Timer:
         """Have ``function`` called as a step of ``run``, ``delay_s`` seconds from now."""
@@ -186,29 +205,19 @@ class NativeBackend:
         def done(future: Future[Any]) -> None:
             self.call(lambda: self._guarded(run, lambda: then(future)))
 
-        try:
-            self._workers.submit(job).add_done_callback(done)
-        except RuntimeError:
-            # The interpreter is at its end and takes no more jobs; what must be saved is saved here and now.
-            future: Future[Any] = Future()
-            try:
-                future.set_result(job())
-            except BaseException as error:
-                future.set_exception(error)
-            done(future)
+        self._workers.submit(job, done)
 
     def look(self, run: Run, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
-        """``work`` of which nothing needs to be there at the end: neither a pause nor ``stop`` waits for it."""
-        future: Future[Any] = Future()
-        future.add_done_callback(lambda _: self.call(lambda: self._guarded(run, lambda: then(future))))
+        """``work`` for what may never return (a function of the user's, a name server): on a thread of its own, for
+        which neither a pause nor ``stop`` nor the end of the interpreter waits.
+        """
 
         def do() -> None:
-            try:
-                future.set_result(job())
-            except Exception as error:
-                future.set_exception(error)
+            future = outcome(job)
+            self.call(lambda: self._guarded(run, lambda: then(future)))
 
-        threading.Thread(target=do, name="rangefetch-network", daemon=True).start()
+        # Not one of the backend's names: the user's function may wait for other downloads.
+        threading.Thread(target=do, name="asking-for-rangefetch", daemon=True).start()
 
     def cool_host(self, host: str, seconds: float, *, at_work: bool = True) -> None:
         """No download asks the host for so long; without ``at_work`` that is for those that begin."""
@@ -225,7 +234,7 @@ class NativeBackend:
 
     def lacking_beside(self, download: Download, device: int) -> int:
         """What the downloads at work but this one still need of a filesystem."""
-        return lacking_on(device, (run.download for run in self._runs.values() if run.download is not download))
+        return lacking_on(device, [run.download for run in list(self._runs.values()) if run.download is not download])
 
     def _share_lanes(self, host: str) -> None:
         """Divide a host's lanes among the downloads from it: what one alone may have, all have together."""
@@ -277,7 +286,8 @@ class NativeBackend:
         self._loads[loop] -= 1
 
     def run_ended(self, run: Run) -> None:
-        self._runs.pop(run.download.gid, None)
+        if self._runs.get(run.download.gid) is run:
+            del self._runs[run.download.gid]
         self._share_lanes(run.sources[0].host)
 
     def profile(self, options: DownloadOptions, source: Source) -> Profile:
@@ -305,21 +315,25 @@ class NativeBackend:
         poll = select.poll()
         poll.register(engine.fileno(), select.POLLIN)
         while not (self._stopping and not self._runs and not self._calls):
-            poll.poll(self._sleep_ms())
-            for fields in engine.events():
-                event = Event(*fields)
-                owner = event.file.tag
-                if isinstance(owner, Run):
-                    self._guarded(owner, functools.partial(owner.handle, event))
-                else:
-                    owner(event.file)
-            while self._calls:
-                self._calls.popleft()()
-            now_s = time.monotonic()
-            while self._timers and self._timers[0][0] <= now_s:
-                timer = heapq.heappop(self._timers)[2]
-                if timer.call is not None:
-                    timer.call()
+            if not _safely(lambda: self._round(engine, poll)):
+                time.sleep(_TICK_S)  # whatever it was, it may be there the next time
+
+    def _round(self, engine: Engine, poll: select.poll) -> None:
+        poll.poll(self._sleep_ms())
+        for fields in engine.events():
+            event = Event(*fields)
+            owner = event.file.tag
+            if isinstance(owner, Run):
+                self._guarded(owner, functools.partial(owner.handle, event))
+            else:
+                _safely(functools.partial(owner, event.file))
+        while self._calls:
+            _safely(self._calls.popleft())
+        now_s = time.monotonic()
+        while self._timers and self._timers[0][0] <= now_s:
+            timer = heapq.heappop(self._timers)[2]
+            if timer.call is not None:
+                _safely(timer.call)
 
     def _sleep_ms(self) -> float:
         if self._calls:
@@ -330,18 +344,42 @@ class NativeBackend:
         return max(0.0, (self._timers[0][0] - time.monotonic()) * 1000 + 1)
 
     def _tick(self) -> None:
+        self._ticking = bool(self._runs)
+        if not self._ticking:
+            return
+        self._later(_TICK_S, self._tick)
         now_s = time.monotonic()
         for run in list(self._runs.values()):
             self._guarded(run, functools.partial(run.tick, now_s))
-        if self._runs:
-            self._later(_TICK_S, self._tick)
+        if self._workers is not None:
+            self._workers.tend(now_s)
 
     def _guarded(self, run: Run, step: Callable[[], None]) -> None:
         """One step of a run; an error in it is the end of that download, and of nothing else."""
         try:
             step()
         except DownloadError as error:
-            run.fail(error)
-        except Exception as error:
-            _log.exception("%s: an error of rangefetch itself", run.download.gid)
-            run.fail(LocalError(f"an error of rangefetch itself: {error!r}", url=run.shown_url))
+            self._fail(run, error)
+        except BaseException as error:  # a SystemExit, too: this thread serves all downloads
+            _log.exception("%s: internal error", run.download.gid)
+            self._fail(run, _internal_error(error, run.shown_url))
+
+    @staticmethod
+    def _fail(run: Run, error: DownloadError) -> None:
+        """End a run. If even that fails, its outcome is told and nothing else is done."""
+        if not _safely(functools.partial(run.fail, error)):
+            _safely(functools.partial(run.tell_end, error))
+
+
+def _safely(call: Callable[[], object]) -> bool:
+    """Whether the call went well; what it raised is logged, and goes no further."""
+    try:
+        call()
+    except BaseException:
+        _log.exception("internal error")
+        return False
+    return True
+
+
+def _internal_error(error: BaseException, url: str) -> LocalError:
+    return LocalError(f"internal error: {error!r}", url=url)

@@ -61,6 +61,8 @@ class DownloadProgress:
     ``downloaded`` and ``total`` are bytes (``total`` 0: unknown), ``speed`` is bytes per second over the last few
     seconds, ``percentage`` is 0.0 to 100.0 (0.0 also when the size is unknown), ``eta`` is seconds (None: unknown),
     ``connections`` are the transfers in flight, ``note`` is what a person should know ("waiting for the network").
+    ``waiting_for`` says in words what will bring the download on ("8 transfers", "the disk to name the file",
+    "its turn"); it is empty once the download has ended.
     """
 
     gid: str
@@ -73,6 +75,7 @@ class DownloadProgress:
     status: DownloadStatus
     connections: int = 0
     note: str = ""
+    waiting_for: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The same in camelCase, ready for JSON."""

@@ -28,6 +28,7 @@ _MOST_TRIED = 20
 _RANGE_TRIES = 2
 _LINK_TRIES = 3
 _MORE_LANES_AFTER_S = 30.0
+_REFRESH_S = 300.0
 _ANY_LANES = 1 << 16
 
 
@@ -48,6 +49,7 @@ class Recovery:
         self._restarted = False  # the remote file was another one, once
         self._refreshing = False  # the caller is asked for a new link
         self._refreshed_at = -1  # how much was downloaded when it was asked last
+        self._patience: Timer | None = None  # how long it is waited for
         self.most_lanes = _ANY_LANES
         """How many the server was found to allow."""
         self._more_lanes_s = 0.0  # when one more may be tried
@@ -60,6 +62,7 @@ class Recovery:
         """The engine has the file afresh: nothing is held."""
         self.stop_waiting()
         self._held = 0
+        self._refreshed_at = -1
         for source in self._run.sources:
             source.moves = 0
 
@@ -69,6 +72,19 @@ class Recovery:
             self._timer.cancel()
             self._timer = None
         self.waiting_for_network = False
+        self._refreshing = False
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    @property
+    def waiting_for(self) -> str:
+        """What will let the lanes that are held go on, in words; empty: nothing."""
+        if self._refreshing:
+            return "refresh_url"
+        if self.waiting_for_network:
+            return "the network"
+        return "the time of the next try" if self._timer is not None else ""
 
     def failed(self, event: Event) -> None:
         """A transfer failed, and a lane is held. Raises the error that ends the download, if this does."""
@@ -78,7 +94,7 @@ class Recovery:
         source = run.sources[event.source]
         if event.fault == retry.Fault.OVERFLOW:
             # The engine has taken back what it wrote.
-            run.forget_hash()
+            run.forget_bytes()
         if event.moves < source.moves:
             # It was sent before the source got another address, and says nothing about that.
             run.file.release()
@@ -270,27 +286,34 @@ class Recovery:
         self._leave_source(failure, error)
 
     def _ask_for_link(self, refresh: Callable[[str], str], failure: retry.Failure, error: DownloadError) -> None:
-        """Have the caller say where the file is now; an answer that is none leaves the server's word."""
+        """Have the caller say where the file is now; without an answer the server's word stands."""
         run = self._run
         url = run.sources[failure.source].url
 
         def ask() -> str | None:
             try:
                 return check_url(refresh(url), "refresh_url", HTTP)
-            except Exception as failed:
-                _log.warning("%s: refresh_url gave no new URL: %s", run.shown_url, failed)
+            except BaseException as failed:  # a SystemExit, too: it is not this thread's to end anything
+                _log.warning("%s: refresh_url gave no new URL: %r", run.shown_url, failed)
                 return None
 
         def answered(new_url: str | None) -> None:
-            self._refreshing = False
+            if not self._refreshing:
+                return  # too late
+            self.stop_waiting()
             if new_url is None:
                 self._leave_source(failure, error)
                 return
             run.move_source(failure.source, new_url)
             self._release(self._held)
 
+        def is_late() -> None:
+            _log.warning("%s: refresh_url did not return within %g seconds", run.shown_url, _REFRESH_S)
+            answered(None)
+
         self._refreshing = True
-        run.do(ask, answered)
+        self._patience = run.call_later(_REFRESH_S, is_late)
+        run.ask_user(ask, answered)
 
     def _leave_source(self, failure: retry.Failure, error: DownloadError) -> None:
         run = self._run

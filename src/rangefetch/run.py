@@ -26,6 +26,7 @@ from rangefetch.errors import (
     ContentChanged,
     DiskError,
     DownloadError,
+    LocalError,
     TargetExists,
     TimedOut,
 )
@@ -46,9 +47,25 @@ from rangefetch.space import check_target
 from rangefetch.target import Target
 
 if TYPE_CHECKING:
-    from rangefetch._engine import File
+    from concurrent.futures import Future
+
+    from rangefetch._engine import File, Profile
 
 __all__ = ["Run"]
+
+_LET_GO_S = 120.0
+"""How long a run that is to end waits for its disk, or the engine's writes to it."""
+_NOTHING_S = 5.0
+_ENGINE_WAITS = {
+    "transfer": "transfers",
+    "limit": "the speed limit",
+    "reader": "the reader of the stream",
+    "rest": "the end of a rest period that the server asked for",
+    "loop": "the engine",
+    "decision": None,
+    "nothing": "",
+}
+"""What the engine waits for, in words; None: a decision that is made here."""
 
 _FIRST_SAVE_S = 2.0
 _SAVE_EVERY_S = 5.0
@@ -80,10 +97,19 @@ class Run:
         self._lanes_share = download.options.max_connection_per_server
         self._after_removal: Callable[[], None] | None = None
         self._in_engine = False  # the engine fills the file now
+        self._whole = False  # the engine has filled it: every byte is there
+        self._settled = False  # the first answer was found to be in order, and what comes is worth saving
+        self._naming = False  # a worker gives the file its name, and nothing may come between
         self._halting = False
+        self._leaving_s = 0.0  # since when it is to end, however that may be
+        self._error: DownloadError | None = None  # why
         self._ending = False  # the outcome is known; what comes now changes nothing
+        self._told = False  # the listener knows it, too
         self._worthless = False  # nothing of it needs to be kept
+        self._nothing_since_s = 0.0  # since when it could not say what it waits for
         self._remove_files = False  # nothing of it may be kept
+        self._is_kept = False  # what lies beside the target can be continued
+        self._resting: Timer | None = None  # the host is to be left alone before the first request
         self._modified_time: float | None = None
         self._probing = False  # only asking what there is, because the final name is taken
         self._must_compare = False  # what an earlier run left may be of another version of the file
@@ -95,6 +121,8 @@ class Run:
         self._trace: list[dict[str, str]] = []
         self._bound = ""
         self._jobs = Jobs(functools.partial(backend.work, self))
+        self._requests = Jobs(functools.partial(backend.work, self))  # what concerns the sources, not the target
+        download.waits = lambda: self.waiting_for
 
     # -- for recovery and the backend ----------------------------------------------------------------------------
 
@@ -141,6 +169,20 @@ class Run:
         urls = [self.options.proxy] if self.options.proxy else [source.url for source in self.sources]
         network = self._backend.network
         self._backend.look(self, lambda: network.is_there(urls, told=told), lambda future: known(future.result()))
+
+    def ask_user(self, question: Callable[[], Any], answered: Callable[[Any], None]) -> None:
+        """Call a function of the user's, which may take its time or never return, and go on with its answer if that
+        still matters. It may wait for another download: that can have this one's place meanwhile.
+        """
+        file, listener = self._file, self._backend.listener
+
+        def known(future: Future[Any]) -> None:
+            listener.asks(self.download, asking=False)
+            if file is self._file and self._in_engine and self._after_removal is None:
+                answered(future.result())
+
+        self._backend.look(self, question, known)
+        listener.asks(self.download, asking=True)
 
     def _heard(self, source: Source) -> None:
         self._backend.network.heard(self.options.proxy or source.url)
@@ -221,14 +263,24 @@ class Run:
                 source.answered = False
             self.forget_hash()
             # On a worker, because one may be reading what is about to go.
-            self.do(self._target.truncate, lambda _: self._open_file())
+            self.do(self._truncate, lambda _: self._open_file())
 
         self._remove_file(begin)
+
+    def _truncate(self) -> None:
+        assert self._target is not None
+        self._is_kept = False
+        self._target.truncate()
 
     @property
     def may_start_over(self) -> bool:
         """Whether nobody has used the beginning of the file yet."""
         return self._target is not None and self._target.read_bytes == 0
+
+    def forget_bytes(self) -> None:
+        """The engine has taken back bytes that it had written: neither the hash nor a saved state may count them."""
+        self.forget_hash()
+        self._next_save_s = 0.0
 
     def forget_hash(self) -> None:
         """What was hashed is not what the file will hold."""
@@ -243,16 +295,23 @@ class Run:
             self._proof.begin(self._target)
             self._open_file()
             return
+        self.do(self._open_target, self._opened)
+
+    def _open_target(self) -> Path | None:
+        """Open and lock the target and load what was saved of it, on a worker. Returns the file that has the final
+        name, if it is to be compared by its checksum.
+        """
         self._target = Target.open(self.options.save_dir, self.options.filename, self._url)
+        self._is_kept = not self._target.fresh
         self.download.filename = self.options.filename or choose_filename(self._url)
         # Without a name from the user this is a guess, but one that saves megabytes when it is right.
         likely = self._target.path or self._target.directory / self.download.filename
         if likely.exists() and not self.options.overwrite:
             if self.options.checksum and self._target.path is not None:
-                self._compare_existing(self._target.path)
-                return
+                return self._target.path
             self._probing = True
         self._saved = saving.load(self._target, self._url, provable=bool(self.options.checksum))
+        self._is_kept = self._saved is not None
         if self._saved is None and not self._target.fresh:
             self._target.truncate()
         if self._saved is not None:
@@ -264,10 +323,17 @@ class Run:
             identity = Identity(etag=known.etag, last_modified=known.last_modified) if known else Identity()
             self._must_compare = must_compare_before_resuming(identity, checksum=bool(self.options.checksum))
             self._probing = self._probing or self._must_compare
+        return None
+
+    def _opened(self, taken: Path | None) -> None:
+        assert self._target is not None
+        if taken is not None:
+            self._compare_existing(taken)
+            return
         self._proof.begin(self._target)
         cool_s = self._backend.cool_for(self.sources[0].host) if len(self.sources) == 1 else 0.0
         if cool_s:
-            self.call_later(cool_s, self._open_file)
+            self._resting = self.call_later(cool_s, self._open_file)
         else:
             self._open_file()
 
@@ -282,14 +348,21 @@ class Run:
 
     def _open_file(self) -> None:
         """Hand the file to the engine, with what an earlier run left."""
+        self._resting = None
+        self.mirroring.stand_in()
+        self.do(self._profiles, self._give_to_engine, what="the files of certificates and cookies")
+
+    def _profiles(self) -> list[Profile]:
+        """How each source is asked; on a worker, because files are read for it."""
+        return [self._backend.profile(self.options, source) for source in self.sources]
+
+    def _give_to_engine(self, profiles: list[Profile]) -> None:
         from rangefetch import _engine
 
-        if self._halting:
-            self._conclude()
-        if self._ending:
+        if len(profiles) != len(self.sources):  # another one was added meanwhile
+            self._open_file()
             return
         assert self._target is not None
-        self.mirroring.stand_in()
         options = self.options
         known: dict[str, Any] = {}
         if self._probing:
@@ -307,8 +380,8 @@ class Run:
                     if source.given_url == saved.url:
                         source.etag, source.last_modified = saved.etag, saved.last_modified
         asked = [
-            (source.url, self._backend.profile(options, source), source.etag, source.last_modified)
-            for source in self.sources
+            (source.url, profile, source.etag, source.last_modified)
+            for source, profile in zip(self.sources, profiles, strict=True)
         ]
         url, profile, etag, last_modified = asked[0]
         file = _engine.File(
@@ -334,6 +407,7 @@ class Run:
         self._meter.reset()
         self.download.figures = self._figures
         self._in_engine = True
+        self._whole = self._settled = False
         self.recovery.begun()
         self.download.file = file
         if self.download.sink is not None:
@@ -369,6 +443,7 @@ class Run:
                 step, self._after_removal = self._after_removal, None
                 step()
             elif event.kind == EventKind.DONE:
+                self._whole = True
                 self._finish()
         elif self._after_removal is not None:
             return
@@ -395,8 +470,12 @@ class Run:
 
     def _remove_file(self, then: Callable[[], None]) -> None:
         """Take the file from the engine, and go on when nothing touches it any more."""
+        self._whole = False
         self.recovery.stop_waiting()
         self.comparisons.stop(lambda: None)
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
         if self._file is None or not self._in_engine:
             self.comparisons.stop(then)
             return
@@ -408,46 +487,60 @@ class Run:
         assert self._target is not None
         assert self._file is not None
         size = self._file.size
-        # Until all is found to be in order, nothing of it is worth keeping.
-        self._worthless = self._saved is None
         self._modified_time = parse_date(headers.get("last-modified", ""))
-        if self._target.path is None:
-            name = choose_filename(self._url, source.resolved_url, headers.get("content-disposition", ""))
-            self._target.name(name)
-            self.download.filename = name
-        assert self._target.path is not None
         if self.options.expected_size and size not in (-1, self.options.expected_size):
             raise ContentChanged(
                 f"the remote file has {size} bytes, and {self.options.expected_size} were expected", url=self.shown_url
             )
-        if self._target.path.exists() and not self.options.overwrite:
-            path = self._target.path
+        name = ""
+        if self._target.path is None:
+            name = choose_filename(self._url, source.resolved_url, headers.get("content-disposition", ""))
+        file = self._file
+
+        def settled(step: Callable[[], None]) -> None:
+            # It may have begun again meanwhile.
+            if file is self._file and (self._in_engine or self._whole):
+                step()
+
+        self.do(functools.partial(self._settle, file, name), settled)
+
+    def _settle(self, file: File, name: str) -> Callable[[], None]:
+        """See whether the final name and the space are free, on a worker, while the first bytes come. Until that is
+        known nothing is saved. Returns the step that follows.
+
+        Raises ``TargetExists``, ``DiskError``.
+        """
+        target, size = self._target, file.size
+        assert target is not None
+        if name:
+            target.name(name)
+            self.download.filename = name
+        path = target.path
+        assert path is not None
+        if path.exists() and not self.options.overwrite:
             if self.options.checksum:
-                self._remove_file(lambda: self._compare_existing(path))
-            elif self._is_same(path, size):
-                self._remove_file(lambda: self._already_complete(path))
-            else:
-                raise TargetExists(
-                    f"{path} exists and is another file (size or time differ); overwriting was not asked for",
-                    url=self.shown_url,
-                )
-            return
+                return lambda: self._remove_file(lambda: self._compare_existing(path))
+            if self._is_same(path, size):
+                return lambda: self._remove_file(lambda: self._already_complete(path))
+            raise TargetExists(
+                f"{path} exists and is another file (size or time differ); overwriting was not asked for",
+                url=self.shown_url,
+            )
         if self._probing:
             # The server gives it another name than its URL does, and that one is free.
-            self._worthless = False
-            self._probed()
-            return
-        if size > self._file.downloaded:
+            return self._probed
+        if size > file.downloaded:
             check_target(
-                self._target,
+                target,
                 size,
-                self._file.downloaded,
+                file.downloaded,
                 functools.partial(self._backend.lacking_beside, self.download),
                 self.shown_url,
             )
-        self._worthless = False
+        self._settled = True
         if self.resumed_bytes:
             _log.info("%s: going on, %d of %d bytes are there", self.shown_url, self.resumed_bytes, size)
+        return lambda: None
 
     def _probed(self) -> None:
         """The server has said what there is, and it is to be fetched."""
@@ -521,9 +614,14 @@ class Run:
 
     def tick(self, now_s: float) -> None:
         """A few times a second: measure, hash, save, and see whether time is up."""
+        if self._leaving_s:
+            if now_s - self._leaving_s > _LET_GO_S and not self._told:
+                _log.warning("%s: it is left to itself: %s does not answer", self.shown_url, self.waiting_for)
+                self.tell_end(self._error)
+            return
+        self._watch(now_s)
         total_timeout_s = self.options.total_timeout
-        waiting = self._file is None or self._in_engine or bool(self.comparisons)
-        if total_timeout_s and waiting and now_s - self.download.started_s > total_timeout_s:
+        if total_timeout_s and not self._naming and now_s - self.download.started_s > total_timeout_s:
             raise TimedOut(f"not finished after {total_timeout_s:g} seconds", url=self.shown_url)
         if self._file is None or not self._in_engine or self._after_removal is not None:
             return
@@ -532,7 +630,7 @@ class Run:
         if self._jobs.busy:
             return
         self.mirroring.look()
-        if now_s >= self._next_save_s and self._file.splits and self._target is not None and self._target.keeps_state:
+        if now_s >= self._next_save_s and self._is_worth_saving:
             self._next_save_s = now_s + _SAVE_EVERY_S
             self._save(saving.save_on_the_way)
         else:
@@ -541,11 +639,79 @@ class Run:
     def _save(self, how: Callable[[Target, File, Sources], None]) -> None:
         assert self._target is not None
         target, file = self._target, self.file
-        self.do(lambda: how(target, file, self.sources), lambda _: None)
 
-    def do(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Have a worker do something that may take long, one thing after the other, and ``then`` go on here."""
-        self._jobs.do(job, then)
+        def save() -> None:
+            how(target, file, self.sources)
+            self._is_kept = True
+
+        self.do(save, lambda _: None, what="the disk to save the state")
+
+    @property
+    def _is_worth_saving(self) -> bool:
+        """Whether there is something in the file that another run can go on with."""
+        target, file = self._target, self._file
+        return (
+            target is not None
+            and target.keeps_state
+            and file is not None
+            and file.splits
+            and file.block_size > 0
+            and file.downloaded > 0
+            and self._settled
+            and not self._worthless
+        )
+
+    def do(self, job: Callable[[], Any], then: Callable[[Any], None], *, what: str = "the disk") -> None:
+        """Have a worker do something that may block, one thing after the other, and ``then`` go on here.
+
+        All that touches the target is done so: whoever closes it comes after those who use it. ``then`` is left out
+        where the run is to end.
+        """
+
+        def step(result: Any) -> None:
+            if self._ending or self._after_removal is not None:
+                return
+            if self._halting and not self._in_engine and not self._naming:
+                self._conclude()
+            else:
+                then(result)
+
+        self._jobs.do(job, step, what=what)
+
+    # -- what it waits for --------------------------------------------------------------------------------------
+
+    @property
+    def waiting_for(self) -> str:
+        """What will bring it on, in words; from any thread. Empty: nothing will, which cannot be."""
+        if self._after_removal is not None:
+            return "the engine to end its transfers"
+        if self._resting is not None:
+            return "the end of a rest period that the server asked for"
+        if self._in_engine and self._file is not None:
+            return self._waiting_in_engine(self._file)
+        return self._jobs.what or self._waiting_for_comparisons
+
+    @property
+    def _waiting_for_comparisons(self) -> str:
+        return "ranges to compare with" if self.comparisons else ""
+
+    def _waiting_in_engine(self, file: File) -> str:
+        words = _ENGINE_WAITS[file.waiting_for]
+        if words is None:
+            words = self.recovery.waiting_for or self._jobs.what or self._waiting_for_comparisons
+        elif file.waiting_for == "transfer":
+            lanes = file.lanes_busy
+            words = f"{lanes} transfer{'s' if lanes != 1 else ''}"
+        return words
+
+    def _watch(self, now_s: float) -> None:
+        """A run that can name nothing that it waits for would wait forever. Raises ``LocalError``."""
+        if self.waiting_for:
+            self._nothing_since_s = 0.0
+        elif not self._nothing_since_s:
+            self._nothing_since_s = now_s
+        elif now_s - self._nothing_since_s > _NOTHING_S:
+            raise LocalError("internal error: nothing would ever bring it on", url=self.shown_url)
 
     def _do_if(self, job: Callable[[], Any] | None) -> None:
         if job is not None:
@@ -555,6 +721,8 @@ class Run:
 
     def _finish(self) -> None:
         """Every byte is in the file: prove it, in steps, so that a halt needs not wait for the whole; name it."""
+        if not self._whole:
+            return  # it was found to be something else meanwhile
         assert self._file is not None
         size = self._file.downloaded
         if not self._bound:
@@ -562,7 +730,15 @@ class Run:
                 {**self._file.effort, "limit": self._file.limit}, size - self.resumed_bytes, self.most_lanes
             )
             if self.options.trace:
-                saving.write_trace(os.fspath(self.options.trace), self.download.gid, self.sources, self._trace)
+                self._do_if(
+                    functools.partial(
+                        saving.write_trace,
+                        os.fspath(self.options.trace),
+                        self.download.gid,
+                        self.sources,
+                        list(self._trace),
+                    )
+                )
         if self.options.expected_size and size != self.options.expected_size:
             self._worthless = True
             raise ContentChanged(
@@ -576,11 +752,11 @@ class Run:
             # What a worker is at (a save, a hash) was begun before the last byte came.
             self.do(lambda: None, lambda _: self._finish())
         elif (hashing := self._proof.step(size)) is not None:
-            self.do(hashing, lambda _: self._finish())
-        elif self.options.durable:
-            self.do(self._publish, self._complete)
+            self.do(hashing, lambda _: self._finish(), what="the checksum to be computed")
         else:
-            self._complete(self._publish())
+            size = self._file.downloaded
+            self._naming = True
+            self.do(self._publish, lambda path: self._complete(path, size), what="the disk to name the file")
 
     def _publish(self) -> Path:
         assert self._target is not None
@@ -589,12 +765,12 @@ class Run:
             overwrite=self.options.overwrite, modified_time=self._modified_time, durable=self.options.durable
         )
 
-    def _complete(self, path: Path, *, already: bool = False) -> None:
-        self._ending = True
+    def _complete(self, path: Path, size: int, *, already: bool = False) -> None:
+        self._ending = self._told = True
         result = DownloadResult(
             path=path,
             filename=path.name,
-            size=path.stat().st_size if already or self._file is None else self._file.downloaded,
+            size=size,
             gid=self.download.gid,
             checksum=self._proof.checksum,
             seconds=time.monotonic() - self.download.started_s,
@@ -605,8 +781,8 @@ class Run:
             already_complete=already,
             bound=self._bound,
         )
-        self._backend.listener.completed(self.download, result)
         self._backend.run_ended(self)
+        self._backend.listener.completed(self.download, result)
 
     def _compare_existing(self, path: Path) -> None:
         """The final name is taken: by the very file that is wanted, if the checksum says so."""
@@ -614,9 +790,7 @@ class Run:
         algorithm, _, digest = self.options.checksum.partition("=")
 
         def compared(found: str) -> None:
-            if self._halting:
-                self._conclude()
-            elif found == digest:
+            if found == digest:
                 self._already_complete(path)
             else:
                 self._worthless = self._saved is None
@@ -624,24 +798,41 @@ class Run:
                     f"{path} exists and has another checksum; overwriting was not asked for", url=self.shown_url
                 )
 
-        self.do(lambda: checksum.digest_of(path, algorithm, stop=lambda: self._halting), compared)
+        self.do(
+            lambda: checksum.digest_of(path, algorithm, stop=lambda: self._halting or self._leaving_s > 0),
+            compared,
+            what="the checksum to be computed",
+        )
 
     def _already_complete(self, path: Path) -> None:
-        assert self._target is not None
-        self._target.discard()
-        self._complete(path, already=True)
+        target = self._target
+        assert target is not None
+
+        def discard() -> int:
+            size = path.stat().st_size
+            target.discard()
+            return size
+
+        self._naming = True
+        self.do(discard, lambda size: self._complete(path, size, already=True))
 
     def change(self, options: DownloadOptions) -> None:
-        """Apply new options to what runs: the limit and the lanes."""
-        self.options = options
-        if self._file is not None and self._in_engine:
-            self._set_limit()
-            self._file.source_lanes = options.max_connection_per_server
-            self.set_lanes()
-            for number, source in enumerate(self.sources):
-                self._file.ask_as(number, self._backend.profile(options, source))
-            for url in options.mirrors:
-                self.sources.add(url)
+        """Apply new options to what runs: the limit, the lanes, how its sources are asked, and further mirrors."""
+        before, self.options = self.options, options
+        for url in options.mirrors:
+            self.sources.add(url)
+        if self._file is None or not self._in_engine:
+            return
+        self._set_limit()
+        self._file.source_lanes = options.max_connection_per_server
+        self.set_lanes()
+        if (options.headers, options.user_agent) != (before.headers, before.user_agent):
+            self._requests.do(self._profiles, self._ask_as, what="the files of certificates and cookies")
+
+    def _ask_as(self, profiles: list[Profile]) -> None:
+        if self._in_engine and self._after_removal is None:
+            for number, profile in enumerate(profiles[: self.file.source_count]):
+                self.file.ask_as(number, profile)
 
     def halt(self, *, remove_files: bool = False) -> None:
         """Stop, save (or remove what there is), and tell the listener."""
@@ -649,6 +840,7 @@ class Run:
         if self._ending or self._halting:
             return
         self._halting = True
+        self._leaving_s = self._leaving_s or self.now_s()
         if self._in_engine or self.comparisons:
             self._remove_file(self._conclude)
         elif not self._jobs.busy:
@@ -659,8 +851,9 @@ class Run:
         if self._ending:
             _log.debug("%s: after its end: %s", self.shown_url, error)
             return
-        if not error.url:
-            error.url = self.shown_url
+        error.url = error.url or self.shown_url
+        self._error = self._error or error
+        self._leaving_s = self._leaving_s or self.now_s()
         self._remove_file(lambda: self._conclude(error))
 
     def _conclude(self, error: DownloadError | None = None) -> None:
@@ -669,27 +862,39 @@ class Run:
             return
         self._ending = True
 
-        def told(_: Any) -> None:
+        def failed(reason: BaseException) -> None:
+            # Whatever it was, the end is told.
+            _log.error("%s: what was fetched could not be saved: %r", self.shown_url, reason)
+            self.tell_end(error)
+
+        self._jobs.do(self._keep_what_can_be_continued, lambda _: self.tell_end(error), failed=failed)
+
+    def tell_end(self, error: DownloadError | None) -> None:
+        """Tell the listener the end without a finished file, once."""
+        if self._told:
+            return
+        self._ending = self._told = True
+        try:
             self._backend.run_ended(self)
+        finally:
             if error is not None:
                 self._backend.listener.failed(self.download, error)
             else:
                 self._backend.listener.halted(self.download)
 
-        self.do(self._keep_what_can_be_continued, told)
-
     def _keep_what_can_be_continued(self) -> None:
         """Save the state of a file that can be resumed, remove the rest (on a worker)."""
-        target, file = self._target, self._file
+        target = self._target
         if target is None or target.fd < 0:
             return
         try:
             if self._remove_files:
                 target.discard()
-            elif file is not None and file.splits and file.downloaded and target.keeps_state and not self._worthless:
-                saving.save_at_the_end(target, file, self.sources)
-            elif self._saved is None:
+            elif self._is_worth_saving:
+                saving.save_at_the_end(target, self.file, self.sources)
+            elif not self._is_kept:
                 target.discard()
         except DiskError as error:
             _log.warning("%s: what was fetched could not be saved: %s", self.shown_url, error)
-        target.close()
+        finally:
+            target.close()

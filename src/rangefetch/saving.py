@@ -29,6 +29,7 @@ __all__ = ["load", "save", "save_at_the_end", "save_on_the_way", "write_trace"]
 
 _ROOM_BYTES = 64 << 10  # more than a state takes
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_DONE = 2
 
 
 def load(target: Target, url: str, *, provable: bool) -> state.State | None:
@@ -109,23 +110,30 @@ def _checked(saved: state.State, target: Target, path: Path) -> state.State:
     return saved
 
 
+def _seen(file: File) -> tuple[bytearray, dict[int, int]]:
+    """The blocks, and the bytes that are written of those that are not done, while the engine goes on.
+
+    The blocks come first. A count that was read before might be of a block that is missing by the time when its mark
+    is read: bytes that a transfer brought are taken back where it turns out to be wrong. What is taken back later still
+    is not in the save that follows (``Run.forget_bytes``).
+    """
+    blocks = bytearray(file.blocks)
+    partial = {i: count for i, count in enumerate(file.partial.tolist()) if count and blocks[i] != _DONE}
+    return blocks, partial
+
+
 def save(target: Target, file: File, sources: Sources, *, without_last: bool = False) -> None:
     """Save what is in the file. Raises ``DiskError``.
 
     ``without_last`` gives up the last bytes, and with them the space that they take; the engine must have let go.
     """
-    import numpy as np
-
-    # A block that is done meanwhile is seen as done or as begun; either is true.
-    partial = np.array(file.partial, dtype=np.uint32)
-    blocks = np.array(file.blocks, dtype=np.uint8)
-    if without_last:
-        last = int(np.flatnonzero((partial > 0) | (blocks == 2))[-1])
+    blocks, partial = _seen(file)
+    if without_last and (partial or _DONE in blocks):
+        last = max([blocks.rfind(_DONE), *partial])
         start = last * file.block_size
-        length = int(partial[last]) if blocks[last] != 2 else min(file.block_size, file.size - start)
+        length = partial.get(last, min(file.block_size, file.size - start))
         blocks[last], partial[last] = 0, max(0, length - _ROOM_BYTES)
-        os.ftruncate(target.fd, start + int(partial[last]))
-    begun = np.flatnonzero((partial > 0) & (blocks != 2))
+        os.ftruncate(target.fd, start + partial[last])
     target.sync()
     state.save(
         target.state_path,
@@ -140,8 +148,8 @@ def save(target: Target, file: File, sources: Sources, *, without_last: bool = F
                 if number < file.source_count
             ],
             block_size=file.block_size,
-            blocks=blocks.tobytes(),
-            partial={int(index): int(partial[index]) for index in begun},
+            blocks=bytes(blocks),
+            partial=partial,
             filename=target.path.name if target.path else "",
         ),
     )

@@ -184,6 +184,9 @@ class Chooser:
         self._backend_of.pop(download.gid, None)
         self._listener.halted(download)
 
+    def asks(self, download: Download, *, asking: bool) -> None:
+        self._listener.asks(download, asking=asking)
+
     def failed(self, download: Download, error: DownloadError) -> None:
         backend = self._backend_of.pop(download.gid, None)
         if backend is None or not isinstance(error, _OF_A_BACKEND) or len(self._order) == 1:
@@ -227,6 +230,7 @@ class Chooser:
             goes_on = download.intent is None and not self._stopping
             if goes_on:
                 self._held[download.gid] = download
+                download.waits = lambda: "a backend to start"
                 self._late.append(download)
                 if self._starter is None:
                     self._starter = threading.Thread(target=self._begin_late, name="rangefetch-starter", daemon=True)

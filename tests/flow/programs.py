@@ -128,3 +128,26 @@ def _say_what_comes_of(act: Callable[[], object]) -> None:
     except Exception as error:
         print(f"{type(error).__name__}: {error}")
     sys.exit(0)
+
+
+def fetch_slowly(url: str, path: str, first_places: str) -> None:
+    """Fetch with these places before all others where modules are looked for; the state is saved at every tick."""
+    sys.path[:0] = [first_places]
+    from rangefetch import run
+
+    run._FIRST_SAVE_S = run._SAVE_EVERY_S = 0.0
+    rangefetch.fetch(url, path)
+
+
+def end_while_refresh_url_blocks(url: str, path: str) -> None:
+    """End the interpreter while a function of the caller's never returns."""
+    manager = rangefetch.DownloadManager()
+
+    def never(_: str) -> str:
+        time.sleep(1000)
+        return ""
+
+    where = {"save_dir": Path(path).parent, "filename": Path(path).name, "refresh_url": never}
+    gid = manager.download(url, where)
+    while manager.get_download_progress(gid).waiting_for != "refresh_url":
+        time.sleep(0.01)

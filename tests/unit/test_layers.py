@@ -24,6 +24,7 @@ LAYERS = (
         "backend",
         "comparison",
         "jobs",
+        "workers",
         "proof",
         "saving",
         "control_file",

@@ -56,6 +56,7 @@ def test_progress_as_a_dict() -> None:
         "status": "active",
         "connections": 4,
         "note": "",
+        "waitingFor": "",
     }
 
 

@@ -54,6 +54,18 @@ class Phase(enum.Enum):
     ENDED = "the outcome is told"
 
 
+_WAITS = {
+    Phase.ON_DISK: "the disk",
+    Phase.ASKING: "the server's answer",
+    Phase.WAITING: "the time of the next try",
+    Phase.FETCHING: "aria2",
+    Phase.LEAVING: "aria2 to end its transfers",
+    Phase.LEFT: "the disk to save the state",
+    Phase.ENDED: "",
+}
+"""What a job waits for, in words."""
+
+
 class Job:
     """One download at work. All methods run on the backend's thread; files and servers are left to others."""
 
@@ -92,6 +104,7 @@ class Job:
         self._refreshed = False  # a new link was asked for since the last byte
         self._begun_with = 0  # the bytes that were there when aria2 got it
         download.figures = lambda: self._figures
+        download.waits = lambda: _WAITS[self.phase]
 
     # -- beginning --------------------------------------------------------------------------------------------------
 

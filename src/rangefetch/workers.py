@@ -1,0 +1,91 @@
+"""Threads for what may take long: opening, syncing, hashing and naming files.
+
+A file system that does not answer (a dead NFS server) keeps a thread for as long as it likes. The threads are
+therefore daemons, which nobody waits for at the end of the interpreter, and there is one more of them whenever no job
+was taken for a second.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+__all__ = ["Workers", "outcome"]
+
+_LEAST = 4
+_MOST = 64
+_STALLED_S = 1.0
+_STOP_S = 1.0
+
+
+class Workers:
+    """Does jobs on threads named ``name``, in the order in which they come.
+
+    ``start`` raises ``RuntimeError`` where not a single thread can be started.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Callable[[Future[Any]], None]] | None]
+        self._jobs = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._taken = 0  # jobs; only a change of it matters
+        self._seen = 0
+        self._seen_s = 0.0
+
+    def start(self) -> None:
+        for _ in range(_LEAST):
+            try:
+                self._add_thread()
+            except RuntimeError:
+                if not self._threads:
+                    raise
+                return
+
+    def submit(self, job: Callable[[], Any], done: Callable[[Future[Any]], None]) -> None:
+        """Do ``job``, and call ``done`` with its outcome, on a worker."""
+        self._jobs.put((job, done))
+
+    def tend(self, now_s: float) -> None:
+        """From time to time: add a thread where all are stuck."""
+        if self._jobs.empty() or self._taken != self._seen:
+            self._seen, self._seen_s = self._taken, now_s
+        elif now_s - self._seen_s >= _STALLED_S and len(self._threads) < _MOST:
+            self._seen_s = now_s
+            self._add_thread()
+
+    def stop(self) -> None:
+        """End the threads once the jobs are done; one that is stuck is left behind."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        deadline_s = time.monotonic() + _STOP_S
+        for thread in self._threads:
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+        self._threads = []
+
+    def _add_thread(self) -> None:
+        thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _work(self) -> None:
+        while (item := self._jobs.get()) is not None:
+            self._taken += 1
+            job, done = item
+            done(outcome(job))
+            # Nothing of a job outlives it while the thread waits for the next.
+            del item, job, done
+
+
+def outcome(job: Callable[[], Any]) -> Future[Any]:
+    """What comes of a job that is done here and now."""
+    future: Future[Any] = Future()
+    try:
+        future.set_result(job())
+    except BaseException as error:
+        future.set_exception(error)
+    return future
