@@ -62,6 +62,7 @@ lint: $(VENV)/tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PATH="$(BIN):$$PATH" $(BIN)/cython-lint ext  # which looks there for pycodestyle
+	$(BIN)/python .ci/compiler_warnings.py
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest rangefetch._engine
 

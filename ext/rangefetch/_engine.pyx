@@ -234,7 +234,8 @@ cdef class Profile:
         self.core.read_timeout_ms = _milliseconds(read_timeout_s)
         self.core.headers = self._list(headers)
         self.core.bare_headers = self._list(bare_headers)
-        self.core.settings = <Setting *>calloc(len(settings) + 1, sizeof(Setting))
+        settings = list(settings)
+        self.core.settings = <Setting *>calloc(<size_t>len(settings) + 1, sizeof(Setting))
         if self.core.settings == NULL:
             raise MemoryError
         for option, value in settings:
@@ -628,6 +629,7 @@ cdef class Batch:
         bint named_by_url=True, int64_t first_bytes=1 << 20,
     ):
         cdef int i
+        cdef size_t count
         memset(&self.core, 0, sizeof(BatchCore))
         self.core.head.owner = <void *>self
         self.core.head.item = -1
@@ -642,11 +644,13 @@ cdef class Batch:
         self.core.overwrite = overwrite
         self.core.named_by_url = named_by_url
         self.core.first_bytes = first_bytes
-        self.core.slots = <FileCore *>calloc(lanes, sizeof(FileCore))
-        self.core.urls = <char **>calloc(len(items) + 1, sizeof(char *))
-        self.core.names = <char **>calloc(len(items) + 1, sizeof(char *))
-        self.core.states = <uint8_t *>calloc(len(items) + 1, sizeof(uint8_t))
-        self.core.sizes = <int64_t *>calloc(len(items) + 1, sizeof(int64_t))
+        items = list(items)
+        count = <size_t>len(items) + 1
+        self.core.slots = <FileCore *>calloc(<size_t>lanes, sizeof(FileCore))
+        self.core.urls = <char **>calloc(count, sizeof(char *))
+        self.core.names = <char **>calloc(count, sizeof(char *))
+        self.core.states = <uint8_t *>calloc(count, sizeof(uint8_t))
+        self.core.sizes = <int64_t *>calloc(count, sizeof(int64_t))
         if (
             self.core.slots == NULL or self.core.urls == NULL or self.core.names == NULL
             or self.core.states == NULL or self.core.sizes == NULL
@@ -760,7 +764,7 @@ cdef int _keep(char *kept, str value) except -1:
     cdef const char *at = text
     if len(text) >= VALIDATOR_BYTES:
         raise ValueError("a validator is too long")
-    memcpy(kept, at, len(text) + 1)
+    memcpy(kept, at, <size_t>len(text) + 1)
     return 0
 
 

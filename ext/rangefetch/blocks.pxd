@@ -61,8 +61,8 @@ cdef inline int blocks_init(BlockMap *blocks, int64_t size, int64_t block_size) 
     blocks.bytes_done = 0
     blocks.unclaimed = size
     # One more than needed, so that an empty file has a map too.
-    blocks.state = <uint8_t *>calloc(blocks.count + 1, sizeof(uint8_t))
-    blocks.partial = <uint32_t *>calloc(blocks.count + 1, sizeof(uint32_t))
+    blocks.state = <uint8_t *>calloc(<size_t>blocks.count + 1, sizeof(uint8_t))
+    blocks.partial = <uint32_t *>calloc(<size_t>blocks.count + 1, sizeof(uint32_t))
     return 0 if blocks.state != NULL and blocks.partial != NULL else -1
 
 

@@ -86,7 +86,7 @@ cdef inline EngineCore *core_new(int loops, int *handles, long buffer_bytes, int
     core.references = 1
     core.process_id = rf_process_id()
     core.bell.read_fd = core.bell.write_fd = -1
-    core.loops = <Loop *>calloc(loops, sizeof(Loop))
+    core.loops = <Loop *>calloc(<size_t>loops, sizeof(Loop))
     if core.loops == NULL or mailbox_open(&core.outbox) != 0:
         free(core.loops)
         free(core)

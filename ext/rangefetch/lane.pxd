@@ -41,8 +41,9 @@ cdef inline bint must_wait(Lane *lane) noexcept nogil:
 
 cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noexcept nogil:
     cdef Lane *lane = <Lane *>arg
-    cdef int64_t wanted = <int64_t>(size * count)
-    cdef int64_t come = wanted
+    cdef size_t taken = size * count
+    cdef int64_t come = <int64_t>taken
+    cdef int64_t wanted = come
     cdef int64_t room
     if lane.fault != FAULT_NONE and lane.verdict != SWALLOWED:
         # It has failed already. libcurl before 8 forgets an error that is raised within curl_easy_pause, and goes on.
@@ -65,7 +66,7 @@ cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noe
         lane.spans = lane.spans and header_value(lane.easy, "Transfer-Encoding") == NULL
     if lane.verdict == SWALLOWED:
         lane.swallowed_bytes += come
-        return come if lane.swallowed_bytes <= LARGEST_SWALLOW_BYTES else CURL_WRITEFUNC_ERROR
+        return taken if lane.swallowed_bytes <= LARGEST_SWALLOW_BYTES else CURL_WRITEFUNC_ERROR
     if lane.verdict == REFUSED:
         return CURL_WRITEFUNC_ERROR
     if lane.file.probing:
@@ -83,7 +84,7 @@ cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noe
         lane.hedged += wanted
     elif not lane_write(lane, data, wanted):
         return CURL_WRITEFUNC_ERROR
-    return come if wanted == come else CURL_WRITEFUNC_ERROR
+    return taken if wanted == come else CURL_WRITEFUNC_ERROR
 
 
 cdef inline int on_debug(CURL *easy, int kind, char *data, size_t size, void *arg) noexcept nogil:

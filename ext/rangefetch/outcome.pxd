@@ -42,7 +42,7 @@ from rangefetch.transfer cimport *
 cdef enum:
     MOST_REDIRECTS = 20              # as aria2 and browsers do
     TELLING_BYTES = 256 << 10        # a shorter transfer says more about the request than about the rate
-    HUGE_BYTES = 2 << 30             # a file of which write-back begins as its ranges come
+    HUGE_MIB = 2048                  # a file of which write-back begins as its ranges come
 
 
 cdef inline void let_go(Loop *loop, FileCore *file, Kind kind) noexcept nogil:
@@ -249,7 +249,7 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         else:
             batch_deliver(loop, lane)
         return
-    if file.size >= HUGE_BYTES:
+    if file.size >> 20 >= HUGE_MIB:
         # Else the kernel lets gigabytes of dirty pages pile up, and then stops this thread until they are written.
         rf_start_writeback(file.fd, lane.start, lane.position - lane.start)
     if not file.mapped:

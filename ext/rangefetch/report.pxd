@@ -49,6 +49,7 @@ cdef inline char *copy_headers(CURL *easy) noexcept nogil:
     """The answer's headers as "name: value" lines, for free()."""
     cdef size_t size = 1
     cdef size_t at = 0
+    cdef int written
     cdef char *lines
     cdef curl_header *header = curl_easy_nextheader(easy, CURLH_HEADER, -1, NULL)
     while header != NULL:
@@ -60,7 +61,10 @@ cdef inline char *copy_headers(CURL *easy) noexcept nogil:
     lines[0] = 0
     header = curl_easy_nextheader(easy, CURLH_HEADER, -1, NULL)
     while header != NULL:
-        at += snprintf(lines + at, size - at, "%s: %s\n", header.name, header.value)
+        written = snprintf(lines + at, size - at, "%s: %s\n", header.name, header.value)
+        if written < 0 or <size_t>written >= size - at:
+            break
+        at += <size_t>written
         header = curl_easy_nextheader(easy, CURLH_HEADER, -1, header)
     return lines
 

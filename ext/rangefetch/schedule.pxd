@@ -278,7 +278,7 @@ cdef inline bint steal(Loop *loop, FileCore *file, Lane *victim, Lane *thief, in
     """
     cdef int64_t at = lane_received_end(victim)
     cdef int64_t left = victim.end - at
-    cdef int64_t kept = <int64_t>(<double>left * victim.bytes_per_s / (victim.bytes_per_s + thief_rate))
+    cdef int64_t kept = <int64_t>(<double>left * <double>victim.bytes_per_s / <double>(victim.bytes_per_s + thief_rate))
     cdef int64_t border = ((at + kept) // file.blocks.block_size + 1) * file.blocks.block_size
     cdef int64_t then_ms = request_cost_ms(file) + (victim.end - border) * 1000 // thief_rate
     if border >= victim.end or border >= file.size:

@@ -25,14 +25,16 @@ _SOURCE = r"""
 #include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
 
 /* For each call: the errno of the next one (0: it works), how many fail, and how many have failed. */
 typedef struct { const char *name; int failure; int left; int count; } fault;
-static fault faults[] = {{"pwrite"}, {"poll"}, {"getaddrinfo"}, {NULL}};
-enum { PWRITE, POLL, GETADDRINFO };
+static fault faults[] = {{"pwrite"}, {"poll"}, {"getaddrinfo"}, {"sync_file_range"}, {NULL}};
+enum { PWRITE, POLL, GETADDRINFO, SYNC_FILE_RANGE };
 
 int rf_test_fail(const char *name, int failure, int times) {
     for (fault *each = faults; each->name; each++) {
@@ -81,6 +83,18 @@ int poll(struct pollfd *fds, nfds_t count, int timeout) {
     return is_loop() && fails(POLL) ? -1 : real(fds, count, timeout);
 }
 
+/* Only counted. */
+long syscall(long number, ...) {
+    REAL(long, syscall, (long, ...));
+    va_list list;
+    va_start(list, number);
+    long given[6];
+    for (int i = 0; i < 6; i++) given[i] = va_arg(list, long);
+    va_end(list);
+    if (number == SYS_sync_file_range) __atomic_add_fetch(&faults[SYNC_FILE_RANGE].count, 1, __ATOMIC_SEQ_CST);
+    return real(number, given[0], given[1], given[2], given[3], given[4], given[5]);
+}
+
 /* A name look-up that "fails" hangs: for as many seconds as its errno says. */
 int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **found) {
     REAL(int, getaddrinfo, (const char *, const char *, const struct addrinfo *, struct addrinfo **));
@@ -109,5 +123,5 @@ def fail(name: str, failure: int, times: int = 1) -> None:
 
 
 def happened(name: str) -> int:
-    """In the child: how many calls have been failed."""
+    """In the child: how many calls have been failed; of ``sync_file_range``, have been made."""
     return int(ctypes.CDLL(None).rf_test_happened(name.encode()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from engine import children
 from engine.faults import with_faults
 from helpers import MIB
+from servers.background import Background, Handler
 from servers.misbehaving import MisbehavingServer
 
 PAUSED_AND_FAILED = """
@@ -92,3 +94,42 @@ def test_removing_a_file_whose_name_is_being_looked_up_stops_no_other(
     size = 8 * MIB
     done = children.run(A_NAME_THAT_HANGS, server.url("/good", size=size), size, tmp_path, env=with_faults(tmp_path))
     assert (done.returncode, done.stdout, done.stderr) == (0, "right\n", "")
+
+
+WRITE_BACK = """
+    import sys
+    from engine.driving import Driver
+    from engine.faults import happened
+
+    url, size, block, directory = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    count = -(-size // block)
+    with Driver(directory) as driver:
+        # All but the last block is there.
+        blocks = b"\\2" * (count - 1) + b"\\0"
+        file = driver.fill(url, size=size, block_size=block, blocks=blocks, allocation="none", lanes=1)
+        print(file.requests, happened("sync_file_range"))
+"""
+
+
+class _Zeros(Handler):
+    """Of a file of zeros, the range that is asked for."""
+
+    protocol_version = "HTTP/1.1"
+    size = 0
+
+    def do_GET(self) -> None:
+        start, last = (int(number) for number in self.headers["Range"].removeprefix("bytes=").split("-"))
+        self.send_response(206)
+        self.send_header("Content-Length", str(last + 1 - start))
+        self.send_header("Content-Range", f"bytes {start}-{last}/{self.size}")
+        self.end_headers()
+        self.wfile.write(bytes(last + 1 - start))
+
+
+@pytest.mark.parametrize(("size", "calls"), [(4 * MIB, 0), ((2 << 30) - 1, 0), (2 << 30, 1), (5 << 30, 1)])
+def test_write_back_is_begun_for_huge_files_alone_once_a_range(tmp_path: Path, size: int, calls: int) -> None:
+    handler = type("Zeros", (_Zeros,), {"size": size})
+    with Background(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
+        url = f"http://127.0.0.1:{server.port}/zeros"
+        done = children.run(WRITE_BACK, url, size, MIB, tmp_path, env=with_faults(tmp_path))
+    assert (done.stdout, done.stderr) == (f"1 {calls}\n", "")

@@ -1,0 +1,72 @@
+"""What the C compiler has to say about the engine, beyond what a build asks it: anything is an error.
+
+The engine is translated once more with the lines of its sources in it, and compiled with the warnings that find
+constants which do not fit, and numbers that change when they change their type. GNU's gcc alone has them all.
+"""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension
+
+WARNINGS = [
+    *("-Wall", "-Wextra", "-Wconversion", "-Wsign-conversion", "-Wshift-overflow=2"),
+    "-Wno-unused-parameter",  # callbacks have the parameters that libcurl gives them
+]
+CYTHONS_OWN = {
+    r"^cython_utility:.*-Wshift-overflow": "its limits of integer types, computed with shifts into the sign",
+    r"short unsigned int:10.*-Wconversion": "the table of a class's properties, filled by an initializer",
+}
+BUILD = Path("build/warnings")
+
+
+def main() -> int:
+    compiler = shutil.which("gcc")
+    if compiler is None or "Free Software" not in _output(compiler, "--version"):
+        print("There is no GNU gcc, which alone has these warnings.")
+        return 0
+    source = _translate()
+    wrong = [
+        line
+        for line in _output(
+            *(compiler, "-std=gnu11", "-O2", "-c", "-o", BUILD / "engine.o", "-DPy_LIMITED_API=0x030B0000", *WARNINGS),
+            *("-isystem", sysconfig.get_path("include"), "-iquote", "ext/rangefetch", "-I", "ext/rangefetch", source),
+        ).splitlines()
+        if re.search(r": (warning|error|fatal error): ", line)
+        and not any(re.search(pattern, line) for pattern in CYTHONS_OWN)
+    ]
+    print("\n".join(wrong) or "No warnings.")
+    return 1 if wrong else 0
+
+
+def _translate() -> str:
+    tree = ast.parse(Path("setup.py").read_text())
+    (directives,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DIRECTIVES"
+    )
+    (extension,) = cythonize(
+        [Extension("rangefetch._engine", ["ext/rangefetch/_engine.pyx"])],
+        include_path=["ext"],
+        build_dir=str(BUILD),
+        compiler_directives=directives,
+        emit_linenums=True,
+        quiet=True,
+    )
+    return str(extension.sources[0])
+
+
+def _output(*command: object) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+if __name__ == "__main__":
+    sys.exit(main())
