@@ -27,7 +27,17 @@ from rangefetch.mailbox cimport *
 from rangefetch.outcome cimport announce, fail, finish, is_complete, let_go
 from rangefetch.platform cimport rf_bell_ring, rf_load, rf_now_us, rf_store, rf_thread_name, rf_thread_us
 from rangefetch.report cimport post_about, post_bare
-from rangefetch.schedule cimport feed, may_be_waiting, replace_slow, steer, wait_of, watch_tail
+from rangefetch.schedule cimport (
+    crawls,
+    feed,
+    may_be_waiting,
+    replace_slow,
+    steer,
+    wait_of,
+    watch_tail,
+    withdraw,
+)
+from rangefetch.service cimport note_bytes, note_served
 from rangefetch.transfer cimport *
 
 cdef enum:
@@ -182,6 +192,7 @@ cdef inline void note_answers(Loop *loop) noexcept nogil:
         if file != NULL and lane.first_ms == 0 and lane.verdict != UNCHECKED:
             lane.first_ms = loop.now_ms
             took_ms = loop.now_ms - lane.started_ms
+            note_served(loop, lane)
             file.request_ms = (3 * file.request_ms + took_ms) // 4 if file.request_ms > 0 else took_ms
         if file != NULL and file.batch != NULL:
             if lane.is_first and lane.verdict == ACCEPTED:
@@ -247,6 +258,8 @@ cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexce
     lane.moved_received = lane.received_bytes
     if lane.paused:
         lane.file.lanes_paused_seen += 1
+    if moved > 0:
+        note_bytes(loop, lane)
     if moved > 0 or lane.paused:
         lane.moved_ms = loop.now_ms
     elif loop.now_ms - lane.started_ms >= elapsed_ms:
@@ -304,6 +317,8 @@ cdef inline void tick(Loop *loop) noexcept nogil:
             file.paused_ms += elapsed_ms
         if file.answered and file.splits and file.mapped:
             steer(loop, file, elapsed_ms)
+            withdraw(loop, file)
+            file.crawls = crawls(loop, file)
             replace_slow(loop, file)
             watch_tail(loop, file)
         # A source that was resting when a lane was set free may be asked by now.

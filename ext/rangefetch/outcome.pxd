@@ -18,7 +18,6 @@ from rangefetch.lane cimport (
     is_secure,
     lane_detach,
     lane_dismiss,
-    lane_received_end,
     lane_release,
     lane_rest,
     lane_send,
@@ -37,6 +36,7 @@ from rangefetch.schedule cimport (
     lane_claim,
     lanes_allowed,
 )
+from rangefetch.service cimport note_bytes, note_refusal
 from rangefetch.transfer cimport *
 
 cdef enum:
@@ -149,6 +149,7 @@ cdef inline void commit_hedge(Loop *loop, Lane *lane) noexcept nogil:
     cdef Lane *slow = lane.rival
     cdef int64_t at
     slow.rival = lane.rival = NULL
+    lane.source.refusals = 0
     lane_detach(loop, slow)
     at = slow.position
     if at < lane.position:
@@ -171,6 +172,7 @@ cdef inline void commit_hedge(Loop *loop, Lane *lane) noexcept nogil:
 cdef inline void go_on(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
     """The lane brought what it was sent for: give it the next range, or end the file."""
     cdef int64_t elapsed_ms = loop.now_ms - lane.started_ms
+    note_bytes(loop, lane)
     if is_complete(file):
         lane_rest(loop, lane)
         # Others may have brought their last byte, too, and only wait for libcurl to say so.
@@ -228,14 +230,15 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         lane_dismiss(loop, lane.rival)
     elif (
         hedging and code == CURLE_OK and lane.rival != NULL and lane.fault == FAULT_NONE
-        and lane.end > lane_received_end(lane.rival)
+        and lane.end >= lane.rival.end
     ):
         commit_hedge(loop, lane)
     elif hedging:
-        # A hedge is a gift: where it fails, nothing is lost and nobody needs to hear of it.
+        # A hedge is a gift: where it fails or brings a part, the slow lane goes on, and nobody needs to hear of it.
         if lane.rival != NULL:
             lane.rival.rival = NULL
             lane.rival = NULL
+        note_refusal(loop, lane.source, info_off(lane.easy, CURLINFO_RETRY_AFTER))
         lane_release(lane)
         lane_rest(loop, lane)
         return

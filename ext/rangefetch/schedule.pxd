@@ -13,6 +13,15 @@ from rangefetch.blocks cimport blocks_claim
 from rangefetch.bucket cimport bucket_is_limited
 from rangefetch.lane cimport lane_dismiss, lane_received_end, lane_rest, lane_send, lane_take
 from rangefetch.platform cimport rf_load
+from rangefetch.service cimport (
+    has_room,
+    is_fruitless,
+    is_unserved,
+    may_help,
+    note_refusal,
+    note_unserved,
+    request_cost_ms,
+)
 from rangefetch.transfer cimport (
     ACCEPTED,
     UNCHECKED,
@@ -46,26 +55,28 @@ cdef enum:
     BUSY_PERCENT = 85                # of a processor: this thread has no room for more
     LARGEST_HEDGE_BYTES = 4 << 20
     UNKNOWN_BYTES_PER_S = 1 << 20    # what a lane is taken to bring where none has told
-    LEAST_REQUEST_MS = 20            # what a request costs at least, for decisions
     RATE_AFTER_MS = 500              # a lane that has brought nothing for so long counts as slow, not as new
     SLOW_FACTOR = 8                  # slower than its fellows by so much: replaced
     SLOW_AFTER_MS = 1500
+    CRAWL_MS = 2000                  # bytes that nobody will be free for sooner get a lane, however few they are
 
 
 # ---- Sources -----------------------------------------------------------------------------------------------------
 
-cdef inline Source *best_source(Loop *loop, FileCore *file) noexcept nogil:
+cdef inline Source *best_source(Loop *loop, FileCore *file, bint helping) noexcept nogil:
     """The source that a lane should ask: one that was not tried yet, else the one that gives its lanes the most.
 
     Lanes that share a source share its rate, so the faster ones get more of them by themselves. NULL: none may be
-    asked now.
+    asked now, or not for help.
     """
     cdef Source *best = NULL
     cdef Source *each
     cdef int i
     for i in range(file.source_count):
         each = file.sources[i]
-        if each.banned or each.rested_ms > loop.now_ms or each.lanes >= rf_load(&file.source_lanes_most):
+        if each.banned or each.rested_ms > loop.now_ms or not has_room(loop, file, each):
+            continue
+        if helping and not may_help(loop, each):
             continue
         if best == NULL or is_better(each, best):
             best = each
@@ -134,7 +145,8 @@ cdef inline bint lane_claim(Loop *loop, FileCore *file, Lane *lane) noexcept nog
     lane.is_first = not file.answered
     lane.ranged = file.ranged
     lane.redirects = 0
-    lane.source = best_source(loop, file)
+    lane.helps = False
+    lane.source = best_source(loop, file, False)
     if lane.source == NULL:
         return False
     if file.mapped:
@@ -171,7 +183,7 @@ cdef inline bint wants_lane(FileCore *file) noexcept nogil:
         return False
     if not file.splits or not file.mapped or file.blocks.unclaimed == 0:
         return False
-    return file.lanes_busy == 0 or file.blocks.unclaimed >= file.least_bytes
+    return file.lanes_busy == 0 or file.blocks.unclaimed >= file.least_bytes or file.crawls
 
 
 cdef inline bint is_resting(Loop *loop, const FileCore *file) noexcept nogil:
@@ -217,6 +229,7 @@ cdef inline void feed(Loop *loop, FileCore *file) noexcept nogil:
             return
         lane.file = file
         file.lanes_busy += 1
+        file.crawls = False
         lane_send(loop, lane)
 
 
@@ -235,10 +248,6 @@ cdef inline int64_t left_ms(Loop *loop, const Lane *lane) noexcept nogil:
     if loop.now_ms - lane.moved_ms >= RATE_AFTER_MS and not may_be_waiting(loop, lane):
         return left * 1000
     return -1
-
-
-cdef inline int64_t request_cost_ms(const FileCore *file) noexcept nogil:
-    return file.request_ms if file.request_ms > LEAST_REQUEST_MS else LEAST_REQUEST_MS
 
 
 cdef inline int64_t usual_bytes_per_s(Loop *loop, FileCore *file, const Lane *but) noexcept nogil:
@@ -331,7 +340,7 @@ cdef inline bint help_slowest(Loop *loop, FileCore *file, Lane *lane) noexcept n
     slowest = slowest_lane(loop, file)
     if slowest == NULL:
         return False
-    lane.source = best_source(loop, file)
+    lane.source = best_source(loop, file, True)
     if lane.source == NULL:
         return False
     rate = lane.bytes_per_s
@@ -344,16 +353,33 @@ cdef inline bint help_slowest(Loop *loop, FileCore *file, Lane *lane) noexcept n
         rate = slowest.bytes_per_s if slowest.bytes_per_s > UNKNOWN_BYTES_PER_S else UNKNOWN_BYTES_PER_S
     if not steal(loop, file, slowest, lane, rate) and not hedge(loop, file, slowest, lane, rate):
         return False
+    lane.helps = True
     lane.file = file
     file.lanes_busy += 1
     lane_send(loop, lane)
     return True
 
 
+cdef inline bint has_silent_helper(Loop *loop, FileCore *file) noexcept nogil:
+    """Whether a lane that was sent to help has not been answered yet."""
+    cdef Lane *lane = loop.lanes
+    while lane != NULL:
+        if lane.file == file and lane.helps and lane.verdict == UNCHECKED:
+            return True
+        lane = lane.next
+    return False
+
+
 cdef inline void watch_tail(Loop *loop, FileCore *file) noexcept nogil:
-    """From time to time: while the last ranges are in flight, lanes that went idle may help after all."""
+    """From time to time: while the last ranges are in flight, lanes that went idle may help after all.
+
+    One after the other, for it may take a connection more, which not every server answers.
+    """
     cdef Lane *lane
-    while file.lanes_busy > 0 and file.blocks.unclaimed == 0 and lanes_allowed(file) > 0:
+    while (
+        file.lanes_busy > 0 and file.blocks.unclaimed == 0 and lanes_allowed(file) > 0
+        and not has_silent_helper(loop, file)
+    ):
         lane = lane_take(loop)
         if lane == NULL:
             return
@@ -361,6 +387,36 @@ cdef inline void watch_tail(Loop *loop, FileCore *file) noexcept nogil:
         if not help_slowest(loop, file, lane):
             lane_rest(loop, lane)
             return
+
+
+cdef inline void withdraw(Loop *loop, FileCore *file) noexcept nogil:
+    """Give up lanes that nobody answers while others are answered, and help that brings nothing."""
+    cdef Lane *lane = loop.lanes
+    cdef Source *source
+    cdef int64_t since_ms
+    while lane != NULL:
+        if lane.file == file and not lane.is_first and not is_limited(loop, file):
+            source, since_ms = lane.source, lane.started_ms
+            if lane.hedge != NULL:
+                if is_fruitless(loop, lane):
+                    lane_dismiss(loop, lane)
+                    note_refusal(loop, source, 0)
+            elif is_unserved(loop, lane):
+                lane_dismiss(loop, lane)
+                note_unserved(loop, source, since_ms)
+        lane = lane.next
+
+
+cdef inline bint crawls(Loop *loop, FileCore *file) noexcept nogil:
+    """Whether none of the file's lanes will be free soon."""
+    cdef Lane *lane = loop.lanes
+    if file.blocks.unclaimed == 0 or is_limited(loop, file):
+        return False
+    while lane != NULL:
+        if lane.file == file and left_ms(loop, lane) < CRAWL_MS:
+            return False
+        lane = lane.next
+    return True
 
 
 cdef inline void replace_slow(Loop *loop, FileCore *file) noexcept nogil:
@@ -373,7 +429,7 @@ cdef inline void replace_slow(Loop *loop, FileCore *file) noexcept nogil:
         return
     while lane != NULL:
         if (
-            lane.file == file and lane.end >= 0 and not lane.is_first
+            lane.file == file and lane.end >= 0 and not lane.is_first and lane.verdict != UNCHECKED
             and loop.now_ms - lane.started_ms >= SLOW_AFTER_MS
         ):
             usual = usual_bytes_per_s(loop, file, lane)

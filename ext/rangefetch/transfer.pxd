@@ -83,6 +83,13 @@ cdef struct Source:
     int64_t rested_ms                    # not asked before
     int32_t lanes                        # that work on it
     int64_t bytes_per_s                  # of one of its lanes, averaged; 0: not known yet
+    int64_t moved_ms                     # when it last sent something
+    int32_t strikes                      # new connections in a row that it did not answer
+    int32_t lanes_served                 # how many it was found to answer at a time; 0: no bound is known
+    int64_t served_again_ms              # when one more may be tried
+    int64_t pause_ms                     # how long that was put off
+    int32_t refusals                     # of help, in a row
+    int64_t help_again_ms                # when it may be asked for help again
     int64_t received_bytes
 
 # What a file in the engine waits for. Each of them ends by itself, or by something that Python can name.
@@ -128,6 +135,7 @@ cdef struct FileCore:
     bint probing              # only one answer is wanted, and nothing of its body
     bint removing
     bint finished             # a stream without announced length came to its end
+    bint crawls               # no lane will be free soon for what is unclaimed, however little that is
     bint lingers              # its answers do not end with their last byte: nobody waits for their ends any more
     int64_t whole_ms          # when its last byte was there; 0: not yet
     Bucket bucket             # its own limit
@@ -146,6 +154,7 @@ cdef struct FileCore:
     int64_t grown_ms          # when the aim last changed
     int64_t settled_ms        # when growing last did not pay; 0: it has paid so far
     int64_t request_ms        # from sending a request to its first byte, averaged
+    int64_t moved_ms          # when bytes or an answer last came
     int64_t replaced_ms       # when a slow lane was last replaced
     # Counters: written by the loop, read by Python.
     int64_t stream_bytes      # of a stream without block map
@@ -233,6 +242,7 @@ cdef struct Lane:
     int64_t end               # one past the last byte that will be written; -1: unknown
     int64_t asked_end         # one past the last byte asked for
     int64_t claim_end         # one past the last byte that is claimed for it
+    bint helps                # it was sent to help another, and not for unclaimed bytes
     bint cut                  # another lane has taken the later part: more will come than is wanted
     bint paused               # held back by a limit or a reader; libcurl keeps what has come
     CURLcode ended            # why libcurl will not tell of the transfer's end; CURLE_OK: it will

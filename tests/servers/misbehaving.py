@@ -18,6 +18,7 @@ import threading
 import time
 import urllib.parse
 from collections import defaultdict
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -55,11 +56,17 @@ class MisbehavingServer:
         """0 until the first start, unless it was given."""
         self.connections = 0
         """Accepted since the start or :meth:`clear`."""
+        self.serves_at_once = 0
+        """So many connections are served at a time, the oldest first; the others are accepted and wait (0: all)."""
+        self.serves_ever = 0
+        """Of all connections since the start only so many are ever served; the others wait for ever (0: all)."""
         self._tls = tls
         self._lock = threading.Lock()
         self._requests: list[Request] = []
         self._memories: defaultdict[str, Memory] = defaultdict(Memory)
         self._accepted = 0
+        self._queue: set[int] = set()  # connections that wait for their turn
+        self._served = 0  # connections that have it
         self._accepter: threading.Thread | None = None
         self._stop: socket.socket | None = None
 
@@ -163,13 +170,41 @@ class MisbehavingServer:
 
     def _handle(self, line: Line, number: int) -> None:
         try:
-            line.handshake()
-            while True:
-                self._serve(line, number)
+            with self._turn(line, number):
+                line.handshake()
+                while True:
+                    self._serve(line, number)
         except (Hangup, OSError):
             pass
         finally:
             line.close()
+
+    @contextlib.contextmanager
+    def _turn(self, line: Line, number: int) -> Iterator[None]:
+        """Waits until the connection may be served."""
+        with self._lock:
+            self._queue.add(number)
+        try:
+            while not self._takes(number):
+                line.pause(0.005)
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self._served -= 1
+        finally:
+            with self._lock:
+                self._queue.discard(number)
+
+    def _takes(self, number: int) -> bool:
+        with self._lock:
+            if self.serves_ever and number > self.serves_ever:
+                return False
+            if self.serves_at_once and (self._served >= self.serves_at_once or number > min(self._queue)):
+                return False
+            self._queue.discard(number)
+            self._served += 1
+            return True
 
     def _serve(self, line: Line, number: int) -> None:
         """One request, from its head to the end of its reply."""

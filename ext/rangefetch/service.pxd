@@ -1,0 +1,117 @@
+"""What a source serves: how many connections it answers, and whether it puts up with being asked twice.
+
+Some servers take connections that they never answer, because they serve one after the other or a few at a time. What
+such a connection holds is given to one that works, and no more are opened than were answered, until one is tried again
+after a pause that doubles. Help for the slowest lane (see ``schedule.pxd``) is withdrawn where it brings nothing and
+rests where it is refused; a source that refuses it again and again is not asked for any more of it.
+"""
+
+from libc.stdint cimport int64_t
+
+from rangefetch.libcurl cimport CURLINFO_NUM_CONNECTS, info_long
+from rangefetch.platform cimport rf_load
+from rangefetch.transfer cimport UNCHECKED, FileCore, Lane, Loop, Source
+
+cdef enum:
+    LEAST_REQUEST_MS = 20            # what a request costs at least, for decisions
+    UNSERVED_MS = 1500               # a new connection that is not answered for so long
+    UNSERVED_REQUESTS = 4            # ... and for so many times what answers take here
+    MOST_STRIKES = 2                 # one may be an accident
+    FIRST_PAUSE_MS = 10_000          # before one connection more than were answered is tried
+    LONGEST_PAUSE_MS = 320_000
+    HELP_PATIENCE_MS = 500           # help that has brought nothing for so long
+    HELP_REQUESTS = 3                # ... and for so many times what answers take here
+    MOST_REFUSALS = 4                # of help, in a row
+    REFUSAL_PAUSE_MS = 1000          # after the first of them; four times as long after each further one
+    LONGEST_REFUSAL_S = 86_400
+
+
+cdef inline int64_t request_cost_ms(const FileCore *file) noexcept nogil:
+    return file.request_ms if file.request_ms > LEAST_REQUEST_MS else LEAST_REQUEST_MS
+
+
+cdef inline int64_t patience_ms(Lane *lane, int64_t least_ms, int64_t requests) noexcept nogil:
+    """How long to wait for bytes of a lane, by what answers take here."""
+    cdef int64_t wait_ms = requests * request_cost_ms(lane.file)
+    return wait_ms if wait_ms > least_ms else least_ms
+
+
+cdef inline bint is_new_connection(Lane *lane) noexcept nogil:
+    return info_long(lane.easy, CURLINFO_NUM_CONNECTS) > 0
+
+
+# ---- Connections -------------------------------------------------------------------------------------------------
+
+cdef inline bint has_room(Loop *loop, FileCore *file, const Source *source) noexcept nogil:
+    """Whether the source may have one more lane."""
+    cdef int64_t most = rf_load(&file.source_lanes_most)
+    if source.lanes_served > 0:
+        most = min(most, source.lanes_served + (1 if loop.now_ms >= source.served_again_ms else 0))
+    return source.lanes < most
+
+
+cdef inline bint is_unserved(Loop *loop, Lane *lane) noexcept nogil:
+    """Whether the lane waits for an answer that others got meanwhile.
+
+    A connection that has worked before is given twice the time: it is served, and its server may be thinking.
+    """
+    cdef int64_t wait_ms
+    if lane.verdict != UNCHECKED or lane.paused or lane.file.moved_ms < lane.started_ms:
+        return False
+    wait_ms = patience_ms(lane, UNSERVED_MS, UNSERVED_REQUESTS)
+    if not is_new_connection(lane):
+        wait_ms *= 2
+    return loop.now_ms - lane.started_ms >= wait_ms
+
+
+cdef inline void note_unserved(Loop *loop, Source *source, int64_t since_ms) noexcept nogil:
+    """A lane that had asked the source since then was given up: ask with no more lanes than it answers, for a while."""
+    source.strikes += 1
+    if source.strikes < MOST_STRIKES and source.lanes_served == 0:
+        return
+    if source.served_again_ms <= loop.now_ms:
+        source.pause_ms = min(2 * source.pause_ms, LONGEST_PAUSE_MS) if source.pause_ms > 0 else FIRST_PAUSE_MS
+        source.served_again_ms = loop.now_ms + source.pause_ms
+    source.lanes_served = source.lanes if source.lanes > 0 else 1
+    if source.lanes == 0 and source.moved_ms < since_ms:
+        # It has answered nobody, while other sources did.
+        source.rested_ms = max(source.rested_ms, source.served_again_ms)
+
+
+cdef inline void note_served(Loop *loop, Lane *lane) noexcept nogil:
+    """The lane was answered; if there was one more of them than the source was known to serve, it serves more."""
+    cdef Source *source = lane.source
+    source.moved_ms = lane.file.moved_ms = loop.now_ms
+    if is_new_connection(lane):
+        source.strikes = 0
+        if source.lanes > source.lanes_served:
+            source.lanes_served = 0
+
+
+cdef inline void note_bytes(Loop *loop, Lane *lane) noexcept nogil:
+    lane.source.moved_ms = lane.file.moved_ms = loop.now_ms
+
+
+# ---- Help --------------------------------------------------------------------------------------------------------
+
+cdef inline bint may_help(Loop *loop, const Source *source) noexcept nogil:
+    """Whether the source may be asked for what another lane is at already."""
+    return source.refusals < MOST_REFUSALS and loop.now_ms >= source.help_again_ms
+
+
+cdef inline bint is_fruitless(Loop *loop, Lane *lane) noexcept nogil:
+    """Whether a hedging lane has brought nothing for so long that its slow lane is better off without."""
+    cdef int64_t wait_ms
+    if lane.paused:
+        return False
+    wait_ms = patience_ms(lane, HELP_PATIENCE_MS, HELP_REQUESTS)
+    if is_new_connection(lane):
+        wait_ms *= 2
+    return loop.now_ms - lane.moved_ms >= wait_ms
+
+
+cdef inline void note_refusal(Loop *loop, Source *source, int64_t retry_after_s) noexcept nogil:
+    """Help from the source came to nothing: no more of it for a while, or for as long as the server says."""
+    cdef int64_t pause_ms = <int64_t>REFUSAL_PAUSE_MS << (2 * min(source.refusals, MOST_REFUSALS))
+    source.refusals += 1
+    source.help_again_ms = loop.now_ms + max(pause_ms, 1000 * min(max(retry_after_s, 0), LONGEST_REFUSAL_S))
