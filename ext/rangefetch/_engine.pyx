@@ -21,7 +21,7 @@ from rangefetch.core cimport EngineCore, core_is_ours, core_let_go, core_new, co
 from rangefetch.libcurl cimport *
 from rangefetch.loop cimport loop_tell
 from rangefetch.mailbox cimport *
-from rangefetch.platform cimport rf_bell_quiet, rf_bell_ring, rf_load, rf_punch_hole, rf_store
+from rangefetch.platform cimport rf_bell_quiet, rf_bell_ring, rf_load, rf_punch_hole, rf_rename_free, rf_store
 from rangefetch.report cimport copy_text
 from rangefetch.sizes cimport LARGEST_BLOCK_BYTES, LARGEST_FILE_BYTES
 from rangefetch.transfer cimport (
@@ -163,6 +163,15 @@ def live_handles():
 
 def punch_hole(int fd, int64_t start, int64_t end):
     return bool(rf_punch_hole(fd, start, end - start) == 0)
+
+
+def rename_free(bytes old_path not None, bytes new_path not None):
+    cdef const char *old = old_path  # both borrowed while the call lasts
+    cdef const char *new = new_path
+    cdef int failed
+    with nogil:
+        failed = rf_rename_free(old, new)
+    return failed
 
 
 def content_range(bytes text not None):

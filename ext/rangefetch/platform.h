@@ -115,6 +115,29 @@ static inline int rf_open_nameless(int directory_fd, int *fd) {
 #endif
 }
 
+/* Renames in one step, unless the new name is taken (EEXIST). Returns 0 or the errno: EINVAL or ENOSYS where the file
+ * system or the kernel cannot do it (renameat2(2)). */
+static inline int rf_rename_free(const char *from, const char *to) {
+#if defined(__linux__) && defined(SYS_renameat2)
+    /* RENAME_NOREPLACE */
+    return syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 1u) == 0 ? 0 : errno;
+#elif defined(__APPLE__)
+    extern int renamex_np(const char *, const char *, unsigned int);
+    /* RENAME_EXCL */
+    return renamex_np(from, to, 4u) == 0 ? 0 : errno;
+#else
+    (void)from, (void)to;
+    return ENOSYS;
+#endif
+}
+
+/* Whether something has the name that a file must not replace: a directory, a device, a FIFO, a socket, or a link to one
+ * of these. */
+static inline int rf_is_special(int directory_fd, const char *name) {
+    struct stat status;
+    return fstatat(directory_fd, name, &status, 0) == 0 && !S_ISREG(status.st_mode);
+}
+
 /* Gives a nameless file its name, in one step. Without `overwrite` the name must be free. Returns 0 or the errno. */
 static inline int rf_publish_nameless(int fd, int directory_fd, const char *name, int overwrite) {
     char self[64];
@@ -122,8 +145,9 @@ static inline int rf_publish_nameless(int fd, int directory_fd, const char *name
     snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
     if (linkat(AT_FDCWD, self, directory_fd, name, AT_SYMLINK_FOLLOW) == 0) return 0;
     if (errno != EEXIST || !overwrite) return errno;
+    if (rf_is_special(directory_fd, name)) return EEXIST;
     /* A link cannot replace: a name beside it, and a rename. */
-    if (snprintf(beside, sizeof beside, "%s.%d.new", name, fd) >= (int)sizeof beside) return ENAMETOOLONG;
+    if (snprintf(beside, sizeof beside, "%s.%d.tmp", name, fd) >= (int)sizeof beside) return ENAMETOOLONG;
     if (linkat(AT_FDCWD, self, directory_fd, beside, AT_SYMLINK_FOLLOW) != 0) return errno;
     if (renameat(directory_fd, beside, directory_fd, name) == 0) return 0;
     int failed = errno;

@@ -33,6 +33,7 @@ cdef extern from "platform.h" nogil:
 
     void rf_start_writeback(int fd, int64_t offset, int64_t size)
     int rf_punch_hole(int fd, int64_t offset, int64_t size)
+    int rf_rename_free(const char *old_path, const char *new_path)
     int rf_open_nameless(int directory_fd, int *fd)
     int rf_publish_nameless(int fd, int directory_fd, const char *name, int overwrite)
     bint rf_is_there(int directory_fd, const char *name)

@@ -48,6 +48,12 @@ def live_handles() -> int:
 def punch_hole(fd: int, start: int, end: int) -> bool:
     """Give the space of ``[start, end)`` back to the filesystem; False where that is not possible."""
 
+def rename_free(old_path: bytes, new_path: bytes) -> int:
+    """Rename in one step unless the new name is taken (renameat2(2), RENAME_NOREPLACE); 0 or the errno.
+
+    ``EEXIST``: it is taken; ``EINVAL`` or ``ENOSYS``: this file system or kernel cannot tell in one step.
+    """
+
 def content_range(text: bytes) -> tuple[int, int, int] | None:
     """A Content-Range value as ``(start, end, total)``, -1 for what is unknown; None if it is malformed."""
 

@@ -111,7 +111,7 @@ class Run:
         self._is_kept = False  # what lies beside the target can be continued
         self._resting: Timer | None = None  # the host is to be left alone before the first request
         self._modified_time: float | None = None
-        self._probing = False  # only asking what there is, because the final name is taken
+        self._probing = False  # only asking what there is: the final name is taken, or every byte is there
         self._must_compare = False  # what an earlier run left may be of another version of the file
         self.resumed_bytes = 0
         self._connections = 0
@@ -301,7 +301,9 @@ class Run:
         """Open and lock the target and load what was saved of it, on a worker. Returns the file that has the final
         name, if it is to be compared by its checksum.
         """
-        self._target = Target.open(self.options.save_dir, self.options.filename, self._url)
+        self._target = Target.open(
+            self.options.save_dir, self.options.filename, self._url, adopt=bool(self.options.checksum)
+        )
         self._is_kept = not self._target.fresh
         self.download.filename = self.options.filename or choose_filename(self._url)
         # Without a name from the user this is a guess, but one that saves megabytes when it is right.
@@ -316,13 +318,13 @@ class Run:
             self._target.truncate()
         if self._saved is not None:
             self._recall(self._saved)
-            if self._target.path is None and not self._saved.blocks.strip(b"\2"):
-                # Every byte is there, and nobody has told the name: no answer would come any more.
-                self._probing = True
             known = next((each for each in self._saved.sources if each.url == self._url), None)
             identity = Identity(etag=known.etag, last_modified=known.last_modified) if known else Identity()
             self._must_compare = must_compare_before_resuming(identity, checksum=bool(self.options.checksum))
-            self._probing = self._probing or self._must_compare
+            # Where every byte is there no response would come any more: the server must still be asked what its file
+            # is by now, unless the user's checksum will tell, and where nobody has told the name.
+            must_ask = self._saved_is_whole and not (self.options.checksum and self._target.path is not None)
+            self._probing = self._probing or self._must_compare or must_ask
         return None
 
     def _opened(self, taken: Path | None) -> None:
@@ -336,6 +338,11 @@ class Run:
             self._resting = self.call_later(cool_s, self._open_file)
         else:
             self._open_file()
+
+    @property
+    def _saved_is_whole(self) -> bool:
+        """Whether an earlier run has left every byte."""
+        return self._saved is not None and not self._saved.blocks.strip(b"\2")
 
     def _recall(self, saved: state.State) -> None:
         """What an earlier run found out; if that has every byte, no answer will tell it again."""
@@ -367,6 +374,8 @@ class Run:
         known: dict[str, Any] = {}
         if self._probing:
             known = {"first_bytes": 1, "probe": True}
+            if self._saved is not None and self._saved_is_whole:
+                known["pinned_size"] = self._saved.total_size
         elif self._saved is not None:
             known = {
                 "size": self._saved.total_size,
@@ -568,7 +577,9 @@ class Run:
 
     def resume_from_mirrors(self) -> None:
         """The URL cannot be asked, and mirrors may have what an earlier run has left of its file."""
-        self._probing = self._must_compare = False
+        self._must_compare = False
+        # Where every byte is there one of them must be asked.
+        self._probing = self._saved_is_whole and not self.options.checksum
         self.sources[0].banned = True
         self._remove_file(self._open_file)
 

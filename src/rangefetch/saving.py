@@ -19,6 +19,7 @@ from rangefetch.control_file import from_control_file
 from rangefetch.errors import DiskError
 from rangefetch.logs import log as _log
 from rangefetch.network import mask_url
+from rangefetch.ownership import NotOurs, read_own
 from rangefetch.sources import Sources
 from rangefetch.target import Target
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["load", "save", "save_at_the_end", "save_on_the_way", "write_trace"]
 
 _ROOM_BYTES = 64 << 10  # more than a state takes
+# A bit for each piece of 1 MiB or more, and a few bytes for each that is not whole.
+_MOST_CONTROL_BYTES = 64 << 20
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _DONE = 2
 
@@ -48,7 +51,7 @@ def load(target: Target, url: str, *, provable: bool) -> state.State | None:
             state.set_aside(path)
         return None
     try:
-        found = _load_aria2s(target, url, own)
+        found = _load_aria2s(target, url, own, provable=provable)
     except state.StateDamaged as error:
         _log.warning("%s; starting again", error)
         return None
@@ -60,7 +63,7 @@ def load(target: Target, url: str, *, provable: bool) -> state.State | None:
         return None
     if found is not None:
         target.sync()
-        state.save(path, found)
+        target.save_state(found)
         target.control_path.unlink(missing_ok=True)
     return saved
 
@@ -72,23 +75,30 @@ def _load_own(target: Target, url: str) -> state.State | None:
         saved = state.load(path)
     except FileNotFoundError:
         return None
+    if not saved.sources:
+        return None  # it only says whose the part file is
     if saved.url != url:
         raise state.StateDamaged(f"{path}: it is of another URL")
-    return _checked(saved, target, path)
+    _checked(saved, target, path)
+    if saved.sample not in (0, state.sample_of(target.fd, saved)):
+        raise state.StateDamaged(f"{path}: {target.part_path} is not the file that it means")
+    return saved
 
 
-def _load_aria2s(target: Target, url: str, own: state.State | None) -> state.State | None:
+def _load_aria2s(target: Target, url: str, own: state.State | None, *, provable: bool) -> state.State | None:
     """What is in aria2's control file, which is the newer one; None if there is none. Raises ``StateDamaged``.
 
     It names no file. Which it is of is said by the state file, else a checksum must prove it.
     """
     path = target.control_path
     try:
-        octets = path.read_bytes()
+        octets, _ = read_own(path, _MOST_CONTROL_BYTES, trusted=provable)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise state.StateDamaged(f"{path}: cannot read it: {error.strerror or error}") from error
+    except NotOurs as error:
+        raise state.StateDamaged(f"{path}: {error}") from error
     try:
         found = from_control_file(
             octets,
@@ -135,8 +145,7 @@ def save(target: Target, file: File, sources: Sources, *, without_last: bool = F
         blocks[last], partial[last] = 0, max(0, length - _ROOM_BYTES)
         os.ftruncate(target.fd, start + partial[last])
     target.sync()
-    state.save(
-        target.state_path,
+    target.save_state(
         state.State(
             url=sources.url,
             resolved_url=sources[0].resolved_url or sources.url,

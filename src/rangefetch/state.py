@@ -2,24 +2,24 @@
 
 The file is one line of JSON with a CRC-32 of itself. It is trusted as a whole or not at all: what was
 damaged, written by another version, or makes no sense is refused. Only who holds the target's lock saves and
-loads.
+loads. What nothing shows to be written here is left alone.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
 import os
 import re
-import stat
 import time
 import zlib
 from pathlib import Path
 from typing import Any
 
 from rangefetch.errors import DiskError
+from rangefetch.ownership import NotOurs, is_marked_file, mark, read_own
+from rangefetch.replacing import replace_file
 
 __all__ = [
     "LARGEST_BLOCK_BYTES",
@@ -27,7 +27,9 @@ __all__ = [
     "SourceState",
     "State",
     "StateDamaged",
+    "StateForeign",
     "load",
+    "sample_of",
     "save",
     "set_aside",
 ]
@@ -36,10 +38,12 @@ LARGEST_FILE_BYTES = 1 << 48
 LARGEST_BLOCK_BYTES = 1 << 32
 """As in the engine, which refuses what is larger: a server's size as well as a state's."""
 
-_VERSION = 1
+_VERSION = 2
 _DONE = 2
 # Nine times a state in which each of 65,536 blocks is begun.
 _MAX_FILE_BYTES = 1 << 23
+_SAMPLES = 16
+_SAMPLE_BYTES = 64
 
 _FIELD_TYPES: dict[str, type] = {
     "version": int,
@@ -53,6 +57,7 @@ _FIELD_TYPES: dict[str, type] = {
     "partial": dict,
     "filename": str,
     "options": dict,
+    "sample": int,
     "last_updated": float,
     "crc32": int,
 }
@@ -66,6 +71,10 @@ _DIGIT_TO_BLOCK = bytes(_DONE if digit == ord("1") else 0 for digit in range(256
 
 class StateDamaged(ValueError):
     """The saved state cannot be trusted; the message names the file and the reason."""
+
+
+class StateForeign(StateDamaged):
+    """Nothing shows that the file is a saved state of this user's: it is somebody else's, and stays as it is."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -84,7 +93,8 @@ class State:
     ``url`` is what the user asked for, ``resolved_url`` where it led. ``blocks`` has one byte per block of
     ``block_size`` bytes, as in memory: 2 is done, anything else is not; the last ends at ``total_size``.
     ``partial`` maps an unfinished block to the bytes written at its start. ``filename`` is the final name, if
-    it is known. ``options`` are plain JSON values. ``last_updated`` is in seconds since the epoch.
+    it is known. ``options`` are plain JSON values. ``sample`` is what :func:`sample_of` told of the part file when the
+    state was saved (0: it was not asked). ``last_updated`` is in seconds since the epoch.
     """
 
     url: str
@@ -97,6 +107,7 @@ class State:
     partial: dict[int, int]
     filename: str = ""
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    sample: int = 0
     last_updated: float = dataclasses.field(default_factory=time.time)
 
     @property
@@ -126,36 +137,23 @@ def save(path: str | os.PathLike[str], state: State) -> None:
     if len(octets) > _MAX_FILE_BYTES:
         raise ValueError(f"it has more than {_MAX_FILE_BYTES} bytes")
     path = Path(path)
-    temporary = _temporary_path(path)
     try:
-        # Created anew each time, so that no link that stands there is followed.
-        temporary.unlink(missing_ok=True)
-        fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(octets)
-            file.flush()
-            os.fsync(fd)
-        temporary.replace(path)
+        # A state that a power failure brings back says less, but nothing wrong.
+        replace_file(path, octets, prepare=lambda fd: mark(fd, state.url))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise _disk_error(path, "save it", error) from error
-    # If this fails, a power failure may bring the old state back, which says less but nothing wrong.
-    with contextlib.suppress(OSError):
-        _sync_directory(path.parent)
 
 
 def load(path: str | os.PathLike[str]) -> State:
-    """The state that was saved at ``path``, checked in every part. What a killed save left is removed.
+    """The state that was saved at ``path``, checked in every part.
 
-    Raises ``FileNotFoundError`` if there is none, and ``StateDamaged`` for anything that is not, byte for
-    byte, a file that :func:`save` writes.
+    Raises ``FileNotFoundError`` if there is none, ``StateForeign`` for what another user or another program may have
+    written, and ``StateDamaged`` for anything else that is not, byte for byte, a file that :func:`save` writes.
     """
     path = Path(path)
-    with contextlib.suppress(OSError):
-        _temporary_path(path).unlink()
+    is_ours = False
     try:
-        octets = _read(path)
+        octets, is_ours = read_own(path, _MAX_FILE_BYTES)
         document = _decode(octets)
         # That the CRC is right and that no byte is other than it would be written, in one comparison.
         if _encode(document) != octets:
@@ -165,17 +163,43 @@ def load(path: str | os.PathLike[str]) -> State:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise StateDamaged(f"{path}: cannot read it: {error.strerror or error}") from error
+        raise StateForeign(f"{path}: cannot read it: {error.strerror or error}") from error
+    except NotOurs as error:
+        raise StateForeign(f"{path}: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise StateDamaged(f"{path}: {error}") from error
+        raise (StateDamaged if is_ours else StateForeign)(f"{path}: {error}") from error
     return state
 
 
+def sample_of(fd: int, state: State) -> int:
+    """What tells the part file that ``state`` means from another one: a CRC-32 of a few of its bytes, never 0.
+
+    They lie within what ``state`` calls written, and do not change any more. Raises ``OSError``.
+    """
+    done = [match.start() for match in re.finditer(b"\2", state.blocks)]
+    starts = [index * state.block_size for index in done[:: max(1, len(done) // _SAMPLES)]]
+    ends = [state.total_size] * len(starts)
+    for index, written in sorted(state.partial.items())[:_SAMPLES]:
+        starts.append(index * state.block_size)
+        ends.append(index * state.block_size + written)
+    crc = 0
+    for start, end in zip(starts, ends, strict=True):
+        crc = zlib.crc32(os.pread(fd, min(_SAMPLE_BYTES, end - start), start), crc)
+    return crc or 1
+
+
 def set_aside(path: str | os.PathLike[str]) -> Path:
-    """Rename the file to ``NAME.bad``, in place of an older one; the new path. Raises ``DiskError``."""
+    """Rename the file, which is ours, to ``NAME.bad``, in place of an older one of ours; the new path.
+
+    Where something else has that name the file is deleted. Raises ``DiskError``.
+    """
     path = Path(path)
+    bad_path = path.with_name(path.name + ".bad")
     try:
-        return path.replace(path.with_name(path.name + ".bad"))
+        if os.path.lexists(bad_path) and not is_marked_file(bad_path):
+            path.unlink()
+            return bad_path
+        return path.replace(bad_path)
     except OSError as error:
         raise _disk_error(path, "set it aside", error) from error
 
@@ -279,33 +303,6 @@ def _decode(octets: bytes) -> dict[str, Any]:
     if document.get("version") != _VERSION:
         raise ValueError(f"its version is {document.get('version')!r}, not {_VERSION}")
     return document
-
-
-def _read(path: Path) -> bytes:
-    # O_NONBLOCK: opening a named pipe must not wait for its writer.
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise ValueError("it is not a regular file")
-        with os.fdopen(fd, "rb", closefd=False) as file:
-            octets = file.read(_MAX_FILE_BYTES + 1)
-    finally:
-        os.close(fd)
-    if len(octets) > _MAX_FILE_BYTES:
-        raise ValueError(f"it has more than {_MAX_FILE_BYTES} bytes")
-    return octets
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _temporary_path(path: Path) -> Path:
-    return path.with_name(path.name + ".tmp")
 
 
 def _disk_error(path: Path, action: str, error: OSError) -> DiskError:

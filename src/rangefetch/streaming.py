@@ -19,6 +19,7 @@ from rangefetch.errors import Cancelled, ChecksumMismatch, LocalError
 from rangefetch.manager import DownloadManager, get_download_manager
 from rangefetch.network import mask_url
 from rangefetch.options import HTTP, DownloadOptions, check_url
+from rangefetch.parts import Part
 from rangefetch.progress import DownloadStatus
 from rangefetch.target import Target
 
@@ -43,7 +44,7 @@ class _Sink(Target):
         fd, name = tempfile.mkstemp(prefix="rangefetch-")
         path = Path(name)
         path.unlink()
-        super().__init__(fd, path, path, path.with_name(filename))
+        super().__init__(Part(fd, path, marked=True), path.with_name(filename))
 
     def truncate(self, size_bytes: int = 0) -> None:
         """The bytes that come again will be the same; what was read of them needs no place."""

@@ -1,20 +1,18 @@
-"""The place on disk that one download writes: its names, its lock, and the step by which it becomes a file.
+"""The place on disk that one download writes, from its part file to its final name.
 
-While it is unfinished a download is ``NAME.part``, locked by whoever writes it, with its state beside it in
+While it is unfinished a download is ``NAME.part`` (``parts``), locked by whoever writes it, with its state beside it in
 ``NAME.part.json``; while aria2 is at it, ``NAME.part.aria2`` says what is there. The final name appears in one step,
-after the last byte. What the bytes are is not known here: the engine writes them through :attr:`Target.fd`.
+after the last byte (``publishing``). What the bytes are is not known here: the engine writes them through :attr:`Target.fd`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
-import functools
 import itertools
 import os
-import stat
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -22,13 +20,24 @@ from typing import Self
 if sys.platform != "win32":
     import fcntl
 
-from rangefetch.errors import DiskError, DownloadError, LocalError, TargetExists, TargetLocked
-from rangefetch.names import MAX_NAME_BYTES
+from rangefetch import publishing, state
+from rangefetch.errors import DiskError, DownloadError, LocalError, TargetExists
+from rangefetch.ownership import is_marked_file, unmark
+from rangefetch.parts import (
+    Part,
+    claim,
+    control_path_of,
+    find_part,
+    is_open_on,
+    open_part,
+    part_path,
+    state_path_of,
+    stem_of,
+    unlock_and_close,
+)
+from rangefetch.replacing import sync_directory
 
-__all__ = ["Target", "free_space", "part_path", "umask"]
-
-_NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-_umask_lock = threading.Lock()
+__all__ = ["Target", "free_space", "part_path"]
 
 
 class Target:
@@ -48,25 +57,29 @@ class Target:
     read_bytes = 0
     """How far somebody has read already, so that other bytes cannot take the place of those."""
 
-    def __init__(self, fd: int, part_path: Path, state_path: Path, path: Path | None) -> None:
-        """Use :meth:`open`. Owns ``fd``, which is locked and open on ``part_path``."""
-        self.fd = fd
-        self.fresh = os.fstat(fd).st_size == 0
-        self.part_path = part_path
-        self.state_path = state_path
-        self.directory = part_path.parent
+    def __init__(self, part: Part, path: Path | None, url: str = "") -> None:
+        """Use :meth:`open`. Owns the descriptor of ``part``."""
+        self.fd = part.fd
+        self.fresh = os.fstat(part.fd).st_size == 0
+        self.part_path = part.path
+        self.state_path = state_path_of(part.path)
+        self.directory = part.path.parent
         self.path = path
+        self._url = url
+        self._needs_state = not part.marked  # or nothing would tell that the part file is ours
 
     @classmethod
-    def open(cls, directory: str | os.PathLike[str], filename: str, url: str) -> Self:
+    def open(cls, directory: str | os.PathLike[str], filename: str, url: str, *, adopt: bool = False) -> Self:
         """Open and lock the part file of ``filename`` in ``directory``. What is missing is made, the file mode 0600.
 
         Without a ``filename`` the part file is named after a hash of ``url``, and :meth:`name` gives the
-        final name later. ``filename`` is the user's; a server's goes through ``rangefetch.names`` first. The
-        state of a fresh part file is removed: it speaks of bytes that are gone.
+        final name later. ``filename`` is the user's; a server's goes through ``rangefetch.names`` first. What has
+        the name of the part file or its state and is not ours is left alone, and another name is taken. ``adopt``
+        counts as ours what has aria2's control file beside it. The state of a fresh part file is removed: it speaks
+        of bytes that are gone.
 
-        Raises ``TargetLocked`` if another download is writing the part file, and ``DiskError`` if the directory
-        cannot be, the final name is a directory, or the part file is a link or otherwise no plain file.
+        Raises ``TargetLocked`` if another download is writing the part file, and ``DiskError`` if the directory or
+        the file cannot be, or if what has the final name is no plain file.
         """
         if sys.platform == "win32":
             raise LocalError(
@@ -79,23 +92,42 @@ class Target:
             except FileExistsError:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
         path = _final_path(folder, filename) if filename else None
-        part = part_path(folder, filename, url)
-        state_path = part.with_name(part.name + ".json")
-        with _disk_errors("open", part):
-            return cls(_open_locked(part, state_path), part, state_path, path)
+        with _disk_errors("open", part_path(folder, filename, url)):
+            return cls(open_part(folder, filename, url, adopt=adopt), path, url)
+
+    @classmethod
+    def find(cls, directory: str | os.PathLike[str], filename: str, url: str) -> Self | None:
+        """Open and lock the part file that a download of ``url`` has left, if there is one; nothing is created.
+
+        Raises ``TargetLocked``, ``DiskError``.
+        """
+        folder = Path(directory).absolute()
+        with _disk_errors("open", part_path(folder, filename, url)):
+            part = find_part(folder, filename, url)
+            return cls(part, folder / filename if filename else None, url) if part is not None else None
 
     @property
     def control_path(self) -> Path:
         """Where aria2 notes what is there."""
-        return _control_path(self.part_path)
+        return control_path_of(self.part_path)
 
     def name(self, filename: str) -> Path:
         """Choose the final name, one path component, and return the path. Nothing is created yet.
 
-        Raises ``DiskError`` if a directory has that name, or if it is not a plain file name.
+        Raises ``DiskError`` if it is not a plain file name, the file system refuses it, or what has it is no plain
+        file.
         """
         self.path = _final_path(self.directory, filename)
         return self.path
+
+    def save_state(self, saved: state.State) -> None:
+        """Save the state, with a sample of the part file. What it calls written must have been synced before.
+
+        Raises ``DiskError``, and ``ValueError`` for a state that makes no sense.
+        """
+        with _disk_errors("read", self.part_path):
+            sample = state.sample_of(self.fd, saved)
+        state.save(self.state_path, dataclasses.replace(saved, sample=sample))
 
     def truncate(self, size_bytes: int = 0) -> None:
         """Drop what lies beyond ``size_bytes`` and, before it, the state that may speak of it."""
@@ -116,42 +148,51 @@ class Target:
         symbolic link that has the final name is replaced itself, not what it points to.
 
         Raises ``TargetExists`` if the name is taken and ``overwrite`` is off, even if it was taken a moment
-        ago, and ``ValueError`` if the target was never named.
+        ago, ``DiskError``, also for what is no plain file, and ``ValueError`` if the target was never named. Then
+        the data is still there, for this user alone to read.
         """
         if self.path is None:
             raise ValueError(f"{self.part_path}: it has no final name yet")
         with _disk_errors("publish", self.path):
             self._check_still_ours()
-            _set_time_and_mode(self.fd, modified_time)
-            if durable:
-                _sync(self.fd)
-            if overwrite:
-                self.part_path.replace(self.path)
-            else:
-                _rename_without_replacing(self.part_path, self.path)
-            self._forget()
+            publishing.set_time(self.fd, modified_time)
+            publishing.set_mode(self.fd, private=False)
+            try:
+                if durable:
+                    _sync(self.fd)
+                rename = publishing.replace if overwrite else publishing.rename_free
+                rename(self.part_path, self.path)
+            except BaseException:
+                publishing.set_mode(self.fd, private=True)
+                raise
+            unmark(self.fd)
+            self._remove_beside()
             self.close()
             if durable:
-                _sync_directory(self.directory)
+                sync_directory(self.directory)
         return self.path
 
     def set_aside(self, reason: str) -> Path:
-        """Rename a part file that proved wrong to ``NAME.bad`` (``NAME.bad.1`` ...), remove the state, close.
+        """Rename a part file that proved wrong to ``NAME.bad``, remove the state, close.
 
-        Logs ``reason`` and returns the new path. No file is replaced.
+        One that was set aside before is replaced; where something else has that name, the next one is taken
+        (``NAME.bad.1`` ...). Logs ``reason`` and returns the new path.
         """
         from rangefetch.logs import log
 
-        stem = _stem(self.path.name, "") if self.path else self.part_path.stem
+        stem = stem_of(self.path.name, "") if self.path else self.part_path.stem
         bad_path = self.directory / f"{stem}.bad"
         with _disk_errors("set aside", self.part_path):
             self._check_still_ours()
             for number in itertools.count(1):
+                if is_marked_file(bad_path):
+                    self.part_path.replace(bad_path)
+                    break
                 with contextlib.suppress(TargetExists):
-                    _rename_without_replacing(self.part_path, bad_path)
+                    publishing.rename_free(self.part_path, bad_path)
                     break
                 bad_path = self.directory / f"{stem}.bad.{number}"
-            self._forget()
+            self._remove_beside()
         self.close()
         log.info("%s: %s; kept as %s", self.part_path, reason, bad_path)
         return bad_path
@@ -159,31 +200,34 @@ class Target:
     def discard(self) -> None:
         """Delete part file and state, and close. What another program has put in their place stays."""
         with _disk_errors("remove", self.part_path):
-            if self.fd >= 0 and _is_open_on(self.fd, self.part_path):
-                self._forget()
+            if self.fd >= 0 and is_open_on(self.fd, self.part_path):
                 self.part_path.unlink()
+                self._remove_beside()
         self.close()
 
     def close(self) -> None:
         """Release the lock and keep the files. Closing twice is fine."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            _unlock_and_close(fd)
+            unlock_and_close(fd)
 
     def _forget(self) -> None:
         """Remove what speaks of the bytes."""
+        if self._needs_state:
+            state.save(self.state_path, claim(self._url))
+        else:
+            self.state_path.unlink(missing_ok=True)
+        self.control_path.unlink(missing_ok=True)
+
+    def _remove_beside(self) -> None:
+        """The part file is not there any more: what is beside it has no use."""
         self.state_path.unlink(missing_ok=True)
         self.control_path.unlink(missing_ok=True)
 
     def _check_still_ours(self) -> None:
-        if not _is_open_on(self.fd, self.part_path):
+        if not is_open_on(self.fd, self.part_path):
             reason = "another program removed or replaced it while it was being written"
             raise DiskError(f"{self.part_path}: {reason}", errno=errno.ENOENT)
-
-
-def part_path(directory: str | os.PathLike[str], filename: str, url: str) -> Path:
-    """Where the part file of a download is, as :meth:`Target.open` names it."""
-    return Path(directory) / f"{_stem(filename, url)}.part"
 
 
 def free_space(directory: str | os.PathLike[str]) -> int:
@@ -212,135 +256,10 @@ def _final_path(directory: Path, filename: str) -> Path:
     if filename in ("", ".", "..") or "/" in filename or "\0" in filename:
         raise DiskError(f"{directory}: {filename!r} is not a plain file name", errno=errno.EINVAL)
     path = directory / filename
-    # A link to a directory counts as one: nobody means to put a file in its place.
-    if path.is_dir():
-        raise DiskError(f"{path}: it is a directory", errno=errno.EISDIR)
+    with _disk_errors("use the name", path):
+        publishing.check_name(path)
+    publishing.check_place(path)
     return path
-
-
-def _stem(filename: str, url: str) -> str:
-    """``filename``; a name made of a hash where there is none, or where it leaves no room for suffixes."""
-    if filename and len(os.fsencode(filename)) <= MAX_NAME_BYTES:
-        return filename
-    import hashlib
-
-    digest = hashlib.sha256((filename or url).encode(errors="surrogateescape")).hexdigest()
-    return f"rangefetch-{digest[:16]}"
-
-
-def _control_path(part_path: Path) -> Path:
-    return part_path.with_name(part_path.name + ".aria2")
-
-
-def _open_locked(part_path: Path, state_path: Path) -> int:
-    """A descriptor of the regular file that is at ``part_path`` now, locked by it alone."""
-    for _ in range(32):
-        fd = _open_regular(part_path)
-        try:
-            _lock(fd, part_path)
-            # Whoever had the lock may have renamed the file away between our open and our lock.
-            if _is_open_on(fd, part_path):
-                status = os.fstat(fd)
-                if status.st_size == 0:
-                    state_path.unlink(missing_ok=True)
-                    _control_path(part_path).unlink(missing_ok=True)
-                if status.st_nlink == 1:
-                    return fd
-                # A publish that was cut between its link and its unlink, or a copy made of links: under their
-                # other name these bytes must not change.
-                part_path.unlink()
-        except BaseException:
-            os.close(fd)
-            raise
-        _unlock_and_close(fd)
-    raise TargetLocked(f"{part_path}: other downloads keep taking it")
-
-
-def _open_regular(part_path: Path) -> int:
-    if part_path.is_symlink():  # O_NOFOLLOW is for one that appears just now
-        raise DiskError(f"{part_path}: it is a symbolic link, and those are not followed", errno=errno.ELOOP)
-    fd = os.open(part_path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise DiskError(f"{part_path}: it is not a regular file", errno=errno.EINVAL)
-    return fd
-
-
-def _lock(fd: int, part_path: Path) -> None:
-    """Lock the open file, or raise ``TargetLocked``. Where there are no locks, warn and go on."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise TargetLocked(f"{part_path}: another download is writing it") from None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS_HERE:
-            raise
-        from rangefetch.logs import log
-
-        log.warning("%s: no locks on this file system; beware", part_path)
-
-
-def _unlock_and_close(fd: int) -> None:
-    # A child forked meanwhile shares the open file: with close alone the lock would live on in it.
-    with contextlib.suppress(OSError):
-        fcntl.flock(fd, fcntl.LOCK_UN)
-    os.close(fd)
-
-
-def _is_open_on(fd: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), path.lstat())
-    except FileNotFoundError:
-        return False
-
-
-def _rename_without_replacing(source: Path, destination: Path) -> None:
-    """Rename in one step, or raise ``TargetExists`` if anything, even a broken link, has the name."""
-    try:
-        try:
-            destination.hardlink_to(source)
-        except FileExistsError:
-            raise
-        except OSError:
-            # No hard links here (FAT, some network file systems). Hold the name with an empty file, so that
-            # what gets replaced is our own; where something else is wrong, this says it too.
-            os.close(os.open(destination, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-            try:
-                source.replace(destination)
-            except OSError:
-                destination.unlink()
-                raise
-        else:
-            source.unlink()
-    except FileExistsError:
-        raise TargetExists(f"{destination}: it exists, and overwriting was not asked for") from None
-
-
-def _set_time_and_mode(fd: int, modified_time: float | None) -> None:
-    # A file system without modes, or a time beyond what it can hold, is no reason to lose a finished file.
-    with contextlib.suppress(OSError):
-        os.fchmod(fd, 0o666 & ~umask())
-    if modified_time is not None:
-        with contextlib.suppress(OSError, OverflowError, ValueError):
-            os.utime(fd, (os.fstat(fd).st_atime, modified_time))
-
-
-def umask() -> int:
-    """The process's umask now."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        # Linux tells without a change, which other threads could see.
-        return int(Path("/proc/self/status").read_bytes().partition(b"Umask:")[2].split(None, 1)[0], 8)
-    return _asked_umask()
-
-
-@functools.cache
-def _asked_umask() -> int:
-    """The process's umask, asked for once."""
-    # Asking means setting; to 077, so that no file that another thread creates just then is too open.
-    with _umask_lock:
-        mask = os.umask(0o077)
-        os.umask(mask)
-    return mask
 
 
 def _sync(fd: int) -> None:
@@ -349,14 +268,3 @@ def _sync(fd: int) -> None:
             fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # fsync stops at the drive's cache there
             return
     os.fsync(fd)
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot
-            raise
-    finally:
-        os.close(fd)

@@ -52,13 +52,16 @@ def test_a_wrong_checksum_keeps_the_data_aside_and_says_where(
     assert target.with_name("file.bin.bad").read_bytes() == content(size)
 
 
-def test_data_that_was_kept_aside_is_not_replaced_by_the_next(server: MisbehavingServer, target: Path) -> None:
+def test_of_what_was_kept_aside_there_is_one_for_each_target(server: MisbehavingServer, target: Path) -> None:
+    target.with_name("other.bad").write_bytes(b"theirs")
     for seed in (1, 2):
         url = server.url("/good/x", size=1000, seed=seed)
-        fails(ChecksumMismatch, url, target, checksum=f"md5={_digest('md5', 10)}")
-    assert names(target.parent) == ["file.bin.bad", "file.bin.bad.1"]
-    assert target.with_name("file.bin.bad").read_bytes() == content(1000, 1)
-    assert target.with_name("file.bin.bad.1").read_bytes() == content(1000, 2)
+        for path in (target, target.with_name("other")):
+            fails(ChecksumMismatch, url, path, checksum=f"md5={_digest('md5', 10)}")
+    assert names(target.parent) == ["file.bin.bad", "other.bad", "other.bad.1"]
+    assert target.with_name("file.bin.bad").read_bytes() == content(1000, 2)
+    assert target.with_name("other.bad").read_bytes() == b"theirs"
+    assert target.with_name("other.bad.1").read_bytes() == content(1000, 2)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +84,7 @@ def test_the_bytes_of_an_earlier_run_are_in_the_checksum(server: MisbehavingServ
     interrupt(url, target, 300_000, split=1)
     part = target.with_name("file.bin.part")
     with part.open("r+b") as file:
+        file.seek(100_000)  # where no sample of the state is
         file.write(b"changed by somebody else")
     error = fails(ChecksumMismatch, url, target, checksum=f"sha-256={_digest('sha256')}")
     assert error.actual != error.expected

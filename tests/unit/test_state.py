@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from helpers import MIB
 from rangefetch import state
 from rangefetch.errors import DiskError
-from rangefetch.state import SourceState, State, StateDamaged
+from rangefetch.replacing import remove_what_was_cut_short
+from rangefetch.state import SourceState, State, StateDamaged, StateForeign
 
 DONE = 2
 
@@ -94,7 +95,7 @@ def test_the_file_has_the_keys_that_the_documentation_names(tmp_path: Path) -> N
     assert document.pop("partial") == {"1": 1234, "8": MIB - 1}
     crc32 = document.pop("crc32")
     assert document == {
-        "version": 1,
+        "version": 2,
         "url": "https://example.org/model.bin",
         "resolved_url": "https://cdn.example.org/abc?signature=secret",
         "total_size": 9 * MIB + 1000,
@@ -109,6 +110,7 @@ def test_the_file_has_the_keys_that_the_documentation_names(tmp_path: Path) -> N
         "block_size": MIB,
         "filename": "modèle.bin",
         "options": {"split": 16, "headers": {"Accept": "*/*"}},
+        "sample": 0,
         "last_updated": 1_700_000_000.25,
     }
     unsigned = json.loads((tmp_path / "s.json").read_bytes())
@@ -239,11 +241,88 @@ def test_the_content_is_synced_before_the_rename_and_the_directory_after(
     assert events == ["sync file", "rename", "sync directory"]
 
 
-def test_loading_clears_what_a_killed_save_left(tmp_path: Path) -> None:
-    state.save(tmp_path / "s.json", example())
+def test_what_a_killed_save_left_does_not_stop_the_next_and_can_be_removed(tmp_path: Path) -> None:
     (tmp_path / "s.json.tmp").write_text("half a sta")
+    state.save(tmp_path / "s.json", example())
     assert state.load(tmp_path / "s.json") == example()
+    assert (tmp_path / "s.json.tmp").read_text() == "half a sta"
+    remove_what_was_cut_short(tmp_path / "s.json")
     assert [path.name for path in tmp_path.iterdir()] == ["s.json"]
+
+
+def test_saves_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> None:
+    script = """if True:
+        import sys, threading
+        from rangefetch import state
+        old = state.load(sys.argv[1])
+        def save():
+            for _ in range(50):
+                state.save(sys.argv[1], old)
+                assert state.load(sys.argv[1]) == old
+        threads = [threading.Thread(target=save) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    """
+    path = tmp_path / "s.json"
+    state.save(path, example())
+    command = [sys.executable, "-c", script, path]
+    children = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
+    assert [child.communicate()[1] for child in children] == [b"", b""]
+    assert [path.name for path in tmp_path.iterdir()] == ["s.json"]
+
+
+@pytest.mark.parametrize("change", ["mode", "owner", "content"])
+def test_what_others_may_have_written_is_not_trusted(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "s.json"
+    state.save(path, example())
+    if change == "mode":
+        path.chmod(0o620)
+    elif change == "owner":
+        if os.geteuid() != 0:
+            pytest.skip("only root may give files away")
+        os.chown(path, 12345, 12345)
+    else:
+        path.unlink()
+        path.write_text("somebody's notes")
+    with pytest.raises(StateForeign):
+        state.load(path)
+
+
+def test_where_all_files_look_alike_owners_say_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "s.json"
+    state.save(path, example())
+    look = os.fstat
+
+    def fat_fstat(fd: int) -> os.stat_result:
+        fields = list(look(fd))
+        fields[0] |= 0o777
+        fields[4] = 12345
+        return os.stat_result(fields)
+
+    monkeypatch.setattr(os, "fstat", fat_fstat)
+    assert state.load(path) == example()
+    assert [path.name for path in tmp_path.iterdir()] == ["s.json"]
+
+
+def test_a_sample_tells_a_part_file_from_another(tmp_path: Path) -> None:
+    saved = example()
+    content = bytearray(os.urandom(saved.total_size))
+    with (tmp_path / "part").open("wb+") as file:
+
+        def sample() -> int:
+            file.seek(0)
+            file.write(content)
+            file.flush()
+            return state.sample_of(file.fileno(), saved)
+
+        before = sample()
+        assert before == sample() != 0
+        content[3 * MIB] ^= 1  # of a block that is not there yet
+        assert sample() == before
+        content[2 * MIB] ^= 1
+        assert sample() != before
 
 
 @pytest.mark.parametrize(
@@ -289,13 +368,21 @@ def test_a_save_that_is_killed_leaves_the_old_state_or_the_new_one(tmp_path: Pat
             child.kill()
         loaded = state.load(path)
         assert loaded == example(last_updated=loaded.last_updated)
+        remove_what_was_cut_short(path)
         assert [path.name for path in tmp_path.iterdir()] == ["s.json"]
 
 
-def test_set_aside_replaces_an_older_one_and_says_where(tmp_path: Path) -> None:
-    (tmp_path / "s.json").write_text("damaged")
-    (tmp_path / "s.json.bad").write_text("older")
-    assert state.set_aside(tmp_path / "s.json").read_text() == "damaged"
+def test_set_aside_replaces_an_older_one_of_ours_and_says_where(tmp_path: Path) -> None:
+    for words in ("older", "damaged"):
+        state.save(tmp_path / "s.json", example())
+        with (tmp_path / "s.json").open("r+") as file:
+            file.write(words)
+        assert state.set_aside(tmp_path / "s.json").read_text().startswith(words)
+    (tmp_path / "s.json.bad").unlink()
+    (tmp_path / "s.json.bad").write_text("not ours")
+    state.save(tmp_path / "s.json", example())
+    assert state.set_aside(tmp_path / "s.json").read_text() == "not ours"
+    assert [path.name for path in tmp_path.iterdir()] == ["s.json.bad"]
     with pytest.raises(DiskError, match="cannot set it aside: No such file"):
         state.set_aside(tmp_path / "s.json")
 

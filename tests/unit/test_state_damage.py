@@ -102,7 +102,7 @@ def test_a_file_that_was_signed_here_is_accepted(tmp_path: Path, intact: bytes) 
 
 
 BAD_VALUES = [
-    ("version", 2, "its version is 2, not 1"),
+    ("version", 1, "its version is 1, not 2"),
     ("version", None, "its version is None"),
     ("version", True, "version"),
     ("version", 1.0, "version"),

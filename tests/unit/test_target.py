@@ -12,10 +12,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rangefetch import _engine, parts, state
 from rangefetch.errors import DiskError, LocalError, TargetExists, TargetLocked
+from rangefetch.state import SourceState, State
 from rangefetch.target import Target, free_space
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -45,8 +48,21 @@ def refusing(number: int) -> Callable[..., None]:
 def written(directory: Path, filename: str = "x", octets: bytes = b"new") -> Target:
     opened = Target.open(directory, filename, URL)
     os.pwrite(opened.fd, octets, 0)
-    opened.state_path.write_text("state")
+    opened.save_state(state_of(len(octets)))
     return opened
+
+
+def state_of(size: int, written: int = 1) -> State:
+    return State(
+        url=URL,
+        resolved_url=URL,
+        total_size=size,
+        supports_range=True,
+        sources=[SourceState(URL)],
+        block_size=1 << 20,
+        blocks=b"\0",
+        partial={0: min(written, size - 1)},
+    )
 
 
 def publish(opened: Target, *, overwrite: bool = False, durable: bool = False) -> Path:
@@ -55,7 +71,11 @@ def publish(opened: Target, *, overwrite: bool = False, durable: bool = False) -
 
 
 def files(directory: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in directory.iterdir()}
+    """What lies there; of a saved state only that it is one."""
+    return {
+        path.name: "state" if path.name.endswith(".part.json") and state.load(path) else path.read_text()
+        for path in directory.iterdir()
+    }
 
 
 def test_opening_makes_an_empty_private_part_file(tmp_path: Path) -> None:
@@ -77,6 +97,7 @@ def test_without_a_name_the_part_file_is_named_after_the_url(tmp_path: Path) -> 
         with pytest.raises(ValueError, match="no final name yet"):
             publish(opened)
     with closing(Target.open(tmp_path, "", URL)) as opened:
+        assert not opened.fresh
         assert opened.name("found.txt") == opened.path == tmp_path / "found.txt"
         assert publish(opened) == tmp_path / "found.txt"
     assert files(tmp_path) == {"found.txt": "new"}
@@ -129,9 +150,8 @@ def test_what_stands_in_the_way_is_an_error_that_says_so(tmp_path: Path) -> None
     (tmp_path / "file").touch()
     (tmp_path / "directory").mkdir()
     (tmp_path / "to-directory").symlink_to("directory")
-    (tmp_path / "d.part").mkdir()
-    os.mkfifo(tmp_path / "f.part")
-    (tmp_path / "l.part").symlink_to("victim")
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "to-device").symlink_to("/dev/null")
     with disk_error(errno.ENOTDIR, tmp_path / "file" / "none", "Not a directory"):
         Target.open(tmp_path / "file" / "none", "x", URL)
     with disk_error(errno.ENOTDIR, tmp_path / "file", "Not a directory"):
@@ -139,21 +159,37 @@ def test_what_stands_in_the_way_is_an_error_that_says_so(tmp_path: Path) -> None
     for name in ("directory", "to-directory"):
         with disk_error(errno.EISDIR, tmp_path / name, "it is a directory"):
             Target.open(tmp_path, name, URL)
-    with disk_error(errno.EISDIR, tmp_path / "d.part", "Is a directory"):
-        Target.open(tmp_path, "d", URL)
-    with disk_error(errno.EINVAL, tmp_path / "f.part", "not a regular file"):
-        Target.open(tmp_path, "f", URL)
-    with disk_error(errno.ELOOP, tmp_path / "l.part", "symbolic link"):
-        Target.open(tmp_path, "l", URL)
-    assert not (tmp_path / "victim").exists()
+    for name in ("fifo", "to-device"):
+        with disk_error(errno.EINVAL, tmp_path / name, "it is not a regular file"):
+            Target.open(tmp_path, name, URL)
+    assert not list(tmp_path.glob("*.part*"))
 
 
-def test_a_link_that_appears_just_now_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "victim").touch()
-    (tmp_path / "x.part").symlink_to("victim")
-    monkeypatch.setattr(Path, "is_symlink", lambda _: False)
-    with disk_error(errno.ELOOP, tmp_path / "x.part"):
-        Target.open(tmp_path, "x", URL)
+@pytest.mark.parametrize("name", ["n" * 256, "é" * 128, "\udcff" * 256])
+def test_a_name_that_the_file_system_refuses_is_told_at_once(tmp_path: Path, name: str) -> None:
+    with disk_error(errno.ENAMETOOLONG, "cannot use the name"):
+        Target.open(tmp_path, name, URL)
+    assert not list(tmp_path.iterdir())
+    with closing(Target.open(tmp_path, "", URL)) as opened, disk_error(errno.ENAMETOOLONG, "cannot use the name"):
+        opened.name(name)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EILSEQ])
+def test_a_character_that_the_file_system_refuses_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    create = os.open
+
+    def create_as_fat(path: str | os.PathLike[str], flags: int, *arguments: int, **keywords: int) -> int:
+        if ":" in os.fspath(path) and flags & os.O_CREAT:
+            raise OSError(number, os.strerror(number))
+        return create(path, flags, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "open", create_as_fat)
+    with closing(Target.open(tmp_path, "", URL)) as opened, disk_error(number, "a:b", "cannot use the name"):
+        opened.name("a:b")
+    with disk_error(number, "a:b", "cannot use the name"):
+        Target.open(tmp_path, "a:b", URL)
 
 
 # A child process that opens the target, says so, and then does what it is told.
@@ -214,7 +250,8 @@ def test_a_part_file_published_between_open_and_lock_is_let_go(tmp_path: Path, m
 
 
 def test_a_part_file_that_never_stays_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fcntl, "flock", lambda *_: (tmp_path / "x.part").unlink(missing_ok=True))
+    written(tmp_path).close()
+    monkeypatch.setattr(parts, "is_open_on", lambda *_: False)
     with pytest.raises(TargetLocked, match="keep taking it"):
         Target.open(tmp_path, "x", URL)
 
@@ -297,9 +334,11 @@ def test_with_overwrite_the_name_is_replaced_and_not_what_a_link_points_to(tmp_p
     assert files(tmp_path) == {"x": "new", "old": "old"}
 
 
-@pytest.fixture(params=["links", "no links"])
+@pytest.fixture(params=["renameat2", "links", "no links"])
 def _links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system with hard links, and one without."""
+    """A file system that renames without replacing, one that has hard links only, and one that has neither."""
+    if request.param != "renameat2":
+        monkeypatch.setattr(_engine, "rename_free", lambda *_: errno.EINVAL)
     if request.param == "no links":
         monkeypatch.setattr(Path, "hardlink_to", refusing(errno.EPERM))
 
@@ -308,36 +347,91 @@ def _links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 def test_publishing_needs_no_links(tmp_path: Path) -> None:
     publish(written(tmp_path))
     assert files(tmp_path) == {"x": "new"}
-    with closing(written(tmp_path)) as opened, pytest.raises(TargetExists):
-        publish(opened)
+    with closing(written(tmp_path)) as opened:
+        with pytest.raises(TargetExists):
+            opened.publish(overwrite=False, modified_time=None, durable=False)
+        # What was refused is nobody else's to read.
+        assert stat.S_IMODE(opened.part_path.stat().st_mode) == 0o600
     assert files(tmp_path) == {"x": "new", "x.part": "new", "x.part.json": "state"}
 
 
-@pytest.mark.usefixtures("_links")
-def test_a_file_that_appears_at_the_last_instant_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    take = Path.hardlink_to
+@pytest.mark.parametrize("way", ["renameat2", "links"])
+def test_a_file_that_appears_at_the_last_instant_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    place, name = (_engine, "rename_free") if way == "renameat2" else (Path, "hardlink_to")
+    take = getattr(place, name)
 
-    def appear_first(path: Path, source: Path) -> None:
-        path.write_text("somebody else's")
-        take(path, source)
+    def appear_first(*paths: object) -> object:
+        (tmp_path / "x").write_text("somebody else's")
+        return take(*paths)
 
-    monkeypatch.setattr(Path, "hardlink_to", appear_first)
-    with closing(written(tmp_path)) as opened, pytest.raises(TargetExists):
-        publish(opened)
+    if way == "links":
+        monkeypatch.setattr(_engine, "rename_free", lambda *_: errno.EINVAL)
+    with closing(written(tmp_path)) as opened:
+        monkeypatch.setattr(place, name, appear_first)
+        with pytest.raises(TargetExists):
+            publish(opened)
     assert files(tmp_path) == {"x": "somebody else's", "x.part": "new", "x.part.json": "state"}
 
 
-def test_a_rename_that_fails_leaves_no_empty_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "hardlink_to", refusing(errno.EIO))
-    monkeypatch.setattr(Path, "replace", refusing(errno.EIO))
-    with closing(written(tmp_path)) as opened, disk_error(errno.EIO, tmp_path / "x", "cannot publish"):
-        publish(opened)
+@pytest.mark.usefixtures("_links")
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_nothing_incomplete_ever_has_the_final_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    """What is at the final name, after each system call that changes names, is nothing, or the whole file."""
+    opened, seen = written(tmp_path), []
+
+    def watch(place: Any, name: str) -> None:
+        call = getattr(place, name)
+
+        def watched(*arguments: Any, **keywords: Any) -> Any:
+            try:
+                return call(*arguments, **keywords)
+            finally:
+                seen.append((tmp_path / "x").read_text() if (tmp_path / "x").exists() else None)
+
+        monkeypatch.setattr(place, name, watched)
+
+    for name in ("open", "link", "rename", "replace", "unlink", "ftruncate"):
+        watch(os, name)
+    watch(_engine, "rename_free")
+    publish(opened, overwrite=overwrite)
+    assert seen
+    assert set(seen) <= {None, "new"}
+
+
+def test_a_rename_that_fails_leaves_everything_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_engine, "rename_free", lambda *_: errno.EIO)
+    with closing(written(tmp_path)) as opened:
+        with disk_error(errno.EIO, tmp_path / "x", "cannot publish"):
+            opened.publish(overwrite=False, modified_time=None, durable=False)
+        assert stat.S_IMODE(opened.part_path.stat().st_mode) == 0o600
     assert files(tmp_path) == {"x.part": "new", "x.part.json": "state"}
+
+
+@pytest.mark.parametrize("what", ["directory", "fifo", "link to a device"])
+def test_overwriting_replaces_nothing_but_plain_files(tmp_path: Path, what: str) -> None:
+    final = tmp_path / "x"
+    with closing(written(tmp_path)) as opened:
+        if what == "directory":
+            final.mkdir()
+        elif what == "fifo":
+            os.mkfifo(final)
+        else:
+            final.symlink_to("/dev/null")
+        before = final.lstat()
+        with disk_error(errno.EISDIR if what == "directory" else errno.EINVAL, final):
+            opened.publish(overwrite=True, modified_time=None, durable=False)
+        assert os.path.samestat(before, final.lstat())
+        assert opened.part_path.read_text() == "new"
 
 
 def test_a_publish_that_was_cut_between_link_and_unlink_is_never_written_again(tmp_path: Path) -> None:
     with closing(written(tmp_path)) as opened:
         (tmp_path / "x").hardlink_to(opened.part_path)  # and then the process was killed
+        assert files(tmp_path)["x"] == "new"
     with closing(written(tmp_path, octets=b"other")) as opened:
         assert opened.fresh
         assert (tmp_path / "x").read_text() == "new"
@@ -360,15 +454,25 @@ def test_a_part_file_that_was_replaced_is_not_published_as_ours(tmp_path: Path) 
         publish(theirs)
 
 
-def test_setting_aside_counts_up_and_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_set_aside_replaces_what_was_before_and_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
-    kept = [written(tmp_path, octets=octets).set_aside("its checksum is wrong") for octets in (b"1", b"2", b"3")]
-    assert [path.name for path in kept] == ["x.bad", "x.bad.1", "x.bad.2"]
-    assert files(tmp_path) == {"x.bad": "1", "x.bad.1": "2", "x.bad.2": "3"}
+    kept = [written(tmp_path, octets=octets).set_aside("its checksum is wrong") for octets in (b"11", b"22", b"33")]
+    assert [path.name for path in kept] == ["x.bad", "x.bad", "x.bad"]
+    assert files(tmp_path) == {"x.bad": "33"}
     assert "its checksum is wrong; kept as" in caplog.text
     opened = written(tmp_path, "")
     opened.name("found")
     assert opened.set_aside("wrong").name == "found.bad"
+
+
+def test_what_is_set_aside_replaces_nothing_of_others(tmp_path: Path) -> None:
+    (tmp_path / "x.bad").write_text("theirs")
+    (tmp_path / "x.bad.1").symlink_to("x.bad")
+    kept = [written(tmp_path, octets=octets).set_aside("wrong").name for octets in (b"11", b"22")]
+    assert kept == ["x.bad.2", "x.bad.2"]
+    assert files(tmp_path) == {"x.bad": "theirs", "x.bad.1": "theirs", "x.bad.2": "22"}
 
 
 def test_discarding_leaves_nothing(tmp_path: Path) -> None:

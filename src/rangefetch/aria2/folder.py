@@ -27,7 +27,7 @@ from rangefetch.errors import BadAnswer, DiskError, TargetExists, TargetLocked
 from rangefetch.names import DEFAULT_FILENAME, harmless_filename
 from rangefetch.network import mask_url
 from rangefetch.options import DownloadOptions
-from rangefetch.target import umask
+from rangefetch.publishing import umask
 
 __all__ = ["FolderLanding"]
 

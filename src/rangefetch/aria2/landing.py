@@ -78,7 +78,7 @@ class FileLanding:
         Raises ``TargetLocked``, ``TargetExists``, ``DiskError``.
         """
         options = self._options
-        target = self._target = Target.open(options.save_dir, options.filename, self._url)
+        target = self._target = Target.open(options.save_dir, options.filename, self._url, adopt=bool(options.checksum))
         self._download.filename = options.filename or choose_filename(self._url)
         if target.path is not None and options.checksum and self._is_taken(target.path):
             return self._compared(target.path)
@@ -235,7 +235,7 @@ class FileLanding:
                     target.discard()
             elif (saved := self._whole() if complete else self._from_control()) is not None and saved.written_end:
                 target.sync()
-                state.save(target.state_path, saved)
+                target.save_state(saved)
                 self._opened.control_path.unlink(missing_ok=True)
                 return saved.written_bytes
             else:
@@ -276,7 +276,7 @@ class FileLanding:
         self._settled = True
         # From now on the control file alone says what is there. Without this note nobody could tell what of.
         if self.remote is not None and (written or self.remote.size >= _WORTH_NOTING_BYTES):
-            state.save(self._opened.state_path, self._empty(self.remote))
+            self._opened.save_state(self._empty(self.remote))
 
     def _from_control(self) -> State | None:
         """The state that aria2's control file stands for; None if there is none. Raises ``StateDamaged``.

@@ -1,0 +1,122 @@
+"""Which of the files in a directory are ours.
+
+A name proves nothing: ``x.part`` may be a browser's. A file that was created here carries a mark, an extended attribute,
+which no server can set and which goes along when the file is renamed. Where the file system has none, the saved state
+beside a part file must vouch for it. And whatever it carries, a file that another user owns or could have written is not
+trusted, as far as the file system records such things.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+__all__ = ["NotOurs", "is_marked", "is_marked_file", "is_of", "is_trusted", "mark", "read_own", "unmark"]
+
+_MARK = "user.rangefetch.unfinished"
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+class NotOurs(ValueError):
+    """Another user or another program may have written it; the message says why."""
+
+
+def mark(fd: int, url: str) -> bool:
+    """Mark an open file or directory as created here for ``url``. False: the file system has no such attributes."""
+    if not hasattr(os, "setxattr"):
+        return False
+    try:
+        os.setxattr(fd, _MARK, _value(url))
+    except OSError:
+        return False
+    return True
+
+
+def unmark(fd: int) -> None:
+    """Remove the mark: the file is the user's now."""
+    if hasattr(os, "removexattr"):
+        with contextlib.suppress(OSError):
+            os.removexattr(fd, _MARK)
+
+
+def is_marked(fd: int) -> bool:
+    """Whether the open file or directory was created here."""
+    return _mark_of(fd) != b""
+
+
+def is_marked_file(path: Path) -> bool:
+    """Whether a regular file of this user's was created here."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        status = os.fstat(fd)
+        return stat.S_ISREG(status.st_mode) and is_marked(fd) and is_trusted(status, path.parent)
+    finally:
+        os.close(fd)
+
+
+def is_of(fd: int, url: str) -> bool:
+    """Whether the open file or directory was created here for ``url``."""
+    return _mark_of(fd) == _value(url)
+
+
+def is_trusted(status: os.stat_result, directory: Path) -> bool:
+    """Whether this user alone could have written a file in ``directory``, as far as the file system tells.
+
+    One that records neither owners nor modes (FAT, exFAT, some network file systems) shows all files alike. There a
+    new file looks the same, and the file is trusted.
+    """
+    if status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_MAY_WRITE:
+        return True
+    name = directory / f".rangefetch-{os.urandom(8).hex()}.tmp"
+    try:
+        fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return False
+    try:
+        new = os.fstat(fd)
+    finally:
+        os.close(fd)
+        with contextlib.suppress(OSError):
+            name.unlink()
+    return (new.st_uid, new.st_mode & _OTHERS_MAY_WRITE) == (status.st_uid, status.st_mode & _OTHERS_MAY_WRITE)
+
+
+def read_own(path: Path, most_bytes: int, *, trusted: bool = False) -> tuple[bytes, bool]:
+    """What is in a small file, and whether it is marked.
+
+    Raises ``NotOurs`` for what is no regular file, is longer than ``most_bytes``, or is not trusted, unless the caller
+    says that it is (``trusted``), and ``OSError``.
+    """
+    # O_NONBLOCK: opening a named pipe must not wait for its writer.
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotOurs("it is not a regular file")
+        if not trusted and not is_trusted(status, path.parent):
+            raise NotOurs("another user owns it or may write it")
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            octets = file.read(most_bytes + 1)
+        if len(octets) > most_bytes:
+            raise NotOurs(f"it has more than {most_bytes} bytes")
+        return octets, is_marked(fd)
+    finally:
+        os.close(fd)
+
+
+def _value(url: str) -> bytes:
+    import hashlib
+
+    return hashlib.sha256(url.encode(errors="surrogateescape")).hexdigest()[:16].encode()
+
+
+def _mark_of(fd: int) -> bytes:
+    if hasattr(os, "getxattr"):
+        with contextlib.suppress(OSError):
+            return os.getxattr(fd, _MARK)
+    return b""

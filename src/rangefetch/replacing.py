@@ -1,0 +1,68 @@
+"""Replacing a small file in one step: whatever happens, the old content is there or the new one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+__all__ = ["remove_what_was_cut_short", "replace_file", "sync_directory"]
+
+
+def replace_file(path: Path, octets: bytes, *, prepare: Callable[[int], object] | None = None) -> None:
+    """Put ``octets`` in the place of the file at ``path``, mode 0600. ``prepare`` gets the descriptor of the new file.
+
+    The content is on the disk before it gets the name. Several threads or processes may do so at once; the last one
+    counts. Raises ``OSError``; then the old file is as it was.
+    """
+    fd, temporary = _create_beside(path)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            if prepare is not None:
+                prepare(fd)
+            file.write(octets)
+            file.flush()
+            os.fsync(fd)
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    # If this fails, a power failure may bring the old content back.
+    with contextlib.suppress(OSError):
+        sync_directory(path.parent)
+
+
+def remove_what_was_cut_short(path: Path) -> None:
+    """Remove what a replacement that was killed has left. For who knows that nobody is at one."""
+    with contextlib.suppress(OSError):
+        _beside(path).unlink()
+
+
+def sync_directory(directory: Path) -> None:
+    """Return when the names in it would survive a power failure. Raises ``OSError``."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot
+            raise
+    finally:
+        os.close(fd)
+
+
+def _beside(path: Path, what: str = "") -> Path:
+    return path.with_name(f"{path.name}{what}.tmp")
+
+
+def _create_beside(path: Path) -> tuple[int, Path]:
+    """A new file with a name that nobody else uses: one that can be found again, if that is free."""
+    temporary = _beside(path)
+    while True:
+        try:
+            # Created anew each time, so that no link that stands there is followed.
+            return os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600), temporary
+        except FileExistsError:
+            temporary = _beside(path, f".{os.urandom(4).hex()}")
