@@ -1,9 +1,9 @@
 """Which of the files in a directory are ours.
 
-A name proves nothing: ``x.part`` may be a browser's. A file that was created here carries a mark, an extended attribute,
-which no server can set and which goes along when the file is renamed. Where the file system has none, the saved state
-beside a part file must vouch for it. And whatever it carries, a file that another user owns or could have written is not
-trusted, as far as the file system records such things.
+A name proves nothing: ``x.part`` may be a browser's. A file that was created here carries a mark, an extended
+attribute, which no server can set and which stays when the file is renamed. Where the file system has none, the saved
+state beside a part file must vouch for it. Whatever it carries, a file that another user owns or could have written is
+not trusted, as far as the file system records such things.
 """
 
 from __future__ import annotations

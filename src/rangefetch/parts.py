@@ -1,9 +1,9 @@
 """The part file of a download: found among what lies there, or created, and locked.
 
-It is ``NAME.part``, with its state in ``NAME.part.json``. Where something else has one of these names, that is left alone
-and the part file is ``rangefetch-HASH.part``, by a hash of NAME. A part file is ours if it has the mark of ``ownership``,
-or if the state beside it vouches for it: where the file system has no marks, a state is written before the part file is
-created.
+It is ``NAME.part``, with its state in ``NAME.part.json``. Where something else has one of these names, that is left
+alone and the part file is ``rangefetch-HASH.part``, by a hash of NAME. A part file is ours if it has the mark of
+``ownership``, or if the state beside it vouches for it: where the file system has no marks, a state is written before
+the part file is created.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The step by which a whole file gets its final name.
 
-Nothing incomplete ever has that name, whenever the process is killed; and nothing but a plain file is replaced, and that
-only where it was asked for.
+Nothing incomplete ever has that name, whenever the process is killed. Nothing but a plain file is replaced, and only
+where that was asked for.
 """
 
 from __future__ import annotations

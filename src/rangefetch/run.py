@@ -669,7 +669,7 @@ class Run:
             and file.block_size > 0
             and file.downloaded > 0
             and self._settled
-            and not self._worthless
+            and not (self._worthless or self._probing)
         )
 
     def do(self, job: Callable[[], Any], then: Callable[[Any], None], *, what: str = "the disk") -> None:

@@ -2,7 +2,8 @@
 
 While it is unfinished a download is ``NAME.part`` (``parts``), locked by whoever writes it, with its state beside it in
 ``NAME.part.json``; while aria2 is at it, ``NAME.part.aria2`` says what is there. The final name appears in one step,
-after the last byte (``publishing``). What the bytes are is not known here: the engine writes them through :attr:`Target.fd`.
+after the last byte (``publishing``). What the bytes are is not known here: the engine writes them through
+:attr:`Target.fd`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from rangefetch import checksum, saving, state
+from rangefetch import checksum, saving
 from rangefetch.aria2.abilities import confinement
 from rangefetch.aria2.process import write_private
 from rangefetch.aria2.remote import Remote, account_for, headers_at, is_http, origin, parse_date
