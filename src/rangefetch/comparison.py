@@ -26,7 +26,7 @@ from rangefetch.samples import SAMPLE_BYTES, Sample, first_difference, missing_b
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from rangefetch._engine import File
+    from rangefetch._engine import File, Profile
     from rangefetch.backend import Host, Timer
     from rangefetch.options import DownloadOptions
     from rangefetch.sources import Source
@@ -106,9 +106,9 @@ class Comparison(Generic[R]):
         self._later(self._longest_s(), self._is_late)
         cool_s = self._host.cool_for(question.source.host)
         if cool_s:
-            self._later(cool_s, self._send)
+            self._later(cool_s, self._prepare)
         else:
-            self._send()
+            self._prepare()
 
     def stop(self) -> None:
         """End it without a verdict, soon."""
@@ -142,12 +142,20 @@ class Comparison(Generic[R]):
     def _later(self, delay_s: float, function: Callable[[], None]) -> None:
         self._timers.append(self._host.call_later(self._run, delay_s, function))
 
-    def _send(self) -> None:
+    def _prepare(self) -> None:
+        # On a worker, because files are read for it.
+        def prepare() -> Profile:
+            return self._host.profile(self._options, self._question.source)
+
+        if self._finding is None:
+            self._host.work(self._run, prepare, lambda future: self._send(future.result()))
+
+    def _send(self, profile: Profile) -> None:
         from rangefetch import _engine
 
         if self._finding is not None:
             return
-        question, options = self._question, self._options
+        question = self._question
         try:
             self._fd = _scratch_file()
         except OSError as error:
@@ -158,7 +166,7 @@ class Comparison(Generic[R]):
         self.file = _engine.File(
             self._fd,
             question.source.url,
-            self._host.profile(options, question.source),
+            profile,
             tag=self._run,
             lanes=1,
             source_lanes=1,

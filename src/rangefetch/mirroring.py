@@ -39,6 +39,7 @@ class Mirroring:
 
     def restart(self) -> None:
         """The file is begun again: what mirrors were compared with is gone."""
+        self._compared.clear()
         self._run.sources.part()
 
     def reserved_lanes(self) -> int:
@@ -111,7 +112,6 @@ class Mirroring:
 
     def _join(self, source: Source) -> None:
         self._error = None
-        self._run.sources.join(source)
         self._run.use_source(source)
 
     def _compare(self) -> bool:
@@ -151,14 +151,13 @@ class Mirroring:
 
     def _found(self, source: Source, finding: Finding) -> None:
         run = self._run
-        self._compared.remove(source)
-        if source not in run.sources.waiting:
-            return
         shown = mask_url(source.url)
         if finding.verdict is Verdict.SAME:
             _log.debug("%s: %s has the same bytes", run.shown_url, shown)
+            # It is not compared again while it is about to join.
             self._join(source)
             return
+        self._compared.remove(source)
         if finding.verdict is Verdict.DIFFERENT:
             _log.warning("%s: the mirror %s has another file (%s); not used", run.shown_url, shown, finding.reason)
         elif finding.error is not None:

@@ -90,7 +90,8 @@ class DownloadResult:
     ``algorithm=HEX`` (empty: none was asked for), ``seconds`` the time from start to final name, ``retries`` the
     transfers that failed and were tried again, ``sources`` the URLs that served it after redirects,
     ``connections`` the connections that were opened for it, ``resumed`` the bytes that were there at the start.
-    ``already_complete`` says that nothing had to be fetched, ``bound`` what bound the speed, in words.
+    ``already_complete`` says that the very file was there (docs/state.md tells how that is known), ``bound`` what bound
+    the speed, in words.
     """
 
     path: Path

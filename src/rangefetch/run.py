@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rangefetch import checksum, samples, saving, state
+from rangefetch import checksum, provenance, samples, saving, state
 from rangefetch.backend import Host, Timer
 from rangefetch.comparison import Comparisons, Finding, Question, Verdict
 from rangefetch.download import Download, Figures
@@ -31,6 +31,7 @@ from rangefetch.errors import (
     TimedOut,
 )
 from rangefetch.events import Event, EventKind, parse_date, parse_headers
+from rangefetch.existing import Found, Standing, look
 from rangefetch.identity import Identity, must_compare_before_resuming
 from rangefetch.jobs import Jobs
 from rangefetch.logs import log as _log
@@ -209,10 +210,18 @@ class Run:
         self.file.move(number, source.url, self._backend.profile(self.options, source))
 
     def use_source(self, source: Source) -> None:
-        """Have the engine ask a source that has just joined, too."""
-        self.file.add_source(source.url, self._backend.profile(self.options, source))
-        self.set_lanes()
-        self.recovery.go_on_at_once()
+        """Have the engine ask a mirror that was waiting, too."""
+        file = self.file
+
+        def known(profile: Profile) -> None:
+            if file is self._file and self.is_filling and source in self.sources.waiting:
+                self.sources.join(source)
+                file.add_source(source.url, profile)
+                self.set_lanes()
+                self.recovery.go_on_at_once()
+
+        what = "the files of certificates and cookies"
+        self._requests.do(lambda: self._backend.profile(self.options, source), known, what=what)
 
     def compare(self, source: Source, spans: Sequence[Span], then: Callable[[Finding], None], *, size: int) -> None:
         """Fetch some of ``spans`` of the file, which has ``size`` bytes, from a source again, and go on with what that
@@ -223,10 +232,6 @@ class Run:
         places = samples.choose(size, spans, random.Random())
 
         def begin(found: list[Sample]) -> None:
-            if self._halting and not self._in_engine:
-                self._conclude()
-            if self._halting or self._ending or self._after_removal is not None:
-                return
             # What a reader has used may have been given back to the file system meanwhile.
             there = [sample for sample in found if sample.start >= target.read_bytes]
             limit = self._limit_of_comparisons()
@@ -511,13 +516,14 @@ class Run:
             if file is self._file and (self._in_engine or self._whole):
                 step()
 
-        self.do(functools.partial(self._settle, file, name), settled)
+        remote = Identity.of(headers, size)
+        self.do(functools.partial(self._settle, file, name, source, remote), settled)
 
-    def _settle(self, file: File, name: str) -> Callable[[], None]:
+    def _settle(self, file: File, name: str, source: Source, remote: Identity) -> Callable[[], None]:
         """See whether the final name and the space are free, on a worker, while the first bytes come. Until that is
         known nothing is saved. Returns the step that follows.
 
-        Raises ``TargetExists``, ``DiskError``.
+        Raises ``DiskError``.
         """
         target, size = self._target, file.size
         assert target is not None
@@ -529,12 +535,7 @@ class Run:
         if path.exists() and not self.options.overwrite:
             if self.options.checksum:
                 return lambda: self._remove_file(lambda: self._compare_existing(path))
-            if self._is_same(path, size):
-                return lambda: self._remove_file(lambda: self._already_complete(path))
-            raise TargetExists(
-                f"{path} exists and is another file (size or time differ); overwriting was not asked for",
-                url=self.shown_url,
-            )
+            return lambda: self._remove_file(lambda: self._look_at_existing(path, source, remote))
         if self._probing:
             # The server gives it another name than its URL does, and that one is free.
             return self._probed
@@ -592,16 +593,6 @@ class Run:
     def has_saved(self) -> bool:
         """Whether an earlier run has left a part of the file."""
         return self._saved is not None
-
-    def _is_same(self, path: Path, size: int) -> bool:
-        """Whether the file at the final name has the size and the time of the remote one."""
-        found = path.stat()
-        return (
-            size >= 0
-            and self._modified_time is not None
-            and found.st_size == size
-            and int(found.st_mtime) == int(self._modified_time)
-        )
 
     def _compare_digest(self, status: int, source: Source, headers: dict[str, str]) -> None:
         """What a source says its file's digest is: proof where the user gave none, and a contradiction a ban."""
@@ -772,9 +763,15 @@ class Run:
     def _publish(self) -> Path:
         assert self._target is not None
         self._proof.check(self.shown_url)
-        return self._target.publish(
+        if self._target.keeps_state:
+            known = Identity(-1, *self.file.validators(0)) if self.sources[0].answered else Identity()
+            provenance.record(self._target.fd, self._url, known, self._modified_time)
+        path = self._target.publish(
             overwrite=self.options.overwrite, modified_time=self._modified_time, durable=self.options.durable
         )
+        if self._target.keeps_state:
+            provenance.wrote(path, self._url)
+        return path
 
     def _complete(self, path: Path, size: int, *, already: bool = False) -> None:
         self._ending = self._told = True
@@ -814,6 +811,36 @@ class Run:
             compared,
             what="the checksum to be computed",
         )
+
+    def _look_at_existing(self, path: Path, source: Source, remote: Identity) -> None:
+        """The final name is taken: by the file that is wanted, or by another one? ``source`` says ``remote`` of it."""
+
+        def looked(found: Found) -> None:
+            if found.standing is Standing.UNCERTAIN:
+                limit = int(self.options.max_download_limit)
+                question = Question(source, remote.size, found.samples, remote.etag, remote.last_modified, limit)
+                self.comparisons.begin(self.options, question, functools.partial(compared, found))
+            else:
+                settle(found.standing, found.reason)
+
+        def compared(found: Found, finding: Finding) -> None:
+            if finding.verdict is Verdict.UNKNOWN:
+                settle(found.otherwise, f"has the size of the remote file, but cannot be compared: {finding.reason}")
+            elif finding.verdict is Verdict.SAME:
+                settle(Standing.SAME, "")
+            else:
+                settle(Standing.ANOTHER, f"has the size of the remote file, and is another: {finding.reason}")
+
+        def settle(standing: Standing, reason: str) -> None:
+            if standing is Standing.SAME:
+                self._already_complete(path)
+            elif standing is Standing.GONE:
+                self._probed()
+            else:
+                self._worthless = self._saved is None
+                raise TargetExists(f"{path} exists and {reason}; overwriting was not asked for", url=self.shown_url)
+
+        self.do(lambda: look(path, self._url, remote), looked)
 
     def _already_complete(self, path: Path) -> None:
         target = self._target

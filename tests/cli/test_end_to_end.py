@@ -52,6 +52,20 @@ def test_options_say_where_how_and_what(server: MisbehavingServer, place: Path) 
     assert len({request.connection for request in server.requests}) <= 2
 
 
+@pytest.mark.parametrize("options", [[], ["-j", 1], ["--backend", "aria2"]])
+def test_two_urls_of_one_name_are_not_one_file(server: MisbehavingServer, place: Path, options: list[object]) -> None:
+    # In the second one everything but the bytes is as in the first.
+    urls = [server.url(f"/good/{n}/data.bin", size=SIZE, id=str(n), header=f"X-Is: {n}") for n in (1, 2)]
+    said = run(place, *options, *urls)
+    assert said.returncode != 0
+    assert "already complete" not in said.stderr
+    assert len(said.stdout.splitlines()) == 1
+    assert (place / "data.bin").read_bytes() == BODY
+    again = run(place, urls[0])
+    assert again.returncode == 0
+    assert "already complete" in again.stderr
+
+
 def test_several_urls_are_several_files(server: MisbehavingServer, place: Path) -> None:
     urls = [server.url(f"/good/{number}.bin", size=SIZE, seed=number) for number in range(3)]
     said = run(place, *urls)

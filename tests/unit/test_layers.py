@@ -23,6 +23,8 @@ LAYERS = (
     (
         "backend",
         "comparison",
+        "existing",
+        "provenance",
         "jobs",
         "workers",
         "proof",

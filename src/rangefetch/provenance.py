@@ -1,0 +1,124 @@
+"""Where a published file came from: its URL and validators, kept with the file, and what this process has written.
+
+An extended attribute goes along when the file is moved, and says nothing once the file was changed: it names the size
+and the time that the file had. Where the file system has no such attributes nothing is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import threading
+import unicodedata
+from collections import OrderedDict
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from rangefetch.identity import Identity
+
+__all__ = ["Origin", "others_in_this_run", "public_url", "recall", "record", "wrote"]
+
+_NAME = "user.rangefetch.origin"
+_VERSION = "1"
+_MOST_BYTES = 4096
+_MOST_REMEMBERED = 1 << 16
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Origin:
+    """``url`` as :func:`public_url` gives it, and the validators that its responses had."""
+
+    url: str
+    etag: str = ""
+    last_modified: str = ""
+
+
+def public_url(url: str) -> str:
+    """A URL without what may be a secret: no user name and password, no fragment, a hash in the place of the query.
+
+    Equal for equal URLs and, as far as the hash goes, for no others.
+    """
+    parts = urlsplit(url)
+    authority = parts.netloc.rpartition("@")[2].lower()
+    query = ""
+    if parts.query:
+        import hashlib
+
+        query = "?" + hashlib.sha256(parts.query.encode(errors="surrogateescape")).hexdigest()[:16]
+    return f"{parts.scheme.lower()}://{authority}{parts.path or '/'}{query}"
+
+
+def record(fd: int, url: str, identity: Identity, modified_time: float | None) -> None:
+    """Keep with an open file that it is what ``url`` had, and set its time (None: as it is), which is a part of that.
+
+    Where that is not possible, nothing happens.
+    """
+    with contextlib.suppress(OSError, OverflowError, ValueError):
+        if modified_time is not None:
+            os.utime(fd, (os.fstat(fd).st_atime, modified_time))
+    if not hasattr(os, "setxattr"):
+        return
+    status = os.fstat(fd)
+    lines = (
+        _VERSION,
+        public_url(url),
+        identity.etag,
+        identity.last_modified,
+        f"{status.st_size} {status.st_mtime_ns}",
+    )
+    value = "\n".join(lines).encode(errors="surrogateescape")
+    with contextlib.suppress(OSError):
+        if len(value) <= _MOST_BYTES:
+            os.setxattr(fd, _NAME, value)
+        else:
+            # What an earlier file left would be of other bytes.
+            os.removexattr(fd, _NAME)
+
+
+def recall(fd: int) -> Origin | None:
+    """Where an open file came from. None: nothing was kept, it was changed since, or it is another user's."""
+    if not hasattr(os, "getxattr"):
+        return None
+    try:
+        status = os.fstat(fd)
+        version, url, etag, last_modified, state = os.getxattr(fd, _NAME).decode(errors="surrogateescape").split("\n")
+    except (OSError, ValueError):
+        return None
+    if version != _VERSION or status.st_uid != os.geteuid() or state != f"{status.st_size} {status.st_mtime_ns}":
+        return None
+    return Origin(url, etag, last_modified)
+
+
+# -- this process ------------------------------------------------------------------------------------------------------
+
+_written: OrderedDict[str, dict[Path, str]] = OrderedDict()  # paths by a key that ignores case: whose file each is
+_lock = threading.Lock()
+
+
+def wrote(path: Path, url: str) -> None:
+    """This process has published the file of ``url`` at ``path``."""
+    key = _key(path)
+    with _lock:
+        _written.setdefault(key, {})[path] = public_url(url)
+        _written.move_to_end(key)
+        while len(_written) > _MOST_REMEMBERED:
+            _written.popitem(last=False)
+
+
+def others_in_this_run(path: Path, url: str) -> bool:
+    """Whether the file at ``path`` was published by this process, for another URL. Its name may have been another one
+    where the file system takes both for the same (upper and lower case, ways to write an accent).
+    """
+    with _lock:
+        found = dict(_written.get(_key(path), {}))
+    mine = public_url(url)
+    for written, of in found.items():
+        with contextlib.suppress(OSError):
+            if of != mine and (written == path or written.samefile(path)):
+                return True
+    return False
+
+
+def _key(path: Path) -> str:
+    return unicodedata.normalize("NFKC", os.fspath(path)).casefold()

@@ -1,0 +1,215 @@
+"""Is a file that has the name the one that is asked for? What is kept with it says so, else its bytes."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from flow.helpers import fails, fetch
+from helpers import MIB, names
+from rangefetch import provenance
+from rangefetch.errors import TargetExists
+from servers.misbehaving import MisbehavingServer, content, modified
+from servers.routing import ROUTES, Ask, Route
+from servers.wire import Reply
+
+SIZE = 3 * MIB + 7
+TINY = 64 << 10
+"""Less than one sample."""
+
+
+def _alike(ask: Ask, reply: Reply) -> Reply:
+    """Another file with the same size and validators, as nginx makes them of size and time."""
+    reply.body = memoryview(content(ask.common.size, 1))[reply.start : reply.start + len(reply.body)]
+    return reply
+
+
+@pytest.fixture(autouse=True)
+def _route(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ROUTES, "alike", Route("alike", _alike, {}))
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written before was written by another process, as far as this one knows."""
+    monkeypatch.setattr(provenance, "wrote", lambda path, url: None)
+
+
+def _forget(path: Path) -> None:
+    """As on a file system without extended attributes and without times of files."""
+    for name in os.listxattr(path):
+        os.removexattr(path, name)
+    os.utime(path)
+
+
+# -- two URLs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", ["/alike/2/data.bin", "/good/2/data.bin", "/good/1/data.bin?id=2"])
+def test_what_this_run_wrote_from_another_url_is_never_already_there(
+    server: MisbehavingServer, target: Path, other: str
+) -> None:
+    fetch(server.url("/good/1/data.bin", size=SIZE), target)
+    error = fails(TargetExists, server.url(other, size=SIZE), target)
+    assert "another URL" in str(error)
+    assert target.read_bytes() == content(SIZE)
+    assert names(target.parent) == ["file.bin"]
+
+
+def test_that_holds_for_two_names_of_one_file(server: MisbehavingServer, target: Path) -> None:
+    upper, lower = target.with_name("A.bin"), target.with_name("a.bin")
+    fetch(server.url("/good/A.bin", size=SIZE), upper)
+    # As a file system that ignores case has it.
+    lower.hardlink_to(upper)
+    fails(TargetExists, server.url("/good/a.bin", size=SIZE), lower)
+    assert fetch(server.url("/good/A.bin", size=SIZE), lower).already_complete
+
+
+def test_a_file_of_its_own_beside_one_that_this_run_wrote_is_looked_at(server: MisbehavingServer, target: Path) -> None:
+    upper, lower = target.with_name("A.bin"), target.with_name("a.bin")
+    lower.write_bytes(content(SIZE))
+    fetch(server.url("/good/A.bin", size=SIZE), upper)
+    assert fetch(server.url("/good/a.bin", size=SIZE), lower).already_complete
+
+
+@pytest.mark.usefixtures("later")
+def test_in_a_later_run_the_bytes_decide_about_another_url(server: MisbehavingServer, target: Path) -> None:
+    fetch(server.url("/good/1/data.bin", size=SIZE), target)
+    fails(TargetExists, server.url("/alike/2/data.bin", size=SIZE), target)
+    server.clear()
+    assert fetch(server.url("/good/2/data.bin", size=SIZE), target).already_complete
+    server.wait_idle()
+    assert 2 * TINY < server.bytes_sent < 4 * TINY
+
+
+@pytest.mark.usefixtures("later")
+def test_where_the_etags_of_two_urls_differ_nothing_is_compared(server: MisbehavingServer, target: Path) -> None:
+    fetch(server.url("/good/1/data.bin", size=SIZE), target)
+    server.clear()
+    fails(TargetExists, server.url("/good/2/data.bin", size=SIZE, seed=1), target)
+    server.wait_idle()
+    assert server.bytes_sent < TINY
+
+
+# -- the same URL again ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("validators", ["mtime=0", "etag=weak", "etag=weak&mtime=0", "etag=none", "etag=none&mtime=0"])
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_same_url_again_is_already_complete(
+    server: MisbehavingServer, target: Path, validators: str, kept: bool
+) -> None:
+    url = server.url(f"/good/x?{validators}", size=SIZE)
+    fetch(url, target)
+    if not kept:
+        _forget(target)
+    server.clear()
+    result = fetch(url, target)
+    assert result.already_complete
+    server.wait_idle()
+    strong = kept and validators == "mtime=0"
+    assert server.bytes_sent < (TINY if strong else 4 * TINY)
+
+
+@pytest.mark.parametrize("validators", ["etag=strong", "etag=weak", "etag=none"])
+def test_it_is_already_complete_where_nothing_can_be_compared(
+    server: MisbehavingServer, target: Path, validators: str
+) -> None:
+    url = server.url(f"/no-ranges/x?{validators}", size=SIZE)
+    fetch(url, target)
+    assert fetch(url, target).already_complete
+    assert names(target.parent) == ["file.bin"]
+
+
+def test_where_nothing_is_known_and_nothing_can_be_compared_it_is_another_file(
+    server: MisbehavingServer, target: Path
+) -> None:
+    target.write_bytes(content(SIZE))
+    os.utime(target, (0, modified(0)))
+    error = fails(TargetExists, server.url("/no-ranges/x", size=SIZE), target)
+    assert "cannot be compared" in str(error)
+    url = server.url("/script/x", size=SIZE, steps="good", then="status:code=500")
+    error = fails(TargetExists, url, target, max_tries=2)
+    assert "cannot be compared" in str(error)
+    assert target.read_bytes() == content(SIZE)
+
+
+@pytest.mark.parametrize("validators", ["etag=strong", "etag=none&mtime=0"])
+def test_a_new_version_on_the_server_is_another_file(server: MisbehavingServer, target: Path, validators: str) -> None:
+    url = server.url(f"/script/x?{validators}", size=SIZE, steps="good", then="good:seed=1")
+    fetch(url, target, split=1, max_connection_per_server=1)
+    fails(TargetExists, url, target)
+    assert target.read_bytes() == content(SIZE)
+
+
+def test_a_file_that_was_changed_since_is_another_one(server: MisbehavingServer, target: Path) -> None:
+    url = server.url("/good/x", size=SIZE)
+    fetch(url, target)
+    target.write_bytes(content(SIZE, 1))
+    fails(TargetExists, url, target)
+    assert target.read_bytes() == content(SIZE, 1)
+
+
+def test_a_copy_by_another_program_is_already_complete(server: MisbehavingServer, target: Path) -> None:
+    for size in (1, 1000, SIZE):
+        target.write_bytes(content(size))
+        assert fetch(server.url("/good/x", size=size), target).already_complete
+
+
+def test_an_empty_file_without_a_date_is_already_complete(server: MisbehavingServer, target: Path) -> None:
+    url = server.url("/empty/x?mtime=0")
+    fetch(url, target)
+    assert fetch(url, target).already_complete
+    assert names(target.parent) == ["file.bin"]
+
+
+# -- what is kept with a file ------------------------------------------------------------------------------------------
+
+
+def test_what_is_kept_tells_no_secret(server: MisbehavingServer, target: Path) -> None:
+    url = server.url("/good/x", size=SIZE, id="s3cret").replace("http://", "http://user:passw0rd@") + "#fr4gment"
+    fetch(url, target)
+    kept = b"".join(os.getxattr(target, name) for name in os.listxattr(target))
+    assert b"/good/x" in kept
+    for secret in (b"s3cret", b"user", b"passw0rd", b"fr4gment"):
+        assert secret not in kept
+
+
+def test_it_holds_for_the_bytes_it_was_kept_with(target: Path) -> None:
+    with target.open("w+b") as file:
+        file.write(b"data")
+        file.flush()
+        provenance.record(file.fileno(), "http://h/x", provenance.Identity(etag='"1"'), 1e9)
+        assert provenance.recall(file.fileno()) == provenance.Origin("http://h/x", '"1"')
+        os.utime(target, (0, 1e9 + 2))
+        assert provenance.recall(file.fileno()) is None
+        provenance.record(file.fileno(), "http://h/x", provenance.Identity(), None)
+        file.write(b"more")
+        file.flush()
+        assert provenance.recall(file.fileno()) is None
+
+
+@pytest.mark.parametrize("value", [b"", b"2\nhttp://h/x\n\n\n4 0", b"1\n" * 9, b"\xff" * 100])
+def test_what_makes_no_sense_is_as_nothing(target: Path, value: bytes) -> None:
+    target.write_bytes(b"data")
+    os.utime(target, ns=(0, 0))
+    os.setxattr(target, "user.rangefetch.origin", value)
+    with target.open("rb") as file:
+        assert provenance.recall(file.fileno()) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        ("http://h/x", "HTTP://H/x", True),
+        ("http://u:p@h/x#a", "http://h/x#b", True),
+        ("http://h", "http://h/", True),
+        ("http://h/x", "https://h/x", False),
+        ("http://h/x", "http://h/X", False),
+        ("http://h/x", "http://h:8080/x", False),
+        ("http://h/x?a=1", "http://h/x?a=2", False),
+        ("http://h/x?a=1", "http://h/x", False),
+    ],
+)
+def test_which_urls_are_the_same(one: str, other: str, equal: bool) -> None:
+    assert (provenance.public_url(one) == provenance.public_url(other)) == equal
