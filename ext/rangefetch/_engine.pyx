@@ -21,7 +21,15 @@ from rangefetch.core cimport EngineCore, core_is_ours, core_let_go, core_new, co
 from rangefetch.libcurl cimport *
 from rangefetch.loop cimport loop_tell
 from rangefetch.mailbox cimport *
-from rangefetch.platform cimport rf_bell_quiet, rf_bell_ring, rf_load, rf_punch_hole, rf_rename_free, rf_store
+from rangefetch.platform cimport (
+    rf_bell_close,
+    rf_bell_quiet,
+    rf_bell_ring,
+    rf_load,
+    rf_punch_hole,
+    rf_rename_free,
+    rf_store,
+)
 from rangefetch.report cimport copy_text
 from rangefetch.sizes cimport LARGEST_BLOCK_BYTES, LARGEST_FILE_BYTES
 from rangefetch.transfer cimport (
@@ -527,19 +535,7 @@ cdef class File:
             # Held before the loop hears of it, which borrows it.
             self.profiles.append(profile)
             command.extra = &profile.core
-        return self._send(&command, text)
-
-    cdef int _send(self, Message *command, bytes text) except -1:
-        if self.engine == NULL or self.engine.closed:
-            return 0
-        if not core_is_ours(self.engine):
-            raise RuntimeError("the file belongs to the process before the fork")
-        if text is not None:
-            command.text = _owned_text(text)
-        if not loop_tell(&self.engine.loops[self.loop], command):
-            free(command.text)
-            raise MemoryError
-        return 0
+        return _send(self.engine, self.loop, &command, text)
 
     @property
     def lanes(self):
@@ -621,6 +617,20 @@ cdef class File:
 
     cdef int _tell(self, Kind kind) except -1:
         return self._tell_source(kind, -1, 0, None)
+
+
+cdef int _send(EngineCore *engine, int loop, Message *command, bytes text) except -1:
+    """Send a command to the loop that has a file or a batch; none has it before it was added and after the end."""
+    if engine == NULL or engine.closed:
+        return 0
+    if not core_is_ours(engine):
+        raise RuntimeError("it belongs to the process before the fork")
+    if text is not None:
+        command.text = _owned_text(text)
+    if not loop_tell(&engine.loops[loop], command):
+        free(command.text)
+        raise MemoryError
+    return 0
 
 
 # ---- many small files -------------------------------------------------------------------------------------------
@@ -715,9 +725,7 @@ cdef class Batch:
         memset(&command, 0, sizeof(command))
         command.kind = COMMAND_REMOVE
         command.file = &self.core.head
-        if self.engine != NULL and not self.engine.closed:
-            if not loop_tell(&self.engine.loops[self.loop], &command):
-                raise MemoryError
+        _send(self.engine, self.loop, &command, None)
 
 
 cdef object _view(object owner, void *data, bytes format, Py_ssize_t count, Py_ssize_t width):
@@ -780,6 +788,16 @@ cdef int _keep(char *kept, str value) except -1:
 # ---- the engine ------------------------------------------------------------------------------------------------
 
 cdef EngineCore *all_cores = NULL    # of this process; changed under the GIL
+
+
+cdef int _stop(EngineCore *core) except -1:
+    """End an engine's threads. Before the GIL is given up it takes no more commands, and after that it has no bell."""
+    core.closed = True
+    with nogil:
+        core_stop(core)
+    if core_is_ours(core):
+        rf_bell_close(&core.bell)
+    return 0
 
 
 @cython.final
@@ -884,8 +902,7 @@ cdef class Engine:
         return bool(self.core.closed)
 
     def close(self):
-        with nogil:
-            core_stop(self.core)
+        _stop(self.core)
 
     cdef int _must_be_open(self) except -1:
         if self.core.closed:
@@ -905,8 +922,7 @@ cdef class Engine:
         cdef size_t i
         if self.core == NULL:
             return
-        with nogil:
-            core_stop(self.core)
+        _stop(self.core)
         while link[0] != self.core:
             link = &link[0].next
         link[0] = self.core.next
@@ -924,9 +940,14 @@ def _stop_all():
     """At the end of the interpreter: no thread may be left in libcurl."""
     cdef EngineCore *core = all_cores
     while core != NULL:
-        with nogil:
-            core_stop(core)
-        core = core.next
+        if rf_load(&core.stopped) or not core_is_ours(core):
+            core = core.next
+            continue
+        core.references += 1
+        _stop(core)
+        core_let_go(core)
+        # Another thread may have changed the list meanwhile.
+        core = all_cores
 
 
 atexit.register(_stop_all)

@@ -4,7 +4,7 @@ The core outlives the Python object while Files still point to it, and it can be
 the interpreter no thread may be left in libcurl, whose libraries take themselves apart then.
 """
 
-from libc.errno cimport ENOMEM
+from libc.errno cimport EMFILE, ENOMEM
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -12,18 +12,26 @@ from rangefetch.bucket cimport Bucket
 from rangefetch.libcurl cimport (
     CURLMOPT_MAXCONNECTS,
     CURLMOPT_QUICK_EXIT,
+    CURLM_OK,
     curl_multi_cleanup,
     curl_multi_init,
+    curl_multi_wakeup,
     multi_opt_long,
 )
 from rangefetch.loop cimport loop_run, loop_tell
 from rangefetch.mailbox cimport COMMAND_QUIT, Mailbox, Message, mailbox_close, mailbox_open
 from rangefetch.platform cimport (
     pthread_join,
+    pthread_mutex_destroy,
+    pthread_mutex_init,
+    pthread_mutex_lock,
+    pthread_mutex_t,
+    pthread_mutex_unlock,
     rf_bell,
     rf_bell_close,
     rf_bell_open,
     rf_process_id,
+    rf_store,
     rf_thread_start,
 )
 from rangefetch.transfer cimport Loop
@@ -37,7 +45,9 @@ cdef struct EngineCore:
     Mailbox outbox
     Bucket bucket         # the limit on everything
     rf_bell bell
-    bint closed
+    bint closed           # takes no more commands; set and asked under the GIL
+    pthread_mutex_t stopping  # held while the threads are being ended, so that who closes it second waits for the first
+    bint stopped          # they have been; set with `stopping` held
     int references        # the Engine, and every File that was added; counted under the GIL
     int live_files        # added, and not yet told of as done or removed
     int process_id        # of the process that started the threads (for fork safety)
@@ -56,6 +66,10 @@ cdef inline int core_start(EngineCore *core, Loop *loop, int *handles, long buff
     loop.multi = curl_multi_init()
     if loop.multi == NULL:
         return ENOMEM
+    if curl_multi_wakeup(loop.multi) != CURLM_OK:
+        # It got no descriptors for that, and would hear of commands only when it wakes by itself.
+        curl_multi_cleanup(loop.multi)
+        return EMFILE
     failed = mailbox_open(&loop.inbox)
     if failed == 0:
         multi_opt_long(loop.multi, CURLMOPT_MAXCONNECTS, POOLED_CONNECTIONS)
@@ -87,7 +101,12 @@ cdef inline EngineCore *core_new(int loops, int *handles, long buffer_bytes, int
     core.process_id = rf_process_id()
     core.bell.read_fd = core.bell.write_fd = -1
     core.loops = <Loop *>calloc(<size_t>loops, sizeof(Loop))
-    if core.loops == NULL or mailbox_open(&core.outbox) != 0:
+    if core.loops == NULL or pthread_mutex_init(&core.stopping, NULL) != 0:
+        free(core.loops)
+        free(core)
+        return NULL
+    if mailbox_open(&core.outbox) != 0:
+        pthread_mutex_destroy(&core.stopping)
         free(core.loops)
         free(core)
         return NULL
@@ -103,15 +122,24 @@ cdef inline EngineCore *core_new(int loops, int *handles, long buffer_bytes, int
 
 
 cdef inline void core_stop(EngineCore *core) noexcept nogil:
-    """End the threads, and free what only they used. In a forked child everything is left where it is."""
+    """End the threads, and free what only they used; when it returns they have ended, whoever did it.
+
+    ``closed`` is set before, so that no command comes any more. In a forked child everything is left where it is,
+    even the lock, which a thread may have held that the child does not have.
+    """
+    if not core_is_ours(core):
+        return
+    pthread_mutex_lock(&core.stopping)
+    if not core.stopped:
+        core_join(core)
+        rf_store(&core.stopped, True)
+    pthread_mutex_unlock(&core.stopping)
+
+
+cdef inline void core_join(EngineCore *core) noexcept nogil:
     cdef Message quit_
     cdef Loop *loop
     cdef int i
-    if core.closed:
-        return
-    core.closed = True
-    if not core_is_ours(core):
-        return
     memset(&quit_, 0, sizeof(quit_))
     quit_.kind = COMMAND_QUIT
     for i in range(core.loop_count):
@@ -122,7 +150,6 @@ cdef inline void core_stop(EngineCore *core) noexcept nogil:
         curl_multi_cleanup(loop.multi)
         mailbox_close(&loop.inbox)
     core.loop_count = 0
-    rf_bell_close(&core.bell)
 
 
 cdef inline void core_let_go(EngineCore *core) noexcept nogil:
@@ -130,5 +157,7 @@ cdef inline void core_let_go(EngineCore *core) noexcept nogil:
     core.references -= 1
     if core.references == 0 and core_is_ours(core):
         mailbox_close(&core.outbox)
+        rf_bell_close(&core.bell)
+        pthread_mutex_destroy(&core.stopping)
         free(core.loops)
         free(core)

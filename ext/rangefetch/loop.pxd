@@ -25,7 +25,15 @@ from rangefetch.lane cimport (
 from rangefetch.libcurl cimport *
 from rangefetch.mailbox cimport *
 from rangefetch.outcome cimport announce, fail, finish, is_complete, let_go
-from rangefetch.platform cimport rf_bell_ring, rf_load, rf_now_us, rf_store, rf_thread_name, rf_thread_us
+from rangefetch.platform cimport (
+    rf_bell_ring,
+    rf_load,
+    rf_now_us,
+    rf_sleep_ms,
+    rf_store,
+    rf_thread_name,
+    rf_thread_us,
+)
 from rangefetch.report cimport post_about, post_bare
 from rangefetch.schedule cimport (
     crawls,
@@ -46,6 +54,8 @@ cdef enum:
     YOUNG_US = 1_500_000
     PAUSED_MS = 10                   # how often dry buckets are looked at
     IDLE_MS = 60_000                 # how long to sleep with nothing to do; commands wake the loop
+    DEAF_MS = 100                    # ... where they could not
+    BLIND_MS = 10                    # ... where libcurl cannot wait for its sockets
 
 
 # ---- Commands ------------------------------------------------------------------------------------------------------
@@ -378,7 +388,18 @@ cdef inline int sleep_ms(Loop *loop) noexcept nogil:
         return PAUSED_MS
     if loop.due_ms > 0:
         return <int>max(loop.due_ms - loop.now_ms, 1)
-    return tick_ms(loop) if loop.files != NULL or loop.batches != NULL else IDLE_MS
+    if loop.files != NULL or loop.batches != NULL:
+        return tick_ms(loop)
+    return DEAF_MS if rf_load(&loop.deaf) else IDLE_MS
+
+
+cdef inline void end_all(Loop *loop) noexcept nogil:
+    """libcurl as a whole has failed: what becomes of its transfers, it may never say."""
+    cdef Lane *lane = loop.lanes
+    while lane != NULL:
+        if lane.file != NULL:
+            lane_end(lane, CURLE_FAILED_INIT)
+        lane = lane.next
 
 
 cdef inline void look_at_clock(Loop *loop) noexcept nogil:
@@ -395,7 +416,8 @@ cdef inline void *loop_run(void *arg) noexcept nogil:
         look_at_clock(loop)
         obey(loop)
         fill_buckets(loop)
-        curl_multi_perform(loop.multi, &running)
+        if curl_multi_perform(loop.multi, &running) != CURLM_OK:
+            end_all(loop)
         look_at_clock(loop)
         note_answers(loop)
         tell_reached(loop)
@@ -409,8 +431,8 @@ cdef inline void *loop_run(void *arg) noexcept nogil:
         if loop.posted:
             loop.posted = False
             rf_bell_ring(loop.bell)
-        if not loop.quitting:
-            curl_multi_poll(loop.multi, NULL, 0, sleep_ms(loop), NULL)
+        if not loop.quitting and curl_multi_poll(loop.multi, NULL, 0, sleep_ms(loop), NULL) != CURLM_OK:
+            rf_sleep_ms(BLIND_MS)
     loop_end(loop)
     rf_bell_ring(loop.bell)
     return NULL
@@ -420,5 +442,6 @@ cdef inline bint loop_tell(Loop *loop, const Message *command) noexcept nogil:
     """Send a command, and give up its text; from any thread. False: no memory, and the text is still the caller's."""
     if not mailbox_put(&loop.inbox, command):
         return False
-    curl_multi_wakeup(loop.multi)
+    if curl_multi_wakeup(loop.multi) != CURLM_OK:
+        rf_store(&loop.deaf, True)
     return True

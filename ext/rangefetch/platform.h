@@ -46,6 +46,11 @@ static inline int64_t rf_thread_us(void) {
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
+static inline void rf_sleep_ms(int milliseconds) {
+    struct timespec time = {milliseconds / 1000, milliseconds % 1000 * 1000000L};
+    nanosleep(&time, NULL);
+}
+
 /* Writes all of it. Returns 0 or the errno. */
 static inline int rf_pwrite_all(int fd, const char *data, size_t size, int64_t offset) {
     while (size > 0) {

@@ -27,6 +27,7 @@ cdef extern from "platform.h" nogil:
     void rf_thread_name(const char *name)
     int64_t rf_now_us()
     int64_t rf_thread_us()
+    void rf_sleep_ms(int milliseconds)
     int rf_pwrite_all(int fd, const char *data, size_t size, int64_t offset)
     int rf_set_length(int fd, int64_t size)
     int rf_reserve(int fd, int64_t size)

@@ -218,6 +218,7 @@ cdef struct Loop:
     int lanes_ended       # of whose transfers' ends libcurl will not tell
     Lane *turn            # the lane that is first to get tokens next time
     bint posted           # something was put into the outbox in this round
+    bint deaf             # a command could not wake it; written by whoever sent that
     bint quitting
 
 # A reusable easy handle, and the transfer that it is running.

@@ -15,7 +15,7 @@ from servers.misbehaving import MisbehavingServer, content
 LIVE = """
     import gc, os, signal, sys, threading
     from engine.driving import Driver
-    from rangefetch._engine import Engine, File
+    from rangefetch._engine import Batch, Engine, File
     url, directory = sys.argv[1:3]
     driver = Driver(directory, loops=2)
     file = driver.add(url, loop=1)
@@ -96,6 +96,8 @@ def test_an_exit_with_a_manager_at_work_is_silent(how: str, server: MisbehavingS
 FORKING = f"""{LIVE}
     fd = os.open(directory, os.O_RDONLY)
     other = driver.file(url)
+    many, more = (Batch(fd, [], driver.profile) for _ in range(2))
+    driver.engine.add_batch(many)
     ours = os.fork()
     if ours == 0:
         uses = {{
@@ -104,7 +106,17 @@ FORKING = f"""{LIVE}
             "events": driver.engine.events,
             "add": lambda: driver.engine.add(other),
             "remove": file.remove,
+            "remove of many": many.remove,
+            "add_batch": lambda: driver.engine.add_batch(more),
             "release": file.release,
+            "read_to": lambda: file.read_to(1),
+            "ban": lambda: file.ban(0),
+            "rest": lambda: file.rest(0, 1),
+            "resolve_again": lambda: file.resolve_again(0),
+            "move": lambda: file.move(0, url, driver.profile),
+            "ask_as": lambda: file.ask_as(0, driver.profile),
+            "add_source": lambda: file.add_source(url, driver.profile),
+            "source_lanes": lambda: setattr(file, "source_lanes", 2),
             "lanes": lambda: setattr(file, "lanes", 2),
             "limit": lambda: setattr(file, "limit", 1000),
             "limit of all": lambda: setattr(driver.engine, "limit", 1000),
@@ -130,7 +142,7 @@ CHILD_ENDS = {
     "os-exit": "os._exit(0)",
     "exit": "sys.exit(0)",
     "closes": "driver.engine.close(); driver.engine.close(); sys.exit(0)",
-    "drops": "del driver, file, other, uses, use; gc.collect(); sys.exit(0)",
+    "drops": "del driver, file, other, many, more, uses, use; gc.collect(); sys.exit(0)",
 }
 
 

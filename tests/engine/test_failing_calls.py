@@ -133,3 +133,32 @@ def test_write_back_is_begun_for_huge_files_alone_once_a_range(tmp_path: Path, s
         url = f"http://127.0.0.1:{server.port}/zeros"
         done = children.run(WRITE_BACK, url, size, MIB, tmp_path, env=with_faults(tmp_path))
     assert (done.stdout, done.stderr) == (f"1 {calls}\n", "")
+
+
+BLIND = """
+    import errno, sys, time
+    from engine.driving import Driver
+    from engine.faults import fail, happened
+    from servers.misbehaving import content
+
+    url, size, directory = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    with Driver(directory) as driver:
+        fail("poll", errno.ENOMEM, 1 << 30)
+        # Its transfer fails, too, but commands are heard.
+        file = driver.add(url)
+        file.remove()
+        assert driver.end(file).kind == "REMOVED"
+        before = happened("poll")
+        time.sleep(1)
+        assert 0 < happened("poll") - before < 250, happened("poll")
+        fail("poll", 0, 0)
+        driver.fill(url)
+    print("right")
+"""
+
+
+def test_a_loop_that_cannot_wait_for_its_sockets_looks_from_time_to_time(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    done = children.run(BLIND, server.url("/good", size=MIB), MIB, tmp_path, env=with_faults(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "right\n", "")

@@ -9,6 +9,7 @@ import pytest
 
 from engine.driving import Driver
 from helpers import MIB
+from rangefetch import _engine
 from rangefetch._engine import File
 from servers.misbehaving import MisbehavingServer, content
 
@@ -180,3 +181,24 @@ def test_a_tiny_range_is_no_measure_of_a_lane(driver: Driver, server: Misbehavin
         url = server.url("/good", size=13_320, seed=number)
         file = driver.fill(url, lanes=4, first_bytes=1, **begun(13_320, 333))
         assert (file.steals, file.hedges, file.received_bytes) == (0, 0, 13_320)
+
+
+def test_a_request_that_libcurl_does_not_take_fails_and_asks_nothing_else(
+    driver: Driver, server: MisbehavingServer
+) -> None:
+    # The lane is that of the file before, whose URL its handle still has. libcurl takes URLs of up to 8 MB.
+    first = driver.fill(server.url("/good", size=MIB))
+    asked = len(server.requests)
+    file = driver.add(server.url("/good", size=MIB) + "&too-long=" + "x" * 9_000_000)
+    driver.until(lambda: "FAILED" in driver.kinds(file))
+    failed = driver.log[-1]
+    assert (failed.code, failed.fault, failed.status) == (_engine.constants()["CURLE_FAILED_INIT"], 0, 0)
+    assert failed.text
+    assert (file.size, file.downloaded, len(server.requests)) == (-1, 0, asked)
+    # Each try ends in the same way, and the lane is as good as ever.
+    file.release()
+    driver.until(lambda: driver.kinds(file).count("FAILED") == 2)
+    file.remove()
+    driver.end(file)
+    again = driver.fill(server.url("/good", size=MIB, seed=1))
+    assert (first.tag.octets, again.tag.octets) == (content(MIB), content(MIB, 1))

@@ -260,6 +260,79 @@ def test_closing_from_two_threads_at_once_is_fine(driver: Driver, server: Misbeh
     assert loops_become(0)
 
 
+def test_whoever_closes_second_returns_when_the_threads_have_ended(server: MisbehavingServer, tmp_path: Path) -> None:
+    for _ in range(20):
+        with Driver(tmp_path, loops=3) as driver:
+            file = driver.add(endless(server))
+            driver.until(lambda file=file: file.downloaded)  # type: ignore[misc]
+            live: list[int] = []
+            together = threading.Barrier(3)
+
+            def close(engine: Engine = driver.engine, live: list[int] = live, go: threading.Barrier = together) -> None:
+                go.wait()
+                engine.close()
+                live.append(_engine.live_handles())
+
+            threads = [threading.Thread(target=close) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert live == [0, 0, 0]
+
+
+def test_commands_that_cross_with_the_end_of_the_engine_are_harmless(server: MisbehavingServer, tmp_path: Path) -> None:
+    for _ in range(30):
+        with Driver(tmp_path) as driver:
+            file = driver.add(endless(server))
+            batch = _engine.Batch(-1, [], driver.profile)
+            driver.engine.add_batch(batch)
+
+            def command(engine: Engine = driver.engine, file: File = file, batch: _engine.Batch = batch) -> None:
+                while not engine.closed:
+                    file.read_to(0)
+                    file.lanes = 3
+                    batch.remove()
+                    engine.ring()
+                    engine.events()
+
+            threads = [threading.Thread(target=command) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            driver.engine.close()
+            for thread in threads:
+                thread.join()
+
+
+def test_an_engine_that_could_not_be_woken_does_not_start() -> None:
+    done = children.run(
+        """
+        import os, resource
+        from rangefetch import libcurl
+        from rangefetch._engine import Engine
+        libcurl.load()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        refused = 0
+        for room in range(12):
+            lowest = os.dup(0)
+            os.close(lowest)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + room, hard))
+            try:
+                engine = Engine(1)
+            except OSError:
+                refused += 1
+            else:
+                # It hears of its end at once, not when it wakes by itself.
+                engine.close()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        print(0 < refused < 12)
+        """,
+        timeout_s=20,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
 def test_the_last_reference_ends_an_engine_without_files() -> None:
     engine = Engine()
     assert loops_become(1)
