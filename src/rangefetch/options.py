@@ -239,8 +239,8 @@ class DownloadOptions:
         the connection, TLS and the first byte took, and how it ended.
     How long it tries:
         ``connect_timeout`` (until a request can be sent) and ``read_timeout`` (no byte for so long after that) for a
-        transfer, ``total_timeout`` for the whole, ``max_tries`` failures in a row without progress (0: no limit),
-        ``retry_wait`` the first back-off.
+        transfer, ``total_timeout`` for the whole, ``max_tries`` failures in a row (0: no limit; 64 KiB more,
+        or a 64th of the file, begin a new row), ``retry_wait`` the first back-off.
 
     Raises ``ValueError`` or ``TypeError`` naming the option.
     """

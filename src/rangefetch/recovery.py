@@ -1,8 +1,8 @@
 """What a run does about failures: waits, other sources, fewer lanes, new links, the network's return.
 
 ``retry`` decides what a failure is; here it is carried out. After a failure the engine holds one lane until it is
-released. Tries are counted as failures in a row without a byte more, one lane at a time, so that a server that breaks
-sixteen connections at once costs one try and not sixteen.
+released. Tries are counted (``tries``) one lane at a time, so that a server that breaks sixteen connections at once
+costs one try and not sixteen.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from rangefetch.logs import log as _log
 from rangefetch.options import HTTP, check_url
 from rangefetch.retry import Kind
 from rangefetch.space import explain_full
+from rangefetch.tries import Tries, is_worth
 
 if TYPE_CHECKING:
     from rangefetch.run import Run
@@ -42,8 +43,8 @@ class Recovery:
         """The server has shown that it cannot do ranges."""
         self._run = run
         self._tried: list[str] = []
-        self._failures = 0  # in a row, without a byte more
-        self._mark = -1  # how much was downloaded at the first of them
+        self._tries = Tries()
+        self._released_at = -1  # how much was downloaded when a lane went on last
         self._held = 0  # lanes that wait for a word from here
         self._timer: Timer | None = None
         self._restarted = False  # the remote file was another one, once
@@ -97,7 +98,8 @@ class Recovery:
             run.forget_bytes()
         if event.moves < source.moves:
             # It was sent before the source got another address, and says nothing about that.
-            run.file.release()
+            self._held += 1
+            self._release(1)
             return
         failure = retry.Failure(
             code=event.code,
@@ -148,7 +150,7 @@ class Recovery:
     def tick(self, now_s: float) -> None:
         """From time to time: let lanes go on that waited behind the first, and try more lanes again."""
         file = self._run.file
-        if self._held and self._timer is None and not self.waiting_for_network and file.downloaded > self._mark:
+        if self._held and not self.waiting_for and file.downloaded > self._released_at:
             self._release(self._held)
         if self.most_lanes < _ANY_LANES and now_s >= self._more_lanes_s:
             self._allow_lanes(self.most_lanes + 1)
@@ -185,6 +187,14 @@ class Recovery:
         return kind(words, **known)
 
     def _release(self, lanes: int) -> None:
+        """Let so many of the lanes that are held go on."""
+        if not self._held:
+            return
+        if self._is_stream():
+            # What came of a stream cannot be continued.
+            self._run.begin_again()
+            return
+        self._released_at = self._run.file.downloaded
         # Where lanes were taken away, those that wait must leave room for one that works.
         lanes = max(lanes, self._held - self._run.file.lanes + 1)
         for _ in range(min(lanes, self._held)):
@@ -213,18 +223,15 @@ class Recovery:
     def _count(self, error: DownloadError) -> None:
         """One more failure in a row; the last of them ends the download."""
         file, options = self._run.file, self._run.options
-        if file.downloaded > self._mark:
-            self._failures = 0
-            self._mark = file.downloaded
+        if self._tries.fail(file.downloaded, file.size):
             for source in self._run.sources:
                 source.resolved_again = 0
-        self._failures += 1
-        if options.max_tries and self._failures >= options.max_tries * len(self._run.sources.usable()):
+        if options.max_tries and self._tries.failures >= options.max_tries * len(self._run.sources.usable()):
             raise error
 
     def _wait_s(self, failure: retry.Failure) -> float:
         run = self._run
-        return run.policy.wait_s(self._failures, run.options.retry_wait, failure.retry_after_s)
+        return run.policy.wait_s(self._tries.failures, run.options.retry_wait, failure.retry_after_s)
 
     def _try_again(self, failure: retry.Failure, error: DownloadError) -> None:
         """That range again: from another source at once, else after a while, one lane before the others."""
@@ -240,11 +247,7 @@ class Recovery:
 
     def _go_on(self) -> None:
         self._timer = None
-        if self._is_stream():
-            # What came of a stream cannot be continued.
-            self._run.begin_again()
-        else:
-            self._release(self._held if self._run.file.downloaded > self._mark else 1)
+        self._release(1)
 
     def _is_stream(self) -> bool:
         return self._run.file.answered and not self._run.file.splits
@@ -279,7 +282,8 @@ class Recovery:
             return
         refresh = run.options.refresh_url
         expired = failure.status in (401, 403, 410)
-        if refresh is not None and expired and run.file.downloaded > self._refreshed_at:
+        gained = run.file.downloaded - self._refreshed_at
+        if refresh is not None and expired and (self._refreshed_at < 0 or is_worth(gained, run.file.size)):
             self._refreshed_at = run.file.downloaded
             self._ask_for_link(refresh, failure, error)
             return
@@ -339,7 +343,7 @@ class Recovery:
     def _do_without_ranges(self, failure: retry.Failure, error: DownloadError) -> None:
         """A cache that had to fill itself may answer so once; else one stream, unless another source does ranges."""
         run = self._run
-        if (failure.answered or run.file.downloaded) and self._failures < _RANGE_TRIES:
+        if (failure.answered or run.file.downloaded) and self._tries.failures < _RANGE_TRIES:
             self._try_again(failure, error)
         elif run.file.splits and run.sources.others(failure.source):
             self._give_up_source(failure, error)

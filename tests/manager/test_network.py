@@ -21,6 +21,7 @@ from manager.helpers import into, status_of
 from rangefetch import DownloadManager, DownloadStatus, RetryPolicy
 from rangefetch.errors import ConnectionFailed, TimedOut
 from rangefetch.network import Network
+from rangefetch.retry import Curl, Kind, Row
 from servers.misbehaving import MisbehavingServer, content
 
 SIZE = 9 * MIB
@@ -77,6 +78,21 @@ def test_it_goes_on_by_itself_and_burns_no_try(
         result = manager.wait(gid, timeout=15)
     assert target.read_bytes() == content(SIZE)
     assert result.resumed == 0
+
+
+def test_one_stream_that_lost_the_network_goes_on_when_it_is_back(
+    server: MisbehavingServer, target: Path, switch: Switch
+) -> None:
+    # The system may say so in the middle of an answer. What came of it cannot be continued.
+    no_route = Row(Kind.NETWORK, "as if there were no route", codes=frozenset({Curl.PARTIAL_FILE}))
+    switch.on = False
+    url = server.url("/script/x", size=SIZE, steps="no-ranges+cut:after=1M", then="no-ranges")
+    with DownloadManager(retry_policy=POLICY.first(no_route)) as manager:
+        gid = manager.download(url, into(target))
+        until(lambda: "network" in _note(manager, gid))
+        switch.on = True
+        assert manager.wait(gid, timeout=10).size == SIZE
+    assert target.read_bytes() == content(SIZE)
 
 
 def test_the_wait_is_bounded(server: MisbehavingServer, target: Path, switch: Switch) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import rangefetch
 from flow.helpers import QUICK, downloaded, fails, fetch, paths
 from helpers import AT_ONCE, MIB, names, until
 from manager.helpers import SIZE, SMALL, gaps, into, status_of
@@ -368,3 +369,41 @@ def test_failures_at_the_same_moment_are_all_told(server: MisbehavingServer, tar
 def test_the_kinds_of_errors_are_of_the_tree(server: MisbehavingServer, target: Path) -> None:
     assert not issubclass(HttpStatusError, LocalError)
     fails(BadAnswer, server.url("/garbage/x"), target, max_tries=1)
+
+
+@pytest.mark.parametrize("size", ["171K", "8M"])
+@pytest.mark.parametrize("split", [1, 8])
+@pytest.mark.parametrize("tries", [3, 5])
+def test_a_server_that_sends_a_few_bytes_a_connection_is_not_asked_for_ever(
+    server: MisbehavingServer, target: Path, size: str, split: int, tries: int
+) -> None:
+    url = server.url("/cut/x", size=size, after=100)
+    error = fails(BadAnswer, url, target, split=split, max_tries=tries, min_split_size="1M")
+    assert error.tried
+    assert len(server.requests) <= tries * split + split
+
+
+def test_a_stream_from_a_server_that_sends_a_few_bytes_a_connection_ends(server: MisbehavingServer) -> None:
+    url = server.url("/cut/x", size="1M", after=100)
+    with rangefetch.stream(url, max_tries=3, retry_wait=0.01) as file, pytest.raises(BadAnswer):
+        file.read()
+    assert len(server.requests) <= 12
+
+
+def test_small_files_from_a_server_that_sends_a_few_bytes_a_connection_end(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    urls = [server.url(f"/cut/{number}", size="100K", after=100, id=number) for number in range(4)]
+    errors = rangefetch.fetch_many(urls, tmp_path, on_error="return", max_tries=3, retry_wait=0.01)
+    assert [type(error) for error in errors] == [BadAnswer] * 4
+    assert len(server.requests) <= 4 * 8
+
+
+def test_without_a_limit_of_tries_the_waits_grow_whatever_trickles_in(
+    server: MisbehavingServer, target: Path, manager: DownloadManager
+) -> None:
+    gid = manager.download(server.url("/cut/x", size="8M", after=100), into(target, max_tries=0, retry_wait=0.05))
+    until(lambda: len(server.requests) >= 4)
+    time.sleep(3)
+    assert len(server.requests) < 40
+    manager.cancel(gid)

@@ -44,7 +44,7 @@ LAYERS = (
         "download",
         "libcurl",
     ),
-    ("bitmap", "plan", "retry", "mirrors", "checksum", "effort", "identity", "samples", "names", "events"),
+    ("bitmap", "plan", "retry", "mirrors", "checksum", "effort", "identity", "samples", "names", "events", "tries"),
     ("errors", "logs", "options", "progress", "version", "_engine"),
 )
 PURE = LAYERS[-2]

@@ -1,0 +1,39 @@
+"""How many tries a download has left: failures in a row, where only progress that is worth a request begins anew.
+
+A byte a connection would be progress, too, and a megabyte then a million requests. Pure: no clock, socket or thread.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Tries"]
+
+_WORTH_BYTES = 64 << 10
+_WORTH_SHARE = 64
+
+
+class Tries:
+    """The failures in a row of one download."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        """Since the last progress that was worth a request; grows by one a failure."""
+        self._mark = -1  # how much was downloaded at the first of them
+
+    def fail(self, downloaded: int, size: int) -> bool:
+        """One more failure, with so many bytes downloaded of ``size`` (-1: unknown). True: it is the first in a row.
+
+        A new row begins when 64 KiB more than at the first failure of the last one are there, or a 64th of the file
+        if that is less. Where bytes were taken back, the row goes on.
+        """
+        begins = self._mark < 0 or is_worth(downloaded - self._mark, size)
+        if begins:
+            self.failures = 0
+            self._mark = downloaded
+        self.failures += 1
+        return begins
+
+
+def is_worth(gained: int, size: int) -> bool:
+    """Whether so many bytes of a file of ``size`` (-1: unknown) are worth a request."""
+    least = min(_WORTH_BYTES, size // _WORTH_SHARE) if size >= 0 else _WORTH_BYTES
+    return gained >= max(1, least)
