@@ -2,6 +2,7 @@
 # make test    lint, types and all tests; ARGS="..." are passed on to pytest
 # make lint    the first half of that
 # make quick   the tests that need neither a server nor a clock
+# make torture all of what the tests try samples of, on both libcurls: hours; SEEDS=... random runs, from SEED=... on
 # make setup   all that run and test need on this machine, which they see to themselves
 # make bench   this project beside others; ARGS="..." are passed on
 # make clean   remove all that the above have made, but not what was fetched
@@ -28,11 +29,13 @@ BUILT_FROM := setup.py pyproject.toml src/rangefetch/version.py $(shell find ext
 WORKERS ?= 6
 PARALLEL := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
+SYSTEM_LIBCURL = $$($(BIN)/python -c 'import ctypes.util as c; print(c.find_library("curl") or "")')
+
 # The package under test is the one that is installed in the environment.
 unexport PYTHONPATH
 
 .DELETE_ON_ERROR:
-.PHONY: run setup test quick lint bench clean wheel wheel-test fresh coverage sanitize docs workflows
+.PHONY: run setup test torture quick lint bench clean wheel wheel-test fresh coverage sanitize docs workflows
 
 ifeq ($(origin URL),command line)
 # Make hands URL to the shell as a variable: there its & and ? are mere characters.
@@ -51,9 +54,19 @@ test: setup lint
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 # The engine once more, on the system's libcurl: on Debian an older one than pycurl's, with other ways.
 ifndef ARGS
-	@library=$$($(BIN)/python -c 'import ctypes.util as c; print(c.find_library("curl") or "")'); \
-	[ -z "$$library" ] || RANGEFETCH_LIBCURL=$$library $(BIN)/python -m pytest $(PARALLEL) tests/engine
+	@library=$(SYSTEM_LIBCURL); [ -z "$$library" ] || \
+	RANGEFETCH_LIBCURL=$$library RANGEFETCH_MATRIX=100 $(BIN)/python -m pytest $(PARALLEL) tests/engine tests/matrix
 endif
+
+# All of what "make test" tries some of, on both libcurls: hours. SEEDS=... is how many random runs, SEED=... the first.
+SEEDS ?= 1000
+SEED ?= 1
+TORTURE := RANGEFETCH_TORTURE=1 RANGEFETCH_MATRIX='*' RANGEFETCH_SEEDS=$(SEEDS) RANGEFETCH_SEED=$(SEED) \
+    $(BIN)/python -m pytest $(PARALLEL) $(or $(ARGS),tests/matrix tests/torture)
+
+torture: setup
+	$(TORTURE)
+	@library=$(SYSTEM_LIBCURL); [ -z "$$library" ] || RANGEFETCH_LIBCURL=$$library $(TORTURE)
 
 quick: $(VENV)/tools
 	@$(BIN)/python -m pytest -n 2 -m quick $(ARGS)

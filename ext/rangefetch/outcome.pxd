@@ -89,8 +89,9 @@ cdef inline void announce(Loop *loop, Lane *lane) noexcept nogil:
     )
     file.goodput_bytes = file.blocks.bytes_done
     file.grown_ms = loop.now_ms
-    lane.sys_errno = settle(file, lane)
-    if lane.sys_errno:
+    cdef int failed = settle(file, lane)
+    if failed:
+        lane.sys_errno = failed
         lane.fault = FAULT_DISK
     post_about(loop, EVENT_ANSWERED, lane, CURLE_OK, url_of(source))
 

@@ -242,9 +242,9 @@ def test_lanes_stay_few_where_all_share_one_rate(driver: Driver, server: Misbeha
         return "DONE" in driver.kinds(file)
 
     driver.until(is_done, 20)
-    assert most_busy <= 8, "one try to grow, which did not pay"
-    assert file.lanes_aim == 4
-    assert server.connections <= 8 + helped(file)
+    assert most_busy <= 16, "a try or two to grow, which did not pay"
+    assert file.lanes_aim <= 8
+    assert server.connections <= 16 + helped(file)
 
 
 def test_lanes_never_grow_beyond_what_is_allowed(driver: Driver, server: MisbehavingServer) -> None:

@@ -54,7 +54,8 @@ def fetch_some(urls: list[str], directory: Path) -> list[Path]:
         for progress in manager.list_downloads(DownloadStatus.ACTIVE):
             show(progress)
         assert_type(manager.get_download_progress(gids[0]).status, DownloadStatus)
-        assert_type(manager.cancel(manager.download(urls[0], {"save_dir": directory / "never"})), Path | None)
+        never = manager.download(urls[0], {"save_dir": directory / "never"})
+        assert_type(manager.cancel(never, remove_files=True), Path | None)
         return [manager.wait(gid, timeout=60).path for gid in gids]
 
 

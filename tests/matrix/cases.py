@@ -1,0 +1,63 @@
+"""The cases: every fault, at every place, over every protocol, on one lane and eight, with everything beside it."""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+import random
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from matrix.faults import FAULTS
+from matrix.run import Fault, Place
+from matrix.server import PROTOCOLS
+
+__all__ = ["Case", "Meanwhile", "all_cases", "chosen"]
+
+Meanwhile = Literal["nothing", "limit", "pause", "mirror", "cancel"]
+"""``limit``: one is set and lifted; ``pause``: and resumed; ``mirror``: there is one, which is good."""
+ENDLESS = 1 << 30
+
+
+@dataclass(frozen=True)
+class Case:
+    """One of them; its name is the test's id."""
+
+    fault: Fault
+    place: Place
+    protocol: str
+    lanes: int
+    meanwhile: Meanwhile
+
+    @property
+    def name(self) -> str:
+        return f"{self.fault.name}-{self.place}-{self.protocol}-{self.lanes}-{self.meanwhile}"
+
+    @property
+    def times(self) -> int:
+        """How often the fault strikes: settled by the name."""
+        return 1 if self.fault.once else (1, 3, ENDLESS)[zlib.crc32(self.name.encode()) % 3]
+
+
+def all_cases() -> Iterator[Case]:
+    """In the order of the table. On one lane nobody helps out."""
+    for fault, place, protocol, lanes, meanwhile in itertools.product(
+        FAULTS.values(), get_args(Place), PROTOCOLS, (1, 8), get_args(Meanwhile)
+    ):
+        if protocol in fault.protocols and not (lanes == 1 and place == "hedge"):
+            yield Case(fault, place, protocol, lanes, meanwhile)
+
+
+def chosen(wanted: str, seed: int) -> list[Case]:
+    """Those whose names match a pattern (``reset*-h2-*``), or so many drawn by the seed, each fault at least once."""
+    cases = list(all_cases())
+    if not wanted.isdecimal():
+        return [case for case in cases if fnmatch.fnmatchcase(case.name, wanted)]
+    source = random.Random(seed)
+    source.shuffle(cases)
+    seen: set[str] = set()
+    first = [case for case in cases if case.fault.name not in seen and not seen.add(case.fault.name)]  # type: ignore[func-returns-value]
+    rest = [case for case in cases if case not in set(first)]
+    return [*first, *rest][: int(wanted)]

@@ -1,0 +1,112 @@
+"""A process that has everything imported, and forks for each case: a download in which one system call fails, or dies.
+
+It is preloaded with ``trying.c``. Cases come as lines of JSON on stdin; for each the child's line, if it lived to say
+one, and the zygote's, which says how the child ended, come on stdout.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+CALLS = (
+    "pwrite",
+    "write",
+    "fsync",
+    "fallocate",
+    "truncate",
+    "open",
+    "link",
+    "rename",
+    "unlink",
+    "times",
+    "mode",
+    "lock",
+)
+HOWS = ("error", "short", "die before", "die after")
+
+
+def main() -> None:
+    """Until stdin is closed."""
+    import numpy  # noqa: F401 - before the forks
+
+    import rangefetch
+    import rangefetch.native
+    import rangefetch.run  # noqa: F401
+
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                case = json.loads(line)
+                print(json.dumps((_many if "urls" in case else _download)(**case)), flush=True)
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+                raise
+            finally:
+                os._exit(status)
+        print(json.dumps({"pid": child}), flush=True)
+        _, status = os.waitpid(child, 0)
+        print(json.dumps({"ended": os.waitstatus_to_exitcode(status)}), flush=True)
+
+
+def _download(
+    url: str, directory: str, call: str, number: int, how: str, error: int, pause_at: int, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Fetch it, and pause and resume once on the way if told to. ``call`` empty: nothing fails."""
+    from rangefetch import DownloadManager
+
+    def fetch() -> int:
+        with DownloadManager("native") as manager:
+            gid = manager.download(url, {"save_dir": directory, "filename": "file.bin", "retry_wait": 0.01} | options)
+            if pause_at:
+                while (now := manager.get_download_progress(gid)).status == "active" and now.downloaded < pause_at:
+                    time.sleep(0.001)
+                manager.pause(gid)
+                manager.resume(gid)
+            return manager.wait(gid, timeout=20).resumed
+
+    return _tried(fetch, directory, call, number, how, error)
+
+
+def _many(urls: list[str], directory: str, call: str, number: int, how: str, error: int) -> dict[str, Any]:
+    """The same with small files."""
+    import rangefetch
+
+    return _tried(
+        lambda: len(rangefetch.fetch_many(urls, directory, retry_wait=0.01)), directory, call, number, how, error
+    )
+
+
+def _tried(
+    fetch: Callable[[], int], directory: str, call: str, number: int, how: str, number_of_error: int
+) -> dict[str, Any]:
+    from rangefetch import DownloadError
+
+    library = ctypes.CDLL(None)
+    armed = CALLS.index(call) if call else -1
+    library.try_arm(directory.encode(), armed, ctypes.c_long(number), HOWS.index(how), number_of_error)
+    told: dict[str, Any] = {"outcome": "complete", "text": "", "errno": 0, "resumed": 0}
+    try:
+        told["resumed"] = fetch()
+    except (DownloadError, ExceptionGroup) as caught:
+        error = caught if isinstance(caught, DownloadError) else next(iter(caught.exceptions))
+        told |= {"outcome": type(error).__name__, "text": str(error), "errno": getattr(error, "errno", 0) or 0}
+    except TimeoutError as caught:
+        told |= {"outcome": "hangs", "text": str(caught)}
+    library.try_disarm()
+    told["fired"] = library.try_fired()
+    told["seen"] = {name: library.try_seen(index) for index, name in enumerate(CALLS)}
+    return told
+
+
+if __name__ == "__main__":
+    main()

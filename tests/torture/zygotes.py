@@ -1,0 +1,104 @@
+"""The other end of ``zygote.py``: downloads in which a system call fails, or where the process dies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+__all__ = ["Told", "Zygote", "build"]
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Told:
+    """What came of a case. ``died``: nobody lived to say."""
+
+    died: bool
+    outcome: str = ""
+    text: str = ""
+    errno: int = 0
+    resumed: int = 0
+    fired: int = 0
+    """How often the call came that was to fail: 0 says that there are not so many."""
+    seen: dict[str, int] | None = None
+
+
+def build(directory: Path, compiler: str) -> Path:
+    """The library that is preloaded."""
+    library = directory / "trying.so"
+    command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, _HERE / "trying.c"]
+    subprocess.run([*command, "-ldl", "-lpthread"], check=True)
+    return library
+
+
+class Zygote:
+    """A context manager."""
+
+    def __init__(self, library: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, _HERE / "zygote.py"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"LD_PRELOAD": str(library)},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._process:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+
+    def run(
+        self,
+        directory: Path,
+        *,
+        url: str = "",
+        urls: list[str] | None = None,
+        call: str = "",
+        number: int = 0,
+        how: str = "error",
+        error: int = 0,
+        kill_after_s: float = 0.0,
+        **more: Any,
+    ) -> Told:
+        """One case; ``kill_after_s``: that long after it has begun it is killed."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        case = {"directory": str(directory), "call": call, "number": number, "how": how, "error": error}
+        case |= {"urls": urls} if urls else {"url": url, "pause_at": 0, "options": {}} | more
+        self._process.stdin.write(json.dumps(case) + "\n")
+        self._process.stdin.flush()
+        told: dict[str, Any] = {}
+        killer: threading.Timer | None = None
+        while "ended" not in told:
+            line = self._process.stdout.readline()
+            assert line, "the zygote is gone"
+            told |= json.loads(line)
+            if "pid" in told and killer is None and kill_after_s:
+                killer = threading.Timer(kill_after_s, _kill, [told["pid"]])
+                killer.start()
+        if killer is not None:
+            killer.cancel()
+            killer.join()
+        told.pop("pid")
+        ended = told.pop("ended")
+        assert ended in (0, -signal.SIGKILL), f"it ended with {ended}: {told}"
+        return Told(ended != 0, **told)
+
+
+def _kill(pid: int) -> None:
+    """Its number is not another's: the zygote has not been asked for the next one."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
