@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from helpers import MIB
+from helpers import AT_ONCE, MIB
 from servers.client import Client, raw
 from servers.content import content, etag, http_date, modified, parse_size
 from servers.misbehaving import MisbehavingServer, refused_port
@@ -187,7 +187,7 @@ def test_large_files_are_served_fast(server: MisbehavingServer, client: Client) 
     expected = content("64M")
     started = time.monotonic()
     assert client.get(server.url("/good", size="64M")).body == expected
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < AT_ONCE
     assert server.bytes_sent == 64 * MIB
 
 
@@ -202,7 +202,7 @@ def test_it_stops_at_once_and_leaves_nothing() -> None:
             time.sleep(0.001)
         started = time.monotonic()
         server.stop()
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < AT_ONCE
         server.stop()
     for sock in clients:
         sock.close()
@@ -254,7 +254,7 @@ def test_a_tls_server_stops_at_once(certificates: Certificates) -> None:
             time.sleep(0.001)
         started = time.monotonic()
         server.stop()
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < AT_ONCE
     silent.close()
     talker.close()
 
