@@ -40,7 +40,8 @@ class DownloadManager:
     """Fetches several URLs at once. Thread-safe; a context manager.
 
     ``backend`` is ``"native"``, ``"aria2"``, or ``"auto"``: the first of both that can run here, in the order that
-    ``prefer`` begins. ``max_concurrent_downloads`` are active at a time, the others wait in order.
+    ``prefer`` begins. ``max_concurrent_downloads`` are active at a time, the others wait in order; streams
+    (``stream``) start at once and are not counted.
     ``max_overall_download_limit`` is in bytes per second for all together (0: no limit), ``defaults`` are options for
     every download, ``retry_policy`` says what is tried again. With ``session_file`` the unfinished downloads are
     written down, and a new manager with the same file lists them again. Of the finished ones the last
@@ -92,6 +93,7 @@ class DownloadManager:
         self._room = Room()
         self._active: set[str] = set()
         self._asking: set[str] = set()  # of them, those that wait for a function of the user's
+        self._streams: set[str] = set()  # of them, those that are read while they come
         self._finished: deque[str] = deque()
         self._started = False
         self._forked = False
@@ -281,12 +283,11 @@ class DownloadManager:
         return [each.progress() for each in downloads if status is None or each.status == status]
 
     def begin(self, download: Download) -> None:
-        """Take on a download that was made elsewhere (a stream's); it goes before those that wait."""
+        """Take on a stream's download, which starts at once."""
         with self._lock:
             self.start()
             self._downloads[download.gid] = download
-            self._waiting.appendleft(download)
-            self._begin_next()
+            self._put_in_queue(download)
 
     def native_backend(self) -> NativeBackend | None:
         """The native backend, started, if that is the one in use; for ``bulk``."""
@@ -322,6 +323,7 @@ class DownloadManager:
         try:
             with self._lock:
                 self._active.discard(download.gid)
+                self._streams.discard(download.gid)
                 self._asking.discard(download.gid)
                 self._note_end(download, status)
                 self._begin_next()
@@ -372,6 +374,11 @@ class DownloadManager:
 
     def _put_in_queue(self, download: Download) -> None:
         """Have a download wait, or refuse it where there is no room for it; the lock is held."""
+        if download.sink is not None and self._started:
+            # It has no turn: it lasts for as long as its reader pleases, who may be waiting for another stream.
+            self._streams.add(download.gid)
+            self._start_one(download)
+            return
         try:
             self._room.claim(download, [self._downloads[gid] for gid in self._active if gid in self._downloads])
         except DiskError as error:
@@ -383,19 +390,26 @@ class DownloadManager:
 
     def _begin_next(self) -> None:
         """Start waiting downloads while there is room; the lock is held."""
-        while self._started and self._waiting and len(self._active) - len(self._asking) < self._most_active:
-            download = self._waiting.popleft()
-            self._room.release(download)
-            self._active.add(download.gid)
-            download.move(DownloadStatus.ACTIVE)
-            try:
-                self._chooser.begin(download)
-            except Exception as error:
-                _log.exception("%s: internal error", download.gid)
-                self._active.discard(download.gid)
-                self._note_end(download, DownloadStatus.ERROR)
-                shown_url = mask_url(download.url)
-                download.move(DownloadStatus.ERROR, error=LocalError(f"internal error: {error!r}", url=shown_url))
+        while self._started and self._waiting and self._places_taken() < self._most_active:
+            self._start_one(self._waiting.popleft())
+
+    def _places_taken(self) -> int:
+        """How many of the active downloads count against ``max_concurrent_downloads``."""
+        return len(self._active - self._asking - self._streams)
+
+    def _start_one(self, download: Download) -> None:
+        self._room.release(download)
+        self._active.add(download.gid)
+        download.move(DownloadStatus.ACTIVE)
+        try:
+            self._chooser.begin(download)
+        except Exception as error:
+            _log.exception("%s: internal error", download.gid)
+            self._active.discard(download.gid)
+            self._streams.discard(download.gid)
+            self._note_end(download, DownloadStatus.ERROR)
+            shown_url = mask_url(download.url)
+            download.move(DownloadStatus.ERROR, error=LocalError(f"internal error: {error!r}", url=shown_url))
 
     def _queue(self, download: Download, from_status: DownloadStatus) -> None:
         """Have a download that rests wait for its turn again."""

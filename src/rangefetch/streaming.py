@@ -175,9 +175,10 @@ def stream(url: str, **options: Any) -> io.BufferedReader:
 
     Returns a binary file object as ``open(path, "rb")`` does, but not seekable; ``shutil.copyfileobj`` and
     ``tarfile.open(fileobj=…, mode="r|gz")`` work on it. At most 64 MiB come ahead of the reader, through a temporary
-    file whose space is given back behind it. Closing it early stops the transfer. ``options`` are those of
-    ``DownloadOptions`` that concern the transfer; with a ``checksum`` the read that comes to the end raises
-    ``ChecksumMismatch`` if the bytes were others.
+    file whose space is given back behind it. Closing it early stops the transfer. Any number may be open and read in
+    any order: a stream starts at once, and neither waits for a place among the manager's downloads nor takes one.
+    ``options`` are those of ``DownloadOptions`` that concern the transfer; with a ``checksum`` the read that comes to
+    the end raises ``ChecksumMismatch`` if the bytes were others.
 
     Raises ``ValueError`` or ``TypeError`` for wrong options, ``LocalError`` where the native engine does not run;
     reading raises the ``DownloadError`` of a download that fails.

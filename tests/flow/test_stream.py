@@ -332,3 +332,46 @@ def test_wrong_options_are_refused_before_anything_is_opened(server: Misbehaving
     with pytest.raises(ValueError, match="url"):
         rangefetch.stream("file:///etc/passwd")
     assert (server.requests, names(scratch)) == ([], [])
+
+
+@pytest.mark.parametrize("count", [3, 20])
+def test_streams_are_read_in_any_order_however_many_are_open(
+    server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    # None of them can be over before it is read, and each is read a piece at a time.
+    monkeypatch.setattr(streaming._Sink, "window_bytes", MIB)
+    if count == 3:
+        monkeypatch.setattr(rangefetch.get_download_manager(), "_most_active", 1)
+    streams = [stream(server.url("/good/x", size=3 * MIB, seed=number)) for number in range(count)]
+    read = [bytearray() for _ in streams]
+    while any(len(each) < 3 * MIB for each in read):
+        for number, file in enumerate(streams):
+            read[number] += file.read(MIB // 2)
+    assert [bytes(each) for each in read] == [content(3 * MIB, number) for number in range(count)]
+    for file in streams:
+        assert file.read() == b""
+        file.close()
+
+
+def test_streams_take_no_places_in_the_queue(server: MisbehavingServer, target: Path) -> None:
+    streams = [stream(server.url("/slow/x", size=SIZE, rate="1M", seed=number)) for number in range(17)]
+    result = rangefetch.fetch(server.url("/good/x", size=MIB), target, total_timeout=20)
+    assert result.size == MIB
+    for file in streams:
+        file.close()
+    until(lambda: not rangefetch.get_download_manager()._streams)
+
+
+def test_a_stream_that_is_resumed_does_not_wait_for_its_turn(server: MisbehavingServer, target: Path) -> None:
+    manager = rangefetch.get_download_manager()
+    before = _known()
+    with stream(server.url("/slow/x", size=4 * MIB, rate="4M")) as file:
+        (gid,) = _known() - before
+        assert len(file.read(MIB)) == MIB
+        slow = [server.url(f"/slow/{number}", size=SIZE, rate="64K") for number in range(17)]
+        queued = [manager.download(url, {"save_dir": target.parent}) for url in slow]
+        manager.pause(gid)
+        manager.resume(gid)
+        assert file.read() == content(4 * MIB)[MIB:]
+        for each in queued:
+            manager.cancel(each, remove_files=True)
