@@ -26,6 +26,7 @@ from rangefetch.platform cimport (
     rf_bell_quiet,
     rf_bell_ring,
     rf_load,
+    rf_peek,
     rf_punch_hole,
     rf_rename_free,
     rf_store,
@@ -431,62 +432,64 @@ cdef class File:
 
     @property
     def size(self):
-        return self.core.size
+        return <int64_t>rf_load(&self.core.size)
 
     @property
     def block_size(self):
-        return self.core.blocks.block_size if self.core.mapped else 0
+        return self.core.blocks.block_size if rf_load(&self.core.mapped) else 0
 
     @property
     def blocks(self):
-        return _view(self, self.core.blocks.state, b"B", self._count(), 1)
+        cdef Py_ssize_t count = self._count()
+        return _view(self, self.core.blocks.state, b"B", count, 1)
 
     @property
     def partial(self):
-        return _view(self, self.core.blocks.partial, b"I", self._count(), 4)
+        cdef Py_ssize_t count = self._count()
+        return _view(self, self.core.blocks.partial, b"I", count, 4)
 
     cdef Py_ssize_t _count(self):
-        return self.core.blocks.count if self.core.mapped else 0
+        return self.core.blocks.count if rf_load(&self.core.mapped) else 0
 
     @property
     def downloaded(self):
-        return self.core.blocks.bytes_done if self.core.mapped else self.core.stream_bytes
+        return rf_peek(&self.core.blocks.bytes_done) if rf_load(&self.core.mapped) else rf_load(&self.core.stream_bytes)
 
     @property
     def contiguous(self):
-        return blocks_contiguous(&self.core.blocks) if self.core.mapped else self.core.stream_bytes
+        return blocks_contiguous(&self.core.blocks) if rf_load(&self.core.mapped) else rf_load(&self.core.stream_bytes)
 
     @property
     def answered(self):
-        return bool(self.core.answered)
+        return bool(rf_load(&self.core.answered))
 
     @property
     def splits(self):
-        return bool(self.core.splits)
+        return bool(rf_load(&self.core.splits))
 
     @property
     def lanes_busy(self):
-        return self.core.lanes_busy
+        return <int>rf_peek(&self.core.lanes_busy)
 
     @property
     def requests(self):
-        return self.core.requests
+        return rf_peek(&self.core.requests)
 
     @property
     def responses(self):
-        return self.core.responses
+        return rf_peek(&self.core.responses)
 
     @property
     def connections(self):
-        return self.core.connections
+        return rf_peek(&self.core.connections)
 
     @property
     def received_bytes(self):
-        return self.core.received_bytes
+        return rf_peek(&self.core.received_bytes)
 
     @property
     def writes(self):
-        return self.core.writes
+        return rf_peek(&self.core.writes)
 
     @property
     def source_count(self):
@@ -502,7 +505,7 @@ cdef class File:
     def received_from(self, int source):
         if not 0 <= source < rf_load(&self.core.source_count):
             raise IndexError("there is no such source")
-        return self.core.sources[source].received_bytes
+        return rf_peek(&self.core.sources[source].received_bytes)
 
     def ban(self, int source):
         self._tell_source(COMMAND_BAN, source, 0, None)
@@ -572,31 +575,31 @@ cdef class File:
 
     @property
     def lanes_aim(self):
-        return self.core.lanes_aim
+        return <int>rf_peek(&self.core.lanes_aim)
 
     @property
     def request_ms(self):
-        return self.core.request_ms
+        return rf_peek(&self.core.request_ms)
 
     @property
     def effort(self):
         return {
-            "lasted_us": self.core.lasted_us, "cpu_us": self.core.cpu_us, "disk_us": self.core.disk_us,
-            "paused_us": self.core.paused_ms * 1000, "lanes_aim": self.core.lanes_aim,
-            "growth_ended": self.core.settled_ms != 0,
+            "lasted_us": rf_peek(&self.core.lasted_us), "cpu_us": rf_peek(&self.core.cpu_us),
+            "disk_us": rf_peek(&self.core.disk_us), "paused_us": rf_peek(&self.core.paused_ms) * 1000,
+            "lanes_aim": <int>rf_peek(&self.core.lanes_aim), "growth_ended": bool(rf_peek(&self.core.settled_ms) != 0),
         }
 
     @property
     def steals(self):
-        return self.core.steals
+        return rf_peek(&self.core.steals)
 
     @property
     def hedges(self):
-        return self.core.hedges
+        return rf_peek(&self.core.hedges)
 
     @property
     def replacements(self):
-        return self.core.replacements
+        return rf_peek(&self.core.replacements)
 
     @property
     def waiting_for(self):
@@ -714,11 +717,11 @@ cdef class Batch:
 
     @property
     def requests(self):
-        return self.core.head.requests
+        return rf_peek(&self.core.head.requests)
 
     @property
     def connections(self):
-        return self.core.head.connections
+        return rf_peek(&self.core.head.connections)
 
     def remove(self):
         cdef Message command

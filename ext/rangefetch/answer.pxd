@@ -17,7 +17,7 @@ from rangefetch.libcurl cimport (
     info_long,
     info_off,
 )
-from rangefetch.platform cimport rf_store
+from rangefetch.platform cimport rf_count, rf_store
 from rangefetch.sizes cimport length_is_sound, read_number
 from rangefetch.transfer cimport (
     ACCEPTED,
@@ -143,7 +143,7 @@ cdef inline Verdict refuse(Lane *lane, Fault fault) noexcept nogil:
 
 
 cdef inline Verdict accept(FileCore *file) noexcept nogil:
-    file.responses += 1
+    rf_count(&file.responses, 1)
     return ACCEPTED
 
 
@@ -173,8 +173,8 @@ cdef inline Verdict examine_part(FileCore *file, Lane *lane, const ContentRange 
     fault = check_validators(lane.source, lane.easy, False)
     if fault != FAULT_NONE:
         return refuse(lane, fault)
-    file.size = part.total
-    file.splits = True
+    rf_store(&file.size, part.total)
+    rf_store(&file.splits, True)
     # Less than was asked for, or another lane has taken the later part meanwhile.
     if part.end < lane.end:
         lane.end = part.end
@@ -207,7 +207,7 @@ cdef inline Verdict examine_whole(FileCore *file, Lane *lane) noexcept nogil:
     if file.size >= 0 or not lane.is_first:
         return refuse(lane, FAULT_RANGE_IGNORED)
     # The first request may have asked for a part and gets the whole: the server knows no ranges, so this is the stream.
-    file.size = length
+    rf_store(&file.size, length)
     lane.start = lane.position = 0
     lane.end = length
     return accept(file)
@@ -236,8 +236,8 @@ cdef inline Verdict examine(FileCore *file, Lane *lane) noexcept nogil:
                 # No range fits into an empty file. A body, if any, is the server's words, not the file's.
                 lane.fault = check_validators(lane.source, lane.easy, True)
                 if lane.fault == FAULT_NONE:
-                    file.size = 0
-                    file.splits = True
+                    rf_store(&file.size, 0)
+                    rf_store(&file.splits, True)
                     lane.end = 0
     return SWALLOWED
 

@@ -15,6 +15,7 @@ from rangefetch.lane cimport lane_detach, lane_release, lane_rest, lane_send, la
 from rangefetch.libcurl cimport curl_getdate, header_value
 from rangefetch.platform cimport (
     rf_close,
+    rf_count,
     rf_is_there,
     rf_open_nameless,
     rf_publish_nameless,
@@ -41,10 +42,10 @@ cdef inline void item_ends(FileCore *slot, ItemState state) noexcept nogil:
         rf_close(slot.fd)
         slot.fd = -1
     batch.sizes[slot.item] = slot.size if state == ITEM_DONE else 0
-    batch.head.received_bytes += slot.received_bytes
-    batch.head.requests += slot.requests
-    batch.head.connections += slot.connections
-    batch.head.writes += slot.writes
+    rf_count(&batch.head.received_bytes, slot.received_bytes)
+    rf_count(&batch.head.requests, slot.requests)
+    rf_count(&batch.head.connections, slot.connections)
+    rf_count(&batch.head.writes, slot.writes)
     rf_store(&batch.states[slot.item], state)
     batch.running -= 1
     slot.item = -1

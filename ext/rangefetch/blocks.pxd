@@ -2,13 +2,14 @@
 
 Only the file's loop thread changes it (DESIGN: a file belongs to one loop), so there are no locks. Python reads
 ``state`` and ``partial`` at any time: a block is marked only after its bytes were written, and marks are released,
-so whoever sees the mark finds the bytes in the file. All intervals are half-open bytes ``[start, end)``.
+so whoever sees the mark finds the bytes in the file; the same holds of ``frontier``. ``bytes_done`` is a number alone,
+which promises nothing of others. All intervals are half-open bytes ``[start, end)``.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 
-from rangefetch.platform cimport rf_store
+from rangefetch.platform cimport rf_count, rf_load, rf_note, rf_store
 from rangefetch.sizes cimport LARGEST_BLOCK_BYTES, LARGEST_FILE_BYTES
 
 cdef enum:
@@ -85,12 +86,12 @@ cdef inline void blocks_recall(BlockMap *blocks, const uint8_t *done, const uint
     for i in range(blocks.count):
         start = i * blocks.block_size
         if done[i] == BLOCK_DONE:
-            blocks.state[i] = BLOCK_DONE
+            rf_note(&blocks.state[i], BLOCK_DONE)
             blocks.done += 1
-            blocks.bytes_done += block_end(blocks, i) - start
+            rf_count(&blocks.bytes_done, block_end(blocks, i) - start)
         else:
             blocks.partial[i] = partial[i]
-            blocks.bytes_done += partial[i]
+            rf_count(&blocks.bytes_done, partial[i])
     blocks.unclaimed = blocks.size - blocks.bytes_done
     while blocks.frontier < blocks.count and blocks.state[blocks.frontier] == BLOCK_DONE:
         blocks.frontier += 1
@@ -115,14 +116,14 @@ cdef inline bint blocks_claim(
         return False
     start[0] = i * blocks.block_size + blocks.partial[i]
     last = i
-    blocks.state[i] = BLOCK_CLAIMED
+    rf_note(&blocks.state[i], BLOCK_CLAIMED)
     # A block that was begun starts a range of its own: a range is contiguous, and its head is here already.
     while (
         last + 1 < horizon and blocks.state[last + 1] == BLOCK_MISSING and blocks.partial[last + 1] == 0
         and block_end(blocks, last + 1) - start[0] <= most_bytes
     ):
         last += 1
-        blocks.state[last] = BLOCK_CLAIMED
+        rf_note(&blocks.state[last], BLOCK_CLAIMED)
     end[0] = block_end(blocks, last)
     blocks.hint = <int32_t>(last + 1)
     blocks.unclaimed -= end[0] - start[0]
@@ -134,7 +135,7 @@ cdef inline int64_t blocks_claim_head(BlockMap *blocks, int64_t end) noexcept no
     cdef int64_t i = 0
     cdef int64_t claimed_end
     while i < blocks.count and i * blocks.block_size < end:
-        blocks.state[i] = BLOCK_CLAIMED
+        rf_note(&blocks.state[i], BLOCK_CLAIMED)
         i += 1
     claimed_end = block_end(blocks, i - 1) if i > 0 else 0
     blocks.hint = <int32_t>i
@@ -146,7 +147,7 @@ cdef inline void blocks_advance(BlockMap *blocks, int64_t start, int64_t end) no
     """The bytes ``[start, end)``, which continue what their blocks have, are in the file."""
     cdef int64_t i = start // blocks.block_size
     cdef int64_t stop
-    blocks.bytes_done += end - start
+    rf_count(&blocks.bytes_done, end - start)
     while start < end:
         stop = block_end(blocks, i)
         if end < stop:
@@ -156,8 +157,10 @@ cdef inline void blocks_advance(BlockMap *blocks, int64_t start, int64_t end) no
         blocks.done += 1
         start = stop
         i += 1
-    while blocks.frontier < blocks.count and blocks.state[blocks.frontier] == BLOCK_DONE:
-        blocks.frontier += 1
+    i = blocks.frontier
+    while i < blocks.count and blocks.state[i] == BLOCK_DONE:
+        i += 1
+    rf_store(&blocks.frontier, i)
 
 
 cdef inline void blocks_give_back(BlockMap *blocks, int64_t start, int64_t end) noexcept nogil:
@@ -169,7 +172,7 @@ cdef inline void blocks_give_back(BlockMap *blocks, int64_t start, int64_t end) 
         blocks.hint = <int32_t>i
     blocks.unclaimed += end - start
     while i * blocks.block_size < end:
-        blocks.state[i] = BLOCK_MISSING
+        rf_note(&blocks.state[i], BLOCK_MISSING)
         i += 1
 
 
@@ -178,10 +181,10 @@ cdef inline void blocks_revoke(BlockMap *blocks, int64_t start, int64_t end) noe
     cdef int64_t i = start // blocks.block_size
     if start >= end:
         return
-    blocks.bytes_done -= end - start
+    rf_count(&blocks.bytes_done, -(end - start))
     blocks.unclaimed += end - start
     if i < blocks.frontier:
-        blocks.frontier = <int32_t>i
+        rf_store(&blocks.frontier, i)
     if i < blocks.hint:
         blocks.hint = <int32_t>i
     while i * blocks.block_size < end:
@@ -193,7 +196,8 @@ cdef inline void blocks_revoke(BlockMap *blocks, int64_t start, int64_t end) noe
 
 
 cdef inline int64_t blocks_contiguous(BlockMap *blocks) noexcept nogil:
-    """How many bytes are there from the start of the file without a gap."""
-    if blocks.frontier >= blocks.count:
+    """How many bytes are there from the start of the file without a gap; from any thread."""
+    cdef int64_t frontier = rf_load(&blocks.frontier)
+    if frontier >= blocks.count:
         return blocks.size
-    return blocks.frontier * blocks.block_size + blocks.partial[blocks.frontier]
+    return frontier * blocks.block_size + rf_load(&blocks.partial[frontier])

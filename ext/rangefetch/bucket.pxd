@@ -7,7 +7,7 @@ caller's.
 
 from libc.stdint cimport int64_t
 
-from rangefetch.platform cimport rf_add, rf_load, rf_swap_if, rf_store
+from rangefetch.platform cimport rf_add, rf_load, rf_store, rf_swap_if
 
 cdef extern from "platform.h" nogil:
     const int64_t LARGEST_BYTES_PER_S "RF_LARGEST_BYTES_PER_S"

@@ -18,7 +18,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
 from rangefetch.blocks cimport blocks_advance
-from rangefetch.platform cimport rf_now_us, rf_open_nameless, rf_pwrite_all
+from rangefetch.platform cimport rf_count, rf_now_us, rf_open_nameless, rf_pwrite_all, rf_store
 from rangefetch.transfer cimport BUFFER_BYTES, FAULT_DISK, FileCore, Lane
 
 
@@ -28,7 +28,7 @@ cdef inline void lane_advance(Lane *lane, int64_t size) noexcept nogil:
     if file.mapped:
         blocks_advance(&file.blocks, lane.position, lane.position + size)
     else:
-        file.stream_bytes += size
+        rf_store(&file.stream_bytes, file.stream_bytes + size)
     lane.position += size
 
 
@@ -42,13 +42,13 @@ cdef inline bint lane_put(Lane *lane, const char *data, int64_t size, int64_t of
     if failed == 0:
         before_us = rf_now_us()
         failed = rf_pwrite_all(lane.file.fd, data, <size_t>size, offset)
-        lane.file.disk_us += rf_now_us() - before_us
+        rf_count(&lane.file.disk_us, rf_now_us() - before_us)
     if failed != 0:
         # Only a failure is noted: a write that succeeds later does not undo an earlier one's errno.
         lane.sys_errno = failed
         lane.fault = FAULT_DISK
         return False
-    lane.file.writes += 1
+    rf_count(&lane.file.writes, 1)
     return True
 
 

@@ -11,7 +11,7 @@ from rangefetch.blocks cimport blocks_give_back, blocks_revoke
 from rangefetch.bucket cimport bucket_is_dry, bucket_is_limited, bucket_take
 from rangefetch.disk cimport lane_flush, lane_forget_spans, lane_write
 from rangefetch.libcurl cimport *
-from rangefetch.platform cimport rf_add, rf_load
+from rangefetch.platform cimport rf_add, rf_count, rf_load, rf_store
 from rangefetch.report cimport post_trace
 from rangefetch.transfer cimport *
 
@@ -62,7 +62,7 @@ cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noe
         lane.verdict = examine(lane.file, lane)
         # A lane of a resumed file is news too: the other lanes wait for its answer.
         if lane.verdict == ACCEPTED and lane.is_first:
-            lane.file.answered = True
+            rf_store(&lane.file.answered, True)
         lane.spans = lane.spans and header_value(lane.easy, "Transfer-Encoding") == NULL
     if lane.verdict == SWALLOWED:
         lane.swallowed_bytes += come
@@ -285,7 +285,7 @@ cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
     lane.error_text[0] = 0
     lane.started_ms = lane.moved_ms = loop.now_ms
     lane.first_ms = lane.whole_ms = 0
-    lane.file.requests += 1
+    rf_count(&lane.file.requests, 1)
     lane.source.lanes += 1
     if code == CURLE_OK and curl_multi_add_handle(loop.multi, lane.easy) != CURLM_OK:
         code = CURLE_OUT_OF_MEMORY
@@ -312,15 +312,15 @@ cdef inline void lane_detach(Loop *loop, Lane *lane) noexcept nogil:
     if lane.file.traced:
         post_trace(loop, lane)
     lane.source.lanes -= 1
-    lane.source.received_bytes += lane.received_bytes
-    lane.file.connections += info_long(lane.easy, CURLINFO_NUM_CONNECTS)
-    lane.file.received_bytes += lane.received_bytes
+    rf_count(&lane.source.received_bytes, lane.received_bytes)
+    rf_count(&lane.file.connections, info_long(lane.easy, CURLINFO_NUM_CONNECTS))
+    rf_count(&lane.file.received_bytes, lane.received_bytes)
 
 
 cdef inline void lane_release(Lane *lane) noexcept nogil:
     """The lane works for its file no more: what it had claimed and did not bring is missing again."""
     cdef FileCore *file = lane.file
-    file.lanes_busy -= 1
+    rf_count(&file.lanes_busy, -1)
     if file.mapped:
         blocks_give_back(&file.blocks, lane.position, lane.claim_end)
         if lane.fault == FAULT_OVERFLOW:

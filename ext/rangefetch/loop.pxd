@@ -27,7 +27,9 @@ from rangefetch.mailbox cimport *
 from rangefetch.outcome cimport announce, fail, finish, is_complete, let_go
 from rangefetch.platform cimport (
     rf_bell_ring,
+    rf_count,
     rf_load,
+    rf_note,
     rf_now_us,
     rf_sleep_ms,
     rf_store,
@@ -203,7 +205,7 @@ cdef inline void note_answers(Loop *loop) noexcept nogil:
             lane.first_ms = loop.now_ms
             took_ms = loop.now_ms - lane.started_ms
             note_served(loop, lane)
-            file.request_ms = (3 * file.request_ms + took_ms) // 4 if file.request_ms > 0 else took_ms
+            rf_note(&file.request_ms, (3 * file.request_ms + took_ms) // 4 if file.request_ms > 0 else took_ms)
         if file != NULL and file.batch != NULL:
             if lane.is_first and lane.verdict == ACCEPTED:
                 lane.is_first = False
@@ -324,7 +326,7 @@ cdef inline void tick(Loop *loop) noexcept nogil:
     file = loop.files
     while file != NULL:
         if file.lanes_paused_seen:
-            file.paused_ms += elapsed_ms
+            rf_count(&file.paused_ms, elapsed_ms)
         if file.answered and file.splits and file.mapped:
             steer(loop, file, elapsed_ms)
             withdraw(loop, file)

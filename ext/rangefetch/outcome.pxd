@@ -25,7 +25,16 @@ from rangefetch.lane cimport (
 )
 from rangefetch.libcurl cimport *
 from rangefetch.mailbox cimport EVENT_ANSWERED, EVENT_DONE, EVENT_FAILED, Kind
-from rangefetch.platform cimport rf_now_us, rf_reserve, rf_set_length, rf_start_writeback, rf_thread_us
+from rangefetch.platform cimport (
+    rf_count,
+    rf_note,
+    rf_now_us,
+    rf_reserve,
+    rf_set_length,
+    rf_start_writeback,
+    rf_store,
+    rf_thread_us,
+)
 from rangefetch.report cimport copy_text, post_about, post_bare
 from rangefetch.schedule cimport (
     DISTANT_LANES,
@@ -52,8 +61,8 @@ cdef inline void let_go(Loop *loop, FileCore *file, Kind kind) noexcept nogil:
         link = &link[0].next
     if link[0] != NULL:
         link[0] = file.next
-    file.lasted_us = rf_now_us() - file.began_us
-    file.cpu_us = rf_thread_us() - file.began_cpu_us
+    rf_note(&file.lasted_us, rf_now_us() - file.began_us)
+    rf_note(&file.cpu_us, rf_thread_us() - file.began_cpu_us)
     post_bare(loop, kind, file)
 
 
@@ -69,7 +78,8 @@ cdef inline int settle(FileCore *file, Lane *lane) noexcept nogil:
         return ENOMEM
     lane.claim_end = blocks_claim_head(&file.blocks, lane.end)
     blocks_advance(&file.blocks, 0, lane.position)
-    file.mapped = True
+    # Python finds the map, and the size that is its, once it sees this.
+    rf_store(&file.mapped, True)
     if file.size == 0 or file.probing or file.allocation == ALLOCATE_NOTHING:
         return 0
     if file.allocation == ALLOCATE_LENGTH:
@@ -83,10 +93,11 @@ cdef inline void announce(Loop *loop, Lane *lane) noexcept nogil:
     cdef Source *source = lane.source
     lane.is_first = False
     source.met = True
-    file.answered = True
-    file.lanes_aim = file.lanes_before = (
+    rf_store(&file.answered, True)
+    file.lanes_before = (
         DISTANT_LANES if loop.now_ms - lane.started_ms >= DISTANT_MS else FIRST_LANES
     )
+    rf_note(&file.lanes_aim, file.lanes_before)
     file.goodput_bytes = file.blocks.bytes_done
     file.grown_ms = loop.now_ms
     cdef int failed = settle(file, lane)
@@ -186,7 +197,7 @@ cdef inline void go_on(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
         # A file that is over between two ticks: the lane that helps the last one needs to know what it may expect.
         lane.source.bytes_per_s = lane.bytes_per_s
     if file.splits and lanes_allowed(file) > 0 and lane_claim(loop, file, lane):
-        file.lanes_busy += 1
+        rf_count(&file.lanes_busy, 1)
         lane_send(loop, lane)
     elif lanes_allowed(file) <= 0 or not help_slowest(loop, file, lane):
         lane_rest(loop, lane)
@@ -258,6 +269,6 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         rf_start_writeback(file.fd, lane.start, lane.position - lane.start)
     if not file.mapped:
         # The stream's end is its length.
-        file.size = lane.position
+        rf_store(&file.size, lane.position)
         file.finished = True
     go_on(loop, file, lane)

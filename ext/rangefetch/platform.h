@@ -26,6 +26,13 @@
 /* What one thread writes and another reads without a lock: stores release, loads acquire. */
 #define rf_store(where, value) __atomic_store_n((where), (value), __ATOMIC_RELEASE)
 #define rf_load(where) __atomic_load_n((where), __ATOMIC_ACQUIRE)
+
+/* A number of one writer that others look at, and which says nothing of anything beside it: whole, and no more. */
+#define rf_note(where, value) __atomic_store_n((where), (value), __ATOMIC_RELAXED)
+#define rf_count(where, value) rf_note((where), (__typeof__(*(where)))(*(where) + (value)))
+#define rf_peek(where) __atomic_load_n((where), __ATOMIC_RELAXED)
+
+/* What several threads change. */
 #define rf_add(where, value) __atomic_add_fetch((where), (value), __ATOMIC_ACQ_REL)
 
 /* Stores `value` if what is there is still `expected`; says whether it did. */

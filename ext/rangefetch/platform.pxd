@@ -44,5 +44,8 @@ cdef extern from "platform.h" nogil:
     # Generic over the integer that `where` points to.
     void rf_store(void *where, int64_t value)
     int64_t rf_load(const void *where)
+    void rf_note(void *where, int64_t value)
+    void rf_count(void *where, int64_t value)
+    int64_t rf_peek(const void *where)
     int64_t rf_add(void *where, int64_t value)
     bint rf_swap_if(int64_t *where, int64_t expected, int64_t value)

@@ -12,7 +12,7 @@ from libc.stdlib cimport malloc
 from rangefetch.blocks cimport blocks_claim
 from rangefetch.bucket cimport bucket_is_limited
 from rangefetch.lane cimport lane_dismiss, lane_received_end, lane_rest, lane_send, lane_take
-from rangefetch.platform cimport rf_load
+from rangefetch.platform cimport rf_count, rf_load, rf_note
 from rangefetch.service cimport (
     has_room,
     is_fruitless,
@@ -228,7 +228,7 @@ cdef inline void feed(Loop *loop, FileCore *file) noexcept nogil:
             lane_rest(loop, lane)
             return
         lane.file = file
-        file.lanes_busy += 1
+        rf_count(&file.lanes_busy, 1)
         file.crawls = False
         lane_send(loop, lane)
 
@@ -303,7 +303,7 @@ cdef inline bint steal(Loop *loop, FileCore *file, Lane *victim, Lane *thief, in
     thief.end = thief.claim_end = victim.claim_end
     victim.end = victim.claim_end = border
     victim.cut = True
-    file.steals += 1
+    rf_count(&file.steals, 1)
     return True
 
 
@@ -327,7 +327,7 @@ cdef inline bint hedge(Loop *loop, FileCore *file, Lane *slow, Lane *fast, int64
     fast.end = slow.end
     fast.rival = slow
     slow.rival = fast
-    file.hedges += 1
+    rf_count(&file.hedges, 1)
     return True
 
 
@@ -355,7 +355,7 @@ cdef inline bint help_slowest(Loop *loop, FileCore *file, Lane *lane) noexcept n
         return False
     lane.helps = True
     lane.file = file
-    file.lanes_busy += 1
+    rf_count(&file.lanes_busy, 1)
     lane_send(loop, lane)
     return True
 
@@ -438,7 +438,7 @@ cdef inline void replace_slow(Loop *loop, FileCore *file) noexcept nogil:
                 anew_ms += (lane.end - lane_received_end(lane)) * 1000 // usual
             if usual > SLOW_FACTOR * lane.bytes_per_s and left_ms(loop, lane) > 4 * anew_ms:
                 file.replaced_ms = loop.now_ms
-                file.replacements += 1
+                rf_count(&file.replacements, 1)
                 lane_dismiss(loop, lane)
                 feed(loop, file)
                 return
@@ -476,13 +476,13 @@ cdef inline void steer(Loop *loop, FileCore *file, int64_t elapsed_ms) noexcept 
     if file.settled_ms != 0:
         if loop.now_ms - file.settled_ms < LOOK_AGAIN_MS:
             return
-        file.settled_ms = 0
+        rf_note(&file.settled_ms, 0)
     elif file.lanes_before < file.lanes_aim and not growth_pays(file):
         if loop.now_ms - file.grown_ms >= PATIENCE_MS:
             if file.goodput * 20 < file.goodput_before * 21:
-                file.lanes_aim = file.lanes_before
+                rf_note(&file.lanes_aim, file.lanes_before)
             file.lanes_before = file.lanes_aim
-            file.settled_ms = loop.now_ms
+            rf_note(&file.settled_ms, loop.now_ms)
         return
     if file.lanes_aim >= most or loop.cpu_percent >= BUSY_PERCENT:
         # Where this thread is the limit, more lanes are more work and nothing else.
@@ -491,6 +491,6 @@ cdef inline void steer(Loop *loop, FileCore *file, int64_t elapsed_ms) noexcept 
         factor = 4
     file.goodput_before = file.goodput
     file.lanes_before = file.lanes_aim
-    file.lanes_aim = factor * file.lanes_aim if factor * file.lanes_aim < most else most
+    rf_note(&file.lanes_aim, factor * file.lanes_aim if factor * file.lanes_aim < most else most)
     file.grown_ms = loop.now_ms
     feed(loop, file)

@@ -129,9 +129,9 @@ cdef struct FileCore:
     int64_t notify_bytes      # Python wants to hear when so much is there without a gap; 0: no
     Allocation allocation
     bint ranged               # ask for ranges at all
-    bint answered             # a good answer was seen in this run
-    bint splits               # the server answers ranges: several lanes may run
-    bint mapped               # `blocks` is there
+    bint answered             # a good answer was seen in this run; released
+    bint splits               # the server answers ranges: several lanes may run; released, after the size
+    bint mapped               # `blocks` is there; released, after it
     bint probing              # only one answer is wanted, and nothing of its body
     bint removing
     bint finished             # a stream without announced length came to its end
@@ -156,8 +156,8 @@ cdef struct FileCore:
     int64_t request_ms        # from sending a request to its first byte, averaged
     int64_t moved_ms          # when bytes or an answer last came
     int64_t replaced_ms       # when a slow lane was last replaced
-    # Counters: written by the loop, read by Python.
-    int64_t stream_bytes      # of a stream without block map
+    # Counters: written by the loop (rf_count, rf_note) and read by Python (rf_peek), each a number by itself.
+    int64_t stream_bytes      # of a stream without block map; released: so many are in the file
     int64_t requests
     int64_t responses         # whose bytes were taken
     int64_t connections

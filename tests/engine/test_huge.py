@@ -13,7 +13,7 @@ import pytest
 
 from engine import children
 from engine.driving import Driver
-from rangefetch import state
+from rangefetch import ownership, state
 from servers.background import Background, Handler
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -138,6 +138,7 @@ def test_a_prepared_download_ends_after_two_blocks_in_little_memory(sparse_serve
     part = tmp_path / "huge.bin.part"
     with part.open("wb") as file:
         file.truncate(SIZE - BLOCK_SIZE)
+        ownership.mark(file.fileno(), sparse_server.url)
     part.chmod(0o600)
     state.save(tmp_path / "huge.bin.part.json", saved(sparse_server.url))
     done = children.run(
