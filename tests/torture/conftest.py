@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from matrix.conftest import matrix_server
 from torture.zygotes import Zygote, build
+
+__all__ = ["matrix_server"]
 
 
 @pytest.fixture(scope="session")
