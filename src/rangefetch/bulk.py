@@ -19,6 +19,7 @@ from concurrent.futures import Executor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from rangefetch import provenance
 from rangefetch.download import Download, new_gid
 from rangefetch.errors import Cancelled, DownloadError, TargetExists
 from rangefetch.logs import log as _log
@@ -330,6 +331,7 @@ class _Bulk:
             numbers[place] = _TAKEN
             each = self._wanted[number]
             size = sizes[place]
+            provenance.wrote(directory / each.name, each.url)
             self._bytes += size
             self._batch_bytes += size
             result = DownloadResult(
@@ -344,6 +346,9 @@ class _Bulk:
     def _end_batch(self, batch: Batch, numbers: list[int]) -> None:
         """What is not done comes back, and is for the manager."""
         self._collect(batch, numbers)
+        for other, theirs in self._live.items():
+            # A name may be taken by an item of another batch, where case is ignored.
+            self._collect(other, theirs)
         returned = [number for number in numbers if number != _TAKEN]
         for number in returned:
             self._ask(number)

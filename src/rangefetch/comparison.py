@@ -3,7 +3,8 @@
 The samples are fetched by the engine, as ranges of any file are, into a scratch file without a name in which
 everything else counts as there. So whatever the engine checks of a response is checked here, too, and a failed
 transfer means what ``retry`` says it means. A comparison asks one source over one connection, is bounded in time and
-tries, and tells its finding only when the engine has let go of the scratch file.
+tries, and tells its finding only when the engine has let go of the scratch file. A small file is fetched whole from a
+server that cannot send ranges.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "Comparisons", "Finding", "Question", "Verdict"]
 
 _MOST_TRIES = 5
+_SMALL_BYTES = 1 << 20  # a file that is fetched whole where its server cannot send ranges
 _NO_TIMEOUT_S = 60.0  # where the options set no bound for connecting or reading
 _TRY_AGAIN = (Kind.TEMPORARY, Kind.RATE_LIMITED, Kind.NETWORK, Kind.TOO_MANY_LANES)
 
@@ -94,6 +96,9 @@ class Comparison(Generic[R]):
         self._in_engine = False
         self._answered = False
         self._moves = 0
+        self._profile: Profile | None = None
+        self._whole = False  # the file is fetched whole, because its server cannot send ranges
+        self._again = False  # ... as soon as the engine has let go of the first try
         self._finding: Finding | None = None  # what is to be told when the engine has let go
         self._timers: list[Timer] = []
 
@@ -119,12 +124,16 @@ class Comparison(Generic[R]):
         if event.kind in (EventKind.DONE, EventKind.REMOVED):
             self._in_engine = False
             self._host.file_gone(self._loop)
-            if self._finding is None:
+            if self._finding is None and self._again:
+                self._again = False
+                self._close()
+                self._send(self._profile)
+            elif self._finding is None:
                 job = functools.partial(first_difference, self._fd, self._question.samples)
                 self._host.work(self._run, job, self._compared)
             else:
                 self._gone()
-        elif self._finding is not None:
+        elif self._finding is not None or self._again:
             return
         elif event.kind == EventKind.FAILED:
             self._failed(event)
@@ -150,11 +159,13 @@ class Comparison(Generic[R]):
         if self._finding is None:
             self._host.work(self._run, prepare, lambda future: self._send(future.result()))
 
-    def _send(self, profile: Profile) -> None:
+    def _send(self, profile: Profile | None) -> None:
         from rangefetch import _engine
 
         if self._finding is not None:
             return
+        assert profile is not None
+        self._profile = profile
         question = self._question
         try:
             self._fd = _scratch_file()
@@ -162,7 +173,10 @@ class Comparison(Generic[R]):
             words = f"a temporary file could not be made: {error.strerror or error}"
             self._end(Finding(Verdict.UNKNOWN, words, DiskError(words, errno=error.errno or 0)))
             return
-        block_size, blocks, partial = missing_blocks(question.size, question.samples)
+        known: dict[str, Any] = {"pinned_size": question.size, "ranged": False}
+        if not self._whole:
+            block_size, blocks, partial = missing_blocks(question.size, question.samples)
+            known = {"size": question.size, "block_size": block_size, "blocks": blocks, "partial": partial}
         self.file = _engine.File(
             self._fd,
             question.source.url,
@@ -173,12 +187,9 @@ class Comparison(Generic[R]):
             first_bytes=SAMPLE_BYTES,
             limit=question.limit,
             allocation="none",
-            size=question.size,
-            block_size=block_size,
-            blocks=blocks,
-            partial=partial,
             etag=question.etag,
             last_modified=question.last_modified,
+            **known,
         )
         self._in_engine = True
         self._loop = self._host.add_file(self.file)
@@ -213,6 +224,9 @@ class Comparison(Generic[R]):
             self._end(Finding(Verdict.DIFFERENT, words))
         elif self.retries >= min(_MOST_TRIES, self._options.max_tries or _MOST_TRIES):
             self._end(finding)
+        elif kind is Kind.NO_RANGES and not self._whole and self._question.size <= _SMALL_BYTES:
+            self._whole = self._again = True
+            self.file.remove()
         elif kind is Kind.STALE_LINK:
             self._moves += 1
             self.file.resolve_again(0)
@@ -259,11 +273,14 @@ class Comparison(Generic[R]):
         # Else a worker reads the scratch file, and tells when it has.
 
     def _gone(self) -> None:
+        self._close()
+        assert self._finding is not None
+        self._tell(self._finding)
+
+    def _close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-        assert self._finding is not None
-        self._tell(self._finding)
 
     def _tell(self, finding: Finding) -> None:
         for timer in self._timers:

@@ -22,7 +22,7 @@ __all__ = ["Origin", "others_in_this_run", "public_url", "recall", "record", "wr
 _NAME = "user.rangefetch.origin"
 _VERSION = "1"
 _MOST_BYTES = 4096
-_MOST_REMEMBERED = 1 << 16
+_MOST_REMEMBERED = 1 << 15
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

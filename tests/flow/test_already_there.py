@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import rangefetch
 from flow.helpers import fails, fetch
 from helpers import MIB, names
 from rangefetch import provenance
@@ -132,6 +133,41 @@ def test_where_nothing_is_known_and_nothing_can_be_compared_it_is_another_file(
     error = fails(TargetExists, url, target, max_tries=2)
     assert "cannot be compared" in str(error)
     assert target.read_bytes() == content(SIZE)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_small_file_is_compared_whole_where_the_server_has_no_ranges(
+    server: MisbehavingServer, target: Path, seed: int
+) -> None:
+    target.write_bytes(content(1000, seed))
+    url = server.url("/no-ranges/x", size=1000)
+    if seed:
+        fails(TargetExists, url, target)
+    else:
+        assert fetch(url, target).already_complete
+    assert target.read_bytes() == content(1000, seed)
+
+
+# -- many files --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("route", ["/good/{}.bin", "/good/{}.bin?etag=none&mtime=0", "/no-ranges/{}.bin"])
+def test_small_files_are_already_complete_in_the_next_call(server: MisbehavingServer, target: Path, route: str) -> None:
+    urls = [server.url(route.format(f"file-{number}"), size=5000, seed=number) for number in range(20)]
+    first = rangefetch.fetch_many(urls, target.parent)
+    assert not any(result.already_complete for result in first)
+    again = rangefetch.fetch_many(urls, target.parent)
+    assert all(result.already_complete for result in again)
+    assert len(names(target.parent)) == 20
+
+
+def test_a_small_file_that_this_run_wrote_from_another_url_is_never_already_there(
+    server: MisbehavingServer, target: Path
+) -> None:
+    rangefetch.fetch_many([server.url("/good/1/file.bin", size=5000)], target.parent)
+    (error,) = rangefetch.fetch_many([server.url("/good/2/file.bin", size=5000)], target.parent, on_error="return")
+    assert isinstance(error, TargetExists)
+    assert "another URL" in str(error)
 
 
 @pytest.mark.parametrize("validators", ["etag=strong", "etag=none&mtime=0"])
