@@ -26,11 +26,11 @@ from rangefetch.target import Target
 if TYPE_CHECKING:
     from rangefetch._engine import File
 
-__all__ = ["load", "save", "save_at_the_end", "save_on_the_way", "write_trace"]
+__all__ = ["MOST_CONTROL_BYTES", "load", "save", "save_at_the_end", "save_on_the_way", "write_trace"]
 
 _ROOM_BYTES = 64 << 10  # more than a state takes
-# A bit for each piece of 1 MiB or more, and a few bytes for each that is not whole.
-_MOST_CONTROL_BYTES = 64 << 20
+MOST_CONTROL_BYTES = 64 << 20
+"""Of aria2's control file: a bit for each piece of 1 MiB or more, and a few bytes for each that is not whole."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _DONE = 2
 
@@ -92,7 +92,7 @@ def _load_aria2s(target: Target, url: str, own: state.State | None, *, provable:
     """
     path = target.control_path
     try:
-        octets, _ = read_own(path, _MOST_CONTROL_BYTES, trusted=provable)
+        octets, _ = read_own(path, MOST_CONTROL_BYTES, trusted=provable)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -24,6 +24,7 @@ from rangefetch.download import Download
 from rangefetch.errors import DaemonUnavailable, DiskError, HttpStatusError, LocalError, TlsError
 from rangefetch.network import find_ca_file
 from rangefetch.options import DownloadOptions
+from rangefetch.parts import claim
 from rangefetch.target import Target
 from servers.misbehaving import MisbehavingServer, Request, content, refused_port
 from servers.tls import Certificates
@@ -247,10 +248,10 @@ def test_cookies_travel_and_stay_at_home(
 
 def test_a_stream_takes_the_other_backend(desk: Desk, server: MisbehavingServer, target: Path) -> None:
     download = Download(server.url("/good/x", size=SIZE), DownloadOptions())
-    with target.open("wb") as file:
-        download.sink = Target(file.fileno(), target, target, None)
-        with pytest.raises(LocalError, match="cannot stream"):
-            desk.wait(desk.begin_again(download))
+    download.sink = Target.open(target.parent, target.name, download.url)
+    with pytest.raises(LocalError, match="cannot stream"):
+        desk.wait(desk.begin_again(download))
+    download.sink.discard()
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/x", "magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567"])
@@ -261,8 +262,10 @@ def test_what_rests_can_be_removed(target: Path, url: str) -> None:
         part.mkdir()
         (part / "x").write_bytes(b"x")
     else:
-        for suffix in ("", ".json", ".aria2"):
-            part.with_name(part.name + suffix).write_bytes(b"x")
+        left = Target.open(target.parent, target.name, url)
+        state.save(left.state_path, claim(url))
+        left.control_path.write_bytes(b"x")
+        left.close()
     remove_leftovers(download)
     assert names(target.parent) == []
     remove_leftovers(download)

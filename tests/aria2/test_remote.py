@@ -8,6 +8,7 @@ import pytest
 
 from rangefetch.aria2.remote import Remote, Unanswered, ask
 from rangefetch.errors import BadAnswer, ConnectionFailed, HttpStatusError, TimedOut, TlsError
+from rangefetch.identity import Strength
 from rangefetch.options import DownloadOptions
 from rangefetch.retry import explain
 from rangefetch.sources import Sources
@@ -32,7 +33,11 @@ def _fails(kind: type, url: str, **options: Any) -> Unanswered:
 
 def test_a_file_is_described_by_the_answer_to_its_first_byte(server: MisbehavingServer) -> None:
     remote = _ask(server.url("/good/x", size=SIZE))
-    assert (remote.size, remote.etag, remote.last_modified) == (SIZE, etag(SIZE), http_date(modified()))
+    assert (remote.size, remote.identity.etag, remote.identity.last_modified) == (
+        SIZE,
+        etag(SIZE),
+        http_date(modified()),
+    )
     assert remote.ranged
     server.wait_idle()
     assert server.bytes_sent == 1
@@ -68,10 +73,8 @@ def test_a_url_beyond_ascii(server: MisbehavingServer) -> None:
     assert _ask(server.url("/good/na\u00efve", size=SIZE)).size == SIZE
 
 
-def test_a_weak_etag_is_none(server: MisbehavingServer) -> None:
-    remote = _ask(server.url("/weak-etag/x"))
-    assert remote.etag == ""
-    assert not remote.has_validator
+def test_a_weak_etag_is_known_as_weak(server: MisbehavingServer) -> None:
+    assert _ask(server.url("/weak-etag/x")).identity.strength == Strength.WEAK
 
 
 def test_redirects_are_followed(server: MisbehavingServer, other_server: MisbehavingServer) -> None:
@@ -133,14 +136,3 @@ def test_other_failures(server: MisbehavingServer) -> None:
     _fails(ConnectionFailed, f"http://127.0.0.1:{refused_port()}/x")
     _fails(ConnectionFailed, "http://nowhere.invalid/x")
     _fails(TimedOut, server.url("/slow-headers/x", seconds=20), read_timeout=0.2)
-
-
-def test_whether_it_is_still_the_same() -> None:
-    remote = Remote("http://h/x", 10, '"a"', "Mon", {}, True)
-    assert remote.is_still(10, '"a"', "Mon")
-    assert remote.is_still(10, '"a"', "Tue")  # servers behind one name have clocks of their own
-    assert remote.is_still(-1, '"a"', "")
-    assert remote.is_still(10, "", "Mon")
-    assert not remote.is_still(11, '"a"', "Mon")
-    assert not remote.is_still(10, '"b"', "Mon")
-    assert not remote.is_still(10, "", "Tue")

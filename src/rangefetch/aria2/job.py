@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rangefetch.aria2.abilities import refusal
 from rangefetch.aria2.entry import Entry, Status
 from rangefetch.aria2.folder import FolderLanding
-from rangefetch.aria2.landing import AnotherFile, FileLanding
-from rangefetch.aria2.remote import Remote, Unanswered, ask_any, describe, is_http
+from rangefetch.aria2.landing import AnotherFile, Contradiction, Doubt, FileLanding
+from rangefetch.aria2.remote import Remote, Unanswered, ask_any, describe, difference, is_http
 from rangefetch.aria2.translate import judge, to_aria2
 from rangefetch.aria2.tries import Tries
 from rangefetch.download import Download, Figures
@@ -39,6 +39,8 @@ __all__ = ["Job"]
 
 R = TypeVar("R")
 
+_MIRROR_EVERY_S = 0.5
+_MIRROR_TRIES = 3
 _OVER = frozenset({"complete", "error", "removed"})
 
 
@@ -102,6 +104,9 @@ class Job:
         self._complete = False  # every byte is there
         self._most_connections = 0
         self._refreshed = False  # a new link was asked for since the last byte
+        self._answering = self._sources[0]  # the source whose answer counts now
+        self._next_mirror_s = 0.0
+        self._responses = 0  # from how many the bytes came; 2: from several
         self._begun_with = 0  # the bytes that were there when aria2 got it
         download.figures = lambda: self._figures
         download.waits = lambda: _WAITS[self.phase]
@@ -115,8 +120,8 @@ class Job:
             raise LocalError("aria2 cannot stream; that takes the native backend", url=self._shown_url)
         self._check_options()
 
-        def opened(already: Path | None) -> None:
-            if already is not None:
+        def opened(already: Path | Doubt | None) -> None:
+            if isinstance(already, Path):
                 self._tell_complete(already, already=True)
             elif self._is_asked_first:
                 self._ask()
@@ -130,7 +135,7 @@ class Job:
         if reason := refusal(self.download.url, self._options):
             raise LocalError(f"the aria2 backend cannot honour {reason}", url=self._shown_url)
 
-    def _open(self) -> Path | None:
+    def _open(self) -> Path | Doubt | None:
         already = self._landing.open()
         if already is None:
             self.entry.daemon = self._backend.daemon_for(self._options)  # which may have to be started
@@ -149,7 +154,9 @@ class Job:
             self._add()
 
         if folder is None:
-            self._inquire(lambda: ask_any(usable, options, self._backend.policy), meet)
+            # What the file is, is the URL's word, unless a checksum tells.
+            is_first = usable[:1] == [self._sources[0]] and not options.checksum
+            self._inquire(lambda: ask_any(usable, options, self._backend.policy, first_decides=is_first), meet)
         else:
             self._inquire(lambda: describe(self._sources[0], options), read)
 
@@ -179,7 +186,14 @@ class Job:
         if kind is Kind.PERMANENT and self._sources.usable() and self._file is not None:
             kind = Kind.TEMPORARY  # for those that may do better another time
         error = error_class(words, url=self._shown_url, status=failure.status)
-        self._tried_in_vain(error, kind, failure.retry_after_s)
+        try:
+            self._tried_in_vain(error, kind, failure.retry_after_s)
+        except DownloadError:
+            if self._sources[0].banned or not self._sources.others(0) or self._folder is not None:
+                raise
+            _log.warning("%s: %s; only its mirrors are left", self._shown_url, error.reason)
+            self._sources[0].banned = True
+            self._ask()
 
     def _asks_for_link(self, status: int) -> bool:
         """Whether the caller is asked for a new link, in the place of one that has expired."""
@@ -203,10 +217,13 @@ class Job:
 
     def _meet(self, source: Source, remote: Remote | None) -> None:
         """The place learns what the remote file is, and whether what is there is part of it."""
+        self._answering = source
 
-        def met(already: Path | None) -> None:
-            if already is not None:
-                self._tell_complete(already, already=True)
+        def met(outcome: Path | Doubt | None) -> None:
+            if isinstance(outcome, Doubt):
+                self._resolve(outcome, met)
+            elif outcome is not None:
+                self._tell_complete(outcome, already=True)
             elif self._complete or (self._file is not None and self._file.is_whole):
                 self._complete = True
                 self._finish(proven=True)
@@ -224,6 +241,46 @@ class Job:
             met(None)
         else:
             self._on_disk(lambda: file.meet(source, remote), met)
+
+    def _resolve(self, doubt: Doubt, then: Callable[[Path | Doubt | None], None]) -> None:
+        """Compare bytes that are there with those of the server that answered."""
+        source, options = self._answering, self._options
+        self._inquire(
+            lambda: difference(source, options, doubt.size, doubt.samples),
+            lambda differs: self._on_disk(lambda: doubt.resolve(differs), then),
+        )
+
+    def _check_mirrors(self) -> None:
+        """Give aria2 a further source when that was seen to have the same bytes: it mixes what it gets."""
+        file = self._file
+        mirror = file.unchecked_mirror() if file is not None else None
+        if file is None or mirror is None:
+            return
+        self._next_mirror_s = math.inf
+
+        def checked(future: Future[Remote | None]) -> None:
+            self._next_mirror_s = time.monotonic() + _MIRROR_EVERY_S
+            try:
+                remote = future.result()
+            except Unanswered as unanswered:
+                _log.info("%s: the mirror %s: %s", self._shown_url, mask_url(mirror.url), unanswered)
+                mirror.failures += 1
+                permanent = self._backend.policy.classify(unanswered.failure) is Kind.PERMANENT
+                mirror.banned = permanent or mirror.failures >= _MIRROR_TRIES
+            except Contradiction as contradiction:
+                self._drop(mirror, contradiction)
+            else:
+                if remote is None:
+                    return
+                file.trust_mirror(mirror, remote)
+            if self.phase is Phase.FETCHING and self.entry.gids:
+                self.entry.change(file.request(ask_head=self._tries.can_head), self._translated())
+
+        self._backend.aside(self, lambda: file.check_mirror(mirror), checked)
+
+    def _drop(self, mirror: Source, contradiction: Contradiction) -> None:
+        _log.warning("%s: the mirror %s is left out: %s", self._shown_url, mask_url(mirror.url), contradiction)
+        mirror.banned = True
 
     @property
     def _is_asked_first(self) -> bool:
@@ -243,6 +300,7 @@ class Job:
         """Give it to aria2. If nobody answers, it is given later."""
         self.phase = Phase.FETCHING
         self._begun_with = self._figures.downloaded
+        self._responses += 2 if min(self._tries.lanes, self._options.split) > 1 or self._begun_with else 1
         self._meter.reset()
         self.entry.add(self._landing.request(ask_head=self._tries.can_head), self._translated())
         if self._folder is not None and self.entry.gids and not self.download.url.lower().startswith("magnet:"):
@@ -251,8 +309,15 @@ class Job:
 
     def _translated(self) -> dict[str, str]:
         options = to_aria2(self._options, self._tries.lanes)
+        sources = len(self._sources.usable())
+        if sources > 1:
+            # Lanes are left for mirrors: aria2 takes none from a server that works for one that comes later.
+            share = max(1, int(options["split"]) // sources)
+            options["max-connection-per-server"] = str(min(int(options["max-connection-per-server"]), share))
         if not self._tries.can_reserve and options["file-allocation"] == "falloc":
             options["file-allocation"] = "trunc"
+        if options["split"] == "1":
+            options["max-tries"] = "1"  # so that it is known whether all came in one response
         return options
 
     def update(self, statuses: Mapping[str, Status]) -> None:
@@ -311,6 +376,8 @@ class Job:
         limit_s = self._options.total_timeout
         if limit_s and now_s - self.download.started_s > limit_s and not self._is_ending:
             raise TimedOut(f"not finished after {limit_s:g} seconds", url=self._shown_url)
+        if self.phase is Phase.FETCHING and self.entry.gids and now_s >= self._next_mirror_s:
+            self._check_mirrors()
         if self.phase is Phase.WAITING and now_s >= self.next_try_s:
             self.next_try_s = math.inf
             if self._is_asked_first:
@@ -391,6 +458,7 @@ class Job:
         )
         if following.anew:
             self._complete = False
+            self._responses = 0
             self._figures = Figures()
             self._on_disk(self._landing.restart, lambda _: self._wait(following.wait_s))
         else:
@@ -419,9 +487,12 @@ class Job:
             )
 
     def _finish(self, *, proven: bool) -> None:
+        """Every byte is there: see that they are one version of the remote file, and give it its name."""
         file = self._file
         assert file is not None
-        if not proven and file.wants_proof:
+        # One response is one version, and a file that changes all the time is never found as it was.
+        is_one = self._responses == 1 and self._tries.restarted
+        if not proven and file.wants_proof and not is_one:
             self._ask()
             return
 
@@ -431,7 +502,14 @@ class Job:
             else:
                 self._left()
 
-        self._on_disk(file.finish, finished, at_any_rate=True)
+        def looked(doubt: Path | Doubt | None) -> None:
+            if isinstance(doubt, Doubt):
+                self._resolve(doubt, looked)
+            else:
+                self._on_disk(file.finish, finished, at_any_rate=True)
+
+        responses = self._responses
+        self._on_disk(lambda: file.last_doubt(responses=responses), looked)
 
     def _tell_complete(self, path: Path, *, already: bool = False, size: int = -1) -> None:
         if already:
@@ -531,6 +609,11 @@ class Job:
                 if error is not None:
                     _log.debug("%s: after its end: %s", self._shown_url, error)
                 self._left()
+            elif isinstance(error, Contradiction):
+                self._drop(self._answering, error)
+                if not self._sources.usable():
+                    raise ContentChanged(f"no source has the file that was begun: {error}", url=self._shown_url)
+                self._ask()
             elif isinstance(error, AnotherFile):
                 self._tried_in_vain(ContentChanged(str(error), url=self._shown_url), Kind.CHANGED)
             else:

@@ -10,28 +10,35 @@ import base64
 import dataclasses
 import errno
 import os
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from rangefetch import checksum, saving
+from rangefetch import checksum, provenance, saving
 from rangefetch.aria2.abilities import confinement
 from rangefetch.aria2.process import write_private
-from rangefetch.aria2.remote import Remote, account_for, headers_at, is_http, origin, parse_date
+from rangefetch.aria2.remote import Remote, account_for, ask, difference, headers_at, is_http, origin, parse_date
 from rangefetch.control_file import ControlFile, block_size, from_control_file, to_control_file
 from rangefetch.download import Download
 from rangefetch.errors import ChecksumMismatch, ContentChanged, DiskError, TargetExists
+from rangefetch.existing import Standing, look
+from rangefetch.identity import Identity, Same, must_compare_before_publishing, must_compare_before_resuming, same
 from rangefetch.logs import log as _log
 from rangefetch.names import choose_filename
 from rangefetch.network import mask_url
 from rangefetch.options import DownloadOptions
+from rangefetch.ownership import NotOurs, read_own
+from rangefetch.samples import SAMPLE_BYTES, Sample, choose, finished_spans, read
 from rangefetch.sources import Source, Sources
 from rangefetch.state import SourceState, State, StateDamaged
 from rangefetch.target import Target, free_space
 
-__all__ = ["AnotherFile", "FileLanding", "Request"]
+__all__ = ["AnotherFile", "Contradiction", "Doubt", "FileLanding", "Request"]
 
 _HASH_STEP_BYTES = 64 << 20
 _WORTH_NOTING_BYTES = 8 << 20
+_PARTS = 16
+_TRIES = 4
 
 
 @dataclasses.dataclass(slots=True)
@@ -48,6 +55,20 @@ class Request:
 
 class AnotherFile(Exception):
     """The remote file is not the one that this run has begun with: what was fetched is worth nothing."""
+
+
+class Contradiction(Exception):
+    """A mirror has another file than the URL."""
+
+
+@dataclasses.dataclass(slots=True)
+class Doubt:
+    """Bytes that are there and may be those of the remote file. ``samples`` of them are to be compared with the
+    server's, and ``resolve`` is told how they differ ("": they do not); it raises and returns what ``meet`` does."""
+
+    samples: Sequence[Sample]
+    size: int
+    resolve: Callable[[str], Path | None]
 
 
 class FileLanding:
@@ -72,7 +93,7 @@ class FileLanding:
 
     # -- beginning --------------------------------------------------------------------------------------------------
 
-    def open(self) -> Path | None:
+    def open(self) -> Path | Doubt | None:
         """Lock the part file; the final path, if the file with the right checksum has it already.
 
         Raises ``TargetLocked``, ``TargetExists``, ``DiskError``.
@@ -86,22 +107,23 @@ class FileLanding:
 
     def clear(self) -> None:
         """Remove what an earlier run has left. Raises ``TargetLocked``, ``DiskError``."""
-        self._target = Target.open(self._options.save_dir, self._options.filename, self._url)
+        self._target = Target.find(self._options.save_dir, self._options.filename, self._url)
         self.discard()
 
-    def meet(self, source: Source, remote: Remote | None) -> Path | None:
+    def meet(self, source: Source, remote: Remote | None) -> Path | Doubt | None:
         """Note what the server says the file is (None: it cannot be asked), and keep of earlier runs what fits it.
 
-        Returns the final path if that very file is there already. Raises ``AnotherFile``, ``ContentChanged``,
-        ``TargetExists``, ``DiskError``.
+        Returns the final path if that very file is there already, or the doubt that must be resolved first. Raises
+        ``AnotherFile``, ``Contradiction``, ``ContentChanged``, ``TargetExists``, ``DiskError``.
         """
         self._source = source
-        before = self._met.get(source.given_url)
         if remote is not None:
-            if before is not None and not remote.is_still(before.size, before.etag, before.last_modified):
-                raise AnotherFile("the remote file is not the same as before (its ETag or Last-Modified differs)")
-            if self.remote is not None and len({self.remote.size, remote.size} - {-1}) > 1:
-                raise AnotherFile("the remote file has another size than before")
+            before = self._met.get(source.given_url)
+            if before is not None and same(before.identity, remote.identity) is Same.DIFFERENT:
+                raise AnotherFile("the remote file is not the same as before (its size or a validator differs)")
+            doubt = self._meet_another(source, remote) if before is None and self._settled else None
+            if doubt is not None:
+                return doubt
             self.remote = self._met[source.given_url] = remote
         if self._settled:
             return None
@@ -118,14 +140,73 @@ class FileLanding:
             )
         if self._is_taken(target.path):
             return self._compared(target.path)
-        self._settle()
-        if free_space(target.directory) < size - self.resumed:
-            raise DiskError(
-                f"{target.directory}: {size - self.resumed} bytes are needed, and fewer are free",
-                url=self._shown_url,
-                errno=errno.ENOSPC,
-            )
-        return None
+        return self._settle()
+
+    def _meet_another(self, source: Source, remote: Remote) -> Doubt | None:
+        """Another source than those that were met: it must have the same file."""
+        sizes = {met.size for met in self._met.values()} - {-1}
+        if sizes and remote.size not in sizes:
+            if source is self._sources[0]:
+                raise AnotherFile("the file of the URL has another size than that of the mirror that answered before")
+            raise Contradiction(f"it has {remote.size} bytes, not {sizes.pop()}")
+
+        def resolve(differs: str) -> None:
+            if differs and source is self._sources[0]:
+                raise AnotherFile(f"the file of the URL is not that of the mirror that answered before: {differs}")
+            if differs:
+                raise Contradiction(differs)
+            self.remote = self._met[source.given_url] = remote
+
+        return self._doubt(self._written_spans(), remote.size, resolve)
+
+    def _doubt(
+        self, spans: Iterable[tuple[int, int]], size: int, resolve: Callable[[str], Path | None], fd: int = -1
+    ) -> Doubt | None:
+        """Whether ``spans`` of the part file (or of ``fd``) are the server's; None: there is nothing to compare."""
+        where = choose(size, spans, random.SystemRandom()) if size > 0 else []
+        samples = read(self._opened.fd if fd < 0 else fd, where)
+        return Doubt(samples, size, resolve) if samples else None
+
+    def _written_spans(self) -> list[tuple[int, int]]:
+        """What aria2's control file says is there."""
+        try:
+            return ControlFile.parse(self._control()).runs()
+        except (StateDamaged, OSError):
+            return []
+
+    def unchecked_mirror(self) -> Source | None:
+        """A mirror that nobody knows to have the same file."""
+        if self.remote is None or self.remote.size <= 0 or not self.remote.ranged:
+            return None
+        return next(
+            (each for each in self._sources.usable() if each is not self._source and not self._is_checked(each)), None
+        )
+
+    def _is_checked(self, source: Source) -> bool:
+        return source.given_url in self._met or not is_http(source.url)
+
+    def check_mirror(self, mirror: Source) -> Remote | None:
+        """What the mirror says of its file, if that has the same bytes; None while there are none to compare.
+
+        For a thread of its own, while aria2 writes. Raises ``Contradiction``, ``Unanswered``.
+        """
+        remote, fd = self.remote, self._opened.fd
+        if remote is None or fd < 0:
+            return None
+        with os.fdopen(os.dup(fd), "rb") as part:  # which may be closed meanwhile
+            samples = read(part.fileno(), choose(remote.size, self._written_spans(), random.SystemRandom()))
+        if not samples:
+            return None
+        theirs = ask(mirror, self._options)
+        if differs := difference(mirror, self._options, remote.size, samples):
+            raise Contradiction(differs)
+        return theirs
+
+    def trust_mirror(self, mirror: Source, remote: Remote) -> None:
+        """From now on aria2 may use it."""
+        self._met[mirror.given_url] = remote
+        mirror.answered = True
+        mirror.resolved_url = remote.url
 
     def change(self, options: DownloadOptions) -> None:
         """Use other options from now on."""
@@ -140,7 +221,22 @@ class FileLanding:
     def wants_proof(self) -> bool:
         """Whether it must be asked, after the last byte, if the remote file is still the same: aria2 compares no
         validators between its requests."""
-        return self.remote is not None and self.remote.has_validator and self.remote.size != 0
+        return self.remote is not None and self.remote.size != 0 and not self._options.checksum
+
+    def last_doubt(self, *, responses: int) -> Doubt | None:
+        """Whether what came from so many responses is one version of the file, if that is not certain."""
+        remote = self.remote
+        if remote is None or not remote.ranged or self._options.checksum:
+            return None
+
+        def resolve(differs: str) -> None:
+            if differs:
+                raise AnotherFile(f"the remote file is not what was fetched: {differs}")
+
+        if remote.names_mirrors or must_compare_before_publishing(remote.identity, responses=responses, checksum=False):
+            samples = read(self._opened.fd, _spread(remote.size, random.SystemRandom()))
+            return Doubt(samples, remote.size, resolve) if samples else None
+        return None
 
     def request(self, *, ask_head: bool) -> Request:
         """The URLs, and with them headers only where these may go: aria2 sends them along with every redirect.
@@ -165,7 +261,8 @@ class FileLanding:
             headers = headers_at(first, source, options)
         elif (account := _account(source, options)) is not None:
             asked |= {"ftp-user": account[0], "ftp-passwd": account[1]}
-        urls = [first, *(each.url for each in self._sources.usable() if each is not source)]
+        others = (each for each in self._sources.usable() if each is not source and self._is_checked(each))
+        urls = [first, *(each.url for each in others)]
         if headers and any(origin(url) != origin(first) for url in urls):
             _log.info("%s: mirrors are left out, since they must not see its headers", self._shown_url)
             urls = [url for url in urls if origin(url) == origin(first)]
@@ -207,12 +304,13 @@ class FileLanding:
                     actual=found,
                     url=self._shown_url,
                 )
-        return target.publish(
-            overwrite=self._options.overwrite,
-            # For FTP it was aria2 that set it.
-            modified_time=parse_date(self.remote.last_modified) if self.remote is not None else None,
-            durable=self._options.durable,
-        )
+        # For FTP it was aria2 that set it.
+        modified = parse_date(self.remote.identity.last_modified) if self.remote is not None else None
+        own = self._met.get(self._sources[0].given_url)
+        provenance.record(target.fd, self._url, own.identity if own is not None else Identity(), modified)
+        path = target.publish(overwrite=self._options.overwrite, modified_time=modified, durable=self._options.durable)
+        provenance.wrote(path, self._url)
+        return path
 
     @property
     def checksum(self) -> str:
@@ -256,27 +354,80 @@ class FileLanding:
 
     # -- what is there already --------------------------------------------------------------------------------------
 
-    def _settle(self) -> None:
+    def _settle(self) -> Doubt | None:
         """Have aria2 find what earlier runs have left and still holds, and nothing else."""
-        saved = saving.load(self._opened, self._url, provable=True)
-        if saved is not None and not self._is_of_this(saved):
+        saved = saving.load(self._opened, self._url, provable=bool(self._options.checksum))
+        if saved is None or not saved.written_end:
+            self._settle_on(None)
+            return None
+        self._check_mirror(saved)
+        if not self._is_of_this(saved):
             _log.warning("%s: what was fetched before is not of this file; starting again", self._shown_url)
-            saved = None
-        octets = to_control_file(saved) if saved is not None and saved.written_end else b""
+            self._settle_on(None)
+            return None
+        known = self._known(saved)
+        checksum = bool(self._options.checksum)
+        if checksum or (known is not None and not must_compare_before_resuming(known, checksum=False)):
+            self._settle_on(saved)
+            return None
+
+        def resolve(differs: str) -> None:
+            if differs and self._source is not self._sources[0]:
+                raise Contradiction(differs)
+            if differs:
+                _log.warning("%s: the remote file has changed (%s); starting again", self._shown_url, differs)
+            self._settle_on(None if differs else saved)
+
+        spans = finished_spans(saved.blocks, saved.block_size, saved.total_size, saved.partial)
+        doubt = self._doubt(spans, saved.total_size, resolve)
+        if doubt is None:  # too little to be worth it
+            self._settle_on(None)
+        return doubt
+
+    def _settle_on(self, saved: State | None) -> None:
+        octets = to_control_file(saved) if saved is not None else b""
         written = ControlFile.parse(octets).written_bytes if octets else 0
+        target = self._opened
         if not written:
-            self._opened.control_path.unlink(missing_ok=True)
-            if not self._opened.fresh:
-                self._opened.truncate()
+            target.control_path.unlink(missing_ok=True)
+            if not target.fresh:
+                target.truncate()
         else:
             assert saved is not None
-            write_private(self._opened.control_path, octets)
+            write_private(target.control_path, octets)
             self.resumed = written
             _log.info("%s: going on, %d of %d bytes are there", self._shown_url, written, saved.total_size)
         self._settled = True
         # From now on the control file alone says what is there. Without this note nobody could tell what of.
         if self.remote is not None and (written or self.remote.size >= _WORTH_NOTING_BYTES):
-            self._opened.save_state(self._empty(self.remote))
+            target.save_state(self._empty(self.remote))
+        size = self.remote.size if self.remote is not None else -1
+        if free_space(target.directory) < size - self.resumed:
+            raise DiskError(
+                f"{target.directory}: {size - self.resumed} bytes are needed, and fewer are free",
+                url=self._shown_url,
+                errno=errno.ENOSPC,
+            )
+
+    def _check_mirror(self, saved: State) -> None:
+        """What the URL has proved in an earlier run, a mirror cannot undo. Raises ``Contradiction``."""
+        if self._source is not self._sources[0] and self.remote is not None and self.remote.size != saved.total_size:
+            raise Contradiction(f"it has {self.remote.size} bytes, not {saved.total_size}")
+
+    def _known(self, saved: State) -> Identity | None:
+        """What the source that answers was in an earlier run; None: it was not asked then."""
+        for source in saved.sources:
+            if source.url == self._source.given_url:
+                return Identity(saved.total_size, source.etag, source.last_modified)
+        return None
+
+    def _control(self) -> bytes:
+        """What is in aria2's control file. Raises ``StateDamaged`` for what it cannot be, and ``OSError``."""
+        path = self._opened.control_path
+        try:
+            return read_own(path, saving.MOST_CONTROL_BYTES)[0]
+        except NotOurs as error:
+            raise StateDamaged(f"{path}: {error}") from error
 
     def _from_control(self) -> State | None:
         """The state that aria2's control file stands for; None if there is none. Raises ``StateDamaged``.
@@ -286,25 +437,24 @@ class FileLanding:
         if not self._opened.control_path.exists() or (self.remote is not None and not self.remote.ranged):
             return None
         return from_control_file(
-            self._opened.control_path.read_bytes(),
+            self._control(),
             self._url,
-            sources=[SourceState(url, met.etag, met.last_modified) for url, met in self._met.items()],
+            sources=self._source_states(),
             resolved_url=self.remote.url if self.remote is not None else "",
             filename=self._opened.path.name if self._opened.path is not None else "",
         )
 
     def _is_of_this(self, saved: State) -> bool:
-        """Whether what was saved is part of the file that the server has now, and can be gone on with."""
-        if self.remote is not None and not self.remote.ranged:
+        """Whether what was saved may be part of the file that the server has now, and can be gone on with."""
+        if self.remote is None:
+            return bool(self._options.checksum)
+        if not self.remote.ranged or self.remote.size not in (-1, saved.total_size):
             return False
-        if self._options.checksum:
-            return self.remote is None or self.remote.size in (-1, saved.total_size)
-        if self.remote is None or not self.remote.has_validator:
-            return False
-        for source in saved.sources:
-            if source.url == self._source.given_url and (source.etag or source.last_modified):
-                return self.remote.is_still(saved.total_size, source.etag, source.last_modified)
-        return False
+        known = self._known(saved)
+        return bool(self._options.checksum) or known is None or same(known, self.remote.identity) is not Same.DIFFERENT
+
+    def _source_states(self) -> list[SourceState]:
+        return [SourceState(url, met.identity.etag, met.identity.last_modified) for url, met in self._met.items()]
 
     def _empty(self, remote: Remote) -> State:
         """A state that says which file it is, and nothing of what is there."""
@@ -315,7 +465,7 @@ class FileLanding:
             resolved_url=remote.url,
             total_size=size,
             supports_range=True,
-            sources=[SourceState(url, met.etag, met.last_modified) for url, met in self._met.items()],
+            sources=self._source_states(),
             block_size=block_bytes,
             blocks=bytes(-(-size // block_bytes)),
             partial={},
@@ -344,25 +494,38 @@ class FileLanding:
     def _is_taken(self, path: Path) -> bool:
         return path.exists() and not self._options.overwrite
 
-    def _compared(self, path: Path) -> Path | None:
+    def _compared(self, path: Path) -> Path | Doubt | None:
         """The path, if the file that has the final name is the one that is wanted. Raises ``TargetExists``."""
-        found = path.stat()
+
+        def taken(reason: str) -> TargetExists:
+            return TargetExists(f"{path} exists and {reason}; overwriting was not asked for", url=self._shown_url)
+
         if self._options.checksum:
             with path.open("rb") as existing:
-                same = self._digest(existing.fileno(), self._options.checksum.partition("=")[0])
-            if same is None or same == self._options.checksum:
-                return path if same else None
-            reason = "it has another checksum"
-        else:
-            modified = parse_date(self.remote.last_modified) if self.remote is not None else None
-            if (
-                self.remote is not None
-                and modified is not None
-                and (found.st_size, int(found.st_mtime)) == (self.remote.size, int(modified))
-            ):
-                return path
-            reason = "it is another file (size or time differ)"
-        raise TargetExists(f"{path} exists, and {reason}; overwriting was not asked for", url=self._shown_url)
+                digest = self._digest(existing.fileno(), self._options.checksum.partition("=")[0])
+            if digest in (None, self._options.checksum):
+                return path if digest else None
+            raise taken("has another checksum")
+        remote = self.remote
+        if remote is None:
+            raise taken("the server cannot be asked whether it is the same")
+        found = look(path, self._url, remote.identity)
+        standing, reason = found.standing, found.reason
+        if standing is Standing.UNCERTAIN and not remote.ranged:
+            standing, reason = found.otherwise, "has the size of the remote file, but cannot be compared"
+        if standing is Standing.SAME:
+            return path
+        if standing is Standing.GONE:
+            return self._settle()
+        if standing is Standing.ANOTHER:
+            raise taken(reason)
+
+        def resolve(differs: str) -> Path:
+            if differs:
+                raise taken(f"has the size of the remote file, and is another: {differs}")
+            return path
+
+        return Doubt(found.samples, remote.size, resolve)
 
     def _digest(self, fd: int, algorithm: str) -> str | None:
         """``algorithm=HEX`` of an open file; None if it was stopped."""
@@ -372,6 +535,17 @@ class FileLanding:
                 return None
             hasher.advance(min(size, hasher.position + _HASH_STEP_BYTES))
         return f"{algorithm}={hasher.hexdigest()}"
+
+
+def _spread(size: int, chance: random.Random) -> list[list[tuple[int, int]]]:
+    """Places for samples all over a file: aria2 does not tell which parts came early, and from which response."""
+    count = min(_PARTS, -(-size // SAMPLE_BYTES))
+    places = []
+    for number in range(count):
+        first, end = size * number // count, size * (number + 1) // count
+        starts = [chance.randint(first, max(first, end - SAMPLE_BYTES)) for _ in range(_TRIES)]
+        places.append([(start, min(start + SAMPLE_BYTES, end)) for start in starts])
+    return places
 
 
 def _account(source: Source, options: DownloadOptions) -> tuple[str, str] | None:

@@ -26,11 +26,13 @@ from typing import IO
 from urllib.parse import quote, urljoin, urlsplit
 
 from rangefetch.errors import BadAnswer
+from rangefetch.identity import Identity
 from rangefetch.logs import log as _log
 from rangefetch.network import find_ca_file, mask_url, netrc_path, secret_headers, split_userinfo
 from rangefetch.options import DownloadOptions
 from rangefetch.proxies import is_http_proxy, proxy_for, with_port
 from rangefetch.retry import Curl, Failure, Fault, Kind, RetryPolicy
+from rangefetch.samples import Sample
 from rangefetch.sources import Source
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "ask",
     "ask_any",
     "describe",
+    "difference",
     "headers_at",
     "is_http",
     "origin",
@@ -52,7 +55,8 @@ _MOST_TEXT = 200
 _MOST_DESCRIPTION_BYTES = 32 << 20  # of a torrent, which travels to aria2 in Base64
 _URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]|"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_CONTENT_RANGE = re.compile(r"bytes\s+(?:0-0|\*)/(\d+)", re.IGNORECASE)
+_CONTENT_RANGE = re.compile(r"bytes[\s=]+(?:(\d+)-(\d+)|\*)/(\d+)\s*\Z", re.IGNORECASE)
+_DUPLICATE = re.compile(r";\s*rel\s*=\s*\"?duplicate\b", re.IGNORECASE)
 
 
 class Unanswered(Exception):
@@ -67,38 +71,61 @@ class Unanswered(Exception):
 class Remote:
     """A file as its server describes it.
 
-    ``url`` is where redirects led, ``size`` its bytes (-1: unknown), ``etag`` a strong one or empty. ``headers`` are by
-    lower-case name. ``ranged`` says that the server answers with the range that it was asked for.
+    ``url`` is where redirects led. ``headers`` are by lower-case name. ``ranged`` says that the server answers with the
+    range that it was asked for, ``names_mirrors`` that it names further URLs (``Link: rel=duplicate``, RFC 6249), which
+    aria2 uses unasked.
     """
 
     url: str
-    size: int
-    etag: str
-    last_modified: str
+    identity: Identity
     headers: Mapping[str, str]
     ranged: bool
+    names_mirrors: bool = False
 
     @property
-    def has_validator(self) -> bool:
-        return bool(self.etag or self.last_modified)
-
-    def is_still(self, size: int, etag: str, last_modified: str) -> bool:
-        """Whether it is the file that was once described so, as far as can be told (RFC 9110, section 8.8)."""
-        if size >= 0 and self.size >= 0 and size != self.size:
-            return False
-        if etag and self.etag:
-            return etag == self.etag
-        return last_modified == self.last_modified
+    def size(self) -> int:
+        """Bytes; -1: unknown."""
+        return self.identity.size
 
 
 def ask(source: Source, options: DownloadOptions) -> Remote:
     """What the server of ``source`` says of its file. May take as long as the timeouts in ``options`` allow.
 
     Its first byte is asked for: unlike the answer to HEAD, that tells whether ranges work, how long the whole is even
-    where the body's length does not, and what comes of a URL that was signed for GET alone. Raises ``Unanswered``.
+    where the body's length does not, and what comes of a URL that was signed for GET alone. An answer that may be a
+    part or the whole is followed by a request for the whole. Raises ``Unanswered``.
     """
     with requested(source, options, "bytes=0-0") as (answer, url):
-        return _described(answer, url)
+        remote = _described(answer, url)
+        if not _is_doubtful(answer):
+            return remote
+    with requested(source, options, "") as (answer, url):
+        remote = _described(answer, url)
+    return dataclasses.replace(remote, ranged=False)
+
+
+def difference(source: Source, options: DownloadOptions, size: int, samples: Sequence[Sample]) -> str:
+    """How the bytes of ``source``, a file of ``size``, differ from these samples of another copy; "" if they do not.
+
+    Raises ``Unanswered`` where the server does not give them.
+    """
+    for sample in samples:
+        with requested(source, options, f"bytes={sample.start}-{sample.end - 1}") as (answer, _):
+            wanted = (sample.start, sample.end - 1)
+            found = _content_range(answer.headers.get("content-range", ""))
+            if found is None or found[:2] != wanted:
+                raise Unanswered(Failure(fault=Fault.RANGE_WRONG))
+            if found[2] != size:
+                return f"it has {found[2]} bytes, not {size}"
+            octets = answer.read(len(sample.octets))
+            if len(octets) != len(sample.octets):
+                raise Unanswered(Failure(code=Curl.PARTIAL_FILE, text="it ended early"))
+        if octets != sample.octets:
+            at = sample.start + next(
+                i for i, pair in enumerate(zip(octets, sample.octets, strict=True)) if pair[0] != pair[1]
+            )
+            return f"it has another byte at {at}"
+    return ""
 
 
 @contextlib.contextmanager
@@ -167,10 +194,13 @@ def describe(source: Source, options: DownloadOptions) -> tuple[bytes, str]:
     return octets, url
 
 
-def ask_any(sources: Sequence[Source], options: DownloadOptions, policy: RetryPolicy) -> tuple[Source, Remote]:
+def ask_any(
+    sources: Sequence[Source], options: DownloadOptions, policy: RetryPolicy, *, first_decides: bool
+) -> tuple[Source, Remote]:
     """The first of ``sources`` that answers, and what it says; those that never will are banned.
 
-    Raises ``Unanswered`` with the last one's failure if none does.
+    With ``first_decides`` the others are asked only if the first never will answer. Raises ``Unanswered`` with the last
+    one's failure if none does.
     """
     unanswered: Unanswered | None = None
     for source in sources:
@@ -180,6 +210,8 @@ def ask_any(sources: Sequence[Source], options: DownloadOptions, policy: RetryPo
             unanswered = error
             _log.debug("%s: %s", mask_url(source.url), error)
             source.banned = policy.classify(error.failure) is Kind.PERMANENT
+            if first_decides and source is sources[0] and not source.banned:
+                break
         else:
             source.answered = True
             source.resolved_url = remote.url
@@ -315,19 +347,43 @@ def _described(answer: http.client.HTTPResponse | urllib.error.HTTPError, url: s
         raise Unanswered(Failure(fault=Fault.STATUS, status=status))
     if headers.get("content-encoding", "identity").lower() not in ("", "identity"):
         raise Unanswered(Failure(fault=Fault.ENCODED))
-    match = _CONTENT_RANGE.match(headers.get("content-range", "")) if status != 200 else None
-    size = int(match[1]) if match else -1
-    if status == 200 and headers.get("content-length", "").isdecimal():
-        size = int(headers["content-length"])
-    etag = headers.get("etag", "")
+    found, length = _content_range(headers.get("content-range", "")), _number(headers.get("content-length", ""))
+    # A 200 with the Content-Range of a part is the 206 that it should have been.
+    size = found[2] if found is not None else length if status == 200 else -1
     return Remote(
         url=url,
-        size=size,
-        etag="" if etag.startswith("W/") else etag,
-        last_modified=headers.get("last-modified", ""),
+        identity=Identity.of(headers, size),
         headers=headers,
-        ranged=status == 206 and match is not None,
+        ranged=status != 416 and found is not None and found[:2] == (0, 0) and (status == 206 or length in (-1, 1)),
+        names_mirrors=any(_DUPLICATE.search(value) for value in answer.headers.get_all("link", [])),
     )
+
+
+def _is_doubtful(answer: http.client.HTTPResponse | urllib.error.HTTPError) -> bool:
+    """Whether a 200 to the request for one byte may carry a part: it has just that byte, or speaks of another range."""
+    if answer.status != 200:
+        return False
+    length = _number(answer.headers.get("content-length", ""))
+    found = _content_range(answer.headers.get("content-range", ""))
+    if found is None:
+        return length == 1 or "content-range" in answer.headers
+    start, end, total = found
+    return (start, end) not in ((0, 0), (0, total - 1)) or length not in (-1, end - start + 1)
+
+
+def _content_range(value: str) -> tuple[int, int, int] | None:
+    """First byte, last byte and total of a Content-Range field that states all three, or of ``*/total`` (0, 0); None
+    for anything else, and for numbers that no file reaches."""
+    match = _CONTENT_RANGE.match(value)
+    if match is None:
+        return None
+    start, end, total = (_number(text or "0") for text in match.groups())
+    return (start, end, total) if min(start, end, total) >= 0 and start <= end <= max(total - 1, 0) else None
+
+
+def _number(text: str) -> int:
+    """A count of bytes as a server states it; -1 for what is none or beyond any file."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 and int(text) < 1 << 62 else -1
 
 
 def _ascii(url: str) -> str:

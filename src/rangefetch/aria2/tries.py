@@ -25,7 +25,7 @@ class Next(NamedTuple):
 class Tries:
     """The tries of one download. ``retries`` is how many have failed, ``lanes`` how many connections at most are
     asked for after what the server was found to allow, ``can_reserve`` whether the file system reserves space,
-    ``can_head`` whether the server answers HEAD."""
+    ``can_head`` whether the server answers HEAD, ``restarted`` that the remote file was another one, once."""
 
     def __init__(self, policy: RetryPolicy, options: DownloadOptions, shown_url: str) -> None:
         self.retries = 0
@@ -37,7 +37,7 @@ class Tries:
         self._shown_url = shown_url
         self._failures = 0  # in a row, without a byte more
         self._mark = -1  # how much was downloaded at the first of them
-        self._restarted = False  # the remote file was another one, once
+        self.restarted = False
         self._tried: list[str] = []
 
     def failed(
@@ -52,10 +52,11 @@ class Tries:
             case Kind.LOCAL | Kind.PERMANENT:
                 raise error
             case Kind.CHANGED:
-                if self._restarted:
+                if self.restarted:
                     raise error
                 _log.warning("%s: %s; starting again", self._shown_url, error.reason)
-                self._restarted = True
+                self.restarted = True
+                self.lanes = 1  # one response is one version of the file
                 self._mark = -1
                 return Next(anew=True)
             case Kind.NO_RANGES if self.lanes > 1:

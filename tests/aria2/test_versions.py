@@ -1,0 +1,245 @@
+"""One file is one version of it, of the URL that was asked for: aria2 itself compares neither validators nor bytes."""
+
+import logging
+import os
+import urllib.request
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aria2.driving import Desk, downloaded
+from helpers import MIB, names, until
+from rangefetch import provenance, state
+from rangefetch.download import Download
+from rangefetch.errors import ContentChanged, DownloadError, TargetExists
+from servers.misbehaving import MisbehavingServer, content
+
+SIZE = 6 * MIB + 12_345
+KINDS = {
+    "strong": {},
+    "weak": {"etag": "weak"},
+    "date": {"etag": "none"},
+    "none": {"etag": "none", "mtime": 0},
+}
+
+
+def _steps(route: str, **parameters: Any) -> str:
+    return ":".join([route, *(f"{name}={value}" for name, value in parameters.items())])
+
+
+def _paused(desk: Desk, server: MisbehavingServer, target: Path, now: str, then: str, **options: Any) -> Download:
+    """A download that was stopped after some MiB of ``now``; the next requests get ``then``."""
+    steps = "|".join([now] * 3)
+    url = server.url("/script/x", size=SIZE, steps=steps, then=then)
+    download = desk.begin(url, target, split=1, **options)
+    until(lambda: downloaded(download) > 2 * MIB)
+    desk.halt(download)
+    while sum("/script/" in request.path for request in server.requests) < 3:
+        _spend(url)
+    return download
+
+
+def _spend(url: str) -> None:
+    """One request, which takes a step of the script."""
+    request = urllib.request.Request(url, headers={"Range": "bytes=0-0"})
+    with urllib.request.urlopen(request) as answer:
+        answer.read()
+
+
+# ---- Resuming ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("later", ["strong", "weak", "date", "none"])
+def test_another_version_never_joins_what_was_saved(
+    desk: Desk, server: MisbehavingServer, target: Path, kind: str, later: str
+) -> None:
+    now = _steps("slow", rate="4M", **KINDS[kind])
+    download = _paused(desk, server, target, now, _steps("good", seed=1, **KINDS[later]))
+    result = desk.wait(desk.begin_again(download))
+    assert target.read_bytes() == content(SIZE, 1)
+    assert result.resumed == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_version_is_gone_on_with(desk: Desk, server: MisbehavingServer, target: Path, kind: str) -> None:
+    now = _steps("slow", rate="4M", **KINDS[kind])
+    download = _paused(desk, server, target, now, _steps("good", **KINDS[kind]))
+    assert desk.wait(desk.begin_again(download)).resumed > MIB
+    assert target.read_bytes() == content(SIZE)
+
+
+def test_a_strong_etag_that_disappears_is_another_version(desk: Desk, server: MisbehavingServer, target: Path) -> None:
+    download = _paused(desk, server, target, _steps("slow", rate="4M"), _steps("good", etag="none"))
+    assert desk.wait(desk.begin_again(download)).resumed == 0
+    assert target.read_bytes() == content(SIZE)
+
+
+# ---- A whole part --------------------------------------------------------------------------------------------------
+
+
+def test_a_whole_part_is_published_only_when_the_server_has_confirmed_it(
+    desk: Desk, server: MisbehavingServer, target: Path
+) -> None:
+    steps = "|".join(["good", "good", *["status:code=503"] * 2])
+    url = server.url("/script/x", size=SIZE, steps=steps, then="good")
+    download = desk.begin(url, target, split=1, max_tries=1)
+    with pytest.raises(DownloadError):
+        desk.wait(download)
+    assert names(target.parent) == ["file.bin.part", "file.bin.part.json"]
+    with pytest.raises(DownloadError):  # it still cannot be asked
+        desk.wait(desk.begin_again(download))
+    assert names(target.parent) == ["file.bin.part", "file.bin.part.json"]
+    assert desk.wait(desk.begin_again(download)).resumed == SIZE
+    assert target.read_bytes() == content(SIZE)
+
+
+def test_a_whole_part_of_another_version_is_not_published(desk: Desk, server: MisbehavingServer, target: Path) -> None:
+    weak = "etag=none:mtime=0"
+    steps = "|".join([f"good:{weak}", f"good:{weak}", "status:code=503"])
+    url = server.url("/script/x", size=SIZE, steps=steps, then=f"good:{weak}:seed=1")
+    download = desk.begin(url, target, split=1, max_tries=1)
+    with pytest.raises(DownloadError):
+        desk.wait(download)
+    desk.wait(desk.begin_again(download))
+    assert target.read_bytes() == content(SIZE, 1)
+
+
+# ---- While it runs -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_changes_while_it_is_fetched_is_one_version(
+    desk: Desk, server: MisbehavingServer, target: Path, kind: str
+) -> None:
+    old = _steps("slow", rate="4M", **KINDS[kind])
+    steps = "|".join([old, old, old])
+    url = server.url("/script/x", size=SIZE, steps=steps, then=_steps("good", seed=1, **KINDS[kind]))
+    desk.fetch(url, target, split=4, min_split_size="1M")
+    assert target.read_bytes() == content(SIZE, 1)
+
+
+# ---- Bodies that are not what they are said to be -------------------------------------------------------------------
+
+
+def test_a_part_that_is_sent_as_the_whole_is_not_published(desk: Desk, server: MisbehavingServer, target: Path) -> None:
+    with pytest.raises(DownloadError):
+        desk.fetch(server.url("/good/x", size=MIB), target, expected_size=SIZE)
+    assert "file.bin" not in names(target.parent)
+
+
+# ---- Mirrors -------------------------------------------------------------------------------------------------------
+
+
+def test_a_mirror_with_other_bytes_is_left_out_and_named(
+    desk: Desk,
+    server: MisbehavingServer,
+    other_server: MisbehavingServer,
+    target: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, "rangefetch")
+    mirror = other_server.url("/good/x", size=SIZE, seed=1)
+    url = server.url("/shared-rate/x", size=SIZE, rate="1M")
+    desk.fetch(url, target, mirrors=[mirror], min_split_size="1M")
+    assert target.read_bytes() == content(SIZE)
+    assert f"the mirror {mirror} is left out" in caplog.text
+    assert other_server.bytes_sent < MIB
+
+
+def test_a_mirror_with_the_same_bytes_is_used(
+    desk: Desk, server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    # By another name, for aria2 takes the ports of a host for one server.
+    mirror = other_server.url("/good/x", size=SIZE).replace("127.0.0.1", "localhost")
+    url = server.url("/shared-rate/x", size=SIZE, rate="768K")
+    result = desk.fetch(url, target, mirrors=[mirror], min_split_size="1M", max_connection_per_server=2)
+    assert target.read_bytes() == content(SIZE)
+    assert result.sources == (url, mirror)
+    assert other_server.bytes_sent > MIB
+
+
+def test_mirrors_that_the_server_names_are_compared_with_it(
+    desk: Desk, server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    link = f"Link: <{other_server.url('/good/x', size=SIZE, seed=1)}>; rel=duplicate; pri=1"
+    try:
+        desk.fetch(server.url("/slow/x", size=SIZE, rate="2M", header=link), target, min_split_size="1M")
+    except ContentChanged:
+        assert "file.bin" not in names(target.parent)
+    else:
+        assert target.read_bytes() == content(SIZE)
+
+
+@pytest.mark.parametrize("size", [SIZE, SIZE + MIB])
+def test_a_mirror_that_answers_first_does_not_decide_what_the_file_is(
+    desk: Desk, server: MisbehavingServer, other_server: MisbehavingServer, target: Path, size: int
+) -> None:
+    mirror = other_server.url("/good/x", size=size, seed=1)
+    desk.fetch(server.url("/status/x", size=SIZE, code=503, times=2), target, mirrors=[mirror])
+    assert target.read_bytes() == content(SIZE)
+
+
+@pytest.mark.parametrize("code", [404, 503])
+def test_where_the_url_never_answers_its_mirrors_may(
+    desk: Desk,
+    server: MisbehavingServer,
+    other_server: MisbehavingServer,
+    target: Path,
+    code: int,
+) -> None:
+    mirror = other_server.url("/good/x", size=SIZE)
+    result = desk.fetch(server.url("/status/x", code=code), target, mirrors=[mirror], max_tries=2)
+    assert target.read_bytes() == content(SIZE)
+    assert result.sources == (mirror,)
+
+
+@pytest.mark.parametrize("size", [SIZE, SIZE + MIB])
+def test_a_mirror_does_not_undo_what_the_url_has_given(
+    desk: Desk, server: MisbehavingServer, other_server: MisbehavingServer, target: Path, size: int
+) -> None:
+    mirror = other_server.url("/good/x", size=size, seed=1)
+    download = _paused(
+        desk, server, target, _steps("slow", rate="4M"), "status:code=404", mirrors=[mirror], max_tries=2
+    )
+    with pytest.raises(ContentChanged, match="no source"):
+        desk.wait(desk.begin_again(download))
+    assert state.load(target.with_name("file.bin.part.json")).written_bytes > MIB
+
+
+# ---- What has the name already --------------------------------------------------------------------------------------
+
+
+def test_a_file_of_the_same_size_and_time_is_not_the_same(
+    desk: Desk, server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (server.url("/good/x", size=SIZE, etag="none", id=number) for number in (1, 2))
+    desk.fetch(first, target)
+    desk.fails(TargetExists, second, target)  # what was written just now from another URL
+    monkeypatch.setattr(provenance, "_written", OrderedDict())
+    assert desk.fetch(second, target).already_complete
+    octets = bytearray(target.read_bytes())
+    octets[MIB:] = bytes(255 - octet for octet in octets[MIB:])
+    modified = target.stat().st_mtime
+    target.write_bytes(octets)
+    os.utime(target, (modified, modified))
+    desk.fails(TargetExists, second, target)
+    assert target.read_bytes() == octets
+
+
+def test_an_equal_size_without_a_date_is_settled_by_bytes(desk: Desk, server: MisbehavingServer, target: Path) -> None:
+    url = server.url("/no-validator/x", size=SIZE)
+    desk.fetch(url, target)
+    assert desk.fetch(url, target).already_complete
+    other = server.url("/no-validator/x", size=SIZE, seed=1)
+    desk.fails(TargetExists, other, target)
+
+
+def test_an_empty_file_without_a_date_is_there_the_second_time(
+    desk: Desk, server: MisbehavingServer, target: Path
+) -> None:
+    url = server.url("/empty/x", mtime=0)
+    desk.fetch(url, target)
+    assert desk.fetch(url, target).already_complete
