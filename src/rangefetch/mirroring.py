@@ -15,7 +15,7 @@ from rangefetch.comparison import Finding, Verdict
 from rangefetch.errors import ContentChanged, DownloadError, NetworkError, SourceError
 from rangefetch.logs import log as _log
 from rangefetch.network import mask_url
-from rangefetch.samples import HEAD_BYTES, Span, choose, finished_spans
+from rangefetch.samples import HEAD_BYTES, Span, choose
 from rangefetch.sources import Source
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Mirroring"]
 
 _AT_ONCE = 4  # mirrors that are compared at the same time
-_FEW_BLOCKS = 64  # of a file whose begun blocks count, too
 _SILENCE_S = 1.0  # how long the URL may fail to answer before a mirror stands in for it
 
 
@@ -137,13 +136,7 @@ class Mirroring:
         """What of the file may be compared: while it is being fetched, only what lies beyond its head."""
         run = self._run
         file = run.file
-        if not file.splits and not run.resumed_bytes:
-            return []
-        blocks = bytes(file.blocks)
-        begun: dict[int, int] = {}
-        if len(blocks) <= _FEW_BLOCKS:
-            begun = {index: written for index, written in enumerate(file.partial) if written}
-        spans = finished_spans(blocks, file.block_size, file.size, begun)
+        spans = run.written_spans()
         places = choose(file.size, spans, random.Random(0))
         if not places or (file.lanes_busy and places[0][0][0] < HEAD_BYTES):
             return []

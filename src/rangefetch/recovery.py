@@ -7,12 +7,14 @@ costs one try and not sixteen.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rangefetch import retry
 from rangefetch.backend import Timer
-from rangefetch.errors import DiskError, DownloadError
+from rangefetch.comparison import Finding, Verdict
+from rangefetch.errors import ContentChanged, DiskError, DownloadError
 from rangefetch.events import Event
 from rangefetch.logs import log as _log
 from rangefetch.options import HTTP, check_url
@@ -304,12 +306,13 @@ class Recovery:
         def answered(new_url: str | None) -> None:
             if not self._refreshing:
                 return  # too late
-            self.stop_waiting()
             if new_url is None:
+                self.stop_waiting()
                 self._leave_source(failure, error)
                 return
-            run.move_source(failure.source, new_url)
-            self._release(self._held)
+            if self._patience is not None:
+                self._patience.cancel()
+            run.move_source(failure.source, new_url, functools.partial(self._moved, failure, error))
 
         def is_late() -> None:
             _log.warning("%s: refresh_url did not return within %g seconds", run.shown_url, _REFRESH_S)
@@ -319,10 +322,24 @@ class Recovery:
         self._patience = run.call_later(_REFRESH_S, is_late)
         run.ask_user(ask, answered)
 
+    def _moved(self, failure: retry.Failure, error: DownloadError, finding: Finding | None) -> None:
+        """The source is at another URL. ``finding``: what came of comparing that with what is there, if it was."""
+        run = self._run
+        self.stop_waiting()
+        if finding is None or finding.verdict is Verdict.SAME:
+            self._release(self._held)
+        elif finding.verdict is Verdict.DIFFERENT:
+            self.start_over(ContentChanged(f"the new URL has another file: {finding.reason}", url=run.shown_url))
+        else:
+            _log.info("%s: the new URL could not be used: %s", run.shown_url, finding.reason)
+            self._leave_source(failure, error)
+
     def _leave_source(self, failure: retry.Failure, error: DownloadError) -> None:
         run = self._run
         run.sources[failure.source].banned = True
         if not run.sources.usable():
+            if run.mirroring.take_over(error):
+                return
             raise error
         _log.info("%s: %s; going on with other sources", run.shown_url, error.reason)
         run.file.ban(failure.source)
@@ -334,11 +351,17 @@ class Recovery:
         if not run.sources[failure.source].answered and run.sources.others(failure.source) and run.file.answered:
             self._give_up_source(failure, error)
             return
-        if self._restarted or not run.may_start_over:
+        self.start_over(error)
+
+    def start_over(self, error: DownloadError) -> None:
+        """The remote file is another one: all of it again, once. Raises ``error`` the second time, and where a reader
+        has used the beginning.
+        """
+        if self._restarted or not self._run.may_start_over:
             raise error
         self._restarted = True
-        _log.warning("%s: %s; starting again", run.shown_url, error.reason)
-        run.begin_again()
+        _log.warning("%s: %s; starting again", self._run.shown_url, error.reason)
+        self._run.begin_again()
 
     def _do_without_ranges(self, failure: retry.Failure, error: DownloadError) -> None:
         """A cache that had to fill itself may answer so once; else one stream, unless another source does ranges."""

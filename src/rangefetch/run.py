@@ -71,6 +71,7 @@ _ENGINE_WAITS = {
 _FIRST_SAVE_S = 2.0
 _SAVE_EVERY_S = 5.0
 _HASH_AT_LEAST_BYTES = 4 << 20
+_FEW_BLOCKS = 64  # of a file whose begun blocks can be compared, too
 
 
 class Run:
@@ -203,11 +204,41 @@ class Run:
         """What a person should know of the download now."""
         self.download.note = text
 
-    def move_source(self, number: int, url: str) -> None:
-        """A source is at another URL now, and must prove there that it is the same file."""
+    def move_source(self, number: int, url: str, then: Callable[[Finding | None], None]) -> None:
+        """A source is at another URL from now on. Validators are one URL's own, so bytes must show that the same file
+        is there: ``then`` goes on with what comparing them has found; None: there was nothing to compare.
+        """
         source = self.sources.move(number, check_url(url, "refresh_url", HTTP))
-        source.moves += 1
-        self.file.move(number, source.url, self._backend.profile(self.options, source))
+        file = self.file
+
+        def compared(finding: Finding | None) -> None:
+            if finding is not None and finding.verdict is Verdict.UNKNOWN and finding.error is not None:
+                then(finding)
+                return
+            source.moves += 1
+            file.move(number, source.url, self._backend.profile(self.options, source))
+            then(finding if finding is not None and finding.verdict is not Verdict.UNKNOWN else None)
+
+        spans = self.written_spans()
+        if spans and samples.choose(file.size, spans, random.Random(0)):
+            self.compare(source, spans, compared, size=file.size, validators=file.validators(number))
+        else:
+            compared(None)
+
+    def written_spans(self) -> list[Span]:
+        """What of the file is there, as far as that can be told apart and nobody has given it back; of a file with many
+        blocks only whole ones.
+        """
+        file, target = self.file, self._target
+        assert target is not None
+        if not file.splits and not self.resumed_bytes:
+            return []
+        blocks = bytes(file.blocks)
+        begun: dict[int, int] = {}
+        if len(blocks) <= _FEW_BLOCKS:
+            begun = {index: written for index, written in enumerate(file.partial) if written}
+        spans = finished_spans(blocks, file.block_size, file.size, begun)
+        return [(max(start, target.read_bytes), end) for start, end in spans if end > target.read_bytes]
 
     def use_source(self, source: Source) -> None:
         """Have the engine ask a mirror that was waiting, too."""
@@ -223,9 +254,17 @@ class Run:
         what = "the files of certificates and cookies"
         self._requests.do(lambda: self._backend.profile(self.options, source), known, what=what)
 
-    def compare(self, source: Source, spans: Sequence[Span], then: Callable[[Finding], None], *, size: int) -> None:
+    def compare(
+        self,
+        source: Source,
+        spans: Sequence[Span],
+        then: Callable[[Finding], None],
+        *,
+        size: int,
+        validators: tuple[str, str] | None = None,
+    ) -> None:
         """Fetch some of ``spans`` of the file, which has ``size`` bytes, from a source again, and go on with what that
-        finds.
+        finds. The source's responses must have these ``validators``; None: those that it is known to have.
         """
         assert self._target is not None
         target = self._target
@@ -235,7 +274,8 @@ class Run:
             # What a reader has used may have been given back to the file system meanwhile.
             there = [sample for sample in found if sample.start >= target.read_bytes]
             limit = self._limit_of_comparisons()
-            question = Question(source, size, there, source.etag, source.last_modified, limit)
+            etag, last_modified = validators or (source.etag, source.last_modified)
+            question = Question(source, size, there, etag, last_modified, limit)
             self.comparisons.begin(self.options, question, told)
             self._set_limit()
 

@@ -15,6 +15,8 @@ from rangefetch import DownloadManager, DownloadStatus, RetryPolicy, state
 from rangefetch.errors import BadAnswer, ContentChanged, HttpStatusError, LocalError
 from rangefetch.retry import Fault, Kind, Row
 from servers.misbehaving import MisbehavingServer, content, http_date
+from servers.routing import ROUTES, Ask, Route
+from servers.wire import Reply
 
 
 @pytest.fixture
@@ -221,13 +223,16 @@ def test_the_callback_gives_a_new_url_and_the_download_goes_on(
     assert asked[0] == url
     # A lane that was on its way when the link was renewed may ask once more.
     assert len(asked) <= 3
-    # Nothing that was there comes again, but for what a hedge of the last range may cost.
-    assert server.bytes_sent < SIZE + (10_000 if split == 1 else 1 << 20)
+    # Nothing that was there comes again, but for three samples and what a hedge of the last range may cost.
+    assert server.bytes_sent < SIZE + 3 * (64 << 10) + (10_000 if split == 1 else 1 << 20)
 
 
 def test_a_link_may_expire_more_than_once(server: MisbehavingServer, target: Path) -> None:
-    expiring = {"size": SIZE, "steps": "cut:after=1M", "then": "status:code=403"}
-    urls = [server.url("/script/x", id=number, **expiring) for number in range(3)] + [server.url("/good/x", size=SIZE)]
+    # Each new link is asked for three samples first.
+    expiring = {"size": SIZE, "then": "status:code=403"}
+    steps = ["cut:after=1M", "good|good|good|cut:after=1M", "good|good|good|cut:after=1M"]
+    urls = [server.url("/script/x", id=number, steps=each, **expiring) for number, each in enumerate(steps)]
+    urls.append(server.url("/good/x", size=SIZE))
     links = iter(urls[1:])
     fetch(urls[0], target, refresh_url=lambda _: next(links), split=1)
     assert target.read_bytes() == content(SIZE)
@@ -250,6 +255,21 @@ def test_a_new_url_of_another_file_never_makes_a_mixture(server: MisbehavingServ
         assert "file.bin" not in names(target.parent)
     else:
         assert target.read_bytes() == content(SIZE, 1)
+
+
+@pytest.mark.parametrize("split", [1, 4])
+def test_a_new_url_of_another_file_with_equal_validators_never_makes_a_mixture(
+    server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch, split: int
+) -> None:
+    def alike(ask: Ask, reply: Reply) -> Reply:
+        reply.body = memoryview(content(ask.common.size, 1))[reply.start : reply.start + len(reply.body)]
+        return reply
+
+    monkeypatch.setitem(ROUTES, "alike", Route("alike", alike, {}))
+    url = server.url("/status/x", size=SIZE, code=403, skip=1)
+    result = fetch(url, target, refresh_url=lambda _: server.url("/alike/x", size=SIZE), split=split)
+    assert target.read_bytes() == content(SIZE, 1)
+    assert result.size == SIZE
 
 
 @pytest.mark.parametrize("new", ["", "ftp://127.0.0.1/x", None, ValueError("no more links")])
