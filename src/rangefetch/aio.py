@@ -280,7 +280,9 @@ class DownloadManager:
     def _is_over(self, download: Download) -> bool:
         """Whether ``wait`` has nothing more to wait for."""
         status = download.status
-        return status in _ENDED or (status is DownloadStatus.PAUSED and not self._manager.is_started)
+        if status is DownloadStatus.PAUSED:
+            return download.cut_short or not self._manager.is_started
+        return status in _ENDED
 
     async def _moves(self, download: Download, every_s: float | None) -> AsyncIterator[None]:
         """Now, after each move, every ``every_s`` seconds while it is active, and a last time when it is over."""

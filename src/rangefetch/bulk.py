@@ -199,6 +199,27 @@ class _Outcomes:
         return [self.known[number] for number in range(len(self.known))]
 
 
+class _Directory:
+    """An open directory, which is closed when neither we nor a batch that the engine has uses it any more."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Raises ``OSError``."""
+        Path(path).mkdir(parents=True, exist_ok=True)
+        self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._lock = threading.Lock()
+        self._users = 1
+
+    def use(self) -> None:
+        with self._lock:
+            self._users += 1
+
+    def release(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                os.close(self.fd)
+
+
 class _Bulk:
     """One call of ``fetch_many`` on one manager."""
 
@@ -215,6 +236,7 @@ class _Bulk:
         self._common = common
         self._on_progress = on_progress
         self._outcomes = _Outcomes(wanted, on_result)
+        self._starts = 0  # of the manager: another number, and it was stopped
         self._singles: dict[int, Download] = {}  # that have not ended
         self._at_work: set[int] = set()  # of them
         self._moved: deque[int] = deque()
@@ -227,6 +249,8 @@ class _Bulk:
         self._next_report_s = 0.0
 
     def run(self) -> list[DownloadResult | DownloadError]:
+        self._manager.start()
+        self._starts = self._manager.starts
         singles, small = self._sort()
         try:
             for number in singles:
@@ -260,8 +284,7 @@ class _Bulk:
         if not small or backend is None:
             return
         try:
-            Path(self._common.save_dir).mkdir(parents=True, exist_ok=True)
-            directory_fd = os.open(self._common.save_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            directory = _Directory(self._common.save_dir)
         except OSError:
             # The manager says what is wrong with it.
             for numbers in small.values():
@@ -276,7 +299,7 @@ class _Bulk:
                     numbers = next(chunks, [])
                     if not numbers:
                         break
-                    live[self._begin_batch(backend, directory_fd, numbers)] = numbers
+                    live[self._begin_batch(backend, directory, numbers)] = numbers
                 if not live:
                     return
                 self._look()
@@ -285,7 +308,7 @@ class _Bulk:
                     self._end_batch(batch, live.pop(batch))
         finally:
             self._abandon(live)
-            os.close(directory_fd)
+            directory.release()
 
     def _chunks(self, small: Mapping[str, list[int]]) -> Iterator[list[int]]:
         """Portions of one host each. When too much of a host's comes back, the rest of it goes to the manager."""
@@ -299,17 +322,24 @@ class _Bulk:
                 for number in portion:
                     self._ask(number)
 
-    def _begin_batch(self, backend: NativeBackend, directory_fd: int, numbers: Sequence[int]) -> Batch:
+    def _begin_batch(self, backend: NativeBackend, directory: _Directory, numbers: Sequence[int]) -> Batch:
         def ended(batch: Batch) -> None:
+            directory.release()
             self._ended.append(batch)
             self._wake.set()
 
         items = [(self._wanted[number].url, self._wanted[number].name) for number in numbers]
-        return backend.begin_batch(directory_fd, items, self._common, ended, named_by_url=True)
+        directory.use()
+        try:
+            return backend.begin_batch(directory.fd, items, self._common, ended, named_by_url=True)
+        except BaseException:
+            directory.release()
+            raise
 
     def _abandon(self, live: Mapping[Batch, list[int]]) -> None:
-        """Something broke the wait: nothing may touch the directory's descriptor any more when it is closed. What was
-        done by then is told."""
+        """Something broke the wait: end what is at work, and tell what is done. A loop that hangs in the file system
+        is not waited for, and keeps the directory's descriptor.
+        """
         left = set(live)
         for batch in left:
             batch.remove()
@@ -350,6 +380,8 @@ class _Bulk:
             # A name may be taken by an item of another batch, where case is ignored.
             self._collect(other, theirs)
         returned = [number for number in numbers if number != _TAKEN]
+        if returned:
+            self._must_go_on()
         for number in returned:
             self._ask(number)
         if len(returned) > _MOST_RETURNED * len(numbers):
@@ -361,7 +393,7 @@ class _Bulk:
         """Have the manager fetch an item."""
         each = self._wanted[number]
         options = DownloadOptions.of(self._common, **each.own) if each.own else self._common
-        download = self._singles[number] = self._manager.submit(each.url, options)
+        download = self._singles[number] = self._manager.submit(each.url, options, starts=self._starts)
 
         def moved(_: Download) -> None:
             self._moved.append(number)
@@ -374,9 +406,14 @@ class _Bulk:
     def _wait_for_singles(self) -> None:
         while self._singles:
             self._look()
-            if not self._manager.is_started:
-                # Those that were paused before heard nothing of it.
-                self._moved.extend(self._singles)
+            if self._singles:
+                # Those that were paused before heard nothing of a stop.
+                self._must_go_on()
+
+    def _must_go_on(self) -> None:
+        """Raises ``Cancelled`` if the manager was stopped, even if it was started again."""
+        if not self._manager.is_started or self._manager.starts != self._starts:
+            raise Cancelled("the manager was stopped")
 
     def _look(self) -> None:
         """Wait a little, see which downloads have ended, and report."""
@@ -400,8 +437,8 @@ class _Bulk:
         try:
             outcome = self._manager.wait_for(download, 0)
         except DownloadError as error:
-            if isinstance(error, Cancelled) and not self._manager.is_started:
-                raise
+            if isinstance(error, Cancelled):
+                self._must_go_on()
             outcome = error
         except TimeoutError:
             return

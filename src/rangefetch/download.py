@@ -75,6 +75,8 @@ class Download:
         self.started_s = 0.0
         self.intent: DownloadStatus | None = None
         """What it is to become when its backend has let go of it: paused, removed, or waiting again."""
+        self.cut_short = False
+        """It is paused because its manager was stopped, and not because somebody asked for that."""
         self.lock = threading.Condition()
         self._status = DownloadStatus.WAITING
         self._last = Figures()
@@ -85,7 +87,12 @@ class Download:
         return self._status
 
     def move(
-        self, status: DownloadStatus, *, result: DownloadResult | None = None, error: DownloadError | None = None
+        self,
+        status: DownloadStatus,
+        *,
+        result: DownloadResult | None = None,
+        error: DownloadError | None = None,
+        cut_short: bool = False,
     ) -> None:
         """Go to ``status``, with what came of it, and wake who waits. ``ValueError`` if ``MOVES`` has no such move."""
         with self.lock:
@@ -96,6 +103,7 @@ class Download:
             self.result = result
             self.error = error
             self.intent = None
+            self.cut_short = cut_short
             figures, self.figures, self.waits = self.figures, None, None
             if status is DownloadStatus.ACTIVE:
                 self.started_s = time.monotonic()

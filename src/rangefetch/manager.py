@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -76,8 +76,6 @@ class DownloadManager:
                 raise ValueError(f"{option}: {value} is out of range; {low} to 1000000 is allowed")
         if retry_policy is not None and not isinstance(retry_policy, RetryPolicy):
             raise TypeError(f"retry_policy: expected a RetryPolicy, not {type(retry_policy).__name__}")
-        if session_file is not None and not isinstance(os.fspath(session_file), str):
-            raise TypeError("session_file: expected a str or a path, not bytes")
         self._chooser = Chooser(self, backend, prefer, retry_policy or RetryPolicy(), config)
         self._most_active = max_concurrent_downloads
         self._most_finished = max_download_results
@@ -85,9 +83,13 @@ class DownloadManager:
         self._defaults = DownloadOptions.of(defaults)
         if config.get("download_dir") and os.fspath(self._defaults.save_dir) == ".":
             self._defaults = DownloadOptions.of(self._defaults, save_dir=config["download_dir"])
-        self._session_file = Path(session_file).absolute() if session_file is not None else None
+        try:
+            self._session_file = Path(session_file).absolute() if session_file is not None else None
+        except TypeError as error:
+            raise TypeError(f"session_file: {error}") from None
         self._session_timer: threading.Timer | None = None
-        self._lock = threading.RLock()
+        self._lifting = threading.RLock()  # one start or stop at a time; these may take seconds
+        self._lock = threading.RLock()  # guards what follows; nothing that may block is done under it
         self._downloads: dict[str, Download] = {}
         self._waiting: deque[Download] = deque()
         self._room = Room()
@@ -96,6 +98,7 @@ class DownloadManager:
         self._streams: set[str] = set()  # of them, those that are read while they come
         self._finished: deque[str] = deque()
         self._started = False
+        self._starts = 0
         self._forked = False
         if self._session_file is not None:
             for download in session.load(self._session_file):
@@ -120,31 +123,59 @@ class DownloadManager:
         """Why the backend is not the one that comes first; empty where it is."""
         return self._chooser.reason
 
+    @property
+    def starts(self) -> int:
+        """How often it was started. Another number than before: what was asked for in between was cut short."""
+        return self._starts
+
     def start(self) -> None:
         """Start the backend; the first download does it, too. Raises a ``LocalError`` where none can run."""
+        self._must_be_ours()
+        if not self._started:
+            with self._lifting:
+                self._start()
+
+    def _start(self) -> None:
+        if self._started:
+            return
+        self._chooser.start()
+        self._chooser.limit(self._limit)
+        _living.add(self)
+        # The engine stops itself at the interpreter's end, too. What is registered last is called first.
+        atexit.unregister(_stop_all)
+        atexit.register(_stop_all)
         with self._lock:
-            self._must_be_ours()
-            if not self._started:
-                self._chooser.start()
-                self._chooser.limit(self._limit)
-                self._started = True
-                _living.add(self)
-                # The engine stops itself at the interpreter's end, too. What is registered last is called first.
-                atexit.unregister(_stop_all)
-                atexit.register(_stop_all)
-                self._begin_next()
+            self._started = True
+            self._starts += 1
+            self._begin_next()
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        """The manager started, and the lock held."""
+        while True:
+            self.start()
+            with self._lock:
+                if self._started:  # nobody has stopped it meanwhile
+                    yield
+                    return
 
     def stop(self) -> None:
         """Stop all transfers, save the states, and end the threads. Unfinished downloads are paused."""
+        if self._forked:
+            return
+        with self._lifting:
+            self._stop()
+
+    def _stop(self) -> None:
         with self._lock:
-            if not self._started or self._forked:
+            if not self._started:
                 return
             self._started = False
             cut_short = {*self._active, *(download.gid for download in self._waiting)}
             while self._waiting:
                 download = self._waiting.popleft()
                 self._room.release(download)
-                download.move(DownloadStatus.PAUSED)
+                download.move(DownloadStatus.PAUSED, cut_short=True)
         # Outside the lock, which the backend takes to tell of each end.
         self._chooser.stop()
         _living.discard(self)
@@ -284,10 +315,9 @@ class DownloadManager:
 
     def begin(self, download: Download) -> None:
         """Take on a stream's download, which starts at once."""
-        with self._lock:
-            self.start()
+        with self._running():
             self._downloads[download.gid] = download
-            self._put_in_queue(download)
+            self._put_in_queue(download, None)
 
     def native_backend(self) -> NativeBackend | None:
         """The native backend, started, if that is the one in use; for ``bulk``."""
@@ -307,10 +337,16 @@ class DownloadManager:
             self._ended(download, DownloadStatus.ERROR, error=error)
 
     def halted(self, download: Download) -> None:
-        intent = download.intent
-        self._ended(download, DownloadStatus.REMOVED if intent is DownloadStatus.REMOVED else DownloadStatus.PAUSED)
-        if intent is DownloadStatus.WAITING and self._started:
-            self._queue(download, DownloadStatus.PAUSED)
+        with self._lock:
+            intent, goes_on = download.intent, self._started
+        if intent is DownloadStatus.REMOVED:
+            self._ended(download, intent)
+            return
+        goes_on = goes_on and intent is DownloadStatus.WAITING
+        # Nobody has asked for it where the backend was stopped.
+        self._ended(download, DownloadStatus.PAUSED, cut_short=intent is not DownloadStatus.PAUSED and not goes_on)
+        if goes_on:
+            self._wait_again(download)
 
     def _ended(
         self,
@@ -319,6 +355,7 @@ class DownloadManager:
         *,
         result: DownloadResult | None = None,
         error: DownloadError | None = None,
+        cut_short: bool = False,
     ) -> None:
         try:
             with self._lock:
@@ -329,7 +366,15 @@ class DownloadManager:
                 self._begin_next()
         finally:
             # Whoever waits for it hears of it, whatever else went wrong.
-            download.move(status, result=result, error=error)
+            download.move(status, result=result, error=error, cut_short=cut_short)
+        self._changed()
+
+    def _wait_again(self, download: Download) -> None:
+        """It was resumed before it had come to rest. On the backend's thread, so no file system is asked."""
+        with self._lock:
+            if download.status is DownloadStatus.PAUSED:
+                download.move(DownloadStatus.WAITING)
+                self._put_in_queue(download, None)
         self._changed()
 
     def asks(self, download: Download, *, asking: bool) -> None:
@@ -348,6 +393,7 @@ class DownloadManager:
 
     def _orphan(self) -> None:
         self._lock = threading.RLock()
+        self._lifting = threading.RLock()
         self._forked = True
         self._started = False
 
@@ -358,32 +404,50 @@ class DownloadManager:
                 raise KeyError(f"there is no download {gid!r}")
             return self._downloads[gid]
 
-    def submit(self, url: str, options: DownloadOptions | Mapping[str, Any] | None = None) -> Download:
-        """``download``, for who wants the download itself."""
+    def submit(
+        self, url: str, options: DownloadOptions | Mapping[str, Any] | None = None, *, starts: int | None = None
+    ) -> Download:
+        """``download``, for who wants the download itself.
+
+        Raises ``Cancelled`` if the manager was stopped since :attr:`starts` had this value.
+        """
         if options is None:
             options = self._defaults
         elif isinstance(options, Mapping):
             options = DownloadOptions.of(self._defaults, **options)
         download = Download(check_url(url), DownloadOptions.of(options))
-        with self._lock:
-            self.start()
+        if starts is not None and not (self._started and starts == self._starts):
+            raise Cancelled("the manager was stopped", url=mask_url(url))
+        no_room = self._claim_room(download)
+        with self._running():
+            if starts not in (None, self._starts):
+                self._room.release(download)
+                raise Cancelled("the manager was stopped", url=mask_url(url))
             self._downloads[download.gid] = download
-            self._put_in_queue(download)
+            self._put_in_queue(download, no_room)
         self._changed()
         return download
 
-    def _put_in_queue(self, download: Download) -> None:
+    def _claim_room(self, download: Download) -> DiskError | None:
+        """Hold the space that it lacks, or say that there is not as much. Asks the file system, so without the lock."""
+        with self._lock:
+            active = [self._downloads[gid] for gid in self._active if gid in self._downloads]
+        try:
+            self._room.claim(download, active)
+        except DiskError as error:
+            return error
+        return None
+
+    def _put_in_queue(self, download: Download, no_room: DiskError | None) -> None:
         """Have a download wait, or refuse it where there is no room for it; the lock is held."""
         if download.sink is not None and self._started:
             # It has no turn: it lasts for as long as its reader pleases, who may be waiting for another stream.
             self._streams.add(download.gid)
             self._start_one(download)
             return
-        try:
-            self._room.claim(download, [self._downloads[gid] for gid in self._active if gid in self._downloads])
-        except DiskError as error:
+        if no_room is not None:
             self._note_end(download, DownloadStatus.ERROR)
-            download.move(DownloadStatus.ERROR, error=error)
+            download.move(DownloadStatus.ERROR, error=no_room)
             return
         self._waiting.append(download)
         self._begin_next()
@@ -413,8 +477,8 @@ class DownloadManager:
 
     def _queue(self, download: Download, from_status: DownloadStatus) -> None:
         """Have a download that rests wait for its turn again."""
-        with self._lock:
-            self.start()
+        no_room = self._claim_room(download) if download.status is from_status else None
+        with self._running():
             if download.status is DownloadStatus.ACTIVE and download.intent is DownloadStatus.PAUSED:
                 # It is on its way to rest: back from there.
                 download.intent = DownloadStatus.WAITING
@@ -422,35 +486,45 @@ class DownloadManager:
                 with contextlib.suppress(ValueError):
                     self._finished.remove(download.gid)
                 download.move(DownloadStatus.WAITING)
-                self._put_in_queue(download)
+                self._put_in_queue(download, no_room)
+            else:
+                self._room.release(download)
         self._changed()
 
-    def _end(
-        self, download: Download, status: DownloadStatus, *, remove_files: bool = False, wait: bool = True
-    ) -> bool:
-        """Bring a download to rest or to its end. False: it had got there already."""
+    def _end(self, download: Download, status: DownloadStatus, *, remove_files: bool = False) -> None:
+        """Bring a download to rest or to its end, unless it had got there already."""
+        was = self._direct(download, status)
+        if was is None:
+            return
+        self._let_go(download, was, remove_files=remove_files)
+        if was is DownloadStatus.ACTIVE:
+            self._settle(download)
+        self._changed()
+
+    def _direct(self, download: Download, status: DownloadStatus) -> DownloadStatus | None:
+        """Note where a download is to go; what rests is there at once. Returns where it was, None: there already."""
         with self._lock:
-            at_rest = download.status
-            if at_rest is DownloadStatus.ACTIVE:
+            was = download.status
+            if was is DownloadStatus.ACTIVE:
                 download.intent = status
-                self._chooser.halt(download, remove_files=remove_files)
-            elif at_rest is DownloadStatus.WAITING:
+            elif was is DownloadStatus.WAITING:
                 self._waiting.remove(download)
                 self._room.release(download)
                 download.move(status)
-            elif status is DownloadStatus.REMOVED and at_rest in (DownloadStatus.PAUSED, DownloadStatus.ERROR):
+            elif status is DownloadStatus.REMOVED and was in (DownloadStatus.PAUSED, DownloadStatus.ERROR):
                 download.move(status)
             else:
-                return False
-            if at_rest is not DownloadStatus.ACTIVE:
+                return None
+            if was is not DownloadStatus.ACTIVE:
                 self._note_end(download, status)
-        if at_rest is DownloadStatus.ACTIVE:
-            if wait:
-                self._settle(download)
+            return was
+
+    def _let_go(self, download: Download, was: DownloadStatus, *, remove_files: bool) -> None:
+        """What follows for the backend and the files, without the lock."""
+        if was is DownloadStatus.ACTIVE:
+            self._chooser.halt(download, remove_files=remove_files)
         elif remove_files:
             self._remove_leftovers(download)
-        self._changed()
-        return True
 
     def _remove_leftovers(self, download: Download) -> None:
         try:
@@ -471,13 +545,18 @@ class DownloadManager:
     ) -> list[Download]:
         with self._lock:
             asked = list(self._downloads.values() if among is None else among)
-        # The queue first, so that nothing takes the place of what ends.
-        downloads = sorted(asked, key=lambda download: download.status is DownloadStatus.ACTIVE)
-        with self._lock:
-            ended = [each for each in downloads if self._end(each, status, remove_files=remove_files, wait=False)]
-        for download in ended:
+            # The queue first, so that nothing takes the place of what ends.
+            in_order = sorted(asked, key=lambda download: download.status is DownloadStatus.ACTIVE)
+            directed = [(each, was) for each in in_order if (was := self._direct(each, status)) is not None]
+        with contextlib.ExitStack() as each_at_any_rate:
+            for download, was in directed:
+                each_at_any_rate.callback(self._let_go, download, was, remove_files=remove_files)
+        for download, _ in directed:
             self._settle(download)
-        return [download for download in asked if download in ended]
+        if directed:
+            self._changed()
+        ended = {download.gid for download, _ in directed}
+        return [download for download in asked if download.gid in ended]
 
     def _settle(self, download: Download) -> None:
         """Wait until a download that was told to stop has stopped; the backend's own threads do not wait."""
@@ -516,7 +595,7 @@ class DownloadManager:
                     raise download.error
                 if download.status is DownloadStatus.REMOVED:
                     raise Cancelled("it was removed", url=mask_url(download.url))
-                if download.status is DownloadStatus.PAUSED and not self.is_started:
+                if download.status is DownloadStatus.PAUSED and (download.cut_short or not self.is_started):
                     raise Cancelled("the manager was stopped", url=mask_url(download.url))
                 left_s = None if deadline_s is None else deadline_s - time.monotonic()
                 if left_s is not None and left_s <= 0:

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from rangefetch import libcurl
 from rangefetch.backend import Listener
 from rangefetch.download import Download
-from rangefetch.errors import DownloadError, EngineUnavailable, LocalError
+from rangefetch.errors import Cancelled, DownloadError, EngineUnavailable, LocalError
 from rangefetch.events import Event
 from rangefetch.logs import log as _log
 from rangefetch.network import Network, find_ca_file, make_profile, mask_url, netrc_path, secret_headers
@@ -72,6 +72,8 @@ class NativeBackend:
         self.network = Network(self.policy.network_hosts)
         self._cool_until_s: dict[str, float] = {}
         self._calls: deque[Callable[[], None]] = deque()
+        self._calls_lock = threading.Lock()
+        self._hears_calls = False
         self._timers: list[tuple[float, int, _Timer]] = []
         self._order = itertools.count()
         self._runs: dict[str, Run] = {}
@@ -84,7 +86,8 @@ class NativeBackend:
         self._ticking = False
         self._process_id = 0
         self._limit = 0
-        self._batches = 0
+        self._batches: dict[Batch, Callable[[Batch], None]] = {}  # with who hears of the end
+        self._batch_loop = 0  # the one that has got the latest
 
     def start(self) -> None:
         libcurl.load()
@@ -104,6 +107,7 @@ class NativeBackend:
         self._stopping = self._ticking = False
         self._calls.clear()
         self._timers.clear()
+        self._hears_calls = True
         self._thread = threading.Thread(target=self._work, name="rangefetch-dispatcher", daemon=True)
         self._thread.start()
 
@@ -114,19 +118,35 @@ class NativeBackend:
 
         def halt_all() -> None:
             self._stopping = True
+            for batch in list(self._batches):
+                _safely(batch.remove)
             for run in list(self._runs.values()):
                 self._guarded(run, run.halt)
 
         self.call(halt_all)
         self._thread.join()
+        self._answer_late_calls()
         self._workers.stop()
         self._engine.close()
         self._thread = self._engine = self._workers = None
+
+    def _answer_late_calls(self) -> None:
+        """What was asked for while the thread ended is refused; what comes now is, by ``call`` itself."""
+        while True:
+            with self._calls_lock:
+                if not self._calls:
+                    self._hears_calls = False
+                    return
+                function = self._calls.popleft()
+            _safely(function)
 
     def begin(self, download: Download) -> None:
         """Start or resume the download; it is active already."""
 
         def begin() -> None:
+            if self._stopping:
+                self.listener.halted(download)
+                return
             try:
                 run = Run(self, download)
             except Exception as error:
@@ -139,10 +159,9 @@ class NativeBackend:
             self._runs[download.gid] = run
             self._guarded(run, lambda: self._share_lanes(run.sources[0].host))
             self._guarded(run, run.begin)
-            if self._stopping:
-                self._guarded(run, run.halt)
 
-        self.call(begin)
+        if not self.call(begin):
+            self.listener.halted(download)
 
     def halt(self, download: Download, *, remove_files: bool = False) -> None:
         """Stop its transfers, and save what there is or remove it; ``halted`` follows, unless it ended before."""
@@ -181,13 +200,17 @@ class NativeBackend:
 
     # -- for runs, on the backend's thread --------------------------------------------------------------------
 
-    def call(self, function: Callable[[], None]) -> None:
-        """Have the backend's thread call ``function``; from any thread."""
-        self._calls.append(function)
+    def call(self, function: Callable[[], None]) -> bool:
+        """Have the backend's thread call ``function``; from any thread. False: it is stopped, and never will."""
+        with self._calls_lock:
+            if not self._hears_calls:
+                return False
+            self._calls.append(function)
         engine = self._engine
         if engine is not None:
             with contextlib.suppress(RuntimeError):  # it was closed a moment ago
                 engine.ring()
+        return True
 
     def call_later(self, run: Run, delay_s: float, function: Callable[[], None]) -> _Timer:
         """Have ``function`` called as a step of ``run``, ``delay_s`` seconds from now."""
@@ -254,25 +277,38 @@ class NativeBackend:
     ) -> Batch:
         """Fetch small files of one host into a directory, from any thread; ``ended`` hears the end on the backend's.
 
-        Raises ``RuntimeError`` when the backend is stopped.
+        The end comes when the engine does not touch the directory any more, and also where the backend is stopped.
+        Raises ``Cancelled`` when it is stopped already.
         """
         from rangefetch import _engine
 
-        if self._engine is None:
-            raise RuntimeError("the backend is stopped")
-        loops = len(self._loads)
+        loops = max(1, len(self._loads))
         batch = _engine.Batch(
             directory_fd,
             items,
             self.profile(options, Source(items[0][0])),
-            tag=ended,
+            tag=self._batch_ended,
             lanes=max(1, options.max_connection_per_server // loops),
             overwrite=options.overwrite,
             named_by_url=named_by_url,
         )
-        self._batches += 1
-        self._engine.add_batch(batch, self._batches % loops)
+
+        def add() -> None:
+            self._batches[batch] = ended
+            if self._stopping or self._engine is None or not _safely(functools.partial(self._add_batch, batch)):
+                self._batch_ended(batch)
+
+        if not self.call(add):
+            raise Cancelled("the manager was stopped")
         return batch
+
+    def _add_batch(self, batch: Batch) -> None:
+        assert self._engine is not None
+        self._batch_loop = (self._batch_loop + 1) % len(self._loads)
+        self._engine.add_batch(batch, self._batch_loop)
+
+    def _batch_ended(self, batch: Batch) -> None:
+        self._batches.pop(batch)(batch)
 
     def add_file(self, file: File) -> int:
         """Give the file to the loop with the fewest; returns which, for ``file_gone``."""
@@ -314,7 +350,7 @@ class NativeBackend:
         assert engine is not None
         poll = select.poll()
         poll.register(engine.fileno(), select.POLLIN)
-        while not (self._stopping and not self._runs and not self._calls):
+        while not (self._stopping and not self._runs and not self._batches and not self._calls):
             if not _safely(lambda: self._round(engine, poll)):
                 time.sleep(_TICK_S)  # whatever it was, it may be there the next time
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -23,9 +24,10 @@ __all__ = ["Room", "check_target", "explain_full", "lacking_bytes", "lacking_on"
 
 
 class Room:
-    """What waits, by filesystem. For one thread at a time."""
+    """What waits, by filesystem; for all threads."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._waiting: Counter[int] = Counter()
         self._claims: dict[str, tuple[int, int]] = {}
 
@@ -39,15 +41,17 @@ class Room:
             device = Path(directory).stat().st_dev
         except OSError:
             return  # what is wrong with it is said when it begins
-        others = self._waiting[device] + lacking_on(device, active)
-        _check(directory, lacking, others, mask_url(download.url))
-        self._waiting[device] += lacking
-        self._claims[download.gid] = (device, lacking)
+        free, needed = free_space(directory), lacking_on(device, active)
+        with self._lock:
+            _check(directory, lacking, self._waiting[device] + needed, free, mask_url(download.url))
+            self._waiting[device] += lacking
+            self._claims[download.gid] = (device, lacking)
 
     def release(self, download: Download) -> None:
         """It waits no more."""
-        device, lacking = self._claims.pop(download.gid, (0, 0))
-        self._waiting[device] -= lacking
+        with self._lock:
+            device, lacking = self._claims.pop(download.gid, (0, 0))
+            self._waiting[device] -= lacking
 
 
 def lacking_bytes(download: Download) -> int:
@@ -71,7 +75,7 @@ def check_target(target: Target, size: int, downloaded: int, lacking_beside: Cal
     lacking = max(0, size - max(downloaded, here.st_blocks * 512))
     if target.window_bytes:
         lacking = min(lacking, target.window_bytes)
-    _check(target.directory, lacking, lacking_beside(here.st_dev), url)
+    _check(target.directory, lacking, lacking_beside(here.st_dev), free_space(target.directory), url)
 
 
 def explain_full(download: Download, number: int) -> str:
@@ -82,8 +86,7 @@ def explain_full(download: Download, number: int) -> str:
     return f"; {lacking} bytes more are needed, and {free_space(download.options.save_dir)} are free"
 
 
-def _check(directory: str | os.PathLike[str], lacking: int, others: int, url: str) -> None:
-    free = free_space(directory)
+def _check(directory: str | os.PathLike[str], lacking: int, others: int, free: int, url: str) -> None:
     if lacking + others > free:
         beside = f", and {others} for other downloads" if others else ""
         raise DiskError(

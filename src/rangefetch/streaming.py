@@ -164,10 +164,20 @@ class RemoteFile(io.RawIOBase):
         if self.closed:
             return
         super().close()
-        with contextlib.suppress(KeyError, RuntimeError):
-            self._manager.cancel(self._download.gid)
-            self._manager.remove(self._download.gid)
-        self._sink.release()
+        download, manager = self._download, self._manager
+        with contextlib.suppress(KeyError):
+            try:
+                manager.cancel(download.gid)
+                manager.remove(download.gid)
+            except RuntimeError:  # this is a child that was forked, without the threads that fetch
+                self._sink.release()
+        # A loop that hangs may still write, and the number of the descriptor would be another file's by then.
+        download.watch(self._release)
+        self._release(download)
+
+    def _release(self, download: Download) -> None:
+        if download.status is not DownloadStatus.ACTIVE:
+            self._sink.release()
 
 
 def stream(url: str, **options: Any) -> io.BufferedReader:
