@@ -89,6 +89,9 @@ class Desk:
         self._heard("halted", download)
         download.move(DownloadStatus.PAUSED)
 
+    def asks(self, download: Download, *, asking: bool) -> None:
+        self._heard("asks" if asking else "asked", download)
+
     def _heard(self, end: str, download: Download) -> None:
         with self._lock:
             self.ends.append((end, download))

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,21 +24,21 @@ from rangefetch.aria2.config import DaemonConfig
 from rangefetch.aria2.daemon import Aria2Daemon
 from rangefetch.aria2.entry import STATUS_KEYS, Status
 from rangefetch.aria2.folder import FolderLanding
-from rangefetch.aria2.job import Job
+from rangefetch.aria2.job import LET_GO_S, Job, Phase
 from rangefetch.aria2.landing import FileLanding
 from rangefetch.backend import Listener
 from rangefetch.download import Download
 from rangefetch.errors import DaemonUnavailable, DownloadError, LocalError
 from rangefetch.logs import log as _log
-from rangefetch.network import find_ca_file
+from rangefetch.network import find_ca_file, mask_url
 from rangefetch.options import DownloadOptions, is_followed
 from rangefetch.retry import RetryPolicy
 from rangefetch.sources import Sources
+from rangefetch.workers import Workers, outcome
 
 __all__ = ["Aria2Backend", "remove_leftovers"]
 
 _TICK_S = 0.25
-_WORKERS = 8
 _ALL = 1 << 20
 
 Trust = tuple[str, bool]
@@ -72,7 +72,7 @@ class Aria2Backend:
         self._daemons: dict[Trust, Aria2Daemon] = {}
         self._loaded: set[str] = set()  # what the user's session file brought, and nobody here asked for
         self._thread: threading.Thread | None = None
-        self._workers: ThreadPoolExecutor | None = None
+        self._workers: Workers | None = None
         self._stopping = False
         self._limit = 0
 
@@ -87,7 +87,8 @@ class Aria2Backend:
         except BaseException:
             self._stop_daemons()
             raise
-        self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="rangefetch-aria2-worker")
+        self._workers = Workers("rangefetch-aria2-worker")
+        self._workers.start()
         self._thread = threading.Thread(target=self._work, name="rangefetch-aria2", daemon=True)
         self._thread.start()
 
@@ -108,8 +109,8 @@ class Aria2Backend:
                 # One that does not let go of its downloads within that time is ended before.
                 self._stop_daemons()
                 self._wake.set()
-                self._thread.join()
-            self._workers.shutdown()
+                self._thread.join(LET_GO_S + self.config.stop_timeout)
+            self._workers.stop()
             self._thread = self._workers = None
         finally:
             self._stop_daemons()
@@ -137,7 +138,13 @@ class Aria2Backend:
         """Start it, or go on where it was; it is active already."""
 
         def begin() -> None:
-            job = self._jobs[download.gid] = Job(self, download)
+            try:
+                job = Job(self, download)
+            except Exception as error:
+                _log.exception("%s: internal error", download.gid)
+                self.listener.failed(download, _internal_error(error, mask_url(download.url)))
+                return
+            self._jobs[download.gid] = job
             self._guarded(job, job.begin)
             if self._stopping:
                 self._guarded(job, job.halt)
@@ -179,21 +186,13 @@ class Aria2Backend:
     def work(self, job: Job, function: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
         """Do ``function`` on a worker, and then ``then`` with its outcome as a step of ``job``."""
         assert self._workers is not None
-
-        def done(future: Future[Any]) -> None:
-            self.call(lambda: self._guarded(job, lambda: then(future)))
-
-        try:
-            self._workers.submit(function).add_done_callback(done)
-        except RuntimeError:
-            # The interpreter is at its end and takes no more jobs; what must be saved is saved here and now.
-            done(_outcome(function))
+        self._workers.submit(function, lambda future: self.call(lambda: self._guarded(job, lambda: then(future))))
 
     def aside(self, job: Job, function: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
         """The same for what waits for a server: nobody waits for it when all comes to an end."""
 
         def run() -> None:
-            future = _outcome(function)
+            future = outcome(function)
             self.call(lambda: self._guarded(job, lambda: then(future)))
 
         threading.Thread(target=run, name="rangefetch-aria2-question", daemon=True).start()
@@ -300,12 +299,14 @@ class Aria2Backend:
             self._wake.wait(self._sleep_s())
             self._wake.clear()
             while self._calls:
-                self._calls.popleft()()
+                _safely(self._calls.popleft())
             now_s = time.monotonic()
             for job in list(self._jobs.values()):
                 self._guarded(job, functools.partial(job.tick, now_s))
             for daemon in list(self._daemons.values()):
-                self._look_after(daemon)
+                _safely(functools.partial(self._look_after, daemon))
+            if self._workers is not None:
+                _safely(functools.partial(self._workers.tend, now_s))
 
     def _sleep_s(self) -> float | None:
         """Until there is something to do, unless somebody calls: aria2 to be asked, or a next try to be made."""
@@ -318,6 +319,10 @@ class Aria2Backend:
         """Ask aria2 what its downloads are at, and tell them."""
         jobs = [job for job in self._jobs_of(daemon) if job.is_in_aria2]
         if not jobs:
+            return
+        if daemon.hangs and any(job.phase is Phase.LEAVING for job in jobs):
+            # It is not waited for where somebody wants an end. The others go on with the next one.
+            daemon.kill()
             return
         if not daemon.is_alive():
             for job in jobs:
@@ -336,12 +341,32 @@ class Aria2Backend:
         try:
             step()
         except DownloadError as error:
-            job.fail(error)
+            self._fail(job, error)
         except RpcError as error:
-            job.fail(LocalError(str(error)))
-        except Exception as error:
-            _log.exception("%s: an error of rangefetch itself", job.download.gid)
-            job.fail(LocalError(f"an error of rangefetch itself: {error!r}"))
+            self._fail(job, LocalError(str(error)))
+        except BaseException as error:  # a SystemExit, too: this thread serves all downloads
+            _log.exception("%s: internal error", job.download.gid)
+            self._fail(job, _internal_error(error, ""))
+
+    @staticmethod
+    def _fail(job: Job, error: DownloadError) -> None:
+        """End a job. If even that fails, its outcome is told and nothing else is done."""
+        if not _safely(functools.partial(job.fail, error)):
+            _safely(functools.partial(job.tell_end, error))
+
+
+def _safely(call: Callable[[], object]) -> bool:
+    """Whether the call went well; what it raised is logged, and goes no further."""
+    try:
+        call()
+    except BaseException:
+        _log.exception("internal error")
+        return False
+    return True
+
+
+def _internal_error(error: BaseException, url: str) -> LocalError:
+    return LocalError(f"internal error: {error!r}", url=url)
 
 
 def remove_leftovers(download: Download) -> None:
@@ -354,16 +379,6 @@ def remove_leftovers(download: Download) -> None:
     if urlsplit(download.url).scheme.lower() not in ("magnet", "file") and Path(download.options.save_dir).is_dir():
         # A torrent, too, unless it was followed.
         FileLanding(download, Sources(download.url), lambda: True).clear()
-
-
-def _outcome(function: Callable[[], Any]) -> Future[Any]:
-    """What comes of a function, called here and now."""
-    future: Future[Any] = Future()
-    try:
-        future.set_result(function())
-    except BaseException as error:
-        future.set_exception(error)
-    return future
 
 
 def _statuses(daemon: Aria2Daemon, gids: set[str]) -> Mapping[str, Status]:

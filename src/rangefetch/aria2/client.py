@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,11 +37,17 @@ class Aria2Client:
     Raises ``ProcessStartFailed`` if aria2p is not installed.
     """
 
-    def __init__(self, port: int, secret: str, timeout: float = _TIMEOUT_S) -> None:
+    def __init__(self, port: int, secret: str, timeout: float = 0.0) -> None:
         self.secret = secret
-        self._rpc = _client_class()(host=_HOST, port=port, secret=secret, timeout=timeout)
+        self._rpc = _client_class()(host=_HOST, port=port, secret=secret, timeout=timeout or _TIMEOUT_S)
         self._listener: threading.Thread | None = None
         self._stopping = threading.Event()
+
+    @property
+    def silent_s(self) -> float:
+        """For how long it has given no answer to what it was asked; 0: it has answered the last question."""
+        since_s = self._rpc.silent_since_s
+        return time.monotonic() - since_s if since_s else 0.0
 
     @property
     def port(self) -> int:
@@ -49,6 +56,7 @@ class Aria2Client:
     @port.setter
     def port(self, port: int) -> None:
         self._rpc.port = port
+        self._rpc.silent_since_s = 0.0  # it is another process
 
     def call(self, method: str, *parameters: object) -> Any:
         """The result of ``aria2.METHOD``. Raises ``RpcError``, and ``DaemonUnavailable`` if no answer comes."""
@@ -140,14 +148,18 @@ def _client_class() -> type[Any]:
             super().__init__(**arguments)
             self.session = requests.Session()
             self.session.trust_env = False
+            self.silent_since_s = 0.0
 
         def post(self, payload: str) -> dict[str, Any]:
+            asked_s = time.monotonic()
             try:
                 answer: dict[str, Any] = self.session.post(
                     self.server, data=payload.encode(), timeout=self.timeout
                 ).json()
             except (requests.RequestException, ValueError) as error:
+                self.silent_since_s = self.silent_since_s or asked_s
                 raise DaemonUnavailable(f"aria2c does not answer on port {self.port}: {error}") from None
+            self.silent_since_s = 0.0
             return answer
 
     return Client

@@ -32,6 +32,7 @@ __all__ = ["Aria2Daemon"]
 _LOOPBACK = "127.0.0.1"
 _PORTS = 100
 _PORT_TRIES = 5
+_MOST_SILENCE_S = 9.0  # less than a question waits for its answer
 _FIRST_LOOK_S = 0.02
 _LOOK_EVERY_S = 0.5
 _SAVE_SESSION_EVERY_S = 5
@@ -153,6 +154,8 @@ class Aria2Daemon:
             if os.getpid() != self._holdings.owner_pid:
                 return
             self._holdings.closing = True
+            if self.hangs:
+                self.kill()
             if monitor is not None:
                 monitor.stop()
             self._ask_to_end()
@@ -200,6 +203,18 @@ class Aria2Daemon:
         except (DaemonUnavailable, RpcError):
             return False
         return True
+
+    @property
+    def hangs(self) -> bool:
+        """Whether there is a process that has answered nothing for so long that it will not."""
+        return self.is_alive() and self.client.silent_s >= _MOST_SILENCE_S
+
+    def kill(self) -> None:
+        """End a process that hangs, at once; the watch starts another one."""
+        process = self._holdings.process
+        if process is not None:
+            _log.warning("aria2c %d does not answer; it is killed", process.pid)
+            process.kill()
 
     # -- for the monitor ------------------------------------------------------------------------------------------
 

@@ -98,8 +98,7 @@ class Entry:
             calls += [("changeOption", [gid, changed])] * bool(changed) + [("changeUri", [gid, 1, [], more])] * bool(
                 more
             )
-        with contextlib.suppress(DaemonUnavailable):
-            self._aria2c.client.call_all(calls)
+        self._tell(calls)
 
     def follow(self, gids: list[str]) -> list[str]:
         """Go on with what was described; the paths of its files."""
@@ -119,7 +118,7 @@ class Entry:
 
     def remove(self) -> None:
         """Have aria2 stop; it is over when the statuses say so. One that is over already stays as it is."""
-        self._aria2c.client.call_all([("forceRemove", [gid]) for gid in self.gids])
+        self._tell([("forceRemove", [gid]) for gid in self.gids])
 
     def forget(self) -> None:
         """Have aria2 know nothing of it any more. Where nobody answers, the next aria2c is swept."""
@@ -127,6 +126,10 @@ class Entry:
         calls: list[tuple[str, list[Any]]] = [
             (method, [gid]) for gid in gids for method in ("forceRemove", "removeDownloadResult")
         ]
-        if calls:
-            with contextlib.suppress(DaemonUnavailable):
+        self._tell(calls)
+
+    def _tell(self, calls: list[tuple[str, list[Any]]]) -> None:
+        """What need not be heard: an aria2c that hangs is not told, for each question would take its time."""
+        if calls and not self._aria2c.hangs:
+            with contextlib.suppress(DaemonUnavailable, RpcError):
                 self._aria2c.client.call_all(calls)

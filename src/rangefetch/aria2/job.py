@@ -29,16 +29,19 @@ from rangefetch.logs import log as _log
 from rangefetch.network import mask_url
 from rangefetch.options import HTTP, check_url, is_followed
 from rangefetch.progress import DownloadResult, SpeedMeter
-from rangefetch.retry import Failure, Kind, explain
+from rangefetch.retry import Curl, Failure, Kind, explain
 from rangefetch.sources import Source, Sources
 
 if TYPE_CHECKING:
     from rangefetch.aria2.backend import Aria2Backend
 
-__all__ = ["Job"]
+__all__ = ["LET_GO_S", "Job", "Phase"]
 
 R = TypeVar("R")
 
+LET_GO_S = 120.0
+"""After so long a download that is to end is told to have ended, whatever still holds it."""
+_ANSWER_S = 300.0  # for a server, or for refresh_url
 _MIRROR_EVERY_S = 0.5
 _MIRROR_TRIES = 3
 _OVER = frozenset({"complete", "error", "removed"})
@@ -49,6 +52,7 @@ class Phase(enum.Enum):
 
     ON_DISK = "a worker is at its files"
     ASKING = "the server is asked what there is"
+    REFRESHING = "refresh_url is asked for a new link"
     WAITING = "for the time of the next try"
     FETCHING = "aria2 has it, or is about to"
     LEAVING = "aria2 is letting go of it"
@@ -59,6 +63,7 @@ class Phase(enum.Enum):
 _WAITS = {
     Phase.ON_DISK: "the disk",
     Phase.ASKING: "the server's answer",
+    Phase.REFRESHING: "refresh_url",
     Phase.WAITING: "the time of the next try",
     Phase.FETCHING: "aria2",
     Phase.LEAVING: "aria2 to end its transfers",
@@ -75,6 +80,8 @@ class Job:
         self.download = download
         self.entry = Entry(download.gid)
         self.phase = Phase.ON_DISK
+        self._entered_s = time.monotonic()
+        self._ending_s = math.inf  # when it was to end
         self.next_try_s = math.inf
         """When it is to be tried again, if that is what it waits for."""
         self._backend = backend
@@ -111,18 +118,22 @@ class Job:
         download.figures = lambda: self._figures
         download.waits = lambda: _WAITS[self.phase]
 
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self._entered_s = time.monotonic()
+
     # -- beginning --------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Take the place on disk; the rest follows from there."""
         if self.download.sink is not None:
-            self.phase = Phase.WAITING
+            self._enter(Phase.WAITING)
             raise LocalError("aria2 cannot stream; that takes the native backend", url=self._shown_url)
         self._check_options()
 
         def opened(already: Path | Doubt | None) -> None:
             if isinstance(already, Path):
-                self._tell_complete(already, already=True)
+                self._already_complete(already)
             elif self._is_asked_first:
                 self._ask()
             else:
@@ -162,7 +173,7 @@ class Job:
 
     def _inquire(self, question: Callable[[], R], then: Callable[[R], None]) -> None:
         """Put a question to servers, and go on with the answer; where there is none, after a while once more."""
-        self.phase = Phase.ASKING
+        self._enter(Phase.ASKING)
         self._question += 1
         number = self._question
 
@@ -179,7 +190,7 @@ class Job:
         self._backend.aside(self, question, answered)
 
     def _unanswered(self, failure: Failure) -> None:
-        if self._asks_for_link(failure.status):
+        if self._asks_for_link(failure):
             return
         error_class, words = explain(failure)
         kind = self._backend.policy.classify(failure)
@@ -195,15 +206,18 @@ class Job:
             self._sources[0].banned = True
             self._ask()
 
-    def _asks_for_link(self, status: int) -> bool:
+    def _asks_for_link(self, failure: Failure) -> bool:
         """Whether the caller is asked for a new link, in the place of one that has expired."""
         refresh, source = self._options.refresh_url, self._sources[0]
-        if refresh is None or status not in (401, 403, 410) or self._refreshed:
+        if refresh is None or failure.status not in (401, 403, 410) or self._refreshed:
             return False
         self._refreshed = True
+        listener = self._backend.listener
 
         def got(future: Future[str]) -> None:
-            if self.phase is not Phase.ASKING:
+            # It may have waited for another download, which had this one's place meanwhile.
+            listener.asks(self.download, asking=False)
+            if self.phase is not Phase.REFRESHING:
                 return
             try:
                 self._sources.move(0, check_url(future.result(), "refresh_url", HTTP))
@@ -212,7 +226,9 @@ class Job:
             source.banned = False
             self._ask()
 
+        self._enter(Phase.REFRESHING)
         self._backend.aside(self, lambda: refresh(source.url), got)
+        listener.asks(self.download, asking=True)
         return True
 
     def _meet(self, source: Source, remote: Remote | None) -> None:
@@ -223,7 +239,7 @@ class Job:
             if isinstance(outcome, Doubt):
                 self._resolve(outcome, met)
             elif outcome is not None:
-                self._tell_complete(outcome, already=True)
+                self._already_complete(outcome)
             elif self._complete or (self._file is not None and self._file.is_whole):
                 self._complete = True
                 self._finish(proven=True)
@@ -298,7 +314,7 @@ class Job:
 
     def _add(self) -> None:
         """Give it to aria2. If nobody answers, it is given later."""
-        self.phase = Phase.FETCHING
+        self._enter(Phase.FETCHING)
         self._begun_with = self._figures.downloaded
         self._responses += 2 if min(self._tries.lanes, self._options.split) > 1 or self._begun_with else 1
         self._meter.reset()
@@ -373,6 +389,14 @@ class Job:
 
     def tick(self, now_s: float) -> None:
         """A few times a second."""
+        if now_s - self._ending_s > LET_GO_S:
+            _log.warning("%s: it does not let go (%s); it is left behind", self._shown_url, _WAITS[self.phase])
+            self.tell_end(self._error)
+            return
+        if self.phase in (Phase.ASKING, Phase.REFRESHING) and now_s - self._entered_s > _ANSWER_S:
+            self._question += 1  # the answer does not count any more
+            self._enter(Phase.ASKING)
+            self._unanswered(Failure(code=Curl.OPERATION_TIMEDOUT, text="no answer for too long"))
         limit_s = self._options.total_timeout
         if limit_s and now_s - self.download.started_s > limit_s and not self._is_ending:
             raise TimedOut(f"not finished after {limit_s:g} seconds", url=self._shown_url)
@@ -465,7 +489,7 @@ class Job:
             self._wait(following.wait_s)
 
     def _wait(self, seconds: float) -> None:
-        self.phase = Phase.WAITING
+        self._enter(Phase.WAITING)
         self._figures = self._figures._replace(speed=0.0, connections=0)
         self.next_try_s = time.monotonic() + seconds
 
@@ -482,7 +506,7 @@ class Job:
         else:
             self._on_disk(
                 lambda: folder.finish(paths),
-                lambda moved: self._tell_complete(moved[0], size=moved[1]),
+                lambda moved: self._tell_complete(*moved),
                 at_any_rate=True,
             )
 
@@ -496,9 +520,9 @@ class Job:
             self._ask()
             return
 
-        def finished(path: Path | None) -> None:
-            if path is not None:
-                self._tell_complete(path)
+        def finished(published: tuple[Path, int] | None) -> None:
+            if published is not None:
+                self._tell_complete(*published)
             else:
                 self._left()
 
@@ -511,16 +535,24 @@ class Job:
         responses = self._responses
         self._on_disk(lambda: file.last_doubt(responses=responses), looked)
 
-    def _tell_complete(self, path: Path, *, already: bool = False, size: int = -1) -> None:
-        if already:
+    def _already_complete(self, path: Path) -> None:
+        """The file is there, and what was begun for it is not needed."""
+
+        def discard() -> int:
+            size = path.stat().st_size
             self._landing.discard()
+            return size
+
+        self._on_disk(discard, lambda size: self._tell_complete(path, size, already=True), at_any_rate=True)
+
+    def _tell_complete(self, path: Path, size: int, *, already: bool = False) -> None:
         self._end()
         self._backend.listener.completed(
             self.download,
             DownloadResult(
                 path=path,
                 filename=path.name,
-                size=path.stat().st_size if size < 0 else size,
+                size=size,
                 gid=self.download.gid,
                 checksum=self._file.checksum if self._file is not None else "",
                 seconds=time.monotonic() - self.download.started_s,
@@ -538,6 +570,7 @@ class Job:
         self._remove_files = self._remove_files or remove_files
         if self.phase is not Phase.ENDED and not self._is_ending:
             self._halting = True
+            self._ending_s = time.monotonic()
             self._leave()
 
     def fail(self, error: DownloadError) -> None:
@@ -547,6 +580,7 @@ class Job:
             return
         error.url = error.url or self._shown_url
         self._error = error
+        self._ending_s = time.monotonic()
         self._leave()
 
     @property
@@ -558,9 +592,8 @@ class Job:
         if self._at_disk:
             return  # and the end follows when that is done
         if self.phase is Phase.FETCHING and self.entry.gids:
-            self.phase = Phase.LEAVING
-            with contextlib.suppress(DaemonUnavailable):  # it is told again, or gone
-                self.entry.remove()
+            self._enter(Phase.LEAVING)
+            self.entry.remove()
         else:
             self._left()
 
@@ -574,17 +607,21 @@ class Job:
         else:
             complete = self._complete
             self._on_disk(lambda: landing.keep(complete=complete), lambda _: None)
-        self.phase = Phase.LEFT
+        self._enter(Phase.LEFT)
 
-    def _tell_end(self) -> None:
+    def tell_end(self, error: DownloadError | None) -> None:
+        """Tell the listener, whatever is still going on; once."""
+        if self.phase is Phase.ENDED:
+            return
         self._end()
-        if self._error is not None:
-            self._backend.listener.failed(self.download, self._error)
+        if error is not None:
+            self._backend.listener.failed(self.download, error)
         else:
             self._backend.listener.halted(self.download)
 
     def _end(self) -> None:
-        self.phase = Phase.ENDED
+        self._enter(Phase.ENDED)
+        self._ending_s = math.inf
         self._backend.job_ended(self)
 
     def _on_disk(self, work: Callable[[], Any], then: Callable[[Any], None], *, at_any_rate: bool = False) -> None:
@@ -592,19 +629,21 @@ class Job:
 
         ``at_any_rate``: what was done cannot be undone, so that it counts even then.
         """
-        self.phase = Phase.ON_DISK
+        self._enter(Phase.ON_DISK)
         self._at_disk = True
 
         def done(future: Future[Any]) -> None:
             self._at_disk = False
             error = future.exception()
+            if self.phase is Phase.ENDED:
+                return  # it was left behind
             if self.phase is Phase.LEFT:
                 if error is not None:
                     _log.warning("%s: %s", self._shown_url, error)
                 elif (kept := future.result()) is not None:
                     # More, perhaps, than when aria2 was asked last.
                     self._figures = self._figures._replace(downloaded=kept)
-                self._tell_end()
+                self.tell_end(self._error)
             elif self._is_ending and (error is not None or not at_any_rate):
                 if error is not None:
                     _log.debug("%s: after its end: %s", self._shown_url, error)

@@ -280,8 +280,8 @@ class FileLanding:
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
-    def finish(self) -> Path | None:
-        """Prove what came, and give it its name; None if it was stopped.
+    def finish(self) -> tuple[Path, int] | None:
+        """Prove what came, and give it its name; the path and the bytes of it, None if it was stopped.
 
         Raises ``AnotherFile``, ``ChecksumMismatch``, ``ContentChanged``, ``TargetExists``, ``DiskError``.
         """
@@ -310,7 +310,7 @@ class FileLanding:
         provenance.record(target.fd, self._url, own.identity if own is not None else Identity(), modified)
         path = target.publish(overwrite=self._options.overwrite, modified_time=modified, durable=self._options.durable)
         provenance.wrote(path, self._url)
-        return path
+        return path, size
 
     @property
     def checksum(self) -> str:

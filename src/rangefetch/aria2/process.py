@@ -113,6 +113,11 @@ class Process:
             return None
         return found
 
+    def kill(self) -> None:
+        """Kill the process itself, without waiting for its end."""
+        with contextlib.suppress(OSError):
+            self._popen.kill()
+
     def end(self, grace_s: float) -> None:
         """End the whole tree: SIGTERM, on which aria2c saves what it has, and SIGKILL after ``grace_s``.
 

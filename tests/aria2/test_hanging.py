@@ -1,0 +1,158 @@
+"""An aria2c that is there and does not answer, callbacks that do not return, errors where none is expected."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aria2.driving import Desk, downloaded
+from helpers import MIB, names, until
+from rangefetch.aria2 import client, daemon, job
+from rangefetch.aria2.backend import Aria2Backend
+from rangefetch.download import Download
+from rangefetch.errors import LocalError, TimedOut
+from rangefetch.options import DownloadOptions
+from rangefetch.progress import DownloadStatus
+from servers.misbehaving import MisbehavingServer, content
+
+SIZE = 6 * MIB
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(daemon, "_MOST_SILENCE_S", 0.9)
+
+
+@pytest.fixture
+def hanging(own_desk: Desk, server: MisbehavingServer, target: Path) -> list[Download]:
+    """Two downloads in an aria2c that was stopped with SIGSTOP."""
+    begun = [
+        own_desk.begin(server.url("/slow/x", size=SIZE, rate="512K", id=n), target.with_name(f"{n}")) for n in range(2)
+    ]
+    until(lambda: all(downloaded(each) > MIB for each in begun), 20)
+    time.sleep(2.5)  # until the control files are saved
+    os.kill(_daemon(own_desk).pid, signal.SIGSTOP)
+    return begun
+
+
+def _backend(desk: Desk) -> Aria2Backend:
+    assert isinstance(desk.backend, Aria2Backend)
+    return desk.backend
+
+
+def _daemon(desk: Desk) -> daemon.Aria2Daemon:
+    return next(iter(_backend(desk)._daemons.values()))
+
+
+def test_a_pause_does_not_wait_for_it_and_the_others_go_on(own_desk: Desk, hanging: list[Download]) -> None:
+    paused, other = hanging
+    started = time.monotonic()
+    own_desk.halt(paused)
+    assert time.monotonic() - started < 6
+    assert own_desk.wait(other).path.read_bytes() == content(SIZE)
+    assert own_desk.wait(own_desk.begin_again(paused)).resumed > 0
+    assert paused.result is not None
+    assert paused.result.path.read_bytes() == content(SIZE)
+
+
+def test_a_removal_leaves_nothing(own_desk: Desk, hanging: list[Download], target: Path) -> None:
+    own_desk.halt(hanging[0], remove_files=True)
+    assert not [name for name in names(target.parent) if name.startswith("0")]
+
+
+def test_a_stop_is_bounded_and_keeps_what_there_is(own_desk: Desk, hanging: list[Download], target: Path) -> None:
+    started = time.monotonic()
+    _backend(own_desk).stop()
+    assert time.monotonic() - started < 15
+    assert [each.status for each in hanging] == [DownloadStatus.PAUSED] * 2
+    assert names(target.parent) == ["0.part", "0.part.json", "1.part", "1.part.json"]
+
+
+def test_it_is_started_again_where_nobody_asks(own_desk: Desk, hanging: list[Download]) -> None:
+    for each in hanging:
+        assert own_desk.wait(each).path.read_bytes() == content(SIZE)
+
+
+# ---- Callbacks -----------------------------------------------------------------------------------------------------
+
+
+def test_a_refresh_that_blocks_holds_neither_a_pause_nor_another_download(
+    desk: Desk, server: MisbehavingServer, target: Path
+) -> None:
+    goes_on = threading.Event()
+
+    def refresh(url: str) -> str:
+        goes_on.wait(20)
+        return url
+
+    download = desk.begin(server.url("/status/x", code=403), target, refresh_url=refresh)
+    until(lambda: ("asks", download) in desk.ends)
+    assert download.waits is not None
+    assert download.waits() == "refresh_url"
+    assert desk.fetch(server.url("/good/x", size=SIZE), target.with_name("b")).size == SIZE
+    desk.halt(download)
+    goes_on.set()
+    until(lambda: ("asked", download) in desk.ends)
+
+
+def test_one_that_never_returns_is_given_up(
+    desk: Desk, server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "_ANSWER_S", 0.3)
+    goes_on = threading.Event()
+    url = server.url("/status/x", code=403)
+    with pytest.raises(TimedOut):
+        desk.fetch(url, target, refresh_url=lambda url: str(goes_on.wait(20)), max_tries=1)
+    goes_on.set()
+
+
+def test_a_server_that_drips_its_headers_is_not_waited_for_without_end(
+    desk: Desk, server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "_ANSWER_S", 0.5)
+    options: dict[str, Any] = {"connect_timeout": 0, "read_timeout": 0, "total_timeout": 0, "max_tries": 1}
+    with pytest.raises(TimedOut):
+        desk.fetch(server.url("/good/x", delay=5), target, **options)
+
+
+# ---- Errors of our own ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["__init__", "begin", "tick", "update", "_left", "_tell_complete"])
+def test_an_error_anywhere_ends_one_download_and_no_more(
+    own_desk: Desk, server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    right = getattr(job.Job, where)
+    broken = threading.Event()
+
+    def wrong(self: job.Job, *arguments: Any, **named: Any) -> Any:
+        download = arguments[1] if where == "__init__" else self.download
+        if download.options.filename == target.name and not broken.is_set():
+            broken.set() if where != "_left" else None
+            raise KeyError("never expected")
+        return right(self, *arguments, **named)
+
+    monkeypatch.setattr(job, "LET_GO_S", 1.0)
+    monkeypatch.setattr(job.Job, where, wrong)
+    download = own_desk.begin(server.url("/slow/x", size=SIZE, rate="8M"), target)
+    if where == "_left":
+        until(lambda: downloaded(download) > 0)
+        _backend(own_desk).halt(download)
+    until(lambda: download.status is not DownloadStatus.ACTIVE, 15)
+    assert download.status is DownloadStatus.PAUSED if where == "_left" else isinstance(download.error, LocalError)
+    broken.set()
+    assert own_desk.fetch(server.url("/good/x", size=SIZE), target.with_name("b")).size == SIZE
+
+
+def test_options_that_cannot_be_used_are_told_of(own_desk: Desk, server: MisbehavingServer, target: Path) -> None:
+    ca_file = target.with_name("ca.pem")
+    ca_file.write_text("")
+    download = Download(server.url("/good/x"), DownloadOptions(ca_file=ca_file, save_dir=target.parent))
+    ca_file.unlink()
+    own_desk.begin_again(download)
+    until(lambda: download.status is DownloadStatus.ERROR)
