@@ -10,6 +10,7 @@ calls fail, too.
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -114,7 +115,8 @@ def with_faults(directory: Path) -> dict[str, str]:
         source = directory / "faults.c"
         source.write_text(_SOURCE)
         subprocess.run([compiler, "-Wall", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
-    return {"LD_PRELOAD": str(library)}
+    # After those that are there: a sanitizer insists on being the first.
+    return {"LD_PRELOAD": f"{os.environ.get('LD_PRELOAD', '')} {library}".strip()}
 
 
 def fail(name: str, failure: int, times: int = 1) -> None:
