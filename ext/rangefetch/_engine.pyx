@@ -441,12 +441,14 @@ cdef class File:
     @property
     def blocks(self):
         cdef Py_ssize_t count = self._count()
-        return _view(self, self.core.blocks.state, b"B", count, 1)
+        # Only once the map is there: until then the pointer is the loop's alone.
+        return _view(self, self.core.blocks.state if count > 0 else NULL, b"B", count, 1)
 
     @property
     def partial(self):
         cdef Py_ssize_t count = self._count()
-        return _view(self, self.core.blocks.partial, b"I", count, 4)
+        # Only once the map is there: until then the pointer is the loop's alone.
+        return _view(self, self.core.blocks.partial if count > 0 else NULL, b"I", count, 4)
 
     cdef Py_ssize_t _count(self):
         return self.core.blocks.count if rf_load(&self.core.mapped) else 0
