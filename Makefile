@@ -11,6 +11,7 @@
 # make wheel-test  the same, built twice; and all tests against the wheel, where no compiler can be reached
 # make fresh       a clean clone on a bare Debian: make run, make test
 # make coverage    which lines of Python and of Cython the tests run
+# make debug       tests with an engine that checks its own invariants and counts what it has made
 # make sanitize    the tests of the engine, watched for memory errors; ARGS=thread for data races
 # make docs        the site, into site/
 # make workflows   lint those of .github/
@@ -35,7 +36,7 @@ SYSTEM_LIBCURL = $$($(BIN)/python -c 'import ctypes.util as c; print(c.find_libr
 unexport PYTHONPATH
 
 .DELETE_ON_ERROR:
-.PHONY: run setup test torture quick lint bench clean wheel wheel-test fresh coverage sanitize docs workflows
+.PHONY: run setup test torture quick lint bench clean wheel wheel-test fresh coverage debug sanitize docs workflows
 
 ifeq ($(origin URL),command line)
 # Make hands URL to the shell as a variable: there its & and ? are mere characters.
@@ -93,6 +94,9 @@ fresh:
 
 coverage: $(VENV)/base
 	$(BIN)/python .ci/lines.py $(ARGS)
+
+debug: $(VENV)/base
+	PYTHON=$(BIN)/python .ci/sanitize checks $(or $(ARGS),-q tests/engine tests/flow tests/manager tests/matrix)
 
 sanitize: $(VENV)/base
 	PYTHON=$(BIN)/python .ci/sanitize $(ARGS)

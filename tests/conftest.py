@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from rangefetch import DownloadManager
+from rangefetch import DownloadManager, _engine
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer
 from servers.nginx import Nginx
@@ -108,6 +108,36 @@ def manager() -> Iterator[DownloadManager]:
     """One with the defaults, which is stopped afterwards."""
     with DownloadManager() as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_the_engine_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Of an engine that counts what it makes (``make debug``) nothing is there after a test that was not before.
+
+    The process's own manager is stopped for that; what a fixture of the module keeps is counted before.
+    """
+    if _engine.live_resources() is None:
+        yield
+        return
+    before = _live()
+    yield
+    request.node.funcargs.clear()  # by which the item keeps what fixtures have let go of
+    wanted = set(before)
+    if request.path.parent.name not in ("engine", "matrix"):
+        # Python's objects have memory of the engine's, and a traceback in a log or a callback that blocks keeps some.
+        wanted.discard("memory")
+    left = _settled(lambda: {name for name, count in _live().items() if name in wanted and count > before[name]})
+    assert not left, f"of the engine is left: {_live()}, and there was {before}"
+
+
+def _live() -> dict[str, int]:
+    """With no process's manager, and nothing that waits to be collected."""
+    module = sys.modules.get("rangefetch.manager")
+    if module is not None and module._global is not None:
+        module._global.stop()
+        module._global = None
+    gc.collect()
+    return _engine.live_resources() or {}
 
 
 @pytest.fixture(autouse=True)

@@ -10,13 +10,13 @@ cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABLE, Py_buffer
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from rangefetch.answer cimport SAME_LIKELY, SAME_PROVEN, ContentRange, Same, parse_content_range
 from rangefetch.answer cimport same_validators as compare_validators
 from rangefetch.blocks cimport blocks_contiguous, blocks_fit, blocks_free, blocks_init, blocks_recall
 from rangefetch.bucket cimport Bucket, bucket_fill, bucket_is_dry, bucket_limit, bucket_take
+from rangefetch.checks cimport RF_CHECKED, RF_LIVE_DESCRIPTORS, RF_LIVE_MEMORY, calloc, free, rf_live_count
 from rangefetch.core cimport EngineCore, core_is_ours, core_let_go, core_new, core_stop
 from rangefetch.libcurl cimport *
 from rangefetch.loop cimport loop_tell
@@ -168,6 +168,16 @@ def error_text(int code):
 
 def live_handles():
     return <int>rf_load(&handles)
+
+
+def live_resources():
+    if not RF_CHECKED:
+        return None
+    return {
+        "handles": live_handles(),
+        "memory": rf_live_count(RF_LIVE_MEMORY),
+        "descriptors": rf_live_count(RF_LIVE_DESCRIPTORS),
+    }
 
 
 def punch_hole(int fd, int64_t start, int64_t end):

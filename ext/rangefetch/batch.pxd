@@ -8,9 +8,9 @@ download. Runs on its loop's thread; Python reads states and sizes.
 """
 
 from libc.stdint cimport int64_t
-from libc.stdlib cimport free
 from libc.string cimport memset
 
+from rangefetch.checks cimport free
 from rangefetch.lane cimport lane_detach, lane_release, lane_rest, lane_send, lane_take
 from rangefetch.libcurl cimport curl_getdate, header_value
 from rangefetch.platform cimport (

@@ -7,8 +7,8 @@ which promises nothing of others. All intervals are half-open bytes ``[start, en
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
-from libc.stdlib cimport calloc, free
 
+from rangefetch.checks cimport calloc, free
 from rangefetch.platform cimport rf_count, rf_load, rf_note, rf_store
 from rangefetch.sizes cimport LARGEST_BLOCK_BYTES, LARGEST_FILE_BYTES
 

@@ -5,10 +5,10 @@ the interpreter no thread may be left in libcurl, whose libraries take themselve
 """
 
 from libc.errno cimport EMFILE, ENOMEM
-from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from rangefetch.bucket cimport Bucket
+from rangefetch.checks cimport calloc, free
 from rangefetch.libcurl cimport (
     CURLMOPT_MAXCONNECTS,
     CURLMOPT_QUICK_EXIT,

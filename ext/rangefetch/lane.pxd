@@ -2,13 +2,13 @@
 
 from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
-from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 from posix.strings cimport strncasecmp
 
 from rangefetch.answer cimport examine
 from rangefetch.blocks cimport blocks_give_back, blocks_revoke
 from rangefetch.bucket cimport bucket_is_dry, bucket_is_limited, bucket_take
+from rangefetch.checks cimport calloc, free, malloc
 from rangefetch.disk cimport lane_flush, lane_forget_spans, lane_write
 from rangefetch.libcurl cimport *
 from rangefetch.platform cimport rf_add, rf_count, rf_load, rf_store

@@ -6,12 +6,13 @@ called from two threads, but for ``loop_tell``.
 """
 
 from libc.stdint cimport int64_t
-from libc.stdlib cimport calloc, free
 
 from rangefetch.batch cimport batch_feed, batch_is_over, batch_is_special, batch_return, batch_stop
 from rangefetch.blocks cimport blocks_contiguous
 from rangefetch.bucket cimport bucket_fill, bucket_is_dry
+from rangefetch.checks cimport RF_CHECKED, calloc, free
 from rangefetch.ending cimport end_files, end_transfers
+from rangefetch.invariants cimport check_loop
 from rangefetch.lane cimport (
     dismiss_lanes,
     lane_detach,
@@ -430,6 +431,8 @@ cdef inline void *loop_run(void *arg) noexcept nogil:
         end_batches(loop)
         if loop.now_ms - loop.ticked_ms >= tick_ms(loop):
             tick(loop)
+        if RF_CHECKED:
+            check_loop(loop)
         if loop.posted:
             loop.posted = False
             rf_bell_ring(loop.bell)

@@ -5,8 +5,8 @@ pointers, and never while waiting for anything else. libcurl's callbacks do not 
 """
 
 from libc.stdint cimport int64_t
-from libc.stdlib cimport free, realloc
 
+from rangefetch.checks cimport free, realloc
 from rangefetch.platform cimport (
     pthread_mutex_destroy,
     pthread_mutex_init,

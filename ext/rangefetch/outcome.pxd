@@ -6,12 +6,12 @@
 from libc.errno cimport ENOMEM
 from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
-from libc.stdlib cimport free
 from posix.strings cimport strncasecmp
 
 from rangefetch.answer cimport examine, is_cut_short_unsaid
 from rangefetch.batch cimport batch_deliver, batch_is_special, batch_return
 from rangefetch.blocks cimport block_size_for, blocks_advance, blocks_claim_head, blocks_init
+from rangefetch.checks cimport free
 from rangefetch.disk cimport lane_advance, lane_flush, lane_put
 from rangefetch.lane cimport (
     dismiss_lanes,

@@ -2,6 +2,8 @@
 #ifndef RANGEFETCH_PLATFORM_H
 #define RANGEFETCH_PLATFORM_H
 
+#include "checks.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -119,7 +121,9 @@ static inline int rf_punch_hole(int fd, int64_t offset, int64_t size) {
 static inline int rf_open_nameless(int directory_fd, int *fd) {
 #ifdef O_TMPFILE
     *fd = openat(directory_fd, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
-    return *fd >= 0 ? 0 : errno;
+    if (*fd < 0) return errno;
+    rf_live_add(RF_LIVE_DESCRIPTORS, 1);
+    return 0;
 #else
     (void)directory_fd;
     *fd = -1;
@@ -181,7 +185,11 @@ static inline void rf_set_time(int fd, int64_t seconds) {
     }
 }
 
-static inline void rf_close(int fd) { close(fd); }
+/* One that rf_open_nameless has opened. */
+static inline void rf_close(int fd) {
+    close(fd);
+    rf_live_add(RF_LIVE_DESCRIPTORS, -1);
+}
 
 /* A descriptor that becomes readable when another thread says so: an eventfd, elsewhere a pipe. */
 typedef struct { int read_fd; int write_fd; } rf_bell;
@@ -189,7 +197,9 @@ typedef struct { int read_fd; int write_fd; } rf_bell;
 static inline int rf_bell_open(rf_bell *bell) {
 #ifdef __linux__
     bell->read_fd = bell->write_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    return bell->read_fd < 0 ? errno : 0;
+    if (bell->read_fd < 0) return errno;
+    rf_live_add(RF_LIVE_DESCRIPTORS, 1);
+    return 0;
 #else
     int ends[2];
     if (pipe(ends) != 0) return errno;
@@ -199,6 +209,7 @@ static inline int rf_bell_open(rf_bell *bell) {
     }
     bell->read_fd = ends[0];
     bell->write_fd = ends[1];
+    rf_live_add(RF_LIVE_DESCRIPTORS, 1);
     return 0;
 #endif
 }
@@ -215,6 +226,7 @@ static inline void rf_bell_quiet(rf_bell *bell) {
 }
 
 static inline void rf_bell_close(rf_bell *bell) {
+    if (bell->read_fd >= 0) rf_live_add(RF_LIVE_DESCRIPTORS, -1);
     if (bell->read_fd >= 0) close(bell->read_fd);
     if (bell->write_fd >= 0 && bell->write_fd != bell->read_fd) close(bell->write_fd);
     bell->read_fd = bell->write_fd = -1;

@@ -2,9 +2,9 @@
 
 from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset, strlen
 
+from rangefetch.checks cimport free, malloc
 from rangefetch.libcurl cimport (
     CURL,
     CURLH_HEADER,

@@ -7,10 +7,10 @@ hedge). So no file waits for one slow connection.
 """
 
 from libc.stdint cimport int32_t, int64_t
-from libc.stdlib cimport malloc
 
 from rangefetch.blocks cimport blocks_claim
 from rangefetch.bucket cimport bucket_is_limited
+from rangefetch.checks cimport malloc
 from rangefetch.lane cimport lane_dismiss, lane_received_end, lane_rest, lane_send, lane_take
 from rangefetch.platform cimport rf_count, rf_load, rf_note
 from rangefetch.service cimport (

@@ -45,6 +45,12 @@ def error_text(code: int) -> str:
 def live_handles() -> int:
     """How many easy handles are alive in this process; 0 when no engine is open."""
 
+def live_resources() -> dict[str, int] | None:
+    """What the engine has made and not let go of, in a build that checks itself (``make debug``).
+
+    Easy handles, pieces of memory, descriptors. None in any other build.
+    """
+
 def punch_hole(fd: int, start: int, end: int) -> bool:
     """Give the space of ``[start, end)`` back to the filesystem; False where that is not possible."""
 

@@ -1,0 +1,92 @@
+"""What always holds between two rounds of a loop; looked at in a build that checks itself (``make debug``)."""
+
+from libc.stdint cimport int32_t, int64_t
+
+from rangefetch.blocks cimport BLOCK_CLAIMED, BLOCK_DONE, BLOCK_MISSING, BlockMap, block_end
+from rangefetch.checks cimport rf_check
+from rangefetch.transfer cimport FileCore, Lane, Loop
+
+cdef enum:
+    MOST_CHECKED_BLOCKS = 4096  # of a larger map a look takes too long
+
+
+cdef inline void check_blocks(BlockMap *blocks) noexcept nogil:
+    """The counters of a map are those of its blocks."""
+    cdef int64_t bytes_done = 0
+    cdef int64_t missing = 0
+    cdef int64_t size
+    cdef int32_t done = 0
+    cdef int32_t i
+    for i in range(blocks.count):
+        size = block_end(blocks, i) - i * blocks.block_size
+        rf_check(blocks.partial[i] <= size, "no more is written of a block than it has")
+        if blocks.state[i] == BLOCK_DONE:
+            done += 1
+            bytes_done += size
+            continue
+        bytes_done += blocks.partial[i]
+        if blocks.state[i] == BLOCK_MISSING:
+            missing += size - blocks.partial[i]
+            rf_check(i >= blocks.hint, "no block before the hint is missing")
+        rf_check(i >= blocks.frontier, "all blocks before the frontier are done")
+    rf_check(done == blocks.done, "so many blocks are done")
+    rf_check(bytes_done == blocks.bytes_done, "so many bytes are done")
+    rf_check(missing == blocks.unclaimed, "so many bytes are neither written nor claimed")
+    rf_check(
+        blocks.frontier >= blocks.count or blocks.state[blocks.frontier] != BLOCK_DONE,
+        "the block at the frontier is not done"
+    )
+
+
+cdef inline int writers(Loop *loop, FileCore *file, int64_t block) noexcept nogil:
+    """How many lanes will write into a block: those that hedge write nothing before they have it all."""
+    cdef Lane *lane = loop.lanes
+    cdef int count = 0
+    while lane != NULL:
+        if (
+            lane.file == file and lane.hedge == NULL and lane.position < lane.claim_end
+            and lane.position // file.blocks.block_size <= block
+            and block * file.blocks.block_size < lane.claim_end
+        ):
+            count += 1
+        lane = lane.next
+    return count
+
+
+cdef inline void check_file(Loop *loop, FileCore *file) noexcept nogil:
+    """A claimed block has one writer, any other none; as many lanes work as are counted."""
+    cdef Lane *lane = loop.lanes
+    cdef int busy = 0
+    cdef int64_t i
+    while lane != NULL:
+        busy += lane.file == file
+        rf_check(lane.rival == NULL or lane.rival.rival == lane, "a rival has a rival")
+        rf_check(lane.buffered >= 0, "a buffer holds no less than nothing")
+        lane = lane.next
+    rf_check(busy == file.lanes_busy, "so many lanes work for the file")
+    if not file.mapped or file.blocks.count > MOST_CHECKED_BLOCKS:
+        return
+    check_blocks(&file.blocks)
+    for i in range(file.blocks.count):
+        rf_check(
+            writers(loop, file, i) == (file.blocks.state[i] == BLOCK_CLAIMED),
+            "a block that is claimed has one writer, and any other has none"
+        )
+
+
+cdef inline void check_loop(Loop *loop) noexcept nogil:
+    """All files of a loop, and what it counts itself."""
+    cdef FileCore *file = loop.files
+    cdef Lane *lane = loop.lanes
+    cdef int paused = 0
+    cdef int count = 0
+    while lane != NULL:
+        paused += lane.paused
+        count += 1
+        rf_check(lane.file != NULL or lane.source == NULL or not lane.paused, "an idle lane is not paused")
+        lane = lane.next
+    rf_check(paused == loop.lanes_paused, "so many lanes are paused")
+    rf_check(count == loop.lane_count, "so many lanes there are")
+    while file != NULL:
+        check_file(loop, file)
+        file = file.next
