@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from flow.helpers import fetch, interrupt, saved_bytes
 from helpers import MIB, names, until
 from rangefetch import DownloadManager, state
 from rangefetch.errors import DownloadError
+from rangefetch.target import Target
 from servers.misbehaving import MisbehavingServer, content
 from servers.routing import ROUTES, Ask, Route
 from servers.wire import Reply
@@ -86,11 +88,11 @@ def test_a_complete_part_is_published_only_once_it_was_compared(
     server: MisbehavingServer, target: Path, seed: int
 ) -> None:
     url = server.url(f"/good/x?{_parameters('none')}", size=SIZE)
-    part = target.with_name("file.bin.part")
-    part.write_bytes(content(SIZE, seed))
+    left = Target.open(target.parent, target.name, url)
+    os.pwrite(left.fd, content(SIZE, seed), 0)
     blocks = b"\2" * -(-SIZE // MIB)
-    saved = state.State(url, url, SIZE, True, [state.SourceState(url)], MIB, blocks, {}, "file.bin")
-    state.save(target.with_name("file.bin.part.json"), saved)
+    left.save_state(state.State(url, url, SIZE, True, [state.SourceState(url)], MIB, blocks, {}, "file.bin"))
+    left.close()
     result = fetch(url, target)
     assert target.read_bytes() == content(SIZE)
     assert result.resumed == (SIZE if seed == 0 else 0)
