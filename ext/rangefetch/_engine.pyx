@@ -681,12 +681,13 @@ cdef class Batch:
         items = list(items)
         count = <size_t>len(items) + 1
         self.core.slots = <FileCore *>calloc(<size_t>lanes, sizeof(FileCore))
+        self.core.again = <int *>calloc(<size_t>lanes, sizeof(int))
         self.core.urls = <char **>calloc(count, sizeof(char *))
         self.core.names = <char **>calloc(count, sizeof(char *))
         self.core.states = <uint8_t *>calloc(count, sizeof(uint8_t))
         self.core.sizes = <int64_t *>calloc(count, sizeof(int64_t))
         if (
-            self.core.slots == NULL or self.core.urls == NULL or self.core.names == NULL
+            self.core.slots == NULL or self.core.again == NULL or self.core.urls == NULL or self.core.names == NULL
             or self.core.states == NULL or self.core.sizes == NULL
         ):
             raise MemoryError
@@ -695,6 +696,7 @@ cdef class Batch:
             self.core.slots[i].batch = &self.core
             self.core.slots[i].sources[0] = <Source *>calloc(1, sizeof(Source))
             self.core.lanes_most = i + 1
+            self.core.lanes_left = i + 1
             if self.core.slots[i].sources[0] == NULL:
                 raise MemoryError
         for url, name in items:
@@ -712,6 +714,7 @@ cdef class Batch:
                 free(self.core.slots[i].sources[0].resolved_url)
             free(self.core.slots[i].sources[0])
         free(self.core.slots)
+        free(self.core.again)
         free(self.core.urls)
         free(self.core.names)
         free(self.core.states)

@@ -22,10 +22,12 @@ from rangefetch.platform cimport (
     rf_set_time,
     rf_store,
 )
+from rangefetch.service cimport is_new_connection, is_unserved
 from rangefetch.transfer cimport (
     ITEM_DONE,
     ITEM_RETURNED,
     ITEM_RUNNING,
+    ITEM_WAITING,
     BatchCore,
     FileCore,
     ItemState,
@@ -36,7 +38,7 @@ from rangefetch.transfer cimport (
 
 
 cdef inline void item_ends(FileCore *slot, ItemState state) noexcept nogil:
-    """An item is done, or for Python to do; the slot is free."""
+    """An item is done, or for Python or another lane to do; the slot is free."""
     cdef BatchCore *batch = slot.batch
     if slot.fd >= 0:
         rf_close(slot.fd)
@@ -73,6 +75,9 @@ cdef inline void slot_prepare(BatchCore *batch, FileCore *slot, int item) noexce
 cdef inline int next_item(BatchCore *batch) noexcept nogil:
     """The next item whose name is free; -1: none is left. Those whose names are taken are returned."""
     cdef int item
+    if batch.again_count > 0:
+        batch.again_count -= 1
+        return batch.again[batch.again_count]
     while batch.next_item < batch.count:
         item = batch.next_item
         batch.next_item += 1
@@ -108,6 +113,8 @@ cdef inline void batch_feed(Loop *loop, BatchCore *batch) noexcept nogil:
     cdef Lane *lane
     cdef int i
     for i in range(batch.lanes_most):
+        if batch.running >= batch.lanes_left:
+            return
         if batch.slots[i].item >= 0:
             continue
         lane = lane_take(loop)
@@ -119,7 +126,7 @@ cdef inline void batch_feed(Loop *loop, BatchCore *batch) noexcept nogil:
 
 
 cdef inline bint batch_is_over(const BatchCore *batch) noexcept nogil:
-    return batch.running == 0 and batch.next_item >= batch.count
+    return batch.running == 0 and batch.again_count == 0 and batch.next_item >= batch.count
 
 
 cdef inline bint slot_open(FileCore *slot) noexcept nogil:
@@ -158,6 +165,28 @@ cdef inline void batch_deliver(Loop *loop, Lane *lane) noexcept nogil:
         lane_rest(loop, lane)
 
 
+cdef inline void batch_withdraw(Loop *loop, BatchCore *batch) noexcept nogil:
+    """From time to time: give up new connections that nobody answers while others are answered. Their items go to the
+    lanes that work, and the batch does without theirs.
+    """
+    cdef Lane *lane = loop.lanes
+    cdef FileCore *slot
+    while lane != NULL:
+        slot = lane.file
+        if slot != NULL and slot.batch == batch and is_new_connection(lane) and is_unserved(loop, lane):
+            lane_detach(loop, lane)
+            lane_release(lane)
+            batch.again[batch.again_count] = slot.item
+            batch.again_count += 1
+            item_ends(slot, ITEM_WAITING)
+            lane_rest(loop, lane)
+            if batch.lanes_left > 1:
+                batch.lanes_left -= 1
+        lane = lane.next
+    if batch.again_count > 0:
+        batch_feed(loop, batch)
+
+
 cdef inline bint batch_is_special(const Lane *lane) noexcept nogil:
     """The answer says that the item is no small file, has another name, or can be proved."""
     if lane.file.size > lane.file.first_bytes:
@@ -174,6 +203,7 @@ cdef inline void batch_stop(Loop *loop, BatchCore *batch) noexcept nogil:
     cdef Lane *lane = loop.lanes
     cdef int item
     batch.next_item = batch.count
+    batch.again_count = 0
     while lane != NULL:
         if lane.file != NULL and lane.file.batch == batch:
             lane_detach(loop, lane)

@@ -12,6 +12,7 @@ from rangefetch.lane cimport dismiss_lanes, lane_received_end
 from rangefetch.libcurl cimport CURLE_OK, CURLE_WRITE_ERROR
 from rangefetch.mailbox cimport EVENT_DONE
 from rangefetch.outcome cimport finish, is_complete, let_go
+from rangefetch.service cimport memory_of
 from rangefetch.transfer cimport ACCEPTED, FAULT_NONE, FAULT_OVERFLOW, FileCore, Lane, Loop
 
 cdef enum:
@@ -24,11 +25,6 @@ cdef inline bint is_whole(const Lane *lane) noexcept nogil:
         lane.verdict == ACCEPTED and lane.fault == FAULT_NONE and not lane.is_first
         and lane.end >= 0 and lane_received_end(lane) >= lane.end
     )
-
-
-cdef inline FileCore *memory_of(FileCore *file) noexcept nogil:
-    """Where it is kept that answers do not end: for all items of a batch in the batch."""
-    return &file.batch.head if file.batch != NULL else file
 
 
 cdef inline bint is_due(Loop *loop, int64_t *since_ms) noexcept nogil:

@@ -7,7 +7,7 @@ called from two threads, but for ``loop_tell``.
 
 from libc.stdint cimport int64_t
 
-from rangefetch.batch cimport batch_feed, batch_is_over, batch_is_special, batch_return, batch_stop
+from rangefetch.batch cimport batch_feed, batch_is_over, batch_is_special, batch_return, batch_stop, batch_withdraw
 from rangefetch.blocks cimport blocks_contiguous
 from rangefetch.bucket cimport bucket_fill, bucket_is_dry
 from rangefetch.checks cimport RF_CHECKED, calloc, free
@@ -48,7 +48,7 @@ from rangefetch.schedule cimport (
     watch_tail,
     withdraw,
 )
-from rangefetch.service cimport note_bytes, note_served
+from rangefetch.service cimport memory_of, note_bytes, note_served
 from rangefetch.transfer cimport *
 
 cdef enum:
@@ -199,6 +199,7 @@ cdef inline void note_answers(Loop *loop) noexcept nogil:
     """Answers that came while libcurl worked: time them, and tell of first ones before their transfers' ends."""
     cdef Lane *lane = loop.lanes
     cdef FileCore *file
+    cdef FileCore *memory
     cdef int64_t took_ms
     while lane != NULL:
         file = lane.file
@@ -206,7 +207,8 @@ cdef inline void note_answers(Loop *loop) noexcept nogil:
             lane.first_ms = loop.now_ms
             took_ms = loop.now_ms - lane.started_ms
             note_served(loop, lane)
-            rf_note(&file.request_ms, (3 * file.request_ms + took_ms) // 4 if file.request_ms > 0 else took_ms)
+            memory = memory_of(file)
+            rf_note(&memory.request_ms, (3 * memory.request_ms + took_ms) // 4 if memory.request_ms > 0 else took_ms)
         if file != NULL and file.batch != NULL:
             if lane.is_first and lane.verdict == ACCEPTED:
                 lane.is_first = False
@@ -312,6 +314,7 @@ cdef inline void tick(Loop *loop) noexcept nogil:
     cdef int64_t elapsed_ms = loop.now_ms - loop.ticked_ms
     cdef Lane *lane = loop.lanes
     cdef FileCore *file = loop.files
+    cdef BatchCore *batch = loop.batches
     cdef int64_t cpu_us = rf_thread_us()
     loop.cpu_percent = <int>((cpu_us - loop.cpu_us) // (10 * elapsed_ms))
     loop.cpu_us = cpu_us
@@ -338,6 +341,9 @@ cdef inline void tick(Loop *loop) noexcept nogil:
         feed(loop, file)
         rf_store(&file.waits_for, wait_of(loop, file))
         file = file.next
+    while batch != NULL:
+        batch_withdraw(loop, batch)
+        batch = batch.next
 
 
 cdef inline void fill_buckets(Loop *loop) noexcept nogil:

@@ -9,7 +9,7 @@ from libc.stdio cimport snprintf
 from posix.strings cimport strncasecmp
 
 from rangefetch.answer cimport examine, is_cut_short_unsaid
-from rangefetch.batch cimport batch_deliver, batch_is_special, batch_return
+from rangefetch.batch cimport batch_deliver, batch_is_special, batch_return, batch_stop
 from rangefetch.blocks cimport block_size_for, blocks_advance, blocks_claim_head, blocks_init
 from rangefetch.checks cimport free
 from rangefetch.disk cimport lane_advance, lane_flush, lane_put
@@ -109,8 +109,12 @@ cdef inline void announce(Loop *loop, Lane *lane) noexcept nogil:
 
 cdef inline void fail(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     """The lane was released without success: say why, and hold a lane until Python has decided."""
-    if lane.file.batch != NULL:
+    cdef BatchCore *batch = lane.file.batch
+    if batch != NULL:
         batch_return(loop, lane)
+        if code == CURLE_OPERATION_TIMEDOUT and batch.head.moved_ms == 0:
+            # Nobody has answered any of it: the others need not wait as long, each in its turn.
+            batch_stop(loop, batch)
         return
     if is_complete(lane.file):
         # Its last bytes came before whatever ended the transfer; nobody needs to hear of that.

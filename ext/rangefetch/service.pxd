@@ -26,13 +26,18 @@ cdef enum:
     LONGEST_REFUSAL_S = 86_400
 
 
+cdef inline FileCore *memory_of(FileCore *file) noexcept nogil:
+    """Where it is kept how answers come: for all items of a batch in the batch."""
+    return &file.batch.head if file.batch != NULL else file
+
+
 cdef inline int64_t request_cost_ms(const FileCore *file) noexcept nogil:
     return file.request_ms if file.request_ms > LEAST_REQUEST_MS else LEAST_REQUEST_MS
 
 
 cdef inline int64_t patience_ms(Lane *lane, int64_t least_ms, int64_t requests) noexcept nogil:
     """How long to wait for bytes of a lane, by what answers take here."""
-    cdef int64_t wait_ms = requests * request_cost_ms(lane.file)
+    cdef int64_t wait_ms = requests * request_cost_ms(memory_of(lane.file))
     return wait_ms if wait_ms > least_ms else least_ms
 
 
@@ -56,7 +61,7 @@ cdef inline bint is_unserved(Loop *loop, Lane *lane) noexcept nogil:
     A connection that has worked before is given twice the time: it is served, and its server may be thinking.
     """
     cdef int64_t wait_ms
-    if lane.verdict != UNCHECKED or lane.paused or lane.file.moved_ms < lane.started_ms:
+    if lane.verdict != UNCHECKED or lane.paused or memory_of(lane.file).moved_ms < lane.started_ms:
         return False
     wait_ms = patience_ms(lane, UNSERVED_MS, UNSERVED_REQUESTS)
     if not is_new_connection(lane):
@@ -78,18 +83,18 @@ cdef inline void note_unserved(Loop *loop, Source *source, int64_t since_ms) noe
         source.rested_ms = max(source.rested_ms, source.served_again_ms)
 
 
+cdef inline void note_bytes(Loop *loop, Lane *lane) noexcept nogil:
+    lane.source.moved_ms = memory_of(lane.file).moved_ms = loop.now_ms
+
+
 cdef inline void note_served(Loop *loop, Lane *lane) noexcept nogil:
     """The lane was answered; if there was one more of them than the source was known to serve, it serves more."""
     cdef Source *source = lane.source
-    source.moved_ms = lane.file.moved_ms = loop.now_ms
+    note_bytes(loop, lane)
     if is_new_connection(lane):
         source.strikes = 0
         if source.lanes > source.lanes_served:
             source.lanes_served = 0
-
-
-cdef inline void note_bytes(Loop *loop, Lane *lane) noexcept nogil:
-    lane.source.moved_ms = lane.file.moved_ms = loop.now_ms
 
 
 # ---- Help --------------------------------------------------------------------------------------------------------

@@ -187,6 +187,9 @@ cdef struct BatchCore:
     int next_item
     int running
     int lanes_most
+    int lanes_left            # of them, those that have not been given up for want of an answer
+    int *again                # owned: items to be asked for once more; no more than there are lanes
+    int again_count
     FileCore *slots           # owned: freed with the batch; one for each lane
     char **urls               # owned, with the strings
     char **names              # owned, with the strings
