@@ -29,6 +29,7 @@ from rangefetch.replacing import remove_what_was_cut_short
 from rangefetch.state import State
 
 __all__ = [
+    "NO_LOCKS_HERE",
     "Part",
     "claim",
     "control_path_of",
@@ -43,7 +44,7 @@ __all__ = [
 
 _MOST_NAMES = 100
 _MOST_TRIES = 32
-_NO_LOCKS_HERE = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+NO_LOCKS_HERE = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 # O_TMPFILE, or the link that names such a file, is unknown to the file system, to the kernel, or without /proc.
 _NO_NAMELESS_HERE = frozenset(
     {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EPERM, errno.EXDEV, errno.ENOSYS}
@@ -332,7 +333,7 @@ def _lock(fd: int, path: Path) -> None:
     except BlockingIOError:
         raise TargetLocked(f"{path}: another download is writing it") from None
     except OSError as error:
-        if error.errno not in _NO_LOCKS_HERE:
+        if error.errno not in NO_LOCKS_HERE:
             raise
         from rangefetch.logs import log
 

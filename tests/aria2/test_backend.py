@@ -20,6 +20,7 @@ from rangefetch import state
 from rangefetch.aria2.backend import Aria2Backend, remove_leftovers
 from rangefetch.aria2.client import Aria2Client, RpcError
 from rangefetch.aria2.daemon import Aria2Daemon
+from rangefetch.aria2.folder import FolderLanding
 from rangefetch.download import Download
 from rangefetch.errors import DaemonUnavailable, DiskError, HttpStatusError, LocalError, TlsError
 from rangefetch.network import find_ca_file
@@ -259,8 +260,10 @@ def test_what_rests_can_be_removed(target: Path, url: str) -> None:
     download = Download(url, DownloadOptions(save_dir=target.parent, filename=target.name))
     part = target.with_name("file.bin.part")
     if url.startswith("magnet"):
-        part.mkdir()
+        landing = FolderLanding(download)
+        landing.open()
         (part / "x").write_bytes(b"x")
+        landing.keep(complete=False)
     else:
         left = Target.open(target.parent, target.name, url)
         state.save(left.state_path, claim(url))

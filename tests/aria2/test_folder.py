@@ -1,6 +1,7 @@
 """Where what a torrent or Metalink brings lands, without aria2: its places, and who may not take them."""
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Callable
@@ -11,7 +12,15 @@ import pytest
 from helpers import names
 from rangefetch.aria2.folder import FolderLanding
 from rangefetch.download import Download
-from rangefetch.errors import BadAnswer, DiskError, TargetExists, TargetLocked
+from rangefetch.errors import (
+    BadAnswer,
+    ChecksumMismatch,
+    ContentChanged,
+    DiskError,
+    LocalError,
+    TargetExists,
+    TargetLocked,
+)
 from rangefetch.options import DownloadOptions
 
 MAGNET = "magnet:?xt=urn:btih:1111111111111111111111111111111111111111&dn=a%20name"
@@ -191,23 +200,115 @@ def test_what_is_kept_is_found_again_and_can_be_dropped(make: Make, directory: P
     assert names(directory) == []
 
 
-def test_a_file_in_its_place_is_an_error_in_one_line(make: Make, directory: Path) -> None:
+@pytest.mark.parametrize("what", ["file", "link", "fifo", "directory", "state"])
+def test_what_is_not_ours_is_left_alone(make: Make, directory: Path, tmp_path: Path, what: str) -> None:
     directory.mkdir()
-    (directory / "wanted.part").write_text("precious")
-    with pytest.raises(DiskError) as caught:
-        make(filename="wanted").open()
-    assert caught.value.errno == errno.EEXIST
-    assert len(str(caught.value).splitlines()) == 1
-    assert (directory / "wanted.part").read_text() == "precious"
-
-
-def test_a_link_in_its_place_is_not_followed(make: Make, directory: Path, tmp_path: Path) -> None:
-    directory.mkdir()
-    elsewhere = tmp_path / "elsewhere"
+    place, elsewhere = directory / "wanted.part", tmp_path / "elsewhere"
     elsewhere.mkdir()
-    (directory / "wanted.part").symlink_to(elsewhere)
-    with pytest.raises(DiskError):
-        make(filename="wanted").open()
+    match what:
+        case "file":
+            place.write_bytes(b"precious")
+        case "link":
+            place.symlink_to(elsewhere)
+        case "fifo":
+            os.mkfifo(place)
+        case "directory":
+            place.mkdir()
+            (place / "precious").write_bytes(b"precious")
+        case "state":
+            place.with_name("wanted.part.json").write_bytes(b"precious")
+    before = names(directory)
+    landing = make(filename="wanted")
+    landing.open()
+    _bring(landing, "x")
+    landing.discard()
+    assert names(directory) == before
+    landing.clear()
+    assert names(directory) == before
+    landing.open()
+    path, _ = landing.finish(_bring(landing, "x")) or (None, 0)
+    assert path == directory / "wanted"
+    assert names(directory) == sorted([*before, "wanted"])
+    if what == "directory":
+        assert names(place) == ["precious"]
+
+
+def test_a_directory_of_another_download_is_not_taken(make: Make, directory: Path) -> None:
+    other = make(MAGNET.replace("1111", "2222"), filename="wanted")
+    other.open()
+    _bring(other, "x")
+    other.keep(complete=False)
+    landing = make(filename="wanted")
+    landing.open()
+    assert not list(Path(landing.request(ask_head=False).options["dir"]).iterdir())
+    landing.discard()
+    assert names(directory / "wanted.part") == ["x"]
+
+
+def test_without_marks_a_claim_says_whose_it_is(make: Make, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rangefetch.aria2.folder.mark", lambda fd, url: False)
+    landing = make(filename="wanted")
+    landing.open()
+    _bring(landing, "x")
+    landing.keep(complete=False)
+    assert names(directory) == ["wanted.part", "wanted.part.json"]
+    again = make(filename="wanted")
+    again.open()
+    assert names(directory / "wanted.part") == ["x"]
+    again.discard()
+    assert names(directory) == []
+
+
+@pytest.mark.parametrize("what", ["fifo", "directory", "link to nothing"])
+def test_overwriting_replaces_plain_files_only(make: Make, directory: Path, what: str) -> None:
+    directory.mkdir()
+    place = directory / "wanted"
+    match what:
+        case "fifo":
+            os.mkfifo(place)
+        case "directory":
+            place.mkdir()
+        case _:
+            place.symlink_to("nowhere")
+    mode = place.lstat().st_mode
+    with pytest.raises(TargetExists):
+        make(filename="wanted", overwrite=True).open()
+    assert place.lstat().st_mode == mode
+
+
+@pytest.mark.parametrize("name", [".bash_profile", "-rf", "x.part", "x.aria2", "x.part.json"])
+def test_names_from_a_torrent_are_made_harmless(make: Make, directory: Path, name: str) -> None:
+    landing = make()
+    landing.open()
+    path, _ = landing.finish(_bring(landing, name)) or (directory, 0)
+    assert names(directory) == [path.name]
+    assert path.name != name
+    assert not path.name.startswith((".", "-"))
+
+
+def test_a_checksum_and_a_size_are_proved(make: Make, directory: Path) -> None:
+    right = "sha-256=" + hashlib.sha256(b"x").hexdigest()
+    wrong = "sha-256=" + "0" * 64
+    for options, error in (
+        ({"checksum": wrong}, ChecksumMismatch),
+        ({"expected_size": 2}, ContentChanged),
+    ):
+        landing = make(filename="wanted", **options)
+        landing.open()
+        with pytest.raises(error):
+            landing.finish(_bring(landing, "x"))
+        landing.keep(complete=True)
+        assert names(directory) == ["wanted.part"]
+    landing = make(filename="wanted", checksum=right, expected_size=1, durable=True)
+    landing.open()
+    assert landing.finish([str(directory / "wanted.part" / "x")]) == (directory / "wanted", 1)
+    assert landing.checksum == right
+    landing = make(filename="several", checksum=right)
+    landing.open()
+    with pytest.raises(LocalError, match="of one file"):
+        landing.finish(_bring(landing, "x", "y"))
+    landing.discard()
+    assert names(directory) == ["wanted"]
 
 
 def test_a_description_that_cannot_be_read_is_a_disk_error(make: Make, tmp_path: Path) -> None:

@@ -9,25 +9,39 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
-import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 if sys.platform != "win32":
     import fcntl
 
+from rangefetch import checksum, publishing, state
 from rangefetch.aria2.landing import Request
 from rangefetch.aria2.remote import is_http
 from rangefetch.download import Download
-from rangefetch.errors import BadAnswer, DiskError, TargetExists, TargetLocked
+from rangefetch.errors import (
+    BadAnswer,
+    ChecksumMismatch,
+    ContentChanged,
+    DiskError,
+    DownloadError,
+    LocalError,
+    TargetExists,
+    TargetLocked,
+)
+from rangefetch.logs import log as _log
 from rangefetch.names import DEFAULT_FILENAME, harmless_filename
 from rangefetch.network import mask_url
 from rangefetch.options import DownloadOptions
+from rangefetch.ownership import is_of, is_trusted, mark
+from rangefetch.parts import NO_LOCKS_HERE, claim, is_open_on, part_path, state_path_of
 from rangefetch.publishing import umask
+from rangefetch.replacing import sync_directory
+from rangefetch.state import StateDamaged
 
 __all__ = ["FolderLanding"]
 
@@ -35,45 +49,91 @@ __all__ = ["FolderLanding"]
 class FolderLanding:
     """The place of what a torrent, magnet link or Metalink brings. Methods may take long, and run on workers."""
 
-    def __init__(self, download: Download) -> None:
+    def __init__(self, download: Download, stopping: Callable[[], bool] = lambda: False) -> None:
         self.resumed = 0
+        self.checksum = ""
         self._download = download
         self._options = download.options
         self._shown_url = mask_url(download.url)
         self._directory = Path(self._options.save_dir).absolute()
-        stem = self._options.filename or f"rangefetch-{hashlib.sha256(download.url.encode()).hexdigest()[:16]}"
-        self._folder = self._directory / f"{stem}.part"
+        self._folder = part_path(self._directory, self._options.filename, self._download.url)
         self._fd = -1
         self._worthless = False  # nothing of it needs to be kept
+        self._halted: Callable[[], bool] = stopping
         self._description = b""
         self._base_url = ""
 
     def open(self) -> None:
-        """Make the directory, or take the one that was left. Raises ``TargetLocked``, ``TargetExists``,
-        ``DiskError``."""
+        """Make the directory, or take the one that an earlier run has left. What else has its name is left alone, and
+        another name is taken. Raises ``TargetLocked``, ``TargetExists``, ``DiskError``."""
         name = self._options.filename
-        if name and (self._directory / name).exists() and not self._options.overwrite:
-            raise self._taken(self._directory / name)
+        if name:
+            self._check_free(self._directory / name)
         self._download.filename = name or _display_name(self._download.url)
         with self._disk_errors():
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock()
+            self._directory.mkdir(parents=True, exist_ok=True)
+            for folder in self._candidates():
+                self._folder = folder
+                if os.path.lexists(folder):
+                    if self._take():
+                        return
+                    _log.info("%s: it is not ours, and is left alone", folder)
+                elif not os.path.lexists(state_path_of(folder)):
+                    self._make()
+                    return
+        raise DiskError(f"{self._folder}: it is not ours, and other names are taken, too", errno=errno.EEXIST)
+
+    def clear(self) -> None:
+        """Remove what an earlier run has left. Raises ``TargetLocked``, ``DiskError``."""
+        with self._disk_errors():
+            for folder in self._candidates():
+                self._folder = folder
+                if os.path.lexists(folder) and self._take():
+                    self.discard()
+
+    def _candidates(self) -> Iterator[Path]:
+        """The names that it may have, the best first."""
+        yield part_path(self._directory, self._options.filename, self._download.url)
+        if self._options.filename:
+            yield part_path(self._directory, "", self._download.url)
+
+    def _make(self) -> None:
+        """A new directory, which says whose it is, or whose claim does so beside it."""
+        self._folder.mkdir(mode=0o700)
+        self._fd = _open_directory(self._folder)
+        if not mark(self._fd, self._download.url):
+            state.save(state_path_of(self._folder), claim(self._download.url))
+        self._lock()
+
+    def _take(self) -> bool:
+        """Take what is there, if it is of an earlier run of this download. Raises ``TargetLocked``."""
+        try:
+            self._fd = _open_directory(self._folder)
+        except OSError:
+            return False
+        if not is_trusted(os.fstat(self._fd), self._directory) or not self._is_of_this():
+            self._close()
+            return False
+        self._lock()
+        return True
+
+    def _is_of_this(self) -> bool:
+        if is_of(self._fd, self._download.url):
+            return True
+        with contextlib.suppress(FileNotFoundError, StateDamaged):
+            return state.load(state_path_of(self._folder)).url == self._download.url
+        return False
 
     def _lock(self) -> None:
         if sys.platform != "win32":
-            self._fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 self._close()
                 raise TargetLocked(f"{self._folder}: another download is writing it") from None
-
-    def clear(self) -> None:
-        """Remove what an earlier run has left. Raises ``TargetLocked``, ``DiskError``."""
-        if self._folder.is_dir():
-            with self._disk_errors():
-                self._lock()
-            self.discard()
+            except OSError as error:
+                if error.errno not in NO_LOCKS_HERE:
+                    raise
 
     def request(self, *, ask_head: bool) -> Request:
         """What was described, or the magnet link; aria2 never asks for the head alone. Raises ``DiskError``."""
@@ -132,42 +192,83 @@ class FolderLanding:
                 else:
                     entry.unlink()
 
-    def finish(self, paths: Iterable[str]) -> tuple[Path, int]:
+    def finish(self, paths: Iterable[str]) -> tuple[Path, int] | None:
         """Move what came to where it was wanted; the path and the bytes of it.
 
         One file or directory gets the name that was asked for; several are put side by side, and the path is that of
-        the directory in which they are. Raises ``BadAnswer`` if nothing came, ``TargetExists``, ``DiskError``.
+        the directory in which they are; None if it was stopped. Raises ``BadAnswer`` if nothing came,
+        ``ChecksumMismatch``, ``ContentChanged``, ``LocalError``, ``TargetExists``, ``DiskError``.
         """
-        paths = [path for path in paths if Path(path).exists()]
-        if not paths:
+        files = [Path(path) for path in paths if Path(path).exists()]
+        if not files:
             raise BadAnswer("aria2 finds nothing in it that it could follow", url=self._shown_url)
-        places = self._destinations(paths)
+        places = self._destinations(map(str, files))
         with self._disk_errors():
-            size = sum(Path(path).stat().st_size for path in paths)
+            size = sum(file.stat().st_size for file in files)
+            if not self._prove(files, size):
+                return None
             for name, place in places.items():
                 _make_readable(self._folder / name)
+                if self._options.durable:
+                    _sync_all(self._folder / name)
                 place.parent.mkdir(exist_ok=True)
                 self._move(self._folder / name, place)
-            shutil.rmtree(self._folder)
+                if self._options.durable:
+                    sync_directory(place.parent)
+            self._remove()
         self._close()
         if len(places) == 1:
             return next(iter(places.values())), size
         return self._directory / self._options.filename, size
 
+    def _prove(self, files: Sequence[Path], size: int) -> bool:
+        """See that it is what the caller expects. False: it was stopped. Raises ``ChecksumMismatch``,
+        ``ContentChanged``, ``LocalError``."""
+        options = self._options
+        if options.expected_size not in (0, size):
+            raise ContentChanged(f"{size} bytes came, and {options.expected_size} were expected", url=self._shown_url)
+        if not options.checksum:
+            return True
+        if len(files) > 1:
+            raise LocalError(
+                f"checksum: it is of one file, and {len(files)} came, in {self._folder}", url=self._shown_url
+            )
+        algorithm, _, wanted = options.checksum.partition("=")
+        found = checksum.digest_of(files[0], algorithm, stop=self._halted)
+        if self._halted():
+            return False
+        if found != wanted:
+            raise ChecksumMismatch(
+                f"the checksum is {algorithm}={found}, and {options.checksum} was expected",
+                expected=options.checksum,
+                actual=f"{algorithm}={found}",
+                url=self._shown_url,
+            )
+        self.checksum = options.checksum
+        return True
+
     def keep(self, *, complete: bool) -> None:
         """Let go of it; what is there is gone on with another time."""
-        if self._worthless:
+        if self._fd < 0:
+            return
+        if self._worthless or not any(self._folder.iterdir()):
             self.discard()
-        with contextlib.suppress(OSError):
-            if not any(self._folder.iterdir()):
-                self._folder.rmdir()
         self._close()
 
     def discard(self) -> None:
         """Remove all that came, and let go of it."""
-        if self._fd >= 0 or sys.platform == "win32":
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._fd >= 0:
+            with self._disk_errors():
+                self._remove()
         self._close()
+
+    def _remove(self) -> None:
+        """Remove the directory, unless another program has put something in its place."""
+        if is_open_on(self._fd, self._folder):
+            shutil.rmtree(self._folder, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError, StateDamaged):
+                if state.load(state_path_of(self._folder)).url == self._download.url:
+                    state_path_of(self._folder).unlink()
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -188,32 +289,31 @@ class FolderLanding:
         """Where each entry of the folder goes. Raises ``TargetExists`` if something is there."""
         top, wanted = self._top(paths), self._options.filename
         if wanted:
-            places = {name: self._directory / wanted / name for name in top}
+            places = {name: self._directory / wanted / (harmless_filename(name) or name) for name in top}
             if len(top) == 1:
                 places = {top[0]: self._directory / wanted}
         else:
             places = {name: self._directory / (harmless_filename(name) or self._folder.stem) for name in top}
+        if len(set(places.values())) < len(places):
+            raise BadAnswer("it has several entries that would get the same name here", url=self._shown_url)
         for place in places.values():
-            if place.exists() and not self._options.overwrite:
-                raise self._taken(place)
+            self._check_free(place)
         return places
 
+    def _check_free(self, place: Path) -> None:
+        """Raises ``TargetExists`` for what must not be replaced; only a plain file is, and where that is asked for."""
+        if os.path.lexists(place) and not (self._options.overwrite and place.is_file()):
+            raise self._taken(place)
+
     def _move(self, source: Path, destination: Path) -> None:
-        """Rename without replacing, unless that was asked for; a directory is replaced by nothing."""
-        if source.is_dir() or destination.is_dir():
-            if destination.exists():
-                raise self._taken(destination)
-            source.rename(destination)
-        elif self._options.overwrite:
-            source.replace(destination)
-        else:
-            try:
-                destination.hardlink_to(source)
-                source.unlink()
-            except FileExistsError:
-                raise self._taken(destination) from None
-            except OSError:  # no hard links here
-                source.rename(destination)
+        """Rename without replacing, unless that was asked for; and then nothing but a plain file by a plain file."""
+        try:
+            if self._options.overwrite and not source.is_dir():
+                publishing.replace(source, destination)
+            else:
+                publishing.rename_free(source, destination)
+        except (TargetExists, IsADirectoryError):
+            raise self._taken(destination) from None
 
     def _taken(self, path: Path) -> TargetExists:
         return TargetExists(f"{path} exists, and overwriting was not asked for", url=self._shown_url)
@@ -227,10 +327,27 @@ class FolderLanding:
     def _disk_errors(self) -> Iterator[None]:
         try:
             yield
-        except (TargetExists, TargetLocked, DiskError):
+        except DownloadError:  # some of these are OSErrors as well
             raise
         except OSError as error:
             raise DiskError(f"{self._folder}: {error.strerror or error}", errno=error.errno or 0) from error
+
+
+def _open_directory(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _sync_all(path: Path) -> None:
+    """Return when the file, or all in the directory, would survive a power failure. Raises ``OSError``."""
+    for entry in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        if entry.is_dir():
+            sync_directory(entry)
+        else:
+            fd = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
 
 def _display_name(url: str) -> str:

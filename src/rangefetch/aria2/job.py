@@ -98,7 +98,7 @@ class Job:
         self._folder: FolderLanding | None = None
         self._landing: FileLanding | FolderLanding
         if is_followed(download.url):
-            self._landing = self._folder = FolderLanding(download)
+            self._landing = self._folder = FolderLanding(download, lambda: self._halting)
         else:
             self._landing = self._file = FileLanding(download, self._sources, lambda: self._halting)
         self._at_disk = False  # a worker is at the files, and nothing else may be
@@ -506,7 +506,7 @@ class Job:
         else:
             self._on_disk(
                 lambda: folder.finish(paths),
-                lambda moved: self._tell_complete(*moved),
+                lambda moved: self._tell_complete(*moved) if moved is not None else self._left(),
                 at_any_rate=True,
             )
 
@@ -554,7 +554,7 @@ class Job:
                 filename=path.name,
                 size=size,
                 gid=self.download.gid,
-                checksum=self._file.checksum if self._file is not None else "",
+                checksum=self._landing.checksum,
                 seconds=time.monotonic() - self.download.started_s,
                 retries=self._tries.retries,
                 sources=tuple(mask_url(each.resolved_url) for each in self._sources if each.answered)
