@@ -62,6 +62,16 @@ class ControlFile:
             raise StateDamaged(f"the control file: {error}") from None
 
     @classmethod
+    def of_bitfield(cls, piece_length: int, total_length: int, bitfield: bytes, count: int) -> ControlFile:
+        """That of the ``bitfield`` of ``count`` pieces that aria2 tells of (aria2 manual, ``aria2.tellStatus``).
+
+        Raises ``ValueError`` where these do not fit.
+        """
+        if piece_length < 1 or total_length < 1 or count != -(-total_length // piece_length):
+            raise ValueError(f"{count} pieces of {piece_length} bytes do not make {total_length}")
+        return cls(piece_length, total_length, _unpack(bitfield, count))
+
+    @classmethod
     def _parse(cls, octets: bytes) -> ControlFile:
         version, _, hash_length = _HEAD.unpack_from(octets)
         if version != _VERSION:

@@ -53,8 +53,9 @@ def load(target: Target, url: str, *, provable: bool) -> state.State | None:
     try:
         found = _load_aria2s(target, url, own, provable=provable)
     except state.StateDamaged as error:
-        _log.warning("%s; starting again", error)
-        return None
+        # What the state calls written was safe before aria2 came, and aria2 only adds to it.
+        found = None
+        _log.warning("%s; %s", error, "only the state beside it is used" if own is not None else "starting again")
     saved = found or own
     if saved is None:
         return None

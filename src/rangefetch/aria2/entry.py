@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rangefetch.aria2.client import RpcError
 from rangefetch.aria2.landing import Request
+from rangefetch.control_file import ControlFile
 from rangefetch.errors import BadAnswer, DaemonUnavailable, LocalError
 from rangefetch.logs import log as _log
 
@@ -115,6 +116,19 @@ class Entry:
             for file in self._aria2c.client.call("tellStatus", gid, ["files"])["files"]
             if file["selected"] == "true"
         ]
+
+    def pieces(self) -> ControlFile | None:
+        """Which pieces of its one file aria2 has; None where it does not say."""
+        if len(self.gids) != 1:
+            return None
+        with contextlib.suppress(DaemonUnavailable, RpcError, KeyError, ValueError):
+            keys = ["pieceLength", "totalLength", "numPieces", "bitfield"]
+            told = self._aria2c.client.call("tellStatus", self.gids[0], keys)
+            count = int(told["numPieces"])
+            return ControlFile.of_bitfield(
+                int(told["pieceLength"]), int(told["totalLength"]), bytes.fromhex(told["bitfield"]), count
+            )
+        return None
 
     def remove(self) -> None:
         """Have aria2 stop; it is over when the statuses say so. One that is over already stays as it is."""

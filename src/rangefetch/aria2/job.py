@@ -24,7 +24,7 @@ from rangefetch.aria2.remote import Remote, Unanswered, ask_any, describe, diffe
 from rangefetch.aria2.translate import judge, to_aria2
 from rangefetch.aria2.tries import Tries
 from rangefetch.download import Download, Figures
-from rangefetch.errors import ContentChanged, DaemonUnavailable, DownloadError, LocalError, TimedOut
+from rangefetch.errors import ContentChanged, DaemonUnavailable, DiskError, DownloadError, LocalError, TimedOut
 from rangefetch.logs import log as _log
 from rangefetch.network import mask_url
 from rangefetch.options import HTTP, check_url, is_followed
@@ -44,6 +44,7 @@ LET_GO_S = 120.0
 _ANSWER_S = 300.0  # for a server, or for refresh_url
 _MIRROR_EVERY_S = 0.5
 _MIRROR_TRIES = 3
+_DISK_CODES = frozenset({"9", "14", "15", "16", "17", "18"})
 _OVER = frozenset({"complete", "error", "removed"})
 
 
@@ -449,6 +450,10 @@ class Job:
         """aria2 has ended it without success."""
         if status["status"] == "removed":
             raise LocalError("it was removed from aria2 by another program", url=self._shown_url)
+        if self._file is not None and status.get("errorCode") in _DISK_CODES:
+            pieces = self.entry.pieces()
+            if pieces is not None:
+                self._file.note_pieces(pieces)
         self.entry.forget()
         code, downloaded = int(status.get("errorCode", 1)), self._figures.downloaded
         is_fresh = downloaded <= self._begun_with
@@ -635,11 +640,16 @@ class Job:
         def done(future: Future[Any]) -> None:
             self._at_disk = False
             error = future.exception()
+            if isinstance(error, OSError) and not isinstance(error, DownloadError):
+                error = DiskError(str(error), url=self._shown_url, errno=error.errno or 0)
             if self.phase is Phase.ENDED:
                 return  # it was left behind
             if self.phase is Phase.LEFT:
                 if error is not None:
                     _log.warning("%s: %s", self._shown_url, error)
+                    if isinstance(error, DiskError):
+                        error.url = error.url or self._shown_url
+                        self._error = self._error or error
                 elif (kept := future.result()) is not None:
                     # More, perhaps, than when aria2 was asked last.
                     self._figures = self._figures._replace(downloaded=kept)
@@ -655,6 +665,8 @@ class Job:
                 self._ask()
             elif isinstance(error, AnotherFile):
                 self._tried_in_vain(ContentChanged(str(error), url=self._shown_url), Kind.CHANGED)
+            elif error is not None:
+                raise error
             else:
                 then(future.result())
 

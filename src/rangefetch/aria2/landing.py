@@ -7,6 +7,7 @@ it. While aria2 is at it, ``NAME.part.aria2`` says what is there, and the state 
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import errno
 import os
@@ -28,6 +29,7 @@ from rangefetch.names import choose_filename
 from rangefetch.network import mask_url
 from rangefetch.options import DownloadOptions
 from rangefetch.ownership import NotOurs, read_own
+from rangefetch.parts import is_open_on
 from rangefetch.samples import SAMPLE_BYTES, Sample, choose, finished_spans, read
 from rangefetch.sources import Source, Sources
 from rangefetch.state import SourceState, State, StateDamaged
@@ -37,6 +39,8 @@ __all__ = ["AnotherFile", "Contradiction", "Doubt", "FileLanding", "Request"]
 
 _HASH_STEP_BYTES = 64 << 20
 _WORTH_NOTING_BYTES = 8 << 20
+_ROOM_BYTES = 64 << 10  # more than a state takes
+_DONE = 2
 _PARTS = 16
 _TRIES = 4
 
@@ -90,6 +94,8 @@ class FileLanding:
         self._source = sources[0]
         self._met: dict[str, Remote] = {}
         self._settled = False  # what lies there is of this run
+        self._is_unsafe = False  # a sync has failed
+        self._pieces: ControlFile | None = None
 
     # -- beginning --------------------------------------------------------------------------------------------------
 
@@ -277,6 +283,7 @@ class FileLanding:
         self.resumed = 0
         self.remote = None
         self._settled = False
+        self._pieces = None
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
@@ -307,8 +314,11 @@ class FileLanding:
         # For FTP it was aria2 that set it.
         modified = parse_date(self.remote.identity.last_modified) if self.remote is not None else None
         own = self._met.get(self._sources[0].given_url)
+        if self._options.durable:
+            self._sync()
         provenance.record(target.fd, self._url, own.identity if own is not None else Identity(), modified)
         path = target.publish(overwrite=self._options.overwrite, modified_time=modified, durable=self._options.durable)
+        self._forget_control()
         provenance.wrote(path, self._url)
         return path, size
 
@@ -319,10 +329,15 @@ class FileLanding:
             return self._options.checksum
         return checksum.stated_by_server(self.remote.headers, whole=not self.remote.ranged)
 
-    def keep(self, *, complete: bool) -> int | None:
-        """Turn aria2's control file into a saved state, and let go. What cannot be continued is removed.
+    def note_pieces(self, control: ControlFile) -> None:
+        """What aria2 itself says is there, for where its control file is lost."""
+        self._pieces = control
 
-        Returns how many bytes are kept; None: nothing was fetched, or it could not be saved.
+    def keep(self, *, complete: bool) -> int | None:
+        """Turn what aria2 has left into a saved state, and let go. What cannot be continued is removed.
+
+        Returns how many bytes are kept; None: nothing was fetched, or it could not be saved. Raises ``DiskError`` where
+        a sync fails: then only what was safe before is kept.
         """
         target = self._target
         if target is None or target.fd < 0:
@@ -331,25 +346,58 @@ class FileLanding:
             if not self._settled:
                 if not (target.state_path.exists() or target.control_path.exists()):
                     target.discard()
-            elif (saved := self._whole() if complete else self._from_control()) is not None and saved.written_end:
-                target.sync()
-                target.save_state(saved)
-                self._opened.control_path.unlink(missing_ok=True)
+            elif self._is_unsafe:
+                self._forget_control()
+            elif (saved := self._whole() if complete else self._from_aria2()) is not None and saved.written_end:
+                self._sync()
+                saved = self._saved(saved)
+                self._forget_control()
                 return saved.written_bytes
             else:
                 self.discard()
-        except StateDamaged as error:
-            # On a full disk aria2 leaves half of one.
-            _log.warning("%s: what was fetched is lost: %s", self._shown_url, error)
-            self.discard()
         except OSError as error:
+            if self._is_unsafe:
+                raise
             _log.warning("%s: what was fetched could not be saved: %s", self._shown_url, error)
         finally:
             target.close()
         return None
 
+    def _sync(self) -> None:
+        """Return when what is there would survive a power failure. Raises ``DiskError``, and then nothing that was
+        written since the last time counts any more: the next sync would succeed without those bytes."""
+        try:
+            self._opened.sync()
+        except DiskError:
+            self._is_unsafe = True
+            self._forget_control()
+            raise
+
+    def _saved(self, saved: State) -> State:
+        """Save it. A full disk has no room for a state: a little less of the data makes some. Raises ``DiskError``."""
+        target = self._opened
+        try:
+            target.save_state(saved)
+        except DiskError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self._forget_control()
+            saved = _without_last(saved)
+            os.ftruncate(target.fd, saved.written_end)
+            target.save_state(saved)
+        return saved
+
+    def _forget_control(self) -> None:
+        """Remove what aria2 says of the bytes, and what it left of an attempt to."""
+        control = self._opened.control_path
+        control.unlink(missing_ok=True)
+        control.with_name(control.name + "__temp").unlink(missing_ok=True)
+
     def discard(self) -> None:
+        """Remove what this download has made."""
         if self._target is not None and self._target.fd >= 0:
+            if is_open_on(self._target.fd, self._target.part_path):
+                self._forget_control()
             self._target.discard()
 
     # -- what is there already --------------------------------------------------------------------------------------
@@ -400,7 +448,13 @@ class FileLanding:
         self._settled = True
         # From now on the control file alone says what is there. Without this note nobody could tell what of.
         if self.remote is not None and (written or self.remote.size >= _WORTH_NOTING_BYTES):
-            target.save_state(self._empty(self.remote))
+            note = self._empty(self.remote)
+            if saved is not None and written:
+                # What is known to be safe stays so, whatever comes of the rest.
+                note = dataclasses.replace(
+                    note, block_size=saved.block_size, blocks=saved.blocks, partial=saved.partial
+                )
+            target.save_state(note)
         size = self.remote.size if self.remote is not None else -1
         if free_space(target.directory) < size - self.resumed:
             raise DiskError(
@@ -429,20 +483,35 @@ class FileLanding:
         except NotOurs as error:
             raise StateDamaged(f"{path}: {error}") from error
 
-    def _from_control(self) -> State | None:
-        """The state that aria2's control file stands for; None if there is none. Raises ``StateDamaged``.
+    def _from_aria2(self) -> State | None:
+        """The state that aria2's control file stands for, else what aria2 says itself; None if there is neither.
 
         Which file it is of is what the server has said in this run.
         """
-        if not self._opened.control_path.exists() or (self.remote is not None and not self.remote.ranged):
+        if self.remote is not None and not self.remote.ranged:
             return None
-        return from_control_file(
-            self._control(),
+        octets = b""
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                octets = self._control()
+                return self._as_state(octets)
+            except StateDamaged as error:
+                # On a full disk aria2 leaves half of one.
+                _log.warning("%s: %s", self._shown_url, error)
+        return self._as_state(self._pieces.to_bytes()) if self._pieces is not None else None
+
+    def _as_state(self, octets: bytes) -> State:
+        """Raises ``StateDamaged``."""
+        found = from_control_file(
+            octets,
             self._url,
             sources=self._source_states(),
             resolved_url=self.remote.url if self.remote is not None else "",
             filename=self._opened.path.name if self._opened.path is not None else "",
         )
+        if os.fstat(self._opened.fd).st_size < found.written_end:
+            raise StateDamaged(f"{self._opened.part_path} is shorter than aria2 says")
+        return found
 
     def _is_of_this(self, saved: State) -> bool:
         """Whether what was saved may be part of the file that the server has now, and can be gone on with."""
@@ -535,6 +604,19 @@ class FileLanding:
                 return None
             hasher.advance(min(size, hasher.position + _HASH_STEP_BYTES))
         return f"{algorithm}={hasher.hexdigest()}"
+
+
+def _without_last(saved: State) -> State:
+    """The same without the last bytes, which take the space that a state needs."""
+    end = max(0, saved.written_end - _ROOM_BYTES)
+    blocks, partial = bytearray(saved.blocks), dict(saved.partial)
+    for index in range(end // saved.block_size, len(blocks)):
+        start = index * saved.block_size
+        there = saved.block_size if blocks[index] == _DONE else partial.pop(index, 0)
+        blocks[index] = 0
+        if left := min(there, max(0, end - start)):
+            partial[index] = left
+    return dataclasses.replace(saved, blocks=bytes(blocks), partial=partial)
 
 
 def _spread(size: int, chance: random.Random) -> list[list[tuple[int, int]]]:
