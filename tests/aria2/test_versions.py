@@ -1,9 +1,11 @@
 """One file is one version of it, of the URL that was asked for: aria2 itself compares neither validators nor bytes."""
 
+import functools
 import logging
 import os
 import urllib.request
 from collections import OrderedDict
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,14 @@ import pytest
 from aria2.driving import Desk, downloaded
 from helpers import MIB, names, until
 from rangefetch import provenance, state
+from rangefetch.aria2.remote import ask
 from rangefetch.download import Download
 from rangefetch.errors import ContentChanged, DownloadError, TargetExists
+from rangefetch.options import DownloadOptions
+from rangefetch.sources import Sources
 from servers.misbehaving import MisbehavingServer, content
+from servers.routing import ROUTES, Ask, Route
+from servers.wire import Reply
 
 SIZE = 6 * MIB + 12_345
 KINDS = {
@@ -243,3 +250,69 @@ def test_an_empty_file_without_a_date_is_there_the_second_time(
     url = server.url("/empty/x", mtime=0)
     desk.fetch(url, target)
     assert desk.fetch(url, target).already_complete
+
+
+# ---- Parts that are sent with status 200 ----------------------------------------------------------------------------
+
+
+def _as_200(ask: Ask, reply: Reply, *, most: int = 0, bare: bool = False) -> Reply:
+    """What would be a 206 is a 200; a request without Range gets ``most`` bytes in the same way."""
+    if most and reply.status == HTTPStatus.OK and ask.method == "GET":
+        reply.body = reply.body[:most]
+        reply.headers["Content-Range"] = f"bytes 0-{most - 1}/{ask.common.size}"
+    reply.status = HTTPStatus.OK
+    if bare:
+        reply.headers.pop("Content-Range", None)
+    return reply
+
+
+@pytest.fixture
+def _routes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, options in (("as-200", {}), ("part-200", {"most": 4 * MIB}), ("bare-200", {"bare": True})):
+        fault = functools.partial(_as_200, **options)
+        monkeypatch.setitem(ROUTES, name, Route(name, fault, {}))
+
+
+@pytest.mark.usefixtures("_routes")
+@pytest.mark.parametrize("route", ["as-200", "part-200", "bare-200"])
+@pytest.mark.parametrize("kind", ["strong", "none"])
+@pytest.mark.parametrize("split", [1, 8])
+def test_a_part_with_status_200_is_never_the_whole(
+    desk: Desk, server: MisbehavingServer, target: Path, route: str, kind: str, split: int
+) -> None:
+    url = server.url(f"/{route}/x", size=SIZE, **KINDS[kind])
+    try:
+        desk.fetch(url, target, split=split, min_split_size="1M", max_tries=2)
+    except DownloadError:
+        assert "file.bin" not in names(target.parent)
+    else:
+        assert target.read_bytes() == content(SIZE)
+
+
+@pytest.mark.usefixtures("_routes")
+@pytest.mark.parametrize(("route", "ranged"), [("as-200", True), ("part-200", True), ("bare-200", False)])
+def test_the_size_is_that_of_the_whole(server: MisbehavingServer, route: str, ranged: bool) -> None:
+    remote = ask(Sources(server.url(f"/{route}/x", size=SIZE))[0], DownloadOptions())
+    assert (remote.size, remote.ranged) == (SIZE, ranged)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_file_of_one_byte_is_confirmed(desk: Desk, server: MisbehavingServer, target: Path, size: int) -> None:
+    desk.fetch(server.url("/no-ranges/x", size=size), target)
+    assert target.read_bytes() == content(size)
+
+
+@pytest.mark.parametrize(
+    "route", ["wrong-start", "wrong-total", "whole-206", "overflow", "short-body", "cut", "range-then-200"]
+)
+@pytest.mark.parametrize("kind", ["strong", "none"])
+def test_wrong_answers_never_make_a_wrong_file(
+    desk: Desk, server: MisbehavingServer, target: Path, route: str, kind: str
+) -> None:
+    url = server.url(f"/{route}/x", size=SIZE, times=6, **KINDS[kind])
+    try:
+        desk.fetch(url, target, split=4, min_split_size="1M", max_tries=3)
+    except DownloadError:
+        assert "file.bin" not in names(target.parent)
+    else:
+        assert target.read_bytes() == content(SIZE)
