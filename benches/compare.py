@@ -47,7 +47,8 @@ def _names(text: str) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    scenarios = "\n".join(f"  {entry.name:22} {entry.about}" for entry in (*SCENARIOS, *TRIALS))
+    found = [(each.name, each.about) for each in SCENARIOS] + [(each.name, each.about) for each in TRIALS]
+    scenarios = "\n".join(f"  {name:22} {about}" for name, about in found)
     parser = argparse.ArgumentParser(
         description="Compare rangefetch with the downloaders that are installed.",
         epilog=f"scenarios:\n{scenarios}\n\npeers:\n  {' '.join(peer.name for peer in PEERS)}",

@@ -135,7 +135,7 @@ def _live() -> dict[str, int]:
     module = sys.modules.get("rangefetch.manager")
     if module is not None and module._global is not None:
         module._global.stop()
-        module._global = None
+        module._global = None  # type: ignore[attr-defined]
     gc.collect()
     return _engine.live_resources() or {}
 

@@ -49,7 +49,12 @@ def test_plan_of_a_resumed_file(
     benchmark: BenchmarkFixture, profile: _engine.Profile, descriptor: int, blocks: int
 ) -> None:
     """The block map is built from what was saved."""
-    known = {"size": blocks * _MIB, "block_size": _MIB, "blocks": b"\2\0" * (blocks // 2), "partial": {1: 5}}
+    known: dict[str, Any] = {
+        "size": blocks * _MIB,
+        "block_size": _MIB,
+        "blocks": b"\2\0" * (blocks // 2),
+        "partial": {1: 5},
+    }
     benchmark(lambda: _engine.File(descriptor, "http://127.0.0.1/", profile, **known))
 
 
@@ -100,7 +105,7 @@ def test_claim_of_one_block_that_is_given_back(
 
 def test_reading_the_block_map(benchmark: BenchmarkFixture, profile: _engine.Profile, descriptor: int) -> None:
     """What a save copies, of the largest map."""
-    known = {"size": _BLOCKS * _MIB, "block_size": _MIB, "blocks": bytes(_BLOCKS)}
+    known: dict[str, Any] = {"size": _BLOCKS * _MIB, "block_size": _MIB, "blocks": bytes(_BLOCKS)}
     file = _engine.File(descriptor, "http://127.0.0.1/", profile, **known)
     benchmark(lambda: (bytes(file.blocks), bytes(file.partial)))
 

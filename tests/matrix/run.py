@@ -130,7 +130,7 @@ class Run:
         if self.fault.spoil is not None and self.struck < self.times and self._is_the_place(ask):
             self.struck += 1
             return self.fault.spoil(answer, ask, self) or answer
-        if self.place == "hedge" and not ask.hedge and ask.start <= self.node.size // 2 < ask.end and ask.number > 0:
+        if self.place == "hedge" and not ask.hedge and ask.ranged and ask.number > 0 and self._has_the_middle(ask):
             answer.pace = SLOW
         return answer
 
@@ -176,12 +176,15 @@ class Run:
     def is_held(self) -> bool:
         return self.held_after is not None and self.sent >= self.held_after
 
+    def _has_the_middle(self, ask: Ask) -> bool:
+        return ask.start <= self.node.size // 2 < ask.end
+
     def _is_the_place(self, ask: Ask) -> bool:
         match self.place:
             case "first" | "resume":
                 return ask.number < self.times
             case "middle":
-                return ask.number > 0 and ask.start <= self.node.size // 2 < ask.end
+                return ask.number > 0 and self._has_the_middle(ask)
             case "last":
                 return ask.number > 0 and ask.end >= self.node.size
             case "hedge":

@@ -160,8 +160,10 @@ class Server:
             connection.context = self._contexts[True]
 
     async def _close(self) -> None:
-        for each in (*self._servers.values(), *self._reserved):
-            each.close()
+        for server in self._servers.values():
+            server.close()
+        for reserved in self._reserved:
+            reserved.close()
         await self._drop()
 
     async def _drop(self) -> None:

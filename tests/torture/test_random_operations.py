@@ -111,7 +111,8 @@ class _Life:
         self.manager.retry(self.gid)
 
     def _limit(self) -> None:
-        self.manager.limit(self.source.choice(["10K", "1M", "50M", 0, 0]))
+        limits: list[int | str] = ["10K", "1M", "50M", 0, 0]
+        self.manager.limit(self.source.choice(limits))
 
     def _change(self) -> None:
         changes = {

@@ -35,7 +35,17 @@ class Told:
 def build(directory: Path, compiler: str) -> Path:
     """The library that is preloaded."""
     library = directory / "trying.so"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, _HERE / "trying.c"]
+    command: list[str | Path] = [
+        compiler,
+        "-shared",
+        "-fPIC",
+        "-O1",
+        "-Wall",
+        "-Werror",
+        "-o",
+        library,
+        _HERE / "trying.c",
+    ]
     subprocess.run([*command, "-ldl", "-lpthread"], check=True)
     return library
 
