@@ -79,6 +79,7 @@ def test_new_headers_are_sent_with_the_next_requests(stage: Stage) -> None:
     until(lambda: len(stage.server.requests) >= 2)
     before = len(stage.server.requests)
     stage.manager.change_options(gid, headers={"X-Token": "new"}, user_agent="new/2", split=4)
+    until(lambda: len(stage.server.requests) > before)
     stage.valve.open()
     assert stage.manager.wait(gid, timeout=10).path.read_bytes() == content(SIZE)
     asked = [(each.headers["x-token"], each.headers["user-agent"]) for each in stage.server.requests]

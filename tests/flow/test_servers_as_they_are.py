@@ -63,7 +63,7 @@ def test_every_usable_server_gives_the_right_bytes_and_nothing_else_lies_there(
 
 
 def test_no_route_of_the_server_is_forgotten() -> None:
-    tests = "".join(file.read_text() for file in Path(__file__).parent.glob("test_*.py"))
+    tests = "".join(file.read_text() for file in Path(__file__).parents[1].rglob("test_*.py"))
     assert [route for route in ROUTES if f'"{route}"' not in tests and f'"/{route}/' not in tests] == []
 
 

@@ -46,16 +46,21 @@ def main() -> None:
             status = 1
             try:
                 case = json.loads(line)
-                print(json.dumps((_many if "urls" in case else _download)(**case)), flush=True)
+                _say((_many if "urls" in case else _download)(**case))
                 status = 0
             except BaseException:
                 traceback.print_exc()
                 raise
             finally:
                 os._exit(status)
-        print(json.dumps({"pid": child}), flush=True)
+        _say({"pid": child})
         _, status = os.waitpid(child, 0)
-        print(json.dumps({"ended": os.waitstatus_to_exitcode(status)}), flush=True)
+        _say({"ended": os.waitstatus_to_exitcode(status)})
+
+
+def _say(told: dict[str, Any]) -> None:
+    """A line in one piece, since parent and child write at the same time."""
+    os.write(1, json.dumps(told).encode() + b"\n")
 
 
 def _download(
