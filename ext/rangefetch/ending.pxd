@@ -9,14 +9,16 @@ range are a fault that must be seen, but only once: where the moment passed, the
 from libc.stdint cimport int64_t
 
 from rangefetch.lane cimport dismiss_lanes, lane_received_end
-from rangefetch.libcurl cimport CURLE_OK, CURLE_WRITE_ERROR
+from rangefetch.libcurl cimport CURLE_OK, CURLE_WRITE_ERROR, CURLINFO_RESPONSE_CODE, info_long
 from rangefetch.mailbox cimport EVENT_DONE
 from rangefetch.outcome cimport finish, is_complete, let_go
 from rangefetch.service cimport memory_of
-from rangefetch.transfer cimport ACCEPTED, FAULT_NONE, FAULT_OVERFLOW, FileCore, Lane, Loop
+from rangefetch.transfer cimport ACCEPTED, FAULT_NONE, FAULT_OVERFLOW, SWALLOWED, FileCore, Lane, Loop
 
 cdef enum:
-    GRACE_MS = 100    # for an answer's end to follow its last byte
+    GRACE_MS = 100        # for an answer's end to follow its last byte
+    SWALLOW_MS = 2000     # for an error's body, of which nothing is wanted but its connection
+    REDIRECT_MS = 30_000  # for a redirect's, at whose end libcurl tells where it leads
 
 
 cdef inline bint is_whole(const Lane *lane) noexcept nogil:
@@ -27,19 +29,26 @@ cdef inline bint is_whole(const Lane *lane) noexcept nogil:
     )
 
 
-cdef inline bint is_due(Loop *loop, int64_t *since_ms) noexcept nogil:
+cdef inline bint is_due(Loop *loop, int64_t *since_ms, int64_t grace_ms) noexcept nogil:
     """Whether the grace that began at ``since_ms`` (0: begins now) is over; if not, the loop wakes for it."""
     if since_ms[0] == 0:
         since_ms[0] = loop.now_ms
-    if loop.now_ms - since_ms[0] >= GRACE_MS:
+    if loop.now_ms - since_ms[0] >= grace_ms:
         return True
-    if loop.due_ms == 0 or since_ms[0] + GRACE_MS < loop.due_ms:
-        loop.due_ms = since_ms[0] + GRACE_MS
+    if loop.due_ms == 0 or since_ms[0] + grace_ms < loop.due_ms:
+        loop.due_ms = since_ms[0] + grace_ms
     return False
 
 
+cdef inline int64_t patience_with(Lane *lane) noexcept nogil:
+    """How long a body may take that is read and dropped."""
+    return REDIRECT_MS if 300 <= info_long(lane.easy, CURLINFO_RESPONSE_CODE) < 400 else SWALLOW_MS
+
+
 cdef inline void end_transfers(Loop *loop) noexcept nogil:
-    """End the transfers whose bytes are all there, after their grace; what they brought counts as ever."""
+    """End the transfers whose bytes are all there, after their grace, and errors that take long to tell; what they
+    brought counts as ever.
+    """
     cdef Lane *lane = loop.lanes
     cdef FileCore *memory
     while lane != NULL:
@@ -48,7 +57,7 @@ cdef inline void end_transfers(Loop *loop) noexcept nogil:
             if lane.cut or memory.lingers:
                 # The end of a cut answer is another lane's range away.
                 finish(loop, lane, CURLE_OK)
-            elif is_due(loop, &lane.whole_ms):
+            elif is_due(loop, &lane.whole_ms, GRACE_MS):
                 if lane.paused:
                     # A limit holds back what libcurl has received beyond the last byte.
                     lane.fault = FAULT_OVERFLOW
@@ -56,6 +65,9 @@ cdef inline void end_transfers(Loop *loop) noexcept nogil:
                 else:
                     memory.lingers = True
                     finish(loop, lane, CURLE_OK)
+        elif lane.file != NULL and lane.verdict == SWALLOWED and is_due(loop, &lane.whole_ms, patience_with(lane)):
+            # Its status has said it all.
+            finish(loop, lane, CURLE_OK)
         lane = lane.next
 
 
@@ -65,7 +77,7 @@ cdef inline void end_files(Loop *loop) noexcept nogil:
     cdef FileCore *after
     while file != NULL:
         after = file.next
-        if not file.probing and is_complete(file) and (file.lanes_busy == 0 or is_due(loop, &file.whole_ms)):
+        if not file.probing and is_complete(file) and (file.lanes_busy == 0 or is_due(loop, &file.whole_ms, GRACE_MS)):
             dismiss_lanes(loop, file)
             let_go(loop, file, EVENT_DONE)
         file = after

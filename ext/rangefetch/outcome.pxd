@@ -63,6 +63,7 @@ cdef inline void let_go(Loop *loop, FileCore *file, Kind kind) noexcept nogil:
         link[0] = file.next
     rf_note(&file.lasted_us, rf_now_us() - file.began_us)
     rf_note(&file.cpu_us, rf_thread_us() - file.began_cpu_us)
+    rf_note(&file.waits_for, WAIT_NOTHING)
     post_bare(loop, kind, file)
 
 

@@ -395,7 +395,7 @@ cdef inline void withdraw(Loop *loop, FileCore *file) noexcept nogil:
     cdef Source *source
     cdef int64_t since_ms
     while lane != NULL:
-        if lane.file == file and not lane.is_first and not is_limited(loop, file):
+        if lane.file == file and not lane.is_first:
             source, since_ms = lane.source, lane.started_ms
             if lane.hedge != NULL:
                 if is_fruitless(loop, lane):

@@ -19,6 +19,7 @@ cdef enum:
     MOST_STRIKES = 2                 # one may be an accident
     FIRST_PAUSE_MS = 10_000          # before one connection more than were answered is tried
     LONGEST_PAUSE_MS = 320_000
+    LONGEST_REST_MS = 60_000         # of a source that has answered nobody; it may be the last one left by then
     HELP_PATIENCE_MS = 500           # help that has brought nothing for so long
     HELP_REQUESTS = 3                # ... and for so many times what answers take here
     MOST_REFUSALS = 4                # of help, in a row
@@ -80,7 +81,7 @@ cdef inline void note_unserved(Loop *loop, Source *source, int64_t since_ms) noe
     source.lanes_served = source.lanes if source.lanes > 0 else 1
     if source.lanes == 0 and source.moved_ms < since_ms:
         # It has answered nobody, while other sources did.
-        source.rested_ms = max(source.rested_ms, source.served_again_ms)
+        source.rested_ms = max(source.rested_ms, loop.now_ms + min(source.pause_ms, LONGEST_REST_MS))
 
 
 cdef inline void note_bytes(Loop *loop, Lane *lane) noexcept nogil:

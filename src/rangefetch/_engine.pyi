@@ -258,7 +258,7 @@ class File:
         - ``"nothing"``: there is something to fetch, and nothing is due that would fetch it. It may be seen for a
           moment; a file that stays so will never end by itself.
 
-        After the DONE or REMOVED event it has no meaning.
+        From the DONE or REMOVED event on it is ``"nothing"``.
         """
     def release(self) -> None:
         """Let one lane that is held after a FAILED event go on."""

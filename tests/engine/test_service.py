@@ -56,6 +56,17 @@ def test_lanes_that_a_server_does_not_answer_cost_next_to_no_time(
     assert either_server.connections <= 12
 
 
+@pytest.mark.parametrize("whose", ["its own", "the engine's"])
+def test_under_a_limit_lanes_that_a_server_does_not_answer_do_not_hold_the_end(
+    driver: Driver, server: MisbehavingServer, whose: str
+) -> None:
+    server.serves_ever = 1
+    driver.engine.limit = RATE if whose == "the engine's" else 0
+    file = driver.add(server.url("/good", size=SIZE), lanes=8, limit=RATE if whose == "its own" else 0)
+    driver.end(file, 3 * ALONE_S)
+    assert file.tag.octets == content(SIZE)
+
+
 @pytest.mark.parametrize("size", [2 * MIB, 24 * MIB])
 def test_a_file_that_is_nearly_there_is_not_held_by_lanes_that_nobody_answers(
     driver: Driver, server: MisbehavingServer, size: int

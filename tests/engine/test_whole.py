@@ -175,3 +175,21 @@ def test_a_transfer_that_fails_after_the_last_byte_is_no_failure(driver: Driver,
     file = driver.add(server.url("/lingers", size=300_000), profile=hasty)
     driver.end(file, SOON_S)
     assert driver.kinds(file) == ["ANSWERED", "DONE"]
+
+
+@pytest.mark.parametrize("code", [403, 404, 429, 500, 503])
+def test_an_error_that_takes_long_to_tell_is_heard_soon(driver: Driver, server: MisbehavingServer, code: int) -> None:
+    # Its body comes a byte at a time, which is life enough for any timeout.
+    file = driver.add(server.url("/script", size=MIB, steps=f"status:code={code}+slow:rate=1"))
+    driver.until(lambda: "FAILED" in driver.kinds(file), SOON_S)
+    assert driver.log[-1].status == code
+    file.release()
+    driver.end(file, SOON_S)
+    assert file.tag.octets == content(MIB)
+
+
+def test_a_redirect_that_takes_a_while_to_tell_is_followed(driver: Driver, server: MisbehavingServer) -> None:
+    # libcurl says where it leads when all of it is there.
+    file = driver.add(server.url("/script", size=MIB, steps="redirect+slow:rate=3"))
+    driver.end(file, 10)
+    assert file.tag.octets == content(MIB)
