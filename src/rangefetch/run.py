@@ -674,17 +674,16 @@ class Run:
         self.mirroring.look()
         if now_s >= self._next_save_s and self._is_worth_saving:
             self._next_save_s = now_s + _SAVE_EVERY_S
-            self._save(saving.save_on_the_way)
+            self._save()
         else:
             self._do_if(self._proof.step(self._file.contiguous, _HASH_AT_LEAST_BYTES))
 
-    def _save(self, how: Callable[[Target, File, Sources], None]) -> None:
+    def _save(self) -> None:
         assert self._target is not None
         target, file = self._target, self.file
 
         def save() -> None:
-            how(target, file, self.sources)
-            self._is_kept = True
+            self._is_kept = saving.save_on_the_way(target, file, self.sources) or self._is_kept
 
         self.do(save, lambda _: None, what="the disk to save the state")
 
@@ -942,7 +941,11 @@ class Run:
 
         def failed(reason: BaseException) -> None:
             # Whatever it was, the end is told.
-            _log.error("%s: what was fetched could not be saved: %r", self.shown_url, reason)
+            if isinstance(reason, DiskError):
+                reason.url = reason.url or self.shown_url
+                self.tell_end(error or reason)
+                return
+            _log.error("%s: internal error: what was fetched could not be saved: %r", self.shown_url, reason)
             self.tell_end(error)
 
         self._jobs.do(self._keep_what_can_be_continued, lambda _: self.tell_end(error), failed=failed)
@@ -974,5 +977,9 @@ class Run:
                 target.discard()
         except DiskError as error:
             _log.warning("%s: what was fetched could not be saved: %s", self.shown_url, error)
+            if target.has_lost_writes:
+                if not self._is_kept:
+                    target.discard()
+                raise
         finally:
             target.close()

@@ -1,7 +1,7 @@
 """The state of a run, between the engine's block map and the files beside the part file.
 
 Data before bits: first the map is looked at, then the data is synced, then what was seen is written down. Bits read
-after the sync might name bytes that it missed.
+after the sync might name bytes that it missed. After a sync that failed nothing is written down any more.
 """
 
 from __future__ import annotations
@@ -63,7 +63,11 @@ def load(target: Target, url: str, *, provable: bool) -> state.State | None:
         _log.warning("%s: nothing tells which file %s is of; starting again", mask_url(url), target.control_path.name)
         return None
     if found is not None:
-        target.sync()
+        try:
+            target.sync()
+        except DiskError:
+            target.control_path.unlink(missing_ok=True)  # it may speak of bytes that are lost
+            raise
         target.save_state(found)
         target.control_path.unlink(missing_ok=True)
     return saved
@@ -165,22 +169,31 @@ def save(target: Target, file: File, sources: Sources, *, without_last: bool = F
     )
 
 
-def save_on_the_way(target: Target, file: File, sources: Sources) -> None:
-    """Save while bytes arrive: they have their space already, so a full disk is a warning and no reason to stop."""
+def save_on_the_way(target: Target, file: File, sources: Sources) -> bool:
+    """Save while bytes arrive; False where there was no room for the state.
+
+    The bytes have their space already, so that is a warning and no reason to stop. Raises ``DiskError`` for everything
+    else, and where it is the bytes that could not be written.
+    """
     try:
         save(target, file, sources)
     except DiskError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in _NO_ROOM or target.has_lost_writes:
             raise
         _log.warning("%s: the state could not be saved: %s", mask_url(sources.url), error)
+        return False
+    return True
 
 
 def save_at_the_end(target: Target, file: File, sources: Sources) -> None:
-    """Save when nothing arrives any more. A full disk has no room for the state: a little less of data makes some."""
+    """Save when nothing arrives any more. A full disk has no room for the state: a little less of data makes some.
+
+    Raises ``DiskError``. Where a sync has failed, now or before, the state that was saved last stays as it is.
+    """
     try:
         save(target, file, sources)
     except DiskError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in _NO_ROOM or target.has_lost_writes:
             raise
         save(target, file, sources, without_last=True)
 

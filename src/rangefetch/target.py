@@ -14,7 +14,7 @@ import errno
 import itertools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -57,6 +57,8 @@ class Target:
     """How far ahead of the contiguous frontier bytes may come; 0: no limit."""
     read_bytes = 0
     """How far somebody has read already, so that other bytes cannot take the place of those."""
+
+    _lost: DiskError | None = None  # the first error of a sync
 
     def __init__(self, part: Part, path: Path | None, url: str = "") -> None:
         """Use :meth:`open`. Owns the descriptor of ``part``."""
@@ -136,10 +138,31 @@ class Target:
             self._forget()
             os.ftruncate(self.fd, size_bytes)
 
+    @property
+    def has_lost_writes(self) -> bool:
+        """Whether something that was written may never have reached the disk, so that only what had been synced
+        before counts.
+        """
+        return self._lost is not None
+
     def sync(self) -> None:
-        """Return when all that was written so far would survive a power failure."""
-        with _disk_errors("sync", self.part_path):
-            _sync(self.fd)
+        """Return when all that was written so far would survive a power failure.
+
+        Once that has failed it fails for good. Linux tells of an error once, and drops what could not be written: the
+        next fsync succeeds (fsync(2), "ERRORS").
+        """
+        self._check_writes(_sync)
+
+    def _check_writes(self, check: Callable[[int], object]) -> None:
+        """Have ``check`` say what became of earlier writes. Raises ``DiskError``, and ever after the first time."""
+        if self._lost is not None:
+            raise DiskError(self._lost.reason, errno=self._lost.errno or 0)
+        try:
+            with _disk_errors("sync", self.part_path):
+                check(self.fd)
+        except DiskError as error:
+            self._lost = error
+            raise
 
     def publish(self, *, overwrite: bool, modified_time: float | None, durable: bool) -> Path:
         """Give the part file its final name in one step, remove the state, close, and return the path.
@@ -159,17 +182,21 @@ class Target:
             publishing.set_time(self.fd, modified_time)
             publishing.set_mode(self.fd, private=False)
             try:
-                if durable:
-                    _sync(self.fd)
+                self._check_writes(_sync if durable else _report_delayed_errors)
                 rename = publishing.replace if overwrite else publishing.rename_free
                 rename(self.part_path, self.path)
             except BaseException:
                 publishing.set_mode(self.fd, private=True)
                 raise
+        # From here on the file has its name, whatever becomes of what is beside it.
+        with contextlib.suppress(OSError):
             unmark(self.fd)
+        with contextlib.suppress(OSError):
             self._remove_beside()
+        with contextlib.suppress(OSError):
             self.close()
-            if durable:
+        if durable:
+            with _disk_errors("make sure that it keeps its name", self.path):
                 sync_directory(self.directory)
         return self.path
 
@@ -265,7 +292,19 @@ def _final_path(directory: Path, filename: str) -> Path:
 
 def _sync(fd: int) -> None:
     if sys.platform == "darwin":
-        with contextlib.suppress(OSError):
+        try:
             fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # fsync stops at the drive's cache there
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOTTY):
+                raise
+        else:
             return
     os.fsync(fd)
+
+
+def _report_delayed_errors(fd: int) -> None:
+    """Raise what a file system that writes later (NFS, FUSE) has to say of earlier writes: it does so at any close.
+
+    On local file systems this neither writes nor waits (close(2), "Dealing with error returns from close()").
+    """
+    os.close(os.dup(fd))

@@ -26,6 +26,7 @@ NUMBERS = range(1, 10_000) if ALL else (1, 2, 3, 4, 5, 8, 13, 34)
 ERRORS = {
     "pwrite": ("ENOSPC", "EIO", "EDQUOT", "EFBIG"),
     "write": ("ENOSPC", "EIO"),
+    "fsync": ("ENOSPC", "EIO", "EDQUOT"),
     "fallocate": ("ENOSPC", "EIO", "EOPNOTSUPP", "EINTR", "EFBIG"),
     "truncate": ("EIO", "EFBIG"),
     "open": ("EACCES", "EMFILE", "ENOSPC", "EROFS", "EIO"),

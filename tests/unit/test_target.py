@@ -497,11 +497,18 @@ def test_truncating_drops_the_state_first(tmp_path: Path, monkeypatch: pytest.Mo
 def test_syncing_tells_of_a_disk_that_lost_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(written(tmp_path)) as opened:
         opened.sync()
-        monkeypatch.setattr(os, "fsync", refusing(errno.EIO))
+        assert not opened.has_lost_writes
+        with monkeypatch.context() as once:
+            once.setattr(os, "fsync", refusing(errno.EIO))
+            with disk_error(errno.EIO, opened.part_path, "cannot sync: Input/output error"):
+                opened.sync()
+        # Linux would tell of it once.
         with disk_error(errno.EIO, opened.part_path, "cannot sync: Input/output error"):
             opened.sync()
-        with disk_error(errno.EIO, tmp_path / "x", "cannot publish"):
-            publish(opened, durable=True)
+        for durable in (True, False):
+            with disk_error(errno.EIO, opened.part_path, "cannot sync: Input/output error"):
+                opened.publish(overwrite=False, modified_time=None, durable=durable)
+        assert opened.has_lost_writes
     assert files(tmp_path) == {"x.part": "new", "x.part.json": "state"}
 
 
