@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from rangefetch import provenance
 from rangefetch.download import Download, new_gid
 from rangefetch.errors import Cancelled, DownloadError, TargetExists
+from rangefetch.identity import Basis
 from rangefetch.logs import log as _log
 from rangefetch.manager import DownloadManager, get_download_manager
 from rangefetch.names import choose_filename, is_plain_filename
@@ -370,6 +371,7 @@ class _Bulk:
                 size=size,
                 gid=new_gid(),
                 sources=(each.url,),
+                identity=Basis.ONE_RESPONSE,
             )
             self._outcomes.put(number, result)
 

@@ -19,7 +19,7 @@ from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
 
 if TYPE_CHECKING:
     from rangefetch._engine import File
-    from rangefetch.target import Target
+    from rangefetch.sink import Sink
 
 __all__ = ["MOVES", "Download", "Figures", "new_gid"]
 
@@ -66,7 +66,7 @@ class Download:
         self.figures: Callable[[], Figures] | None = None
         self.waits: Callable[[], str] | None = None
         """How its backend lets itself be asked what it waits for while it is active, from any thread."""
-        self.sink: Target | None = None
+        self.sink: Sink | None = None
         """Where the bytes go instead of into a file with a name."""
         self.file: File | None = None
         """The engine's side of it, for a reader of a sink."""

@@ -65,6 +65,8 @@ class Basis(enum.StrEnum):
     """Parts were fetched a second time and had the same bytes."""
     ONE_RESPONSE = "one response"
     """It is the body of a single response."""
+    SIZE = "size"
+    """Every response had the same size, and the same weak validators or none; nothing more could be checked."""
     MIRRORS = "mirrors"
     """It came from mirrors alone: the URL did not answer, so nothing shows that they have its file."""
 

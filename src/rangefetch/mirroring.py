@@ -35,6 +35,8 @@ class Mirroring:
         self._compared: list[Source] = []  # now
         self._error: DownloadError | None = None  # what ends the download if no mirror joins
         self._silent_since_s = 0.0
+        self.url_given_up = False
+        """The URL refuses the file for good, or its tries are used up: it is not asked whether the mirrors have it."""
 
     def restart(self) -> None:
         """The file is begun again: what mirrors were compared with is gone."""
@@ -51,6 +53,9 @@ class Mirroring:
         if not run.sources.waiting or not run.is_filling:
             return
         file = run.file
+        if run.one_source and file.answered:
+            # A reader takes no risk: what it has used cannot be fetched anew.
+            return
         if file.answered or file.downloaded:
             self._silent_since_s = 0.0
             self._compare()
@@ -76,6 +81,9 @@ class Mirroring:
             return True
         if not run.is_filling:
             return False
+        if run.one_source and not run.may_start_over:
+            return False
+        self.url_given_up = True
         for number, source in enumerate(run.sources):
             source.banned = True
             run.file.ban(number)

@@ -92,6 +92,17 @@ class DownloadResult:
     ``connections`` the connections that were opened for it, ``resumed`` the bytes that were there at the start.
     ``already_complete`` says that the very file was there (docs/state.md tells how that is known), ``bound`` what bound
     the speed, in words.
+
+    ``identity`` says how it was established that the bytes are those of one version of the file at the URL:
+
+    - ``"checksum"``: they have the digest that was asked for, or that the server stated;
+    - ``"etag"``: every response had the same strong ETag (RFC 9110, section 8.8.1);
+    - ``"last-modified"``: every response had the same Last-Modified, at least a second before its Date (8.8.2.2); of
+      a file that was there already, its time is that of the remote one;
+    - ``"compared"``: parts were fetched a second time and were the same;
+    - ``"one response"``: they are the body of a single response;
+    - ``"size"``: every response had the same size and the same weak validators, or none; nothing more could be checked;
+    - ``"mirrors"``: mirrors alone sent them, because the URL could not be asked; a checksum is what proves such a file.
     """
 
     path: Path
@@ -106,6 +117,7 @@ class DownloadResult:
     resumed: int = 0
     already_complete: bool = False
     bound: str = ""
+    identity: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The same in camelCase, ready for JSON."""

@@ -49,7 +49,7 @@ class Recovery:
         self._released_at = -1  # how much was downloaded when a lane went on last
         self._held = 0  # lanes that wait for a word from here
         self._timer: Timer | None = None
-        self._restarted = False  # the remote file was another one, once
+        self._restarted = False  # it was started over because the remote file was another one
         self._refreshing = False  # the caller is asked for a new link
         self._refreshed_at = -1  # how much was downloaded when it was asked last
         self._patience: Timer | None = None  # how long it is waited for
@@ -346,34 +346,47 @@ class Recovery:
         self._release(1)
 
     def _begin_anew(self, failure: retry.Failure, error: DownloadError) -> None:
-        """The remote file is another one. A mirror that never agreed is left out; otherwise all starts again, once."""
+        """The remote file is another one, or this source never had the same: whose word counts decides."""
         run = self._run
-        if not run.sources[failure.source].answered and run.sources.others(failure.source) and run.file.answered:
-            self._give_up_source(failure, error)
-            return
-        self.start_over(error)
+        if run.decides(failure.source):
+            self.start_over(error)
+        elif failure.source == 0:
+            # A mirror stood in for it, and has another file.
+            run.follow_the_url(error.reason)
+        else:
+            run.drop_mirror(failure.source, error.reason)
+            self._release(1)
 
     def start_over(self, error: DownloadError) -> None:
-        """The remote file is another one: all of it again, once. Raises ``error`` the second time, and where a reader
-        has used the beginning.
-        """
-        if self._restarted or not self._run.may_start_over:
+        """Two versions of the file were seen: fetch all of it again, the second time as one response, which cannot be
+        a mixture. Raises ``error`` where that was done already, or a reader has used the beginning."""
+        run = self._run
+        if not run.may_start_over or self.one_stream:
             raise error
-        self._restarted = True
-        _log.warning("%s: %s; starting again", self._run.shown_url, error.reason)
+        if self._restarted:
+            self.one_stream = True
+            _log.warning("%s: %s; starting again with a single request", run.shown_url, error.reason)
+        else:
+            self._restarted = True
+            _log.warning("%s: %s; starting again", run.shown_url, error.reason)
+        run.begin_again()
+
+    def ask_plainly(self, reason: str) -> None:
+        """Start over without ranges: one response, which cannot be a mixture."""
+        self.one_stream = True
+        _log.info("%s: %s; going on with one stream", self._run.shown_url, reason)
         self._run.begin_again()
 
     def _do_without_ranges(self, failure: retry.Failure, error: DownloadError) -> None:
         """A cache that had to fill itself may answer so once; else one stream, unless another source does ranges."""
         run = self._run
-        if (failure.answered or run.file.downloaded) and self._tries.failures < _RANGE_TRIES:
+        may_be_filling = not self._is_stream() and (failure.answered or run.file.downloaded)
+        if may_be_filling and self._tries.failures < _RANGE_TRIES:
             self._try_again(failure, error)
-        elif run.file.splits and run.sources.others(failure.source):
+        elif (run.file.splits or self.one_stream) and run.sources.others(failure.source):
             self._give_up_source(failure, error)
         elif not self.one_stream:
-            self.one_stream = True
-            _log.info("%s: %s; going on with one stream", run.shown_url, error.reason)
-            run.begin_again()
+            self.ask_plainly(error.reason)
         else:
             raise error
 

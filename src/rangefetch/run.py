@@ -7,6 +7,7 @@ appears only after the last byte and the checksum were right.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import random
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rangefetch import checksum, provenance, samples, saving, state
+from rangefetch.authority import Authority, Word
 from rangefetch.backend import Host, Timer
 from rangefetch.comparison import Comparisons, Finding, Question, Verdict
 from rangefetch.download import Download, Figures
@@ -32,7 +34,13 @@ from rangefetch.errors import (
 )
 from rangefetch.events import Event, EventKind, parse_date, parse_headers
 from rangefetch.existing import Found, Standing, look
-from rangefetch.identity import Identity, must_compare_before_resuming
+from rangefetch.identity import (
+    Basis,
+    Identity,
+    Strength,
+    must_compare_before_publishing,
+    must_compare_before_resuming,
+)
 from rangefetch.jobs import Jobs
 from rangefetch.logs import log as _log
 from rangefetch.mirroring import Mirroring
@@ -72,6 +80,8 @@ _FIRST_SAVE_S = 2.0
 _SAVE_EVERY_S = 5.0
 _HASH_AT_LEAST_BYTES = 4 << 20
 _FEW_BLOCKS = 64  # of a file whose begun blocks can be compared, too
+_URL = 0  # the number of the source that was asked for
+_WHOLE_BYTES = 1 << 20  # samples are taken of whole ones
 
 
 class Run:
@@ -119,6 +129,11 @@ class Run:
         self._connections = 0
         self._next_save_s = self.now_s() + _FIRST_SAVE_S
         self._proof = Proof(download.options.checksum)
+        self._authority = Authority()
+        self._first_span = (0, 0)  # what the first response of this run brought
+        self._checked = False  # that it is one version, and the URL's
+        self._compared = False  # ... by fetching parts again
+        self._url_agrees = False  # that what mirrors sent is its file
         self._meter = SpeedMeter()
         self._trace: list[dict[str, str]] = []
         self._bound = ""
@@ -262,13 +277,17 @@ class Run:
         *,
         size: int,
         validators: tuple[str, str] | None = None,
+        first: Span | None = None,
     ) -> None:
         """Fetch some of ``spans`` of the file, which has ``size`` bytes, from a source again, and go on with what that
         finds. The source's responses must have these ``validators``; None: those that it is known to have.
+        Some of ``first`` is fetched in any case.
         """
         assert self._target is not None
         target = self._target
         places = samples.choose(size, spans, random.Random())
+        if first is not None:
+            places = [*samples.choose(size, [first], random.Random()), *places[:2]]
 
         def begin(found: list[Sample]) -> None:
             # What a reader has used may have been given back to the file system meanwhile.
@@ -297,25 +316,59 @@ class Run:
             self._file.limit = max(1, limit - len(self.comparisons) * self._limit_of_comparisons()) if limit else 0
 
     def begin_again(self) -> None:
-        """Begin from nothing, when the engine has let go of the file."""
+        """Begin from nothing, when the engine has let go of the file. Raises ``ContentChanged`` where a reader has
+        used the beginning and nothing would prove that what comes now continues it."""
 
         def begin() -> None:
             assert self._target is not None
             self._saved = None
             self._must_compare = False
             self.mirroring.restart()
+            self._checked = self._compared = self._url_agrees = False
+            self._authority.start_over()
             for source in self.sources:
                 source.answered = False
             self.forget_hash()
             # On a worker, because one may be reading what is about to go.
             self.do(self._truncate, lambda _: self._open_file())
 
+        if self.download.sink is not None:
+            self.download.sink.hold(self.download)
         self._remove_file(begin)
 
     def _truncate(self) -> None:
         assert self._target is not None
         self._is_kept = False
         self._target.truncate()
+
+    # -- whose file it is -----------------------------------------------------------------------------------------
+
+    @property
+    def one_source(self) -> bool:
+        """Whether all must come from one source: what a reader has used cannot be fetched anew from another."""
+        return self.download.sink is not None and not self.options.checksum
+
+    def decides(self, number: int) -> bool:
+        """Whether a source's word is what the remote file is."""
+        return self._authority.source in (-1, number)
+
+    def follow_the_url(self, reason: str) -> None:
+        """The URL has another file than the mirrors that stood in for it: theirs is dropped, and they with it."""
+        for number, source in enumerate(self.sources):
+            if number != _URL and source.answered:
+                self.drop_mirror(number, reason)
+        if not self.mirroring.url_given_up:
+            self.sources[_URL].banned = False
+        self.begin_again()
+
+    def drop_mirror(self, number: int, reason: str) -> None:
+        """A mirror has another file than the URL: it is not asked again."""
+        source = self.sources[number]
+        source.banned = True
+        shown = mask_url(source.url)
+        _log.warning("%s: the mirror %s has another file (%s); not used any more", self.shown_url, shown, reason)
+        if self._in_engine:
+            self.file.ban(number)
 
     @property
     def may_start_over(self) -> bool:
@@ -397,6 +450,14 @@ class Run:
             self.download.filename = saved.filename
         for source in saved.sources:
             self._modified_time = self._modified_time or parse_date(source.last_modified)
+        said = [
+            (number, Identity(saved.total_size, known.etag, known.last_modified))
+            for number, source in enumerate(self.sources)
+            for known in saved.sources
+            if source.given_url == known.url and (known.etag or known.last_modified)
+        ]
+        # Where no source sent validators, it is taken for the URL's: its bytes are compared before they are used.
+        self._authority.recall(*(said[0] if said else (_URL, Identity(saved.total_size))))
 
     def _open_file(self) -> None:
         """Hand the file to the engine, with what an earlier run left."""
@@ -415,6 +476,8 @@ class Run:
             self._open_file()
             return
         assert self._target is not None
+        if not self.sources.usable() and not self.sources.waiting:
+            raise ContentChanged("no source is left that has the file", url=self.shown_url)
         options = self.options
         known: dict[str, Any] = {}
         if self._probing:
@@ -437,6 +500,17 @@ class Run:
             (source.url, profile, source.etag, source.last_modified)
             for source, profile in zip(self.sources, profiles, strict=True)
         ]
+        sink = self.download.sink
+        if sink is not None and sink.read_bytes:
+            if not any(source.given_url == sink.read_url for source in self.sources.usable()):
+                raise ContentChanged("what was read is of a source that may not be asked any more", url=self.shown_url)
+            known["pinned_size"] = sink.read_identity.size
+            asked = [
+                (url, profile, sink.read_identity.etag if source.given_url == sink.read_url else "", "")
+                for source, (url, profile, _, _) in zip(self.sources, asked, strict=True)
+            ]
+        elif self._saved is None:
+            asked = [(url, profile, "", "") for url, profile, _, _ in asked]
         url, profile, etag, last_modified = asked[0]
         file = _engine.File(
             self._target.fd,
@@ -452,8 +526,8 @@ class Run:
             traced=bool(options.trace),
             allocation="none" if self._probing else options.file_allocation,
             mirrors=asked[1:],
-            etag=etag if self._saved is not None else "",
-            last_modified=last_modified if self._saved is not None else "",
+            etag=etag,
+            last_modified=last_modified,
             **known,
         )
         self.resumed_bytes = file.downloaded
@@ -463,9 +537,10 @@ class Run:
         self._in_engine = True
         self._whole = self._settled = False
         self.recovery.begun()
-        self.download.file = file
-        if self.download.sink is not None:
-            file.read_to(self.download.sink.read_bytes)
+        if sink is None:
+            self.download.file = file
+        else:
+            file.read_to(sink.read_bytes)
         self._loop = self._backend.add_file(file)
         for number, source in enumerate(self.sources):
             if source.banned:
@@ -517,10 +592,12 @@ class Run:
             self._heard(source)
             source.resolved_url = event.text
             headers = parse_headers(event.headers)
+            source.identity = Identity.of(headers, file.size)
+            source.etag, source.last_modified = file.validators(event.source)
             if event.kind == EventKind.ANSWERED:
-                self._answered(event.status, source, headers)
+                self._answered(event.source, headers)
             if self._after_removal is None:
-                self._compare_digest(event.status, source, headers)
+                self._compare_digest(event.source, headers)
 
     def _remove_file(self, then: Callable[[], None]) -> None:
         """Take the file from the engine, and go on when nothing touches it any more."""
@@ -536,11 +613,20 @@ class Run:
         self._after_removal = lambda: self.comparisons.stop(then)
         self._file.remove()
 
-    def _answered(self, status: int, source: Source, headers: dict[str, str]) -> None:
+    def _answered(self, number: int, headers: dict[str, str]) -> None:
         """The first good answer: what the remote file is."""
+        from rangefetch import _engine
+
         assert self._target is not None
         assert self._file is not None
+        source = self.sources[number]
         size = self._file.size
+        part = _engine.content_range(headers.get("content-range", "").encode("latin-1", "replace"))
+        self._first_span = part[:2] if part is not None else (0, size)
+        if not self._is_credible(number, source.identity, stated=part is not None):
+            return
+        if self.download.sink is not None and not self._admit(source, part is None or part[:2] == (0, size)):
+            return
         self._modified_time = parse_date(headers.get("last-modified", ""))
         if self.options.expected_size and size not in (-1, self.options.expected_size):
             raise ContentChanged(
@@ -572,7 +658,7 @@ class Run:
             self.download.filename = name
         path = target.path
         assert path is not None
-        if path.exists() and not self.options.overwrite:
+        if target.keeps_state and path.exists() and not self.options.overwrite:
             if self.options.checksum:
                 return lambda: self._remove_file(lambda: self._compare_existing(path))
             return lambda: self._remove_file(lambda: self._look_at_existing(path, source, remote))
@@ -634,9 +720,43 @@ class Run:
         """Whether an earlier run has left a part of the file."""
         return self._saved is not None
 
-    def _compare_digest(self, status: int, source: Source, headers: dict[str, str]) -> None:
-        """What a source says its file's digest is: proof where the user gave none, and a contradiction a ban."""
-        stated = checksum.stated_by_server(headers, whole=status == 200)
+    def _is_credible(self, number: int, identity: Identity, *, stated: bool) -> bool:
+        """Whether the whole file may be what a source says it is; otherwise the download starts over."""
+        remembered = self._authority.is_remembered
+        known = self._authority.identity.size
+        word = self._authority.hear(number, identity, stated=stated)
+        if word is Word.CONTRADICTS:
+            self.follow_the_url(f"{identity.size} bytes, and not {known}")
+            return False
+        if word is Word.CUT_SHORT:
+            words = f"the server sent {identity.size} bytes as the whole of a file that had {known}"
+            if not self.recovery.one_stream:
+                self.recovery.ask_plainly(words)
+                return False
+            if not remembered:
+                raise BadAnswer(words, url=self.shown_url)
+        return True
+
+    def _admit(self, source: Source, whole: bool) -> bool:
+        """Let the reader of a stream have what comes. Ranges that only weak validators hold together may be of two
+        versions, which nobody could find out once they were read: then one response brings it all."""
+        sink = self.download.sink
+        assert sink is not None
+        identity = source.identity
+        strong = identity.strength is Strength.STRONG
+        if not (strong or whole or self.options.checksum or self.recovery.one_stream):
+            self.recovery.ask_plainly("it has no strong ETag that would hold ranges together")
+            return False
+        sink.admit(self.download, self.file, source.given_url, identity)
+        return True
+
+    def _compare_digest(self, number: int, headers: dict[str, str]) -> None:
+        """What a source says its file's digest is: proof where the user gave none and the URL says so, and a
+        contradiction a ban."""
+        source = self.sources[number]
+        stated = checksum.stated_by_server(headers, whole="content-range" not in headers)
+        if number != _URL and not self._proof.checksum:
+            return
         if not self._proof.learn(stated):
             expected = self._proof.checksum
             error = ChecksumMismatch(
@@ -789,6 +909,8 @@ class Run:
             self._remove_file(self._conclude)
         elif self.comparisons:
             self.comparisons.stop(self._finish)
+        elif not self._checked:
+            self._check_identity()
         elif self._jobs.busy:
             # What a worker is at (a save, a hash) was begun before the last byte came.
             self.do(lambda: None, lambda _: self._finish())
@@ -797,7 +919,99 @@ class Run:
         else:
             size = self._file.downloaded
             self._naming = True
-            self.do(self._publish, lambda path: self._complete(path, size), what="the disk to name the file")
+            self.do(
+                self._publish, lambda path: self._complete(path, size, self._basis()), what="the disk to name the file"
+            )
+
+    def _check_identity(self) -> None:
+        """Before it is named: is it one version of the file, and is it the URL's?"""
+        assert self._file is not None
+        number, size = self._authority.source, self._file.downloaded
+        if self._file.block_size == 0:
+            # Its length was not announced.
+            identity = dataclasses.replace(self.sources[max(number, 0)].identity, size=size)
+            if not self._is_credible(max(number, 0), identity, stated=False):
+                return
+        sources = self.sources
+        if self.options.checksum or self.download.sink is not None:
+            self._check_done()
+        elif self._is_from_mirrors and not self.mirroring.url_given_up:
+            # They stood in for the URL, which is asked whether it has the same file.
+            if size == 0:
+                self.follow_the_url("it is empty, and the URL did not say so")
+            else:
+                self._compare_all(_URL, self._url_compared)
+        elif must_compare_before_publishing(
+            sources[max(number, 0)].identity, responses=self._file.responses, checksum=bool(self._proof.checksum)
+        ):
+            self._compare_all(max(number, 0), self._versions_compared)
+        else:
+            self._check_done()
+
+    @property
+    def _is_from_mirrors(self) -> bool:
+        """Whether mirrors have sent it, and the URL has said nothing in this run."""
+        return not self.sources[_URL].answered and any(source.answered for source in self.sources)
+
+    def _check_done(self) -> None:
+        self._checked = True
+        self._finish()
+
+    def _compare_all(self, number: int, then: Callable[[Finding], None]) -> None:
+        """Fetch samples of the finished file from a source again, and of what the first response brought: where the
+        file has changed since, those bytes are the old ones."""
+        size = self.file.size
+        start, end = self._first_span
+        first = (start // _WHOLE_BYTES * _WHOLE_BYTES, min(-(-end // _WHOLE_BYTES) * _WHOLE_BYTES, size))
+        self.compare(self.sources[number], [(0, size)], then, size=size, first=first)
+
+    def _url_compared(self, finding: Finding) -> None:
+        """The URL was asked whether what mirrors sent is its file."""
+        if finding.verdict is Verdict.DIFFERENT:
+            self.follow_the_url(finding.reason)
+            return
+        if finding.verdict is Verdict.SAME:
+            self._url_agrees = self._compared = True
+            self._check_done()
+        else:
+            self.mirroring.url_given_up = True
+            _log.warning("%s: %s: the file is from mirrors alone", self.shown_url, finding.reason)
+            self._finish()
+
+    def _versions_compared(self, finding: Finding) -> None:
+        """What the first response brought was fetched again, to see whether the file has changed meanwhile."""
+        if finding.verdict is Verdict.SAME:
+            self._compared = True
+            self._check_done()
+        elif finding.verdict is Verdict.DIFFERENT:
+            self.recovery.start_over(
+                ContentChanged(f"the remote file has changed: {finding.reason}", url=self.shown_url)
+            )
+        elif isinstance(finding.error, BadAnswer):
+            self.recovery.ask_plainly(f"it could not be compared: {finding.reason}")
+        else:
+            raise finding.error or ContentChanged(
+                f"whether the remote file has changed could not be found out: {finding.reason}", url=self.shown_url
+            )
+
+    def _basis(self) -> Basis:
+        """How it was established that the bytes are one version of the file at the URL."""
+        assert self._file is not None
+        answered = [source for source in self.sources if source.answered]
+        weakest = min((source.identity.strength for source in answered), default=self._authority.identity.strength)
+        if self.options.checksum:
+            return Basis.CHECKSUM
+        if self._is_from_mirrors and not self._url_agrees:
+            return Basis.MIRRORS
+        if self._proof.checksum:
+            return Basis.CHECKSUM
+        if self._compared:
+            return Basis.COMPARED
+        if self._file.responses <= 1 and not self.resumed_bytes:
+            return Basis.ONE_RESPONSE
+        if weakest is Strength.STRONG and len(answered) < 2:
+            return Basis.ETAG
+        return Basis.LAST_MODIFIED if weakest is Strength.DATED and len(answered) < 2 else Basis.SIZE
 
     def _publish(self) -> Path:
         assert self._target is not None
@@ -812,7 +1026,7 @@ class Run:
             provenance.wrote(path, self._url)
         return path
 
-    def _complete(self, path: Path, size: int, *, already: bool = False) -> None:
+    def _complete(self, path: Path, size: int, basis: Basis, *, already: bool = False) -> None:
         self._ending = self._told = True
         result = DownloadResult(
             path=path,
@@ -827,6 +1041,7 @@ class Run:
             resumed=self.resumed_bytes,
             already_complete=already,
             bound=self._bound,
+            identity=basis,
         )
         self._backend.run_ended(self)
         self._backend.listener.completed(self.download, result)
@@ -838,7 +1053,7 @@ class Run:
 
         def compared(found: str) -> None:
             if found == digest:
-                self._already_complete(path)
+                self._already_complete(path, Basis.CHECKSUM)
             else:
                 self._worthless = self._saved is None
                 raise TargetExists(
@@ -860,19 +1075,25 @@ class Run:
                 question = Question(source, remote.size, found.samples, remote.etag, remote.last_modified, limit)
                 self.comparisons.begin(self.options, question, functools.partial(compared, found))
             else:
-                settle(found.standing, found.reason)
+                settle(found.standing, found.reason, found.basis)
 
         def compared(found: Found, finding: Finding) -> None:
             if finding.verdict is Verdict.UNKNOWN:
-                settle(found.otherwise, f"has the size of the remote file, but cannot be compared: {finding.reason}")
+                settle(
+                    found.otherwise,
+                    f"has the size of the remote file, but cannot be compared: {finding.reason}",
+                    found.basis,
+                )
             elif finding.verdict is Verdict.SAME:
-                settle(Standing.SAME, "")
+                settle(Standing.SAME, "", Basis.COMPARED)
             else:
-                settle(Standing.ANOTHER, f"has the size of the remote file, and is another: {finding.reason}")
+                settle(
+                    Standing.ANOTHER, f"has the size of the remote file, and is another: {finding.reason}", found.basis
+                )
 
-        def settle(standing: Standing, reason: str) -> None:
+        def settle(standing: Standing, reason: str, basis: Basis) -> None:
             if standing is Standing.SAME:
-                self._already_complete(path)
+                self._already_complete(path, basis)
             elif standing is Standing.GONE:
                 self._probed()
             else:
@@ -881,7 +1102,7 @@ class Run:
 
         self.do(lambda: look(path, self._url, remote), looked)
 
-    def _already_complete(self, path: Path) -> None:
+    def _already_complete(self, path: Path, basis: Basis) -> None:
         target = self._target
         assert target is not None
 
@@ -891,7 +1112,7 @@ class Run:
             return size
 
         self._naming = True
-        self.do(discard, lambda size: self._complete(path, size, already=True))
+        self.do(discard, lambda size: self._complete(path, size, basis, already=True))
 
     def change(self, options: DownloadOptions) -> None:
         """Apply new options to what runs: the limit, the lanes, how its sources are asked, and further mirrors."""

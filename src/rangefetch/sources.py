@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
+from rangefetch.identity import Identity
 from rangefetch.mirrors import rewrite
 from rangefetch.network import split_userinfo
 
@@ -27,7 +28,8 @@ def _origin_of(url: str) -> tuple[str, str]:
 
 @dataclasses.dataclass(slots=True)
 class Source:
-    """One URL. ``resolved_url`` is where redirects led, ``answered`` that it has answered well in this run, ``moves``
+    """One URL. ``resolved_url`` is where redirects led, ``answered`` that it has answered well in this run and is used,
+    ``identity`` what its first answer said of the file, ``moves``
     how often the engine was given another address for it, ``resolved_again`` how often in a row that was its own.
 
     ``url`` is where it is requested now; ``given_url`` is the URL as it was given, by which a saved state knows it.
@@ -44,6 +46,7 @@ class Source:
     last_modified: str = ""
     resolved_url: str = ""
     answered: bool = False
+    identity: Identity = dataclasses.field(default_factory=Identity)
     banned: bool = False
     failures: int = 0
     moves: int = 0

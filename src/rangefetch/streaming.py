@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rangefetch import checksum
@@ -19,52 +17,17 @@ from rangefetch.errors import Cancelled, ChecksumMismatch, LocalError
 from rangefetch.manager import DownloadManager, get_download_manager
 from rangefetch.network import mask_url
 from rangefetch.options import HTTP, DownloadOptions, check_url
-from rangefetch.parts import Part
 from rangefetch.progress import DownloadStatus
-from rangefetch.target import Target
+from rangefetch.sink import Sink
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = ["RemoteFile", "stream"]
 
-WINDOW_BYTES = 64 << 20
 _BUFFER_BYTES = 1 << 20
 _GIVE_BACK_BYTES = 8 << 20
 _ENDED = (DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED, DownloadStatus.PAUSED)
-
-
-class _Sink(Target):
-    """A temporary file without a name, in the place of a target."""
-
-    keeps_state = False
-    window_bytes = WINDOW_BYTES
-
-    def __init__(self, filename: str) -> None:
-        fd, name = tempfile.mkstemp(prefix="rangefetch-")
-        path = Path(name)
-        path.unlink()
-        super().__init__(Part(fd, path, marked=True), path.with_name(filename))
-
-    def truncate(self, size_bytes: int = 0) -> None:
-        """The bytes that come again will be the same; what was read of them needs no place."""
-
-    def publish(self, *, overwrite: bool, modified_time: float | None, durable: bool) -> Path:
-        """There is nothing to publish; the reader goes on reading."""
-        assert self.path is not None
-        return self.path
-
-    def discard(self) -> None:
-        """The reader closes it."""
-
-    def close(self) -> None:
-        """The reader closes it."""
-
-    def release(self) -> None:
-        """The reader is done."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
 
 
 class RemoteFile(io.RawIOBase):
@@ -78,7 +41,7 @@ class RemoteFile(io.RawIOBase):
         self._manager = manager
         self._position = 0
         self._given_back = 0
-        self._sink = _Sink("stream")
+        self._sink = Sink("stream")
         self._hash = checksum.new(options.checksum.partition("=")[0]) if options.checksum else None
         self._download = Download(url, options)
         self._download.sink = self._sink
@@ -101,13 +64,12 @@ class RemoteFile(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         if not len(view):
             return 0
-        there = self._wait_for_more()
+        there = self._take(len(view))
         count = os.preadv(self._sink.fd, [view[: there - self._position]], self._position) if there else 0
         self._position += count
         if self._hash is not None:
             self._prove(self._hash, view[:count])
         if count:
-            self._sink.read_bytes = self._position
             self._move_on()
         return count
 
@@ -123,25 +85,25 @@ class RemoteFile(io.RawIOBase):
                 f"the checksum is {actual}, and {expected} was expected", expected=expected, actual=actual, url=self.url
             )
 
-    def _wait_for_more(self) -> int:
-        """Wait for a byte beyond the position; how many are there from the start, 0 at the end of the file."""
-        download = self._download
-        while True:
-            file = download.file
-            if file is not None:
-                there = file.contiguous
-                if there > self._position:
-                    return there
-            with download.lock:
+    def _take(self, most: int) -> int:
+        """Wait for bytes beyond the position, and take up to ``most``; where they end, or 0 at the end of the file.
+
+        From here on the download may only go on with the same file, so the step is made under its lock.
+        """
+        download, position = self._download, self._position
+        with download.lock:
+            while True:
+                there = download.file.contiguous if download.file is not None else 0
+                if there > position:
+                    self._sink.read_bytes = min(there, position + most)
+                    return self._sink.read_bytes
                 if download.status in _ENDED:
                     break
-                if file is not None:
-                    file.read_to(self._position, self._position + 1)
-                    if file.contiguous > self._position:
+                if download.file is not None:
+                    download.file.read_to(position, position + 1)
+                    if download.file.contiguous > position:
                         continue
                 download.lock.wait(1.0)
-        if download.file is not None and download.file.contiguous > self._position:
-            return download.file.contiguous
         if download.error is not None:
             raise download.error
         if download.status is not DownloadStatus.COMPLETE:

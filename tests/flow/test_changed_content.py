@@ -8,7 +8,7 @@ import pytest
 from flow.helpers import FIRST_RANGE, downloaded, fails, fetch, interrupt, saved_bytes
 from helpers import MIB, names, until
 from rangefetch import DownloadManager
-from rangefetch.errors import ContentChanged, TargetExists
+from rangefetch.errors import TargetExists
 from servers.misbehaving import MisbehavingServer, content
 
 SIZE = 9 * MIB + 12_345
@@ -99,14 +99,22 @@ def test_what_was_begun_anew_can_be_stopped_and_continued(
     assert result.resumed == kept
 
 
-def test_a_file_that_changes_again_and_again_is_given_up_and_never_named(
+def test_a_file_that_changes_again_and_again_is_fetched_as_one_response(
     server: MisbehavingServer, target: Path
 ) -> None:
     steps = "|".join(f"good:seed={turn}" for turn in range(40))
-    error = fails(ContentChanged, server.url("/script/x", size=SIZE, steps=steps), target)
-    assert "not the same" in error.reason
-    assert not target.exists()
-    assert saved_bytes(target) <= FIRST_RANGE
+    result = fetch(server.url("/script/x", size=SIZE, steps=steps), target)
+    assert target.read_bytes() in [content(SIZE, seed) for seed in range(40)]
+    assert server.requests[-1].range is None
+    assert result.identity == "one response"
+
+
+def test_nodes_with_validators_of_their_own_serve_it_as_one_response(server: MisbehavingServer, target: Path) -> None:
+    steps = "|".join(f'good:header=ETag%3A "{turn % 2}"' for turn in range(40))
+    result = fetch(server.url("/script/x", size=SIZE, steps=steps), target, min_split_size="1M")
+    assert target.read_bytes() == content(SIZE)
+    assert server.requests[-1].range is None
+    assert result.identity == "one response"
 
 
 def test_with_a_checksum_the_new_file_is_proved(server: MisbehavingServer, target: Path) -> None:

@@ -125,7 +125,7 @@ def test_tarfile_reads_a_compressed_archive_from_it(nginx: Nginx) -> None:
 def test_no_more_comes_than_a_window_ahead_of_the_reader(
     server: MisbehavingServer, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming._Sink, "window_bytes", 8 * MIB)
+    monkeypatch.setattr(streaming.Sink, "window_bytes", 8 * MIB)
     with stream(server.url("/good/x", size=SIZE)) as file:
         file.read(1)
         time.sleep(0.7)
@@ -137,7 +137,7 @@ def test_no_more_comes_than_a_window_ahead_of_the_reader(
 def test_the_space_behind_the_reader_is_given_back(
     server: MisbehavingServer, scratch: Path, monkeypatch: pytest.MonkeyPatch, route: str
 ) -> None:
-    monkeypatch.setattr(streaming._Sink, "window_bytes", 8 * MIB)
+    monkeypatch.setattr(streaming.Sink, "window_bytes", 8 * MIB)
     most = 0
     with stream(server.url(f"/{route}/x", size=SIZE)) as file:
         sink = file.raw._sink  # type: ignore[attr-defined]
@@ -252,7 +252,7 @@ def test_faults_on_the_way_are_mended_unseen(server: MisbehavingServer) -> None:
 def test_a_file_that_changes_after_its_beginning_was_read_is_never_mixed(
     server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming._Sink, "window_bytes", 8 * MIB)
+    monkeypatch.setattr(streaming.Sink, "window_bytes", 8 * MIB)
     url = server.url("/script/x", size=SIZE, steps="slow:rate=4M", then="good:seed=1")
     with stream(url, split=1) as file:
         read = bytearray(file.read(MIB))
@@ -292,7 +292,7 @@ def test_a_file_larger_than_the_disk_is_read_where_the_window_fits(
     server: MisbehavingServer, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
-    monkeypatch.setattr(streaming._Sink, "window_bytes", 2 * MIB)
+    monkeypatch.setattr(streaming.Sink, "window_bytes", 2 * MIB)
     monkeypatch.setattr(streaming, "_GIVE_BACK_BYTES", MIB)
     with stream(server.url("/good/x", size=SIZE)) as file:
         assert file.read() == content(SIZE)

@@ -31,6 +31,7 @@ LAYERS = (
         "saving",
         "control_file",
         "sources",
+        "sink",
         "space",
         "network",
         "proxies",
@@ -44,7 +45,20 @@ LAYERS = (
         "download",
         "libcurl",
     ),
-    ("bitmap", "plan", "retry", "mirrors", "checksum", "effort", "identity", "samples", "names", "events", "tries"),
+    (
+        "bitmap",
+        "plan",
+        "retry",
+        "mirrors",
+        "checksum",
+        "effort",
+        "identity",
+        "authority",
+        "samples",
+        "names",
+        "events",
+        "tries",
+    ),
     ("errors", "logs", "options", "progress", "version", "_engine"),
 )
 PURE = LAYERS[-2]
@@ -56,6 +70,7 @@ WORLD = {"asyncio", "concurrent", "select", "selectors", "signal", "socket", "ss
 TYPES_ONLY = {
     ("mirroring", "run"): "it acts on the run that made it; at run time it is handed over",
     ("recovery", "run"): "a recovery acts on the run that made it; at run time it is handed over",
+    ("download", "sink"): "a download is told where its bytes go instead of into a file; at run time it is handed over",
 }
 
 

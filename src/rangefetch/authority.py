@@ -1,0 +1,70 @@
+"""Whose word it is what the remote file is.
+
+The URL that was asked for decides, or a saved state that it proved. A mirror's word stands only while the URL has not
+said anything, and never against it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+from rangefetch.identity import Identity, Same, same_validators
+
+__all__ = ["Authority", "Word"]
+
+_URL = 0  # its number among the sources
+
+
+class Word(enum.Enum):
+    """What is to be made of a source's first answer."""
+
+    GOOD = "good"
+    CONTRADICTS = "contradicts"
+    """A mirror's file has another size than the URL's."""
+    CUT_SHORT = "cut short"
+    """It is shorter than the file was before, although nothing shows that it is another version."""
+
+
+class Authority:
+    """What was said of one download's remote file, by the numbers of its sources (0: the URL)."""
+
+    def __init__(self) -> None:
+        self.source = -1
+        """Whose file is being fetched; -1: nobody has answered since the start or since it was started over."""
+        self.identity = Identity()
+        """What was said last about the whole file, kept when the download starts over."""
+        self.is_remembered = False
+        """Nobody but a saved state has said so."""
+        self._said_by = -1
+
+    def recall(self, source: int, identity: Identity) -> None:
+        """A saved state says what ``source`` said in an earlier run."""
+        self.source = self._said_by = source
+        self.identity = identity
+        self.is_remembered = True
+
+    def start_over(self) -> None:
+        """Nothing is kept of what was fetched; the URL's word is remembered."""
+        self.source = -1
+
+    def hear(self, source: int, identity: Identity, *, stated: bool) -> Word:
+        """A source has answered. ``stated`` says that the size is one that it stated (in Content-Range)."""
+        size, known = identity.size, self.identity.size
+        if source != _URL and self._said_by == _URL and min(size, known) >= 0 and size != known:
+            return Word.CONTRADICTS
+        if (
+            source == self._said_by
+            and 0 <= size < known
+            and not stated
+            and same_validators(identity.etag, identity.last_modified, self.identity.etag, self.identity.last_modified)
+            is not Same.DIFFERENT
+        ):
+            return Word.CUT_SHORT
+        if self.source < 0 or source == _URL:
+            self.source = source
+        if source == self.source and (source == _URL or self._said_by != _URL):
+            self._said_by = source
+            self.identity = identity if size >= 0 else dataclasses.replace(identity, size=known)
+            self.is_remembered = False
+        return Word.GOOD

@@ -1,0 +1,482 @@
+"""Bytes of two files, or of two versions of one, are never put together; no part of a file passes for all of it."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rangefetch
+from flow.helpers import FIRST_RANGE, QUICK, begun, fails, fetch, interrupt, saved_bytes
+from helpers import MIB, names, until
+from rangefetch import DownloadManager
+from rangefetch.errors import BadAnswer, ContentChanged, DownloadError, TargetExists
+from servers.misbehaving import MisbehavingServer, content, http_date
+from servers.routing import ROUTES, Ask, Route
+from servers.wire import Break, Reply
+
+SIZE = 25 * MIB + 165_831
+VALIDATORS = {
+    "weak etag": {"ETag": 'W/"same"', "Last-Modified": http_date(0)},
+    "weak etag alone": {"ETag": 'W/"same"'},
+    "date": {"Last-Modified": http_date(0)},
+    "nothing": {},
+}
+
+
+def _as_200(ask: Ask, reply: Reply, *, says: bool = True) -> Reply:
+    """A part with the status of a whole."""
+    if reply.status == 206:
+        reply.status = 200
+        if not says:
+            del reply.headers["Content-Range"]
+    return reply
+
+
+def _claims(ask: Ask, reply: Reply, *, part: str = "") -> Reply:
+    """The whole file as 200 in answer to a range, with a Content-Range that says something else."""
+    if "range" in ask.headers:
+        reply = ask.good(ranges=False)
+        reply.headers["Content-Range"] = part
+    return reply
+
+
+def _exactly(ask: Ask, reply: Reply, *, chunked: bool = False) -> Reply:
+    """The beginning of the file, as long as was asked for, whatever its place, and without a word about it."""
+    if reply.status != 206:
+        return reply
+    reply = ask.good(ranges=False)
+    reply.body = reply.body[: len(ask.good().body)]
+    if chunked:
+        reply.framing = "chunked"
+    return reply
+
+
+def _short(ask: Ask, reply: Reply, *, of: int = 3 * MIB) -> Reply:
+    """The beginning of the file as if it were all of it."""
+    reply = ask.good(ranges=False)
+    reply.body = reply.body[:of]
+    return reply
+
+
+def _disguise(reply: Reply, validators: str) -> Reply:
+    for name in ("ETag", "Last-Modified"):
+        reply.headers.pop(name, None)
+    reply.headers.update(VALIDATORS[validators])
+    return reply
+
+
+def _versions(ask: Ask, reply: Reply, *, turns: int = 1, validators: str = "nothing") -> Reply:
+    """The first ``turns`` requests get one file, those after them another, under the same validators."""
+    reply = ask.good(seed=0 if ask.turn < turns else 1)
+    return _disguise(reply, validators)
+
+
+def _nodes(ask: Ask, reply: Reply) -> Reply:
+    """Each request is answered by another node, with an ETag of its own for the same bytes."""
+    reply.headers["ETag"] = f'"node-{ask.turn % 2}"'
+    return reply
+
+
+def _long(ask: Ask, reply: Reply) -> Reply:
+    reply.headers["ETag"] = '"' + "x" * 2000 + '"'
+    return reply
+
+
+@pytest.fixture(autouse=True)
+def _routes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for fault in (_as_200, _claims, _exactly, _short, _versions, _nodes, _long):
+        name = fault.__name__.strip("_").replace("_", "-")
+        monkeypatch.setitem(ROUTES, name, Route(name, fault, {}))
+
+
+# ---- A part sent as 200 ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", [1, 8])
+@pytest.mark.parametrize("skip", [0, 1, 2])
+def test_a_part_that_is_sent_as_200_is_taken_for_the_206_it_is(
+    server: MisbehavingServer, target: Path, split: int, skip: int
+) -> None:
+    url = server.url("/as-200/x", size=SIZE, skip=skip)
+    fetch(url, target, split=split, min_split_size="1M")
+    assert target.read_bytes() == content(SIZE)
+    assert all(request.range for request in server.requests)
+
+
+def test_over_https_too(tls_server: MisbehavingServer, certificates: object, target: Path) -> None:
+    fetch(tls_server.url("/as-200/x", size=SIZE), target, verify_tls=False)
+    assert target.read_bytes() == content(SIZE)
+
+
+@pytest.mark.parametrize("split", [1, 8])
+@pytest.mark.parametrize("skip", [0, 1, 3])
+@pytest.mark.parametrize("chunked", [0, 1])
+def test_exactly_what_was_asked_for_is_not_taken_for_the_whole(
+    server: MisbehavingServer, target: Path, split: int, skip: int, chunked: int
+) -> None:
+    url = server.url("/exactly/x", size=SIZE, skip=skip, chunked=chunked)
+    fetch(url, target, split=split, min_split_size="1M")
+    assert target.read_bytes() == content(SIZE)
+
+
+@pytest.mark.parametrize("route", ["no-ranges", "chunked", "no-length"])
+def test_a_file_as_long_as_the_first_request_is_confirmed_by_one_more(
+    server: MisbehavingServer, target: Path, route: str
+) -> None:
+    fetch(server.url(f"/{route}/x", size=FIRST_RANGE), target)
+    assert target.read_bytes() == content(FIRST_RANGE)
+    assert [request.range for request in server.requests] == [(0, FIRST_RANGE), None]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "bytes 0-4194303/*",
+        "bytes 1-4194304/26380231",
+        "bytes 0-4194304/26380231",
+        f"bytes 0-{SIZE - 2}/{SIZE - 1}",
+        f"bytes */{SIZE}",
+        "bytes",
+        "items 0-9/10",
+    ],
+)
+def test_a_200_with_a_content_range_that_makes_no_sense_leads_to_a_plain_request(
+    server: MisbehavingServer, target: Path, part: str
+) -> None:
+    fetch(server.url("/claims/x", size=SIZE, part=part), target)
+    assert target.read_bytes() == content(SIZE)
+    assert [request.range for request in server.requests] == [(0, FIRST_RANGE), None]
+
+
+def test_a_200_whose_content_range_is_the_whole_file_is_the_whole_file(server: MisbehavingServer, target: Path) -> None:
+    fetch(server.url("/claims/x", size=SIZE, part=f"bytes 0-{SIZE - 1}/{SIZE}"), target)
+    assert target.read_bytes() == content(SIZE)
+    assert len(server.requests) == 1
+
+
+def test_a_part_in_answer_to_a_plain_request_is_an_error(server: MisbehavingServer, target: Path) -> None:
+    part = f"bytes 0-{3 * MIB - 1}/{SIZE}"
+    url = server.url("/short/x", size=SIZE, header=f"Content-Range: {part}")
+    fails(BadAnswer, url, target)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(("route", "parameters"), [("as-200", {}), ("exactly", {}), ("exactly", {"chunked": 1})])
+@pytest.mark.parametrize("size", [3 * MIB + 1, FIRST_RANGE, SIZE])
+def test_in_a_batch_of_small_files(
+    server: MisbehavingServer, tmp_path: Path, route: str, parameters: dict[str, int], size: int
+) -> None:
+    urls = [server.url(f"/{route}/file-{number}.bin", size=size, seed=number, **parameters) for number in range(3)]
+    rangefetch.fetch_many(urls, tmp_path / "many", **QUICK)
+    for number in range(3):
+        assert (tmp_path / "many" / f"file-{number}.bin").read_bytes() == content(size, number)
+
+
+@pytest.mark.parametrize(("route", "parameters"), [("as-200", {}), ("exactly", {}), ("exactly", {"chunked": 1})])
+def test_in_a_stream(server: MisbehavingServer, route: str, parameters: dict[str, int]) -> None:
+    with rangefetch.stream(server.url(f"/{route}/x", size=SIZE, **parameters), **QUICK) as file:
+        assert file.read() == content(SIZE)
+
+
+@pytest.mark.parametrize("then", ["as-200", "exactly", "exactly:chunked=1"])
+def test_when_a_download_is_resumed(server: MisbehavingServer, target: Path, then: str) -> None:
+    url = server.url("/script/x", size=SIZE, steps="slow:rate=2M", then=then)
+    interrupt(url, target, 1_500_000, split=1)
+    fetch(url, target)
+    assert target.read_bytes() == content(SIZE)
+
+
+def test_a_body_shorter_than_the_size_that_is_expected_is_no_whole(server: MisbehavingServer, target: Path) -> None:
+    fails(ContentChanged, server.url("/short/x", size=SIZE), target, expected_size=SIZE)
+    assert names(target.parent) == []
+
+
+@pytest.mark.parametrize("etag", ["strong", "none"])
+@pytest.mark.parametrize("split", [1, 8])
+def test_a_body_shorter_than_the_size_that_was_told_before_is_no_whole(
+    server: MisbehavingServer, target: Path, etag: str, split: int
+) -> None:
+    fails(BadAnswer, server.url("/short/x", size=SIZE, skip=1, etag=etag, mtime=0), target, split=split)
+    assert not target.exists()
+
+
+# ---- Versions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("validators", VALIDATORS)
+@pytest.mark.parametrize("split", [1, 8])
+@pytest.mark.parametrize("turns", [1, 2, 5])
+def test_a_version_that_nothing_tells_apart_is_found_by_its_bytes(
+    server: MisbehavingServer, target: Path, validators: str, split: int, turns: int
+) -> None:
+    url = server.url("/versions/x", size=SIZE, turns=turns, validators=validators)
+    result = fetch(url, target, split=split, min_split_size="1M")
+    assert target.read_bytes() == content(SIZE, 1)
+    assert result.identity == "compared"
+
+
+@pytest.mark.parametrize("split", [1, 8])
+def test_nodes_with_validators_of_their_own_give_it_as_one_response(
+    server: MisbehavingServer, target: Path, split: int
+) -> None:
+    result = fetch(server.url("/nodes/x", size=SIZE), target, split=split, min_split_size="1M")
+    assert target.read_bytes() == content(SIZE)
+    assert server.requests[-1].range is None
+    assert result.identity == "one response"
+    assert len(server.requests) < 30
+
+
+def test_a_validator_too_long_to_be_kept_leads_to_one_response(server: MisbehavingServer, target: Path) -> None:
+    result = fetch(server.url("/long/x", size=SIZE), target)
+    assert target.read_bytes() == content(SIZE)
+    assert [request.range for request in server.requests] == [(0, FIRST_RANGE), None]
+    assert result.identity == "one response"
+
+
+def test_the_result_says_how_it_is_known_to_be_the_file(server: MisbehavingServer, target: Path) -> None:
+    def identity(route: str = "good", size: int = SIZE, **parameters: object) -> str:
+        options = {"overwrite": True, "min_split_size": "1M"}
+        return fetch(server.url(f"/{route}/x", size=size, **parameters), target, **options).identity
+
+    assert identity() == "etag"
+    assert identity(etag="weak") == identity(etag="none") == identity(etag="none", mtime=0) == "compared"
+    assert identity("no-ranges", etag="none") == "one response"
+    assert identity(size=MIB) == "one response"
+    assert identity(size=0) == "one response"
+    url = server.url("/good/x", size=MIB)
+    [result] = rangefetch.fetch_many([url], target.parent / "many", **QUICK)
+    assert result.identity == "one response"
+    assert result.to_dict()["identity"] == "one response"
+
+
+# ---- Streams -----------------------------------------------------------------------------------------------------
+
+
+class _Gate:
+    """The pace of a reply that stops in the middle until the reader has read its beginning."""
+
+    bytes_per_second = 1 << 40
+
+    def __init__(self, after: int) -> None:
+        self.opened = threading.Event()
+        self._left = after
+
+    def reserve(self, size: int) -> float:
+        self._left -= size
+        if self._left < 0:
+            self.opened.wait(10)
+        return 0.0
+
+
+CUT = 4 * MIB
+STREAM = 9 * MIB
+
+
+class _Cut:
+    """The first reply breaks off behind the gate; the later ones are of what the test says."""
+
+    def __init__(self, gate: _Gate) -> None:
+        self._gate = gate
+
+    def __call__(
+        self,
+        ask: Ask,
+        reply: Reply,
+        *,
+        etag: str = "A",
+        then: str = "A",
+        seed: int = 0,
+        more: int = 0,
+        plain: bool = True,
+    ) -> Reply:
+        changes = {} if ask.turn == 0 else {"seed": seed, "size": ask.common.size + more}
+        reply = ask.good(**(changes | ({"ranges": False} if plain else {})))
+        tag = etag if ask.turn == 0 else then
+        reply.headers.pop("ETag")
+        if tag:
+            reply.headers["ETag"] = tag if tag.startswith("W/") else f'"{tag}"'
+        if ask.turn == 0:
+            reply.pace, reply.broken = self._gate, Break("close", CUT - 1)  # type: ignore[assignment]
+        return reply
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Gate]:
+    gate = _Gate(CUT // 2)
+    monkeypatch.setitem(ROUTES, "cut-at-gate", Route("cut-at-gate", _Cut(gate), {}))
+    yield gate
+    gate.opened.set()
+
+
+def _read_on(url: str, gate: _Gate, **options: object) -> bytes:
+    """Read a little, let the connection break, and read the rest. Whatever is read is of the first file."""
+    with rangefetch.stream(url, **(QUICK | options)) as file:  # type: ignore[arg-type]
+        read = bytearray(file.read(MIB))
+        gate.opened.set()
+        try:
+            while piece := file.read1(1 << 16):
+                read += piece
+        finally:
+            assert bytes(read) == content(STREAM)[: len(read)]
+    return bytes(read)
+
+
+@pytest.mark.parametrize("more", [0, 1000, -1000])
+@pytest.mark.parametrize(("etag", "then"), [("A", "B"), ("A", ""), ("A", "W/A"), ("W/A", "W/A"), ("", ""), ("", "A")])
+def test_a_stream_goes_on_with_nothing_but_the_same_file(
+    server: MisbehavingServer, gate: _Gate, etag: str, then: str, more: int
+) -> None:
+    url = server.url("/cut-at-gate/x", size=STREAM, etag=etag, then=then, seed=1, more=more)
+    with pytest.raises(ContentChanged):
+        _read_on(url, gate)
+
+
+def test_a_strong_etag_goes_on_with_a_stream(server: MisbehavingServer, gate: _Gate) -> None:
+    assert _read_on(server.url("/cut-at-gate/x", size=STREAM), gate) == content(STREAM)
+
+
+def test_a_strong_etag_with_another_size_does_not(server: MisbehavingServer, gate: _Gate) -> None:
+    with pytest.raises(ContentChanged):
+        _read_on(server.url("/cut-at-gate/x", size=STREAM, more=1000), gate)
+
+
+def test_a_mirror_never_joins_a_stream_that_was_read(
+    server: MisbehavingServer, other_server: MisbehavingServer, gate: _Gate
+) -> None:
+    url = server.url("/cut-at-gate/x", size=STREAM, then="B")
+    mirror = other_server.url("/good/x", size=STREAM, seed=1)
+    with pytest.raises(DownloadError):
+        _read_on(url, gate, mirrors=[mirror])
+    assert other_server.requests == []
+
+
+@pytest.mark.parametrize("route", ["status", "cut"])
+def test_a_stream_begins_with_a_mirror_where_the_url_brings_nothing(
+    server: MisbehavingServer, other_server: MisbehavingServer, route: str
+) -> None:
+    parameters = {"code": 503} if route == "status" else {"after": 0}
+    mirror = other_server.url("/good/x", size=STREAM)
+    with rangefetch.stream(server.url(f"/{route}/x", **parameters), mirrors=[mirror], **QUICK) as file:
+        assert file.read() == content(STREAM)
+
+
+@pytest.mark.parametrize(("then", "seed"), [("A", 0), ("B", 1)])
+def test_a_stream_that_was_paused_goes_on_with_nothing_but_the_same_file(
+    server: MisbehavingServer, gate: _Gate, then: str, seed: int
+) -> None:
+    url = server.url("/cut-at-gate/x", size=STREAM, then=then, seed=seed, plain=0)
+    with rangefetch.stream(url, **QUICK) as file:
+        read = bytearray(file.read(MIB))
+        raw = file.raw
+        manager, gid = raw._manager, raw._download.gid  # type: ignore[attr-defined]
+        manager.pause(gid)
+        gate.opened.set()
+        manager.resume(gid)
+        if seed:
+            with pytest.raises(ContentChanged):
+                read += file.read()
+        else:
+            read += file.read()
+    assert bytes(read) == content(STREAM)[: len(read)]
+    assert seed or len(read) == STREAM
+
+
+@pytest.mark.parametrize("validators", VALIDATORS)
+def test_a_stream_without_a_strong_etag_is_one_response(server: MisbehavingServer, validators: str) -> None:
+    url = server.url("/versions/x", size=SIZE, turns=1, validators=validators)
+    with rangefetch.stream(url, split=8, **QUICK) as file:
+        assert file.read() == content(SIZE, 1)
+    assert server.requests[-1].range is None
+
+
+# ---- Mirrors -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", [1, 8])
+@pytest.mark.parametrize(("more", "seed"), [(MIB, 1), (-MIB, 1), (-SIZE, 0)])
+def test_a_mirror_that_answers_first_does_not_decide(
+    server: MisbehavingServer,
+    other_server: MisbehavingServer,
+    target: Path,
+    split: int,
+    more: int,
+    seed: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    url = server.url("/status/x", code=503, size=SIZE, times=1)
+    mirror = other_server.url("/good/x", size=SIZE + more, seed=seed)
+    result = fetch(url, target, mirrors=[mirror], split=split, min_split_size="1M")
+    assert target.read_bytes() == content(SIZE)
+    assert result.identity in ("etag", "compared")
+    assert any(mirror in record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+
+
+def test_a_url_that_answers_at_last_confirms_what_mirrors_sent(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    # It is left alone for so long that the mirror has all of it by then.
+    url = server.url("/status/x", code=503, size=SIZE, times=2)
+    mirror = other_server.url("/good/x", size=SIZE)
+    result = fetch(url, target, mirrors=[mirror], retry_wait=0.3)
+    assert target.read_bytes() == content(SIZE)
+    assert result.identity in ("etag", "compared")
+
+
+@pytest.mark.parametrize("code", [404, 503])
+def test_a_file_from_mirrors_alone_says_so(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path, code: int
+) -> None:
+    url, mirror = server.url("/status/x", code=code), other_server.url("/good/x", size=SIZE)
+    result = fetch(url, target, mirrors=[mirror])
+    assert target.read_bytes() == content(SIZE)
+    assert result.identity == "mirrors"
+    assert result.sources == (mirror,)
+
+
+def test_what_the_url_sent_is_never_thrown_away_for_a_mirror(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    url = server.url("/script/x", size=SIZE, steps="slow:rate=2M|status:code=503", then="good")
+    mirror = other_server.url("/good/x", size=SIZE + MIB, seed=1)
+    kept = interrupt(url, target, 1_500_000, split=1)
+    result = fetch(url, target, mirrors=[mirror])
+    assert target.read_bytes() == content(SIZE)
+    assert result.resumed == kept
+    assert result.sources == (url,)
+
+
+def test_a_mirror_does_not_say_that_the_file_is_there(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    mirror = other_server.url("/good/x", size=MIB)
+    fetch(mirror, target)
+    url = server.url("/status/x", code=503, size=2 * MIB, times=1)
+    with pytest.raises(TargetExists):
+        fetch(url, target, mirrors=[mirror])
+    assert other_server.requests[1:] == []
+
+
+def test_a_rewritten_url_does_not_decide_either(server: MisbehavingServer, target: Path) -> None:
+    base = f"http://127.0.0.1:{server.port}"
+    url = server.url("/status/x", code=503, size=SIZE, times=1).replace(base, "http://github.com")
+    rule = f"{url}=http://mirror.example/good/x?size={SIZE + 1}&seed=1&id="
+    fetch(url, target, proxy=base, use_github_mirror=True, github_mirrors=[rule])
+    assert target.read_bytes() == content(SIZE)
+
+
+def test_a_download_that_is_stopped_while_the_url_is_asked_keeps_what_came(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    url = server.url("/status/x", code=503, size=SIZE, times=1, header="Retry-After: 30")
+    mirror = other_server.url("/good/x", size=SIZE)
+    options = QUICK | {"save_dir": target.parent, "filename": target.name, "mirrors": [mirror]}
+    with DownloadManager() as manager:
+        gid = manager.download(url, options)
+        until(lambda: manager.get_download_progress(gid).downloaded == SIZE)
+        manager.pause(gid)
+        assert names(target.parent) == begun(target)
+        assert saved_bytes(target) == SIZE
+    result = fetch(url, target, mirrors=[mirror])
+    assert (result.resumed, result.identity) == (SIZE, "compared")
+    assert target.read_bytes() == content(SIZE)
