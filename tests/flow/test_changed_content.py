@@ -109,14 +109,6 @@ def test_a_file_that_changes_again_and_again_is_fetched_as_one_response(
     assert result.identity == "one response"
 
 
-def test_nodes_with_validators_of_their_own_serve_it_as_one_response(server: MisbehavingServer, target: Path) -> None:
-    steps = "|".join(f'good:header=ETag%3A "{turn % 2}"' for turn in range(40))
-    result = fetch(server.url("/script/x", size=SIZE, steps=steps), target, min_split_size="1M")
-    assert target.read_bytes() == content(SIZE)
-    assert server.requests[-1].range is None
-    assert result.identity == "one response"
-
-
 def test_with_a_checksum_the_new_file_is_proved(server: MisbehavingServer, target: Path) -> None:
     size = 40 * MIB
     digest = hashlib.sha256(content(size, 1)).hexdigest()
