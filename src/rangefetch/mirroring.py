@@ -53,9 +53,6 @@ class Mirroring:
         if not run.sources.waiting or not run.is_filling:
             return
         file = run.file
-        if run.one_source and file.answered:
-            # A reader takes no risk: what it has used cannot be fetched anew.
-            return
         if file.answered or file.downloaded:
             self._silent_since_s = 0.0
             self._compare()
@@ -76,6 +73,7 @@ class Mirroring:
         if isinstance(error, ContentChanged):
             return False
         if run.compares_saved:
+            self.url_given_up = True
             self._error = error
             run.resume_from_mirrors()
             return True
@@ -132,7 +130,8 @@ class Mirroring:
                 break
             if source not in self._compared:
                 self._compared.append(source)
-                run.compare(source, spans, functools.partial(self._found, source), size=run.file.size)
+                found = functools.partial(self._found, source)
+                run.compare(source, spans, found, size=run.file.size, validators=run.validators_of_mirrors)
         return True
 
     def _has_lane(self) -> bool:

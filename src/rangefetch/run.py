@@ -130,7 +130,8 @@ class Run:
         self._next_save_s = self.now_s() + _FIRST_SAVE_S
         self._proof = Proof(download.options.checksum)
         self._authority = Authority()
-        self._first_span = (0, 0)  # what the first response of this run brought
+        self._first_source = _URL  # whose the first response of this run was
+        self._first_span = (0, 0)  # ... and what it brought
         self._checked = False  # that it is one version, and the URL's
         self._compared = False  # ... by fetching parts again
         self._url_agrees = False  # that what mirrors sent is its file
@@ -326,6 +327,7 @@ class Run:
             self.mirroring.restart()
             self._checked = self._compared = self._url_agrees = False
             self._authority.start_over()
+            self._first_source = _URL
             for source in self.sources:
                 source.answered = False
             self.forget_hash()
@@ -347,6 +349,13 @@ class Run:
     def one_source(self) -> bool:
         """Whether all must come from one source: what a reader has used cannot be fetched anew from another."""
         return self.download.sink is not None and not self.options.checksum
+
+    @property
+    def validators_of_mirrors(self) -> tuple[str, str] | None:
+        """What a mirror's responses must have to take part; None: what they had before, if anything. Bytes that a
+        reader gets can never be fetched anew, so there a mirror must have the same strong ETag, too."""
+        sink = self.download.sink
+        return (sink.read_identity.etag, "") if sink is not None and self.one_source else None
 
     def decides(self, number: int) -> bool:
         """Whether a source's word is what the remote file is."""
@@ -622,7 +631,7 @@ class Run:
         source = self.sources[number]
         size = self._file.size
         part = _engine.content_range(headers.get("content-range", "").encode("latin-1", "replace"))
-        self._first_span = part[:2] if part is not None else (0, size)
+        self._first_source, self._first_span = number, part[:2] if part is not None else (0, size)
         if not self._is_credible(number, source.identity, stated=part is not None):
             return
         if self.download.sink is not None and not self._admit(source, part is None or part[:2] == (0, size)):
@@ -692,6 +701,7 @@ class Run:
         def compared(finding: Finding) -> None:
             self._must_compare = False
             if finding.verdict is Verdict.SAME:
+                self._compared = True
                 self._open_file()
             elif finding.verdict is Verdict.UNKNOWN and not isinstance(finding.error, BadAnswer | None):
                 raise finding.error
@@ -926,13 +936,12 @@ class Run:
     def _check_identity(self) -> None:
         """Before it is named: is it one version of the file, and is it the URL's?"""
         assert self._file is not None
-        number, size = self._authority.source, self._file.downloaded
+        first, size = self.sources[self._first_source], self._file.downloaded
         if self._file.block_size == 0:
             # Its length was not announced.
-            identity = dataclasses.replace(self.sources[max(number, 0)].identity, size=size)
-            if not self._is_credible(max(number, 0), identity, stated=False):
+            identity = dataclasses.replace(first.identity, size=size)
+            if not self._is_credible(self._first_source, identity, stated=False):
                 return
-        sources = self.sources
         if self.options.checksum or self.download.sink is not None:
             self._check_done()
         elif self._is_from_mirrors and not self.mirroring.url_given_up:
@@ -942,9 +951,9 @@ class Run:
             else:
                 self._compare_all(_URL, self._url_compared)
         elif must_compare_before_publishing(
-            sources[max(number, 0)].identity, responses=self._file.responses, checksum=bool(self._proof.checksum)
+            first.identity, responses=self._file.responses, checksum=bool(self._proof.checksum)
         ):
-            self._compare_all(max(number, 0), self._versions_compared)
+            self._compare_all(self._first_source, self._versions_compared)
         else:
             self._check_done()
 

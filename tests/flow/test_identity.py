@@ -348,7 +348,7 @@ def test_a_mirror_never_joins_a_stream_that_was_read(
     mirror = other_server.url("/good/x", size=STREAM, seed=1)
     with pytest.raises(DownloadError):
         _read_on(url, gate, mirrors=[mirror])
-    assert other_server.requests == []
+    assert sum(request.bytes_sent for request in other_server.requests) < MIB
 
 
 @pytest.mark.parametrize("route", ["status", "cut"])

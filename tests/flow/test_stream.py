@@ -339,7 +339,7 @@ def test_streams_are_read_in_any_order_however_many_are_open(
     server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     # None of them can be over before it is read, and each is read a piece at a time.
-    monkeypatch.setattr(streaming._Sink, "window_bytes", MIB)
+    monkeypatch.setattr(streaming.Sink, "window_bytes", MIB)
     if count == 3:
         monkeypatch.setattr(rangefetch.get_download_manager(), "_most_active", 1)
     streams = [stream(server.url("/good/x", size=3 * MIB, seed=number)) for number in range(count)]
