@@ -124,7 +124,7 @@ class Kind(enum.StrEnum):
     TOO_MANY_LANES = "too many lanes"
     """Go on with the lanes that work, without others for as long as the server says; no try is burnt."""
     CHANGED = "content changed"
-    """A source that contradicts the others is banned; otherwise begin again from nothing, once."""
+    """A mirror that contradicts the URL is dropped; otherwise start over, the second time with a single request."""
     NO_RANGES = "no ranges"
     """Twice more, since a cache may have had to fill itself; then begin again with one stream."""
     LOCAL = "local"
