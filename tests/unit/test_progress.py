@@ -74,6 +74,7 @@ def test_a_result_as_a_dict() -> None:
         "resumed": 50,
         "alreadyComplete": True,
         "bound": "",
+        "identity": "",
     }
 
 
