@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import random
 import shutil
 import signal
 import subprocess
@@ -18,8 +19,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from rangefetch import libcurl
 from rangefetch.options import parse_size
@@ -98,11 +97,11 @@ def _run(typed: argparse.Namespace, served: Path, fetched_in: Path) -> int:
 
 def _generate(path: Path, size: int) -> str:
     """Write so many pseudo-random bytes, different each time; their SHA-256."""
-    random = np.random.Generator(np.random.SFC64())
+    generator = random.Random()
     digest = hashlib.sha256()
     with path.open("wb") as file:
         for start in range(0, size, _PIECE):
-            piece = random.bytes(min(_PIECE, size - start))
+            piece = generator.randbytes(min(_PIECE, size - start))
             file.write(piece)
             digest.update(piece)
     return digest.hexdigest()

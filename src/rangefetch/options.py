@@ -214,7 +214,8 @@ class DownloadOptions:
         Content-Disposition, else the URL's last part); ``overwrite`` replaces a file that has the name already;
         ``file_allocation`` ``"falloc"`` reserves the space at once, ``"trunc"`` only sets the length, ``"none"``
         neither (aria2's words);
-        ``durable`` syncs the file to the disk before it gets its name.
+        ``durable`` syncs the file to the disk before it gets its name, and then its directory; without it a power
+        failure soon after the end may leave zeros in the file.
     Where it comes from:
         ``mirrors`` further URLs of the same file, each used once some of its bytes were found to be those of the file;
         ``use_github_mirror`` with ``github_mirrors``, rules by which GitHub's URLs are rewritten (see

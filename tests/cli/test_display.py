@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -47,6 +48,8 @@ def progress(
     status: DownloadStatus = DownloadStatus.ACTIVE,
     filename: str = "big.bin",
     note: str = "",
+    connections: int = 8,
+    waiting_for: str = "",
 ) -> DownloadProgress:
     return DownloadProgress(
         gid="1" * 16,
@@ -57,8 +60,9 @@ def progress(
         eta=75.0 if total else None,
         filename=filename,
         status=status,
-        connections=8,
+        connections=connections,
         note=note,
+        waiting_for=waiting_for,
     )
 
 
@@ -294,6 +298,34 @@ def test_plain_says_once_what_holds_a_file_up(capsys: pytest.CaptureFixture[str]
         for note in ("", "waiting for the network", "waiting for the network", "", "waiting for the network"):
             plain.update({URL: progress(note=note)})
     assert capsys.readouterr().err.splitlines() == [f"{URL}: begun", *["big.bin: waiting for the network"] * 2]
+
+
+def test_plain_explains_what_a_file_waits_for_once_that_lasts(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(display, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    with Plain(explains=True) as plain:
+        for clock[0], connections, words in (
+            (0.1, 0, "the disk"),  # for a moment
+            (0.2, 8, "8 transfers"),
+            (1.0, 0, "the time of the next try"),
+            (2.9, 0, "the time of the next try"),
+            (3.1, 0, "the time of the next try"),
+            (4.0, 0, "the time of the next try"),
+        ):
+            plain.update({URL: progress(connections=connections, waiting_for=words)})
+    assert capsys.readouterr().err.splitlines() == [f"{URL}: begun", "big.bin: waiting for the time of the next try"]
+
+
+def test_without_being_asked_to_explain_plain_says_nothing_of_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(display._Waits, "worth_saying_s", 0.0)
+    with Plain() as plain:
+        plain.update({URL: progress(connections=0, waiting_for="the disk")})
+        plain.update({URL: progress(connections=0, waiting_for="the disk")})
+    assert capsys.readouterr().err.splitlines() == [f"{URL}: begun"]
 
 
 @pytest.mark.parametrize("columns", ["100", "60"])

@@ -78,13 +78,32 @@ class Quiet:
             return  # there is no place left to say so
 
 
+class _Waits:
+    """What holds up downloads over which nothing comes, once that lasts: most waits are too short to be read."""
+
+    worth_saying_s = 2.0
+
+    def __init__(self) -> None:
+        self._since: dict[str, tuple[str, float]] = {}
+
+    def of(self, progress: DownloadProgress) -> str:
+        """In words; empty: nothing, or not for long."""
+        words = progress.waiting_for if progress.status == DownloadStatus.ACTIVE and not progress.connections else ""
+        before, since_s = self._since.get(progress.gid, ("", 0.0))
+        now_s = time.monotonic()
+        if words != before:
+            self._since[progress.gid] = (words, since_s) = (words, now_s)
+        return f"waiting for {words}" if words and now_s - since_s >= self.worth_saying_s else ""
+
+
 class Plain(Quiet):
     """Lines for a log: one when a file begins, one every few seconds, one when it ends."""
 
     seconds_between_summaries = 5.0
 
-    def __init__(self) -> None:
+    def __init__(self, *, explains: bool = False) -> None:
         self._begun: set[str] = set()
+        self._waits = _Waits() if explains else None
         self._notes: dict[str, str] = {}
         self._next_summary = time.monotonic() + self.seconds_between_summaries
 
@@ -119,6 +138,8 @@ class Plain(Quiet):
     def _say_note(self, name: str, progress: DownloadProgress) -> None:
         """What holds a download up, once."""
         note = progress.note if progress.status == DownloadStatus.ACTIVE else ""
+        if not note and self._waits is not None:
+            note = self._waits.of(progress)
         if note != self._notes.get(progress.gid, ""):
             self._notes[progress.gid] = note
             if note:
@@ -136,6 +157,9 @@ class Live(Quiet):
     """Bars on a terminal, gone at the end; a line stays for each file that ended."""
 
     _region: Region | None = None
+
+    def __init__(self, *, explains: bool = False) -> None:
+        self._waits = _Waits() if explains else None
 
     def __enter__(self) -> Self:
         from rich.console import Console
@@ -216,19 +240,23 @@ class Live(Quiet):
             if wide:
                 numbers.insert(1, amount(progress.total or progress.downloaded))
                 numbers.append(f"{progress.connections} conn.")
-            middle: ProgressBar | str = printable(progress.note)
+            note = progress.note or (self._waits.of(progress) if self._waits is not None else "")
+            middle: ProgressBar | str = printable(note)
             if wide and not middle:
                 middle = ProgressBar(100 if known else None, progress.percentage, pulse=not known)
             table.add_row(printable(name), middle, *numbers)
         return table
 
 
-def choose(*, quiet: bool) -> Quiet:
-    """The display that fits: what was asked for, and what stderr can show."""
+def choose(*, quiet: bool, explains: bool = False) -> Quiet:
+    """The display that fits: what was asked for, and what stderr can show. With ``explains`` it says what downloads
+    wait for.
+    """
     if quiet:
         return Quiet()
     terminal = sys.stderr is not None and sys.stderr.isatty()
-    return Live() if terminal and os.environ.get("TERM", "dumb") not in ("dumb", "unknown") else Plain()
+    is_live = terminal and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+    return Live(explains=explains) if is_live else Plain(explains=explains)
 
 
 def summary(downloads: Mapping[str, DownloadProgress]) -> str:

@@ -75,7 +75,7 @@ def _show_version() -> int:
 def _fetch(request: Request, signals: Signals) -> int:
     from rangefetch.cli.report import Report
 
-    display = displays.choose(quiet=request.quiet)
+    display = displays.choose(quiet=request.quiet, explains=request.explain)
     report = Report(display, as_json=request.json, explains=request.explain)
     with _warnings_to(display):
         _say_repeated(request, display)

@@ -294,7 +294,7 @@ def _add_speech(parser: Parser) -> None:
     add(
         "--explain",
         action=argparse.BooleanOptionalAction,
-        help="say of each file that was fetched what bound its speed",
+        help="say what a download is waiting for, and of each file that was fetched what bound its speed",
     )
     add("--trace", metavar="FILE", help="add a JSON line to FILE for each transfer: when, which bytes, how it went")
     add(
