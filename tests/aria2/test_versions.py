@@ -1,6 +1,7 @@
 """One file is one version of it, of the URL that was asked for: aria2 itself compares neither validators nor bytes."""
 
 import functools
+import hashlib
 import logging
 import os
 import urllib.request
@@ -316,3 +317,33 @@ def test_wrong_answers_never_make_a_wrong_file(
         assert "file.bin" not in names(target.parent)
     else:
         assert target.read_bytes() == content(SIZE)
+
+
+# ---- What the result says -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "basis"),
+    [
+        ("strong", {}, "etag"),
+        ("date", {}, "compared"),
+        ("weak", {}, "compared"),
+        ("none", {}, "compared"),
+        ("none", {"split": 1}, "one response"),
+        ("none", {"checksum": "sha-256=" + hashlib.sha256(content(SIZE)).hexdigest()}, "checksum"),
+    ],
+)
+def test_how_identity_was_established(
+    desk: Desk, server: MisbehavingServer, target: Path, kind: str, options: dict[str, Any], basis: str
+) -> None:
+    url = server.url("/good/x", size=SIZE, **KINDS[kind])
+    result = desk.fetch(url, target, **{"min_split_size": "1M"} | options)
+    assert result.identity in (basis, "last-modified" if kind == "date" else basis)
+
+
+def test_a_file_of_mirrors_alone_says_so(
+    desk: Desk, server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    mirror = other_server.url("/good/x", size=SIZE)
+    result = desk.fetch(server.url("/status/x", code=404), target, mirrors=[mirror])
+    assert result.identity == "mirrors"

@@ -33,6 +33,7 @@ from rangefetch.errors import (
     TargetExists,
     TargetLocked,
 )
+from rangefetch.identity import Basis
 from rangefetch.logs import log as _log
 from rangefetch.names import DEFAULT_FILENAME, harmless_filename
 from rangefetch.network import mask_url
@@ -246,6 +247,11 @@ class FolderLanding:
             )
         self.checksum = options.checksum
         return True
+
+    def basis(self, *, responses: int) -> Basis:
+        """How it was established that what came is what was described: a torrent has digests of its pieces."""
+        is_metalink = urlsplit(self._download.url).path.lower().endswith((".metalink", ".meta4"))
+        return Basis.SIZE if is_metalink and not self.checksum else Basis.CHECKSUM
 
     def keep(self, *, complete: bool) -> None:
         """Let go of it; what is there is gone on with another time."""

@@ -567,6 +567,7 @@ class Job:
                 connections=self._most_connections,
                 resumed=self._landing.resumed,
                 already_complete=already,
+                identity=self._landing.basis(responses=self._responses),
             ),
         )
 

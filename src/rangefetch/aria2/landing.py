@@ -23,7 +23,15 @@ from rangefetch.control_file import ControlFile, block_size, from_control_file, 
 from rangefetch.download import Download
 from rangefetch.errors import ChecksumMismatch, ContentChanged, DiskError, TargetExists
 from rangefetch.existing import Standing, look
-from rangefetch.identity import Identity, Same, must_compare_before_publishing, must_compare_before_resuming, same
+from rangefetch.identity import (
+    Basis,
+    Identity,
+    Same,
+    Strength,
+    must_compare_before_publishing,
+    must_compare_before_resuming,
+    same,
+)
 from rangefetch.logs import log as _log
 from rangefetch.names import choose_filename
 from rangefetch.network import mask_url
@@ -95,6 +103,7 @@ class FileLanding:
         self._met: dict[str, Remote] = {}
         self._settled = False  # what lies there is of this run
         self._is_unsafe = False  # a sync has failed
+        self._basis: Basis | None = None  # what came of comparisons
         self._pieces: ControlFile | None = None
 
     # -- beginning --------------------------------------------------------------------------------------------------
@@ -229,6 +238,23 @@ class FileLanding:
         validators between its requests."""
         return self.remote is not None and self.remote.size != 0 and not self._options.checksum
 
+    def basis(self, *, responses: int) -> Basis:
+        """How it was established that what came, from so many responses, is one version of the URL's file."""
+        if self._basis is not None:
+            return self._basis
+        remote = self.remote
+        if self.checksum:
+            return Basis.CHECKSUM
+        if remote is not None and self._sources[0].given_url not in self._met:
+            return Basis.MIRRORS
+        if responses == 1 and not self.resumed:
+            return Basis.ONE_RESPONSE
+        if remote is None:
+            return Basis.SIZE
+        return {Strength.STRONG: Basis.ETAG, Strength.DATED: Basis.LAST_MODIFIED}.get(
+            remote.identity.strength, Basis.SIZE
+        )
+
     def last_doubt(self, *, responses: int) -> Doubt | None:
         """Whether what came from so many responses is one version of the file, if that is not certain."""
         remote = self.remote
@@ -238,6 +264,8 @@ class FileLanding:
         def resolve(differs: str) -> None:
             if differs:
                 raise AnotherFile(f"the remote file is not what was fetched: {differs}")
+            if self._sources[0].given_url in self._met:
+                self._basis = Basis.COMPARED
 
         if remote.names_mirrors or must_compare_before_publishing(remote.identity, responses=responses, checksum=False):
             samples = read(self._opened.fd, _spread(remote.size, random.SystemRandom()))
@@ -284,6 +312,7 @@ class FileLanding:
         self.remote = None
         self._settled = False
         self._pieces = None
+        self._basis = None
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
@@ -573,6 +602,7 @@ class FileLanding:
             with path.open("rb") as existing:
                 digest = self._digest(existing.fileno(), self._options.checksum.partition("=")[0])
             if digest in (None, self._options.checksum):
+                self._basis = Basis.CHECKSUM
                 return path if digest else None
             raise taken("has another checksum")
         remote = self.remote
@@ -582,9 +612,11 @@ class FileLanding:
         standing, reason = found.standing, found.reason
         if standing is Standing.UNCERTAIN and not remote.ranged:
             standing, reason = found.otherwise, "has the size of the remote file, but cannot be compared"
+        self._basis = found.basis
         if standing is Standing.SAME:
             return path
         if standing is Standing.GONE:
+            self._basis = None
             return self._settle()
         if standing is Standing.ANOTHER:
             raise taken(reason)
