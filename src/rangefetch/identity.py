@@ -60,7 +60,7 @@ class Basis(enum.StrEnum):
     ETAG = "etag"
     """Every response had the same strong ETag."""
     LAST_MODIFIED = "last-modified"
-    """Every response had the same Last-Modified, which was older than the response."""
+    """Every response had the same Last-Modified, which was older than the response; nothing could be compared."""
     COMPARED = "compared"
     """Parts were fetched a second time and had the same bytes."""
     ONE_RESPONSE = "one response"

@@ -97,8 +97,8 @@ class DownloadResult:
 
     - ``"checksum"``: they have the digest that was asked for, or that the server stated;
     - ``"etag"``: every response had the same strong ETag (RFC 9110, section 8.8.1);
-    - ``"last-modified"``: every response had the same Last-Modified, at least a second before its Date (8.8.2.2); of
-      a file that was there already, its time is that of the remote one;
+    - ``"last-modified"``: every response had the same Last-Modified, at least a second before its Date (8.8.2.2), and
+      nothing could be fetched again to compare;
     - ``"compared"``: parts were fetched a second time and were the same;
     - ``"one response"``: they are the body of a single response;
     - ``"size"``: every response had the same size and the same weak validators, or none; nothing more could be checked;

@@ -133,6 +133,7 @@ class Run:
         self._first_source = _URL  # whose the first response of this run was
         self._first_span = (0, 0)  # ... and what it brought
         self._checked = False  # that it is one version, and the URL's
+        self._versions_checked: set[int] = set()  # the sources whose bytes were
         self._compared = False  # ... by fetching parts again
         self._url_agrees = False  # that what mirrors sent is its file
         self._meter = SpeedMeter()
@@ -278,17 +279,17 @@ class Run:
         *,
         size: int,
         validators: tuple[str, str] | None = None,
-        first: Span | None = None,
+        oldest: Sequence[Span] = (),
     ) -> None:
         """Fetch some of ``spans`` of the file, which has ``size`` bytes, from a source again, and go on with what that
         finds. The source's responses must have these ``validators``; None: those that it is known to have.
-        Some of ``first`` is fetched in any case.
+        Some of ``oldest`` is fetched in any case.
         """
         assert self._target is not None
         target = self._target
         places = samples.choose(size, spans, random.Random())
-        if first is not None:
-            places = [*samples.choose(size, [first], random.Random()), *places[:2]]
+        if oldest:
+            places = [*samples.choose(size, oldest, random.Random()), *places[:2]]
 
         def begin(found: list[Sample]) -> None:
             # What a reader has used may have been given back to the file system meanwhile.
@@ -328,6 +329,7 @@ class Run:
             self._checked = self._compared = self._url_agrees = False
             self._authority.start_over()
             self._first_source = _URL
+            self._versions_checked.clear()
             for source in self.sources:
                 source.answered = False
             self.forget_hash()
@@ -399,6 +401,7 @@ class Run:
         """Open the target and start to fetch what it lacks."""
         if self.download.sink is not None:
             self._target = self.download.sink
+            self.download.sink.hold(self.download)
             self._proof.begin(self._target)
             self._open_file()
             return
@@ -643,7 +646,9 @@ class Run:
             )
         name = ""
         if self._target.path is None:
-            name = choose_filename(self._url, source.resolved_url, headers.get("content-disposition", ""))
+            # A mirror that stands in for the URL does not say what its file is called.
+            said = (source.resolved_url, headers.get("content-disposition", "")) if number == _URL else ()
+            name = choose_filename(self._url, *said)
         file = self._file
 
         def settled(step: Callable[[], None]) -> None:
@@ -950,12 +955,25 @@ class Run:
                 self.follow_the_url("it is empty, and the URL did not say so")
             else:
                 self._compare_all(_URL, self._url_compared)
-        elif must_compare_before_publishing(
-            first.identity, responses=self._file.responses, checksum=bool(self._proof.checksum)
-        ):
-            self._compare_all(self._first_source, self._versions_compared)
+        elif (number := self._next_to_compare()) is not None:
+            self._compare_all(number, functools.partial(self._versions_compared, number))
         else:
             self._check_done()
+
+    def _next_to_compare(self) -> int | None:
+        """The next source whose validators do not show that all of its responses were of one version."""
+        assert self._file is not None
+        parts = self._file.responses + bool(self.resumed_bytes)
+        for number, source in enumerate(self.sources):
+            if (
+                source.answered
+                and number not in self._versions_checked
+                and must_compare_before_publishing(
+                    source.identity, responses=parts, checksum=bool(self._proof.checksum)
+                )
+            ):
+                return number
+        return None
 
     @property
     def _is_from_mirrors(self) -> bool:
@@ -967,12 +985,17 @@ class Run:
         self._finish()
 
     def _compare_all(self, number: int, then: Callable[[Finding], None]) -> None:
-        """Fetch samples of the finished file from a source again, and of what the first response brought: where the
-        file has changed since, those bytes are the old ones."""
+        """Fetch samples of the finished file from a source again, and of what came first: where the file has changed
+        since, those bytes are the old ones."""
         size = self.file.size
-        start, end = self._first_span
-        first = (start // _WHOLE_BYTES * _WHOLE_BYTES, min(-(-end // _WHOLE_BYTES) * _WHOLE_BYTES, size))
-        self.compare(self.sources[number], [(0, size)], then, size=size, first=first)
+        if self._saved is not None:
+            oldest = finished_spans(
+                self._saved.blocks, self._saved.block_size, self._saved.total_size, self._saved.partial
+            )
+        else:
+            start, end = self._first_span
+            oldest = [(start // _WHOLE_BYTES * _WHOLE_BYTES, min(-(-end // _WHOLE_BYTES) * _WHOLE_BYTES, size))]
+        self.compare(self.sources[number], [(0, size)], then, size=size, oldest=oldest)
 
     def _url_compared(self, finding: Finding) -> None:
         """The URL was asked whether what mirrors sent is its file."""
@@ -987,15 +1010,21 @@ class Run:
             _log.warning("%s: %s: the file is from mirrors alone", self.shown_url, finding.reason)
             self._finish()
 
-    def _versions_compared(self, finding: Finding) -> None:
-        """What the first response brought was fetched again, to see whether the file has changed meanwhile."""
-        if finding.verdict is Verdict.SAME:
-            self._compared = True
-            self._check_done()
+    def _versions_compared(self, number: int, finding: Finding) -> None:
+        """Some of what a source sent was fetched again, to see whether its file has changed meanwhile."""
+        is_mirror = number not in (_URL, self._first_source)
+        dated = self.sources[number].identity.strength is Strength.DATED
+        if finding.verdict is Verdict.DIFFERENT and is_mirror:
+            self.drop_mirror(number, finding.reason)
+            self.begin_again()
         elif finding.verdict is Verdict.DIFFERENT:
             self.recovery.start_over(
                 ContentChanged(f"the remote file has changed: {finding.reason}", url=self.shown_url)
             )
+        elif finding.verdict is Verdict.SAME or is_mirror or dated:
+            self._compared = self._compared or finding.verdict is Verdict.SAME
+            self._versions_checked.add(number)
+            self._check_identity()
         elif isinstance(finding.error, BadAnswer):
             self.recovery.ask_plainly(f"it could not be compared: {finding.reason}")
         else:

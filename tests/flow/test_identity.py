@@ -104,11 +104,6 @@ def test_a_part_that_is_sent_as_200_is_taken_for_the_206_it_is(
     assert all(request.range for request in server.requests)
 
 
-def test_over_https_too(tls_server: MisbehavingServer, certificates: object, target: Path) -> None:
-    fetch(tls_server.url("/as-200/x", size=SIZE), target, verify_tls=False)
-    assert target.read_bytes() == content(SIZE)
-
-
 @pytest.mark.parametrize("split", [1, 8])
 @pytest.mark.parametrize("skip", [0, 1, 3])
 @pytest.mark.parametrize("chunked", [0, 1])
@@ -214,6 +209,23 @@ def test_a_version_that_nothing_tells_apart_is_found_by_its_bytes(
     result = fetch(url, target, split=split, min_split_size="1M")
     assert target.read_bytes() == content(SIZE, 1)
     assert result.identity == "compared"
+
+
+@pytest.mark.parametrize("validators", ["weak etag", "date", "nothing"])
+@pytest.mark.parametrize("turns", range(1, 9))
+def test_at_whichever_request_of_a_resume_it_changes_no_old_byte_stays(
+    server: MisbehavingServer, target: Path, validators: str, turns: int
+) -> None:
+    url = server.url("/versions/x", size=SIZE, turns=turns, validators=validators, rate="8M")
+    interrupt(url, target, 6 * MIB, split=1)
+    fetch(url, target, min_split_size="1M")
+    assert target.read_bytes() == content(SIZE, 1)
+
+
+@pytest.mark.parametrize("route", ["as-200", "versions"])
+def test_over_https_and_with_one_lane(tls_server: MisbehavingServer, target: Path, route: str) -> None:
+    fetch(tls_server.url(f"/{route}/x", size=SIZE), target, verify_tls=False, split=1)
+    assert target.read_bytes() == content(SIZE, 1 if route == "versions" else 0)
 
 
 @pytest.mark.parametrize("split", [1, 8])
@@ -361,11 +373,14 @@ def test_a_stream_begins_with_a_mirror_where_the_url_brings_nothing(
         assert file.read() == content(STREAM)
 
 
-@pytest.mark.parametrize(("then", "seed"), [("A", 0), ("B", 1)])
+@pytest.mark.parametrize(
+    ("etag", "then", "seed", "plain"),
+    [("A", "A", 0, 0), ("A", "A", 0, 1), ("A", "B", 1, 0), ("A", "B", 1, 1), ("W/A", "W/A", 1, 1), ("", "", 1, 1)],
+)
 def test_a_stream_that_was_paused_goes_on_with_nothing_but_the_same_file(
-    server: MisbehavingServer, gate: _Gate, then: str, seed: int
+    server: MisbehavingServer, gate: _Gate, etag: str, then: str, seed: int, plain: int
 ) -> None:
-    url = server.url("/cut-at-gate/x", size=STREAM, then=then, seed=seed, plain=0)
+    url = server.url("/cut-at-gate/x", size=STREAM, etag=etag, then=then, seed=seed, plain=plain)
     with rangefetch.stream(url, **QUICK) as file:
         read = bytearray(file.read(MIB))
         raw = file.raw
@@ -444,6 +459,25 @@ def test_what_the_url_sent_is_never_thrown_away_for_a_mirror(
     assert target.read_bytes() == content(SIZE)
     assert result.resumed == kept
     assert result.sources == (url,)
+
+
+def test_a_mirror_that_changes_midway_leaves_no_byte(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    url = server.url("/good/x", size=SIZE, rate="4M")
+    for turns in (3, 4, 5):
+        mirror = other_server.url("/versions/x", size=SIZE, turns=turns, validators="weak etag", rate="8M")
+        fetch(url, target, mirrors=[mirror], min_split_size="1M", max_connection_per_server=2, overwrite=True)
+        assert target.read_bytes() == content(SIZE)
+
+
+def test_a_mirror_does_not_say_what_the_file_is_called(
+    server: MisbehavingServer, other_server: MisbehavingServer, tmp_path: Path
+) -> None:
+    url = server.url("/status/own-name.bin", code=404)
+    mirror = other_server.url("/good/x", size=MIB, header='Content-Disposition: attachment; filename="mirrors.bin"')
+    result = fetch(url, f"{tmp_path}/", mirrors=[mirror])
+    assert result.filename == "own-name.bin"
 
 
 def test_a_mirror_does_not_say_that_the_file_is_there(
