@@ -65,6 +65,7 @@ __all__ = ["Run"]
 _LET_GO_S = 120.0
 """How long a run that is to end waits for its disk, or the engine's writes to it."""
 _NOTHING_S = 5.0
+_SECRETS = "the files of certificates and cookies"
 _ENGINE_WAITS = {
     "transfer": "transfers",
     "limit": "the speed limit",
@@ -232,9 +233,15 @@ class Run:
             if finding is not None and finding.verdict is Verdict.UNKNOWN and finding.error is not None:
                 then(finding)
                 return
-            source.moves += 1
-            file.move(number, source.url, self._backend.profile(self.options, source))
-            then(finding if finding is not None and finding.verdict is not Verdict.UNKNOWN else None)
+            same = finding if finding is not None and finding.verdict is not Verdict.UNKNOWN else None
+
+            def known(profile: Profile) -> None:
+                if file is self._file and self.is_filling:
+                    source.moves += 1
+                    file.move(number, source.url, profile)
+                    then(same)
+
+            self._requests.do(lambda: self._backend.profile(self.options, source), known, what=_SECRETS)
 
         spans = self.written_spans()
         if spans and samples.choose(file.size, spans, random.Random(0)):
@@ -268,8 +275,7 @@ class Run:
                 self.set_lanes()
                 self.recovery.go_on_at_once()
 
-        what = "the files of certificates and cookies"
-        self._requests.do(lambda: self._backend.profile(self.options, source), known, what=what)
+        self._requests.do(lambda: self._backend.profile(self.options, source), known, what=_SECRETS)
 
     def compare(
         self,
@@ -475,7 +481,7 @@ class Run:
         """Hand the file to the engine, with what an earlier run left."""
         self._resting = None
         self.mirroring.stand_in()
-        self.do(self._profiles, self._give_to_engine, what="the files of certificates and cookies")
+        self.do(self._profiles, self._give_to_engine, what=_SECRETS)
 
     def _profiles(self) -> list[Profile]:
         """How each source is asked; on a worker, because files are read for it."""
@@ -874,7 +880,7 @@ class Run:
     def _waiting_in_engine(self, file: File) -> str:
         words = _ENGINE_WAITS[file.waiting_for]
         if words is None:
-            words = self.recovery.waiting_for or self._jobs.what or self._waiting_for_comparisons
+            words = self.recovery.waiting_for or self._jobs.what or self._requests.what or self._waiting_for_comparisons
         elif file.waiting_for == "transfer":
             lanes = file.lanes_busy
             words = f"{lanes} transfer{'s' if lanes != 1 else ''}"
@@ -1163,7 +1169,7 @@ class Run:
         self._file.source_lanes = options.max_connection_per_server
         self.set_lanes()
         if (options.headers, options.user_agent) != (before.headers, before.user_agent):
-            self._requests.do(self._profiles, self._ask_as, what="the files of certificates and cookies")
+            self._requests.do(self._profiles, self._ask_as, what=_SECRETS)
 
     def _ask_as(self, profiles: list[Profile]) -> None:
         if self._in_engine and self._after_removal is None:
