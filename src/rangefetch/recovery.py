@@ -222,13 +222,14 @@ class Recovery:
             self._allow_lanes(failure.other_lanes, rest_s)
         self._release(self._held)
 
-    def _count(self, error: DownloadError) -> None:
-        """One more failure in a row; the last of them ends the download."""
+    def _count(self, failure: retry.Failure, error: DownloadError) -> None:
+        """One more failure in a row; the last of them ends the download, when no other lane is at work any more."""
         file, options = self._run.file, self._run.options
         if self._tries.fail(file.downloaded, file.size):
             for source in self._run.sources:
                 source.resolved_again = 0
-        if options.max_tries and self._tries.failures >= options.max_tries * len(self._run.sources.usable()):
+        most = options.max_tries * len(self._run.sources.usable())
+        if most and self._tries.failures >= most and not failure.other_lanes:
             raise error
 
     def _wait_s(self, failure: retry.Failure) -> float:
@@ -240,7 +241,7 @@ class Recovery:
         run = self._run
         if self._timer is not None:
             return
-        self._count(error)
+        self._count(failure, error)
         if run.sources.others(failure.source) and not self._is_stream():
             run.file.rest(failure.source, self._wait_s(failure))
             self._release(1)
@@ -257,7 +258,7 @@ class Recovery:
     def _cool(self, failure: retry.Failure, error: DownloadError) -> None:
         """The host rests for every download, and this one comes back with fewer lanes."""
         run = self._run
-        self._count(error)
+        self._count(failure, error)
         wait_s = self._wait_s(failure)
         run.cool_host(run.sources[failure.source].host, wait_s)
         self._allow_lanes(run.file.lanes // 2, wait_s)
@@ -270,7 +271,7 @@ class Recovery:
         if source.resolved_again >= _LINK_TRIES:
             self._give_up_source(failure, error)
             return
-        self._count(error)
+        self._count(failure, error)
         source.resolved_again += 1
         source.moves += 1
         self._run.file.resolve_again(failure.source)
