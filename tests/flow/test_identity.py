@@ -1,5 +1,6 @@
 """Bytes of two files, or of two versions of one, are never put together; no part of a file passes for all of it."""
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,10 @@ from helpers import MIB, names, until
 from rangefetch import DownloadManager
 from rangefetch.errors import BadAnswer, ContentChanged, DownloadError, TargetExists
 from servers.misbehaving import MisbehavingServer, content, http_date
+from servers.nginx import Nginx
+from servers.programs import require
 from servers.routing import ROUTES, Ask, Route
+from servers.tls import Certificates
 from servers.wire import Break, Reply
 
 SIZE = 25 * MIB + 165_831
@@ -260,6 +264,23 @@ def test_the_result_says_how_it_is_known_to_be_the_file(server: MisbehavingServe
     [result] = rangefetch.fetch_many([url], target.parent / "many", **QUICK)
     assert result.identity == "one response"
     assert result.to_dict()["identity"] == "one response"
+
+
+@pytest.mark.parametrize("split", [1, 8])
+def test_a_file_that_is_replaced_is_not_mixed_over_http_2(certificates: Certificates, target: Path, split: int) -> None:
+    require(Nginx.available(), "nginx", "RANGEFETCH_REQUIRE_NGINX")
+    with Nginx(certificates=certificates, limit_rate="6m") as nginx, DownloadManager() as manager:
+        file = nginx.write("/replaced.bin", content(SIZE))
+        options = {"save_dir": target.parent, "filename": target.name, "split": split, "http_version": "2"}
+        gid = manager.download(nginx.http2_url("/replaced.bin"), QUICK | options | {"ca_file": certificates.ca})
+        until(lambda: manager.get_download_progress(gid).downloaded > 5 * MIB)
+        new = file.with_name("new.bin")
+        new.write_bytes(content(SIZE, 1))
+        os.utime(new, (0, 0))
+        new.replace(file)
+        assert manager.wait(gid, timeout=20).identity == "etag"
+        assert {line.protocol for line in nginx.log(at_least=2)} == {"HTTP/2.0"}
+    assert target.read_bytes() == content(SIZE, 1)
 
 
 # ---- Streams -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,66 @@
+"""Whose word it is what the remote file is."""
+
+from __future__ import annotations
+
+import pytest
+
+from rangefetch.authority import Authority, Word
+from rangefetch.identity import Identity
+
+URL, MIRROR = 0, 1
+FILE = Identity(100, '"a"')
+
+
+def test_the_first_to_answer_decides_while_the_url_is_silent() -> None:
+    authority = Authority()
+    assert authority.hear(MIRROR, FILE, stated=True) is Word.GOOD
+    assert authority.source == MIRROR
+
+
+def test_the_url_decides_as_soon_as_it_has_spoken() -> None:
+    authority = Authority()
+    authority.hear(MIRROR, FILE, stated=True)
+    assert authority.hear(URL, Identity(99, '"b"'), stated=True) is Word.GOOD
+    assert (authority.source, authority.identity.size) == (URL, 99)
+    authority.start_over()
+    assert authority.source == -1
+    assert authority.hear(MIRROR, FILE, stated=True) is Word.CONTRADICTS
+    assert authority.hear(MIRROR, Identity(99, '"c"'), stated=True) is Word.GOOD
+    assert authority.identity == Identity(99, '"b"'), "a mirror changes nothing of what the URL has said"
+
+
+def test_a_state_that_the_url_proved_speaks_for_it() -> None:
+    authority = Authority()
+    authority.recall(URL, FILE)
+    assert authority.is_remembered
+    assert authority.hear(MIRROR, Identity(101), stated=True) is Word.CONTRADICTS
+    assert authority.hear(URL, FILE, stated=True) is Word.GOOD
+    assert not authority.is_remembered
+
+
+@pytest.mark.parametrize(
+    ("size", "etag", "stated", "word"),
+    [
+        (99, '"a"', False, Word.CUT_SHORT),
+        (99, '"b"', False, Word.GOOD),
+        (99, '"a"', True, Word.GOOD),
+        (100, '"a"', False, Word.GOOD),
+        (101, '"a"', False, Word.GOOD),
+        (-1, '"a"', False, Word.GOOD),
+    ],
+)
+def test_a_body_shorter_than_the_file_was_is_doubted_unless_it_is_another_version(
+    size: int, etag: str, stated: bool, word: Word
+) -> None:
+    authority = Authority()
+    authority.hear(URL, FILE, stated=True)
+    authority.start_over()
+    assert authority.hear(URL, Identity(size, etag), stated=stated) is word
+
+
+def test_an_unknown_length_does_not_make_it_forget_the_known_one() -> None:
+    authority = Authority()
+    authority.hear(URL, Identity(100), stated=True)
+    authority.start_over()
+    authority.hear(URL, Identity(-1), stated=False)
+    assert authority.hear(URL, Identity(99), stated=False) is Word.CUT_SHORT
