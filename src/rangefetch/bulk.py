@@ -28,6 +28,7 @@ from rangefetch.manager import DownloadManager, get_download_manager
 from rangefetch.names import choose_filename, is_plain_filename
 from rangefetch.network import mask_url
 from rangefetch.options import DownloadOptions, check_url, is_followed
+from rangefetch.parts import part_path
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, SpeedMeter
 from rangefetch.sources import host_of
 
@@ -269,10 +270,14 @@ class _Bulk:
         singles: list[int] = []
         small: dict[str, list[int]] = defaultdict(list)
         plain = _is_plain(self._common) and self._manager.native_backend() is not None
+        begun = _unfinished(self._common.save_dir) if plain else frozenset()
         for number, each in enumerate(self._wanted):
             if number in self._outcomes.same or number in self._outcomes.known:
                 continue
             if not plain or each.own or "@" in each.url or each.url[:4].lower() != "http" or is_followed(each.url):
+                singles.append(number)
+            elif begun and part_path("", "", each.url).name in begun:
+                # It was the manager's once, which has left something of it.
                 singles.append(number)
             else:
                 small[each.host].append(number)
@@ -496,6 +501,16 @@ def _repeated(wanted: Sequence[_Wanted]) -> tuple[dict[int, int], dict[int, Down
                 f"{each.name}: another item of the same call has that name", url=mask_url(each.url)
             )
     return same, refused
+
+
+def _unfinished(directory: str | os.PathLike[str]) -> frozenset[str]:
+    """The part files there that are named after a URL."""
+    try:
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in entries]
+    except OSError:
+        return frozenset()
+    return frozenset(name for name in names if name.startswith("rangefetch-") and name.endswith(".part"))
 
 
 def _is_plain(options: DownloadOptions) -> bool:

@@ -18,6 +18,8 @@ from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rangefetch._engine import File
     from rangefetch.sink import Sink
 
@@ -73,6 +75,10 @@ class Download:
         self.result: DownloadResult | None = None
         self.error: DownloadError | None = None
         self.started_s = 0.0
+        self.has_begun = False
+        """Whether it was ever active, so that it may have files."""
+        self.kept_aside: Path | None = None
+        """Its data that had the wrong checksum."""
         self.intent: DownloadStatus | None = None
         """What it is to become when its backend has let go of it: paused, removed, or waiting again."""
         self.cut_short = False
@@ -107,6 +113,7 @@ class Download:
             figures, self.figures, self.waits = self.figures, None, None
             if status is DownloadStatus.ACTIVE:
                 self.started_s = time.monotonic()
+                self.has_begun = True
             if figures is not None and status is not DownloadStatus.ACTIVE:
                 # Its backend may be the very thing that failed.
                 with contextlib.suppress(Exception):

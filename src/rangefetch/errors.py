@@ -28,7 +28,10 @@ Wrong options are not here: they raise ``ValueError`` or ``TypeError`` naming th
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "BadAnswer",
@@ -146,12 +149,16 @@ class ContentChanged(SourceError):
 
 
 class ChecksumMismatch(SourceError):
-    """All bytes arrived and they are not the ones asked for; ``expected`` and ``actual`` are ``algorithm=HEX``."""
+    """All bytes arrived and they are not the ones asked for; ``expected`` and ``actual`` are ``algorithm=HEX``.
 
-    def __init__(self, message: str, *, expected: str, actual: str, url: str = "") -> None:
+    ``kept`` is where the data is now, None where it was not kept.
+    """
+
+    def __init__(self, message: str, *, expected: str, actual: str, url: str = "", kept: Path | None = None) -> None:
         super().__init__(message, url=url)
         self.expected = expected
         self.actual = actual
+        self.kept = kept
 
 
 class Cancelled(DownloadError):

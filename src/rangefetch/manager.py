@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rangefetch import session
+from rangefetch import leftovers, session
 from rangefetch.download import Download
-from rangefetch.errors import Cancelled, DiskError, DownloadError, LocalError, TargetLocked
+from rangefetch.errors import Cancelled, ChecksumMismatch, DiskError, DownloadError, LocalError, TargetLocked
 from rangefetch.logs import log as _log
 from rangefetch.network import mask_url
 from rangefetch.options import DownloadOptions, check_url, parse_size
@@ -44,7 +44,8 @@ class DownloadManager:
     (``stream``) start at once and are not counted.
     ``max_overall_download_limit`` is in bytes per second for all together (0: no limit), ``defaults`` are options for
     every download, ``retry_policy`` says what is tried again. With ``session_file`` the unfinished downloads are
-    written down, and a new manager with the same file lists them again. Of the finished ones the last
+    written down, and a new manager with the same file lists them again. One manager has the file at a time, until it is
+    stopped: a second one raises a ``LocalError`` that names the process. Of the finished ones the last
     ``max_download_results`` are remembered. Other keywords are the aria2 backend's (``rangefetch.aria2.config``);
     ``download_dir`` among them is for both backends.
 
@@ -87,7 +88,11 @@ class DownloadManager:
             self._session_file = Path(session_file).absolute() if session_file is not None else None
         except TypeError as error:
             raise TypeError(f"session_file: {error}") from None
+        self._session_hold = session.Hold(self._session_file) if self._session_file is not None else None
         self._session_timer: threading.Timer | None = None
+        self._session_looks = 0
+        self._session_saved_look = 0
+        self._session_saving = threading.Lock()  # nobody takes the manager's lock under it
         self._lifting = threading.RLock()  # one start or stop at a time; these may take seconds
         self._lock = threading.RLock()  # guards what follows; nothing that may block is done under it
         self._downloads: dict[str, Download] = {}
@@ -100,11 +105,7 @@ class DownloadManager:
         self._started = False
         self._starts = 0
         self._forked = False
-        if self._session_file is not None:
-            for download in session.load(self._session_file):
-                self._downloads[download.gid] = download
-                if download.status is DownloadStatus.WAITING:
-                    self._waiting.append(download)
+        self._take_session()
 
     # -- life -------------------------------------------------------------------------------------------------
 
@@ -138,6 +139,7 @@ class DownloadManager:
     def _start(self) -> None:
         if self._started:
             return
+        self._take_session()
         self._chooser.start()
         self._chooser.limit(self._limit)
         _living.add(self)
@@ -169,6 +171,7 @@ class DownloadManager:
     def _stop(self) -> None:
         with self._lock:
             if not self._started:
+                self._leave_session()
                 return
             self._started = False
             cut_short = {*self._active, *(download.gid for download in self._waiting)}
@@ -181,6 +184,9 @@ class DownloadManager:
         _living.discard(self)
         # The next manager with this session goes on with what this one did not finish.
         self._save_session(cut_short)
+        with self._lock:
+            if not self._started:
+                self._leave_session()
 
     def __repr__(self) -> str:
         with self._lock:
@@ -278,6 +284,10 @@ class DownloadManager:
     def change_options(self, gid: str, **options: Any) -> None:
         """Change the options of a download that is not finished.
 
+        With another ``filename`` or ``save_dir`` what was fetched of it is moved along. That may take long where it is
+        to another file system. Raises ``TargetExists`` if another unfinished download has that place, ``DiskError``,
+        ``ValueError``; then nothing has changed.
+
         One that is active takes on limits, lanes (``split``, ``max_connection_per_server``), ``headers`` and
         ``user_agent`` for its next requests, and further ``mirrors``; other options raise ``ValueError`` then.
         """
@@ -290,7 +300,16 @@ class DownloadManager:
                         raise ValueError(f"{name}: cannot change while the download is active; pause it first")
             elif download.status not in (DownloadStatus.WAITING, DownloadStatus.PAUSED):
                 raise ValueError(f"{gid}: a download that is {download.status} has no use for options")
+            place = (os.fspath(changed.save_dir), changed.filename)
+            is_elsewhere = place != (os.fspath(download.options.save_dir), download.options.filename)
+        if is_elsewhere:
+            # Not under the lock, since it may take long.
+            leftovers.move(download, changed)
+        with self._lock:
+            if is_elsewhere and download.status is DownloadStatus.ACTIVE:
+                raise ValueError(f"{gid}: it has begun meanwhile; pause it first")
             download.options = changed
+            download.filename = changed.filename or download.filename
             is_active = gid in self._active
         if is_active:
             self._chooser.change(download)
@@ -331,6 +350,8 @@ class DownloadManager:
 
     def failed(self, download: Download, error: DownloadError) -> None:
         intent = download.intent
+        if isinstance(error, ChecksumMismatch) and error.kept is not None:
+            download.kept_aside = error.kept
         if intent is DownloadStatus.REMOVED:
             self._ended(download, intent)
         else:
@@ -394,6 +415,7 @@ class DownloadManager:
     def _orphan(self) -> None:
         self._lock = threading.RLock()
         self._lifting = threading.RLock()
+        self._session_saving = threading.Lock()
         self._forked = True
         self._started = False
 
@@ -499,6 +521,8 @@ class DownloadManager:
         self._let_go(download, was, remove_files=remove_files)
         if was is DownloadStatus.ACTIVE:
             self._settle(download)
+        if remove_files:
+            leftovers.remove_kept_aside(download)
         self._changed()
 
     def _direct(self, download: Download, status: DownloadStatus) -> DownloadStatus | None:
@@ -553,6 +577,8 @@ class DownloadManager:
                 each_at_any_rate.callback(self._let_go, download, was, remove_files=remove_files)
         for download, _ in directed:
             self._settle(download)
+            if remove_files:
+                leftovers.remove_kept_aside(download)
         if directed:
             self._changed()
         ended = {download.gid for download, _ in directed}
@@ -627,18 +653,47 @@ class DownloadManager:
                 self._session_timer.name = "rangefetch-session"
                 self._session_timer.start()
 
+    def _take_session(self) -> None:
+        """Take the session, if there is one, and list what is in it. Raises ``LocalError`` if another has it."""
+        if self._session_file is None or self._session_hold is None or self._session_hold.is_held:
+            return
+        self._session_hold.acquire()
+        saved = session.load(self._session_file)
+        with self._lock:
+            for download in saved:
+                if download.gid not in self._downloads:
+                    self._downloads[download.gid] = download
+                    if download.status is DownloadStatus.WAITING:
+                        self._waiting.append(download)
+
+    def _leave_session(self) -> None:
+        if self._session_hold is not None:
+            self._session_hold.release()
+
     def _save_session(self, cut_short: Collection[str] = ()) -> None:
-        if self._session_file is None:
+        if self._session_file is None or self._session_hold is None:
             return
         with self._lock:
             if self._session_timer is not None:
                 self._session_timer.cancel()
                 self._session_timer = None
             downloads = list(self._downloads.values())
-        try:
-            session.save(self._session_file, downloads, cut_short)
-        except DiskError as error:
-            _log.warning("%s", error)
+            self._session_looks += 1
+            look = self._session_looks
+        with self._session_saving:
+            if look < self._session_saved_look:
+                return  # a later look was saved meanwhile
+            # A manager that was stopped has let go of its session, and somebody else may have it.
+            is_borrowed = not self._session_hold.is_held
+            try:
+                self._session_hold.acquire()
+                session.save(self._session_file, downloads, cut_short)
+                self._session_saved_look = look
+            except LocalError as error:
+                _log.warning("%s", error)
+            finally:
+                if is_borrowed:
+                    self._session_hold.release()
 
 
 _CHANGEABLE = frozenset(

@@ -9,11 +9,12 @@ not trusted, as far as the file system records such things.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from pathlib import Path
 
-__all__ = ["NotOurs", "is_marked", "is_marked_file", "is_of", "is_trusted", "mark", "read_own", "unmark"]
+__all__ = ["NotOurs", "is_marked", "is_marked_file", "is_of", "is_trusted", "mark", "may_be_ours", "read_own", "unmark"]
 
 _MARK = "user.rangefetch.unfinished"
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -55,6 +56,21 @@ def is_marked_file(path: Path) -> bool:
     try:
         status = os.fstat(fd)
         return stat.S_ISREG(status.st_mode) and is_marked(fd) and is_trusted(status, path.parent)
+    finally:
+        os.close(fd)
+
+
+def may_be_ours(path: Path) -> bool:
+    """Whether nothing speaks against a regular file of this user's having been created here: where marks are possible
+    it has one. For who remembers that it was.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        status = os.fstat(fd)
+        return stat.S_ISREG(status.st_mode) and is_trusted(status, path.parent) and _lacks_no_mark(fd)
     finally:
         os.close(fd)
 
@@ -120,3 +136,12 @@ def _mark_of(fd: int) -> bytes:
         with contextlib.suppress(OSError):
             return os.getxattr(fd, _MARK)
     return b""
+
+
+def _lacks_no_mark(fd: int) -> bool:
+    if not hasattr(os, "getxattr"):
+        return True
+    try:
+        return os.getxattr(fd, _MARK) != b""
+    except OSError as error:
+        return error.errno in (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)

@@ -21,7 +21,7 @@ if sys.platform != "win32":
     import fcntl
 
 from rangefetch import state
-from rangefetch.errors import DiskError, TargetLocked
+from rangefetch.errors import DiskError, TargetExists, TargetLocked
 from rangefetch.names import MAX_NAME_BYTES
 from rangefetch.ownership import is_marked, is_of, is_trusted, mark
 from rangefetch.publishing import set_mode
@@ -33,7 +33,9 @@ __all__ = [
     "Part",
     "claim",
     "control_path_of",
+    "create_part",
     "find_part",
+    "free_part_path",
     "is_open_on",
     "open_part",
     "part_path",
@@ -131,6 +133,20 @@ def find_part(folder: Path, filename: str, url: str) -> Part | None:
                 return _locked(fd, path, url)
             os.close(fd)
     return None
+
+
+def free_part_path(folder: Path, filename: str, url: str) -> Path:
+    """Where a part file could be created. Raises ``TargetExists`` if one of ours is there, and ``DiskError``."""
+    fd, path = _find(folder, filename, url, adopt=False)
+    if fd >= 0:
+        os.close(fd)
+        raise TargetExists(f"{path}: an unfinished download is there")
+    return path
+
+
+def create_part(path: Path, url: str) -> Part:
+    """Create a part file. Raises ``FileExistsError`` if the name is taken, ``TargetLocked``, and ``OSError``."""
+    return _create(path, url)
 
 
 def is_open_on(fd: int, path: Path) -> bool:

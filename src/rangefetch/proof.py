@@ -62,4 +62,5 @@ class Proof:
                 expected=self.checksum,
                 actual=actual,
                 url=url,
+                kept=kept,
             )

@@ -8,7 +8,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["remove_what_was_cut_short", "replace_file", "sync_directory"]
+__all__ = ["copy_content", "remove_what_was_cut_short", "replace_file", "sync_directory"]
+
+_COPY_BYTES = 1 << 20
 
 
 def replace_file(path: Path, octets: bytes, *, prepare: Callable[[int], object] | None = None) -> None:
@@ -39,6 +41,22 @@ def remove_what_was_cut_short(path: Path) -> None:
     """Remove what a replacement that was killed has left. For who knows that nobody is at one."""
     with contextlib.suppress(OSError):
         _beside(path).unlink()
+
+
+def copy_content(source_fd: int, fd: int) -> None:
+    """Copy all bytes of an open file to the same places of another one, holes as holes. Raises ``OSError``."""
+    size = os.fstat(source_fd).st_size
+    os.ftruncate(fd, size)
+    at = 0
+    while at < size:
+        piece = os.pread(source_fd, min(_COPY_BYTES, size - at), at)
+        if not piece:
+            break  # somebody has cut it meanwhile
+        if piece.strip(b"\0"):
+            written = 0
+            while written < len(piece):
+                written += os.pwrite(fd, piece[written:], at + written)
+        at += len(piece)
 
 
 def sync_directory(directory: Path) -> None:

@@ -1,33 +1,45 @@
 """The session: which downloads a manager had, so that a new one can list them and go on.
 
 The file is JSON, mode 0600 since URLs and headers may be secrets, and is replaced in one step. A file that cannot be
-read is set aside with a warning, never trusted and never fatal.
+read is set aside with a warning, never trusted and never fatal. One manager has it at a time: it holds a lock on
+``NAME.lock`` beside it, which the system releases with the process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import json
 import os
 import re
+import sys
+import weakref
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+if sys.platform != "win32":
+    import fcntl
+
 from rangefetch.download import Download
-from rangefetch.errors import DiskError
+from rangefetch.errors import DiskError, LocalError
 from rangefetch.logs import log as _log
 from rangefetch.options import DownloadOptions, check_url
+from rangefetch.parts import is_open_on, unlock_and_close
 from rangefetch.progress import DownloadStatus
+from rangefetch.replacing import remove_what_was_cut_short, replace_file
 
-__all__ = ["load", "save"]
+__all__ = ["Hold", "load", "save"]
 
 _VERSION = 1
 
 
 def save(path: Path, downloads: Iterable[Download], waiting: Collection[str] = ()) -> None:
-    """Write down those that are not finished, those with a gid in ``waiting`` as waiting. Raises ``DiskError``."""
+    """Write down those that are not finished, those with a gid in ``waiting`` as waiting. Raises ``DiskError``.
+
+    Whenever this is cut short, the old session is there or the new one.
+    """
     document = {
         "version": _VERSION,
         "downloads": [
@@ -37,27 +49,25 @@ def save(path: Path, downloads: Iterable[Download], waiting: Collection[str] = (
                 "status": (DownloadStatus.WAITING if download.gid in waiting else download.status).value,
                 "filename": download.filename,
                 "options": _changed(download.options),
+                "begun": download.has_begun,
+                "kept_aside": os.fspath(download.kept_aside or ""),
             }
             for download in downloads
             if download.status not in (DownloadStatus.COMPLETE, DownloadStatus.REMOVED)
         ],
     }
-    beside = path.with_name(path.name + ".tmp")
     try:
-        with contextlib.suppress(FileNotFoundError):
-            beside.unlink()
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "w", encoding="utf-8") as file:
-            json.dump(document, file)
-            file.flush()
-            os.fsync(fd)
-        beside.replace(path)
+        replace_file(path, json.dumps(document).encode())
     except OSError as error:
         raise DiskError(f"{path}: the session cannot be saved: {error.strerror}", errno=error.errno or 0) from error
 
 
 def load(path: Path) -> list[Download]:
-    """The downloads that were saved, in their order; those that were at work are waiting again."""
+    """The downloads that were saved, in their order; those that were at work are waiting again.
+
+    What a killed save has left is removed: only who holds the session may load it.
+    """
+    remove_what_was_cut_short(path)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document.get("version") != _VERSION:
@@ -88,7 +98,100 @@ def _download(entry: dict[str, Any]) -> Download:
         raise ValueError(f"{entry['gid']!r}: not a download")
     download = Download(check_url(entry["url"]), DownloadOptions.of(entry["options"]), gid=entry["gid"])
     download.filename = entry["filename"]
+    download.has_begun = bool(entry.get("begun", True))
+    download.kept_aside = Path(str(entry["kept_aside"])) if entry.get("kept_aside") else None
     status = DownloadStatus(entry["status"])
     if status is DownloadStatus.PAUSED:
         download.move(DownloadStatus.PAUSED)
     return download
+
+
+class Hold:
+    """A manager's right to a session file; nobody else has it until :meth:`release`, or the end of the process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock_path = path.with_name(path.name + ".lock")
+        self._fd = -1
+        self._has_warned = False
+        _holds.add(self)
+
+    @property
+    def is_held(self) -> bool:
+        return self._fd >= 0
+
+    def acquire(self) -> None:
+        """Raises ``LocalError``, which names the holder. Where no lock can be made that is a warning."""
+        if self.is_held or sys.platform == "win32":
+            return
+        try:
+            try:
+                self._take()
+            except LocalError:
+                # It may be one that was forgotten, and not collected yet.
+                gc.collect()
+                self._take()
+        except OSError as error:
+            if not self._has_warned:
+                self._has_warned = True
+                _log.warning("%s: it cannot be locked (%s); use it for one manager only", self._path, error.strerror)
+
+    def _take(self) -> None:
+        while not self.is_held:
+            self._try()
+
+    def _try(self) -> None:
+        """One try; without success where the holder took the file away meanwhile."""
+        fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_open_on(fd, self._lock_path):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"{os.getpid()} {os.uname().nodename}\n".encode(), 0)
+                self._fd, fd = fd, -1
+        except BlockingIOError:
+            raise LocalError(f"{self._path}: {_describe(os.pread(fd, 256, 0))} has it") from None
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def release(self) -> None:
+        """Let others have it. Doing so twice is fine."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with contextlib.suppress(OSError):
+                self._lock_path.unlink()
+            unlock_and_close(fd)
+
+    def _abandon(self) -> None:
+        """In a forked child: the right stays with the parent."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.release()
+
+
+_holds: weakref.WeakSet[Hold] = weakref.WeakSet()
+
+
+def _describe(holder: bytes) -> str:
+    pid, _, host = holder.decode(errors="replace").strip().partition(" ")
+    if not pid.isdigit():
+        return "another DownloadManager"
+    if host != os.uname().nodename:
+        return f"a DownloadManager of process {pid} on {host if host.isprintable() else 'another machine'}"
+    if int(pid) == os.getpid():
+        return "another DownloadManager of this process"
+    return f"a DownloadManager of process {pid}"
+
+
+def _abandon_all() -> None:
+    for hold in list(_holds):
+        hold._abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)

@@ -28,7 +28,9 @@ from rangefetch.parts import (
     Part,
     claim,
     control_path_of,
+    create_part,
     find_part,
+    free_part_path,
     is_open_on,
     open_part,
     part_path,
@@ -36,7 +38,7 @@ from rangefetch.parts import (
     stem_of,
     unlock_and_close,
 )
-from rangefetch.replacing import sync_directory
+from rangefetch.replacing import copy_content, sync_directory
 
 __all__ = ["Target", "free_space", "part_path"]
 
@@ -224,6 +226,59 @@ class Target:
         self.close()
         log.info("%s: %s; kept as %s", self.part_path, reason, bad_path)
         return bad_path
+
+    def move(self, directory: str | os.PathLike[str], filename: str) -> None:
+        """Move part file and state to where :meth:`open` looks for them by this directory and name, and close.
+
+        On another file system they are copied, and deleted here when all is there. Raises ``TargetExists`` if an
+        unfinished download is there, and ``DiskError``; then all is where it was.
+        """
+        folder = Path(directory).absolute()
+        with _disk_errors("use the directory", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        if filename:
+            _final_path(folder, filename)
+        with _disk_errors("move", self.part_path):
+            self._check_still_ours()
+            new_path = free_part_path(folder, filename, self._url)
+            try:
+                saved: state.State | None = state.load(self.state_path)
+            except (FileNotFoundError, state.StateDamaged):
+                saved = None
+            if saved is not None and filename:
+                saved = dataclasses.replace(saved, filename=filename)
+            if folder.stat().st_dev == os.fstat(self.fd).st_dev:
+                self._move_by_rename(new_path, saved)
+            else:
+                self._move_by_copy(new_path, saved)
+        self.close()
+
+    def _move_by_rename(self, new_path: Path, saved: state.State | None) -> None:
+        # The state first: at no moment is the data where no state speaks of it.
+        if saved is not None:
+            state.save(state_path_of(new_path), saved)
+        try:
+            publishing.rename_free(self.part_path, new_path)
+        except BaseException:
+            state_path_of(new_path).unlink(missing_ok=True)
+            raise
+        if self.control_path.exists():
+            self.control_path.replace(control_path_of(new_path))
+        self._remove_beside()
+
+    def _move_by_copy(self, new_path: Path, saved: state.State | None) -> None:
+        copy = type(self)(create_part(new_path, self._url), None, self._url)
+        try:
+            copy_content(self.fd, copy.fd)
+            copy.sync()
+            if saved is not None:
+                copy.save_state(saved)
+        except BaseException:
+            copy.discard()
+            raise
+        copy.close()
+        self.part_path.unlink()
+        self._remove_beside()
 
     def discard(self) -> None:
         """Delete part file and state, and close. What another program has put in their place stays."""

@@ -169,6 +169,7 @@ def test_a_manager_may_be_asked_before_it_is_started(
     assert manager.get_download_progress(gid).filename == "file.bin"
     manager.cancel(gid, remove_files=True)
     assert names(target.parent) == []
+    manager.stop()
     with manage(session_file=session_file) as manager:
         assert manager.list_downloads() == []
 

@@ -37,6 +37,7 @@ LAYERS = (
         "proxies",
         "target",
         "parts",
+        "leftovers",
         "publishing",
         "ownership",
         "replacing",

@@ -15,17 +15,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from rangefetch import leftovers
 from rangefetch.aria2.client import RpcError
 from rangefetch.aria2.config import DaemonConfig
 from rangefetch.aria2.daemon import Aria2Daemon
 from rangefetch.aria2.entry import STATUS_KEYS, Status
 from rangefetch.aria2.folder import FolderLanding
 from rangefetch.aria2.job import LET_GO_S, Job, Phase
-from rangefetch.aria2.landing import FileLanding
 from rangefetch.backend import Listener
 from rangefetch.download import Download
 from rangefetch.errors import DaemonUnavailable, DownloadError, LocalError
@@ -33,7 +32,6 @@ from rangefetch.logs import log as _log
 from rangefetch.network import find_ca_file, mask_url
 from rangefetch.options import DownloadOptions, is_followed
 from rangefetch.retry import RetryPolicy
-from rangefetch.sources import Sources
 from rangefetch.workers import Workers, outcome
 
 __all__ = ["Aria2Backend", "remove_leftovers"]
@@ -376,9 +374,9 @@ def remove_leftovers(download: Download) -> None:
     """
     if is_followed(download.url):
         FolderLanding(download).clear()
-    if urlsplit(download.url).scheme.lower() not in ("magnet", "file") and Path(download.options.save_dir).is_dir():
+    if urlsplit(download.url).scheme.lower() not in ("magnet", "file"):
         # A torrent, too, unless it was followed.
-        FileLanding(download, Sources(download.url), lambda: True).clear()
+        leftovers.remove(download)
 
 
 def _statuses(daemon: Aria2Daemon, gids: set[str]) -> Mapping[str, Status]:

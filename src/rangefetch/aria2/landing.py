@@ -120,11 +120,6 @@ class FileLanding:
             return self._compared(target.path)
         return None
 
-    def clear(self) -> None:
-        """Remove what an earlier run has left. Raises ``TargetLocked``, ``DiskError``."""
-        self._target = Target.find(self._options.save_dir, self._options.filename, self._url)
-        self.discard()
-
     def meet(self, source: Source, remote: Remote | None) -> Path | Doubt | None:
         """Note what the server says the file is (None: it cannot be asked), and keep of earlier runs what fits it.
 
@@ -339,6 +334,7 @@ class FileLanding:
                     expected=wanted,
                     actual=found,
                     url=self._shown_url,
+                    kept=kept,
                 )
         # For FTP it was aria2 that set it.
         modified = parse_date(self.remote.identity.last_modified) if self.remote is not None else None
@@ -373,7 +369,7 @@ class FileLanding:
             return None
         try:
             if not self._settled:
-                if not (target.state_path.exists() or target.control_path.exists()):
+                if target.fresh or not (target.state_path.exists() or target.control_path.exists()):
                     target.discard()
             elif self._is_unsafe:
                 self._forget_control()

@@ -1,0 +1,153 @@
+"""One session file, one manager: whoever has it keeps others out, and leaves it when it ends, however it ends."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from helpers import names, until
+from rangefetch import DownloadManager, session
+from rangefetch.download import Download
+from rangefetch.errors import LocalError
+from rangefetch.options import DownloadOptions
+
+HOLDER = """if True:
+    import os, sys, time
+    from rangefetch import DownloadManager
+    manager = DownloadManager(session_file=sys.argv[1])
+    if sys.argv[2] == "fork" and os.fork() == 0:
+        time.sleep(60)
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def session_file(tmp_path: Path) -> Path:
+    return tmp_path / "session.json"
+
+
+@contextmanager
+def held(session_file: Path, how: str = "") -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", HOLDER, str(session_file), how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as child:
+        assert child.stdout is not None
+        assert int(child.stdout.readline()) == child.pid
+        try:
+            yield child
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, 9)
+
+
+@pytest.mark.parametrize("start", [False, True])
+def test_a_second_manager_of_the_same_process_is_refused_until_the_first_is_stopped(
+    session_file: Path, start: bool
+) -> None:
+    first = DownloadManager(session_file=session_file)
+    if start:
+        first.start()
+    with pytest.raises(LocalError, match=r"session\.json: another DownloadManager of this process has it"):
+        DownloadManager(session_file=session_file)
+    first.stop()
+    with DownloadManager(session_file=session_file):
+        with pytest.raises(LocalError, match="of this process"):
+            first.start()
+        assert not first.is_started
+    first.start()
+    first.stop()
+    assert set(names(session_file.parent)) <= {"session.json"}
+
+
+def test_a_second_process_is_refused_and_told_which_has_it(session_file: Path) -> None:
+    with held(session_file) as child:
+        with pytest.raises(LocalError, match=f"a DownloadManager of process {child.pid} has it"):
+            DownloadManager(session_file=session_file)
+        child.kill()
+        child.wait()
+        DownloadManager(session_file=session_file).stop()
+
+
+def test_a_child_that_was_forked_does_not_have_it(session_file: Path) -> None:
+    with held(session_file, "fork") as child:
+        with pytest.raises(LocalError, match=f"process {child.pid}"):
+            DownloadManager(session_file=session_file)
+        child.kill()
+        child.wait()
+        DownloadManager(session_file=session_file).stop()
+
+
+def test_a_manager_that_is_forgotten_leaves_it(session_file: Path) -> None:
+    manager = DownloadManager(session_file=session_file)
+    del manager
+    DownloadManager(session_file=session_file).stop()
+
+
+def test_a_stopped_manager_does_not_write_over_the_session_of_the_next(
+    session_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with DownloadManager(session_file=session_file, max_concurrent_downloads=1) as first:
+        gid = first.download("http://127.0.0.1:1/x")
+        first.pause(gid)
+    with DownloadManager(session_file=session_file) as second:
+        assert [each.gid for each in second.list_downloads()] == [gid]
+        first.cancel(gid)
+        assert "has it" in caplog.text
+    assert [each["gid"] for each in json.loads(session_file.read_text())["downloads"]] == [gid]
+
+
+def test_where_no_lock_can_be_made_it_warns_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "session.json.lock").mkdir()
+    DownloadManager(session_file=tmp_path / "session.json").stop()
+    assert "it cannot be locked" in caplog.text
+
+
+def test_saves_at_the_same_time_do_not_disturb_each_other(session_file: Path) -> None:
+    downloads = [Download(f"http://127.0.0.1:1/{number}", DownloadOptions()) for number in range(500)]
+    failures: list[Exception] = []
+
+    def save() -> None:
+        try:
+            for _ in range(20):
+                session.save(session_file, downloads)
+                assert len(json.loads(session_file.read_text())["downloads"]) == 500
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=save) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert names(session_file.parent) == ["session.json"]
+
+
+def test_a_save_that_is_killed_leaves_the_old_session_or_the_new_one(session_file: Path) -> None:
+    script = """if True:
+        import sys
+        from pathlib import Path
+        from rangefetch import session
+        from rangefetch.download import Download
+        from rangefetch.options import DownloadOptions
+        downloads = [Download(f"http://127.0.0.1:1/{number}", DownloadOptions()) for number in range(300)]
+        print("saving", flush=True)
+        while True:
+            session.save(Path(sys.argv[1]), downloads)
+    """
+    session.save(session_file, [Download("http://127.0.0.1:1/old", DownloadOptions())])
+    for _ in range(5):
+        with subprocess.Popen([sys.executable, "-c", script, session_file], stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            before = session_file.stat().st_ino
+            until(lambda before=before: session_file.stat().st_ino != before)
+            child.kill()
+        assert len(session.load(session_file)) == 300
+        assert names(session_file.parent) == ["session.json"]
