@@ -21,8 +21,12 @@ HOLDER = """if True:
     import os, sys, time
     from rangefetch import DownloadManager
     manager = DownloadManager(session_file=sys.argv[1])
-    if sys.argv[2] == "fork" and os.fork() == 0:
-        time.sleep(60)
+    if sys.argv[2] == "fork":
+        here, there = os.pipe()
+        if os.fork() == 0:
+            os.write(there, b"1")
+            time.sleep(60)
+        os.read(here, 1)
     print(os.getpid(), flush=True)
     time.sleep(60)
 """
