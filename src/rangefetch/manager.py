@@ -169,10 +169,10 @@ class DownloadManager:
             self._stop()
 
     def _stop(self) -> None:
+        if not self._started:
+            self._leave_session()
+            return
         with self._lock:
-            if not self._started:
-                self._leave_session()
-                return
             self._started = False
             cut_short = {*self._active, *(download.gid for download in self._waiting)}
             while self._waiting:
@@ -184,9 +184,7 @@ class DownloadManager:
         _living.discard(self)
         # The next manager with this session goes on with what this one did not finish.
         self._save_session(cut_short)
-        with self._lock:
-            if not self._started:
-                self._leave_session()
+        self._leave_session()
 
     def __repr__(self) -> str:
         with self._lock:
@@ -655,12 +653,15 @@ class DownloadManager:
 
     def _take_session(self) -> None:
         """Take the session, if there is one, and list what is in it. Raises ``LocalError`` if another has it."""
-        if self._session_file is None or self._session_hold is None or self._session_hold.is_held:
+        if self._session_file is None or self._session_hold is None:
             return
-        self._session_hold.acquire()
-        saved = session.load(self._session_file)
+        with self._session_saving:
+            if self._session_hold.is_held:
+                return
+            self._session_hold.acquire()
+            found = session.load(self._session_file)
         with self._lock:
-            for download in saved:
+            for download in found:
                 if download.gid not in self._downloads:
                     self._downloads[download.gid] = download
                     if download.status is DownloadStatus.WAITING:
@@ -668,7 +669,8 @@ class DownloadManager:
 
     def _leave_session(self) -> None:
         if self._session_hold is not None:
-            self._session_hold.release()
+            with self._session_saving:
+                self._session_hold.release()
 
     def _save_session(self, cut_short: Collection[str] = ()) -> None:
         if self._session_file is None or self._session_hold is None:
