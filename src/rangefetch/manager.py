@@ -302,7 +302,7 @@ class DownloadManager:
             is_elsewhere = place != (os.fspath(download.options.save_dir), download.options.filename)
         if is_elsewhere:
             # Not under the lock, since it may take long.
-            leftovers.move(download, changed)
+            self._chooser.move_leftovers(download, changed)
         with self._lock:
             if is_elsewhere and download.status is DownloadStatus.ACTIVE:
                 raise ValueError(f"{gid}: it has begun meanwhile; pause it first")

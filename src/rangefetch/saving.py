@@ -147,8 +147,11 @@ def save(target: Target, file: File, sources: Sources, *, without_last: bool = F
         last = max([blocks.rfind(_DONE), *partial])
         start = last * file.block_size
         length = partial.get(last, min(file.block_size, file.size - start))
-        blocks[last], partial[last] = 0, max(0, length - _ROOM_BYTES)
-        os.ftruncate(target.fd, start + partial[last])
+        # What the state that is there speaks of stays, since this save may fail, too.
+        end = max(start, start + length - _ROOM_BYTES, _saved_end(target))
+        if end < start + length:
+            blocks[last], partial[last] = 0, end - start
+            os.ftruncate(target.fd, end)
     target.sync()
     target.save_state(
         state.State(
@@ -167,6 +170,14 @@ def save(target: Target, file: File, sources: Sources, *, without_last: bool = F
             filename=target.path.name if target.path else "",
         ),
     )
+
+
+def _saved_end(target: Target) -> int:
+    """The end of what the state that is there calls written."""
+    try:
+        return state.load(target.state_path).written_end
+    except (FileNotFoundError, state.StateDamaged):
+        return 0
 
 
 def save_on_the_way(target: Target, file: File, sources: Sources) -> bool:

@@ -25,7 +25,7 @@ from rangefetch.errors import (
 )
 from rangefetch.logs import log as _log
 from rangefetch.network import mask_url
-from rangefetch.options import HTTP, is_followed
+from rangefetch.options import HTTP, DownloadOptions, is_followed
 from rangefetch.progress import DownloadResult
 from rangefetch.retry import RetryPolicy
 
@@ -173,6 +173,16 @@ class Chooser:
         from rangefetch.aria2.backend import remove_leftovers
 
         remove_leftovers(download)
+
+    @staticmethod
+    def move_leftovers(download: Download, options: DownloadOptions) -> None:
+        """Move what an earlier run of a download that rests has left to where one with these options looks for it.
+
+        Raises ``TargetLocked`` if it does not rest, ``TargetExists`` if something else is there, and ``DiskError``.
+        """
+        from rangefetch.aria2.backend import move_leftovers
+
+        move_leftovers(download, options)
 
     # -- what the backends tell ---------------------------------------------------------------------------------
 

@@ -33,6 +33,11 @@ from rangefetch.replacing import remove_what_was_cut_short, replace_file
 __all__ = ["Hold", "load", "save"]
 
 _VERSION = 1
+_DEFAULTS = {
+    field.name: getattr(DownloadOptions(), field.name)
+    for field in dataclasses.fields(DownloadOptions)
+    if field.name != "refresh_url"
+}
 
 
 def save(path: Path, downloads: Iterable[Download], waiting: Collection[str] = ()) -> None:
@@ -84,12 +89,11 @@ def load(path: Path) -> list[Download]:
 
 def _changed(options: DownloadOptions) -> dict[str, Any]:
     """The options that are not the default's, as JSON values; a function cannot be kept."""
-    default = DownloadOptions()
     values = {}
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if value != getattr(default, field.name) and field.name != "refresh_url":
-            values[field.name] = os.fspath(value) if isinstance(value, os.PathLike) else value
+    for name, default in _DEFAULTS.items():
+        value = getattr(options, name)
+        if value != default:
+            values[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
     return values
 
 

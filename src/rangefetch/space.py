@@ -18,6 +18,7 @@ from rangefetch.download import Download
 from rangefetch.errors import DiskError
 from rangefetch.names import choose_filename
 from rangefetch.network import mask_url, split_userinfo
+from rangefetch.ownership import may_be_ours
 from rangefetch.target import Target, free_space, part_path
 
 __all__ = ["Room", "check_target", "explain_full", "lacking_bytes", "lacking_on"]
@@ -109,6 +110,9 @@ def _is_there(download: Download) -> bool:
 
 
 def _allocated_bytes(path: Path) -> int:
+    """What the file system has given to a part file of ours."""
+    if not may_be_ours(path):
+        return 0
     try:
         return path.stat().st_blocks * 512
     except OSError:

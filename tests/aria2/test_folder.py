@@ -321,3 +321,26 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+@pytest.mark.parametrize("change", ["filename", "save_dir"])
+@pytest.mark.parametrize("named", [True, False])
+def test_another_name_or_directory_takes_along_what_came(
+    make: Make, directory: Path, tmp_path: Path, change: str, named: bool
+) -> None:
+    landing = make(**({"filename": "x"} if named else {}))
+    landing.open()
+    _bring(landing, "one")
+    landing.keep(complete=False)
+    (directory / "y.part").mkdir()
+    options = {"save_dir": directory} | ({"filename": "x"} if named else {})
+    options |= {"filename": "y"} if change == "filename" else {"save_dir": tmp_path / "new"}
+    make(**({"filename": "x"} if named else {})).move(DownloadOptions.of(options))
+    assert (directory / "y.part").is_dir()
+    assert not list((directory / "y.part").iterdir())
+    moved = make(**options)
+    moved.open()
+    folder = Path(str(moved.request(ask_head=False).options["dir"]))
+    assert names(folder) == ["one"]
+    moved.discard()
+    assert names(directory) == ["y.part"]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import QUICK, downloaded, fails, fetch, run_child
+from flow.helpers import QUICK, as_json, downloaded, fails, fetch, interrupt, run_child, saved_bytes
 from helpers import MIB, names, until
-from rangefetch import DownloadManager
+from rangefetch import DownloadManager, replacing
 from rangefetch.errors import DiskError
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
@@ -200,3 +200,65 @@ def test_a_relative_path_works_in_a_process_of_its_own(server: MisbehavingServer
     done = run_child("fetch", server.url("/good/x", size=1000), relative)
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
     assert target.read_bytes() == content(1000)
+
+
+@pytest.mark.parametrize("allocation", ["falloc", "trunc", "none"])
+def test_a_limit_of_file_sizes_keeps_what_came(server: MisbehavingServer, target: Path, allocation: str) -> None:
+    """RLIMIT_FSIZE, and file systems that end at some size, refuse with EFBIG."""
+    url = server.url("/good/x", size=SIZE)
+    options = as_json(split=1, file_allocation=allocation, **QUICK)
+    done = run_child("fetch_with_small_files", url, target, options)
+    assert done.returncode == 1, done.stderr
+    assert "DiskError" in done.stdout
+    assert "File too large" in done.stdout
+    assert not target.exists()
+    kept = saved_bytes(target)
+    # What is reserved beforehand is refused beforehand.
+    assert kept >= 4 * MIB if allocation == "none" else True
+    result = fetch(url, target)
+    assert target.read_bytes() == content(SIZE)
+    assert result.resumed == kept
+    assert names(target.parent) == ["file.bin"]
+
+
+def test_a_full_disk_keeps_what_an_earlier_run_had(server: MisbehavingServer, valve: Valve, small_disk: Path) -> None:
+    target, url = small_disk / "x", server.url("/valve/x", size=6 * MIB)
+    kept = interrupt(url, target, MIB, file_allocation="none")
+    before = {path.name: path.read_bytes() for path in small_disk.iterdir()}
+    ballast = small_disk / "ballast"
+    with pytest.raises(OSError, match="No space"):
+        ballast.write_bytes(bytes(SIZE))
+    for allocation in ("falloc", "none"):
+        assert fails(DiskError, url, target, file_allocation=allocation).errno == errno.ENOSPC
+        assert saved_bytes(target) >= kept
+    assert set(before) <= set(names(small_disk))
+    ballast.unlink()
+    valve.open()
+    assert fetch(url, target).resumed >= kept
+    assert target.read_bytes() == content(6 * MIB)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_state_that_cannot_be_written_costs_nothing_that_was_saved(
+    server: MisbehavingServer, valve: Valve, target: Path, monkeypatch: pytest.MonkeyPatch, number: int, call: str
+) -> None:
+    url = server.url("/valve/x", size=9 * MIB)
+    kept = interrupt(url, target, 2 * MIB)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch, DownloadManager() as manager:
+        if call == "write":
+            patch.setattr(replacing, "_create_beside", refuse)
+        else:
+            patch.setattr(replacing.os, "fsync", refuse)
+        gid = manager.download(url, QUICK | {"save_dir": target.parent, "filename": target.name})
+        until(lambda: downloaded(manager, gid) > kept + MIB)
+        manager.stop()
+    assert saved_bytes(target) >= kept - 128 * 1024
+    valve.open()
+    fetch(url, target)
+    assert target.read_bytes() == content(9 * MIB)
+    assert names(target.parent) == ["file.bin"]

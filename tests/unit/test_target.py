@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from helpers import names
 from rangefetch import _engine, parts, state
 from rangefetch.errors import DiskError, LocalError, TargetExists, TargetLocked
 from rangefetch.state import SourceState, State
@@ -516,3 +517,59 @@ def test_free_space(tmp_path: Path) -> None:
     assert 0 < free_space(tmp_path) < 1 << 62
     with disk_error(errno.ENOENT, tmp_path / "none", "free space"):
         free_space(tmp_path / "none")
+
+
+PUBLISHER = """if True:
+    import os, sys
+    from rangefetch import _engine, publishing
+    from rangefetch.target import Target
+    way, overwrite, stop = sys.argv[2], sys.argv[3] == "True", int(sys.argv[4])
+    calls = 0
+    def one_more():
+        global calls
+        calls += 1
+        if calls == stop:
+            os._exit(9)
+    take = _engine.rename_free
+    def rename_free(*paths):
+        one_more()
+        return take(*paths) if way == "renameat2" else 22
+    _engine.rename_free = rename_free
+    if way == "neither":
+        def refuse(*_):
+            raise PermissionError(1, "no links here")
+        publishing.Path.hardlink_to = refuse
+    def audit(event, _):
+        if event in ("open", "os.rename", "os.link", "os.remove", "os.chmod", "os.utime", "os.removexattr"):
+            one_more()
+    opened = Target.open(sys.argv[1], "x", "https://example.org/file")
+    sys.addaudithook(audit)
+    opened.publish(overwrite=overwrite, modified_time=1e9, durable=True)
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("way", ["renameat2", "links", "neither"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_killed_at_any_point_of_publishing_there_is_the_whole_file_or_none(
+    tmp_path: Path, way: str, overwrite: bool
+) -> None:
+    for stop in range(1, 40):
+        directory = tmp_path / str(stop)
+        written(directory).close()
+        if overwrite:
+            (directory / "x").write_text("old")
+        command = [sys.executable, "-c", PUBLISHER, str(directory), way, str(overwrite), str(stop)]
+        status = subprocess.run(command, check=False, timeout=20).returncode
+        final = files(directory).get("x")
+        assert final in ("new", "old" if overwrite else None), f"killed before call {stop}"
+        # Whatever it was, the next run clears up.
+        with closing(Target.open(directory, "x", URL)) as opened:
+            assert final == "new" or os.pread(opened.fd, 9, 0) == b"new", f"killed before call {stop}"
+            opened.discard()
+        assert names(directory) == (["x"] if final else [])
+        if status == 0:
+            assert final == "new"
+            break
+    else:
+        pytest.fail("it never comes to its end")

@@ -34,7 +34,7 @@ from rangefetch.options import DownloadOptions, is_followed
 from rangefetch.retry import RetryPolicy
 from rangefetch.workers import Workers, outcome
 
-__all__ = ["Aria2Backend", "remove_leftovers"]
+__all__ = ["Aria2Backend", "move_leftovers", "remove_leftovers"]
 
 _TICK_S = 0.25
 _ALL = 1 << 20
@@ -372,11 +372,26 @@ def remove_leftovers(download: Download) -> None:
 
     Raises ``TargetLocked`` if it does not rest, and ``DiskError``.
     """
+    if not download.has_begun:
+        return
     if is_followed(download.url):
         FolderLanding(download).clear()
     if urlsplit(download.url).scheme.lower() not in ("magnet", "file"):
         # A torrent, too, unless it was followed.
         leftovers.remove(download)
+
+
+def move_leftovers(download: Download, options: DownloadOptions) -> None:
+    """Move what an earlier run of a download that rests has left to where a run with these options looks for it.
+
+    Raises ``TargetLocked`` if it does not rest, ``TargetExists`` if something else is there, and ``DiskError``.
+    """
+    if not download.has_begun:
+        return
+    if is_followed(download.url):
+        FolderLanding(download).move(options)
+    if urlsplit(download.url).scheme.lower() not in ("magnet", "file"):
+        leftovers.move(download, options)
 
 
 def _statuses(daemon: Aria2Daemon, gids: set[str]) -> Mapping[str, Status]:

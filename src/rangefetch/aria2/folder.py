@@ -92,6 +92,46 @@ class FolderLanding:
                 if os.path.lexists(folder) and self._take():
                     self.discard()
 
+    def move(self, options: DownloadOptions) -> None:
+        """Move what an earlier run has left to where a run with these options looks for it; to another file system it
+        is copied. Raises ``TargetLocked``, ``TargetExists``, ``DiskError``.
+        """
+        there = FolderLanding(self._download)
+        there._directory, there._options = Path(options.save_dir).absolute(), options
+        with self._disk_errors():
+            there._directory.mkdir(parents=True, exist_ok=True)
+            for folder in self._candidates():
+                self._folder = folder
+                if os.path.lexists(folder) and self._take():
+                    with contextlib.closing(self):
+                        self._move_to(there._candidates())
+                    return
+
+    def _move_to(self, places: Iterable[Path]) -> None:
+        """Move to the first of the places that is free, or stay at one of them."""
+        usable = (folder for folder in places if folder == self._folder or not _is_taken(folder))
+        folder = next(usable, None)
+        if folder is None:
+            raise TargetExists(f"{self._folder}: something is where it is to be moved", url=self._shown_url)
+        if folder == self._folder:
+            return
+        if folder.parent.stat().st_dev == os.fstat(self._fd).st_dev:
+            publishing.rename_free(self._folder, folder)
+        else:
+            shutil.copytree(self._folder, folder, symlinks=True)
+            shutil.rmtree(self._folder)
+        state_path_of(self._folder).unlink(missing_ok=True)
+        fd = _open_directory(folder)
+        try:
+            if not mark(fd, self._download.url):
+                state.save(state_path_of(folder), claim(self._download.url))
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Let go of it. Closing twice is fine."""
+        self._close()
+
     def _candidates(self) -> Iterator[Path]:
         """The names that it may have, the best first."""
         yield part_path(self._directory, self._options.filename, self._download.url)
@@ -354,6 +394,10 @@ def _sync_all(path: Path) -> None:
                 os.fsync(fd)
             finally:
                 os.close(fd)
+
+
+def _is_taken(folder: Path) -> bool:
+    return os.path.lexists(folder) or os.path.lexists(state_path_of(folder))
 
 
 def _display_name(url: str) -> str:
