@@ -27,6 +27,7 @@ from rangefetch.transfer cimport (
     FAULT_RANGE_WRONG,
     FAULT_SIZE_CHANGED,
     FAULT_SIZE_UNSOUND,
+    FAULT_UNVOUCHED,
     FAULT_STATUS,
     FAULT_VALIDATOR_CHANGED,
     FAULT_VALIDATOR_TOO_LONG,
@@ -181,6 +182,14 @@ cdef inline Verdict examine_part(FileCore *file, Lane *lane, const ContentRange 
     return accept(file)
 
 
+cdef inline bint has_lost_validators(const Source *source, CURL *easy) noexcept nogil:
+    """Whether the source's file had a validator and this response has none: a new version would have one, too."""
+    return (
+        source.known and (source.etag[0] != 0 or source.last_modified[0] != 0)
+        and header_value(easy, "ETag") == NULL and header_value(easy, "Last-Modified") == NULL
+    )
+
+
 cdef inline Verdict examine_whole(FileCore *file, Lane *lane) noexcept nogil:
     """A 200. Some caches and hubs send a part under this status, with or without saying so."""
     cdef int64_t length = info_off(lane.easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T)
@@ -200,7 +209,7 @@ cdef inline Verdict examine_whole(FileCore *file, Lane *lane) noexcept nogil:
     if (file.size >= 0 and length >= 0 and length != file.size) or (
         file.pinned_size >= 0 and length != file.pinned_size
     ):
-        return refuse(lane, FAULT_SIZE_CHANGED)
+        return refuse(lane, FAULT_UNVOUCHED if has_lost_validators(lane.source, lane.easy) else FAULT_SIZE_CHANGED)
     fault = check_validators(lane.source, lane.easy, True)
     if fault != FAULT_NONE:
         return refuse(lane, fault)

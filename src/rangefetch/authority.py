@@ -24,6 +24,8 @@ class Word(enum.Enum):
     """A mirror's file has another size than the URL's."""
     CUT_SHORT = "cut short"
     """It is shorter than the file was before, although nothing shows that it is another version."""
+    UNVOUCHED = "unvouched"
+    """It has another size and no validator, where the file had one: more likely an error page than a new version."""
 
 
 class Authority:
@@ -61,6 +63,15 @@ class Authority:
             is not Same.DIFFERENT
         ):
             return Word.CUT_SHORT
+        if (
+            source == self._said_by
+            and min(size, known) >= 0
+            and size != known
+            and not stated
+            and (self.identity.etag or self.identity.last_modified)
+            and not (identity.etag or identity.last_modified)
+        ):
+            return Word.UNVOUCHED
         if self.source < 0 or source == _URL:
             self.source = source
         if source == self.source and (source == _URL or self._said_by != _URL):
@@ -68,3 +79,9 @@ class Authority:
             self.identity = identity if size >= 0 else dataclasses.replace(identity, size=known)
             self.is_remembered = False
         return Word.GOOD
+
+    def accepts_length(self, size: int) -> bool:
+        """Whether a body whose length nobody announced may be the whole file, now that it has ended after ``size``
+        bytes: without a validator of its own, only if it is as long as the file was said to be."""
+        known = self.identity
+        return known.size in (-1, size) or bool(known.etag or known.last_modified)

@@ -48,6 +48,7 @@ class Fault(enum.IntEnum):
     PROBED = 13
     VALIDATOR_TOO_LONG = 14
     SIZE_UNSOUND = 15
+    UNVOUCHED = 16
 
 
 class Curl(enum.IntEnum):
@@ -233,6 +234,11 @@ DEFAULT_ROWS: tuple[Row, ...] = (
         Kind.PERMANENT, "encoded though identity was asked for: its ranges would be of the encoded form", Fault.ENCODED
     ),
     Row(Kind.PERMANENT, "a size that no file can have, or two that differ", Fault.SIZE_UNSOUND),
+    Row(
+        Kind.TEMPORARY,
+        "another size, and no validator where the file had one: an error page is likelier than a new version",
+        Fault.UNVOUCHED,
+    ),
     Row(Kind.TEMPORARY, "more bytes than announced: nothing of that transfer is trusted", Fault.OVERFLOW),
     Row(Kind.TEMPORARY, "a connection without life; another may do better", Fault.STALLED),
     Row(Kind.PERMANENT, "a redirect to another scheme, or from https to http", Fault.REDIRECT),
@@ -339,6 +345,7 @@ _FAULT_WORDS = {
     Fault.SIZE_CHANGED: "the remote file has another size than before",
     Fault.VALIDATOR_CHANGED: "the remote file is not the same as before (its ETag or Last-Modified differs)",
     Fault.VALIDATOR_TOO_LONG: "the server sent an ETag or Last-Modified too long to be compared",
+    Fault.UNVOUCHED: "the server sent something of another size and without a validator in place of the file",
     Fault.SIZE_UNSOUND: "the server stated a size that no file can have, or two sizes that differ",
     Fault.ENCODED: "the server sent the file with a content encoding though none was allowed",
     Fault.OVERFLOW: "the server sent more bytes than it announced",

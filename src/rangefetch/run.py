@@ -756,6 +756,12 @@ class Run:
                 return False
             if not remembered:
                 raise BadAnswer(words, url=self.shown_url)
+        if word is Word.UNVOUCHED:
+            words = f"the server sent {identity.size} bytes without a validator in place of a file of {known} with one"
+            if self.recovery.one_stream:
+                raise BadAnswer(words, url=self.shown_url)
+            self.recovery.ask_plainly(words)
+            return False
         return True
 
     def _admit(self, source: Source, whole: bool) -> bool:
@@ -925,6 +931,12 @@ class Run:
             self._worthless = True
             raise ContentChanged(
                 f"the remote file has {size} bytes, and {self.options.expected_size} were expected", url=self.shown_url
+            )
+        if not self._authority.accepts_length(size):
+            self._worthless = True
+            raise BadAnswer(
+                f"the server sent {size} bytes as the whole of a file that had {self._authority.identity.size}",
+                url=self.shown_url,
             )
         if self._halting:
             self._remove_file(self._conclude)

@@ -64,3 +64,25 @@ def test_an_unknown_length_does_not_make_it_forget_the_known_one() -> None:
     authority.start_over()
     authority.hear(URL, Identity(-1), stated=False)
     assert authority.hear(URL, Identity(99), stated=False) is Word.CUT_SHORT
+
+
+@pytest.mark.parametrize("size", [50, 500])
+def test_another_size_without_a_validator_is_no_new_version_of_a_file_that_had_one(size: int) -> None:
+    authority = Authority()
+    assert authority.hear(URL, Identity(100, '"a"'), stated=True) is Word.GOOD
+    authority.start_over()
+    assert authority.hear(URL, Identity(size), stated=False) is Word.UNVOUCHED
+    assert authority.hear(URL, Identity(size, '"b"'), stated=False) is Word.GOOD
+
+
+def test_a_body_of_unannounced_length_is_whole_if_it_is_as_long_as_was_said_or_has_a_validator() -> None:
+    authority = Authority()
+    assert authority.accepts_length(7)
+    authority.hear(URL, Identity(100, '"a"'), stated=True)
+    authority.start_over()
+    authority.hear(URL, Identity(-1), stated=False)
+    assert authority.accepts_length(100)
+    assert not authority.accepts_length(99)
+    assert not authority.accepts_length(101)
+    authority.hear(URL, Identity(-1, '"b"'), stated=False)
+    assert authority.accepts_length(101)
