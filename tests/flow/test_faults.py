@@ -10,7 +10,6 @@ from helpers import AT_ONCE, MIB, names
 from rangefetch.errors import (
     BadAnswer,
     ConnectionFailed,
-    ContentChanged,
     DownloadError,
     HttpStatusError,
     TimedOut,
