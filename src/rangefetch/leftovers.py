@@ -6,6 +6,7 @@ Only what that download has created is touched: one that never began has nothing
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 from rangefetch.download import Download
 from rangefetch.network import split_userinfo
@@ -44,6 +45,6 @@ def move(download: Download, options: DownloadOptions) -> None:
 
 
 def _find(download: Download) -> Target | None:
-    if not download.has_begun or download.sink is not None:
+    if not download.has_begun or download.sink is not None or not Path(download.options.save_dir).is_dir():
         return None
     return Target.find(download.options.save_dir, download.options.filename, split_userinfo(download.url)[0])

@@ -258,6 +258,7 @@ def test_a_stream_takes_the_other_backend(desk: Desk, server: MisbehavingServer,
 @pytest.mark.parametrize("url", ["http://127.0.0.1/x", "magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567"])
 def test_what_rests_can_be_removed(target: Path, url: str) -> None:
     download = Download(url, DownloadOptions(save_dir=target.parent, filename=target.name))
+    download.has_begun = True
     part = target.with_name("file.bin.part")
     if url.startswith("magnet"):
         landing = FolderLanding(download)
