@@ -10,6 +10,7 @@
 # make wheel       the sdist, a wheel for this machine and the pure one, into wheelhouse/
 # make wheel-test  the same, built twice; and all tests against the wheel, where no compiler can be reached
 # make fresh       a clean clone on a bare Debian: make run, make test
+# make third-party  other people's suites and servers, fetched for it; what cannot be had is skipped; ARGS="..."
 # make coverage    which lines of Python and of Cython the tests run
 # make debug       tests with an engine that checks its own invariants and counts what it has made
 # make sanitize    the tests of the engine, watched for memory errors; ARGS=thread for data races
@@ -39,7 +40,7 @@ SYSTEM_LIBCURL = $$($(BIN)/python -c 'import ctypes.util as c; print(c.find_libr
 unexport PYTHONPATH
 
 .DELETE_ON_ERROR:
-.PHONY: run setup test torture quick lint bench clean wheel wheel-test fresh coverage debug sanitize docs workflows
+.PHONY: run setup test torture third-party quick lint bench clean wheel wheel-test fresh coverage debug sanitize docs workflows
 
 ifeq ($(origin URL),command line)
 # Make hands URL to the shell as a variable: there its & and ? are mere characters.
@@ -71,6 +72,10 @@ TORTURE := RANGEFETCH_TORTURE=1 RANGEFETCH_MATRIX='*' RANGEFETCH_SEEDS=$(SEEDS) 
 torture: setup
 	$(TORTURE)
 	@library=$(SYSTEM_LIBCURL); [ -z "$$library" ] || RANGEFETCH_LIBCURL=$$library $(TORTURE)
+
+# Into build/third-party, where the next run finds it.
+third-party: setup
+	RANGEFETCH_THIRD_PARTY=1 $(BIN)/python -m pytest $(PARALLEL) $(or $(ARGS),tests/third_party)
 
 quick: $(VENV)/tools
 	@$(BIN)/python -m pytest -n 2 -m quick $(ARGS)
