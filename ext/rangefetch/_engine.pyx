@@ -895,7 +895,7 @@ cdef class Engine:
                 events.append((
                     <int>items[i].kind, file, items[i].code, items[i].status, items[i].fault, items[i].sys_errno,
                     items[i].retry_after_s, items[i].offset, items[i].received, _decode(items[i].text),
-                    _octets(items[i].headers), items[i].source, items[i].moves,
+                    _octets(items[i].headers), items[i].source, items[i].moves, items[i].request,
                 ))
         finally:
             messages_free(items, count)

@@ -286,6 +286,7 @@ cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
     lane.started_ms = lane.moved_ms = loop.now_ms
     lane.first_ms = lane.whole_ms = 0
     rf_count(&lane.file.requests, 1)
+    lane.request = lane.file.requests
     lane.source.lanes += 1
     if code == CURLE_OK and curl_multi_add_handle(loop.multi, lane.easy) != CURLM_OK:
         code = CURLE_OUT_OF_MEMORY

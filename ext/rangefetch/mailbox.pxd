@@ -52,6 +52,7 @@ cdef struct Message:
     int64_t retry_after_s
     int64_t offset      # where the transfer stood
     int64_t received    # bytes that it had brought
+    int64_t request     # how many requests the file had made with this one
     char *text          # owned by the message (may be NULL): the final URL, or libcurl's own words
     char *headers       # owned by the message (may be NULL): "name: value" lines
 

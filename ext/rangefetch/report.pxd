@@ -109,6 +109,7 @@ cdef inline void post_about(Loop *loop, Kind kind, Lane *lane, CURLcode code, co
     event.retry_after_s = min(max(info_off(lane.easy, CURLINFO_RETRY_AFTER), 0), LONGEST_RETRY_AFTER_S)
     event.source = source_index(lane)
     event.moves = lane.moves
+    event.request = lane.request
     event.offset = lane.position
     event.received = lane.position - lane.start
     event.text = copy_text(text)

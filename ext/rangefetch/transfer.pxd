@@ -233,6 +233,7 @@ cdef struct Lane:
     FileCore *file            # borrowed: NULL while idle
     Source *source            # borrowed from the file
     int32_t moves             # of the source, when it was asked
+    int64_t request           # how many requests the file had made with this one
     Loop *loop                # borrowed: it owns the lane
     int64_t profile_serial    # the profile that the handle is set up for; 0: none
     bint bare                 # the handle sends bare_headers

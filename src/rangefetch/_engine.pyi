@@ -326,13 +326,13 @@ class Engine:
         """Begin to fill ``file`` on the given loop."""
     def add_batch(self, batch: Batch, loop: int = 0) -> None:
         """Begin to fetch the items of ``batch`` on the given loop; its DONE event says that all have ended."""
-    def events(self) -> list[tuple[int, Any, int, int, int, int, int, int, int, str, str, int, int]]:
+    def events(self) -> list[tuple[int, Any, int, int, int, int, int, int, int, str, str, int, int, int]]:
         """What happened since the last call, oldest first.
 
         Each is ``(kind, file or batch, curl_code, status, fault, errno, retry_after_s, offset, received_bytes, text,
-        headers, source, moves)``; ``text`` is the final URL of an ANSWERED, libcurl's own words of a FAILED,
+        headers, source, moves, request)``; ``text`` is the final URL of an ANSWERED, libcurl's own words of a FAILED,
         ``headers`` the answer's, one "Name: value" a line, ``moves`` how often the source had got another address when
-        it was asked.
+        it was asked, ``request`` how many requests the file had made by then, this one included.
         """
     @property
     def limit(self) -> int:

@@ -36,6 +36,7 @@ class Event(NamedTuple):
     headers: str
     source: int
     moves: int
+    request: int
 
 
 def parse_headers(lines: str) -> dict[str, str]:

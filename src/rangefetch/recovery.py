@@ -1,8 +1,8 @@
 """What a run does about failures: waits, other sources, fewer lanes, new links, the network's return.
 
 ``retry`` decides what a failure is; here it is carried out. After a failure the engine holds one lane until it is
-released. Tries are counted (``tries``) one lane at a time, so that a server that breaks sixteen connections at once
-costs one try and not sixteen.
+released. Tries are counted (``tries``) so that a server that breaks sixteen connections at once costs one try
+and not sixteen.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Recovery:
         self.stop_waiting()
         self._held = 0
         self._refreshed_at = -1
+        self._tries.begin()
         for source in self._run.sources:
             source.moves = 0
 
@@ -112,6 +113,7 @@ class Recovery:
             received_bytes=event.received_bytes,
             text=event.text,
             source=event.source,
+            request=event.request,
             other_lanes=run.file.lanes_busy,
             answered=source.answered,
             redirected=source.redirected,
@@ -225,7 +227,9 @@ class Recovery:
     def _count(self, failure: retry.Failure, error: DownloadError) -> None:
         """One more failure in a row; the last of them ends the download, when no other lane is at work any more."""
         file, options = self._run.file, self._run.options
-        if self._tries.fail(file.downloaded, file.size):
+        if not self._tries.is_further(failure.request):
+            return
+        if self._tries.fail(file.downloaded, file.size, file.requests):
             for source in self._run.sources:
                 source.resolved_again = 0
         most = options.max_tries * len(self._run.sources.usable())

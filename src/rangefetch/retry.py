@@ -92,7 +92,7 @@ class Failure:
 
     ``other_lanes`` are transfers of the same file that go on, ``answered`` says that its source has answered well
     before, ``redirected`` that it was asked at an address that a redirect had given, ``ranged`` that a range was asked
-    for, ``source`` which of the file's sources it was.
+    for, ``source`` which of the file's sources it was, ``request`` the number of the request among the file's.
     """
 
     code: int = 0
@@ -103,6 +103,7 @@ class Failure:
     received_bytes: int = 0
     text: str = ""
     source: int = 0
+    request: int = 0
     other_lanes: int = 0
     answered: bool = False
     redirected: bool = False

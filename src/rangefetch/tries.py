@@ -18,13 +18,27 @@ class Tries:
         self.failures = 0
         """Since the last progress that was worth a request; grows by one a failure."""
         self._mark = -1  # how much was downloaded at the first of them
+        self._sent = 0  # how many requests had been sent when the last failure was counted
 
-    def fail(self, downloaded: int, size: int) -> bool:
-        """One more failure, with so many bytes downloaded of ``size`` (-1: unknown). True: it is the first in a row.
+    def begin(self) -> None:
+        """Requests are numbered from 1 again; the row goes on."""
+        self._sent = 0
+
+    def is_further(self, request: int) -> bool:
+        """Whether the failure of request number ``request`` is one more in the row. One that was under way when the
+        last failure was counted belongs to that: a server that goes away breaks all connections, if not in the same
+        moment.
+        """
+        return request > self._sent
+
+    def fail(self, downloaded: int, size: int, sent: int) -> bool:
+        """One more failure, with so many bytes downloaded of ``size`` (-1: unknown), and so many requests sent.
+        True: it is the first in a row.
 
         A new row begins when 64 KiB more than at the first failure of the last one are there, or a 64th of the file
         if that is less. Where bytes were taken back, the row goes on.
         """
+        self._sent = sent
         begins = self._mark < 0 or is_worth(downloaded - self._mark, size)
         if begins:
             self.failures = 0

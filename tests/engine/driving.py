@@ -38,6 +38,7 @@ class Event(NamedTuple):
     headers: str
     source: int
     moves: int
+    request: int
 
 
 @dataclass

@@ -15,8 +15,9 @@ def rows(downloaded: list[int], size: int) -> list[int]:
     """The count after each failure, at these numbers of bytes."""
     tries = Tries()
     counts = []
-    for each in downloaded:
-        begins = tries.fail(each, size)
+    for number, each in enumerate(downloaded, 1):
+        assert tries.is_further(number)
+        begins = tries.fail(each, size, number)
         assert begins == (tries.failures == 1)
         counts.append(tries.failures)
     return counts
@@ -44,6 +45,17 @@ def test_bytes_that_were_taken_back_are_no_progress() -> None:
     assert rows([MIB, 0, MIB, MIB + KIB], 64 * MIB) == [1, 2, 3, 4]
 
 
+def test_connections_that_broke_together_are_one_try_whenever_each_is_noticed() -> None:
+    tries = Tries()
+    tries.fail(0, MIB, 4)
+    assert [tries.is_further(request) for request in (1, 2, 3, 4, 5)] == [False] * 4 + [True]
+    tries.fail(0, MIB, 5)
+    assert not tries.is_further(5)
+    tries.begin()
+    assert tries.is_further(1)
+    assert tries.failures == 2
+
+
 @given(st.integers(1, 1 << 24), st.integers(1, 10), st.integers(1, 1 << 20))
 def test_the_failures_of_a_file_are_bounded(size: int, most: int, a_connection: int) -> None:
     # However little each connection brings, either the row gets too long, or all of the file comes in requests that
@@ -51,6 +63,6 @@ def test_the_failures_of_a_file_are_bounded(size: int, most: int, a_connection: 
     tries, downloaded, failures = Tries(), 0, 0
     while downloaded < size and tries.failures < most:
         downloaded += a_connection
-        tries.fail(downloaded, size)
         failures += 1
+        tries.fail(downloaded, size, failures)
     assert failures <= most * max(66, size // (64 * KIB) + 2)
