@@ -6,13 +6,14 @@ asked for; never more, and never something else.
 """
 
 from libc.stdint cimport int64_t
-from libc.string cimport memcpy, strcmp, strlen
-from posix.strings cimport strcasecmp, strncasecmp
+from libc.string cimport memcpy, strcmp, strcspn, strlen, strspn
+from posix.strings cimport strncasecmp
 
 from rangefetch.libcurl cimport (
     CURL,
     CURLINFO_CONTENT_LENGTH_DOWNLOAD_T,
     CURLINFO_RESPONSE_CODE,
+    header_at,
     header_value,
     info_long,
     info_off,
@@ -133,9 +134,37 @@ cdef inline Fault check_validators(Source *source, CURL *easy, bint alone) noexc
     return FAULT_NONE
 
 
+cdef inline bint names_only(CURL *easy, const char *field, const char *word, const char *other) noexcept nogil:
+    """Whether a field that lists codings, however often it is sent, lists none but these two; or is not sent."""
+    cdef size_t number = 0
+    cdef size_t length
+    cdef const char *text = header_value(easy, field)
+    while text != NULL:
+        while True:
+            text += strspn(text, b" \t,")
+            length = strcspn(text, b" \t,")
+            if length == 0:
+                break
+            if not (length == strlen(word) and strncasecmp(text, word, length) == 0) and not (
+                length == strlen(other) and strncasecmp(text, other, length) == 0
+            ):
+                return False
+            text += length
+        number += 1
+        text = header_at(easy, field, number)
+    return True
+
+
 cdef inline bint is_encoded(CURL *easy) noexcept nogil:
-    cdef const char *encoding = header_value(easy, "Content-Encoding")
-    return encoding != NULL and encoding[0] != 0 and strcasecmp(encoding, "identity") != 0
+    """Whether the bytes of the body are not the file's, but a coding of them.
+
+    Some servers say "none" where they mean "identity", and libcurl understands both. A transfer coding that was not
+    asked for (RFC 9112, section 7.4) is refused by newer versions of libcurl; 7.88 hands over the encoded bytes.
+    """
+    return not (
+        names_only(easy, "Content-Encoding", "identity", "none")
+        and names_only(easy, "Transfer-Encoding", "chunked", "identity")
+    )
 
 
 cdef inline Verdict refuse(Lane *lane, Fault fault) noexcept nogil:

@@ -95,7 +95,7 @@ class Identity:
             headers.get("etag", ""),
             headers.get("last-modified", ""),
             headers.get("date", ""),
-            "" if coding == "identity" else coding,
+            "" if coding in ("identity", "none") else coding,
         )
 
     @property

@@ -74,6 +74,7 @@ class Curl(enum.IntEnum):
     SSL_CERTPROBLEM = 58
     SSL_CIPHER = 59
     PEER_FAILED_VERIFICATION = 60
+    BAD_CONTENT_ENCODING = 61
     SSL_CACERT_BADFILE = 77
     SSL_CRL_BADFILE = 82
     SSL_ISSUER_ERROR = 83
@@ -265,6 +266,7 @@ DEFAULT_ROWS: tuple[Row, ...] = (
     _code(Kind.PERMANENT, "trust is not a matter of trying again", *_TLS_CODES),
     Row(Kind.PERMANENT, "the proxy does not take the account", statuses=frozenset({407})),
     _code(Kind.PERMANENT, "a URL or an option that cannot work", Curl.UNSUPPORTED_PROTOCOL, Curl.URL_MALFORMAT),
+    _code(Kind.PERMANENT, "a transfer coding though none was asked for", Curl.BAD_CONTENT_ENCODING),
     _code(Kind.LOCAL, "libcurl cannot work here", Curl.FAILED_INIT, Curl.OUT_OF_MEMORY),
     _code(
         Kind.TOO_MANY_LANES,
@@ -348,7 +350,7 @@ _FAULT_WORDS = {
     Fault.VALIDATOR_TOO_LONG: "the server sent an ETag or Last-Modified too long to be compared",
     Fault.UNVOUCHED: "the server sent something of another size and without a validator in place of the file",
     Fault.SIZE_UNSOUND: "the server stated a size that no file can have, or two sizes that differ",
-    Fault.ENCODED: "the server sent the file with a content encoding though none was allowed",
+    Fault.ENCODED: "the server sent the file encoded though no encoding was allowed",
     Fault.OVERFLOW: "the server sent more bytes than it announced",
     Fault.STALLED: "no data came for too long",
     Fault.REDIRECTS: "too many redirects",
@@ -398,6 +400,8 @@ def explain(failure: Failure, curl_words: str = "") -> tuple[type[DownloadError]
         return TlsError, words
     if failure.code in _CONNECTION_CODES:
         return ConnectionFailed, words
+    if failure.code == Curl.BAD_CONTENT_ENCODING:
+        return BadAnswer, _FAULT_WORDS[Fault.ENCODED]
     if failure.code in (Curl.UNSUPPORTED_PROTOCOL, Curl.PARTIAL_FILE, Curl.GOT_NOTHING, Curl.WEIRD_SERVER_REPLY):
         return BadAnswer, words
     return NetworkError, words

@@ -133,6 +133,7 @@ def test_however_a_server_frames_a_small_file(
         ("/redirect-loop", {}),
         ("/redirect-to-file-scheme", {}),
         ("/encoded", {"size": 100}),
+        ("/good", {"size": 100, "header": "Transfer-Encoding: gzip"}),
         ("/garbage", {}),
         ("/whole-206", {"size": 100, "header": "Repr-Digest: sha-256=:AAAA:"}),
         ("/cut", {"size": 5000, "after": 100}),

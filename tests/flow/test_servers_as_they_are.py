@@ -45,6 +45,8 @@ UNTRUE_BUT_USABLE: list[tuple[str, dict[str, str | float]]] = [
     ("whole-206", {}),
     ("overflow", {"framing": "excess"}),
     ("encoded", {"coding": "identity"}),
+    ("encoded", {"coding": "none"}),
+    ("encoded", {"coding": "None, Identity", "header": "Content-Encoding: identity"}),
     ("range-then-200", {}),
     ("if-range-200", {}),
 ]
