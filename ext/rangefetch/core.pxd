@@ -4,7 +4,7 @@ The core outlives the Python object while Files still point to it, and it can be
 the interpreter no thread may be left in libcurl, whose libraries take themselves apart then.
 """
 
-from libc.errno cimport EMFILE, ENOMEM
+from libc.errno cimport ENOMEM
 from libc.string cimport memset
 
 from rangefetch.bucket cimport Bucket
@@ -12,10 +12,8 @@ from rangefetch.checks cimport calloc, free
 from rangefetch.libcurl cimport (
     CURLMOPT_MAXCONNECTS,
     CURLMOPT_QUICK_EXIT,
-    CURLM_OK,
     curl_multi_cleanup,
     curl_multi_init,
-    curl_multi_wakeup,
     multi_opt_long,
 )
 from rangefetch.loop cimport loop_run, loop_tell
@@ -66,10 +64,11 @@ cdef inline int core_start(EngineCore *core, Loop *loop, int *handles, long buff
     loop.multi = curl_multi_init()
     if loop.multi == NULL:
         return ENOMEM
-    if curl_multi_wakeup(loop.multi) != CURLM_OK:
-        # It got no descriptors for that, and would hear of commands only when it wakes by itself.
+    # Not curl_multi_wakeup, which may fail, and then nobody would hear of a command before the loop wakes by itself.
+    failed = rf_bell_open(&loop.wake)
+    if failed != 0:
         curl_multi_cleanup(loop.multi)
-        return EMFILE
+        return failed
     failed = mailbox_open(&loop.inbox)
     if failed == 0:
         multi_opt_long(loop.multi, CURLMOPT_MAXCONNECTS, POOLED_CONNECTIONS)
@@ -84,6 +83,7 @@ cdef inline int core_start(EngineCore *core, Loop *loop, int *handles, long buff
         if failed != 0:
             mailbox_close(&loop.inbox)
     if failed != 0:
+        rf_bell_close(&loop.wake)
         curl_multi_cleanup(loop.multi)
         return failed
     core.loop_count += 1
@@ -149,6 +149,7 @@ cdef inline void core_join(EngineCore *core) noexcept nogil:
         pthread_join(loop.thread, NULL)
         curl_multi_cleanup(loop.multi)
         mailbox_close(&loop.inbox)
+        rf_bell_close(&loop.wake)
     core.loop_count = 0
 
 

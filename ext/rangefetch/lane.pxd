@@ -271,6 +271,16 @@ cdef inline void lane_end(Lane *lane, CURLcode code) noexcept nogil:
     lane.ended = code
 
 
+cdef inline void lane_renew(Lane *lane) noexcept nogil:
+    """Take another easy handle, which knows of no transfer; curl_easy_reset leaves the last answer's status and headers
+    where they are. Without memory the old one must do."""
+    cdef CURL *fresh = curl_easy_init()
+    if fresh != NULL:
+        curl_easy_cleanup(lane.easy)
+        lane.easy = fresh
+    lane.profile_serial = 0
+
+
 cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
     """Send the request for what is left of the lane's range. Where that fails, the loop's next look ends the lane."""
     cdef CURLcode code = lane_set_up(loop, lane, lane.file)
@@ -292,8 +302,7 @@ cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
         code = CURLE_OUT_OF_MEMORY
     if code != CURLE_OK:
         # What the handle knows of its last transfer is none of this one's.
-        curl_easy_reset(lane.easy)
-        lane.profile_serial = 0
+        lane_renew(lane)
         snprintf(lane.error_text, ERROR_TEXT_BYTES, "%s", curl_easy_strerror(code))
         lane_end(lane, CURLE_OUT_OF_MEMORY if code == CURLE_OUT_OF_MEMORY else CURLE_FAILED_INIT)
 

@@ -83,7 +83,7 @@ typedef struct {
     X(CURL_GLOBAL_DEFAULT, 3) X(CURL_HTTP_VERSION_1_1, 2) X(CURL_HTTP_VERSION_2TLS, 4)                        \
     X(CURL_HTTP_VERSION_3, 30) X(CURL_NETRC_OPTIONAL, 1) X(CURL_IPRESOLVE_V4, 1) X(CURL_IPRESOLVE_V6, 2)       \
     X(CURLPIPE_NOTHING, 0) X(CURLPIPE_MULTIPLEX, 2) X(CURL_WRITEFUNC_ERROR, 0xFFFFFFFF) X(CURL_WRITEFUNC_PAUSE, 0x10000001) X(CURLMSG_DONE, 1)    \
-    X(CURLH_HEADER, 1) X(CURLINFO_DATA_IN, 3) X(CURLPAUSE_CONT, 0) X(CURL_ERROR_SIZE, 256) X(CURLE_OK, 0)                                                 \
+    X(CURLH_HEADER, 1) X(CURLINFO_DATA_IN, 3) X(CURLPAUSE_CONT, 0) X(CURL_WAIT_POLLIN, 1) X(CURL_ERROR_SIZE, 256) X(CURLE_OK, 0)                                                 \
     X(CURLE_UNSUPPORTED_PROTOCOL, 1) X(CURLE_FAILED_INIT, 2) X(CURLE_URL_MALFORMAT, 3)                        \
     X(CURLE_COULDNT_RESOLVE_PROXY, 5) X(CURLE_COULDNT_RESOLVE_HOST, 6) X(CURLE_COULDNT_CONNECT, 7)            \
     X(CURLE_WEIRD_SERVER_REPLY, 8) X(CURLE_HTTP2, 16) X(CURLE_PARTIAL_FILE, 18) X(CURLE_WRITE_ERROR, 23)      \
@@ -133,7 +133,6 @@ static const rf_constant rf_constants[] = { RF_CONSTANTS(RF_ROW) {NULL, 0} };
     X(CURLMcode, curl_multi_perform, (CURLM *multi, int *running))                                            \
     X(CURLMcode, curl_multi_poll,                                                                             \
       (CURLM *multi, struct curl_waitfd *extra, unsigned int count, int timeout_ms, int *ready))              \
-    X(CURLMcode, curl_multi_wakeup, (CURLM *multi))                                                           \
     X(CURLMsg *, curl_multi_info_read, (CURLM *multi, int *left))
 
 typedef struct {
@@ -190,7 +189,6 @@ static const char *rf_curl_path(void) {
 #define curl_multi_remove_handle rf_curl.curl_multi_remove_handle
 #define curl_multi_perform rf_curl.curl_multi_perform
 #define curl_multi_poll rf_curl.curl_multi_poll
-#define curl_multi_wakeup rf_curl.curl_multi_wakeup
 #define curl_multi_info_read rf_curl.curl_multi_info_read
 
 /* What the engine itself sets, each with the type that libcurl reads: an int where it reads a long is undefined

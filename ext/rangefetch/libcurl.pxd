@@ -37,6 +37,8 @@ cdef extern from "libcurl.h" nogil:
         const char *ssl_version
     cdef struct curl_waitfd:
         int fd
+        short events
+        short revents
 
     enum:
         CURLINFO_RESPONSE_CODE
@@ -65,6 +67,7 @@ cdef extern from "libcurl.h" nogil:
         CURLH_HEADER
         CURLINFO_DATA_IN
         CURLPAUSE_CONT
+        CURL_WAIT_POLLIN
         CURLE_WRITE_ERROR
         CURLE_OK
         CURLE_OUT_OF_MEMORY
@@ -101,7 +104,6 @@ cdef extern from "libcurl.h" nogil:
     CURLMcode curl_multi_remove_handle(CURLM *multi, CURL *easy)
     CURLMcode curl_multi_perform(CURLM *multi, int *running)
     CURLMcode curl_multi_poll(CURLM *multi, curl_waitfd *extra, unsigned int count, int timeout_ms, int *ready)
-    CURLMcode curl_multi_wakeup(CURLM *multi)
     CURLMsg *curl_multi_info_read(CURLM *multi, int *left)
 
     CURLcode opt_url(CURL *easy, const char *value)

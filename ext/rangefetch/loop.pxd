@@ -27,6 +27,7 @@ from rangefetch.libcurl cimport *
 from rangefetch.mailbox cimport *
 from rangefetch.outcome cimport announce, fail, finish, is_complete, let_go
 from rangefetch.platform cimport (
+    rf_bell_quiet,
     rf_bell_ring,
     rf_count,
     rf_load,
@@ -57,7 +58,6 @@ cdef enum:
     YOUNG_US = 1_500_000
     PAUSED_MS = 10                   # how often dry buckets are looked at
     IDLE_MS = 60_000                 # how long to sleep with nothing to do; commands wake the loop
-    DEAF_MS = 100                    # ... where they could not
     BLIND_MS = 10                    # ... where libcurl cannot wait for its sockets
 
 
@@ -399,7 +399,7 @@ cdef inline int sleep_ms(Loop *loop) noexcept nogil:
         return <int>max(loop.due_ms - loop.now_ms, 1)
     if loop.files != NULL or loop.batches != NULL:
         return tick_ms(loop)
-    return DEAF_MS if rf_load(&loop.deaf) else IDLE_MS
+    return IDLE_MS
 
 
 cdef inline void end_all(Loop *loop) noexcept nogil:
@@ -414,6 +414,18 @@ cdef inline void end_all(Loop *loop) noexcept nogil:
 cdef inline void look_at_clock(Loop *loop) noexcept nogil:
     loop.now_us = rf_now_us()
     loop.now_ms = loop.now_us // 1000
+
+
+cdef inline void loop_sleep(Loop *loop) noexcept nogil:
+    """Wait for libcurl's sockets, for a command, or for what is due."""
+    cdef curl_waitfd command
+    command.fd = loop.wake.read_fd
+    command.events = CURL_WAIT_POLLIN
+    command.revents = 0
+    if curl_multi_poll(loop.multi, &command, 1, sleep_ms(loop), NULL) != CURLM_OK:
+        rf_sleep_ms(BLIND_MS)
+    if command.revents != 0:
+        rf_bell_quiet(&loop.wake)
 
 
 cdef inline void *loop_run(void *arg) noexcept nogil:
@@ -442,8 +454,8 @@ cdef inline void *loop_run(void *arg) noexcept nogil:
         if loop.posted:
             loop.posted = False
             rf_bell_ring(loop.bell)
-        if not loop.quitting and curl_multi_poll(loop.multi, NULL, 0, sleep_ms(loop), NULL) != CURLM_OK:
-            rf_sleep_ms(BLIND_MS)
+        if not loop.quitting:
+            loop_sleep(loop)
     loop_end(loop)
     rf_bell_ring(loop.bell)
     return NULL
@@ -453,6 +465,5 @@ cdef inline bint loop_tell(Loop *loop, const Message *command) noexcept nogil:
     """Send a command, and give up its text; from any thread. False: no memory, and the text is still the caller's."""
     if not mailbox_put(&loop.inbox, command):
         return False
-    if curl_multi_wakeup(loop.multi) != CURLM_OK:
-        rf_store(&loop.deaf, True)
+    rf_bell_ring(&loop.wake)
     return True

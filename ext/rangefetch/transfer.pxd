@@ -202,6 +202,7 @@ cdef struct Loop:
     pthread_t thread
     CURLM *multi          # owned: cleaned up by the engine after the thread has ended
     Mailbox inbox
+    rf_bell wake          # owned: rung when the inbox has something
     Mailbox *outbox       # borrowed: the engine's
     rf_bell *bell         # borrowed: the engine's; rung when the outbox has something
     Bucket *bucket        # borrowed: the engine's, shared by all loops
@@ -222,7 +223,6 @@ cdef struct Loop:
     int lanes_ended       # of whose transfers' ends libcurl will not tell
     Lane *turn            # the lane that is first to get tokens next time
     bint posted           # something was put into the outbox in this round
-    bint deaf             # a command could not wake it; written by whoever sent that
     bint quitting
 
 # A reusable easy handle, and the transfer that it is running.

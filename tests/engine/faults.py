@@ -1,10 +1,11 @@
-"""A child whose system calls fail when a test says so: what a disk, a resolver or a kernel does once a year.
+"""A child whose calls fail when a test says so: what a disk, a resolver, a kernel or libcurl does once a year.
 
     with_faults(tmp_path)      # what to put into the child's environment
     fail("pwrite", errno.EIO)  # in the child: the next call of it fails, once
 
-The calls are replaced by a library that the loader puts before the C library (``LD_PRELOAD``), so that libcurl's own
-calls fail, too.
+System calls are replaced by a library that the loader puts before the C library (``LD_PRELOAD``), so that libcurl's own
+calls fail, too. Functions of libcurl's are replaced by one that depends on libcurl and is named to the engine in its
+place (``RANGEFETCH_LIBCURL``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
+from rangefetch import libcurl
 
 __all__ = ["fail", "happened", "with_faults"]
 
@@ -32,15 +35,18 @@ _SOURCE = r"""
 #include <sys/types.h>
 #include <unistd.h>
 
-/* For each call: the errno of the next one (0: it works), how many fail, and how many have failed. */
-typedef struct { const char *name; int failure; int left; int count; } fault;
-static fault faults[] = {{"pwrite"}, {"poll"}, {"getaddrinfo"}, {"sync_file_range"}, {NULL}};
-enum { PWRITE, POLL, GETADDRINFO, SYNC_FILE_RANGE };
+/* For each call: the errno of those that fail, how many work before them, how many fail, and how many have failed. */
+typedef struct { const char *name; int failure; int before; int left; int count; } fault;
+static fault faults[] = {
+    {"pwrite"}, {"poll"}, {"getaddrinfo"}, {"sync_file_range"}, {"openat"},
+    {"curl_multi_perform"}, {"curl_multi_poll"}, {"curl_multi_add_handle"}, {NULL}};
+enum { PWRITE, POLL, GETADDRINFO, SYNC_FILE_RANGE, OPENAT };
 
-int rf_test_fail(const char *name, int failure, int times) {
+int rf_test_fail(const char *name, int failure, int times, int after) {
     for (fault *each = faults; each->name; each++) {
         if (strcmp(each->name, name) == 0) {
             __atomic_store_n(&each->failure, failure, __ATOMIC_SEQ_CST);
+            __atomic_store_n(&each->before, after, __ATOMIC_SEQ_CST);
             __atomic_store_n(&each->left, times, __ATOMIC_SEQ_CST);
             return 0;
         }
@@ -57,10 +63,20 @@ int rf_test_happened(const char *name) {
 static int fails(int which) {
     fault *each = &faults[which];
     if (__atomic_load_n(&each->left, __ATOMIC_SEQ_CST) <= 0) return 0;
+    if (__atomic_load_n(&each->before, __ATOMIC_SEQ_CST) > 0 &&
+        __atomic_fetch_sub(&each->before, 1, __ATOMIC_SEQ_CST) > 0)
+        return 0;
     if (__atomic_fetch_sub(&each->left, 1, __ATOMIC_SEQ_CST) <= 0) return 0;
     __atomic_add_fetch(&each->count, 1, __ATOMIC_SEQ_CST);
     errno = each->failure;
     return 1;
+}
+
+/* For functions of libcurl's: the code with which this call fails; 0: it works. */
+int rf_test_failure(const char *name) {
+    for (int which = 0; faults[which].name; which++)
+        if (strcmp(faults[which].name, name) == 0) return fails(which) ? errno : 0;
+    return 0;
 }
 
 #define REAL(type, name, arguments) \
@@ -84,6 +100,23 @@ int poll(struct pollfd *fds, nfds_t count, int timeout) {
     return is_loop() && fails(POLL) ? -1 : real(fds, count, timeout);
 }
 
+/* The nameless file of an item of a batch. */
+int openat(int directory_fd, const char *path, int flags, ...) {
+    REAL(int, openat, (int, const char *, int, ...));
+    va_list list;
+    va_start(list, flags);
+    unsigned int mode = va_arg(list, unsigned int);
+    va_end(list);
+    return is_loop() && strcmp(path, ".") == 0 && fails(OPENAT) ? -1 : real(directory_fd, path, flags, mode);
+}
+int openat64(int directory_fd, const char *path, int flags, ...) {
+    va_list list;
+    va_start(list, flags);
+    unsigned int mode = va_arg(list, unsigned int);
+    va_end(list);
+    return openat(directory_fd, path, flags, mode);
+}
+
 /* Only counted. */
 long syscall(long number, ...) {
     REAL(long, syscall, (long, ...));
@@ -104,24 +137,59 @@ int getaddrinfo(const char *node, const char *service, const struct addrinfo *hi
 }
 """
 
+_LIBCURL_SOURCE = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stddef.h>
+
+int rf_test_failure(const char *name);
+extern void *curl_easy_init(void);  /* so that the library is linked with libcurl, which has all the others */
+void *(*const rf_test_libcurl)(void) = curl_easy_init;
+
+#define REPLACE(name, parameters, arguments)                         \
+    int name parameters {                                            \
+        static int(*real) parameters;                                \
+        if (!real) *(void **)&real = dlsym(library(), #name);        \
+        int failure = rf_test_failure(#name);                        \
+        return failure ? failure : real arguments;                   \
+    }
+
+static void *library(void) { return dlopen(LIBCURL, RTLD_NOW | RTLD_LOCAL); }
+
+REPLACE(curl_multi_perform, (void *multi, int *running), (multi, running))
+REPLACE(curl_multi_poll, (void *multi, void *fds, unsigned int count, int timeout_ms, int *ready),
+        (multi, fds, count, timeout_ms, ready))
+REPLACE(curl_multi_add_handle, (void *multi, void *easy), (multi, easy))
+"""
+
 
 def with_faults(directory: Path) -> dict[str, str]:
     """The environment of a child in which calls can be made to fail; made in ``directory``, once."""
-    library = directory / "faults.so"
-    if not library.exists():
-        compiler = shutil.which("gcc") or shutil.which("cc")
-        if compiler is None:
-            pytest.skip("there is no C compiler: apt-get install gcc")
-        source = directory / "faults.c"
-        source.write_text(_SOURCE)
-        subprocess.run([compiler, "-Wall", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
-    # After those that are there: a sanitizer insists on being the first.
-    return {"LD_PRELOAD": f"{os.environ.get('LD_PRELOAD', '')} {library}".strip()}
+    calls, functions = directory / "faults.so", directory / "libcurl-faults.so"
+    if not calls.exists():
+        _compile(_SOURCE, calls, "-ldl")
+        real = libcurl.load().path
+        _compile(_LIBCURL_SOURCE, functions, f'-DLIBCURL="{real}"', real, f"-Wl,-rpath,{Path(real).parent}", "-ldl")
+    return {
+        # After those that are there: a sanitizer insists on being the first.
+        "LD_PRELOAD": f"{os.environ.get('LD_PRELOAD', '')} {calls}".strip(),
+        "RANGEFETCH_LIBCURL": os.fspath(functions),
+    }
 
 
-def fail(name: str, failure: int, times: int = 1) -> None:
-    """In the child: the next ``times`` calls of ``name`` by a loop fail with the errno ``failure``."""
-    assert ctypes.CDLL(None).rf_test_fail(name.encode(), failure, times) == 0
+def _compile(source: str, library: Path, *options: str) -> None:
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler: apt-get install gcc")
+    path = library.with_suffix(".c")
+    path.write_text(source)
+    subprocess.run([compiler, "-Wall", "-shared", "-fPIC", "-O1", "-o", library, path, *options], check=True)
+
+
+def fail(name: str, failure: int, times: int = 1, after: int = 0) -> None:
+    """In the child: ``times`` calls of ``name`` by a loop fail with the errno, or libcurl's code, ``failure``, once
+    ``after`` of them have worked."""
+    assert ctypes.CDLL(None).rf_test_fail(name.encode(), failure, times, after) == 0
 
 
 def happened(name: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 from pathlib import Path
 
@@ -161,4 +162,194 @@ def test_a_loop_that_cannot_wait_for_its_sockets_looks_from_time_to_time(
     server: MisbehavingServer, tmp_path: Path
 ) -> None:
     done = children.run(BLIND, server.url("/good", size=MIB), MIB, tmp_path, env=with_faults(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "right\n", "")
+
+
+WITHOUT_LIBCURL = """
+    import sys
+    from engine.driving import Driver
+    from engine.faults import fail, happened
+    from rangefetch import _engine, retry
+    from servers.misbehaving import content
+
+    url, size, directory, lanes = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+    with Driver(directory) as driver:
+        file = driver.add(url, lanes=lanes, first_bytes=1 << 20, least_bytes=1 << 20)
+        driver.until(lambda: file.lanes_busy == lanes)
+        fail("curl_multi_perform", 3)
+        # Each of its transfers ends and is told of, once.
+        driver.until(lambda: driver.kinds(file).count("FAILED") == lanes)
+        assert happened("curl_multi_perform") == 1
+        told = [event for event in driver.log if event.kind == "FAILED"]
+        assert {event.code for event in told} == {retry.Curl.FAILED_INIT}, told
+        assert {event.fault for event in told} == {_engine.FAULTS["NONE"]}, told
+        assert file.lanes_busy == 0
+        # Another file, and the same one once its lanes may go on, are none the worse.
+        driver.fill(url)
+        for _ in range(lanes):
+            file.release()
+        assert driver.end(file, 20).kind == "DONE"
+        assert file.tag.octets == content(size)
+    assert _engine.live_handles() == 0
+    print("right")
+"""
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_a_libcurl_that_fails_as_a_whole_ends_the_transfers_that_it_had(
+    server: MisbehavingServer, tmp_path: Path, lanes: int
+) -> None:
+    size = 8 * MIB
+    url = server.url("/slow", size=size, rate=2 * MIB)
+    done = children.run(WITHOUT_LIBCURL, url, size, tmp_path, lanes, env=with_faults(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "right\n", "")
+
+
+DEAD_LIBCURL = """
+    import sys
+    from engine.driving import Driver
+    from engine.faults import fail
+    from servers.misbehaving import content
+
+    url, size, directory = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    with Driver(directory) as driver:
+        fail("curl_multi_perform", 3, 1 << 30)
+        file = driver.add(url)
+        driver.until(lambda: "FAILED" in driver.kinds(file))
+        file.release()
+        driver.until(lambda: driver.kinds(file).count("FAILED") == 2)
+        file.remove()
+        assert driver.end(file).kind == "REMOVED"
+        left = driver.add(url)  # for the engine's end
+        driver.until(lambda: "FAILED" in driver.kinds(left))
+        fail("curl_multi_perform", 0, 0)
+        assert driver.fill(url).tag.octets == content(size)
+    print("right")
+"""
+
+
+def test_with_a_libcurl_that_always_fails_commands_are_heard(server: MisbehavingServer, tmp_path: Path) -> None:
+    done = children.run(DEAD_LIBCURL, server.url("/good", size=MIB), MIB, tmp_path, env=with_faults(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "right\n", "")
+
+
+A_TRANSFER_THAT_CANNOT_BEGIN = """
+    import sys
+    from engine.driving import Driver
+    from engine.faults import fail, happened
+    from rangefetch import _engine, retry
+    from servers.misbehaving import content
+
+    url, directory = sys.argv[1:3]
+    size, lanes, skipped = map(int, sys.argv[3:])
+    with Driver(directory) as driver:
+        options = {"first_bytes": 1 << 20, "least_bytes": 1 << 20, "lanes": 1}
+        if lanes == 1:
+            fail("curl_multi_add_handle", 3, after=skipped)
+            file = driver.add(url, **options)
+        else:
+            file = driver.add(url, **options)
+            driver.until(lambda: "ANSWERED" in driver.kinds(file))
+            fail("curl_multi_add_handle", 3, lanes - 1, after=skipped)
+            file.lanes = lanes
+        times = max(lanes - 1, 1)
+        driver.until(lambda: driver.kinds(file).count("FAILED") == times)
+        assert happened("curl_multi_add_handle") == times
+        for event in [event for event in driver.log if event.kind == "FAILED"]:
+            assert event.code == retry.Curl.OUT_OF_MEMORY, event
+            assert event.text == _engine.error_text(event.code), event
+            # What the handle knew of an earlier transfer is none of this one's.
+            assert (event.status, event.fault, event.errno, event.headers) == (0, 0, 0, ""), event
+            file.release()
+        assert driver.end(file, 20).kind == "DONE"
+        assert file.tag.octets == content(size)
+    assert _engine.live_handles() == 0
+    print("right")
+"""
+
+
+@pytest.mark.parametrize(
+    ("route", "lanes", "skipped"),
+    [("/slow", 1, 0), ("/slow", 1, 1), ("/slow", 4, 0), ("/redirect", 1, 1)],
+    ids=["the first", "the second range", "ranges at once", "a redirect's"],
+)
+def test_a_transfer_that_libcurl_does_not_take_is_told_of_and_comes_once_more(
+    server: MisbehavingServer, tmp_path: Path, route: str, lanes: int, skipped: int
+) -> None:
+    size = 8 * MIB
+    url = server.url(route, size=size, **({"rate": 4 * MIB} if route == "/slow" else {}))
+    arguments = (url, tmp_path, size, lanes, skipped)
+    done = children.run(A_TRANSFER_THAT_CANNOT_BEGIN, *arguments, env=with_faults(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "right\n", "")
+
+
+SMALL_FILES = """
+    import errno, os, sys
+    from engine.driving import Driver
+    from engine.faults import fail, happened
+    from rangefetch._engine import Batch
+    from servers.misbehaving import content
+
+    url, size, directory, call, failure = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5])
+    place = os.path.join(directory, "files")
+    os.mkdir(place)
+    fd = os.open(place, os.O_RDONLY)
+    items = [(url, f"{number}.bin") for number in range(4)]
+    with Driver(directory) as driver:
+        fail(call, failure)
+        batch = Batch(fd, items, driver.profile, lanes=1)
+        driver.engine.add_batch(batch, 0)
+        driver.until(lambda: any(event.kind == "DONE" for event in driver.log))
+        assert happened(call) == 1
+        # The first comes back, for Python to fetch it as any other file; of it there is nothing.
+        assert list(batch.states) == [3, 2, 2, 2], list(batch.states)
+        assert sorted(os.listdir(place)) == ["1.bin", "2.bin", "3.bin"]
+        for name in os.listdir(place):
+            with open(os.path.join(place, name), "rb") as file:
+                assert file.read() == content(size)
+    os.close(fd)
+    print("right")
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "failure", "size"),
+    [
+        ("openat", errno.EMFILE, 50_000),
+        ("openat", errno.EOPNOTSUPP, 0),
+        ("pwrite", errno.EIO, 50_000),
+        ("curl_multi_add_handle", 3, 50_000),
+    ],
+)
+def test_a_small_file_for_which_a_call_fails_comes_back_and_the_others_go_on(
+    server: MisbehavingServer, tmp_path: Path, call: str, failure: int, size: int
+) -> None:
+    url = server.url("/good", size=size)
+    done = children.run(SMALL_FILES, url, size, tmp_path, call, failure, env=with_faults(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "right\n", "")
+
+
+BLIND_AS_LIBCURL_IS = """
+    import sys, time
+    from engine.driving import Driver
+    from engine.faults import fail, happened
+    from servers.misbehaving import content
+
+    url, size, directory = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    with Driver(directory) as driver:
+        began = time.monotonic()
+        fail("curl_multi_poll", 3, 1 << 30)
+        assert driver.fill(url).tag.octets == content(size)
+        removed = driver.add(url)
+        removed.remove()
+        assert driver.end(removed).kind in ("REMOVED", "DONE")
+        # It looks every 10 ms, and not again and again.
+        driver.until(lambda: happened("curl_multi_poll") > 20)
+        assert happened("curl_multi_poll") <= (time.monotonic() - began) * 100 + 2
+    print("right")
+"""
+
+
+def test_a_loop_whose_libcurl_cannot_wait_looks_from_time_to_time(server: MisbehavingServer, tmp_path: Path) -> None:
+    done = children.run(BLIND_AS_LIBCURL_IS, server.url("/good", size=MIB), MIB, tmp_path, env=with_faults(tmp_path))
     assert (done.returncode, done.stdout, done.stderr) == (0, "right\n", "")

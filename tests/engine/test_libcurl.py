@@ -35,6 +35,7 @@ UNCHECKED = {
     "CURLMSG_DONE": "the only message there is: no transfer would ever end",
     "CURLH_HEADER": "no header would be found, and every answer be refused",
     "CURL_WRITEFUNC_ERROR": "2**32-1, larger than any piece that libcurl hands over, so it cannot be its size",
+    "CURL_WAIT_POLLIN": "a loop would hear of no command before it wakes by itself",
     "CURL_ERROR_SIZE": "the size of a buffer of ours; libcurl writes up to 256 bytes",
 }
 
