@@ -836,7 +836,8 @@ class Run:
 
     @property
     def _is_worth_saving(self) -> bool:
-        """Whether there is something in the file that another run can go on with."""
+        """Whether there is something in the file that another run can go on with, or a saved state says so and it has
+        been taken back."""
         target, file = self._target, self._file
         return (
             target is not None
@@ -844,7 +845,7 @@ class Run:
             and file is not None
             and file.splits
             and file.block_size > 0
-            and file.downloaded > 0
+            and (file.downloaded > 0 or self._is_kept)
             and self._settled
             and not (self._worthless or self._probing)
         )

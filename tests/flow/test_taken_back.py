@@ -1,0 +1,109 @@
+"""Bytes that a server sent beyond what it announced are taken back, also from what was saved of them."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flow.helpers import downloaded
+from helpers import MIB, until
+from rangefetch import DownloadManager, DownloadStatus, run, state
+from servers.background import Background, Handler
+from servers.misbehaving import content
+
+SIZE = 8 * MIB
+FIRST = 4 * MIB
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Sends three quarters of the first range; the rest, and more than it announced, when it may.
+
+    What else is asked for comes when that may come.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answers)
+        self.overflows = threading.Event()
+        self.others = threading.Event()
+        self.begun = 0  # requests for the first range
+
+
+class _Answers(Handler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_GET(self) -> None:
+        start, last = (int(number) for number in self.headers["Range"].removeprefix("bytes=").split("-"))
+        octets = content(SIZE)[start : last + 1]
+        self.send_response(206)
+        self.send_header("ETag", '"a"')
+        self.send_header("Content-Range", f"bytes {start}-{last}/{SIZE}")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        if start == 0 and self.server.begun == 0:
+            self.server.begun += 1
+            self._chunk(octets[: 3 * MIB])
+            self.server.overflows.wait(60)
+            self._chunk(octets[3 * MIB :] + b"more")
+        else:
+            self.server.others.wait(60)
+            self._chunk(octets)
+        self._chunk(b"")
+
+    def _chunk(self, octets: bytes) -> None:
+        try:
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(octets), octets))
+            self.wfile.flush()
+        except OSError:
+            self.close_connection = True
+
+
+@pytest.fixture
+def overflowing() -> Iterator[Server]:
+    server = Server()
+    with Background(server):
+        yield server
+        server.overflows.set()
+        server.others.set()
+
+
+@pytest.fixture
+def saves_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first save comes at once, and the next one never, unless it is called for."""
+    monkeypatch.setattr(run, "_FIRST_SAVE_S", 0.0)
+    monkeypatch.setattr(run, "_SAVE_EVERY_S", 3600.0)
+
+
+def written(target: Path) -> int:
+    """How much the saved state calls written."""
+    path = target.with_name(target.name + ".part.json")
+    return state.load(path).written_bytes if path.exists() else 0
+
+
+@pytest.mark.usefixtures("saves_first")
+@pytest.mark.parametrize("then", ["goes on", "pause"])
+def test_what_an_overflow_takes_back_is_taken_from_the_saved_state_too(
+    overflowing: Server, target: Path, manager: DownloadManager, then: str
+) -> None:
+    url = f"http://127.0.0.1:{overflowing.server_port}/x"
+    options = {"save_dir": target.parent, "filename": target.name, "split": 2, "retry_wait": 0.01}
+    gid = manager.download(url, options)
+    until(lambda: written(target) >= 2 * MIB)
+    overflowing.overflows.set()
+    until(lambda: downloaded(manager, gid) == 0)
+    if then == "pause":
+        manager.pause(gid)
+        assert manager.get_download_progress(gid).status is DownloadStatus.PAUSED
+        assert written(target) == 0
+        manager.resume(gid)
+    else:
+        # Nothing more has come, and a process that is killed now must not go on with those bytes.
+        until(lambda: written(target) == 0)
+    overflowing.others.set()
+    result = manager.wait(gid, 30)
+    assert target.read_bytes() == content(SIZE)
+    assert result.resumed == 0
