@@ -76,6 +76,10 @@ torture: setup
 # Into build/third-party, where the next run finds it.
 third-party: setup
 	RANGEFETCH_THIRD_PARTY=1 $(BIN)/python -m pytest $(PARALLEL) $(or $(ARGS),tests/third_party)
+ifndef ARGS
+	@library=$(SYSTEM_LIBCURL); [ -z "$$library" ] || \
+	RANGEFETCH_LIBCURL=$$library RANGEFETCH_THIRD_PARTY=1 $(BIN)/python -m pytest tests/third_party/test_curl_replies.py
+endif
 
 quick: $(VENV)/tools
 	@$(BIN)/python -m pytest -n 2 -m quick $(ARGS)

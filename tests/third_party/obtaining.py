@@ -40,7 +40,7 @@ def debian_source(package: str) -> Path:
         unavailable(f"the source of {package} comes from Debian, and this machine has no apt")
 
     def fill(directory: Path) -> None:
-        _run(["apt-get", *_apt_options(), "source", "--download-only", "-qq", package], directory)
+        _run(["apt-get", *_apt_options(), "source", "--download-only", "--tar-only", "-qq", package], directory)
         [archive] = directory.glob("*.orig.tar.*[!c]")  # not its signature, .asc
         with tarfile.open(archive) as members:
             members.extractall(directory, filter="data")
