@@ -1,4 +1,4 @@
-"""The parts of the pages in docs/ that are made from the code, and a hook of mkdocs. ``make docs`` uses both.
+"""The parts of the pages in docs/ that are made from the code. ``make docs`` runs it first.
 
     python .ci/pages.py      writes the parts anew
 
@@ -14,9 +14,7 @@ import errno
 import inspect
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rangefetch import retry
 from rangefetch.cli import arguments
@@ -42,20 +40,6 @@ def main() -> None:
 def with_parts(text: str) -> str:
     """A page with its parts as the code makes them now."""
     return _PART.sub(lambda part: f"{part[1]}\n{_PARTS[part['name']]()}\n\n{part[3]}", text)
-
-
-def on_config(config: Any) -> None:
-    """mkdocs' hook: leave out of the navigation what is not written yet."""
-    config["nav"] = list(_written(config["nav"]))
-
-
-def _written(entries: list[Any]) -> Iterator[Any]:
-    for entry in entries:
-        ((title, target),) = entry.items()
-        if isinstance(target, list):
-            yield {title: list(_written(target))}
-        elif (DOCS / target).exists():
-            yield entry
 
 
 # ---- Parts -------------------------------------------------------------------------------------------------------
@@ -119,9 +103,7 @@ def _options() -> str:
     for group in arguments._parser()._action_groups:
         rows = [row for action in group._group_actions if (row := _option(action))]
         if rows:
-            tables.append(
-                f"### {(group.title or '').capitalize()}\n\n" + _table(("option", "meaning (default)"), *rows)
-            )
+            tables.append(f"### {(group.title or '').capitalize()}\n\n" + _table(("option", "meaning"), *rows))
     return "\n\n".join(tables)
 
 

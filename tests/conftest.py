@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 from rangefetch import DownloadManager, _engine
 from servers.directed import Valve
@@ -24,6 +25,10 @@ from servers.tls import Certificates, make_certificates
 from support.alone import *  # noqa: F403 - hooks of pytest
 from support.quick import *  # noqa: F403
 from support.signals import *  # noqa: F403
+
+# How long an example takes to make or to try depends on what else the machine is doing.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 _GRACE = 3.0  # seconds in which what ends by itself may end
 

@@ -115,33 +115,33 @@ class Kind(enum.StrEnum):
     """The classes of failures, by what happens next."""
 
     TEMPORARY = "temporary"
-    """That range again, from another source at once, else after an exponential back-off with full jitter."""
+    """Request that range again: at once from another source, or after an exponential back-off with full jitter."""
     RATE_LIMITED = "rate limited"
-    """The host rests for all downloads, as long as it says (capped), else for a back-off; fewer lanes."""
+    """No download contacts the host for as long as it asks (capped), or for a back-off; then with fewer connections."""
     NETWORK = "network unavailable"
-    """No try is burnt: wait until the network is back. Where it is there after all, as temporary."""
+    """Wait until the network is back, without counting a try. If the network turns out to work, as temporary."""
     PERMANENT = "permanent"
-    """This source is not asked again; the next one at once, and the end where none is left."""
+    """Do not use this source again. Continue with the next one at once; fail if none is left."""
     STALE_LINK = "stale link"
-    """Resolve the original URL again; then ask for a new one (``refresh_url``); then as permanent."""
+    """Request the original URL again; then call ``refresh_url``; then as permanent."""
     TOO_MANY_LANES = "too many lanes"
-    """Go on with the lanes that work, without others for as long as the server says; no try is burnt."""
+    """Continue on the connections that work, and open no other for as long as the server says. Not counted as a try."""
     CHANGED = "content changed"
-    """A mirror that contradicts the URL is dropped; otherwise start over, the second time with a single request."""
+    """Drop a mirror that contradicts the URL. Otherwise start over; the second time with a single request."""
     NO_RANGES = "no ranges"
-    """Twice more, since a cache may have had to fill itself; then begin again with one stream."""
+    """Try twice more, since a cache may still be filling; then start over with a single stream."""
     LOCAL = "local"
-    """Fail at once; what was fetched is kept."""
+    """Fail at once; downloaded data is kept."""
 
 
 class When(enum.StrEnum):
     """What a row may ask of a failure beyond its numbers."""
 
     ALWAYS = ""
-    OTHERS_WORK = "other lanes of the file work"
-    LINK_WORKED = "a redirect's target that worked before"
-    ANSWERED = "the source has answered well before"
-    SERVER_SAYS_WHEN = "the answer has Retry-After"
+    OTHERS_WORK = "other connections of the file work"
+    LINK_WORKED = "the target of a redirect, which worked before"
+    ANSWERED = "the source has succeeded before"
+    SERVER_SAYS_WHEN = "the response has Retry-After"
 
     def holds(self, failure: Failure) -> bool:
         match self:
@@ -216,71 +216,65 @@ def _code(kind: Kind, why: str, *codes: int, errnos: frozenset[int] = frozenset(
 
 DEFAULT_ROWS: tuple[Row, ...] = (
     # -- what this machine says
-    Row(Kind.LOCAL, "the disk refused; another try would meet the same disk", Fault.DISK),
-    Row(Kind.LOCAL, "no memory", Fault.MEMORY),
+    Row(Kind.LOCAL, "the disk failed; another try would meet the same disk", Fault.DISK),
+    Row(Kind.LOCAL, "out of memory", Fault.MEMORY),
     # -- what the remote file is
-    Row(Kind.CHANGED, "another size is another file", Fault.SIZE_CHANGED),
-    Row(Kind.CHANGED, "another validator is another file (RFC 9110, section 8.8)", Fault.VALIDATOR_CHANGED),
+    Row(Kind.CHANGED, "a different size is a different file", Fault.SIZE_CHANGED),
+    Row(Kind.CHANGED, "a different validator is a different file (RFC 9110, section 8.8)", Fault.VALIDATOR_CHANGED),
     Row(
         Kind.NO_RANGES,
-        "the whole file where a part was asked for: allowed by RFC 9110, section 14.2",
+        "the whole file in reply to a range: allowed by RFC 9110, section 14.2",
         Fault.RANGE_IGNORED,
     ),
-    Row(Kind.NO_RANGES, "another part than was asked for, or one that is not named", Fault.RANGE_WRONG),
+    Row(Kind.NO_RANGES, "a different range than requested, or none stated", Fault.RANGE_WRONG),
     Row(
         Kind.NO_RANGES,
-        "an ETag or date too long to be kept: ranges could not be compared, and one response needs none",
+        "an ETag or date too long to be kept: ranges could not be compared; a single response needs none",
         Fault.VALIDATOR_TOO_LONG,
     ),
-    Row(
-        Kind.PERMANENT, "encoded though identity was asked for: its ranges would be of the encoded form", Fault.ENCODED
-    ),
+    Row(Kind.PERMANENT, "encoded although identity was requested: ranges would be of the encoded form", Fault.ENCODED),
     Row(Kind.PERMANENT, "a size that no file can have, or two that differ", Fault.SIZE_UNSOUND),
     Row(
         Kind.TEMPORARY,
-        "another size, and no validator where the file had one: an error page is likelier than a new version",
+        "another size, and no validator although the file had one: more likely an error page than a new version",
         Fault.UNVOUCHED,
     ),
-    Row(Kind.TEMPORARY, "more bytes than announced: nothing of that transfer is trusted", Fault.OVERFLOW),
-    Row(Kind.TEMPORARY, "a connection without life; another may do better", Fault.STALLED),
+    Row(Kind.TEMPORARY, "more bytes than announced: nothing of that transfer is used", Fault.OVERFLOW),
+    Row(Kind.TEMPORARY, "no data arrives; another connection may do better", Fault.STALLED),
     Row(Kind.PERMANENT, "a redirect to another scheme, or from https to http", Fault.REDIRECT),
-    Row(Kind.PERMANENT, "redirects in a circle", Fault.REDIRECTS),
+    Row(Kind.PERMANENT, "too many redirects", Fault.REDIRECTS),
     # -- statuses; the same one can mean several things, so the narrower rows come first
-    _status(
-        Kind.TOO_MANY_LANES, "servers refuse connections beyond those they allow", 403, 429, 503, when=When.OTHERS_WORK
-    ),
+    _status(Kind.TOO_MANY_LANES, "the server allows no more connections", 403, 429, 503, when=When.OTHERS_WORK),
     _status(Kind.STALE_LINK, "signed links expire while a file is fetched", 401, 403, 410, when=When.LINK_WORKED),
-    _status(Kind.RATE_LIMITED, "the server asks for less (RFC 6585, section 4)", 429),
+    _status(Kind.RATE_LIMITED, "too many requests (RFC 6585, section 4)", 429),
     _status(
         Kind.RATE_LIMITED,
         "the server says when it will be back (RFC 9110, section 10.2.3)",
         503,
         when=When.SERVER_SAYS_WHEN,
     ),
-    _status(Kind.CHANGED, "no such range any more: the file has shrunk", 416, when=When.ANSWERED),
-    _status(Kind.NO_RANGES, "a server that cannot do even the first range", 416),
-    _status(Kind.TEMPORARY, "timeouts and overload, the server's or its gateway's", 408, 425, 500, 502, 503, 504),
-    _status(Kind.TEMPORARY, "a proxy network's words for an origin in trouble", *range(520, 525)),
-    _status(Kind.PERMANENT, "any other status is the server's last word"),
+    _status(Kind.CHANGED, "the range no longer exists: the file is shorter", 416, when=When.ANSWERED),
+    _status(Kind.NO_RANGES, "the server refuses even the first range", 416),
+    _status(Kind.TEMPORARY, "timeouts and overload of the server or a gateway", 408, 425, 500, 502, 503, 504),
+    _status(Kind.TEMPORARY, "a CDN reports that its origin fails", *range(520, 525)),
+    _status(Kind.PERMANENT, "retrying would not help"),
     # -- libcurl's codes
-    _code(Kind.PERMANENT, "trust is not a matter of trying again", *_TLS_CODES),
-    Row(Kind.PERMANENT, "the proxy does not take the account", statuses=frozenset({407})),
-    _code(Kind.PERMANENT, "a URL or an option that cannot work", Curl.UNSUPPORTED_PROTOCOL, Curl.URL_MALFORMAT),
-    _code(Kind.PERMANENT, "a transfer coding though none was asked for", Curl.BAD_CONTENT_ENCODING),
+    _code(Kind.PERMANENT, "retrying does not make a certificate valid", *_TLS_CODES),
+    Row(Kind.PERMANENT, "the proxy rejects the user name or password", statuses=frozenset({407})),
+    _code(Kind.PERMANENT, "a URL or option that cannot work", Curl.UNSUPPORTED_PROTOCOL, Curl.URL_MALFORMAT),
+    _code(Kind.PERMANENT, "a transfer coding although none was requested", Curl.BAD_CONTENT_ENCODING),
     _code(Kind.LOCAL, "libcurl cannot work here", Curl.FAILED_INIT, Curl.OUT_OF_MEMORY),
     _code(
         Kind.TOO_MANY_LANES,
-        "servers refuse connections beyond those they allow",
+        "the server allows no more connections",
         Curl.COULDNT_CONNECT,
         errnos=frozenset({errno_module.ECONNREFUSED}),
         when=When.OTHERS_WORK,
     ),
-    _code(
-        Kind.NETWORK, "no way there", Curl.COULDNT_CONNECT, Curl.SEND_ERROR, Curl.RECV_ERROR, errnos=_NO_NETWORK_ERRNOS
-    ),
+    _code(Kind.NETWORK, "no route", Curl.COULDNT_CONNECT, Curl.SEND_ERROR, Curl.RECV_ERROR, errnos=_NO_NETWORK_ERRNOS),
     _code(
         Kind.NETWORK,
-        "no name service: libcurl cannot tell an unknown name from an absent network",
+        "no answer from a name server: libcurl cannot tell an unknown name from a missing network",
         Curl.COULDNT_RESOLVE_HOST,
         Curl.COULDNT_RESOLVE_PROXY,
         Curl.INTERFACE_FAILED,

@@ -1,10 +1,12 @@
 """Stopping the program in the middle: it saves, says how to go on, and the same command does."""
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
-import time
+import sys
+import termios
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -107,6 +109,11 @@ def test_a_signal_in_the_middle_of_a_list(server: MisbehavingServer, place: Path
     assert not [name for name in names(place) if name.startswith("slow-") and name.endswith(".bin")]
 
 
+def _unread_bytes(pipe: int) -> int:
+    """How many bytes are in the pipe (FIONREAD, ioctl_tty(2))."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 def test_a_signal_while_a_list_comes_in(place: Path) -> None:
     reader, writer = os.pipe()
     with subprocess.Popen(
@@ -114,7 +121,7 @@ def test_a_signal_while_a_list_comes_in(place: Path) -> None:
     ) as process:
         os.close(reader)
         os.write(writer, b"# more will come\n")
-        time.sleep(0.5)  # it reads by now, and nothing outside could tell
+        until(lambda: not _unread_bytes(writer))
         seconds, _, err = end_by(process, signal.SIGINT)
         os.close(writer)
     assert process.returncode == 130

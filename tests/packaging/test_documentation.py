@@ -23,6 +23,7 @@ import pytest
 
 import rangefetch
 from rangefetch import state
+from rangefetch.cli.vocabulary import make_parser
 from servers.content import content
 from servers.misbehaving import MisbehavingServer
 
@@ -166,6 +167,38 @@ def test_every_public_name_is_in_the_reference() -> None:
         value = getattr(rangefetch, name)
         home = value.__name__ if isinstance(value, ModuleType) else f"{value.__module__}.{name}"
         assert home in shown or home.rpartition(".")[0] in shown, f"{home} is on no page in docs/reference"
+
+
+def test_the_readme_has_every_option_of_the_command_line() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("| option | meaning | default |")[2].partition("\n\n")[0]
+    listed = set(re.findall(r"`(-{1,2}[a-z][\w-]*)", table, re.IGNORECASE))
+    known = {name for action in make_parser()._actions for name in action.option_strings}
+    assert listed <= known
+    for action in make_parser()._actions:
+        positive = [name for name in action.option_strings if not name.startswith("--no-") or action.metavar]
+        assert not positive or "--help" in positive or listed & set(positive), action.option_strings
+
+
+@pytest.mark.parametrize("page", [ROOT / "SECURITY.md", ROOT / "docs" / "reliability.md"], ids=lambda page: page.name)
+def test_the_tests_that_stand_for_a_promise_exist(page: Path) -> None:
+    named = set(re.findall(r"`((?:tests/)?\w+/test_\w+\.py)`", page.read_text(encoding="utf-8")))
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / "tests" / name.removeprefix("tests/")).is_file()] == []
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*PAGES, *(ROOT / name for name in ("SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"))],
+    ids=lambda page: page.name,
+)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([\w-]+))?\)", page.read_text(encoding="utf-8")):
+        path = page.parent / target if target else page
+        assert path.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_the_saved_state_in_the_docs_is_one(tmp_path: Path) -> None:

@@ -48,15 +48,15 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="rangefetch",
         usage="%(prog)s [options] [-i FILE] [URL...]",
-        description="Fetch files over HTTP(S) with many connections each. What was interrupted is continued "
-        "by the same command.",
-        epilog="Sizes are 4M, 1.5G or bytes; options that are on or off may be written --option=true or "
-        "--option=false. The long names are the keys of the configuration file, too. Exit status: 0 all is fetched, "
-        "1 something failed, 2 wrong usage, 130 interrupted.",
+        description="Download files over HTTP(S), each over several connections. Run the same command again to "
+        "resume an interrupted download.",
+        epilog="Sizes are bytes, or 4M, 1.5G and so on. On/off options can be written --option=true or "
+        "--option=false. The long option names are also the keys of the configuration file. Exit status: 0 all files "
+        "complete, 1 at least one failed, 2 wrong usage, 130 interrupted.",
         # An abbreviation that is unique today would be ambiguous, or mean something else, tomorrow.
         allow_abbrev=False,
     )
-    parser.add_argument("urls", nargs="*", metavar="URL", help="what to fetch; each URL is a file of its own")
+    parser.add_argument("urls", nargs="*", metavar="URL", help="what to download; each URL is a separate file")
     _add_sources(parser)
     _add_places(parser)
     _add_connections(parser)
@@ -69,109 +69,129 @@ def make_parser() -> Parser:
 
 
 def _add_sources(parser: Parser) -> None:
-    group = parser.add_argument_group("where it comes from, besides the URLs")
+    group = parser.add_argument_group("other sources")
     add = group.add_argument
     add(
         "-i",
         "--input-file",
         metavar="FILE",
-        help="fetch the URLs in FILE, too, one a line; - is stdin, # begins a line that is a comment",
+        help="also fetch the URLs listed in FILE, one per line; - is stdin, lines starting with # are comments",
     )
     add(
         "--mirror",
         dest="mirrors",
         metavar="URL",
         action="append",
-        help="a further URL of the same file, used once some of its bytes were compared; may be repeated, for one URL",
+        help="another URL of the same file, used after some of its bytes were compared; repeatable, for a single URL",
     )
     add(
         "--github-mirror",
         dest="github_mirrors",
         metavar="RULE",
         action="append",
-        help="a mirror of GitHub: https://PREFIX/ goes before its URLs, https://FROM/=https://TO/ replaces their "
-        "head; may be repeated",
+        help="a mirror of GitHub: https://PREFIX/ is put before the URL, https://FROM/=https://TO/ replaces its "
+        "start; repeatable",
     )
     add(
         "--use-github-mirror",
         action=argparse.BooleanOptionalAction,
-        help="fetch GitHub's files from those mirrors, too",
+        help="also fetch GitHub's files from these mirrors",
     )
 
 
 def _add_places(parser: Parser) -> None:
-    group = parser.add_argument_group("where the file goes, and what proves it")
+    group = parser.add_argument_group("output file and verification")
     add = group.add_argument
-    add("-d", "--dir", "--output-dir", dest="save_dir", metavar="DIR", help="the directory, made if missing (this one)")
-    add("-o", "--out", dest="filename", metavar="NAME", help="the name in it (the server's, else the URL's)")
+    add(
+        "-d",
+        "--dir",
+        "--output-dir",
+        dest="save_dir",
+        metavar="DIR",
+        help="directory to save into, created if missing (default: .)",
+    )
+    add(
+        "-o",
+        "--out",
+        dest="filename",
+        metavar="NAME",
+        help="file name, for a single URL (default: from the server, or the URL)",
+    )
     add(
         "--allow-overwrite",
         dest="overwrite",
         action=argparse.BooleanOptionalAction,
-        help="replace another file that has the name",
+        help="replace a different file that has the name",
     )
     add(
         "--no-clobber",
         dest="overwrite",
         action="store_const",
         const=False,
-        help="do not: the same as --allow-overwrite=false, and the default",
+        help="the same as --allow-overwrite=false, the default",
     )
     add(
         "-c",
         "--continue",
         action=argparse.BooleanOptionalAction,
-        help="continue what was interrupted: accepted for aria2c's sake, and always on",
+        help="resume interrupted downloads; always on, accepted for compatibility with aria2c",
     )
     add(
         "--file-allocation",
         metavar="HOW",
-        help=f"falloc reserves the space, trunc sets the length, none neither ({_FIELDS['file_allocation']})",
+        help="falloc reserves the space, trunc sets the length, none does neither "
+        f"(default: {_FIELDS['file_allocation']})",
     )
     add("--checksum", metavar="TYPE=HEX", help="sha-256=... (or md5, sha-1, sha-384, sha-512, blake2b)")
-    add("--expected-size", metavar="SIZE", help="a file of another size is refused")
+    add("--expected-size", metavar="SIZE", help="refuse a file of another size")
     add(
         "--durable",
         action=argparse.BooleanOptionalAction,
-        help="sync the file to the disk before it gets its name",
+        help="sync the file to disk before it gets its final name",
     )
 
 
 def _add_connections(parser: Parser) -> None:
-    group = parser.add_argument_group("how many connections")
+    group = parser.add_argument_group("connections")
     add = group.add_argument
     add(
         "-x",
         "--max-connection-per-server",
         metavar="N",
         type=_whole_number,
-        help=f"at most N to one server ({_FIELDS['max_connection_per_server']})",
+        help=f"at most N connections to one server (default: {_FIELDS['max_connection_per_server']})",
     )
-    add("-s", "--split", metavar="N", type=_whole_number, help=f"at most N for a file ({_FIELDS['split']})")
+    add(
+        "-s",
+        "--split",
+        metavar="N",
+        type=_whole_number,
+        help=f"at most N connections for one file (default: {_FIELDS['split']})",
+    )
     add(
         "-k",
         "--min-split-size",
         metavar="SIZE",
-        help=f"a further connection for each SIZE that is left ({_FIELDS['min_split_size']})",
+        help=f"open another connection per SIZE remaining (default: {_FIELDS['min_split_size']})",
     )
     add(
         "-j",
         "--max-concurrent-downloads",
         metavar="N",
         type=_whole_number,
-        help=f"at most N files at once ({MOST_AT_ONCE})",
+        help=f"at most N files at the same time (default: {MOST_AT_ONCE})",
     )
 
 
 def _add_limits(parser: Parser) -> None:
-    group = parser.add_argument_group("how fast at most, in bytes a second; 0: no limit")
+    group = parser.add_argument_group("speed limits, in bytes per second")
     add = group.add_argument
-    add("--max-download-limit", "--limit-rate", metavar="SIZE", help="each file (0)")
-    add("--max-overall-download-limit", metavar="SIZE", help="all files together (0)")
+    add("--max-download-limit", "--limit-rate", metavar="SIZE", help="limit for each file; 0: none (default: 0)")
+    add("--max-overall-download-limit", metavar="SIZE", help="limit for all files together; 0: none (default: 0)")
 
 
 def _add_requests(parser: Parser) -> None:
-    group = parser.add_argument_group("how it asks")
+    group = parser.add_argument_group("requests")
     add = group.add_argument
     add(
         "-H",
@@ -179,57 +199,57 @@ def _add_requests(parser: Parser) -> None:
         dest="headers",
         metavar="'NAME: VALUE'",
         action="append",
-        help="a request header; may be repeated",
+        help="extra request header; repeatable",
     )
-    add("-U", "--user-agent", metavar="TEXT", help=f"({_FIELDS['user_agent']})")
-    add("--referer", dest="headers", metavar="URL", action="append", type=_referer, help="the header Referer")
+    add("-U", "--user-agent", metavar="TEXT", help=f"User-Agent header (default: {_FIELDS['user_agent']})")
+    add("--referer", dest="headers", metavar="URL", action="append", type=_referer, help="Referer header")
     add(
         "--netrc",
         action=argparse.BooleanOptionalAction,
-        help="take user and password from ~/.netrc (false)",
+        help="take user name and password from ~/.netrc (default: false)",
     )
-    add("--netrc-path", dest="netrc", metavar="FILE", help="take them from this file")
-    add("--load-cookies", dest="cookies", metavar="FILE", help="cookies in Netscape's format")
-    add("--all-proxy", "--proxy", dest="proxy", metavar="URL", help="(the environment's)")
-    add("--no-proxy", metavar="HOSTS", help="hosts that are asked without a proxy, comma-separated")
-    add("--interface", dest="bind_address", metavar="NAME", help="the interface or address of this machine to use")
-    add("--ip-version", metavar="VERSION", help="4 or 6 (either)")
-    add("--http-version", metavar="VERSION", help=f"1.1, 2 or 3 ({_FIELDS['http_version']})")
+    add("--netrc-path", dest="netrc", metavar="FILE", help="take user name and password from FILE")
+    add("--load-cookies", dest="cookies", metavar="FILE", help="send cookies from FILE (Netscape format)")
+    add("--all-proxy", "--proxy", dest="proxy", metavar="URL", help="proxy to use (default: from the environment)")
+    add("--no-proxy", metavar="HOSTS", help="hosts to contact without a proxy, separated by commas")
+    add("--interface", dest="bind_address", metavar="NAME", help="network interface or local address to use")
+    add("--ip-version", metavar="VERSION", help="4 or 6 (default: either)")
+    add("--http-version", metavar="VERSION", help=f"1.1, 2 or 3 (default: {_FIELDS['http_version']})")
     add(
         "--ca-certificate",
         "--cacert",
         dest="ca_file",
         metavar="FILE",
-        help="certificates to trust, PEM (the environment's or the system's)",
+        help="trusted certificates, PEM (default: from the environment, or the system's)",
     )
     add(
         "--check-certificate",
         dest="verify_tls",
         action=argparse.BooleanOptionalAction,
-        help="verify the server's certificate (true)",
+        help="verify the server's certificate (default: true)",
     )
     add(
         "--insecure",
         dest="verify_tls",
         action="store_const",
         const=False,
-        help="do not: the same as --check-certificate=false",
+        help="the same as --check-certificate=false",
     )
     add(
         "--allow-downgrade",
         action=argparse.BooleanOptionalAction,
-        help="follow a redirect from https to http (false)",
+        help="follow redirects from https to http (default: false)",
     )
 
 
 def _add_patience(parser: Parser) -> None:
-    group = parser.add_argument_group("how long it tries")
+    group = parser.add_argument_group("timeouts and retries")
     add = group.add_argument
     add(
         "--connect-timeout",
         metavar="SECONDS",
         type=_seconds,
-        help=f"give up connecting after ({_FIELDS['connect_timeout']:g})",
+        help=f"give up on a connection attempt after SECONDS (default: {_FIELDS['connect_timeout']:g})",
     )
     add(
         "-t",
@@ -237,72 +257,73 @@ def _add_patience(parser: Parser) -> None:
         dest="read_timeout",
         metavar="SECONDS",
         type=_seconds,
-        help=f"give up a connection that sent no byte for ({_FIELDS['read_timeout']:g})",
+        help=f"give up on a connection that sends nothing for SECONDS (default: {_FIELDS['read_timeout']:g})",
     )
     add(
         "--total-timeout",
         "--max-time",
         metavar="SECONDS",
         type=_seconds,
-        help="give up a file that is not complete after; 0: never (0)",
+        help="give up on a file not completed within SECONDS; 0: never (default: 0)",
     )
     add(
         "-m",
         "--max-tries",
         metavar="N",
         type=_whole_number,
-        help=f"failures in a row without progress before a file fails; 0: no limit ({_FIELDS['max_tries']})",
+        help=f"failures in a row without progress before a file fails; 0: no limit (default: {_FIELDS['max_tries']})",
     )
     add(
         "--retry",
         dest="max_tries",
         metavar="N",
         type=_one_more,
-        help="the same in curl's count, which leaves out the first: --retry 4 is --max-tries 5",
+        help="the same, counted as curl does, without the first try: --retry 4 is --max-tries 5",
     )
     add(
         "--retry-wait",
         "--retry-delay",
         metavar="SECONDS",
         type=_seconds,
-        help=f"wait about so long before the first retry, then longer ({_FIELDS['retry_wait']:g})",
+        help="upper bound of the delay before the first retry; it doubles with each "
+        f"(default: {_FIELDS['retry_wait']:g})",
     )
 
 
 def _add_backends(parser: Parser) -> None:
-    group = parser.add_argument_group("what does it, and by which settings")
+    group = parser.add_argument_group("backend and configuration")
     add = group.add_argument
-    add("--backend", choices=("auto", "native", "aria2"), help="auto: the first that can (auto)")
-    add("--prefer", choices=("native", "aria2"), help="which auto tries first (native)")
+    add("--backend", choices=("auto", "native", "aria2"), help="auto: the first that can run (default: auto)")
+    add("--prefer", choices=("native", "aria2"), help="which of the two auto tries first (default: native)")
     add(
         "--conf-path",
         metavar="FILE",
-        help="the configuration file ($XDG_CONFIG_HOME/rangefetch/config.toml, else in ~/.config)",
+        help="configuration file (default: $XDG_CONFIG_HOME/rangefetch/config.toml, or in ~/.config)",
     )
     add("--no-conf", action="store_true", default=None, help="read no configuration file")
 
 
 def _add_speech(parser: Parser) -> None:
-    group = parser.add_argument_group("what it says")
+    group = parser.add_argument_group("output")
     add = group.add_argument
-    add("-q", "--quiet", action=argparse.BooleanOptionalAction, help="nothing but errors on stderr")
+    add("-q", "--quiet", action=argparse.BooleanOptionalAction, help="print only errors on stderr")
     add(
         "--json",
         action=argparse.BooleanOptionalAction,
-        help="on stdout one JSON object for each file, fetched or failed, instead of the paths",
+        help="print one JSON object per file on stdout, including failed ones, instead of the path",
     )
     add(
         "--explain",
         action=argparse.BooleanOptionalAction,
-        help="say what a download is waiting for, and of each file that was fetched what bound its speed",
+        help="say what downloads are waiting for, and what limited the speed of each file",
     )
-    add("--trace", metavar="FILE", help="add a JSON line to FILE for each transfer: when, which bytes, how it went")
+    add("--trace", metavar="FILE", help="append a JSON line per transfer to FILE: when, which bytes, the outcome")
     add(
         "-v",
         "--version",
         action="store_true",
         default=None,
-        help="the version, and which libcurl is in use and from where",
+        help="show the version, and which libcurl is in use and where it was found",
     )
 
 
