@@ -57,7 +57,9 @@ cdef inline bint core_is_ours(const EngineCore *core) noexcept nogil:
     return core.process_id == rf_process_id()
 
 
-cdef inline int core_start(EngineCore *core, Loop *loop, int *handles, long buffer_bytes) noexcept nogil:
+cdef inline int core_start(
+    EngineCore *core, Loop *loop, int loops, int *handles, long buffer_bytes
+) noexcept nogil:
     """Start one loop. Returns 0 or an errno."""
     cdef int failed
     memset(loop, 0, sizeof(Loop))
@@ -79,6 +81,8 @@ cdef inline int core_start(EngineCore *core, Loop *loop, int *handles, long buff
         loop.bell = &core.bell
         loop.handles = handles
         loop.buffer_bytes = buffer_bytes
+        loop.peers = core.loops
+        loop.peer_count = loops
         failed = rf_thread_start(&loop.thread, loop_run, loop)
         if failed != 0:
             mailbox_close(&loop.inbox)
@@ -113,7 +117,7 @@ cdef inline EngineCore *core_new(int loops, int *handles, long buffer_bytes, int
     failed[0] = rf_bell_open(&core.bell)
     for i in range(loops):
         if failed[0] == 0:
-            failed[0] = core_start(core, &core.loops[i], handles, buffer_bytes)
+            failed[0] = core_start(core, &core.loops[i], loops, handles, buffer_bytes)
     if failed[0] != 0:
         core_stop(core)
         core_let_go(core)
@@ -145,8 +149,10 @@ cdef inline void core_join(EngineCore *core) noexcept nogil:
     for i in range(core.loop_count):
         loop_tell(&core.loops[i], &quit_)
     for i in range(core.loop_count):
+        pthread_join(core.loops[i].thread, NULL)
+    # Only now, for they write to each other.
+    for i in range(core.loop_count):
         loop = &core.loops[i]
-        pthread_join(loop.thread, NULL)
         curl_multi_cleanup(loop.multi)
         mailbox_close(&loop.inbox)
         rf_bell_close(&loop.wake)

@@ -6,6 +6,7 @@ called from two threads, but for ``loop_tell``.
 """
 
 from libc.stdint cimport int64_t
+from libc.string cimport memset
 
 from rangefetch.batch cimport batch_feed, batch_is_over, batch_is_special, batch_return, batch_stop, batch_withdraw
 from rangefetch.blocks cimport blocks_contiguous
@@ -21,6 +22,7 @@ from rangefetch.lane cimport (
     lane_free,
     lane_release,
     must_wait,
+    origin_number,
     url_of,
 )
 from rangefetch.libcurl cimport *
@@ -38,6 +40,7 @@ from rangefetch.platform cimport (
     rf_thread_name,
     rf_thread_us,
 )
+from rangefetch.pool cimport make_room, sweep_ends, waits_in_line
 from rangefetch.report cimport post_about, post_bare
 from rangefetch.schedule cimport (
     crawls,
@@ -58,6 +61,7 @@ cdef enum:
     YOUNG_US = 1_500_000
     PAUSED_MS = 10                   # how often dry buckets are looked at
     IDLE_MS = 60_000                 # how long to sleep with nothing to do; commands wake the loop
+    MAKE_ROOM_EVERY_MS = 1000
     BLIND_MS = 10                    # ... where libcurl cannot wait for its sockets
 
 
@@ -172,6 +176,8 @@ cdef inline void obey(Loop *loop) noexcept nogil:
         file = <FileCore *>commands[i].file
         if commands[i].kind == COMMAND_QUIT:
             loop.quitting = True
+        elif commands[i].kind == COMMAND_MAKE_ROOM:
+            make_room(loop, commands[i].number)
         elif commands[i].kind == COMMAND_ADD:
             take_on(loop, file)
         elif commands[i].kind == COMMAND_BATCH:
@@ -255,7 +261,10 @@ cdef inline void reap(Loop *loop) noexcept nogil:
             # Copied first: the message dies when its handle is removed.
             easy = done.easy_handle
             code = done.data.result
-            finish(loop, <Lane *>info_text(easy, CURLINFO_PRIVATE), code)
+            if easy == loop.sweeper:
+                sweep_ends(loop)
+            else:
+                finish(loop, <Lane *>info_text(easy, CURLINFO_PRIVATE), code)
         done = curl_multi_info_read(loop.multi, &left)
     while lane != NULL and loop.lanes_ended > 0:
         if lane.ended != CURLE_OK:
@@ -344,6 +353,27 @@ cdef inline void tick(Loop *loop) noexcept nogil:
     while batch != NULL:
         batch_withdraw(loop, batch)
         batch = batch.next
+    ask_for_room(loop)
+
+
+cdef inline void ask_for_room(Loop *loop) noexcept nogil:
+    """Where a lane waits in line, have all loops close the connections that may be why (see ``pool.pxd``)."""
+    cdef Lane *lane = loop.lanes
+    cdef Message command
+    cdef int i
+    if loop.now_ms - loop.asked_for_room_ms < MAKE_ROOM_EVERY_MS:
+        return
+    memset(&command, 0, sizeof(command))
+    command.kind = COMMAND_MAKE_ROOM
+    while lane != NULL:
+        # Once for lanes of one file, which stand together more often than not.
+        if waits_in_line(loop, lane) and command.number != origin_number(url_of(lane.source)):
+            command.number = origin_number(url_of(lane.source))
+            loop.asked_for_room_ms = loop.now_ms
+            for i in range(loop.peer_count):
+                # Without memory for it, the next second will do.
+                loop_tell(&loop.peers[i], &command)
+        lane = lane.next
 
 
 cdef inline void fill_buckets(Loop *loop) noexcept nogil:
@@ -383,6 +413,7 @@ cdef inline void loop_end(Loop *loop) noexcept nogil:
         loop.lanes = lane.next
         lane_free(loop, lane)
     loop.idle = NULL
+    sweep_ends(loop)
 
 
 cdef inline int tick_ms(Loop *loop) noexcept nogil:

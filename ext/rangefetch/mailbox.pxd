@@ -29,6 +29,7 @@ cdef enum Kind:
     COMMAND_PROFILE = 12   # the source is asked as `extra` says from now on
     COMMAND_BATCH = 11     # take on the batch whose head is `file`
     COMMAND_SOURCE = 10    # a further source, at the URL in `text`, asked as `extra` says
+    COMMAND_MAKE_ROOM = 13  # close idle connections, if some are for the origin of that `number`
     # Events, from a loop.
     EVENT_ANSWERED = 16    # the first good answer: size, ranges, validators, headers, final URL
     EVENT_FAILED = 17      # a transfer failed; its lane is held until COMMAND_RELEASE

@@ -224,6 +224,10 @@ cdef struct Loop:
     Lane *turn            # the lane that is first to get tokens next time
     bint posted           # something was put into the outbox in this round
     bint quitting
+    Loop *peers           # borrowed: all loops of the engine, this one among them
+    int peer_count
+    int64_t asked_for_room_ms  # when it last had them close idle connections
+    CURL *sweeper         # owned: the request that has libcurl do so, while it is under way
 
 # A reusable easy handle, and the transfer that it is running.
 cdef struct Lane:
@@ -252,6 +256,7 @@ cdef struct Lane:
     bint cut                  # another lane has taken the later part: more will come than is wanted
     bint paused               # held back by a limit or a reader; libcurl keeps what has come
     CURLcode ended            # why libcurl will not tell of the transfer's end; CURLE_OK: it will
+    int64_t asked_origin      # whom it asked last, as a number; 0: nobody whose connection may be idle
     bint slowed               # asked for under a limit, with small reads
     Lane *rival               # borrowed: the lane that fetches the same bytes, on both sides of a hedge
     char *hedge               # owned: freed when the transfer ends; where a hedging lane's bytes go

@@ -8,6 +8,7 @@ import itertools
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,34 @@ def test_small_files_from_a_server_that_answers_nobody_come_back_after_one_timeo
     driver.end(batch, 5)  # type: ignore[arg-type]
     os.close(fd)
     assert bytes(batch.states) == b"\3" * 100
+
+
+# ---- Connections that are kept idle ------------------------------------------------------------------------------
+
+
+def test_a_connection_that_is_kept_idle_does_not_keep_another_loops_waiting(
+    either_server: MisbehavingServer, tmp_path: Path
+) -> None:
+    # It serves one connection at a time, and does not close one by itself.
+    either_server.serves_at_once = 1
+    with Driver(tmp_path, loops=2) as driver:
+        urls = [either_server.url("/good", size=MIB, seed=number) for number in range(4)]
+        files = [driver.add(url, loop=number % 2) for number, url in enumerate(urls)]
+        for number, file in enumerate(files):
+            driver.end(file, 20)
+            assert file.tag.octets == content(MIB, number)
+
+
+def test_a_server_that_is_silent_costs_no_connection_to_another_one(
+    driver: Driver, server: MisbehavingServer, other_server: MisbehavingServer
+) -> None:
+    driver.fill(server.url("/good", size=MIB))
+    waiting = driver.add(other_server.url("/stall?headers=0&after=0", size=MIB))
+    time.sleep(3)  # longer than it takes to ask for room
+    driver.fill(server.url("/good", size=MIB))
+    assert server.connections == 1
+    waiting.remove()
+    driver.end(waiting)
 
 
 # ---- Little that is left, and nobody free for it -----------------------------------------------------------------

@@ -1,0 +1,77 @@
+"""Connections that libcurl keeps open after a transfer, and transfers that wait because of them.
+
+A server that serves one connection at a time, or a few, answers no other before one of them is closed, and one that is
+idle may stay open for as long as the server likes. So a transfer that is not answered on a new connection has every
+loop of the engine close what it keeps idle for that origin.
+
+libcurl closes idle connections of all origins or of none. A loop therefore does it only where one of its lanes has been
+idle since it asked that origin.
+"""
+
+from libc.stdint cimport int64_t
+
+from rangefetch.libcurl cimport *
+from rangefetch.platform cimport rf_add
+from rangefetch.service cimport UNSERVED_MS, is_new_connection
+from rangefetch.transfer cimport UNCHECKED, Lane, Loop
+
+
+cdef inline bint waits_in_line(Loop *loop, Lane *lane) noexcept nogil:
+    """Whether the lane has a new connection, or waits for one, that has not been served yet."""
+    return (
+        lane.file != NULL and lane.verdict == UNCHECKED and not lane.paused
+        and loop.now_ms - lane.started_ms >= UNSERVED_MS
+        and (is_new_connection(lane) or info_off(lane.easy, CURLINFO_PRETRANSFER_TIME_T) == 0)
+    )
+
+
+cdef inline void make_room(Loop *loop, int64_t origin) noexcept nogil:
+    """Close what is kept idle, if some of that may be for the origin."""
+    cdef Lane *lane = loop.idle
+    while lane != NULL and lane.asked_origin != origin:
+        lane = lane.next_idle
+    if lane == NULL:
+        return
+    if multi_opt_long(loop.multi, CURLMOPT_NETWORK_CHANGED, CURLMNWC_CLEAR_CONNS) != CURLM_OK:
+        sweep(loop)
+        return
+    lane = loop.idle
+    while lane != NULL:
+        lane.asked_origin = 0
+        lane = lane.next_idle
+
+
+cdef inline void sweep(Loop *loop) noexcept nogil:
+    """The same under a libcurl before 8.16, which looks at the age of its connections when a request is made.
+
+    So one is made that cannot be sent: it wants an interface that does not exist. It closes what has been idle for a
+    second at least; what is younger is closed when the waiting lane asks again.
+    """
+    cdef CURL *easy
+    if loop.sweeper != NULL:
+        return
+    easy = curl_easy_init()
+    if easy == NULL:
+        return
+    rf_add(loop.handles, 1)
+    loop.sweeper = easy
+    if (
+        opt_no_signal(easy, 1)
+        or opt_url(easy, "http://127.0.0.1/")
+        or opt_text(easy, CURLOPT_PROXY, "")
+        or opt_text(easy, CURLOPT_INTERFACE, "if!none")
+        or opt_long(easy, CURLOPT_FRESH_CONNECT, 1)
+        or opt_long(easy, CURLOPT_MAXAGE_CONN, 0)
+        or curl_multi_add_handle(loop.multi, easy)
+    ):
+        sweep_ends(loop)
+
+
+cdef inline void sweep_ends(Loop *loop) noexcept nogil:
+    """The request has failed, as it was to, or the loop ends."""
+    if loop.sweeper == NULL:
+        return
+    curl_multi_remove_handle(loop.multi, loop.sweeper)
+    curl_easy_cleanup(loop.sweeper)
+    loop.sweeper = NULL
+    rf_add(loop.handles, -1)
