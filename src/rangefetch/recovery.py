@@ -252,6 +252,14 @@ class Recovery:
             return
         self._timer = run.call_later(self._wait_s(failure), self._go_on)
 
+    def _try_again_or_stand_in(self, failure: retry.Failure, error: DownloadError) -> None:
+        """As ``failed`` ends for whoever called it: where no try is left, with a mirror that waits, if there is one."""
+        try:
+            self._try_again(failure, error)
+        except DownloadError as last:
+            if not self._run.mirroring.take_over(last):
+                raise
+
     def _go_on(self) -> None:
         self._timer = None
         self._release(1)
@@ -416,7 +424,7 @@ class Recovery:
                     run.note("")
                     self._release(self._held)
                 else:
-                    self._try_again(failure, error)
+                    self._try_again_or_stand_in(failure, error)
                 return
             if not self._offline_since_s:
                 self._offline_since_s = now_s

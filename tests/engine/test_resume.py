@@ -82,7 +82,7 @@ def test_the_missing_bytes_are_asked_for_and_no_others(driver: Driver, server: M
     numbers = itertools.count()
 
     @given(begun_files(), st.sampled_from([1, 1_000, 4 << 20]))
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @example(Begun(0, 1, b"", {}), 1)
     @example(Begun(1, 1, bytes([DONE]), {}), 1)
     @example(Begun(10, 4, bytes([DONE, DONE, MISSING]), {2: 1}), 1)

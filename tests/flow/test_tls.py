@@ -28,8 +28,9 @@ def wrong_tls_server(
 def test_a_ca_file_makes_its_servers_trusted(
     tls_server: MisbehavingServer, certificates: Certificates, target: Path
 ) -> None:
-    fetch(tls_server.url("/good/x", size=LARGE), target, ca_file=certificates.ca, split=3)
-    assert target.read_bytes() == content(LARGE)
+    size = 48 * MIB
+    fetch(tls_server.url("/good/x", size=size), target, ca_file=certificates.ca, split=3)
+    assert target.read_bytes() == content(size)
     assert tls_server.connections <= 3 < len(tls_server.requests)
 
 

@@ -137,6 +137,13 @@ def test_a_dead_source_beside_a_good_one_costs_no_time(server: MisbehavingServer
         assert target.read_bytes() == content(SIZE)
 
 
+def test_a_mirror_stands_in_when_the_last_try_brought_no_answer(server: MisbehavingServer, target: Path) -> None:
+    mirror = server.url("/good/x", size=SIZE)
+    result = fetch("http://127.0.0.1:1/x", target, mirrors=[mirror], max_tries=1)
+    assert target.read_bytes() == content(SIZE)
+    assert result.sources == (mirror,)
+
+
 def test_a_state_keeps_the_validators_of_each_source(
     server: MisbehavingServer, other_server: MisbehavingServer, target: Path
 ) -> None:

@@ -28,7 +28,7 @@ from rangefetch.state import SourceState, State, StateDamaged, StateForeign
 
 DONE = 2
 
-in_one_directory = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+in_one_directory = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def example(**changes: Any) -> State:

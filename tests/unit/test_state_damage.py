@@ -31,7 +31,7 @@ EXAMPLE = State(
     last_updated=1_700_000_000.25,
 )
 
-in_one_directory = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+in_one_directory = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
