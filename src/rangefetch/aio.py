@@ -31,7 +31,7 @@ from rangefetch.bulk import Item, OnResult
 from rangefetch.download import Download
 from rangefetch.errors import DownloadError
 from rangefetch.logs import log as _log
-from rangefetch.options import DownloadOptions
+from rangefetch.options import DownloadOptions, check_function
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
 
 __all__ = ["DownloadManager", "fetch", "fetch_many"]
@@ -154,6 +154,7 @@ class DownloadManager:
 
     async def download(self, url: str, options: DownloadOptions | Mapping[str, Any] | None = None) -> str:
         """Ask for a URL; returns the gid by which everything else knows it. Raises ``ValueError``, ``TypeError``."""
+        self._manager.check(url, options)
         await self.start()
         return self._manager.download(url, options)
 
@@ -182,6 +183,8 @@ class DownloadManager:
 
         When the task is cancelled, the download is paused and its state is saved before ``CancelledError`` goes on.
         """
+
+        check_function(on_progress, "on_progress")
 
         def pause(download: Download) -> None:
             with contextlib.suppress(KeyError):
@@ -262,6 +265,7 @@ class DownloadManager:
         leave: Callable[[Download], None],
     ) -> DownloadResult:
         """Ask for a URL and wait for it; ``leave`` is called, in a thread, when the task is cancelled."""
+        self._manager.check(url, options)
         await self.start()
         download = self._manager.submit(url, options)
         try:
@@ -325,6 +329,7 @@ async def fetch(
 
     When the task is cancelled, the download is stopped and its state is saved; the same fetch goes on there.
     """
+    check_function(on_progress, "on_progress")
     if path is not None:
         options |= place(path)
     if mirrors:
@@ -377,6 +382,8 @@ async def fetch_many(
 
     When the task is cancelled, what is unfinished is stopped and saved; the same call goes on there.
     """
+    check_function(on_progress, "on_progress")
+    check_function(on_result, "on_result")
     loop = asyncio.get_running_loop()
     stopped = threading.Event()
 

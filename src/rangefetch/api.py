@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rangefetch.manager import get_download_manager
+from rangefetch.options import check_function, check_text
 from rangefetch.progress import DownloadProgress, DownloadResult
 
 __all__ = ["fetch", "place"]
@@ -35,6 +36,7 @@ def fetch(
     ``rangefetch.errors``) for anything that goes wrong later. On Ctrl-C the state is saved and ``KeyboardInterrupt``
     goes on.
     """
+    check_function(on_progress, "on_progress")
     if path is not None:
         options |= place(path)
     if mirrors:
@@ -52,9 +54,7 @@ def fetch(
 
 def place(path: str | os.PathLike[str]) -> dict[str, str]:
     """``save_dir`` and ``filename`` for the ``path`` of ``fetch``; without ``filename`` where it is a directory."""
-    where = os.fspath(path)
-    if not isinstance(where, str):
-        raise TypeError(f"path: expected str or os.PathLike[str], not {type(path).__name__}")
+    where = check_text(path, "path")
     if where.endswith(("/", os.sep)) or Path(where).is_dir():
         return {"save_dir": where}
     return {"save_dir": str(Path(where).parent), "filename": Path(where).name}

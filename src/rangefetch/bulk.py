@@ -27,7 +27,7 @@ from rangefetch.logs import log as _log
 from rangefetch.manager import DownloadManager, get_download_manager
 from rangefetch.names import choose_filename, is_plain_filename
 from rangefetch.network import mask_url
-from rangefetch.options import DownloadOptions, check_url, is_followed
+from rangefetch.options import DownloadOptions, check_count, check_function, check_text, check_url, is_followed
 from rangefetch.parts import part_path
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, SpeedMeter
 from rangefetch.sources import host_of
@@ -119,8 +119,16 @@ def fetch_many(
     """
     if on_error not in ("raise", "return"):
         raise ValueError(f"on_error: {on_error!r} is neither 'raise' nor 'return'")
-    options = {**options, "save_dir": os.fspath(directory)}
+    if max_concurrent_downloads is not None:
+        check_count(max_concurrent_downloads, "max_concurrent_downloads", 1, 1_000_000)
+    check_function(on_progress, "on_progress")
+    check_function(on_result, "on_result")
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise TypeError(f"executor: expected one of concurrent.futures, not {type(executor).__name__}")
+    options = {**options, "save_dir": check_text(directory, "directory")}
     common = DownloadOptions.of(options)
+    if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
+        raise TypeError(f"items: expected several, of which each is a URL or has one, not {type(items).__name__}")
     wanted = [_understand(item) for item in items]
     for each in wanted:
         if each.own:
@@ -146,8 +154,12 @@ def _understand(item: Item) -> _Wanted:
         url = item["url"]
     elif isinstance(item, tuple) and len(item) == 2:
         url, own = item
+        if not isinstance(own, Mapping):
+            raise TypeError(f"items: the options of an item are a mapping, not {type(own).__name__}")
     else:
         raise TypeError(f"items: expected a URL, (url, options) or a mapping, not {type(item).__name__}")
+    if own is not None and not all(isinstance(name, str) for name in own):
+        raise TypeError("items: the names of options are strings")
     plain = _PLAIN_URL.fullmatch(url) if isinstance(url, str) else None
     if plain is not None and is_plain_filename(plain[2]) and not is_followed(url):
         return _Wanted(url, own or None, plain[2], plain[1])

@@ -19,7 +19,7 @@ from rangefetch.download import Download
 from rangefetch.errors import Cancelled, ChecksumMismatch, DiskError, DownloadError, LocalError, TargetLocked
 from rangefetch.logs import log as _log
 from rangefetch.network import mask_url
-from rangefetch.options import DownloadOptions, check_url, parse_size
+from rangefetch.options import DownloadOptions, check_count, check_function, check_url, parse_size
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
 from rangefetch.retry import RetryPolicy
 from rangefetch.selection import Chooser
@@ -71,23 +71,19 @@ class DownloadManager:
             ("max_concurrent_downloads", max_concurrent_downloads, 1),
             ("max_download_results", max_download_results, 0),
         ):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{option}: expected an int, not {type(value).__name__}")
-            if not low <= value <= 1_000_000:
-                raise ValueError(f"{option}: {value} is out of range; {low} to 1000000 is allowed")
+            check_count(value, option, low, 1_000_000)
         if retry_policy is not None and not isinstance(retry_policy, RetryPolicy):
             raise TypeError(f"retry_policy: expected a RetryPolicy, not {type(retry_policy).__name__}")
         self._chooser = Chooser(self, backend, prefer, retry_policy or RetryPolicy(), config)
         self._most_active = max_concurrent_downloads
         self._most_finished = max_download_results
         self._limit = parse_size(max_overall_download_limit, "max_overall_download_limit")
+        if defaults is not None and not isinstance(defaults, DownloadOptions | Mapping):
+            raise TypeError(f"defaults: expected DownloadOptions or a mapping, not {type(defaults).__name__}")
         self._defaults = DownloadOptions.of(defaults)
         if config.get("download_dir") and os.fspath(self._defaults.save_dir) == ".":
             self._defaults = DownloadOptions.of(self._defaults, save_dir=config["download_dir"])
-        try:
-            self._session_file = Path(session_file).absolute() if session_file is not None else None
-        except TypeError as error:
-            raise TypeError(f"session_file: {error}") from None
+        self._session_file = session.check_path(session_file) if session_file is not None else None
         self._session_hold = session.Hold(self._session_file) if self._session_file is not None else None
         self._session_timer: threading.Timer | None = None
         self._session_looks = 0
@@ -225,6 +221,7 @@ class DownloadManager:
 
         When the wait is interrupted (Ctrl-C), the download is stopped and its state is saved.
         """
+        check_function(on_progress, "on_progress")
         download = self.submit(url, options)
         try:
             return self.wait_for(download, None, on_progress)
@@ -424,6 +421,16 @@ class DownloadManager:
                 raise KeyError(f"there is no download {gid!r}")
             return self._downloads[gid]
 
+    def check(
+        self, url: str, options: DownloadOptions | Mapping[str, Any] | None = None
+    ) -> tuple[str, DownloadOptions]:
+        """The URL, and all options with the manager's defaults. Raises ``ValueError``, ``TypeError``."""
+        if options is None:
+            options = self._defaults
+        elif isinstance(options, Mapping):
+            options = DownloadOptions.of(self._defaults, **options)
+        return check_url(url), DownloadOptions.of(options)
+
     def submit(
         self, url: str, options: DownloadOptions | Mapping[str, Any] | None = None, *, starts: int | None = None
     ) -> Download:
@@ -431,11 +438,7 @@ class DownloadManager:
 
         Raises ``Cancelled`` if the manager was stopped since :attr:`starts` had this value.
         """
-        if options is None:
-            options = self._defaults
-        elif isinstance(options, Mapping):
-            options = DownloadOptions.of(self._defaults, **options)
-        download = Download(check_url(url), DownloadOptions.of(options))
+        download = Download(*self.check(url, options))
         if starts is not None and not (self._started and starts == self._starts):
             raise Cancelled("the manager was stopped", url=mask_url(url))
         no_room = self._claim_room(download)

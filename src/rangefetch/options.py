@@ -14,7 +14,18 @@ from urllib.parse import unquote, urlsplit
 from rangefetch.progress import to_camel_case_dict
 from rangefetch.version import __version__
 
-__all__ = ["DEFAULT_USER_AGENT", "HTTP", "DownloadOptions", "check_url", "is_followed", "parse_size"]
+__all__ = [
+    "DEFAULT_USER_AGENT",
+    "HTTP",
+    "DownloadOptions",
+    "check_count",
+    "check_function",
+    "check_seconds",
+    "check_text",
+    "check_url",
+    "is_followed",
+    "parse_size",
+]
 
 DEFAULT_USER_AGENT = f"rangefetch/{__version__}"
 
@@ -131,7 +142,14 @@ def _without_accounts(urls: Any) -> Any:
     return tuple(_without_accounts(each) for each in urls)
 
 
-def _check_text(value: object, option: str) -> str:
+def check_function(value: object, option: str) -> None:
+    """Raises ``TypeError`` naming ``option`` for what is neither a function nor None."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{option}: expected a function, not {type(value).__name__}")
+
+
+def check_text(value: object, option: str) -> str:
+    """A string, or a path as one, without control characters. Raises ``TypeError`` or ``ValueError``."""
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{option}: expected a string, not {type(value).__name__}")
     text = os.fspath(value)
@@ -142,7 +160,8 @@ def _check_text(value: object, option: str) -> str:
     return text
 
 
-def _check_count(value: object, option: str, low: int, high: int) -> int:
+def check_count(value: object, option: str, low: int, high: int) -> int:
+    """An int from ``low`` to ``high``. Raises ``TypeError`` or ``ValueError``."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{option}: expected an int, not {type(value).__name__}")
     if not low <= value <= high:
@@ -150,7 +169,8 @@ def _check_count(value: object, option: str, low: int, high: int) -> int:
     return value
 
 
-def _check_seconds(value: object, option: str) -> float:
+def check_seconds(value: object, option: str) -> float:
+    """A time, which may be 0. Raises ``TypeError`` or ``ValueError``."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{option}: expected seconds, not {type(value).__name__}")
     if not (0 <= value < 1e9) or math.isnan(value):
@@ -187,7 +207,7 @@ def _check_headers(value: object) -> dict[str, str]:
 
 
 def _check_checksum(value: object) -> str:
-    text = _check_text(value, "checksum")
+    text = check_text(value, "checksum")
     if not text:
         return ""
     algorithm, separator, digest = text.replace(":", "=", 1).partition("=")
@@ -298,7 +318,7 @@ class DownloadOptions:
             "ca_file",
             "trace",
         ):
-            put(name, _check_text(getattr(self, name), name))
+            put(name, check_text(getattr(self, name), name))
         if self.filename in (".", "..") or "/" in self.filename or "\\" in self.filename:
             raise ValueError(f"filename: {self.filename!r} is not a plain file name; the directory goes in save_dir")
         for name, allowed in (
@@ -324,12 +344,12 @@ class DownloadOptions:
         put("max_download_limit", parse_size(self.max_download_limit, "max_download_limit"))
         put("min_split_size", max(parse_size(self.min_split_size, "min_split_size"), 1))
         for name in ("split", "max_connection_per_server"):
-            put(name, _check_count(getattr(self, name), name, 1, 1024))
-        put("max_tries", _check_count(self.max_tries, "max_tries", 0, 1_000_000))
+            put(name, check_count(getattr(self, name), name, 1, 1024))
+        put("max_tries", check_count(self.max_tries, "max_tries", 0, 1_000_000))
         for name in ("connect_timeout", "read_timeout", "total_timeout", "retry_wait"):
-            put(name, _check_seconds(getattr(self, name), name))
+            put(name, check_seconds(getattr(self, name), name))
         if not isinstance(self.netrc, bool):
-            put("netrc", _check_text(self.netrc, "netrc"))
+            put("netrc", check_text(self.netrc, "netrc"))
         for name in ("cookies", "ca_file", "netrc"):
             path = getattr(self, name)
             if (path or name == "netrc") and not isinstance(path, bool) and not Path(path).is_file():

@@ -25,6 +25,7 @@ from rangefetch.errors import (
     TimedOut,
     TlsError,
 )
+from rangefetch.options import check_seconds
 
 __all__ = ["DEFAULT_ROWS", "Curl", "Failure", "Fault", "Kind", "RetryPolicy", "Row", "When", "explain"]
 
@@ -288,6 +289,8 @@ DEFAULT_ROWS: tuple[Row, ...] = (
 class RetryPolicy:
     """The table, and how long to wait. Edit it by making another: ``RetryPolicy().first(Row(...))``.
 
+    Raises ``TypeError`` or ``ValueError`` naming the argument.
+
     Times are seconds: ``longest_wait`` bounds a back-off, ``longest_retry_after`` what a server may ask for,
     ``network_check`` is how often an absent network is looked for, ``network_wait`` how long at most (0: no limit).
     ``network_hosts`` are asked by TCP whether there is a network, ``host:port`` each; any one is enough.
@@ -299,6 +302,21 @@ class RetryPolicy:
     network_check: float = 5.0
     network_wait: float = 3600.0
     network_hosts: tuple[str, ...] = ("8.8.8.8:53", "1.1.1.1:53", "223.5.5.5:53")
+
+    def __post_init__(self) -> None:
+        for name, kind in (("rows", Row), ("network_hosts", str)):
+            values = getattr(self, name)
+            if not isinstance(values, (tuple, list)) or not all(isinstance(value, kind) for value in values):
+                raise TypeError(f"{name}: expected a tuple of {kind.__name__}")
+            object.__setattr__(self, name, tuple(values))
+        for host in self.network_hosts:
+            place, _, port = host.rpartition(":")
+            if not place or not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+                raise ValueError(f"network_hosts: {host!r} is not HOST:PORT")
+        for name in ("longest_wait", "longest_retry_after", "network_check", "network_wait"):
+            check_seconds(getattr(self, name), name)
+        if not self.network_check:
+            raise ValueError("network_check: 0 is out of range; the network cannot be looked for all the time")
 
     def first(self, *rows: Row) -> RetryPolicy:
         """The same policy with ``rows`` before all others."""

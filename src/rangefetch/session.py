@@ -13,6 +13,7 @@ import gc
 import json
 import os
 import re
+import stat
 import sys
 import weakref
 from collections.abc import Collection, Iterable
@@ -25,12 +26,12 @@ if sys.platform != "win32":
 from rangefetch.download import Download
 from rangefetch.errors import DiskError, LocalError
 from rangefetch.logs import log as _log
-from rangefetch.options import DownloadOptions, check_url
+from rangefetch.options import DownloadOptions, check_text, check_url
 from rangefetch.parts import is_open_on, unlock_and_close
 from rangefetch.progress import DownloadStatus
 from rangefetch.replacing import remove_what_was_cut_short, replace_file
 
-__all__ = ["Hold", "load", "save"]
+__all__ = ["Hold", "check_path", "load", "save"]
 
 _VERSION = 1
 _DEFAULTS = {
@@ -38,6 +39,20 @@ _DEFAULTS = {
     for field in dataclasses.fields(DownloadOptions)
     if field.name != "refresh_url"
 }
+
+
+def check_path(session_file: str | os.PathLike[str]) -> Path:
+    """The absolute path of a session file. Raises ``TypeError`` or ``ValueError`` for what cannot be one: no path, or
+    that of a directory, a device or a FIFO.
+    """
+    text = check_text(session_file, "session_file")
+    if not text:
+        raise ValueError("session_file: '' is no path")
+    path = Path(text).absolute()
+    with contextlib.suppress(OSError):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ValueError(f"session_file: {text!r} is not a regular file")
+    return path
 
 
 def save(path: Path, downloads: Iterable[Download], waiting: Collection[str] = ()) -> None:

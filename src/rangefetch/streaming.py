@@ -155,7 +155,7 @@ def stream(url: str, **options: Any) -> io.BufferedReader:
     Raises ``ValueError`` or ``TypeError`` for wrong options, ``LocalError`` where the native engine does not run;
     reading raises the ``DownloadError`` of a download that fails.
     """
-    checked = DownloadOptions.of({**options, "file_allocation": "none"})
+    checked = DownloadOptions.of(DownloadOptions.of(options), file_allocation="none")
     check_url(url, schemes=HTTP)
     manager = get_download_manager()
     if manager.native_backend() is None:

@@ -111,7 +111,9 @@ def consistent(progress: DownloadProgress) -> bool:
 def child(program: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     """A function of ``flow.programs`` at work in a process of its own, which is gone afterwards."""
     command = python("flow.programs", program, *arguments)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
             yield process
         finally:

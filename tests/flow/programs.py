@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import rangefetch
-from rangefetch import DownloadError, DownloadManager
+from rangefetch import DownloadError, DownloadManager, run
 from rangefetch.target import Target
 from servers.content import content
 
@@ -32,6 +32,24 @@ def fetch_with_small_files(url: str, path: str, options: str) -> None:
     """``fetch`` in a process whose files have 8 MiB at most."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 20, 8 << 20))
     fetch(url, path, options)
+
+
+def fetch_where_a_save_fails(url: str, path: str, error: str) -> None:
+    """``fetch`` on a disk whose first sync says "saving" and waits for a line, and then fails with that errno (0: it
+    does not)."""
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        os.fsync = real
+        print("saving", flush=True)
+        sys.stdin.readline()
+        if int(error):
+            raise OSError(int(error), os.strerror(int(error)))
+        real(fd)
+
+    run._FIRST_SAVE_S = 0.0
+    os.fsync = fsync
+    fetch(url, path)
 
 
 def end_while_it_runs(url: str, path: str, at_least: str) -> None:

@@ -109,6 +109,14 @@ def test_a_file_that_changes_again_and_again_is_fetched_as_one_response(
     assert result.identity == "one response"
 
 
+@pytest.mark.parametrize("page", [1, 50_000, 2 * SIZE])
+def test_a_page_without_a_validator_is_not_the_new_version(server: MisbehavingServer, target: Path, page: int) -> None:
+    # It comes when nothing of the old version counts any more: only what was said of it speaks against the page.
+    steps = f"good|good:seed=1|no-ranges:size={page}:etag=none:mtime=0"
+    fetch(server.url("/script/x", size=SIZE, steps=steps, then="good:seed=1"), target, split=1)
+    assert target.read_bytes() == content(SIZE, 1)
+
+
 def test_with_a_checksum_the_new_file_is_proved(server: MisbehavingServer, target: Path) -> None:
     size = 40 * MIB
     digest = hashlib.sha256(content(size, 1)).hexdigest()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from flow.helpers import QUICK, downloaded, fetch, run_child
+from flow.helpers import QUICK, child, downloaded, fetch, run_child
 from helpers import MIB, names, until
 from rangefetch import DownloadManager, DownloadStatus, run, saving, state
 from rangefetch.errors import DownloadError, HttpStatusError, LocalError, TimedOut
@@ -129,6 +131,28 @@ def test_a_save_that_raises_keeps_no_pause_from_ending(
     monkeypatch.setattr(state, "save", broken)
     manager.pause(gid)
     assert manager.get_download_progress(gid).status is DownloadStatus.PAUSED
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC, 0], ids=["lost", "full", "well"])
+def test_ctrl_c_while_a_save_fails_ends_at_once_and_the_next_run_has_no_wrong_byte(
+    server: MisbehavingServer, valve: Valve, target: Path, error: int
+) -> None:
+    url = server.url("/valve/x", size=SIZE)
+    with child("fetch_where_a_save_fails", url, target, error) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "saving\n"
+        process.send_signal(signal.SIGINT)
+        # It waits for the disk, which answers now.
+        out, err = process.communicate("go on\n", timeout=20)
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in err
+    assert not target.exists()
+    valve.open()
+    result = fetch(url, target)
+    assert target.read_bytes() == content(SIZE)
+    assert names(target.parent) == ["file.bin"]
+    # What was not synced, and not saved before, is not gone on with.
+    assert (result.resumed > 0) is (error == 0)
 
 
 @pytest.mark.usefixtures("saves_often")

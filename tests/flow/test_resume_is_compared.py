@@ -68,9 +68,10 @@ def test_a_strong_etag_needs_no_comparing(server: MisbehavingServer, target: Pat
     url = server.url("/slow/x", size=SIZE, rate="6M")
     kept = interrupt(url, target, 5 * MIB, split=1)
     server.clear()
-    fetch(server.url("/slow/x", size=SIZE, rate="6M"), target)
-    asked = [request.range for request in server.requests if request.range]
-    assert all(start >= kept - 1 for start, _ in asked), asked
+    result = fetch(server.url("/slow/x", size=SIZE, rate="6M"), target)
+    assert result.resumed == kept
+    asked = [request.range[0] if request.range else -1 for request in server.requests]
+    assert min(asked) >= kept
 
 
 def test_the_users_checksum_needs_no_comparing(server: MisbehavingServer, target: Path) -> None:
@@ -80,7 +81,8 @@ def test_the_users_checksum_needs_no_comparing(server: MisbehavingServer, target
     checksum = f"sha-256={hashlib.sha256(content(SIZE)).hexdigest()}"
     result = fetch(url, target, checksum=checksum)
     assert result.resumed == kept
-    assert all(request.range is not None and request.range[0] >= kept for request in server.requests)
+    asked = [request.range[0] if request.range else -1 for request in server.requests]
+    assert min(asked) >= kept
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -44,10 +44,19 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 CASES = [(call, "error", error) for call, errors in ERRORS.items() for error in errors]
 CASES += [("pwrite", "short", "EIO"), ("write", "short", "EIO")]
+NEVER_MADE = {
+    # No state is saved of what is complete before it is time to.
+    "durable": {"write", "rename"},
+    "without reserving": {"write", "fallocate", "fsync", "truncate"},
+    "small files": {"write", "fallocate", "fsync", "truncate", "rename", "unlink", "mode", "lock", "times"},
+}
+"""Of each kind of downloads, the calls that there are none of."""
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("call", "how", "error"), CASES)
+@pytest.mark.parametrize(
+    ("call", "how", "error", "kind"),
+    [(*case, kind) for case in CASES for kind in KINDS if case[0] not in NEVER_MADE.get(kind, ())],
+)
 def test_a_call_that_fails_once_never_makes_a_wrong_file(
     zygote: Zygote, server: MisbehavingServer, tmp_path: Path, call: str, how: str, error: str, kind: str
 ) -> None:
@@ -57,6 +66,7 @@ def test_a_call_that_fails_once_never_makes_a_wrong_file(
             directory, url=url, call=call, number=number, how=how, error=getattr(errno, error), **KINDS[kind]
         )
         if not told.fired:
+            assert number > 1 or "pause_at" in KINDS[kind], "there is no such call"
             break
         _is_clear(told, url, getattr(errno, error))
         if how == "short":
@@ -71,7 +81,7 @@ def test_a_call_that_fails_once_never_makes_a_wrong_file(
         assert names(directory) == ["file.bin"] or call in ("open", "unlink")
 
 
-@pytest.mark.parametrize(("call", "how", "error"), [case for case in CASES if case[0] != "times"])
+@pytest.mark.parametrize(("call", "how", "error"), [case for case in CASES if case[0] not in NEVER_MADE["small files"]])
 def test_nor_of_many_small_ones(
     zygote: Zygote, server: MisbehavingServer, tmp_path: Path, call: str, how: str, error: str
 ) -> None:
@@ -79,6 +89,7 @@ def test_nor_of_many_small_ones(
     for directory, number in _directories(tmp_path):
         told = zygote.run(directory, urls=urls, call=call, number=number, how=how, error=getattr(errno, error))
         if not told.fired:
+            assert number > 1, "there is no such call"
             break
         _is_clear(told, "http://", getattr(errno, error))
         for seed in range(4):
