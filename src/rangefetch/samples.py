@@ -27,7 +27,7 @@ __all__ = [
 
 SAMPLE_BYTES = 64 << 10
 HEAD_BYTES = 1 << 20  # file formats, archives and images begin alike
-_EARLY_BYTES = 8 << 20  # about what the first responses of a download bring
+_EARLY_BYTES = 3 << 20  # what the first response of a download brings beyond the head, whatever came after it
 _MOST_UNITS = 1 << 16
 _TRIES = 8  # places looked at for one sample before a run of a single byte is taken
 
