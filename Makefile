@@ -73,12 +73,14 @@ torture: setup
 	$(TORTURE)
 	@library=$(SYSTEM_LIBCURL); [ -z "$$library" ] || RANGEFETCH_LIBCURL=$$library $(TORTURE)
 
-# Into build/third-party, where the next run finds it.
+# Into build/third-party, where the next run finds it. To fetch and unpack the source of a browser takes minutes.
+THIRD_PARTY := RANGEFETCH_THIRD_PARTY=1 $(BIN)/python -m pytest -o faulthandler_timeout=800
+
 third-party: setup
-	RANGEFETCH_THIRD_PARTY=1 $(BIN)/python -m pytest $(PARALLEL) $(or $(ARGS),tests/third_party)
+	$(THIRD_PARTY) $(PARALLEL) $(or $(ARGS),tests/third_party)
 ifndef ARGS
 	@library=$(SYSTEM_LIBCURL); [ -z "$$library" ] || \
-	RANGEFETCH_LIBCURL=$$library RANGEFETCH_THIRD_PARTY=1 $(BIN)/python -m pytest tests/third_party/test_curl_replies.py
+	RANGEFETCH_LIBCURL=$$library $(THIRD_PARTY) tests/third_party/test_curl_replies.py
 endif
 
 quick: $(VENV)/tools

@@ -51,10 +51,10 @@ _HARMFUL_START = (".", "-", "~")
 # Files that desktops and web servers act upon wherever they find them.
 _ACTED_UPON = frozenset({"autorun.inf", "desktop.ini", "folder.htt", "thumbs.db", "web.config"})
 
-# RFC 6266, section 4.1, and what servers make of it: an unquoted value may hold spaces.
-_PARAMETER = re.compile(r';\s*([^\s=;]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;]*))', re.DOTALL)
+# RFC 6266, section 4.1, and what servers make of it: an unquoted value may hold spaces, and a quote may never end.
+_PARAMETER = re.compile(r';\s*([^\s=;]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)(?:"|\\?\Z)|([^;]*))', re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
-_EXTENDED_VALUE = re.compile(r"(utf-8|iso-8859-1)'[^']*'(.*)", re.IGNORECASE | re.DOTALL)
+_EXTENDED_VALUE = re.compile(r"(utf-8|iso-8859-1)'[^']*'((?:[^%]|%[0-9a-f]{2})*)", re.IGNORECASE | re.DOTALL)
 
 # Most names there are, for which no rule below has anything to do.
 _PLAIN = re.compile(r"(?!(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|\Z))[a-z0-9_](?:[a-z0-9_.+~-]{0,150}[a-z0-9_])?")

@@ -31,10 +31,11 @@ def unavailable(reason: str) -> None:
     pytest.skip(reason)
 
 
-def debian_source(package: str) -> Path:
+def debian_source(package: str, only: str = "*") -> Path:
     """The directory of a Debian source package as upstream released it, without Debian's patches.
 
-    The lists of sources are kept apart from the machine's own, which need not have any.
+    Of a large one only the files whose path fits ``only`` are kept. The lists of sources are kept apart from the
+    machine's own, which need not have any.
     """
     if not (_KEYRING.exists() and shutil.which("apt-get")):
         unavailable(f"the source of {package} comes from Debian, and this machine has no apt")
@@ -42,8 +43,7 @@ def debian_source(package: str) -> Path:
     def fill(directory: Path) -> None:
         _run(["apt-get", *_apt_options(), "source", "--download-only", "--tar-only", "-qq", package], directory)
         [archive] = directory.glob("*.orig.tar.*[!c]")  # not its signature, .asc
-        with tarfile.open(archive) as members:
-            members.extractall(directory, filter="data")
+        _run(["tar", "--extract", "--no-same-owner", "--wildcards", "--file", archive.name, only], directory)
         for file in filter(Path.is_file, list(directory.iterdir())):
             file.unlink()
 

@@ -202,7 +202,10 @@ def test_safe_filename(name: str, safe: str) -> None:
         ("attachment; filename=it's.txt", "it's.txt"),
         ("attachment; filename=one.txt; filename=two.txt", "one.txt"),
         ("filename=no-type.txt", "no-type.txt"),
-        ('attachment; filename="unterminated.txt', '"unterminated.txt'),
+        ('attachment; filename="unterminated.txt', "unterminated.txt"),
+        ('attachment; filename="unterminated; \\"quote\\"', 'unterminated; "quote"'),
+        ('attachment; filename="backslash\\', "backslash"),
+        ('attachment; filename="', ""),
         ("attachment; filename*=UTF-8''na%C3%AFve%20file.txt", "naïve file.txt"),
         ("attachment; filename*=utf-8'en'%e2%82%ac%20rates", "€ rates"),
         ("attachment; filename*=iso-8859-1''%A3.txt", "£.txt"),
@@ -212,6 +215,9 @@ def test_safe_filename(name: str, safe: str) -> None:
         ("attachment; filename=plain.txt; filename*=UTF-8''%ff.txt", "plain.txt"),
         ("attachment; filename=plain.txt; filename*=shift_jis''%82.txt", "plain.txt"),
         ("attachment; filename=plain.txt; filename*=no-quotes", "plain.txt"),
+        ("attachment; filename=plain.txt; filename*=UTF-8''100%.txt", "plain.txt"),
+        ("attachment; filename=plain.txt; filename*=UTF-8''%4.txt", "plain.txt"),
+        ("attachment; filename=plain.txt; filename*=UTF-8''%zz.txt", "plain.txt"),
         ("attachment; filename=plain.txt; filename*=UTF-8''%2E%2E%2F", "plain.txt"),
         ("attachment; filename*=UTF-8''..%2f..%2fetc%2fpasswd", "passwd"),
         ('attachment; filename="/etc/passwd"', "passwd"),
@@ -248,7 +254,9 @@ def test_a_name_comes_through_a_header_unchanged(name: str) -> None:
     assert filename_from_content_disposition(f"attachment; filename=x; filename*=UTF-8''{encoded}") == (name or "x")
 
 
-@pytest.mark.parametrize("header", [";" * 200_000, ";a" * 100_000, '; a="' * 50_000, ";=\\" * 70_000, '"' * 200_000])
+@pytest.mark.parametrize(
+    "header", [";" * 200_000, ";a" * 100_000, '; a="' * 50_000, '; a="\\' * 50_000, ";=\\" * 70_000, '"' * 200_000]
+)
 def test_a_hostile_header_takes_no_time_to_speak_of(header: str) -> None:
     assert filename_from_content_disposition(header) == ""
 
