@@ -6,6 +6,7 @@ import pytest
 
 from engine.driving import Driver
 from helpers import MIB
+from rangefetch import _engine
 from servers.misbehaving import MisbehavingServer, content
 from servers.nginx import Nginx
 
@@ -146,6 +147,17 @@ def test_bytes_beyond_the_answers_own_end_never_reach_the_file(
     driver.until(lambda: {"FAILED", "DONE"} & set(driver.kinds(file)))
     assert len(file.tag.octets) <= size
     assert b"\xee" * 16 not in file.tag.octets
+    file.remove()
+    driver.end(file)
+
+
+def test_bytes_too_many_that_a_limit_holds_back_are_seen(driver: Driver, server: MisbehavingServer) -> None:
+    # When the last byte has come, the limit lets no other pass for a quarter of a second.
+    url = server.url("/overflow", size=64 << 10, extra=50_000, framing="chunked")
+    file = driver.add(url, allocation="none", limit=64 << 10)
+    driver.until(lambda: {"FAILED", "DONE"} & set(driver.kinds(file)))
+    assert driver.log[-1].fault == _engine.FAULTS["OVERFLOW"]
+    assert file.downloaded == 0
     file.remove()
     driver.end(file)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,10 @@ import pytest
 import rangefetch
 from flow.helpers import QUICK, downloaded
 from helpers import MIB, until
-from rangefetch import DownloadManager, DownloadStatus, bulk
+from rangefetch import DownloadManager, DownloadOptions, DownloadStatus, bulk
+from rangefetch.download import Download
 from rangefetch.errors import Cancelled, LocalError
+from rangefetch.native import NativeBackend
 from rangefetch.selection import Chooser
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer
@@ -107,6 +110,17 @@ def test_who_waits_hears_of_a_stop(server: MisbehavingServer, valve: Valve, targ
         for thread in threads:
             assert thread.ended()
             assert isinstance(thread.error, Cancelled)
+
+
+def test_a_download_that_a_stopped_backend_is_given_ends() -> None:
+    halted: list[Download] = []
+    listener: Any = types.SimpleNamespace(halted=halted.append)
+    backend = NativeBackend(listener)
+    for number in range(3):
+        backend.begin(Download("http://127.0.0.1:9/x", DownloadOptions()))
+        assert len(halted) == number + 1
+        backend.start()
+        backend.stop()
 
 
 def test_starts_and_stops_by_several_threads_leave_nobody_waiting(server: MisbehavingServer, target: Path) -> None:

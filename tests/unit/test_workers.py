@@ -1,0 +1,79 @@
+"""Workers: what blocks one of them, as a file system that does not answer, holds up no other job."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from concurrent.futures import Future
+
+from helpers import until
+from rangefetch import workers
+from rangefetch.workers import Workers
+
+WAIT_S = 20.0
+
+
+def test_where_all_are_stuck_there_is_one_more_after_a_second() -> None:
+    pool = Workers("test-worker")
+    pool.start()
+    stuck, done = threading.Event(), threading.Event()
+    begun = threading.Semaphore(0)
+
+    def hang() -> None:
+        begun.release()
+        stuck.wait(WAIT_S)
+
+    try:
+        for _ in range(workers._LEAST):
+            pool.submit(hang, lambda _: None)
+        for _ in range(workers._LEAST):
+            assert begun.acquire(timeout=WAIT_S)
+        pool.submit(lambda: None, lambda _: done.set())
+        pool.tend(100.0)
+        pool.tend(100.9)
+        assert not done.wait(0.05), "a second is not over"
+        pool.tend(101.1)
+        assert done.wait(WAIT_S)
+    finally:
+        stuck.set()
+        pool.stop()
+
+
+def test_there_is_an_end_to_them() -> None:
+    pool = Workers("test-worker")
+    pool.start()
+    stuck, seconds = threading.Event(), itertools.count(0, 10)
+
+    def threads() -> int:
+        pool.tend(float(next(seconds)))
+        return sum(thread.name == "test-worker" for thread in threading.enumerate())
+
+    try:
+        for _ in range(workers._MOST + 10):
+            pool.submit(lambda: stuck.wait(WAIT_S), lambda _: None)
+        until(lambda: threads() == workers._MOST)
+        assert [threads() for _ in range(10)] == [workers._MOST] * 10
+    finally:
+        stuck.set()
+        pool.stop()
+
+
+def test_what_a_job_raises_is_told() -> None:
+    pool = Workers("test-worker")
+    pool.start()
+    told: list[BaseException | None] = []
+    heard = threading.Event()
+
+    def done(future: Future[object]) -> None:
+        told.append(future.exception())
+        heard.set()
+
+    def broken() -> None:
+        raise SystemExit(3)
+
+    try:
+        pool.submit(broken, done)
+        assert heard.wait(WAIT_S)
+    finally:
+        pool.stop()
+    assert isinstance(told[0], SystemExit)
