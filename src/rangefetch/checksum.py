@@ -49,7 +49,7 @@ def new(algorithm: str) -> Hash:
     import hashlib
 
     if algorithm not in _HASHLIB_NAMES:
-        raise ValueError(f"checksum: {algorithm!r} is none of {', '.join(_HASHLIB_NAMES)}")
+        raise ValueError(f"checksum: {algorithm!r} is not one of {', '.join(_HASHLIB_NAMES)}")
     return hashlib.new(_HASHLIB_NAMES[algorithm], usedforsecurity=False)
 
 

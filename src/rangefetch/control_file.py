@@ -94,7 +94,7 @@ class ControlFile:
             index, length, bitmap_length = _PIECE.unpack_from(octets, at)
             at += _PIECE.size
             if index >= piece_count or index in in_flight:
-                raise ValueError(f"piece {index} in flight is none of {piece_count}, or is there twice")
+                raise ValueError(f"piece {index} in flight is out of range or listed twice")
             block_count = -(-min(piece_length, total_length - index * piece_length) // _BLOCK_BYTES)
             if length != min(piece_length, total_length - index * piece_length):
                 raise ValueError(f"piece {index} has {length} bytes, which does not fit the whole")

@@ -25,16 +25,16 @@ def explain(effort: Mapping[str, int], size_bytes: int, most_lanes: int) -> str:
     speed = size_bytes / lasted_us  # bytes per microsecond are megabytes per second
     limit = effort.get("limit", 0)
     if effort["paused_us"] > _MOST * lasted_us or (limit and speed * 1e6 > _NEARLY * limit):
-        return f"the limit that was set ({speed:.1f} MB/s)"
+        return f"the configured limit ({speed:.1f} MB/s)"
     if effort["disk_us"] > _MOST * lasted_us:
         return f"the disk: {100 * effort['disk_us'] // lasted_us} % of the time went into writing"
     if effort["cpu_us"] > _BUSY * lasted_us:
         return f"this machine: the engine's thread was busy {100 * effort['cpu_us'] // lasted_us} % of the time"
     if effort["growth_ended"]:
-        return f"the server or the way to it: more than {lanes} connections brought no more than {speed:.1f} MB/s"
+        return f"the server or the network: more than {lanes} connections were no faster than {speed:.1f} MB/s"
     if lanes >= most_lanes:
         return (
-            f"the server, for each connection: {lanes} of them brought {speed / lanes:.1f} MB/s each; "
+            f"the server, for each connection: {lanes} of them reached {speed / lanes:.1f} MB/s each; "
             "more may be allowed with -x and -s"
         )
-    return f"the server or the way to it: {lanes} connections brought {speed:.1f} MB/s"
+    return f"the server or the network: {lanes} connections reached {speed:.1f} MB/s"

@@ -294,7 +294,7 @@ class DownloadManager:
                     if name not in _CHANGEABLE:
                         raise ValueError(f"{name}: cannot change while the download is active; pause it first")
             elif download.status not in (DownloadStatus.WAITING, DownloadStatus.PAUSED):
-                raise ValueError(f"{gid}: a download that is {download.status} has no use for options")
+                raise ValueError(f"{gid}: a download that is {download.status} cannot take new options")
             place = (os.fspath(changed.save_dir), changed.filename)
             is_elsewhere = place != (os.fspath(download.options.save_dir), download.options.filename)
         if is_elsewhere:
@@ -302,7 +302,7 @@ class DownloadManager:
             self._chooser.move_leftovers(download, changed)
         with self._lock:
             if is_elsewhere and download.status is DownloadStatus.ACTIVE:
-                raise ValueError(f"{gid}: it has begun meanwhile; pause it first")
+                raise ValueError(f"{gid}: it has started in the meantime; pause it first")
             download.options = changed
             download.filename = changed.filename or download.filename
             is_active = gid in self._active

@@ -92,7 +92,7 @@ class Mirroring:
             # Less came than can be compared.
             if not run.may_start_over:
                 return False
-            _log.warning("%s: %s; starting again with a mirror", run.shown_url, error.reason)
+            _log.warning("%s: %s; starting over with a mirror", run.shown_url, error.reason)
             self._error = None
             run.begin_again()
         return True
@@ -159,7 +159,7 @@ class Mirroring:
             return
         self._compared.remove(source)
         if finding.verdict is Verdict.DIFFERENT:
-            _log.warning("%s: the mirror %s has another file (%s); not used", run.shown_url, shown, finding.reason)
+            _log.warning("%s: the mirror %s has a different file (%s); not used", run.shown_url, shown, finding.reason)
         elif finding.error is not None:
             _log.info("%s: the mirror %s could not be compared (%s); not used", run.shown_url, shown, finding.reason)
         else:

@@ -93,11 +93,11 @@ def check_url(url: object, option: str = "url", schemes: Sequence[str] = _SCHEME
         raise ValueError(f"{option}: {shown!r} is malformed: {error}") from None
     scheme = parts.scheme.lower()
     if scheme not in schemes:
-        what = f"the scheme {parts.scheme!r} is not served" if scheme else "it has no scheme"
-        raise ValueError(f"{option}: {shown!r}: {what}; {', '.join(schemes[:-1])} and {schemes[-1]} are")
+        what = f"the scheme {parts.scheme!r} is not supported" if scheme else "there is no URL scheme"
+        raise ValueError(f"{option}: {shown!r}: {what}; use {', '.join(schemes[:-1])} or {schemes[-1]}")
     if scheme == "file":
         if not is_followed(url) or parts.netloc not in ("", "localhost"):
-            raise ValueError(f"{option}: {shown!r}: of file: only torrents and Metalinks on this machine are served")
+            raise ValueError(f"{option}: {shown!r}: file: URLs may only name torrents and Metalinks on this machine")
     elif scheme == "magnet":
         if "urn:btih:" not in unquote(url).lower():
             raise ValueError(f"{option}: {shown!r}: this magnet link names no torrent (xt=urn:btih:)")
@@ -201,7 +201,7 @@ def _check_headers(value: object) -> dict[str, str]:
         if _CONTROL.search(text.replace("\t", " ")):
             raise ValueError(f"headers: the value of {name!r} has a control character in it")
         if name.lower() in ("range", "if-range", "accept-encoding", "content-length", "transfer-encoding"):
-            raise ValueError(f"headers: {name!r} is the engine's own and cannot be set")
+            raise ValueError(f"headers: {name!r} is set by rangefetch and cannot be changed")
         headers[name] = text
     return headers
 
@@ -327,7 +327,7 @@ class DownloadOptions:
             ("ip_version", ("", "4", "6")),
         ):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: {getattr(self, name)!r} is none of {', '.join(allowed)}")
+                raise ValueError(f"{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")
         if isinstance(self.mirrors, str) or not isinstance(self.mirrors, Sequence):
             raise TypeError("mirrors: expected a list of URLs")
         put("mirrors", tuple(check_url(url, "mirrors", HTTP) for url in self.mirrors))
@@ -370,7 +370,7 @@ class DownloadOptions:
         known = {field.name for field in dataclasses.fields(cls)}
         for name in merged:
             if name not in known:
-                raise TypeError(f"{name}: there is no such option")
+                raise TypeError(f"{name}: unknown option")
         return cls(**merged)
 
     def __repr__(self) -> str:

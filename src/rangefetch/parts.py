@@ -191,13 +191,13 @@ def _find(folder: Path, filename: str, url: str, *, adopt: bool) -> tuple[int, P
                 return fd, path
             from rangefetch.logs import log
 
-            log.info("%s: it is not ours, and is left alone", path)
+            log.info("%s: not created by rangefetch; left alone", path)
         elif free is None and _is_free(path):
             free = path
         if number and free is not None:
             return -1, free
     first = part_path(folder, filename, url)
-    raise DiskError(f"{first}: it is not ours, and other names are taken, too", errno=errno.EEXIST)
+    raise DiskError(f"{first}: not created by rangefetch, and the other names are taken too", errno=errno.EEXIST)
 
 
 def _is_free(path: Path) -> bool:
@@ -353,4 +353,4 @@ def _lock(fd: int, path: Path) -> None:
             raise
         from rangefetch.logs import log
 
-        log.warning("%s: no locks on this file system; beware", path)
+        log.warning("%s: this file system has no locks; do not start the same download twice", path)

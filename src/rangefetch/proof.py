@@ -58,7 +58,7 @@ class Proof:
         if actual != self.checksum:
             kept = self._target.set_aside(f"its checksum is {actual}")
             raise ChecksumMismatch(
-                f"the checksum is {actual}, and {self.checksum} was expected; the data is kept in {kept}",
+                f"wrong checksum: expected {self.checksum}, got {actual}; the data is kept in {kept}",
                 expected=self.checksum,
                 actual=actual,
                 url=url,

@@ -69,7 +69,7 @@ def rename_free(source: Path, destination: Path) -> None:
     if failed in _CANNOT:
         failed = _link_and_unlink(source, destination)
     if failed == errno.EEXIST:
-        raise TargetExists(f"{destination}: it exists, and overwriting was not asked for")
+        raise TargetExists(f"{destination}: it exists, and overwrite is off")
     if failed:
         raise OSError(failed, os.strerror(failed))
 

@@ -342,7 +342,7 @@ class Recovery:
         if finding is None or finding.verdict is Verdict.SAME:
             self._release(self._held)
         elif finding.verdict is Verdict.DIFFERENT:
-            self.start_over(ContentChanged(f"the new URL has another file: {finding.reason}", url=run.shown_url))
+            self.start_over(ContentChanged(f"the new URL has a different file: {finding.reason}", url=run.shown_url))
         else:
             _log.info("%s: the new URL could not be used: %s", run.shown_url, finding.reason)
             self._leave_source(failure, error)
@@ -354,7 +354,7 @@ class Recovery:
             if run.mirroring.take_over(error):
                 return
             raise error
-        _log.info("%s: %s; going on with other sources", run.shown_url, error.reason)
+        _log.info("%s: %s; continuing with other sources", run.shown_url, error.reason)
         run.file.ban(failure.source)
         self._release(1)
 
@@ -378,16 +378,16 @@ class Recovery:
             raise error
         if self._restarted:
             self.one_stream = True
-            _log.warning("%s: %s; starting again with a single request", run.shown_url, error.reason)
+            _log.warning("%s: %s; starting over with a single request", run.shown_url, error.reason)
         else:
             self._restarted = True
-            _log.warning("%s: %s; starting again", run.shown_url, error.reason)
+            _log.warning("%s: %s; starting over", run.shown_url, error.reason)
         run.begin_again()
 
     def ask_plainly(self, reason: str) -> None:
         """Start over without ranges: one response, which cannot be a mixture."""
         self.one_stream = True
-        _log.info("%s: %s; going on with one stream", self._run.shown_url, reason)
+        _log.info("%s: %s; continuing with a single stream", self._run.shown_url, reason)
         self._run.begin_again()
 
     def _do_without_ranges(self, failure: retry.Failure, error: DownloadError) -> None:

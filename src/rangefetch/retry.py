@@ -355,16 +355,16 @@ _CONNECTION_CODES = frozenset(
     }
 )
 _FAULT_WORDS = {
-    Fault.RANGE_IGNORED: "the server sent the whole file where a part was asked for",
-    Fault.RANGE_WRONG: "the server answered another range than the one asked for",
-    Fault.SIZE_CHANGED: "the remote file has another size than before",
-    Fault.VALIDATOR_CHANGED: "the remote file is not the same as before (its ETag or Last-Modified differs)",
+    Fault.RANGE_IGNORED: "the server sent the whole file in reply to a range request",
+    Fault.RANGE_WRONG: "the server sent a different range than requested",
+    Fault.SIZE_CHANGED: "the size of the remote file has changed",
+    Fault.VALIDATOR_CHANGED: "the remote file has changed (its ETag or Last-Modified differs)",
     Fault.VALIDATOR_TOO_LONG: "the server sent an ETag or Last-Modified too long to be compared",
     Fault.UNVOUCHED: "the server sent something of another size and without a validator in place of the file",
     Fault.SIZE_UNSOUND: "the server stated a size that no file can have, or two sizes that differ",
     Fault.ENCODED: "the server sent the file encoded though no encoding was allowed",
     Fault.OVERFLOW: "the server sent more bytes than it announced",
-    Fault.STALLED: "no data came for too long",
+    Fault.STALLED: "no data was received for too long",
     Fault.REDIRECTS: "too many redirects",
     Fault.MEMORY: "out of memory",
 }
@@ -393,7 +393,7 @@ def explain(failure: Failure, curl_words: str = "") -> tuple[type[DownloadError]
         case Fault.STATUS:
             return HttpStatusError, _status_words(failure.status)
         case Fault.REDIRECT:
-            return BadAnswer, f"a redirect that is not followed, to {failure.text}"
+            return BadAnswer, f"refused a redirect to {failure.text}"
         case Fault.SIZE_CHANGED | Fault.VALIDATOR_CHANGED:
             return ContentChanged, _FAULT_WORDS[failure.fault]
         case Fault.STALLED:

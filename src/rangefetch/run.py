@@ -383,7 +383,7 @@ class Run:
         source = self.sources[number]
         source.banned = True
         shown = mask_url(source.url)
-        _log.warning("%s: the mirror %s has another file (%s); not used any more", self.shown_url, shown, reason)
+        _log.warning("%s: the mirror %s has a different file (%s); no longer used", self.shown_url, shown, reason)
         if self._in_engine:
             self.file.ban(number)
 
@@ -648,7 +648,7 @@ class Run:
         self._modified_time = parse_date(headers.get("last-modified", ""))
         if self.options.expected_size and size not in (-1, self.options.expected_size):
             raise ContentChanged(
-                f"the remote file has {size} bytes, and {self.options.expected_size} were expected", url=self.shown_url
+                f"the remote file has {size} bytes, not {self.options.expected_size}", url=self.shown_url
             )
         name = ""
         if self._target.path is None:
@@ -695,7 +695,7 @@ class Run:
             )
         self._settled = True
         if self.resumed_bytes:
-            _log.info("%s: going on, %d of %d bytes are there", self.shown_url, self.resumed_bytes, size)
+            _log.info("%s: resuming, %d of %d bytes are there", self.shown_url, self.resumed_bytes, size)
         return lambda: None
 
     def _probed(self) -> None:
@@ -718,7 +718,7 @@ class Run:
                 raise finding.error
             else:
                 reason = finding.reason or "too little is there to compare"
-                _log.warning("%s: %s; starting again", self.shown_url, reason)
+                _log.warning("%s: %s; starting over", self.shown_url, reason)
                 self.begin_again()
 
         self.compare(self.sources[0], spans, compared, size=saved.total_size)
@@ -787,7 +787,7 @@ class Run:
         if not self._proof.learn(stated):
             expected = self._proof.checksum
             error = ChecksumMismatch(
-                f"the server says that its file's checksum is {stated}, and {expected} was expected",
+                f"the server states another checksum: expected {expected}, got {stated}",
                 expected=expected,
                 actual=stated,
                 url=mask_url(source.url),
@@ -796,7 +796,7 @@ class Run:
             if not self.sources.usable() or not self.may_start_over:
                 self._worthless = True
                 raise error
-            _log.warning("%s; going on with other sources", error)
+            _log.warning("%s; continuing with other sources", error)
             self.begin_again()
 
     # -- from time to time --------------------------------------------------------------------------------------
@@ -805,7 +805,7 @@ class Run:
         """A few times a second: measure, hash, save, and see whether time is up."""
         if self._leaving_s:
             if now_s - self._leaving_s > _LET_GO_S and not self._told:
-                _log.warning("%s: it is left to itself: %s does not answer", self.shown_url, self.waiting_for)
+                _log.warning("%s: abandoned: no response from %s", self.shown_url, self.waiting_for)
                 self.tell_end(self._error)
             return
         self._watch(now_s)
@@ -900,7 +900,7 @@ class Run:
         elif not self._nothing_since_s:
             self._nothing_since_s = now_s
         elif now_s - self._nothing_since_s > _NOTHING_S:
-            raise LocalError("internal error: nothing would ever bring it on", url=self.shown_url)
+            raise LocalError("internal error: the download is waiting for nothing", url=self.shown_url)
 
     def _do_if(self, job: Callable[[], Any] | None) -> None:
         if job is not None:
@@ -931,7 +931,7 @@ class Run:
         if self.options.expected_size and size != self.options.expected_size:
             self._worthless = True
             raise ContentChanged(
-                f"the remote file has {size} bytes, and {self.options.expected_size} were expected", url=self.shown_url
+                f"the remote file has {size} bytes, not {self.options.expected_size}", url=self.shown_url
             )
         if not self._authority.accepts_length(size):
             self._worthless = True
@@ -1026,7 +1026,7 @@ class Run:
             self._check_done()
         else:
             self.mirroring.url_given_up = True
-            _log.warning("%s: %s: the file is from mirrors alone", self.shown_url, finding.reason)
+            _log.warning("%s: %s: the file came from mirrors alone", self.shown_url, finding.reason)
             self._finish()
 
     def _versions_compared(self, number: int, finding: Finding) -> None:
@@ -1048,7 +1048,7 @@ class Run:
             self.recovery.ask_plainly(f"it could not be compared: {finding.reason}")
         else:
             raise finding.error or ContentChanged(
-                f"whether the remote file has changed could not be found out: {finding.reason}", url=self.shown_url
+                f"could not check whether the remote file has changed: {finding.reason}", url=self.shown_url
             )
 
     def _basis(self) -> Basis:
@@ -1113,9 +1113,7 @@ class Run:
                 self._already_complete(path, Basis.CHECKSUM)
             else:
                 self._worthless = self._saved is None
-                raise TargetExists(
-                    f"{path} exists and has another checksum; overwriting was not asked for", url=self.shown_url
-                )
+                raise TargetExists(f"{path} exists and has a different checksum; overwrite is off", url=self.shown_url)
 
         self.do(
             lambda: checksum.digest_of(path, algorithm, stop=lambda: self._halting or self._leaving_s > 0),
@@ -1145,7 +1143,9 @@ class Run:
                 settle(Standing.SAME, "", Basis.COMPARED)
             else:
                 settle(
-                    Standing.ANOTHER, f"has the size of the remote file, and is another: {finding.reason}", found.basis
+                    Standing.ANOTHER,
+                    f"has the size of the remote file, but different content: {finding.reason}",
+                    found.basis,
                 )
 
         def settle(standing: Standing, reason: str, basis: Basis) -> None:
@@ -1155,7 +1155,7 @@ class Run:
                 self._probed()
             else:
                 self._worthless = self._saved is None
-                raise TargetExists(f"{path} exists and {reason}; overwriting was not asked for", url=self.shown_url)
+                raise TargetExists(f"{path} exists and {reason}; overwrite is off", url=self.shown_url)
 
         self.do(lambda: look(path, self._url, remote), looked)
 
@@ -1223,7 +1223,7 @@ class Run:
                 reason.url = reason.url or self.shown_url
                 self.tell_end(error or reason)
                 return
-            _log.error("%s: internal error: what was fetched could not be saved: %r", self.shown_url, reason)
+            _log.error("%s: internal error: the downloaded data could not be saved: %r", self.shown_url, reason)
             self.tell_end(error)
 
         self._jobs.do(self._keep_what_can_be_continued, lambda _: self.tell_end(error), failed=failed)
@@ -1254,7 +1254,7 @@ class Run:
             elif not self._is_kept:
                 target.discard()
         except DiskError as error:
-            _log.warning("%s: what was fetched could not be saved: %s", self.shown_url, error)
+            _log.warning("%s: the downloaded data could not be saved: %s", self.shown_url, error)
             if target.has_lost_writes:
                 if not self._is_kept:
                     target.discard()

@@ -46,7 +46,7 @@ def load(target: Target, url: str, *, provable: bool) -> state.State | None:
     try:
         own = _load_own(target, url)
     except state.StateDamaged as error:
-        _log.warning("%s; set aside, starting again", error)
+        _log.warning("%s; set aside, starting over", error)
         with contextlib.suppress(DiskError):
             state.set_aside(path)
         return None
@@ -55,12 +55,12 @@ def load(target: Target, url: str, *, provable: bool) -> state.State | None:
     except state.StateDamaged as error:
         # What the state calls written was safe before aria2 came, and aria2 only adds to it.
         found = None
-        _log.warning("%s; %s", error, "only the state beside it is used" if own is not None else "starting again")
+        _log.warning("%s; %s", error, "only the state beside it is used" if own is not None else "starting over")
     saved = found or own
     if saved is None:
         return None
     if own is None and not provable:
-        _log.warning("%s: nothing tells which file %s is of; starting again", mask_url(url), target.control_path.name)
+        _log.warning("%s: cannot tell which file %s belongs to; starting over", mask_url(url), target.control_path.name)
         return None
     if found is not None:
         try:

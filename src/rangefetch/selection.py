@@ -58,7 +58,7 @@ class Chooser:
             backend = os.environ.get("RANGEFETCH_BACKEND") or "auto"
         for option, value, allowed in (("backend", backend, ("auto", *BACKENDS)), ("prefer", prefer, BACKENDS)):
             if value not in allowed:
-                raise ValueError(f"{option}: {value!r} is none of {', '.join(allowed)}")
+                raise ValueError(f"{option}: {value!r} is not one of {', '.join(allowed)}")
         self.name = prefer if backend == "auto" else backend
         self.reason = ""
         self._order = [backend] if backend != "auto" else [prefer, *(each for each in BACKENDS if each != prefer)]
@@ -207,7 +207,7 @@ class Chooser:
         if is_followed(download.url) or not self._names_for(download):
             self._listener.failed(download, error)
         else:
-            _log.warning("%s: it goes on without %s (%s)", mask_url(download.url), backend.name, error.reason)
+            _log.warning("%s: continuing without %s (%s)", mask_url(download.url), backend.name, error.reason)
             self._hold(download)
 
     # -- inside -------------------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ class Chooser:
                 continue
             if backend.serves(download.url):
                 if name != self.name:
-                    _log.info("%s: it takes the %s backend", shown_url, name)
+                    _log.info("%s: using the %s backend", shown_url, name)
                 return backend, ""
         scheme = urlsplit(download.url).scheme.lower()
         if self._order == ["native"] and scheme not in HTTP:

@@ -157,7 +157,7 @@ def load(path: str | os.PathLike[str]) -> State:
         document = _decode(octets)
         # That the CRC is right and that no byte is other than it would be written, in one comparison.
         if _encode(document) != octets:
-            raise ValueError("its CRC-32 is not that of its content")
+            raise ValueError("its CRC-32 is wrong")
         state = _from_document(document)
         _check(state)
     except FileNotFoundError:

@@ -82,7 +82,7 @@ class RemoteFile(io.RawIOBase):
         actual = f"{expected.partition('=')[0]}={digest.hexdigest()}"
         if actual != expected:
             raise ChecksumMismatch(
-                f"the checksum is {actual}, and {expected} was expected", expected=expected, actual=actual, url=self.url
+                f"wrong checksum: expected {expected}, got {actual}", expected=expected, actual=actual, url=self.url
             )
 
     def _take(self, most: int) -> int:
@@ -159,5 +159,5 @@ def stream(url: str, **options: Any) -> io.BufferedReader:
     check_url(url, schemes=HTTP)
     manager = get_download_manager()
     if manager.native_backend() is None:
-        raise LocalError("streams need the native engine", url=mask_url(url))
+        raise LocalError("streams require the native engine", url=mask_url(url))
     return io.BufferedReader(RemoteFile(manager, url, checked), _BUFFER_BYTES)

@@ -87,9 +87,7 @@ class Target:
         the file cannot be, or if what has the final name is no plain file.
         """
         if sys.platform == "win32":
-            raise LocalError(
-                "on Windows files cannot be opened and locked as safely as they must be; that is not built"
-            )
+            raise LocalError("downloading to files is not supported on Windows")
         folder = Path(directory).absolute()
         with _disk_errors("use the directory", folder):
             try:

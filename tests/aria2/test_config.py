@@ -78,7 +78,7 @@ def test_wrong_types_are_refused_by_name(name: str, value: object) -> None:
 
 
 def test_an_unknown_keyword_is_refused() -> None:
-    with pytest.raises(TypeError, match="rpc_prot: there is no such option"):
+    with pytest.raises(TypeError, match="rpc_prot: unknown option"):
         DaemonConfig.of({"rpc_prot": 6800})
     assert DaemonConfig.of({"rpc_port": 7000}).rpc_port == 7000
 

@@ -84,7 +84,7 @@ def test_several_are_side_by_side_in_what_was_asked_for(make: Make, directory: P
 def test_nothing_that_could_be_followed_is_a_bad_answer(make: Make) -> None:
     landing = make()
     landing.open()
-    with pytest.raises(BadAnswer, match="nothing in it that it could follow"):
+    with pytest.raises(BadAnswer, match="nothing to download in it"):
         landing.finish(["[METADATA]a name"])
     landing.discard()
 

@@ -58,7 +58,7 @@ def test_what_a_daemon_that_died_for_good_was_at_goes_on_natively(
     assert names(target.parent) == ["file.bin"]
     assert manager.fallback_reason.startswith("aria2: aria2c was started again 0 times in vain")
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert any("it goes on without aria2" in line for line in warnings)
+    assert any("continuing without aria2" in line for line in warnings)
     assert f"the native backend is used instead ({manager.fallback_reason})" in warnings
     # And so does what comes later.
     asked = len(server.requests)

@@ -85,7 +85,7 @@ def test_the_first_that_can_run_does(
         ({"backend": "curl"}, ValueError, "backend: 'curl'"),
         ({"prefer": "auto"}, ValueError, "prefer: 'auto'"),
         ({"rpc_port": 80}, ValueError, "rpc_port: 80"),
-        ({"no_such": 1}, TypeError, "no_such: there is no such option"),
+        ({"no_such": 1}, TypeError, "no_such: unknown option"),
     ],
 )
 def test_what_makes_no_manager_is_refused_by_name(wrong: dict[str, Any], kind: type[Exception], named: str) -> None:

@@ -214,7 +214,7 @@ def test_version_needs_no_url() -> None:
         (["--max-conn", "4", URL], "--max-conn"),
         ([], "no URL"),
         (["gopher://example.org/file"], "'gopher'"),
-        (["example.org/file"], "no scheme"),
+        (["example.org/file"], "no URL scheme"),
         (["https://"], "no host"),
         (["https://example.org:99999/"], "malformed"),
         (["https://example.org/a\nb"], "control character"),

@@ -31,7 +31,7 @@ def fails(said: subprocess.CompletedProcess[str], status: int, *words: str) -> s
         ("gopher://127.0.0.1/file.bin", "'gopher'"),
         ("file:///etc/passwd", "torrents"),
         ("magnet:?dn=name", "no torrent"),
-        ("127.0.0.1/file.bin", "no scheme"),
+        ("127.0.0.1/file.bin", "no URL scheme"),
         ("http://", "no host"),
         ("http://[::1/file.bin", "malformed"),
         ("http://127.0.0.1:99999/", "malformed"),

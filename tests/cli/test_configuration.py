@@ -67,9 +67,9 @@ def test_it_is_in_the_home_directory_else(monkeypatch: pytest.MonkeyPatch, tmp_p
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("splitt = 4", "splitt: there is no such option"),
-        ("max_tries = 4", "max_tries: there is no such option"),
-        ("no-quiet = true", "no-quiet: there is no such option"),
+        ("splitt = 4", "splitt: unknown option"),
+        ("max_tries = 4", "max_tries: unknown option"),
+        ("no-quiet = true", "no-quiet: unknown option"),
         ("split = 0", "split: 0 is out of range"),
         ("split = true", "split: True is not a string or a number"),
         ("split = [4]", "split: [4] is not a string or a number"),

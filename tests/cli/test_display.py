@@ -174,9 +174,9 @@ def test_plain_says_when_a_file_begins_and_ends(capsys: pytest.CaptureFixture[st
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.splitlines() == [
-        f"{URL}: begun",
+        f"{URL}: started",
         "big.bin: 1.0 GiB in 2.0 s, 512 MiB/s over 8 connections",
-        "https://***@example.org/other: begun",
+        "https://***@example.org/other: started",
         "big.bin: already complete, 1.0 GiB",
         "rangefetch: by the way",
     ]
@@ -297,7 +297,7 @@ def test_plain_says_once_what_holds_a_file_up(capsys: pytest.CaptureFixture[str]
     with Plain() as plain:
         for note in ("", "waiting for the network", "waiting for the network", "", "waiting for the network"):
             plain.update({URL: progress(note=note)})
-    assert capsys.readouterr().err.splitlines() == [f"{URL}: begun", *["big.bin: waiting for the network"] * 2]
+    assert capsys.readouterr().err.splitlines() == [f"{URL}: started", *["big.bin: waiting for the network"] * 2]
 
 
 def test_plain_explains_what_a_file_waits_for_once_that_lasts(
@@ -315,7 +315,7 @@ def test_plain_explains_what_a_file_waits_for_once_that_lasts(
             (4.0, 0, "the time of the next try"),
         ):
             plain.update({URL: progress(connections=connections, waiting_for=words)})
-    assert capsys.readouterr().err.splitlines() == [f"{URL}: begun", "big.bin: waiting for the time of the next try"]
+    assert capsys.readouterr().err.splitlines() == [f"{URL}: started", "big.bin: waiting for the time of the next try"]
 
 
 def test_without_being_asked_to_explain_plain_says_nothing_of_it(
@@ -325,7 +325,7 @@ def test_without_being_asked_to_explain_plain_says_nothing_of_it(
     with Plain() as plain:
         plain.update({URL: progress(connections=0, waiting_for="the disk")})
         plain.update({URL: progress(connections=0, waiting_for="the disk")})
-    assert capsys.readouterr().err.splitlines() == [f"{URL}: begun"]
+    assert capsys.readouterr().err.splitlines() == [f"{URL}: started"]
 
 
 @pytest.mark.parametrize("columns", ["100", "60"])

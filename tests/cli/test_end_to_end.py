@@ -34,7 +34,7 @@ def test_stderr_has_plain_lines_where_it_is_no_terminal(server: MisbehavingServe
     url = server.url("/good/file.bin", size=SIZE)
     said = run(place, url)
     begun, ended = said.stderr.splitlines()
-    assert begun == f"{url}: begun"
+    assert begun == f"{url}: started"
     assert re.fullmatch(r"file\.bin: 2\.9 MiB in [\d.]+ s, .*/s over \d+ connections?", ended)
 
 
@@ -174,7 +174,7 @@ def test_it_explains_and_traces(server: MisbehavingServer, place: Path) -> None:
     url = server.url("/good/file.bin", size="2M")
     said = run(place, "--explain", "--trace", "trace", "--limit-rate", "1M", url)
     assert said.returncode == 0, said.stderr
-    assert "rangefetch: file.bin: its speed was bound by the limit that was set" in said.stderr
+    assert "rangefetch: file.bin: what limited its speed: the configured limit" in said.stderr
     assert [json.loads(line) for line in (place / "trace").read_text().splitlines()]
 
 

@@ -124,9 +124,9 @@ def test_a_list_without_urls_is_no_error(place: Path, words: list[str]) -> None:
     [
         (
             b"http://127.0.0.1/a\ngopher://127.0.0.1/b\n",
-            "list:2: 'gopher://127.0.0.1/b': the scheme 'gopher' is not served",
+            "list:2: 'gopher://127.0.0.1/b': the scheme 'gopher' is not supported",
         ),
-        (b"\n\n out=name\n", "list:3: 'out=name': it has no scheme"),
+        (b"\n\n out=name\n", "list:3: 'out=name': there is no URL scheme"),
         (b"http://127.0.0.1/a\thttp://127.0.0.1/b", "list:1: "),
         (b"http://127.0.0.1/\xff\n", "list:1: this is not text in UTF-8"),
         (b"http://127.0.0.1:99999/\n", "list:1: "),

@@ -114,7 +114,7 @@ def test_hashing_while_a_changed_file_is_begun_anew_does_no_harm(
     where = {"save_dir": target.parent, "filename": target.name, "checksum": _checksum(SIZE, 1)}
     gid = manager.download(url, QUICK | where)
     until(hashing.reached.is_set)
-    until(lambda: "starting again" in caplog.text)
+    until(lambda: "starting over" in caplog.text)
     # The file must not be emptied under the hasher; it would be before the new one's first answer comes.
     _within(0.3, lambda: target.with_name("file.bin.part").stat().st_size == 0)
     hashing.open()
@@ -135,7 +135,7 @@ def test_a_save_that_was_under_way_when_all_began_again_claims_nothing(
     where = {"save_dir": target.parent, "filename": target.name, "split": 1}
     gid = manager.download(url, QUICK | where)
     until(saving.reached.is_set)
-    until(lambda: "going on with one stream" in caplog.text)
+    until(lambda: "continuing with a single stream" in caplog.text)
     _within(0.3, lambda: any(request.range is None for request in server.requests))
     saving.open()
     # Whoever is killed at any of these moments goes on with what the state says then.

@@ -44,7 +44,7 @@ def test_between_two_runs_it_is_noticed_warned_of_and_fetched_anew(
     assert result.resumed == 0
     [warning] = _warnings(caplog)
     assert url in warning
-    assert "starting again" in warning
+    assert "starting over" in warning
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -109,4 +109,4 @@ def test_without_a_validator_or_a_checksum_it_begins_again_and_says_so(
     result = fetch(url, target)
     assert target.read_bytes() == content(SIZE, 1)
     assert result.resumed == 0
-    assert "starting again" in caplog.text
+    assert "starting over" in caplog.text

@@ -249,7 +249,7 @@ def test_a_download_that_waits_for_nothing_ends_with_an_error_that_keeps_the_wor
     monkeypatch.setattr(Recovery, "failed", lambda *_: None)  # a failure that nobody acts upon
     url = server.url("/script/x", size=SIZE, steps="cut:after=3000000", then="status:code=503")
     gid = manager.download(url, _into(target, split=1))
-    with pytest.raises(LocalError, match="nothing would ever bring it on"):
+    with pytest.raises(LocalError, match="the download is waiting for nothing"):
         manager.wait(gid, 20)
     assert names(target.parent) == ["file.bin.part", "file.bin.part.json"]
 

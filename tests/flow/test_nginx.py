@@ -126,4 +126,4 @@ def test_a_file_that_was_replaced_is_fetched_anew(
     slow_nginx.write("/replaced.bin", content(size, 1))
     fetch(url, target, split=16, min_split_size=1)
     assert target.read_bytes() == content(size, 1)
-    assert "starting again" in caplog.text
+    assert "starting over" in caplog.text

@@ -43,7 +43,7 @@ def test_new_is_the_algorithm_of_that_name(algorithm: str) -> None:
 
 @pytest.mark.parametrize("algorithm", ["", "sha256", "SHA-256", "crc32", "shake_128"])
 def test_new_refuses_other_names(algorithm: str) -> None:
-    with pytest.raises(ValueError, match=r"^checksum: .* is none of blake2b, md5, sha-1"):
+    with pytest.raises(ValueError, match=r"^checksum: .* is not one of blake2b, md5, sha-1"):
         checksum.new(algorithm)
 
 

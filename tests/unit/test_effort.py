@@ -18,14 +18,14 @@ NOTHING = {"lasted_us": 10 * S, "cpu_us": S, "disk_us": S, "paused_us": 0, "lane
     [
         ({"lasted_us": 199_999}, 100 * MIB, 16, "too short to tell"),
         ({}, 0, 16, "too short to tell"),
-        ({"paused_us": 6 * S}, 100 * MIB, 16, r"the limit that was set \(10\.5 MB/s\)"),
-        ({"limit": 10 * MIB}, 100 * MIB, 16, r"the limit that was set \(10\.5 MB/s\)"),
+        ({"paused_us": 6 * S}, 100 * MIB, 16, r"the configured limit \(10\.5 MB/s\)"),
+        ({"limit": 10 * MIB}, 100 * MIB, 16, r"the configured limit \(10\.5 MB/s\)"),
         ({"limit": 20 * MIB, "disk_us": 6 * S}, 100 * MIB, 16, "the disk: 60 % of the time went into writing"),
         ({"cpu_us": 9 * S}, 100 * MIB, 16, "this machine: the engine's thread was busy 90 % of the time"),
-        ({"growth_ended": True}, 100 * MIB, 16, "more than 8 connections brought no more than 10.5 MB/s"),
-        ({}, 100 * MIB, 8, "for each connection: 8 of them brought 1.3 MB/s each; more may be allowed with -x and -s"),
-        ({"lanes_aim": 0}, 100 * MIB, 1, "for each connection: 1 of them brought 10.5 MB/s"),
-        ({}, 100 * MIB, 16, "the server or the way to it: 8 connections brought 10.5 MB/s"),
+        ({"growth_ended": True}, 100 * MIB, 16, "more than 8 connections were no faster than 10.5 MB/s"),
+        ({}, 100 * MIB, 8, "for each connection: 8 of them reached 1.3 MB/s each; more may be allowed with -x and -s"),
+        ({"lanes_aim": 0}, 100 * MIB, 1, "for each connection: 1 of them reached 10.5 MB/s"),
+        ({}, 100 * MIB, 16, "the server or the network: 8 connections brought 10.5 MB/s"),
     ],
 )
 def test_what_took_most_of_the_time_is_named(

@@ -131,9 +131,9 @@ def test_a_wrong_value_is_refused_by_the_options_name(name: str, value: Any) -> 
 
 
 def test_an_unknown_option_is_refused_by_its_name() -> None:
-    with pytest.raises(TypeError, match=r"^splitt: there is no such option$"):
+    with pytest.raises(TypeError, match=r"^splitt: unknown option$"):
         DownloadOptions.of({"splitt": 4})
-    with pytest.raises(TypeError, match=r"^splitt: there is no such option$"):
+    with pytest.raises(TypeError, match=r"^splitt: unknown option$"):
         DownloadOptions.of(splitt=4)
 
 

@@ -112,7 +112,7 @@ def verify_aria2(path: str | os.PathLike[str]) -> Aria2Binary:
     match = _VERSION.search(text)
     if match is None:
         said = (answer.stdout + answer.stderr).decode(errors="replace").strip()[:200]
-        raise ProcessStartFailed(f"{path} is no aria2c: it says {said!r} (exit status {answer.returncode})")
+        raise ProcessStartFailed(f"{path} is not aria2c: it prints {said!r} (exit status {answer.returncode})")
     version = match[0].rpartition(" ")[2]
     features = _FEATURES.search(text)
     built_with = frozenset(each.strip() for each in (features[1] if features else "").split(","))
@@ -207,7 +207,7 @@ def _check(path: Path, source: BinarySource) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != source.sha256:
         raise BinaryDownloadFailed(
-            f"{mask_url(source.url)}: its SHA-256 is {digest}, and {source.sha256} is pinned; it was thrown away"
+            f"{mask_url(source.url)}: its SHA-256 is {digest}, and {source.sha256} is pinned; it was deleted"
         )
 
 

@@ -129,7 +129,7 @@ class DaemonConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         for name in values:
             if name not in known:
-                raise TypeError(f"{name}: there is no such option of the aria2 backend")
+                raise TypeError(f"{name}: unknown option of the aria2 backend")
         return cls(**values)
 
     @property

@@ -284,7 +284,7 @@ class Aria2Daemon:
                 if not _is_free(port):
                     raise _PortTaken
                 raise ProcessStartFailed(
-                    f"aria2c ended at its start (exit status {process.exit_status}): {self._said(process)}"
+                    f"aria2c exited at startup (exit status {process.exit_status}): {self._said(process)}"
                 )
             listening = process.listening()
             if listening is None or (_LOOPBACK, port) in listening:

@@ -78,11 +78,13 @@ class FolderLanding:
                 if os.path.lexists(folder):
                     if self._take():
                         return
-                    _log.info("%s: it is not ours, and is left alone", folder)
+                    _log.info("%s: not created by rangefetch; left alone", folder)
                 elif not os.path.lexists(state_path_of(folder)):
                     self._make()
                     return
-        raise DiskError(f"{self._folder}: it is not ours, and other names are taken, too", errno=errno.EEXIST)
+        raise DiskError(
+            f"{self._folder}: not created by rangefetch, and the other names are taken too", errno=errno.EEXIST
+        )
 
     def clear(self) -> None:
         """Remove what an earlier run has left. Raises ``TargetLocked``, ``DiskError``."""
@@ -112,7 +114,7 @@ class FolderLanding:
         usable = (folder for folder in places if folder == self._folder or not _is_taken(folder))
         folder = next(usable, None)
         if folder is None:
-            raise TargetExists(f"{self._folder}: something is where it is to be moved", url=self._shown_url)
+            raise TargetExists(f"{self._folder}: its destination already exists", url=self._shown_url)
         if folder == self._folder:
             return
         if folder.parent.stat().st_dev == os.fstat(self._fd).st_dev:
@@ -242,7 +244,7 @@ class FolderLanding:
         """
         files = [Path(path) for path in paths if Path(path).exists()]
         if not files:
-            raise BadAnswer("aria2 finds nothing in it that it could follow", url=self._shown_url)
+            raise BadAnswer("aria2 finds nothing to download in it", url=self._shown_url)
         places = self._destinations(map(str, files))
         with self._disk_errors():
             size = sum(file.stat().st_size for file in files)
@@ -267,7 +269,7 @@ class FolderLanding:
         ``ContentChanged``, ``LocalError``."""
         options = self._options
         if options.expected_size not in (0, size):
-            raise ContentChanged(f"{size} bytes came, and {options.expected_size} were expected", url=self._shown_url)
+            raise ContentChanged(f"received {size} bytes, not {options.expected_size}", url=self._shown_url)
         if not options.checksum:
             return True
         if len(files) > 1:
@@ -280,7 +282,7 @@ class FolderLanding:
             return False
         if found != wanted:
             raise ChecksumMismatch(
-                f"the checksum is {algorithm}={found}, and {options.checksum} was expected",
+                f"wrong checksum: expected {options.checksum}, got {algorithm}={found}",
                 expected=options.checksum,
                 actual=f"{algorithm}={found}",
                 url=self._shown_url,
@@ -362,7 +364,7 @@ class FolderLanding:
             raise self._taken(destination) from None
 
     def _taken(self, path: Path) -> TargetExists:
-        return TargetExists(f"{path} exists, and overwriting was not asked for", url=self._shown_url)
+        return TargetExists(f"{path} exists, and overwrite is off", url=self._shown_url)
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1

@@ -391,7 +391,7 @@ class Job:
     def tick(self, now_s: float) -> None:
         """A few times a second."""
         if now_s - self._ending_s > LET_GO_S:
-            _log.warning("%s: it does not let go (%s); it is left behind", self._shown_url, _WAITS[self.phase])
+            _log.warning("%s: abandoned: it does not stop (%s)", self._shown_url, _WAITS[self.phase])
             self.tell_end(self._error)
             return
         if self.phase in (Phase.ASKING, Phase.REFRESHING) and now_s - self._entered_s > _ANSWER_S:
@@ -662,7 +662,9 @@ class Job:
             elif isinstance(error, Contradiction):
                 self._drop(self._answering, error)
                 if not self._sources.usable():
-                    raise ContentChanged(f"no source has the file that was begun: {error}", url=self._shown_url)
+                    raise ContentChanged(
+                        f"no source has this version of the file any more: {error}", url=self._shown_url
+                    )
                 self._ask()
             elif isinstance(error, AnotherFile):
                 self._tried_in_vain(ContentChanged(str(error), url=self._shown_url), Kind.CHANGED)

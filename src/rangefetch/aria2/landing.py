@@ -145,7 +145,7 @@ class FileLanding:
         self._download.filename = target.path.name
         if self._options.expected_size and size not in (-1, self._options.expected_size):
             raise ContentChanged(
-                f"the remote file has {size} bytes, and {self._options.expected_size} were expected",
+                f"the remote file has {size} bytes, not {self._options.expected_size}",
                 url=self._shown_url,
             )
         if self._is_taken(target.path):
@@ -318,9 +318,7 @@ class FileLanding:
         """
         target, size = self._opened, os.fstat(self._opened.fd).st_size
         if self._options.expected_size not in (0, size):
-            raise ContentChanged(
-                f"{size} bytes came, and {self._options.expected_size} were expected", url=self._shown_url
-            )
+            raise ContentChanged(f"received {size} bytes, not {self._options.expected_size}", url=self._shown_url)
         if self.remote is not None and self.remote.size not in (-1, size):
             raise AnotherFile(f"{size} bytes came, and the server had said {self.remote.size}")
         if wanted := self.checksum:
@@ -330,7 +328,7 @@ class FileLanding:
             if found != wanted:
                 kept = target.set_aside(f"its checksum is {found}")
                 raise ChecksumMismatch(
-                    f"the checksum is {found}, and {wanted} was expected; the data is kept in {kept}",
+                    f"wrong checksum: expected {wanted}, got {found}; the data is kept in {kept}",
                     expected=wanted,
                     actual=found,
                     url=self._shown_url,
@@ -383,7 +381,7 @@ class FileLanding:
         except OSError as error:
             if self._is_unsafe:
                 raise
-            _log.warning("%s: what was fetched could not be saved: %s", self._shown_url, error)
+            _log.warning("%s: the downloaded data could not be saved: %s", self._shown_url, error)
         finally:
             target.close()
         return None
@@ -435,7 +433,7 @@ class FileLanding:
             return None
         self._check_mirror(saved)
         if not self._is_of_this(saved):
-            _log.warning("%s: what was fetched before is not of this file; starting again", self._shown_url)
+            _log.warning("%s: the saved data is of a different file; starting over", self._shown_url)
             self._settle_on(None)
             return None
         known = self._known(saved)
@@ -448,7 +446,7 @@ class FileLanding:
             if differs and self._source is not self._sources[0]:
                 raise Contradiction(differs)
             if differs:
-                _log.warning("%s: the remote file has changed (%s); starting again", self._shown_url, differs)
+                _log.warning("%s: the remote file has changed (%s); starting over", self._shown_url, differs)
             self._settle_on(None if differs else saved)
 
         spans = finished_spans(saved.blocks, saved.block_size, saved.total_size, saved.partial)
@@ -469,7 +467,7 @@ class FileLanding:
             assert saved is not None
             write_private(target.control_path, octets)
             self.resumed = written
-            _log.info("%s: going on, %d of %d bytes are there", self._shown_url, written, saved.total_size)
+            _log.info("%s: resuming, %d of %d bytes are there", self._shown_url, written, saved.total_size)
         self._settled = True
         # From now on the control file alone says what is there. Without this note nobody could tell what of.
         if self.remote is not None and (written or self.remote.size >= _WORTH_NOTING_BYTES):
@@ -592,7 +590,7 @@ class FileLanding:
         """The path, if the file that has the final name is the one that is wanted. Raises ``TargetExists``."""
 
         def taken(reason: str) -> TargetExists:
-            return TargetExists(f"{path} exists and {reason}; overwriting was not asked for", url=self._shown_url)
+            return TargetExists(f"{path} exists and {reason}; overwrite is off", url=self._shown_url)
 
         if self._options.checksum:
             with path.open("rb") as existing:
@@ -619,7 +617,7 @@ class FileLanding:
 
         def resolve(differs: str) -> Path:
             if differs:
-                raise taken(f"has the size of the remote file, and is another: {differs}")
+                raise taken(f"has the size of the remote file, but different content: {differs}")
             return path
 
         return Doubt(found.samples, remote.size, resolve)

@@ -54,13 +54,13 @@ class Tries:
             case Kind.CHANGED:
                 if self.restarted:
                     raise error
-                _log.warning("%s: %s; starting again", self._shown_url, error.reason)
+                _log.warning("%s: %s; starting over", self._shown_url, error.reason)
                 self.restarted = True
                 self.lanes = 1  # one response is one version of the file
                 self._mark = -1
                 return Next(anew=True)
             case Kind.NO_RANGES if self.lanes > 1:
-                _log.info("%s: %s; going on with one stream", self._shown_url, error.reason)
+                _log.info("%s: %s; continuing with a single stream", self._shown_url, error.reason)
                 self.lanes = 1
                 self._mark = -1
                 return Next(anew=True)

@@ -68,7 +68,7 @@ def read(path: Path, actions: dict[str, argparse.Action], *, must_exist: bool) -
     for key, value in values.items():
         action = actions.get(f"--{key}")
         if action is None or (key.startswith("no-") and isinstance(action, argparse.BooleanOptionalAction)):
-            raise ConfigError(f"{path}: {key}: there is no such option")
+            raise ConfigError(f"{path}: {key}: unknown option")
         if action.dest in _OF_ONE_RUN:
             raise ConfigError(f"{path}: {key}: this belongs on the command line")
         yield key, _words(f"{path}: {key}", key, value, action)

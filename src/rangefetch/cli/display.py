@@ -133,7 +133,7 @@ class Plain(Quiet):
     def _begin(self, url: str) -> None:
         if url not in self._begun:
             self._begun.add(url)
-            self._line(f"{mask_url(url)}: begun")
+            self._line(f"{mask_url(url)}: started")
 
     def _say_note(self, name: str, progress: DownloadProgress) -> None:
         """What holds a download up, once."""

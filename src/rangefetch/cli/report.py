@@ -32,7 +32,7 @@ class Report:
         else:
             self._display.result(str(result.path))
         if self._explains and result.bound:
-            self._display.note(f"{result.filename}: its speed was bound by {result.bound}")
+            self._display.note(f"{result.filename}: what limited its speed: {result.bound}")
 
     def error(self, url: str, error: DownloadError) -> None:
         """The file of ``url`` could not be fetched."""
