@@ -25,7 +25,7 @@ NOTHING = {"lasted_us": 10 * S, "cpu_us": S, "disk_us": S, "paused_us": 0, "lane
         ({"growth_ended": True}, 100 * MIB, 16, "more than 8 connections were no faster than 10.5 MB/s"),
         ({}, 100 * MIB, 8, "for each connection: 8 of them reached 1.3 MB/s each; more may be allowed with -x and -s"),
         ({"lanes_aim": 0}, 100 * MIB, 1, "for each connection: 1 of them reached 10.5 MB/s"),
-        ({}, 100 * MIB, 16, "the server or the network: 8 connections brought 10.5 MB/s"),
+        ({}, 100 * MIB, 16, "the server or the network: 8 connections reached 10.5 MB/s"),
     ],
 )
 def test_what_took_most_of_the_time_is_named(
