@@ -1,7 +1,7 @@
-"""rangefetch: fetch many and large files over HTTP, as fast as the machine and the network allow, never a byte wrong.
+"""A download tool for large files and for many files over HTTP(S).
 
-``fetch`` is what most programs need, ``DownloadManager`` what the others do. The names are loaded when they are first
-used, so that ``import rangefetch`` costs next to nothing.
+Most programs need only ``fetch``; ``DownloadManager`` has a queue and more control. Names are loaded on first use, so
+that ``import rangefetch`` is fast.
 """
 
 from __future__ import annotations

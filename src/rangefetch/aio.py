@@ -1,13 +1,11 @@
-"""Downloads awaited: the manager's verbs under asyncio, without a thread for each.
+"""The functions and the manager for asyncio, without a thread for each download.
 
-Awaiting costs nothing while a download is at work: its move to another state wakes who waits (``Download.watch``).
-Verbs that may block go to a thread, and are carried out even if the task that called them is cancelled meanwhile.
+Methods that may block run in a thread, and complete even if the task that called them is cancelled.
 
-What cancelling a task does to its download is a matter of who knows it. The one that awaits ``fetch``,
-``fetch_many`` or ``download_and_wait`` owns what it asked for: the transfers stop and the state is saved, so that the
-same download begun again goes on there. A manager of the caller's own lists the download of ``download_and_wait`` as
-paused; the process's manager forgets those of ``fetch`` and ``fetch_many``. The one that awaits ``wait`` or iterates
-over ``progress`` only looks on: the download goes on without it.
+Cancelling a task that awaits ``fetch``, ``fetch_many`` or ``download_and_wait`` stops its downloads and saves their
+states, so that the same call resumes them. A manager of your own lists the download of ``download_and_wait`` as paused;
+the process's manager forgets those of ``fetch`` and ``fetch_many``. Cancelling a task that awaits ``wait`` or iterates
+over ``progress`` does not affect the download.
 """
 
 from __future__ import annotations
@@ -99,7 +97,7 @@ def _audience_of(download: Download) -> _Audience:
 
 
 class DownloadManager:
-    """``rangefetch.DownloadManager``, awaited: the same keywords, verbs and errors. An async context manager.
+    """``rangefetch.DownloadManager`` for asyncio: the same keywords, methods and errors. An async context manager.
 
     It may be used from several event loops at once. ``async for progress in manager.progress(gid)`` follows a
     download; how a cancelled task leaves its download is told at the top of ``rangefetch.aio``.
@@ -110,7 +108,7 @@ class DownloadManager:
 
     @classmethod
     def of(cls, manager: blocking.DownloadManager) -> Self:
-        """The downloads of a manager that is there already."""
+        """Wrap an existing ``rangefetch.DownloadManager``."""
         self = cls.__new__(cls)
         self._manager = manager
         return self
@@ -124,12 +122,12 @@ class DownloadManager:
 
     @property
     def backend(self) -> str:
-        """``native`` or ``aria2``: the one that runs, or the one that was asked for."""
+        """``native`` or ``aria2``: the backend that runs, or the requested one."""
         return self._manager.backend
 
     @property
     def fallback_reason(self) -> str:
-        """Why the backend is not the one that comes first; empty where it is."""
+        """Why another backend than the first choice is used; otherwise empty."""
         return self._manager.fallback_reason
 
     async def start(self) -> None:
@@ -153,7 +151,7 @@ class DownloadManager:
     # -- verbs ------------------------------------------------------------------------------------------------
 
     async def download(self, url: str, options: DownloadOptions | Mapping[str, Any] | None = None) -> str:
-        """Ask for a URL; returns the gid by which everything else knows it. Raises ``ValueError``, ``TypeError``."""
+        """Add a URL to the queue; returns its gid. Raises ``ValueError`` or ``TypeError`` for bad options."""
         self._manager.check(url, options)
         await self.start()
         return self._manager.download(url, options)
@@ -181,7 +179,7 @@ class DownloadManager:
     ) -> DownloadResult:
         """``download`` and ``wait``. ``on_progress`` is called on the event loop, at most every 100 ms.
 
-        When the task is cancelled, the download is paused and its state is saved before ``CancelledError`` goes on.
+        When the task is cancelled, the download is paused and its state saved before ``CancelledError`` is raised.
         """
 
         check_function(on_progress, "on_progress")
@@ -193,9 +191,9 @@ class DownloadManager:
         return await self._own(url, options, on_progress, pause)
 
     def progress(self, gid: str, every: float = 0.1) -> AsyncIterator[DownloadProgress]:
-        """The download now, every so many seconds while it is active, and after each move; the end comes last.
+        """Snapshots of a download: now, every ``every`` seconds while it is active, and after each change of state.
 
-        Ends where ``wait`` would, and without an error. Nothing comes while a download waits or is paused.
+        Ends when ``wait`` would, without an error. There are none while a download waits or is paused.
         """
         if not every > 0:
             raise ValueError("every: seconds, more than 0")
@@ -224,11 +222,11 @@ class DownloadManager:
         await _in_thread(self._manager.resume_all)
 
     async def retry(self, gid: str) -> None:
-        """Put a failed download into the queue again; what was fetched of it is kept."""
+        """Put a failed download into the queue again; downloaded data is kept."""
         await _in_thread(self._manager.retry, gid)
 
     async def cancel(self, gid: str, remove_files: bool = False) -> Path | None:
-        """Stop a download for good; ``remove_files`` leaves nothing of it behind. Returns the path it would have."""
+        """Stop a download for good; ``remove_files`` deletes its files. Returns the path that it would have had."""
         return await _in_thread(self._manager.cancel, gid, remove_files)
 
     async def cancel_all(self, remove_files: bool = False) -> Path | None:
@@ -325,9 +323,9 @@ async def fetch(
     on_progress: Callable[[DownloadProgress], object] | None = None,
     **options: Any,
 ) -> DownloadResult:
-    """``rangefetch.fetch``, awaited, on the same manager of the process. ``on_progress`` is called on the event loop.
+    """``rangefetch.fetch`` as a coroutine, on the same manager. ``on_progress`` is called on the event loop.
 
-    When the task is cancelled, the download is stopped and its state is saved; the same fetch goes on there.
+    When the task is cancelled, the download is stopped and its state saved; the same call resumes it.
     """
     check_function(on_progress, "on_progress")
     if path is not None:
@@ -378,9 +376,9 @@ async def fetch_many(
     on_result: OnResult | None = None,
     **options: Any,
 ) -> Any:
-    """``rangefetch.fetch_many``, awaited; one thread waits for all of them. The callbacks are called on the loop.
+    """``rangefetch.fetch_many`` as a coroutine; it uses one thread. The callbacks are called on the event loop.
 
-    When the task is cancelled, what is unfinished is stopped and saved; the same call goes on there.
+    When the task is cancelled, unfinished downloads are stopped and saved; the same call resumes them.
     """
     check_function(on_progress, "on_progress")
     check_function(on_result, "on_result")

@@ -23,18 +23,18 @@ def fetch(
     on_progress: Callable[[DownloadProgress], object] | None = None,
     **options: Any,
 ) -> DownloadResult:
-    """Fetch ``url`` into a file, over several connections where the server allows, and return where it is.
+    """Download ``url`` to a file, over several connections if the server allows, and return the result.
 
-    ``path`` is the file; an existing directory, or a trailing slash, means "into it", under the server's name; None
-    means into the current directory. A download that was interrupted goes on where it was. ``mirrors`` are further
-    URLs of the same file, each used once some of its bytes were compared. ``checksum`` is ``sha-256=HEX`` (see
-    ``DownloadOptions`` for the other algorithms and all ``options``). ``on_progress`` gets a ``DownloadProgress`` at
-    most every 100 ms, in the calling thread. It runs on the process's manager (``get_download_manager``), which has so
-    many downloads at a time.
+    ``path`` is the file. An existing directory, or a path with a trailing slash, is the directory to save into, under
+    the server's name; None is the current directory. An interrupted download resumes where it stopped. ``mirrors`` are
+    other URLs of the same file, each used after some of its bytes were compared. ``checksum`` is ``sha-256=HEX``
+    (algorithms: md5, sha-1, sha-256, sha-384, sha-512, blake2b). ``options`` are the fields of ``DownloadOptions``.
+    ``on_progress`` gets a ``DownloadProgress`` at most every 100 ms, in the calling thread. The process's manager
+    (``get_download_manager``) does the work, and limits how many downloads run at a time.
 
-    Raises ``ValueError`` or ``TypeError`` for wrong options, before anything is opened; a ``DownloadError`` (see
-    ``rangefetch.errors``) for anything that goes wrong later. On Ctrl-C the state is saved and ``KeyboardInterrupt``
-    goes on.
+    Raises ``ValueError`` or ``TypeError`` for bad options, before any file or connection is opened, and a
+    ``DownloadError`` (see ``rangefetch.errors``) if the download fails. On Ctrl-C the state is saved and
+    ``KeyboardInterrupt`` is raised.
     """
     check_function(on_progress, "on_progress")
     if path is not None:

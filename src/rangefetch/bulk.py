@@ -102,20 +102,21 @@ def fetch_many(
     on_result: OnResult | None = None,
     **options: Any,
 ) -> Any:
-    """Fetch many URLs into a directory; returns a list in the order of ``items``.
+    """Download many URLs into a directory; returns a list in the order of ``items``.
 
-    An item is a URL, ``(url, options)``, or a mapping with ``url`` and options; ``options`` are for all. Each gets
-    the name that the server or its URL gives it; of two with the same name the later is refused (``TargetExists``),
-    the same URL twice is fetched once. ``on_error="return"`` puts the ``DownloadError`` in the place of a result,
-    ``"raise"`` raises an ``ExceptionGroup`` of all of them when everything else is done.
+    An item is a URL, ``(url, options)``, or a mapping with ``url`` and options; ``options`` apply to all items. Files
+    are named by the server or the URL. If two items would get the same name, the later one fails (``TargetExists``);
+    a URL given twice is downloaded once. With ``on_error="return"``, a ``DownloadError`` takes the place of a result;
+    with ``"raise"``, an ``ExceptionGroup`` of all errors is raised after everything else is done.
 
-    ``on_progress`` gets a ``DownloadProgress`` of the whole, at most every 100 ms: its ``filename`` is "N of M files",
-    its ``percentage`` their share, and bytes and speed are those of all that ended or are at work. ``on_result`` gets
-    the number of each item and its result or error when it ends. Both are called in this thread; an error in them is
-    logged. With an ``executor`` (``concurrent.futures``) the items are divided among its workers, each with a manager
-    of its own; then ``on_progress`` is not called, and ``on_result`` for a worker's items when it is done with all.
+    ``on_progress`` gets a ``DownloadProgress`` of the whole call, at most every 100 ms: its ``filename`` is "N of M
+    files", its ``percentage`` their share, and bytes and speed are the sums over finished and active items.
+    ``on_result`` gets the position of each item and its result or error as it finishes. Both are called in the calling
+    thread; exceptions in them are logged. With an ``executor`` (``concurrent.futures``) the items are divided among its
+    workers, each with its own manager. Then ``on_progress`` is not called, and ``on_result`` is called for all items
+    of a worker when that worker is done.
 
-    Raises ``ValueError`` or ``TypeError`` for wrong items and options, before anything is opened.
+    Raises ``ValueError`` or ``TypeError`` for bad items and options, before any file or connection is opened.
     """
     if on_error not in ("raise", "return"):
         raise ValueError(f"on_error: {on_error!r} is neither 'raise' nor 'return'")

@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree rooted by who is at fault.
+"""The exceptions of failed downloads, grouped by cause.
 
 ::
 
@@ -6,24 +6,24 @@
     ├── LocalError                 this machine
     │   ├── EngineUnavailable      the native engine cannot run here         (also ImportError)
     │   ├── TargetExists           the final name is taken                   (also FileExistsError)
-    │   ├── TargetLocked           another process is fetching it
+    │   ├── TargetLocked           another process is downloading it
     │   ├── DiskError              no space, no permission, an I/O error     (also OSError)
-    │   ├── BinaryDownloadFailed   no aria2c could be fetched, or not the right one
-    │   ├── ProcessStartFailed     aria2c is missing, or ended or kept silent at its start
-    │   ├── DaemonUnavailable      aria2c does not answer, and will not be started again
-    │   └── ProcessManagementError aria2c cannot be watched or ended
-    ├── NetworkError               the way between, or how the server speaks
-    │   ├── ConnectionFailed       no name, no route, refused, reset         (also ConnectionError)
-    │   ├── TimedOut               connected too late, or no bytes for long  (also TimeoutError)
+    │   ├── BinaryDownloadFailed   aria2c could not be downloaded or verified
+    │   ├── ProcessStartFailed     aria2c is missing, or failed to start
+    │   ├── DaemonUnavailable      aria2c does not respond, and is not started again
+    │   └── ProcessManagementError aria2c cannot be supervised or ended
+    ├── NetworkError               the connection to the server
+    │   ├── ConnectionFailed       no name, no route, refused or reset       (also ConnectionError)
+    │   ├── TimedOut               no connection or no data in time          (also TimeoutError)
     │   └── TlsError               the certificate or the handshake
-    ├── SourceError                the server, or what it serves
-    │   ├── HttpStatusError        an answer such as 404 or 503
-    │   ├── BadAnswer              an answer that contradicts itself or HTTP, or ends early
-    │   ├── ContentChanged         the remote file is not the one that was begun
-    │   └── ChecksumMismatch       the bytes are not the ones asked for
-    └── Cancelled                  the user
+    ├── SourceError                the server or its file
+    │   ├── HttpStatusError        a response such as 404 or 503
+    │   ├── BadAnswer              a malformed, contradictory or truncated response
+    │   ├── ContentChanged         the file on the server has changed
+    │   └── ChecksumMismatch       the file does not have the expected digest
+    └── Cancelled                  cancelled, or the manager was stopped
 
-Wrong options are not here: they raise ``ValueError`` or ``TypeError`` naming the option, before anything is opened.
+Bad options raise ``ValueError`` or ``TypeError`` naming the option, before any file or connection is opened.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ __all__ = [
 
 
 class DownloadError(Exception):
-    """A download that did not end well.
+    """The base class: a download failed.
 
-    ``url`` is the one that was asked for (with user and password in it masked), ``status`` the HTTP status of the
-    answer that decided (0: none came), ``tried`` what was done about it, one line each, oldest first.
+    ``url`` is the requested URL (user name and password masked), ``status`` the HTTP status of the response that
+    ended it (0: none), ``tried`` the failures before it, one line each, oldest first.
     """
 
     def __init__(self, message: str, *, url: str = "", status: int = 0, tried: tuple[str, ...] = ()) -> None:
@@ -91,7 +91,7 @@ def _revive(kind: type[DownloadError], attributes: dict[str, Any], errno: int | 
 
 
 class LocalError(DownloadError):
-    """This machine is in the way; what was fetched is kept."""
+    """Something on this machine failed; downloaded data is kept."""
 
 
 class EngineUnavailable(LocalError, ImportError):
@@ -99,15 +99,15 @@ class EngineUnavailable(LocalError, ImportError):
 
 
 class TargetExists(LocalError, FileExistsError):
-    """The final name is taken by another file, and ``overwrite`` was not asked for."""
+    """The final name is taken by another file, and ``overwrite`` is off."""
 
 
 class TargetLocked(LocalError):
-    """Another process is fetching into the same target."""
+    """Another download, perhaps of another process, is writing the same file."""
 
 
 class DiskError(LocalError, OSError):
-    """The disk refused: no space, no permission, an I/O error. ``errno`` says which."""
+    """A file operation failed: no space, no permission, an I/O error. ``errno`` says which."""
 
     def __init__(
         self, message: str, *, url: str = "", errno: int = 0, status: int = 0, tried: tuple[str, ...] = ()
@@ -117,7 +117,7 @@ class DiskError(LocalError, OSError):
 
 
 class NetworkError(DownloadError):
-    """The way to the server is in the way."""
+    """The server could not be reached, or the connection failed."""
 
 
 class ConnectionFailed(NetworkError, ConnectionError):
@@ -133,23 +133,23 @@ class TlsError(NetworkError):
 
 
 class SourceError(DownloadError):
-    """The server, or what it serves, is at fault."""
+    """The server responded, but not with the file."""
 
 
 class HttpStatusError(SourceError):
-    """The server answered with an error; ``status`` is the code (RFC 9110, section 15)."""
+    """The server responded with an error; ``status`` is the code (RFC 9110, section 15)."""
 
 
 class BadAnswer(SourceError):
-    """An answer that contradicts the request or itself, or ended before what it promised."""
+    """A response that contradicts the request or itself, or ended early."""
 
 
 class ContentChanged(SourceError):
-    """The remote file's size or validator is not the one this download began with."""
+    """The file on the server is not the one that this download started with."""
 
 
 class ChecksumMismatch(SourceError):
-    """All bytes arrived and they are not the ones asked for; ``expected`` and ``actual`` are ``algorithm=HEX``.
+    """The complete file has another digest; ``expected`` and ``actual`` are ``algorithm=HEX``.
 
     ``kept`` is where the data is now, None where it was not kept.
     """
@@ -162,20 +162,20 @@ class ChecksumMismatch(SourceError):
 
 
 class Cancelled(DownloadError):
-    """The user stopped it."""
+    """The download was cancelled, or its manager was stopped."""
 
 
 class BinaryDownloadFailed(LocalError):
-    """No aria2c could be fetched from the configured places, or what came has another digest than is pinned."""
+    """aria2c could not be downloaded from the configured locations, or its SHA-256 is wrong."""
 
 
 class ProcessStartFailed(LocalError):
-    """There is no usable aria2c, or it ended or did not answer at its start; the message has what it printed."""
+    """There is no usable aria2c, or it exited or did not respond at startup; the message has its output."""
 
 
 class DaemonUnavailable(LocalError):
-    """aria2c does not answer; where it died too often, it will not be started again."""
+    """aria2c does not respond; if it crashed too often, it is not started again."""
 
 
 class ProcessManagementError(LocalError):
-    """aria2c could not be watched over or ended."""
+    """aria2c could not be supervised or ended."""

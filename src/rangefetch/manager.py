@@ -37,21 +37,21 @@ _FINISHED = (DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOV
 
 
 class DownloadManager:
-    """Fetches several URLs at once. Thread-safe; a context manager.
+    """A queue of downloads that run concurrently. Thread-safe; a context manager.
 
-    ``backend`` is ``"native"``, ``"aria2"``, or ``"auto"``: the first of both that can run here, in the order that
-    ``prefer`` begins. ``max_concurrent_downloads`` are active at a time, the others wait in order; streams
+    ``backend`` is ``"native"``, ``"aria2"``, or ``"auto"``: the first of the two that can run, starting with
+    ``prefer``. At most ``max_concurrent_downloads`` are active at a time, the others wait in order; streams
     (``stream``) start at once and are not counted.
-    ``max_overall_download_limit`` is in bytes per second for all together (0: no limit), ``defaults`` are options for
-    every download, ``retry_policy`` says what is tried again. With ``session_file`` the unfinished downloads are
-    written down, and a new manager with the same file lists them again. One manager has the file at a time, until it is
-    stopped: a second one raises a ``LocalError`` that names the process. Of the finished ones the last
-    ``max_download_results`` are remembered. Other keywords are the aria2 backend's (``rangefetch.aria2.config``);
-    ``download_dir`` among them is for both backends.
+    ``max_overall_download_limit`` is in bytes per second for all downloads together (0: no limit), ``defaults`` are
+    options for every download, ``retry_policy`` decides what is retried. With ``session_file``, unfinished downloads
+    are recorded, and a new manager with the same file lists them again. Only one manager can use the file at a time: a
+    second one raises a ``LocalError`` that names the process. The last ``max_download_results`` finished downloads are
+    remembered. Other keywords are those of the aria2 backend (``rangefetch.aria2.config``), of which ``download_dir``
+    applies to both backends.
 
-    ``stop`` (and the end of the ``with`` block, and of the interpreter) stops what is unfinished within a second and
-    saves its state, so that the same download begun again goes on where it was. Verbs raise ``KeyError`` for a gid
-    that is not known, and are safe in every state: one that has nothing to do does nothing.
+    ``stop`` (also called by leaving the ``with`` block, and when the interpreter exits) stops unfinished downloads and
+    saves their states, so that they can be resumed. Methods raise ``KeyError`` for an unknown gid. They are safe in
+    every state of a download, and do nothing where there is nothing to do.
     """
 
     def __init__(
@@ -112,12 +112,12 @@ class DownloadManager:
 
     @property
     def backend(self) -> str:
-        """``native`` or ``aria2``: the one that runs, or the one that was asked for."""
+        """``native`` or ``aria2``: the backend that runs, or the requested one."""
         return self._chooser.name
 
     @property
     def fallback_reason(self) -> str:
-        """Why the backend is not the one that comes first; empty where it is."""
+        """Why another backend than the first choice is used; otherwise empty."""
         return self._chooser.reason
 
     @property
@@ -200,11 +200,11 @@ class DownloadManager:
     # -- verbs ------------------------------------------------------------------------------------------------
 
     def download(self, url: str, options: DownloadOptions | Mapping[str, Any] | None = None) -> str:
-        """Ask for a URL; returns the gid by which everything else knows it. Raises ``ValueError``, ``TypeError``."""
+        """Add a URL to the queue; returns its gid. Raises ``ValueError`` or ``TypeError`` for bad options."""
         return self.submit(url, options).gid
 
     def wait(self, gid: str, timeout: float | None = None) -> DownloadResult:
-        """Wait for the end of a download and return its result.
+        """Wait until a download has ended and return its result.
 
         Raises the ``DownloadError`` that ended it, ``Cancelled`` if it was removed or is paused because the manager
         stopped, and ``TimeoutError`` when ``timeout`` seconds pass first.
@@ -230,7 +230,7 @@ class DownloadManager:
             raise
 
     def pause(self, gid: str) -> None:
-        """Stop the transfers of a download and save its state; ``resume`` goes on. Returns when it has stopped."""
+        """Stop the transfers of a download and save its state. Returns when it has stopped."""
         self._end(self._find(gid), DownloadStatus.PAUSED)
 
     def pause_all(self) -> None:
@@ -248,13 +248,13 @@ class DownloadManager:
                 self.resume(each.gid)
 
     def retry(self, gid: str) -> None:
-        """Put a failed download into the queue again; what was fetched of it is kept."""
+        """Put a failed download into the queue again; downloaded data is kept."""
         self._queue(self._find(gid), DownloadStatus.ERROR)
 
     def cancel(self, gid: str, remove_files: bool = False) -> Path | None:
-        """Stop a download for good; ``remove_files`` leaves nothing of it behind. A finished file is never touched.
+        """Stop a download for good; ``remove_files`` deletes its files. A finished file is never touched.
 
-        Returns the path that it would have had, None where that was not known yet.
+        Returns the path that it would have had, or None if that was not known yet.
         """
         download = self._find(gid)
         self._end(download, DownloadStatus.REMOVED, remove_files=remove_files)
@@ -279,12 +279,12 @@ class DownloadManager:
     def change_options(self, gid: str, **options: Any) -> None:
         """Change the options of a download that is not finished.
 
-        With another ``filename`` or ``save_dir`` what was fetched of it is moved along. That may take long where it is
-        to another file system. Raises ``TargetExists`` if another unfinished download has that place, ``DiskError``,
+        With another ``filename`` or ``save_dir``, downloaded data is moved, which can take long if it is to another
+        file system. Raises ``TargetExists`` if another unfinished download has that place, ``DiskError`` or
         ``ValueError``; then nothing has changed.
 
-        One that is active takes on limits, lanes (``split``, ``max_connection_per_server``), ``headers`` and
-        ``user_agent`` for its next requests, and further ``mirrors``; other options raise ``ValueError`` then.
+        While a download is active, only limits, connections (``split``, ``max_connection_per_server``), ``headers``
+        and ``user_agent`` (for its next requests) and ``mirrors`` can change; other options raise ``ValueError``.
         """
         download = self._find(gid)
         with self._lock:
@@ -731,10 +731,10 @@ _global_lock = threading.RLock()
 
 
 def init_download_manager(backend: str = "auto", *, prefer: str = "native", **config: Any) -> DownloadManager:
-    """Make the process's manager, which ``fetch`` uses, or return it if it was made the same way.
+    """Create the process's manager, which ``fetch`` uses, or return the existing one if the arguments are the same.
 
-    ``RANGEFETCH_BACKEND`` in the environment goes before ``"auto"``. A manager of another configuration is replaced;
-    while it has downloads that are not finished that is refused with ``RuntimeError``. ``config`` are the keywords of
+    ``RANGEFETCH_BACKEND`` in the environment applies when the backend is ``"auto"``. A manager with other arguments is
+    replaced, unless it has active or waiting downloads: that raises ``RuntimeError``. ``config`` are keywords of
     ``DownloadManager``.
     """
     global _global, _global_config
@@ -753,7 +753,7 @@ def init_download_manager(backend: str = "auto", *, prefer: str = "native", **co
 
 
 def get_download_manager() -> DownloadManager:
-    """The process's manager; made with the defaults where ``init_download_manager`` was not called."""
+    """The process's manager; created with the defaults unless ``init_download_manager`` was called."""
     with _global_lock:
         return _global if _global is not None else init_download_manager()
 

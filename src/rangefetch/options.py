@@ -1,4 +1,4 @@
-"""What a caller may ask of a download, checked before anything is opened."""
+"""The options of a download, checked before any file or connection is opened."""
 
 from __future__ import annotations
 
@@ -229,39 +229,39 @@ def _check_checksum(value: object) -> str:
 class DownloadOptions:
     """The options of one download. Sizes may be ``"4M"``, ``"1.5G"`` or an int; times are seconds, 0: no limit.
 
-    Where the file goes:
-        ``save_dir`` the directory, made if missing; ``filename`` the name in it (empty: the server's
-        Content-Disposition, else the URL's last part); ``overwrite`` replaces a file that has the name already;
+    Output file:
+        ``save_dir``, created if missing; ``filename`` (empty: from Content-Disposition, or the last part of the URL);
+        ``overwrite`` replaces an existing file of that name;
         ``file_allocation`` ``"falloc"`` reserves the space at once, ``"trunc"`` only sets the length, ``"none"``
-        neither (aria2's words);
-        ``durable`` syncs the file to the disk before it gets its name, and then its directory; without it a power
-        failure soon after the end may leave zeros in the file.
-    Where it comes from:
-        ``mirrors`` further URLs of the same file, each used once some of its bytes were found to be those of the file;
-        ``use_github_mirror`` with ``github_mirrors``, rules by which GitHub's URLs are rewritten (see
+        does neither (as in aria2);
+        ``durable`` syncs the file to disk before it gets its final name, and then its directory. Without it, a power
+        failure shortly after a download can leave zeros in the file.
+    Sources:
+        ``mirrors`` are other URLs of the same file, each used after some of its bytes were compared;
+        ``use_github_mirror`` with ``github_mirrors``, rules for rewriting GitHub's URLs (see
         ``rangefetch.mirrors``); ``refresh_url`` is called with the URL when a link has expired (401, 403, 410) and
-        returns the new one.
-    What proves it:
-        ``checksum`` as ``sha-256=HEX`` (``sha256:HEX`` too); ``expected_size`` in bytes (0: unknown).
-    How many connections:
-        ``split`` for the file, ``max_connection_per_server`` for a host; a further connection is opened for each
-        ``min_split_size`` bytes that are left.
-        ``max_download_limit`` bytes per second for this download (0: no limit).
-    How it asks:
-        ``user_agent``, ``headers`` (a mapping or ``["Name: value"]``; never sent to another origin: not
-        after a redirect, not to mirrors elsewhere), ``proxy`` (a URL; empty: the environment's), ``no_proxy`` (hosts,
-        comma-separated), ``bind_address`` (an interface or address of this machine), ``ip_version`` (``"4"`` or
+        returns a new one.
+    Verification:
+        ``checksum`` as ``sha-256=HEX`` or ``sha256:HEX``; ``expected_size`` in bytes (0: unknown).
+    Connections and speed:
+        ``split`` connections for the file, ``max_connection_per_server`` for a host; another connection is opened per
+        ``min_split_size`` bytes remaining.
+        ``max_download_limit`` in bytes per second for this download (0: no limit).
+    Requests:
+        ``user_agent``; ``headers`` (a mapping or ``["Name: value"]``; never sent to another origin, by a redirect or
+        to a mirror); ``proxy`` (a URL; empty: from the environment), ``no_proxy`` (hosts, separated by
+        commas), ``bind_address`` (a local interface or address), ``ip_version`` (``"4"`` or
         ``"6"``), ``cookies`` (a Netscape cookie file), ``netrc`` (True for ``$NETRC`` or ``~/.netrc``, or the path of
-        another; others must not be able to read it), ``ca_file`` (PEM; empty: the environment's or the system's),
-        ``verify_tls``, ``http_version`` (``"1.1"``, ``"2"`` or ``"3"``: the newest to offer when a connection is
-        opened; one that is open and idle is used again as it is), ``allow_downgrade`` (follow a redirect from https
+        another file; it must not be readable by others), ``ca_file`` (PEM; empty: from the environment or the
+        system's), ``verify_tls``, ``http_version`` (``"1.1"``, ``"2"`` or ``"3"``: the newest version to offer on a
+        new connection; idle connections are reused as they are), ``allow_downgrade`` (follow redirects from https
         to http).
-        ``trace`` is a file to which a JSON line is added for each transfer: when, which bytes, how long the lookup,
-        the connection, TLS and the first byte took, and how it ended.
-    How long it tries:
-        ``connect_timeout`` (until a request can be sent) and ``read_timeout`` (no byte for so long after that) for a
-        transfer, ``total_timeout`` for the whole, ``max_tries`` failures in a row (0: no limit; 64 KiB more,
-        or a 64th of the file, begin a new row), ``retry_wait`` the first back-off.
+        ``trace`` is a file to which a JSON line is appended for each transfer: when, which bytes, how long the lookup,
+        the connection, TLS and the first byte took, and the outcome.
+    Timeouts and retries:
+        ``connect_timeout`` (until a request can be sent) and ``read_timeout`` (without data after that) for a
+        transfer; ``total_timeout`` for the download; ``max_tries`` failures in a row (0: no limit; progress of 64 KiB,
+        or a 64th of a smaller file, starts the count again); ``retry_wait`` is the upper bound of the first back-off.
 
     Raises ``ValueError`` or ``TypeError`` naming the option.
     """
@@ -357,7 +357,7 @@ class DownloadOptions:
 
     @classmethod
     def of(cls, options: DownloadOptions | Mapping[str, Any] | None = None, **changes: Any) -> DownloadOptions:
-        """Options from options, a mapping, keywords, or a mixture; an unknown name is a ``TypeError``."""
+        """Make options from other options or a mapping, and keywords. Raises ``TypeError`` for an unknown name."""
         if options is None:
             merged: dict[str, Any] = {}
         elif isinstance(options, DownloadOptions):
@@ -395,7 +395,7 @@ class DownloadOptions:
         return tuple(self.headers.items())
 
     def to_dict(self) -> dict[str, Any]:
-        """The same in camelCase, ready for JSON; without ``refresh_url``, which is a function."""
+        """The options as a dict for JSON, with camelCase keys; without ``refresh_url``, which is a function."""
         values = to_camel_case_dict(self)
         del values["refreshUrl"]
         return values

@@ -1,4 +1,4 @@
-"""What a download is doing and what came of it: the values that callers receive."""
+"""The state and the result of a download, as callers receive them."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class DownloadStatus(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DownloadProgress:
-    """One download at one moment.
+    """A snapshot of a download.
 
     ``downloaded`` and ``total`` are bytes (``total`` 0: unknown), ``speed`` is bytes per second over the last few
     seconds, ``percentage`` is 0.0 to 100.0 (0.0 also when the size is unknown), ``eta`` is seconds (None: unknown),
-    ``connections`` are the transfers in flight, ``note`` is what a person should know ("waiting for the network").
-    ``waiting_for`` says in words what will bring the download on ("8 transfers", "the disk to name the file",
+    ``connections`` are the transfers in flight, ``note`` is a remark for the user ("waiting for the network").
+    ``waiting_for`` says what the download needs to continue ("8 transfers", "the disk to name the file",
     "its turn"); it is empty once the download has ended.
     """
 
@@ -78,7 +78,7 @@ class DownloadProgress:
     waiting_for: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The same in camelCase, ready for JSON."""
+        """A dict for JSON, with camelCase keys."""
         return to_camel_case_dict(self)
 
 
@@ -86,23 +86,23 @@ class DownloadProgress:
 class DownloadResult:
     """A finished download.
 
-    ``path`` is where the file is, ``size`` its bytes, ``checksum`` the digest that was verified as
-    ``algorithm=HEX`` (empty: none was asked for), ``seconds`` the time from start to final name, ``retries`` the
-    transfers that failed and were tried again, ``sources`` the URLs that served it after redirects,
-    ``connections`` the connections that were opened for it, ``resumed`` the bytes that were there at the start.
-    ``already_complete`` says that the very file was there (docs/state.md tells how that is known), ``bound`` what bound
+    ``path`` is the file, ``size`` its size in bytes, ``checksum`` the verified digest as
+    ``algorithm=HEX`` (empty: none was given), ``seconds`` the time from start to final name, ``retries`` the number of
+    failed transfers that were retried, ``sources`` the URLs that sent it, after redirects,
+    ``connections`` the number of connections opened for it, ``resumed`` the bytes that were there at the start.
+    ``already_complete`` says that the file was already there (docs/state.md has the rules), ``bound`` what limited
     the speed, in words.
 
     ``identity`` says how it was established that the bytes are those of one version of the file at the URL:
 
-    - ``"checksum"``: they have the digest that was asked for, or that the server stated;
+    - ``"checksum"``: they have the digest that you gave, or that the server stated;
     - ``"etag"``: every response had the same strong ETag (RFC 9110, section 8.8.1);
     - ``"last-modified"``: every response had the same Last-Modified, at least a second before its Date (8.8.2.2), and
       nothing could be fetched again to compare;
     - ``"compared"``: parts were fetched a second time and were the same;
     - ``"one response"``: they are the body of a single response;
     - ``"size"``: every response had the same size and the same weak validators, or none; nothing more could be checked;
-    - ``"mirrors"``: mirrors alone sent them, because the URL could not be asked; a checksum is what proves such a file.
+    - ``"mirrors"``: mirrors alone sent them, because the URL could not be reached; a checksum would verify it.
     """
 
     path: Path
@@ -120,7 +120,7 @@ class DownloadResult:
     identity: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The same in camelCase, ready for JSON."""
+        """A dict for JSON, with camelCase keys."""
         return to_camel_case_dict(self)
 
 

@@ -143,17 +143,20 @@ class RemoteFile(io.RawIOBase):
 
 
 def stream(url: str, **options: Any) -> io.BufferedReader:
-    """Open a remote file for reading, in order, fed by parallel ranges.
+    """Open a remote file for reading in order, filled by parallel ranges.
 
     Returns a binary file object as ``open(path, "rb")`` does, but not seekable; ``shutil.copyfileobj`` and
-    ``tarfile.open(fileobj=…, mode="r|gz")`` work on it. At most 64 MiB come ahead of the reader, through a temporary
-    file whose space is given back behind it. Closing it early stops the transfer. Any number may be open and read in
-    any order: a stream starts at once, and neither waits for a place among the manager's downloads nor takes one.
-    ``options`` are those of ``DownloadOptions`` that concern the transfer; with a ``checksum`` the read that comes to
-    the end raises ``ChecksumMismatch`` if the bytes were others.
+    ``tarfile.open(fileobj=…, mode="r|gz")`` work on it. At most 64 MiB are fetched ahead of the reader, into a
+    temporary file whose space is freed as it is read. Closing it early stops the transfer. Any number can be open and
+    read in any order: a stream starts at once and does not count against ``max_concurrent_downloads``.
+    ``options`` are those of ``DownloadOptions`` that concern the transfer. With a ``checksum``, the read that reaches
+    the end raises ``ChecksumMismatch`` if the digest is wrong.
 
-    Raises ``ValueError`` or ``TypeError`` for wrong options, ``LocalError`` where the native engine does not run;
-    reading raises the ``DownloadError`` of a download that fails.
+    Without a strong ETag or a ``checksum``, the file is a single response over one connection. Once data has been read,
+    only the same size and strong ETag continue the stream; otherwise reading raises ``ContentChanged``.
+
+    Raises ``ValueError`` or ``TypeError`` for bad options, and ``LocalError`` if the native engine cannot run. Reading
+    raises the ``DownloadError`` of a failed download.
     """
     checked = DownloadOptions.of(DownloadOptions.of(options), file_allocation="none")
     check_url(url, schemes=HTTP)

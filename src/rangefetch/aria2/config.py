@@ -53,23 +53,22 @@ class DaemonConfig:
     """How the aria2 backend is run. All have defaults; times are seconds.
 
     The program:
-        ``aria2_path`` the aria2c to run (empty: looked for, see ``binary.find_aria2``); ``binary_sources`` where it is
-        fetched from if there is none (HTTPS, with the file's SHA-256; none are built in) into
+        ``aria2_path`` the aria2c to run (empty: searched for); ``binary_sources`` the locations from which it is
+        downloaded if there is none (HTTPS, with the file's SHA-256; none are built in), into
         ``binary_dir`` (empty: the user's data directory).
     Its RPC:
         ``rpc_port`` the port on the loopback device, 1024 to 65535; where it is taken, the next free one is used.
         ``rpc_secret`` (empty: a random one); it is kept in a file that only this user may read, and is on no command
         line.
-    Where things are:
+    Files:
         ``download_dir`` for downloads that name no directory of their own (empty: the working directory);
-        ``session_file`` what aria2c should go on
-        with, loaded at the start and saved every few seconds (empty: one that lives as long as the daemon);
+        ``session_file`` aria2c's session, loaded at startup and saved every few seconds (empty: a temporary one);
         ``state_dir`` for the daemon's own files (empty: the user's state directory).
-    How it is kept alive:
+    Supervision:
         ``health_check_interval`` between two checks; after a death it is started again, at most
         ``max_restart_attempts`` times without a good check between them, with waits that double from ``restart_wait``
         up to a minute; ``start_timeout`` until it answers, ``stop_timeout`` until it is made to end.
-    What aria2 takes for all downloads together:
+    For all downloads together:
         ``ca_file`` (PEM; empty: the environment's or the system's), ``verify_tls``, and ``extra_options``, aria2's own
         by their long names (``{"bt-max-peers": "20"}``).
 
