@@ -32,7 +32,7 @@ WORKERS ?= 6
 PARALLEL := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 # Those whose types are checked as strictly as the package's.
-TYPED_TESTS := $(addprefix tests/,conftest.py helpers.py matrix servers support torture)
+TYPED_TESTS := $(addprefix tests/,conftest.py matrix servers support torture)
 
 SYSTEM_LIBCURL = $$($(BIN)/python -c 'import ctypes.util as c; print(c.find_library("curl") or "")')
 

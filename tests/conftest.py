@@ -23,6 +23,7 @@ from servers.programs import require
 from servers.routing import ROUTES, Route
 from servers.tls import Certificates, make_certificates
 from support.alone import *  # noqa: F403 - hooks of pytest
+from support.disks import *  # noqa: F403 - and fixtures
 from support.quick import *  # noqa: F403
 from support.signals import *  # noqa: F403
 

@@ -1,9 +1,5 @@
 """Fixtures of the tests of the aria2 backend."""
 
-import contextlib
-import itertools
-import random
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,22 +9,7 @@ import pytest
 from aria2.driving import Desk
 from rangefetch.aria2.backend import Aria2Backend
 from rangefetch.aria2.config import DaemonConfig
-
-
-def _ports() -> Iterator[int]:
-    for port in itertools.count(random.randrange(10_000, 28_000, 5), 5):
-        with contextlib.ExitStack() as held:
-            try:
-                for each in range(port, port + 5):
-                    held.enter_context(socket.create_server(("127.0.0.1", each)))
-            except OSError:
-                continue
-        yield port
-
-
-PORTS = _ports()
-"""Each with the four after it: apart from each other, from other test runs, and from the ports that the system gives
-away, so that a test which wants one finds it free."""
+from support.ports import PORTS
 
 Configure = Callable[..., DaemonConfig]
 

@@ -1,7 +1,6 @@
 """What these tests share: a stand-in for the manager, programs that run apart, and looking at processes."""
 
 import contextlib
-import os
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -12,12 +11,13 @@ from typing import Any
 import psutil
 import pytest
 
-from helpers import python, until
 from rangefetch.backend import Backend
 from rangefetch.download import Download
 from rangefetch.errors import DownloadError
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadResult, DownloadStatus
+from support.children import at_work
+from support.waiting import until
 
 QUICK: dict[str, Any] = {"retry_wait": 0.01, "total_timeout": 30.0}
 """Tests neither wait long between tries nor hang."""
@@ -118,20 +118,9 @@ def is_running(pid: int) -> bool:
         return False
 
 
-@contextmanager
-def program(function: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+def program(function: str, *arguments: object) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
     """A function of ``aria2.programs`` at work in a process of its own, which is gone afterwards."""
-    with subprocess.Popen(
-        python("aria2.programs", function, *arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONWARNINGS": "error"},
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    return at_work("aria2.programs", function, *arguments, PYTHONWARNINGS="error")
 
 
 @contextmanager

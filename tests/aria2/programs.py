@@ -5,7 +5,6 @@ import sys
 import time
 from pathlib import Path
 
-from rangefetch import DownloadManager
 from rangefetch.aria2.config import DaemonConfig
 from rangefetch.aria2.daemon import Aria2Daemon
 
@@ -40,10 +39,3 @@ def fork_and_stop(directory: str, port: str) -> None:
         sys.exit(0)
     os.waitpid(child, 0)
     print("healthy" if daemon.is_healthy() else "gone")
-
-
-def fetch_on_what_there_is(url: str, path: str, aria2c: str, port: str, state_dir: str) -> None:
-    """Fetch, and print the backend and why it is that one."""
-    with DownloadManager(aria2_path=aria2c, rpc_port=int(port), state_dir=state_dir) as manager:
-        manager.download_and_wait(url, {"save_dir": Path(path).parent, "filename": Path(path).name})
-        print(manager.backend, manager.fallback_reason)

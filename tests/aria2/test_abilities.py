@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from aria2.driving import Desk
-from aria2.swarm import Tracker
-from helpers import MIB
 from rangefetch.aria2.abilities import ABILITIES, Treatment, confinement, proxy_options, refusal
 from rangefetch.errors import DownloadError, LocalError
 from rangefetch.options import DownloadOptions
 from rangefetch.proxies import VARIABLES, proxy_for
 from servers.misbehaving import MisbehavingServer, content
+from servers.swarm import Tracker
+from support.files import MIB
 
 URL = "http://example.org/x"
 MAGNET = f"magnet:?xt=urn:btih:{'0' * 40}"

@@ -15,7 +15,6 @@ import pytest
 
 from aria2.conftest import Configure
 from aria2.driving import Desk, command_lines, downloaded
-from helpers import MIB, names, until
 from rangefetch import state
 from rangefetch.aria2.backend import Aria2Backend, remove_leftovers
 from rangefetch.aria2.client import Aria2Client, RpcError
@@ -30,6 +29,8 @@ from rangefetch.target import Target
 from servers.misbehaving import MisbehavingServer, Request, content, refused_port
 from servers.tls import Certificates
 from servers.wire import Reply
+from support.files import MIB, names
+from support.waiting import until
 
 SIZE = 16 * MIB + 7
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from aria2.conftest import Configure
-from helpers import names
 from rangefetch.aria2.binary import download_aria2, ensure_aria2, find_aria2, verify_aria2
 from rangefetch.aria2.config import BinarySource, DaemonConfig
 from rangefetch.aria2.daemon import Aria2Daemon
@@ -21,6 +20,7 @@ from rangefetch.errors import BinaryDownloadFailed, ProcessStartFailed
 from servers.background import Background, Handler
 from servers.misbehaving import refused_port
 from servers.tls import Certificates
+from support.files import names
 
 
 def _script(path: Path, text: str = "#!/bin/sh\nexit 0\n", mode: int = 0o755) -> Path:

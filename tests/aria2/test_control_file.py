@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aria2.driving import plain_aria2c
-from helpers import MIB, until
 from rangefetch.control_file import PIECE_BYTES, ControlFile, from_control_file, to_control_file
 from rangefetch.state import SourceState, State, StateDamaged
 from servers.misbehaving import MisbehavingServer, content
+from support.files import MIB
+from support.waiting import until
 
 BLOCK = 16 << 10
 URL = "http://127.0.0.1/x"

@@ -20,7 +20,6 @@ import pytest
 
 from aria2.conftest import Configure
 from aria2.driving import Desk, command_lines, downloaded, is_running, program
-from helpers import AT_ONCE, MIB, names, until
 from rangefetch.aria2.backend import Aria2Backend
 from rangefetch.aria2.client import Aria2Client, RpcError
 from rangefetch.aria2.daemon import Aria2Daemon
@@ -29,6 +28,8 @@ from rangefetch.control_file import ControlFile
 from rangefetch.errors import DaemonUnavailable, ProcessStartFailed
 from rangefetch.progress import DownloadStatus
 from servers.misbehaving import MisbehavingServer, content
+from support.files import MIB, names
+from support.waiting import AT_ONCE, until
 
 SIZE = 24 * MIB + 7
 

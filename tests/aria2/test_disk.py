@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 
 from aria2.driving import Desk, downloaded
-from flow.conftest import small_disk as small_disk
-from helpers import MIB, names, until
 from rangefetch import DownloadManager, saving, state
 from rangefetch.aria2.backend import remove_leftovers
 from rangefetch.control_file import to_control_file
@@ -22,6 +20,8 @@ from rangefetch.options import DownloadOptions
 from rangefetch.state import SourceState, State
 from rangefetch.target import Target
 from servers.misbehaving import MisbehavingServer, content, etag
+from support.files import MIB, names
+from support.waiting import until
 
 SIZE = 6 * MIB
 

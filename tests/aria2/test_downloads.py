@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from aria2.driving import Desk, downloaded
-from helpers import MIB, names, until
 from rangefetch.errors import (
     BadAnswer,
     ChecksumMismatch,
@@ -23,6 +22,8 @@ from rangefetch.errors import (
 from rangefetch.progress import DownloadStatus
 from rangefetch.samples import SAMPLE_BYTES
 from servers.misbehaving import MisbehavingServer, content, modified, refused_port
+from support.files import MIB, names
+from support.waiting import until
 
 SIZE = 12 * MIB + 7
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from helpers import names
 from rangefetch.aria2.folder import FolderLanding
 from rangefetch.download import Download
 from rangefetch.errors import (
@@ -22,6 +21,7 @@ from rangefetch.errors import (
     TargetLocked,
 )
 from rangefetch.options import DownloadOptions
+from support.files import names
 
 MAGNET = "magnet:?xt=urn:btih:1111111111111111111111111111111111111111&dn=a%20name"
 

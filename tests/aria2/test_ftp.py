@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from aria2.driving import Desk, downloaded
-from aria2.ftp import FtpServer
-from helpers import MIB, names, until
 from rangefetch.errors import DownloadError
+from servers.ftp import FtpServer
 from servers.misbehaving import content
+from support.files import MIB, names
+from support.waiting import until
 
 SIZE = 3 * MIB + 7
 

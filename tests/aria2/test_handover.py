@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from aria2.driving import Desk, downloaded, plain_aria2c
-from helpers import MIB, names, until
 from rangefetch import state
 from rangefetch.control_file import ControlFile, to_control_file
 from rangefetch.errors import EngineUnavailable
@@ -18,6 +17,8 @@ from rangefetch.native import NativeBackend
 from rangefetch.state import SourceState
 from rangefetch.target import Target
 from servers.misbehaving import MisbehavingServer, content, etag
+from support.files import MIB, names
+from support.waiting import until
 
 SIZE = 32 * MIB + 7
 SLACK = 5 * MIB

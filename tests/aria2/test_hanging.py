@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from aria2.driving import Desk, downloaded
-from helpers import MIB, names, until
 from rangefetch.aria2 import client, daemon, job
 from rangefetch.aria2.backend import Aria2Backend
 from rangefetch.download import Download
@@ -18,6 +17,8 @@ from rangefetch.errors import LocalError, TimedOut
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadStatus
 from servers.misbehaving import MisbehavingServer, content
+from support.files import MIB, names
+from support.waiting import until
 
 SIZE = 6 * MIB
 

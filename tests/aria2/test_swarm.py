@@ -8,12 +8,13 @@ import pytest
 
 from aria2.conftest import Configure
 from aria2.driving import Desk, downloaded
-from aria2.swarm import PEER_OPTIONS, Torrent, Tracker, dht_options, meeting_point, seeder
-from helpers import MIB, names, until
 from rangefetch.aria2.backend import Aria2Backend
 from rangefetch.errors import BadAnswer, TargetExists
 from rangefetch.progress import DownloadStatus
 from servers.misbehaving import MisbehavingServer, content
+from servers.swarm import PEER_OPTIONS, Torrent, Tracker, dht_options, meeting_point, seeder
+from support.files import MIB, names
+from support.waiting import until
 
 ONE = {"one.bin": content(3 * MIB + 5)}
 SEVERAL = {"a.bin": content(2 * MIB, 1), "below/b.bin": content(MIB + 3, 2)}

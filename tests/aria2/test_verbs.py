@@ -9,13 +9,14 @@ import pytest
 
 from aria2.conftest import Configure
 from aria2.driving import Desk, downloaded
-from helpers import AT_ONCE, MIB, names, until
 from rangefetch import state
 from rangefetch.aria2.backend import Aria2Backend
 from rangefetch.download import Download
 from rangefetch.errors import TimedOut
 from rangefetch.progress import DownloadStatus
 from servers.misbehaving import MisbehavingServer, content
+from support.files import MIB, names
+from support.waiting import AT_ONCE, until
 
 SIZE = 12 * MIB + 7
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from aria2.driving import Desk, downloaded
-from helpers import MIB, names, until
 from rangefetch import provenance, state
 from rangefetch.aria2.remote import ask
 from rangefetch.download import Download
@@ -23,6 +22,8 @@ from rangefetch.sources import Sources
 from servers.misbehaving import MisbehavingServer, content
 from servers.routing import ROUTES, Ask, Route
 from servers.wire import Reply
+from support.files import MIB, names
+from support.waiting import until
 
 SIZE = 6 * MIB + 12_345
 KINDS = {

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from aria2.conftest import PORTS
-from manager.helpers import Stage
 from rangefetch import DownloadManager
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer
+from support.ports import PORTS
+from support.stage import Stage
 
 Make = Callable[..., DownloadManager]
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from backends.conftest import Make
-from flow.helpers import downloaded
-from helpers import MIB, until
-from manager.helpers import SIZE, Stage, into
 from rangefetch import DownloadManager, DownloadStatus
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import SIZE, downloaded, into
+from support.files import MIB
+from support.stage import Stage
+from support.waiting import until
 
 
 def _connections(manager: DownloadManager, gid: str) -> int:

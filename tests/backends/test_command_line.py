@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from aria2.ftp import FtpServer
-from cli.helpers import errors, run
-from helpers import MIB, names
+from servers.ftp import FtpServer
 from servers.misbehaving import MisbehavingServer, content
+from support.command_line import errors, run
+from support.files import MIB, names
 
 SIZE = 3 * MIB + 7
 

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from backends.conftest import Make
-from flow.helpers import QUICK, downloaded
-from helpers import MIB, names, until
-from manager.helpers import into
 from rangefetch import DownloadManager, DownloadStatus, run
 from rangefetch.errors import DiskError
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import QUICK, downloaded, into
+from support.files import MIB, names
+from support.waiting import until
 
 SIZE = 12 * MIB + 12_345
 

@@ -8,16 +8,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from aria2.ftp import FtpServer
 from backends.conftest import Make
-from flow.helpers import begun, downloaded, saved_bytes, sent
-from helpers import MIB, names, until
-from manager.helpers import into, status_of
 from rangefetch import DownloadManager, DownloadStatus
 from rangefetch.control_file import ControlFile
 from rangefetch.errors import Cancelled, DaemonUnavailable, EngineUnavailable, LocalError
 from servers.directed import Valve
+from servers.ftp import FtpServer
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import downloaded, into, status_of
+from support.files import MIB, begun, names, saved_bytes
+from support.requests import sent
+from support.waiting import until
 
 SIZE = 32 * MIB + 7
 SLACK = 5 * MIB

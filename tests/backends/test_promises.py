@@ -10,9 +10,6 @@ from typing import Any
 import pytest
 
 from backends.conftest import Make
-from flow.helpers import QUICK, begun, consistent, downloaded
-from helpers import MIB, names, until
-from manager.helpers import SIZE, into, status_of
 from rangefetch import DownloadManager, DownloadResult, DownloadStatus, aio
 from rangefetch.errors import (
     BadAnswer,
@@ -29,6 +26,9 @@ from rangefetch.errors import (
 )
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content, refused_port
+from support.downloads import QUICK, SIZE, consistent, downloaded, into, status_of
+from support.files import MIB, begun, names
+from support.waiting import until
 
 ALGORITHMS = {"md5": "md5", "sha-1": "sha1", "sha-256": "sha256", "sha-384": "sha384", "sha-512": "sha512"}
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import downloaded
-from helpers import MIB, until
-from manager.helpers import SIZE, into, status_of
 from rangefetch import DownloadManager, DownloadStatus, state
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import SIZE, downloaded, into, status_of
+from support.files import MIB
+from support.waiting import until
 
 SECRETS = ("authorization", "cookie", "x-api-key")
 

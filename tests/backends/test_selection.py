@@ -11,20 +11,20 @@ import psutil
 import pytest
 
 import rangefetch
-from aria2.conftest import PORTS
-from aria2.driving import program
-from aria2.ftp import FtpServer
-from aria2.swarm import PEER_OPTIONS, Torrent, Tracker, seeder
 from backends.conftest import Make
-from flow.helpers import QUICK
-from helpers import MIB, names, until
-from manager.helpers import into, status_of
 from rangefetch import DownloadManager, DownloadStatus, RetryPolicy, fetch_many
 from rangefetch.aria2.client import Aria2Client
 from rangefetch.errors import EngineUnavailable, LocalError, ProcessStartFailed
 from rangefetch.manager import get_download_manager, init_download_manager
 from rangefetch.retry import Fault, Kind, Row
+from servers.ftp import FtpServer
 from servers.misbehaving import MisbehavingServer, content
+from servers.swarm import PEER_OPTIONS, Torrent, Tracker, seeder
+from support.children import at_work
+from support.downloads import QUICK, into, status_of
+from support.files import MIB, names
+from support.ports import PORTS
+from support.waiting import until
 
 SIZE = 3 * MIB + 7
 
@@ -149,7 +149,7 @@ def test_the_engine_where_there_is_no_library(
         daemon["rpc_port"],
         daemon["state_dir"],
     )
-    with program("fetch_on_what_there_is", *arguments) as child:
+    with at_work("backends.programs", "fetch_on_what_there_is", *arguments, PYTHONWARNINGS="error") as child:
         said, errors = child.communicate(timeout=30)
     assert child.returncode == 0, errors
     backend, _, reason = said.partition(" ")

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from backends.conftest import Make
-from flow.helpers import begun, downloaded
-from helpers import MIB, names, until
-from manager.helpers import SIZE, SMALL, into, status_of
 from rangefetch import DownloadManager, DownloadStatus
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import SIZE, SMALL, downloaded, into, status_of
+from support.files import MIB, begun, names
+from support.waiting import until
 
 
 @pytest.fixture

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from backends.conftest import Make
-from flow.helpers import begun, consistent, downloaded, fetch, saved_bytes
-from helpers import MIB, names, until
-from manager.helpers import SIZE, SMALL, Stage, into, status_of
 from rangefetch import DownloadManager, DownloadStatus
 from rangefetch.bulk import fetch_many
 from rangefetch.errors import Cancelled, HttpStatusError
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import SIZE, SMALL, consistent, downloaded, fetch, into, status_of
+from support.files import MIB, begun, names, saved_bytes
+from support.stage import Stage
+from support.waiting import until
 
 WAITING, ACTIVE, PAUSED = DownloadStatus.WAITING, DownloadStatus.ACTIVE, DownloadStatus.PAUSED
 COMPLETE, ERROR, REMOVED = DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED

@@ -5,14 +5,13 @@ from pathlib import Path
 import pytest
 
 from backends.conftest import Make
-from flow.helpers import QUICK
-from helpers import MIB, names
-from manager.helpers import into
-from manager.proxies import Socks5
 from rangefetch import DownloadManager
 from rangefetch.errors import LocalError
 from rangefetch.proxies import VARIABLES
 from servers.misbehaving import MisbehavingServer, content
+from servers.proxies import Socks5
+from support.downloads import QUICK, into
+from support.files import MIB, names
 
 SIZE = 3 * MIB
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.helpers import errors, run
-from helpers import names
 from servers.misbehaving import MisbehavingServer, content, refused_port
 from servers.tls import Certificates
+from support.command_line import errors, run
+from support.files import names
 
 QUICK = ("--max-tries", "2", "--retry-wait", "0.01", "--total-timeout", "15")
 SIZE = 1 << 20

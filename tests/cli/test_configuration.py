@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.helpers import run
-from helpers import names
 from rangefetch.cli.arguments import USAGE_ERROR, Request, parse
 from servers.misbehaving import MisbehavingServer
+from support.command_line import run
+from support.files import names
 
 URL = "https://example.org/file.bin"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.helpers import command, environment, errors, run
-from helpers import names
 from servers.misbehaving import MisbehavingServer, content, modified
 from servers.tls import Certificates
+from support.command_line import command, environment, errors, run
+from support.files import names
 
 SIZE = 3_000_001
 BODY = content(SIZE)

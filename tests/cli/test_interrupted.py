@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.helpers import command, end_by, environment, run, started
-from helpers import AT_ONCE, MIB, names, until
 from servers.misbehaving import MisbehavingServer, content
+from support.command_line import command, end_by, environment, run, started
+from support.files import MIB, names
+from support.waiting import AT_ONCE, until
 
 SIZE = 24 * MIB
 AT_FIRST = 6 * MIB

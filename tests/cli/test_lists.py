@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.helpers import errors, run, started
-from helpers import names
 from servers.misbehaving import MisbehavingServer, content
+from support.command_line import errors, run, started
+from support.files import names
 
 COUNT = 200
 

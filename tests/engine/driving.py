@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import tempfile
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple, Self
 from rangefetch import _engine, libcurl
 from rangefetch._engine import Engine, File, Profile
 
-__all__ = ["Driver", "Event", "Part", "loop_threads", "loops_become", "plain_profile"]
+__all__ = ["Driver", "Event", "Part", "plain_profile"]
 
 _NAMES = {number: name for name, number in _engine.EVENTS.items()}
 _POLL_MS = 5.0
@@ -134,21 +133,3 @@ class Driver:
         """The event that ends the file's life in the engine; a failure before it is a ``TimeoutError``."""
         self.until(lambda: {"DONE", "REMOVED"} & set(self.kinds(file)), seconds)
         return next(event for event in reversed(self.log) if event.file is file)
-
-
-def loop_threads() -> list[str]:
-    """The thread numbers of this process's loops; Linux alone tells."""
-    found = []
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(OSError):  # it has just ended
-            if (task / "comm").read_text() == "rangefetch-loop\n":
-                found.append(task.name)
-    return found
-
-
-def loops_become(count: int, seconds: float = 3.0) -> bool:
-    """Whether there are so many loops soon: a thread names itself, and is listed a little longer than it runs."""
-    deadline = time.monotonic() + seconds
-    while len(loop_threads()) != count and time.monotonic() < deadline:
-        time.sleep(0.002)
-    return len(loop_threads()) == count

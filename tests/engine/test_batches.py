@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from engine import children
 from engine.driving import Driver
 from rangefetch._engine import Batch
 from servers.misbehaving import MisbehavingServer, content, modified
+from support import children
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

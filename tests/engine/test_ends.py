@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from engine import children
-from helpers import MIB
 from servers.misbehaving import MisbehavingServer, content
+from support import children
+from support.files import MIB
 
 # A child with a file that is being filled, and nobody who would end it.
 LIVE = """
@@ -61,7 +61,7 @@ def test_an_exit_ends_the_loops_of_an_engine_that_is_held_for_ever(server: Misbe
     import atexit
 
     def look():
-        from engine.driving import loop_threads, loops_become
+        from support.loops import loop_threads, loops_become
         loops_become(0)
         print(loop_threads())
 

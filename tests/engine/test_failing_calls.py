@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from engine import children
 from engine.faults import with_faults
-from helpers import MIB
 from servers.background import Background, Handler
 from servers.misbehaving import MisbehavingServer
+from support import children
+from support.files import MIB
 
 PAUSED_AND_FAILED = """
     import errno, sys, time

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from engine.driving import Driver, Part
-from helpers import MIB
 from rangefetch import _engine
 from rangefetch._engine import File
 from servers.misbehaving import MisbehavingServer, content, etag, http_date, modified
+from support.files import MIB
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import children
 from engine.driving import Driver
 from rangefetch import ownership, state
 from servers.background import Background, Handler
+from support import children
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from engine.driving import Driver
-from helpers import MIB
 from rangefetch import _engine
 from rangefetch._engine import File
 from servers.misbehaving import MisbehavingServer, content
+from support.files import MIB
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

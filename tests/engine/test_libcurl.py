@@ -10,10 +10,10 @@ from pathlib import Path
 import pycurl  # type: ignore[import-untyped]
 import pytest
 
-from engine import children
-from helpers import until
 from rangefetch import _engine, events, libcurl, retry
 from servers.misbehaving import MisbehavingServer, content
+from support import children
+from support.waiting import until
 
 CONSTANTS = _engine.constants()
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from engine import children
-from engine.driving import Driver, loops_become
-from helpers import MIB
+from engine.driving import Driver
 from rangefetch import _engine
 from rangefetch._engine import EVENTS, Batch, Engine, File
 from servers.misbehaving import MisbehavingServer, content
+from support import children
+from support.files import MIB
+from support.loops import loops_become
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -346,7 +347,8 @@ def test_the_last_reference_ends_an_engine_at_work(server: MisbehavingServer) ->
     done = children.run(
         """
         import gc, sys, tempfile, threading
-        from engine.driving import Driver, loops_become
+        from engine.driving import Driver
+        from support.loops import loops_become
         from rangefetch import _engine
         url = sys.argv[1]
         for turn in range(20):

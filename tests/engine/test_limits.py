@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.driving import Driver
-from helpers import MIB
 from rangefetch._engine import File, TokenBucket
 from servers.misbehaving import MisbehavingServer, content
+from support.files import MIB
 
 PIECE = 16 << 10
 """What libcurl hands over at once, and so how far a bucket may run into debt."""

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from engine import children
-from engine.driving import Driver, loop_threads, loops_become
-from helpers import MIB
+from engine.driving import Driver
 from rangefetch import _engine
 from servers.misbehaving import MisbehavingServer, content
 from servers.nginx import Nginx
+from support import children
+from support.files import MIB
+from support.loops import loop_threads, loops_become
 
 RESIDENT_LIMIT_MIB = 60
 

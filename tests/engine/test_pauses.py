@@ -13,11 +13,11 @@ import time
 import pytest
 
 from engine.driving import Driver
-from helpers import MIB
 from rangefetch import _engine
 from rangefetch._engine import File, Profile
 from servers.misbehaving import MisbehavingServer, content
 from servers.nginx import Nginx
+from support.files import MIB
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from engine.driving import Driver
-from helpers import MIB
 from rangefetch._engine import File
 from servers.misbehaving import MisbehavingServer, content
 from servers.routing import ROUTES, Ask, Route
 from servers.wire import Break, Pace, Reply
+from support.files import MIB
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from engine.driving import Driver
-from helpers import MIB
 from rangefetch import _engine
 from rangefetch._engine import Batch
 from servers.misbehaving import MisbehavingServer, content
+from support.files import MIB
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

@@ -7,10 +7,10 @@ import ctypes
 import pytest
 
 from engine.driving import Driver, Event
-from helpers import MIB
 from rangefetch import _engine, state
 from rangefetch._engine import File
 from servers.misbehaving import MisbehavingServer, content
+from support.files import MIB
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from engine.driving import Driver
-from helpers import MIB
 from servers.misbehaving import MisbehavingServer
+from support.files import MIB
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from engine.driving import Driver
-from helpers import MIB
 from rangefetch import _engine
 from rangefetch._engine import Batch
 from servers.http2 import OpenStreams
@@ -17,6 +16,7 @@ from servers.misbehaving import MisbehavingServer, content
 from servers.routing import ROUTES, Ask, Route
 from servers.tls import Certificates
 from servers.wire import Pace, Reply
+from support.files import MIB
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

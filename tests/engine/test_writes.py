@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from engine.driving import Driver
-from helpers import MIB
 from rangefetch import _engine
 from servers.misbehaving import MisbehavingServer, content
 from servers.nginx import Nginx
+from support.files import MIB
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 import rangefetch
-from flow.helpers import fails, fetch
-from helpers import MIB, names
 from rangefetch import provenance
 from rangefetch.errors import TargetExists
 from servers.misbehaving import MisbehavingServer, content, modified
 from servers.routing import ROUTES, Ask, Route
 from servers.wire import Reply
+from support.downloads import fails, fetch
+from support.files import MIB, names
 
 SIZE = 3 * MIB + 7
 TINY = 64 << 10

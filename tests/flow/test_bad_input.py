@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 import rangefetch
-from flow.helpers import fails, fetch
-from helpers import names
 from rangefetch import DownloadManager
 from rangefetch.errors import DiskError
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import fails, fetch
+from support.files import names
 
 SIZE = 50_001
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from flow.helpers import QUICK, downloaded, fetch, read_state, run_child
-from helpers import MIB, names, until
+from flow.children import run_child
 from rangefetch import DownloadManager, DownloadStatus
 from rangefetch.checksum import FileHasher
 from rangefetch.target import Target
 from servers.misbehaving import MisbehavingServer, content, modified
+from support.downloads import QUICK, downloaded, fetch
+from support.files import MIB, names, read_state
+from support.waiting import until
 
 SIZE = 9 * MIB + 12_345
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import FIRST_RANGE, downloaded, fails, fetch, interrupt, saved_bytes
-from helpers import MIB, names, until
 from rangefetch import DownloadManager
 from rangefetch.errors import TargetExists
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import FIRST_RANGE, downloaded, fails, fetch, interrupt
+from support.files import MIB, names, saved_bytes
+from support.waiting import until
 
 SIZE = 9 * MIB + 12_345
 OTHER = 7 * MIB + 1

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import fails, fetch, interrupt
-from helpers import MIB, names
 from rangefetch.errors import ChecksumMismatch
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import fails, fetch, interrupt
+from support.files import MIB, names
 
 SIZE = 13 * MIB + 3
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from helpers import MIB
 from rangefetch import DownloadManager
 from servers.misbehaving import MisbehavingServer, content
+from support.files import MIB
 
 SMALL = 100_001
 LARGE = 9 * MIB + 5

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import as_json, child, fails, fetch, interrupt, run_child
-from helpers import MIB, names, until
+from flow.children import as_json, child, run_child
 from rangefetch import DownloadManager
 from rangefetch.errors import DiskError, TargetLocked
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import fails, fetch, interrupt
+from support.files import MIB, names
+from support.waiting import until
 
 SIZE = 9 * MIB + 12_345
 

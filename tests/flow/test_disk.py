@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import QUICK, as_json, downloaded, fails, fetch, interrupt, run_child, saved_bytes
-from helpers import MIB, names, until
+from flow.children import as_json, run_child
 from rangefetch import DownloadManager, replacing
 from rangefetch.errors import DiskError
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import QUICK, downloaded, fails, fetch, interrupt
+from support.files import MIB, names, saved_bytes
+from support.waiting import until
 
 SIZE = 16 * MIB
 

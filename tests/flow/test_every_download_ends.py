@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 
-from flow.helpers import QUICK, child, downloaded, fetch, run_child
-from helpers import MIB, names, until
+from flow.children import child, run_child
 from rangefetch import DownloadManager, DownloadStatus, run, saving, state
 from rangefetch.errors import DownloadError, HttpStatusError, LocalError, TimedOut
 from rangefetch.recovery import Recovery
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import QUICK, downloaded, fetch
+from support.files import MIB, names
+from support.waiting import until
 
 SIZE = 9 * MIB
 

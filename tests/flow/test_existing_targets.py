@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import begun, downloaded, fails, fetch, interrupt, saved_bytes
-from helpers import MIB, names, until
 from rangefetch import DownloadManager
 from rangefetch.errors import ChecksumMismatch, DownloadError, HttpStatusError, TargetExists
 from servers.misbehaving import MisbehavingServer, content, modified
+from support.downloads import downloaded, fails, fetch, interrupt
+from support.files import MIB, begun, names, saved_bytes
+from support.waiting import until
 
 SIZE = 24 * MIB + 7
 TINY = 64 << 10

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import FIRST_RANGE, begun, fails, fetch, saved_bytes
-from helpers import AT_ONCE, MIB, names
 from rangefetch.errors import (
     BadAnswer,
     ConnectionFailed,
@@ -15,6 +13,9 @@ from rangefetch.errors import (
     TimedOut,
 )
 from servers.misbehaving import MisbehavingServer, content, refused_port
+from support.downloads import FIRST_RANGE, fails, fetch
+from support.files import MIB, begun, names, saved_bytes
+from support.waiting import AT_ONCE
 
 SMALL = 100_001
 LARGE = 6 * MIB + 12_345

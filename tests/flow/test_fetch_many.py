@@ -19,11 +19,12 @@ from typing import Any
 import pytest
 
 import rangefetch
-from flow.helpers import QUICK
-from helpers import MIB, names, until
 from rangefetch import DownloadError, DownloadProgress, DownloadResult, DownloadStatus
 from rangefetch.errors import ChecksumMismatch, HttpStatusError, TargetExists
 from servers.misbehaving import MisbehavingServer, content, modified
+from support.downloads import QUICK
+from support.files import MIB, names
+from support.waiting import until
 
 SMALL = 5000
 
@@ -385,7 +386,7 @@ def test_what_was_done_before_a_break_is_told(server: MisbehavingServer, directo
 INTERRUPTED = """
 import sys, threading
 import rangefetch
-from engine.driving import loop_threads
+from support.loops import loop_threads
 urls, directory = sys.argv[2:], sys.argv[1]
 print("begin", flush=True)
 try:

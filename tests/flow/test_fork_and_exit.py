@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import begun, child, fetch, run_child, saved_bytes
-from helpers import AT_ONCE, MIB, names
+from flow.children import child, run_child
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import fetch
+from support.files import MIB, begun, names, saved_bytes
+from support.waiting import AT_ONCE
 
 SIZE = 24 * MIB + 12_345
 

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 
 import rangefetch
-from flow.helpers import FIRST_RANGE, QUICK, begun, fails, fetch, interrupt, saved_bytes
-from helpers import MIB, names, until
 from rangefetch import DownloadManager
 from rangefetch.errors import BadAnswer, ContentChanged, DownloadError, TargetExists
 from servers.misbehaving import MisbehavingServer, content, http_date
@@ -18,6 +16,9 @@ from servers.programs import require
 from servers.routing import ROUTES, Ask, Route
 from servers.tls import Certificates
 from servers.wire import Break, Reply
+from support.downloads import FIRST_RANGE, QUICK, fails, fetch, interrupt
+from support.files import MIB, begun, names, saved_bytes
+from support.waiting import until
 
 SIZE = 25 * MIB + 165_831
 VALIDATORS = {

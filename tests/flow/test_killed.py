@@ -10,11 +10,14 @@ from subprocess import Popen
 
 import pytest
 
-from flow.helpers import QUICK, as_json, begun, child, fetch, run_child, saved_bytes, sent
-from helpers import AT_ONCE, MIB, names, until
+from flow.children import as_json, child, run_child
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from servers.routing import ROUTES, Route
+from support.downloads import QUICK, fetch
+from support.files import MIB, begun, names, saved_bytes
+from support.requests import sent
+from support.waiting import AT_ONCE, until
 
 SIZE = 24 * MIB + 12_345
 FIRST_SAVE = 2.0

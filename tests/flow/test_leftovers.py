@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 import rangefetch
-from flow.helpers import QUICK, begun, downloaded, fetch, interrupt
-from helpers import MIB, names, until
 from rangefetch import DownloadManager, DownloadStatus
 from rangefetch.errors import ChecksumMismatch, DiskError, DownloadError, LocalError, TargetExists
 from rangefetch.target import Target
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import QUICK, downloaded, fetch, interrupt
+from support.files import MIB, begun, names
+from support.waiting import until
 
 SIZE = 9 * MIB
 

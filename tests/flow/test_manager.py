@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from flow.helpers import QUICK, begun, consistent, downloaded, paths, saved_bytes
-from helpers import AT_ONCE, MIB, names, until
 from rangefetch import DownloadManager, DownloadStatus, fetch
 from rangefetch.errors import Cancelled, DownloadError, HttpStatusError
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import QUICK, consistent, downloaded
+from support.files import MIB, begun, names, saved_bytes
+from support.requests import paths
+from support.waiting import AT_ONCE, until
 
 SIZE = 9 * MIB + 12_345
 SMALL = 100_001

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 import rangefetch
-from flow.helpers import fetch
-from helpers import names, until
 from rangefetch import DownloadManager, state
 from rangefetch.target import Target
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import fetch
+from support.files import names
+from support.waiting import until
 
 SIZE = 50_001
 

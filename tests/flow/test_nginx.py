@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import begun, fails, fetch, interrupt, run_child
-from helpers import MIB, names, until
+from flow.children import run_child
 from rangefetch import DownloadManager
 from rangefetch.errors import TlsError
 from servers.misbehaving import content
 from servers.nginx import LogLine, Nginx
 from servers.programs import require
 from servers.tls import Certificates
+from support.downloads import fails, fetch, interrupt
+from support.files import MIB, begun, names
+from support.waiting import until
 
 SIZE = 40 * MIB + 3
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import consistent, downloaded, fetch, interrupt
-from helpers import MIB, names, until
 from rangefetch import DownloadError, DownloadManager, DownloadProgress, DownloadStatus
 from rangefetch.download import Download
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import consistent, downloaded, fetch, interrupt
+from support.files import MIB, names
+from support.waiting import until
 
 SIZE = 6 * MIB + 5
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from flow.helpers import FIRST_RANGE, begun, fetch
-from helpers import MIB, names
 from rangefetch import DownloadError
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import FIRST_RANGE, fetch
+from support.files import MIB, begun, names
 
 PASSING = [
     "good",

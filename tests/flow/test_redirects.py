@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import begun, fails, fetch, interrupt, paths
-from helpers import MIB, names
 from rangefetch.errors import BadAnswer, HttpStatusError
 from servers.misbehaving import MisbehavingServer, content
 from servers.tls import Certificates
+from support.downloads import fails, fetch, interrupt
+from support.files import MIB, begun, names
+from support.requests import paths
 
 SMALL = 100_001
 LARGE = 9 * MIB + 5

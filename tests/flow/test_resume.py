@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import QUICK, begun, downloaded, fetch, interrupt, read_state, saved_bytes
-from helpers import MIB, names, until
 from rangefetch import DownloadManager, DownloadStatus
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import QUICK, downloaded, fetch, interrupt
+from support.files import MIB, begun, names, read_state, saved_bytes
+from support.waiting import until
 
 SIZE = 9 * MIB + 12_345
 

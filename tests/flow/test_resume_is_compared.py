@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import fetch, interrupt, saved_bytes
-from helpers import MIB, names, until
 from rangefetch import DownloadManager, state
 from rangefetch.errors import DownloadError
 from rangefetch.target import Target
 from servers.misbehaving import MisbehavingServer, content
 from servers.routing import ROUTES, Ask, Route
 from servers.wire import Reply
+from support.downloads import fetch, interrupt
+from support.files import MIB, names, saved_bytes
+from support.waiting import until
 
 SIZE = 24 * MIB + 7
 WEAK = {"date": {"etag": "none"}, "weak": {"etag": "weak"}, "none": {"etag": "none", "mtime": 0}}

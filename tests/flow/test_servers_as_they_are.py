@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import FIRST_RANGE, fetch, paths, sent
-from helpers import MIB, names
 from servers.misbehaving import ROUTES, MisbehavingServer, content, modified
+from support.downloads import FIRST_RANGE, fetch
+from support.files import MIB, names
+from support.requests import paths, sent
 
 SMALL = 100_001
 LARGE = 6 * MIB + 12_345

@@ -5,10 +5,10 @@ import pathlib
 import pytest
 
 import rangefetch
-from flow.helpers import QUICK, fetch
-from helpers import MIB, names
 from rangefetch.errors import BadAnswer
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import QUICK, fetch
+from support.files import MIB, names
 
 SIZE = 2 * MIB + 5
 ABSURD = str((1 << 63) - 1)

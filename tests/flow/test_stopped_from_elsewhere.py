@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 
 import rangefetch
-from flow.helpers import QUICK, downloaded
-from helpers import MIB, until
 from rangefetch import DownloadManager, DownloadOptions, DownloadStatus, bulk
 from rangefetch.download import Download
 from rangefetch.errors import Cancelled, LocalError
@@ -23,6 +21,9 @@ from rangefetch.native import NativeBackend
 from rangefetch.selection import Chooser
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer
+from support.downloads import QUICK, downloaded
+from support.files import MIB
+from support.waiting import until
 
 SIZE = 9 * MIB
 

@@ -16,8 +16,6 @@ from pathlib import Path
 import pytest
 
 import rangefetch
-from flow.helpers import QUICK
-from helpers import AT_ONCE, MIB, names, until
 from rangefetch import DownloadManager, streaming
 from rangefetch.errors import (
     BadAnswer,
@@ -31,6 +29,9 @@ from rangefetch.errors import (
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from servers.nginx import Nginx
+from support.downloads import QUICK
+from support.files import MIB, names
+from support.waiting import AT_ONCE, until
 
 SIZE = 40 * MIB + 12_345
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import downloaded
-from helpers import MIB, until
 from rangefetch import DownloadManager, DownloadStatus, run, state
 from servers.background import Background, Handler
 from servers.misbehaving import content
+from support.downloads import downloaded
+from support.files import MIB
+from support.waiting import until
 
 SIZE = 8 * MIB
 FIRST = 4 * MIB

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import as_json, fails, fetch, run_child
-from helpers import MIB, names
+from flow.children import as_json, run_child
 from rangefetch.errors import TlsError
 from servers.misbehaving import MisbehavingServer, content
 from servers.tls import Certificates, make_certificates
+from support.downloads import fails, fetch
+from support.files import MIB, names
 
 LARGE = 9 * MIB + 5
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 import rangefetch
-from flow.helpers import QUICK, downloaded, fails, fetch, interrupt
-from helpers import MIB, names, until
 from rangefetch import DownloadManager, state
 from rangefetch.errors import DiskError, HttpStatusError
 from rangefetch.target import Target
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content, etag
+from support.downloads import QUICK, downloaded, fails, fetch, interrupt
+from support.files import MIB, names
+from support.waiting import until
 
 SIZE = 3 * MIB
 

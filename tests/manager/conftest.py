@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from manager.helpers import Stage
 from rangefetch import DownloadManager
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer
+from support.stage import Stage
 
 
 @pytest.fixture

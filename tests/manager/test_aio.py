@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 
 import pytest
 
-from flow.helpers import QUICK, begun, saved_bytes
-from helpers import AT_ONCE, MIB, names
-from manager.helpers import SIZE, SMALL, into
 from rangefetch import DownloadManager as BlockingManager
 from rangefetch import DownloadProgress, DownloadStatus, aio, get_download_manager
 from rangefetch.errors import Cancelled, DownloadError, HttpStatusError
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import QUICK, SIZE, SMALL, into
+from support.files import MIB, begun, names, saved_bytes
+from support.waiting import AT_ONCE
 
 T = TypeVar("T")
 

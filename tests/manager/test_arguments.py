@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 import rangefetch
-from helpers import names, until
 from rangefetch import DownloadManager, aio
 from rangefetch.retry import RetryPolicy
+from support.files import names
+from support.waiting import until
 
 URL = "http://127.0.0.1:9/x"  # where nobody listens, nor is to be asked
 

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import fails, fetch
-from helpers import MIB, names
-from manager.helpers import SIZE, into
 from rangefetch import DownloadManager, checksum
 from rangefetch.errors import ChecksumMismatch
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import SIZE, fails, fetch, into
+from support.files import MIB, names
 
 ALGORITHMS = {
     "sha-256": "sha256",

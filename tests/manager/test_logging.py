@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 import rangefetch
-from flow.helpers import QUICK, downloaded
-from helpers import until
-from manager.helpers import SIZE, SMALL, into, status_of
 from rangefetch import DownloadManager, DownloadStatus
 from rangefetch.errors import DownloadError
 from servers.misbehaving import MisbehavingServer
+from support.downloads import QUICK, SIZE, SMALL, downloaded, into, status_of
+from support.waiting import until
 
 SECRET = "s3cret"
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 import rangefetch
-from flow.helpers import fetch, saved_bytes
-from helpers import MIB, names, until
-from manager.helpers import into
 from rangefetch import DownloadManager
 from rangefetch.errors import DownloadError, HttpStatusError
 from servers.misbehaving import MisbehavingServer, content
 from servers.routing import ROUTES, Ask, Route
 from servers.wire import Reply
+from support.downloads import fetch, into
+from support.files import MIB, names, saved_bytes
+from support.waiting import until
 
 SIZE = 12 * MIB + 12_345
 LANES = {"max_connection_per_server": 2, "min_split_size": "1M"}

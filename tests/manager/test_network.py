@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 import rangefetch
-from flow.helpers import downloaded
-from helpers import AT_ONCE, MIB, names, until
-from manager.helpers import into, status_of
 from rangefetch import DownloadManager, DownloadStatus, RetryPolicy
 from rangefetch.errors import ConnectionFailed, TimedOut
 from rangefetch.network import Network
 from rangefetch.retry import Curl, Kind, Row
 from servers.misbehaving import MisbehavingServer, content
+from support.downloads import downloaded, into, status_of
+from support.files import MIB, names
+from support.waiting import AT_ONCE, until
 
 SIZE = 9 * MIB
 POLICY = RetryPolicy(network_check=0.05, network_hosts=())

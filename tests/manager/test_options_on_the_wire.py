@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 import rangefetch
-from flow.helpers import QUICK, fails, fetch
-from helpers import AT_ONCE, MIB, until
-from manager.helpers import SIZE, SMALL, into
-from manager.proxies import Socks5, Squid
 from rangefetch import DownloadManager, DownloadOptions
 from rangefetch.errors import ConnectionFailed, DownloadError, HttpStatusError, LocalError, NetworkError, TimedOut
 from rangefetch.options import DEFAULT_USER_AGENT
 from servers.misbehaving import MisbehavingServer, content
 from servers.nginx import Nginx
 from servers.programs import require
+from servers.proxies import Socks5, Squid
 from servers.tls import Certificates
+from support.downloads import QUICK, SIZE, SMALL, fails, fetch, into
+from support.files import MIB
+from support.waiting import AT_ONCE, until
 
 USER, PASSWORD = "user", "s3cr:et"
 ACCOUNT = f"{USER}:s3cr%3Aet"

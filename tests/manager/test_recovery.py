@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 
 import rangefetch
-from flow.helpers import QUICK, downloaded, fails, fetch, paths
-from helpers import AT_ONCE, MIB, names, until
-from manager.helpers import SIZE, SMALL, gaps, into, status_of
 from rangefetch import DownloadManager, DownloadStatus, RetryPolicy, state
 from rangefetch.errors import BadAnswer, ContentChanged, HttpStatusError, LocalError
 from rangefetch.retry import Fault, Kind, Row
 from servers.misbehaving import MisbehavingServer, content, http_date
 from servers.routing import ROUTES, Ask, Route
 from servers.wire import Reply
+from support.downloads import QUICK, SIZE, SMALL, downloaded, fails, fetch, into, status_of
+from support.files import MIB, names
+from support.requests import gaps, paths
+from support.waiting import AT_ONCE, until
 
 
 @pytest.fixture

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from helpers import names, until
 from rangefetch import DownloadManager, session
 from rangefetch.download import Download
 from rangefetch.errors import LocalError
 from rangefetch.options import DownloadOptions
+from support.files import names
+from support.waiting import until
 
 HOLDER = """if True:
     import os, sys, time

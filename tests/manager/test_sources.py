@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from flow.helpers import fetch, saved_bytes, sent
-from helpers import MIB, names, until
-from manager.helpers import SIZE, into
 from rangefetch import DownloadManager, state
 from rangefetch.errors import DownloadError
 from servers.misbehaving import MisbehavingServer, content, etag, http_date, modified
 from servers.routing import ROUTES, Ask, Route
 from servers.wire import Reply
+from support.downloads import SIZE, fetch, into
+from support.files import MIB, names, saved_bytes
+from support.requests import sent
+from support.waiting import until
 
 
 def _digest(size: int | str, seed: int = 0, name: str = "sha-256") -> str:

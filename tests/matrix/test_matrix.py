@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 
-from flow.helpers import begun, saved_bytes
-from helpers import names
 from matrix.cases import Case, chosen
 from matrix.run import BLOCK, FIRST_RANGE, Run
 from matrix.server import Server
 from rangefetch import DownloadError, DownloadManager, DownloadStatus, RetryPolicy
+from support.files import begun, names, saved_bytes
 
 SAMPLE = os.environ.get("RANGEFETCH_MATRIX", "300")
 SEED = int(os.environ.get("RANGEFETCH_SEED", "2"))

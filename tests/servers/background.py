@@ -18,7 +18,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Background:
     """A server at work in threads of its own while the block lasts. Replies that nobody reads outlive it."""
 
-    def __init__(self, server: socketserver.ThreadingTCPServer) -> None:
+    def __init__(self, server: socketserver.ThreadingTCPServer | http.server.ThreadingHTTPServer) -> None:
         self.server = server
         server.daemon_threads = True
         self._thread = threading.Thread(target=server.serve_forever, args=(0.01,))

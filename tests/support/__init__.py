@@ -1,1 +1,1 @@
-"""What tests of all kinds share."""
+"""What tests of several folders share, one idea to a module. What serves or relays is in ``servers``."""

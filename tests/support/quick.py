@@ -8,7 +8,7 @@ __all__ = ["pytest_itemcollected"]
 
 _SERVERS = {"server", "other_server", "tls_server", "nginx", "aria2c", "certificates", "unrelated_certificates"}
 _SLOW_MODULES = {"asyncio", "multiprocessing", "socket", "subprocess", "threading", "time"}
-_SLOW_PACKAGES = ("aria2", "engine", "helpers", "manager", "servers")
+_SLOW_PACKAGES = ("aria2", "engine", "manager", "servers", "support")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from flow.helpers import saved_bytes
-from helpers import MIB, names
 from servers.misbehaving import MisbehavingServer, content
+from support.files import MIB, names, saved_bytes
 from torture.zygote import CALLS
 from torture.zygotes import Zygote
 

@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
-from helpers import names, until
 from matrix.answers import Answer, Ask
 from matrix.faults import FAULTS
 from matrix.run import SIZE, Fault, Run
 from matrix.server import PROTOCOLS, Server
 from rangefetch import DownloadError, DownloadManager, DownloadStatus, RetryPolicy
+from support.files import names
+from support.waiting import until
 
 FIRST = int(os.environ.get("RANGEFETCH_SEED", "1"))
 COUNT = int(os.environ.get("RANGEFETCH_SEEDS", "200"))

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from helpers import MIB, names
 from servers.misbehaving import MisbehavingServer, content
+from support.files import MIB, names
 from torture.zygotes import Told, Zygote
 
 ALL = os.environ.get("RANGEFETCH_TORTURE") == "1"

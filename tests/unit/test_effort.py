@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from helpers import MIB
 from rangefetch.effort import explain
+from support.files import MIB
 
 S = 1_000_000
 """Microseconds."""

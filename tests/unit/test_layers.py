@@ -188,3 +188,20 @@ def test_pure_modules_know_nothing_of_the_world(module: str) -> None:
         found = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
         names |= {name.partition(".")[0] for name in found}
     assert not names & WORLD
+
+
+# ---- The tests ---------------------------------------------------------------------------------------------------
+
+TESTS = Path(__file__).parents[1]
+SHARED = {"servers", "support"}
+ON_TOP_OF = {"torture": {"matrix"}}  # it asks the matrix's server for the matrix's faults, at random
+
+
+@pytest.mark.parametrize("folder", sorted(path.name for path in TESTS.iterdir() if path.is_dir()))
+def test_what_folders_of_tests_share_is_shared_by_all(folder: str) -> None:
+    others = {path.name for path in TESTS.iterdir() if path.is_dir()} - SHARED - ON_TOP_OF.get(folder, set()) - {folder}
+    for path in (TESTS / folder).rglob("*.py"):
+        for node, _ in import_nodes(ast.parse(path.read_text())):
+            found = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            foreign = {name.partition(".")[0] for name in found} & others
+            assert not foreign, f"{path.relative_to(TESTS)} imports what is {foreign}'s: what two share is in support"

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import rangefetch
-from engine import children
+from support import children
 
 PUBLIC = [
     "DownloadError",

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import MIB
 from rangefetch.samples import (
     SAMPLE_BYTES,
     Sample,
@@ -21,6 +20,7 @@ from rangefetch.samples import (
     read,
 )
 from servers.content import content
+from support.files import MIB
 
 GIB = 1 << 30
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from helpers import MIB
 from servers.client import Client, raw
 from servers.content import content, etag, http_date, modified
 from servers.misbehaving import ROUTES, MisbehavingServer
 from servers.tls import Certificates
+from support.files import MIB
 
 KIB = 1 << 10
 

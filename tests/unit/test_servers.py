@@ -13,7 +13,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from helpers import AT_ONCE, MIB
 from servers.client import Client, raw
 from servers.content import content, etag, http_date, modified, parse_size
 from servers.misbehaving import MisbehavingServer, refused_port
@@ -21,6 +20,8 @@ from servers.nginx import Nginx
 from servers.programs import require
 from servers.tls import Certificates, make_certificates
 from servers.wire import asked_range
+from support.files import MIB
+from support.waiting import AT_ONCE
 
 KIB = 1 << 10
 

@@ -20,11 +20,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers import MIB
 from rangefetch import state
 from rangefetch.errors import DiskError
 from rangefetch.replacing import remove_what_was_cut_short
 from rangefetch.state import SourceState, State, StateDamaged, StateForeign
+from support.files import MIB
 
 DONE = 2
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from helpers import names
 from rangefetch import _engine, parts, state
 from rangefetch.errors import DiskError, LocalError, TargetExists, TargetLocked
 from rangefetch.state import SourceState, State
 from rangefetch.target import Target, free_space
+from support.files import names
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

@@ -6,9 +6,9 @@ import itertools
 import threading
 from concurrent.futures import Future
 
-from helpers import until
 from rangefetch import workers
 from rangefetch.workers import Workers
+from support.waiting import until
 
 WAIT_S = 20.0
 

@@ -6,15 +6,16 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import rangefetch
 
-__all__ = ["environment", "run", "run_module", "start"]
+__all__ = ["at_work", "environment", "python", "run", "run_module", "start"]
 
 _PATHS = [str(Path(str(rangefetch.__file__)).parents[1]), str(Path(__file__).parents[1])]
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 90.0  # no bound but on what hangs: a busy machine takes its time to start a Python
 
 
 def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -61,3 +62,29 @@ def run_module(
         cwd=cwd,
         check=False,
     )
+
+
+# ---- A function of one of the tests' modules ---------------------------------------------------------------------
+
+
+def python(module: str, function: str, *arguments: object) -> list[str]:
+    """The command of a Python in which a function of one of the tests' modules is at work; it is given strings."""
+    start = f"import sys; sys.path[:0] = {_PATHS!r}; import {module}; {module}.{function}(*sys.argv[1:])"
+    return [sys.executable, "-c", start, *map(str, arguments)]
+
+
+@contextmanager
+def at_work(module: str, function: str, *arguments: object, **changes: str) -> Iterator[subprocess.Popen[str]]:
+    """The function at work, with these changes to the environment; gone afterwards."""
+    with subprocess.Popen(
+        python(module, function, *arguments),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | changes,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import rangefetch
-from helpers import AT_ONCE
+from support.waiting import AT_ONCE
 
 SOURCES = Path(rangefetch.__file__).parents[1]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers import until
 from servers.background import Background, Handler
+from support.waiting import until
 
 PIECE = 256 << 10
 
@@ -154,7 +154,12 @@ def meeting_point(aria2c: Path, port: int, directory: Path) -> Iterator[None]:
 
 @contextmanager
 def _at_work(aria2c: Path, options: dict[str, str], what: str, port: int) -> Iterator[None]:
-    arguments = [aria2c, "--no-conf", "--quiet", *(f"--{name}={value}" for name, value in options.items())]
+    arguments: list[str | Path] = [
+        aria2c,
+        "--no-conf",
+        "--quiet",
+        *(f"--{name}={value}" for name, value in options.items()),
+    ]
     with subprocess.Popen([*arguments, what]) as process:
         try:
             until(lambda: process.poll() is None and _listens(process.pid, port))

@@ -1,4 +1,4 @@
-"""Fixtures of the flow tests."""
+"""Fixtures: disks that are full soon, or refuse to be written."""
 
 import os
 import subprocess
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+__all__ = ["small_disk", "unwritable_directory"]
 
 
 @pytest.fixture

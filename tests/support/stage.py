@@ -1,33 +1,15 @@
-"""What the manager's tests share: options, states, and downloads that are brought into one."""
+"""Downloads that are brought into a state."""
 
-import itertools
 from pathlib import Path
 from typing import Any
 
-from flow.helpers import QUICK, downloaded
-from helpers import MIB, until
 from rangefetch import DownloadManager, DownloadStatus
 from servers.directed import Valve
-from servers.misbehaving import MisbehavingServer, Request
+from servers.misbehaving import MisbehavingServer
+from support.downloads import SIZE, SMALL, downloaded, into, status_of
+from support.waiting import until
 
-__all__ = ["SIZE", "SMALL", "Stage", "gaps", "into", "status_of"]
-
-SIZE = 9 * MIB + 12_345
-SMALL = 100_001
-
-
-def into(target: Path, name: object = "file.bin", **options: Any) -> dict[str, Any]:
-    """Options for a file in the target's directory."""
-    return QUICK | {"save_dir": target.parent, "filename": str(name)} | options
-
-
-def status_of(manager: DownloadManager, gid: str) -> DownloadStatus:
-    return manager.get_download_progress(gid).status
-
-
-def gaps(requests: list[Request]) -> list[float]:
-    """The seconds between one request and the next."""
-    return [after.time - before.time for before, after in itertools.pairwise(requests)]
+__all__ = ["Stage"]
 
 
 class Stage:

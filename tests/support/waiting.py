@@ -1,0 +1,20 @@
+"""Waiting for something that happens soon."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+__all__ = ["AT_ONCE", "until"]
+
+AT_ONCE = 10.0
+"""Seconds by which also a busy machine has done what it does at once, and not what waits for something to time out."""
+
+
+def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
+    """Wait until it holds; fail the test if it does not within ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"this did not become true within {timeout:g} s: {condition}")
+        time.sleep(0.002)
