@@ -31,9 +31,6 @@ BUILT_FROM := setup.py pyproject.toml src/rangefetch/version.py $(shell find ext
 WORKERS ?= 6
 PARALLEL := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-# Those whose types are checked as strictly as the package's.
-TYPED_TESTS := $(addprefix tests/,conftest.py matrix servers support torture)
-
 SYSTEM_LIBCURL = $$($(BIN)/python -c 'import ctypes.util as c; print(c.find_library("curl") or "")')
 
 # The package under test is the one that is installed in the environment.
@@ -93,7 +90,7 @@ lint: $(VENV)/tools
 	$(BIN)/python .ci/compiler_warnings.py
 	$(BIN)/mypy
 	MYPYPATH=benches $(BIN)/mypy --explicit-package-bases --disable-error-code import-not-found benches  # of peers
-	MYPYPATH=tests $(BIN)/mypy --explicit-package-bases $(TYPED_TESTS)
+	MYPYPATH=tests $(BIN)/mypy --explicit-package-bases tests
 	$(BIN)/python -m mypy.stubtest rangefetch._engine
 
 bench: $(VENV)/tools

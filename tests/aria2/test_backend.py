@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -167,6 +168,7 @@ def test_a_client_tells_refusal_from_silence(configure: Configure) -> None:
         with pytest.raises(RpcError, match="is not found"):
             daemon.client.call("tellStatus", "0123456789abcdef")
         answers = daemon.client.call_all([("getVersion", []), ("tellStatus", ["0123456789abcdef"])])
+        assert not isinstance(answers[0], RpcError)
         assert answers[0]["version"]
         assert isinstance(answers[1], RpcError)
         assert daemon.client.call_all([]) == []
@@ -250,10 +252,11 @@ def test_cookies_travel_and_stay_at_home(
 
 def test_a_stream_takes_the_other_backend(desk: Desk, server: MisbehavingServer, target: Path) -> None:
     download = Download(server.url("/good/x", size=SIZE), DownloadOptions())
-    download.sink = Target.open(target.parent, target.name, download.url)
+    sink: Any = Target.open(target.parent, target.name, download.url)
+    download.sink = sink
     with pytest.raises(LocalError, match="cannot stream"):
         desk.wait(desk.begin_again(download))
-    download.sink.discard()
+    sink.discard()
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/x", "magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567"])
@@ -324,6 +327,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_file_that_cannot_fit_is_not_begun(desk: Desk, server: MisbehavingServer, small_disk: Path) -> None:
     error = desk.fails(DiskError, server.url("/good/x", size=SIZE), small_disk / "file.bin")
+    assert isinstance(error, DiskError)
     assert error.errno
     assert names(small_disk) == []
 

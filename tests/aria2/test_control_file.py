@@ -106,7 +106,7 @@ def test_there_and_back_nothing_is_invented_and_little_is_lost(data: st.DataObje
 
     def there(state: State) -> set[int]:
         """The blocks of 16 KiB that are whole."""
-        found = set()
+        found: set[int] = set()
         for index, block in enumerate(state.blocks):
             start = index * state.block_size
             size = min(state.block_size, total - start)

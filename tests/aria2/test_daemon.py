@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -284,13 +285,17 @@ def test_a_session_file_survives_the_daemon(configure: Configure, server: Misbeh
         assert daemon.client.call("tellStatus", gid)["status"] == "paused"
 
 
+def _was_restarted(daemon: Aria2Daemon, times: int) -> bool:
+    return daemon.restarts == times
+
+
 def test_after_the_limit_it_is_given_up(configure: Configure) -> None:
     deaths: list[DaemonUnavailable] = []
     config = configure(max_restart_attempts=2, health_check_interval=30, restart_wait=0.01)
     with Aria2Daemon(config, on_death=deaths.append) as daemon:
         for restarts in (1, 2):
             os.kill(daemon.pid, signal.SIGKILL)
-            until(lambda n=restarts: daemon.restarts == n)
+            until(partial(_was_restarted, daemon, restarts))
         os.kill(daemon.pid, signal.SIGKILL)
         until(lambda: deaths)
         assert "2 times in vain" in str(deaths[0])
@@ -304,7 +309,7 @@ def test_a_good_check_makes_the_count_begin_anew(configure: Configure) -> None:
     with Aria2Daemon(configure(max_restart_attempts=1, health_check_interval=0.05)) as daemon:
         for restarts in (1, 2, 3):
             os.kill(daemon.pid, signal.SIGKILL)
-            until(lambda n=restarts: daemon.restarts == n)
+            until(partial(_was_restarted, daemon, restarts))
             time.sleep(0.3)
         assert daemon.error is None
 

@@ -64,7 +64,7 @@ def test_a_disk_that_fills_up_keeps_what_came(
 @pytest.fixture
 def failing_sync(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From its call on the next sync of a part file fails, as Linux reports a lost write: once."""
-    failures = []
+    failures: list[int] = []
     right = Target.sync
 
     def sync(self: Target) -> None:

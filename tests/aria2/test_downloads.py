@@ -22,6 +22,7 @@ from rangefetch.errors import (
 from rangefetch.progress import DownloadStatus
 from rangefetch.samples import SAMPLE_BYTES
 from servers.misbehaving import MisbehavingServer, content, modified, refused_port
+from servers.tls import Certificates
 from support.files import MIB, names
 from support.waiting import until
 
@@ -196,7 +197,9 @@ def test_a_limit_for_all_holds_and_can_be_lifted(own_desk: Desk, server: Misbeha
         assert own_desk.wait(download).size == 32 * MIB
 
 
-def test_certificates_of_a_download(own_desk: Desk, tls_server: MisbehavingServer, certificates, target: Path) -> None:
+def test_certificates_of_a_download(
+    own_desk: Desk, tls_server: MisbehavingServer, certificates: Certificates, target: Path
+) -> None:
     url = tls_server.url("/good/x", size=SIZE)
     own_desk.fetch(url, target, ca_file=certificates.ca)
     own_desk.fetch(url, target.with_name("second"), verify_tls=False)
@@ -262,6 +265,7 @@ def test_time_is_up(desk: Desk, server: MisbehavingServer, target: Path) -> None
 
 def test_the_disk_is_full(desk: Desk, server: MisbehavingServer, target: Path) -> None:
     error = desk.fails(DiskError, server.url("/good/x", size=MIB), Path("/proc/nowhere/file.bin"))
+    assert isinstance(error, DiskError)
     assert error.errno
 
 

@@ -47,7 +47,7 @@ def _bring(landing: FolderLanding, *paths: str) -> list[str]:
     """What aria2 would: files in the landing's directory, for nobody else to read."""
     made = []
     for path in paths:
-        file = Path(landing.request(ask_head=False).options["dir"]) / path
+        file = Path(str(landing.request(ask_head=False).options["dir"])) / path
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         file.write_text(path)
         file.chmod(0o600)
@@ -66,8 +66,8 @@ def test_one_file_gets_the_name_that_was_asked_for(make: Make, directory: Path) 
 def test_a_directory_keeps_its_name(make: Make, directory: Path) -> None:
     landing = make()
     landing.open()
-    path, size = landing.finish([*_bring(landing, "album/one", "album/deep/two"), "[METADATA]album"])
-    assert (path, size) == (directory / "album", 23)
+    finished = landing.finish([*_bring(landing, "album/one", "album/deep/two"), "[METADATA]album"])
+    assert finished == (directory / "album", 23)
     assert (directory / "album" / "deep" / "two").read_text() == "album/deep/two"
     assert stat.S_IMODE((directory / "album" / "deep").stat().st_mode) == 0o777 & ~_umask()
     assert names(directory) == ["album"]
@@ -76,7 +76,9 @@ def test_a_directory_keeps_its_name(make: Make, directory: Path) -> None:
 def test_several_are_side_by_side_in_what_was_asked_for(make: Make, directory: Path) -> None:
     landing = make(filename="all")
     landing.open()
-    path, _ = landing.finish(_bring(landing, "one", "two"))
+    finished = landing.finish(_bring(landing, "one", "two"))
+    assert finished is not None
+    path, _ = finished
     assert path == directory / "all"
     assert names(path) == ["one", "two"]
 
@@ -148,7 +150,9 @@ def test_overwriting_replaces_a_file_and_never_a_directory(make: Make, directory
     brought = _bring(landing, "brought.bin")
     if what == "a file":
         place.write_text("old")
-        assert landing.finish(brought)[0] == place
+        finished = landing.finish(brought)
+        assert finished is not None
+        assert finished[0] == place
         assert place.read_text() == "brought.bin"
     else:
         (place / "precious").mkdir(parents=True)
@@ -240,7 +244,7 @@ def test_a_directory_of_another_download_is_not_taken(make: Make, directory: Pat
     other.keep(complete=False)
     landing = make(filename="wanted")
     landing.open()
-    assert not list(Path(landing.request(ask_head=False).options["dir"]).iterdir())
+    assert not list(Path(str(landing.request(ask_head=False).options["dir"])).iterdir())
     landing.discard()
     assert names(directory / "wanted.part") == ["x"]
 

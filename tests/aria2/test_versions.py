@@ -26,7 +26,7 @@ from support.files import MIB, names
 from support.waiting import until
 
 SIZE = 6 * MIB + 12_345
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "strong": {},
     "weak": {"etag": "weak"},
     "date": {"etag": "none"},

@@ -1,6 +1,7 @@
 """The command and its choice of a backend: typed, in the configuration file, in the environment, or by the URL."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ def test_which_backend_fetches(
     configuration = place / ".config" / "rangefetch" / "config.toml"
     configuration.parent.mkdir(parents=True)
     configuration.write_text(configured)
-    changes = {"RANGEFETCH_BACKEND": environment} if environment else {}
+    changes: dict[str, Any] = {"RANGEFETCH_BACKEND": environment} if environment else {}
     said = run(place, *words, server.url("/good/file.bin", size=SIZE), **changes)
     assert (said.returncode, errors(said)) == (0, [])
     assert (place / "file.bin").read_bytes() == content(SIZE)

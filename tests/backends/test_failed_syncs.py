@@ -99,7 +99,7 @@ def test_what_a_pause_could_not_sync_is_fetched_again(
     """The first pause is saved, the second is not: what came between them is gone, and so it is known to be."""
     url = server.url("/valve/x", size=SIZE, etag='"a"')
     with manage() as manager:
-        disk = losing(lambda name, _: disk.armed and disk.failed == 0 and _is_part(name), error)
+        disk: Any = losing(lambda name, _: disk.armed and disk.failed == 0 and _is_part(name), error)
         options = into(target, target.name, durable=durable, total_timeout=60.0)
         gid = manager.download(url, options)
         until(lambda: downloaded(manager, gid) > 2 * MIB)
@@ -177,7 +177,8 @@ def test_a_close_that_reports_lost_writes_comes_before_the_name(
     manager: DownloadManager, server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NFS says at a close what became of the writes."""
-    real, failed = os.close, []
+    real = os.close
+    failed: list[int] = []
 
     def close(fd: int) -> None:
         if not failed and _name_of(fd) == "file.bin.part" and os.fstat(fd).st_size == SIZE:

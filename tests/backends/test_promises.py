@@ -347,7 +347,8 @@ def test_stopping_pauses_and_starting_goes_on(
     until(lambda: downloaded(manager, gid) > 2 * MIB)
     manager.stop()
     manager.stop()
-    assert not manager.is_started
+    is_started = manager.is_started
+    assert not is_started
     assert status_of(manager, gid) is DownloadStatus.PAUSED
     assert names(target.parent) == begun(target)
     valve.open()

@@ -2,6 +2,7 @@
 
 import base64
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from support.waiting import until
 SECRETS = ("authorization", "cookie", "x-api-key")
 
 
-def _elsewhere(server: MisbehavingServer, route: str, **parameters: object) -> str:
+def _elsewhere(server: MisbehavingServer, route: str, **parameters: Any) -> str:
     """A URL of the server by another name than the tests' other URLs have."""
     return server.url(route, **parameters).replace("127.0.0.1", "localhost")
 

@@ -106,7 +106,7 @@ def test_a_url_alone_has_the_default_options() -> None:
 def test_an_option_becomes_a_field(words: list[str], field: str, value: object, url_first: bool) -> None:
     request = parse([URL, *words] if url_first else [*words, URL])
     assert request.urls == (URL,)
-    assert request.options == DownloadOptions.of(**{field: value})
+    assert request.options == DownloadOptions.of({field: value})
 
 
 def test_curl_does_not_count_the_first_try() -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
@@ -184,7 +185,7 @@ def test_plain_says_when_a_file_begins_and_ends(capsys: pytest.CaptureFixture[st
 
 def test_plain_sums_up_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr(display.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     plain = Plain()
     for _ in range(24):  # at 0.5 s each
         now += 0.5

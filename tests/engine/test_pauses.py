@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 import time
+from functools import partial
 
 import pytest
 
@@ -26,13 +27,20 @@ A_TRICKLE = 1
 """Bytes per second: each limit pauses whatever comes next, once the piece that is in flight was taken."""
 
 
+def _has_come_to(driver: Driver, file: File, goal: int) -> bool:
+    return file.downloaded >= goal or "DONE" in driver.kinds(file)
+
+
+def _can_be_read_beyond(driver: Driver, file: File, read: int) -> bool:
+    return file.contiguous > read or "DONE" in driver.kinds(file)
+
+
 def interrupt(driver: Driver, file: File, *, every: int, seconds: float = 30.0) -> int:
     """Set a limit and lift it again whenever ``every`` more bytes have come; returns how often."""
     chance = random.Random(every)
     times = 0
     while "DONE" not in driver.kinds(file):
-        goal = file.downloaded + chance.randrange(every)
-        driver.until(lambda goal=goal: file.downloaded >= goal or "DONE" in driver.kinds(file), seconds)
+        driver.until(partial(_has_come_to, driver, file, file.downloaded + chance.randrange(every)), seconds)
         file.limit = A_TRICKLE
         time.sleep(0.004)
         # A limit under which some pieces come, and pause again.
@@ -87,7 +95,7 @@ def test_a_slow_reader_of_a_stream_gets_every_byte_in_its_place(
             assert written.read(there - read) == octets[read:there]
             read = there
             file.read_to(read)
-            driver.until(lambda read=read: file.contiguous > read or "DONE" in driver.kinds(file))
+            driver.until(partial(_can_be_read_beyond, driver, file, read))
     assert file.tag.octets == octets
 
 

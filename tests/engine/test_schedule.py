@@ -187,7 +187,7 @@ def test_a_hedge_that_does_not_bring_all_harms_nothing(
     slow = server.url("/uneven", size=size, at=2 * MIB + 1, slow=160 * KIB)
     mirror = other_server.url(f"{second}skip=1", size=size, delay=0.5)
     held = content(size)[: 2 * MIB] + bytes(2 * MIB)
-    done = {"size": size, "block_size": MIB, "blocks": b"\2\2\0\0", "least_bytes": 1}
+    done: dict[str, Any] = {"size": size, "block_size": MIB, "blocks": b"\2\2\0\0", "least_bytes": 1}
     mirrors = [(mirror, driver.profile, "", "")]
     file = driver.add(slow, held, lanes=2, first_bytes=MIB, mirrors=mirrors, source_lanes=1, **done)
     driver.end(file, STUCK_S)

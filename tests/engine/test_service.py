@@ -32,7 +32,8 @@ ALONE_S = SIZE / RATE
 
 @pytest.fixture(params=["http", "https"])
 def either_server(request: pytest.FixtureRequest) -> MisbehavingServer:
-    return request.getfixturevalue("server" if request.param == "http" else "tls_server")
+    server: MisbehavingServer = request.getfixturevalue("server" if request.param == "http" else "tls_server")
+    return server
 
 
 def known(size: int, block_size: int) -> dict[str, Any]:

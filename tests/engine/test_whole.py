@@ -28,7 +28,8 @@ SOON_S = 5.0
 
 @pytest.fixture(params=["http", "https"])
 def either_server(request: pytest.FixtureRequest) -> MisbehavingServer:
-    return request.getfixturevalue("server" if request.param == "http" else "tls_server")
+    server: MisbehavingServer = request.getfixturevalue("server" if request.param == "http" else "tls_server")
+    return server
 
 
 def known(size: int, block_size: int) -> dict[str, Any]:

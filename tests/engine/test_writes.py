@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from engine.driving import Driver
@@ -79,7 +81,7 @@ def test_a_range_that_begins_anywhere_is_soon_written_at_borders(
 ) -> None:
     size = MIB + 50
     octets = content(size)
-    known = {"size": size, "block_size": MIB, "blocks": bytes(2), "partial": {0: written}}
+    known: dict[str, Any] = {"size": size, "block_size": MIB, "blocks": bytes(2), "partial": {0: written}}
     file = driver.fill(tls_server.url("/good", size=size), octets[:written], lanes=1, **known)
     assert file.tag.octets == octets
     assert file.writes == buffered_writes(written, MIB) + 1
@@ -166,7 +168,7 @@ def test_bytes_beyond_a_range_spare_what_follows_it(driver: Driver, server: Misb
     # All but the second of three blocks are there; its answer brings more than its block.
     size, octets = 3 * MIB, content(3 * MIB)
     held = octets[:MIB] + bytes(MIB) + octets[2 * MIB :]
-    known = {"size": size, "block_size": MIB, "blocks": b"\2\0\2"}
+    known: dict[str, Any] = {"size": size, "block_size": MIB, "blocks": b"\2\0\2"}
     file = driver.add(server.url("/overflow", size=size, extra=50_000, framing="length"), held, **known)
     driver.until(lambda: {"FAILED", "DONE"} & set(driver.kinds(file)))
     assert file.tag.octets[2 * MIB :] == octets[2 * MIB :]
@@ -176,7 +178,7 @@ def test_bytes_beyond_a_range_spare_what_follows_it(driver: Driver, server: Misb
 
 def test_a_whole_file_that_answers_a_range_spares_what_is_there(driver: Driver, server: MisbehavingServer) -> None:
     octets = content(2 * MIB)
-    known = {"size": 2 * MIB, "block_size": MIB, "blocks": b"\2\0"}
+    known: dict[str, Any] = {"size": 2 * MIB, "block_size": MIB, "blocks": b"\2\0"}
     file = driver.add(server.url("/no-ranges", size=2 * MIB), octets[:MIB], **known)
     driver.until(lambda: "FAILED" in driver.kinds(file))
     assert file.tag.octets == octets[:MIB]

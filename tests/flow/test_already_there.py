@@ -8,6 +8,7 @@ import pytest
 import rangefetch
 from rangefetch import provenance
 from rangefetch.errors import TargetExists
+from rangefetch.identity import Identity
 from servers.misbehaving import MisbehavingServer, content, modified
 from servers.routing import ROUTES, Ask, Route
 from servers.wire import Reply
@@ -215,11 +216,11 @@ def test_it_holds_for_the_bytes_it_was_kept_with(target: Path) -> None:
     with target.open("w+b") as file:
         file.write(b"data")
         file.flush()
-        provenance.record(file.fileno(), "http://h/x", provenance.Identity(etag='"1"'), 1e9)
+        provenance.record(file.fileno(), "http://h/x", Identity(etag='"1"'), 1e9)
         assert provenance.recall(file.fileno()) == provenance.Origin("http://h/x", '"1"')
         os.utime(target, (0, 1e9 + 2))
         assert provenance.recall(file.fileno()) is None
-        provenance.record(file.fileno(), "http://h/x", provenance.Identity(), None)
+        provenance.record(file.fileno(), "http://h/x", Identity(), None)
         file.write(b"more")
         file.flush()
         assert provenance.recall(file.fileno()) is None

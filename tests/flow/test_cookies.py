@@ -1,6 +1,5 @@
 """Cookies go where they belong, for the download that they were given to, and nowhere else."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ COOKIE = "127.0.0.1\tFALSE\t/\tFALSE\t0\tsession\ts3cret"
 
 
 @pytest.fixture
-def fetcher(manager: DownloadManager, tmp_path: Path) -> Iterator[Fetcher]:
+def fetcher(manager: DownloadManager, tmp_path: Path) -> Fetcher:
     return Fetcher(manager, tmp_path)
 
 

@@ -255,7 +255,7 @@ def test_a_state_that_cannot_be_written_costs_nothing_that_was_saved(
         if call == "write":
             patch.setattr(replacing, "_create_beside", refuse)
         else:
-            patch.setattr(replacing.os, "fsync", refuse)
+            patch.setattr(os, "fsync", refuse)
         gid = manager.download(url, QUICK | {"save_dir": target.parent, "filename": target.name})
         until(lambda: downloaded(manager, gid) > kept + MIB)
         manager.stop()

@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -252,7 +253,7 @@ def test_a_validator_too_long_to_be_kept_leads_to_one_response(server: Misbehavi
 
 
 def test_the_result_says_how_it_is_known_to_be_the_file(server: MisbehavingServer, target: Path) -> None:
-    def identity(route: str = "good", size: int = SIZE, **parameters: object) -> str:
+    def identity(route: str = "good", size: int = SIZE, **parameters: Any) -> str:
         options = {"overwrite": True, "min_split_size": "1M"}
         return fetch(server.url(f"/{route}/x", size=size, **parameters), target, **options).identity
 
@@ -324,7 +325,7 @@ class _Cut:
         more: int = 0,
         plain: bool = True,
     ) -> Reply:
-        changes = {} if ask.turn == 0 else {"seed": seed, "size": ask.common.size + more}
+        changes: dict[str, Any] = {} if ask.turn == 0 else {"seed": seed, "size": ask.common.size + more}
         reply = ask.good(**(changes | ({"ranges": False} if plain else {})))
         tag = etag if ask.turn == 0 else then
         reply.headers.pop("ETag")
@@ -345,7 +346,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Gate]:
 
 def _read_on(url: str, gate: _Gate, **options: object) -> bytes:
     """Read a little, let the connection break, and read the rest. Whatever is read is of the first file."""
-    with rangefetch.stream(url, **(QUICK | options)) as file:  # type: ignore[arg-type]
+    with rangefetch.stream(url, **(QUICK | options)) as file:
         read = bytearray(file.read(MIB))
         gate.opened.set()
         try:

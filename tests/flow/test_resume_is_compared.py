@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,11 @@ from support.files import MIB, names, saved_bytes
 from support.waiting import until
 
 SIZE = 24 * MIB + 7
-WEAK = {"date": {"etag": "none"}, "weak": {"etag": "weak"}, "none": {"etag": "none", "mtime": 0}}
+WEAK: dict[str, dict[str, Any]] = {
+    "date": {"etag": "none"},
+    "weak": {"etag": "weak"},
+    "none": {"etag": "none", "mtime": 0},
+}
 
 
 def _replaced(ask: Ask, reply: Reply) -> Reply:

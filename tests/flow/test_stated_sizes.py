@@ -36,6 +36,7 @@ def test_and_one_of_many(server: MisbehavingServer, tmp_path: pathlib.Path) -> N
     urls = [server.url("/stated/a.bin", size=SIZE, ranges=0, length=ABSURD), server.url("/good/b.bin", size=SIZE)]
     wrong, right = rangefetch.fetch_many(urls, tmp_path, on_error="return", **QUICK)
     assert isinstance(wrong, BadAnswer)
+    assert isinstance(right, rangefetch.DownloadResult)
     assert pathlib.Path(right.path).read_bytes() == content(SIZE)
     assert names(tmp_path) == ["b.bin"]
 

@@ -212,7 +212,7 @@ def test_a_file_system_that_does_not_answer_holds_up_no_other_download(
             may_go_on.wait(20)
 
     if place.endswith("free_space"):
-        free_space = space.free_space
+        free_space = rangefetch.target.free_space
 
         def slow_free_space(directory: Any) -> int:
             wait_for_it(directory)

@@ -26,6 +26,7 @@ from rangefetch.errors import (
     HttpStatusError,
     LocalError,
 )
+from rangefetch.sink import Sink
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from servers.nginx import Nginx
@@ -37,7 +38,7 @@ SIZE = 40 * MIB + 12_345
 
 
 def stream(url: str, **options: object) -> io.BufferedReader:
-    return rangefetch.stream(url, **(QUICK | options))  # type: ignore[arg-type]
+    return rangefetch.stream(url, **(QUICK | options))
 
 
 @pytest.fixture
@@ -114,9 +115,9 @@ def test_tarfile_reads_a_compressed_archive_from_it(nginx: Nginx) -> None:
     with stream(nginx.url("/archive.tar.gz")) as file, tarfile.open(fileobj=file, mode="r|gz") as tar:
         found = {}
         for entry in tar:
-            data = tar.extractfile(entry)
-            assert data is not None
-            found[entry.name] = data.read()
+            file_in_it = tar.extractfile(entry)
+            assert file_in_it is not None
+            found[entry.name] = file_in_it.read()
     assert found == inside
 
 
@@ -126,7 +127,7 @@ def test_tarfile_reads_a_compressed_archive_from_it(nginx: Nginx) -> None:
 def test_no_more_comes_than_a_window_ahead_of_the_reader(
     server: MisbehavingServer, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming.Sink, "window_bytes", 8 * MIB)
+    monkeypatch.setattr(Sink, "window_bytes", 8 * MIB)
     with stream(server.url("/good/x", size=SIZE)) as file:
         file.read(1)
         time.sleep(0.7)
@@ -138,7 +139,7 @@ def test_no_more_comes_than_a_window_ahead_of_the_reader(
 def test_the_space_behind_the_reader_is_given_back(
     server: MisbehavingServer, scratch: Path, monkeypatch: pytest.MonkeyPatch, route: str
 ) -> None:
-    monkeypatch.setattr(streaming.Sink, "window_bytes", 8 * MIB)
+    monkeypatch.setattr(Sink, "window_bytes", 8 * MIB)
     most = 0
     with stream(server.url(f"/{route}/x", size=SIZE)) as file:
         sink = file.raw._sink  # type: ignore[attr-defined]
@@ -253,7 +254,7 @@ def test_faults_on_the_way_are_mended_unseen(server: MisbehavingServer) -> None:
 def test_a_file_that_changes_after_its_beginning_was_read_is_never_mixed(
     server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming.Sink, "window_bytes", 8 * MIB)
+    monkeypatch.setattr(Sink, "window_bytes", 8 * MIB)
     url = server.url("/script/x", size=SIZE, steps="slow:rate=4M", then="good:seed=1")
     with stream(url, split=1) as file:
         read = bytearray(file.read(MIB))
@@ -293,7 +294,7 @@ def test_a_file_larger_than_the_disk_is_read_where_the_window_fits(
     server: MisbehavingServer, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
-    monkeypatch.setattr(streaming.Sink, "window_bytes", 2 * MIB)
+    monkeypatch.setattr(Sink, "window_bytes", 2 * MIB)
     monkeypatch.setattr(streaming, "_GIVE_BACK_BYTES", MIB)
     with stream(server.url("/good/x", size=SIZE)) as file:
         assert file.read() == content(SIZE)
@@ -340,7 +341,7 @@ def test_streams_are_read_in_any_order_however_many_are_open(
     server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     # None of them can be over before it is read, and each is read a piece at a time.
-    monkeypatch.setattr(streaming.Sink, "window_bytes", MIB)
+    monkeypatch.setattr(Sink, "window_bytes", MIB)
     if count == 3:
         monkeypatch.setattr(rangefetch.get_download_manager(), "_most_active", 1)
     streams = [stream(server.url("/good/x", size=3 * MIB, seed=number)) for number in range(count)]

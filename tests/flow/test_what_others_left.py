@@ -3,6 +3,7 @@
 import os
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ def test_a_whole_part_file_is_not_published_before_the_server_was_asked(
 
 @pytest.mark.parametrize("change", [{"seed": 5, "etag": "new"}, {"size": 2 * MIB}])
 def test_a_whole_part_file_of_another_day_is_fetched_again(
-    server: MisbehavingServer, target: Path, change: dict[str, object]
+    server: MisbehavingServer, target: Path, change: dict[str, Any]
 ) -> None:
     url = server.url("/good/x", **({"size": SIZE} | change))
     _leave_whole(url, target, b"old!" * (SIZE // 4))

@@ -380,7 +380,7 @@ def test_a_callback_runs_on_the_loop_and_its_errors_do_no_harm(
 
 
 def test_many_are_fetched_in_the_order_of_their_items(server: MisbehavingServer, target: Path) -> None:
-    items = [
+    items: list[str | tuple[str, dict[str, Any]] | dict[str, Any]] = [
         server.url("/good/a.bin", size=SMALL),
         (server.url("/status/b.bin", code=404), {"max_tries": 1}),
         {"url": server.url("/good/c.bin", size=SIZE, seed=2), "filename": "named.bin"},
@@ -393,7 +393,7 @@ def test_many_are_fetched_in_the_order_of_their_items(server: MisbehavingServer,
             await aio.fetch_many(items[1:2], target.parent, max_concurrent_downloads=2, **QUICK)
         assert isinstance(caught.value.exceptions[0], HttpStatusError)
         with pytest.raises(ValueError, match="on_error"):
-            await aio.fetch_many(items, target.parent, on_error="ignore")
+            await aio.fetch_many(items, target.parent, on_error="ignore")  # type: ignore[call-overload]
 
     run(main)
     assert names(target.parent) == ["a.bin", "named.bin"]

@@ -115,7 +115,7 @@ def _is_refused(call: Callable[[], object], *said: str) -> None:
     assert line.isprintable()
 
 
-def _each(table: dict[str, list[Any]]) -> Any:
+def _each(table: dict[str, list[Any]]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         ("name", "value"),
         [(name, value) for name, values in table.items() for value in values],

@@ -4,6 +4,7 @@ import base64
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -230,7 +231,7 @@ def test_the_callback_gives_a_new_url_and_the_download_goes_on(
 
 def test_a_link_may_expire_more_than_once(server: MisbehavingServer, target: Path) -> None:
     # Each new link is asked for three samples first.
-    expiring = {"size": SIZE, "then": "status:code=403"}
+    expiring: dict[str, Any] = {"size": SIZE, "then": "status:code=403"}
     steps = ["cut:after=1M", "good|good|good|cut:after=1M", "good|good|good|cut:after=1M"]
     urls = [server.url("/script/x", id=number, steps=each, **expiring) for number, each in enumerate(steps)]
     urls.append(server.url("/good/x", size=SIZE))

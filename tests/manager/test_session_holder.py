@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,10 @@ def test_saves_at_the_same_time_do_not_disturb_each_other(session_file: Path) ->
     assert names(session_file.parent) == ["session.json"]
 
 
+def _is_another(path: Path, inode: int) -> bool:
+    return path.stat().st_ino != inode
+
+
 def test_a_save_that_is_killed_leaves_the_old_session_or_the_new_one(session_file: Path) -> None:
     script = """if True:
         import sys
@@ -152,7 +157,7 @@ def test_a_save_that_is_killed_leaves_the_old_session_or_the_new_one(session_fil
             assert child.stdout is not None
             child.stdout.readline()
             before = session_file.stat().st_ino
-            until(lambda before=before: session_file.stat().st_ino != before)
+            until(partial(_is_another, session_file, before))
             child.kill()
         assert len(session.load(session_file)) == 300
         assert names(session_file.parent) == ["session.json"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def _is_from(path: Path, url: str, identity: Identity) -> None:
 
 @pytest.mark.parametrize("size", [SIZE - 1, SIZE + 1, 0, -1])
 @pytest.mark.parametrize("validators", [{}, {"etag": 'W/"a"'}, {"last_modified": "Sat, 28 Nov 2026 00:00:00 GMT"}])
-def test_another_size_is_another_file_whatever_else_is_equal(path: Path, size: int, validators: dict[str, str]) -> None:
+def test_another_size_is_another_file_whatever_else_is_equal(path: Path, size: int, validators: dict[str, Any]) -> None:
     _is_from(path, URL, Identity(**validators))
     found = look(path, URL, Identity(size, **validators))
     assert found.standing is Standing.ANOTHER

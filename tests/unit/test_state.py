@@ -267,7 +267,7 @@ def test_saves_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> Non
     """
     path = tmp_path / "s.json"
     state.save(path, example())
-    command = [sys.executable, "-c", script, path]
+    command: list[str | Path] = [sys.executable, "-c", script, path]
     children = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
     assert [child.communicate()[1] for child in children] == [b"", b""]
     assert [path.name for path in tmp_path.iterdir()] == ["s.json"]
@@ -296,7 +296,7 @@ def test_where_all_files_look_alike_owners_say_nothing(tmp_path: Path, monkeypat
     look = os.fstat
 
     def fat_fstat(fd: int) -> os.stat_result:
-        fields = list(look(fd))
+        fields: list[Any] = list(look(fd))
         fields[0] |= 0o777
         fields[4] = 12345
         return os.stat_result(fields)

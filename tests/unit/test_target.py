@@ -498,7 +498,8 @@ def test_truncating_drops_the_state_first(tmp_path: Path, monkeypatch: pytest.Mo
 def test_syncing_tells_of_a_disk_that_lost_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(written(tmp_path)) as opened:
         opened.sync()
-        assert not opened.has_lost_writes
+        had_lost_writes = opened.has_lost_writes
+        assert not had_lost_writes
         with monkeypatch.context() as once:
             once.setattr(os, "fsync", refusing(errno.EIO))
             with disk_error(errno.EIO, opened.part_path, "cannot sync: Input/output error"):
