@@ -20,7 +20,7 @@ from rangefetch import DownloadError, DownloadManager, DownloadStatus, RetryPoli
 from support.files import begun, names, saved_bytes
 
 SAMPLE = os.environ.get("RANGEFETCH_MATRIX", "300")
-SEED = int(os.environ.get("RANGEFETCH_SEED", "2"))
+SEED = int(os.environ.get("RANGEFETCH_SEED", "1"))
 
 POLICY = RetryPolicy(longest_wait=0.05, longest_retry_after=0.1, network_check=0.05, network_wait=0.3, network_hosts=())
 TRIES = 4
