@@ -192,6 +192,15 @@ cdef inline bint is_what_was_asked(const Lane *lane, const ContentRange *part) n
     return lane.ranged and part.total >= 0 and part.start == lane.start and part.end <= lane.asked_end
 
 
+cdef inline bint names_another_part(Lane *lane, long status) noexcept nogil:
+    """Whether a response whose body never began cannot be what was asked for, however often it is tried."""
+    cdef ContentRange part
+    return (
+        status == STATUS_PARTIAL_CONTENT and read_content_range(lane.easy, &part)
+        and not is_what_was_asked(lane, &part)
+    )
+
+
 cdef inline Verdict examine_part(FileCore *file, Lane *lane, const ContentRange *part) noexcept nogil:
     cdef Fault fault
     if not is_what_was_asked(lane, part):
@@ -224,7 +233,9 @@ cdef inline Verdict examine_whole(FileCore *file, Lane *lane) noexcept nogil:
     cdef int64_t length = info_off(lane.easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T)
     cdef Fault fault
     cdef ContentRange part
-    if read_content_range(lane.easy, &part):
+    # No part is empty: where there is no body, a header that names neither a part nor a size ("bytes 0--1/0") says
+    # nothing else than that the file is empty.
+    if read_content_range(lane.easy, &part) and not (length == 0 and part.start < 0 and part.total <= 0):
         if is_what_was_asked(lane, &part) and length == part.end - part.start:
             # The 206 that it should have been.
             return examine_part(file, lane, &part)

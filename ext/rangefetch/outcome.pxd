@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
 from posix.strings cimport strncasecmp
 
-from rangefetch.answer cimport examine, is_cut_short_unsaid
+from rangefetch.answer cimport examine, is_cut_short_unsaid, names_another_part
 from rangefetch.batch cimport batch_deliver, batch_is_special, batch_return, batch_stop
 from rangefetch.blocks cimport block_size_for, blocks_advance, blocks_claim_head, blocks_init
 from rangefetch.checks cimport free
@@ -217,6 +217,8 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     if code == CURLE_OK and lane.verdict == UNCHECKED:
         # An answer without a body: the callback never ran.
         lane.verdict = examine(file, lane)
+    if code == CURLE_PARTIAL_FILE and lane.verdict == UNCHECKED and names_another_part(lane, status):
+        lane.fault = FAULT_RANGE_WRONG
     if code == CURLE_OK and lane.verdict == SWALLOWED and lane.fault == FAULT_NONE:
         lane.verdict = ACCEPTED
     if code == CURLE_OK and lane.verdict == ACCEPTED and lane.is_first and file.batch == NULL:

@@ -499,7 +499,8 @@ class Run:
         options = self.options
         known: dict[str, Any] = {}
         if self._probing:
-            known = {"first_bytes": 1, "probe": True}
+            # Two: one, as "bytes=0-0", is taken for no end by servers that test it for truth.
+            known = {"first_bytes": 2, "probe": True}
             if self._saved is not None and self._saved_is_whole:
                 known["pinned_size"] = self._saved.total_size
         elif self._saved is not None:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+import rangefetch
+from rangefetch.errors import BadAnswer
 from servers.misbehaving import ROUTES, MisbehavingServer, content, modified
-from support.downloads import FIRST_RANGE, fetch
+from support.downloads import FIRST_RANGE, QUICK, fails, fetch
 from support.files import MIB, names
 from support.requests import paths, sent
 
@@ -77,6 +79,32 @@ def test_an_empty_file_is_a_file(server: MisbehavingServer, target: Path, route:
     assert names(target.parent) == ["file.bin"]
     assert result.size == 0
     assert len(server.requests) == 1 + (route == "redirect")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"said": "bytes 0--1/0"},  # as socketify says it
+        {"said": "bytes 0--1/0", "status": 200},
+        {"said": "bytes 0-0/0", "length": 1},  # as civetweb does
+    ],
+)
+def test_an_empty_file_is_one_whatever_its_range_is_said_to_be(
+    server: MisbehavingServer, tmp_path: Path, odd: dict[str, str | float]
+) -> None:
+    fetch(server.url("/empty-odd/one", **odd), tmp_path / "one")
+    assert (tmp_path / "one").read_bytes() == b""
+    rangefetch.fetch_many([server.url(f"/empty-odd/{name}", **odd) for name in ("two", "three")], tmp_path, **QUICK)
+    with rangefetch.stream(server.url("/empty-odd/four", **odd), **QUICK) as stream:
+        assert stream.read() == b""
+    assert [path.stat().st_size for path in sorted(tmp_path.iterdir())] == [0, 0, 0]
+
+
+def test_an_empty_body_that_names_a_part_of_a_larger_file_is_not_the_file(
+    server: MisbehavingServer, target: Path
+) -> None:
+    fails(BadAnswer, server.url("/empty-odd/x", said="bytes 0-9/100", status=200), target, max_tries=2)
+    assert not target.exists()
 
 
 @pytest.mark.parametrize(

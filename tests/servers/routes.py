@@ -72,6 +72,29 @@ def empty_200(ask: Ask, reply: Reply) -> Reply:
     return reply
 
 
+@route("empty-odd", size=0)
+def empty_odd(ask: Ask, reply: Reply, *, status: int = 206, said: str = "bytes 0--1/0", length: int = 0) -> Reply:
+    """A file of no bytes: what some servers make of a range of it; a plain request gets 200 and the same nonsense.
+
+    ``length=1``: a Content-Length that counts a byte which never comes, and a plain request is answered well.
+    """
+    if "range" not in ask.headers:
+        plain = ask.good(ranges=False)
+        if not length:
+            plain.headers["Content-Range"] = said
+        return plain
+    reply.status, reply.length = HTTPStatus(status), length
+    reply.headers["Content-Range"] = said
+    reply.close = bool(length)
+    return reply
+
+
+@route("first-byte-is-all")
+def first_byte_is_all(ask: Ask, reply: Reply) -> Reply:
+    """Ranges, but ``bytes=0-0`` gets the whole file: an end of 0 is taken for none, as is common in JavaScript."""
+    return whole_206(ask, reply) if ask.headers.get("range") == "bytes=0-0" else reply
+
+
 @route("close-each")
 def close_each(ask: Ask, reply: Reply) -> Reply:
     """Closes the connection after every reply, and says so."""
