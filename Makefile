@@ -73,7 +73,10 @@ torture: setup
 # Into build/third-party, where the next run finds it. To fetch and unpack the source of a browser takes minutes.
 THIRD_PARTY := RANGEFETCH_THIRD_PARTY=1 $(BIN)/python -m pytest -o faulthandler_timeout=800
 
+# Servers that Debian packages are installed with apt, which is said first.
 third-party: setup
+	@.ci/machine packages $$(PYTHONPATH=tests $(BIN)/python -m third_party.servers packages) || \
+	echo "The servers in them are skipped."
 	$(THIRD_PARTY) $(PARALLEL) $(or $(ARGS),tests/third_party)
 ifndef ARGS
 	@library=$(SYSTEM_LIBCURL); [ -z "$$library" ] || \

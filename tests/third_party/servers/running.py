@@ -1,0 +1,225 @@
+"""A server at work: installed, configured, started, and ended with all its children."""
+
+import contextlib
+import http.client
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from servers.nginx import Nginx
+from servers.tls import Certificates
+from support.ports import PORTS
+from third_party.obtaining import CACHE, npm_package, pypi_packages, unavailable
+from third_party.servers.model import Server
+
+__all__ = ["Running", "installed", "packages_of", "serving"]
+
+_START_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 5.0
+_START_TRIES = 2  # the port may be somebody else's before the server has it
+_READY = "ready.txt"
+
+
+class _NotStartedError(Exception):
+    """With what the server has said."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers."""
+
+    server: Server
+    base: str
+    """The URL of the directory."""
+    options: dict[str, Any]
+    """Those that a download from it needs."""
+
+    def url(self, name: str) -> str:
+        """The URL of one of the files."""
+        return f"{self.base}/{name}"
+
+
+@contextlib.contextmanager
+def serving(server: Server, contents: Mapping[str, bytes], certificates: Certificates) -> Iterator[Running]:
+    """The server with these files while the block lasts; skips the test if the server cannot be had."""
+    packages = installed(server)
+    with contextlib.ExitStack() as stack:
+        # Servers give up root's rights: what they read and write must be open to others.
+        directory = Path(tempfile.mkdtemp(prefix="third-party-"))
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        directory.chmod(0o755)
+        root = directory / "root"
+        root.mkdir(mode=0o755)
+        token = uuid.uuid4().hex
+        for name, content in {_READY: token.encode(), **contents}.items():
+            (root / name).write_bytes(content)
+        origin = 0
+        if any("@ORIGIN@" in text for text in _texts(server)) or server.proxy:
+            nginx = stack.enter_context(Nginx())
+            for file in root.iterdir():
+                shutil.copy2(file, nginx.root / file.name)
+            origin = nginx.http_port
+        for tries_left in reversed(range(_START_TRIES)):
+            work = directory / f"work{tries_left}"
+            work.mkdir()
+            work.chmod(0o777)
+            marks = _marks(root, work, packages, origin, certificates)
+            try:
+                stack.enter_context(_process(server, marks, token))
+                break
+            except _NotStartedError:
+                if not tries_left:
+                    raise
+        port = origin if server.proxy else marks["@PORT@"]
+        options = dict(server.options)
+        if server.proxy:
+            options["proxy"] = f"http://127.0.0.1:{marks['@PORT@']}"
+        if server.scheme == "https":
+            options["ca_file"] = str(certificates.ca)
+        yield Running(server, f"{server.scheme}://127.0.0.1:{port}", options)
+
+
+def installed(server: Server) -> Path:
+    """The directory of its packages, which are fetched if need be; the test is skipped if they are not to be had."""
+    program = shlex.split(server.command)[0]
+    if "@" not in program and not shutil.which(program, path=_path()):
+        unavailable(f"{program} is not there: apt-get install {' '.join(server.debian)}")
+    if server.pypi:
+        pypi_packages(packages_of(server).name, server.pypi)
+    if server.npm:
+        npm_package(*server.npm)
+    return packages_of(server)
+
+
+def packages_of(server: Server) -> Path:
+    """Where its packages of PyPI or npm are, or will be."""
+    if server.npm:
+        return CACHE / "npm" / server.npm[0]
+    return CACHE / "installed" / ("server-" + re.sub(r"\W+", "-", server.name))
+
+
+def _marks(root: Path, work: Path, packages: Path, origin: int, certificates: Certificates) -> dict[str, str]:
+    pem = work / "both.pem"
+    pem.write_bytes(certificates.certificate.read_bytes() + certificates.key.read_bytes())
+    key = work / "server.key"
+    shutil.copyfile(certificates.key, key)
+    certificate = work / "server.pem"
+    shutil.copyfile(certificates.certificate, certificate)
+    return {
+        "@PORT@": str(next(PORTS)),
+        "@ROOT@": str(root),
+        "@WORK@": str(work),
+        "@PACKAGES@": str(packages),
+        "@PYTHON@": sys.executable,
+        "@ORIGIN@": str(origin),
+        "@CERTIFICATE@": str(certificate),
+        "@KEY@": str(key),
+        "@PEM@": str(pem),
+    }
+
+
+def _texts(server: Server) -> list[str]:
+    return [server.command, *server.files.values(), *server.environment.values()]
+
+
+@contextlib.contextmanager
+def _process(server: Server, marks: Mapping[str, str], token: str) -> Iterator[None]:
+    def filled(text: str) -> str:
+        for mark, value in marks.items():
+            text = text.replace(mark, value)
+        return text
+
+    work = Path(marks["@WORK@"])
+    for name, text in server.files.items():
+        (work / name).write_text(filled(text))
+    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    environment |= {"PATH": _path(), "HOME": str(work), "TMPDIR": str(work), "NODE_ENV": "production"}
+    if server.pypi:
+        environment["PYTHONPATH"] = marks["@PACKAGES@"]
+    if server.npm:
+        environment["NODE_PATH"] = str(Path(marks["@PACKAGES@"], "node_modules"))
+    environment |= {name: filled(value) for name, value in server.environment.items()}
+    with (work / "output").open("wb") as output:
+        process = subprocess.Popen(
+            [filled(word) for word in shlex.split(server.command)],
+            cwd=work,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not _answers(server, marks, token):
+            if process.poll() is not None or time.monotonic() > deadline:
+                said = (work / "output").read_text(errors="replace")[-4000:]
+                raise _NotStartedError(f"{server.name} does not start (status {process.poll()}):\n{said}")
+            time.sleep(0.05)
+        yield
+    finally:
+        _end(process)
+
+
+def _answers(server: Server, marks: Mapping[str, str], token: str) -> bool:
+    """Whether it serves what we have just put there: who answers at the port may be somebody else."""
+    port = int(marks["@PORT@"])
+    try:
+        if server.scheme == "ftp":
+            with socket.create_connection(("127.0.0.1", port), 5) as connection:
+                return connection.recv(3) == b"220"
+        if server.options.get("http_version") == "2":
+            # http.client speaks only HTTP/1.1, which some servers do not.
+            with (
+                socket.create_connection(("127.0.0.1", port), 5) as plain,
+                ssl._create_unverified_context().wrap_socket(plain),
+            ):
+                return True
+        client = (
+            http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=ssl._create_unverified_context())
+            if server.scheme == "https"
+            else http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        )
+        with contextlib.closing(client):
+            address = f"http://127.0.0.1:{marks['@ORIGIN@']}/{_READY}" if server.proxy else f"/{_READY}"
+            client.request("GET", address)
+            return bool(client.getresponse().read() == token.encode())
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """It, its children and theirs, also those in sessions of their own."""
+    family = [process.pid]
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family += [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+    alive = [psutil.Process(pid) for pid in family if psutil.pid_exists(pid)]
+    process.send_signal(signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_STOP_TIMEOUT_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for member in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.wait()
+
+
+def _path() -> str:
+    """Where distributions put servers, which users' PATH often lacks, comes last."""
+    return os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin"
