@@ -65,6 +65,7 @@ __all__ = ["Run"]
 _LET_GO_S = 120.0
 """How long a run that is to end waits for its disk, or the engine's writes to it."""
 _NOTHING_S = 5.0
+_NOTHING_KEPT = -1
 _SECRETS = "the files of certificates and cookies"
 _ENGINE_WAITS = {
     "transfer": "transfers",
@@ -121,7 +122,7 @@ class Run:
         self._worthless = False  # nothing of it needs to be kept
         self._nothing_since_s = 0.0  # since when it could not say what it waits for
         self._remove_files = False  # nothing of it may be kept
-        self._is_kept = False  # what lies beside the target can be continued
+        self._kept_bytes = _NOTHING_KEPT  # of what lies beside the target
         self._resting: Timer | None = None  # the host is to be left alone before the first request
         self._modified_time: float | None = None
         self._probing = False  # only asking what there is: the final name is taken, or every byte is there
@@ -330,7 +331,7 @@ class Run:
         def begin() -> None:
             assert self._target is not None
             self._saved = None
-            self._must_compare = False
+            self._must_compare = self._settled = False
             self.mirroring.restart()
             self._checked = self._compared = self._url_agrees = False
             self._authority.start_over()
@@ -348,7 +349,7 @@ class Run:
 
     def _truncate(self) -> None:
         assert self._target is not None
-        self._is_kept = False
+        self._kept_bytes = _NOTHING_KEPT
         self._target.truncate()
 
     # -- whose file it is -----------------------------------------------------------------------------------------
@@ -420,7 +421,7 @@ class Run:
         self._target = Target.open(
             self.options.save_dir, self.options.filename, self._url, adopt=bool(self.options.checksum)
         )
-        self._is_kept = not self._target.fresh
+        self._kept_bytes = _NOTHING_KEPT if self._target.fresh else 0
         self.download.filename = self.options.filename or choose_filename(self._url)
         # Without a name from the user this is a guess, but one that saves megabytes when it is right.
         likely = self._target.path or self._target.directory / self.download.filename
@@ -429,7 +430,7 @@ class Run:
                 return self._target.path
             self._probing = True
         self._saved = saving.load(self._target, self._url, provable=bool(self.options.checksum))
-        self._is_kept = self._saved is not None
+        self._kept_bytes = _NOTHING_KEPT if self._saved is None else self._saved.written_bytes
         if self._saved is None and not self._target.fresh:
             self._target.truncate()
         if self._saved is not None:
@@ -593,7 +594,7 @@ class Run:
             elif event.kind == EventKind.DONE:
                 self._whole = True
                 self._finish()
-        elif self._after_removal is not None:
+        elif self._after_removal is not None and not (self._leaving_s and event.kind == EventKind.ANSWERED):
             return
         elif event.kind == EventKind.FAILED:
             if event.status:
@@ -613,6 +614,9 @@ class Run:
             headers = parse_headers(event.headers)
             source.identity = Identity.of(headers, file.size)
             source.etag, source.last_modified = file.validators(event.source)
+            if self._leaving_s:
+                self._answered_late(event.source, headers)
+                return
             if event.kind == EventKind.ANSWERED:
                 self._answered(event.source, headers)
             if self._after_removal is None:
@@ -634,13 +638,8 @@ class Run:
 
     def _answered(self, number: int, headers: dict[str, str]) -> None:
         """The first good answer: what the remote file is."""
-        from rangefetch import _engine
-
-        assert self._target is not None
-        assert self._file is not None
-        source = self.sources[number]
-        size = self._file.size
-        part = _engine.content_range(headers.get("content-range", "").encode("latin-1", "replace"))
+        source, file, size = self.sources[number], self.file, self.file.size
+        part = _stated_range(headers)
         self._first_source, self._first_span = number, part[:2] if part is not None else (0, size)
         if not self._is_credible(number, source.identity, stated=part is not None):
             return
@@ -651,22 +650,30 @@ class Run:
             raise ContentChanged(
                 f"the remote file has {size} bytes, not {self.options.expected_size}", url=self.shown_url
             )
-        name = ""
-        if self._target.path is None:
-            # A mirror that stands in for the URL does not say what its file is called.
-            said = (source.resolved_url, headers.get("content-disposition", "")) if number == _URL else ()
-            name = choose_filename(self._url, *said)
-        file = self._file
 
         def settled(step: Callable[[], None]) -> None:
             # It may have begun again meanwhile.
             if file is self._file and (self._in_engine or self._whole):
                 step()
 
-        remote = Identity.of(headers, size)
-        self.do(functools.partial(self._settle, file, name, source, remote), settled)
+        self.do(functools.partial(self._settle, file, source, headers), settled)
 
-    def _settle(self, file: File, name: str, source: Source, remote: Identity) -> Callable[[], None]:
+    def _answered_late(self, number: int, headers: dict[str, str]) -> None:
+        """The first good answer, of which a run hears that is to end: what came with it is saved if that answer would
+        have been followed."""
+        source, size, expected = self.sources[number], self.file.size, self.options.expected_size
+        known = self._authority.hear(number, source.identity, stated=_stated_range(headers) is not None)
+        stated = checksum.stated_by_server(headers, whole="content-range" not in headers)
+        if number == _URL or self._proof.checksum:
+            self._worthless = self._worthless or not self._proof.learn(stated)
+        if known is Word.GOOD and size in (-1, expected or size) and not self._ending:
+            self._jobs.do(
+                functools.partial(self._settle, self.file, source, headers),
+                lambda _: None,
+                failed=lambda error: _log.debug("%s: nothing of it is kept: %s", self.shown_url, error),
+            )
+
+    def _settle(self, file: File, source: Source, headers: dict[str, str]) -> Callable[[], None]:
         """See whether the final name and the space are free, on a worker, while the first bytes come. Until that is
         known nothing is saved. Returns the step that follows.
 
@@ -674,14 +681,17 @@ class Run:
         """
         target, size = self._target, file.size
         assert target is not None
-        if name:
-            target.name(name)
-            self.download.filename = name
+        if target.path is None:
+            # A mirror that stands in for the URL does not say what its file is called.
+            said = (source.resolved_url, headers.get("content-disposition", "")) if source is self.sources[_URL] else ()
+            target.name(choose_filename(self._url, *said))
         path = target.path
         assert path is not None
+        self.download.filename = path.name
         if target.keeps_state and path.exists() and not self.options.overwrite:
             if self.options.checksum:
                 return lambda: self._remove_file(lambda: self._compare_existing(path))
+            remote = Identity.of(headers, size)
             return lambda: self._remove_file(lambda: self._look_at_existing(path, source, remote))
         if self._probing:
             # The server gives it another name than its URL does, and that one is free.
@@ -831,7 +841,8 @@ class Run:
         target, file = self._target, self.file
 
         def save() -> None:
-            self._is_kept = saving.save_on_the_way(target, file, self.sources) or self._is_kept
+            saved_bytes = saving.save_on_the_way(target, file, self.sources)
+            self._kept_bytes = self._kept_bytes if saved_bytes is None else saved_bytes
 
         self.do(save, lambda _: None, what="the disk to save the state")
 
@@ -846,7 +857,7 @@ class Run:
             and file is not None
             and file.splits
             and file.block_size > 0
-            and (file.downloaded > 0 or self._is_kept)
+            and (file.downloaded > 0 or self._kept_bytes != _NOTHING_KEPT)
             and self._settled
             and not (self._worthless or self._probing)
         )
@@ -1220,6 +1231,7 @@ class Run:
 
         def failed(reason: BaseException) -> None:
             # Whatever it was, the end is told.
+            self._count_kept()
             if isinstance(reason, DiskError):
                 reason.url = reason.url or self.shown_url
                 self.tell_end(error or reason)
@@ -1227,7 +1239,18 @@ class Run:
             _log.error("%s: internal error: the downloaded data could not be saved: %r", self.shown_url, reason)
             self.tell_end(error)
 
-        self._jobs.do(self._keep_what_can_be_continued, lambda _: self.tell_end(error), failed=failed)
+        def kept(_: object) -> None:
+            self._count_kept()
+            self.tell_end(error)
+
+        self._jobs.do(self._keep_what_can_be_continued, kept, failed=failed)
+
+    def _count_kept(self) -> None:
+        """What was not kept does not count."""
+        if not self._told:
+            total = max(self._figures().total, self._saved.total_size if self._saved is not None else 0)
+            figures = Figures(max(self._kept_bytes, 0), total)
+            self.download.figures = lambda: figures
 
     def tell_end(self, error: DownloadError | None) -> None:
         """Tell the listener the end without a finished file, once."""
@@ -1248,17 +1271,23 @@ class Run:
         if target is None or target.fd < 0:
             return
         try:
-            if self._remove_files:
-                target.discard()
-            elif self._is_worth_saving:
-                saving.save_at_the_end(target, self.file, self.sources)
-            elif not self._is_kept:
+            if not self._remove_files and self._is_worth_saving:
+                self._kept_bytes = saving.save_at_the_end(target, self.file, self.sources)
+            elif self._remove_files or self._kept_bytes == _NOTHING_KEPT:
+                self._kept_bytes = _NOTHING_KEPT
                 target.discard()
         except DiskError as error:
             _log.warning("%s: the downloaded data could not be saved: %s", self.shown_url, error)
             if target.has_lost_writes:
-                if not self._is_kept:
+                if self._kept_bytes == _NOTHING_KEPT:
                     target.discard()
                 raise
         finally:
             target.close()
+
+
+def _stated_range(headers: dict[str, str]) -> tuple[int, int, int] | None:
+    """The part of the file that a response says it is (Content-Range), None where it says nothing of that."""
+    from rangefetch import _engine
+
+    return _engine.content_range(headers.get("content-range", "").encode("latin-1", "replace"))

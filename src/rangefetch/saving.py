@@ -137,8 +137,8 @@ def _seen(file: File) -> tuple[bytearray, dict[int, int]]:
     return blocks, partial
 
 
-def save(target: Target, file: File, sources: Sources, *, without_last: bool = False) -> None:
-    """Save what is in the file. Raises ``DiskError``.
+def save(target: Target, file: File, sources: Sources, *, without_last: bool = False) -> int:
+    """Save what is in the file; returns how many bytes of it. Raises ``DiskError``.
 
     ``without_last`` gives up the last bytes, and with them the space that they take; the engine must have let go.
     """
@@ -153,23 +153,23 @@ def save(target: Target, file: File, sources: Sources, *, without_last: bool = F
             blocks[last], partial[last] = 0, end - start
             os.ftruncate(target.fd, end)
     target.sync()
-    target.save_state(
-        state.State(
-            url=sources.url,
-            resolved_url=sources[0].resolved_url or sources.url,
-            total_size=file.size,
-            supports_range=True,
-            sources=[
-                state.SourceState(source.given_url, *file.validators(number))
-                for number, source in enumerate(sources)
-                if number < file.source_count
-            ],
-            block_size=file.block_size,
-            blocks=bytes(blocks),
-            partial=partial,
-            filename=target.path.name if target.path else "",
-        ),
+    saved = state.State(
+        url=sources.url,
+        resolved_url=sources[0].resolved_url or sources.url,
+        total_size=file.size,
+        supports_range=True,
+        sources=[
+            state.SourceState(source.given_url, *file.validators(number))
+            for number, source in enumerate(sources)
+            if number < file.source_count
+        ],
+        block_size=file.block_size,
+        blocks=bytes(blocks),
+        partial=partial,
+        filename=target.path.name if target.path else "",
     )
+    target.save_state(saved)
+    return saved.written_bytes
 
 
 def _saved_end(target: Target) -> int:
@@ -180,33 +180,33 @@ def _saved_end(target: Target) -> int:
         return 0
 
 
-def save_on_the_way(target: Target, file: File, sources: Sources) -> bool:
-    """Save while bytes arrive; False where there was no room for the state.
+def save_on_the_way(target: Target, file: File, sources: Sources) -> int | None:
+    """Save while bytes arrive; returns how many, None where there was no room for the state.
 
     The bytes have their space already, so that is a warning and no reason to stop. Raises ``DiskError`` for everything
     else, and where it is the bytes that could not be written.
     """
     try:
-        save(target, file, sources)
+        return save(target, file, sources)
     except DiskError as error:
         if error.errno not in _NO_ROOM or target.has_lost_writes:
             raise
         _log.warning("%s: the state could not be saved: %s", mask_url(sources.url), error)
-        return False
-    return True
+        return None
 
 
-def save_at_the_end(target: Target, file: File, sources: Sources) -> None:
-    """Save when nothing arrives any more. A full disk has no room for the state: a little less of data makes some.
+def save_at_the_end(target: Target, file: File, sources: Sources) -> int:
+    """Save when nothing arrives any more; returns how many bytes. A full disk has no room for the state: a little less
+    of data makes some.
 
     Raises ``DiskError``. Where a sync has failed, now or before, the state that was saved last stays as it is.
     """
     try:
-        save(target, file, sources)
+        return save(target, file, sources)
     except DiskError as error:
         if error.errno not in _NO_ROOM or target.has_lost_writes:
             raise
-        save(target, file, sources, without_last=True)
+        return save(target, file, sources, without_last=True)
 
 
 def write_trace(path: str, gid: str, sources: Sources, transfers: Iterable[Mapping[str, str]]) -> None:

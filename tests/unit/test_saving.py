@@ -128,7 +128,7 @@ def test_a_state_for_which_there_is_no_room_is_a_warning_on_the_way(
 
     monkeypatch.setattr(state, "save", full)
     file: Any = File([DONE, MISSING, MISSING], [0, 0, 0])
-    assert saving.save_on_the_way(target, file, Sources(URL)) is False
+    assert saving.save_on_the_way(target, file, Sources(URL)) is None
     assert "the state could not be saved" in caplog.text
     # At the end a little less of the data makes room, which is an error only where even that does not help.
     with pytest.raises(DiskError):
