@@ -22,9 +22,13 @@ cdef enum:
     MOST_BLOCKS = 65536
     MOST_SAVED_BLOCKS = 1 << 28    # of a state, whose blocks may be smaller
 
+cdef enum:
+    MOST_FAILURES = 255            # that are counted
+
 cdef struct BlockMap:
     uint8_t *state       # owned: freed in blocks_free
     uint32_t *partial    # owned: freed in blocks_free; bytes written of a block that is not done, below 4 GiB
+    uint8_t *failed      # owned: freed in blocks_free; how many transfers in a row did not begin to bring it
     int64_t size         # of the file, in bytes
     int64_t block_size   # in bytes; the last block may be shorter
     int32_t count        # of blocks
@@ -64,14 +68,17 @@ cdef inline int blocks_init(BlockMap *blocks, int64_t size, int64_t block_size) 
     # One more than needed, so that an empty file has a map too.
     blocks.state = <uint8_t *>calloc(<size_t>blocks.count + 1, sizeof(uint8_t))
     blocks.partial = <uint32_t *>calloc(<size_t>blocks.count + 1, sizeof(uint32_t))
-    return 0 if blocks.state != NULL and blocks.partial != NULL else -1
+    blocks.failed = <uint8_t *>calloc(<size_t>blocks.count + 1, sizeof(uint8_t))
+    return 0 if blocks.state != NULL and blocks.partial != NULL and blocks.failed != NULL else -1
 
 
 cdef inline void blocks_free(BlockMap *blocks) noexcept nogil:
     free(blocks.state)
     free(blocks.partial)
+    free(blocks.failed)
     blocks.state = NULL
     blocks.partial = NULL
+    blocks.failed = NULL
 
 
 cdef inline int64_t block_end(BlockMap *blocks, int64_t index) noexcept nogil:
@@ -99,35 +106,60 @@ cdef inline void blocks_recall(BlockMap *blocks, const uint8_t *done, const uint
 
 
 cdef inline bint blocks_claim(
-    BlockMap *blocks, int64_t most_bytes, int64_t horizon_bytes, int64_t *start, int64_t *end
+    BlockMap *blocks, int64_t most_bytes, int64_t horizon_bytes, int failures, int64_t *start, int64_t *end
 ) noexcept nogil:
     """Claim the next run of missing blocks in file order, whole blocks, about ``most_bytes`` long.
 
-    Only of those that begin before ``horizon_bytes``. False: nothing to claim.
+    Only of those that begin before ``horizon_bytes``; those that have failed ``failures`` times come last. Of blocks
+    that have failed half as many are claimed as there are in a row, which finds the one that does not come. False:
+    nothing to claim.
     """
-    cdef int64_t i, last, horizon
+    cdef int64_t i, last, horizon, stop
     while blocks.hint < blocks.count and blocks.state[blocks.hint] != BLOCK_MISSING:
         blocks.hint += 1
-    i = blocks.hint
     horizon = (horizon_bytes + blocks.block_size - 1) // blocks.block_size
     if horizon > blocks.count:
         horizon = blocks.count
+    i = blocks.hint
+    while i < horizon and (blocks.state[i] != BLOCK_MISSING or blocks.failed[i] >= failures):
+        i += 1
+    if i >= horizon:
+        i = blocks.hint
     if i >= horizon:
         return False
     start[0] = i * blocks.block_size + blocks.partial[i]
+    stop = i
+    while (
+        stop < horizon and blocks.state[stop] == BLOCK_MISSING
+        and (blocks.failed[stop] > 0) == (blocks.failed[i] > 0)
+    ):
+        stop += 1
+    if blocks.failed[i] > 0:
+        stop = i + (stop - i) // 2
     last = i
     rf_note(&blocks.state[i], BLOCK_CLAIMED)
     # A block that was begun starts a range of its own: a range is contiguous, and its head is here already.
     while (
-        last + 1 < horizon and blocks.state[last + 1] == BLOCK_MISSING and blocks.partial[last + 1] == 0
-        and block_end(blocks, last + 1) - start[0] <= most_bytes
+        last + 1 < stop and blocks.partial[last + 1] == 0 and block_end(blocks, last + 1) - start[0] <= most_bytes
     ):
         last += 1
         rf_note(&blocks.state[last], BLOCK_CLAIMED)
     end[0] = block_end(blocks, last)
-    blocks.hint = <int32_t>(last + 1)
+    if i == blocks.hint:
+        blocks.hint = <int32_t>(last + 1)
     blocks.unclaimed -= end[0] - start[0]
     return True
+
+
+cdef inline void blocks_note_failure(BlockMap *blocks, int64_t start, int64_t end) noexcept nogil:
+    """The transfer that was to bring the bytes ``[start, end)`` has brought none; it is not for what follows them."""
+    cdef int64_t i = start // blocks.block_size
+    while i < blocks.count and (i * blocks.block_size < end or blocks.failed[i]):
+        if i * blocks.block_size >= end:
+            blocks.failed[i] = 0
+        elif blocks.failed[i] < MOST_FAILURES:
+            blocks.failed[i] = <uint8_t>(blocks.failed[i] + 1)
+        i += 1
 
 
 cdef inline int64_t blocks_claim_head(BlockMap *blocks, int64_t end) noexcept nogil:

@@ -10,7 +10,7 @@ from posix.strings cimport strncasecmp
 
 from rangefetch.answer cimport examine, is_cut_short_unsaid, names_another_part
 from rangefetch.batch cimport batch_deliver, batch_is_special, batch_return, batch_stop
-from rangefetch.blocks cimport block_size_for, blocks_advance, blocks_claim_head, blocks_init
+from rangefetch.blocks cimport block_size_for, blocks_advance, blocks_claim_head, blocks_init, blocks_note_failure
 from rangefetch.checks cimport free
 from rangefetch.disk cimport lane_advance, lane_flush, lane_put
 from rangefetch.lane cimport (
@@ -122,6 +122,8 @@ cdef inline void fail(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         lane_rest(loop, lane)
         return
     lane.file.lanes_held += 1
+    if lane.file.mapped and lane.position == lane.start:
+        blocks_note_failure(&lane.file.blocks, lane.position, lane.claim_end)
     post_about(loop, EVENT_FAILED, lane, code, lane.error_text)
     lane_rest(loop, lane)
 

@@ -8,7 +8,7 @@ hedge). So no file waits for one slow connection.
 
 from libc.stdint cimport int32_t, int64_t
 
-from rangefetch.blocks cimport blocks_claim
+from rangefetch.blocks cimport MOST_FAILURES, blocks_claim
 from rangefetch.bucket cimport bucket_is_limited
 from rangefetch.checks cimport malloc
 from rangefetch.lane cimport lane_dismiss, lane_received_end, lane_rest, lane_send, lane_take
@@ -40,6 +40,7 @@ from rangefetch.transfer cimport (
 
 cdef enum:
     FIRST_CLAIM_BYTES = 8 << 20      # before a lane's rate is known
+    FAILURES_PASSED = 3              # before a single lane goes on with what lies behind
     LARGEST_CLAIM_BYTES = 64 << 20
     WINDOW_SHARE = 4                 # a range takes no more than such a part of the window
     CLAIM_SECONDS = 3                # how long a range should last
@@ -140,6 +141,15 @@ cdef inline int64_t horizon_of(FileCore *file) noexcept nogil:
     return file.blocks.frontier * file.blocks.block_size + file.window_bytes
 
 
+cdef inline int failures_passed(FileCore *file) noexcept nogil:
+    """After how many failures a block comes last. One that is held has failed, and that is its to try again; what does
+    not come at all is not waited for, unless somebody reads in order.
+    """
+    if file.lanes_held > 0:
+        return 1
+    return <int>FAILURES_PASSED if file.window_bytes == 0 else <int>(MOST_FAILURES + 1)
+
+
 cdef inline bint lane_claim(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
     """Give the lane the next thing to fetch. False: there is nothing."""
     lane.is_first = not file.answered
@@ -152,7 +162,7 @@ cdef inline bint lane_claim(Loop *loop, FileCore *file, Lane *lane) noexcept nog
     if file.mapped:
         if not blocks_claim(
             &file.blocks, file.first_bytes if lane.is_first else claim_bytes(file, lane.bytes_per_s),
-            horizon_of(file), &lane.start, &lane.claim_end,
+            horizon_of(file), failures_passed(file), &lane.start, &lane.claim_end,
         ):
             return False
         lane.end = lane.claim_end

@@ -1,5 +1,6 @@
 """Which lane does what, counted: few connections, few requests, and no lane that the end of a file waits for."""
 
+import functools
 import itertools
 from typing import Any
 
@@ -287,3 +288,35 @@ def test_a_server_that_answers_late_is_not_asked_for_the_same_bytes_over_and_ove
     assert file.tag.octets == content(size)
     assert file.requests <= 20
     assert file.received_bytes < size + 4 * MIB
+
+
+# ---- A range that does not come ----------------------------------------------------------------------------------
+
+
+def all_lanes_are_held(driver: Driver, file: File, lanes: int, released: int) -> bool:
+    return driver.kinds(file).count("FAILED") - released == lanes
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4])
+@pytest.mark.parametrize("route", ["/cut", "/status"])
+def test_all_comes_but_the_block_that_cannot(driver: Driver, server: MisbehavingServer, lanes: int, route: str) -> None:
+    broken, size = 13, 24 * MIB
+    fault = {"after": 0} if route == "/cut" else {"code": 503}
+    file = driver.add(server.url(route, size=size, at=broken * MIB + 1, **fault), lanes=lanes, least_bytes=MIB)
+    missing: list[int] = []
+    for released in range(12):
+        driver.until(functools.partial(all_lanes_are_held, driver, file, lanes, released))
+        missing = [block for block, state in enumerate(bytes(file.blocks)) if state != 2]
+        assert broken in missing
+        if released == 0:
+            # What has failed is left to the first lane, which is held: the others bring what lies behind it.
+            assert missing == list(range(missing[0], missing[-1] + 1))
+        if missing == [broken]:
+            break
+        file.release()
+    assert missing == [broken]
+    file.remove()
+    driver.end(file)
+    whole, fetched = content(size), file.tag.octets
+    assert fetched[: broken * MIB] == whole[: broken * MIB]
+    assert fetched[(broken + 1) * MIB :] == whole[(broken + 1) * MIB :]
