@@ -61,7 +61,7 @@ def test_starting_and_stopping_twice_is_fine(configure: Configure) -> None:
 def test_where_aria2c_does_not_run_start_says_so(configure: Configure, tmp_path: Path) -> None:
     (tmp_path / "aria2c").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "aria2c").chmod(0o755)
-    with pytest.raises(LocalError, match="is no aria2c"):
+    with pytest.raises(LocalError, match="is not aria2c"):
         Aria2Backend(Desk(), configure(aria2_path=tmp_path / "aria2c")).start()
 
 

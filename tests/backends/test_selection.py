@@ -125,7 +125,7 @@ def test_aria2_that_does_not_run(
     assert manager.backend == "aria2"
     _works(manager, server, target)
     assert manager.backend == "native"
-    assert "is no aria2c" in manager.fallback_reason
+    assert "is not aria2c" in manager.fallback_reason
     assert manager.fallback_reason.startswith("aria2: ")
     (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert told == f"the native backend is used instead ({manager.fallback_reason})"
@@ -218,7 +218,7 @@ def test_when_neither_runs_one_error_says_why_and_what_to_install(
 ) -> None:
     with pytest.raises(LocalError) as caught:
         make(prefer=prefer, **no_aria2).start()
-    for part in ("native: no usable libcurl", "aria2: ", "is no aria2c", "pip install pycurl", "rangefetch[aria2]"):
+    for part in ("native: no usable libcurl", "aria2: ", "is not aria2c", "pip install pycurl", "rangefetch[aria2]"):
         assert part in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -315,7 +315,7 @@ def test_what_nobody_serves_is_an_error_that_says_what_to_install(
     with pytest.raises(LocalError) as caught:
         make(**no_aria2).download_and_wait(url, into(target))
     assert f"{scheme} takes the aria2 backend, which cannot run here" in str(caught.value)
-    assert "is no aria2c" in str(caught.value)
+    assert "is not aria2c" in str(caught.value)
     assert names(target.parent) == []
 
 
