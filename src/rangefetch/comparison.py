@@ -202,17 +202,7 @@ class Comparison(Generic[R]):
         if event.moves < self._moves:
             self.file.release()
             return
-        failure = retry.Failure(
-            code=event.code,
-            status=event.status,
-            fault=retry.Fault(event.fault),
-            errno=event.errno,
-            retry_after_s=event.retry_after_s,
-            received_bytes=event.received_bytes,
-            text=event.text,
-            answered=self._answered,
-            redirected=source.redirected,
-        )
+        failure = retry.Failure.of(event, answered=self._answered, redirected=source.redirected)
         kind = self._host.policy.classify(failure)
         error_type, words = retry.explain(failure, _engine.error_text(event.code) if event.code else "")
         known: dict[str, Any] = {"url": mask_url(source.url), "status": failure.status}

@@ -72,14 +72,14 @@ class Mirroring:
             return False
         if isinstance(error, ContentChanged):
             return False
-        if run.compares_saved:
+        if run.placing.compares_saved:
             self.url_given_up = True
             self._error = error
-            run.resume_from_mirrors()
+            run.placing.resume_from_mirrors()
             return True
         if not run.is_filling:
             return False
-        if run.one_source and not run.may_start_over:
+        if run.answering.one_source and not run.answering.may_start_over:
             return False
         self.url_given_up = True
         for number, source in enumerate(run.sources):
@@ -90,7 +90,7 @@ class Mirroring:
             self._stand_in(error.reason)
         elif not self._compare() and not self._compared:
             # Less came than can be compared.
-            if not run.may_start_over:
+            if not run.answering.may_start_over:
                 return False
             _log.warning("%s: %s; starting over with a mirror", run.shown_url, error.reason)
             self._error = None
@@ -101,7 +101,7 @@ class Mirroring:
         """A file is about to begin without a source that may be asked, and without bytes to compare mirrors with: have
         the next mirror be one."""
         sources = self._run.sources
-        if not sources.usable() and sources.waiting and not self._run.has_saved:
+        if not sources.usable() and sources.waiting and self._run.saved is None:
             sources.join(sources.waiting[0])
 
     # -- inside -------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ class Mirroring:
 
     def _join(self, source: Source) -> None:
         self._error = None
-        self._run.use_source(source)
+        self._run.sourcing.use_source(source)
 
     def _compare(self) -> bool:
         """Begin to compare mirrors that wait. False: there is nothing yet to compare them with."""
@@ -131,7 +131,8 @@ class Mirroring:
             if source not in self._compared:
                 self._compared.append(source)
                 found = functools.partial(self._found, source)
-                run.compare(source, spans, found, size=run.file.size, validators=run.validators_of_mirrors)
+                validators = run.answering.validators_of_mirrors
+                run.sourcing.compare(source, spans, found, size=run.file.size, validators=validators)
         return True
 
     def _has_lane(self) -> bool:
@@ -143,7 +144,7 @@ class Mirroring:
         """What of the file may be compared: while it is being fetched, only what lies beyond its head."""
         run = self._run
         file = run.file
-        spans = run.written_spans()
+        spans = run.sourcing.written_spans()
         places = choose(file.size, spans, random.Random(0))
         if not places or (file.lanes_busy and places[0][0][0] < HEAD_BYTES):
             return []

@@ -25,8 +25,9 @@ from urllib.parse import urlsplit
 from rangefetch import libcurl
 from rangefetch.backend import Listener
 from rangefetch.download import Download
-from rangefetch.errors import Cancelled, DownloadError, EngineUnavailable, LocalError
+from rangefetch.errors import Cancelled, EngineUnavailable
 from rangefetch.events import Event
+from rangefetch.guarding import guarded, internal_error, safely
 from rangefetch.logs import log as _log
 from rangefetch.network import Network, find_ca_file, make_profile, mask_url, netrc_path, secret_headers
 from rangefetch.options import DownloadOptions
@@ -119,9 +120,9 @@ class NativeBackend:
         def halt_all() -> None:
             self._stopping = True
             for batch in list(self._batches):
-                _safely(batch.remove)
+                safely(batch.remove)
             for run in list(self._runs.values()):
-                self._guarded(run, run.halt)
+                guarded(run, run.halt)
 
         self.call(halt_all)
         self._thread.join()
@@ -138,7 +139,7 @@ class NativeBackend:
                     self._hears_calls = False
                     return
                 function = self._calls.popleft()
-            _safely(function)
+            safely(function)
 
     def begin(self, download: Download) -> None:
         """Start or resume the download; it is active already."""
@@ -151,14 +152,14 @@ class NativeBackend:
                 run = Run(self, download)
             except Exception as error:
                 _log.exception("%s: internal error", download.gid)
-                self.listener.failed(download, _internal_error(error, mask_url(download.url)))
+                self.listener.failed(download, internal_error(error, mask_url(download.url)))
                 return
             if not self._ticking:
                 self._ticking = True
                 self._later(_TICK_S, self._tick)
             self._runs[download.gid] = run
-            self._guarded(run, lambda: self._share_lanes(run.sources[0].host))
-            self._guarded(run, run.begin)
+            guarded(run, lambda: self._share_lanes(run.sources[0].host))
+            guarded(run, run.begin)
 
         if not self.call(begin):
             self.listener.halted(download)
@@ -169,7 +170,7 @@ class NativeBackend:
         def halt() -> None:
             run = self._runs.get(download.gid)
             if run is not None:
-                self._guarded(run, functools.partial(run.halt, remove_files=remove_files))
+                guarded(run, functools.partial(run.halt, remove_files=remove_files))
 
         self.call(halt)
 
@@ -179,8 +180,8 @@ class NativeBackend:
         def change() -> None:
             run = self._runs.get(download.gid)
             if run is not None:
-                self._guarded(run, functools.partial(run.change, download.options))
-                self._guarded(run, lambda: self._share_lanes(run.sources[0].host))
+                guarded(run, functools.partial(run.change, download.options))
+                guarded(run, lambda: self._share_lanes(run.sources[0].host))
 
         self.call(change)
 
@@ -214,7 +215,7 @@ class NativeBackend:
 
     def call_later(self, run: Run, delay_s: float, function: Callable[[], None]) -> _Timer:
         """Have ``function`` called as a step of ``run``, ``delay_s`` seconds from now."""
-        return self._later(delay_s, lambda: self._guarded(run, function))
+        return self._later(delay_s, lambda: guarded(run, function))
 
     def _later(self, delay_s: float, function: Callable[[], None]) -> _Timer:
         timer = _Timer(time.monotonic() + delay_s, function)
@@ -226,7 +227,7 @@ class NativeBackend:
         assert self._workers is not None
 
         def done(future: Future[Any]) -> None:
-            self.call(lambda: self._guarded(run, lambda: then(future)))
+            self.call(lambda: guarded(run, lambda: then(future)))
 
         self._workers.submit(job, done)
 
@@ -237,7 +238,7 @@ class NativeBackend:
 
         def do() -> None:
             future = outcome(job)
-            self.call(lambda: self._guarded(run, lambda: then(future)))
+            self.call(lambda: guarded(run, lambda: then(future)))
 
         # Not one of the backend's names: the user's function may wait for other downloads.
         threading.Thread(target=do, name="asking-for-rangefetch", daemon=True).start()
@@ -295,7 +296,7 @@ class NativeBackend:
 
         def add() -> None:
             self._batches[batch] = ended
-            if self._stopping or self._engine is None or not _safely(functools.partial(self._add_batch, batch)):
+            if self._stopping or self._engine is None or not safely(functools.partial(self._add_batch, batch)):
                 self._batch_ended(batch)
 
         if not self.call(add):
@@ -351,7 +352,7 @@ class NativeBackend:
         poll = select.poll()
         poll.register(engine.fileno(), select.POLLIN)
         while not (self._stopping and not self._runs and not self._batches and not self._calls):
-            if not _safely(lambda: self._round(engine, poll)):
+            if not safely(lambda: self._round(engine, poll)):
                 time.sleep(_TICK_S)  # whatever it was, it may be there the next time
 
     def _round(self, engine: Engine, poll: select.poll) -> None:
@@ -360,16 +361,16 @@ class NativeBackend:
             event = Event(*fields)
             owner = event.file.tag
             if isinstance(owner, Run):
-                self._guarded(owner, functools.partial(owner.handle, event))
+                guarded(owner, functools.partial(owner.handle, event))
             else:
-                _safely(functools.partial(owner, event.file))
+                safely(functools.partial(owner, event.file))
         while self._calls:
-            _safely(self._calls.popleft())
+            safely(self._calls.popleft())
         now_s = time.monotonic()
         while self._timers and self._timers[0][0] <= now_s:
             timer = heapq.heappop(self._timers)[2]
             if timer.call is not None:
-                _safely(timer.call)
+                safely(timer.call)
 
     def _sleep_ms(self) -> float:
         if self._calls:
@@ -386,36 +387,6 @@ class NativeBackend:
         self._later(_TICK_S, self._tick)
         now_s = time.monotonic()
         for run in list(self._runs.values()):
-            self._guarded(run, functools.partial(run.tick, now_s))
+            guarded(run, functools.partial(run.tick, now_s))
         if self._workers is not None:
             self._workers.tend(now_s)
-
-    def _guarded(self, run: Run, step: Callable[[], None]) -> None:
-        """One step of a run; an error in it is the end of that download, and of nothing else."""
-        try:
-            step()
-        except DownloadError as error:
-            self._fail(run, error)
-        except BaseException as error:  # a SystemExit, too: this thread serves all downloads
-            _log.exception("%s: internal error", run.download.gid)
-            self._fail(run, _internal_error(error, run.shown_url))
-
-    @staticmethod
-    def _fail(run: Run, error: DownloadError) -> None:
-        """End a run. If even that fails, its outcome is told and nothing else is done."""
-        if not _safely(functools.partial(run.fail, error)):
-            _safely(functools.partial(run.tell_end, error))
-
-
-def _safely(call: Callable[[], object]) -> bool:
-    """Whether the call went well; what it raised is logged, and goes no further."""
-    try:
-        call()
-    except BaseException:
-        _log.exception("internal error")
-        return False
-    return True
-
-
-def _internal_error(error: BaseException, url: str) -> LocalError:
-    return LocalError(f"internal error: {error!r}", url=url)

@@ -104,16 +104,8 @@ class Recovery:
             self._held += 1
             self._release(1)
             return
-        failure = retry.Failure(
-            code=event.code,
-            status=event.status,
-            fault=retry.Fault(event.fault),
-            errno=event.errno,
-            retry_after_s=event.retry_after_s,
-            received_bytes=event.received_bytes,
-            text=event.text,
-            source=event.source,
-            request=event.request,
+        failure = retry.Failure.of(
+            event,
             other_lanes=run.file.lanes_busy,
             answered=source.answered,
             redirected=source.redirected,
@@ -325,7 +317,7 @@ class Recovery:
                 return
             if self._patience is not None:
                 self._patience.cancel()
-            run.move_source(failure.source, new_url, functools.partial(self._moved, failure, error))
+            run.sourcing.move_source(failure.source, new_url, functools.partial(self._moved, failure, error))
 
         def is_late() -> None:
             _log.warning("%s: refresh_url did not return within %g seconds", run.shown_url, _REFRESH_S)
@@ -361,20 +353,20 @@ class Recovery:
     def _begin_anew(self, failure: retry.Failure, error: DownloadError) -> None:
         """The remote file is another one, or this source never had the same: whose word counts decides."""
         run = self._run
-        if run.decides(failure.source):
+        if run.answering.decides(failure.source):
             self.start_over(error)
         elif failure.source == 0:
             # A mirror stood in for it, and has another file.
-            run.follow_the_url(error.reason)
+            run.answering.follow_the_url(error.reason)
         else:
-            run.drop_mirror(failure.source, error.reason)
+            run.answering.drop_mirror(failure.source, error.reason)
             self._release(1)
 
     def start_over(self, error: DownloadError) -> None:
         """Two versions of the file were seen: fetch all of it again, the second time as one response, which cannot be
         a mixture. Raises ``error`` where that was done already, or a reader has used the beginning."""
         run = self._run
-        if not run.may_start_over or self.one_stream:
+        if not run.answering.may_start_over or self.one_stream:
             raise error
         if self._restarted:
             self.one_stream = True

@@ -12,6 +12,7 @@ import enum
 import errno as errno_module
 import os
 import random
+from typing import Any
 
 from rangefetch.errors import (
     BadAnswer,
@@ -25,6 +26,7 @@ from rangefetch.errors import (
     TimedOut,
     TlsError,
 )
+from rangefetch.events import Event
 from rangefetch.options import check_seconds
 
 __all__ = ["DEFAULT_ROWS", "Curl", "Failure", "Fault", "Kind", "RetryPolicy", "Row", "When", "explain"]
@@ -110,6 +112,22 @@ class Failure:
     answered: bool = False
     redirected: bool = False
     ranged: bool = True
+
+    @classmethod
+    def of(cls, event: Event, **known: Any) -> Failure:
+        """What the engine tells of a transfer that failed, with what else is ``known``."""
+        return cls(
+            code=event.code,
+            status=event.status,
+            fault=Fault(event.fault),
+            errno=event.errno,
+            retry_after_s=event.retry_after_s,
+            received_bytes=event.received_bytes,
+            text=event.text,
+            source=event.source,
+            request=event.request,
+            **known,
+        )
 
 
 class Kind(enum.StrEnum):

@@ -13,7 +13,10 @@ from rangefetch.identity import Identity
 from rangefetch.mirrors import rewrite
 from rangefetch.network import split_userinfo
 
-__all__ = ["Source", "Sources", "host_of"]
+__all__ = ["URL", "Source", "Sources", "host_of"]
+
+URL = 0
+"""The number, among the sources of a download, of the URL that was asked for."""
 
 
 def host_of(url: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from backends.conftest import Make
-from rangefetch import DownloadManager, DownloadStatus, run
+from rangefetch import DownloadManager, DownloadStatus, keeping
 from rangefetch.errors import DiskError
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
@@ -213,9 +213,9 @@ def test_each_sync_of_the_saves_on_the_way_may_fail(
     of: str,
     error: int,
 ) -> None:
-    monkeypatch.setattr(run, "_FIRST_SAVE_S", 0.0)
-    monkeypatch.setattr(run, "_SAVE_EVERY_S", 0.0)
-    url = server.url("/shared-rate/x", size=SIZE, rate=8 * MIB, etag='"a"')
+    monkeypatch.setattr(keeping, "_FIRST_SAVE_S", 0.0)
+    monkeypatch.setattr(keeping, "_SAVE_EVERY_S", 0.0)
+    url = server.url("/shared-rate/x", size=SIZE, rate=5 * MIB, etag='"a"')
     disk = losing(lambda name, now: name.endswith(of) and now == number, error)
     gid = manager.download(url, QUICK | into(target, target.name))
     if of == ".tmp" and error == errno.ENOSPC:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import rangefetch
-from rangefetch import DownloadError, DownloadManager, run
+from rangefetch import DownloadError, DownloadManager, keeping
 from rangefetch.target import Target
 from servers.content import content
 
@@ -47,7 +47,7 @@ def fetch_where_a_save_fails(url: str, path: str, error: str) -> None:
             raise OSError(int(error), os.strerror(int(error)))
         real(fd)
 
-    run._FIRST_SAVE_S = 0.0
+    keeping._FIRST_SAVE_S = 0.0
     os.fsync = fsync  # type: ignore[assignment]
     fetch(url, path)
 
@@ -158,9 +158,9 @@ def _say_what_comes_of(act: Callable[[], object]) -> None:
 def fetch_slowly(url: str, path: str, first_places: str) -> None:
     """Fetch with these places before all others where modules are looked for; the state is saved at every tick."""
     sys.path[:0] = [first_places]
-    from rangefetch import run
+    from rangefetch import keeping
 
-    run._FIRST_SAVE_S = run._SAVE_EVERY_S = 0.0
+    keeping._FIRST_SAVE_S = keeping._SAVE_EVERY_S = 0.0
     rangefetch.fetch(url, path)
 
 

@@ -15,7 +15,18 @@ from typing import Any
 import pytest
 
 from flow.children import child, run_child
-from rangefetch import DownloadManager, DownloadStatus, run, saving, state
+from rangefetch import (
+    DownloadManager,
+    DownloadStatus,
+    answering,
+    keeping,
+    lifecycle,
+    placing,
+    proving,
+    run,
+    saving,
+    state,
+)
 from rangefetch.errors import DownloadError, HttpStatusError, LocalError, TimedOut
 from rangefetch.recovery import Recovery
 from servers.directed import Valve
@@ -30,8 +41,8 @@ SIZE = 9 * MIB
 @pytest.fixture
 def saves_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """The state is saved at every tick."""
-    monkeypatch.setattr(run, "_FIRST_SAVE_S", 0.0)
-    monkeypatch.setattr(run, "_SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(keeping, "_FIRST_SAVE_S", 0.0)
+    monkeypatch.setattr(keeping, "_SAVE_EVERY_S", 0.0)
 
 
 @pytest.fixture
@@ -168,23 +179,36 @@ def test_saving_takes_no_package_that_an_image_may_lack(server: MisbehavingServe
     assert target.read_bytes() == content(12 * MIB)
 
 
-@pytest.mark.parametrize("step", ["_opened", "_give_to_engine", "handle", "tick", "_finish", "_complete"])
+STEPS = [
+    (placing.Placing, "_opened"),
+    (placing.Placing, "_give_to_engine"),
+    (run.Run, "handle"),
+    (run.Run, "tick"),
+    (answering.Answering, "answered"),
+    (proving.Proving, "_check_identity"),
+    (proving.Proving, "prove"),
+    (proving.Proving, "complete"),
+]
+
+
+@pytest.mark.parametrize(("owner", "step"), STEPS, ids=[step for _, step in STEPS])
 def test_an_error_in_any_step_ends_that_download_and_no_other(
     server: MisbehavingServer,
     target: Path,
     manager: DownloadManager,
     monkeypatch: pytest.MonkeyPatch,
+    owner: type,
     step: str,
 ) -> None:
-    whole = getattr(run.Run, step)
+    whole = getattr(owner, step)
 
-    def broken(self: run.Run, *args: Any, **kwargs: Any) -> Any:
-        if self.download.gid == victim.gid:
+    def broken(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if getattr(self, "_run", self).download.gid == victim.gid:
             raise ValueError("a fault of ours")
         return whole(self, *args, **kwargs)
 
-    monkeypatch.setattr(run.Run, step, broken)
-    monkeypatch.setattr(run, "_LET_GO_S", 1.0)  # without "handle" the engine's word that it has let go is lost, too
+    monkeypatch.setattr(owner, step, broken)
+    monkeypatch.setattr(lifecycle, "LET_GO_S", 1.0)  # without "handle" the engine's last word is lost, too
     url = server.url("/slow/x", size=2 * MIB, rate=4 * MIB)
     from rangefetch.download import Download
     from rangefetch.options import DownloadOptions
@@ -197,14 +221,19 @@ def test_an_error_in_any_step_ends_that_download_and_no_other(
     manager.wait(other, 20)
 
 
-@pytest.mark.parametrize("step", ["fail", "_conclude", "_remove_file"])
+@pytest.mark.parametrize(("owner", "step"), [(run.Run, "fail"), (run.Run, "_withdraw"), (keeping.Keeping, "keep")])
 def test_an_error_on_the_way_to_the_end_keeps_nobody_waiting(
-    server: MisbehavingServer, target: Path, manager: DownloadManager, monkeypatch: pytest.MonkeyPatch, step: str
+    server: MisbehavingServer,
+    target: Path,
+    manager: DownloadManager,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type,
+    step: str,
 ) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ValueError("a fault of ours")
 
-    monkeypatch.setattr(run.Run, step, broken)
+    monkeypatch.setattr(owner, step, broken)
     gid = manager.download(server.url("/status/x", code=404), _into(target))
     with pytest.raises(DownloadError):
         manager.wait(gid, 20)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rangefetch import DownloadManager, DownloadStatus, run, state
+from rangefetch import DownloadManager, DownloadStatus, keeping, state
 from servers.background import Background, Handler
 from servers.misbehaving import content
 from support.downloads import downloaded
@@ -75,8 +75,8 @@ def overflowing() -> Iterator[Server]:
 @pytest.fixture
 def saves_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first save comes at once, and the next one never, unless it is called for."""
-    monkeypatch.setattr(run, "_FIRST_SAVE_S", 0.0)
-    monkeypatch.setattr(run, "_SAVE_EVERY_S", 3600.0)
+    monkeypatch.setattr(keeping, "_FIRST_SAVE_S", 0.0)
+    monkeypatch.setattr(keeping, "_SAVE_EVERY_S", 3600.0)
 
 
 def written(target: Path) -> int:

@@ -19,10 +19,23 @@ LAYERS = (
     ("api", "aio", "bulk", "manifest", "streaming"),
     ("manager",),
     ("selection",),
-    ("native", "run", "recovery", "mirroring", "aria2"),
+    (
+        "native",
+        "run",
+        "placing",
+        "answering",
+        "sourcing",
+        "recovery",
+        "mirroring",
+        "proving",
+        "keeping",
+        "aria2",
+    ),
     (
         "backend",
         "comparison",
+        "guarding",
+        "lifecycle",
         "existing",
         "provenance",
         "jobs",
@@ -70,6 +83,11 @@ WORLD = {"asyncio", "concurrent", "select", "selectors", "signal", "socket", "ss
 # Imports for type checkers alone that point up or in a circle.
 TYPES_ONLY = {
     ("mirroring", "run"): "it acts on the run that made it; at run time it is handed over",
+    ("answering", "run"): "a part of the run that made it; at run time it is handed over",
+    ("keeping", "run"): "a part of the run that made it; at run time it is handed over",
+    ("placing", "run"): "a part of the run that made it; at run time it is handed over",
+    ("proving", "run"): "a part of the run that made it; at run time it is handed over",
+    ("sourcing", "run"): "a part of the run that made it; at run time it is handed over",
     ("recovery", "run"): "a recovery acts on the run that made it; at run time it is handed over",
     ("download", "sink"): "a download is told where its bytes go instead of into a file; at run time it is handed over",
 }

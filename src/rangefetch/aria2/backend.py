@@ -27,7 +27,8 @@ from rangefetch.aria2.folder import FolderLanding
 from rangefetch.aria2.job import LET_GO_S, Job, Phase
 from rangefetch.backend import Listener
 from rangefetch.download import Download
-from rangefetch.errors import DaemonUnavailable, DownloadError, LocalError
+from rangefetch.errors import DaemonUnavailable, LocalError
+from rangefetch.guarding import guarded, internal_error, safely
 from rangefetch.logs import log as _log
 from rangefetch.network import find_ca_file, mask_url
 from rangefetch.options import DownloadOptions, is_followed
@@ -140,7 +141,7 @@ class Aria2Backend:
                 job = Job(self, download)
             except Exception as error:
                 _log.exception("%s: internal error", download.gid)
-                self.listener.failed(download, _internal_error(error, mask_url(download.url)))
+                self.listener.failed(download, internal_error(error, mask_url(download.url)))
                 return
             self._jobs[download.gid] = job
             self._guarded(job, job.begin)
@@ -297,14 +298,14 @@ class Aria2Backend:
             self._wake.wait(self._sleep_s())
             self._wake.clear()
             while self._calls:
-                _safely(self._calls.popleft())
+                safely(self._calls.popleft())
             now_s = time.monotonic()
             for job in list(self._jobs.values()):
                 self._guarded(job, functools.partial(job.tick, now_s))
             for daemon in list(self._daemons.values()):
-                _safely(functools.partial(self._look_after, daemon))
+                safely(functools.partial(self._look_after, daemon))
             if self._workers is not None:
-                _safely(functools.partial(self._workers.tend, now_s))
+                safely(functools.partial(self._workers.tend, now_s))
 
     def _sleep_s(self) -> float | None:
         """Until there is something to do, unless somebody calls: aria2 to be asked, or a next try to be made."""
@@ -334,37 +335,17 @@ class Aria2Backend:
         for job in jobs:
             self._guarded(job, functools.partial(job.update, statuses))
 
-    def _guarded(self, job: Job, step: Callable[[], None]) -> None:
-        """One step of a job; an error in it is the end of that download, and of nothing else."""
-        try:
-            step()
-        except DownloadError as error:
-            self._fail(job, error)
-        except RpcError as error:
-            self._fail(job, LocalError(str(error)))
-        except BaseException as error:  # a SystemExit, too: this thread serves all downloads
-            _log.exception("%s: internal error", job.download.gid)
-            self._fail(job, _internal_error(error, ""))
-
     @staticmethod
-    def _fail(job: Job, error: DownloadError) -> None:
-        """End a job. If even that fails, its outcome is told and nothing else is done."""
-        if not _safely(functools.partial(job.fail, error)):
-            _safely(functools.partial(job.tell_end, error))
+    def _guarded(job: Job, step: Callable[[], None]) -> None:
+        """One step of a job; an error in it is the end of that download, and of nothing else."""
 
+        def translated() -> None:
+            try:
+                step()
+            except RpcError as error:
+                raise LocalError(str(error)) from error
 
-def _safely(call: Callable[[], object]) -> bool:
-    """Whether the call went well; what it raised is logged, and goes no further."""
-    try:
-        call()
-    except BaseException:
-        _log.exception("internal error")
-        return False
-    return True
-
-
-def _internal_error(error: BaseException, url: str) -> LocalError:
-    return LocalError(f"internal error: {error!r}", url=url)
+        guarded(job, translated)
 
 
 def remove_leftovers(download: Download) -> None:

@@ -1,0 +1,119 @@
+"""What of a run is kept on disk: its state is saved on the way, and at the end without a finished file.
+
+Data before bits: a state is saved only of bytes that were synced before (``saving``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rangefetch import saving
+from rangefetch.download import Figures
+from rangefetch.errors import DiskError
+from rangefetch.lifecycle import Event as Step
+from rangefetch.lifecycle import Phase
+from rangefetch.logs import log as _log
+
+if TYPE_CHECKING:
+    from rangefetch.run import Run
+
+__all__ = ["NOTHING_KEPT", "Keeping"]
+
+NOTHING_KEPT = -1
+_FIRST_SAVE_S = 2.0
+_SAVE_EVERY_S = 5.0
+
+
+class Keeping:
+    """What is kept of one run. All methods run on the backend's thread, but for what a worker is given."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.kept_bytes = NOTHING_KEPT
+        """What lies beside the target speaks of so many bytes."""
+        self.next_save_s = run.now_s() + _FIRST_SAVE_S
+
+    def save_if_due(self, now_s: float) -> bool:
+        """From time to time: save what has come. Returns whether it is being saved."""
+        if now_s < self.next_save_s or self._run.life.phase is not Phase.FILLING or not self._can_be_continued:
+            return False
+        self.next_save_s = now_s + _SAVE_EVERY_S
+        self._save()
+        return True
+
+    def _save(self) -> None:
+        run = self._run
+        assert run.target is not None
+        target, file = run.target, run.file
+
+        def save() -> None:
+            saved_bytes = saving.save_on_the_way(target, file, run.sources)
+            self.kept_bytes = self.kept_bytes if saved_bytes is None else saved_bytes
+
+        run.do(save, lambda _: None, what="the disk to save the state")
+
+    @property
+    def _can_be_continued(self) -> bool:
+        """Whether there is something in the file that another run can go on with, or a saved state says so and it has
+        been taken back."""
+        run = self._run
+        target, file = run.target, run.engine_file
+        return (
+            target is not None
+            and target.keeps_state
+            and run.first_step is Step.FETCH
+            and file is not None
+            and file.splits
+            and file.block_size > 0
+            and (file.downloaded > 0 or self.kept_bytes != NOTHING_KEPT)
+        )
+
+    def keep(self) -> None:
+        """Nothing touches the file any more: keep what can be continued, and nothing else."""
+        run = self._run
+
+        def kept(_: object) -> None:
+            self._count_kept()
+            run.life.fire(Step.KEPT)
+
+        def failed(reason: BaseException) -> None:
+            # Whatever it was, the end is told.
+            if isinstance(reason, DiskError):
+                reason.url = reason.url or run.shown_url
+                run.life.error = run.life.error or reason
+            else:
+                _log.error("%s: internal error: the downloaded data could not be saved: %r", run.shown_url, reason)
+            kept(None)
+
+        run.jobs.do(self._keep_what_can_be_continued, kept, failed=failed)
+
+    def _count_kept(self) -> None:
+        """What was not kept does not count."""
+        run = self._run
+        if run.life.phase is not Phase.ENDED:
+            total = max(run.figures().total, run.saved.total_size if run.saved is not None else 0)
+            figures = Figures(max(self.kept_bytes, 0), total)
+            run.download.figures = lambda: figures
+
+    def _keep_what_can_be_continued(self) -> None:
+        """Save the state of a file that can be resumed, remove the rest (on a worker)."""
+        run = self._run
+        target = run.target
+        if target is None or target.fd < 0:
+            self.kept_bytes = NOTHING_KEPT
+            return
+        try:
+            is_wanted = run.life.phase is Phase.KEEPING and not run.life.remove_files
+            if is_wanted and self._can_be_continued:
+                self.kept_bytes = saving.save_at_the_end(target, run.file, run.sources)
+            elif run.life.remove_files or self.kept_bytes == NOTHING_KEPT:
+                self.kept_bytes = NOTHING_KEPT
+                target.discard()
+        except DiskError as error:
+            _log.warning("%s: the downloaded data could not be saved: %s", run.shown_url, error)
+            if target.has_lost_writes:
+                if self.kept_bytes == NOTHING_KEPT:
+                    target.discard()
+                raise
+        finally:
+            target.close()
