@@ -31,7 +31,7 @@ def test_a_file_that_a_limit_holds_back_waits_for_that(
     if whose == "the engine's":
         driver.engine.limit = 20_000
     file = driver.add(server.url("/good", size=16 * MIB), lanes=lanes, limit=20_000 if whose == "its own" else 0)
-    driver.until(lambda: file.waiting_for == "limit" and file.downloaded)
+    driver.until(lambda: file.waiting_for == "limit" and file.downloaded, seconds=30.0)
     file.remove()
     driver.end(file)
 
