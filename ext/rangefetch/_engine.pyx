@@ -40,6 +40,7 @@ from rangefetch.transfer cimport (
     BatchCore,
     FAULT_DISK,
     FAULT_ENCODED,
+    FAULT_HEADERS,
     FAULT_MEMORY,
     FAULT_NONE,
     FAULT_OVERFLOW,
@@ -91,6 +92,7 @@ FAULTS = {
     "REDIRECT": <int>FAULT_REDIRECT, "REDIRECTS": <int>FAULT_REDIRECTS, "MEMORY": <int>FAULT_MEMORY,
     "PROBED": <int>FAULT_PROBED, "VALIDATOR_TOO_LONG": <int>FAULT_VALIDATOR_TOO_LONG,
     "SIZE_UNSOUND": <int>FAULT_SIZE_UNSOUND, "UNVOUCHED": <int>FAULT_UNVOUCHED,
+    "HEADERS": <int>FAULT_HEADERS,
 }
 
 WAITS = {
@@ -869,7 +871,10 @@ cdef class Engine:
         memset(&command, 0, sizeof(command))
         command.kind = kind
         command.file = file
+        if not mailbox_reserve(&self.core.outbox):
+            raise MemoryError
         if not loop_tell(&self.core.loops[loop], &command):
+            mailbox_unreserve(&self.core.outbox)
             raise MemoryError
         self.core.references += 1
         self.core.live_files += 1
@@ -886,6 +891,10 @@ cdef class Engine:
         if self.core.bell.read_fd >= 0:
             rf_bell_quiet(&self.core.bell)
         items = mailbox_take(&self.core.outbox, &count)
+        if items == NULL and count > 0:
+            if self.core.bell.read_fd >= 0:
+                rf_bell_ring(&self.core.bell)
+            raise MemoryError
         try:
             for i in range(count):
                 file = <object>(<FileCore *>items[i].file).owner
@@ -948,10 +957,10 @@ cdef class Engine:
         if core_is_ours(self.core):
             # Every file that was live has its last event here.
             items = mailbox_take(&self.core.outbox, &count)
-            for i in range(count):
+            for i in range(count if items != NULL else 0):
                 if items[i].kind == EVENT_DONE or items[i].kind == EVENT_REMOVED:
                     Py_DECREF(<object>(<FileCore *>items[i].file).owner)
-            messages_free(items, count)
+            messages_free(items, count if items != NULL else 0)
         core_let_go(self.core)
 
 

@@ -22,8 +22,10 @@ from rangefetch.platform cimport (
     rf_set_time,
     rf_store,
 )
+from rangefetch.schedule cimport is_limited, left_ms
 from rangefetch.service cimport is_new_connection, is_unserved
 from rangefetch.transfer cimport (
+    ACCEPTED,
     ITEM_DONE,
     ITEM_RETURNED,
     ITEM_RUNNING,
@@ -35,6 +37,11 @@ from rangefetch.transfer cimport (
     Loop,
     Source,
 )
+
+
+cdef enum:
+    CRAWL_AFTER_MS = 5000     # of an item that has been coming for so long
+    CRAWL_LEFT_MS = 10_000    # ... and will for so much longer
 
 
 cdef inline void item_ends(FileCore *slot, ItemState state) noexcept nogil:
@@ -165,6 +172,14 @@ cdef inline void batch_deliver(Loop *loop, Lane *lane) noexcept nogil:
         lane_rest(loop, lane)
 
 
+cdef inline bint item_crawls(Loop *loop, const Lane *lane) noexcept nogil:
+    """Whether an item comes so slowly that it is better fetched as any other download, whose slow ranges get help."""
+    return (
+        lane.verdict == ACCEPTED and loop.now_ms - lane.started_ms >= CRAWL_AFTER_MS
+        and left_ms(loop, lane) > CRAWL_LEFT_MS and not is_limited(loop, lane.file)
+    )
+
+
 cdef inline void batch_withdraw(Loop *loop, BatchCore *batch) noexcept nogil:
     """From time to time: give up new connections that nobody answers while others are answered. Their items go to the
     lanes that work, and the batch does without theirs.
@@ -182,6 +197,10 @@ cdef inline void batch_withdraw(Loop *loop, BatchCore *batch) noexcept nogil:
             lane_rest(loop, lane)
             if batch.lanes_left > 1:
                 batch.lanes_left -= 1
+        elif slot != NULL and slot.batch == batch and item_crawls(loop, lane):
+            lane_detach(loop, lane)
+            lane_release(lane)
+            batch_return(loop, lane)
         lane = lane.next
     if batch.again_count > 0:
         batch_feed(loop, batch)

@@ -18,6 +18,7 @@ from rangefetch.transfer cimport *
 cdef enum:
     LARGEST_SWALLOW_BYTES = 64 << 10  # of an error's body; beyond, a new connection costs less
     SLOW_READ_BYTES = 16 << 10
+    MOST_HEADER_LINES = 1000          # libcurl before 8 looks through all of them for each that it is asked for
 
 
 cdef inline int64_t lane_received_end(const Lane *lane) noexcept nogil:
@@ -87,6 +88,16 @@ cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noe
     return taken if wanted == come else CURL_WRITEFUNC_ERROR
 
 
+cdef inline size_t on_header(char *data, size_t size, size_t count, void *arg) noexcept nogil:
+    """Count the lines: libcurl keeps them all, and before 8.6 as many as the server likes."""
+    cdef Lane *lane = <Lane *>arg
+    lane.header_lines += 1
+    if lane.header_lines > MOST_HEADER_LINES:
+        lane.fault = FAULT_HEADERS
+        return 0
+    return size * count
+
+
 cdef inline int on_debug(CURL *easy, int kind, char *data, size_t size, void *arg) noexcept nogil:
     """Hear of a received span before it is cut into pieces; everything else that libcurl tells is not for us."""
     cdef Lane *lane = <Lane *>arg
@@ -110,6 +121,8 @@ cdef inline CURLcode lane_set_base(Loop *loop, Lane *lane) noexcept nogil:
         opt_no_signal(lane.easy, 1)
         or opt_on_body(lane.easy, on_body)
         or opt_on_body_arg(lane.easy, lane)
+        or opt_on_header(lane.easy, on_header)
+        or opt_on_header_arg(lane.easy, lane)
         or opt_on_debug(lane.easy, on_debug)
         or opt_on_debug_arg(lane.easy, lane)
         or opt_private(lane.easy, lane)
@@ -300,11 +313,13 @@ cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
     lane.verdict = UNCHECKED
     lane.fault = FAULT_NONE
     lane.sys_errno = 0
+    lane.header_lines = 0
+    lane.lively_received = 0
     lane.swallowed_bytes = lane.received_bytes = lane.moved_received = 0
     lane.announced_bytes = lane.span_left = lane.buffered = lane.hedged = 0
     lane.cut = lane.paused = False
     lane.error_text[0] = 0
-    lane.started_ms = lane.moved_ms = loop.now_ms
+    lane.started_ms = lane.moved_ms = lane.lively_ms = loop.now_ms
     lane.first_ms = lane.whole_ms = 0
     rf_count(&lane.file.requests, 1)
     lane.request = lane.file.requests

@@ -72,7 +72,7 @@ typedef struct {
     X(CURLOPT_HTTP_CONTENT_DECODING, 158) X(CURLOPT_NOPROXY, 10177) X(CURLOPT_TCP_KEEPALIVE, 213)             \
     X(CURLOPT_PROXY_CAINFO, 10246) X(CURLOPT_SUPPRESS_CONNECT_HEADERS, 265)                                   \
     X(CURLOPT_PROTOCOLS_STR, 10318) X(CURLOPT_IPRESOLVE, 113) X(CURLOPT_INTERFACE, 10062)                     \
-    X(CURLOPT_QUICK_EXIT, 322) X(CURLOPT_FRESH_CONNECT, 74) X(CURLOPT_MAXAGE_CONN, 288)                                                                                \
+    X(CURLOPT_QUICK_EXIT, 322) X(CURLOPT_HEADERFUNCTION, 20079) X(CURLOPT_HEADERDATA, 10029) X(CURLOPT_FRESH_CONNECT, 74) X(CURLOPT_MAXAGE_CONN, 288)                                                                                \
     X(CURLMOPT_PIPELINING, 3) X(CURLMOPT_MAXCONNECTS, 6) X(CURLMOPT_QUICK_EXIT, 21) X(CURLM_OK, 0)             \
     X(CURLMOPT_NETWORK_CHANGED, 17) X(CURLMNWC_CLEAR_CONNS, 2)             \
     X(CURLINFO_RESPONSE_CODE, 0x200002) X(CURLINFO_HTTP_CONNECTCODE, 0x200016) X(CURLINFO_OS_ERRNO, 0x200019) X(CURLINFO_NUM_CONNECTS, 0x20001a)     \
@@ -202,6 +202,8 @@ RF_SETOPT(opt_range, CURLOPT_RANGE, const char *)
 RF_SETOPT(opt_headers, CURLOPT_HTTPHEADER, curl_slist *)
 RF_SETOPT(opt_on_body, CURLOPT_WRITEFUNCTION, curl_write_callback)
 RF_SETOPT(opt_on_body_arg, CURLOPT_WRITEDATA, void *)
+RF_SETOPT(opt_on_header, CURLOPT_HEADERFUNCTION, curl_write_callback)
+RF_SETOPT(opt_on_header_arg, CURLOPT_HEADERDATA, void *)
 RF_SETOPT(opt_on_debug, CURLOPT_DEBUGFUNCTION, curl_debug_callback)
 RF_SETOPT(opt_on_debug_arg, CURLOPT_DEBUGDATA, void *)
 RF_SETOPT(opt_verbose, CURLOPT_VERBOSE, long)

@@ -117,6 +117,8 @@ cdef extern from "libcurl.h" nogil:
     CURLcode opt_headers(CURL *easy, curl_slist *value)
     CURLcode opt_on_body(CURL *easy, curl_write_callback value)
     CURLcode opt_on_body_arg(CURL *easy, void *value)
+    CURLcode opt_on_header(CURL *easy, curl_write_callback value)
+    CURLcode opt_on_header_arg(CURL *easy, void *value)
     CURLcode opt_on_debug(CURL *easy, curl_debug_callback value)
     CURLcode opt_on_debug_arg(CURL *easy, void *value)
     CURLcode opt_verbose(CURL *easy, long value)

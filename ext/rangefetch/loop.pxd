@@ -41,10 +41,11 @@ from rangefetch.platform cimport (
     rf_thread_us,
 )
 from rangefetch.pool cimport make_room, sweep_ends, waits_in_line
-from rangefetch.report cimport post_about, post_bare
+from rangefetch.report cimport post_about, post_bare, post_last
 from rangefetch.schedule cimport (
     crawls,
     feed,
+    is_limited,
     may_be_waiting,
     replace_slow,
     steer,
@@ -62,6 +63,8 @@ cdef enum:
     PAUSED_MS = 10                   # how often dry buckets are looked at
     IDLE_MS = 60_000                 # how long to sleep with nothing to do; commands wake the loop
     MAKE_ROOM_EVERY_MS = 1000
+    LIVELY_BYTES = 1 << 10           # what a transfer must bring
+    LIVELY_MS = 10_000               # ... in so long, or in the read timeout if that is longer
     BLIND_MS = 10                    # ... where libcurl cannot wait for its sockets
 
 
@@ -96,7 +99,7 @@ cdef inline void let_batch_go(Loop *loop, BatchCore *batch, Kind kind) noexcept 
         link = &link[0].next
     if link[0] != NULL:
         link[0] = batch.next
-        post_bare(loop, kind, &batch.head)
+        post_last(loop, kind, &batch.head)
 
 
 cdef inline void end_batches(Loop *loop) noexcept nogil:
@@ -272,6 +275,17 @@ cdef inline void reap(Loop *loop) noexcept nogil:
         lane = lane.next
 
 
+cdef inline bint drips(Loop *loop, Lane *lane, int64_t limit_ms) noexcept nogil:
+    """Whether an answer comes so slowly that it might as well have stopped. Under a limit nobody knows why it does."""
+    if (
+        lane.lively_received == 0 or lane.received_bytes - lane.lively_received >= LIVELY_BYTES
+        or lane.paused or is_limited(loop, lane.file)
+    ):
+        lane.lively_received = lane.received_bytes
+        lane.lively_ms = loop.now_ms
+    return loop.now_ms - lane.lively_ms > max(limit_ms, LIVELY_MS)
+
+
 cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexcept nogil:
     """How fast it is, and whether it has brought nothing for the read timeout."""
     cdef ProfileCore *profile = lane.source.profile
@@ -306,7 +320,9 @@ cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexce
         if loop.now_ms - lane.started_ms >= elapsed_ms and not may_be_waiting(loop, lane):
             # What it brought of its last range says less with every tick without an answer.
             lane.bytes_per_s //= 2
-    if profile.read_timeout_ms > 0 and limit_ms > 0 and loop.now_ms - lane.moved_ms > limit_ms:
+    if profile.read_timeout_ms > 0 and limit_ms > 0 and (
+        loop.now_ms - lane.moved_ms > limit_ms or drips(loop, lane, limit_ms)
+    ):
         if lane.hedge != NULL:
             lane_dismiss(loop, lane)
             return

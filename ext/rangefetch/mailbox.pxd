@@ -6,7 +6,7 @@ pointers, and never while waiting for anything else. libcurl's callbacks do not 
 
 from libc.stdint cimport int64_t
 
-from rangefetch.checks cimport free, realloc
+from rangefetch.checks cimport free, malloc, realloc
 from rangefetch.platform cimport (
     pthread_mutex_destroy,
     pthread_mutex_init,
@@ -62,28 +62,37 @@ cdef struct Mailbox:
     Message *items      # owned: freed in mailbox_close, or by whoever took them
     size_t count
     size_t capacity
+    size_t reserved     # room in `items`, beyond `count`, that is kept for messages which must not be lost
 
 
 cdef inline int mailbox_open(Mailbox *box) noexcept nogil:
     box.items = NULL
-    box.count = box.capacity = 0
+    box.count = box.capacity = box.reserved = 0
     return pthread_mutex_init(&box.lock, NULL)
+
+
+cdef inline bint make_room_for(Mailbox *box, size_t count) noexcept nogil:
+    """Grow until so many more messages fit beside those that room is kept for; with the lock held."""
+    cdef size_t wanted = box.count + box.reserved + count
+    cdef size_t capacity = box.capacity if box.capacity else 16
+    cdef Message *grown
+    if wanted <= box.capacity:
+        return True
+    while capacity < wanted:
+        capacity *= 2
+    grown = <Message *>realloc(box.items, capacity * sizeof(Message))
+    if grown == NULL:
+        return False
+    box.items = grown
+    box.capacity = capacity
+    return True
 
 
 cdef inline bint mailbox_put(Mailbox *box, const Message *message) noexcept nogil:
     """Add a copy; the message's strings now belong to the mailbox. False: no memory, nothing was taken."""
-    cdef Message *grown
-    cdef size_t capacity
-    cdef bint fits = True
+    cdef bint fits
     pthread_mutex_lock(&box.lock)
-    if box.count == box.capacity:
-        capacity = box.capacity * 2 if box.capacity else 16
-        grown = <Message *>realloc(box.items, capacity * sizeof(Message))
-        if grown == NULL:
-            fits = False
-        else:
-            box.items = grown
-            box.capacity = capacity
+    fits = make_room_for(box, 1)
     if fits:
         box.items[box.count] = message[0]
         box.count += 1
@@ -91,14 +100,50 @@ cdef inline bint mailbox_put(Mailbox *box, const Message *message) noexcept nogi
     return fits
 
 
-cdef inline Message *mailbox_take(Mailbox *box, size_t *count) noexcept nogil:
-    """Take all messages, oldest first; the caller frees the array and what the messages own."""
-    cdef Message *items
+cdef inline bint mailbox_reserve(Mailbox *box) noexcept nogil:
+    """Keep room for one message that must not be lost. False: no memory."""
+    cdef bint fits
     pthread_mutex_lock(&box.lock)
-    items = box.items
+    fits = make_room_for(box, 1)
+    if fits:
+        box.reserved += 1
+    pthread_mutex_unlock(&box.lock)
+    return fits
+
+
+cdef inline void mailbox_unreserve(Mailbox *box) noexcept nogil:
+    pthread_mutex_lock(&box.lock)
+    box.reserved -= 1
+    pthread_mutex_unlock(&box.lock)
+
+
+cdef inline void mailbox_put_reserved(Mailbox *box, const Message *message) noexcept nogil:
+    """Add a message for which room was kept; none is kept for it any more."""
+    pthread_mutex_lock(&box.lock)
+    box.reserved -= 1
+    box.items[box.count] = message[0]
+    box.count += 1
+    pthread_mutex_unlock(&box.lock)
+
+
+cdef inline Message *mailbox_take(Mailbox *box, size_t *count) noexcept nogil:
+    """Take all messages, oldest first; the caller frees the array and what the messages own.
+
+    NULL with a count above 0: without memory for the room that is kept, they stay where they are.
+    """
+    cdef Message *items
+    cdef Message *fresh = NULL
+    pthread_mutex_lock(&box.lock)
     count[0] = box.count
-    box.items = NULL
-    box.count = box.capacity = 0
+    if box.count > 0 and box.reserved > 0:
+        fresh = <Message *>malloc(box.reserved * sizeof(Message))
+    if box.count == 0 or (box.reserved > 0 and fresh == NULL):
+        items = NULL
+    else:
+        items = box.items
+        box.items = fresh
+        box.count = 0
+        box.capacity = box.reserved
     pthread_mutex_unlock(&box.lock)
     return items
 
@@ -112,7 +157,5 @@ cdef inline void messages_free(Message *items, size_t count) noexcept nogil:
 
 
 cdef inline void mailbox_close(Mailbox *box) noexcept nogil:
-    cdef size_t count
-    cdef Message *items = mailbox_take(box, &count)
-    messages_free(items, count)
+    messages_free(box.items, box.count)
     pthread_mutex_destroy(&box.lock)

@@ -24,7 +24,7 @@ from rangefetch.lane cimport (
     url_of,
 )
 from rangefetch.libcurl cimport *
-from rangefetch.mailbox cimport EVENT_ANSWERED, EVENT_DONE, EVENT_FAILED, Kind
+from rangefetch.mailbox cimport EVENT_ANSWERED, EVENT_DONE, EVENT_FAILED, EVENT_REMOVED, Kind
 from rangefetch.platform cimport (
     rf_count,
     rf_note,
@@ -35,7 +35,7 @@ from rangefetch.platform cimport (
     rf_store,
     rf_thread_us,
 )
-from rangefetch.report cimport copy_text, post_about, post_bare
+from rangefetch.report cimport copy_text, post_about, post_last
 from rangefetch.schedule cimport (
     DISTANT_LANES,
     DISTANT_MS,
@@ -64,7 +64,7 @@ cdef inline void let_go(Loop *loop, FileCore *file, Kind kind) noexcept nogil:
     rf_note(&file.lasted_us, rf_now_us() - file.began_us)
     rf_note(&file.cpu_us, rf_thread_us() - file.began_cpu_us)
     rf_note(&file.waits_for, WAIT_NOTHING)
-    post_bare(loop, kind, file)
+    post_last(loop, kind, file)
 
 
 cdef inline bint is_complete(FileCore *file) noexcept nogil:
@@ -110,22 +110,28 @@ cdef inline void announce(Loop *loop, Lane *lane) noexcept nogil:
 
 cdef inline void fail(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     """The lane was released without success: say why, and hold a lane until Python has decided."""
-    cdef BatchCore *batch = lane.file.batch
+    cdef FileCore *file = lane.file
+    cdef BatchCore *batch = file.batch
+    cdef bint told
     if batch != NULL:
         batch_return(loop, lane)
         if code == CURLE_OPERATION_TIMEDOUT and batch.head.moved_ms == 0:
             # Nobody has answered any of it: the others need not wait as long, each in its turn.
             batch_stop(loop, batch)
         return
-    if is_complete(lane.file):
+    if is_complete(file):
         # Its last bytes came before whatever ended the transfer; nobody needs to hear of that.
         lane_rest(loop, lane)
         return
-    lane.file.lanes_held += 1
-    if lane.file.mapped and lane.position == lane.start:
-        blocks_note_failure(&lane.file.blocks, lane.position, lane.claim_end)
-    post_about(loop, EVENT_FAILED, lane, code, lane.error_text)
+    file.lanes_held += 1
+    if file.mapped and lane.position == lane.start:
+        blocks_note_failure(&file.blocks, lane.position, lane.claim_end)
+    told = post_about(loop, EVENT_FAILED, lane, code, lane.error_text)
     lane_rest(loop, lane)
+    if not told:
+        # Without memory to ask Python what is next: room for the last word was kept.
+        dismiss_lanes(loop, file)
+        let_go(loop, file, EVENT_REMOVED)
 
 
 cdef inline bint follow(Loop *loop, Lane *lane, long status) noexcept nogil:

@@ -24,7 +24,7 @@ from rangefetch.libcurl cimport (
     info_long,
     info_off,
 )
-from rangefetch.mailbox cimport EVENT_TRACE, Kind, Message, mailbox_put
+from rangefetch.mailbox cimport EVENT_TRACE, Kind, Message, mailbox_put, mailbox_put_reserved
 from rangefetch.transfer cimport FileCore, Lane, Loop
 
 cdef enum:
@@ -69,12 +69,24 @@ cdef inline char *copy_headers(CURL *easy) noexcept nogil:
     return lines
 
 
-cdef inline void post(Loop *loop, Message *event) noexcept nogil:
-    """Hand an event, and the strings in it, to Python."""
-    if not mailbox_put(loop.outbox, event):
-        free(event.text)
-        free(event.headers)
+cdef inline bint post(Loop *loop, Message *event) noexcept nogil:
+    """Hand an event, and the strings in it, to Python. False: no memory, and it is lost."""
     loop.posted = True
+    if mailbox_put(loop.outbox, event):
+        return True
+    free(event.text)
+    free(event.headers)
+    return False
+
+
+cdef inline void post_last(Loop *loop, Kind kind, FileCore *file) noexcept nogil:
+    """Tell Python that the loop has let go of a file or batch, for which room was kept when it was handed over."""
+    cdef Message event
+    memset(&event, 0, sizeof(event))
+    event.kind = kind
+    event.file = file
+    loop.posted = True
+    mailbox_put_reserved(loop.outbox, &event)
 
 
 cdef inline void post_bare(Loop *loop, Kind kind, FileCore *file) noexcept nogil:
@@ -93,7 +105,8 @@ cdef inline int source_index(const Lane *lane) noexcept nogil:
     return -1
 
 
-cdef inline void post_about(Loop *loop, Kind kind, Lane *lane, CURLcode code, const char *text) noexcept nogil:
+cdef inline bint post_about(Loop *loop, Kind kind, Lane *lane, CURLcode code, const char *text) noexcept nogil:
+    """Tell Python of a transfer. False: no memory, and it will not hear of it."""
     cdef Message event
     memset(&event, 0, sizeof(event))
     event.kind = kind
@@ -114,7 +127,7 @@ cdef inline void post_about(Loop *loop, Kind kind, Lane *lane, CURLcode code, co
     event.received = lane.position - lane.start
     event.text = copy_text(text)
     event.headers = copy_headers(lane.easy)
-    post(loop, &event)
+    return post(loop, &event)
 
 
 cdef inline void post_trace(Loop *loop, Lane *lane) noexcept nogil:

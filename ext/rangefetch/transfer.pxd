@@ -35,6 +35,7 @@ cdef enum Fault:
     FAULT_VALIDATOR_TOO_LONG = 14
     FAULT_SIZE_UNSOUND = 15      # a size that no file can have, or two that differ
     FAULT_UNVOUCHED = 16         # 200 with another size and no validator where the file had one: an error page, likely
+    FAULT_HEADERS = 17           # more header lines than any answer needs
 
 # What the check of an answer said, before its first byte is written.
 cdef enum Verdict:
@@ -263,10 +264,13 @@ cdef struct Lane:
     int64_t hedge_bytes       # its size
     int64_t hedged            # bytes in it, which belong at `position`
     int64_t swallowed_bytes
+    int32_t header_lines      # of all its answers, informational ones and trailers too
     int64_t started_ms
     int64_t first_ms          # when its first byte was seen; 0: not yet
     int64_t moved_ms          # when bytes were last seen to arrive
     int64_t moved_received    # how many there were at the last tick
+    int64_t lively_ms         # when it last had brought LIVELY_BYTES since the time before
+    int64_t lively_received   # how many there were then
     int64_t bytes_per_s       # lately; 0: not known yet
     int64_t received_bytes    # of this transfer's body
     int64_t whole_ms          # when all of its bytes were there; 0: not yet

@@ -7,6 +7,7 @@ import contextlib
 import os
 import queue
 import socket
+import stat
 import sys
 import threading
 import time
@@ -204,7 +205,7 @@ def secret_headers(url: str, authorization: str, options: DownloadOptions) -> tu
     headers = [("Authorization", authorization)] if authorization else []
     if options.cookies:
         try:
-            lines = Path(options.cookies).read_text("utf-8", "surrogateescape").splitlines()
+            lines = _read_regular(options.cookies).decode("utf-8", "surrogateescape").splitlines()
             cookies = _cookies_for(url, lines)
         except (OSError, ValueError) as error:
             raise LocalError(f"{options.cookies}: cannot read cookies from it: {error}") from None
@@ -213,8 +214,18 @@ def secret_headers(url: str, authorization: str, options: DownloadOptions) -> tu
     return tuple(headers)
 
 
+def _read_regular(path: str | os.PathLike[str]) -> bytes:
+    """What is in a file. Raises ``OSError``, also for what may give nothing for ever, or has no end."""
+    # O_NONBLOCK: opening a named pipe must not wait for its writer.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError("it is not a regular file")
+        return file.read()
+
+
 def netrc_path(options: DownloadOptions) -> Path:
-    """The file that the option ``netrc`` means. Raises ``LocalError`` where it is no secret."""
+    """The file that the option ``netrc`` means. Raises ``LocalError`` where it is no secret, or no file."""
     if options.netrc is True:
         path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
     else:
@@ -223,6 +234,8 @@ def netrc_path(options: DownloadOptions) -> Path:
         mode = path.stat().st_mode
     except OSError:
         return path
+    if not stat.S_ISREG(mode):
+        raise LocalError(f"{path}: it is not a regular file")
     if mode & 0o077:
         raise LocalError(f"{path}: others can read it; chmod 600 it, or do without netrc")
     return path
@@ -256,6 +269,9 @@ def make_profile(
     ]
     ca_file = find_ca_file(os.fspath(options.ca_file))
     if ca_file:
+        if Path(ca_file).is_fifo():
+            # libcurl would wait for its writer, and with it all transfers of the loop.
+            raise LocalError(f"{ca_file}: it is a pipe, not a file of certificates")
         settings += [(number["CURLOPT_CAINFO"], ca_file), (number["CURLOPT_PROXY_CAINFO"], ca_file)]
     if options.proxy:
         settings.append((number["CURLOPT_PROXY"], options.proxy))

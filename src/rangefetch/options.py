@@ -259,9 +259,10 @@ class DownloadOptions:
         ``trace`` is a file to which a JSON line is appended for each transfer: when, which bytes, how long the lookup,
         the connection, TLS and the first byte took, and the outcome.
     Timeouts and retries:
-        ``connect_timeout`` (until a request can be sent) and ``read_timeout`` (without data after that) for a
-        transfer; ``total_timeout`` for the download; ``max_tries`` failures in a row (0: no limit; progress of 64 KiB,
-        or a 64th of a smaller file, starts the count again); ``retry_wait`` is the upper bound of the first back-off.
+        ``connect_timeout`` (until a request can be sent) and ``read_timeout`` (without data after that, or with less
+        than 1 KiB within it and within 10 seconds) for a transfer; ``total_timeout`` for the download; ``max_tries``
+        failures in a row (0: no limit; progress of 64 KiB, or a 64th of a smaller file, starts the count again);
+        ``retry_wait`` is the upper bound of the first back-off.
 
     Raises ``ValueError`` or ``TypeError`` naming the option.
     """

@@ -52,6 +52,7 @@ class Fault(enum.IntEnum):
     VALIDATOR_TOO_LONG = 14
     SIZE_UNSOUND = 15
     UNVOUCHED = 16
+    HEADERS = 17
 
 
 class Curl(enum.IntEnum):
@@ -253,6 +254,7 @@ DEFAULT_ROWS: tuple[Row, ...] = (
     ),
     Row(Kind.PERMANENT, "encoded although identity was requested: ranges would be of the encoded form", Fault.ENCODED),
     Row(Kind.PERMANENT, "a size that no file can have, or two that differ", Fault.SIZE_UNSOUND),
+    Row(Kind.TEMPORARY, "header lines without end: no server means to send that", Fault.HEADERS),
     Row(
         Kind.TEMPORARY,
         "another size, and no validator although the file had one: more likely an error page than a new version",
@@ -380,6 +382,7 @@ _FAULT_WORDS = {
     Fault.VALIDATOR_TOO_LONG: "the server sent an ETag or Last-Modified too long to be compared",
     Fault.UNVOUCHED: "the server sent something of another size and without a validator in place of the file",
     Fault.SIZE_UNSOUND: "the server stated a size that no file can have, or two sizes that differ",
+    Fault.HEADERS: "the server sent more header lines than any answer needs",
     Fault.ENCODED: "the server sent the file encoded though no encoding was allowed",
     Fault.OVERFLOW: "the server sent more bytes than it announced",
     Fault.STALLED: "no data was received for too long",

@@ -209,10 +209,15 @@ def save_at_the_end(target: Target, file: File, sources: Sources) -> int:
         return save(target, file, sources, without_last=True)
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Opening a named pipe must not wait for its reader, nor writing to it."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)
+
+
 def write_trace(path: str, gid: str, sources: Sources, transfers: Iterable[Mapping[str, str]]) -> None:
     """Add a JSON line for each transfer to the file; one that cannot be written is a warning."""
     try:
-        with Path(path).open("a", encoding="utf-8") as file:
+        with open(path, "a", encoding="utf-8", opener=_open_at_once) as file:
             for transfer in transfers:
                 numbers = {name: int(value) for name, value in transfer.items()}
                 url = mask_url(sources[numbers.pop("source")].url)

@@ -38,9 +38,9 @@ _SOURCE = r"""
 /* For each call: the errno of those that fail, how many work before them, how many fail, and how many have failed. */
 typedef struct { const char *name; int failure; int before; int left; int count; } fault;
 static fault faults[] = {
-    {"pwrite"}, {"poll"}, {"getaddrinfo"}, {"sync_file_range"}, {"openat"},
+    {"pwrite"}, {"poll"}, {"getaddrinfo"}, {"sync_file_range"}, {"openat"}, {"realloc"},
     {"curl_multi_perform"}, {"curl_multi_poll"}, {"curl_multi_add_handle"}, {NULL}};
-enum { PWRITE, POLL, GETADDRINFO, SYNC_FILE_RANGE, OPENAT };
+enum { PWRITE, POLL, GETADDRINFO, SYNC_FILE_RANGE, OPENAT, REALLOC };
 
 int rf_test_fail(const char *name, int failure, int times, int after) {
     for (fault *each = faults; each->name; each++) {
@@ -115,6 +115,11 @@ int openat64(int directory_fd, const char *path, int flags, ...) {
     unsigned int mode = va_arg(list, unsigned int);
     va_end(list);
     return openat(directory_fd, path, flags, mode);
+}
+
+void *realloc(void *old, size_t size) {
+    REAL(void *, realloc, (void *, size_t));
+    return is_loop() && fails(REALLOC) ? NULL : real(old, size);
 }
 
 /* Only counted. */

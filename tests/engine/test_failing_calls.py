@@ -353,3 +353,33 @@ BLIND_AS_LIBCURL_IS = """
 def test_a_loop_whose_libcurl_cannot_wait_looks_from_time_to_time(server: MisbehavingServer, tmp_path: Path) -> None:
     done = children.run(BLIND_AS_LIBCURL_IS, server.url("/good", size=MIB), MIB, tmp_path, env=with_faults(tmp_path))
     assert (done.returncode, done.stdout, done.stderr) == (0, "right\n", "")
+
+
+NO_MEMORY_FOR_AN_EVENT = """
+    import errno, sys
+    from engine.driving import Driver
+    from engine.faults import fail, happened
+    from rangefetch import _engine
+
+    url, what, directory = sys.argv[1], sys.argv[2], sys.argv[3]
+    with Driver(directory) as driver:
+        profile = _engine.Profile([], [], [], read_timeout_s=1 if what == "fails" else 60)
+        file = driver.add(url, profile=profile)
+        driver.until(lambda: driver.kinds(file) == ["ANSWERED"])
+        fail("realloc", errno.ENOMEM, 1 << 30)
+        if what == "removed":
+            file.remove()
+        assert driver.end(file).kind == "REMOVED"
+        assert what == "removed" or happened("realloc")
+        fail("realloc", 0, 0)
+    print("right")
+"""
+
+
+@pytest.mark.parametrize("what", ["removed", "fails"])
+def test_without_memory_for_an_event_the_last_one_is_told_all_the_same(
+    server: MisbehavingServer, tmp_path: Path, what: str
+) -> None:
+    url = server.url("/stall", size=8 * MIB, after=100_000)
+    done = children.run(NO_MEMORY_FOR_AN_EVENT, url, what, tmp_path, env=with_faults(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "right\n", "")

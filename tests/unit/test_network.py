@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import sys
 import types
 from pathlib import Path
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 
 from rangefetch import libcurl, network
 from rangefetch.errors import LocalError
-from rangefetch.network import find_ca_file, make_profile, mask_url, secret_headers, split_userinfo
+from rangefetch.network import find_ca_file, make_profile, mask_url, netrc_path, secret_headers, split_userinfo
 from rangefetch.options import DownloadOptions
+from rangefetch.saving import write_trace
+from rangefetch.sources import Sources
 
 words = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), min_size=1, max_size=12)
 
@@ -211,3 +214,27 @@ def test_whatever_text_the_options_accept_makes_a_profile(agent: str, value: str
     except ValueError:
         return
     make_profile(options, [("Authorization", "Basic AAAA")])
+
+
+def test_a_pipe_in_the_place_of_a_file_with_secrets_is_refused_and_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    options = DownloadOptions(cookies=path)
+    path.unlink()
+    os.mkfifo(path, 0o600)
+    with pytest.raises(LocalError, match="not a regular file"):
+        secret_headers("http://h/", "", options)
+    monkeypatch.setenv("NETRC", os.fspath(path))
+    with pytest.raises(LocalError, match="not a regular file"):
+        netrc_path(DownloadOptions(netrc=True))
+    libcurl.load()
+    monkeypatch.setenv("SSL_CERT_FILE", os.fspath(path))
+    with pytest.raises(LocalError, match="a pipe"):
+        make_profile(DownloadOptions(), [])
+
+
+def test_a_trace_that_nobody_reads_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "trace")
+    write_trace(os.fspath(tmp_path / "trace"), "gid", Sources("http://h/"), [{"source": "0"}])
