@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -66,12 +67,12 @@ def pypi_source(requirement: str) -> Path:
 
 
 def pypi_packages(name: str, requirements: Sequence[str]) -> Path:
-    """A directory for PYTHONPATH into which the requirements are installed. ``name`` says which directory."""
+    """A directory for PYTHONPATH into which the requirements are installed, named for ``name`` and what they are."""
 
     def fill(directory: Path) -> None:
         _run([sys.executable, "-m", "pip", "install", "--quiet", "--target", ".", *requirements], directory)
 
-    return _kept(f"installed/{name}", fill)
+    return _kept(f"installed/{name}-{zlib.crc32(' '.join(requirements).encode()):08x}", fill)
 
 
 def npm_package(name: str, *others: str) -> Path:
