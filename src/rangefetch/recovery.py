@@ -33,6 +33,8 @@ _LINK_TRIES = 3
 _MORE_LANES_AFTER_S = 30.0
 _REFRESH_S = 300.0
 _ANY_LANES = 1 << 16
+_PATIENCE = 3
+"""So many times the failures that ``max_tries`` allows end a download although another lane is at work."""
 
 
 class Recovery:
@@ -217,7 +219,8 @@ class Recovery:
         self._release(self._held)
 
     def _count(self, failure: retry.Failure, error: DownloadError) -> None:
-        """One more failure in a row; the last of them ends the download, when no other lane is at work any more."""
+        """One more failure in a row. The last of them ends the download, unless another lane is at work: that may bring
+        what begins a new row, but only so many failures more are waited for it."""
         file, options = self._run.file, self._run.options
         if not self._tries.is_further(failure.request):
             return
@@ -225,7 +228,9 @@ class Recovery:
             for source in self._run.sources:
                 source.resolved_again = 0
         most = options.max_tries * len(self._run.sources.usable())
-        if most and self._tries.failures >= most and not failure.other_lanes:
+        if failure.other_lanes:
+            most *= _PATIENCE
+        if most and self._tries.failures >= most:
             raise error
 
     def _wait_s(self, failure: retry.Failure) -> float:

@@ -27,11 +27,11 @@ from rangefetch import (
     saving,
     state,
 )
-from rangefetch.errors import DownloadError, HttpStatusError, LocalError, TimedOut
+from rangefetch.errors import BadAnswer, DownloadError, HttpStatusError, LocalError, TimedOut
 from rangefetch.recovery import Recovery
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
-from support.downloads import QUICK, downloaded, fetch
+from support.downloads import QUICK, downloaded, fails, fetch
 from support.files import MIB, names
 from support.waiting import until
 
@@ -436,3 +436,12 @@ def test_between_two_tries_a_download_waits_for_the_next(
     download = manager.submit(url, _into(target, retry_wait=15.0))
     until(lambda: download.waiting_for == "the time of the next try")
     manager.cancel(download.gid)
+
+
+def test_a_lane_that_stands_still_does_not_keep_those_that_fail_from_ending_the_download(
+    server: MisbehavingServer, target: Path
+) -> None:
+    # Each connection after the second breaks at once; the second would be waited for until its read timeout.
+    url = server.url("/script", size="24M", steps="good|stall:after=1000", then="cut:headers=0:after=0")
+    error = fails(BadAnswer, url, target, max_tries=2, total_timeout=15.0)
+    assert "no data was received" not in error.reason
