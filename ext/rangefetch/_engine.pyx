@@ -830,10 +830,13 @@ cdef class Engine:
         cdef int failed = 0
         # Since 8.7 libcurl's buffer is one per multi and costs nearly nothing; before, each transfer had its own.
         cdef long buffer_bytes = 512 << 10 if version_num >= 0x080700 else 128 << 10
+        # Before 8.1, which rewrote it, HTTP/2 transfers that share a connection get each other's bytes when one of them
+        # cannot take its own at once.
+        cdef bint multiplexes = version_num >= 0x080100
         _must_be_loaded()
         if not 1 <= loops <= 64:
             raise ValueError("loops: 1 to 64")
-        self.core = core_new(loops, &handles, buffer_bytes, &failed)
+        self.core = core_new(loops, &handles, buffer_bytes, multiplexes, &failed)
         if self.core == NULL:
             raise OSError(failed, "the engine cannot start a loop")
         self.core.next = all_cores

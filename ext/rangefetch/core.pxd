@@ -11,7 +11,10 @@ from rangefetch.bucket cimport Bucket
 from rangefetch.checks cimport calloc, free
 from rangefetch.libcurl cimport (
     CURLMOPT_MAXCONNECTS,
+    CURLMOPT_PIPELINING,
     CURLMOPT_QUICK_EXIT,
+    CURLPIPE_MULTIPLEX,
+    CURLPIPE_NOTHING,
     curl_multi_cleanup,
     curl_multi_init,
     multi_opt_long,
@@ -58,7 +61,7 @@ cdef inline bint core_is_ours(const EngineCore *core) noexcept nogil:
 
 
 cdef inline int core_start(
-    EngineCore *core, Loop *loop, int loops, int *handles, long buffer_bytes
+    EngineCore *core, Loop *loop, int loops, int *handles, long buffer_bytes, bint multiplexes
 ) noexcept nogil:
     """Start one loop. Returns 0 or an errno."""
     cdef int failed
@@ -74,6 +77,7 @@ cdef inline int core_start(
     failed = mailbox_open(&loop.inbox)
     if failed == 0:
         multi_opt_long(loop.multi, CURLMOPT_MAXCONNECTS, POOLED_CONNECTIONS)
+        multi_opt_long(loop.multi, CURLMOPT_PIPELINING, CURLPIPE_MULTIPLEX if multiplexes else CURLPIPE_NOTHING)
         # Since 8.20 look-ups are the multi's: without this its end waits for those that hang. Before, it is not known.
         multi_opt_long(loop.multi, CURLMOPT_QUICK_EXIT, 1)
         loop.outbox = &core.outbox
@@ -94,7 +98,9 @@ cdef inline int core_start(
     return 0
 
 
-cdef inline EngineCore *core_new(int loops, int *handles, long buffer_bytes, int *failed) noexcept nogil:
+cdef inline EngineCore *core_new(
+    int loops, int *handles, long buffer_bytes, bint multiplexes, int *failed
+) noexcept nogil:
     """A core with so many loops, held once; NULL: ``failed`` is the errno."""
     cdef EngineCore *core = <EngineCore *>calloc(1, sizeof(EngineCore))
     cdef int i
@@ -117,7 +123,7 @@ cdef inline EngineCore *core_new(int loops, int *handles, long buffer_bytes, int
     failed[0] = rf_bell_open(&core.bell)
     for i in range(loops):
         if failed[0] == 0:
-            failed[0] = core_start(core, &core.loops[i], loops, handles, buffer_bytes)
+            failed[0] = core_start(core, &core.loops[i], loops, handles, buffer_bytes, multiplexes)
     if failed[0] != 0:
         core_stop(core)
         core_let_go(core)

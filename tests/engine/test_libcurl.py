@@ -12,7 +12,9 @@ import pytest
 
 from rangefetch import _engine, events, libcurl, retry
 from servers.misbehaving import MisbehavingServer, content
+from servers.nginx import Nginx
 from support import children
+from support.files import MIB
 from support.waiting import until
 
 CONSTANTS = _engine.constants()
@@ -247,6 +249,47 @@ def test_the_systems_libcurl_fetches_a_whole_file(
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "a.bin").read_bytes() == content("24M")
     until(lambda: server.connections > 1)  # those that the server has not come to yet are connections, too
+
+
+@pytest.mark.parametrize("whose", ["pycurl's", "the system's"])
+def test_http2_transfers_share_a_connection_only_where_libcurl_keeps_their_bytes_apart(
+    system_libcurl: str, nginx: Nginx, tmp_path: Path, whose: str
+) -> None:
+    size = 24 * MIB
+    nginx.write("/shared.bin", content(size))
+    done = children.run(
+        """
+        import sys
+        from engine.driving import Driver
+        from rangefetch import _engine, libcurl
+        from servers.misbehaving import content
+
+        url, directory, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
+        library = libcurl.load()
+        number = _engine.constants()
+        names = {"SSL_VERIFYPEER": 0, "SSL_VERIFYHOST": 0, "HTTP_VERSION": number["CURL_HTTP_VERSION_2TLS"]}
+        profile = _engine.Profile([(number[f"CURLOPT_{name}"], value) for name, value in names.items()], [], [])
+        connections = 0
+        with Driver(directory) as driver:
+            for limit in (1, 100_000, 20_000_000, 0):
+                # Each pauses what comes next, and lets it go on.
+                file = driver.add(url, lanes=8, profile=profile, least_bytes=1 << 20)
+                driver.until(lambda: file.lanes_busy > 1 or "DONE" in driver.kinds(file))
+                file.limit = limit
+                file.limit = 0
+                driver.end(file)
+                assert file.tag.octets == content(size)
+                assert file.requests > 1
+                connections += file.connections
+        assert (connections > 1) == (tuple(map(int, library.version.split("."))) < (8, 1)), connections
+        print("right")
+        """,
+        nginx.http2_url("/shared.bin"),
+        tmp_path,
+        size,
+        env={"RANGEFETCH_LIBCURL": system_libcurl if whose == "the system's" else ""},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "right\n", "")
 
 
 def test_pycurls_libcurl_is_found_without_importing_pycurl() -> None:
