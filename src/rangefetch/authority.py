@@ -11,7 +11,7 @@ import enum
 
 from rangefetch.identity import Identity, Same, same_validators
 
-__all__ = ["Authority", "Word"]
+__all__ = ["Authority", "Word", "is_unvouched"]
 
 _URL = 0  # its number among the sources
 
@@ -63,14 +63,7 @@ class Authority:
             is not Same.DIFFERENT
         ):
             return Word.CUT_SHORT
-        if (
-            source == self._said_by
-            and min(size, known) >= 0
-            and size != known
-            and not stated
-            and (self.identity.etag or self.identity.last_modified)
-            and not (identity.etag or identity.last_modified)
-        ):
+        if source == self._said_by and not stated and is_unvouched(identity, self.identity):
             return Word.UNVOUCHED
         if self.source < 0 or source == _URL:
             self.source = source
@@ -85,3 +78,14 @@ class Authority:
         bytes: without a validator of its own, only if it is as long as the file was said to be."""
         known = self.identity
         return known.size in (-1, size) or bool(known.etag or known.last_modified)
+
+
+def is_unvouched(identity: Identity, known: Identity) -> bool:
+    """Whether a response to a request for the whole has another size than the file is known to have, and no validator
+    where that had one."""
+    return (
+        min(identity.size, known.size) >= 0
+        and identity.size != known.size
+        and bool(known.etag or known.last_modified)
+        and not (identity.etag or identity.last_modified)
+    )

@@ -26,6 +26,8 @@ from rangefetch.errors import (
 )
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content, refused_port
+from servers.routing import ROUTES, Ask, Route
+from servers.wire import Reply
 from support.downloads import QUICK, SIZE, consistent, downloaded, into, status_of
 from support.files import MIB, begun, names
 from support.waiting import until
@@ -378,3 +380,49 @@ def test_everything_is_let_go_of(no_leaks: None, manage: Make, server: Misbehavi
     manager = manage()
     _fetch(manager, server.url("/good/x", size=SIZE), target)
     manager.stop()
+
+
+class _Replaced:
+    """The file until ``armed``; from then on something of another size, without validators and without ranges."""
+
+    def __init__(self, valve: Valve) -> None:
+        self.armed = False
+        self._valve = valve
+
+    def __call__(self, ask: Ask, reply: Reply, *, by: int = 0) -> Reply:
+        if not self.armed:
+            return self._valve(ask, reply)
+        reply = ask.good(size=by, ranges=False)
+        for name in ("ETag", "Last-Modified"):
+            reply.headers.pop(name, None)
+        return reply
+
+
+@pytest.mark.parametrize("split", [1, 8])
+@pytest.mark.parametrize("by", [3_500, SIZE - MIB, SIZE + MIB])
+def test_a_page_in_place_of_the_file_costs_no_work(
+    manager: DownloadManager,
+    server: MisbehavingServer,
+    valve: Valve,
+    target: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    split: int,
+    by: int,
+) -> None:
+    replaced = _Replaced(valve)
+    monkeypatch.setitem(ROUTES, "replaced", Route("replaced", replaced, {}))
+    url = server.url("/replaced/x", size=SIZE, by=by)
+    options = into(target, target.name, split=split, min_split_size="1M", max_tries=2, retry_wait=0.05)
+    gid = manager.download(url, options)
+    until(lambda: downloaded(manager, gid) > 2 * MIB)
+    manager.pause(gid)
+    until(lambda: status_of(manager, gid) is DownloadStatus.PAUSED)
+    replaced.armed = True
+    manager.resume(gid)
+    with pytest.raises(BadAnswer, match="without a validator"):
+        manager.wait(gid)
+    replaced.armed = False
+    valve.open()
+    manager.retry(gid)
+    assert manager.wait(gid).resumed > MIB
+    assert target.read_bytes() == content(SIZE)

@@ -666,6 +666,8 @@ class Job:
                         f"no source has this version of the file any more: {error}", url=self._shown_url
                     )
                 self._ask()
+            elif isinstance(error, Unanswered):
+                self._unanswered(error.failure)
             elif isinstance(error, AnotherFile):
                 self._tried_in_vain(ContentChanged(str(error), url=self._shown_url), Kind.CHANGED)
             elif error is not None:

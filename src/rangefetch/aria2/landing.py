@@ -18,7 +18,18 @@ from pathlib import Path
 from rangefetch import checksum, provenance, saving
 from rangefetch.aria2.abilities import confinement
 from rangefetch.aria2.process import write_private
-from rangefetch.aria2.remote import Remote, account_for, ask, difference, headers_at, is_http, origin, parse_date
+from rangefetch.aria2.remote import (
+    Remote,
+    Unanswered,
+    account_for,
+    ask,
+    difference,
+    headers_at,
+    is_http,
+    origin,
+    parse_date,
+)
+from rangefetch.authority import is_unvouched
 from rangefetch.control_file import ControlFile, block_size, from_control_file, to_control_file
 from rangefetch.download import Download
 from rangefetch.errors import ChecksumMismatch, ContentChanged, DiskError, TargetExists
@@ -38,6 +49,7 @@ from rangefetch.network import mask_url
 from rangefetch.options import DownloadOptions
 from rangefetch.ownership import NotOurs, read_own
 from rangefetch.parts import is_open_on
+from rangefetch.retry import Failure, Fault
 from rangefetch.samples import SAMPLE_BYTES, Sample, choose, finished_spans, read
 from rangefetch.sources import Source, Sources
 from rangefetch.state import SourceState, State, StateDamaged
@@ -83,6 +95,15 @@ class Doubt:
     resolve: Callable[[str], Path | None]
 
 
+def _must_be_vouched_for(remote: Remote, known: Identity) -> None:
+    """What is not the file that is known may be a new version of it, but not without a validator where that had one.
+
+    Raises ``Unanswered``.
+    """
+    if not remote.ranged and is_unvouched(remote.identity, known):
+        raise Unanswered(Failure(fault=Fault.UNVOUCHED))
+
+
 class FileLanding:
     """The place of one file from HTTP or FTP. ``stopping`` says that nobody waits for it any more.
 
@@ -124,12 +145,13 @@ class FileLanding:
         """Note what the server says the file is (None: it cannot be asked), and keep of earlier runs what fits it.
 
         Returns the final path if that very file is there already, or the doubt that must be resolved first. Raises
-        ``AnotherFile``, ``Contradiction``, ``ContentChanged``, ``TargetExists``, ``DiskError``.
+        ``Unanswered``, ``AnotherFile``, ``Contradiction``, ``ContentChanged``, ``TargetExists``, ``DiskError``.
         """
         self._source = source
         if remote is not None:
             before = self._met.get(source.given_url)
             if before is not None and same(before.identity, remote.identity) is Same.DIFFERENT:
+                _must_be_vouched_for(remote, before.identity)
                 raise AnotherFile("the remote file is not the same as before (its size or a validator differs)")
             doubt = self._meet_another(source, remote) if before is None and self._settled else None
             if doubt is not None:
@@ -433,6 +455,9 @@ class FileLanding:
             return None
         self._check_mirror(saved)
         if not self._is_of_this(saved):
+            known = self._known(saved)
+            if self.remote is not None and known is not None and not self._options.checksum:
+                _must_be_vouched_for(self.remote, known)
             _log.warning("%s: the saved data is of a different file; starting over", self._shown_url)
             self._settle_on(None)
             return None

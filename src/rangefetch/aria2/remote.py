@@ -345,7 +345,7 @@ def _described(answer: http.client.HTTPResponse | urllib.error.HTTPError, url: s
         headers.setdefault(name.lower(), value)
     if status not in (200, 206, 416):
         raise Unanswered(Failure(fault=Fault.STATUS, status=status))
-    if headers.get("content-encoding", "identity").lower() not in ("", "identity"):
+    if headers.get("content-encoding", "").lower() not in ("", "identity", "none"):
         raise Unanswered(Failure(fault=Fault.ENCODED))
     found, length = _content_range(headers.get("content-range", "")), _number(headers.get("content-length", ""))
     # A 200 with the Content-Range of a part is the 206 that it should have been.
