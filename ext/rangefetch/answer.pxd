@@ -231,6 +231,7 @@ cdef inline bint has_lost_validators(const Source *source, CURL *easy) noexcept 
 cdef inline Verdict examine_whole(FileCore *file, Lane *lane) noexcept nogil:
     """A 200. Some caches and hubs send a part under this status, with or without saying so."""
     cdef int64_t length = info_off(lane.easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T)
+    cdef bint unvouched
     cdef Fault fault
     cdef ContentRange part
     # No part is empty: where there is no body, a header that names neither a part nor a size ("bytes 0--1/0") says
@@ -246,10 +247,14 @@ cdef inline Verdict examine_whole(FileCore *file, Lane *lane) noexcept nogil:
         return refuse(lane, FAULT_RANGE_WRONG)
     if is_encoded(lane.easy):
         return refuse(lane, FAULT_ENCODED)
+    unvouched = has_lost_validators(lane.source, lane.easy)
     if (file.size >= 0 and length >= 0 and length != file.size) or (
         file.pinned_size >= 0 and length != file.pinned_size
     ):
-        return refuse(lane, FAULT_UNVOUCHED if has_lost_validators(lane.source, lane.easy) else FAULT_SIZE_CHANGED)
+        return refuse(lane, FAULT_UNVOUCHED if unvouched else FAULT_SIZE_CHANGED)
+    if file.size >= 0 and length < 0 and unvouched:
+        # Error pages are made on the spot, so their length is rarely announced.
+        return refuse(lane, FAULT_UNVOUCHED)
     fault = check_validators(lane.source, lane.easy, True)
     if fault != FAULT_NONE:
         return refuse(lane, fault)

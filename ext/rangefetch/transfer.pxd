@@ -34,7 +34,7 @@ cdef enum Fault:
     FAULT_PROBED = 13            # none: the answer was all that was wanted
     FAULT_VALIDATOR_TOO_LONG = 14
     FAULT_SIZE_UNSOUND = 15      # a size that no file can have, or two that differ
-    FAULT_UNVOUCHED = 16         # 200 with another size and no validator where the file had one: an error page, likely
+    FAULT_UNVOUCHED = 16         # 200 of another or no size, no validator where the file had one: an error page?
     FAULT_HEADERS = 17           # more header lines than any answer needs
 
 # What the check of an answer said, before its first byte is written.

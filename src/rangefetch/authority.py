@@ -63,7 +63,7 @@ class Authority:
             is not Same.DIFFERENT
         ):
             return Word.CUT_SHORT
-        if source == self._said_by and not stated and is_unvouched(identity, self.identity):
+        if source == self._said_by and size >= 0 and not stated and is_unvouched(identity, self.identity):
             return Word.UNVOUCHED
         if self.source < 0 or source == _URL:
             self.source = source
@@ -81,10 +81,10 @@ class Authority:
 
 
 def is_unvouched(identity: Identity, known: Identity) -> bool:
-    """Whether a response to a request for the whole has another size than the file is known to have, and no validator
-    where that had one."""
+    """Whether a response to a request for the whole has another size than the file is known to have, or announces
+    none, and has no validator where that had one: most likely an error page."""
     return (
-        min(identity.size, known.size) >= 0
+        known.size >= 0
         and identity.size != known.size
         and bool(known.etag or known.last_modified)
         and not (identity.etag or identity.last_modified)

@@ -389,16 +389,19 @@ class _Replaced:
         self.armed = False
         self._valve = valve
 
-    def __call__(self, ask: Ask, reply: Reply, *, by: int = 0) -> Reply:
+    def __call__(self, ask: Ask, reply: Reply, *, by: int = 0, announced: bool = True) -> Reply:
         if not self.armed:
             return self._valve(ask, reply)
         reply = ask.good(size=by, ranges=False)
+        if not announced:
+            reply = ROUTES["chunked"].fault(ask, reply)
         for name in ("ETag", "Last-Modified"):
             reply.headers.pop(name, None)
         return reply
 
 
 @pytest.mark.parametrize("split", [1, 8])
+@pytest.mark.parametrize("announced", [1, 0])
 @pytest.mark.parametrize("by", [3_500, SIZE - MIB, SIZE + MIB])
 def test_a_page_in_place_of_the_file_costs_no_work(
     manager: DownloadManager,
@@ -408,10 +411,11 @@ def test_a_page_in_place_of_the_file_costs_no_work(
     monkeypatch: pytest.MonkeyPatch,
     split: int,
     by: int,
+    announced: int,
 ) -> None:
     replaced = _Replaced(valve)
     monkeypatch.setitem(ROUTES, "replaced", Route("replaced", replaced, {}))
-    url = server.url("/replaced/x", size=SIZE, by=by)
+    url = server.url("/replaced/x", size=SIZE, by=by, announced=announced)
     options = into(target, target.name, split=split, min_split_size="1M", max_tries=2, retry_wait=0.05)
     gid = manager.download(url, options)
     until(lambda: downloaded(manager, gid) > 2 * MIB)

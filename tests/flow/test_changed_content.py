@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from rangefetch import DownloadManager
-from rangefetch.errors import TargetExists
+from rangefetch.errors import BadAnswer, TargetExists
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import FIRST_RANGE, downloaded, fails, fetch, interrupt
-from support.files import MIB, names, saved_bytes
+from support.files import MIB, begun, names, saved_bytes
 from support.waiting import until
 
 SIZE = 9 * MIB + 12_345
@@ -116,6 +116,30 @@ def test_a_page_without_a_validator_is_not_the_new_version(server: MisbehavingSe
     steps = f"good|good:seed=1|no-ranges:size={page}:etag=none:mtime=0"
     fetch(server.url("/script/x", size=SIZE, steps=steps, then="good:seed=1"), target, split=1)
     assert target.read_bytes() == content(SIZE, 1)
+
+
+@pytest.mark.parametrize("split", [1, 8])
+@pytest.mark.parametrize("route", ["chunked", "no-length"])
+@pytest.mark.parametrize("etag", ["strong", "weak"])
+def test_a_page_whose_length_is_not_announced_costs_nothing_that_was_fetched(
+    server: MisbehavingServer, target: Path, split: int, route: str, etag: str
+) -> None:
+    page = f"{route}:size=5000:etag=none:mtime=0"
+    good = f"good:etag={etag}"
+    fetch(server.url("/script/x", size=SIZE, steps=f"{good}|{page}|{page}", then=good), target, split=split)
+    assert target.read_bytes() == content(SIZE)
+    assert None not in [request.range for request in server.requests]
+
+
+@pytest.mark.parametrize("route", ["chunked", "no-length", "no-ranges"])
+def test_a_page_that_stays_ends_the_download_with_an_error_that_keeps_the_work(
+    server: MisbehavingServer, target: Path, route: str
+) -> None:
+    page = f"{route}:size=5000:etag=none:mtime=0"
+    url = server.url("/script/x", size=SIZE, steps="good", then=page)
+    fails(BadAnswer, url, target, split=1, max_tries=3)
+    assert saved_bytes(target) == FIRST_RANGE
+    assert names(target.parent) == begun(target)
 
 
 def test_with_a_checksum_the_new_file_is_proved(server: MisbehavingServer, target: Path) -> None:
