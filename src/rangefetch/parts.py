@@ -20,12 +20,12 @@ from pathlib import Path
 if sys.platform != "win32":
     import fcntl
 
-from rangefetch import state
+from rangefetch import beside, state
+from rangefetch.beside import control_path_of, state_path_of
 from rangefetch.errors import DiskError, TargetExists, TargetLocked
 from rangefetch.names import MAX_NAME_BYTES
 from rangefetch.ownership import is_marked, is_of, is_trusted, mark
 from rangefetch.publishing import set_mode
-from rangefetch.replacing import remove_what_was_cut_short
 from rangefetch.state import State
 
 __all__ = [
@@ -80,16 +80,6 @@ def _hashed(name: str) -> str:
 def part_path(directory: str | os.PathLike[str], filename: str, url: str) -> Path:
     """Where the part file of a download is, unless something else has that name."""
     return Path(directory) / f"{stem_of(filename, url)}.part"
-
-
-def state_path_of(part_path: Path) -> Path:
-    """Where its state is."""
-    return part_path.with_name(part_path.name + ".json")
-
-
-def control_path_of(part_path: Path) -> Path:
-    """Where aria2 notes what is there."""
-    return part_path.with_name(part_path.name + ".aria2")
 
 
 def claim(url: str) -> State:
@@ -205,12 +195,13 @@ def _is_free(path: Path) -> bool:
     try:
         state.load(state_path_of(path))
     except FileNotFoundError:
-        return not os.path.lexists(control_path_of(path))
+        if os.path.lexists(control_path_of(path)):
+            return False
     except state.StateForeign:
         return False
     except state.StateDamaged:
         pass
-    return True
+    return not beside.strangers(path)
 
 
 def _open_ours(path: Path, *, adopt: bool) -> int:
@@ -278,7 +269,7 @@ def _locked(fd: int, path: Path, url: str) -> Part | None:
             if status.st_nlink == 1:
                 part = Part(fd, path, mark(fd, url))
                 set_mode(fd, private=True)
-                remove_what_was_cut_short(state_path_of(path))
+                beside.remove(path.with_name(path.name + ".json.tmp"))
                 if status.st_size == 0:
                     _clear_beside(part, url)
                 return part
@@ -305,7 +296,7 @@ def _create(path: Path, url: str) -> Part:
         except BaseException:
             os.close(fd)
             raise
-        remove_what_was_cut_short(state_path_of(path))
+        beside.remove(path.with_name(path.name + ".json.tmp"))
     _clear_beside(part, url)
     return part
 
@@ -335,7 +326,7 @@ def _create_marked(path: Path, url: str) -> Part | None:
 
 def _clear_beside(part: Part, url: str) -> None:
     """The part file is empty: remove what speaks of other bytes."""
-    control_path_of(part.path).unlink(missing_ok=True)
+    beside.remove(control_path_of(part.path))
     if part.marked:
         state_path_of(part.path).unlink(missing_ok=True)
     else:

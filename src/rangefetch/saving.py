@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rangefetch import state
+from rangefetch import beside, state
 from rangefetch.control_file import from_control_file
 from rangefetch.errors import DiskError
 from rangefetch.logs import log as _log
@@ -66,10 +66,10 @@ def load(target: Target, url: str, *, provable: bool) -> state.State | None:
         try:
             target.sync()
         except DiskError:
-            target.control_path.unlink(missing_ok=True)  # it may speak of bytes that are lost
+            beside.remove(target.control_path)  # it may speak of bytes that are lost
             raise
         target.save_state(found)
-        target.control_path.unlink(missing_ok=True)
+        beside.remove(target.control_path)
     return saved
 
 

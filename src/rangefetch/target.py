@@ -21,7 +21,7 @@ from typing import Self
 if sys.platform != "win32":
     import fcntl
 
-from rangefetch import publishing, state
+from rangefetch import beside, publishing, state
 from rangefetch.errors import DiskError, DownloadError, LocalError, TargetExists
 from rangefetch.ownership import is_marked_file, unmark
 from rangefetch.parts import (
@@ -260,7 +260,7 @@ class Target:
         except BaseException:
             state_path_of(new_path).unlink(missing_ok=True)
             raise
-        if self.control_path.exists():
+        if beside.is_ours(self.control_path):
             self.control_path.replace(control_path_of(new_path))
         self._remove_beside()
 
@@ -298,12 +298,12 @@ class Target:
             state.save(self.state_path, claim(self._url))
         else:
             self.state_path.unlink(missing_ok=True)
-        self.control_path.unlink(missing_ok=True)
+        beside.remove(self.control_path)
 
     def _remove_beside(self) -> None:
         """The part file is not there any more: what is beside it has no use."""
         self.state_path.unlink(missing_ok=True)
-        self.control_path.unlink(missing_ok=True)
+        beside.remove(self.control_path)
 
     def _check_still_ours(self) -> None:
         if not is_open_on(self.fd, self.part_path):

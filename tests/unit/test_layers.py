@@ -51,6 +51,7 @@ LAYERS = (
         "target",
         "parts",
         "leftovers",
+        "beside",
         "publishing",
         "ownership",
         "replacing",

@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from rangefetch import checksum, provenance, saving
+from rangefetch import beside, checksum, provenance, saving
 from rangefetch.aria2.abilities import confinement
 from rangefetch.aria2.process import write_private
 from rangefetch.aria2.remote import (
@@ -136,6 +136,10 @@ class FileLanding:
         """
         options = self._options
         target = self._target = Target.open(options.save_dir, options.filename, self._url, adopt=bool(options.checksum))
+        for stranger in beside.strangers(target.part_path):
+            if stranger.name.startswith(target.control_path.name):
+                words = "it is not ours, and aria2c would write to it"
+                raise DiskError(f"{stranger}: {words}", url=self._shown_url, errno=errno.EEXIST)
         self._download.filename = options.filename or choose_filename(self._url)
         if target.path is not None and options.checksum and self._is_taken(target.path):
             return self._compared(target.path)
@@ -435,8 +439,8 @@ class FileLanding:
     def _forget_control(self) -> None:
         """Remove what aria2 says of the bytes, and what it left of an attempt to."""
         control = self._opened.control_path
-        control.unlink(missing_ok=True)
-        control.with_name(control.name + "__temp").unlink(missing_ok=True)
+        beside.remove(control)
+        beside.remove(control.with_name(control.name + "__temp"))
 
     def discard(self) -> None:
         """Remove what this download has made."""
@@ -485,7 +489,7 @@ class FileLanding:
         written = ControlFile.parse(octets).written_bytes if octets else 0
         target = self._opened
         if not written:
-            target.control_path.unlink(missing_ok=True)
+            beside.remove(target.control_path)
             if not target.fresh:
                 target.truncate()
         else:
