@@ -272,7 +272,7 @@ def test_what_rests_can_be_removed(target: Path, url: str) -> None:
     else:
         left = Target.open(target.parent, target.name, url)
         state.save(left.state_path, claim(url))
-        left.control_path.write_bytes(b"x")
+        left.control_path.write_bytes(b"\0\1")
         left.close()
     remove_leftovers(download)
     assert names(target.parent) == []

@@ -115,7 +115,7 @@ def test_blocks_double_until_there_are_few_enough(driver: Driver, server: Misbeh
 
 def test_numpy_shares_the_block_map(driver: Driver, server: MisbehavingServer) -> None:
     file = driver.add(server.url("/slow", size=4 * MIB, rate=8 * MIB))
-    driver.until(lambda: file.answered)
+    driver.until(lambda: file.block_size)
     blocks, partial = np.asarray(file.blocks), np.asarray(file.partial)
     assert (blocks.dtype.name, blocks.shape) == ("uint8", (4,))
     assert (partial.dtype.name, partial.shape) == ("uint32", (4,))
