@@ -1,6 +1,7 @@
 """Redirects are followed, once; and what the user confided to one origin stays there."""
 
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
@@ -110,6 +111,23 @@ def test_no_user_header_reaches_an_origin_beyond_another(
     fetch(server.url("/redirect/x", to=other_server.url("/redirect/y", to=last, hops=3)), target, headers=SECRETS)
     assert target.read_bytes() == content(LARGE)
     assert _secrets_seen(other_server) == []
+
+
+@pytest.mark.parametrize("other", ["a.example.evil", "a.exampl", "b.example", "a.example:81", "a.example@b.example"])
+def test_a_host_whose_name_looks_alike_is_another_origin(server: MisbehavingServer, target: Path, other: str) -> None:
+    # A proxy answers for hosts that there are not.
+    url = f"http://a.example/redirect/x?{urlencode({'to': f'http://{other}/good/y?size={LARGE}'})}"
+    fetch(url, target, headers=SECRETS, proxy=f"http://127.0.0.1:{server.port}", split=3)
+    assert target.read_bytes() == content(LARGE)
+    assert len(server.requests) > 2
+    assert {request.path for request in server.requests if "s3cret" in str(request.headers)} == {url}
+
+
+def test_an_origin_in_capitals_is_the_same(server: MisbehavingServer, target: Path) -> None:
+    url = f"http://a.example/redirect/x?{urlencode({'to': f'http://A.EXAMPLE/good/y?size={LARGE}'})}"
+    fetch(url, target, headers=SECRETS, proxy=f"http://127.0.0.1:{server.port}", split=3)
+    assert target.read_bytes() == content(LARGE)
+    assert len(_secrets_seen(server)) == len(server.requests) * len(SECRETS)
 
 
 def test_no_user_header_reaches_another_origin_when_a_download_goes_on(
