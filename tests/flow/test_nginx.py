@@ -22,9 +22,9 @@ SIZE = 40 * MIB + 3
 
 @pytest.fixture(scope="module")
 def slow_nginx() -> Iterator[Nginx]:
-    """It gives each reply 4 MiB at once, and then 2 MiB a second."""
+    """It gives each reply 2 MiB at once, and then 2 MiB a second."""
     require(Nginx.available(), "nginx", "RANGEFETCH_REQUIRE_NGINX")
-    with Nginx(limit_rate="2m", options="limit_rate_after 2m;") as server:
+    with Nginx(limit_rate="2m") as server:
         yield server
 
 
@@ -109,7 +109,7 @@ def test_a_finished_file_is_already_complete(nginx: Nginx, target: Path) -> None
 def test_a_stopped_download_goes_on(slow_nginx: Nginx, target: Path) -> None:
     size = 9 * MIB
     url = slow_nginx.url(_written(slow_nginx, "/resumed.bin", size))
-    kept = interrupt(url, target, 3 * MIB, split=1)
+    kept = interrupt(url, target, MIB, split=1)
     until(lambda: slow_nginx.log())
     slow_nginx.clear_log()
     result = fetch(url, target, split=1)
@@ -123,7 +123,7 @@ def test_a_file_that_was_replaced_is_fetched_anew(
 ) -> None:
     size = 9 * MIB
     url = slow_nginx.url(_written(slow_nginx, "/replaced.bin", size))
-    interrupt(url, target, 3 * MIB, split=1)
+    interrupt(url, target, MIB, split=1)
     assert names(target.parent) == begun(target)
     slow_nginx.write("/replaced.bin", content(size, 1))
     fetch(url, target, split=16, min_split_size=1)

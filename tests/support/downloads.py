@@ -62,7 +62,7 @@ def interrupt(url: str, path: Path, at_least: int, **options: Any) -> int:
     with DownloadManager() as manager:
         gid = manager.download(url, QUICK | {"save_dir": path.parent, "filename": path.name} | options)
         until(lambda: manager.get_download_progress(gid).downloaded >= at_least)
-    assert names(path.parent) == begun(path)
+    assert names(path.parent) == begun(path), names(path.parent)
     return saved_bytes(path)
 
 
