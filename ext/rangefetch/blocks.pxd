@@ -128,19 +128,19 @@ cdef inline bint blocks_claim(
     if i >= horizon:
         return False
     start[0] = i * blocks.block_size + blocks.partial[i]
-    stop = i
-    while (
-        stop < horizon and blocks.state[stop] == BLOCK_MISSING
-        and (blocks.failed[stop] > 0) == (blocks.failed[i] > 0)
-    ):
-        stop += 1
+    stop = horizon
     if blocks.failed[i] > 0:
+        stop = i + 1
+        while stop < horizon and blocks.state[stop] == BLOCK_MISSING and blocks.failed[stop] > 0:
+            stop += 1
         stop = i + (stop - i) // 2
     last = i
     rf_note(&blocks.state[i], BLOCK_CLAIMED)
     # A block that was begun starts a range of its own: a range is contiguous, and its head is here already.
     while (
-        last + 1 < stop and blocks.partial[last + 1] == 0 and block_end(blocks, last + 1) - start[0] <= most_bytes
+        last + 1 < stop and blocks.state[last + 1] == BLOCK_MISSING and blocks.partial[last + 1] == 0
+        and (blocks.failed[last + 1] > 0) == (blocks.failed[i] > 0)
+        and block_end(blocks, last + 1) - start[0] <= most_bytes
     ):
         last += 1
         rf_note(&blocks.state[last], BLOCK_CLAIMED)

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from pathlib import Path
 
-from rangefetch.ownership import is_trusted
+from rangefetch.ownership import is_trusted, opened_regular
 
 __all__ = ["control_path_of", "is_ours", "remove", "state_path_of", "strangers"]
 
@@ -45,21 +44,14 @@ def strangers(part_path: Path) -> list[Path]:
 def is_ours(path: Path) -> bool:
     """Whether what has such a name may be removed: it is ours, or empty."""
     head = next(head for suffix, head in _HEADS.items() if path.name.endswith(suffix))
-    try:
-        # O_NONBLOCK: opening a named pipe must not wait for its writer.
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+    with opened_regular(path) as found:
+        if found is None:
             return False
-        if status.st_uid != os.geteuid() and not is_trusted(status, path.parent):
+        fd, status = found
+        if status.st_nlink != 1 or (status.st_uid != os.geteuid() and not is_trusted(status, path.parent)):
             return False
         # A kill may have left less of it than that.
         return head.startswith(os.pread(fd, len(head), 0))
-    finally:
-        os.close(fd)
 
 
 def remove(path: Path) -> None:

@@ -12,12 +12,26 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["NotOurs", "is_marked", "is_marked_file", "is_of", "is_trusted", "mark", "may_be_ours", "read_own", "unmark"]
+__all__ = [
+    "NotOurs",
+    "is_marked",
+    "is_marked_file",
+    "is_of",
+    "is_trusted",
+    "mark",
+    "may_be_ours",
+    "opened_regular",
+    "read_own",
+    "unmark",
+]
 
 _MARK = "user.rangefetch.unfinished"
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+# O_NONBLOCK: opening a named pipe must not wait for its writer.
+_PLAINLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class NotOurs(ValueError):
@@ -47,32 +61,35 @@ def is_marked(fd: int) -> bool:
     return _mark_of(fd) != b""
 
 
-def is_marked_file(path: Path) -> bool:
-    """Whether a regular file of this user's was created here."""
+@contextlib.contextmanager
+def opened_regular(path: Path) -> Iterator[tuple[int, os.stat_result] | None]:
+    """The descriptor and the status of a regular file, for reading; None for a link or anything else, or for what
+    cannot be opened.
+    """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(path, _PLAINLY)
     except OSError:
-        return False
+        yield None
+        return
     try:
         status = os.fstat(fd)
-        return stat.S_ISREG(status.st_mode) and is_marked(fd) and is_trusted(status, path.parent)
+        yield (fd, status) if stat.S_ISREG(status.st_mode) else None
     finally:
         os.close(fd)
+
+
+def is_marked_file(path: Path) -> bool:
+    """Whether a regular file of this user's was created here."""
+    with opened_regular(path) as found:
+        return found is not None and is_marked(found[0]) and is_trusted(found[1], path.parent)
 
 
 def may_be_ours(path: Path) -> bool:
     """Whether nothing speaks against a regular file of this user's having been created here: where marks are possible
     it has one. For who remembers that it was.
     """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        status = os.fstat(fd)
-        return stat.S_ISREG(status.st_mode) and is_trusted(status, path.parent) and _lacks_no_mark(fd)
-    finally:
-        os.close(fd)
+    with opened_regular(path) as found:
+        return found is not None and is_trusted(found[1], path.parent) and _lacks_no_mark(found[0])
 
 
 def is_of(fd: int, url: str) -> bool:
@@ -108,8 +125,7 @@ def read_own(path: Path, most_bytes: int, *, trusted: bool = False) -> tuple[byt
     Raises ``NotOurs`` for what is no regular file, is longer than ``most_bytes``, or is not trusted, unless the caller
     says that it is (``trusted``), and ``OSError``.
     """
-    # O_NONBLOCK: opening a named pipe must not wait for its writer.
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = os.open(path, _PLAINLY)
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):

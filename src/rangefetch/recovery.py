@@ -94,6 +94,10 @@ class Recovery:
 
     def failed(self, event: Event) -> None:
         """A transfer failed, and a lane is held. Raises the error that ends the download, if this does."""
+        self._or_stand_in(lambda: self._deal_with(event))
+
+    def _deal_with(self, event: Event) -> None:
+        """What follows from it."""
         from rangefetch import _engine
 
         run = self._run
@@ -249,12 +253,12 @@ class Recovery:
             return
         self._timer = run.call_later(self._wait_s(failure), self._go_on)
 
-    def _try_again_or_stand_in(self, failure: retry.Failure, error: DownloadError) -> None:
-        """As ``failed`` ends for whoever called it: where no try is left, with a mirror that waits, if there is one."""
+    def _or_stand_in(self, step: Callable[[], None]) -> None:
+        """Take a step; have mirrors that wait stand in for the sources where that would end the download."""
         try:
-            self._try_again(failure, error)
-        except DownloadError as last:
-            if not self._run.mirroring.take_over(last):
+            step()
+        except DownloadError as error:
+            if not self._run.mirroring.take_over(error):
                 raise
 
     def _go_on(self) -> None:
@@ -421,7 +425,7 @@ class Recovery:
                     run.note("")
                     self._release(self._held)
                 else:
-                    self._try_again_or_stand_in(failure, error)
+                    self._or_stand_in(lambda: self._try_again(failure, error))
                 return
             if not self._offline_since_s:
                 self._offline_since_s = now_s

@@ -380,7 +380,7 @@ _FAULT_WORDS = {
     Fault.SIZE_CHANGED: "the size of the remote file has changed",
     Fault.VALIDATOR_CHANGED: "the remote file has changed (its ETag or Last-Modified differs)",
     Fault.VALIDATOR_TOO_LONG: "the server sent an ETag or Last-Modified too long to be compared",
-    Fault.UNVOUCHED: "the server sent something of another size and without a validator in place of the file",
+    Fault.UNVOUCHED: "the server sent a response without a validator in place of the file, probably an error page",
     Fault.SIZE_UNSOUND: "the server stated a size that no file can have, or two sizes that differ",
     Fault.HEADERS: "the server sent more header lines than any answer needs",
     Fault.ENCODED: "the server sent the file encoded though no encoding was allowed",

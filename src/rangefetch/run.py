@@ -276,11 +276,7 @@ class Run:
         elif event.kind == EventKind.FAILED:
             if event.status:
                 self._heard(self.sources[event.source])
-            try:
-                self.recovery.failed(event)
-            except DownloadError as error:
-                if not self.mirroring.take_over(error):
-                    raise
+            self.recovery.failed(event)
         elif event.kind == EventKind.REACHED:
             self.download.notify()
         else:

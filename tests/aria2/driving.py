@@ -17,6 +17,7 @@ from rangefetch.errors import DownloadError
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadResult, DownloadStatus
 from support.children import at_work
+from support.downloads import clear
 from support.waiting import until
 
 QUICK: dict[str, Any] = {"retry_wait": 0.01, "total_timeout": 30.0}
@@ -67,13 +68,7 @@ class Desk:
         """Fetch, expect exactly this error in one line that names the URL, and return it."""
         with pytest.raises(DownloadError) as caught:
             self.fetch(url, path, **options)
-        error = caught.value
-        assert type(error) is kind, repr(error)
-        assert error.url == url
-        assert url in str(error)
-        assert len(str(error).splitlines()) == 1
-        assert str(error).isprintable()
-        return error
+        return clear(caught.value, kind, url)
 
     # -- the listener
 

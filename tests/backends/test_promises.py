@@ -28,7 +28,7 @@ from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content, refused_port
 from servers.routing import ROUTES, Ask, Route
 from servers.wire import Reply
-from support.downloads import QUICK, SIZE, consistent, downloaded, into, status_of
+from support.downloads import QUICK, SIZE, clear, consistent, downloaded, into, status_of
 from support.files import MIB, begun, names
 from support.waiting import until
 
@@ -49,12 +49,7 @@ def _fails(
     """Fetch, expect exactly this error in one line that names the URL, and return it."""
     with pytest.raises(DownloadError) as caught:
         _fetch(manager, url, target, **options)
-    error = caught.value
-    assert type(error) is kind, repr(error)
-    assert error.url == url
-    assert url in str(error)
-    assert len(str(error).splitlines()) == 1
-    return error
+    return clear(caught.value, kind, url)
 
 
 # ---- Results -----------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ __all__ = [
     "QUICK",
     "SIZE",
     "SMALL",
+    "clear",
     "consistent",
     "downloaded",
     "fails",
@@ -48,7 +49,11 @@ def fails(kind: type[Error], url: str, path: Path | str, **options: Any) -> Erro
     """Fetch, expect exactly this error in one line that names the URL, and return it."""
     with pytest.raises(DownloadError) as caught:
         fetch(url, path, **options)
-    error = caught.value
+    return clear(caught.value, kind, url)
+
+
+def clear(error: DownloadError, kind: type[Error], url: str) -> Error:
+    """The error, which is exactly of this kind, and one line that names the URL."""
     assert type(error) is kind, repr(error)
     assert error.url == url
     assert url in str(error)

@@ -345,14 +345,15 @@ def _described(answer: http.client.HTTPResponse | urllib.error.HTTPError, url: s
         headers.setdefault(name.lower(), value)
     if status not in (200, 206, 416):
         raise Unanswered(Failure(fault=Fault.STATUS, status=status))
-    if headers.get("content-encoding", "").lower() not in ("", "identity", "none"):
-        raise Unanswered(Failure(fault=Fault.ENCODED))
     found, length = _content_range(headers.get("content-range", "")), _number(headers.get("content-length", ""))
     # A 200 with the Content-Range of a part is the 206 that it should have been.
     size = found[2] if found is not None else length if status == 200 else -1
+    identity = Identity.of(headers, size)
+    if identity.coding:
+        raise Unanswered(Failure(fault=Fault.ENCODED))
     return Remote(
         url=url,
-        identity=Identity.of(headers, size),
+        identity=identity,
         headers=headers,
         ranged=status != 416 and found is not None and found[:2] == (0, 0) and (status == 206 or length in (-1, 1)),
         names_mirrors=any(_DUPLICATE.search(value) for value in answer.headers.get_all("link", [])),
