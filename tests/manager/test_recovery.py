@@ -2,6 +2,7 @@
 
 import base64
 import random
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from rangefetch.errors import BadAnswer, ContentChanged, HttpStatusError, LocalE
 from rangefetch.retry import Fault, Kind, Row
 from servers.misbehaving import MisbehavingServer, content, http_date
 from servers.routing import ROUTES, Ask, Route
-from servers.wire import Reply
+from servers.wire import Break, Reply
 from support.downloads import QUICK, SIZE, SMALL, downloaded, fails, fetch, into, status_of
 from support.files import MIB, names
 from support.requests import gaps, paths
@@ -66,6 +67,44 @@ def test_progress_renews_the_budget(server: MisbehavingServer, target: Path) -> 
     assert target.read_bytes() == content(SIZE)
     assert result.retries > 2
     assert server.bytes_sent < SIZE + result.retries * MIB // 4
+
+
+class _Fuse:
+    """The pace of a reply that sends 4 KiB and breaks when it is told to."""
+
+    bytes_per_second = 20 * 4096  # a piece is a twentieth of a second's bytes
+
+    def __init__(self) -> None:
+        self.lit = threading.Event()
+        self._pieces = 0
+
+    def reserve(self, size: int) -> float:
+        self._pieces += 1
+        if self._pieces > 1:
+            self.lit.wait(20)
+        return 0.0
+
+
+def test_connections_that_break_one_after_the_other_are_one_try(
+    server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two break, and then the two that took their places: two tries, each of which is noticed twice.
+    fuses = [_Fuse() for _ in range(4)]
+
+    def reply_of(ask: Ask, reply: Reply) -> Reply:
+        if ask.turn < len(fuses):
+            reply.pace, reply.broken = fuses[ask.turn], Break("close", 8192)  # type: ignore[assignment]
+        return reply
+
+    monkeypatch.setitem(ROUTES, "fuses", Route("fuses", reply_of, {}))
+    with DownloadManager() as manager:
+        options = into(target, split=2, min_split_size="1M", max_tries=3, retry_wait=0.05)
+        gid = manager.download(server.url("/fuses/x", size=SIZE), options)
+        for number, fuse in enumerate(fuses):
+            until(lambda sent=min(number + 2, 4): len(server.requests) >= sent)  # type: ignore[misc]
+            fuse.lit.set()
+        assert manager.wait(gid, timeout=30).retries == 4
+    assert target.read_bytes() == content(SIZE)
 
 
 def test_only_the_range_that_failed_is_asked_for_again(server: MisbehavingServer, target: Path) -> None:
