@@ -96,12 +96,15 @@ def test_connections_that_break_one_after_the_other_are_one_try(
             reply.pace, reply.broken = fuses[ask.turn], Break("close", 8192)  # type: ignore[assignment]
         return reply
 
+    def await_requests(count: int) -> None:
+        until(lambda: len(server.requests) >= count)
+
     monkeypatch.setitem(ROUTES, "fuses", Route("fuses", reply_of, {}))
     with DownloadManager() as manager:
         options = into(target, split=2, min_split_size="1M", max_tries=3, retry_wait=0.05)
         gid = manager.download(server.url("/fuses/x", size=SIZE), options)
-        for number, fuse in enumerate(fuses):
-            until(lambda sent=min(number + 2, 4): len(server.requests) >= sent)  # type: ignore[misc]
+        for sent, fuse in zip((2, 3, 4, 4), fuses, strict=True):
+            await_requests(sent)
             fuse.lit.set()
         assert manager.wait(gid, timeout=30).retries == 4
     assert target.read_bytes() == content(SIZE)
