@@ -159,10 +159,11 @@ class Answering:
             if run.options.checksum:
                 return lambda: run.turn(lambda: run.placing.compare_existing(path))
             remote = Identity.of(headers, size)
-            return lambda: run.turn(lambda: run.placing.look_at_existing(path, source, remote))
+            free = run.starting.probed
+            return lambda: run.turn(lambda: run.placing.look_at_existing(path, source, remote, free))
         if run.first_step is Step.ASK:
             # The server gives it another name than its URL does, and that one is free.
-            return run.placing.probed
+            return run.starting.probed
         if size > file.downloaded:
             check_target(
                 target,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rangefetch.retry import RetryPolicy
     from rangefetch.sources import Source
 
-__all__ = ["Backend", "Host", "Listener", "Timer"]
+__all__ = ["Backend", "EngineHost", "Host", "Listener", "Timer"]
 
 R = TypeVar("R", contravariant=True)
 
@@ -71,7 +71,6 @@ class Host(Protocol[R]):
     """What one download at work (a run) asks of its backend, on the backend's thread."""
 
     policy: RetryPolicy
-    network: Network
     listener: Listener
 
     def call_later(self, run: R, delay_s: float, function: Callable[[], None]) -> Timer:
@@ -83,6 +82,19 @@ class Host(Protocol[R]):
 
     def look(self, run: R, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
         """``work`` for what may never return: neither a pause nor ``stop`` waits for it."""
+
+    def lacking_beside(self, download: Download, device: int) -> int:
+        """What the downloads at work but this one still need of a filesystem."""
+        ...
+
+    def run_ended(self, run: R) -> None:
+        """Nothing more comes of it."""
+
+
+class EngineHost(Host[R], Protocol[R]):
+    """... and of the native one, which has the engine."""
+
+    network: Network
 
     def profile(self, options: DownloadOptions, source: Source) -> Profile:
         """How the engine is to ask a source."""
@@ -101,13 +113,6 @@ class Host(Protocol[R]):
     def cool_for(self, host: str) -> float:
         """Seconds for which the host is still to be left alone."""
         ...
-
-    def lacking_beside(self, download: Download, device: int) -> int:
-        """What the downloads at work but this one still need of a filesystem."""
-        ...
-
-    def run_ended(self, run: R) -> None:
-        """Nothing more comes of it."""
 
 
 class Listener(Protocol):

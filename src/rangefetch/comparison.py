@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from rangefetch._engine import File, Profile
-    from rangefetch.backend import Host, Timer
+    from rangefetch.backend import EngineHost, Timer
     from rangefetch.options import DownloadOptions
     from rangefetch.sources import Source
 
@@ -82,7 +82,7 @@ class Comparison(Generic[R]):
     """One comparison. All methods run on the backend's thread; ``then`` is called as a step of the run, once."""
 
     def __init__(
-        self, host: Host[R], run: R, options: DownloadOptions, question: Question, then: Callable[[Finding], None]
+        self, host: EngineHost[R], run: R, options: DownloadOptions, question: Question, then: Callable[[Finding], None]
     ) -> None:
         self.file: File | None = None
         self.retries = 0
@@ -282,7 +282,7 @@ class Comparison(Generic[R]):
 class Comparisons(Generic[R]):
     """The comparisons that one run has under way."""
 
-    def __init__(self, host: Host[R], run: R) -> None:
+    def __init__(self, host: EngineHost[R], run: R) -> None:
         self.connections = 0
         """Opened by those that have ended."""
         self._host = host

@@ -1,13 +1,13 @@
-"""What of a run is kept on disk: its state is saved on the way, and at the end without a finished file.
+"""What of a download is kept on disk: its state is saved on the way, and at the end without a finished file.
 
 Data before bits: a state is saved only of bytes that were synced before (``saving``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rangefetch import saving
 from rangefetch.download import Figures
 from rangefetch.errors import DiskError
 from rangefetch.lifecycle import Event as Step
@@ -15,7 +15,7 @@ from rangefetch.lifecycle import Phase
 from rangefetch.logs import log as _log
 
 if TYPE_CHECKING:
-    from rangefetch.run import Run
+    from rangefetch.atwork import AtWork
 
 __all__ = ["NOTHING_KEPT", "Keeping"]
 
@@ -25,48 +25,27 @@ _SAVE_EVERY_S = 5.0
 
 
 class Keeping:
-    """What is kept of one run. All methods run on the backend's thread, but for what a worker is given."""
+    """What is kept of one download. All methods run on the backend's thread, but for what a worker is given."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: AtWork) -> None:
         self._run = run
         self.kept_bytes = NOTHING_KEPT
         """What lies beside the target speaks of so many bytes."""
         self.next_save_s = run.now_s() + _FIRST_SAVE_S
 
-    def save_if_due(self, now_s: float) -> bool:
-        """From time to time: save what has come. Returns whether it is being saved."""
-        if now_s < self.next_save_s or self._run.life.phase is not Phase.FILLING or not self._can_be_continued:
+    def save_if_due(self, now_s: float, save: Callable[[], int | None]) -> bool:
+        """From time to time: save what has come, on a worker; ``save`` returns how many bytes, None: it could not be.
+        Returns whether it is being saved."""
+        if now_s < self.next_save_s or self._run.life.phase is not Phase.FILLING:
             return False
         self.next_save_s = now_s + _SAVE_EVERY_S
-        self._save()
-        return True
 
-    def _save(self) -> None:
-        run = self._run
-        assert run.target is not None
-        target, file = run.target, run.file
-
-        def save() -> None:
-            saved_bytes = saving.save_on_the_way(target, file, run.sources)
+        def on_the_way() -> None:
+            saved_bytes = save()
             self.kept_bytes = self.kept_bytes if saved_bytes is None else saved_bytes
 
-        run.do(save, lambda _: None, what="the disk to save the state")
-
-    @property
-    def _can_be_continued(self) -> bool:
-        """Whether there is something in the file that another run can go on with, or a saved state says so and it has
-        been taken back."""
-        run = self._run
-        target, file = run.target, run.engine_file
-        return (
-            target is not None
-            and target.keeps_state
-            and run.first_step is Step.FETCH
-            and file is not None
-            and file.splits
-            and file.block_size > 0
-            and (file.downloaded > 0 or self.kept_bytes != NOTHING_KEPT)
-        )
+        self._run.do(on_the_way, lambda _: None, what="the disk to save the state")
+        return True
 
     def keep(self) -> None:
         """Nothing touches the file any more: keep what can be continued, and nothing else."""
@@ -104,8 +83,9 @@ class Keeping:
             return
         try:
             is_wanted = run.life.phase is Phase.KEEPING and not run.life.remove_files
-            if is_wanted and self._can_be_continued:
-                self.kept_bytes = saving.save_at_the_end(target, run.file, run.sources)
+            saved_bytes = run.keep_state() if is_wanted else None
+            if saved_bytes is not None:
+                self.kept_bytes = saved_bytes
             elif run.life.remove_files or self.kept_bytes == NOTHING_KEPT:
                 self.kept_bytes = NOTHING_KEPT
                 target.discard()

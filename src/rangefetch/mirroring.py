@@ -72,10 +72,10 @@ class Mirroring:
             return False
         if isinstance(error, ContentChanged):
             return False
-        if run.placing.compares_saved:
+        if run.starting.compares_saved:
             self.url_given_up = True
             self._error = error
-            run.placing.resume_from_mirrors()
+            run.starting.resume_from_mirrors()
             return True
         if not run.is_filling:
             return False

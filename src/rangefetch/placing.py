@@ -1,255 +1,58 @@
-"""How a run begins: its place on disk is taken, what is there is looked at, and the engine gets the file.
+"""The place of a download on disk: taken and locked, with what an earlier run has left, and what has its final name.
 
-Starting is resuming: the saved state, if there is one that fits, says which blocks are there. Where the final name is
-taken, or what is there may be of another version, the server is asked first, and bytes are compared.
+Where the final name is taken, the file there may be the very one that is wanted; a checksum or the server tells.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rangefetch import checksum, saving, state
+from rangefetch import checksum, saving
 from rangefetch.comparison import Finding, Question, Verdict
-from rangefetch.errors import BadAnswer, ContentChanged, TargetExists
-from rangefetch.events import parse_date
+from rangefetch.errors import TargetExists
 from rangefetch.existing import Found, Standing, look
-from rangefetch.identity import Basis, Identity, must_compare_before_resuming
+from rangefetch.identity import Basis, Identity
 from rangefetch.keeping import NOTHING_KEPT
-from rangefetch.lifecycle import Event as Step
-from rangefetch.logs import log as _log
+from rangefetch.lifecycle import Event
 from rangefetch.names import choose_filename
-from rangefetch.samples import finished_spans
-from rangefetch.sources import URL, Source
-from rangefetch.sourcing import SECRETS
+from rangefetch.sources import Source
 from rangefetch.target import Target
 
 if TYPE_CHECKING:
-    from rangefetch._engine import Profile
-    from rangefetch.run import Run
+    from rangefetch.atwork import AtWork
 
 __all__ = ["Placing"]
 
 
 class Placing:
-    """Where one run begins. All methods run on the backend's thread, but for what a worker is given."""
+    """Where one download goes. All methods run on the backend's thread, but for what a worker is given."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: AtWork) -> None:
         self._run = run
-        self._must_compare = False  # what an earlier run left may be of another version of the file
 
-    def begin(self) -> None:
-        """Open the target and start to fetch what it lacks."""
-        run = self._run
-        if run.download.sink is not None:
-            run.target = run.download.sink
-            run.download.sink.hold(run.download)
-            run.proof.begin(run.target)
-            self.open_file()
-            return
-        run.do(self._open_target, self._opened)
-
-    def _open_target(self) -> Path | None:
+    def open(self) -> Path | None:
         """Open and lock the target and load what was saved of it, on a worker. Returns the file that has the final
-        name, if it is to be compared by its checksum.
+        name, if it is to be compared by its checksum. Raises ``TargetLocked``, ``DiskError``.
         """
-        run = self._run
-        run.target = Target.open(run.options.save_dir, run.options.filename, run.url, adopt=bool(run.options.checksum))
-        run.keeping.kept_bytes = NOTHING_KEPT if run.target.fresh else 0
-        run.download.filename = run.options.filename or choose_filename(run.url)
-        # Without a name from the user this is a guess, but one that saves megabytes when it is right.
-        likely = run.target.path or run.target.directory / run.download.filename
-        if likely.exists() and not run.options.overwrite:
-            if run.options.checksum and run.target.path is not None:
-                return run.target.path
-            run.first_step = Step.ASK
-        run.saved = saving.load(run.target, run.url, provable=bool(run.options.checksum))
+        run, options = self._run, self._run.options
+        provable = bool(options.checksum)
+        target = run.target = Target.open(options.save_dir, options.filename, run.url, adopt=provable)
+        run.keeping.kept_bytes = NOTHING_KEPT if target.fresh else 0
+        run.download.filename = options.filename or choose_filename(run.url)
+        if provable and target.path is not None and self.is_taken(target.path):
+            return target.path
+        run.saved = saving.load(target, run.url, provable=provable)
         run.keeping.kept_bytes = NOTHING_KEPT if run.saved is None else run.saved.written_bytes
-        if run.saved is None and not run.target.fresh:
-            run.target.truncate()
-        if run.saved is not None:
-            self._recall(run.saved)
-            known = next((each for each in run.saved.sources if each.url == run.url), None)
-            identity = Identity(etag=known.etag, last_modified=known.last_modified) if known else Identity()
-            self._must_compare = must_compare_before_resuming(identity, checksum=bool(run.options.checksum))
-            # Where every byte is there no response would come any more: the server must still be asked what its file
-            # is by now, unless the user's checksum will tell, and where nobody has told the name.
-            must_ask = self._saved_is_whole and not (run.options.checksum and run.target.path is not None)
-            if self._must_compare or must_ask:
-                run.first_step = Step.ASK
+        if run.saved is None and not target.fresh:
+            target.truncate()
         return None
 
-    def _opened(self, taken: Path | None) -> None:
-        run = self._run
-        assert run.target is not None
-        if taken is not None:
-            self.compare_existing(taken)
-            return
-        run.proof.begin(run.target)
-        cool_s = run.backend.cool_for(run.sources[0].host) if len(run.sources) == 1 else 0.0
-        if cool_s:
-            run.resting = run.call_later(cool_s, self.open_file)
-        else:
-            self.open_file()
-
-    @property
-    def _saved_is_whole(self) -> bool:
-        """Whether an earlier run has left every byte."""
-        run = self._run
-        return run.saved is not None and not run.saved.blocks.strip(b"\2")
-
-    def _recall(self, saved: state.State) -> None:
-        """What an earlier run found out; if that has every byte, no answer will tell it again."""
-        run = self._run
-        assert run.target is not None
-        if run.target.path is None and saved.filename:
-            run.target.name(saved.filename)
-            run.download.filename = saved.filename
-        for source in saved.sources:
-            run.modified_time = run.modified_time or parse_date(source.last_modified)
-        said = [
-            (number, Identity(saved.total_size, known.etag, known.last_modified))
-            for number, source in enumerate(run.sources)
-            for known in saved.sources
-            if source.given_url == known.url and (known.etag or known.last_modified)
-        ]
-        # Where no source sent validators, it is taken for the URL's: its bytes are compared before they are used.
-        run.authority.recall(*(said[0] if said else (URL, Identity(saved.total_size))))
-
-    def open_file(self) -> None:
-        """Hand the file to the engine, with what an earlier run left."""
-        run = self._run
-        run.resting = None
-        run.mirroring.stand_in()
-        run.do(run.sourcing.profiles, self._give_to_engine, what=SECRETS)
-
-    def _give_to_engine(self, profiles: list[Profile]) -> None:
-        """What follows when it is known how the sources are asked."""
-        from rangefetch import _engine
-
-        run = self._run
-        if len(profiles) != len(run.sources):  # another one was added meanwhile
-            self.open_file()
-            return
-        assert run.target is not None
-        if not run.sources.usable() and not run.sources.waiting:
-            raise ContentChanged("no source is left that has the file", url=run.shown_url)
-        options = run.options
-        known: dict[str, Any] = {}
-        if run.first_step is Step.ASK:
-            # Two: one, as "bytes=0-0", is taken for no end by servers that test it for truth.
-            known = {"first_bytes": 2, "probe": True}
-            if run.saved is not None and self._saved_is_whole:
-                known["pinned_size"] = run.saved.total_size
-        elif run.saved is not None:
-            known = {
-                "size": run.saved.total_size,
-                "block_size": run.saved.block_size,
-                "blocks": run.saved.blocks,
-                "partial": run.saved.partial,
-            }
-        if run.saved is not None:
-            for saved in run.saved.sources:
-                for source in run.sources:
-                    if source.given_url == saved.url:
-                        source.etag, source.last_modified = saved.etag, saved.last_modified
-        asked = [
-            (source.url, profile, source.etag, source.last_modified)
-            for source, profile in zip(run.sources, profiles, strict=True)
-        ]
-        sink = run.download.sink
-        if sink is not None and sink.read_bytes:
-            if not any(source.given_url == sink.read_url for source in run.sources.usable()):
-                raise ContentChanged("what was read is of a source that may not be asked any more", url=run.shown_url)
-            known["pinned_size"] = sink.read_identity.size
-            asked = [
-                (url, profile, sink.read_identity.etag if source.given_url == sink.read_url else "", "")
-                for source, (url, profile, _, _) in zip(run.sources, asked, strict=True)
-            ]
-        elif run.saved is None:
-            asked = [(url, profile, "", "") for url, profile, _, _ in asked]
-        url, profile, etag, last_modified = asked[0]
-        file = _engine.File(
-            run.target.fd,
-            url,
-            profile,
-            tag=run,
-            ranged=not run.recovery.one_stream,
-            lanes=run.most_lanes,
-            source_lanes=options.max_connection_per_server,
-            least_bytes=int(options.min_split_size),
-            limit=int(options.max_download_limit),
-            window_bytes=run.target.window_bytes,
-            traced=bool(options.trace),
-            allocation="none" if run.first_step is Step.ASK else options.file_allocation,
-            mirrors=asked[1:],
-            etag=etag,
-            last_modified=last_modified,
-            **known,
-        )
-        run.resumed_bytes = file.downloaded
-        run.engine_file = file
-        run.meter.reset()
-        run.download.figures = run.figures
-        run.answering.begin()
-        run.recovery.begun()
-        if sink is None:
-            run.download.file = file
-        else:
-            file.read_to(sink.read_bytes)
-        run.loop = run.backend.add_file(file)
-        run.life.fire(run.first_step)
-        if run.first_step is Step.FETCH and self._saved_is_whole:
-            run.life.fire(Step.SETTLED)  # nothing is left that a response would tell
-        for number, source in enumerate(run.sources):
-            if source.banned:
-                file.ban(number)
-
-    def probed(self) -> None:
-        """The server has said what there is, and it is to be fetched."""
-        run = self._run
-        run.first_step = Step.FETCH
-        run.turn(self._compare_saved if self._must_compare else self.open_file)
-
-    def _compare_saved(self) -> None:
-        """Fetch some of what an earlier run has left again, before anything is added to it."""
-        run = self._run
-        assert run.saved is not None
-        saved = run.saved
-        spans = finished_spans(saved.blocks, saved.block_size, saved.total_size, saved.partial)
-
-        def compared(finding: Finding) -> None:
-            self._must_compare = False
-            if finding.verdict is Verdict.SAME:
-                run.proving.compared = True
-                self.open_file()
-            elif finding.verdict is Verdict.UNKNOWN and not isinstance(finding.error, BadAnswer | None):
-                raise finding.error
-            else:
-                reason = finding.reason or "too little is there to compare"
-                _log.warning("%s: %s; starting over", run.shown_url, reason)
-                run.begin_again()
-
-        run.sourcing.compare(run.sources[0], spans, compared, size=saved.total_size)
-
-    def forget(self) -> None:
-        """Nothing is there any more that could be compared."""
-        self._must_compare = False
-
-    @property
-    def compares_saved(self) -> bool:
-        """Whether the server is being asked for some of what an earlier run has left, before that is used."""
-        return self._must_compare
-
-    def resume_from_mirrors(self) -> None:
-        """The URL cannot be asked, and mirrors may have what an earlier run has left of its file."""
-        run = self._run
-        self._must_compare = False
-        # Where every byte is there one of them must be asked.
-        run.first_step = Step.ASK if self._saved_is_whole and not run.options.checksum else Step.FETCH
-        run.sources[0].banned = True
-        run.turn(self.open_file)
+    def is_taken(self, path: Path) -> bool:
+        """Whether something has the name that must not be replaced."""
+        return path.exists() and not self._run.options.overwrite
 
     def compare_existing(self, path: Path) -> None:
         """The final name is taken: by the very file that is wanted, if the checksum says so."""
@@ -268,15 +71,16 @@ class Placing:
             what="the checksum to be computed",
         )
 
-    def look_at_existing(self, path: Path, source: Source, remote: Identity) -> None:
-        """The final name is taken: by the file that is wanted, or by another one? ``source`` says ``remote`` of it."""
+    def look_at_existing(self, path: Path, source: Source, remote: Identity, free: Callable[[], None]) -> None:
+        """The final name is taken: by the file that is wanted, or by another one? ``source`` says ``remote`` of it.
+        ``free`` goes on where nothing has the name any more."""
         run = self._run
 
         def looked(found: Found) -> None:
             if found.standing is Standing.UNCERTAIN:
                 limit = int(run.options.max_download_limit)
                 question = Question(source, remote.size, found.samples, remote.etag, remote.last_modified, limit)
-                run.comparisons.begin(run.options, question, functools.partial(compared, found))
+                run.ask_ranges(question, functools.partial(compared, found))
             else:
                 settle(found.standing, found.reason, found.basis)
 
@@ -300,7 +104,7 @@ class Placing:
             if standing is Standing.SAME:
                 self._already_complete(path, basis)
             elif standing is Standing.GONE:
-                self.probed()
+                free()
             else:
                 raise TargetExists(f"{path} exists and {reason}; overwrite is off", url=run.shown_url)
 
@@ -316,5 +120,5 @@ class Placing:
             target.discard()
             return size
 
-        run.life.fire(Step.NAME)
+        run.life.fire(Event.NAME)
         run.do(discard, lambda size: run.proving.complete(path, size, basis, already=True))

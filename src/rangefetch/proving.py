@@ -1,74 +1,31 @@
-"""What follows the last byte of a run: the bytes are shown to be one version of the file, and get their name.
+"""What follows the last byte of a download once that is known to be one version of the file: the checksum, the name.
 
-The final name appears only when that and the checksum were right.
+The final name appears only when both were right.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rangefetch import provenance, saving
-from rangefetch.comparison import Finding, Verdict
-from rangefetch.effort import explain
-from rangefetch.errors import BadAnswer, ContentChanged
-from rangefetch.identity import Basis, Identity, Strength, must_compare_before_publishing
-from rangefetch.lifecycle import Event as Step
-from rangefetch.lifecycle import Phase
-from rangefetch.logs import log as _log
+from rangefetch.identity import Basis
+from rangefetch.lifecycle import Event, Phase
 from rangefetch.network import mask_url
 from rangefetch.progress import DownloadResult
-from rangefetch.samples import finished_spans
-from rangefetch.sources import URL
 
 if TYPE_CHECKING:
-    from rangefetch.run import Run
+    from rangefetch.atwork import AtWork
 
 __all__ = ["Proving"]
 
-_WHOLE_BYTES = 1 << 20  # samples are taken of whole ones
-
 
 class Proving:
-    """The end of a run that has every byte. All methods run on the backend's thread, but for what workers do."""
+    """The end of a download that has every byte. All methods run on the backend's thread, but for what workers do."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: AtWork) -> None:
         self._run = run
-        self.compared = False
-        """Whether bytes were fetched again, and were the same."""
-        self._versions_checked: set[int] = set()  # the sources whose bytes were seen to be of one version
-        self._url_agrees = False  # that what mirrors sent is its file
-        self._bound = ""
-
-    def begin_again(self) -> None:
-        """What was found out is of bytes that are gone."""
-        self.compared = self._url_agrees = False
-        self._versions_checked.clear()
-
-    def arrived(self) -> None:
-        """Every byte is in the file: is it what was expected?"""
-        run = self._run
-        size = run.file.downloaded
-        self._bound = self._bound or explain(
-            {**run.file.effort, "limit": run.file.limit}, size - run.resumed_bytes, run.most_lanes
-        )
-        if run.options.trace:
-            path, gid, trace = os.fspath(run.options.trace), run.download.gid, list(run.trace)
-            run.trace.clear()
-            run.do_if(functools.partial(saving.write_trace, path, gid, run.sources, trace))
-        if run.options.expected_size and size != run.options.expected_size:
-            words = f"the remote file has {size} bytes, not {run.options.expected_size}"
-            run.reject(ContentChanged(words, url=run.shown_url))
-        elif not run.authority.accepts_length(size):
-            known = run.authority.identity.size
-            words = f"the server sent {size} bytes as the whole of a file that had {known}"
-            run.reject(BadAnswer(words, url=run.shown_url))
-        else:
-            run.comparisons.stop(self._check_identity)
+        self.bound = ""
+        """What its speed was bound by, as the result says it."""
 
     def prove(self) -> None:
         """Hash what is not hashed yet, in steps, so that a halt needs not wait for the whole; then name the file."""
@@ -78,137 +35,16 @@ class Proving:
         if run.jobs.busy:
             # What a worker is at (a save, a hash) was begun before the last byte came.
             run.do(lambda: None, lambda _: self.prove())
-        elif (hashing := run.proof.step(run.file.downloaded)) is not None:
+        elif (hashing := run.proof.step(run.size)) is not None:
             run.do(hashing, lambda _: self.prove(), what="the checksum to be computed")
         else:
-            size = run.file.downloaded
-            run.life.fire(Step.NAME)
-            run.do(
-                self._publish, lambda path: self.complete(path, size, self._basis()), what="the disk to name the file"
-            )
-
-    def _check_identity(self) -> None:
-        """Before it is named: is it one version of the file, and is it the URL's?"""
-        run = self._run
-        if run.life.phase is not Phase.COMPARING:
-            return
-        first, size = run.sources[run.answering.first_source], run.file.downloaded
-        if run.file.block_size == 0:
-            # Its length was not announced.
-            identity = dataclasses.replace(first.identity, size=size)
-            if not run.answering.is_credible(run.answering.first_source, identity, stated=False):
-                return
-        if run.options.checksum or run.download.sink is not None:
-            run.life.fire(Step.AGREED)
-        elif self._is_from_mirrors and not run.mirroring.url_given_up:
-            # They stood in for the URL, which is asked whether it has the same file.
-            if size == 0:
-                run.answering.follow_the_url("it is empty, and the URL did not say so")
-            else:
-                self._compare_all(URL, self._url_compared)
-        elif (number := self._next_to_compare()) is not None:
-            self._compare_all(number, functools.partial(self._versions_compared, number))
-        else:
-            run.life.fire(Step.AGREED)
-
-    def _next_to_compare(self) -> int | None:
-        """The next source whose validators do not show that all of its responses were of one version."""
-        run = self._run
-        parts = run.file.responses + bool(run.resumed_bytes)
-        for number, source in enumerate(run.sources):
-            if (
-                source.answered
-                and number not in self._versions_checked
-                and must_compare_before_publishing(source.identity, responses=parts, checksum=bool(run.proof.checksum))
-            ):
-                return number
-        return None
-
-    @property
-    def _is_from_mirrors(self) -> bool:
-        """Whether mirrors have sent it, and the URL has said nothing in this run."""
-        run = self._run
-        return not run.sources[URL].answered and any(source.answered for source in run.sources)
-
-    def _compare_all(self, number: int, then: Callable[[Finding], None]) -> None:
-        """Fetch samples of the finished file from a source again, and of what came first: where the file has changed
-        since, those bytes are the old ones."""
-        run = self._run
-        size = run.file.size
-        if run.saved is not None:
-            oldest = finished_spans(run.saved.blocks, run.saved.block_size, run.saved.total_size, run.saved.partial)
-        else:
-            start, end = run.answering.first_span
-            oldest = [(start // _WHOLE_BYTES * _WHOLE_BYTES, min(-(-end // _WHOLE_BYTES) * _WHOLE_BYTES, size))]
-        run.sourcing.compare(run.sources[number], [(0, size)], then, size=size, oldest=oldest)
-
-    def _url_compared(self, finding: Finding) -> None:
-        """The URL was asked whether what mirrors sent is its file."""
-        run = self._run
-        if finding.verdict is Verdict.DIFFERENT:
-            run.answering.follow_the_url(finding.reason)
-            return
-        if finding.verdict is Verdict.SAME:
-            self._url_agrees = self.compared = True
-            run.life.fire(Step.AGREED)
-        else:
-            run.mirroring.url_given_up = True
-            _log.warning("%s: %s: the file came from mirrors alone", run.shown_url, finding.reason)
-            self._check_identity()
-
-    def _versions_compared(self, number: int, finding: Finding) -> None:
-        """Some of what a source sent was fetched again, to see whether its file has changed meanwhile."""
-        run = self._run
-        is_mirror = number not in (URL, run.answering.first_source)
-        dated = run.sources[number].identity.strength is Strength.DATED
-        if finding.verdict is Verdict.DIFFERENT and is_mirror:
-            run.answering.drop_mirror(number, finding.reason)
-            run.begin_again()
-        elif finding.verdict is Verdict.DIFFERENT:
-            run.recovery.start_over(ContentChanged(f"the remote file has changed: {finding.reason}", url=run.shown_url))
-        elif finding.verdict is Verdict.SAME or is_mirror or dated:
-            self.compared = self.compared or finding.verdict is Verdict.SAME
-            self._versions_checked.add(number)
-            self._check_identity()
-        elif isinstance(finding.error, BadAnswer):
-            run.recovery.ask_plainly(f"it could not be compared: {finding.reason}")
-        else:
-            raise finding.error or ContentChanged(
-                f"could not check whether the remote file has changed: {finding.reason}", url=run.shown_url
-            )
-
-    def _basis(self) -> Basis:
-        """How it was established that the bytes are one version of the file at the URL."""
-        run = self._run
-        answered = [source for source in run.sources if source.answered]
-        weakest = min((source.identity.strength for source in answered), default=run.authority.identity.strength)
-        if run.options.checksum:
-            return Basis.CHECKSUM
-        if self._is_from_mirrors and not self._url_agrees:
-            return Basis.MIRRORS
-        if run.proof.checksum:
-            return Basis.CHECKSUM
-        if self.compared:
-            return Basis.COMPARED
-        if run.file.responses <= 1 and not run.resumed_bytes:
-            return Basis.ONE_RESPONSE
-        if weakest is Strength.STRONG and len(answered) < 2:
-            return Basis.ETAG
-        return Basis.LAST_MODIFIED if weakest is Strength.DATED and len(answered) < 2 else Basis.SIZE
+            size = run.size
+            run.life.fire(Event.NAME)
+            run.do(self._publish, lambda path: self.complete(path, size, run.basis()), what="the disk to name the file")
 
     def _publish(self) -> Path:
-        run = self._run
-        assert run.target is not None
-        run.proof.check(run.shown_url)
-        if run.target.keeps_state:
-            known = Identity(-1, *run.file.validators(0)) if run.sources[0].answered else Identity()
-            provenance.record(run.target.fd, run.url, known, run.modified_time)
-        path = run.target.publish(
-            overwrite=run.options.overwrite, modified_time=run.modified_time, durable=run.options.durable
-        )
-        if run.target.keeps_state:
-            provenance.wrote(path, run.url)
-        return path
+        self._run.proof.check(self._run.shown_url)
+        return self._run.publish()
 
     def complete(self, path: Path, size: int, basis: Basis, *, already: bool = False) -> None:
         """The file is there under its final name."""
@@ -220,12 +56,12 @@ class Proving:
             gid=run.download.gid,
             checksum=run.proof.checksum,
             seconds=run.now_s() - run.download.started_s,
-            retries=run.recovery.retries,
+            retries=run.tries.retries,
             sources=tuple(mask_url(each.resolved_url) for each in run.sources if each.answered),
-            connections=run.connections + run.comparisons.connections,
+            connections=run.opened_connections,
             resumed=run.resumed_bytes,
             already_complete=already,
-            bound=self._bound,
+            bound=self.bound,
             identity=basis,
         )
-        run.life.fire(Step.NAMED)
+        run.life.fire(Event.NAMED)

@@ -20,14 +20,13 @@ from rangefetch.logs import log as _log
 from rangefetch.options import HTTP, check_url
 from rangefetch.retry import Kind
 from rangefetch.space import explain_full
-from rangefetch.tries import Tries, is_worth
+from rangefetch.tries import is_worth
 
 if TYPE_CHECKING:
     from rangefetch.run import Run
 
 __all__ = ["Recovery"]
 
-_MOST_TRIED = 20
 _RANGE_TRIES = 2
 _LINK_TRIES = 3
 _MORE_LANES_AFTER_S = 30.0
@@ -41,13 +40,11 @@ class Recovery:
     """The failures of one run. All methods run on the backend's thread."""
 
     def __init__(self, run: Run) -> None:
-        self.retries = 0
         self.waiting_for_network = False
         self.one_stream = False
         """The server has shown that it cannot do ranges."""
         self._run = run
-        self._tried: list[str] = []
-        self._tries = Tries()
+        self._tries = run.tries
         self._released_at = -1  # how much was downloaded when a lane went on last
         self._held = 0  # lanes that wait for a word from here
         self._timer: Timer | None = None
@@ -119,10 +116,7 @@ class Recovery:
         )
         kind = run.policy.classify(failure)
         error = self._error(failure, _engine.error_text(event.code) if event.code else "")
-        self._tried.append(error.reason)
-        del self._tried[:-_MOST_TRIED]
         self._held += 1
-        self.retries += 1
         _log.debug("%s: %s: %s", run.shown_url, error.reason, kind.value)
         if self.waiting_for_network:
             return
@@ -178,14 +172,12 @@ class Recovery:
 
     def _error(self, failure: retry.Failure, curl_words: str) -> DownloadError:
         kind, words = retry.explain(failure, curl_words)
-        known: dict[str, Any] = {
-            "url": self._run.shown_url,
-            "status": failure.status,
-            "tried": (*self._tried, words)[-_MOST_TRIED:],
-        }
+        known: dict[str, Any] = {"url": self._run.shown_url, "status": failure.status}
         if issubclass(kind, DiskError):
             known["errno"] = failure.errno
             words += explain_full(self._run.download, failure.errno)
+        self._tries.note(words)
+        known["tried"] = self._tries.tried
         return kind(words, **known)
 
     def _release(self, lanes: int) -> None:

@@ -7,45 +7,35 @@ appears only after the last byte and the checksum were right.
 
 from __future__ import annotations
 
-import functools
-import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rangefetch import state
+from rangefetch import saving
 from rangefetch.answering import Answering
+from rangefetch.atwork import AtWork
 from rangefetch.authority import Authority
-from rangefetch.backend import Host, Timer
-from rangefetch.comparison import Comparisons
+from rangefetch.backend import EngineHost, Timer
+from rangefetch.comparing import Comparing
+from rangefetch.comparison import Comparisons, Finding, Question
 from rangefetch.download import Download, Figures
-from rangefetch.errors import DownloadError, LocalError
+from rangefetch.errors import DownloadError
 from rangefetch.events import Event, EventKind, parse_headers
-from rangefetch.identity import Identity
-from rangefetch.jobs import Jobs
-from rangefetch.keeping import NOTHING_KEPT, Keeping
-from rangefetch.lifecycle import AT_WORK, Action, Lifecycle, Phase
+from rangefetch.identity import Basis, Identity
+from rangefetch.keeping import NOTHING_KEPT
+from rangefetch.lifecycle import AT_WORK, Phase
 from rangefetch.lifecycle import Event as Step
-from rangefetch.logs import log as _log
 from rangefetch.mirroring import Mirroring
-from rangefetch.network import mask_url
 from rangefetch.options import DownloadOptions
-from rangefetch.placing import Placing
-from rangefetch.progress import DownloadResult, SpeedMeter
-from rangefetch.proof import Proof
-from rangefetch.proving import Proving
 from rangefetch.recovery import Recovery
-from rangefetch.sources import URL, Source, Sources
+from rangefetch.sources import URL, Source
 from rangefetch.sourcing import Sourcing
-from rangefetch.target import Target
+from rangefetch.starting import Starting
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from rangefetch._engine import File
 
 __all__ = ["Run"]
 
-_NOTHING_S = 5.0
 _NO_LOOP = -1
 _ENGINE_WAITS = {
     "transfer": "transfers",
@@ -61,63 +51,31 @@ _ENGINE_WAITS = {
 _HASH_AT_LEAST_BYTES = 4 << 20
 
 
-class Run:
-    """One download at work. All methods run on the backend's thread."""
+class Run(AtWork):
+    """One download that the engine fetches. All methods run on the backend's thread."""
 
-    def __init__(self, backend: Host[Run], download: Download) -> None:
-        self.download = download
-        self.options = download.options
-        self.shown_url = mask_url(download.url)
-        self.policy = backend.policy
-        self.sources = Sources(
-            download.url,
-            tuple(download.options.mirrors),
-            tuple(download.options.github_mirrors) if download.options.use_github_mirror else (),
-        )
-        self.backend = backend
-        self.url = self.sources.url
-        self.target: Target | None = None
-        self.saved: state.State | None = None
-        """What an earlier run has left."""
+    transferer = "the engine"
+    backend: EngineHost[Run]
+
+    def __init__(self, backend: EngineHost[Run], download: Download) -> None:
+        super().__init__(backend, download, download.options)
         self.engine_file: File | None = None
         self.first_step = Step.FETCH
         """How the engine gets the file: ``ASK`` where it is to say only what there is."""
-        self.resumed_bytes = 0
-        self.connections = 0
-        self.modified_time: float | None = None
         self.resting: Timer | None = None
         """For how long the host is to be left alone before the first request."""
-        self.proof = Proof(download.options.checksum)
         self.authority = Authority()
-        self.meter = SpeedMeter()
         self.trace: list[dict[str, str]] = []
-        self.result: DownloadResult | None = None
         self.loop = _NO_LOOP
         """The engine's loop that has the file."""
-        self.jobs = Jobs(functools.partial(backend.work, self))
         self.comparisons = Comparisons(backend, self)
         self.recovery = Recovery(self)
         self.mirroring = Mirroring(self)
-        self.placing = Placing(self)
+        self.starting = Starting(self)
         self.sourcing = Sourcing(self)
         self.answering = Answering(self)
-        self.keeping = Keeping(self)
-        self.proving = Proving(self)
+        self.comparing = Comparing(self)
         self._lanes_share = download.options.max_connection_per_server
-        self.life = Lifecycle(
-            {
-                Action.WITHDRAW: self._withdraw,
-                Action.GO_ON: self._go_on,
-                Action.COMPARE: self.proving.arrived,
-                Action.PROVE: self.proving.prove,
-                Action.KEEP: self.keeping.keep,
-                Action.TELL: self._tell,
-            },
-            self.now_s,
-        )
-        self._then: Callable[[], None] = lambda: None  # what follows when the engine has let go
-        self._nothing_since_s = 0.0  # since when it could not say what it waits for
-        download.waits = lambda: self.waiting_for
 
     # -- for recovery and the backend ----------------------------------------------------------------------------
 
@@ -157,32 +115,11 @@ class Run:
         if self.in_engine:
             self.file.lanes = self.most_lanes
 
-    @staticmethod
-    def now_s() -> float:
-        return time.monotonic()
-
-    def call_later(self, delay_s: float, function: Callable[[], None]) -> Timer:
-        return self.backend.call_later(self, delay_s, function)
-
     def ask_network(self, known: Callable[[bool], None], *, told: bool) -> None:
         """Find out whether there is a network, and say so; ``told``: the system says that there is none."""
         urls = [self.options.proxy] if self.options.proxy else [source.url for source in self.sources]
         network = self.backend.network
         self.backend.look(self, lambda: network.is_there(urls, told=told), lambda future: known(future.result()))
-
-    def ask_user(self, question: Callable[[], Any], answered: Callable[[Any], None]) -> None:
-        """Call a function of the user's, which may take its time or never return, and go on with its answer if that
-        still matters. It may wait for another download: that can have this one's place meanwhile.
-        """
-        file, listener = self.engine_file, self.backend.listener
-
-        def known(future: Future[Any]) -> None:
-            listener.asks(self.download, asking=False)
-            if file is self.engine_file and self.life.phase in AT_WORK:
-                answered(future.result())
-
-        self.backend.look(self, question, known)
-        listener.asks(self.download, asking=True)
 
     def _heard(self, source: Source) -> None:
         self.backend.network.heard(self.options.proxy or source.url)
@@ -209,16 +146,16 @@ class Run:
         def begin() -> None:
             assert self.target is not None
             self.saved = None
-            self.placing.forget()
+            self.starting.forget()
             self.mirroring.restart()
-            self.proving.begin_again()
+            self.comparing.begin_again()
             self.authority.start_over()
             self.answering.first_source = URL
             for source in self.sources:
                 source.answered = False
             self.forget_hash()
             # On a worker, because one may be reading what is about to go.
-            self.do(self._truncate, lambda _: self.placing.open_file())
+            self.do(self._truncate, lambda _: self.starting.open_file())
 
         if self.download.sink is not None:
             self.download.sink.hold(self.download)
@@ -240,7 +177,7 @@ class Run:
 
     def begin(self) -> None:
         """Open the target and start to fetch what it lacks."""
-        self.placing.begin()
+        self.starting.begin()
 
     def figures(self) -> Figures:
         """How far it is; from any thread."""
@@ -266,6 +203,7 @@ class Run:
             self.loop = _NO_LOOP
             self.connections += file.connections
             if event.kind == EventKind.DONE and phase in AT_WORK:
+                self.recovery.stop_waiting()
                 self.life.fire(Step.WHOLE)
             else:
                 self._let_go()
@@ -299,11 +237,11 @@ class Run:
 
     def turn(self, then: Callable[[], None]) -> None:
         """It cannot go on like this: take the file from the engine, and do ``then`` when nothing touches it."""
-        self._then = then
         self.answering.begin()
-        self.life.fire(Step.TURN)
+        super().turn(then)
 
-    def _withdraw(self) -> None:
+    def withdraw(self) -> None:
+        """Take the file from the engine, and end what is asked beside it."""
         self.recovery.stop_waiting()
         if self.resting is not None:
             self.resting.cancel()
@@ -317,51 +255,81 @@ class Run:
         if not self.in_engine and not self.comparisons:
             self.life.fire(Step.LET_GO)
 
-    def _go_on(self) -> None:
-        self._then()
+    def compare(self) -> None:
+        """Every byte is there: see that they are one version of the file."""
+        self.comparing.arrived()
+
+    def ask_ranges(self, question: Question, then: Callable[[Finding], None]) -> None:
+        """Fetch some ranges of a source again, and go on with what comparing them has found."""
+        self.comparisons.begin(self.options, question, then)
+
+    def basis(self) -> Basis:
+        """How it was established that the bytes are one version of the file at the URL."""
+        return self.comparing.basis()
+
+    @property
+    def size(self) -> int:
+        """The bytes that are in the file."""
+        return self.file.downloaded
+
+    @property
+    def opened_connections(self) -> int:
+        """How many connections it took, those for comparing included."""
+        return self.connections + self.comparisons.connections
+
+    @property
+    def url_identity(self) -> Identity:
+        """What the URL itself said of its file."""
+        return Identity(-1, *self.file.validators(URL)) if self.sources[URL].answered else Identity()
 
     # -- from time to time --------------------------------------------------------------------------------------
 
     def tick(self, now_s: float) -> None:
         """A few times a second: measure, hash, save, and see whether time is up."""
-        life = self.life
-        if life.is_late(now_s):
-            _log.warning("%s: abandoned: no response from %s", self.shown_url, self.waiting_for)
-            life.abandon()
-        if life.is_ending:
-            return
-        self._watch(now_s)
-        life.check_time(now_s - self.download.started_s, self.options.total_timeout)
-        if life.phase not in AT_WORK:
+        super().tick(now_s)
+        if self.life.phase not in AT_WORK:
             return
         self.meter.sample(now_s, self.file.downloaded)
         self.recovery.tick(now_s)
         if self.jobs.busy:
             return
         self.mirroring.look()
-        if not self.keeping.save_if_due(now_s):
+        if not (self._can_be_continued and self.keeping.save_if_due(now_s, self._save_on_the_way)):
             self.do_if(self.proof.step(self.file.contiguous, _HASH_AT_LEAST_BYTES))
 
-    def do(self, job: Callable[[], Any], then: Callable[[Any], None], *, what: str = "the disk") -> None:
-        """Have a worker do something that may block, one thing after the other, and ``then`` go on here.
+    # -- what is kept -------------------------------------------------------------------------------------------
 
-        All that touches the target is done so: whoever closes it comes after those who use it. ``then`` is left out
-        where the run is to end, or goes on in another way.
-        """
+    @property
+    def _can_be_continued(self) -> bool:
+        """Whether there is something in the file that another run can go on with, or a saved state says so and it has
+        been taken back."""
+        target, file = self.target, self.engine_file
+        return (
+            target is not None
+            and target.keeps_state
+            and self.first_step is Step.FETCH
+            and file is not None
+            and file.splits
+            and file.block_size > 0
+            and (file.downloaded > 0 or self.keeping.kept_bytes != NOTHING_KEPT)
+        )
 
-        def step(result: Any) -> None:
-            if not self.life.is_ending and self.life.phase is not Phase.TURNING:
-                then(result)
+    def _save_on_the_way(self) -> int | None:
+        assert self.target is not None
+        return saving.save_on_the_way(self.target, self.file, self.sources)
 
-        self.jobs.do(job, step, what=what)
+    def keep_state(self) -> int | None:
+        """Save the state of a file that can be resumed. Raises ``DiskError``."""
+        if not self._can_be_continued:
+            return None
+        assert self.target is not None
+        return saving.save_at_the_end(self.target, self.file, self.sources)
 
     # -- what it waits for --------------------------------------------------------------------------------------
 
     @property
-    def waiting_for(self) -> str:
-        """What will bring it on, in words; from any thread. Empty: nothing will, which cannot be."""
-        if self.life.phase in (Phase.TURNING, Phase.STOPPING, Phase.DROPPING):
-            return "the engine to end its transfers"
+    def waits_for(self) -> str:
+        """What will bring it on, in words; from any thread."""
         if self.resting is not None:
             return "the end of a rest period that the server asked for"
         if self.in_engine and self.engine_file is not None:
@@ -386,19 +354,6 @@ class Run:
             words = f"{lanes} transfer{'s' if lanes != 1 else ''}"
         return words
 
-    def _watch(self, now_s: float) -> None:
-        """A run that can name nothing that it waits for would wait forever. Raises ``LocalError``."""
-        if self.waiting_for:
-            self._nothing_since_s = 0.0
-        elif not self._nothing_since_s:
-            self._nothing_since_s = now_s
-        elif now_s - self._nothing_since_s > _NOTHING_S:
-            raise LocalError("internal error: the download is waiting for nothing", url=self.shown_url)
-
-    def do_if(self, job: Callable[[], Any] | None) -> None:
-        if job is not None:
-            self.do(job, lambda _: None)
-
     # -- the end ----------------------------------------------------------------------------------------------
 
     def change(self, options: DownloadOptions) -> None:
@@ -413,34 +368,7 @@ class Run:
             if (options.headers, options.user_agent) != (before.headers, before.user_agent):
                 self.sourcing.ask_anew()
 
-    def halt(self, *, remove_files: bool = False) -> None:
-        """Stop, save (or remove what there is), and tell the listener."""
-        self.life.stop(remove_files=remove_files)
-
-    def fail(self, error: DownloadError) -> None:
-        """Stop, keep what can be continued, and tell the listener."""
-        error.url = error.url or self.shown_url
-        if not self.life.fail(error):
-            _log.debug("%s: while it ended: %s", self.shown_url, error)
-
-    def tell_end(self, error: DownloadError | None) -> None:
-        """Tell the listener at once, whatever is still going on."""
-        self.life.abandon(error)
-
     def reject(self, error: DownloadError) -> None:
         """Stop, because what came is wrong."""
         self.answering.begin()
-        self.life.fail(error, wrong=True)
-
-    def _tell(self) -> None:
-        """Tell the listener how it ended."""
-        listener, error = self.backend.listener, self.life.error
-        try:
-            self.backend.run_ended(self)
-        finally:
-            if self.result is not None:
-                listener.completed(self.download, self.result)
-            elif error is not None:
-                listener.failed(self.download, error)
-            else:
-                listener.halted(self.download)
+        super().reject(error)

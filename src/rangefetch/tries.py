@@ -1,4 +1,5 @@
-"""How many tries a download has left: failures in a row, where only progress that is worth a request begins anew.
+"""What was tried for a download, and how many tries it has left: failures in a row, where only progress that is worth a
+request begins a new one.
 
 A byte a connection would be progress, too, and a megabyte then a million requests. Pure: no clock, socket or thread.
 """
@@ -9,16 +10,26 @@ __all__ = ["Tries"]
 
 _WORTH_BYTES = 64 << 10
 _WORTH_SHARE = 64
+_MOST_TRIED = 20
 
 
 class Tries:
-    """The failures in a row of one download."""
+    """The failures of one download."""
 
     def __init__(self) -> None:
+        self.retries = 0
+        """How many there were."""
+        self.tried: tuple[str, ...] = ()
+        """The last of them, in words."""
         self.failures = 0
         """Since the last progress that was worth a request; grows by one a failure."""
         self._mark = -1  # how much was downloaded at the first of them
         self._sent = 0  # how many requests had been sent when the last failure was counted
+
+    def note(self, words: str) -> None:
+        """One more has failed."""
+        self.retries += 1
+        self.tried = (*self.tried, words)[-_MOST_TRIED:]
 
     def begin(self) -> None:
         """Requests are numbered from 1 again; the row goes on."""

@@ -19,12 +19,14 @@ from rangefetch import (
     DownloadManager,
     DownloadStatus,
     answering,
+    atwork,
+    comparing,
     keeping,
     lifecycle,
-    placing,
     proving,
     run,
     saving,
+    starting,
     state,
 )
 from rangefetch.errors import BadAnswer, DownloadError, HttpStatusError, LocalError, TimedOut
@@ -180,12 +182,12 @@ def test_saving_takes_no_package_that_an_image_may_lack(server: MisbehavingServe
 
 
 STEPS = [
-    (placing.Placing, "_opened"),
-    (placing.Placing, "_give_to_engine"),
+    (starting.Starting, "_opened"),
+    (starting.Starting, "_give_to_engine"),
     (run.Run, "handle"),
     (run.Run, "tick"),
     (answering.Answering, "answered"),
-    (proving.Proving, "_check_identity"),
+    (comparing.Comparing, "_check_identity"),
     (proving.Proving, "prove"),
     (proving.Proving, "complete"),
 ]
@@ -221,7 +223,7 @@ def test_an_error_in_any_step_ends_that_download_and_no_other(
     manager.wait(other, 20)
 
 
-@pytest.mark.parametrize(("owner", "step"), [(run.Run, "fail"), (run.Run, "_withdraw"), (keeping.Keeping, "keep")])
+@pytest.mark.parametrize(("owner", "step"), [(run.Run, "fail"), (run.Run, "withdraw"), (keeping.Keeping, "keep")])
 def test_an_error_on_the_way_to_the_end_keeps_nobody_waiting(
     server: MisbehavingServer,
     target: Path,
@@ -276,7 +278,7 @@ def test_a_logging_handler_that_raises_harms_nobody(server: MisbehavingServer, t
 def test_a_download_that_waits_for_nothing_ends_with_an_error_that_keeps_the_work(
     server: MisbehavingServer, target: Path, manager: DownloadManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "_NOTHING_S", 0.5)
+    monkeypatch.setattr(atwork, "_NOTHING_S", 0.5)
     monkeypatch.setattr(Recovery, "failed", lambda *_: None)  # a failure that nobody acts upon
     url = server.url("/script/x", size=SIZE, steps="cut:after=3000000", then="status:code=503")
     gid = manager.download(url, _into(target, split=1))

@@ -22,15 +22,15 @@ LAYERS = (
     (
         "native",
         "run",
-        "placing",
+        "starting",
         "answering",
         "sourcing",
         "recovery",
         "mirroring",
-        "proving",
-        "keeping",
+        "comparing",
         "aria2",
     ),
+    ("atwork", "placing", "keeping", "proving"),
     (
         "backend",
         "comparison",
@@ -85,11 +85,13 @@ WORLD = {"asyncio", "concurrent", "select", "selectors", "signal", "socket", "ss
 TYPES_ONLY = {
     ("mirroring", "run"): "it acts on the run that made it; at run time it is handed over",
     ("answering", "run"): "a part of the run that made it; at run time it is handed over",
-    ("keeping", "run"): "a part of the run that made it; at run time it is handed over",
-    ("placing", "run"): "a part of the run that made it; at run time it is handed over",
-    ("proving", "run"): "a part of the run that made it; at run time it is handed over",
+    ("comparing", "run"): "a part of the run that made it; at run time it is handed over",
+    ("starting", "run"): "a part of the run that made it; at run time it is handed over",
     ("sourcing", "run"): "a part of the run that made it; at run time it is handed over",
     ("recovery", "run"): "a recovery acts on the run that made it; at run time it is handed over",
+    ("keeping", "atwork"): "a part of the download that made it; at run time it is handed over",
+    ("placing", "atwork"): "a part of the download that made it; at run time it is handed over",
+    ("proving", "atwork"): "a part of the download that made it; at run time it is handed over",
     ("download", "sink"): "a download is told where its bytes go instead of into a file; at run time it is handed over",
 }
 
