@@ -12,7 +12,9 @@ from rangefetch.answer cimport examine, is_cut_short_unsaid, names_another_part
 from rangefetch.batch cimport batch_deliver, batch_is_special, batch_return, batch_stop
 from rangefetch.blocks cimport block_size_for, blocks_advance, blocks_claim_head, blocks_init, blocks_note_failure
 from rangefetch.checks cimport free
+from rangefetch.claims cimport feed, lane_claim, lanes_allowed
 from rangefetch.disk cimport lane_advance, lane_flush, lane_put
+from rangefetch.growth cimport begin_growth
 from rangefetch.lane cimport (
     dismiss_lanes,
     is_secure,
@@ -36,16 +38,8 @@ from rangefetch.platform cimport (
     rf_thread_us,
 )
 from rangefetch.report cimport copy_text, post_about, post_last
-from rangefetch.schedule cimport (
-    DISTANT_LANES,
-    DISTANT_MS,
-    FIRST_LANES,
-    feed,
-    help_slowest,
-    lane_claim,
-    lanes_allowed,
-)
 from rangefetch.service cimport note_bytes, note_refusal
+from rangefetch.tail cimport help_slowest
 from rangefetch.transfer cimport *
 
 cdef enum:
@@ -95,12 +89,7 @@ cdef inline void announce(Loop *loop, Lane *lane) noexcept nogil:
     lane.is_first = False
     source.met = True
     rf_store(&file.answered, True)
-    file.lanes_before = (
-        DISTANT_LANES if loop.now_ms - lane.started_ms >= DISTANT_MS else FIRST_LANES
-    )
-    rf_note(&file.lanes_aim, file.lanes_before)
-    file.goodput_bytes = file.blocks.bytes_done
-    file.grown_ms = loop.now_ms
+    begin_growth(loop, file, loop.now_ms - lane.started_ms)
     cdef int failed = settle(file, lane)
     if failed:
         lane.sys_errno = failed
