@@ -183,11 +183,22 @@ cdef inline void commit_hedge(Loop *loop, Lane *lane) noexcept nogil:
     lane_rest(loop, slow)
 
 
+cdef inline bint has_excess(Loop *loop, FileCore *file) noexcept nogil:
+    """Whether a transfer of the file has just brought more than was announced: its blocks count as done until libcurl
+    tells of its end, a moment later, and then are taken back."""
+    cdef Lane *lane = loop.lanes
+    while lane != NULL:
+        if lane.file == file and lane.fault == FAULT_OVERFLOW and lane.hedge == NULL:
+            return True
+        lane = lane.next
+    return False
+
+
 cdef inline void go_on(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
     """The lane brought what it was sent for: give it the next range, or end the file."""
     cdef int64_t elapsed_ms = loop.now_ms - lane.started_ms
     note_bytes(loop, lane)
-    if is_complete(file):
+    if is_complete(file) and not has_excess(loop, file):
         lane_rest(loop, lane)
         # Others may have brought their last byte, too, and only wait for libcurl to say so.
         dismiss_lanes(loop, file)
@@ -246,7 +257,7 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         lane_dismiss(loop, lane.rival)
     elif (
         hedging and code == CURLE_OK and lane.rival != NULL and lane.fault == FAULT_NONE
-        and lane.end >= lane.rival.end
+        and lane.end >= lane.rival.end and lane.rival.fault != FAULT_OVERFLOW
     ):
         commit_hedge(loop, lane)
     elif hedging:
