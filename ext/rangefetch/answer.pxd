@@ -89,7 +89,11 @@ cdef enum Same:
 
 
 cdef inline bint is_strong(const char *etag) noexcept nogil:
-    return etag[0] == c'"'
+    cdef size_t size
+    if etag[0] != c'"':
+        return False
+    size = strcspn(etag + 1, b'"')
+    return size > 0 and etag[1 + size] == c'"' and etag[2 + size] == 0
 
 
 cdef inline Same same_validators(
