@@ -54,8 +54,8 @@ cdef inline bint lane_put(Lane *lane, const char *data, int64_t size, int64_t of
 
 cdef inline void lane_forget_spans(Lane *lane) noexcept nogil:
     """From here to its end the transfer goes through the buffer. What a span wrote ahead of its pieces is void."""
-    lane.spans = False
-    lane.announced_bytes = lane.span_left = 0
+    lane.span.usable = False
+    lane.span.announced_bytes = lane.span.left = 0
 
 
 cdef inline bint lane_flush(Lane *lane) noexcept nogil:
@@ -72,23 +72,23 @@ cdef inline bint lane_flush(Lane *lane) noexcept nogil:
 
 cdef inline bint lane_write(Lane *lane, const char *data, int64_t size) noexcept nogil:
     """Take one piece of the body, the next one in order. False: the disk refused."""
-    cdef int64_t announced = lane.announced_bytes if data == lane.announced else 0
+    cdef int64_t announced = lane.span.announced_bytes if data == lane.span.announced else 0
     cdef int64_t room, taken
-    lane.announced_bytes = 0
-    if lane.span_left > 0 and (data != lane.span_next or size > lane.span_left):
+    lane.span.announced_bytes = 0
+    if lane.span.left > 0 and (data != lane.span.next or size > lane.span.left):
         # Not what was announced: what was written ahead of its pieces does not count.
         lane_forget_spans(lane)
-    if lane.spans and lane.span_left == 0 and lane.buffered == 0 and announced >= size:
+    if lane.span.usable and lane.span.left == 0 and lane.buffered == 0 and announced >= size:
         taken = announced
         if lane.end >= 0 and taken > lane.end - lane.position:
             taken = lane.end - lane.position
         if not lane_put(lane, data, taken, lane.position):
             return False
-        lane.span_next = data
-        lane.span_left = taken
-    if 0 < size <= lane.span_left:
-        lane.span_next += size
-        lane.span_left -= size
+        lane.span.next = data
+        lane.span.left = taken
+    if 0 < size <= lane.span.left:
+        lane.span.next += size
+        lane.span.left -= size
         lane_advance(lane, size)
         return True
     while size > 0:

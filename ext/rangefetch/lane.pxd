@@ -64,7 +64,7 @@ cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noe
         # A lane of a resumed file is news too: the other lanes wait for its answer.
         if lane.verdict == ACCEPTED and lane.is_first:
             rf_store(&lane.file.answered, True)
-        lane.spans = lane.spans and header_value(lane.easy, "Transfer-Encoding") == NULL
+        lane.span.usable = lane.span.usable and header_value(lane.easy, "Transfer-Encoding") == NULL
     if lane.verdict == SWALLOWED:
         lane.swallowed_bytes += come
         return taken if lane.swallowed_bytes <= LARGEST_SWALLOW_BYTES else CURL_WRITEFUNC_ERROR
@@ -101,9 +101,9 @@ cdef inline size_t on_header(char *data, size_t size, size_t count, void *arg) n
 cdef inline int on_debug(CURL *easy, int kind, char *data, size_t size, void *arg) noexcept nogil:
     """Hear of a received span before it is cut into pieces; everything else that libcurl tells is not for us."""
     cdef Lane *lane = <Lane *>arg
-    if kind == CURLINFO_DATA_IN and lane.spans:
-        lane.announced = data
-        lane.announced_bytes = <int64_t>size
+    if kind == CURLINFO_DATA_IN and lane.span.usable:
+        lane.span.announced = data
+        lane.span.announced_bytes = <int64_t>size
     return 0
 
 
@@ -271,7 +271,7 @@ cdef inline CURLcode lane_set_up(Loop *loop, Lane *lane, FileCore *file) noexcep
         lane.slowed = slowed
     # Under a limit spans would be broken by pauses. For TLS libcurl would tell of every record, too, and spans are no
     # larger than those.
-    lane.spans = not slowed and not is_secure(url)
+    lane.span.usable = not slowed and not is_secure(url)
     if lane.ranged:
         # The one place where a range is written with its last byte instead of its end (RFC 9110, section 14.1.2).
         snprintf(
@@ -279,7 +279,7 @@ cdef inline CURLcode lane_set_up(Loop *loop, Lane *lane, FileCore *file) noexcep
         )
     code = (
         code
-        or opt_verbose(lane.easy, lane.spans)
+        or opt_verbose(lane.easy, lane.span.usable)
         or opt_range(lane.easy, lane.range_text if lane.ranged else NULL)
         or opt_url(lane.easy, url)
     )
@@ -316,7 +316,7 @@ cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
     lane.header_lines = 0
     lane.lively_received = 0
     lane.swallowed_bytes = lane.received_bytes = lane.moved_received = 0
-    lane.announced_bytes = lane.span_left = lane.buffered = lane.hedged = 0
+    lane.span.announced_bytes = lane.span.left = lane.buffered = lane.hedged = 0
     lane.cut = lane.paused = False
     lane.error_text[0] = 0
     lane.started_ms = lane.moved_ms = lane.lively_ms = loop.now_ms

@@ -233,6 +233,14 @@ cdef struct Loop:
     int64_t asked_for_room_ms  # when it last had them close idle connections
     CURL *sweeper         # owned: the request that has libcurl do so, while it is under way
 
+# What libcurl has received and will hand over piece by piece, written whole (see disk.pxd).
+cdef struct Span:
+    bint usable               # this transfer's may be written so
+    const char *announced     # borrowed from libcurl: what it has just received
+    int64_t announced_bytes
+    const char *next          # borrowed: where the next piece of what was written must be
+    int64_t left              # bytes of it whose pieces have not come yet
+
 # A reusable easy handle, and the transfer that it is running.
 cdef struct Lane:
     CURL *easy                # owned: cleaned up in lane_free
@@ -279,10 +287,6 @@ cdef struct Lane:
     int64_t whole_ms          # when all of its bytes were there; 0: not yet
     char *buffer              # owned: freed in lane_free; BUFFER_BYTES for what comes in small pieces
     int64_t buffered          # bytes in it, which belong at `position`
-    bint spans                # received spans may be written whole
-    const char *announced     # borrowed from libcurl: the span that it has just received
-    int64_t announced_bytes
-    const char *span_next     # borrowed: where the next piece of the span that was written must be
-    int64_t span_left         # bytes of it whose pieces have not come yet
+    Span span
     char range_text[RANGE_TEXT_BYTES]
     char error_text[ERROR_TEXT_BYTES]   # libcurl writes here
