@@ -41,6 +41,7 @@ from rangefetch.transfer cimport (
     FAULT_DISK,
     FAULT_ENCODED,
     FAULT_HEADERS,
+    FAULT_RANGE_SHORT,
     FAULT_MEMORY,
     FAULT_NONE,
     FAULT_OVERFLOW,
@@ -92,7 +93,7 @@ FAULTS = {
     "REDIRECT": <int>FAULT_REDIRECT, "REDIRECTS": <int>FAULT_REDIRECTS, "MEMORY": <int>FAULT_MEMORY,
     "PROBED": <int>FAULT_PROBED, "VALIDATOR_TOO_LONG": <int>FAULT_VALIDATOR_TOO_LONG,
     "SIZE_UNSOUND": <int>FAULT_SIZE_UNSOUND, "UNVOUCHED": <int>FAULT_UNVOUCHED,
-    "HEADERS": <int>FAULT_HEADERS,
+    "HEADERS": <int>FAULT_HEADERS, "RANGE_SHORT": <int>FAULT_RANGE_SHORT,
 }
 
 WAITS = {
@@ -353,6 +354,7 @@ cdef class File:
         str allocation="falloc",
         int64_t size=-1, int64_t block_size=0, blocks=None, partial=None, str etag="", str last_modified="",
         mirrors=(), int source_lanes=1024, bint probe=False, bint traced=False, int64_t pinned_size=-1,
+        str name="", bint takes_codings=False,
     ):
         memset(&self.core, 0, sizeof(FileCore))
         self.core.owner = <void *>self
@@ -367,6 +369,8 @@ cdef class File:
         self.core.size = size
         self.core.pinned_size = pinned_size
         self.core.ranged = ranged
+        self.core.takes_codings = takes_codings
+        self.core.name = _owned_text(os.fsencode(name))
         self.core.first_bytes = first_bytes
         self.core.least_bytes = least_bytes
         self.core.window_bytes = window_bytes
@@ -436,6 +440,7 @@ cdef class File:
     def __dealloc__(self):
         cdef int i
         blocks_free(&self.core.blocks)
+        free(self.core.name)
         for i in range(self.core.source_count):
             free(self.core.sources[i].url)
             free(self.core.sources[i].resolved_url)
@@ -531,6 +536,9 @@ cdef class File:
     def resolve_again(self, int source):
         self._tell_source(COMMAND_RESOLVE, source, 0, None)
 
+    def ask_plainly(self, bint plainly=True):
+        self._tell_source(COMMAND_RANGED, -1, not plainly, None)
+
     def move(self, int source, str url not None, Profile profile not None):
         self._tell_source(COMMAND_MOVE, source, 0, os.fsencode(url), profile)
 
@@ -590,7 +598,7 @@ cdef class File:
 
     @property
     def lanes_aim(self):
-        return <int>rf_peek(&self.core.growth.aim)
+        return <int>rf_peek(&self.core.lanes_aim)
 
     @property
     def request_ms(self):
@@ -601,8 +609,7 @@ cdef class File:
         return {
             "lasted_us": rf_peek(&self.core.lasted_us), "cpu_us": rf_peek(&self.core.cpu_us),
             "disk_us": rf_peek(&self.core.disk_us), "paused_us": rf_peek(&self.core.paused_ms) * 1000,
-            "lanes_aim": <int>rf_peek(&self.core.growth.aim),
-            "growth_ended": bool(rf_peek(&self.core.growth.settled_ms) != 0),
+            "lanes_aim": <int>rf_peek(&self.core.lanes_aim), "growth_ended": bool(rf_peek(&self.core.settled_ms) != 0),
         }
 
     @property
@@ -909,6 +916,7 @@ cdef class Engine:
                     <int>items[i].kind, file, items[i].code, items[i].status, items[i].fault, items[i].sys_errno,
                     items[i].retry_after_s, items[i].offset, items[i].received, _decode(items[i].text),
                     _octets(items[i].headers), items[i].source, items[i].moves, items[i].request,
+                    _decode(items[i].address),
                 ))
         finally:
             messages_free(items, count)

@@ -6,14 +6,14 @@ asked for; never more, and never something else.
 """
 
 from libc.stdint cimport int64_t
-from libc.string cimport memcpy, strcmp, strcspn, strlen, strspn
+from libc.string cimport memcpy, strcmp, strlen
 from posix.strings cimport strncasecmp
 
+from rangefetch.coding cimport has_transfer_coding, is_encoded
 from rangefetch.libcurl cimport (
     CURL,
     CURLINFO_CONTENT_LENGTH_DOWNLOAD_T,
     CURLINFO_RESPONSE_CODE,
-    header_at,
     header_value,
     info_long,
     info_off,
@@ -33,6 +33,10 @@ from rangefetch.transfer cimport (
     FAULT_VALIDATOR_CHANGED,
     FAULT_VALIDATOR_TOO_LONG,
     REFUSED,
+    STATUS_CREATED,
+    STATUS_IM_USED,
+    STATUS_NON_AUTHORITATIVE,
+    STATUS_NO_CONTENT,
     STATUS_OK,
     STATUS_PARTIAL_CONTENT,
     STATUS_RANGE_NOT_SATISFIABLE,
@@ -89,11 +93,7 @@ cdef enum Same:
 
 
 cdef inline bint is_strong(const char *etag) noexcept nogil:
-    cdef size_t size
-    if etag[0] != c'"':
-        return False
-    size = strcspn(etag + 1, b'"')
-    return size > 0 and etag[1 + size] == c'"' and etag[2 + size] == 0
+    return etag[0] == c'"'
 
 
 cdef inline Same same_validators(
@@ -138,39 +138,6 @@ cdef inline Fault check_validators(Source *source, CURL *easy, bint alone) noexc
     return FAULT_NONE
 
 
-cdef inline bint names_only(CURL *easy, const char *field, const char *word, const char *other) noexcept nogil:
-    """Whether a field that lists codings, however often it is sent, lists none but these two; or is not sent."""
-    cdef size_t number = 0
-    cdef size_t length
-    cdef const char *text = header_value(easy, field)
-    while text != NULL:
-        while True:
-            text += strspn(text, b" \t,")
-            length = strcspn(text, b" \t,")
-            if length == 0:
-                break
-            if not (length == strlen(word) and strncasecmp(text, word, length) == 0) and not (
-                length == strlen(other) and strncasecmp(text, other, length) == 0
-            ):
-                return False
-            text += length
-        number += 1
-        text = header_at(easy, field, number)
-    return True
-
-
-cdef inline bint is_encoded(CURL *easy) noexcept nogil:
-    """Whether the bytes of the body are not the file's, but a coding of them.
-
-    Some servers say "none" where they mean "identity", and libcurl understands both. A transfer coding that was not
-    asked for (RFC 9112, section 7.4) is refused by newer versions of libcurl; 7.88 hands over the encoded bytes.
-    """
-    return not (
-        names_only(easy, "Content-Encoding", "identity", "none")
-        and names_only(easy, "Transfer-Encoding", "chunked", "identity")
-    )
-
-
 cdef inline Verdict refuse(Lane *lane, Fault fault) noexcept nogil:
     lane.fault = fault
     return REFUSED
@@ -209,7 +176,7 @@ cdef inline Verdict examine_part(FileCore *file, Lane *lane, const ContentRange 
     cdef Fault fault
     if not is_what_was_asked(lane, part):
         return refuse(lane, FAULT_RANGE_WRONG)
-    if is_encoded(lane.easy):
+    if is_encoded(file, lane.source, lane.easy) or has_transfer_coding(lane.easy):
         return refuse(lane, FAULT_ENCODED)
     if (file.size >= 0 and part.total != file.size) or (file.pinned_size >= 0 and part.total != file.pinned_size):
         return refuse(lane, FAULT_SIZE_CHANGED)
@@ -233,7 +200,7 @@ cdef inline bint has_lost_validators(const Source *source, CURL *easy) noexcept 
 
 
 cdef inline Verdict examine_whole(FileCore *file, Lane *lane) noexcept nogil:
-    """A 200. Some caches and hubs send a part under this status, with or without saying so."""
+    """The whole file, by its status; some caches and hubs send a part under it, with or without saying so."""
     cdef int64_t length = info_off(lane.easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T)
     cdef bint unvouched
     cdef Fault fault
@@ -249,7 +216,7 @@ cdef inline Verdict examine_whole(FileCore *file, Lane *lane) noexcept nogil:
     elif lane.ranged and length == lane.asked_end - lane.start and length != file.size:
         # Exactly what was asked for: all of a file, or a part of one? A request without a range will tell.
         return refuse(lane, FAULT_RANGE_WRONG)
-    if is_encoded(lane.easy):
+    if is_encoded(file, lane.source, lane.easy) or has_transfer_coding(lane.easy):
         return refuse(lane, FAULT_ENCODED)
     unvouched = has_lost_validators(lane.source, lane.easy)
     if (file.size >= 0 and length >= 0 and length != file.size) or (
@@ -271,18 +238,44 @@ cdef inline Verdict examine_whole(FileCore *file, Lane *lane) noexcept nogil:
     return accept(file)
 
 
+cdef inline Verdict examine_empty(FileCore *file, Lane *lane) noexcept nogil:
+    """The file is empty."""
+    lane.fault = check_validators(lane.source, lane.easy, True)
+    if lane.fault != FAULT_NONE:
+        return REFUSED
+    rf_store(&file.size, 0)
+    rf_store(&file.splits, True)
+    lane.start = lane.position = lane.end = 0
+    return SWALLOWED
+
+
+cdef inline bint brings_file(long status) noexcept nogil:
+    """Whether a response of this status has the file, or a part of it, as its body.
+
+    201 is said by scripts that make the file when it is asked for, 203 by proxies that change responses, and 226 of
+    what was put together from differences, which nobody asked for: then it is the whole.
+    """
+    return status in (
+        STATUS_OK, STATUS_CREATED, STATUS_NON_AUTHORITATIVE, STATUS_PARTIAL_CONTENT, STATUS_IM_USED
+    )
+
+
 cdef inline Verdict examine(FileCore *file, Lane *lane) noexcept nogil:
     """Decide about the answer whose headers the lane has just received, and note the fault if it is refused."""
     cdef long status = info_long(lane.easy, CURLINFO_RESPONSE_CODE)
     cdef ContentRange part
-    if status in (STATUS_OK, STATUS_PARTIAL_CONTENT) and not length_is_sound(lane.easy):
+    if brings_file(status) and not length_is_sound(lane.easy):
         return refuse(lane, FAULT_SIZE_UNSOUND)
     if status == STATUS_PARTIAL_CONTENT:
         if not read_content_range(lane.easy, &part):
             return refuse(lane, FAULT_RANGE_WRONG)
-        return examine_part(file, lane, &part)
-    if status == STATUS_OK:
+        # Some servers and caches say so of the whole file, too, when it is all that was asked for.
+        return examine_part(file, lane, &part) if lane.ranged else examine_whole(file, lane)
+    if brings_file(status):
         return examine_whole(file, lane)
+    if status == STATUS_NO_CONTENT and lane.is_first and file.size < 0 and file.pinned_size <= 0:
+        # Said of an empty file; but a range of a file may be without content where the file is not.
+        return refuse(lane, FAULT_RANGE_WRONG) if lane.ranged else examine_empty(file, lane)
     lane.fault = FAULT_STATUS
     if status == STATUS_RANGE_NOT_SATISFIABLE and lane.ranged and read_content_range(lane.easy, &part):
         if part.start < 0 and part.total >= 0:
@@ -292,11 +285,7 @@ cdef inline Verdict examine(FileCore *file, Lane *lane) noexcept nogil:
                 lane.fault = FAULT_SIZE_CHANGED
             elif file.size < 0 and lane.is_first and part.total == 0:
                 # No range fits into an empty file. A body, if any, is the server's words, not the file's.
-                lane.fault = check_validators(lane.source, lane.easy, True)
-                if lane.fault == FAULT_NONE:
-                    rf_store(&file.size, 0)
-                    rf_store(&file.splits, True)
-                    lane.end = 0
+                examine_empty(file, lane)
     return SWALLOWED
 
 

@@ -77,7 +77,7 @@ typedef struct {
     X(CURLMOPT_PIPELINING, 3) X(CURLMOPT_MAXCONNECTS, 6) X(CURLMOPT_QUICK_EXIT, 21) X(CURLM_OK, 0)             \
     X(CURLMOPT_NETWORK_CHANGED, 17) X(CURLMNWC_CLEAR_CONNS, 2)                                                \
     X(CURLINFO_RESPONSE_CODE, 0x200002) X(CURLINFO_HTTP_CONNECTCODE, 0x200016) X(CURLINFO_OS_ERRNO, 0x200019) X(CURLINFO_NUM_CONNECTS, 0x20001a)     \
-    X(CURLINFO_PRIVATE, 0x100015) X(CURLINFO_REDIRECT_URL, 0x10001f) X(CURLINFO_HTTP_VERSION, 0x20002e)       \
+    X(CURLINFO_EFFECTIVE_URL, 0x100001) X(CURLINFO_PRIVATE, 0x100015) X(CURLINFO_REDIRECT_URL, 0x10001f) X(CURLINFO_HTTP_VERSION, 0x20002e)       \
     X(CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, 0x60000f) X(CURLINFO_TOTAL_TIME_T, 0x600032)  \
     X(CURLINFO_NAMELOOKUP_TIME_T, 0x600033) X(CURLINFO_CONNECT_TIME_T, 0x600034)                              \
     X(CURLINFO_STARTTRANSFER_TIME_T, 0x600036) X(CURLINFO_APPCONNECT_TIME_T, 0x600038)                        \
@@ -128,6 +128,11 @@ static const rf_constant rf_constants[] = { RF_CONSTANTS(RF_ROW) {NULL, 0} };
     X(CURLcode, curl_easy_pause, (CURL *easy, int mask))                                                      \
     X(const struct curl_easyoption *, curl_easy_option_by_name, (const char *name))                           \
     X(time_t, curl_getdate, (const char *text, const time_t *unused))                                         \
+    X(CURLU *, curl_url, (void))                                                                              \
+    X(void, curl_url_cleanup, (CURLU *url))                                                                   \
+    X(CURLUcode, curl_url_set, (CURLU *url, int part, const char *text, unsigned int flags))                  \
+    X(CURLUcode, curl_url_get, (CURLU *url, int part, char **text, unsigned int flags))                       \
+    X(void, curl_free, (void *text))                                                                          \
     X(CURLM *, curl_multi_init, (void))                                                                       \
     X(CURLMcode, curl_multi_cleanup, (CURLM *multi))                                                          \
     X(CURLMcode, curl_multi_setopt, (CURLM *multi, CURLMoption option, ...))                                  \
@@ -185,6 +190,11 @@ static const char *rf_curl_path(void) {
 #define curl_easy_pause rf_curl.curl_easy_pause
 #define curl_easy_option_by_name rf_curl.curl_easy_option_by_name
 #define curl_getdate rf_curl.curl_getdate
+#define curl_url rf_curl.curl_url
+#define curl_url_cleanup rf_curl.curl_url_cleanup
+#define curl_url_set rf_curl.curl_url_set
+#define curl_url_get rf_curl.curl_url_get
+#define curl_free rf_curl.curl_free
 #define curl_multi_init rf_curl.curl_multi_init
 #define curl_multi_cleanup rf_curl.curl_multi_cleanup
 #define curl_multi_setopt rf_curl.curl_multi_setopt
@@ -253,5 +263,19 @@ static inline const char *header_at(CURL *easy, const char *name, size_t number)
     return curl_easy_header(easy, name, number, CURLH_HEADER, -1, &header) == 0 ? header->value : NULL;
 }
 static inline const char *header_value(CURL *easy, const char *name) { return header_at(easy, name, 0); }
+
+/* Where a Location leads from a URL, encoded as libcurl itself would do it; for curl_free(). NULL: nowhere. */
+static inline char *url_joined(const char *base, const char *location) {
+    enum { PART_URL = 0, NON_SUPPORT_SCHEME = 1 << 3, URLENCODE = 1 << 7, ALLOW_SPACE = 1 << 11 };
+    char *joined = NULL;
+    CURLU *url = curl_url();
+    if (url == NULL) return NULL;
+    if (curl_url_set(url, PART_URL, base, 0) != 0 ||
+        curl_url_set(url, PART_URL, location, NON_SUPPORT_SCHEME | URLENCODE | ALLOW_SPACE) != 0 ||
+        curl_url_get(url, PART_URL, &joined, 0) != 0)
+        joined = NULL;
+    curl_url_cleanup(url);
+    return joined;
+}
 
 #endif

@@ -45,6 +45,7 @@ cdef extern from "libcurl.h" nogil:
         CURLINFO_HTTP_CONNECTCODE
         CURLINFO_OS_ERRNO
         CURLINFO_NUM_CONNECTS
+        CURLINFO_EFFECTIVE_URL
         CURLINFO_PRIVATE
         CURLINFO_REDIRECT_URL
         CURLINFO_CONTENT_LENGTH_DOWNLOAD_T
@@ -141,3 +142,5 @@ cdef extern from "libcurl.h" nogil:
     const char *info_text(CURL *easy, CURLINFO info)
     const char *header_at(CURL *easy, const char *name, size_t number)
     const char *header_value(CURL *easy, const char *name)
+    char *url_joined(const char *base, const char *location)
+    void curl_free(void *text)

@@ -12,9 +12,7 @@ from rangefetch.batch cimport batch_feed, batch_is_over, batch_is_special, batch
 from rangefetch.blocks cimport blocks_contiguous
 from rangefetch.bucket cimport bucket_fill, bucket_is_dry
 from rangefetch.checks cimport RF_CHECKED, calloc, free
-from rangefetch.claims cimport feed, is_limited, wait_of
 from rangefetch.ending cimport end_files, end_transfers
-from rangefetch.growth cimport steer
 from rangefetch.invariants cimport check_loop
 from rangefetch.lane cimport (
     dismiss_lanes,
@@ -44,8 +42,18 @@ from rangefetch.platform cimport (
 )
 from rangefetch.pool cimport make_room, sweep_ends, waits_in_line
 from rangefetch.report cimport post_about, post_bare, post_last
+from rangefetch.schedule cimport (
+    crawls,
+    feed,
+    is_limited,
+    may_be_waiting,
+    replace_slow,
+    steer,
+    wait_of,
+    watch_tail,
+    withdraw,
+)
 from rangefetch.service cimport memory_of, note_bytes, note_served
-from rangefetch.tail cimport crawls, may_be_waiting, replace_slow, watch_tail, withdraw
 from rangefetch.transfer cimport *
 
 cdef enum:
@@ -186,6 +194,9 @@ cdef inline void obey(Loop *loop) noexcept nogil:
             else:
                 if commands[i].kind == COMMAND_RELEASE and file.lanes_held > 0:
                     file.lanes_held -= 1
+                elif commands[i].kind == COMMAND_RANGED:
+                    # Of a file that has begun, ranges are all that can be used.
+                    file.ranged = file.answered or file.mapped or commands[i].number != 0
                 elif commands[i].kind == COMMAND_SOURCE:
                     add_source(file, &commands[i])
                 elif 0 <= commands[i].source < file.source_count:

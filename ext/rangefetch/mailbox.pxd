@@ -29,6 +29,7 @@ cdef enum Kind:
     COMMAND_PROFILE = 12   # the source is asked as `extra` says from now on
     COMMAND_BATCH = 11     # take on the batch whose head is `file`
     COMMAND_SOURCE = 10    # a further source, at the URL in `text`, asked as `extra` says
+    COMMAND_RANGED = 14    # whether the file is asked for in ranges, from the next request on: `number`
     COMMAND_MAKE_ROOM = 13  # close idle connections, if some are for the origin of that `number`
     # Events, from a loop.
     EVENT_ANSWERED = 16    # the first good answer: size, ranges, validators, headers, final URL
@@ -55,6 +56,7 @@ cdef struct Message:
     int64_t received    # bytes that it had brought
     int64_t request     # how many requests the file had made with this one
     char *text          # owned by the message (may be NULL): the final URL, or libcurl's own words
+    char *address       # owned by the message (may be NULL): where the source was asked, after redirects
     char *headers       # owned by the message (may be NULL): "name: value" lines
 
 cdef struct Mailbox:
@@ -153,6 +155,7 @@ cdef inline void messages_free(Message *items, size_t count) noexcept nogil:
     for i in range(count):
         free(items[i].text)
         free(items[i].headers)
+        free(items[i].address)
     free(items)
 
 

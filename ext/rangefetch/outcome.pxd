@@ -12,9 +12,7 @@ from rangefetch.answer cimport examine, is_cut_short_unsaid, names_another_part
 from rangefetch.batch cimport batch_deliver, batch_is_special, batch_return, batch_stop
 from rangefetch.blocks cimport block_size_for, blocks_advance, blocks_claim_head, blocks_init, blocks_note_failure
 from rangefetch.checks cimport free
-from rangefetch.claims cimport feed, lane_claim, lanes_allowed
 from rangefetch.disk cimport lane_advance, lane_flush, lane_put
-from rangefetch.growth cimport begin_growth
 from rangefetch.lane cimport (
     dismiss_lanes,
     is_secure,
@@ -38,8 +36,16 @@ from rangefetch.platform cimport (
     rf_thread_us,
 )
 from rangefetch.report cimport copy_text, post_about, post_last
+from rangefetch.schedule cimport (
+    DISTANT_LANES,
+    DISTANT_MS,
+    FIRST_LANES,
+    feed,
+    help_slowest,
+    lane_claim,
+    lanes_allowed,
+)
 from rangefetch.service cimport note_bytes, note_refusal
-from rangefetch.tail cimport help_slowest
 from rangefetch.transfer cimport *
 
 cdef enum:
@@ -89,7 +95,12 @@ cdef inline void announce(Loop *loop, Lane *lane) noexcept nogil:
     lane.is_first = False
     source.met = True
     rf_store(&file.answered, True)
-    begin_growth(loop, file, loop.now_ms - lane.started_ms)
+    file.lanes_before = (
+        DISTANT_LANES if loop.now_ms - lane.started_ms >= DISTANT_MS else FIRST_LANES
+    )
+    rf_note(&file.lanes_aim, file.lanes_before)
+    file.goodput_bytes = file.blocks.bytes_done
+    file.grown_ms = loop.now_ms
     cdef int failed = settle(file, lane)
     if failed:
         lane.sys_errno = failed
@@ -123,37 +134,57 @@ cdef inline void fail(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         let_go(loop, file, EVENT_REMOVED)
 
 
+cdef inline char *redirect_target(Lane *lane) noexcept nogil:
+    """Where a response leads, for free(); NULL: nowhere, or no memory.
+
+    libcurl tells once it has all of the response. Of one that was broken off, since its page was too long, it does not.
+    """
+    cdef const char *location
+    cdef char *joined
+    cdef char *copy
+    cdef const char *target = info_text(lane.easy, CURLINFO_REDIRECT_URL)
+    if target != NULL:
+        return copy_text(target)
+    location = header_value(lane.easy, "Location")
+    if location == NULL:
+        return NULL
+    joined = url_joined(info_text(lane.easy, CURLINFO_EFFECTIVE_URL), location)
+    copy = copy_text(joined)
+    if joined != NULL:
+        curl_free(joined)
+    return copy
+
+
 cdef inline bint follow(Loop *loop, Lane *lane, long status) noexcept nogil:
     """Go where a redirect leads, if it may be followed; else note the fault. False: not a redirect, or not followed."""
     cdef Source *source = lane.source
-    cdef const char *target
     cdef const char *current = url_of(source)
-    cdef char *copy
-    if status not in (301, 302, 303, 307, 308):
+    cdef char *target
+    if status not in (300, 301, 302, 303, 307, 308):
         return False
-    target = info_text(lane.easy, CURLINFO_REDIRECT_URL)
+    target = redirect_target(lane)
     if target == NULL:
         return False
     if lane.moves != source.moves:
         # Where the old address leads to is none of the new one's.
+        free(target)
         lane_send(loop, lane)
         return True
     lane.redirects += 1
     lane.fault = FAULT_REDIRECT
     snprintf(lane.error_text, ERROR_TEXT_BYTES, "%s", target)
-    if strncasecmp(target, "http:", 5) != 0 and not is_secure(target):
-        return False
-    if is_secure(current) and not is_secure(target) and not source.profile.allow_downgrade:
+    if (
+        (strncasecmp(target, "http:", 5) != 0 and not is_secure(target))
+        or (is_secure(current) and not is_secure(target) and not source.profile.allow_downgrade)
+    ):
+        free(target)
         return False
     if lane.redirects > MOST_REDIRECTS:
+        free(target)
         lane.fault = FAULT_REDIRECTS
         return False
-    copy = copy_text(target)
-    if copy == NULL:
-        lane.fault = FAULT_MEMORY
-        return False
     free(source.resolved_url)
-    source.resolved_url = copy
+    source.resolved_url = target
     lane_send(loop, lane)
     return True
 
@@ -183,22 +214,11 @@ cdef inline void commit_hedge(Loop *loop, Lane *lane) noexcept nogil:
     lane_rest(loop, slow)
 
 
-cdef inline bint has_excess(Loop *loop, FileCore *file) noexcept nogil:
-    """Whether a transfer of the file has just brought more than was announced: its blocks count as done until libcurl
-    tells of its end, a moment later, and then are taken back."""
-    cdef Lane *lane = loop.lanes
-    while lane != NULL:
-        if lane.file == file and lane.fault == FAULT_OVERFLOW and lane.hedge == NULL:
-            return True
-        lane = lane.next
-    return False
-
-
 cdef inline void go_on(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
     """The lane brought what it was sent for: give it the next range, or end the file."""
     cdef int64_t elapsed_ms = loop.now_ms - lane.started_ms
     note_bytes(loop, lane)
-    if is_complete(file) and not has_excess(loop, file):
+    if is_complete(file):
         lane_rest(loop, lane)
         # Others may have brought their last byte, too, and only wait for libcurl to say so.
         dismiss_lanes(loop, file)
@@ -246,7 +266,10 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         # What counts is what the answer said: a body may end short of it (chunked, or empty) without an error, and
         # a connection may break after the last byte.
         if lane.position + lane.hedged < lane.end:
-            code = CURLE_PARTIAL_FILE if code == CURLE_OK else code
+            if code == CURLE_OK and status == STATUS_PARTIAL_CONTENT:
+                lane.fault = FAULT_RANGE_SHORT
+            elif code == CURLE_OK:
+                code = CURLE_PARTIAL_FILE
         else:
             code = CURLE_OK
     lane_detach(loop, lane)
@@ -257,7 +280,7 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         lane_dismiss(loop, lane.rival)
     elif (
         hedging and code == CURLE_OK and lane.rival != NULL and lane.fault == FAULT_NONE
-        and lane.end >= lane.rival.end and lane.rival.fault != FAULT_OVERFLOW
+        and lane.end >= lane.rival.end
     ):
         commit_hedge(loop, lane)
     elif hedging:

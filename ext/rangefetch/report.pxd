@@ -12,6 +12,7 @@ from rangefetch.libcurl cimport (
     CURLINFO_RESPONSE_CODE,
     CURLINFO_APPCONNECT_TIME_T,
     CURLINFO_CONNECT_TIME_T,
+    CURLINFO_EFFECTIVE_URL,
     CURLINFO_HTTP_CONNECTCODE,
     CURLINFO_NAMELOOKUP_TIME_T,
     CURLINFO_NUM_CONNECTS,
@@ -23,6 +24,7 @@ from rangefetch.libcurl cimport (
     curl_header,
     info_long,
     info_off,
+    info_text,
 )
 from rangefetch.mailbox cimport EVENT_TRACE, Kind, Message, mailbox_put, mailbox_put_reserved
 from rangefetch.transfer cimport FileCore, Lane, Loop
@@ -76,6 +78,7 @@ cdef inline bint post(Loop *loop, Message *event) noexcept nogil:
         return True
     free(event.text)
     free(event.headers)
+    free(event.address)
     return False
 
 
@@ -127,6 +130,7 @@ cdef inline bint post_about(Loop *loop, Kind kind, Lane *lane, CURLcode code, co
     event.received = lane.position - lane.start
     event.text = copy_text(text)
     event.headers = copy_headers(lane.easy)
+    event.address = copy_text(info_text(lane.easy, CURLINFO_EFFECTIVE_URL))
     return post(loop, &event)
 
 

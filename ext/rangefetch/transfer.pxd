@@ -36,6 +36,7 @@ cdef enum Fault:
     FAULT_SIZE_UNSOUND = 15      # a size that no file can have, or two that differ
     FAULT_UNVOUCHED = 16         # 200 of another or no size, no validator where the file had one: an error page?
     FAULT_HEADERS = 17           # more header lines than any answer needs
+    FAULT_RANGE_SHORT = 18       # the body of a part ended in good order before the part did
 
 # What the check of an answer said, before its first byte is written.
 cdef enum Verdict:
@@ -46,7 +47,11 @@ cdef enum Verdict:
 
 cdef enum:
     STATUS_OK = 200
+    STATUS_CREATED = 201
+    STATUS_NON_AUTHORITATIVE = 203
+    STATUS_NO_CONTENT = 204
     STATUS_PARTIAL_CONTENT = 206
+    STATUS_IM_USED = 226
     STATUS_RANGE_NOT_SATISFIABLE = 416
 
 # What the file gets when its size is known: aria2's ``file-allocation``.
@@ -111,16 +116,6 @@ cdef enum ItemState:
     ITEM_DONE = 2
     ITEM_RETURNED = 3    # for Python to do
 
-# How many lanes a file should have, and what was seen since that last changed (see growth.pxd).
-cdef struct Growth:
-    int32_t aim
-    int32_t aim_before        # what it was before it last grew
-    int64_t goodput           # bytes per second over the last tick
-    int64_t goodput_before    # when the aim last grew
-    int64_t bytes_done        # at the last tick
-    int64_t changed_ms        # when the aim last changed
-    int64_t settled_ms        # when growing last did not pay; 0: it has paid so far
-
 # The part of a File that its loop works with.
 cdef struct FileCore:
     BatchCore *batch          # borrowed: the batch of whose items this is the present one, or NULL
@@ -141,6 +136,8 @@ cdef struct FileCore:
     int64_t notify_bytes      # Python wants to hear when so much is there without a gap; 0: no
     Allocation allocation
     bint ranged               # ask for ranges at all
+    bint takes_codings        # whatever content coding the file comes in, its bytes are taken as they are
+    char *name                # owned: freed with the file; the one that the user gave it, NULL: none
     bint answered             # a good answer was seen in this run; released
     bint splits               # the server answers ranges: several lanes may run; released, after the size
     bint mapped               # `blocks` is there; released, after it
@@ -152,12 +149,19 @@ cdef struct FileCore:
     int64_t whole_ms          # when its last byte was there; 0: not yet
     Bucket bucket             # its own limit
     Wait waits_for            # at the last tick
-    Growth growth
+    # How many lanes: the most that Python allows, how many the controller aims at, and what it has seen.
     int32_t lanes_most        # written by Python, read by the loop
+    int32_t lanes_aim
+    int32_t lanes_before      # the aim before it last grew
     int32_t lanes_busy
     int32_t lanes_held        # waiting for Python's word after a failure
     int32_t lanes_paused_seen  # at the last tick
     int32_t lanes_still       # that have brought nothing in the last tick
+    int64_t goodput           # bytes per second over the last tick
+    int64_t goodput_before    # when the aim last grew
+    int64_t goodput_bytes     # what `bytes_done` was at the last tick
+    int64_t grown_ms          # when the aim last changed
+    int64_t settled_ms        # when growing last did not pay; 0: it has paid so far
     int64_t request_ms        # from sending a request to its first byte, averaged
     int64_t moved_ms          # when bytes or an answer last came
     int64_t replaced_ms       # when a slow lane was last replaced

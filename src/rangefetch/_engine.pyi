@@ -118,6 +118,9 @@ class File:
     With ``probe`` only one answer is wanted, for what it says: nothing is written, and nothing follows the ANSWERED
     event.
 
+    A content coding that ``name`` or the URL's path ends in (``x.tar.gz``) is the file's own; with ``takes_codings``
+    all are, and the bytes are taken as they are sent.
+
     Raises ``ValueError`` where these do not fit together.
     """
 
@@ -148,6 +151,8 @@ class File:
         probe: bool = False,
         traced: bool = False,
         pinned_size: int = -1,
+        name: str = "",
+        takes_codings: bool = False,
     ) -> Self: ...
     @property
     def size(self) -> int:
@@ -213,6 +218,8 @@ class File:
         """Do not ask a source for so long."""
     def resolve_again(self, source: int) -> None:
         """Forget where redirects from a source led: it gets another address, its own URL."""
+    def ask_plainly(self, plainly: bool = True) -> None:
+        """Ask for the file without ranges, or with them again, from the next request on; nothing where it has begun."""
     def move(self, source: int, url: str, profile: Profile) -> None:
         """A source gets another address, ``url``, where it is asked as ``profile`` says; its validators stay."""
     @property
@@ -326,13 +333,14 @@ class Engine:
         """Begin to fill ``file`` on the given loop."""
     def add_batch(self, batch: Batch, loop: int = 0) -> None:
         """Begin to fetch the items of ``batch`` on the given loop; its DONE event says that all have ended."""
-    def events(self) -> list[tuple[int, Any, int, int, int, int, int, int, int, str, str, int, int, int]]:
+    def events(self) -> list[tuple[int, Any, int, int, int, int, int, int, int, str, str, int, int, int, str]]:
         """What happened since the last call, oldest first.
 
         Each is ``(kind, file or batch, curl_code, status, fault, errno, retry_after_s, offset, received_bytes, text,
-        headers, source, moves, request)``; ``text`` is the final URL of an ANSWERED, libcurl's own words of a FAILED,
-        ``headers`` the answer's, one "Name: value" a line, ``moves`` how often the source had got another address when
-        it was asked, ``request`` how many requests the file had made by then, this one included.
+        headers, source, moves, request, address)``; ``text`` is the final URL of an ANSWERED, libcurl's own words of a
+        FAILED, ``headers`` the answer's, one "Name: value" a line, ``moves`` how often the source had got another
+        address when it was asked, ``request`` how many requests the file had made by then, this one included,
+        ``address`` the URL that was asked, after redirects.
         """
     @property
     def limit(self) -> int:

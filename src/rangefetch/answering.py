@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rangefetch import checksum
 from rangefetch.authority import Word
 from rangefetch.errors import BadAnswer, ChecksumMismatch, ContentChanged
-from rangefetch.events import parse_date
+from rangefetch.events import parse_date, stated_range
 from rangefetch.identity import Identity, Strength
 from rangefetch.lifecycle import Event as Step
 from rangefetch.logs import log as _log
@@ -92,7 +92,7 @@ class Answering:
         """The first good answer: what the remote file is."""
         run = self._run
         source, size = run.sources[number], run.file.size
-        part = _stated_range(headers)
+        part = stated_range(headers)
         self.first_source, self.first_span = number, part[:2] if part is not None else (0, size)
         if not self.is_credible(number, source.identity, stated=part is not None):
             return
@@ -130,7 +130,7 @@ class Answering:
         have been followed."""
         run = self._run
         source, size, expected = run.sources[number], run.file.size, run.options.expected_size
-        known = run.authority.hear(number, source.identity, stated=_stated_range(headers) is not None)
+        known = run.authority.hear(number, source.identity, stated=stated_range(headers) is not None)
         stated = checksum.stated_by_server(headers, whole="content-range" not in headers)
         if known is not Word.GOOD or size not in (-1, expected or size):
             return
@@ -236,10 +236,3 @@ class Answering:
                 return
             _log.warning("%s; continuing with other sources", error)
             run.begin_again()
-
-
-def _stated_range(headers: dict[str, str]) -> tuple[int, int, int] | None:
-    """The part of the file that a response says it is (Content-Range), None where it says nothing of that."""
-    from rangefetch import _engine
-
-    return _engine.content_range(headers.get("content-range", "").encode("latin-1", "replace"))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from rangefetch._engine import File, Profile
+    from rangefetch.manners import Manners
     from rangefetch.network import Network
     from rangefetch.retry import RetryPolicy
     from rangefetch.sources import Source
@@ -95,6 +96,7 @@ class EngineHost(Host[R], Protocol[R]):
     """... and of the native one, which has the engine."""
 
     network: Network
+    manners: Manners
 
     def profile(self, options: DownloadOptions, source: Source) -> Profile:
         """How the engine is to ask a source."""

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "Comparisons", "Finding", "Question", "Verdict"]
 
 _MOST_TRIES = 5
+_LINK_TRIES = 3
 _SMALL_BYTES = 1 << 20  # a file that is fetched whole where its server cannot send ranges
 _NO_TIMEOUT_S = 60.0  # where the options set no bound for connecting or reading
-_TRY_AGAIN = (Kind.TEMPORARY, Kind.RATE_LIMITED, Kind.NETWORK, Kind.TOO_MANY_LANES)
+_TRY_AGAIN = (Kind.TEMPORARY, Kind.DOUBTFUL, Kind.RATE_LIMITED, Kind.NETWORK, Kind.TOO_MANY_LANES)
 
 R = TypeVar("R")
 
@@ -76,6 +77,8 @@ class Question:
     etag: str = ""
     last_modified: str = ""
     limit: int = 0
+    plain: bool = False
+    """Not what the file holds is asked, but whether a request without a range is answered."""
 
 
 class Comparison(Generic[R]):
@@ -96,6 +99,7 @@ class Comparison(Generic[R]):
         self._in_engine = False
         self._answered = False
         self._moves = 0
+        self._failed_at = ""  # the target of a redirect
         self._profile: Profile | None = None
         self._whole = False  # the file is fetched whole, because its server cannot send ranges
         self._again = False  # ... as soon as the engine has let go of the first try
@@ -105,7 +109,7 @@ class Comparison(Generic[R]):
     def begin(self) -> None:
         """Ask, as soon as the source's host may be asked."""
         question = self._question
-        if not question.samples:
+        if not question.samples and not question.plain:
             self._tell(Finding(Verdict.UNKNOWN, "there is nothing to compare"))
             return
         self._later(self._longest_s(), self._is_late)
@@ -139,6 +143,8 @@ class Comparison(Generic[R]):
             self._failed(event)
         elif event.kind == EventKind.ANSWERED:
             self._answered = True
+            if self._question.plain:
+                self._end(Finding(Verdict.SAME))
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -174,7 +180,9 @@ class Comparison(Generic[R]):
             self._end(Finding(Verdict.UNKNOWN, words, DiskError(words, errno=error.errno or 0)))
             return
         known: dict[str, Any] = {"pinned_size": question.size, "ranged": False}
-        if not self._whole:
+        if question.plain:
+            known["probe"] = True
+        elif not self._whole:
             block_size, blocks, partial = missing_blocks(question.size, question.samples)
             known = {"size": question.size, "block_size": block_size, "blocks": blocks, "partial": partial}
         self.file = _engine.File(
@@ -189,6 +197,7 @@ class Comparison(Generic[R]):
             allocation="none",
             etag=question.etag,
             last_modified=question.last_modified,
+            name=self._options.filename,
             **known,
         )
         self._in_engine = True
@@ -202,7 +211,9 @@ class Comparison(Generic[R]):
         if event.moves < self._moves:
             self.file.release()
             return
-        failure = retry.Failure.of(event, answered=self._answered, redirected=source.redirected)
+        redirected = bool(event.address) and event.address != source.url
+        again = redirected and (event.address == self._failed_at or self._moves >= _LINK_TRIES)
+        failure = retry.Failure.of(event, answered=self._answered, redirected=redirected, named_again=again)
         kind = self._host.policy.classify(failure)
         error_type, words = retry.explain(failure, _engine.error_text(event.code) if event.code else "")
         known: dict[str, Any] = {"url": mask_url(source.url), "status": failure.status}
@@ -212,13 +223,14 @@ class Comparison(Generic[R]):
         self.retries += 1
         if kind is Kind.CHANGED:
             self._end(Finding(Verdict.DIFFERENT, words))
-        elif self.retries >= min(_MOST_TRIES, self._options.max_tries or _MOST_TRIES):
+        elif self._question.plain or self.retries >= min(_MOST_TRIES, self._options.max_tries or _MOST_TRIES):
             self._end(finding)
         elif kind is Kind.NO_RANGES and not self._whole and self._question.size <= _SMALL_BYTES:
             self._whole = self._again = True
             self.file.remove()
         elif kind is Kind.STALE_LINK:
             self._moves += 1
+            self._failed_at = event.address
             self.file.resolve_again(0)
             self.file.release()
         elif kind in _TRY_AGAIN:

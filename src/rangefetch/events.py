@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["Event", "EventKind", "parse_date", "parse_headers"]
+__all__ = ["Event", "EventKind", "parse_date", "parse_headers", "stated_range"]
 
 
 class EventKind(enum.IntEnum):
@@ -37,6 +38,7 @@ class Event(NamedTuple):
     source: int
     moves: int
     request: int
+    address: str
 
 
 def parse_headers(lines: str) -> dict[str, str]:
@@ -58,3 +60,11 @@ def parse_date(value: str) -> float | None:
         return email.utils.parsedate_to_datetime(value).timestamp()
     except (TypeError, ValueError, IndexError, OverflowError):
         return None
+
+
+def stated_range(headers: Mapping[str, str]) -> tuple[int, int, int] | None:
+    """The part of the file that a response says it is (Content-Range), as start, end and total; None where it says
+    nothing of that, or nothing that makes sense."""
+    from rangefetch import _engine
+
+    return _engine.content_range(headers.get("content-range", "").encode("latin-1", "replace"))

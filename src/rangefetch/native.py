@@ -29,6 +29,7 @@ from rangefetch.errors import Cancelled, EngineUnavailable
 from rangefetch.events import Event
 from rangefetch.guarding import guarded, internal_error, safely
 from rangefetch.logs import log as _log
+from rangefetch.manners import Manners
 from rangefetch.network import Network, find_ca_file, make_profile, mask_url, netrc_path, secret_headers
 from rangefetch.options import DownloadOptions
 from rangefetch.retry import RetryPolicy
@@ -71,6 +72,7 @@ class NativeBackend:
         self.listener = listener
         self.policy = policy or RetryPolicy()
         self.network = Network(self.policy.network_hosts)
+        self.manners = Manners()
         self._cool_until_s: dict[str, float] = {}
         self._calls: deque[Callable[[], None]] = deque()
         self._calls_lock = threading.Lock()

@@ -15,6 +15,7 @@ from rangefetch.progress import to_camel_case_dict
 from rangefetch.version import __version__
 
 __all__ = [
+    "DEFAULT_MAX_TRIES",
     "DEFAULT_USER_AGENT",
     "HTTP",
     "DownloadOptions",
@@ -30,6 +31,7 @@ __all__ = [
 DEFAULT_USER_AGENT = f"rangefetch/{__version__}"
 
 HTTP = ("http", "https")
+DEFAULT_MAX_TRIES = 5
 _SCHEMES = (*HTTP, "ftp", "sftp", "magnet", "file")
 _DESCRIPTIONS = (".torrent", ".metalink", ".meta4")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -298,7 +300,7 @@ class DownloadOptions:
     connect_timeout: float = 30.0
     read_timeout: float = 60.0
     total_timeout: float = 0.0
-    max_tries: int = 5
+    max_tries: int = DEFAULT_MAX_TRIES
     retry_wait: float = 0.5
 
     def __post_init__(self) -> None:

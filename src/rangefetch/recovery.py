@@ -15,10 +15,12 @@ from rangefetch import retry
 from rangefetch.backend import Timer
 from rangefetch.comparison import Finding, Verdict
 from rangefetch.errors import ContentChanged, DiskError, DownloadError
-from rangefetch.events import Event
+from rangefetch.events import Event, parse_headers, stated_range
 from rangefetch.logs import log as _log
-from rangefetch.options import HTTP, check_url
+from rangefetch.options import DEFAULT_MAX_TRIES, HTTP, check_url
+from rangefetch.resort import LastResort
 from rangefetch.retry import Kind
+from rangefetch.sources import host_of
 from rangefetch.space import explain_full
 from rangefetch.tries import is_worth
 
@@ -31,6 +33,11 @@ _RANGE_TRIES = 2
 _LINK_TRIES = 3
 _MORE_LANES_AFTER_S = 30.0
 _REFRESH_S = 300.0
+_PATIENCE_WAITS = 50  # times ``retry_wait``: how long a host that has answered may fail, whatever the number of tries
+_ONCE_MORE = (401, 407)
+_AFTER_A_WAIT = frozenset({Kind.TEMPORARY, Kind.RATE_LIMITED})
+_OF_A_RANGE = _AFTER_A_WAIT | {Kind.PERMANENT, Kind.DOUBTFUL}
+"""What the refusal of a range may look like."""
 _ANY_LANES = 1 << 16
 _PATIENCE = 3
 """So many times the failures that ``max_tries`` allows end a download although another lane is at work."""
@@ -41,10 +48,11 @@ class Recovery:
 
     def __init__(self, run: Run) -> None:
         self.waiting_for_network = False
-        self.one_stream = False
-        """The server has shown that it cannot do ranges."""
         self._run = run
+        self.resort = LastResort(run)
+        """How the file is asked for: with ranges, or as one stream."""
         self._tries = run.tries
+        self._row_since_s = 0.0  # when the failures in a row began
         self._released_at = -1  # how much was downloaded when a lane went on last
         self._held = 0  # lanes that wait for a word from here
         self._timer: Timer | None = None
@@ -58,6 +66,11 @@ class Recovery:
         self._refused = (0, 0.0)  # a source that refused lanes, and until when
         self._offline_since_s = 0.0
 
+    @property
+    def one_stream(self) -> bool:
+        """Whether the file is asked for without ranges."""
+        return self.resort.one_stream
+
     # -- what the run tells -------------------------------------------------------------------------------------
 
     def begun(self) -> None:
@@ -65,6 +78,7 @@ class Recovery:
         self.stop_waiting()
         self._held = 0
         self._refreshed_at = -1
+        self.resort.begun()
         self._tries.begin()
         for source in self._run.sources:
             source.moves = 0
@@ -75,7 +89,7 @@ class Recovery:
             self._timer.cancel()
             self._timer = None
         self.waiting_for_network = False
-        self._refreshing = False
+        self._refreshing = self.resort.asking = False
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
@@ -85,6 +99,8 @@ class Recovery:
         """What will let the lanes that are held go on, in words; empty: nothing."""
         if self._refreshing:
             return "refresh_url"
+        if self.resort.asking:
+            return "a request without a range"
         if self.waiting_for_network:
             return "the network"
         return "the time of the next try" if self._timer is not None else ""
@@ -107,18 +123,15 @@ class Recovery:
             self._held += 1
             self._release(1)
             return
-        failure = retry.Failure.of(
-            event,
-            other_lanes=run.file.lanes_busy,
-            answered=source.answered,
-            redirected=source.redirected,
-            ranged=not self.one_stream,
-        )
+        failure = self._failure(event)
         kind = run.policy.classify(failure)
         error = self._error(failure, _engine.error_text(event.code) if event.code else "")
         self._held += 1
         _log.debug("%s: %s: %s", run.shown_url, error.reason, kind.value)
-        if self.waiting_for_network:
+        if self.waiting_for_network or self.resort.asking:
+            return
+        if kind in _OF_A_RANGE and self.resort.weigh(failure, kind, error.reason) and kind not in _AFTER_A_WAIT:
+            self._release(1)
             return
         match kind:
             case Kind.LOCAL:
@@ -128,13 +141,16 @@ class Recovery:
             case Kind.RATE_LIMITED:
                 self._cool(failure, error)
             case Kind.STALE_LINK:
-                self._renew_link(failure, error)
+                self._resolve_again(failure)
+                self._release(1)
+            case Kind.DOUBTFUL:
+                self._doubt(failure, error)
             case Kind.CHANGED:
                 self._begin_anew(failure, error)
             case Kind.NO_RANGES:
                 self._do_without_ranges(failure, error)
             case Kind.PERMANENT:
-                self._give_up_source(failure, error)
+                self._weigh_last_word(failure, error)
             case Kind.NETWORK:
                 self._look_for_network(failure, error, told=True)
             case Kind.TEMPORARY:
@@ -142,6 +158,25 @@ class Recovery:
                     self._look_for_network(failure, error, told=False)
                 else:
                     self._try_again(failure, error)
+
+    def _failure(self, event: Event) -> retry.Failure:
+        """What the engine tells of a failed transfer, with what is known here."""
+        run = self._run
+        source = run.sources[event.source]
+        redirected = bool(event.address) and event.address != source.url
+        if run.file.downloaded > source.resolved_at:
+            source.resolved_at, source.resolved_again, source.failed_at = run.file.downloaded, 0, ""
+        named_again = event.address == source.failed_at or source.resolved_again >= _LINK_TRIES
+        stated = stated_range(parse_headers(event.headers))
+        return retry.Failure.of(
+            event,
+            other_lanes=run.file.lanes_busy,
+            answered=source.answered,
+            redirected=redirected,
+            named_again=redirected and named_again,
+            ranged=self.resort.asks_with_ranges,
+            same_total=stated is not None and stated[2] == run.file.size,
+        )
 
     def tick(self, now_s: float) -> None:
         """From time to time: let lanes go on that waited behind the first, and try more lanes again."""
@@ -214,36 +249,102 @@ class Recovery:
             self._allow_lanes(failure.other_lanes, rest_s)
         self._release(self._held)
 
-    def _count(self, failure: retry.Failure, error: DownloadError) -> None:
-        """One more failure in a row. The last of them ends the download, unless another lane is at work: that may bring
-        what begins a new row, but only so many failures more are waited for it."""
-        file, options = self._run.file, self._run.options
+    def _count(self, failure: retry.Failure, kind: Kind) -> bool:
+        """One more failure in a row. True: it is the last, and nothing else is at work. Another lane may bring what
+        begins a new row, but only so many failures more are waited for it."""
+        run = self._run
+        file = run.file
         if not self._tries.is_further(failure.request):
-            return
+            return False
         if self._tries.fail(file.downloaded, file.size, file.requests):
-            for source in self._run.sources:
-                source.resolved_again = 0
-        most = options.max_tries * len(self._run.sources.usable())
+            self._row_since_s = run.now_s()
+            self.resort.row_begins()
+        most = run.options.max_tries * len(run.sources.usable())
         if failure.other_lanes:
             most *= _PATIENCE
-        if most and self._tries.failures >= most:
-            raise error
+        return 0 < most <= self._tries.failures and self._patience_left_s(failure, kind) <= 0
 
-    def _wait_s(self, failure: retry.Failure) -> float:
+    def _patience_left_s(self, failure: retry.Failure, kind: Kind) -> float:
+        """How long a host that has answered, or whose file has begun, may still fail: its server may be restarting."""
         run = self._run
-        return run.policy.wait_s(self._tries.failures, run.options.retry_wait, failure.retry_after_s)
+        if run.options.max_tries != DEFAULT_MAX_TRIES or kind not in _AFTER_A_WAIT or failure.received_bytes:
+            return 0.0
+        host = host_of(failure.address or run.sources[failure.source].url)
+        if not (run.file.downloaded or run.saved is not None or run.backend.manners.has_answered(host)):
+            return 0.0
+        return self._row_since_s + _PATIENCE_WAITS * run.options.retry_wait - run.now_s()
 
-    def _try_again(self, failure: retry.Failure, error: DownloadError) -> None:
+    def _wait_s(self, failure: retry.Failure, kind: Kind) -> float:
+        run = self._run
+        wait_s = run.policy.wait_s(self._tries.failures, run.options.retry_wait, failure.retry_after_s)
+        left_s = self._patience_left_s(failure, kind)
+        if left_s > 0 and not failure.retry_after_s:
+            # The last try comes when the patience is over, and not long after.
+            return min(wait_s, left_s)
+        return wait_s
+
+    def _try_again(self, failure: retry.Failure, error: DownloadError, kind: Kind = Kind.TEMPORARY) -> None:
         """That range again: from another source at once, else after a while, one lane before the others."""
-        run = self._run
         if self._timer is not None:
             return
-        self._count(failure, error)
-        if run.sources.others(failure.source) and not self._is_stream():
-            run.file.rest(failure.source, self._wait_s(failure))
-            self._release(1)
+        is_last = self._count(failure, kind)
+        if self.resort.is_due and failure.ranged:
+            self.ask_plainly(error.reason)
             return
-        self._timer = run.call_later(self._wait_s(failure), self._go_on)
+        if (is_last or self._tries.failures > 1) and self.resort.may_help(failure):
+            self.resort.ask(failure, functools.partial(self._plainly_asked, failure, error, kind, is_last))
+            return
+        self._go_on_trying(failure, error, kind, is_last)
+
+    def _plainly_asked(
+        self, failure: retry.Failure, error: DownloadError, kind: Kind, is_last: bool, is_served: bool
+    ) -> None:
+        """It is known whether a request without a range is answered, where those with one are not."""
+        if is_served and (is_last or kind is Kind.NO_RANGES):
+            self.ask_plainly(error.reason)
+        elif is_served:
+            self._release(1)
+        else:
+            self._or_stand_in(lambda: self._go_on_trying(failure, error, kind, is_last))
+
+    def _go_on_trying(self, failure: retry.Failure, error: DownloadError, kind: Kind, is_last: bool) -> None:
+        run = self._run
+        if is_last and kind is Kind.DOUBTFUL:
+            self._give_up_source(failure, error)
+            return
+        if is_last or kind is Kind.NO_RANGES:
+            raise error
+        if self._may_resolve_again(failure):
+            self._resolve_again(failure)
+        wait_s = self._wait_s(failure, kind)
+        if run.sources.others(failure.source) and not self._is_stream():
+            run.file.rest(failure.source, wait_s)
+            self._release(1)
+        else:
+            self._timer = run.call_later(wait_s, self._go_on)
+
+    def _weigh_last_word(self, failure: retry.Failure, error: DownloadError) -> None:
+        """A server's last word, unless it means the range."""
+
+        def asked(is_served: bool) -> None:
+            if is_served:
+                self.ask_plainly(error.reason)
+            else:
+                self._or_stand_in(lambda: self._give_up_source(failure, error))
+
+        if self._may_refresh(failure) or not self.resort.may_help(failure):
+            self._give_up_source(failure, error)
+        else:
+            self.resort.ask(failure, asked)
+
+    def _doubt(self, failure: retry.Failure, error: DownloadError) -> None:
+        """A server that has served the file says that it does not: a new link, if there is one to be had, or again."""
+        if self._may_refresh(failure) or (failure.status in _ONCE_MORE and self._tries.failures):
+            self._give_up_source(failure, error)
+            return
+        if failure.status in _ONCE_MORE:
+            self._allow_lanes(1)
+        self._try_again(failure, error, Kind.DOUBTFUL)
 
     def _or_stand_in(self, step: Callable[[], None]) -> None:
         """Take a step; have mirrors that wait stand in for the sources where that would end the download."""
@@ -263,24 +364,38 @@ class Recovery:
     def _cool(self, failure: retry.Failure, error: DownloadError) -> None:
         """The host rests for every download, and this one comes back with fewer lanes."""
         run = self._run
-        self._count(failure, error)
-        wait_s = self._wait_s(failure)
-        run.cool_host(run.sources[failure.source].host, wait_s)
+        if self._count(failure, Kind.RATE_LIMITED):
+            raise error
+        if self._may_resolve_again(failure):
+            self._resolve_again(failure)
+        wait_s = self._wait_s(failure, Kind.RATE_LIMITED)
+        run.cool_host(host_of(failure.address or run.sources[failure.source].url), wait_s)
         self._allow_lanes(run.file.lanes // 2, wait_s)
         if self._timer is None:
             self._timer = run.call_later(0 if run.sources.others(failure.source) else wait_s, self._go_on)
 
-    def _renew_link(self, failure: retry.Failure, error: DownloadError) -> None:
-        """The link that a redirect gave has expired: ask the original URL again."""
+    def _may_resolve_again(self, failure: retry.Failure) -> bool:
+        asked = self._run.sources[failure.source].resolved_again
+        return failure.redirected and not failure.received_bytes and asked < _LINK_TRIES
+
+    def _resolve_again(self, failure: retry.Failure) -> None:
+        """The target of a redirect fails: the next request goes to the original URL, which may name another."""
         source = self._run.sources[failure.source]
-        if source.resolved_again >= _LINK_TRIES:
-            self._give_up_source(failure, error)
-            return
-        self._count(failure, error)
         source.resolved_again += 1
+        source.failed_at = failure.address
         source.moves += 1
         self._run.file.resolve_again(failure.source)
-        self._release(1)
+
+    def _may_refresh(self, failure: retry.Failure) -> bool:
+        """Whether the caller can be asked for a new link."""
+        run = self._run
+        expired = failure.status in (401, 403, 410) or (failure.answered and failure.status in (400, 404))
+        gained = run.file.downloaded - self._refreshed_at
+        return (
+            run.options.refresh_url is not None
+            and expired
+            and (self._refreshed_at < 0 or is_worth(gained, run.file.size))
+        )
 
     def _give_up_source(self, failure: retry.Failure, error: DownloadError) -> None:
         """The next source at once; where none is left, a new link from the caller, and then the end."""
@@ -289,9 +404,7 @@ class Recovery:
             # The lanes that failed meanwhile wait for the same answer.
             return
         refresh = run.options.refresh_url
-        expired = failure.status in (401, 403, 410)
-        gained = run.file.downloaded - self._refreshed_at
-        if refresh is not None and expired and (self._refreshed_at < 0 or is_worth(gained, run.file.size)):
+        if refresh is not None and self._may_refresh(failure):
             self._refreshed_at = run.file.downloaded
             self._ask_for_link(refresh, failure, error)
             return
@@ -370,7 +483,7 @@ class Recovery:
         if not run.answering.may_start_over or self.one_stream:
             raise error
         if self._restarted:
-            self.one_stream = True
+            self.resort.do_plainly()
             _log.warning("%s: %s; starting over with a single request", run.shown_url, error.reason)
         else:
             self._restarted = True
@@ -379,22 +492,23 @@ class Recovery:
 
     def ask_plainly(self, reason: str) -> None:
         """Start over without ranges: one response, which cannot be a mixture."""
-        self.one_stream = True
+        self.resort.do_plainly()
         _log.info("%s: %s; continuing with a single stream", self._run.shown_url, reason)
         self._run.begin_again()
 
     def _do_without_ranges(self, failure: retry.Failure, error: DownloadError) -> None:
         """A cache that had to fill itself may answer so once; else one stream, unless another source does ranges."""
-        run = self._run
-        may_be_filling = not self._is_stream() and (failure.answered or run.file.downloaded)
+        may_be_filling = not self._is_stream() and (failure.answered or self._run.file.downloaded)
         if may_be_filling and self._tries.failures < _RANGE_TRIES:
             self._try_again(failure, error)
-        elif (run.file.splits or self.one_stream) and run.sources.others(failure.source):
+        elif (self._run.file.splits or self.one_stream) and self._run.sources.others(failure.source):
             self._give_up_source(failure, error)
-        elif not self.one_stream:
-            self.ask_plainly(error.reason)
-        else:
+        elif self.one_stream or self.resort.is_refused:
             raise error
+        elif self.resort.may_help(failure):
+            self.resort.ask(failure, functools.partial(self._plainly_asked, failure, error, Kind.NO_RANGES, True))
+        else:
+            self.ask_plainly(error.reason)
 
     def _look_for_network(self, failure: retry.Failure, error: DownloadError, *, told: bool) -> None:
         """Is the network there at all? If it is, that was a failure as any other."""

@@ -53,6 +53,7 @@ class Fault(enum.IntEnum):
     SIZE_UNSOUND = 15
     UNVOUCHED = 16
     HEADERS = 17
+    RANGE_SHORT = 18
 
 
 class Curl(enum.IntEnum):
@@ -96,8 +97,11 @@ class Failure:
     """A failed transfer in numbers.
 
     ``other_lanes`` are transfers of the same file that go on, ``answered`` says that its source has answered well
-    before, ``redirected`` that it was asked at an address that a redirect had given, ``ranged`` that a range was asked
-    for, ``source`` which of the file's sources it was, ``request`` the number of the request among the file's.
+    before, ``redirected`` that it was asked at an address that a redirect had given, ``named_again`` that this very
+    address had failed before the original URL was asked again (or that this was done often enough), ``ranged`` that a
+    range was asked for, ``same_total`` that the response states the size that the file is known to have, ``source``
+    which of the file's sources it was, ``request`` the number of the request among the file's, ``address`` the URL that
+    was asked.
     """
 
     code: int = 0
@@ -112,7 +116,10 @@ class Failure:
     other_lanes: int = 0
     answered: bool = False
     redirected: bool = False
+    named_again: bool = False
     ranged: bool = True
+    same_total: bool = False
+    address: str = ""
 
     @classmethod
     def of(cls, event: Event, **known: Any) -> Failure:
@@ -127,6 +134,7 @@ class Failure:
             text=event.text,
             source=event.source,
             request=event.request,
+            address=event.address,
             **known,
         )
 
@@ -143,7 +151,9 @@ class Kind(enum.StrEnum):
     PERMANENT = "permanent"
     """Do not use this source again. Continue with the next one at once; fail if none is left."""
     STALE_LINK = "stale link"
-    """Request the original URL again; then call ``refresh_url``; then as permanent."""
+    """Request the original URL again, at most three times in a row: it may redirect to another target."""
+    DOUBTFUL = "doubtful"
+    """Call ``refresh_url``; then as temporary (401 and 407: once more, on one connection); then as permanent."""
     TOO_MANY_LANES = "too many lanes"
     """Continue on the connections that work, and open no other for as long as the server says. Not counted as a try."""
     CHANGED = "content changed"
@@ -159,7 +169,9 @@ class When(enum.StrEnum):
 
     ALWAYS = ""
     OTHERS_WORK = "other connections of the file work"
-    LINK_WORKED = "the target of a redirect, which worked before"
+    REDIRECTED = "it is the target of a redirect, and sent nothing"
+    NAMED_AGAIN = "the original URL redirects to the same target again"
+    SAME_TOTAL = "the response states the size that the file has"
     ANSWERED = "the source has succeeded before"
     SERVER_SAYS_WHEN = "the response has Retry-After"
 
@@ -167,8 +179,12 @@ class When(enum.StrEnum):
         match self:
             case When.OTHERS_WORK:
                 return failure.other_lanes > 0
-            case When.LINK_WORKED:
-                return failure.redirected and failure.answered
+            case When.REDIRECTED:
+                return failure.redirected and not failure.named_again and not failure.received_bytes
+            case When.NAMED_AGAIN:
+                return failure.redirected and failure.named_again
+            case When.SAME_TOTAL:
+                return failure.answered and failure.same_total
             case When.ANSWERED:
                 return failure.answered
             case When.SERVER_SAYS_WHEN:
@@ -247,6 +263,7 @@ DEFAULT_ROWS: tuple[Row, ...] = (
         Fault.RANGE_IGNORED,
     ),
     Row(Kind.NO_RANGES, "a different range than requested, or none stated", Fault.RANGE_WRONG),
+    Row(Kind.NO_RANGES, "less than the response's Content-Range promises", Fault.RANGE_SHORT),
     Row(
         Kind.NO_RANGES,
         "an ETag or date too long to be kept: ranges could not be compared; a single response needs none",
@@ -261,30 +278,50 @@ DEFAULT_ROWS: tuple[Row, ...] = (
         Fault.UNVOUCHED,
     ),
     Row(Kind.TEMPORARY, "more bytes than announced: nothing of that transfer is used", Fault.OVERFLOW),
+    Row(
+        Kind.STALE_LINK,
+        "the target of a redirect is silent; the original URL may name another",
+        Fault.STALLED,
+        when=When.REDIRECTED,
+    ),
     Row(Kind.TEMPORARY, "no data arrives; another connection may do better", Fault.STALLED),
     Row(Kind.PERMANENT, "a redirect to another scheme, or from https to http", Fault.REDIRECT),
     Row(Kind.PERMANENT, "too many redirects", Fault.REDIRECTS),
     # -- statuses; the same one can mean several things, so the narrower rows come first
     _status(Kind.TOO_MANY_LANES, "the server allows no more connections", 403, 429, 503, when=When.OTHERS_WORK),
-    _status(Kind.STALE_LINK, "signed links expire while a file is fetched", 401, 403, 410, when=When.LINK_WORKED),
-    _status(Kind.RATE_LIMITED, "too many requests (RFC 6585, section 4)", 429),
     _status(
         Kind.RATE_LIMITED,
         "the server says when it will be back (RFC 9110, section 10.2.3)",
-        503,
+        *(403, 408, 413, 423, 425, 429),
+        *range(500, 600),
         when=When.SERVER_SAYS_WHEN,
     ),
+    _status(Kind.RATE_LIMITED, "too many requests (RFC 6585, section 4)", 429),
+    _status(
+        Kind.STALE_LINK,
+        "signed links expire, and mirrors fail; the original URL may name another target",
+        *(400, 401, 403, 404, 408, 410),
+        *range(500, 600),
+        when=When.REDIRECTED,
+    ),
+    _status(Kind.PERMANENT, "the server's last word", 401, 403, 404, 410, when=When.NAMED_AGAIN),
+    _status(
+        Kind.DOUBTFUL,
+        "servers that share a name differ, and some fail in this way for a moment",
+        *(400, 401, 403, 404, 405, 407, 409),
+        when=When.ANSWERED,
+    ),
+    _status(Kind.DOUBTFUL, "a server that contradicts itself", 416, when=When.SAME_TOTAL),
     _status(Kind.CHANGED, "the range no longer exists: the file is shorter", 416, when=When.ANSWERED),
     _status(Kind.NO_RANGES, "the server refuses even the first range", 416),
-    _status(Kind.TEMPORARY, "timeouts and overload of the server or a gateway", 408, 425, 500, 502, 503, 504),
-    _status(Kind.TEMPORARY, "a CDN reports that its origin fails", *range(520, 525)),
+    _status(
+        Kind.TEMPORARY,
+        "timeouts and overload of the server or a gateway",
+        *(408, 421, 423, 425, 500, 502, 503, 504, 509, 598, 599),
+    ),
+    _status(Kind.TEMPORARY, "a CDN reports that its origin fails", *range(520, 531)),
     _status(Kind.PERMANENT, "retrying would not help"),
     # -- libcurl's codes
-    _code(Kind.PERMANENT, "retrying does not make a certificate valid", *_TLS_CODES),
-    Row(Kind.PERMANENT, "the proxy rejects the user name or password", statuses=frozenset({407})),
-    _code(Kind.PERMANENT, "a URL or option that cannot work", Curl.UNSUPPORTED_PROTOCOL, Curl.URL_MALFORMAT),
-    _code(Kind.PERMANENT, "a transfer coding although none was requested", Curl.BAD_CONTENT_ENCODING),
-    _code(Kind.LOCAL, "libcurl cannot work here", Curl.FAILED_INIT, Curl.OUT_OF_MEMORY),
     _code(
         Kind.TOO_MANY_LANES,
         "the server allows no more connections",
@@ -292,6 +329,18 @@ DEFAULT_ROWS: tuple[Row, ...] = (
         errnos=frozenset({errno_module.ECONNREFUSED}),
         when=When.OTHERS_WORK,
     ),
+    _code(
+        Kind.STALE_LINK,
+        "the target of a redirect cannot be used; the original URL may name another",
+        *(Curl.COULDNT_RESOLVE_HOST, Curl.COULDNT_CONNECT, Curl.SSL_CONNECT_ERROR, Curl.OPERATION_TIMEDOUT),
+        *(Curl.GOT_NOTHING, Curl.SEND_ERROR, Curl.RECV_ERROR, *_TLS_CODES),
+        when=When.REDIRECTED,
+    ),
+    _code(Kind.PERMANENT, "retrying does not make a certificate valid", *_TLS_CODES),
+    Row(Kind.PERMANENT, "the proxy rejects the user name or password", statuses=frozenset({407})),
+    _code(Kind.PERMANENT, "a URL or option that cannot work", Curl.UNSUPPORTED_PROTOCOL, Curl.URL_MALFORMAT),
+    _code(Kind.PERMANENT, "a transfer coding although none was requested", Curl.BAD_CONTENT_ENCODING),
+    _code(Kind.LOCAL, "libcurl cannot work here", Curl.FAILED_INIT, Curl.OUT_OF_MEMORY),
     _code(Kind.NETWORK, "no route", Curl.COULDNT_CONNECT, Curl.SEND_ERROR, Curl.RECV_ERROR, errnos=_NO_NETWORK_ERRNOS),
     _code(
         Kind.NETWORK,
@@ -354,12 +403,12 @@ class RetryPolicy:
         return self.row(failure).kind
 
     def wait_s(self, failures: int, first_s: float, retry_after_s: float = 0.0) -> float:
-        """How long to wait before the next try: exponential with full jitter, and never less than the server asks.
+        """How long to wait before the next try: exponential with full jitter, after the time that the server asks for.
 
         The upper bounds for ``first_s=0.5`` are 0.5, 1, 2, 4, 8, 16, 32, 60, 60 … seconds.
         """
         bound = min(first_s * 2.0 ** min(max(failures - 1, 0), 30), self.longest_wait)
-        return max(random.uniform(0, bound), min(retry_after_s, self.longest_retry_after))
+        return random.uniform(0, bound) + min(retry_after_s, self.longest_retry_after)
 
 
 _CONNECTION_CODES = frozenset(
@@ -377,6 +426,7 @@ _CONNECTION_CODES = frozenset(
 _FAULT_WORDS = {
     Fault.RANGE_IGNORED: "the server sent the whole file in reply to a range request",
     Fault.RANGE_WRONG: "the server sent a different range than requested",
+    Fault.RANGE_SHORT: "the server sent less of the range than it announced",
     Fault.SIZE_CHANGED: "the size of the remote file has changed",
     Fault.VALIDATOR_CHANGED: "the remote file has changed (its ETag or Last-Modified differs)",
     Fault.VALIDATOR_TOO_LONG: "the server sent an ETag or Last-Modified too long to be compared",

@@ -219,6 +219,10 @@ class Run(AtWork):
             self.download.notify()
         else:
             headers = self._meet(event)
+            if event.kind == EventKind.ANSWERED and not self.recovery.resort.answered(headers):
+                self.sources[event.source].answered = False
+                self.turn(self.starting.open_file)
+                return
             if event.kind == EventKind.ANSWERED:
                 self.answering.answered(event.source, headers)
             if self.life.phase in AT_WORK:
@@ -230,6 +234,7 @@ class Run(AtWork):
         source.answered = True
         self._heard(source)
         source.resolved_url = event.text
+        self.backend.manners.answered(source.host, status=event.status)
         headers = parse_headers(event.headers)
         source.identity = Identity.of(headers, self.file.size)
         source.etag, source.last_modified = self.file.validators(event.source)

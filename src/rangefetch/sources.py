@@ -33,7 +33,8 @@ def _origin_of(url: str) -> tuple[str, str]:
 class Source:
     """One URL. ``resolved_url`` is where redirects led, ``answered`` that it has answered well in this run and is used,
     ``identity`` what its first answer said of the file, ``moves``
-    how often the engine was given another address for it, ``resolved_again`` how often in a row that was its own.
+    how often the engine was given another address for it, ``resolved_again`` how often in a row that was its own
+    since ``resolved_at`` bytes of the file were there, ``failed_at`` the target of a redirect that failed last.
 
     ``url`` is where it is requested now; ``given_url`` is the URL as it was given, by which a saved state knows it.
     They differ once ``refresh_url`` has supplied a new link.
@@ -54,6 +55,8 @@ class Source:
     failures: int = 0
     moves: int = 0
     resolved_again: int = 0
+    resolved_at: int = -1
+    failed_at: str = ""
     given_url: str = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:

@@ -85,6 +85,7 @@ class Sourcing:
         def known(profile: Profile) -> None:
             if file is run.file and run.is_filling and source in run.sources.waiting:
                 run.sources.join(source)
+                run.recovery.resort.forget()
                 file.add_source(source.url, profile)
                 run.set_lanes()
                 run.recovery.go_on_at_once()

@@ -175,6 +175,7 @@ class Starting:
             mirrors=asked[1:],
             etag=etag,
             last_modified=last_modified,
+            name=options.filename,
             **known,
         )
         run.resumed_bytes = file.downloaded
@@ -199,6 +200,9 @@ class Starting:
         """The server has said what there is, and it is to be fetched."""
         run = self._run
         run.first_step = Step.FETCH
+        if run.recovery.one_stream and run.saved is not None:
+            run.begin_again()  # it has no use for what is there
+            return
         run.turn(self._compare_saved if self._must_compare else self.open_file)
 
     def _compare_saved(self) -> None:

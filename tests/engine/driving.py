@@ -38,6 +38,7 @@ class Event(NamedTuple):
     source: int
     moves: int
     request: int
+    address: str
 
 
 @dataclass

@@ -1,14 +1,16 @@
 """Redirects are followed, once; and what the user confided to one origin stays there."""
 
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
-from rangefetch.errors import BadAnswer, HttpStatusError
-from servers.misbehaving import MisbehavingServer, content
+import rangefetch
+from rangefetch.errors import BadAnswer, HttpStatusError, TlsError
+from servers.misbehaving import MisbehavingServer, content, refused_port
 from servers.tls import Certificates
-from support.downloads import fails, fetch, interrupt
+from support.downloads import QUICK, fails, fetch, interrupt
 from support.files import MIB, begun, names
 from support.requests import paths
 
@@ -73,6 +75,120 @@ def test_a_redirect_to_nothing_leaves_nothing(server: MisbehavingServer, target:
 def test_a_redirect_to_another_scheme_is_named_and_not_followed(server: MisbehavingServer, target: Path) -> None:
     error = fails(BadAnswer, server.url("/redirect-to-file-scheme/x"), target)
     assert "file:///etc/passwd" in error.reason
+
+
+LANES: list[dict[str, Any]] = [{"split": 1}, {"split": 8, "min_split_size": "1M"}]
+BAD_TARGETS: list[str | int] = ["closed", "unknown", "silent", 400, 401, 403, 404, 410, 500, 502, 503]
+
+
+def _bad_target(bad: str | int, other_server: MisbehavingServer) -> str:
+    match bad:
+        case "closed":
+            return f"http://127.0.0.1:{refused_port()}/x"
+        case "unknown":
+            return "http://no-such-host.invalid/x"
+        case "silent":
+            return other_server.url("/stall/x", after=0, headers=0)
+        case _:
+            return other_server.url("/status/x", code=bad)
+
+
+@pytest.mark.parametrize("options", LANES, ids=["one lane", "eight"])
+@pytest.mark.parametrize("bad", BAD_TARGETS)
+def test_a_target_that_fails_has_the_original_url_asked_again(
+    server: MisbehavingServer,
+    other_server: MisbehavingServer,
+    target: Path,
+    bad: str | int,
+    options: dict[str, Any],
+) -> None:
+    to = f"{_bad_target(bad, other_server)}|{server.url('/good/x', size=LARGE)}"
+    fetch(server.url("/redirect-in-turn/x", to=to), target, read_timeout=1.0, **options)
+    assert target.read_bytes() == content(LARGE)
+    assert paths(server).count("redirect-in-turn") == 2
+
+
+def test_small_files_whose_first_target_fails_come(
+    server: MisbehavingServer, other_server: MisbehavingServer, tmp_path: Path
+) -> None:
+    urls = []
+    for number, bad in enumerate(BAD_TARGETS):
+        # The batch asks once, too.
+        to = "|".join([_bad_target(bad, other_server)] * 2 + [server.url(f"/good/{number}", size=SMALL, seed=number)])
+        urls.append(server.url(f"/redirect-in-turn/{number}", to=to))
+    results = rangefetch.fetch_many(urls, tmp_path, read_timeout=1.0, **QUICK)
+    assert [Path(result.path).read_bytes() == content(SMALL, n) for n, result in enumerate(results)] == [True] * 11
+
+
+def test_a_target_whose_certificate_is_not_trusted_is_left_for_another(
+    server: MisbehavingServer, tls_server: MisbehavingServer, target: Path
+) -> None:
+    to = f"{tls_server.url('/good/x', size=LARGE, seed=1)}|{server.url('/good/x', size=LARGE)}"
+    fetch(server.url("/redirect-in-turn/x", to=to), target)
+    assert target.read_bytes() == content(LARGE)
+    assert tls_server.requests == []
+
+
+def test_a_target_whose_certificate_is_not_trusted_is_never_used(
+    server: MisbehavingServer, tls_server: MisbehavingServer, target: Path
+) -> None:
+    url = server.url("/redirect/x", to=tls_server.url("/good/x", size=LARGE))
+    fails(TlsError, url, target)
+    assert tls_server.requests == []
+    assert paths(server).count("redirect") == 2
+
+
+@pytest.mark.parametrize("code", [401, 403, 404, 410])
+def test_what_the_same_target_says_again_is_final(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path, code: int
+) -> None:
+    error = fails(HttpStatusError, server.url("/redirect/x", to=other_server.url("/status/x", code=code)), target)
+    assert error.status == code
+    assert paths(server).count("redirect") == 2
+    # Where the range may be the reason, it is asked for without one.
+    assert len(other_server.requests) == (3 if code in (403, 404) else 2)
+
+
+def test_the_original_url_is_asked_three_times_in_a_row_at_most(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    to = "|".join(other_server.url("/status/x", code=410, id=number) for number in range(9))
+    fails(HttpStatusError, server.url("/redirect-in-turn/x", to=to), target)
+    assert paths(server).count("redirect-in-turn") == 4
+
+
+@pytest.mark.parametrize("options", LANES, ids=["one lane", "eight"])
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 410])
+def test_a_signed_link_that_expires_is_renewed(
+    server: MisbehavingServer, target: Path, code: int, options: dict[str, Any]
+) -> None:
+    fetch(server.url("/redirect-signed/x", size=LARGE, uses=2, expired=code), target, **options)
+    assert target.read_bytes() == content(LARGE)
+    assert paths(server).count("redirect-signed") > 1
+
+
+@pytest.mark.parametrize("options", LANES, ids=["one lane", "eight"])
+@pytest.mark.parametrize("code", [300, 301, 302, 303, 307, 308])
+def test_a_redirect_with_a_long_page_is_followed(
+    server: MisbehavingServer, target: Path, code: int, options: dict[str, Any]
+) -> None:
+    to = f"../good/a b?size={LARGE}"
+    fetch(server.url("/redirect/x", to=to, code=code, body=1_000_000), target, **options)
+    assert target.read_bytes() == content(LARGE)
+    assert paths(server).count("redirect") == 1
+
+
+def test_small_files_behind_long_pages_come(server: MisbehavingServer, tmp_path: Path) -> None:
+    urls = [
+        server.url(f"/redirect/{number}", to=f"/good/{number}?size={SMALL}&seed={number}", body=200_000, code=300 + n)
+        for number, n in enumerate((0, 1, 2, 7))
+    ]
+    rangefetch.fetch_many(urls, tmp_path, **QUICK)
+    assert [(tmp_path / str(number)).read_bytes() == content(SMALL, number) for number in range(4)] == [True] * 4
+
+
+def test_a_choice_that_does_not_say_which_is_an_error(server: MisbehavingServer, target: Path) -> None:
+    assert fails(HttpStatusError, server.url("/status/x", code=300), target).status == 300
 
 
 def test_a_resumed_download_asks_the_original_url_again(server: MisbehavingServer, target: Path) -> None:

@@ -337,7 +337,7 @@ def test_what_is_permanent_moves_to_the_next_source_at_once(
     assert time.monotonic() - started < AT_ONCE
     assert target.read_bytes() == content(SIZE)
     assert result.sources == (mirror,)
-    assert len(server.requests) == 1
+    assert len(server.requests) == (2 if code in (403, 404, 405) else 1)  # without a range, too
 
 
 @pytest.mark.usefixtures("longest_waits")
@@ -358,7 +358,8 @@ def test_where_no_source_is_left_the_error_says_what_was_tried(
 ) -> None:
     mirror = other_server.url("/status/x", code=410)
     error = fails(HttpStatusError, server.url("/status/x", code=404), target, mirrors=[mirror])
-    assert len(server.requests) == len(other_server.requests) == 1
+    assert len(server.requests) == 2  # without a range, too
+    assert len(other_server.requests) == 1
     assert {word for line in error.tried for word in line.split() if word.isdigit()} == {"404", "410"}
 
 

@@ -389,19 +389,29 @@ def needs(ask: Ask, reply: Reply, *, name: str = "Authorization", value: str = "
 # Where a server sends its clients.
 
 
-def _redirect(code: int, to: str) -> Reply:
-    reply = message(code, "elsewhere")
+def _redirect(code: int, to: str, body: int = 0) -> Reply:
+    reply = message(code, "elsewhere" if not body else "x" * body)
     reply.headers["Location"] = to
     return reply
 
 
 @route("redirect")
-def redirect(ask: Ask, reply: Reply, *, to: str = "", code: int = 302, hops: int = 1) -> Reply:
-    """To ``to``, absolute or relative (``/good`` with this size and seed if none), over so many redirects."""
+def redirect(ask: Ask, reply: Reply, *, to: str = "", code: int = 302, hops: int = 1, body: int = 0) -> Reply:
+    """To ``to``, absolute or relative (``/good`` with this size and seed if none), over so many redirects.
+
+    ``body``: the bytes of the page that it sends along.
+    """
     to = to or "/good?" + urlencode({"size": ask.common.size, "seed": ask.common.seed})
     if hops > 1:
         to = "/redirect?" + urlencode({"to": to, "code": code, "hops": hops - 1})
-    return _redirect(code, to)
+    return _redirect(code, to, body)
+
+
+@route("redirect-in-turn")
+def redirect_in_turn(ask: Ask, reply: Reply, *, to: str = "") -> Reply:
+    """To the next of the URLs in ``to``, with ``|`` between them, and to the last of them from then on."""
+    listed = to.split("|")
+    return _redirect(302, listed[min(ask.turn, len(listed) - 1)])
 
 
 @route("redirect-loop")

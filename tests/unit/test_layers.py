@@ -26,6 +26,7 @@ LAYERS = (
         "answering",
         "sourcing",
         "recovery",
+        "resort",
         "mirroring",
         "comparing",
         "aria2",
@@ -73,6 +74,7 @@ LAYERS = (
         "names",
         "events",
         "tries",
+        "manners",
     ),
     ("errors", "logs", "options", "progress", "version", "_engine"),
 )
@@ -88,6 +90,7 @@ TYPES_ONLY = {
     ("comparing", "run"): "a part of the run that made it; at run time it is handed over",
     ("starting", "run"): "a part of the run that made it; at run time it is handed over",
     ("sourcing", "run"): "a part of the run that made it; at run time it is handed over",
+    ("resort", "run"): "a part of the run that made it; at run time it is handed over",
     ("recovery", "run"): "a recovery acts on the run that made it; at run time it is handed over",
     ("keeping", "atwork"): "a part of the download that made it; at run time it is handed over",
     ("placing", "atwork"): "a part of the download that made it; at run time it is handed over",

@@ -29,7 +29,9 @@ CODES = range(102)
 SITUATIONS: dict[str, dict[str, Any]] = {
     "first": {},
     "answered": {"answered": True},
-    "link worked": {"answered": True, "redirected": True},
+    "redirected": {"redirected": True},
+    "named again": {"answered": True, "redirected": True, "named_again": True},
+    "same total": {"answered": True, "same_total": True},
     "others work": {"answered": True, "other_lanes": 3},
     "says when": {"retry_after_s": 30},
     "says so, others work": {"answered": True, "other_lanes": 3, "retry_after_s": 30},
@@ -39,6 +41,7 @@ CODE_SITUATIONS: dict[str, dict[str, Any]] = {
     "refused": {"errno": errno.ECONNREFUSED},
     "no route": {"errno": errno.ENETUNREACH},
     "reset": {"errno": errno.ECONNRESET},
+    "redirected": {"redirected": True},
     "refused, others work": {"errno": errno.ECONNREFUSED, "answered": True, "other_lanes": 3},
 }
 
@@ -98,7 +101,7 @@ def test_the_servers_last_word_is_permanent(status: int) -> None:
     assert POLICY.classify(Failure(fault=Fault.STATUS, status=status)) is Kind.PERMANENT
 
 
-@pytest.mark.parametrize("status", [408, 425, 500, 502, 503, 504, *range(520, 525)])
+@pytest.mark.parametrize("status", [408, 421, 423, 425, 500, 502, 503, 504, 509, *range(520, 531), 598, 599])
 def test_trouble_of_the_server_is_temporary(status: int) -> None:
     assert POLICY.classify(Failure(fault=Fault.STATUS, status=status)) is Kind.TEMPORARY
 
@@ -114,6 +117,8 @@ failures = st.builds(
     other_lanes=st.integers(0, 64),
     answered=st.booleans(),
     redirected=st.booleans(),
+    named_again=st.booleans(),
+    same_total=st.booleans(),
     ranged=st.booleans(),
 )
 
@@ -157,7 +162,10 @@ def test_without_rows_everything_is_permanent() -> None:
         (When.ALWAYS, {}, None),
         (When.OTHERS_WORK, {"other_lanes": 1}, {}),
         (When.ANSWERED, {"answered": True}, {"redirected": True}),
-        (When.LINK_WORKED, {"answered": True, "redirected": True}, {"answered": True}),
+        (When.REDIRECTED, {"redirected": True}, {"redirected": True, "received_bytes": 1}),
+        (When.REDIRECTED, {"redirected": True}, {"redirected": True, "named_again": True}),
+        (When.NAMED_AGAIN, {"redirected": True, "named_again": True}, {"redirected": True}),
+        (When.SAME_TOTAL, {"answered": True, "same_total": True}, {"same_total": True}),
         (When.SERVER_SAYS_WHEN, {"retry_after_s": 1}, {}),
     ],
 )
@@ -189,7 +197,14 @@ def test_a_wait_is_between_nothing_and_its_bound_and_not_shorter_than_the_server
 ) -> None:
     wait_s = POLICY.wait_s(failures, first_s, retry_after_s)
     asked_s = min(retry_after_s, POLICY.longest_retry_after)
-    assert asked_s <= wait_s <= max(asked_s, min(first_s * 2.0 ** min(failures, 30), POLICY.longest_wait))
+    assert asked_s <= wait_s <= asked_s + min(first_s * 2.0 ** min(failures, 30), POLICY.longest_wait)
+
+
+def test_clients_that_were_told_the_same_time_do_not_come_back_together() -> None:
+    random.seed(1)
+    waits = [POLICY.wait_s(4, 0.5, 10.0) for _ in range(2000)]
+    assert 10.0 <= min(waits) < 10.1
+    assert 13.9 < max(waits) <= 14.0
 
 
 def test_jitter_is_full() -> None:

@@ -1,0 +1,124 @@
+"""Content codings: whether a response's body is the file, or a coding of it that nobody asked for.
+
+The file is what the server stores. Servers that store ``x.tar.gz`` often say ``Content-Encoding: x-gzip`` of it, which
+describes the file and not the response (Apache's ``AddEncoding``). Words that name no coding mean nothing.
+"""
+
+from libc.string cimport strcspn, strlen, strspn
+from posix.strings cimport strncasecmp
+
+from rangefetch.libcurl cimport CURL, header_at, header_value
+from rangefetch.transfer cimport FileCore, Source
+
+
+cdef inline bint is_word(const char *text, size_t size, const char *word) noexcept nogil:
+    return size == strlen(word) and strncasecmp(text, word, size) == 0
+
+
+cdef inline bint ends_in(const char *text, size_t size, const char *suffix) noexcept nogil:
+    cdef size_t length = strlen(suffix)
+    return size > length and strncasecmp(text + size - length, suffix, length) == 0
+
+
+cdef inline bint says_gzip(const char *name, size_t size) noexcept nogil:
+    return (
+        ends_in(name, size, ".gz") or ends_in(name, size, ".tgz") or ends_in(name, size, ".svgz")
+        or ends_in(name, size, ".taz") or ends_in(name, size, ".emz") or ends_in(name, size, ".wmz")
+    )
+
+
+cdef inline bint says_coding(const char *name, size_t size, const char *coding, size_t length) noexcept nogil:
+    """Whether a file's name says that the file itself has this coding."""
+    if is_word(coding, length, "gzip") or is_word(coding, length, "x-gzip"):
+        return says_gzip(name, size)
+    if is_word(coding, length, "compress") or is_word(coding, length, "x-compress"):
+        return ends_in(name, size, ".z") or ends_in(name, size, ".taz") or says_gzip(name, size)
+    if is_word(coding, length, "br"):
+        return ends_in(name, size, ".br")
+    if is_word(coding, length, "zstd"):
+        return ends_in(name, size, ".zst") or ends_in(name, size, ".tzst") or ends_in(name, size, ".zstd")
+    if is_word(coding, length, "bzip2") or is_word(coding, length, "x-bzip2"):
+        return ends_in(name, size, ".bz2") or ends_in(name, size, ".tbz") or ends_in(name, size, ".tbz2")
+    if is_word(coding, length, "xz") or is_word(coding, length, "x-xz"):
+        return ends_in(name, size, ".xz") or ends_in(name, size, ".txz")
+    return False
+
+
+cdef inline bint is_real_coding(const char *word, size_t size) noexcept nogil:
+    """Whether a word names a coding: IANA's registry, and what servers use beside it."""
+    return (
+        is_word(word, size, "gzip") or is_word(word, size, "x-gzip") or is_word(word, size, "deflate")
+        or is_word(word, size, "compress") or is_word(word, size, "x-compress") or is_word(word, size, "br")
+        or is_word(word, size, "zstd") or is_word(word, size, "dcb") or is_word(word, size, "dcz")
+        or is_word(word, size, "exi") or is_word(word, size, "aes128gcm") or is_word(word, size, "pack200-gzip")
+        or is_word(word, size, "bzip2") or is_word(word, size, "x-bzip2") or is_word(word, size, "xz")
+        or is_word(word, size, "x-xz") or is_word(word, size, "lzma")
+    )
+
+
+cdef inline bint url_says_coding(const char *url, const char *coding, size_t length) noexcept nogil:
+    """The same of the path of a URL, which may be NULL."""
+    return url != NULL and says_coding(url, strcspn(url, "?#"), coding, length)
+
+
+cdef inline bint is_the_files_own(
+    const FileCore *file, const Source *source, CURL *easy, const char *coding, size_t length
+) noexcept nogil:
+    """Whether a coding is one that the file itself has, by its name: in the URL, after redirects, or as the server or
+    the user gives it."""
+    cdef const char *disposition = header_value(easy, "Content-Disposition")
+    cdef size_t size
+    if (
+        url_says_coding(source.url, coding, length) or url_says_coding(source.resolved_url, coding, length)
+        or url_says_coding(file.name, coding, length)
+    ):
+        return True
+    if disposition == NULL:
+        return False
+    size = strlen(disposition)
+    while size > 0 and disposition[size - 1] in (c'"', c' ', c'\t', c';', c"'"):
+        size -= 1
+    return says_coding(disposition, size, coding, length)
+
+
+cdef inline bint is_encoded(const FileCore *file, const Source *source, CURL *easy) noexcept nogil:
+    """Whether the bytes of the body are not the file's, but a coding of them (RFC 9110, section 8.4)."""
+    cdef size_t number = 0
+    cdef size_t length
+    cdef const char *text = header_value(easy, "Content-Encoding")
+    while text != NULL:
+        while True:
+            text += strspn(text, " \t,")
+            length = strcspn(text, " \t,")
+            if length == 0:
+                break
+            if is_real_coding(text, length) and not (
+                file.takes_codings or is_the_files_own(file, source, easy, text, length)
+            ):
+                return True
+            text += length
+        number += 1
+        text = header_at(easy, "Content-Encoding", number)
+    return False
+
+
+cdef inline bint has_transfer_coding(CURL *easy) noexcept nogil:
+    """Whether there is a transfer coding beside "chunked" (RFC 9112, section 7.4), which nobody asked for.
+
+    Newer versions of libcurl refuse it; 7.88 hands over the encoded bytes.
+    """
+    cdef size_t number = 0
+    cdef size_t length
+    cdef const char *text = header_value(easy, "Transfer-Encoding")
+    while text != NULL:
+        while True:
+            text += strspn(text, " \t,")
+            length = strcspn(text, " \t,")
+            if length == 0:
+                break
+            if not is_word(text, length, "chunked") and not is_word(text, length, "identity"):
+                return True
+            text += length
+        number += 1
+        text = header_at(easy, "Transfer-Encoding", number)
+    return False

@@ -1,0 +1,65 @@
+"""How hosts answer, for as long as a backend runs. Pure: no clock, socket or thread.
+
+A host that refuses a range may still send the whole file. Whether that is worth a second request depends on what the
+host has shown before; otherwise every dead link would cost two.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+__all__ = ["CLOSED", "Manners"]
+
+CLOSED = 0
+"""How a range is refused without a status: the connection is closed."""
+
+_MOST_HOSTS = 4096
+# What a server says of a file, and not of the way in which it was asked for it.
+_OF_THE_FILE = frozenset({403, 404, 405, 410, 451})
+
+
+@dataclasses.dataclass(slots=True)
+class _Host:
+    answered: bool = False
+    sends_ranges: bool = False
+    refused: set[int] = dataclasses.field(default_factory=set)
+
+
+class Manners:
+    """What the hosts (``host:port``) have shown; the oldest are forgotten when there are thousands."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, _Host] = {}
+
+    def answered(self, host: str, *, status: int) -> None:
+        """It has sent a file, or a part of one."""
+        known = self._host(host)
+        known.answered = True
+        known.sends_ranges |= status == 206
+
+    def refused_plainly(self, host: str, how: int) -> None:
+        """It has refused a file (with a status, or ``CLOSED``) that was asked for without a range."""
+        self._host(host).refused.add(how)
+
+    def has_answered(self, host: str) -> bool:
+        """Whether it has sent anything of use."""
+        return host in self._hosts and self._hosts[host].answered
+
+    def may_mean_the_range(self, host: str, how: int) -> bool:
+        """Whether the host may refuse the range, and not the file.
+
+        A host that sends ranges means the file when it says that it is not there, or not to be had; what it says of
+        the request may still be about the range.
+        """
+        known = self._hosts.get(host)
+        if known is None:
+            return True
+        return how not in known.refused and not (known.sends_ranges and how in _OF_THE_FILE)
+
+    def _host(self, host: str) -> _Host:
+        known = self._hosts.get(host)
+        if known is None:
+            if len(self._hosts) >= _MOST_HOSTS:
+                del self._hosts[next(iter(self._hosts))]
+            known = self._hosts[host] = _Host()
+        return known

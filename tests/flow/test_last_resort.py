@@ -1,0 +1,204 @@
+"""Where ranges fail and a plain request works, the file comes as one stream."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rangefetch
+from rangefetch import DownloadManager, state
+from rangefetch.errors import BadAnswer, DownloadError, HttpStatusError
+from servers.misbehaving import MisbehavingServer, content
+from servers.tls import Certificates
+from support.downloads import QUICK, SIZE, SMALL, fails, fetch, interrupt, into
+from support.files import MIB, names
+from support.requests import gaps
+
+REFUSALS = (400, 403, 404, 405, 406, 416, 500, 501, 503, 0)
+LANES: list[dict[str, Any]] = [{"split": 1}, {"split": 8, "min_split_size": "1M"}]
+
+
+def plain(server: MisbehavingServer) -> int:
+    """How many requests had no range."""
+    return sum("range" not in request.headers for request in server.requests)
+
+
+@pytest.mark.parametrize("options", LANES, ids=["one lane", "eight"])
+@pytest.mark.parametrize("size", [SMALL, SIZE])
+@pytest.mark.parametrize("code", REFUSALS)
+def test_a_file_whose_server_refuses_ranges_comes_as_one_stream(
+    server: MisbehavingServer, target: Path, code: int, size: int, options: dict[str, Any]
+) -> None:
+    fetch(server.url("/range-refused/x", size=size, code=code), target, **options)
+    assert target.read_bytes() == content(size)
+    assert names(target.parent) == ["file.bin"]
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+def test_small_files_whose_server_refuses_ranges_come(server: MisbehavingServer, tmp_path: Path, code: int) -> None:
+    urls = [server.url(f"/range-refused/{number}", size=SMALL, seed=number, code=code) for number in range(5)]
+    rangefetch.fetch_many(urls, tmp_path, **QUICK)
+    assert [(tmp_path / str(number)).read_bytes() == content(SMALL, number) for number in range(5)] == [True] * 5
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+def test_a_stream_whose_server_refuses_ranges_comes(server: MisbehavingServer, code: int) -> None:
+    with rangefetch.stream(server.url("/range-refused/x", size=SIZE, code=code), **QUICK) as stream:
+        assert stream.read() == content(SIZE)
+
+
+@pytest.mark.parametrize("code", [400, 503, 0])
+def test_the_same_holds_over_https(
+    tls_server: MisbehavingServer, certificates: Certificates, target: Path, code: int
+) -> None:
+    fetch(tls_server.url("/range-refused/x", size=SIZE, code=code), target, ca_file=certificates.ca)
+    assert target.read_bytes() == content(SIZE)
+
+
+@pytest.mark.parametrize("code", [400, 416, 500])
+def test_a_server_that_refuses_ranges_longer_than_the_file_is_asked_for_small_ones_plainly(
+    server: MisbehavingServer, tmp_path: Path, code: int
+) -> None:
+    # Also when it is known to send ranges of large ones.
+    fetch(server.url("/range-refused/large", size=SIZE, code=code, too_long=1), tmp_path / "large")
+    urls = [server.url(f"/range-refused/{number}", size=SMALL, code=code, too_long=1) for number in range(3)]
+    rangefetch.fetch_many(urls, tmp_path, **QUICK)
+    assert (tmp_path / "large").read_bytes() == content(SIZE)
+    assert {(tmp_path / str(number)).read_bytes() for number in range(3)} == {content(SMALL)}
+    assert plain(server) == 3
+
+
+@pytest.mark.parametrize("code", [429, 503])
+def test_the_rest_period_comes_before_the_request_without_a_range(
+    server: MisbehavingServer, target: Path, code: int
+) -> None:
+    fetch(server.url("/range-refused/x", size=SMALL, code=code, retry_after=1), target)
+    assert target.read_bytes() == content(SMALL)
+    assert plain(server) == 1
+    assert gaps(server.requests)[0] >= 0.99
+
+
+def test_a_server_that_was_busy_for_a_moment_still_gets_ranges(server: MisbehavingServer, target: Path) -> None:
+    fetch(server.url("/status/x", size=4 * SIZE, code=503, times=1), target, split=8, min_split_size="1M")
+    assert target.read_bytes() == content(4 * SIZE)
+    assert plain(server) == 1
+    assert sum(request.status == 206 for request in server.requests) > 4
+
+
+@pytest.mark.parametrize("options", LANES, ids=["one lane", "eight"])
+@pytest.mark.parametrize("code", [400, 403, 404, 416, 500, 503, 0])
+def test_a_server_that_refuses_ranges_beyond_some_offset_sends_one_stream(
+    server: MisbehavingServer, target: Path, code: int, options: dict[str, Any]
+) -> None:
+    fetch(server.url("/range-refused/x", size=SIZE, code=code, beyond="6M"), target, **options)
+    assert target.read_bytes() == content(SIZE)
+    assert server.requests[-1].range is None
+
+
+@pytest.mark.parametrize("code", [400, 403, 404, 503, 0])
+def test_a_resume_that_is_refused_is_one_stream(server: MisbehavingServer, target: Path, code: int) -> None:
+    url = server.url("/script/x", size=SIZE, steps="slow:rate=1M", then=f"range-refused:code={code}")
+    interrupt(url, target, MIB, split=1)
+    fetch(url, target)
+    assert target.read_bytes() == content(SIZE)
+    assert names(target.parent) == ["file.bin"]
+
+
+@pytest.mark.parametrize("code", [400, 404, 503, 0])
+def test_work_is_kept_where_a_plain_request_is_refused_too(server: MisbehavingServer, target: Path, code: int) -> None:
+    then = f"status:code={code}" if code else "cut:headers=0"
+    url = server.url("/script/x", size=SIZE, steps="slow:rate=1M", then=then)
+    kept = interrupt(url, target, MIB, split=1)
+    with pytest.raises(DownloadError):
+        fetch(url, target)
+    assert plain(server) <= 1
+    saved = state.load(target.with_name("file.bin.part.json"))
+    assert saved.written_bytes == kept > 0
+
+
+def test_ranges_that_fail_at_one_place_in_both_ways_cost_only_that(server: MisbehavingServer, target: Path) -> None:
+    url = server.url("/status/x", size="24M", at="13M", code=404)
+    fails(HttpStatusError, url, target, split=4, min_split_size="1M")
+    saved = state.load(target.with_name("file.bin.part.json"))
+    assert [block for block, found in enumerate(saved.blocks) if found != 2] == [13]
+
+
+@pytest.mark.parametrize("options", LANES, ids=["one lane", "eight"])
+@pytest.mark.parametrize(
+    ("route", "parameters"),
+    [
+        ("etag-flaps", {}),
+        ("etag-flaps", {"if_range": 0}),
+        ("mtime-now", {}),
+        ("exclusive-end", {}),
+        ("exclusive-end", {"said": 0}),
+        ("range-length", {}),
+        ("range-length", {"delta": -1000}),
+        ("range-length", {"total": 1}),
+        ("short-body", {"times": 5}),
+    ],
+)
+def test_whatever_is_wrong_with_ranges_the_file_comes(
+    server: MisbehavingServer, target: Path, route: str, parameters: dict[str, str | float], options: dict[str, Any]
+) -> None:
+    fetch(server.url(f"/{route}/x", size=SIZE, **parameters), target, **options)
+    assert target.read_bytes() == content(SIZE)
+    assert names(target.parent) == ["file.bin"]
+
+
+@pytest.mark.parametrize("route", ["etag-flaps", "mtime-now", "exclusive-end", "range-length"])
+def test_small_files_whose_ranges_are_wrong_come(server: MisbehavingServer, tmp_path: Path, route: str) -> None:
+    parameters: dict[str, str | float] = {"delta": -1000} if route == "range-length" else {}
+    urls = [server.url(f"/{route}/{number}", size=SMALL, **parameters) for number in range(4)]
+    rangefetch.fetch_many(urls, tmp_path, **QUICK)
+    assert {path.read_bytes() for path in tmp_path.iterdir()} == {content(SMALL)}
+
+
+@pytest.mark.parametrize("code", [403, 404, 405])
+def test_dead_links_of_a_host_that_sends_ranges_cost_one_request(
+    server: MisbehavingServer, target: Path, code: int
+) -> None:
+    with DownloadManager() as manager:
+        manager.download_and_wait(server.url("/good/x", size=SMALL), into(target))
+        server.clear()
+        gids = [manager.download(server.url("/status/x", code=code, id=n), into(target, n)) for n in range(10)]
+        for gid in gids:
+            with pytest.raises(HttpStatusError):
+                manager.wait(gid, timeout=20)
+    assert len(server.requests) == 10
+
+
+@pytest.mark.parametrize("code", [400, 403, 404, 501])
+def test_dead_links_of_a_host_that_refused_a_plain_request_cost_one_request(
+    server: MisbehavingServer, target: Path, code: int
+) -> None:
+    with DownloadManager() as manager:
+        for number in range(10):
+            with pytest.raises(HttpStatusError):
+                manager.download_and_wait(server.url("/status/x", code=code, id=number), into(target, number))
+    assert plain(server) == 1
+    assert len(server.requests) == 11
+
+
+def test_what_is_refused_to_everybody_is_not_asked_for_without_a_range(server: MisbehavingServer, target: Path) -> None:
+    for number, code in enumerate((401, 402, 407, 410, 451)):
+        fails(HttpStatusError, server.url("/status/x", code=code), target.with_name(str(number)))
+    assert plain(server) == 0
+
+
+def test_a_plain_request_that_is_answered_with_another_size_does_not_take_the_place_of_the_file(
+    server: MisbehavingServer, target: Path
+) -> None:
+    # An error page with status 200, while ranges are refused.
+    page = f"no-ranges:size={SMALL}:seed=9"
+    url = server.url("/script/x", size=SIZE, steps="slow:rate=1M", then=f"{page}+range-refused:code=404")
+    kept = interrupt(url, target, MIB, split=1)
+    with pytest.raises(DownloadError):
+        fetch(url, target, max_tries=3)
+    assert not target.exists()
+    assert state.load(target.with_name("file.bin.part.json")).written_bytes == kept
+
+
+def test_a_body_that_is_short_either_way_is_an_error(server: MisbehavingServer, target: Path) -> None:
+    fails(BadAnswer, server.url("/short-body/x", size=SIZE), target, max_tries=3)
+    assert not target.exists()
