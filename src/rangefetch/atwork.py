@@ -30,7 +30,7 @@ from rangefetch.progress import DownloadResult, SpeedMeter
 from rangefetch.proof import Proof
 from rangefetch.proving import Proving
 from rangefetch.sources import Sources
-from rangefetch.target import Target
+from rangefetch.target import Place, Target
 from rangefetch.tries import Tries
 
 if TYPE_CHECKING:
@@ -142,6 +142,11 @@ class AtWork(abc.ABC):
     @abc.abstractmethod
     def url_identity(self) -> Identity:
         """What the URL itself said of its file; nothing where it was not asked."""
+
+    @property
+    def place(self) -> Place | None:
+        """What it has on disk, from when that is taken on."""
+        return self.target
 
     def publish(self) -> Path:
         """Give what is there its final name, on a worker. Raises ``TargetExists``, ``DiskError``."""

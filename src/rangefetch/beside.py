@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rangefetch.ownership import is_trusted, opened_regular
 
-__all__ = ["control_path_of", "is_ours", "remove", "state_path_of", "strangers"]
+__all__ = ["control_path_of", "is_ours", "remove", "remove_control", "state_path_of", "strangers"]
 
 _CONTROL_HEAD = b"\0"  # of the version (aria2's manual, "Control File"), or what a power failure has made of it
 _STATE_HEAD = b'{"bitmap":"'
@@ -59,3 +59,10 @@ def remove(path: Path) -> None:
     if is_ours(path):
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
+
+
+def remove_control(part_path: Path) -> None:
+    """Remove what aria2 says of the bytes, and what it left of an attempt to. Raises ``OSError``."""
+    control = control_path_of(part_path)
+    remove(control)
+    remove(control.with_name(control.name + "__temp"))

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from rangefetch.download import Download
 from rangefetch.errors import DownloadError, LocalError
 from rangefetch.logs import log as _log
 
-__all__ = ["AtWork", "guarded", "internal_error", "safely"]
+if TYPE_CHECKING:
+    from rangefetch.atwork import AtWork
 
-
-class AtWork(Protocol):
-    """A download while a backend works at it."""
-
-    download: Download
-
-    def fail(self, error: DownloadError) -> None:
-        """Stop, keep what can be continued, and tell the listener."""
-
-    def tell_end(self, error: DownloadError | None) -> None:
-        """Tell the listener at once, whatever is still going on."""
+__all__ = ["guarded", "internal_error", "safely"]
 
 
 def guarded(owner: AtWork, step: Callable[[], object]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from rangefetch import beside
 from rangefetch.download import Figures
 from rangefetch.errors import DiskError
 from rangefetch.lifecycle import Event as Step
@@ -77,8 +78,8 @@ class Keeping:
     def _keep_what_can_be_continued(self) -> None:
         """Save the state of a file that can be resumed, remove the rest (on a worker)."""
         run = self._run
-        target = run.target
-        if target is None or target.fd < 0:
+        place = run.place
+        if place is None or place.fd < 0:
             self.kept_bytes = NOTHING_KEPT
             return
         try:
@@ -88,12 +89,15 @@ class Keeping:
                 self.kept_bytes = saved_bytes
             elif run.life.remove_files or self.kept_bytes == NOTHING_KEPT:
                 self.kept_bytes = NOTHING_KEPT
-                target.discard()
+                place.discard()
         except DiskError as error:
             _log.warning("%s: the downloaded data could not be saved: %s", run.shown_url, error)
-            if target.has_lost_writes:
+            if place.has_lost_writes:
                 if self.kept_bytes == NOTHING_KEPT:
-                    target.discard()
+                    place.discard()
                 raise
         finally:
-            target.close()
+            if run.target is not None and run.target.fd >= 0:
+                # aria2's control file exists only while aria2 is at it.
+                beside.remove_control(run.target.part_path)
+            place.close()

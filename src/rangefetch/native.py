@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import heapq
-import itertools
 import os
 import select
 import threading
@@ -36,6 +34,7 @@ from rangefetch.retry import RetryPolicy
 from rangefetch.run import Run
 from rangefetch.sources import Source
 from rangefetch.space import lacking_on
+from rangefetch.timers import DueCall, Timers
 from rangefetch.workers import Workers, outcome
 
 if TYPE_CHECKING:
@@ -46,17 +45,6 @@ __all__ = ["NativeBackend"]
 _TICK_S = 0.25
 _MOST_LOOPS = 4
 _MOST_PROFILES = 64
-
-
-class _Timer:
-    """A call that is due later, unless it is cancelled."""
-
-    def __init__(self, due_s: float, call: Callable[[], None]) -> None:
-        self.due_s = due_s
-        self.call: Callable[[], None] | None = call
-
-    def cancel(self) -> None:
-        self.call = None
 
 
 class NativeBackend:
@@ -77,8 +65,7 @@ class NativeBackend:
         self._calls: deque[Callable[[], None]] = deque()
         self._calls_lock = threading.Lock()
         self._hears_calls = False
-        self._timers: list[tuple[float, int, _Timer]] = []
-        self._order = itertools.count()
+        self._timers = Timers()
         self._runs: dict[str, Run] = {}
         self._profiles: dict[tuple[Any, ...], Profile] = {}
         self._engine: Engine | None = None
@@ -158,7 +145,7 @@ class NativeBackend:
                 return
             if not self._ticking:
                 self._ticking = True
-                self._later(_TICK_S, self._tick)
+                self._timers.later(_TICK_S, self._tick)
             self._runs[download.gid] = run
             guarded(run, lambda: self._share_lanes(run.sources[0].host))
             guarded(run, run.begin)
@@ -215,14 +202,9 @@ class NativeBackend:
                 engine.ring()
         return True
 
-    def call_later(self, run: Run, delay_s: float, function: Callable[[], None]) -> _Timer:
+    def call_later(self, run: Run, delay_s: float, function: Callable[[], None]) -> DueCall:
         """Have ``function`` called as a step of ``run``, ``delay_s`` seconds from now."""
-        return self._later(delay_s, lambda: guarded(run, function))
-
-    def _later(self, delay_s: float, function: Callable[[], None]) -> _Timer:
-        timer = _Timer(time.monotonic() + delay_s, function)
-        heapq.heappush(self._timers, (timer.due_s, next(self._order), timer))
-        return timer
+        return self._timers.later(delay_s, lambda: guarded(run, function))
 
     def work(self, run: Run, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
         """Do ``job`` on a worker, and then ``then`` with its outcome as a step of ``run``."""
@@ -368,25 +350,21 @@ class NativeBackend:
                 safely(functools.partial(owner, event.file))
         while self._calls:
             safely(self._calls.popleft())
-        now_s = time.monotonic()
-        while self._timers and self._timers[0][0] <= now_s:
-            timer = heapq.heappop(self._timers)[2]
-            if timer.call is not None:
-                safely(timer.call)
+        for call in self._timers.due(time.monotonic()):
+            safely(call)
 
     def _sleep_ms(self) -> float:
         if self._calls:
             return 0
-        if not self._timers:
-            return 60_000
+        next_s = self._timers.next_s()
         # poll(2) takes whole milliseconds; a little late is better than once too often.
-        return max(0.0, (self._timers[0][0] - time.monotonic()) * 1000 + 1)
+        return 60_000 if next_s is None else next_s * 1000 + 1
 
     def _tick(self) -> None:
         self._ticking = bool(self._runs)
         if not self._ticking:
             return
-        self._later(_TICK_S, self._tick)
+        self._timers.later(_TICK_S, self._tick)
         now_s = time.monotonic()
         for run in list(self._runs.values()):
             guarded(run, functools.partial(run.tick, now_s))

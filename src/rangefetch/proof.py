@@ -30,6 +30,12 @@ class Proof:
         if self.checksum and target.keeps_state:
             self._hasher = FileHasher(target.fd, self.checksum.partition("=")[0])
 
+    def begin_anew(self, checksum: str) -> None:
+        """Other bytes will come, and only ``checksum`` holds for them."""
+        self.checksum, self._hasher = checksum, None
+        if self._target is not None:
+            self.begin(self._target)
+
     def learn(self, stated: str) -> bool:
         """A source says what its file's digest is. False: it is another one than must be."""
         if stated and not self.checksum and self._target is not None:

@@ -29,7 +29,7 @@ from rangefetch.errors import (
 from rangefetch.events import Event
 from rangefetch.options import check_seconds
 
-__all__ = ["DEFAULT_ROWS", "Curl", "Failure", "Fault", "Kind", "RetryPolicy", "Row", "When", "explain"]
+__all__ = ["DEFAULT_ROWS", "Curl", "Failure", "Fault", "Kind", "RetryPolicy", "Row", "When", "as_error", "explain"]
 
 
 class Fault(enum.IntEnum):
@@ -488,3 +488,11 @@ def explain(failure: Failure, curl_words: str = "") -> tuple[type[DownloadError]
     if failure.code in (Curl.UNSUPPORTED_PROTOCOL, Curl.PARTIAL_FILE, Curl.GOT_NOTHING, Curl.WEIRD_SERVER_REPLY):
         return BadAnswer, words
     return NetworkError, words
+
+
+def as_error(failure: Failure, url: str, curl_words: str = "", more: str = "") -> DownloadError:
+    """The error that a failure is. ``url`` is the one to name, with no secret in it; ``more`` is added to the words."""
+    kind, words = explain(failure, curl_words)
+    if issubclass(kind, DiskError):
+        return kind(words + more, url=url, status=failure.status, errno=failure.errno)
+    return kind(words + more, url=url, status=failure.status)

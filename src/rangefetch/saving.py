@@ -7,10 +7,11 @@ after the sync might name bytes that it missed. After a sync that failed nothing
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,17 @@ from rangefetch.target import Target
 if TYPE_CHECKING:
     from rangefetch._engine import File
 
-__all__ = ["MOST_CONTROL_BYTES", "load", "save", "save_at_the_end", "save_on_the_way", "write_trace"]
+__all__ = [
+    "MOST_CONTROL_BYTES",
+    "as_state",
+    "load",
+    "read_control",
+    "save",
+    "save_at_the_end",
+    "save_on_the_way",
+    "save_state",
+    "write_trace",
+]
 
 _ROOM_BYTES = 64 << 10  # more than a state takes
 MOST_CONTROL_BYTES = 64 << 20
@@ -95,27 +106,44 @@ def _load_aria2s(target: Target, url: str, own: state.State | None, *, provable:
 
     It names no file. Which it is of is said by the state file, else a checksum must prove it.
     """
+    octets = read_control(target, trusted=provable)
+    if octets is None:
+        return None
+    known = (own.sources, own.resolved_url, own.filename) if own is not None else ()
+    found = as_state(octets, target, url, *known)
+    if own is not None and own.total_size != found.total_size:
+        raise state.StateDamaged(f"{target.control_path}: it is of a file of another size")
+    return found
+
+
+def read_control(target: Target, *, trusted: bool = False) -> bytes | None:
+    """What is in aria2's control file; None if there is none. Raises ``StateDamaged`` for what it cannot be."""
     path = target.control_path
     try:
-        octets, _ = read_own(path, MOST_CONTROL_BYTES, trusted=provable)
+        return read_own(path, MOST_CONTROL_BYTES, trusted=trusted)[0]
     except FileNotFoundError:
         return None
     except OSError as error:
         raise state.StateDamaged(f"{path}: cannot read it: {error.strerror or error}") from error
     except NotOurs as error:
         raise state.StateDamaged(f"{path}: {error}") from error
+
+
+def as_state(
+    octets: bytes,
+    target: Target,
+    url: str,
+    sources: Sequence[state.SourceState] = (),
+    resolved_url: str = "",
+    filename: str = "",
+) -> state.State:
+    """The state that such a control file stands for; what it does not say is given. Raises ``StateDamaged``."""
+    path = target.control_path
+    name = filename or (target.path.name if target.path is not None else "")
     try:
-        found = from_control_file(
-            octets,
-            url,
-            sources=own.sources if own is not None else (),
-            resolved_url=own.resolved_url if own is not None else "",
-            filename=own.filename if own is not None else "",
-        )
+        found = from_control_file(octets, url, sources=sources, resolved_url=resolved_url, filename=name)
     except state.StateDamaged as error:
         raise state.StateDamaged(f"{path}: {error}") from error
-    if own is not None and own.total_size != found.total_size:
-        raise state.StateDamaged(f"{path}: it is of a file of another size")
     return _checked(found, target, path)
 
 
@@ -137,23 +165,20 @@ def _seen(file: File) -> tuple[bytearray, dict[int, int]]:
     return blocks, partial
 
 
-def save(target: Target, file: File, sources: Sources, *, without_last: bool = False) -> int:
-    """Save what is in the file; returns how many bytes of it. Raises ``DiskError``.
+def save(target: Target, file: File, sources: Sources) -> int:
+    """Save what is in the file; returns how many bytes of it. Raises ``DiskError``."""
+    return _save(target, _state_of(target, file, sources))
 
-    ``without_last`` gives up the last bytes, and with them the space that they take; the engine must have let go.
-    """
-    blocks, partial = _seen(file)
-    if without_last and (partial or _DONE in blocks):
-        last = max([blocks.rfind(_DONE), *partial])
-        start = last * file.block_size
-        length = partial.get(last, min(file.block_size, file.size - start))
-        # What the state that is there speaks of stays, since this save may fail, too.
-        end = max(start, start + length - _ROOM_BYTES, _saved_end(target))
-        if end < start + length:
-            blocks[last], partial[last] = 0, end - start
-            os.ftruncate(target.fd, end)
+
+def _save(target: Target, saved: state.State) -> int:
     target.sync()
-    saved = state.State(
+    target.save_state(saved)
+    return saved.written_bytes
+
+
+def _state_of(target: Target, file: File, sources: Sources) -> state.State:
+    blocks, partial = _seen(file)
+    return state.State(
         url=sources.url,
         resolved_url=sources[0].resolved_url or sources.url,
         total_size=file.size,
@@ -168,8 +193,6 @@ def save(target: Target, file: File, sources: Sources, *, without_last: bool = F
         partial=partial,
         filename=target.path.name if target.path else "",
     )
-    target.save_state(saved)
-    return saved.written_bytes
 
 
 def _saved_end(target: Target) -> int:
@@ -196,17 +219,38 @@ def save_on_the_way(target: Target, file: File, sources: Sources) -> int | None:
 
 
 def save_at_the_end(target: Target, file: File, sources: Sources) -> int:
-    """Save when nothing arrives any more; returns how many bytes. A full disk has no room for the state: a little less
-    of data makes some.
+    """Save when nothing arrives any more; returns how many bytes. Raises ``DiskError``."""
+    return save_state(target, _state_of(target, file, sources))
+
+
+def save_state(target: Target, saved: state.State) -> int:
+    """Save what was seen of a file to which nothing comes any more; returns how many bytes. A full disk has no room for
+    the state: a little less of the data makes some.
 
     Raises ``DiskError``. Where a sync has failed, now or before, the state that was saved last stays as it is.
     """
     try:
-        return save(target, file, sources)
+        return _save(target, saved)
     except DiskError as error:
         if error.errno not in _NO_ROOM or target.has_lost_writes:
             raise
-        return save(target, file, sources, without_last=True)
+    beside.remove_control(target.part_path)
+    # What the state that is there speaks of stays, since this may fail, too.
+    less = _cut(saved, max(saved.written_end - _ROOM_BYTES, _saved_end(target)))
+    os.ftruncate(target.fd, less.written_end)
+    return _save(target, less)
+
+
+def _cut(saved: state.State, end: int) -> state.State:
+    """The same without what lies behind ``end``."""
+    blocks, partial = bytearray(saved.blocks), dict(saved.partial)
+    for index in range(end // saved.block_size, len(blocks)):
+        start = index * saved.block_size
+        there = saved.block_size if blocks[index] == _DONE else partial.pop(index, 0)
+        blocks[index] = 0
+        if left := min(there, max(0, end - start)):
+            partial[index] = left
+    return dataclasses.replace(saved, blocks=bytes(blocks), partial=partial)
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 if sys.platform != "win32":
     import fcntl
@@ -40,7 +40,19 @@ from rangefetch.parts import (
 )
 from rangefetch.replacing import copy_content, sync_directory
 
-__all__ = ["Target", "free_space", "part_path"]
+__all__ = ["Place", "Target", "free_space", "part_path"]
+
+
+class Place(Protocol):
+    """What a download has on disk while it is at work."""
+
+    fd: int
+    """-1: it was given up."""
+
+    @property
+    def has_lost_writes(self) -> bool: ...
+    def discard(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class Target:
@@ -298,12 +310,12 @@ class Target:
             state.save(self.state_path, claim(self._url))
         else:
             self.state_path.unlink(missing_ok=True)
-        beside.remove(self.control_path)
+        beside.remove_control(self.part_path)
 
     def _remove_beside(self) -> None:
         """The part file is not there any more: what is beside it has no use."""
         self.state_path.unlink(missing_ok=True)
-        beside.remove(self.control_path)
+        beside.remove_control(self.part_path)
 
     def _check_still_ours(self) -> None:
         if not is_open_on(self.fd, self.part_path):

@@ -268,7 +268,7 @@ def test_what_rests_can_be_removed(target: Path, url: str) -> None:
         landing = FolderLanding(download)
         landing.open()
         (part / "x").write_bytes(b"x")
-        landing.keep(complete=False)
+        landing.keep()
     else:
         left = Target.open(target.parent, target.name, url)
         state.save(left.state_path, claim(url))

@@ -43,11 +43,17 @@ def make(directory: Path) -> Make:
     return make
 
 
+def _finish(landing: FolderLanding, paths: list[str]) -> tuple[Path, int]:
+    """What follows when all is there."""
+    landing.prove(paths)
+    return landing.publish(), landing.size
+
+
 def _bring(landing: FolderLanding, *paths: str) -> list[str]:
     """What aria2 would: files in the landing's directory, for nobody else to read."""
     made = []
     for path in paths:
-        file = Path(str(landing.request(ask_head=False).options["dir"])) / path
+        file = Path(str(landing.request().options["dir"])) / path
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         file.write_text(path)
         file.chmod(0o600)
@@ -58,7 +64,7 @@ def _bring(landing: FolderLanding, *paths: str) -> list[str]:
 def test_one_file_gets_the_name_that_was_asked_for(make: Make, directory: Path) -> None:
     landing = make(filename="wanted.bin")
     landing.open()
-    assert landing.finish(_bring(landing, "brought.bin")) == (directory / "wanted.bin", 11)
+    assert _finish(landing, _bring(landing, "brought.bin")) == (directory / "wanted.bin", 11)
     assert names(directory) == ["wanted.bin"]
     assert stat.S_IMODE((directory / "wanted.bin").stat().st_mode) == 0o666 & ~_umask()
 
@@ -66,7 +72,7 @@ def test_one_file_gets_the_name_that_was_asked_for(make: Make, directory: Path) 
 def test_a_directory_keeps_its_name(make: Make, directory: Path) -> None:
     landing = make()
     landing.open()
-    finished = landing.finish([*_bring(landing, "album/one", "album/deep/two"), "[METADATA]album"])
+    finished = _finish(landing, [*_bring(landing, "album/one", "album/deep/two"), "[METADATA]album"])
     assert finished == (directory / "album", 23)
     assert (directory / "album" / "deep" / "two").read_text() == "album/deep/two"
     assert stat.S_IMODE((directory / "album" / "deep").stat().st_mode) == 0o777 & ~_umask()
@@ -76,8 +82,7 @@ def test_a_directory_keeps_its_name(make: Make, directory: Path) -> None:
 def test_several_are_side_by_side_in_what_was_asked_for(make: Make, directory: Path) -> None:
     landing = make(filename="all")
     landing.open()
-    finished = landing.finish(_bring(landing, "one", "two"))
-    assert finished is not None
+    finished = _finish(landing, _bring(landing, "one", "two"))
     path, _ = finished
     assert path == directory / "all"
     assert names(path) == ["one", "two"]
@@ -87,7 +92,7 @@ def test_nothing_that_could_be_followed_is_a_bad_answer(make: Make) -> None:
     landing = make()
     landing.open()
     with pytest.raises(BadAnswer, match="nothing to download in it"):
-        landing.finish(["[METADATA]a name"])
+        _finish(landing, ["[METADATA]a name"])
     landing.discard()
 
 
@@ -95,7 +100,7 @@ def test_nothing_that_could_be_followed_is_a_bad_answer(make: Make) -> None:
 def test_a_path_outside_is_refused(make: Make, directory: Path, path: str) -> None:
     landing = make()
     landing.open()
-    path = path.format(folder=landing.request(ask_head=False).options["dir"])
+    path = path.format(folder=landing.request().options["dir"])
     with pytest.raises(DiskError, match="it is not in") as caught:
         landing.name([path])
     assert caught.value.errno == errno.EINVAL
@@ -118,7 +123,7 @@ def test_what_would_have_no_place_is_not_kept(make: Make, directory: Path) -> No
     landing.open()
     with pytest.raises(TargetExists, match=r"brought\.bin exists"):
         landing.name(_bring(landing, "brought.bin"))
-    landing.keep(complete=False)
+    landing.keep()
     assert names(directory) == ["brought.bin"]
     assert (directory / "brought.bin").read_text() == "precious"
 
@@ -137,7 +142,7 @@ def test_a_name_that_is_taken_at_the_last_moment_is_not_replaced(
 
     monkeypatch.setattr(FolderLanding, "_move", someone_is_faster)
     with pytest.raises(TargetExists):
-        landing.finish(brought)
+        _finish(landing, brought)
     assert (directory / "brought.bin").read_text() == "precious"
     landing.discard()
 
@@ -150,14 +155,13 @@ def test_overwriting_replaces_a_file_and_never_a_directory(make: Make, directory
     brought = _bring(landing, "brought.bin")
     if what == "a file":
         place.write_text("old")
-        finished = landing.finish(brought)
-        assert finished is not None
+        finished = _finish(landing, brought)
         assert finished[0] == place
         assert place.read_text() == "brought.bin"
     else:
         (place / "precious").mkdir(parents=True)
         with pytest.raises(TargetExists):
-            landing.finish(brought)
+            _finish(landing, brought)
         assert names(place) == ["precious"]
         landing.discard()
 
@@ -171,7 +175,7 @@ def test_where_there_are_no_hard_links_it_is_renamed(
     monkeypatch.setattr(Path, "hardlink_to", refuse)
     landing = make()
     landing.open()
-    landing.finish(_bring(landing, "brought.bin"))
+    _finish(landing, _bring(landing, "brought.bin"))
     assert (directory / "brought.bin").read_text() == "brought.bin"
 
 
@@ -184,7 +188,7 @@ def test_two_downloads_do_not_share_it(make: Make, directory: Path) -> None:
     with pytest.raises(TargetLocked):
         second.clear()
     assert names(directory / names(directory)[0]) == ["half"]
-    first.keep(complete=False)
+    first.keep()
     second.clear()
     assert names(directory) == []
 
@@ -194,13 +198,13 @@ def test_what_is_kept_is_found_again_and_can_be_dropped(make: Make, directory: P
     first.open()
     _bring(first, "half", "album/one")
     (directory / names(directory)[0] / "link").symlink_to(directory)
-    first.keep(complete=False)
+    first.keep()
     again = make()
     again.open()
     assert names(directory / names(directory)[0]) == ["album", "half", "link"]
     again.restart()
     assert names(directory / names(directory)[0]) == []
-    again.keep(complete=False)  # an empty one is none
+    again.keep()  # an empty one is none
     assert names(directory) == []
 
 
@@ -230,7 +234,7 @@ def test_what_is_not_ours_is_left_alone(make: Make, directory: Path, tmp_path: P
     landing.clear()
     assert names(directory) == before
     landing.open()
-    path, _ = landing.finish(_bring(landing, "x")) or (None, 0)
+    path, _ = _finish(landing, _bring(landing, "x"))
     assert path == directory / "wanted"
     assert names(directory) == sorted([*before, "wanted"])
     if what == "directory":
@@ -241,10 +245,10 @@ def test_a_directory_of_another_download_is_not_taken(make: Make, directory: Pat
     other = make(MAGNET.replace("1111", "2222"), filename="wanted")
     other.open()
     _bring(other, "x")
-    other.keep(complete=False)
+    other.keep()
     landing = make(filename="wanted")
     landing.open()
-    assert not list(Path(str(landing.request(ask_head=False).options["dir"])).iterdir())
+    assert not list(Path(str(landing.request().options["dir"])).iterdir())
     landing.discard()
     assert names(directory / "wanted.part") == ["x"]
 
@@ -254,7 +258,7 @@ def test_without_marks_a_claim_says_whose_it_is(make: Make, directory: Path, mon
     landing = make(filename="wanted")
     landing.open()
     _bring(landing, "x")
-    landing.keep(complete=False)
+    landing.keep()
     assert names(directory) == ["wanted.part", "wanted.part.json"]
     again = make(filename="wanted")
     again.open()
@@ -284,7 +288,7 @@ def test_overwriting_replaces_plain_files_only(make: Make, directory: Path, what
 def test_names_from_a_torrent_are_made_harmless(make: Make, directory: Path, name: str) -> None:
     landing = make()
     landing.open()
-    path, _ = landing.finish(_bring(landing, name)) or (directory, 0)
+    path, _ = _finish(landing, _bring(landing, name))
     assert names(directory) == [path.name]
     assert path.name != name
     assert not path.name.startswith((".", "-"))
@@ -300,17 +304,16 @@ def test_a_checksum_and_a_size_are_proved(make: Make, directory: Path) -> None:
         landing = make(filename="wanted", **options)
         landing.open()
         with pytest.raises(error):
-            landing.finish(_bring(landing, "x"))
-        landing.keep(complete=True)
+            _finish(landing, _bring(landing, "x"))
+        landing.keep()
         assert names(directory) == ["wanted.part"]
     landing = make(filename="wanted", checksum=right, expected_size=1, durable=True)
     landing.open()
-    assert landing.finish([str(directory / "wanted.part" / "x")]) == (directory / "wanted", 1)
-    assert landing.checksum == right
+    assert _finish(landing, [str(directory / "wanted.part" / "x")]) == (directory / "wanted", 1)
     landing = make(filename="several", checksum=right)
     landing.open()
     with pytest.raises(LocalError, match="of one file"):
-        landing.finish(_bring(landing, "x", "y"))
+        _finish(landing, _bring(landing, "x", "y"))
     landing.discard()
     assert names(directory) == ["wanted"]
 
@@ -318,7 +321,7 @@ def test_a_checksum_and_a_size_are_proved(make: Make, directory: Path) -> None:
 def test_a_description_that_cannot_be_read_is_a_disk_error(make: Make, tmp_path: Path) -> None:
     landing = make(f"file://{tmp_path}/none.torrent")
     with pytest.raises(DiskError, match="No such file"):
-        landing.request(ask_head=False)
+        landing.request()
 
 
 def _umask() -> int:
@@ -335,7 +338,7 @@ def test_another_name_or_directory_takes_along_what_came(
     landing = make(**({"filename": "x"} if named else {}))
     landing.open()
     _bring(landing, "one")
-    landing.keep(complete=False)
+    landing.keep()
     (directory / "y.part").mkdir()
     options = {"save_dir": directory} | ({"filename": "x"} if named else {})
     options |= {"filename": "y"} if change == "filename" else {"save_dir": tmp_path / "new"}
@@ -344,7 +347,7 @@ def test_another_name_or_directory_takes_along_what_came(
     assert not list((directory / "y.part").iterdir())
     moved = make(**options)
     moved.open()
-    folder = Path(str(moved.request(ask_head=False).options["dir"]))
+    folder = Path(str(moved.request().options["dir"]))
     assert names(folder) == ["one"]
     moved.discard()
     assert names(directory) == ["y.part"]

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from aria2.driving import Desk, downloaded
-from rangefetch.aria2 import client, daemon, job
+from rangefetch import lifecycle
+from rangefetch.aria2 import client, daemon, file, job
 from rangefetch.aria2.backend import Aria2Backend
 from rangefetch.download import Download
 from rangefetch.errors import LocalError, TimedOut
@@ -124,28 +125,29 @@ def test_a_server_that_drips_its_headers_is_not_waited_for_without_end(
 # ---- Errors of our own ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["__init__", "begin", "tick", "update", "_left", "_tell_complete"])
+@pytest.mark.parametrize("where", ["__init__", "begin", "tick", "update", "withdraw", "compare"])
 def test_an_error_anywhere_ends_one_download_and_no_more(
     own_desk: Desk, server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    right = getattr(job.Job, where)
+    right = getattr(file.FileJob, where)
     broken = threading.Event()
 
-    def wrong(self: job.Job, *arguments: Any, **named: Any) -> Any:
+    def wrong(self: file.FileJob, *arguments: Any, **named: Any) -> Any:
         download = arguments[1] if where == "__init__" else self.download
-        if download.options.filename == target.name and not broken.is_set():
-            broken.set() if where != "_left" else None
+        is_due = where != "withdraw" or self.life.is_ending
+        if download.options.filename == target.name and not broken.is_set() and is_due:
+            broken.set() if where != "withdraw" else None
             raise KeyError("never expected")
         return right(self, *arguments, **named)
 
-    monkeypatch.setattr(job, "LET_GO_S", 1.0)
-    monkeypatch.setattr(job.Job, where, wrong)
+    monkeypatch.setattr(lifecycle, "LET_GO_S", 1.0)
+    monkeypatch.setattr(file.FileJob, where, wrong)
     download = own_desk.begin(server.url("/slow/x", size=SIZE, rate="8M"), target)
-    if where == "_left":
+    if where == "withdraw":
         until(lambda: downloaded(download) > 0)
         _backend(own_desk).halt(download)
     until(lambda: download.status is not DownloadStatus.ACTIVE, 15)
-    assert download.status is DownloadStatus.PAUSED if where == "_left" else isinstance(download.error, LocalError)
+    assert download.status is DownloadStatus.PAUSED if where == "withdraw" else isinstance(download.error, LocalError)
     broken.set()
     assert own_desk.fetch(server.url("/good/x", size=SIZE), target.with_name("b")).size == SIZE
 

@@ -6,6 +6,7 @@ from rangefetch.aria2.tries import Next, Tries
 from rangefetch.errors import DownloadError
 from rangefetch.options import DownloadOptions
 from rangefetch.retry import Kind, RetryPolicy
+from support.files import MIB
 
 
 @pytest.fixture
@@ -24,10 +25,12 @@ def test_what_no_further_try_mends_is_the_end(tries: Tries, kind: Kind) -> None:
         _failed(tries, kind)
 
 
-def test_what_passes_is_tried_until_it_failed_so_often_without_a_byte_more(tries: Tries) -> None:
-    assert [_failed(tries, Kind.TEMPORARY, downloaded).anew for downloaded in (0, 0, 5, 5, 6, 6)] == [False] * 6
+def test_what_passes_is_tried_until_it_failed_so_often_without_progress(tries: Tries) -> None:
+    assert [
+        _failed(tries, Kind.TEMPORARY, downloaded).anew for downloaded in (0, 0, MIB, MIB + 5, 2 * MIB, 2 * MIB)
+    ] == [False] * 6
     with pytest.raises(DownloadError, match="it broke"):
-        _failed(tries, Kind.TEMPORARY, 6)
+        _failed(tries, Kind.TEMPORARY, 2 * MIB + 6)
     assert tries.retries == 7
 
 
@@ -42,7 +45,7 @@ def test_where_there_are_no_ranges_it_goes_on_with_one_connection(tries: Tries) 
     assert tries.lanes == 1
     # With one already it is a failure like others.
     assert not _failed(tries, Kind.NO_RANGES).anew
-    assert tries.retries == 1
+    assert (tries.retries, tries.failures) == (2, 1)
 
 
 def test_too_many_connections_are_halved_without_counting_as_failures(tries: Tries) -> None:
@@ -53,7 +56,7 @@ def test_too_many_connections_are_halved_without_counting_as_failures(tries: Tri
         if tries.lanes == 1:
             break
     assert lanes == [8, 4, 1]
-    assert tries.retries == 0
+    assert (tries.retries, tries.failures) == (3, 0)
     # A server to which even one is too many is tried again for a while, and then given up.
     _failed(tries, Kind.TOO_MANY_LANES, connections=1)
     _failed(tries, Kind.TOO_MANY_LANES, connections=1)

@@ -1,7 +1,6 @@
 """A download that is stopped before its first answer was dealt with: what the engine has written by then is kept."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,7 +36,7 @@ class Dispatcher:
                 until(lambda: file.answered and file.downloaded >= before + CAME)
                 self._given.set()
                 if self.until_timers:
-                    until(lambda: backend._timers[0][0] <= time.monotonic())
+                    until(lambda: backend._timers.next_s() == 0)
                 else:
                     assert self._called.wait(10)
             return loop

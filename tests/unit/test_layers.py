@@ -36,6 +36,7 @@ LAYERS = (
         "backend",
         "comparison",
         "guarding",
+        "timers",
         "lifecycle",
         "existing",
         "provenance",
@@ -95,6 +96,7 @@ TYPES_ONLY = {
     ("keeping", "atwork"): "a part of the download that made it; at run time it is handed over",
     ("placing", "atwork"): "a part of the download that made it; at run time it is handed over",
     ("proving", "atwork"): "a part of the download that made it; at run time it is handed over",
+    ("guarding", "atwork"): "whose steps it guards is handed over at run time",
     ("download", "sink"): "a download is told where its bytes go instead of into a file; at run time it is handed over",
 }
 

@@ -23,16 +23,20 @@ from rangefetch.aria2.client import RpcError
 from rangefetch.aria2.config import DaemonConfig
 from rangefetch.aria2.daemon import Aria2Daemon
 from rangefetch.aria2.entry import STATUS_KEYS, Status
-from rangefetch.aria2.folder import FolderLanding
-from rangefetch.aria2.job import LET_GO_S, Job, Phase
+from rangefetch.aria2.file import FileJob
+from rangefetch.aria2.folder import FolderJob, FolderLanding
+from rangefetch.aria2.job import Job
 from rangefetch.backend import Listener
 from rangefetch.download import Download
 from rangefetch.errors import DaemonUnavailable, LocalError
 from rangefetch.guarding import guarded, internal_error, safely
+from rangefetch.lifecycle import LET_GO_S
 from rangefetch.logs import log as _log
 from rangefetch.network import find_ca_file, mask_url
 from rangefetch.options import DownloadOptions, is_followed
 from rangefetch.retry import RetryPolicy
+from rangefetch.space import lacking_on
+from rangefetch.timers import DueCall, Timers
 from rangefetch.workers import Workers, outcome
 
 __all__ = ["Aria2Backend", "move_leftovers", "remove_leftovers"]
@@ -66,6 +70,7 @@ class Aria2Backend:
         self.policy = policy or RetryPolicy()
         self._calls: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
+        self._timers = Timers()
         self._jobs: dict[str, Job] = {}
         self._starting = threading.Lock()
         self._daemons: dict[Trust, Aria2Daemon] = {}
@@ -138,7 +143,7 @@ class Aria2Backend:
 
         def begin() -> None:
             try:
-                job = Job(self, download)
+                job = FolderJob(self, download) if is_followed(download.url) else FileJob(self, download)
             except Exception as error:
                 _log.exception("%s: internal error", download.gid)
                 self.listener.failed(download, internal_error(error, mask_url(download.url)))
@@ -182,22 +187,33 @@ class Aria2Backend:
         self._calls.append(function)
         self._wake.set()
 
-    def work(self, job: Job, function: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
-        """Do ``function`` on a worker, and then ``then`` with its outcome as a step of ``job``."""
+    def work(self, run: Job, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
+        """Do ``job`` on a worker, and then ``then`` with its outcome as a step of ``run``."""
         assert self._workers is not None
-        self._workers.submit(function, lambda future: self.call(lambda: self._guarded(job, lambda: then(future))))
+        self._workers.submit(job, lambda future: self.call(lambda: self._guarded(run, lambda: then(future))))
 
-    def aside(self, job: Job, function: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
-        """The same for what waits for a server: nobody waits for it when all comes to an end."""
+    def look(self, run: Job, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
+        """The same for what may never return: neither a pause nor ``stop`` waits for it."""
 
-        def run() -> None:
-            future = outcome(function)
-            self.call(lambda: self._guarded(job, lambda: then(future)))
+        def do() -> None:
+            future = outcome(job)
+            self.call(lambda: self._guarded(run, lambda: then(future)))
 
-        threading.Thread(target=run, name="rangefetch-aria2-question", daemon=True).start()
+        # Not one of the backend's names: a user's function may wait for other downloads.
+        threading.Thread(target=do, name="asking-for-rangefetch", daemon=True).start()
 
-    def job_ended(self, job: Job) -> None:
-        self._jobs.pop(job.download.gid, None)
+    def call_later(self, run: Job, delay_s: float, function: Callable[[], None]) -> DueCall:
+        """Have ``function`` called as a step of ``run``, ``delay_s`` seconds from now."""
+        return self._timers.later(delay_s, lambda: self._guarded(run, function))
+
+    def lacking_beside(self, download: Download, device: int) -> int:
+        """What the downloads at work but this one still need of a filesystem."""
+        return lacking_on(device, [job.download for job in list(self._jobs.values()) if job.download is not download])
+
+    def run_ended(self, run: Job) -> None:
+        """Nothing more comes of it."""
+        if self._jobs.get(run.download.gid) is run:
+            del self._jobs[run.download.gid]
 
     def options_for(self, download: Download) -> DownloadOptions:
         """The download's options, with what the config says of trust where they say nothing."""
@@ -300,6 +316,8 @@ class Aria2Backend:
             while self._calls:
                 safely(self._calls.popleft())
             now_s = time.monotonic()
+            for call in self._timers.due(now_s):
+                safely(call)
             for job in list(self._jobs.values()):
                 self._guarded(job, functools.partial(job.tick, now_s))
             for daemon in list(self._daemons.values()):
@@ -309,17 +327,17 @@ class Aria2Backend:
 
     def _sleep_s(self) -> float | None:
         """Until there is something to do, unless somebody calls: aria2 to be asked, or a next try to be made."""
+        next_s = self._timers.next_s()
         if not self._jobs:
-            return None
-        due_s = min(job.next_try_s for job in self._jobs.values())
-        return min(_TICK_S, max(0.0, due_s - time.monotonic()))
+            return next_s
+        return min(_TICK_S, next_s) if next_s is not None else _TICK_S
 
     def _look_after(self, daemon: Aria2Daemon) -> None:
         """Ask aria2 what its downloads are at, and tell them."""
         jobs = [job for job in self._jobs_of(daemon) if job.is_in_aria2]
         if not jobs:
             return
-        if daemon.hangs and any(job.phase is Phase.LEAVING for job in jobs):
+        if daemon.hangs and any(job.is_leaving for job in jobs):
             # It is not waited for where somebody wants an end. The others go on with the next one.
             daemon.kill()
             return

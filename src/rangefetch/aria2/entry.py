@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rangefetch.aria2.client import RpcError
-from rangefetch.aria2.landing import Request
 from rangefetch.control_file import ControlFile
 from rangefetch.errors import BadAnswer, DaemonUnavailable, LocalError
 from rangefetch.logs import log as _log
@@ -15,7 +15,7 @@ from rangefetch.logs import log as _log
 if TYPE_CHECKING:
     from rangefetch.aria2.daemon import Aria2Daemon
 
-__all__ = ["STATUS_KEYS", "Entry", "Status"]
+__all__ = ["STATUS_KEYS", "Entry", "Request", "Status"]
 
 STATUS_KEYS = [
     "gid", "status", "totalLength", "completedLength", "connections", "errorCode", "errorMessage", "followedBy",
@@ -23,6 +23,18 @@ STATUS_KEYS = [
 """What is asked of a download's status from time to time."""
 
 Status = Mapping[str, Any]
+
+
+@dataclasses.dataclass(slots=True)
+class Request:
+    """What aria2 is asked for: URLs, and the options that depend on where they lead and where the file goes."""
+
+    urls: list[str]
+    options: dict[str, str | list[str]]
+    torrent: str = ""
+    """In the place of a URL: a torrent, in Base64."""
+    metalink: str = ""
+    """The same for a Metalink."""
 
 
 class Entry:

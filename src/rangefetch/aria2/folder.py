@@ -12,28 +12,34 @@ import errno
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
 
 if sys.platform != "win32":
     import fcntl
 
 from rangefetch import checksum, publishing, state
-from rangefetch.aria2.landing import Request
-from rangefetch.aria2.remote import is_http
+from rangefetch.aria2.entry import Request, Status
+from rangefetch.aria2.job import Job
+from rangefetch.aria2.remote import describe, is_http
+from rangefetch.comparison import Finding, Question, Verdict
 from rangefetch.download import Download
 from rangefetch.errors import (
     BadAnswer,
     ChecksumMismatch,
     ContentChanged,
+    DaemonUnavailable,
     DiskError,
     DownloadError,
     LocalError,
     TargetExists,
     TargetLocked,
 )
-from rangefetch.identity import Basis
+from rangefetch.identity import Basis, Identity
+from rangefetch.keeping import NOTHING_KEPT
+from rangefetch.lifecycle import Event
 from rangefetch.logs import log as _log
 from rangefetch.names import DEFAULT_FILENAME, harmless_filename
 from rangefetch.network import mask_url
@@ -42,27 +48,34 @@ from rangefetch.ownership import is_of, is_trusted, mark
 from rangefetch.parts import NO_LOCKS_HERE, claim, is_open_on, part_path, state_path_of
 from rangefetch.publishing import umask
 from rangefetch.replacing import sync_directory
+from rangefetch.sources import URL
 from rangefetch.state import StateDamaged
 
-__all__ = ["FolderLanding"]
+if TYPE_CHECKING:
+    from rangefetch.aria2.backend import Aria2Backend
+
+__all__ = ["FolderJob", "FolderLanding"]
 
 
 class FolderLanding:
     """The place of what a torrent, magnet link or Metalink brings. Methods may take long, and run on workers."""
 
+    has_lost_writes = False
+
     def __init__(self, download: Download, stopping: Callable[[], bool] = lambda: False) -> None:
-        self.resumed = 0
-        self.checksum = ""
+        self.fd = -1
+        self.size = 0
+        """The bytes of what came, once that is proven."""
         self._download = download
         self._options = download.options
         self._shown_url = mask_url(download.url)
         self._directory = Path(self._options.save_dir).absolute()
         self._folder = part_path(self._directory, self._options.filename, self._download.url)
-        self._fd = -1
         self._worthless = False  # nothing of it needs to be kept
         self._halted: Callable[[], bool] = stopping
         self._description = b""
         self._base_url = ""
+        self._places: dict[str, Path] = {}
 
     def open(self) -> None:
         """Make the directory, or take the one that an earlier run has left. What else has its name is left alone, and
@@ -117,7 +130,7 @@ class FolderLanding:
             raise TargetExists(f"{self._folder}: its destination already exists", url=self._shown_url)
         if folder == self._folder:
             return
-        if folder.parent.stat().st_dev == os.fstat(self._fd).st_dev:
+        if folder.parent.stat().st_dev == os.fstat(self.fd).st_dev:
             publishing.rename_free(self._folder, folder)
         else:
             shutil.copytree(self._folder, folder, symlinks=True)
@@ -130,9 +143,16 @@ class FolderLanding:
         finally:
             os.close(fd)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is in it."""
+        return not any(self._folder.iterdir())
+
     def close(self) -> None:
         """Let go of it. Closing twice is fine."""
-        self._close()
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def _candidates(self) -> Iterator[Path]:
         """The names that it may have, the best first."""
@@ -143,25 +163,25 @@ class FolderLanding:
     def _make(self) -> None:
         """A new directory, which says whose it is, or whose claim does so beside it."""
         self._folder.mkdir(mode=0o700)
-        self._fd = _open_directory(self._folder)
-        if not mark(self._fd, self._download.url):
+        self.fd = _open_directory(self._folder)
+        if not mark(self.fd, self._download.url):
             state.save(state_path_of(self._folder), claim(self._download.url))
         self._lock()
 
     def _take(self) -> bool:
         """Take what is there, if it is of an earlier run of this download. Raises ``TargetLocked``."""
         try:
-            self._fd = _open_directory(self._folder)
+            self.fd = _open_directory(self._folder)
         except OSError:
             return False
-        if not is_trusted(os.fstat(self._fd), self._directory) or not self._is_of_this():
-            self._close()
+        if not is_trusted(os.fstat(self.fd), self._directory) or not self._is_of_this():
+            self.close()
             return False
         self._lock()
         return True
 
     def _is_of_this(self) -> bool:
-        if is_of(self._fd, self._download.url):
+        if is_of(self.fd, self._download.url):
             return True
         with contextlib.suppress(FileNotFoundError, StateDamaged):
             return state.load(state_path_of(self._folder)).url == self._download.url
@@ -170,16 +190,16 @@ class FolderLanding:
     def _lock(self) -> None:
         if sys.platform != "win32":
             try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                self._close()
+                self.close()
                 raise TargetLocked(f"{self._folder}: another download is writing it") from None
             except OSError as error:
                 if error.errno not in NO_LOCKS_HERE:
                     raise
 
-    def request(self, *, ask_head: bool) -> Request:
-        """What was described, or the magnet link; aria2 never asks for the head alone. Raises ``DiskError``."""
+    def request(self) -> Request:
+        """What was described, or the magnet link. Raises ``DiskError``."""
         scheme = urlsplit(self._download.url).scheme.lower()
         request = Request(
             [self._download.url],
@@ -203,11 +223,6 @@ class FolderLanding:
                 request.metalink = described
                 request.options["metalink-base-uri"] = self._base_url
         return request
-
-    @property
-    def lacks_description(self) -> bool:
-        """Whether the torrent or Metalink is still to be fetched."""
-        return is_http(self._download.url) and not self._description
 
     def describe(self, octets: bytes, url: str) -> None:
         """Note the content of the torrent or Metalink, and where it came from."""
@@ -235,21 +250,45 @@ class FolderLanding:
                 else:
                     entry.unlink()
 
-    def finish(self, paths: Iterable[str]) -> tuple[Path, int] | None:
-        """Move what came to where it was wanted; the path and the bytes of it.
+    def prove(self, paths: Iterable[str]) -> None:
+        """See that what came is what the caller expects, and that there is a place for it.
 
-        One file or directory gets the name that was asked for; several are put side by side, and the path is that of
-        the directory in which they are; None if it was stopped. Raises ``BadAnswer`` if nothing came,
-        ``ChecksumMismatch``, ``ContentChanged``, ``LocalError``, ``TargetExists``, ``DiskError``.
+        Raises ``BadAnswer`` if nothing came, ``ChecksumMismatch``, ``ContentChanged``, ``LocalError``,
+        ``TargetExists``, ``DiskError``.
         """
         files = [Path(path) for path in paths if Path(path).exists()]
         if not files:
             raise BadAnswer("aria2 finds nothing to download in it", url=self._shown_url)
-        places = self._destinations(map(str, files))
+        self._places = self._destinations(map(str, files))
         with self._disk_errors():
-            size = sum(file.stat().st_size for file in files)
-            if not self._prove(files, size):
-                return None
+            self.size = sum(file.stat().st_size for file in files)
+        options = self._options
+        if options.expected_size not in (0, self.size):
+            raise ContentChanged(f"received {self.size} bytes, not {options.expected_size}", url=self._shown_url)
+        if not options.checksum:
+            return
+        if len(files) > 1:
+            raise LocalError(
+                f"checksum: it is of one file, and {len(files)} came, in {self._folder}", url=self._shown_url
+            )
+        algorithm, _, wanted = options.checksum.partition("=")
+        found = checksum.digest_of(files[0], algorithm, stop=self._halted)
+        if found != wanted:
+            raise ChecksumMismatch(
+                f"wrong checksum: expected {options.checksum}, got {algorithm}={found}",
+                expected=options.checksum,
+                actual=f"{algorithm}={found}",
+                url=self._shown_url,
+            )
+
+    def publish(self) -> Path:
+        """Move what was proven to where it was wanted; the path of it.
+
+        One file or directory gets the name that was asked for; several are put side by side, and the path is that of
+        the directory in which they are. Raises ``TargetExists``, ``DiskError``.
+        """
+        places = self._places
+        with self._disk_errors():
             for name, place in places.items():
                 _make_readable(self._folder / name)
                 if self._options.durable:
@@ -259,66 +298,35 @@ class FolderLanding:
                 if self._options.durable:
                     sync_directory(place.parent)
             self._remove()
-        self._close()
-        if len(places) == 1:
-            return next(iter(places.values())), size
-        return self._directory / self._options.filename, size
+        self.close()
+        return next(iter(places.values())) if len(places) == 1 else self._directory / self._options.filename
 
-    def _prove(self, files: Sequence[Path], size: int) -> bool:
-        """See that it is what the caller expects. False: it was stopped. Raises ``ChecksumMismatch``,
-        ``ContentChanged``, ``LocalError``."""
-        options = self._options
-        if options.expected_size not in (0, size):
-            raise ContentChanged(f"received {size} bytes, not {options.expected_size}", url=self._shown_url)
-        if not options.checksum:
-            return True
-        if len(files) > 1:
-            raise LocalError(
-                f"checksum: it is of one file, and {len(files)} came, in {self._folder}", url=self._shown_url
-            )
-        algorithm, _, wanted = options.checksum.partition("=")
-        found = checksum.digest_of(files[0], algorithm, stop=self._halted)
-        if self._halted():
+    def keep(self) -> bool:
+        """Let go of it; what is there is gone on with another time. False: nothing is."""
+        if self.fd < 0:
             return False
-        if found != wanted:
-            raise ChecksumMismatch(
-                f"wrong checksum: expected {options.checksum}, got {algorithm}={found}",
-                expected=options.checksum,
-                actual=f"{algorithm}={found}",
-                url=self._shown_url,
-            )
-        self.checksum = options.checksum
-        return True
-
-    def basis(self, *, responses: int) -> Basis:
-        """How it was established that what came is what was described: a torrent has digests of its pieces."""
-        is_metalink = urlsplit(self._download.url).path.lower().endswith((".metalink", ".meta4"))
-        return Basis.SIZE if is_metalink and not self.checksum else Basis.CHECKSUM
-
-    def keep(self, *, complete: bool) -> None:
-        """Let go of it; what is there is gone on with another time."""
-        if self._fd < 0:
-            return
-        if self._worthless or not any(self._folder.iterdir()):
+        is_worth_it = not self._worthless and not self.is_empty
+        if not is_worth_it:
             self.discard()
-        self._close()
+        self.close()
+        return is_worth_it
 
     def discard(self) -> None:
         """Remove all that came, and let go of it."""
-        if self._fd >= 0:
+        if self.fd >= 0:
             with self._disk_errors():
                 self._remove()
-        self._close()
+        self.close()
 
     def _remove(self) -> None:
         """Remove the directory, unless another program has put something in its place."""
-        if is_open_on(self._fd, self._folder):
+        if is_open_on(self.fd, self._folder):
             shutil.rmtree(self._folder, ignore_errors=True)
             with contextlib.suppress(FileNotFoundError, StateDamaged):
                 if state.load(state_path_of(self._folder)).url == self._download.url:
                     state_path_of(self._folder).unlink()
 
-    # -- inside -----------------------------------------------------------------------------------------------------
+    # -- inside -------------------------------------------------------------------------------------------------------
 
     def _top(self, paths: Iterable[str]) -> list[str]:
         """The entries of the folder in which these files are. Raises ``DiskError`` for a path that is elsewhere."""
@@ -366,11 +374,6 @@ class FolderLanding:
     def _taken(self, path: Path) -> TargetExists:
         return TargetExists(f"{path} exists, and overwrite is off", url=self._shown_url)
 
-    def _close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
     @contextlib.contextmanager
     def _disk_errors(self) -> Iterator[None]:
         try:
@@ -379,6 +382,109 @@ class FolderLanding:
             raise
         except OSError as error:
             raise DiskError(f"{self._folder}: {error.strerror or error}", errno=error.errno or 0) from error
+
+
+class FolderJob(Job):
+    """What a torrent, magnet link or Metalink describes, at work."""
+
+    def __init__(self, backend: Aria2Backend, download: Download) -> None:
+        super().__init__(backend, download)
+        self._folder = FolderLanding(download, lambda: self.life.is_ending)
+        self._paths: list[str] = []
+
+    @property
+    def place(self) -> FolderLanding:
+        """Its directory."""
+        return self._folder
+
+    def take_place(self) -> None:
+        """Make the directory, or take the one that an earlier run has left."""
+
+        def take() -> None:
+            self._folder.open()
+            self.keeping.kept_bytes = NOTHING_KEPT if self._folder.is_empty else 0
+            self.entry.daemon = self.backend.daemon_for(self.options)
+
+        self.do(take, lambda _: self.start())
+
+    def start(self) -> None:
+        """Fetch the torrent or Metalink first, where it is at a server."""
+        if is_http(self.sources.url):
+            self.life.fire(Event.ASK)
+            self._ask()
+        else:
+            self.fetch()
+
+    def _ask(self) -> None:
+        def described(description: tuple[bytes, str]) -> None:
+            self._folder.describe(*description)
+            self.turn(self.fetch)
+
+        source, options = self.sources[URL], self.options
+        self.inquire(lambda: describe(source, options), described, lambda failure: self.unanswered(failure, self._ask))
+
+    def try_again(self) -> None:
+        """What was described is known by now."""
+        self.add()
+
+    def add(self) -> None:
+        """Give it to aria2. If nobody answers, it is given later."""
+        super().add()
+        if self.entry.gids and not self.download.url.lower().startswith("magnet:"):
+            with contextlib.suppress(DaemonUnavailable):  # they are looked at again when all is there
+                self._folder.name(self.entry.paths())
+
+    def request(self) -> Request:
+        """What was described, or the magnet link."""
+        return self._folder.request()
+
+    def completed(self, statuses: list[Status]) -> None:
+        """aria2 has all of it, or what describes it: then that follows."""
+        if followed := [gid for status in statuses for gid in status.get("followedBy", [])]:
+            self._folder.name(self.entry.follow(followed))
+        else:
+            self._paths = self.entry.paths()
+            super().completed(statuses)
+
+    def change(self) -> None:
+        """Apply the download's new options to what runs."""
+        self._folder.change(self.backend.options_for(self.download))
+        super().change()
+
+    def restart(self) -> None:
+        """Drop all that is there."""
+        self._folder.restart()
+
+    def compare(self) -> None:
+        """A torrent has digests of its pieces; see that what it brought is what the caller expects."""
+        self.do(lambda: self._folder.prove(self._paths), lambda _: self.life.fire(Event.AGREED))
+
+    @property
+    def size(self) -> int:
+        """The bytes of all that came."""
+        return self._folder.size
+
+    @property
+    def url_identity(self) -> Identity:
+        """Nothing is said of what is described."""
+        return Identity()
+
+    def publish(self) -> Path:
+        """Move what came to where it was wanted."""
+        return self._folder.publish()
+
+    def keep_state(self) -> int | None:
+        """What is there is gone on with another time."""
+        return self.figures_now.downloaded if self._folder.keep() else None
+
+    def basis(self) -> Basis:
+        """How it was established that what came is what was described."""
+        is_metalink = urlsplit(self.download.url).path.lower().endswith((".metalink", ".meta4"))
+        return Basis.SIZE if is_metalink and not self.options.checksum else Basis.CHECKSUM
+
+    def ask_ranges(self, question: Question, then: Callable[[Finding], None]) -> None:
+        """Nothing of it can be compared."""
+        then(Finding(Verdict.UNKNOWN, "it is not one file of a server"))
 
 
 def _open_directory(path: Path) -> int:

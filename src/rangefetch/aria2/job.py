@@ -1,348 +1,256 @@
-"""A job: one download while aria2 works at it, from the first question to the final name.
+"""A job: one download that aria2 fetches.
 
-What is to be fetched is asked here first (``remote``), where it goes is decided here (``landing``), and the bytes are
-aria2's business. Whatever aria2 gives up, comes back after a while as far as ``retry`` says so: it goes on where it
-was, since starting is resuming.
+What is to be fetched is asked here first (``remote``), where it goes is decided here, and the bytes are aria2's
+business. Whatever aria2 gives up, comes back after a while as far as ``retry`` says so: it goes on where it was, since
+starting is resuming.
 """
 
 from __future__ import annotations
 
-import contextlib
-import enum
-import math
-import time
+import abc
+import dataclasses
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rangefetch.aria2.abilities import refusal
-from rangefetch.aria2.entry import Entry, Status
-from rangefetch.aria2.folder import FolderLanding
-from rangefetch.aria2.landing import AnotherFile, Contradiction, Doubt, FileLanding
-from rangefetch.aria2.remote import Remote, Unanswered, ask_any, describe, difference, is_http
+from rangefetch.aria2.entry import Entry, Request, Status
+from rangefetch.aria2.remote import Unanswered
 from rangefetch.aria2.translate import judge, to_aria2
 from rangefetch.aria2.tries import Tries
+from rangefetch.atwork import AtWork
+from rangefetch.control_file import ControlFile
 from rangefetch.download import Download, Figures
-from rangefetch.errors import ContentChanged, DaemonUnavailable, DiskError, DownloadError, LocalError, TimedOut
+from rangefetch.errors import DaemonUnavailable, DownloadError, LocalError
+from rangefetch.keeping import NOTHING_KEPT
+from rangefetch.lifecycle import Event, Phase
 from rangefetch.logs import log as _log
-from rangefetch.network import mask_url
-from rangefetch.options import HTTP, check_url, is_followed
-from rangefetch.progress import DownloadResult, SpeedMeter
-from rangefetch.retry import Curl, Failure, Kind, explain
-from rangefetch.sources import Source, Sources
+from rangefetch.options import HTTP, check_url
+from rangefetch.retry import Curl, Failure, Kind, as_error
+from rangefetch.sources import URL
 
 if TYPE_CHECKING:
-    from rangefetch.aria2.backend import Aria2Backend
+    from concurrent.futures import Future
 
-__all__ = ["LET_GO_S", "Job", "Phase"]
+    from rangefetch.aria2.backend import Aria2Backend
+    from rangefetch.backend import Timer
+
+__all__ = ["Job"]
 
 R = TypeVar("R")
 
-LET_GO_S = 120.0
-"""After so long a download that is to end is told to have ended, whatever still holds it."""
 _ANSWER_S = 300.0  # for a server, or for refresh_url
-_MIRROR_EVERY_S = 0.5
-_MIRROR_TRIES = 3
 _DISK_CODES = frozenset({"9", "14", "15", "16", "17", "18"})
 _OVER = frozenset({"complete", "error", "removed"})
+_LETTING_GO = frozenset({Phase.TURNING, Phase.STOPPING, Phase.DROPPING})
 
 
-class Phase(enum.Enum):
-    """What is going on with a job."""
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Question:
+    """What somebody was asked, in words; ``late`` is when no answer is waited for any more."""
 
-    ON_DISK = "a worker is at its files"
-    ASKING = "the server is asked what there is"
-    REFRESHING = "refresh_url is asked for a new link"
-    WAITING = "for the time of the next try"
-    FETCHING = "aria2 has it, or is about to"
-    LEAVING = "aria2 is letting go of it"
-    LEFT = "a worker saves or removes what there is"
-    ENDED = "the outcome is told"
+    whom: str
+    late: Timer
 
 
-_WAITS = {
-    Phase.ON_DISK: "the disk",
-    Phase.ASKING: "the server's answer",
-    Phase.REFRESHING: "refresh_url",
-    Phase.WAITING: "the time of the next try",
-    Phase.FETCHING: "aria2",
-    Phase.LEAVING: "aria2 to end its transfers",
-    Phase.LEFT: "the disk to save the state",
-    Phase.ENDED: "",
-}
-"""What a job waits for, in words."""
-
-
-class Job:
+class Job(AtWork):
     """One download at work. All methods run on the backend's thread; files and servers are left to others."""
 
+    transferer = "aria2"
+    backend: Aria2Backend
+    tries: Tries
+
     def __init__(self, backend: Aria2Backend, download: Download) -> None:
-        self.download = download
+        super().__init__(backend, download, backend.options_for(download))
+        self.sources.join_all()
         self.entry = Entry(download.gid)
-        self.phase = Phase.ON_DISK
-        self._entered_s = time.monotonic()
-        self._ending_s = math.inf  # when it was to end
-        self.next_try_s = math.inf
-        """When it is to be tried again, if that is what it waits for."""
-        self._backend = backend
-        self._options = backend.options_for(download)
-        self._shown_url = mask_url(download.url)
-        self._sources = Sources(
-            download.url,
-            tuple(self._options.mirrors),
-            tuple(self._options.github_mirrors) if self._options.use_github_mirror else (),
-        )
-        self._sources.join_all()
-        self._tries = Tries(backend.policy, self._options, self._shown_url)
-        self._file: FileLanding | None = None
-        self._folder: FolderLanding | None = None
-        self._landing: FileLanding | FolderLanding
-        if is_followed(download.url):
-            self._landing = self._folder = FolderLanding(download, lambda: self._halting)
-        else:
-            self._landing = self._file = FileLanding(download, self._sources, lambda: self._halting)
-        self._at_disk = False  # a worker is at the files, and nothing else may be
-        self._question = 0  # which one is open; an answer to an earlier one does not count
-        self._halting = False
-        self._remove_files = False
-        self._error: DownloadError | None = None
-        self._figures = Figures()
-        self._meter = SpeedMeter()
-        self._complete = False  # every byte is there
-        self._most_connections = 0
-        self._refreshed = False  # a new link was asked for since the last byte
-        self._answering = self._sources[0]  # the source whose answer counts now
-        self._next_mirror_s = 0.0
-        self._responses = 0  # from how many the bytes came; 2: from several
+        self.tries = Tries(self.policy, self.options, self.shown_url)
+        self.responses = 0
+        """From how many the bytes came; 2: from several."""
+        self.figures_now = Figures()
+        self._question: _Question | None = None  # the one that is open; an answer to an earlier one does not count
+        self._timer: Timer | None = None  # for the next try
         self._begun_with = 0  # the bytes that were there when aria2 got it
-        download.figures = lambda: self._figures
-        download.waits = lambda: _WAITS[self.phase]
+        self._link_asked_at = -1  # how much was there when a new link was asked for
+        download.figures = self.figures
 
-    def _enter(self, phase: Phase) -> None:
-        self.phase = phase
-        self._entered_s = time.monotonic()
+    # -- what differs between a file and what a torrent or Metalink describes -----------------------------------------
 
-    # -- beginning --------------------------------------------------------------------------------------------------
+    @abc.abstractmethod
+    def start(self) -> None:
+        """The place on disk is taken: go on from there."""
+
+    @abc.abstractmethod
+    def try_again(self) -> None:
+        """aria2 has given it up, or lost it, and is to get it once more."""
+
+    @abc.abstractmethod
+    def request(self) -> Request:
+        """What aria2 is asked for."""
+
+    @abc.abstractmethod
+    def restart(self) -> None:
+        """Drop all that is there, on a worker. Raises ``DiskError``."""
+
+    def note_pieces(self, pieces: ControlFile) -> None:
+        """What aria2 itself says is there."""
+
+    def completed(self, statuses: list[Status]) -> None:
+        """aria2 has done all that it was asked for."""
+        self.entry.forget()
+        self.life.fire(Event.WHOLE)
+
+    # -- beginning ----------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Take the place on disk; the rest follows from there."""
         if self.download.sink is not None:
-            self._enter(Phase.WAITING)
-            raise LocalError("aria2 cannot stream; that takes the native backend", url=self._shown_url)
+            raise LocalError("aria2 cannot stream; that takes the native backend", url=self.shown_url)
         self._check_options()
+        self.take_place()
 
-        def opened(already: Path | Doubt | None) -> None:
-            if isinstance(already, Path):
-                self._already_complete(already)
-            elif self._is_asked_first:
-                self._ask()
-            else:
-                self._meet(self._sources[0], None)
-
-        self._on_disk(self._open, opened)
+    @abc.abstractmethod
+    def take_place(self) -> None:
+        """Take the place on disk, on a worker, and ``start``."""
 
     def _check_options(self) -> None:
         """Raises ``LocalError`` for options that aria2 cannot honour."""
-        if reason := refusal(self.download.url, self._options):
-            raise LocalError(f"the aria2 backend cannot honour {reason}", url=self._shown_url)
+        if reason := refusal(self.download.url, self.options):
+            raise LocalError(f"the aria2 backend cannot honour {reason}", url=self.shown_url)
 
-    def _open(self) -> Path | Doubt | None:
-        already = self._landing.open()
-        if already is None:
-            self.entry.daemon = self._backend.daemon_for(self._options)  # which may have to be started
-        return already
+    def begin_again(self) -> None:
+        """Begin from nothing."""
 
-    def _ask(self) -> None:
-        """Ask the sources, one after the other, what there is; for what a torrent or Metalink describes, fetch that."""
-        usable, options, folder = self._sources.usable(), self._options, self._folder
+        def restart() -> None:
+            self.restart()
+            self.keeping.kept_bytes = NOTHING_KEPT
 
-        def meet(answer: tuple[Source, Remote]) -> None:
-            self._meet(*answer)
+        self.responses = self.resumed_bytes = 0
+        self.saved = None
+        self.figures_now = Figures()
+        self.turn(lambda: self.do(restart, lambda _: self.start()))
 
-        def read(description: tuple[bytes, str]) -> None:
-            assert folder is not None
-            folder.describe(*description)
-            self._add()
+    # -- questions ----------------------------------------------------------------------------------------------------
 
-        if folder is None:
-            # What the file is, is the URL's word, unless a checksum tells.
-            is_first = usable[:1] == [self._sources[0]] and not options.checksum
-            self._inquire(lambda: ask_any(usable, options, self._backend.policy, first_decides=is_first), meet)
-        else:
-            self._inquire(lambda: describe(self._sources[0], options), read)
-
-    def _inquire(self, question: Callable[[], R], then: Callable[[R], None]) -> None:
-        """Put a question to servers, and go on with the answer; where there is none, after a while once more."""
-        self._enter(Phase.ASKING)
-        self._question += 1
-        number = self._question
+    def inquire(
+        self,
+        question: Callable[[], R],
+        then: Callable[[R], None],
+        unanswered: Callable[[Failure], None],
+    ) -> None:
+        """Put a question to servers, and go on with the answer."""
 
         def answered(future: Future[R]) -> None:
-            if number != self._question or self.phase is not Phase.ASKING:
+            if self._question is not asked:
                 return  # nobody waits for it any more
+            self._stop_waiting()
             try:
                 answer = future.result()
-            except Unanswered as unanswered:
-                self._unanswered(unanswered.failure)
+            except Unanswered as nothing:
+                unanswered(nothing.failure)
             else:
                 then(answer)
 
-        self._backend.aside(self, question, answered)
+        asked = self._asking("the server's answer", unanswered)
+        self.backend.look(self, question, answered)
 
-    def _unanswered(self, failure: Failure) -> None:
-        if self._asks_for_link(failure):
+    def _asking(self, whom: str, unanswered: Callable[[Failure], None]) -> _Question:
+        def is_late() -> None:
+            self._question = None
+            unanswered(Failure(code=Curl.OPERATION_TIMEDOUT, text="no answer for too long"))
+
+        self._question = _Question(whom, self.call_later(_ANSWER_S, is_late))
+        return self._question
+
+    def unanswered(self, failure: Failure, again: Callable[[], None]) -> None:
+        """No server has given an answer: ``again`` after a while, with a new link, or the end. Raises the error."""
+        if self._asks_for_link(failure, again):
             return
-        error_class, words = explain(failure)
-        kind = self._backend.policy.classify(failure)
-        if kind is Kind.PERMANENT and self._sources.usable() and self._file is not None:
-            kind = Kind.TEMPORARY  # for those that may do better another time
-        error = error_class(words, url=self._shown_url, status=failure.status)
-        try:
-            self._tried_in_vain(error, kind, failure.retry_after_s)
-        except DownloadError:
-            if self._sources[0].banned or not self._sources.others(0) or self._folder is not None:
-                raise
-            _log.warning("%s: %s; only its mirrors are left", self._shown_url, error.reason)
-            self._sources[0].banned = True
-            self._ask()
+        error = as_error(failure, self.shown_url)
+        self.tried_in_vain(error, self.classify(failure), again, failure.retry_after_s)
 
-    def _asks_for_link(self, failure: Failure) -> bool:
+    def classify(self, failure: Failure) -> Kind:
+        """What a failure is."""
+        return self.policy.classify(failure)
+
+    def _asks_for_link(self, failure: Failure, again: Callable[[], None]) -> bool:
         """Whether the caller is asked for a new link, in the place of one that has expired."""
-        refresh, source = self._options.refresh_url, self._sources[0]
-        if refresh is None or failure.status not in (401, 403, 410) or self._refreshed:
+        refresh, source, there = self.options.refresh_url, self.sources[URL], self.figures_now.downloaded
+        if refresh is None or failure.status not in (401, 403, 410) or there <= self._link_asked_at:
             return False
-        self._refreshed = True
-        listener = self._backend.listener
+        self._link_asked_at = there
 
-        def got(future: Future[str]) -> None:
-            # It may have waited for another download, which had this one's place meanwhile.
-            listener.asks(self.download, asking=False)
-            if self.phase is not Phase.REFRESHING:
-                return
+        def ask() -> str | None:
             try:
-                self._sources.move(0, check_url(future.result(), "refresh_url", HTTP))
-            except Exception as error:  # of the caller's function
-                raise LocalError(f"no new link: {error}", url=self._shown_url) from error
-            source.banned = False
-            self._ask()
+                return check_url(refresh(source.url), "refresh_url", HTTP)
+            except BaseException as failed:  # a SystemExit, too: it is not this thread's to end anything
+                _log.warning("%s: refresh_url gave no new URL: %r", self.shown_url, failed)
+                return None
 
-        self._enter(Phase.REFRESHING)
-        self._backend.aside(self, lambda: refresh(source.url), got)
-        listener.asks(self.download, asking=True)
+        def answered(url: str | None) -> None:
+            if self._question is not asked:
+                return
+            self._stop_waiting()
+            if url is None:
+                self.unanswered(failure, again)
+            else:
+                self.sources.move(URL, url)
+                source.banned = False
+                again()
+
+        asked = self._asking("refresh_url", lambda late: self.unanswered(late, again))
+        self.ask_user(ask, answered)
         return True
 
-    def _meet(self, source: Source, remote: Remote | None) -> None:
-        """The place learns what the remote file is, and whether what is there is part of it."""
-        self._answering = source
+    # -- with aria2 ---------------------------------------------------------------------------------------------------
 
-        def met(outcome: Path | Doubt | None) -> None:
-            if isinstance(outcome, Doubt):
-                self._resolve(outcome, met)
-            elif outcome is not None:
-                self._already_complete(outcome)
-            elif self._complete or (self._file is not None and self._file.is_whole):
-                self._complete = True
-                self._finish(proven=True)
-            else:
-                self._figures = self._figures._replace(
-                    downloaded=max(self._figures.downloaded, self._landing.resumed),
-                    total=max(remote.size if remote is not None else 0, 0),
-                )
-                if remote is not None and not remote.ranged:
-                    self._tries.lanes = 1
-                self._add()
+    def fetch(self) -> None:
+        """It is known what there is: have aria2 fetch the rest."""
+        self.life.fire(Event.FETCH)
+        self.life.fire(Event.SETTLED)
+        self.add()
 
-        file = self._file
-        if file is None:
-            met(None)
-        else:
-            self._on_disk(lambda: file.meet(source, remote), met)
-
-    def _resolve(self, doubt: Doubt, then: Callable[[Path | Doubt | None], None]) -> None:
-        """Compare bytes that are there with those of the server that answered."""
-        source, options = self._answering, self._options
-        self._inquire(
-            lambda: difference(source, options, doubt.size, doubt.samples),
-            lambda differs: self._on_disk(lambda: doubt.resolve(differs), then),
-        )
-
-    def _check_mirrors(self) -> None:
-        """Give aria2 a further source when that was seen to have the same bytes: it mixes what it gets."""
-        file = self._file
-        mirror = file.unchecked_mirror() if file is not None else None
-        if file is None or mirror is None:
-            return
-        self._next_mirror_s = math.inf
-
-        def checked(future: Future[Remote | None]) -> None:
-            self._next_mirror_s = time.monotonic() + _MIRROR_EVERY_S
-            try:
-                remote = future.result()
-            except Unanswered as unanswered:
-                _log.info("%s: the mirror %s: %s", self._shown_url, mask_url(mirror.url), unanswered)
-                mirror.failures += 1
-                permanent = self._backend.policy.classify(unanswered.failure) is Kind.PERMANENT
-                mirror.banned = permanent or mirror.failures >= _MIRROR_TRIES
-            except Contradiction as contradiction:
-                self._drop(mirror, contradiction)
-            else:
-                if remote is None:
-                    return
-                file.trust_mirror(mirror, remote)
-            if self.phase is Phase.FETCHING and self.entry.gids:
-                self.entry.change(file.request(ask_head=self._tries.can_head), self._translated())
-
-        self._backend.aside(self, lambda: file.check_mirror(mirror), checked)
-
-    def _drop(self, mirror: Source, contradiction: Contradiction) -> None:
-        _log.warning("%s: the mirror %s is left out: %s", self._shown_url, mask_url(mirror.url), contradiction)
-        mirror.banned = True
-
-    @property
-    def _is_asked_first(self) -> bool:
-        """Whether there is a server that can be asked what there is."""
-        if self._folder is not None:
-            return self._folder.lacks_description
-        return is_http(self._sources.url)
-
-    @property
-    def is_in_aria2(self) -> bool:
-        """Whether aria2 has something to say of it."""
-        return self.phase in (Phase.FETCHING, Phase.LEAVING)
-
-    # -- with aria2 -------------------------------------------------------------------------------------------------
-
-    def _add(self) -> None:
+    def add(self) -> None:
         """Give it to aria2. If nobody answers, it is given later."""
-        self._enter(Phase.FETCHING)
-        self._begun_with = self._figures.downloaded
-        self._responses += 2 if min(self._tries.lanes, self._options.split) > 1 or self._begun_with else 1
-        self._meter.reset()
-        self.entry.add(self._landing.request(ask_head=self._tries.can_head), self._translated())
-        if self._folder is not None and self.entry.gids and not self.download.url.lower().startswith("magnet:"):
-            with contextlib.suppress(DaemonUnavailable):  # they are looked at again when all is there
-                self._folder.name(self.entry.paths())
+        self._begun_with = self.figures_now.downloaded
+        self.responses += 2 if min(self.tries.lanes, self.options.split) > 1 or self._begun_with else 1
+        self.meter.reset()
+        self.entry.add(self.request(), self.translated())
 
-    def _translated(self) -> dict[str, str]:
-        options = to_aria2(self._options, self._tries.lanes)
-        sources = len(self._sources.usable())
+    def translated(self) -> dict[str, str]:
+        """The options for aria2."""
+        options = to_aria2(self.options, self.tries.lanes)
+        sources = len(self.sources.usable())
         if sources > 1:
             # Lanes are left for mirrors: aria2 takes none from a server that works for one that comes later.
             share = max(1, int(options["split"]) // sources)
             options["max-connection-per-server"] = str(min(int(options["max-connection-per-server"]), share))
-        if not self._tries.can_reserve and options["file-allocation"] == "falloc":
+        if not self.tries.can_reserve and options["file-allocation"] == "falloc":
             options["file-allocation"] = "trunc"
         if options["split"] == "1":
             options["max-tries"] = "1"  # so that it is known whether all came in one response
         return options
 
+    @property
+    def is_in_aria2(self) -> bool:
+        """Whether aria2 has something to say of it, or is to get it."""
+        return bool(self.entry.gids) or self._is_to_be_added
+
+    @property
+    def _is_to_be_added(self) -> bool:
+        idle = self._question is None and self._timer is None and not self.jobs.busy
+        return self.life.phase is Phase.FILLING and idle and not self.entry.gids
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether aria2 is to let go of it, and has not."""
+        return bool(self.entry.gids) and self.life.phase in _LETTING_GO
+
     def update(self, statuses: Mapping[str, Status]) -> None:
         """What aria2 says of it now, by gid; one that is missing is not known to it."""
         try:
-            if self.phase is Phase.FETCHING and not self.entry.gids:
-                self._add()
-            elif self.is_in_aria2:
+            if self._is_to_be_added:
+                self.add()
+            elif self.entry.gids:
                 self._update([statuses[gid] for gid in self.entry.gids if gid in statuses])
         except DaemonUnavailable:
             if self.entry.daemon is None or self.entry.daemon.error is not None:
@@ -351,12 +259,13 @@ class Job:
 
     def _update(self, statuses: list[Status]) -> None:
         are_complete = [status["status"] == "complete" for status in statuses]
-        if self.phase is Phase.LEAVING:
-            if all(status["status"] in _OVER for status in statuses):
-                self._complete = bool(statuses) and all(are_complete)
-                self._left()
-            else:
+        if self.is_leaving:
+            if not all(status["status"] in _OVER for status in statuses):
                 self.entry.remove()  # once more: it may not have heard
+                return
+            if statuses and all(are_complete):
+                self._note_whole(statuses)
+            self._let_go()
             return
         if len(statuses) < len(self.entry.gids):
             self.entry.gids = []  # forgotten by a new aria2c
@@ -367,312 +276,153 @@ class Job:
                 self._gave_up(status)
                 return
         if all(are_complete):
-            followed = [gid for status in statuses for gid in status.get("followedBy", [])]
-            if followed and self._folder is not None:
-                self._folder.name(self.entry.follow(followed))
-            else:
-                self._completed()
+            self._note_whole(statuses)
+            self.completed(statuses)
+
+    def _note_whole(self, statuses: list[Status]) -> None:
+        if size := sum(int(status["totalLength"]) for status in statuses):
+            self.note_pieces(ControlFile(size, size, b"\2"))
 
     def _note_figures(self, statuses: list[Status]) -> None:
         def total(key: str) -> int:
             return sum(int(status[key]) for status in statuses)
 
         connections = total("connections")
-        self._most_connections = max(self._most_connections, connections)
+        self.connections = max(self.connections, connections)
         # At first aria2 has not looked at what is there already.
-        if total("totalLength") or not self._landing.resumed:
-            self._refreshed = self._refreshed and total("completedLength") <= self._figures.downloaded
-            downloaded, size = total("completedLength"), total("totalLength") or self._figures.total
-            self._meter.sample(time.monotonic(), downloaded)
-            self._figures = Figures(downloaded, size, self._meter.speed(), connections)
+        if total("totalLength") or not self.resumed_bytes:
+            downloaded, size = total("completedLength"), total("totalLength") or self.figures_now.total
+            self.meter.sample(self.now_s(), downloaded)
+            self.figures_now = Figures(downloaded, size, self.meter.speed(), connections)
         else:
-            self._figures = self._figures._replace(connections=connections)
+            self.figures_now = self.figures_now._replace(connections=connections)
 
-    def tick(self, now_s: float) -> None:
-        """A few times a second."""
-        if now_s - self._ending_s > LET_GO_S:
-            _log.warning("%s: abandoned: it does not stop (%s)", self._shown_url, _WAITS[self.phase])
-            self.tell_end(self._error)
-            return
-        if self.phase in (Phase.ASKING, Phase.REFRESHING) and now_s - self._entered_s > _ANSWER_S:
-            self._question += 1  # the answer does not count any more
-            self._enter(Phase.ASKING)
-            self._unanswered(Failure(code=Curl.OPERATION_TIMEDOUT, text="no answer for too long"))
-        limit_s = self._options.total_timeout
-        if limit_s and now_s - self.download.started_s > limit_s and not self._is_ending:
-            raise TimedOut(f"not finished after {limit_s:g} seconds", url=self._shown_url)
-        if self.phase is Phase.FETCHING and self.entry.gids and now_s >= self._next_mirror_s:
-            self._check_mirrors()
-        if self.phase is Phase.WAITING and now_s >= self.next_try_s:
-            self.next_try_s = math.inf
-            if self._is_asked_first:
-                self._ask()
-            else:
-                self._add()
+    def figures(self) -> Figures:
+        """How far it is; from any thread."""
+        return self.figures_now
+
+    @property
+    def waits_for(self) -> str:
+        """What brings it on, in words; from any thread."""
+        question = self._question
+        if question is not None:
+            return question.whom
+        if self._timer is not None:
+            return "the time of the next try"
+        return self.jobs.what or (self.transferer if self.life.phase is Phase.FILLING else "")
 
     def change(self) -> None:
         """Apply the download's new options to what runs. aria2 begins anew where it was for all but the limit."""
-        self._options = options = self._backend.options_for(self.download)
+        self.options = self.backend.options_for(self.download)
         self._check_options()
-        self._landing.change(options)
-        for url in options.mirrors:
-            self._sources.add(url)
-        self._sources.join_all()
-        if self.phase is Phase.FETCHING and self.entry.gids:
-            self.entry.change(self._landing.request(ask_head=self._tries.can_head), self._translated())
+        for url in self.options.mirrors:
+            self.sources.add(url)
+        self.sources.join_all()
+        self.tell_change()
 
-    # -- when aria2c is gone, or back -------------------------------------------------------------------------------
+    def tell_change(self) -> None:
+        """Have aria2 use what it is asked for now."""
+        if self.entry.gids and self.life.phase is Phase.FILLING:
+            self.entry.change(self.request(), self.translated())
+
+    # -- when aria2c is gone, or back ---------------------------------------------------------------------------------
 
     def daemon_is_back(self, known: set[str]) -> bool:
         """A new aria2c knows these gids, all paused. Returns whether it is to go on with this one as it has it."""
-        if self.phase is Phase.FETCHING and self.entry.gids and known.issuperset(self.entry.gids):
+        if self.is_leaving:
+            self._let_go()
+        elif self.entry.gids and known.issuperset(self.entry.gids):
             return True
-        if self.phase is Phase.FETCHING:
+        else:
             self.entry.gids = []  # and it is added when aria2 is asked the next time
-        elif self.phase is Phase.LEAVING:
-            self._left()
         return False
 
     def daemon_is_away(self) -> None:
         """There is no aria2c at the moment: nobody touches the files."""
-        if self.phase is Phase.LEAVING:
-            self._left()
+        if self.is_leaving:
+            self._let_go()
 
     def daemon_is_lost(self, error: DaemonUnavailable) -> None:
         """aria2c is gone for good."""
-        if self.phase is Phase.FETCHING:
+        if self.is_in_aria2 and not self.is_leaving:
             self.entry.gids = []
-            raise DaemonUnavailable(error.reason, url=self._shown_url)
+            raise DaemonUnavailable(error.reason, url=self.shown_url)
 
-    # -- failures ---------------------------------------------------------------------------------------------------
+    # -- failures -----------------------------------------------------------------------------------------------------
 
     def _gave_up(self, status: Status) -> None:
         """aria2 has ended it without success."""
         if status["status"] == "removed":
-            raise LocalError("it was removed from aria2 by another program", url=self._shown_url)
-        if self._file is not None and status.get("errorCode") in _DISK_CODES:
-            pieces = self.entry.pieces()
-            if pieces is not None:
-                self._file.note_pieces(pieces)
+            raise LocalError("it was removed from aria2 by another program", url=self.shown_url)
+        if status.get("errorCode") in _DISK_CODES and (pieces := self.entry.pieces()) is not None:
+            self.note_pieces(pieces)
         self.entry.forget()
-        code, downloaded = int(status.get("errorCode", 1)), self._figures.downloaded
+        code, downloaded = int(status.get("errorCode", 1)), self.figures_now.downloaded
         is_fresh = downloaded <= self._begun_with
         if code in (9, 17) and is_fresh and self.entry.option("file-allocation") == "falloc":
             # Not every file system can, and aria2 does not go on without.
-            self._tries.can_reserve = False
-            self._wait(0.0)
+            self.tries.can_reserve = False
+            self._wait(0.0, self.try_again)
         elif code != 8 and is_fresh and self.entry.option("use-head") == "true":
-            self._tries.can_head = False
-            self._wait(0.0)
+            self.tries.can_head = False
+            self._wait(0.0, self.try_again)
         else:
             verdict = judge(
                 code,
                 status.get("errorMessage", ""),
-                url=self._shown_url,
-                policy=self._backend.policy,
+                url=self.shown_url,
+                policy=self.policy,
                 answered=downloaded > 0,
-                redirected=any(source.redirected for source in self._sources),
-                other_lanes=min(self._tries.lanes, self._most_connections) - 1 if downloaded else 0,
+                redirected=any(source.redirected for source in self.sources),
+                other_lanes=min(self.tries.lanes, self.connections) - 1 if downloaded else 0,
             )
-            self._tried_in_vain(verdict.error, verdict.kind)
+            self.tried_in_vain(verdict.error, verdict.kind, self.try_again)
 
-    def _tried_in_vain(self, error: DownloadError, kind: Kind, retry_after_s: float = 0.0) -> None:
-        """A try has failed: once more after a while, or the end."""
-        following = self._tries.failed(
+    def tried_in_vain(
+        self, error: DownloadError, kind: Kind, again: Callable[[], None], retry_after_s: float = 0.0
+    ) -> None:
+        """A try has failed: ``again`` after a while, from the beginning, or the end. Raises ``error``."""
+        following = self.tries.failed(
             error,
             kind,
-            downloaded=self._figures.downloaded,
-            connections=self._most_connections,
+            downloaded=self.figures_now.downloaded,
+            size=self.figures_now.total or -1,
+            connections=self.connections,
             retry_after_s=retry_after_s,
         )
         if following.anew:
-            self._complete = False
-            self._responses = 0
-            self._figures = Figures()
-            self._on_disk(self._landing.restart, lambda _: self._wait(following.wait_s))
+            self.begin_again()
         else:
-            self._wait(following.wait_s)
+            self._wait(following.wait_s, again)
 
-    def _wait(self, seconds: float) -> None:
-        self._enter(Phase.WAITING)
-        self._figures = self._figures._replace(speed=0.0, connections=0)
-        self.next_try_s = time.monotonic() + seconds
+    def _wait(self, seconds: float, again: Callable[[], None]) -> None:
+        def go_on() -> None:
+            self._timer = None
+            again()
 
-    # -- the end ----------------------------------------------------------------------------------------------------
+        self.figures_now = self.figures_now._replace(speed=0.0, connections=0)
+        self._timer = self.call_later(seconds, go_on)
 
-    def _completed(self) -> None:
-        """aria2 has every byte."""
-        folder = self._folder
-        paths = self.entry.paths() if folder is not None else []
-        self._complete = True
-        self.entry.forget()
-        if folder is None:
-            self._finish(proven=False)
-        else:
-            self._on_disk(
-                lambda: folder.finish(paths),
-                lambda moved: self._tell_complete(*moved) if moved is not None else self._left(),
-                at_any_rate=True,
-            )
+    def _stop_waiting(self) -> None:
+        """Neither an answer nor a time is waited for any more."""
+        if self._question is not None:
+            self._question.late.cancel()
+            self._question = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _finish(self, *, proven: bool) -> None:
-        """Every byte is there: see that they are one version of the remote file, and give it its name."""
-        file = self._file
-        assert file is not None
-        # One response is one version, and a file that changes all the time is never found as it was.
-        is_one = self._responses == 1 and self._tries.restarted
-        if not proven and file.wants_proof and not is_one:
-            self._ask()
-            return
+    # -- the end ------------------------------------------------------------------------------------------------------
 
-        def finished(published: tuple[Path, int] | None) -> None:
-            if published is not None:
-                self._tell_complete(*published)
-            else:
-                self._left()
-
-        def looked(doubt: Path | Doubt | None) -> None:
-            if isinstance(doubt, Doubt):
-                self._resolve(doubt, looked)
-            else:
-                self._on_disk(file.finish, finished, at_any_rate=True)
-
-        responses = self._responses
-        self._on_disk(lambda: file.last_doubt(responses=responses), looked)
-
-    def _already_complete(self, path: Path) -> None:
-        """The file is there, and what was begun for it is not needed."""
-
-        def discard() -> int:
-            size = path.stat().st_size
-            self._landing.discard()
-            return size
-
-        self._on_disk(discard, lambda size: self._tell_complete(path, size, already=True), at_any_rate=True)
-
-    def _tell_complete(self, path: Path, size: int, *, already: bool = False) -> None:
-        self._end()
-        self._backend.listener.completed(
-            self.download,
-            DownloadResult(
-                path=path,
-                filename=path.name,
-                size=size,
-                gid=self.download.gid,
-                checksum=self._landing.checksum,
-                seconds=time.monotonic() - self.download.started_s,
-                retries=self._tries.retries,
-                sources=tuple(mask_url(each.resolved_url) for each in self._sources if each.answered)
-                or (mask_url(self._sources.url),),
-                connections=self._most_connections,
-                resumed=self._landing.resumed,
-                already_complete=already,
-                identity=self._landing.basis(responses=self._responses),
-            ),
-        )
-
-    def halt(self, *, remove_files: bool = False) -> None:
-        """Stop, save (or remove what there is), and tell the listener."""
-        self._remove_files = self._remove_files or remove_files
-        if self.phase is not Phase.ENDED and not self._is_ending:
-            self._halting = True
-            self._ending_s = time.monotonic()
-            self._leave()
-
-    def fail(self, error: DownloadError) -> None:
-        """Stop, keep what can be continued, and tell the listener."""
-        if self.phase is Phase.ENDED or self._is_ending:
-            _log.debug("%s: after its end: %s", self._shown_url, error)
-            return
-        error.url = error.url or self._shown_url
-        self._error = error
-        self._ending_s = time.monotonic()
-        self._leave()
-
-    @property
-    def _is_ending(self) -> bool:
-        return self._halting or self._error is not None
-
-    def _leave(self) -> None:
+    def withdraw(self) -> None:
         """Take it out of aria2, and go on when that is done."""
-        if self._at_disk:
-            return  # and the end follows when that is done
-        if self.phase is Phase.FETCHING and self.entry.gids:
-            self._enter(Phase.LEAVING)
+        self._stop_waiting()
+        if self.entry.gids:
             self.entry.remove()
         else:
-            self._left()
+            self._let_go()
 
-    def _left(self) -> None:
-        """aria2 does not touch the files any more: keep what can be continued, and tell."""
+    def _let_go(self) -> None:
+        """aria2 does not touch the files any more."""
         self.entry.forget()
-        self.next_try_s = math.inf
-        landing = self._landing
-        if self._remove_files:
-            self._on_disk(landing.discard, lambda _: None)
-        else:
-            complete = self._complete
-            self._on_disk(lambda: landing.keep(complete=complete), lambda _: None)
-        self._enter(Phase.LEFT)
-
-    def tell_end(self, error: DownloadError | None) -> None:
-        """Tell the listener, whatever is still going on; once."""
-        if self.phase is Phase.ENDED:
-            return
-        self._end()
-        if error is not None:
-            self._backend.listener.failed(self.download, error)
-        else:
-            self._backend.listener.halted(self.download)
-
-    def _end(self) -> None:
-        self._enter(Phase.ENDED)
-        self._ending_s = math.inf
-        self._backend.job_ended(self)
-
-    def _on_disk(self, work: Callable[[], Any], then: Callable[[Any], None], *, at_any_rate: bool = False) -> None:
-        """Have a worker do something with the files, and go on with ``then``, unless it is to end.
-
-        ``at_any_rate``: what was done cannot be undone, so that it counts even then.
-        """
-        self._enter(Phase.ON_DISK)
-        self._at_disk = True
-
-        def done(future: Future[Any]) -> None:
-            self._at_disk = False
-            error = future.exception()
-            if isinstance(error, OSError) and not isinstance(error, DownloadError):
-                error = DiskError(str(error), url=self._shown_url, errno=error.errno or 0)
-            if self.phase is Phase.ENDED:
-                return  # it was left behind
-            if self.phase is Phase.LEFT:
-                if error is not None:
-                    _log.warning("%s: %s", self._shown_url, error)
-                    if isinstance(error, DiskError):
-                        error.url = error.url or self._shown_url
-                        self._error = self._error or error
-                elif (kept := future.result()) is not None:
-                    # More, perhaps, than when aria2 was asked last.
-                    self._figures = self._figures._replace(downloaded=kept)
-                self.tell_end(self._error)
-            elif self._is_ending and (error is not None or not at_any_rate):
-                if error is not None:
-                    _log.debug("%s: after its end: %s", self._shown_url, error)
-                self._left()
-            elif isinstance(error, Contradiction):
-                self._drop(self._answering, error)
-                if not self._sources.usable():
-                    raise ContentChanged(
-                        f"no source has this version of the file any more: {error}", url=self._shown_url
-                    )
-                self._ask()
-            elif isinstance(error, Unanswered):
-                self._unanswered(error.failure)
-            elif isinstance(error, AnotherFile):
-                self._tried_in_vain(ContentChanged(str(error), url=self._shown_url), Kind.CHANGED)
-            elif error is not None:
-                raise error
-            else:
-                then(future.result())
-
-        self._backend.work(self, work, done)
+        self.life.fire(Event.LET_GO)

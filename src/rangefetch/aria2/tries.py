@@ -1,9 +1,10 @@
-"""What was tried for one download, what was learnt from it, and what comes next."""
+"""What was learnt from the tries of one download that aria2 fetches, and what comes next."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from rangefetch import tries
 from rangefetch.errors import DownloadError
 from rangefetch.logs import log as _log
 from rangefetch.options import DownloadOptions
@@ -11,7 +12,6 @@ from rangefetch.retry import Kind, RetryPolicy
 
 __all__ = ["Next", "Tries"]
 
-_MOST_TRIED = 20
 _MOST_LANES = 1024
 
 
@@ -22,31 +22,35 @@ class Next(NamedTuple):
     anew: bool = False
 
 
-class Tries:
-    """The tries of one download. ``retries`` is how many have failed, ``lanes`` how many connections at most are
-    asked for after what the server was found to allow, ``can_reserve`` whether the file system reserves space,
-    ``can_head`` whether the server answers HEAD, ``restarted`` that the remote file was another one, once."""
+class Tries(tries.Tries):
+    """The tries of one download. ``lanes`` is how many connections at most are asked for after what the server was
+    found to allow, ``can_reserve`` whether the file system reserves space, ``can_head`` whether the server answers
+    HEAD, ``restarted`` that the remote file was another one, once."""
 
     def __init__(self, policy: RetryPolicy, options: DownloadOptions, shown_url: str) -> None:
-        self.retries = 0
+        super().__init__()
         self.lanes = _MOST_LANES
         self.can_reserve = True
         self.can_head = True
+        self.restarted = False
         self._policy = policy
         self._options = options
         self._shown_url = shown_url
-        self._failures = 0  # in a row, without a byte more
-        self._mark = -1  # how much was downloaded at the first of them
-        self.restarted = False
-        self._tried: list[str] = []
 
     def failed(
-        self, error: DownloadError, kind: Kind, *, downloaded: int, connections: int = 0, retry_after_s: float = 0.0
+        self,
+        error: DownloadError,
+        kind: Kind,
+        *,
+        downloaded: int,
+        size: int = -1,
+        connections: int = 0,
+        retry_after_s: float = 0.0,
     ) -> Next:
-        """What to do after a failure that is of ``kind``, with ``downloaded`` bytes there and so many connections
-        tried. Raises ``error`` if that is the end."""
-        self._tried = [*self._tried, error.reason][-_MOST_TRIED:]
-        error.tried = tuple(self._tried)
+        """What to do after a failure that is of ``kind``, with ``downloaded`` bytes of ``size`` (-1: unknown) there and
+        so many connections tried. Raises ``error`` if that is the end."""
+        self.note(error.reason)
+        error.tried = self.tried
         _log.debug("%s: %s: %s", self._shown_url, error.reason, kind.value)
         match kind:
             case Kind.LOCAL | Kind.PERMANENT:
@@ -57,21 +61,15 @@ class Tries:
                 _log.warning("%s: %s; starting over", self._shown_url, error.reason)
                 self.restarted = True
                 self.lanes = 1  # one response is one version of the file
-                self._mark = -1
                 return Next(anew=True)
             case Kind.NO_RANGES if self.lanes > 1:
                 _log.info("%s: %s; continuing with a single stream", self._shown_url, error.reason)
                 self.lanes = 1
-                self._mark = -1
                 return Next(anew=True)
             case Kind.TOO_MANY_LANES if self.lanes > 1:
                 self.lanes = max(1, min(self.lanes, connections) // 2)
                 return Next()
-        if downloaded > self._mark:
-            self._failures = 0
-            self._mark = downloaded
-        self._failures += 1
-        self.retries += 1
-        if self._options.max_tries and self._failures >= self._options.max_tries:
+        self.fail(downloaded, size, 0)
+        if self._options.max_tries and self.failures >= self._options.max_tries:
             raise error
-        return Next(self._policy.wait_s(self._failures, self._options.retry_wait, retry_after_s))
+        return Next(self._policy.wait_s(self.failures, self._options.retry_wait, retry_after_s))

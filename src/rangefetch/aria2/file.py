@@ -1,0 +1,653 @@
+"""One file of aria2's, from HTTP or FTP: what its server says of it, what is there of it, and whether it is the same.
+
+aria2 compares no validators between its requests, so the server is asked for them before the first byte, before each
+further try, and after the last byte. At rest an unfinished download is the same on the disk under either backend:
+``NAME.part`` and the saved state beside it. While aria2 is at it, ``NAME.part.aria2`` says what is there, and the state
+only which file it is part of.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import errno
+import functools
+import math
+import os
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rangefetch import beside, checksum, samples, saving
+from rangefetch.aria2.abilities import confinement
+from rangefetch.aria2.entry import Request
+from rangefetch.aria2.job import Job
+from rangefetch.aria2.process import write_private
+from rangefetch.aria2.remote import (
+    Remote,
+    Unanswered,
+    account_for,
+    ask,
+    ask_any,
+    difference,
+    headers_at,
+    is_http,
+    origin,
+    parse_date,
+)
+from rangefetch.authority import is_unvouched
+from rangefetch.comparison import Finding, Question, Verdict
+from rangefetch.control_file import ControlFile, block_size, to_control_file
+from rangefetch.errors import BadAnswer, ContentChanged, DiskError, DownloadError, TargetExists
+from rangefetch.identity import (
+    Basis,
+    Identity,
+    Same,
+    Strength,
+    must_compare_before_publishing,
+    must_compare_before_resuming,
+    same,
+)
+from rangefetch.keeping import NOTHING_KEPT
+from rangefetch.lifecycle import Event, Phase
+from rangefetch.logs import log as _log
+from rangefetch.names import choose_filename
+from rangefetch.network import mask_url
+from rangefetch.options import DownloadOptions
+from rangefetch.retry import Failure, Fault, Kind, as_error
+from rangefetch.samples import SAMPLE_BYTES, Span, finished_spans
+from rangefetch.sources import URL, Source
+from rangefetch.space import check_target
+from rangefetch.state import SourceState, State, StateDamaged
+from rangefetch.target import Target
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from rangefetch.aria2.backend import Aria2Backend
+    from rangefetch.download import Download
+
+__all__ = ["FileJob"]
+
+_WORTH_NOTING_BYTES = 8 << 20
+_MIRROR_EVERY_S = 0.5
+_MIRROR_TRIES = 3
+_PARTS = 16
+_TRIES = 4
+_TRY_AGAIN = (Kind.TEMPORARY, Kind.RATE_LIMITED, Kind.NETWORK)
+
+
+class FileJob(Job):
+    """One file at work. All methods run on the backend's thread, but for what a worker is given."""
+
+    def __init__(self, backend: Aria2Backend, download: Download) -> None:
+        super().__init__(backend, download)
+        self.remote: Remote | None = None
+        """What was said of it last; None: it cannot be asked."""
+        self._answering = self.sources[URL]  # the source that said so
+        self._met: dict[str, Remote] = {}  # by the URLs that were given: what each source has said
+        self._pieces: ControlFile | None = None  # what aria2 says is there, where its control file does not
+        self._basis: Basis | None = None  # what came of comparisons
+        self._size = 0
+        self._next_mirror_s = 0.0
+
+    @property
+    def _opened(self) -> Target:
+        assert self.target is not None
+        return self.target
+
+    # -- beginning ----------------------------------------------------------------------------------------------------
+
+    def take_place(self) -> None:
+        """Lock the part file, and see what is there of it."""
+
+        def opened(taken: Path | None) -> None:
+            self.proof.begin(self._opened)
+            if taken is not None:
+                self.placing.compare_existing(taken)
+            else:
+                self.start()
+
+        self.do(self._open, opened)
+
+    def _open(self) -> Path | None:
+        taken = self.placing.open()
+        control = self._opened.control_path
+        for stranger in beside.strangers(self._opened.part_path):
+            if stranger.name.startswith(control.name):
+                words = "it is not ours, and aria2c would write to it"
+                raise DiskError(f"{stranger}: {words}", url=self.shown_url, errno=errno.EEXIST)
+        if taken is None:
+            self.entry.daemon = self.backend.daemon_for(self.options)  # which may have to be started
+        return taken
+
+    def start(self) -> None:
+        """Ask what there is, where that can be asked."""
+        if is_http(self.sources[URL].url):
+            self.life.fire(Event.ASK)
+            self._ask(lambda source, remote: self.turn(lambda: self._meet(source, remote)))
+        else:
+            self._meet(self._answering, None)
+
+    def _ask(self, then: Callable[[Source, Remote], None]) -> None:
+        """Ask the sources, one after the other, what there is."""
+        usable, options = self.sources.usable(), self.options
+        # What the file is, is the URL's word, unless a checksum tells.
+        is_first = usable[:1] == [self.sources[URL]] and not options.checksum
+        self.inquire(
+            lambda: ask_any(usable, options, self.policy, first_decides=is_first),
+            lambda answer: then(*answer),
+            lambda failure: self.unanswered(failure, lambda: self._ask(then)),
+        )
+
+    def classify(self, failure: Failure) -> Kind:
+        """What a failure to answer is: those sources that are left may do better another time."""
+        kind = super().classify(failure)
+        return Kind.TEMPORARY if kind is Kind.PERMANENT and self.sources.usable() else kind
+
+    def unanswered(self, failure: Failure, again: Callable[[], None]) -> None:
+        """No source has answered: once more, or without the URL where there are mirrors. Raises the error."""
+        try:
+            super().unanswered(failure, again)
+        except DownloadError as error:
+            source = self.sources[URL]
+            if source.banned or not self.sources.others(URL):
+                raise
+            _log.warning("%s: %s; only its mirrors are left", self.shown_url, error.reason)
+            source.banned = True
+            again()
+
+    def _note(self, source: Source, remote: Remote | None) -> None:
+        """A source has said what its file is, and that counts."""
+        self._answering = source
+        if remote is None:
+            return
+        self._met[source.given_url] = self.remote = remote
+        self.modified_time = parse_date(remote.identity.last_modified)
+        if source is self.sources[URL] and not self.proof.checksum:
+            self.proof.learn(checksum.stated_by_server(remote.headers, whole=not remote.ranged))
+        if not remote.ranged:
+            self.tries.lanes = 1
+        self.figures_now = self.figures_now._replace(total=max(remote.size, 0))
+
+    def _meet(self, source: Source, remote: Remote | None) -> None:
+        """A source says what the file is (None: it cannot be asked): the place may get its name."""
+        self._note(source, remote)
+        expected, size = self.options.expected_size, remote.size if remote is not None else -1
+        if expected and size not in (-1, expected):
+            raise ContentChanged(f"the remote file has {size} bytes, not {expected}", url=self.shown_url)
+
+        def named(taken: Path | None) -> None:
+            if taken is None:
+                self._settle()
+            elif self.options.checksum:
+                self.placing.compare_existing(taken)
+            elif remote is None:
+                words = "the server cannot be asked whether it is the same; overwrite is off"
+                raise TargetExists(f"{taken} exists and {words}", url=self.shown_url)
+            else:
+                self.placing.look_at_existing(taken, source, remote.identity, self._settle)
+
+        self.do(self._name, named)
+
+    def _name(self) -> Path | None:
+        """Choose the final name; the path, if something has it."""
+        target, remote = self._opened, self.remote
+        if target.path is None:
+            said = (remote.url, remote.headers.get("content-disposition", "")) if remote is not None else ()
+            target.name(choose_filename(self.url, *said))
+        assert target.path is not None
+        self.download.filename = target.path.name
+        return target.path if self.placing.is_taken(target.path) else None
+
+    # -- what is there already ----------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Have aria2 find what earlier runs have left and still holds, and nothing else."""
+        saved, remote, source = self.saved, self.remote, self._answering
+        if saved is None or not saved.written_end:
+            self._settle_on(None)
+            return
+        if source is not self.sources[URL] and remote is not None and remote.size != saved.total_size:
+            # What the URL has proved in an earlier run, a mirror cannot undo.
+            self._leave_out(source, f"it has {remote.size} bytes, not {saved.total_size}", self.start)
+            return
+        known, provable = self._known(saved), bool(self.options.checksum)
+        if not self._is_of_this(saved):
+            if remote is not None and known is not None and not provable and _is_unvouched(remote, known):
+                self.unanswered(Failure(fault=Fault.UNVOUCHED), self.start)
+                return
+            _log.warning("%s: the saved data is of a different file; starting over", self.shown_url)
+            self._settle_on(None)
+        elif provable or (known is not None and not must_compare_before_resuming(known, checksum=False)):
+            self._settle_on(saved)
+        else:
+            self._compare_saved(saved)
+
+    def _compare_saved(self, saved: State) -> None:
+        """Fetch some of what an earlier run has left again, before anything is added to it."""
+        source = self._answering
+
+        def compared(finding: Finding) -> None:
+            if finding.verdict is Verdict.SAME:
+                self._settle_on(saved)
+            elif finding.verdict is Verdict.DIFFERENT and source is not self.sources[URL]:
+                self._leave_out(source, finding.reason, self.start)
+            elif finding.verdict is Verdict.UNKNOWN and not isinstance(finding.error, BadAnswer | None):
+                raise finding.error
+            else:
+                _log.warning("%s: %s; starting over", self.shown_url, finding.reason)
+                self._settle_on(None)
+
+        spans = finished_spans(saved.blocks, saved.block_size, saved.total_size, saved.partial)
+        self._compare(_places(saved.total_size, spans), saved.total_size, compared)
+
+    def _settle_on(self, saved: State | None) -> None:
+        def settled(written: int) -> None:
+            self.resumed_bytes = written
+            self.figures_now = self.figures_now._replace(downloaded=written)
+            if written and self.remote is not None and written == self.remote.size:
+                for event in (Event.FETCH, Event.SETTLED, Event.WHOLE):
+                    self.life.fire(event)
+            else:
+                self.fetch()
+
+        self.do(lambda: self._prepare(saved), settled)
+
+    def _prepare(self, saved: State | None) -> int:
+        """Put down for aria2 what is there; returns how many bytes. Raises ``DiskError``."""
+        octets = to_control_file(saved) if saved is not None else b""
+        written = ControlFile.parse(octets).written_bytes if octets else 0
+        target, remote = self._opened, self.remote
+        if remote is not None and remote.size > written:
+            beside_this = functools.partial(self.backend.lacking_beside, self.download)
+            check_target(target, remote.size, written, beside_this, self.shown_url)
+        if saved is None or not written:
+            beside.remove(target.control_path)
+            if not target.fresh:
+                target.truncate()
+            self.keeping.kept_bytes = NOTHING_KEPT
+        else:
+            write_private(target.control_path, octets)
+            _log.info("%s: resuming, %d of %d bytes are there", self.shown_url, written, saved.total_size)
+        # From now on the control file alone says what is there. Without this note nobody could tell what of.
+        if remote is not None and (written or remote.size >= _WORTH_NOTING_BYTES):
+            note = self._empty(remote)
+            if saved is not None and written:
+                # What is known to be safe stays so, whatever comes of the rest.
+                note = dataclasses.replace(
+                    note, block_size=saved.block_size, blocks=saved.blocks, partial=saved.partial
+                )
+            target.save_state(note)
+        return written
+
+    def _known(self, saved: State) -> Identity | None:
+        """What the source that answers was in an earlier run; None: it was not asked then."""
+        for source in saved.sources:
+            if source.url == self._answering.given_url:
+                return Identity(saved.total_size, source.etag, source.last_modified)
+        return None
+
+    def _is_of_this(self, saved: State) -> bool:
+        """Whether what was saved may be part of the file that the server has now, and can be gone on with."""
+        if self.remote is None:
+            return bool(self.options.checksum)
+        if not self.remote.ranged or self.remote.size not in (-1, saved.total_size):
+            return False
+        known = self._known(saved)
+        return bool(self.options.checksum) or known is None or same(known, self.remote.identity) is not Same.DIFFERENT
+
+    # -- with aria2 ---------------------------------------------------------------------------------------------------
+
+    def try_again(self) -> None:
+        """Before each further try the server is asked whether its file is still the same."""
+        if is_http(self.sources[URL].url):
+            self._ask(functools.partial(self._meet_again, self.add))
+        else:
+            self.add()
+
+    def _meet_again(self, then: Callable[[], None], source: Source, remote: Remote) -> None:
+        """A source has answered once more, or another one instead: ``then``, if it is the same file."""
+        before = self._met.get(source.given_url)
+        again = functools.partial(self._ask, functools.partial(self._meet_again, then))
+        is_url = source is self.sources[URL]
+
+        def contradicts(words: str) -> None:
+            if is_url:
+                self._has_changed(f"the file of the URL is not that of the mirror that answered before: {words}")
+            else:
+                self._leave_out(source, words, again)
+
+        def compared(finding: Finding) -> None:
+            if finding.verdict is Verdict.DIFFERENT:
+                contradicts(finding.reason)
+            elif finding.error is not None and is_url:
+                raise finding.error
+            elif finding.error is not None:
+                self._leave_out(source, finding.reason, again)
+            else:
+                self._note(source, remote)
+                then()
+
+        def looked(spans: list[Span]) -> None:
+            self._answering = source
+            self._compare(_places(remote.size, spans), remote.size, compared)
+
+        if before is None:
+            sizes = {met.size for met in self._met.values()} - {-1}
+            if sizes and remote.size not in sizes:
+                contradicts(f"it has {remote.size} bytes, not {sizes.pop()}")
+            else:
+                self.do(self._written_spans, looked)
+        elif same(before.identity, remote.identity) is not Same.DIFFERENT:
+            self._note(source, remote)
+            then()
+        elif _is_unvouched(remote, before.identity):
+            self.unanswered(Failure(fault=Fault.UNVOUCHED), again)
+        else:
+            self._has_changed("the remote file is not the same as before (its size or a validator differs)")
+
+    def _has_changed(self, words: str) -> None:
+        """What was fetched is worth nothing."""
+        self.tried_in_vain(ContentChanged(words, url=self.shown_url), Kind.CHANGED, self.begin_again)
+
+    def _leave_out(self, mirror: Source, reason: str, again: Callable[[], None]) -> None:
+        """A mirror has another file than the URL."""
+        _log.warning("%s: the mirror %s is left out: %s", self.shown_url, mask_url(mirror.url), reason)
+        mirror.banned = True
+        if not self.sources.usable():
+            raise ContentChanged(f"no source has this version of the file any more: {reason}", url=self.shown_url)
+        again()
+
+    def request(self) -> Request:
+        """The URLs, and with them headers only where these may go: aria2 sends them along with every redirect."""
+        target, options, source = self._opened, self.options, self._answering
+        asked: dict[str, str | list[str]] = {
+            "dir": str(target.directory),
+            "out": target.part_path.name,
+            "follow-torrent": "false",
+            "follow-metalink": "false",
+            # Where it lacks but a part, its first request would be one for the whole, cut when the header has come.
+            "use-head": str(self.tries.can_head and target.control_path.exists()).lower(),
+        }
+        headers: dict[str, str] = {}
+        first = source.url
+        if is_http(first):
+            met = self._met.get(source.given_url)
+            if met is not None and origin(met.url) != origin(first) and headers_at(first, source, options):
+                first = met.url
+            headers = headers_at(first, source, options)
+        elif (account := _account(source, options)) is not None:
+            asked |= {"ftp-user": account[0], "ftp-passwd": account[1]}
+        others = (each for each in self.sources.usable() if each is not source and self._is_checked(each))
+        urls = [first, *(each.url for each in others)]
+        if headers and any(origin(url) != origin(first) for url in urls):
+            _log.info("%s: mirrors are left out, since they must not see its headers", self.shown_url)
+            urls = [url for url in urls if origin(url) == origin(first)]
+        asked |= confinement(urls, options, only_host=bool(headers))
+        asked["header"] = [f"{name}: {value}" for name, value in headers.items()]
+        return Request(urls, asked)
+
+    def restart(self) -> None:
+        """Drop all bytes that are there, and all that speaks of them."""
+        self._opened.truncate()
+        self._met.clear()
+        self.remote = self._pieces = self._basis = None
+        self.proof.begin_anew(self.options.checksum)
+
+    def note_pieces(self, pieces: ControlFile) -> None:
+        """What aria2 itself says is there, for where its control file is lost."""
+        self._pieces = pieces
+
+    # -- mirrors ------------------------------------------------------------------------------------------------------
+
+    def tick(self, now_s: float) -> None:
+        """A few times a second: see whether time is up, and what its mirrors have."""
+        super().tick(now_s)
+        if self.life.phase is Phase.FILLING and self.entry.gids and now_s >= self._next_mirror_s:
+            self._check_mirrors()
+
+    def _check_mirrors(self) -> None:
+        """Give aria2 a further source when that was seen to have the same bytes: it mixes what it gets."""
+        remote, mirror = self.remote, self._unchecked_mirror()
+        if remote is None or mirror is None:
+            return
+        self._next_mirror_s = math.inf
+
+        def checked(future: Future[tuple[Remote, str] | None]) -> None:
+            self._next_mirror_s = self.now_s() + _MIRROR_EVERY_S
+            try:
+                answer = future.result()
+            except Unanswered as nothing:
+                _log.info("%s: the mirror %s: %s", self.shown_url, mask_url(mirror.url), nothing)
+                mirror.failures += 1
+                permanent = self.policy.classify(nothing.failure) is Kind.PERMANENT
+                mirror.banned = permanent or mirror.failures >= _MIRROR_TRIES
+                return
+            if answer is None or self.life.phase is not Phase.FILLING:
+                return
+            theirs, differs = answer
+            if differs:
+                self._leave_out(mirror, differs, self.tell_change)
+            else:
+                self._met[mirror.given_url] = theirs
+                mirror.answered = True
+                mirror.resolved_url = theirs.url
+                self.tell_change()
+
+        self.backend.look(self, lambda: self._look_at_mirror(mirror, remote.size), checked)
+
+    def _unchecked_mirror(self) -> Source | None:
+        """A mirror that nobody knows to have the same file."""
+        if self.remote is None or self.remote.size <= 0 or not self.remote.ranged:
+            return None
+        others = (each for each in self.sources.usable() if each is not self._answering and not self._is_checked(each))
+        return next(others, None)
+
+    def _is_checked(self, source: Source) -> bool:
+        return source.given_url in self._met or not is_http(source.url)
+
+    def _look_at_mirror(self, mirror: Source, size: int) -> tuple[Remote, str] | None:
+        """What the mirror says of its file, and how its bytes differ; None while there are none to compare.
+
+        For a thread of its own, while aria2 writes. Raises ``Unanswered``.
+        """
+        with os.fdopen(os.dup(self._opened.fd), "rb") as part:  # which may be closed meanwhile
+            found = samples.read(part.fileno(), _places(size, self._written_spans()))
+        if not found:
+            return None
+        return ask(mirror, self.options), difference(mirror, self.options, size, found)
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def compare(self) -> None:
+        """aria2 compares no validators between its requests: ask whether the remote file is still the same, and then
+        for some of its bytes where that does not tell."""
+        remote = self.remote
+        # One response is one version, and a file that changes all the time is never found as it was.
+        is_one = self.responses == 1 and self.tries.restarted
+        if remote is None or not remote.size or self.options.checksum or not self.responses or is_one:
+            self._compare_last()
+        else:
+            self._ask(functools.partial(self._meet_again, self._compare_last))
+
+    def _compare_last(self) -> None:
+        """Fetch some of what came again, where it may be of several versions."""
+        remote = self.remote
+
+        def compared(finding: Finding) -> None:
+            if finding.verdict is Verdict.DIFFERENT:
+                self._has_changed(f"the remote file is not what was fetched: {finding.reason}")
+            elif isinstance(finding.error, BadAnswer):
+                self.tried_in_vain(finding.error, Kind.NO_RANGES, self._compare_last)
+            elif finding.error is not None:
+                raise finding.error
+            else:
+                if finding.verdict is Verdict.SAME and self.sources[URL].given_url in self._met:
+                    self._basis = Basis.COMPARED
+                self._measure()
+
+        if (
+            remote is not None
+            and remote.ranged
+            and not self.options.checksum
+            and (
+                remote.names_mirrors
+                or must_compare_before_publishing(remote.identity, responses=self.responses, checksum=False)
+            )
+        ):
+            self._compare(_spread(remote.size, random.SystemRandom()), remote.size, compared)
+        else:
+            self._measure()
+
+    def _measure(self) -> None:
+        """See that it is as long as was said."""
+
+        def measured(size: int) -> None:
+            self._size = size
+            expected, remote = self.options.expected_size, self.remote
+            if expected not in (0, size):
+                self.reject(ContentChanged(f"received {size} bytes, not {expected}"))
+            elif remote is not None and remote.size not in (-1, size):
+                self._has_changed(f"{size} bytes came, and the server had said {remote.size}")
+            else:
+                if remote is None:
+                    self._answering.answered, self._answering.resolved_url = True, self._answering.url
+                self.life.fire(Event.AGREED)
+
+        self.do(lambda: os.fstat(self._opened.fd).st_size, measured)
+
+    @property
+    def size(self) -> int:
+        """The bytes that came."""
+        return self._size
+
+    @property
+    def url_identity(self) -> Identity:
+        """What the URL itself said of its file."""
+        own = self._met.get(self.sources[URL].given_url)
+        return own.identity if own is not None else Identity()
+
+    def basis(self) -> Basis:
+        """How it was established that what came is one version of the URL's file."""
+        remote = self.remote
+        if self._basis is not None or self.proof.checksum:
+            return self._basis or Basis.CHECKSUM
+        if remote is not None and self.sources[URL].given_url not in self._met:
+            return Basis.MIRRORS
+        if self.responses == 1 and not self.resumed_bytes:
+            return Basis.ONE_RESPONSE
+        strength = remote.identity.strength if remote is not None else Strength.NONE
+        return {Strength.STRONG: Basis.ETAG, Strength.DATED: Basis.LAST_MODIFIED}.get(strength, Basis.SIZE)
+
+    def keep_state(self) -> int | None:
+        """Turn what aria2 has left into a saved state. Which file it is of is what the server has said in this run.
+        Raises ``DiskError``."""
+        target, remote = self._opened, self.remote
+        if remote is not None and not remote.ranged:
+            return None
+        known = (self.url, self._source_states(), remote.url if remote is not None else "")
+        saved: State | None = None
+        try:
+            octets = saving.read_control(target)
+            saved = saving.as_state(octets, target, *known) if octets is not None else None
+        except StateDamaged as error:
+            # On a full disk aria2 leaves half of one.
+            _log.warning("%s: %s", self.shown_url, error)
+        if saved is None and self._pieces is not None:
+            try:
+                saved = saving.as_state(self._pieces.to_bytes(), target, *known)
+            except StateDamaged as error:
+                _log.warning("%s: %s", self.shown_url, error)
+        return saving.save_state(target, saved) if saved is not None and saved.written_end else None
+
+    # -- comparing ----------------------------------------------------------------------------------------------------
+
+    def _compare(self, places: Sequence[Sequence[Span]], size: int, then: Callable[[Finding], None]) -> None:
+        """Compare bytes that are there with those of the source that answers, whose file has ``size`` bytes."""
+        source = self._answering
+
+        def compare(found: list[samples.Sample]) -> None:
+            self.ask_ranges(Question(source, size, found), then)
+
+        self.do(lambda: samples.read(self._opened.fd, places), compare)
+
+    def ask_ranges(self, question: Question, then: Callable[[Finding], None]) -> None:
+        """Fetch some ranges of a source again, and go on with what comparing them has found."""
+        source, options, met = question.source, self.options, self._met.get(question.source.given_url)
+        if not question.samples:
+            then(Finding(Verdict.UNKNOWN, "there is nothing to compare"))
+            return
+        if met is not None and not met.ranged:
+            then(Finding(Verdict.UNKNOWN, "the server sends no ranges", BadAnswer("the server sends no ranges")))
+            return
+
+        def unanswered(failure: Failure) -> None:
+            kind, error = self.policy.classify(failure), as_error(failure, self.shown_url)
+            try:
+                if kind not in _TRY_AGAIN:
+                    raise error
+                self.tried_in_vain(error, kind, lambda: self.ask_ranges(question, then), failure.retry_after_s)
+            except DownloadError:
+                then(Finding(Verdict.UNKNOWN, error.reason, error))
+
+        def answered(differs: str) -> None:
+            then(Finding(Verdict.DIFFERENT if differs else Verdict.SAME, differs))
+
+        self.inquire(lambda: difference(source, options, question.size, question.samples), answered, unanswered)
+
+    def _written_spans(self) -> list[Span]:
+        """What aria2's control file says is there."""
+        try:
+            octets = saving.read_control(self._opened)
+            return list(ControlFile.parse(octets).runs()) if octets is not None else []
+        except StateDamaged:
+            return []
+
+    def _empty(self, remote: Remote) -> State:
+        """A state that says which file it is, and nothing of what is there."""
+        size = max(remote.size, 0)
+        block_bytes = block_size(size)
+        return State(
+            url=self.url,
+            resolved_url=remote.url,
+            total_size=size,
+            supports_range=True,
+            sources=self._source_states(),
+            block_size=block_bytes,
+            blocks=bytes(-(-size // block_bytes)),
+            partial={},
+            filename=self._opened.path.name if self._opened.path is not None else "",
+        )
+
+    def _source_states(self) -> list[SourceState]:
+        return [SourceState(url, met.identity.etag, met.identity.last_modified) for url, met in self._met.items()]
+
+
+def _is_unvouched(remote: Remote, known: Identity) -> bool:
+    """What is not the file that is known may be a new version of it, but not without a validator where that had one."""
+    return not remote.ranged and is_unvouched(remote.identity, known)
+
+
+def _places(size: int, spans: Sequence[Span]) -> list[list[Span]]:
+    return samples.choose(size, spans, random.SystemRandom()) if size > 0 else []
+
+
+def _spread(size: int, chance: random.Random) -> list[list[Span]]:
+    """Places for samples all over a file: aria2 does not tell which parts came early, and from which response."""
+    count = min(_PARTS, -(-size // SAMPLE_BYTES))
+    places = []
+    for number in range(count):
+        first, end = size * number // count, size * (number + 1) // count
+        starts = [chance.randint(first, max(first, end - SAMPLE_BYTES)) for _ in range(_TRIES)]
+        places.append([(start, min(start + SAMPLE_BYTES, end)) for start in starts])
+    return places
+
+
+def _account(source: Source, options: DownloadOptions) -> tuple[str, str] | None:
+    """Name and password for a server that is not HTTP: the URL's, else the netrc file's."""
+    if not source.authorization:
+        return account_for(source.url, options) if options.netrc else None
+    user, _, password = base64.b64decode(source.authorization.removeprefix("Basic ")).decode().partition(":")
+    return user, password

@@ -1,0 +1,98 @@
+"""Both backends at work in one manager: an aria2c that does not answer holds up nothing of the native engine's."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from backends.conftest import Make
+from rangefetch import DownloadManager, DownloadStatus
+from rangefetch.aria2 import client, daemon
+from servers.directed import Valve
+from servers.ftp import FtpServer
+from servers.misbehaving import MisbehavingServer, content
+from support.downloads import SIZE, downloaded, into, status_of
+from support.files import MIB
+from support.waiting import until
+
+FOREVER_S = 600.0
+
+
+@contextmanager
+def _stopped_aria2c() -> Iterator[None]:
+    """aria2c is there, and does nothing."""
+    (process,) = [child for child in psutil.Process().children() if "aria2" in child.name()]
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks aria2c waits for its answer, and nobody ends it because there is none."""
+    monkeypatch.setattr(client, "_TIMEOUT_S", FOREVER_S)
+    monkeypatch.setattr(daemon, "_MOST_SILENCE_S", FOREVER_S)
+
+
+@pytest.fixture
+def ftp() -> Iterator[FtpServer]:
+    with FtpServer(content(SIZE)) as server:
+        server.rate = MIB // 4
+        yield server
+
+
+@pytest.fixture
+def manager(make: Make) -> Iterator[DownloadManager]:
+    with make() as running:
+        yield running
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_native_download_does_all_that_it_does_otherwise(
+    manager: DownloadManager, server: MisbehavingServer, valve: Valve, ftp: FtpServer, target: Path
+) -> None:
+    stuck = manager.download(f"ftp://127.0.0.1:{ftp.port}/x", into(target, "stuck"))
+    until(lambda: downloaded(manager, stuck) > 0, 20)
+    running = manager.download(server.url("/valve/x", size=SIZE), into(target, "running"))
+    until(lambda: downloaded(manager, running) > 0)
+    with _stopped_aria2c():
+        manager.limit(64 * MIB)
+        # One that runs already goes on, is paused and resumed; one that comes now begins, and both finish.
+        manager.pause(running)
+        assert status_of(manager, running) is DownloadStatus.PAUSED
+        late = manager.download(server.url("/good/x", size=SIZE), into(target, "late"))
+        assert manager.wait(late, timeout=20).path.read_bytes() == content(SIZE)
+        manager.resume(running)
+        valve.open()
+        assert manager.wait(running, timeout=20).path.read_bytes() == content(SIZE)
+        # Its callers can ask for the other one, too.
+        assert status_of(manager, stuck) is DownloadStatus.ACTIVE
+        assert [each.gid for each in manager.list_downloads("active")] == [stuck]
+    ftp.rate = 0
+    assert manager.wait(stuck, timeout=30).path.read_bytes() == content(SIZE)
+
+
+@pytest.mark.usefixtures("patient")
+def test_what_is_asked_of_the_one_that_hangs_holds_up_no_other(
+    manager: DownloadManager, server: MisbehavingServer, ftp: FtpServer, target: Path
+) -> None:
+    """Its options are changed, another one is given to it, and one of both is cancelled, which nobody waits for."""
+    url = f"ftp://127.0.0.1:{ftp.port}/x"
+    stuck = [manager.download(url, into(target, f"stuck-{number}")) for number in range(2)]
+    until(lambda: all(downloaded(manager, gid) > 0 for gid in stuck), 20)
+    with _stopped_aria2c():
+        manager.change_options(stuck[0], max_download_limit="1M")
+        stuck.append(manager.download(url, into(target, "stuck-2")))
+        for number in range(3):
+            gid = manager.download(server.url("/good/x", size=SIZE, id=number), into(target, f"{number}"))
+            assert manager.wait(gid, timeout=20).size == SIZE
+        assert all(status_of(manager, gid) is DownloadStatus.ACTIVE for gid in stuck)
+    ftp.rate = 0
+    for gid in stuck:
+        manager.cancel(gid, remove_files=True)
