@@ -598,7 +598,7 @@ cdef class File:
 
     @property
     def lanes_aim(self):
-        return <int>rf_peek(&self.core.lanes_aim)
+        return <int>rf_peek(&self.core.growth.aim)
 
     @property
     def request_ms(self):
@@ -609,7 +609,8 @@ cdef class File:
         return {
             "lasted_us": rf_peek(&self.core.lasted_us), "cpu_us": rf_peek(&self.core.cpu_us),
             "disk_us": rf_peek(&self.core.disk_us), "paused_us": rf_peek(&self.core.paused_ms) * 1000,
-            "lanes_aim": <int>rf_peek(&self.core.lanes_aim), "growth_ended": bool(rf_peek(&self.core.settled_ms) != 0),
+            "lanes_aim": <int>rf_peek(&self.core.growth.aim),
+            "growth_ended": bool(rf_peek(&self.core.growth.settled_ms) != 0),
         }
 
     @property

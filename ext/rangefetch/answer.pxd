@@ -6,7 +6,7 @@ asked for; never more, and never something else.
 """
 
 from libc.stdint cimport int64_t
-from libc.string cimport memcpy, strcmp, strlen
+from libc.string cimport memcpy, strcmp, strcspn, strlen
 from posix.strings cimport strncasecmp
 
 from rangefetch.coding cimport has_transfer_coding, is_encoded
@@ -93,7 +93,11 @@ cdef enum Same:
 
 
 cdef inline bint is_strong(const char *etag) noexcept nogil:
-    return etag[0] == c'"'
+    cdef size_t size
+    if etag[0] != c'"':
+        return False
+    size = strcspn(etag + 1, b'"')
+    return size > 0 and etag[1 + size] == c'"' and etag[2 + size] == 0
 
 
 cdef inline Same same_validators(

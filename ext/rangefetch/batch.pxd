@@ -11,6 +11,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from rangefetch.checks cimport free
+from rangefetch.claims cimport is_limited
 from rangefetch.lane cimport lane_detach, lane_release, lane_rest, lane_send, lane_take
 from rangefetch.libcurl cimport curl_getdate, header_value
 from rangefetch.platform cimport (
@@ -22,8 +23,8 @@ from rangefetch.platform cimport (
     rf_set_time,
     rf_store,
 )
-from rangefetch.schedule cimport is_limited, left_ms
 from rangefetch.service cimport is_new_connection, is_unserved
+from rangefetch.tail cimport left_ms
 from rangefetch.transfer cimport (
     ACCEPTED,
     ITEM_DONE,

@@ -12,7 +12,9 @@ from rangefetch.batch cimport batch_feed, batch_is_over, batch_is_special, batch
 from rangefetch.blocks cimport blocks_contiguous
 from rangefetch.bucket cimport bucket_fill, bucket_is_dry
 from rangefetch.checks cimport RF_CHECKED, calloc, free
+from rangefetch.claims cimport feed, is_limited, wait_of
 from rangefetch.ending cimport end_files, end_transfers
+from rangefetch.growth cimport steer
 from rangefetch.invariants cimport check_loop
 from rangefetch.lane cimport (
     dismiss_lanes,
@@ -42,18 +44,8 @@ from rangefetch.platform cimport (
 )
 from rangefetch.pool cimport make_room, sweep_ends, waits_in_line
 from rangefetch.report cimport post_about, post_bare, post_last
-from rangefetch.schedule cimport (
-    crawls,
-    feed,
-    is_limited,
-    may_be_waiting,
-    replace_slow,
-    steer,
-    wait_of,
-    watch_tail,
-    withdraw,
-)
 from rangefetch.service cimport memory_of, note_bytes, note_served
+from rangefetch.tail cimport crawls, may_be_waiting, replace_slow, watch_tail, withdraw
 from rangefetch.transfer cimport *
 
 cdef enum:

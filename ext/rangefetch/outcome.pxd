@@ -12,7 +12,9 @@ from rangefetch.answer cimport examine, is_cut_short_unsaid, names_another_part
 from rangefetch.batch cimport batch_deliver, batch_is_special, batch_return, batch_stop
 from rangefetch.blocks cimport block_size_for, blocks_advance, blocks_claim_head, blocks_init, blocks_note_failure
 from rangefetch.checks cimport free
+from rangefetch.claims cimport feed, lane_claim, lanes_allowed
 from rangefetch.disk cimport lane_advance, lane_flush, lane_put
+from rangefetch.growth cimport begin_growth
 from rangefetch.lane cimport (
     dismiss_lanes,
     is_secure,
@@ -36,16 +38,8 @@ from rangefetch.platform cimport (
     rf_thread_us,
 )
 from rangefetch.report cimport copy_text, post_about, post_last
-from rangefetch.schedule cimport (
-    DISTANT_LANES,
-    DISTANT_MS,
-    FIRST_LANES,
-    feed,
-    help_slowest,
-    lane_claim,
-    lanes_allowed,
-)
 from rangefetch.service cimport note_bytes, note_refusal
+from rangefetch.tail cimport help_slowest
 from rangefetch.transfer cimport *
 
 cdef enum:
@@ -95,12 +89,7 @@ cdef inline void announce(Loop *loop, Lane *lane) noexcept nogil:
     lane.is_first = False
     source.met = True
     rf_store(&file.answered, True)
-    file.lanes_before = (
-        DISTANT_LANES if loop.now_ms - lane.started_ms >= DISTANT_MS else FIRST_LANES
-    )
-    rf_note(&file.lanes_aim, file.lanes_before)
-    file.goodput_bytes = file.blocks.bytes_done
-    file.grown_ms = loop.now_ms
+    begin_growth(loop, file, loop.now_ms - lane.started_ms)
     cdef int failed = settle(file, lane)
     if failed:
         lane.sys_errno = failed
@@ -214,11 +203,22 @@ cdef inline void commit_hedge(Loop *loop, Lane *lane) noexcept nogil:
     lane_rest(loop, slow)
 
 
+cdef inline bint has_excess(Loop *loop, FileCore *file) noexcept nogil:
+    """Whether a transfer of the file has just brought more than was announced: its blocks count as done until libcurl
+    tells of its end, a moment later, and then are taken back."""
+    cdef Lane *lane = loop.lanes
+    while lane != NULL:
+        if lane.file == file and lane.fault == FAULT_OVERFLOW and lane.hedge == NULL:
+            return True
+        lane = lane.next
+    return False
+
+
 cdef inline void go_on(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
     """The lane brought what it was sent for: give it the next range, or end the file."""
     cdef int64_t elapsed_ms = loop.now_ms - lane.started_ms
     note_bytes(loop, lane)
-    if is_complete(file):
+    if is_complete(file) and not has_excess(loop, file):
         lane_rest(loop, lane)
         # Others may have brought their last byte, too, and only wait for libcurl to say so.
         dismiss_lanes(loop, file)
@@ -280,7 +280,7 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         lane_dismiss(loop, lane.rival)
     elif (
         hedging and code == CURLE_OK and lane.rival != NULL and lane.fault == FAULT_NONE
-        and lane.end >= lane.rival.end
+        and lane.end >= lane.rival.end and lane.rival.fault != FAULT_OVERFLOW
     ):
         commit_hedge(loop, lane)
     elif hedging:

@@ -2,7 +2,7 @@
 
 Some servers take connections that they never answer, because they serve one after the other or a few at a time. What
 such a connection holds is given to one that works, and no more are opened than were answered, until one is tried again
-after a pause that doubles. Help for the slowest lane (see ``schedule.pxd``) is withdrawn where it brings nothing and
+after a pause that doubles. Help for the slowest lane (see ``tail.pxd``) is withdrawn where it brings nothing and
 rests where it is refused; a source that refuses it again and again is not asked for any more of it.
 """
 

@@ -116,6 +116,16 @@ cdef enum ItemState:
     ITEM_DONE = 2
     ITEM_RETURNED = 3    # for Python to do
 
+# How many lanes a file should have, and what was seen since that last changed (see growth.pxd).
+cdef struct Growth:
+    int32_t aim
+    int32_t aim_before        # what it was before it last grew
+    int64_t goodput           # bytes per second over the last tick
+    int64_t goodput_before    # when the aim last grew
+    int64_t bytes_done        # at the last tick
+    int64_t changed_ms        # when the aim last changed
+    int64_t settled_ms        # when growing last did not pay; 0: it has paid so far
+
 # The part of a File that its loop works with.
 cdef struct FileCore:
     BatchCore *batch          # borrowed: the batch of whose items this is the present one, or NULL
@@ -149,19 +159,12 @@ cdef struct FileCore:
     int64_t whole_ms          # when its last byte was there; 0: not yet
     Bucket bucket             # its own limit
     Wait waits_for            # at the last tick
-    # How many lanes: the most that Python allows, how many the controller aims at, and what it has seen.
+    Growth growth
     int32_t lanes_most        # written by Python, read by the loop
-    int32_t lanes_aim
-    int32_t lanes_before      # the aim before it last grew
     int32_t lanes_busy
     int32_t lanes_held        # waiting for Python's word after a failure
     int32_t lanes_paused_seen  # at the last tick
     int32_t lanes_still       # that have brought nothing in the last tick
-    int64_t goodput           # bytes per second over the last tick
-    int64_t goodput_before    # when the aim last grew
-    int64_t goodput_bytes     # what `bytes_done` was at the last tick
-    int64_t grown_ms          # when the aim last changed
-    int64_t settled_ms        # when growing last did not pay; 0: it has paid so far
     int64_t request_ms        # from sending a request to its first byte, averaged
     int64_t moved_ms          # when bytes or an answer last came
     int64_t replaced_ms       # when a slow lane was last replaced

@@ -112,8 +112,10 @@ class Identity:
 
 
 def is_strong(etag: str) -> bool:
-    """Whether an ETag promises the same bytes. One without quotes is no ETag by the grammar, and promises nothing."""
-    return etag.startswith('"')
+    """Whether an ETag promises the same bytes. One that is not a string in quotes is no ETag by the grammar, an empty
+    one tells no version from another, and neither promises anything.
+    """
+    return len(etag) > 2 and etag[0] == etag[-1] == '"' and '"' not in etag[1:-1]
 
 
 def same_validators(etag: str, last_modified: str, other_etag: str, other_last_modified: str) -> Same:

@@ -223,7 +223,7 @@ def test_a_range_that_crawls_gets_help_though_little_is_left(
 def test_little_that_is_left_gets_no_lane_where_one_will_be_free_soon(
     driver: Driver, server: MisbehavingServer
 ) -> None:
-    file = driver.fill(server.url("/slow", size=7 * MIB, rate=4 * MIB), lanes=8, first_bytes=4 * MIB)
+    file = driver.fill(server.url("/slow", size=7 * MIB, rate=16 * MIB), lanes=8, first_bytes=4 * MIB)
     assert server.connections == 1
     assert file.connections == 1
 

@@ -25,6 +25,7 @@ SIZE = 25 * MIB + 165_831
 VALIDATORS = {
     "weak etag": {"ETag": 'W/"same"', "Last-Modified": http_date(0)},
     "weak etag alone": {"ETag": 'W/"same"'},
+    "empty etag": {"ETag": '""'},
     "date": {"Last-Modified": http_date(0)},
     "nothing": {},
 }

@@ -40,6 +40,11 @@ TABLE = {
     "nothing": (("", ""), ("", ""), Same.LIKELY),
     "ETags without quotes prove nothing": (("a", NOW), ("a", NOW), Same.LIKELY),
     "other ETags without quotes": (("a", NOW), ("b", NOW), Same.DIFFERENT),
+    "empty ETags prove nothing": (('""', NOW), ('""', NOW), Same.LIKELY),
+    "empty ETags, another date": (('""', NOW), ('""', EARLIER), Same.DIFFERENT),
+    "an empty ETag become strong": (('""', ""), ('"a"', ""), Same.DIFFERENT),
+    "ETags that do not end prove nothing": (('"a', NOW), ('"a', NOW), Same.LIKELY),
+    "two ETags in one prove nothing": (('"a", "b"', NOW), ('"a", "b"', NOW), Same.LIKELY),
     "the weak mark is a capital letter": (('w/"a"', ""), ('w/"a"', ""), Same.LIKELY),
 }
 

@@ -1,6 +1,6 @@
 """Servers that Debian packages, and some that come with a programming language."""
 
-from third_party.servers.model import NOTHING_TO_COMPARE, REFUSED_RANGES, Server
+from third_party.servers.model import NOTHING_TO_COMPARE, Server
 
 __all__ = ["SERVERS"]
 
@@ -203,7 +203,7 @@ SERVERS = [
         options={"http_version": "2"},
         ranges=False,
     ),
-    Server("webfs", "webfsd -F -i 127.0.0.1 -p @PORT@ -r @ROOT@", debian=("webfs",), known={"many": REFUSED_RANGES}),
+    Server("webfs", "webfsd -F -i 127.0.0.1 -p @PORT@ -r @ROOT@", debian=("webfs",)),
     Server(
         "mini_httpd", "mini_httpd -D -h 127.0.0.1 -p @PORT@ -d @ROOT@ -u root", debian=("mini-httpd",), ranges=False
     ),

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["CHECKS", "NOTHING_TO_COMPARE", "REFUSED_RANGES", "Server"]
+__all__ = ["CHECKS", "NOTHING_TO_COMPARE", "Server"]
 
 CHECKS = ("fetch", "resume", "many", "again", "stream")
 """What every server is tried with; see ``test_servers``."""
 
 
 # Why a check fails.
-REFUSED_RANGES = "it refuses a range that a plain request would not have needed, and the file is not asked for without"
 NOTHING_TO_COMPARE = "it sends no validator and no ranges: a file of the same size may be another"
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from third_party.servers.model import NOTHING_TO_COMPARE, REFUSED_RANGES, Server
+from third_party.servers.model import NOTHING_TO_COMPARE, Server
 
 __all__ = ["SERVERS"]
 
@@ -109,7 +109,6 @@ server.register(require("@hapi/inert")).then(() => {
 """,
         "@hapi/inert",
         "@hapi/hapi",
-        known={"many": "204 for an empty file is not taken for one"},
     ),
     _command(
         "live-server",
@@ -122,7 +121,6 @@ server.register(require("@hapi/inert")).then(() => {
         'const r = require("restify"), s = r.createServer()\n'
         's.get("/*", r.plugins.serveStaticFiles("@ROOT@"))\ns.listen(@PORT@, "127.0.0.1")\n',
         "restify",
-        known={"many": REFUSED_RANGES},
     ),
     _command("sirv", "sirv-cli/bin.js", "@ROOT@ --host 127.0.0.1 --port @PORT@ --quiet", "sirv-cli"),
     _middleware("sirv, polka", 'require("polka")().use(require("sirv")("@ROOT@")).handler', "sirv", "polka"),

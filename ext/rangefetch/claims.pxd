@@ -1,0 +1,216 @@
+"""Which source a lane asks, and for which range.
+
+Ranges are claimed in file order, because hashing and streaming live on the contiguous frontier. When nothing is left
+to claim, lanes help each other (``tail.pxd``); how many there are is decided in ``growth.pxd``.
+"""
+
+from libc.stdint cimport int32_t, int64_t
+
+from rangefetch.blocks cimport MOST_FAILURES, blocks_claim
+from rangefetch.bucket cimport bucket_is_limited
+from rangefetch.lane cimport lane_rest, lane_send, lane_take
+from rangefetch.platform cimport rf_count, rf_load
+from rangefetch.service cimport has_room, may_help
+from rangefetch.transfer cimport (
+    WAIT_LIMIT,
+    WAIT_NOTHING,
+    WAIT_PYTHON,
+    WAIT_READER,
+    WAIT_REST,
+    WAIT_TRANSFER,
+    FileCore,
+    Lane,
+    Loop,
+    Source,
+    Wait,
+)
+
+cdef enum:
+    FIRST_CLAIM_BYTES = 8 << 20      # before a lane's rate is known
+    LARGEST_CLAIM_BYTES = 64 << 20
+    CLAIM_SECONDS = 3                # how long a range should last
+    REQUESTS_WORTH = 4               # ... and at least, in round trips
+    WINDOW_SHARE = 4                 # a range takes no more than such a part of the window
+    FAILURES_PASSED = 3              # before a single lane goes on with what lies behind
+    DISTANT_MS = 50                  # from here on a request's price counts for more than coming to the end together
+
+
+# ---- Sources -----------------------------------------------------------------------------------------------------
+
+cdef inline Source *best_source(Loop *loop, FileCore *file, bint helping) noexcept nogil:
+    """The source that a lane should ask: one that was not tried yet, else the one that gives its lanes the most.
+
+    Lanes that share a source share its rate, so the faster ones get more of them by themselves. NULL: none may be
+    asked now, or not for help.
+    """
+    cdef Source *best = NULL
+    cdef Source *each
+    cdef int i
+    for i in range(file.source_count):
+        each = file.sources[i]
+        if each.banned or each.rested_ms > loop.now_ms or not has_room(loop, file, each):
+            continue
+        if helping and not may_help(loop, each):
+            continue
+        if best == NULL or is_better(each, best):
+            best = each
+    return best
+
+
+cdef inline bint is_better(const Source *one, const Source *other) noexcept nogil:
+    """Whether one source promises more than another that comes before it in the user's order."""
+    if one.bytes_per_s == 0 and other.bytes_per_s == 0:
+        return one.lanes < other.lanes
+    if one.bytes_per_s == 0 or other.bytes_per_s == 0:
+        return one.bytes_per_s == 0 and one.lanes == 0
+    return one.bytes_per_s > other.bytes_per_s
+
+
+# ---- Claims ------------------------------------------------------------------------------------------------------
+
+cdef inline int32_t lanes_allowed(FileCore *file) noexcept nogil:
+    """How many lanes may work for the file now."""
+    cdef int32_t most = <int32_t>rf_load(&file.lanes_most)
+    if not file.answered:
+        # What the file is, one answer tells; until then a second request would be a guess.
+        most = 1
+    elif file.growth.aim < most:
+        most = file.growth.aim
+    return most - file.lanes_busy - file.lanes_held
+
+
+cdef inline int64_t claim_bytes(FileCore *file, int64_t bytes_per_s) noexcept nogil:
+    """How long the next range of a lane should be: seconds at its own rate, shorter when the end is near.
+
+    Near the end each takes half of its share of what is left, so that they come to it together. A request has its
+    price, though, and far away that is most of a short range: there, lanes that begin divide what there is.
+    """
+    cdef int64_t size = FIRST_CLAIM_BYTES
+    cdef int64_t share = file.blocks.unclaimed // (2 * (file.lanes_busy + 1))
+    cdef int64_t worth = bytes_per_s * file.request_ms // 1000 * REQUESTS_WORTH
+    cdef int32_t idle = lanes_allowed(file)
+    if file.request_ms >= DISTANT_MS:
+        if bytes_per_s == 0 and idle > 0:
+            worth = file.blocks.unclaimed // idle
+        if share < worth:
+            share = worth
+    if bytes_per_s * CLAIM_SECONDS > size:
+        size = bytes_per_s * CLAIM_SECONDS
+    if size > LARGEST_CLAIM_BYTES:
+        size = LARGEST_CLAIM_BYTES
+    if file.window_bytes > 0 and size > file.window_bytes // WINDOW_SHARE:
+        # One lane that stands still must not hold the whole window.
+        size = file.window_bytes // WINDOW_SHARE
+    return share if share < size else size
+
+
+cdef inline int64_t horizon_of(FileCore *file) noexcept nogil:
+    """Before which byte ranges must begin: a window ahead of the reader, else of the contiguous frontier."""
+    cdef int64_t reader_bytes = rf_load(&file.reader_bytes)
+    if file.window_bytes == 0:
+        return file.size
+    if reader_bytes >= 0:
+        return reader_bytes + file.window_bytes
+    return file.blocks.frontier * file.blocks.block_size + file.window_bytes
+
+
+cdef inline int failures_passed(FileCore *file) noexcept nogil:
+    """After how many failures a block comes last. One that is held has failed, and that is its to try again; what does
+    not come at all is not waited for, unless somebody reads in order.
+    """
+    if file.lanes_held > 0:
+        return 1
+    return <int>FAILURES_PASSED if file.window_bytes == 0 else <int>(MOST_FAILURES + 1)
+
+
+cdef inline bint lane_claim(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
+    """Give the lane the next thing to fetch. False: there is nothing."""
+    lane.is_first = not file.answered
+    lane.ranged = file.ranged
+    lane.redirects = 0
+    lane.helps = False
+    lane.source = best_source(loop, file, False)
+    if lane.source == NULL:
+        return False
+    if file.mapped:
+        if not blocks_claim(
+            &file.blocks, file.first_bytes if lane.is_first else claim_bytes(file, lane.bytes_per_s),
+            horizon_of(file), failures_passed(file), &lane.start, &lane.claim_end,
+        ):
+            return False
+        lane.end = lane.claim_end
+        if lane.is_first and lane.end > lane.start + file.first_bytes:
+            lane.end = lane.start + file.first_bytes
+    elif lane.is_first:
+        lane.start = 0
+        lane.end = file.first_bytes if file.ranged else -1
+        lane.claim_end = 0
+    else:
+        return False
+    lane.position = lane.start
+    return True
+
+
+cdef inline bint is_limited(Loop *loop, FileCore *file) noexcept nogil:
+    """Under a limit no lane is slow by itself."""
+    return bucket_is_limited(loop.bucket) or bucket_is_limited(&file.bucket)
+
+
+cdef inline bint wants_lane(FileCore *file) noexcept nogil:
+    """Whether the file is better served by one lane more."""
+    if file.removing or lanes_allowed(file) <= 0:
+        return False
+    if not file.answered:
+        return True
+    if file.probing:
+        return False
+    if not file.splits or not file.mapped or file.blocks.unclaimed == 0:
+        return False
+    return file.lanes_busy == 0 or file.blocks.unclaimed >= file.least_bytes or file.crawls
+
+
+cdef inline bint is_resting(Loop *loop, const FileCore *file) noexcept nogil:
+    """Whether there is a source that may be asked again later."""
+    cdef int i
+    for i in range(file.source_count):
+        if not file.sources[i].banned and file.sources[i].rested_ms > loop.now_ms:
+            return True
+    return False
+
+
+cdef inline Wait wait_of(Loop *loop, FileCore *file) noexcept nogil:
+    """What the file waits for; looked at once a tick, after ``feed``.
+
+    Nothing is an answer, too: there is something to fetch, nobody is at it, and nothing is due that would change that.
+    """
+    if file.lanes_busy > 0:
+        if file.lanes_paused_seen == 0:
+            return WAIT_TRANSFER
+        return WAIT_LIMIT if is_limited(loop, file) else WAIT_READER
+    if file.lanes_held > 0 or (file.probing and file.answered):
+        return WAIT_PYTHON
+    if is_resting(loop, file):
+        return WAIT_REST
+    if (
+        file.mapped and rf_load(&file.reader_bytes) >= 0
+        and file.blocks.hint * file.blocks.block_size >= horizon_of(file)
+    ):
+        return WAIT_READER
+    return WAIT_NOTHING
+
+
+cdef inline void feed(Loop *loop, FileCore *file) noexcept nogil:
+    """Open lanes for the file while it wants them."""
+    cdef Lane *lane
+    while wants_lane(file):
+        lane = lane_take(loop)
+        if lane == NULL:
+            return
+        lane.bytes_per_s = 0
+        if not lane_claim(loop, file, lane):
+            lane_rest(loop, lane)
+            return
+        lane.file = file
+        rf_count(&file.lanes_busy, 1)
+        file.crawls = False
+        lane_send(loop, lane)

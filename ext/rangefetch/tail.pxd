@@ -1,0 +1,233 @@
+"""How a file's last bytes come, so that no file waits for one slow connection.
+
+An idle lane helps the slowest one: it takes the later part of its range (a steal), or, where that is less than a
+block, fetches the rest a second time into a buffer of its own, and whoever has it whole first commits it (a hedge).
+A lane that is far slower than its fellows is replaced, and what brings nothing is given up.
+"""
+
+from libc.stdint cimport int64_t
+
+from rangefetch.checks cimport malloc
+from rangefetch.claims cimport best_source, feed, is_limited, lanes_allowed
+from rangefetch.lane cimport lane_dismiss, lane_received_end, lane_rest, lane_send, lane_take
+from rangefetch.platform cimport rf_count
+from rangefetch.service cimport is_fruitless, is_unserved, note_refusal, note_unserved, request_cost_ms
+from rangefetch.transfer cimport ACCEPTED, UNCHECKED, FileCore, Lane, Loop, Source
+
+cdef enum:
+    LARGEST_HEDGE_BYTES = 4 << 20
+    UNKNOWN_BYTES_PER_S = 1 << 20    # what a lane is taken to bring where none has told
+    RATE_AFTER_MS = 500              # a lane that has brought nothing for so long counts as slow, not as new
+    SLOW_FACTOR = 8                  # slower than its fellows by so much: replaced
+    SLOW_AFTER_MS = 1500
+    CRAWL_MS = 2000                  # bytes that nobody will be free for sooner get a lane, however few they are
+
+
+cdef inline bint may_be_waiting(Loop *loop, const Lane *lane) noexcept nogil:
+    """Whether the lane has waited for its answer no longer than twice what answers take here."""
+    return lane.received_bytes == 0 and loop.now_ms - lane.started_ms < 2 * lane.file.request_ms
+
+
+cdef inline int64_t left_ms(Loop *loop, const Lane *lane) noexcept nogil:
+    """How long a lane will need for the rest of its range; -1: it is too new to tell."""
+    cdef int64_t left = lane.end - lane_received_end(lane)
+    if lane.bytes_per_s > 0:
+        return left * 1000 // lane.bytes_per_s
+    if loop.now_ms - lane.moved_ms >= RATE_AFTER_MS and not may_be_waiting(loop, lane):
+        return left * 1000
+    return -1
+
+
+cdef inline int64_t usual_bytes_per_s(Loop *loop, FileCore *file, const Lane *but) noexcept nogil:
+    """What the file's lanes bring on average, without one of them; 0: not known."""
+    cdef Lane *lane = loop.lanes
+    cdef int64_t sum_ = 0
+    cdef int64_t count = 0
+    while lane != NULL:
+        if lane.file == file and lane != but and lane.bytes_per_s > 0:
+            sum_ += lane.bytes_per_s
+            count += 1
+        lane = lane.next
+    return sum_ // count if count else 0
+
+
+cdef inline Lane *slowest_lane(Loop *loop, FileCore *file) noexcept nogil:
+    """The lane that the end of the file will wait for: the one with the most time left, without a rival yet."""
+    cdef Lane *lane = loop.lanes
+    cdef Lane *slowest = NULL
+    cdef int64_t most_ms = 0
+    while lane != NULL:
+        if (
+            lane.file == file and lane.rival == NULL and lane.hedge == NULL and lane.end >= 0
+            and left_ms(loop, lane) > most_ms and (lane.verdict == ACCEPTED or lane.verdict == UNCHECKED)
+        ):
+            slowest = lane
+            most_ms = left_ms(loop, lane)
+        lane = lane.next
+    return slowest
+
+
+cdef inline bint steal(Loop *loop, FileCore *file, Lane *victim, Lane *thief, int64_t thief_rate) noexcept nogil:
+    """Take the later part of the victim's range, split by rates, at a block border. False: it would not pay.
+
+    The block in which the victim is stays its own, for its answer may come at any moment; where all was taken from
+    those that waited, each in turn, servers that answer late were asked for the same bytes for ever.
+    """
+    cdef int64_t at = lane_received_end(victim)
+    cdef int64_t left = victim.end - at
+    cdef int64_t kept = <int64_t>(<double>left * <double>victim.bytes_per_s / <double>(victim.bytes_per_s + thief_rate))
+    cdef int64_t border = ((at + kept) // file.blocks.block_size + 1) * file.blocks.block_size
+    cdef int64_t then_ms = request_cost_ms(file) + (victim.end - border) * 1000 // thief_rate
+    if border >= victim.end or border >= file.size:
+        return False
+    if victim.bytes_per_s > 0 and (border - at) * 1000 // victim.bytes_per_s > then_ms:
+        then_ms = (border - at) * 1000 // victim.bytes_per_s
+    if left_ms(loop, victim) - then_ms <= 2 * request_cost_ms(file):
+        return False
+    thief.is_first = False
+    thief.ranged = True
+    thief.redirects = 0
+    thief.start = thief.position = border
+    thief.end = thief.claim_end = victim.claim_end
+    victim.end = victim.claim_end = border
+    victim.cut = True
+    rf_count(&file.steals, 1)
+    return True
+
+
+cdef inline bint hedge(Loop *loop, FileCore *file, Lane *slow, Lane *fast, int64_t fast_rate) noexcept nogil:
+    """Fetch the rest of the slow lane's range a second time. False: it would not pay."""
+    cdef int64_t at = lane_received_end(slow)
+    cdef int64_t left = slow.end - at
+    if left <= 0 or (left > LARGEST_HEDGE_BYTES and left > file.blocks.block_size):
+        return False
+    if left_ms(loop, slow) <= 2 * (request_cost_ms(file) + left * 1000 // fast_rate):
+        return False
+    fast.hedge = <char *>malloc(<size_t>left)
+    if fast.hedge == NULL:
+        return False
+    fast.hedge_bytes = left
+    fast.is_first = False
+    fast.ranged = True
+    fast.redirects = 0
+    # It claims nothing: the bytes are the slow lane's until one of them has them all.
+    fast.start = fast.position = fast.claim_end = at
+    fast.end = slow.end
+    fast.rival = slow
+    slow.rival = fast
+    rf_count(&file.hedges, 1)
+    return True
+
+
+cdef inline bint help_slowest(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
+    """Have an idle lane help the slowest one. False: there is nothing to gain."""
+    cdef Lane *slowest
+    cdef int64_t rate
+    if not file.splits or not file.mapped or file.blocks.unclaimed > 0 or is_limited(loop, file):
+        return False
+    slowest = slowest_lane(loop, file)
+    if slowest == NULL:
+        return False
+    lane.source = best_source(loop, file, True)
+    if lane.source == NULL:
+        return False
+    rate = lane.bytes_per_s
+    if rate <= 0:
+        rate = usual_bytes_per_s(loop, file, slowest)
+    if rate <= 0:
+        rate = lane.source.bytes_per_s
+    if rate <= 0:
+        # Nothing else is known. Its own rate would not do: it falls while the lane stands still.
+        rate = slowest.bytes_per_s if slowest.bytes_per_s > UNKNOWN_BYTES_PER_S else UNKNOWN_BYTES_PER_S
+    if not steal(loop, file, slowest, lane, rate) and not hedge(loop, file, slowest, lane, rate):
+        return False
+    lane.helps = True
+    lane.file = file
+    rf_count(&file.lanes_busy, 1)
+    lane_send(loop, lane)
+    return True
+
+
+cdef inline bint has_silent_helper(Loop *loop, FileCore *file) noexcept nogil:
+    """Whether a lane that was sent to help has not been answered yet."""
+    cdef Lane *lane = loop.lanes
+    while lane != NULL:
+        if lane.file == file and lane.helps and lane.verdict == UNCHECKED:
+            return True
+        lane = lane.next
+    return False
+
+
+cdef inline void watch_tail(Loop *loop, FileCore *file) noexcept nogil:
+    """From time to time: while the last ranges are in flight, lanes that went idle may help after all.
+
+    One after the other, for it may take a connection more, which not every server answers.
+    """
+    cdef Lane *lane
+    while (
+        file.lanes_busy > 0 and file.blocks.unclaimed == 0 and lanes_allowed(file) > 0
+        and not has_silent_helper(loop, file)
+    ):
+        lane = lane_take(loop)
+        if lane == NULL:
+            return
+        lane.bytes_per_s = 0
+        if not help_slowest(loop, file, lane):
+            lane_rest(loop, lane)
+            return
+
+
+cdef inline void withdraw(Loop *loop, FileCore *file) noexcept nogil:
+    """Give up lanes that nobody answers while others are answered, and help that brings nothing."""
+    cdef Lane *lane = loop.lanes
+    cdef Source *source
+    cdef int64_t since_ms
+    while lane != NULL:
+        if lane.file == file and not lane.is_first:
+            source, since_ms = lane.source, lane.started_ms
+            if lane.hedge != NULL:
+                if is_fruitless(loop, lane):
+                    lane_dismiss(loop, lane)
+                    note_refusal(loop, source, 0)
+            elif is_unserved(loop, lane):
+                lane_dismiss(loop, lane)
+                note_unserved(loop, source, since_ms)
+        lane = lane.next
+
+
+cdef inline bint crawls(Loop *loop, FileCore *file) noexcept nogil:
+    """Whether none of the file's lanes will be free soon."""
+    cdef Lane *lane = loop.lanes
+    if file.blocks.unclaimed == 0 or is_limited(loop, file):
+        return False
+    while lane != NULL:
+        if lane.file == file and left_ms(loop, lane) < CRAWL_MS:
+            return False
+        lane = lane.next
+    return True
+
+
+cdef inline void replace_slow(Loop *loop, FileCore *file) noexcept nogil:
+    """Give up one lane that is far slower than its fellows: another connection may have better luck."""
+    cdef Lane *lane = loop.lanes
+    cdef int64_t usual, anew_ms
+    if file.blocks.unclaimed == 0 or is_limited(loop, file) or file.lanes_busy < 2:
+        return
+    if loop.now_ms - file.replaced_ms < SLOW_AFTER_MS:
+        return
+    while lane != NULL:
+        if (
+            lane.file == file and lane.end >= 0 and not lane.is_first and lane.verdict != UNCHECKED
+            and loop.now_ms - lane.started_ms >= SLOW_AFTER_MS
+        ):
+            usual = usual_bytes_per_s(loop, file, lane)
+            anew_ms = request_cost_ms(file)
+            if usual > 0:
+                anew_ms += (lane.end - lane_received_end(lane)) * 1000 // usual
+            if usual > SLOW_FACTOR * lane.bytes_per_s and left_ms(loop, lane) > 4 * anew_ms:
+                file.replaced_ms = loop.now_ms
+                rf_count(&file.replacements, 1)
+                lane_dismiss(loop, lane)
+                feed(loop, file)
+                return
+        lane = lane.next
