@@ -1,13 +1,16 @@
 """Each system call of a download fails once, with each plausible errno: no wrong file, and a good end next time.
 
-``make test`` tries some calls of each kind, ``make torture`` (``RANGEFETCH_TORTURE=1``) every one.
+``make test`` tries some calls of each kind, ``make torture`` (``RANGEFETCH_TORTURE=1``) every one. A sync that fails
+does so once, as Linux has it: what was written since the last good one is gone, and the next one says that all is well.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,83 +23,169 @@ from torture.zygotes import Told, Zygote
 ALL = os.environ.get("RANGEFETCH_TORTURE") == "1"
 SIZE = 6 * MIB + 12_345
 SMALL = 50_000
-NUMBERS = range(1, 10_000) if ALL else (1, 2, 3, 4, 5, 8, 13, 34)
+NUMBERS = range(1, 10_000) if ALL else (1, 2, 3, 5, 8, 13, 34)
 """Which calls of a kind: no more are tried when one is beyond the last."""
 
 ERRORS = {
-    "pwrite": ("ENOSPC", "EIO", "EDQUOT", "EFBIG"),
-    "write": ("ENOSPC", "EIO"),
+    "pwrite": ("ENOSPC", "EIO", "EDQUOT", "EFBIG", "EINTR"),
+    "write": ("ENOSPC", "EIO", "EDQUOT", "EINTR"),
     "fsync": ("ENOSPC", "EIO", "EDQUOT"),
-    "fallocate": ("ENOSPC", "EIO", "EOPNOTSUPP", "EINTR", "EFBIG"),
-    "truncate": ("EIO", "EFBIG"),
-    "open": ("EACCES", "EMFILE", "ENOSPC", "EROFS", "EIO"),
+    "fallocate": ("ENOSPC", "EIO", "EOPNOTSUPP", "EINTR", "EFBIG", "EDQUOT"),
+    "truncate": ("EIO", "EFBIG", "ENOSPC"),
+    "open": ("EACCES", "EMFILE", "ENOSPC", "EROFS", "EIO", "EINTR"),
     "link": ("EPERM", "EEXIST", "EMLINK", "ENOSPC", "EIO", "EOPNOTSUPP"),
-    "rename": ("ENOSPC", "EIO", "EACCES"),
-    "unlink": ("EACCES", "EIO"),
+    "rename": ("ENOSPC", "EIO", "EACCES", "EINVAL", "EROFS"),
+    "unlink": ("EACCES", "EIO", "EROFS"),
     "times": ("EPERM", "EIO"),
     "mode": ("EPERM", "EIO"),
     "lock": ("ENOLCK", "EINTR"),
-}
-KINDS: dict[str, dict[str, Any]] = {
-    "paused and resumed": {"pause_at": 4 * MIB + 1},
-    "durable": {"options": {"durable": True, "split": 4}},
-    "without reserving": {"options": {"file_allocation": "none", "overwrite": True}},
+    "read": ("EIO",),
+    "mkdir": ("EACCES", "ENOSPC", "EIO"),
 }
 CASES = [(call, "error", error) for call, errors in ERRORS.items() for error in errors]
 CASES += [("pwrite", "short", "EIO"), ("write", "short", "EIO")]
-NEVER_MADE = {
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Downloads of one kind, and what they never call (which is tested, too)."""
+
+    never: frozenset[str]
+    pause_at: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+    route: str = "/shared-rate/x"
+    query: dict[str, object] = field(default_factory=lambda: {"rate": "64M"})
+    seed: int = 0
+    """Of the content that there is in the end."""
+
+    def url(self, server: MisbehavingServer, number: int, **more: object) -> str:
+        return server.url(self.route, size=SIZE, id=number, **(self.query | more))
+
+
+KINDS = {
+    "paused and resumed": Kind(frozenset(), pause_at=4 * MIB + 1),
     # No state is saved of what is complete before it is time to.
-    "durable": {"write", "rename"},
-    "without reserving": {"write", "fallocate", "fsync", "truncate"},
-    "small files": {"write", "fallocate", "fsync", "truncate", "rename", "unlink", "mode", "lock", "times"},
+    "durable": Kind(frozenset({"write", "read"}), options={"durable": True, "split": 4}),
+    "without reserving": Kind(
+        frozenset({"write", "read", "fallocate", "fsync", "truncate"}),
+        options={"file_allocation": "none", "overwrite": True},
+    ),
+    "compared by its bytes": Kind(
+        frozenset({"times"}),
+        pause_at=4 * MIB + 1,
+        query={"rate": "64M", "etag": "weak", "mtime": 0},
+        options={"split": 4},
+    ),
+    "another file midway": Kind(
+        frozenset({"write", "read", "fsync"}),
+        route="/script/x",
+        query={"steps": "good", "then": "good:seed=1"},
+        seed=1,
+    ),
+    "with a checksum": Kind(
+        frozenset({"write", "fsync"}), options={"checksum": f"sha-256={hashlib.sha256(content(SIZE)).hexdigest()}"}
+    ),
 }
-"""Of each kind of downloads, the calls that there are none of."""
+SMALL_KINDS: dict[str, tuple[frozenset[str], dict[str, Any]]] = {
+    "new": (frozenset(ERRORS) - {"pwrite", "open", "link", "times", "mkdir"}, {}),
+    "replacing": (
+        frozenset(ERRORS) - {"pwrite", "open", "link", "times", "mkdir", "rename"},
+        {"overwrite": True},
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    ("call", "how", "error", "kind"),
-    [(*case, kind) for case in CASES for kind in KINDS if case[0] not in NEVER_MADE.get(kind, ())],
-)
+def _tried(kinds: dict[str, frozenset[str]]) -> list[tuple[str, str, str, str]]:
+    """Every call with every error in every kind; of these ``make test`` tries every call with every error in one kind
+    of downloads, and in every kind with one error."""
+    every = [(*case, kind) for case in CASES for kind in kinds if case[0] not in kinds[kind]]
+    if ALL:
+        return every
+    chosen: list[tuple[str, str, str, str]] = []
+    for call in ERRORS:
+        errors = [case for case in CASES if case[0] == call]
+        makers = [kind for kind in kinds if call not in kinds[kind]]
+        for number in range(max(len(errors), len(makers)) if makers else 0):
+            chosen.append((*errors[number % len(errors)], makers[number % len(makers)]))
+    return chosen
+
+
+@pytest.mark.parametrize(("call", "how", "error", "kind"), _tried({name: kind.never for name, kind in KINDS.items()}))
 def test_a_call_that_fails_once_never_makes_a_wrong_file(
     zygote: Zygote, server: MisbehavingServer, tmp_path: Path, call: str, how: str, error: str, kind: str
 ) -> None:
-    url = server.url("/shared-rate/x", size=SIZE, rate="64M")
+    octets = content(SIZE, KINDS[kind].seed)
     for directory, number in _directories(tmp_path):
-        told = zygote.run(
-            directory, url=url, call=call, number=number, how=how, error=getattr(errno, error), **KINDS[kind]
-        )
+        url = KINDS[kind].url(server, number)
+        told = _download(zygote, directory, url, kind, call=call, number=number, how=how, error=getattr(errno, error))
         if not told.fired:
-            assert number > 1 or "pause_at" in KINDS[kind], "there is no such call"
+            # A busy machine may be done before it comes to pause.
+            assert number > 1 or KINDS[kind].pause_at, "there is no such call"
             break
         _is_clear(told, url, getattr(errno, error))
         if how == "short":
             assert told.outcome == "complete", "a short write is no error"
         if told.outcome != "complete":
             # It has its name if what failed came afterwards.
-            assert _is_right_or_absent(directory / "file.bin", content(SIZE))
+            assert _is_right_or_absent(directory / "file.bin", octets)
             again = zygote.run(directory, url=url)
             assert again.outcome == "complete", again
-        assert (directory / "file.bin").read_bytes() == content(SIZE)
+        assert (directory / "file.bin").read_bytes() == octets
         # What could not be read, or removed, is left where it was.
-        assert names(directory) == ["file.bin"] or call in ("open", "unlink")
+        assert names(directory) == ["file.bin"] or call in ("open", "unlink", "read")
 
 
-@pytest.mark.parametrize(("call", "how", "error"), [case for case in CASES if case[0] not in NEVER_MADE["small files"]])
+@pytest.mark.parametrize(
+    ("call", "how", "error", "kind"), _tried({name: never for name, (never, _) in SMALL_KINDS.items()})
+)
 def test_nor_of_many_small_ones(
-    zygote: Zygote, server: MisbehavingServer, tmp_path: Path, call: str, how: str, error: str
+    zygote: Zygote, server: MisbehavingServer, tmp_path: Path, call: str, how: str, error: str, kind: str
 ) -> None:
     urls = [server.url(f"/good/{number}.bin", size=SMALL, seed=number) for number in range(4)]
     for directory, number in _directories(tmp_path):
-        told = zygote.run(directory, urls=urls, call=call, number=number, how=how, error=getattr(errno, error))
+        told = _download_many(
+            zygote, directory, urls, kind, call=call, number=number, how=how, error=getattr(errno, error)
+        )
         if not told.fired:
             assert number > 1, "there is no such call"
             break
         _is_clear(told, "http://", getattr(errno, error))
         for seed in range(4):
-            assert _is_right_or_absent(directory / f"{seed}.bin", content(SMALL, seed))
-        assert zygote.run(directory, urls=urls).outcome == "complete"
+            octets = content(SMALL, seed)
+            path = directory / f"{seed}.bin"
+            assert _is_right_or_absent(path, octets) or (kind == "replacing" and path.read_bytes() == OLD)
+        assert zygote.run(directory, urls=urls, options=SMALL_KINDS[kind][1]).outcome == "complete"
         assert [(directory / f"{seed}.bin").read_bytes() == content(SMALL, seed) for seed in range(4)] == [True] * 4
         assert names(directory) == [f"{seed}.bin" for seed in range(4)] or call == "unlink"
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *SMALL_KINDS])
+def test_it_is_known_which_calls_are_never_made(
+    zygote: Zygote, server: MisbehavingServer, tmp_path: Path, kind: str
+) -> None:
+    if kind in KINDS:
+        slowly = {"rate": "3M"} if KINDS[kind].pause_at else {}
+        told, never = _download(zygote, tmp_path, KINDS[kind].url(server, 0, **slowly), kind), KINDS[kind].never
+    else:
+        urls = [server.url(f"/good/{number}.bin", size=SMALL, seed=number) for number in range(4)]
+        told, never = _download_many(zygote, tmp_path, urls, kind), SMALL_KINDS[kind][0]
+    assert told.outcome == "complete"
+    assert told.seen is not None
+    assert {call for call, count in told.seen.items() if not count} == never
+
+
+OLD = b"as it was"
+
+
+def _download(zygote: Zygote, directory: Path, url: str, kind: str, **fault: Any) -> Told:
+    return zygote.run(directory, url=url, pause_at=KINDS[kind].pause_at, options=KINDS[kind].options, **fault)
+
+
+def _download_many(zygote: Zygote, directory: Path, urls: list[str], kind: str, **fault: Any) -> Told:
+    if kind == "replacing":
+        for number in range(len(urls)):
+            (directory / f"{number}.bin").write_bytes(OLD)
+    return zygote.run(directory, urls=urls, options=SMALL_KINDS[kind][1], **fault)
 
 
 def _directories(parent: Path) -> Iterator[tuple[Path, int]]:

@@ -19,11 +19,12 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum call {
     CALL_PWRITE, CALL_WRITE, CALL_FSYNC, CALL_FALLOCATE, CALL_TRUNCATE, CALL_OPEN, CALL_LINK, CALL_RENAME, CALL_UNLINK,
-    CALL_TIMES, CALL_MODE, CALL_LOCK, CALLS
+    CALL_TIMES, CALL_MODE, CALL_LOCK, CALL_READ, CALL_MKDIR, CALLS
 };
 enum how { HOW_ERROR, HOW_SHORT, HOW_DIE_BEFORE, HOW_DIE_AFTER };
 
@@ -163,14 +164,31 @@ static int sync_fd(int fd, int (*sync)(int)) {
 int fsync(int fd) { return sync_fd(fd, REAL(fsync)); }
 int fdatasync(int fd) { return sync_fd(fd, REAL(fdatasync)); }
 
-/* By which the engine calls fallocate(2). */
+/* By which the engine calls fallocate(2) and renameat2(2). */
 long syscall(long number, ...) {
     long a[6];
     va_list rest;
     va_start(rest, number);
     for (int i = 0; i < 6; i++) a[i] = va_arg(rest, long);
     va_end(rest);
-    TRY(CALL_FALLOCATE, number == SYS_fallocate && is_ours((int)a[0]), long, REAL(syscall)(number, a[0], a[1], a[2], a[3], a[4], a[5]));
+    enum call call = number == SYS_renameat2 ? CALL_RENAME : CALL_FALLOCATE;
+    int ours = (number == SYS_fallocate && is_ours((int)a[0])) ||
+               (number == SYS_renameat2 && names_ours((int)a[2], (const char *)a[3]));
+    TRY(call, ours, long, REAL(syscall)(number, a[0], a[1], a[2], a[3], a[4], a[5]));
+}
+ssize_t pread64(int fd, void *data, size_t size, off64_t offset) {
+    TRY(CALL_READ, is_ours(fd), ssize_t, REAL(pread64)(fd, data, size, offset));
+}
+ssize_t pread(int fd, void *data, size_t size, off_t offset) { return pread64(fd, data, size, offset); }
+ssize_t preadv64(int fd, const struct iovec *parts, int count, off64_t offset) {
+    TRY(CALL_READ, is_ours(fd), ssize_t, REAL(preadv64)(fd, parts, count, offset));
+}
+ssize_t preadv64v2(int fd, const struct iovec *parts, int count, off64_t offset, int flags) {
+    TRY(CALL_READ, is_ours(fd), ssize_t, REAL(preadv64v2)(fd, parts, count, offset, flags));
+}
+int mkdir(const char *path, mode_t mode) { TRY(CALL_MKDIR, names_ours(AT_FDCWD, path), int, REAL(mkdir)(path, mode)); }
+int mkdirat(int directory, const char *path, mode_t mode) {
+    TRY(CALL_MKDIR, names_ours(directory, path), int, REAL(mkdirat)(directory, path, mode));
 }
 int ftruncate64(int fd, off64_t size) { TRY(CALL_TRUNCATE, is_ours(fd), int, REAL(ftruncate64)(fd, size)); }
 int ftruncate(int fd, off_t size) { TRY(CALL_TRUNCATE, is_ours(fd), int, REAL(ftruncate)(fd, size)); }

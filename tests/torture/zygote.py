@@ -1,7 +1,7 @@
 """A process that has everything imported, and forks for each case: a download in which one system call fails, or dies.
 
-It is preloaded with ``trying.c``. Cases come as lines of JSON on stdin; for each the child's line, if it lived to say
-one, and the zygote's, which says how the child ended, come on stdout.
+Calls fail where it is preloaded with ``trying.c``. Cases come as lines of JSON on stdin; for each the child's line, if
+it lived to say one, and the zygote's, which says how the child ended, come on stdout.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import random
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from typing import Any
+
+from torture.operations import Operations
 
 CALLS = (
     "pwrite",
@@ -28,6 +31,8 @@ CALLS = (
     "times",
     "mode",
     "lock",
+    "read",
+    "mkdir",
 )
 HOWS = ("error", "short", "die before", "die after")
 
@@ -46,7 +51,7 @@ def main() -> None:
             status = 1
             try:
                 case = json.loads(line)
-                _say((_many if "urls" in case else _download)(**case))
+                _say(_PROGRAMS[case.pop("program")](**case))
                 status = 0
             except BaseException:
                 traceback.print_exc()
@@ -82,13 +87,30 @@ def _download(
     return _tried(fetch, directory, call, number, how, error)
 
 
-def _many(urls: list[str], directory: str, call: str, number: int, how: str, error: int) -> dict[str, Any]:
+def _many(
+    urls: list[str], directory: str, call: str, number: int, how: str, error: int, options: dict[str, Any]
+) -> dict[str, Any]:
     """The same with small files."""
     import rangefetch
 
     return _tried(
-        lambda: len(rangefetch.fetch_many(urls, directory, retry_wait=0.01)), directory, call, number, how, error
+        lambda: len(rangefetch.fetch_many(urls, directory, **({"retry_wait": 0.01} | options))),
+        directory,
+        call,
+        number,
+        how,
+        error,
     )
+
+
+def _live(url: str, options: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Ask anything of a download, until somebody kills this process."""
+    own = Operations(random.Random(seed), url, options)
+    while True:
+        own.act()
+
+
+_PROGRAMS: dict[str, Callable[..., dict[str, Any]]] = {"download": _download, "many": _many, "live": _live}
 
 
 def _tried(

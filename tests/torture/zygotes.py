@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from support.children import environment
+
 __all__ = ["Told", "Zygote", "build"]
 
 _HERE = Path(__file__).parent
@@ -53,13 +55,13 @@ def build(directory: Path, compiler: str) -> Path:
 class Zygote:
     """A context manager."""
 
-    def __init__(self, library: Path) -> None:
+    def __init__(self, library: Path | None = None) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, _HERE / "zygote.py"],
+            [sys.executable, "-m", "torture.zygote"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"LD_PRELOAD": str(library)},
+            env=environment({"LD_PRELOAD": str(library)} if library else {}),
         )
 
     def __enter__(self) -> Self:
@@ -84,10 +86,21 @@ class Zygote:
         **more: Any,
     ) -> Told:
         """One case; ``kill_after_s``: that long after it has begun it is killed."""
+        case = {"directory": str(directory), "call": call, "number": number, "how": how, "error": error}
+        if urls:
+            case |= {"program": "many", "urls": urls, "options": {}} | more
+        else:
+            case |= {"program": "download", "url": url, "pause_at": 0, "options": {}} | more
+        return self._ask(case, kill_after_s)
+
+    def live(self, url: str, options: dict[str, Any], *, seed: int, kill_after_s: float) -> None:
+        """Anything is asked of a download, by this seed, in a process that is killed then."""
+        told = self._ask({"program": "live", "url": url, "options": options, "seed": seed}, kill_after_s)
+        assert told.died
+
+    def _ask(self, case: dict[str, Any], kill_after_s: float) -> Told:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        case = {"directory": str(directory), "call": call, "number": number, "how": how, "error": error}
-        case |= {"urls": urls} if urls else {"url": url, "pause_at": 0, "options": {}} | more
         self._process.stdin.write(json.dumps(case) + "\n")
         self._process.stdin.flush()
         told: dict[str, Any] = {}
