@@ -33,8 +33,9 @@ PARALLEL := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 SYSTEM_LIBCURL = $$($(BIN)/python -c 'import ctypes.util as c; print(c.find_library("curl") or "")')
 
-# The package under test is the one that is installed in the environment.
-unexport PYTHONPATH
+# The package under test is the one that is installed in the environment. Hundreds of tests start a Python: it must not
+# compile everything each time.
+unexport PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
 .PHONY: run setup test torture third-party quick lint bench clean wheel wheel-test fresh coverage debug sanitize docs workflows

@@ -34,6 +34,12 @@ settings.load_profile("any machine")
 _GRACE = 3.0  # seconds in which what ends by itself may end
 
 
+def pytest_collection_finish() -> None:
+    """What there is by now stays: thousands of tests, which no collection of garbage has to look at again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _the_processs_manager_rests() -> Iterator[None]:
     """What ``fetch`` and the like have started is stopped where the next file of tests begins."""

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from engine.faults import with_faults
 from servers.background import Background, Handler
 from servers.misbehaving import MisbehavingServer
 from support import children
+from support.faults import with_faults
 from support.files import MIB
 
 PAUSED_AND_FAILED = """
     import errno, sys, time
     from engine.driving import Driver
-    from engine.faults import fail, happened
+    from support.faults import fail, happened
     from rangefetch import _engine
     from servers.misbehaving import content
 
@@ -68,7 +68,7 @@ def test_a_write_that_fails_while_a_pause_ends_is_told_and_nothing_after_it_coun
 A_NAME_THAT_HANGS = """
     import sys
     from engine.driving import Driver
-    from engine.faults import fail, happened
+    from support.faults import fail, happened
     from servers.misbehaving import content
 
     url, size, directory = sys.argv[1], int(sys.argv[2]), sys.argv[3]
@@ -100,7 +100,7 @@ def test_removing_a_file_whose_name_is_being_looked_up_stops_no_other(
 WRITE_BACK = """
     import sys
     from engine.driving import Driver
-    from engine.faults import happened
+    from support.faults import happened
 
     url, size, block, directory = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     count = -(-size // block)
@@ -139,7 +139,7 @@ def test_write_back_is_begun_for_huge_files_alone_once_a_range(tmp_path: Path, s
 BLIND = """
     import errno, sys, time
     from engine.driving import Driver
-    from engine.faults import fail, happened
+    from support.faults import fail, happened
     from servers.misbehaving import content
 
     url, size, directory = sys.argv[1], int(sys.argv[2]), sys.argv[3]
@@ -168,7 +168,7 @@ def test_a_loop_that_cannot_wait_for_its_sockets_looks_from_time_to_time(
 WITHOUT_LIBCURL = """
     import sys
     from engine.driving import Driver
-    from engine.faults import fail, happened
+    from support.faults import fail, happened
     from rangefetch import _engine, retry
     from servers.misbehaving import content
 
@@ -208,7 +208,7 @@ def test_a_libcurl_that_fails_as_a_whole_ends_the_transfers_that_it_had(
 DEAD_LIBCURL = """
     import sys
     from engine.driving import Driver
-    from engine.faults import fail
+    from support.faults import fail
     from servers.misbehaving import content
 
     url, size, directory = sys.argv[1], int(sys.argv[2]), sys.argv[3]
@@ -236,7 +236,7 @@ def test_with_a_libcurl_that_always_fails_commands_are_heard(server: Misbehaving
 A_TRANSFER_THAT_CANNOT_BEGIN = """
     import sys
     from engine.driving import Driver
-    from engine.faults import fail, happened
+    from support.faults import fail, happened
     from rangefetch import _engine, retry
     from servers.misbehaving import content
 
@@ -286,7 +286,7 @@ def test_a_transfer_that_libcurl_does_not_take_is_told_of_and_comes_once_more(
 SMALL_FILES = """
     import errno, os, sys
     from engine.driving import Driver
-    from engine.faults import fail, happened
+    from support.faults import fail, happened
     from rangefetch._engine import Batch
     from servers.misbehaving import content
 
@@ -332,7 +332,7 @@ def test_a_small_file_for_which_a_call_fails_comes_back_and_the_others_go_on(
 BLIND_AS_LIBCURL_IS = """
     import sys, time
     from engine.driving import Driver
-    from engine.faults import fail, happened
+    from support.faults import fail, happened
     from servers.misbehaving import content
 
     url, size, directory = sys.argv[1], int(sys.argv[2]), sys.argv[3]
@@ -358,7 +358,7 @@ def test_a_loop_whose_libcurl_cannot_wait_looks_from_time_to_time(server: Misbeh
 NO_MEMORY_FOR_AN_EVENT = """
     import errno, sys
     from engine.driving import Driver
-    from engine.faults import fail, happened
+    from support.faults import fail, happened
     from rangefetch import _engine
 
     url, what, directory = sys.argv[1], sys.argv[2], sys.argv[3]

@@ -55,9 +55,10 @@ def chosen(wanted: str, seed: int) -> list[Case]:
     cases = list(all_cases())
     if not wanted.isdecimal():
         return [case for case in cases if fnmatch.fnmatchcase(case.name, wanted)]
-    source = random.Random(seed)
-    source.shuffle(cases)
-    seen: set[str] = set()
-    first = [case for case in cases if case.fault.name not in seen and not seen.add(case.fault.name)]  # type: ignore[func-returns-value]
-    rest = [case for case in cases if case not in set(first)]
-    return [*first, *rest][: int(wanted)]
+    random.Random(seed).shuffle(cases)
+    of_each: dict[str, list[Case]] = {}
+    for case in cases:
+        of_each.setdefault(case.fault.name, []).append(case)
+    first = [each[0] for each in of_each.values()]
+    taken = set(map(id, first))
+    return [*first, *(case for case in cases if id(case) not in taken)][: int(wanted)]

@@ -7,6 +7,8 @@ import pytest
 from matrix.server import Server
 from servers.tls import Certificates
 
+pytest.register_assert_rewrite("matrix.trial")
+
 
 @pytest.fixture(scope="session")
 def matrix_server(certificates: Certificates, unrelated_certificates: Certificates) -> Iterator[Server]:

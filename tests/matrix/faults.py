@@ -21,6 +21,7 @@ FAR = 2**63 - 1
 
 def _table() -> Iterator[Fault]:
     yield from _connections()
+    yield from _names()
     yield from _bodies()
     yield from _whole_answers_to_ranges()
     yield from _content_ranges()
@@ -94,6 +95,25 @@ def _connections() -> Iterator[Fault]:
         run.server.restart(0.1)
 
     yield Fault("proxy dies", proxy_dies, proxy=True)
+
+    def proxy_is_gone(answer: Answer, _ask: Ask, run: Run) -> None:
+        answer.stop_after = 300_000
+        run.server.end_proxy()
+
+    yield Fault("proxy dies for good", proxy_is_gone, proxy=True, once=True)
+
+
+# ---- Names that cannot be looked up ------------------------------------------------------------------------------
+
+
+def _names() -> Iterator[Fault]:
+    yield Fault("its name's look-up hangs", hangs="the server's")
+    yield Fault("the proxy's name's look-up hangs", hangs="the proxy's", proxy=True)
+
+    def elsewhere(_answer: Answer, ask: Ask, run: Run) -> Answer:
+        return Answer(302, [("Location", run.server.url(run, host=f"hangs-{ask.number}.invalid"))])
+
+    yield Fault("redirect to a name whose look-up hangs", elsewhere, hangs="another's")
 
 
 # ---- Bodies ------------------------------------------------------------------------------------------------------

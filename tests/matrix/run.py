@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from matrix.answers import Answer, Ask
 from servers.content import content, etag, http_date, modified
+from support.faults import fail
 
 if TYPE_CHECKING:
     from matrix.server import Server
@@ -23,6 +24,8 @@ SIZE = (9 << 20) + 12_345
 """Of the file: more than a first range, and no whole number of blocks."""
 SLOW = 200 << 10
 """Bytes per second of the reply that others have to help out."""
+
+_FOR_EVER_S = 3600
 
 Place = Literal["first", "middle", "last", "resume", "hedge"]
 Spoil = Callable[[Answer, Ask, "Run"], Answer | None]
@@ -43,6 +46,8 @@ class Fault:
     once: bool = False
     """It strikes once: what it does, it does to all that follows."""
     proxy: bool = False
+    hangs: Literal["", "the server's", "the proxy's", "another's"] = ""
+    """Whose name nobody can look up: whoever tries hangs. Such a case is run in a process whose look-ups are ours."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,15 @@ class Run:
     def __post_init__(self) -> None:
         if self.fault.begin is not None:
             self.fault.begin(self)
+        self.arm(self.armed)
 
     # -- for the test ------------------------------------------------------------------------------------------
+
+    def arm(self, armed: bool) -> None:
+        """Whether the fault strikes from now on."""
+        self.armed = armed
+        if self.fault.hangs:
+            fail("getaddrinfo", _FOR_EVER_S, self.times if armed else 0)
 
     def release(self) -> None:
         """As fast as it goes from now on."""
@@ -103,7 +115,7 @@ class Run:
 
     def heal(self) -> None:
         """A good server from now on, of whatever the file is by now."""
-        self.armed = False
+        self.arm(False)
         self.connections_at_most = 0
         self.release()
         self.server.heal()

@@ -27,6 +27,7 @@ from servers.tls import Certificates
 __all__ = ["PROTOCOLS", "Server"]
 
 PROTOCOLS = ("http", "https", "h2")
+_PROXY = ("proxy", False)
 _PIECE = 32 << 10
 _H2_PIECE = 16 << 10
 _NO_LINGER = struct.pack("ii", 1, 0)
@@ -91,16 +92,17 @@ class Server:
     async def _is_restarted(self) -> None:
         if self._restarting is not None:
             await self._restarting
+        if not self._servers[_PROXY].is_serving():
+            await self._listen_at(_PROXY)
 
-    def url(self, run: Run, protocol: str = "", mirror: bool = False) -> str:
+    def url(self, run: Run, protocol: str = "", mirror: bool = False, host: str = "127.0.0.1") -> str:
         """The run's file, over another protocol than the run's if one is named."""
         protocol = protocol or run.protocol
         scheme = "http" if protocol == "http" else "https"
-        return f"{scheme}://127.0.0.1:{self.ports[protocol, mirror]}/{run.token}/file.bin"
+        return f"{scheme}://{host}:{self.ports[protocol, mirror]}/{run.token}/file.bin"
 
-    @property
-    def proxy(self) -> str:
-        return f"http://127.0.0.1:{self.ports['proxy', False]}"
+    def proxy(self, host: str = "127.0.0.1") -> str:
+        return f"http://{host}:{self.ports[_PROXY]}"
 
     # -- what faults do to all of it; on the server's thread ---------------------------------------------------
 
@@ -112,6 +114,11 @@ class Server:
     def abort_all(self) -> None:
         for writer in list(self._writers):
             _reset(writer)
+
+    def end_proxy(self) -> None:
+        """The proxy is gone until :meth:`heal`."""
+        self._servers[_PROXY].close()
+        self.abort_all()
 
     def restart(self, seconds: float) -> None:
         """All connections are reset, and refused for a while."""
@@ -128,24 +135,25 @@ class Server:
     # -- connections -------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
-        for protocol, mirror in itertools.product((*PROTOCOLS, "proxy"), (False, True)):
-            key = (protocol, mirror)
-            if key == ("proxy", True):
-                continue
-            serve: Callable[..., Coroutine[Any, Any, None]] = {"h2": self._serve_h2, "proxy": self._serve_proxy}.get(
-                protocol, self._serve_h1
-            )
-            context = None
-            if protocol in ("https", "h2"):
-                context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-                context.load_cert_chain(self.certificates.certificate, self.certificates.key)
-                context.set_alpn_protocols(["h2" if protocol == "h2" else "http/1.1"])
-                context.sni_callback = self._choose_certificate
-            if key not in self.ports:
-                self.ports[key] = self._reserve()
-            self._servers[key] = await asyncio.start_server(
-                self._accepter(serve, mirror), "127.0.0.1", self.ports[key], ssl=context, reuse_port=True
-            )
+        for key in (*itertools.product(PROTOCOLS, (False, True)), _PROXY):
+            await self._listen_at(key)
+
+    async def _listen_at(self, key: tuple[str, bool]) -> None:
+        protocol, mirror = key
+        serve: Callable[..., Coroutine[Any, Any, None]] = {"h2": self._serve_h2, "proxy": self._serve_proxy}.get(
+            protocol, self._serve_h1
+        )
+        context = None
+        if protocol in ("https", "h2"):
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(self.certificates.certificate, self.certificates.key)
+            context.set_alpn_protocols(["h2" if protocol == "h2" else "http/1.1"])
+            context.sni_callback = self._choose_certificate
+        if key not in self.ports:
+            self.ports[key] = self._reserve()
+        self._servers[key] = await asyncio.start_server(
+            self._accepter(serve, mirror), "127.0.0.1", self.ports[key], ssl=context, reuse_port=True
+        )
 
     def _reserve(self) -> int:
         """A port that stays ours while nothing listens on it."""
@@ -309,8 +317,8 @@ class Server:
         """Tunnels, and requests with a whole URL, to this server's own ports."""
         head = await reader.readuntil(b"\r\n\r\n")
         method, target, _ = head.split(b"\r\n")[0].decode().split(" ")
-        host = target if method == "CONNECT" else target.partition("://")[2].partition("/")[0]
-        there, onward = await asyncio.open_connection("127.0.0.1", int(host.rpartition(":")[2]))
+        onto = target if method == "CONNECT" else target.partition("://")[2].partition("/")[0]
+        there, onward = await asyncio.open_connection("127.0.0.1", int(onto.rpartition(":")[2]))
         self._writers.add(onward)
         try:
             if method == "CONNECT":

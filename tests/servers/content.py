@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 __all__ = ["content", "etag", "http_date", "modified", "parse_size"]
 
-_CACHE_LIMIT = 512 << 20  # bytes
+_CACHE_LIMIT = 128 << 20  # bytes; each worker has one
 _PIECE = 1 << 20  # bytes: making it in pieces keeps randbytes from building an integer of the whole size
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 

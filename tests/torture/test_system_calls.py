@@ -54,11 +54,11 @@ class Kind:
     pause_at: int = 0
     options: dict[str, Any] = field(default_factory=dict)
     route: str = "/shared-rate/x"
-    query: dict[str, object] = field(default_factory=lambda: {"rate": "64M"})
+    query: dict[str, str | float] = field(default_factory=lambda: {"rate": "64M"})
     seed: int = 0
     """Of the content that there is in the end."""
 
-    def url(self, server: MisbehavingServer, number: int, **more: object) -> str:
+    def url(self, server: MisbehavingServer, number: int, **more: str) -> str:
         return server.url(self.route, size=SIZE, id=number, **(self.query | more))
 
 

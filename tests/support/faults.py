@@ -134,11 +134,12 @@ long syscall(long number, ...) {
     return real(number, given[0], given[1], given[2], given[3], given[4], given[5]);
 }
 
-/* A name look-up that "fails" hangs: for as many seconds as its errno says. */
+/* A name look-up that "fails" hangs: for as many seconds as its errno says. One that works finds this machine. */
 int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **found) {
     REAL(int, getaddrinfo, (const char *, const char *, const struct addrinfo *, struct addrinfo **));
-    if (node && strncmp(node, "hangs", 5) == 0 && fails(GETADDRINFO)) sleep((unsigned)errno);
-    return real(node, service, hints, found);
+    if (!node || strncmp(node, "hangs", 5) != 0) return real(node, service, hints, found);
+    if (fails(GETADDRINFO)) sleep((unsigned)errno);
+    return real("127.0.0.1", service, hints, found);
 }
 """
 
