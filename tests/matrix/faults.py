@@ -127,7 +127,7 @@ def _bodies() -> Iterator[Fault]:
         return spoil
 
     for missing in (1, 100_000, SIZE):
-        yield Fault(f"body {missing} shorter than its range", shorter(missing))
+        yield Fault(f"body {missing} shorter than its range", shorter(missing), untold=True)
 
     def ends_early(answer: Answer, _ask: Ask, _run: Run) -> None:
         answer.stop, answer.stop_after = "end", 100_000
@@ -137,7 +137,7 @@ def _bodies() -> Iterator[Fault]:
     def longer(answer: Answer, _ask: Ask, _run: Run) -> None:
         answer.tail = b"\xee" * 1000
 
-    yield Fault("body longer than its range", longer)
+    yield Fault("body longer than its range", longer, untold=True)
 
     def excess(answer: Answer, _ask: Ask, _run: Run) -> None:
         answer.tail, answer.lengths, answer.silently_closed = b"\xee" * 1000, [str(len(answer.body))], True
@@ -157,7 +157,7 @@ def _bodies() -> Iterator[Fault]:
     def long_chunks(answer: Answer, _ask: Ask, _run: Run) -> None:
         answer.chunked, answer.tail = True, b"\xee" * 1000
 
-    yield Fault("chunked and too long", long_chunks)
+    yield Fault("chunked and too long", long_chunks, untold=True)
 
     for name, line in {"words": b"zz\r\n", "huge": b"ffffffffffffffff\r\n", "negative": b"-1\r\n"}.items():
 
@@ -325,7 +325,7 @@ def _content_lengths() -> Iterator[Fault]:
             same = len(answer.body)
             answer.lengths = [line.format(same=same, less=max(0, same - 1), more=same + 1) for line in lines]
 
-        yield Fault(f"Content-Length {name}", spoil)
+        yield Fault(f"Content-Length {name}", spoil, untold=name in ("0", "one less"))
 
     def with_chunks(answer: Answer, _ask: Ask, _run: Run) -> None:
         answer.chunked = True

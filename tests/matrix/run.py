@@ -46,6 +46,8 @@ class Fault:
     once: bool = False
     """It strikes once: what it does, it does to all that follows."""
     proxy: bool = False
+    untold: bool = False
+    """Of an answer to a plain request nobody could tell that it is wrong: it describes another file."""
     hangs: Literal["", "the server's", "the proxy's", "another's"] = ""
     """Whose name nobody can look up: whoever tries hangs. Such a case is run in a process whose look-ups are ours."""
 

@@ -30,7 +30,11 @@ STEPS = 12
 KILLS = 0.08
 """The share of steps before which a process that is at the same is killed: a run has one, more often than not."""
 BOUND_S = 30.0
-HARMLESS = [fault for fault in FAULTS.values() if fault.spoil and not (fault.starts_over or fault.slow or fault.proxy)]
+HARMLESS = [
+    fault
+    for fault in FAULTS.values()
+    if fault.spoil and not (fault.starts_over or fault.slow or fault.proxy or fault.hangs)
+]
 """After which the file is still the one that it was; a page in its place is told only from what is there."""
 
 
@@ -69,6 +73,8 @@ def _anything(source: random.Random, protocol: str) -> Callable[[Answer, Ask, Ru
         if not faults or chosen.random() > share:
             return answer
         fault = chosen.choice(faults)
+        if fault.untold and answer.status == 200:
+            return answer
         assert fault.spoil is not None
         return fault.spoil(answer, ask, run)
 
