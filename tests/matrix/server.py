@@ -227,7 +227,9 @@ class Server:
             return None, Answer(404)
         if mirror:
             spare = Run(self, run.token, run.protocol, Fault("none"), run.place, 0, run.node)
-            return None, spare.good(spare.ask(protocol, method, path, headers))
+            answer = spare.good(spare.ask(protocol, method, path, headers))
+            run.versions |= spare.versions
+            return None, answer
         ask = run.ask(protocol, method, path, headers)
         if run.over_limit == "503" and 0 < run.connections_at_most < run.seats:
             return ask, Answer(503)
