@@ -14,18 +14,22 @@ from libc.string cimport memcpy, memset
 
 from rangefetch.answer cimport SAME_LIKELY, SAME_PROVEN, ContentRange, Same, parse_content_range
 from rangefetch.answer cimport same_validators as compare_validators
+from rangefetch.batch cimport item_waits
 from rangefetch.blocks cimport blocks_contiguous, blocks_fit, blocks_free, blocks_init, blocks_recall
 from rangefetch.bucket cimport Bucket, bucket_fill, bucket_is_dry, bucket_limit, bucket_take
 from rangefetch.checks cimport RF_CHECKED, RF_LIVE_DESCRIPTORS, RF_LIVE_MEMORY, calloc, free, rf_live_count
 from rangefetch.core cimport EngineCore, core_is_ours, core_let_go, core_new, core_stop
+from rangefetch.host cimport hosts_open, hosts_rest, hosts_rest_for_ms
 from rangefetch.libcurl cimport *
-from rangefetch.loop cimport loop_tell
 from rangefetch.mailbox cimport *
+from rangefetch.origin cimport origin_number
+from rangefetch.peers cimport loop_tell
 from rangefetch.platform cimport (
     rf_bell_close,
     rf_bell_quiet,
     rf_bell_ring,
     rf_load,
+    rf_now_us,
     rf_peek,
     rf_punch_hole,
     rf_rename_free,
@@ -38,6 +42,7 @@ from rangefetch.transfer cimport (
     ALLOCATE_NOTHING,
     ALLOCATE_SPACE,
     BatchCore,
+    BatchHost,
     FAULT_DISK,
     FAULT_ENCODED,
     FAULT_HEADERS,
@@ -59,12 +64,14 @@ from rangefetch.transfer cimport (
     FAULT_VALIDATOR_TOO_LONG,
     Allocation,
     FileCore,
+    HostTable,
     MOST_LANES,
     MOST_SOURCES,
     ProfileCore,
     Setting,
     Source,
     VALIDATOR_BYTES,
+    WAIT_HOST,
     WAIT_LIMIT,
     WAIT_LOOP,
     WAIT_NOTHING,
@@ -99,6 +106,7 @@ FAULTS = {
 WAITS = {
     <int>WAIT_NOTHING: "nothing", <int>WAIT_LOOP: "loop", <int>WAIT_TRANSFER: "transfer", <int>WAIT_LIMIT: "limit",
     <int>WAIT_READER: "reader", <int>WAIT_REST: "rest", <int>WAIT_PYTHON: "decision",
+    <int>WAIT_HOST: "host",
 }
 
 LARGEST_FILE = LARGEST_FILE_BYTES
@@ -111,6 +119,7 @@ cdef bint loaded = False
 cdef unsigned int version_num = 0
 cdef int handles = 0             # live easy handles, over all engines
 cdef int64_t last_serial = 0
+cdef HostTable hosts             # of this process, for all engines
 
 
 # ---- libcurl ---------------------------------------------------------------------------------------------------
@@ -211,6 +220,20 @@ def same_validators(bytes etag not None, bytes last_modified not None, bytes oth
     return "likely" if found == SAME_LIKELY else "different"
 
 
+# ---- hosts -----------------------------------------------------------------------------------------------------
+
+def rest_host(str url not None, double seconds, *, bint for_all=True):
+    cdef bytes text = os.fsencode(url)
+    hosts_open(&hosts)
+    hosts_rest(&hosts, origin_number(text), rf_now_us() // 1000, _milliseconds(seconds), for_all)
+
+
+def host_rests_for(str url not None):
+    cdef bytes text = os.fsencode(url)
+    hosts_open(&hosts)
+    return hosts_rest_for_ms(&hosts, origin_number(text), rf_now_us() // 1000) / 1000
+
+
 cdef int _must_be_loaded() except -1:
     if not loaded:
         raise RuntimeError("load_libcurl() comes first")
@@ -254,7 +277,7 @@ cdef class Profile:
 
     def __cinit__(
         self, settings, headers, bare_headers, *, bint allow_downgrade=False, double connect_timeout_s=30,
-        double read_timeout_s=60,
+        double read_timeout_s=60, str http_proxy="", str https_proxy="", direct=(),
     ):
         global last_serial
         cdef int i = 0
@@ -279,6 +302,15 @@ cdef class Profile:
                 self.core.settings[i].text = _owned_text(os.fsencode(value))
             i += 1
         self._try_settings()
+        self.core.http_via = _number_of(http_proxy)
+        self.core.https_via = _number_of(https_proxy)
+        direct = [os.fsencode(each) for each in direct]
+        self.core.direct = <char **>calloc(<size_t>len(direct) + 1, sizeof(char *))
+        if self.core.direct == NULL:
+            raise MemoryError
+        for each in direct:
+            self.core.direct[self.core.direct_count] = _owned_text(each)
+            self.core.direct_count += 1
 
     cdef int _try_settings(self) except -1:
         # A lane cannot ask what became of a setting: what this libcurl does not know is found out here.
@@ -322,6 +354,14 @@ cdef class Profile:
         for i in range(self.core.setting_count):
             free(self.core.settings[i].text)
         free(self.core.settings)
+        for i in range(self.core.direct_count):
+            free(self.core.direct[i])
+        free(self.core.direct)
+
+
+cdef int64_t _number_of(str proxy) except? -1:
+    cdef bytes text = os.fsencode(proxy)
+    return origin_number(text) if text else 0
 
 
 cdef int64_t _milliseconds(double seconds) except? -1:
@@ -355,6 +395,7 @@ cdef class File:
         int64_t size=-1, int64_t block_size=0, blocks=None, partial=None, str etag="", str last_modified="",
         mirrors=(), int source_lanes=1024, bint probe=False, bint traced=False, int64_t pinned_size=-1,
         str name="", bint takes_codings=False,
+        int host_lanes=MOST_LANES, bint insists=False,
     ):
         memset(&self.core, 0, sizeof(FileCore))
         self.core.owner = <void *>self
@@ -363,6 +404,8 @@ cdef class File:
         self.loop = -1
         self.core.fd = fd
         self.core.source_lanes_most = source_lanes
+        self.core.host_lanes_most = host_lanes
+        self.core.insists = insists
         self._add_source(url, profile, etag, last_modified)
         for mirror, mirror_profile, mirror_etag, mirror_last_modified in mirrors:
             self._add_source(mirror, mirror_profile, mirror_etag, mirror_last_modified)
@@ -381,8 +424,8 @@ cdef class File:
         self.core.waits_for = WAIT_LOOP
         bucket_limit(&self.core.bucket, limit)
         self.core.allocation = _allocation(allocation)
-        if not 1 <= lanes <= MOST_LANES or not 1 <= source_lanes <= MOST_LANES:
-            raise ValueError(f"lanes, source_lanes: 1 to {MOST_LANES}")
+        if not (1 <= lanes <= MOST_LANES and 1 <= source_lanes <= MOST_LANES and 1 <= host_lanes <= MOST_LANES):
+            raise ValueError(f"lanes, source_lanes, host_lanes: 1 to {MOST_LANES}")
         if not 1 <= first_bytes <= LARGEST_FILE_BYTES:
             raise ValueError("first_bytes: 1 at least, and no more than a file can have")
         if not (0 <= least_bytes <= LARGEST_FILE_BYTES and 0 <= window_bytes <= LARGEST_FILE_BYTES):
@@ -586,6 +629,17 @@ cdef class File:
         self._tell(COMMAND_FEED)
 
     @property
+    def host_lanes(self):
+        return <int>rf_load(&self.core.host_lanes_most)
+
+    @host_lanes.setter
+    def host_lanes(self, int most):
+        if not 1 <= most <= MOST_LANES:
+            raise ValueError(f"host_lanes: 1 to {MOST_LANES}")
+        rf_store(&self.core.host_lanes_most, most)
+        self._tell(COMMAND_FEED)
+
+    @property
     def limit(self):
         return rf_load(&self.core.bucket.bytes_per_s)
 
@@ -602,7 +656,7 @@ cdef class File:
 
     @property
     def request_ms(self):
-        return rf_peek(&self.core.request_ms)
+        return rf_peek(&self.core.memory.request_ms)
 
     @property
     def effort(self):
@@ -672,10 +726,12 @@ cdef class Batch:
 
     def __cinit__(
         self, int directory_fd, items, Profile profile not None, *, tag=None, int lanes=8, bint overwrite=False,
-        bint named_by_url=True, int64_t first_bytes=1 << 20,
+        bint named_by_url=True, int64_t first_bytes=1 << 20, int host_lanes=MOST_LANES, bint hurries=False,
+        double retry_wait_s=0.5, double longest_rest_s=600,
     ):
         cdef int i
         cdef size_t count
+        cdef dict number_of = {}
         memset(&self.core, 0, sizeof(BatchCore))
         self.core.head.owner = <void *>self
         self.core.head.item = -1
@@ -683,8 +739,14 @@ cdef class Batch:
         self.tag = tag
         if not 1 <= lanes <= MOST_LANES:
             raise ValueError(f"lanes: 1 to {MOST_LANES}")
+        if not 1 <= host_lanes <= MOST_LANES:
+            raise ValueError(f"host_lanes: 1 to {MOST_LANES}")
         if not 1 <= first_bytes <= LARGEST_FILE_BYTES:
             raise ValueError("first_bytes: 1 at least, and no more than a file can have")
+        self.core.head.host_lanes_most = host_lanes
+        self.core.hurries = hurries
+        self.core.retry_wait_ms = _milliseconds(retry_wait_s)
+        self.core.longest_rest_ms = _milliseconds(longest_rest_s)
         self.core.profile = &profile.core
         self.core.directory_fd = directory_fd
         self.core.overwrite = overwrite
@@ -693,14 +755,18 @@ cdef class Batch:
         items = list(items)
         count = <size_t>len(items) + 1
         self.core.slots = <FileCore *>calloc(<size_t>lanes, sizeof(FileCore))
-        self.core.again = <int *>calloc(<size_t>lanes, sizeof(int))
+        self.core.hosts = <BatchHost *>calloc(count, sizeof(BatchHost))
+        self.core.host_of = <int *>calloc(count, sizeof(int))
+        self.core.next_of = <int *>calloc(count, sizeof(int))
+        self.core.tries = <uint8_t *>calloc(count, sizeof(uint8_t))
         self.core.urls = <char **>calloc(count, sizeof(char *))
         self.core.names = <char **>calloc(count, sizeof(char *))
         self.core.states = <uint8_t *>calloc(count, sizeof(uint8_t))
         self.core.sizes = <int64_t *>calloc(count, sizeof(int64_t))
         if (
-            self.core.slots == NULL or self.core.again == NULL or self.core.urls == NULL or self.core.names == NULL
-            or self.core.states == NULL or self.core.sizes == NULL
+            self.core.slots == NULL or self.core.urls == NULL or self.core.names == NULL or self.core.states == NULL
+            or self.core.sizes == NULL or self.core.hosts == NULL or self.core.host_of == NULL
+            or self.core.next_of == NULL or self.core.tries == NULL
         ):
             raise MemoryError
         for i in range(lanes):
@@ -708,13 +774,23 @@ cdef class Batch:
             self.core.slots[i].batch = &self.core
             self.core.slots[i].sources[0] = <Source *>calloc(1, sizeof(Source))
             self.core.lanes_most = i + 1
-            self.core.lanes_left = i + 1
             if self.core.slots[i].sources[0] == NULL:
                 raise MemoryError
         for url, name in items:
             self.core.urls[self.core.count] = _owned_text(os.fsencode(url))
             self.core.count += 1
             self.core.names[self.core.count - 1] = _owned_text(os.fsencode(name))
+        # From the last to the first, since each is put before those of its host that wait.
+        for i in range(self.core.count):
+            number = origin_number(self.core.urls[i])
+            self.core.host_of[i] = number_of.setdefault(number, len(number_of))
+        self.core.host_count = <int>len(number_of)
+        for i in range(self.core.host_count):
+            self.core.hosts[i].first = -1
+        for i in reversed(range(self.core.count)):
+            item_waits(&self.core, i)
+        # The first is asked first.
+        self.core.turn = self.core.host_count - 1
 
     def __dealloc__(self):
         cdef int i
@@ -726,7 +802,10 @@ cdef class Batch:
                 free(self.core.slots[i].sources[0].resolved_url)
             free(self.core.slots[i].sources[0])
         free(self.core.slots)
-        free(self.core.again)
+        free(self.core.hosts)
+        free(self.core.host_of)
+        free(self.core.next_of)
+        free(self.core.tries)
         free(self.core.urls)
         free(self.core.names)
         free(self.core.states)
@@ -845,7 +924,8 @@ cdef class Engine:
         _must_be_loaded()
         if not 1 <= loops <= 64:
             raise ValueError("loops: 1 to 64")
-        self.core = core_new(loops, &handles, buffer_bytes, multiplexes, &failed)
+        hosts_open(&hosts)
+        self.core = core_new(loops, &handles, &hosts, buffer_bytes, multiplexes, &failed)
         if self.core == NULL:
             raise OSError(failed, "the engine cannot start a loop")
         self.core.next = all_cores

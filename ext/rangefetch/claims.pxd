@@ -8,10 +8,19 @@ from libc.stdint cimport int32_t, int64_t
 
 from rangefetch.blocks cimport MOST_FAILURES, blocks_claim
 from rangefetch.bucket cimport bucket_is_limited
+from rangefetch.host cimport (
+    host_is_full,
+    host_is_resting,
+    share_admits,
+    share_may_ask,
+    share_settle,
+    source_share,
+)
 from rangefetch.lane cimport lane_rest, lane_send, lane_take
 from rangefetch.platform cimport rf_count, rf_load
 from rangefetch.service cimport has_room, may_help
 from rangefetch.transfer cimport (
+    WAIT_HOST,
     WAIT_LIMIT,
     WAIT_NOTHING,
     WAIT_PYTHON,
@@ -37,14 +46,23 @@ cdef enum:
 
 # ---- Sources -----------------------------------------------------------------------------------------------------
 
+cdef inline bint host_admits(Loop *loop, FileCore *file, Source *source) noexcept nogil:
+    """Whether a transfer may begin at the source's host; it is granted what it needs, for a lane that is sent now."""
+    return share_admits(
+        loop, source_share(loop, source), rf_load(&file.host_lanes_most), file.insists and file.lanes_busy == 0
+    )
+
+
 cdef inline Source *best_source(Loop *loop, FileCore *file, bint helping) noexcept nogil:
     """The source that a lane should ask: one that was not tried yet, else the one that gives its lanes the most.
 
     Lanes that share a source share its rate, so the faster ones get more of them by themselves. NULL: none may be
-    asked now, or not for help.
+    asked now, or not for help. Its host has granted what the lane needs; where that is not sent, ``lane_stays``.
     """
     cdef Source *best = NULL
     cdef Source *each
+    cdef int64_t most = rf_load(&file.host_lanes_most)
+    cdef bint insists = file.insists and file.lanes_busy == 0
     cdef int i
     for i in range(file.source_count):
         each = file.sources[i]
@@ -52,9 +70,18 @@ cdef inline Source *best_source(Loop *loop, FileCore *file, bint helping) noexce
             continue
         if helping and not may_help(loop, each):
             continue
+        if not share_may_ask(loop, source_share(loop, each), most, insists):
+            continue
         if best == NULL or is_better(each, best):
             best = each
-    return best
+    return best if best != NULL and host_admits(loop, file, best) else NULL
+
+
+cdef inline bint lane_stays(Lane *lane) noexcept nogil:
+    """The lane is not sent after all: what its source's host has granted is given back. False."""
+    if lane.source.share != NULL:
+        share_settle(lane.source.share)
+    return False
 
 
 cdef inline bint is_better(const Source *one, const Source *other) noexcept nogil:
@@ -87,9 +114,9 @@ cdef inline int64_t claim_bytes(FileCore *file, int64_t bytes_per_s) noexcept no
     """
     cdef int64_t size = FIRST_CLAIM_BYTES
     cdef int64_t share = file.blocks.unclaimed // (2 * (file.lanes_busy + 1))
-    cdef int64_t worth = bytes_per_s * file.request_ms // 1000 * REQUESTS_WORTH
+    cdef int64_t worth = bytes_per_s * file.memory.request_ms // 1000 * REQUESTS_WORTH
     cdef int32_t idle = lanes_allowed(file)
-    if file.request_ms >= DISTANT_MS:
+    if file.memory.request_ms >= DISTANT_MS:
         if bytes_per_s == 0 and idle > 0:
             worth = file.blocks.unclaimed // idle
         if share < worth:
@@ -127,17 +154,17 @@ cdef inline bint lane_claim(Loop *loop, FileCore *file, Lane *lane) noexcept nog
     """Give the lane the next thing to fetch. False: there is nothing."""
     lane.is_first = not file.answered
     lane.ranged = file.ranged
-    lane.redirects = 0
     lane.helps = False
     lane.source = best_source(loop, file, False)
     if lane.source == NULL:
         return False
+    lane.redirects = lane.source.redirects
     if file.mapped:
         if not blocks_claim(
             &file.blocks, file.first_bytes if lane.is_first else claim_bytes(file, lane.bytes_per_s),
             horizon_of(file), failures_passed(file), &lane.start, &lane.claim_end,
         ):
-            return False
+            return lane_stays(lane)
         lane.end = lane.claim_end
         if lane.is_first and lane.end > lane.start + file.first_bytes:
             lane.end = lane.start + file.first_bytes
@@ -146,7 +173,7 @@ cdef inline bint lane_claim(Loop *loop, FileCore *file, Lane *lane) noexcept nog
         lane.end = file.first_bytes if file.ranged else -1
         lane.claim_end = 0
     else:
-        return False
+        return lane_stays(lane)
     lane.position = lane.start
     return True
 
@@ -171,9 +198,22 @@ cdef inline bint wants_lane(FileCore *file) noexcept nogil:
 
 cdef inline bint is_resting(Loop *loop, const FileCore *file) noexcept nogil:
     """Whether there is a source that may be asked again later."""
+    cdef Source *each
     cdef int i
     for i in range(file.source_count):
-        if not file.sources[i].banned and file.sources[i].rested_ms > loop.now_ms:
+        each = file.sources[i]
+        if not each.banned and (
+            each.rested_ms > loop.now_ms or host_is_resting(loop, each.share) or host_is_full(loop, each.share)
+        ):
+            return True
+    return False
+
+
+cdef inline bint waits_for_host(const FileCore *file) noexcept nogil:
+    """Whether there is a source whose host has as many connections as it may have."""
+    cdef int i
+    for i in range(file.source_count):
+        if not file.sources[i].banned and file.sources[i].share != NULL and file.sources[i].share.waits:
             return True
     return False
 
@@ -191,6 +231,8 @@ cdef inline Wait wait_of(Loop *loop, FileCore *file) noexcept nogil:
         return WAIT_PYTHON
     if is_resting(loop, file):
         return WAIT_REST
+    if waits_for_host(file):
+        return WAIT_HOST
     if (
         file.mapped and rf_load(&file.reader_bytes) >= 0
         and file.blocks.hint * file.blocks.block_size >= horizon_of(file)

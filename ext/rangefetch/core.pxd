@@ -19,8 +19,10 @@ from rangefetch.libcurl cimport (
     curl_multi_init,
     multi_opt_long,
 )
-from rangefetch.loop cimport loop_run, loop_tell
-from rangefetch.mailbox cimport COMMAND_QUIT, Mailbox, Message, mailbox_close, mailbox_open
+from rangefetch.host cimport shares_sweep
+from rangefetch.loop cimport loop_run
+from rangefetch.mailbox cimport COMMAND_QUIT, COMMAND_ROOM, Mailbox, Message, mailbox_close, mailbox_open
+from rangefetch.peers cimport loop_joins, loop_leaves, loop_tell, tell_peers
 from rangefetch.platform cimport (
     pthread_join,
     pthread_mutex_destroy,
@@ -31,14 +33,17 @@ from rangefetch.platform cimport (
     rf_bell,
     rf_bell_close,
     rf_bell_open,
+    rf_most_descriptors,
+    rf_now_us,
     rf_process_id,
     rf_store,
     rf_thread_start,
 )
-from rangefetch.transfer cimport Loop
+from rangefetch.transfer cimport HostTable, Loop
 
 cdef enum:
-    POOLED_CONNECTIONS = 256    # pinned: libcurl's default follows the running transfers and drops warm ones
+    POOLED_CONNECTIONS = 256    # of a loop; pinned: libcurl's default follows the transfers and drops warm ones
+    POOLED_SHARE = 4            # ... and no more of the process's descriptors than one in so many, by all loops
 
 cdef struct EngineCore:
     Loop *loops           # owned: freed in core_let_go
@@ -61,7 +66,7 @@ cdef inline bint core_is_ours(const EngineCore *core) noexcept nogil:
 
 
 cdef inline int core_start(
-    EngineCore *core, Loop *loop, int loops, int *handles, long buffer_bytes, bint multiplexes
+    EngineCore *core, Loop *loop, int loops, int *handles, HostTable *hosts, long buffer_bytes, bint multiplexes
 ) noexcept nogil:
     """Start one loop. Returns 0 or an errno."""
     cdef int failed
@@ -76,7 +81,10 @@ cdef inline int core_start(
         return failed
     failed = mailbox_open(&loop.inbox)
     if failed == 0:
-        multi_opt_long(loop.multi, CURLMOPT_MAXCONNECTS, POOLED_CONNECTIONS)
+        multi_opt_long(
+            loop.multi, CURLMOPT_MAXCONNECTS,
+            min(POOLED_CONNECTIONS, max(rf_most_descriptors() // (POOLED_SHARE * loops), 1)),
+        )
         multi_opt_long(loop.multi, CURLMOPT_PIPELINING, CURLPIPE_MULTIPLEX if multiplexes else CURLPIPE_NOTHING)
         # Since 8.20 look-ups are the multi's: without this its end waits for those that hang. Before, it is not known.
         multi_opt_long(loop.multi, CURLMOPT_QUICK_EXIT, 1)
@@ -85,10 +93,12 @@ cdef inline int core_start(
         loop.bell = &core.bell
         loop.handles = handles
         loop.buffer_bytes = buffer_bytes
-        loop.peers = core.loops
-        loop.peer_count = loops
+        loop.hosts = hosts
+        loop.starved_ms = rf_now_us() // 1000
+        loop_joins(loop)
         failed = rf_thread_start(&loop.thread, loop_run, loop)
         if failed != 0:
+            loop_leaves(loop)
             mailbox_close(&loop.inbox)
     if failed != 0:
         rf_bell_close(&loop.wake)
@@ -99,7 +109,7 @@ cdef inline int core_start(
 
 
 cdef inline EngineCore *core_new(
-    int loops, int *handles, long buffer_bytes, bint multiplexes, int *failed
+    int loops, int *handles, HostTable *hosts, long buffer_bytes, bint multiplexes, int *failed
 ) noexcept nogil:
     """A core with so many loops, held once; NULL: ``failed`` is the errno."""
     cdef EngineCore *core = <EngineCore *>calloc(1, sizeof(EngineCore))
@@ -123,7 +133,7 @@ cdef inline EngineCore *core_new(
     failed[0] = rf_bell_open(&core.bell)
     for i in range(loops):
         if failed[0] == 0:
-            failed[0] = core_start(core, &core.loops[i], loops, handles, buffer_bytes, multiplexes)
+            failed[0] = core_start(core, &core.loops[i], loops, handles, hosts, buffer_bytes, multiplexes)
     if failed[0] != 0:
         core_stop(core)
         core_let_go(core)
@@ -159,7 +169,12 @@ cdef inline void core_join(EngineCore *core) noexcept nogil:
     # Only now, for they write to each other.
     for i in range(core.loop_count):
         loop = &core.loops[i]
+        # Its connections are closed by this, which counts at their hosts.
         curl_multi_cleanup(loop.multi)
+        shares_sweep(loop)
+        if loop.tells_of_room:
+            tell_peers(loop, COMMAND_ROOM, 0)
+        loop_leaves(loop)
         mailbox_close(&loop.inbox)
         rf_bell_close(&loop.wake)
     core.loop_count = 0

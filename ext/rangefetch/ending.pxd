@@ -13,7 +13,7 @@ from rangefetch.libcurl cimport CURLE_OK, CURLE_WRITE_ERROR, CURLINFO_RESPONSE_C
 from rangefetch.mailbox cimport EVENT_DONE
 from rangefetch.outcome cimport finish, is_complete, let_go
 from rangefetch.service cimport memory_of
-from rangefetch.transfer cimport ACCEPTED, FAULT_NONE, FAULT_OVERFLOW, SWALLOWED, FileCore, Lane, Loop
+from rangefetch.transfer cimport ACCEPTED, FAULT_NONE, FAULT_OVERFLOW, SWALLOWED, FileCore, Lane, Loop, Memory
 
 cdef enum:
     GRACE_MS = 100        # for an answer's end to follow its last byte
@@ -50,7 +50,7 @@ cdef inline void end_transfers(Loop *loop) noexcept nogil:
     brought counts as ever.
     """
     cdef Lane *lane = loop.lanes
-    cdef FileCore *memory
+    cdef Memory *memory
     while lane != NULL:
         if lane.file != NULL and is_whole(lane):
             memory = memory_of(lane.file)

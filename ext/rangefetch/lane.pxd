@@ -1,17 +1,19 @@
 """A lane: a reusable easy handle, how it is set up and sent, and the callbacks through which its bytes come."""
 
+from libc.errno cimport EAGAIN, errno
 from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy
-from posix.strings cimport strncasecmp
 
 from rangefetch.answer cimport examine
 from rangefetch.blocks cimport blocks_give_back, blocks_revoke
 from rangefetch.bucket cimport bucket_is_dry, bucket_is_limited, bucket_take
 from rangefetch.checks cimport calloc, free, malloc
 from rangefetch.disk cimport lane_flush, lane_forget_spans, lane_write
+from rangefetch.host cimport share_begin, share_closes, share_end, share_opens, source_share
 from rangefetch.libcurl cimport *
-from rangefetch.platform cimport rf_add, rf_count, rf_load, rf_store
+from rangefetch.origin cimport is_secure, same_origin
+from rangefetch.platform cimport rf_add, rf_close_socket, rf_count, rf_load, rf_socket, rf_store
 from rangefetch.report cimport post_trace
 from rangefetch.transfer cimport *
 
@@ -107,6 +109,29 @@ cdef inline int on_debug(CURL *easy, int kind, char *data, size_t size, void *ar
     return 0
 
 
+cdef inline int on_open(void *arg, int purpose, curl_sockaddr *address) noexcept nogil:
+    """Open a socket, if the host may have one more."""
+    cdef Lane *lane = <Lane *>arg
+    cdef int fd
+    if not share_opens(lane, lane.share):
+        lane.refused_socket = EAGAIN
+        return CURL_SOCKET_BAD
+    fd = rf_socket(address.family, address.socktype, address.protocol)
+    if fd < 0:
+        lane.refused_socket = errno
+        if lane.share != NULL:
+            share_closes(lane.share)
+    else:
+        lane.loop.starved_ms = lane.loop.now_ms
+    return fd
+
+
+cdef inline int on_close(void *arg, int fd) noexcept nogil:
+    if arg != NULL:
+        share_closes(<HostShare *>arg)
+    return rf_close_socket(fd)
+
+
 cdef inline CURLcode lane_set_base(Loop *loop, Lane *lane) noexcept nogil:
     """What all requests have in common. Returns the first refusal of what they cannot do without."""
     curl_easy_reset(lane.easy)
@@ -125,6 +150,9 @@ cdef inline CURLcode lane_set_base(Loop *loop, Lane *lane) noexcept nogil:
         or opt_on_header_arg(lane.easy, lane)
         or opt_on_debug(lane.easy, on_debug)
         or opt_on_debug_arg(lane.easy, lane)
+        or opt_on_open(lane.easy, on_open)
+        or opt_on_open_arg(lane.easy, lane)
+        or opt_on_close(lane.easy, on_close)
         or opt_private(lane.easy, lane)
         or opt_error_buffer(lane.easy, lane.error_text)
         or opt_protocols(lane.easy, "http,https")
@@ -192,56 +220,6 @@ cdef inline Lane *lane_take(Loop *loop) noexcept nogil:
     return lane
 
 
-cdef inline const char *origin_of(const char *url, size_t *size) noexcept nogil:
-    """Where in a URL host and port stand, without userinfo and without the scheme's own port."""
-    cdef bint secure = strncasecmp(url, "https", 5) == 0
-    cdef const char *at = url
-    cdef size_t i = 0
-    while at[0] != 0 and at[0] != c':':
-        at += 1
-    while at[0] == c':' or at[0] == c'/':
-        at += 1
-    while at[i] != 0 and at[i] != c'/' and at[i] != c'?' and at[i] != c'#':
-        if at[i] == c'@':
-            at += i + 1
-            i = 0
-        else:
-            i += 1
-    if secure and i > 4 and strncasecmp(at + i - 4, ":443", 4) == 0:
-        i -= 4
-    elif not secure and i > 3 and strncasecmp(at + i - 3, ":80", 3) == 0:
-        i -= 3
-    size[0] = i
-    return at
-
-
-cdef inline int64_t origin_number(const char *url) noexcept nogil:
-    """A number for host and port (FNV-1a), never 0. Where two origins share one, a connection is closed in vain."""
-    cdef size_t size = 0
-    cdef const char *at = origin_of(url, &size)
-    cdef unsigned long long number = 14695981039346656037ULL
-    cdef size_t i
-    for i in range(size):
-        number = (number ^ (<unsigned char>at[i] | 0x20)) * 1099511628211ULL
-    return <int64_t>(number >> 2) + 1
-
-
-cdef inline bint is_secure(const char *url) noexcept nogil:
-    return strncasecmp(url, "https:", 6) == 0
-
-
-cdef inline bint same_origin(const char *one, const char *other) noexcept nogil:
-    """Same scheme, host and port (RFC 6454, section 5): what belongs to the user may be sent there too."""
-    cdef size_t one_size = 0
-    cdef size_t other_size = 0
-    cdef const char *one_at = origin_of(one, &one_size)
-    cdef const char *other_at = origin_of(other, &other_size)
-    return (
-        is_secure(one) == is_secure(other) and one_size == other_size
-        and strncasecmp(one_at, other_at, one_size) == 0
-    )
-
-
 cdef inline const char *url_of(const Source *source) noexcept nogil:
     """Where the source is asked now."""
     return source.resolved_url if source.resolved_url != NULL else source.url
@@ -282,6 +260,8 @@ cdef inline CURLcode lane_set_up(Loop *loop, Lane *lane, FileCore *file) noexcep
         or opt_verbose(lane.easy, lane.span.usable)
         or opt_range(lane.easy, lane.range_text if lane.ranged else NULL)
         or opt_url(lane.easy, url)
+        # A connection stays its first transfer's host's, and is counted there until it is closed.
+        or opt_on_close_arg(lane.easy, lane.share)
     )
     # After a refusal nothing is known of the handle.
     lane.profile_serial = profile.serial if code == CURLE_OK else 0
@@ -307,7 +287,9 @@ cdef inline void lane_renew(Lane *lane) noexcept nogil:
 
 cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
     """Send the request for what is left of the lane's range. Where that fails, the loop's next look ends the lane."""
-    cdef CURLcode code = lane_set_up(loop, lane, lane.file)
+    cdef CURLcode code
+    share_begin(loop, lane, source_share(loop, lane.source))
+    code = lane_set_up(loop, lane, lane.file)
     lane.moves = lane.source.moves
     lane.asked_end = lane.end
     lane.verdict = UNCHECKED
@@ -348,7 +330,8 @@ cdef inline void lane_detach(Loop *loop, Lane *lane) noexcept nogil:
     if lane.file.traced:
         post_trace(loop, lane)
     lane.source.lanes -= 1
-    lane.asked_origin = origin_number(url_of(lane.source))
+    lane.asked_host = lane.share.host.number if lane.share != NULL else 0
+    share_end(lane)
     rf_count(&lane.source.received_bytes, lane.received_bytes)
     rf_count(&lane.file.connections, info_long(lane.easy, CURLINFO_NUM_CONNECTS))
     rf_count(&lane.file.received_bytes, lane.received_bytes)

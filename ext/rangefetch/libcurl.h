@@ -30,6 +30,10 @@ typedef int64_t curl_off_t;
 
 typedef size_t (*curl_write_callback)(char *data, size_t size, size_t count, void *arg);
 typedef int (*curl_debug_callback)(CURL *easy, int type, char *data, size_t size, void *arg);
+/* The head of curl's own struct, which goes on with the address. */
+struct curl_sockaddr { int family; int socktype; int protocol; };
+typedef int (*curl_opensocket_callback)(void *arg, int purpose, struct curl_sockaddr *address);
+typedef int (*curl_closesocket_callback)(void *arg, int socket);
 
 typedef struct {
     int msg;
@@ -73,6 +77,8 @@ typedef struct {
     X(CURLOPT_PROXY_CAINFO, 10246) X(CURLOPT_SUPPRESS_CONNECT_HEADERS, 265)                                   \
     X(CURLOPT_PROTOCOLS_STR, 10318) X(CURLOPT_IPRESOLVE, 113) X(CURLOPT_INTERFACE, 10062)                     \
     X(CURLOPT_QUICK_EXIT, 322) X(CURLOPT_HEADERFUNCTION, 20079) X(CURLOPT_HEADERDATA, 10029)                  \
+    X(CURLOPT_OPENSOCKETFUNCTION, 20163) X(CURLOPT_OPENSOCKETDATA, 10164)                                     \
+    X(CURLOPT_CLOSESOCKETFUNCTION, 20208) X(CURLOPT_CLOSESOCKETDATA, 10209) X(CURL_SOCKET_BAD, -1)            \
     X(CURLOPT_FRESH_CONNECT, 74) X(CURLOPT_MAXAGE_CONN, 288)                                                  \
     X(CURLMOPT_PIPELINING, 3) X(CURLMOPT_MAXCONNECTS, 6) X(CURLMOPT_QUICK_EXIT, 21) X(CURLM_OK, 0)             \
     X(CURLMOPT_NETWORK_CHANGED, 17) X(CURLMNWC_CLEAR_CONNS, 2)                                                \
@@ -217,6 +223,10 @@ RF_SETOPT(opt_on_header, CURLOPT_HEADERFUNCTION, curl_write_callback)
 RF_SETOPT(opt_on_header_arg, CURLOPT_HEADERDATA, void *)
 RF_SETOPT(opt_on_debug, CURLOPT_DEBUGFUNCTION, curl_debug_callback)
 RF_SETOPT(opt_on_debug_arg, CURLOPT_DEBUGDATA, void *)
+RF_SETOPT(opt_on_open, CURLOPT_OPENSOCKETFUNCTION, curl_opensocket_callback)
+RF_SETOPT(opt_on_open_arg, CURLOPT_OPENSOCKETDATA, void *)
+RF_SETOPT(opt_on_close, CURLOPT_CLOSESOCKETFUNCTION, curl_closesocket_callback)
+RF_SETOPT(opt_on_close_arg, CURLOPT_CLOSESOCKETDATA, void *)
 RF_SETOPT(opt_verbose, CURLOPT_VERBOSE, long)
 RF_SETOPT(opt_private, CURLOPT_PRIVATE, void *)
 RF_SETOPT(opt_error_buffer, CURLOPT_ERRORBUFFER, char *)

@@ -20,6 +20,12 @@ cdef extern from "libcurl.h" nogil:
     ctypedef int CURLINFO
     ctypedef size_t (*curl_write_callback)(char *data, size_t size, size_t count, void *arg)
     ctypedef int (*curl_debug_callback)(CURL *easy, int kind, char *data, size_t size, void *arg)
+    cdef struct curl_sockaddr:
+        int family
+        int socktype
+        int protocol
+    ctypedef int (*curl_opensocket_callback)(void *arg, int purpose, curl_sockaddr *address)
+    ctypedef int (*curl_closesocket_callback)(void *arg, int socket)
     ctypedef union CURLMsgData "__typeof__(((CURLMsg *)0)->data)":
         CURLcode result
     ctypedef struct CURLMsg:
@@ -70,6 +76,7 @@ cdef extern from "libcurl.h" nogil:
         CURLPIPE_MULTIPLEX
         CURL_GLOBAL_DEFAULT
         CURL_ERROR_SIZE
+        CURL_SOCKET_BAD
         CURLMSG_DONE
         CURLH_HEADER
         CURLINFO_DATA_IN
@@ -122,6 +129,10 @@ cdef extern from "libcurl.h" nogil:
     CURLcode opt_on_header_arg(CURL *easy, void *value)
     CURLcode opt_on_debug(CURL *easy, curl_debug_callback value)
     CURLcode opt_on_debug_arg(CURL *easy, void *value)
+    CURLcode opt_on_open(CURL *easy, curl_opensocket_callback value)
+    CURLcode opt_on_open_arg(CURL *easy, void *value)
+    CURLcode opt_on_close(CURL *easy, curl_closesocket_callback value)
+    CURLcode opt_on_close_arg(CURL *easy, void *value)
     CURLcode opt_verbose(CURL *easy, long value)
     CURLcode opt_private(CURL *easy, void *value)
     CURLcode opt_error_buffer(CURL *easy, char *value)

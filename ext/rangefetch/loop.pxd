@@ -2,19 +2,28 @@
 
 Each round takes the commands, lets libcurl move bytes (``on_body`` in ``lane.pxd`` has them written), tells Python
 what is new, and gives idle lanes the next ranges; what comes of a transfer is in ``outcome.pxd``. Nothing here is
-called from two threads, but for ``loop_tell``.
+called from two threads.
 """
 
 from libc.stdint cimport int64_t
-from libc.string cimport memset
 
-from rangefetch.batch cimport batch_feed, batch_is_over, batch_is_special, batch_return, batch_stop, batch_withdraw
+from rangefetch.batch cimport (
+    batch_begin,
+    batch_feed,
+    batch_is_over,
+    batch_is_special,
+    batch_leaves,
+    batch_return,
+    batch_stop,
+    batch_withdraw,
+)
 from rangefetch.blocks cimport blocks_contiguous
 from rangefetch.bucket cimport bucket_fill, bucket_is_dry
 from rangefetch.checks cimport RF_CHECKED, calloc, free
 from rangefetch.claims cimport feed, is_limited, wait_of
 from rangefetch.ending cimport end_files, end_transfers
 from rangefetch.growth cimport steer
+from rangefetch.host cimport share_answered, share_waits, shares_sweep, source_leaves
 from rangefetch.invariants cimport check_loop
 from rangefetch.lane cimport (
     dismiss_lanes,
@@ -24,7 +33,6 @@ from rangefetch.lane cimport (
     lane_free,
     lane_release,
     must_wait,
-    origin_number,
     url_of,
 )
 from rangefetch.libcurl cimport *
@@ -42,6 +50,7 @@ from rangefetch.platform cimport (
     rf_thread_name,
     rf_thread_us,
 )
+from rangefetch.peers cimport ask_for_room, tell_peers
 from rangefetch.pool cimport make_room, sweep_ends, waits_in_line
 from rangefetch.report cimport post_about, post_bare, post_last
 from rangefetch.service cimport memory_of, note_bytes, note_served
@@ -62,6 +71,16 @@ cdef enum:
 
 # ---- Commands ------------------------------------------------------------------------------------------------------
 
+cdef inline void append(Loop *loop, FileCore *file) noexcept nogil:
+    """Files that wait for the same host get there in the order in which they came."""
+    cdef FileCore **link = &loop.files
+    while link[0] != NULL:
+        link = &link[0].next
+    link[0] = file
+    file.next = NULL
+    loop.newest_us = loop.now_us
+
+
 cdef inline void take_on(Loop *loop, FileCore *file) noexcept nogil:
     if loop.files == NULL:
         # The time spent with nothing to do is no measure of anything.
@@ -69,8 +88,7 @@ cdef inline void take_on(Loop *loop, FileCore *file) noexcept nogil:
         loop.cpu_us = rf_thread_us()
     file.began_us = loop.now_us
     file.began_cpu_us = rf_thread_us()
-    file.next = loop.files
-    loop.files = file
+    append(loop, file)
     if is_complete(file):
         let_go(loop, file, EVENT_DONE)
     else:
@@ -82,7 +100,7 @@ cdef inline void take_on_batch(Loop *loop, BatchCore *batch) noexcept nogil:
         loop.ticked_ms = loop.now_ms
     batch.next = loop.batches
     loop.batches = batch
-    batch_feed(loop, batch)
+    batch_begin(loop, batch)
 
 
 cdef inline void let_batch_go(Loop *loop, BatchCore *batch, Kind kind) noexcept nogil:
@@ -91,6 +109,7 @@ cdef inline void let_batch_go(Loop *loop, BatchCore *batch, Kind kind) noexcept 
         link = &link[0].next
     if link[0] != NULL:
         link[0] = batch.next
+        batch_leaves(batch)
         post_last(loop, kind, &batch.head)
 
 
@@ -147,11 +166,14 @@ cdef inline void change_source(Loop *loop, Source *source, Message *command) noe
     if command.kind == COMMAND_BAN:
         source.banned = True
     elif command.kind == COMMAND_PROFILE:
+        source_leaves(source)
         source.profile = <ProfileCore *>command.extra
     elif command.kind == COMMAND_REST:
         source.rested_ms = loop.now_ms + command.number
     elif command.kind == COMMAND_RESOLVE or command.kind == COMMAND_MOVE:
         source.moves += 1
+        source.redirects = 0
+        source_leaves(source)
         free(source.resolved_url)
         source.resolved_url = NULL
         if command.kind == COMMAND_MOVE:
@@ -173,6 +195,8 @@ cdef inline void obey(Loop *loop) noexcept nogil:
             loop.quitting = True
         elif commands[i].kind == COMMAND_MAKE_ROOM:
             make_room(loop, commands[i].number)
+        elif commands[i].kind == COMMAND_ROOM:
+            loop.has_room = True
         elif commands[i].kind == COMMAND_ADD:
             take_on(loop, file)
         elif commands[i].kind == COMMAND_BATCH:
@@ -203,7 +227,7 @@ cdef inline void note_answers(Loop *loop) noexcept nogil:
     """Answers that came while libcurl worked: time them, and tell of first ones before their transfers' ends."""
     cdef Lane *lane = loop.lanes
     cdef FileCore *file
-    cdef FileCore *memory
+    cdef Memory *memory
     cdef int64_t took_ms
     while lane != NULL:
         file = lane.file
@@ -211,6 +235,8 @@ cdef inline void note_answers(Loop *loop) noexcept nogil:
             lane.first_ms = loop.now_ms
             took_ms = loop.now_ms - lane.started_ms
             note_served(loop, lane)
+            if lane.verdict == ACCEPTED:
+                share_answered(loop, lane)
             memory = memory_of(file)
             rf_note(&memory.request_ms, (3 * memory.request_ms + took_ms) // 4 if memory.request_ms > 0 else took_ms)
         if file != NULL and file.batch != NULL:
@@ -339,6 +365,7 @@ cdef inline void tick(Loop *loop) noexcept nogil:
     loop.cpu_percent = <int>((cpu_us - loop.cpu_us) // (10 * elapsed_ms))
     loop.cpu_us = cpu_us
     loop.ticked_ms = loop.now_ms
+    forget_waits(loop)
     while file != NULL:
         file.lanes_still = 0
         file.lanes_paused_seen = 0
@@ -364,27 +391,52 @@ cdef inline void tick(Loop *loop) noexcept nogil:
     while batch != NULL:
         batch_withdraw(loop, batch)
         batch = batch.next
-    ask_for_room(loop)
+    help_in_line(loop)
+    shares_sweep(loop)
 
 
-cdef inline void ask_for_room(Loop *loop) noexcept nogil:
+cdef inline void help_in_line(Loop *loop) noexcept nogil:
     """Where a lane waits in line, have all loops close the connections that may be why (see ``pool.pxd``)."""
     cdef Lane *lane = loop.lanes
-    cdef Message command
-    cdef int i
+    cdef int64_t asked = 0
     if loop.now_ms - loop.asked_for_room_ms < MAKE_ROOM_EVERY_MS:
         return
-    memset(&command, 0, sizeof(command))
-    command.kind = COMMAND_MAKE_ROOM
     while lane != NULL:
         # Once for lanes of one file, which stand together more often than not.
-        if waits_in_line(loop, lane) and command.number != origin_number(url_of(lane.source)):
-            command.number = origin_number(url_of(lane.source))
+        if waits_in_line(loop, lane) and lane.share != NULL and lane.share.host.number != asked:
+            asked = lane.share.host.number
             loop.asked_for_room_ms = loop.now_ms
-            for i in range(loop.peer_count):
-                # Without memory for it, the next second will do.
-                loop_tell(&loop.peers[i], &command)
+            make_room(loop, asked)
+            ask_for_room(loop, asked)
         lane = lane.next
+
+
+cdef inline void use_room(Loop *loop) noexcept nogil:
+    """Hosts may have room, or be back: feed what waited, and tell the other loops if it is their room, too."""
+    cdef FileCore *file = loop.files
+    cdef BatchCore *batch = loop.batches
+    loop.has_room = False
+    forget_waits(loop)
+    while file != NULL:
+        feed(loop, file)
+        file = file.next
+    while batch != NULL:
+        batch_feed(loop, batch)
+        batch = batch.next
+    if loop.tells_of_room:
+        loop.tells_of_room = False
+        tell_peers(loop, COMMAND_ROOM, 0)
+
+
+cdef inline void forget_waits(Loop *loop) noexcept nogil:
+    """Who still waits for a host will say so again."""
+    cdef HostShare *share
+    cdef int i
+    for i in range(HOST_BUCKETS):
+        share = loop.shares[i]
+        while share != NULL:
+            share_waits(share, False)
+            share = share.next
 
 
 cdef inline void fill_buckets(Loop *loop) noexcept nogil:
@@ -428,8 +480,7 @@ cdef inline void loop_end(Loop *loop) noexcept nogil:
 
 
 cdef inline int tick_ms(Loop *loop) noexcept nogil:
-    # A file that was taken on last stands first.
-    return YOUNG_TICK_MS if loop.files != NULL and loop.now_us - loop.files.began_us < YOUNG_US else TICK_MS
+    return YOUNG_TICK_MS if loop.files != NULL and loop.now_us - loop.newest_us < YOUNG_US else TICK_MS
 
 
 cdef inline int sleep_ms(Loop *loop) noexcept nogil:
@@ -489,6 +540,8 @@ cdef inline void *loop_run(void *arg) noexcept nogil:
         end_transfers(loop)
         end_files(loop)
         end_batches(loop)
+        if loop.has_room:
+            use_room(loop)
         if loop.now_ms - loop.ticked_ms >= tick_ms(loop):
             tick(loop)
         if RF_CHECKED:
@@ -501,11 +554,3 @@ cdef inline void *loop_run(void *arg) noexcept nogil:
     loop_end(loop)
     rf_bell_ring(loop.bell)
     return NULL
-
-
-cdef inline bint loop_tell(Loop *loop, const Message *command) noexcept nogil:
-    """Send a command, and give up its text; from any thread. False: no memory, and the text is still the caller's."""
-    if not mailbox_put(&loop.inbox, command):
-        return False
-    rf_bell_ring(&loop.wake)
-    return True

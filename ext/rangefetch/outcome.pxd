@@ -3,21 +3,28 @@
 ``finish`` is where each transfer ends up, and the last one of a file ends the file.
 """
 
-from libc.errno cimport ENOMEM
+from libc.errno cimport EAGAIN, EMFILE, ENFILE, ENOMEM
 from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
 from posix.strings cimport strncasecmp
 
 from rangefetch.answer cimport examine, is_cut_short_unsaid, names_another_part
-from rangefetch.batch cimport batch_deliver, batch_is_special, batch_return, batch_stop
+from rangefetch.batch cimport (
+    batch_deliver,
+    batch_failed,
+    batch_is_special,
+    batch_put_back,
+    batch_refused,
+    batch_return,
+)
 from rangefetch.blocks cimport block_size_for, blocks_advance, blocks_claim_head, blocks_init, blocks_note_failure
 from rangefetch.checks cimport free
-from rangefetch.claims cimport feed, lane_claim, lanes_allowed
+from rangefetch.claims cimport feed, host_admits, lane_claim, lanes_allowed
 from rangefetch.disk cimport lane_advance, lane_flush, lane_put
 from rangefetch.growth cimport begin_growth
+from rangefetch.host cimport host_fill, host_rest, share_answered, share_waits, source_leaves
 from rangefetch.lane cimport (
     dismiss_lanes,
-    is_secure,
     lane_detach,
     lane_dismiss,
     lane_release,
@@ -27,6 +34,7 @@ from rangefetch.lane cimport (
 )
 from rangefetch.libcurl cimport *
 from rangefetch.mailbox cimport EVENT_ANSWERED, EVENT_DONE, EVENT_FAILED, EVENT_REMOVED, Kind
+from rangefetch.origin cimport is_secure
 from rangefetch.platform cimport (
     rf_count,
     rf_note,
@@ -37,6 +45,8 @@ from rangefetch.platform cimport (
     rf_store,
     rf_thread_us,
 )
+from rangefetch.peers cimport ask_for_room
+from rangefetch.pool cimport make_room
 from rangefetch.report cimport copy_text, post_about, post_last
 from rangefetch.service cimport note_bytes, note_refusal
 from rangefetch.tail cimport help_slowest
@@ -45,6 +55,9 @@ from rangefetch.transfer cimport *
 cdef enum:
     MOST_REDIRECTS = 20              # as aria2 and browsers do
     TELLING_BYTES = 256 << 10        # a shorter transfer says more about the request than about the rate
+    DECIDING_MS = 100                # for Python to say what follows from a refusal
+    LONGEST_FILL_MS = 600_000        # that a host may ask for which refuses help
+    LONGEST_STARVING_MS = 30_000     # without a descriptor for a connection
     HUGE_MIB = 2048                  # a file of which write-back begins as its ranges come
 
 
@@ -58,7 +71,17 @@ cdef inline void let_go(Loop *loop, FileCore *file, Kind kind) noexcept nogil:
     rf_note(&file.lasted_us, rf_now_us() - file.began_us)
     rf_note(&file.cpu_us, rf_thread_us() - file.began_cpu_us)
     rf_note(&file.waits_for, WAIT_NOTHING)
+    leave_hosts(file)
     post_last(loop, kind, file)
+
+
+cdef inline void leave_hosts(FileCore *file) noexcept nogil:
+    """The file's sources are not asked any more."""
+    cdef int i
+    for i in range(file.source_count):
+        if file.sources[i].share != NULL:
+            share_waits(file.sources[i].share, False)
+        source_leaves(file.sources[i])
 
 
 cdef inline bint is_complete(FileCore *file) noexcept nogil:
@@ -88,6 +111,7 @@ cdef inline void announce(Loop *loop, Lane *lane) noexcept nogil:
     cdef Source *source = lane.source
     lane.is_first = False
     source.met = True
+    source.redirects = 0
     rf_store(&file.answered, True)
     begin_growth(loop, file, loop.now_ms - lane.started_ms)
     cdef int failed = settle(file, lane)
@@ -100,13 +124,9 @@ cdef inline void announce(Loop *loop, Lane *lane) noexcept nogil:
 cdef inline void fail(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     """The lane was released without success: say why, and hold a lane until Python has decided."""
     cdef FileCore *file = lane.file
-    cdef BatchCore *batch = file.batch
     cdef bint told
-    if batch != NULL:
-        batch_return(loop, lane)
-        if code == CURLE_OPERATION_TIMEDOUT and batch.head.moved_ms == 0:
-            # Nobody has answered any of it: the others need not wait as long, each in its turn.
-            batch_stop(loop, batch)
+    if file.batch != NULL:
+        batch_failed(loop, lane, code == CURLE_OPERATION_TIMEDOUT)
         return
     if is_complete(file):
         # Its last bytes came before whatever ended the transfer; nobody needs to hear of that.
@@ -157,7 +177,7 @@ cdef inline bint follow(Loop *loop, Lane *lane, long status) noexcept nogil:
     if lane.moves != source.moves:
         # Where the old address leads to is none of the new one's.
         free(target)
-        lane_send(loop, lane)
+        go_to(loop, lane, False)
         return True
     lane.redirects += 1
     lane.fault = FAULT_REDIRECT
@@ -174,8 +194,24 @@ cdef inline bint follow(Loop *loop, Lane *lane, long status) noexcept nogil:
         return False
     free(source.resolved_url)
     source.resolved_url = target
-    lane_send(loop, lane)
+    go_to(loop, lane, True)
     return True
+
+
+cdef inline void go_to(Loop *loop, Lane *lane, bint redirected) noexcept nogil:
+    """Ask the source where it is now. Where that host is not to be asked yet, the lane is set free, and whichever is
+    next goes there."""
+    cdef Source *source = lane.source
+    source_leaves(source)
+    if host_admits(loop, lane.file, source):
+        lane_send(loop, lane)
+        return
+    source.redirects = lane.redirects if redirected else 0
+    lane_release(lane)
+    if lane.file.batch != NULL:
+        batch_return(loop, lane)
+    else:
+        lane_rest(loop, lane)
 
 
 cdef inline void commit_hedge(Loop *loop, Lane *lane) noexcept nogil:
@@ -237,11 +273,77 @@ cdef inline void go_on(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
     feed(loop, file)
 
 
+cdef inline bint is_refusal(long status, int64_t retry_after_s) noexcept nogil:
+    """Whether a host wants to be left alone (RFC 9110, section 10.2.3; RFC 6585, section 4)."""
+    return status == 429 or (retry_after_s > 0 and (status in (403, 408, 413, 423, 425) or status >= 500))
+
+
+cdef inline bint others_work(Loop *loop, const Lane *lane) noexcept nogil:
+    """Whether the file gets bytes by another lane."""
+    cdef Lane *other = loop.lanes
+    while other != NULL:
+        if other != lane and other.file == lane.file and other.verdict == ACCEPTED:
+            return True
+        other = other.next
+    return False
+
+
+cdef inline void heed(Loop *loop, Lane *lane, long status) noexcept nogil:
+    """What the answer says about its host: it is there, or wants to be left alone. For how long, Python decides; here
+    it is seen to that no request is sent before it has."""
+    cdef int64_t retry_after_s = info_off(lane.easy, CURLINFO_RETRY_AFTER)
+    if status == 0 or lane.share == NULL:
+        return
+    if not is_refusal(status, retry_after_s):
+        share_answered(loop, lane)
+    elif lane.hedge != NULL:
+        # Of that Python does not hear.
+        host_fill(
+            lane.share.host, loop.now_ms + max(DECIDING_MS, min(1000 * max(retry_after_s, 0), LONGEST_FILL_MS)), 1
+        )
+    elif others_work(loop, lane):
+        host_fill(lane.share.host, loop.now_ms + DECIDING_MS, 1)
+    elif lane.file.batch == NULL:
+        host_rest(lane.share.host, loop.now_ms + DECIDING_MS)
+
+
+cdef inline bint has_no_socket(Loop *loop, const Lane *lane, CURLcode code) noexcept nogil:
+    """Whether the transfer failed for want of a connection that others have, and will have one when they are done."""
+    if code == CURLE_OK or lane.verdict != UNCHECKED or lane.refused_socket == 0:
+        return False
+    if lane.refused_socket == EMFILE or lane.refused_socket == ENFILE:
+        return loop.now_ms - loop.starved_ms < LONGEST_STARVING_MS
+    return lane.refused_socket == EAGAIN
+
+
+cdef inline void put_off(Loop *loop, Lane *lane) noexcept nogil:
+    """Ask again when there is a connection for it. Idle ones are closed, here and elsewhere."""
+    cdef int64_t host = lane.share.host.number if lane.share != NULL and lane.refused_socket == EAGAIN else 0
+    if lane.share != NULL:
+        share_waits(lane.share, True)
+    if lane.rival != NULL:
+        lane.rival.rival = NULL
+        lane.rival = NULL
+    lane_detach(loop, lane)
+    lane_release(lane)
+    if lane.file.batch != NULL:
+        batch_put_back(loop, lane)
+    else:
+        lane_rest(loop, lane)
+    make_room(loop, host)
+    ask_for_room(loop, host)
+
+
 cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     """libcurl is done with the lane's transfer, well or not."""
     cdef FileCore *file = lane.file
     cdef long status = info_long(lane.easy, CURLINFO_RESPONSE_CODE)
+    cdef int64_t retry_after_s = info_off(lane.easy, CURLINFO_RETRY_AFTER)
     cdef bint hedging = lane.hedge != NULL
+    if has_no_socket(loop, lane, code):
+        put_off(loop, lane)
+        return
+    heed(loop, lane, status)
     if code == CURLE_OK and lane.verdict == UNCHECKED:
         # An answer without a body: the callback never ran.
         lane.verdict = examine(file, lane)
@@ -272,6 +374,15 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
                 code = CURLE_PARTIAL_FILE
         else:
             code = CURLE_OK
+    if file.batch != NULL and lane.fault == FAULT_STATUS and is_refusal(status, retry_after_s) and (
+        batch_refused(loop, lane, retry_after_s)
+    ):
+        lane_detach(loop, lane)
+        lane_release(lane)
+        batch_put_back(loop, lane)
+        # The lane is for another host.
+        loop.has_room = True
+        return
     lane_detach(loop, lane)
     if lane.fault == FAULT_STATUS and follow(loop, lane, status):
         return

@@ -10,6 +10,10 @@
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -240,6 +244,38 @@ static inline int rf_thread_start(pthread_t *thread, void *(*run)(void *), void 
     int failed = pthread_create(thread, NULL, run, arg);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return failed;
+}
+
+/* A socket for libcurl, which no child inherits; -1: errno says why. */
+static inline int rf_socket(int family, int type, int protocol) {
+#ifdef SOCK_CLOEXEC
+    return socket(family, type | SOCK_CLOEXEC, protocol);
+#else
+    int fd = socket(family, type, protocol);
+    if (fd >= 0) fcntl(fd, F_SETFD, FD_CLOEXEC);
+    return fd;
+#endif
+}
+
+static inline int rf_close_socket(int fd) { return close(fd); }
+
+/* How many descriptors the process may have open. */
+static inline long rf_most_descriptors(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur > INT32_MAX) return INT32_MAX;
+    return (long)limit.rlim_cur;
+}
+
+/* Whether a host (with its port, if it is not the scheme's own) is this one or in this domain. */
+static inline int rf_ends_with(const char *host, size_t size, const char *domain) {
+    size_t length = strlen(domain);
+    const char *port = memchr(host, ']', size);
+    port = memchr(port ? port : host, ':', size - (size_t)(port ? port - host : 0));
+    if (port) size = (size_t)(port - host);
+    if (size >= 2 && host[0] == '[') host += 1, size -= 2;
+    if (length == 1 && domain[0] == '*') return 1;
+    if (length == 0 || size < length || strncasecmp(host + size - length, domain, length) != 0) return 0;
+    return size == length || host[size - length - 1] == '.';
 }
 
 static inline int rf_process_id(void) { return (int)getpid(); }

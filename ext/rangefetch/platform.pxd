@@ -24,6 +24,10 @@ cdef extern from "platform.h" nogil:
 
     int rf_thread_start(pthread_t *thread, void *(*run)(void *) noexcept nogil, void *arg)
     int rf_process_id()
+    int rf_socket(int family, int type, int protocol)
+    int rf_close_socket(int fd)
+    long rf_most_descriptors()
+    bint rf_ends_with(const char *host, size_t size, const char *domain)
     void rf_thread_name(const char *name)
     int64_t rf_now_us()
     int64_t rf_thread_us()

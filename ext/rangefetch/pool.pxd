@@ -2,10 +2,11 @@
 
 A server that serves one connection at a time, or a few, answers no other before one of them is closed, and one that is
 idle may stay open for as long as the server likes. So a transfer that is not answered on a new connection has every
-loop of the engine close what it keeps idle for that origin.
+loop of the process close what it keeps idle for that host. So does one that waits because the host has as many
+connections as it may have, or because descriptors have run out.
 
-libcurl closes idle connections of all origins or of none. A loop therefore does it only where one of its lanes has been
-idle since it asked that origin.
+libcurl closes idle connections of all hosts or of none. A loop therefore does it only where one of its lanes has been
+idle since it asked that host.
 """
 
 from libc.stdint cimport int64_t
@@ -25,10 +26,10 @@ cdef inline bint waits_in_line(Loop *loop, Lane *lane) noexcept nogil:
     )
 
 
-cdef inline void make_room(Loop *loop, int64_t origin) noexcept nogil:
-    """Close what is kept idle, if some of that may be for the origin."""
+cdef inline void make_room(Loop *loop, int64_t host) noexcept nogil:
+    """Close what is kept idle, if some of that may be for the host; 0: for any."""
     cdef Lane *lane = loop.idle
-    while lane != NULL and lane.asked_origin != origin:
+    while lane != NULL and (lane.asked_host != host if host != 0 else lane.asked_host == 0):
         lane = lane.next_idle
     if lane == NULL:
         return
@@ -37,7 +38,7 @@ cdef inline void make_room(Loop *loop, int64_t origin) noexcept nogil:
         return
     lane = loop.idle
     while lane != NULL:
-        lane.asked_origin = 0
+        lane.asked_host = 0
         lane = lane.next_idle
 
 

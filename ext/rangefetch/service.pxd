@@ -10,7 +10,7 @@ from libc.stdint cimport int64_t
 
 from rangefetch.libcurl cimport CURLINFO_NUM_CONNECTS, info_long
 from rangefetch.platform cimport rf_load
-from rangefetch.transfer cimport UNCHECKED, FileCore, Lane, Loop, Source
+from rangefetch.transfer cimport UNCHECKED, FileCore, Lane, Loop, Memory, Source
 
 cdef enum:
     LEAST_REQUEST_MS = 20            # what a request costs at least, for decisions
@@ -27,18 +27,18 @@ cdef enum:
     LONGEST_REFUSAL_S = 86_400
 
 
-cdef inline FileCore *memory_of(FileCore *file) noexcept nogil:
-    """Where it is kept how answers come: for all items of a batch in the batch."""
-    return &file.batch.head if file.batch != NULL else file
+cdef inline Memory *memory_of(FileCore *file) noexcept nogil:
+    """Where it is kept how answers come: for the items of a batch with their host."""
+    return &file.batch.hosts[file.batch.host_of[file.item]].memory if file.batch != NULL else &file.memory
 
 
-cdef inline int64_t request_cost_ms(const FileCore *file) noexcept nogil:
-    return file.request_ms if file.request_ms > LEAST_REQUEST_MS else LEAST_REQUEST_MS
+cdef inline int64_t request_cost_ms(FileCore *file) noexcept nogil:
+    return max(memory_of(file).request_ms, LEAST_REQUEST_MS)
 
 
 cdef inline int64_t patience_ms(Lane *lane, int64_t least_ms, int64_t requests) noexcept nogil:
     """How long to wait for bytes of a lane, by what answers take here."""
-    cdef int64_t wait_ms = requests * request_cost_ms(memory_of(lane.file))
+    cdef int64_t wait_ms = requests * request_cost_ms(lane.file)
     return wait_ms if wait_ms > least_ms else least_ms
 
 

@@ -8,7 +8,7 @@ A lane that is far slower than its fellows is replaced, and what brings nothing 
 from libc.stdint cimport int64_t
 
 from rangefetch.checks cimport malloc
-from rangefetch.claims cimport best_source, feed, is_limited, lanes_allowed
+from rangefetch.claims cimport best_source, feed, is_limited, lane_stays, lanes_allowed
 from rangefetch.lane cimport lane_dismiss, lane_received_end, lane_rest, lane_send, lane_take
 from rangefetch.platform cimport rf_count
 from rangefetch.service cimport is_fruitless, is_unserved, note_refusal, note_unserved, request_cost_ms
@@ -25,7 +25,7 @@ cdef enum:
 
 cdef inline bint may_be_waiting(Loop *loop, const Lane *lane) noexcept nogil:
     """Whether the lane has waited for its answer no longer than twice what answers take here."""
-    return lane.received_bytes == 0 and loop.now_ms - lane.started_ms < 2 * lane.file.request_ms
+    return lane.received_bytes == 0 and loop.now_ms - lane.started_ms < 2 * lane.file.memory.request_ms
 
 
 cdef inline int64_t left_ms(Loop *loop, const Lane *lane) noexcept nogil:
@@ -140,7 +140,7 @@ cdef inline bint help_slowest(Loop *loop, FileCore *file, Lane *lane) noexcept n
         # Nothing else is known. Its own rate would not do: it falls while the lane stands still.
         rate = slowest.bytes_per_s if slowest.bytes_per_s > UNKNOWN_BYTES_PER_S else UNKNOWN_BYTES_PER_S
     if not steal(loop, file, slowest, lane, rate) and not hedge(loop, file, slowest, lane, rate):
-        return False
+        return lane_stays(lane)
     lane.helps = True
     lane.file = file
     rf_count(&file.lanes_busy, 1)

@@ -6,7 +6,7 @@ from rangefetch.blocks cimport BlockMap
 from rangefetch.bucket cimport Bucket
 from rangefetch.libcurl cimport CURL, CURLM, CURLcode, CURLoption, curl_slist
 from rangefetch.mailbox cimport Mailbox
-from rangefetch.platform cimport pthread_t, rf_bell
+from rangefetch.platform cimport pthread_mutex_t, pthread_t, rf_bell
 
 cdef enum:
     VALIDATOR_BYTES = 1024   # with the zero at its end; a longer ETag or date is a fault
@@ -15,6 +15,7 @@ cdef enum:
     MOST_LANES = 1 << 16     # of one file or batch
     ERROR_TEXT_BYTES = 256   # CURL_ERROR_SIZE
     BUFFER_BYTES = 64 << 10  # of a lane; measured: 64 KiB stays in the cache, 256 KiB does not
+    HOST_BUCKETS = 256
 
 # Why the engine itself refused or ended a transfer; libcurl would only say "write error".
 cdef enum Fault:
@@ -75,12 +76,54 @@ cdef struct ProfileCore:
     bint allow_downgrade      # may a redirect lead from https to http
     int64_t connect_timeout_ms
     int64_t read_timeout_ms   # 0: no limit
+    int64_t http_via          # the host of the proxy for such URLs; 0: there is none
+    int64_t https_via
+    char **direct             # owned, with the strings: hosts and domains that are asked without a proxy
+    int direct_count
+
+# Where connections go (see host.pxd). What several loops change are atomic steps.
+cdef struct Host:
+    int64_t number            # by which it is found
+    Host *next                # owned: the table's next one with the same hash
+    int64_t shares            # loops that have to do with it; counted under the table's lock
+    int64_t rested_ms         # nobody asks it before; past: it has not been found out whether it is back; 0: it is open
+    int64_t trying            # 1: a request is finding out
+    int64_t full_ms           # until then it bears no more than
+    int64_t full_lanes        # ... so many transfers
+    int64_t lanes             # transfers under way
+    int64_t taken             # connections: idle ones, and one for each transfer under way
+    int64_t waiting           # loops in which something waits for one of them
+    int64_t answered          # 1: it has answered in this process
+
+# All hosts that the process knows of.
+cdef struct HostTable:
+    pthread_mutex_t lock      # guards the lists, not what is in a Host
+    Host *buckets[HOST_BUCKETS]   # owned
+    int count
+    int forget_at             # how many there must be before some are forgotten
+    Loop *loops               # borrowed: those that run
+    int process_id            # whose hosts these are (for fork safety)
+
+# What of a host is one loop's.
+cdef struct HostShare:
+    Host *host                # borrowed: counted in `shares`
+    HostShare *next           # owned: the loop's next one with the same hash
+    Loop *loop                # borrowed: it owns the share
+    int32_t sources           # that are asked there
+    int32_t lanes             # with a transfer under way
+    int32_t sockets           # open, idle ones included
+    int32_t granted           # connections; not below the two above, but for a moment
+    int32_t most              # connections that the last transfer here allowed the host
+    bint waits                # counted in the host's `waiting`
+    int64_t asked_ms          # when the other loops were last asked to close idle connections
 
 # One URL that can serve the file, and what is known of it. Changed by the file's loop alone.
 cdef struct Source:
     char *url                            # owned: freed with the file
     char *resolved_url                   # owned: where redirects led, NULL until they did
     ProfileCore *profile                 # borrowed: the File holds the Profile
+    HostShare *share                     # borrowed: where it is asked; NULL until it is
+    int redirects                        # that a lane followed which had to wait before the next
     bint known                           # the validators are those of an answer, in this run or an earlier one
     char etag[VALIDATOR_BYTES]           # as it was sent, with W/ if it is weak; empty: none
     char last_modified[VALIDATOR_BYTES]
@@ -99,6 +142,12 @@ cdef struct Source:
     int64_t help_again_ms                # when it may be asked for help again
     int64_t received_bytes
 
+# How answers have come so far: to the requests of a file, or of a batch to one host.
+cdef struct Memory:
+    int64_t request_ms        # from sending a request to its first byte, averaged; 0: not known yet
+    int64_t moved_ms          # when bytes or an answer last came; 0: never
+    bint lingers              # answers do not end with their last byte: nobody waits for their ends any more
+
 # What a file in the engine waits for. Each of them ends by itself, or by something that Python can name.
 cdef enum Wait:
     WAIT_NOTHING = 0     # nothing will move it any more
@@ -108,6 +157,7 @@ cdef enum Wait:
     WAIT_READER = 4      # its reader to come nearer
     WAIT_REST = 5        # the rest of the sources that may still be asked
     WAIT_PYTHON = 6      # what Python decides after a failure, or after the answer to a probe
+    WAIT_HOST = 7        # a connection to a host that has as many as it may have
 
 # The items of a batch, as Python sees them.
 cdef enum ItemState:
@@ -115,6 +165,7 @@ cdef enum ItemState:
     ITEM_RUNNING = 1
     ITEM_DONE = 2
     ITEM_RETURNED = 3    # for Python to do
+    ITEM_LATE = 4        # the same, later: its host has not answered yet, and others wait
 
 # How many lanes a file should have, and what was seen since that last changed (see growth.pxd).
 cdef struct Growth:
@@ -135,6 +186,8 @@ cdef struct FileCore:
     Source *sources[MOST_SOURCES]   # owned: freed with the file
     int source_count
     int32_t source_lanes_most  # lanes that may work on one source
+    int64_t host_lanes_most   # connections that there may be to its host, whoever uses them; written by Python
+    bint insists              # it gets its first connection even beyond that
     BlockMap blocks
     FileCore *next            # borrowed: the loop's list of files
     int64_t size              # -1 until an answer tells, or for ever where none does
@@ -155,7 +208,6 @@ cdef struct FileCore:
     bint removing
     bint finished             # a stream without announced length came to its end
     bint crawls               # no lane will be free soon for what is unclaimed, however little that is
-    bint lingers              # its answers do not end with their last byte: nobody waits for their ends any more
     int64_t whole_ms          # when its last byte was there; 0: not yet
     Bucket bucket             # its own limit
     Wait waits_for            # at the last tick
@@ -165,8 +217,7 @@ cdef struct FileCore:
     int32_t lanes_held        # waiting for Python's word after a failure
     int32_t lanes_paused_seen  # at the last tick
     int32_t lanes_still       # that have brought nothing in the last tick
-    int64_t request_ms        # from sending a request to its first byte, averaged
-    int64_t moved_ms          # when bytes or an answer last came
+    Memory memory
     int64_t replaced_ms       # when a slow lane was last replaced
     # Counters: written by the loop (rf_count, rf_note) and read by Python (rf_peek), each a number by itself.
     int64_t stream_bytes      # of a stream without block map; released: so many are in the file
@@ -186,6 +237,13 @@ cdef struct FileCore:
     int64_t hedges            # ends of ranges that were fetched twice at once
     int64_t replacements      # lanes that were given up for being slow
 
+# The items of a batch that are asked for at one host.
+cdef struct BatchHost:
+    HostShare *share          # borrowed: counted in its `sources`; NULL until the loop has the batch
+    int first                 # of its items that wait; -1: there is none
+    int served                # connections that it was found to answer; 0: no bound is known
+    Memory memory
+
 # Many small files in one directory (see batch.pxd).
 cdef struct BatchCore:
     FileCore head             # the batch in the eyes of the engine: its owner, and its counters
@@ -194,14 +252,20 @@ cdef struct BatchCore:
     int directory_fd          # borrowed: Python closes it after EVENT_DONE or EVENT_REMOVED
     bint overwrite
     bint named_by_url         # the names are guesses that the answers may correct
+    bint hurries              # others wait: a host that has not answered yet is not waited for
     int64_t first_bytes       # a larger file is returned
+    int64_t retry_wait_ms     # the bound of the first back-off where a host refuses an item and does not say for how long
+    int64_t longest_rest_ms   # ... and the longest rest that one may ask for
     int count                 # of items
-    int next_item
+    int waiting               # of them
     int running
     int lanes_most
-    int lanes_left            # of them, those that have not been given up for want of an answer
-    int *again                # owned: items to be asked for once more; no more than there are lanes
-    int again_count
+    int host_count
+    int turn                  # the host that is asked next
+    BatchHost *hosts          # owned
+    int *host_of              # owned: which of them each item is asked for at
+    int *next_of              # owned: the item after each, of those that wait for the same host; -1: none
+    uint8_t *tries            # owned: how often each was refused
     FileCore *slots           # owned: freed with the batch; one for each lane
     char **urls               # owned, with the strings
     char **names              # owned, with the strings
@@ -226,6 +290,7 @@ cdef struct Loop:
     int64_t now_us
     int64_t now_ms
     int64_t ticked_ms
+    int64_t newest_us     # when a file was taken on last
     int64_t due_ms        # when the grace of a transfer or of a file is over; 0: there is none
     int64_t cpu_us        # of this thread at the last tick
     int cpu_percent       # of a processor over the last tick
@@ -235,9 +300,14 @@ cdef struct Loop:
     Lane *turn            # the lane that is first to get tokens next time
     bint posted           # something was put into the outbox in this round
     bint quitting
-    Loop *peers           # borrowed: all loops of the engine, this one among them
-    int peer_count
-    int64_t asked_for_room_ms  # when it last had them close idle connections
+    HostTable *hosts      # borrowed: the process's
+    HostShare *shares[HOST_BUCKETS]  # owned: freed when the loop has ended, after its connections
+    int share_count
+    Loop *next_peer       # borrowed: the table's list of loops
+    bint has_room         # a host that something waited for may have room for it
+    bint tells_of_room    # ... and the other loops are to hear of that
+    int64_t starved_ms    # when there was a descriptor for a connection last
+    int64_t asked_for_room_ms  # when it last had other loops close idle connections
     CURL *sweeper         # owned: the request that has libcurl do so, while it is under way
 
 # What libcurl has received and will hand over piece by piece, written whole (see disk.pxd).
@@ -275,7 +345,11 @@ cdef struct Lane:
     bint cut                  # another lane has taken the later part: more will come than is wanted
     bint paused               # held back by a limit or a reader; libcurl keeps what has come
     CURLcode ended            # why libcurl will not tell of the transfer's end; CURLE_OK: it will
-    int64_t asked_origin      # whom it asked last, as a number; 0: nobody whose connection may be idle
+    HostShare *share          # borrowed: of the host that its transfer goes to; NULL while idle
+    int opened                # sockets for this transfer
+    int refused_socket        # why it got none: an errno; EAGAIN: the host has as many as it may have
+    bint finds_out            # whether the host is back from its rest
+    int64_t asked_host        # the host that it asked last, as a number; 0: none whose connection may be idle
     bint slowed               # asked for under a limit, with small reads
     Lane *rival               # borrowed: the lane that fetches the same bytes, on both sides of a hedge
     char *hedge               # owned: freed when the transfer ends; where a hedging lane's bytes go

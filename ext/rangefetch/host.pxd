@@ -1,0 +1,365 @@
+"""The governor's part in the engine: for each host, how many connections there are, and when it may be asked.
+
+A host is where connections go: behind redirects, and at the proxy where one is used. All loops of the process share
+what is known of it (``Host``), whatever engine they belong to. What a loop may do there it knows by its own share
+(``HostShare``): connections that were granted to it, of which it makes use without asking anybody. So a request costs
+no lock; a lock is taken when a loop meets a host, and the shared numbers change when a connection is opened or closed,
+and around a transfer.
+
+A host is open; or it rests, because it has said so, until a time; or that time is over and one request finds out
+whether it is back, before any other is sent.
+"""
+
+from libc.stdint cimport int32_t, int64_t
+from libc.stdlib cimport calloc as make_for_good
+from libc.stdlib cimport free as unmake
+from libc.string cimport memset
+
+from rangefetch.checks cimport calloc, free
+from rangefetch.origin cimport is_secure, origin_number, origin_of
+from rangefetch.peers cimport ask_for_room, note_room
+from rangefetch.platform cimport (
+    pthread_mutex_init,
+    pthread_mutex_lock,
+    pthread_mutex_unlock,
+    rf_add,
+    rf_ends_with,
+    rf_load,
+    rf_process_id,
+    rf_store,
+    rf_swap_if,
+)
+from rangefetch.transfer cimport HOST_BUCKETS, Host, HostShare, HostTable, Lane, Loop, ProfileCore, Source
+
+cdef enum:
+    MOST_FORGETTABLE = 1024   # hosts that nobody uses, before those that say nothing are forgotten
+    ASK_FOR_ROOM_MS = 250     # how often a loop that waits for a host has the others close idle connections
+
+
+# ---- The table ---------------------------------------------------------------------------------------------------
+
+cdef inline void hosts_open(HostTable *table) noexcept nogil:
+    """Make the table this process's: a forked child begins with an empty one, since the connections are its parent's.
+    Not before other threads use it."""
+    if table.process_id == rf_process_id():
+        return
+    memset(table, 0, sizeof(HostTable))
+    pthread_mutex_init(&table.lock, NULL)
+    table.process_id = rf_process_id()
+
+
+cdef inline Host **host_link(HostTable *table, int64_t number) noexcept nogil:
+    cdef Host **link = &table.buckets[<size_t>number % HOST_BUCKETS]
+    while link[0] != NULL and link[0].number != number:
+        link = &link[0].next
+    return link
+
+
+cdef inline void hosts_forget(HostTable *table, int64_t now_ms) noexcept nogil:
+    """Forget the hosts that nobody uses and that do not rest; with the lock held."""
+    cdef Host **link
+    cdef Host *host
+    cdef int i
+    for i in range(HOST_BUCKETS):
+        link = &table.buckets[i]
+        while link[0] != NULL:
+            host = link[0]
+            if host.shares == 0 and host.rested_ms <= now_ms:
+                link[0] = host.next
+                unmake(host)
+                table.count -= 1
+            else:
+                link = &host.next
+    table.forget_at = 2 * table.count + MOST_FORGETTABLE
+
+
+cdef inline Host *host_find(HostTable *table, int64_t number, int64_t now_ms) noexcept nogil:
+    """The host of that number, which is made if it is not there; with the lock held. NULL: no memory."""
+    cdef Host **link = host_link(table, number)
+    if link[0] != NULL:
+        return link[0]
+    if table.count > table.forget_at:
+        hosts_forget(table, now_ms)
+        link = host_link(table, number)
+    # Not counted with what an engine makes: it is the process's.
+    link[0] = <Host *>make_for_good(1, sizeof(Host))
+    if link[0] != NULL:
+        link[0].number = number
+        table.count += 1
+    return link[0]
+
+
+# ---- Rests -------------------------------------------------------------------------------------------------------
+
+cdef inline void raise_to(int64_t *where, int64_t value) noexcept nogil:
+    cdef int64_t before = rf_load(where)
+    while before < value and not rf_swap_if(where, before, value):
+        before = rf_load(where)
+
+
+cdef inline void host_rest(Host *host, int64_t until_ms) noexcept nogil:
+    """Nobody asks the host before; a longer rest stays."""
+    raise_to(&host.rested_ms, until_ms)
+
+
+cdef inline void host_fill(Host *host, int64_t until_ms, int64_t refused) noexcept nogil:
+    """The host bears no more transfers than are under way now, less those that it has just refused, until then."""
+    cdef int64_t lanes = rf_load(&host.lanes) - refused
+    rf_store(&host.full_lanes, max(lanes, 1))
+    raise_to(&host.full_ms, until_ms)
+
+
+cdef inline void hosts_rest(HostTable *table, int64_t number, int64_t now_ms, int64_t ms, bint for_all) noexcept nogil:
+    """Python's word that a host is to be left alone; without ``for_all`` what is under way may go on. From any thread."""
+    cdef Host *host
+    pthread_mutex_lock(&table.lock)
+    host = host_find(table, number, now_ms)
+    if host != NULL:
+        if for_all:
+            host_rest(host, now_ms + ms)
+        else:
+            host_fill(host, now_ms + ms, 0)
+    pthread_mutex_unlock(&table.lock)
+
+
+cdef inline int64_t hosts_rest_for_ms(HostTable *table, int64_t number, int64_t now_ms) noexcept nogil:
+    """For how long the host is to be left alone yet; from any thread."""
+    cdef Host *host
+    cdef int64_t until_ms = 0
+    pthread_mutex_lock(&table.lock)
+    host = host_link(table, number)[0]
+    if host != NULL:
+        until_ms = rf_load(&host.rested_ms)
+        if rf_load(&host.full_ms) > until_ms:
+            until_ms = rf_load(&host.full_ms)
+    pthread_mutex_unlock(&table.lock)
+    return max(until_ms - now_ms, 0)
+
+
+# ---- A loop's share ----------------------------------------------------------------------------------------------
+
+cdef inline int64_t where_to(const ProfileCore *profile, const char *url) noexcept nogil:
+    """The number of the host to which a connection for the URL goes: its own, or that of the proxy."""
+    cdef int64_t via = profile.https_via if is_secure(url) else profile.http_via
+    cdef size_t size = 0
+    cdef const char *host
+    cdef int i
+    if via == 0:
+        return origin_number(url)
+    host = origin_of(url, &size)
+    for i in range(profile.direct_count):
+        if rf_ends_with(host, size, profile.direct[i]):
+            return origin_number(url)
+    return via
+
+
+cdef inline HostShare *share_of(Loop *loop, int64_t number) noexcept nogil:
+    """The loop's share of a host. NULL: no memory."""
+    cdef HostShare **link = &loop.shares[<size_t>number % HOST_BUCKETS]
+    cdef HostShare *share
+    while link[0] != NULL and link[0].host.number != number:
+        link = &link[0].next
+    if link[0] != NULL:
+        return link[0]
+    share = <HostShare *>calloc(1, sizeof(HostShare))
+    if share == NULL:
+        return NULL
+    pthread_mutex_lock(&loop.hosts.lock)
+    share.host = host_find(loop.hosts, number, loop.now_ms)
+    if share.host != NULL:
+        share.host.shares += 1
+    pthread_mutex_unlock(&loop.hosts.lock)
+    if share.host == NULL:
+        free(share)
+        return NULL
+    share.loop = loop
+    link[0] = share
+    loop.share_count += 1
+    return share
+
+
+cdef inline void share_waits(HostShare *share, bint waits) noexcept nogil:
+    """Whether something here waits for a connection to the host."""
+    if share.waits != waits:
+        share.waits = waits
+        rf_add(&share.host.waiting, 1 if waits else -1)
+
+
+cdef inline void share_settle(HostShare *share) noexcept nogil:
+    """Give back what was granted and is of no use: there are neither transfers nor connections for it."""
+    cdef int32_t used = max(share.lanes, share.sockets)
+    cdef int32_t surplus = share.granted - used
+    if surplus <= 0:
+        return
+    share.granted = used
+    rf_add(&share.host.taken, -surplus)
+    if rf_load(&share.host.waiting) > 0:
+        note_room(share.loop)
+
+
+cdef inline void shares_sweep(Loop *loop) noexcept nogil:
+    """Let go of the hosts that nothing here has to do with any more."""
+    cdef HostShare **link
+    cdef HostShare *share
+    cdef int i
+    for i in range(HOST_BUCKETS):
+        link = &loop.shares[i]
+        while link[0] != NULL:
+            share = link[0]
+            if share.sources == 0 and share.lanes == 0 and share.sockets == 0:
+                share_waits(share, False)
+                share_settle(share)
+                pthread_mutex_lock(&loop.hosts.lock)
+                share.host.shares -= 1
+                pthread_mutex_unlock(&loop.hosts.lock)
+                link[0] = share.next
+                free(share)
+                loop.share_count -= 1
+            else:
+                link = &share.next
+
+
+cdef inline HostShare *source_share(Loop *loop, Source *source) noexcept nogil:
+    """The share of the host that the source is asked at. NULL: no memory."""
+    if source.share == NULL:
+        source.share = share_of(
+            loop, where_to(source.profile, source.resolved_url if source.resolved_url != NULL else source.url)
+        )
+        if source.share != NULL:
+            source.share.sources += 1
+    return source.share
+
+
+cdef inline void source_leaves(Source *source) noexcept nogil:
+    """The source is asked elsewhere from now on, or not any more."""
+    if source.share != NULL:
+        source.share.sources -= 1
+        source.share = NULL
+
+
+# ---- May it be asked? --------------------------------------------------------------------------------------------
+
+cdef inline bint host_grants(Host *host, int64_t most) noexcept nogil:
+    """Take one more connection, where there may be so many."""
+    cdef int64_t taken = rf_load(&host.taken)
+    while taken < most:
+        if rf_swap_if(&host.taken, taken, taken + 1):
+            return True
+        taken = rf_load(&host.taken)
+    return False
+
+
+cdef inline bint host_is_resting(Loop *loop, const HostShare *share) noexcept nogil:
+    """Whether the host is to be left alone, or is only just being asked whether it is back."""
+    cdef int64_t rested_ms
+    if share == NULL:
+        return False
+    rested_ms = rf_load(&share.host.rested_ms)
+    return rested_ms > loop.now_ms or (rested_ms != 0 and rf_load(&share.host.trying) != 0)
+
+
+cdef inline bint host_is_full(Loop *loop, const HostShare *share) noexcept nogil:
+    """Whether the host has said that it bears no more than is under way."""
+    return (
+        share != NULL and rf_load(&share.host.full_ms) > loop.now_ms
+        and rf_load(&share.host.lanes) >= rf_load(&share.host.full_lanes)
+    )
+
+
+cdef inline bint share_may_ask(Loop *loop, HostShare *share, int64_t most, bint insists) noexcept nogil:
+    """Whether one more transfer may begin at the host, of which there may be ``most`` connections; with ``insists``
+    also beyond that. Where there are as many, it is noted that one is wanted.
+    """
+    if share == NULL or host_is_resting(loop, share) or host_is_full(loop, share):
+        return False
+    if insists or share.lanes < share.granted or rf_load(&share.host.taken) < most:
+        return True
+    share_waits(share, True)
+    if loop.now_ms - share.asked_ms >= ASK_FOR_ROOM_MS:
+        share.asked_ms = loop.now_ms
+        ask_for_room(loop, share.host.number)
+    return False
+
+
+cdef inline bint share_admits(Loop *loop, HostShare *share, int64_t most, bint insists) noexcept nogil:
+    """The same, and grant it what it needs, for ``lane_send`` to use or ``share_settle`` to give back."""
+    if not share_may_ask(loop, share, most, insists):
+        return False
+    share.most = <int32_t>most
+    if share.lanes < share.granted:
+        return True
+    if not host_grants(share.host, most):
+        if not insists:
+            return False
+        rf_add(&share.host.taken, 1)
+    share.granted += 1
+    return True
+
+
+# ---- A transfer there --------------------------------------------------------------------------------------------
+
+cdef inline void share_begin(Loop *loop, Lane *lane, HostShare *share) noexcept nogil:
+    """The lane's transfer begins."""
+    lane.share = share
+    lane.opened = 0
+    lane.refused_socket = 0
+    lane.finds_out = False
+    if share == NULL:
+        return
+    share.lanes += 1
+    rf_add(&share.host.lanes, 1)
+    if rf_load(&share.host.rested_ms) != 0:
+        lane.finds_out = rf_swap_if(&share.host.trying, 0, 1)
+
+
+cdef inline void share_answered(Loop *loop, Lane *lane) noexcept nogil:
+    """The host has answered, and not asked for a rest: it is open."""
+    cdef Host *host
+    if lane.share == NULL:
+        return
+    host = lane.share.host
+    rf_store(&host.answered, 1)
+    if lane.finds_out:
+        lane.finds_out = False
+        if rf_load(&host.rested_ms) <= loop.now_ms:
+            rf_store(&host.rested_ms, 0)
+        rf_store(&host.trying, 0)
+        note_room(loop)
+
+
+cdef inline void share_end(Lane *lane) noexcept nogil:
+    """The lane's transfer is over."""
+    cdef HostShare *share = lane.share
+    if share == NULL:
+        return
+    if lane.finds_out:
+        # It did not find out: the next one will.
+        lane.finds_out = False
+        rf_store(&share.host.trying, 0)
+    lane.share = NULL
+    share.lanes -= 1
+    rf_add(&share.host.lanes, -1)
+    share_settle(share)
+
+
+cdef inline bint share_opens(Lane *lane, HostShare *share) noexcept nogil:
+    """libcurl is about to open a socket for the lane. False: that would be a connection too many.
+
+    The second one of a transfer is for another address of the host, and only one of them will stay.
+    """
+    if share == NULL:
+        return True
+    if lane.opened == 0 and share.sockets >= share.granted:
+        # One is idle that this transfer cannot use, as it goes by another proxy or speaks another version.
+        if not host_grants(share.host, share.most):
+            return False
+        share.granted += 1
+    lane.opened += 1
+    share.sockets += 1
+    return True
+
+
+cdef inline void share_closes(HostShare *share) noexcept nogil:
+    """libcurl has closed a socket."""
+    share.sockets -= 1
+    share_settle(share)
