@@ -222,16 +222,19 @@ def same_validators(bytes etag not None, bytes last_modified not None, bytes oth
 
 # ---- hosts -----------------------------------------------------------------------------------------------------
 
-def rest_host(str url not None, double seconds, *, bint for_all=True):
+def host_number(str url not None):
     cdef bytes text = os.fsencode(url)
-    hosts_open(&hosts)
-    hosts_rest(&hosts, origin_number(text), rf_now_us() // 1000, _milliseconds(seconds), for_all)
+    return origin_number(text)
 
 
-def host_rests_for(str url not None):
-    cdef bytes text = os.fsencode(url)
+def rest_host(int64_t host, double seconds, *, bint for_all=True):
     hosts_open(&hosts)
-    return hosts_rest_for_ms(&hosts, origin_number(text), rf_now_us() // 1000) / 1000
+    hosts_rest(&hosts, host, rf_now_us() // 1000, _milliseconds(seconds), for_all)
+
+
+def host_rests_for(int64_t host):
+    hosts_open(&hosts)
+    return hosts_rest_for_ms(&hosts, host, rf_now_us() // 1000) / 1000
 
 
 cdef int _must_be_loaded() except -1:
@@ -997,7 +1000,7 @@ cdef class Engine:
                     <int>items[i].kind, file, items[i].code, items[i].status, items[i].fault, items[i].sys_errno,
                     items[i].retry_after_s, items[i].offset, items[i].received, _decode(items[i].text),
                     _octets(items[i].headers), items[i].source, items[i].moves, items[i].request,
-                    _decode(items[i].address),
+                    _decode(items[i].address), items[i].host,
                 ))
         finally:
             messages_free(items, count)

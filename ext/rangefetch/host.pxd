@@ -110,7 +110,8 @@ cdef inline void host_fill(Host *host, int64_t until_ms, int64_t refused) noexce
 
 
 cdef inline void hosts_rest(HostTable *table, int64_t number, int64_t now_ms, int64_t ms, bint for_all) noexcept nogil:
-    """Python's word that a host is to be left alone; without ``for_all`` what is under way may go on. From any thread."""
+    """Python's word that a host is to be left alone; without ``for_all`` what is under way may go on. From any thread.
+    """
     cdef Host *host
     pthread_mutex_lock(&table.lock)
     host = host_find(table, number, now_ms)
@@ -192,7 +193,8 @@ cdef inline void share_settle(HostShare *share) noexcept nogil:
     if surplus <= 0:
         return
     share.granted = used
-    rf_add(&share.host.taken, -surplus)
+    if rf_add(&share.host.taken, -surplus) == 0:
+        rf_store(&share.host.most, 0)
     if rf_load(&share.host.waiting) > 0:
         note_room(share.loop)
 
@@ -239,10 +241,10 @@ cdef inline void source_leaves(Source *source) noexcept nogil:
 
 # ---- May it be asked? --------------------------------------------------------------------------------------------
 
-cdef inline bint host_grants(Host *host, int64_t most) noexcept nogil:
-    """Take one more connection, where there may be so many."""
+cdef inline bint host_grants(Host *host) noexcept nogil:
+    """Take one more connection, if there may be one more."""
     cdef int64_t taken = rf_load(&host.taken)
-    while taken < most:
+    while taken < rf_load(&host.most):
         if rf_swap_if(&host.taken, taken, taken + 1):
             return True
         taken = rf_load(&host.taken)
@@ -267,12 +269,17 @@ cdef inline bint host_is_full(Loop *loop, const HostShare *share) noexcept nogil
 
 
 cdef inline bint share_may_ask(Loop *loop, HostShare *share, int64_t most, bint insists) noexcept nogil:
-    """Whether one more transfer may begin at the host, of which there may be ``most`` connections; with ``insists``
-    also beyond that. Where there are as many, it is noted that one is wanted.
+    """Whether one more transfer may begin at the host, to which there may be ``most`` connections, or as many as others
+    who are at work there may have; with ``insists`` also beyond that. Where there are as many, it is noted that one is
+    wanted.
     """
+    cdef int64_t taken
     if share == NULL or host_is_resting(loop, share) or host_is_full(loop, share):
         return False
-    if insists or share.lanes < share.granted or rf_load(&share.host.taken) < most:
+    raise_to(&share.host.most, most)
+    taken, most = rf_load(&share.host.taken), rf_load(&share.host.most)
+    # What was granted beyond the limit, to one that insisted, is for no other.
+    if insists or taken < most or (share.lanes < share.granted and taken <= most):
         return True
     share_waits(share, True)
     if loop.now_ms - share.asked_ms >= ASK_FOR_ROOM_MS:
@@ -285,10 +292,9 @@ cdef inline bint share_admits(Loop *loop, HostShare *share, int64_t most, bint i
     """The same, and grant it what it needs, for ``lane_send`` to use or ``share_settle`` to give back."""
     if not share_may_ask(loop, share, most, insists):
         return False
-    share.most = <int32_t>most
     if share.lanes < share.granted:
         return True
-    if not host_grants(share.host, most):
+    if not host_grants(share.host):
         if not insists:
             return False
         rf_add(&share.host.taken, 1)
@@ -351,7 +357,7 @@ cdef inline bint share_opens(Lane *lane, HostShare *share) noexcept nogil:
         return True
     if lane.opened == 0 and share.sockets >= share.granted:
         # One is idle that this transfer cannot use, as it goes by another proxy or speaks another version.
-        if not host_grants(share.host, share.most):
+        if not host_grants(share.host):
             return False
         share.granted += 1
     lane.opened += 1

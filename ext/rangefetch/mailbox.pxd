@@ -56,6 +56,7 @@ cdef struct Message:
     int64_t offset      # where the transfer stood
     int64_t received    # bytes that it had brought
     int64_t request     # how many requests the file had made with this one
+    int64_t host        # the number of the host that was asked
     char *text          # owned by the message (may be NULL): the final URL, or libcurl's own words
     char *address       # owned by the message (may be NULL): where the source was asked, after redirects
     char *headers       # owned by the message (may be NULL): "name: value" lines

@@ -126,6 +126,7 @@ cdef inline bint post_about(Loop *loop, Kind kind, Lane *lane, CURLcode code, co
     event.source = source_index(lane)
     event.moves = lane.moves
     event.request = lane.request
+    event.host = lane.share.host.number if lane.share != NULL else lane.asked_host
     event.offset = lane.position
     event.received = lane.position - lane.start
     event.text = copy_text(text)

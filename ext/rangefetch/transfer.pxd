@@ -92,6 +92,7 @@ cdef struct Host:
     int64_t full_lanes        # ... so many transfers
     int64_t lanes             # transfers under way
     int64_t taken             # connections: idle ones, and one for each transfer under way
+    int64_t most              # of them that there may be, by the most generous of those who have asked lately
     int64_t waiting           # loops in which something waits for one of them
     int64_t answered          # 1: it has answered in this process
 
@@ -113,7 +114,6 @@ cdef struct HostShare:
     int32_t lanes             # with a transfer under way
     int32_t sockets           # open, idle ones included
     int32_t granted           # connections; not below the two above, but for a moment
-    int32_t most              # connections that the last transfer here allowed the host
     bint waits                # counted in the host's `waiting`
     int64_t asked_ms          # when the other loops were last asked to close idle connections
 
@@ -254,8 +254,8 @@ cdef struct BatchCore:
     bint named_by_url         # the names are guesses that the answers may correct
     bint hurries              # others wait: a host that has not answered yet is not waited for
     int64_t first_bytes       # a larger file is returned
-    int64_t retry_wait_ms     # the bound of the first back-off where a host refuses an item and does not say for how long
-    int64_t longest_rest_ms   # ... and the longest rest that one may ask for
+    int64_t retry_wait_ms     # the bound of the first back-off, where a host refuses and does not say for how long
+    int64_t longest_rest_ms   # that a host may ask for
     int count                 # of items
     int waiting               # of them
     int running

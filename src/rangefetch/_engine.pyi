@@ -63,6 +63,17 @@ def rename_free(old_path: bytes, new_path: bytes) -> int:
 def content_range(text: bytes) -> tuple[int, int, int] | None:
     """A Content-Range value as ``(start, end, total)``, -1 for what is unknown; None if it is malformed."""
 
+def host_number(url: str) -> int:
+    """By what the engine knows the host to which a connection for ``url`` goes without a proxy."""
+
+def rest_host(host: int, seconds: float, *, for_all: bool = True) -> None:
+    """No engine of the process asks the host for so long; without ``for_all`` nothing new begins there. A longer rest
+    that it has stays. When it is over, one request goes first, and the others follow when that is answered.
+    """
+
+def host_rests_for(host: int) -> float:
+    """Seconds for which the host is to be left alone."""
+
 def same_validators(etag: bytes, last_modified: bytes, other_etag: bytes, other: bytes) -> str:
     """The engine's half of ``identity.same_validators``: ``proven``, ``likely`` or ``different``."""
 
@@ -86,6 +97,9 @@ class Profile:
     ``settings`` are pairs of an option's number and an int or a string. ``headers`` are "Name: value" lines for the
     origin of a file's URL, ``bare_headers`` those for any other origin to which a redirect leads.
 
+    ``http_proxy`` and ``https_proxy`` say where requests for such URLs go, but for those to the hosts and domains in
+    ``direct``: connections are counted there. libcurl is told of a proxy by ``settings`` or the environment.
+
     Raises ``ValueError(option, why)`` for a setting that this libcurl refuses.
     """
 
@@ -98,6 +112,9 @@ class Profile:
         allow_downgrade: bool = False,
         connect_timeout_s: float = 30,
         read_timeout_s: float = 60,
+        http_proxy: str = "",
+        https_proxy: str = "",
+        direct: Sequence[str] = (),
     ) -> Self: ...
 
 @final
@@ -114,6 +131,8 @@ class File:
     unfinished ones by index, and an answer must have this size and these validators (both empty: not known).
     ``pinned_size`` is the size that an answer must have although nothing is resumed (-1: any). ``mirrors`` are further
     sources, ``(url, profile, etag, last_modified)`` each, and ``source_lanes`` the most transfers on one.
+    ``host_lanes`` is the most connections that there may be to a host, with those of other files, batches and engines,
+    idle ones included; where there are as many, this file waits. With ``insists`` it gets its first one all the same.
     With ``traced`` a TRACE event tells of each transfer that ends, in "name=number" words.
     With ``probe`` only one answer is wanted, for what it says: nothing is written, and nothing follows the ANSWERED
     event.
@@ -148,6 +167,8 @@ class File:
         last_modified: str = "",
         mirrors: Sequence[tuple[str, Profile, str, str]] = (),
         source_lanes: int = 1024,
+        host_lanes: int = ...,
+        insists: bool = False,
         probe: bool = False,
         traced: bool = False,
         pinned_size: int = -1,
@@ -228,6 +249,11 @@ class File:
     @source_lanes.setter
     def source_lanes(self, most: int) -> None: ...
     @property
+    def host_lanes(self) -> int:
+        """The most connections to a host, whoever uses them; may be set while running."""
+    @host_lanes.setter
+    def host_lanes(self, most: int) -> None: ...
+    @property
     def limit(self) -> int:
         """Bytes per second for this file, 0: no limit; may be set while running."""
     @limit.setter
@@ -260,7 +286,8 @@ class File:
         - ``"transfer"``: bytes that are on their way, or a connection; bounded by the connect and read timeouts;
         - ``"limit"``: a speed limit, which holds transfers back;
         - ``"reader"``: the window is full, and the reader has not come nearer;
-        - ``"rest"``: every source that may still be asked is resting (``rest``);
+        - ``"rest"``: every source that may still be asked is resting (``rest``), or its host is;
+        - ``"host"``: a connection to a host that has as many as it may have (``host_lanes``);
         - ``"decision"``: Python's, after a failure (``release``) or the answer to a probe (``remove``);
         - ``"nothing"``: there is something to fetch, and nothing is due that would fetch it. It may be seen for a
           moment; a file that stays so will never end by itself.
@@ -281,10 +308,15 @@ class Batch:
     """Many small files in one directory: one request each, and a file that appears whole under its name.
 
     ``items`` are pairs of a URL and a plain file name; ``directory_fd`` must stay open until the DONE or REMOVED
-    event. Returned, for Python to fetch as any other download, is an item that is larger than ``first_bytes``, whose
-    name is taken (without ``overwrite``), which the answer names otherwise (with ``named_by_url``) or states a digest
-    of, or with which anything goes wrong. Linux only; elsewhere, and on filesystems without ``O_TMPFILE``, every item
-    is returned.
+    event. ``lanes`` items come at a time, and hosts take turns; ``host_lanes`` is as of a ``File``. A host that refuses
+    an item for now (429, or a status with Retry-After) rests for as long as it says, ``longest_rest_s`` at most, or for
+    a back-off that begins with ``retry_wait_s``; then the item is asked for again, three times at most. With
+    ``hurries`` a host that has not answered yet gets two seconds; then its items are late.
+
+    Returned, for Python to fetch as any other download, is an item that is larger than ``first_bytes``, whose name is
+    taken (without ``overwrite``), which the answer names otherwise (with ``named_by_url``) or states a digest of, or
+    with which anything goes wrong. Linux only; elsewhere, and on filesystems without ``O_TMPFILE``, every item is
+    returned.
     """
 
     tag: Final[Any]
@@ -300,10 +332,14 @@ class Batch:
         overwrite: bool = False,
         named_by_url: bool = True,
         first_bytes: int = ...,
+        host_lanes: int = ...,
+        hurries: bool = False,
+        retry_wait_s: float = 0.5,
+        longest_rest_s: float = 600,
     ) -> Self: ...
     @property
     def states(self) -> memoryview:
-        """A byte for each item, the memory itself: 0 waiting, 1 running, 2 done, 3 returned."""
+        """A byte for each item, the memory itself: 0 waiting, 1 running, 2 done, 3 returned, 4 returned late."""
     @property
     def sizes(self) -> memoryview:
         """The bytes of each item that is done, as int64."""
@@ -333,14 +369,14 @@ class Engine:
         """Begin to fill ``file`` on the given loop."""
     def add_batch(self, batch: Batch, loop: int = 0) -> None:
         """Begin to fetch the items of ``batch`` on the given loop; its DONE event says that all have ended."""
-    def events(self) -> list[tuple[int, Any, int, int, int, int, int, int, int, str, str, int, int, int, str]]:
+    def events(self) -> list[tuple[int, Any, int, int, int, int, int, int, int, str, str, int, int, int, str, int]]:
         """What happened since the last call, oldest first.
 
         Each is ``(kind, file or batch, curl_code, status, fault, errno, retry_after_s, offset, received_bytes, text,
-        headers, source, moves, request, address)``; ``text`` is the final URL of an ANSWERED, libcurl's own words of a
+        headers, source, moves, request, address, host)``; ``text`` is the final URL of an ANSWERED, libcurl's own words of a
         FAILED, ``headers`` the answer's, one "Name: value" a line, ``moves`` how often the source had got another
         address when it was asked, ``request`` how many requests the file had made by then, this one included,
-        ``address`` the URL that was asked, after redirects.
+        ``address`` the URL that was asked, after redirects, ``host`` the number of the host that this was.
         """
     @property
     def limit(self) -> int:

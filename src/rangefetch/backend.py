@@ -109,13 +109,6 @@ class EngineHost(Host[R], Protocol[R]):
     def file_gone(self, loop: int) -> None:
         """The loop has let go of a file."""
 
-    def cool_host(self, host: str, seconds: float, *, at_work: bool = True) -> None:
-        """No download asks the host for so long; without ``at_work`` that is for those that begin."""
-
-    def cool_for(self, host: str) -> float:
-        """Seconds for which the host is still to be left alone."""
-        ...
-
 
 class Listener(Protocol):
     """Who hears how a download ended."""

@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from rangefetch import retry
+from rangefetch import governor, retry
 from rangefetch.errors import DiskError, DownloadError, TimedOut
 from rangefetch.events import Event, EventKind
 from rangefetch.network import mask_url
@@ -107,17 +107,13 @@ class Comparison(Generic[R]):
         self._timers: list[Timer] = []
 
     def begin(self) -> None:
-        """Ask, as soon as the source's host may be asked."""
+        """Ask; the engine waits where the source's host rests."""
         question = self._question
         if not question.samples and not question.plain:
             self._tell(Finding(Verdict.UNKNOWN, "there is nothing to compare"))
             return
         self._later(self._longest_s(), self._is_late)
-        cool_s = self._host.cool_for(question.source.host)
-        if cool_s:
-            self._later(cool_s, self._prepare)
-        else:
-            self._prepare()
+        self._prepare()
 
     def stop(self) -> None:
         """End it without a verdict, soon."""
@@ -192,6 +188,7 @@ class Comparison(Generic[R]):
             tag=self._run,
             lanes=1,
             source_lanes=1,
+            host_lanes=self._options.max_connection_per_server,
             first_bytes=SAMPLE_BYTES,
             limit=question.limit,
             allocation="none",
@@ -239,7 +236,7 @@ class Comparison(Generic[R]):
                 self._end(finding)
                 return
             if kind is Kind.RATE_LIMITED:
-                self._host.cool_host(source.host, wait_s)
+                governor.rest(failure.host, wait_s)
             self._later(wait_s, self.file.release)
         else:
             self._end(finding)

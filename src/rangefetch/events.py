@@ -39,6 +39,7 @@ class Event(NamedTuple):
     moves: int
     request: int
     address: str
+    host: int
 
 
 def parse_headers(lines: str) -> dict[str, str]:

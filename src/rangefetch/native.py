@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from rangefetch import libcurl
+from rangefetch import governor, libcurl
 from rangefetch.backend import Listener
 from rangefetch.download import Download
 from rangefetch.errors import Cancelled, EngineUnavailable
@@ -30,6 +30,7 @@ from rangefetch.logs import log as _log
 from rangefetch.manners import Manners
 from rangefetch.network import Network, find_ca_file, make_profile, mask_url, netrc_path, secret_headers
 from rangefetch.options import DownloadOptions
+from rangefetch.proxies import proxies_of
 from rangefetch.retry import RetryPolicy
 from rangefetch.run import Run
 from rangefetch.sources import Source
@@ -61,7 +62,6 @@ class NativeBackend:
         self.policy = policy or RetryPolicy()
         self.network = Network(self.policy.network_hosts)
         self.manners = Manners()
-        self._cool_until_s: dict[str, float] = {}
         self._calls: deque[Callable[[], None]] = deque()
         self._calls_lock = threading.Lock()
         self._hears_calls = False
@@ -227,29 +227,16 @@ class NativeBackend:
         # Not one of the backend's names: the user's function may wait for other downloads.
         threading.Thread(target=do, name="asking-for-rangefetch", daemon=True).start()
 
-    def cool_host(self, host: str, seconds: float, *, at_work: bool = True) -> None:
-        """No download asks the host for so long; without ``at_work`` that is for those that begin."""
-        self._cool_until_s[host] = max(self._cool_until_s.get(host, 0.0), time.monotonic() + seconds)
-        for run in self._runs.values() if at_work else ():
-            run.rest_host(host, seconds)
-
-    def cool_for(self, host: str) -> float:
-        """Seconds for which the host is still to be left alone."""
-        left_s = self._cool_until_s.get(host, 0.0) - time.monotonic()
-        if left_s <= 0:
-            self._cool_until_s.pop(host, None)
-        return max(0.0, left_s)
-
     def lacking_beside(self, download: Download, device: int) -> int:
         """What the downloads at work but this one still need of a filesystem."""
         return lacking_on(device, [run.download for run in list(self._runs.values()) if run.download is not download])
 
     def _share_lanes(self, host: str) -> None:
-        """Divide a host's lanes among the downloads from it: what one alone may have, all have together."""
-        runs = [run for run in self._runs.values() if run.sources[0].host == host]
-        most = max((run.options.max_connection_per_server for run in runs), default=1)
-        for run in runs:
-            run.share_lanes(max(1, most // len(runs)))
+        """Divide a host's lanes among the downloads from it."""
+        runs = {run.download.gid: run for run in self._runs.values() if run.sources[0].host == host}
+        shares = governor.divide({gid: run.options.max_connection_per_server for gid, run in runs.items()})
+        for gid, lanes in shares.items():
+            runs[gid].share_lanes(lanes)
 
     def begin_batch(
         self,
@@ -276,6 +263,9 @@ class NativeBackend:
             lanes=max(1, options.max_connection_per_server // loops),
             overwrite=options.overwrite,
             named_by_url=named_by_url,
+            host_lanes=options.max_connection_per_server,
+            retry_wait_s=options.retry_wait,
+            longest_rest_s=self.policy.longest_retry_after,
         )
 
         def add() -> None:
@@ -319,7 +309,7 @@ class NativeBackend:
             options.user_agent, headers, secrets, options.proxy, options.no_proxy, options.bind_address,
             options.ip_version, netrc_path(options) if options.netrc else None,
             find_ca_file(os.fspath(options.ca_file)), options.verify_tls, options.http_version,
-            options.allow_downgrade, options.connect_timeout, options.read_timeout,
+            options.allow_downgrade, options.connect_timeout, options.read_timeout, proxies_of(options),
         )  # fmt: skip
         profile = self._profiles.get(key)
         if profile is None:

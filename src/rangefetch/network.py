@@ -18,6 +18,7 @@ from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 
 from rangefetch.errors import LocalError
 from rangefetch.options import DownloadOptions
+from rangefetch.proxies import proxies_of
 
 if TYPE_CHECKING:
     from rangefetch._engine import Profile
@@ -293,6 +294,7 @@ def make_profile(
             own[name] = value
     # "Name;" is how libcurl is told of a header without a value.
     all_headers = bare_headers + [f"{name}: {value}" if value else f"{name};" for name, value in own.items()]
+    http_proxy, https_proxy, direct = proxies_of(options)
     try:
         return _engine.Profile(
             settings,
@@ -301,6 +303,9 @@ def make_profile(
             allow_downgrade=options.allow_downgrade,
             connect_timeout_s=options.connect_timeout,
             read_timeout_s=options.read_timeout,
+            http_proxy=http_proxy,
+            https_proxy=https_proxy,
+            direct=direct,
         )
     except ValueError as error:
         option, why = error.args

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from rangefetch.options import DownloadOptions
 
-__all__ = ["VARIABLES", "is_http_proxy", "no_proxy_entries", "proxy_for", "with_port"]
+__all__ = ["VARIABLES", "is_http_proxy", "no_proxy_entries", "proxies_of", "proxy_for", "with_port"]
 
 VARIABLES = tuple(f"{scheme}_proxy" for scheme in ("http", "https", "ftp", "sftp", "magnet", "all", "no"))
 """What is read from the environment, in lower case; all but ``http_proxy`` are in upper case, too."""
@@ -32,6 +32,16 @@ def proxy_for(url: str, options: DownloadOptions) -> str:
     parts = urlsplit(url)
     proxy = options.proxy or _environment(f"{parts.scheme.lower()}_proxy") or _environment("all_proxy")
     return "" if not proxy or _is_exempt(parts.hostname or "", no_proxy_entries(options)) else proxy
+
+
+def proxies_of(options: DownloadOptions) -> tuple[str, str, tuple[str, ...]]:
+    """The proxies of ``http`` and ``https`` with their ports, "" where there is none, and the hosts that take none."""
+
+    def proxy(scheme: str) -> str:
+        found = options.proxy or _environment(f"{scheme}_proxy") or _environment("all_proxy")
+        return with_port(found) if found else ""
+
+    return proxy("http"), proxy("https"), tuple(no_proxy_entries(options))
 
 
 def no_proxy_entries(options: DownloadOptions) -> list[str]:

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from rangefetch import retry
+from rangefetch import governor, retry
 from rangefetch.backend import Timer
 from rangefetch.comparison import Finding, Verdict
 from rangefetch.errors import ContentChanged, DiskError, DownloadError
@@ -241,7 +241,7 @@ class Recovery:
         run = self._run
         rest_s = min(failure.retry_after_s, run.policy.longest_retry_after)
         if rest_s:
-            run.cool_host(run.sources[failure.source].host, rest_s, at_work=False)
+            governor.rest(failure.host, rest_s, at_work=False)
         if rest_s and run.sources.others(failure.source):
             run.file.rest(failure.source, rest_s)
         else:
@@ -369,7 +369,7 @@ class Recovery:
         if self._may_resolve_again(failure):
             self._resolve_again(failure)
         wait_s = self._wait_s(failure, Kind.RATE_LIMITED)
-        run.cool_host(host_of(failure.address or run.sources[failure.source].url), wait_s)
+        governor.rest(failure.host, wait_s)
         self._allow_lanes(run.file.lanes // 2, wait_s)
         if self._timer is None:
             self._timer = run.call_later(0 if run.sources.others(failure.source) else wait_s, self._go_on)

@@ -101,7 +101,7 @@ class Failure:
     address had failed before the original URL was asked again (or that this was done often enough), ``ranged`` that a
     range was asked for, ``same_total`` that the response states the size that the file is known to have, ``source``
     which of the file's sources it was, ``request`` the number of the request among the file's, ``address`` the URL that
-    was asked.
+    was asked, ``host`` the governor's number of that host.
     """
 
     code: int = 0
@@ -113,6 +113,7 @@ class Failure:
     text: str = ""
     source: int = 0
     request: int = 0
+    host: int = 0
     other_lanes: int = 0
     answered: bool = False
     redirected: bool = False
@@ -135,6 +136,7 @@ class Failure:
             source=event.source,
             request=event.request,
             address=event.address,
+            host=event.host,
             **known,
         )
 

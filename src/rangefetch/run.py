@@ -14,7 +14,7 @@ from rangefetch import saving
 from rangefetch.answering import Answering
 from rangefetch.atwork import AtWork
 from rangefetch.authority import Authority
-from rangefetch.backend import EngineHost, Timer
+from rangefetch.backend import EngineHost
 from rangefetch.comparing import Comparing
 from rangefetch.comparison import Comparisons, Finding, Question
 from rangefetch.download import Download, Figures
@@ -42,6 +42,7 @@ _ENGINE_WAITS = {
     "limit": "the speed limit",
     "reader": "the reader of the stream",
     "rest": "the end of a rest period that the server asked for",
+    "host": "a connection to the server, of which there are as many as there may be",
     "loop": "the engine",
     "decision": None,
     "nothing": "",
@@ -62,8 +63,6 @@ class Run(AtWork):
         self.engine_file: File | None = None
         self.first_step = Step.FETCH
         """How the engine gets the file: ``ASK`` where it is to say only what there is."""
-        self.resting: Timer | None = None
-        """For how long the host is to be left alone before the first request."""
         self.authority = Authority()
         self.trace: list[dict[str, str]] = []
         self.loop = _NO_LOOP
@@ -123,17 +122,6 @@ class Run(AtWork):
 
     def _heard(self, source: Source) -> None:
         self.backend.network.heard(self.options.proxy or source.url)
-
-    def cool_host(self, host: str, seconds: float, *, at_work: bool = True) -> None:
-        """Have every download leave the host alone for a while; without ``at_work`` those that begin."""
-        self.backend.cool_host(host, seconds, at_work=at_work)
-
-    def rest_host(self, host: str, seconds: float) -> None:
-        """The backend's word that a host is to be left alone."""
-        if self.in_engine:
-            for number, source in enumerate(self.sources):
-                if source.host == host:
-                    self.file.rest(number, seconds)
 
     def note(self, text: str) -> None:
         """What a person should know of the download now."""
@@ -248,9 +236,6 @@ class Run(AtWork):
     def withdraw(self) -> None:
         """Take the file from the engine, and end what is asked beside it."""
         self.recovery.stop_waiting()
-        if self.resting is not None:
-            self.resting.cancel()
-            self.resting = None
         if self.in_engine:
             self.file.remove()
         self.comparisons.stop(self._let_go)
@@ -335,8 +320,6 @@ class Run(AtWork):
     @property
     def waits_for(self) -> str:
         """What will bring it on, in words; from any thread."""
-        if self.resting is not None:
-            return "the end of a rest period that the server asked for"
         if self.in_engine and self.engine_file is not None:
             return self._waiting_in_engine(self.engine_file)
         return self.jobs.what or self._waiting_for_comparisons
@@ -368,7 +351,7 @@ class Run(AtWork):
             self.sources.add(url)
         if self.in_engine:
             self.sourcing.set_limit()
-            self.file.source_lanes = options.max_connection_per_server
+            self.file.source_lanes = self.file.host_lanes = options.max_connection_per_server
             self.set_lanes()
             if (options.headers, options.user_agent) != (before.headers, before.user_agent):
                 self.sourcing.ask_anew()

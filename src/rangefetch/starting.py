@@ -76,11 +76,7 @@ class Starting:
             run.placing.compare_existing(taken)
             return
         run.proof.begin(run.target)
-        cool_s = run.backend.cool_for(run.sources[0].host) if len(run.sources) == 1 else 0.0
-        if cool_s:
-            run.resting = run.call_later(cool_s, self.open_file)
-        else:
-            self.open_file()
+        self.open_file()
 
     @property
     def _saved_is_whole(self) -> bool:
@@ -109,7 +105,6 @@ class Starting:
     def open_file(self) -> None:
         """Hand the file to the engine, with what an earlier run left."""
         run = self._run
-        run.resting = None
         run.mirroring.stand_in()
         run.do(run.sourcing.profiles, self._give_to_engine, what=SECRETS)
 
@@ -167,6 +162,9 @@ class Starting:
             ranged=not run.recovery.one_stream,
             lanes=run.most_lanes,
             source_lanes=options.max_connection_per_server,
+            host_lanes=options.max_connection_per_server,
+            # Its reader may be waiting for another stream from the same host.
+            insists=run.download.sink is not None,
             least_bytes=int(options.min_split_size),
             limit=int(options.max_download_limit),
             window_bytes=run.target.window_bytes,

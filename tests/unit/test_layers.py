@@ -34,6 +34,7 @@ LAYERS = (
     ("atwork", "placing", "keeping", "proving"),
     (
         "backend",
+        "governor",
         "comparison",
         "guarding",
         "timers",

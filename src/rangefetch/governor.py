@@ -1,0 +1,51 @@
+"""The governor of hosts: for how long each is to be left alone, and how its connections are divided.
+
+A host is where a connection goes: behind redirects, and at the proxy where one is used. The engine knows each by a
+number; it counts their connections, sees to it that there are no more than were granted, and sends nothing to one that
+rests (``ext/rangefetch/host.pxd``). Here is what Python has to say to that. It holds for the whole process, whatever
+manager, download or batch a request belongs to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+from rangefetch.options import DownloadOptions
+from rangefetch.proxies import proxy_for, with_port
+
+__all__ = ["divide", "host_of_connection", "rest", "rests_for"]
+
+
+def host_of_connection(url: str, options: DownloadOptions) -> int:
+    """The number of the host to which a request for ``url`` goes."""
+    from rangefetch import _engine
+
+    proxy = proxy_for(url, options)
+    return _engine.host_number(with_port(proxy) if proxy else url)
+
+
+def rest(host: int, seconds: float, *, at_work: bool = True) -> None:
+    """Nobody asks the host for so long. Without ``at_work``, what is at work there may go on, and nothing else begins.
+
+    A longer rest that the host has already stays as it is.
+    """
+    from rangefetch import _engine
+
+    _engine.rest_host(host, seconds, for_all=at_work)
+
+
+def rests_for(host: int) -> float:
+    """Seconds for which the host is still to be left alone."""
+    from rangefetch import _engine
+
+    return _engine.host_rests_for(host)
+
+
+def divide(wanted: Mapping[Hashable, int]) -> dict[Hashable, int]:
+    """How many connections each of the downloads from one host may have, by how many each would have alone.
+
+    What the one that wants the most may have alone, all have together; each has one at least, and where that is more
+    than there may be, the engine has them wait for each other.
+    """
+    most = max(wanted.values(), default=0)
+    return {each: min(alone, max(1, most // len(wanted))) for each, alone in wanted.items()}

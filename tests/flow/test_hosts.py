@@ -1,0 +1,65 @@
+"""What a host asks for, and what the user allows it, holds for all downloads of the process together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rangefetch import DownloadManager, DownloadResult, fetch_many, stream
+from servers.counting import CountingServer
+from support.waiting import until
+
+
+@pytest.fixture
+def counting() -> Iterator[CountingServer]:
+    with CountingServer() as server:
+        yield server
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_rest_holds_for_files_in_batches_and_none_of_them_is_lost(
+    counting: CountingServer, tmp_path: Path, status: int
+) -> None:
+    counting.refuse(status, 1, after=100)
+    results = fetch_many([counting.url(f"f{number:04}") for number in range(400)], tmp_path, max_concurrent_downloads=8)
+    assert all(isinstance(result, DownloadResult) for result in results)
+    # What was under way when the first of them was refused.
+    assert counting.refused <= 8 + 1
+    assert len(counting.seen) == 400 + counting.refused
+
+
+def test_a_rest_that_one_manager_has_heard_of_holds_for_the_others(counting: CountingServer, tmp_path: Path) -> None:
+    counting.refuse(429, 1)
+    with DownloadManager() as one, DownloadManager() as other:
+        gids = [(one, one.download(counting.url("first"), {"save_dir": tmp_path}))]
+        until(lambda: counting.seen)
+        gids += [(other, other.download(counting.url(f"f{n}"), {"save_dir": tmp_path})) for n in range(8)]
+        for manager, gid in gids:
+            assert manager.wait(gid, timeout=20).size == counting.size
+    # The first, and what was sent before its answer came.
+    assert counting.refused <= 9
+    late = [each.time_s - counting.seen[0].time_s for each in counting.seen if each.status < 400]
+    assert min(late) >= 1.0
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_a_host_has_no_more_connections_than_the_user_says(counting: CountingServer, tmp_path: Path, most: int) -> None:
+    options = {"save_dir": tmp_path, "max_connection_per_server": most}
+    with DownloadManager(max_concurrent_downloads=8) as manager:
+        gids = [manager.download(counting.url(f"single{number}"), options) for number in range(12)]
+        fetch_many([counting.url(f"f{n}") for n in range(40)], tmp_path, max_connection_per_server=most)
+        for gid in gids:
+            assert manager.wait(gid, timeout=30).size == counting.size
+    assert counting.most_connections <= most
+
+
+def test_streams_that_are_read_in_turns_each_have_a_connection(counting: CountingServer) -> None:
+    counting.size = 24 << 20
+    readers = [stream(counting.url(f"f{n}"), max_connection_per_server=1) for n in range(3)]
+    for _ in range(3):
+        for reader in readers:
+            assert reader.read(1 << 20) == b"x" * (1 << 20)
+    for reader in readers:
+        reader.close()
