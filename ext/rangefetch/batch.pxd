@@ -136,7 +136,9 @@ cdef inline int next_item(Loop *loop, BatchCore *batch) noexcept nogil:
     cdef int passed_over = 0
     cdef int item
     while batch.waiting > 0 and passed_over < batch.host_count:
-        batch.turn = batch.turn + 1 if batch.turn + 1 < batch.host_count else 0
+        batch.turn += 1
+        if batch.turn >= batch.host_count:
+            batch.turn = 0
         host = &batch.hosts[batch.turn]
         if host.first < 0 or not host_may_be_asked(loop, batch, host):
             passed_over += 1
@@ -329,7 +331,7 @@ cdef inline void batch_withdraw(Loop *loop, BatchCore *batch) noexcept nogil:
                 lane_detach(loop, lane)
                 lane_release(lane)
                 batch_put_back(loop, lane)
-                host.served = max(host.share.lanes, 1)
+                host.served = host.share.lanes if host.share.lanes > 1 else 1
             elif is_hopeless(loop, lane):
                 lane_detach(loop, lane)
                 lane_release(lane)

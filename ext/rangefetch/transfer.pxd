@@ -241,7 +241,7 @@ cdef struct FileCore:
 cdef struct BatchHost:
     HostShare *share          # borrowed: counted in its `sources`; NULL until the loop has the batch
     int first                 # of its items that wait; -1: there is none
-    int served                # connections that it was found to answer; 0: no bound is known
+    int32_t served            # connections that it was found to answer; 0: no bound is known
     Memory memory
 
 # Many small files in one directory (see batch.pxd).

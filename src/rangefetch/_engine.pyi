@@ -373,8 +373,8 @@ class Engine:
         """What happened since the last call, oldest first.
 
         Each is ``(kind, file or batch, curl_code, status, fault, errno, retry_after_s, offset, received_bytes, text,
-        headers, source, moves, request, address, host)``; ``text`` is the final URL of an ANSWERED, libcurl's own words of a
-        FAILED, ``headers`` the answer's, one "Name: value" a line, ``moves`` how often the source had got another
+        headers, source, moves, request, address, host)``; ``text`` is the final URL of an ANSWERED, libcurl's own words
+        of a FAILED, ``headers`` the answer's, one "Name: value" a line, ``moves`` how often the source had got another
         address when it was asked, ``request`` how many requests the file had made by then, this one included,
         ``address`` the URL that was asked, after redirects, ``host`` the number of the host that this was.
         """

@@ -9,11 +9,14 @@ manager, download or batch a request belongs to.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from typing import TypeVar
 
 from rangefetch.options import DownloadOptions
 from rangefetch.proxies import proxy_for, with_port
 
 __all__ = ["divide", "host_of_connection", "rest", "rests_for"]
+
+K = TypeVar("K", bound=Hashable)
 
 
 def host_of_connection(url: str, options: DownloadOptions) -> int:
@@ -41,7 +44,7 @@ def rests_for(host: int) -> float:
     return _engine.host_rests_for(host)
 
 
-def divide(wanted: Mapping[Hashable, int]) -> dict[Hashable, int]:
+def divide(wanted: Mapping[K, int]) -> dict[K, int]:
     """How many connections each of the downloads from one host may have, by how many each would have alone.
 
     What the one that wants the most may have alone, all have together; each has one at least, and where that is more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -32,15 +33,15 @@ def batch(tmp_path: Path) -> Iterator[Callable[..., Batch]]:
     directory = tmp_path / "files"
     directory.mkdir()
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    turns = itertools.count()
 
     def begin(driver: Driver, urls: list[str], *, loop: int = 0, **options: Any) -> Batch:
-        begin.count += 1
-        items = [(url, f"{begin.count}-{number}") for number, url in enumerate(urls)]
+        turn = next(turns)
+        items = [(url, f"{turn}-{number}") for number, url in enumerate(urls)]
         batch = Batch(fd, items, driver.profile, **options)
         driver.engine.add_batch(batch, loop)
         return batch
 
-    begin.count = 0
     yield begin
     os.close(fd)
 
