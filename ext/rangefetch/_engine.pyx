@@ -957,6 +957,27 @@ cdef class Engine:
         batch.engine = self.core
         batch.loop = loop
 
+    def set_places(self, int loop, int most):
+        cdef Message command
+        self._must_be_open()
+        if not 0 <= loop < self.core.loop_count:
+            raise ValueError("loop: there is no such loop")
+        if not 0 <= most <= MOST_LANES:
+            raise ValueError(f"most: 0 to {MOST_LANES}")
+        memset(&command, 0, sizeof(command))
+        command.kind = COMMAND_PLACES
+        command.number = most
+        if not loop_tell(&self.core.loops[loop], &command):
+            raise MemoryError
+
+    @property
+    def items_running(self):
+        cdef int i
+        cdef int64_t running = 0
+        for i in range(self.core.loop_count):
+            running += rf_peek(&self.core.loops[i].items_running)
+        return running
+
     cdef int _hand_over(self, Kind kind, FileCore *file, int loop) except -1:
         """Give a loop something to fetch, and keep its owner until the event that it is over."""
         cdef Message command

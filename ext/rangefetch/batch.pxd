@@ -90,6 +90,7 @@ cdef inline void item_ends(FileCore *slot, ItemState state) noexcept nogil:
     rf_count(&batch.head.connections, slot.connections)
     rf_count(&batch.head.writes, slot.writes)
     batch.running -= 1
+    rf_count(&batch.loop.items_running, -1)
     slot.item = -1
     if state == ITEM_WAITING:
         item_waits(batch, item)
@@ -157,12 +158,18 @@ cdef inline int next_item(Loop *loop, BatchCore *batch) noexcept nogil:
 cdef inline bint batch_go_on(Loop *loop, Lane *lane, FileCore *slot) noexcept nogil:
     """Give a lane the batch's next item. False: there is none now."""
     cdef BatchCore *batch = slot.batch
-    cdef int item = next_item(loop, batch)
+    cdef int item
+    if loop.items_running >= loop.places:
+        return False
+    item = next_item(loop, batch)
     if item < 0:
+        # Another batch may have something for its place.
+        loop.has_room = loop.has_room or loop.batches.next != NULL
         return False
     slot_prepare(batch, slot, item)
     rf_store(&batch.states[item], ITEM_RUNNING)
     batch.running += 1
+    rf_count(&loop.items_running, 1)
     lane.file = slot
     lane.source = slot.sources[0]
     lane.is_first = True
@@ -180,7 +187,7 @@ cdef inline void batch_feed(Loop *loop, BatchCore *batch) noexcept nogil:
     cdef Lane *lane
     cdef int i
     for i in range(batch.lanes_most):
-        if batch.waiting == 0:
+        if batch.waiting == 0 or loop.items_running >= loop.places:
             return
         if batch.slots[i].item >= 0:
             continue
@@ -196,6 +203,7 @@ cdef inline void batch_begin(Loop *loop, BatchCore *batch) noexcept nogil:
     """The loop takes it on: find out where its hosts are."""
     cdef BatchHost *host
     cdef int i
+    batch.loop = loop
     for i in range(batch.host_count):
         host = &batch.hosts[i]
         host.share = share_of(loop, where_to(batch.profile, batch.urls[host.first]))

@@ -39,7 +39,7 @@ from rangefetch.platform cimport (
     rf_store,
     rf_thread_start,
 )
-from rangefetch.transfer cimport HostTable, Loop
+from rangefetch.transfer cimport MOST_LANES, HostTable, Loop
 
 cdef enum:
     POOLED_CONNECTIONS = 256    # of a loop; pinned: libcurl's default follows the transfers and drops warm ones
@@ -94,6 +94,7 @@ cdef inline int core_start(
         loop.handles = handles
         loop.buffer_bytes = buffer_bytes
         loop.hosts = hosts
+        loop.places = MOST_LANES
         loop.starved_ms = rf_now_us() // 1000
         loop_joins(loop)
         failed = rf_thread_start(&loop.thread, loop_run, loop)

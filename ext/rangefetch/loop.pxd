@@ -96,10 +96,14 @@ cdef inline void take_on(Loop *loop, FileCore *file) noexcept nogil:
 
 
 cdef inline void take_on_batch(Loop *loop, BatchCore *batch) noexcept nogil:
+    cdef BatchCore **link = &loop.batches
     if loop.files == NULL and loop.batches == NULL:
         loop.ticked_ms = loop.now_ms
-    batch.next = loop.batches
-    loop.batches = batch
+    # Behind those that came before, which are fed first.
+    while link[0] != NULL:
+        link = &link[0].next
+    link[0] = batch
+    batch.next = NULL
     batch_begin(loop, batch)
 
 
@@ -196,6 +200,9 @@ cdef inline void obey(Loop *loop) noexcept nogil:
         elif commands[i].kind == COMMAND_MAKE_ROOM:
             make_room(loop, commands[i].number)
         elif commands[i].kind == COMMAND_ROOM:
+            loop.has_room = True
+        elif commands[i].kind == COMMAND_PLACES:
+            loop.places = <int>commands[i].number
             loop.has_room = True
         elif commands[i].kind == COMMAND_ADD:
             take_on(loop, file)

@@ -31,6 +31,7 @@ cdef enum Kind:
     COMMAND_SOURCE = 10    # a further source, at the URL in `text`, asked as `extra` says
     COMMAND_RANGED = 14    # whether the file is asked for in ranges, from the next request on: `number`
     COMMAND_MAKE_ROOM = 13  # close idle connections, if some are for the host of that `number`, or of any at 0
+    COMMAND_PLACES = 16    # no more than `number` items of batches at a time
     COMMAND_ROOM = 15      # a host that something waits for may have room for it
     # Events, from a loop.
     EVENT_ANSWERED = 16    # the first good answer: size, ranges, validators, headers, final URL

@@ -248,6 +248,7 @@ cdef struct BatchHost:
 cdef struct BatchCore:
     FileCore head             # the batch in the eyes of the engine: its owner, and its counters
     BatchCore *next           # borrowed: the loop's list of batches
+    Loop *loop                # borrowed: that has it
     ProfileCore *profile      # borrowed: the Batch holds the Profile
     int directory_fd          # borrowed: Python closes it after EVENT_DONE or EVENT_REMOVED
     bint overwrite
@@ -304,6 +305,8 @@ cdef struct Loop:
     HostShare *shares[HOST_BUCKETS]  # owned: freed when the loop has ended, after its connections
     int share_count
     Loop *next_peer       # borrowed: the table's list of loops
+    int places            # items of batches that may be at work at a time
+    int items_running     # of them, those that are
     bint has_room         # a host that something waited for may have room for it
     bint tells_of_room    # ... and the other loops are to hear of that
     int64_t starved_ms    # when there was a descriptor for a connection last

@@ -369,6 +369,11 @@ class Engine:
         """Begin to fill ``file`` on the given loop."""
     def add_batch(self, batch: Batch, loop: int = 0) -> None:
         """Begin to fetch the items of ``batch`` on the given loop; its DONE event says that all have ended."""
+    def set_places(self, loop: int, most: int) -> None:
+        """Have no more than ``most`` items of batches at work at a time on the given loop; what runs goes on."""
+    @property
+    def items_running(self) -> int:
+        """Items of batches that are at work, on all loops."""
     def events(self) -> list[tuple[int, Any, int, int, int, int, int, int, int, str, str, int, int, int, str, int]]:
         """What happened since the last call, oldest first.
 

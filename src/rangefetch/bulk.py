@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import re
 import threading
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from concurrent.futures import Executor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -45,8 +46,8 @@ OnResult = Callable[[int, DownloadResult | DownloadError], object]
 """Hears of an item at its end: its number, from 0, and what came of it."""
 
 _BATCH_ITEMS = 512
-_BATCHES_AHEAD = 2  # for each loop: one that runs, and one for the lanes that it sets free
-_MOST_RETURNED = 0.25  # of a batch: beyond, the files are not small and batches are a waste
+_BATCHES_AHEAD = 2  # for each loop: one that runs, and one for the places that it sets free
+_MOST_RETURNED = 0.25  # of a host's files: beyond, they are not small and batches are a waste
 _PROGRESS_EVERY_S = 0.1
 _LOOK_AGAIN_S = 1.0  # at downloads that rest, since a manager that is stopped says nothing to those
 # URLs and names that are in order without a closer look, which for 100,000 of them would take seconds.
@@ -54,6 +55,7 @@ _PLAIN_URL = re.compile(
     r"(https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?)/(?:[!-\"$->@-~]*/)?([A-Za-z0-9_][A-Za-z0-9_.+~-]{3,150}[A-Za-z0-9_])"
 )
 _DONE = 2
+_LATE = 4
 _TAKEN = -1  # in the place of an item's number
 
 
@@ -235,6 +237,37 @@ class _Directory:
                 os.close(self.fd)
 
 
+class _Queue:
+    """Small files that wait, by host; the hosts take turns."""
+
+    def __init__(self, small: Mapping[str, Sequence[int]]) -> None:
+        self._hosts = deque((host, deque(numbers)) for host, numbers in small.items())
+
+    def take(self, most: int) -> list[int]:
+        """The next of them, ``most`` at most."""
+        taken: list[int] = []
+        while self._hosts and len(taken) < most:
+            numbers = self._hosts[0][1]
+            taken.append(numbers.popleft())
+            self._hosts.rotate(-1)
+            if not numbers:
+                self._hosts.pop()
+        return taken
+
+    def give_up(self, host: str) -> Iterable[int]:
+        """Those of one host wait no more."""
+        left = next((each for each in self._hosts if each[0] == host), (host, deque[int]()))
+        with contextlib.suppress(ValueError):
+            self._hosts.remove(left)
+        return left[1]
+
+
+def _dealt(small: Mapping[str, list[int]], heaps: int) -> list[dict[str, list[int]]]:
+    """The hosts in so many heaps."""
+    hosts = list(small.items())
+    return [dict(hosts[heap::heaps]) for heap in range(heaps)]
+
+
 class _Bulk:
     """One call of ``fetch_many`` on one manager."""
 
@@ -256,6 +289,13 @@ class _Bulk:
         self._at_work: set[int] = set()  # of them
         self._moved: deque[int] = deque()
         self._live: dict[Batch, list[int]] = {}
+        self._queues: list[_Queue] = []
+        self._loop_of: dict[Batch, int] = {}
+        self._on_loop: Counter[int] = Counter()  # batches that it has
+        self._tried: Counter[str] = Counter()  # small files, by host
+        self._came_back: Counter[str] = Counter()  # of them, those that are not small
+        self._late: list[int] = []  # of hosts that have not answered, for when all else is done
+        self._places = 0  # how many small files may be at work at a time
         self._ended: deque[Batch] = deque()
         self._wake = threading.Event()
         self._bytes = 0  # of items that have ended
@@ -268,6 +308,7 @@ class _Bulk:
         self._starts = self._manager.starts
         singles, small = self._sort()
         try:
+            self._ask_for_places(small)
             for number in singles:
                 self._ask(number)
             self._run_batches(small)
@@ -311,46 +352,48 @@ class _Bulk:
                     self._ask(number)
             return
         live = self._live
-        chunks = self._chunks(small)
+        loops = max(1, min(backend.loops, self._manager.most_active))
+        # A host with few connections is one loop's, or the loops would take them from each other all the time.
+        hosts = [small] if self._common.max_connection_per_server >= 2 * loops else _dealt(small, loops)
+        self._queues = [_Queue(each) for each in hosts]
+        portion = min(_BATCH_ITEMS, -(-sum(map(len, small.values())) // loops))
         try:
             while True:
-                while len(live) < _BATCHES_AHEAD * (os.cpu_count() or 1):
-                    numbers = next(chunks, [])
-                    if not numbers:
-                        break
-                    live[self._begin_batch(backend, directory, numbers)] = numbers
+                for ahead, loop in itertools.product(range(_BATCHES_AHEAD), range(loops)):
+                    queue = self._queues[loop % len(self._queues)]
+                    if self._on_loop[loop] <= ahead and (numbers := queue.take(portion)):
+                        batch = self._begin_batch(backend, directory, numbers, loop)
+                        self._on_loop[loop] += 1
+                        live[batch] = numbers
+                        self._loop_of[batch] = loop
                 if not live:
-                    return
+                    break
                 self._look()
                 while self._ended:
                     batch = self._ended.popleft()
+                    self._on_loop[self._loop_of.pop(batch)] -= 1
                     self._end_batch(batch, live.pop(batch))
         finally:
             self._abandon(live)
+            self._manager.lend_places(self, 0)
             directory.release()
+        for number in self._late:
+            self._ask(number)
 
-    def _chunks(self, small: Mapping[str, list[int]]) -> Iterator[list[int]]:
-        """Portions of one host each. When too much of a host's comes back, the rest of it goes to the manager."""
-        self._too_large: set[str] = set()
-        for host, numbers in small.items():
-            for start in range(0, len(numbers), _BATCH_ITEMS):
-                portion = numbers[start : start + _BATCH_ITEMS]
-                if host not in self._too_large:
-                    yield portion
-                    continue
-                for number in portion:
-                    self._ask(number)
-
-    def _begin_batch(self, backend: NativeBackend, directory: _Directory, numbers: Sequence[int]) -> Batch:
+    def _begin_batch(self, backend: NativeBackend, directory: _Directory, numbers: Sequence[int], loop: int) -> Batch:
         def ended(batch: Batch) -> None:
             directory.release()
             self._ended.append(batch)
             self._wake.set()
 
+        self._tried.update(self._wanted[number].host for number in numbers)
         items = [(self._wanted[number].url, self._wanted[number].name) for number in numbers]
+        lanes = min(self._manager.most_active, len(items))
         directory.use()
         try:
-            return backend.begin_batch(directory.fd, items, self._common, ended, named_by_url=True)
+            return backend.begin_batch(
+                directory.fd, items, self._common, ended, loop=loop, lanes=lanes, named_by_url=True
+            )
         except BaseException:
             directory.release()
             raise
@@ -399,13 +442,20 @@ class _Bulk:
         for other, theirs in self._live.items():
             # A name may be taken by an item of another batch, where case is ignored.
             self._collect(other, theirs)
-        returned = [number for number in numbers if number != _TAKEN]
+        returned: list[int] = []
+        for number, state in zip(numbers, bytes(batch.states), strict=True):
+            if number != _TAKEN:
+                (self._late if state == _LATE else returned).append(number)
         if returned:
             self._must_go_on()
         for number in returned:
+            self._came_back[self._wanted[number].host] += 1
             self._ask(number)
-        if len(returned) > _MOST_RETURNED * len(numbers):
-            self._too_large.add(self._wanted[returned[0]].host)
+        for host in {self._wanted[number].host for number in returned}:
+            if self._came_back[host] > _MOST_RETURNED * self._tried[host]:
+                for queue in self._queues:
+                    for number in queue.give_up(host):
+                        self._ask(number)
 
     # -- the others -----------------------------------------------------------------------------------------------
 
@@ -445,8 +495,14 @@ class _Bulk:
                 self._settle(number, self._singles[number])
         for batch, numbers in self._live.items():
             self._collect(batch, numbers)
+        self._ask_for_places(self._live)
         if time.monotonic() >= self._next_report_s:
             self._report()
+
+    def _ask_for_places(self, small: Sized) -> None:
+        """How many small files may be at work at a time changes with the other downloads."""
+        if small:
+            self._places = self._manager.lend_places(self, self._manager.most_active)
 
     def _settle(self, number: int, download: Download) -> None:
         """A download has moved: it is at work now, or it is at rest, or it has ended."""

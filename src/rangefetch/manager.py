@@ -97,6 +97,7 @@ class DownloadManager:
         self._active: set[str] = set()
         self._asking: set[str] = set()  # of them, those that wait for a function of the user's
         self._streams: set[str] = set()  # of them, those that are read while they come
+        self._lent: dict[object, int] = {}  # places that small files have
         self._finished: deque[str] = deque()
         self._started = False
         self._starts = 0
@@ -124,6 +125,11 @@ class DownloadManager:
     def starts(self) -> int:
         """How often it was started. Another number than before: what was asked for in between was cut short."""
         return self._starts
+
+    @property
+    def most_active(self) -> int:
+        """How many downloads are active at a time (``max_concurrent_downloads``)."""
+        return self._most_active
 
     def start(self) -> None:
         """Start the backend; the first download does it, too. Raises a ``LocalError`` where none can run."""
@@ -170,6 +176,7 @@ class DownloadManager:
             return
         with self._lock:
             self._started = False
+            self._lent.clear()
             cut_short = {*self._active, *(download.gid for download in self._waiting)}
             while self._waiting:
                 download = self._waiting.popleft()
@@ -338,6 +345,24 @@ class DownloadManager:
         self.start()
         return self._chooser.native()
 
+    def lend_places(self, borrower: object, wanted: int) -> int:
+        """How many small files ``borrower`` may have at work at a time, of so many wanted; for ``bulk``, which asks
+        again and again. Half of the places are kept for downloads that wait; those at work keep theirs to their end.
+        """
+        with self._lock:
+            others = sum(places for each, places in self._lent.items() if each is not borrower)
+            free = self._most_active - len(self._active - self._asking - self._streams) - others
+            if self._waiting:
+                free = min(free, max(1, self._most_active // 2))
+            granted = max(0, min(wanted, free))
+            backend = self._chooser.native()
+            running = backend.set_places(others + granted) - others if backend is not None else 0
+            kept = max(granted, min(running, self._lent.pop(borrower, 0)))
+            if kept:
+                self._lent[borrower] = kept
+            self._begin_next()
+        return granted
+
     # -- what the backend tells ---------------------------------------------------------------------------------
 
     def completed(self, download: Download, result: DownloadResult) -> None:
@@ -482,7 +507,7 @@ class DownloadManager:
 
     def _places_taken(self) -> int:
         """How many of the active downloads count against ``max_concurrent_downloads``."""
-        return len(self._active - self._asking - self._streams)
+        return len(self._active - self._asking - self._streams) + sum(self._lent.values())
 
     def _start_one(self, download: Download) -> None:
         self._room.release(download)

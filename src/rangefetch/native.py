@@ -77,7 +77,6 @@ class NativeBackend:
         self._process_id = 0
         self._limit = 0
         self._batches: dict[Batch, Callable[[Batch], None]] = {}  # with who hears of the end
-        self._batch_loop = 0  # the one that has got the latest
 
     def start(self) -> None:
         libcurl.load()
@@ -245,22 +244,25 @@ class NativeBackend:
         options: DownloadOptions,
         ended: Callable[[Batch], None],
         *,
+        loop: int,
+        lanes: int,
         named_by_url: bool,
     ) -> Batch:
-        """Fetch small files of one host into a directory, from any thread; ``ended`` hears the end on the backend's.
+        """Fetch small files into a directory, from any thread; ``ended`` hears the end on the backend's. It is given to
+        that loop, and has so many of them at work, if there are as many places.
 
         The end comes when the engine does not touch the directory any more, and also where the backend is stopped.
         Raises ``Cancelled`` when it is stopped already.
         """
         from rangefetch import _engine
 
-        loops = max(1, len(self._loads))
         batch = _engine.Batch(
             directory_fd,
             items,
             self.profile(options, Source(items[0][0])),
             tag=self._batch_ended,
-            lanes=max(1, options.max_connection_per_server // loops),
+            lanes=lanes,
+            hurries=True,
             overwrite=options.overwrite,
             named_by_url=named_by_url,
             host_lanes=options.max_connection_per_server,
@@ -270,17 +272,31 @@ class NativeBackend:
 
         def add() -> None:
             self._batches[batch] = ended
-            if self._stopping or self._engine is None or not safely(functools.partial(self._add_batch, batch)):
+            if (
+                self._stopping
+                or self._engine is None
+                or not safely(functools.partial(self._engine.add_batch, batch, loop))
+            ):
                 self._batch_ended(batch)
 
         if not self.call(add):
             raise Cancelled("the manager was stopped")
         return batch
 
-    def _add_batch(self, batch: Batch) -> None:
-        assert self._engine is not None
-        self._batch_loop = (self._batch_loop + 1) % len(self._loads)
-        self._engine.add_batch(batch, self._batch_loop)
+    @property
+    def loops(self) -> int:
+        """How many loops the engine has."""
+        return max(1, len(self._loads))
+
+    def set_places(self, most: int) -> int:
+        """Have no more than so many small files at work at a time, from any thread; returns how many are."""
+        engine = self._engine
+        if engine is None or engine.closed:
+            return 0
+        each, further = divmod(most, self.loops)
+        for loop in range(self.loops):
+            engine.set_places(loop, each + (loop < further))
+        return engine.items_running
 
     def _batch_ended(self, batch: Batch) -> None:
         self._batches.pop(batch)(batch)

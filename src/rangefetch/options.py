@@ -246,7 +246,8 @@ class DownloadOptions:
     Verification:
         ``checksum`` as ``sha-256=HEX`` or ``sha256:HEX``; ``expected_size`` in bytes (0: unknown).
     Connections and speed:
-        ``split`` connections for the file, ``max_connection_per_server`` for a host; another connection is opened per
+        ``split`` connections for the file, ``max_connection_per_server`` to a host, by this download and by all of
+        them together, idle ones included (a stream always gets one); another connection is opened per
         ``min_split_size`` bytes remaining.
         ``max_download_limit`` in bytes per second for this download (0: no limit).
     Requests:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,3 +66,48 @@ def test_streams_that_are_read_in_turns_each_have_a_connection(counting: Countin
             assert reader.read(1 << 20) == b"x" * (1 << 20)
     for reader in readers:
         reader.close()
+
+
+# ---- Files at a time ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("most", [1, 3, 24])
+def test_small_files_come_as_many_at_a_time_as_the_user_says(
+    counting: CountingServer, tmp_path: Path, most: int
+) -> None:
+    counting.delay_s = 0.2
+    urls = [counting.url(f"f{number}") for number in range(4 * most)]
+    fetch_many(urls, tmp_path, max_concurrent_downloads=most, max_connection_per_server=32)
+    assert most // 2 < counting.most_requests <= most
+
+
+def test_small_files_and_downloads_share_the_places(counting: CountingServer, tmp_path: Path) -> None:
+    counting.delay_s = 0.05
+    urls = [counting.url(f"f{number}") for number in range(30)]
+    items = [(url, {"filename": f"own{number}"}) if number % 2 else url for number, url in enumerate(urls)]
+    fetch_many(items, tmp_path, max_concurrent_downloads=4, max_connection_per_server=32)
+    assert counting.most_requests <= 4
+    assert len(list(tmp_path.iterdir())) == 30
+
+
+# ---- Many hosts --------------------------------------------------------------------------------------------------
+
+
+def test_hosts_that_are_silent_hold_up_no_other(tmp_path: Path) -> None:
+    """None of them accepts a connection, and 30 s is how long each may take."""
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(20)]
+        live = [stack.enter_context(CountingServer()) for _ in range(20)]
+        urls = [f"http://127.0.0.1:{each.getsockname()[1]}/s{number}" for number, each in enumerate(silent)]
+        done: list[int] = []
+
+        def note(number: int, outcome: object) -> None:
+            done.append(number)
+            if len(done) == len(live):
+                raise KeyboardInterrupt
+
+        begun_s = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            fetch_many([*urls, *(each.url(f"f{number}") for number, each in enumerate(live))], tmp_path, on_result=note)
+        assert time.monotonic() - begun_s < 15
+    assert sorted(done) == list(range(20, 40))
