@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes.util
-import shutil
-import subprocess
 from pathlib import Path
 
 import pycurl  # type: ignore[import-untyped]
@@ -14,6 +12,7 @@ from rangefetch import _engine, events, libcurl, retry
 from servers.misbehaving import MisbehavingServer, content
 from servers.nginx import Nginx
 from support import children
+from support.compiling import compile_library
 from support.files import MIB
 from support.waiting import until
 
@@ -125,9 +124,6 @@ def system_libcurl() -> str:
 @pytest.fixture(scope="module")
 def old_libcurl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library that has all of libcurl's functions, and says that it is the version before the oldest."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("there is no C compiler: apt-get install gcc")
     directory = tmp_path_factory.mktemp("old")
     source, library = directory / "old.c", directory / "libold.so"
     source.write_text(
@@ -137,8 +133,7 @@ def old_libcurl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     theirs = Path(libcurl.load().path)
     link = ["-Wl,--no-as-needed", str(theirs), "-Wl,--allow-shlib-undefined", f"-Wl,-rpath,{theirs.parent}"]
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, *link], check=True)
-    return library
+    return compile_library(source, library, *link)
 
 
 def test_the_environment_names_the_library_first(system_libcurl: str) -> None:

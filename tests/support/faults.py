@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
-import subprocess
 from pathlib import Path
 
-import pytest
-
 from rangefetch import libcurl
+from support.compiling import compile_library
 
 __all__ = ["fail", "happened", "with_faults"]
 
@@ -184,12 +181,9 @@ def with_faults(directory: Path) -> dict[str, str]:
 
 
 def _compile(source: str, library: Path, *options: str) -> None:
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("there is no C compiler: apt-get install gcc")
     path = library.with_suffix(".c")
     path.write_text(source)
-    subprocess.run([compiler, "-Wall", "-shared", "-fPIC", "-O1", "-o", library, path, *options], check=True)
+    compile_library(path, library, *options)
 
 
 def fail(name: str, failure: int, times: int = 1, after: int = 0) -> None:

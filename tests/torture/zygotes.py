@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from support.children import environment
+from support.compiling import compile_library
 
 __all__ = ["Told", "Zygote", "build"]
 
@@ -34,22 +35,9 @@ class Told:
     seen: dict[str, int] | None = None
 
 
-def build(directory: Path, compiler: str) -> Path:
+def build(directory: Path) -> Path:
     """The library that is preloaded."""
-    library = directory / "trying.so"
-    command: list[str | Path] = [
-        compiler,
-        "-shared",
-        "-fPIC",
-        "-O1",
-        "-Wall",
-        "-Werror",
-        "-o",
-        library,
-        _HERE / "trying.c",
-    ]
-    subprocess.run([*command, "-ldl", "-lpthread"], check=True)
-    return library
+    return compile_library(_HERE / "trying.c", directory / "trying.so", "-ldl", "-lpthread")
 
 
 class Zygote:
