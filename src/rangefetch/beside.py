@@ -66,3 +66,4 @@ def remove_control(part_path: Path) -> None:
     control = control_path_of(part_path)
     remove(control)
     remove(control.with_name(control.name + "__temp"))
+    remove(control.with_name(control.name + ".tmp"))

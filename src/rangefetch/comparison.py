@@ -212,14 +212,11 @@ class Comparison(Generic[R]):
         again = redirected and (event.address == self._failed_at or self._moves >= _LINK_TRIES)
         failure = retry.Failure.of(event, answered=self._answered, redirected=redirected, named_again=again)
         kind = self._host.policy.classify(failure)
-        error_type, words = retry.explain(failure, _engine.error_text(event.code) if event.code else "")
-        known: dict[str, Any] = {"url": mask_url(source.url), "status": failure.status}
-        if issubclass(error_type, DiskError):
-            known["errno"] = failure.errno
-        finding = Finding(Verdict.UNKNOWN, words, error_type(words, **known))
+        error = retry.as_error(failure, mask_url(source.url), _engine.error_text(event.code) if event.code else "")
+        finding = Finding(Verdict.UNKNOWN, error.reason, error)
         self.retries += 1
         if kind is Kind.CHANGED:
-            self._end(Finding(Verdict.DIFFERENT, words))
+            self._end(Finding(Verdict.DIFFERENT, error.reason))
         elif self._question.plain or self.retries >= min(_MOST_TRIES, self._options.max_tries or _MOST_TRIES):
             self._end(finding)
         elif kind is Kind.NO_RANGES and not self._whole and self._question.size <= _SMALL_BYTES:

@@ -29,7 +29,6 @@ from rangefetch.publishing import set_mode
 from rangefetch.state import State
 
 __all__ = [
-    "NO_LOCKS_HERE",
     "Part",
     "claim",
     "control_path_of",
@@ -37,6 +36,8 @@ __all__ = [
     "find_part",
     "free_part_path",
     "is_open_on",
+    "is_part_of",
+    "lock",
     "open_part",
     "part_path",
     "state_path_of",
@@ -46,7 +47,7 @@ __all__ = [
 
 _MOST_NAMES = 100
 _MOST_TRIES = 32
-NO_LOCKS_HERE = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+_NO_LOCKS_HERE = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 # O_TMPFILE, or the link that names such a file, is unknown to the file system, to the kernel, or without /proc.
 _NO_NAMELESS_HERE = frozenset(
     {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EPERM, errno.EXDEV, errno.ENOSYS}
@@ -119,7 +120,7 @@ def find_part(folder: Path, filename: str, url: str) -> Part | None:
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         fd, path = _find(folder, filename, url, adopt=False)
         if fd >= 0:
-            if _is_of(fd, path, url):
+            if is_part_of(fd, path, url):
                 return _locked(fd, path, url)
             os.close(fd)
     return None
@@ -247,7 +248,7 @@ def _is_vouched_for(fd: int, path: Path, *, adopt: bool) -> bool:
     return saved is not None and (not saved.written_end or saved.sample == state.sample_of(fd, saved))
 
 
-def _is_of(fd: int, path: Path, url: str) -> bool:
+def is_part_of(fd: int, path: Path, url: str) -> bool:
     """Whether a part file of ours is that of a download of ``url``."""
     if is_of(fd, url):
         return True
@@ -262,7 +263,7 @@ def _is_of(fd: int, path: Path, url: str) -> bool:
 def _locked(fd: int, path: Path, url: str) -> Part | None:
     """The part file that is open as ``fd``, locked and marked; None if it is not there any more. Owns ``fd``."""
     try:
-        _lock(fd, path)
+        lock(fd, path)
         # Whoever had the lock may have renamed the file away between our open and our lock.
         if is_open_on(fd, path):
             status = os.fstat(fd)
@@ -292,7 +293,7 @@ def _create(path: Path, url: str) -> Part:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         part = Part(fd, path, mark(fd, url))
         try:
-            _lock(fd, path)
+            lock(fd, path)
         except BaseException:
             os.close(fd)
             raise
@@ -310,7 +311,7 @@ def _create_marked(path: Path, url: str) -> Part | None:
     try:
         fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=directory_fd)
         if mark(fd, url):
-            _lock(fd, path)
+            lock(fd, path)
             os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=directory_fd, follow_symlinks=True)
             part, fd = Part(fd, path, marked=True), -1
             return part
@@ -333,14 +334,14 @@ def _clear_beside(part: Part, url: str) -> None:
         state.save(state_path_of(part.path), claim(url))
 
 
-def _lock(fd: int, path: Path) -> None:
+def lock(fd: int, path: Path) -> None:
     """Lock the open file, or raise ``TargetLocked``. Where there are no locks, warn and go on."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise TargetLocked(f"{path}: another download is writing it") from None
     except OSError as error:
-        if error.errno not in NO_LOCKS_HERE:
+        if error.errno not in _NO_LOCKS_HERE:
             raise
         from rangefetch.logs import log
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rangefetch import governor, retry
 from rangefetch.backend import Timer
 from rangefetch.comparison import Finding, Verdict
-from rangefetch.errors import ContentChanged, DiskError, DownloadError
+from rangefetch.errors import ContentChanged, DownloadError
 from rangefetch.events import Event, parse_headers, stated_range
 from rangefetch.logs import log as _log
 from rangefetch.options import DEFAULT_MAX_TRIES, HTTP, check_url
@@ -206,14 +206,11 @@ class Recovery:
     # -- what is done ---------------------------------------------------------------------------------------------
 
     def _error(self, failure: retry.Failure, curl_words: str) -> DownloadError:
-        kind, words = retry.explain(failure, curl_words)
-        known: dict[str, Any] = {"url": self._run.shown_url, "status": failure.status}
-        if issubclass(kind, DiskError):
-            known["errno"] = failure.errno
-            words += explain_full(self._run.download, failure.errno)
-        self._tries.note(words)
-        known["tried"] = self._tries.tried
-        return kind(words, **known)
+        more = explain_full(self._run.download, failure.errno)
+        error = retry.as_error(failure, self._run.shown_url, curl_words, more)
+        self._tries.note(error.reason)
+        error.tried = self._tries.tried
+        return error
 
     def _release(self, lanes: int) -> None:
         """Let so many of the lanes that are held go on."""

@@ -13,7 +13,7 @@ from rangefetch.identity import Identity
 from rangefetch.mirrors import rewrite
 from rangefetch.network import split_userinfo
 
-__all__ = ["URL", "Source", "Sources", "host_of"]
+__all__ = ["URL", "Source", "Sources", "host_of", "origin_of"]
 
 URL = 0
 """The number, among the sources of a download, of the URL that was asked for."""
@@ -25,7 +25,8 @@ def host_of(url: str) -> str:
     return f"{parts.hostname}:{parts.port or (443 if parts.scheme.lower() == 'https' else 80)}"
 
 
-def _origin_of(url: str) -> tuple[str, str]:
+def origin_of(url: str) -> tuple[str, str]:
+    """Scheme, and host with port (RFC 6454)."""
     return urlsplit(url).scheme.lower(), host_of(url)
 
 
@@ -105,7 +106,7 @@ class Sources:
         for, and with the new URL's own userinfo or none."""
         source = self._list[number]
         source.url, source.authorization = split_userinfo(url)
-        source.is_own = _origin_of(source.url) == _origin_of(self.url)
+        source.is_own = origin_of(source.url) == origin_of(self.url)
         source.resolved_url = ""
         return source
 
@@ -114,7 +115,7 @@ class Sources:
         source = Source(*split_userinfo(url))
         if any(source.url in (each.url, each.given_url) for each in (*self._list, *self.waiting, *self._dropped)):
             return
-        source.is_own = _origin_of(source.url) == _origin_of(self.url)
+        source.is_own = origin_of(source.url) == origin_of(self.url)
         self.waiting.append(source)
 
     def join(self, source: Source) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -11,11 +10,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from rangefetch.options import check_count, check_seconds, check_text
+
 __all__ = ["BinarySource", "DaemonConfig"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _OPTION_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_LEAST_S = {"health_check_interval": 0.01, "start_timeout": 0.01, "stop_timeout": 0.01, "restart_wait": 0.0}
+_MOST_S = 1e6
 # What the daemon's own working depends on, and the way to the network, which each download names for itself.
 _OUR_OPTIONS = frozenset(
     {
@@ -97,15 +100,18 @@ class DaemonConfig:
             object.__setattr__(self, name, value)
 
         for name in ("aria2_path", "binary_dir", "download_dir", "session_file", "state_dir", "ca_file"):
-            put(name, _check_path(getattr(self, name), name))
+            path = check_text(getattr(self, name), name)
+            # Absolute, because aria2c works in a directory of its own.
+            put(name, str(Path(path).expanduser().absolute()) if path else "")
         for name in ("aria2_path", "ca_file"):
             if getattr(self, name) and not Path(getattr(self, name)).is_file():
                 raise ValueError(f"{name}: there is no file {getattr(self, name)!r}")
-        _check_count(self.rpc_port, "rpc_port", 1024, 65535)
-        _check_count(self.max_restart_attempts, "max_restart_attempts", 0, 1_000_000)
-        for name in ("health_check_interval", "start_timeout", "stop_timeout"):
-            put(name, _check_seconds(getattr(self, name), name, least=0.01))
-        put("restart_wait", _check_seconds(self.restart_wait, "restart_wait", least=0.0))
+        check_count(self.rpc_port, "rpc_port", 1024, 65535)
+        check_count(self.max_restart_attempts, "max_restart_attempts", 0, 1_000_000)
+        for name, least_s in _LEAST_S.items():
+            put(name, check_seconds(getattr(self, name), name))
+            if not least_s <= getattr(self, name) < _MOST_S:
+                raise ValueError(f"{name}: {getattr(self, name)} is out of range; at least {least_s:g} seconds")
         if not isinstance(self.rpc_secret, str):
             raise TypeError(f"rpc_secret: expected a string, not {type(self.rpc_secret).__name__}")
         if not (self.rpc_secret.isascii() and all(c.isprintable() and c != " " for c in self.rpc_secret)):
@@ -144,33 +150,6 @@ class DaemonConfig:
         import platformdirs
 
         return Path(self.state_dir) if self.state_dir else platformdirs.user_state_path("rangefetch") / "aria2"
-
-
-def _check_path(value: object, option: str) -> str:
-    if not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"{option}: expected a path, not {type(value).__name__}")
-    path = os.fspath(value)
-    if not isinstance(path, str):
-        raise TypeError(f"{option}: expected a path of characters, not of bytes")
-    if _CONTROL.search(path):
-        raise ValueError(f"{option}: {path!r} has a control character in it")
-    # Absolute, because aria2c works in a directory of its own.
-    return str(Path(path).expanduser().absolute()) if path else ""
-
-
-def _check_count(value: object, option: str, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{option}: expected an int, not {type(value).__name__}")
-    if not low <= value <= high:
-        raise ValueError(f"{option}: {value} is out of range; {low} to {high} is allowed")
-
-
-def _check_seconds(value: object, option: str, *, least: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{option}: expected seconds, not {type(value).__name__}")
-    if not least <= value < 1e6 or math.isnan(value):
-        raise ValueError(f"{option}: {value} is out of range; at least {least:g} seconds")
-    return float(value)
 
 
 def _check_extra_options(value: object) -> dict[str, str]:

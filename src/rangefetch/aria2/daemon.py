@@ -26,6 +26,7 @@ from rangefetch.aria2.process import Process
 from rangefetch.errors import DaemonUnavailable, LocalError, ProcessManagementError, ProcessStartFailed
 from rangefetch.logs import log as _log
 from rangefetch.network import find_ca_file
+from rangefetch.replacing import replace_file
 
 __all__ = ["Aria2Daemon"]
 
@@ -258,7 +259,7 @@ class Aria2Daemon:
         assert self.binary is not None
         assert holdings.directory is not None
         conf_path = holdings.directory / "aria2.conf"
-        processes.write_private(conf_path, self._conf(port).encode())
+        replace_file(conf_path, self._conf(port).encode())
         self.client.port = port
         with holdings.lock:
             if holdings.closing:

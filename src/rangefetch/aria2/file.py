@@ -23,7 +23,6 @@ from rangefetch import beside, checksum, samples, saving
 from rangefetch.aria2.abilities import confinement
 from rangefetch.aria2.entry import Request
 from rangefetch.aria2.job import Job
-from rangefetch.aria2.process import write_private
 from rangefetch.aria2.remote import (
     Remote,
     Unanswered,
@@ -33,13 +32,12 @@ from rangefetch.aria2.remote import (
     difference,
     headers_at,
     is_http,
-    origin,
-    parse_date,
 )
 from rangefetch.authority import is_unvouched
 from rangefetch.comparison import Finding, Question, Verdict
-from rangefetch.control_file import ControlFile, block_size, to_control_file
+from rangefetch.control_file import PIECE_BYTES, ControlFile, to_control_file
 from rangefetch.errors import BadAnswer, ContentChanged, DiskError, DownloadError, TargetExists
+from rangefetch.events import parse_date
 from rangefetch.identity import (
     Basis,
     Identity,
@@ -55,9 +53,10 @@ from rangefetch.logs import log as _log
 from rangefetch.names import choose_filename
 from rangefetch.network import mask_url
 from rangefetch.options import DownloadOptions
+from rangefetch.replacing import replace_file
 from rangefetch.retry import Failure, Fault, Kind, as_error
 from rangefetch.samples import SAMPLE_BYTES, Span, finished_spans
-from rangefetch.sources import URL, Source
+from rangefetch.sources import URL, Source, origin_of
 from rangefetch.space import check_target
 from rangefetch.state import SourceState, State, StateDamaged
 from rangefetch.target import Target
@@ -269,11 +268,12 @@ class FileJob(Job):
                 target.truncate()
             self.keeping.kept_bytes = NOTHING_KEPT
         else:
-            write_private(target.control_path, octets)
+            replace_file(target.control_path, octets)
             _log.info("%s: resuming, %d of %d bytes are there", self.shown_url, written, saved.total_size)
         # From now on the control file alone says what is there. Without this note nobody could tell what of.
         if remote is not None and (written or remote.size >= _WORTH_NOTING_BYTES):
-            note = self._empty(remote)
+            nothing = ControlFile(PIECE_BYTES, remote.size, bytes(-(-remote.size // PIECE_BYTES)))
+            note = self._as_state(nothing.to_bytes())
             if saved is not None and written:
                 # What is known to be safe stays so, whatever comes of the rest.
                 note = dataclasses.replace(
@@ -375,16 +375,16 @@ class FileJob(Job):
         first = source.url
         if is_http(first):
             met = self._met.get(source.given_url)
-            if met is not None and origin(met.url) != origin(first) and headers_at(first, source, options):
+            if met is not None and origin_of(met.url) != origin_of(first) and headers_at(first, source, options):
                 first = met.url
             headers = headers_at(first, source, options)
         elif (account := _account(source, options)) is not None:
             asked |= {"ftp-user": account[0], "ftp-passwd": account[1]}
         others = (each for each in self.sources.usable() if each is not source and self._is_checked(each))
         urls = [first, *(each.url for each in others)]
-        if headers and any(origin(url) != origin(first) for url in urls):
+        if headers and any(origin_of(url) != origin_of(first) for url in urls):
             _log.info("%s: mirrors are left out, since they must not see its headers", self.shown_url)
-            urls = [url for url in urls if origin(url) == origin(first)]
+            urls = [url for url in urls if origin_of(url) == origin_of(first)]
         asked |= confinement(urls, options, only_host=bool(headers))
         asked["header"] = [f"{name}: {value}" for name, value in headers.items()]
         return Request(urls, asked)
@@ -547,20 +547,28 @@ class FileJob(Job):
         target, remote = self._opened, self.remote
         if remote is not None and not remote.ranged:
             return None
-        known = (self.url, self._source_states(), remote.url if remote is not None else "")
-        saved: State | None = None
-        try:
-            octets = saving.read_control(target)
-            saved = saving.as_state(octets, target, *known) if octets is not None else None
-        except StateDamaged as error:
-            # On a full disk aria2 leaves half of one.
-            _log.warning("%s: %s", self.shown_url, error)
-        if saved is None and self._pieces is not None:
+        # On a full disk aria2 leaves half of a control file, and none where it has all.
+        told_by: tuple[Callable[[], bytes | None], ...] = (lambda: saving.read_control(target), self._told_pieces)
+        for told in told_by:
             try:
-                saved = saving.as_state(self._pieces.to_bytes(), target, *known)
+                octets = told()
+                saved = self._as_state(octets) if octets else None
             except StateDamaged as error:
                 _log.warning("%s: %s", self.shown_url, error)
-        return saving.save_state(target, saved) if saved is not None and saved.written_end else None
+            else:
+                if saved is not None:
+                    return saving.save_state(target, saved) if saved.written_end else None
+        return None
+
+    def _told_pieces(self) -> bytes | None:
+        return self._pieces.to_bytes() if self._pieces is not None else None
+
+    def _as_state(self, control: bytes) -> State:
+        """The state that such a control file stands for. Raises ``StateDamaged``."""
+        sources = [SourceState(url, met.identity.etag, met.identity.last_modified) for url, met in self._met.items()]
+        return saving.as_state(
+            control, self._opened, self.url, sources, self.remote.url if self.remote is not None else ""
+        )
 
     # -- comparing ----------------------------------------------------------------------------------------------------
 
@@ -604,25 +612,6 @@ class FileJob(Job):
             return list(ControlFile.parse(octets).runs()) if octets is not None else []
         except StateDamaged:
             return []
-
-    def _empty(self, remote: Remote) -> State:
-        """A state that says which file it is, and nothing of what is there."""
-        size = max(remote.size, 0)
-        block_bytes = block_size(size)
-        return State(
-            url=self.url,
-            resolved_url=remote.url,
-            total_size=size,
-            supports_range=True,
-            sources=self._source_states(),
-            block_size=block_bytes,
-            blocks=bytes(-(-size // block_bytes)),
-            partial={},
-            filename=self._opened.path.name if self._opened.path is not None else "",
-        )
-
-    def _source_states(self) -> list[SourceState]:
-        return [SourceState(url, met.identity.etag, met.identity.last_modified) for url, met in self._met.items()]
 
 
 def _is_unvouched(remote: Remote, known: Identity) -> bool:

@@ -11,14 +11,10 @@ import contextlib
 import errno
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
-
-if sys.platform != "win32":
-    import fcntl
 
 from rangefetch import checksum, publishing, state
 from rangefetch.aria2.entry import Request, Status
@@ -44,8 +40,8 @@ from rangefetch.logs import log as _log
 from rangefetch.names import DEFAULT_FILENAME, harmless_filename
 from rangefetch.network import mask_url
 from rangefetch.options import DownloadOptions
-from rangefetch.ownership import is_of, is_trusted, mark
-from rangefetch.parts import NO_LOCKS_HERE, claim, is_open_on, part_path, state_path_of
+from rangefetch.ownership import is_trusted, mark
+from rangefetch.parts import claim, is_open_on, is_part_of, lock, part_path, state_path_of
 from rangefetch.publishing import umask
 from rangefetch.replacing import sync_directory
 from rangefetch.sources import URL
@@ -174,29 +170,20 @@ class FolderLanding:
             self.fd = _open_directory(self._folder)
         except OSError:
             return False
-        if not is_trusted(os.fstat(self.fd), self._directory) or not self._is_of_this():
+        if not is_trusted(os.fstat(self.fd), self._directory) or not is_part_of(
+            self.fd, self._folder, self._download.url
+        ):
             self.close()
             return False
         self._lock()
         return True
 
-    def _is_of_this(self) -> bool:
-        if is_of(self.fd, self._download.url):
-            return True
-        with contextlib.suppress(FileNotFoundError, StateDamaged):
-            return state.load(state_path_of(self._folder)).url == self._download.url
-        return False
-
     def _lock(self) -> None:
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self.close()
-                raise TargetLocked(f"{self._folder}: another download is writing it") from None
-            except OSError as error:
-                if error.errno not in NO_LOCKS_HERE:
-                    raise
+        try:
+            lock(self.fd, self._folder)
+        except TargetLocked:
+            self.close()
+            raise
 
     def request(self) -> Request:
         """What was described, or the magnet link. Raises ``DiskError``."""

@@ -29,8 +29,9 @@ import psutil
 from rangefetch.errors import ProcessManagementError, ProcessStartFailed
 from rangefetch.logs import log as _log
 from rangefetch.proxies import VARIABLES
+from rangefetch.replacing import replace_file
 
-__all__ = ["Process", "make_directory", "reap_leftovers", "write_private", "write_record"]
+__all__ = ["Process", "make_directory", "reap_leftovers", "write_record"]
 
 _CONSOLE_LINES = 50
 _KILL_S = 5.0
@@ -248,16 +249,7 @@ def write_record(directory: Path, process: Process | None, path: str) -> None:
         path=path,
         port=process.port if process else 0,
     )
-    write_private(directory / _RECORD, json.dumps(dataclasses.asdict(record)).encode())
-
-
-def write_private(path: Path, octets: bytes) -> None:
-    """Put a file that only this user may read in the place of what is there."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-        file.write(octets)
-    temporary.replace(path)
+    replace_file(directory / _RECORD, json.dumps(dataclasses.asdict(record)).encode())
 
 
 def reap_leftovers(state_directory: Path) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
-import email.utils
 import functools
 import http.client
 import netrc
@@ -26,6 +25,7 @@ from typing import IO
 from urllib.parse import quote, urljoin, urlsplit
 
 from rangefetch.errors import BadAnswer
+from rangefetch.events import parse_date
 from rangefetch.identity import Identity
 from rangefetch.logs import log as _log
 from rangefetch.network import find_ca_file, mask_url, netrc_path, secret_headers, split_userinfo
@@ -33,7 +33,7 @@ from rangefetch.options import DownloadOptions
 from rangefetch.proxies import is_http_proxy, proxy_for, with_port
 from rangefetch.retry import Curl, Failure, Fault, Kind, RetryPolicy
 from rangefetch.samples import Sample
-from rangefetch.sources import Source
+from rangefetch.sources import Source, origin_of
 
 __all__ = [
     "Remote",
@@ -45,8 +45,6 @@ __all__ = [
     "difference",
     "headers_at",
     "is_http",
-    "origin",
-    "parse_date",
     "requested",
 ]
 
@@ -226,7 +224,7 @@ def headers_at(url: str, source: Source, options: DownloadOptions) -> dict[str, 
     file to the host that it is for. Raises ``LocalError`` where a file of cookies or accounts cannot be used.
     """
     headers: dict[str, str] = {}
-    if origin(url) == origin(source.url):
+    if origin_of(url) == origin_of(source.url):
         headers = dict(options.header_items) if source.is_own else {}
         present = {name.lower() for name in headers}
         for name, value in secret_headers(source.url, source.authorization, options):
@@ -251,13 +249,6 @@ def account_for(url: str, options: DownloadOptions) -> tuple[str, str] | None:
 def is_http(url: str) -> bool:
     """Whether a server can be asked about it here."""
     return urlsplit(url).scheme.lower() in ("http", "https")
-
-
-def origin(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port (RFC 6454)."""
-    parts = urlsplit(url)
-    scheme = parts.scheme.lower()
-    return scheme, (parts.hostname or "").lower(), parts.port or (443 if scheme == "https" else 80)
 
 
 class _TellRedirects(urllib.request.HTTPRedirectHandler):
@@ -301,21 +292,19 @@ class _PatientHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
         self._options = options
         connect_s, read_s = options.connect_timeout or None, options.read_timeout or None
 
-        class Plain(http.client.HTTPConnection):
-            response_class = _Answer
+        class Patient:
+            response_class: type[http.client.HTTPResponse] = _Answer
+            timeout: float | None
+            sock: socket.socket
 
             def connect(self) -> None:
                 self.timeout = connect_s
-                super().connect()
+                super().connect()  # type: ignore[misc]
                 self.sock.settimeout(read_s)
 
-        class Tls(http.client.HTTPSConnection):
-            response_class = _Answer
+        class Plain(Patient, http.client.HTTPConnection): ...
 
-            def connect(self) -> None:
-                self.timeout = connect_s
-                super().connect()
-                self.sock.settimeout(read_s)
+        class Tls(Patient, http.client.HTTPSConnection): ...
 
         self._plain, self._tls = Plain, Tls
 
@@ -396,9 +385,9 @@ def _redirected(url: str, location: str, options: DownloadOptions) -> str:
     """Where a redirect leads, if it may be followed."""
     # As they come: octets, of which those beyond ASCII must be encoded.
     target = urljoin(url, quote(location.encode("latin-1", "replace"), safe=_URL_CHARACTERS))
-    scheme, host, _ = origin(target)
-    downgraded = scheme == "http" and origin(url)[0] == "https" and not options.allow_downgrade
-    if scheme not in ("http", "https") or not host or downgraded:
+    scheme = urlsplit(target).scheme.lower()
+    downgraded = scheme == "http" and origin_of(url)[0] == "https" and not options.allow_downgrade
+    if not is_http(target) or not urlsplit(target).hostname or downgraded:
         raise Unanswered(Failure(fault=Fault.REDIRECT, text=target))
     return target
 
@@ -409,14 +398,6 @@ def _retry_after_s(value: str) -> int:
         return int(value)
     date_s = parse_date(value)
     return max(0, int(date_s - time.time() + 1)) if date_s is not None else 0
-
-
-def parse_date(value: str) -> float | None:
-    """An HTTP date as seconds since the epoch, None where there is none."""
-    try:
-        return email.utils.parsedate_to_datetime(value).timestamp()
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None
 
 
 def _failure(error: Exception, url: str) -> Failure:

@@ -13,7 +13,6 @@ from rangefetch.errors import (
     ConnectionFailed,
     DiskError,
     DownloadError,
-    HttpStatusError,
     LocalError,
     NetworkError,
     TargetExists,
@@ -22,7 +21,7 @@ from rangefetch.errors import (
 )
 from rangefetch.logs import log as _log
 from rangefetch.options import DownloadOptions
-from rangefetch.retry import Failure, Fault, Kind, RetryPolicy, explain
+from rangefetch.retry import Failure, Fault, Kind, RetryPolicy, as_error
 
 __all__ = ["MOST_CONNECTIONS", "Verdict", "judge", "to_aria2"]
 
@@ -132,8 +131,7 @@ def judge(
         failure = Failure(
             fault=Fault.STATUS, status=status, answered=answered, redirected=redirected, other_lanes=other_lanes
         )
-        _, words = explain(failure)
-        return Verdict(HttpStatusError(words, url=url, status=status), policy.classify(failure))
+        return Verdict(as_error(failure, url), policy.classify(failure))
     error_class, kind = _MEANINGS.get(code, (BadAnswer if code == 22 else NetworkError, Kind.TEMPORARY))
     # URLs may have secrets in them; the one that matters is named already.
     words = _URL.sub("…", " ".join(message.split()))[:_MOST_TEXT] or "no reason given"
