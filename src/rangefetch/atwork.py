@@ -100,6 +100,10 @@ class AtWork(abc.ABC):
         """Take the place on disk, and start to fetch what it lacks."""
 
     @abc.abstractmethod
+    def change(self, options: DownloadOptions) -> None:
+        """Apply new options to what runs."""
+
+    @abc.abstractmethod
     def withdraw(self) -> None:
         """Have the backend let go, and say so (``LET_GO``) when it has."""
 

@@ -12,43 +12,36 @@ import contextlib
 import functools
 import os
 import select
-import threading
-import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rangefetch import governor, libcurl
 from rangefetch.backend import Listener
+from rangefetch.dispatching import Dispatcher
 from rangefetch.download import Download
 from rangefetch.errors import Cancelled, EngineUnavailable
 from rangefetch.events import Event
-from rangefetch.guarding import guarded, internal_error, safely
-from rangefetch.logs import log as _log
+from rangefetch.guarding import guarded, safely
 from rangefetch.manners import Manners
-from rangefetch.network import Network, find_ca_file, make_profile, mask_url, netrc_path, secret_headers
+from rangefetch.network import Network, find_ca_file, make_profile, netrc_path, secret_headers
 from rangefetch.options import DownloadOptions
 from rangefetch.proxies import proxies_of
 from rangefetch.retry import RetryPolicy
 from rangefetch.run import Run
 from rangefetch.sources import Source
-from rangefetch.space import lacking_on
-from rangefetch.timers import DueCall, Timers
-from rangefetch.workers import Workers, outcome
+from rangefetch.workers import Workers
 
 if TYPE_CHECKING:
     from rangefetch._engine import Batch, Engine, File, Profile
 
 __all__ = ["NativeBackend"]
 
-_TICK_S = 0.25
 _MOST_LOOPS = 4
 _MOST_PROFILES = 64
 
 
-class NativeBackend:
+class NativeBackend(Dispatcher[Run]):
     """Runs downloads on the engine.
 
     ``start`` raises ``EngineUnavailable`` where the engine cannot run. ``begin`` and ``halt`` may be called from any
@@ -56,24 +49,16 @@ class NativeBackend:
     """
 
     name = "native"
+    thread_name = "rangefetch-dispatcher"
 
     def __init__(self, listener: Listener, policy: RetryPolicy | None = None) -> None:
-        self.listener = listener
-        self.policy = policy or RetryPolicy()
+        super().__init__(listener, policy or RetryPolicy())
         self.network = Network(self.policy.network_hosts)
         self.manners = Manners()
-        self._calls: deque[Callable[[], None]] = deque()
-        self._calls_lock = threading.Lock()
-        self._hears_calls = False
-        self._timers = Timers()
-        self._runs: dict[str, Run] = {}
         self._profiles: dict[tuple[Any, ...], Profile] = {}
         self._engine: Engine | None = None
         self._loads: list[int] = []
-        self._thread: threading.Thread | None = None
-        self._workers: Workers | None = None
-        self._stopping = False
-        self._ticking = False
+        self._poll: select.poll | None = None
         self._process_id = 0
         self._limit = 0
         self._batches: dict[Batch, Callable[[Batch], None]] = {}  # with who hears of the end
@@ -88,90 +73,37 @@ class NativeBackend:
             workers.start()
         except RuntimeError as error:
             raise EngineUnavailable(f"no thread can be started: {error}") from error
-        self._workers = workers
         self._engine = _engine.Engine(loops)
         self._engine.limit = self._limit
         self._loads = [0] * loops
         self._process_id = os.getpid()
-        self._stopping = self._ticking = False
-        self._calls.clear()
-        self._timers.clear()
-        self._hears_calls = True
-        self._thread = threading.Thread(target=self._work, name="rangefetch-dispatcher", daemon=True)
-        self._thread.start()
+        self._poll = select.poll()
+        self._poll.register(self._engine.fileno(), select.POLLIN)
+        self.start_thread(workers)
 
     def stop(self) -> None:
         """Halt every download, wait until all of them are saved and let go of, and end the threads."""
-        if self._thread is None or self._engine is None or self._workers is None or self._process_id != os.getpid():
+        if self._thread is None or self._engine is None or self._process_id != os.getpid():
             return
-
-        def halt_all() -> None:
-            self._stopping = True
-            for batch in list(self._batches):
-                safely(batch.remove)
-            for run in list(self._runs.values()):
-                guarded(run, run.halt)
-
-        self.call(halt_all)
+        self.call(self.halt_all)
         self._thread.join()
-        self._answer_late_calls()
-        self._workers.stop()
+        self.end_thread()
         self._engine.close()
-        self._thread = self._engine = self._workers = None
+        self._engine = None
 
-    def _answer_late_calls(self) -> None:
-        """What was asked for while the thread ended is refused; what comes now is, by ``call`` itself."""
-        while True:
-            with self._calls_lock:
-                if not self._calls:
-                    self._hears_calls = False
-                    return
-                function = self._calls.popleft()
-            safely(function)
+    def halt_all(self) -> None:
+        """On the thread: halt every download and every batch."""
+        for batch in list(self._batches):
+            safely(batch.remove)
+        super().halt_all()
 
-    def begin(self, download: Download) -> None:
-        """Start or resume the download; it is active already."""
+    def make_run(self, download: Download) -> Run:
+        """A download is to be at work."""
+        return Run(self, download)
 
-        def begin() -> None:
-            if self._stopping:
-                self.listener.halted(download)
-                return
-            try:
-                run = Run(self, download)
-            except Exception as error:
-                _log.exception("%s: internal error", download.gid)
-                self.listener.failed(download, internal_error(error, mask_url(download.url)))
-                return
-            if not self._ticking:
-                self._ticking = True
-                self._timers.later(_TICK_S, self._tick)
-            self._runs[download.gid] = run
-            guarded(run, lambda: self._share_lanes(run.sources[0].host))
-            guarded(run, run.begin)
-
-        if not self.call(begin):
-            self.listener.halted(download)
-
-    def halt(self, download: Download, *, remove_files: bool = False) -> None:
-        """Stop its transfers, and save what there is or remove it; ``halted`` follows, unless it ended before."""
-
-        def halt() -> None:
-            run = self._runs.get(download.gid)
-            if run is not None:
-                guarded(run, functools.partial(run.halt, remove_files=remove_files))
-
-        self.call(halt)
-
-    def change(self, download: Download) -> None:
-        """Apply the download's new options: limit, lanes."""
-
-        def change() -> None:
-            run = self._runs.get(download.gid)
-            if run is not None:
-                guarded(run, functools.partial(run.change, download.options))
-                guarded(run, lambda: self._share_lanes(run.sources[0].host))
-
-        self.call(change)
+    def is_idle(self) -> bool:
+        """Whether nothing is at work any more."""
+        return not self.runs and not self._batches
 
     def serves(self, url: str) -> bool:
         """http and https."""
@@ -189,51 +121,18 @@ class NativeBackend:
 
     # -- for runs, on the backend's thread --------------------------------------------------------------------
 
-    def call(self, function: Callable[[], None]) -> bool:
-        """Have the backend's thread call ``function``; from any thread. False: it is stopped, and never will."""
-        with self._calls_lock:
-            if not self._hears_calls:
-                return False
-            self._calls.append(function)
+    def ring(self) -> None:
+        """Wake the thread; from any other."""
         engine = self._engine
         if engine is not None:
             with contextlib.suppress(RuntimeError):  # it was closed a moment ago
                 engine.ring()
-        return True
 
-    def call_later(self, run: Run, delay_s: float, function: Callable[[], None]) -> DueCall:
-        """Have ``function`` called as a step of ``run``, ``delay_s`` seconds from now."""
-        return self._timers.later(delay_s, lambda: guarded(run, function))
-
-    def work(self, run: Run, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
-        """Do ``job`` on a worker, and then ``then`` with its outcome as a step of ``run``."""
-        assert self._workers is not None
-
-        def done(future: Future[Any]) -> None:
-            self.call(lambda: guarded(run, lambda: then(future)))
-
-        self._workers.submit(job, done)
-
-    def look(self, run: Run, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
-        """``work`` for what may never return (a function of the user's, a name server): on a thread of its own, for
-        which neither a pause nor ``stop`` nor the end of the interpreter waits.
-        """
-
-        def do() -> None:
-            future = outcome(job)
-            self.call(lambda: guarded(run, lambda: then(future)))
-
-        # Not one of the backend's names: the user's function may wait for other downloads.
-        threading.Thread(target=do, name="asking-for-rangefetch", daemon=True).start()
-
-    def lacking_beside(self, download: Download, device: int) -> int:
-        """What the downloads at work but this one still need of a filesystem."""
-        return lacking_on(device, [run.download for run in list(self._runs.values()) if run.download is not download])
-
-    def _share_lanes(self, host: str) -> None:
+    def runs_changed(self, run: Run) -> None:
         """Divide a host's lanes among the downloads from it."""
-        runs = {run.download.gid: run for run in self._runs.values() if run.sources[0].host == host}
-        shares = governor.divide({gid: run.options.max_connection_per_server for gid, run in runs.items()})
+        host = run.sources[0].host
+        runs = {each.download.gid: each for each in self.runs.values() if each.sources[0].host == host}
+        shares = governor.divide({gid: each.options.max_connection_per_server for gid, each in runs.items()})
         for gid, lanes in shares.items():
             runs[gid].share_lanes(lanes)
 
@@ -273,7 +172,7 @@ class NativeBackend:
         def add() -> None:
             self._batches[batch] = ended
             if (
-                self._stopping
+                self.stopping
                 or self._engine is None
                 or not safely(functools.partial(self._engine.add_batch, batch, loop))
             ):
@@ -312,11 +211,6 @@ class NativeBackend:
     def file_gone(self, loop: int) -> None:
         self._loads[loop] -= 1
 
-    def run_ended(self, run: Run) -> None:
-        if self._runs.get(run.download.gid) is run:
-            del self._runs[run.download.gid]
-        self._share_lanes(run.sources[0].host)
-
     def profile(self, options: DownloadOptions, source: Source) -> Profile:
         """The profile for these options; downloads that ask alike share one."""
         secrets = secret_headers(source.url, source.authorization, options)
@@ -336,17 +230,13 @@ class NativeBackend:
 
     # -- the thread -------------------------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        engine = self._engine
+    def wait(self, seconds: float | None) -> None:
+        """Sleep so long at most, and hand out the engine's events."""
+        engine, poll = self._engine, self._poll
         assert engine is not None
-        poll = select.poll()
-        poll.register(engine.fileno(), select.POLLIN)
-        while not (self._stopping and not self._runs and not self._batches and not self._calls):
-            if not safely(lambda: self._round(engine, poll)):
-                time.sleep(_TICK_S)  # whatever it was, it may be there the next time
-
-    def _round(self, engine: Engine, poll: select.poll) -> None:
-        poll.poll(self._sleep_ms())
+        assert poll is not None
+        # poll(2) takes whole milliseconds; a little late is better than once too often.
+        poll.poll(seconds * 1000 + 1 if seconds else 60_000 if seconds is None else 0)
         for fields in engine.events():
             event = Event(*fields)
             owner = event.file.tag
@@ -354,25 +244,3 @@ class NativeBackend:
                 guarded(owner, functools.partial(owner.handle, event))
             else:
                 safely(functools.partial(owner, event.file))
-        while self._calls:
-            safely(self._calls.popleft())
-        for call in self._timers.due(time.monotonic()):
-            safely(call)
-
-    def _sleep_ms(self) -> float:
-        if self._calls:
-            return 0
-        next_s = self._timers.next_s()
-        # poll(2) takes whole milliseconds; a little late is better than once too often.
-        return 60_000 if next_s is None else next_s * 1000 + 1
-
-    def _tick(self) -> None:
-        self._ticking = bool(self._runs)
-        if not self._ticking:
-            return
-        self._timers.later(_TICK_S, self._tick)
-        now_s = time.monotonic()
-        for run in list(self._runs.values()):
-            guarded(run, functools.partial(run.tick, now_s))
-        if self._workers is not None:
-            self._workers.tend(now_s)

@@ -49,9 +49,9 @@ class Stage:
             case DownloadStatus.ERROR:
                 if manager.backend == "aria2":
                     # It is asked first what there is, and a refusal matters only where no other connection works.
-                    gid = self.begin(name, steps="good|cut:after=1000000|status:code=404", split=1)
+                    gid = self.begin(name, steps="good|cut:after=1000000|status:code=451", split=1)
                 else:
-                    gid = self.begin(name, steps="slow:rate=3M|status:code=404", split=2)
+                    gid = self.begin(name, steps="slow:rate=3M|status:code=451", split=2)
                 until(lambda: self.status(gid) is status)
         assert self.status(gid) is status
         return gid

@@ -31,7 +31,7 @@ LAYERS = (
         "comparing",
         "aria2",
     ),
-    ("atwork", "placing", "keeping", "proving"),
+    ("dispatching", "atwork", "placing", "keeping", "proving"),
     (
         "backend",
         "governor",

@@ -11,10 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,28 +24,26 @@ from rangefetch.aria2.file import FileJob
 from rangefetch.aria2.folder import FolderJob, FolderLanding
 from rangefetch.aria2.job import Job
 from rangefetch.backend import Listener
+from rangefetch.dispatching import Dispatcher
 from rangefetch.download import Download
-from rangefetch.errors import DaemonUnavailable, LocalError
-from rangefetch.guarding import guarded, internal_error, safely
+from rangefetch.errors import DaemonUnavailable
+from rangefetch.guarding import guarded, safely
 from rangefetch.lifecycle import LET_GO_S
 from rangefetch.logs import log as _log
-from rangefetch.network import find_ca_file, mask_url
+from rangefetch.network import find_ca_file
 from rangefetch.options import DownloadOptions, is_followed
 from rangefetch.retry import RetryPolicy
-from rangefetch.space import lacking_on
-from rangefetch.timers import DueCall, Timers
-from rangefetch.workers import Workers, outcome
+from rangefetch.workers import Workers
 
 __all__ = ["Aria2Backend", "move_leftovers", "remove_leftovers"]
 
-_TICK_S = 0.25
 _ALL = 1 << 20
 
 Trust = tuple[str, bool]
 """What aria2 takes for all its downloads alike: the file of certificates, and whether they are checked."""
 
 
-class Aria2Backend:
+class Aria2Backend(Dispatcher[Job]):
     """Runs downloads in a supervised aria2c.
 
     ``start`` raises a ``LocalError`` where there is no aria2c that runs. ``begin`` and ``halt`` may be called from any
@@ -61,23 +56,17 @@ class Aria2Backend:
     """
 
     name = "aria2"
+    thread_name = "rangefetch-aria2"
 
     def __init__(
         self, listener: Listener, config: DaemonConfig | None = None, policy: RetryPolicy | None = None
     ) -> None:
-        self.listener = listener
+        super().__init__(listener, policy or RetryPolicy())
         self.config = config or DaemonConfig()
-        self.policy = policy or RetryPolicy()
-        self._calls: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
-        self._timers = Timers()
-        self._jobs: dict[str, Job] = {}
         self._starting = threading.Lock()
         self._daemons: dict[Trust, Aria2Daemon] = {}
         self._loaded: set[str] = set()  # what the user's session file brought, and nobody here asked for
-        self._thread: threading.Thread | None = None
-        self._workers: Workers | None = None
-        self._stopping = False
         self._limit = 0
 
     # -- the interface ------------------------------------------------------------------------------------------------
@@ -85,28 +74,20 @@ class Aria2Backend:
     def start(self) -> None:
         if self._thread is not None:
             return
-        self._stopping = False
         try:
             self._loaded = self._sort_out_session(self._start_daemon(self._own_trust))
         except BaseException:
             self._stop_daemons()
             raise
-        self._workers = Workers("rangefetch-aria2-worker")
-        self._workers.start()
-        self._thread = threading.Thread(target=self._work, name="rangefetch-aria2", daemon=True)
-        self._thread.start()
+        workers = Workers("rangefetch-aria2-worker")
+        workers.start()
+        self.start_thread(workers)
 
     def stop(self) -> None:
         """Halt every download, wait until all of them are saved and let go of, and end aria2c."""
-        if self._thread is None or self._workers is None:
+        if self._thread is None:
             return
-
-        def halt_all() -> None:
-            self._stopping = True
-            for job in list(self._jobs.values()):
-                self._guarded(job, job.halt)
-
-        self.call(halt_all)
+        self.call(self.halt_all)
         self._thread.join(self.config.stop_timeout)
         try:
             if self._thread.is_alive():
@@ -114,8 +95,7 @@ class Aria2Backend:
                 self._stop_daemons()
                 self._wake.set()
                 self._thread.join(LET_GO_S + self.config.stop_timeout)
-            self._workers.stop()
-            self._thread = self._workers = None
+            self.end_thread()
         finally:
             self._stop_daemons()
             self._daemons.clear()
@@ -138,43 +118,6 @@ class Aria2Backend:
         """Whether aria2 tells what happens, over a WebSocket; else it is asked four times a second."""
         return all(daemon.client.can_listen() for daemon in list(self._daemons.values()))
 
-    def begin(self, download: Download) -> None:
-        """Start it, or go on where it was; it is active already."""
-
-        def begin() -> None:
-            try:
-                job = FolderJob(self, download) if is_followed(download.url) else FileJob(self, download)
-            except Exception as error:
-                _log.exception("%s: internal error", download.gid)
-                self.listener.failed(download, internal_error(error, mask_url(download.url)))
-                return
-            self._jobs[download.gid] = job
-            self._guarded(job, job.begin)
-            if self._stopping:
-                self._guarded(job, job.halt)
-
-        self.call(begin)
-
-    def halt(self, download: Download, *, remove_files: bool = False) -> None:
-        """Stop its transfers, and save what there is or remove it; ``halted`` follows, unless it ended before."""
-
-        def halt() -> None:
-            job = self._jobs.get(download.gid)
-            if job is not None:
-                self._guarded(job, functools.partial(job.halt, remove_files=remove_files))
-
-        self.call(halt)
-
-    def change(self, download: Download) -> None:
-        """Apply the download's new options."""
-
-        def change() -> None:
-            job = self._jobs.get(download.gid)
-            if job is not None:
-                self._guarded(job, job.change)
-
-        self.call(change)
-
     def limit(self, bytes_per_s: int) -> None:
         """Limit all downloads together; 0: no limit."""
         self._limit = bytes_per_s
@@ -182,42 +125,17 @@ class Aria2Backend:
 
     # -- for jobs -----------------------------------------------------------------------------------------------------
 
-    def call(self, function: Callable[[], None]) -> None:
-        """Have the backend's thread call ``function``; from any thread."""
-        self._calls.append(function)
+    def make_run(self, download: Download) -> Job:
+        """A download is to be at work."""
+        return FolderJob(self, download) if is_followed(download.url) else FileJob(self, download)
+
+    def ring(self) -> None:
+        """Wake the thread; from any other."""
         self._wake.set()
 
-    def work(self, run: Job, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
-        """Do ``job`` on a worker, and then ``then`` with its outcome as a step of ``run``."""
-        assert self._workers is not None
-        self._workers.submit(job, lambda future: self.call(lambda: self._guarded(run, lambda: then(future))))
-
-    def look(self, run: Job, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
-        """The same for what may never return: neither a pause nor ``stop`` waits for it."""
-
-        def do() -> None:
-            future = outcome(job)
-            self.call(lambda: self._guarded(run, lambda: then(future)))
-
-        # Not one of the backend's names: a user's function may wait for other downloads.
-        threading.Thread(target=do, name="asking-for-rangefetch", daemon=True).start()
-
-    def call_later(self, run: Job, delay_s: float, function: Callable[[], None]) -> DueCall:
-        """Have ``function`` called as a step of ``run``, ``delay_s`` seconds from now."""
-        return self._timers.later(delay_s, lambda: self._guarded(run, function))
-
-    def lacking_beside(self, download: Download, device: int) -> int:
-        """What the downloads at work but this one still need of a filesystem."""
-        return lacking_on(device, [job.download for job in list(self._jobs.values()) if job.download is not download])
-
-    def run_ended(self, run: Job) -> None:
-        """Nothing more comes of it."""
-        if self._jobs.get(run.download.gid) is run:
-            del self._jobs[run.download.gid]
-
-    def options_for(self, download: Download) -> DownloadOptions:
-        """The download's options, with what the config says of trust where they say nothing."""
-        options, config = download.options, self.config
+    def options_for(self, options: DownloadOptions) -> DownloadOptions:
+        """A download's options, with what the config says of trust where they say nothing."""
+        config = self.config
         if config.verify_tls and not (config.ca_file and not options.ca_file):
             return options
         return DownloadOptions.of(
@@ -302,35 +220,19 @@ class Aria2Backend:
 
     def _is_lost(self, daemon: Aria2Daemon, error: DaemonUnavailable) -> None:
         for job in self._jobs_of(daemon):
-            self._guarded(job, functools.partial(job.daemon_is_lost, error))
+            guarded(job, functools.partial(job.daemon_is_lost, error))
 
     def _jobs_of(self, daemon: Aria2Daemon) -> list[Job]:
-        return [job for job in self._jobs.values() if job.entry.daemon is daemon]
+        return [job for job in self.runs.values() if job.entry.daemon is daemon]
 
     # -- the thread ---------------------------------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        while not (self._stopping and not self._jobs and not self._calls):
-            self._wake.wait(self._sleep_s())
-            self._wake.clear()
-            while self._calls:
-                safely(self._calls.popleft())
-            now_s = time.monotonic()
-            for call in self._timers.due(now_s):
-                safely(call)
-            for job in list(self._jobs.values()):
-                self._guarded(job, functools.partial(job.tick, now_s))
-            for daemon in list(self._daemons.values()):
-                safely(functools.partial(self._look_after, daemon))
-            if self._workers is not None:
-                safely(functools.partial(self._workers.tend, now_s))
-
-    def _sleep_s(self) -> float | None:
-        """Until there is something to do, unless somebody calls: aria2 to be asked, or a next try to be made."""
-        next_s = self._timers.next_s()
-        if not self._jobs:
-            return next_s
-        return min(_TICK_S, next_s) if next_s is not None else _TICK_S
+    def wait(self, seconds: float | None) -> None:
+        """Sleep so long at most, and ask aria2 what its downloads are at."""
+        self._wake.wait(seconds)
+        self._wake.clear()
+        for daemon in list(self._daemons.values()):
+            safely(functools.partial(self._look_after, daemon))
 
     def _look_after(self, daemon: Aria2Daemon) -> None:
         """Ask aria2 what its downloads are at, and tell them."""
@@ -343,7 +245,7 @@ class Aria2Backend:
             return
         if not daemon.is_alive():
             for job in jobs:
-                self._guarded(job, job.daemon_is_away)
+                guarded(job, job.daemon_is_away)
             return
         try:
             statuses = _statuses(daemon, {gid for job in jobs for gid in job.entry.gids})
@@ -351,19 +253,7 @@ class Aria2Backend:
             _log.debug("aria2 does not say what it is at: %s", error)
             return
         for job in jobs:
-            self._guarded(job, functools.partial(job.update, statuses))
-
-    @staticmethod
-    def _guarded(job: Job, step: Callable[[], None]) -> None:
-        """One step of a job; an error in it is the end of that download, and of nothing else."""
-
-        def translated() -> None:
-            try:
-                step()
-            except RpcError as error:
-                raise LocalError(str(error)) from error
-
-        guarded(job, translated)
+            guarded(job, functools.partial(job.update, statuses))
 
 
 def remove_leftovers(download: Download) -> None:

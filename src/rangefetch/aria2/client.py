@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rangefetch.errors import DaemonUnavailable, ProcessStartFailed
+from rangefetch.errors import DaemonUnavailable, LocalError, ProcessStartFailed
 from rangefetch.logs import log as _log
 
 __all__ = ["Aria2Client", "RpcError"]
@@ -22,7 +22,7 @@ _RECEIVE_S = 5.0
 _RECONNECT_S = 1.0
 
 
-class RpcError(Exception):
+class RpcError(LocalError):
     """aria2 understood the request, and refused it."""
 
     def __init__(self, code: int, message: str) -> None:

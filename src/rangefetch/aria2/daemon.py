@@ -89,8 +89,8 @@ class Aria2Daemon:
         config: DaemonConfig | None = None,
         client: Aria2Client | None = None,
         *,
-        on_restart: Callable[[], None] | None = None,
-        on_death: Callable[[DaemonUnavailable], None] | None = None,
+        on_restart: Callable[[], object] | None = None,
+        on_death: Callable[[DaemonUnavailable], object] | None = None,
     ) -> None:
         self.config = config or DaemonConfig()
         self.binary: Aria2Binary | None = None

@@ -433,10 +433,10 @@ class FolderJob(Job):
             self._paths = self.entry.paths()
             super().completed(statuses)
 
-    def change(self) -> None:
-        """Apply the download's new options to what runs."""
-        self._folder.change(self.backend.options_for(self.download))
-        super().change()
+    def change(self, options: DownloadOptions) -> None:
+        """Apply new options to what runs."""
+        self._folder.change(self.backend.options_for(options))
+        super().change(options)
 
     def restart(self) -> None:
         """Drop all that is there."""

@@ -24,7 +24,7 @@ from rangefetch.errors import DaemonUnavailable, DownloadError, LocalError
 from rangefetch.keeping import NOTHING_KEPT
 from rangefetch.lifecycle import Event, Phase
 from rangefetch.logs import log as _log
-from rangefetch.options import HTTP, check_url
+from rangefetch.options import HTTP, DownloadOptions, check_url
 from rangefetch.retry import Curl, Failure, Kind, as_error
 from rangefetch.sources import URL
 
@@ -60,7 +60,7 @@ class Job(AtWork):
     tries: Tries
 
     def __init__(self, backend: Aria2Backend, download: Download) -> None:
-        super().__init__(backend, download, backend.options_for(download))
+        super().__init__(backend, download, backend.options_for(download.options))
         self.sources.join_all()
         self.entry = Entry(download.gid)
         self.tries = Tries(self.policy, self.options, self.shown_url)
@@ -311,9 +311,9 @@ class Job(AtWork):
             return "the time of the next try"
         return self.jobs.what or (self.transferer if self.life.phase is Phase.FILLING else "")
 
-    def change(self) -> None:
-        """Apply the download's new options to what runs. aria2 begins anew where it was for all but the limit."""
-        self.options = self.backend.options_for(self.download)
+    def change(self, options: DownloadOptions) -> None:
+        """Apply new options to what runs. aria2 begins anew where it was for all but the limit."""
+        self.options = self.backend.options_for(options)
         self._check_options()
         for url in self.options.mirrors:
             self.sources.add(url)
