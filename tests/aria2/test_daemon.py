@@ -427,7 +427,7 @@ def test_an_orphan_ends_by_itself(configure: Configure, tmp_path: Path) -> None:
         pid = int(process.stdout.readline())
         process.kill()
         process.wait()
-        until(lambda: not is_running(pid), timeout=15)
+        until(lambda: not is_running(pid))
 
 
 def test_an_orphan_is_recognised_and_reaped_at_the_next_start(

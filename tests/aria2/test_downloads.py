@@ -178,7 +178,7 @@ def test_a_limit_holds_and_can_be_changed(desk: Desk, server: MisbehavingServer,
     assert desk.backend is not None
     download.options = type(download.options).of(download.options, max_download_limit=0)
     desk.backend.change(download)
-    assert desk.wait(download, timeout=15).size == 64 * MIB
+    assert desk.wait(download, timeout=30).size == 64 * MIB
     assert target.read_bytes() == content(64 * MIB)
 
 
@@ -189,7 +189,7 @@ def test_a_limit_for_all_holds_and_can_be_lifted(own_desk: Desk, server: Misbeha
     try:
         urls = [server.url("/good/x", size=32 * MIB, id=str(number)) for number in range(2)]
         begun = [own_desk.begin(url, target.with_name(f"{number}")) for number, url in enumerate(urls)]
-        until(lambda: all(downloaded(download) > MIB // 4 for download in begun), timeout=20)
+        until(lambda: all(downloaded(download) > MIB // 4 for download in begun))
         assert sum(map(downloaded, begun)) < 16 * MIB
     finally:
         own_desk.backend.limit(0)

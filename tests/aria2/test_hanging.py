@@ -36,7 +36,7 @@ def hanging(own_desk: Desk, server: MisbehavingServer, target: Path) -> list[Dow
     begun = [
         own_desk.begin(server.url("/slow/x", size=SIZE, rate="512K", id=n), target.with_name(f"{n}")) for n in range(2)
     ]
-    until(lambda: all(downloaded(each) > MIB for each in begun), 20)
+    until(lambda: all(downloaded(each) > MIB for each in begun))
     time.sleep(2.5)  # until the control files are saved
     os.kill(_daemon(own_desk).pid, signal.SIGSTOP)
     return begun
@@ -146,7 +146,7 @@ def test_an_error_anywhere_ends_one_download_and_no_more(
     if where == "withdraw":
         until(lambda: downloaded(download) > 0)
         _backend(own_desk).halt(download)
-    until(lambda: download.status is not DownloadStatus.ACTIVE, 15)
+    until(lambda: download.status is not DownloadStatus.ACTIVE)
     assert download.status is DownloadStatus.PAUSED if where == "withdraw" else isinstance(download.error, LocalError)
     broken.set()
     assert own_desk.fetch(server.url("/good/x", size=SIZE), target.with_name("b")).size == SIZE

@@ -44,14 +44,14 @@ def test_what_a_daemon_that_died_for_good_was_at_goes_on_natively(
 ) -> None:
     manager = make(prefer="aria2", max_restart_attempts=0)
     gid = manager.download(server.url("/valve/x", size=SIZE), into(target))
-    until(lambda: _noted_bytes(target) > 6 * MIB, timeout=20)
+    until(lambda: _noted_bytes(target) > 6 * MIB)
     assert manager.backend == "aria2"
     asked = len(server.requests)
     _kill_aria2()
     until(lambda: len(server.requests) > asked)
     assert manager.backend == "native"
     valve.open()
-    result = manager.wait(gid, timeout=20)
+    result = manager.wait(gid, timeout=30)
     server.wait_idle()
     assert result.path.read_bytes() == content(SIZE)
     assert result.resumed > 5 * MIB
@@ -74,7 +74,7 @@ def test_all_of_them_go_on_and_none_twice(make: Make, server: MisbehavingServer,
     until(lambda: all(downloaded(manager, gid) > MIB for gid in gids[:3]))
     _kill_aria2()
     for seed, gid in enumerate(gids):
-        assert manager.wait(gid, timeout=20).path.read_bytes() == content(6 * MIB, seed)
+        assert manager.wait(gid, timeout=30).path.read_bytes() == content(6 * MIB, seed)
     assert names(target.parent) == ["0", "1", "2", "3", "4"]
     assert {each.status for each in manager.list_downloads()} == {DownloadStatus.COMPLETE}
 
@@ -105,7 +105,7 @@ def test_where_the_engine_does_not_run_either_the_error_names_both(
     until(lambda: _noted_bytes(target) > 0)
     _kill_aria2()
     with pytest.raises(LocalError) as caught:
-        manager.wait(gid, timeout=20)
+        manager.wait(gid, timeout=30)
     for part in ("aria2: aria2c was started again 0 times", "native: no usable libcurl", "pip install pycurl"):
         assert part in str(caught.value)
     assert saved_bytes(target) > 0
@@ -120,7 +120,7 @@ def test_what_the_engine_does_not_serve_fails_with_the_reason(make: Make, target
         until(lambda: downloaded(manager, gid) > 0)
         _kill_aria2()
         with pytest.raises(DaemonUnavailable) as caught:
-            manager.wait(gid, timeout=20)
+            manager.wait(gid, timeout=30)
         assert caught.value.url == url
         # It is not started again and again.
         with pytest.raises(LocalError, match="ftp takes the aria2 backend, which cannot run here"):
@@ -134,7 +134,7 @@ def test_a_backend_that_was_named_hands_nothing_over(make: Make, server: Misbeha
     until(lambda: _noted_bytes(target) > 0)
     _kill_aria2()
     with pytest.raises(DaemonUnavailable, match="in vain"):
-        manager.wait(gid, timeout=20)
+        manager.wait(gid, timeout=30)
     with pytest.raises(DaemonUnavailable, match="in vain"):
         manager.download_and_wait(server.url("/good/x"), into(target, "later.bin"))
     assert manager.backend == "aria2"
@@ -163,7 +163,7 @@ def test_a_session_goes_on_under_the_other_backend(
     assert kept > SIZE // 3
     after: DownloadManager = make(second, session_file=session)
     after.start()
-    result = after.wait(gid, timeout=20)
+    result = after.wait(gid, timeout=30)
     assert after.backend == second
     server.wait_idle()
     assert abs(result.resumed - kept) < 2 * MIB

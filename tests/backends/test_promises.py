@@ -119,7 +119,7 @@ def test_the_figures_of_a_download_fit_together(
     assert active.eta > 0
     assert manager.list_downloads("active")[0].gid == gid
     valve.open()
-    manager.wait(gid, timeout=10)
+    manager.wait(gid, timeout=30)
     done = manager.get_download_progress(gid)
     assert (done.downloaded, done.total, done.percentage, done.eta, done.speed) == (SIZE, SIZE, 100.0, 0.0, 0.0)
     assert (done.status, done.connections) == (DownloadStatus.COMPLETE, 0)
@@ -255,7 +255,7 @@ def test_two_downloads_of_one_target(
     until(lambda: downloaded(manager, first) > 0)
     _fails(manager, TargetLocked, server.url("/good/x", size=SIZE), target)
     valve.open()
-    assert manager.wait(first, timeout=10).path.read_bytes() == content(SIZE)
+    assert manager.wait(first, timeout=30).path.read_bytes() == content(SIZE)
 
 
 def test_a_directory_that_cannot_be_made(manager: DownloadManager, server: MisbehavingServer, target: Path) -> None:
@@ -291,7 +291,7 @@ def test_a_file_that_changes_on_the_way_is_never_mixed(
     # From here on it is another file.
     server._reply, reply = (lambda request: reply(_with_seed(request))), server._reply  # type: ignore[method-assign]
     manager.resume(gid)
-    assert manager.wait(gid, timeout=20).path.read_bytes() == content(SIZE, 1)
+    assert manager.wait(gid, timeout=30).path.read_bytes() == content(SIZE, 1)
 
 
 def _with_seed(request: Any) -> Any:
@@ -351,7 +351,7 @@ def test_stopping_pauses_and_starting_goes_on(
     valve.open()
     manager.resume(gid)
     assert manager.is_started
-    assert manager.wait(gid, timeout=10).resumed > MIB
+    assert manager.wait(gid, timeout=30).resumed > MIB
     assert target.read_bytes() == content(SIZE)
 
 
@@ -365,7 +365,7 @@ def test_the_same_verbs_awaited(manage: Make, server: MisbehavingServer, valve: 
             assert [each.gid for each in await manager.list_downloads("paused")] == [gid]
             valve.open()
             await manager.resume(gid)
-            return await manager.wait(gid, timeout=10)
+            return await manager.wait(gid, timeout=30)
 
     assert asyncio.run(main()).resumed > MIB
     assert target.read_bytes() == content(SIZE)

@@ -330,7 +330,7 @@ def test_aria2_that_is_missing_is_named_with_what_brings_it(
 def test_many_that_nobody_serves_end_one_after_the_other(make: Make, no_aria2: dict[str, Any], target: Path) -> None:
     manager = make(max_concurrent_downloads=1, max_download_results=5000, **no_aria2)
     gids = [manager.download("ftp://127.0.0.1/x", into(target, str(number))) for number in range(2000)]
-    until(lambda: all(status_of(manager, gid) is DownloadStatus.ERROR for gid in gids), timeout=20)
+    until(lambda: all(status_of(manager, gid) is DownloadStatus.ERROR for gid in gids))
 
 
 # ---- While the other one is being started ------------------------------------------------------------------------

@@ -58,15 +58,15 @@ def test_a_new_manager_lists_the_unfinished_and_goes_on(
         assert listed.keys() >= {paused, active, waiting}
         assert not listed.keys() & {done, removed}
         assert listed[paused] is DownloadStatus.PAUSED
-        result = manager.wait(active, timeout=10)
+        result = manager.wait(active, timeout=30)
         assert result.path == target
         assert target.read_bytes() == content(SIZE)
         assert result.resumed > MIB
         assert {request.headers.get("x-token") for request in server.requests if "valve" in request.path} == {"s3cret"}
-        assert manager.wait(waiting, timeout=10).path.read_bytes() == content(SMALL, 2)
+        assert manager.wait(waiting, timeout=30).path.read_bytes() == content(SMALL, 2)
         assert status_of(manager, paused) is DownloadStatus.PAUSED
         manager.resume(paused)
-        assert manager.wait(paused, timeout=10).path.read_bytes() == content(SMALL, 1)
+        assert manager.wait(paused, timeout=30).path.read_bytes() == content(SMALL, 1)
     assert {entry["gid"] for entry in _listed_in(session_file)} <= {failed}
 
 
@@ -80,7 +80,7 @@ def test_what_had_failed_is_listed_and_can_be_tried_again(
     with manage(session_file=session_file) as manager:
         assert gid in _listed(manager)
         manager.retry(gid)
-        assert manager.wait(gid, timeout=10).path.read_bytes() == content(SMALL)
+        assert manager.wait(gid, timeout=30).path.read_bytes() == content(SMALL)
 
 
 def test_it_is_written_soon_after_a_change_and_always_private(
@@ -90,13 +90,13 @@ def test_it_is_written_soon_after_a_change_and_always_private(
     session_file.chmod(0o644)
     with manage(session_file=session_file) as manager:
         gid = manager.download(server.url("/valve/x?id=s3cret", size=SIZE), into(target))
-        until(lambda: [entry["gid"] for entry in _listed_in(session_file)] == [gid], timeout=3)
+        until(lambda: [entry["gid"] for entry in _listed_in(session_file)] == [gid])
         assert _mode(session_file) == 0o600
         assert "s3cret" in session_file.read_text()
         manager.pause(gid)
-        until(lambda: _listed_in(session_file)[0]["status"] == "paused", timeout=3)
+        until(lambda: _listed_in(session_file)[0]["status"] == "paused")
         manager.cancel(gid, remove_files=True)
-        until(lambda: not _listed_in(session_file), timeout=3)
+        until(lambda: not _listed_in(session_file))
     assert [name for name in names(session_file.parent) if "session" in name] == ["session.json"]
 
 

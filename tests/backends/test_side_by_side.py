@@ -58,7 +58,7 @@ def test_a_native_download_does_all_that_it_does_otherwise(
     manager: DownloadManager, server: MisbehavingServer, valve: Valve, ftp: FtpServer, target: Path
 ) -> None:
     stuck = manager.download(f"ftp://127.0.0.1:{ftp.port}/x", into(target, "stuck"))
-    until(lambda: downloaded(manager, stuck) > 0, 20)
+    until(lambda: downloaded(manager, stuck) > 0)
     running = manager.download(server.url("/valve/x", size=SIZE), into(target, "running"))
     until(lambda: downloaded(manager, running) > 0)
     with _stopped_aria2c():
@@ -67,10 +67,10 @@ def test_a_native_download_does_all_that_it_does_otherwise(
         manager.pause(running)
         assert status_of(manager, running) is DownloadStatus.PAUSED
         late = manager.download(server.url("/good/x", size=SIZE), into(target, "late"))
-        assert manager.wait(late, timeout=20).path.read_bytes() == content(SIZE)
+        assert manager.wait(late, timeout=30).path.read_bytes() == content(SIZE)
         manager.resume(running)
         valve.open()
-        assert manager.wait(running, timeout=20).path.read_bytes() == content(SIZE)
+        assert manager.wait(running, timeout=30).path.read_bytes() == content(SIZE)
         # Its callers can ask for the other one, too.
         assert status_of(manager, stuck) is DownloadStatus.ACTIVE
         assert [each.gid for each in manager.list_downloads("active")] == [stuck]
@@ -85,13 +85,13 @@ def test_what_is_asked_of_the_one_that_hangs_holds_up_no_other(
     """Its options are changed, another one is given to it, and one of both is cancelled, which nobody waits for."""
     url = f"ftp://127.0.0.1:{ftp.port}/x"
     stuck = [manager.download(url, into(target, f"stuck-{number}")) for number in range(2)]
-    until(lambda: all(downloaded(manager, gid) > 0 for gid in stuck), 20)
+    until(lambda: all(downloaded(manager, gid) > 0 for gid in stuck))
     with _stopped_aria2c():
         manager.change_options(stuck[0], max_download_limit="1M")
         stuck.append(manager.download(url, into(target, "stuck-2")))
         for number in range(3):
             gid = manager.download(server.url("/good/x", size=SIZE, id=number), into(target, f"{number}"))
-            assert manager.wait(gid, timeout=20).size == SIZE
+            assert manager.wait(gid, timeout=30).size == SIZE
         assert all(status_of(manager, gid) is DownloadStatus.ACTIVE for gid in stuck)
     ftp.rate = 0
     for gid in stuck:

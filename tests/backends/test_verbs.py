@@ -135,7 +135,7 @@ def test_verbs_from_many_threads_break_nothing(
                 manager.resume(gid)
                 with contextlib.suppress(ValueError):
                     manager.change_options(gid, max_download_limit=0)
-                assert manager.wait(gid, timeout=20).path.read_bytes() == content(3 * MIB, seed)
+                assert manager.wait(gid, timeout=30).path.read_bytes() == content(3 * MIB, seed)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
@@ -151,7 +151,7 @@ def test_a_pause_stops_the_bytes_and_saves_them(stage: Stage) -> None:
     assert stage.server.bytes_sent == sent
     stage.valve.open()
     stage.manager.resume(gid)
-    result = stage.manager.wait(gid, timeout=10)
+    result = stage.manager.wait(gid, timeout=30)
     assert result.resumed == progress.downloaded
     assert result.path.read_bytes() == content(SIZE)
 
@@ -214,7 +214,7 @@ def test_a_retry_keeps_what_was_fetched(stage: Stage) -> None:
     assert kept > 0
     stage.valve.open()
     stage.manager.retry(gid)
-    result = stage.manager.wait(gid, timeout=10)
+    result = stage.manager.wait(gid, timeout=30)
     assert result.resumed == kept
     assert result.path.read_bytes() == content(SIZE)
 

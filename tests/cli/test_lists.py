@@ -67,7 +67,7 @@ def test_results_are_said_as_they_come(server: MisbehavingServer, place: Path, s
         came_s = time.monotonic()
         told.append(json.loads(process.stdout.readline()))
         assert time.monotonic() - came_s > 0.5
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=30) == 0
     assert [each["url"] for each in told] == [urls[1], urls[0]]
 
 

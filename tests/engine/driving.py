@@ -120,7 +120,7 @@ class Driver:
         """What has happened to the file, in order."""
         return [event.kind for event in self.log if event.file is file]
 
-    def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
         """Take events until the condition holds. ``TimeoutError``: it does not."""
         poller = select.poll()
         poller.register(self.engine.fileno(), select.POLLIN)
@@ -131,7 +131,7 @@ class Driver:
             poller.poll(_POLL_MS)
             self.take()
 
-    def end(self, file: File, seconds: float = 10.0) -> Event:
+    def end(self, file: File, seconds: float = 30.0) -> Event:
         """The event that ends the file's life in the engine; a failure before it is a ``TimeoutError``."""
         self.until(lambda: {"DONE", "REMOVED"} & set(self.kinds(file)), seconds)
         return next(event for event in reversed(self.log) if event.file is file)

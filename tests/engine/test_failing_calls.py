@@ -42,14 +42,14 @@ PAUSED_AND_FAILED = """
             time.sleep(0.1)
         fail("pwrite", errno.EIO)
         file.limit = 0
-        driver.until(lambda: driver.kinds(file)[-1:] == ["FAILED"] or "DONE" in driver.kinds(file), 20)
+        driver.until(lambda: driver.kinds(file)[-1:] == ["FAILED"] or "DONE" in driver.kinds(file))
         assert happened("pwrite") == 1
         marks_are_true(file)
         failed = driver.log[-1]
         assert failed.kind == "FAILED", driver.log
         assert (failed.fault, failed.errno) == (_engine.FAULTS["DISK"], errno.EIO), failed
         file.release()
-        assert driver.end(file, 20).kind == "DONE"
+        assert driver.end(file).kind == "DONE"
         assert file.tag.octets == octets
     print("right")
 """
@@ -188,7 +188,7 @@ WITHOUT_LIBCURL = """
         driver.fill(url)
         for _ in range(lanes):
             file.release()
-        assert driver.end(file, 20).kind == "DONE"
+        assert driver.end(file).kind == "DONE"
         assert file.tag.octets == content(size)
     assert _engine.live_handles() == 0
     print("right")
@@ -261,7 +261,7 @@ A_TRANSFER_THAT_CANNOT_BEGIN = """
             # What the handle knew of an earlier transfer is none of this one's.
             assert (event.status, event.fault, event.errno, event.headers) == (0, 0, 0, ""), event
             file.release()
-        assert driver.end(file, 20).kind == "DONE"
+        assert driver.end(file).kind == "DONE"
         assert file.tag.octets == content(size)
     assert _engine.live_handles() == 0
     print("right")

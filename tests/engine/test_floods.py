@@ -67,7 +67,7 @@ def test_a_byte_now_and_then_is_a_stall(driver: Driver) -> None:
         hasty = _engine.Profile([], [], [], read_timeout_s=1)
         # A second lane would ask for the rest, and fail first at an answer that is always the same.
         file = driver.add(url, profile=hasty, lanes=1)
-        driver.until(lambda: "FAILED" in driver.kinds(file), 20)
+        driver.until(lambda: "FAILED" in driver.kinds(file))
         assert driver.log[-1].fault == _engine.FAULTS["STALLED"]
         assert 10 < file.downloaded < 1000
         file.remove()
@@ -76,5 +76,5 @@ def test_a_byte_now_and_then_is_a_stall(driver: Driver) -> None:
 
 def test_under_a_limit_little_is_no_stall(driver: Driver, server: MisbehavingServer) -> None:
     file = driver.add(server.url("/slow", size=200, rate=16), limit=MIB)
-    driver.end(file, 25)
+    driver.end(file)
     assert file.tag.octets == content(200)

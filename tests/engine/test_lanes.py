@@ -90,7 +90,7 @@ def test_no_range_begins_further_ahead_than_the_window(
         furthest_ahead = max([furthest_ahead, *(start - file.contiguous for start in starts)])
         return "DONE" in driver.kinds(file)
 
-    driver.until(is_done, 20)
+    driver.until(is_done)
     assert furthest_ahead <= window
     assert file.tag.octets == content(size)
 
@@ -100,7 +100,7 @@ def test_lanes_share_the_window(driver: Driver, server: MisbehavingServer) -> No
     # The lane at the frontier stands still: the rest of the window is for the others.
     url = server.url("/stall", size=size, at=100_000, after=0)
     file = driver.add(url, lanes=4, first_bytes=8192, window_bytes=window, **begun(size, 4096))
-    driver.until(lambda: file.downloaded - file.contiguous >= window // 2, 3)
+    driver.until(lambda: file.downloaded - file.contiguous >= window // 2)
     file.remove()
     driver.end(file)
 
@@ -117,7 +117,7 @@ def test_there_are_never_more_transfers_than_lanes(driver: Driver, server: Misbe
         most_busy = max(most_busy, file.lanes_busy)
         return "DONE" in driver.kinds(file)
 
-    driver.until(is_done, 20)
+    driver.until(is_done)
     assert {request.status for request in server.requests} == {206}
     assert most_busy <= lanes
     assert most_busy == lanes or lanes > 4, "a file begins with up to four"

@@ -205,7 +205,7 @@ def test_a_lane_far_slower_than_its_fellows_is_replaced(driver: Driver, server: 
     size = 64 * MIB
     url = server.url("/uneven", size=size, rate=3 * MIB, at=5 * MIB, slow=40 * KIB)
     file = driver.add(url, lanes=4, first_bytes=MIB, **known(size, 256 * KIB))
-    driver.end(file, 20)
+    driver.end(file)
     assert file.replacements >= 1
     assert file.tag.octets == content(size)
     assert "FAILED" not in driver.kinds(file)
@@ -225,7 +225,7 @@ def test_lanes_that_are_all_slow_are_left_alone(driver: Driver, server: Misbehav
 @pytest.mark.alone
 def test_lanes_grow_where_each_connection_is_paced(driver: Driver, server: MisbehavingServer) -> None:
     file = driver.add(server.url("/slow", size=64 * MIB, rate=2 * MIB), lanes=16)
-    driver.until(lambda: file.lanes_busy == 16, 6)
+    driver.until(lambda: file.lanes_busy == 16)
     assert file.downloaded < 32 * MIB
     file.remove()
     driver.end(file)
@@ -243,7 +243,7 @@ def test_lanes_stay_few_where_all_share_one_rate(driver: Driver, server: Misbeha
         most_busy = max(most_busy, file.lanes_busy)
         return "DONE" in driver.kinds(file)
 
-    driver.until(is_done, 20)
+    driver.until(is_done)
     assert most_busy <= 16, "a try or two to grow, which did not pay"
     assert file.lanes_aim <= 8
     assert server.connections <= 16 + helped(file)
@@ -251,8 +251,8 @@ def test_lanes_stay_few_where_all_share_one_rate(driver: Driver, server: Misbeha
 
 def test_lanes_never_grow_beyond_what_is_allowed(driver: Driver, server: MisbehavingServer) -> None:
     file = driver.add(server.url("/slow", size=16 * MIB, rate=2 * MIB), lanes=6)
-    driver.until(lambda: file.lanes_busy == 6, 6)
-    driver.end(file, 20)
+    driver.until(lambda: file.lanes_busy == 6)
+    driver.end(file)
     assert file.lanes_aim <= 6
     assert file.tag.octets == content(16 * MIB)
 
@@ -272,7 +272,7 @@ def test_a_window_bounds_what_is_ahead_of_the_frontier(
         furthest = max(furthest, ahead - frontier)
         return "DONE" in driver.kinds(file)
 
-    driver.until(is_done, 20)
+    driver.until(is_done)
     assert furthest <= window
     assert file.tag.octets == content(size)
 

@@ -52,7 +52,7 @@ def test_lanes_that_a_server_does_not_answer_cost_next_to_no_time(
 ) -> None:
     setattr(either_server, how, connections)
     file = driver.add(either_server.url("/slow", size=SIZE, rate=RATE), lanes=lanes)
-    driver.end(file, 3 * ALONE_S)
+    driver.end(file, 5 * ALONE_S)
     assert file.tag.octets == content(SIZE)
     assert "FAILED" not in driver.kinds(file)
     assert either_server.connections <= 12
@@ -65,7 +65,7 @@ def test_under_a_limit_lanes_that_a_server_does_not_answer_do_not_hold_the_end(
     server.serves_ever = 1
     driver.engine.limit = RATE if whose == "the engine's" else 0
     file = driver.add(server.url("/good", size=SIZE), lanes=8, limit=RATE if whose == "its own" else 0)
-    driver.end(file, 3 * ALONE_S)
+    driver.end(file, 5 * ALONE_S)
     assert file.tag.octets == content(SIZE)
 
 
@@ -76,7 +76,7 @@ def test_a_file_that_is_nearly_there_is_not_held_by_lanes_that_nobody_answers(
     # The one that is answered is done before it is clear that the others will not be.
     server.serves_ever = 1
     file = driver.add(server.url("/good", size=size), lanes=8, least_bytes=1, first_bytes=MIB)
-    driver.end(file, 6)
+    driver.end(file, 15)
     assert file.tag.octets == content(size)
 
 
@@ -85,7 +85,7 @@ def test_what_a_server_serves_is_remembered(driver: Driver, server: MisbehavingS
     server.serves_ever = 1
     size = 32 * MIB
     file = driver.add(server.url("/slow", size=size, rate=RATE), lanes=8)
-    driver.end(file, 20)
+    driver.end(file)
     assert file.tag.octets == content(size)
     assert server.connections <= 8
     assert file.steals + file.hedges <= 8
@@ -97,7 +97,7 @@ def test_a_server_that_serves_more_later_is_given_more_lanes(driver: Driver, ser
     driver.until(lambda: file.lanes_busy == 4)
     driver.until(lambda: file.lanes_busy == 1)
     server.serves_ever = 0
-    driver.until(lambda: file.lanes_busy == 4, 20)
+    driver.until(lambda: file.lanes_busy == 4)
     file.remove()
     driver.end(file)
 
@@ -108,7 +108,7 @@ def test_one_connection_that_is_lost_costs_no_lane(driver: Driver, server: Misbe
     file = driver.add(url, lanes=4)
     driver.until(lambda: len(server.requests) >= 4)
     before = len(server.requests)
-    driver.until(lambda: server.connections >= 5, 6)
+    driver.until(lambda: server.connections >= 5)
     driver.until(lambda: file.lanes_busy == 4 and len(server.requests) > before)
     file.remove()
     driver.end(file)
@@ -120,7 +120,7 @@ def test_a_mirror_that_answers_nobody_is_left_alone(
     with _accepts_and_is_silent() as (silent, accepted):
         mirrors = [(silent, driver.profile, "", "")]
         file = driver.add(server.url("/slow", size=SIZE, rate=MIB), lanes=8, source_lanes=4, mirrors=mirrors)
-        driver.end(file, 10)
+        driver.end(file)
         assert file.tag.octets == content(SIZE)
         assert len(accepted) <= 8
 
@@ -156,7 +156,7 @@ def test_small_files_do_not_wait_for_lanes_that_a_server_does_not_answer(
     items = [(server.url("/good", size=20_000, seed=number), f"{number}") for number in range(60)]
     batch = Batch(fd, items, driver.profile, lanes=8)
     driver.engine.add_batch(batch)
-    driver.end(batch, 10)  # type: ignore[arg-type]
+    driver.end(batch)  # type: ignore[arg-type]
     os.close(fd)
     assert bytes(batch.states) == b"\2" * 60
     assert server.connections <= 9
@@ -173,7 +173,7 @@ def test_small_files_from_a_server_that_answers_nobody_come_back_after_one_timeo
     items = [(server.url("/stall?headers=0&after=0", seed=each), f"{each}") for each in range(100)]
     batch = Batch(fd, items, hasty, lanes=4)
     driver.engine.add_batch(batch)
-    driver.end(batch, 5)  # type: ignore[arg-type]
+    driver.end(batch, 15)  # type: ignore[arg-type]
     os.close(fd)
     assert bytes(batch.states) == b"\3" * 100
 
@@ -190,7 +190,7 @@ def test_a_connection_that_is_kept_idle_does_not_keep_another_loops_waiting(
         urls = [either_server.url("/good", size=MIB, seed=number) for number in range(4)]
         files = [driver.add(url, loop=number % 2) for number, url in enumerate(urls)]
         for number, file in enumerate(files):
-            driver.end(file, 20)
+            driver.end(file)
             assert file.tag.octets == content(MIB, number)
 
 
@@ -216,7 +216,7 @@ def test_a_range_that_crawls_gets_help_though_little_is_left(
     # Less than a lane's least is unclaimed, and the lane that would take it is slow.
     url = server.url("/script", size=6 * MIB, steps=f"good|slow:rate={rate}")
     file = driver.add(url, lanes=8)
-    driver.end(file, 12)
+    driver.end(file)
     assert file.tag.octets == content(6 * MIB)
 
 
@@ -254,7 +254,7 @@ def test_help_that_is_refused_is_asked_for_a_few_times_at_most(
     size = 5 * MIB
     url = server.url("/script", size=size, steps="good|slow:rate=250K", then=REFUSALS[refusal])
     file = driver.add(url, lanes=8)
-    driver.end(file, 10)
+    driver.end(file)
     assert file.tag.octets == content(size)
     assert "FAILED" not in driver.kinds(file), "the slow lane goes on, and nobody hears of it"
     refused = len(server.requests) - 2
@@ -271,6 +271,6 @@ def test_help_from_elsewhere_is_not_refused_by_that(
     file = driver.add(url, lanes=8)
     driver.until(lambda: len(server.requests) == 3)
     file.add_source(other_server.url("/good", size=size), driver.profile)
-    driver.end(file, 10)
+    driver.end(file)
     assert file.tag.octets == content(size)
     assert len(server.requests) == 3

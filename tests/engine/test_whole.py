@@ -194,5 +194,5 @@ def test_an_error_that_takes_long_to_tell_is_heard_soon(driver: Driver, server: 
 def test_a_redirect_that_takes_a_while_to_tell_is_followed(driver: Driver, server: MisbehavingServer) -> None:
     # libcurl says where it leads when all of it is there.
     file = driver.add(server.url("/script", size=MIB, steps="redirect+slow:rate=3"))
-    driver.end(file, 10)
+    driver.end(file)
     assert file.tag.octets == content(MIB)

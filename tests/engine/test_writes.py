@@ -205,7 +205,7 @@ def test_a_span_that_was_written_ahead_counts_only_with_its_pieces(driver: Drive
             assert opened.read(contiguous) == octets[:contiguous]
         return "DONE" in driver.kinds(file)
 
-    driver.until(what_counts_is_there, 20)
+    driver.until(what_counts_is_there)
 
 
 @pytest.mark.parametrize("allocation", ["falloc", "trunc", "none"])

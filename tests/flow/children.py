@@ -22,7 +22,7 @@ def run_child(program: str, *arguments: object, **environment: str) -> subproces
         python("flow.programs", program, *arguments),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
         check=False,
         env=os.environ | environment,
     )

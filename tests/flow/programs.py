@@ -111,7 +111,7 @@ def fork_midway(url: str, path: str, child_url: str, child_path: str, size: str)
             right = result.path.read_bytes() == content(size)
             sys.exit(0 if right else 3)
         _, status = os.waitpid(forked, 0)
-        manager.wait(gid, timeout=20)
+        manager.wait(gid, timeout=30)
     right = target.read_bytes() == content(size)
     print(os.waitstatus_to_exitcode(status), right)
 

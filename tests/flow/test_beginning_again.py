@@ -77,7 +77,7 @@ def _pause_meanwhile(manager: DownloadManager, gid: str, gate: Gate) -> None:
         _within(0.2, pausing.done)
         gate.open()
         pausing.result(timeout=3)
-    until(lambda: _status(manager, gid) is not DownloadStatus.ACTIVE, timeout=3)
+    until(lambda: _status(manager, gid) is not DownloadStatus.ACTIVE)
     assert _status(manager, gid) is DownloadStatus.PAUSED
 
 

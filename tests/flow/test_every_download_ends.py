@@ -80,7 +80,7 @@ def test_a_cookie_file_that_broke_harms_nothing_where_it_is_not_needed(
     cookies.write_text("this is no cookie file\n")
     manager.change_options(gid, max_download_limit="100M")
     valve.open()
-    manager.wait(gid, 20)
+    manager.wait(gid, 30)
     assert target.read_bytes() == content(SIZE)
 
 
@@ -95,9 +95,9 @@ def test_a_cookie_file_that_broke_ends_the_download_that_needs_it_and_no_other(
     cookies.write_text("this is no cookie file\n")
     manager.change_options(gid, headers={"X-New": "1"})
     with pytest.raises(LocalError, match=r"cookies\.txt: cannot read cookies from it"):
-        manager.wait(gid, 20)
+        manager.wait(gid, 30)
     valve.open()
-    manager.wait(other, 20)
+    manager.wait(other, 30)
     assert target.with_name("other").read_bytes() == content(SIZE)
     assert names(target.parent) == ["file.bin.part", "file.bin.part.json", "other"]
 
@@ -220,7 +220,7 @@ def test_an_error_in_any_step_ends_that_download_and_no_other(
     other = manager.download(url, _into(target.with_name("other")))
     with pytest.raises(LocalError, match="a fault of ours"):
         manager.wait_for(victim, 20)
-    manager.wait(other, 20)
+    manager.wait(other, 30)
 
 
 @pytest.mark.parametrize(("owner", "step"), [(run.Run, "fail"), (run.Run, "withdraw"), (keeping.Keeping, "keep")])
@@ -238,7 +238,7 @@ def test_an_error_on_the_way_to_the_end_keeps_nobody_waiting(
     monkeypatch.setattr(owner, step, broken)
     gid = manager.download(server.url("/status/x", code=404), _into(target))
     with pytest.raises(DownloadError):
-        manager.wait(gid, 20)
+        manager.wait(gid, 30)
 
 
 @pytest.mark.parametrize("outcome", ["good", "status"])
@@ -252,10 +252,10 @@ def test_an_error_in_the_managers_books_keeps_nobody_waiting(
     gid = manager.download(url, _into(target))
     monkeypatch.setattr(manager, "_note_end", broken)
     if outcome == "good":
-        manager.wait(gid, 20)
+        manager.wait(gid, 30)
     else:
         with pytest.raises(HttpStatusError):
-            manager.wait(gid, 20)
+            manager.wait(gid, 30)
 
 
 def test_a_watcher_that_raises_harms_nobody(server: MisbehavingServer, target: Path, manager: DownloadManager) -> None:
@@ -283,7 +283,7 @@ def test_a_download_that_waits_for_nothing_ends_with_an_error_that_keeps_the_wor
     url = server.url("/script/x", size=SIZE, steps="cut:after=3000000", then="status:code=503")
     gid = manager.download(url, _into(target, split=1))
     with pytest.raises(LocalError, match="the download is waiting for nothing"):
-        manager.wait(gid, 20)
+        manager.wait(gid, 30)
     assert names(target.parent) == ["file.bin.part", "file.bin.part.json"]
 
 
@@ -348,7 +348,7 @@ def test_a_refresh_url_that_blocks_holds_up_no_verb(
         until(lambda: download.waiting_for == "refresh_url")
         others = [manager.download(server.url("/good/x", size=MIB), _into(target.with_name(f"{n}"))) for n in range(8)]
         for gid in others:
-            manager.wait(gid, 20)
+            manager.wait(gid, 30)
         begun_s = time.monotonic()
         match verb:
             case "stop":

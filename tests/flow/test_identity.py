@@ -281,7 +281,7 @@ def test_a_file_that_is_replaced_is_not_mixed_over_http_2(certificates: Certific
         new.write_bytes(content(SIZE, 1))
         os.utime(new, (0, 0))
         new.replace(file)
-        assert manager.wait(gid, timeout=20).identity == "etag"
+        assert manager.wait(gid, timeout=30).identity == "etag"
         assert {line.protocol for line in nginx.log(at_least=2)} == {"HTTP/2.0"}
     assert target.read_bytes() == content(SIZE, 1)
 

@@ -164,7 +164,7 @@ def test_dead_links_of_a_host_that_sends_ranges_cost_one_request(
         gids = [manager.download(server.url("/status/x", code=code, id=n), into(target, n)) for n in range(10)]
         for gid in gids:
             with pytest.raises(HttpStatusError):
-                manager.wait(gid, timeout=20)
+                manager.wait(gid, timeout=30)
     assert len(server.requests) == 10
 
 

@@ -34,7 +34,7 @@ def _paused(manager: DownloadManager, url: str, target: Path, **options: Any) ->
 
 def _fails_its_checksum(manager: DownloadManager, gid: str) -> None:
     with pytest.raises(ChecksumMismatch):
-        manager.wait(gid, 20)
+        manager.wait(gid, 30)
 
 
 WRONG = f"md5={hashlib.md5(b'else').hexdigest()}"
@@ -81,7 +81,7 @@ def test_another_name_or_directory_takes_the_progress_along(
         assert change == "filename" or names(target.parent) == []
         valve.open()
         manager.resume(gid)
-        result = manager.wait(gid, 20)
+        result = manager.wait(gid, 30)
     assert (result.path, result.resumed) == (new, kept)
     assert new.read_bytes() == content(6 * MIB)
     assert names(new.parent) == [new.name]
@@ -100,7 +100,7 @@ def test_another_name_changes_nothing_of_others(server: MisbehavingServer, valve
         valve.open()
         for each in (gid, other):
             manager.resume(each)
-            assert manager.wait(each, 20).resumed > MIB
+            assert manager.wait(each, 30).resumed > MIB
     assert names(target.parent) == ["new", "new.part", "other"]
     assert target.with_name("new.part").read_bytes() == b"theirs"
 
@@ -119,7 +119,7 @@ def test_a_move_that_finds_no_room_changes_nothing(
         assert names(small_disk) == ["ballast"]
         valve.open()
         manager.resume(gid)
-        assert manager.wait(gid, 20).resumed > MIB
+        assert manager.wait(gid, 30).resumed > MIB
 
 
 # -- wrong checksums ------------------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def test_cancelling_removes_what_this_download_created(
         until(lambda: downloaded(manager, gid) > MIB)
         if how == "failed":
             with pytest.raises(DownloadError):
-                manager.wait(gid, 20)
+                manager.wait(gid, 30)
         elif how != "active":
             manager.pause(gid)
         if how != "restored":

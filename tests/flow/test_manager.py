@@ -142,7 +142,7 @@ def test_waiting_may_be_given_a_time(server: MisbehavingServer, valve: Valve, ta
             manager.wait(gid, timeout=0)
         assert _status(manager, gid) is DownloadStatus.ACTIVE
         valve.open()
-        assert manager.wait(gid, timeout=10).size == SIZE
+        assert manager.wait(gid, timeout=30).size == SIZE
         assert manager.wait(gid, timeout=0).size == SIZE
 
 
@@ -187,7 +187,7 @@ def test_a_resume_right_after_a_pause_goes_on(
     manager.pause(gid)
     manager.resume(gid)
     valve.open()
-    assert manager.wait(gid, timeout=10).path.read_bytes() == content(SIZE)
+    assert manager.wait(gid, timeout=30).path.read_bytes() == content(SIZE)
 
 
 def test_a_pause_of_what_has_ended_changes_nothing(
@@ -262,10 +262,10 @@ def test_pauses_and_resumes_from_many_threads_lose_nothing(server: MisbehavingSe
         for thread in disturbers:
             thread.join()
         for seed, gid in enumerate(gids):
-            until(partial(stopped, gid), timeout=20)
+            until(partial(stopped, gid))
             if _status(manager, gid) is DownloadStatus.PAUSED:
                 manager.resume(gid)
-            assert manager.wait(gid, timeout=20).path.read_bytes() == content(3 * MIB, seed)
+            assert manager.wait(gid, timeout=30).path.read_bytes() == content(3 * MIB, seed)
 
 
 def test_many_threads_may_fetch_at_once(server: MisbehavingServer, target: Path) -> None:

@@ -189,7 +189,7 @@ def test_a_state_is_there_after_two_seconds_and_tells_no_lie(
     size = 24 * MIB
     gid = manager.download(server.url("/valve/x", size=size), _where(target))
     state_path = target.with_name("file.bin.part.json")
-    until(state_path.exists, timeout=4.0)
+    until(state_path.exists)
     saved, part = read_state(target), target.with_name("file.bin.part").read_bytes()
     assert saved
     assert state_path.stat().st_mode & 0o777 == 0o600

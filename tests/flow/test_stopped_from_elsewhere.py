@@ -139,7 +139,7 @@ def test_starts_and_stops_by_several_threads_leave_nobody_waiting(server: Misbeh
                 server.url("/good/x", size=1000), {"save_dir": target.parent, "filename": name, "overwrite": True}
             )
             try:
-                manager.wait(gid, 15)
+                manager.wait(gid, 30)
             except (Cancelled, LocalError):
                 count += 1
         return count

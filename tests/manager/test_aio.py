@@ -286,7 +286,7 @@ def test_waiting_may_be_given_a_time(server: MisbehavingServer, valve: Valve, ta
                 assert time.monotonic() - started < AT_ONCE
                 assert not isinstance(caught.value, DownloadError)
             valve.open()
-            assert (await manager.wait(gid, timeout=10)).size == SIZE
+            assert (await manager.wait(gid, timeout=30)).size == SIZE
             assert (await manager.wait(gid, timeout=0)).size == SIZE
 
     run(main)

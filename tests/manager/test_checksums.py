@@ -137,6 +137,6 @@ def test_a_retry_of_wrong_bytes_begins_anew(server: MisbehavingServer, target: P
     url = server.url("/script/x", size=SIZE, steps="no-ranges:seed=1", etag="none", mtime=0)
     gid = manager.download(url, into(target, checksum=f"md5={_hex('md5')}"))
     with pytest.raises(ChecksumMismatch):
-        manager.wait(gid, timeout=10)
+        manager.wait(gid, timeout=30)
     manager.retry(gid)
-    assert manager.wait(gid, timeout=10).path.read_bytes() == content(SIZE)
+    assert manager.wait(gid, timeout=30).path.read_bytes() == content(SIZE)

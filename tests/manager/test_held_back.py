@@ -119,7 +119,7 @@ def test_a_paused_one_goes_on_from_there(dispatcher: Dispatcher, server: Misbeha
         dispatcher.let_go()
         kept = saved_bytes(target)
         manager.resume(gid)
-        result = manager.wait(gid, timeout=10)
+        result = manager.wait(gid, timeout=30)
     assert result.resumed == kept >= CAME
     assert target.read_bytes() == content(9 * MIB)
 

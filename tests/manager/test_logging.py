@@ -84,7 +84,7 @@ def test_no_password_header_or_cookie_is_logged_or_told(
     with DownloadManager(session_file=tmp_path / "session.json") as manager:
         gid = manager.download(_with_password(server.url(path)), options)
         try:
-            told = repr(manager.wait(gid, timeout=10))
+            told = repr(manager.wait(gid, timeout=30))
         except DownloadError as error:
             told = f"{error} {error!r} {error.url} {error.tried}"
         told += repr(manager.list_downloads())
@@ -125,7 +125,7 @@ def test_a_resumed_download_and_a_callback_that_fails_are_told_without_secrets(
         manager.pause(gid)
         assert status_of(manager, gid) is DownloadStatus.PAUSED
         manager.resume(gid)
-        manager.wait(gid, timeout=10)
+        manager.wait(gid, timeout=30)
         manager.download_and_wait(url + "&id=2", QUICK | into(target, "2"), lambda _: 1 / 0)
     assert "bytes are there" in _everything(log)
     assert "on_progress failed" in _everything(log)

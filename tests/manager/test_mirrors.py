@@ -169,7 +169,7 @@ def test_a_mirror_that_is_added_on_the_way_is_compared_first(
     gid = manager.download(server.url("/slow/x", size=SIZE, rate="3M"), into(target, **LANES))
     until(lambda: manager.get_download_progress(gid).downloaded > MIB)
     manager.change_options(gid, mirrors=[mirror])
-    result = manager.wait(gid, timeout=20)
+    result = manager.wait(gid, timeout=30)
     assert target.read_bytes() == content(SIZE)
     assert (mirror in result.sources) == (seed == 0)
 
@@ -195,7 +195,7 @@ def test_comparing_keeps_to_the_options(
         gid = manager.download(server.url("/slow/x", size=SIZE, rate="6M"), into(target, mirrors=mirrors, **options))
         while manager.get_download_progress(gid).status in ("waiting", "active"):
             most = max(most, manager.get_download_progress(gid).connections)
-        result = manager.wait(gid, timeout=20)
+        result = manager.wait(gid, timeout=30)
     assert target.read_bytes() == content(SIZE)
     assert len(result.sources) == 1
     if options.get("split") == 1:

@@ -75,7 +75,7 @@ def test_it_goes_on_by_itself_and_burns_no_try(
         assert downloaded(manager, gid) == kept
         switch.on = True
         until(lambda: not _note(manager, gid))
-        result = manager.wait(gid, timeout=15)
+        result = manager.wait(gid, timeout=30)
     assert target.read_bytes() == content(SIZE)
     assert result.resumed == 0
 
@@ -91,7 +91,7 @@ def test_one_stream_that_lost_the_network_goes_on_when_it_is_back(
         gid = manager.download(url, into(target))
         until(lambda: "network" in _note(manager, gid))
         switch.on = True
-        assert manager.wait(gid, timeout=10).size == SIZE
+        assert manager.wait(gid, timeout=30).size == SIZE
     assert target.read_bytes() == content(SIZE)
 
 
@@ -112,7 +112,7 @@ def test_the_wait_is_bounded(server: MisbehavingServer, target: Path, switch: Sw
         server.start()
         switch.on = True
         manager.retry(gid)
-        assert manager.wait(gid, timeout=15).resumed > MIB
+        assert manager.wait(gid, timeout=30).resumed > MIB
     assert target.read_bytes() == content(SIZE)
 
 
@@ -137,7 +137,7 @@ def test_a_server_that_is_down_while_the_network_is_there_burns_tries(
     with DownloadManager(retry_policy=POLICY) as manager:
         gid = manager.download(server.url("/good/x", size=SIZE), into(target, max_tries=3))
         with pytest.raises(ConnectionFailed) as caught:
-            manager.wait(gid, timeout=5)
+            manager.wait(gid, timeout=30)
     assert switch.asked == 3
     assert len(caught.value.tried) == 3
 
@@ -153,7 +153,7 @@ def test_a_checker_that_fails_does_not_leave_it_waiting_for_ever(
     with DownloadManager(retry_policy=POLICY) as manager:
         gid = manager.download(server.url("/good/x", size=SIZE), into(target, max_tries=2))
         with pytest.raises(rangefetch.DownloadError):
-            manager.wait(gid, timeout=5)
+            manager.wait(gid, timeout=30)
 
 
 # -- who is asked ---------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_a_dead_server_in_a_closed_network_fails_after_its_tries(target: Path, s
         options = into(target, max_tries=2, connect_timeout=0.2, read_timeout=1.0)
         gid = manager.download(f"http://{silent()}/x", options)
         with pytest.raises(TimedOut) as caught:
-            manager.wait(gid, timeout=10)
+            manager.wait(gid, timeout=30)
     assert len(caught.value.tried) == 2
 
 
@@ -244,7 +244,7 @@ def test_a_server_that_falls_silent_midway_is_waited_for(
         time.sleep(0.3)
         monkeypatch.undo()
         server.start()
-        manager.wait(gid, timeout=15)
+        manager.wait(gid, timeout=30)
     assert target.read_bytes() == content(SIZE)
 
 

@@ -152,16 +152,16 @@ def test_what_a_server_may_ask_for_is_bounded(server: MisbehavingServer, target:
 def test_a_host_that_asks_for_rest_gets_it_from_all_downloads(
     server: MisbehavingServer, other_server: MisbehavingServer, target: Path, manager: DownloadManager
 ) -> None:
-    limited = manager.download(server.url("/status/x", size=SMALL, code=429, retry_after=1, times=1), into(target, 1))
+    limited = manager.download(server.url("/status/x", size=SMALL, code=429, retry_after=3, times=1), into(target, 1))
     until(lambda: server.requests and server.requests[0].finished)
     time.sleep(0.1)
     same_host = manager.download(server.url("/good/x", size=SMALL), into(target, 2))
     other_host = manager.download(other_server.url("/good/x", size=SMALL), into(target, 3))
-    assert manager.wait(other_host, timeout=0.7).size == SMALL
+    assert manager.wait(other_host, timeout=30).size == SMALL
     assert len(server.requests) == 1
     for gid in (limited, same_host):
-        assert manager.wait(gid, timeout=5).size == SMALL
-    assert all(request.time - server.requests[0].time >= 0.99 for request in server.requests[1:])
+        assert manager.wait(gid, timeout=30).size == SMALL
+    assert all(request.time - server.requests[0].time >= 2.99 for request in server.requests[1:])
 
 
 def test_a_download_at_work_leaves_a_limited_host_alone_too(
@@ -170,7 +170,7 @@ def test_a_download_at_work_leaves_a_limited_host_alone_too(
     # Ranges of a second and less, so that there would be many requests.
     at_work = manager.download(server.url("/short-range/x", size=SIZE, most="64K", rate="512K"), into(target, 1))
     until(lambda: downloaded(manager, at_work) > 0)
-    manager.download(server.url("/status/x", size=SMALL, code=429, retry_after=2, times=1), into(target, 2))
+    manager.download(server.url("/status/x", size=SMALL, code=429, retry_after=30, times=1), into(target, 2))
     until(lambda: any(request.status == 429 for request in server.requests))
     time.sleep(0.3)
     before = len(server.requests)
@@ -215,7 +215,7 @@ def test_a_lane_that_is_refused_does_not_ask_before_the_server_says_while_the_ot
     assert len([request for request in worked if 0.3 < request.time - first < 1.99]) > 1
     # After that the server is asked whether it allows more by now.
     assert any(at - first >= 1.99 for at in refused())
-    manager.wait(begins, timeout=5)
+    manager.wait(begins, timeout=30)
     (beginning,) = [request for request in server.requests if "good" in request.path]
     assert beginning.time - first >= 1.99
 
@@ -431,7 +431,7 @@ def test_failures_at_the_same_moment_are_all_told(server: MisbehavingServer, tar
             gids = [manager.download(server.url("/status/x", code=404), into(target, number)) for number in range(12)]
             for gid in gids:
                 with pytest.raises(HttpStatusError):
-                    manager.wait(gid, timeout=5)
+                    manager.wait(gid, timeout=30)
 
 
 def test_the_kinds_of_errors_are_of_the_tree(server: MisbehavingServer, target: Path) -> None:

@@ -183,7 +183,7 @@ def test_a_mirror_that_has_changed_since_is_left_out(
         until(lambda: all(each.bytes_sent > 500_000 for each in (server, other_server)))
         manager.pause(gid)
         manager.resume(gid)
-        result = manager.wait(gid, timeout=20)
+        result = manager.wait(gid, timeout=30)
     assert target.read_bytes() == content(SIZE)
     assert result.size == SIZE
 
@@ -236,6 +236,6 @@ def test_a_retry_asks_the_mirrors_again(server: MisbehavingServer, target: Path,
     options = into(target, proxy=proxy, use_github_mirror=True, github_mirrors=[rule])
     gid = manager.download(url, options)
     with pytest.raises(DownloadError):
-        manager.wait(gid, timeout=5)
+        manager.wait(gid, timeout=30)
     manager.retry(gid)
-    assert manager.wait(gid, timeout=5).path.read_bytes() == content(SIZE)
+    assert manager.wait(gid, timeout=30).path.read_bytes() == content(SIZE)

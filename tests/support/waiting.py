@@ -11,7 +11,7 @@ AT_ONCE = 10.0
 """Seconds by which also a busy machine has done what it does at once, and not what waits for something to time out."""
 
 
-def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
+def until(condition: Callable[[], object], timeout: float = 30.0) -> None:
     """Wait until it holds; fail the test if it does not within ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while not condition():

@@ -82,7 +82,7 @@ def _download(
                     time.sleep(0.001)
                 manager.pause(gid)
                 manager.resume(gid)
-            return manager.wait(gid, timeout=20).resumed
+            return manager.wait(gid, timeout=30).resumed
 
     return _tried(fetch, directory, call, number, how, error)
 
