@@ -310,7 +310,8 @@ def test_killed_at_any_point_of_its_creation_it_leaves_nothing_that_is_not_taken
         directory = tmp_path / str(stop)
         directory.mkdir()
         command = [sys.executable, "-c", CREATOR, str(directory), marks, nameless, str(stop)]
-        status = subprocess.run(command, check=False, timeout=20).returncode
+        status = subprocess.run(command, check=False, timeout=90).returncode
+        assert status in (0, 9), "it did not come to be killed"
         with closing(Target.open(directory, "x", URL)) as opened:
             assert opened.part_path.name == "x.part", f"killed before call {stop}"
             opened.discard()

@@ -561,7 +561,7 @@ def test_killed_at_any_point_of_publishing_there_is_the_whole_file_or_none(
         if overwrite:
             (directory / "x").write_text("old")
         command = [sys.executable, "-c", PUBLISHER, str(directory), way, str(overwrite), str(stop)]
-        status = subprocess.run(command, check=False, timeout=20).returncode
+        status = subprocess.run(command, check=False, timeout=90).returncode
         final = files(directory).get("x")
         assert final in ("new", "old" if overwrite else None), f"killed before call {stop}"
         # Whatever it was, the next run clears up.
