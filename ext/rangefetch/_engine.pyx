@@ -19,7 +19,7 @@ from rangefetch.blocks cimport blocks_contiguous, blocks_fit, blocks_free, block
 from rangefetch.bucket cimport Bucket, bucket_fill, bucket_is_dry, bucket_limit, bucket_take
 from rangefetch.checks cimport RF_CHECKED, RF_LIVE_DESCRIPTORS, RF_LIVE_MEMORY, calloc, free, rf_live_count
 from rangefetch.core cimport EngineCore, core_is_ours, core_let_go, core_new, core_stop
-from rangefetch.host cimport hosts_open, hosts_rest, hosts_rest_for_ms
+from rangefetch.host cimport hosts_have_answered, hosts_open, hosts_rest, hosts_rest_for_ms
 from rangefetch.libcurl cimport *
 from rangefetch.mailbox cimport *
 from rangefetch.origin cimport origin_number
@@ -235,6 +235,11 @@ def rest_host(int64_t host, double seconds, *, bint for_all=True):
 def host_rests_for(int64_t host):
     hosts_open(&hosts)
     return hosts_rest_for_ms(&hosts, host, rf_now_us() // 1000) / 1000
+
+
+def host_has_answered(int64_t host):
+    hosts_open(&hosts)
+    return bool(hosts_have_answered(&hosts, host))
 
 
 cdef int _must_be_loaded() except -1:

@@ -137,6 +137,17 @@ cdef inline int64_t hosts_rest_for_ms(HostTable *table, int64_t number, int64_t 
     return max(until_ms - now_ms, 0)
 
 
+cdef inline bint hosts_have_answered(HostTable *table, int64_t number) noexcept nogil:
+    """Whether the host has answered anything; from any thread."""
+    cdef Host *host
+    cdef bint answered
+    pthread_mutex_lock(&table.lock)
+    host = host_link(table, number)[0]
+    answered = host != NULL and rf_load(&host.answered) != 0
+    pthread_mutex_unlock(&table.lock)
+    return answered
+
+
 # ---- A loop's share ----------------------------------------------------------------------------------------------
 
 cdef inline int64_t where_to(const ProfileCore *profile, const char *url) noexcept nogil:

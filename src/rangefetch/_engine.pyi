@@ -71,6 +71,9 @@ def rest_host(host: int, seconds: float, *, for_all: bool = True) -> None:
     that it has stays. When it is over, one request goes first, and the others follow when that is answered.
     """
 
+def host_has_answered(host: int) -> bool:
+    """Whether the host has answered a request of this process, with whatever status."""
+
 def host_rests_for(host: int) -> float:
     """Seconds for which the host is to be left alone."""
 

@@ -184,7 +184,7 @@ def _fetch_all(
             manager = get_download_manager()
         else:
             manager = stack.enter_context(DownloadManager(max_concurrent_downloads=max_concurrent_downloads))
-        return _Bulk(manager, wanted, common, on_progress, on_result).run()
+        return _Bulk(manager, wanted, common.over(manager.defaults), on_progress, on_result).run()
 
 
 class _Outcomes:

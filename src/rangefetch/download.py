@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -48,9 +49,14 @@ class Figures(NamedTuple):
     connections: int = 0
 
 
+_gids = random.Random()  # not the module's, which a program may seed
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_gids.seed)
+
+
 def new_gid() -> str:
     """16 hexadecimal digits that no other download has, as aria2's are."""
-    return os.urandom(8).hex()
+    return f"{_gids.getrandbits(64):016x}"
 
 
 class Download:
@@ -81,6 +87,8 @@ class Download:
         """Its data that had the wrong checksum."""
         self.intent: DownloadStatus | None = None
         """What it is to become when its backend has let go of it: paused, removed, or waiting again."""
+        self.was_put_off = False
+        """Its host did not answer at once, so that others had its place."""
         self.cut_short = False
         """It is paused because its manager was stopped, and not because somebody asked for that."""
         self.lock = threading.Condition()

@@ -14,7 +14,10 @@ from typing import TypeVar
 from rangefetch.options import DownloadOptions
 from rangefetch.proxies import proxy_for, with_port
 
-__all__ = ["divide", "host_of_connection", "rest", "rests_for"]
+__all__ = ["HURRY_S", "divide", "has_answered", "host_of_connection", "rest", "rests_for"]
+
+HURRY_S = 2.0
+"""How long a host that has not answered yet may hold up others that wait."""
 
 K = TypeVar("K", bound=Hashable)
 
@@ -42,6 +45,13 @@ def rests_for(host: int) -> float:
     from rangefetch import _engine
 
     return _engine.host_rests_for(host)
+
+
+def has_answered(host: int) -> bool:
+    """Whether the host has answered anything in this process."""
+    from rangefetch import _engine
+
+    return _engine.host_has_answered(host)
 
 
 def divide(wanted: Mapping[K, int]) -> dict[K, int]:

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import weakref
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -83,6 +83,7 @@ class DownloadManager:
         self._defaults = DownloadOptions.of(defaults)
         if config.get("download_dir") and os.fspath(self._defaults.save_dir) == ".":
             self._defaults = DownloadOptions.of(self._defaults, save_dir=config["download_dir"])
+        self._last_options: tuple[object, DownloadOptions] = (None, self._defaults)
         self._session_file = session.check_path(session_file) if session_file is not None else None
         self._session_hold = session.Hold(self._session_file) if self._session_file is not None else None
         self._session_timer: threading.Timer | None = None
@@ -92,13 +93,13 @@ class DownloadManager:
         self._lifting = threading.RLock()  # one start or stop at a time; these may take seconds
         self._lock = threading.RLock()  # guards what follows; nothing that may block is done under it
         self._downloads: dict[str, Download] = {}
-        self._waiting: deque[Download] = deque()
+        self._waiting: OrderedDict[str, Download] = OrderedDict()
         self._room = Room()
         self._active: set[str] = set()
         self._asking: set[str] = set()  # of them, those that wait for a function of the user's
         self._streams: set[str] = set()  # of them, those that are read while they come
         self._lent: dict[object, int] = {}  # places that small files have
-        self._finished: deque[str] = deque()
+        self._finished: OrderedDict[str, None] = OrderedDict()
         self._started = False
         self._starts = 0
         self._forked = False
@@ -177,9 +178,9 @@ class DownloadManager:
         with self._lock:
             self._started = False
             self._lent.clear()
-            cut_short = {*self._active, *(download.gid for download in self._waiting)}
+            cut_short = {*self._active, *self._waiting}
             while self._waiting:
-                download = self._waiting.popleft()
+                _, download = self._waiting.popitem(last=False)
                 self._room.release(download)
                 download.move(DownloadStatus.PAUSED, cut_short=True)
         # Outside the lock, which the backend takes to tell of each end.
@@ -250,9 +251,12 @@ class DownloadManager:
 
     def resume_all(self) -> None:
         """Resume everything that is paused."""
-        for each in self.list_downloads(DownloadStatus.PAUSED):
-            with contextlib.suppress(KeyError):
-                self.resume(each.gid)
+        self._must_be_ours()
+        with self._lock:
+            downloads = list(self._downloads.values())
+        for each in downloads:
+            if each.status is DownloadStatus.PAUSED:
+                self._queue(each, DownloadStatus.PAUSED)
 
     def retry(self, gid: str) -> None:
         """Put a failed download into the queue again; downloaded data is kept."""
@@ -279,8 +283,7 @@ class DownloadManager:
             if download.status not in _FINISHED:
                 raise ValueError(f"{gid}: a download that is {download.status} cannot be removed; cancel it first")
             self._downloads.pop(gid, None)
-            with contextlib.suppress(ValueError):
-                self._finished.remove(gid)
+            self._finished.pop(gid, None)
         self._changed()
 
     def change_options(self, gid: str, **options: Any) -> None:
@@ -426,6 +429,15 @@ class DownloadManager:
             else:
                 self._asking.discard(download.gid)
 
+    def puts_off(self, download: Download) -> bool:
+        with self._lock:
+            others_wait = bool(self._waiting) and download.gid in self._active and download.intent is None
+            if others_wait and not download.was_put_off:
+                download.was_put_off = True
+                download.intent = DownloadStatus.WAITING
+                return True
+        return False
+
     # -- inside -----------------------------------------------------------------------------------------------
 
     def _must_be_ours(self) -> None:
@@ -451,10 +463,21 @@ class DownloadManager:
     ) -> tuple[str, DownloadOptions]:
         """The URL, and all options with the manager's defaults. Raises ``ValueError``, ``TypeError``."""
         if options is None:
-            options = self._defaults
-        elif isinstance(options, Mapping):
-            options = DownloadOptions.of(self._defaults, **options)
-        return check_url(url), DownloadOptions.of(options)
+            return check_url(url), self._defaults
+        if isinstance(options, Mapping):
+            # A loop gives the same ones again and again.
+            key = _key_of(options)
+            known, checked = self._last_options
+            if key is None or key != known:
+                checked = DownloadOptions.of(self._defaults, **options)
+                self._last_options = (key, checked)
+            return check_url(url), checked
+        return check_url(url), DownloadOptions.of(options).over(self._defaults)
+
+    @property
+    def defaults(self) -> DownloadOptions:
+        """The options of every download, unless it has its own."""
+        return self._defaults
 
     def submit(
         self, url: str, options: DownloadOptions | Mapping[str, Any] | None = None, *, starts: int | None = None
@@ -497,13 +520,13 @@ class DownloadManager:
             self._note_end(download, DownloadStatus.ERROR)
             download.move(DownloadStatus.ERROR, error=no_room)
             return
-        self._waiting.append(download)
+        self._waiting[download.gid] = download
         self._begin_next()
 
     def _begin_next(self) -> None:
         """Start waiting downloads while there is room; the lock is held."""
         while self._started and self._waiting and self._places_taken() < self._most_active:
-            self._start_one(self._waiting.popleft())
+            self._start_one(self._waiting.popitem(last=False)[1])
 
     def _places_taken(self) -> int:
         """How many of the active downloads count against ``max_concurrent_downloads``."""
@@ -531,8 +554,7 @@ class DownloadManager:
                 # It is on its way to rest: back from there.
                 download.intent = DownloadStatus.WAITING
             elif download.status is from_status:
-                with contextlib.suppress(ValueError):
-                    self._finished.remove(download.gid)
+                self._finished.pop(download.gid, None)
                 download.move(DownloadStatus.WAITING)
                 self._put_in_queue(download, no_room)
             else:
@@ -558,7 +580,7 @@ class DownloadManager:
             if was is DownloadStatus.ACTIVE:
                 download.intent = status
             elif was is DownloadStatus.WAITING:
-                self._waiting.remove(download)
+                self._waiting.pop(download.gid, None)
                 self._room.release(download)
                 download.move(status)
             elif status is DownloadStatus.REMOVED and was in (DownloadStatus.PAUSED, DownloadStatus.ERROR):
@@ -600,9 +622,11 @@ class DownloadManager:
             directed = [(each, was) for each in in_order if (was := self._direct(each, status)) is not None]
         with contextlib.ExitStack() as each_at_any_rate:
             for download, was in directed:
-                each_at_any_rate.callback(self._let_go, download, was, remove_files=remove_files)
-        for download, _ in directed:
-            self._settle(download)
+                if remove_files or was is DownloadStatus.ACTIVE:
+                    each_at_any_rate.callback(self._let_go, download, was, remove_files=remove_files)
+        for download, was in directed:
+            if was is DownloadStatus.ACTIVE:
+                self._settle(download)
             if remove_files:
                 leftovers.remove_kept_aside(download)
         if directed:
@@ -622,11 +646,10 @@ class DownloadManager:
     def _note_end(self, download: Download, status: DownloadStatus) -> None:
         """Remember the last finished downloads, and no more; the lock is held."""
         if status in _FINISHED:
-            with contextlib.suppress(ValueError):
-                self._finished.remove(download.gid)
-            self._finished.append(download.gid)
+            self._finished.pop(download.gid, None)
+            self._finished[download.gid] = None
             while len(self._finished) > self._most_finished:
-                self._downloads.pop(self._finished.popleft(), None)
+                self._downloads.pop(self._finished.popitem(last=False)[0], None)
 
     def wait_for(
         self,
@@ -693,7 +716,7 @@ class DownloadManager:
                 if download.gid not in self._downloads:
                     self._downloads[download.gid] = download
                     if download.status is DownloadStatus.WAITING:
-                        self._waiting.append(download)
+                        self._waiting[download.gid] = download
 
     def _leave_session(self) -> None:
         if self._session_hold is not None:
@@ -729,6 +752,13 @@ class DownloadManager:
 _CHANGEABLE = frozenset(
     {"headers", "max_connection_per_server", "max_download_limit", "mirrors", "split", "user_agent"}
 )
+
+
+def _key_of(options: Mapping[str, Any]) -> tuple[object, ...] | None:
+    """By which the same options are known again; None where a value may change meanwhile."""
+    if not all(type(value) in (str, int, float, bool) or isinstance(value, Path) for value in options.values()):
+        return None
+    return tuple((name, type(value), value) for name, value in options.items())
 
 
 def _path_of(download: Download) -> Path | None:

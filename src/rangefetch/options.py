@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import re
@@ -227,8 +228,20 @@ def _check_checksum(value: object) -> str:
     return f"{algorithm}={digest}"
 
 
+class _Given:
+    """Which options were given, and not left to their defaults."""
+
+    __slots__ = ("_given",)
+    _given: frozenset[str]
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that were given when these were made, whatever their values; all of them in a copy."""
+        return {name: getattr(self, name) for name in getattr(self, "_given", _NAMES)}
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DownloadOptions:
+class DownloadOptions(_Given):
     """The options of one download. Sizes may be ``"4M"``, ``"1.5G"`` or an int; times are seconds, 0: no limit.
 
     Output file:
@@ -365,17 +378,22 @@ class DownloadOptions:
         if options is None:
             merged: dict[str, Any] = {}
         elif isinstance(options, DownloadOptions):
-            merged = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+            if not changes:
+                return options  # which cannot change
+            merged = options.given
         elif isinstance(options, Mapping):
             merged = dict(options)
         else:
             raise TypeError(f"options: expected DownloadOptions or a mapping, not {type(options).__name__}")
         merged.update(changes)
-        known = {field.name for field in dataclasses.fields(cls)}
         for name in merged:
-            if name not in known:
+            if name not in _NAMES:
                 raise TypeError(f"{name}: unknown option")
         return cls(**merged)
+
+    def over(self, defaults: DownloadOptions) -> DownloadOptions:
+        """These options, and ``defaults`` for those that were not given."""
+        return DownloadOptions.of(defaults, **self.given) if defaults.given else self
 
     def __repr__(self) -> str:
         """What differs from the defaults, without values of headers and accounts in URLs, which may be secrets."""
@@ -403,3 +421,18 @@ class DownloadOptions:
         values = to_camel_case_dict(self)
         del values["refreshUrl"]
         return values
+
+
+_NAMES = frozenset(field.name for field in dataclasses.fields(DownloadOptions))
+
+
+def _noting_what_is_given(init: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(init)
+    def note_and_init(self: DownloadOptions, **given: Any) -> None:
+        object.__setattr__(self, "_given", frozenset(given))
+        init(self, **given)
+
+    return note_and_init
+
+
+DownloadOptions.__init__ = _noting_what_is_given(DownloadOptions.__init__)  # type: ignore[method-assign]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rangefetch import saving
+from rangefetch import governor, saving
 from rangefetch.answering import Answering
 from rangefetch.atwork import AtWork
 from rangefetch.authority import Authority
@@ -24,6 +24,7 @@ from rangefetch.identity import Basis, Identity
 from rangefetch.keeping import NOTHING_KEPT
 from rangefetch.lifecycle import AT_WORK, Phase
 from rangefetch.lifecycle import Event as Step
+from rangefetch.logs import log as _log
 from rangefetch.mirroring import Mirroring
 from rangefetch.options import DownloadOptions
 from rangefetch.recovery import Recovery
@@ -280,12 +281,31 @@ class Run(AtWork):
         if self.life.phase not in AT_WORK:
             return
         self.meter.sample(now_s, self.file.downloaded)
+        if self._holds_up_others(now_s):
+            _log.info("%s: no response within %g s; others come first", self.shown_url, governor.HURRY_S)
+            self.life.stop()
+            return
         self.recovery.tick(now_s)
         if self.jobs.busy:
             return
         self.mirroring.look()
         if not (self._can_be_continued and self.keeping.save_if_due(now_s, self._save_on_the_way)):
             self.do_if(self.proof.step(self.file.contiguous, _HASH_AT_LEAST_BYTES))
+
+    def _holds_up_others(self, now_s: float) -> bool:
+        """Whether its host has not answered yet, and others that wait are to have its place before it tries again."""
+        if (
+            self.file.answered
+            or self.file.waiting_for != "transfer"
+            or now_s - self.download.started_s < governor.HURRY_S
+            or self.download.was_put_off
+            or self.download.sink is not None
+            or len(self.sources) > 1
+            or self.sources.waiting
+        ):
+            return False
+        host = governor.host_of_connection(self.sources[URL].url, self.options)
+        return not governor.has_answered(host) and self.backend.listener.puts_off(self.download)
 
     # -- what is kept -------------------------------------------------------------------------------------------
 

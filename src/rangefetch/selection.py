@@ -197,6 +197,9 @@ class Chooser:
     def asks(self, download: Download, *, asking: bool) -> None:
         self._listener.asks(download, asking=asking)
 
+    def puts_off(self, download: Download) -> bool:
+        return self._listener.puts_off(download)
+
     def failed(self, download: Download, error: DownloadError) -> None:
         backend = self._backend_of.pop(download.gid, None)
         if backend is None or not isinstance(error, _OF_A_BACKEND) or len(self._order) == 1:

@@ -6,6 +6,7 @@ The engine knows them by number, in this order; here is what Python decides by.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ URL = 0
 """The number, among the sources of a download, of the URL that was asked for."""
 
 
+@functools.lru_cache(4096)
 def host_of(url: str) -> str:
     """``host:port`` of a URL, by which limits and rests are shared."""
     parts = urlsplit(url)

@@ -158,9 +158,10 @@ def stream(url: str, **options: Any) -> io.BufferedReader:
     Raises ``ValueError`` or ``TypeError`` for bad options, and ``LocalError`` if the native engine cannot run. Reading
     raises the ``DownloadError`` of a failed download.
     """
-    checked = DownloadOptions.of(DownloadOptions.of(options), file_allocation="none")
+    checked = DownloadOptions.of(options)
     check_url(url, schemes=HTTP)
     manager = get_download_manager()
+    checked = DownloadOptions.of(checked.over(manager.defaults), file_allocation="none")
     if manager.native_backend() is None:
         raise LocalError("streams require the native engine", url=mask_url(url))
     return io.BufferedReader(RemoteFile(manager, url, checked), _BUFFER_BYTES)

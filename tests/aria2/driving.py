@@ -84,6 +84,9 @@ class Desk:
         self._heard("halted", download)
         download.move(DownloadStatus.PAUSED)
 
+    def puts_off(self, download: Download) -> bool:
+        return False
+
     def asks(self, download: Download, *, asking: bool) -> None:
         self._heard("asks" if asking else "asked", download)
 

@@ -111,3 +111,22 @@ def test_hosts_that_are_silent_hold_up_no_other(tmp_path: Path) -> None:
             fetch_many([*urls, *(each.url(f"f{number}") for number, each in enumerate(live))], tmp_path, on_result=note)
         assert time.monotonic() - begun_s < 15
     assert sorted(done) == list(range(20, 40))
+
+
+def test_a_download_from_a_silent_host_lets_others_have_its_place_and_comes_back(
+    counting: CountingServer, tmp_path: Path
+) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        DownloadManager(max_concurrent_downloads=1) as manager,
+    ):
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/silent"
+        first = manager.download(url, {"save_dir": tmp_path, "filename": "silent"})
+        others = [
+            manager.download(counting.url(f"f{n}"), {"save_dir": tmp_path, "filename": f"f{n}"}) for n in range(5)
+        ]
+        for gid in others:
+            assert manager.wait(gid, timeout=20).size == counting.size
+        # It has its turn again, and keeps it.
+        until(lambda: manager.get_download_progress(first).status == "active")
+        manager.cancel(first, remove_files=True)
