@@ -452,6 +452,7 @@ cdef class File:
         source = <Source *>calloc(1, sizeof(Source))
         if source == NULL:
             raise MemoryError
+        source.number = self.core.source_count
         self.core.sources[self.core.source_count] = source
         self.core.source_count += 1
         source.url = _owned_text(os.fsencode(url))
@@ -518,6 +519,11 @@ cdef class File:
         cdef Py_ssize_t count = self._count()
         # Only once the map is there: until then the pointer is the loop's alone.
         return _view(self, self.core.blocks.partial if count > 0 else NULL, b"I", count, 4)
+
+    @property
+    def brought_by(self):
+        cdef Py_ssize_t count = self._count()
+        return _view(self, self.core.blocks.source if count > 0 else NULL, b"B", count, 1)
 
     cdef Py_ssize_t _count(self):
         return self.core.blocks.count if rf_load(&self.core.mapped) else 0
@@ -596,11 +602,17 @@ cdef class File:
     def ask_as(self, int source, Profile profile not None):
         self._tell_source(COMMAND_PROFILE, source, 0, None, profile)
 
-    def add_source(self, str url not None, Profile profile not None):
-        self._tell_source(COMMAND_SOURCE, -1, 0, os.fsencode(url), profile)
+    def add_source(self, str url not None, Profile profile not None, validators=None):
+        cdef bytes lines = None
+        cdef char kept[VALIDATOR_BYTES]
+        if validators is not None:
+            for value in validators:
+                _keep(kept, value)
+            lines = "{}\n{}".format(*validators).encode("utf-8", "surrogateescape")
+        self._tell_source(COMMAND_SOURCE, -1, 0, os.fsencode(url), profile, lines)
 
     cdef int _tell_source(
-        self, Kind kind, int source, int64_t number, bytes text, Profile profile=None
+        self, Kind kind, int source, int64_t number, bytes text, Profile profile=None, bytes lines=None
     ) except -1:
         cdef Message command
         memset(&command, 0, sizeof(command))
@@ -612,6 +624,8 @@ cdef class File:
             # Held before the loop hears of it, which borrows it.
             self.profiles.append(profile)
             command.extra = &profile.core
+        if lines is not None:
+            command.headers = _owned_text(lines)
         return _send(self.engine, self.loop, &command, text)
 
     @property
@@ -709,15 +723,19 @@ cdef class File:
 
 
 cdef int _send(EngineCore *engine, int loop, Message *command, bytes text) except -1:
-    """Send a command to the loop that has a file or a batch; none has it before it was added and after the end."""
+    """Send a command to the loop that has a file or a batch; none has it before it was added and after the end. It
+    owns what the command has."""
     if engine == NULL or engine.closed:
+        free(command.headers)
         return 0
     if not core_is_ours(engine):
+        free(command.headers)
         raise RuntimeError("it belongs to the process before the fork")
     if text is not None:
-        command.text = _owned_text(text)
-    if not loop_tell(&engine.loops[loop], command):
+        command.text = copy_text(text)
+    if (text is not None and command.text == NULL) or not loop_tell(&engine.loops[loop], command):
         free(command.text)
+        free(command.headers)
         raise MemoryError
     return 0
 

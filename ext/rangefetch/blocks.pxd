@@ -29,6 +29,7 @@ cdef struct BlockMap:
     uint8_t *state       # owned: freed in blocks_free
     uint32_t *partial    # owned: freed in blocks_free; bytes written of a block that is not done, below 4 GiB
     uint8_t *failed      # owned: freed in blocks_free; how many transfers in a row did not begin to bring it
+    uint8_t *source      # owned: freed in blocks_free; which source has brought any of it, the highest number of them
     int64_t size         # of the file, in bytes
     int64_t block_size   # in bytes; the last block may be shorter
     int32_t count        # of blocks
@@ -69,16 +70,21 @@ cdef inline int blocks_init(BlockMap *blocks, int64_t size, int64_t block_size) 
     blocks.state = <uint8_t *>calloc(<size_t>blocks.count + 1, sizeof(uint8_t))
     blocks.partial = <uint32_t *>calloc(<size_t>blocks.count + 1, sizeof(uint32_t))
     blocks.failed = <uint8_t *>calloc(<size_t>blocks.count + 1, sizeof(uint8_t))
-    return 0 if blocks.state != NULL and blocks.partial != NULL and blocks.failed != NULL else -1
+    blocks.source = <uint8_t *>calloc(<size_t>blocks.count + 1, sizeof(uint8_t))
+    if blocks.state == NULL or blocks.partial == NULL or blocks.failed == NULL or blocks.source == NULL:
+        return -1
+    return 0
 
 
 cdef inline void blocks_free(BlockMap *blocks) noexcept nogil:
     free(blocks.state)
     free(blocks.partial)
     free(blocks.failed)
+    free(blocks.source)
     blocks.state = NULL
     blocks.partial = NULL
     blocks.failed = NULL
+    blocks.source = NULL
 
 
 cdef inline int64_t block_end(BlockMap *blocks, int64_t index) noexcept nogil:
@@ -175,13 +181,15 @@ cdef inline int64_t blocks_claim_head(BlockMap *blocks, int64_t end) noexcept no
     return claimed_end
 
 
-cdef inline void blocks_advance(BlockMap *blocks, int64_t start, int64_t end) noexcept nogil:
-    """The bytes ``[start, end)``, which continue what their blocks have, are in the file."""
+cdef inline void blocks_advance(BlockMap *blocks, int64_t start, int64_t end, int source) noexcept nogil:
+    """The bytes ``[start, end)``, which continue what their blocks have, are in the file; ``source`` sent them."""
     cdef int64_t i = start // blocks.block_size
     cdef int64_t stop
     rf_count(&blocks.bytes_done, end - start)
     while start < end:
         stop = block_end(blocks, i)
+        if blocks.source[i] < source:
+            rf_note(&blocks.source[i], <uint8_t>source)
         if end < stop:
             rf_store(&blocks.partial[i], end - i * blocks.block_size)
             break

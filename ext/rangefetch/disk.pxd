@@ -26,7 +26,7 @@ cdef inline void lane_advance(Lane *lane, int64_t size) noexcept nogil:
     """The next ``size`` bytes are in the file: say so."""
     cdef FileCore *file = lane.file
     if file.mapped:
-        blocks_advance(&file.blocks, lane.position, lane.position + size)
+        blocks_advance(&file.blocks, lane.position, lane.position + size, lane.source.number)
     else:
         rf_store(&file.stream_bytes, file.stream_bytes + size)
     lane.position += size

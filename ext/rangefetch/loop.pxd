@@ -6,6 +6,7 @@ called from two threads.
 """
 
 from libc.stdint cimport int64_t
+from libc.string cimport memcpy, strcspn, strlen
 
 from rangefetch.batch cimport (
     batch_begin,
@@ -154,6 +155,7 @@ cdef inline void remove_file(Loop *loop, FileCore *file) noexcept nogil:
 cdef inline void add_source(FileCore *file, Message *command) noexcept nogil:
     """A further source. Without room or memory for it the file lives on with those it has."""
     cdef Source *source
+    cdef size_t size
     if file.source_count == MOST_SOURCES:
         return
     source = <Source *>calloc(1, sizeof(Source))
@@ -161,7 +163,14 @@ cdef inline void add_source(FileCore *file, Message *command) noexcept nogil:
         return
     source.url = command.text
     source.profile = <ProfileCore *>command.extra
+    source.number = file.source_count
     command.text = NULL
+    if command.headers != NULL:
+        # Its ETag and its Last-Modified, a line each, which Python has measured.
+        source.known = True
+        size = strcspn(command.headers, b"\n")
+        memcpy(source.etag, command.headers, size)
+        memcpy(source.last_modified, command.headers + size + 1, strlen(command.headers + size + 1))
     file.sources[file.source_count] = source
     rf_store(&file.source_count, file.source_count + 1)
 

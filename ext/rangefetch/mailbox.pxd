@@ -60,7 +60,7 @@ cdef struct Message:
     int64_t host        # the number of the host that was asked
     char *text          # owned by the message (may be NULL): the final URL, or libcurl's own words
     char *address       # owned by the message (may be NULL): where the source was asked, after redirects
-    char *headers       # owned by the message (may be NULL): "name: value" lines
+    char *headers       # owned by the message (may be NULL): "name: value" lines; of a new source its validators
 
 cdef struct Mailbox:
     pthread_mutex_t lock

@@ -95,7 +95,7 @@ cdef inline int settle(FileCore *file, Lane *lane) noexcept nogil:
     if blocks_init(&file.blocks, file.size, block_size_for(file.size)) != 0:
         return ENOMEM
     lane.claim_end = blocks_claim_head(&file.blocks, lane.end)
-    blocks_advance(&file.blocks, 0, lane.position)
+    blocks_advance(&file.blocks, 0, lane.position, lane.source.number)
     # Python finds the map, and the size that is its, once it sees this.
     rf_store(&file.mapped, True)
     if file.size == 0 or file.probing or file.allocation == ALLOCATE_NOTHING:

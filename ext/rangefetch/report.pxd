@@ -100,14 +100,6 @@ cdef inline void post_bare(Loop *loop, Kind kind, FileCore *file) noexcept nogil
     post(loop, &event)
 
 
-cdef inline int source_index(const Lane *lane) noexcept nogil:
-    cdef int i
-    for i in range(lane.file.source_count):
-        if lane.file.sources[i] == lane.source:
-            return i
-    return -1
-
-
 cdef inline bint post_about(Loop *loop, Kind kind, Lane *lane, CURLcode code, const char *text) noexcept nogil:
     """Tell Python of a transfer. False: no memory, and it will not hear of it."""
     cdef Message event
@@ -123,7 +115,7 @@ cdef inline bint post_about(Loop *loop, Kind kind, Lane *lane, CURLcode code, co
     event.sys_errno = lane.sys_errno if lane.sys_errno else <int>info_long(lane.easy, CURLINFO_OS_ERRNO)
     # libcurl before 8 hands over whatever the server says.
     event.retry_after_s = min(max(info_off(lane.easy, CURLINFO_RETRY_AFTER), 0), LONGEST_RETRY_AFTER_S)
-    event.source = source_index(lane)
+    event.source = lane.source.number
     event.moves = lane.moves
     event.request = lane.request
     event.host = lane.share.host.number if lane.share != NULL else lane.asked_host
@@ -143,7 +135,7 @@ cdef inline void post_trace(Loop *loop, Lane *lane) noexcept nogil:
         words, TRACE_BYTES,
         "source=%d start=%lld end=%lld bytes=%lld status=%ld fault=%d new_connections=%ld lookup_us=%lld "
         "connect_us=%lld tls_us=%lld first_byte_us=%lld total_us=%lld began_ms=%lld hedge=%d cut=%d",
-        source_index(lane), <long long>lane.start, <long long>lane.end, <long long>lane.received_bytes,
+        lane.source.number, <long long>lane.start, <long long>lane.end, <long long>lane.received_bytes,
         info_long(lane.easy, CURLINFO_RESPONSE_CODE), <int>lane.fault, info_long(lane.easy, CURLINFO_NUM_CONNECTS),
         <long long>info_off(lane.easy, CURLINFO_NAMELOOKUP_TIME_T),
         <long long>info_off(lane.easy, CURLINFO_CONNECT_TIME_T),

@@ -124,6 +124,7 @@ cdef struct Source:
     ProfileCore *profile                 # borrowed: the File holds the Profile
     HostShare *share                     # borrowed: where it is asked; NULL until it is
     int redirects                        # that a lane followed which had to wait before the next
+    int number                           # its place among the file's sources
     bint known                           # the validators are those of an answer, in this run or an earlier one
     char etag[VALIDATOR_BYTES]           # as it was sent, with W/ if it is weak; empty: none
     char last_modified[VALIDATOR_BYTES]

@@ -191,6 +191,10 @@ class File:
     def partial(self) -> memoryview:
         """Bytes written of each unfinished block, as uint32: the memory itself."""
     @property
+    def brought_by(self) -> memoryview:
+        """Which source has brought any of each block: the highest number of them, 0 for what nobody has brought in this
+        run. A byte per block, the memory itself."""
+    @property
     def downloaded(self) -> int:
         """Bytes that are in the file, those of earlier runs included."""
     @property
@@ -234,8 +238,10 @@ class File:
         """Bytes that ended transfers have brought from a source."""
     def ask_as(self, source: int, profile: Profile) -> None:
         """A source is asked as ``profile`` says, from its next request on."""
-    def add_source(self, url: str, profile: Profile) -> None:
-        """A further source, used from now on."""
+    def add_source(self, url: str, profile: Profile, validators: tuple[str, str] | None = None) -> None:
+        """A further source, used from now on. Its responses must have this ETag and this Last-Modified (empty: none at
+        all); None: those of its first response. Raises ``ValueError`` for validators that are too long.
+        """
     def ban(self, source: int) -> None:
         """Never ask a source again; transfers in flight go on."""
     def rest(self, source: int, seconds: float) -> None:

@@ -56,11 +56,16 @@ class Verdict(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
-    """The outcome of a comparison. ``reason`` is for a log; ``error`` is what made it impossible, if it was."""
+    """The outcome of a comparison. ``reason`` is for a log; ``error`` is what made it impossible, if it was, and
+    ``refused`` says that the source refuses the file for good. The same bytes came with these ``validators``: ETag and
+    Last-Modified, empty where absent.
+    """
 
     verdict: Verdict
     reason: str = ""
     error: DownloadError | None = None
+    refused: bool = False
+    validators: tuple[str, str] = ("", "")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -213,7 +218,7 @@ class Comparison(Generic[R]):
         failure = retry.Failure.of(event, answered=self._answered, redirected=redirected, named_again=again)
         kind = self._host.policy.classify(failure)
         error = retry.as_error(failure, mask_url(source.url), _engine.error_text(event.code) if event.code else "")
-        finding = Finding(Verdict.UNKNOWN, error.reason, error)
+        finding = Finding(Verdict.UNKNOWN, error.reason, error, refused=kind is Kind.PERMANENT)
         self.retries += 1
         if kind is Kind.CHANGED:
             self._end(Finding(Verdict.DIFFERENT, error.reason))
@@ -251,7 +256,8 @@ class Comparison(Generic[R]):
                 self._finding = Finding(Verdict.UNKNOWN, words, DiskError(words, errno=error.errno or 0))
             else:
                 if different_at < 0:
-                    self._finding = Finding(Verdict.SAME)
+                    assert self.file is not None
+                    self._finding = Finding(Verdict.SAME, validators=self.file.validators(0))
                 else:
                     self._finding = Finding(Verdict.DIFFERENT, f"its bytes are others, at {different_at} for one")
         self._gone()

@@ -68,7 +68,7 @@ class Basis(enum.StrEnum):
     SIZE = "size"
     """Every response had the same size, and the same weak validators or none; nothing more could be checked."""
     MIRRORS = "mirrors"
-    """It came from mirrors alone: the URL did not answer, so nothing shows that they have its file."""
+    """It came from mirrors, in whole or in part, and the URL could not be asked whether that is its file."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -142,13 +142,14 @@ def same(one: Identity, other: Identity) -> Same:
     return same_validators(one.etag, one.last_modified, other.etag, other.last_modified)
 
 
-def must_compare_before_resuming(known: Identity, *, checksum: bool) -> bool:
+def must_compare_before_resuming(known: Identity, *, checksum: bool, helped: bool = False) -> bool:
     """Whether bytes of an earlier run must be compared with the server's before they are used.
 
     ``known`` is what that run was told; ``checksum`` says that the caller's digest will verify the whole file. Equal
-    dates do not suffice: days may have passed, and tools that copy files set them as they like.
+    dates do not suffice: days may have passed, and tools that copy files set them as they like. ``helped``: some of
+    the bytes may be a mirror's, of which the server's ETag says nothing.
     """
-    return not checksum and known.strength < Strength.STRONG
+    return not checksum and (helped or known.strength < Strength.STRONG)
 
 
 def must_compare_before_publishing(known: Identity, *, responses: int, checksum: bool) -> bool:

@@ -1,7 +1,8 @@
 """Which mirrors take part in a download: those that were found to have its bytes.
 
 What a server says of its file (size, ETag, date) tells nothing about another server's. So a mirror contributes nothing
-before blocks that are in the file, chosen at random, were fetched from it and compared. Where the URL itself does not
+before blocks that are in the file, chosen at random, were fetched from it and compared; and what it has contributed is
+compared with the URL before the file gets its name (``comparing``). Where the URL itself does not
 answer and nothing is there to compare, a mirror stands in for it, and the others are compared with what that brings.
 """
 
@@ -115,9 +116,9 @@ class Mirroring:
             run.file.ban(number)
         self._join(source)
 
-    def _join(self, source: Source) -> None:
+    def _join(self, source: Source, validators: tuple[str, str] | None = None) -> None:
         self._error = None
-        self._run.sourcing.use_source(source)
+        self._run.sourcing.use_source(source, validators)
 
     def _compare(self) -> bool:
         """Begin to compare mirrors that wait. False: there is nothing yet to compare them with."""
@@ -155,8 +156,8 @@ class Mirroring:
         shown = mask_url(source.url)
         if finding.verdict is Verdict.SAME:
             _log.debug("%s: %s has the same bytes", run.shown_url, shown)
-            # It is not compared again while it is about to join.
-            self._join(source)
+            # It is not compared again while it is about to join, and must send the version that was compared.
+            self._join(source, finding.validators)
             return
         self._compared.remove(source)
         if finding.verdict is Verdict.DIFFERENT:

@@ -102,7 +102,8 @@ class DownloadResult:
     - ``"compared"``: parts were fetched a second time and were the same;
     - ``"one response"``: they are the body of a single response;
     - ``"size"``: every response had the same size and the same weak validators, or none; nothing more could be checked;
-    - ``"mirrors"``: mirrors alone sent them, because the URL could not be reached; a checksum would verify it.
+    - ``"mirrors"``: mirrors sent some or all of them, and the URL could not be asked whether they are its own; a
+      checksum would verify it.
     """
 
     path: Path

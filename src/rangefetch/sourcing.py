@@ -77,8 +77,10 @@ class Sourcing:
         spans = finished_spans(blocks, file.block_size, file.size, begun)
         return [(max(start, target.read_bytes), end) for start, end in spans if end > target.read_bytes]
 
-    def use_source(self, source: Source) -> None:
-        """Have the engine ask a mirror that was waiting, too."""
+    def use_source(self, source: Source, validators: tuple[str, str] | None = None) -> None:
+        """Have the engine ask a mirror that was waiting, too. Its responses must have these validators; None: those of
+        its first one.
+        """
         run = self._run
         file = run.file
 
@@ -86,7 +88,7 @@ class Sourcing:
             if file is run.file and run.is_filling and source in run.sources.waiting:
                 run.sources.join(source)
                 run.recovery.resort.forget()
-                file.add_source(source.url, profile)
+                file.add_source(source.url, profile, validators)
                 run.set_lanes()
                 run.recovery.go_on_at_once()
 

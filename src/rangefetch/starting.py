@@ -33,6 +33,7 @@ class Starting:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._must_compare = False  # what an earlier run left may be of another version of the file
+        self._had_help = False  # ... or, in part, from mirrors
 
     def begin(self) -> None:
         """Open the target and start to fetch what it lacks."""
@@ -61,7 +62,10 @@ class Starting:
             self._recall(run.saved)
             known = next((each for each in run.saved.sources if each.url == run.url), None)
             identity = Identity(etag=known.etag, last_modified=known.last_modified) if known else Identity()
-            self._must_compare = must_compare_before_resuming(identity, checksum=bool(run.options.checksum))
+            self._had_help = any(each.url != run.url for each in run.saved.sources)
+            self._must_compare = must_compare_before_resuming(
+                identity, checksum=bool(run.options.checksum), helped=self._had_help
+            )
             # Where every byte is there no response would come any more: the server must still be asked what its file
             # is by now, unless the user's checksum will tell, and where nobody has told the name.
             must_ask = self._saved_is_whole and not (run.options.checksum and run.target.path is not None)
@@ -222,7 +226,8 @@ class Starting:
                 _log.warning("%s: %s; starting over", run.shown_url, reason)
                 run.begin_again()
 
-        run.sourcing.compare(run.sources[0], spans, compared, size=saved.total_size)
+        oldest = spans if self._had_help else ()
+        run.sourcing.compare(run.sources[0], spans, compared, size=saved.total_size, oldest=oldest)
 
     def forget(self) -> None:
         """Nothing is there any more that could be compared."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,19 @@ import pytest
 import rangefetch
 from rangefetch import DownloadManager
 from rangefetch.errors import DownloadError, HttpStatusError
+from rangefetch.samples import SAMPLE_BYTES
+from servers.content import etag
+from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from servers.routing import ROUTES, Ask, Route
-from servers.wire import Reply
+from servers.wire import Pace, Reply
 from support.downloads import fetch, into
 from support.files import MIB, names, saved_bytes
 from support.waiting import until
 
 SIZE = 12 * MIB + 12_345
+LARGE = 24 * MIB + 12_345
+"""So much does not come through the valve before a mirror has joined."""
 LANES = {"max_connection_per_server": 2, "min_split_size": "1M"}
 
 
@@ -221,3 +227,89 @@ def test_a_comparison_under_way_holds_no_end_up(
             assert names(target.parent) == []
     if verb != "cancel":
         assert saved_bytes(target) > 0
+
+
+# ---- A mirror that is good when it is compared, and bad afterwards ---------------------------------------------------
+
+
+@pytest.fixture
+def turning(monkeypatch: pytest.MonkeyPatch, valve: Valve) -> None:
+    """The route ``/turns``: small ranges, as comparisons ask for, are those of the file until a large one was asked
+    for. That is of another file, and the valve, behind which the URL is, is open from then on.
+
+    ``etags`` are those before and after, ``then`` what a comparison gets afterwards.
+    """
+    turned = threading.Event()
+
+    def turns(ask: Ask, reply: Reply, *, etags: str = '"a" "a"', then: str = "good") -> Reply:
+        tags = etags.split(" ")
+        if len(reply.body) > SAMPLE_BYTES:
+            turned.set()
+            reply = ask.good(seed=1)
+            reply.pace, reply.on_end = Pace(8 * MIB), valve.open
+        elif turned.is_set() and then == "refuses":
+            reply = Reply(403)
+        reply.headers["ETag"] = tags[turned.is_set()]
+        if not reply.headers["ETag"]:
+            del reply.headers["ETag"]
+        reply.headers.pop("Last-Modified", None)
+        return reply
+
+    monkeypatch.setitem(ROUTES, "turns", Route("turns", turns, {}))
+
+
+@pytest.mark.usefixtures("turning")
+@pytest.mark.parametrize(
+    ("etags", "then"),
+    [('"a" "a"', "good"), ('"a" "a"', "refuses"), ('"a" "b"', "good"), (" ", "good"), (" ", "refuses")],
+)
+def test_what_a_mirror_has_sent_is_compared_with_the_url(
+    server: MisbehavingServer,
+    other_server: MisbehavingServer,
+    target: Path,
+    caplog: pytest.LogCaptureFixture,
+    etags: str,
+    then: str,
+) -> None:
+    mirror = other_server.url("/turns/x", size=LARGE, etags=etags, then=then)
+    result = fetch(server.url("/valve/x", size=LARGE), target, mirrors=[mirror], **LANES)
+    assert target.read_bytes() == content(LARGE)
+    assert _warned(caplog, mirror)
+    assert mirror not in result.sources
+    assert any(request.bytes_sent > SAMPLE_BYTES for request in other_server.requests)
+
+
+@pytest.mark.usefixtures("turning")
+def test_a_resume_compares_what_a_mirror_may_have_sent(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    url = server.url("/slow/x", size=LARGE, rate="1M")
+    with DownloadManager() as manager:
+        mirror = other_server.url("/turns/x", size=LARGE)
+        gid = manager.download(url, into(target, mirrors=[mirror], **LANES))
+        until(lambda: manager.get_download_progress(gid).downloaded > 8 * MIB)
+    assert saved_bytes(target) > 7 * MIB
+    server.clear()
+    result = fetch(url, target)
+    assert target.read_bytes() == content(LARGE)
+    assert result.sources == (url,)
+
+
+@pytest.mark.usefixtures("turning")
+def test_a_stream_takes_from_a_mirror_only_the_version_that_was_compared(
+    server: MisbehavingServer, other_server: MisbehavingServer
+) -> None:
+    url = server.url("/valve/x", size=LARGE)
+    mirror = other_server.url("/turns/x", size=LARGE, etags=f'{etag(LARGE)} "b"')
+    with rangefetch.stream(url, mirrors=[mirror], **LANES) as remote:
+        assert remote.read() == content(LARGE)
+
+
+def test_where_the_url_is_gone_in_the_end_the_result_says_that_mirrors_have_sent_some_of_it(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    url = server.url("/script/x", size=LARGE, steps="slow:rate=8M", then="status:code=404")
+    mirror = other_server.url("/good/x", size=LARGE)
+    result = fetch(url, target, mirrors=[mirror], max_connection_per_server=1)
+    assert target.read_bytes() == content(LARGE)
+    assert result.identity == "mirrors"
