@@ -24,7 +24,7 @@ from rangefetch.keeping import Keeping
 from rangefetch.lifecycle import Action, Event, Lifecycle, Phase
 from rangefetch.logs import log as _log
 from rangefetch.network import mask_url
-from rangefetch.options import DownloadOptions
+from rangefetch.options import HTTP, DownloadOptions, check_url
 from rangefetch.placing import Placing
 from rangefetch.progress import DownloadResult, SpeedMeter
 from rangefetch.proof import Proof
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["AtWork"]
 
 _NOTHING_S = 5.0
+_REFRESH_S = 300.0
 
 
 class AtWork(abc.ABC):
@@ -190,19 +191,36 @@ class AtWork(abc.ABC):
         if job is not None:
             self.do(job, lambda _: None)
 
-    def ask_user(self, question: Callable[[], Any], answered: Callable[[Any], None]) -> None:
-        """Call a function of the user's, which may take its time or never return, and go on with its answer if that
-        still matters. It may wait for another download: that can have this one's place meanwhile.
-        """
-        turns, listener = self._turns, self.backend.listener
+    def ask_for_link(self, url: str, answered: Callable[[str | None], None]) -> Timer:
+        """Have the user's ``refresh_url`` say where the file of ``url`` is now; None: it has given no URL in time.
 
-        def known(future: Future[Any]) -> None:
+        It may take its time, never return, or wait for another download, which can have this one's place meanwhile.
+        What is returned is for whoever does not wait for it any more.
+        """
+        refresh, turns, listener = self.options.refresh_url, self._turns, self.backend.listener
+        assert refresh is not None
+
+        def ask() -> str | None:
+            try:
+                return check_url(refresh(url), "refresh_url", HTTP)
+            except BaseException as failed:  # a SystemExit, too: it is not this thread's to end anything
+                _log.warning("%s: refresh_url gave no new URL: %r", self.shown_url, failed)
+                return None
+
+        def known(future: Future[str | None]) -> None:
             listener.asks(self.download, asking=False)
             if not self.life.is_ending and turns == self._turns:
+                late.cancel()
                 answered(future.result())
 
-        self.backend.look(self, question, known)
+        def is_late() -> None:
+            _log.warning("%s: refresh_url did not return within %g seconds", self.shown_url, _REFRESH_S)
+            answered(None)
+
+        late = self.call_later(_REFRESH_S, is_late)
+        self.backend.look(self, ask, known)
         listener.asks(self.download, asking=True)
+        return late
 
     def turn(self, then: Callable[[], None]) -> None:
         """It cannot go on like this: have the backend let go, and do ``then`` when nothing touches the file."""

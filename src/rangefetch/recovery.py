@@ -17,7 +17,7 @@ from rangefetch.comparison import Finding, Verdict
 from rangefetch.errors import ContentChanged, DownloadError
 from rangefetch.events import Event, parse_headers, stated_range
 from rangefetch.logs import log as _log
-from rangefetch.options import DEFAULT_MAX_TRIES, HTTP, check_url
+from rangefetch.options import DEFAULT_MAX_TRIES
 from rangefetch.resort import LastResort
 from rangefetch.retry import Kind
 from rangefetch.sources import host_of
@@ -32,7 +32,6 @@ __all__ = ["Recovery"]
 _RANGE_TRIES = 2
 _LINK_TRIES = 3
 _MORE_LANES_AFTER_S = 30.0
-_REFRESH_S = 300.0
 _PATIENCE_WAITS = 50  # times ``retry_wait``: how long a host that has answered may fail, whatever the number of tries
 _ONCE_MORE = (401, 407)
 _AFTER_A_WAIT = frozenset({Kind.TEMPORARY, Kind.RATE_LIMITED})
@@ -400,24 +399,16 @@ class Recovery:
         if self._refreshing:
             # The lanes that failed meanwhile wait for the same answer.
             return
-        refresh = run.options.refresh_url
-        if refresh is not None and self._may_refresh(failure):
+        if run.options.refresh_url is not None and self._may_refresh(failure):
             self._refreshed_at = run.file.downloaded
-            self._ask_for_link(refresh, failure, error)
+            self._ask_for_link(failure, error)
             return
         self._leave_source(failure, error)
 
-    def _ask_for_link(self, refresh: Callable[[str], str], failure: retry.Failure, error: DownloadError) -> None:
+    def _ask_for_link(self, failure: retry.Failure, error: DownloadError) -> None:
         """Have the caller say where the file is now; without an answer the server's word stands."""
         run = self._run
         url = run.sources[failure.source].url
-
-        def ask() -> str | None:
-            try:
-                return check_url(refresh(url), "refresh_url", HTTP)
-            except BaseException as failed:  # a SystemExit, too: it is not this thread's to end anything
-                _log.warning("%s: refresh_url gave no new URL: %r", run.shown_url, failed)
-                return None
 
         def answered(new_url: str | None) -> None:
             if not self._refreshing:
@@ -430,13 +421,8 @@ class Recovery:
                 self._patience.cancel()
             run.sourcing.move_source(failure.source, new_url, functools.partial(self._moved, failure, error))
 
-        def is_late() -> None:
-            _log.warning("%s: refresh_url did not return within %g seconds", run.shown_url, _REFRESH_S)
-            answered(None)
-
         self._refreshing = True
-        self._patience = run.call_later(_REFRESH_S, is_late)
-        run.ask_user(ask, answered)
+        self._patience = run.ask_for_link(url, answered)
 
     def _moved(self, failure: retry.Failure, error: DownloadError, finding: Finding | None) -> None:
         """The source is at another URL. ``finding``: what came of comparing that with what is there, if it was."""

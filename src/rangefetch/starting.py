@@ -60,8 +60,7 @@ class Starting:
             run.first_step = Step.ASK
         if run.saved is not None:
             self._recall(run.saved)
-            known = next((each for each in run.saved.sources if each.url == run.url), None)
-            identity = Identity(etag=known.etag, last_modified=known.last_modified) if known else Identity()
+            identity = run.saved.identity_of(run.url) or Identity()
             self._had_help = any(each.url != run.url for each in run.saved.sources)
             self._must_compare = must_compare_before_resuming(
                 identity, checksum=bool(run.options.checksum), helped=self._had_help

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rangefetch.errors import DiskError
+from rangefetch.identity import Identity
 from rangefetch.ownership import NotOurs, is_marked_file, mark, read_own
 from rangefetch.replacing import replace_file
 
@@ -109,6 +110,11 @@ class State:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     sample: int = 0
     last_updated: float = dataclasses.field(default_factory=time.time)
+
+    def identity_of(self, url: str) -> Identity | None:
+        """What a source said of the file; None: it was not asked."""
+        known = (Identity(self.total_size, each.etag, each.last_modified) for each in self.sources if each.url == url)
+        return next(known, None)
 
     @property
     def written_bytes(self) -> int:

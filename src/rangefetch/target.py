@@ -40,7 +40,7 @@ from rangefetch.parts import (
 )
 from rangefetch.replacing import copy_content, sync_directory
 
-__all__ = ["Place", "Target", "free_space", "part_path"]
+__all__ = ["Place", "Target", "disk_errors", "free_space", "part_path"]
 
 
 class Place(Protocol):
@@ -101,13 +101,13 @@ class Target:
         if sys.platform == "win32":
             raise LocalError("downloading to files is not supported on Windows")
         folder = Path(directory).absolute()
-        with _disk_errors("use the directory", folder):
+        with disk_errors("use the directory", folder):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except FileExistsError:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
         path = _final_path(folder, filename) if filename else None
-        with _disk_errors("open", part_path(folder, filename, url)):
+        with disk_errors("open", part_path(folder, filename, url)):
             return cls(open_part(folder, filename, url, adopt=adopt), path, url)
 
     @classmethod
@@ -117,7 +117,7 @@ class Target:
         Raises ``TargetLocked``, ``DiskError``.
         """
         folder = Path(directory).absolute()
-        with _disk_errors("open", part_path(folder, filename, url)):
+        with disk_errors("open", part_path(folder, filename, url)):
             part = find_part(folder, filename, url)
             return cls(part, folder / filename if filename else None, url) if part is not None else None
 
@@ -140,13 +140,13 @@ class Target:
 
         Raises ``DiskError``, and ``ValueError`` for a state that makes no sense.
         """
-        with _disk_errors("read", self.part_path):
+        with disk_errors("read", self.part_path):
             sample = state.sample_of(self.fd, saved)
         state.save(self.state_path, dataclasses.replace(saved, sample=sample))
 
     def truncate(self, size_bytes: int = 0) -> None:
         """Drop what lies beyond ``size_bytes`` and, before it, the state that may speak of it."""
-        with _disk_errors("truncate", self.part_path):
+        with disk_errors("truncate", self.part_path):
             self._forget()
             os.ftruncate(self.fd, size_bytes)
 
@@ -170,7 +170,7 @@ class Target:
         if self._lost is not None:
             raise DiskError(self._lost.reason, errno=self._lost.errno or 0)
         try:
-            with _disk_errors("sync", self.part_path):
+            with disk_errors("sync", self.part_path):
                 check(self.fd)
         except DiskError as error:
             self._lost = error
@@ -189,7 +189,7 @@ class Target:
         """
         if self.path is None:
             raise ValueError(f"{self.part_path}: it has no final name yet")
-        with _disk_errors("publish", self.path):
+        with disk_errors("publish", self.path):
             self._check_still_ours()
             publishing.set_time(self.fd, modified_time)
             publishing.set_mode(self.fd, private=False)
@@ -208,7 +208,7 @@ class Target:
         with contextlib.suppress(OSError):
             self.close()
         if durable:
-            with _disk_errors("make sure that it keeps its name", self.path):
+            with disk_errors("make sure that it keeps its name", self.path):
                 sync_directory(self.directory)
         return self.path
 
@@ -222,7 +222,7 @@ class Target:
 
         stem = stem_of(self.path.name, "") if self.path else self.part_path.stem
         bad_path = self.directory / f"{stem}.bad"
-        with _disk_errors("set aside", self.part_path):
+        with disk_errors("set aside", self.part_path):
             self._check_still_ours()
             for number in itertools.count(1):
                 if is_marked_file(bad_path):
@@ -244,11 +244,11 @@ class Target:
         unfinished download is there, and ``DiskError``; then all is where it was.
         """
         folder = Path(directory).absolute()
-        with _disk_errors("use the directory", folder):
+        with disk_errors("use the directory", folder):
             folder.mkdir(parents=True, exist_ok=True)
         if filename:
             _final_path(folder, filename)
-        with _disk_errors("move", self.part_path):
+        with disk_errors("move", self.part_path):
             self._check_still_ours()
             new_path = free_part_path(folder, filename, self._url)
             try:
@@ -292,7 +292,7 @@ class Target:
 
     def discard(self) -> None:
         """Delete part file and state, and close. What another program has put in their place stays."""
-        with _disk_errors("remove", self.part_path):
+        with disk_errors("remove", self.part_path):
             if self.fd >= 0 and is_open_on(self.fd, self.part_path):
                 self.part_path.unlink()
                 self._remove_beside()
@@ -328,13 +328,13 @@ def free_space(directory: str | os.PathLike[str]) -> int:
 
     One that does not count its blocks (ramfs) has all there could be.
     """
-    with _disk_errors("ask for the free space", Path(directory)):
+    with disk_errors("ask for the free space", Path(directory)):
         figures = os.statvfs(directory)
     return figures.f_bavail * figures.f_frsize if figures.f_blocks else sys.maxsize
 
 
 @contextlib.contextmanager
-def _disk_errors(action: str, path: Path) -> Iterator[None]:
+def disk_errors(action: str, path: Path) -> Iterator[None]:
     """Let an ``OSError`` of the body out as a ``DiskError`` with the same ``errno``, naming ``path``."""
     try:
         yield
@@ -349,7 +349,7 @@ def _final_path(directory: Path, filename: str) -> Path:
     if filename in ("", ".", "..") or "/" in filename or "\0" in filename:
         raise DiskError(f"{directory}: {filename!r} is not a plain file name", errno=errno.EINVAL)
     path = directory / filename
-    with _disk_errors("use the name", path):
+    with disk_errors("use the name", path):
         publishing.check_name(path)
     publishing.check_place(path)
     return path

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from aria2.driving import Desk, downloaded
-from rangefetch import lifecycle
+from rangefetch import atwork, lifecycle
 from rangefetch.aria2 import client, daemon, file, job
 from rangefetch.aria2.backend import Aria2Backend
 from rangefetch.download import Download
-from rangefetch.errors import LocalError, TimedOut
+from rangefetch.errors import HttpStatusError, LocalError, TimedOut
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadStatus
 from servers.misbehaving import MisbehavingServer, content
@@ -105,10 +105,10 @@ def test_a_refresh_that_blocks_holds_neither_a_pause_nor_another_download(
 def test_one_that_never_returns_is_given_up(
     desk: Desk, server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "_ANSWER_S", 0.3)
+    monkeypatch.setattr(atwork, "_REFRESH_S", 0.3)
     goes_on = threading.Event()
     url = server.url("/status/x", code=403)
-    with pytest.raises(TimedOut):
+    with pytest.raises(HttpStatusError):  # the server's word stands
         desk.fetch(url, target, refresh_url=lambda url: str(goes_on.wait(20)), max_tries=1)
     goes_on.set()
 

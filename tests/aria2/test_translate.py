@@ -83,27 +83,27 @@ def test_a_server_that_allows_less_gets_less() -> None:
     ],
 )
 def test_error_codes_are_judged(code: int, message: str, kind: Kind, error: type[DownloadError]) -> None:
-    verdict = judge(code, message, url="http://h/x", policy=RetryPolicy())
-    assert (type(verdict.error), verdict.kind) == (error, kind)
-    assert verdict.error.url == "http://h/x"
+    found, what = judge(code, message, url="http://h/x", policy=RetryPolicy())
+    assert (type(found), what) == (error, kind)
+    assert found.url == "http://h/x"
 
 
 @pytest.mark.parametrize(("code", "status"), [(3, 404), (24, 401), (29, 503)])
 def test_codes_that_stand_for_a_status(code: int, status: int) -> None:
-    assert judge(code, "", url="", policy=RetryPolicy()).error.status == status
+    assert judge(code, "", url="", policy=RetryPolicy())[0].status == status
 
 
 def test_a_full_disk_has_its_number() -> None:
-    error = judge(9, "full", url="", policy=RetryPolicy()).error
+    error, _ = judge(9, "full", url="", policy=RetryPolicy())
     assert isinstance(error, DiskError)
     assert error.errno == errno.ENOSPC
 
 
 def test_too_many_connections_are_told_from_a_refusal() -> None:
     message = "The response status is not successful. status=403"
-    assert judge(22, message, url="", policy=RetryPolicy(), other_lanes=3).kind is Kind.TOO_MANY_LANES
-    verdict = judge(22, message, url="", policy=RetryPolicy(), answered=True, redirected=True)
-    assert verdict.kind is Kind.STALE_LINK
+    assert judge(22, message, url="", policy=RetryPolicy(), other_lanes=3)[1] is Kind.TOO_MANY_LANES
+    _, kind = judge(22, message, url="", policy=RetryPolicy(), answered=True, redirected=True)
+    assert kind is Kind.STALE_LINK
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_too_many_connections_are_told_from_a_refusal() -> None:
     ["URI=http://user:hush@h/x?token=hush failed", "magnet:?xt=hush is bad\nreally", "a" * 5000, ""],
 )
 def test_what_aria2_says_is_told_in_one_line_without_urls(message: str) -> None:
-    text = str(judge(1, message, url="http://h/x", policy=RetryPolicy()).error)
+    text = str(judge(1, message, url="http://h/x", policy=RetryPolicy())[0])
     assert "hush" not in text
     assert text.isprintable()
     assert len(text) < 400

@@ -371,9 +371,8 @@ def test_a_refresh_url_that_blocks_does_not_outlast_the_total_timeout(
 def test_a_refresh_url_that_blocks_is_not_waited_for_without_end(
     server: MisbehavingServer, target: Path, never: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rangefetch import recovery
 
-    monkeypatch.setattr(recovery, "_REFRESH_S", 0.3)
+    monkeypatch.setattr(atwork, "_REFRESH_S", 0.3)
     with pytest.raises(HttpStatusError):
         fetch(server.url("/status/x", code=403), target, refresh_url=never)
 

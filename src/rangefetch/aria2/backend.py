@@ -261,13 +261,9 @@ def remove_leftovers(download: Download) -> None:
 
     Raises ``TargetLocked`` if it does not rest, and ``DiskError``.
     """
-    if not download.has_begun:
-        return
-    if is_followed(download.url):
+    if download.has_begun and is_followed(download.url):
         FolderLanding(download).clear()
-    if urlsplit(download.url).scheme.lower() not in ("magnet", "file"):
-        # A torrent, too, unless it was followed.
-        leftovers.remove(download)
+    leftovers.remove(download)  # of a torrent, too, unless it was followed
 
 
 def move_leftovers(download: Download, options: DownloadOptions) -> None:
@@ -275,12 +271,9 @@ def move_leftovers(download: Download, options: DownloadOptions) -> None:
 
     Raises ``TargetLocked`` if it does not rest, ``TargetExists`` if something else is there, and ``DiskError``.
     """
-    if not download.has_begun:
-        return
-    if is_followed(download.url):
+    if download.has_begun and is_followed(download.url):
         FolderLanding(download).move(options)
-    if urlsplit(download.url).scheme.lower() not in ("magnet", "file"):
-        leftovers.move(download, options)
+    leftovers.move(download, options)
 
 
 def _statuses(daemon: Aria2Daemon, gids: set[str]) -> Mapping[str, Status]:

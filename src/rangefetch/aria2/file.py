@@ -212,7 +212,7 @@ class FileJob(Job):
             # What the URL has proved in an earlier run, a mirror cannot undo.
             self._leave_out(source, f"it has {remote.size} bytes, not {saved.total_size}", self.start)
             return
-        known, provable = self._known(saved), bool(self.options.checksum)
+        known, provable = saved.identity_of(self._answering.given_url), bool(self.options.checksum)
         if not self._is_of_this(saved):
             if remote is not None and known is not None and not provable and _is_unvouched(remote, known):
                 self.unanswered(Failure(fault=Fault.UNVOUCHED), self.start)
@@ -282,20 +282,13 @@ class FileJob(Job):
             target.save_state(note)
         return written
 
-    def _known(self, saved: State) -> Identity | None:
-        """What the source that answers was in an earlier run; None: it was not asked then."""
-        for source in saved.sources:
-            if source.url == self._answering.given_url:
-                return Identity(saved.total_size, source.etag, source.last_modified)
-        return None
-
     def _is_of_this(self, saved: State) -> bool:
         """Whether what was saved may be part of the file that the server has now, and can be gone on with."""
         if self.remote is None:
             return bool(self.options.checksum)
         if not self.remote.ranged or self.remote.size not in (-1, saved.total_size):
             return False
-        known = self._known(saved)
+        known = saved.identity_of(self._answering.given_url)
         return bool(self.options.checksum) or known is None or same(known, self.remote.identity) is not Same.DIFFERENT
 
     # -- with aria2 ---------------------------------------------------------------------------------------------------

@@ -28,7 +28,6 @@ from rangefetch.errors import (
     ContentChanged,
     DaemonUnavailable,
     DiskError,
-    DownloadError,
     LocalError,
     TargetExists,
     TargetLocked,
@@ -46,6 +45,7 @@ from rangefetch.publishing import umask
 from rangefetch.replacing import sync_directory
 from rangefetch.sources import URL
 from rangefetch.state import StateDamaged
+from rangefetch.target import disk_errors
 
 if TYPE_CHECKING:
     from rangefetch.aria2.backend import Aria2Backend
@@ -80,7 +80,7 @@ class FolderLanding:
         if name:
             self._check_free(self._directory / name)
         self._download.filename = name or _display_name(self._download.url)
-        with self._disk_errors():
+        with disk_errors("use", self._folder):
             self._directory.mkdir(parents=True, exist_ok=True)
             for folder in self._candidates():
                 self._folder = folder
@@ -97,7 +97,7 @@ class FolderLanding:
 
     def clear(self) -> None:
         """Remove what an earlier run has left. Raises ``TargetLocked``, ``DiskError``."""
-        with self._disk_errors():
+        with disk_errors("use", self._folder):
             for folder in self._candidates():
                 self._folder = folder
                 if os.path.lexists(folder) and self._take():
@@ -109,7 +109,7 @@ class FolderLanding:
         """
         there = FolderLanding(self._download)
         there._directory, there._options = Path(options.save_dir).absolute(), options
-        with self._disk_errors():
+        with disk_errors("use", self._folder):
             there._directory.mkdir(parents=True, exist_ok=True)
             for folder in self._candidates():
                 self._folder = folder
@@ -200,7 +200,7 @@ class FolderLanding:
             },
         )
         if scheme == "file":
-            with self._disk_errors():
+            with disk_errors("use", self._folder):
                 self._description = Path(unquote(urlsplit(self._download.url).path)).read_bytes()
         if scheme != "magnet":
             described = base64.b64encode(self._description).decode()
@@ -230,7 +230,7 @@ class FolderLanding:
 
     def restart(self) -> None:
         """Drop all that is there."""
-        with self._disk_errors():
+        with disk_errors("use", self._folder):
             for entry in self._folder.iterdir():
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry)
@@ -247,7 +247,7 @@ class FolderLanding:
         if not files:
             raise BadAnswer("aria2 finds nothing to download in it", url=self._shown_url)
         self._places = self._destinations(map(str, files))
-        with self._disk_errors():
+        with disk_errors("use", self._folder):
             self.size = sum(file.stat().st_size for file in files)
         options = self._options
         if options.expected_size not in (0, self.size):
@@ -275,7 +275,7 @@ class FolderLanding:
         the directory in which they are. Raises ``TargetExists``, ``DiskError``.
         """
         places = self._places
-        with self._disk_errors():
+        with disk_errors("use", self._folder):
             for name, place in places.items():
                 _make_readable(self._folder / name)
                 if self._options.durable:
@@ -301,7 +301,7 @@ class FolderLanding:
     def discard(self) -> None:
         """Remove all that came, and let go of it."""
         if self.fd >= 0:
-            with self._disk_errors():
+            with disk_errors("use", self._folder):
                 self._remove()
         self.close()
 
@@ -360,15 +360,6 @@ class FolderLanding:
 
     def _taken(self, path: Path) -> TargetExists:
         return TargetExists(f"{path} exists, and overwrite is off", url=self._shown_url)
-
-    @contextlib.contextmanager
-    def _disk_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except DownloadError:  # some of these are OSErrors as well
-            raise
-        except OSError as error:
-            raise DiskError(f"{self._folder}: {error.strerror or error}", errno=error.errno or 0) from error
 
 
 class FolderJob(Job):

@@ -23,8 +23,7 @@ from rangefetch.download import Download, Figures
 from rangefetch.errors import DaemonUnavailable, DownloadError, LocalError
 from rangefetch.keeping import NOTHING_KEPT
 from rangefetch.lifecycle import Event, Phase
-from rangefetch.logs import log as _log
-from rangefetch.options import HTTP, DownloadOptions, check_url
+from rangefetch.options import DownloadOptions
 from rangefetch.retry import Curl, Failure, Kind, as_error
 from rangefetch.sources import URL
 
@@ -38,7 +37,7 @@ __all__ = ["Job"]
 
 R = TypeVar("R")
 
-_ANSWER_S = 300.0  # for a server, or for refresh_url
+_ANSWER_S = 300.0
 _DISK_CODES = frozenset({"9", "14", "15", "16", "17", "18"})
 _OVER = frozenset({"complete", "error", "removed"})
 _LETTING_GO = frozenset({Phase.TURNING, Phase.STOPPING, Phase.DROPPING})
@@ -150,16 +149,12 @@ class Job(AtWork):
             else:
                 then(answer)
 
-        asked = self._asking("the server's answer", unanswered)
-        self.backend.look(self, question, answered)
-
-    def _asking(self, whom: str, unanswered: Callable[[Failure], None]) -> _Question:
         def is_late() -> None:
             self._question = None
             unanswered(Failure(code=Curl.OPERATION_TIMEDOUT, text="no answer for too long"))
 
-        self._question = _Question(whom, self.call_later(_ANSWER_S, is_late))
-        return self._question
+        asked = self._question = _Question("the server's answer", self.call_later(_ANSWER_S, is_late))
+        self.backend.look(self, question, answered)
 
     def unanswered(self, failure: Failure, again: Callable[[], None]) -> None:
         """No server has given an answer: ``again`` after a while, with a new link, or the end. Raises the error."""
@@ -174,17 +169,11 @@ class Job(AtWork):
 
     def _asks_for_link(self, failure: Failure, again: Callable[[], None]) -> bool:
         """Whether the caller is asked for a new link, in the place of one that has expired."""
-        refresh, source, there = self.options.refresh_url, self.sources[URL], self.figures_now.downloaded
-        if refresh is None or failure.status not in (401, 403, 410) or there <= self._link_asked_at:
+        source, there = self.sources[URL], self.figures_now.downloaded
+        is_expired = failure.status in (401, 403, 410)
+        if self.options.refresh_url is None or not is_expired or there <= self._link_asked_at:
             return False
         self._link_asked_at = there
-
-        def ask() -> str | None:
-            try:
-                return check_url(refresh(source.url), "refresh_url", HTTP)
-            except BaseException as failed:  # a SystemExit, too: it is not this thread's to end anything
-                _log.warning("%s: refresh_url gave no new URL: %r", self.shown_url, failed)
-                return None
 
         def answered(url: str | None) -> None:
             if self._question is not asked:
@@ -197,8 +186,7 @@ class Job(AtWork):
                 source.banned = False
                 again()
 
-        asked = self._asking("refresh_url", lambda late: self.unanswered(late, again))
-        self.ask_user(ask, answered)
+        asked = self._question = _Question("refresh_url", self.ask_for_link(source.url, answered))
         return True
 
     # -- with aria2 ---------------------------------------------------------------------------------------------------
@@ -367,7 +355,7 @@ class Job(AtWork):
             self.tries.can_head = False
             self._wait(0.0, self.try_again)
         else:
-            verdict = judge(
+            error, kind = judge(
                 code,
                 status.get("errorMessage", ""),
                 url=self.shown_url,
@@ -376,7 +364,7 @@ class Job(AtWork):
                 redirected=any(source.redirected for source in self.sources),
                 other_lanes=min(self.tries.lanes, self.connections) - 1 if downloaded else 0,
             )
-            self.tried_in_vain(verdict.error, verdict.kind, self.try_again)
+            self.tried_in_vain(error, kind, self.try_again)
 
     def tried_in_vain(
         self, error: DownloadError, kind: Kind, again: Callable[[], None], retry_after_s: float = 0.0

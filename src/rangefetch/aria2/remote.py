@@ -17,11 +17,9 @@ import re
 import socket
 import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
 from rangefetch.errors import BadAnswer
@@ -47,6 +45,8 @@ __all__ = [
     "is_http",
     "requested",
 ]
+
+C = TypeVar("C", bound=http.client.HTTPConnection)
 
 _MOST_REDIRECTS = 20
 _MOST_TEXT = 200
@@ -129,53 +129,74 @@ def difference(source: Source, options: DownloadOptions, size: int, samples: Seq
 @contextlib.contextmanager
 def requested(
     source: Source, options: DownloadOptions, byte_range: str
-) -> Iterator[tuple[http.client.HTTPResponse | urllib.error.HTTPError, str]]:
+) -> Iterator[tuple[http.client.HTTPResponse, str]]:
     """The response to one GET (200, 206 or 416), and the URL that gave it.
 
     Redirects are followed, to http and https, and from https to http only where that is allowed; what is private goes
     to no other origin, and every hop takes the proxy that libcurl would take. Raises ``Unanswered``.
     """
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _TellRedirects(), _PatientHandler(options))
     url = source.url
     for _ in range(_MOST_REDIRECTS + 1):
-        request = urllib.request.Request(_ascii(url), headers={"User-Agent": options.user_agent})
-        request.add_header("Accept-Encoding", "identity")
-        if byte_range:
-            request.add_header("Range", byte_range)
-        for name, value in headers_at(url, source, options).items():
-            request.add_header(name, value)
-        _send_through(request, url, options)
+        asked = {"User-Agent": options.user_agent, "Accept-Encoding": "identity", "Connection": "close"}
+        asked |= {"Range": byte_range} if byte_range else {}
+        asked |= headers_at(url, source, options)
         try:
-            with contextlib.ExitStack() as held:
-                try:
-                    answer = held.enter_context(opener.open(request))
-                except urllib.error.HTTPError as error:
-                    answer = held.enter_context(error)
-                    if error.code in _REDIRECTS and "location" in error.headers:
-                        url = _redirected(url, error.headers["location"], options)
+            connection, target, of_proxy = _connection(url, options)
+            with contextlib.closing(connection):
+                connection.request("GET", target, headers=asked | of_proxy)
+                with connection.getresponse() as answer:
+                    if answer.status in _REDIRECTS and "location" in answer.headers:
+                        url = _redirected(url, answer.headers["location"], options)
                         continue
-                    if error.code != 416:  # an empty file, or a server that does no ranges and says so
-                        wait_s = _retry_after_s(error.headers.get("retry-after", ""))
-                        failure = Failure(fault=Fault.STATUS, status=error.code, retry_after_s=wait_s)
-                        raise Unanswered(failure) from None
-                yield answer, url
-                return
+                    # 416: an empty file, or a server that does no ranges and says so.
+                    if answer.status not in (200, 206, 416):
+                        wait_s = _retry_after_s(answer.headers.get("retry-after", ""))
+                        raise Unanswered(Failure(fault=Fault.STATUS, status=answer.status, retry_after_s=wait_s))
+                    yield answer, url
+                    return
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise Unanswered(_failure(error, url)) from error
     raise Unanswered(Failure(fault=Fault.REDIRECTS))
 
 
-def _send_through(request: urllib.request.Request, url: str, options: DownloadOptions) -> None:
-    """Send the request through the proxy that its URL takes, if any. Raises ``Unanswered`` for one that is not HTTP."""
-    proxy = proxy_for(url, options)
-    if not proxy:
-        return
-    if not is_http_proxy(proxy):
-        raise Unanswered(Failure(code=Curl.COULDNT_RESOLVE_PROXY, text=f"{mask_url(proxy)} is no HTTP proxy"))
-    bare, authorization = split_userinfo(with_port(proxy))
-    if authorization:
-        request.add_header("Proxy-Authorization", authorization)
-    request.set_proxy(urlsplit(bare).netloc, "http")
+def _connection(url: str, options: DownloadOptions) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
+    """A connection for a request to ``url``, through its proxy if it takes one; what to ask it for; and the headers for
+    a proxy that sees the request. Raises ``Unanswered`` for a proxy that is not HTTP."""
+    parts, proxy = urlsplit(_ascii(url)), proxy_for(url, options)
+    host, port, is_tls = parts.hostname or "", parts.port, parts.scheme.lower() == "https"
+    target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
+    of_proxy: dict[str, str] = {}
+    at = (host, port)
+    if proxy:
+        if not is_http_proxy(proxy):
+            raise Unanswered(Failure(code=Curl.COULDNT_RESOLVE_PROXY, text=f"{mask_url(proxy)} is no HTTP proxy"))
+        bare, authorization = split_userinfo(with_port(proxy))
+        of_proxy = {"Proxy-Authorization": authorization} if authorization else {}
+        at = (urlsplit(bare).hostname or "", urlsplit(bare).port)
+    if not is_tls:
+        target = f"http://{parts.netloc}{target}" if proxy else target
+        return _patient(http.client.HTTPConnection, options)(*at), target, of_proxy
+    ca_file = find_ca_file(str(options.ca_file))
+    modified_s = Path(ca_file).stat().st_mtime if ca_file else 0.0
+    context = _tls_context(ca_file, options.verify_tls, modified_s)
+    connection = _patient(http.client.HTTPSConnection, options)(*at, context=context)
+    if proxy:
+        connection.set_tunnel(host, port, of_proxy)
+    return connection, target, {}
+
+
+def _patient(kind: type[C], options: DownloadOptions) -> type[C]:
+    """Connections with one timeout until they stand, and another for what is read from them."""
+
+    class Patient(kind):  # type: ignore[misc,valid-type]
+        response_class = _Answer
+
+        def connect(self) -> None:
+            self.timeout = options.connect_timeout or None
+            super().connect()
+            self.sock.settimeout(options.read_timeout or None)
+
+    return Patient
 
 
 def describe(source: Source, options: DownloadOptions) -> tuple[bytes, str]:
@@ -251,28 +272,6 @@ def is_http(url: str) -> bool:
     return urlsplit(url).scheme.lower() in ("http", "https")
 
 
-class _TellRedirects(urllib.request.HTTPRedirectHandler):
-    """Redirects are followed here, so that each can be looked at."""
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
-    ) -> None:
-        return None
-
-    def http_error_302(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage
-    ) -> None:
-        return None
-
-    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
-
-
 class _Answer(http.client.HTTPResponse):
     """Answers behind others that are only provisional (RFC 9110, section 15.2), of which Python knows one alone."""
 
@@ -282,39 +281,6 @@ class _Answer(http.client.HTTPResponse):
             if not 101 < status < 200:
                 return version, status, reason
             http.client.parse_headers(self.fp)
-
-
-class _PatientHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
-    """Connections with one timeout until they stand, and another for what is read from them."""
-
-    def __init__(self, options: DownloadOptions) -> None:
-        urllib.request.AbstractHTTPHandler.__init__(self)  # HTTPSHandler's own reads the certificates
-        self._options = options
-        connect_s, read_s = options.connect_timeout or None, options.read_timeout or None
-
-        class Patient:
-            response_class: type[http.client.HTTPResponse] = _Answer
-            timeout: float | None
-            sock: socket.socket
-
-            def connect(self) -> None:
-                self.timeout = connect_s
-                super().connect()  # type: ignore[misc]
-                self.sock.settimeout(read_s)
-
-        class Plain(Patient, http.client.HTTPConnection): ...
-
-        class Tls(Patient, http.client.HTTPSConnection): ...
-
-        self._plain, self._tls = Plain, Tls
-
-    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(self._plain, req)
-
-    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        ca_file = find_ca_file(str(self._options.ca_file))
-        modified_s = Path(ca_file).stat().st_mtime if ca_file else 0.0
-        return self.do_open(self._tls, req, context=_tls_context(ca_file, self._options.verify_tls, modified_s))
 
 
 @functools.lru_cache(maxsize=8)
@@ -327,7 +293,7 @@ def _tls_context(ca_file: str, verify: bool, modified_s: float) -> ssl.SSLContex
     return context
 
 
-def _described(answer: http.client.HTTPResponse | urllib.error.HTTPError, url: str) -> Remote:
+def _described(answer: http.client.HTTPResponse, url: str) -> Remote:
     status = answer.status or 0
     headers: dict[str, str] = {}
     for name, value in answer.headers.items():
@@ -349,7 +315,7 @@ def _described(answer: http.client.HTTPResponse | urllib.error.HTTPError, url: s
     )
 
 
-def _is_doubtful(answer: http.client.HTTPResponse | urllib.error.HTTPError) -> bool:
+def _is_doubtful(answer: http.client.HTTPResponse) -> bool:
     """Whether a 200 to the request for one byte may carry a part: it has just that byte, or speaks of another range."""
     if answer.status != 200:
         return False
@@ -402,11 +368,10 @@ def _retry_after_s(value: str) -> int:
 
 def _failure(error: Exception, url: str) -> Failure:
     """An error of Python's as the numbers by which failures are judged."""
-    reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    text = (isinstance(reason, OSError) and reason.strerror) or str(reason) or type(reason).__name__
+    text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
     text = "".join(c if c.isprintable() else "?" for c in text[:_MOST_TEXT])
-    number = reason.errno or 0 if isinstance(reason, OSError) else 0
-    match reason:
+    number = error.errno or 0 if isinstance(error, OSError) else 0
+    match error:
         case ssl.SSLCertVerificationError():
             code = Curl.PEER_FAILED_VERIFICATION
         case ssl.SSLError():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import math
 import re
-from typing import NamedTuple
 
 from rangefetch.aria2.abilities import proxy_options
 from rangefetch.errors import (
@@ -23,7 +22,7 @@ from rangefetch.logs import log as _log
 from rangefetch.options import DownloadOptions
 from rangefetch.retry import Failure, Fault, Kind, RetryPolicy, as_error
 
-__all__ = ["MOST_CONNECTIONS", "Verdict", "judge", "to_aria2"]
+__all__ = ["MOST_CONNECTIONS", "judge", "to_aria2"]
 
 MOST_CONNECTIONS = 16
 """For one server; aria2 takes no more (aria2 manual, ``--max-connection-per-server``)."""
@@ -70,13 +69,6 @@ def _seconds(value: float) -> str:
     return str(min(max(math.ceil(value), 1), _MOST_SECONDS)) if value else str(_MOST_SECONDS)
 
 
-class Verdict(NamedTuple):
-    """What a failure of aria2's is: the error that it would be, and what is to be done about it."""
-
-    error: DownloadError
-    kind: Kind
-
-
 _MEANINGS: dict[int, tuple[type[DownloadError], Kind]] = {
     1: (NetworkError, Kind.TEMPORARY),  # "unknown": refused, reset, cut, TLS
     2: (TimedOut, Kind.TEMPORARY),
@@ -121,8 +113,9 @@ def judge(
     answered: bool = False,
     redirected: bool = False,
     other_lanes: int = 0,
-) -> Verdict:
-    """What aria2's ``errorCode`` and ``errorMessage`` mean; the last three as in ``retry.Failure``.
+) -> tuple[DownloadError, Kind]:
+    """The error that aria2's ``errorCode`` and ``errorMessage`` mean, and what is to be done about it; the last three
+    are as in ``retry.Failure``.
 
     ``url`` is the one to name, with no secret in it.
     """
@@ -131,11 +124,11 @@ def judge(
         failure = Failure(
             fault=Fault.STATUS, status=status, answered=answered, redirected=redirected, other_lanes=other_lanes
         )
-        return Verdict(as_error(failure, url), policy.classify(failure))
+        return as_error(failure, url), policy.classify(failure)
     error_class, kind = _MEANINGS.get(code, (BadAnswer if code == 22 else NetworkError, Kind.TEMPORARY))
     # URLs may have secrets in them; the one that matters is named already.
     words = _URL.sub("…", " ".join(message.split()))[:_MOST_TEXT] or "no reason given"
     words = f"aria2 gave up: {words} (its code {code})"
     if issubclass(error_class, DiskError):
-        return Verdict(DiskError(words, url=url, errno=errno.ENOSPC if code == 9 else errno.EIO), kind)
-    return Verdict(error_class(words, url=url), kind)
+        return DiskError(words, url=url, errno=errno.ENOSPC if code == 9 else errno.EIO), kind
+    return error_class(words, url=url), kind
