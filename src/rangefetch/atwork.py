@@ -158,6 +158,7 @@ class AtWork(abc.ABC):
         target, options = self.target, self.options
         assert target is not None
         if target.keeps_state:
+            target.end_at(self.size)
             provenance.record(target.fd, self.url, self.url_identity, self.modified_time)
         path = target.publish(overwrite=options.overwrite, modified_time=self.modified_time, durable=options.durable)
         if target.keeps_state:

@@ -176,6 +176,17 @@ class Target:
             self._lost = error
             raise
 
+    def end_at(self, size_bytes: int) -> None:
+        """Drop what another program has put beyond the end of a file that is whole. Raises ``DiskError``, also where
+        one has cut the file: bytes that were written are gone then.
+        """
+        with disk_errors("set the length", self.part_path):
+            found = os.fstat(self.fd).st_size
+            if found > size_bytes:
+                os.ftruncate(self.fd, size_bytes)
+        if found < size_bytes:
+            raise DiskError(f"{self.part_path}: another program has shortened it", errno=errno.EIO)
+
     def publish(self, *, overwrite: bool, modified_time: float | None, durable: bool) -> Path:
         """Give the part file its final name in one step, remove the state, close, and return the path.
 

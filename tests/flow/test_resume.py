@@ -1,5 +1,7 @@
 """A download that was stopped goes on where it was, to the byte."""
 
+import hashlib
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -202,3 +204,29 @@ def test_a_state_is_there_after_two_seconds_and_tells_no_lie(
     valve.open()
     manager.wait(gid)
     assert names(target.parent) == ["file.bin"]
+
+
+@pytest.mark.parametrize("proof", ["etag", "compared", "checksum"])
+def test_what_others_append_to_the_part_file_is_not_published(
+    server: MisbehavingServer, valve: Valve, target: Path, proof: str
+) -> None:
+    url = server.url("/valve/x", size=SIZE, etag="strong" if proof == "etag" else "none")
+    interrupt(url, target, 2 * MIB)
+    part = target.with_name(target.name + ".part")
+    with part.open("ab") as file:
+        file.write(b"\xee" * SIZE)
+    valve.open()
+    checksum = f"sha-256={hashlib.sha256(content(SIZE)).hexdigest()}" if proof == "checksum" else ""
+    assert fetch(url, target, checksum=checksum).resumed > MIB
+    assert target.read_bytes() == content(SIZE)
+
+
+def test_what_others_append_meanwhile_is_not_published(
+    server: MisbehavingServer, valve: Valve, target: Path, manager: DownloadManager
+) -> None:
+    gid = manager.download(server.url("/valve/x", size=SIZE), _where(target))
+    until(lambda: downloaded(manager, gid) > MIB)
+    os.truncate(target.with_name(target.name + ".part"), 2 * SIZE)
+    valve.open()
+    manager.wait(gid, timeout=20)
+    assert target.read_bytes() == content(SIZE)

@@ -335,6 +335,15 @@ def test_with_overwrite_the_name_is_replaced_and_not_what_a_link_points_to(tmp_p
     assert files(tmp_path) == {"x": "new", "old": "old"}
 
 
+def test_what_lies_beyond_the_end_is_dropped_and_what_is_missing_before_it_told(tmp_path: Path) -> None:
+    opened = written(tmp_path, octets=b"new and more")
+    opened.end_at(3)
+    assert opened.part_path.read_bytes() == b"new"
+    with disk_error(errno.EIO, opened.part_path):
+        opened.end_at(4)
+    assert publish(opened).read_bytes() == b"new"
+
+
 @pytest.fixture(params=["renameat2", "links", "no links"])
 def _links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that renames without replacing, one that has hard links only, and one that has neither."""
