@@ -21,6 +21,7 @@ from rangefetch.checks cimport RF_CHECKED, RF_LIVE_DESCRIPTORS, RF_LIVE_MEMORY, 
 from rangefetch.core cimport EngineCore, core_is_ours, core_let_go, core_new, core_stop
 from rangefetch.host cimport hosts_have_answered, hosts_open, hosts_rest, hosts_rest_for_ms
 from rangefetch.libcurl cimport *
+from rangefetch.jar cimport jar_close, jar_open
 from rangefetch.mailbox cimport *
 from rangefetch.origin cimport origin_number
 from rangefetch.peers cimport loop_tell
@@ -43,6 +44,8 @@ from rangefetch.transfer cimport (
     ALLOCATE_SPACE,
     BatchCore,
     BatchHost,
+    Credential,
+    JarCore,
     FAULT_DISK,
     FAULT_ENCODED,
     FAULT_HEADERS,
@@ -280,16 +283,35 @@ cdef class TokenBucket:
 # ---- how to ask ------------------------------------------------------------------------------------------------
 
 @cython.final
+cdef class Jar:
+    cdef JarCore core
+
+    def __cinit__(self):
+        _must_be_loaded()
+        if not jar_open(&self.core):
+            raise MemoryError
+
+    def __dealloc__(self):
+        jar_close(&self.core)
+
+
+@cython.final
 cdef class Profile:
     cdef ProfileCore core
+    cdef Jar jar               # held for the engine, which borrows it
 
     def __cinit__(
         self, settings, headers, bare_headers, *, bint allow_downgrade=False, double connect_timeout_s=30,
         double read_timeout_s=60, str http_proxy="", str https_proxy="", direct=(),
+        str cookie="", Jar jar=None, credentials=(), trusted=(),
     ):
         global last_serial
         cdef int i = 0
         _must_be_loaded()
+        self._keep_secrets(cookie, credentials, trusted)
+        self.jar = jar
+        if jar is not None:
+            self.core.jar = &jar.core
         last_serial += 1
         self.core.serial = last_serial
         self.core.allow_downgrade = allow_downgrade
@@ -319,6 +341,29 @@ cdef class Profile:
         for each in direct:
             self.core.direct[self.core.direct_count] = _owned_text(each)
             self.core.direct_count += 1
+
+    cdef int _keep_secrets(self, str cookie, credentials, trusted) except -1:
+        cdef Credential *credential
+        if cookie:
+            self.core.cookie = _owned_text(os.fsencode(cookie))
+        credentials, trusted = list(credentials), list(trusted)
+        self.core.credentials = <Credential *>calloc(<size_t>len(credentials) + 1, sizeof(Credential))
+        self.core.trusted = <char **>calloc(<size_t>len(trusted) + 1, sizeof(char *))
+        if self.core.credentials == NULL or self.core.trusted == NULL:
+            raise MemoryError
+        for host, user, password, any_scheme in credentials:
+            credential = &self.core.credentials[self.core.credential_count]
+            self.core.credential_count += 1
+            if host:
+                credential.host = _owned_text(os.fsencode(host))
+            credential.user = _owned_text(os.fsencode(user))
+            credential.password = _owned_text(os.fsencode(password))
+            # Where there is a choice, libcurl asks without a password first.
+            credential.schemes = CURLAUTH_BASIC | CURLAUTH_DIGEST if any_scheme else CURLAUTH_BASIC
+        for host in trusted:
+            self.core.trusted[self.core.trusted_count] = _owned_text(os.fsencode(host))
+            self.core.trusted_count += 1
+        return 0
 
     cdef int _try_settings(self) except -1:
         # A lane cannot ask what became of a setting: what this libcurl does not know is found out here.
@@ -365,6 +410,15 @@ cdef class Profile:
         for i in range(self.core.direct_count):
             free(self.core.direct[i])
         free(self.core.direct)
+        for i in range(self.core.credential_count):
+            free(self.core.credentials[i].host)
+            free(self.core.credentials[i].user)
+            free(self.core.credentials[i].password)
+        free(self.core.credentials)
+        for i in range(self.core.trusted_count):
+            free(self.core.trusted[i])
+        free(self.core.trusted)
+        free(self.core.cookie)
 
 
 cdef int64_t _number_of(str proxy) except? -1:

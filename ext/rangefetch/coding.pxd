@@ -4,11 +4,12 @@ The file is what the server stores. Servers that store ``x.tar.gz`` often say ``
 describes the file and not the response (Apache's ``AddEncoding``). Words that name no coding mean nothing.
 """
 
+from libc.stdio cimport snprintf
 from libc.string cimport strcspn, strlen, strspn
 from posix.strings cimport strncasecmp
 
 from rangefetch.libcurl cimport CURL, header_at, header_value
-from rangefetch.transfer cimport FileCore, Source
+from rangefetch.transfer cimport ERROR_TEXT_BYTES, FileCore, Source
 
 
 cdef inline bint is_word(const char *text, size_t size, const char *word) noexcept nogil:
@@ -122,3 +123,14 @@ cdef inline bint has_transfer_coding(CURL *easy) noexcept nogil:
         number += 1
         text = header_at(easy, "Transfer-Encoding", number)
     return False
+
+
+cdef inline void name_coding(CURL *easy, char *words) noexcept nogil:
+    """Write down which coding a response was refused for; ``words`` has room for ``ERROR_TEXT_BYTES``."""
+    cdef const char *coding = header_value(easy, "Transfer-Encoding")
+    if coding != NULL and has_transfer_coding(easy):
+        snprintf(words, ERROR_TEXT_BYTES, "Transfer-Encoding: %s", coding)
+        return
+    coding = header_value(easy, "Content-Encoding")
+    if coding != NULL:
+        snprintf(words, ERROR_TEXT_BYTES, "Content-Encoding: %s", coding)

@@ -12,10 +12,11 @@ from rangefetch.checks cimport calloc, free, malloc
 from rangefetch.disk cimport lane_flush, lane_forget_spans, lane_write
 from rangefetch.host cimport share_begin, share_closes, share_end, share_opens, source_share
 from rangefetch.libcurl cimport *
-from rangefetch.origin cimport is_secure, same_origin
+from rangefetch.origin cimport is_secure, origin_number
 from rangefetch.platform cimport rf_add, rf_close_socket, rf_count, rf_load, rf_socket, rf_store
 from rangefetch.report cimport post_trace
 from rangefetch.transfer cimport *
+from rangefetch.trust cimport credential_for, is_for_the_users
 
 cdef enum:
     LARGEST_SWALLOW_BYTES = 64 << 10  # of an error's body; beyond, a new connection costs less
@@ -225,6 +226,17 @@ cdef inline const char *url_of(const Source *source) noexcept nogil:
     return source.resolved_url if source.resolved_url != NULL else source.url
 
 
+cdef inline CURLcode lane_introduce(Lane *lane, const char *url, const Credential *credential) noexcept nogil:
+    """Have the handle send a user name and password, or none. Returns the first refusal."""
+    lane.introduced_to = origin_number(url) if credential != NULL else 0
+    if credential == NULL:
+        return opt_username(lane.easy, NULL) or opt_password(lane.easy, NULL)
+    return (
+        opt_username(lane.easy, credential.user) or opt_password(lane.easy, credential.password)
+        or opt_http_auth(lane.easy, credential.schemes)
+    )
+
+
 cdef inline CURLcode lane_set_up(Loop *loop, Lane *lane, FileCore *file) noexcept nogil:
     """Make the easy handle ask as the source's profile says; most of it stands from the last transfer.
 
@@ -233,14 +245,21 @@ cdef inline CURLcode lane_set_up(Loop *loop, Lane *lane, FileCore *file) noexcep
     cdef Source *source = lane.source
     cdef ProfileCore *profile = source.profile
     cdef const char *url = url_of(source)
-    cdef bint bare = source.resolved_url != NULL and not same_origin(source.url, source.resolved_url)
+    cdef bint bare = not is_for_the_users(source)
     cdef bint slowed = bucket_is_limited(loop.bucket) or bucket_is_limited(&file.bucket)
     cdef CURLcode code = CURLE_OK
-    if lane.profile_serial != profile.serial:
+    if lane.profile_serial != profile.serial or (
+        lane.introduced_to != 0 and lane.introduced_to != origin_number(url)
+    ):
+        # What libcurl remembers of how one server wanted a password is not for another.
         code = lane_set_profile(loop, lane, profile)
         lane.profile_serial = 0
+        lane.introduced_to = 0
     if code == CURLE_OK and (lane.profile_serial == 0 or lane.bare != bare):
-        code = opt_headers(lane.easy, profile.bare_headers if bare else profile.headers)
+        code = (
+            opt_headers(lane.easy, profile.bare_headers if bare else profile.headers)
+            or opt_cookie(lane.easy, NULL if bare else profile.cookie)
+        )
     lane.bare = bare
     if lane.slowed != slowed and (
         # Under a limit small reads keep what is in flight small.
@@ -255,8 +274,11 @@ cdef inline CURLcode lane_set_up(Loop *loop, Lane *lane, FileCore *file) noexcep
         snprintf(
             lane.range_text, RANGE_TEXT_BYTES, "%lld-%lld", <long long>lane.position, <long long>(lane.end - 1)
         )
+    if code == CURLE_OK and (profile.credential_count > 0 or lane.introduced_to != 0):
+        code = lane_introduce(lane, url, credential_for(source, url, not bare))
     code = (
         code
+        or opt_share(lane.easy, profile.jar.share if profile.jar != NULL else NULL)
         or opt_verbose(lane.easy, lane.span.usable)
         or opt_range(lane.easy, lane.range_text if lane.ranged else NULL)
         or opt_url(lane.easy, url)
@@ -320,6 +342,7 @@ cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
 cdef inline void lane_detach(Loop *loop, Lane *lane) noexcept nogil:
     """Take the handle from libcurl and add up what the transfer did; one that was in flight is broken off."""
     curl_multi_remove_handle(loop.multi, lane.easy)
+    opt_share(lane.easy, NULL)
     lane_flush(lane)
     if lane.paused:
         lane.paused = False

@@ -19,9 +19,12 @@ typedef struct rf_easy CURL;
 typedef struct rf_multi CURLM;
 typedef struct rf_slist curl_slist;
 typedef struct rf_url CURLU;
+typedef struct rf_share CURLSH;
 
 typedef int CURLcode;
 typedef int CURLMcode;
+typedef int CURLSHcode;
+typedef int CURLSHoption;
 typedef int CURLUcode;
 typedef int CURLoption;
 typedef int CURLMoption;
@@ -29,6 +32,8 @@ typedef int CURLINFO;
 typedef int64_t curl_off_t;
 
 typedef size_t (*curl_write_callback)(char *data, size_t size, size_t count, void *arg);
+typedef void (*curl_lock_function)(CURL *easy, int data, int access, void *arg);
+typedef void (*curl_unlock_function)(CURL *easy, int data, void *arg);
 typedef int (*curl_debug_callback)(CURL *easy, int type, char *data, size_t size, void *arg);
 /* The head of curl's own struct, which goes on with the address. */
 struct curl_sockaddr { int family; int socktype; int protocol; };
@@ -79,6 +84,9 @@ typedef struct {
     X(CURLOPT_QUICK_EXIT, 322) X(CURLOPT_HEADERFUNCTION, 20079) X(CURLOPT_HEADERDATA, 10029)                  \
     X(CURLOPT_OPENSOCKETFUNCTION, 20163) X(CURLOPT_OPENSOCKETDATA, 10164)                                     \
     X(CURLOPT_CLOSESOCKETFUNCTION, 20208) X(CURLOPT_CLOSESOCKETDATA, 10209) X(CURL_SOCKET_BAD, -1)            \
+    X(CURLOPT_COOKIE, 10022) X(CURLOPT_USERNAME, 10173) X(CURLOPT_PASSWORD, 10174) X(CURLOPT_HTTPAUTH, 107)      \
+    X(CURLOPT_SHARE, 10100) X(CURLSHOPT_SHARE, 1) X(CURLSHOPT_LOCKFUNC, 3) X(CURLSHOPT_UNLOCKFUNC, 4)           \
+    X(CURLSHOPT_USERDATA, 5) X(CURL_LOCK_DATA_COOKIE, 2) X(CURLAUTH_BASIC, 1) X(CURLAUTH_DIGEST, 2)              \
     X(CURLOPT_FRESH_CONNECT, 74) X(CURLOPT_MAXAGE_CONN, 288)                                                  \
     X(CURLMOPT_PIPELINING, 3) X(CURLMOPT_MAXCONNECTS, 6) X(CURLMOPT_QUICK_EXIT, 21) X(CURLM_OK, 0)             \
     X(CURLMOPT_NETWORK_CHANGED, 17) X(CURLMNWC_CLEAR_CONNS, 2)                                                \
@@ -99,7 +107,7 @@ typedef struct {
     X(CURLE_INTERFACE_FAILED, 45) X(CURLE_TOO_MANY_REDIRECTS, 47) X(CURLE_GOT_NOTHING, 52)                    \
     X(CURLE_SEND_ERROR, 55) X(CURLE_RECV_ERROR, 56) X(CURLE_SSL_CERTPROBLEM, 58) X(CURLE_SSL_CIPHER, 59)      \
     X(CURLE_PEER_FAILED_VERIFICATION, 60) X(CURLE_BAD_CONTENT_ENCODING, 61) X(CURLE_SSL_CACERT_BADFILE, 77)  \
-    X(CURLE_SSL_SHUTDOWN_FAILED, 80)                                                                          \
+    X(CURLE_TOO_LARGE, 100) X(CURLE_SSL_SHUTDOWN_FAILED, 80)                                                                          \
     X(CURLE_SSL_CRL_BADFILE, 82) X(CURLE_SSL_ISSUER_ERROR, 83) X(CURLE_SSL_PINNEDPUBKEYNOTMATCH, 90)          \
     X(CURLE_SSL_INVALIDCERTSTATUS, 91) X(CURLE_HTTP2_STREAM, 92) X(CURLE_HTTP3, 95)                           \
     X(CURLE_QUIC_CONNECT_ERROR, 96) X(CURLE_PROXY, 97) X(CURLE_SSL_CLIENTCERT, 98)
@@ -139,6 +147,9 @@ static const rf_constant rf_constants[] = { RF_CONSTANTS(RF_ROW) {NULL, 0} };
     X(CURLUcode, curl_url_set, (CURLU *url, int part, const char *text, unsigned int flags))                  \
     X(CURLUcode, curl_url_get, (CURLU *url, int part, char **text, unsigned int flags))                       \
     X(void, curl_free, (void *text))                                                                          \
+    X(CURLSH *, curl_share_init, (void))                                                                      \
+    X(CURLSHcode, curl_share_setopt, (CURLSH *share, CURLSHoption option, ...))                               \
+    X(CURLSHcode, curl_share_cleanup, (CURLSH *share))                                                        \
     X(CURLM *, curl_multi_init, (void))                                                                       \
     X(CURLMcode, curl_multi_cleanup, (CURLM *multi))                                                          \
     X(CURLMcode, curl_multi_setopt, (CURLM *multi, CURLMoption option, ...))                                  \
@@ -201,6 +212,9 @@ static const char *rf_curl_path(void) {
 #define curl_url_set rf_curl.curl_url_set
 #define curl_url_get rf_curl.curl_url_get
 #define curl_free rf_curl.curl_free
+#define curl_share_init rf_curl.curl_share_init
+#define curl_share_setopt rf_curl.curl_share_setopt
+#define curl_share_cleanup rf_curl.curl_share_cleanup
 #define curl_multi_init rf_curl.curl_multi_init
 #define curl_multi_cleanup rf_curl.curl_multi_cleanup
 #define curl_multi_setopt rf_curl.curl_multi_setopt
@@ -237,6 +251,11 @@ RF_SETOPT(opt_follow_location, CURLOPT_FOLLOWLOCATION, long)
 RF_SETOPT(opt_content_decoding, CURLOPT_HTTP_CONTENT_DECODING, long)
 RF_SETOPT(opt_tcp_keepalive, CURLOPT_TCP_KEEPALIVE, long)
 RF_SETOPT(opt_suppress_connect_headers, CURLOPT_SUPPRESS_CONNECT_HEADERS, long)
+RF_SETOPT(opt_share, CURLOPT_SHARE, CURLSH *)
+RF_SETOPT(opt_cookie, CURLOPT_COOKIE, const char *)
+RF_SETOPT(opt_username, CURLOPT_USERNAME, const char *)
+RF_SETOPT(opt_password, CURLOPT_PASSWORD, const char *)
+RF_SETOPT(opt_http_auth, CURLOPT_HTTPAUTH, long)
 RF_SETOPT(opt_quick_exit, CURLOPT_QUICK_EXIT, long)
 #undef RF_SETOPT
 
@@ -250,6 +269,16 @@ static inline CURLcode opt_text(CURL *easy, CURLoption option, const char *value
 }
 static inline CURLMcode multi_opt_long(CURLM *multi, CURLMoption option, long value) {
     return curl_multi_setopt(multi, option, value);
+}
+
+/* A store of cookies that handles share, also those of several threads. */
+static inline CURLSHcode share_cookies(
+    CURLSH *share, curl_lock_function lock, curl_unlock_function unlock, void *arg) {
+    CURLSHcode code = curl_share_setopt(share, CURLSHOPT_LOCKFUNC, lock);
+    if (code == 0) code = curl_share_setopt(share, CURLSHOPT_UNLOCKFUNC, unlock);
+    if (code == 0) code = curl_share_setopt(share, CURLSHOPT_USERDATA, arg);
+    if (code == 0) code = curl_share_setopt(share, CURLSHOPT_SHARE, CURL_LOCK_DATA_COOKIE);
+    return code;
 }
 
 /* Information that is a long, a 64-bit number or a borrowed string; 0 or NULL where there is none. */

@@ -14,11 +14,15 @@ cdef extern from "libcurl.h" nogil:
         pass
     ctypedef struct curl_slist:
         pass
+    ctypedef struct CURLSH:
+        pass
     ctypedef int CURLcode
     ctypedef int CURLMcode
     ctypedef int CURLoption
     ctypedef int CURLINFO
     ctypedef size_t (*curl_write_callback)(char *data, size_t size, size_t count, void *arg)
+    ctypedef void (*curl_lock_function)(CURL *easy, int data, int access, void *arg)
+    ctypedef void (*curl_unlock_function)(CURL *easy, int data, void *arg)
     ctypedef int (*curl_debug_callback)(CURL *easy, int kind, char *data, size_t size, void *arg)
     cdef struct curl_sockaddr:
         int family
@@ -82,12 +86,16 @@ cdef extern from "libcurl.h" nogil:
         CURLINFO_DATA_IN
         CURLPAUSE_CONT
         CURL_WAIT_POLLIN
+        CURLAUTH_BASIC
+        CURLAUTH_DIGEST
         CURLE_WRITE_ERROR
         CURLE_OK
         CURLE_OUT_OF_MEMORY
         CURLE_FAILED_INIT
         CURLE_OPERATION_TIMEDOUT
         CURLE_PARTIAL_FILE
+        CURLE_RECV_ERROR
+        CURLE_TOO_LARGE
     size_t CURL_WRITEFUNC_ERROR
     size_t CURL_WRITEFUNC_PAUSE
 
@@ -112,6 +120,9 @@ cdef extern from "libcurl.h" nogil:
     CURLcode curl_easy_pause(CURL *easy, int mask)
     const curl_easyoption *curl_easy_option_by_name(const char *name)
     int64_t curl_getdate(const char *text, const void *unused)
+    CURLSH *curl_share_init()
+    int curl_share_cleanup(CURLSH *share)
+    int share_cookies(CURLSH *share, curl_lock_function lock, curl_unlock_function unlock, void *arg)
     CURLM *curl_multi_init()
     CURLMcode curl_multi_cleanup(CURLM *multi)
     CURLMcode curl_multi_add_handle(CURLM *multi, CURL *easy)
@@ -143,6 +154,11 @@ cdef extern from "libcurl.h" nogil:
     CURLcode opt_content_decoding(CURL *easy, long value)
     CURLcode opt_tcp_keepalive(CURL *easy, long value)
     CURLcode opt_suppress_connect_headers(CURL *easy, long value)
+    CURLcode opt_share(CURL *easy, CURLSH *value)
+    CURLcode opt_cookie(CURL *easy, const char *value)
+    CURLcode opt_username(CURL *easy, const char *value)
+    CURLcode opt_password(CURL *easy, const char *value)
+    CURLcode opt_http_auth(CURL *easy, long value)
     CURLcode opt_quick_exit(CURL *easy, long value)
     CURLcode opt_long(CURL *easy, CURLoption option, long value)
     CURLcode opt_text(CURL *easy, CURLoption option, const char *value)

@@ -38,6 +38,7 @@ from rangefetch.lane cimport (
 )
 from rangefetch.libcurl cimport *
 from rangefetch.mailbox cimport *
+from rangefetch.origin cimport origin_number
 from rangefetch.outcome cimport announce, fail, finish, is_complete, let_go
 from rangefetch.platform cimport (
     rf_bell_quiet,

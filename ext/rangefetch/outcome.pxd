@@ -6,6 +6,7 @@
 from libc.errno cimport EAGAIN, EMFILE, ENFILE, ENOMEM
 from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
+from libc.string cimport strncmp
 from posix.strings cimport strncasecmp
 
 from rangefetch.answer cimport examine, is_cut_short_unsaid, names_another_part
@@ -20,6 +21,7 @@ from rangefetch.batch cimport (
 from rangefetch.blocks cimport block_size_for, blocks_advance, blocks_claim_head, blocks_init, blocks_note_failure
 from rangefetch.checks cimport free
 from rangefetch.claims cimport feed, host_admits, lane_claim, lanes_allowed
+from rangefetch.coding cimport name_coding
 from rangefetch.disk cimport lane_advance, lane_flush, lane_put
 from rangefetch.growth cimport begin_growth
 from rangefetch.host cimport host_fill, host_rest, share_answered, share_waits, source_leaves
@@ -334,6 +336,14 @@ cdef inline void put_off(Loop *loop, Lane *lane) noexcept nogil:
     ask_for_room(loop, host)
 
 
+cdef inline bint has_too_large_headers(const Lane *lane, CURLcode code) noexcept nogil:
+    """Whether libcurl has ended an answer for the size of its headers, for which it has several codes."""
+    return lane.header_lines > 0 and (
+        code == CURLE_TOO_LARGE or code == CURLE_OUT_OF_MEMORY
+        or (code == CURLE_RECV_ERROR and strncmp(lane.error_text, "Too large response headers", 26) == 0)
+    )
+
+
 cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     """libcurl is done with the lane's transfer, well or not."""
     cdef FileCore *file = lane.file
@@ -347,6 +357,10 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     if code == CURLE_OK and lane.verdict == UNCHECKED:
         # An answer without a body: the callback never ran.
         lane.verdict = examine(file, lane)
+    if lane.verdict == UNCHECKED and has_too_large_headers(lane, code):
+        lane.fault = FAULT_HEADERS
+    if lane.fault == FAULT_ENCODED:
+        name_coding(lane.easy, lane.error_text)
     if code == CURLE_PARTIAL_FILE and lane.verdict == UNCHECKED and names_another_part(lane, status):
         lane.fault = FAULT_RANGE_WRONG
     if code == CURLE_OK and lane.verdict == SWALLOWED and lane.fault == FAULT_NONE:

@@ -100,6 +100,13 @@ cdef inline void post_bare(Loop *loop, Kind kind, FileCore *file) noexcept nogil
     post(loop, &event)
 
 
+cdef inline const char *asked_url(const Lane *lane) noexcept nogil:
+    """Where the lane's request went. libcurl forgets it where it could not read the URL."""
+    if lane.moves != lane.source.moves:
+        return info_text(lane.easy, CURLINFO_EFFECTIVE_URL)
+    return lane.source.resolved_url if lane.source.resolved_url != NULL else lane.source.url
+
+
 cdef inline bint post_about(Loop *loop, Kind kind, Lane *lane, CURLcode code, const char *text) noexcept nogil:
     """Tell Python of a transfer. False: no memory, and it will not hear of it."""
     cdef Message event
@@ -123,7 +130,7 @@ cdef inline bint post_about(Loop *loop, Kind kind, Lane *lane, CURLcode code, co
     event.received = lane.position - lane.start
     event.text = copy_text(text)
     event.headers = copy_headers(lane.easy)
-    event.address = copy_text(info_text(lane.easy, CURLINFO_EFFECTIVE_URL))
+    event.address = copy_text(asked_url(lane))
     return post(loop, &event)
 
 

@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t
 
 from rangefetch.blocks cimport BlockMap
 from rangefetch.bucket cimport Bucket
-from rangefetch.libcurl cimport CURL, CURLM, CURLcode, CURLoption, curl_slist
+from rangefetch.libcurl cimport CURL, CURLM, CURLSH, CURLcode, CURLoption, curl_slist
 from rangefetch.mailbox cimport Mailbox
 from rangefetch.platform cimport pthread_mutex_t, pthread_t, rf_bell
 
@@ -13,6 +13,7 @@ cdef enum:
     RANGE_TEXT_BYTES = 48
     MOST_SOURCES = 64        # of one file
     MOST_LANES = 1 << 16     # of one file or batch
+    MOST_LOCKS = 16          # libcurl has fewer kinds of what is shared
     ERROR_TEXT_BYTES = 256   # CURL_ERROR_SIZE
     BUFFER_BYTES = 64 << 10  # of a lane; measured: 64 KiB stays in the cache, 256 KiB does not
     HOST_BUCKETS = 256
@@ -66,6 +67,19 @@ cdef struct Setting:
     long number          # the value where the option takes a long
     char *text           # owned by the profile: the value where it takes a string, else NULL
 
+# The cookies that servers set, for all transfers with the same credentials; libcurl keeps them, and gives each to whom
+# it is for.
+cdef struct JarCore:
+    CURLSH *share             # owned: freed with the Jar
+    pthread_mutex_t locks[MOST_LOCKS]
+
+# A user name and password, and for whom they are.
+cdef struct Credential:
+    char *host                # owned: a host, with its port where that is meant; NULL: the origin that the user named
+    char *user                # owned
+    char *password            # owned
+    long schemes              # CURLAUTH_: of several, the server chooses
+
 # How to ask: libcurl options and headers that many files share. Never changed once made.
 cdef struct ProfileCore:
     int64_t serial            # tells profiles apart after one was freed
@@ -73,6 +87,12 @@ cdef struct ProfileCore:
     int setting_count
     curl_slist *headers       # owned: for the origin that the user named
     curl_slist *bare_headers  # owned: for any other origin, without what the user added
+    char *cookie              # owned: the user's cookies, for the origin that the user named; NULL: none
+    JarCore *jar              # borrowed: the Profile holds the Jar; NULL: cookies are not kept
+    Credential *credentials   # owned, with the strings
+    int credential_count
+    char **trusted            # owned, with the strings: other hosts that get what is for the user's origin
+    int trusted_count
     bint allow_downgrade      # may a redirect lead from https to http
     int64_t connect_timeout_ms
     int64_t read_timeout_ms   # 0: no limit
@@ -334,6 +354,7 @@ cdef struct Lane:
     Loop *loop                # borrowed: it owns the lane
     int64_t profile_serial    # the profile that the handle is set up for; 0: none
     bint bare                 # the handle sends bare_headers
+    int64_t introduced_to     # the origin for which the handle has a name and a password; 0: it has none
     bint ranged               # the request has a Range header
     bint is_first             # the file's first request: its answer tells what the file is
     Verdict verdict

@@ -94,11 +94,20 @@ class TokenBucket:
         """Nothing more may come before the next ``fill``."""
 
 @final
+class Jar:
+    """Cookies that servers set, kept in memory, for the profiles that share it."""
+
+    def __new__(cls) -> Self: ...
+
+@final
 class Profile:
     """How to ask: libcurl options and headers, shared by many files and never changed.
 
     ``settings`` are pairs of an option's number and an int or a string. ``headers`` are "Name: value" lines for the
-    origin of a file's URL, ``bare_headers`` those for any other origin to which a redirect leads.
+    origin of a file's URL, ``bare_headers`` those for any other origin to which a redirect leads. ``cookie`` is the
+    user's cookies for the former, and ``jar`` keeps those that servers set. ``credentials`` are ``(host, user,
+    password, any_scheme)``; an empty host is the origin of a file's URL, and with ``any_scheme`` the server chooses
+    between Basic and Digest. To the hosts in ``trusted`` goes what is for that origin, too.
 
     ``http_proxy`` and ``https_proxy`` say where requests for such URLs go, but for those to the hosts and domains in
     ``direct``: connections are counted there. libcurl is told of a proxy by ``settings`` or the environment.
@@ -118,6 +127,10 @@ class Profile:
         http_proxy: str = "",
         https_proxy: str = "",
         direct: Sequence[str] = (),
+        cookie: str = "",
+        jar: Jar | None = None,
+        credentials: Sequence[tuple[str, str, str, bool]] = (),
+        trusted: Sequence[str] = (),
     ) -> Self: ...
 
 @final

@@ -8,9 +8,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from rangefetch import checksum
 from rangefetch.authority import Word
+from rangefetch.decoding import codings_to_undo
 from rangefetch.errors import BadAnswer, ChecksumMismatch, ContentChanged
 from rangefetch.events import parse_date, stated_range
 from rangefetch.identity import Identity, Strength
@@ -96,6 +98,10 @@ class Answering:
         self.first_source, self.first_span = number, part[:2] if part is not None else (0, size)
         if not self.is_credible(number, source.identity, stated=part is not None):
             return
+        if run.options.decode:
+            names = [run.options.filename, headers.get("content-disposition", "").rstrip(" \t;'\"")]
+            names += [urlsplit(each).path for each in (source.url, source.resolved_url)]
+            run.codings = codings_to_undo(headers.get("content-encoding", ""), names)
         if run.download.sink is not None and not self._admit(source, part is None or part[:2] == (0, size)):
             return
         run.modified_time = parse_date(headers.get("last-modified", ""))

@@ -589,6 +589,7 @@ def _is_plain(options: DownloadOptions) -> bool:
         or options.checksum
         or options.expected_size
         or options.durable
+        or options.decode
         or options.max_download_limit
         or options.mirrors
         or options.use_github_mirror

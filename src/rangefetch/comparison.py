@@ -200,6 +200,7 @@ class Comparison(Generic[R]):
             etag=question.etag,
             last_modified=question.last_modified,
             name=self._options.filename,
+            takes_codings=self._options.decode,
             **known,
         )
         self._in_engine = True

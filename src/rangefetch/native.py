@@ -18,13 +18,14 @@ from urllib.parse import urlsplit
 
 from rangefetch import governor, libcurl
 from rangefetch.backend import Listener
+from rangefetch.credentials import logins
 from rangefetch.dispatching import Dispatcher
 from rangefetch.download import Download
 from rangefetch.errors import Cancelled, EngineUnavailable
 from rangefetch.events import Event
 from rangefetch.guarding import guarded, safely
 from rangefetch.manners import Manners
-from rangefetch.network import Network, find_ca_file, make_profile, netrc_path, secret_headers
+from rangefetch.network import Network, find_ca_file, make_profile, secret_headers
 from rangefetch.options import DownloadOptions
 from rangefetch.proxies import proxies_of
 from rangefetch.retry import RetryPolicy
@@ -33,7 +34,7 @@ from rangefetch.sources import Source
 from rangefetch.workers import Workers
 
 if TYPE_CHECKING:
-    from rangefetch._engine import Batch, Engine, File, Profile
+    from rangefetch._engine import Batch, Engine, File, Jar, Profile
 
 __all__ = ["NativeBackend"]
 
@@ -56,6 +57,7 @@ class NativeBackend(Dispatcher[Run]):
         self.network = Network(self.policy.network_hosts)
         self.manners = Manners()
         self._profiles: dict[tuple[Any, ...], Profile] = {}
+        self._jars: dict[tuple[Any, ...], Jar] = {}
         self._engine: Engine | None = None
         self._loads: list[int] = []
         self._poll: select.poll | None = None
@@ -215,9 +217,12 @@ class NativeBackend(Dispatcher[Run]):
         """The profile for these options; downloads that ask alike share one."""
         secrets = secret_headers(source.url, source.authorization, options)
         headers = options.header_items if source.is_own else ()
+        authorized = any(name.lower() == "authorization" for name, _ in (*headers, *secrets))
+        credentials = logins(source.url, options, is_own=source.is_own, authorized=authorized)
+        known = (headers, secrets, credentials)
         key = (
-            options.user_agent, headers, secrets, options.proxy, options.no_proxy, options.bind_address,
-            options.ip_version, netrc_path(options) if options.netrc else None,
+            options.user_agent, known, options.location_trusted, options.proxy, options.no_proxy, options.bind_address,
+            options.ip_version,
             find_ca_file(os.fspath(options.ca_file)), options.verify_tls, options.http_version,
             options.allow_downgrade, options.connect_timeout, options.read_timeout, proxies_of(options),
         )  # fmt: skip
@@ -225,8 +230,20 @@ class NativeBackend(Dispatcher[Run]):
         if profile is None:
             if len(self._profiles) >= _MOST_PROFILES:
                 self._profiles.clear()
-            profile = self._profiles[key] = make_profile(options, headers, secrets)
+            jar = self._jar_for(known)
+            profile = self._profiles[key] = make_profile(options, headers, secrets, credentials, jar)
         return profile
+
+    def _jar_for(self, known: tuple[Any, ...]) -> Jar:
+        """The cookies that servers have set for those who come with the same headers and credentials."""
+        from rangefetch import _engine
+
+        jar = self._jars.get(known)
+        if jar is None:
+            if len(self._jars) >= _MOST_PROFILES:
+                del self._jars[next(iter(self._jars))]
+            jar = self._jars.setdefault(known, _engine.Jar())
+        return jar
 
     # -- the thread -------------------------------------------------------------------------------------------
 

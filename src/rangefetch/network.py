@@ -7,7 +7,6 @@ import contextlib
 import os
 import queue
 import socket
-import stat
 import sys
 import threading
 import time
@@ -16,14 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 
+from rangefetch.credentials import Login, bearer_token, read_regular
 from rangefetch.errors import LocalError
 from rangefetch.options import DownloadOptions
 from rangefetch.proxies import proxies_of
 
 if TYPE_CHECKING:
-    from rangefetch._engine import Profile
+    from rangefetch._engine import Jar, Profile
 
-__all__ = ["Network", "find_ca_file", "make_profile", "mask_url", "netrc_path", "secret_headers", "split_userinfo"]
+__all__ = ["Network", "find_ca_file", "make_profile", "mask_url", "secret_headers", "split_userinfo"]
 
 _CONNECT_S = 3.0
 
@@ -199,14 +199,17 @@ def _cookies_for(url: str, lines: Sequence[str]) -> str:
 
 
 def secret_headers(url: str, authorization: str, options: DownloadOptions) -> tuple[tuple[str, str], ...]:
-    """The headers that are for one URL's origin alone: its Authorization, and its cookies from the cookie file.
+    """The headers that are for one URL's origin alone: its Authorization, from the URL or the file with a token, and
+    its cookies from the cookie file.
 
-    Raises ``LocalError`` where the cookie file cannot be read.
+    Raises ``LocalError`` where a file cannot be read.
     """
+    token = "" if authorization else bearer_token(options)
+    authorization = authorization or (f"Bearer {token}" if token else "")
     headers = [("Authorization", authorization)] if authorization else []
     if options.cookies:
         try:
-            lines = _read_regular(options.cookies).decode("utf-8", "surrogateescape").splitlines()
+            lines = read_regular(options.cookies).decode("utf-8", "surrogateescape").splitlines()
             cookies = _cookies_for(url, lines)
         except (OSError, ValueError) as error:
             raise LocalError(f"{options.cookies}: cannot read cookies from it: {error}") from None
@@ -215,39 +218,17 @@ def secret_headers(url: str, authorization: str, options: DownloadOptions) -> tu
     return tuple(headers)
 
 
-def _read_regular(path: str | os.PathLike[str]) -> bytes:
-    """What is in a file. Raises ``OSError``, also for what may give nothing for ever, or has no end."""
-    # O_NONBLOCK: opening a named pipe must not wait for its writer.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError("it is not a regular file")
-        return file.read()
-
-
-def netrc_path(options: DownloadOptions) -> Path:
-    """The file that the option ``netrc`` means. Raises ``LocalError`` where it is no secret, or no file."""
-    if options.netrc is True:
-        path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
-    else:
-        path = Path(os.fspath(options.netrc or ""))
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return path
-    if not stat.S_ISREG(mode):
-        raise LocalError(f"{path}: it is not a regular file")
-    if mode & 0o077:
-        raise LocalError(f"{path}: others can read it; chmod 600 it, or do without netrc")
-    return path
-
-
 def make_profile(
-    options: DownloadOptions, headers: Sequence[tuple[str, str]], secrets: Sequence[tuple[str, str]] = ()
+    options: DownloadOptions,
+    headers: Sequence[tuple[str, str]],
+    secrets: Sequence[tuple[str, str]] = (),
+    credentials: Sequence[Login] = (),
+    jar: Jar | None = None,
 ) -> Profile:
     """The options as the engine's ``Profile``; libcurl must be loaded.
 
-    ``headers`` (the user's) and ``secrets`` go to the origin of the source's URL alone, not where redirects lead.
+    ``headers`` (the user's) and ``secrets`` go to the origin of the source's URL and the hosts that the user trusts
+    alone, not where other redirects lead. ``jar`` keeps the cookies that servers set.
 
     Raises ``LocalError`` for what this libcurl cannot do (HTTP/3, for most).
     """
@@ -265,6 +246,7 @@ def make_profile(
                 "3": number["CURL_HTTP_VERSION_3"],
             }[options.http_version],
         ),
+        (number["CURLOPT_COOKIEFILE"], ""),  # cookies are understood, and none is read from a file
         (number["CURLOPT_SSL_VERIFYPEER"], int(options.verify_tls)),
         (number["CURLOPT_SSL_VERIFYHOST"], 2 if options.verify_tls else 0),
     ]
@@ -282,9 +264,6 @@ def make_profile(
         settings.append((number["CURLOPT_INTERFACE"], options.bind_address))
     if options.ip_version:
         settings.append((number["CURLOPT_IPRESOLVE"], number[f"CURL_IPRESOLVE_V{options.ip_version}"]))
-    if options.netrc:
-        settings.append((number["CURLOPT_NETRC"], number["CURL_NETRC_OPTIONAL"]))
-        settings.append((number["CURLOPT_NETRC_FILE"], str(netrc_path(options))))
 
     # Identity, because the bytes of a range are those of the encoded form (RFC 9110, section 14.1.2).
     bare_headers = ["Accept-Encoding: identity"]
@@ -292,6 +271,8 @@ def make_profile(
     for name, value in secrets:
         if not any(name.lower() == each.lower() for each in own):
             own[name] = value
+    # One field for these and for those of the jar (RFC 6265, section 5.4).
+    cookie = "; ".join(own.pop(name) for name in [name for name in own if name.lower() == "cookie"])
     # "Name;" is how libcurl is told of a header without a value.
     all_headers = bare_headers + [f"{name}: {value}" if value else f"{name};" for name, value in own.items()]
     http_proxy, https_proxy, direct = proxies_of(options)
@@ -306,6 +287,10 @@ def make_profile(
             http_proxy=http_proxy,
             https_proxy=https_proxy,
             direct=direct,
+            cookie=cookie,
+            jar=jar,
+            credentials=credentials,
+            trusted=options.location_trusted,
         )
     except ValueError as error:
         option, why = error.args

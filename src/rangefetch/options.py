@@ -209,6 +209,33 @@ def _check_headers(value: object) -> dict[str, str]:
     return headers
 
 
+def _check_auth(value: object) -> tuple[str, str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"auth: expected a user name and a password, not {type(value).__name__}")
+    user, password = (check_text(each, "auth") if isinstance(each, str) else None for each in value)
+    if user is None or password is None:
+        raise TypeError("auth: the user name and the password are strings")
+    if ":" in user:
+        # RFC 7617, section 2: the first one ends the name.
+        raise ValueError("auth: there is a colon in the user name")
+    return user, password
+
+
+def _check_host(value: object, option: str) -> str:
+    """A host, with its port where one is meant. Raises ``TypeError`` or ``ValueError``."""
+    host = check_text(value, option)
+    try:
+        parts = urlsplit(f"//{host}")
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"{option}: {host!r} is not HOST or HOST:PORT") from None
+    if not parts.hostname or parts.netloc != host or "@" in host or " " in host:
+        raise ValueError(f"{option}: {host!r} is not HOST or HOST:PORT")
+    return host.lower()
+
+
 def _check_checksum(value: object) -> str:
     text = check_text(value, "checksum")
     if not text:
@@ -249,12 +276,16 @@ class DownloadOptions(_Given):
         ``overwrite`` replaces an existing file of that name;
         ``file_allocation`` ``"falloc"`` reserves the space at once, ``"trunc"`` only sets the length, ``"none"``
         does neither (as in aria2);
+        ``decode`` undoes a content coding (gzip, deflate) that the server applied
+        although nobody asked for one, up to ``decode_limit`` bytes; without it such a response is refused. Checksum and
+        size are those of the bytes as they are sent. A coding that the name says (``x.tar.gz``) stays;
         ``durable`` syncs the file to disk before it gets its final name, and then its directory. Without it, a power
         failure shortly after a download can leave zeros in the file.
     Sources:
         ``mirrors`` are other URLs of the same file, each used after some of its bytes were compared;
         ``use_github_mirror`` with ``github_mirrors``, rules for rewriting GitHub's URLs (see
-        ``rangefetch.mirrors``); ``refresh_url`` is called with the URL when a link has expired (401, 403, 410) and
+        ``rangefetch.mirrors``); ``refresh_url`` is called with the URL when a link has expired
+        (401, 403, 410; 400 and 404 after good responses) and
         returns a new one.
     Verification:
         ``checksum`` as ``sha-256=HEX`` or ``sha256:HEX``; ``expected_size`` in bytes (0: unknown).
@@ -268,7 +299,10 @@ class DownloadOptions(_Given):
         to a mirror); ``proxy`` (a URL; empty: from the environment), ``no_proxy`` (hosts, separated by
         commas), ``bind_address`` (a local interface or address), ``ip_version`` (``"4"`` or
         ``"6"``), ``cookies`` (a Netscape cookie file), ``netrc`` (True for ``$NETRC`` or ``~/.netrc``, or the path of
-        another file; it must not be readable by others), ``ca_file`` (PEM; empty: from the environment or the
+        another file; it must not be readable by others; each entry goes to the host that it names, ``default`` only to
+        hosts that you named), ``auth`` (user name and password, for Basic or Digest as the server wants),
+        ``bearer_file`` (a file with a token), ``location_trusted`` (further hosts that get headers, cookies and
+        credentials when a redirect leads there), ``ca_file`` (PEM; empty: from the environment or the
         system's), ``verify_tls``, ``http_version`` (``"1.1"``, ``"2"`` or ``"3"``: the newest version to offer on a
         new connection; idle connections are reused as they are), ``allow_downgrade`` (follow redirects from https
         to http).
@@ -288,6 +322,8 @@ class DownloadOptions(_Given):
     overwrite: bool = False
     file_allocation: str = "falloc"
     durable: bool = False
+    decode: bool = False
+    decode_limit: int | str = "10G"
     mirrors: Sequence[str] = ()
     use_github_mirror: bool = False
     github_mirrors: Sequence[str] = ()
@@ -306,6 +342,9 @@ class DownloadOptions(_Given):
     ip_version: str = ""
     cookies: str | os.PathLike[str] = ""
     netrc: bool | str | os.PathLike[str] = False
+    auth: tuple[str, str] | None = None
+    bearer_file: str | os.PathLike[str] = ""
+    location_trusted: Sequence[str] = ()
     ca_file: str | os.PathLike[str] = ""
     verify_tls: bool = True
     http_version: str = "1.1"
@@ -321,7 +360,7 @@ class DownloadOptions(_Given):
         def put(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        for name in ("overwrite", "durable", "use_github_mirror", "verify_tls", "allow_downgrade"):
+        for name in ("overwrite", "durable", "decode", "use_github_mirror", "verify_tls", "allow_downgrade"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected True or False, not {getattr(self, name)!r}")
         for name in (
@@ -332,6 +371,7 @@ class DownloadOptions(_Given):
             "no_proxy",
             "bind_address",
             "cookies",
+            "bearer_file",
             "ca_file",
             "trace",
         ):
@@ -358,6 +398,11 @@ class DownloadOptions(_Given):
         put("checksum", _check_checksum(self.checksum))
         put("headers", _check_headers(self.headers))
         put("expected_size", parse_size(self.expected_size, "expected_size"))
+        put("decode_limit", parse_size(self.decode_limit, "decode_limit"))
+        put("auth", _check_auth(self.auth))
+        if isinstance(self.location_trusted, str) or not isinstance(self.location_trusted, Sequence):
+            raise TypeError("location_trusted: expected a list of hosts")
+        put("location_trusted", tuple(_check_host(host, "location_trusted") for host in self.location_trusted))
         put("max_download_limit", parse_size(self.max_download_limit, "max_download_limit"))
         put("min_split_size", max(parse_size(self.min_split_size, "min_split_size"), 1))
         for name in ("split", "max_connection_per_server"):
@@ -367,7 +412,7 @@ class DownloadOptions(_Given):
             put(name, check_seconds(getattr(self, name), name))
         if not isinstance(self.netrc, bool):
             put("netrc", check_text(self.netrc, "netrc"))
-        for name in ("cookies", "ca_file", "netrc"):
+        for name in ("cookies", "bearer_file", "ca_file", "netrc"):
             path = getattr(self, name)
             if (path or name == "netrc") and not isinstance(path, bool) and not Path(path).is_file():
                 raise ValueError(f"{name}: there is no file {path!r}")
@@ -401,10 +446,12 @@ class DownloadOptions(_Given):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             default = {} if field.default is dataclasses.MISSING else field.default
-            if value == (parse_size(default, "") if field.name == "min_split_size" else default):
+            if value == (parse_size(default, "") if field.name in ("min_split_size", "decode_limit") else default):
                 continue
             if field.name == "headers":
                 value = dict.fromkeys(value, "***")
+            elif field.name == "auth":
+                value = (value[0], "***")
             elif field.name in ("proxy", "mirrors", "github_mirrors"):
                 value = _without_accounts(value)
             shown.append(f"{field.name}={value!r}")

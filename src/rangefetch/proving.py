@@ -38,9 +38,12 @@ class Proving:
         elif (hashing := run.proof.step(run.size)) is not None:
             run.do(hashing, lambda _: self.prove(), what="the checksum to be computed")
         else:
-            size = run.size
             run.life.fire(Event.NAME)
-            run.do(self._publish, lambda path: self.complete(path, size, run.basis()), what="the disk to name the file")
+            run.do(
+                self._publish,
+                lambda path: self.complete(path, run.size, run.basis()),
+                what="the disk to name the file",
+            )
 
     def _publish(self) -> Path:
         self._run.proof.check(self._run.shown_url)

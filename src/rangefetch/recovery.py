@@ -33,6 +33,7 @@ _RANGE_TRIES = 2
 _LINK_TRIES = 3
 _MORE_LANES_AFTER_S = 30.0
 _PATIENCE_WAITS = 50  # times ``retry_wait``: how long a host that has answered may fail, whatever the number of tries
+_NOTICED_WAITS = 6
 _ONCE_MORE = (401, 407)
 _AFTER_A_WAIT = frozenset({Kind.TEMPORARY, Kind.RATE_LIMITED})
 _OF_A_RANGE = _AFTER_A_WAIT | {Kind.PERMANENT, Kind.DOUBTFUL}
@@ -127,7 +128,8 @@ class Recovery:
         error = self._error(failure, _engine.error_text(event.code) if event.code else "")
         self._held += 1
         _log.debug("%s: %s: %s", run.shown_url, error.reason, kind.value)
-        if self.waiting_for_network or self.resort.asking:
+        if self.waiting_for_network or self._refreshing or self.resort.asking:
+            # What comes of that is for this lane, too.
             return
         if kind in _OF_A_RANGE and self.resort.weigh(failure, kind, error.reason) and kind not in _AFTER_A_WAIT:
             self._release(1)
@@ -275,8 +277,8 @@ class Recovery:
         wait_s = run.policy.wait_s(self._tries.failures, run.options.retry_wait, failure.retry_after_s)
         left_s = self._patience_left_s(failure, kind)
         if left_s > 0 and not failure.retry_after_s:
-            # The last try comes when the patience is over, and not long after.
-            return min(wait_s, left_s)
+            # What has come back is noticed soon, and the last try comes when the patience is over.
+            return min(wait_s, left_s, _NOTICED_WAITS * run.options.retry_wait)
         return wait_s
 
     def _try_again(self, failure: retry.Failure, error: DownloadError, kind: Kind = Kind.TEMPORARY) -> None:

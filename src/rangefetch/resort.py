@@ -27,7 +27,7 @@ __all__ = ["LastResort"]
 
 # What a server says of who asks, or of a file that is gone; none of it would be another answer without a range.
 _NOT_OF_THE_RANGE = frozenset({401, 402, 407, 410, 451})
-_CLOSED = frozenset({Curl.GOT_NOTHING, Curl.SEND_ERROR, Curl.RECV_ERROR, Curl.HTTP2_STREAM, Curl.WEIRD_SERVER_REPLY})
+_CLOSED = frozenset({Curl.GOT_NOTHING, Curl.SEND_ERROR, Curl.RECV_ERROR, Curl.HTTP2_STREAM})
 
 
 class _Asks(enum.Enum):

@@ -90,6 +90,7 @@ class Curl(enum.IntEnum):
     QUIC_CONNECT_ERROR = 96
     PROXY = 97
     SSL_CLIENTCERT = 98
+    TOO_LARGE = 100
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -175,6 +176,7 @@ class When(enum.StrEnum):
     NAMED_AGAIN = "the original URL redirects to the same target again"
     SAME_TOTAL = "the response states the size that the file has"
     ANSWERED = "the source has succeeded before"
+    UNANSWERED = "the source has not succeeded before"
     SERVER_SAYS_WHEN = "the response has Retry-After"
 
     def holds(self, failure: Failure) -> bool:
@@ -189,6 +191,8 @@ class When(enum.StrEnum):
                 return failure.answered and failure.same_total
             case When.ANSWERED:
                 return failure.answered
+            case When.UNANSWERED:
+                return not failure.answered
             case When.SERVER_SAYS_WHEN:
                 return failure.retry_after_s > 0
             case _:
@@ -199,7 +203,8 @@ class When(enum.StrEnum):
 class Row:
     """One row of the table: failures of this fault with one of these numbers, if ``when`` holds, are of ``kind``.
 
-    Empty numbers mean any. ``why`` is the reason for the row.
+    Empty numbers mean any. ``words`` are some of libcurl's, where its code alone says too little. ``why`` is the reason
+    for the row.
     """
 
     kind: Kind
@@ -209,6 +214,7 @@ class Row:
     codes: frozenset[int] = frozenset()
     errnos: frozenset[int] = frozenset()
     when: When = When.ALWAYS
+    words: str = ""
 
     def fits(self, failure: Failure) -> bool:
         return (
@@ -216,6 +222,7 @@ class Row:
             and (not self.statuses or failure.status in self.statuses)
             and (not self.codes or failure.code in self.codes)
             and (not self.errnos or failure.errno in self.errnos)
+            and self.words in failure.text
             and self.when.holds(failure)
         )
 
@@ -273,7 +280,13 @@ DEFAULT_ROWS: tuple[Row, ...] = (
     ),
     Row(Kind.PERMANENT, "encoded although identity was requested: ranges would be of the encoded form", Fault.ENCODED),
     Row(Kind.PERMANENT, "a size that no file can have, or two that differ", Fault.SIZE_UNSOUND),
-    Row(Kind.TEMPORARY, "header lines without end: no server means to send that", Fault.HEADERS),
+    Row(
+        Kind.PERMANENT,
+        "header lines without end, or too long: what comes first will come again",
+        Fault.HEADERS,
+        when=When.UNANSWERED,
+    ),
+    Row(Kind.TEMPORARY, "header lines without end, from a server that has sent others", Fault.HEADERS),
     Row(
         Kind.TEMPORARY,
         "another size, and no validator although the file had one: more likely an error page than a new version",
@@ -342,6 +355,19 @@ DEFAULT_ROWS: tuple[Row, ...] = (
     Row(Kind.PERMANENT, "the proxy rejects the user name or password", statuses=frozenset({407})),
     _code(Kind.PERMANENT, "a URL or option that cannot work", Curl.UNSUPPORTED_PROTOCOL, Curl.URL_MALFORMAT),
     _code(Kind.PERMANENT, "a transfer coding although none was requested", Curl.BAD_CONTENT_ENCODING),
+    _code(
+        Kind.PERMANENT,
+        "no HTTP: what comes first will come again",
+        Curl.WEIRD_SERVER_REPLY,
+        when=When.UNANSWERED,
+    ),
+    Row(
+        Kind.PERMANENT,
+        "chunks whose sizes are none: what comes first will come again",
+        codes=frozenset({Curl.RECV_ERROR}),
+        words="chunk",
+        when=When.UNANSWERED,
+    ),
     _code(Kind.LOCAL, "libcurl cannot work here", Curl.FAILED_INIT, Curl.OUT_OF_MEMORY),
     _code(Kind.NETWORK, "no route", Curl.COULDNT_CONNECT, Curl.SEND_ERROR, Curl.RECV_ERROR, errnos=_NO_NETWORK_ERRNOS),
     _code(
@@ -434,8 +460,8 @@ _FAULT_WORDS = {
     Fault.VALIDATOR_TOO_LONG: "the server sent an ETag or Last-Modified too long to be compared",
     Fault.UNVOUCHED: "the server sent a response without a validator in place of the file, probably an error page",
     Fault.SIZE_UNSOUND: "the server stated a size that no file can have, or two sizes that differ",
-    Fault.HEADERS: "the server sent more header lines than any answer needs",
-    Fault.ENCODED: "the server sent the file encoded though no encoding was allowed",
+    Fault.HEADERS: "the server sent more header lines, or longer ones, than any answer needs",
+    Fault.ENCODED: "the server sent the file encoded, although no encoding was asked for",
     Fault.OVERFLOW: "the server sent more bytes than it announced",
     Fault.STALLED: "no data was received for too long",
     Fault.REDIRECTS: "too many redirects",
@@ -467,6 +493,8 @@ def explain(failure: Failure, curl_words: str = "") -> tuple[type[DownloadError]
             return HttpStatusError, _status_words(failure.status)
         case Fault.REDIRECT:
             return BadAnswer, f"refused a redirect to {failure.text}"
+        case Fault.ENCODED if failure.text.startswith("Content"):
+            return BadAnswer, f"{_FAULT_WORDS[failure.fault]} ({failure.text}); to decode it use --decode (decode=True)"
         case Fault.SIZE_CHANGED | Fault.VALIDATOR_CHANGED:
             return ContentChanged, _FAULT_WORDS[failure.fault]
         case Fault.STALLED:
@@ -475,6 +503,10 @@ def explain(failure: Failure, curl_words: str = "") -> tuple[type[DownloadError]
             pass
         case _:
             return BadAnswer, _FAULT_WORDS[failure.fault]
+    if failure.code == Curl.URL_MALFORMAT and failure.redirected:
+        return BadAnswer, f"the server redirects to a malformed URL: {failure.address}: {words}"
+    if failure.code == Curl.RECV_ERROR and "chunk" in failure.text:
+        return BadAnswer, words
     if failure.code == Curl.COULDNT_CONNECT and failure.errno:
         words = f"{words}: {os.strerror(failure.errno)}"
     if failure.code == Curl.OPERATION_TIMEDOUT:

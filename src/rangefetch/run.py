@@ -8,6 +8,7 @@ appears only after the last byte and the checksum were right.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rangefetch import governor, saving
@@ -17,6 +18,7 @@ from rangefetch.authority import Authority
 from rangefetch.backend import EngineHost
 from rangefetch.comparing import Comparing
 from rangefetch.comparison import Comparisons, Finding, Question
+from rangefetch.decoding import decode
 from rangefetch.download import Download, Figures
 from rangefetch.errors import DownloadError
 from rangefetch.events import Event, EventKind, parse_headers
@@ -66,6 +68,9 @@ class Run(AtWork):
         """How the engine gets the file: ``ASK`` where it is to say only what there is."""
         self.authority = Authority()
         self.trace: list[dict[str, str]] = []
+        self.codings: tuple[str, ...] = ()
+        """What is to be undone before the file gets its name."""
+        self._decoded_bytes: int | None = None
         self.loop = _NO_LOOP
         """The engine's loop that has the file."""
         self.comparisons = Comparisons(backend, self)
@@ -261,7 +266,16 @@ class Run(AtWork):
     @property
     def size(self) -> int:
         """The bytes that are in the file."""
-        return self.file.downloaded
+        return self.file.downloaded if self._decoded_bytes is None else self._decoded_bytes
+
+    def publish(self) -> Path:
+        """Give what is there its final name, on a worker, decoded if that is wanted. Raises ``TargetExists``,
+        ``DiskError``, ``BadAnswer``."""
+        if self.codings:
+            assert self.target is not None
+            self._decoded_bytes = decode(self.target, self.codings, int(self.options.decode_limit))
+            self.codings = ()
+        return super().publish()
 
     @property
     def opened_connections(self) -> int:

@@ -177,6 +177,7 @@ class Starting:
             etag=etag,
             last_modified=last_modified,
             name=options.filename,
+            takes_codings=options.decode,
             **known,
         )
         run.resumed_bytes = file.downloaded

@@ -160,6 +160,8 @@ def stream(url: str, **options: Any) -> io.BufferedReader:
     """
     checked = DownloadOptions.of(options)
     check_url(url, schemes=HTTP)
+    if checked.decode:
+        raise ValueError("decode: a stream is what the server sends; read it through gzip.open or the like")
     manager = get_download_manager()
     checked = DownloadOptions.of(checked.over(manager.defaults), file_allocation="none")
     if manager.native_backend() is None:

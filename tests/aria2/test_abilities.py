@@ -18,7 +18,16 @@ from support.files import MIB
 
 URL = "http://example.org/x"
 MAGNET = f"magnet:?xt=urn:btih:{'0' * 40}"
-REFUSED: dict[str, Any] = {"bind_address": "127.0.0.1", "ip_version": "4", "http_version": "2", "trace": "t"}
+REFUSED: dict[str, Any] = {
+    "decode": True,
+    "bind_address": "127.0.0.1",
+    "ip_version": "4",
+    "auth": ("me", "s3cret"),
+    "bearer_file": __file__,
+    "location_trusted": ("example.org",),
+    "http_version": "2",
+    "trace": "t",
+}
 
 
 @pytest.fixture(autouse=True)

@@ -95,6 +95,12 @@ def test_a_url_alone_has_the_default_options() -> None:
         (["--netrc", "--no-netrc=true"], "netrc", False),
         (["--referer", "https://example.org/"], "headers", {"Referer": "https://example.org/"}),
         (["--allow-downgrade"], "allow_downgrade", True),
+        (["--http-user=me", "--http-passwd", "s3cret"], "auth", ("me", "s3cret")),
+        (["--http-user=me"], "auth", ("me", "")),
+        (["--bearer-file", __file__], "bearer_file", __file__),
+        (["--location-trusted=a.example", "--location-trusted", "B:8"], "location_trusted", ("a.example", "b:8")),
+        (["--decode"], "decode", True),
+        (["--decode-limit=1M"], "decode_limit", 1 << 20),
         (["--total-timeout", "60"], "total_timeout", 60.0),
         (["--max-time=1.5"], "total_timeout", 1.5),
         (["--retry-wait", "2"], "retry_wait", 2.0),
@@ -117,6 +123,8 @@ def test_curl_does_not_count_the_first_try() -> None:
 def test_options_of_the_run() -> None:
     request = parse(["-q", "--json", "-j", "7", URL])
     assert (request.quiet, request.json, request.max_concurrent_downloads) == (True, True, 7)
+    assert parse(["--network-wait=7", URL]).network_wait == 7.0
+    assert parse([URL]).network_wait is None
     request = parse(["--quiet=false", "--json=true", "--max-concurrent-downloads=1", URL])
     assert (request.quiet, request.json, request.max_concurrent_downloads) == (False, True, 1)
     request = parse(["--backend=native", "--prefer", "aria2", "--max-overall-download-limit", "1M", URL])
@@ -131,7 +139,7 @@ def test_as_many_at_once_as_a_managers_default() -> None:
 def test_every_option_of_a_download_can_be_typed() -> None:
     typed = {action.dest for action in make_parser()._actions}
     fields = {field.name for field in dataclasses.fields(DownloadOptions)}
-    assert fields - typed == {"refresh_url"}  # a function
+    assert fields - typed == {"refresh_url", "auth"}  # a function, and two options in one
 
 
 def test_mirrors_of_github_need_a_rule(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,8 @@
 """Responses that say something odd of a file that is all there: another status, or a coding that is none."""
 
+import gzip
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,10 @@ import pytest
 import rangefetch
 from rangefetch.errors import BadAnswer, DownloadError
 from servers.misbehaving import MisbehavingServer, content
+from servers.routing import ROUTES, Ask, Route, content_range
+from servers.wire import Reply, asked_range
 from support.downloads import QUICK, SIZE, SMALL, fails, fetch
+from support.files import MIB, names
 
 LANES: list[dict[str, Any]] = [{"split": 1}, {"split": 8, "min_split_size": "1M"}]
 
@@ -112,3 +118,110 @@ def test_a_name_that_says_the_coding_may_come_from_elsewhere(server: Misbehaving
     fetch(server.url("/encoded/get", size=SIZE, coding="gzip", header=header), target.parent)
     for name in ("one", "two.tar.gz", "three.tar.gz"):
         assert target.with_name(name).read_bytes() == content(SIZE)
+
+
+@pytest.mark.parametrize(
+    ("name", "coding"), [("x", "gzip"), ("x.tar.gz", "br"), ("x.gz", "gzip, deflate"), ("x", "br")]
+)
+def test_a_coding_that_nobody_asked_for_is_refused_and_the_message_says_what_to_do(
+    server: MisbehavingServer, target: Path, name: str, coding: str
+) -> None:
+    error = fails(BadAnswer, server.url(f"/encoded/{name}", size=SIZE, coding=coding), target)
+    assert "--decode" in error.reason
+    assert coding in error.reason
+    assert names(target.parent) == []
+
+
+# ---- Decoding ----------------------------------------------------------------------------------------------------
+
+PLAIN = content(3 * MIB + 17)
+
+
+def _encoded(coding: str) -> bytes:
+    match coding:
+        case "gzip" | "x-gzip":
+            return gzip.compress(PLAIN, 1, mtime=0)
+        case "members":
+            return gzip.compress(PLAIN[:MIB], 1, mtime=0) + gzip.compress(PLAIN[MIB:], 1, mtime=0)
+        case "deflate":
+            return zlib.compress(PLAIN, 1)
+        case _:
+            raise ValueError(coding)
+
+
+@pytest.fixture
+def encoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, bytes], None]:
+    """Gives the route ``/coded`` a body and what it says of it."""
+
+    def serve(coding: str, body: bytes) -> None:
+        def coded(ask: Ask, reply: Reply) -> Reply:
+            wanted = asked_range(ask.headers.get("range", ""), len(body))
+            start, end = (wanted[0], min(wanted[1], len(body))) if wanted else (0, len(body))
+            headers = {"Content-Encoding": coding, "ETag": '"coded"'}
+            if wanted:
+                headers["Content-Range"] = content_range(start, end, len(body))
+            return Reply(206 if wanted else 200, headers, memoryview(body)[start:end], start)
+
+        monkeypatch.setitem(ROUTES, "coded", Route("coded", coded, {}))
+
+    return serve
+
+
+@pytest.mark.parametrize("options", LANES, ids=["one lane", "eight"])
+@pytest.mark.parametrize(
+    ("said", "coding"), [("gzip", "gzip"), ("X-GZIP", "gzip"), ("gzip", "members"), ("deflate", "deflate")]
+)
+def test_a_coding_is_undone_where_that_is_wanted(
+    server: MisbehavingServer,
+    target: Path,
+    encoding: Callable[[str, bytes], None],
+    said: str,
+    coding: str,
+    options: dict[str, Any],
+) -> None:
+    encoding(said, _encoded(coding))
+    result = fetch(server.url("/coded/x"), target, decode=True, **options)
+    assert target.read_bytes() == PLAIN
+    assert result.size == len(PLAIN)
+    assert names(target.parent) == ["file.bin"]
+
+
+def test_small_files_are_decoded(
+    server: MisbehavingServer, tmp_path: Path, encoding: Callable[[str, bytes], None]
+) -> None:
+    encoding("gzip", gzip.compress(b"small", 1, mtime=0))
+    rangefetch.fetch_many([server.url(f"/coded/{number}") for number in range(3)], tmp_path, decode=True, **QUICK)
+    assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"small"}
+
+
+def test_a_coding_that_the_name_says_is_not_undone(
+    server: MisbehavingServer, target: Path, encoding: Callable[[str, bytes], None]
+) -> None:
+    encoding("gzip", _encoded("gzip"))
+    fetch(server.url("/coded/x.tar.gz"), target.parent, decode=True)
+    fetch(server.url("/coded/x"), target.with_name("y.tgz"), decode=True)
+    assert target.with_name("x.tar.gz").read_bytes() == target.with_name("y.tgz").read_bytes() == _encoded("gzip")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (gzip.compress(bytes(5 * MIB)), "larger than"),
+        (gzip.compress(bytes(1000), mtime=0)[:-9], "too early"),
+        (b"no gzip at all", "cannot be decoded"),
+    ],
+    ids=["too long", "cut", "garbage"],
+)
+def test_what_cannot_be_decoded_or_is_too_long_is_an_error_and_not_the_file(
+    server: MisbehavingServer, target: Path, encoding: Callable[[str, bytes], None], body: bytes, words: str
+) -> None:
+    encoding("gzip", body)
+    error = fails(BadAnswer, server.url("/coded/x"), target, decode=True, decode_limit="4M")
+    assert words in error.reason
+    assert not target.exists()
+
+
+def test_a_coding_for_which_there_is_no_decoder_is_refused(server: MisbehavingServer, target: Path) -> None:
+    error = fails(BadAnswer, server.url("/encoded/x", size=SIZE, coding="br"), target, decode=True)
+    assert "br" in error.reason
+    assert names(target.parent) == []

@@ -74,17 +74,21 @@ def test_cookies_of_one_download_are_not_sent_by_the_next(server: MisbehavingSer
     assert _cookies_seen(server) == [None]
 
 
-def test_cookies_that_one_download_was_set_are_not_sent_by_the_next(
+def test_cookies_that_a_server_has_set_are_sent_by_the_next_with_the_same_credentials(
     server: MisbehavingServer, fetcher: Fetcher
 ) -> None:
-    setting = server.url("/good/x", size=SMALL, header="Set-Cookie: session=s3cret")
-    fetcher(setting, cookies=fetcher.cookie_file())
+    fetcher(server.url("/good/x", size=SMALL, header="Set-Cookie: session=s3cret"), headers={"X-User": "one"})
     server.clear()
-    assert fetcher(server.url("/good/y", size=SMALL), cookies=fetcher.cookie_file()) == content(SMALL)
+    assert fetcher(server.url("/good/y", size=SMALL), headers={"X-User": "one"}) == content(SMALL)
+    assert fetcher(server.url("/good/y", size=SMALL), headers={"X-User": "two"}) == content(SMALL)
+    assert _cookies_seen(server) == ["session=s3cret", None]
+
+
+def test_a_cookie_that_a_server_has_set_is_not_kept_beyond_the_manager(
+    server: MisbehavingServer, fetcher: Fetcher, tmp_path: Path
+) -> None:
+    fetcher(server.url("/good/x", size=LARGE, header="Set-Cookie: session=s3cret"))
+    server.clear()
+    with DownloadManager() as other:
+        Fetcher(other, tmp_path / "other")(server.url("/good/y", size=SMALL))
     assert _cookies_seen(server) == [None]
-
-
-def test_without_a_cookie_file_no_cookie_is_kept(server: MisbehavingServer, fetcher: Fetcher) -> None:
-    url = server.url("/good/x", size=LARGE, header="Set-Cookie: session=s3cret")
-    assert fetcher(url) == content(LARGE)
-    assert not any(_cookies_seen(server))

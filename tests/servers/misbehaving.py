@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from servers import directed, reluctant  # noqa: F401 - whose routes are to be known
+from servers import directed, gates, reluctant  # noqa: F401 - whose routes are to be known
 from servers.content import content, etag, http_date, modified, parse_size
 from servers.routes import ROUTES
 from servers.routing import Ask, Memory, answer, find, message

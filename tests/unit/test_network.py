@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rangefetch import libcurl, network
+from rangefetch.credentials import netrc_path
 from rangefetch.errors import LocalError
-from rangefetch.network import find_ca_file, make_profile, mask_url, netrc_path, secret_headers, split_userinfo
+from rangefetch.network import find_ca_file, make_profile, mask_url, secret_headers, split_userinfo
 from rangefetch.options import DownloadOptions
 from rangefetch.saving import write_trace
 from rangefetch.sources import Sources

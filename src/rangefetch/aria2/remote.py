@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
+from rangefetch.credentials import netrc_path
 from rangefetch.errors import BadAnswer
 from rangefetch.events import parse_date
 from rangefetch.identity import Identity
 from rangefetch.logs import log as _log
-from rangefetch.network import find_ca_file, mask_url, netrc_path, secret_headers, split_userinfo
+from rangefetch.network import find_ca_file, mask_url, secret_headers, split_userinfo
 from rangefetch.options import DownloadOptions
 from rangefetch.proxies import is_http_proxy, proxy_for, with_port
 from rangefetch.retry import Curl, Failure, Fault, Kind, RetryPolicy

@@ -30,6 +30,7 @@ _ABOUT_THE_RUN = (
     "json",
     "max_concurrent_downloads",
     "max_overall_download_limit",
+    "network_wait",
     "prefer",
     "quiet",
 )
@@ -52,6 +53,7 @@ class Request:
     options: DownloadOptions = dataclasses.field(default_factory=DownloadOptions)
     max_concurrent_downloads: int = MOST_AT_ONCE
     max_overall_download_limit: int = 0
+    network_wait: float | None = None
     backend: str = "auto"
     prefer: str = "native"
     quiet: bool = False
@@ -79,6 +81,7 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     given = _given(parser.parse_intermixed_args(configured + words)) if configured else typed
 
     _check_run(given, parser.error)
+    _join_auth(given, parser.error)
     try:
         options = DownloadOptions(**{name: value for name, value in given.items() if name in _FIELDS})
         for url in given["urls"] + after:
@@ -129,6 +132,15 @@ def _check_run(given: dict[str, Any], fail: Callable[[str], NoReturn]) -> None:
         except ValueError as error:
             fail(str(error))
         given["max_overall_download_limit"] = limit
+
+
+def _join_auth(given: dict[str, Any], fail: Callable[[str], NoReturn]) -> None:
+    """``--http-user`` and ``--http-passwd`` as the option ``auth``."""
+    user, password = given.pop("http_user", None), given.pop("http_passwd", "")
+    if user is not None:
+        given["auth"] = (user, password)
+    elif password:
+        fail("--http-passwd: there is no --http-user")
 
 
 def _configured(parser: Parser, typed: Mapping[str, Any]) -> list[str]:

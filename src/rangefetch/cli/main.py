@@ -120,6 +120,7 @@ class _WrongSetting(Exception):
 
 def _manager(request: Request) -> DownloadManager:
     from rangefetch.manager import init_download_manager
+    from rangefetch.retry import RetryPolicy
 
     try:
         return init_download_manager(
@@ -127,6 +128,7 @@ def _manager(request: Request) -> DownloadManager:
             prefer=request.prefer,
             max_concurrent_downloads=request.max_concurrent_downloads,
             max_overall_download_limit=request.max_overall_download_limit,
+            retry_policy=None if request.network_wait is None else RetryPolicy(network_wait=request.network_wait),
             # Each is asked for in the end, whenever it finished.
             max_download_results=max(len(request.urls), _REMEMBERED),
         )

@@ -137,6 +137,17 @@ def _add_places(parser: Parser) -> None:
         help="resume interrupted downloads; always on, accepted for compatibility with aria2c",
     )
     add(
+        "--decode",
+        action=argparse.BooleanOptionalAction,
+        help="undo a Content-Encoding (gzip, deflate) that the server applied unasked, unless the name says so "
+        "(default: false: refuse)",
+    )
+    add(
+        "--decode-limit",
+        metavar="SIZE",
+        help=f"fail if the decoded file is larger (default: {_FIELDS['decode_limit']})",
+    )
+    add(
         "--file-allocation",
         metavar="HOW",
         help="falloc reserves the space, trunc sets the length, none does neither "
@@ -209,6 +220,15 @@ def _add_requests(parser: Parser) -> None:
         help="take user name and password from ~/.netrc (default: false)",
     )
     add("--netrc-path", dest="netrc", metavar="FILE", help="take user name and password from FILE")
+    add("--http-user", metavar="USER", help="user name for Basic or Digest authentication, as the server wants")
+    add("--http-passwd", metavar="PASSWORD", help="the password for --http-user")
+    add("--bearer-file", metavar="FILE", help="send the token in FILE as Authorization: Bearer")
+    add(
+        "--location-trusted",
+        metavar="HOST",
+        action="append",
+        help="send headers, cookies and credentials to this host, too, when a redirect leads there; repeatable",
+    )
     add("--load-cookies", dest="cookies", metavar="FILE", help="send cookies from FILE (Netscape format)")
     add("--all-proxy", "--proxy", dest="proxy", metavar="URL", help="proxy to use (default: from the environment)")
     add("--no-proxy", metavar="HOSTS", help="hosts to contact without a proxy, separated by commas")
@@ -287,6 +307,12 @@ def _add_patience(parser: Parser) -> None:
         type=_seconds,
         help="upper bound of the delay before the first retry; it doubles with each "
         f"(default: {_FIELDS['retry_wait']:g})",
+    )
+    add(
+        "--network-wait",
+        metavar="SECONDS",
+        type=_seconds,
+        help="wait so long for a lost network to come back; 0: no limit (default: 3600)",
     )
 
 

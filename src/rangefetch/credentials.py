@@ -1,0 +1,106 @@
+"""Who is told which user name, password or token: options and the netrc file, as the engine's ``Profile`` takes them.
+
+What the user gives for a URL goes to its origin, and to the hosts of ``location_trusted``. Entries of a netrc file go
+to the host that they name, wherever that comes from; the one for any other host (``default``) only to a host that the
+user named, never to one that a redirect did.
+"""
+
+from __future__ import annotations
+
+import netrc
+import os
+import stat
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from rangefetch.errors import LocalError
+from rangefetch.options import DownloadOptions
+
+__all__ = ["Login", "bearer_token", "logins", "netrc_path", "read_regular"]
+
+_LONGEST_TOKEN_BYTES = 64 << 10
+
+
+class Login(NamedTuple):
+    """A user name and password. An empty ``host`` is the origin of the URL; with ``any_scheme`` the server chooses
+    between Basic and Digest, after a request without, as with curl's ``--anyauth``."""
+
+    host: str
+    user: str
+    password: str
+    any_scheme: bool
+
+
+def logins(url: str, options: DownloadOptions, *, is_own: bool, authorized: bool) -> tuple[Login, ...]:
+    """Those for a source at ``url``. ``is_own``: it is at the origin for which the user gave ``auth``; ``authorized``:
+    its own user name or token is sent in another way.
+
+    Raises ``LocalError`` where the netrc file cannot be read.
+    """
+    own: list[Login] = []
+    if options.auth is not None and is_own and not authorized:
+        own.append(Login("", *options.auth, any_scheme=True))
+    if not options.netrc:
+        return tuple(own)
+    entries = _read_netrc(netrc_path(options))
+    default = entries.pop("default", None)
+    host = (urlsplit(url).hostname or "").lower()
+    if default is not None and not own and not authorized and host not in entries:
+        own.append(Login("", *default, any_scheme=False))
+    own_host = {host} if authorized or own else set()
+    return (
+        *own,
+        *(Login(name, *entry, any_scheme=False) for name, entry in entries.items() if name not in own_host),
+    )
+
+
+def _read_netrc(path: Path) -> dict[str, tuple[str, str]]:
+    """User name and password by host; nothing where there is no such file. Raises ``LocalError``."""
+    try:
+        found = netrc.netrc(path)
+    except FileNotFoundError:
+        return {}
+    except (OSError, netrc.NetrcParseError, UnicodeError) as error:
+        raise LocalError(f"{path}: cannot read it: {error}") from None
+    return {host.lower(): (login, password) for host, (login, _account, password) in found.hosts.items()}
+
+
+def netrc_path(options: DownloadOptions) -> Path:
+    """The file that the option ``netrc`` means. Raises ``LocalError`` where it is no secret, or no file."""
+    if options.netrc is True:
+        path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    else:
+        path = Path(os.fspath(options.netrc or ""))
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return path
+    if not stat.S_ISREG(mode):
+        raise LocalError(f"{path}: it is not a regular file")
+    if mode & 0o077:
+        raise LocalError(f"{path}: others can read it; chmod 600 it, or do without netrc")
+    return path
+
+
+def bearer_token(options: DownloadOptions) -> str:
+    """The token in the file that the options name; "" without one. Raises ``LocalError``."""
+    if not options.bearer_file:
+        return ""
+    try:
+        token = read_regular(options.bearer_file)[:_LONGEST_TOKEN_BYTES].decode("ascii").strip()
+        if not token or not token.isprintable() or " " in token:
+            raise ValueError("there is no token in it")
+    except (OSError, ValueError) as error:
+        raise LocalError(f"{options.bearer_file}: cannot read a token from it: {error}") from None
+    return token
+
+
+def read_regular(path: str | os.PathLike[str]) -> bytes:
+    """What is in a file. Raises ``OSError``, also for what may give nothing for ever, or has no end."""
+    # O_NONBLOCK: opening a named pipe must not wait for its writer.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError("it is not a regular file")
+        return file.read()
