@@ -33,6 +33,7 @@ from rangefetch.transfer cimport HOST_BUCKETS, Host, HostShare, HostTable, Lane,
 
 cdef enum:
     MOST_FORGETTABLE = 1024   # hosts that nobody uses, before those that say nothing are forgotten
+    LONGEST_TRYING_MS = 5000  # for one request to find out whether a host is back, before others follow
     ASK_FOR_ROOM_MS = 250     # how often a loop that waits for a host has the others close idle connections
 
 
@@ -268,7 +269,9 @@ cdef inline bint host_is_resting(Loop *loop, const HostShare *share) noexcept no
     if share == NULL:
         return False
     rested_ms = rf_load(&share.host.rested_ms)
-    return rested_ms > loop.now_ms or (rested_ms != 0 and rf_load(&share.host.trying) != 0)
+    return rested_ms > loop.now_ms or (
+        rested_ms != 0 and loop.now_ms - rf_load(&share.host.trying_ms) < LONGEST_TRYING_MS
+    )
 
 
 cdef inline bint host_is_full(Loop *loop, const HostShare *share) noexcept nogil:
@@ -317,6 +320,7 @@ cdef inline bint share_admits(Loop *loop, HostShare *share, int64_t most, bint i
 
 cdef inline void share_begin(Loop *loop, Lane *lane, HostShare *share) noexcept nogil:
     """The lane's transfer begins."""
+    cdef int64_t trying_ms
     lane.share = share
     lane.opened = 0
     lane.refused_socket = 0
@@ -326,7 +330,8 @@ cdef inline void share_begin(Loop *loop, Lane *lane, HostShare *share) noexcept 
     share.lanes += 1
     rf_add(&share.host.lanes, 1)
     if rf_load(&share.host.rested_ms) != 0:
-        lane.finds_out = rf_swap_if(&share.host.trying, 0, 1)
+        trying_ms = rf_load(&share.host.trying_ms)
+        lane.finds_out = rf_swap_if(&share.host.trying_ms, trying_ms, loop.now_ms)
 
 
 cdef inline void share_answered(Loop *loop, Lane *lane) noexcept nogil:
@@ -340,7 +345,7 @@ cdef inline void share_answered(Loop *loop, Lane *lane) noexcept nogil:
         lane.finds_out = False
         if rf_load(&host.rested_ms) <= loop.now_ms:
             rf_store(&host.rested_ms, 0)
-        rf_store(&host.trying, 0)
+        rf_store(&host.trying_ms, 0)
         note_room(loop)
 
 
@@ -352,7 +357,7 @@ cdef inline void share_end(Lane *lane) noexcept nogil:
     if lane.finds_out:
         # It did not find out: the next one will.
         lane.finds_out = False
-        rf_store(&share.host.trying, 0)
+        rf_store(&share.host.trying_ms, 0)
     lane.share = NULL
     share.lanes -= 1
     rf_add(&share.host.lanes, -1)

@@ -107,7 +107,7 @@ cdef struct Host:
     Host *next                # owned: the table's next one with the same hash
     int64_t shares            # loops that have to do with it; counted under the table's lock
     int64_t rested_ms         # nobody asks it before; past: it has not been found out whether it is back; 0: it is open
-    int64_t trying            # 1: a request is finding out
+    int64_t trying_ms         # when the request was sent that is finding out; 0: there is none
     int64_t full_ms           # until then it bears no more than
     int64_t full_lanes        # ... so many transfers
     int64_t lanes             # transfers under way
