@@ -19,7 +19,7 @@ from rangefetch.blocks cimport blocks_contiguous, blocks_fit, blocks_free, block
 from rangefetch.bucket cimport Bucket, bucket_fill, bucket_is_dry, bucket_limit, bucket_take
 from rangefetch.checks cimport RF_CHECKED, RF_LIVE_DESCRIPTORS, RF_LIVE_MEMORY, calloc, free, rf_live_count
 from rangefetch.core cimport EngineCore, core_is_ours, core_let_go, core_new, core_stop
-from rangefetch.host cimport hosts_have_answered, hosts_open, hosts_rest, hosts_rest_for_ms
+from rangefetch.host cimport hosts_have_answered, hosts_open, hosts_rest, hosts_rest_for_ms, where_to
 from rangefetch.libcurl cimport *
 from rangefetch.jar cimport jar_close, jar_open
 from rangefetch.mailbox cimport *
@@ -447,6 +447,7 @@ cdef class File:
     cdef FileCore core
     cdef list profiles         # of the sources
     cdef readonly object tag
+    cdef readonly int64_t host
     cdef EngineCore *engine    # held once it was added: let go of in __dealloc__
     cdef int loop
 
@@ -469,6 +470,7 @@ cdef class File:
         self.core.host_lanes_most = host_lanes
         self.core.insists = insists
         self._add_source(url, profile, etag, last_modified)
+        self.host = where_to(&profile.core, self.core.sources[0].url)
         for mirror, mirror_profile, mirror_etag, mirror_last_modified in mirrors:
             self._add_source(mirror, mirror_profile, mirror_etag, mirror_last_modified)
         self.core.size = size

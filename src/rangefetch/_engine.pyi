@@ -160,6 +160,8 @@ class File:
     """
 
     tag: Final[Any]
+    host: Final[int]
+    """The number of the host that its URL leads to (``host_number``), that of the proxy if there is one."""
 
     def __new__(
         cls,

@@ -20,7 +20,7 @@ from concurrent.futures import Executor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from rangefetch import provenance
+from rangefetch import governor, provenance
 from rangefetch.download import Download, new_gid
 from rangefetch.errors import Cancelled, DownloadError, TargetExists
 from rangefetch.identity import Basis
@@ -262,10 +262,18 @@ class _Queue:
         return left[1]
 
 
-def _dealt(small: Mapping[str, list[int]], heaps: int) -> list[dict[str, list[int]]]:
-    """The hosts in so many heaps."""
-    hosts = list(small.items())
-    return [dict(hosts[heap::heaps]) for heap in range(heaps)]
+def _by_loop(
+    small: Mapping[str, list[int]], wanted: Sequence[_Wanted], options: DownloadOptions, loops: int
+) -> list[_Queue]:
+    """What each loop may take from: the same for all, or the hosts that are its own."""
+    own: list[dict[str, list[int]]] = [{} for _ in range(loops)]
+    for host, numbers in small.items():
+        number = governor.host_of_connection(wanted[numbers[0]].url, options)
+        loop = governor.loop_of(number, options.max_connection_per_server, loops)
+        if loop is None:
+            return [_Queue(small)] * loops
+        own[loop][host] = numbers
+    return [_Queue(each) for each in own]
 
 
 class _Bulk:
@@ -353,15 +361,12 @@ class _Bulk:
             return
         live = self._live
         loops = max(1, min(backend.loops, self._manager.most_active))
-        # A host with few connections is one loop's, or the loops would take them from each other all the time.
-        hosts = [small] if self._common.max_connection_per_server >= 2 * loops else _dealt(small, loops)
-        self._queues = [_Queue(each) for each in hosts]
+        self._queues = _by_loop(small, self._wanted, self._common, loops)
         portion = min(_BATCH_ITEMS, -(-sum(map(len, small.values())) // loops))
         try:
             while True:
                 for ahead, loop in itertools.product(range(_BATCHES_AHEAD), range(loops)):
-                    queue = self._queues[loop % len(self._queues)]
-                    if self._on_loop[loop] <= ahead and (numbers := queue.take(portion)):
+                    if self._on_loop[loop] <= ahead and (numbers := self._queues[loop].take(portion)):
                         batch = self._begin_batch(backend, directory, numbers, loop)
                         self._on_loop[loop] += 1
                         live[batch] = numbers

@@ -14,7 +14,7 @@ from typing import TypeVar
 from rangefetch.options import DownloadOptions
 from rangefetch.proxies import proxy_for, with_port
 
-__all__ = ["HURRY_S", "divide", "has_answered", "host_of_connection", "rest", "rests_for"]
+__all__ = ["HURRY_S", "divide", "has_answered", "host_of_connection", "loop_of", "rest", "rests_for"]
 
 HURRY_S = 2.0
 """How long a host that has not answered yet may hold up others that wait."""
@@ -52,6 +52,12 @@ def has_answered(host: int) -> bool:
     from rangefetch import _engine
 
     return _engine.host_has_answered(host)
+
+
+def loop_of(host: int, most: int, loops: int) -> int | None:
+    """Which loop has a host to which there may be so few connections that loops would take them from each other all
+    the time; None: any may have it."""
+    return host % loops if most < 2 * loops else None
 
 
 def divide(wanted: Mapping[K, int]) -> dict[K, int]:

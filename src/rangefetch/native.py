@@ -203,9 +203,12 @@ class NativeBackend(Dispatcher[Run]):
         self._batches.pop(batch)(batch)
 
     def add_file(self, file: File) -> int:
-        """Give the file to the loop with the fewest; returns which, for ``file_gone``."""
+        """Give the file to the loop that has its host, else to the one with the fewest; returns which, for
+        ``file_gone``."""
         assert self._engine is not None
-        loop = self._loads.index(min(self._loads))
+        loop = governor.loop_of(file.host, file.host_lanes, len(self._loads))
+        if loop is None:
+            loop = self._loads.index(min(self._loads))
         self._loads[loop] += 1
         self._engine.add(file, loop)
         return loop

@@ -130,3 +130,15 @@ def test_a_download_from_a_silent_host_lets_others_have_its_place_and_comes_back
         # It has its turn again, and keeps it.
         until(lambda: manager.get_download_progress(first).status == "active")
         manager.cancel(first, remove_files=True)
+
+
+# ---- Proxies -----------------------------------------------------------------------------------------------------
+
+
+def test_behind_a_proxy_all_files_are_of_one_host(counting: CountingServer, tmp_path: Path) -> None:
+    """The server is the proxy, which answers in the place of all others."""
+    counting.refuse(429, 1, after=10)
+    urls = [f"http://host{number}.example/f{number}" for number in range(30)]
+    fetch_many(urls, tmp_path, proxy=f"http://127.0.0.1:{counting.port}", max_connection_per_server=2)
+    assert counting.most_connections <= 2
+    assert counting.refused <= 2 + 1

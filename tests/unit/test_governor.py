@@ -63,6 +63,12 @@ def test_a_host_that_bears_no_more_is_left_alone_by_who_begins(host: int) -> Non
     assert 49 < governor.rests_for(host) <= 50
 
 
+def test_a_host_with_few_connections_is_one_loops() -> None:
+    assert [governor.loop_of(host, 7, 4) for host in (4, 5, 11)] == [0, 1, 3]
+    assert governor.loop_of(5, 8, 4) is None
+    assert governor.loop_of(5, 1, 1) == 0
+
+
 @pytest.mark.parametrize(
     ("wanted", "shares"),
     [
