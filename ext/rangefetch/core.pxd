@@ -34,7 +34,6 @@ from rangefetch.platform cimport (
     rf_bell_close,
     rf_bell_open,
     rf_most_descriptors,
-    rf_now_us,
     rf_process_id,
     rf_store,
     rf_thread_start,
@@ -95,7 +94,6 @@ cdef inline int core_start(
         loop.buffer_bytes = buffer_bytes
         loop.hosts = hosts
         loop.places = MOST_LANES
-        loop.starved_ms = rf_now_us() // 1000
         loop_joins(loop)
         failed = rf_thread_start(&loop.thread, loop_run, loop)
         if failed != 0:

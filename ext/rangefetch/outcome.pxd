@@ -314,6 +314,8 @@ cdef inline bint has_no_socket(Loop *loop, const Lane *lane, CURLcode code) noex
     if code == CURLE_OK or lane.verdict != UNCHECKED or lane.refused_socket == 0:
         return False
     if lane.refused_socket == EMFILE or lane.refused_socket == ENFILE:
+        if loop.starved_ms == 0:
+            loop.starved_ms = loop.now_ms
         return loop.now_ms - loop.starved_ms < LONGEST_STARVING_MS
     return lane.refused_socket == EAGAIN
 

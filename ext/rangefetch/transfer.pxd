@@ -330,7 +330,7 @@ cdef struct Loop:
     int items_running     # of them, those that are
     bint has_room         # a host that something waited for may have room for it
     bint tells_of_room    # ... and the other loops are to hear of that
-    int64_t starved_ms    # when there was a descriptor for a connection last
+    int64_t starved_ms    # since when there is no descriptor for a connection; 0: there was one
     int64_t asked_for_room_ms  # when it last had other loops close idle connections
     CURL *sweeper         # owned: the request that has libcurl do so, while it is under way
 

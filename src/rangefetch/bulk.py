@@ -316,10 +316,13 @@ class _Bulk:
         self._starts = self._manager.starts
         singles, small = self._sort()
         try:
-            self._ask_for_places(small)
-            for number in singles:
-                self._ask(number)
-            self._run_batches(small)
+            try:
+                self._ask_for_places(small)
+                for number in singles:
+                    self._ask(number)
+                self._run_batches(small)
+            finally:
+                self._manager.lend_places(self, 0)
             self._wait_for_singles()
         except BaseException:
             self._manager.let_go(self._singles.values())
@@ -380,7 +383,6 @@ class _Bulk:
                     self._end_batch(batch, live.pop(batch))
         finally:
             self._abandon(live)
-            self._manager.lend_places(self, 0)
             directory.release()
         for number in self._late:
             self._ask(number)

@@ -360,7 +360,8 @@ class DownloadManager:
             granted = max(0, min(wanted, free))
             backend = self._chooser.native()
             running = backend.set_places(others + granted) - others if backend is not None else 0
-            kept = max(granted, min(running, self._lent.pop(borrower, 0)))
+            before = self._lent.pop(borrower, 0)
+            kept = max(granted, min(running, before)) if wanted else 0
             if kept:
                 self._lent[borrower] = kept
             self._begin_next()

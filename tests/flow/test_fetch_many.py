@@ -20,7 +20,7 @@ import pytest
 
 import rangefetch
 from rangefetch import DownloadError, DownloadProgress, DownloadResult, DownloadStatus
-from rangefetch.errors import ChecksumMismatch, HttpStatusError, TargetExists
+from rangefetch.errors import ChecksumMismatch, DiskError, HttpStatusError, TargetExists
 from servers.misbehaving import MisbehavingServer, content, modified
 from support.downloads import QUICK
 from support.files import MIB, names
@@ -114,6 +114,13 @@ def test_errors_stand_in_the_place_of_results(server: MisbehavingServer, directo
     ]  # fmt: skip
     assert [(error.status, error.url) for error in (results[2], results[4])] == [(404, urls[2]), (410, urls[4])]
     assert names(directory) == ["0.bin", "1.bin", "3.bin", "5.bin"]
+
+
+def test_a_directory_that_cannot_be_made_is_an_error_of_each_item(server: MisbehavingServer, directory: Path) -> None:
+    blocked = directory / "a-file"
+    blocked.write_bytes(b"")
+    results = many(small_urls(server, 3), blocked, on_error="return")
+    assert [type(result) for result in results] == [DiskError] * 3
 
 
 def test_errors_are_raised_together_when_all_else_is_done(server: MisbehavingServer, directory: Path) -> None:
