@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from rangefetch import governor, libcurl
 from rangefetch.backend import Listener
+from rangefetch.capabilities import NATIVE
 from rangefetch.credentials import logins
 from rangefetch.dispatching import Dispatcher
 from rangefetch.download import Download
@@ -109,7 +110,7 @@ class NativeBackend(Dispatcher[Run]):
 
     def serves(self, url: str) -> bool:
         """http and https."""
-        return urlsplit(url).scheme.lower() in ("http", "https")
+        return urlsplit(url).scheme.lower() in NATIVE.schemes
 
     def hears(self) -> bool:
         """The engine rings."""

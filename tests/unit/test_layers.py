@@ -34,6 +34,7 @@ LAYERS = (
     ("dispatching", "atwork", "placing", "keeping", "proving"),
     (
         "backend",
+        "capabilities",
         "governor",
         "comparison",
         "guarding",

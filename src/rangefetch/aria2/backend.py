@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rangefetch import leftovers
+from rangefetch.aria2.abilities import ARIA2
 from rangefetch.aria2.client import RpcError
 from rangefetch.aria2.config import DaemonConfig
 from rangefetch.aria2.daemon import Aria2Daemon
@@ -112,7 +113,7 @@ class Aria2Backend(Dispatcher[Job]):
         scheme = urlsplit(url).scheme.lower()
         if features is not None and scheme in ("magnet", "sftp"):
             return {"magnet": "BitTorrent", "sftp": "SFTP"}[scheme] in features
-        return scheme in ("http", "https", "ftp", "sftp", "magnet") or (scheme == "file" and is_followed(url))
+        return scheme in ARIA2.schemes and (scheme != "file" or is_followed(url))
 
     def hears(self) -> bool:
         """Whether aria2 tells what happens, over a WebSocket; else it is asked four times a second."""
