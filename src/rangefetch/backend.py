@@ -44,7 +44,7 @@ class Backend(Protocol):
         """Whether this backend can fetch such a URL (by its scheme)."""
         ...
 
-    def hears(self) -> bool:
+    def has_notifications(self) -> bool:
         """Whether it hears at once what happens, and need not ask."""
         ...
 

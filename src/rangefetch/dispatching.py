@@ -50,7 +50,7 @@ class Dispatcher(abc.ABC, Generic[R]):
         self.stopping = False
         self._calls: deque[Callable[[], None]] = deque()
         self._calls_lock = threading.Lock()
-        self._hears_calls = False
+        self._takes_calls = False
         self._timers = Timers()
         self._ticking = False
         self._thread: threading.Thread | None = None
@@ -122,7 +122,7 @@ class Dispatcher(abc.ABC, Generic[R]):
     def call(self, function: Callable[[], None]) -> bool:
         """Have the backend's thread call ``function``; from any thread. False: it is stopped, and never will."""
         with self._calls_lock:
-            if not self._hears_calls:
+            if not self._takes_calls:
                 return False
             self._calls.append(function)
         self.ring()
@@ -169,7 +169,7 @@ class Dispatcher(abc.ABC, Generic[R]):
         self.stopping = self._ticking = False
         self._calls.clear()
         self._timers.clear()
-        self._hears_calls = True
+        self._takes_calls = True
         self._thread = threading.Thread(target=self._work, name=self.thread_name, daemon=True)
         self._thread.start()
 
@@ -184,7 +184,7 @@ class Dispatcher(abc.ABC, Generic[R]):
         while True:
             with self._calls_lock:
                 if not self._calls:
-                    self._hears_calls = False
+                    self._takes_calls = False
                     break
                 function = self._calls.popleft()
             safely(function)

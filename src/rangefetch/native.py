@@ -112,7 +112,7 @@ class NativeBackend(Dispatcher[Run]):
         """http and https."""
         return urlsplit(url).scheme.lower() in NATIVE.schemes
 
-    def hears(self) -> bool:
+    def has_notifications(self) -> bool:
         """The engine rings."""
         return True
 

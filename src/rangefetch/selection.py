@@ -98,7 +98,7 @@ class Chooser:
                 self._troubles[name] = str(error)
                 continue
             usable.append(name)
-            if backend.hears():
+            if backend.has_notifications():
                 self._settle_on(name)
                 return
             # It would do, but what it is at is heard of late.

@@ -115,7 +115,7 @@ class Aria2Backend(Dispatcher[Job]):
             return {"magnet": "BitTorrent", "sftp": "SFTP"}[scheme] in features
         return scheme in ARIA2.schemes and (scheme != "file" or is_followed(url))
 
-    def hears(self) -> bool:
+    def has_notifications(self) -> bool:
         """Whether aria2 tells what happens, over a WebSocket; else it is asked four times a second."""
         return all(daemon.client.can_listen() for daemon in list(self._daemons.values()))
 
