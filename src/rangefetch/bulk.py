@@ -28,7 +28,7 @@ from rangefetch.logs import log as _log
 from rangefetch.manager import DownloadManager, get_download_manager
 from rangefetch.names import choose_filename, is_plain_filename
 from rangefetch.network import mask_url
-from rangefetch.options import DownloadOptions, check_count, check_function, check_text, check_url, is_followed
+from rangefetch.options import DownloadOptions, check_count, check_function, check_text, check_url, is_metadata_url
 from rangefetch.parts import part_path
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, SpeedMeter
 from rangefetch.sources import host_of
@@ -164,11 +164,11 @@ def _understand(item: Item) -> _Wanted:
     if own is not None and not all(isinstance(name, str) for name in own):
         raise TypeError("items: the names of options are strings")
     plain = _PLAIN_URL.fullmatch(url) if isinstance(url, str) else None
-    if plain is not None and is_plain_filename(plain[2]) and not is_followed(url):
+    if plain is not None and is_plain_filename(plain[2]) and not is_metadata_url(url):
         return _Wanted(url, own or None, plain[2], plain[1])
     check_url(url)
     # What a torrent brings is named by itself.
-    name = url if is_followed(url) else choose_filename(url)
+    name = url if is_metadata_url(url) else choose_filename(url)
     return _Wanted(url, own or None, name, host_of(url))
 
 
@@ -339,7 +339,7 @@ class _Bulk:
         for number, each in enumerate(self._wanted):
             if number in self._outcomes.same or number in self._outcomes.known:
                 continue
-            if not plain or each.own or "@" in each.url or each.url[:4].lower() != "http" or is_followed(each.url):
+            if not plain or each.own or "@" in each.url or each.url[:4].lower() != "http" or is_metadata_url(each.url):
                 singles.append(number)
             elif begun and part_path("", "", each.url).name in begun:
                 # It was the manager's once, which has left something of it.

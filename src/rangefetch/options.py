@@ -25,7 +25,7 @@ __all__ = [
     "check_seconds",
     "check_text",
     "check_url",
-    "is_followed",
+    "is_metadata_url",
     "parse_size",
 ]
 
@@ -70,7 +70,7 @@ def parse_size(value: object, option: str) -> int:
     return size
 
 
-def is_followed(url: str) -> bool:
+def is_metadata_url(url: str) -> bool:
     """Whether the URL is not of a file, but of what describes files: a magnet link, a torrent or a Metalink."""
     lowered = url.lower()
     if lowered.startswith("magnet:"):
@@ -99,7 +99,7 @@ def check_url(url: object, option: str = "url", schemes: Sequence[str] = _SCHEME
         what = f"the scheme {parts.scheme!r} is not supported" if scheme else "there is no URL scheme"
         raise ValueError(f"{option}: {shown!r}: {what}; use {', '.join(schemes[:-1])} or {schemes[-1]}")
     if scheme == "file":
-        if not is_followed(url) or parts.netloc not in ("", "localhost"):
+        if not is_metadata_url(url) or parts.netloc not in ("", "localhost"):
             raise ValueError(f"{option}: {shown!r}: file: URLs may only name torrents and Metalinks on this machine")
     elif scheme == "magnet":
         if "urn:btih:" not in unquote(url).lower():

@@ -27,7 +27,7 @@ from rangefetch.errors import (
 )
 from rangefetch.logs import log as _log
 from rangefetch.network import mask_url
-from rangefetch.options import HTTP, DownloadOptions, is_followed
+from rangefetch.options import HTTP, DownloadOptions, is_metadata_url
 from rangefetch.progress import DownloadResult
 from rangefetch.retry import RetryPolicy
 
@@ -207,7 +207,7 @@ class Chooser:
             return
         self._give_up(backend.name, error.reason)
         # What a torrent describes, the other backend does not fetch: that would be the torrent itself.
-        if is_followed(download.url) or not self._names_for(download):
+        if is_metadata_url(download.url) or not self._names_for(download):
             self._listener.failed(download, error)
         else:
             _log.warning("%s: continuing without %s (%s)", mask_url(download.url), backend.name, error.reason)
@@ -218,7 +218,7 @@ class Chooser:
     def _names_for(self, download: Download) -> list[str]:
         """The backends that may serve it, the best first, as far as that can be said before they run."""
         able = [name for name in self._order if not CAPABILITIES[name].why_not(download)]
-        follows = is_followed(download.url)
+        follows = is_metadata_url(download.url)
         return sorted(
             (name for name in able if name not in self._unusable),
             key=lambda name: not (CAPABILITIES[name].follows if follows else name == self.name),

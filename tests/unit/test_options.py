@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rangefetch.options import HTTP, DownloadOptions, check_url, is_followed, parse_size
+from rangefetch.options import HTTP, DownloadOptions, check_url, is_metadata_url, parse_size
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 LARGEST = (1 << 62) - 1
@@ -211,7 +211,7 @@ def test_a_wrong_url_is_refused_by_the_options_name(url: object) -> None:
 )
 def test_what_some_backend_serves_is_a_url(url: str, followed: bool) -> None:
     assert check_url(url) == url
-    assert is_followed(url) is followed
+    assert is_metadata_url(url) is followed
 
 
 @pytest.mark.parametrize(

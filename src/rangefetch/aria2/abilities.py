@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from rangefetch.capabilities import Capabilities
 from rangefetch.network import mask_url
-from rangefetch.options import HTTP, DownloadOptions, is_followed
+from rangefetch.options import HTTP, DownloadOptions, is_metadata_url
 from rangefetch.proxies import is_http_proxy, no_proxy_entries, proxy_for, with_port
 
 __all__ = ["ABILITIES", "ARIA2", "Ability", "Treatment", "confinement", "proxy_options", "refusal"]
@@ -106,7 +106,7 @@ def proxy_refusal(url: str, options: DownloadOptions) -> str:
         proxy = proxy_for(each, options)
         if proxy and not is_http_proxy(proxy):
             return f"proxy: aria2 goes through HTTP proxies only, not {mask_url(proxy)}"
-    if is_followed(url):
+    if is_metadata_url(url):
         # What is described may be anywhere: peers of a torrent, any server of a Metalink.
         by_peers = proxy_for("magnet:", options)
         if by_peers and not urlsplit(url).path.lower().endswith((".metalink", ".meta4")):

@@ -32,7 +32,7 @@ from rangefetch.guarding import guarded, safely
 from rangefetch.lifecycle import LET_GO_S
 from rangefetch.logs import log as _log
 from rangefetch.network import find_ca_file
-from rangefetch.options import DownloadOptions, is_followed
+from rangefetch.options import DownloadOptions, is_metadata_url
 from rangefetch.retry import RetryPolicy
 from rangefetch.workers import Workers
 
@@ -113,7 +113,7 @@ class Aria2Backend(Dispatcher[Job]):
         scheme = urlsplit(url).scheme.lower()
         if features is not None and scheme in ("magnet", "sftp"):
             return {"magnet": "BitTorrent", "sftp": "SFTP"}[scheme] in features
-        return scheme in ARIA2.schemes and (scheme != "file" or is_followed(url))
+        return scheme in ARIA2.schemes and (scheme != "file" or is_metadata_url(url))
 
     def has_notifications(self) -> bool:
         """Whether aria2 tells what happens, over a WebSocket; else it is asked four times a second."""
@@ -128,7 +128,7 @@ class Aria2Backend(Dispatcher[Job]):
 
     def make_run(self, download: Download) -> Job:
         """A download is to be at work."""
-        return FolderJob(self, download) if is_followed(download.url) else FileJob(self, download)
+        return FolderJob(self, download) if is_metadata_url(download.url) else FileJob(self, download)
 
     def ring(self) -> None:
         """Wake the thread; from any other."""
@@ -262,7 +262,7 @@ def remove_leftovers(download: Download) -> None:
 
     Raises ``TargetLocked`` if it does not rest, and ``DiskError``.
     """
-    if download.has_begun and is_followed(download.url):
+    if download.has_begun and is_metadata_url(download.url):
         FolderLanding(download).clear()
     leftovers.remove(download)  # of a torrent, too, unless it was followed
 
@@ -272,7 +272,7 @@ def move_leftovers(download: Download, options: DownloadOptions) -> None:
 
     Raises ``TargetLocked`` if it does not rest, ``TargetExists`` if something else is there, and ``DiskError``.
     """
-    if download.has_begun and is_followed(download.url):
+    if download.has_begun and is_metadata_url(download.url):
         FolderLanding(download).move(options)
     leftovers.move(download, options)
 
