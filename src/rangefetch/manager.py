@@ -22,7 +22,7 @@ from rangefetch.network import mask_url
 from rangefetch.options import DownloadOptions, check_count, check_function, check_url, parse_size
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
 from rangefetch.retry import RetryPolicy
-from rangefetch.selection import Chooser
+from rangefetch.selection import BackendRouter
 from rangefetch.space import Room
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class DownloadManager:
             check_count(value, option, low, 1_000_000)
         if retry_policy is not None and not isinstance(retry_policy, RetryPolicy):
             raise TypeError(f"retry_policy: expected a RetryPolicy, not {type(retry_policy).__name__}")
-        self._chooser = Chooser(self, backend, prefer, retry_policy or RetryPolicy(), config)
+        self._router = BackendRouter(self, backend, prefer, retry_policy or RetryPolicy(), config)
         self._most_active = max_concurrent_downloads
         self._most_finished = max_download_results
         self._limit = parse_size(max_overall_download_limit, "max_overall_download_limit")
@@ -115,12 +115,12 @@ class DownloadManager:
     @property
     def backend(self) -> str:
         """``native`` or ``aria2``: the backend that runs, or the requested one."""
-        return self._chooser.name
+        return self._router.name
 
     @property
     def fallback_reason(self) -> str:
         """Why another backend than the first choice is used; otherwise empty."""
-        return self._chooser.reason
+        return self._router.reason
 
     @property
     def starts(self) -> int:
@@ -143,8 +143,8 @@ class DownloadManager:
         if self._started:
             return
         self._take_session()
-        self._chooser.start()
-        self._chooser.limit(self._limit)
+        self._router.start()
+        self._router.limit(self._limit)
         _living.add(self)
         # The engine stops itself at the interpreter's end, too. What is registered last is called first.
         atexit.unregister(_stop_all)
@@ -184,7 +184,7 @@ class DownloadManager:
                 self._room.release(download)
                 download.move(DownloadStatus.PAUSED, cut_short=True)
         # Outside the lock, which the backend takes to tell of each end.
-        self._chooser.stop()
+        self._router.stop()
         _living.discard(self)
         # The next manager with this session goes on with what this one did not finish.
         self._save_session(cut_short)
@@ -309,7 +309,7 @@ class DownloadManager:
             is_elsewhere = place != (os.fspath(download.options.save_dir), download.options.filename)
         if is_elsewhere:
             # Not under the lock, since it may take long.
-            self._chooser.move_leftovers(download, changed)
+            self._router.move_leftovers(download, changed)
         with self._lock:
             if is_elsewhere and download.status is DownloadStatus.ACTIVE:
                 raise ValueError(f"{gid}: it has started in the meantime; pause it first")
@@ -317,14 +317,14 @@ class DownloadManager:
             download.filename = changed.filename or download.filename
             is_active = gid in self._active
         if is_active:
-            self._chooser.change(download)
+            self._router.change(download)
         self._changed()
 
     def limit(self, bytes_per_s: int | str) -> None:
         """Limit all downloads together, from now on; 0: no limit."""
         self._limit = parse_size(bytes_per_s, "max_overall_download_limit")
         if self._started:
-            self._chooser.limit(self._limit)
+            self._router.limit(self._limit)
 
     def get_download_progress(self, gid: str) -> DownloadProgress:
         """The download at this moment."""
@@ -346,7 +346,7 @@ class DownloadManager:
     def native_backend(self) -> NativeBackend | None:
         """The native backend, started, if that is the one in use; for ``bulk``."""
         self.start()
-        return self._chooser.native()
+        return self._router.native()
 
     def lend_places(self, borrower: object, wanted: int) -> int:
         """How many small files ``borrower`` may have at work at a time, of so many wanted; for ``bulk``, which asks
@@ -358,7 +358,7 @@ class DownloadManager:
             if self._waiting:
                 free = min(free, max(1, self._most_active // 2))
             granted = max(0, min(wanted, free))
-            backend = self._chooser.native()
+            backend = self._router.native()
             running = backend.set_places(others + granted) - others if backend is not None else 0
             before = self._lent.pop(borrower, 0)
             kept = max(granted, min(running, before)) if wanted else 0
@@ -538,7 +538,7 @@ class DownloadManager:
         self._active.add(download.gid)
         download.move(DownloadStatus.ACTIVE)
         try:
-            self._chooser.begin(download)
+            self._router.begin(download)
         except Exception as error:
             _log.exception("%s: internal error", download.gid)
             self._active.discard(download.gid)
@@ -595,13 +595,13 @@ class DownloadManager:
     def _let_go(self, download: Download, was: DownloadStatus, *, remove_files: bool) -> None:
         """What follows for the backend and the files, without the lock."""
         if was is DownloadStatus.ACTIVE:
-            self._chooser.halt(download, remove_files=remove_files)
+            self._router.halt(download, remove_files=remove_files)
         elif remove_files:
             self._remove_leftovers(download)
 
     def _remove_leftovers(self, download: Download) -> None:
         try:
-            self._chooser.remove_leftovers(download)
+            self._router.remove_leftovers(download)
         except TargetLocked as error:
             raise LocalError(f"its files cannot be removed: {error}", url=mask_url(download.url)) from None
 

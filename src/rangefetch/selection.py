@@ -34,7 +34,7 @@ from rangefetch.retry import RetryPolicy
 if TYPE_CHECKING:
     from rangefetch.native import NativeBackend
 
-__all__ = ["BACKENDS", "Chooser"]
+__all__ = ["BACKENDS", "BackendRouter"]
 
 CAPABILITIES = {each.name: each for each in (NATIVE, ARIA2)}
 BACKENDS = tuple(CAPABILITIES)
@@ -43,7 +43,7 @@ _OF_A_BACKEND = (BinaryDownloadFailed, DaemonUnavailable, ProcessManagementError
 """Errors after which another backend may do better."""
 
 
-class Chooser:
+class BackendRouter:
     """The backends of one manager, as one: a ``Backend`` to the manager, and the ``Listener`` of both.
 
     Raises ``ValueError`` or ``TypeError`` for a name or a keyword that is not known. ``name`` is the backend that runs

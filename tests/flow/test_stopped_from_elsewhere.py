@@ -18,7 +18,7 @@ from rangefetch import DownloadManager, DownloadOptions, DownloadStatus, bulk
 from rangefetch.download import Download
 from rangefetch.errors import Cancelled, LocalError
 from rangefetch.native import NativeBackend
-from rangefetch.selection import Chooser
+from rangefetch.selection import BackendRouter
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer
 from support.downloads import QUICK, downloaded
@@ -176,7 +176,7 @@ def test_a_backend_that_is_slow_to_start_holds_up_nobody_who_looks_on(
     server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manager = DownloadManager()
-    with _held(monkeypatch, Chooser, "start") as called:
+    with _held(monkeypatch, BackendRouter, "start") as called:
         thread = _Thread(
             lambda: manager.download_and_wait(server.url("/good/x", size=1000), QUICK | {"save_dir": target.parent})
         )
