@@ -140,7 +140,7 @@ class Answering:
         stated = checksum.stated_by_server(headers, whole="content-range" not in headers)
         if known is not Word.GOOD or size not in (-1, expected or size):
             return
-        if (number == URL or run.proof.checksum) and not run.proof.learn(stated):
+        if (number == URL or run.verification.checksum) and not run.verification.learn(stated):
             return
         if run.first_step is Step.FETCH:
             self._deal_with(source, headers)
@@ -226,10 +226,10 @@ class Answering:
         run = self._run
         source = run.sources[number]
         stated = checksum.stated_by_server(headers, whole="content-range" not in headers)
-        if number != URL and not run.proof.checksum:
+        if number != URL and not run.verification.checksum:
             return
-        if not run.proof.learn(stated):
-            expected = run.proof.checksum
+        if not run.verification.learn(stated):
+            expected = run.verification.checksum
             error = ChecksumMismatch(
                 f"the server states another checksum: expected {expected}, got {stated}",
                 expected=expected,

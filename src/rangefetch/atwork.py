@@ -27,11 +27,11 @@ from rangefetch.network import mask_url
 from rangefetch.options import HTTP, DownloadOptions, check_url
 from rangefetch.placing import Placing
 from rangefetch.progress import DownloadResult, SpeedMeter
-from rangefetch.proof import Proof
 from rangefetch.proving import Proving
 from rangefetch.sources import Sources
 from rangefetch.target import Place, Target
 from rangefetch.tries import Tries
+from rangefetch.verification import Verification
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -70,7 +70,7 @@ class AtWork(abc.ABC):
         self.resumed_bytes = 0
         self.connections = 0
         self.modified_time: float | None = None
-        self.proof = Proof(options.checksum)
+        self.verification = Verification(options.checksum)
         self.meter = SpeedMeter()
         self.result: DownloadResult | None = None
         self.tries = Tries()

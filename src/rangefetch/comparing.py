@@ -106,7 +106,7 @@ class Comparing:
         same bytes when it joined; what it has sent since may be anything, and no validator of its own tells."""
         run = self._run
         judge = self._judge
-        if judge < 0 or run.proof.checksum:
+        if judge < 0 or run.verification.checksum:
             return None
         return min(self._helpers - self._checked - {judge}, default=None)
 
@@ -148,7 +148,9 @@ class Comparing:
             if (
                 source.answered
                 and number not in self._checked
-                and must_compare_before_publishing(source.identity, responses=parts, checksum=bool(run.proof.checksum))
+                and must_compare_before_publishing(
+                    source.identity, responses=parts, checksum=bool(run.verification.checksum)
+                )
             ):
                 return number
         return None
@@ -221,7 +223,7 @@ class Comparing:
             return Basis.CHECKSUM
         if self._is_from_mirrors and not self._url_agrees:
             return Basis.MIRRORS
-        if run.proof.checksum:
+        if run.verification.checksum:
             return Basis.CHECKSUM
         if self._judge < 0 and self._helpers:
             return Basis.MIRRORS

@@ -35,7 +35,7 @@ class Proving:
         if run.jobs.busy:
             # What a worker is at (a save, a hash) was begun before the last byte came.
             run.do(lambda: None, lambda _: self.prove())
-        elif (hashing := run.proof.step(run.size)) is not None:
+        elif (hashing := run.verification.step(run.size)) is not None:
             run.do(hashing, lambda _: self.prove(), what="the checksum to be computed")
         else:
             run.life.fire(Event.NAME)
@@ -46,7 +46,7 @@ class Proving:
             )
 
     def _publish(self) -> Path:
-        self._run.proof.check(self._run.shown_url)
+        self._run.verification.check(self._run.shown_url)
         return self._run.publish()
 
     def complete(self, path: Path, size: int, basis: Basis, *, already: bool = False) -> None:
@@ -57,7 +57,7 @@ class Proving:
             filename=path.name,
             size=size,
             gid=run.download.gid,
-            checksum=run.proof.checksum,
+            checksum=run.verification.checksum,
             seconds=run.now_s() - run.download.started_s,
             retries=run.tries.retries,
             sources=tuple(mask_url(each.resolved_url) for each in run.sources if each.answered),

@@ -167,7 +167,7 @@ class Run(AtWork):
 
     def forget_hash(self) -> None:
         """What was hashed is not what the file will hold."""
-        self.do_if(self.proof.forget())
+        self.do_if(self.verification.forget())
 
     def begin(self) -> None:
         """Open the target and start to fetch what it lacks."""
@@ -304,7 +304,7 @@ class Run(AtWork):
             return
         self.mirroring.look()
         if not (self._can_be_continued and self.keeping.save_if_due(now_s, self._save_on_the_way)):
-            self.do_if(self.proof.step(self.file.contiguous, _HASH_AT_LEAST_BYTES))
+            self.do_if(self.verification.step(self.file.contiguous, _HASH_AT_LEAST_BYTES))
 
     def _holds_up_others(self, now_s: float) -> bool:
         """Whether its host has not answered yet, and others that wait are to have its place before it tries again."""

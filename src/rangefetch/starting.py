@@ -41,7 +41,7 @@ class Starting:
         if run.download.sink is not None:
             run.target = run.download.sink
             run.download.sink.hold(run.download)
-            run.proof.begin(run.target)
+            run.verification.begin(run.target)
             self.open_file()
             return
         run.do(self._open_target, self._opened)
@@ -78,7 +78,7 @@ class Starting:
         if taken is not None:
             run.placing.compare_existing(taken)
             return
-        run.proof.begin(run.target)
+        run.verification.begin(run.target)
         self.open_file()
 
     @property

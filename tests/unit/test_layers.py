@@ -44,7 +44,7 @@ LAYERS = (
         "provenance",
         "jobs",
         "workers",
-        "proof",
+        "verification",
         "decoding",
         "saving",
         "control_file",

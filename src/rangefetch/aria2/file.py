@@ -102,7 +102,7 @@ class FileJob(Job):
         """Lock the part file, and see what is there of it."""
 
         def opened(taken: Path | None) -> None:
-            self.proof.begin(self._opened)
+            self.verification.begin(self._opened)
             if taken is not None:
                 self.placing.compare_existing(taken)
             else:
@@ -164,8 +164,8 @@ class FileJob(Job):
             return
         self._met[source.given_url] = self.remote = remote
         self.modified_time = parse_date(remote.identity.last_modified)
-        if source is self.sources[URL] and not self.proof.checksum:
-            self.proof.learn(checksum.stated_by_server(remote.headers, whole=not remote.ranged))
+        if source is self.sources[URL] and not self.verification.checksum:
+            self.verification.learn(checksum.stated_by_server(remote.headers, whole=not remote.ranged))
         if not remote.ranged:
             self.tries.lanes = 1
         self.figures_now = self.figures_now._replace(total=max(remote.size, 0))
@@ -387,7 +387,7 @@ class FileJob(Job):
         self._opened.truncate()
         self._met.clear()
         self.remote = self._pieces = self._basis = None
-        self.proof.begin_anew(self.options.checksum)
+        self.verification.begin_anew(self.options.checksum)
 
     def note_pieces(self, pieces: ControlFile) -> None:
         """What aria2 itself says is there, for where its control file is lost."""
@@ -525,7 +525,7 @@ class FileJob(Job):
     def basis(self) -> Basis:
         """How it was established that what came is one version of the URL's file."""
         remote = self.remote
-        if self._basis is not None or self.proof.checksum:
+        if self._basis is not None or self.verification.checksum:
             return self._basis or Basis.CHECKSUM
         if remote is not None and self.sources[URL].given_url not in self._met:
             return Basis.MIRRORS

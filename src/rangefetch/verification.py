@@ -8,12 +8,12 @@ from rangefetch.checksum import FileHasher
 from rangefetch.errors import ChecksumMismatch
 from rangefetch.target import Target
 
-__all__ = ["Proof"]
+__all__ = ["Verification"]
 
 _STEP_BYTES = 64 << 20
 
 
-class Proof:
+class Verification:
     """The digest of one download's file. ``checksum`` is the user's, else the server's, as ``algorithm=HEX``.
 
     What hashes is returned as a job, for a worker: one at a time.
