@@ -61,7 +61,10 @@ def _read_netrc(path: Path) -> dict[str, tuple[str, str]]:
         found = netrc.netrc(path)
     except FileNotFoundError:
         return {}
-    except (OSError, netrc.NetrcParseError, UnicodeError) as error:
+    except netrc.NetrcParseError as error:
+        # Not its words, in which a password may be.
+        raise LocalError(f"{path}: cannot read it: line {error.lineno} makes no sense") from None
+    except (OSError, UnicodeError) as error:
         raise LocalError(f"{path}: cannot read it: {error}") from None
     return {host.lower(): (login, password) for host, (login, _account, password) in found.hosts.items()}
 

@@ -30,6 +30,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rangefetch.masking import printable
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -77,7 +79,7 @@ class DownloadError(Exception):
 
     def __str__(self) -> str:
         line = f"{self.url}: {self.reason}" if self.url else self.reason
-        return f"{line} (after {len(self.tried)} tries)" if len(self.tried) > 1 else line
+        return printable(f"{line} (after {len(self.tried)} tries)" if len(self.tried) > 1 else line)
 
 
 def _revive(kind: type[DownloadError], attributes: dict[str, Any], errno: int | None) -> DownloadError:

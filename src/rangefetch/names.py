@@ -54,7 +54,11 @@ _ACTED_UPON = frozenset({"autorun.inf", "desktop.ini", "folder.htt", "thumbs.db"
 # RFC 6266, section 4.1, and what servers make of it: an unquoted value may hold spaces, and a quote may never end.
 _PARAMETER = re.compile(r';\s*([^\s=;]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)(?:"|\\?\Z)|([^;]*))', re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
-_EXTENDED_VALUE = re.compile(r"(utf-8|iso-8859-1)'[^']*'((?:[^%]|%[0-9a-f]{2})*)", re.IGNORECASE | re.DOTALL)
+# A path as Windows writes it, whose separators escape nothing.
+_WINDOWS_PATH = re.compile(r"(?:[a-z]:)?\\[^\\\"]", re.IGNORECASE)
+_EXTENDED_VALUE = re.compile(r"([a-z0-9_.:-]{1,40})'[^']*'((?:[^%]|%[0-9a-f]{2})*)", re.IGNORECASE | re.DOTALL)
+# As browsers read these labels (WHATWG Encoding).
+_LABELS = {"iso-8859-1": "windows-1252", "latin1": "windows-1252", "us-ascii": "windows-1252", "ascii": "windows-1252"}
 
 # Most names there are, for which no rule below has anything to do.
 _PLAIN = re.compile(r"(?!(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|\Z))[a-z0-9_](?:[a-z0-9_.+~-]{0,150}[a-z0-9_])?")
@@ -117,13 +121,16 @@ def is_plain_filename(name: str) -> bool:
 def filename_from_content_disposition(header: str) -> str:
     """The safe file name that a Content-Disposition field gives (RFC 6266); "" if it gives none.
 
-    ``filename*`` (RFC 8187: UTF-8 or ISO-8859-1) goes before ``filename``, and is passed over where its value
-    is malformed. Of a repeated parameter the first counts. Octets beyond ASCII are UTF-8 if they can be.
+    ``filename*`` (RFC 8187, in any charset that Python has) goes before ``filename``, and is passed over where its
+    value is malformed. A path as Windows writes it is one. Of a repeated parameter the first counts. Octets beyond
+    ASCII are UTF-8 if they can be.
     """
     parameters: dict[str, str] = {}
     # With this ";" a field that lacks the disposition type is read as well.
     for name, quoted, token in _PARAMETER.findall(";" + header):
-        parameters.setdefault(name.lower(), _QUOTED_PAIR.sub(r"\1", quoted) or token.strip())
+        if not _WINDOWS_PATH.match(quoted):
+            quoted = _QUOTED_PAIR.sub(r"\1", quoted)
+        parameters.setdefault(name.lower(), quoted or token.strip())
     extended = safe_filename(_decode_extended(parameters.get("filename*", "")))
     return extended or safe_filename(_octets_as_text(parameters.get("filename", "")))
 
@@ -140,9 +147,10 @@ def _shortened(name: str) -> str:
 
 def _decode_extended(value: str) -> str:
     """The text of ``charset'language'percent-encoded`` (RFC 8187, section 3.2); "" if it is malformed."""
-    with contextlib.suppress(UnicodeError):
+    with contextlib.suppress(UnicodeError, LookupError):
         if match := _EXTENDED_VALUE.fullmatch(value):
-            return unquote_to_bytes(match[2].encode("latin-1")).decode(match[1])
+            label = match[1].lower()
+            return unquote_to_bytes(match[2].encode("latin-1")).decode(_LABELS.get(label, label))
     return ""
 
 

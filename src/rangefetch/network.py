@@ -17,6 +17,7 @@ from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 
 from rangefetch.credentials import Login, bearer_token, read_regular
 from rangefetch.errors import LocalError
+from rangefetch.masking import mask_url
 from rangefetch.options import DownloadOptions
 from rangefetch.proxies import proxies_of
 
@@ -148,13 +149,6 @@ def _answers(host: str, port: int) -> bool:
         return False
 
 
-def mask_url(url: str) -> str:
-    """The URL for people's eyes: without user and password. A token may stand in the place of either."""
-    parts = urlsplit(url)
-    userinfo, _, host = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"***@{host}")) if userinfo else url
-
-
 def split_userinfo(url: str) -> tuple[str, str]:
     """The URL without ``user:password@`` and fragment, and the Authorization value that the userinfo stands for."""
     parts = urlsplit(url)
@@ -177,7 +171,7 @@ def _cookies_for(url: str, lines: Sequence[str]) -> str:
     parts = urlsplit(url)
     host, path = (parts.hostname or "").lower(), parts.path or "/"
     found = []
-    for line in lines:
+    for number, line in enumerate(lines, 1):
         line = line.removeprefix("#HttpOnly_")
         if not line.strip() or line.startswith("#"):
             continue
@@ -185,17 +179,24 @@ def _cookies_for(url: str, lines: Sequence[str]) -> str:
         if len(fields) == 6:
             fields.append("")
         if len(fields) != 7:
-            raise ValueError(f"{line!r} is no cookie")
+            raise ValueError(f"line {number} is no cookie")
         domain, below, prefix, secure, ends, name, value = fields
         domain = domain.removeprefix(".").lower()
         if (
             (host == domain or (below == "TRUE" and host.endswith("." + domain)))
             and (path == prefix or path.startswith(prefix.rstrip("/") + "/"))
             and (secure != "TRUE" or parts.scheme.lower() == "https")
-            and (int(ends or 0) == 0 or int(ends) > time.time())
+            and (_whole_number(ends, number) == 0 or int(ends) > time.time())
         ):
             found.append(f"{name}={value}")
     return "; ".join(found)
+
+
+def _whole_number(text: str, line: int) -> int:
+    try:
+        return int(text or 0)
+    except ValueError:
+        raise ValueError(f"line {line} is no cookie") from None
 
 
 def secret_headers(url: str, authorization: str, options: DownloadOptions) -> tuple[tuple[str, str], ...]:

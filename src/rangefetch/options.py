@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from rangefetch.masking import mask_url
 from rangefetch.progress import to_camel_case_dict
 from rangefetch.version import __version__
 
@@ -39,7 +40,6 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 # Digits are bounded, for int() and float() have limits of their own.
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 # With surrogates that cannot be encoded; those of octets that are not UTF-8 (os.fsdecode) can.
-_PASSWORD = re.compile(r"(//[^/?#@:]*:)[^/?#]*@")
 _ACCOUNT = re.compile(r"(^|//)[^/?#]*@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 # RFC 9110, section 5.1: a field name is a token.
@@ -86,7 +86,7 @@ def check_url(url: object, option: str = "url", schemes: Sequence[str] = _SCHEME
     """
     if not isinstance(url, str):
         raise TypeError(f"{option}: a URL is a string, not {type(url).__name__}")
-    shown = _PASSWORD.sub(r"\1***@", url)
+    shown = mask_url(url)
     if _CONTROL.search(url) or " " in url:
         raise ValueError(f"{option}: {shown!r} has a space or a control character in it; percent-encode it")
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rangefetch.identity import Basis
 from rangefetch.lifecycle import Event, Phase
-from rangefetch.network import mask_url
+from rangefetch.masking import without_userinfo
 from rangefetch.progress import DownloadResult
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Proving:
             checksum=run.verification.checksum,
             seconds=run.now_s() - run.download.started_s,
             retries=run.tries.retries,
-            sources=tuple(mask_url(each.resolved_url) for each in run.sources if each.answered),
+            sources=tuple(without_userinfo(each.resolved_url) for each in run.sources if each.answered),
             connections=run.opened_connections,
             resumed=run.resumed_bytes,
             already_complete=already,

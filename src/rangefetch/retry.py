@@ -27,6 +27,7 @@ from rangefetch.errors import (
     TlsError,
 )
 from rangefetch.events import Event
+from rangefetch.masking import mask_url
 from rangefetch.options import check_seconds
 
 __all__ = ["DEFAULT_ROWS", "Curl", "Failure", "Fault", "Kind", "RetryPolicy", "Row", "When", "as_error", "explain"]
@@ -492,7 +493,7 @@ def explain(failure: Failure, curl_words: str = "") -> tuple[type[DownloadError]
         case Fault.STATUS:
             return HttpStatusError, _status_words(failure.status)
         case Fault.REDIRECT:
-            return BadAnswer, f"refused a redirect to {failure.text}"
+            return BadAnswer, f"refused a redirect to {mask_url(failure.text)}"
         case Fault.ENCODED if failure.text.startswith("Content"):
             return BadAnswer, f"{_FAULT_WORDS[failure.fault]} ({failure.text}); to decode it use --decode (decode=True)"
         case Fault.SIZE_CHANGED | Fault.VALIDATOR_CHANGED:
@@ -504,7 +505,7 @@ def explain(failure: Failure, curl_words: str = "") -> tuple[type[DownloadError]
         case _:
             return BadAnswer, _FAULT_WORDS[failure.fault]
     if failure.code == Curl.URL_MALFORMAT and failure.redirected:
-        return BadAnswer, f"the server redirects to a malformed URL: {failure.address}: {words}"
+        return BadAnswer, f"the server redirects to a malformed URL: {mask_url(failure.address)}: {words}"
     if failure.code == Curl.RECV_ERROR and "chunk" in failure.text:
         return BadAnswer, words
     if failure.code == Curl.COULDNT_CONNECT and failure.errno:

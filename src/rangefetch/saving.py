@@ -254,8 +254,8 @@ def _cut(saved: state.State, end: int) -> state.State:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Opening a named pipe must not wait for its reader, nor writing to it."""
-    return os.open(path, flags | os.O_NONBLOCK, 0o666)
+    """Opening a named pipe must not wait for its reader, nor writing to it. URLs are nobody else's business."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o600)
 
 
 def write_trace(path: str, gid: str, sources: Sources, transfers: Iterable[Mapping[str, str]]) -> None:

@@ -130,3 +130,19 @@ def test_a_resumed_download_and_a_callback_that_fails_are_told_without_secrets(
     assert "bytes are there" in _everything(log)
     assert "on_progress failed" in _everything(log)
     assert SECRET not in _everything(log)
+
+
+def test_secrets_of_a_url_are_in_no_message_log_or_trace(
+    server: MisbehavingServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trace = tmp_path / "trace"
+    caplog.set_level("DEBUG", "rangefetch")
+    # The server knows no such parameter, and answers 400.
+    url = server.url("/good/x", size=1000) + "&X-Amz-Signature=s3cret&token=s3cret&id=7"
+    with DownloadManager() as manager:
+        with pytest.raises(rangefetch.DownloadError) as caught:
+            manager.download_and_wait(url, {"save_dir": tmp_path, "max_tries": 1})
+        manager.download_and_wait(server.url("/good/y", size=1000), {"save_dir": tmp_path, "trace": trace})
+    assert "id=7" in str(caught.value)
+    assert "s3cret" not in str(caught.value) + caplog.text + trace.read_text() + repr(caught.value.tried)
+    assert trace.stat().st_mode & 0o777 == 0o600

@@ -82,8 +82,9 @@ LAYERS = (
         "manners",
     ),
     ("errors", "logs", "options", "progress", "version", "_engine"),
+    ("masking",),
 )
-PURE = LAYERS[-2]
+PURE = LAYERS[-3] + LAYERS[-1]
 
 # What a pure module has no business with. Files that somebody else has opened may be read.
 WORLD = {"asyncio", "concurrent", "select", "selectors", "signal", "socket", "ssl", "subprocess", "threading", "time"}

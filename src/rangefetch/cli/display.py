@@ -15,6 +15,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Self, TextIO
 from urllib.parse import urlsplit
 
+from rangefetch.masking import printable
 from rangefetch.network import mask_url
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
 
@@ -334,14 +335,6 @@ def clock(seconds: float | None) -> str:
 def counted(number: int, noun: str) -> str:
     """``1, "file"`` -> ``"1 file"``, ``2, "file"`` -> ``"2 files"``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def printable(text: str) -> str:
-    """The text on one line, with nothing in it that could move a terminal's cursor."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
 
 
 def flush() -> None:

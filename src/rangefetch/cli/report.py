@@ -7,7 +7,7 @@ from typing import Any
 
 from rangefetch.cli.display import Quiet
 from rangefetch.errors import DownloadError
-from rangefetch.network import mask_url
+from rangefetch.masking import mask_url, without_userinfo
 from rangefetch.progress import DownloadResult, DownloadStatus
 
 __all__ = ["Report"]
@@ -49,4 +49,4 @@ class Report:
             )
 
     def _say_json(self, url: str, status: DownloadStatus, **facts: Any) -> None:
-        self._display.result(json.dumps({"url": mask_url(url), "status": status.value, **facts}))
+        self._display.result(json.dumps({"url": without_userinfo(url), "status": status.value, **facts}))

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import re
 from typing import NoReturn
 
 from rangefetch.cli.display import printable
+from rangefetch.masking import mask_text
 from rangefetch.options import DownloadOptions
 
 __all__ = ["MOST_AT_ONCE", "USAGE_ERROR", "Parser", "make_parser", "masked"]
@@ -21,12 +21,11 @@ MOST_AT_ONCE = 16
 """Files at once where nothing is said: as many as a manager's default."""
 
 _FIELDS = {field.name: field.default for field in dataclasses.fields(DownloadOptions)}
-_USERINFO = re.compile(r"//[^/?#]*@")
 
 
 def masked(text: str) -> str:
-    """The text without users and passwords of the URLs in it, also of URLs that are none."""
-    return _USERINFO.sub("//***@", text)
+    """The text without the secrets of the URLs in it, also of URLs that are none."""
+    return mask_text(text)
 
 
 class Parser(argparse.ArgumentParser):

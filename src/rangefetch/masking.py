@@ -1,0 +1,72 @@
+"""Text for people's eyes, without the secrets of the URLs in it. Pure.
+
+Masked are user names and passwords, and the values of parameters that carry signatures, tokens and keys. Everything
+else stays, so that a thousand failed lines can be told apart.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+__all__ = ["mask_text", "mask_url", "printable", "without_userinfo"]
+
+_HIDDEN = "***"
+_USERINFO = re.compile(r"(//)[^/?#\s]*@")
+_PARAMETER = re.compile(r"([?&;#]|%3[Ff]|%26)([^\s=&;#?/%]{1,64})(=|%3[Dd])([^\s&;#\"'<>]*)")
+_EXACT = frozenset(
+    {
+        *("sig", "signature", "sign", "token", "key", "apikey", "api_key", "api-key", "auth", "authorization"),
+        *("bearer", "jwt", "hmac", "pass", "passwd", "password", "pwd", "secret", "session", "sessionid"),
+        *("sid", "sas", "ticket", "credential", "credentials", "policy", "awsaccesskeyid", "googleaccessid"),
+        *("key-pair-id", "hdnts", "hdnea", "e_sig"),
+    }
+)
+_WITHIN = re.compile(r"token|signature|secret|passw|api[-_]?key|access[-_]?key|credential|private[-_]?key")
+_PREFIXES = ("x-amz-", "x-goog-", "x-oss-", "x-cos-", "x-obs-", "x-bce-", "q-sign")
+
+
+def mask_url(url: str) -> str:
+    """The URL without user and password (a token may stand in the place of either), and without the values of
+    parameters that carry secrets."""
+    return mask_text(url)
+
+
+def mask_text(text: str) -> str:
+    """The same of all URLs in a text, also of those within other URLs and of what is not quite a URL."""
+    if "@" in text:
+        text = _USERINFO.sub(rf"\1{_HIDDEN}@", text)
+    if "=" in text or "%3" in text:
+        text = _PARAMETER.sub(_mask_parameter, text)
+    return text
+
+
+def without_userinfo(url: str) -> str:
+    """The exact URL but for user and password."""
+    return _USERINFO.sub(rf"\1{_HIDDEN}@", url, count=1)
+
+
+def printable(text: str) -> str:
+    """The text on one line, with nothing in it that could move a terminal's cursor."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def _mask_parameter(found: re.Match[str]) -> str:
+    start, name, equals, value = found.groups()
+    if value and _is_secret(unquote(name).lower()):
+        if start.startswith("%") or equals.startswith("%"):
+            # Within another parameter's value: up to the next of the inner URL's.
+            inner = re.split("%26|%23", value, maxsplit=1, flags=re.IGNORECASE)
+            rest = value[len(inner[0]) :]
+            return f"{start}{name}{equals}{_HIDDEN}{mask_text(rest)}"
+        return f"{start}{name}{equals}{_HIDDEN}"
+    return f"{start}{name}{equals}{mask_text(value)}" if "%3" in value or "=" in value else found[0]
+
+
+def _is_secret(name: str) -> bool:
+    return name in _EXACT or name.startswith(_PREFIXES) or _WITHIN.search(name) is not None
