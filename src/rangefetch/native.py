@@ -174,16 +174,16 @@ class NativeBackend(Dispatcher[Run]):
 
         def add() -> None:
             self._batches[batch] = ended
-            if (
-                self.stopping
-                or self._engine is None
-                or not safely(functools.partial(self._engine.add_batch, batch, loop))
-            ):
+            if self.stopping or self._engine is None or not safely(functools.partial(self._add_batch, batch, loop)):
                 self._batch_ended(batch)
 
         if not self.call(add):
             raise Cancelled("the manager was stopped")
         return batch
+
+    def _add_batch(self, batch: Batch, loop: int) -> None:
+        assert self._engine is not None
+        self._engine.add_batch(batch, loop)
 
     @property
     def loops(self) -> int:
