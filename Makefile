@@ -12,8 +12,8 @@
 # make fresh       a clean clone on a bare Debian: make run, make test
 # make third-party  other people's suites and servers, fetched for it; what cannot be had is skipped; ARGS="..."
 # make coverage    which lines of Python and of Cython the tests run
-# make debug       tests with an engine that checks its own invariants and counts what it has made
-# make sanitize    the tests of the engine, watched for memory errors; ARGS=thread for data races
+# make debug       all tests with an engine that checks its own invariants and counts what it has made
+# make sanitize    all tests, watched for memory errors and undefined behaviour; ARGS=thread for data races
 # make docs        the site, into site/
 # make workflows   lint those of .github/
 #
@@ -28,7 +28,7 @@ ARGS ?=
 BUILT_FROM := setup.py pyproject.toml src/rangefetch/version.py $(shell find ext -name '.*' -prune -o -print)
 
 # Tests wait more than they compute: with more workers than processors they wait side by side.
-WORKERS ?= 6
+WORKERS ?= 8
 PARALLEL := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 SYSTEM_LIBCURL = $$($(BIN)/python -c 'import ctypes.util as c; print(c.find_library("curl") or "")')
@@ -114,10 +114,10 @@ coverage: $(VENV)/base
 	$(BIN)/python .ci/lines.py $(ARGS)
 
 debug: $(VENV)/base
-	PYTHON=$(BIN)/python .ci/sanitize checks $(or $(ARGS),-q tests/engine tests/flow tests/manager tests/matrix)
+	PYTHON=$(BIN)/python WORKERS=$(WORKERS) .ci/sanitize checks $(ARGS)
 
 sanitize: $(VENV)/base
-	PYTHON=$(BIN)/python .ci/sanitize $(ARGS)
+	PYTHON=$(BIN)/python WORKERS=$(WORKERS) .ci/sanitize $(ARGS)
 
 docs: $(VENV)/docs
 	$(BIN)/python .ci/pages.py

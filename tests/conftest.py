@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from _pytest.logging import caplog_records_key
 from hypothesis import HealthCheck, settings
 
 from rangefetch import DownloadManager, _engine
@@ -133,12 +134,11 @@ def _nothing_of_the_engine_is_left(request: pytest.FixtureRequest) -> Iterator[N
         return
     before = _live()
     yield
-    request.node.funcargs.clear()  # by which the item keeps what fixtures have let go of
-    wanted = set(before)
-    if request.path.parent.name not in ("engine", "matrix"):
-        # Python's objects have memory of the engine's, and a traceback in a log or a callback that blocks keeps some.
-        wanted.discard("memory")
-    left = _settled(lambda: {name for name, count in _live().items() if name in wanted and count > before[name]})
+    # The item keeps what fixtures have let go of, and in what was logged tracebacks that keep more.
+    request.node.funcargs.clear()
+    for records in request.node.stash.get(caplog_records_key, {}).values():
+        records.clear()
+    left = _settled(lambda: {name for name, count in _live().items() if count > before[name]})
     assert not left, f"of the engine is left: {_live()}, and there was {before}"
 
 

@@ -61,7 +61,8 @@ def test_a_write_that_fails_while_a_pause_ends_is_told_and_nothing_after_it_coun
 ) -> None:
     # libcurl before 8 swallows an error that is raised within curl_easy_pause, and hands over what follows.
     size = 24 * MIB
-    done = children.run(PAUSED_AND_FAILED, server.url(route, size=size), size, tmp_path, env=with_faults(tmp_path))
+    url = server.url(route, size=size, rate="16M")  # so that it is not there before it is paused
+    done = children.run(PAUSED_AND_FAILED, url, size, tmp_path, env=with_faults(tmp_path))
     assert (done.returncode, done.stdout, done.stderr) == (0, "right\n", "")
 
 

@@ -130,18 +130,17 @@ def test_who_waits_uses_no_processor(server: MisbehavingServer, target: Path) ->
 
 @pytest.mark.alone
 def test_progress_is_an_iteration(server: MisbehavingServer, target: Path) -> None:
-    async def main() -> list[tuple[float, DownloadProgress]]:
+    async def main() -> list[DownloadProgress]:
         async with aio.DownloadManager() as manager:
             gid = await manager.download(server.url("/shared-rate/x", size=4 * MIB, rate="4M"), into(target))
-            return [(time.monotonic(), each) async for each in manager.progress(gid, every=0.1)]
+            return [each async for each in manager.progress(gid, every=0.1)]
 
     seen = run(main)
-    assert 8 <= len(seen) <= 16
-    assert seen[-1][1].status is DownloadStatus.COMPLETE
-    assert seen[-1][1].downloaded == 4 * MIB
-    counts = [progress.downloaded for _, progress in seen]
+    assert 5 <= len(seen) <= 16
+    assert seen[-1].status is DownloadStatus.COMPLETE
+    assert seen[-1].downloaded == 4 * MIB
+    counts = [progress.downloaded for progress in seen]
     assert counts == sorted(counts)
-    assert seen[1][0] - seen[0][0] < 0.3
 
 
 def test_an_iteration_follows_every_move(server: MisbehavingServer, valve: Valve, target: Path) -> None:

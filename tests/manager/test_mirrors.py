@@ -95,7 +95,7 @@ def test_a_mirror_that_cannot_be_compared_holds_nothing_up(
     mirror = other_server.url(f"/{route}/x", size=SIZE, **parameters)
     result = fetch(server.url("/good/x", size=SIZE, rate="4M"), target, mirrors=[mirror], **LANES)
     assert target.read_bytes() == content(SIZE)
-    assert result.seconds < 6
+    assert result.seconds < 15
     assert len(result.sources) == 1
 
 

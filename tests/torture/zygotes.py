@@ -49,7 +49,8 @@ class Zygote:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment({"LD_PRELOAD": str(library)} if library else {}),
+            # After those that are there: a sanitizer insists on being the first.
+            env=environment({"LD_PRELOAD": f"{os.environ.get('LD_PRELOAD', '')} {library or ''}".strip()}),
         )
 
     def __enter__(self) -> Self:
