@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import logging
 import re
 import shutil
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from _pytest.logging import caplog_records_key
+from _pytest.logging import LogCaptureHandler, caplog_records_key
 from hypothesis import HealthCheck, settings
 
 from rangefetch import DownloadManager, _engine
@@ -132,22 +133,28 @@ def _nothing_of_the_engine_is_left(request: pytest.FixtureRequest) -> Iterator[N
     if _engine.live_resources() is None:
         yield
         return
-    before = _live()
+    before = _live(request.node)
     yield
-    # The item keeps what fixtures have let go of, and in what was logged tracebacks that keep more.
-    request.node.funcargs.clear()
-    for records in request.node.stash.get(caplog_records_key, {}).values():
-        records.clear()
-    left = _settled(lambda: {name for name, count in _live().items() if count > before[name]})
-    assert not left, f"of the engine is left: {_live()}, and there was {before}"
+    request.node.funcargs.clear()  # by which the item keeps what fixtures have let go of
+    wanted = set(before)
+    if request.node.get_closest_marker("keeps_memory") is not None:
+        wanted.discard("memory")
+    left = _settled(
+        lambda: {name for name, count in _live(request.node).items() if name in wanted and count > before[name]}
+    )
+    assert not left, f"of the engine is left: {_live(request.node)}, and there was {before}"
 
 
-def _live() -> dict[str, int]:
+def _live(item: pytest.Item) -> dict[str, int]:
     """With no process's manager, and nothing that waits to be collected."""
     module = sys.modules.get("rangefetch.manager")
     if module is not None and module._global is not None:
         module._global.stop()
         module._global = None  # type: ignore[attr-defined]
+    # What was logged has tracebacks, which keep what their frames had.
+    captured = [each.records for each in logging.getLogger().handlers if isinstance(each, LogCaptureHandler)]
+    for records in (*captured, *item.stash.get(caplog_records_key, {}).values()):
+        records.clear()
     gc.collect()
     return _engine.live_resources() or {}
 

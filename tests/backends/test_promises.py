@@ -192,10 +192,12 @@ def test_a_file_of_another_size_than_expected_is_refused(
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 410])
 def test_a_refusal_is_an_error_at_once(
-    manager: DownloadManager, server: MisbehavingServer, target: Path, code: int
+    manager: DownloadManager, backend: str, server: MisbehavingServer, target: Path, code: int
 ) -> None:
     assert _fails(manager, HttpStatusError, server.url("/status/x", code=code), target).status == code
-    assert len(server.requests) == 1
+    # It may have been the range that was refused: the native engine asks once more, without one.
+    ranges = ["range" in request.headers for request in server.requests]
+    assert ranges == ([True, False] if backend == "native" and code in (400, 403, 404) else ranges[:1])
     assert names(target.parent) == []
 
 

@@ -223,6 +223,7 @@ def test_an_error_in_any_step_ends_that_download_and_no_other(
     manager.wait(other, 30)
 
 
+@pytest.mark.keeps_memory
 @pytest.mark.parametrize(("owner", "step"), [(run.Run, "fail"), (run.Run, "withdraw"), (keeping.Keeping, "keep")])
 def test_an_error_on_the_way_to_the_end_keeps_nobody_waiting(
     server: MisbehavingServer,

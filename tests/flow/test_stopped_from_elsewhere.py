@@ -17,6 +17,7 @@ import rangefetch
 from rangefetch import DownloadManager, DownloadOptions, DownloadStatus, bulk
 from rangefetch.download import Download
 from rangefetch.errors import Cancelled, LocalError
+from rangefetch.guarding import safely
 from rangefetch.native import NativeBackend
 from rangefetch.selection import BackendRouter
 from servers.directed import Valve
@@ -85,12 +86,11 @@ def test_the_directory_stays_open_as_long_as_a_batch_may_use_it(tmp_path: Path) 
 def test_a_batch_that_cannot_be_added_comes_back(
     server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rangefetch.native import NativeBackend
+    def broken(work: Any) -> bool:
+        # A method of the engine's own cannot be replaced; this is how it is told that one has raised.
+        return getattr(getattr(work, "func", None), "__name__", "") != "add_batch" and safely(work)
 
-    def broken(*_: object) -> None:
-        raise ValueError("a fault of ours")
-
-    monkeypatch.setattr(NativeBackend, "_add_batch", broken)
+    monkeypatch.setattr("rangefetch.native.safely", broken)
     urls = [server.url(f"/good/files/{number:04}.bin", size=1000) for number in range(4)]
     thread = _Thread(lambda: rangefetch.fetch_many(urls, target.parent, **QUICK))
     assert thread.ended()

@@ -320,7 +320,7 @@ def test_a_new_url_of_another_file_with_equal_validators_never_makes_a_mixture(
 def test_a_callback_that_fails_leaves_the_servers_word(server: MisbehavingServer, target: Path, new: object) -> None:
     def refresh(_: str) -> str:
         if isinstance(new, Exception):
-            raise new
+            raise type(new)(*new.args)  # each time another: it keeps what its traceback has
         return new  # type: ignore[return-value]
 
     error = fails(HttpStatusError, server.url("/status/x", code=403), target, refresh_url=refresh)
