@@ -32,7 +32,7 @@ def environment(directory: Path, **changes: str) -> dict[str, str]:
 
 
 def run(
-    directory: Path, *words: object, stdin: str | bytes = b"", timeout: float = 20.0, **changes: str
+    directory: Path, *words: object, stdin: str | bytes = b"", timeout: float = 90.0, **changes: str
 ) -> subprocess.CompletedProcess[str]:
     """The program from its beginning to its end, in ``directory``; what it said is checked to be for people."""
     done = subprocess.run(
