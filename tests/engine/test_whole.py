@@ -180,6 +180,18 @@ def test_a_transfer_that_fails_after_the_last_byte_is_no_failure(driver: Driver,
     assert driver.kinds(file) == ["ANSWERED", "DONE"]
 
 
+def test_a_file_is_over_when_the_transfer_that_had_all_of_it_is_given_up(
+    driver: Driver, tls_server: MisbehavingServer
+) -> None:
+    # The bytes are in the lane's buffer, and the read timeout strikes a moment before their end is waited for no more.
+    number = _engine.constants()
+    hasty = _engine.Profile([(number["CURLOPT_SSL_VERIFYPEER"], 0)], [], [], read_timeout_s=0.03)
+    for turn in range(10):
+        file = driver.add(tls_server.url("/lingers", size=30_000, id=str(turn)), profile=hasty)
+        driver.end(file, SOON_S)
+        assert (driver.kinds(file), file.tag.octets) == (["ANSWERED", "DONE"], content(30_000))
+
+
 @pytest.mark.parametrize("code", [403, 404, 429, 500, 503])
 def test_an_error_that_takes_long_to_tell_is_heard_soon(driver: Driver, server: MisbehavingServer, code: int) -> None:
     # Its body comes a byte at a time, which is life enough for any timeout.

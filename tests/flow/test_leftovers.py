@@ -152,6 +152,17 @@ def test_cancelling_removes_what_this_download_set_aside_and_nothing_else(
     assert target.with_name("file.bin.bad").read_bytes() == b"theirs"
 
 
+def test_a_file_that_has_taken_the_name_of_what_was_set_aside_stays(server: MisbehavingServer, target: Path) -> None:
+    with DownloadManager() as manager:
+        gid = manager.download(server.url("/good/x", size=1000), _where(target, checksum=WRONG))
+        _fails_its_checksum(manager, gid)
+        bad = target.with_name("file.bin.bad")
+        bad.unlink()
+        bad.write_bytes(b"theirs")
+        manager.cancel(gid, remove_files=True)
+    assert bad.read_bytes() == b"theirs"
+
+
 # -- cancelling -----------------------------------------------------------------------------------------------------
 
 

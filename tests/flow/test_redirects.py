@@ -1,5 +1,9 @@
 """Redirects are followed, once; and what the user confided to one origin stays there."""
 
+import contextlib
+import re
+import socket
+import socketserver
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -8,6 +12,7 @@ import pytest
 
 import rangefetch
 from rangefetch.errors import BadAnswer, HttpStatusError, TlsError
+from servers.background import Background
 from servers.misbehaving import MisbehavingServer, content, refused_port
 from servers.tls import Certificates
 from support.downloads import QUICK, fails, fetch, interrupt
@@ -306,3 +311,29 @@ def test_http_leads_to_https(
     fetch(url, target, ca_file=certificates.ca, headers=SECRETS)
     assert target.read_bytes() == content(LARGE)
     assert _secrets_seen(tls_server) == []
+
+
+class _BothWays(socketserver.BaseRequestHandler):
+    """Over http a redirect to https on the same port, over https the file; what was asked is kept."""
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):
+            line = self.request
+            if secure := line.recv(1, socket.MSG_PEEK) == b"\x16":
+                line = self.server.tls.wrap_socket(line, server_side=True)  # type: ignore[attr-defined]
+            with line, line.makefile("rb") as stream:
+                self.server.heads[secure] = b"".join(iter(stream.readline, b"\r\n")).decode()  # type: ignore[attr-defined]
+                host = re.search(r"(?i)host: *(\S+)", self.server.heads[secure])  # type: ignore[attr-defined]
+                location = f"Location: https://{host and host[1]}/x\r\n"
+                status = "200 OK\r\n" if secure else f"302 Found\r\n{location}"
+                line.sendall(f"HTTP/1.1 {status}Content-Length: 4\r\nConnection: close\r\n\r\nfile".encode())
+
+
+def test_another_scheme_on_the_same_port_is_another_origin(certificates: Certificates, target: Path) -> None:
+    running = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _BothWays)
+    running.tls, running.heads = certificates.server_context(), {}  # type: ignore[attr-defined]
+    with Background(running) as background:
+        fetch(f"http://127.0.0.1:{background.port}/x", target, headers=SECRETS, ca_file=certificates.ca)
+    assert target.read_bytes() == b"file"
+    heads = running.heads  # type: ignore[attr-defined]
+    assert [(secure, "s3cret" in head) for secure, head in sorted(heads.items())] == [(False, True), (True, False)]
