@@ -6,7 +6,8 @@ callback, ``CURLINFO_DATA_IN``), and the first piece of it writes all of it at o
 Everything else (TLS, HTTP/2, chunked) goes through a small buffer of the lane, which stays in the cache.
 
 A span is a promise that is checked: a piece counts as written only when it comes from where the span was, in order.
-Marks and positions move with the pieces, never with the span, so a wrong promise costs a second write and no more.
+Marks and positions move with the pieces, never with the span, so a wrong promise costs a second write and no more. No
+libcurl is known to break it, so no test gets there: that is for one that will.
 
 Three rules keep a span from being written where it does not belong. It is announced for the piece that comes next, and
 for no other. It is written only while the lane's buffer is empty, since what is in the buffer comes before it. And a

@@ -140,9 +140,9 @@ cdef inline void post_trace(Loop *loop, Lane *lane) noexcept nogil:
     cdef char words[TRACE_BYTES]
     snprintf(
         words, TRACE_BYTES,
-        "source=%d start=%lld end=%lld bytes=%lld status=%ld fault=%d new_connections=%ld lookup_us=%lld "
+        "start=%lld end=%lld bytes=%lld status=%ld fault=%d new_connections=%ld lookup_us=%lld "
         "connect_us=%lld tls_us=%lld first_byte_us=%lld total_us=%lld began_ms=%lld hedge=%d cut=%d",
-        lane.source.number, <long long>lane.start, <long long>lane.end, <long long>lane.received_bytes,
+        <long long>lane.start, <long long>lane.end, <long long>lane.received_bytes,
         info_long(lane.easy, CURLINFO_RESPONSE_CODE), <int>lane.fault, info_long(lane.easy, CURLINFO_NUM_CONNECTS),
         <long long>info_off(lane.easy, CURLINFO_NAMELOOKUP_TIME_T),
         <long long>info_off(lane.easy, CURLINFO_CONNECT_TIME_T),
@@ -154,5 +154,6 @@ cdef inline void post_trace(Loop *loop, Lane *lane) noexcept nogil:
     memset(&event, 0, sizeof(event))
     event.kind = EVENT_TRACE
     event.file = lane.file
+    event.source = lane.source.number
     event.text = copy_text(words)
     post(loop, &event)

@@ -153,6 +153,10 @@ class AtWork(abc.ABC):
         """What it has on disk, from when that is taken on."""
         return self.target
 
+    @abc.abstractmethod
+    def write_trace(self) -> None:
+        """Add what is not there yet to the user's trace of transfers, on a worker, as far as the backend knows."""
+
     def publish(self) -> Path:
         """Give what is there its final name, on a worker. Raises ``TargetExists``, ``DiskError``."""
         target, options = self.target, self.options

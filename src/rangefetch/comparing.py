@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rangefetch import saving
 from rangefetch.comparison import Finding, Verdict
 from rangefetch.effort import explain
 from rangefetch.errors import BadAnswer, ContentChanged
@@ -50,10 +48,6 @@ class Comparing:
         run.proving.bound = run.proving.bound or explain(
             {**run.file.effort, "limit": run.file.limit}, size - run.resumed_bytes, run.most_lanes
         )
-        if run.options.trace:
-            path, gid, trace = os.fspath(run.options.trace), run.download.gid, list(run.trace)
-            run.trace.clear()
-            run.do_if(functools.partial(saving.write_trace, path, gid, run.sources, trace))
         if run.options.expected_size and size != run.options.expected_size:
             words = f"the remote file has {size} bytes, not {run.options.expected_size}"
             run.reject(ContentChanged(words, url=run.shown_url))

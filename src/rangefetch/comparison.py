@@ -93,6 +93,8 @@ class Comparison(Generic[R]):
         self, host: EngineHost[R], run: R, options: DownloadOptions, question: Question, then: Callable[[Finding], None]
     ) -> None:
         self.file: File | None = None
+        self.trace: list[tuple[str, str]] = []
+        """The URL of each of its transfers, and what the engine told of it."""
         self.retries = 0
         self._host = host
         self._run = run
@@ -126,7 +128,9 @@ class Comparison(Generic[R]):
 
     def handle(self, event: Event) -> None:
         """An event of :attr:`file`."""
-        if event.kind in (EventKind.DONE, EventKind.REMOVED):
+        if event.kind == EventKind.TRACE:
+            self.trace.append((self._question.source.url, event.text))
+        elif event.kind in (EventKind.DONE, EventKind.REMOVED):
             self._in_engine = False
             self._host.file_gone(self._loop)
             if self._finding is None and self._again:
@@ -194,6 +198,7 @@ class Comparison(Generic[R]):
             lanes=1,
             source_lanes=1,
             host_lanes=self._options.max_connection_per_server,
+            traced=bool(self._options.trace),
             first_bytes=SAMPLE_BYTES,
             limit=question.limit,
             allocation="none",
@@ -298,6 +303,8 @@ class Comparisons(Generic[R]):
     def __init__(self, host: EngineHost[R], run: R) -> None:
         self.connections = 0
         """Opened by those that have ended."""
+        self.trace: list[tuple[str, str]] = []
+        """Of those that have ended."""
         self._host = host
         self._run = run
         self._active: list[Comparison[R]] = []
@@ -318,6 +325,7 @@ class Comparisons(Generic[R]):
             self._active.remove(comparison)
             if comparison.file is not None:
                 self.connections += comparison.file.connections
+            self.trace += comparison.trace
             if not self._when_none:
                 then(finding)
             elif not self._active:

@@ -116,6 +116,7 @@ class Placing:
         assert target is not None
 
         def discard() -> int:
+            run.write_trace()
             size = path.stat().st_size
             target.discard()
             return size

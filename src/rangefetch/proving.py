@@ -46,6 +46,7 @@ class Proving:
             )
 
     def _publish(self) -> Path:
+        self._run.write_trace()
         self._run.verification.check(self._run.shown_url)
         return self._run.publish()
 

@@ -7,6 +7,7 @@ appears only after the last byte and the checksum were right.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,7 +68,7 @@ class Run(AtWork):
         self.first_step = Step.FETCH
         """How the engine gets the file: ``ASK`` where it is to say only what there is."""
         self.authority = Authority()
-        self.trace: list[dict[str, str]] = []
+        self._trace: list[tuple[str, str]] = []
         self.codings: tuple[str, ...] = ()
         """What is to be undone before the file gets its name."""
         self._decoded_bytes: int | None = None
@@ -189,7 +190,7 @@ class Run(AtWork):
         if self.comparisons.handle(event) or file is not self.engine_file or file is None:
             return
         if event.kind == EventKind.TRACE:
-            self.trace.append(dict(word.split("=") for word in event.text.split()))
+            self._trace.append((self.sources[event.source].url, event.text))
             return
         phase = self.life.phase
         if event.kind in (EventKind.DONE, EventKind.REMOVED):
@@ -259,6 +260,14 @@ class Run(AtWork):
         """Fetch some ranges of a source again, and go on with what comparing them has found."""
         self.comparisons.begin(self.options, question, then)
 
+    def write_trace(self) -> None:
+        """Add the transfers of which that was not done yet to the user's trace, those for comparing included."""
+        transfers = [*self._trace, *self.comparisons.trace]
+        self._trace.clear()
+        self.comparisons.trace.clear()
+        if self.options.trace:
+            saving.write_trace(os.fspath(self.options.trace), self.download.gid, transfers)
+
     def basis(self) -> Basis:
         """How it was established that the bytes are one version of the file at the URL."""
         return self.comparing.basis()
@@ -273,6 +282,7 @@ class Run(AtWork):
         ``DiskError``, ``BadAnswer``."""
         if self.codings:
             assert self.target is not None
+            self.target.end_at(self.size)
             self._decoded_bytes = decode(self.target, self.codings, int(self.options.decode_limit))
             self.codings = ()
         return super().publish()

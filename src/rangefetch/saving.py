@@ -11,7 +11,7 @@ import dataclasses
 import errno
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -258,13 +258,14 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK, 0o600)
 
 
-def write_trace(path: str, gid: str, sources: Sources, transfers: Iterable[Mapping[str, str]]) -> None:
-    """Add a JSON line for each transfer to the file; one that cannot be written is a warning."""
+def write_trace(path: str, gid: str, transfers: Iterable[tuple[str, str]]) -> None:
+    """Add a JSON line for each transfer to the file: its URL, and what the engine told of it. A file that cannot be
+    written is a warning.
+    """
     try:
         with open(path, "a", encoding="utf-8", opener=_open_at_once) as file:
-            for transfer in transfers:
-                numbers = {name: int(value) for name, value in transfer.items()}
-                url = mask_url(sources[numbers.pop("source")].url)
-                file.write(json.dumps({"gid": gid, "url": url, **numbers}) + "\n")
+            for url, told in transfers:
+                numbers = {name: int(value) for name, value in (word.split("=") for word in told.split())}
+                file.write(json.dumps({"gid": gid, "url": mask_url(url), **numbers}) + "\n")
     except OSError as error:
         _log.warning("%s: the trace cannot be written: %s", path, error.strerror)

@@ -178,6 +178,16 @@ def test_it_explains_and_traces(server: MisbehavingServer, place: Path) -> None:
     assert [json.loads(line) for line in (place / "trace").read_text().splitlines()]
 
 
+def test_the_trace_has_what_was_fetched_to_compare(server: MisbehavingServer, place: Path) -> None:
+    url = server.url("/good/file.bin", size="6M", etag="none")
+    for _ in range(2):
+        assert run(place, "--trace", "trace", url).returncode == 0
+    lines = [json.loads(line) for line in (place / "trace").read_text().splitlines()]
+    # All requests, those before publishing and those that found the file to be there already.
+    assert len(lines) == len(server.requests)
+    assert {line["url"] for line in lines} == {url}
+
+
 @pytest.mark.parametrize("json_too", [[], ["--json"]])
 def test_a_password_is_never_shown(server: MisbehavingServer, place: Path, json_too: list[str]) -> None:
     def with_password(url: str) -> str:

@@ -191,6 +191,9 @@ class Job(AtWork):
 
     # -- with aria2 ---------------------------------------------------------------------------------------------------
 
+    def write_trace(self) -> None:
+        """aria2 tells nothing of single transfers, and the option is refused."""
+
     def fetch(self) -> None:
         """It is known what there is: have aria2 fetch the rest."""
         self.life.fire(Event.FETCH)
