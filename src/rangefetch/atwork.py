@@ -92,7 +92,6 @@ class AtWork(abc.ABC):
         self._then: Callable[[], None] = lambda: None  # what follows when the backend has let go
         self._turns = 0  # how often it went on in another way
         self._nothing_since_s = 0.0  # since when it could not say what it waits for
-        download.waits = lambda: self.waiting_for
 
     # -- what differs ---------------------------------------------------------------------------------------------
 

@@ -96,6 +96,7 @@ class Dispatcher(abc.ABC, Generic[R]):
                 self._ticking = True
                 self._timers.later(_TICK_S, self._tick)
             self.runs[download.gid] = run
+            download.waits = lambda: run.waiting_for  # others may ask from here on, so that it must be whole
             guarded(run, lambda: self.runs_changed(run))
             guarded(run, run.begin)
 

@@ -5,6 +5,7 @@ import itertools
 import random
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import pytest
 
 from backends.conftest import Make
 from rangefetch import DownloadManager, DownloadStatus
+from rangefetch.aria2.entry import Entry
 from rangefetch.bulk import fetch_many
 from rangefetch.errors import Cancelled, HttpStatusError
+from rangefetch.recovery import Recovery
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import SIZE, SMALL, consistent, downloaded, fetch, into, status_of
@@ -290,3 +293,21 @@ def test_a_fetch_runs_on_the_manager_of_the_process(server: MisbehavingServer, v
 
     result = fetch(server.url("/good/x", size=SMALL), target)
     assert result.gid in [each.gid for each in get_download_manager().list_downloads(COMPLETE)]
+
+
+def test_it_can_be_asked_what_it_waits_for_while_its_backend_takes_it_up(
+    manager: DownloadManager, server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def asking(right: Callable[..., None]) -> Callable[..., None]:
+        def init(*arguments: object) -> None:
+            asked.extend(each.waiting_for for each in manager.list_downloads())
+            right(*arguments)
+
+        return init
+
+    for part in (Entry, Recovery):
+        monkeypatch.setattr(part, "__init__", asking(part.__init__))
+    manager.download_and_wait(server.url("/good/x", size=SMALL), into(target))
+    assert asked == ["its backend"]
