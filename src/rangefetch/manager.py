@@ -84,6 +84,8 @@ class DownloadManager:
         if config.get("download_dir") and os.fspath(self._defaults.save_dir) == ".":
             self._defaults = DownloadOptions.of(self._defaults, save_dir=config["download_dir"])
         self._last_options: tuple[object, DownloadOptions] = (None, self._defaults)
+        # Where the last was submitted, its options, and the same with absolute paths.
+        self._last_absolute = ("", self._defaults, self._defaults)
         self._session_file = session.check_path(session_file) if session_file is not None else None
         self._session_hold = session.Hold(self._session_file) if self._session_file is not None else None
         self._session_timer: threading.Timer | None = None
@@ -475,6 +477,18 @@ class DownloadManager:
             return check_url(url), checked
         return check_url(url), DownloadOptions.of(options).over(self._defaults)
 
+    def _in_this_directory(self, options: DownloadOptions) -> DownloadOptions:
+        """The options with paths that stay what they are, wherever the process goes later."""
+        try:
+            directory = str(Path.cwd())
+        except OSError:  # it is gone
+            return options
+        known, last, absolute = self._last_absolute
+        if known != directory or last is not options:
+            absolute = options.absolute()
+            self._last_absolute = (directory, options, absolute)
+        return absolute
+
     @property
     def defaults(self) -> DownloadOptions:
         """The options of every download, unless it has its own."""
@@ -487,7 +501,8 @@ class DownloadManager:
 
         Raises ``Cancelled`` if the manager was stopped since :attr:`starts` had this value.
         """
-        download = Download(*self.check(url, options))
+        url, checked = self.check(url, options)
+        download = Download(url, self._in_this_directory(checked))
         if starts is not None and not (self._started and starts == self._starts):
             raise Cancelled("the manager was stopped", url=mask_url(url))
         no_room = self._claim_room(download)

@@ -457,6 +457,16 @@ class DownloadOptions(_Given):
             shown.append(f"{field.name}={value!r}")
         return f"DownloadOptions({', '.join(shown)})"
 
+    def absolute(self) -> DownloadOptions:
+        """The same options, with paths that mean the same wherever the process goes."""
+        changed: dict[str, Any] = {
+            name: os.fspath(Path(value).absolute())
+            for name in ("save_dir", "cookies", "bearer_file", "ca_file", "trace", "netrc")
+            if isinstance(value := getattr(self, name), str | os.PathLike) and os.fspath(value)
+            if not Path(value).is_absolute()
+        }
+        return dataclasses.replace(self, **changed) if changed else self
+
     @property
     def header_items(self) -> tuple[tuple[str, str], ...]:
         """``headers`` as pairs."""

@@ -24,8 +24,9 @@ if sys.platform != "win32":
     import fcntl
 
 from rangefetch.download import Download
-from rangefetch.errors import DiskError, LocalError
+from rangefetch.errors import DiskError, DownloadError, LocalError
 from rangefetch.logs import log as _log
+from rangefetch.masking import mask_url
 from rangefetch.options import DownloadOptions, check_text, check_url
 from rangefetch.parts import is_open_on, unlock_and_close
 from rangefetch.progress import DownloadStatus
@@ -34,6 +35,7 @@ from rangefetch.replacing import remove_what_was_cut_short, replace_file
 __all__ = ["Hold", "check_path", "load", "save"]
 
 _VERSION = 1
+_SENSELESS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 _DEFAULTS = {
     field.name: getattr(DownloadOptions(), field.name)
     for field in dataclasses.fields(DownloadOptions)
@@ -71,6 +73,7 @@ def save(path: Path, downloads: Iterable[Download], waiting: Collection[str] = (
                 "options": _changed(download.options),
                 "begun": download.has_begun,
                 "kept_aside": os.fspath(download.kept_aside or ""),
+                "error": download.error.reason if download.status is DownloadStatus.ERROR and download.error else "",
             }
             for download in downloads
             if download.status not in (DownloadStatus.COMPLETE, DownloadStatus.REMOVED)
@@ -85,21 +88,49 @@ def save(path: Path, downloads: Iterable[Download], waiting: Collection[str] = (
 def load(path: Path) -> list[Download]:
     """The downloads that were saved, in their order; those that were at work are waiting again.
 
-    What a killed save has left is removed: only who holds the session may load it.
+    What a killed save has left is removed: only who holds the session may load it. An entry that makes no sense here (a
+    file that is gone, an option of a newer version) costs itself only, and is kept aside. Raises ``LocalError`` for a
+    file that cannot be read now, and leaves it alone.
     """
     remove_what_was_cut_short(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document.get("version") != _VERSION:
-            raise ValueError(f"its version is {document.get('version')!r}, not {_VERSION}")
-        return [_download(entry) for entry in document["downloads"]]
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        _log.warning("%s: the session cannot be read (%s); set aside", path, error)
+    except OSError as error:
+        raise LocalError(f"{path}: the session cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        return _give_up(path, error)
+    try:
+        document = json.loads(text)
+        if document.get("version") != _VERSION:
+            raise ValueError(f"its version is {document.get('version')!r}, not {_VERSION}")
+        entries = list(document["downloads"])
+    except _SENSELESS as error:
+        return _give_up(path, error)
+    found, senseless = [], []
+    for entry in entries:
+        try:
+            found.append(_download(entry))
+        except _SENSELESS as error:
+            url = entry.get("url") if isinstance(entry, dict) else None
+            _log.warning("%s: %s: this download makes no sense here (%s); set aside", path, mask_url(str(url)), error)
+            senseless.append(entry)
+    if senseless:
         with contextlib.suppress(OSError):
-            path.replace(path.with_name(path.name + ".bad"))
-        return []
+            replace_file(_beside(path), json.dumps({"version": _VERSION, "downloads": senseless}).encode())
+    return found
+
+
+def _give_up(path: Path, error: Exception) -> list[Download]:
+    _log.warning("%s: the session cannot be read (%s); set aside", path, error)
+    with contextlib.suppress(OSError):
+        path.replace(_beside(path))
+    return []
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".bad")
 
 
 def _changed(options: DownloadOptions) -> dict[str, Any]:
@@ -122,6 +153,11 @@ def _download(entry: dict[str, Any]) -> Download:
     status = DownloadStatus(entry["status"])
     if status is DownloadStatus.PAUSED:
         download.move(DownloadStatus.PAUSED)
+    elif status is DownloadStatus.ERROR:
+        # It failed, and stays so until somebody wants it to be tried again.
+        words = str(entry.get("error") or "it failed in an earlier run")
+        download.error = DownloadError(words, url=mask_url(download.url))
+        download.move(DownloadStatus.ERROR)
     return download
 
 

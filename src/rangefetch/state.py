@@ -8,10 +8,12 @@ loads. What nothing shows to be written here is left alone.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import os
 import re
+import stat
 import time
 import zlib
 from pathlib import Path
@@ -42,6 +44,7 @@ LARGEST_BLOCK_BYTES = 1 << 32
 _VERSION = 2
 _DONE = 2
 # Nine times a state in which each of 65,536 blocks is begun.
+_UNREADABLE_NOW = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EINTR})
 _MAX_FILE_BYTES = 1 << 23
 _SAMPLES = 16
 _SAMPLE_BYTES = 64
@@ -153,7 +156,8 @@ def save(path: str | os.PathLike[str], state: State) -> None:
 def load(path: str | os.PathLike[str]) -> State:
     """The state that was saved at ``path``, checked in every part.
 
-    Raises ``FileNotFoundError`` if there is none, ``StateForeign`` for what another user or another program may have
+    Raises ``FileNotFoundError`` if there is none, another ``OSError`` for what is ours, or may be, and cannot be read
+    now, which says nothing of what is in it, ``StateForeign`` for what another user or another program may have
     written, and ``StateDamaged`` for anything else that is not, byte for byte, a file that :func:`save` writes.
     """
     path = Path(path)
@@ -169,12 +173,22 @@ def load(path: str | os.PathLike[str]) -> State:
     except FileNotFoundError:
         raise
     except OSError as error:
+        if error.errno in _UNREADABLE_NOW or _is_own(path):
+            raise
         raise StateForeign(f"{path}: cannot read it: {error.strerror or error}") from error
     except NotOurs as error:
         raise StateForeign(f"{path}: {error}") from error
     except (ValueError, RecursionError) as error:
         raise (StateDamaged if is_ours else StateForeign)(f"{path}: {error}") from error
     return state
+
+
+def _is_own(path: Path) -> bool:
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
 
 
 def sample_of(fd: int, state: State) -> int:

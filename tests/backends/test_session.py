@@ -1,6 +1,8 @@
 """The session file: a new manager with the same one lists what the last did not finish, and goes on."""
 
+import errno
 import json
+import os
 import stat
 import time
 from pathlib import Path
@@ -10,9 +12,10 @@ import pytest
 
 from backends.conftest import Make
 from rangefetch import DownloadManager, DownloadStatus
+from rangefetch.errors import LocalError
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
-from support.downloads import SIZE, SMALL, downloaded, into, status_of
+from support.downloads import QUICK, SIZE, SMALL, downloaded, into, status_of
 from support.files import MIB, begun, names
 from support.waiting import until
 
@@ -201,3 +204,59 @@ def test_every_option_survives(
     manager = manage(session_file=session_file)
     kept = manager._find(first).options.to_dict()
     assert kept == wanted.to_dict() | {"saveDir": str(target.parent), "cookies": str(cookies)}
+
+
+def test_a_session_that_cannot_be_read_now_is_left_alone(session_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '{"version": 1, "downloads": []}'
+    session_file.write_text(text)
+
+    def fail(*_: object, **__: object) -> str:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", fail)
+        with pytest.raises(LocalError, match="cannot be read"):
+            DownloadManager(session_file=session_file).start()
+    assert session_file.read_text() == text
+    assert not session_file.with_name(session_file.name + ".bad").exists()
+
+
+def test_a_bad_entry_costs_itself_alone(
+    manage: Make, server: MisbehavingServer, target: Path, session_file: Path
+) -> None:
+    cookies = target.with_name("cookies.txt")
+    cookies.touch()
+    with manage(session_file=session_file) as manager:
+        gids = [
+            manager.download(server.url("/status/x", code=404, id=number), into(target, number, **options))
+            for number, options in enumerate(({}, {"cookies": cookies}, {}))
+        ]
+        until(lambda: all(status_of(manager, gid) is DownloadStatus.ERROR for gid in gids))
+    cookies.unlink()
+    document = json.loads(session_file.read_text())
+    document["downloads"][2]["options"]["from_a_newer_version"] = 1
+    session_file.write_text(json.dumps(document))
+    with manage(session_file=session_file) as manager:
+        assert list(_listed(manager)) == gids[:1]
+        assert status_of(manager, gids[0]) is DownloadStatus.ERROR  # it is not tried again by itself
+    aside = json.loads(session_file.with_name(session_file.name + ".bad").read_text())
+    assert [entry["gid"] for entry in aside["downloads"]] == gids[1:]
+
+
+def test_another_directory_changes_nothing_that_was_submitted(
+    manage: Make, server: MisbehavingServer, valve: Valve, tmp_path: Path, session_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    monkeypatch.chdir(here)
+    with manage(session_file=session_file, max_concurrent_downloads=1) as manager:
+        manager.download(server.url("/valve/x", size=SIZE), {"filename": "one", **QUICK})
+        gid = manager.download(server.url("/good/x", size=SMALL), {"filename": "two", **QUICK})
+        monkeypatch.chdir(there)
+    with manage(session_file=session_file) as manager:
+        valve.open()
+        assert manager.wait(gid, timeout=30).path == here / "two"
+        until(lambda: (here / "one").exists(), 30)
+    assert list(there.iterdir()) == []

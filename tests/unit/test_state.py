@@ -402,3 +402,19 @@ def test_the_bytes_that_are_there_are_counted(last: int, blocks: list[int], data
     saved = example(total_size=total, block_size=40, blocks=bytes(blocks), partial=partial)
     there = sum(length for length, block in zip(lengths, blocks, strict=True) if block == 2)
     assert saved.written_bytes == there + sum(partial.values())
+
+
+def test_a_state_that_cannot_be_read_now_says_nothing_of_what_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.part.json"
+    path.write_text("anything")
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fail)
+        with pytest.raises(OSError, match="Too many open files"):
+            state.load(path)
+    assert path.read_text() == "anything"
