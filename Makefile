@@ -58,7 +58,7 @@ test: setup lint
 # The engine once more, on the system's libcurl: on Debian an older one than pycurl's, with other ways.
 ifndef ARGS
 	@library=$(SYSTEM_LIBCURL); [ -z "$$library" ] || \
-	RANGEFETCH_LIBCURL=$$library RANGEFETCH_MATRIX=100 $(BIN)/python -m pytest $(PARALLEL) tests/engine tests/matrix
+	RANGEFETCH_LIBCURL=$$library RANGEFETCH_MATRIX=230 $(BIN)/python -m pytest $(PARALLEL) tests/engine tests/matrix
 endif
 
 # All of what "make test" tries some of, on both libcurls: hours. SEEDS=... is how many random runs, SEED=... the first.
