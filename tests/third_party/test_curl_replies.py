@@ -31,7 +31,6 @@ REFUSED = {
         "319 1122 1123 1124 1125 1170 1171 1277"
     ),
     "a Content-Length that no file can have; curl reads on to the end of the connection": "393 395",
-    "a success that has no file in it: 201 and 204 (RFC 9110, section 15.3)": "334 1513 1555 1904.c 2401 2501",
     "304 Not Modified, which answers a question that was not asked": "249 342 1566 1593",
     "a redirect that does not say where to; curl writes its page": "54",
     "another protocol follows (101), which was not asked for": "1801 2301 2302 2304 2305",
