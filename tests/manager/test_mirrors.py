@@ -102,8 +102,9 @@ def test_a_mirror_that_cannot_be_compared_holds_nothing_up(
 def test_where_the_url_is_gone_a_mirror_stands_in_and_the_others_are_held_to_it(
     server: MisbehavingServer, other_server: MisbehavingServer, target: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    # Not at the same host, all of whose connections the first one uses.
     first = other_server.url("/good/x", size=SIZE, rate="4M")
-    second = other_server.url("/good/y", size=SIZE, seed=1, rate="4M")
+    second = server.url("/good/y", size=SIZE, seed=1, rate="4M")
     gone = server.url("/status/x", code=404)
     result = fetch(gone, target, mirrors=[first, second], **LANES)
     assert target.read_bytes() == content(SIZE)
