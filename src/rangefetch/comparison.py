@@ -224,7 +224,9 @@ class Comparison(Generic[R]):
         failure = retry.Failure.of(event, answered=self._answered, redirected=redirected, named_again=again)
         kind = self._host.policy.classify(failure)
         error = retry.as_error(failure, mask_url(source.url), _engine.error_text(event.code) if event.code else "")
-        finding = Finding(Verdict.UNKNOWN, error.reason, error, refused=kind is Kind.PERMANENT)
+        # What is doubtful is tried again, and counts as permanent in the end.
+        refused = kind in (Kind.PERMANENT, Kind.DOUBTFUL)
+        finding = Finding(Verdict.UNKNOWN, error.reason, error, refused=refused)
         self.retries += 1
         if kind is Kind.CHANGED:
             self._end(Finding(Verdict.DIFFERENT, error.reason))
