@@ -88,10 +88,14 @@ class Entry:
             self._uncertain = True
             _log.debug("%s: %s; it is added later", self._gid, error)
         except RpcError as error:
-            if not self._uncertain or not self._is_known():
-                # What is described is a server's word; all else is ours.
-                kind = BadAnswer if request.torrent or request.metalink else LocalError
-                raise kind(f"aria2 does not take it: {error.message}") from None
+            if self._uncertain:
+                # aria2 takes no second one of the same gid (it says "No URI to download"), and forgets the first one
+                # a moment later than it says so. If that is gone now, the next answer is about this one.
+                self._uncertain = self._is_known()
+                return
+            # What is described is a server's word; all else is ours.
+            kind = BadAnswer if request.torrent or request.metalink else LocalError
+            raise kind(f"aria2 does not take it: {error.message}") from None
         else:
             self._uncertain = False
             self.gids = added if isinstance(added, list) else [added]

@@ -1,0 +1,63 @@
+"""What aria2 has of one download, where its answers are lost or late."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rangefetch.aria2.client import RpcError
+from rangefetch.aria2.entry import Entry, Request
+from rangefetch.errors import DaemonUnavailable, LocalError
+
+GID = "0123456789abcdef"
+LOST = DaemonUnavailable("aria2c does not answer")
+REFUSED = RpcError(1, "No URI to download.")
+
+
+class _Client:
+    """One that answers ``addUri`` as it is told to."""
+
+    def __init__(self, *answers: str | Exception, known: bool) -> None:
+        self._answers = list(answers)
+        self._known = known
+
+    def call(self, method: str, *_: Any) -> str:
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def call_all(self, calls: list[tuple[str, list[Any]]]) -> list[Any]:
+        return [{"gid": GID} if self._known else RpcError(1, "is not found") for _ in calls]
+
+
+def _added(*answers: str | Exception, known: bool = False) -> Entry:
+    """An entry after as many tries as there are answers."""
+    entry = Entry(GID)
+    entry.daemon = SimpleNamespace(error=None, hangs=False, client=_Client(*answers, known=known))  # type: ignore[assignment]
+    for _ in answers:
+        entry.add(Request(["http://example.org/x"], {}), {})
+    return entry
+
+
+def test_one_whose_answer_was_lost_is_added_again() -> None:
+    assert _added(LOST).gids == []
+    assert _added(LOST, GID).gids == [GID]
+
+
+def test_one_that_aria2_forgets_only_while_it_is_added_again_is_added_once_more() -> None:
+    assert _added(LOST, REFUSED).gids == []
+    assert _added(LOST, REFUSED, GID).gids == [GID]
+
+
+def test_while_aria2_has_the_first_one_it_is_not_known_whether_it_takes_another() -> None:
+    assert _added(LOST, REFUSED, REFUSED, REFUSED, GID, known=True).gids == [GID]
+
+
+def test_what_aria2_does_not_take_is_an_error() -> None:
+    with pytest.raises(LocalError, match="does not take it"):
+        _added(REFUSED)
+    with pytest.raises(LocalError, match="does not take it"):
+        _added(LOST, REFUSED, REFUSED)
