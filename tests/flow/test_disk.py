@@ -24,7 +24,9 @@ SIZE = 16 * MIB
 def test_a_file_that_does_not_fit_is_a_clear_error_and_is_never_named(
     server: MisbehavingServer, small_disk: Path, allocation: str
 ) -> None:
-    error = fails(DiskError, server.url("/good/x", size=SIZE), small_disk / "x", file_allocation=allocation)
+    # Without a rate all of it could be on its way before the first answer is dealt with.
+    url = server.url("/good/x", size=SIZE, rate="8M")
+    error = fails(DiskError, url, small_disk / "x", file_allocation=allocation)
     assert error.errno == errno.ENOSPC
     assert isinstance(error, OSError)
     assert names(small_disk) == []
