@@ -56,13 +56,13 @@ def codings_to_undo(content_encoding: str, names: Sequence[str]) -> tuple[str, .
 def decode(target: Target, codings: Sequence[str], most_bytes: int) -> int:
     """Replace what a part file holds by its decoded form; returns how many bytes that is.
 
-    Raises ``BadAnswer`` for what is damaged or longer than ``most_bytes``, with the part file as it was, and
-    ``DiskError``. The decoded form is written beside it first, without a name.
+    The decoded form is written beside it first, without a name. Raises ``BadAnswer`` for what is damaged or longer than
+    ``most_bytes``, and ``DiskError``; the part file is as it was then, also where the disk is full.
     """
     length = 0
     try:
         with tempfile.TemporaryFile(dir=target.directory) as decoded:
-            pieces = _read(target.fd)
+            pieces = _read(target.fd, 0, os.fstat(target.fd).st_size)
             for coding in codings:
                 pieces = _undo(coding, pieces)
             for piece in pieces:
@@ -71,11 +71,16 @@ def decode(target: Target, codings: Sequence[str], most_bytes: int) -> int:
                     raise BadAnswer(f"the decoded file is larger than {most_bytes} bytes (--decode-limit)")
                 decoded.write(piece)
             decoded.flush()
+            encoded_bytes = os.fstat(target.fd).st_size
+            try:
+                # What lies behind the encoded bytes first: if there is no room for it, they are still there.
+                _copy(decoded.fileno(), target.fd, encoded_bytes, length)
+            except OSError:
+                os.ftruncate(target.fd, encoded_bytes)
+                raise
             # From here on nothing speaks of the encoded bytes any more.
-            target.truncate()
-            at = 0
-            for piece in _read(decoded.fileno()):
-                at += _write_all(target.fd, piece, at)
+            target.truncate(length)
+            _copy(decoded.fileno(), target.fd, 0, min(encoded_bytes, length))
     except OSError as error:
         if isinstance(error, DownloadError):
             raise
@@ -84,19 +89,20 @@ def decode(target: Target, codings: Sequence[str], most_bytes: int) -> int:
     return length
 
 
-def _read(fd: int) -> Iterator[bytes]:
-    at = 0
-    while piece := os.pread(fd, _PIECE_BYTES, at):
+def _read(fd: int, start: int, end: int) -> Iterator[bytes]:
+    while start < end and (piece := os.pread(fd, min(_PIECE_BYTES, end - start), start)):
         yield piece
-        at += len(piece)
+        start += len(piece)
 
 
-def _write_all(fd: int, piece: bytes, at: int) -> int:
-    left = memoryview(piece)
-    while left:
-        written = os.pwrite(fd, left, at)
-        left, at = left[written:], at + written
-    return len(piece)
+def _copy(source_fd: int, fd: int, start: int, end: int) -> None:
+    """Copy these bytes to the same places."""
+    at = start
+    for piece in _read(source_fd, start, end):
+        left = memoryview(piece)
+        while left:
+            written = os.pwrite(fd, left, at)
+            left, at = left[written:], at + written
 
 
 def _undo(coding: str, pieces: Iterator[bytes]) -> Iterator[bytes]:

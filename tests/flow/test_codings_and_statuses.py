@@ -1,5 +1,6 @@
 """Responses that say something odd of a file that is all there: another status, or a coding that is none."""
 
+import errno
 import gzip
 import zlib
 from collections.abc import Callable
@@ -9,12 +10,12 @@ from typing import Any
 import pytest
 
 import rangefetch
-from rangefetch.errors import BadAnswer, DownloadError
+from rangefetch.errors import BadAnswer, DiskError, DownloadError
 from servers.misbehaving import MisbehavingServer, content
 from servers.routing import ROUTES, Ask, Route, content_range
 from servers.wire import Reply, asked_range
 from support.downloads import QUICK, SIZE, SMALL, fails, fetch
-from support.files import MIB, names
+from support.files import MIB, names, saved_bytes
 
 LANES: list[dict[str, Any]] = [{"split": 1}, {"split": 8, "min_split_size": "1M"}]
 
@@ -219,6 +220,18 @@ def test_what_cannot_be_decoded_or_is_too_long_is_an_error_and_not_the_file(
     error = fails(BadAnswer, server.url("/coded/x"), target, decode=True, decode_limit="4M")
     assert words in error.reason
     assert not target.exists()
+
+
+def test_a_disk_on_which_there_is_no_room_to_decode_keeps_what_came(
+    server: MisbehavingServer, small_disk: Path, encoding: Callable[[str, bytes], None]
+) -> None:
+    # The decoded form fits once into the 8 MiB, and not twice.
+    body = gzip.compress(bytes(5 * MIB), mtime=0)
+    encoding("gzip", body)
+    error = fails(DiskError, server.url("/coded/x"), small_disk / "x", decode=True)
+    assert error.errno == errno.ENOSPC
+    assert (small_disk / "x.part").read_bytes() == body
+    assert saved_bytes(small_disk / "x") == len(body)
 
 
 def test_a_coding_for_which_there_is_no_decoder_is_refused(server: MisbehavingServer, target: Path) -> None:
