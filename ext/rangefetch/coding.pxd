@@ -82,24 +82,38 @@ cdef inline bint is_the_files_own(
     return says_coding(disposition, size, coding, length)
 
 
+cdef struct Words:
+    CURL *easy           # borrowed
+    const char *field    # borrowed: a header field that is a list, of which there may be several
+    size_t number        # which of them
+    const char *text     # borrowed from libcurl: the word; NULL: before the first one
+    size_t length
+
+
+cdef inline bint next_word(Words *at) noexcept nogil:
+    """Go to the next word of a field that is a list (RFC 9110, section 5.6.1). False: there is none."""
+    if at.text == NULL:
+        at.text = header_value(at.easy, at.field)
+    else:
+        at.text += at.length
+    while at.text != NULL:
+        at.text += strspn(at.text, " \t,")
+        at.length = strcspn(at.text, " \t,")
+        if at.length > 0:
+            return True
+        at.number += 1
+        at.text = header_at(at.easy, at.field, at.number)
+    return False
+
+
 cdef inline bint is_encoded(const FileCore *file, const Source *source, CURL *easy) noexcept nogil:
     """Whether the bytes of the body are not the file's, but a coding of them (RFC 9110, section 8.4)."""
-    cdef size_t number = 0
-    cdef size_t length
-    cdef const char *text = header_value(easy, "Content-Encoding")
-    while text != NULL:
-        while True:
-            text += strspn(text, " \t,")
-            length = strcspn(text, " \t,")
-            if length == 0:
-                break
-            if is_real_coding(text, length) and not (
-                file.takes_codings or is_the_files_own(file, source, easy, text, length)
-            ):
-                return True
-            text += length
-        number += 1
-        text = header_at(easy, "Content-Encoding", number)
+    cdef Words at = Words(easy=easy, field="Content-Encoding", number=0, text=NULL, length=0)
+    while next_word(&at):
+        if is_real_coding(at.text, at.length) and not (
+            file.takes_codings or is_the_files_own(file, source, easy, at.text, at.length)
+        ):
+            return True
     return False
 
 
@@ -108,20 +122,10 @@ cdef inline bint has_transfer_coding(CURL *easy) noexcept nogil:
 
     Newer versions of libcurl refuse it; 7.88 hands over the encoded bytes.
     """
-    cdef size_t number = 0
-    cdef size_t length
-    cdef const char *text = header_value(easy, "Transfer-Encoding")
-    while text != NULL:
-        while True:
-            text += strspn(text, " \t,")
-            length = strcspn(text, " \t,")
-            if length == 0:
-                break
-            if not is_word(text, length, "chunked") and not is_word(text, length, "identity"):
-                return True
-            text += length
-        number += 1
-        text = header_at(easy, "Transfer-Encoding", number)
+    cdef Words at = Words(easy=easy, field="Transfer-Encoding", number=0, text=NULL, length=0)
+    while next_word(&at):
+        if not is_word(at.text, at.length, "chunked") and not is_word(at.text, at.length, "identity"):
+            return True
     return False
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from rangefetch.aria2.client import RpcError
+from rangefetch.aria2.daemon import Aria2Daemon
 from rangefetch.aria2.entry import Entry, Request
 from rangefetch.errors import DaemonUnavailable, LocalError
 
@@ -36,7 +37,8 @@ class _Client:
 def _added(*answers: str | Exception, known: bool = False) -> Entry:
     """An entry after as many tries as there are answers."""
     entry = Entry(GID)
-    entry.daemon = SimpleNamespace(error=None, hangs=False, client=_Client(*answers, known=known))  # type: ignore[assignment]
+    daemon = SimpleNamespace(error=None, hangs=False, client=_Client(*answers, known=known))
+    entry.daemon = cast(Aria2Daemon, daemon)
     for _ in answers:
         entry.add(Request(["http://example.org/x"], {}), {})
     return entry

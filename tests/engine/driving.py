@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from rangefetch import _engine, libcurl
-from rangefetch._engine import Engine, File, Profile
+from rangefetch._engine import Batch, Engine, File, Profile
 
 __all__ = ["Driver", "Event", "Part", "plain_profile"]
 
@@ -25,7 +25,7 @@ class Event(NamedTuple):
     """What ``Engine.events`` documents, with the kind's name in place of its number."""
 
     kind: str
-    file: File
+    file: File | Batch
     code: int
     status: int
     fault: int
@@ -116,7 +116,7 @@ class Driver:
         self.log += news
         return news
 
-    def kinds(self, file: File) -> list[str]:
+    def kinds(self, file: File | Batch) -> list[str]:
         """What has happened to the file, in order."""
         return [event.kind for event in self.log if event.file is file]
 
@@ -131,7 +131,7 @@ class Driver:
             poller.poll(_POLL_MS)
             self.take()
 
-    def end(self, file: File, seconds: float = 30.0) -> Event:
+    def end(self, file: File | Batch, seconds: float = 30.0) -> Event:
         """The event that ends the file's life in the engine; a failure before it is a ``TimeoutError``."""
         self.until(lambda: {"DONE", "REMOVED"} & set(self.kinds(file)), seconds)
         return next(event for event in reversed(self.log) if event.file is file)

@@ -37,7 +37,7 @@ def run(driver: Driver, directory: Path) -> Iterator[Callable[..., Batch]]:
         batch = Batch(fd, items, driver.profile, **options)
         driver.engine.add_batch(batch)
         if wait:
-            assert driver.end(batch).kind == "DONE"  # type: ignore[arg-type]
+            assert driver.end(batch).kind == "DONE"
         return batch
 
     yield run
@@ -194,7 +194,7 @@ def test_a_name_that_is_taken_meanwhile_is_returned(
     batch = run([(server.url("/stall", size=1000, after=10, seconds=0.3), "a")], wait=False)
     driver.until(lambda: server.requests)
     (directory / "a").write_bytes(b"mine")
-    driver.end(batch)  # type: ignore[arg-type]
+    driver.end(batch)
     assert outcome(batch, directory) == ([RETURNED], ["a"])
     assert (directory / "a").read_bytes() == b"mine"
 
@@ -219,7 +219,7 @@ def test_removing_a_batch_keeps_what_is_whole_and_returns_the_rest(
     batch = run(items, wait=False, lanes=2)
     driver.until(lambda: sum(state == DONE for state in batch.states) == 5 and len(server.requests) == 7)
     batch.remove()
-    assert driver.end(batch).kind == "REMOVED"  # type: ignore[arg-type]
+    assert driver.end(batch).kind == "REMOVED"
     assert outcome(batch, directory) == ([DONE] * 5 + [RETURNED] * 9, [f"{number}" for number in range(5)])
     batch.remove()
 
@@ -241,7 +241,7 @@ def test_files_of_two_batches_may_come_at_once(
         for seed in range(3)
     ]
     for batch in batches:
-        driver.end(batch)  # type: ignore[arg-type]
+        driver.end(batch)
     assert {state for batch in batches for state in batch.states} == {DONE}
     assert all((directory / f"{seed}-{n}").read_bytes() == content(5000, seed) for seed in range(3) for n in range(40))
 

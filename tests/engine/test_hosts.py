@@ -49,7 +49,7 @@ def batch(tmp_path: Path) -> Iterator[Callable[..., Batch]]:
 def ended(driver: Driver, *batches: Batch, within_s: float = 30) -> list[int]:
     """The states of all items at the end."""
     for each in batches:
-        driver.end(each, within_s)  # type: ignore[arg-type]
+        driver.end(each, within_s)
     return [state for each in batches for state in each.states]
 
 
@@ -191,7 +191,7 @@ def test_one_host_that_rests_holds_up_no_other(
     driver.until(lambda: list(items.states).count(DONE) == 20)
     assert counting.refused <= 2
     items.remove()
-    driver.end(items)  # type: ignore[arg-type]
+    driver.end(items)
 
 
 # ---- Hosts that do not answer ------------------------------------------------------------------------------------

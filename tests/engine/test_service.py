@@ -156,7 +156,7 @@ def test_small_files_do_not_wait_for_lanes_that_a_server_does_not_answer(
     items = [(server.url("/good", size=20_000, seed=number), f"{number}") for number in range(60)]
     batch = Batch(fd, items, driver.profile, lanes=8)
     driver.engine.add_batch(batch)
-    driver.end(batch)  # type: ignore[arg-type]
+    driver.end(batch)
     os.close(fd)
     assert bytes(batch.states) == b"\2" * 60
     assert server.connections <= 9
@@ -173,7 +173,7 @@ def test_small_files_from_a_server_that_answers_nobody_come_back_after_one_timeo
     items = [(server.url("/stall?headers=0&after=0", seed=each), f"{each}") for each in range(100)]
     batch = Batch(fd, items, hasty, lanes=4)
     driver.engine.add_batch(batch)
-    driver.end(batch, 15)  # type: ignore[arg-type]
+    driver.end(batch, 15)
     os.close(fd)
     assert bytes(batch.states) == b"\3" * 100
 

@@ -164,7 +164,7 @@ def test_the_items_of_a_batch_are_done_with_their_last_bytes(
     items = [(either_server.url("/lingers", size=20_000, framing=framing, id=n), f"{n}.bin") for n in range(100)]
     batch = Batch(fd, items, driver.profile, lanes=4)
     driver.engine.add_batch(batch)
-    driver.end(batch, SOON_S)  # type: ignore[arg-type]
+    driver.end(batch, SOON_S)
     os.close(fd)
     assert bytes(batch.states) == b"\2" * 100
     assert {path.read_bytes() for path in directory.iterdir()} == {content(20_000)}
