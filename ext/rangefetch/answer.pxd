@@ -278,8 +278,13 @@ cdef inline Verdict examine(FileCore *file, Lane *lane) noexcept nogil:
     if brings_file(status):
         return examine_whole(file, lane)
     if status == STATUS_NO_CONTENT and lane.is_first and file.size < 0 and file.pinned_size <= 0:
-        # Said of an empty file; but a range of a file may be without content where the file is not.
-        return refuse(lane, FAULT_RANGE_WRONG) if lane.ranged else examine_empty(file, lane)
+        # Said of an empty file, but also where there is none yet. What was said of a range has to be said of a plain
+        # request, too.
+        if lane.ranged:
+            file.without_content = True
+            return refuse(lane, FAULT_RANGE_WRONG)
+        if file.without_content:
+            return examine_empty(file, lane)
     lane.fault = FAULT_STATUS
     if status == STATUS_RANGE_NOT_SATISFIABLE and lane.ranged and read_content_range(lane.easy, &part):
         if part.start < 0 and part.total >= 0:

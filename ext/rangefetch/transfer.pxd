@@ -220,6 +220,7 @@ cdef struct FileCore:
     int64_t notify_bytes      # Python wants to hear when so much is there without a gap; 0: no
     Allocation allocation
     bint ranged               # ask for ranges at all
+    bint without_content      # a range of it was answered with 204, and a plain request may be, too
     bint takes_codings        # whatever content coding the file comes in, its bytes are taken as they are
     char *name                # owned: freed with the file; the one that the user gave it, NULL: none
     bint answered             # a good answer was seen in this run; released

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from rangefetch import governor, retry
@@ -115,6 +116,7 @@ class Recovery:
 
         run = self._run
         source = run.sources[event.source]
+        self.resort.without_content |= event.status == HTTPStatus.NO_CONTENT
         if event.fault == retry.Fault.OVERFLOW:
             # The engine has taken back what it wrote.
             run.forget_bytes()

@@ -44,6 +44,8 @@ class LastResort:
     def __init__(self, run: Run) -> None:
         self.asking = False
         """A plain request is under way beside the file."""
+        self.without_content = False
+        """A range was answered with 204. Only then does 204 in reply to a plain request say that the file is empty."""
         self._run = run
         self._asks = _Asks.WITH_RANGES
         self._refused_for: Kind | None = None  # the first range

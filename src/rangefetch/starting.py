@@ -178,6 +178,7 @@ class Starting:
             last_modified=last_modified,
             name=options.filename,
             takes_codings=options.decode,
+            without_content=run.recovery.resort.without_content,
             **known,
         )
         run.resumed_bytes = file.downloaded

@@ -1,5 +1,6 @@
 """Responses that say something odd of a file that is all there: another status, or a coding that is none."""
 
+import contextlib
 import errno
 import gzip
 import zlib
@@ -220,6 +221,15 @@ def test_what_cannot_be_decoded_or_is_too_long_is_an_error_and_not_the_file(
     error = fails(BadAnswer, server.url("/coded/x"), target, decode=True, decode_limit="4M")
     assert words in error.reason
     assert not target.exists()
+
+
+def test_no_content_that_is_said_only_once_is_no_empty_file(server: MisbehavingServer, target: Path) -> None:
+    # The range is refused in another way, and a plain request follows.
+    url = server.url("/script/x", size=SMALL, steps="status:code=400|status:code=204")
+    with contextlib.suppress(DownloadError):
+        fetch(url, target, max_tries=2)
+    assert [request.headers.get("range") is None for request in server.requests[:2]] == [False, True]
+    assert not target.exists() or target.read_bytes() == content(SMALL)
 
 
 def test_a_disk_on_which_there_is_no_room_to_decode_keeps_what_came(
