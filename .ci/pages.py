@@ -16,10 +16,10 @@ import re
 import sys
 from pathlib import Path
 
-from rangefetch import retry
 from rangefetch.cli import arguments
-from rangefetch.download import MOVES
 from rangefetch.options import DownloadOptions
+from rangefetch.transfer import retry
+from rangefetch.transfer.download import MOVES
 from rangefetch.version import __version__
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 
 import rangefetch
-import rangefetch.libcurl
+import rangefetch.net.libcurl
 from rangefetch import DownloadManager
 from rangefetch.errors import EngineUnavailable, LocalError
 
@@ -22,7 +22,7 @@ def main() -> None:
     assert issubclass(EngineUnavailable, ImportError)
     for name in rangefetch.__all__:
         getattr(rangefetch, name)
-    for function in (rangefetch.libcurl.load, DownloadManager("native").start):
+    for function in (rangefetch.net.libcurl.load, DownloadManager("native").start):
         reason = error_of(function)
         assert REASON in reason, reason
     print("the engine:", reason)

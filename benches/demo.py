@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rangefetch import libcurl
+from rangefetch.net import libcurl
 from rangefetch.options import parse_size
 
 _PIECE = 16 << 20

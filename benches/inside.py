@@ -83,7 +83,8 @@ def after_the_last_byte(url: str, directory: str, checksum: str, **options: Any)
 
 def on_loops(urls: list[str], directory: str, loops: int) -> dict[str, float]:
     """Seconds for several files at once, spread over so many loops."""
-    from rangefetch import _engine, libcurl
+    from rangefetch import _engine
+    from rangefetch.net import libcurl
 
     libcurl.load()
     engine = _engine.Engine(loops)

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from rangefetch import _engine, libcurl, state
+from rangefetch import _engine
+from rangefetch.disk import state
+from rangefetch.net import libcurl
 
 _MIB = 1 << 20
 _BLOCKS = 65_536

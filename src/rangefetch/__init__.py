@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rangefetch.manager import DownloadManager, get_download_manager, init_download_manager
     from rangefetch.options import DownloadOptions
     from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
-    from rangefetch.retry import RetryPolicy
     from rangefetch.streaming import stream
+    from rangefetch.transfer.retry import RetryPolicy
 
 __all__ = [
     "DownloadError",
@@ -41,7 +41,7 @@ __all__ = [
 _HOMES = {
     "DownloadError": "rangefetch.errors",
     "DownloadManager": "rangefetch.manager",
-    "RetryPolicy": "rangefetch.retry",
+    "RetryPolicy": "rangefetch.transfer.retry",
     "DownloadOptions": "rangefetch.options",
     "DownloadProgress": "rangefetch.progress",
     "DownloadResult": "rangefetch.progress",

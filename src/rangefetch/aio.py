@@ -26,11 +26,11 @@ from rangefetch import bulk
 from rangefetch import manager as blocking
 from rangefetch.api import place
 from rangefetch.bulk import Item, OnResult
-from rangefetch.download import Download
 from rangefetch.errors import DownloadError
 from rangefetch.logs import log as _log
 from rangefetch.options import DownloadOptions, check_function
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
+from rangefetch.transfer.download import Download
 
 __all__ = ["DownloadManager", "fetch", "fetch_many"]
 

@@ -20,22 +20,23 @@ from concurrent.futures import Executor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from rangefetch import governor, provenance
-from rangefetch.download import Download, new_gid
+from rangefetch.disk import provenance
+from rangefetch.disk.names import choose_filename, is_plain_filename
+from rangefetch.disk.parts import part_path
 from rangefetch.errors import Cancelled, DownloadError, TargetExists
 from rangefetch.identity import Basis
 from rangefetch.logs import log as _log
 from rangefetch.manager import DownloadManager, get_download_manager
-from rangefetch.names import choose_filename, is_plain_filename
-from rangefetch.network import mask_url
+from rangefetch.masking import mask_url
+from rangefetch.net.sources import host_of
 from rangefetch.options import DownloadOptions, check_count, check_function, check_text, check_url, is_metadata_url
-from rangefetch.parts import part_path
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, SpeedMeter
-from rangefetch.sources import host_of
+from rangefetch.transfer import governor
+from rangefetch.transfer.download import Download, new_gid
 
 if TYPE_CHECKING:
     from rangefetch._engine import Batch
-    from rangefetch.native import NativeBackend
+    from rangefetch.native.backend import NativeBackend
 
 __all__ = ["Item", "OnResult", "fetch_many"]
 

@@ -11,7 +11,7 @@ import dataclasses
 import enum
 from collections.abc import Mapping
 
-from rangefetch.events import parse_date
+from rangefetch.headers import parse_date
 
 __all__ = [
     "Basis",

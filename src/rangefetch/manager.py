@@ -14,19 +14,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rangefetch import leftovers, session
-from rangefetch.download import Download
+from rangefetch import session
 from rangefetch.errors import Cancelled, ChecksumMismatch, DiskError, DownloadError, LocalError, TargetLocked
 from rangefetch.logs import log as _log
-from rangefetch.network import mask_url
+from rangefetch.masking import mask_url
 from rangefetch.options import DownloadOptions, check_count, check_function, check_url, parse_size
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
-from rangefetch.retry import RetryPolicy
 from rangefetch.selection import BackendRouter
-from rangefetch.space import Room
+from rangefetch.transfer import leftovers
+from rangefetch.transfer.download import Download
+from rangefetch.transfer.retry import RetryPolicy
+from rangefetch.transfer.space import Room
 
 if TYPE_CHECKING:
-    from rangefetch.native import NativeBackend
+    from rangefetch.native.backend import NativeBackend
 
 __all__ = ["DownloadManager", "get_download_manager", "init_download_manager"]
 

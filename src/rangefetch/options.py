@@ -284,7 +284,7 @@ class DownloadOptions(_Given):
     Sources:
         ``mirrors`` are other URLs of the same file, each used after some of its bytes were compared;
         ``use_github_mirror`` with ``github_mirrors``, rules for rewriting GitHub's URLs (see
-        ``rangefetch.mirrors``); ``refresh_url`` is called with the URL when a link has expired
+        ``rangefetch.net.mirrors``); ``refresh_url`` is called with the URL when a link has expired
         (401, 403, 410; 400 and 404 after good responses) and
         returns a new one.
     Verification:

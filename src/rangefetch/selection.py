@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from rangefetch.aria2.abilities import ARIA2
-from rangefetch.backend import Backend, Listener
-from rangefetch.capabilities import NATIVE
-from rangefetch.download import Download
 from rangefetch.errors import (
     BinaryDownloadFailed,
     DaemonUnavailable,
@@ -26,13 +23,16 @@ from rangefetch.errors import (
     ProcessStartFailed,
 )
 from rangefetch.logs import log as _log
-from rangefetch.network import mask_url
+from rangefetch.masking import mask_url
 from rangefetch.options import HTTP, DownloadOptions, is_metadata_url
 from rangefetch.progress import DownloadResult
-from rangefetch.retry import RetryPolicy
+from rangefetch.transfer.backend import Backend, Listener
+from rangefetch.transfer.capabilities import NATIVE
+from rangefetch.transfer.download import Download
+from rangefetch.transfer.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from rangefetch.native import NativeBackend
+    from rangefetch.native.backend import NativeBackend
 
 __all__ = ["BACKENDS", "BackendRouter"]
 
@@ -331,7 +331,7 @@ class BackendRouter:
 
     def _make(self, name: str) -> Backend:
         if name == "native":
-            from rangefetch.native import NativeBackend
+            from rangefetch.native.backend import NativeBackend
 
             return NativeBackend(self, self._policy)
         from rangefetch.aria2.backend import Aria2Backend

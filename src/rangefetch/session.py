@@ -23,14 +23,14 @@ from typing import Any
 if sys.platform != "win32":
     import fcntl
 
-from rangefetch.download import Download
+from rangefetch.disk.parts import is_open_on, unlock_and_close
+from rangefetch.disk.replacing import remove_what_was_cut_short, replace_file
 from rangefetch.errors import DiskError, DownloadError, LocalError
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.options import DownloadOptions, check_text, check_url
-from rangefetch.parts import is_open_on, unlock_and_close
 from rangefetch.progress import DownloadStatus
-from rangefetch.replacing import remove_what_was_cut_short, replace_file
+from rangefetch.transfer.download import Download
 
 __all__ = ["Hold", "check_path", "load", "save"]
 

@@ -11,14 +11,14 @@ import io
 import os
 from typing import TYPE_CHECKING, Any
 
-from rangefetch import checksum
-from rangefetch.download import Download
+from rangefetch.disk import checksum
 from rangefetch.errors import Cancelled, ChecksumMismatch, LocalError
 from rangefetch.manager import DownloadManager, get_download_manager
-from rangefetch.network import mask_url
+from rangefetch.masking import mask_url
 from rangefetch.options import HTTP, DownloadOptions, check_url
 from rangefetch.progress import DownloadStatus
-from rangefetch.sink import Sink
+from rangefetch.transfer.download import Download
+from rangefetch.transfer.sink import Sink
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -11,11 +11,11 @@ from typing import Any
 import psutil
 import pytest
 
-from rangefetch.backend import Backend
-from rangefetch.download import Download
 from rangefetch.errors import DownloadError
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadResult, DownloadStatus
+from rangefetch.transfer.backend import Backend
+from rangefetch.transfer.download import Download
 from support.children import at_work
 from support.downloads import clear
 from support.waiting import until

@@ -10,8 +10,8 @@ import pytest
 from aria2.driving import Desk
 from rangefetch.aria2.abilities import ABILITIES, Treatment, confinement, proxy_options, refusal
 from rangefetch.errors import DownloadError, LocalError
+from rangefetch.net.proxies import VARIABLES, proxy_for
 from rangefetch.options import DownloadOptions
-from rangefetch.proxies import VARIABLES, proxy_for
 from servers.misbehaving import MisbehavingServer, content
 from servers.swarm import Tracker
 from support.files import MIB

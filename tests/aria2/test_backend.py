@@ -16,17 +16,17 @@ import pytest
 
 from aria2.conftest import Configure
 from aria2.driving import Desk, command_lines, downloaded
-from rangefetch import state
 from rangefetch.aria2.backend import Aria2Backend, remove_leftovers
 from rangefetch.aria2.client import Aria2Client, RpcError
 from rangefetch.aria2.daemon import Aria2Daemon
 from rangefetch.aria2.folder import FolderLanding
-from rangefetch.download import Download
+from rangefetch.disk import state
+from rangefetch.disk.parts import claim
+from rangefetch.disk.target import Target
 from rangefetch.errors import DaemonUnavailable, DiskError, HttpStatusError, LocalError, TlsError
-from rangefetch.network import find_ca_file
+from rangefetch.net.network import find_ca_file
 from rangefetch.options import DownloadOptions
-from rangefetch.parts import claim
-from rangefetch.target import Target
+from rangefetch.transfer.download import Download
 from servers.misbehaving import MisbehavingServer, Request, content, refused_port
 from servers.tls import Certificates
 from servers.wire import Reply

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aria2.driving import plain_aria2c
-from rangefetch.control_file import PIECE_BYTES, ControlFile, from_control_file, to_control_file
-from rangefetch.state import SourceState, State, StateDamaged
+from rangefetch.disk.control_file import PIECE_BYTES, ControlFile, from_control_file, to_control_file
+from rangefetch.disk.state import SourceState, State, StateDamaged
 from servers.misbehaving import MisbehavingServer, content
 from support.files import MIB
 from support.waiting import until

@@ -25,7 +25,7 @@ from rangefetch.aria2.backend import Aria2Backend
 from rangefetch.aria2.client import Aria2Client, RpcError
 from rangefetch.aria2.daemon import Aria2Daemon
 from rangefetch.aria2.monitor import restart_wait_s
-from rangefetch.control_file import ControlFile
+from rangefetch.disk.control_file import ControlFile
 from rangefetch.errors import DaemonUnavailable, ProcessStartFailed
 from rangefetch.progress import DownloadStatus
 from servers.misbehaving import MisbehavingServer, content

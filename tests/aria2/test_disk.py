@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 
 from aria2.driving import Desk, downloaded
-from rangefetch import DownloadManager, saving, state
-from rangefetch import target as target_module
+from rangefetch import DownloadManager
 from rangefetch.aria2.backend import remove_leftovers
-from rangefetch.control_file import to_control_file
-from rangefetch.download import Download
+from rangefetch.disk import state
+from rangefetch.disk import target as target_module
+from rangefetch.disk.control_file import to_control_file
+from rangefetch.disk.state import SourceState, State
 from rangefetch.errors import ChecksumMismatch, DiskError
 from rangefetch.options import DownloadOptions
-from rangefetch.state import SourceState, State
+from rangefetch.transfer import saving
+from rangefetch.transfer.download import Download
 from servers.misbehaving import MisbehavingServer, content, etag
 from support.files import MIB, names
 from support.waiting import until

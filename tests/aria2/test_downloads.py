@@ -20,7 +20,7 @@ from rangefetch.errors import (
     TimedOut,
 )
 from rangefetch.progress import DownloadStatus
-from rangefetch.samples import SAMPLE_BYTES
+from rangefetch.transfer.samples import SAMPLE_BYTES
 from servers.misbehaving import MisbehavingServer, content, modified, refused_port
 from servers.tls import Certificates
 from support.files import MIB, names

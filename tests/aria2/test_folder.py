@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from rangefetch.aria2.folder import FolderLanding
-from rangefetch.download import Download
 from rangefetch.errors import (
     BadAnswer,
     ChecksumMismatch,
@@ -21,6 +20,7 @@ from rangefetch.errors import (
     TargetLocked,
 )
 from rangefetch.options import DownloadOptions
+from rangefetch.transfer.download import Download
 from support.files import names
 
 MAGNET = "magnet:?xt=urn:btih:1111111111111111111111111111111111111111&dn=a%20name"

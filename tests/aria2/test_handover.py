@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from aria2.driving import Desk, downloaded, plain_aria2c
-from rangefetch import state
-from rangefetch.control_file import ControlFile, to_control_file
+from rangefetch.disk import state
+from rangefetch.disk.control_file import ControlFile, to_control_file
+from rangefetch.disk.state import SourceState
+from rangefetch.disk.target import Target
 from rangefetch.errors import EngineUnavailable
-from rangefetch.native import NativeBackend
-from rangefetch.state import SourceState
-from rangefetch.target import Target
+from rangefetch.native.backend import NativeBackend
 from servers.misbehaving import MisbehavingServer, content, etag
 from support.files import MIB, names
 from support.waiting import until

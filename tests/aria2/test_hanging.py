@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from aria2.driving import Desk, downloaded
-from rangefetch import atwork, lifecycle
 from rangefetch.aria2 import client, daemon, file, job
 from rangefetch.aria2.backend import Aria2Backend
-from rangefetch.download import Download
 from rangefetch.errors import HttpStatusError, LocalError, TimedOut
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadStatus
+from rangefetch.transfer import atwork, lifecycle
+from rangefetch.transfer.download import Download
 from servers.misbehaving import MisbehavingServer, content
 from support.files import MIB, names
 from support.waiting import AT_ONCE, until

@@ -9,9 +9,9 @@ import pytest
 from rangefetch.aria2.remote import Remote, Unanswered, ask
 from rangefetch.errors import BadAnswer, ConnectionFailed, HttpStatusError, TimedOut, TlsError
 from rangefetch.identity import Strength
+from rangefetch.net.sources import Sources
 from rangefetch.options import DownloadOptions
-from rangefetch.retry import explain
-from rangefetch.sources import Sources
+from rangefetch.transfer.retry import explain
 from servers.misbehaving import MisbehavingServer, etag, http_date, modified, refused_port
 from servers.tls import Certificates
 

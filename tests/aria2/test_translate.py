@@ -18,7 +18,7 @@ from rangefetch.errors import (
     TimedOut,
 )
 from rangefetch.options import DownloadOptions
-from rangefetch.retry import Kind, RetryPolicy
+from rangefetch.transfer.retry import Kind, RetryPolicy
 
 
 def _to_aria2(**options: object) -> dict[str, str]:

@@ -5,7 +5,7 @@ import pytest
 from rangefetch.aria2.tries import Next, Tries
 from rangefetch.errors import DownloadError
 from rangefetch.options import DownloadOptions
-from rangefetch.retry import Kind, RetryPolicy
+from rangefetch.transfer.retry import Kind, RetryPolicy
 from support.files import MIB
 
 

@@ -9,11 +9,11 @@ import pytest
 
 from aria2.conftest import Configure
 from aria2.driving import Desk, downloaded
-from rangefetch import state
 from rangefetch.aria2.backend import Aria2Backend
-from rangefetch.download import Download
+from rangefetch.disk import state
 from rangefetch.errors import TimedOut
 from rangefetch.progress import DownloadStatus
+from rangefetch.transfer.download import Download
 from servers.misbehaving import MisbehavingServer, content
 from support.files import MIB, names
 from support.waiting import AT_ONCE, until

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from aria2.driving import Desk, downloaded
-from rangefetch import provenance, state
 from rangefetch.aria2.remote import ask
-from rangefetch.download import Download
+from rangefetch.disk import provenance, state
 from rangefetch.errors import ContentChanged, DownloadError, TargetExists
+from rangefetch.net.sources import Sources
 from rangefetch.options import DownloadOptions
-from rangefetch.sources import Sources
+from rangefetch.transfer.download import Download
 from servers.misbehaving import MisbehavingServer, content
 from servers.routing import ROUTES, Ask, Route
 from servers.wire import Reply

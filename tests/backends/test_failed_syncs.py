@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from backends.conftest import Make
-from rangefetch import DownloadManager, DownloadStatus, keeping
+from rangefetch import DownloadManager, DownloadStatus
 from rangefetch.errors import DiskError
+from rangefetch.transfer import keeping
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import QUICK, downloaded, into

@@ -10,7 +10,7 @@ import pytest
 
 from backends.conftest import Make
 from rangefetch import DownloadManager, DownloadStatus
-from rangefetch.control_file import ControlFile
+from rangefetch.disk.control_file import ControlFile
 from rangefetch.errors import Cancelled, DaemonUnavailable, EngineUnavailable, LocalError
 from servers.directed import Valve
 from servers.ftp import FtpServer
@@ -99,7 +99,7 @@ def test_where_the_engine_does_not_run_either_the_error_names_both(
     def load() -> None:
         raise EngineUnavailable("no usable libcurl; tried nothing")
 
-    monkeypatch.setattr("rangefetch.libcurl.load", load)
+    monkeypatch.setattr("rangefetch.net.libcurl.load", load)
     manager = make(prefer="aria2", max_restart_attempts=0)
     gid = manager.download(server.url("/slow/x", size=SIZE, rate="1M"), into(target))
     until(lambda: _noted_bytes(target) > 0)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from rangefetch import DownloadManager, DownloadStatus, state
+from rangefetch import DownloadManager, DownloadStatus
+from rangefetch.disk import state
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import SIZE, downloaded, into, status_of
 from support.files import MIB

@@ -16,7 +16,7 @@ from rangefetch import DownloadManager, DownloadStatus, RetryPolicy, fetch_many
 from rangefetch.aria2.client import Aria2Client
 from rangefetch.errors import EngineUnavailable, LocalError, ProcessStartFailed
 from rangefetch.manager import get_download_manager, init_download_manager
-from rangefetch.retry import Fault, Kind, Row
+from rangefetch.transfer.retry import Fault, Kind, Row
 from servers.ftp import FtpServer
 from servers.misbehaving import MisbehavingServer, content
 from servers.swarm import PEER_OPTIONS, Torrent, Tracker, seeder
@@ -36,7 +36,7 @@ def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     def load() -> None:
         raise EngineUnavailable("no usable libcurl; tried nothing")
 
-    monkeypatch.setattr("rangefetch.libcurl.load", load)
+    monkeypatch.setattr("rangefetch.net.libcurl.load", load)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from rangefetch import DownloadManager, DownloadStatus
 from rangefetch.aria2.entry import Entry
 from rangefetch.bulk import fetch_many
 from rangefetch.errors import Cancelled, HttpStatusError
-from rangefetch.recovery import Recovery
+from rangefetch.native.recovery import Recovery
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import SIZE, SMALL, consistent, downloaded, fetch, into, status_of

@@ -7,7 +7,7 @@ import pytest
 from backends.conftest import Make
 from rangefetch import DownloadManager
 from rangefetch.errors import LocalError
-from rangefetch.proxies import VARIABLES
+from rangefetch.net.proxies import VARIABLES
 from servers.misbehaving import MisbehavingServer, content
 from servers.proxies import Socks5
 from support.downloads import QUICK, into

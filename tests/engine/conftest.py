@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine.driving import Driver
-from rangefetch import _engine, libcurl
+from rangefetch import _engine
+from rangefetch.net import libcurl
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,8 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from rangefetch import _engine, libcurl
+from rangefetch import _engine
 from rangefetch._engine import Batch, Engine, File, Profile
+from rangefetch.net import libcurl
 
 __all__ = ["Driver", "Event", "Part", "plain_profile"]
 

@@ -170,7 +170,8 @@ WITHOUT_LIBCURL = """
     import sys
     from engine.driving import Driver
     from support.faults import fail, happened
-    from rangefetch import _engine, retry
+    from rangefetch.transfer import retry
+    from rangefetch import _engine
     from servers.misbehaving import content
 
     url, size, directory, lanes = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
@@ -238,7 +239,8 @@ A_TRANSFER_THAT_CANNOT_BEGIN = """
     import sys
     from engine.driving import Driver
     from support.faults import fail, happened
-    from rangefetch import _engine, retry
+    from rangefetch.transfer import retry
+    from rangefetch import _engine
     from servers.misbehaving import content
 
     url, directory = sys.argv[1:3]

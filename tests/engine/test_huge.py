@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from engine.driving import Driver
-from rangefetch import ownership, state
+from rangefetch.disk import ownership, state
 from servers.background import Background, Handler
 from support import children
 

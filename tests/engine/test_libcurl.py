@@ -8,7 +8,9 @@ from pathlib import Path
 import pycurl  # type: ignore[import-untyped]
 import pytest
 
-from rangefetch import _engine, events, libcurl, retry
+from rangefetch import _engine
+from rangefetch.net import libcurl
+from rangefetch.transfer import events, retry
 from servers.misbehaving import MisbehavingServer, content
 from servers.nginx import Nginx
 from support import children
@@ -197,7 +199,8 @@ def test_a_named_library_that_fails_is_no_reason_to_take_another(server: Misbeha
 def test_the_error_is_an_import_error_too() -> None:
     done = children.run(
         """
-        from rangefetch import errors, libcurl
+        from rangefetch.net import libcurl
+        from rangefetch import errors
         for _ in range(2):  # a failure is not remembered as a success
             try:
                 libcurl.load()
@@ -222,7 +225,8 @@ def test_what_the_systems_libcurl_cannot_speak_is_one_clear_error(
     done = children.run(
         """
         import sys
-        from rangefetch import DownloadManager, errors, libcurl
+        from rangefetch.net import libcurl
+        from rangefetch import DownloadManager, errors
         if "nghttp3" in libcurl.load().description:
             sys.exit(3)
         try:
@@ -262,7 +266,8 @@ def test_http2_transfers_share_a_connection_only_where_libcurl_keeps_their_bytes
         """
         import sys
         from engine.driving import Driver
-        from rangefetch import _engine, libcurl
+        from rangefetch.net import libcurl
+        from rangefetch import _engine
         from servers.misbehaving import content
 
         url, directory, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -297,7 +302,7 @@ def test_pycurls_libcurl_is_found_without_importing_pycurl() -> None:
     done = children.run(
         """
         import sys
-        from rangefetch import libcurl
+        from rangefetch.net import libcurl
         print(libcurl.load().origin, "pycurl" in sys.modules, "_pycurl" in sys.modules)
         """,
         env={"RANGEFETCH_LIBCURL": ""},
@@ -318,7 +323,7 @@ def test_without_a_usable_pycurl_the_systems_is_taken(system_libcurl: str, pycur
             sys.modules["pycurl"] = None
         else:
             sys.path.insert(0, sys.argv[2])
-        from rangefetch import libcurl
+        from rangefetch.net import libcurl
         print(libcurl.load().origin)
         """,
         pycurl_is,

@@ -309,7 +309,7 @@ def test_an_engine_that_could_not_be_woken_does_not_start() -> None:
     done = children.run(
         """
         import os, resource
-        from rangefetch import libcurl
+        from rangefetch.net import libcurl
         from rangefetch._engine import Engine
         libcurl.load()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

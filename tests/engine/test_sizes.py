@@ -7,8 +7,9 @@ import ctypes
 import pytest
 
 from engine.driving import Driver, Event
-from rangefetch import _engine, state
+from rangefetch import _engine
 from rangefetch._engine import File
+from rangefetch.disk import state
 from servers.misbehaving import MisbehavingServer, content
 from support.files import MIB
 

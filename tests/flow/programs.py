@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import rangefetch
-from rangefetch import DownloadError, DownloadManager, keeping
-from rangefetch.target import Target
+from rangefetch import DownloadError, DownloadManager
+from rangefetch.disk.target import Target
+from rangefetch.transfer import keeping
 from servers.content import content
 
 
@@ -158,7 +159,7 @@ def _say_what_comes_of(act: Callable[[], object]) -> None:
 def fetch_slowly(url: str, path: str, first_places: str) -> None:
     """Fetch with these places before all others where modules are looked for; the state is saved at every tick."""
     sys.path[:0] = [first_places]
-    from rangefetch import keeping
+    from rangefetch.transfer import keeping
 
     keeping._FIRST_SAVE_S = keeping._SAVE_EVERY_S = 0.0
     rangefetch.fetch(url, path)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import rangefetch
-from rangefetch import provenance
+from rangefetch.disk import provenance
 from rangefetch.errors import TargetExists
 from rangefetch.identity import Identity
 from servers.misbehaving import MisbehavingServer, content, modified

@@ -13,8 +13,8 @@ import pytest
 
 from flow.children import run_child
 from rangefetch import DownloadManager, DownloadStatus
-from rangefetch.checksum import FileHasher
-from rangefetch.target import Target
+from rangefetch.disk.checksum import FileHasher
+from rangefetch.disk.target import Target
 from servers.misbehaving import MisbehavingServer, content, modified
 from support.downloads import QUICK, downloaded, fetch
 from support.files import MIB, names, read_state

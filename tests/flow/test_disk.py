@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from flow.children import as_json, run_child
-from rangefetch import DownloadManager, replacing
+from rangefetch import DownloadManager
+from rangefetch.disk import replacing
 from rangefetch.errors import DiskError
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content

@@ -15,22 +15,12 @@ from typing import Any
 import pytest
 
 from flow.children import child, run_child
-from rangefetch import (
-    DownloadManager,
-    DownloadStatus,
-    answering,
-    atwork,
-    comparing,
-    keeping,
-    lifecycle,
-    proving,
-    run,
-    saving,
-    starting,
-    state,
-)
+from rangefetch import DownloadManager, DownloadStatus
+from rangefetch.disk import state
 from rangefetch.errors import BadAnswer, DownloadError, HttpStatusError, LocalError, TimedOut
-from rangefetch.recovery import Recovery
+from rangefetch.native import answering, comparing, run, starting
+from rangefetch.native.recovery import Recovery
+from rangefetch.transfer import atwork, keeping, lifecycle, proving, saving
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import QUICK, downloaded, fails, fetch
@@ -212,8 +202,8 @@ def test_an_error_in_any_step_ends_that_download_and_no_other(
     monkeypatch.setattr(owner, step, broken)
     monkeypatch.setattr(lifecycle, "LET_GO_S", 1.0)  # without "handle" the engine's last word is lost, too
     url = server.url("/slow/x", size=2 * MIB, rate=4 * MIB)
-    from rangefetch.download import Download
     from rangefetch.options import DownloadOptions
+    from rangefetch.transfer.download import Download
 
     victim = Download(url, DownloadOptions.of(_into(target)))
     manager.begin(victim)

@@ -161,7 +161,7 @@ def test_a_refused_connection_is_said_so(target: Path) -> None:
 
 def test_a_name_that_does_not_resolve_is_said_so(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # On a machine without network this would be waited out.
-    monkeypatch.setattr("rangefetch.network.Network.is_there", lambda self, urls, told: True)
+    monkeypatch.setattr("rangefetch.net.network.Network.is_there", lambda self, urls, told: True)
     error = fails(ConnectionFailed, "http://no-such-host.invalid/x", target, max_tries=2)
     assert "no-such-host.invalid" in error.reason
     assert names(target.parent) == []

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 import rangefetch
-from rangefetch import DownloadManager, state
+from rangefetch import DownloadManager
+from rangefetch.disk import state
 from rangefetch.errors import BadAnswer, DownloadError, HttpStatusError
 from servers.misbehaving import MisbehavingServer, content
 from servers.tls import Certificates

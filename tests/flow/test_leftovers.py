@@ -9,8 +9,8 @@ import pytest
 
 import rangefetch
 from rangefetch import DownloadManager, DownloadStatus
+from rangefetch.disk.target import Target
 from rangefetch.errors import ChecksumMismatch, DiskError, DownloadError, LocalError, TargetExists
-from rangefetch.target import Target
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import QUICK, downloaded, fetch, interrupt

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import rangefetch
-from rangefetch import DownloadManager, state
-from rangefetch.target import Target
+from rangefetch import DownloadManager
+from rangefetch.disk import state
+from rangefetch.disk.target import Target
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import fetch
 from support.files import names

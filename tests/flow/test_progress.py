@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rangefetch import DownloadError, DownloadManager, DownloadProgress, DownloadStatus
-from rangefetch.download import Download
+from rangefetch.transfer.download import Download
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import consistent, downloaded, fetch, interrupt
 from support.files import MIB, names

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from rangefetch import DownloadManager, state
+from rangefetch import DownloadManager
+from rangefetch.disk import state
+from rangefetch.disk.target import Target
 from rangefetch.errors import DownloadError
-from rangefetch.target import Target
 from servers.misbehaving import MisbehavingServer, content
 from servers.routing import ROUTES, Ask, Route
 from servers.wire import Reply

@@ -15,11 +15,11 @@ import pytest
 
 import rangefetch
 from rangefetch import DownloadManager, DownloadOptions, DownloadStatus, bulk
-from rangefetch.download import Download
 from rangefetch.errors import Cancelled, LocalError
-from rangefetch.guarding import safely
-from rangefetch.native import NativeBackend
+from rangefetch.native.backend import NativeBackend
 from rangefetch.selection import BackendRouter
+from rangefetch.transfer.download import Download
+from rangefetch.transfer.guarding import safely
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer
 from support.downloads import QUICK, downloaded
@@ -90,7 +90,7 @@ def test_a_batch_that_cannot_be_added_comes_back(
         # A method of the engine's own cannot be replaced; this is how it is told that one has raised.
         return getattr(getattr(work, "func", None), "__name__", "") != "add_batch" and safely(work)
 
-    monkeypatch.setattr("rangefetch.native.safely", broken)
+    monkeypatch.setattr("rangefetch.native.backend.safely", broken)
     urls = [server.url(f"/good/files/{number:04}.bin", size=1000) for number in range(4)]
     thread = _Thread(lambda: rangefetch.fetch_many(urls, target.parent, **QUICK))
     assert thread.ended()
@@ -190,7 +190,7 @@ def test_a_backend_that_is_slow_to_start_holds_up_nobody_who_looks_on(
     manager.stop()
 
 
-@pytest.mark.parametrize("place", ["rangefetch.space.free_space", "rangefetch.target.Target.open"])
+@pytest.mark.parametrize("place", ["rangefetch.transfer.space.free_space", "rangefetch.disk.target.Target.open"])
 def test_a_file_system_that_does_not_answer_holds_up_no_other_download(
     server: MisbehavingServer,
     valve: Valve,
@@ -199,8 +199,8 @@ def test_a_file_system_that_does_not_answer_holds_up_no_other_download(
     monkeypatch: pytest.MonkeyPatch,
     place: str,
 ) -> None:
-    from rangefetch import space
-    from rangefetch.target import Target
+    from rangefetch.disk.target import Target
+    from rangefetch.transfer import space
 
     slow = target.parent / "slow"
     slow.mkdir()
@@ -212,7 +212,7 @@ def test_a_file_system_that_does_not_answer_holds_up_no_other_download(
             may_go_on.wait(20)
 
     if place.endswith("free_space"):
-        free_space = rangefetch.target.free_space
+        free_space = rangefetch.disk.target.free_space
 
         def slow_free_space(directory: Any) -> int:
             wait_for_it(directory)

@@ -26,7 +26,7 @@ from rangefetch.errors import (
     HttpStatusError,
     LocalError,
 )
-from rangefetch.sink import Sink
+from rangefetch.transfer.sink import Sink
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from servers.nginx import Nginx

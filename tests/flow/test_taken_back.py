@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rangefetch import DownloadManager, DownloadStatus, keeping, state
+from rangefetch import DownloadManager, DownloadStatus
+from rangefetch.disk import state
+from rangefetch.transfer import keeping
 from servers.background import Background, Handler
 from servers.misbehaving import content
 from support.downloads import downloaded

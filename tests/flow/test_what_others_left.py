@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 import rangefetch
-from rangefetch import DownloadManager, state
+from rangefetch import DownloadManager
+from rangefetch.disk import state
+from rangefetch.disk.target import Target
 from rangefetch.errors import DiskError, HttpStatusError
-from rangefetch.target import Target
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content, etag
 from support.downloads import QUICK, downloaded, fails, fetch, interrupt

@@ -13,7 +13,7 @@ import pytest
 
 import rangefetch
 from rangefetch import DownloadManager, aio
-from rangefetch.retry import RetryPolicy
+from rangefetch.transfer.retry import RetryPolicy
 from support.files import names
 from support.waiting import until
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rangefetch import DownloadManager, checksum
+from rangefetch import DownloadManager
+from rangefetch.disk import checksum
 from rangefetch.errors import ChecksumMismatch
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import SIZE, fails, fetch, into

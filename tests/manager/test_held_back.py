@@ -8,7 +8,7 @@ import pytest
 
 from rangefetch import DownloadManager, DownloadProgress, DownloadStatus
 from rangefetch._engine import File
-from rangefetch.native import NativeBackend
+from rangefetch.native.backend import NativeBackend
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import QUICK
 from support.files import MIB, names, read_state, saved_bytes

@@ -10,7 +10,7 @@ import pytest
 import rangefetch
 from rangefetch import DownloadManager
 from rangefetch.errors import DownloadError, HttpStatusError
-from rangefetch.samples import SAMPLE_BYTES
+from rangefetch.transfer.samples import SAMPLE_BYTES
 from servers.content import etag
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content

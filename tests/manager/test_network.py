@@ -17,8 +17,8 @@ import pytest
 import rangefetch
 from rangefetch import DownloadManager, DownloadStatus, RetryPolicy
 from rangefetch.errors import ConnectionFailed, TimedOut
-from rangefetch.network import Network
-from rangefetch.retry import Curl, Kind, Row
+from rangefetch.net.network import Network
+from rangefetch.transfer.retry import Curl, Kind, Row
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import downloaded, into, status_of
 from support.files import MIB, names
@@ -45,7 +45,7 @@ class Switch:
 @pytest.fixture
 def switch(monkeypatch: pytest.MonkeyPatch) -> Switch:
     switch = Switch()
-    monkeypatch.setattr("rangefetch.network.Network.is_there", switch)
+    monkeypatch.setattr("rangefetch.net.network.Network.is_there", switch)
     return switch
 
 
@@ -148,7 +148,7 @@ def test_a_checker_that_fails_does_not_leave_it_waiting_for_ever(
     def broken(self: object, urls: object, told: bool) -> bool:
         raise OSError("no interfaces can be listed here")
 
-    monkeypatch.setattr("rangefetch.network.Network.is_there", broken)
+    monkeypatch.setattr("rangefetch.net.network.Network.is_there", broken)
     server.stop()
     with DownloadManager(retry_policy=POLICY) as manager:
         gid = manager.download(server.url("/good/x", size=SIZE), into(target, max_tries=2))
@@ -162,7 +162,7 @@ def test_a_checker_that_fails_does_not_leave_it_waiting_for_ever(
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
     """Makes ports of this machine that answer nothing, not even that they are closed."""
-    monkeypatch.setattr("rangefetch.network._CONNECT_S", 0.4)
+    monkeypatch.setattr("rangefetch.net.network._CONNECT_S", 0.4)
     with contextlib.ExitStack() as stack:
 
         def make() -> str:
@@ -183,13 +183,13 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
 def test_all_are_asked_at_once_and_silence_alone_says_nothing(
     silent: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rangefetch.network._CONNECT_S", 2.0)
+    monkeypatch.setattr("rangefetch.net.network._CONNECT_S", 2.0)
     server, *hosts = (silent() for _ in range(4))
     network, url = Network(hosts), f"http://{server}/x"
     started = time.monotonic()
     assert network.is_there([url], told=False)
     assert 1.9 < time.monotonic() - started < 7.0, "one after the other they take eight seconds"
-    monkeypatch.setattr("rangefetch.network._CONNECT_S", 0.4)
+    monkeypatch.setattr("rangefetch.net.network._CONNECT_S", 0.4)
     assert not network.is_there([url], told=True)
 
 
@@ -205,7 +205,7 @@ def test_silence_of_who_has_answered_before_is_no_network(silent: Callable[[], s
 def test_the_first_that_answers_is_enough(
     server: MisbehavingServer, silent: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rangefetch.network._CONNECT_S", 60.0)
+    monkeypatch.setattr("rangefetch.net.network._CONNECT_S", 60.0)
     network = Network([silent(), f"127.0.0.1:{server.port}"])
     started = time.monotonic()
     assert network.is_there([f"http://{silent()}/x"], told=True)
@@ -221,7 +221,7 @@ def test_a_name_server_that_knows_no_such_name_has_answered(
         raise socket.gaierror(said, "said the resolver")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    monkeypatch.setattr("rangefetch.network._has_interface", lambda: True)
+    monkeypatch.setattr("rangefetch.net.network._has_interface", lambda: True)
     assert Network([]).is_there(["https://example.org/x"], told=True) is there
 
 
@@ -243,7 +243,7 @@ def test_a_server_that_falls_silent_midway_is_waited_for(
         gid = manager.download(server.url("/slow/x", size=SIZE, rate="6M"), options)
         until(lambda: downloaded(manager, gid) > MIB)
         # All that it hears of this machine's ports now is silence.
-        monkeypatch.setattr("rangefetch.network._answers", lambda host, port: False)
+        monkeypatch.setattr("rangefetch.net.network._answers", lambda host, port: False)
         server.stop()
         until(lambda: "network" in _note(manager, gid))
         time.sleep(0.3)
@@ -263,7 +263,7 @@ def test_neither_pause_nor_stop_waits_for_an_answer(
         answered.wait(60)
         return False
 
-    monkeypatch.setattr("rangefetch.network.Network.is_there", slow)
+    monkeypatch.setattr("rangefetch.net.network.Network.is_there", slow)
     server.stop()
     manager = DownloadManager(retry_policy=POLICY)
     manager.download(server.url("/good/x", size=SIZE), into(target))

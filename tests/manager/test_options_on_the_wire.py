@@ -256,7 +256,7 @@ def deaf_port() -> Iterator[int]:
 def test_a_connection_that_is_not_made_ends_in_time(
     deaf_port: int, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rangefetch.network.Network.is_there", lambda self, urls, told: True)
+    monkeypatch.setattr("rangefetch.net.network.Network.is_there", lambda self, urls, told: True)
     started = time.monotonic()
     fails(TimedOut, f"http://127.0.0.1:{deaf_port}/x", target, connect_timeout=0.3, max_tries=2)
     assert 0.5 < time.monotonic() - started < AT_ONCE

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 import rangefetch
-from rangefetch import DownloadManager, DownloadStatus, RetryPolicy, state
+from rangefetch import DownloadManager, DownloadStatus, RetryPolicy
+from rangefetch.disk import state
 from rangefetch.errors import BadAnswer, ContentChanged, HttpStatusError, LocalError
-from rangefetch.retry import Fault, Kind, Row
+from rangefetch.transfer.retry import Fault, Kind, Row
 from servers.misbehaving import MisbehavingServer, content, http_date
 from servers.routing import ROUTES, Ask, Route
 from servers.wire import Break, Reply
@@ -193,7 +194,7 @@ def test_too_many_lanes_become_fewer_and_burn_no_try(server: MisbehavingServer, 
 def test_a_lane_that_is_refused_does_not_ask_before_the_server_says_while_the_others_go_on(
     server: MisbehavingServer, target: Path, manager: DownloadManager, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    monkeypatch.setattr("rangefetch.recovery._MORE_LANES_AFTER_S", 0.1)
+    monkeypatch.setattr("rangefetch.native.recovery._MORE_LANES_AFTER_S", 0.1)
     url = server.url("/limited-connections/x", size="24M", limit=3, code=code, retry_after=2, rate="2M")
     gid = manager.download(url, into(target, split=8, min_split_size="1M"))
 

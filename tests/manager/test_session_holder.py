@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from rangefetch import DownloadManager, session
-from rangefetch.download import Download
 from rangefetch.errors import LocalError
 from rangefetch.options import DownloadOptions
+from rangefetch.transfer.download import Download
 from support.files import names
 from support.waiting import until
 
@@ -144,7 +144,7 @@ def test_a_save_that_is_killed_leaves_the_old_session_or_the_new_one(session_fil
         import sys
         from pathlib import Path
         from rangefetch import session
-        from rangefetch.download import Download
+        from rangefetch.transfer.download import Download
         from rangefetch.options import DownloadOptions
         downloads = [Download(f"http://127.0.0.1:1/{number}", DownloadOptions()) for number in range(300)]
         print("saving", flush=True)

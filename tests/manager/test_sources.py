@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rangefetch import DownloadManager, state
+from rangefetch import DownloadManager
+from rangefetch.disk import state
 from rangefetch.errors import DownloadError
 from servers.misbehaving import MisbehavingServer, content, etag, http_date, modified
 from servers.routing import ROUTES, Ask, Route

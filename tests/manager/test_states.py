@@ -5,9 +5,9 @@ import itertools
 import pytest
 
 from rangefetch import DownloadStatus
-from rangefetch.download import MOVES, Download
 from rangefetch.errors import HttpStatusError
 from rangefetch.options import DownloadOptions
+from rangefetch.transfer.download import MOVES, Download
 
 LISTED = [(before, after) for before, states in MOVES.items() for after in sorted(states)]
 UNLISTED = [pair for pair in itertools.product(DownloadStatus, DownloadStatus) if pair not in LISTED]

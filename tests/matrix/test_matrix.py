@@ -26,7 +26,7 @@ APART = """
     from matrix.cases import all_cases
     from matrix.server import Server
     from matrix.trial import NAME, undergo
-    from rangefetch import network
+    from rangefetch.net import network
     from servers.tls import LOOPBACK, make_certificates
 
     network._CONNECT_S = 0.2  # by which it is known whether there is a network

@@ -22,8 +22,8 @@ from types import ModuleType
 import pytest
 
 import rangefetch
-from rangefetch import state
 from rangefetch.cli.vocabulary import make_parser
+from rangefetch.disk import state
 from servers.content import content
 from servers.misbehaving import MisbehavingServer
 

@@ -17,7 +17,7 @@ from rangefetch import (
     aio,
 )
 from rangefetch.errors import HttpStatusError, NetworkError, TargetExists
-from rangefetch.retry import Kind, Row
+from rangefetch.transfer.retry import Kind, Row
 
 
 def show(progress: DownloadProgress) -> None:

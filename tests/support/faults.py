@@ -14,7 +14,7 @@ import ctypes
 import os
 from pathlib import Path
 
-from rangefetch import libcurl
+from rangefetch.net import libcurl
 from support.compiling import compile_library
 
 __all__ = ["fail", "happened", "with_faults"]

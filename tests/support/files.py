@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from rangefetch import state
+from rangefetch.disk import state
 
 __all__ = ["MIB", "begun", "names", "read_state", "saved_bytes"]
 

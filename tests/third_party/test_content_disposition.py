@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from rangefetch.names import filename_from_content_disposition, safe_filename
+from rangefetch.disk.names import filename_from_content_disposition, safe_filename
 from third_party.dispositions import TABLES
 from third_party.obtaining import debian_source
 

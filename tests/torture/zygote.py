@@ -42,8 +42,8 @@ def main() -> None:
     import numpy  # noqa: F401 - before the forks
 
     import rangefetch
-    import rangefetch.native
-    import rangefetch.run  # noqa: F401
+    import rangefetch.native.backend
+    import rangefetch.native.run  # noqa: F401
 
     for line in sys.stdin:
         child = os.fork()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rangefetch.authority import Authority, Word
 from rangefetch.identity import Identity
+from rangefetch.transfer.authority import Authority, Word
 
 URL, MIRROR = 0, 1
 FILE = Identity(100, '"a"')

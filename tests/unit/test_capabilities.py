@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from rangefetch.aria2.abilities import ARIA2
-from rangefetch.capabilities import NATIVE, Capabilities
-from rangefetch.download import Download
 from rangefetch.options import DownloadOptions
 from rangefetch.selection import BACKENDS, CAPABILITIES
+from rangefetch.transfer.capabilities import NATIVE, Capabilities
+from rangefetch.transfer.download import Download
 
 
 def _download(url: str, *, sink: Any = None, **options: Any) -> Download:

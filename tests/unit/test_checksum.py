@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rangefetch import checksum
+from rangefetch.disk import checksum
 from rangefetch.errors import DiskError
 
 ALGORITHMS: dict[str, Callable[[], Any]] = {

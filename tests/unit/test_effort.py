@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rangefetch.effort import explain
+from rangefetch.transfer.effort import explain
 from support.files import MIB
 
 S = 1_000_000

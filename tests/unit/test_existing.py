@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from rangefetch import provenance
-from rangefetch.existing import Standing, look
+from rangefetch.disk import provenance
 from rangefetch.identity import Basis, Identity
+from rangefetch.transfer.existing import Standing, look
 
 URL = "http://h/x"
 SIZE = 100_000

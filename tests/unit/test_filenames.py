@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rangefetch.names import (
+from rangefetch.disk.names import (
     choose_filename,
     filename_from_content_disposition,
     filename_from_url,

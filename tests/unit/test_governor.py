@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 
-from rangefetch import governor
+from rangefetch.net.proxies import VARIABLES
 from rangefetch.options import DownloadOptions
-from rangefetch.proxies import VARIABLES
+from rangefetch.transfer import governor
 
 numbers = itertools.count(1)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from rangefetch.keeping import Keeping
-from rangefetch.lifecycle import Phase
+from rangefetch.transfer.keeping import Keeping
+from rangefetch.transfer.lifecycle import Phase
 
 TICKS_A_SECOND = 4
 

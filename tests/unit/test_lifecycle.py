@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from rangefetch.errors import HttpStatusError, TimedOut
-from rangefetch.lifecycle import AT_WORK, ENDING, LET_GO_S, TABLE, Action, Event, Lifecycle, Phase
+from rangefetch.transfer.lifecycle import AT_WORK, ENDING, LET_GO_S, TABLE, Action, Event, Lifecycle, Phase
 
 LISTED = [(phase, event) for phase, moves in TABLE.items() for event in moves]
 UNLISTED = [pair for pair in itertools.product(Phase, Event) if pair not in LISTED]

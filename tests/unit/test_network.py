@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rangefetch import libcurl, network
-from rangefetch.credentials import netrc_path
 from rangefetch.errors import LocalError
-from rangefetch.network import find_ca_file, make_profile, mask_url, secret_headers, split_userinfo
+from rangefetch.masking import mask_url
+from rangefetch.net import libcurl, network
+from rangefetch.net.credentials import netrc_path
+from rangefetch.net.network import find_ca_file, make_profile, secret_headers, split_userinfo
 from rangefetch.options import DownloadOptions
-from rangefetch.saving import write_trace
+from rangefetch.transfer.saving import write_trace
 
 words = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), min_size=1, max_size=12)
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from rangefetch import ownership, parts, state
-from rangefetch.control_file import to_control_file
-from rangefetch.state import SourceState, State
-from rangefetch.target import Target
+from rangefetch.disk import ownership, parts, state
+from rangefetch.disk.control_file import to_control_file
+from rangefetch.disk.state import SourceState, State
+from rangefetch.disk.target import Target
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -275,7 +275,8 @@ def test_what_a_download_has_left_is_found_and_nothing_is_created(tmp_path: Path
 
 CREATOR = """if True:
     import os, sys
-    from rangefetch import parts, ownership
+    from rangefetch.disk import parts
+    from rangefetch.disk import ownership
     marks, nameless, stop = sys.argv[2] == "marks", sys.argv[3] == "nameless", int(sys.argv[4])
     if not marks:
         parts.mark = parts.state.mark = lambda *_: False
@@ -288,7 +289,7 @@ CREATOR = """if True:
             calls += 1
             if calls == stop:
                 os._exit(9)
-    from rangefetch.target import Target
+    from rangefetch.disk.target import Target
     import rangefetch.logs, hashlib, fcntl
     sys.addaudithook(audit)
     opened = Target.open(sys.argv[1], "x", "https://example.org/file")

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rangefetch import errors
-from rangefetch.retry import DEFAULT_ROWS, Curl, Failure, Fault, Kind, RetryPolicy, Row, When, explain
+from rangefetch.transfer.retry import DEFAULT_ROWS, Curl, Failure, Fault, Kind, RetryPolicy, Row, When, explain
 
 POLICY = RetryPolicy()
 TABLE = Path(__file__).with_name("retry_table.txt")

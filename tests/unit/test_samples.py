@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rangefetch.samples import (
+from rangefetch.transfer.samples import (
     SAMPLE_BYTES,
     Sample,
     choose,

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from rangefetch import saving, state
+from rangefetch.disk import state
+from rangefetch.disk.target import Target
 from rangefetch.errors import DiskError
-from rangefetch.sources import Sources
-from rangefetch.target import Target
+from rangefetch.net.sources import Sources
+from rangefetch.transfer import saving
 
 URL = "http://h/x"
 BLOCK = 1 << 20

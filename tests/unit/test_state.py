@@ -20,10 +20,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rangefetch import state
+from rangefetch.disk import state
+from rangefetch.disk.replacing import remove_what_was_cut_short
+from rangefetch.disk.state import SourceState, State, StateDamaged, StateForeign
 from rangefetch.errors import DiskError
-from rangefetch.replacing import remove_what_was_cut_short
-from rangefetch.state import SourceState, State, StateDamaged, StateForeign
 from support.files import MIB
 
 DONE = 2
@@ -253,7 +253,7 @@ def test_what_a_killed_save_left_does_not_stop_the_next_and_can_be_removed(tmp_p
 def test_saves_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> None:
     script = """if True:
         import sys, threading
-        from rangefetch import state
+        from rangefetch.disk import state
         old = state.load(sys.argv[1])
         def save():
             for _ in range(50):
@@ -352,7 +352,7 @@ def test_a_state_that_could_not_be_loaded_is_not_saved(tmp_path: Path, changes: 
 def test_a_save_that_is_killed_leaves_the_old_state_or_the_new_one(tmp_path: Path) -> None:
     script = """if True:
         import dataclasses, sys
-        from rangefetch import state
+        from rangefetch.disk import state
         old = state.load(sys.argv[1])
         print("saving", flush=True)
         for number in range(1_000_000):
@@ -388,7 +388,7 @@ def test_set_aside_replaces_an_older_one_of_ours_and_says_where(tmp_path: Path) 
 
 
 def test_neither_numpy_nor_logging_is_imported() -> None:
-    script = "import sys; from rangefetch import state, target, checksum; print(*sys.modules)"
+    script = "import sys; from rangefetch.disk import state, target, checksum; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
     assert not {"numpy", "logging", "hashlib"} & set(loaded)
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rangefetch import state
-from rangefetch.state import SourceState, State, StateDamaged
+from rangefetch.disk import state
+from rangefetch.disk.state import SourceState, State, StateDamaged
 from support.files import MIB
 
 # Nine blocks and a bit; 0, 2 and 9 done, 1 and 8 begun.

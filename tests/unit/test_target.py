@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from rangefetch import _engine, parts, state
+from rangefetch import _engine
+from rangefetch.disk import parts, state
+from rangefetch.disk.state import SourceState, State
+from rangefetch.disk.target import Target, free_space
 from rangefetch.errors import DiskError, LocalError, TargetExists, TargetLocked
-from rangefetch.state import SourceState, State
-from rangefetch.target import Target, free_space
 from support.files import names
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -196,7 +197,7 @@ def test_a_character_that_the_file_system_refuses_is_told_at_once(
 # A child process that opens the target, says so, and then does what it is told.
 HOLDER = """if True:
     import sys
-    from rangefetch.target import Target
+    from rangefetch.disk.target import Target
     opened = Target.open(sys.argv[1], "x", "url")
     print("open", flush=True)
     sys.stdin.readline()
@@ -269,7 +270,7 @@ def test_many_processes_and_one_name(tmp_path: Path) -> None:
     script = """if True:
         import os, sys
         from rangefetch.errors import TargetExists, TargetLocked
-        from rangefetch.target import Target
+        from rangefetch.disk.target import Target
         for number in range(60):
             try:
                 opened = Target.open(sys.argv[1], f"x{number}", "url")
@@ -531,8 +532,9 @@ def test_free_space(tmp_path: Path) -> None:
 
 PUBLISHER = """if True:
     import os, sys
-    from rangefetch import _engine, publishing
-    from rangefetch.target import Target
+    from rangefetch.disk import publishing
+    from rangefetch import _engine
+    from rangefetch.disk.target import Target
     way, overwrite, stop = sys.argv[2], sys.argv[3] == "True", int(sys.argv[4])
     calls = 0
     def one_more():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rangefetch.tries import Tries
+from rangefetch.transfer.tries import Tries
 
 KIB = 1 << 10
 MIB = 1 << 20

@@ -6,8 +6,8 @@ import itertools
 import threading
 from concurrent.futures import Future
 
-from rangefetch import workers
-from rangefetch.workers import Workers
+from rangefetch.transfer import workers
+from rangefetch.transfer.workers import Workers
 from support.waiting import until
 
 WAIT_S = 20.0

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from rangefetch.capabilities import Capabilities
-from rangefetch.network import mask_url
+from rangefetch.masking import mask_url
+from rangefetch.net.proxies import is_http_proxy, no_proxy_entries, proxy_for, with_port
 from rangefetch.options import HTTP, DownloadOptions, is_metadata_url
-from rangefetch.proxies import is_http_proxy, no_proxy_entries, proxy_for, with_port
+from rangefetch.transfer.capabilities import Capabilities
 
 __all__ = ["ABILITIES", "ARIA2", "Ability", "Treatment", "confinement", "proxy_options", "refusal"]
 

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from rangefetch import leftovers
 from rangefetch.aria2.abilities import ARIA2
 from rangefetch.aria2.client import RpcError
 from rangefetch.aria2.config import DaemonConfig
@@ -24,17 +23,18 @@ from rangefetch.aria2.entry import STATUS_KEYS, Status
 from rangefetch.aria2.file import FileJob
 from rangefetch.aria2.folder import FolderJob, FolderLanding
 from rangefetch.aria2.job import Job
-from rangefetch.backend import Listener
-from rangefetch.dispatching import Dispatcher
-from rangefetch.download import Download
 from rangefetch.errors import DaemonUnavailable
-from rangefetch.guarding import guarded, safely
-from rangefetch.lifecycle import LET_GO_S
 from rangefetch.logs import log as _log
-from rangefetch.network import find_ca_file
+from rangefetch.net.network import find_ca_file
 from rangefetch.options import DownloadOptions, is_metadata_url
-from rangefetch.retry import RetryPolicy
-from rangefetch.workers import Workers
+from rangefetch.transfer import leftovers
+from rangefetch.transfer.backend import Listener
+from rangefetch.transfer.dispatching import Dispatcher
+from rangefetch.transfer.download import Download
+from rangefetch.transfer.guarding import guarded, safely
+from rangefetch.transfer.lifecycle import LET_GO_S
+from rangefetch.transfer.retry import RetryPolicy
+from rangefetch.transfer.workers import Workers
 
 __all__ = ["Aria2Backend", "move_leftovers", "remove_leftovers"]
 

@@ -25,7 +25,8 @@ from typing import IO
 from rangefetch.aria2.config import BinarySource, DaemonConfig
 from rangefetch.errors import BinaryDownloadFailed, ProcessStartFailed
 from rangefetch.logs import log as _log
-from rangefetch.network import find_ca_file, mask_url
+from rangefetch.masking import mask_url
+from rangefetch.net.network import find_ca_file
 
 __all__ = ["Aria2Binary", "download_aria2", "ensure_aria2", "find_aria2", "verify_aria2"]
 

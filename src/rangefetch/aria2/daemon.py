@@ -23,10 +23,10 @@ from rangefetch.aria2.client import Aria2Client, RpcError
 from rangefetch.aria2.config import DaemonConfig
 from rangefetch.aria2.monitor import Monitor
 from rangefetch.aria2.process import Process
+from rangefetch.disk.replacing import replace_file
 from rangefetch.errors import DaemonUnavailable, LocalError, ProcessManagementError, ProcessStartFailed
 from rangefetch.logs import log as _log
-from rangefetch.network import find_ca_file
-from rangefetch.replacing import replace_file
+from rangefetch.net.network import find_ca_file
 
 __all__ = ["Aria2Daemon"]
 

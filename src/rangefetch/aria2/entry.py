@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rangefetch.aria2.client import RpcError
-from rangefetch.control_file import ControlFile
+from rangefetch.disk.control_file import ControlFile
 from rangefetch.errors import BadAnswer, DaemonUnavailable, LocalError
 from rangefetch.logs import log as _log
 

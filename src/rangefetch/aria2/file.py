@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rangefetch import beside, checksum, samples, saving
 from rangefetch.aria2.abilities import confinement
 from rangefetch.aria2.entry import Request
 from rangefetch.aria2.job import Job
@@ -33,11 +32,14 @@ from rangefetch.aria2.remote import (
     headers_at,
     is_http,
 )
-from rangefetch.authority import is_unvouched
-from rangefetch.comparison import Finding, Question, Verdict
-from rangefetch.control_file import PIECE_BYTES, ControlFile, to_control_file
+from rangefetch.disk import beside, checksum
+from rangefetch.disk.control_file import PIECE_BYTES, ControlFile, to_control_file
+from rangefetch.disk.names import choose_filename
+from rangefetch.disk.replacing import replace_file
+from rangefetch.disk.state import SourceState, State, StateDamaged
+from rangefetch.disk.target import Target
 from rangefetch.errors import BadAnswer, ContentChanged, DiskError, DownloadError, TargetExists
-from rangefetch.events import parse_date
+from rangefetch.headers import parse_date
 from rangefetch.identity import (
     Basis,
     Identity,
@@ -47,25 +49,24 @@ from rangefetch.identity import (
     must_compare_before_resuming,
     same,
 )
-from rangefetch.keeping import NOTHING_KEPT
-from rangefetch.lifecycle import Event, Phase
 from rangefetch.logs import log as _log
-from rangefetch.names import choose_filename
-from rangefetch.network import mask_url
+from rangefetch.masking import mask_url
+from rangefetch.net.sources import URL, Source, origin_of
 from rangefetch.options import DownloadOptions
-from rangefetch.replacing import replace_file
-from rangefetch.retry import Failure, Fault, Kind, as_error
-from rangefetch.samples import SAMPLE_BYTES, Span, finished_spans
-from rangefetch.sources import URL, Source, origin_of
-from rangefetch.space import check_target
-from rangefetch.state import SourceState, State, StateDamaged
-from rangefetch.target import Target
+from rangefetch.transfer import samples, saving
+from rangefetch.transfer.authority import is_unvouched
+from rangefetch.transfer.comparison import Finding, Question, Verdict
+from rangefetch.transfer.keeping import NOTHING_KEPT
+from rangefetch.transfer.lifecycle import Event, Phase
+from rangefetch.transfer.retry import Failure, Fault, Kind, as_error
+from rangefetch.transfer.samples import SAMPLE_BYTES, Span, finished_spans
+from rangefetch.transfer.space import check_target
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from rangefetch.aria2.backend import Aria2Backend
-    from rangefetch.download import Download
+    from rangefetch.transfer.download import Download
 
 __all__ = ["FileJob"]
 

@@ -16,12 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from rangefetch import checksum, publishing, state
 from rangefetch.aria2.entry import Request, Status
 from rangefetch.aria2.job import Job
 from rangefetch.aria2.remote import describe, is_http
-from rangefetch.comparison import Finding, Question, Verdict
-from rangefetch.download import Download
+from rangefetch.disk import checksum, publishing, state
+from rangefetch.disk.names import DEFAULT_FILENAME, harmless_filename
+from rangefetch.disk.ownership import is_trusted, mark
+from rangefetch.disk.parts import claim, is_open_on, is_part_of, lock, part_path, state_path_of
+from rangefetch.disk.publishing import umask
+from rangefetch.disk.replacing import sync_directory
+from rangefetch.disk.state import StateDamaged
+from rangefetch.disk.target import disk_errors
 from rangefetch.errors import (
     BadAnswer,
     ChecksumMismatch,
@@ -33,19 +38,14 @@ from rangefetch.errors import (
     TargetLocked,
 )
 from rangefetch.identity import Basis, Identity
-from rangefetch.keeping import NOTHING_KEPT
-from rangefetch.lifecycle import Event
 from rangefetch.logs import log as _log
-from rangefetch.names import DEFAULT_FILENAME, harmless_filename
-from rangefetch.network import mask_url
+from rangefetch.masking import mask_url
+from rangefetch.net.sources import URL
 from rangefetch.options import DownloadOptions
-from rangefetch.ownership import is_trusted, mark
-from rangefetch.parts import claim, is_open_on, is_part_of, lock, part_path, state_path_of
-from rangefetch.publishing import umask
-from rangefetch.replacing import sync_directory
-from rangefetch.sources import URL
-from rangefetch.state import StateDamaged
-from rangefetch.target import disk_errors
+from rangefetch.transfer.comparison import Finding, Question, Verdict
+from rangefetch.transfer.download import Download
+from rangefetch.transfer.keeping import NOTHING_KEPT
+from rangefetch.transfer.lifecycle import Event
 
 if TYPE_CHECKING:
     from rangefetch.aria2.backend import Aria2Backend

@@ -17,21 +17,21 @@ from rangefetch.aria2.entry import Entry, Request, Status
 from rangefetch.aria2.remote import Unanswered
 from rangefetch.aria2.translate import judge, to_aria2
 from rangefetch.aria2.tries import Tries
-from rangefetch.atwork import AtWork
-from rangefetch.control_file import ControlFile
-from rangefetch.download import Download, Figures
+from rangefetch.disk.control_file import ControlFile
 from rangefetch.errors import DaemonUnavailable, DownloadError, LocalError
-from rangefetch.keeping import NOTHING_KEPT
-from rangefetch.lifecycle import Event, Phase
+from rangefetch.net.sources import URL
 from rangefetch.options import DownloadOptions
-from rangefetch.retry import Curl, Failure, Kind, as_error
-from rangefetch.sources import URL
+from rangefetch.transfer.atwork import AtWork
+from rangefetch.transfer.download import Download, Figures
+from rangefetch.transfer.keeping import NOTHING_KEPT
+from rangefetch.transfer.lifecycle import Event, Phase
+from rangefetch.transfer.retry import Curl, Failure, Kind, as_error
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from rangefetch.aria2.backend import Aria2Backend
-    from rangefetch.backend import Timer
+    from rangefetch.transfer.backend import Timer
 
 __all__ = ["Job"]
 

@@ -26,10 +26,10 @@ from typing import IO, Any
 
 import psutil
 
+from rangefetch.disk.replacing import replace_file
 from rangefetch.errors import ProcessManagementError, ProcessStartFailed
 from rangefetch.logs import log as _log
-from rangefetch.proxies import VARIABLES
-from rangefetch.replacing import replace_file
+from rangefetch.net.proxies import VARIABLES
 
 __all__ = ["Process", "make_directory", "reap_leftovers", "write_record"]
 

@@ -22,17 +22,18 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
-from rangefetch.credentials import netrc_path
 from rangefetch.errors import BadAnswer
-from rangefetch.events import parse_date
+from rangefetch.headers import parse_date
 from rangefetch.identity import Identity
 from rangefetch.logs import log as _log
-from rangefetch.network import find_ca_file, mask_url, secret_headers, split_userinfo
+from rangefetch.masking import mask_url
+from rangefetch.net.credentials import netrc_path
+from rangefetch.net.network import find_ca_file, secret_headers, split_userinfo
+from rangefetch.net.proxies import is_http_proxy, proxy_for, with_port
+from rangefetch.net.sources import Source, origin_of
 from rangefetch.options import DownloadOptions
-from rangefetch.proxies import is_http_proxy, proxy_for, with_port
-from rangefetch.retry import Curl, Failure, Fault, Kind, RetryPolicy
-from rangefetch.samples import Sample
-from rangefetch.sources import Source, origin_of
+from rangefetch.transfer.retry import Curl, Failure, Fault, Kind, RetryPolicy
+from rangefetch.transfer.samples import Sample
 
 __all__ = [
     "Remote",

@@ -20,7 +20,7 @@ from rangefetch.errors import (
 )
 from rangefetch.logs import log as _log
 from rangefetch.options import DownloadOptions
-from rangefetch.retry import Failure, Fault, Kind, RetryPolicy, as_error
+from rangefetch.transfer.retry import Failure, Fault, Kind, RetryPolicy, as_error
 
 __all__ = ["MOST_CONNECTIONS", "judge", "to_aria2"]
 

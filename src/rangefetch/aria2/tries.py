@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from rangefetch import tries
 from rangefetch.errors import DownloadError
 from rangefetch.logs import log as _log
 from rangefetch.options import DownloadOptions
-from rangefetch.retry import Kind, RetryPolicy
+from rangefetch.transfer import tries
+from rangefetch.transfer.retry import Kind, RetryPolicy
 
 __all__ = ["Next", "Tries"]
 

@@ -15,8 +15,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Self, TextIO
 from urllib.parse import urlsplit
 
-from rangefetch.masking import printable
-from rangefetch.network import mask_url
+from rangefetch.masking import mask_url, printable
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from rangefetch.cli.arguments import USAGE_ERROR, Request, parse
 from rangefetch.cli.display import Quiet, amount, counted, together
 from rangefetch.cli.signals import SIGNALLED, Signals
 from rangefetch.errors import Cancelled, DownloadError, EngineUnavailable, LocalError
-from rangefetch.network import mask_url
+from rangefetch.masking import mask_url
 from rangefetch.progress import DownloadStatus
 from rangefetch.version import __version__
 
@@ -57,7 +57,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _show_version() -> int:
-    from rangefetch import libcurl
+    from rangefetch.net import libcurl
 
     print(f"rangefetch {__version__}")
     print(f"Python {sys.version.split()[0]} ({sys.executable})")
@@ -120,7 +120,7 @@ class _WrongSetting(Exception):
 
 def _manager(request: Request) -> DownloadManager:
     from rangefetch.manager import init_download_manager
-    from rangefetch.retry import RetryPolicy
+    from rangefetch.transfer.retry import RetryPolicy
 
     try:
         return init_download_manager(

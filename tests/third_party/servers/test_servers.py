@@ -14,7 +14,7 @@ import pytest
 
 import rangefetch
 from rangefetch import DownloadManager, DownloadResult
-from rangefetch.control_file import ControlFile
+from rangefetch.disk.control_file import ControlFile
 from servers.tls import Certificates
 from support.files import MIB, names, saved_bytes
 from support.waiting import until

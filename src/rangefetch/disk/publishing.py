@@ -1,0 +1,128 @@
+"""The step by which a whole file gets its final name.
+
+Nothing incomplete ever has that name, whenever the process is killed. Nothing but a plain file is replaced, and only
+where that was asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+import stat
+import threading
+from pathlib import Path
+
+from rangefetch.disk.names import is_plain_filename
+from rangefetch.errors import DiskError, TargetExists
+
+__all__ = ["check_name", "check_place", "rename_free", "replace", "set_mode", "set_time", "umask"]
+
+_PRIVATE = 0o600
+_CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+_umask_lock = threading.Lock()
+
+
+def check_name(path: Path) -> None:
+    """Raises the ``OSError`` with which the file system refuses the name: it is too long, or has a character that this
+    one does not take (``:`` on FAT).
+    """
+    with contextlib.suppress(FileNotFoundError):
+        path.lstat()
+    if is_plain_filename(path.name):
+        return
+    # Only who creates a file is told of characters. It must not be the final name, not even for a moment.
+    trial = path.with_name(path.name + ".tmp")
+    try:
+        os.close(os.open(trial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, _PRIVATE))
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.EILSEQ):
+            raise
+    else:
+        trial.unlink()
+
+
+def check_place(path: Path) -> None:
+    """Raises ``DiskError`` if what has the name is no plain file: a directory, a device, a FIFO, a socket, or a link
+    to one of these. Nobody means to put a file in its place.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # nothing, or a link that leads nowhere
+    if stat.S_ISDIR(mode):
+        raise DiskError(f"{path}: it is a directory", errno=errno.EISDIR)
+    if not stat.S_ISREG(mode):
+        raise DiskError(f"{path}: it is not a regular file", errno=errno.EINVAL)
+
+
+def rename_free(source: Path, destination: Path) -> None:
+    """Rename in one step. Raises ``TargetExists`` if anything, even a broken link, has the name, and ``OSError``.
+
+    Where the file system can neither do that in one step nor make hard links, the name is looked at first: a file that
+    gets it between the look and the rename, microseconds later, is replaced.
+    """
+    from rangefetch import _engine
+
+    failed = _engine.rename_free(os.fsencode(source), os.fsencode(destination))
+    if failed in _CANNOT:
+        failed = _link_and_unlink(source, destination)
+    if failed == errno.EEXIST:
+        raise TargetExists(f"{destination}: it exists, and overwrite is off")
+    if failed:
+        raise OSError(failed, os.strerror(failed))
+
+
+def _link_and_unlink(source: Path, destination: Path) -> int:
+    try:
+        destination.hardlink_to(source)
+    except FileExistsError:
+        return errno.EEXIST
+    except OSError:
+        if os.path.lexists(destination):
+            return errno.EEXIST
+        source.replace(destination)
+    else:
+        source.unlink()
+    return 0
+
+
+def replace(source: Path, destination: Path) -> None:
+    """Rename in one step, in the place of a plain file or a link to one. Raises ``DiskError`` for anything else that
+    has the name, and ``OSError``.
+    """
+    check_place(destination)
+    source.replace(destination)
+
+
+def set_mode(fd: int, *, private: bool) -> None:
+    """The mode of a file that only this user may read, or that of any new file."""
+    # A file system without modes is no reason to lose a finished file.
+    with contextlib.suppress(OSError):
+        os.fchmod(fd, _PRIVATE if private else 0o666 & ~umask())
+
+
+def set_time(fd: int, modified_time: float | None) -> None:
+    """The time of the last change, in seconds since the epoch, where the file system can hold it. None: as it is."""
+    if modified_time is not None:
+        with contextlib.suppress(OSError, OverflowError, ValueError):
+            os.utime(fd, (os.fstat(fd).st_atime, modified_time))
+
+
+def umask() -> int:
+    """The process's umask now."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        # Linux tells without a change, which other threads could see.
+        return int(Path("/proc/self/status").read_bytes().partition(b"Umask:")[2].split(None, 1)[0], 8)
+    return _asked_umask()
+
+
+@functools.cache
+def _asked_umask() -> int:
+    """The process's umask, asked for once."""
+    # Asking means setting; to 077, so that no file that another thread creates just then is too open.
+    with _umask_lock:
+        mask = os.umask(0o077)
+        os.umask(mask)
+    return mask

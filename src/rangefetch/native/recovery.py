@@ -1,0 +1,537 @@
+"""What a run does about failures: waits, other sources, fewer lanes, new links, the network's return.
+
+``retry`` decides what a failure is; here it is carried out. After a failure the engine holds one lane until it is
+released. Tries are counted (``tries``) so that a server that breaks sixteen connections at once costs one try
+and not sixteen.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from rangefetch.errors import ContentChanged, DownloadError
+from rangefetch.headers import parse_headers, stated_range
+from rangefetch.logs import log as _log
+from rangefetch.native.resort import LastResort
+from rangefetch.net.sources import host_of
+from rangefetch.options import DEFAULT_MAX_TRIES
+from rangefetch.transfer import governor, retry
+from rangefetch.transfer.backend import Timer
+from rangefetch.transfer.comparison import Finding, Verdict
+from rangefetch.transfer.events import Event
+from rangefetch.transfer.retry import Kind
+from rangefetch.transfer.space import explain_full
+from rangefetch.transfer.tries import is_worth
+
+if TYPE_CHECKING:
+    from rangefetch.native.run import Run
+
+__all__ = ["Recovery"]
+
+_RANGE_TRIES = 2
+_LINK_TRIES = 3
+_MORE_LANES_AFTER_S = 30.0
+_PATIENCE_WAITS = 50  # times ``retry_wait``: how long a host that has answered may fail, whatever the number of tries
+_NOTICED_WAITS = 6
+_ONCE_MORE = (401, 407)
+_AFTER_A_WAIT = frozenset({Kind.TEMPORARY, Kind.RATE_LIMITED})
+_OF_A_RANGE = _AFTER_A_WAIT | {Kind.PERMANENT, Kind.DOUBTFUL}
+"""What the refusal of a range may look like."""
+_ANY_LANES = 1 << 16
+_PATIENCE = 3
+"""So many times the failures that ``max_tries`` allows end a download although another lane is at work."""
+
+
+class Recovery:
+    """The failures of one run. All methods run on the backend's thread."""
+
+    def __init__(self, run: Run) -> None:
+        self.waiting_for_network = False
+        self._run = run
+        self.resort = LastResort(run)
+        """How the file is asked for: with ranges, or as one stream."""
+        self._tries = run.tries
+        self._row_since_s = 0.0  # when the failures in a row began
+        self._released_at = -1  # how much was downloaded when a lane went on last
+        self._held = 0  # lanes that wait for a word from here
+        self._timer: Timer | None = None
+        self._restarted = False  # it was started over because the remote file was another one
+        self._refreshing = False  # the caller is asked for a new link
+        self._refreshed_at = -1  # how much was downloaded when it was asked last
+        self._patience: Timer | None = None  # how long it is waited for
+        self.most_lanes = _ANY_LANES
+        """How many the server was found to allow."""
+        self._more_lanes_s = 0.0  # when one more may be tried
+        self._refused = (0, 0.0)  # a source that refused lanes, and until when
+        self._offline_since_s = 0.0
+
+    @property
+    def one_stream(self) -> bool:
+        """Whether the file is asked for without ranges."""
+        return self.resort.one_stream
+
+    # -- what the run tells -------------------------------------------------------------------------------------
+
+    def begun(self) -> None:
+        """The engine has the file afresh: nothing is held."""
+        self.stop_waiting()
+        self._held = 0
+        self._refreshed_at = -1
+        self.resort.begun()
+        self._tries.begin()
+        for source in self._run.sources:
+            source.moves = 0
+
+    def stop_waiting(self) -> None:
+        """Nothing more is to be tried."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.waiting_for_network = False
+        self._refreshing = self.resort.asking = False
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    @property
+    def waiting_for(self) -> str:
+        """What will let the lanes that are held go on, in words; empty: nothing."""
+        if self._refreshing:
+            return "refresh_url"
+        if self.resort.asking:
+            return "a request without a range"
+        if self.waiting_for_network:
+            return "the network"
+        return "the time of the next try" if self._timer is not None else ""
+
+    def failed(self, event: Event) -> None:
+        """A transfer failed, and a lane is held. Raises the error that ends the download, if this does."""
+        self._or_stand_in(lambda: self._deal_with(event))
+
+    def _deal_with(self, event: Event) -> None:
+        """What follows from it."""
+        from rangefetch import _engine
+
+        run = self._run
+        source = run.sources[event.source]
+        self.resort.without_content |= event.status == HTTPStatus.NO_CONTENT
+        if event.fault == retry.Fault.OVERFLOW:
+            # The engine has taken back what it wrote.
+            run.forget_bytes()
+        if event.moves < source.moves:
+            # It was sent before the source got another address, and says nothing about that.
+            self._held += 1
+            self._release(1)
+            return
+        failure = self._failure(event)
+        kind = run.policy.classify(failure)
+        error = self._error(failure, _engine.error_text(event.code) if event.code else "")
+        self._held += 1
+        _log.debug("%s: %s: %s", run.shown_url, error.reason, kind.value)
+        if self.waiting_for_network or self._refreshing or self.resort.asking:
+            # What comes of that is for this lane, too.
+            return
+        if kind in _OF_A_RANGE and self.resort.weigh(failure, kind, error.reason) and kind not in _AFTER_A_WAIT:
+            self._release(1)
+            return
+        match kind:
+            case Kind.LOCAL:
+                raise error
+            case Kind.TOO_MANY_LANES:
+                self._take_lanes_away(failure)
+            case Kind.RATE_LIMITED:
+                self._cool(failure, error)
+            case Kind.STALE_LINK:
+                self._resolve_again(failure)
+                self._release(1)
+            case Kind.DOUBTFUL:
+                self._doubt(failure, error)
+            case Kind.CHANGED:
+                self._begin_anew(failure, error)
+            case Kind.NO_RANGES:
+                self._do_without_ranges(failure, error)
+            case Kind.PERMANENT:
+                self._weigh_last_word(failure, error)
+            case Kind.NETWORK:
+                self._look_for_network(failure, error, told=True)
+            case Kind.TEMPORARY:
+                if not failure.status and not failure.other_lanes and not failure.received_bytes:
+                    self._look_for_network(failure, error, told=False)
+                else:
+                    self._try_again(failure, error)
+
+    def _failure(self, event: Event) -> retry.Failure:
+        """What the engine tells of a failed transfer, with what is known here."""
+        run = self._run
+        source = run.sources[event.source]
+        redirected = bool(event.address) and event.address != source.url
+        if run.file.downloaded > source.resolved_at:
+            source.resolved_at, source.resolved_again, source.failed_at = run.file.downloaded, 0, ""
+        named_again = event.address == source.failed_at or source.resolved_again >= _LINK_TRIES
+        stated = stated_range(parse_headers(event.headers))
+        return retry.Failure.of(
+            event,
+            other_lanes=run.file.lanes_busy,
+            answered=source.answered,
+            redirected=redirected,
+            named_again=redirected and named_again,
+            ranged=self.resort.asks_with_ranges,
+            same_total=stated is not None and stated[2] == run.file.size,
+        )
+
+    def tick(self, now_s: float) -> None:
+        """From time to time: let lanes go on that waited behind the first, and try more lanes again."""
+        file = self._run.file
+        if self._held and not self.waiting_for and file.downloaded > self._released_at:
+            self._release(self._held)
+        if self.most_lanes < _ANY_LANES and now_s >= self._more_lanes_s:
+            self._allow_lanes(self.most_lanes + 1)
+            if file.lanes < self.most_lanes:
+                # It is not the server that sets the bound any more.
+                self.most_lanes = _ANY_LANES
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether lanes wait, and not for the network."""
+        return self._held > 0 and not self.waiting_for_network
+
+    def go_on_at_once(self) -> None:
+        """A source has joined that has not failed: lanes need not wait, or be fewer, for one that has."""
+        number, until_s = self._refused
+        if until_s > self._run.now_s():
+            self._run.file.rest(number, until_s - self._run.now_s())
+            self._allow_lanes(_ANY_LANES)
+        if not self.waiting_for_network:
+            self._release(self._held)
+
+    # -- what is done ---------------------------------------------------------------------------------------------
+
+    def _error(self, failure: retry.Failure, curl_words: str) -> DownloadError:
+        more = explain_full(self._run.download, failure.errno)
+        error = retry.as_error(failure, self._run.shown_url, curl_words, more)
+        self._tries.note(error.reason)
+        error.tried = self._tries.tried
+        return error
+
+    def _release(self, lanes: int) -> None:
+        """Let so many of the lanes that are held go on."""
+        if not self._held:
+            return
+        if self._is_stream():
+            # What came of a stream cannot be continued.
+            self._run.begin_again()
+            return
+        self._released_at = self._run.file.downloaded
+        # Where lanes were taken away, those that wait must leave room for one that works.
+        lanes = max(lanes, self._held - self._run.file.lanes + 1)
+        for _ in range(min(lanes, self._held)):
+            self._held -= 1
+            self._run.file.release()
+
+    def _allow_lanes(self, most: int, rest_s: float = 0.0) -> None:
+        """Go on with so many lanes, for a while and ``rest_s`` seconds at least."""
+        self.most_lanes = max(1, most)
+        self._more_lanes_s = self._run.now_s() + max(rest_s, _MORE_LANES_AFTER_S)
+        self._run.set_lanes()
+
+    def _take_lanes_away(self, failure: retry.Failure) -> None:
+        """Go on with the lanes that work. Where the server said for how long, no other asks it before."""
+        run = self._run
+        rest_s = min(failure.retry_after_s, run.policy.longest_retry_after)
+        if rest_s:
+            governor.rest(failure.host, rest_s, at_work=False)
+        if rest_s and run.sources.others(failure.source):
+            run.file.rest(failure.source, rest_s)
+        else:
+            self._refused = (failure.source, run.now_s() + rest_s)
+            self._allow_lanes(failure.other_lanes, rest_s)
+        self._release(self._held)
+
+    def _count(self, failure: retry.Failure, kind: Kind) -> bool:
+        """One more failure in a row. True: it is the last, and nothing else is at work. Another lane may bring what
+        begins a new row, but only so many failures more are waited for it."""
+        run = self._run
+        file = run.file
+        if not self._tries.is_further(failure.request):
+            return False
+        if self._tries.fail(file.downloaded, file.size, file.requests):
+            self._row_since_s = run.now_s()
+            self.resort.row_begins()
+        most = run.options.max_tries * len(run.sources.usable())
+        if failure.other_lanes:
+            most *= _PATIENCE
+        return 0 < most <= self._tries.failures and self._patience_left_s(failure, kind) <= 0
+
+    def _patience_left_s(self, failure: retry.Failure, kind: Kind) -> float:
+        """How long a host that has answered, or whose file has begun, may still fail: its server may be restarting."""
+        run = self._run
+        if run.options.max_tries != DEFAULT_MAX_TRIES or kind not in _AFTER_A_WAIT or failure.received_bytes:
+            return 0.0
+        host = host_of(failure.address or run.sources[failure.source].url)
+        if not (run.file.downloaded or run.saved is not None or run.backend.manners.has_answered(host)):
+            return 0.0
+        return self._row_since_s + _PATIENCE_WAITS * run.options.retry_wait - run.now_s()
+
+    def _wait_s(self, failure: retry.Failure, kind: Kind) -> float:
+        run = self._run
+        wait_s = run.policy.wait_s(self._tries.failures, run.options.retry_wait, failure.retry_after_s)
+        left_s = self._patience_left_s(failure, kind)
+        if left_s > 0 and not failure.retry_after_s:
+            # What has come back is noticed soon, and the last try comes when the patience is over.
+            return min(wait_s, left_s, _NOTICED_WAITS * run.options.retry_wait)
+        return wait_s
+
+    def _try_again(self, failure: retry.Failure, error: DownloadError, kind: Kind = Kind.TEMPORARY) -> None:
+        """That range again: from another source at once, else after a while, one lane before the others."""
+        if self._timer is not None:
+            return
+        is_last = self._count(failure, kind)
+        if self.resort.is_due and failure.ranged:
+            self.ask_plainly(error.reason)
+            return
+        if (is_last or self._tries.failures > 1) and self.resort.may_help(failure):
+            self.resort.ask(failure, functools.partial(self._plainly_asked, failure, error, kind, is_last))
+            return
+        self._go_on_trying(failure, error, kind, is_last)
+
+    def _plainly_asked(
+        self, failure: retry.Failure, error: DownloadError, kind: Kind, is_last: bool, is_served: bool
+    ) -> None:
+        """It is known whether a request without a range is answered, where those with one are not."""
+        if is_served and (is_last or kind is Kind.NO_RANGES):
+            self.ask_plainly(error.reason)
+        elif is_served:
+            self._release(1)
+        else:
+            self._or_stand_in(lambda: self._go_on_trying(failure, error, kind, is_last))
+
+    def _go_on_trying(self, failure: retry.Failure, error: DownloadError, kind: Kind, is_last: bool) -> None:
+        run = self._run
+        if is_last and kind is Kind.DOUBTFUL:
+            self._give_up_source(failure, error)
+            return
+        if is_last or kind is Kind.NO_RANGES:
+            raise error
+        if self._may_resolve_again(failure):
+            self._resolve_again(failure)
+        wait_s = self._wait_s(failure, kind)
+        if run.sources.others(failure.source) and not self._is_stream():
+            run.file.rest(failure.source, wait_s)
+            self._release(1)
+        else:
+            self._timer = run.call_later(wait_s, self._go_on)
+
+    def _weigh_last_word(self, failure: retry.Failure, error: DownloadError) -> None:
+        """A server's last word, unless it means the range."""
+
+        def asked(is_served: bool) -> None:
+            if is_served:
+                self.ask_plainly(error.reason)
+            else:
+                self._or_stand_in(lambda: self._give_up_source(failure, error))
+
+        if self._may_refresh(failure) or not self.resort.may_help(failure):
+            self._give_up_source(failure, error)
+        else:
+            self.resort.ask(failure, asked)
+
+    def _doubt(self, failure: retry.Failure, error: DownloadError) -> None:
+        """A server that has served the file says that it does not: a new link, if there is one to be had, or again."""
+        if self._may_refresh(failure) or (failure.status in _ONCE_MORE and self._tries.failures):
+            self._give_up_source(failure, error)
+            return
+        if failure.status in _ONCE_MORE:
+            self._allow_lanes(1)
+        self._try_again(failure, error, Kind.DOUBTFUL)
+
+    def _or_stand_in(self, step: Callable[[], None]) -> None:
+        """Take a step; have mirrors that wait stand in for the sources where that would end the download."""
+        try:
+            step()
+        except DownloadError as error:
+            if not self._run.mirroring.take_over(error):
+                raise
+
+    def _go_on(self) -> None:
+        self._timer = None
+        self._release(1)
+
+    def _is_stream(self) -> bool:
+        return self._run.file.answered and not self._run.file.splits
+
+    def _cool(self, failure: retry.Failure, error: DownloadError) -> None:
+        """The host rests for every download, and this one comes back with fewer lanes."""
+        run = self._run
+        if self._count(failure, Kind.RATE_LIMITED):
+            raise error
+        if self._may_resolve_again(failure):
+            self._resolve_again(failure)
+        wait_s = self._wait_s(failure, Kind.RATE_LIMITED)
+        governor.rest(failure.host, wait_s)
+        self._allow_lanes(run.file.lanes // 2, wait_s)
+        if self._timer is None:
+            self._timer = run.call_later(0 if run.sources.others(failure.source) else wait_s, self._go_on)
+
+    def _may_resolve_again(self, failure: retry.Failure) -> bool:
+        asked = self._run.sources[failure.source].resolved_again
+        return failure.redirected and not failure.received_bytes and asked < _LINK_TRIES
+
+    def _resolve_again(self, failure: retry.Failure) -> None:
+        """The target of a redirect fails: the next request goes to the original URL, which may name another."""
+        source = self._run.sources[failure.source]
+        source.resolved_again += 1
+        source.failed_at = failure.address
+        source.moves += 1
+        self._run.file.resolve_again(failure.source)
+
+    def _may_refresh(self, failure: retry.Failure) -> bool:
+        """Whether the caller can be asked for a new link."""
+        run = self._run
+        expired = failure.status in (401, 403, 410) or (failure.answered and failure.status in (400, 404))
+        gained = run.file.downloaded - self._refreshed_at
+        return (
+            run.options.refresh_url is not None
+            and expired
+            and (self._refreshed_at < 0 or is_worth(gained, run.file.size))
+        )
+
+    def _give_up_source(self, failure: retry.Failure, error: DownloadError) -> None:
+        """The next source at once; where none is left, a new link from the caller, and then the end."""
+        run = self._run
+        if self._refreshing:
+            # The lanes that failed meanwhile wait for the same answer.
+            return
+        if run.options.refresh_url is not None and self._may_refresh(failure):
+            self._refreshed_at = run.file.downloaded
+            self._ask_for_link(failure, error)
+            return
+        self._leave_source(failure, error)
+
+    def _ask_for_link(self, failure: retry.Failure, error: DownloadError) -> None:
+        """Have the caller say where the file is now; without an answer the server's word stands."""
+        run = self._run
+        url = run.sources[failure.source].url
+
+        def answered(new_url: str | None) -> None:
+            if not self._refreshing:
+                return  # too late
+            if new_url is None:
+                self.stop_waiting()
+                self._leave_source(failure, error)
+                return
+            if self._patience is not None:
+                self._patience.cancel()
+            run.sourcing.move_source(failure.source, new_url, functools.partial(self._moved, failure, error))
+
+        self._refreshing = True
+        self._patience = run.ask_for_link(url, answered)
+
+    def _moved(self, failure: retry.Failure, error: DownloadError, finding: Finding | None) -> None:
+        """The source is at another URL. ``finding``: what came of comparing that with what is there, if it was."""
+        run = self._run
+        self.stop_waiting()
+        if finding is None or finding.verdict is Verdict.SAME:
+            self._release(self._held)
+        elif finding.verdict is Verdict.DIFFERENT:
+            self.start_over(ContentChanged(f"the new URL has a different file: {finding.reason}", url=run.shown_url))
+        else:
+            _log.info("%s: the new URL could not be used: %s", run.shown_url, finding.reason)
+            self._leave_source(failure, error)
+
+    def _leave_source(self, failure: retry.Failure, error: DownloadError) -> None:
+        run = self._run
+        run.sources[failure.source].banned = True
+        if not run.sources.usable():
+            if run.mirroring.take_over(error):
+                return
+            raise error
+        _log.info("%s: %s; continuing with other sources", run.shown_url, error.reason)
+        run.file.ban(failure.source)
+        self._release(1)
+
+    def _begin_anew(self, failure: retry.Failure, error: DownloadError) -> None:
+        """The remote file is another one, or this source never had the same: whose word counts decides."""
+        run = self._run
+        if run.answering.decides(failure.source):
+            self.start_over(error)
+        elif failure.source == 0:
+            # A mirror stood in for it, and has another file.
+            run.answering.follow_the_url(error.reason)
+        else:
+            run.answering.drop_mirror(failure.source, error.reason)
+            self._release(1)
+
+    def start_over(self, error: DownloadError) -> None:
+        """Two versions of the file were seen: fetch all of it again, the second time as one response, which cannot be
+        a mixture. Raises ``error`` where that was done already, or a reader has used the beginning."""
+        run = self._run
+        if not run.answering.may_start_over or self.one_stream:
+            raise error
+        if self._restarted:
+            self.resort.do_plainly()
+            _log.warning("%s: %s; starting over with a single request", run.shown_url, error.reason)
+        else:
+            self._restarted = True
+            _log.warning("%s: %s; starting over", run.shown_url, error.reason)
+        run.begin_again()
+
+    def ask_plainly(self, reason: str) -> None:
+        """Start over without ranges: one response, which cannot be a mixture."""
+        self.resort.do_plainly()
+        _log.info("%s: %s; continuing with a single stream", self._run.shown_url, reason)
+        self._run.begin_again()
+
+    def _do_without_ranges(self, failure: retry.Failure, error: DownloadError) -> None:
+        """A cache that had to fill itself may answer so once; else one stream, unless another source does ranges."""
+        may_be_filling = not self._is_stream() and (failure.answered or self._run.file.downloaded)
+        if may_be_filling and self._tries.failures < _RANGE_TRIES:
+            self._try_again(failure, error)
+        elif (self._run.file.splits or self.one_stream) and self._run.sources.others(failure.source):
+            self._give_up_source(failure, error)
+        elif self.one_stream or self.resort.is_refused:
+            raise error
+        elif self.resort.may_help(failure):
+            self.resort.ask(failure, functools.partial(self._plainly_asked, failure, error, Kind.NO_RANGES, True))
+        else:
+            self.ask_plainly(error.reason)
+
+    def _look_for_network(self, failure: retry.Failure, error: DownloadError, *, told: bool) -> None:
+        """Is the network there at all? If it is, that was a failure as any other."""
+        if self._timer is None:
+            self.waiting_for_network = True
+            self._offline_since_s = 0.0
+            self._ask_network(failure, error, told=told)
+
+    def _ask_network(self, failure: retry.Failure, error: DownloadError, *, told: bool) -> None:
+        run = self._run
+
+        def known(there: bool) -> None:
+            if not self.waiting_for_network:
+                return
+            now_s = run.now_s()
+            if there:
+                self.waiting_for_network = False
+                if self._offline_since_s:
+                    _log.warning("%s: the network is back", run.shown_url)
+                    run.note("")
+                    self._release(self._held)
+                else:
+                    self._or_stand_in(lambda: self._try_again(failure, error))
+                return
+            if not self._offline_since_s:
+                self._offline_since_s = now_s
+                _log.warning("%s: %s; waiting for the network", run.shown_url, error.reason)
+                run.note("waiting for the network")
+            if run.policy.network_wait and now_s - self._offline_since_s > run.policy.network_wait:
+                raise error
+            run.call_later(run.policy.network_check, ask)
+
+        def ask() -> None:
+            if self.waiting_for_network:
+                # What was found absent once is there when somebody answers, and not before.
+                run.ask_network(known, told=told or self._offline_since_s > 0)
+
+        ask()

@@ -1,0 +1,183 @@
+"""One plain stream, the last resort for a file whose ranges fail.
+
+Some servers refuse ranges, or those beyond some offset, in ways that say nothing of ranges: with 400, 403, 404 or 503,
+or by closing the connection. What curl gets from them with a plain request is not lost on us.
+
+A file of which nothing is there is simply asked for without a range the next time. Where work would be lost, a plain
+request beside the file must have been answered before it is started over as one stream.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from rangefetch.errors import HttpStatusError
+from rangefetch.logs import log as _log
+from rangefetch.net.manners import CLOSED
+from rangefetch.net.sources import host_of
+from rangefetch.transfer.comparison import Finding, Question, Verdict
+from rangefetch.transfer.retry import Curl, Failure, Fault, Kind
+
+if TYPE_CHECKING:
+    from rangefetch.native.run import Run
+
+__all__ = ["LastResort"]
+
+# What a server says of who asks, or of a file that is gone; none of it would be another answer without a range.
+_NOT_OF_THE_RANGE = frozenset({401, 402, 407, 410, 451})
+_CLOSED = frozenset({Curl.GOT_NOTHING, Curl.SEND_ERROR, Curl.RECV_ERROR, Curl.HTTP2_STREAM})
+
+
+class _Asks(enum.Enum):
+    """How the engine asks for the file."""
+
+    WITH_RANGES = "with ranges"
+    PLAINLY_ONCE = "without a range, since the first was refused"
+    PLAINLY = "without ranges"
+
+
+class LastResort:
+    """How one run asks for its file: with ranges, or as one stream. All methods run on the backend's thread."""
+
+    def __init__(self, run: Run) -> None:
+        self.asking = False
+        """A plain request is under way beside the file."""
+        self.without_content = False
+        """A range was answered with 204. Only then does 204 in reply to a plain request say that the file is empty."""
+        self._run = run
+        self._asks = _Asks.WITH_RANGES
+        self._refused_for: Kind | None = None  # the first range
+        self._reason = ""
+        self._ranges_again = False  # were asked for although a plain request had been answered
+        self._refused_plainly: set[int] = set()
+        self._asked_in_row = False
+        self._served_in_row = False
+
+    @property
+    def one_stream(self) -> bool:
+        """Whether the file comes as one stream from now on."""
+        return self._asks is _Asks.PLAINLY
+
+    @property
+    def asks_with_ranges(self) -> bool:
+        """Whether the next request has a range."""
+        return self._asks is _Asks.WITH_RANGES
+
+    def do_plainly(self) -> None:
+        """From the next beginning on."""
+        self._asks = _Asks.PLAINLY
+
+    def begun(self) -> None:
+        """The engine has the file afresh."""
+        self.asking = False
+        if self._asks is _Asks.PLAINLY_ONCE:
+            self._asks = _Asks.WITH_RANGES
+
+    def forget(self) -> None:
+        """Another source is asked next, which has refused nothing."""
+        if self._asks is _Asks.PLAINLY_ONCE:
+            self._asks = _Asks.WITH_RANGES
+            self._run.file.ask_plainly(False)
+
+    def row_begins(self) -> None:
+        """There was progress since the last failure."""
+        self._asked_in_row = self._served_in_row = False
+
+    # -- of a file of which nothing is there ----------------------------------------------------------------------
+
+    def weigh(self, failure: Failure, kind: Kind, reason: str) -> bool:
+        """A request was refused before anything came. True: it had a range, and the next one will have none."""
+        run = self._run
+        how = _how_refused(failure)
+        if how is None or run.file.answered or run.file.downloaded or run.file.block_size or self.one_stream:
+            return False
+        host = self._host_of(failure)
+        if self._asks is _Asks.PLAINLY_ONCE:
+            self._refused_plainly.add(how)
+            run.backend.manners.refused_plainly(host, how)
+            self._asks = _Asks.WITH_RANGES
+            run.file.ask_plainly(False)
+            return False
+        if how in self._refused_plainly or not run.backend.manners.may_mean_the_range(host, how):
+            return False
+        self._asks = _Asks.PLAINLY_ONCE
+        self._refused_for, self._reason = kind, reason
+        run.file.ask_plainly()
+        return True
+
+    def answered(self, headers: Mapping[str, str]) -> bool:
+        """The first good answer has come. False: it was one to a plain request, and ranges are worth another try."""
+        run = self._run
+        if self._asks is not _Asks.PLAINLY_ONCE:
+            return True
+        passing = self._refused_for in (Kind.TEMPORARY, Kind.RATE_LIMITED)
+        if passing and not self._ranges_again and headers.get("accept-ranges", "").lower() == "bytes":
+            # The server may have been busy, and no more than that.
+            self._ranges_again = True
+            if run.file.size > int(run.options.min_split_size) and run.most_lanes > 1:
+                return False
+        _log.info("%s: %s; continuing with a single stream", run.shown_url, self._reason)
+        self._asks = _Asks.PLAINLY
+        return True
+
+    # -- of a file that has begun ---------------------------------------------------------------------------------
+
+    def may_help(self, failure: Failure) -> bool:
+        """Whether a plain request might be answered where a range failed."""
+        run = self._run
+        how = _how_refused(failure)
+        return (
+            how is not None
+            and failure.ranged
+            and (run.file.answered or run.backend.manners.may_mean_the_range(self._host_of(failure), how))
+            and run.file.block_size > 0
+            and not self._asked_in_row
+            and not run.sources.others(failure.source)
+            and run.answering.may_start_over
+        )
+
+    def _host_of(self, failure: Failure) -> str:
+        return host_of(failure.address or self._run.sources[failure.source].url)
+
+    @property
+    def is_refused(self) -> bool:
+        """A plain request was refused, too, since there was progress."""
+        return self._asked_in_row and not self._served_in_row
+
+    @property
+    def is_due(self) -> bool:
+        """A plain request was answered, and the ranges still fail."""
+        return self._served_in_row
+
+    def ask(self, failure: Failure, then: Callable[[bool], None]) -> None:
+        """See whether a plain request is answered, beside the file; ``then`` goes on with that."""
+        run = self._run
+        source = run.sources[failure.source]
+
+        def answered(finding: Finding) -> None:
+            if not self.asking:
+                return
+            self.asking = False
+            self._served_in_row = finding.verdict is Verdict.SAME
+            how = finding.error.status if isinstance(finding.error, HttpStatusError) else 0
+            if how:
+                run.backend.manners.refused_plainly(self._host_of(failure), how)
+            if not self._served_in_row:
+                _log.debug("%s: without a range: %s", run.shown_url, finding.reason)
+            then(self._served_in_row)
+
+        self.asking = self._asked_in_row = True
+        run.comparisons.begin(run.options, Question(source, run.file.size, (), plain=True), answered)
+
+
+def _how_refused(failure: Failure) -> int | None:
+    """The status by which a server may mean that it serves no such range, or ``CLOSED``; None: it means another."""
+    if failure.fault in (Fault.RANGE_WRONG, Fault.RANGE_SHORT):
+        return failure.status
+    if failure.fault is Fault.STATUS:
+        return failure.status if failure.status >= 400 and failure.status not in _NOT_OF_THE_RANGE else None
+    if failure.fault is Fault.NONE and not failure.status and not failure.received_bytes and failure.code in _CLOSED:
+        return CLOSED
+    return None

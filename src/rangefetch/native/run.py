@@ -1,0 +1,407 @@
+"""A run: one download while the native backend works at it, from opening the target to the final name.
+
+Starting is resuming: the saved state, if there is one that fits, says which blocks are there; the engine fetches the
+rest. Data before bits, temp before name: a state is saved only of bytes that were synced before, and the final name
+appears only after the last byte and the checksum were right.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rangefetch.disk.decoding import decode
+from rangefetch.errors import DownloadError
+from rangefetch.headers import parse_headers
+from rangefetch.identity import Basis, Identity
+from rangefetch.logs import log as _log
+from rangefetch.native.answering import Answering
+from rangefetch.native.comparing import Comparing
+from rangefetch.native.mirroring import Mirroring
+from rangefetch.native.recovery import Recovery
+from rangefetch.native.sourcing import Sourcing
+from rangefetch.native.starting import Starting
+from rangefetch.net.sources import URL, Source
+from rangefetch.options import DownloadOptions
+from rangefetch.transfer import governor, saving
+from rangefetch.transfer.atwork import AtWork
+from rangefetch.transfer.authority import Authority
+from rangefetch.transfer.backend import EngineHost
+from rangefetch.transfer.comparison import Comparisons, Finding, Question
+from rangefetch.transfer.download import Download, Figures
+from rangefetch.transfer.events import Event, EventKind
+from rangefetch.transfer.keeping import NOTHING_KEPT
+from rangefetch.transfer.lifecycle import AT_WORK, Phase
+from rangefetch.transfer.lifecycle import Event as Step
+
+if TYPE_CHECKING:
+    from rangefetch._engine import File
+
+__all__ = ["Run"]
+
+_NO_LOOP = -1
+_ENGINE_WAITS = {
+    "transfer": "transfers",
+    "limit": "the speed limit",
+    "reader": "the reader of the stream",
+    "rest": "the end of a rest period that the server asked for",
+    "host": "a connection to the server, of which there are as many as there may be",
+    "loop": "the engine",
+    "decision": None,
+    "nothing": "",
+}
+"""What the engine waits for, in words; None: a decision that is made here."""
+
+_HASH_AT_LEAST_BYTES = 4 << 20
+
+
+class Run(AtWork):
+    """One download that the engine fetches. All methods run on the backend's thread."""
+
+    transferer = "the engine"
+    backend: EngineHost[Run]
+
+    def __init__(self, backend: EngineHost[Run], download: Download) -> None:
+        super().__init__(backend, download, download.options)
+        self.engine_file: File | None = None
+        self.first_step = Step.FETCH
+        """How the engine gets the file: ``ASK`` where it is to say only what there is."""
+        self.authority = Authority()
+        self._trace: list[tuple[str, str]] = []
+        self.codings: tuple[str, ...] = ()
+        """What is to be undone before the file gets its name."""
+        self._decoded_bytes: int | None = None
+        self.loop = _NO_LOOP
+        """The engine's loop that has the file."""
+        self.comparisons = Comparisons(backend, self)
+        self.recovery = Recovery(self)
+        self.mirroring = Mirroring(self)
+        self.starting = Starting(self)
+        self.sourcing = Sourcing(self)
+        self.answering = Answering(self)
+        self.comparing = Comparing(self)
+        self._lanes_share = download.options.max_connection_per_server
+
+    # -- for recovery and the backend ----------------------------------------------------------------------------
+
+    @property
+    def file(self) -> File:
+        """The engine's file; there is one from the first request on."""
+        assert self.engine_file is not None
+        return self.engine_file
+
+    @property
+    def most_lanes(self) -> int:
+        """How many transfers the options and the other downloads from the same host allow."""
+        options = self.options
+        per_server = min(options.max_connection_per_server, self._lanes_share)
+        split = max(1, options.split - self.mirroring.reserved_lanes())
+        most = min(split, per_server * max(1, len(self.sources.usable())), self.recovery.most_lanes)
+        return 1 if self.first_step is Step.ASK else most
+
+    @property
+    def is_filling(self) -> bool:
+        """Whether the engine fills the file, and is to go on with it."""
+        return self.life.phase in (Phase.FETCHING, Phase.FILLING)
+
+    @property
+    def in_engine(self) -> bool:
+        """Whether the engine has the file: nobody else may close it."""
+        return self.loop != _NO_LOOP
+
+    def share_lanes(self, lanes: int) -> None:
+        """So many lanes of its host are for this download, because there are others."""
+        if lanes != self._lanes_share:
+            self._lanes_share = lanes
+            self.set_lanes()
+
+    def set_lanes(self) -> None:
+        """What ``most_lanes`` tells may have changed."""
+        if self.in_engine:
+            self.file.lanes = self.most_lanes
+
+    def ask_network(self, known: Callable[[bool], None], *, told: bool) -> None:
+        """Find out whether there is a network, and say so; ``told``: the system says that there is none."""
+        urls = [self.options.proxy] if self.options.proxy else [source.url for source in self.sources]
+        network = self.backend.network
+        self.backend.look(self, lambda: network.is_there(urls, told=told), lambda future: known(future.result()))
+
+    def _heard(self, source: Source) -> None:
+        self.backend.network.heard(self.options.proxy or source.url)
+
+    def note(self, text: str) -> None:
+        """What a person should know of the download now."""
+        self.download.note = text
+
+    def begin_again(self) -> None:
+        """Begin from nothing, when the engine has let go of the file. Raises ``ContentChanged`` where a reader has
+        used the beginning and nothing would prove that what comes now continues it."""
+
+        def begin() -> None:
+            assert self.target is not None
+            self.saved = None
+            self.starting.forget()
+            self.mirroring.restart()
+            self.comparing.begin_again()
+            self.authority.start_over()
+            self.answering.first_source = URL
+            for source in self.sources:
+                source.answered = False
+            self.forget_hash()
+            # On a worker, because one may be reading what is about to go.
+            self.do(self._truncate, lambda _: self.starting.open_file())
+
+        if self.download.sink is not None:
+            self.download.sink.hold(self.download)
+        self.turn(begin)
+
+    def _truncate(self) -> None:
+        assert self.target is not None
+        self.keeping.kept_bytes = NOTHING_KEPT
+        self.target.truncate()
+
+    def forget_bytes(self) -> None:
+        """The engine has taken back bytes that it had written: neither the hash nor a saved state may count them."""
+        self.forget_hash()
+        self.keeping.next_save_s = 0.0
+
+    def forget_hash(self) -> None:
+        """What was hashed is not what the file will hold."""
+        self.do_if(self.verification.forget())
+
+    def begin(self) -> None:
+        """Open the target and start to fetch what it lacks."""
+        self.starting.begin()
+
+    def figures(self) -> Figures:
+        """How far it is; from any thread."""
+        file = self.engine_file
+        if file is None:
+            return Figures()
+        lanes = file.lanes_busy + self.comparisons.lanes_busy
+        return Figures(file.downloaded, max(file.size, 0), self.meter.speed(), lanes)
+
+    # -- what the engine tells ---------------------------------------------------------------------------------
+
+    def handle(self, event: Event) -> None:
+        """One event of the engine."""
+        file = event.file
+        if self.comparisons.handle(event) or file is not self.engine_file or file is None:
+            return
+        if event.kind == EventKind.TRACE:
+            self._trace.append((self.sources[event.source].url, event.text))
+            return
+        phase = self.life.phase
+        if event.kind in (EventKind.DONE, EventKind.REMOVED):
+            self.backend.file_gone(self.loop)
+            self.loop = _NO_LOOP
+            self.connections += file.connections
+            if event.kind == EventKind.DONE and phase in AT_WORK:
+                self.recovery.stop_waiting()
+                self.life.fire(Step.WHOLE)
+            else:
+                self._let_go()
+        elif phase is Phase.DROPPING and event.kind == EventKind.ANSWERED:
+            self.answering.answered_late(event.source, self._meet(event))
+        elif phase not in AT_WORK:
+            return
+        elif event.kind == EventKind.FAILED:
+            if event.status:
+                self._heard(self.sources[event.source])
+            self.recovery.failed(event)
+        elif event.kind == EventKind.REACHED:
+            self.download.notify()
+        else:
+            headers = self._meet(event)
+            if event.kind == EventKind.ANSWERED and not self.recovery.resort.answered(headers):
+                self.sources[event.source].answered = False
+                self.turn(self.starting.open_file)
+                return
+            if event.kind == EventKind.ANSWERED:
+                self.answering.answered(event.source, headers)
+            if self.life.phase in AT_WORK:
+                self.answering.compare_digest(event.source, headers)
+
+    def _meet(self, event: Event) -> dict[str, str]:
+        """A source has answered for the first time; returns the headers."""
+        source = self.sources[event.source]
+        source.answered = True
+        self._heard(source)
+        source.resolved_url = event.text
+        self.backend.manners.answered(source.host, status=event.status)
+        headers = parse_headers(event.headers)
+        source.identity = Identity.of(headers, self.file.size)
+        source.etag, source.last_modified = self.file.validators(event.source)
+        return headers
+
+    def turn(self, then: Callable[[], None]) -> None:
+        """It cannot go on like this: take the file from the engine, and do ``then`` when nothing touches it."""
+        self.answering.begin()
+        super().turn(then)
+
+    def withdraw(self) -> None:
+        """Take the file from the engine, and end what is asked beside it."""
+        self.recovery.stop_waiting()
+        if self.in_engine:
+            self.file.remove()
+        self.comparisons.stop(self._let_go)
+
+    def _let_go(self) -> None:
+        """Go on when the engine has neither the file nor anything to compare it with."""
+        if not self.in_engine and not self.comparisons:
+            self.life.fire(Step.LET_GO)
+
+    def compare(self) -> None:
+        """Every byte is there: see that they are one version of the file."""
+        self.comparing.arrived()
+
+    def ask_ranges(self, question: Question, then: Callable[[Finding], None]) -> None:
+        """Fetch some ranges of a source again, and go on with what comparing them has found."""
+        self.comparisons.begin(self.options, question, then)
+
+    def write_trace(self) -> None:
+        """Add the transfers of which that was not done yet to the user's trace, those for comparing included."""
+        transfers = [*self._trace, *self.comparisons.trace]
+        self._trace.clear()
+        self.comparisons.trace.clear()
+        if self.options.trace:
+            saving.write_trace(os.fspath(self.options.trace), self.download.gid, transfers)
+
+    def basis(self) -> Basis:
+        """How it was established that the bytes are one version of the file at the URL."""
+        return self.comparing.basis()
+
+    @property
+    def size(self) -> int:
+        """The bytes that are in the file."""
+        return self.file.downloaded if self._decoded_bytes is None else self._decoded_bytes
+
+    def publish(self) -> Path:
+        """Give what is there its final name, on a worker, decoded if that is wanted. Raises ``TargetExists``,
+        ``DiskError``, ``BadAnswer``."""
+        if self.codings:
+            assert self.target is not None
+            self.target.end_at(self.size)
+            self._decoded_bytes = decode(self.target, self.codings, int(self.options.decode_limit))
+            self.codings = ()
+        return super().publish()
+
+    @property
+    def opened_connections(self) -> int:
+        """How many connections it took, those for comparing included."""
+        return self.connections + self.comparisons.connections
+
+    @property
+    def url_identity(self) -> Identity:
+        """What the URL itself said of its file."""
+        return Identity(-1, *self.file.validators(URL)) if self.sources[URL].answered else Identity()
+
+    # -- from time to time --------------------------------------------------------------------------------------
+
+    def tick(self, now_s: float) -> None:
+        """A few times a second: measure, hash, save, and see whether time is up."""
+        super().tick(now_s)
+        if self.life.phase not in AT_WORK:
+            return
+        self.meter.sample(now_s, self.file.downloaded)
+        if self._holds_up_others(now_s):
+            _log.info("%s: no response within %g s; others come first", self.shown_url, governor.HURRY_S)
+            self.life.stop()
+            return
+        self.recovery.tick(now_s)
+        if self.jobs.busy:
+            return
+        self.mirroring.look()
+        if not (self._can_be_continued and self.keeping.save_if_due(now_s, self._save_on_the_way)):
+            self.do_if(self.verification.step(self.file.contiguous, _HASH_AT_LEAST_BYTES))
+
+    def _holds_up_others(self, now_s: float) -> bool:
+        """Whether its host has not answered yet, and others that wait are to have its place before it tries again."""
+        if (
+            self.file.answered
+            or self.file.waiting_for != "transfer"
+            or now_s - self.download.started_s < governor.HURRY_S
+            or self.download.was_put_off
+            or self.download.sink is not None
+            or len(self.sources) > 1
+            or self.sources.waiting
+        ):
+            return False
+        host = governor.host_of_connection(self.sources[URL].url, self.options)
+        return not governor.has_answered(host) and self.backend.listener.puts_off(self.download)
+
+    # -- what is kept -------------------------------------------------------------------------------------------
+
+    @property
+    def _can_be_continued(self) -> bool:
+        """Whether there is something in the file that another run can go on with, or a saved state says so and it has
+        been taken back."""
+        target, file = self.target, self.engine_file
+        return (
+            target is not None
+            and target.keeps_state
+            and self.first_step is Step.FETCH
+            and file is not None
+            and file.splits
+            and file.block_size > 0
+            and (file.downloaded > 0 or self.keeping.kept_bytes != NOTHING_KEPT)
+        )
+
+    def _save_on_the_way(self) -> int | None:
+        assert self.target is not None
+        return saving.save_on_the_way(self.target, self.file, self.sources)
+
+    def keep_state(self) -> int | None:
+        """Save the state of a file that can be resumed. Raises ``DiskError``."""
+        if not self._can_be_continued:
+            return None
+        assert self.target is not None
+        return saving.save_at_the_end(self.target, self.file, self.sources)
+
+    # -- what it waits for --------------------------------------------------------------------------------------
+
+    @property
+    def waits_for(self) -> str:
+        """What will bring it on, in words; from any thread."""
+        if self.in_engine and self.engine_file is not None:
+            return self._waiting_in_engine(self.engine_file)
+        return self.jobs.what or self._waiting_for_comparisons
+
+    @property
+    def _waiting_for_comparisons(self) -> str:
+        return "ranges to compare with" if self.comparisons else ""
+
+    def _waiting_in_engine(self, file: File) -> str:
+        words = _ENGINE_WAITS[file.waiting_for]
+        if words is None:
+            words = (
+                self.recovery.waiting_for
+                or self.jobs.what
+                or self.sourcing.requests.what
+                or self._waiting_for_comparisons
+            )
+        elif file.waiting_for == "transfer":
+            lanes = file.lanes_busy
+            words = f"{lanes} transfer{'s' if lanes != 1 else ''}"
+        return words
+
+    # -- the end ----------------------------------------------------------------------------------------------
+
+    def change(self, options: DownloadOptions) -> None:
+        """Apply new options to what runs: the limit, the lanes, how its sources are asked, and further mirrors."""
+        before, self.options = self.options, options
+        for url in options.mirrors:
+            self.sources.add(url)
+        if self.in_engine:
+            self.sourcing.set_limit()
+            self.file.source_lanes = self.file.host_lanes = options.max_connection_per_server
+            self.set_lanes()
+            if (options.headers, options.user_agent) != (before.headers, before.user_agent):
+                self.sourcing.ask_anew()
+
+    def reject(self, error: DownloadError) -> None:
+        """Stop, because what came is wrong."""
+        self.answering.begin()
+        super().reject(error)

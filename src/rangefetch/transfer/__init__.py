@@ -1,0 +1,4 @@
+"""One download at work, whichever backend fetches it: its lifecycle, timers, retries, identity, verification and end.
+
+What only one backend needs belongs to that backend.
+"""

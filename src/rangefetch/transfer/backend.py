@@ -1,0 +1,127 @@
+"""What the manager asks of a backend, and what it hears from it; and what a run of the native one asks of its backend.
+
+A backend runs downloads; which ones, when and in what state is the manager's. Both sides may be called from any
+thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from rangefetch.errors import DownloadError
+from rangefetch.options import DownloadOptions
+from rangefetch.progress import DownloadResult
+from rangefetch.transfer.download import Download
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from rangefetch._engine import File, Profile
+    from rangefetch.net.manners import Manners
+    from rangefetch.net.network import Network
+    from rangefetch.net.sources import Source
+    from rangefetch.transfer.retry import RetryPolicy
+
+__all__ = ["Backend", "EngineHost", "Host", "Listener", "Timer"]
+
+R = TypeVar("R", contravariant=True)
+
+
+class Backend(Protocol):
+    """Runs downloads; their figures are read through ``Download.figures`` while they are active."""
+
+    name: str
+    """``native`` or ``aria2``."""
+
+    def start(self) -> None:
+        """Get ready. Raises a ``LocalError`` where this backend cannot run here."""
+
+    def stop(self) -> None:
+        """Halt every download, wait until all are saved and let go of, and free everything."""
+
+    def serves(self, url: str) -> bool:
+        """Whether this backend can fetch such a URL (by its scheme)."""
+        ...
+
+    def has_notifications(self) -> bool:
+        """Whether it hears at once what happens, and need not ask."""
+        ...
+
+    def begin(self, download: Download) -> None:
+        """Start it, or go on where it was; it is active already. The listener hears the end, whatever it is."""
+
+    def halt(self, download: Download, *, remove_files: bool = False) -> None:
+        """Stop its transfers, and save what there is or remove it; ``halted`` follows, unless it ended before."""
+
+    def change(self, download: Download) -> None:
+        """Its ``options`` have changed: apply what can change while it runs."""
+
+    def limit(self, bytes_per_s: int) -> None:
+        """Limit all downloads together; 0: no limit."""
+
+
+class Timer(Protocol):
+    """A call that is due later."""
+
+    def cancel(self) -> None:
+        """Never make it."""
+
+
+class Host(Protocol[R]):
+    """What one download at work (a run) asks of its backend, on the backend's thread."""
+
+    policy: RetryPolicy
+    listener: Listener
+
+    def call_later(self, run: R, delay_s: float, function: Callable[[], None]) -> Timer:
+        """Have ``function`` called as a step of the run, ``delay_s`` seconds from now."""
+        ...
+
+    def work(self, run: R, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
+        """Do ``job`` on a worker, and then ``then`` with its outcome as a step of the run."""
+
+    def look(self, run: R, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
+        """``work`` for what may never return: neither a pause nor ``stop`` waits for it."""
+
+    def lacking_beside(self, download: Download, device: int) -> int:
+        """What the downloads at work but this one still need of a filesystem."""
+        ...
+
+    def run_ended(self, run: R) -> None:
+        """Nothing more comes of it."""
+
+
+class EngineHost(Host[R], Protocol[R]):
+    """... and of the native one, which has the engine."""
+
+    network: Network
+    manners: Manners
+
+    def profile(self, options: DownloadOptions, source: Source) -> Profile:
+        """How the engine is to ask a source."""
+        ...
+
+    def add_file(self, file: File) -> int:
+        """Give the file to a loop; returns which, for ``file_gone``."""
+        ...
+
+    def file_gone(self, loop: int) -> None:
+        """The loop has let go of a file."""
+
+
+class Listener(Protocol):
+    """Who hears how a download ended."""
+
+    def completed(self, download: Download, result: DownloadResult) -> None: ...
+    def failed(self, download: Download, error: DownloadError) -> None: ...
+    def halted(self, download: Download) -> None: ...
+    def puts_off(self, download: Download) -> bool:
+        """Its host has not answered yet. Whether others wait, so that it is to be halted, and gets its turn after them.
+
+        That happens to a download once.
+        """
+        ...
+
+    def asks(self, download: Download, *, asking: bool) -> None:
+        """Whether it waits for a function of the user's; another download may have its place meanwhile."""

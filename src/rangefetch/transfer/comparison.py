@@ -1,0 +1,368 @@
+"""Fetching a few ranges of a source again, to compare them with bytes that are there.
+
+The samples are fetched by the engine, as ranges of any file are, into a scratch file without a name in which
+everything else counts as there. So whatever the engine checks of a response is checked here, too, and a failed
+transfer means what ``retry`` says it means. A comparison asks one source over one connection, is bounded in time and
+tries, and tells its finding only when the engine has let go of the scratch file. A small file is fetched whole from a
+server that cannot send ranges.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from rangefetch.errors import DiskError, DownloadError, TimedOut
+from rangefetch.masking import mask_url
+from rangefetch.transfer import governor, retry
+from rangefetch.transfer.events import Event, EventKind
+from rangefetch.transfer.retry import Kind
+from rangefetch.transfer.samples import SAMPLE_BYTES, Sample, first_difference, missing_blocks
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from rangefetch._engine import File, Profile
+    from rangefetch.net.sources import Source
+    from rangefetch.options import DownloadOptions
+    from rangefetch.transfer.backend import EngineHost, Timer
+
+__all__ = ["Comparison", "Comparisons", "Finding", "Question", "Verdict"]
+
+_MOST_TRIES = 5
+_LINK_TRIES = 3
+_SMALL_BYTES = 1 << 20  # a file that is fetched whole where its server cannot send ranges
+_NO_TIMEOUT_S = 60.0  # where the options set no bound for connecting or reading
+_TRY_AGAIN = (Kind.TEMPORARY, Kind.DOUBTFUL, Kind.RATE_LIMITED, Kind.NETWORK, Kind.TOO_MANY_LANES)
+
+R = TypeVar("R")
+
+
+class Verdict(enum.Enum):
+    """What a comparison found."""
+
+    SAME = "same"
+    """Every sample has the same bytes."""
+    DIFFERENT = "different"
+    """A sample, the size or a validator differs: it is another file."""
+    UNKNOWN = "unknown"
+    """The source could not be asked: it does not answer, or not with ranges."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finding:
+    """The outcome of a comparison. ``reason`` is for a log; ``error`` is what made it impossible, if it was, and
+    ``refused`` says that the source refuses the file for good. The same bytes came with these ``validators``: ETag and
+    Last-Modified, empty where absent.
+    """
+
+    verdict: Verdict
+    reason: str = ""
+    error: DownloadError | None = None
+    refused: bool = False
+    validators: tuple[str, str] = ("", "")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Question:
+    """What is to be compared: ``samples`` of a file of ``size`` bytes, with those of ``source``.
+
+    ``etag`` and ``last_modified`` are the validators that the source's responses must have; both empty: those of the
+    first one. The bytes come at ``limit`` per second at most (0: no limit).
+    """
+
+    source: Source
+    size: int
+    samples: Sequence[Sample]
+    etag: str = ""
+    last_modified: str = ""
+    limit: int = 0
+    plain: bool = False
+    """Not what the file holds is asked, but whether a request without a range is answered."""
+
+
+class Comparison(Generic[R]):
+    """One comparison. All methods run on the backend's thread; ``then`` is called as a step of the run, once."""
+
+    def __init__(
+        self, host: EngineHost[R], run: R, options: DownloadOptions, question: Question, then: Callable[[Finding], None]
+    ) -> None:
+        self.file: File | None = None
+        self.trace: list[tuple[str, str]] = []
+        """The URL of each of its transfers, and what the engine told of it."""
+        self.retries = 0
+        self._host = host
+        self._run = run
+        self._options = options
+        self._question = question
+        self._then = then
+        self._fd = -1
+        self._loop = 0
+        self._in_engine = False
+        self._answered = False
+        self._moves = 0
+        self._failed_at = ""  # the target of a redirect
+        self._profile: Profile | None = None
+        self._whole = False  # the file is fetched whole, because its server cannot send ranges
+        self._again = False  # ... as soon as the engine has let go of the first try
+        self._finding: Finding | None = None  # what is to be told when the engine has let go
+        self._timers: list[Timer] = []
+
+    def begin(self) -> None:
+        """Ask; the engine waits where the source's host rests."""
+        question = self._question
+        if not question.samples and not question.plain:
+            self._tell(Finding(Verdict.UNKNOWN, "there is nothing to compare"))
+            return
+        self._later(self._longest_s(), self._is_late)
+        self._prepare()
+
+    def stop(self) -> None:
+        """End it without a verdict, soon."""
+        self._end(Finding(Verdict.UNKNOWN, "it was stopped"))
+
+    def handle(self, event: Event) -> None:
+        """An event of :attr:`file`."""
+        if event.kind == EventKind.TRACE:
+            self.trace.append((self._question.source.url, event.text))
+        elif event.kind in (EventKind.DONE, EventKind.REMOVED):
+            self._in_engine = False
+            self._host.file_gone(self._loop)
+            if self._finding is None and self._again:
+                self._again = False
+                self._close()
+                self._send(self._profile)
+            elif self._finding is None:
+                job = functools.partial(first_difference, self._fd, self._question.samples)
+                self._host.work(self._run, job, self._compared)
+            else:
+                self._gone()
+        elif self._finding is not None or self._again:
+            return
+        elif event.kind == EventKind.FAILED:
+            self._failed(event)
+        elif event.kind == EventKind.ANSWERED:
+            self._answered = True
+            if self._question.plain:
+                self._end(Finding(Verdict.SAME))
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _longest_s(self) -> float:
+        options, question = self._options, self._question
+        size = sum(len(sample.octets) for sample in question.samples)
+        waits_s = options.connect_timeout + options.read_timeout or _NO_TIMEOUT_S
+        return waits_s + (size / question.limit if question.limit else 0.0)
+
+    def _later(self, delay_s: float, function: Callable[[], None]) -> None:
+        self._timers.append(self._host.call_later(self._run, delay_s, function))
+
+    def _prepare(self) -> None:
+        # On a worker, because files are read for it.
+        def prepare() -> Profile:
+            return self._host.profile(self._options, self._question.source)
+
+        if self._finding is None:
+            self._host.work(self._run, prepare, lambda future: self._send(future.result()))
+
+    def _send(self, profile: Profile | None) -> None:
+        from rangefetch import _engine
+
+        if self._finding is not None:
+            return
+        assert profile is not None
+        self._profile = profile
+        question = self._question
+        try:
+            self._fd = _scratch_file()
+        except OSError as error:
+            words = f"a temporary file could not be made: {error.strerror or error}"
+            self._end(Finding(Verdict.UNKNOWN, words, DiskError(words, errno=error.errno or 0)))
+            return
+        known: dict[str, Any] = {"pinned_size": question.size, "ranged": False}
+        if question.plain:
+            known["probe"] = True
+        elif not self._whole:
+            block_size, blocks, partial = missing_blocks(question.size, question.samples)
+            known = {"size": question.size, "block_size": block_size, "blocks": blocks, "partial": partial}
+        self.file = _engine.File(
+            self._fd,
+            question.source.url,
+            profile,
+            tag=self._run,
+            lanes=1,
+            source_lanes=1,
+            host_lanes=self._options.max_connection_per_server,
+            traced=bool(self._options.trace),
+            first_bytes=SAMPLE_BYTES,
+            limit=question.limit,
+            allocation="none",
+            etag=question.etag,
+            last_modified=question.last_modified,
+            name=self._options.filename,
+            takes_codings=self._options.decode,
+            **known,
+        )
+        self._in_engine = True
+        self._loop = self._host.add_file(self.file)
+
+    def _failed(self, event: Event) -> None:
+        from rangefetch import _engine
+
+        assert self.file is not None
+        source = self._question.source
+        if event.moves < self._moves:
+            self.file.release()
+            return
+        redirected = bool(event.address) and event.address != source.url
+        again = redirected and (event.address == self._failed_at or self._moves >= _LINK_TRIES)
+        failure = retry.Failure.of(event, answered=self._answered, redirected=redirected, named_again=again)
+        kind = self._host.policy.classify(failure)
+        error = retry.as_error(failure, mask_url(source.url), _engine.error_text(event.code) if event.code else "")
+        # What is doubtful is tried again, and counts as permanent in the end.
+        refused = kind in (Kind.PERMANENT, Kind.DOUBTFUL)
+        finding = Finding(Verdict.UNKNOWN, error.reason, error, refused=refused)
+        self.retries += 1
+        if kind is Kind.CHANGED:
+            self._end(Finding(Verdict.DIFFERENT, error.reason))
+        elif self._question.plain or self.retries >= min(_MOST_TRIES, self._options.max_tries or _MOST_TRIES):
+            self._end(finding)
+        elif kind is Kind.NO_RANGES and not self._whole and self._question.size <= _SMALL_BYTES:
+            self._whole = self._again = True
+            self.file.remove()
+        elif kind is Kind.STALE_LINK:
+            self._moves += 1
+            self._failed_at = event.address
+            self.file.resolve_again(0)
+            self.file.release()
+        elif kind in _TRY_AGAIN:
+            wait_s = self._host.policy.wait_s(self.retries, self._options.retry_wait, failure.retry_after_s)
+            if wait_s >= self._longest_s():
+                self._end(finding)
+                return
+            if kind is Kind.RATE_LIMITED:
+                governor.rest(failure.host, wait_s)
+            self._later(wait_s, self.file.release)
+        else:
+            self._end(finding)
+
+    def _is_late(self) -> None:
+        words = f"the ranges did not come within {self._longest_s():.0f} seconds"
+        self._end(Finding(Verdict.UNKNOWN, words, TimedOut(words, url=mask_url(self._question.source.url))))
+
+    def _compared(self, future: Future[int]) -> None:
+        if self._finding is None:
+            try:
+                different_at = future.result()
+            except OSError as error:
+                words = f"a temporary file could not be read: {error.strerror or error}"
+                self._finding = Finding(Verdict.UNKNOWN, words, DiskError(words, errno=error.errno or 0))
+            else:
+                if different_at < 0:
+                    assert self.file is not None
+                    self._finding = Finding(Verdict.SAME, validators=self.file.validators(0))
+                else:
+                    self._finding = Finding(Verdict.DIFFERENT, f"its bytes are others, at {different_at} for one")
+        self._gone()
+
+    def _end(self, finding: Finding) -> None:
+        """The outcome is known: tell it when nothing touches the scratch file any more."""
+        if self._finding is not None:
+            return
+        self._finding = finding
+        if self._in_engine:
+            assert self.file is not None
+            self.file.remove()
+        elif self.file is None:
+            self._gone()
+        # Else a worker reads the scratch file, and tells when it has.
+
+    def _gone(self) -> None:
+        self._close()
+        assert self._finding is not None
+        self._tell(self._finding)
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _tell(self, finding: Finding) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._finding = finding
+        self._then(finding)
+
+
+class Comparisons(Generic[R]):
+    """The comparisons that one run has under way."""
+
+    def __init__(self, host: EngineHost[R], run: R) -> None:
+        self.connections = 0
+        """Opened by those that have ended."""
+        self.trace: list[tuple[str, str]] = []
+        """Of those that have ended."""
+        self._host = host
+        self._run = run
+        self._active: list[Comparison[R]] = []
+        self._when_none: list[Callable[[], None]] = []
+
+    def __len__(self) -> int:
+        return len(self._active)
+
+    @property
+    def lanes_busy(self) -> int:
+        """Transfers in flight."""
+        return sum(each.file.lanes_busy for each in list(self._active) if each.file is not None)
+
+    def begin(self, options: DownloadOptions, question: Question, then: Callable[[Finding], None]) -> None:
+        """Compare, and have ``then`` go on with the finding; never once :meth:`stop` was called."""
+
+        def told(finding: Finding) -> None:
+            self._active.remove(comparison)
+            if comparison.file is not None:
+                self.connections += comparison.file.connections
+            self.trace += comparison.trace
+            if not self._when_none:
+                then(finding)
+            elif not self._active:
+                waiting, self._when_none = self._when_none, []
+                for go_on in waiting:
+                    go_on()
+
+        comparison = Comparison(self._host, self._run, options, question, told)
+        self._active.append(comparison)
+        comparison.begin()
+
+    def handle(self, event: Event) -> bool:
+        """Whether the event was of one of them."""
+        for each in self._active:
+            if each.file is event.file:
+                each.handle(event)
+                return True
+        return False
+
+    def stop(self, then: Callable[[], None]) -> None:
+        """End all without a verdict, and go on when the engine has let go of them."""
+        if not self._active:
+            then()
+            return
+        self._when_none.append(then)
+        for each in list(self._active):
+            each.stop()
+
+
+def _scratch_file() -> int:
+    """A descriptor of an empty file without a name. Raises ``OSError``."""
+    if hasattr(os, "memfd_create"):
+        with contextlib.suppress(OSError):
+            return os.memfd_create("rangefetch-samples", os.MFD_CLOEXEC)
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

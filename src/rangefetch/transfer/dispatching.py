@@ -1,0 +1,217 @@
+"""The one thread of a backend, on which everything happens to its downloads, in order.
+
+What others ask for comes to it through ``call``, and so do timers and the results of what is done elsewhere: by
+workers, which may block, and on threads of their own, which may never return. Nothing on the thread itself may block
+another backend's, and no exception ends it: each step is guarded, and an error ends one download at most.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from rangefetch.logs import log as _log
+from rangefetch.masking import mask_url
+from rangefetch.transfer.atwork import AtWork
+from rangefetch.transfer.download import Download
+from rangefetch.transfer.guarding import guarded, internal_error, safely
+from rangefetch.transfer.space import lacking_on
+from rangefetch.transfer.timers import DueCall, Timers
+from rangefetch.transfer.workers import Workers, outcome
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from rangefetch.transfer.backend import Listener
+    from rangefetch.transfer.retry import RetryPolicy
+
+__all__ = ["Dispatcher"]
+
+R = TypeVar("R", bound=AtWork)
+
+_TICK_S = 0.25
+
+
+class Dispatcher(abc.ABC, Generic[R]):
+    """The downloads at work of one backend, and their thread, which is called ``thread_name``."""
+
+    thread_name: str
+
+    def __init__(self, listener: Listener, policy: RetryPolicy) -> None:
+        self.listener = listener
+        self.policy = policy
+        self.runs: dict[str, R] = {}
+        """What is at work, by gid."""
+        self.stopping = False
+        self._calls: deque[Callable[[], None]] = deque()
+        self._calls_lock = threading.Lock()
+        self._takes_calls = False
+        self._timers = Timers()
+        self._ticking = False
+        self._thread: threading.Thread | None = None
+        self._workers: Workers | None = None
+
+    # -- what differs ---------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def make_run(self, download: Download) -> R:
+        """A download is to be at work."""
+
+    @abc.abstractmethod
+    def ring(self) -> None:
+        """Wake the thread; from any other."""
+
+    @abc.abstractmethod
+    def wait(self, seconds: float | None) -> None:
+        """Sleep so long at most (None: without end), and deal with what the backend tells meanwhile."""
+
+    def is_idle(self) -> bool:
+        """Whether nothing is at work any more."""
+        return not self.runs
+
+    def runs_changed(self, run: R) -> None:
+        """It is at work from now on, is not any more, or has other options."""
+
+    # -- the interface --------------------------------------------------------------------------------------------
+
+    def begin(self, download: Download) -> None:
+        """Start it, or go on where it was; it is active already."""
+
+        def begin() -> None:
+            if self.stopping:
+                self.listener.halted(download)
+                return
+            try:
+                run = self.make_run(download)
+            except Exception as error:
+                _log.exception("%s: internal error", download.gid)
+                self.listener.failed(download, internal_error(error, mask_url(download.url)))
+                return
+            if not self._ticking:
+                self._ticking = True
+                self._timers.later(_TICK_S, self._tick)
+            self.runs[download.gid] = run
+            download.waits = lambda: run.waiting_for  # others may ask from here on, so that it must be whole
+            guarded(run, lambda: self.runs_changed(run))
+            guarded(run, run.begin)
+
+        if not self.call(begin):
+            self.listener.halted(download)
+
+    def halt(self, download: Download, *, remove_files: bool = False) -> None:
+        """Stop its transfers, and save what there is or remove it; ``halted`` follows, unless it ended before."""
+        self._step(download, lambda run: run.halt(remove_files=remove_files))
+
+    def change(self, download: Download) -> None:
+        """Apply the download's new options."""
+        self._step(download, lambda run: run.change(download.options))
+        self._step(download, self.runs_changed)
+
+    def _step(self, download: Download, step: Callable[[R], None]) -> None:
+        def take() -> None:
+            run = self.runs.get(download.gid)
+            if run is not None:
+                guarded(run, lambda: step(run))
+
+        self.call(take)
+
+    def call(self, function: Callable[[], None]) -> bool:
+        """Have the backend's thread call ``function``; from any thread. False: it is stopped, and never will."""
+        with self._calls_lock:
+            if not self._takes_calls:
+                return False
+            self._calls.append(function)
+        self.ring()
+        return True
+
+    # -- for what is at work --------------------------------------------------------------------------------------
+
+    def call_later(self, run: R, delay_s: float, function: Callable[[], None]) -> DueCall:
+        """Have ``function`` called as a step of ``run``, ``delay_s`` seconds from now."""
+        return self._timers.later(delay_s, lambda: guarded(run, function))
+
+    def work(self, run: R, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
+        """Do ``job`` on a worker, and then ``then`` with its outcome as a step of ``run``."""
+        assert self._workers is not None
+        self._workers.submit(job, lambda future: self._call_step(run, then, future))
+
+    def look(self, run: R, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
+        """``work`` for what may never return (a function of the user's, a server): on a thread of its own, for which
+        neither a pause nor ``stop`` nor the end of the interpreter waits.
+        """
+        # Not one of the backend's names: the user's function may wait for other downloads.
+        threading.Thread(
+            target=lambda: self._call_step(run, then, outcome(job)), name="asking-for-rangefetch", daemon=True
+        ).start()
+
+    def _call_step(self, run: R, then: Callable[[Future[Any]], None], future: Future[Any]) -> None:
+        self.call(lambda: guarded(run, lambda: then(future)))
+
+    def lacking_beside(self, download: Download, device: int) -> int:
+        """What the downloads at work but this one still need of a filesystem."""
+        return lacking_on(device, [run.download for run in list(self.runs.values()) if run.download is not download])
+
+    def run_ended(self, run: R) -> None:
+        """Nothing more comes of it."""
+        if self.runs.get(run.download.gid) is run:
+            del self.runs[run.download.gid]
+        self.runs_changed(run)
+
+    # -- the thread -----------------------------------------------------------------------------------------------
+
+    def start_thread(self, workers: Workers) -> None:
+        """Begin to hear calls. ``workers`` were started."""
+        self._workers = workers
+        self.stopping = self._ticking = False
+        self._calls.clear()
+        self._timers.clear()
+        self._takes_calls = True
+        self._thread = threading.Thread(target=self._work, name=self.thread_name, daemon=True)
+        self._thread.start()
+
+    def halt_all(self) -> None:
+        """On the thread: halt every download; it ends with the last of them."""
+        self.stopping = True
+        for run in list(self.runs.values()):
+            guarded(run, run.halt)
+
+    def end_thread(self) -> None:
+        """The thread has ended: refuse what was asked for meanwhile. What comes now is, by ``call`` itself."""
+        while True:
+            with self._calls_lock:
+                if not self._calls:
+                    self._takes_calls = False
+                    break
+                function = self._calls.popleft()
+            safely(function)
+        if self._workers is not None:
+            self._workers.stop()
+        self._thread = self._workers = None
+
+    def _work(self) -> None:
+        while not (self.stopping and self.is_idle() and not self._calls):
+            if not safely(self._round):
+                time.sleep(_TICK_S)  # whatever it was, it may be there the next time
+
+    def _round(self) -> None:
+        self.wait(0 if self._calls else self._timers.next_s())
+        while self._calls:
+            safely(self._calls.popleft())
+        for call in self._timers.due(time.monotonic()):
+            safely(call)
+
+    def _tick(self) -> None:
+        self._ticking = bool(self.runs)
+        if not self._ticking:
+            return
+        self._timers.later(_TICK_S, self._tick)
+        now_s = time.monotonic()
+        for run in list(self.runs.values()):
+            guarded(run, functools.partial(run.tick, now_s))
+        if self._workers is not None:
+            self._workers.tend(now_s)

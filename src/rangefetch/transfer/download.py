@@ -1,0 +1,190 @@
+"""A download: what was asked for, the state it is in, and what came of it.
+
+The states and the moves between them are the table ``MOVES``; nothing else may change a state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from rangefetch.errors import DownloadError
+from rangefetch.logs import log as _log
+from rangefetch.options import DownloadOptions
+from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rangefetch._engine import File
+    from rangefetch.transfer.sink import Sink
+
+__all__ = ["MOVES", "Download", "Figures", "new_gid"]
+
+_W, _A, _P = DownloadStatus.WAITING, DownloadStatus.ACTIVE, DownloadStatus.PAUSED
+_C, _E, _R = DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED
+
+MOVES: dict[DownloadStatus, frozenset[DownloadStatus]] = {
+    _W: frozenset({_A, _E, _P, _R}),
+    _A: frozenset({_C, _E, _P, _R}),
+    _P: frozenset({_W, _R}),
+    _C: frozenset(),
+    _E: frozenset({_W, _R}),
+    _R: frozenset(),
+}
+"""From each state, the states that may follow."""
+
+
+class Figures(NamedTuple):
+    """A download at one moment, in its backend's eyes: bytes, bytes (0: unknown), bytes per second, transfers."""
+
+    downloaded: int = 0
+    total: int = 0
+    speed: float = 0.0
+    connections: int = 0
+
+
+_gids = random.Random()  # not the module's, which a program may seed
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_gids.seed)
+
+
+def new_gid() -> str:
+    """16 hexadecimal digits that no other download has, as aria2's are."""
+    return f"{_gids.getrandbits(64):016x}"
+
+
+class Download:
+    """One download. Its manager and its backend change it; ``lock`` guards the state and what came of it.
+
+    ``figures`` is how its backend lets itself be asked while the download is active, from any thread.
+    """
+
+    def __init__(self, url: str, options: DownloadOptions, *, gid: str = "") -> None:
+        self.gid = gid or new_gid()
+        self.url = url
+        self.options = options
+        self.filename = options.filename
+        self.note = ""
+        self.figures: Callable[[], Figures] | None = None
+        self.waits: Callable[[], str] | None = None
+        """How its backend lets itself be asked what it waits for while it is active, from any thread."""
+        self.sink: Sink | None = None
+        """Where the bytes go instead of into a file with a name."""
+        self.file: File | None = None
+        """The engine's side of it, for a reader of a sink."""
+        self.result: DownloadResult | None = None
+        self.error: DownloadError | None = None
+        self.started_s = 0.0
+        self.has_begun = False
+        """Whether it was ever active, so that it may have files."""
+        self.kept_aside: Path | None = None
+        """Its data that had the wrong checksum."""
+        self.intent: DownloadStatus | None = None
+        """What it is to become when its backend has let go of it: paused, removed, or waiting again."""
+        self.was_put_off = False
+        """Its host did not answer at once, so that others had its place."""
+        self.cut_short = False
+        """It is paused because its manager was stopped, and not because somebody asked for that."""
+        self.lock = threading.Condition()
+        self._status = DownloadStatus.WAITING
+        self._last = Figures()
+        self._watchers: list[Callable[[Download], object]] = []
+
+    @property
+    def status(self) -> DownloadStatus:
+        return self._status
+
+    def move(
+        self,
+        status: DownloadStatus,
+        *,
+        result: DownloadResult | None = None,
+        error: DownloadError | None = None,
+        cut_short: bool = False,
+    ) -> None:
+        """Go to ``status``, with what came of it, and wake who waits. ``ValueError`` if ``MOVES`` has no such move."""
+        with self.lock:
+            if status not in MOVES[self._status]:
+                raise ValueError(f"{self.gid}: a download that is {self._status} cannot become {status}")
+            self._status = status
+            self.note = ""
+            self.result = result
+            self.error = error
+            self.intent = None
+            self.cut_short = cut_short
+            figures, self.figures, self.waits = self.figures, None, None
+            if status is DownloadStatus.ACTIVE:
+                self.started_s = time.monotonic()
+                self.has_begun = True
+            if figures is not None and status is not DownloadStatus.ACTIVE:
+                # Its backend may be the very thing that failed.
+                with contextlib.suppress(Exception):
+                    self._last = figures()._replace(speed=0.0, connections=0)
+            if result is not None:
+                self._last = Figures(result.size, result.size)
+                self.filename = result.filename
+            self.lock.notify_all()
+            watchers = list(self._watchers)
+        for watcher in watchers:
+            try:
+                watcher(self)
+            except Exception:
+                _log.exception("%s: what watches it failed", self.gid)
+
+    def notify(self) -> None:
+        """Wake who waits on ``lock``."""
+        with self.lock:
+            self.lock.notify_all()
+
+    def watch(self, watcher: Callable[[Download], object]) -> None:
+        """Have ``watcher`` called after each move, on the thread that made it, which may hold its manager's lock: it
+        must not wait for anything.
+        """
+        with self.lock:
+            self._watchers.append(watcher)
+
+    @property
+    def waiting_for(self) -> str:
+        """What will bring it on, in words; empty where it has ended."""
+        match self._status:
+            case DownloadStatus.WAITING:
+                return "its turn"
+            case DownloadStatus.PAUSED:
+                return "resume()"
+            case DownloadStatus.ACTIVE:
+                waits = self.waits
+                return (waits() if waits is not None else "") or "its backend"
+            case _:
+                return ""
+
+    def __repr__(self) -> str:
+        figures = self.figures
+        downloaded, total, *_ = figures() if figures is not None else self._last
+        waiting = f", waiting for {self.waiting_for}" if self.waiting_for else ""
+        name = f" {self.filename!r}" if self.filename else ""
+        return f"<Download {self.gid}{name}: {self._status}, {downloaded} of {total or 'unknown'} bytes{waiting}>"
+
+    def progress(self) -> DownloadProgress:
+        """The download at this moment."""
+        figures = self.figures
+        downloaded, total, speed, connections = figures() if figures is not None else self._last
+        eta = 0.0 if total and downloaded >= total else (total - downloaded) / speed if total and speed else None
+        return DownloadProgress(
+            gid=self.gid,
+            downloaded=downloaded,
+            total=total,
+            speed=speed,
+            percentage=100.0 * downloaded / total if total else 0.0,
+            eta=eta,
+            filename=self.filename,
+            status=self._status,
+            connections=connections,
+            note=self.note,
+            waiting_for=self.waiting_for,
+        )

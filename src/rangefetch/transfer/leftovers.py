@@ -1,0 +1,50 @@
+"""What a download that rests has on the disk: removed with it, or moved where its new name or directory says.
+
+Only what that download has created is touched: one that never began has nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from rangefetch.disk.ownership import may_be_ours
+from rangefetch.disk.target import Target
+from rangefetch.net.network import split_userinfo
+from rangefetch.options import DownloadOptions
+from rangefetch.transfer.download import Download
+
+__all__ = ["move", "remove", "remove_kept_aside"]
+
+
+def remove(download: Download) -> None:
+    """Delete the part file and what is beside it. Raises ``TargetLocked`` if it does not rest, and ``DiskError``."""
+    target = _find(download)
+    if target is not None:
+        target.discard()
+
+
+def remove_kept_aside(download: Download) -> None:
+    """Delete the data that was kept because its checksum was wrong."""
+    path, download.kept_aside = download.kept_aside, None
+    if path is not None and may_be_ours(path):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def move(download: Download, options: DownloadOptions) -> None:
+    """Move the part file and its state to where a run with these options looks for them.
+
+    To another file system they are copied, which may take long. Raises ``TargetLocked`` if it does not rest,
+    ``TargetExists`` if another unfinished download is there, and ``DiskError``; then all is where it was.
+    """
+    target = _find(download)
+    if target is not None:
+        with contextlib.closing(target):
+            target.move(options.save_dir, options.filename)
+
+
+def _find(download: Download) -> Target | None:
+    if not download.has_begun or download.sink is not None or not Path(download.options.save_dir).is_dir():
+        return None
+    return Target.find(download.options.save_dir, download.options.filename, split_userinfo(download.url)[0])

@@ -1,0 +1,533 @@
+"""What a failure means and what to do about it: the only place that decides.
+
+A failure comes from the engine in numbers (``Failure``). ``RetryPolicy.classify`` looks it up in a table of rows, the
+first that fits decides; the row's class says what happens. Nothing here has a clock, a socket or a thread. The table
+is documented in ``docs/retry.md``, which is made from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import errno as errno_module
+import os
+import random
+from typing import Any
+
+from rangefetch.errors import (
+    BadAnswer,
+    ConnectionFailed,
+    ContentChanged,
+    DiskError,
+    DownloadError,
+    HttpStatusError,
+    LocalError,
+    NetworkError,
+    TimedOut,
+    TlsError,
+)
+from rangefetch.masking import mask_url
+from rangefetch.options import check_seconds
+from rangefetch.transfer.events import Event
+
+__all__ = ["DEFAULT_ROWS", "Curl", "Failure", "Fault", "Kind", "RetryPolicy", "Row", "When", "as_error", "explain"]
+
+
+class Fault(enum.IntEnum):
+    """Why the engine itself refused or ended a transfer; the numbers are ``_engine.FAULTS``."""
+
+    NONE = 0
+    STATUS = 1
+    RANGE_IGNORED = 2
+    RANGE_WRONG = 3
+    SIZE_CHANGED = 4
+    VALIDATOR_CHANGED = 5
+    ENCODED = 6
+    OVERFLOW = 7
+    DISK = 8
+    STALLED = 9
+    REDIRECT = 10
+    REDIRECTS = 11
+    MEMORY = 12
+    PROBED = 13
+    VALIDATOR_TOO_LONG = 14
+    SIZE_UNSOUND = 15
+    UNVOUCHED = 16
+    HEADERS = 17
+    RANGE_SHORT = 18
+
+
+class Curl(enum.IntEnum):
+    """The CURLcodes that mean something to us (libcurl-errors(3)); the numbers are ``_engine.constants()``."""
+
+    OK = 0
+    UNSUPPORTED_PROTOCOL = 1
+    FAILED_INIT = 2
+    URL_MALFORMAT = 3
+    COULDNT_RESOLVE_PROXY = 5
+    COULDNT_RESOLVE_HOST = 6
+    COULDNT_CONNECT = 7
+    WEIRD_SERVER_REPLY = 8
+    HTTP2 = 16
+    PARTIAL_FILE = 18
+    OUT_OF_MEMORY = 27
+    OPERATION_TIMEDOUT = 28
+    SSL_CONNECT_ERROR = 35
+    INTERFACE_FAILED = 45
+    GOT_NOTHING = 52
+    SEND_ERROR = 55
+    RECV_ERROR = 56
+    SSL_CERTPROBLEM = 58
+    SSL_CIPHER = 59
+    PEER_FAILED_VERIFICATION = 60
+    BAD_CONTENT_ENCODING = 61
+    SSL_CACERT_BADFILE = 77
+    SSL_CRL_BADFILE = 82
+    SSL_ISSUER_ERROR = 83
+    SSL_PINNEDPUBKEYNOTMATCH = 90
+    SSL_INVALIDCERTSTATUS = 91
+    HTTP2_STREAM = 92
+    HTTP3 = 95
+    QUIC_CONNECT_ERROR = 96
+    PROXY = 97
+    SSL_CLIENTCERT = 98
+    TOO_LARGE = 100
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Failure:
+    """A failed transfer in numbers.
+
+    ``other_lanes`` are transfers of the same file that go on, ``answered`` says that its source has answered well
+    before, ``redirected`` that it was asked at an address that a redirect had given, ``named_again`` that this very
+    address had failed before the original URL was asked again (or that this was done often enough), ``ranged`` that a
+    range was asked for, ``same_total`` that the response states the size that the file is known to have, ``source``
+    which of the file's sources it was, ``request`` the number of the request among the file's, ``address`` the URL that
+    was asked, ``host`` the governor's number of that host.
+    """
+
+    code: int = 0
+    status: int = 0
+    fault: Fault = Fault.NONE
+    errno: int = 0
+    retry_after_s: int = 0
+    received_bytes: int = 0
+    text: str = ""
+    source: int = 0
+    request: int = 0
+    host: int = 0
+    other_lanes: int = 0
+    answered: bool = False
+    redirected: bool = False
+    named_again: bool = False
+    ranged: bool = True
+    same_total: bool = False
+    address: str = ""
+
+    @classmethod
+    def of(cls, event: Event, **known: Any) -> Failure:
+        """What the engine tells of a transfer that failed, with what else is ``known``."""
+        return cls(
+            code=event.code,
+            status=event.status,
+            fault=Fault(event.fault),
+            errno=event.errno,
+            retry_after_s=event.retry_after_s,
+            received_bytes=event.received_bytes,
+            text=event.text,
+            source=event.source,
+            request=event.request,
+            address=event.address,
+            host=event.host,
+            **known,
+        )
+
+
+class Kind(enum.StrEnum):
+    """The classes of failures, by what happens next."""
+
+    TEMPORARY = "temporary"
+    """Request that range again: at once from another source, or after an exponential back-off with full jitter."""
+    RATE_LIMITED = "rate limited"
+    """No download contacts the host for as long as it asks (capped), or for a back-off; then with fewer connections."""
+    NETWORK = "network unavailable"
+    """Wait until the network is back, without counting a try. If the network turns out to work, as temporary."""
+    PERMANENT = "permanent"
+    """Do not use this source again. Continue with the next one at once; fail if none is left."""
+    STALE_LINK = "stale link"
+    """Request the original URL again, at most three times in a row: it may redirect to another target."""
+    DOUBTFUL = "doubtful"
+    """Call ``refresh_url``; then as temporary (401 and 407: once more, on one connection); then as permanent."""
+    TOO_MANY_LANES = "too many lanes"
+    """Continue on the connections that work, and open no other for as long as the server says. Not counted as a try."""
+    CHANGED = "content changed"
+    """Drop a mirror that contradicts the URL. Otherwise start over; the second time with a single request."""
+    NO_RANGES = "no ranges"
+    """Try twice more, since a cache may still be filling; then start over with a single stream."""
+    LOCAL = "local"
+    """Fail at once; downloaded data is kept."""
+
+
+class When(enum.StrEnum):
+    """What a row may ask of a failure beyond its numbers."""
+
+    ALWAYS = ""
+    OTHERS_WORK = "other connections of the file work"
+    REDIRECTED = "it is the target of a redirect, and sent nothing"
+    NAMED_AGAIN = "the original URL redirects to the same target again"
+    SAME_TOTAL = "the response states the size that the file has"
+    ANSWERED = "the source has succeeded before"
+    UNANSWERED = "the source has not succeeded before"
+    SERVER_SAYS_WHEN = "the response has Retry-After"
+
+    def holds(self, failure: Failure) -> bool:
+        match self:
+            case When.OTHERS_WORK:
+                return failure.other_lanes > 0
+            case When.REDIRECTED:
+                return failure.redirected and not failure.named_again and not failure.received_bytes
+            case When.NAMED_AGAIN:
+                return failure.redirected and failure.named_again
+            case When.SAME_TOTAL:
+                return failure.answered and failure.same_total
+            case When.ANSWERED:
+                return failure.answered
+            case When.UNANSWERED:
+                return not failure.answered
+            case When.SERVER_SAYS_WHEN:
+                return failure.retry_after_s > 0
+            case _:
+                return True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table: failures of this fault with one of these numbers, if ``when`` holds, are of ``kind``.
+
+    Empty numbers mean any. ``words`` are some of libcurl's, where its code alone says too little. ``why`` is the reason
+    for the row.
+    """
+
+    kind: Kind
+    why: str
+    fault: Fault = Fault.NONE
+    statuses: frozenset[int] = frozenset()
+    codes: frozenset[int] = frozenset()
+    errnos: frozenset[int] = frozenset()
+    when: When = When.ALWAYS
+    words: str = ""
+
+    def fits(self, failure: Failure) -> bool:
+        return (
+            failure.fault == self.fault
+            and (not self.statuses or failure.status in self.statuses)
+            and (not self.codes or failure.code in self.codes)
+            and (not self.errnos or failure.errno in self.errnos)
+            and self.words in failure.text
+            and self.when.holds(failure)
+        )
+
+
+_TLS_CODES = frozenset(
+    {
+        Curl.SSL_CERTPROBLEM,
+        Curl.SSL_CIPHER,
+        Curl.PEER_FAILED_VERIFICATION,
+        Curl.SSL_CACERT_BADFILE,
+        Curl.SSL_CRL_BADFILE,
+        Curl.SSL_ISSUER_ERROR,
+        Curl.SSL_PINNEDPUBKEYNOTMATCH,
+        Curl.SSL_INVALIDCERTSTATUS,
+        Curl.SSL_CLIENTCERT,
+    }
+)
+_NO_NETWORK_ERRNOS = frozenset(
+    {
+        errno_module.ENETUNREACH,
+        errno_module.ENETDOWN,
+        errno_module.EHOSTUNREACH,
+        errno_module.EHOSTDOWN,
+        errno_module.EADDRNOTAVAIL,
+    }
+)
+
+
+def _status(kind: Kind, why: str, *statuses: int, when: When = When.ALWAYS) -> Row:
+    return Row(kind, why, Fault.STATUS, statuses=frozenset(statuses), when=when)
+
+
+def _code(kind: Kind, why: str, *codes: int, errnos: frozenset[int] = frozenset(), when: When = When.ALWAYS) -> Row:
+    return Row(kind, why, codes=frozenset(codes), errnos=errnos, when=when)
+
+
+DEFAULT_ROWS: tuple[Row, ...] = (
+    # -- what this machine says
+    Row(Kind.LOCAL, "the disk failed; another try would meet the same disk", Fault.DISK),
+    Row(Kind.LOCAL, "out of memory", Fault.MEMORY),
+    # -- what the remote file is
+    Row(Kind.CHANGED, "a different size is a different file", Fault.SIZE_CHANGED),
+    Row(Kind.CHANGED, "a different validator is a different file (RFC 9110, section 8.8)", Fault.VALIDATOR_CHANGED),
+    Row(
+        Kind.NO_RANGES,
+        "the whole file in reply to a range: allowed by RFC 9110, section 14.2",
+        Fault.RANGE_IGNORED,
+    ),
+    Row(Kind.NO_RANGES, "a different range than requested, or none stated", Fault.RANGE_WRONG),
+    Row(Kind.NO_RANGES, "less than the response's Content-Range promises", Fault.RANGE_SHORT),
+    Row(
+        Kind.NO_RANGES,
+        "an ETag or date too long to be kept: ranges could not be compared; a single response needs none",
+        Fault.VALIDATOR_TOO_LONG,
+    ),
+    Row(Kind.PERMANENT, "encoded although identity was requested: ranges would be of the encoded form", Fault.ENCODED),
+    Row(Kind.PERMANENT, "a size that no file can have, or two that differ", Fault.SIZE_UNSOUND),
+    Row(
+        Kind.PERMANENT,
+        "header lines without end, or too long: what comes first will come again",
+        Fault.HEADERS,
+        when=When.UNANSWERED,
+    ),
+    Row(Kind.TEMPORARY, "header lines without end, from a server that has sent others", Fault.HEADERS),
+    Row(
+        Kind.TEMPORARY,
+        "another size, and no validator although the file had one: more likely an error page than a new version",
+        Fault.UNVOUCHED,
+    ),
+    Row(Kind.TEMPORARY, "more bytes than announced: nothing of that transfer is used", Fault.OVERFLOW),
+    Row(
+        Kind.STALE_LINK,
+        "the target of a redirect is silent; the original URL may name another",
+        Fault.STALLED,
+        when=When.REDIRECTED,
+    ),
+    Row(Kind.TEMPORARY, "no data arrives; another connection may do better", Fault.STALLED),
+    Row(Kind.PERMANENT, "a redirect to another scheme, or from https to http", Fault.REDIRECT),
+    Row(Kind.PERMANENT, "too many redirects", Fault.REDIRECTS),
+    # -- statuses; the same one can mean several things, so the narrower rows come first
+    _status(Kind.TOO_MANY_LANES, "the server allows no more connections", 403, 429, 503, when=When.OTHERS_WORK),
+    _status(
+        Kind.RATE_LIMITED,
+        "the server says when it will be back (RFC 9110, section 10.2.3)",
+        *(403, 408, 413, 423, 425, 429),
+        *range(500, 600),
+        when=When.SERVER_SAYS_WHEN,
+    ),
+    _status(Kind.RATE_LIMITED, "too many requests (RFC 6585, section 4)", 429),
+    _status(
+        Kind.STALE_LINK,
+        "signed links expire, and mirrors fail; the original URL may name another target",
+        *(400, 401, 403, 404, 408, 410),
+        *range(500, 600),
+        when=When.REDIRECTED,
+    ),
+    _status(Kind.PERMANENT, "the server's last word", 401, 403, 404, 410, when=When.NAMED_AGAIN),
+    _status(
+        Kind.DOUBTFUL,
+        "servers that share a name differ, and some fail in this way for a moment",
+        *(400, 401, 403, 404, 405, 407, 409),
+        when=When.ANSWERED,
+    ),
+    _status(Kind.DOUBTFUL, "a server that contradicts itself", 416, when=When.SAME_TOTAL),
+    _status(Kind.CHANGED, "the range no longer exists: the file is shorter", 416, when=When.ANSWERED),
+    _status(Kind.NO_RANGES, "the server refuses even the first range", 416),
+    _status(
+        Kind.TEMPORARY,
+        "timeouts and overload of the server or a gateway",
+        *(408, 421, 423, 425, 500, 502, 503, 504, 509, 598, 599),
+    ),
+    _status(Kind.TEMPORARY, "a CDN reports that its origin fails", *range(520, 531)),
+    _status(Kind.PERMANENT, "retrying would not help"),
+    # -- libcurl's codes
+    _code(
+        Kind.TOO_MANY_LANES,
+        "the server allows no more connections",
+        Curl.COULDNT_CONNECT,
+        errnos=frozenset({errno_module.ECONNREFUSED}),
+        when=When.OTHERS_WORK,
+    ),
+    _code(
+        Kind.STALE_LINK,
+        "the target of a redirect cannot be used; the original URL may name another",
+        *(Curl.COULDNT_RESOLVE_HOST, Curl.COULDNT_CONNECT, Curl.SSL_CONNECT_ERROR, Curl.OPERATION_TIMEDOUT),
+        *(Curl.GOT_NOTHING, Curl.SEND_ERROR, Curl.RECV_ERROR, *_TLS_CODES),
+        when=When.REDIRECTED,
+    ),
+    _code(Kind.PERMANENT, "retrying does not make a certificate valid", *_TLS_CODES),
+    Row(Kind.PERMANENT, "the proxy rejects the user name or password", statuses=frozenset({407})),
+    _code(Kind.PERMANENT, "a URL or option that cannot work", Curl.UNSUPPORTED_PROTOCOL, Curl.URL_MALFORMAT),
+    _code(Kind.PERMANENT, "a transfer coding although none was requested", Curl.BAD_CONTENT_ENCODING),
+    _code(
+        Kind.PERMANENT,
+        "no HTTP: what comes first will come again",
+        Curl.WEIRD_SERVER_REPLY,
+        when=When.UNANSWERED,
+    ),
+    Row(
+        Kind.PERMANENT,
+        "chunks whose sizes are none: what comes first will come again",
+        codes=frozenset({Curl.RECV_ERROR}),
+        words="chunk",
+        when=When.UNANSWERED,
+    ),
+    _code(Kind.LOCAL, "libcurl cannot work here", Curl.FAILED_INIT, Curl.OUT_OF_MEMORY),
+    _code(Kind.NETWORK, "no route", Curl.COULDNT_CONNECT, Curl.SEND_ERROR, Curl.RECV_ERROR, errnos=_NO_NETWORK_ERRNOS),
+    _code(
+        Kind.NETWORK,
+        "no answer from a name server: libcurl cannot tell an unknown name from a missing network",
+        Curl.COULDNT_RESOLVE_HOST,
+        Curl.COULDNT_RESOLVE_PROXY,
+        Curl.INTERFACE_FAILED,
+    ),
+    _code(Kind.TEMPORARY, "resets, timeouts, broken bodies, broken HTTP/2 streams"),
+)
+"""The table. Rows are looked at from the top; the last of each group fits everything that is left."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """The table, and how long to wait. Edit it by making another: ``RetryPolicy().first(Row(...))``.
+
+    Raises ``TypeError`` or ``ValueError`` naming the argument.
+
+    Times are seconds: ``longest_wait`` bounds a back-off, ``longest_retry_after`` what a server may ask for,
+    ``network_check`` is how often an absent network is looked for, ``network_wait`` how long at most (0: no limit).
+    ``network_hosts`` are asked by TCP whether there is a network, ``host:port`` each; any one is enough.
+    """
+
+    rows: tuple[Row, ...] = DEFAULT_ROWS
+    longest_wait: float = 60.0
+    longest_retry_after: float = 600.0
+    network_check: float = 5.0
+    network_wait: float = 3600.0
+    network_hosts: tuple[str, ...] = ("8.8.8.8:53", "1.1.1.1:53", "223.5.5.5:53")
+
+    def __post_init__(self) -> None:
+        for name, kind in (("rows", Row), ("network_hosts", str)):
+            values = getattr(self, name)
+            if not isinstance(values, (tuple, list)) or not all(isinstance(value, kind) for value in values):
+                raise TypeError(f"{name}: expected a tuple of {kind.__name__}")
+            object.__setattr__(self, name, tuple(values))
+        for host in self.network_hosts:
+            place, _, port = host.rpartition(":")
+            if not place or not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+                raise ValueError(f"network_hosts: {host!r} is not HOST:PORT")
+        for name in ("longest_wait", "longest_retry_after", "network_check", "network_wait"):
+            check_seconds(getattr(self, name), name)
+        if not self.network_check:
+            raise ValueError("network_check: 0 is out of range; the network cannot be looked for all the time")
+
+    def first(self, *rows: Row) -> RetryPolicy:
+        """The same policy with ``rows`` before all others."""
+        return dataclasses.replace(self, rows=(*rows, *self.rows))
+
+    def row(self, failure: Failure) -> Row:
+        """The row that decides about a failure."""
+        for row in self.rows:
+            if row.fits(failure):
+                return row
+        return Row(Kind.PERMANENT, "no row fits")
+
+    def classify(self, failure: Failure) -> Kind:
+        """What a failure is."""
+        return self.row(failure).kind
+
+    def wait_s(self, failures: int, first_s: float, retry_after_s: float = 0.0) -> float:
+        """How long to wait before the next try: exponential with full jitter, after the time that the server asks for.
+
+        The upper bounds for ``first_s=0.5`` are 0.5, 1, 2, 4, 8, 16, 32, 60, 60 … seconds.
+        """
+        bound = min(first_s * 2.0 ** min(max(failures - 1, 0), 30), self.longest_wait)
+        return random.uniform(0, bound) + min(retry_after_s, self.longest_retry_after)
+
+
+_CONNECTION_CODES = frozenset(
+    {
+        Curl.COULDNT_RESOLVE_PROXY,
+        Curl.COULDNT_RESOLVE_HOST,
+        Curl.COULDNT_CONNECT,
+        Curl.INTERFACE_FAILED,
+        Curl.SEND_ERROR,
+        Curl.RECV_ERROR,
+        Curl.PROXY,
+        Curl.QUIC_CONNECT_ERROR,
+    }
+)
+_FAULT_WORDS = {
+    Fault.RANGE_IGNORED: "the server sent the whole file in reply to a range request",
+    Fault.RANGE_WRONG: "the server sent a different range than requested",
+    Fault.RANGE_SHORT: "the server sent less of the range than it announced",
+    Fault.SIZE_CHANGED: "the size of the remote file has changed",
+    Fault.VALIDATOR_CHANGED: "the remote file has changed (its ETag or Last-Modified differs)",
+    Fault.VALIDATOR_TOO_LONG: "the server sent an ETag or Last-Modified too long to be compared",
+    Fault.UNVOUCHED: "the server sent a response without a validator in place of the file, probably an error page",
+    Fault.SIZE_UNSOUND: "the server stated a size that no file can have, or two sizes that differ",
+    Fault.HEADERS: "the server sent more header lines, or longer ones, than any answer needs",
+    Fault.ENCODED: "the server sent the file encoded, although no encoding was asked for",
+    Fault.OVERFLOW: "the server sent more bytes than it announced",
+    Fault.STALLED: "no data was received for too long",
+    Fault.REDIRECTS: "too many redirects",
+    Fault.MEMORY: "out of memory",
+}
+
+
+def _status_words(status: int) -> str:
+    import http
+
+    try:
+        return f"the server answered {status} {http.HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"the server answered {status}"
+
+
+def explain(failure: Failure, curl_words: str = "") -> tuple[type[DownloadError], str]:
+    """The class of error that a failure is, and one line that says what was wrong.
+
+    ``curl_words`` is libcurl's general text for the code, used where it had nothing more to say about this case.
+    """
+    words = failure.text or curl_words or f"libcurl error {failure.code}"
+    match failure.fault:
+        case Fault.DISK:
+            return DiskError, f"writing failed: {os.strerror(failure.errno)}"
+        case Fault.MEMORY:
+            return LocalError, _FAULT_WORDS[failure.fault]
+        case Fault.STATUS:
+            return HttpStatusError, _status_words(failure.status)
+        case Fault.REDIRECT:
+            return BadAnswer, f"refused a redirect to {mask_url(failure.text)}"
+        case Fault.ENCODED if failure.text.startswith("Content"):
+            return BadAnswer, f"{_FAULT_WORDS[failure.fault]} ({failure.text}); to decode it use --decode (decode=True)"
+        case Fault.SIZE_CHANGED | Fault.VALIDATOR_CHANGED:
+            return ContentChanged, _FAULT_WORDS[failure.fault]
+        case Fault.STALLED:
+            return TimedOut, _FAULT_WORDS[failure.fault]
+        case Fault.NONE:
+            pass
+        case _:
+            return BadAnswer, _FAULT_WORDS[failure.fault]
+    if failure.code == Curl.URL_MALFORMAT and failure.redirected:
+        return BadAnswer, f"the server redirects to a malformed URL: {mask_url(failure.address)}: {words}"
+    if failure.code == Curl.RECV_ERROR and "chunk" in failure.text:
+        return BadAnswer, words
+    if failure.code == Curl.COULDNT_CONNECT and failure.errno:
+        words = f"{words}: {os.strerror(failure.errno)}"
+    if failure.code == Curl.OPERATION_TIMEDOUT:
+        return TimedOut, words
+    if failure.code in (Curl.FAILED_INIT, Curl.OUT_OF_MEMORY):
+        return LocalError, words
+    if failure.code in _TLS_CODES or failure.code == Curl.SSL_CONNECT_ERROR:
+        return TlsError, words
+    if failure.code in _CONNECTION_CODES:
+        return ConnectionFailed, words
+    if failure.code == Curl.BAD_CONTENT_ENCODING:
+        return BadAnswer, _FAULT_WORDS[Fault.ENCODED]
+    if failure.code in (Curl.UNSUPPORTED_PROTOCOL, Curl.PARTIAL_FILE, Curl.GOT_NOTHING, Curl.WEIRD_SERVER_REPLY):
+        return BadAnswer, words
+    return NetworkError, words
+
+
+def as_error(failure: Failure, url: str, curl_words: str = "", more: str = "") -> DownloadError:
+    """The error that a failure is. ``url`` is the one to name, with no secret in it; ``more`` is added to the words."""
+    kind, words = explain(failure, curl_words)
+    if issubclass(kind, DiskError):
+        return kind(words + more, url=url, status=failure.status, errno=failure.errno)
+    return kind(words + more, url=url, status=failure.status)

@@ -1,0 +1,271 @@
+"""The state of a run, between the engine's block map and the files beside the part file.
+
+Data before bits: first the map is looked at, then the data is synced, then what was seen is written down. Bits read
+after the sync might name bytes that it missed. After a sync that failed nothing is written down any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rangefetch.disk import beside, state
+from rangefetch.disk.control_file import from_control_file
+from rangefetch.disk.ownership import NotOurs, read_own
+from rangefetch.disk.target import Target
+from rangefetch.errors import DiskError
+from rangefetch.logs import log as _log
+from rangefetch.masking import mask_url
+from rangefetch.net.sources import Sources
+
+if TYPE_CHECKING:
+    from rangefetch._engine import File
+
+__all__ = [
+    "MOST_CONTROL_BYTES",
+    "as_state",
+    "load",
+    "read_control",
+    "save",
+    "save_at_the_end",
+    "save_on_the_way",
+    "save_state",
+    "write_trace",
+]
+
+_ROOM_BYTES = 64 << 10  # more than a state takes
+MOST_CONTROL_BYTES = 64 << 20
+"""Of aria2's control file: a bit for each piece of 1 MiB or more, and a few bytes for each that is not whole."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_DONE = 2
+
+
+def load(target: Target, url: str, *, provable: bool) -> state.State | None:
+    """The saved state, if it is sound and of this URL. Whether its bytes are the remote file's is not known yet.
+
+    ``provable`` says that a checksum will prove the result; what an aria2 has left without a state of ours is used
+    only then. A state that cannot be used is set aside with a warning. What an aria2 that did not end in peace has left
+    is made a state of ours. Raises ``DiskError``.
+    """
+    path = target.state_path
+    try:
+        own = _load_own(target, url)
+    except state.StateDamaged as error:
+        _log.warning("%s; set aside, starting over", error)
+        with contextlib.suppress(DiskError):
+            state.set_aside(path)
+        return None
+    try:
+        found = _load_aria2s(target, url, own, provable=provable)
+    except state.StateDamaged as error:
+        # What the state calls written was safe before aria2 came, and aria2 only adds to it.
+        found = None
+        _log.warning("%s; %s", error, "only the state beside it is used" if own is not None else "starting over")
+    saved = found or own
+    if saved is None:
+        return None
+    if own is None and not provable:
+        _log.warning("%s: cannot tell which file %s belongs to; starting over", mask_url(url), target.control_path.name)
+        return None
+    if found is not None:
+        try:
+            target.sync()
+        except DiskError:
+            beside.remove(target.control_path)  # it may speak of bytes that are lost
+            raise
+        target.save_state(found)
+        beside.remove(target.control_path)
+    return saved
+
+
+def _load_own(target: Target, url: str) -> state.State | None:
+    """What is in the state file; None if there is none. Raises ``StateDamaged``."""
+    path = target.state_path
+    try:
+        saved = state.load(path)
+    except FileNotFoundError:
+        return None
+    if not saved.sources:
+        return None  # it only says whose the part file is
+    if saved.url != url:
+        raise state.StateDamaged(f"{path}: it is of another URL")
+    _checked(saved, target, path)
+    if saved.sample not in (0, state.sample_of(target.fd, saved)):
+        raise state.StateDamaged(f"{path}: {target.part_path} is not the file that it means")
+    return saved
+
+
+def _load_aria2s(target: Target, url: str, own: state.State | None, *, provable: bool) -> state.State | None:
+    """What is in aria2's control file, which is the newer one; None if there is none. Raises ``StateDamaged``.
+
+    It names no file. Which it is of is said by the state file, else a checksum must prove it.
+    """
+    octets = read_control(target, trusted=provable)
+    if octets is None:
+        return None
+    known = (own.sources, own.resolved_url, own.filename) if own is not None else ()
+    found = as_state(octets, target, url, *known)
+    if own is not None and own.total_size != found.total_size:
+        raise state.StateDamaged(f"{target.control_path}: it is of a file of another size")
+    return found
+
+
+def read_control(target: Target, *, trusted: bool = False) -> bytes | None:
+    """What is in aria2's control file; None if there is none. Raises ``StateDamaged`` for what it cannot be."""
+    path = target.control_path
+    try:
+        return read_own(path, MOST_CONTROL_BYTES, trusted=trusted)[0]
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise state.StateDamaged(f"{path}: cannot read it: {error.strerror or error}") from error
+    except NotOurs as error:
+        raise state.StateDamaged(f"{path}: {error}") from error
+
+
+def as_state(
+    octets: bytes,
+    target: Target,
+    url: str,
+    sources: Sequence[state.SourceState] = (),
+    resolved_url: str = "",
+    filename: str = "",
+) -> state.State:
+    """The state that such a control file stands for; what it does not say is given. Raises ``StateDamaged``."""
+    path = target.control_path
+    name = filename or (target.path.name if target.path is not None else "")
+    try:
+        found = from_control_file(octets, url, sources=sources, resolved_url=resolved_url, filename=name)
+    except state.StateDamaged as error:
+        raise state.StateDamaged(f"{path}: {error}") from error
+    return _checked(found, target, path)
+
+
+def _checked(saved: state.State, target: Target, path: Path) -> state.State:
+    if os.fstat(target.fd).st_size < saved.written_end:
+        raise state.StateDamaged(f"{path}: {target.part_path} is shorter than it says")
+    return saved
+
+
+def _seen(file: File) -> tuple[bytearray, dict[int, int]]:
+    """The blocks, and the bytes that are written of those that are not done, while the engine goes on.
+
+    The blocks come first. A count that was read before might be of a block that is missing by the time when its mark
+    is read: bytes that a transfer brought are taken back where it turns out to be wrong. What is taken back later still
+    is not in the save that follows (``Run.forget_bytes``).
+    """
+    blocks = bytearray(file.blocks)
+    partial = {i: count for i, count in enumerate(file.partial.tolist()) if count and blocks[i] != _DONE}
+    return blocks, partial
+
+
+def save(target: Target, file: File, sources: Sources) -> int:
+    """Save what is in the file; returns how many bytes of it. Raises ``DiskError``."""
+    return _save(target, _state_of(target, file, sources))
+
+
+def _save(target: Target, saved: state.State) -> int:
+    target.sync()
+    target.save_state(saved)
+    return saved.written_bytes
+
+
+def _state_of(target: Target, file: File, sources: Sources) -> state.State:
+    blocks, partial = _seen(file)
+    return state.State(
+        url=sources.url,
+        resolved_url=sources[0].resolved_url or sources.url,
+        total_size=file.size,
+        supports_range=True,
+        sources=[
+            state.SourceState(source.given_url, *file.validators(number))
+            for number, source in enumerate(sources)
+            if number < file.source_count
+        ],
+        block_size=file.block_size,
+        blocks=bytes(blocks),
+        partial=partial,
+        filename=target.path.name if target.path else "",
+    )
+
+
+def _saved_end(target: Target) -> int:
+    """The end of what the state that is there calls written."""
+    try:
+        return state.load(target.state_path).written_end
+    except (FileNotFoundError, state.StateDamaged):
+        return 0
+
+
+def save_on_the_way(target: Target, file: File, sources: Sources) -> int | None:
+    """Save while bytes arrive; returns how many, None where there was no room for the state.
+
+    The bytes have their space already, so that is a warning and no reason to stop. Raises ``DiskError`` for everything
+    else, and where it is the bytes that could not be written.
+    """
+    try:
+        return save(target, file, sources)
+    except DiskError as error:
+        if error.errno not in _NO_ROOM or target.has_lost_writes:
+            raise
+        _log.warning("%s: the state could not be saved: %s", mask_url(sources.url), error)
+        return None
+
+
+def save_at_the_end(target: Target, file: File, sources: Sources) -> int:
+    """Save when nothing arrives any more; returns how many bytes. Raises ``DiskError``."""
+    return save_state(target, _state_of(target, file, sources))
+
+
+def save_state(target: Target, saved: state.State) -> int:
+    """Save what was seen of a file to which nothing comes any more; returns how many bytes. A full disk has no room for
+    the state: a little less of the data makes some.
+
+    Raises ``DiskError``. Where a sync has failed, now or before, the state that was saved last stays as it is.
+    """
+    try:
+        return _save(target, saved)
+    except DiskError as error:
+        if error.errno not in _NO_ROOM or target.has_lost_writes:
+            raise
+    beside.remove_control(target.part_path)
+    # What the state that is there speaks of stays, since this may fail, too.
+    less = _cut(saved, max(saved.written_end - _ROOM_BYTES, _saved_end(target)))
+    os.ftruncate(target.fd, less.written_end)
+    return _save(target, less)
+
+
+def _cut(saved: state.State, end: int) -> state.State:
+    """The same without what lies behind ``end``."""
+    blocks, partial = bytearray(saved.blocks), dict(saved.partial)
+    for index in range(end // saved.block_size, len(blocks)):
+        start = index * saved.block_size
+        there = saved.block_size if blocks[index] == _DONE else partial.pop(index, 0)
+        blocks[index] = 0
+        if left := min(there, max(0, end - start)):
+            partial[index] = left
+    return dataclasses.replace(saved, blocks=bytes(blocks), partial=partial)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Opening a named pipe must not wait for its reader, nor writing to it. URLs are nobody else's business."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o600)
+
+
+def write_trace(path: str, gid: str, transfers: Iterable[tuple[str, str]]) -> None:
+    """Add a JSON line for each transfer to the file: its URL, and what the engine told of it. A file that cannot be
+    written is a warning.
+    """
+    try:
+        with open(path, "a", encoding="utf-8", opener=_open_at_once) as file:
+            for url, told in transfers:
+                numbers = {name: int(value) for name, value in (word.split("=") for word in told.split())}
+                file.write(json.dumps({"gid": gid, "url": mask_url(url), **numbers}) + "\n")
+    except OSError as error:
+        _log.warning("%s: the trace cannot be written: %s", path, error.strerror)

@@ -1,0 +1,120 @@
+"""Whether a filesystem has room for all that is to come to it, by its own numbers.
+
+What a download still needs is what it lacks, but for what the filesystem has given to its part file already. It must
+fit beside what those need that were asked for before it: the ones at work, and the ones that wait. Of a download that
+has not begun the size is known where it was announced (``expected_size``).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from rangefetch.disk.names import choose_filename
+from rangefetch.disk.ownership import may_be_ours
+from rangefetch.disk.target import Target, free_space, part_path
+from rangefetch.errors import DiskError
+from rangefetch.masking import mask_url
+from rangefetch.net.network import split_userinfo
+from rangefetch.transfer.download import Download
+
+__all__ = ["Room", "check_target", "explain_full", "lacking_bytes", "lacking_on"]
+
+
+class Room:
+    """What waits, by filesystem; for all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: Counter[int] = Counter()
+        self._claims: dict[str, tuple[int, int]] = {}
+
+    def claim(self, download: Download, active: Iterable[Download]) -> None:
+        """A download is to wait for its turn. Raises ``DiskError`` where it does not fit beside the others."""
+        lacking = lacking_bytes(download)
+        directory = download.options.save_dir
+        if not lacking or _is_there(download):
+            return
+        try:
+            device = Path(directory).stat().st_dev
+        except OSError:
+            return  # what is wrong with it is said when it begins
+        free, needed = free_space(directory), lacking_on(device, active)
+        with self._lock:
+            _check(directory, lacking, self._waiting[device] + needed, free, mask_url(download.url))
+            self._waiting[device] += lacking
+            self._claims[download.gid] = (device, lacking)
+
+    def release(self, download: Download) -> None:
+        """It waits no more."""
+        with self._lock:
+            device, lacking = self._claims.pop(download.gid, (0, 0))
+            self._waiting[device] -= lacking
+
+
+def lacking_bytes(download: Download) -> int:
+    """What its filesystem must still give to it; 0 where its size is not known, or its bytes are not kept."""
+    progress = download.progress()
+    size = progress.total or int(download.options.expected_size)
+    if not size or download.sink is not None:
+        return 0
+    part = part_path(download.options.save_dir, download.options.filename, split_userinfo(download.url)[0])
+    return max(0, size - max(progress.downloaded, _allocated_bytes(part)))
+
+
+def lacking_on(device: int, downloads: Iterable[Download]) -> int:
+    """What those of the downloads that are on this filesystem lack."""
+    return sum(lacking_bytes(each) for each in downloads if _is_on(device, each.options.save_dir))
+
+
+def check_target(target: Target, size: int, downloaded: int, lacking_beside: Callable[[int], int], url: str) -> None:
+    """Raises ``DiskError`` where there is no room for what a file lacks beside what others on its filesystem do."""
+    here = os.fstat(target.fd)
+    lacking = max(0, size - max(downloaded, here.st_blocks * 512))
+    if target.window_bytes:
+        lacking = min(lacking, target.window_bytes)
+    _check(target.directory, lacking, lacking_beside(here.st_dev), free_space(target.directory), url)
+
+
+def explain_full(download: Download, number: int) -> str:
+    """What there is to add to a disk's error: the figures where it is full, nothing else."""
+    lacking = lacking_bytes(download)
+    if number not in (errno.ENOSPC, errno.EDQUOT) or not lacking:
+        return ""
+    return f"; {lacking} bytes more are needed, and {free_space(download.options.save_dir)} are free"
+
+
+def _check(directory: str | os.PathLike[str], lacking: int, others: int, free: int, url: str) -> None:
+    if lacking + others > free:
+        beside = f", and {others} for other downloads" if others else ""
+        raise DiskError(
+            f"{directory}: {lacking} bytes are needed{beside}, and {free} are free", url=url, errno=errno.ENOSPC
+        )
+
+
+def _is_on(device: int, directory: str | os.PathLike[str]) -> bool:
+    try:
+        return Path(directory).stat().st_dev == device
+    except OSError:
+        return False
+
+
+def _is_there(download: Download) -> bool:
+    """Whether the final name is taken, perhaps by the very file; then there may be nothing to fetch."""
+    options = download.options
+    name = options.filename or choose_filename(download.url)
+    return not options.overwrite and (Path(options.save_dir) / name).exists()
+
+
+def _allocated_bytes(path: Path) -> int:
+    """What the file system has given to a part file of ours."""
+    if not may_be_ours(path):
+        return 0
+    try:
+        return path.stat().st_blocks * 512
+    except OSError:
+        return 0
