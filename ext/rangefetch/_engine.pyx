@@ -68,6 +68,7 @@ from rangefetch.transfer cimport (
     Allocation,
     FileCore,
     HostTable,
+    ITEM_RETURNED,
     MOST_LANES,
     MOST_SOURCES,
     ProfileCore,
@@ -846,10 +847,11 @@ cdef class Batch:
         self.core.names = <char **>calloc(count, sizeof(char *))
         self.core.states = <uint8_t *>calloc(count, sizeof(uint8_t))
         self.core.sizes = <int64_t *>calloc(count, sizeof(int64_t))
+        self.core.validators = <char **>calloc(count, sizeof(char *))
         if (
             self.core.slots == NULL or self.core.urls == NULL or self.core.names == NULL or self.core.states == NULL
             or self.core.sizes == NULL or self.core.hosts == NULL or self.core.host_of == NULL
-            or self.core.next_of == NULL or self.core.tries == NULL
+            or self.core.next_of == NULL or self.core.tries == NULL or self.core.validators == NULL
         ):
             raise MemoryError
         for i in range(lanes):
@@ -863,6 +865,7 @@ cdef class Batch:
             self.core.urls[self.core.count] = _owned_text(os.fsencode(url))
             self.core.count += 1
             self.core.names[self.core.count - 1] = _owned_text(os.fsencode(name))
+            self.core.sizes[self.core.count - 1] = -1
         # From the last to the first, since each is put before those of its host that wait.
         for i in range(self.core.count):
             number = origin_number(self.core.urls[i])
@@ -880,6 +883,7 @@ cdef class Batch:
         for i in range(self.core.count):
             free(self.core.urls[i])
             free(self.core.names[i])
+            free(self.core.validators[i])
         for i in range(self.core.lanes_most):
             if self.core.slots[i].sources[0] != NULL:
                 free(self.core.slots[i].sources[0].resolved_url)
@@ -893,6 +897,7 @@ cdef class Batch:
         free(self.core.names)
         free(self.core.states)
         free(self.core.sizes)
+        free(self.core.validators)
         if self.engine != NULL:
             core_let_go(self.engine)
 
@@ -903,6 +908,14 @@ cdef class Batch:
     @property
     def sizes(self):
         return _view(self, self.core.sizes, b"q", self.core.count, 8)
+
+    def told(self, int place):
+        if not 0 <= place < self.core.count:
+            raise IndexError(place)
+        if rf_load(&self.core.states[place]) != ITEM_RETURNED or self.core.validators[place] == NULL:
+            return None
+        etag, _, last_modified = _decode(self.core.validators[place]).partition("\n")
+        return (self.core.sizes[place], etag, last_modified)
 
     @property
     def requests(self):

@@ -11,9 +11,10 @@ that it refused for now goes back among those that wait.
 """
 
 from libc.stdint cimport int64_t
-from libc.string cimport memset
+from libc.stdio cimport snprintf
+from libc.string cimport memset, strlen
 
-from rangefetch.checks cimport free
+from rangefetch.checks cimport free, malloc
 from rangefetch.claims cimport is_limited
 from rangefetch.host cimport (
     host_rest,
@@ -76,6 +77,15 @@ cdef inline void item_waits(BatchCore *batch, int item) noexcept nogil:
     rf_store(&batch.states[item], ITEM_WAITING)
 
 
+cdef inline char *validators_told(const Source *source) noexcept nogil:
+    """Its ETag and its Last-Modified, a line each, for free(); NULL: it has said nothing, or there is no memory."""
+    cdef size_t size = strlen(source.etag) + strlen(source.last_modified) + 2
+    cdef char *lines = <char *>malloc(size) if source.known else NULL
+    if lines != NULL:
+        snprintf(lines, size, "%s\n%s", source.etag, source.last_modified)
+    return lines
+
+
 cdef inline void item_ends(FileCore *slot, ItemState state) noexcept nogil:
     """An item is done, or for Python or another lane to do; the slot is free."""
     cdef BatchCore *batch = slot.batch
@@ -84,7 +94,11 @@ cdef inline void item_ends(FileCore *slot, ItemState state) noexcept nogil:
         rf_close(slot.fd)
         slot.fd = -1
     source_leaves(slot.sources[0])
-    batch.sizes[item] = slot.size if state == ITEM_DONE else 0
+    if slot.size >= 0:
+        batch.sizes[item] = slot.size
+    if state == ITEM_RETURNED and batch.validators[item] == NULL:
+        # Whoever fetches it now must not be told less.
+        batch.validators[item] = validators_told(slot.sources[0])
     rf_count(&batch.head.received_bytes, slot.received_bytes)
     rf_count(&batch.head.requests, slot.requests)
     rf_count(&batch.head.connections, slot.connections)

@@ -293,7 +293,8 @@ cdef struct BatchCore:
     char **urls               # owned, with the strings
     char **names              # owned, with the strings
     uint8_t *states           # owned: an ItemState for each item
-    int64_t *sizes            # owned: bytes of each item that is done
+    int64_t *sizes            # owned: of each item, as its answer said it; -1: it said nothing
+    char **validators         # owned, with the strings: ETag and Last-Modified of each that came back, a line each
 
 # One thread, one CURLM, and the files that belong to it.
 cdef struct Loop:

@@ -368,7 +368,11 @@ class Batch:
         """A byte for each item, the memory itself: 0 waiting, 1 running, 2 done, 3 returned, 4 returned late."""
     @property
     def sizes(self) -> memoryview:
-        """The bytes of each item that is done, as int64."""
+        """The bytes of each item as its answer said them, as int64; -1: it said nothing, or there was none."""
+    def told(self, place: int) -> tuple[int, str, str] | None:
+        """What the server said of an item that was returned: the size (-1: nothing), ETag and Last-Modified, empty
+        where absent. None: it gave no answer that could be used. Raises ``IndexError``.
+        """
     @property
     def requests(self) -> int:
         """Requests sent for items that have ended."""

@@ -24,7 +24,7 @@ from rangefetch.disk import provenance
 from rangefetch.disk.names import choose_filename, is_plain_filename
 from rangefetch.disk.parts import part_path
 from rangefetch.errors import Cancelled, DownloadError, TargetExists
-from rangefetch.identity import Basis
+from rangefetch.identity import Basis, Identity
 from rangefetch.logs import log as _log
 from rangefetch.manager import DownloadManager, get_download_manager
 from rangefetch.masking import mask_url
@@ -450,15 +450,18 @@ class _Bulk:
         for other, theirs in self._live.items():
             # A name may be taken by an item of another batch, where case is ignored.
             self._collect(other, theirs)
-        returned: list[int] = []
-        for number, state in zip(numbers, bytes(batch.states), strict=True):
-            if number != _TAKEN:
-                (self._late if state == _LATE else returned).append(number)
+        returned: dict[int, int] = {}  # with their places in the batch
+        for place, (number, state) in enumerate(zip(numbers, bytes(batch.states), strict=True)):
+            if number != _TAKEN and state == _LATE:
+                self._late.append(number)
+            elif number != _TAKEN:
+                returned[number] = place
         if returned:
             self._must_go_on()
-        for number in returned:
+        for number, place in returned.items():
             self._came_back[self._wanted[number].host] += 1
-            self._ask(number)
+            told = batch.told(place)
+            self._ask(number, Identity(*told) if told is not None else None)
         for host in {self._wanted[number].host for number in returned}:
             if self._came_back[host] > _MOST_RETURNED * self._tried[host]:
                 for queue in self._queues:
@@ -467,11 +470,11 @@ class _Bulk:
 
     # -- the others -----------------------------------------------------------------------------------------------
 
-    def _ask(self, number: int) -> None:
-        """Have the manager fetch an item."""
+    def _ask(self, number: int, known: Identity | None = None) -> None:
+        """Have the manager fetch an item, of which its server has said what is ``known``."""
         each = self._wanted[number]
         options = DownloadOptions.of(self._common, **each.own) if each.own else self._common
-        download = self._singles[number] = self._manager.submit(each.url, options, starts=self._starts)
+        download = self._singles[number] = self._manager.submit(each.url, options, starts=self._starts, known=known)
 
         def moved(_: Download) -> None:
             self._moved.append(number)

@@ -27,6 +27,7 @@ from rangefetch.transfer.retry import RetryPolicy
 from rangefetch.transfer.space import Room
 
 if TYPE_CHECKING:
+    from rangefetch.identity import Identity
     from rangefetch.native.backend import NativeBackend
 
 __all__ = ["DownloadManager", "get_download_manager", "init_download_manager"]
@@ -496,14 +497,20 @@ class DownloadManager:
         return self._defaults
 
     def submit(
-        self, url: str, options: DownloadOptions | Mapping[str, Any] | None = None, *, starts: int | None = None
+        self,
+        url: str,
+        options: DownloadOptions | Mapping[str, Any] | None = None,
+        *,
+        starts: int | None = None,
+        known: Identity | None = None,
     ) -> Download:
-        """``download``, for who wants the download itself.
+        """``download``, for who wants the download itself. ``known`` is what the server has just said of the file.
 
         Raises ``Cancelled`` if the manager was stopped since :attr:`starts` had this value.
         """
         url, checked = self.check(url, options)
         download = Download(url, self._in_this_directory(checked))
+        download.known = known
         if starts is not None and not (self._started and starts == self._starts):
             raise Cancelled("the manager was stopped", url=mask_url(url))
         no_room = self._claim_room(download)

@@ -12,7 +12,7 @@ import pytest
 
 from engine.driving import Driver
 from rangefetch._engine import Batch
-from servers.misbehaving import MisbehavingServer, content, modified
+from servers.misbehaving import MisbehavingServer, content, etag, http_date, modified
 from support import children
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -75,6 +75,29 @@ def test_the_next_batch_uses_the_connections_of_the_last(run: Callable[..., Batc
     for turn in range(5):
         run([(server.url("/good", size=1000, seed=turn), f"{turn}-{number}") for number in range(20)], lanes=3)
     assert server.connections <= 3
+
+
+def test_what_was_said_of_an_item_that_comes_back_is_told(
+    run: Callable[..., Batch], server: MisbehavingServer, directory: Path
+) -> None:
+    paths: list[tuple[str, dict[str, Any]]] = [
+        ("/good", {}),
+        ("/cut", {"after": 100}),
+        ("/cut", {"after": 100, "etag": "none", "mtime": 0}),
+        ("/status", {}),
+    ]
+    items = [(server.url(path, size=16 * KIB, **more), f"{at}") for at, (path, more) in enumerate(paths)]
+    batch = run([*items, (server.url("/good", size=2048 * KIB), "large")])
+    assert list(batch.states) == [DONE, RETURNED, RETURNED, RETURNED, RETURNED]
+    tag, date = etag(16 * KIB, 0), http_date(modified(0))
+    assert batch.told(0) is None
+    assert batch.told(1) == (16 * KIB, tag, date)
+    assert batch.told(2) == (16 * KIB, "", "")
+    assert batch.told(3) is None
+    assert batch.told(4) == (2048 * KIB, etag(2048 * KIB, 0), date)
+    for place in (-1, 5):
+        with pytest.raises(IndexError):
+            batch.told(place)
 
 
 def test_there_are_never_more_requests_at_a_time_than_lanes(
@@ -158,7 +181,7 @@ def test_what_is_out_of_the_ordinary_is_returned_and_leaves_nothing(
     ]
     batch = run(items, lanes=1)
     assert outcome(batch, directory) == ([DONE, RETURNED, DONE], ["after", "before"])
-    assert list(batch.sizes) == [100, 0, 100]
+    assert [batch.sizes[place] for place in (0, 2)] == [100, 100]
     assert (directory / "after").read_bytes() == content(100, 2)
 
 

@@ -79,6 +79,17 @@ def _versions(ask: Ask, reply: Reply, *, turns: int = 1, validators: str = "noth
     return _disguise(reply, validators)
 
 
+def _one_less(ask: Ask, reply: Reply, *, validators: str = "", how: str = "close") -> Reply:
+    """One byte less than there is, in every body; ranges after the first one break."""
+    if validators:
+        reply = _disguise(reply, validators)
+    if "range" in ask.headers and ask.turn > 0:
+        reply.broken = Break("close", 10 if how == "part" else 0, headers=how == "part")
+        return reply
+    reply.body = reply.body[:-1]
+    return reply
+
+
 def _nodes(ask: Ask, reply: Reply) -> Reply:
     """Each request is answered by another node, with an ETag of its own for the same bytes."""
     reply.headers["ETag"] = f'"node-{ask.turn % 2}"'
@@ -92,7 +103,7 @@ def _long(ask: Ask, reply: Reply) -> Reply:
 
 @pytest.fixture(autouse=True)
 def _routes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for fault in (_as_200, _claims, _exactly, _short, _versions, _nodes, _long):
+    for fault in (_as_200, _claims, _exactly, _short, _versions, _one_less, _nodes, _long):
         name = fault.__name__.strip("_").replace("_", "-")
         monkeypatch.setitem(ROUTES, name, Route(name, fault, {}))
 
@@ -173,6 +184,33 @@ def test_in_a_batch_of_small_files(
     rangefetch.fetch_many(urls, tmp_path / "many", **QUICK)
     for number in range(3):
         assert (tmp_path / "many" / f"file-{number}.bin").read_bytes() == content(size, number)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("how", ["close", "part"])
+@pytest.mark.parametrize("validators", ["", *VALIDATORS])
+def test_what_a_batch_was_told_of_a_file_is_not_forgotten_when_ranges_break(
+    server: MisbehavingServer,
+    tls_server: MisbehavingServer,
+    certificates: Certificates,
+    tmp_path: Path,
+    validators: str,
+    how: str,
+    tls: bool,
+) -> None:
+    """The first answer names the whole size; the plain request that is left in the end brings less."""
+    url = (tls_server if tls else server).url("/one-less/x.bin", size=200_000, validators=validators, how=how)
+    [outcome] = rangefetch.fetch_many(
+        [url], tmp_path / "many", on_error="return", ca_file=certificates.ca, max_tries=2, **QUICK
+    )
+    assert isinstance(outcome, DownloadError), outcome
+    assert not (tmp_path / "many" / "x.bin").exists()
+
+
+def test_what_a_batch_was_told_does_not_keep_a_newer_version_out(server: MisbehavingServer, tmp_path: Path) -> None:
+    url = server.url("/script/x.bin", steps="cut:after=10:size=200000", then="no-ranges:size=100000:seed=1")
+    [result] = rangefetch.fetch_many([url], tmp_path / "many", **QUICK)
+    assert result.path.read_bytes() == content(100_000, 1)
 
 
 @pytest.mark.parametrize(("route", "parameters"), [("as-200", {}), ("exactly", {}), ("exactly", {"chunked": 1})])

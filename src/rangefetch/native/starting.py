@@ -58,6 +58,9 @@ class Starting:
         # Without a name from the user this is a guess, but one that saves megabytes when it is right.
         if run.placing.is_taken(run.target.path or run.target.directory / run.download.filename):
             run.first_step = Step.ASK
+        known, run.download.known = run.download.known, None
+        if run.saved is None and known is not None:
+            run.authority.tell(known)
         if run.saved is not None:
             self._recall(run.saved)
             identity = run.saved.identity_of(run.url) or Identity()

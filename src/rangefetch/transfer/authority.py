@@ -46,6 +46,11 @@ class Authority:
         self.identity = identity
         self.is_remembered = True
 
+    def tell(self, identity: Identity) -> None:
+        """The URL has said so just now, to somebody who has asked for the file before."""
+        self._said_by = _URL
+        self.identity = identity
+
     def start_over(self) -> None:
         """Nothing is kept of what was fetched; the URL's word is remembered."""
         self.source = -1

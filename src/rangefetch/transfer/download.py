@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rangefetch._engine import File
+    from rangefetch.identity import Identity
     from rangefetch.transfer.sink import Sink
 
 __all__ = ["MOVES", "Download", "Figures", "new_gid"]
@@ -81,6 +82,8 @@ class Download:
         self.result: DownloadResult | None = None
         self.error: DownloadError | None = None
         self.started_s = 0.0
+        self.known: Identity | None = None
+        """What its server said of the file a moment ago, when somebody else asked."""
         self.has_begun = False
         """Whether it was ever active, so that it may have files."""
         self.kept_aside: Path | None = None
