@@ -364,7 +364,7 @@ class _Bulk:
                     self._ask(number)
             return
         live = self._live
-        loops = max(1, min(backend.loops, self._manager.most_active))
+        loops = max(1, min(backend.loops, self._manager.most_small))
         self._queues = _by_loop(small, self._wanted, self._common, loops)
         portion = min(_BATCH_ITEMS, -(-sum(map(len, small.values())) // loops))
         try:
@@ -396,7 +396,7 @@ class _Bulk:
 
         self._tried.update(self._wanted[number].host for number in numbers)
         items = [(self._wanted[number].url, self._wanted[number].name) for number in numbers]
-        lanes = min(self._manager.most_active, len(items))
+        lanes = min(self._manager.most_small, len(items))
         directory.use()
         try:
             return backend.begin_batch(
@@ -513,7 +513,7 @@ class _Bulk:
     def _ask_for_places(self, small: Sized) -> None:
         """How many small files may be at work at a time changes with the other downloads."""
         if small:
-            self._places = self._manager.lend_places(self, self._manager.most_active)
+            self._places = self._manager.lend_places(self, self._manager.most_small)
 
     def _settle(self, number: int, download: Download) -> None:
         """A download has moved: it is at work now, or it is at rest, or it has ended."""

@@ -35,6 +35,7 @@ __all__ = ["DownloadManager", "get_download_manager", "init_download_manager"]
 _PROGRESS_EVERY_S = 0.1
 _SESSION_EVERY_S = 1.0
 _SETTLE_S = 30.0
+_MOST_ACTIVE, _MOST_SMALL = 16, 128  # where the user has given no number
 _FINISHED = (DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED)
 
 
@@ -43,7 +44,8 @@ class DownloadManager:
 
     ``backend`` is ``"native"``, ``"aria2"``, or ``"auto"``: the first of the two that can run, starting with
     ``prefer``. At most ``max_concurrent_downloads`` are active at a time, the others wait in order; streams
-    (``stream``) start at once and are not counted.
+    (``stream``) start at once and are not counted. None is 16, and up to 128 while ``fetch_many`` fetches small files:
+    with many hosts the time goes by waiting for answers. A number is never exceeded.
     ``max_overall_download_limit`` is in bytes per second for all downloads together (0: no limit), ``defaults`` are
     options for every download, ``retry_policy`` decides what is retried. With ``session_file``, unfinished downloads
     are recorded, and a new manager with the same file lists them again. Only one manager can use the file at a time: a
@@ -61,7 +63,7 @@ class DownloadManager:
         backend: str = "auto",
         *,
         prefer: str = "native",
-        max_concurrent_downloads: int = 16,
+        max_concurrent_downloads: int | None = None,
         max_overall_download_limit: int | str = 0,
         defaults: DownloadOptions | Mapping[str, Any] | None = None,
         retry_policy: RetryPolicy | None = None,
@@ -69,15 +71,14 @@ class DownloadManager:
         max_download_results: int = 1000,
         **config: Any,
     ) -> None:
-        for option, value, low in (
-            ("max_concurrent_downloads", max_concurrent_downloads, 1),
-            ("max_download_results", max_download_results, 0),
-        ):
-            check_count(value, option, low, 1_000_000)
+        if max_concurrent_downloads is not None:
+            check_count(max_concurrent_downloads, "max_concurrent_downloads", 1, 1_000_000)
+        check_count(max_download_results, "max_download_results", 0, 1_000_000)
         if retry_policy is not None and not isinstance(retry_policy, RetryPolicy):
             raise TypeError(f"retry_policy: expected a RetryPolicy, not {type(retry_policy).__name__}")
         self._router = BackendRouter(self, backend, prefer, retry_policy or RetryPolicy(), config)
-        self._most_active = max_concurrent_downloads
+        self._most_active = max_concurrent_downloads or _MOST_ACTIVE
+        self._only_small = 0 if max_concurrent_downloads else _MOST_SMALL - _MOST_ACTIVE  # places for small files alone
         self._most_finished = max_download_results
         self._limit = parse_size(max_overall_download_limit, "max_overall_download_limit")
         if defaults is not None and not isinstance(defaults, DownloadOptions | Mapping):
@@ -135,6 +136,11 @@ class DownloadManager:
     def most_active(self) -> int:
         """How many downloads are active at a time (``max_concurrent_downloads``)."""
         return self._most_active
+
+    @property
+    def most_small(self) -> int:
+        """How many small files may be at work at a time."""
+        return self._most_active + self._only_small
 
     def start(self) -> None:
         """Start the backend; the first download does it, too. Raises a ``LocalError`` where none can run."""
@@ -358,9 +364,9 @@ class DownloadManager:
         """
         with self._lock:
             others = sum(places for each, places in self._lent.items() if each is not borrower)
-            free = self._most_active - len(self._active - self._asking - self._streams) - others
+            free = self.most_small - len(self._active - self._asking - self._streams) - others
             if self._waiting:
-                free = min(free, max(1, self._most_active // 2))
+                free = min(free, self._only_small + max(1, self._most_active // 2))
             granted = max(0, min(wanted, free))
             backend = self._router.native()
             running = backend.set_places(others + granted) - others if backend is not None else 0
@@ -554,7 +560,8 @@ class DownloadManager:
 
     def _places_taken(self) -> int:
         """How many of the active downloads count against ``max_concurrent_downloads``."""
-        return len(self._active - self._asking - self._streams) + sum(self._lent.values())
+        small = max(0, sum(self._lent.values()) - self._only_small)
+        return len(self._active - self._asking - self._streams) + small
 
     def _start_one(self, download: Download) -> None:
         self._room.release(download)

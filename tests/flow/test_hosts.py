@@ -12,7 +12,8 @@ import pytest
 
 from rangefetch import DownloadManager, DownloadResult, fetch_many, stream
 from servers.counting import CountingServer
-from support.waiting import until
+from servers.hosts import ManyHosts
+from support.waiting import AT_ONCE, until
 
 
 @pytest.fixture
@@ -111,6 +112,57 @@ def test_hosts_that_are_silent_hold_up_no_other(tmp_path: Path) -> None:
             fetch_many([*urls, *(each.url(f"f{number}") for number, each in enumerate(live))], tmp_path, on_result=note)
         assert time.monotonic() - begun_s < 15
     assert sorted(done) == list(range(20, 40))
+
+
+def test_small_files_of_many_hosts_are_asked_for_as_many_at_a_time_as_curl_does(tmp_path: Path) -> None:
+    """``curl -Z`` has fifty at a time: no answer comes before as many requests are there."""
+    with ManyHosts(together=50) as hosts:
+        results = fetch_many([hosts.url(number, f"f{number}") for number in range(300)], tmp_path)
+        assert all(result.size == hosts.size for result in results)
+        assert 50 <= hosts.most_requests <= 128
+
+
+def test_a_number_that_the_user_gives_holds_for_many_hosts_too(tmp_path: Path) -> None:
+    with ManyHosts(together=16) as hosts:
+        fetch_many([hosts.url(number, f"f{number}") for number in range(100)], tmp_path, max_concurrent_downloads=16)
+        assert hosts.most_requests == 16
+
+
+def test_downloads_are_not_more_at_a_time_while_small_files_are(tmp_path: Path) -> None:
+    """More small files than that may be at work; files with options of their own are downloads."""
+    with ManyHosts(together=16) as hosts:
+        items = [(hosts.url(number, f"f{number}"), {"filename": f"own{number}"}) for number in range(60)]
+        fetch_many(items, tmp_path)
+        assert hosts.most_requests == 16
+
+
+def test_hosts_that_refuse_are_unknown_or_silent_hold_up_no_other(tmp_path: Path) -> None:
+    with ManyHosts() as hosts, socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+        unused.close()
+        live = [hosts.url(number, f"f{number}") for number in range(200)]
+        dead = [
+            (
+                f"http://127.0.1.{number + 1}:{port}/refused{number}",
+                f"http://no-such-host-{number}.invalid/unknown{number}",
+                hosts.url(1000 + number, f"silent/s{number}"),
+            )[number % 3]
+            for number in range(200)
+        ]
+        items = [url for pair in zip(dead, live, strict=True) for url in pair]
+        done: list[int] = []
+
+        def note(number: int, outcome: object) -> None:
+            if isinstance(outcome, DownloadResult):
+                done.append(number)
+                if len(done) == len(live):
+                    raise KeyboardInterrupt
+
+        begun_s = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            fetch_many(items, tmp_path, on_error="return", on_result=note)
+        assert time.monotonic() - begun_s < AT_ONCE
+    assert sorted(done) == list(range(1, 400, 2))
 
 
 def test_a_download_from_a_silent_host_lets_others_have_its_place_and_comes_back(

@@ -28,7 +28,7 @@ NO_SECONDS: list[Any] = [None, -1.0, "5", True, float("nan"), [1]]
 MANAGER: dict[str, list[Any]] = {
     "backend": [None, 5, "", "curl", ["native"]],
     "prefer": [None, 5, "", "auto"],
-    "max_concurrent_downloads": [None, *NO_COUNT],
+    "max_concurrent_downloads": NO_COUNT,
     "max_overall_download_limit": NO_SIZE,
     "defaults": [5, "split=4", [("split", 4)]],
     "retry_policy": [5, RetryPolicy, {"longest_wait": 5}],

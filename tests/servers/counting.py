@@ -97,9 +97,11 @@ class CountingServer:
                         return
                     received += piece
                 head, _, received = received.partition(b"\r\n\r\n")
-                connection.sendall(self._answer(head))
+                answer = self._answer(head)
+                # Before it is sent: who has it may ask for the next one at once.
                 with self._lock:
                     self._at_work -= 1
+                connection.sendall(answer)
 
     def _answer(self, head: bytes) -> bytes:
         now_s = time.monotonic()

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from rangefetch.cli import config
 from rangefetch.cli.inputs import InputError, read_urls
-from rangefetch.cli.vocabulary import MOST_AT_ONCE, USAGE_ERROR, Parser
+from rangefetch.cli.vocabulary import USAGE_ERROR, Parser
 from rangefetch.cli.vocabulary import make_parser as _parser
 from rangefetch.options import DownloadOptions, check_url, parse_size
 
@@ -51,7 +51,7 @@ class Request:
     repeated: tuple[str, ...] = ()
     listed: bool = False
     options: DownloadOptions = dataclasses.field(default_factory=DownloadOptions)
-    max_concurrent_downloads: int = MOST_AT_ONCE
+    max_concurrent_downloads: int | None = None
     max_overall_download_limit: int = 0
     network_wait: float | None = None
     backend: str = "auto"

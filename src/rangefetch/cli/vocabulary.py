@@ -13,12 +13,9 @@ from rangefetch.cli.display import printable
 from rangefetch.masking import mask_text
 from rangefetch.options import DownloadOptions
 
-__all__ = ["MOST_AT_ONCE", "USAGE_ERROR", "Parser", "make_parser", "masked"]
+__all__ = ["USAGE_ERROR", "Parser", "make_parser", "masked"]
 
 USAGE_ERROR = 2
-
-MOST_AT_ONCE = 16
-"""Files at once where nothing is said: as many as a manager's default."""
 
 _FIELDS = {field.name: field.default for field in dataclasses.fields(DownloadOptions)}
 
@@ -189,7 +186,7 @@ def _add_connections(parser: Parser) -> None:
         "--max-concurrent-downloads",
         metavar="N",
         type=_whole_number,
-        help=f"at most N files at the same time (default: {MOST_AT_ONCE})",
+        help="at most N files at the same time (default: 16, and 128 small ones of a list)",
     )
 
 
