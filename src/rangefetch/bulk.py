@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from rangefetch.disk import provenance
 from rangefetch.disk.names import choose_filename, is_plain_filename
-from rangefetch.disk.parts import part_path
+from rangefetch.disk.parts import part_paths
 from rangefetch.errors import Cancelled, DownloadError, TargetExists
 from rangefetch.identity import Basis, Identity
 from rangefetch.logs import log as _log
@@ -342,8 +342,8 @@ class _Bulk:
                 continue
             if not plain or each.own or "@" in each.url or each.url[:4].lower() != "http" or is_metadata_url(each.url):
                 singles.append(number)
-            elif begun and part_path("", "", each.url).name in begun:
-                # It was the manager's once, which has left something of it.
+            elif begun and not begun.isdisjoint(path.name for path in part_paths("", "", each.url)):
+                # It was the manager's once, which has left something of it, or of that file under another URL.
                 singles.append(number)
             else:
                 small[each.host].append(number)
@@ -584,7 +584,7 @@ def _repeated(wanted: Sequence[_Wanted]) -> tuple[dict[int, int], dict[int, Down
 
 
 def _unfinished(directory: str | os.PathLike[str]) -> frozenset[str]:
-    """The part files there that are named after a URL."""
+    """The part files there whose names are hashes."""
     try:
         with os.scandir(directory) as entries:
             names = [entry.name for entry in entries]

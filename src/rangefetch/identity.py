@@ -18,6 +18,7 @@ __all__ = [
     "Identity",
     "Same",
     "Strength",
+    "contradicts",
     "is_strong",
     "must_compare_before_publishing",
     "must_compare_before_resuming",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 _DATED_S = 1.0
+_COARSE_TIME_S = 2.0  # FAT counts in steps of that
 
 
 class Same(enum.Enum):
@@ -140,6 +142,16 @@ def same(one: Identity, other: Identity) -> Same:
     if one.size >= 0 and other.size >= 0 and one.size != other.size:
         return Same.DIFFERENT
     return same_validators(one.etag, one.last_modified, other.etag, other.last_modified)
+
+
+def contradicts(one: Identity, other: Identity) -> bool:
+    """Whether what two URLs say speaks against their having the same file, which their validators never prove."""
+    if min(one.size, other.size) >= 0 and one.size != other.size:
+        return True
+    if one.etag and other.etag:
+        return one.etag != other.etag
+    earlier, later = parse_date(one.last_modified), parse_date(other.last_modified)
+    return earlier is not None and later is not None and abs(earlier - later) > _COARSE_TIME_S
 
 
 def must_compare_before_resuming(known: Identity, *, checksum: bool, helped: bool = False) -> bool:

@@ -78,13 +78,14 @@ def test_a_damaged_state_is_set_aside_with_a_warning(
     assert len(warning.splitlines()) == 1
 
 
-def test_a_state_of_another_url_is_set_aside_with_a_warning(
+def test_a_state_of_another_urls_file_is_dropped_with_a_warning(
     server: MisbehavingServer, valve: Valve, target: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     interrupt(server.url("/valve/x", size=SIZE), target, MIB)
     fetch(server.url("/good/x", size=SIZE, seed=1), target)
     assert target.read_bytes() == content(SIZE, 1)
     assert "another URL" in caplog.text
+    assert names(target.parent) == ["file.bin"]
 
 
 @pytest.mark.parametrize("what", ["part", "part emptied", "state"])

@@ -92,9 +92,13 @@ def test_opening_makes_an_empty_private_part_file(tmp_path: Path) -> None:
     assert files(tmp_path) == {"x.part": ""}
 
 
-def test_without_a_name_the_part_file_is_named_after_the_url(tmp_path: Path) -> None:
+def _hashed(text: str) -> str:
+    return f"rangefetch-{hashlib.sha256(text.encode()).hexdigest()[:16]}.part"
+
+
+def test_without_a_name_the_part_file_is_named_after_the_urls_path(tmp_path: Path) -> None:
     with closing(written(tmp_path, "")) as opened:
-        assert opened.part_path.name == f"rangefetch-{hashlib.sha256(URL.encode()).hexdigest()[:16]}.part"
+        assert opened.part_path.name == _hashed("/" + URL.rpartition("/")[2])
         assert opened.path is None
         with pytest.raises(ValueError, match="no final name yet"):
             publish(opened)
@@ -103,6 +107,25 @@ def test_without_a_name_the_part_file_is_named_after_the_url(tmp_path: Path) -> 
         assert opened.name("found.txt") == opened.path == tmp_path / "found.txt"
         assert publish(opened) == tmp_path / "found.txt"
     assert files(tmp_path) == {"found.txt": "new"}
+
+
+@pytest.mark.parametrize("marks", [True, False])
+def test_without_a_name_two_urls_never_share_a_part_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, marks: bool
+) -> None:
+    if not marks:
+        monkeypatch.delattr(os, "setxattr")
+    other = URL + "?signature=2"
+    with closing(Target.open(tmp_path, "", URL)) as first, closing(Target.open(tmp_path, "", other)) as second:
+        assert second.part_path.name == _hashed(other)
+        os.pwrite(first.fd, b"first", 0)
+        os.pwrite(second.fd, b"second", 0)
+        for url in (URL, other):
+            with pytest.raises(TargetLocked):
+                Target.open(tmp_path, "", url)
+    for url, octets in ((other, b"second"), (URL, b"first")):
+        with closing(Target.open(tmp_path, "", url)) as again:
+            assert os.pread(again.fd, 10, 0) == octets
 
 
 def test_a_name_without_room_for_suffixes_works_too(tmp_path: Path) -> None:

@@ -206,6 +206,10 @@ class FileJob(Job):
     def _settle(self) -> None:
         """Have aria2 find what earlier runs have left and still holds, and nothing else."""
         saved, remote, source = self.saved, self.remote, self._answering
+        if self.placing.earlier is not None:
+            identity = remote.identity if remote is not None else Identity()
+            self.placing.look_at_earlier(source, identity, self._looked_at_earlier)
+            return
         if saved is None or not saved.written_end:
             self._settle_on(None)
             return
@@ -224,6 +228,12 @@ class FileJob(Job):
             self._settle_on(saved)
         else:
             self._compare_saved(saved)
+
+    def _looked_at_earlier(self, is_same: bool) -> None:
+        """It is known whether what was fetched from another URL is part of the file."""
+        if is_same:
+            self._basis = Basis.COMPARED
+        self._settle_on(self.saved)
 
     def _compare_saved(self, saved: State) -> None:
         """Fetch some of what an earlier run has left again, before anything is added to it."""

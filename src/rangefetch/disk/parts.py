@@ -4,6 +4,9 @@ It is ``NAME.part``, with its state in ``NAME.part.json``. Where something else 
 alone and the part file is ``rangefetch-HASH.part``, by a hash of NAME. A part file is ours if it has the mark of
 ``ownership``, or if the state beside it vouches for it: where the file system has no marks, a state is written before
 the part file is created.
+
+Without a NAME, the hash is of the last part of the URL's path, so that the same file can be found under a URL with
+another query or host. Where that part file is another URL's, the hash is of the whole URL.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ if sys.platform != "win32":
 
 from rangefetch.disk import beside, state
 from rangefetch.disk.beside import control_path_of, state_path_of
-from rangefetch.disk.names import MAX_NAME_BYTES
+from rangefetch.disk.names import MAX_NAME_BYTES, filename_from_url
 from rangefetch.disk.ownership import is_marked, is_of, is_trusted, mark
 from rangefetch.disk.publishing import set_mode
 from rangefetch.disk.state import State
@@ -39,9 +42,12 @@ __all__ = [
     "is_part_of",
     "lock",
     "open_part",
+    "other_urls_part",
     "part_path",
+    "part_paths",
     "state_path_of",
     "stem_of",
+    "take_part",
     "unlock_and_close",
 ]
 
@@ -81,6 +87,13 @@ def _hashed(name: str) -> str:
 def part_path(directory: str | os.PathLike[str], filename: str, url: str) -> Path:
     """Where the part file of a download is, unless something else has that name."""
     return Path(directory) / f"{stem_of(filename, url)}.part"
+
+
+def part_paths(directory: str | os.PathLike[str], filename: str, url: str) -> tuple[Path, ...]:
+    """Where the part file of a download usually is. The first of two may be another URL's."""
+    path = part_path(directory, filename, url)
+    # No name has a slash in it, and no URL begins with one: the hashes are of different kinds of things.
+    return (path,) if filename else (Path(directory) / f"{_hashed('/' + filename_from_url(url))}.part", path)
 
 
 def claim(url: str) -> State:
@@ -140,6 +153,28 @@ def create_part(path: Path, url: str) -> Part:
     return _create(path, url)
 
 
+def other_urls_part(folder: Path, url: str) -> Path | None:
+    """The part file that a download of another URL has left, whose path ends in the same name; None: there is none.
+
+    Nothing is locked: it may be that download's again at any moment. Raises ``OSError``.
+    """
+    path = part_paths(folder, "", url)[0]
+    fd = _open_ours(path, adopt=False)
+    if fd < 0:
+        return None
+    try:
+        return None if is_part_of(fd, path, url) else path
+    finally:
+        os.close(fd)
+
+
+def take_part(path: Path, url: str) -> Part | None:
+    """Lock a part file of another URL, and mark it as this one's. None: it is not there any more. Raises
+    ``TargetLocked``, ``OSError``."""
+    fd = _open_ours(path, adopt=False)
+    return _locked(fd, path, url) if fd >= 0 else None
+
+
 def is_open_on(fd: int, path: Path) -> bool:
     """Whether the file that is open has that name."""
     try:
@@ -160,10 +195,10 @@ def unlock_and_close(fd: int) -> None:
 
 def _candidates(folder: Path, filename: str, url: str) -> Iterator[Path]:
     """The names that a part file may have, the best first. No target is likely to have one of the further ones."""
-    first = part_path(folder, filename, url)
-    yield first
+    usual = part_paths(folder, filename, url)
+    yield from usual
     stem = _hashed(filename or url)
-    if first.stem != stem:
+    if usual[-1].stem != stem:
         yield folder / f"{stem}.part"
     for number in range(1, _MOST_NAMES):
         yield folder / f"{stem}.{number}.part"
@@ -178,8 +213,11 @@ def _find(folder: Path, filename: str, url: str, *, adopt: bool) -> tuple[int, P
     for number, path in enumerate(_candidates(folder, filename, url)):
         if os.path.lexists(path):
             fd = _open_ours(path, adopt=adopt)
-            if fd >= 0:
+            if fd >= 0 and (filename or number or is_part_of(fd, path, url)):
                 return fd, path
+            if fd >= 0:
+                os.close(fd)  # another URL's, whose path ends in the same name
+                continue
             from rangefetch.logs import log
 
             log.info("%s: not created by rangefetch; left alone", path)

@@ -35,10 +35,11 @@ from rangefetch.disk.parts import (
     part_path,
     state_path_of,
     stem_of,
+    take_part,
     unlock_and_close,
 )
 from rangefetch.disk.replacing import copy_content, sync_directory
-from rangefetch.errors import DiskError, DownloadError, LocalError, TargetExists
+from rangefetch.errors import DiskError, DownloadError, LocalError, TargetExists, TargetLocked
 
 __all__ = ["Place", "Target", "disk_errors", "free_space", "part_path"]
 
@@ -89,7 +90,7 @@ class Target:
     def open(cls, directory: str | os.PathLike[str], filename: str, url: str, *, adopt: bool = False) -> Self:
         """Open and lock the part file of ``filename`` in ``directory``. What is missing is made, the file mode 0600.
 
-        Without a ``filename`` the part file is named after a hash of ``url``, and :meth:`name` gives the
+        Without a ``filename`` the part file is named after a hash (``parts``), and :meth:`name` gives the
         final name later. ``filename`` is the user's; a server's goes through ``rangefetch.disk.names`` first. What has
         the name of the part file or its state and is not ours is left alone, and another name is taken. ``adopt``
         counts as ours what has aria2's control file beside it. The state of a fresh part file is removed: it speaks
@@ -120,6 +121,16 @@ class Target:
         with disk_errors("open", part_path(folder, filename, url)):
             part = find_part(folder, filename, url)
             return cls(part, folder / filename if filename else None, url) if part is not None else None
+
+    @classmethod
+    def take(cls, part_path: Path, url: str) -> Self | None:
+        """Open and lock the part file that a download of another URL has left; it is of ``url`` from now on. None: it
+        is not there any more, or that download has it. Raises ``DiskError``.
+        """
+        with disk_errors("open", part_path), contextlib.suppress(TargetLocked):
+            part = take_part(part_path, url)
+            return cls(part, None, url) if part is not None else None
+        return None
 
     @property
     def control_path(self) -> Path:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from rangefetch.errors import ContentChanged, DownloadError, NetworkError, SourceError
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
-from rangefetch.net.sources import Source
+from rangefetch.net.sources import URL, Source
 from rangefetch.transfer.comparison import Finding, Verdict
 from rangefetch.transfer.samples import HEAD_BYTES, Span, choose
 
@@ -77,6 +77,11 @@ class Mirroring:
             self.url_given_up = True
             self._error = error
             run.starting.resume_from_mirrors()
+            return True
+        if run.placing.earlier is not None:
+            # Whether that is of the URL's file is not to be known any more.
+            self.url_given_up = run.sources[URL].banned = True
+            run.begin_again()
             return True
         if not run.is_filling:
             return False

@@ -142,6 +142,7 @@ class Run(AtWork):
         def begin() -> None:
             assert self.target is not None
             self.saved = None
+            self.placing.forget_earlier()
             self.starting.forget()
             self.mirroring.restart()
             self.comparing.begin_again()

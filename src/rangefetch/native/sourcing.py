@@ -48,7 +48,7 @@ class Sourcing:
             same = finding if finding is not None and finding.verdict is not Verdict.UNKNOWN else None
 
             def known(profile: Profile) -> None:
-                if file is run.file and run.is_filling:
+                if file is run.file and run.life.phase in AT_WORK:
                     source.moves += 1
                     file.move(number, source.url, profile)
                     then(same)

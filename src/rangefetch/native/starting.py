@@ -73,6 +73,8 @@ class Starting:
             must_ask = self._saved_is_whole and not (run.options.checksum and run.target.path is not None)
             if self._must_compare or must_ask:
                 run.first_step = Step.ASK
+        if run.placing.earlier is not None:
+            run.first_step = Step.ASK
         return None
 
     def _opened(self, taken: Path | None) -> None:
@@ -206,10 +208,22 @@ class Starting:
         """The server has said what there is, and it is to be fetched."""
         run = self._run
         run.first_step = Step.FETCH
-        if run.recovery.one_stream and run.saved is not None:
+        if run.placing.earlier is not None:
+            source = run.sources[run.answering.first_source]
+            run.turn(lambda: run.placing.look_at_earlier(source, source.identity, self._looked_at_earlier))
+        elif run.recovery.one_stream and run.saved is not None:
             run.begin_again()  # it has no use for what is there
-            return
-        run.turn(self._compare_saved if self._must_compare else self.open_file)
+        else:
+            run.turn(self._compare_saved if self._must_compare else self.open_file)
+
+    def _looked_at_earlier(self, is_same: bool) -> None:
+        """It is known whether what was fetched from another URL is part of the file."""
+        run = self._run
+        run.comparing.compared = is_same
+        if is_same and run.recovery.one_stream:
+            run.begin_again()
+        else:
+            self.open_file()
 
     def _compare_saved(self) -> None:
         """Fetch some of what an earlier run has left again, before anything is added to it."""
@@ -236,6 +250,7 @@ class Starting:
     def forget(self) -> None:
         """Nothing is there any more that could be compared."""
         self._must_compare = False
+        self._run.first_step = Step.FETCH
 
     @property
     def compares_saved(self) -> bool:

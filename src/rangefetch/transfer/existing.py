@@ -15,15 +15,11 @@ import stat
 from pathlib import Path
 
 from rangefetch.disk import provenance
-from rangefetch.headers import parse_date
-from rangefetch.identity import Basis, Identity, Same, same_validators
+from rangefetch.identity import Basis, Identity, Same, contradicts, same_validators
 from rangefetch.transfer import samples
 from rangefetch.transfer.samples import Sample
 
 __all__ = ["Found", "Standing", "look"]
-
-_COARSE_TIME_S = 2.0  # FAT counts in steps of that
-
 
 class Standing(enum.Enum):
     """What a file that has the name is."""
@@ -89,7 +85,7 @@ def _look(fd: int, path: Path, url: str, remote: Identity) -> Found:
         return Found(Standing.ANOTHER, "is another version of the remote file (its ETag or Last-Modified differs)")
     if remote.size == 0:
         return Found(Standing.SAME)
-    if origin is not None and not is_ours and _contradicts(origin, remote):
+    if origin is not None and not is_ours and contradicts(Identity(-1, origin.etag, origin.last_modified), remote):
         return Found(Standing.ANOTHER, "was fetched from another URL, and its ETag or Last-Modified differs")
     otherwise = Standing.ANOTHER
     if is_ours and (remote.etag or remote.last_modified):
@@ -97,11 +93,3 @@ def _look(fd: int, path: Path, url: str, remote: Identity) -> Found:
         otherwise = Standing.SAME
     places = samples.choose(remote.size, [(0, remote.size)], random.SystemRandom())
     return Found(Standing.UNCERTAIN, samples=tuple(samples.read(fd, places)), otherwise=otherwise)
-
-
-def _contradicts(origin: provenance.Origin, remote: Identity) -> bool:
-    """Whether the validators of two URLs, which can never prove that both have the same file, speak against it."""
-    if origin.etag and remote.etag:
-        return origin.etag != remote.etag
-    one, other = parse_date(origin.last_modified), parse_date(remote.last_modified)
-    return one is not None and other is not None and abs(one - other) > _COARSE_TIME_S

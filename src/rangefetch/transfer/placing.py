@@ -1,6 +1,7 @@
 """The place of a download on disk: taken and locked, with what an earlier run has left, and what has its final name.
 
-Where the final name is taken, the file there may be the very one that is wanted; a checksum or the server tells.
+Where the final name is taken, the file there may be the very one that is wanted; a checksum or the server tells. So
+it is with work that was begun from another URL.
 """
 
 from __future__ import annotations
@@ -10,17 +11,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rangefetch.disk import checksum
+from rangefetch.disk import beside, checksum
 from rangefetch.disk.names import choose_filename
 from rangefetch.disk.target import Target
-from rangefetch.errors import TargetExists
+from rangefetch.errors import BadAnswer, TargetExists
 from rangefetch.identity import Basis, Identity
+from rangefetch.logs import log as _log
+from rangefetch.masking import mask_url
 from rangefetch.net.sources import Source
-from rangefetch.transfer import saving
+from rangefetch.transfer import earlier, saving
 from rangefetch.transfer.comparison import Finding, Question, Verdict
+from rangefetch.transfer.earlier import Earlier
 from rangefetch.transfer.existing import Found, Standing, look
 from rangefetch.transfer.keeping import NOTHING_KEPT
 from rangefetch.transfer.lifecycle import Event
+from rangefetch.transfer.samples import Sample
 
 if TYPE_CHECKING:
     from rangefetch.transfer.atwork import AtWork
@@ -32,6 +37,8 @@ class Placing:
     """Where one download goes. All methods run on the backend's thread, but for what a worker is given."""
 
     def __init__(self, run: AtWork) -> None:
+        self.earlier: Earlier | None = None
+        """Work of another URL, which may be part of the same file."""
         self._run = run
 
     def open(self) -> Path | None:
@@ -45,10 +52,17 @@ class Placing:
         run.download.filename = options.filename or choose_filename(run.url)
         if provable and target.path is not None and self.is_taken(target.path):
             return target.path
-        run.saved = saving.load(target, run.url, provable=provable)
-        run.keeping.kept_bytes = NOTHING_KEPT if run.saved is None else run.saved.written_bytes
-        if run.saved is None and not target.fresh:
+        saved = saving.load(target, run.url, provable=provable)
+        run.keeping.kept_bytes = NOTHING_KEPT if saved is None else saved.written_bytes
+        self.earlier = None
+        if saved is not None and saved.url == run.url:
+            run.saved = saved
+        elif saved is not None:
+            self.earlier = Earlier(target.part_path, saved, is_in_place=True)
+        elif not target.fresh:
             target.truncate()
+        elif not options.filename:
+            self.earlier = earlier.find(target.directory, run.url)
         return None
 
     def is_taken(self, path: Path) -> bool:
@@ -110,6 +124,86 @@ class Placing:
                 raise TargetExists(f"{path} exists and {reason}; overwrite is off", url=run.shown_url)
 
         run.do(lambda: look(path, run.url, remote), looked)
+
+    def look_at_earlier(self, source: Source, remote: Identity, then: Callable[[bool], None]) -> None:
+        """Is what was fetched from another URL part of the file that ``source`` describes as ``remote``? ``then`` goes
+        on: with it (True), or without. Raises what made it impossible to tell, where starting over would lose work."""
+        run = self._run
+        work, self.earlier = self.earlier, None
+        assert work is not None
+        was = mask_url(work.saved.url)
+
+        def looked(found: list[Sample]) -> None:
+            if work.contradicts(remote) or not found:
+                give_up("its size or a validator differs" if found else "too little is there to compare")
+                return
+            limit = int(run.options.max_download_limit)
+            question = Question(source, remote.size, found, remote.etag, remote.last_modified, limit)
+            run.ask_ranges(question, compared)
+
+        def compared(finding: Finding) -> None:
+            if finding.verdict is Verdict.SAME:
+                run.do(functools.partial(self._take, work, remote), taken)
+            elif finding.verdict is Verdict.UNKNOWN and not isinstance(finding.error, BadAnswer | None):
+                if not work.is_in_place:
+                    then(False)
+                elif run.sources.waiting or len(run.sources) > 1:
+                    give_up(finding.reason)  # mirrors may have the file
+                else:
+                    raise finding.error
+            else:
+                give_up(finding.reason)
+
+        def taken(is_taken: bool) -> None:
+            if is_taken:
+                _log.info("%s: continuing what was fetched from %s", run.shown_url, was)
+            then(is_taken)
+
+        def give_up(reason: str) -> None:
+            if not work.is_in_place:
+                _log.debug("%s: %s is another file: %s", run.shown_url, was, reason)
+                then(False)
+                return
+            words = "what is there is of another URL (%s) and cannot be used: %s; starting over"
+            _log.warning(f"%s: {words}", run.shown_url, was, reason)
+            run.do(self._drop, lambda _: then(False))
+
+        run.do(lambda: earlier.read_samples(work), looked)
+
+    def forget_earlier(self) -> None:
+        """The download starts over."""
+        work, self.earlier = self.earlier, None
+        if work is not None and work.is_in_place:
+            words = "what is there is of another URL (%s), and cannot be compared; starting over"
+            _log.warning(f"%s: {words}", self._run.shown_url, mask_url(work.saved.url))
+
+    def _take(self, work: Earlier, remote: Identity) -> bool:
+        """Make it this download's, on a worker. False: somebody else has it by now. Raises ``DiskError``."""
+        run = self._run
+        target = run.target
+        assert target is not None
+        if not work.is_in_place:
+            theirs = earlier.take(work, run.url)
+            if theirs is None:
+                return False
+            if target.path is not None:
+                theirs.name(target.path.name)
+            target.discard()
+            run.target = target = theirs
+            beside.remove_control(target.part_path)
+            run.verification.begin(target)
+        filename = target.path.name if target.path is not None else ""
+        run.saved = earlier.of_url(work, run.url, remote, filename)
+        run.keeping.kept_bytes = run.saved.written_bytes
+        target.save_state(run.saved)
+        return True
+
+    def _drop(self) -> None:
+        """It is worth nothing to this download, and in its place; on a worker."""
+        run = self._run
+        assert run.target is not None
+        run.keeping.kept_bytes = NOTHING_KEPT
+        run.target.truncate()
 
     def _already_complete(self, path: Path, basis: Basis) -> None:
         run = self._run

@@ -47,7 +47,8 @@ _DONE = 2
 
 
 def load(target: Target, url: str, *, provable: bool) -> state.State | None:
-    """The saved state, if it is sound and of this URL. Whether its bytes are the remote file's is not known yet.
+    """The saved state, if it is sound. Whether its bytes are the remote file's is not known yet, and it may be of
+    another URL, whose file was given the same name.
 
     ``provable`` says that a checksum will prove the result; what an aria2 has left without a state of ours is used
     only then. A state that cannot be used is set aside with a warning. What an aria2 that did not end in peace has left
@@ -55,7 +56,7 @@ def load(target: Target, url: str, *, provable: bool) -> state.State | None:
     """
     path = target.state_path
     try:
-        own = _load_own(target, url)
+        own = _load_own(target)
     except state.StateDamaged as error:
         _log.warning("%s; set aside, starting over", error)
         with contextlib.suppress(DiskError):
@@ -84,7 +85,7 @@ def load(target: Target, url: str, *, provable: bool) -> state.State | None:
     return saved
 
 
-def _load_own(target: Target, url: str) -> state.State | None:
+def _load_own(target: Target) -> state.State | None:
     """What is in the state file; None if there is none. Raises ``StateDamaged``."""
     path = target.state_path
     try:
@@ -93,8 +94,6 @@ def _load_own(target: Target, url: str) -> state.State | None:
         return None
     if not saved.sources:
         return None  # it only says whose the part file is
-    if saved.url != url:
-        raise state.StateDamaged(f"{path}: it is of another URL")
     _checked(saved, target, path)
     if saved.sample not in (0, state.sample_of(target.fd, saved)):
         raise state.StateDamaged(f"{path}: {target.part_path} is not the file that it means")
@@ -110,7 +109,7 @@ def _load_aria2s(target: Target, url: str, own: state.State | None, *, provable:
     if octets is None:
         return None
     known = (own.sources, own.resolved_url, own.filename) if own is not None else ()
-    found = as_state(octets, target, url, *known)
+    found = as_state(octets, target, own.url if own is not None else url, *known)
     if own is not None and own.total_size != found.total_size:
         raise state.StateDamaged(f"{target.control_path}: it is of a file of another size")
     return found

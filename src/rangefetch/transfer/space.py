@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rangefetch.disk.names import choose_filename
-from rangefetch.disk.ownership import may_be_ours
-from rangefetch.disk.target import Target, free_space, part_path
+from rangefetch.disk.ownership import may_be_ours, opened_regular
+from rangefetch.disk.parts import is_part_of, part_paths
+from rangefetch.disk.target import Target, free_space
 from rangefetch.errors import DiskError
 from rangefetch.masking import mask_url
 from rangefetch.net.network import split_userinfo
@@ -62,8 +63,9 @@ def lacking_bytes(download: Download) -> int:
     size = progress.total or int(download.options.expected_size)
     if not size or download.sink is not None:
         return 0
-    part = part_path(download.options.save_dir, download.options.filename, split_userinfo(download.url)[0])
-    return max(0, size - max(progress.downloaded, _allocated_bytes(part)))
+    url = split_userinfo(download.url)[0]
+    parts = part_paths(download.options.save_dir, download.options.filename, url)
+    return max(0, size - max(progress.downloaded, *(_allocated_bytes(part, url) for part in parts)))
 
 
 def lacking_on(device: int, downloads: Iterable[Download]) -> int:
@@ -110,11 +112,9 @@ def _is_there(download: Download) -> bool:
     return not options.overwrite and (Path(options.save_dir) / name).exists()
 
 
-def _allocated_bytes(path: Path) -> int:
-    """What the file system has given to a part file of ours."""
+def _allocated_bytes(path: Path, url: str) -> int:
+    """What the file system has given to a part file of ours, if it is that of ``url``."""
     if not may_be_ours(path):
         return 0
-    try:
-        return path.stat().st_blocks * 512
-    except OSError:
-        return 0
+    with opened_regular(path) as found:
+        return found[1].st_blocks * 512 if found is not None and is_part_of(found[0], path, url) else 0

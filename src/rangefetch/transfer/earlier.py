@@ -1,0 +1,90 @@
+"""What an earlier run has fetched from another URL: is it part of the file that is wanted now?
+
+Links expire, and the same file is asked for with a new signature, or from another host. Size and validators can only
+speak against its being the same; bytes decide, as for a file that has the final name (``existing``). The work is taken
+over only when that is settled, so that a file that turns out to be another one costs nobody's work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+from pathlib import Path
+
+from rangefetch.disk import state
+from rangefetch.disk.beside import state_path_of
+from rangefetch.disk.ownership import opened_regular
+from rangefetch.disk.parts import other_urls_part
+from rangefetch.disk.state import SourceState, State
+from rangefetch.disk.target import Target, disk_errors
+from rangefetch.identity import Identity, contradicts
+from rangefetch.transfer import samples
+from rangefetch.transfer.samples import Sample, finished_spans
+
+__all__ = ["Earlier", "find", "of_url", "read_samples", "take"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Earlier:
+    """Work of another URL: its part file and the state that was saved of it. ``is_in_place``: the download that is to
+    use it has that part file already, because the user gave both the same name.
+    """
+
+    part_path: Path
+    saved: State
+    is_in_place: bool
+
+    def contradicts(self, remote: Identity) -> bool:
+        """Whether it cannot be of the file that ``remote`` describes."""
+        known = self.saved.identity_of(self.saved.url) or Identity(self.saved.total_size)
+        return remote.size < 0 or contradicts(known, remote)
+
+
+def find(directory: Path, url: str) -> Earlier | None:
+    """What a download has left in the directory whose URL has the same last part of the path. Raises ``DiskError``."""
+    with disk_errors("look into", directory):
+        path = other_urls_part(directory, url)
+        saved = _saved(path) if path is not None else None
+    return Earlier(path, saved, is_in_place=False) if path is not None and saved is not None else None
+
+
+def read_samples(earlier: Earlier) -> list[Sample]:
+    """Some of its bytes; none where it has none, or is not there any more."""
+    saved = earlier.saved
+    spans = finished_spans(saved.blocks, saved.block_size, saved.total_size, saved.partial)
+    with opened_regular(earlier.part_path) as found:
+        if found is None:
+            return []
+        return samples.read(found[0], samples.choose(saved.total_size, spans, random.SystemRandom()))
+
+
+def take(earlier: Earlier, url: str) -> Target | None:
+    """The target of ``url``, with that work in it. None: somebody has it, or has changed it. Raises ``DiskError``."""
+    target = Target.take(earlier.part_path, url)
+    if target is None:
+        return None
+    if _saved(earlier.part_path) == earlier.saved:
+        return target
+    target.close()
+    return None
+
+
+def of_url(earlier: Earlier, url: str, remote: Identity, filename: str) -> State:
+    """Its state, as that of ``url``, whose server describes the file as ``remote``."""
+    source = SourceState(url, remote.etag, remote.last_modified)
+    return dataclasses.replace(earlier.saved, url=url, resolved_url=url, sources=[source], filename=filename)
+
+
+def _saved(part_path: Path) -> State | None:
+    """A state that speaks of bytes in the part file, as far as can be told without the lock."""
+    try:
+        saved = state.load(state_path_of(part_path))
+    except (OSError, state.StateDamaged):
+        return None
+    if not saved.sources or not saved.written_end:
+        return None
+    with opened_regular(part_path) as found:
+        if found is None or found[1].st_size < saved.written_end:
+            return None
+        return saved if saved.sample in (0, state.sample_of(found[0], saved)) else None
