@@ -3,7 +3,6 @@ some of it was compared, and is nothing where the file is another one."""
 
 import hashlib
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,13 +50,15 @@ def _begin(manage: Make, url: str, directory: Path, name: str, **options: Any) -
         until(lambda: downloaded(manager, gid) >= BEGUN)
         manager.stop()
         kept = manager.get_download_progress(gid).downloaded
-    (part,) = directory.glob("*.part")
+    (_part,) = directory.glob("*.part")
     assert kept > 4 * MIB
     return kept
 
 
 def _url(server: MisbehavingServer, validators: str = "", route: str = "good", **parameters: Any) -> str:
-    return server.url(f"/{route}/file.bin?{validators}" if validators else f"/{route}/file.bin", size=SIZE, **parameters)
+    return server.url(
+        f"/{route}/file.bin?{validators}" if validators else f"/{route}/file.bin", size=SIZE, **parameters
+    )
 
 
 def _slow(server: MisbehavingServer, validators: str = "") -> str:
@@ -162,8 +163,8 @@ def test_a_new_url_that_is_refused_leaves_the_work_alone(
     manage: Make, server: MisbehavingServer, target: Path, name: str
 ) -> None:
     _begin(manage, _slow(server), target.parent, name)
+    url = server.url("/status/file.bin", code=403, size=SIZE)
     with manage() as manager, pytest.raises(HttpStatusError):
-        url = server.url("/status/file.bin", code=403, size=SIZE)
         manager.download_and_wait(url, QUICK | {"save_dir": target.parent, "filename": name})
     _goes_on(manage, _url(server, id=2), target, name, server)
 
@@ -191,8 +192,9 @@ def test_work_to_which_nothing_is_missing_is_compared_too(
         until(lambda: downloaded(manager, gid) > SIZE - 4 * MIB)
         target.mkdir()
         until(lambda: manager.get_download_progress(gid).status.value in ("error", "complete"))
-    assert part.exists() and state.exists()
-    os.rmdir(target)
+    assert part.exists()
+    assert state.exists()
+    target.rmdir()
     with manage() as manager:
         url = _url(server, "etag=none", id=3, seed=seed)
         result = manager.download_and_wait(url, QUICK | {"save_dir": target.parent, "filename": "file.bin"})

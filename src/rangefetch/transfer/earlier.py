@@ -8,7 +8,6 @@ over only when that is settled, so that a file that turns out to be another one 
 from __future__ import annotations
 
 import dataclasses
-import os
 import random
 from pathlib import Path
 

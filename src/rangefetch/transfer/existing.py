@@ -21,6 +21,7 @@ from rangefetch.transfer.samples import Sample
 
 __all__ = ["Found", "Standing", "look"]
 
+
 class Standing(enum.Enum):
     """What a file that has the name is."""
 
