@@ -447,6 +447,7 @@ cdef char *_owned_text(bytes text) except NULL:
 cdef class File:
     cdef FileCore core
     cdef list profiles         # of the sources
+    cdef dict epochs           # of the sources that got another address; the loop may not have heard of the last one
     cdef readonly object tag
     cdef readonly int64_t host
     cdef EngineCore *engine    # held once it was added: let go of in __dealloc__
@@ -464,6 +465,7 @@ cdef class File:
         memset(&self.core, 0, sizeof(FileCore))
         self.core.owner = <void *>self
         self.profiles = []
+        self.epochs = {}
         self.tag = tag
         self.loop = -1
         self.core.fd = fd
@@ -649,13 +651,21 @@ cdef class File:
         self._tell_source(COMMAND_REST, source, _milliseconds(seconds), None)
 
     def resolve_again(self, int source):
-        self._tell_source(COMMAND_RESOLVE, source, 0, None)
+        self._begin_epoch(COMMAND_RESOLVE, source, None, None)
 
     def ask_plainly(self, bint plainly=True):
         self._tell_source(COMMAND_RANGED, -1, not plainly, None)
 
     def move(self, int source, str url not None, Profile profile not None):
-        self._tell_source(COMMAND_MOVE, source, 0, os.fsencode(url), profile)
+        self._begin_epoch(COMMAND_MOVE, source, os.fsencode(url), profile)
+
+    def epoch(self, int source):
+        return self.epochs.get(source, 0)
+
+    cdef int _begin_epoch(self, Kind kind, int source, bytes text, Profile profile) except -1:
+        self._tell_source(kind, source, 0, text, profile, None, self.epochs.get(source, 0) + 1)
+        self.epochs[source] = self.epochs.get(source, 0) + 1
+        return 0
 
     def ask_as(self, int source, Profile profile not None):
         self._tell_source(COMMAND_PROFILE, source, 0, None, profile)
@@ -670,13 +680,14 @@ cdef class File:
         self._tell_source(COMMAND_SOURCE, -1, 0, os.fsencode(url), profile, lines)
 
     cdef int _tell_source(
-        self, Kind kind, int source, int64_t number, bytes text, Profile profile=None, bytes lines=None
+        self, Kind kind, int source, int64_t number, bytes text, Profile profile=None, bytes lines=None, int epoch=0
     ) except -1:
         cdef Message command
         memset(&command, 0, sizeof(command))
         command.kind = kind
         command.file = &self.core
         command.source = source
+        command.epoch = epoch
         command.number = number
         if profile is not None:
             # Held before the loop hears of it, which borrows it.
@@ -1113,7 +1124,7 @@ cdef class Engine:
                 events.append((
                     <int>items[i].kind, file, items[i].code, items[i].status, items[i].fault, items[i].sys_errno,
                     items[i].retry_after_s, items[i].offset, items[i].received, _decode(items[i].text),
-                    _octets(items[i].headers), items[i].source, items[i].moves, items[i].request,
+                    _octets(items[i].headers), items[i].source, items[i].epoch, items[i].request,
                     _decode(items[i].address), items[i].host,
                 ))
         finally:

@@ -312,7 +312,7 @@ cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
     cdef CURLcode code
     share_begin(loop, lane, source_share(loop, lane.source))
     code = lane_set_up(loop, lane, lane.file)
-    lane.moves = lane.source.moves
+    lane.epoch = lane.source.epoch
     lane.asked_end = lane.end
     lane.verdict = UNCHECKED
     lane.fault = FAULT_NONE

@@ -185,7 +185,7 @@ cdef inline void change_source(Loop *loop, Source *source, Message *command) noe
     elif command.kind == COMMAND_REST:
         source.rested_ms = loop.now_ms + command.number
     elif command.kind == COMMAND_RESOLVE or command.kind == COMMAND_MOVE:
-        source.moves += 1
+        source.epoch = command.epoch
         source.redirects = 0
         source_leaves(source)
         free(source.resolved_url)

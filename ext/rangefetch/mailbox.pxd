@@ -50,7 +50,7 @@ cdef struct Message:
     int fault           # Fault
     int sys_errno
     int source          # which of the file's sources
-    int moves           # how often that had got another address when it was asked
+    int epoch           # how often that had got another address when it was asked; of a command, from now on
     int64_t number
     void *extra         # borrowed: a ProfileCore, which the File's Profile keeps
     int64_t retry_after_s

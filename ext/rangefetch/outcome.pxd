@@ -176,7 +176,7 @@ cdef inline bint follow(Loop *loop, Lane *lane, long status) noexcept nogil:
     target = redirect_target(lane)
     if target == NULL:
         return False
-    if lane.moves != source.moves:
+    if lane.epoch != source.epoch:
         # Where the old address leads to is none of the new one's.
         free(target)
         go_to(loop, lane, False)

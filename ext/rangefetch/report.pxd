@@ -102,7 +102,7 @@ cdef inline void post_bare(Loop *loop, Kind kind, FileCore *file) noexcept nogil
 
 cdef inline const char *asked_url(const Lane *lane) noexcept nogil:
     """Where the lane's request went. libcurl forgets it where it could not read the URL."""
-    if lane.moves != lane.source.moves:
+    if lane.epoch != lane.source.epoch:
         return info_text(lane.easy, CURLINFO_EFFECTIVE_URL)
     return lane.source.resolved_url if lane.source.resolved_url != NULL else lane.source.url
 
@@ -123,7 +123,7 @@ cdef inline bint post_about(Loop *loop, Kind kind, Lane *lane, CURLcode code, co
     # libcurl before 8 hands over whatever the server says.
     event.retry_after_s = min(max(info_off(lane.easy, CURLINFO_RETRY_AFTER), 0), LONGEST_RETRY_AFTER_S)
     event.source = lane.source.number
-    event.moves = lane.moves
+    event.epoch = lane.epoch
     event.request = lane.request
     event.host = lane.share.host.number if lane.share != NULL else lane.asked_host
     event.offset = lane.position

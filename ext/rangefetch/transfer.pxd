@@ -148,7 +148,7 @@ cdef struct Source:
     bint known                           # the validators are those of an answer, in this run or an earlier one
     char etag[VALIDATOR_BYTES]           # as it was sent, with W/ if it is weak; empty: none
     char last_modified[VALIDATOR_BYTES]
-    int32_t moves                        # how often it got another address
+    int32_t epoch                        # how often it got another address, by the count of its File
     bint met                             # Python has heard of its first answer
     bint banned                          # never asked again
     int64_t rested_ms                    # not asked before
@@ -351,7 +351,7 @@ cdef struct Lane:
     Lane *next_idle           # borrowed: the loop's list of idle ones
     FileCore *file            # borrowed: NULL while idle
     Source *source            # borrowed from the file
-    int32_t moves             # of the source, when it was asked
+    int32_t epoch             # of the source, when it was asked
     int64_t request           # how many requests the file had made with this one
     Loop *loop                # borrowed: it owns the lane
     int64_t profile_serial    # the profile that the handle is set up for; 0: none

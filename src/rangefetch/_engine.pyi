@@ -269,6 +269,9 @@ class File:
         """Ask for the file without ranges, or with them again, from the next request on; nothing where it has begun."""
     def move(self, source: int, url: str, profile: Profile) -> None:
         """A source gets another address, ``url``, where it is asked as ``profile`` says; its validators stay."""
+    def epoch(self, source: int) -> int:
+        """How often ``move`` and ``resolve_again`` gave a source another address. An event of a lower epoch is about an
+        earlier one."""
     @property
     def source_lanes(self) -> int:
         """The most transfers on one source; may be set while running."""
@@ -408,8 +411,8 @@ class Engine:
         """What happened since the last call, oldest first.
 
         Each is ``(kind, file or batch, curl_code, status, fault, errno, retry_after_s, offset, received_bytes, text,
-        headers, source, moves, request, address, host)``; ``text`` is the final URL of an ANSWERED, libcurl's own words
-        of a FAILED, ``headers`` the answer's, one "Name: value" a line, ``moves`` how often the source had got another
+        headers, source, epoch, request, address, host)``; ``text`` is the final URL of an ANSWERED, libcurl's own words
+        of a FAILED, ``headers`` the answer's, one "Name: value" a line, ``epoch`` how often the source had got another
         address when it was asked, ``request`` how many requests the file had made by then, this one included,
         ``address`` the URL that was asked, after redirects, ``host`` the number of the host that this was.
         """

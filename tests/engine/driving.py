@@ -37,7 +37,7 @@ class Event(NamedTuple):
     text: str
     headers: str
     source: int
-    moves: int
+    epoch: int
     request: int
     address: str
     host: int

@@ -12,13 +12,14 @@ import pytest
 from engine.driving import Driver, Part
 from rangefetch import _engine
 from rangefetch._engine import File
+from rangefetch.disk.state import DONE
 from servers.misbehaving import MisbehavingServer, content, etag, http_date, modified
 from support.files import MIB
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 URL = "http://127.0.0.1:1/never-asked"
-MISSING, CLAIMED, DONE = range(3)
+MISSING, CLAIMED = 0, 1
 
 
 @pytest.mark.parametrize(

@@ -158,11 +158,11 @@ def test_a_failure_tells_whether_the_source_has_another_address_by_now(
     driver.until(lambda: server.requests)
     file.move(0, good, driver.profile)
     driver.until(lambda: "FAILED" in driver.kinds(file))
-    assert driver.log[-1].moves == 0
+    assert driver.log[-1].epoch == 0
     file.move(0, server.url("/status/new", code=410), driver.profile)
     file.release()
     driver.until(lambda: driver.kinds(file).count("FAILED") == 2)
-    assert (driver.log[-1].status, driver.log[-1].moves) == (410, 2)
+    assert (driver.log[-1].status, driver.log[-1].epoch, file.epoch(0)) == (410, 2, 2)
     file.move(0, good, driver.profile)
     file.release()
     assert driver.end(file).kind == "DONE"

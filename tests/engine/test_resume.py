@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from engine.driving import Driver
 from rangefetch import _engine
+from rangefetch.disk.state import DONE
 from servers.misbehaving import MisbehavingServer, content, etag, http_date, modified
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
-MISSING, CLAIMED, DONE = range(3)
+MISSING, CLAIMED = 0, 1
 WRONG = b"\xa5"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from rangefetch.disk import state
+from rangefetch.disk.state import DONE
 from rangefetch.disk.target import Target
 from rangefetch.errors import DiskError
 from rangefetch.net.sources import Sources
@@ -19,7 +20,7 @@ from rangefetch.transfer import saving
 
 URL = "http://h/x"
 BLOCK = 1 << 20
-MISSING, CLAIMED, DONE = 0, 1, 2
+MISSING, CLAIMED = 0, 1
 
 
 class File:

@@ -22,11 +22,9 @@ from hypothesis import strategies as st
 
 from rangefetch.disk import state
 from rangefetch.disk.replacing import remove_what_was_cut_short
-from rangefetch.disk.state import SourceState, State, StateDamaged, StateForeign
+from rangefetch.disk.state import DONE, SourceState, State, StateDamaged, StateForeign
 from rangefetch.errors import DiskError
 from support.files import MIB
-
-DONE = 2
 
 in_one_directory = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -12,7 +12,7 @@ import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from rangefetch.disk.state import LARGEST_FILE_BYTES, SourceState, State, StateDamaged
+from rangefetch.disk.state import DONE, LARGEST_FILE_BYTES, SourceState, State, StateDamaged
 
 __all__ = ["PIECE_BYTES", "ControlFile", "block_size", "from_control_file", "to_control_file"]
 
@@ -21,15 +21,14 @@ PIECE_BYTES = 1 << 20
 
 _BLOCK_BYTES = 16 << 10
 _VERSION = 1
-_DONE = 2
 _MOST_BLOCKS = 65_536
 _HEAD = struct.Struct(">HII")
 _SIZES = struct.Struct(">IQQI")
 _COUNT = struct.Struct(">I")
 _PIECE = struct.Struct(">III")
 _RUN = re.compile(rb"\x02+")
-_DIGIT_TO_MARK = bytes(_DONE if digit == ord("1") else 0 for digit in range(256))
-_MARK_TO_DIGIT = bytes(ord("1") if mark == _DONE else ord("0") for mark in range(256))
+_DIGIT_TO_MARK = bytes(DONE if digit == ord("1") else 0 for digit in range(256))
+_MARK_TO_DIGIT = bytes(ord("1") if mark == DONE else ord("0") for mark in range(256))
 
 Run = tuple[int, int]
 """Written bytes, half-open."""
@@ -165,13 +164,13 @@ def to_control_file(state: State) -> bytes:
         if first < last:
             block_count = -(-min(PIECE_BYTES, total - index * PIECE_BYTES) // _BLOCK_BYTES)
             blocks = in_flight.setdefault(index, bytearray(block_count))
-            blocks[first:last] = bytes([_DONE]) * (last - first)
+            blocks[first:last] = bytes([DONE]) * (last - first)
 
     for start, end in _state_runs(state):
         first = -(-start // PIECE_BYTES)
         last = -(-end // PIECE_BYTES) if end == total else end // PIECE_BYTES
         if first < last:
-            pieces[first:last] = bytes([_DONE]) * (last - first)
+            pieces[first:last] = bytes([DONE]) * (last - first)
             if start < first * PIECE_BYTES:
                 mark(start, first * PIECE_BYTES)
             if last * PIECE_BYTES < end:
@@ -208,7 +207,7 @@ def from_control_file(
         first = -(-start // size)
         last = len(blocks) if end == total else end // size
         if first < last:
-            blocks[first:last] = bytes([_DONE]) * (last - first)
+            blocks[first:last] = bytes([DONE]) * (last - first)
         rest = max(first, last)
         if rest * size < end < total:
             partial[rest] = end - rest * size
@@ -238,7 +237,7 @@ def _state_runs(state: State) -> list[Run]:
         for match in _RUN.finditer(state.blocks):
             yield match.start() * state.block_size, min(match.end() * state.block_size, state.total_size)
         for index, written in state.partial.items():
-            if written and state.blocks[index] != _DONE:
+            if written and state.blocks[index] != DONE:
                 yield index * state.block_size, index * state.block_size + written
 
     return _merged(runs())

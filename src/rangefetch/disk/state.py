@@ -25,6 +25,7 @@ from rangefetch.errors import DiskError
 from rangefetch.identity import Identity
 
 __all__ = [
+    "DONE",
     "LARGEST_BLOCK_BYTES",
     "LARGEST_FILE_BYTES",
     "SourceState",
@@ -42,7 +43,7 @@ LARGEST_BLOCK_BYTES = 1 << 32
 """As in the engine, which refuses what is larger: a server's size as well as a state's."""
 
 _VERSION = 2
-_DONE = 2
+DONE = 2  # of a block, as in the engine's map
 # Nine times a state in which each of 65,536 blocks is begun.
 _UNREADABLE_NOW = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EINTR})
 _MAX_FILE_BYTES = 1 << 23
@@ -69,8 +70,8 @@ _SOURCE_TYPES = {"url": str, "etag": str, "last_modified": str}
 _MAX_VALIDATOR_BYTES = 1023  # what the engine keeps of one
 _BLOCK_INDEX = re.compile("0|[1-9][0-9]{0,18}")
 _HEX_BYTES = re.compile("(?:[0-9a-f]{2})*")
-_BLOCK_TO_DIGIT = bytes(ord("1") if block == _DONE else ord("0") for block in range(256))
-_DIGIT_TO_BLOCK = bytes(_DONE if digit == ord("1") else 0 for digit in range(256))
+_BLOCK_TO_DIGIT = bytes(ord("1") if block == DONE else ord("0") for block in range(256))
+_DIGIT_TO_BLOCK = bytes(DONE if digit == ord("1") else 0 for digit in range(256))
 
 
 class StateDamaged(ValueError):
@@ -122,13 +123,13 @@ class State:
     @property
     def written_bytes(self) -> int:
         """How many bytes are there."""
-        beyond = len(self.blocks) * self.block_size - self.total_size if self.blocks[-1:] == bytes([_DONE]) else 0
-        return self.blocks.count(_DONE) * self.block_size - beyond + sum(self.partial.values())
+        beyond = len(self.blocks) * self.block_size - self.total_size if self.blocks[-1:] == bytes([DONE]) else 0
+        return self.blocks.count(DONE) * self.block_size - beyond + sum(self.partial.values())
 
     @property
     def written_end(self) -> int:
         """The end of the last written byte: a part file that is shorter is not the one this state means."""
-        done_end = min((self.blocks.rfind(_DONE) + 1) * self.block_size, self.total_size)
+        done_end = min((self.blocks.rfind(DONE) + 1) * self.block_size, self.total_size)
         partial_ends = [index * self.block_size + count for index, count in self.partial.items() if count]
         return max([done_end, *partial_ends])
 
@@ -139,7 +140,7 @@ def save(path: str | os.PathLike[str], state: State) -> None:
     The bytes that ``state`` calls written must be on the disk already. What ``partial`` says of blocks that
     are done is left out. Raises ``DiskError``, and ``ValueError`` for a state that :func:`load` would refuse.
     """
-    unfinished = {i: count for i, count in state.partial.items() if state.blocks[i : i + 1] != b"\x02"}
+    unfinished = {i: count for i, count in state.partial.items() if state.blocks[i : i + 1] != bytes([DONE])}
     state = dataclasses.replace(state, partial=unfinished)
     _check(state)
     octets = _encode(_to_document(state))
@@ -236,7 +237,7 @@ def _check(state: State) -> None:
     if len(state.blocks) != block_count:
         raise ValueError(f"{len(state.blocks)} blocks, where total_size and block_size make {block_count}")
     for index, written in state.partial.items():
-        if not 0 <= index < block_count or state.blocks[index] == _DONE:
+        if not 0 <= index < block_count or state.blocks[index] == DONE:
             raise ValueError(f"partial: block {index} is not an unfinished one")
         if not 0 <= written < min(state.block_size, state.total_size - index * state.block_size):
             raise ValueError(f"partial: {written} bytes of block {index} is out of range")

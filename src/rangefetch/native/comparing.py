@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from rangefetch.disk.state import DONE
 from rangefetch.errors import BadAnswer, ContentChanged
 from rangefetch.identity import Basis, Strength, must_compare_before_publishing
 from rangefetch.logs import log as _log
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Comparing"]
 
 _WHOLE_BYTES = 1 << 20  # samples are taken of whole ones
-_DONE = 2
 
 
 class Comparing:
@@ -108,7 +108,7 @@ class Comparing:
         """Compare some of what a source has brought with the one whose file it is."""
         run = self._run
         file, size = run.file, run.file.size
-        blocks = bytes(_DONE if each == number else 0 for each in bytes(file.brought_by))
+        blocks = bytes(DONE if each == number else 0 for each in bytes(file.brought_by))
         spans = [_whole(start, end, size) for start, end in finished_spans(blocks, file.block_size, size)]
         then = functools.partial(self._brought_compared, number)
         run.sourcing.compare(run.sources[self._judge], spans, then, size=size, oldest=spans)

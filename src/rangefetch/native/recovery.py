@@ -82,8 +82,6 @@ class Recovery:
         self._refreshed_at = -1
         self.resort.begun()
         self._tries.begin()
-        for source in self._run.sources:
-            source.moves = 0
 
     def stop_waiting(self) -> None:
         """Nothing more is to be tried."""
@@ -116,12 +114,11 @@ class Recovery:
         from rangefetch import _engine
 
         run = self._run
-        source = run.sources[event.source]
         self.resort.without_content |= event.status == HTTPStatus.NO_CONTENT
         if event.fault == retry.Fault.OVERFLOW:
             # The engine has taken back what it wrote.
             run.forget_bytes()
-        if event.moves < source.moves:
+        if event.epoch < run.file.epoch(event.source):
             # It was sent before the source got another address, and says nothing about that.
             self._held += 1
             self._release(1)
@@ -384,7 +381,6 @@ class Recovery:
         source = self._run.sources[failure.source]
         source.resolved_again += 1
         source.failed_at = failure.address
-        source.moves += 1
         self._run.file.resolve_again(failure.source)
 
     def _may_refresh(self, failure: retry.Failure) -> bool:

@@ -49,7 +49,6 @@ class Sourcing:
 
             def known(profile: Profile) -> None:
                 if file is run.file and run.life.phase in AT_WORK:
-                    source.moves += 1
                     file.move(number, source.url, profile)
                     then(same)
 

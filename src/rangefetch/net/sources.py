@@ -35,9 +35,9 @@ def origin_of(url: str) -> tuple[str, str]:
 @dataclasses.dataclass(slots=True)
 class Source:
     """One URL. ``resolved_url`` is where redirects led, ``answered`` that it has answered well in this run and is used,
-    ``identity`` what its first answer said of the file, ``moves``
-    how often the engine was given another address for it, ``resolved_again`` how often in a row that was its own
-    since ``resolved_at`` bytes of the file were there, ``failed_at`` the target of a redirect that failed last.
+    ``identity`` what its first answer said of the file, ``resolved_again`` how often in a row its own URL was asked
+    again since ``resolved_at`` bytes of the file were there, ``failed_at`` the target of a redirect that failed last,
+    ``failures`` how often aria2 has failed at it.
 
     ``url`` is where it is requested now; ``given_url`` is the URL as it was given, by which a saved state knows it.
     They differ once ``refresh_url`` has supplied a new link.
@@ -56,7 +56,6 @@ class Source:
     identity: Identity = dataclasses.field(default_factory=Identity)
     banned: bool = False
     failures: int = 0
-    moves: int = 0
     resolved_again: int = 0
     resolved_at: int = -1
     failed_at: str = ""

@@ -105,7 +105,6 @@ class Comparison(Generic[R]):
         self._loop = 0
         self._in_engine = False
         self._answered = False
-        self._moves = 0
         self._failed_at = ""  # the target of a redirect
         self._profile: Profile | None = None
         self._whole = False  # the file is fetched whole, because its server cannot send ranges
@@ -216,11 +215,11 @@ class Comparison(Generic[R]):
 
         assert self.file is not None
         source = self._question.source
-        if event.moves < self._moves:
+        if event.epoch < self.file.epoch(0):
             self.file.release()
             return
         redirected = bool(event.address) and event.address != source.url
-        again = redirected and (event.address == self._failed_at or self._moves >= _LINK_TRIES)
+        again = redirected and (event.address == self._failed_at or self.file.epoch(0) >= _LINK_TRIES)
         failure = retry.Failure.of(event, answered=self._answered, redirected=redirected, named_again=again)
         kind = self._host.policy.classify(failure)
         error = retry.as_error(failure, mask_url(source.url), _engine.error_text(event.code) if event.code else "")
@@ -236,7 +235,6 @@ class Comparison(Generic[R]):
             self._whole = self._again = True
             self.file.remove()
         elif kind is Kind.STALE_LINK:
-            self._moves += 1
             self._failed_at = event.address
             self.file.resolve_again(0)
             self.file.release()

@@ -35,7 +35,7 @@ class Event(NamedTuple):
     text: str
     headers: str
     source: int
-    moves: int
+    epoch: int
     request: int
     address: str
     host: int
