@@ -14,6 +14,7 @@ from rangefetch.libcurl cimport (
     CURL,
     CURLINFO_CONTENT_LENGTH_DOWNLOAD_T,
     CURLINFO_RESPONSE_CODE,
+    header_contradicts,
     header_value,
     info_long,
     info_off,
@@ -111,9 +112,13 @@ cdef inline Same same_validators(
     return SAME_DIFFERENT
 
 
-cdef inline const char *header_or_empty(CURL *easy, const char *name) noexcept nogil:
+cdef inline const char *validator_of(CURL *easy, const char *name) noexcept nogil:
+    """What the response says under this name; empty: nothing, or two things, of which it is not known whose they are.
+
+    A cache that adds a validator of its own to the server's would make either prove what it does not.
+    """
     cdef const char *value = header_value(easy, name)
-    if value == NULL:
+    if value == NULL or header_contradicts(easy, name):
         return b""
     return value
 
@@ -124,8 +129,8 @@ cdef inline Fault check_validators(Source *source, CURL *easy, bint alone) noexc
     One that cannot be kept whole could not be compared later, which matters unless the response stands ``alone``:
     nothing is put together with its body then.
     """
-    cdef const char *etag = header_or_empty(easy, "ETag")
-    cdef const char *last_modified = header_or_empty(easy, "Last-Modified")
+    cdef const char *etag = validator_of(easy, "ETag")
+    cdef const char *last_modified = validator_of(easy, "Last-Modified")
     if source.known:
         if same_validators(source.etag, source.last_modified, etag, last_modified) == SAME_DIFFERENT:
             return FAULT_VALIDATOR_CHANGED
@@ -157,7 +162,7 @@ cdef inline bint read_content_range(CURL *easy, ContentRange *range_) noexcept n
     cdef const char *text = header_value(easy, "Content-Range")
     if text == NULL:
         return False
-    if not parse_content_range(text, range_):
+    if header_contradicts(easy, "Content-Range") or not parse_content_range(text, range_):
         range_.start = range_.end = range_.total = -1
     return True
 
@@ -199,7 +204,7 @@ cdef inline bint has_lost_validators(const Source *source, CURL *easy) noexcept 
     """Whether the source's file had a validator and this response has none: a new version would have one, too."""
     return (
         source.known and (source.etag[0] != 0 or source.last_modified[0] != 0)
-        and header_value(easy, "ETag") == NULL and header_value(easy, "Last-Modified") == NULL
+        and validator_of(easy, "ETag")[0] == 0 and validator_of(easy, "Last-Modified")[0] == 0
     )
 
 

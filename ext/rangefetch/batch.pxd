@@ -257,10 +257,10 @@ cdef inline bint slot_open(FileCore *slot) noexcept nogil:
 
 cdef inline bint slot_publish(Lane *lane, FileCore *slot) noexcept nogil:
     """All bytes are there: set the time, and give the file its name. False: the name is taken, or the disk refuses."""
-    cdef const char *date = header_value(lane.easy, "Last-Modified")
+    cdef const char *date = lane.source.last_modified
     if slot.fd < 0 and not slot_open(slot):
         return False
-    if date != NULL:
+    if date[0] != 0:
         rf_set_time(slot.fd, <int64_t>curl_getdate(date, NULL))
     return rf_publish_nameless(
         slot.fd, slot.batch.directory_fd, slot.batch.names[slot.item], slot.batch.overwrite

@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <time.h>
 #include <stdio.h>
+#include <string.h>
 
 /* Opaque, and distinct, so that the compiler tells them apart (curl's own headers make both `void`). */
 typedef struct rf_easy CURL;
@@ -302,6 +303,17 @@ static inline const char *header_at(CURL *easy, const char *name, size_t number)
     return curl_easy_header(easy, name, number, CURLH_HEADER, -1, &header) == 0 ? header->value : NULL;
 }
 static inline const char *header_value(CURL *easy, const char *name) { return header_at(easy, name, 0); }
+
+/* Whether the answer has several headers of that name that do not say the same. */
+static inline int header_contradicts(CURL *easy, const char *name) {
+    const char *first = header_value(easy, name);
+    const char *other = first;
+    for (size_t number = 1; other != NULL; number++) {
+        if (strcmp(first, other) != 0) return 1;
+        other = header_at(easy, name, number);
+    }
+    return 0;
+}
 
 /* Where a Location leads from a URL, encoded as libcurl itself would do it; for curl_free(). NULL: nowhere. */
 static inline char *url_joined(const char *base, const char *location) {

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-__all__ = ["parse_date", "parse_headers", "stated_range"]
+__all__ = ["merged", "parse_date", "parse_headers", "stated_range"]
+
+_SAID_ONCE = ("etag", "last-modified", "content-range")
 
 
 def parse_headers(lines: str) -> dict[str, str]:
-    """Headers by lower-case name; of a repeated one the first."""
+    """Headers as the engine hands them over, a line each, by lower-case name (:func:`merged`)."""
+    return merged((name, value) for name, _, value in (line.partition(": ") for line in lines.split("\n")))
+
+
+def merged(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Header fields by lower-case name; of a repeated one the first.
+
+    What a response says twice, in different words, of the file or of its part of it (ETag, Last-Modified,
+    Content-Range) it has not said: a cache may have put its own beside the server's, or have mixed up two responses.
+    """
     headers: dict[str, str] = {}
-    for line in lines.split("\n"):
-        name, _, value = line.partition(": ")
-        headers.setdefault(name.lower(), value)
-    return headers
+    contradicted: set[str] = set()
+    for name, value in fields:
+        name = name.lower()
+        if headers.setdefault(name, value) != value and name in _SAID_ONCE:
+            contradicted.add(name)
+    return {name: value for name, value in headers.items() if name not in contradicted}
 
 
 def parse_date(value: str) -> float | None:

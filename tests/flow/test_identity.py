@@ -96,6 +96,19 @@ def _nodes(ask: Ask, reply: Reply) -> Reply:
     return reply
 
 
+def _two_fields(ask: Ask, reply: Reply, *, field: str = "ETag", turns: int = 1) -> Reply:
+    """One file, and after ``turns`` requests another one: a cache says the same of both, the server does not."""
+    reply = ask.good(seed=0 if ask.turn < turns else 1)
+    if field == "ETag":
+        reply.extra.append(f"ETag: {reply.headers['ETag']}")
+        reply.headers["ETag"] = '"of a cache"'
+    else:
+        del reply.headers["ETag"]
+        reply.extra.append(f"Last-Modified: {reply.headers['Last-Modified']}")
+        reply.headers["Last-Modified"] = http_date(0)
+    return reply
+
+
 def _long(ask: Ask, reply: Reply) -> Reply:
     reply.headers["ETag"] = '"' + "x" * 2000 + '"'
     return reply
@@ -103,7 +116,7 @@ def _long(ask: Ask, reply: Reply) -> Reply:
 
 @pytest.fixture(autouse=True)
 def _routes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for fault in (_as_200, _claims, _exactly, _short, _versions, _one_less, _nodes, _long):
+    for fault in (_as_200, _claims, _exactly, _short, _versions, _one_less, _two_fields, _nodes, _long):
         name = fault.__name__.strip("_").replace("_", "-")
         monkeypatch.setitem(ROUTES, name, Route(name, fault, {}))
 
@@ -282,6 +295,24 @@ def test_nodes_with_validators_of_their_own_give_it_as_one_response(
     assert [request.range for request in server.requests].count(None) == 1
     assert result.identity == "one response"
     assert len(server.requests) < 30
+
+
+@pytest.mark.parametrize("field", ["ETag", "Last-Modified"])
+@pytest.mark.parametrize("split", [1, 8])
+@pytest.mark.parametrize("turns", [1, 3, 1000])
+def test_two_validators_that_differ_prove_nothing(
+    server: MisbehavingServer, target: Path, field: str, split: int, turns: int
+) -> None:
+    url = server.url("/two-fields/x", size=SIZE, field=field, turns=turns)
+    result = fetch(url, target, split=split, min_split_size="1M")
+    assert target.read_bytes() == content(SIZE, 0 if turns == 1000 else 1)
+    assert result.identity in ("compared", "one response")
+
+
+@pytest.mark.parametrize("field", ["ETag", "Last-Modified"])
+def test_nor_in_a_stream(server: MisbehavingServer, field: str) -> None:
+    with rangefetch.stream(server.url("/two-fields/x", size=SIZE, field=field), **QUICK) as file:
+        assert file.read() == content(SIZE, 1)
 
 
 def test_a_validator_too_long_to_be_kept_leads_to_one_response(server: MisbehavingServer, target: Path) -> None:

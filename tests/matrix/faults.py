@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from matrix.answers import Answer, Ask
 from matrix.run import SIZE, Fault, Node, Run
+from servers.content import http_date
 
 __all__ = ["FAULTS"]
 
@@ -295,6 +296,12 @@ def _content_ranges() -> Iterator[Fault]:
 
     yield Fault("Content-Range twice", two)
 
+    def two_totals(answer: Answer, _ask: Ask, run: Run) -> None:
+        last = answer.start + len(answer.body) - 1
+        answer.headers.append(("Content-Range", f"bytes {answer.start}-{last}/{run.node.size + 1}"))
+
+    yield Fault("Content-Range of two totals", two_totals)
+
 
 # ---- Content-Length ----------------------------------------------------------------------------------------------
 
@@ -350,6 +357,7 @@ def _validators() -> Iterator[Fault]:
         "weak ETag": Node(tag="weak"),
         "weak ETag alone": Node(tag="weak", dated=False),
         "date alone": Node(tag="none"),
+        "two ETags": Node(tag="two"),
         "nothing": Node(tag="none", dated=False),
     }
     for name, node in described.items():
@@ -358,7 +366,9 @@ def _validators() -> Iterator[Fault]:
             run.node = node
 
         if name != "strong ETag":
-            yield Fault(f"identity by {name}", begin=begin, starts_over=name == "nothing" or "weak" in name)
+            yield Fault(
+                f"identity by {name}", begin=begin, starts_over=name in ("nothing", "two ETags") or "weak" in name
+            )
 
         def another(_answer: Answer, ask: Ask, run: Run) -> Answer:
             run.become(version=run.node.version + 1)
@@ -382,6 +392,12 @@ def _validators() -> Iterator[Fault]:
         answer.header("Last-Modified", None)
 
     yield Fault("another ETag each", flap, starts_over=True)
+
+    def two_dates(answer: Answer, _ask: Ask, _run: Run) -> None:
+        answer.header("ETag", None)
+        answer.headers.append(("Last-Modified", http_date(0)))
+
+    yield Fault("Last-Modified twice", two_dates, starts_over=True)
 
     def now_weak(answer: Answer, _ask: Ask, run: Run) -> Answer:
         run.become(tag="weak")

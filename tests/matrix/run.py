@@ -57,7 +57,8 @@ class Node:
     """How a server describes the file."""
 
     version: int = 0
-    tag: Literal["strong", "weak", "none"] = "strong"
+    tag: Literal["strong", "weak", "none", "two"] = "strong"
+    """``two``: a cache's, which is always the same, and then the file's."""
     dated: bool = True
     ranges: bool = True
     size: int = SIZE
@@ -155,7 +156,9 @@ class Run:
         answer = Answer()
         tag, date = etag(node.size, node.version), http_date(modified(node.version))
         answer.header("Content-Type", "application/octet-stream")
-        if node.tag != "none":
+        if node.tag == "two":
+            answer.headers += [("ETag", '"of a cache"'), ("ETag", tag)]
+        elif node.tag != "none":
             answer.header("ETag", tag if node.tag == "strong" else f"W/{tag}")
         if node.dated:
             answer.header("Last-Modified", date)

@@ -23,7 +23,7 @@ from typing import TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
 from rangefetch.errors import BadAnswer
-from rangefetch.headers import parse_date
+from rangefetch.headers import merged, parse_date
 from rangefetch.identity import Identity
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
@@ -297,9 +297,7 @@ def _tls_context(ca_file: str, verify: bool, modified_s: float) -> ssl.SSLContex
 
 def _described(answer: http.client.HTTPResponse, url: str) -> Remote:
     status = answer.status or 0
-    headers: dict[str, str] = {}
-    for name, value in answer.headers.items():
-        headers.setdefault(name.lower(), value)
+    headers = merged(answer.headers.items())
     if status not in (200, 206, 416):
         raise Unanswered(Failure(fault=Fault.STATUS, status=status))
     found, length = _content_range(headers.get("content-range", "")), _number(headers.get("content-length", ""))
