@@ -1,9 +1,9 @@
-"""What README and the pages in docs/ show is run: Python blocks a page at a time, shell blocks one by one.
+"""Each snippet in README and the pages of docs/ is run as it stands, alone, in an empty directory.
 
-``https://...example.org/NAME`` (and .net, .com) is fetched from a local server, under the same name; ``sha-256=...`` is
-the digest of what it serves; ``urls`` is a list of URLs where a page does not make one, and the directories in
-``DIRECTORIES`` are there. A block may be left out by ``<!-- not run: REASON -->`` in the line above it, and is by
-``<!-- needs: NAME, NAME -->`` where there is no such command or module.
+Whatever host a snippet names, its connections lead to one local server that has a file under every path: by a proxy
+in the environment, and a CA that is trusted there. Two things in a snippet are replaced: the digest ``sha-256=...``
+by that of the file, and the port of a SOCKS proxy by one that is there. ``<!-- needs: NAME, NAME -->`` in the line
+above a snippet names commands and modules without which it is skipped.
 """
 
 import dataclasses
@@ -15,22 +15,26 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import rangefetch
+from rangefetch import DownloadOptions
+from rangefetch.cli.arguments import parse
 from rangefetch.cli.vocabulary import make_parser
 from rangefetch.disk import state
 from servers.content import content
 from servers.misbehaving import MisbehavingServer
+from servers.proxies import HttpProxy, Socks5
+from servers.tls import make_certificates
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-SIZE = "1M"
-DIRECTORIES = ("data", "docs", "downloads", "models")
+
+HOSTS = ("github.com", "example.org", "*.example.org", "*.example.net", "*.example.com")
 
 # What is proved elsewhere, by what.
 ELSEWHERE = {
@@ -40,101 +44,129 @@ ELSEWHERE = {
     "pip install": "make wheel-test",
 }
 
-_BLOCK = re.compile(
-    r"(?:^<!-- (?:not run: (?P<reason>[^\n]+)|needs: (?P<needs>[^\n]+)) -->\n)?"
-    r"^```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^```$",
+_SNIPPET = re.compile(
+    r"(?:^<!-- needs: (?P<needs>[^\n]+) -->\n)?^```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
-_URL = re.compile(r"https?://(?:[^\s\"'@/]+@)?(?:[\w-]+\.)?example\.(?:org|net|com)(?=/)")
 _DIGEST = re.compile(r"sha-256=(?:\.\.\.|…|HEX)")
 
 
 @dataclasses.dataclass(frozen=True)
-class Block:
+class Snippet:
     """A fenced block that is run; ``line`` is the one of its first line of code."""
 
     page: Path
     line: int
     language: str
     code: str
+    needs: tuple[str, ...]
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
 
-def _is_there(name: str) -> bool:
-    return shutil.which(name) is not None or importlib.util.find_spec(name) is not None
-
-
-def _blocks(page: Path) -> Iterator[Block]:
+def _snippets(page: Path) -> Iterator[Snippet]:
     text = page.read_text(encoding="utf-8")
-    for found in _BLOCK.finditer(text):
-        lacking = [name for name in (found["needs"] or "").split(", ") if name and not _is_there(name)]
-        if not found["reason"] and not lacking:
-            yield Block(page, text.count("\n", 0, found.start("code")) + 1, found["language"], found["code"])
+    for found in _SNIPPET.finditer(text):
+        line = text.count("\n", 0, found.start("code")) + 1
+        needs = tuple((found["needs"] or "").split(", ")) if found["needs"] else ()
+        yield Snippet(page, line, found["language"], found["code"], needs)
 
 
-SHELL = [block for page in PAGES for block in _blocks(page) if block.language in ("sh", "console")]
-PYTHON = {page: [block for block in _blocks(page) if block.language == "python"] for page in PAGES}
+SNIPPETS = [snippet for page in PAGES for snippet in _snippets(page)]
+PYTHON = [snippet for snippet in SNIPPETS if snippet.language == "python"]
+SHELL = [snippet for snippet in SNIPPETS if snippet.language in ("sh", "console")]
 
 
-def _here(code: str, server: MisbehavingServer) -> str:
-    """The code with addresses and digests that are true here."""
-    code = _URL.sub(lambda _: f"http://127.0.0.1:{server.port}/good", code)
-    return _DIGEST.sub("sha-256=" + hashlib.sha256(content(SIZE)).hexdigest(), code)
+@dataclasses.dataclass(frozen=True)
+class Internet:
+    """What a snippet finds: every host has the file ``content`` under every path."""
+
+    proxy: HttpProxy
+    socks: Socks5
+    content: bytes
+    environment: dict[str, str]
+
+    def here(self, code: str) -> str:
+        """The code with a digest and a port that are true here."""
+        code = _DIGEST.sub("sha-256=" + hashlib.sha256(self.content).hexdigest(), code)
+        return code.replace("socks5h://127.0.0.1:1080", f"socks5h://127.0.0.1:{self.socks.port}")
+
+    def run(self, command: Sequence[str], directory: Path) -> subprocess.CompletedProcess[str]:
+        """Run a program in an empty directory, which is also its home."""
+        return subprocess.run(
+            command,
+            cwd=directory,
+            env=self.environment | {"HOME": str(directory)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
 
 
-def _run(command: list[str], directory: Path) -> subprocess.CompletedProcess[str]:
-    for name in DIRECTORIES:
-        (directory / name).mkdir()
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    return subprocess.run(
-        command,
-        cwd=directory,
-        env=os.environ | {"PATH": path, "HOME": str(directory)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
+    certificates = make_certificates(tmp_path_factory.mktemp("hosts"), names=HOSTS)
+    with MisbehavingServer(tls=certificates.server_context()) as server:
+        server.serves_any_path = True
+        with HttpProxy(server.port) as proxy, Socks5(to=server.port) as socks:
+            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+            inherited = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+            own = {"PATH": path, "https_proxy": f"http://127.0.0.1:{proxy.port}", "SSL_CERT_FILE": str(certificates.ca)}
+            yield Internet(proxy, socks, content(1 << 20), inherited | own)
 
 
-@pytest.mark.parametrize(
-    "page", [page for page, blocks in PYTHON.items() if blocks], ids=lambda page: str(page.relative_to(ROOT))
-)
-def test_the_python_of_a_page_runs(page: Path, server: MisbehavingServer, tmp_path: Path) -> None:
-    urls = [server.url(f"/good/file-{number}.bin") for number in range(3)]
+def _require(needs: Sequence[str]) -> None:
+    for name in needs:
+        if shutil.which(name) is None and importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed")
+
+
+@pytest.mark.parametrize("snippet", PYTHON, ids=str)
+def test_a_python_snippet_runs_alone(snippet: Snippet, internet: Internet, tmp_path: Path) -> None:
+    _require(snippet.needs)
+    program = tmp_path / "elsewhere" / "program.py"
+    program.parent.mkdir()
     # Each line keeps its number, so that a traceback points into the page.
-    lines = [f"urls = {urls!r}"]
-    for block in PYTHON[page]:
-        lines += [""] * (block.line - 1 - len(lines)) + _here(block.code, server).splitlines()
-    program = tmp_path / "program.py"
-    program.write_text("\n".join(lines))
-    done = _run([sys.executable, "-W", "error", str(program)], tmp_path)
-    assert done.returncode == 0, f"{page.relative_to(ROOT)}, by the same line numbers:\n{done.stderr}"
+    program.write_text("\n" * (snippet.line - 1) + internet.here(snippet.code))
+    directory = tmp_path / "empty"
+    directory.mkdir()
+    done = internet.run([sys.executable, "-W", "error", str(program)], directory)
+    assert done.returncode == 0, f"{snippet.page.relative_to(ROOT)}, by the same line numbers:\n{done.stderr}"
 
 
-@pytest.mark.parametrize("block", SHELL, ids=str)
-def test_a_shell_block_runs(block: Block, server: MisbehavingServer, tmp_path: Path) -> None:
-    lines = block.code.splitlines()
-    if block.language == "console":
+@pytest.mark.parametrize("snippet", SHELL, ids=str)
+def test_a_shell_snippet_runs_alone(snippet: Snippet, internet: Internet, tmp_path: Path) -> None:
+    _require(snippet.needs)
+    lines = snippet.code.splitlines()
+    if snippet.language == "console":
         lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
     lines = [line for line in lines if not line.startswith(tuple(ELSEWHERE))]
-    for tool in ("jq",):
-        if any(re.search(rf"\b{tool}\b", line) for line in lines) and shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
     if lines:
-        done = _run(["sh", "-eu", "-c", _here("\n".join(lines), server)], tmp_path)
+        done = internet.run(["sh", "-eu", "-c", internet.here("\n".join(lines))], tmp_path)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 
-def test_there_is_something_to_run() -> None:
+@pytest.mark.parametrize(
+    "snippet",
+    [each for each in SNIPPETS if each.language == "toml"],
+    ids=[str(each) for each in SNIPPETS if each.language == "toml"],
+)
+def test_a_configuration_file_is_accepted(snippet: Snippet, tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(snippet.code)
+    options = parse(["--conf-path", str(path), "https://example.org/a.iso"]).options
+    assert options != DownloadOptions()
+
+
+def test_every_snippet_is_known_and_none_is_left_out() -> None:
     # Were the pattern wrong, all would be well.
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    fences = re.findall(r"^```(?:python|sh|console)$", readme, re.MULTILINE)
-    found = [block for block in [*SHELL, *PYTHON[ROOT / "README.md"]] if block.page.name == "README.md"]
-    assert len(found) == len(fences) > 0
+    fences = [line for page in PAGES for line in re.findall(r"^ *```(\w+)", page.read_text("utf-8"), re.MULTILINE)]
+    assert sorted(fences) == sorted(snippet.language for snippet in SNIPPETS)
+    assert set(fences) == {"python", "sh", "toml", "json", "text"}
+    assert not [page for page in PAGES if "not run:" in page.read_text("utf-8")]
 
 
 # ---- What is made from the code -----------------------------------------------------------------------------------

@@ -60,6 +60,8 @@ class MisbehavingServer:
         """So many connections are served at a time, the oldest first; the others are accepted and wait (0: all)."""
         self.serves_ever = 0
         """Of all connections since the start only so many are ever served; the others wait for ever (0: all)."""
+        self.serves_any_path = False
+        """A path that names no route is one of ``/good``."""
         self._tls = tls
         self._lock = threading.Lock()
         self._requests: list[Request] = []
@@ -228,6 +230,8 @@ class MisbehavingServer:
     def _reply(self, request: Request) -> Reply:
         # With scheme and host, as clients ask a proxy.
         target = urllib.parse.urlsplit(request.path)._replace(scheme="", netloc="").geturl()
+        if self.serves_any_path and target.removeprefix("/").partition("/")[0] not in ROUTES:
+            target = f"/good{target}"
         try:
             route, common, own = find(target)
         except (LookupError, ValueError) as error:

@@ -1,5 +1,6 @@
-"""Proxies for the tests: a SOCKS 5 one in threads of this process, and a real squid."""
+"""Proxies for the tests: simple ones in threads of this process, and a real squid."""
 
+import abc
 import contextlib
 import hashlib
 import shutil
@@ -7,23 +8,27 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
-__all__ = ["Socks5", "Squid"]
+__all__ = ["HttpProxy", "Socks5", "Squid"]
 
 _HELPER = Path("/usr/lib/squid/basic_ncsa_auth")
 _SQUID = shutil.which("squid") or shutil.which("squid", path="/usr/sbin:/usr/local/sbin") or ""
 
 
-class Socks5:
-    """RFC 1928 with the user and password of RFC 1929; a context manager. ``asked`` are the hosts that were."""
+class _Proxy(abc.ABC):
+    """Tunnels in threads of this process; a context manager. ``asked`` are the hosts that clients named.
 
-    def __init__(self, user: str = "", password: str = "") -> None:
+    All tunnels lead to ports of this machine: to ``to``, or where that is 0 to the port that was asked for.
+    """
+
+    def __init__(self, to: int = 0) -> None:
         self.asked: list[str] = []
-        self._account = f"{user}:{password}" if user else ""
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._to = to
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = int(self._listener.getsockname()[1])
         self._open: set[socket.socket] = set()
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
@@ -42,42 +47,36 @@ class Socks5:
         for thread in self._threads:
             thread.join(5)
 
+    @abc.abstractmethod
+    def _understand(self, client: socket.socket, stream: BinaryIO) -> tuple[str, int] | None:
+        """The host and port that a new client asks for; None: it was refused."""
+
+    @abc.abstractmethod
+    def _agree(self, client: socket.socket) -> None:
+        """Say that the tunnel is there."""
+
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
                 self._begin(self._serve, client)
 
-    def _begin(self, work: object, *arguments: socket.socket) -> None:
+    def _begin(self, work: Callable[..., None], *arguments: socket.socket) -> None:
         self._open.update(arguments)
-        thread = threading.Thread(target=work, args=arguments, daemon=True)  # type: ignore[arg-type]
+        thread = threading.Thread(target=work, args=arguments, daemon=True)
         self._threads.append(thread)
         thread.start()
 
     def _serve(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError, IndexError), client.makefile("rb") as stream:
-            methods = stream.read(stream.read(2)[1])
-            method = 2 if self._account else 0
-            client.sendall(bytes([5, method if method in methods else 0xFF]))
-            if method:
-                stream.read(1)
-                account = b":".join(stream.read(stream.read(1)[0]) for _ in range(2)).decode()
-                client.sendall(bytes([1, account != self._account]))
-                if account != self._account:
-                    client.close()
-                    return
-            kind = stream.read(4)[3]
-            match kind:
-                case 1:
-                    host = socket.inet_ntop(socket.AF_INET, stream.read(4))
-                case 4:
-                    host = socket.inet_ntop(socket.AF_INET6, stream.read(16))
-                case _:
-                    host = stream.read(stream.read(1)[0]).decode()
-            port = int.from_bytes(stream.read(2), "big")
+        with contextlib.suppress(OSError, IndexError, ValueError), client.makefile("rb") as stream:
+            place = self._understand(client, stream)
+            if place is None:
+                client.close()
+                return
+            host, port = place
             self.asked.append(host)
-            origin = socket.create_connection(("127.0.0.1", port))
-            client.sendall(bytes([5, 0, 0, 1, 0, 0, 0, 0, 0, 0]))
+            origin = socket.create_connection(("127.0.0.1", self._to or port))
+            self._agree(client)
             self._begin(self._pump, origin, client)
             self._pump(client, origin)
 
@@ -87,6 +86,54 @@ class Socks5:
             while data := source.recv(1 << 16):
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
+
+
+class HttpProxy(_Proxy):
+    """CONNECT alone (RFC 9110, section 9.3.6)."""
+
+    def _understand(self, client: socket.socket, stream: BinaryIO) -> tuple[str, int] | None:
+        method, place, _ = stream.readline().split()
+        while stream.readline().strip():
+            pass
+        if method != b"CONNECT":
+            client.sendall(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n")
+            return None
+        host, _, port = place.decode().rpartition(":")
+        return host, int(port)
+
+    def _agree(self, client: socket.socket) -> None:
+        client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+
+
+class Socks5(_Proxy):
+    """RFC 1928 with the user and password of RFC 1929."""
+
+    def __init__(self, user: str = "", password: str = "", *, to: int = 0) -> None:
+        super().__init__(to)
+        self._account = f"{user}:{password}" if user else ""
+
+    def _understand(self, client: socket.socket, stream: BinaryIO) -> tuple[str, int] | None:
+        methods = stream.read(stream.read(2)[1])
+        method = 2 if self._account else 0
+        client.sendall(bytes([5, method if method in methods else 0xFF]))
+        if method:
+            stream.read(1)
+            account = b":".join(stream.read(stream.read(1)[0]) for _ in range(2)).decode()
+            client.sendall(bytes([1, account != self._account]))
+            if account != self._account:
+                return None
+        kind = stream.read(4)[3]
+        match kind:
+            case 1:
+                host = socket.inet_ntop(socket.AF_INET, stream.read(4))
+            case 4:
+                host = socket.inet_ntop(socket.AF_INET6, stream.read(16))
+            case _:
+                host = stream.read(stream.read(1)[0]).decode()
+        return host, int.from_bytes(stream.read(2), "big")
+
+    def _agree(self, client: socket.socket) -> None:
+        client.sendall(bytes([5, 0, 0, 1, 0, 0, 0, 0, 0, 0]))
 
 
 class Squid:
