@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import numbers
+import operator
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypedDict
 from urllib.parse import unquote, urlsplit
 
 from rangefetch.masking import mask_url
@@ -20,7 +22,14 @@ __all__ = [
     "DEFAULT_MAX_TRIES",
     "DEFAULT_USER_AGENT",
     "HTTP",
+    "AllOptions",
+    "CommonOptions",
     "DownloadOptions",
+    "FetchOptions",
+    "Headers",
+    "StreamOptions",
+    "Url",
+    "UrlObject",
     "check_count",
     "check_function",
     "check_seconds",
@@ -44,7 +53,59 @@ _ACCOUNT = re.compile(r"(^|//)[^/?#]*@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 # RFC 9110, section 5.1: a field name is a token.
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # RFC 3986, section 3.1
 _DIGEST_HEX_DIGITS = {"md5": 32, "sha-1": 40, "sha-256": 64, "sha-384": 96, "sha-512": 128, "blake2b": 128}
+
+
+class UrlObject(Protocol):
+    """A URL as an object whose ``str()`` is the URL: ``yarl.URL``, ``httpx.URL`` and the like."""
+
+    @property
+    def scheme(self) -> str: ...
+    @property
+    def host(self) -> str | None: ...
+
+
+Url = str | UrlObject
+"""What is accepted as a URL."""
+
+
+class Headers(Mapping[str, str]):
+    """Header fields in the order in which they were given. Immutable and hashable, unlike a dict; equal to one."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self._fields = dict(fields)
+
+    def __getitem__(self, name: str) -> str:
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._fields.items()))
+
+    def __repr__(self) -> str:
+        """Without the values, which may be secrets."""
+        return repr(dict.fromkeys(self._fields, "***"))
+
+    def __reduce__(self) -> tuple[type[Headers], tuple[dict[str, str]]]:
+        return Headers, (self._fields,)
+
+
+def _whole_number(value: object) -> int | None:
+    """An int, or what counts as one, as NumPy's integers do; None for anything else, and for bools."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 def parse_size(value: object, option: str) -> int:
@@ -52,10 +113,11 @@ def parse_size(value: object, option: str) -> int:
 
     Raises ``TypeError`` or ``ValueError`` naming ``option``.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
+    number = _whole_number(value)
+    if number is not None:
+        size = number
+    elif not isinstance(value, str):
         raise TypeError(f"{option}: a size is an int or a string such as '4M', not {type(value).__name__}")
-    if isinstance(value, int):
-        size = value
     else:
         match = _SIZE.fullmatch(value.strip())
         if match is None:
@@ -82,10 +144,13 @@ def check_url(url: object, option: str = "url", schemes: Sequence[str] = _SCHEME
     """The URL as a string, if it is one that some backend can fetch, with no control characters in it: of one of
     ``schemes``, with a host, but for magnet links; ``file`` is for torrents and Metalinks on this machine.
 
-    Raises ``TypeError`` or ``ValueError`` naming ``option``.
+    An object counts as its ``str()``, if that is absolute. Raises ``TypeError`` or ``ValueError`` naming ``option``.
     """
     if not isinstance(url, str):
-        raise TypeError(f"{option}: a URL is a string, not {type(url).__name__}")
+        kind = type(url).__name__
+        url = str(url)
+        if not _SCHEME.match(url):
+            raise TypeError(f"{option}: a URL is a string, not {kind}")
     shown = mask_url(url)
     if _CONTROL.search(url) or " " in url:
         raise ValueError(f"{option}: {shown!r} has a space or a control character in it; percent-encode it")
@@ -165,23 +230,28 @@ def check_text(value: object, option: str) -> str:
 
 def check_count(value: object, option: str, low: int, high: int) -> int:
     """An int from ``low`` to ``high``. Raises ``TypeError`` or ``ValueError``."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    number = _whole_number(value)
+    if number is None:
         raise TypeError(f"{option}: expected an int, not {type(value).__name__}")
-    if not low <= value <= high:
-        raise ValueError(f"{option}: {value} is out of range; {low} to {high} is allowed")
-    return value
+    if not low <= number <= high:
+        raise ValueError(f"{option}: {number} is out of range; {low} to {high} is allowed")
+    return number
 
 
 def check_seconds(value: object, option: str) -> float:
     """A time, which may be 0. Raises ``TypeError`` or ``ValueError``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{option}: expected seconds, not {type(value).__name__}")
-    if not (0 <= value < 1e9) or math.isnan(value):
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
+    if not 0 <= seconds < 1e9:  # which "not a number" is not either
         raise ValueError(f"{option}: {value} is out of range; seconds, 0 for no limit")
-    return float(value)
+    return seconds
 
 
-def _check_headers(value: object) -> dict[str, str]:
+def _check_headers(value: object) -> Headers:
     if isinstance(value, Mapping):
         pairs = list(value.items())
     elif isinstance(value, (list, tuple)):
@@ -206,7 +276,7 @@ def _check_headers(value: object) -> dict[str, str]:
         if name.lower() in ("range", "if-range", "accept-encoding", "content-length", "transfer-encoding"):
             raise ValueError(f"headers: {name!r} is set by rangefetch and cannot be changed")
         headers[name] = text
-    return headers
+    return Headers(headers)
 
 
 def _check_auth(value: object) -> tuple[str, str] | None:
@@ -267,9 +337,68 @@ class _Given:
         return {name: getattr(self, name) for name in getattr(self, "_given", _NAMES)}
 
 
+class CommonOptions(TypedDict, total=False):
+    """The options that every function takes as keywords: the fields of ``DownloadOptions``, all optional."""
+
+    overwrite: bool
+    file_allocation: str
+    durable: bool
+    decode: bool
+    decode_limit: int | str
+    use_github_mirror: bool
+    github_mirrors: Sequence[str]
+    refresh_url: Callable[[str], Url] | None
+    expected_size: int | str
+    split: int
+    max_connection_per_server: int
+    min_split_size: int | str
+    max_download_limit: int | str
+    user_agent: str
+    headers: Mapping[str, str] | Sequence[str]
+    proxy: str
+    no_proxy: str
+    bind_address: str
+    ip_version: str
+    cookies: str | os.PathLike[str]
+    netrc: bool | str | os.PathLike[str]
+    auth: tuple[str, str] | None
+    bearer_file: str | os.PathLike[str]
+    location_trusted: Sequence[str]
+    ca_file: str | os.PathLike[str]
+    verify_tls: bool
+    http_version: str
+    allow_downgrade: bool
+    trace: str | os.PathLike[str]
+    connect_timeout: float
+    read_timeout: float
+    total_timeout: float
+    max_tries: int
+    retry_wait: float
+
+
+class FetchOptions(CommonOptions, total=False):
+    """The options of ``fetch``, which has ``mirrors`` and ``checksum`` as keywords of its own."""
+
+    save_dir: str | os.PathLike[str]
+    filename: str
+
+
+class StreamOptions(CommonOptions, total=False):
+    """The options of ``stream``, which saves no file."""
+
+    mirrors: Sequence[Url]
+    checksum: str
+
+
+class AllOptions(FetchOptions, StreamOptions, total=False):
+    """All options: the fields of ``DownloadOptions``."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadOptions(_Given):
-    """The options of one download. Sizes may be ``"4M"``, ``"1.5G"`` or an int; times are seconds, 0: no limit.
+    """The options of one download; immutable and hashable.
+
+    Sizes may be ``"4M"``, ``"1.5G"`` or an int; times are seconds, 0: no limit.
 
     Output file:
         ``save_dir``, created if missing; ``filename`` (empty: from Content-Disposition, or the last part of the URL);
@@ -327,7 +456,7 @@ class DownloadOptions(_Given):
     mirrors: Sequence[str] = ()
     use_github_mirror: bool = False
     github_mirrors: Sequence[str] = ()
-    refresh_url: Callable[[str], str] | None = None
+    refresh_url: Callable[[str], Url] | None = None
     checksum: str = ""
     expected_size: int | str = 0
     split: int = 16

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def to_camel_case_dict(value: Any) -> dict[str, Any]:
             return str(item)
         if isinstance(item, tuple):
             return [plain(part) for part in item]
-        return dict(item) if isinstance(item, dict) else item
+        return dict(item) if isinstance(item, Mapping) else item
 
     return {
         camel_case(field.name): plain(getattr(value, field.name))

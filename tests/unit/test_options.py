@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+import pickle
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rangefetch.options import HTTP, DownloadOptions, check_url, is_metadata_url, parse_size
+from rangefetch.options import (
+    HTTP,
+    AllOptions,
+    CommonOptions,
+    DownloadOptions,
+    FetchOptions,
+    StreamOptions,
+    check_url,
+    is_metadata_url,
+    parse_size,
+)
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 LARGEST = (1 << 62) - 1
@@ -331,3 +344,111 @@ def test_nothing_secret_is_shown() -> None:
     assert "max_tries" not in shown
     assert repr(DownloadOptions()) == "DownloadOptions()"
     assert repr(DownloadOptions(proxy="me:hidden@proxy:1")) == "DownloadOptions(proxy='***@proxy:1')"
+
+
+# Values of other kinds that mean the same.
+
+
+class ObjectUrl:
+    """As ``yarl.URL`` and ``httpx.URL``: no string, but its ``str()`` is the URL."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    @property
+    def scheme(self) -> str:
+        return self._text.partition(":")[0]
+
+    @property
+    def host(self) -> str | None:
+        return self._text.split("/")[2]
+
+    def __str__(self) -> str:
+        return self._text
+
+
+def test_an_object_whose_str_is_a_url_is_one() -> None:
+    url = ObjectUrl("https://h/a?b=c")
+    assert check_url(url) == "https://h/a?b=c"
+    assert DownloadOptions(mirrors=[url, "http://h/"]).mirrors == ("https://h/a?b=c", "http://h/")  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    "url", [ObjectUrl("/a"), ObjectUrl("h/a"), Path("/a"), 1, None, b"http://h/", ["http://h/"], object()]
+)
+def test_an_object_whose_str_is_no_url_is_refused(url: object) -> None:
+    with pytest.raises(TypeError, match=r"^the option: a URL is a string, not "):
+        check_url(url, "the option")
+
+
+def test_an_object_whose_str_is_a_wrong_url_is_refused_as_that() -> None:
+    with pytest.raises(ValueError, match="gopher"):
+        check_url(ObjectUrl("gopher://h/a"))
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.int64, np.uint8, np.uint64])
+def test_numpys_integers_are_integers(kind: Any) -> None:
+    options = DownloadOptions(split=kind(4), expected_size=kind(100), max_tries=kind(2), connect_timeout=kind(3))
+    assert options == DownloadOptions(split=4, expected_size=100, max_tries=2, connect_timeout=3)
+    plain = (options.split, options.expected_size, options.max_tries, options.connect_timeout)
+    assert [type(value) for value in plain] == [int, int, int, float]
+    assert json.dumps(options.to_dict())
+
+
+def test_numpys_floats_are_seconds_and_neither_counts_nor_sizes() -> None:
+    assert DownloadOptions(read_timeout=np.float32(1.5)).read_timeout == 1.5
+    for name in ("split", "expected_size"):
+        with pytest.raises(TypeError, match=f"^{name}: "):
+            DownloadOptions(**{name: np.float64(4)})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^read_timeout: "):
+        DownloadOptions(read_timeout=np.float64("nan"))
+
+
+# As keys, and as values that nobody can change.
+
+_SOME: dict[str, Any] = {
+    "headers": {"A": "b", "C": "d"},
+    "mirrors": ["http://h/"],
+    "auth": ("me", "secret"),
+    "github_mirrors": ["https://h/"],
+    "location_trusted": ["h"],
+    "refresh_url": str,
+}
+
+
+def test_options_are_hashable_and_equal_ones_alike() -> None:
+    assert hash(DownloadOptions()) == hash(DownloadOptions())
+    assert hash(DownloadOptions(**_SOME)) == hash(DownloadOptions(**_SOME))
+    reordered = DownloadOptions(headers={"C": "d", "A": "b"})
+    assert {DownloadOptions(headers={"A": "b", "C": "d"}): 1}[reordered] == 1
+    assert len({DownloadOptions(split=count % 3 + 1) for count in range(9)}) == 3
+
+
+def test_nothing_in_options_can_be_changed() -> None:
+    options = DownloadOptions(**_SOME)
+    headers: Any = options.headers
+    with pytest.raises(TypeError):
+        headers["E"] = "f"
+    assert isinstance(options.mirrors, tuple)
+    assert options.headers == {"A": "b", "C": "d"}
+
+
+@pytest.mark.parametrize("copied", [lambda it: pickle.loads(pickle.dumps(it)), copy.copy, copy.deepcopy])
+def test_a_copy_of_options_is_equal(copied: Callable[[DownloadOptions], DownloadOptions]) -> None:
+    options = DownloadOptions(**_SOME)
+    assert copied(options) == options
+    assert hash(copied(options)) == hash(options)
+
+
+def test_headers_do_not_show_their_values() -> None:
+    assert repr(DownloadOptions(headers={"X-Token": "hidden"}).headers) == "{'X-Token': '***'}"
+
+
+def test_typed_keywords_are_the_fields() -> None:
+    fields = {field.name for field in dataclasses.fields(DownloadOptions)}
+    assert set(AllOptions.__annotations__) == fields
+    assert set(FetchOptions.__annotations__) == fields - {"mirrors", "checksum"}
+    assert set(StreamOptions.__annotations__) == fields - {"save_dir", "filename"}
+    assert set(CommonOptions.__annotations__) == fields - {"save_dir", "filename", "mirrors", "checksum"}
+    for each in (AllOptions, FetchOptions, StreamOptions, CommonOptions):
+        assert each.__required_keys__ == frozenset()
