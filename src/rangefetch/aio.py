@@ -26,7 +26,7 @@ from rangefetch import bulk
 from rangefetch import manager as blocking
 from rangefetch.api import place
 from rangefetch.bulk import Item, OnResult
-from rangefetch.errors import DownloadError
+from rangefetch.errors import DownloadError, WaitTimeout
 from rangefetch.logs import log as _log
 from rangefetch.options import DownloadOptions, check_function
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
@@ -168,7 +168,7 @@ class DownloadManager:
                     pass
         except TimeoutError:
             if not self._is_over(download):
-                raise TimeoutError(f"{gid} is not finished after {timeout:g} seconds") from None
+                raise WaitTimeout(gid, timeout or 0.0) from None
         return self._outcome(download)
 
     async def download_and_wait(
@@ -276,7 +276,7 @@ class DownloadManager:
         return self._outcome(download)
 
     def _outcome(self, download: Download) -> DownloadResult:
-        """What came of a download. ``TimeoutError``: it is not at its end."""
+        """What came of a download. ``WaitTimeout``: it is not at its end."""
         return self._manager.wait_for(download, 0)
 
     def _is_over(self, download: Download) -> bool:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from rangefetch.disk import provenance
 from rangefetch.disk.names import choose_filename, is_plain_filename
 from rangefetch.disk.parts import part_paths
-from rangefetch.errors import Cancelled, DownloadError, TargetExists
+from rangefetch.errors import Cancelled, DownloadError, TargetExists, WaitTimeout
 from rangefetch.identity import Basis, Identity
 from rangefetch.logs import log as _log
 from rangefetch.manager import DownloadManager, get_download_manager
@@ -527,7 +527,7 @@ class _Bulk:
             if isinstance(error, Cancelled):
                 self._must_go_on()
             outcome = error
-        except TimeoutError:
+        except WaitTimeout:
             return
         self._at_work.discard(number)
         del self._singles[number]

@@ -23,12 +23,17 @@
     │   └── ChecksumMismatch       the file does not have the expected digest
     └── Cancelled                  cancelled, or the manager was stopped
 
-Bad options raise ``ValueError`` or ``TypeError`` naming the option, before any file or connection is opened.
+    WaitTimeout                    a wait has expired, and the download goes on (also TimeoutError)
+
+Bad options raise ``ValueError`` or ``TypeError`` naming the option, before any file or connection is opened. The
+subclasses of ``OSError`` have its ``errno``, and those about a file its ``filename``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import errno as numbers
+import os
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rangefetch.masking import printable
 
@@ -56,7 +61,13 @@ __all__ = [
     "TargetLocked",
     "TimedOut",
     "TlsError",
+    "WaitTimeout",
 ]
+
+_OF_AN_OS_ERROR = ("errno", "strerror", "filename")  # which are not in the __dict__
+
+
+HOW_TO_REPLACE = "to replace it, use overwrite=True (--allow-overwrite)"
 
 
 class DownloadError(Exception):
@@ -66,29 +77,50 @@ class DownloadError(Exception):
     ended it (0: none), ``tried`` the failures before it, one line each, oldest first.
     """
 
-    def __init__(self, message: str, *, url: str = "", status: int = 0, tried: tuple[str, ...] = ()) -> None:
+    _errno: ClassVar[int | None] = None
+    """That of a subclass of ``OSError``, where the system has given no other."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        url: str = "",
+        status: int = 0,
+        tried: tuple[str, ...] = (),
+        errno: int = 0,
+        filename: str | os.PathLike[str] | None = None,
+    ) -> None:
         self.reason = message
         self.url = url
         self.status = status
         self.tried = tried
         super().__init__(message)
+        _fill(self, errno or self._errno, message, filename)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions pickle by their arguments, and these have keywords.
-        return _revive, (type(self), self.__dict__, getattr(self, "errno", None))
+        members = {name: getattr(self, name) for name in _OF_AN_OS_ERROR if hasattr(self, name)}
+        return _revive, (type(self), self.__dict__, members)
 
     def __str__(self) -> str:
         line = f"{self.url}: {self.reason}" if self.url else self.reason
         return printable(f"{line} (after {len(self.tried)} tries)" if len(self.tried) > 1 else line)
 
 
-def _revive(kind: type[DownloadError], attributes: dict[str, Any], errno: int | None) -> DownloadError:
+def _fill(error: Exception, errno: int | None, words: str, filename: str | os.PathLike[str] | None) -> None:
+    """Give an ``OSError`` what such errors have; others have none of it."""
+    if isinstance(error, OSError):
+        error.errno, error.strerror = errno, words
+        error.filename = None if filename is None else os.fspath(filename)
+
+
+def _revive(kind: type[DownloadError], attributes: dict[str, Any], members: dict[str, Any]) -> DownloadError:
     """An error as it was in another process."""
     error = kind.__new__(kind, attributes["reason"])
     error.__dict__.update(attributes)
     error.args = (attributes["reason"],)
-    if errno is not None:
-        error.errno = errno  # type: ignore[attr-defined]
+    for name, value in members.items():
+        setattr(error, name, value)
     return error
 
 
@@ -101,7 +133,9 @@ class EngineUnavailable(LocalError, ImportError):
 
 
 class TargetExists(LocalError, FileExistsError):
-    """The final name is taken by another file, and ``overwrite`` is off."""
+    """The final name, ``filename``, is taken by another file, and ``overwrite`` is off."""
+
+    _errno = numbers.EEXIST
 
 
 class TargetLocked(LocalError):
@@ -109,13 +143,9 @@ class TargetLocked(LocalError):
 
 
 class DiskError(LocalError, OSError):
-    """A file operation failed: no space, no permission, an I/O error. ``errno`` says which."""
+    """A file operation failed: no space, no permission, an I/O error. ``errno`` says which, ``filename`` on what."""
 
-    def __init__(
-        self, message: str, *, url: str = "", errno: int = 0, status: int = 0, tried: tuple[str, ...] = ()
-    ) -> None:
-        super().__init__(message, url=url, status=status, tried=tried)
-        self.errno = errno
+    _errno = numbers.EIO
 
 
 class NetworkError(DownloadError):
@@ -123,11 +153,17 @@ class NetworkError(DownloadError):
 
 
 class ConnectionFailed(NetworkError, ConnectionError):
-    """The name did not resolve, or the connection was refused, reset or cut."""
+    """The name did not resolve, or the connection was refused, reset or cut. ``errno`` is the system's, None where
+    libcurl tells of none.
+    """
 
 
 class TimedOut(NetworkError, TimeoutError):
-    """The server did not answer, or stopped sending, for longer than the options allow."""
+    """The server did not answer, or stopped sending, for longer than the options allow. The download has failed;
+    a ``wait`` that expires is a ``WaitTimeout``.
+    """
+
+    _errno = numbers.ETIMEDOUT
 
 
 class TlsError(NetworkError):
@@ -181,3 +217,22 @@ class DaemonUnavailable(LocalError):
 
 class ProcessManagementError(LocalError):
     """aria2c could not be supervised or ended."""
+
+
+class WaitTimeout(TimeoutError):
+    """``wait(gid, timeout=...)`` has expired. The download goes on, and can be waited for again.
+
+    ``gid`` is the download's, ``seconds`` for how long it was waited for. A download that fails because a server takes
+    too long raises ``TimedOut`` instead, which is a ``DownloadError`` as well.
+    """
+
+    def __init__(self, gid: str, seconds: float) -> None:
+        super().__init__(numbers.ETIMEDOUT, f"not finished after {seconds:g} seconds")
+        self.gid = gid
+        self.seconds = seconds
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.gid, self.seconds)
+
+    def __str__(self) -> str:
+        return f"{self.gid}: {self.strerror}"

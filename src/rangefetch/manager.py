@@ -15,7 +15,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rangefetch import session
-from rangefetch.errors import Cancelled, ChecksumMismatch, DiskError, DownloadError, LocalError, TargetLocked
+from rangefetch.errors import (
+    Cancelled,
+    ChecksumMismatch,
+    DiskError,
+    DownloadError,
+    LocalError,
+    TargetLocked,
+    WaitTimeout,
+)
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.options import DownloadOptions, check_count, check_function, check_url, parse_size
@@ -225,7 +233,7 @@ class DownloadManager:
         """Wait until a download has ended and return its result.
 
         Raises the ``DownloadError`` that ended it, ``Cancelled`` if it was removed or is paused because the manager
-        stopped, and ``TimeoutError`` when ``timeout`` seconds pass first.
+        stopped, and ``WaitTimeout`` (a ``TimeoutError``) when ``timeout`` seconds pass first: the download goes on.
         """
         return self.wait_for(self._find(gid), timeout)
 
@@ -697,15 +705,15 @@ class DownloadManager:
                 if download.result is not None:
                     result = download.result
                     break
-                if download.error is not None:
-                    raise download.error
+                if (error := download.failure()) is not None:
+                    raise error from error.__cause__
                 if download.status is DownloadStatus.REMOVED:
                     raise Cancelled("it was removed", url=mask_url(download.url))
                 if download.status is DownloadStatus.PAUSED and (download.cut_short or not self.is_started):
                     raise Cancelled("the manager was stopped", url=mask_url(download.url))
                 left_s = None if deadline_s is None else deadline_s - time.monotonic()
                 if left_s is not None and left_s <= 0:
-                    raise TimeoutError(f"{download.gid} is not finished after {timeout:g} seconds")
+                    raise WaitTimeout(download.gid, timeout or 0.0)
                 pause_s = max(0.0, due_s - time.monotonic()) if on_progress else 1.0
                 if download.lock.wait(pause_s if left_s is None else min(pause_s, left_s)):
                     continue

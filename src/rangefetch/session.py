@@ -16,7 +16,7 @@ import re
 import stat
 import sys
 import weakref
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,8 @@ def save(path: Path, downloads: Iterable[Download], waiting: Collection[str] = (
     try:
         replace_file(path, json.dumps(document).encode())
     except OSError as error:
-        raise DiskError(f"{path}: the session cannot be saved: {error.strerror}", errno=error.errno or 0) from error
+        words = f"{path}: the session cannot be saved: {error.strerror}"
+        raise DiskError(words, errno=error.errno or 0, filename=path) from error
 
 
 def load(path: Path) -> list[Download]:
@@ -139,6 +140,8 @@ def _changed(options: DownloadOptions) -> dict[str, Any]:
     for name, default in _DEFAULTS.items():
         value = getattr(options, name)
         if value != default:
+            if isinstance(value, Mapping):
+                value = dict(value)
             values[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
     return values
 

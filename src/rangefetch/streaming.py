@@ -104,8 +104,8 @@ class RemoteFile(io.RawIOBase):
                     if download.file.contiguous > position:
                         continue
                 download.lock.wait(1.0)
-        if download.error is not None:
-            raise download.error
+        if (error := download.failure()) is not None:
+            raise error from error.__cause__
         if download.status is not DownloadStatus.COMPLETE:
             raise Cancelled("the stream was stopped", url=self.url)
         return 0

@@ -6,13 +6,15 @@ import copy
 import errno
 import pickle
 import re
+from pathlib import Path
 
 import pytest
 
 from rangefetch import errors
-from rangefetch.errors import ChecksumMismatch, DiskError, DownloadError
+from rangefetch.errors import ChecksumMismatch, DiskError, DownloadError, WaitTimeout
 
-CLASSES = {name: getattr(errors, name) for name in errors.__all__}
+CLASSES = {name: value for name in errors.__all__ if issubclass(value := getattr(errors, name), DownloadError)}
+OF_THE_SYSTEM = [kind for kind in CLASSES.values() if issubclass(kind, OSError)]
 KNOWN = {"url": "https://example.org/a", "status": 503, "tried": ("the first", "the second")}
 
 
@@ -21,7 +23,7 @@ def made(kind: type[DownloadError]) -> DownloadError:
     if kind is ChecksumMismatch:
         return ChecksumMismatch("differs", expected="md5=0", actual="md5=1", url=str(KNOWN["url"]))
     if kind is DiskError:
-        return DiskError("is full", errno=errno.ENOSPC, **KNOWN)  # type: ignore[arg-type]
+        return DiskError("is full", errno=errno.ENOSPC, filename="/a", **KNOWN)  # type: ignore[arg-type]
     return kind("went wrong", **KNOWN)  # type: ignore[arg-type]
 
 
@@ -39,15 +41,18 @@ def drawn() -> list[tuple[str, str, str, str]]:
 
 
 def test_the_tree_is_drawn_as_it_is() -> None:
-    assert sorted(name for name, *_ in drawn()) == errors.__all__ == sorted(CLASSES)
+    assert sorted(name for name, *_ in drawn()) == errors.__all__ == sorted([*CLASSES, "WaitTimeout"])
     for name, parent, _, also in drawn():
-        bases = [base.__name__ for base in CLASSES[name].__bases__]
-        assert bases == [parent, also] if also else bases == [parent], name
+        bases = [base.__name__ for base in getattr(errors, name).__bases__]
+        if name == "WaitTimeout":  # which is no failure of a download
+            assert bases == [also]
+        else:
+            assert bases == [parent, also] if also else bases == [parent], name
 
 
 def test_every_class_is_explained() -> None:
     for name, _, meaning, _ in drawn():
-        assert CLASSES[name].__doc__
+        assert getattr(errors, name).__doc__
         assert meaning or name == "DownloadError"
 
 
@@ -91,12 +96,42 @@ def test_an_error_survives_the_way_to_another_process(kind: type[DownloadError],
     assert type(again) is kind
     assert str(again) == str(error)
     assert vars(again) == vars(error)
-    assert getattr(again, "errno", None) == getattr(error, "errno", None)
+    for name in ("errno", "strerror", "filename"):
+        assert getattr(again, name, None) == getattr(error, name, None)
 
 
-def test_a_disk_error_has_its_number_as_other_os_errors_have() -> None:
-    error = DiskError("is full", errno=errno.ENOSPC)
-    assert (error.errno, str(error)) == (errno.ENOSPC, "is full")
+@pytest.mark.parametrize("kind", OF_THE_SYSTEM)
+def test_an_os_error_has_the_attributes_of_one(kind: type[DownloadError]) -> None:
+    error = kind("went wrong", errno=errno.ENOSPC, filename=Path("/a/b"))
+    assert isinstance(error, OSError)
+    assert (error.errno, error.strerror, error.filename) == (errno.ENOSPC, "went wrong", "/a/b")
+    assert str(error) == "went wrong"
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        (errors.TargetExists, errno.EEXIST),
+        (errors.DiskError, errno.EIO),
+        (errors.TimedOut, errno.ETIMEDOUT),
+        (errors.ConnectionFailed, None),
+    ],
+)
+def test_an_os_error_of_which_the_system_told_no_number_has_that_of_its_class(
+    kind: type[DownloadError], number: int | None
+) -> None:
+    assert getattr(kind("went wrong"), "errno", "none") == number
+    assert getattr(kind("went wrong"), "filename", "none") is None
+
+
+def test_a_wait_that_expires_is_no_failure_of_the_download() -> None:
+    error = WaitTimeout("2089b05ecca3d829", 1.5)
+    assert isinstance(error, TimeoutError)
+    assert not isinstance(error, DownloadError)
+    assert (error.gid, error.seconds, error.errno) == ("2089b05ecca3d829", 1.5, errno.ETIMEDOUT)
+    assert str(error) == "2089b05ecca3d829: not finished after 1.5 seconds"
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), vars(again)) == (WaitTimeout, vars(error))
 
 
 @pytest.mark.parametrize(

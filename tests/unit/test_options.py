@@ -396,7 +396,7 @@ def test_numpys_integers_are_integers(kind: Any) -> None:
 
 
 def test_numpys_floats_are_seconds_and_neither_counts_nor_sizes() -> None:
-    assert DownloadOptions(read_timeout=np.float32(1.5)).read_timeout == 1.5
+    assert DownloadOptions(read_timeout=np.float32(1.5)).read_timeout == 1.5  # type: ignore[arg-type]
     for name in ("split", "expected_size"):
         with pytest.raises(TypeError, match=f"^{name}: "):
             DownloadOptions(**{name: np.float64(4)})  # type: ignore[arg-type]

@@ -341,7 +341,7 @@ def test_without_overwrite_a_taken_name_is_left_alone(tmp_path: Path, what: str)
     final = tmp_path / "x"
     final.write_text("old") if what == "file" else final.symlink_to("old" if what == "link" else "nothing")
     with closing(written(tmp_path)) as opened:
-        with pytest.raises(TargetExists, match=rf"^{final}: it exists, and overwrite is off$"):
+        with pytest.raises(TargetExists, match=rf"^{final}: it exists; to replace it"):
             opened.publish(overwrite=False, modified_time=None, durable=False)
         assert (tmp_path / "old").read_text() == "old"
         assert final.is_symlink() == (what != "file")

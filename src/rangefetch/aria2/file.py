@@ -38,7 +38,7 @@ from rangefetch.disk.names import choose_filename
 from rangefetch.disk.replacing import replace_file
 from rangefetch.disk.state import SourceState, State, StateDamaged
 from rangefetch.disk.target import Target
-from rangefetch.errors import BadAnswer, ContentChanged, DiskError, DownloadError, TargetExists
+from rangefetch.errors import HOW_TO_REPLACE, BadAnswer, ContentChanged, DiskError, DownloadError, TargetExists
 from rangefetch.headers import parse_date
 from rangefetch.identity import (
     Basis,
@@ -117,7 +117,7 @@ class FileJob(Job):
         for stranger in beside.strangers(self._opened.part_path):
             if stranger.name.startswith(control.name):
                 words = "it is not ours, and aria2c would write to it"
-                raise DiskError(f"{stranger}: {words}", url=self.shown_url, errno=errno.EEXIST)
+                raise DiskError(f"{stranger}: {words}", url=self.shown_url, errno=errno.EEXIST, filename=stranger)
         if taken is None:
             self.entry.daemon = self.backend.daemon_for(self.options)  # which may have to be started
         return taken
@@ -184,8 +184,8 @@ class FileJob(Job):
             elif self.options.checksum:
                 self.placing.compare_existing(taken)
             elif remote is None:
-                words = "the server cannot be asked whether it is the same; overwrite is off"
-                raise TargetExists(f"{taken} exists and {words}", url=self.shown_url)
+                words = f"{taken} exists and the server cannot be asked whether it is the same; {HOW_TO_REPLACE}"
+                raise TargetExists(words, url=self.shown_url, filename=taken)
             else:
                 self.placing.look_at_existing(taken, source, remote.identity, self._settle)
 

@@ -28,6 +28,7 @@ from rangefetch.disk.replacing import sync_directory
 from rangefetch.disk.state import StateDamaged
 from rangefetch.disk.target import disk_errors
 from rangefetch.errors import (
+    HOW_TO_REPLACE,
     BadAnswer,
     ChecksumMismatch,
     ContentChanged,
@@ -91,9 +92,8 @@ class FolderLanding:
                 elif not os.path.lexists(state_path_of(folder)):
                     self._make()
                     return
-        raise DiskError(
-            f"{self._folder}: not created by rangefetch, and the other names are taken too", errno=errno.EEXIST
-        )
+        words = f"{self._folder}: not created by rangefetch, and the other names are taken too"
+        raise DiskError(words, errno=errno.EEXIST, filename=self._folder)
 
     def clear(self) -> None:
         """Remove what an earlier run has left. Raises ``TargetLocked``, ``DiskError``."""
@@ -123,7 +123,8 @@ class FolderLanding:
         usable = (folder for folder in places if folder == self._folder or not _is_taken(folder))
         folder = next(usable, None)
         if folder is None:
-            raise TargetExists(f"{self._folder}: its destination already exists", url=self._shown_url)
+            words = f"{self._folder}: its destination already exists"
+            raise TargetExists(words, url=self._shown_url, filename=self._folder)
         if folder == self._folder:
             return
         if folder.parent.stat().st_dev == os.fstat(self.fd).st_dev:
@@ -324,7 +325,8 @@ class FolderLanding:
                 continue
             parts = Path(path).parts[len(self._folder.parts) :]
             if not Path(path).is_relative_to(self._folder) or not parts or os.pardir in parts:
-                raise DiskError(f"{path}: it is not in {self._folder}", errno=errno.EINVAL, url=self._shown_url)
+                words = f"{path}: it is not in {self._folder}"
+                raise DiskError(words, errno=errno.EINVAL, url=self._shown_url, filename=path)
             names.append(parts[0])
         return list(dict.fromkeys(names))
 
@@ -359,7 +361,7 @@ class FolderLanding:
             raise self._taken(destination) from None
 
     def _taken(self, path: Path) -> TargetExists:
-        return TargetExists(f"{path} exists, and overwrite is off", url=self._shown_url)
+        return TargetExists(f"{path} exists; {HOW_TO_REPLACE}", url=self._shown_url, filename=path)
 
 
 class FolderJob(Job):

@@ -15,7 +15,7 @@ from rangefetch.cli import display as displays
 from rangefetch.cli.arguments import USAGE_ERROR, Request, parse
 from rangefetch.cli.display import Quiet, amount, counted, together
 from rangefetch.cli.signals import SIGNALLED, Signals
-from rangefetch.errors import Cancelled, DownloadError, EngineUnavailable, LocalError
+from rangefetch.errors import Cancelled, DownloadError, EngineUnavailable, LocalError, WaitTimeout
 from rangefetch.masking import mask_url
 from rangefetch.progress import DownloadStatus
 from rangefetch.version import __version__
@@ -191,12 +191,12 @@ class _Batch:
         url = self.waiting_for[gid]
         try:
             result = self._manager.wait(gid, timeout=max(seconds, 0))
-        except DownloadError as error:  # before TimeoutError, which TimedOut is too
+        except WaitTimeout:
+            return False
+        except DownloadError as error:
             if isinstance(error, Cancelled) and self._signals.number:
                 return False
             self._report.error(url, error)
-        except TimeoutError:
-            return False
         else:
             self._display.ended(url, result)
             self._report.done(url, result)

@@ -85,7 +85,7 @@ def decode(target: Target, codings: Sequence[str], most_bytes: int) -> int:
         if isinstance(error, DownloadError):
             raise
         words = f"{target.part_path}: cannot decode it: {error.strerror or error}"
-        raise DiskError(words, errno=error.errno or 0) from error
+        raise DiskError(words, errno=error.errno or 0, filename=target.part_path) from error
     return length
 
 

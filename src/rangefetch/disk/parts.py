@@ -144,7 +144,7 @@ def free_part_path(folder: Path, filename: str, url: str) -> Path:
     fd, path = _find(folder, filename, url, adopt=False)
     if fd >= 0:
         os.close(fd)
-        raise TargetExists(f"{path}: an unfinished download is there")
+        raise TargetExists(f"{path}: an unfinished download is there", filename=path)
     return path
 
 
@@ -226,7 +226,8 @@ def _find(folder: Path, filename: str, url: str, *, adopt: bool) -> tuple[int, P
         if number and free is not None:
             return -1, free
     first = part_path(folder, filename, url)
-    raise DiskError(f"{first}: not created by rangefetch, and the other names are taken too", errno=errno.EEXIST)
+    words = f"{first}: not created by rangefetch, and the other names are taken too"
+    raise DiskError(words, errno=errno.EEXIST, filename=first)
 
 
 def _is_free(path: Path) -> bool:

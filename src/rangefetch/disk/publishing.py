@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 
 from rangefetch.disk.names import is_plain_filename
-from rangefetch.errors import DiskError, TargetExists
+from rangefetch.errors import HOW_TO_REPLACE, DiskError, TargetExists
 
 __all__ = ["check_name", "check_place", "rename_free", "replace", "set_mode", "set_time", "umask"]
 
@@ -52,9 +52,9 @@ def check_place(path: Path) -> None:
     except OSError:
         return  # nothing, or a link that leads nowhere
     if stat.S_ISDIR(mode):
-        raise DiskError(f"{path}: it is a directory", errno=errno.EISDIR)
+        raise DiskError(f"{path}: it is a directory", errno=errno.EISDIR, filename=path)
     if not stat.S_ISREG(mode):
-        raise DiskError(f"{path}: it is not a regular file", errno=errno.EINVAL)
+        raise DiskError(f"{path}: it is not a regular file", errno=errno.EINVAL, filename=path)
 
 
 def rename_free(source: Path, destination: Path) -> None:
@@ -69,7 +69,7 @@ def rename_free(source: Path, destination: Path) -> None:
     if failed in _CANNOT:
         failed = _link_and_unlink(source, destination)
     if failed == errno.EEXIST:
-        raise TargetExists(f"{destination}: it exists, and overwrite is off")
+        raise TargetExists(f"{destination}: it exists; {HOW_TO_REPLACE}", filename=destination)
     if failed:
         raise OSError(failed, os.strerror(failed))
 

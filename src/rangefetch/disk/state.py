@@ -327,4 +327,5 @@ def _decode(octets: bytes) -> dict[str, Any]:
 
 
 def _disk_error(path: Path, action: str, error: OSError) -> DiskError:
-    return DiskError(f"{path}: cannot {action}: {error.strerror or error}", errno=error.errno or 0)
+    words = f"{path}: cannot {action}: {error.strerror or error}"
+    return DiskError(words, errno=error.errno or 0, filename=path)

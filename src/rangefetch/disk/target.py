@@ -179,7 +179,7 @@ class Target:
     def _check_writes(self, check: Callable[[int], object]) -> None:
         """Have ``check`` say what became of earlier writes. Raises ``DiskError``, and ever after the first time."""
         if self._lost is not None:
-            raise DiskError(self._lost.reason, errno=self._lost.errno or 0)
+            raise DiskError(self._lost.reason, errno=self._lost.errno or 0, filename=self.part_path)
         try:
             with disk_errors("sync", self.part_path):
                 check(self.fd)
@@ -196,7 +196,8 @@ class Target:
             if found > size_bytes:
                 os.ftruncate(self.fd, size_bytes)
         if found < size_bytes:
-            raise DiskError(f"{self.part_path}: another program has shortened it", errno=errno.EIO)
+            words = f"{self.part_path}: another program has shortened it"
+            raise DiskError(words, errno=errno.EIO, filename=self.part_path)
 
     def publish(self, *, overwrite: bool, modified_time: float | None, durable: bool) -> Path:
         """Give the part file its final name in one step, remove the state, close, and return the path.
@@ -342,7 +343,7 @@ class Target:
     def _check_still_ours(self) -> None:
         if not is_open_on(self.fd, self.part_path):
             reason = "another program removed or replaced it while it was being written"
-            raise DiskError(f"{self.part_path}: {reason}", errno=errno.ENOENT)
+            raise DiskError(f"{self.part_path}: {reason}", errno=errno.ENOENT, filename=self.part_path)
 
 
 def free_space(directory: str | os.PathLike[str]) -> int:
@@ -364,12 +365,13 @@ def disk_errors(action: str, path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        raise DiskError(f"{path}: cannot {action}: {reason}", errno=error.errno or 0) from error
+        raise DiskError(f"{path}: cannot {action}: {reason}", errno=error.errno or 0, filename=path) from error
 
 
 def _final_path(directory: Path, filename: str) -> Path:
     if filename in ("", ".", "..") or "/" in filename or "\0" in filename:
-        raise DiskError(f"{directory}: {filename!r} is not a plain file name", errno=errno.EINVAL)
+        words = f"{directory}: {filename!r} is not a plain file name"
+        raise DiskError(words, errno=errno.EINVAL, filename=directory)
     path = directory / filename
     with disk_errors("use the name", path):
         publishing.check_name(path)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rangefetch.disk import provenance
 from rangefetch.disk.target import Place, Target
-from rangefetch.errors import DownloadError, LocalError
+from rangefetch.errors import DiskError, DownloadError, LocalError
 from rangefetch.identity import Basis, Identity
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
@@ -270,14 +270,20 @@ class AtWork(abc.ABC):
 
     def fail(self, error: DownloadError) -> None:
         """Stop, keep what can be continued, and tell the listener."""
-        error.url = error.url or self.shown_url
+        self._say_of_what(error)
         if not self.life.fail(error):
             _log.debug("%s: while it ended: %s", self.shown_url, error)
 
     def reject(self, error: DownloadError) -> None:
         """Stop, because what came is wrong."""
-        error.url = error.url or self.shown_url
+        self._say_of_what(error)
         self.life.fail(error, wrong=True)
+
+    def _say_of_what(self, error: DownloadError) -> None:
+        """Give an error what only this download knows: its URL, and of the disk its file."""
+        error.url = error.url or self.shown_url
+        if isinstance(error, DiskError) and error.filename is None and self.target is not None:
+            error.filename = str(self.target.part_path)
 
     def tell_end(self, error: DownloadError | None) -> None:
         """Tell the listener at once, whatever is still going on."""

@@ -6,6 +6,7 @@ The states and the moves between them are the table ``MOVES``; nothing else may 
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import random
 import threading
@@ -172,6 +173,14 @@ class Download:
         waiting = f", waiting for {self.waiting_for}" if self.waiting_for else ""
         name = f" {self.filename!r}" if self.filename else ""
         return f"<Download {self.gid}{name}: {self._status}, {downloaded} of {total or 'unknown'} bytes{waiting}>"
+
+    def failure(self) -> DownloadError | None:
+        """``error`` to be raised: a copy each time, because one object would collect the traceback of each raise."""
+        if self.error is None:
+            return None
+        again = copy.copy(self.error)
+        again.__cause__ = self.error.__cause__
+        return again
 
     def progress(self) -> DownloadProgress:
         """The download at this moment."""

@@ -80,8 +80,8 @@ def _look(fd: int, path: Path, url: str, remote: Identity) -> Found:
         if same is Same.PROVEN and remote.size in (-1, status.st_size):
             return Found(Standing.SAME, basis=Basis.ETAG)
     if remote.size != status.st_size:
-        known = f"{remote.size} bytes" if remote.size >= 0 else "a size that it does not say"
-        return Found(Standing.ANOTHER, f"has {status.st_size} bytes, and the remote file {known}")
+        known = f"not the {remote.size} of the remote file" if remote.size >= 0 else "and the server states no size"
+        return Found(Standing.ANOTHER, f"has {status.st_size} bytes, {known}")
     if same is Same.DIFFERENT:
         return Found(Standing.ANOTHER, "is another version of the remote file (its ETag or Last-Modified differs)")
     if remote.size == 0:

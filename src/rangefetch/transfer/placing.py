@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rangefetch.disk import beside, checksum
 from rangefetch.disk.names import choose_filename
 from rangefetch.disk.target import Target
-from rangefetch.errors import BadAnswer, TargetExists
+from rangefetch.errors import HOW_TO_REPLACE, BadAnswer, TargetExists
 from rangefetch.identity import Basis, Identity
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
@@ -78,7 +78,7 @@ class Placing:
             if found == digest:
                 self._already_complete(path, Basis.CHECKSUM)
             else:
-                raise TargetExists(f"{path} exists and has a different checksum; overwrite is off", url=run.shown_url)
+                raise self._taken(path, "has a different checksum")
 
         run.do(
             lambda: checksum.digest_of(path, algorithm, stop=lambda: run.life.is_ending),
@@ -121,7 +121,7 @@ class Placing:
             elif standing is Standing.GONE:
                 free()
             else:
-                raise TargetExists(f"{path} exists and {reason}; overwrite is off", url=run.shown_url)
+                raise self._taken(path, reason)
 
         run.do(lambda: look(path, run.url, remote), looked)
 
@@ -204,6 +204,10 @@ class Placing:
         assert run.target is not None
         run.keeping.kept_bytes = NOTHING_KEPT
         run.target.truncate()
+
+    def _taken(self, path: Path, reason: str) -> TargetExists:
+        words = f"{path} exists and {reason}; {HOW_TO_REPLACE}"
+        return TargetExists(words, url=self._run.shown_url, filename=path)
 
     def _already_complete(self, path: Path, basis: Basis) -> None:
         run = self._run

@@ -452,6 +452,13 @@ _CONNECTION_CODES = frozenset(
         Curl.QUIC_CONNECT_ERROR,
     }
 )
+_ERRNOS: dict[int, int] = {
+    Curl.COULDNT_CONNECT: errno_module.ECONNREFUSED,
+    Curl.INTERFACE_FAILED: errno_module.EADDRNOTAVAIL,
+    Curl.RECV_ERROR: errno_module.ECONNRESET,
+    Curl.SEND_ERROR: errno_module.EPIPE,
+}
+"""The number that the system gives in such a case, where libcurl passes none on."""
 _FAULT_WORDS = {
     Fault.RANGE_IGNORED: "the server sent the whole file in reply to a range request",
     Fault.RANGE_WRONG: "the server sent a different range than requested",
@@ -528,6 +535,6 @@ def explain(failure: Failure, curl_words: str = "") -> tuple[type[DownloadError]
 def as_error(failure: Failure, url: str, curl_words: str = "", more: str = "") -> DownloadError:
     """The error that a failure is. ``url`` is the one to name, with no secret in it; ``more`` is added to the words."""
     kind, words = explain(failure, curl_words)
-    if issubclass(kind, DiskError):
-        return kind(words + more, url=url, status=failure.status, errno=failure.errno)
-    return kind(words + more, url=url, status=failure.status)
+    # libcurl's number is of its last call of the system, which need not be what failed.
+    number = failure.errno if issubclass(kind, DiskError | ConnectionFailed) else 0
+    return kind(words + more, url=url, status=failure.status, errno=number or _ERRNOS.get(failure.code, 0))

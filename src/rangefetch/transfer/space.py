@@ -93,9 +93,8 @@ def explain_full(download: Download, number: int) -> str:
 def _check(directory: str | os.PathLike[str], lacking: int, others: int, free: int, url: str) -> None:
     if lacking + others > free:
         beside = f", and {others} for other downloads" if others else ""
-        raise DiskError(
-            f"{directory}: {lacking} bytes are needed{beside}, and {free} are free", url=url, errno=errno.ENOSPC
-        )
+        words = f"{directory}: {lacking} bytes are needed{beside}, and {free} are free"
+        raise DiskError(words, url=url, errno=errno.ENOSPC, filename=directory)
 
 
 def _is_on(device: int, directory: str | os.PathLike[str]) -> bool:
