@@ -662,7 +662,7 @@ cdef class File:
     def epoch(self, int source):
         return self.epochs.get(source, 0)
 
-    cdef int _begin_epoch(self, Kind kind, int source, bytes text, Profile profile) except -1:
+    cdef int _begin_epoch(self, MessageKind kind, int source, bytes text, Profile profile) except -1:
         self._tell_source(kind, source, 0, text, profile, None, self.epochs.get(source, 0) + 1)
         self.epochs[source] = self.epochs.get(source, 0) + 1
         return 0
@@ -680,7 +680,8 @@ cdef class File:
         self._tell_source(COMMAND_SOURCE, -1, 0, os.fsencode(url), profile, lines)
 
     cdef int _tell_source(
-        self, Kind kind, int source, int64_t number, bytes text, Profile profile=None, bytes lines=None, int epoch=0
+        self, MessageKind kind, int source, int64_t number, bytes text, Profile profile=None, bytes lines=None,
+        int epoch=0
     ) except -1:
         cdef Message command
         memset(&command, 0, sizeof(command))
@@ -755,7 +756,7 @@ cdef class File:
             "lasted_us": rf_peek(&self.core.lasted_us), "cpu_us": rf_peek(&self.core.cpu_us),
             "disk_us": rf_peek(&self.core.disk_us), "paused_us": rf_peek(&self.core.paused_ms) * 1000,
             "lanes_aim": <int>rf_peek(&self.core.growth.aim),
-            "growth_ended": bool(rf_peek(&self.core.growth.settled_ms) != 0),
+            "growth_ended": bool(rf_peek(&self.core.growth.stopped_ms) != 0),
         }
 
     @property
@@ -787,7 +788,7 @@ cdef class File:
     def remove(self):
         self._tell(COMMAND_REMOVE)
 
-    cdef int _tell(self, Kind kind) except -1:
+    cdef int _tell(self, MessageKind kind) except -1:
         return self._tell_source(kind, -1, 0, None)
 
 
@@ -1082,7 +1083,7 @@ cdef class Engine:
             running += rf_peek(&self.core.loops[i].items_running)
         return running
 
-    cdef int _hand_over(self, Kind kind, FileCore *file, int loop) except -1:
+    cdef int _hand_over(self, MessageKind kind, FileCore *file, int loop) except -1:
         """Give a loop something to fetch, and keep its owner until the event that it is over."""
         cdef Message command
         self._must_be_open()

@@ -47,7 +47,7 @@ from rangefetch.transfer cimport (
     FileCore,
     Lane,
     Source,
-    Verdict,
+    Check,
 )
 
 cdef struct ContentRange:
@@ -147,12 +147,12 @@ cdef inline Fault check_validators(Source *source, CURL *easy, bint alone) noexc
     return FAULT_NONE
 
 
-cdef inline Verdict refuse(Lane *lane, Fault fault) noexcept nogil:
+cdef inline Check refuse(Lane *lane, Fault fault) noexcept nogil:
     lane.fault = fault
     return REFUSED
 
 
-cdef inline Verdict accept(FileCore *file) noexcept nogil:
+cdef inline Check accept(FileCore *file) noexcept nogil:
     rf_count(&file.responses, 1)
     return ACCEPTED
 
@@ -181,7 +181,7 @@ cdef inline bint names_another_part(Lane *lane, long status) noexcept nogil:
     )
 
 
-cdef inline Verdict examine_part(FileCore *file, Lane *lane, const ContentRange *part) noexcept nogil:
+cdef inline Check examine_part(FileCore *file, Lane *lane, const ContentRange *part) noexcept nogil:
     cdef Fault fault
     if not is_what_was_asked(lane, part):
         return refuse(lane, FAULT_RANGE_WRONG)
@@ -208,7 +208,7 @@ cdef inline bint has_lost_validators(const Source *source, CURL *easy) noexcept 
     )
 
 
-cdef inline Verdict examine_whole(FileCore *file, Lane *lane) noexcept nogil:
+cdef inline Check examine_whole(FileCore *file, Lane *lane) noexcept nogil:
     """The whole file, by its status; some caches and hubs send a part under it, with or without saying so."""
     cdef int64_t length = info_off(lane.easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T)
     cdef bint unvouched
@@ -247,7 +247,7 @@ cdef inline Verdict examine_whole(FileCore *file, Lane *lane) noexcept nogil:
     return accept(file)
 
 
-cdef inline Verdict examine_empty(FileCore *file, Lane *lane) noexcept nogil:
+cdef inline Check examine_empty(FileCore *file, Lane *lane) noexcept nogil:
     """The file is empty."""
     lane.fault = check_validators(lane.source, lane.easy, True)
     if lane.fault != FAULT_NONE:
@@ -269,7 +269,7 @@ cdef inline bint brings_file(long status) noexcept nogil:
     )
 
 
-cdef inline Verdict examine(FileCore *file, Lane *lane) noexcept nogil:
+cdef inline Check examine(FileCore *file, Lane *lane) noexcept nogil:
     """Decide about the answer whose headers the lane has just received, and note the fault if it is refused."""
     cdef long status = info_long(lane.easy, CURLINFO_RESPONSE_CODE)
     cdef ContentRange part

@@ -326,7 +326,7 @@ cdef inline void batch_failed(Loop *loop, Lane *lane, bint timed_out) noexcept n
 cdef inline bint item_crawls(Loop *loop, const Lane *lane) noexcept nogil:
     """Whether an item comes so slowly that it is better fetched as any other download, whose slow ranges get help."""
     return (
-        lane.verdict == ACCEPTED and loop.now_ms - lane.started_ms >= CRAWL_AFTER_MS
+        lane.check == ACCEPTED and loop.now_ms - lane.started_ms >= CRAWL_AFTER_MS
         and left_ms(loop, lane) > CRAWL_LEFT_MS and not is_limited(loop, lane.file)
     )
 
@@ -334,7 +334,7 @@ cdef inline bint item_crawls(Loop *loop, const Lane *lane) noexcept nogil:
 cdef inline bint is_hopeless(Loop *loop, const Lane *lane) noexcept nogil:
     """Whether others have waited long enough for a host that has not answered yet."""
     return (
-        lane.file.batch.hurries and lane.verdict == UNCHECKED and not lane.paused
+        lane.file.batch.hurries and lane.check == UNCHECKED and not lane.paused
         and loop.now_ms - lane.started_ms >= HURRY_MS
         and lane.share != NULL and rf_load(&lane.share.host.answered) == 0
     )

@@ -24,7 +24,7 @@ cdef enum:
 cdef inline bint is_whole(const Lane *lane) noexcept nogil:
     """Whether every byte that the answer promised, or that is still wanted of it, has come."""
     return (
-        lane.verdict == ACCEPTED and lane.fault == FAULT_NONE and not lane.is_first
+        lane.check == ACCEPTED and lane.fault == FAULT_NONE and not lane.is_first
         and lane.end >= 0 and lane_received_end(lane) >= lane.end
     )
 
@@ -65,7 +65,7 @@ cdef inline void end_transfers(Loop *loop) noexcept nogil:
                 else:
                     memory.lingers = True
                     finish(loop, lane, CURLE_OK)
-        elif lane.file != NULL and lane.verdict == SWALLOWED and is_due(loop, &lane.whole_ms, patience_with(lane)):
+        elif lane.file != NULL and lane.check == SWALLOWED and is_due(loop, &lane.whole_ms, patience_with(lane)):
             # Its status has said it all.
             finish(loop, lane, CURLE_OK)
         lane = lane.next

@@ -53,16 +53,16 @@ cdef inline void steer(Loop *loop, FileCore *file, int64_t elapsed_ms) noexcept 
         return
     if loop.now_ms - growth.changed_ms < 2 * request_cost_ms(file):
         return
-    if growth.settled_ms != 0:
-        if loop.now_ms - growth.settled_ms < LOOK_AGAIN_MS:
+    if growth.stopped_ms != 0:
+        if loop.now_ms - growth.stopped_ms < LOOK_AGAIN_MS:
             return
-        rf_note(&growth.settled_ms, 0)
+        rf_note(&growth.stopped_ms, 0)
     elif growth.aim_before < growth.aim and not growth_pays(file):
         if loop.now_ms - growth.changed_ms >= PATIENCE_MS:
             if growth.goodput * 20 < growth.goodput_before * 21:
                 rf_note(&growth.aim, growth.aim_before)
             growth.aim_before = growth.aim
-            rf_note(&growth.settled_ms, loop.now_ms)
+            rf_note(&growth.stopped_ms, loop.now_ms)
         return
     if growth.aim >= most or loop.cpu_percent >= BUSY_PERCENT:
         # Where this thread is the limit, more lanes are more work and nothing else.

@@ -37,7 +37,7 @@ cdef inline bint must_wait(Lane *lane) noexcept nogil:
     cdef int64_t reader_bytes
     if bucket_is_dry(lane.loop.bucket) or bucket_is_dry(&file.bucket):
         return True
-    if file.splits or lane.verdict != ACCEPTED or file.window_bytes == 0:
+    if file.splits or lane.check != ACCEPTED or file.window_bytes == 0:
         return False
     reader_bytes = rf_load(&file.reader_bytes)
     return reader_bytes >= 0 and lane_received_end(lane) >= reader_bytes + file.window_bytes
@@ -49,7 +49,7 @@ cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noe
     cdef int64_t come = <int64_t>taken
     cdef int64_t wanted = come
     cdef int64_t room
-    if lane.fault != FAULT_NONE and lane.verdict != SWALLOWED:
+    if lane.fault != FAULT_NONE and lane.check != SWALLOWED:
         # It has failed already. libcurl before 8 forgets an error that is raised within curl_easy_pause, and goes on.
         return CURL_WRITEFUNC_ERROR
     if must_wait(lane):
@@ -62,16 +62,16 @@ cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noe
     bucket_take(lane.loop.bucket, come)
     bucket_take(&lane.file.bucket, come)
     lane.received_bytes += come
-    if lane.verdict == UNCHECKED:
-        lane.verdict = examine(lane.file, lane)
+    if lane.check == UNCHECKED:
+        lane.check = examine(lane.file, lane)
         # A lane of a resumed file is news too: the other lanes wait for its answer.
-        if lane.verdict == ACCEPTED and lane.is_first:
+        if lane.check == ACCEPTED and lane.is_first:
             rf_store(&lane.file.answered, True)
         lane.span.usable = lane.span.usable and header_value(lane.easy, "Transfer-Encoding") == NULL
-    if lane.verdict == SWALLOWED:
+    if lane.check == SWALLOWED:
         lane.swallowed_bytes += come
         return taken if lane.swallowed_bytes <= LARGEST_SWALLOW_BYTES else CURL_WRITEFUNC_ERROR
-    if lane.verdict == REFUSED:
+    if lane.check == REFUSED:
         return CURL_WRITEFUNC_ERROR
     if lane.file.probing:
         lane.fault = FAULT_PROBED
@@ -314,7 +314,7 @@ cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
     code = lane_set_up(loop, lane, lane.file)
     lane.epoch = lane.source.epoch
     lane.asked_end = lane.end
-    lane.verdict = UNCHECKED
+    lane.check = UNCHECKED
     lane.fault = FAULT_NONE
     lane.sys_errno = 0
     lane.header_lines = 0

@@ -109,7 +109,7 @@ cdef inline void take_on_batch(Loop *loop, BatchCore *batch) noexcept nogil:
     batch_begin(loop, batch)
 
 
-cdef inline void let_batch_go(Loop *loop, BatchCore *batch, Kind kind) noexcept nogil:
+cdef inline void let_batch_go(Loop *loop, BatchCore *batch, MessageKind kind) noexcept nogil:
     cdef BatchCore **link = &loop.batches
     while link[0] != NULL and link[0] != batch:
         link = &link[0].next
@@ -248,22 +248,22 @@ cdef inline void note_answers(Loop *loop) noexcept nogil:
     cdef int64_t took_ms
     while lane != NULL:
         file = lane.file
-        if file != NULL and lane.first_ms == 0 and lane.verdict != UNCHECKED:
+        if file != NULL and lane.first_ms == 0 and lane.check != UNCHECKED:
             lane.first_ms = loop.now_ms
             took_ms = loop.now_ms - lane.started_ms
             note_served(loop, lane)
-            if lane.verdict == ACCEPTED:
+            if lane.check == ACCEPTED:
                 share_answered(loop, lane)
             memory = memory_of(file)
             rf_note(&memory.request_ms, (3 * memory.request_ms + took_ms) // 4 if memory.request_ms > 0 else took_ms)
         if file != NULL and file.batch != NULL:
-            if lane.is_first and lane.verdict == ACCEPTED:
+            if lane.is_first and lane.check == ACCEPTED:
                 lane.is_first = False
                 if batch_is_special(lane):
                     lane_detach(loop, lane)
                     lane_release(lane)
                     batch_return(loop, lane)
-        elif file != NULL and lane.is_first and lane.verdict == ACCEPTED and not file.probing:
+        elif file != NULL and lane.is_first and lane.check == ACCEPTED and not file.probing:
             announce(loop, lane)
             if lane.fault == FAULT_NONE:
                 feed(loop, file)
@@ -271,7 +271,7 @@ cdef inline void note_answers(Loop *loop) noexcept nogil:
                 lane_detach(loop, lane)
                 lane_release(lane)
                 fail(loop, lane, CURLE_OK)
-        elif file != NULL and lane.verdict == ACCEPTED and not lane.source.met and not file.probing:
+        elif file != NULL and lane.check == ACCEPTED and not lane.source.met and not file.probing:
             lane.source.met = True
             post_about(loop, EVENT_MET, lane, CURLE_OK, url_of(lane.source))
         lane = lane.next

@@ -15,7 +15,7 @@ from rangefetch.platform cimport (
     pthread_mutex_unlock,
 )
 
-cdef enum Kind:
+cdef enum MessageKind:
     # Commands, to a loop.
     COMMAND_ADD = 1        # take on the file
     COMMAND_REMOVE = 2     # stop its transfers and let go of it; answered by EVENT_REMOVED
@@ -43,7 +43,7 @@ cdef enum Kind:
     EVENT_REMOVED = 19     # the loop has let go of the file: nothing will touch its descriptor any more
 
 cdef struct Message:
-    Kind kind
+    MessageKind kind
     void *file          # borrowed: a FileCore, which its Python File keeps until EVENT_DONE or EVENT_REMOVED
     int code            # CURLcode
     int status          # HTTP status

@@ -35,7 +35,7 @@ from rangefetch.lane cimport (
     url_of,
 )
 from rangefetch.libcurl cimport *
-from rangefetch.mailbox cimport EVENT_ANSWERED, EVENT_DONE, EVENT_FAILED, EVENT_REMOVED, Kind
+from rangefetch.mailbox cimport EVENT_ANSWERED, EVENT_DONE, EVENT_FAILED, EVENT_REMOVED, MessageKind
 from rangefetch.origin cimport is_secure
 from rangefetch.platform cimport (
     rf_count,
@@ -63,7 +63,7 @@ cdef enum:
     HUGE_MIB = 2048                  # a file of which write-back begins as its ranges come
 
 
-cdef inline void let_go(Loop *loop, FileCore *file, Kind kind) noexcept nogil:
+cdef inline void let_go(Loop *loop, FileCore *file, MessageKind kind) noexcept nogil:
     """Take the file off the loop's list; the event says that nothing will touch its descriptor any more."""
     cdef FileCore **link = &loop.files
     while link[0] != NULL and link[0] != file:
@@ -90,7 +90,7 @@ cdef inline bint is_complete(FileCore *file) noexcept nogil:
     return file.finished or (file.mapped and file.blocks.done == file.blocks.count)
 
 
-cdef inline int settle(FileCore *file, Lane *lane) noexcept nogil:
+cdef inline int map_blocks(FileCore *file, Lane *lane) noexcept nogil:
     """The first answer came: map the blocks, and give the file its length. Returns 0 or an errno."""
     if file.mapped or file.size < 0:
         return 0
@@ -116,7 +116,7 @@ cdef inline void announce(Loop *loop, Lane *lane) noexcept nogil:
     source.redirects = 0
     rf_store(&file.answered, True)
     begin_growth(loop, file, loop.now_ms - lane.started_ms)
-    cdef int failed = settle(file, lane)
+    cdef int failed = map_blocks(file, lane)
     if failed:
         lane.sys_errno = failed
         lane.fault = FAULT_DISK
@@ -284,7 +284,7 @@ cdef inline bint others_work(Loop *loop, const Lane *lane) noexcept nogil:
     """Whether the file gets bytes by another lane."""
     cdef Lane *other = loop.lanes
     while other != NULL:
-        if other != lane and other.file == lane.file and other.verdict == ACCEPTED:
+        if other != lane and other.file == lane.file and other.check == ACCEPTED:
             return True
         other = other.next
     return False
@@ -311,7 +311,7 @@ cdef inline void heed(Loop *loop, Lane *lane, long status) noexcept nogil:
 
 cdef inline bint has_no_socket(Loop *loop, const Lane *lane, CURLcode code) noexcept nogil:
     """Whether the transfer failed for want of a connection that others have, and will have one when they are done."""
-    if code == CURLE_OK or lane.verdict != UNCHECKED or lane.refused_socket == 0:
+    if code == CURLE_OK or lane.check != UNCHECKED or lane.refused_socket == 0:
         return False
     if lane.refused_socket == EMFILE or lane.refused_socket == ENFILE:
         if loop.starved_ms == 0:
@@ -356,20 +356,20 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         put_off(loop, lane)
         return
     heed(loop, lane, status)
-    if code == CURLE_OK and lane.verdict == UNCHECKED:
+    if code == CURLE_OK and lane.check == UNCHECKED:
         # An answer without a body: the callback never ran.
-        lane.verdict = examine(file, lane)
-    if lane.verdict == UNCHECKED and has_too_large_headers(lane, code):
+        lane.check = examine(file, lane)
+    if lane.check == UNCHECKED and has_too_large_headers(lane, code):
         lane.fault = FAULT_HEADERS
     if lane.fault == FAULT_ENCODED:
         name_coding(lane.easy, lane.error_text)
-    if code == CURLE_PARTIAL_FILE and lane.verdict == UNCHECKED and names_another_part(lane, status):
+    if code == CURLE_PARTIAL_FILE and lane.check == UNCHECKED and names_another_part(lane, status):
         lane.fault = FAULT_RANGE_WRONG
-    if code == CURLE_OK and lane.verdict == SWALLOWED and lane.fault == FAULT_NONE:
-        lane.verdict = ACCEPTED
-    if code == CURLE_OK and lane.verdict == ACCEPTED and lane.is_first and file.batch == NULL:
+    if code == CURLE_OK and lane.check == SWALLOWED and lane.fault == FAULT_NONE:
+        lane.check = ACCEPTED
+    if code == CURLE_OK and lane.check == ACCEPTED and lane.is_first and file.batch == NULL:
         announce(loop, lane)
-    if lane.fault == FAULT_PROBED or (file.probing and code == CURLE_OK and lane.verdict == ACCEPTED):
+    if lane.fault == FAULT_PROBED or (file.probing and code == CURLE_OK and lane.check == ACCEPTED):
         if lane.fault == FAULT_PROBED:
             announce(loop, lane)
         lane_detach(loop, lane)
@@ -378,9 +378,9 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         return
     if not lane_flush(lane):
         code = CURLE_WRITE_ERROR
-    if code == CURLE_OK and lane.verdict == ACCEPTED and is_cut_short_unsaid(file, lane):
+    if code == CURLE_OK and lane.check == ACCEPTED and is_cut_short_unsaid(file, lane):
         lane.fault = FAULT_RANGE_WRONG
-    if lane.verdict == ACCEPTED and lane.fault == FAULT_NONE and lane.end >= 0:
+    if lane.check == ACCEPTED and lane.fault == FAULT_NONE and lane.end >= 0:
         # What counts is what the answer said: a body may end short of it (chunked, or empty) without an error, and
         # a connection may break after the last byte.
         if lane.position + lane.hedged < lane.end:
@@ -420,7 +420,7 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         lane_rest(loop, lane)
         return
     lane_release(lane)
-    if code != CURLE_OK or lane.verdict != ACCEPTED or lane.fault != FAULT_NONE:
+    if code != CURLE_OK or lane.check != ACCEPTED or lane.fault != FAULT_NONE:
         fail(loop, lane, code)
         return
     if file.batch != NULL:

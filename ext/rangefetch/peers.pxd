@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from rangefetch.mailbox cimport COMMAND_MAKE_ROOM, COMMAND_ROOM, Kind, Message, mailbox_put
+from rangefetch.mailbox cimport COMMAND_MAKE_ROOM, COMMAND_ROOM, MessageKind, Message, mailbox_put
 from rangefetch.platform cimport pthread_mutex_lock, pthread_mutex_unlock, rf_bell_ring
 from rangefetch.transfer cimport HostTable, Loop
 
@@ -38,7 +38,7 @@ cdef inline void loop_leaves(Loop *loop) noexcept nogil:
     pthread_mutex_unlock(&table.lock)
 
 
-cdef inline void tell_peers(Loop *loop, Kind kind, int64_t number) noexcept nogil:
+cdef inline void tell_peers(Loop *loop, MessageKind kind, int64_t number) noexcept nogil:
     """Tell all other loops of the process. Where there is no memory for it, their next look will do."""
     cdef Loop *peer
     cdef Message command

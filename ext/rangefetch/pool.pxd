@@ -20,7 +20,7 @@ from rangefetch.transfer cimport UNCHECKED, Lane, Loop
 cdef inline bint waits_in_line(Loop *loop, Lane *lane) noexcept nogil:
     """Whether the lane has a new connection, or waits for one, that has not been served yet."""
     return (
-        lane.file != NULL and lane.verdict == UNCHECKED and not lane.paused
+        lane.file != NULL and lane.check == UNCHECKED and not lane.paused
         and loop.now_ms - lane.started_ms >= UNSERVED_MS
         and (is_new_connection(lane) or info_off(lane.easy, CURLINFO_PRETRANSFER_TIME_T) == 0)
     )

@@ -26,7 +26,7 @@ from rangefetch.libcurl cimport (
     info_off,
     info_text,
 )
-from rangefetch.mailbox cimport EVENT_TRACE, Kind, Message, mailbox_put, mailbox_put_reserved
+from rangefetch.mailbox cimport EVENT_TRACE, MessageKind, Message, mailbox_put, mailbox_put_reserved
 from rangefetch.transfer cimport FileCore, Lane, Loop
 
 cdef enum:
@@ -82,7 +82,7 @@ cdef inline bint post(Loop *loop, Message *event) noexcept nogil:
     return False
 
 
-cdef inline void post_last(Loop *loop, Kind kind, FileCore *file) noexcept nogil:
+cdef inline void post_last(Loop *loop, MessageKind kind, FileCore *file) noexcept nogil:
     """Tell Python that the loop has let go of a file or batch, for which room was kept when it was handed over."""
     cdef Message event
     memset(&event, 0, sizeof(event))
@@ -92,7 +92,7 @@ cdef inline void post_last(Loop *loop, Kind kind, FileCore *file) noexcept nogil
     mailbox_put_reserved(loop.outbox, &event)
 
 
-cdef inline void post_bare(Loop *loop, Kind kind, FileCore *file) noexcept nogil:
+cdef inline void post_bare(Loop *loop, MessageKind kind, FileCore *file) noexcept nogil:
     cdef Message event
     memset(&event, 0, sizeof(event))
     event.kind = kind
@@ -107,7 +107,7 @@ cdef inline const char *asked_url(const Lane *lane) noexcept nogil:
     return lane.source.resolved_url if lane.source.resolved_url != NULL else lane.source.url
 
 
-cdef inline bint post_about(Loop *loop, Kind kind, Lane *lane, CURLcode code, const char *text) noexcept nogil:
+cdef inline bint post_about(Loop *loop, MessageKind kind, Lane *lane, CURLcode code, const char *text) noexcept nogil:
     """Tell Python of a transfer. False: no memory, and it will not hear of it."""
     cdef Message event
     memset(&event, 0, sizeof(event))

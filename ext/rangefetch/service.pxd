@@ -62,7 +62,7 @@ cdef inline bint is_unserved(Loop *loop, Lane *lane) noexcept nogil:
     A connection that has worked before is given twice the time: it is served, and its server may be thinking.
     """
     cdef int64_t wait_ms
-    if lane.verdict != UNCHECKED or lane.paused or memory_of(lane.file).moved_ms < lane.started_ms:
+    if lane.check != UNCHECKED or lane.paused or memory_of(lane.file).moved_ms < lane.started_ms:
         return False
     wait_ms = patience_ms(lane, UNSERVED_MS, UNSERVED_REQUESTS)
     if not is_new_connection(lane):

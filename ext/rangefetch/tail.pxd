@@ -59,7 +59,7 @@ cdef inline Lane *slowest_lane(Loop *loop, FileCore *file) noexcept nogil:
     while lane != NULL:
         if (
             lane.file == file and lane.rival == NULL and lane.hedge == NULL and lane.end >= 0
-            and left_ms(loop, lane) > most_ms and (lane.verdict == ACCEPTED or lane.verdict == UNCHECKED)
+            and left_ms(loop, lane) > most_ms and (lane.check == ACCEPTED or lane.check == UNCHECKED)
         ):
             slowest = lane
             most_ms = left_ms(loop, lane)
@@ -152,7 +152,7 @@ cdef inline bint has_silent_helper(Loop *loop, FileCore *file) noexcept nogil:
     """Whether a lane that was sent to help has not been answered yet."""
     cdef Lane *lane = loop.lanes
     while lane != NULL:
-        if lane.file == file and lane.helps and lane.verdict == UNCHECKED:
+        if lane.file == file and lane.helps and lane.check == UNCHECKED:
             return True
         lane = lane.next
     return False
@@ -217,7 +217,7 @@ cdef inline void replace_slow(Loop *loop, FileCore *file) noexcept nogil:
         return
     while lane != NULL:
         if (
-            lane.file == file and lane.end >= 0 and not lane.is_first and lane.verdict != UNCHECKED
+            lane.file == file and lane.end >= 0 and not lane.is_first and lane.check != UNCHECKED
             and loop.now_ms - lane.started_ms >= SLOW_AFTER_MS
         ):
             usual = usual_bytes_per_s(loop, file, lane)

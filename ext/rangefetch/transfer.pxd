@@ -41,7 +41,7 @@ cdef enum Fault:
     FAULT_RANGE_SHORT = 18       # the body of a part ended in good order before the part did
 
 # What the check of an answer said, before its first byte is written.
-cdef enum Verdict:
+cdef enum Check:
     UNCHECKED = 0
     ACCEPTED = 1
     SWALLOWED = 2    # no data for us: read and dropped, so that the connection lives on
@@ -196,7 +196,7 @@ cdef struct Growth:
     int64_t goodput_before    # when the aim last grew
     int64_t bytes_done        # at the last tick
     int64_t changed_ms        # when the aim last changed
-    int64_t settled_ms        # when growing last did not pay; 0: it has paid so far
+    int64_t stopped_ms        # when growing last did not pay; 0: it has paid so far
 
 # The part of a File that its loop works with.
 cdef struct FileCore:
@@ -359,7 +359,7 @@ cdef struct Lane:
     int64_t introduced_to     # the origin for which the handle has a name and a password; 0: it has none
     bint ranged               # the request has a Range header
     bint is_first             # the file's first request: its answer tells what the file is
-    Verdict verdict
+    Check check
     Fault fault
     int sys_errno
     int redirects

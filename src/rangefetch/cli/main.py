@@ -90,12 +90,12 @@ def _fetch(request: Request, signals: Signals) -> int:
                     if not fetch_list(manager, request.urls, request.options, display, report, signals):
                         return SIGNALLED + signals.number
                 else:
-                    batch = _Batch(manager, display, report, signals)
-                    batch.begin(request)
+                    downloads = _CommandDownloads(manager, display, report, signals)
+                    downloads.begin(request)
                     with display:
-                        batch.follow()
-                    if batch.waiting_for:
-                        batch.stop()
+                        downloads.follow()
+                    if downloads.waiting_for:
+                        downloads.stop()
                         return SIGNALLED + signals.number
         except LocalError as error:  # no backend can run
             display.error(str(error))
@@ -136,7 +136,7 @@ def _manager(request: Request) -> DownloadManager:
         raise _WrongSetting(f"RANGEFETCH_BACKEND: {str(error).partition(': ')[2]}") from None
 
 
-class _Batch:
+class _CommandDownloads:
     """The downloads of one command line.
 
     ``waiting_for`` are those that have not ended: gid -> URL, in the order they were typed.
