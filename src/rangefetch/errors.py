@@ -9,7 +9,7 @@
     │   ├── TargetLocked           another process is downloading it
     │   ├── DiskError              no space, no permission, an I/O error     (also OSError)
     │   ├── BinaryDownloadFailed   aria2c could not be downloaded or verified
-    │   ├── ProcessStartFailed     aria2c is missing, or failed to start
+    │   ├── ProcessStartFailed     aria2c is missing, or cannot be run
     │   ├── DaemonUnavailable      aria2c does not respond, and is not started again
     │   └── ProcessManagementError aria2c cannot be supervised or ended
     ├── NetworkError               the connection to the server
@@ -208,15 +208,15 @@ class BinaryDownloadFailed(LocalError):
 
 
 class ProcessStartFailed(LocalError):
-    """There is no usable aria2c, or it exited or did not respond at startup; the message has its output."""
+    """There is no aria2c, or the one there is cannot be run."""
 
 
 class DaemonUnavailable(LocalError):
-    """aria2c does not respond; if it crashed too often, it is not started again."""
+    """aria2c does not respond: its RPC was not up in time, it hangs, or it ended too often to be started again."""
 
 
 class ProcessManagementError(LocalError):
-    """aria2c could not be supervised or ended."""
+    """aria2c could not be supervised: it exited while starting (the message has its output), or cannot be ended."""
 
 
 class WaitTimeout(TimeoutError):

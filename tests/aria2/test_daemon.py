@@ -1,6 +1,7 @@
 """The daemon: starts, answers, comes back, ends with all that is its own, and touches nothing else."""
 
 import contextlib
+import errno
 import gc
 import json
 import logging
@@ -26,7 +27,7 @@ from rangefetch.aria2.client import Aria2Client, RpcError
 from rangefetch.aria2.daemon import Aria2Daemon
 from rangefetch.aria2.monitor import restart_wait_s
 from rangefetch.disk.control_file import ControlFile
-from rangefetch.errors import DaemonUnavailable, ProcessStartFailed
+from rangefetch.errors import DaemonUnavailable, DiskError, ProcessManagementError, ProcessStartFailed
 from rangefetch.progress import DownloadStatus
 from servers.misbehaving import MisbehavingServer, content
 from support.files import MIB, names
@@ -222,7 +223,7 @@ def test_two_live_side_by_side(configure: Configure) -> None:
 
 
 def test_one_that_does_not_start_says_why(configure: Configure) -> None:
-    with pytest.raises(ProcessStartFailed) as caught:
+    with pytest.raises(ProcessManagementError) as caught:
         Aria2Daemon(configure(extra_options={"split": "not-a-number"}, rpc_secret="not-to-be-told")).start()
     assert "not-a-number" in str(caught.value)
     assert "not-to-be-told" not in str(caught.value)
@@ -230,10 +231,48 @@ def test_one_that_does_not_start_says_why(configure: Configure) -> None:
 
 def test_one_that_does_not_answer_in_time_is_ended(configure: Configure, tmp_path: Path) -> None:
     silent = _pretender(tmp_path, "sleep 1000")
-    with pytest.raises(ProcessStartFailed, match="did not answer within"):
+    with pytest.raises(DaemonUnavailable, match="did not answer within"):
         Aria2Daemon(configure(aria2_path=silent, start_timeout=0.3)).start()
     assert str(silent) not in command_lines()
     assert names(tmp_path / "state") == []
+
+
+def test_a_binary_that_cannot_be_run_is_told_from_one_that_exits(configure: Configure, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.write_text("#!/nowhere/at/all\n")
+    broken.chmod(0o755)
+    with pytest.raises(ProcessStartFailed, match="does not run"):
+        Aria2Daemon(configure(aria2_path=broken)).start()
+    exits = _pretender(tmp_path, "echo 'nothing works today'; exit 7")
+    with pytest.raises(ProcessManagementError, match=r"exit status 7\): nothing works today"):
+        Aria2Daemon(configure(aria2_path=exits)).start()
+    assert names(tmp_path / "state") == []
+
+
+def test_the_directory_for_downloads_is_made_at_the_start(configure: Configure, tmp_path: Path) -> None:
+    directory = tmp_path / "not" / "there yet"
+    with Aria2Daemon(configure(download_dir=directory)):
+        assert directory.is_dir()
+
+
+def test_one_that_cannot_be_made_is_named(configure: Configure, tmp_path: Path) -> None:
+    config = configure(download_dir=tmp_path / "not" / "there yet")
+    (tmp_path / "not").write_bytes(b"")  # since then
+    with pytest.raises(DiskError, match="download_dir: .*there yet") as caught:
+        Aria2Daemon(config).start()
+    assert caught.value.errno == errno.ENOTDIR
+
+
+def test_what_is_started_is_logged(configure: Configure, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = configure(rpc_secret="not-to-be-told")
+    with caplog.at_level(logging.DEBUG, "rangefetch"), Aria2Daemon(config) as daemon:
+        assert daemon.binary is not None
+        (line,) = [record.getMessage() for record in caplog.records if "started" in record.getMessage()]
+    directory = next(Path(word.rstrip(",;")) for word in line.split() if "daemon-" in word)
+    told = (daemon.binary.path, daemon.binary.version, f"port {config.rpc_port}", directory, config.download_dir)
+    for each in told:
+        assert str(each) in line
+    assert "not-to-be-told" not in caplog.text
 
 
 def _pretender(directory: Path, action: str) -> Path:

@@ -24,7 +24,7 @@ from rangefetch.aria2.config import DaemonConfig
 from rangefetch.aria2.monitor import Monitor
 from rangefetch.aria2.process import Process
 from rangefetch.disk.replacing import replace_file
-from rangefetch.errors import DaemonUnavailable, LocalError, ProcessManagementError, ProcessStartFailed
+from rangefetch.errors import DaemonUnavailable, DiskError, LocalError, ProcessManagementError
 from rangefetch.logs import log as _log
 from rangefetch.net.network import find_ca_file
 
@@ -116,13 +116,16 @@ class Aria2Daemon:
     def start(self) -> None:
         """Start aria2c, and wait until it answers. Starting twice is fine.
 
-        Raises ``ProcessStartFailed`` (it says what aria2c printed) and ``BinaryDownloadFailed``.
+        Raises ``ProcessStartFailed`` for a binary that cannot be run, ``ProcessManagementError`` (it says what aria2c
+        printed) if it exits while starting, ``DaemonUnavailable`` if its RPC is not up within ``start_timeout``,
+        ``BinaryDownloadFailed``, and ``DiskError`` if ``download_dir`` cannot be made.
         """
         with self._life:
             if self._monitor is not None:
                 return
             self.binary = ensure_aria2(self.config)
             processes.reap_leftovers(self.config.state_directory)
+            _make_download_dir(Path(self.config.download_dir))
             if self._client is None:
                 self._client = Aria2Client(self.config.rpc_port, self._secret)
             self.error = None
@@ -252,7 +255,7 @@ class Aria2Daemon:
                 if port != self.config.rpc_port:
                     _log.info("port %d is taken; aria2c is on port %d", self.config.rpc_port, port)
                 return
-        raise ProcessStartFailed(f"other programs keep taking the ports from {self.config.rpc_port} on")
+        raise ProcessManagementError(f"other programs keep taking the ports from {self.config.rpc_port} on")
 
     def _launch_on(self, port: int, monitor: Monitor, deadline_s: float) -> None:
         holdings = self._holdings
@@ -263,7 +266,7 @@ class Aria2Daemon:
         self.client.port = port
         with holdings.lock:
             if holdings.closing:
-                raise ProcessStartFailed("aria2c is being stopped")
+                raise ProcessManagementError("aria2c is being stopped")
             holdings.process = process = Process(
                 [str(self.binary.path), f"--conf-path={conf_path}"],
                 port,
@@ -271,6 +274,16 @@ class Aria2Daemon:
                 on_end=monitor.look,
             )
         processes.write_record(holdings.directory, process, str(self.binary.path))
+        _log.debug(
+            "started %s %s as process %d on port %d; its files are in %s, its session in %s, its downloads in %s",
+            self.binary.path,
+            self.binary.version,
+            process.pid,
+            port,
+            holdings.directory,
+            self._session_path,
+            self.config.download_dir,
+        )
         try:
             self._wait_until_ready(process, port, deadline_s)
         except BaseException:
@@ -284,7 +297,7 @@ class Aria2Daemon:
             if not process.is_alive:
                 if not _is_free(port):
                     raise _PortTaken
-                raise ProcessStartFailed(
+                raise ProcessManagementError(
                     f"aria2c exited at startup (exit status {process.exit_status}): {self._said(process)}"
                 )
             listening = process.listening()
@@ -296,12 +309,18 @@ class Aria2Daemon:
             elif any(number == port for _, number in listening):
                 raise _PortTaken  # of IPv4; aria2c is content with IPv6 alone
             if time.monotonic() > deadline_s:
-                raise ProcessStartFailed(
+                raise DaemonUnavailable(
                     f"aria2c did not answer within {self.config.start_timeout:g} seconds: {self._said(process)}"
                 )
             process.ended.wait(look_s)
             look_s = min(look_s * 1.5, _LOOK_EVERY_S)
-        raise ProcessStartFailed("aria2c is being stopped")
+        raise ProcessManagementError("aria2c is being stopped")
+
+    @property
+    def _session_path(self) -> Path:
+        directory = self._holdings.directory
+        assert directory is not None
+        return Path(self.config.session_file) if self.config.session_file else directory / "aria2.session"
 
     def _said(self, process: Process) -> str:
         return process.console().replace(self._secret, "***") or "it printed nothing"
@@ -310,7 +329,7 @@ class Aria2Daemon:
         """The content of aria2c's configuration file."""
         config, directory = self.config, self._holdings.directory
         assert directory is not None
-        session = Path(config.session_file) if config.session_file else directory / "aria2.session"
+        session = self._session_path
         options = {
             "enable-rpc": "true",
             "rpc-listen-port": str(port),
@@ -370,6 +389,16 @@ class Aria2Daemon:
                 process.ended.wait(self.config.stop_timeout)
 
 
+def _make_download_dir(directory: Path) -> None:
+    """Make it, and those above it, unless it is there. Raises ``DiskError``."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiskError(
+            f"download_dir: {directory} cannot be created: {error.strerror}", errno=error.errno or 0
+        ) from error
+
+
 def _is_free(port: int) -> bool:
     """Whether nobody listens on the port, on either loopback address."""
     for family, address in ((socket.AF_INET, _LOOPBACK), (socket.AF_INET6, "::1")):
@@ -391,9 +420,9 @@ def _is_free(port: int) -> bool:
 
 
 def _free_port(first: int) -> int:
-    """The first free port from ``first`` on. Raises ``ProcessStartFailed`` if there is none among the next hundred."""
+    """The first free port from ``first`` on. Raises ``ProcessManagementError`` if none of the next hundred is."""
     last = min(first + _PORTS, 65536)
     for port in range(first, last):
         if _is_free(port):
             return port
-    raise ProcessStartFailed(f"none of the ports {first} to {last - 1} is free")
+    raise ProcessManagementError(f"none of the ports {first} to {last - 1} is free")

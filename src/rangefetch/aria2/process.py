@@ -228,13 +228,13 @@ class _Record:
 
 
 def make_directory(state_directory: Path) -> Path:
-    """A new directory for one daemon, which only this user may enter. Raises ``ProcessStartFailed``."""
+    """A new directory for one daemon, which only this user may enter. Raises ``ProcessManagementError``."""
     try:
         state_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=state_directory))
         write_record(directory, None, "")
     except OSError as error:
-        raise ProcessStartFailed(f"{state_directory}: aria2c's files cannot be kept there: {error}") from error
+        raise ProcessManagementError(f"{state_directory}: aria2c's files cannot be kept there: {error}") from error
     return directory
 
 
