@@ -258,7 +258,7 @@ def test_the_directory_for_downloads_is_made_at_the_start(configure: Configure, 
 def test_one_that_cannot_be_made_is_named(configure: Configure, tmp_path: Path) -> None:
     config = configure(download_dir=tmp_path / "not" / "there yet")
     (tmp_path / "not").write_bytes(b"")  # since then
-    with pytest.raises(DiskError, match="download_dir: .*there yet") as caught:
+    with pytest.raises(DiskError, match=r"download_dir: .*there yet") as caught:
         Aria2Daemon(config).start()
     assert caught.value.errno == errno.ENOTDIR
 

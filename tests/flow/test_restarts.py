@@ -1,75 +1,23 @@
 """A host that was there is given time to come back; one that never was is not. What is wrong for good fails at once."""
 
-import random
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rangefetch import DownloadManager
-from rangefetch.errors import BadAnswer, ConnectionFailed, DownloadError
-from servers.misbehaving import MisbehavingServer, content, refused_port
-from support.downloads import SIZE, SMALL, downloaded, fails, fetch, interrupt, into
-from support.files import MIB
-from support.waiting import until
+from rangefetch.errors import BadAnswer, ConnectionFailed
+from servers.misbehaving import refused_port
+from support.downloads import fails
 
 LANES: list[dict[str, Any]] = [{"split": 1}, {"split": 8, "min_split_size": "1M"}]
-
-
-@pytest.mark.parametrize("options", LANES, ids=["one lane", "eight"])
-def test_a_download_survives_the_restart_of_its_server(
-    server: MisbehavingServer, target: Path, options: dict[str, Any]
-) -> None:
-    # A tenth of the default's times.
-    with DownloadManager() as manager:
-        url = server.url("/slow/x", size=SIZE, rate="4M")
-        gid = manager.download(url, into(target, retry_wait=0.05, total_timeout=60.0, **options))
-        until(lambda: downloaded(manager, gid) > 0)
-        server.stop()
-        time.sleep(2.0)
-        server.start()
-        manager.wait(gid, timeout=60)
-    assert target.read_bytes() == content(SIZE)
-
-
-def test_a_host_that_has_answered_may_refuse_for_longer_than_the_tries_last(
-    server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(random, "uniform", lambda _, most: most / 10)
-    with DownloadManager() as manager:
-        manager.download_and_wait(server.url("/good/x", size=SMALL), into(target, 1))
-        url = server.url("/status/x", code=503, size=SMALL, times=9)
-        manager.download_and_wait(url, into(target, 2, retry_wait=0.2, total_timeout=60.0))
-    assert sum(request.status == 503 for request in server.requests) == 9
-
-
-def test_so_does_one_of_which_work_is_saved(
-    server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(random, "uniform", lambda _, most: most / 10)
-    url = server.url("/script/x", size=SIZE, steps="|".join(["slow:rate=1M", *["status:code=503"] * 9]))
-    interrupt(url, target, MIB, split=1)
-    result = fetch(url, target, retry_wait=0.2, total_timeout=60.0)
-    assert target.read_bytes() == content(SIZE)
-    assert result.resumed > 0
 
 
 def test_one_that_never_answered_is_given_up_after_the_tries(target: Path) -> None:
     error = fails(ConnectionFailed, f"http://127.0.0.1:{refused_port()}/x", target, retry_wait=0.01)
     assert len(error.tried) == 5
-
-
-def test_tries_that_the_user_has_counted_are_all_there_are(server: MisbehavingServer, target: Path) -> None:
-    with DownloadManager() as manager:
-        manager.download_and_wait(server.url("/good/x", size=SMALL), into(target, 1))
-        server.clear()
-        with pytest.raises(DownloadError):
-            manager.download_and_wait(server.url("/status/x", code=503), into(target, 2, max_tries=2, retry_wait=0.1))
-    assert len(server.requests) == 2
 
 
 # ---- For good ----------------------------------------------------------------------------------------------------

@@ -64,6 +64,8 @@ class Aria2Backend(Dispatcher[Job]):
     ) -> None:
         super().__init__(listener, policy or RetryPolicy())
         self.config = config or DaemonConfig()
+        self.answered: set[int] = set()
+        """The hosts, by the governor's numbers, that have answered since the backend was started."""
         self._wake = threading.Event()
         self._starting = threading.Lock()
         self._daemons: dict[Trust, Aria2Daemon] = {}

@@ -48,6 +48,8 @@ class Entry:
         """The aria2c for it, from when that is known on."""
         self.gids: list[str] = []
         """Empty while aria2 has nothing of it."""
+        self.is_held = False
+        """aria2 was told to pause it."""
         self._gid = gid
         self._urls: list[str] = []
         self._options: dict[str, Any] = {}
@@ -97,7 +99,7 @@ class Entry:
             kind = BadAnswer if request.torrent or request.metalink else LocalError
             raise kind(f"aria2 does not take it: {error.message}") from None
         else:
-            self._uncertain = False
+            self._uncertain = self.is_held = False
             self.gids = added if isinstance(added, list) else [added]
 
     def _is_known(self) -> bool:
@@ -146,6 +148,16 @@ class Entry:
             )
         return None
 
+    def hold(self) -> None:
+        """Have aria2 pause it, and keep what came."""
+        self.is_held = True
+        self._tell([("forcePause", [gid]) for gid in self.gids])
+
+    def go_on(self) -> None:
+        """Have aria2 go on with it."""
+        self.is_held = False
+        self._tell([("unpause", [gid]) for gid in self.gids])
+
     def remove(self) -> None:
         """Have aria2 stop; it is over when the statuses say so. One that is over already stays as it is."""
         self._tell([("forceRemove", [gid]) for gid in self.gids])
@@ -153,6 +165,7 @@ class Entry:
     def forget(self) -> None:
         """Have aria2 know nothing of it any more. Where nobody answers, the next aria2c is swept."""
         gids, self.gids = self.gids, []
+        self.is_held = False
         calls: list[tuple[str, list[Any]]] = [
             (method, [gid]) for gid in gids for method in ("forceRemove", "removeDownloadResult")
         ]

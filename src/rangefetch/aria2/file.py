@@ -24,6 +24,7 @@ from rangefetch.aria2.entry import Request
 from rangefetch.aria2.job import Job
 from rangefetch.aria2.remote import (
     Remote,
+    Resting,
     Unanswered,
     account_for,
     ask,
@@ -53,7 +54,7 @@ from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.net.sources import URL, Source, origin_of
 from rangefetch.options import DownloadOptions
-from rangefetch.transfer import samples, saving
+from rangefetch.transfer import governor, samples, saving
 from rangefetch.transfer.authority import is_unvouched
 from rangefetch.transfer.comparison import Finding, Question, Verdict
 from rangefetch.transfer.keeping import NOTHING_KEPT
@@ -164,6 +165,8 @@ class FileJob(Job):
         if remote is None:
             return
         self._met[source.given_url] = self.remote = remote
+        for url in (source.url, remote.url):
+            self.backend.answered.add(governor.host_of_connection(url, self.options))
         self.modified_time = parse_date(remote.identity.last_modified)
         if source is self.sources[URL] and not self.verification.checksum:
             self.verification.learn(checksum.stated_by_server(remote.headers, whole=not remote.ranged))
@@ -407,10 +410,26 @@ class FileJob(Job):
     # -- mirrors ------------------------------------------------------------------------------------------------------
 
     def tick(self, now_s: float) -> None:
-        """A few times a second: see whether time is up, and what its mirrors have."""
+        """A few times a second: see whether time is up, whether its host rests, and what its mirrors have."""
         super().tick(now_s)
-        if self.life.phase is Phase.FILLING and self.entry.gids and now_s >= self._next_mirror_s:
+        if self.life.phase is not Phase.FILLING or not self.entry.gids:
+            return
+        rests = self.rests_for() > 0
+        if rests and not self.entry.is_held and self.remote is not None and self.remote.ranged:
+            self.entry.hold()  # what aria2 is at would lead to further requests
+        elif self.entry.is_held and not rests:
+            self.entry.go_on()
+        if now_s >= self._next_mirror_s and not rests:
             self._check_mirrors()
+
+    def host(self) -> int:
+        """That to which aria2 goes first."""
+        source = self._answering
+        return governor.host_of_connection(source.resolved_url or source.url, self.options)
+
+    def rests_for(self) -> float:
+        """Seconds for which that is to be left alone."""
+        return governor.rests_for(self.host())
 
     def _check_mirrors(self) -> None:
         """Give aria2 a further source when that was seen to have the same bytes: it mixes what it gets."""
@@ -423,7 +442,11 @@ class FileJob(Job):
             self._next_mirror_s = self.now_s() + _MIRROR_EVERY_S
             try:
                 answer = future.result()
+            except Resting as rest:
+                self._next_mirror_s = self.now_s() + rest.seconds
+                return
             except Unanswered as nothing:
+                self._rest_as_asked(nothing.failure)
                 _log.info("%s: the mirror %s: %s", self.shown_url, mask_url(mirror.url), nothing)
                 mirror.failures += 1
                 permanent = self.policy.classify(nothing.failure) is Kind.PERMANENT
@@ -441,6 +464,11 @@ class FileJob(Job):
                 self.tell_change()
 
         self.backend.look(self, lambda: self._look_at_mirror(mirror, remote.size), checked)
+
+    def _rest_as_asked(self, failure: Failure) -> None:
+        """A mirror has refused: nobody asks it before it says so."""
+        if self.policy.classify(failure) is Kind.RATE_LIMITED:
+            governor.rest(failure.host, self.policy.wait_s(1, self.options.retry_wait, failure.retry_after_s))
 
     def _unchecked_mirror(self) -> Source | None:
         """A mirror that nobody knows to have the same file."""
@@ -600,7 +628,7 @@ class FileJob(Job):
             try:
                 if kind not in _TRY_AGAIN:
                     raise error
-                self.tried_in_vain(error, kind, lambda: self.ask_ranges(question, then), failure.retry_after_s)
+                self.tried_in_vain(error, kind, lambda: self.ask_ranges(question, then), failure)
             except DownloadError:
                 then(Finding(Verdict.UNKNOWN, error.reason, error))
 

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rangefetch.aria2.abilities import refusal
 from rangefetch.aria2.entry import Entry, Request, Status
-from rangefetch.aria2.remote import Unanswered
+from rangefetch.aria2.remote import Resting, Unanswered
 from rangefetch.aria2.translate import judge, to_aria2
 from rangefetch.aria2.tries import Tries
 from rangefetch.disk.control_file import ControlFile
 from rangefetch.errors import DaemonUnavailable, DownloadError, LocalError
 from rangefetch.net.sources import URL
 from rangefetch.options import DownloadOptions
+from rangefetch.transfer import governor
 from rangefetch.transfer.atwork import AtWork
 from rangefetch.transfer.download import Download, Figures
 from rangefetch.transfer.keeping import NOTHING_KEPT
@@ -39,16 +40,18 @@ R = TypeVar("R")
 
 _ANSWER_S = 300.0
 _DISK_CODES = frozenset({"9", "14", "15", "16", "17", "18"})
+_REST = "its host to be ready again"
+_BY_ARIA2 = Failure()  # which says no more than its error
 _OVER = frozenset({"complete", "error", "removed"})
 _LETTING_GO = frozenset({Phase.TURNING, Phase.STOPPING, Phase.DROPPING})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class _Question:
-    """What somebody was asked, in words; ``late`` is when no answer is waited for any more."""
+class _Wait:
+    """What is waited for, in words: an answer, for as long as ``timer`` allows, or the time when that is due."""
 
-    whom: str
-    late: Timer
+    what: str
+    timer: Timer
 
 
 class Job(AtWork):
@@ -66,8 +69,7 @@ class Job(AtWork):
         self.responses = 0
         """From how many the bytes came; 2: from several."""
         self.figures_now = Figures()
-        self._question: _Question | None = None  # the one that is open; an answer to an earlier one does not count
-        self._timer: Timer | None = None  # for the next try
+        self._wait: _Wait | None = None  # an answer to a question that was open before does not count
         self._begun_with = 0  # the bytes that were there when aria2 got it
         self._link_asked_at = -1  # how much was there when a new link was asked for
         download.figures = self.figures
@@ -139,21 +141,23 @@ class Job(AtWork):
         """Put a question to servers, and go on with the answer."""
 
         def answered(future: Future[R]) -> None:
-            if self._question is not asked:
+            if self._wait is not asked:
                 return  # nobody waits for it any more
             self._stop_waiting()
             try:
                 answer = future.result()
+            except Resting as rest:
+                self._wait_for_host(rest.seconds, lambda: self.inquire(question, then, unanswered))
             except Unanswered as nothing:
                 unanswered(nothing.failure)
             else:
                 then(answer)
 
         def is_late() -> None:
-            self._question = None
+            self._wait = None
             unanswered(Failure(code=Curl.OPERATION_TIMEDOUT, text="no answer for too long"))
 
-        asked = self._question = _Question("the server's answer", self.call_later(_ANSWER_S, is_late))
+        asked = self._wait = _Wait("the server's answer", self.call_later(_ANSWER_S, is_late))
         self.backend.look(self, question, answered)
 
     def unanswered(self, failure: Failure, again: Callable[[], None]) -> None:
@@ -161,7 +165,7 @@ class Job(AtWork):
         if self._asks_for_link(failure, again):
             return
         error = as_error(failure, self.shown_url)
-        self.tried_in_vain(error, self.classify(failure), again, failure.retry_after_s)
+        self.tried_in_vain(error, self.classify(failure), again, failure)
 
     def classify(self, failure: Failure) -> Kind:
         """What a failure is."""
@@ -170,13 +174,13 @@ class Job(AtWork):
     def _asks_for_link(self, failure: Failure, again: Callable[[], None]) -> bool:
         """Whether the caller is asked for a new link, in the place of one that has expired."""
         source, there = self.sources[URL], self.figures_now.downloaded
-        is_expired = failure.status in (401, 403, 410)
+        is_expired = failure.status in (401, 403, 410) or (failure.answered and failure.status in (400, 404))
         if self.options.refresh_url is None or not is_expired or there <= self._link_asked_at:
             return False
         self._link_asked_at = there
 
         def answered(url: str | None) -> None:
-            if self._question is not asked:
+            if self._wait is not asked:
                 return
             self._stop_waiting()
             if url is None:
@@ -186,7 +190,7 @@ class Job(AtWork):
                 source.banned = False
                 again()
 
-        asked = self._question = _Question("refresh_url", self.ask_for_link(source.url, answered))
+        asked = self._wait = _Wait("refresh_url", self.ask_for_link(source.url, answered))
         return True
 
     # -- with aria2 ---------------------------------------------------------------------------------------------------
@@ -201,7 +205,10 @@ class Job(AtWork):
         self.add()
 
     def add(self) -> None:
-        """Give it to aria2. If nobody answers, it is given later."""
+        """Give it to aria2, when its host does not rest. If nobody answers, it is given later."""
+        if rest_s := self.rests_for():
+            self._wait_for_host(rest_s, self.add)
+            return
         self._begun_with = self.figures_now.downloaded
         self.responses += 2 if min(self.tries.lanes, self.options.split) > 1 or self._begun_with else 1
         self.meter.reset()
@@ -217,9 +224,11 @@ class Job(AtWork):
             options["max-connection-per-server"] = str(min(int(options["max-connection-per-server"]), share))
         if not self.tries.can_reserve and options["file-allocation"] == "falloc":
             options["file-allocation"] = "trunc"
-        if options["split"] == "1":
-            options["max-tries"] = "1"  # so that it is known whether all came in one response
         return options
+
+    def rests_for(self) -> float:
+        """Seconds for which its host is to be left alone."""
+        return 0.0
 
     @property
     def is_in_aria2(self) -> bool:
@@ -228,7 +237,7 @@ class Job(AtWork):
 
     @property
     def _is_to_be_added(self) -> bool:
-        idle = self._question is None and self._timer is None and not self.jobs.busy
+        idle = self._wait is None and not self.jobs.busy
         return self.life.phase is Phase.FILLING and idle and not self.entry.gids
 
     @property
@@ -295,11 +304,11 @@ class Job(AtWork):
     @property
     def waits_for(self) -> str:
         """What brings it on, in words; from any thread."""
-        question = self._question
-        if question is not None:
-            return question.whom
-        if self._timer is not None:
-            return "the time of the next try"
+        wait = self._wait
+        if wait is not None:
+            return wait.what
+        if self.entry.is_held:
+            return _REST
         return self.jobs.what or (self.transferer if self.life.phase is Phase.FILLING else "")
 
     def change(self, options: DownloadOptions) -> None:
@@ -353,10 +362,10 @@ class Job(AtWork):
         if code in (9, 17) and is_fresh and self.entry.option("file-allocation") == "falloc":
             # Not every file system can, and aria2 does not go on without.
             self.tries.can_reserve = False
-            self._wait(0.0, self.try_again)
+            self._wait_until(0.0, self.try_again)
         elif code != 8 and is_fresh and self.entry.option("use-head") == "true":
             self.tries.can_head = False
-            self._wait(0.0, self.try_again)
+            self._wait_until(0.0, self.try_again)
         else:
             error, kind = judge(
                 code,
@@ -370,38 +379,48 @@ class Job(AtWork):
             self.tried_in_vain(error, kind, self.try_again)
 
     def tried_in_vain(
-        self, error: DownloadError, kind: Kind, again: Callable[[], None], retry_after_s: float = 0.0
+        self, error: DownloadError, kind: Kind, again: Callable[[], None], failure: Failure = _BY_ARIA2
     ) -> None:
         """A try has failed: ``again`` after a while, from the beginning, or the end. Raises ``error``."""
+        downloaded = self.figures_now.downloaded
+        host = failure.host or self.host()
         following = self.tries.failed(
             error,
             kind,
-            downloaded=self.figures_now.downloaded,
+            downloaded=downloaded,
             size=self.figures_now.total or -1,
             connections=self.connections,
-            retry_after_s=retry_after_s,
+            retry_after_s=failure.retry_after_s,
+            now_s=self.now_s(),
+            is_known=downloaded > 0 or self.saved is not None or host in self.backend.answered,
         )
+        if kind is Kind.RATE_LIMITED:
+            governor.rest(host, following.wait_s)
         if following.anew:
             self.begin_again()
         else:
-            self._wait(following.wait_s, again)
+            self._wait_until(following.wait_s, again)
 
-    def _wait(self, seconds: float, again: Callable[[], None]) -> None:
+    def host(self) -> int:
+        """The governor's number of the host that is asked."""
+        return governor.host_of_connection(self.sources[URL].url, self.options)
+
+    def _wait_until(self, seconds: float, again: Callable[[], None], what: str = "the time of the next try") -> None:
         def go_on() -> None:
-            self._timer = None
+            self._wait = None
             again()
 
         self.figures_now = self.figures_now._replace(speed=0.0, connections=0)
-        self._timer = self.call_later(seconds, go_on)
+        self._wait = _Wait(what, self.call_later(seconds, go_on))
+
+    def _wait_for_host(self, seconds: float, again: Callable[[], None]) -> None:
+        self._wait_until(seconds, again, _REST)
 
     def _stop_waiting(self) -> None:
         """Neither an answer nor a time is waited for any more."""
-        if self._question is not None:
-            self._question.late.cancel()
-            self._question = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._wait is not None:
+            self._wait.timer.cancel()
+            self._wait = None
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, urljoin, urlsplit
@@ -32,11 +33,13 @@ from rangefetch.net.network import find_ca_file, secret_headers, split_userinfo
 from rangefetch.net.proxies import is_http_proxy, proxy_for, with_port
 from rangefetch.net.sources import Source, origin_of
 from rangefetch.options import DownloadOptions
+from rangefetch.transfer import governor
 from rangefetch.transfer.retry import Curl, Failure, Fault, Kind, RetryPolicy
 from rangefetch.transfer.samples import Sample
 
 __all__ = [
     "Remote",
+    "Resting",
     "Unanswered",
     "account_for",
     "ask",
@@ -54,6 +57,8 @@ _MOST_REDIRECTS = 20
 _MOST_TEXT = 200
 _MOST_DESCRIPTION_BYTES = 32 << 20  # of a torrent, which travels to aria2 in Base64
 _URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]|"
+_FIRST_REST_S = 1.0
+_LEAST_REST_S = 0.25
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE = re.compile(r"bytes[\s=]+(?:(\d+)-(\d+)|\*)/(\d+)\s*\Z", re.IGNORECASE)
 _DUPLICATE = re.compile(r";\s*rel\s*=\s*\"?duplicate\b", re.IGNORECASE)
@@ -65,6 +70,14 @@ class Unanswered(Exception):
     def __init__(self, failure: Failure) -> None:
         self.failure = failure
         super().__init__(failure.text or f"status {failure.status}")
+
+
+class Resting(Exception):
+    """The host is to be left alone, for ``seconds``."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(f"its host rests for {seconds:.1f} s")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -135,30 +148,58 @@ def requested(
     """The response to one GET (200, 206 or 416), and the URL that gave it.
 
     Redirects are followed, to http and https, and from https to http only where that is allowed; what is private goes
-    to no other origin, and every hop takes the proxy that libcurl would take. Raises ``Unanswered``.
+    to no other origin, and every hop takes the proxy that libcurl would take. Raises ``Unanswered``, and ``Resting``
+    before anything is sent to a host that rests.
     """
     url = source.url
+
+    def unanswered(failure: Failure) -> Unanswered:
+        """With what is known of the source."""
+        redirected = url != source.url
+        return Unanswered(
+            dataclasses.replace(
+                failure,
+                answered=source.answered,
+                redirected=redirected,
+                named_again=redirected and source.failed_beyond(url),
+                address=url,
+                host=governor.host_of_connection(url, options),
+            )
+        )
+
     for _ in range(_MOST_REDIRECTS + 1):
         asked = {"User-Agent": options.user_agent, "Accept-Encoding": "identity", "Connection": "close"}
         asked |= {"Range": byte_range} if byte_range else {}
         asked |= headers_at(url, source, options)
+        host = governor.host_of_connection(url, options)
+        if wait_s := governor.wait_before_asking(host):
+            raise Resting(wait_s)
+        is_back = False
         try:
             connection, target, of_proxy = _connection(url, options)
             with contextlib.closing(connection):
                 connection.request("GET", target, headers=asked | of_proxy)
                 with connection.getresponse() as answer:
+                    after_s = _retry_after_s(answer.headers.get("retry-after", ""))
+                    is_back = answer.status < 400 or not (after_s or answer.status == HTTPStatus.TOO_MANY_REQUESTS)
+                    if not is_back:
+                        # At once; for how long, the policy says.
+                        governor.rest(host, min(after_s, _FIRST_REST_S) or _LEAST_REST_S)
+                    governor.was_asked(host, is_back=is_back)
                     if answer.status in _REDIRECTS and "location" in answer.headers:
                         url = _redirected(url, answer.headers["location"], options)
                         continue
                     # 416: an empty file, or a server that does no ranges and says so.
                     if answer.status not in (200, 206, 416):
-                        wait_s = _retry_after_s(answer.headers.get("retry-after", ""))
-                        raise Unanswered(Failure(fault=Fault.STATUS, status=answer.status, retry_after_s=wait_s))
+                        raise unanswered(Failure(fault=Fault.STATUS, status=answer.status, retry_after_s=after_s))
+                    source.failed_at, source.resolved_again = "", 0
                     yield answer, url
                     return
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise Unanswered(_failure(error, url)) from error
-    raise Unanswered(Failure(fault=Fault.REDIRECTS))
+            if not is_back:
+                governor.was_asked(host, is_back=False)
+            raise unanswered(_failure(error, url)) from error
+    raise unanswered(Failure(fault=Fault.REDIRECTS))
 
 
 def _connection(url: str, options: DownloadOptions) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
@@ -221,12 +262,18 @@ def ask_any(
     """The first of ``sources`` that answers, and what it says; those that never will are banned.
 
     With ``first_decides`` the others are asked only if the first never will answer. Raises ``Unanswered`` with the last
-    one's failure if none does.
+    one's failure if none does, or ``Resting`` if one of them only has to be waited for.
     """
     unanswered: Unanswered | None = None
+    resting: Resting | None = None
     for source in sources:
         try:
             remote = ask(source, options)
+        except Resting as error:
+            if resting is None or error.seconds < resting.seconds:
+                resting = error
+            if first_decides and source is sources[0]:
+                break
         except Unanswered as error:
             unanswered = error
             _log.debug("%s: %s", mask_url(source.url), error)
@@ -237,7 +284,7 @@ def ask_any(
             source.answered = True
             source.resolved_url = remote.url
             return source, remote
-    raise unanswered or Unanswered(Failure(text="no source is left"))
+    raise resting or unanswered or Unanswered(Failure(text="no source is left"))
 
 
 def headers_at(url: str, source: Source, options: DownloadOptions) -> dict[str, str]:

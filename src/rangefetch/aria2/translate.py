@@ -30,7 +30,6 @@ MOST_CONNECTIONS = 16
 _MOST_SECONDS = 600
 _LEAST_SPLIT_BYTES = 1 << 20
 _MOST_SPLIT_BYTES = 1 << 30
-_TRIES = 5
 _STATUS = re.compile(r"\bstatus=(\d{3})\b")
 _URL = re.compile(r"\b(?:[a-z][a-z0-9+.-]*://|magnet:)\S+", re.IGNORECASE)
 _MOST_TEXT = 300
@@ -53,8 +52,8 @@ def to_aria2(options: DownloadOptions, most_lanes: int) -> dict[str, str]:
         "user-agent": options.user_agent,
         "connect-timeout": _seconds(options.connect_timeout),
         "timeout": _seconds(options.read_timeout),
-        # What aria2 gives up, comes back after a while; it would try again at once, and without end.
-        "max-tries": str(min(options.max_tries or _TRIES, _TRIES)),
+        # One try: when the next one may be made, the governor of hosts says.
+        "max-tries": "1",
         "retry-wait": "0",
         "file-allocation": options.file_allocation,
         "no-netrc": "true",  # what that file has for a host is given with the URL

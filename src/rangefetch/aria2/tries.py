@@ -6,13 +6,15 @@ from typing import NamedTuple
 
 from rangefetch.errors import DownloadError
 from rangefetch.logs import log as _log
-from rangefetch.options import DownloadOptions
+from rangefetch.options import DEFAULT_MAX_TRIES, DownloadOptions
 from rangefetch.transfer import tries
 from rangefetch.transfer.retry import Kind, RetryPolicy
 
 __all__ = ["Next", "Tries"]
 
 _MOST_LANES = 1024
+_ONCE_MORE = (401, 407)
+_AFTER_A_WAIT = frozenset({Kind.TEMPORARY, Kind.RATE_LIMITED})
 
 
 class Next(NamedTuple):
@@ -33,6 +35,8 @@ class Tries(tries.Tries):
         self.can_reserve = True
         self.can_head = True
         self.restarted = False
+        self._downloaded = 0  # at the last failure
+        self._was_denied = False  # once, by a server that had answered before
         self._policy = policy
         self._options = options
         self._shown_url = shown_url
@@ -46,9 +50,13 @@ class Tries(tries.Tries):
         size: int = -1,
         connections: int = 0,
         retry_after_s: float = 0.0,
+        now_s: float = 0.0,
+        is_known: bool = False,
     ) -> Next:
         """What to do after a failure that is of ``kind``, with ``downloaded`` bytes of ``size`` (-1: unknown) there and
-        so many connections tried. Raises ``error`` if that is the end."""
+        so many connections tried. ``is_known``: its host has answered before, or there is work to lose; then
+        it may fail for a while, by default, whatever the number of tries that brought nothing, since its server may be
+        restarting. Raises ``error`` if that is the end."""
         self.note(error.reason)
         error.tried = self.tried
         _log.debug("%s: %s: %s", self._shown_url, error.reason, kind.value)
@@ -69,7 +77,19 @@ class Tries(tries.Tries):
             case Kind.TOO_MANY_LANES if self.lanes > 1:
                 self.lanes = max(1, min(self.lanes, connections) // 2)
                 return Next()
-        self.fail(downloaded, size, 0)
-        if self._options.max_tries and self.failures >= self._options.max_tries:
+            case Kind.DOUBTFUL if error.status in _ONCE_MORE:
+                if self._was_denied:
+                    raise error
+                self._was_denied = True
+                self.lanes = 1
+        options = self._options
+        brought, self._downloaded = downloaded > self._downloaded, downloaded
+        self.fail(downloaded, size, 0, now_s)
+        is_patient = is_known and not brought and kind in _AFTER_A_WAIT and options.max_tries == DEFAULT_MAX_TRIES
+        left_s = self.patience_left_s(now_s, options.retry_wait) if is_patient else 0.0
+        if 0 < options.max_tries <= self.failures and left_s <= 0:
             raise error
-        return Next(self._policy.wait_s(self.failures, self._options.retry_wait, retry_after_s))
+        wait_s = self._policy.wait_s(self.failures, options.retry_wait, retry_after_s)
+        if left_s > 0 and not retry_after_s:
+            wait_s = self.patient_wait_s(wait_s, left_s, options.retry_wait)
+        return Next(wait_s)

@@ -34,8 +34,6 @@ __all__ = ["Recovery"]
 _RANGE_TRIES = 2
 _LINK_TRIES = 3
 _MORE_LANES_AFTER_S = 30.0
-_PATIENCE_WAITS = 50  # times ``retry_wait``: how long a host that has answered may fail, whatever the number of tries
-_NOTICED_WAITS = 6
 _ONCE_MORE = (401, 407)
 _AFTER_A_WAIT = frozenset({Kind.TEMPORARY, Kind.RATE_LIMITED})
 _OF_A_RANGE = _AFTER_A_WAIT | {Kind.PERMANENT, Kind.DOUBTFUL}
@@ -54,7 +52,6 @@ class Recovery:
         self.resort = LastResort(run)
         """How the file is asked for: with ranges, or as one stream."""
         self._tries = run.tries
-        self._row_since_s = 0.0  # when the failures in a row began
         self._released_at = -1  # how much was downloaded when a lane went on last
         self._held = 0  # lanes that wait for a word from here
         self._timer: Timer | None = None
@@ -254,8 +251,7 @@ class Recovery:
         file = run.file
         if not self._tries.is_further(failure.request):
             return False
-        if self._tries.fail(file.downloaded, file.size, file.requests):
-            self._row_since_s = run.now_s()
+        if self._tries.fail(file.downloaded, file.size, file.requests, run.now_s()):
             self.resort.row_begins()
         most = run.options.max_tries * len(run.sources.usable())
         if failure.other_lanes:
@@ -270,15 +266,14 @@ class Recovery:
         host = host_of(failure.address or run.sources[failure.source].url)
         if not (run.file.downloaded or run.saved is not None or run.backend.manners.has_answered(host)):
             return 0.0
-        return self._row_since_s + _PATIENCE_WAITS * run.options.retry_wait - run.now_s()
+        return self._tries.patience_left_s(run.now_s(), run.options.retry_wait)
 
     def _wait_s(self, failure: retry.Failure, kind: Kind) -> float:
         run = self._run
         wait_s = run.policy.wait_s(self._tries.failures, run.options.retry_wait, failure.retry_after_s)
         left_s = self._patience_left_s(failure, kind)
         if left_s > 0 and not failure.retry_after_s:
-            # What has come back is noticed soon, and the last try comes when the patience is over.
-            return min(wait_s, left_s, _NOTICED_WAITS * run.options.retry_wait)
+            return self._tries.patient_wait_s(wait_s, left_s, run.options.retry_wait)
         return wait_s
 
     def _try_again(self, failure: retry.Failure, error: DownloadError, kind: Kind = Kind.TEMPORARY) -> None:

@@ -14,7 +14,10 @@ from rangefetch.identity import Identity
 from rangefetch.net.mirrors import rewrite
 from rangefetch.net.network import split_userinfo
 
-__all__ = ["URL", "Source", "Sources", "host_of", "origin_of"]
+__all__ = ["MOST_RESOLVED_AGAIN", "URL", "Source", "Sources", "host_of", "origin_of"]
+
+MOST_RESOLVED_AGAIN = 3
+"""How often in a row a URL is asked again where the target of its redirect fails."""
 
 URL = 0
 """The number, among the sources of a download, of the URL that was asked for."""
@@ -63,6 +66,14 @@ class Source:
 
     def __post_init__(self) -> None:
         self.given_url = self.url
+
+    def failed_beyond(self, address: str) -> bool:
+        """The target of a redirect has failed: the URL itself is asked again, since it may name another. Whether it had
+        named this one before, or was asked too often in a row."""
+        named_again = address == self.failed_at or self.resolved_again >= MOST_RESOLVED_AGAIN
+        self.failed_at = address
+        self.resolved_again += 1
+        return named_again
 
     @property
     def host(self) -> str:

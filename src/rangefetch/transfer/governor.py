@@ -8,26 +8,83 @@ manager, download or batch a request belongs to.
 
 from __future__ import annotations
 
+import functools
+import threading
+import time
 from collections.abc import Hashable, Mapping
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from rangefetch.net.proxies import proxy_for, with_port
+from rangefetch.net.sources import host_of
 from rangefetch.options import DownloadOptions
 
-__all__ = ["HURRY_S", "divide", "has_answered", "host_of_connection", "loop_of", "rest", "rests_for"]
+__all__ = [
+    "HURRY_S",
+    "divide",
+    "has_answered",
+    "host_of_connection",
+    "loop_of",
+    "rest",
+    "rests_for",
+    "wait_before_asking",
+    "was_asked",
+]
 
 HURRY_S = 2.0
 """How long a host that has not answered yet may hold up others that wait."""
 
+_TURN_S = 30.0  # for which the one that asks whether a host is back is waited for
+_LOOK_AGAIN_S = 0.25
+
 K = TypeVar("K", bound=Hashable)
+
+
+class _Hosts(Protocol):
+    """Who keeps the table of hosts."""
+
+    def host_number(self, url: str) -> int: ...
+    def rest_host(self, host: int, seconds: float, *, for_all: bool = True) -> None: ...
+    def host_rests_for(self, host: int) -> float: ...
+    def host_has_answered(self, host: int) -> bool: ...
+
+
+class _Table:
+    """The table on systems for which there is no engine, where aria2 alone asks hosts."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._numbers: dict[str, int] = {}
+        self._until_s: dict[int, float] = {}
+
+    def host_number(self, url: str) -> int:
+        with self._lock:
+            return self._numbers.setdefault(host_of(url), len(self._numbers) + 1)
+
+    def rest_host(self, host: int, seconds: float, *, for_all: bool = True) -> None:
+        with self._lock:
+            self._until_s[host] = max(self._until_s.get(host, 0.0), time.monotonic() + seconds)
+
+    def host_rests_for(self, host: int) -> float:
+        with self._lock:
+            return max(0.0, self._until_s.get(host, 0.0) - time.monotonic())
+
+    def host_has_answered(self, host: int) -> bool:
+        return False
+
+
+@functools.cache
+def _hosts() -> _Hosts:
+    try:
+        from rangefetch import _engine
+    except ImportError:
+        return _Table()
+    return _engine
 
 
 def host_of_connection(url: str, options: DownloadOptions) -> int:
     """The number of the host to which a request for ``url`` goes."""
-    from rangefetch import _engine
-
     proxy = proxy_for(url, options)
-    return _engine.host_number(with_port(proxy) if proxy else url)
+    return _hosts().host_number(with_port(proxy) if proxy else url)
 
 
 def rest(host: int, seconds: float, *, at_work: bool = True) -> None:
@@ -35,23 +92,65 @@ def rest(host: int, seconds: float, *, at_work: bool = True) -> None:
 
     A longer rest that the host has already stays as it is.
     """
-    from rangefetch import _engine
-
-    _engine.rest_host(host, seconds, for_all=at_work)
+    _hosts().rest_host(host, seconds, for_all=at_work)
+    if at_work:
+        _turns.begin(host)
 
 
 def rests_for(host: int) -> float:
     """Seconds for which the host is still to be left alone."""
-    from rangefetch import _engine
+    return _hosts().host_rests_for(host)
 
-    return _engine.host_rests_for(host)
+
+def wait_before_asking(host: int) -> float:
+    """Seconds until a request outside the engine may be sent to the host; 0: now, and then :func:`was_asked` follows.
+
+    When a rest is over, one request finds out whether the host is back; the others wait for its answer.
+    """
+    return rests_for(host) or _turns.take(host)
+
+
+def was_asked(host: int, *, is_back: bool) -> None:
+    """A request for which :func:`wait_before_asking` gave leave was answered, or failed."""
+    _turns.end(host, is_back=is_back)
+
+
+class _Turns:
+    """The hosts that have rested and not answered since, and until when somebody has the turn to ask them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until_s: dict[int, float] = {}
+
+    def begin(self, host: int) -> None:
+        with self._lock:
+            self._until_s[host] = 0.0
+
+    def take(self, host: int) -> float:
+        now_s = time.monotonic()
+        with self._lock:
+            until_s = self._until_s.get(host)
+            if until_s is None:
+                return 0.0
+            if until_s > now_s:
+                return _LOOK_AGAIN_S
+            self._until_s[host] = now_s + _TURN_S
+            return 0.0
+
+    def end(self, host: int, *, is_back: bool) -> None:
+        with self._lock:
+            if is_back:
+                self._until_s.pop(host, None)
+            elif host in self._until_s:
+                self._until_s[host] = 0.0
+
+
+_turns = _Turns()
 
 
 def has_answered(host: int) -> bool:
     """Whether the host has answered anything in this process."""
-    from rangefetch import _engine
-
-    return _engine.host_has_answered(host)
+    return _hosts().host_has_answered(host)
 
 
 def loop_of(host: int, most: int, loops: int) -> int | None:

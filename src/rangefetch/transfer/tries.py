@@ -6,11 +6,13 @@ A byte a connection would be progress, too, and a megabyte then a million reques
 
 from __future__ import annotations
 
-__all__ = ["Tries"]
+__all__ = ["Tries", "is_worth"]
 
 _WORTH_BYTES = 64 << 10
 _WORTH_SHARE = 64
 _MOST_TRIED = 20
+_PATIENCE_WAITS = 50  # times ``retry_wait``: how long a host that is known may fail, whatever the number of tries
+_NOTICED_WAITS = 6
 
 
 class Tries:
@@ -23,6 +25,8 @@ class Tries:
         """The last of them, in words."""
         self.failures = 0
         """Since the last progress that was worth a request; grows by one a failure."""
+        self.since_s = 0.0
+        """When the row of failures began, by the clock of whoever counts them."""
         self._mark = -1  # how much was downloaded at the first of them
         self._sent = 0  # how many requests had been sent when the last failure was counted
 
@@ -42,9 +46,9 @@ class Tries:
         """
         return request > self._sent
 
-    def fail(self, downloaded: int, size: int, sent: int) -> bool:
-        """One more failure, with so many bytes downloaded of ``size`` (-1: unknown), and so many requests sent.
-        True: it is the first in a row.
+    def fail(self, downloaded: int, size: int, sent: int, now_s: float = 0.0) -> bool:
+        """One more failure at ``now_s``, with so many bytes downloaded of ``size`` (-1: unknown), and so many requests
+        sent. True: it is the first in a row.
 
         A new row begins when 64 KiB more than at the first failure of the last one are there, or a 64th of the file
         if that is less. Where bytes were taken back, the row goes on.
@@ -54,8 +58,19 @@ class Tries:
         if begins:
             self.failures = 0
             self._mark = downloaded
+            self.since_s = now_s
         self.failures += 1
         return begins
+
+    def patience_left_s(self, now_s: float, retry_wait_s: float) -> float:
+        """How long a host that has answered may still fail, its server may be restarting; by default 25 s in all."""
+        return self.since_s + _PATIENCE_WAITS * retry_wait_s - now_s
+
+    @staticmethod
+    def patient_wait_s(wait_s: float, left_s: float, retry_wait_s: float) -> float:
+        """The wait before a try while there is patience: what has come back is noticed soon, and the last try comes
+        when the patience is over."""
+        return min(wait_s, left_s, _NOTICED_WAITS * retry_wait_s)
 
 
 def is_worth(gained: int, size: int) -> bool:

@@ -1,0 +1,130 @@
+"""What a host asks for holds for both backends, whichever of them has heard it."""
+
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backends.conftest import Make
+from rangefetch import DownloadManager
+from rangefetch.errors import HttpStatusError
+from rangefetch.options import DownloadOptions
+from rangefetch.transfer import governor
+from servers.counting import CountingServer
+from servers.misbehaving import MisbehavingServer, content
+from support.downloads import SIZE, SMALL, downloaded, into
+from support.waiting import until
+
+OTHER = {"native": "aria2", "aria2": "native"}
+
+
+@pytest.fixture
+def counting() -> Iterator[CountingServer]:
+    with CountingServer() as server:
+        yield server
+
+
+def _rests(counting: CountingServer) -> bool:
+    return governor.rests_for(governor.host_of_connection(counting.url("any"), DownloadOptions())) > 0
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_rest_that_one_backend_has_heard_of_holds_for_the_other(
+    make: Make, backend: str, counting: CountingServer, tmp_path: Path, status: int
+) -> None:
+    counting.refuse(status, 2)
+    with make(backend) as one, make(OTHER[backend]) as other:
+        gids = [(one, one.download(counting.url("first"), {"save_dir": tmp_path}))]
+        until(lambda: _rests(counting))
+        gids += [(other, other.download(counting.url(f"f{n}"), {"save_dir": tmp_path})) for n in range(4)]
+        for manager, gid in gids:
+            assert manager.wait(gid, timeout=30).size == counting.size
+    assert counting.refused == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_rest_holds_for_all_downloads_and_one_request_ends_it(
+    manage: Make, counting: CountingServer, tmp_path: Path, status: int
+) -> None:
+    counting.refuse(status, 2)
+    with manage(max_concurrent_downloads=8) as manager:
+        gids = [manager.download(counting.url("first"), {"save_dir": tmp_path})]
+        until(lambda: _rests(counting))
+        gids += [manager.download(counting.url(f"f{n}"), {"save_dir": tmp_path}) for n in range(7)]
+        for gid in gids:
+            assert manager.wait(gid, timeout=30).size == counting.size
+    assert counting.refused == 1
+
+
+def test_a_download_at_work_sends_no_request_to_a_host_that_rests(
+    make: Make, server: MisbehavingServer, target: Path
+) -> None:
+    with make("aria2") as one, make("native") as other:
+        url = server.url("/slow/x", size=SIZE, rate="2M")
+        gid = one.download(url, into(target, 1, split=2, total_timeout=60.0))
+        until(lambda: downloaded(one, gid) > SIZE // 8)
+        refused = other.download(
+            server.url("/status/x", code=429, times=1, size=SMALL, header="Retry-After: 2"), into(target, 2)
+        )
+        until(lambda: one.get_download_progress(gid).waiting_for == "its host to be ready again")
+        before = len(server.requests)
+        time.sleep(0.5)
+        assert len(server.requests) == before
+        other.wait(refused, timeout=30)
+        assert one.wait(gid, timeout=60).size == SIZE
+    assert target.with_name("1").read_bytes() == content(SIZE)
+
+
+# ---- Patience ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lanes", [1, 8])
+def test_a_download_survives_the_restart_of_its_server(
+    manager: DownloadManager, server: MisbehavingServer, target: Path, lanes: int
+) -> None:
+    # A tenth of the default's times.
+    url = server.url("/slow/x", size=SIZE, rate="4M")
+    options = into(target, retry_wait=0.05, total_timeout=60.0, split=lanes, min_split_size="1M")
+    gid = manager.download(url, options)
+    until(lambda: downloaded(manager, gid) > 0)
+    server.stop()
+    time.sleep(2.0)
+    server.start()
+    manager.wait(gid, timeout=60)
+    assert target.read_bytes() == content(SIZE)
+
+
+def test_a_host_that_has_answered_may_refuse_for_longer_than_the_tries_last(
+    manager: DownloadManager, server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda _, most: most / 10)
+    manager.download_and_wait(server.url("/good/x", size=SMALL), into(target, 1))
+    url = server.url("/status/x", code=503, size=SMALL, times=9)
+    manager.download_and_wait(url, into(target, 2, retry_wait=0.2, total_timeout=60.0))
+    assert sum(request.status == 503 for request in server.requests) == 9
+
+
+def test_so_does_one_of_which_work_is_saved(
+    manage: Make, server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda _, most: most / 10)
+    url = server.url("/script/x", size=SIZE, steps="|".join(["slow:rate=1M"] * 2 + ["status:code=503"] * 9))
+    with manage() as manager:
+        gid = manager.download(url, into(target, split=1))
+        until(lambda: downloaded(manager, gid) > SIZE // 8)
+    with manage() as manager:
+        result = manager.download_and_wait(url, into(target, retry_wait=0.2, total_timeout=60.0))
+    assert target.read_bytes() == content(SIZE)
+    assert result.resumed > 0
+
+
+def test_tries_that_the_user_has_counted_are_all_there_are(
+    manager: DownloadManager, server: MisbehavingServer, target: Path
+) -> None:
+    manager.download_and_wait(server.url("/good/x", size=SMALL), into(target, 1))
+    server.clear()
+    with pytest.raises(HttpStatusError, match="503"):
+        manager.download_and_wait(server.url("/status/x", code=503), into(target, 2, max_tries=2, retry_wait=0.1))
+    assert len(server.requests) == 2
