@@ -112,13 +112,13 @@ cdef inline void blocks_recall(BlockMap *blocks, const uint8_t *done, const uint
 
 
 cdef inline bint blocks_claim(
-    BlockMap *blocks, int64_t most_bytes, int64_t horizon_bytes, int failures, int64_t *start, int64_t *end
+    BlockMap *blocks, int64_t most_bytes, int64_t horizon_bytes, int failures, bint again, int64_t *start, int64_t *end
 ) noexcept nogil:
     """Claim the next run of missing blocks in file order, whole blocks, about ``most_bytes`` long.
 
-    Only of those that begin before ``horizon_bytes``; those that have failed ``failures`` times come last. Of blocks
-    that have failed half as many are claimed as there are in a row, which finds the one that does not come. False:
-    nothing to claim.
+    Only of those that begin before ``horizon_bytes``; those that have failed ``failures`` times come last, and without
+    ``again`` not at all. Of blocks that have failed half as many are claimed as there are in a row, which finds the one
+    that does not come. False: nothing to claim.
     """
     cdef int64_t i, last, horizon, stop
     while blocks.hint < blocks.count and blocks.state[blocks.hint] != BLOCK_MISSING:
@@ -129,7 +129,7 @@ cdef inline bint blocks_claim(
     i = blocks.hint
     while i < horizon and (blocks.state[i] != BLOCK_MISSING or blocks.failed[i] >= failures):
         i += 1
-    if i >= horizon:
+    if i >= horizon and again:
         i = blocks.hint
     if i >= horizon:
         return False

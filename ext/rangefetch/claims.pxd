@@ -150,6 +150,22 @@ cdef inline int failures_passed(FileCore *file) noexcept nogil:
     return <int>FAILURES_PASSED if file.window_bytes == 0 else <int>(MOST_FAILURES + 1)
 
 
+cdef inline bint may_try_again(const FileCore *file) noexcept nogil:
+    """Whether what has failed may be asked for again. That is for Python to say, and for a lane that it has let go on:
+    where whichever lane was idle tried it at once, no wait was kept, and a range that does not come was waited for many
+    times over, since there was always another lane that might bring it.
+    """
+    return file.lanes_held == 0 or file.retries > 0
+
+
+cdef inline void note_retry(FileCore *file, int64_t start) noexcept nogil:
+    """The block with this byte was claimed."""
+    if file.lanes_held == 0:
+        file.retries = 0
+    elif file.retries > 0 and file.blocks.failed[start // file.blocks.block_size] > 0:
+        file.retries -= 1
+
+
 cdef inline bint lane_claim(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
     """Give the lane the next thing to fetch. False: there is nothing."""
     lane.is_first = not file.answered
@@ -162,9 +178,10 @@ cdef inline bint lane_claim(Loop *loop, FileCore *file, Lane *lane) noexcept nog
     if file.mapped:
         if not blocks_claim(
             &file.blocks, file.first_bytes if lane.is_first else claim_bytes(file, lane.bytes_per_s),
-            horizon_of(file), failures_passed(file), &lane.start, &lane.claim_end,
+            horizon_of(file), failures_passed(file), may_try_again(file), &lane.start, &lane.claim_end,
         ):
             return lane_stays(lane)
+        note_retry(file, lane.start)
         lane.end = lane.claim_end
         if lane.is_first and lane.end > lane.start + file.first_bytes:
             lane.end = lane.start + file.first_bytes

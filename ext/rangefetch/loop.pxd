@@ -227,6 +227,7 @@ cdef inline void obey(Loop *loop) noexcept nogil:
             else:
                 if commands[i].kind == COMMAND_RELEASE and file.lanes_held > 0:
                     file.lanes_held -= 1
+                    file.retries += 1
                 elif commands[i].kind == COMMAND_RANGED:
                     # Of a file that has begun, ranges are all that can be used.
                     file.ranged = file.answered or file.mapped or commands[i].number != 0

@@ -57,6 +57,7 @@ from rangefetch.transfer cimport *
 cdef enum:
     MOST_REDIRECTS = 20              # as aria2 and browsers do
     TELLING_BYTES = 256 << 10        # a shorter transfer says more about the request than about the rate
+    NO_PROGRESS_BYTES = 4 << 10      # less than this from a transfer that failed is as good as nothing
     DECIDING_MS = 100                # for Python to say what follows from a refusal
     LONGEST_FILL_MS = 600_000        # that a host may ask for which refuses help
     LONGEST_STARVING_MS = 30_000     # without a descriptor for a connection
@@ -135,7 +136,7 @@ cdef inline void fail(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         lane_rest(loop, lane)
         return
     file.lanes_held += 1
-    if file.mapped and lane.position == lane.start:
+    if file.mapped and lane.position - lane.start < NO_PROGRESS_BYTES:
         blocks_note_failure(&file.blocks, lane.position, lane.claim_end)
     told = post_about(loop, EVENT_FAILED, lane, code, lane.error_text)
     lane_rest(loop, lane)

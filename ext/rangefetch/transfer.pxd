@@ -237,6 +237,7 @@ cdef struct FileCore:
     int32_t lanes_most        # written by Python, read by the loop
     int32_t lanes_busy
     int32_t lanes_held        # waiting for Python's word after a failure
+    int32_t retries           # that Python has allowed while others are held, and nobody has begun
     int32_t lanes_paused_seen  # at the last tick
     int32_t lanes_still       # that have brought nothing in the last tick
     Memory memory

@@ -23,6 +23,7 @@ from rangefetch.native.recovery import Recovery
 from rangefetch.transfer import atwork, keeping, lifecycle, proving, saving
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
+from servers.tls import Certificates
 from support.downloads import QUICK, downloaded, fails, fetch
 from support.files import MIB, names
 from support.waiting import AT_ONCE, until
@@ -437,3 +438,28 @@ def test_a_lane_that_stands_still_does_not_keep_those_that_fail_from_ending_the_
     url = server.url("/script", size="24M", steps="good|stall:after=1000", then="cut:headers=0:after=0")
     error = fails(BadAnswer, url, target, max_tries=2, total_timeout=15.0)
     assert "no data was received" not in error.reason
+
+
+@pytest.mark.parametrize("split", [1, 8])
+@pytest.mark.parametrize("after", [-1, 0, 100])
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_last_range_that_never_comes_is_tried_no_oftener_by_eight_connections_than_by_one(
+    server: MisbehavingServer,
+    tls_server: MisbehavingServer,
+    certificates: Certificates,
+    target: Path,
+    split: int,
+    after: int,
+    tls: bool,
+) -> None:
+    tries = 3
+    url = (tls_server if tls else server).url(
+        "/stall/x", size=SIZE + 1000, at=SIZE + 999, after=max(after, 0), headers=int(after >= 0)
+    )
+    options: dict[str, Any] = {"read_timeout": 0.5, "connect_timeout": 5, "max_tries": tries, "total_timeout": 0}
+    fails(TimedOut, url, target, split=split, min_split_size="1M", ca_file=certificates.ca, **options)
+    server_asked = (tls_server if tls else server).requests
+    asked = [each for each in server_asked if each.range is not None and each.range[1] > SIZE]
+    # Each try may get help, and what came of the first may have been a longer range.
+    assert tries <= len(asked) <= 2 * (tries + 1)
+    assert names(target.parent) == ["file.bin.part", "file.bin.part.json"]
