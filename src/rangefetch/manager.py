@@ -448,6 +448,13 @@ class DownloadManager:
             else:
                 self._asking.discard(download.gid)
 
+    def directed(self, download: Download, status: DownloadStatus) -> None:
+        if status is DownloadStatus.WAITING:
+            self._wait_again(download)
+            self._changed()
+        else:
+            self._end(download, status)
+
     def puts_off(self, download: Download) -> bool:
         with self._lock:
             others_wait = bool(self._waiting) and download.gid in self._active and download.intent is None
@@ -602,7 +609,7 @@ class DownloadManager:
 
     def _end(self, download: Download, status: DownloadStatus, *, remove_files: bool = False) -> None:
         """Bring a download to rest or to its end, unless it had got there already."""
-        was = self._direct(download, status)
+        was = self._direct(download, status, remove_files=remove_files)
         if was is None:
             return
         self._let_go(download, was, remove_files=remove_files)
@@ -612,12 +619,14 @@ class DownloadManager:
             leftovers.remove_kept_aside(download)
         self._changed()
 
-    def _direct(self, download: Download, status: DownloadStatus) -> DownloadStatus | None:
+    def _direct(
+        self, download: Download, status: DownloadStatus, *, remove_files: bool = False
+    ) -> DownloadStatus | None:
         """Note where a download is to go; what rests is there at once. Returns where it was, None: there already."""
         with self._lock:
             was = download.status
             if was is DownloadStatus.ACTIVE:
-                download.intent = status
+                download.want(status, remove_files=remove_files)
             elif was is DownloadStatus.WAITING:
                 self._waiting.pop(download.gid, None)
                 self._room.release(download)
@@ -633,7 +642,7 @@ class DownloadManager:
     def _let_go(self, download: Download, was: DownloadStatus, *, remove_files: bool) -> None:
         """What follows for the backend and the files, without the lock."""
         if was is DownloadStatus.ACTIVE:
-            self._router.halt(download, remove_files=remove_files)
+            self._router.halt(download)
         elif remove_files:
             self._remove_leftovers(download)
 
@@ -658,7 +667,11 @@ class DownloadManager:
             asked = list(self._downloads.values() if among is None else among)
             # The queue first, so that nothing takes the place of what ends.
             in_order = sorted(asked, key=lambda download: download.status is DownloadStatus.ACTIVE)
-            directed = [(each, was) for each in in_order if (was := self._direct(each, status)) is not None]
+            directed = [
+                (each, was)
+                for each in in_order
+                if (was := self._direct(each, status, remove_files=remove_files)) is not None
+            ]
         with contextlib.ExitStack() as each_at_any_rate:
             for download, was in directed:
                 if remove_files or was is DownloadStatus.ACTIVE:

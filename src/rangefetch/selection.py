@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -25,7 +24,7 @@ from rangefetch.errors import (
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.options import HTTP, DownloadOptions, is_metadata_url
-from rangefetch.progress import DownloadResult
+from rangefetch.progress import DownloadResult, DownloadStatus
 from rangefetch.transfer.backend import Backend, Listener
 from rangefetch.transfer.capabilities import NATIVE
 from rangefetch.transfer.download import Download
@@ -74,8 +73,7 @@ class BackendRouter:
         self._troubles: dict[str, str] = {}  # what speaks against which
         self._backend_of: dict[str, Backend] = {}
         self._lock = threading.Lock()  # guards what follows; nobody is called under it
-        self._held: dict[str, Download] = {}
-        self._late: deque[Download] = deque()  # what is held, in order, and perhaps what was
+        self._held: dict[str, Download] = {}  # what waits for a backend, in order
         self._starter: threading.Thread | None = None
         self._stopping = False
         if config:
@@ -143,20 +141,22 @@ class BackendRouter:
             self._backend_of[download.gid] = backend
             backend.begin(download)
 
-    def halt(self, download: Download, *, remove_files: bool = False) -> None:
-        """Stop its transfers, and save what there is or remove it; ``halted`` follows, unless it ended before."""
+    def halt(self, download: Download) -> None:
+        """Its ``intent`` is set: stop its transfers, and save what there is, or remove it where that is wanted.
+        ``halted`` follows, unless it ended before.
+        """
         with self._lock:
             held = self._held.pop(download.gid, None)
             backend = self._backend_of.get(download.gid)
         if held is not None:
-            if remove_files:
+            if download.remove_files:
                 try:
                     self.remove_leftovers(download)
                 except LocalError as error:
                     _log.warning("%s: %s", mask_url(download.url), error)
             self._listener.halted(download)
         elif backend is not None:
-            backend.halt(download, remove_files=remove_files)
+            backend.halt(download)
 
     def change(self, download: Download) -> None:
         """Its ``options`` have changed: apply what can change while it runs."""
@@ -197,6 +197,9 @@ class BackendRouter:
     def asks(self, download: Download, *, asking: bool) -> None:
         self._listener.asks(download, asking=asking)
 
+    def directed(self, download: Download, status: DownloadStatus) -> None:
+        self._listener.directed(download, status)
+
     def puts_off(self, download: Download) -> bool:
         return self._listener.puts_off(download)
 
@@ -231,7 +234,6 @@ class BackendRouter:
             if goes_on:
                 self._held[download.gid] = download
                 download.waits = lambda: "a backend to start"
-                self._late.append(download)
                 if self._starter is None:
                     self._starter = threading.Thread(target=self._begin_late, name="rangefetch-starter", daemon=True)
                     self._starter.start()
@@ -242,14 +244,14 @@ class BackendRouter:
         """Begin what is held, one after the other, until there is nothing left."""
         while True:
             with self._lock:
-                if not self._late:
+                if not self._held:
                     self._starter = None
                     return
-                download = self._late.popleft()
+                download = next(iter(self._held.values()))
             backend, why_not = self._backend_for(download)
             with self._lock:
                 if self._held.get(download.gid) is not download:
-                    continue  # halted meanwhile
+                    continue  # it was told to stop meanwhile
                 del self._held[download.gid]
                 if backend is not None:
                     self._backend_of[download.gid] = backend
@@ -262,7 +264,7 @@ class BackendRouter:
         """The backend for it, started if it must be; else why there is none."""
         shown_url = mask_url(download.url)
         for name in self._names_for(download):
-            if download.gid not in self._held or self._stopping:
+            if download.intent is not None or self._stopping:
                 break
             try:
                 backend = self._start(name)

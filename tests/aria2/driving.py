@@ -61,7 +61,8 @@ class Desk:
     def halt(self, download: Download, *, remove_files: bool = False) -> None:
         """Halt, and wait until it is."""
         assert self.backend is not None
-        self.backend.halt(download, remove_files=remove_files)
+        download.want(DownloadStatus.PAUSED, remove_files=remove_files)
+        self.backend.halt(download)
         until(lambda: download.status is not DownloadStatus.ACTIVE)
 
     def fails(self, kind: type[DownloadError], url: str, path: Path, **options: Any) -> DownloadError:
@@ -83,6 +84,9 @@ class Desk:
     def halted(self, download: Download) -> None:
         self._heard("halted", download)
         download.move(DownloadStatus.PAUSED)
+
+    def directed(self, download: Download, status: DownloadStatus) -> None:
+        self._heard(f"directed to be {status}", download)
 
     def puts_off(self, download: Download) -> bool:
         return False

@@ -106,7 +106,8 @@ def test_halting_twice_is_told_once(desk: Desk, server: MisbehavingServer, targe
     download = _begun(desk, server.url("/slow/x", size=SIZE, rate="1M"), target)
     assert desk.backend is not None
     desk.backend.halt(download)
-    desk.backend.halt(download, remove_files=True)
+    download.want(DownloadStatus.PAUSED, remove_files=True)
+    desk.backend.halt(download)
     until(lambda: download.status is not DownloadStatus.ACTIVE)
     assert [end for end, told in desk.ends if told is download] == ["halted"]
 

@@ -129,12 +129,11 @@ def test_a_download_goes_from_its_place_to_its_name(last: tuple[Event, ...]) -> 
 
 def test_a_stop_waits_for_the_name_and_a_failure_there_ends_it() -> None:
     owner = Owner(Phase.NAMING)
-    owner.life.stop(remove_files=True)
+    owner.life.stop()
     assert owner.done == []
     error = HttpStatusError("404", status=404)
     assert owner.life.fail(error)
     assert owner.life.phase is Phase.STOPPING
-    assert owner.life.remove_files
     assert owner.life.error is error
 
 

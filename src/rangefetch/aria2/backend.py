@@ -19,6 +19,7 @@ from rangefetch.aria2.abilities import ARIA2
 from rangefetch.aria2.client import RpcError
 from rangefetch.aria2.config import DaemonConfig
 from rangefetch.aria2.daemon import Aria2Daemon
+from rangefetch.aria2.elsewhere import PausedElsewhere
 from rangefetch.aria2.entry import STATUS_KEYS, Status
 from rangefetch.aria2.file import FileJob
 from rangefetch.aria2.folder import FolderJob, FolderLanding
@@ -39,6 +40,7 @@ from rangefetch.transfer.workers import Workers
 __all__ = ["Aria2Backend", "move_leftovers", "remove_leftovers"]
 
 _ALL = 1 << 20
+_LOOK_ELSEWHERE_S = 1.0  # where no notification comes
 
 Trust = tuple[str, bool]
 """What aria2 takes for all its downloads alike: the file of certificates, and whether they are checked."""
@@ -66,6 +68,8 @@ class Aria2Backend(Dispatcher[Job]):
         self.config = config or DaemonConfig()
         self.answered: set[int] = set()
         """The hosts, by the governor's numbers, that have answered since the backend was started."""
+        self._elsewhere = PausedElsewhere(listener.directed)
+        self._looking_elsewhere = False
         self._wake = threading.Event()
         self._starting = threading.Lock()
         self._daemons: dict[Trust, Aria2Daemon] = {}
@@ -102,6 +106,8 @@ class Aria2Backend(Dispatcher[Job]):
         finally:
             self._stop_daemons()
             self._daemons.clear()
+            self._elsewhere.clear()
+            self._looking_elsewhere = False
 
     def _stop_daemons(self) -> None:
         with contextlib.ExitStack() as each_at_any_rate:
@@ -130,7 +136,17 @@ class Aria2Backend(Dispatcher[Job]):
 
     def make_run(self, download: Download) -> Job:
         """A download is to be at work."""
-        return FolderJob(self, download) if is_metadata_url(download.url) else FileJob(self, download)
+        job = FolderJob(self, download) if is_metadata_url(download.url) else FileJob(self, download)
+        if self._elsewhere.drop(download):
+            job.entry.may_be_known()
+        return job
+
+    def run_ended(self, run: Job) -> None:
+        """Nothing more comes of it."""
+        super().run_ended(run)
+        if run.paused_elsewhere and run.entry.daemon is not None and not self.stopping:
+            self._elsewhere.add(run.download, run.entry.daemon, run.paused_elsewhere)
+            self._look_elsewhere()
 
     def ring(self) -> None:
         """Wake the thread; from any other."""
@@ -215,7 +231,7 @@ class Aria2Backend(Dispatcher[Job]):
                 if job.daemon_is_back(known):
                     wanted.update(job.entry.gids)
             calls: list[tuple[str, list[Any]]] = [("unpause", [gid]) for gid in wanted]
-            for gid in known - wanted:
+            for gid in known - wanted - self._elsewhere.gids_in(daemon):
                 calls += [("forceRemove", [gid]), ("removeDownloadResult", [gid])]
             daemon.client.call_all(calls)
         except DaemonUnavailable as error:
@@ -236,6 +252,19 @@ class Aria2Backend(Dispatcher[Job]):
         self._wake.clear()
         for daemon in list(self._daemons.values()):
             safely(functools.partial(self._look_after, daemon))
+        if self._elsewhere and not self.stopping:
+            safely(self._elsewhere.look)
+
+    def _look_elsewhere(self) -> None:
+        """See what others want of downloads that they have paused, now and then for as long as there are any."""
+        if self._elsewhere and not self._looking_elsewhere:
+            self._looking_elsewhere = True
+            self._timers.later(_LOOK_ELSEWHERE_S, self._look_elsewhere_again)
+
+    def _look_elsewhere_again(self) -> None:
+        self._looking_elsewhere = False
+        self._elsewhere.look()
+        self._look_elsewhere()
 
     def _look_after(self, daemon: Aria2Daemon) -> None:
         """Ask aria2 what its downloads are at, and tell them."""

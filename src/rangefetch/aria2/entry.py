@@ -53,7 +53,8 @@ class Entry:
         self._gid = gid
         self._urls: list[str] = []
         self._options: dict[str, Any] = {}
-        self._uncertain = False  # whether aria2 may have it already
+        self._process_id = 0  # the aria2c that has it
+        self._uncertain = False  # whether aria2 may have something of this gid already
 
     @property
     def _aria2c(self) -> Aria2Daemon:
@@ -100,7 +101,21 @@ class Entry:
             raise kind(f"aria2 does not take it: {error.message}") from None
         else:
             self._uncertain = self.is_held = False
+            self._process_id = daemon.pid
             self.gids = added if isinstance(added, list) else [added]
+
+    def may_be_known(self) -> None:
+        """aria2 had something of this gid, which it forgets a moment later than it says so."""
+        self._uncertain = True
+
+    @property
+    def is_in_this_process(self) -> bool:
+        """Whether the aria2c that was given it is the one that runs, so that what that says is about it."""
+        return self._process_id == self._aria2c.pid
+
+    def is_taken_along(self) -> None:
+        """A new aria2c has it from its session file, paused as it is, and goes on with it."""
+        self._process_id, self.is_held = self._aria2c.pid, False
 
     def _is_known(self) -> bool:
         return not isinstance(self._aria2c.client.call_all([("tellStatus", [self._gid, ["gid"]])])[0], RpcError)

@@ -19,8 +19,10 @@ from rangefetch.aria2.translate import judge, to_aria2
 from rangefetch.aria2.tries import Tries
 from rangefetch.disk.control_file import ControlFile
 from rangefetch.errors import DaemonUnavailable, DownloadError, LocalError
+from rangefetch.logs import log as _log
 from rangefetch.net.sources import URL
 from rangefetch.options import DownloadOptions
+from rangefetch.progress import DownloadStatus
 from rangefetch.transfer import governor
 from rangefetch.transfer.atwork import AtWork
 from rangefetch.transfer.download import Download, Figures
@@ -68,6 +70,8 @@ class Job(AtWork):
         self.tries = Tries(self.policy, self.options, self.shown_url)
         self.responses = 0
         """From how many the bytes came; 2: from several."""
+        self.paused_elsewhere: list[str] = []
+        """The gids under which another program has paused it."""
         self.figures_now = Figures()
         self._wait: _Wait | None = None  # an answer to a question that was open before does not count
         self._begun_with = 0  # the bytes that were there when aria2 got it
@@ -267,17 +271,32 @@ class Job(AtWork):
                 self._note_whole(statuses)
             self._let_go()
             return
+        if not self.entry.is_in_this_process:
+            return  # the new one is sorted out in a moment
         if len(statuses) < len(self.entry.gids):
-            self.entry.gids = []  # forgotten by a new aria2c
+            self._was_directed(DownloadStatus.REMOVED)
             return
         self._note_figures(statuses)
         for status in statuses:
-            if status["status"] in ("error", "removed"):
+            if status["status"] == "removed":
+                self._was_directed(DownloadStatus.REMOVED)
+                return
+            if status["status"] == "error":
                 self._gave_up(status)
                 return
+        if not self.entry.is_held and any(status["status"] == "paused" for status in statuses):
+            self.paused_elsewhere = list(self.entry.gids)
+            self._was_directed(DownloadStatus.PAUSED)
+            return
         if all(are_complete):
             self._note_whole(statuses)
             self.completed(statuses)
+
+    def _was_directed(self, status: DownloadStatus) -> None:
+        """Another program has paused or removed it in aria2: that is what becomes of it."""
+        _log.info("%s: another program has it %s in aria2", self.shown_url, status)
+        self.download.want(status)
+        self.life.stop()
 
     def _note_whole(self, statuses: list[Status]) -> None:
         if size := sum(int(status["totalLength"]) for status in statuses):
@@ -332,6 +351,7 @@ class Job(AtWork):
         if self.is_leaving:
             self._let_go()
         elif self.entry.gids and known.issuperset(self.entry.gids):
+            self.entry.is_taken_along()
             return True
         else:
             self.entry.gids = []  # and it is added when aria2 is asked the next time
@@ -352,8 +372,6 @@ class Job(AtWork):
 
     def _gave_up(self, status: Status) -> None:
         """aria2 has ended it without success."""
-        if status["status"] == "removed":
-            raise LocalError("it was removed from aria2 by another program", url=self.shown_url)
         if status.get("errorCode") in _DISK_CODES and (pieces := self.entry.pieces()) is not None:
             self.note_pieces(pieces)
         self.entry.forget()

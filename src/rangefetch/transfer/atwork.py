@@ -264,9 +264,9 @@ class AtWork(abc.ABC):
 
     # -- the end --------------------------------------------------------------------------------------------------
 
-    def halt(self, *, remove_files: bool = False) -> None:
-        """Stop, save (or remove what there is), and tell the listener."""
-        self.life.stop(remove_files=remove_files)
+    def halt(self) -> None:
+        """Stop, save (or remove what there is, where its intent says so), and tell the listener."""
+        self.life.stop()
 
     def fail(self, error: DownloadError) -> None:
         """Stop, keep what can be continued, and tell the listener."""

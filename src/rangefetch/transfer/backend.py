@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from rangefetch.errors import DownloadError
 from rangefetch.options import DownloadOptions
-from rangefetch.progress import DownloadResult
+from rangefetch.progress import DownloadResult, DownloadStatus
 from rangefetch.transfer.download import Download
 
 if TYPE_CHECKING:
@@ -51,8 +51,10 @@ class Backend(Protocol):
     def begin(self, download: Download) -> None:
         """Start it, or go on where it was; it is active already. The listener hears the end, whatever it is."""
 
-    def halt(self, download: Download, *, remove_files: bool = False) -> None:
-        """Stop its transfers, and save what there is or remove it; ``halted`` follows, unless it ended before."""
+    def halt(self, download: Download) -> None:
+        """Its ``intent`` is set: stop its transfers, and save what there is, or remove it where that is wanted.
+        ``halted`` follows, unless it ended before.
+        """
 
     def change(self, download: Download) -> None:
         """Its ``options`` have changed: apply what can change while it runs."""
@@ -116,6 +118,9 @@ class Listener(Protocol):
     def completed(self, download: Download, result: DownloadResult) -> None: ...
     def failed(self, download: Download, error: DownloadError) -> None: ...
     def halted(self, download: Download) -> None: ...
+    def directed(self, download: Download, status: DownloadStatus) -> None:
+        """Somebody has told the backend what a download that rests is to become: waiting again, or removed."""
+
     def puts_off(self, download: Download) -> bool:
         """Its host has not answered yet. Whether others wait, so that it is to be halted, and gets its turn after them.
 

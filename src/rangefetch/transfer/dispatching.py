@@ -103,9 +103,9 @@ class Dispatcher(abc.ABC, Generic[R]):
         if not self.call(begin):
             self.listener.halted(download)
 
-    def halt(self, download: Download, *, remove_files: bool = False) -> None:
+    def halt(self, download: Download) -> None:
         """Stop its transfers, and save what there is or remove it; ``halted`` follows, unless it ended before."""
-        self._step(download, lambda run: run.halt(remove_files=remove_files))
+        self._step(download, lambda run: run.halt())
 
     def change(self, download: Download) -> None:
         """Apply the download's new options."""

@@ -90,7 +90,11 @@ class Download:
         self.kept_aside: Path | None = None
         """Its data that had the wrong checksum."""
         self.intent: DownloadStatus | None = None
-        """What it is to become when its backend has let go of it: paused, removed, or waiting again."""
+        """What it is to become when its backend has let go of it: paused, removed, or waiting again. The one place
+        that says so: the router and both backends read it, and are only told that it has changed.
+        """
+        self.remove_files = False
+        """Nothing of it may be left on disk then, unless it has its final name."""
         self.was_put_off = False
         """Its host did not answer at once, so that others had its place."""
         self.cut_short = False
@@ -121,6 +125,7 @@ class Download:
             self.result = result
             self.error = error
             self.intent = None
+            self.remove_files = self.remove_files and status is DownloadStatus.REMOVED
             self.cut_short = cut_short
             figures, self.figures, self.waits = self.figures, None, None
             if status is DownloadStatus.ACTIVE:
@@ -140,6 +145,12 @@ class Download:
                 watcher(self)
             except Exception:
                 _log.exception("%s: what watches it failed", self.gid)
+
+    def want(self, status: DownloadStatus, *, remove_files: bool = False) -> None:
+        """Note what it is to become when its backend has let go of it; ``Backend.halt`` follows."""
+        with self.lock:
+            self.intent = status
+            self.remove_files = self.remove_files or remove_files
 
     def notify(self) -> None:
         """Wake who waits on ``lock``."""

@@ -83,11 +83,11 @@ class Keeping:
             self.kept_bytes = NOTHING_KEPT
             return
         try:
-            is_wanted = run.life.phase is Phase.KEEPING and not run.life.remove_files
+            is_wanted = run.life.phase is Phase.KEEPING and not run.download.remove_files
             saved_bytes = run.keep_state() if is_wanted else None
             if saved_bytes is not None:
                 self.kept_bytes = saved_bytes
-            elif run.life.remove_files or self.kept_bytes == NOTHING_KEPT:
+            elif run.download.remove_files or self.kept_bytes == NOTHING_KEPT:
                 self.kept_bytes = NOTHING_KEPT
                 place.discard()
         except DiskError as error:

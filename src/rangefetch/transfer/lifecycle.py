@@ -163,8 +163,6 @@ class Lifecycle:
         self.phase = Phase.PLACING
         self.error: DownloadError | None = None
         """Why it ends, unless somebody wanted that."""
-        self.remove_files = False
-        """Nothing of it may be left on disk, unless it has its final name."""
         self._actions = actions
         self._now_s = now_s
         self._ending_since_s = 0.0
@@ -193,9 +191,8 @@ class Lifecycle:
                 self.abandon()
             raise
 
-    def stop(self, *, remove_files: bool = False) -> None:
+    def stop(self) -> None:
         """Somebody wants it to end. What is about to get its name still gets it."""
-        self.remove_files = self.remove_files or remove_files
         self._note_end()
         self.fire(Event.STOP)
 

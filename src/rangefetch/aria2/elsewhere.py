@@ -1,0 +1,115 @@
+"""Downloads that another program has paused inside aria2, by its RPC.
+
+Such a download rests here as any paused one does: its work is saved, and nobody touches its files. In its place aria2
+keeps a stand-in of the same gid, so that the other program still sees it paused, and can have it go on or remove it.
+The stand-in fetches nothing, whatever happens to it: it is a dry run through a proxy that refuses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from rangefetch.aria2.abilities import NOWHERE
+from rangefetch.aria2.client import RpcError
+from rangefetch.errors import DaemonUnavailable
+from rangefetch.logs import log as _log
+from rangefetch.progress import DownloadStatus
+
+if TYPE_CHECKING:
+    from rangefetch.aria2.daemon import Aria2Daemon
+    from rangefetch.transfer.download import Download
+
+__all__ = ["PausedElsewhere"]
+
+_WHERE = "http://stand-in.invalid/"
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class _StandIn:
+    """What aria2 has in place of a download. ``process_id``: the aria2c that has it, 0 where none does yet."""
+
+    download: Download
+    daemon: Aria2Daemon
+    gid: str
+    process_id: int = 0
+
+
+class PausedElsewhere:
+    """The downloads of one backend that others have paused. On the backend's thread.
+
+    ``tell`` hears what somebody wants of one: that it goes on (``WAITING``), or is removed.
+    """
+
+    def __init__(self, tell: Callable[[Download, DownloadStatus], None]) -> None:
+        self._tell = tell
+        self._all: list[_StandIn] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    def add(self, download: Download, daemon: Aria2Daemon, gids: list[str]) -> None:
+        """It was paused under these gids, and aria2 has let go of it."""
+        self._all += [_StandIn(download, daemon, gid) for gid in gids]
+
+    def drop(self, download: Download) -> bool:
+        """It goes on, or is gone: aria2 forgets its stand-in. Whether it had one."""
+        mine = [each for each in self._all if each.download is download]
+        for each in mine:
+            self._drop(each)
+        return bool(mine)
+
+    def gids_in(self, daemon: Aria2Daemon) -> set[str]:
+        """The stand-ins that this very aria2c was given."""
+        return {each.gid for each in self._all if each.daemon is daemon and each.process_id == daemon.pid}
+
+    def clear(self) -> None:
+        """aria2 has ended."""
+        self._all.clear()
+
+    def look(self) -> None:
+        """See whether somebody has done something to one of them."""
+        for each in list(self._all):
+            try:
+                wanted = self._look_at(each)
+            except DaemonUnavailable as error:
+                _log.debug("%s: %s", each.gid, error)
+                continue
+            if wanted is not None:
+                self.drop(each.download)
+                if wanted is not DownloadStatus.PAUSED:
+                    _log.info("%s: another program has it %s in aria2", each.download.gid, wanted)
+                    self._tell(each.download, wanted)
+
+    def _look_at(self, each: _StandIn) -> DownloadStatus | None:
+        """What is wanted of it; None: what it was, ``PAUSED``: it needs no stand-in any more."""
+        if each.download.status is not DownloadStatus.PAUSED:
+            return DownloadStatus.PAUSED
+        if not each.daemon.is_alive():
+            return None
+        process_id = each.daemon.pid
+        if each.process_id != process_id:
+            options: dict[str, Any] = {"gid": each.gid, "pause": "true", "dry-run": "true", "out": f"{each.gid}.part"}
+            options |= {f"{scheme}-proxy": NOWHERE for scheme in ("http", "https", "all")}
+            try:
+                each.daemon.client.call("addUri", [_WHERE], options)
+            except RpcError as error:
+                # aria2 forgets a gid a moment later than it says so.
+                _log.debug("%s: no stand-in yet: %s", each.gid, error)
+            else:
+                each.process_id = process_id
+            return None
+        try:
+            status = each.daemon.client.call("tellStatus", each.gid, ["status"])["status"]
+        except RpcError:
+            return DownloadStatus.REMOVED if each.daemon.pid == process_id else None
+        return {"paused": None, "removed": DownloadStatus.REMOVED}.get(status, DownloadStatus.WAITING)
+
+    def _drop(self, each: _StandIn) -> None:
+        self._all.remove(each)
+        if each.process_id and each.process_id == each.daemon.pid and not each.daemon.hangs:
+            try:
+                each.daemon.client.call_all([("forceRemove", [each.gid]), ("removeDownloadResult", [each.gid])])
+            except (DaemonUnavailable, RpcError) as error:
+                _log.debug("%s: %s", each.gid, error)
