@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from rangefetch.version import __version__
 
 if TYPE_CHECKING:
-    from rangefetch import errors
+    from rangefetch import aio, errors
     from rangefetch.api import fetch
+    from rangefetch.asking import head
     from rangefetch.bulk import fetch_many
     from rangefetch.errors import DownloadError
     from rangefetch.manager import DownloadManager, get_download_manager, init_download_manager
     from rangefetch.options import DownloadOptions
-    from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
+    from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, FileInfo
     from rangefetch.streaming import stream
     from rangefetch.transfer.retry import RetryPolicy
 
@@ -28,12 +29,15 @@ __all__ = [
     "DownloadProgress",
     "DownloadResult",
     "DownloadStatus",
+    "FileInfo",
     "RetryPolicy",
     "__version__",
+    "aio",
     "errors",
     "fetch",
     "fetch_many",
     "get_download_manager",
+    "head",
     "init_download_manager",
     "stream",
 ]
@@ -46,10 +50,13 @@ _HOMES = {
     "DownloadProgress": "rangefetch.progress",
     "DownloadResult": "rangefetch.progress",
     "DownloadStatus": "rangefetch.progress",
+    "FileInfo": "rangefetch.progress",
+    "aio": "",
     "errors": "",
     "fetch": "rangefetch.api",
     "fetch_many": "rangefetch.bulk",
     "get_download_manager": "rangefetch.manager",
+    "head": "rangefetch.asking",
     "init_download_manager": "rangefetch.manager",
     "stream": "rangefetch.streaming",
 }

@@ -20,19 +20,20 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
+from typing import Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
 from rangefetch import bulk
 from rangefetch import manager as blocking
 from rangefetch.api import place
+from rangefetch.asking import Question
 from rangefetch.bulk import Item, OnResult
 from rangefetch.errors import DownloadError, WaitTimeout
 from rangefetch.logs import log as _log
-from rangefetch.options import DownloadOptions, check_function
-from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
+from rangefetch.options import CommonOptions, DownloadOptions, Url, check_function
+from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, FileInfo
 from rangefetch.transfer.download import Download
 
-__all__ = ["DownloadManager", "fetch", "fetch_many"]
+__all__ = ["DownloadManager", "fetch", "fetch_many", "head"]
 
 _PROGRESS_EVERY_S = 0.1
 _LOOK_AGAIN_S = 1.0  # at a download that rests, since a manager that is stopped says nothing to those
@@ -338,6 +339,17 @@ async def fetch(
     return await DownloadManager.of(manager)._own(
         url, options, on_progress, lambda download: manager.let_go([download])
     )
+
+
+async def head(url: Url, **options: Unpack[CommonOptions]) -> FileInfo:
+    """``rangefetch.head`` as a coroutine. When the task is cancelled, the request is given up."""
+    question = await _in_thread(Question, url, options)
+    try:
+        async for _ in DownloadManager.of(question.manager)._moves(question.download, None):
+            pass
+        return question.answer(0)
+    finally:
+        await _in_thread(question.close)
 
 
 class _Stop(BaseException):

@@ -13,6 +13,7 @@ __all__ = [
     "DownloadProgress",
     "DownloadResult",
     "DownloadStatus",
+    "FileInfo",
     "SpeedMeter",
     "camel_case",
     "to_camel_case_dict",
@@ -120,6 +121,37 @@ class DownloadResult:
     already_complete: bool = False
     bound: str = ""
     identity: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dict for JSON, with camelCase keys."""
+        return to_camel_case_dict(self)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FileInfo:
+    """What a server says of a file that was not fetched; ``head`` returns it.
+
+    ``url`` is the requested URL without user name and password, ``final_url`` where redirects led (the same where there
+    was none; a signed one is a secret). ``filename`` is the name that a download would get. ``size`` is in bytes, None
+    where the server does not say. ``etag`` and ``last_modified`` are as they were sent (RFC 9110, section 8.8), empty
+    where there are none.
+
+    ``supports_ranges`` is whether parts of the file can be fetched, and an interrupted download resumed. ``digests``
+    are those that the server states of the whole file (RFC 9530), in hexadecimal by algorithm (``sha-256``), so that
+    ``f"{algorithm}={digest}"`` is a ``checksum``; empty where it states none. ``content_type`` and
+    ``content_encoding`` are header values, empty where absent; ``size`` is that of the encoded file.
+    """
+
+    url: str
+    final_url: str
+    filename: str
+    size: int | None = None
+    etag: str = ""
+    last_modified: str = ""
+    supports_ranges: bool = False
+    digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    content_type: str = ""
+    content_encoding: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """A dict for JSON, with camelCase keys."""

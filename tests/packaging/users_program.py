@@ -13,6 +13,7 @@ from rangefetch import (
     DownloadProgress,
     DownloadResult,
     DownloadStatus,
+    FileInfo,
     RetryPolicy,
     aio,
 )
@@ -72,6 +73,14 @@ def fetch_list(urls: list[str], directory: Path) -> list[Path]:
     return [outcome.path for outcome in outcomes if isinstance(outcome, DownloadResult)]
 
 
+def describe(url: str) -> str:
+    """What the server says of a file."""
+    info = rangefetch.head(url, max_tries=3)
+    assert_type(info, FileInfo)
+    assert_type(info.size, int | None)
+    return f"{info.filename}: {info.size} bytes"
+
+
 def count(url: str) -> int:
     """The bytes of a file, without one."""
     with rangefetch.stream(url) as file:
@@ -80,6 +89,8 @@ def count(url: str) -> int:
 
 async def fetch_awaited(url: str, other: str, directory: Path) -> list[Path]:
     """The same from asyncio."""
+    info = await aio.head(url)
+    assert_type(info, FileInfo)
     result = await aio.fetch(url, directory / "awaited.bin")
     assert_type(result, DownloadResult)
     results = await aio.fetch_many([other], directory / "awaited")
@@ -102,6 +113,7 @@ def main(url: str, other: str, directory: str) -> int:
             *fetch_list([url, other], target / "list"),
             *asyncio.run(fetch_awaited(url, other, target)),
         ]
+        print(describe(url))
         print(count(url))
     except DownloadError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

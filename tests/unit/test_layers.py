@@ -69,6 +69,7 @@ TYPES_ONLY = {
     ("aria2.folder", "aria2.backend"): HANDED_OVER,
     ("aria2.job", "aria2.backend"): HANDED_OVER,
     ("native.answering", "native.run"): HANDED_OVER,
+    ("native.asking", "native.run"): HANDED_OVER,
     ("native.comparing", "native.run"): HANDED_OVER,
     ("native.mirroring", "native.run"): HANDED_OVER,
     ("native.recovery", "native.run"): HANDED_OVER,

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from rangefetch.errors import DiskError
 
-__all__ = ["FileHasher", "Hash", "digest_of", "new", "split", "stated_by_server"]
+__all__ = ["FileHasher", "Hash", "all_stated_by_server", "digest_of", "new", "split", "stated_by_server"]
 
 # aria2's names for them, and hashlib's.
 _HASHLIB_NAMES = {
@@ -62,12 +62,12 @@ def split(checksum: str) -> tuple[str, str]:
     return algorithm, digest
 
 
-def stated_by_server(headers: Mapping[str, str], *, whole: bool) -> str:
-    """The digest of the whole file that an answer states, as ``ALGORITHM=HEX``; "" if it states none that is usable.
+def all_stated_by_server(headers: Mapping[str, str], *, whole: bool) -> dict[str, str]:
+    """The digests of the whole file that an answer states, in hexadecimal by algorithm, the strongest first.
 
     ``Repr-Digest`` (RFC 9530, section 3) is of the whole representation even in an answer of a part; the older
     ``Digest`` (RFC 3230) and ``Content-MD5`` are taken only from one of the whole (``whole``). ``headers`` are by
-    lower-case name. The strongest algorithm counts.
+    lower-case name.
     """
     stated: dict[str, str] = {}
     for match in re.finditer(r"([a-z0-9-]+)\s*=\s*:([A-Za-z0-9+/=]+):", headers.get("repr-digest", "")):
@@ -78,13 +78,19 @@ def stated_by_server(headers: Mapping[str, str], *, whole: bool) -> str:
             stated[name.lower()] = value
         if "content-md5" in headers:
             stated.setdefault("md5", headers["content-md5"])
+    digests = {}
     for name, algorithm in (("sha-512", "sha-512"), ("sha-256", "sha-256"), ("sha", "sha-1"), ("md5", "md5")):
         if name in stated:
             with contextlib.suppress(ValueError):
                 digest = base64.b64decode(stated[name], validate=True)
                 if len(digest) == new(algorithm).digest_size:
-                    return f"{algorithm}={digest.hex()}"
-    return ""
+                    digests[algorithm] = digest.hex()
+    return digests
+
+
+def stated_by_server(headers: Mapping[str, str], *, whole: bool) -> str:
+    """The strongest of :func:`all_stated_by_server` as ``ALGORITHM=HEX``; "" if there is none."""
+    return next((f"{name}={digest}" for name, digest in all_stated_by_server(headers, whole=whole).items()), "")
 
 
 class FileHasher:

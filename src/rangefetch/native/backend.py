@@ -218,14 +218,15 @@ class NativeBackend(Dispatcher[Run]):
     def file_gone(self, loop: int) -> None:
         self._loads[loop] -= 1
 
-    def profile(self, options: DownloadOptions, source: Source) -> Profile:
-        """The profile for these options; downloads that ask alike share one."""
+    def profile(self, options: DownloadOptions, source: Source, *, head: bool = False) -> Profile:
+        """The profile for these options, by HEAD or by GET; downloads that ask alike share one."""
         secrets = secret_headers(source.url, source.authorization, options)
         headers = options.header_items if source.is_own else ()
         authorized = any(name.lower() == "authorization" for name, _ in (*headers, *secrets))
         credentials = logins(source.url, options, is_own=source.is_own, authorized=authorized)
         known = (headers, secrets, credentials)
         key = (
+            head,
             options.user_agent, known, options.location_trusted, options.proxy, options.no_proxy, options.bind_address,
             options.ip_version,
             find_ca_file(os.fspath(options.ca_file)), options.verify_tls, options.http_version,
@@ -236,7 +237,7 @@ class NativeBackend(Dispatcher[Run]):
             if len(self._profiles) >= _MOST_PROFILES:
                 self._profiles.clear()
             jar = self._jar_for(known)
-            profile = self._profiles[key] = make_profile(options, headers, secrets, credentials, jar)
+            profile = self._profiles[key] = make_profile(options, headers, secrets, credentials, jar, head=head)
         return profile
 
     def _jar_for(self, known: tuple[Any, ...]) -> Jar:

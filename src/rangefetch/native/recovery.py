@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rangefetch.errors import ContentChanged, DownloadError
 from rangefetch.headers import parse_headers, stated_range
 from rangefetch.logs import log as _log
+from rangefetch.native.asking import AFTER_A_WAIT
 from rangefetch.native.resort import LastResort
 from rangefetch.net.sources import host_of
 from rangefetch.options import DEFAULT_MAX_TRIES
@@ -35,8 +36,7 @@ _RANGE_TRIES = 2
 _LINK_TRIES = 3
 _MORE_LANES_AFTER_S = 30.0
 _ONCE_MORE = (401, 407)
-_AFTER_A_WAIT = frozenset({Kind.TEMPORARY, Kind.RATE_LIMITED})
-_OF_A_RANGE = _AFTER_A_WAIT | {Kind.PERMANENT, Kind.DOUBTFUL}
+_OF_A_RANGE = AFTER_A_WAIT | {Kind.PERMANENT, Kind.DOUBTFUL}
 """What the refusal of a range may look like."""
 _ANY_LANES = 1 << 16
 _PATIENCE = 3
@@ -128,7 +128,11 @@ class Recovery:
         if self.waiting_for_network or self._refreshing or self.resort.asking:
             # What comes of that is for this lane, too.
             return
-        if kind in _OF_A_RANGE and self.resort.weigh(failure, kind, error.reason) and kind not in _AFTER_A_WAIT:
+        if self._run.asking is not None:
+            if self._run.asking.ask_otherwise(failure, kind) and kind not in AFTER_A_WAIT:
+                self._release(1)
+                return
+        elif kind in _OF_A_RANGE and self.resort.weigh(failure, kind, error.reason) and kind not in AFTER_A_WAIT:
             self._release(1)
             return
         match kind:
@@ -261,7 +265,7 @@ class Recovery:
     def _patience_left_s(self, failure: retry.Failure, kind: Kind) -> float:
         """How long a host that has answered, or whose file has begun, may still fail: its server may be restarting."""
         run = self._run
-        if run.options.max_tries != DEFAULT_MAX_TRIES or kind not in _AFTER_A_WAIT or failure.received_bytes:
+        if run.options.max_tries != DEFAULT_MAX_TRIES or kind not in AFTER_A_WAIT or failure.received_bytes:
             return 0.0
         host = host_of(failure.address or run.sources[failure.source].url)
         if not (run.file.downloaded or run.saved is not None or run.backend.manners.has_answered(host)):

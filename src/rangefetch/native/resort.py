@@ -23,7 +23,7 @@ from rangefetch.transfer.retry import Curl, Failure, Fault, Kind
 if TYPE_CHECKING:
     from rangefetch.native.run import Run
 
-__all__ = ["LastResort"]
+__all__ = ["LastResort", "how_refused"]
 
 # What a server says of who asks, or of a file that is gone; none of it would be another answer without a range.
 _NOT_OF_THE_RANGE = frozenset({401, 402, 407, 410, 451})
@@ -90,7 +90,7 @@ class LastResort:
     def weigh(self, failure: Failure, kind: Kind, reason: str) -> bool:
         """A request was refused before anything came. True: it had a range, and the next one will have none."""
         run = self._run
-        how = _how_refused(failure)
+        how = how_refused(failure)
         if how is None or run.file.answered or run.file.downloaded or run.file.block_size or self.one_stream:
             return False
         host = self._host_of(failure)
@@ -127,7 +127,7 @@ class LastResort:
     def may_help(self, failure: Failure) -> bool:
         """Whether a plain request might be answered where a range failed."""
         run = self._run
-        how = _how_refused(failure)
+        how = how_refused(failure)
         return (
             how is not None
             and failure.ranged
@@ -172,7 +172,7 @@ class LastResort:
         run.comparisons.begin(run.options, Question(source, run.file.size, (), plain=True), answered)
 
 
-def _how_refused(failure: Failure) -> int | None:
+def how_refused(failure: Failure) -> int | None:
     """The status by which a server may mean that it serves no such range, or ``CLOSED``; None: it means another."""
     if failure.fault in (Fault.RANGE_WRONG, Fault.RANGE_SHORT):
         return failure.status

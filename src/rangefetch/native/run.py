@@ -18,6 +18,7 @@ from rangefetch.headers import parse_headers
 from rangefetch.identity import Basis, Identity
 from rangefetch.logs import log as _log
 from rangefetch.native.answering import Answering
+from rangefetch.native.asking import Asking
 from rangefetch.native.comparing import Comparing
 from rangefetch.native.mirroring import Mirroring
 from rangefetch.native.recovery import Recovery
@@ -66,7 +67,8 @@ class Run(AtWork):
     def __init__(self, backend: EngineHost[Run], download: Download) -> None:
         super().__init__(backend, download, download.options)
         self.engine_file: File | None = None
-        self.first_step = Step.FETCH
+        self.asking = Asking(self) if download.asks else None
+        self.first_step = Step.FETCH if self.asking is None else Step.ASK
         """How the engine gets the file: ``ASK`` where it is to say only what there is."""
         self.authority = Authority()
         self._trace: list[tuple[str, str]] = []
@@ -216,6 +218,9 @@ class Run(AtWork):
             self.download.notify()
         else:
             headers = self._meet(event)
+            if self.asking is not None:
+                self.asking.answered(headers)
+                return
             if event.kind == EventKind.ANSWERED and not self.recovery.resort.answered(headers):
                 self.sources[event.source].answered = False
                 self.turn(self.starting.open_file)

@@ -114,7 +114,8 @@ class Starting:
         """Hand the file to the engine, with what an earlier run left."""
         run = self._run
         run.mirroring.stand_in()
-        run.do(run.sourcing.profiles, self._give_to_engine, what=SECRETS)
+        profiles = run.sourcing.profiles if run.asking is None else run.asking.profiles
+        run.do(profiles, self._give_to_engine, what=SECRETS)
 
     def _give_to_engine(self, profiles: list[Profile]) -> None:
         """What follows when it is known how the sources are asked."""
@@ -131,7 +132,7 @@ class Starting:
         known: dict[str, Any] = {}
         if run.first_step is Step.ASK:
             # Two: one, as "bytes=0-0", is taken for no end by servers that test it for truth.
-            known = {"first_bytes": 2, "probe": True}
+            known = {"first_bytes": 2 if run.asking is None else 1, "probe": True}
             if run.saved is not None and self._saved_is_whole:
                 known["pinned_size"] = run.saved.total_size
         elif run.saved is not None:
@@ -182,7 +183,7 @@ class Starting:
             etag=etag,
             last_modified=last_modified,
             name=options.filename,
-            takes_codings=options.decode,
+            takes_codings=options.decode or run.asking is not None,
             without_content=run.recovery.resort.without_content,
             **known,
         )

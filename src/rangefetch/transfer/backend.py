@@ -100,8 +100,8 @@ class EngineHost(Host[R], Protocol[R]):
     network: Network
     manners: Manners
 
-    def profile(self, options: DownloadOptions, source: Source) -> Profile:
-        """How the engine is to ask a source."""
+    def profile(self, options: DownloadOptions, source: Source, *, head: bool = False) -> Profile:
+        """How the engine is to ask a source, by HEAD or by GET."""
         ...
 
     def add_file(self, file: File) -> int:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rangefetch.errors import DownloadError
 from rangefetch.logs import log as _log
 from rangefetch.options import DownloadOptions
-from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
+from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, FileInfo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,6 +80,10 @@ class Download:
         """Where the bytes go instead of into a file with a name."""
         self.file: File | None = None
         """The engine's side of it, for a reader of a sink."""
+        self.asks = False
+        """Nothing is to be fetched: only ``info`` is wanted."""
+        self.info: FileInfo | None = None
+        """What the server says of the file, where that was asked."""
         self.result: DownloadResult | None = None
         self.error: DownloadError | None = None
         self.started_s = 0.0

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rangefetch._engine import File
     from rangefetch.transfer.download import Download
 
-__all__ = ["Sink"]
+__all__ = ["Nowhere", "Sink"]
 
 _WINDOW_BYTES = 64 << 20
 
@@ -82,3 +82,13 @@ class Sink(Target):
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+class Nowhere(Sink):
+    """Where no byte is to go: for a download that only asks what there is."""
+
+    def __init__(self) -> None:
+        fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        Target.__init__(self, Part(fd, Path(os.devnull), marked=True), None)
+        self.read_url = ""
+        self.read_identity = Identity()

@@ -1,0 +1,69 @@
+"""What a server says of a file, without fetching it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rangefetch.errors import LocalError
+from rangefetch.manager import get_download_manager
+from rangefetch.masking import mask_url
+from rangefetch.options import HTTP, DownloadOptions, Url, check_url
+from rangefetch.transfer.download import Download
+from rangefetch.transfer.sink import Nowhere
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from rangefetch.manager import DownloadManager
+    from rangefetch.options import CommonOptions
+    from rangefetch.progress import FileInfo
+
+__all__ = ["Question", "head"]
+
+
+class Question:
+    """A download of which nothing is fetched, at work on the process's manager until ``close``.
+
+    Raises ``ValueError`` or ``TypeError`` for bad options, and ``LocalError`` if the native engine cannot run.
+    """
+
+    def __init__(self, url: Url, options: CommonOptions) -> None:
+        checked = DownloadOptions.of(options)
+        self.url = check_url(url, schemes=HTTP)
+        self.manager: DownloadManager = get_download_manager()
+        # It is the URL that is asked, and nobody else.
+        checked = DownloadOptions.of(checked.over(self.manager.defaults), mirrors=(), use_github_mirror=False)
+        if self.manager.native_backend() is None:
+            raise LocalError("head requires the native engine", url=mask_url(self.url))
+        self.download = Download(self.url, checked)
+        self.download.asks = True
+        self._sink = self.download.sink = Nowhere()
+        self.manager.begin(self.download)
+
+    def answer(self, timeout: float | None = None) -> FileInfo:
+        """What the server says. Raises the ``DownloadError`` that ended it, and ``WaitTimeout``."""
+        self.manager.wait_for(self.download, timeout)
+        assert self.download.info is not None
+        return self.download.info
+
+    def close(self) -> None:
+        """Stop asking, if there is no answer yet, and forget it."""
+        self.manager.let_go([self.download])
+        self._sink.release()
+
+
+def head(url: Url, **options: Unpack[CommonOptions]) -> FileInfo:
+    """Ask what a URL has, without fetching it: size, name, validators, ranges, digests, and where redirects lead.
+
+    The request is a GET for the first byte, since links that were signed for GET are refused for HEAD; where the server
+    refuses it, HEAD follows, and then a GET of which only the header is taken. Retries, redirects, proxies and
+    credentials are as in ``fetch``. ``options`` are those of ``DownloadOptions`` that concern requests.
+
+    Raises ``ValueError`` or ``TypeError`` for bad options, ``LocalError`` if the native engine cannot run, and a
+    ``DownloadError`` such as ``HttpStatusError`` if the server does not have the file or cannot be reached.
+    """
+    question = Question(url, options)
+    try:
+        return question.answer()
+    finally:
+        question.close()

@@ -1,0 +1,106 @@
+"""What a server says of a file of which nothing is to be fetched: how it is asked, and what its answer means.
+
+One byte is asked for, because a link that was signed for GET is refused for HEAD. Where the server refuses that, or
+sends something else, HEAD follows; and where that is refused in another way, a GET without a range, of which nothing
+but the header is taken. Everything else, from redirects to retries, is as in a download.
+"""
+
+from __future__ import annotations
+
+import enum
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rangefetch.disk import checksum
+from rangefetch.disk.names import choose_filename
+from rangefetch.headers import stated_range
+from rangefetch.masking import without_userinfo
+from rangefetch.native.resort import how_refused
+from rangefetch.net.sources import URL, host_of
+from rangefetch.progress import DownloadResult, FileInfo
+from rangefetch.transfer.retry import Failure, Kind
+
+if TYPE_CHECKING:
+    from rangefetch._engine import Profile
+    from rangefetch.native.run import Run
+
+__all__ = ["AFTER_A_WAIT", "Asking"]
+
+AFTER_A_WAIT = frozenset({Kind.TEMPORARY, Kind.RATE_LIMITED})
+"""What is followed by another request only after a while."""
+_REFUSED = AFTER_A_WAIT | {Kind.PERMANENT, Kind.DOUBTFUL, Kind.NO_RANGES}
+"""What may be about the way of asking, and not about the file."""
+
+
+class _Way(enum.Enum):
+    ONE_BYTE = "a GET for the first byte"
+    HEAD = "HEAD"
+    PLAINLY = "a GET without a range"
+
+
+class Asking:
+    """The question of one run. All methods run on the backend's thread, but for ``profiles``."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._way = _Way.ONE_BYTE
+        self._refused_as: int | None = None  # the first byte
+        self._get: Profile | None = None
+        self._head: Profile | None = None
+
+    def profiles(self) -> list[Profile]:
+        """How the URL is asked; on a worker, because files are read for it."""
+        run = self._run
+        source = run.sources[URL]
+        self._get = run.backend.profile(run.options, source)
+        self._head = run.backend.profile(run.options, source, head=True)
+        return [self._get]
+
+    def ask_otherwise(self, failure: Failure, kind: Kind) -> bool:
+        """A request has failed. True: the next one will be another."""
+        run = self._run
+        how = how_refused(failure)
+        if how is None or kind not in _REFUSED:
+            return False
+        profile: Profile | None
+        if self._way is _Way.ONE_BYTE and run.backend.manners.may_mean_the_range(self._host_of(failure), how):
+            self._way, self._refused_as, profile = _Way.HEAD, how, self._head
+        elif self._way is _Way.HEAD and (how != self._refused_as or how == HTTPStatus.FORBIDDEN):
+            self._way, profile = _Way.PLAINLY, self._get
+        elif self._way is _Way.HEAD and kind in AFTER_A_WAIT:
+            # It was not about the way of asking.
+            self._way, profile = _Way.ONE_BYTE, self._get
+        else:
+            return False
+        assert profile is not None
+        run.file.ask_plainly(self._way is not _Way.ONE_BYTE)
+        run.file.ask_as(URL, profile)
+        return True
+
+    def _host_of(self, failure: Failure) -> str:
+        return host_of(failure.address or self._run.sources[failure.source].url)
+
+    def answered(self, headers: dict[str, str]) -> None:
+        """The server has said what there is."""
+        run = self._run
+        source, size = run.sources[URL], run.file.size
+        is_part = stated_range(headers) is not None
+        final_url = source.resolved_url or run.url
+        filename = run.options.filename or choose_filename(
+            run.url, source.resolved_url, headers.get("content-disposition", "")
+        )
+        run.download.info = FileInfo(
+            url=without_userinfo(run.download.url),
+            final_url=without_userinfo(final_url),
+            filename=filename,
+            size=size if size >= 0 else None,
+            etag=headers.get("etag", ""),
+            last_modified=headers.get("last-modified", ""),
+            supports_ranges=is_part or (self._way is not _Way.ONE_BYTE and headers.get("accept-ranges") == "bytes"),
+            digests=checksum.all_stated_by_server(headers, whole=not is_part),
+            content_type=headers.get("content-type", ""),
+            content_encoding=headers.get("content-encoding", ""),
+        )
+        run.result = DownloadResult(path=Path(filename), filename=filename, size=0, gid=run.download.gid)
+        run.life.stop()
