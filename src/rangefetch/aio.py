@@ -24,12 +24,12 @@ from typing import Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
 from rangefetch import bulk
 from rangefetch import manager as blocking
-from rangefetch.api import place
+from rangefetch.api import options_of
 from rangefetch.asking import Question
 from rangefetch.bulk import Item, OnResult
 from rangefetch.errors import DownloadError, WaitTimeout
 from rangefetch.logs import log as _log
-from rangefetch.options import CommonOptions, DownloadOptions, Url, check_function
+from rangefetch.options import AllOptions, CommonOptions, DownloadOptions, FetchOptions, Url, check_function
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, FileInfo
 from rangefetch.transfer.download import Download
 
@@ -114,6 +114,9 @@ class DownloadManager:
         self._manager = manager
         return self
 
+    def __repr__(self) -> str:
+        return repr(self._manager).replace("<DownloadManager", "<aio.DownloadManager", 1)
+
     # -- life -------------------------------------------------------------------------------------------------
 
     @property
@@ -151,7 +154,7 @@ class DownloadManager:
 
     # -- verbs ------------------------------------------------------------------------------------------------
 
-    async def download(self, url: str, options: DownloadOptions | Mapping[str, Any] | None = None) -> str:
+    async def download(self, url: Url, options: DownloadOptions | Mapping[str, Any] | None = None) -> str:
         """Add a URL to the queue; returns its gid. Raises ``ValueError`` or ``TypeError`` for bad options."""
         self._manager.check(url, options)
         await self.start()
@@ -174,7 +177,7 @@ class DownloadManager:
 
     async def download_and_wait(
         self,
-        url: str,
+        url: Url,
         options: DownloadOptions | Mapping[str, Any] | None = None,
         on_progress: Callable[[DownloadProgress], object] | None = None,
     ) -> DownloadResult:
@@ -238,7 +241,7 @@ class DownloadManager:
         """Forget a finished download. ``ValueError`` for one that is not finished."""
         self._manager.remove(gid)
 
-    async def change_options(self, gid: str, **options: Any) -> None:
+    async def change_options(self, gid: str, **options: Unpack[AllOptions]) -> None:
         """Change the options of a download that is not finished; while it is active, those that can change then."""
         self._manager.change_options(gid, **options)
 
@@ -258,7 +261,7 @@ class DownloadManager:
 
     async def _own(
         self,
-        url: str,
+        url: Url,
         options: DownloadOptions | Mapping[str, Any] | None,
         on_progress: Callable[[DownloadProgress], object] | None,
         leave: Callable[[Download], None],
@@ -316,29 +319,22 @@ def _call_back(name: str, callback: Callable[..., object], *args: object) -> Non
 
 
 async def fetch(
-    url: str,
+    url: Url,
     path: str | os.PathLike[str] | None = None,
     *,
-    mirrors: Sequence[str] = (),
+    mirrors: Sequence[Url] = (),
     checksum: str | None = None,
     on_progress: Callable[[DownloadProgress], object] | None = None,
-    **options: Any,
+    **options: Unpack[FetchOptions],
 ) -> DownloadResult:
     """``rangefetch.fetch`` as a coroutine, on the same manager. ``on_progress`` is called on the event loop.
 
     When the task is cancelled, the download is stopped and its state saved; the same call resumes it.
     """
     check_function(on_progress, "on_progress")
-    if path is not None:
-        options |= place(path)
-    if mirrors:
-        options["mirrors"] = mirrors
-    if checksum is not None:
-        options["checksum"] = checksum
+    merged = options_of(path, mirrors, checksum, options)
     manager = blocking.get_download_manager()
-    return await DownloadManager.of(manager)._own(
-        url, options, on_progress, lambda download: manager.let_go([download])
-    )
+    return await DownloadManager.of(manager)._own(url, merged, on_progress, lambda download: manager.let_go([download]))
 
 
 async def head(url: Url, **options: Unpack[CommonOptions]) -> FileInfo:
@@ -365,7 +361,7 @@ async def fetch_many(
     on_error: Literal["raise"] = "raise",
     on_progress: Callable[[DownloadProgress], object] | None = None,
     on_result: OnResult | None = None,
-    **options: Any,
+    **options: Unpack[CommonOptions],
 ) -> list[DownloadResult]: ...
 @overload
 async def fetch_many(
@@ -376,7 +372,7 @@ async def fetch_many(
     on_error: Literal["return"],
     on_progress: Callable[[DownloadProgress], object] | None = None,
     on_result: OnResult | None = None,
-    **options: Any,
+    **options: Unpack[CommonOptions],
 ) -> list[DownloadResult | DownloadError]: ...
 async def fetch_many(
     items: Iterable[Item],
@@ -386,7 +382,7 @@ async def fetch_many(
     on_error: str = "raise",
     on_progress: Callable[[DownloadProgress], object] | None = None,
     on_result: OnResult | None = None,
-    **options: Any,
+    **options: Unpack[CommonOptions],
 ) -> Any:
     """``rangefetch.fetch_many`` as a coroutine; it uses one thread. The callbacks are called on the event loop.
 

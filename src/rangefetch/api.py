@@ -5,23 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from rangefetch.manager import get_download_manager
-from rangefetch.options import check_function, check_text
+from rangefetch.options import FetchOptions, Url, check_function, check_text
 from rangefetch.progress import DownloadProgress, DownloadResult
 
-__all__ = ["fetch", "place"]
+__all__ = ["fetch", "options_of"]
 
 
 def fetch(
-    url: str,
+    url: Url,
     path: str | os.PathLike[str] | None = None,
     *,
-    mirrors: Sequence[str] = (),
+    mirrors: Sequence[Url] = (),
     checksum: str | None = None,
     on_progress: Callable[[DownloadProgress], object] | None = None,
-    **options: Any,
+    **options: Unpack[FetchOptions],
 ) -> DownloadResult:
     """Download ``url`` to a file, over several connections if the server allows, and return the result.
 
@@ -37,14 +37,8 @@ def fetch(
     ``KeyboardInterrupt`` is raised.
     """
     check_function(on_progress, "on_progress")
-    if path is not None:
-        options |= place(path)
-    if mirrors:
-        options["mirrors"] = mirrors
-    if checksum is not None:
-        options["checksum"] = checksum
     manager = get_download_manager()
-    download = manager.submit(url, options)
+    download = manager.submit(url, options_of(path, mirrors, checksum, options))
     try:
         return manager.wait_for(download, None, on_progress)
     except (KeyboardInterrupt, SystemExit):
@@ -52,8 +46,28 @@ def fetch(
         raise
 
 
-def place(path: str | os.PathLike[str]) -> dict[str, str]:
-    """``save_dir`` and ``filename`` for the ``path`` of ``fetch``; without ``filename`` where it is a directory."""
+def options_of(
+    path: str | os.PathLike[str] | None, mirrors: Sequence[Url], checksum: str | None, options: FetchOptions
+) -> dict[str, Any]:
+    """The arguments of ``fetch`` as options. Raises ``TypeError``, and ``ValueError`` where two of them say where the
+    file goes.
+    """
+    merged: dict[str, Any] = {**options}
+    if path is not None:
+        for name, value in _place(path).items():
+            if name in merged:
+                what = "directory" if name == "save_dir" else "file name"
+                raise ValueError(f"{name}: path ({os.fspath(path)!r}) gives the {what} already")
+            merged[name] = value
+    if mirrors:
+        merged["mirrors"] = mirrors
+    if checksum is not None:
+        merged["checksum"] = checksum
+    return merged
+
+
+def _place(path: str | os.PathLike[str]) -> dict[str, str]:
+    """``save_dir`` and ``filename``; without ``filename`` where the path is a directory."""
     where = check_text(path, "path")
     if where.endswith(("/", os.sep)) or Path(where).is_dir():
         return {"save_dir": where}

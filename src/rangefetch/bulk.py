@@ -18,7 +18,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from concurrent.futures import Executor, as_completed
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from rangefetch.disk import provenance
 from rangefetch.disk.names import choose_filename, is_plain_filename
@@ -29,7 +29,15 @@ from rangefetch.logs import log as _log
 from rangefetch.manager import DownloadManager, get_download_manager
 from rangefetch.masking import mask_url
 from rangefetch.net.sources import host_of
-from rangefetch.options import DownloadOptions, check_count, check_function, check_text, check_url, is_metadata_url
+from rangefetch.options import (
+    CommonOptions,
+    DownloadOptions,
+    check_count,
+    check_function,
+    check_text,
+    check_url,
+    is_metadata_url,
+)
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, SpeedMeter
 from rangefetch.transfer import governor
 from rangefetch.transfer.download import Download, new_gid
@@ -80,7 +88,7 @@ def fetch_many(
     executor: Executor | None = None,
     on_progress: Callable[[DownloadProgress], object] | None = None,
     on_result: OnResult | None = None,
-    **options: Any,
+    **options: Unpack[CommonOptions],
 ) -> list[DownloadResult]: ...
 @overload
 def fetch_many(
@@ -92,7 +100,7 @@ def fetch_many(
     executor: Executor | None = None,
     on_progress: Callable[[DownloadProgress], object] | None = None,
     on_result: OnResult | None = None,
-    **options: Any,
+    **options: Unpack[CommonOptions],
 ) -> list[DownloadResult | DownloadError]: ...
 def fetch_many(
     items: Iterable[Item],
@@ -103,7 +111,7 @@ def fetch_many(
     executor: Executor | None = None,
     on_progress: Callable[[DownloadProgress], object] | None = None,
     on_result: OnResult | None = None,
-    **options: Any,
+    **options: Unpack[CommonOptions],
 ) -> Any:
     """Download many URLs into a directory; returns a list in the order of ``items``.
 
@@ -129,8 +137,8 @@ def fetch_many(
     check_function(on_result, "on_result")
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise TypeError(f"executor: expected one of concurrent.futures, not {type(executor).__name__}")
-    options = {**options, "save_dir": check_text(directory, "directory")}
-    common = DownloadOptions.of(options)
+    merged: dict[str, Any] = {**options, "save_dir": check_text(directory, "directory")}
+    common = DownloadOptions.of(merged)
     if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
         raise TypeError(f"items: expected several, of which each is a URL or has one, not {type(items).__name__}")
     wanted = [_understand(item) for item in items]
@@ -138,7 +146,7 @@ def fetch_many(
         if each.own:
             DownloadOptions.of(common, **each.own)
     if executor is not None:
-        outcomes = _divide(wanted, options, max_concurrent_downloads, executor, on_result)
+        outcomes = _divide(wanted, merged, max_concurrent_downloads, executor, on_result)
     else:
         outcomes = _fetch_all(wanted, common, max_concurrent_downloads, on_progress, on_result)
     errors = [outcome for outcome in outcomes if isinstance(outcome, DownloadError)]

@@ -12,7 +12,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from rangefetch import session
 from rangefetch.errors import (
@@ -26,7 +26,15 @@ from rangefetch.errors import (
 )
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
-from rangefetch.options import DownloadOptions, check_count, check_function, check_url, parse_size
+from rangefetch.options import (
+    AllOptions,
+    DownloadOptions,
+    Url,
+    check_count,
+    check_function,
+    check_url,
+    parse_size,
+)
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
 from rangefetch.selection import BackendRouter
 from rangefetch.transfer import leftovers
@@ -225,7 +233,7 @@ class DownloadManager:
 
     # -- verbs ------------------------------------------------------------------------------------------------
 
-    def download(self, url: str, options: DownloadOptions | Mapping[str, Any] | None = None) -> str:
+    def download(self, url: Url, options: DownloadOptions | Mapping[str, Any] | None = None) -> str:
         """Add a URL to the queue; returns its gid. Raises ``ValueError`` or ``TypeError`` for bad options."""
         return self.submit(url, options).gid
 
@@ -239,7 +247,7 @@ class DownloadManager:
 
     def download_and_wait(
         self,
-        url: str,
+        url: Url,
         options: DownloadOptions | Mapping[str, Any] | None = None,
         on_progress: Callable[[DownloadProgress], object] | None = None,
     ) -> DownloadResult:
@@ -304,7 +312,7 @@ class DownloadManager:
             self._finished.pop(gid, None)
         self._changed()
 
-    def change_options(self, gid: str, **options: Any) -> None:
+    def change_options(self, gid: str, **options: Unpack[AllOptions]) -> None:
         """Change the options of a download that is not finished.
 
         With another ``filename`` or ``save_dir``, downloaded data is moved, which can take long if it is to another
@@ -485,7 +493,7 @@ class DownloadManager:
             return self._downloads[gid]
 
     def check(
-        self, url: str, options: DownloadOptions | Mapping[str, Any] | None = None
+        self, url: Url, options: DownloadOptions | Mapping[str, Any] | None = None
     ) -> tuple[str, DownloadOptions]:
         """The URL, and all options with the manager's defaults. Raises ``ValueError``, ``TypeError``."""
         if options is None:
@@ -519,7 +527,7 @@ class DownloadManager:
 
     def submit(
         self,
-        url: str,
+        url: Url,
         options: DownloadOptions | Mapping[str, Any] | None = None,
         *,
         starts: int | None = None,
@@ -529,16 +537,16 @@ class DownloadManager:
 
         Raises ``Cancelled`` if the manager was stopped since :attr:`starts` had this value.
         """
-        url, checked = self.check(url, options)
-        download = Download(url, self._in_this_directory(checked))
+        text, checked = self.check(url, options)
+        download = Download(text, self._in_this_directory(checked))
         download.known = known
         if starts is not None and not (self._started and starts == self._starts):
-            raise Cancelled("the manager was stopped", url=mask_url(url))
+            raise Cancelled("the manager was stopped", url=mask_url(text))
         no_room = self._claim_room(download)
         with self._running():
             if starts not in (None, self._starts):
                 self._room.release(download)
-                raise Cancelled("the manager was stopped", url=mask_url(url))
+                raise Cancelled("the manager was stopped", url=mask_url(text))
             self._downloads[download.gid] = download
             self._put_in_queue(download, no_room)
         self._changed()

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from rangefetch.disk import checksum
 from rangefetch.errors import Cancelled, ChecksumMismatch, LocalError
 from rangefetch.manager import DownloadManager, get_download_manager
 from rangefetch.masking import mask_url
-from rangefetch.options import HTTP, DownloadOptions, check_url
+from rangefetch.options import HTTP, DownloadOptions, StreamOptions, Url, check_url
 from rangefetch.progress import DownloadStatus
 from rangefetch.transfer.download import Download
 from rangefetch.transfer.sink import Sink
@@ -52,6 +52,14 @@ class RemoteFile(io.RawIOBase):
         """Bytes in all, None while that is not known."""
         total = self._download.progress().total
         return total or None
+
+    @property
+    def name(self) -> str:
+        """The URL, without user name and password."""
+        return self.url
+
+    def __repr__(self) -> str:
+        return f"<RemoteFile {self.url}: {self._position} of {self.size or 'unknown'} bytes read>"
 
     def readable(self) -> bool:
         return True
@@ -142,7 +150,19 @@ class RemoteFile(io.RawIOBase):
             self._sink.release()
 
 
-def stream(url: str, **options: Any) -> io.BufferedReader:
+class _Reader(io.BufferedReader):
+    """What ``stream`` returns."""
+
+    raw: RemoteFile
+
+    def __repr__(self) -> str:
+        """Where it comes from and how far it was read, as other files show their names."""
+        if self.closed:
+            return f"<stream of {self.raw.url}: closed>"
+        return f"<stream of {self.raw.url}: {self.tell()} of {self.raw.size or 'unknown'} bytes read>"
+
+
+def stream(url: Url, **options: Unpack[StreamOptions]) -> io.BufferedReader:
     """Open a remote file for reading in order, filled by parallel ranges.
 
     Returns a binary file object as ``open(path, "rb")`` does, but not seekable; ``shutil.copyfileobj`` and
@@ -159,11 +179,14 @@ def stream(url: str, **options: Any) -> io.BufferedReader:
     raises the ``DownloadError`` of a failed download.
     """
     checked = DownloadOptions.of(options)
-    check_url(url, schemes=HTTP)
+    for name in ("save_dir", "filename"):
+        if name in options:
+            raise ValueError(f"{name}: a stream is not saved")
+    url = check_url(url, schemes=HTTP)
     if checked.decode:
         raise ValueError("decode: a stream is what the server sends; read it through gzip.open or the like")
     manager = get_download_manager()
     checked = DownloadOptions.of(checked.over(manager.defaults), file_allocation="none")
     if manager.native_backend() is None:
         raise LocalError("streams require the native engine", url=mask_url(url))
-    return io.BufferedReader(RemoteFile(manager, url, checked), _BUFFER_BYTES)
+    return _Reader(RemoteFile(manager, url, checked), _BUFFER_BYTES)

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,7 +63,8 @@ def test_lanes_are_added_while_it_runs(
     until(lambda: downloaded(manager, gid) > 0)
     time.sleep(0.2)
     assert _connections(manager, gid) == 1
-    manager.change_options(gid, **{option: 6})
+    change: Any = {option: 6}
+    manager.change_options(gid, **change)
     until(lambda: _connections(manager, gid) >= 5)
     time.sleep(0.3)
     assert _connections(manager, gid) <= 6
@@ -112,11 +114,12 @@ def test_a_further_mirror_is_used_at_once(
 
 def test_options_that_need_a_new_beginning_are_refused_while_it_runs(stage: Stage) -> None:
     gid = stage.download_that_is(DownloadStatus.ACTIVE)
-    for option, value in {"filename": "x", "checksum": f"md5={'0' * 32}", "overwrite": True}.items():
+    refused: dict[str, Any] = {"filename": "x", "checksum": f"md5={'0' * 32}", "overwrite": True}
+    for option, value in refused.items():
         with pytest.raises(ValueError, match=option):
             stage.manager.change_options(gid, **{option: value})
     with pytest.raises(TypeError, match="spilt"):
-        stage.manager.change_options(gid, spilt=4)
+        stage.manager.change_options(gid, spilt=4)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="split"):
         stage.manager.change_options(gid, split=0)
     assert stage.status(gid) is DownloadStatus.ACTIVE

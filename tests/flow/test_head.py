@@ -20,7 +20,8 @@ from rangefetch import DownloadManager, FileInfo, aio
 from rangefetch.errors import ConnectionFailed, HttpStatusError, LocalError, TimedOut
 from servers.content import content, etag, http_date, modified
 from servers.misbehaving import MisbehavingServer, refused_port
-from servers.routing import ROUTES, Ask, Reply, Route, message
+from servers.routing import ROUTES, Ask, Route, message
+from servers.wire import Reply
 
 SIZE = 1 << 20
 

@@ -75,8 +75,10 @@ def test_another_name_or_directory_takes_the_progress_along(
     with DownloadManager() as manager:
         gid = _paused(manager, url, target)
         kept = downloaded(manager, gid)
-        manager.change_options(gid, **({"filename": new.name} if change != "save_dir" else {}))
-        manager.change_options(gid, **({"save_dir": new.parent} if change != "filename" else {}))
+        if change != "save_dir":
+            manager.change_options(gid, filename=new.name)
+        if change != "filename":
+            manager.change_options(gid, save_dir=new.parent)
         assert names(new.parent) == begun(new)
         assert change == "filename" or names(target.parent) == []
         valve.open()

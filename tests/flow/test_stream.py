@@ -330,7 +330,7 @@ def test_wrong_options_are_refused_before_anything_is_opened(server: Misbehaving
     with pytest.raises(ValueError, match="split"):
         rangefetch.stream(server.url("/good/x"), split=0)
     with pytest.raises(TypeError, match="nothing"):
-        rangefetch.stream(server.url("/good/x"), nothing=1)
+        rangefetch.stream(server.url("/good/x"), nothing=1)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="url"):
         rangefetch.stream("file:///etc/passwd")
     assert (server.requests, names(scratch)) == ([], [])

@@ -75,7 +75,7 @@ def test_a_fetch_is_awaited(server: MisbehavingServer, target: Path) -> None:
         with pytest.raises(HttpStatusError):
             await aio.fetch(server.url("/status/x", code=404), target.with_name("missing"), **QUICK)
         with pytest.raises(TypeError, match="spilt"):
-            await aio.fetch(server.url("/good/x"), target, spilt=3)
+            await aio.fetch(server.url("/good/x"), target, spilt=3)  # type: ignore[call-arg]
 
     run(main)
     assert target.read_bytes() == content(SIZE)

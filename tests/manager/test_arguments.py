@@ -143,6 +143,35 @@ def test_those_of_fetch(name: str, value: Any) -> None:
     _is_refused(lambda: asyncio.run(aio.fetch(**given)), *said)
 
 
+@pytest.mark.parametrize(
+    ("path", "options", "said"),
+    [
+        ("a.bin", {"filename": "b.bin"}, "filename"),
+        ("a.bin", {"filename": "a.bin"}, "filename"),
+        (Path("a/b.bin"), {"filename": "b.bin"}, "filename"),
+        ("a.bin", {"save_dir": "b"}, "save_dir"),
+        ("a/", {"save_dir": "a/"}, "save_dir"),
+        ("a/b.bin", {"save_dir": "c", "filename": "d.bin"}, "save_dir"),
+        ("a directory", {"save_dir": "b"}, "save_dir"),
+    ],
+)
+def test_a_path_and_an_option_that_says_the_same_contradict(path: Any, options: dict[str, Any], said: str) -> None:
+    _is_refused(lambda: rangefetch.fetch(URL, path, **options), said)
+    _is_refused(lambda: asyncio.run(aio.fetch(URL, path, **options)), said)
+
+
+@pytest.mark.parametrize("option", [{"save_dir": "a"}, {"filename": "a"}])
+def test_a_stream_is_not_saved(option: dict[str, Any]) -> None:
+    _is_refused(lambda: rangefetch.stream(URL, **option), *option)
+
+
+@_each({name: values for name, values in STREAM.items() if name not in ("checksum", "mirrors", "decode")})
+def test_those_of_head(name: str, value: Any) -> None:
+    given = {"url": URL} | {name: value}
+    _is_refused(lambda: rangefetch.head(**given), name)
+    _is_refused(lambda: asyncio.run(aio.head(**given)), name)
+
+
 @_each({name: values for name, values in FETCH.items() if name in ("url", "on_progress")})
 def test_those_of_download_and_wait(name: str, value: Any) -> None:
     given = {"url": URL} | {name: value}

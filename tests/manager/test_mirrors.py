@@ -4,6 +4,7 @@ import hashlib
 import logging
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ from support.waiting import until
 SIZE = 12 * MIB + 12_345
 LARGE = 24 * MIB + 12_345
 """So much does not come through the valve before a mirror has joined."""
-LANES = {"max_connection_per_server": 2, "min_split_size": "1M"}
+LANES: dict[str, Any] = {"max_connection_per_server": 2, "min_split_size": "1M"}
 
 
 def _alike(ask: Ask, reply: Reply) -> Reply:

@@ -39,6 +39,45 @@ def test_mypy_is_content_with_a_users_program(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+MISTAKES = """
+import asyncio
+import rangefetch
+from rangefetch import aio
+
+class Url:  # as yarl's and httpx's
+    scheme: str = "http"
+    host: str | None = "h"
+
+rangefetch.fetch("http://h/a", splitt=4)  # unknown
+rangefetch.fetch("http://h/a", split="4")  # wrong
+rangefetch.fetch("http://h/a", split=4, headers={"A": "b"}, max_download_limit="4M", mirrors=[Url()], checksum="md5=0")
+rangefetch.fetch(Url(), save_dir="data", auth=("me", "secret"))
+rangefetch.fetch_many(["http://h/a"], "data", durable=1)  # wrong
+rangefetch.fetch_many(["http://h/a"], "data", filename="a")  # unknown
+rangefetch.fetch_many(["http://h/a"], "data", durable=True)
+rangefetch.stream("http://h/a", save_dir="data")  # unknown
+rangefetch.stream(Url(), checksum="md5=0")
+rangefetch.head("http://h/a", connect_timeout="3")  # wrong
+rangefetch.head(Url(), connect_timeout=3)
+asyncio.run(aio.fetch("http://h/a", splitt=4))  # unknown
+asyncio.run(aio.fetch("http://h/a", split=4))
+asyncio.run(aio.head("http://h/a", split=None))  # wrong
+rangefetch.get_download_manager().change_options("0", splitt=4)  # unknown
+rangefetch.get_download_manager().change_options("0", split=4, filename="a", mirrors=["http://h/b"])
+"""
+
+
+def test_mypy_finds_an_option_that_is_unknown_or_wrong(tmp_path: Path) -> None:
+    program = tmp_path / "mistakes.py"
+    program.write_text(MISTAKES)
+    done = _run("mypy", ["--strict", "--python-executable", sys.executable, program], tmp_path)
+    found = {int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error: " in line}
+    expected = {
+        number for number, line in enumerate(MISTAKES.splitlines(), 1) if line.endswith(("# unknown", "# wrong"))
+    }
+    assert found == expected, done.stdout
+
+
 def test_pyright_is_content_with_a_users_program(tmp_path: Path) -> None:
     (tmp_path / "pyrightconfig.json").write_text(json.dumps({"typeCheckingMode": "strict", "include": [str(PROGRAM)]}))
     done = _run("pyright", [], tmp_path)

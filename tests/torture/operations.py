@@ -70,7 +70,7 @@ class Operations:
         self.manager.limit(self.source.choice(limits))
 
     def _change(self) -> None:
-        changes = {
+        changes: dict[str, Any] = {
             "max_download_limit": self.source.choice(["20K", "1M", 0, 0]),
             "split": self.source.choice([1, 3, 16]),
             "headers": {"X-Number": str(self.source.randrange(100))},
