@@ -339,7 +339,13 @@ async def fetch(
 
 async def head(url: Url, **options: Unpack[CommonOptions]) -> FileInfo:
     """``rangefetch.head`` as a coroutine. When the task is cancelled, the request is given up."""
-    question = await _in_thread(Question, url, options)
+    opening = asyncio.get_running_loop().run_in_executor(None, Question, url, options)
+    try:
+        question = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        # It is opened all the same, and must be closed.
+        await _in_thread((await opening).close)
+        raise
     try:
         async for _ in DownloadManager.of(question.manager)._moves(question.download, None):
             pass

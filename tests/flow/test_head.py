@@ -278,6 +278,24 @@ def test_a_cancelled_task_gives_up_the_request(server: MisbehavingServer) -> Non
     server.wait_idle()
 
 
+def test_a_task_that_is_cancelled_at_any_moment_leaves_no_request(server: MisbehavingServer) -> None:
+    manager = rangefetch.get_download_manager()
+    before = len(manager.list_downloads())
+
+    async def ask() -> None:
+        for steps in range(12):
+            task = asyncio.create_task(aio.head(server.url("/slow-headers/a.bin", seconds=60, id=steps)))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(ask())
+    assert len(manager.list_downloads()) == before
+    server.wait_idle()
+
+
 @pytest.mark.usefixtures("no_leaks")
 def test_nothing_is_left_open(server: MisbehavingServer) -> None:
     threads = set(threading.enumerate())
