@@ -246,6 +246,11 @@ def host_has_answered(int64_t host):
     return bool(hosts_have_answered(&hosts, host))
 
 
+def host_has_sent(int64_t host):
+    hosts_open(&hosts)
+    return hosts_have_answered(&hosts, host) == 2
+
+
 cdef int _must_be_loaded() except -1:
     if not loaded:
         raise RuntimeError("load_libcurl() comes first")

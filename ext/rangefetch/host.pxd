@@ -29,7 +29,7 @@ from rangefetch.platform cimport (
     rf_store,
     rf_swap_if,
 )
-from rangefetch.transfer cimport HOST_BUCKETS, Host, HostShare, HostTable, Lane, Loop, ProfileCore, Source
+from rangefetch.transfer cimport ACCEPTED, HOST_BUCKETS, Host, HostShare, HostTable, Lane, Loop, ProfileCore, Source
 
 cdef enum:
     MOST_FORGETTABLE = 1024   # hosts that nobody uses, before those that say nothing are forgotten
@@ -138,13 +138,13 @@ cdef inline int64_t hosts_rest_for_ms(HostTable *table, int64_t number, int64_t 
     return max(until_ms - now_ms, 0)
 
 
-cdef inline bint hosts_have_answered(HostTable *table, int64_t number) noexcept nogil:
-    """Whether the host has answered anything; from any thread."""
+cdef inline int64_t hosts_have_answered(HostTable *table, int64_t number) noexcept nogil:
+    """Whether the host has answered anything (1), or sent something of a file (2); from any thread."""
     cdef Host *host
-    cdef bint answered
+    cdef int64_t answered
     pthread_mutex_lock(&table.lock)
     host = host_link(table, number)[0]
-    answered = host != NULL and rf_load(&host.answered) != 0
+    answered = rf_load(&host.answered) if host != NULL else 0
     pthread_mutex_unlock(&table.lock)
     return answered
 
@@ -340,7 +340,7 @@ cdef inline void share_answered(Loop *loop, Lane *lane) noexcept nogil:
     if lane.share == NULL:
         return
     host = lane.share.host
-    rf_store(&host.answered, 1)
+    raise_to(&host.answered, 2 if lane.verdict == ACCEPTED else 1)
     if lane.finds_out:
         lane.finds_out = False
         if rf_load(&host.rested_ms) <= loop.now_ms:

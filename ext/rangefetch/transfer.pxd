@@ -114,7 +114,7 @@ cdef struct Host:
     int64_t taken             # connections: idle ones, and one for each transfer under way
     int64_t most              # of them that there may be, by the most generous of those who have asked lately
     int64_t waiting           # loops in which something waits for one of them
-    int64_t answered          # 1: it has answered in this process
+    int64_t answered          # in this process; 1: somehow, 2: with a file, or a part of one
 
 # All hosts that the process knows of.
 cdef struct HostTable:

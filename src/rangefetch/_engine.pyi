@@ -74,6 +74,9 @@ def rest_host(host: int, seconds: float, *, for_all: bool = True) -> None:
 def host_has_answered(host: int) -> bool:
     """Whether the host has answered a request of this process, with whatever status."""
 
+def host_has_sent(host: int) -> bool:
+    """Whether the host has sent a file, or a part of one, to this process."""
+
 def host_rests_for(host: int) -> float:
     """Seconds for which the host is to be left alone."""
 

@@ -440,7 +440,8 @@ class DownloadOptions(_Given):
     Timeouts and retries:
         ``connect_timeout`` (until a request can be sent) and ``read_timeout`` (without data after that, or with less
         than 1 KiB within it and within 10 seconds) for a transfer; ``total_timeout`` for the download; ``max_tries``
-        failures in a row (0: no limit; progress of 64 KiB, or a 64th of a smaller file, starts the count again);
+        failures in a row (0: no limit; progress of 64 KiB, or a 64th of a smaller file, starts the count again); unless
+        you give it, a host that has answered may fail for 50 times ``retry_wait`` (25 s): its server may be restarting;
         ``retry_wait`` is the upper bound of the first back-off.
 
     Raises ``ValueError`` or ``TypeError`` naming the option.
@@ -586,6 +587,11 @@ class DownloadOptions(_Given):
             shown.append(f"{field.name}={value!r}")
         return f"DownloadOptions({', '.join(shown)})"
 
+    @property
+    def bounds_tries(self) -> bool:
+        """Whether ``max_tries`` alone bounds the failures in a row, because it was given."""
+        return "max_tries" in self.given
+
     def absolute(self) -> DownloadOptions:
         """The same options, with paths that mean the same wherever the process goes."""
         changed: dict[str, Any] = {
@@ -594,7 +600,7 @@ class DownloadOptions(_Given):
             if isinstance(value := getattr(self, name), str | os.PathLike) and os.fspath(value)
             if not Path(value).is_absolute()
         }
-        return dataclasses.replace(self, **changed) if changed else self
+        return DownloadOptions.of(self, **changed) if changed else self
 
     @property
     def header_items(self) -> tuple[tuple[str, str], ...]:

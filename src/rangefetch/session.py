@@ -139,7 +139,7 @@ def _changed(options: DownloadOptions) -> dict[str, Any]:
     values = {}
     for name, default in _DEFAULTS.items():
         value = getattr(options, name)
-        if value != default:
+        if value != default or (name == "max_tries" and options.bounds_tries):
             if isinstance(value, Mapping):
                 value = dict(value)
             values[name] = os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -2,22 +2,59 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rangefetch.errors import BadAnswer, ConnectionFailed
-from servers.misbehaving import refused_port
-from support.downloads import fails
-
-LANES: list[dict[str, Any]] = [{"split": 1}, {"split": 8, "min_split_size": "1M"}]
-
+from rangefetch import DownloadManager, fetch_many
+from rangefetch.errors import BadAnswer, ConnectionFailed, DownloadError
+from servers.misbehaving import MisbehavingServer, content, refused_port
+from support.downloads import SIZE, SMALL, downloaded, fails, into
+from support.files import MIB
+from support.waiting import until
 
 def test_one_that_never_answered_is_given_up_after_the_tries(target: Path) -> None:
     error = fails(ConnectionFailed, f"http://127.0.0.1:{refused_port()}/x", target, retry_wait=0.01)
     assert len(error.tried) == 5
+
+
+def test_the_defaults_number_of_tries_is_all_there_are_where_the_user_gave_it(
+    server: MisbehavingServer, target: Path, tmp_path: Path
+) -> None:
+    url = server.url("/script/x", size=SIZE, steps="slow:rate=1M", then="status:code=503")
+    options = into(target, max_tries=5, retry_wait=0.05, split=1)
+    with DownloadManager(session_file=tmp_path / "session") as manager:
+        gid = manager.download(url, options)
+        until(lambda: downloaded(manager, gid) > MIB)
+    for again in (False, True):
+        server.clear()
+        with DownloadManager(session_file=tmp_path / "session") as manager:
+            manager.retry(gid) if again else manager.resume(gid)
+            with pytest.raises(DownloadError):
+                manager.wait(gid, timeout=60)
+        # And one that is to find out whether it is the range that is refused.
+        assert sum(request.range is not None for request in server.requests) == 5
+
+
+def test_a_list_survives_the_restart_of_its_server(server: MisbehavingServer, target: Path) -> None:
+    urls = [server.url(f"/slow/{n}", size=SIZE, rate="4M", seed=n) for n in range(2)]
+    urls += [server.url(f"/slow/{n}", size=SMALL, rate="40K", seed=n) for n in range(2, 6)]
+
+    def restart() -> None:
+        until(lambda: len(server.requests) >= len(urls))
+        server.stop()
+        time.sleep(2.0)
+        server.start()
+
+    restarting = threading.Thread(target=restart)
+    restarting.start()
+    results = fetch_many(urls, target.parent, retry_wait=0.05, total_timeout=60.0)
+    restarting.join()
+    for number, result in enumerate(results):
+        assert result.path.read_bytes() == content(SIZE if number < 2 else SMALL, number)
 
 
 # ---- For good ----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from rangefetch.errors import DownloadError
 from rangefetch.logs import log as _log
-from rangefetch.options import DEFAULT_MAX_TRIES, DownloadOptions
+from rangefetch.options import DownloadOptions
 from rangefetch.transfer import tries
 from rangefetch.transfer.retry import Kind, RetryPolicy
 
@@ -85,7 +85,7 @@ class Tries(tries.Tries):
         options = self._options
         brought, self._downloaded = downloaded > self._downloaded, downloaded
         self.fail(downloaded, size, 0, now_s)
-        is_patient = is_known and not brought and kind in _AFTER_A_WAIT and options.max_tries == DEFAULT_MAX_TRIES
+        is_patient = is_known and not brought and kind in _AFTER_A_WAIT and not options.bounds_tries
         left_s = self.patience_left_s(now_s, options.retry_wait) if is_patient else 0.0
         if 0 < options.max_tries <= self.failures and left_s <= 0:
             raise error

@@ -17,8 +17,8 @@ from rangefetch.headers import parse_headers, stated_range
 from rangefetch.logs import log as _log
 from rangefetch.native.asking import AFTER_A_WAIT
 from rangefetch.native.resort import LastResort
+from rangefetch.net.proxies import proxy_for
 from rangefetch.net.sources import host_of
-from rangefetch.options import DEFAULT_MAX_TRIES
 from rangefetch.transfer import governor, retry
 from rangefetch.transfer.backend import Timer
 from rangefetch.transfer.comparison import Finding, Verdict
@@ -265,10 +265,12 @@ class Recovery:
     def _patience_left_s(self, failure: retry.Failure, kind: Kind) -> float:
         """How long a host that has answered, or whose file has begun, may still fail: its server may be restarting."""
         run = self._run
-        if run.options.max_tries != DEFAULT_MAX_TRIES or kind not in AFTER_A_WAIT or failure.received_bytes:
+        if run.options.bounds_tries or kind not in AFTER_A_WAIT or failure.received_bytes:
             return 0.0
-        host = host_of(failure.address or run.sources[failure.source].url)
-        if not (run.file.downloaded or run.saved is not None or run.backend.manners.has_answered(host)):
+        url = failure.address or run.sources[failure.source].url
+        is_known = run.file.downloaded or run.saved is not None or run.backend.manners.has_answered(host_of(url))
+        # What batches have met, too; what a proxy has sent says nothing of those behind it.
+        if not (is_known or (governor.has_sent(failure.host) and not proxy_for(url, run.options))):
             return 0.0
         return self._tries.patience_left_s(run.now_s(), run.options.retry_wait)
 

@@ -22,6 +22,7 @@ __all__ = [
     "HURRY_S",
     "divide",
     "has_answered",
+    "has_sent",
     "host_of_connection",
     "loop_of",
     "rest",
@@ -46,6 +47,7 @@ class _Hosts(Protocol):
     def rest_host(self, host: int, seconds: float, *, for_all: bool = True) -> None: ...
     def host_rests_for(self, host: int) -> float: ...
     def host_has_answered(self, host: int) -> bool: ...
+    def host_has_sent(self, host: int) -> bool: ...
 
 
 class _Table:
@@ -69,6 +71,9 @@ class _Table:
             return max(0.0, self._until_s.get(host, 0.0) - time.monotonic())
 
     def host_has_answered(self, host: int) -> bool:
+        return False
+
+    def host_has_sent(self, host: int) -> bool:
         return False
 
 
@@ -151,6 +156,11 @@ _turns = _Turns()
 def has_answered(host: int) -> bool:
     """Whether the host has answered anything in this process."""
     return _hosts().host_has_answered(host)
+
+
+def has_sent(host: int) -> bool:
+    """Whether the host has sent a file, or a part of one, in this process."""
+    return _hosts().host_has_sent(host)
 
 
 def loop_of(host: int, most: int, loops: int) -> int | None:
