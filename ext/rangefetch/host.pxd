@@ -340,7 +340,7 @@ cdef inline void share_answered(Loop *loop, Lane *lane) noexcept nogil:
     if lane.share == NULL:
         return
     host = lane.share.host
-    raise_to(&host.answered, 2 if lane.verdict == ACCEPTED else 1)
+    raise_to(&host.answered, 2 if lane.check == ACCEPTED else 1)
     if lane.finds_out:
         lane.finds_out = False
         if rf_load(&host.rested_ms) <= loop.now_ms:

@@ -8,7 +8,7 @@ import pytest
 import rangefetch
 from rangefetch.disk import provenance
 from rangefetch.errors import TargetExists
-from rangefetch.identity import Identity
+from rangefetch.identity import Basis, Identity
 from servers.misbehaving import MisbehavingServer, content, modified
 from servers.routing import ROUTES, Ask, Route
 from servers.wire import Reply
@@ -113,13 +113,72 @@ def test_the_same_url_again_is_already_complete(
     assert server.bytes_sent < (TINY if strong else 4 * TINY)
 
 
-@pytest.mark.parametrize("validators", ["etag=strong", "etag=weak", "etag=none"])
+@pytest.mark.parametrize(
+    ("validators", "basis"),
+    [
+        ("etag=strong", Basis.ETAG),
+        ("etag=weak", Basis.SIZE),
+        ("etag=none", Basis.SIZE),
+        ("etag=none&mtime=0", Basis.SIZE),
+    ],
+)
 def test_it_is_already_complete_where_nothing_can_be_compared(
-    server: MisbehavingServer, target: Path, validators: str
+    server: MisbehavingServer, target: Path, validators: str, basis: Basis
 ) -> None:
     url = server.url(f"/no-ranges/x?{validators}", size=SIZE)
     fetch(url, target)
-    assert fetch(url, target).already_complete
+    result = fetch(url, target)
+    assert result.already_complete
+    assert result.identity == basis
+    assert names(target.parent) == ["file.bin"]
+
+
+@pytest.mark.usefixtures("later")
+@pytest.mark.parametrize("change", ["other URL", "changed", "other size"])
+def test_without_validators_the_record_of_a_file_says_whether_it_is_the_same(
+    server: MisbehavingServer, target: Path, change: str
+) -> None:
+    url = server.url("/no-ranges/x?etag=none&mtime=0", size=SIZE)
+    fetch(url, target)
+    match change:
+        case "other URL":
+            url = server.url("/no-ranges/x?etag=none&mtime=0", size=SIZE, id=2)
+        case "changed":
+            target.write_bytes(content(SIZE, 1))
+        case _:
+            url = server.url("/script/x", size=SIZE, steps="", then=f"no-ranges:etag=none:mtime=0:size={SIZE + 1}")
+    fails(TargetExists, url, target)
+
+
+@pytest.mark.parametrize("route", ["no-length", "chunked"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_file_whose_size_is_not_stated_is_fetched_to_be_compared(
+    server: MisbehavingServer, target: Path, route: str, seed: int
+) -> None:
+    then = f"{route}:etag=none:mtime=0"
+    url = server.url("/script/x", size=SIZE, steps=f"{then}:seed=0", then=f"{then}:seed={seed}")
+    fetch(url, target)
+    if seed:
+        assert "different content" in str(fails(TargetExists, url, target))
+    else:
+        result = fetch(url, target)
+        assert result.already_complete
+        assert result.identity == Basis.ONE_RESPONSE
+    assert target.read_bytes() == content(SIZE)
+    assert names(target.parent) == ["file.bin"]
+
+
+def test_a_large_one_that_was_not_fetched_from_there_is_not(server: MisbehavingServer, target: Path) -> None:
+    target.write_bytes(content(SIZE))
+    error = fails(TargetExists, server.url("/no-length/x", size=SIZE), target)
+    assert "states no size" in str(error)
+
+
+def test_no_more_is_fetched_to_be_compared_than_there_is(server: MisbehavingServer, target: Path) -> None:
+    target.write_bytes(content(1000))
+    url = server.url("/no-length/x", size="1G", rate="4M")
+    assert "shorter" in str(fails(TargetExists, url, target))
+    assert target.read_bytes() == content(1000)
     assert names(target.parent) == ["file.bin"]
 
 
@@ -152,7 +211,16 @@ def test_a_small_file_is_compared_whole_where_the_server_has_no_ranges(
 # -- many files --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("route", ["/good/{}.bin", "/good/{}.bin?etag=none&mtime=0", "/no-ranges/{}.bin"])
+@pytest.mark.parametrize(
+    "route",
+    [
+        "/good/{}.bin",
+        "/good/{}.bin?etag=none&mtime=0",
+        "/no-ranges/{}.bin",
+        "/no-length/{}.bin?etag=none&mtime=0",
+        "/chunked/{}.bin?etag=none&mtime=0",
+    ],
+)
 def test_small_files_are_already_complete_in_the_next_call(server: MisbehavingServer, target: Path, route: str) -> None:
     urls = [server.url(route.format(f"file-{number}"), size=5000, seed=number) for number in range(20)]
     first = rangefetch.fetch_many(urls, target.parent)

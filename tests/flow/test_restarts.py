@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from servers.misbehaving import MisbehavingServer, content, refused_port
 from support.downloads import SIZE, SMALL, downloaded, fails, into
 from support.files import MIB
 from support.waiting import until
+
 
 def test_one_that_never_answered_is_given_up_after_the_tries(target: Path) -> None:
     error = fails(ConnectionFailed, f"http://127.0.0.1:{refused_port()}/x", target, retry_wait=0.01)

@@ -20,20 +20,28 @@ from third_party.obtaining import debian_source, unavailable
 
 pytestmark = pytest.mark.xdist_group("curl's replies")  # which are read, and shown to curl, once
 
-# What curl accepts and we refuse: the reason, and the numbers of curl's tests.
+# What curl accepts and we refuse: the reason, and the numbers of curl's tests. In each the user would get something
+# else than the file, and exit status 0.
 REFUSED = {
-    "another range than the one that was asked for, so the file would not be whole": "12 188.1 1043 1058 1117.1 1156.1",
-    "several ranges in one body, which nobody asked for": "164",
-    "a content encoding, though none was allowed; curl writes the encoded form": (
+    "a part of the file (206) in reply to a request for all of it": "12 1043 1058 1117.1",
+    "200 with a Content-Range that is malformed, and does not begin at 0: part of a file, as far as it says": (
+        "188.1 1156.1"
+    ),
+    "several ranges in one body, which nobody asked for; curl writes the separators, too": "164",
+    "a content encoding, though none was allowed; curl writes the encoded form, and `--decode` the file": (
         "220 221 222 224 230 232 314 316 396 397"
     ),
     "a transfer coding that was not asked for (RFC 9112, section 7.4), as curl itself refuses it in newer versions": (
         "319 1122 1123 1124 1125 1170 1171 1277"
     ),
-    "a Content-Length that no file can have; curl reads on to the end of the connection": "393 395",
-    "304 Not Modified, which answers a question that was not asked": "249 342 1566 1593",
+    "a Content-Length that no file can have; curl reads on, and cannot tell whether it has all of it": "393 395",
+    "304 Not Modified, which has no content and answers a question that was not asked; curl writes nothing": (
+        "249 342 1566 1593"
+    ),
     "a redirect that does not say where to; curl writes its page": "54",
-    "another protocol follows (101), which was not asked for": "1801 2301 2302 2304 2305",
+    "another protocol follows (101), which was not asked for; curl writes what its frames hold": (
+        "1801 2301 2302 2304 2305"
+    ),
 }
 
 # More than one try, for a connection that is used again may be one that the server is just closing.

@@ -161,7 +161,7 @@ class Answering:
         path = target.path
         assert path is not None
         run.download.filename = path.name
-        if target.keeps_state and path.exists() and not run.options.overwrite:
+        if target.keeps_state and run.placing.is_taken(path):
             if run.options.checksum:
                 return lambda: run.turn(lambda: run.placing.compare_existing(path))
             remote = Identity.of(headers, size)

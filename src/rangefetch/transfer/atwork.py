@@ -244,6 +244,7 @@ class AtWork(abc.ABC):
         if life.is_ending:
             return
         self._watch(now_s)
+        self.placing.check(self.figures().downloaded)
         life.check_time(now_s - self.download.started_s, self.options.total_timeout)
 
     @property

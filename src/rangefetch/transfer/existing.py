@@ -15,11 +15,14 @@ import stat
 from pathlib import Path
 
 from rangefetch.disk import provenance
-from rangefetch.identity import Basis, Identity, Same, contradicts, same_validators
+from rangefetch.identity import Basis, Identity, Same, Strength, contradicts, same_validators
 from rangefetch.transfer import samples
 from rangefetch.transfer.samples import Sample
 
-__all__ = ["Found", "Standing", "look"]
+__all__ = ["Found", "Standing", "has_content_of", "look"]
+
+_PIECE_BYTES = 1 << 20
+_SMALL_BYTES = 1 << 20
 
 
 class Standing(enum.Enum):
@@ -30,20 +33,23 @@ class Standing(enum.Enum):
     ANOTHER = "another"
     UNCERTAIN = "uncertain"
     """Its bytes must be compared."""
+    UNSIZED = "unsized"
+    """The server does not say how large its file is: all of it must be compared."""
     GONE = "gone"
     """There is none any more."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Found:
-    """What is there.
+    """What is there, of ``size`` bytes (0: it does not matter).
 
     ``reason`` says why it is another file, ``basis`` why it is the same. Where it is uncertain, ``samples`` of it are
-    to be compared with the server's, and ``otherwise`` is what it counts as if they cannot be.
+    to be compared with the server's; ``otherwise`` is what it counts as if they cannot be, and ``basis`` why.
     """
 
     standing: Standing
     reason: str = ""
+    size: int = 0
     samples: tuple[Sample, ...] = ()
     otherwise: Standing = Standing.ANOTHER
     basis: Basis = Basis.COMPARED
@@ -79,18 +85,31 @@ def _look(fd: int, path: Path, url: str, remote: Identity) -> Found:
         same = same_validators(origin.etag, origin.last_modified, remote.etag, remote.last_modified)
         if same is Same.PROVEN and remote.size in (-1, status.st_size):
             return Found(Standing.SAME, basis=Basis.ETAG)
-    if remote.size != status.st_size:
-        known = f"not the {remote.size} of the remote file" if remote.size >= 0 else "and the server states no size"
-        return Found(Standing.ANOTHER, f"has {status.st_size} bytes, {known}")
+    if remote.size not in (-1, status.st_size):
+        return Found(Standing.ANOTHER, f"has {status.st_size} bytes, not the {remote.size} of the remote file")
     if same is Same.DIFFERENT:
         return Found(Standing.ANOTHER, "is another version of the remote file (its ETag or Last-Modified differs)")
+    if remote.size < 0:
+        words = f"has {status.st_size} bytes, and the server states no size"
+        is_worth = is_ours or status.st_size <= _SMALL_BYTES  # of small files nothing is recorded
+        return Found(Standing.UNSIZED if is_worth else Standing.ANOTHER, words, status.st_size)
     if remote.size == 0:
         return Found(Standing.SAME)
     if origin is not None and not is_ours and contradicts(Identity(-1, origin.etag, origin.last_modified), remote):
         return Found(Standing.ANOTHER, "was fetched from another URL, and its ETag or Last-Modified differs")
-    otherwise = Standing.ANOTHER
-    if is_ours and (remote.etag or remote.last_modified):
-        # What has been fetched from there last had the same validators, though they are weak ones.
-        otherwise = Standing.SAME
+    # What was fetched from there last had the same size, and the same validators or none.
+    otherwise = Standing.SAME if is_ours else Standing.ANOTHER
+    basis = Basis.LAST_MODIFIED if remote.strength is Strength.DATED else Basis.SIZE
     places = samples.choose(remote.size, [(0, remote.size)], random.SystemRandom())
-    return Found(Standing.UNCERTAIN, samples=tuple(samples.read(fd, places)), otherwise=otherwise)
+    return Found(Standing.UNCERTAIN, samples=tuple(samples.read(fd, places)), otherwise=otherwise, basis=basis)
+
+
+def has_content_of(path: Path, fd: int) -> bool:
+    """Whether the file at ``path`` has the same bytes as the one that is open. Raises ``OSError``."""
+    with path.open("rb", buffering=0) as other:
+        at = 0
+        while octets := os.pread(fd, _PIECE_BYTES, at):
+            if os.pread(other.fileno(), len(octets), at) != octets:
+                return False
+            at += len(octets)
+        return os.fstat(other.fileno()).st_size == at

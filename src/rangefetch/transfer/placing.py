@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rangefetch.disk import beside, checksum
 from rangefetch.disk.names import choose_filename
-from rangefetch.disk.target import Target
+from rangefetch.disk.target import Target, disk_errors
 from rangefetch.errors import HOW_TO_REPLACE, BadAnswer, TargetExists
 from rangefetch.identity import Basis, Identity
 from rangefetch.logs import log as _log
@@ -22,7 +22,7 @@ from rangefetch.net.sources import Source
 from rangefetch.transfer import earlier, saving
 from rangefetch.transfer.comparison import Finding, Question, Verdict
 from rangefetch.transfer.earlier import Earlier
-from rangefetch.transfer.existing import Found, Standing, look
+from rangefetch.transfer.existing import Found, Standing, has_content_of, look
 from rangefetch.transfer.keeping import NOTHING_KEPT
 from rangefetch.transfer.lifecycle import Event
 from rangefetch.transfer.samples import Sample
@@ -39,6 +39,8 @@ class Placing:
     def __init__(self, run: AtWork) -> None:
         self.earlier: Earlier | None = None
         """Work of another URL, which may be part of the same file."""
+        self._compared_whole: Path | None = None  # what has the final name, to be compared with all that comes
+        self._compared_bytes = 0
         self._run = run
 
     def open(self) -> Path | None:
@@ -67,7 +69,7 @@ class Placing:
 
     def is_taken(self, path: Path) -> bool:
         """Whether something has the name that must not be replaced."""
-        return path.exists() and not self._run.options.overwrite
+        return path != self._compared_whole and path.exists() and not self._run.options.overwrite
 
     def compare_existing(self, path: Path) -> None:
         """The final name is taken: by the very file that is wanted, if the checksum says so."""
@@ -88,7 +90,7 @@ class Placing:
 
     def look_at_existing(self, path: Path, source: Source, remote: Identity, free: Callable[[], None]) -> None:
         """The final name is taken: by the file that is wanted, or by another one? ``source`` says ``remote`` of it.
-        ``free`` goes on where nothing has the name any more."""
+        ``free`` goes on where nothing has the name any more, or all must be fetched to tell."""
         run = self._run
 
         def looked(found: Found) -> None:
@@ -97,7 +99,7 @@ class Placing:
                 question = Question(source, remote.size, found.samples, remote.etag, remote.last_modified, limit)
                 run.ask_ranges(question, functools.partial(compared, found))
             else:
-                settle(found.standing, found.reason, found.basis)
+                settle(found.standing, found.reason, found.basis, found.size)
 
         def compared(found: Found, finding: Finding) -> None:
             if finding.verdict is Verdict.UNKNOWN:
@@ -115,15 +117,40 @@ class Placing:
                     found.basis,
                 )
 
-        def settle(standing: Standing, reason: str, basis: Basis) -> None:
+        def settle(standing: Standing, reason: str, basis: Basis, found_bytes: int = 0) -> None:
             if standing is Standing.SAME:
                 self._already_complete(path, basis)
+            elif standing is Standing.UNSIZED:
+                self._compared_whole, self._compared_bytes = path, found_bytes
+                free()
             elif standing is Standing.GONE:
                 free()
             else:
                 raise self._taken(path, reason)
 
         run.do(lambda: look(path, run.url, remote), looked)
+
+    def publish(self) -> tuple[Path, bool]:
+        """Give what came its final name, on a worker; returns the path, and whether it was there already. Raises
+        ``TargetExists``, ``DiskError``."""
+        run = self._run
+        try:
+            return run.publish(), False
+        except TargetExists as error:
+            target, path = run.target, self._compared_whole
+            if target is None or path is None or path != target.path:
+                raise
+            with disk_errors("compare", path):
+                if not has_content_of(path, target.fd):
+                    raise self._taken(path, "has different content") from error
+            target.discard()
+            return path, True
+
+    def check(self, downloaded: int) -> None:
+        """From time to time: is what comes longer than what has the name? Raises ``TargetExists``."""
+        path = self._compared_whole
+        if path is not None and downloaded > self._compared_bytes:
+            raise self._taken(path, "is shorter than the remote file")
 
     def look_at_earlier(self, source: Source, remote: Identity, then: Callable[[bool], None]) -> None:
         """Is what was fetched from another URL part of the file that ``source`` describes as ``remote``? ``then`` goes

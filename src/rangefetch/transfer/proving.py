@@ -41,14 +41,14 @@ class Proving:
             run.life.fire(Event.NAME)
             run.do(
                 self._publish,
-                lambda path: self.complete(path, run.size, run.basis()),
+                lambda found: self.complete(found[0], run.size, run.basis(), already=found[1]),
                 what="the disk to name the file",
             )
 
-    def _publish(self) -> Path:
+    def _publish(self) -> tuple[Path, bool]:
         self._run.write_trace()
         self._run.verification.check(self._run.shown_url)
-        return self._run.publish()
+        return self._run.placing.publish()
 
     def complete(self, path: Path, size: int, basis: Basis, *, already: bool = False) -> None:
         """The file is there under its final name."""

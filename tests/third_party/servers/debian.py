@@ -1,6 +1,6 @@
 """Servers that Debian packages, and some that come with a programming language."""
 
-from third_party.servers.model import NOTHING_TO_COMPARE, Server
+from third_party.servers.model import Server
 
 __all__ = ["SERVERS"]
 
@@ -274,7 +274,6 @@ SERVERS = [
         "php -S 127.0.0.1:@PORT@ -t @ROOT@",
         debian=("php-cli",),
         ranges=False,
-        known={"again": NOTHING_TO_COMPARE},
     ),
     Server(
         "php, readfile",
@@ -287,7 +286,6 @@ SERVERS = [
         },
         environment={"PHP_CLI_SERVER_WORKERS": "4"},
         ranges=False,
-        known={"again": NOTHING_TO_COMPARE},
     ),
     Server(
         "HTTP::Server::PSGI",

@@ -4,14 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["CHECKS", "NOTHING_TO_COMPARE", "Server"]
+__all__ = ["CHECKS", "Server"]
 
 CHECKS = ("fetch", "resume", "many", "again", "stream")
 """What every server is tried with; see ``test_servers``."""
-
-
-# Why a check fails.
-NOTHING_TO_COMPARE = "it sends no validator and no ranges: a file of the same size may be another"
 
 
 @dataclass(frozen=True, eq=False)

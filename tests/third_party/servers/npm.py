@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from third_party.servers.model import NOTHING_TO_COMPARE, Server
+from third_party.servers.model import Server
 
 __all__ = ["SERVERS"]
 
@@ -38,7 +38,6 @@ http.createServer((request, response) => fs.createReadStream("@ROOT@" + request.
 """
         },
         ranges=False,
-        known={"again": NOTHING_TO_COMPARE},
     ),
     Server(
         "node http2",
@@ -54,7 +53,6 @@ http2.createSecureServer({cert: fs.readFileSync("@CERTIFICATE@"), key: fs.readFi
         scheme="https",
         options={"http_version": "2"},
         ranges=False,
-        known={"again": NOTHING_TO_COMPARE},
     ),
     _command("serve", "serve/build/main.js", "-n -L -l tcp://127.0.0.1:@PORT@ @ROOT@", "serve"),
     _middleware(
@@ -191,6 +189,5 @@ Deno.serve({port: @PORT@, hostname: "127.0.0.1"}, async request => {
 """
         },
         ranges=False,
-        known={"again": NOTHING_TO_COMPARE},
     ),
 ]

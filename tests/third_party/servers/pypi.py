@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from third_party.servers.model import NOTHING_TO_COMPARE, Server
+from third_party.servers.model import Server
 
 __all__ = ["SERVERS"]
 
@@ -299,7 +299,6 @@ app.run(host="127.0.0.1", port=@PORT@)
 """,
         "microdot",
         ranges=False,
-        known={"again": NOTHING_TO_COMPARE},
     ),
     _program(
         "tremolo",
