@@ -34,7 +34,7 @@ def _is_from(path: Path, url: str, identity: Identity) -> None:
         os.close(fd)
 
 
-@pytest.mark.parametrize("size", [SIZE - 1, SIZE + 1, 0, -1])
+@pytest.mark.parametrize("size", [SIZE - 1, SIZE + 1, 0])
 @pytest.mark.parametrize("validators", [{}, {"etag": 'W/"a"'}, {"last_modified": "Sat, 28 Nov 2026 00:00:00 GMT"}])
 def test_another_size_is_another_file_whatever_else_is_equal(path: Path, size: int, validators: dict[str, Any]) -> None:
     _is_from(path, URL, Identity(**validators))
@@ -59,14 +59,25 @@ def test_what_another_users_file_says_of_itself_does_not_count(path: Path, monke
     assert look(path, URL, Identity(SIZE, etag='"a"')).standing is Standing.UNCERTAIN
 
 
-@pytest.mark.parametrize(
-    ("remote", "otherwise"), [(Identity(SIZE, etag='W/"a"'), Standing.SAME), (Identity(SIZE), Standing.ANOTHER)]
-)
-def test_weak_validators_leave_it_to_the_bytes(path: Path, remote: Identity, otherwise: Standing) -> None:
+@pytest.mark.parametrize("remote", [Identity(SIZE, etag='W/"a"'), Identity(SIZE)])
+def test_weak_validators_leave_it_to_the_bytes_and_then_to_the_record(path: Path, remote: Identity) -> None:
     _is_from(path, URL, Identity(etag=remote.etag))
     found = look(path, URL, remote)
-    assert (found.standing, found.otherwise) == (Standing.UNCERTAIN, otherwise)
+    assert (found.standing, found.otherwise, found.basis) == (Standing.UNCERTAIN, Standing.SAME, Basis.SIZE)
     assert found.samples
+
+
+@pytest.mark.parametrize(("url", "standing"), [(URL, Standing.UNSIZED), (URL + "?2", Standing.ANOTHER)])
+def test_without_a_size_a_file_of_that_url_is_worth_fetching_to_compare(
+    path: Path, url: str, standing: Standing
+) -> None:
+    path.write_bytes(bytes(2 << 20))
+    _is_from(path, URL, Identity())
+    assert look(path, url, Identity()).standing is standing
+
+
+def test_a_small_file_always_is(path: Path) -> None:
+    assert look(path, URL, Identity()).standing is Standing.UNSIZED
 
 
 def test_of_a_file_that_nobody_knows_the_bytes_decide_and_nothing_else(path: Path) -> None:
