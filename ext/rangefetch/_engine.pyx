@@ -464,7 +464,7 @@ cdef class File:
         str allocation="falloc",
         int64_t size=-1, int64_t block_size=0, blocks=None, partial=None, str etag="", str last_modified="",
         mirrors=(), int source_lanes=1024, bint probe=False, bint traced=False, int64_t pinned_size=-1,
-        str name="", bint takes_codings=False, bint without_content=False,
+        str name="", bint takes_codings=False, bint seems_empty=False,
         int host_lanes=MOST_LANES, bint insists=False,
     ):
         memset(&self.core, 0, sizeof(FileCore))
@@ -485,7 +485,7 @@ cdef class File:
         self.core.pinned_size = pinned_size
         self.core.ranged = ranged
         self.core.takes_codings = takes_codings
-        self.core.without_content = without_content
+        self.core.seems_empty = seems_empty
         self.core.name = _owned_text(os.fsencode(name))
         self.core.first_bytes = first_bytes
         self.core.least_bytes = least_bytes

@@ -269,6 +269,14 @@ cdef inline bint brings_file(long status) noexcept nogil:
     )
 
 
+cdef inline bint says_empty(const Lane *lane, long status) noexcept nogil:
+    """Whether a response without the file may mean that there is nothing in it: no range fits into that."""
+    cdef ContentRange part
+    if status == STATUS_RANGE_NOT_SATISFIABLE:
+        return read_content_range(lane.easy, &part) and part.start < 0 and part.total == 0
+    return status == STATUS_NO_CONTENT
+
+
 cdef inline Check examine(FileCore *file, Lane *lane) noexcept nogil:
     """Decide about the answer whose headers the lane has just received, and note the fault if it is refused."""
     cdef long status = info_long(lane.easy, CURLINFO_RESPONSE_CODE)
@@ -282,24 +290,20 @@ cdef inline Check examine(FileCore *file, Lane *lane) noexcept nogil:
         return examine_part(file, lane, &part) if lane.ranged else examine_whole(file, lane)
     if brings_file(status):
         return examine_whole(file, lane)
-    if status == STATUS_NO_CONTENT and lane.is_first and file.size < 0 and file.pinned_size <= 0:
-        # Said of an empty file, but also where there is none yet. What was said of a range has to be said of a plain
-        # request, too.
-        if lane.ranged:
-            file.without_content = True
-            return refuse(lane, FAULT_RANGE_WRONG)
-        if file.without_content:
-            return examine_empty(file, lane)
     lane.fault = FAULT_STATUS
-    if status == STATUS_RANGE_NOT_SATISFIABLE and lane.ranged and read_content_range(lane.easy, &part):
-        if part.start < 0 and part.total >= 0:
-            if (file.size >= 0 and part.total != file.size) or (
-                file.pinned_size >= 0 and part.total != file.pinned_size
-            ):
-                lane.fault = FAULT_SIZE_CHANGED
-            elif file.size < 0 and lane.is_first and part.total == 0:
-                # No range fits into an empty file. A body, if any, is the server's words, not the file's.
-                examine_empty(file, lane)
+    if says_empty(lane, status) and lane.is_first and file.size < 0 and file.pinned_size <= 0:
+        # Said of an empty file, but also where there is none yet, or where nobody knows how long it is. What was said
+        # of a range has to be said of a plain request, too. A body, if any, is the server's words, not the file's.
+        if not lane.ranged and file.seems_empty:
+            return examine_empty(file, lane)
+        if lane.ranged:
+            file.seems_empty = True
+            lane.fault = FAULT_RANGE_WRONG
+    elif status == STATUS_RANGE_NOT_SATISFIABLE and lane.ranged and read_content_range(lane.easy, &part):
+        if part.start < 0 and part.total >= 0 and (
+            (file.size >= 0 and part.total != file.size) or (file.pinned_size >= 0 and part.total != file.pinned_size)
+        ):
+            lane.fault = FAULT_SIZE_CHANGED
     return SWALLOWED
 
 

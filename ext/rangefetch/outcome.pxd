@@ -403,6 +403,11 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     lane_detach(loop, lane)
     if lane.fault == FAULT_STATUS and follow(loop, lane, status):
         return
+    if file.batch != NULL and lane.fault == FAULT_RANGE_WRONG and file.seems_empty and lane.ranged:
+        file.ranged = lane.ranged = False
+        lane.end = -1
+        go_to(loop, lane, False)
+        return
     if lane.rival != NULL and not hedging:
         # Well or not, its rival is not needed any more.
         lane_dismiss(loop, lane.rival)

@@ -220,7 +220,7 @@ cdef struct FileCore:
     int64_t notify_bytes      # Python wants to hear when so much is there without a gap; 0: no
     Allocation allocation
     bint ranged               # ask for ranges at all
-    bint without_content      # a range of it was answered with 204, and a plain request may be, too
+    bint seems_empty          # a range of it was answered as one of an empty file is; a plain request will tell
     bint takes_codings        # whatever content coding the file comes in, its bytes are taken as they are
     char *name                # owned: freed with the file; the one that the user gave it, NULL: none
     bint answered             # a good answer was seen in this run; released

@@ -157,8 +157,8 @@ class File:
     event.
 
     A content coding that ``name`` or the URL's path ends in (``x.tar.gz``) is the file's own; with ``takes_codings``
-    all are, and the bytes are taken as they are sent. ``without_content``: a range of it was answered with 204 before,
-    so that a plain request that is, too, says that it is empty.
+    all are, and the bytes are taken as they are sent. ``seems_empty``: a range of it was answered with 204, or with
+    416 and ``bytes */0``, before, so that a plain request that is answered like that, too, says that it is empty.
 
     Raises ``ValueError`` where these do not fit together.
     """
@@ -196,7 +196,7 @@ class File:
         pinned_size: int = -1,
         name: str = "",
         takes_codings: bool = False,
-        without_content: bool = False,
+        seems_empty: bool = False,
     ) -> Self: ...
     @property
     def size(self) -> int:

@@ -148,7 +148,7 @@ def test_however_a_server_frames_a_small_file(
     [
         ("/status", {"code": 404}),
         ("/status", {"code": 503}),
-        ("/status", {"code": 204}),
+        ("/status", {"code": 416, "header": "Content-Range: bytes */100"}),
         ("/good", {"size": 1024 * KIB + 1}),
         ("/good", {"size": 64 << 20}),
         ("/disposition", {"size": 100}),
@@ -183,6 +183,30 @@ def test_what_is_out_of_the_ordinary_is_returned_and_leaves_nothing(
     assert outcome(batch, directory) == ([DONE, RETURNED, DONE], ["after", "before"])
     assert [batch.sizes[place] for place in (0, 2)] == [100, 100]
     assert (directory / "after").read_bytes() == content(100, 2)
+
+
+@pytest.mark.parametrize("code", [204, 416])
+def test_what_is_said_to_be_empty_is_asked_for_without_a_range(
+    run: Callable[..., Batch], server: MisbehavingServer, directory: Path, code: int
+) -> None:
+    said: dict[str, Any] = {"code": code, "header": "Content-Range: bytes */0"}
+    items = [
+        (server.url("/status/a", **said), "empty"),
+        (server.url("/range-of-nothing", size=200, code=code), "not empty"),
+        (server.url("/good", size=100), "after"),
+    ]
+    batch = run(items, lanes=1)
+    assert list(batch.states) == [DONE, DONE, DONE]
+    assert (directory / "empty").read_bytes() == b""
+    assert (directory / "not empty").read_bytes() == content(200)
+    assert [(request.range is None, request.status) for request in server.requests] == [
+        (False, code),
+        (True, code),
+        (False, code),
+        (True, 200),
+        (False, 206),
+    ]
+    assert server.connections == 1
 
 
 def test_a_large_file_is_not_read_to_its_end(run: Callable[..., Batch], server: MisbehavingServer) -> None:

@@ -179,11 +179,11 @@ def test_an_unranged_file_is_asked_for_in_one_piece(driver: Driver, server: Misb
     assert file.tag.octets == content(3 * MIB)
 
 
-@pytest.mark.parametrize("route", ["/good", "/no-ranges", "/empty"])
+@pytest.mark.parametrize("route", ["/good", "/no-ranges", "/empty-200"])
 def test_a_probe_learns_what_there_is_and_leaves_the_file_alone(
     driver: Driver, server: MisbehavingServer, route: str
 ) -> None:
-    size = 0 if route == "/empty" else 8 * MIB
+    size = 0 if route == "/empty-200" else 8 * MIB
     file = driver.add(server.url(route, size=size), b"mine", probe=True)
     driver.until(lambda: driver.kinds(file))
     time.sleep(0.05)

@@ -223,6 +223,21 @@ def test_what_cannot_be_decoded_or_is_too_long_is_an_error_and_not_the_file(
     assert not target.exists()
 
 
+@pytest.mark.parametrize("code", [204, 416])
+@pytest.mark.parametrize("times", [1, 1000])
+def test_what_is_said_of_a_range_alone_makes_no_empty_file(
+    server: MisbehavingServer, tmp_path: Path, code: int, times: int
+) -> None:
+    """As where the file is being made, or its length is not known."""
+    url = server.url("/range-of-nothing/x.bin", size=SMALL, code=code, times=times)
+    fetch(url, tmp_path / "one")
+    rangefetch.fetch_many([url + "&id=2"], tmp_path, **QUICK)
+    with rangefetch.stream(url + "&id=3", **QUICK) as stream:
+        assert stream.read() == content(SMALL)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "x.bin").read_bytes() == content(SMALL)
+    assert len(server.requests) == 6
+
+
 def test_no_content_that_is_said_only_once_is_no_empty_file(server: MisbehavingServer, target: Path) -> None:
     # The range is refused in another way, and a plain request follows.
     url = server.url("/script/x", size=SMALL, steps="status:code=400|status:code=204")

@@ -89,6 +89,14 @@ def empty_odd(ask: Ask, reply: Reply, *, status: int = 206, said: str = "bytes 0
     return reply
 
 
+@route("range-of-nothing")
+def range_of_nothing(ask: Ask, reply: Reply, *, code: int = 416) -> Reply:
+    """A range is answered as if the file were empty, and a plain request well."""
+    if "range" not in ask.headers:
+        return reply
+    return Reply(code, {"Content-Range": "bytes */0"} if code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE else {})
+
+
 @route("first-byte-is-all")
 def first_byte_is_all(ask: Ask, reply: Reply) -> Reply:
     """Ranges, but ``bytes=0-0`` gets the whole file: an end of 0 is taken for none, as is common in JavaScript."""

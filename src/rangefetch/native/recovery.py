@@ -36,6 +36,7 @@ _RANGE_TRIES = 2
 _LINK_TRIES = 3
 _MORE_LANES_AFTER_S = 30.0
 _ONCE_MORE = (401, 407)
+_OF_EMPTY_FILES = (HTTPStatus.NO_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
 _OF_A_RANGE = AFTER_A_WAIT | {Kind.PERMANENT, Kind.DOUBTFUL}
 """What the refusal of a range may look like."""
 _ANY_LANES = 1 << 16
@@ -111,7 +112,7 @@ class Recovery:
         from rangefetch import _engine
 
         run = self._run
-        self.resort.without_content |= event.status == HTTPStatus.NO_CONTENT
+        self.resort.seems_empty |= event.status in _OF_EMPTY_FILES and event.fault == retry.Fault.RANGE_WRONG
         if event.fault == retry.Fault.OVERFLOW:
             # The engine has taken back what it wrote.
             run.forget_bytes()

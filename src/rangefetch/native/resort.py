@@ -44,8 +44,9 @@ class LastResort:
     def __init__(self, run: Run) -> None:
         self.asking = False
         """A plain request is under way beside the file."""
-        self.without_content = False
-        """A range was answered with 204. Only then does 204 in reply to a plain request say that the file is empty."""
+        self.seems_empty = False
+        """A range was answered as one of an empty file is (204, or 416 with ``bytes */0``). Only then does such an
+        answer to a plain request say that the file is empty."""
         self._run = run
         self._asks = _Asks.WITH_RANGES
         self._refused_for: Kind | None = None  # the first range

@@ -184,7 +184,7 @@ class Starting:
             last_modified=last_modified,
             name=options.filename,
             takes_codings=options.decode or run.asking is not None,
-            without_content=run.recovery.resort.without_content,
+            seems_empty=run.recovery.resort.seems_empty,
             **known,
         )
         run.resumed_bytes = file.downloaded
