@@ -43,6 +43,8 @@ DEFAULT_USER_AGENT = f"rangefetch/{__version__}"
 
 HTTP = ("http", "https")
 DEFAULT_MAX_TRIES = 5
+_FLAGS = ("overwrite", "wait_for_other", "durable", "decode", "use_github_mirror", "verify_tls", "allow_downgrade")
+_READ_FILES = ("cookies", "bearer_file", "ca_file", "proxy_ca_file", "certificate", "private_key", "netrc")
 _SCHEMES = (*HTTP, "ftp", "sftp", "magnet", "file")
 _DESCRIPTIONS = (".torrent", ".metalink", ".meta4")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -341,6 +343,7 @@ class CommonOptions(TypedDict, total=False):
     """The options that every function takes as keywords: the fields of ``DownloadOptions``, all optional."""
 
     overwrite: bool
+    wait_for_other: bool
     file_allocation: str
     durable: bool
     decode: bool
@@ -365,6 +368,9 @@ class CommonOptions(TypedDict, total=False):
     bearer_file: str | os.PathLike[str]
     location_trusted: Sequence[str]
     ca_file: str | os.PathLike[str]
+    proxy_ca_file: str | os.PathLike[str]
+    certificate: str | os.PathLike[str]
+    private_key: str | os.PathLike[str]
     verify_tls: bool
     http_version: str
     allow_downgrade: bool
@@ -402,7 +408,8 @@ class DownloadOptions(_Given):
 
     Output file:
         ``save_dir``, created if missing; ``filename`` (empty: from Content-Disposition, or the last part of the URL);
-        ``overwrite`` replaces an existing file of that name;
+        ``overwrite`` replaces an existing file of that name; ``wait_for_other`` waits while another download, of this
+        process or another, writes the same file, and takes its result (without it: ``TargetLocked``);
         ``file_allocation`` ``"falloc"`` reserves the space at once, ``"trunc"`` only sets the length, ``"none"``
         does neither (as in aria2);
         ``decode`` undoes a content coding (gzip, deflate) that the server applied
@@ -432,9 +439,10 @@ class DownloadOptions(_Given):
         hosts that you named), ``auth`` (user name and password, for Basic or Digest as the server wants),
         ``bearer_file`` (a file with a token), ``location_trusted`` (further hosts that get headers, cookies and
         credentials when a redirect leads there), ``ca_file`` (PEM; empty: from the environment or the
-        system's), ``verify_tls``, ``http_version`` (``"1.1"``, ``"2"`` or ``"3"``: the newest version to offer on a
-        new connection; idle connections are reused as they are), ``allow_downgrade`` (follow redirects from https
-        to http).
+        system's) and ``proxy_ca_file`` for an https proxy (empty: the same), ``certificate`` and ``private_key`` (PEM,
+        shown to servers that ask for one; the key may be in the file of the certificate), ``verify_tls``,
+        ``http_version`` (``"1.1"``, ``"2"`` or ``"3"``: the newest version to offer on a new connection; idle
+        connections are reused as they are), ``allow_downgrade`` (follow redirects from https to http).
         ``trace`` is a file to which a JSON line is appended for each transfer: when, which bytes, how long the lookup,
         the connection, TLS and the first byte took, and the outcome.
     Timeouts and retries:
@@ -450,6 +458,7 @@ class DownloadOptions(_Given):
     save_dir: str | os.PathLike[str] = "."
     filename: str = ""
     overwrite: bool = False
+    wait_for_other: bool = False
     file_allocation: str = "falloc"
     durable: bool = False
     decode: bool = False
@@ -476,6 +485,9 @@ class DownloadOptions(_Given):
     bearer_file: str | os.PathLike[str] = ""
     location_trusted: Sequence[str] = ()
     ca_file: str | os.PathLike[str] = ""
+    proxy_ca_file: str | os.PathLike[str] = ""
+    certificate: str | os.PathLike[str] = ""
+    private_key: str | os.PathLike[str] = ""
     verify_tls: bool = True
     http_version: str = "1.1"
     allow_downgrade: bool = False
@@ -490,7 +502,7 @@ class DownloadOptions(_Given):
         def put(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        for name in ("overwrite", "durable", "decode", "use_github_mirror", "verify_tls", "allow_downgrade"):
+        for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected True or False, not {getattr(self, name)!r}")
         for name in (
@@ -503,6 +515,9 @@ class DownloadOptions(_Given):
             "cookies",
             "bearer_file",
             "ca_file",
+            "proxy_ca_file",
+            "certificate",
+            "private_key",
             "trace",
         ):
             put(name, check_text(getattr(self, name), name))
@@ -542,7 +557,9 @@ class DownloadOptions(_Given):
             put(name, check_seconds(getattr(self, name), name))
         if not isinstance(self.netrc, bool):
             put("netrc", check_text(self.netrc, "netrc"))
-        for name in ("cookies", "bearer_file", "ca_file", "netrc"):
+        if self.private_key and not self.certificate:
+            raise ValueError("private_key: there is no certificate that it belongs to")
+        for name in _READ_FILES:
             path = getattr(self, name)
             if (path or name == "netrc") and not isinstance(path, bool) and not Path(path).is_file():
                 raise ValueError(f"{name}: there is no file {path!r}")
@@ -596,7 +613,7 @@ class DownloadOptions(_Given):
         """The same options, with paths that mean the same wherever the process goes."""
         changed: dict[str, Any] = {
             name: os.fspath(Path(value).absolute())
-            for name in ("save_dir", "cookies", "bearer_file", "ca_file", "trace", "netrc")
+            for name in ("save_dir", "trace", *_READ_FILES)
             if isinstance(value := getattr(self, name), str | os.PathLike) and os.fspath(value)
             if not Path(value).is_absolute()
         }

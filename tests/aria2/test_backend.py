@@ -24,7 +24,7 @@ from rangefetch.disk import state
 from rangefetch.disk.parts import claim
 from rangefetch.disk.target import Target
 from rangefetch.errors import DaemonUnavailable, DiskError, HttpStatusError, LocalError, TlsError
-from rangefetch.net.network import find_ca_file
+from rangefetch.net.certificates import find_ca_file
 from rangefetch.options import DownloadOptions
 from rangefetch.transfer.download import Download
 from servers.misbehaving import MisbehavingServer, Request, content, refused_port

@@ -1,12 +1,16 @@
 """Certificates are verified unless the user says otherwise."""
 
+import shutil
+import ssl
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flow.children import as_json, run_child
-from rangefetch.errors import TlsError
+from rangefetch.errors import DownloadError, TlsError
 from servers.misbehaving import MisbehavingServer, content
 from servers.tls import Certificates, make_certificates
 from support.downloads import fails, fetch
@@ -45,6 +49,67 @@ def test_the_environment_may_name_the_ca_file(
     assert target.read_bytes() == content(LARGE)
 
 
+@pytest.fixture
+def hashed(certificates: Certificates, tmp_path: Path) -> Path:
+    """The test servers' CA in a directory, as c_rehash makes it."""
+    directory = tmp_path / "hashed"
+    directory.mkdir()
+    shutil.copy(certificates.ca, directory / "ca.pem")
+    subprocess.run(["openssl", "rehash", directory], check=True, capture_output=True)
+    return directory
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_DIR", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
+def test_the_environment_may_name_a_directory(
+    tls_server: MisbehavingServer, hashed: Path, target: Path, variable: str
+) -> None:
+    unset = dict.fromkeys(("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"), "")
+    done = run_child("fetch", tls_server.url("/good/x", size=LARGE), target, **(unset | {variable: str(hashed)}))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+    assert target.read_bytes() == content(LARGE)
+
+
+def test_a_variable_that_names_nothing_is_passed_over(
+    tls_server: MisbehavingServer, certificates: Certificates, target: Path
+) -> None:
+    names = {"SSL_CERT_FILE": "/no/such/file", "REQUESTS_CA_BUNDLE": str(certificates.ca), "CURL_CA_BUNDLE": ""}
+    done = run_child("fetch", tls_server.url("/good/x", size=LARGE), target, **names)
+    assert done.returncode == 0, done.stderr
+    assert target.read_bytes() == content(LARGE)
+
+
+@pytest.mark.parametrize("lanes", [1, 8])
+@pytest.mark.parametrize("in_one", [False, True], ids=["key of its own", "in one file"])
+def test_a_server_that_asks_for_a_certificate_gets_it(
+    certificates: Certificates, unrelated_certificates: Certificates, target: Path, lanes: int, in_one: bool
+) -> None:
+    # The client's is by the CA of the server; any would do.
+    context = certificates.server_context()
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(certificates.ca)
+    mine: dict[str, Any] = {"certificate": certificates.certificate, "private_key": certificates.key}
+    if in_one:
+        both = target.parent.parent / "both.pem"
+        both.write_bytes(certificates.certificate.read_bytes() + certificates.key.read_bytes())
+        mine = {"certificate": both}
+    with MisbehavingServer(tls=context) as server:
+        url = server.url("/good/x", size=LARGE)
+        trusted = {"ca_file": certificates.ca, "split": lanes, "min_split_size": "1M", "max_tries": 2}
+        # What OpenSSL has to say of it may be lost with the connection, which is reset.
+        with pytest.raises(DownloadError, match=r"--certificate|reset|closed"):
+            fetch(url, target, **trusted)
+        strangers = {"certificate": unrelated_certificates.certificate, "private_key": unrelated_certificates.key}
+        with pytest.raises(DownloadError):
+            fetch(url, target, **trusted, **strangers)
+        fetch(url, target, **trusted, **mine)
+    assert target.read_bytes() == content(LARGE)
+
+
+def test_a_key_without_a_certificate_is_an_error(certificates: Certificates, target: Path) -> None:
+    with pytest.raises(ValueError, match="private_key: there is no certificate"):
+        fetch("https://127.0.0.1/x", target, private_key=certificates.key)
+
+
 def test_the_environment_is_asked_anew_for_each_download(
     tls_server: MisbehavingServer,
     certificates: Certificates,
@@ -74,6 +139,7 @@ def test_a_server_of_an_unknown_ca_is_refused_at_once(
 ) -> None:
     error = fails(TlsError, tls_server.url("/good/x", size=1000), target, ca_file=unrelated_certificates.ca)
     assert "certificate" in error.reason
+    assert f"(verified with the certificates in {unrelated_certificates.ca})" in error.reason
     assert tls_server.requests == []
     assert tls_server.connections == 1
     assert names(target.parent) == []

@@ -1,11 +1,9 @@
-"""URLs without secrets, and where trust comes from."""
+"""URLs without secrets, and what is for one origin alone."""
 
 from __future__ import annotations
 
 import base64
 import os
-import sys
-import types
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,9 +13,9 @@ from hypothesis import strategies as st
 
 from rangefetch.errors import LocalError
 from rangefetch.masking import mask_url
-from rangefetch.net import libcurl, network
+from rangefetch.net import libcurl
 from rangefetch.net.credentials import netrc_path
-from rangefetch.net.network import find_ca_file, make_profile, secret_headers, split_userinfo
+from rangefetch.net.network import make_profile, secret_headers, split_userinfo
 from rangefetch.options import DownloadOptions
 from rangefetch.transfer.saving import write_trace
 
@@ -88,61 +86,6 @@ def test_any_credentials_come_through_their_escapes(user: str, password: str) ->
     assert split_userinfo(f"http://{userinfo}@h/a") == ("http://h/a", basic(f"{user}:{password}".encode()))
 
 
-# Where trust comes from.
-
-VARIABLES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
-
-
-@pytest.fixture
-def no_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing says which certificates to trust."""
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(network, "_SYSTEM_CA_FILES", ())
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setitem(sys.modules, "certifi", None)
-
-
-@pytest.fixture
-def every_bundle(no_bundle: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """All say it; in the order in which they are asked, without the explicit one."""
-    for name in VARIABLES:
-        monkeypatch.setenv(name, name)
-    system = [str(tmp_path / name) for name in ("missing", "first", "second")]
-    for path in system[1:]:
-        Path(path).touch()
-    monkeypatch.setattr(network, "_SYSTEM_CA_FILES", tuple(system))
-    certifi = types.ModuleType("certifi")
-    certifi.where = lambda: "certifi's"  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "certifi", certifi)
-    return [*VARIABLES, *system[1:], "certifi's"]
-
-
-def test_the_explicit_bundle_comes_first(every_bundle: list[str]) -> None:
-    assert find_ca_file("explicit") == "explicit"
-
-
-def test_then_the_environment_the_system_and_certifi(every_bundle: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for bundle in every_bundle:
-        assert find_ca_file() == bundle
-        if bundle in VARIABLES:
-            monkeypatch.setenv(bundle, "")  # set to nothing is not set
-        elif bundle != "certifi's":
-            Path(bundle).unlink()
-
-
-def test_without_any_bundle_there_is_none(no_bundle: None) -> None:
-    assert find_ca_file() == ""
-
-
-def test_on_macos_the_system_itself_is_asked(every_bundle: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert find_ca_file() == "SSL_CERT_FILE"
-    for name in VARIABLES:
-        monkeypatch.delenv(name)
-    assert find_ca_file() == ""
-
-
 # What is for one origin alone.
 
 # An end at 0, or none, is that of the session: curl, wget and browsers' extensions write either.
@@ -195,6 +138,33 @@ def test_the_authorization_is_kept_beside_the_cookies(cookies: Path) -> None:
     headers = secret_headers("http://127.0.0.1/", "Basic AAAA", DownloadOptions(cookies=cookies))
     assert headers == (("Authorization", "Basic AAAA"), ("Cookie", "address=8"))
     assert secret_headers("http://one.example/", "", DownloadOptions()) == ()
+
+
+EXPORTED = """\ufeff# Netscape HTTP Cookie File\r
+one.example\tFALSE\t/\tFALSE\t4102444800.123456\tfraction\t1\r
+one.example\tFALSE\t/\tFALSE\t99999999999999999999\thuge\t2\r
+one.example\tFALSE\t/\tFALSE\t1e3\tbygone\t3\r
+#HttpOnly_.one.example\tTRUE\t/\tFALSE\t0\thidden\t4\r
+one.example\tfalse\t/\tfalse\t0\tlower\t5\r
+one.example FALSE / FALSE 0 spaces secret\r
+one.example\tFALSE\t/\tFALSE\tsoon\tnever\tsecret\r
+one.example\tFALSE\t/\tFALSE\t0\ttoo\tmany\tsecret\r
+one.example\tFALSE\t/\tFALSE\t0\tinjected\tsecret\rX-A: b\r
+one.example\tFALSE\t/\tFALSE\t-1\tnegative\tsecret\r
+one.example\tFALSE\t/\tFALSE\t0\tno value\r
+"""
+
+
+def test_a_file_as_browsers_extensions_write_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "cookies.txt"
+    path.write_bytes(EXPORTED.encode())
+    for _ in range(2):
+        headers = dict(secret_headers("http://one.example/", "", DownloadOptions(cookies=path)))
+        assert headers["Cookie"] == "fraction=1; huge=2; hidden=4; lower=5; no value="
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert "lines 7, 8, 9, 10: " in warning
+    assert str(path) in warning
+    assert "secret" not in warning
 
 
 def test_a_cookie_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

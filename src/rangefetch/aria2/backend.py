@@ -26,7 +26,7 @@ from rangefetch.aria2.folder import FolderJob, FolderLanding
 from rangefetch.aria2.job import Job
 from rangefetch.errors import DaemonUnavailable
 from rangefetch.logs import log as _log
-from rangefetch.net.network import find_ca_file
+from rangefetch.net.certificates import find_ca_file
 from rangefetch.options import DownloadOptions, is_metadata_url
 from rangefetch.transfer import leftovers
 from rangefetch.transfer.backend import Listener

@@ -26,7 +26,7 @@ from rangefetch.aria2.config import BinarySource, DaemonConfig
 from rangefetch.errors import BinaryDownloadFailed, ProcessStartFailed
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
-from rangefetch.net.network import find_ca_file
+from rangefetch.net.certificates import find_ca_file
 
 __all__ = ["Aria2Binary", "download_aria2", "ensure_aria2", "find_aria2", "verify_aria2"]
 

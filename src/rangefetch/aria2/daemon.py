@@ -26,7 +26,7 @@ from rangefetch.aria2.process import Process
 from rangefetch.disk.replacing import replace_file
 from rangefetch.errors import DaemonUnavailable, DiskError, LocalError, ProcessManagementError
 from rangefetch.logs import log as _log
-from rangefetch.net.network import find_ca_file
+from rangefetch.net.certificates import find_ca_file
 
 __all__ = ["Aria2Daemon"]
 

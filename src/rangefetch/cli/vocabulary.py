@@ -120,6 +120,11 @@ def _add_places(parser: Parser) -> None:
         help="replace a different file that has the name",
     )
     add(
+        "--wait-for-other",
+        action=argparse.BooleanOptionalAction,
+        help="wait while another process downloads the same file, and use what it has fetched (default: false: fail)",
+    )
+    add(
         "--no-clobber",
         dest="overwrite",
         action="store_const",
@@ -237,6 +242,26 @@ def _add_requests(parser: Parser) -> None:
         dest="ca_file",
         metavar="FILE",
         help="trusted certificates, PEM (default: from the environment, or the system's)",
+    )
+    add(
+        "--proxy-cacert",
+        dest="proxy_ca_file",
+        metavar="FILE",
+        help="trusted certificates for an https proxy, PEM (default: the same as for servers)",
+    )
+    add(
+        "--certificate",
+        "--cert",
+        dest="certificate",
+        metavar="FILE",
+        help="your certificate, PEM, for servers that ask for one",
+    )
+    add(
+        "--private-key",
+        "--key",
+        dest="private_key",
+        metavar="FILE",
+        help="its private key, PEM, without a passphrase (default: in the file of the certificate)",
     )
     add(
         "--check-certificate",

@@ -19,9 +19,10 @@ from urllib.parse import urlsplit
 from rangefetch.errors import Cancelled, EngineUnavailable
 from rangefetch.native.run import Run
 from rangefetch.net import libcurl
+from rangefetch.net.certificates import find_trust
 from rangefetch.net.credentials import logins
 from rangefetch.net.manners import Manners
-from rangefetch.net.network import Network, find_ca_file, make_profile, secret_headers
+from rangefetch.net.network import Network, make_profile, secret_headers
 from rangefetch.net.proxies import proxies_of
 from rangefetch.net.sources import Source
 from rangefetch.options import DownloadOptions
@@ -229,7 +230,8 @@ class NativeBackend(Dispatcher[Run]):
             head,
             options.user_agent, known, options.location_trusted, options.proxy, options.no_proxy, options.bind_address,
             options.ip_version,
-            find_ca_file(os.fspath(options.ca_file)), options.verify_tls, options.http_version,
+            find_trust(os.fspath(options.ca_file)), options.proxy_ca_file, options.certificate, options.private_key,
+            options.verify_tls, options.http_version,
             options.allow_downgrade, options.connect_timeout, options.read_timeout, proxies_of(options),
         )  # fmt: skip
         profile = self._profiles.get(key)

@@ -17,6 +17,7 @@ from rangefetch.headers import parse_headers, stated_range
 from rangefetch.logs import log as _log
 from rangefetch.native.asking import AFTER_A_WAIT
 from rangefetch.native.resort import LastResort
+from rangefetch.net import certificates
 from rangefetch.net.proxies import proxy_for
 from rangefetch.net.sources import host_of
 from rangefetch.transfer import governor, retry
@@ -210,6 +211,8 @@ class Recovery:
 
     def _error(self, failure: retry.Failure, curl_words: str) -> DownloadError:
         more = explain_full(self._run.download, failure.errno)
+        if failure.code == retry.Curl.PEER_FAILED_VERIFICATION:
+            more += certificates.explain(self._run.options)
         error = retry.as_error(failure, self._run.shown_url, curl_words, more)
         self._tries.note(error.reason)
         error.tried = self._tries.tried

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 
 from rangefetch.errors import LocalError
+from rangefetch.net.certificates import Trust, find_trust
+from rangefetch.net.cookies import cookies_for
 from rangefetch.net.credentials import Login, bearer_token, read_regular
 from rangefetch.net.proxies import proxies_of
 from rangefetch.options import DownloadOptions
@@ -23,42 +25,9 @@ from rangefetch.options import DownloadOptions
 if TYPE_CHECKING:
     from rangefetch._engine import Jar, Profile
 
-__all__ = ["Network", "find_ca_file", "make_profile", "secret_headers", "split_userinfo"]
+__all__ = ["Network", "make_profile", "secret_headers", "split_userinfo"]
 
 _CONNECT_S = 3.0
-
-# Where distributions keep the bundle: Debian, Fedora, openSUSE, FreeBSD, Alpine. pycurl's libcurl has only Fedora's
-# compiled in.
-_SYSTEM_CA_FILES = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/usr/local/share/certs/ca-root-nss.crt",
-    "/etc/ssl/cert.pem",
-)
-
-
-def find_ca_file(explicit: str = "") -> str:
-    """The bundle of trusted certificates: the explicit one, the environment's, the system's, certifi's.
-
-    The environment's are ``SSL_CERT_FILE``, ``CURL_CA_BUNDLE`` and ``REQUESTS_CA_BUNDLE``. Empty where libcurl
-    should ask the system itself (macOS), or nothing was found.
-    """
-    if explicit:
-        return explicit
-    for name in ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
-        if os.environ.get(name):
-            return os.environ[name]
-    if sys.platform == "darwin":
-        return ""
-    for path in _SYSTEM_CA_FILES:
-        if Path(path).is_file():
-            return path
-    try:
-        import certifi
-    except ImportError:
-        return ""
-    return str(certifi.where())
 
 
 Place = tuple[str, int]
@@ -161,43 +130,6 @@ def split_userinfo(url: str) -> tuple[str, str]:
     return bare, "Basic " + base64.b64encode(credentials).decode()
 
 
-def _cookies_for(url: str, lines: Sequence[str]) -> str:
-    """The Cookie header for ``url`` from a file in Netscape's format, read as curl reads it.
-
-    ``http.cookiejar`` would drop cookies of a session (an end at 0) and of hosts without a dot, and send a host's
-    cookies to those below it. ``ValueError`` for a line that is no cookie.
-    """
-    parts = urlsplit(url)
-    host, path = (parts.hostname or "").lower(), parts.path or "/"
-    found = []
-    for number, line in enumerate(lines, 1):
-        line = line.removeprefix("#HttpOnly_")
-        if not line.strip() or line.startswith("#"):
-            continue
-        fields = line.split("\t")
-        if len(fields) == 6:
-            fields.append("")
-        if len(fields) != 7:
-            raise ValueError(f"line {number} is no cookie")
-        domain, below, prefix, secure, ends, name, value = fields
-        domain = domain.removeprefix(".").lower()
-        if (
-            (host == domain or (below == "TRUE" and host.endswith("." + domain)))
-            and (path == prefix or path.startswith(prefix.rstrip("/") + "/"))
-            and (secure != "TRUE" or parts.scheme.lower() == "https")
-            and (_whole_number(ends, number) == 0 or int(ends) > time.time())
-        ):
-            found.append(f"{name}={value}")
-    return "; ".join(found)
-
-
-def _whole_number(text: str, line: int) -> int:
-    try:
-        return int(text or 0)
-    except ValueError:
-        raise ValueError(f"line {line} is no cookie") from None
-
-
 def secret_headers(url: str, authorization: str, options: DownloadOptions) -> tuple[tuple[str, str], ...]:
     """The headers that are for one URL's origin alone: its Authorization, from the URL or the file with a token, and
     its cookies from the cookie file.
@@ -209,8 +141,7 @@ def secret_headers(url: str, authorization: str, options: DownloadOptions) -> tu
     headers = [("Authorization", authorization)] if authorization else []
     if options.cookies:
         try:
-            lines = read_regular(options.cookies).decode("utf-8", "surrogateescape").splitlines()
-            cookies = _cookies_for(url, lines)
+            cookies = cookies_for(url, read_regular(options.cookies), os.fspath(options.cookies))
         except (OSError, ValueError) as error:
             raise LocalError(f"{options.cookies}: cannot read cookies from it: {error}") from None
         if cookies:
@@ -253,12 +184,12 @@ def make_profile(
         (number["CURLOPT_SSL_VERIFYPEER"], int(options.verify_tls)),
         (number["CURLOPT_SSL_VERIFYHOST"], 2 if options.verify_tls else 0),
     ]
-    ca_file = find_ca_file(os.fspath(options.ca_file))
-    if ca_file:
-        if Path(ca_file).is_fifo():
-            # libcurl would wait for its writer, and with it all transfers of the loop.
-            raise LocalError(f"{ca_file}: it is a pipe, not a file of certificates")
-        settings += [(number["CURLOPT_CAINFO"], ca_file), (number["CURLOPT_PROXY_CAINFO"], ca_file)]
+    settings += _trust_settings(options)
+    if options.certificate:
+        # OpenSSL finds the key in the same file, unless there is one of its own.
+        key = options.private_key or options.certificate
+        settings += [(number["CURLOPT_SSLCERT"], os.fspath(options.certificate))]
+        settings += [(number["CURLOPT_SSLKEY"], os.fspath(key))]
     if options.proxy:
         settings.append((number["CURLOPT_PROXY"], options.proxy))
     if options.no_proxy:
@@ -299,3 +230,23 @@ def make_profile(
         option, why = error.args
         name = next(each for each, code in number.items() if code == option and each.startswith("CURLOPT_"))
         raise LocalError(f"this libcurl refuses {name} = {dict(settings)[option]}: {why}") from None
+
+
+def _trust_settings(options: DownloadOptions) -> list[tuple[int, int | str]]:
+    """The certificates that servers and proxies are verified with, as libcurl options."""
+    from rangefetch import _engine
+
+    number = _engine.constants()
+    trust = find_trust(os.fspath(options.ca_file))
+    proxys = Trust(os.fspath(options.proxy_ca_file)) if options.proxy_ca_file else trust
+    settings: list[tuple[int, int | str]] = []
+    for each, prefix in ((trust, "CURLOPT_"), (proxys, "CURLOPT_PROXY_")):
+        if each.file and Path(each.file).is_fifo():
+            # libcurl would wait for its writer, and with it all transfers of the loop.
+            raise LocalError(f"{each.file}: it is a pipe, not a file of certificates")
+        if each.file or each.directory:
+            # 0 is NULL: without the file that was compiled in, where a directory was named in its place.
+            settings.append((number[f"{prefix}CAINFO"], each.file or 0))
+        if each.directory:
+            settings.append((number[f"{prefix}CAPATH"], each.directory))
+    return settings

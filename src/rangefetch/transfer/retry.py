@@ -252,6 +252,9 @@ _NO_NETWORK_ERRNOS = frozenset(
 )
 
 
+_WANTS_CERTIFICATE = "alert certificate required"  # OpenSSL's words, in TLS 1.3 (RFC 8446, section 6.2)
+
+
 def _status(kind: Kind, why: str, *statuses: int, when: When = When.ALWAYS) -> Row:
     return Row(kind, why, Fault.STATUS, statuses=frozenset(statuses), when=when)
 
@@ -353,6 +356,12 @@ DEFAULT_ROWS: tuple[Row, ...] = (
         when=When.REDIRECTED,
     ),
     _code(Kind.PERMANENT, "retrying does not make a certificate valid", *_TLS_CODES),
+    Row(
+        Kind.PERMANENT,
+        "the server wants a certificate from the client",
+        codes=frozenset({Curl.RECV_ERROR, Curl.SSL_CONNECT_ERROR}),
+        words=_WANTS_CERTIFICATE,
+    ),
     Row(Kind.PERMANENT, "the proxy rejects the user name or password", statuses=frozenset({407})),
     _code(Kind.PERMANENT, "a URL or option that cannot work", Curl.UNSUPPORTED_PROTOCOL, Curl.URL_MALFORMAT),
     _code(Kind.PERMANENT, "a transfer coding although none was requested", Curl.BAD_CONTENT_ENCODING),
@@ -513,6 +522,8 @@ def explain(failure: Failure, curl_words: str = "") -> tuple[type[DownloadError]
             return BadAnswer, _FAULT_WORDS[failure.fault]
     if failure.code == Curl.URL_MALFORMAT and failure.redirected:
         return BadAnswer, f"the server redirects to a malformed URL: {mask_url(failure.address)}: {words}"
+    if _WANTS_CERTIFICATE in failure.text:
+        return TlsError, f"{words}; give one with certificate and private_key (--certificate, --private-key)"
     if failure.code == Curl.RECV_ERROR and "chunk" in failure.text:
         return BadAnswer, words
     if failure.code == Curl.COULDNT_CONNECT and failure.errno:

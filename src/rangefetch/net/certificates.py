@@ -1,0 +1,116 @@
+"""Which authorities' certificates servers are verified with: a file, a directory, or both.
+
+The variables of the environment are those of OpenSSL (``SSL_CERT_FILE``, ``SSL_CERT_DIR``), of curl
+(``CURL_CA_BUNDLE``) and of requests (``REQUESTS_CA_BUNDLE``, which may be a directory).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from rangefetch.logs import log as _log
+from rangefetch.options import DownloadOptions
+
+__all__ = ["Trust", "explain", "find_ca_file", "find_trust"]
+
+# Where distributions keep the bundle: Debian, Fedora, openSUSE, FreeBSD, Alpine. pycurl's libcurl has only Fedora's
+# compiled in.
+_SYSTEM_CA_FILES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/usr/local/share/certs/ca-root-nss.crt",
+    "/etc/ssl/cert.pem",
+)
+_CONDA_CA_FILES = ("ssl/cacert.pem", "ssl/cert.pem")
+
+_told: set[tuple[str, str]] = set()  # variables and what they named in vain
+_lock = threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trust:
+    """A ``file`` of certificates and a ``directory`` of them, as ``c_rehash`` makes it; empty: none.
+
+    Both empty: libcurl asks the system itself (macOS), or nothing was found.
+    """
+
+    file: str = ""
+    directory: str = ""
+
+    def __str__(self) -> str:
+        return " and ".join(each for each in (self.file, self.directory) if each) or "the system's"
+
+
+def find_trust(explicit: str = "") -> Trust:
+    """The certificates that were named, by the options or else by the environment, or the system's.
+
+    ``SSL_CERT_DIR`` is in addition to a file, as for OpenSSL. What is named and is not there is passed over, with one
+    warning a process: a variable that a removed environment has left behind must not break everything.
+    """
+    if explicit:
+        return Trust(explicit)
+    directory = _found("SSL_CERT_DIR", wants_directory=True)
+    for name in ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+        path = _found(name)
+        if path and Path(path).is_dir():
+            return Trust(directory=path)
+        if path:
+            return Trust(path, directory)
+    return Trust(_systems_file(), directory)
+
+
+def find_ca_file(explicit: str = "") -> str:
+    """The file of :func:`find_trust`, for programs that take no directory; the system's where a directory was named."""
+    return find_trust(explicit).file or _systems_file()
+
+
+def explain(options: DownloadOptions) -> str:
+    """What to add to the words of a server's certificate that was refused."""
+    return f" (verified with the certificates in {find_trust(os.fspath(options.ca_file))})"
+
+
+def _found(name: str, *, wants_directory: bool = False) -> str:
+    """What a variable names, if it is there."""
+    named = os.environ.get(name, "")
+    # OpenSSL takes a list of directories.
+    paths = named.split(os.pathsep) if wants_directory else [named]
+    if not named or any(Path(path).is_dir() or (not wants_directory and _is_file(path)) for path in paths if path):
+        return named
+    with _lock:
+        is_known = (name, named) in _told
+        _told.add((name, named))
+    if not is_known:
+        _log.warning("%s names %s, which is not there or cannot be read; ignored", name, named)
+    return ""
+
+
+def _is_file(path: str) -> bool:
+    # A FIFO is left to whoever opens the file: what it holds can be read once.
+    return Path(path).exists() and os.access(path, os.R_OK)
+
+
+def _systems_file() -> str:
+    if sys.platform == "darwin":
+        return ""
+    return next((str(path) for path in _usual_files() if path.is_file()), "") or _certifis()
+
+
+def _usual_files() -> Iterator[Path]:
+    yield from map(Path, _SYSTEM_CA_FILES)
+    for prefix in dict.fromkeys((os.environ.get("CONDA_PREFIX", ""), sys.prefix, sys.base_prefix)):
+        if prefix:
+            yield from (Path(prefix) / each for each in _CONDA_CA_FILES)
+
+
+def _certifis() -> str:
+    try:
+        import certifi
+    except ImportError:
+        return ""
+    return str(certifi.where())
