@@ -183,7 +183,7 @@ def test_two_downloads_do_not_share_it(make: Make, directory: Path) -> None:
     first, second = make(), make()
     first.open()
     _bring(first, "half")
-    with pytest.raises(TargetLocked, match="another download is writing it"):
+    with pytest.raises(TargetLocked, match="another download of this process is writing it"):
         second.open()
     with pytest.raises(TargetLocked):
         second.clear()

@@ -110,7 +110,7 @@ class FileJob(Job):
             else:
                 self.start()
 
-        self.do(self._open, opened)
+        self.placing.take(self._open, opened)
 
     def _open(self) -> Path | None:
         taken = self.placing.open()

@@ -17,6 +17,8 @@ from pathlib import Path
 
 __all__ = [
     "NotOurs",
+    "hold",
+    "holder_of",
     "is_marked",
     "is_marked_file",
     "is_of",
@@ -29,6 +31,7 @@ __all__ = [
 ]
 
 _MARK = "user.rangefetch.unfinished"
+_HOLDER = "user.rangefetch.holder"
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 # O_NONBLOCK: opening a named pipe must not wait for its writer.
 _PLAINLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -52,8 +55,29 @@ def mark(fd: int, url: str) -> bool:
 def unmark(fd: int) -> None:
     """Remove the mark: the file is the user's now."""
     if hasattr(os, "removexattr"):
+        for name in (_MARK, _HOLDER):
+            with contextlib.suppress(OSError):
+                os.removexattr(fd, name)
+
+
+def hold(fd: int) -> None:
+    """Note with an open file, which this process has locked, who has it."""
+    if hasattr(os, "setxattr"):
         with contextlib.suppress(OSError):
-            os.removexattr(fd, _MARK)
+            os.setxattr(fd, _HOLDER, f"{os.getpid()} {os.uname().nodename}".encode())
+
+
+def holder_of(fd: int) -> str:
+    """Who has an open file that is locked, in words."""
+    pid, host = "", ""
+    if hasattr(os, "getxattr"):
+        with contextlib.suppress(OSError):
+            pid, _, host = os.getxattr(fd, _HOLDER).decode(errors="replace").partition(" ")
+    if not (pid.isascii() and pid.isdecimal()):
+        return "another download"
+    if host != os.uname().nodename:
+        return f"a download of process {pid} on {host if host.isprintable() and host else 'another machine'}"
+    return "another download of this process" if int(pid) == os.getpid() else f"a download of process {pid}"
 
 
 def is_marked(fd: int) -> bool:

@@ -26,7 +26,7 @@ if sys.platform != "win32":
 from rangefetch.disk import beside, state
 from rangefetch.disk.beside import control_path_of, state_path_of
 from rangefetch.disk.names import MAX_NAME_BYTES, filename_from_url
-from rangefetch.disk.ownership import is_marked, is_of, is_trusted, mark
+from rangefetch.disk.ownership import hold, holder_of, is_marked, is_of, is_trusted, mark
 from rangefetch.disk.publishing import set_mode
 from rangefetch.disk.state import State
 from rangefetch.errors import DiskError, TargetExists, TargetLocked
@@ -377,8 +377,9 @@ def lock(fd: int, path: Path) -> None:
     """Lock the open file, or raise ``TargetLocked``. Where there are no locks, warn and go on."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        hold(fd)
     except BlockingIOError:
-        raise TargetLocked(f"{path}: another download is writing it") from None
+        raise TargetLocked(f"{path}: {holder_of(fd)} is writing it") from None
     except OSError as error:
         if error.errno not in _NO_LOCKS_HERE:
             raise

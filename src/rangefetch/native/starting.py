@@ -44,7 +44,7 @@ class Starting:
             run.verification.begin(run.target)
             self.open_file()
             return
-        run.do(self._open_target, self._opened)
+        run.placing.take(self._open_target, self._opened)
 
     def _open_target(self) -> Path | None:
         """Take the place on disk, on a worker. Returns the file that has the final name, if it is to be compared by its

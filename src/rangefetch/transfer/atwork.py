@@ -252,7 +252,7 @@ class AtWork(abc.ABC):
         """What will bring it on, in words; from any thread. Empty: nothing will, which cannot be."""
         if self.life.phase in (Phase.TURNING, Phase.STOPPING, Phase.DROPPING):
             return f"{self.transferer} to end its transfers"
-        return self.waits_for
+        return self.placing.waits_for or self.waits_for
 
     def _watch(self, now_s: float) -> None:
         """A download that can name nothing that it waits for would wait forever. Raises ``LocalError``."""

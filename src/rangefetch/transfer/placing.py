@@ -7,14 +7,15 @@ it is with work that was begun from another URL.
 from __future__ import annotations
 
 import functools
+import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rangefetch.disk import beside, checksum
 from rangefetch.disk.names import choose_filename
 from rangefetch.disk.target import Target, disk_errors
-from rangefetch.errors import HOW_TO_REPLACE, BadAnswer, TargetExists
+from rangefetch.errors import HOW_TO_REPLACE, BadAnswer, TargetExists, TargetLocked
 from rangefetch.identity import Basis, Identity
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Placing"]
 
+_LOOK_AGAIN_S = (0.1, 0.4)
+"""How long it is waited before a target that another download has is looked at again, at least and at most: of many
+that wait one comes after the other."""
+
+T = TypeVar("T")
+
 
 class Placing:
     """Where one download goes. All methods run on the backend's thread, but for what a worker is given."""
@@ -39,9 +46,39 @@ class Placing:
     def __init__(self, run: AtWork) -> None:
         self.earlier: Earlier | None = None
         """Work of another URL, which may be part of the same file."""
+        self.waits_for = ""
+        """Who has the target, and is waited for, in words; empty: nobody."""
+        self._has_waited = False  # so that what has the final name by now may be what the other has fetched
         self._compared_whole: Path | None = None  # what has the final name, to be compared with all that comes
         self._compared_bytes = 0
         self._run = run
+
+    def take(self, open_target: Callable[[], T], then: Callable[[T], None]) -> None:
+        """Have a worker open the target, and ``then`` go on. Where another download has it, and the options say so,
+        that is waited for: it leaves the file, or what it has got of it."""
+        run = self._run
+
+        def attempt() -> None:
+            if not run.life.is_ending:
+                run.jobs.do(open_target, taken, failed=failed)
+
+        def taken(result: T) -> None:
+            if self.waits_for:
+                self.waits_for = ""
+                run.download.note = ""
+            if not run.life.is_ending:
+                then(result)
+
+        def failed(error: BaseException) -> None:
+            if not isinstance(error, TargetLocked) or not run.options.wait_for_other:
+                raise error
+            if not self.waits_for:
+                _log.info("%s: %s; waiting for it", run.shown_url, error.reason)
+                run.download.note = "waiting for another download of the same file"
+            self.waits_for, self._has_waited = error.reason, True
+            run.call_later(random.uniform(*_LOOK_AGAIN_S), attempt)
+
+        attempt()
 
     def open(self) -> Path | None:
         """Open and lock the target and load what was saved of it, on a worker. Returns the file that has the final
@@ -69,7 +106,8 @@ class Placing:
 
     def is_taken(self, path: Path) -> bool:
         """Whether something has the name that must not be replaced."""
-        return path != self._compared_whole and path.exists() and not self._run.options.overwrite
+        may_replace = self._run.options.overwrite and not self._has_waited
+        return path != self._compared_whole and path.exists() and not may_replace
 
     def compare_existing(self, path: Path) -> None:
         """The final name is taken: by the very file that is wanted, if the checksum says so."""
@@ -124,6 +162,9 @@ class Placing:
                 self._compared_whole, self._compared_bytes = path, found_bytes
                 free()
             elif standing is Standing.GONE:
+                free()
+            elif run.options.overwrite:
+                self._has_waited = False  # the other has fetched something else
                 free()
             else:
                 raise self._taken(path, reason)

@@ -1,0 +1,110 @@
+"""Several downloads of one file that start together: one fetches it, and those that may wait take its result."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rangefetch import DownloadManager, DownloadStatus
+from rangefetch.errors import TargetLocked
+from servers.directed import Valve
+from servers.misbehaving import MisbehavingServer, content
+from support.downloads import downloaded, into, status_of
+from support.files import MIB, names
+from support.waiting import until
+
+SIZE = 9 * MIB + 7
+TIMES = {"retry_wait": 0.001, "total_timeout": 60.0}
+
+
+def _command(url: str, target: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "rangefetch", "--no-conf", "--json", "-d", str(target.parent), *options, url]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_one_fetches_and_the_others_take_its_result(
+    manager: DownloadManager,
+    server: MisbehavingServer,
+    valve: Valve,
+    target: Path,
+    named: bool,
+    overwrite: bool,
+) -> None:
+    url = server.url("/valve/file.bin", size=SIZE)
+    options = TIMES | {"save_dir": target.parent, "filename": "file.bin" if named else "", "overwrite": overwrite}
+    first = manager.download(url, options)
+    until(lambda: downloaded(manager, first) > 0)
+    with DownloadManager() as others:
+        gids = [others.download(url, options | {"wait_for_other": True}) for _ in range(3)]
+        until(lambda: all("is writing it" in others.get_download_progress(gid).waiting_for for gid in gids))
+        server.clear()
+        valve.open()
+        manager.wait(first, 60)
+        assert all(others.wait(gid, 60).already_complete for gid in gids)
+    assert target.read_bytes() == content(SIZE)
+    assert names(target.parent) == ["file.bin"]
+    server.wait_idle()
+    assert server.bytes_sent < SIZE + 2 * MIB
+
+
+def test_one_that_dies_leaves_its_work_to_the_next(server: MisbehavingServer, valve: Valve, target: Path) -> None:
+    url = server.url("/valve/file.bin", size=SIZE)
+    first = _command(url, target, "-o", "file.bin", "-s1")
+    part = target.with_name("file.bin.part.json")
+    until(part.exists)
+    with DownloadManager() as manager:
+        gid = manager.download(url, into(target, wait_for_other=True) | TIMES)
+        until(lambda: f"process {first.pid}" in manager.get_download_progress(gid).waiting_for)
+        first.kill()
+        first.communicate()
+        valve.open()
+        assert manager.wait(gid, 60).resumed > 0
+    assert target.read_bytes() == content(SIZE)
+
+
+def test_without_it_the_refusal_names_the_process(server: MisbehavingServer, target: Path) -> None:
+    url = server.url("/slow/file.bin", size=SIZE, rate="1M")
+    with DownloadManager() as manager:
+        first = manager.download(url, into(target, split=1) | TIMES)
+        until(lambda: downloaded(manager, first) > 0)
+        second = _command(url, target, "-o", "file.bin")
+        out, words = second.communicate(timeout=60)
+        assert second.returncode == 1
+        assert f"a download of process {os.getpid()} is writing it" in words
+        assert json.loads(out)["error"]
+        with pytest.raises(TargetLocked, match="another download of this process"):
+            manager.download_and_wait(url, into(target) | TIMES)
+        manager.cancel(first)
+
+
+def test_who_waits_can_be_stopped(server: MisbehavingServer, valve: Valve, target: Path) -> None:
+    url = server.url("/valve/file.bin", size=SIZE)
+    with DownloadManager() as manager, DownloadManager() as other:
+        first = manager.download(url, into(target) | TIMES)
+        until(lambda: downloaded(manager, first) > 0)
+        gid = other.download(url, into(target, wait_for_other=True) | TIMES)
+        until(lambda: other.get_download_progress(gid).waiting_for)
+        other.pause(gid)
+        until(lambda: status_of(other, gid) is DownloadStatus.PAUSED)
+        other.cancel(gid)
+        valve.open()
+        manager.wait(first, 60)
+    assert target.read_bytes() == content(SIZE)
+    assert names(target.parent) == ["file.bin"]
+
+
+def test_all_ranks_of_a_job(server: MisbehavingServer, target: Path) -> None:
+    url = server.url("/slow/file.bin", size=SIZE, rate="8M")
+    ranks = [_command(url, target, "--wait-for-other") for _ in range(6)]
+    told = [rank.communicate(timeout=90) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * 6, told
+    assert [json.loads(out)["path"] for out, _ in told] == [str(target)] * 6
+    assert target.read_bytes() == content(SIZE)
+    assert names(target.parent) == ["file.bin"]
+    server.wait_idle()
+    assert server.bytes_sent < 2 * SIZE
