@@ -25,6 +25,8 @@ REFUSED: dict[str, Any] = {
     "auth": ("me", "s3cret"),
     "bearer_file": __file__,
     "location_trusted": ("example.org",),
+    "proxy_ca_file": __file__,
+    "certificate": __file__,
     "http_version": "2",
     "trace": "t",
 }

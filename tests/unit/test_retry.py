@@ -92,6 +92,7 @@ def test_every_row_decides_about_something() -> None:
         (Failure(code=code, **each) for code in CODES for each in CODE_SITUATIONS.values()),
         [Failure(code=Curl.RECV_ERROR, status=407)],  # a proxy's answer to CONNECT
         [Failure(code=Curl.RECV_ERROR, status=200, text="chunk hex-length char not a hex digit: 0x7a")],
+        [Failure(code=Curl.RECV_ERROR, text="SSL routines::tlsv13 alert certificate required")],
     )
     decided = {id(POLICY.row(failure)) for failure in failures}
     assert [row.why for row in DEFAULT_ROWS if id(row) not in decided] == []

@@ -70,7 +70,7 @@ ABILITIES: Mapping[str, Ability] = {
     "wait_for_other": Ability(_HONOURED),
     "proxy_ca_file": Ability(_REFUSED, "aria2 speaks to proxies without TLS"),
     "certificate": Ability(_REFUSED, "aria2 has one for all downloads"),
-    "private_key": Ability(_REFUSED, "aria2 has one for all downloads"),
+    "private_key": Ability(_HARMLESS, "its certificate is refused"),
     "verify_tls": Ability(_HONOURED, "by an aria2c for each"),
     "http_version": Ability(_REFUSED, "aria2 speaks HTTP/1.1"),
     "allow_downgrade": Ability(_HONOURED, "by the request that comes before aria2's"),
