@@ -224,7 +224,10 @@ class BackendRouter:
         follows = is_metadata_url(download.url)
         return sorted(
             (name for name in able if name not in self._unusable),
-            key=lambda name: not (CAPABILITIES[name].follows if follows else name == self.name),
+            key=lambda name: (
+                not follows and CAPABILITIES[name].falls_short(download) != "",
+                not (CAPABILITIES[name].follows if follows else name == self.name),
+            ),
         )
 
     def _hold(self, download: Download) -> None:

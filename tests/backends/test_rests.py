@@ -1,6 +1,7 @@
 """What a host asks for holds for both backends, whichever of them has heard it."""
 
 import random
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,3 +129,29 @@ def test_tries_that_the_user_has_counted_are_all_there_are(
     with pytest.raises(HttpStatusError, match="503"):
         manager.download_and_wait(server.url("/status/x", code=503), into(target, 2, max_tries=2, retry_wait=0.1))
     assert len(server.requests) == 2
+
+
+# ---- Connections ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_a_host_has_no_more_connections_than_the_user_says(
+    manage: Make, counting: CountingServer, tmp_path: Path, most: int
+) -> None:
+    options = {"save_dir": tmp_path, "max_connection_per_server": most}
+    with manage(max_concurrent_downloads=8) as manager:
+        gids = [manager.download(counting.url(f"single{number}"), options) for number in range(12)]
+        for gid in gids:
+            assert manager.wait(gid, timeout=60).size == counting.size
+    assert counting.most_connections <= most
+
+
+def test_hosts_that_are_silent_hold_up_no_other(manage: Make, server: MisbehavingServer, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent, manage(max_concurrent_downloads=2) as manager:
+        port = silent.getsockname()[1]
+        options = {"save_dir": tmp_path, "connect_timeout": 60.0, "read_timeout": 60.0}
+        for number in range(2):
+            manager.download(f"http://127.0.0.1:{port}/{number}", options)
+        good = manager.download(server.url("/good/x", size=SMALL), options)
+        assert manager.wait(good, timeout=30).size == SMALL
+        manager.cancel_all()

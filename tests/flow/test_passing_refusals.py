@@ -6,32 +6,12 @@ from typing import Any
 import pytest
 
 import rangefetch
-from rangefetch import DownloadManager
 from rangefetch.errors import HttpStatusError
 from servers.misbehaving import MisbehavingServer, content
-from support.downloads import SIZE, SMALL, fails, fetch, into
+from support.downloads import SIZE, SMALL, fails, fetch
 from support.files import saved_bytes
 
 LANES: list[dict[str, Any]] = [{"split": 1}, {"split": 8, "min_split_size": "1M"}]
-
-
-@pytest.mark.parametrize("options", LANES, ids=["one lane", "eight"])
-@pytest.mark.parametrize("times", [1, 3])
-@pytest.mark.parametrize("code", [400, 403, 404, 405, 409])
-def test_a_refusal_between_good_responses_is_asked_about_again(
-    server: MisbehavingServer, target: Path, code: int, times: int, options: dict[str, Any]
-) -> None:
-    fetch(server.url("/status/x", size=SIZE, code=code, skip=1, times=times), target, **options)
-    assert target.read_bytes() == content(SIZE)
-
-
-@pytest.mark.parametrize("options", LANES, ids=["one lane", "eight"])
-@pytest.mark.parametrize("code", [401, 407])
-def test_a_demand_for_credentials_between_good_responses_is_asked_about_once_more(
-    server: MisbehavingServer, target: Path, code: int, options: dict[str, Any]
-) -> None:
-    fetch(server.url("/status/x", size=SIZE, code=code, skip=1, times=1), target, **options)
-    assert target.read_bytes() == content(SIZE)
 
 
 @pytest.mark.parametrize("code", [401, 407])
@@ -65,6 +45,13 @@ def test_a_mirror_is_asked_first(server: MisbehavingServer, other_server: Misbeh
     assert sum(request.status == 404 for request in server.requests) < 6
 
 
+def test_small_files_of_which_some_are_refused_once_come(server: MisbehavingServer, tmp_path: Path) -> None:
+    for number, code in enumerate((400, 404, 409)):
+        url = server.url(f"/status/{number}", size=SMALL, code=code, times=1)
+        rangefetch.fetch_many([url], tmp_path)
+        assert (tmp_path / str(number)).read_bytes() == content(SMALL)
+
+
 def test_a_new_link_is_asked_for_first(server: MisbehavingServer, target: Path) -> None:
     asked = []
 
@@ -78,22 +65,3 @@ def test_a_new_link_is_asked_for_first(server: MisbehavingServer, target: Path) 
         fetch(url, path, split=1, refresh_url=refresh, retry_wait=60.0)
         assert path.read_bytes() == content(SIZE)
     assert len(asked) == 4
-
-
-def test_small_files_of_which_some_are_refused_once_come(server: MisbehavingServer, tmp_path: Path) -> None:
-    for number, code in enumerate((400, 404, 409)):
-        url = server.url(f"/status/{number}", size=SMALL, code=code, times=1)
-        rangefetch.fetch_many([url], tmp_path)
-        assert (tmp_path / str(number)).read_bytes() == content(SMALL)
-
-
-@pytest.mark.parametrize(
-    ("code", "retry_after"), [(403, 1), (408, 1), (413, 1), (423, 1), (425, 1), (429, 1), (500, 1), (507, 1), (599, 1)]
-)
-def test_retry_after_is_honoured(server: MisbehavingServer, target: Path, code: int, retry_after: int) -> None:
-    with DownloadManager() as manager:
-        url = server.url("/status/x", size=SMALL, code=code, retry_after=retry_after, times=1)
-        manager.download_and_wait(url, into(target))
-    assert target.read_bytes() == content(SMALL)
-    first, second = server.requests
-    assert second.time - first.time >= 0.99

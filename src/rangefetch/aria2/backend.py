@@ -24,6 +24,7 @@ from rangefetch.aria2.entry import STATUS_KEYS, Status
 from rangefetch.aria2.file import FileJob
 from rangefetch.aria2.folder import FolderJob, FolderLanding
 from rangefetch.aria2.job import Job
+from rangefetch.aria2.shares import Shares
 from rangefetch.errors import DaemonUnavailable
 from rangefetch.logs import log as _log
 from rangefetch.net.certificates import find_ca_file
@@ -68,6 +69,7 @@ class Aria2Backend(Dispatcher[Job]):
         self.config = config or DaemonConfig()
         self.answered: set[int] = set()
         """The hosts, by the governor's numbers, that have answered since the backend was started."""
+        self.shares: Shares[Job] = Shares()
         self._elsewhere = PausedElsewhere(listener.directed)
         self._looking_elsewhere = False
         self._wake = threading.Event()
@@ -140,6 +142,16 @@ class Aria2Backend(Dispatcher[Job]):
         if self._elsewhere.drop(download):
             job.entry.may_be_known()
         return job
+
+    def runs_changed(self, run: Job) -> None:
+        """Divide a host's connections among the downloads from it."""
+        host = run.host()
+        if self.runs.get(run.download.gid) is run:
+            run.join_host()
+        else:
+            self.shares.leave(run)
+        for each in self.shares.unfair(host):
+            guarded(each, each.share_again)
 
     def run_ended(self, run: Job) -> None:
         """Nothing more comes of it."""

@@ -55,7 +55,7 @@ from rangefetch.masking import mask_url
 from rangefetch.net.sources import URL, Source, origin_of
 from rangefetch.options import DownloadOptions
 from rangefetch.transfer import governor, samples, saving
-from rangefetch.transfer.authority import is_unvouched
+from rangefetch.transfer.authority import Authority, Word, is_unvouched
 from rangefetch.transfer.comparison import Finding, Question, Verdict
 from rangefetch.transfer.keeping import NOTHING_KEPT
 from rangefetch.transfer.lifecycle import Event, Phase
@@ -90,6 +90,7 @@ class FileJob(Job):
         self._met: dict[str, Remote] = {}  # by the URLs that were given: what each source has said
         self._pieces: ControlFile | None = None  # what aria2 says is there, where its control file does not
         self._basis: Basis | None = None  # what came of comparisons
+        self._earlier = Identity()  # what the URL said of its file before the download was started over
         self._size = 0
         self._next_mirror_s = 0.0
 
@@ -177,6 +178,8 @@ class FileJob(Job):
     def _meet(self, source: Source, remote: Remote | None) -> None:
         """A source says what the file is (None: it cannot be asked): the place may get its name."""
         self._note(source, remote)
+        if remote is not None and source is self.sources[URL]:
+            self._refuse_what_is_cut_short(remote)
         expected, size = self.options.expected_size, remote.size if remote is not None else -1
         if expected and size not in (-1, expected):
             raise ContentChanged(f"the remote file has {size} bytes, not {expected}", url=self.shown_url)
@@ -193,6 +196,14 @@ class FileJob(Job):
                 self.placing.look_at_existing(taken, source, remote.identity, self._settle)
 
         self.do(self._name, named)
+
+    def _refuse_what_is_cut_short(self, remote: Remote) -> None:
+        """A body shorter than the file was before is not all of it, unless a validator shows that it is another."""
+        authority = Authority()
+        authority.tell(self._earlier)
+        if authority.hear(URL, remote.identity, stated=remote.ranged) is Word.CUT_SHORT:
+            words = f"the server sent {remote.size} bytes as the whole of a file that had {self._earlier.size}"
+            raise BadAnswer(words, url=self.shown_url)
 
     def _name(self) -> Path | None:
         """Choose the final name; the path, if something has it."""
@@ -399,6 +410,7 @@ class FileJob(Job):
     def restart(self) -> None:
         """Drop all bytes that are there, and all that speaks of them."""
         self._opened.truncate()
+        self._earlier = self.url_identity if self.url_identity.size >= 0 else self._earlier
         self._met.clear()
         self.remote = self._pieces = self._basis = None
         self.verification.begin_anew(self.options.checksum)
@@ -412,15 +424,32 @@ class FileJob(Job):
     def tick(self, now_s: float) -> None:
         """A few times a second: see whether time is up, whether its host rests, and what its mirrors have."""
         super().tick(now_s)
+        if self._holds_up_others(now_s):
+            _log.info("%s: no response within %g s; others come first", self.shown_url, governor.HURRY_S)
+            self.life.stop()
+            return
         if self.life.phase is not Phase.FILLING or not self.entry.gids:
             return
         rests = self.rests_for() > 0
         if rests and not self.entry.is_held and self.remote is not None and self.remote.ranged:
             self.entry.hold()  # what aria2 is at would lead to further requests
+            self.responses += 1
         elif self.entry.is_held and not rests:
             self.entry.go_on()
         if now_s >= self._next_mirror_s and not rests:
             self._check_mirrors()
+
+    def _holds_up_others(self, now_s: float) -> bool:
+        """Whether its host has not answered yet, and others that wait are to have its place before it tries again."""
+        return (
+            self.life.phase is Phase.ASKING
+            and now_s - self.download.started_s >= governor.HURRY_S
+            and not self.download.was_put_off
+            and len(self.sources) == 1
+            and self.host() not in self.backend.answered
+            and not governor.has_answered(self.host())
+            and self.backend.listener.puts_off(self.download)
+        )
 
     def host(self) -> int:
         """That to which aria2 goes first."""

@@ -387,6 +387,10 @@ class FolderJob(Job):
 
         self.do(take, lambda _: self.start())
 
+    def take_share(self) -> int:
+        """What is described comes from hosts that nobody knows yet."""
+        return self.wanted_connections
+
     def start(self) -> None:
         """Fetch the torrent or Metalink first, where it is at a server."""
         if is_http(self.sources.url):

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from rangefetch.aria2.abilities import refusal
+from rangefetch.aria2.abilities import MOST_CONNECTIONS, refusal
 from rangefetch.aria2.entry import Entry, Request, Status
 from rangefetch.aria2.remote import Resting, Unanswered
 from rangefetch.aria2.translate import judge, to_aria2
@@ -41,6 +41,8 @@ __all__ = ["Job"]
 R = TypeVar("R")
 
 _ANSWER_S = 300.0
+_TURN_S = 0.25
+_FEW = 2
 _DISK_CODES = frozenset({"9", "14", "15", "16", "17", "18"})
 _REST = "its host to be ready again"
 _BY_ARIA2 = Failure()  # which says no more than its error
@@ -74,6 +76,7 @@ class Job(AtWork):
         """The gids under which another program has paused it."""
         self.figures_now = Figures()
         self._wait: _Wait | None = None  # an answer to a question that was open before does not count
+        self._share = 1  # of the connections to its host
         self._begun_with = 0  # the bytes that were there when aria2 got it
         self._link_asked_at = -1  # how much was there when a new link was asked for
         download.figures = self.figures
@@ -102,6 +105,7 @@ class Job(AtWork):
     def completed(self, statuses: list[Status]) -> None:
         """aria2 has done all that it was asked for."""
         self.entry.forget()
+        self.backend.shares.give_back(self)
         self.life.fire(Event.WHOLE)
 
     # -- beginning ----------------------------------------------------------------------------------------------------
@@ -148,6 +152,7 @@ class Job(AtWork):
             if self._wait is not asked:
                 return  # nobody waits for it any more
             self._stop_waiting()
+            self.backend.shares.give_back(self)
             try:
                 answer = future.result()
             except Resting as rest:
@@ -159,8 +164,12 @@ class Job(AtWork):
 
         def is_late() -> None:
             self._wait = None
+            self.backend.shares.give_back(self)
             unanswered(Failure(code=Curl.OPERATION_TIMEDOUT, text="no answer for too long"))
 
+        if not self.backend.shares.take(self, 1):
+            self._wait_for_turn(lambda: self.inquire(question, then, unanswered))
+            return
         asked = self._wait = _Wait("the server's answer", self.call_later(_ANSWER_S, is_late))
         self.backend.look(self, question, answered)
 
@@ -213,10 +222,36 @@ class Job(AtWork):
         if rest_s := self.rests_for():
             self._wait_for_host(rest_s, self.add)
             return
+        self._share = self.take_share()
+        if not self._share:
+            self._wait_for_turn(self.add)
+            return
         self._begun_with = self.figures_now.downloaded
-        self.responses += 2 if min(self.tries.lanes, self.options.split) > 1 or self._begun_with else 1
+        is_one = min(self.tries.lanes, self.options.split, self._share) == 1 and not self._begun_with
+        self.responses += 1 if is_one else 2
         self.meter.reset()
         self.entry.add(self.request(), self.translated())
+
+    @property
+    def wanted_connections(self) -> int:
+        """How many it would have at its host alone."""
+        return min(self.options.max_connection_per_server, MOST_CONNECTIONS)
+
+    def join_host(self) -> None:
+        """Be one of those that share the connections of its host."""
+        self.backend.shares.join(self, self.host(), self.wanted_connections)
+
+    def take_share(self) -> int:
+        """Have as many connections as there are for it at its host, 0: none."""
+        self.join_host()
+        return self.backend.shares.take(self, min(self.wanted_connections, self.options.split, self.tries.lanes))
+
+    def share_again(self) -> None:
+        """Others have joined or left: have as many connections as are due now."""
+        if self.entry.gids and self.life.phase is Phase.FILLING and not self.entry.is_held:
+            before, self._share = self._share, self.take_share() or self._share
+            if self._share != before:
+                self.tell_change()
 
     def translated(self) -> dict[str, str]:
         """The options for aria2."""
@@ -226,6 +261,12 @@ class Job(AtWork):
             # Lanes are left for mirrors: aria2 takes none from a server that works for one that comes later.
             share = max(1, int(options["split"]) // sources)
             options["max-connection-per-server"] = str(min(int(options["max-connection-per-server"]), share))
+        else:
+            options["split"] = str(min(int(options["split"]), self._share))
+        options["max-connection-per-server"] = str(min(int(options["max-connection-per-server"]), self._share))
+        if self._share <= _FEW:
+            # One that it kept for later would be one too many.
+            options["enable-http-keep-alive"] = "false"
         if not self.tries.can_reserve and options["file-allocation"] == "falloc":
             options["file-allocation"] = "trunc"
         return options
@@ -340,7 +381,8 @@ class Job(AtWork):
         self.tell_change()
 
     def tell_change(self) -> None:
-        """Have aria2 use what it is asked for now."""
+        """Have aria2 use what it is asked for now, by further requests."""
+        self.responses += 1
         if self.entry.gids and self.life.phase is Phase.FILLING:
             self.entry.change(self.request(), self.translated())
 
@@ -352,6 +394,7 @@ class Job(AtWork):
             self._let_go()
         elif self.entry.gids and known.issuperset(self.entry.gids):
             self.entry.is_taken_along()
+            self.responses += 1
             return True
         else:
             self.entry.gids = []  # and it is added when aria2 is asked the next time
@@ -375,6 +418,7 @@ class Job(AtWork):
         if status.get("errorCode") in _DISK_CODES and (pieces := self.entry.pieces()) is not None:
             self.note_pieces(pieces)
         self.entry.forget()
+        self.backend.shares.give_back(self)
         code, downloaded = int(status.get("errorCode", 1)), self.figures_now.downloaded
         is_fresh = downloaded <= self._begun_with
         if code in (9, 17) and is_fresh and self.entry.option("file-allocation") == "falloc":
@@ -390,7 +434,8 @@ class Job(AtWork):
                 status.get("errorMessage", ""),
                 url=self.shown_url,
                 policy=self.policy,
-                answered=downloaded > 0,
+                answered=downloaded > 0 or any(source.answered for source in self.sources),
+                received=downloaded > 0,
                 redirected=any(source.redirected for source in self.sources),
                 other_lanes=min(self.tries.lanes, self.connections) - 1 if downloaded else 0,
             )
@@ -431,6 +476,9 @@ class Job(AtWork):
         self.figures_now = self.figures_now._replace(speed=0.0, connections=0)
         self._wait = _Wait(what, self.call_later(seconds, go_on))
 
+    def _wait_for_turn(self, again: Callable[[], None]) -> None:
+        self._wait_until(_TURN_S, again, "its turn at the host")
+
     def _wait_for_host(self, seconds: float, again: Callable[[], None]) -> None:
         self._wait_until(seconds, again, _REST)
 
@@ -453,4 +501,5 @@ class Job(AtWork):
     def _let_go(self) -> None:
         """aria2 does not touch the files any more."""
         self.entry.forget()
+        self.backend.shares.give_back(self)
         self.life.fire(Event.LET_GO)

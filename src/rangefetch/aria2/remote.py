@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
+from rangefetch.disk.state import MOST_VALIDATOR_BYTES
 from rangefetch.errors import BadAnswer
 from rangefetch.headers import merged, parse_date
 from rangefetch.identity import Identity
@@ -60,7 +61,7 @@ _MOST_DESCRIPTION_BYTES = 32 << 20  # of a torrent, which travels to aria2 in Ba
 _URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]|"
 _FIRST_REST_S = 1.0
 _LEAST_REST_S = 0.25
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
 _CONTENT_RANGE = re.compile(r"bytes[\s=]+(?:(\d+)-(\d+)|\*)/(\d+)\s*\Z", re.IGNORECASE)
 _DUPLICATE = re.compile(r";\s*rel\s*=\s*\"?duplicate\b", re.IGNORECASE)
 
@@ -351,14 +352,24 @@ def _described(answer: http.client.HTTPResponse, url: str) -> Remote:
     found, length = _content_range(headers.get("content-range", "")), _number(headers.get("content-length", ""))
     # A 200 with the Content-Range of a part is the 206 that it should have been.
     size = found[2] if found is not None else length if status == 200 else -1
+    if any(coding != "chunked" for coding in tokens(headers.get("transfer-encoding", ""))):
+        raise Unanswered(Failure(code=Curl.BAD_CONTENT_ENCODING))
     identity = Identity.of(headers, size)
     if identity.coding:
         raise Unanswered(Failure(fault=Fault.ENCODED))
+    # Ranges whose validators cannot be kept could not be compared later; a single response needs none.
+    is_kept = all(len(each) <= MOST_VALIDATOR_BYTES for each in (identity.etag, identity.last_modified))
+    if not is_kept:
+        identity = dataclasses.replace(identity, etag="", last_modified="")
     return Remote(
         url=url,
         identity=identity,
         headers=headers,
-        ranged=status != 416 and found is not None and found[:2] == (0, 0) and (status == 206 or length in (-1, 1)),
+        ranged=is_kept
+        and status != 416
+        and found is not None
+        and found[:2] == (0, 0)
+        and (status == 206 or length in (-1, 1)),
         names_mirrors=any(_DUPLICATE.search(value) for value in answer.headers.get_all("link", [])),
     )
 
@@ -390,6 +401,11 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 and int(text) < 1 << 62 else -1
 
 
+def tokens(value: str) -> list[str]:
+    """The members of a list in a header, in lower case."""
+    return [each.strip().lower() for each in value.split(",") if each.strip()]
+
+
 def _ascii(url: str) -> str:
     """The URL with what is beyond ASCII percent-encoded, as UTF-8."""
     return quote(url, safe=_URL_CHARACTERS)
@@ -398,7 +414,13 @@ def _ascii(url: str) -> str:
 def _redirected(url: str, location: str, options: DownloadOptions) -> str:
     """Where a redirect leads, if it may be followed."""
     # As they come: octets, of which those beyond ASCII must be encoded.
-    target = urljoin(url, quote(location.encode("latin-1", "replace"), safe=_URL_CHARACTERS))
+    location = quote(location.encode("latin-1", "replace"), safe=_URL_CHARACTERS)
+    try:
+        target = urljoin(url, location)
+        origin_of(target)
+    except ValueError as error:
+        failure = Failure(code=Curl.URL_MALFORMAT, redirected=True, address=location, text=str(error))
+        raise Unanswered(failure) from None
     scheme = urlsplit(target).scheme.lower()
     downgraded = scheme == "http" and origin_of(url)[0] == "https" and not options.allow_downgrade
     if not is_http(target) or not urlsplit(target).hostname or downgraded:
@@ -419,6 +441,7 @@ def _failure(error: Exception, url: str) -> Failure:
     text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
     text = "".join(c if c.isprintable() else "?" for c in text[:_MOST_TEXT])
     number = error.errno or 0 if isinstance(error, OSError) else 0
+    fault = Fault.NONE
     match error:
         case ssl.SSLCertVerificationError():
             code = Curl.PEER_FAILED_VERIFICATION
@@ -434,6 +457,12 @@ def _failure(error: Exception, url: str) -> Failure:
             code = Curl.RECV_ERROR
         case OSError():
             code = Curl.COULDNT_CONNECT
+        case http.client.LineTooLong():
+            code, fault = Curl.OK, Fault.HEADERS
+        case http.client.BadStatusLine():
+            code, text = Curl.WEIRD_SERVER_REPLY, f"it does not speak HTTP, or HTTP/0.9: {text}"
+        case http.client.HTTPException() if text.startswith("got more than"):
+            code, fault = Curl.OK, Fault.HEADERS
         case _:
             code = Curl.WEIRD_SERVER_REPLY
-    return Failure(code=code, errno=number, text=f"{urlsplit(url).hostname}: {text}")
+    return Failure(code=code, fault=fault, errno=number, text=f"{urlsplit(url).hostname}: {text}")

@@ -6,7 +6,7 @@ import errno
 import math
 import re
 
-from rangefetch.aria2.abilities import proxy_options
+from rangefetch.aria2.abilities import MOST_CONNECTIONS, proxy_options
 from rangefetch.errors import (
     BadAnswer,
     ConnectionFailed,
@@ -22,16 +22,14 @@ from rangefetch.logs import log as _log
 from rangefetch.options import DownloadOptions
 from rangefetch.transfer.retry import Failure, Fault, Kind, RetryPolicy, as_error
 
-__all__ = ["MOST_CONNECTIONS", "judge", "to_aria2"]
-
-MOST_CONNECTIONS = 16
-"""For one server; aria2 takes no more (aria2 manual, ``--max-connection-per-server``)."""
+__all__ = ["judge", "to_aria2"]
 
 _MOST_SECONDS = 600
 _LEAST_SPLIT_BYTES = 1 << 20
 _MOST_SPLIT_BYTES = 1 << 30
 _STATUS = re.compile(r"\bstatus=(\d{3})\b")
 _URL = re.compile(r"\b(?:[a-z][a-z0-9+.-]*://|magnet:)\S+", re.IGNORECASE)
+_CHUNK = re.compile(r"\bchunk", re.IGNORECASE)
 _MOST_TEXT = 300
 
 
@@ -110,12 +108,13 @@ def judge(
     url: str,
     policy: RetryPolicy,
     answered: bool = False,
+    received: bool = False,
     redirected: bool = False,
     other_lanes: int = 0,
 ) -> tuple[DownloadError, Kind]:
-    """The error that aria2's ``errorCode`` and ``errorMessage`` mean, and what is to be done about it; the last three
-    are as in ``retry.Failure``.
+    """The error that aria2's ``errorCode`` and ``errorMessage`` mean, and what is to be done about it.
 
+    ``received`` says that bytes had come; the other three are as in ``retry.Failure``.
     ``url`` is the one to name, with no secret in it.
     """
     # The one number that aria2 has in words alone.
@@ -124,6 +123,10 @@ def judge(
             fault=Fault.STATUS, status=status, answered=answered, redirected=redirected, other_lanes=other_lanes
         )
         return as_error(failure, url), policy.classify(failure)
+    if not received and _CHUNK.search(message):
+        # What comes first will come again.
+        words = f"the server sent a chunk without a size (aria2: {' '.join(message.split())[:_MOST_TEXT]})"
+        return BadAnswer(words, url=url), Kind.PERMANENT
     error_class, kind = _MEANINGS.get(code, (BadAnswer if code == 22 else NetworkError, Kind.TEMPORARY))
     # URLs may have secrets in them; the one that matters is named already.
     words = _URL.sub("…", " ".join(message.split()))[:_MOST_TEXT] or "no reason given"

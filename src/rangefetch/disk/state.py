@@ -67,7 +67,7 @@ _FIELD_TYPES: dict[str, type] = {
     "crc32": int,
 }
 _SOURCE_TYPES = {"url": str, "etag": str, "last_modified": str}
-_MAX_VALIDATOR_BYTES = 1023  # what the engine keeps of one
+MOST_VALIDATOR_BYTES = 1023  # what the engine keeps of one
 _BLOCK_INDEX = re.compile("0|[1-9][0-9]{0,18}")
 _HEX_BYTES = re.compile("(?:[0-9a-f]{2})*")
 _BLOCK_TO_DIGIT = bytes(ord("1") if block == DONE else ord("0") for block in range(256))
@@ -245,7 +245,7 @@ def _check(state: State) -> None:
         raise ValueError("filename is not a plain file name")
     for source in state.sources:
         for value in (source.etag, source.last_modified):
-            if len(value.encode("utf-8", "surrogatepass")) > _MAX_VALIDATOR_BYTES:
+            if len(value.encode("utf-8", "surrogatepass")) > MOST_VALIDATOR_BYTES:
                 raise ValueError("a validator is too long")
     if not (math.isfinite(state.last_updated) and state.last_updated >= 0):
         raise ValueError(f"last_updated {state.last_updated} is out of range")

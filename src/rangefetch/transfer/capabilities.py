@@ -16,18 +16,21 @@ __all__ = ["NATIVE", "Capabilities"]
 class Capabilities:
     """What one backend can do, as far as that can be said before it runs.
 
-    ``schemes`` are those of the URLs that it serves. ``streams``: its bytes can be read while they come. ``batches``:
-    it takes many small files at once. ``follows``: it fetches what a torrent or Metalink describes, and not that
-    itself. ``refusal`` says which option of a download it cannot honour, and why (empty: none).
+    ``schemes`` are those of the URLs that it serves. ``in_order``: the bytes come from the first to the last where
+    somebody reads them meanwhile. ``batches``: it takes many small files at once. ``follows``: it fetches what a
+    torrent or Metalink describes, and not that itself. ``most_connections`` is how many it opens to one server at most
+    (0: as many as the user allows). ``refusal`` says which option of a download it cannot honour, and why (empty:
+    none).
     """
 
     name: str
     install: str
     """How to get what it needs."""
     schemes: frozenset[str]
-    streams: bool = False
+    in_order: bool = False
     batches: bool = False
     follows: bool = False
+    most_connections: int = 0
     refusal: Callable[[str, DownloadOptions], str] = lambda url, options: ""
 
     def why_not(self, download: Download) -> str:
@@ -35,10 +38,17 @@ class Capabilities:
         scheme = urlsplit(download.url).scheme.lower()
         if scheme not in self.schemes:
             return f"does not serve {scheme}"
-        if download.sink is not None and not self.streams:
+        if download.sink is not None and not self.in_order:
             return "cannot stream"
         refused = self.refusal(download.url, download.options)
         return f"cannot honour {refused}" if refused else ""
 
+    def falls_short(self, download: Download) -> str:
+        """What a download that it can run gets less of than it asks for, as ``why_not`` says it; empty: nothing."""
+        wanted = min(download.options.max_connection_per_server, download.options.split)
+        if 0 < self.most_connections < wanted:
+            return f"opens at most {self.most_connections} connections to a server, not {wanted}"
+        return ""
 
-NATIVE = Capabilities("native", "pip install pycurl", frozenset(HTTP), streams=True, batches=True)
+
+NATIVE = Capabilities("native", "pip install pycurl", frozenset(HTTP), in_order=True, batches=True)

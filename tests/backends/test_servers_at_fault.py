@@ -1,0 +1,106 @@
+"""What a server gets wrong for good fails at once, and one that never answered is given up soon."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rangefetch import DownloadManager
+from rangefetch.errors import BadAnswer, ConnectionFailed, DownloadError
+from servers.misbehaving import refused_port
+from support.downloads import clear, into
+
+
+def _fails(
+    manager: DownloadManager, kind: type[DownloadError], url: str, target: Path, **options: Any
+) -> DownloadError:
+    """Fetch, expect exactly this error in one line that names the URL, and return it."""
+    with pytest.raises(DownloadError) as caught:
+        manager.download_and_wait(url, into(target, **options))
+    return clear(caught.value, kind, url)
+
+
+def test_one_that_never_answered_is_given_up_after_the_tries(manager: DownloadManager, target: Path) -> None:
+    error = _fails(manager, ConnectionFailed, f"http://127.0.0.1:{refused_port()}/x", target, retry_wait=0.01)
+    assert len(error.tried) == 5
+
+
+# ---- For good ----------------------------------------------------------------------------------------------------
+
+
+class Blunt:
+    """Sends the same octets to everybody, and hangs up."""
+
+    def __init__(self) -> None:
+        self.octets = b""
+        self.connections = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/x"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            with connection:
+                try:
+                    connection.recv(1 << 16)
+                    connection.sendall(self.octets)
+                    connection.shutdown(socket.SHUT_WR)
+                    # Closed with octets unread, it would be reset; and a client may keep its side open.
+                    connection.settimeout(0.2)
+                    while connection.recv(1 << 16):
+                        pass
+                except OSError:
+                    pass
+
+
+@pytest.fixture
+def blunt() -> Iterator[Blunt]:
+    server = Blunt()
+    yield server
+    server.close()
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("octets", "words"),
+    [
+        (OK + b"Transfer-Encoding: gzip\r\n\r\nxxxx", "encoded"),
+        (OK + b"Transfer-Encoding: foo, chunked\r\n\r\n4\r\nxxxx\r\n0\r\n\r\n", "encoded"),
+        (OK + b"X: " + b"y" * 200_000 + b"\r\nContent-Length: 1\r\n\r\nx", "header lines"),
+        (OK + b"X: y\r\n" * 3000 + b"Content-Length: 1\r\n\r\nx", "header lines"),
+        (
+            OK + b"".join(b"X: %s\r\n" % (b"y" * 1000) for _ in range(500)) + b"Content-Length: 1\r\n\r\nx",
+            "header lines",
+        ),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\nzzzz\r\nxxxx\r\n0\r\n\r\n", "chunk"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n-1\r\nxxxx\r\n0\r\n\r\n", "chunk"),
+        (b"HTTP/1.1 302 F\r\nLocation: http://[bad/x\r\nContent-Length: 0\r\n\r\n", "malformed URL"),
+        (b"HTTP/1.1 302 F\r\nLocation: http://h:99999/\r\nContent-Length: 0\r\n\r\n", "malformed URL"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "HTTP/0.9"),
+    ],
+    ids=["gzip", "foo", "line", "lines", "bytes", "words", "negative", "host", "port", "ssh"],
+)
+def test_what_a_server_gets_wrong_from_the_start_is_its_fault_at_once(
+    manager: DownloadManager, backend: str, blunt: Blunt, target: Path, octets: bytes, words: str
+) -> None:
+    blunt.octets = octets
+    error = _fails(manager, BadAnswer, blunt.url, target, retry_wait=60.0)
+    assert words in error.reason
+    # aria2 is given the file only when its server has answered a request of ours; chunks come after that.
+    assert blunt.connections == (2 if backend == "aria2" and words == "chunk" else 1)
