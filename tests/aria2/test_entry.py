@@ -37,7 +37,7 @@ class _Client:
 def _added(*answers: str | Exception, known: bool = False) -> Entry:
     """An entry after as many tries as there are answers."""
     entry = Entry(GID)
-    daemon = SimpleNamespace(error=None, hangs=False, client=_Client(*answers, known=known))
+    daemon = SimpleNamespace(error=None, hangs=False, pid=1, client=_Client(*answers, known=known))
     entry.daemon = cast(Aria2Daemon, daemon)
     for _ in answers:
         entry.add(Request(["http://example.org/x"], {}), {})
