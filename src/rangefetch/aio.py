@@ -136,8 +136,11 @@ class DownloadManager:
 
     async def start(self) -> None:
         """Start the backend; the first download does it, too."""
+        await _in_thread(self._manager.start)
+
+    async def _start_by_itself(self) -> None:
         if not self._manager.is_started:
-            await _in_thread(self._manager.start)
+            await _in_thread(self._manager.start_by_itself)
 
     async def stop(self) -> None:
         """Stop all transfers, save the states, and end the threads. Unfinished downloads are paused."""
@@ -150,14 +153,14 @@ class DownloadManager:
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.stop()
+        await _in_thread(self._manager.__exit__, kind, value, traceback)
 
     # -- verbs ------------------------------------------------------------------------------------------------
 
     async def download(self, url: Url, options: DownloadOptions | Mapping[str, Any] | None = None) -> str:
         """Add a URL to the queue; returns its gid. Raises ``ValueError`` or ``TypeError`` for bad options."""
         self._manager.check(url, options)
-        await self.start()
+        await self._start_by_itself()
         return self._manager.download(url, options)
 
     async def wait(self, gid: str, timeout: float | None = None) -> DownloadResult:
@@ -268,13 +271,13 @@ class DownloadManager:
     ) -> DownloadResult:
         """Ask for a URL and wait for it; ``leave`` is called, in a thread, when the task is cancelled."""
         self._manager.check(url, options)
-        await self.start()
+        await self._start_by_itself()
         download = self._manager.submit(url, options)
         try:
             async for _ in self._moves(download, _PROGRESS_EVERY_S if on_progress else None):
                 if on_progress is not None:
-                    _call_back("on_progress", on_progress, download.progress())
-        except asyncio.CancelledError:
+                    on_progress(download.progress())
+        except BaseException:  # the task was cancelled, or on_progress has raised
             await _in_thread(leave, download)
             raise
         return self._outcome(download)
@@ -310,12 +313,12 @@ class DownloadManager:
                 return
 
 
-def _call_back(name: str, callback: Callable[..., object], *args: object) -> None:
-    """An error there is the caller's, and no reason to lose a download."""
+def _call_back(on_result: OnResult, number: int, outcome: DownloadResult | DownloadError) -> None:
+    """An error there is the caller's, and no reason to lose the other downloads."""
     try:
-        callback(*args)
+        on_result(number, outcome)
     except Exception:
-        _log.exception("%s failed", name)
+        _log.exception("on_result failed")
 
 
 async def fetch(
@@ -398,16 +401,25 @@ async def fetch_many(
     check_function(on_result, "on_result")
     loop = asyncio.get_running_loop()
     stopped = threading.Event()
+    mistakes: list[Exception] = []  # what on_progress has raised
 
     def report(progress: DownloadProgress) -> None:
         if stopped.is_set():
             raise _Stop
         if on_progress is not None:
-            loop.call_soon_threadsafe(_call_back, "on_progress", on_progress, progress)
+            loop.call_soon_threadsafe(show, on_progress, progress)
+
+    def show(on_progress: Callable[[DownloadProgress], object], progress: DownloadProgress) -> None:
+        if not stopped.is_set():
+            try:
+                on_progress(progress)
+            except Exception as error:
+                mistakes.append(error)
+                stopped.set()
 
     def tell(number: int, outcome: DownloadResult | DownloadError) -> None:
         if on_result is not None and not stopped.is_set():
-            loop.call_soon_threadsafe(_call_back, "on_result", on_result, number, outcome)
+            loop.call_soon_threadsafe(_call_back, on_result, number, outcome)
 
     def fetch_all() -> list[DownloadResult | DownloadError]:
         limits: dict[str, Any] = {"max_concurrent_downloads": max_concurrent_downloads, "on_error": on_error}
@@ -419,7 +431,11 @@ async def fetch_many(
     pool = ThreadPoolExecutor(1, thread_name_prefix="fetch-many")
     call = loop.run_in_executor(pool, fetch_all)
     try:
-        return await asyncio.shield(call)
+        outcomes = await asyncio.shield(call)
+        if not mistakes:
+            return outcomes
+    except _Stop:
+        pass
     except asyncio.CancelledError:
         stopped.set()
         with contextlib.suppress(_Stop, Exception):
@@ -427,3 +443,4 @@ async def fetch_many(
         raise
     finally:
         pool.shutdown(wait=False)
+    raise mistakes[0]

@@ -33,17 +33,14 @@ def fetch(
     (``get_download_manager``) does the work, and limits how many downloads run at a time.
 
     Raises ``ValueError`` or ``TypeError`` for bad options, before any file or connection is opened, and a
-    ``DownloadError`` (see ``rangefetch.errors``) if the download fails. On Ctrl-C the state is saved and
-    ``KeyboardInterrupt`` is raised.
+    ``DownloadError`` (see ``rangefetch.errors``) if the download fails. Any other exception that is raised while it
+    waits, by Ctrl-C or in ``on_progress``, stops the download, keeps its state and reaches the caller.
     """
     check_function(on_progress, "on_progress")
     manager = get_download_manager()
     download = manager.submit(url, options_of(path, mirrors, checksum, options))
-    try:
+    with manager.unless_interrupted(download, lambda: manager.let_go([download])):
         return manager.wait_for(download, None, on_progress)
-    except (KeyboardInterrupt, SystemExit):
-        manager.let_go([download])
-        raise
 
 
 def options_of(

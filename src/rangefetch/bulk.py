@@ -122,10 +122,11 @@ def fetch_many(
 
     ``on_progress`` gets a ``DownloadProgress`` of the whole call, at most every 100 ms: its ``filename`` is "N of M
     files", its ``percentage`` their share, and bytes and speed are the sums over finished and active items.
-    ``on_result`` gets the position of each item and its result or error as it finishes. Both are called in the calling
-    thread; exceptions in them are logged. With an ``executor`` (``concurrent.futures``) the items are divided among its
+    ``on_result`` gets the position of each item and its result or error as it finishes; exceptions in it are logged.
+    Both are called in the calling thread. With an ``executor`` (``concurrent.futures``) the items are divided among its
     workers, each with its own manager. Then ``on_progress`` is not called, and ``on_result`` is called for all items
-    of a worker when that worker is done.
+    of a worker when that worker is done. An exception in ``on_progress`` stops the call as Ctrl-C does, keeps what is
+    there and reaches the caller.
 
     Raises ``ValueError`` or ``TypeError`` for bad items and options, before any file or connection is opened.
     """
@@ -564,10 +565,7 @@ class _Bulk:
             status=DownloadStatus.COMPLETE if over else DownloadStatus.ACTIVE,
             connections=sum(each.connections for each in at_work),
         )
-        try:
-            self._on_progress(progress)
-        except Exception:
-            _log.exception("on_progress failed")
+        self._on_progress(progress)
 
 
 def _repeated(wanted: Sequence[_Wanted]) -> tuple[dict[int, int], dict[int, DownloadError]]:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import threading
 import time
+import warnings
 import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -70,7 +71,9 @@ class DownloadManager:
     applies to both backends.
 
     ``stop`` (also called by leaving the ``with`` block, and when the interpreter exits) stops unfinished downloads and
-    saves their states, so that they can be resumed. Methods raise ``KeyError`` for an unknown gid. They are safe in
+    saves their states, so that they can be resumed. A manager that is dropped while it runs is stopped, with a
+    ``ResourceWarning``. After its ``with`` block a manager takes no downloads (``RuntimeError``) until ``start`` is
+    called; the process's own always does. Methods raise ``KeyError`` for an unknown gid. They are safe in
     every state of a download, and do nothing where there is nothing to do.
     """
 
@@ -92,7 +95,8 @@ class DownloadManager:
         check_count(max_download_results, "max_download_results", 0, 1_000_000)
         if retry_policy is not None and not isinstance(retry_policy, RetryPolicy):
             raise TypeError(f"retry_policy: expected a RetryPolicy, not {type(retry_policy).__name__}")
-        self._router = BackendRouter(self, backend, prefer, retry_policy or RetryPolicy(), config)
+        self._hearing = _Hearing(self)
+        self._router = BackendRouter(self._hearing, backend, prefer, retry_policy or RetryPolicy(), config)
         self._most_active = max_concurrent_downloads or _MOST_ACTIVE
         self._only_small = 0 if max_concurrent_downloads else _MOST_SMALL - _MOST_ACTIVE  # places for small files alone
         self._most_finished = max_download_results
@@ -124,6 +128,7 @@ class DownloadManager:
         self._started = False
         self._starts = 0
         self._forked = False
+        self._left = False  # its block has ended: it starts when it is told to, and not by itself
         self._take_session()
 
     # -- life -------------------------------------------------------------------------------------------------
@@ -160,9 +165,16 @@ class DownloadManager:
 
     def start(self) -> None:
         """Start the backend; the first download does it, too. Raises a ``LocalError`` where none can run."""
+        self._left = False
+        self.start_by_itself()
+
+    def start_by_itself(self) -> None:
+        """Start the backend because it is needed. Raises ``RuntimeError`` after the manager's ``with`` block."""
         self._must_be_ours()
         if not self._started:
             with self._lifting:
+                if self._left:
+                    raise RuntimeError("the manager's with block has ended; call start() to use it again")
                 self._start()
 
     def _start(self) -> None:
@@ -184,7 +196,7 @@ class DownloadManager:
     def _running(self) -> Iterator[None]:
         """The manager started, and the lock held."""
         while True:
-            self.start()
+            self.start_by_itself()
             with self._lock:
                 if self._started:  # nobody has stopped it meanwhile
                     yield
@@ -229,7 +241,20 @@ class DownloadManager:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._left = self is not _global  # which others use, too
         self.stop()
+
+    def __del__(self) -> None:
+        if getattr(self, "_started", False):
+            # On a thread of its own: this one may hold anything, or be one of those that are to end.
+            self._hearing.keep(self)
+            with contextlib.suppress(RuntimeError):  # at the interpreter's end
+                threading.Thread(target=self._stop_dropped, name="rangefetch-closer").start()
+            warnings.warn(f"{self!r} was dropped without stop()", ResourceWarning, source=self, stacklevel=2)
+
+    def _stop_dropped(self) -> None:
+        self.stop()
+        self._hearing.keep(None)
 
     # -- verbs ------------------------------------------------------------------------------------------------
 
@@ -253,14 +278,23 @@ class DownloadManager:
     ) -> DownloadResult:
         """``download`` and ``wait``. ``on_progress`` is called in this thread, at most every 100 ms.
 
-        When the wait is interrupted (Ctrl-C), the download is stopped and its state is saved.
+        When the wait is interrupted (Ctrl-C, or an exception in ``on_progress``, which reaches the caller), the
+        download is paused and its state is saved.
         """
         check_function(on_progress, "on_progress")
         download = self.submit(url, options)
-        try:
+        with self.unless_interrupted(download, lambda: self.pause(download.gid)):
             return self.wait_for(download, None, on_progress)
-        except (KeyboardInterrupt, SystemExit):
-            self.pause(download.gid)
+
+    @contextlib.contextmanager
+    def unless_interrupted(self, download: Download, leave: Callable[[], object]) -> Iterator[None]:
+        """Have ``leave`` called where the body is left by an exception that is not how the download ended."""
+        try:
+            yield
+        except BaseException:
+            if download.status in (DownloadStatus.ACTIVE, DownloadStatus.WAITING):
+                with contextlib.suppress(KeyError, RuntimeError):  # it was forgotten, or this is a forked child
+                    leave()
             raise
 
     def pause(self, gid: str) -> None:
@@ -371,7 +405,7 @@ class DownloadManager:
 
     def native_backend(self) -> NativeBackend | None:
         """The native backend, started, if that is the one in use; for ``bulk``."""
-        self.start()
+        self.start_by_itself()
         return self._router.native()
 
     def lend_places(self, borrower: object, wanted: int) -> int:
@@ -740,10 +774,11 @@ class DownloadManager:
                     continue
             if time.monotonic() >= due_s:
                 progress = download.progress()
-                if progress.status not in _FINISHED:  # how it ended is told once, below
-                    _report(on_progress, progress)
+                if on_progress is not None and progress.status not in _FINISHED:  # how it ended is told once, below
+                    on_progress(progress)
                 due_s = time.monotonic() + _PROGRESS_EVERY_S
-        _report(on_progress, download.progress())
+        if on_progress is not None:
+            on_progress(download.progress())
         return result
 
     # -- the session --------------------------------------------------------------------------------------------
@@ -757,7 +792,8 @@ class DownloadManager:
             return
         with self._lock:
             if self._session_timer is None:
-                self._session_timer = threading.Timer(_SESSION_EVERY_S, self._save_session)
+                save = weakref.WeakMethod(self._save_session)  # or the timer would keep a manager alive
+                self._session_timer = threading.Timer(_SESSION_EVERY_S, lambda: (now := save()) and now())
                 self._session_timer.daemon = True
                 self._session_timer.name = "rangefetch-session"
                 self._session_timer.start()
@@ -827,14 +863,39 @@ def _path_of(download: Download) -> Path | None:
     return Path(download.options.save_dir).absolute() / download.filename if download.filename else None
 
 
-def _report(on_progress: Callable[[DownloadProgress], object] | None, progress: DownloadProgress) -> None:
-    """Call back; an error there is the caller's, and no reason to lose a download."""
-    if on_progress is None:
-        return
-    try:
-        on_progress(progress)
-    except Exception:
-        _log.exception("on_progress failed")
+class _Hearing:
+    """The ``Listener`` of a manager's backends, whose threads do not keep a manager alive that nobody uses."""
+
+    def __init__(self, manager: DownloadManager) -> None:
+        self._manager = weakref.ref(manager)
+        self._kept: DownloadManager | None = None
+
+    def keep(self, manager: DownloadManager | None) -> None:
+        """Hear for one that is going; None: it is gone."""
+        self._kept = manager
+
+    def _who(self) -> DownloadManager | None:
+        return self._kept or self._manager()
+
+    def completed(self, download: Download, result: DownloadResult) -> None:
+        if (manager := self._who()) is not None:
+            manager.completed(download, result)
+
+    def failed(self, download: Download, error: DownloadError) -> None:
+        if (manager := self._who()) is not None:
+            manager.failed(download, error)
+
+    def halted(self, download: Download) -> None:
+        if (manager := self._who()) is not None:
+            manager.halted(download)
+
+    def asks(self, download: Download, *, asking: bool) -> None:
+        if (manager := self._who()) is not None:
+            manager.asks(download, asking=asking)
+
+    def puts_off(self, download: Download) -> bool:
+        manager = self._who()
+        return manager is not None and manager.puts_off(download)
 
 
 # -- the process's own manager ------------------------------------------------------------------------------------
