@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 from rangefetch.cli import arguments
+from rangefetch.cli.vocabulary import names_of
 from rangefetch.options import DownloadOptions
 from rangefetch.transfer import retry
 from rangefetch.transfer.download import MOVES
@@ -108,8 +109,7 @@ def _options() -> str:
 
 
 def _option(action: argparse.Action) -> tuple[str, str] | None:
-    opposites = isinstance(action, argparse.BooleanOptionalAction)
-    names = [name for name in action.option_strings if not (opposites and name.startswith("--no-"))]
+    names = names_of(action)
     if not names or "--help" in names:
         return None
     metavar = f" `{action.metavar}`" if isinstance(action.metavar, str) else ""

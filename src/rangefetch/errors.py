@@ -74,7 +74,8 @@ class DownloadError(Exception):
     """The base class: a download failed.
 
     ``url`` is the requested URL (user name and password masked), ``status`` the HTTP status of the response that
-    ended it (0: none), ``tried`` the failures before it, one line each, oldest first.
+    ended it (0: none), ``tried`` the failures before it, one line each, oldest first. ``seconds`` and ``connections``
+    are those that the download took until then.
     """
 
     _errno: ClassVar[int | None] = None
@@ -94,6 +95,8 @@ class DownloadError(Exception):
         self.url = url
         self.status = status
         self.tried = tried
+        self.seconds = 0.0
+        self.connections = 0
         super().__init__(message)
         _fill(self, errno or self._errno, message, filename)
 

@@ -889,6 +889,10 @@ class _Hearing:
         if (manager := self._who()) is not None:
             manager.halted(download)
 
+    def directed(self, download: Download, status: DownloadStatus) -> None:
+        if (manager := self._who()) is not None:
+            manager.directed(download, status)
+
     def asks(self, download: Download, *, asking: bool) -> None:
         if (manager := self._who()) is not None:
             manager.asks(download, asking=asking)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rangefetch.cli.arguments import USAGE_ERROR, Request, parse
-from rangefetch.cli.vocabulary import make_parser
+from rangefetch.cli.arguments import USAGE_ERROR, Request, parse, spell_switches
+from rangefetch.cli.vocabulary import Switch, make_parser
 from rangefetch.manager import DownloadManager
 from rangefetch.options import DownloadOptions
 
@@ -172,6 +172,79 @@ def test_one_name_fits_one_url_given_twice() -> None:
 def test_after_two_dashes_all_are_urls(capsys: pytest.CaptureFixture[str]) -> None:
     assert parse(["-q", "--", URL]).urls == (URL,)
     assert "'--json=true'" in refusal(capsys, "--", "--json=true")
+
+
+def _switches() -> list[Switch]:
+    return [action for action in make_parser()._actions if isinstance(action, Switch)]
+
+
+@pytest.mark.parametrize("switch", _switches(), ids=lambda switch: switch.shown[-1])
+def test_every_switch_is_turned_on_and_off_in_each_way(switch: Switch, capsys: pytest.CaptureFixture[str]) -> None:
+    """``--name``, ``--no-name``, and each with ``=true`` and ``=false``."""
+    if "--help" in switch.shown or "--continue" in switch.shown:
+        return  # see below
+    positive = next(name for name in switch.option_strings if name.startswith("--") and name[:5] != "--no-")
+    negative = f"--no-{positive[2:]}"
+    ways: dict[bool, list[str]] = {
+        True: [positive, f"{positive}=true", f"{negative}=false"],
+        False: [negative, f"{negative}=true", f"{positive}=false"],
+    }
+    read = {
+        is_on: {repr(vars(make_parser().parse_args(spell_switches(make_parser(), [word])))) for word in words}
+        for is_on, words in ways.items()
+    }
+    assert len(read[True]) == len(read[False]) == 1
+    assert read[True] != read[False]
+    for word in ways[True] + ways[False]:
+        if switch.dest != "version" and "conf" not in switch.dest and "github" not in switch.dest:
+            assert parse([word, URL]).urls == parse([URL, word]).urls == (URL,)
+    assert "neither true nor false" in refusal(capsys, f"{positive}=perhaps", URL)
+    assert "neither true nor false" in refusal(capsys, f"{negative}=perhaps", URL)
+
+
+def test_to_continue_cannot_be_turned_off(capsys: pytest.CaptureFixture[str]) -> None:
+    for word in ("-c", "--continue", "--continue=true", "--no-continue=false"):
+        assert parse([word, URL]).urls == (URL,)
+    for word in ("--no-continue", "--continue=false", "--no-continue=true"):
+        assert "--continue" in refusal(capsys, word, URL)
+
+
+@pytest.mark.parametrize("word", ["-h", "--help", "--help=true", "--no-help=false"])
+def test_help_is_a_switch_too(capsys: pytest.CaptureFixture[str], word: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse([word])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: rangefetch")
+    assert parse(["--help=false", URL]).urls == parse(["--no-help", URL]).urls == (URL,)
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "value"),
+    [
+        (["--insecure"], "verify_tls", False),
+        (["--insecure=true"], "verify_tls", False),
+        (["--insecure=false"], "verify_tls", True),
+        (["--no-insecure"], "verify_tls", True),
+        (["--check-certificate=false", "--no-insecure"], "verify_tls", True),
+        (["--no-check-certificate"], "verify_tls", False),
+        (["--no-clobber"], "overwrite", False),
+        (["--no-clobber=false"], "overwrite", True),
+        (["--clobber"], "overwrite", True),
+        (["--allow-overwrite", "--no-clobber"], "overwrite", False),
+    ],
+)
+def test_a_switch_that_is_the_opposite_of_another(words: list[str], field: str, value: bool) -> None:
+    assert getattr(parse([*words, URL]).options, field) is value
+
+
+def test_help_shows_each_switch_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    said = capsys.readouterr().out
+    assert "--no-clobber" in said
+    assert "--no-conf" in said
+    for name in ("--no-json", "--no-quiet", "--clobber,", "--no-insecure", "--no-no-"):
+        assert name not in said
 
 
 def test_version_needs_no_url() -> None:

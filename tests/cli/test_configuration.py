@@ -28,7 +28,7 @@ def test_keys_are_the_long_names(configuration: Path) -> None:
     configuration.write_text(
         'backend = "auto"\nsplit = 4\nmin-split-size = "1M"\ncheck-certificate = false\nquiet = true\nretry = 2\n'
         'header = ["A: 1", "B: 2"]\nuser-agent = "me/1"\ntimeout = 2.5\nlimit-rate = 1024\ndir = "/data"\n'
-        "max-concurrent-downloads = 3\nmax-overall-download-limit = '1M'\nno-clobber = true\ninsecure = false\n"
+        "max-concurrent-downloads = 3\nmax-overall-download-limit = '1M'\nno-clobber = true\n"
     )
     request = parse([URL])
     options = request.options
@@ -38,6 +38,20 @@ def test_keys_are_the_long_names(configuration: Path) -> None:
     assert options.headers == {"A": "1", "B": "2"}
     assert (options.user_agent, options.read_timeout, options.max_download_limit) == ("me/1", 2.5, 1024)
     assert (options.save_dir, options.overwrite) == ("/data", False)
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [
+        ("insecure = true", "verify_tls", False),
+        ("insecure = false", "verify_tls", True),
+        ("no-clobber = true", "overwrite", False),
+        ("no-clobber = false", "overwrite", True),
+    ],
+)
+def test_a_switch_is_on_or_off(configuration: Path, text: str, field: str, value: bool) -> None:
+    configuration.write_text(text)
+    assert getattr(parse([URL]).options, field) is value
 
 
 def test_what_is_typed_comes_after(configuration: Path) -> None:
@@ -69,6 +83,7 @@ def test_it_is_in_the_home_directory_else(monkeypatch: pytest.MonkeyPatch, tmp_p
     [
         ("splitt = 4", "splitt: unknown option"),
         ("max_tries = 4", "max_tries: unknown option"),
+        ("clobber = true", "clobber: unknown option"),
         ("no-quiet = true", "no-quiet: unknown option"),
         ("split = 0", "split: 0 is out of range"),
         ("split = true", "split: True is not a string or a number"),

@@ -146,6 +146,29 @@ def test_summary() -> None:
     assert summary(several).startswith("1 of 2 files done: 62 % of 2.0 GiB")
 
 
+def test_failures_are_counted_by_themselves() -> None:
+    def several(*status: DownloadStatus) -> dict[str, DownloadProgress]:
+        return {f"{URL}?{number}": progress(status=each) for number, each in enumerate(status)}
+
+    done, failed, active = DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.ACTIVE
+    assert summary(several(done, failed, active, active)).startswith("1 done, 1 failed of 4 files: ")
+    assert summary(several(failed, failed)).startswith("0 done, 2 failed of 2 files: ")
+    assert summary(several(done, active, active)).startswith("1 of 3 files done: ")
+    assert display.how_many(0, 1, 1) == "0 done, 1 failed of 1 file"
+
+
+def test_live_counts_failures_by_themselves(terminal: Terminal) -> None:
+    with redirect_stderr(terminal), Live() as live:
+        live.update({URL: progress(status=DownloadStatus.ERROR), f"{URL}?1": progress()})
+    assert "0 done, 1 failed of 2 files" in terminal.text
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 connections"), (1, "1 connection"), (2, "2 connections")])
+def test_what_is_counted_agrees_with_its_number(number: int, text: str) -> None:
+    assert display.counted(number, "connection") == text
+    assert summary({URL: progress(connections=number)}).endswith(f", {text}")
+
+
 def test_outcome() -> None:
     assert display.outcome(result()) == "big.bin: 1.0 GiB in 2.0 s, 512 MiB/s over 8 connections"
     continued = display.outcome(result(resumed=GIB // 2, checksum="sha-256=" + "0" * 64))
@@ -341,7 +364,7 @@ def test_plain_sums_up_a_list(capsys: pytest.CaptureFixture[str]) -> None:
     plain = Plain()
     plain._next_summary = 0.0
     for _ in range(2):
-        plain.update_whole(WHOLE, [progress(note="waiting for the network")])
+        plain.update_whole("3 of 5 files done", WHOLE, [progress(note="waiting for the network")])
     assert capsys.readouterr().err.splitlines() == [
         "big.bin: waiting for the network",
         "3 of 5 files done: 3.0 MiB, 1.0 MiB/s, 2 connections",
@@ -350,7 +373,7 @@ def test_plain_sums_up_a_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_live_shows_a_list_and_what_is_at_work(terminal: Terminal) -> None:
     with redirect_stderr(terminal), Live() as live:
-        live.update_whole(WHOLE, [progress(filename=f"big-{number}.bin") for number in range(100)])
+        live.update_whole("3 of 5 files done", WHOLE, [progress(filename=f"big-{number}.bin") for number in range(100)])
     [frame, *_] = re.findall(r".*3 of 5 files done.*", terminal.text)
     assert re.search(r"60 %\s+3\.0 MiB\s+1\.0 MiB/s", frame)
     assert 0 < terminal.text.count("big-") < 48

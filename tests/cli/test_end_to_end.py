@@ -1,11 +1,15 @@
 """The whole program as a user runs it: what it fetches, says and returns."""
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import select
+import shlex
+import signal
 import subprocess
+import termios
 import time
 from pathlib import Path
 
@@ -103,6 +107,122 @@ def test_json_is_an_object_a_line_for_each_file(server: MisbehavingServer, place
     assert told[good].items() >= {"status": "complete", "path": str(place / "file.bin"), "size": SIZE}.items()
     assert told[bad].items() >= {"status": "error", "errorType": "HttpStatusError", "httpStatus": 404}.items()
     assert "404" in told[bad]["error"]
+
+
+def test_json_has_the_same_facts_of_each_file(server: MisbehavingServer, place: Path) -> None:
+    urls = [server.url("/good/a.bin"), server.url("/status/b.bin", code=404), "http://127.0.0.1:1/c.bin"]
+    said = run(place, "-q", "--json", "-m", 1, *urls)
+    assert said.returncode == 1
+    told = {each["url"]: each for each in map(json.loads, said.stdout.splitlines())}
+    facts = {"url", "status", "error", "errorType", "httpStatus", "seconds", "connections"}
+    assert all(facts <= set(each) for each in told.values())
+    done, missing, refused = (told[url] for url in urls)
+    assert (done["status"], done["error"], done["errorType"], done["httpStatus"]) == ("complete", None, None, None)
+    assert (done["connections"], missing["connections"]) == (1, 1)
+    assert (missing["status"], missing["errorType"], missing["httpStatus"]) == ("error", "HttpStatusError", 404)
+    assert (refused["status"], refused["errorType"], refused["httpStatus"]) == ("error", "ConnectionFailed", None)
+    assert all(0 < each["seconds"] < 60 for each in told.values())
+
+
+def test_short_files_are_explained(server: MisbehavingServer, place: Path) -> None:
+    url = server.url("/good/a.bin", size=1000)
+    short = r"rangefetch: a\.bin: (too short to tell what limited its speed \(\d\.\d\d s\)|what limited its speed: .*)"
+    assert re.search(short, run(place, "--explain", url).stderr)
+    assert "rangefetch: a.bin: nothing was fetched" in run(place, "--explain", url).stderr
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["-o", "a.bin", "URL"], ["--json", "-o", "b.bin", "URL"]])
+def test_output_that_is_lost_is_an_error_in_one_line(server: MisbehavingServer, place: Path, words: list[str]) -> None:
+    words = [server.url("/good/a.bin") if word == "URL" else word for word in words]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command("-q", *words),
+            cwd=place,
+            env=environment(place),
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "rangefetch: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["URL"], ["--json", "URL"], ["-i", "-"]])
+@pytest.mark.parametrize("lost", ["stdout", "stderr", "both"])
+def test_a_pipe_that_is_closed_early_is_no_error(
+    server: MisbehavingServer, place: Path, words: list[str], lost: str
+) -> None:
+    urls = [server.url(f"/good/{number}.bin") for number in range(2)]
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            command(*(word for each in words for word in (urls if each == "URL" else [each]))),
+            cwd=place,
+            env=environment(place),
+            input="\n".join(urls).encode(),
+            stdout=subprocess.PIPE if lost == "stderr" else writer,
+            stderr=subprocess.PIPE if lost == "stdout" else writer,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert done.returncode == 0
+    assert b"Traceback" not in (done.stderr or b"") + (done.stdout or b"")
+    if words != ["--version"] and words != ["--help"]:
+        assert names(place) == ["0.bin", "1.bin"]
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_streams_that_are_closed_from_the_start_are_no_error(
+    server: MisbehavingServer, place: Path, closed: tuple[int, ...]
+) -> None:
+    redirections = " ".join({0: "<&-", 1: ">&-", 2: "2>&-"}[number] for number in closed)
+    words = " ".join(map(shlex.quote, command(server.url("/good/a.bin"))))
+    done = subprocess.run(
+        ["sh", "-c", f"{words} {redirections}"],
+        cwd=place,
+        env=environment(place),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert names(place) == ["a.bin"]
+    assert (place / "a.bin").read_bytes() == content(1 << 20)
+
+
+def test_a_terminal_may_shrink_and_grow(server: MisbehavingServer, place: Path) -> None:
+    urls = [server.url(f"/shared-rate/{number}.bin", size="1M", rate="512K", id=number) for number in range(3)]
+    sizes = [(24, 100), (5, 20), (1, 1), (2, 200), (24, 80)]
+    main_end, end = os.openpty()
+    shown = b""
+    termios.tcsetwinsize(end, sizes[0])
+    process = subprocess.Popen(
+        command(*urls), cwd=place, env=environment(place, TERM="xterm-256color"), stdin=end, stdout=end, stderr=end
+    )
+    os.close(end)
+    try:
+        for size in sizes:
+            termios.tcsetwinsize(main_end, size)
+            process.send_signal(signal.SIGWINCH)
+            until = time.monotonic() + 0.4
+            while (left := until - time.monotonic()) > 0 and select.select([main_end], [], [], left)[0]:
+                shown += os.read(main_end, 1 << 16)
+        with contextlib.suppress(OSError):  # the other end is closed
+            while data := os.read(main_end, 1 << 16):
+                shown += data
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(main_end)
+    assert b"Traceback" not in shown
+    assert names(place) == ["0.bin", "1.bin", "2.bin"]
 
 
 def test_quiet_says_errors_only(server: MisbehavingServer, place: Path) -> None:

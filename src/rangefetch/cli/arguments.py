@@ -17,11 +17,11 @@ from typing import Any, NoReturn
 
 from rangefetch.cli import config
 from rangefetch.cli.inputs import InputError, read_urls
-from rangefetch.cli.vocabulary import USAGE_ERROR, Parser
+from rangefetch.cli.vocabulary import USAGE_ERROR, Parser, Switch, names_of, opposite
 from rangefetch.cli.vocabulary import make_parser as _parser
 from rangefetch.options import DownloadOptions, check_url, parse_size
 
-__all__ = ["USAGE_ERROR", "Request", "parse"]
+__all__ = ["USAGE_ERROR", "Request", "parse", "spell_switches"]
 
 _FIELDS = frozenset(field.name for field in dataclasses.fields(DownloadOptions))
 _ABOUT_THE_RUN = (
@@ -35,7 +35,6 @@ _ABOUT_THE_RUN = (
     "quiet",
 )
 _FOR_ONE_URL = {"filename": "name", "mirrors": "mirror", "checksum": "checksum", "expected_size": "size"}
-_TRUTH = {"true": True, "false": False}
 _MOST_DOWNLOADS_AT_ONCE = 1024
 
 
@@ -73,7 +72,7 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     # argparse would read what follows "--" as options after all, where URLs and options may be mixed.
     end = words.index("--") if "--" in words else len(words)
     words, after = words[:end], words[end + 1 :]
-    words = _spell_booleans_as_flags(parser, words)
+    words = spell_switches(parser, words)
     typed = _given(parser.parse_intermixed_args(words))
     if typed.get("version"):
         return Request(version=True)
@@ -102,7 +101,7 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     if len(urls) > 1:
         for dest, noun in _FOR_ONE_URL.items():
             if getattr(options, dest):
-                parser.error(f"{_names_of(parser, dest)}: one {noun} is given for {len(urls)} URLs")
+                parser.error(f"{_names_of(parser, dest)}: one {noun} cannot be used for {len(urls)} URLs")
     run = {name: given[name] for name in _ABOUT_THE_RUN if name in given}
     return Request(
         urls=tuple(urls),
@@ -145,7 +144,7 @@ def _join_auth(given: dict[str, Any], fail: Callable[[str], NoReturn]) -> None:
 
 def _configured(parser: Parser, typed: Mapping[str, Any]) -> list[str]:
     """What the configuration file says, as words; each key has been checked by itself."""
-    if typed.get("no_conf"):
+    if typed.get("conf") is False:
         return []
     named = typed.get("conf_path")
     path = Path(named) if named is not None else config.default_path()
@@ -168,33 +167,25 @@ def _configured(parser: Parser, typed: Mapping[str, Any]) -> list[str]:
     return all_words
 
 
-def _spell_booleans_as_flags(parser: Parser, words: Sequence[str]) -> list[str]:
+def spell_switches(parser: Parser, words: Sequence[str]) -> list[str]:
     """aria2's ``--name=true`` and ``--name=false`` as ``--name`` and ``--no-name``; ``--no-name=true``, too.
 
     A value that may be left out (argparse's ``nargs="?"``) would swallow the URL after a bare ``--name``.
     """
-    switches = {
-        name
-        for action in parser._actions
-        if isinstance(action, argparse.BooleanOptionalAction)
-        for name in action.option_strings
-        if name.startswith("--")
-    }
+    switches = {name for action in parser._actions if isinstance(action, Switch) for name in action.option_strings}
     spelled: list[str] = []
     for word in words:
         name, has_value, value = word.partition("=")
-        if has_value and name in switches:
-            if value not in _TRUTH:
+        if has_value and name.startswith("--") and name in switches:
+            if value not in ("true", "false"):
                 parser.error(f"{name}: {value!r} is neither true nor false")
-            positive = "--" + name.removeprefix("--").removeprefix("no-")
-            is_true = _TRUTH[value] is (name == positive)
-            word = positive if is_true else f"--no-{positive[2:]}"
+            word = name if value == "true" else opposite(name)
         spelled.append(word)
     return spelled
 
 
 def _names_of(parser: Parser, dest: str) -> str:
-    return next("/".join(action.option_strings) for action in parser._actions if action.dest == dest)
+    return next("/".join(names_of(action)) for action in parser._actions if action.dest == dest)
 
 
 def _in_typed_words(parser: Parser, message: str) -> str:
@@ -202,7 +193,7 @@ def _in_typed_words(parser: Parser, message: str) -> str:
     typed: dict[str, Any] = {}
     for action in parser._actions:
         if action.option_strings:
-            typed.setdefault(action.dest, action.option_strings)
+            typed.setdefault(action.dest, names_of(action))
     field, colon, rest = message.partition(":")
     if field in typed:
         field = "/".join(typed[field])

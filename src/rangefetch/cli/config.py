@@ -12,19 +12,21 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from rangefetch.cli.vocabulary import Switch, names_of, opposite
+
 __all__ = ["ConfigError", "default_path", "read"]
 
 _OF_ONE_RUN = frozenset(
     {
         "checksum",
+        "conf",
         "conf_path",
         "expected_size",
         "filename",
-        "help",
         "input_file",
         "mirrors",
-        "no_conf",
         "version",
+        argparse.SUPPRESS,  # help
     }
 )
 """What makes sense on a command line alone, by ``dest``."""
@@ -67,7 +69,7 @@ def read(path: Path, actions: dict[str, argparse.Action], *, must_exist: bool) -
         raise ConfigError(f"{path}: it is not TOML: {error}") from None
     for key, value in values.items():
         action = actions.get(f"--{key}")
-        if action is None or (key.startswith("no-") and isinstance(action, argparse.BooleanOptionalAction)):
+        if action is None or f"--{key}" not in names_of(action):
             raise ConfigError(f"{path}: {key}: unknown option")
         if action.dest in _OF_ONE_RUN:
             raise ConfigError(f"{path}: {key}: this belongs on the command line")
@@ -75,12 +77,10 @@ def read(path: Path, actions: dict[str, argparse.Action], *, must_exist: bool) -
 
 
 def _words(place: str, key: str, value: object, action: argparse.Action) -> list[str]:
-    if isinstance(action, argparse.BooleanOptionalAction) or action.nargs == 0:
+    if isinstance(action, Switch):
         if not isinstance(value, bool):
             raise ConfigError(f"{place}: {value!r} is neither true nor false")
-        if action.nargs == 0 and not isinstance(action, argparse.BooleanOptionalAction):
-            return [f"--{key}"] if value else []
-        return [f"--{key}" if value else f"--no-{key}"]
+        return [f"--{key}" if value else opposite(f"--{key}")]
     # argparse has no public name for it.
     repeatable = isinstance(action, argparse._AppendAction)
     listed = value if repeatable and isinstance(value, list) else [value]

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Self, TextIO
 from urllib.parse import urlsplit
@@ -62,10 +63,10 @@ class Quiet:
     def update(self, downloads: Mapping[str, DownloadProgress]) -> None:
         """All downloads of this run by URL, the ended ones too, as they are now."""
 
-    def update_whole(self, whole: DownloadProgress, active: Sequence[DownloadProgress]) -> None:
+    def update_whole(self, counts: str, whole: DownloadProgress, active: Sequence[DownloadProgress]) -> None:
         """A list of files as it is now, and those of them that a download of their own is at work on.
 
-        ``whole.filename`` counts the files, and ``whole.percentage`` is their share.
+        ``counts`` says how many there are and have ended, and ``whole.percentage`` is the share of those.
         """
 
     def ended(self, url: str, result: DownloadResult) -> None:
@@ -118,13 +119,13 @@ class Plain(Quiet):
         if self._is_time():
             self._line(summary(downloads))
 
-    def update_whole(self, whole: DownloadProgress, active: Sequence[DownloadProgress]) -> None:
+    def update_whole(self, counts: str, whole: DownloadProgress, active: Sequence[DownloadProgress]) -> None:
         for progress in active:
             self._say_note(progress.filename, progress)
         if self._is_time():
             connections = counted(whole.connections, "connection")
             speed = f"{amount(whole.speed)}/s"
-            self._line(f"{whole.filename} done: {amount(whole.downloaded)}, {speed}, {connections}")
+            self._line(f"{counts}: {amount(whole.downloaded)}, {speed}, {connections}")
 
     def ended(self, url: str, result: DownloadResult) -> None:
         self._begin(url)
@@ -199,13 +200,12 @@ class Live(Quiet):
             if progress.status == DownloadStatus.ACTIVE
         ]
         if len(downloads) > 1:
-            ended = sum(progress.status in _ENDED for progress in downloads.values())
-            self._draw(rows, (f"{ended} of {len(downloads)} files done", together(downloads.values())))
+            self._draw(rows, (_counts(downloads.values()), together(downloads.values())))
         else:
             self._draw(rows)
 
-    def update_whole(self, whole: DownloadProgress, active: Sequence[DownloadProgress]) -> None:
-        self._draw([(each.filename, each) for each in active], (f"{whole.filename} done", whole))
+    def update_whole(self, counts: str, whole: DownloadProgress, active: Sequence[DownloadProgress]) -> None:
+        self._draw([(each.filename, each) for each in active], (counts, whole))
 
     def ended(self, url: str, result: DownloadResult) -> None:
         self._line(outcome(result))
@@ -266,11 +266,22 @@ def summary(downloads: Mapping[str, DownloadProgress]) -> str:
         [(url, progress)] = downloads.items()
         name = shown_name(url, progress)
     else:
-        ended = sum(progress.status in _ENDED for progress in downloads.values())
-        name = f"{ended} of {len(downloads)} files done"
+        name = _counts(downloads.values())
     how_far = f"{now.percentage:.0f} % of {amount(now.total)}" if now.total else amount(now.downloaded)
     left = f", {clock(now.eta)} left" if now.eta is not None else ""
     return f"{name}: {how_far}, {amount(now.speed)}/s{left}, {counted(now.connections, 'connection')}"
+
+
+def _counts(downloads: Collection[DownloadProgress]) -> str:
+    status = Counter(each.status for each in downloads)
+    return how_many(status[DownloadStatus.COMPLETE], status[DownloadStatus.ERROR], len(downloads))
+
+
+def how_many(done: int, failed: int, count: int) -> str:
+    """``1, 0, 4`` -> ``"1 of 4 files done"``, ``1, 1, 4`` -> ``"1 done, 1 failed of 4 files"``."""
+    if failed:
+        return f"{done} done, {failed} failed of {counted(count, 'file')}"
+    return f"{done} of {counted(count, 'file')} done"
 
 
 def outcome(result: DownloadResult) -> str:
@@ -338,12 +349,13 @@ def counted(number: int, noun: str) -> str:
 
 def flush() -> None:
     """Empty what stdout still holds, so that Python has nothing to complain about when it ends."""
-    stream = sys.stdout
-    if stream is not None:
+    if sys.stdout is not None:
         try:
-            stream.flush()
-        except OSError:
-            _mute(stream)
+            sys.stdout.flush()
+        except OSError as error:
+            _mute(sys.stdout)
+            if not isinstance(error, BrokenPipeError):
+                raise
 
 
 def _write(stream: TextIO | None, line: str) -> None:

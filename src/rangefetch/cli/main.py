@@ -45,31 +45,48 @@ def main() -> NoReturn:
 def run(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; the exit status. ``--help`` and wrong usage raise ``SystemExit``."""
     try:
-        request = parse(argv)
-        if request.version:
-            return _show_version()
-        with Signals() as signals:
-            return _fetch(request, signals)
+        status = _run(argv)
+    except SystemExit as end:
+        if not _flushed():
+            return FAILED
+        raise end
     except KeyboardInterrupt:  # before the signals were caught: nothing has begun
-        return SIGNALLED + signal.SIGINT
-    finally:
+        status = SIGNALLED + signal.SIGINT
+    return status if _flushed() else status or FAILED
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    request = parse(argv)
+    if request.version:
+        return _show_version()
+    with Signals() as signals:
+        return _fetch(request, signals)
+
+
+def _flushed() -> bool:
+    """Whether what was written to stdout has arrived, or is of no interest to its reader any more."""
+    try:
         displays.flush()
+    except OSError as error:
+        Quiet().error(f"standard output: {error.strerror}")
+        return False
+    return True
 
 
 def _show_version() -> int:
     from rangefetch.net import libcurl
 
-    print(f"rangefetch {__version__}")
-    print(f"Python {sys.version.split()[0]} ({sys.executable})")
+    display = Quiet()
+    display.result(f"rangefetch {__version__}")
+    display.result(f"Python {sys.version.split()[0]} ({sys.executable})")
     try:
         loaded = libcurl.load()
     except EngineUnavailable as error:
-        displays.flush()  # so that the lines come in this order
-        Quiet().error(str(error))
+        display.error(str(error))
         return FAILED
-    print(f"libcurl {loaded.version} with {loaded.ssl_version}, from {loaded.origin}: {loaded.path}")
-    print(loaded.description)
-    return OK
+    display.result(f"libcurl {loaded.version} with {loaded.ssl_version}, from {loaded.origin}: {loaded.path}")
+    display.result(loaded.description)
+    return FAILED if display.lost_results else OK
 
 
 def _fetch(request: Request, signals: Signals) -> int:
@@ -103,7 +120,7 @@ def _fetch(request: Request, signals: Signals) -> int:
         except _WrongSetting as error:
             display.error(str(error))
             return USAGE_ERROR
-    return FAILED if report.failed or display.lost_results else OK
+    return FAILED if report.failures or display.lost_results else OK
 
 
 def _say_repeated(request: Request, display: Quiet) -> None:
@@ -183,7 +200,9 @@ class _CommandDownloads:
         rest = together(self._manager.get_download_progress(gid) for gid in self.waiting_for)
         stands = f"stands at {amount(rest.downloaded)}" + (f" of {amount(rest.total)}" if rest.total else "")
         done = len(self._urls) - len(self.waiting_for)
-        subject = f"{counted(done, 'file')} done, the rest" if len(self._urls) > 1 else "the file"
+        failed = self._report.failures
+        ended = f"{counted(done - failed, 'file')} done" + (f", {failed} failed" if failed else "")
+        subject = f"{ended}, the rest" if len(self._urls) > 1 else "the file"
         self._display.error(f"{self._signals.word}; run the same command again to continue: {subject} {stands}")
 
     def _settle(self, gid: str, seconds: float) -> bool:

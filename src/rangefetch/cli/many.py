@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from rangefetch.bulk import fetch_many
-from rangefetch.cli.display import Quiet, amount, counted
+from rangefetch.cli.display import Quiet, amount, counted, how_many
 from rangefetch.cli.report import Report
 from rangefetch.cli.signals import Signals
 from rangefetch.errors import DownloadError
@@ -29,13 +29,14 @@ def fetch_list(
     signals: Signals,
 ) -> bool:
     """Fetch all of them on ``manager``, which must be the process's own, and report each; False: a signal came."""
-    watch = _Watch(manager, display, signals)
+    watch = _Watch(len(urls), manager, display, signals)
     begun_s = time.monotonic()
     own = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     directory = own.pop("save_dir")
 
     def tell(number: int, outcome: DownloadResult | DownloadError) -> None:
         if isinstance(outcome, DownloadError):
+            watch.failed += 1
             report.error(urls[number], outcome)
         else:
             report.done(urls[number], outcome)
@@ -47,7 +48,7 @@ def fetch_list(
         if not signals.number:
             raise
         manager.stop()
-        display.error(f"{signals.word}; run the same command again to continue: {watch.stands(len(urls))}")
+        display.error(f"{signals.word}; run the same command again to continue: {watch.stands()}")
         return False
     display.note(_in_all(outcomes, time.monotonic() - begun_s))
     return True
@@ -56,7 +57,9 @@ def fetch_list(
 class _Watch:
     """Shows the progress of the whole, and breaks it off after a signal."""
 
-    def __init__(self, manager: DownloadManager, display: Quiet, signals: Signals) -> None:
+    def __init__(self, count: int, manager: DownloadManager, display: Quiet, signals: Signals) -> None:
+        self.failed = 0
+        self._count = count
         self._manager = manager
         self._display = display
         self._signals = signals
@@ -75,13 +78,17 @@ class _Watch:
             return
         self._next_look_s = now_s + SECONDS_BETWEEN_LOOKS
         self._last = whole
-        self._display.update_whole(whole, self._manager.list_downloads(DownloadStatus.ACTIVE))
+        self._display.update_whole(self._counts(whole), whole, self._manager.list_downloads(DownloadStatus.ACTIVE))
 
-    def stands(self, count: int) -> str:
+    def _counts(self, whole: DownloadProgress) -> str:
+        ended = round(whole.percentage * self._count / 100)
+        return how_many(ended - self.failed, self.failed, self._count)
+
+    def stands(self) -> str:
         """How far it has come."""
         if self._last is None:
-            return f"0 of {count} files done"
-        return f"{self._last.filename} done, {amount(self._last.downloaded)} fetched"
+            return how_many(0, 0, self._count)
+        return f"{self._counts(self._last)}, {amount(self._last.downloaded)} fetched"
 
 
 def _in_all(outcomes: Sequence[DownloadResult | DownloadError], seconds: float) -> str:

@@ -9,18 +9,19 @@ from rangefetch.cli.display import Quiet
 from rangefetch.errors import DownloadError
 from rangefetch.masking import mask_url, without_userinfo
 from rangefetch.progress import DownloadResult, DownloadStatus
+from rangefetch.transfer.effort import TOO_SHORT
 
 __all__ = ["Report"]
 
 
 class Report:
-    """Says what came of the files of one command line. ``failed`` is whether any of them could not be fetched.
+    """Says what came of the files of one command line. ``failures`` counts those that could not be fetched.
 
     With ``explains`` it notes what bound the speed of each, too.
     """
 
     def __init__(self, display: Quiet, *, as_json: bool, explains: bool = False) -> None:
-        self.failed = False
+        self.failures = 0
         self._display = display
         self._as_json = as_json
         self._explains = explains
@@ -28,15 +29,16 @@ class Report:
     def done(self, url: str, result: DownloadResult) -> None:
         """The file of ``url`` is there."""
         if self._as_json:
-            self._say_json(url, DownloadStatus.COMPLETE, error=None, **result.to_dict())
+            facts = {"error": None, "errorType": None, "httpStatus": None, **result.to_dict()}
+            self._say_json(url, DownloadStatus.COMPLETE, **facts)
         else:
             self._display.result(str(result.path))
-        if self._explains and result.bound:
-            self._display.note(f"{result.filename}: what limited its speed: {result.bound}")
+        if self._explains:
+            self._display.note(f"{result.filename}: {_explained(result)}")
 
     def error(self, url: str, error: DownloadError) -> None:
         """The file of ``url`` could not be fetched."""
-        self.failed = True
+        self.failures += 1
         self._display.error(str(error) if error.url else f"{mask_url(url)}: {error}")
         if self._as_json:
             self._say_json(
@@ -44,9 +46,20 @@ class Report:
                 DownloadStatus.ERROR,
                 error=error.reason,
                 errorType=type(error).__name__,
-                httpStatus=error.status,
+                httpStatus=error.status or None,
                 tried=list(error.tried),
+                seconds=error.seconds,
+                connections=error.connections,
             )
 
     def _say_json(self, url: str, status: DownloadStatus, **facts: Any) -> None:
         self._display.result(json.dumps({"url": without_userinfo(url), "status": status.value, **facts}))
+
+
+def _explained(result: DownloadResult) -> str:
+    """What limited the speed of a file, for ``--explain``."""
+    if result.already_complete:
+        return "nothing was fetched"
+    if result.bound in ("", TOO_SHORT):
+        return f"{TOO_SHORT} what limited its speed ({result.seconds:.2f} s)"
+    return f"what limited its speed: {result.bound}"

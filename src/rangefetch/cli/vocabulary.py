@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from typing import NoReturn
 
-from rangefetch.cli.display import printable
+from rangefetch.cli.display import Quiet, printable
 from rangefetch.masking import mask_text
 from rangefetch.options import DownloadOptions
 
-__all__ = ["USAGE_ERROR", "Parser", "make_parser", "masked"]
+__all__ = ["USAGE_ERROR", "Parser", "Switch", "make_parser", "masked", "names_of", "opposite"]
 
 USAGE_ERROR = 2
 
@@ -40,18 +41,82 @@ class Parser(argparse.ArgumentParser):
         self.exit(USAGE_ERROR, f"rangefetch: {message}\n")
 
 
+class Switch(argparse.Action):
+    """An option that is on or off: ``--name`` and ``--no-name``, and either with ``=true`` or ``=false``.
+
+    It may be declared by its negative name. ``shown`` are the names that it is declared by, which help and errors show.
+    With ``inverse`` it is on where its ``dest`` is False.
+    """
+
+    def __init__(
+        self, option_strings: Sequence[str], dest: str, *, inverse: bool = False, help: str | None = None
+    ) -> None:
+        self.shown = tuple(option_strings)
+        self.inverse = inverse
+        long = [name for name in option_strings if name.startswith("--")]
+        negative = [name if name.startswith("--no-") else opposite(name) for name in long]
+        names = dict.fromkeys([*option_strings, *map(opposite, negative), *negative])
+        super().__init__(list(names), dest, nargs=0, help=help)
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        is_on = not (option_string or "").startswith("--no-")
+        setattr(namespace, self.dest, is_on is not self.inverse)
+
+
+class _Help(Switch):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        if option_string != "--no-help":
+            display = Quiet()  # print_help says nothing of a stdout that is full
+            display.result(parser.format_help().rstrip("\n"))
+            parser.exit(int(display.lost_results))
+
+
+def opposite(name: str) -> str:
+    """``--name`` and ``--no-name`` for each other."""
+    return f"--{name[5:]}" if name.startswith("--no-") else f"--no-{name[2:]}"
+
+
+def names_of(action: argparse.Action) -> Sequence[str]:
+    """The names by which an option is known to people."""
+    return action.shown if isinstance(action, Switch) else action.option_strings
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Shows a switch by the names that it was declared by: each has an opposite, which is said once."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if isinstance(action, Switch):
+            return ", ".join(action.shown)
+        return super()._format_action_invocation(action)
+
+
 def make_parser() -> Parser:
     parser = Parser(
         prog="rangefetch",
         usage="%(prog)s [options] [-i FILE] [URL...]",
         description="Download files over HTTP(S), each over several connections. Run the same command again to "
         "resume an interrupted download.",
-        epilog="Sizes are bytes, or 4M, 1.5G and so on. On/off options can be written --option=true or "
-        "--option=false. The long option names are also the keys of the configuration file. Exit status: 0 all files "
-        "complete, 1 at least one failed, 2 wrong usage, 130 interrupted.",
+        epilog="Sizes are bytes, or 4M, 1.5G and so on. Options without a value can also be turned off: "
+        "--no-OPTION, or --OPTION=false. The long option names are also the keys of the configuration file. Exit "
+        "status: 0 all files complete, 1 at least one failed, 2 wrong usage, 130 interrupted.",
         # An abbreviation that is unique today would be ambiguous, or mean something else, tomorrow.
         allow_abbrev=False,
+        add_help=False,
+        formatter_class=_Formatter,
     )
+    parser.add_argument("-h", "--help", dest=argparse.SUPPRESS, action=_Help, help="show this help and exit")
     parser.add_argument("urls", nargs="*", metavar="URL", help="what to download; each URL is a separate file")
     _add_sources(parser)
     _add_places(parser)
@@ -90,7 +155,7 @@ def _add_sources(parser: Parser) -> None:
     )
     add(
         "--use-github-mirror",
-        action=argparse.BooleanOptionalAction,
+        action=Switch,
         help="also fetch GitHub's files from these mirrors",
     )
 
@@ -116,7 +181,7 @@ def _add_places(parser: Parser) -> None:
     add(
         "--allow-overwrite",
         dest="overwrite",
-        action=argparse.BooleanOptionalAction,
+        action=Switch,
         help="replace a different file that has the name",
     )
     add(
@@ -127,19 +192,18 @@ def _add_places(parser: Parser) -> None:
     add(
         "--no-clobber",
         dest="overwrite",
-        action="store_const",
-        const=False,
+        action=Switch,
         help="the same as --allow-overwrite=false, the default",
     )
     add(
         "-c",
         "--continue",
-        action=argparse.BooleanOptionalAction,
+        action=Switch,
         help="resume interrupted downloads; always on, accepted for compatibility with aria2c",
     )
     add(
         "--decode",
-        action=argparse.BooleanOptionalAction,
+        action=Switch,
         help="undo a Content-Encoding (gzip, deflate) that the server applied unasked, unless the name says so "
         "(default: false: refuse)",
     )
@@ -158,7 +222,7 @@ def _add_places(parser: Parser) -> None:
     add("--expected-size", metavar="SIZE", help="refuse a file of another size")
     add(
         "--durable",
-        action=argparse.BooleanOptionalAction,
+        action=Switch,
         help="sync the file to disk before it gets its final name",
     )
 
@@ -217,7 +281,7 @@ def _add_requests(parser: Parser) -> None:
     add("--referer", dest="headers", metavar="URL", action="append", type=_referer, help="Referer header")
     add(
         "--netrc",
-        action=argparse.BooleanOptionalAction,
+        action=Switch,
         help="take user name and password from ~/.netrc (default: false)",
     )
     add("--netrc-path", dest="netrc", metavar="FILE", help="take user name and password from FILE")
@@ -266,19 +330,19 @@ def _add_requests(parser: Parser) -> None:
     add(
         "--check-certificate",
         dest="verify_tls",
-        action=argparse.BooleanOptionalAction,
+        action=Switch,
         help="verify the server's certificate (default: true)",
     )
     add(
         "--insecure",
         dest="verify_tls",
-        action="store_const",
-        const=False,
+        action=Switch,
+        inverse=True,
         help="the same as --check-certificate=false",
     )
     add(
         "--allow-downgrade",
-        action=argparse.BooleanOptionalAction,
+        action=Switch,
         help="follow redirects from https to http (default: false)",
     )
 
@@ -347,29 +411,28 @@ def _add_backends(parser: Parser) -> None:
         metavar="FILE",
         help="configuration file (default: $XDG_CONFIG_HOME/rangefetch/config.toml, or in ~/.config)",
     )
-    add("--no-conf", action="store_true", default=None, help="read no configuration file")
+    add("--no-conf", dest="conf", action=Switch, help="read no configuration file")
 
 
 def _add_speech(parser: Parser) -> None:
     group = parser.add_argument_group("output")
     add = group.add_argument
-    add("-q", "--quiet", action=argparse.BooleanOptionalAction, help="print only errors on stderr")
+    add("-q", "--quiet", action=Switch, help="print only errors on stderr")
     add(
         "--json",
-        action=argparse.BooleanOptionalAction,
+        action=Switch,
         help="print one JSON object per file on stdout, including failed ones, instead of the path",
     )
     add(
         "--explain",
-        action=argparse.BooleanOptionalAction,
+        action=Switch,
         help="say what downloads are waiting for, and what limited the speed of each file",
     )
     add("--trace", metavar="FILE", help="append a JSON line per transfer to FILE: when, which bytes, the outcome")
     add(
         "-v",
         "--version",
-        action="store_true",
-        default=None,
+        action=Switch,
         help="show the version, and which libcurl is in use and where it was found",
     )
 

@@ -46,7 +46,9 @@ class Comparing:
         run = self._run
         size = run.file.downloaded
         run.proving.bound = run.proving.bound or explain(
-            {**run.file.effort, "limit": run.file.limit}, size - run.resumed_bytes, run.most_lanes
+            {**run.file.effort, "limit": run.file.limit, "request_ms": run.file.request_ms},
+            size - run.resumed_bytes,
+            run.most_lanes,
         )
         if run.options.expected_size and size != run.options.expected_size:
             words = f"the remote file has {size} bytes, not {run.options.expected_size}"

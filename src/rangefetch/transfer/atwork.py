@@ -299,6 +299,7 @@ class AtWork(abc.ABC):
             if self.result is not None:
                 listener.completed(self.download, self.result)
             elif error is not None:
+                error.seconds, error.connections = self.now_s() - self.download.started_s, self.opened_connections
                 listener.failed(self.download, error)
             else:
                 listener.halted(self.download)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["explain"]
+__all__ = ["TOO_SHORT", "explain"]
+
+TOO_SHORT = "too short to tell"
+"""What is said of a download that took no time to speak of."""
 
 _SHORT_US = 200_000
 _MOST = 0.5  # a share of the time that makes something the bound
@@ -13,14 +16,18 @@ _BUSY = 0.8  # ... and of a processor that leaves no room
 
 
 def explain(effort: Mapping[str, int], size_bytes: int, most_lanes: int) -> str:
-    """One line: the limit, the disk, this machine's processor, the server (per connection), or the way to it.
+    """One line: the limit, the disk, this machine's processor, the server (per connection), or the way to it;
+    ``TOO_SHORT`` where that cannot be told.
 
-    ``effort`` is ``_engine.File.effort`` with the ``limit`` (bytes per second, 0: none), ``size_bytes`` what was
-    fetched, ``most_lanes`` the most connections allowed.
+    ``effort`` is ``_engine.File.effort`` with the ``limit`` (bytes per second, 0: none) and perhaps the ``request_ms``
+    that the server took to answer, ``size_bytes`` what was fetched, ``most_lanes`` the most connections allowed.
     """
     lasted_us = effort["lasted_us"]
+    waited_us = 1000 * effort.get("request_ms", 0)
     if lasted_us < _SHORT_US or not size_bytes:
-        return "too short to tell"
+        if waited_us > _MOST * lasted_us:
+            return f"latency: the server took {waited_us / 1000:.0f} ms to answer, of {lasted_us / 1000:.0f} ms in all"
+        return TOO_SHORT
     lanes = min(effort["lanes_aim"], most_lanes) or 1
     speed = size_bytes / lasted_us  # bytes per microsecond are megabytes per second
     limit = effort.get("limit", 0)
@@ -31,10 +38,14 @@ def explain(effort: Mapping[str, int], size_bytes: int, most_lanes: int) -> str:
     if effort["cpu_us"] > _BUSY * lasted_us:
         return f"this machine: the engine's thread was busy {100 * effort['cpu_us'] // lasted_us} % of the time"
     if effort["growth_ended"]:
-        return f"the server or the network: more than {lanes} connections were no faster than {speed:.1f} MB/s"
+        more = "more than 1 connection was" if lanes == 1 else f"more than {lanes} connections were"
+        return f"the server or the network: {more} no faster than {speed:.1f} MB/s"
+    if lanes >= most_lanes == 1:
+        words = f"the server or the network: the only connection allowed reached {speed:.1f} MB/s"
+        return f"{words}; more may be allowed with -x and -s"
     if lanes >= most_lanes:
         return (
             f"the server, for each connection: {lanes} of them reached {speed / lanes:.1f} MB/s each; "
             "more may be allowed with -x and -s"
         )
-    return f"the server or the network: {lanes} connections reached {speed:.1f} MB/s"
+    return f"the server or the network: {lanes} connection{'s' if lanes > 1 else ''} reached {speed:.1f} MB/s"
