@@ -171,7 +171,7 @@ def test_a_file_whose_size_is_not_stated_is_fetched_to_be_compared(
 def test_a_large_one_that_was_not_fetched_from_there_is_not(server: MisbehavingServer, target: Path) -> None:
     target.write_bytes(content(SIZE))
     error = fails(TargetExists, server.url("/no-length/x", size=SIZE), target)
-    assert "states no size" in str(error)
+    assert "does not say how many" in str(error)
 
 
 def test_no_more_is_fetched_to_be_compared_than_there_is(server: MisbehavingServer, target: Path) -> None:

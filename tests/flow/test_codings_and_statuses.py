@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import gzip
+import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 import rangefetch
-from rangefetch.errors import BadAnswer, DiskError, DownloadError
+from rangefetch.errors import BadAnswer, DiskError, DownloadError, TargetExists
 from servers.misbehaving import MisbehavingServer, content
 from servers.routing import ROUTES, Ask, Route, content_range
 from servers.wire import Reply, asked_range
@@ -185,6 +186,34 @@ def test_a_coding_is_undone_where_that_is_wanted(
     result = fetch(server.url("/coded/x"), target, decode=True, **options)
     assert target.read_bytes() == PLAIN
     assert result.size == len(PLAIN)
+    assert names(target.parent) == ["file.bin"]
+
+
+@pytest.mark.parametrize("length", ["stated", "not stated"])
+@pytest.mark.parametrize("etag", ["", '"coded"', 'W/"coded"'])
+@pytest.mark.parametrize("recorded", [True, False])
+def test_the_second_time_a_decoded_file_is_already_complete(
+    server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch, length: str, etag: str, recorded: bool
+) -> None:
+    body = [b"".join(b"%d\n" % number for number in range(100_000))]
+
+    def coded(ask: Ask, reply: Reply) -> Reply:
+        headers = {"Content-Encoding": "gzip"} | ({"ETag": etag} if etag else {})
+        encoded = gzip.compress(body[0], 1, mtime=0)
+        return Reply(200, headers, memoryview(encoded), framing="length" if length == "stated" else "chunked")
+
+    monkeypatch.setitem(ROUTES, "coded", Route("coded", coded, {}))
+    url = server.url("/coded/x")
+    fetch(url, target, decode=True)
+    if not recorded:
+        for name in os.listxattr(target):
+            os.removexattr(target, name)
+    assert fetch(url, target, decode=True).already_complete
+    assert target.read_bytes() == body[0]
+    assert names(target.parent) == ["file.bin"]
+    body[0] += b"more"
+    etag += "2" if etag else ""
+    fails(TargetExists, url, target, decode=True)
     assert names(target.parent) == ["file.bin"]
 
 

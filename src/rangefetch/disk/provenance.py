@@ -27,11 +27,13 @@ _MOST_REMEMBERED = 1 << 15
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Origin:
-    """``url`` as :func:`public_url` gives it, and the validators that its responses had."""
+    """``url`` as :func:`public_url` gives it, and the validators that its responses had. ``encoded_bytes`` is the
+    length of what was sent, if the file is the decoded form of that (-1: it is what was sent)."""
 
     url: str
     etag: str = ""
     last_modified: str = ""
+    encoded_bytes: int = -1
 
 
 def public_url(url: str) -> str:
@@ -49,8 +51,9 @@ def public_url(url: str) -> str:
     return f"{parts.scheme.lower()}://{authority}{parts.path or '/'}{query}"
 
 
-def record(fd: int, url: str, identity: Identity, modified_time: float | None) -> None:
+def record(fd: int, url: str, identity: Identity, modified_time: float | None, encoded_bytes: int = -1) -> None:
     """Keep with an open file that it is what ``url`` had, and set its time (None: as it is), which is a part of that.
+    ``encoded_bytes``: it is the decoded form of so many bytes.
 
     Where that is not possible, nothing happens.
     """
@@ -66,6 +69,7 @@ def record(fd: int, url: str, identity: Identity, modified_time: float | None) -
         identity.etag,
         identity.last_modified,
         f"{status.st_size} {status.st_mtime_ns}",
+        *([str(encoded_bytes)] if encoded_bytes >= 0 else []),
     )
     value = "\n".join(lines).encode(errors="surrogateescape")
     with contextlib.suppress(OSError):
@@ -82,12 +86,14 @@ def recall(fd: int) -> Origin | None:
         return None
     try:
         status = os.fstat(fd)
-        version, url, etag, last_modified, state = os.getxattr(fd, _NAME).decode(errors="surrogateescape").split("\n")
-    except (OSError, ValueError):
+        lines = os.getxattr(fd, _NAME).decode(errors="surrogateescape").split("\n")
+        version, url, etag, last_modified, state = lines[:5]
+        encoded_bytes = int(*lines[5:]) if len(lines) > 5 else -1
+    except (OSError, ValueError, TypeError):
         return None
     if version != _VERSION or status.st_uid != os.geteuid() or state != f"{status.st_size} {status.st_mtime_ns}":
         return None
-    return Origin(url, etag, last_modified)
+    return Origin(url, etag, last_modified, encoded_bytes)
 
 
 # -- this process ------------------------------------------------------------------------------------------------------

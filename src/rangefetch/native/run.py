@@ -284,6 +284,16 @@ class Run(AtWork):
         """The bytes that are in the file."""
         return self.file.downloaded if self._decoded_bytes is None else self._decoded_bytes
 
+    @property
+    def decodes(self) -> bool:
+        """Whether a content coding is undone."""
+        return bool(self.codings) or self._decoded_bytes is not None
+
+    @property
+    def encoded_bytes(self) -> int:
+        """How many bytes of what came were decoded; -1: nothing was."""
+        return self.file.downloaded if self._decoded_bytes is not None else -1
+
     def publish(self) -> Path:
         """Give what is there its final name, on a worker, decoded if that is wanted. Raises ``TargetExists``,
         ``DiskError``, ``BadAnswer``."""

@@ -133,6 +133,16 @@ class AtWork(abc.ABC):
         """The bytes of the file, once all are there."""
 
     @property
+    def decodes(self) -> bool:
+        """Whether a content coding is undone."""
+        return False
+
+    @property
+    def encoded_bytes(self) -> int:
+        """How many bytes of what came were decoded; -1: nothing was."""
+        return -1
+
+    @property
     def opened_connections(self) -> int:
         """How many connections it took."""
         return self.connections
@@ -162,7 +172,7 @@ class AtWork(abc.ABC):
         assert target is not None
         if target.keeps_state:
             target.end_at(self.size)
-            provenance.record(target.fd, self.url, self.url_identity, self.modified_time)
+            provenance.record(target.fd, self.url, self.url_identity, self.modified_time, self.encoded_bytes)
         path = target.publish(overwrite=options.overwrite, modified_time=self.modified_time, durable=options.durable)
         if target.keeps_state:
             provenance.wrote(path, self.url)

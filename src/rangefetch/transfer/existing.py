@@ -55,8 +55,9 @@ class Found:
     basis: Basis = Basis.COMPARED
 
 
-def look(path: Path, url: str, remote: Identity) -> Found:
-    """What the file at ``path`` is to a download of ``url``, which its server describes as ``remote``.
+def look(path: Path, url: str, remote: Identity, *, decodes: bool = False) -> Found:
+    """What the file at ``path`` is to a download of ``url``, which its server describes as ``remote``; ``decodes``: the
+    file is the decoded form of what the server sends.
 
     Raises ``OSError``.
     """
@@ -67,12 +68,12 @@ def look(path: Path, url: str, remote: Identity) -> Found:
     except PermissionError:
         return Found(Standing.ANOTHER, "cannot be read")
     try:
-        return _look(fd, path, url, remote)
+        return _look(fd, path, url, remote, decodes=decodes)
     finally:
         os.close(fd)
 
 
-def _look(fd: int, path: Path, url: str, remote: Identity) -> Found:
+def _look(fd: int, path: Path, url: str, remote: Identity, *, decodes: bool) -> Found:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         return Found(Standing.ANOTHER, "is not a regular file")
@@ -80,17 +81,23 @@ def _look(fd: int, path: Path, url: str, remote: Identity) -> Found:
         return Found(Standing.ANOTHER, "was fetched from another URL just now")
     origin = provenance.recall(fd)
     is_ours = origin is not None and origin.url == provenance.public_url(url)
+    size = status.st_size
+    if decodes:
+        size = origin.encoded_bytes if origin is not None and is_ours else -1
     same = Same.LIKELY
     if origin is not None and is_ours and (origin.etag or origin.last_modified):
         same = same_validators(origin.etag, origin.last_modified, remote.etag, remote.last_modified)
-        if same is Same.PROVEN and remote.size in (-1, status.st_size):
+        if same is Same.PROVEN and remote.size in (-1, size):
             return Found(Standing.SAME, basis=Basis.ETAG)
-    if remote.size not in (-1, status.st_size):
+    if size >= 0 and remote.size not in (-1, size):
         return Found(Standing.ANOTHER, f"has {status.st_size} bytes, not the {remote.size} of the remote file")
     if same is Same.DIFFERENT:
         return Found(Standing.ANOTHER, "is another version of the remote file (its ETag or Last-Modified differs)")
-    if remote.size < 0:
-        words = f"has {status.st_size} bytes, and the server states no size"
+    basis = Basis.LAST_MODIFIED if remote.strength is Strength.DATED else Basis.SIZE
+    if decodes and 0 <= remote.size == size:
+        return Found(Standing.SAME, basis=basis)
+    if remote.size < 0 or decodes:
+        words = f"has {status.st_size} bytes, and the server does not say how many it should have"
         is_worth = is_ours or status.st_size <= _SMALL_BYTES  # of small files nothing is recorded
         return Found(Standing.UNSIZED if is_worth else Standing.ANOTHER, words, status.st_size)
     if remote.size == 0:
@@ -99,7 +106,6 @@ def _look(fd: int, path: Path, url: str, remote: Identity) -> Found:
         return Found(Standing.ANOTHER, "was fetched from another URL, and its ETag or Last-Modified differs")
     # What was fetched from there last had the same size, and the same validators or none.
     otherwise = Standing.SAME if is_ours else Standing.ANOTHER
-    basis = Basis.LAST_MODIFIED if remote.strength is Strength.DATED else Basis.SIZE
     places = samples.choose(remote.size, [(0, remote.size)], random.SystemRandom())
     return Found(Standing.UNCERTAIN, samples=tuple(samples.read(fd, places)), otherwise=otherwise, basis=basis)
 

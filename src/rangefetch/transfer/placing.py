@@ -169,7 +169,7 @@ class Placing:
             else:
                 raise self._taken(path, reason)
 
-        run.do(lambda: look(path, run.url, remote), looked)
+        run.do(lambda: look(path, run.url, remote, decodes=run.decodes), looked)
 
     def publish(self) -> tuple[Path, bool]:
         """Give what came its final name, on a worker; returns the path, and whether it was there already. Raises
@@ -190,7 +190,7 @@ class Placing:
     def check(self, downloaded: int) -> None:
         """From time to time: is what comes longer than what has the name? Raises ``TargetExists``."""
         path = self._compared_whole
-        if path is not None and downloaded > self._compared_bytes:
+        if path is not None and downloaded > self._compared_bytes and not self._run.decodes:
             raise self._taken(path, "is shorter than the remote file")
 
     def look_at_earlier(self, source: Source, remote: Identity, then: Callable[[bool], None]) -> None:
