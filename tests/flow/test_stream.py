@@ -381,3 +381,33 @@ def test_a_stream_that_is_resumed_does_not_wait_for_its_turn(server: Misbehaving
         assert file.read() == content(4 * MIB)[MIB:]
         for each in queued:
             manager.cancel(each, remove_files=True)
+
+
+@pytest.mark.parametrize("lanes", [1, 8])
+@pytest.mark.parametrize("code", [400, 403, 404, 416, 503, 0])
+def test_a_stream_whose_ranges_are_refused_once_it_was_read_comes_as_one_response(
+    server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch, code: int, lanes: int
+) -> None:
+    monkeypatch.setattr(Sink, "window_bytes", 8 * MIB)
+    then = f"range-refused:code={code}"
+    url = server.url("/script/x", size=SIZE, steps="good|good", then=then)
+    options = {"split": lanes, "min_split_size": "1M", "retry_wait": 0.001}
+    with stream(url, **options) as file:
+        assert file.read(MIB) == content(SIZE)[:MIB]
+        assert file.read() == content(SIZE)[MIB:]
+
+
+@pytest.mark.parametrize("then", ["range-refused:code=403:seed=1", "range-refused:code=416:seed=1"])
+def test_and_not_as_another_version(server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch, then: str) -> None:
+    monkeypatch.setattr(Sink, "window_bytes", 8 * MIB)
+    url = server.url("/script/x", size=SIZE, steps="good|good", then=then)
+    got = bytearray()
+
+    def read(file: io.BufferedReader) -> None:
+        while piece := file.read(MIB):
+            got.extend(piece)
+
+    with stream(url, split=1, retry_wait=0.001) as file, pytest.raises(DownloadError):
+        read(file)
+    assert got
+    assert content(SIZE).startswith(got)

@@ -90,6 +90,13 @@ class Answering:
         run = self._run
         return run.target is not None and run.target.read_bytes == 0
 
+    @property
+    def may_be_asked_anew(self) -> bool:
+        """Whether the file may be asked for from its beginning: nobody has used that yet, or a strong ETag shows that
+        what comes continues it."""
+        sink = self._run.download.sink
+        return self.may_start_over or (sink is not None and sink.read_identity.strength is Strength.STRONG)
+
     def answered(self, number: int, headers: dict[str, str]) -> None:
         """The first good answer: what the remote file is."""
         run = self._run

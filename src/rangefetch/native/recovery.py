@@ -8,11 +8,12 @@ and not sixteen.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from rangefetch.errors import ContentChanged, DownloadError
+from rangefetch.errors import ContentChanged, DownloadError, HttpStatusError
 from rangefetch.headers import parse_headers, stated_range
 from rangefetch.logs import log as _log
 from rangefetch.native.asking import AFTER_A_WAIT
@@ -469,7 +470,10 @@ class Recovery:
         """Two versions of the file were seen: fetch all of it again, the second time as one response, which cannot be
         a mixture. Raises ``error`` where that was done already, or a reader has used the beginning."""
         run = self._run
-        if not run.answering.may_start_over or self.one_stream:
+        answering = run.answering
+        # What refuses a range says nothing of the file's being another one.
+        may = answering.may_be_asked_anew if isinstance(error, HttpStatusError) else answering.may_start_over
+        if not may or self.one_stream:
             raise error
         if self._restarted:
             self.resort.do_plainly()
@@ -526,9 +530,10 @@ class Recovery:
                 self._offline_since_s = now_s
                 _log.warning("%s: %s; waiting for the network", run.shown_url, error.reason)
                 run.note("waiting for the network")
-            if run.policy.network_wait and now_s - self._offline_since_s > run.policy.network_wait:
+            left_s = self._offline_since_s + run.policy.network_wait - now_s if run.policy.network_wait else math.inf
+            if left_s <= 0:
                 raise error
-            run.call_later(run.policy.network_check, ask)
+            run.call_later(min(run.policy.network_check, left_s), ask)
 
         def ask() -> None:
             if self.waiting_for_network:

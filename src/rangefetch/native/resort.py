@@ -136,7 +136,7 @@ class LastResort:
             and run.file.block_size > 0
             and not self._asked_in_row
             and not run.sources.others(failure.source)
-            and run.answering.may_start_over
+            and run.answering.may_be_asked_anew
         )
 
     def _host_of(self, failure: Failure) -> str:
