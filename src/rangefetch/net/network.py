@@ -179,7 +179,7 @@ def make_profile(
                 "3": number["CURL_HTTP_VERSION_3"],
             }[options.http_version],
         ),
-        *([(number["CURLOPT_NOBODY"], 1)] if head else []),
+        (number["CURLOPT_NOBODY"], int(head)),  # always, since handles are used again
         (number["CURLOPT_COOKIEFILE"], ""),  # cookies are understood, and none is read from a file
         (number["CURLOPT_SSL_VERIFYPEER"], int(options.verify_tls)),
         (number["CURLOPT_SSL_VERIFYHOST"], 2 if options.verify_tls else 0),
