@@ -172,6 +172,16 @@ def test_a_host_that_has_sent_ranges_is_believed(server: MisbehavingServer) -> N
     assert [method for method, _ in _methods(server)] == ["GET", "GET"]
 
 
+def test_after_head_the_same_connection_serves_downloads(
+    server: MisbehavingServer, routes: Any, tmp_path: Path
+) -> None:
+    routes("only-head", _only(lambda ask: ask.method == "HEAD", 403))
+    rangefetch.head(server.url("/only-head/a.bin"))
+    result = rangefetch.fetch(server.url("/good/a.bin"), tmp_path / "a.bin")
+    assert result.path.read_bytes() == content(SIZE)
+    assert [method for method, _ in _methods(server)] == ["GET", "HEAD", "GET"]
+
+
 def test_a_failure_that_passes_is_tried_again(server: MisbehavingServer) -> None:
     found = rangefetch.head(server.url("/status/a.bin", code=503, times=2), retry_wait=0.01)
     assert found.size == SIZE

@@ -143,7 +143,7 @@ def _add_sources(parser: Parser) -> None:
         dest="mirrors",
         metavar="URL",
         action="append",
-        help="another URL of the same file, used after some of its bytes were compared; repeatable, for a single URL",
+        help="another URL of the same file, used once samples of it have been compared; repeatable, for a single URL",
     )
     add(
         "--github-mirror",
@@ -204,8 +204,8 @@ def _add_places(parser: Parser) -> None:
     add(
         "--decode",
         action=Switch,
-        help="undo a Content-Encoding (gzip, deflate) that the server applied unasked, unless the name says so "
-        "(default: false: refuse)",
+        help="undo a Content-Encoding (gzip, deflate) that nobody asked for, unless the name ends in it "
+        "(default: such a response is refused)",
     )
     add(
         "--decode-limit",
@@ -292,7 +292,7 @@ def _add_requests(parser: Parser) -> None:
         "--location-trusted",
         metavar="HOST",
         action="append",
-        help="send headers, cookies and credentials to this host, too, when a redirect leads there; repeatable",
+        help="also send headers, cookies and credentials to HOST if a redirect leads there; repeatable",
     )
     add("--load-cookies", dest="cookies", metavar="FILE", help="send cookies from FILE (Netscape format)")
     add("--all-proxy", "--proxy", dest="proxy", metavar="URL", help="proxy to use (default: from the environment)")
@@ -397,7 +397,7 @@ def _add_patience(parser: Parser) -> None:
         "--network-wait",
         metavar="SECONDS",
         type=_seconds,
-        help="wait so long for a lost network to come back; 0: no limit (default: 3600)",
+        help="how long to wait for a lost network to come back; 0: no limit (default: 3600)",
     )
 
 
