@@ -19,7 +19,7 @@ from aria2.driving import Desk, command_lines, downloaded
 from rangefetch.aria2.backend import Aria2Backend, remove_leftovers
 from rangefetch.aria2.client import Aria2Client, RpcError
 from rangefetch.aria2.daemon import Aria2Daemon
-from rangefetch.aria2.folder import FolderLanding
+from rangefetch.aria2.landing import FolderLanding
 from rangefetch.disk import state
 from rangefetch.disk.parts import claim
 from rangefetch.disk.target import Target

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rangefetch.aria2.folder import FolderLanding
+from rangefetch.aria2.landing import FolderLanding
 from rangefetch.errors import (
     BadAnswer,
     ChecksumMismatch,
@@ -254,7 +254,7 @@ def test_a_directory_of_another_download_is_not_taken(make: Make, directory: Pat
 
 
 def test_without_marks_a_claim_says_whose_it_is(make: Make, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rangefetch.aria2.folder.mark", lambda fd, url: False)
+    monkeypatch.setattr("rangefetch.aria2.landing.mark", lambda fd, url: False)
     landing = make(filename="wanted")
     landing.open()
     _bring(landing, "x")

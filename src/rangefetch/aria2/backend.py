@@ -22,8 +22,9 @@ from rangefetch.aria2.daemon import Aria2Daemon
 from rangefetch.aria2.elsewhere import PausedElsewhere
 from rangefetch.aria2.entry import STATUS_KEYS, Status
 from rangefetch.aria2.file import FileJob
-from rangefetch.aria2.folder import FolderJob, FolderLanding
+from rangefetch.aria2.folder import FolderJob
 from rangefetch.aria2.job import Job
+from rangefetch.aria2.landing import FolderLanding
 from rangefetch.aria2.shares import Shares
 from rangefetch.errors import DaemonUnavailable
 from rangefetch.logs import log as _log

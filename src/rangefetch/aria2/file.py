@@ -12,24 +12,19 @@ import base64
 import dataclasses
 import errno
 import functools
-import math
-import os
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rangefetch.aria2.abilities import confinement
+from rangefetch.aria2.comparing import Comparing
 from rangefetch.aria2.entry import Request
 from rangefetch.aria2.job import Job
+from rangefetch.aria2.mirroring import Mirroring
 from rangefetch.aria2.remote import (
     Remote,
-    Resting,
-    Unanswered,
     account_for,
-    ask,
     ask_any,
-    difference,
     headers_at,
     is_http,
 )
@@ -46,7 +41,6 @@ from rangefetch.identity import (
     Identity,
     Same,
     Strength,
-    must_compare_before_publishing,
     must_compare_before_resuming,
     same,
 )
@@ -54,29 +48,22 @@ from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.net.sources import URL, Source, origin_of
 from rangefetch.options import DownloadOptions
-from rangefetch.transfer import governor, samples, saving
+from rangefetch.transfer import governor, saving
 from rangefetch.transfer.authority import Authority, Word, is_unvouched
 from rangefetch.transfer.comparison import Finding, Question, Verdict
 from rangefetch.transfer.keeping import NOTHING_KEPT
 from rangefetch.transfer.lifecycle import Event, Phase
-from rangefetch.transfer.retry import Failure, Fault, Kind, as_error
-from rangefetch.transfer.samples import SAMPLE_BYTES, Span, finished_spans
+from rangefetch.transfer.retry import Failure, Fault, Kind
+from rangefetch.transfer.samples import Span, finished_spans
 from rangefetch.transfer.space import check_target
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from rangefetch.aria2.backend import Aria2Backend
     from rangefetch.transfer.download import Download
 
 __all__ = ["FileJob"]
 
 _WORTH_NOTING_BYTES = 8 << 20
-_MIRROR_EVERY_S = 0.5
-_MIRROR_TRIES = 3
-_PARTS = 16
-_TRIES = 4
-_TRY_AGAIN = (Kind.TEMPORARY, Kind.RATE_LIMITED, Kind.NETWORK)
 
 
 class FileJob(Job):
@@ -86,16 +73,18 @@ class FileJob(Job):
         super().__init__(backend, download)
         self.remote: Remote | None = None
         """What was said of it last; None: it cannot be asked."""
-        self._answering = self.sources[URL]  # the source that said so
-        self._met: dict[str, Remote] = {}  # by the URLs that were given: what each source has said
+        self.answering = self.sources[URL]
+        """The source that said so."""
+        self.met: dict[str, Remote] = {}
+        """What each source has said, by the URLs that were given."""
         self._pieces: ControlFile | None = None  # what aria2 says is there, where its control file does not
-        self._basis: Basis | None = None  # what came of comparisons
         self._earlier = Identity()  # what the URL said of its file before the download was started over
-        self._size = 0
-        self._next_mirror_s = 0.0
+        self.comparing = Comparing(self)
+        self.mirroring = Mirroring(self)
 
     @property
-    def _opened(self) -> Target:
+    def opened(self) -> Target:
+        """Its place on disk, which was taken."""
         assert self.target is not None
         return self.target
 
@@ -105,7 +94,7 @@ class FileJob(Job):
         """Lock the part file, and see what is there of it."""
 
         def opened(taken: Path | None) -> None:
-            self.verification.begin(self._opened)
+            self.verification.begin(self.opened)
             if taken is not None:
                 self.placing.compare_existing(taken)
             else:
@@ -115,8 +104,8 @@ class FileJob(Job):
 
     def _open(self) -> Path | None:
         taken = self.placing.open()
-        control = self._opened.control_path
-        for stranger in beside.strangers(self._opened.part_path):
+        control = self.opened.control_path
+        for stranger in beside.strangers(self.opened.part_path):
             if stranger.name.startswith(control.name):
                 words = "it is not ours, and aria2c would write to it"
                 raise DiskError(f"{stranger}: {words}", url=self.shown_url, errno=errno.EEXIST, filename=stranger)
@@ -128,11 +117,11 @@ class FileJob(Job):
         """Ask what there is, where that can be asked."""
         if is_http(self.sources[URL].url):
             self.life.fire(Event.ASK)
-            self._ask(lambda source, remote: self.turn(lambda: self._meet(source, remote)))
+            self.ask_sources(lambda source, remote: self.turn(lambda: self._meet(source, remote)))
         else:
-            self._meet(self._answering, None)
+            self._meet(self.answering, None)
 
-    def _ask(self, then: Callable[[Source, Remote], None]) -> None:
+    def ask_sources(self, then: Callable[[Source, Remote], None]) -> None:
         """Ask the sources, one after the other, what there is."""
         usable, options = self.sources.usable(), self.options
         # What the file is, is the URL's word, unless a checksum tells.
@@ -140,7 +129,7 @@ class FileJob(Job):
         self.inquire(
             lambda: ask_any(usable, options, self.policy, first_decides=is_first),
             lambda answer: then(*answer),
-            lambda failure: self.unanswered(failure, lambda: self._ask(then)),
+            lambda failure: self.unanswered(failure, lambda: self.ask_sources(then)),
         )
 
     def classify(self, failure: Failure) -> Kind:
@@ -162,10 +151,10 @@ class FileJob(Job):
 
     def _note(self, source: Source, remote: Remote | None) -> None:
         """A source has said what its file is, and that counts."""
-        self._answering = source
+        self.answering = source
         if remote is None:
             return
-        self._met[source.given_url] = self.remote = remote
+        self.met[source.given_url] = self.remote = remote
         for url in (source.url, remote.url):
             self.backend.answered.add(governor.host_of_connection(url, self.options))
         self.modified_time = parse_date(remote.identity.last_modified)
@@ -207,7 +196,7 @@ class FileJob(Job):
 
     def _name(self) -> Path | None:
         """Choose the final name; the path, if something has it."""
-        target, remote = self._opened, self.remote
+        target, remote = self.opened, self.remote
         if target.path is None:
             said = (remote.url, remote.headers.get("content-disposition", "")) if remote is not None else ()
             target.name(choose_filename(self.url, *said))
@@ -219,7 +208,7 @@ class FileJob(Job):
 
     def _settle(self) -> None:
         """Have aria2 find what earlier runs have left and still holds, and nothing else."""
-        saved, remote, source = self.saved, self.remote, self._answering
+        saved, remote, source = self.saved, self.remote, self.answering
         if self.placing.earlier is not None:
             identity = remote.identity if remote is not None else Identity()
             self.placing.look_at_earlier(source, identity, self._looked_at_earlier)
@@ -229,9 +218,9 @@ class FileJob(Job):
             return
         if source is not self.sources[URL] and remote is not None and remote.size != saved.total_size:
             # What the URL has proved in an earlier run, a mirror cannot undo.
-            self._leave_out(source, f"it has {remote.size} bytes, not {saved.total_size}", self.start)
+            self.leave_out(source, f"it has {remote.size} bytes, not {saved.total_size}", self.start)
             return
-        known, provable = saved.identity_of(self._answering.given_url), bool(self.options.checksum)
+        known, provable = saved.identity_of(self.answering.given_url), bool(self.options.checksum)
         if not self._is_of_this(saved):
             if remote is not None and known is not None and not provable and _is_unvouched(remote, known):
                 self.unanswered(Failure(fault=Fault.UNVOUCHED), self.start)
@@ -246,18 +235,18 @@ class FileJob(Job):
     def _looked_at_earlier(self, is_same: bool) -> None:
         """It is known whether what was fetched from another URL is part of the file."""
         if is_same:
-            self._basis = Basis.COMPARED
+            self.comparing.proved = True
         self._settle_on(self.saved)
 
     def _compare_saved(self, saved: State) -> None:
         """Fetch some of what an earlier run has left again, before anything is added to it."""
-        source = self._answering
+        source = self.answering
 
         def compared(finding: Finding) -> None:
             if finding.verdict is Verdict.SAME:
                 self._settle_on(saved)
             elif finding.verdict is Verdict.DIFFERENT and source is not self.sources[URL]:
-                self._leave_out(source, finding.reason, self.start)
+                self.leave_out(source, finding.reason, self.start)
             elif finding.verdict is Verdict.UNKNOWN and not isinstance(finding.error, BadAnswer | None):
                 raise finding.error
             else:
@@ -265,7 +254,7 @@ class FileJob(Job):
                 self._settle_on(None)
 
         spans = finished_spans(saved.blocks, saved.block_size, saved.total_size, saved.partial)
-        self._compare(_places(saved.total_size, spans), saved.total_size, compared)
+        self.comparing.compare(self.comparing.places(saved.total_size, spans), saved.total_size, compared)
 
     def _settle_on(self, saved: State | None) -> None:
         def settled(written: int) -> None:
@@ -283,7 +272,7 @@ class FileJob(Job):
         """Put down for aria2 what is there; returns how many bytes. Raises ``DiskError``."""
         octets = to_control_file(saved) if saved is not None else b""
         written = ControlFile.parse(octets).written_bytes if octets else 0
-        target, remote = self._opened, self.remote
+        target, remote = self.opened, self.remote
         if remote is not None and remote.size > written:
             beside_this = functools.partial(self.backend.lacking_beside, self.download)
             check_target(target, remote.size, written, beside_this, self.shown_url)
@@ -313,7 +302,7 @@ class FileJob(Job):
             return bool(self.options.checksum)
         if not self.remote.ranged or self.remote.size not in (-1, saved.total_size):
             return False
-        known = saved.identity_of(self._answering.given_url)
+        known = saved.identity_of(self.answering.given_url)
         return bool(self.options.checksum) or known is None or same(known, self.remote.identity) is not Same.DIFFERENT
 
     # -- with aria2 ---------------------------------------------------------------------------------------------------
@@ -321,21 +310,21 @@ class FileJob(Job):
     def try_again(self) -> None:
         """Before each further try the server is asked whether its file is still the same."""
         if is_http(self.sources[URL].url):
-            self._ask(functools.partial(self._meet_again, self.add))
+            self.ask_sources(functools.partial(self.meet_again, self.add))
         else:
             self.add()
 
-    def _meet_again(self, then: Callable[[], None], source: Source, remote: Remote) -> None:
+    def meet_again(self, then: Callable[[], None], source: Source, remote: Remote) -> None:
         """A source has answered once more, or another one instead: ``then``, if it is the same file."""
-        before = self._met.get(source.given_url)
-        again = functools.partial(self._ask, functools.partial(self._meet_again, then))
+        before = self.met.get(source.given_url)
+        again = functools.partial(self.ask_sources, functools.partial(self.meet_again, then))
         is_url = source is self.sources[URL]
 
         def contradicts(words: str) -> None:
             if is_url:
-                self._has_changed(f"the file of the URL is not that of the mirror that answered before: {words}")
+                self.has_changed(f"the file of the URL is not that of the mirror that answered before: {words}")
             else:
-                self._leave_out(source, words, again)
+                self.leave_out(source, words, again)
 
         def compared(finding: Finding) -> None:
             if finding.verdict is Verdict.DIFFERENT:
@@ -343,34 +332,34 @@ class FileJob(Job):
             elif finding.error is not None and is_url:
                 raise finding.error
             elif finding.error is not None:
-                self._leave_out(source, finding.reason, again)
+                self.leave_out(source, finding.reason, again)
             else:
                 self._note(source, remote)
                 then()
 
         def looked(spans: list[Span]) -> None:
-            self._answering = source
-            self._compare(_places(remote.size, spans), remote.size, compared)
+            self.answering = source
+            self.comparing.compare(self.comparing.places(remote.size, spans), remote.size, compared)
 
         if before is None:
-            sizes = {met.size for met in self._met.values()} - {-1}
+            sizes = {met.size for met in self.met.values()} - {-1}
             if sizes and remote.size not in sizes:
                 contradicts(f"it has {remote.size} bytes, not {sizes.pop()}")
             else:
-                self.do(self._written_spans, looked)
+                self.do(self.comparing.written_spans, looked)
         elif same(before.identity, remote.identity) is not Same.DIFFERENT:
             self._note(source, remote)
             then()
         elif _is_unvouched(remote, before.identity):
             self.unanswered(Failure(fault=Fault.UNVOUCHED), again)
         else:
-            self._has_changed("the remote file is not the same as before (its size or a validator differs)")
+            self.has_changed("the remote file is not the same as before (its size or a validator differs)")
 
-    def _has_changed(self, words: str) -> None:
+    def has_changed(self, words: str) -> None:
         """What was fetched is worth nothing."""
         self.tried_in_vain(ContentChanged(words, url=self.shown_url), Kind.CHANGED, self.begin_again)
 
-    def _leave_out(self, mirror: Source, reason: str, again: Callable[[], None]) -> None:
+    def leave_out(self, mirror: Source, reason: str, again: Callable[[], None]) -> None:
         """A mirror has another file than the URL."""
         _log.warning("%s: the mirror %s is left out: %s", self.shown_url, mask_url(mirror.url), reason)
         mirror.banned = True
@@ -380,7 +369,7 @@ class FileJob(Job):
 
     def request(self) -> Request:
         """The URLs, and with them headers only where these may go: aria2 sends them along with every redirect."""
-        target, options, source = self._opened, self.options, self._answering
+        target, options, source = self.opened, self.options, self.answering
         asked: dict[str, str | list[str]] = {
             "dir": str(target.directory),
             "out": target.part_path.name,
@@ -392,13 +381,13 @@ class FileJob(Job):
         headers: dict[str, str] = {}
         first = source.url
         if is_http(first):
-            met = self._met.get(source.given_url)
+            met = self.met.get(source.given_url)
             if met is not None and origin_of(met.url) != origin_of(first) and headers_at(first, source, options):
                 first = met.url
             headers = headers_at(first, source, options)
         elif (account := _account(source, options)) is not None:
             asked |= {"ftp-user": account[0], "ftp-passwd": account[1]}
-        others = (each for each in self.sources.usable() if each is not source and self._is_checked(each))
+        others = (each for each in self.sources.usable() if each is not source and self.mirroring.is_checked(each))
         urls = [first, *(each.url for each in others)]
         if headers and any(origin_of(url) != origin_of(first) for url in urls):
             _log.info("%s: mirrors are left out, since they must not see its headers", self.shown_url)
@@ -409,17 +398,18 @@ class FileJob(Job):
 
     def restart(self) -> None:
         """Drop all bytes that are there, and all that speaks of them."""
-        self._opened.truncate()
+        self.opened.truncate()
         self._earlier = self.url_identity if self.url_identity.size >= 0 else self._earlier
-        self._met.clear()
-        self.remote = self._pieces = self._basis = None
+        self.met.clear()
+        self.remote = self._pieces = None
+        self.comparing.proved = False
         self.verification.begin_anew(self.options.checksum)
 
     def note_pieces(self, pieces: ControlFile) -> None:
         """What aria2 itself says is there, for where its control file is lost."""
         self._pieces = pieces
 
-    # -- mirrors ------------------------------------------------------------------------------------------------------
+    # -- from time to time --------------------------------------------------------------------------------------------
 
     def tick(self, now_s: float) -> None:
         """A few times a second: see whether time is up, whether its host rests, and what its mirrors have."""
@@ -436,8 +426,8 @@ class FileJob(Job):
             self.responses += 1
         elif self.entry.is_held and not rests:
             self.entry.go_on()
-        if now_s >= self._next_mirror_s and not rests:
-            self._check_mirrors()
+        if not rests:
+            self.mirroring.look(now_s)
 
     def _holds_up_others(self, now_s: float) -> bool:
         """Whether its host has not answered yet, and others that wait are to have its place before it tries again."""
@@ -453,149 +443,40 @@ class FileJob(Job):
 
     def host(self) -> int:
         """That to which aria2 goes first."""
-        source = self._answering
+        source = self.answering
         return governor.host_of_connection(source.resolved_url or source.url, self.options)
 
     def rests_for(self) -> float:
         """Seconds for which that is to be left alone."""
         return governor.rests_for(self.host())
 
-    def _check_mirrors(self) -> None:
-        """Give aria2 a further source when that was seen to have the same bytes: it mixes what it gets."""
-        remote, mirror = self.remote, self._unchecked_mirror()
-        if remote is None or mirror is None:
-            return
-        self._next_mirror_s = math.inf
-
-        def checked(future: Future[tuple[Remote, str] | None]) -> None:
-            self._next_mirror_s = self.now_s() + _MIRROR_EVERY_S
-            try:
-                answer = future.result()
-            except Resting as rest:
-                self._next_mirror_s = self.now_s() + rest.seconds
-                return
-            except Unanswered as nothing:
-                self._rest_as_asked(nothing.failure)
-                _log.info("%s: the mirror %s: %s", self.shown_url, mask_url(mirror.url), nothing)
-                mirror.failures += 1
-                permanent = self.policy.classify(nothing.failure) is Kind.PERMANENT
-                mirror.banned = permanent or mirror.failures >= _MIRROR_TRIES
-                return
-            if answer is None or self.life.phase is not Phase.FILLING:
-                return
-            theirs, differs = answer
-            if differs:
-                self._leave_out(mirror, differs, self.tell_change)
-            else:
-                self._met[mirror.given_url] = theirs
-                mirror.answered = True
-                mirror.resolved_url = theirs.url
-                self.tell_change()
-
-        self.backend.look(self, lambda: self._look_at_mirror(mirror, remote.size), checked)
-
-    def _rest_as_asked(self, failure: Failure) -> None:
-        """A mirror has refused: nobody asks it before it says so."""
-        if self.policy.classify(failure) is Kind.RATE_LIMITED:
-            governor.rest(failure.host, self.policy.wait_s(1, self.options.retry_wait, failure.retry_after_s))
-
-    def _unchecked_mirror(self) -> Source | None:
-        """A mirror that nobody knows to have the same file."""
-        if self.remote is None or self.remote.size <= 0 or not self.remote.ranged:
-            return None
-        others = (each for each in self.sources.usable() if each is not self._answering and not self._is_checked(each))
-        return next(others, None)
-
-    def _is_checked(self, source: Source) -> bool:
-        return source.given_url in self._met or not is_http(source.url)
-
-    def _look_at_mirror(self, mirror: Source, size: int) -> tuple[Remote, str] | None:
-        """What the mirror says of its file, and how its bytes differ; None while there are none to compare.
-
-        For a thread of its own, while aria2 writes. Raises ``Unanswered``.
-        """
-        with os.fdopen(os.dup(self._opened.fd), "rb") as part:  # which may be closed meanwhile
-            found = samples.read(part.fileno(), _places(size, self._written_spans()))
-        if not found:
-            return None
-        return ask(mirror, self.options), difference(mirror, self.options, size, found)
-
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def compare(self) -> None:
-        """aria2 compares no validators between its requests: ask whether the remote file is still the same, and then
-        for some of its bytes where that does not tell."""
-        remote = self.remote
-        # One response is one version, and a file that changes all the time is never found as it was.
-        is_one = self.responses == 1 and self.tries.restarted
-        if remote is None or not remote.size or self.options.checksum or not self.responses or is_one:
-            self._compare_last()
-        else:
-            self._ask(functools.partial(self._meet_again, self._compare_last))
+        """Every byte is there: is it one version of the file?"""
+        self.comparing.begin()
 
-    def _compare_last(self) -> None:
-        """Fetch some of what came again, where it may be of several versions."""
-        remote = self.remote
-
-        def compared(finding: Finding) -> None:
-            if finding.verdict is Verdict.DIFFERENT:
-                self._has_changed(f"the remote file is not what was fetched: {finding.reason}")
-            elif isinstance(finding.error, BadAnswer):
-                self.tried_in_vain(finding.error, Kind.NO_RANGES, self._compare_last)
-            elif finding.error is not None:
-                raise finding.error
-            else:
-                if finding.verdict is Verdict.SAME and self.sources[URL].given_url in self._met:
-                    self._basis = Basis.COMPARED
-                self._measure()
-
-        if (
-            remote is not None
-            and remote.ranged
-            and not self.options.checksum
-            and (
-                remote.names_mirrors
-                or must_compare_before_publishing(remote.identity, responses=self.responses, checksum=False)
-            )
-        ):
-            self._compare(_spread(remote.size, random.SystemRandom()), remote.size, compared)
-        else:
-            self._measure()
-
-    def _measure(self) -> None:
-        """See that it is as long as was said."""
-
-        def measured(size: int) -> None:
-            self._size = size
-            expected, remote = self.options.expected_size, self.remote
-            if expected not in (0, size):
-                self.reject(ContentChanged(f"received {size} bytes, not {expected}"))
-            elif remote is not None and remote.size not in (-1, size):
-                self._has_changed(f"{size} bytes came, and the server had said {remote.size}")
-            else:
-                if remote is None:
-                    self._answering.answered, self._answering.resolved_url = True, self._answering.url
-                self.life.fire(Event.AGREED)
-
-        self.do(lambda: os.fstat(self._opened.fd).st_size, measured)
+    def ask_ranges(self, question: Question, then: Callable[[Finding], None]) -> None:
+        """Fetch some ranges of a source again, and go on with what comparing them has found."""
+        self.comparing.ask_ranges(question, then)
 
     @property
     def size(self) -> int:
         """The bytes that came."""
-        return self._size
+        return self.comparing.size
 
     @property
     def url_identity(self) -> Identity:
         """What the URL itself said of its file."""
-        own = self._met.get(self.sources[URL].given_url)
+        own = self.met.get(self.sources[URL].given_url)
         return own.identity if own is not None else Identity()
 
     def basis(self) -> Basis:
         """How it was established that what came is one version of the URL's file."""
         remote = self.remote
-        if self._basis is not None or self.verification.checksum:
-            return self._basis or Basis.CHECKSUM
-        if remote is not None and self.sources[URL].given_url not in self._met:
+        if self.comparing.proved or self.verification.checksum:
+            return Basis.COMPARED if self.comparing.proved else Basis.CHECKSUM
+        if remote is not None and self.sources[URL].given_url not in self.met:
             return Basis.MIRRORS
         if self.responses == 1 and not self.resumed_bytes:
             return Basis.ONE_RESPONSE
@@ -605,7 +486,7 @@ class FileJob(Job):
     def keep_state(self) -> int | None:
         """Turn what aria2 has left into a saved state. Which file it is of is what the server has said in this run.
         Raises ``DiskError``."""
-        target, remote = self._opened, self.remote
+        target, remote = self.opened, self.remote
         if remote is not None and not remote.ranged:
             return None
         # On a full disk aria2 leaves half of a control file, and none where it has all.
@@ -626,73 +507,15 @@ class FileJob(Job):
 
     def _as_state(self, control: bytes) -> State:
         """The state that such a control file stands for. Raises ``StateDamaged``."""
-        sources = [SourceState(url, met.identity.etag, met.identity.last_modified) for url, met in self._met.items()]
+        sources = [SourceState(url, met.identity.etag, met.identity.last_modified) for url, met in self.met.items()]
         return saving.as_state(
-            control, self._opened, self.url, sources, self.remote.url if self.remote is not None else ""
+            control, self.opened, self.url, sources, self.remote.url if self.remote is not None else ""
         )
-
-    # -- comparing ----------------------------------------------------------------------------------------------------
-
-    def _compare(self, places: Sequence[Sequence[Span]], size: int, then: Callable[[Finding], None]) -> None:
-        """Compare bytes that are there with those of the source that answers, whose file has ``size`` bytes."""
-        source = self._answering
-
-        def compare(found: list[samples.Sample]) -> None:
-            self.ask_ranges(Question(source, size, found), then)
-
-        self.do(lambda: samples.read(self._opened.fd, places), compare)
-
-    def ask_ranges(self, question: Question, then: Callable[[Finding], None]) -> None:
-        """Fetch some ranges of a source again, and go on with what comparing them has found."""
-        source, options, met = question.source, self.options, self._met.get(question.source.given_url)
-        if not question.samples:
-            then(Finding(Verdict.UNKNOWN, "there is nothing to compare"))
-            return
-        if met is not None and not met.ranged:
-            then(Finding(Verdict.UNKNOWN, "the server sends no ranges", BadAnswer("the server sends no ranges")))
-            return
-
-        def unanswered(failure: Failure) -> None:
-            kind, error = self.policy.classify(failure), as_error(failure, self.shown_url)
-            try:
-                if kind not in _TRY_AGAIN:
-                    raise error
-                self.tried_in_vain(error, kind, lambda: self.ask_ranges(question, then), failure)
-            except DownloadError:
-                then(Finding(Verdict.UNKNOWN, error.reason, error))
-
-        def answered(differs: str) -> None:
-            then(Finding(Verdict.DIFFERENT if differs else Verdict.SAME, differs))
-
-        self.inquire(lambda: difference(source, options, question.size, question.samples), answered, unanswered)
-
-    def _written_spans(self) -> list[Span]:
-        """What aria2's control file says is there."""
-        try:
-            octets = saving.read_control(self._opened)
-            return list(ControlFile.parse(octets).runs()) if octets is not None else []
-        except StateDamaged:
-            return []
 
 
 def _is_unvouched(remote: Remote, known: Identity) -> bool:
     """What is not the file that is known may be a new version of it, but not without a validator where that had one."""
     return not remote.ranged and is_unvouched(remote.identity, known)
-
-
-def _places(size: int, spans: Sequence[Span]) -> list[list[Span]]:
-    return samples.choose(size, spans, random.SystemRandom()) if size > 0 else []
-
-
-def _spread(size: int, chance: random.Random) -> list[list[Span]]:
-    """Places for samples all over a file: aria2 does not tell which parts came early, and from which response."""
-    count = min(_PARTS, -(-size // SAMPLE_BYTES))
-    places = []
-    for number in range(count):
-        first, end = size * number // count, size * (number + 1) // count
-        starts = [chance.randint(first, max(first, end - SAMPLE_BYTES)) for _ in range(_TRIES)]
-        places.append([(start, min(start + SAMPLE_BYTES, end)) for start in starts])
-    return places
 
 
 def _account(source: Source, options: DownloadOptions) -> tuple[str, str] | None:

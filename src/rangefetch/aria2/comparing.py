@@ -1,0 +1,159 @@
+"""Whether what aria2 fetched is one version of the file: aria2 itself compares nothing."""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from rangefetch.aria2.remote import difference
+from rangefetch.disk.control_file import ControlFile
+from rangefetch.disk.state import StateDamaged
+from rangefetch.errors import BadAnswer, ContentChanged, DownloadError
+from rangefetch.identity import must_compare_before_publishing
+from rangefetch.net.sources import URL
+from rangefetch.transfer import samples, saving
+from rangefetch.transfer.comparison import Finding, Question, Verdict
+from rangefetch.transfer.lifecycle import Event
+from rangefetch.transfer.retry import Failure, Kind, as_error
+from rangefetch.transfer.samples import SAMPLE_BYTES, Span
+
+if TYPE_CHECKING:
+    from rangefetch.aria2.file import FileJob
+
+__all__ = ["Comparing"]
+
+_PARTS = 16
+_TRIES = 4
+_TRY_AGAIN = (Kind.TEMPORARY, Kind.RATE_LIMITED, Kind.NETWORK)
+
+
+class Comparing:
+    """The comparisons of one file at work. On the backend's thread, but for what a worker is given."""
+
+    def __init__(self, job: FileJob) -> None:
+        self.size = 0
+        """The bytes that came, once they were measured."""
+        self.proved = False
+        """Some of what came was fetched again, and was the same."""
+        self._job = job
+
+    def begin(self) -> None:
+        """Every byte is there. aria2 compares no validators between its requests: ask whether the remote file is still
+        the same, and then for some of its bytes where that does not tell."""
+        job = self._job
+        remote = job.remote
+        # One response is one version, and a file that changes all the time is never found as it was.
+        is_one = job.responses == 1 and job.tries.restarted
+        if remote is None or not remote.size or job.options.checksum or not job.responses or is_one:
+            self._compare_last()
+        else:
+            job.ask_sources(functools.partial(job.meet_again, self._compare_last))
+
+    def _compare_last(self) -> None:
+        """Fetch some of what came again, where it may be of several versions."""
+        job = self._job
+        remote = job.remote
+
+        def compared(finding: Finding) -> None:
+            if finding.verdict is Verdict.DIFFERENT:
+                job.has_changed(f"the remote file is not what was fetched: {finding.reason}")
+            elif isinstance(finding.error, BadAnswer):
+                job.tried_in_vain(finding.error, Kind.NO_RANGES, self._compare_last)
+            elif finding.error is not None:
+                raise finding.error
+            else:
+                self.proved |= finding.verdict is Verdict.SAME and job.sources[URL].given_url in job.met
+                self._measure()
+
+        if (
+            remote is not None
+            and remote.ranged
+            and not job.options.checksum
+            and (
+                remote.names_mirrors
+                or must_compare_before_publishing(remote.identity, responses=job.responses, checksum=False)
+            )
+        ):
+            self.compare(_spread(remote.size, random.SystemRandom()), remote.size, compared)
+        else:
+            self._measure()
+
+    def _measure(self) -> None:
+        """See that it is as long as was said."""
+        job = self._job
+
+        def measured(size: int) -> None:
+            self.size = size
+            expected, remote = job.options.expected_size, job.remote
+            if expected not in (0, size):
+                job.reject(ContentChanged(f"received {size} bytes, not {expected}"))
+            elif remote is not None and remote.size not in (-1, size):
+                job.has_changed(f"{size} bytes came, and the server had said {remote.size}")
+            else:
+                if remote is None:
+                    job.answering.answered, job.answering.resolved_url = True, job.answering.url
+                job.life.fire(Event.AGREED)
+
+        job.do(lambda: os.fstat(job.opened.fd).st_size, measured)
+
+    def compare(self, places: Sequence[Sequence[Span]], size: int, then: Callable[[Finding], None]) -> None:
+        """Compare bytes that are there with those of the source that answers, whose file has ``size`` bytes."""
+        job = self._job
+        source = job.answering
+
+        def read(found: list[samples.Sample]) -> None:
+            self.ask_ranges(Question(source, size, found), then)
+
+        job.do(lambda: samples.read(job.opened.fd, places), read)
+
+    def ask_ranges(self, question: Question, then: Callable[[Finding], None]) -> None:
+        """Fetch some ranges of a source again, and go on with what comparing them has found."""
+        job = self._job
+        source, options, met = question.source, job.options, job.met.get(question.source.given_url)
+        if not question.samples:
+            then(Finding(Verdict.UNKNOWN, "there is nothing to compare"))
+            return
+        if met is not None and not met.ranged:
+            then(Finding(Verdict.UNKNOWN, "the server sends no ranges", BadAnswer("the server sends no ranges")))
+            return
+
+        def unanswered(failure: Failure) -> None:
+            kind, error = job.policy.classify(failure), as_error(failure, job.shown_url)
+            try:
+                if kind not in _TRY_AGAIN:
+                    raise error
+                job.tried_in_vain(error, kind, lambda: self.ask_ranges(question, then), failure)
+            except DownloadError:
+                then(Finding(Verdict.UNKNOWN, error.reason, error))
+
+        def answered(differs: str) -> None:
+            then(Finding(Verdict.DIFFERENT if differs else Verdict.SAME, differs))
+
+        job.inquire(lambda: difference(source, options, question.size, question.samples), answered, unanswered)
+
+    def written_spans(self) -> list[Span]:
+        """What aria2's control file says is there; for any thread."""
+        try:
+            octets = saving.read_control(self._job.opened)
+            return list(ControlFile.parse(octets).runs()) if octets is not None else []
+        except StateDamaged:
+            return []
+
+    @staticmethod
+    def places(size: int, spans: Sequence[Span]) -> list[list[Span]]:
+        """Places for samples of a file of ``size`` bytes in what is there of it."""
+        return samples.choose(size, spans, random.SystemRandom()) if size > 0 else []
+
+
+def _spread(size: int, chance: random.Random) -> list[list[Span]]:
+    """Places for samples all over a file: aria2 does not tell which parts came early, and from which response."""
+    count = min(_PARTS, -(-size // SAMPLE_BYTES))
+    places = []
+    for number in range(count):
+        first, end = size * number // count, size * (number + 1) // count
+        starts = [chance.randint(first, max(first, end - SAMPLE_BYTES)) for _ in range(_TRIES)]
+        places.append([(start, min(start + SAMPLE_BYTES, end)) for start in starts])
+    return places

@@ -1,0 +1,104 @@
+"""Which mirrors aria2 is given: those that were seen to have the same bytes, since it mixes what it gets."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING
+
+from rangefetch.aria2.remote import Remote, Resting, Unanswered, ask, difference, is_http
+from rangefetch.logs import log as _log
+from rangefetch.masking import mask_url
+from rangefetch.transfer import governor, samples
+from rangefetch.transfer.lifecycle import Phase
+from rangefetch.transfer.retry import Failure, Kind
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from rangefetch.aria2.file import FileJob
+    from rangefetch.net.sources import Source
+
+__all__ = ["Mirroring"]
+
+_EVERY_S = 0.5
+_TRIES = 3
+
+
+class Mirroring:
+    """The mirrors of one file at work. On the backend's thread, but for what a worker is given."""
+
+    def __init__(self, job: FileJob) -> None:
+        self._job = job
+        self._next_s = 0.0
+
+    def is_checked(self, source: Source) -> bool:
+        """Whether the source is known to have the same file, as far as that can be asked."""
+        return source.given_url in self._job.met or not is_http(source.url)
+
+    def look(self, now_s: float) -> None:
+        """From time to time, while aria2 fetches: compare the next mirror with what is there."""
+        job = self._job
+        remote, mirror = job.remote, self._unchecked()
+        if now_s < self._next_s or remote is None or mirror is None:
+            return
+        self._next_s = math.inf
+
+        def checked(future: Future[tuple[Remote, str] | None]) -> None:
+            self._next_s = job.now_s() + _EVERY_S
+            try:
+                answer = future.result()
+            except Resting as rest:
+                self._next_s = job.now_s() + rest.seconds
+            except Unanswered as nothing:
+                self._note_failure(mirror, nothing)
+            else:
+                if answer is not None and job.life.phase is Phase.FILLING:
+                    self._note(mirror, *answer)
+
+        job.backend.look(job, lambda: self._compare(mirror, remote.size), checked)
+
+    def _unchecked(self) -> Source | None:
+        """A mirror that nobody knows to have the same file."""
+        job = self._job
+        if job.remote is None or job.remote.size <= 0 or not job.remote.ranged:
+            return None
+        others = (each for each in job.sources.usable() if each is not job.answering and not self.is_checked(each))
+        return next(others, None)
+
+    def _compare(self, mirror: Source, size: int) -> tuple[Remote, str] | None:
+        """What the mirror says of its file, and how its bytes differ; None while there are none to compare.
+
+        For a thread of its own, while aria2 writes. Raises ``Unanswered``.
+        """
+        job = self._job
+        with os.fdopen(os.dup(job.opened.fd), "rb") as part:  # which may be closed meanwhile
+            found = samples.read(part.fileno(), job.comparing.places(size, job.comparing.written_spans()))
+        if not found:
+            return None
+        return ask(mirror, job.options), difference(mirror, job.options, size, found)
+
+    def _note(self, mirror: Source, theirs: Remote, differs: str) -> None:
+        """It was compared, and ``differs`` says how it differs."""
+        job = self._job
+        if differs:
+            job.leave_out(mirror, differs, job.tell_change)
+            return
+        job.met[mirror.given_url] = theirs
+        mirror.answered = True
+        mirror.resolved_url = theirs.url
+        job.tell_change()
+
+    def _note_failure(self, mirror: Source, nothing: Unanswered) -> None:
+        """It could not be asked."""
+        job, failure = self._job, nothing.failure
+        _log.info("%s: the mirror %s: %s", job.shown_url, mask_url(mirror.url), nothing)
+        kind = job.policy.classify(failure)
+        self._rest_as_asked(failure, kind)
+        mirror.failures += 1
+        mirror.banned = kind is Kind.PERMANENT or mirror.failures >= _TRIES
+
+    def _rest_as_asked(self, failure: Failure, kind: Kind) -> None:
+        job = self._job
+        if kind is Kind.RATE_LIMITED:
+            governor.rest(failure.host, job.policy.wait_s(1, job.options.retry_wait, failure.retry_after_s))
