@@ -174,6 +174,12 @@ def test_after_two_dashes_all_are_urls(capsys: pytest.CaptureFixture[str]) -> No
     assert "'--json=true'" in refusal(capsys, "--", "--json=true")
 
 
+def test_what_takes_no_value_is_a_switch() -> None:
+    assert [
+        each.option_strings for each in make_parser()._actions if each.nargs == 0 and not isinstance(each, Switch)
+    ] == []
+
+
 def _switches() -> list[Switch]:
     return [action for action in make_parser()._actions if isinstance(action, Switch)]
 

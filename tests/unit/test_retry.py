@@ -15,7 +15,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rangefetch import errors
-from rangefetch.transfer.retry import DEFAULT_ROWS, Curl, Failure, Fault, Kind, RetryPolicy, Row, When, explain
+from rangefetch.transfer.retry import (
+    DEFAULT_ROWS,
+    Curl,
+    Failure,
+    Fault,
+    Kind,
+    RetryPolicy,
+    Row,
+    When,
+    as_error,
+    explain,
+)
 
 POLICY = RetryPolicy()
 TABLE = Path(__file__).with_name("retry_table.txt")
@@ -248,6 +259,35 @@ def test_what_a_server_asks_is_capped() -> None:
 )
 def test_an_error_says_what_was_wrong(failure: Failure, kind: type[Exception], words: str) -> None:
     assert explain(failure, "general words") == (kind, words)
+
+
+@pytest.mark.parametrize(
+    ("failure", "remedy"),
+    [
+        (Failure(fault=Fault.STATUS, status=401), "--http-user"),
+        (Failure(fault=Fault.STATUS, status=407), "in the URL of the proxy"),
+        (Failure(code=Curl.RECV_ERROR, status=407, text="CONNECT tunnel failed"), "in the URL of the proxy"),
+        (Failure(fault=Fault.REDIRECT, text="http://h/"), "--allow-downgrade"),
+        (Failure(fault=Fault.ENCODED, text="Content-Encoding: gzip"), "--decode"),
+    ],
+)
+def test_where_there_is_a_remedy_the_error_names_it(failure: Failure, remedy: str) -> None:
+    assert remedy in explain(failure)[1]
+
+
+@pytest.mark.parametrize(
+    ("failure", "number"),
+    [
+        (Failure(code=Curl.COULDNT_CONNECT, errno=errno.EHOSTUNREACH), errno.EHOSTUNREACH),
+        (Failure(code=Curl.COULDNT_CONNECT), errno.ECONNREFUSED),
+        (Failure(code=Curl.RECV_ERROR), errno.ECONNRESET),
+        (Failure(code=Curl.COULDNT_RESOLVE_HOST), None),
+        (Failure(fault=Fault.DISK, errno=errno.EDQUOT), errno.EDQUOT),
+        (Failure(fault=Fault.STALLED, errno=errno.EAGAIN), errno.ETIMEDOUT),
+    ],
+)
+def test_an_error_of_the_system_has_its_number(failure: Failure, number: int | None) -> None:
+    assert getattr(as_error(failure, "http://h/"), "errno", "none") == number
 
 
 def test_a_code_without_any_words_is_named_by_its_number() -> None:

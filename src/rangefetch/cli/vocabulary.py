@@ -186,8 +186,8 @@ def _add_places(parser: Parser) -> None:
     )
     add(
         "--wait-for-other",
-        action=argparse.BooleanOptionalAction,
-        help="wait while another process downloads the same file, and use what it has fetched (default: false: fail)",
+        action=Switch,
+        help="if another process is downloading the same file, wait for it and use its result (default: fail)",
     )
     add(
         "--no-clobber",

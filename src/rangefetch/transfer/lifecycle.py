@@ -217,7 +217,7 @@ class Lifecycle:
     def check_time(self, elapsed_s: float, most_s: float) -> None:
         """Raises ``TimedOut`` where it takes longer than it may (``most_s`` 0: it may take as long as it wants)."""
         if 0 < most_s < elapsed_s and self.phase is not Phase.NAMING and not self.is_ending:
-            raise TimedOut(f"not finished after {most_s:g} seconds")
+            raise TimedOut(f"not finished after {most_s:g} seconds (total_timeout)")
 
     def _note_end(self) -> None:
         self._ending_since_s = self._ending_since_s or self._now_s()

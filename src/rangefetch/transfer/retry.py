@@ -486,11 +486,21 @@ _FAULT_WORDS = {
 }
 
 
+_REMEDIES = {
+    401: "; auth (--http-user), netrc (--netrc) and bearer_file (--bearer-file) give credentials",
+    407: "; user:password@ in the URL of the proxy gives credentials",
+}
+
+
+def _is_http(url: str) -> bool:
+    return url.lower().startswith("http:")
+
+
 def _status_words(status: int) -> str:
     import http
 
     try:
-        return f"the server answered {status} {http.HTTPStatus(status).phrase}"
+        return f"the server answered {status} {http.HTTPStatus(status).phrase}{_REMEDIES.get(status, '')}"
     except ValueError:
         return f"the server answered {status}"
 
@@ -501,6 +511,8 @@ def explain(failure: Failure, curl_words: str = "") -> tuple[type[DownloadError]
     ``curl_words`` is libcurl's general text for the code, used where it had nothing more to say about this case.
     """
     words = failure.text or curl_words or f"libcurl error {failure.code}"
+    if failure.fault is Fault.NONE and failure.status == 407:  # in reply to CONNECT
+        words += _REMEDIES[407]
     match failure.fault:
         case Fault.DISK:
             return DiskError, f"writing failed: {os.strerror(failure.errno)}"
@@ -509,7 +521,9 @@ def explain(failure: Failure, curl_words: str = "") -> tuple[type[DownloadError]
         case Fault.STATUS:
             return HttpStatusError, _status_words(failure.status)
         case Fault.REDIRECT:
-            return BadAnswer, f"refused a redirect to {mask_url(failure.text)}"
+            # One to http is refused for no other reason than that it comes from https.
+            remedy = "; allow_downgrade=True (--allow-downgrade) follows it" if _is_http(failure.text) else ""
+            return BadAnswer, f"refused a redirect to {mask_url(failure.text)}{remedy}"
         case Fault.ENCODED if failure.text.startswith("Content"):
             return BadAnswer, f"{_FAULT_WORDS[failure.fault]} ({failure.text}); to decode it use --decode (decode=True)"
         case Fault.SIZE_CHANGED | Fault.VALIDATOR_CHANGED:
