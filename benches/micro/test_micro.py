@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,20 +60,18 @@ def test_plan_of_a_resumed_file(
 
 
 def test_a_round_of_the_loop(benchmark: BenchmarkFixture, profile: _engine.Profile) -> None:
-    """A command in, an event out: a batch with nothing in it."""
+    """A command in, an event out: a resumed file that has every byte."""
     engine = _engine.Engine()
     poller = select.poll()
     poller.register(engine.fileno(), select.POLLIN)
-    directory = os.open(".", os.O_RDONLY)
 
     def round_trip() -> None:
-        engine.add_batch(_engine.Batch(directory, [], profile))
+        engine.add(_engine.File(-1, "http://127.0.0.1/", profile, size=1, block_size=_MIB, blocks=b"\2"))
         while not engine.events():
             poller.poll()
 
     benchmark(round_trip)
     engine.close()
-    os.close(directory)
 
 
 @pytest.mark.parametrize("at", [0, _BLOCKS // 2])

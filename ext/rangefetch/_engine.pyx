@@ -1,9 +1,9 @@
-"""The engine: loops that move bytes from sockets to files without Python, and the four classes that steer them.
+"""The engine: loops that move bytes from sockets to files without Python, and the three classes that steer them.
 
-``Engine`` owns the loops, ``File`` is one file to be filled, ``Batch`` many small ones, ``Profile`` is how to ask for
-them. The classes reach into each other's structs, so they stand in one module and one file. What a loop does is in
-``loop.pxd``, the check of an answer in ``answer.pxd``, the block map in ``blocks.pxd``. ``_engine.pyi`` is the manual:
-a method that has no comment here does what it says there.
+``Engine`` owns the loops, ``File`` is one file to be filled, ``Profile`` is how to ask for it. The classes reach into
+each other's structs, so they stand in one module and one file. What a loop does is in ``loop.pxd``, the check of an
+answer in ``answer.pxd``, the block map in ``blocks.pxd``. ``_engine.pyi`` is the manual: a method that has no comment
+here does what it says there.
 """
 
 cimport cython
@@ -14,7 +14,6 @@ from libc.string cimport memcpy, memset
 
 from rangefetch.answer cimport SAME_LIKELY, SAME_PROVEN, ContentRange, Same, parse_content_range
 from rangefetch.answer cimport same_validators as compare_validators
-from rangefetch.batch cimport item_waits
 from rangefetch.blocks cimport blocks_contiguous, blocks_fit, blocks_free, blocks_init, blocks_recall
 from rangefetch.bucket cimport Bucket, bucket_fill, bucket_is_dry, bucket_limit, bucket_take
 from rangefetch.checks cimport RF_CHECKED, RF_LIVE_DESCRIPTORS, RF_LIVE_MEMORY, calloc, free, rf_live_count
@@ -42,8 +41,6 @@ from rangefetch.transfer cimport (
     ALLOCATE_LENGTH,
     ALLOCATE_NOTHING,
     ALLOCATE_SPACE,
-    BatchCore,
-    BatchHost,
     Credential,
     JarCore,
     FAULT_DISK,
@@ -68,11 +65,12 @@ from rangefetch.transfer cimport (
     Allocation,
     FileCore,
     HostTable,
-    ITEM_RETURNED,
     MOST_LANES,
     MOST_SOURCES,
     ProfileCore,
+    SMALL,
     Setting,
+    Small,
     Source,
     VALIDATOR_BYTES,
     WAIT_HOST,
@@ -95,6 +93,7 @@ OLDEST_LIBCURL = (7, 88, 0)
 EVENTS = {
     "ANSWERED": <int>EVENT_ANSWERED, "FAILED": <int>EVENT_FAILED, "DONE": <int>EVENT_DONE,
     "REMOVED": <int>EVENT_REMOVED, "MET": <int>EVENT_MET, "TRACE": <int>EVENT_TRACE, "REACHED": <int>EVENT_REACHED,
+    "HELD": <int>EVENT_HELD,
 }
 FAULTS = {
     "NONE": <int>FAULT_NONE, "STATUS": <int>FAULT_STATUS, "RANGE_IGNORED": <int>FAULT_RANGE_IGNORED,
@@ -453,7 +452,7 @@ cdef class File:
     cdef FileCore core
     cdef list profiles         # of the sources
     cdef dict epochs           # of the sources that got another address; the loop may not have heard of the last one
-    cdef readonly object tag
+    cdef public object tag
     cdef readonly int64_t host
     cdef EngineCore *engine    # held once it was added: let go of in __dealloc__
     cdef int loop
@@ -510,6 +509,35 @@ cdef class File:
         if size >= 0:
             self._recall(size, block_size, blocks, partial or {})
 
+    def be_small(
+        self, int directory_fd, str name not None, part_names=(), *, bint overwrite=False,
+        bint named_by_url=True, int64_t largest_bytes=1 << 20, bytes origin=None,
+    ):
+        cdef Small *small = &self.core.small
+        cdef int i
+        if self.engine != NULL or small.name != NULL:
+            raise ValueError("said once, and before the file is added")
+        if len(part_names) > 2:
+            raise ValueError("part_names: two at most")
+        if not 1 <= largest_bytes <= LARGEST_FILE_BYTES:
+            raise ValueError("largest_bytes: 1 at least, and no more than a file can have")
+        small.name = _owned_text(os.fsencode(name))
+        for i, part_name in enumerate(part_names):
+            small.part_names[i] = _owned_text(os.fsencode(part_name))
+        if origin is not None:
+            small.origin = _owned_text(origin)
+        small.directory_fd = directory_fd
+        small.overwrite = overwrite
+        small.named_by_url = named_by_url
+        small.largest_bytes = largest_bytes
+        small.stage = SMALL
+        self.core.fd = -1
+
+    def place(self, int fd):
+        if fd < 0:
+            raise ValueError("fd: a descriptor is not below 0")
+        self._tell_source(COMMAND_PLACE, -1, fd, None)
+
     cdef int _add_source(self, str url, Profile profile, str etag, str last_modified) except -1:
         cdef Source *source
         if self.core.source_count == MOST_SOURCES:
@@ -558,6 +586,10 @@ cdef class File:
         cdef int i
         blocks_free(&self.core.blocks)
         free(self.core.name)
+        free(self.core.small.name)
+        free(self.core.small.part_names[0])
+        free(self.core.small.part_names[1])
+        free(self.core.small.origin)
         for i in range(self.core.source_count):
             free(self.core.sources[i].url)
             free(self.core.sources[i].resolved_url)
@@ -798,7 +830,7 @@ cdef class File:
 
 
 cdef int _send(EngineCore *engine, int loop, Message *command, bytes text) except -1:
-    """Send a command to the loop that has a file or a batch; none has it before it was added and after the end. It
+    """Send a command to the loop that has a file; none has it before it was added and after the end. It
     owns what the command has."""
     if engine == NULL or engine.closed:
         free(command.headers)
@@ -813,141 +845,6 @@ cdef int _send(EngineCore *engine, int loop, Message *command, bytes text) excep
         free(command.headers)
         raise MemoryError
     return 0
-
-
-# ---- many small files -------------------------------------------------------------------------------------------
-
-@cython.final
-cdef class Batch:
-    cdef BatchCore core
-    cdef Profile profile
-    cdef readonly object tag
-    cdef EngineCore *engine    # held once it was added: let go of in __dealloc__
-    cdef int loop
-
-    def __cinit__(
-        self, int directory_fd, items, Profile profile not None, *, tag=None, int lanes=8, bint overwrite=False,
-        bint named_by_url=True, int64_t first_bytes=1 << 20, int host_lanes=MOST_LANES, bint hurries=False,
-        double retry_wait_s=0.5, double longest_rest_s=600,
-    ):
-        cdef int i
-        cdef size_t count
-        cdef dict number_of = {}
-        memset(&self.core, 0, sizeof(BatchCore))
-        self.core.head.owner = <void *>self
-        self.core.head.item = -1
-        self.profile = profile
-        self.tag = tag
-        if not 1 <= lanes <= MOST_LANES:
-            raise ValueError(f"lanes: 1 to {MOST_LANES}")
-        if not 1 <= host_lanes <= MOST_LANES:
-            raise ValueError(f"host_lanes: 1 to {MOST_LANES}")
-        if not 1 <= first_bytes <= LARGEST_FILE_BYTES:
-            raise ValueError("first_bytes: 1 at least, and no more than a file can have")
-        self.core.head.host_lanes_most = host_lanes
-        self.core.hurries = hurries
-        self.core.retry_wait_ms = _milliseconds(retry_wait_s)
-        self.core.longest_rest_ms = _milliseconds(longest_rest_s)
-        self.core.profile = &profile.core
-        self.core.directory_fd = directory_fd
-        self.core.overwrite = overwrite
-        self.core.named_by_url = named_by_url
-        self.core.first_bytes = first_bytes
-        items = list(items)
-        count = <size_t>len(items) + 1
-        self.core.slots = <FileCore *>calloc(<size_t>lanes, sizeof(FileCore))
-        self.core.hosts = <BatchHost *>calloc(count, sizeof(BatchHost))
-        self.core.host_of = <int *>calloc(count, sizeof(int))
-        self.core.next_of = <int *>calloc(count, sizeof(int))
-        self.core.tries = <uint8_t *>calloc(count, sizeof(uint8_t))
-        self.core.urls = <char **>calloc(count, sizeof(char *))
-        self.core.names = <char **>calloc(count, sizeof(char *))
-        self.core.states = <uint8_t *>calloc(count, sizeof(uint8_t))
-        self.core.sizes = <int64_t *>calloc(count, sizeof(int64_t))
-        self.core.validators = <char **>calloc(count, sizeof(char *))
-        if (
-            self.core.slots == NULL or self.core.urls == NULL or self.core.names == NULL or self.core.states == NULL
-            or self.core.sizes == NULL or self.core.hosts == NULL or self.core.host_of == NULL
-            or self.core.next_of == NULL or self.core.tries == NULL or self.core.validators == NULL
-        ):
-            raise MemoryError
-        for i in range(lanes):
-            self.core.slots[i].item = -1
-            self.core.slots[i].batch = &self.core
-            self.core.slots[i].sources[0] = <Source *>calloc(1, sizeof(Source))
-            self.core.lanes_most = i + 1
-            if self.core.slots[i].sources[0] == NULL:
-                raise MemoryError
-        for url, name in items:
-            self.core.urls[self.core.count] = _owned_text(os.fsencode(url))
-            self.core.count += 1
-            self.core.names[self.core.count - 1] = _owned_text(os.fsencode(name))
-            self.core.sizes[self.core.count - 1] = -1
-        # From the last to the first, since each is put before those of its host that wait.
-        for i in range(self.core.count):
-            number = origin_number(self.core.urls[i])
-            self.core.host_of[i] = number_of.setdefault(number, len(number_of))
-        self.core.host_count = <int>len(number_of)
-        for i in range(self.core.host_count):
-            self.core.hosts[i].first = -1
-        for i in reversed(range(self.core.count)):
-            item_waits(&self.core, i)
-        # The first is asked first.
-        self.core.turn = self.core.host_count - 1
-
-    def __dealloc__(self):
-        cdef int i
-        for i in range(self.core.count):
-            free(self.core.urls[i])
-            free(self.core.names[i])
-            free(self.core.validators[i])
-        for i in range(self.core.lanes_most):
-            if self.core.slots[i].sources[0] != NULL:
-                free(self.core.slots[i].sources[0].resolved_url)
-            free(self.core.slots[i].sources[0])
-        free(self.core.slots)
-        free(self.core.hosts)
-        free(self.core.host_of)
-        free(self.core.next_of)
-        free(self.core.tries)
-        free(self.core.urls)
-        free(self.core.names)
-        free(self.core.states)
-        free(self.core.sizes)
-        free(self.core.validators)
-        if self.engine != NULL:
-            core_let_go(self.engine)
-
-    @property
-    def states(self):
-        return _view(self, self.core.states, b"B", self.core.count, 1)
-
-    @property
-    def sizes(self):
-        return _view(self, self.core.sizes, b"q", self.core.count, 8)
-
-    def told(self, int place):
-        if not 0 <= place < self.core.count:
-            raise IndexError(place)
-        if rf_load(&self.core.states[place]) != ITEM_RETURNED or self.core.validators[place] == NULL:
-            return None
-        etag, _, last_modified = _decode(self.core.validators[place]).partition("\n")
-        return (self.core.sizes[place], etag, last_modified)
-
-    @property
-    def requests(self):
-        return rf_peek(&self.core.head.requests)
-
-    @property
-    def connections(self):
-        return rf_peek(&self.core.head.connections)
-
-    def remove(self):
-        cdef Message command
-        memset(&command, 0, sizeof(command))
-        command.kind = COMMAND_REMOVE
-        command.file = &self.core.head
-        _send(self.engine, self.loop, &command, None)
 
 
 cdef object _view(object owner, void *data, bytes format, Py_ssize_t count, Py_ssize_t width):
@@ -1059,34 +956,6 @@ cdef class Engine:
         self._hand_over(COMMAND_ADD, &file.core, loop)
         file.engine = self.core
         file.loop = loop
-
-    def add_batch(self, Batch batch not None, int loop=0):
-        if batch.engine != NULL:
-            raise ValueError("a Batch is added once")
-        self._hand_over(COMMAND_BATCH, &batch.core.head, loop)
-        batch.engine = self.core
-        batch.loop = loop
-
-    def set_places(self, int loop, int most):
-        cdef Message command
-        self._must_be_open()
-        if not 0 <= loop < self.core.loop_count:
-            raise ValueError("loop: there is no such loop")
-        if not 0 <= most <= MOST_LANES:
-            raise ValueError(f"most: 0 to {MOST_LANES}")
-        memset(&command, 0, sizeof(command))
-        command.kind = COMMAND_PLACES
-        command.number = most
-        if not loop_tell(&self.core.loops[loop], &command):
-            raise MemoryError
-
-    @property
-    def items_running(self):
-        cdef int i
-        cdef int64_t running = 0
-        for i in range(self.core.loop_count):
-            running += rf_peek(&self.core.loops[i].items_running)
-        return running
 
     cdef int _hand_over(self, MessageKind kind, FileCore *file, int loop) except -1:
         """Give a loop something to fetch, and keep its owner until the event that it is over."""

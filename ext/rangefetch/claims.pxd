@@ -20,6 +20,7 @@ from rangefetch.lane cimport lane_rest, lane_send, lane_take
 from rangefetch.platform cimport rf_count, rf_load
 from rangefetch.service cimport has_room, may_help
 from rangefetch.transfer cimport (
+    HELD,
     WAIT_HOST,
     WAIT_LIMIT,
     WAIT_NOTHING,
@@ -202,7 +203,7 @@ cdef inline bint is_limited(Loop *loop, FileCore *file) noexcept nogil:
 
 cdef inline bint wants_lane(FileCore *file) noexcept nogil:
     """Whether the file is better served by one lane more."""
-    if file.removing or lanes_allowed(file) <= 0:
+    if file.removing or file.small.stage == HELD or lanes_allowed(file) <= 0:
         return False
     if not file.answered:
         return True
@@ -240,6 +241,8 @@ cdef inline Wait wait_of(Loop *loop, FileCore *file) noexcept nogil:
 
     Nothing is an answer, too: there is something to fetch, nobody is at it, and nothing is due that would change that.
     """
+    if file.small.stage == HELD:
+        return WAIT_PYTHON
     if file.lanes_busy > 0:
         if file.lanes_paused_seen == 0:
             return WAIT_TRANSFER

@@ -93,7 +93,6 @@ cdef inline int core_start(
         loop.handles = handles
         loop.buffer_bytes = buffer_bytes
         loop.hosts = hosts
-        loop.places = MOST_LANES
         loop_joins(loop)
         failed = rf_thread_start(&loop.thread, loop_run, loop)
         if failed != 0:

@@ -38,8 +38,8 @@ cdef inline bint lane_put(Lane *lane, const char *data, int64_t size, int64_t of
     cdef int64_t before_us
     cdef int failed = 0
     if lane.file.fd < 0:
-        # An item of a batch gets its file with its first bytes, so that an error leaves nothing.
-        failed = rf_open_nameless(lane.file.batch.directory_fd, &lane.file.fd)
+        # A small file gets its descriptor with its first bytes, so that an error leaves nothing.
+        failed = rf_open_nameless(lane.file.small.directory_fd, &lane.file.fd)
     if failed == 0:
         before_us = rf_now_us()
         failed = rf_pwrite_all(lane.file.fd, data, <size_t>size, offset)

@@ -34,7 +34,7 @@ from rangefetch.transfer cimport ACCEPTED, HOST_BUCKETS, Host, HostShare, HostTa
 cdef enum:
     MOST_FORGETTABLE = 1024   # hosts that nobody uses, before those that say nothing are forgotten
     LONGEST_TRYING_MS = 5000  # for one request to find out whether a host is back, before others follow
-    ASK_FOR_ROOM_MS = 250     # how often a loop that waits for a host has the others close idle connections
+    ASK_FOR_ROOM_MS = 100     # how often a loop that waits for a host has the others close idle connections
 
 
 # ---- The table ---------------------------------------------------------------------------------------------------
@@ -290,13 +290,20 @@ cdef inline bint share_may_ask(Loop *loop, HostShare *share, int64_t most, bint 
     cdef int64_t taken
     if share == NULL or host_is_resting(loop, share) or host_is_full(loop, share):
         return False
+    if share.served > 0 and share.lanes >= share.served and loop.now_ms < share.served_again_ms:
+        share_waits(share, True)
+        return False
     raise_to(&share.host.most, most)
     taken, most = rf_load(&share.host.taken), rf_load(&share.host.most)
     # What was granted beyond the limit, to one that insisted, is for no other.
     if insists or taken < most or (share.lanes < share.granted and taken <= most):
+        share.refused_ms = 0
         return True
     share_waits(share, True)
-    if loop.now_ms - share.asked_ms >= ASK_FOR_ROOM_MS:
+    if share.refused_ms == 0:
+        # What is idle elsewhere may be wanted there in a moment.
+        share.refused_ms = loop.now_ms
+    elif loop.now_ms - max(share.refused_ms, share.asked_ms) >= ASK_FOR_ROOM_MS:
         share.asked_ms = loop.now_ms
         ask_for_room(loop, share.host.number)
     return False
@@ -362,6 +369,9 @@ cdef inline void share_end(Lane *lane) noexcept nogil:
     share.lanes -= 1
     rf_add(&share.host.lanes, -1)
     share_settle(share)
+    if share.waits:
+        # The connection may be idle now, which is no news for other loops.
+        share.loop.has_room = True
 
 
 cdef inline bint share_opens(Lane *lane, HostShare *share) noexcept nogil:

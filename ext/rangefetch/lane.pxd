@@ -15,6 +15,7 @@ from rangefetch.libcurl cimport *
 from rangefetch.origin cimport is_secure, origin_number
 from rangefetch.platform cimport rf_add, rf_close_socket, rf_count, rf_load, rf_socket, rf_store
 from rangefetch.report cimport post_trace
+from rangefetch.small cimport small_is_plain
 from rangefetch.transfer cimport *
 from rangefetch.trust cimport credential_for, is_for_the_users
 
@@ -32,15 +33,24 @@ cdef inline int64_t lane_received_end(const Lane *lane) noexcept nogil:
 # ---- libcurl's callbacks: the only place through which bytes come ------------------------------------------------
 
 cdef inline bint must_wait(Lane *lane) noexcept nogil:
-    """Whether a limit, or a reader that is slower than one stream, holds the lane back."""
+    """Whether a limit, a reader that is slower than one stream, or the want of a place holds the lane back."""
     cdef FileCore *file = lane.file
     cdef int64_t reader_bytes
-    if bucket_is_dry(lane.loop.bucket) or bucket_is_dry(&file.bucket):
+    if file.small.stage == HELD or bucket_is_dry(lane.loop.bucket) or bucket_is_dry(&file.bucket):
         return True
     if file.splits or lane.check != ACCEPTED or file.window_bytes == 0:
         return False
     reader_bytes = rf_load(&file.reader_bytes)
     return reader_bytes >= 0 and lane_received_end(lane) >= reader_bytes + file.window_bytes
+
+
+cdef inline size_t lane_pause(Lane *lane) noexcept nogil:
+    """libcurl keeps this piece; the loop asks for it again when it may come."""
+    if not lane.paused:
+        lane.paused = True
+        lane.loop.lanes_paused += 1
+    lane_forget_spans(lane)
+    return CURL_WRITEFUNC_PAUSE
 
 
 cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noexcept nogil:
@@ -53,21 +63,20 @@ cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noe
         # It has failed already. libcurl before 8 forgets an error that is raised within curl_easy_pause, and goes on.
         return CURL_WRITEFUNC_ERROR
     if must_wait(lane):
-        # libcurl keeps this piece; the loop asks for it again when it may come.
-        if not lane.paused:
-            lane.paused = True
-            lane.loop.lanes_paused += 1
-        lane_forget_spans(lane)
-        return CURL_WRITEFUNC_PAUSE
+        return lane_pause(lane)
+    if lane.check == UNCHECKED:
+        lane.check = examine(lane.file, lane)
+        lane.span.usable = lane.span.usable and header_value(lane.easy, "Transfer-Encoding") == NULL
+        if lane.check == ACCEPTED and lane.file.small.stage == SMALL:
+            if not small_is_plain(lane):
+                lane.file.small.stage = HELD
+                return lane_pause(lane)
+        elif lane.check == ACCEPTED and lane.is_first:
+            # A lane of a resumed file is news too: the other lanes wait for its answer.
+            rf_store(&lane.file.answered, True)
     bucket_take(lane.loop.bucket, come)
     bucket_take(&lane.file.bucket, come)
     lane.received_bytes += come
-    if lane.check == UNCHECKED:
-        lane.check = examine(lane.file, lane)
-        # A lane of a resumed file is news too: the other lanes wait for its answer.
-        if lane.check == ACCEPTED and lane.is_first:
-            rf_store(&lane.file.answered, True)
-        lane.span.usable = lane.span.usable and header_value(lane.easy, "Transfer-Encoding") == NULL
     if lane.check == SWALLOWED:
         lane.swallowed_bytes += come
         return taken if lane.swallowed_bytes <= LARGEST_SWALLOW_BYTES else CURL_WRITEFUNC_ERROR

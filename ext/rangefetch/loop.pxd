@@ -8,16 +8,6 @@ called from two threads.
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, strcspn, strlen
 
-from rangefetch.batch cimport (
-    batch_begin,
-    batch_feed,
-    batch_is_over,
-    batch_is_special,
-    batch_leaves,
-    batch_return,
-    batch_stop,
-    batch_withdraw,
-)
 from rangefetch.blocks cimport blocks_contiguous
 from rangefetch.bucket cimport bucket_fill, bucket_is_dry
 from rangefetch.checks cimport RF_CHECKED, calloc, free
@@ -33,13 +23,14 @@ from rangefetch.lane cimport (
     lane_end,
     lane_free,
     lane_release,
+    lane_rest,
     must_wait,
     url_of,
 )
 from rangefetch.libcurl cimport *
 from rangefetch.mailbox cimport *
 from rangefetch.origin cimport origin_number
-from rangefetch.outcome cimport announce, fail, finish, is_complete, let_go
+from rangefetch.outcome cimport announce, fail, finish, is_complete, let_go, small_ends
 from rangefetch.platform cimport (
     rf_bell_quiet,
     rf_bell_ring,
@@ -55,8 +46,15 @@ from rangefetch.platform cimport (
 from rangefetch.peers cimport ask_for_room, tell_peers
 from rangefetch.pool cimport make_room, sweep_ends, waits_in_line
 from rangefetch.report cimport post_about, post_bare, post_last
-from rangefetch.service cimport memory_of, note_bytes, note_served
-from rangefetch.tail cimport crawls, may_be_waiting, replace_slow, watch_tail, withdraw
+from rangefetch.service cimport FIRST_PAUSE_MS, is_new_connection, is_unserved, memory_of, note_bytes, note_served
+from rangefetch.small cimport (
+    CRAWL_AFTER_MS,
+    CRAWL_LEFT_MS,
+    small_is_placed,
+    small_holds,
+    small_may_begin,
+)
+from rangefetch.tail cimport crawls, left_ms, may_be_waiting, replace_slow, watch_tail, withdraw
 from rangefetch.transfer cimport *
 
 cdef enum:
@@ -80,7 +78,8 @@ cdef inline void append(Loop *loop, FileCore *file) noexcept nogil:
         link = &link[0].next
     link[0] = file
     file.next = NULL
-    loop.newest_us = loop.now_us
+    if file.small.stage == PLACED:
+        loop.newest_us = loop.now_us
 
 
 cdef inline void take_on(Loop *loop, FileCore *file) noexcept nogil:
@@ -91,43 +90,12 @@ cdef inline void take_on(Loop *loop, FileCore *file) noexcept nogil:
     file.began_us = loop.now_us
     file.began_cpu_us = rf_thread_us()
     append(loop, file)
-    if is_complete(file):
+    if file.small.stage == SMALL and not small_may_begin(file):
+        small_holds(loop, file)
+    elif is_complete(file):
         let_go(loop, file, EVENT_DONE)
     else:
         feed(loop, file)
-
-
-cdef inline void take_on_batch(Loop *loop, BatchCore *batch) noexcept nogil:
-    cdef BatchCore **link = &loop.batches
-    if loop.files == NULL and loop.batches == NULL:
-        loop.ticked_ms = loop.now_ms
-    # Behind those that came before, which are fed first.
-    while link[0] != NULL:
-        link = &link[0].next
-    link[0] = batch
-    batch.next = NULL
-    batch_begin(loop, batch)
-
-
-cdef inline void let_batch_go(Loop *loop, BatchCore *batch, MessageKind kind) noexcept nogil:
-    cdef BatchCore **link = &loop.batches
-    while link[0] != NULL and link[0] != batch:
-        link = &link[0].next
-    if link[0] != NULL:
-        link[0] = batch.next
-        batch_leaves(batch)
-        post_last(loop, kind, &batch.head)
-
-
-cdef inline void end_batches(Loop *loop) noexcept nogil:
-    """Let go of the batches that are over."""
-    cdef BatchCore *batch = loop.batches
-    cdef BatchCore *after
-    while batch != NULL:
-        after = batch.next
-        if batch_is_over(batch):
-            let_batch_go(loop, batch, EVENT_DONE)
-        batch = after
 
 
 cdef inline bint has_file(Loop *loop, FileCore *file) noexcept nogil:
@@ -135,14 +103,6 @@ cdef inline bint has_file(Loop *loop, FileCore *file) noexcept nogil:
     freed it: its address is looked for, and nothing of it is read."""
     cdef FileCore *each = loop.files
     while each != NULL and each != file:
-        each = each.next
-    return each != NULL
-
-
-cdef inline bint has_batch(Loop *loop, BatchCore *batch) noexcept nogil:
-    """The same of a batch."""
-    cdef BatchCore *each = loop.batches
-    while each != NULL and each != batch:
         each = each.next
     return each != NULL
 
@@ -211,16 +171,8 @@ cdef inline void obey(Loop *loop) noexcept nogil:
             make_room(loop, commands[i].number)
         elif commands[i].kind == COMMAND_ROOM:
             loop.has_room = True
-        elif commands[i].kind == COMMAND_PLACES:
-            loop.places = <int>commands[i].number
-            loop.has_room = True
         elif commands[i].kind == COMMAND_ADD:
             take_on(loop, file)
-        elif commands[i].kind == COMMAND_BATCH:
-            take_on_batch(loop, <BatchCore *>file)
-        elif commands[i].kind == COMMAND_REMOVE and has_batch(loop, <BatchCore *>file):
-            batch_stop(loop, <BatchCore *>file)
-            let_batch_go(loop, <BatchCore *>file, EVENT_REMOVED)
         elif has_file(loop, file):
             if commands[i].kind == COMMAND_REMOVE:
                 remove_file(loop, file)
@@ -231,11 +183,15 @@ cdef inline void obey(Loop *loop) noexcept nogil:
                 elif commands[i].kind == COMMAND_RANGED:
                     # Of a file that has begun, ranges are all that can be used.
                     file.ranged = file.answered or file.mapped or commands[i].number != 0
+                elif commands[i].kind == COMMAND_PLACE:
+                    small_is_placed(loop, file, <int>commands[i].number)
                 elif commands[i].kind == COMMAND_SOURCE:
                     add_source(file, &commands[i])
                 elif 0 <= commands[i].source < file.source_count:
                     change_source(loop, file.sources[commands[i].source], &commands[i])
-                feed(loop, file)
+                # What follows from a failure, Python says.
+                if commands[i].kind != COMMAND_PLACE or file.lanes_held == 0:
+                    feed(loop, file)
     messages_free(commands, count)
 
 
@@ -257,13 +213,12 @@ cdef inline void note_answers(Loop *loop) noexcept nogil:
                 share_answered(loop, lane)
             memory = memory_of(file)
             rf_note(&memory.request_ms, (3 * memory.request_ms + took_ms) // 4 if memory.request_ms > 0 else took_ms)
-        if file != NULL and file.batch != NULL:
-            if lane.is_first and lane.check == ACCEPTED:
+            if file.small.stage == HELD:
+                post_bare(loop, EVENT_HELD, file)
+        if file != NULL and file.small.stage != PLACED:
+            # Of one that is held, the answer is announced when it has its place.
+            if file.small.stage == SMALL and lane.check == ACCEPTED:
                 lane.is_first = False
-                if batch_is_special(lane):
-                    lane_detach(loop, lane)
-                    lane_release(lane)
-                    batch_return(loop, lane)
         elif file != NULL and lane.is_first and lane.check == ACCEPTED and not file.probing:
             announce(loop, lane)
             if lane.fault == FAULT_NONE:
@@ -369,8 +324,35 @@ cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexce
             lane_dismiss(loop, lane.rival)
         lane.fault = FAULT_STALLED
         lane_detach(loop, lane)
+        small_ends(loop, lane)
         lane_release(lane)
         fail(loop, lane, CURLE_OPERATION_TIMEDOUT)
+
+
+cdef inline bint small_crawls(Loop *loop, const Lane *lane) noexcept nogil:
+    """Whether a small file comes so slowly that it is better fetched as any other, whose slow ranges get help."""
+    return (
+        lane.check == ACCEPTED and loop.now_ms - lane.started_ms >= CRAWL_AFTER_MS
+        and left_ms(loop, lane) > CRAWL_LEFT_MS and not is_limited(loop, lane.file)
+    )
+
+
+cdef inline void watch_small(Loop *loop, Lane *lane) noexcept nogil:
+    """A lane of a small file: give up a new connection that nobody answers while the host answers others."""
+    cdef FileCore *file = lane.file
+    cdef HostShare *share = lane.share
+    if is_new_connection(lane) and is_unserved(loop, lane):
+        lane_dismiss(loop, lane)
+        # The file waits for those that work, and the host gets no more than those.
+        if share != NULL:
+            share.served = share.lanes if share.lanes > 1 else 1
+            share.served_again_ms = loop.now_ms + FIRST_PAUSE_MS
+    elif small_crawls(loop, lane):
+        lane_detach(loop, lane)
+        small_ends(loop, lane)
+        lane_release(lane)
+        lane_rest(loop, lane)
+        small_holds(loop, file)
 
 
 cdef inline void tick(Loop *loop) noexcept nogil:
@@ -378,7 +360,6 @@ cdef inline void tick(Loop *loop) noexcept nogil:
     cdef int64_t elapsed_ms = loop.now_ms - loop.ticked_ms
     cdef Lane *lane = loop.lanes
     cdef FileCore *file = loop.files
-    cdef BatchCore *batch = loop.batches
     cdef int64_t cpu_us = rf_thread_us()
     loop.cpu_percent = <int>((cpu_us - loop.cpu_us) // (10 * elapsed_ms))
     loop.cpu_us = cpu_us
@@ -391,12 +372,14 @@ cdef inline void tick(Loop *loop) noexcept nogil:
     while lane != NULL:
         if lane.file != NULL:
             measure_lane(loop, lane, elapsed_ms)
+        if lane.file != NULL and lane.file.small.stage == SMALL:
+            watch_small(loop, lane)
         lane = lane.next
     file = loop.files
     while file != NULL:
         if file.lanes_paused_seen:
             rf_count(&file.paused_ms, elapsed_ms)
-        if file.answered and file.splits and file.mapped:
+        if file.answered and file.splits and file.mapped and file.small.stage == PLACED:
             steer(loop, file, elapsed_ms)
             withdraw(loop, file)
             file.crawls = crawls(loop, file)
@@ -406,9 +389,6 @@ cdef inline void tick(Loop *loop) noexcept nogil:
         feed(loop, file)
         rf_store(&file.waits_for, wait_of(loop, file))
         file = file.next
-    while batch != NULL:
-        batch_withdraw(loop, batch)
-        batch = batch.next
     help_in_line(loop)
     shares_sweep(loop)
 
@@ -432,15 +412,11 @@ cdef inline void help_in_line(Loop *loop) noexcept nogil:
 cdef inline void use_room(Loop *loop) noexcept nogil:
     """Hosts may have room, or be back: feed what waited, and tell the other loops if it is their room, too."""
     cdef FileCore *file = loop.files
-    cdef BatchCore *batch = loop.batches
     loop.has_room = False
     forget_waits(loop)
     while file != NULL:
         feed(loop, file)
         file = file.next
-    while batch != NULL:
-        batch_feed(loop, batch)
-        batch = batch.next
     if loop.tells_of_room:
         loop.tells_of_room = False
         tell_peers(loop, COMMAND_ROOM, 0)
@@ -486,9 +462,6 @@ cdef inline void loop_end(Loop *loop) noexcept nogil:
     cdef Lane *lane
     while loop.files != NULL:
         remove_file(loop, loop.files)
-    while loop.batches != NULL:
-        batch_stop(loop, loop.batches)
-        let_batch_go(loop, loop.batches, EVENT_REMOVED)
     while loop.lanes != NULL:
         lane = loop.lanes
         loop.lanes = lane.next
@@ -508,7 +481,7 @@ cdef inline int sleep_ms(Loop *loop) noexcept nogil:
         return PAUSED_MS
     if loop.due_ms > 0:
         return <int>max(loop.due_ms - loop.now_ms, 1)
-    if loop.files != NULL or loop.batches != NULL:
+    if loop.files != NULL:
         return tick_ms(loop)
     return IDLE_MS
 
@@ -557,7 +530,6 @@ cdef inline void *loop_run(void *arg) noexcept nogil:
         loop.due_ms = 0
         end_transfers(loop)
         end_files(loop)
-        end_batches(loop)
         if loop.has_room:
             use_room(loop)
         if loop.now_ms - loop.ticked_ms >= tick_ms(loop):

@@ -27,11 +27,10 @@ cdef enum MessageKind:
     COMMAND_RESOLVE = 8    # forget where redirects from the source led
     COMMAND_MOVE = 9       # the source is now at the URL in `text`, and asked as `extra` says
     COMMAND_PROFILE = 12   # the source is asked as `extra` says from now on
-    COMMAND_BATCH = 11     # take on the batch whose head is `file`
+    COMMAND_PLACE = 11     # the file, which was taken for a small one, has the descriptor `number` from now on
     COMMAND_SOURCE = 10    # a further source, at the URL in `text`, asked as `extra` says
     COMMAND_RANGED = 14    # whether the file is asked for in ranges, from the next request on: `number`
     COMMAND_MAKE_ROOM = 13  # close idle connections, if some are for the host of that `number`, or of any at 0
-    COMMAND_PLACES = 16    # no more than `number` items of batches at a time
     COMMAND_ROOM = 15      # a host that something waits for may have room for it
     # Events, from a loop.
     EVENT_ANSWERED = 16    # the first good answer: size, ranges, validators, headers, final URL
@@ -40,6 +39,7 @@ cdef enum MessageKind:
     EVENT_MET = 20         # the first good answer of a further source
     EVENT_TRACE = 22       # how a transfer went, as "name=number" words
     EVENT_REACHED = 21     # the bytes that a reader waits for are there
+    EVENT_HELD = 23        # the file is not as small or plain as it was taken for: it waits for COMMAND_PLACE
     EVENT_REMOVED = 19     # the loop has let go of the file: nothing will touch its descriptor any more
 
 cdef struct Message:

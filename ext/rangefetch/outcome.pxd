@@ -10,14 +10,6 @@ from libc.string cimport strncmp
 from posix.strings cimport strncasecmp
 
 from rangefetch.answer cimport examine, is_cut_short_unsaid, names_another_part
-from rangefetch.batch cimport (
-    batch_deliver,
-    batch_failed,
-    batch_is_special,
-    batch_put_back,
-    batch_refused,
-    batch_return,
-)
 from rangefetch.blocks cimport block_size_for, blocks_advance, blocks_claim_head, blocks_init, blocks_note_failure
 from rangefetch.checks cimport free
 from rangefetch.claims cimport feed, host_admits, lane_claim, lanes_allowed
@@ -41,8 +33,6 @@ from rangefetch.platform cimport (
     rf_count,
     rf_note,
     rf_now_us,
-    rf_reserve,
-    rf_set_length,
     rf_start_writeback,
     rf_store,
     rf_thread_us,
@@ -51,6 +41,7 @@ from rangefetch.peers cimport ask_for_room
 from rangefetch.pool cimport make_room
 from rangefetch.report cimport copy_text, post_about, post_last
 from rangefetch.service cimport note_bytes, note_refusal
+from rangefetch.small cimport allocate, small_arrives, small_closes, small_forgets, small_holds
 from rangefetch.tail cimport help_slowest
 from rangefetch.transfer cimport *
 
@@ -74,6 +65,7 @@ cdef inline void let_go(Loop *loop, FileCore *file, MessageKind kind) noexcept n
     rf_note(&file.lasted_us, rf_now_us() - file.began_us)
     rf_note(&file.cpu_us, rf_thread_us() - file.began_cpu_us)
     rf_note(&file.waits_for, WAIT_NOTHING)
+    small_closes(file)
     leave_hosts(file)
     post_last(loop, kind, file)
 
@@ -88,7 +80,9 @@ cdef inline void leave_hosts(FileCore *file) noexcept nogil:
 
 
 cdef inline bint is_complete(FileCore *file) noexcept nogil:
-    return file.finished or (file.mapped and file.blocks.done == file.blocks.count)
+    return file.small.stage == PLACED and (
+        file.finished or (file.mapped and file.blocks.done == file.blocks.count)
+    )
 
 
 cdef inline int map_blocks(FileCore *file, Lane *lane) noexcept nogil:
@@ -101,11 +95,7 @@ cdef inline int map_blocks(FileCore *file, Lane *lane) noexcept nogil:
     blocks_advance(&file.blocks, 0, lane.position, lane.source.number)
     # Python finds the map, and the size that is its, once it sees this.
     rf_store(&file.mapped, True)
-    if file.size == 0 or file.probing or file.allocation == ALLOCATE_NOTHING:
-        return 0
-    if file.allocation == ALLOCATE_LENGTH:
-        return rf_set_length(file.fd, file.size)
-    return rf_reserve(file.fd, file.size)
+    return allocate(file) if file.small.stage == PLACED else 0
 
 
 cdef inline void announce(Loop *loop, Lane *lane) noexcept nogil:
@@ -124,12 +114,28 @@ cdef inline void announce(Loop *loop, Lane *lane) noexcept nogil:
     post_about(loop, EVENT_ANSWERED, lane, CURLE_OK, url_of(source))
 
 
+cdef inline void small_ends(Loop *loop, Lane *lane) noexcept nogil:
+    """The transfer of a file that is taken for a small one ends, and not with the file: from now on it is as any other
+    that was answered so far, but for its place. Before the lane is released."""
+    cdef FileCore *file = lane.file
+    if file.small.stage == PLACED:
+        return
+    file.small.stage = HELD
+    if lane.fault == FAULT_DISK:
+        small_forgets(file)
+    elif lane.check == ACCEPTED and not file.answered:
+        file.small.kept_bytes = lane.position
+        announce(loop, lane)
+
+
 cdef inline void fail(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     """The lane was released without success: say why, and hold a lane until Python has decided."""
     cdef FileCore *file = lane.file
     cdef bint told
-    if file.batch != NULL:
-        batch_failed(loop, lane, code == CURLE_OPERATION_TIMEDOUT)
+    if file.small.stage == HELD and lane.fault == FAULT_DISK:
+        # It may have no files without a name; where it is full, it says so again.
+        lane_rest(loop, lane)
+        small_holds(loop, file)
         return
     if is_complete(file):
         # Its last bytes came before whatever ended the transfer; nobody needs to hear of that.
@@ -211,10 +217,7 @@ cdef inline void go_to(Loop *loop, Lane *lane, bint redirected) noexcept nogil:
         return
     source.redirects = lane.redirects if redirected else 0
     lane_release(lane)
-    if lane.file.batch != NULL:
-        batch_return(loop, lane)
-    else:
-        lane_rest(loop, lane)
+    lane_rest(loop, lane)
 
 
 cdef inline void commit_hedge(Loop *loop, Lane *lane) noexcept nogil:
@@ -306,7 +309,7 @@ cdef inline void heed(Loop *loop, Lane *lane, long status) noexcept nogil:
         )
     elif others_work(loop, lane):
         host_fill(lane.share.host, loop.now_ms + DECIDING_MS, 1)
-    elif lane.file.batch == NULL:
+    else:
         host_rest(lane.share.host, loop.now_ms + DECIDING_MS)
 
 
@@ -331,10 +334,7 @@ cdef inline void put_off(Loop *loop, Lane *lane) noexcept nogil:
         lane.rival = NULL
     lane_detach(loop, lane)
     lane_release(lane)
-    if lane.file.batch != NULL:
-        batch_put_back(loop, lane)
-    else:
-        lane_rest(loop, lane)
+    lane_rest(loop, lane)
     make_room(loop, host)
     ask_for_room(loop, host)
 
@@ -351,8 +351,8 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     """libcurl is done with the lane's transfer, well or not."""
     cdef FileCore *file = lane.file
     cdef long status = info_long(lane.easy, CURLINFO_RESPONSE_CODE)
-    cdef int64_t retry_after_s = info_off(lane.easy, CURLINFO_RETRY_AFTER)
     cdef bint hedging = lane.hedge != NULL
+    cdef bint is_well
     if has_no_socket(loop, lane, code):
         put_off(loop, lane)
         return
@@ -368,7 +368,7 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         lane.fault = FAULT_RANGE_WRONG
     if code == CURLE_OK and lane.check == SWALLOWED and lane.fault == FAULT_NONE:
         lane.check = ACCEPTED
-    if code == CURLE_OK and lane.check == ACCEPTED and lane.is_first and file.batch == NULL:
+    if code == CURLE_OK and lane.check == ACCEPTED and lane.is_first and file.small.stage == PLACED:
         announce(loop, lane)
     if lane.fault == FAULT_PROBED or (file.probing and code == CURLE_OK and lane.check == ACCEPTED):
         if lane.fault == FAULT_PROBED:
@@ -391,23 +391,21 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
                 code = CURLE_PARTIAL_FILE
         else:
             code = CURLE_OK
-    if file.batch != NULL and lane.fault == FAULT_STATUS and is_refusal(status, retry_after_s) and (
-        batch_refused(loop, lane, retry_after_s)
-    ):
-        lane_detach(loop, lane)
-        lane_release(lane)
-        batch_put_back(loop, lane)
-        # The lane is for another host.
-        loop.has_room = True
-        return
     lane_detach(loop, lane)
     if lane.fault == FAULT_STATUS and follow(loop, lane, status):
         return
-    if file.batch != NULL and lane.fault == FAULT_RANGE_WRONG and file.seems_empty and lane.ranged:
+    if file.small.stage == SMALL and lane.fault == FAULT_RANGE_WRONG and file.seems_empty and lane.ranged:
         file.ranged = lane.ranged = False
         lane.end = -1
         go_to(loop, lane, False)
         return
+    is_well = code == CURLE_OK and lane.check == ACCEPTED and lane.fault == FAULT_NONE
+    if file.small.stage == SMALL and is_well and small_arrives(lane):
+        lane_release(lane)
+        lane_rest(loop, lane)
+        let_go(loop, file, EVENT_DONE)
+        return
+    small_ends(loop, lane)
     if lane.rival != NULL and not hedging:
         # Well or not, its rival is not needed any more.
         lane_dismiss(loop, lane.rival)
@@ -426,14 +424,8 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         lane_rest(loop, lane)
         return
     lane_release(lane)
-    if code != CURLE_OK or lane.check != ACCEPTED or lane.fault != FAULT_NONE:
+    if not is_well:
         fail(loop, lane, code)
-        return
-    if file.batch != NULL:
-        if batch_is_special(lane):
-            batch_return(loop, lane)
-        else:
-            batch_deliver(loop, lane)
         return
     if file.size >> 20 >= HUGE_MIB:
         # Else the kernel lets gigabytes of dirty pages pile up, and then stops this thread until they are written.
@@ -442,4 +434,8 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         # The stream's end is its length.
         rf_store(&file.size, lane.position)
         file.finished = True
+    if file.small.stage == HELD:
+        lane_rest(loop, lane)
+        small_holds(loop, file)
+        return
     go_on(loop, file, lane)

@@ -20,6 +20,7 @@
 #ifdef __linux__
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 #endif
 
 /* No file is larger: 65,536 blocks of 4 GiB (see sizes.pxd). */
@@ -80,6 +81,21 @@ static inline int rf_pwrite_all(int fd, const char *data, size_t size, int64_t o
     return 0;
 }
 
+/* Copies the first bytes of one file to another. Returns 0 or the errno. */
+static inline int rf_copy(int from, int to, int64_t size) {
+    char buffer[32768];
+    for (int64_t at = 0; at < size;) {
+        size_t wanted = size - at < (int64_t)sizeof buffer ? (size_t)(size - at) : sizeof buffer;
+        ssize_t come = pread(from, buffer, wanted, (off_t)at);
+        if (come < 0 && errno == EINTR) continue;
+        if (come <= 0) return come < 0 ? errno : EIO;
+        int failed = rf_pwrite_all(to, buffer, (size_t)come, at);
+        if (failed) return failed;
+        at += come;
+    }
+    return 0;
+}
+
 /* Sets the length, without space. Returns 0 or the errno. */
 static inline int rf_set_length(int fd, int64_t size) {
     return ftruncate(fd, (off_t)size) == 0 ? 0 : errno;
@@ -124,7 +140,7 @@ static inline int rf_punch_hole(int fd, int64_t offset, int64_t size) {
  * the system has no such files, that is an error like others. */
 static inline int rf_open_nameless(int directory_fd, int *fd) {
 #ifdef O_TMPFILE
-    *fd = openat(directory_fd, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
+    *fd = openat(directory_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
     if (*fd < 0) return errno;
     rf_live_add(RF_LIVE_DESCRIPTORS, 1);
     return 0;
@@ -187,6 +203,25 @@ static inline void rf_set_time(int fd, int64_t seconds) {
         int ignored = futimens(fd, times);
         (void)ignored;
     }
+}
+
+/* Keeps with a file where it came from, in the form of rangefetch.disk.provenance: `origin` is the version and the URL.
+ * Where that is not possible, nothing happens. */
+static inline void rf_keep_origin(int fd, const char *origin, const char *etag, const char *last_modified) {
+#ifdef __linux__
+    char value[4097];
+    struct stat status;
+    if (fstat(fd, &status) != 0) return;
+    int size = snprintf(value, sizeof value, "%s\n%s\n%s\n%lld %lld", origin, etag, last_modified,
+                        (long long)status.st_size,
+                        (long long)status.st_mtim.tv_sec * 1000000000LL + status.st_mtim.tv_nsec);
+    if (size > 0 && size < (int)sizeof value) {
+        int ignored = fsetxattr(fd, "user.rangefetch.origin", value, (size_t)size, 0);
+        (void)ignored;
+    }
+#else
+    (void)fd, (void)origin, (void)etag, (void)last_modified;
+#endif
 }
 
 /* One that rf_open_nameless has opened. */

@@ -33,6 +33,7 @@ cdef extern from "platform.h" nogil:
     int64_t rf_thread_us()
     void rf_sleep_ms(int milliseconds)
     int rf_pwrite_all(int fd, const char *data, size_t size, int64_t offset)
+    int rf_copy(int source, int to, int64_t size)
     int rf_set_length(int fd, int64_t size)
     int rf_reserve(int fd, int64_t size)
 
@@ -41,8 +42,10 @@ cdef extern from "platform.h" nogil:
     int rf_rename_free(const char *old_path, const char *new_path)
     int rf_open_nameless(int directory_fd, int *fd)
     int rf_publish_nameless(int fd, int directory_fd, const char *name, int overwrite)
+    bint rf_is_special(int directory_fd, const char *name)
     bint rf_is_there(int directory_fd, const char *name)
     void rf_set_time(int fd, int64_t seconds)
+    void rf_keep_origin(int fd, const char *origin, const char *etag, const char *last_modified)
     void rf_close(int fd)
 
     # Generic over the integer that `where` points to.

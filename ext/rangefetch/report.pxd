@@ -83,7 +83,7 @@ cdef inline bint post(Loop *loop, Message *event) noexcept nogil:
 
 
 cdef inline void post_last(Loop *loop, MessageKind kind, FileCore *file) noexcept nogil:
-    """Tell Python that the loop has let go of a file or batch, for which room was kept when it was handed over."""
+    """Tell Python that the loop has let go of a file, for which room was kept when it was handed over."""
     cdef Message event
     memset(&event, 0, sizeof(event))
     event.kind = kind

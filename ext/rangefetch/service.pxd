@@ -10,7 +10,7 @@ from libc.stdint cimport int64_t
 
 from rangefetch.libcurl cimport CURLINFO_NUM_CONNECTS, info_long
 from rangefetch.platform cimport rf_load
-from rangefetch.transfer cimport UNCHECKED, FileCore, Lane, Loop, Memory, Source
+from rangefetch.transfer cimport SMALL, UNCHECKED, FileCore, Lane, Loop, Memory, Source
 
 cdef enum:
     LEAST_REQUEST_MS = 20            # what a request costs at least, for decisions
@@ -28,8 +28,10 @@ cdef enum:
 
 
 cdef inline Memory *memory_of(FileCore *file) noexcept nogil:
-    """Where it is kept how answers come: for the items of a batch with their host."""
-    return &file.batch.hosts[file.batch.host_of[file.item]].memory if file.batch != NULL else &file.memory
+    """Where it is kept how answers come: for a small file, of which there is only one, with its host."""
+    if file.small.stage == SMALL and file.sources[0].share != NULL:
+        return &file.sources[0].share.memory
+    return &file.memory
 
 
 cdef inline int64_t request_cost_ms(FileCore *file) noexcept nogil:

@@ -12,7 +12,7 @@ cdef enum:
     VALIDATOR_BYTES = 1024   # with the zero at its end; a longer ETag or date is a fault
     RANGE_TEXT_BYTES = 48
     MOST_SOURCES = 64        # of one file
-    MOST_LANES = 1 << 16     # of one file or batch
+    MOST_LANES = 1 << 16     # of one file
     MOST_LOCKS = 16          # libcurl has fewer kinds of what is shared
     ERROR_TEXT_BYTES = 256   # CURL_ERROR_SIZE
     BUFFER_BYTES = 64 << 10  # of a lane; measured: 64 KiB stays in the cache, 256 KiB does not
@@ -125,6 +125,12 @@ cdef struct HostTable:
     Loop *loops               # borrowed: those that run
     int process_id            # whose hosts these are (for fork safety)
 
+# How answers have come so far: to the requests of a file, or of small ones to one host.
+cdef struct Memory:
+    int64_t request_ms        # from sending a request to its first byte, averaged; 0: not known yet
+    int64_t moved_ms          # when bytes or an answer last came; 0: never
+    bint lingers              # answers do not end with their last byte: nobody waits for their ends any more
+
 # What of a host is one loop's.
 cdef struct HostShare:
     Host *host                # borrowed: counted in `shares`
@@ -135,7 +141,11 @@ cdef struct HostShare:
     int32_t sockets           # open, idle ones included
     int32_t granted           # connections; not below the two above, but for a moment
     bint waits                # counted in the host's `waiting`
+    int64_t refused_ms        # since when it has asked for a connection in vain; 0: it has not
     int64_t asked_ms          # when the other loops were last asked to close idle connections
+    Memory memory             # of its small files
+    int32_t served            # transfers that it was found to answer at a time
+    int64_t served_again_ms   # until then no more of them begin
 
 # One URL that can serve the file, and what is known of it. Changed by the file's loop alone.
 cdef struct Source:
@@ -163,12 +173,6 @@ cdef struct Source:
     int64_t help_again_ms                # when it may be asked for help again
     int64_t received_bytes
 
-# How answers have come so far: to the requests of a file, or of a batch to one host.
-cdef struct Memory:
-    int64_t request_ms        # from sending a request to its first byte, averaged; 0: not known yet
-    int64_t moved_ms          # when bytes or an answer last came; 0: never
-    bint lingers              # answers do not end with their last byte: nobody waits for their ends any more
-
 # What a file in the engine waits for. Each of them ends by itself, or by something that Python can name.
 cdef enum Wait:
     WAIT_NOTHING = 0     # nothing will move it any more
@@ -180,13 +184,22 @@ cdef enum Wait:
     WAIT_PYTHON = 6      # what Python decides after a failure, or after the answer to a probe
     WAIT_HOST = 7        # a connection to a host that has as many as it may have
 
-# The items of a batch, as Python sees them.
-cdef enum ItemState:
-    ITEM_WAITING = 0
-    ITEM_RUNNING = 1
-    ITEM_DONE = 2
-    ITEM_RETURNED = 3    # for Python to do
-    ITEM_LATE = 4        # the same, later: its host has not answered yet, and others wait
+# What becomes of a file that is taken for a small one (see small.pxd).
+cdef enum Stage:
+    PLACED = 0       # it has a place of its own, from the beginning or by now
+    SMALL = 1        # it gets its name as soon as all of its bytes are there
+    HELD = 2         # it is not small, or not plain: it waits for its place
+
+cdef struct Small:
+    Stage stage
+    int directory_fd          # borrowed: Python closes it after the file's last event
+    char *name                # owned: freed with the file; the final one
+    char *part_names[2]       # owned: what an earlier run would have left has one of these names; NULL: none
+    char *origin              # owned: what is kept with the file of where it came from; NULL: nothing is
+    bint overwrite
+    bint named_by_url         # the name is a guess that the answer may correct
+    int64_t largest_bytes     # of a file that is small
+    int64_t kept_bytes        # of a transfer that has ended: what is in the file without a name
 
 # How many lanes a file should have, and what was seen since that last changed (see growth.pxd).
 cdef struct Growth:
@@ -200,10 +213,9 @@ cdef struct Growth:
 
 # The part of a File that its loop works with.
 cdef struct FileCore:
-    BatchCore *batch          # borrowed: the batch of whose items this is the present one, or NULL
-    int item                  # which of them; -1: none
     void *owner               # borrowed: the Python File, which is kept from add() to its last event
-    int fd                    # borrowed: Python closes it after EVENT_DONE or EVENT_REMOVED
+    int fd                    # borrowed: Python closes it after EVENT_DONE or EVENT_REMOVED; of a small file owned
+    Small small
     Source *sources[MOST_SOURCES]   # owned: freed with the file
     int source_count
     int32_t source_lanes_most  # lanes that may work on one source
@@ -260,43 +272,6 @@ cdef struct FileCore:
     int64_t hedges            # ends of ranges that were fetched twice at once
     int64_t replacements      # lanes that were given up for being slow
 
-# The items of a batch that are asked for at one host.
-cdef struct BatchHost:
-    HostShare *share          # borrowed: counted in its `sources`; NULL until the loop has the batch
-    int first                 # of its items that wait; -1: there is none
-    int32_t served            # connections that it was found to answer; 0: no bound is known
-    Memory memory
-
-# Many small files in one directory (see batch.pxd).
-cdef struct BatchCore:
-    FileCore head             # the batch in the eyes of the engine: its owner, and its counters
-    BatchCore *next           # borrowed: the loop's list of batches
-    Loop *loop                # borrowed: that has it
-    ProfileCore *profile      # borrowed: the Batch holds the Profile
-    int directory_fd          # borrowed: Python closes it after EVENT_DONE or EVENT_REMOVED
-    bint overwrite
-    bint named_by_url         # the names are guesses that the answers may correct
-    bint hurries              # others wait: a host that has not answered yet is not waited for
-    int64_t first_bytes       # a larger file is returned
-    int64_t retry_wait_ms     # the bound of the first back-off, where a host refuses and does not say for how long
-    int64_t longest_rest_ms   # that a host may ask for
-    int count                 # of items
-    int waiting               # of them
-    int running
-    int lanes_most
-    int host_count
-    int turn                  # the host that is asked next
-    BatchHost *hosts          # owned
-    int *host_of              # owned: which of them each item is asked for at
-    int *next_of              # owned: the item after each, of those that wait for the same host; -1: none
-    uint8_t *tries            # owned: how often each was refused
-    FileCore *slots           # owned: freed with the batch; one for each lane
-    char **urls               # owned, with the strings
-    char **names              # owned, with the strings
-    uint8_t *states           # owned: an ItemState for each item
-    int64_t *sizes            # owned: of each item, as its answer said it; -1: it said nothing
-    char **validators         # owned, with the strings: ETag and Last-Modified of each that came back, a line each
-
 # One thread, one CURLM, and the files that belong to it.
 cdef struct Loop:
     pthread_t thread
@@ -310,7 +285,6 @@ cdef struct Loop:
     Lane *lanes           # owned: all lanes, freed when the loop ends
     Lane *idle            # those without a transfer
     FileCore *files       # borrowed, each until EVENT_DONE or EVENT_REMOVED
-    BatchCore *batches    # the same
     long buffer_bytes     # libcurl's receive buffer
     int64_t now_us
     int64_t now_ms
@@ -329,8 +303,6 @@ cdef struct Loop:
     HostShare *shares[HOST_BUCKETS]  # owned: freed when the loop has ended, after its connections
     int share_count
     Loop *next_peer       # borrowed: the table's list of loops
-    int places            # items of batches that may be at work at a time
-    int items_running     # of them, those that are
     bint has_room         # a host that something waited for may have room for it
     bint tells_of_room    # ... and the other loops are to hear of that
     int64_t starved_ms    # since when there is no descriptor for a connection; 0: there was one

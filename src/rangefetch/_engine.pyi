@@ -150,7 +150,7 @@ class File:
     unfinished ones by index, and an answer must have this size and these validators (both empty: not known).
     ``pinned_size`` is the size that an answer must have although nothing is resumed (-1: any). ``mirrors`` are further
     sources, ``(url, profile, etag, last_modified)`` each, and ``source_lanes`` the most transfers on one.
-    ``host_lanes`` is the most connections that there may be to a host, with those of other files, batches and engines,
+    ``host_lanes`` is the most connections that there may be to a host, with those of other files and engines,
     idle ones included; where there are as many, this file waits. With ``insists`` it gets its first one all the same.
     With ``traced`` a TRACE event tells of each transfer that ends, in "name=number" words.
     With ``probe`` only one answer is wanted, for what it says: nothing is written, and nothing follows the ANSWERED
@@ -163,7 +163,8 @@ class File:
     Raises ``ValueError`` where these do not fit together.
     """
 
-    tag: Final[Any]
+    tag: Any
+    """Whose it is: the caller's."""
     host: Final[int]
     """The number of the host that its URL leads to (``host_number``), that of the proxy if there is one."""
 
@@ -326,6 +327,29 @@ class File:
 
         From the DONE or REMOVED event on it is ``"nothing"``.
         """
+    def be_small(
+        self,
+        directory_fd: int,
+        name: str,
+        part_names: Sequence[str] = (),
+        *,
+        overwrite: bool = False,
+        named_by_url: bool = True,
+        largest_bytes: int = ...,
+        origin: bytes | None = None,
+    ) -> None:
+        """Take it for a small file, before it is added: its ``fd`` is ignored, and once all of its bytes have come as
+        one response it appears whole as ``name`` in the directory, whose descriptor must stay open until the file's
+        last event or until it has a place. ``origin`` is kept with it (``rangefetch.disk.provenance``).
+
+        It is held (a HELD event) and waits for ``place`` where the response says that it is larger than
+        ``largest_bytes``, has another URL or name (a name only with ``named_by_url``) or a digest; where something is
+        called ``name`` (without ``overwrite``) or has one of the two ``part_names``; where the disk refuses, or has no
+        files without a name; and where it comes very slowly. A response that was held goes on from its first byte.
+        After a FAILED event it waits for ``place``, too. Raises ``ValueError`` for what makes no sense.
+        """
+    def place(self, fd: int) -> None:
+        """It has this descriptor from now on, and goes on as any other file."""
     def release(self) -> None:
         """Let one lane that is held after a FAILED event go on."""
     def read_to(self, offset: int, notify: int = 0) -> None:
@@ -334,59 +358,6 @@ class File:
         """
     def remove(self) -> None:
         """End all transfers; a REMOVED event follows (or a DONE one that was already on its way)."""
-
-@final
-class Batch:
-    """Many small files in one directory: one request each, and a file that appears whole under its name.
-
-    ``items`` are pairs of a URL and a plain file name; ``directory_fd`` must stay open until the DONE or REMOVED
-    event. ``lanes`` items come at a time, and hosts take turns; ``host_lanes`` is as of a ``File``. A host that refuses
-    an item for now (429, or a status with Retry-After) rests for as long as it says, ``longest_rest_s`` at most, or for
-    a back-off that begins with ``retry_wait_s``; then the item is asked for again, three times at most. With
-    ``hurries`` a host that has not answered yet gets two seconds; then its items are late.
-
-    Returned, for Python to fetch as any other download, is an item that is larger than ``first_bytes``, whose name is
-    taken (without ``overwrite``), which the answer names otherwise (with ``named_by_url``) or states a digest of, or
-    with which anything goes wrong. Linux only; elsewhere, and on filesystems without ``O_TMPFILE``, every item is
-    returned.
-    """
-
-    tag: Final[Any]
-
-    def __new__(
-        cls,
-        directory_fd: int,
-        items: Sequence[tuple[str, str]],
-        profile: Profile,
-        *,
-        tag: Any = None,
-        lanes: int = 8,
-        overwrite: bool = False,
-        named_by_url: bool = True,
-        first_bytes: int = ...,
-        host_lanes: int = ...,
-        hurries: bool = False,
-        retry_wait_s: float = 0.5,
-        longest_rest_s: float = 600,
-    ) -> Self: ...
-    @property
-    def states(self) -> memoryview:
-        """A byte for each item, the memory itself: 0 waiting, 1 running, 2 done, 3 returned, 4 returned late."""
-    @property
-    def sizes(self) -> memoryview:
-        """The bytes of each item as its answer said them, as int64; -1: it said nothing, or there was none."""
-    def told(self, place: int) -> tuple[int, str, str] | None:
-        """What the server said of an item that was returned: the size (-1: nothing), ETag and Last-Modified, empty
-        where absent. None: it gave no answer that could be used. Raises ``IndexError``.
-        """
-    @property
-    def requests(self) -> int:
-        """Requests sent for items that have ended."""
-    @property
-    def connections(self) -> int:
-        """Connections opened for items that have ended."""
-    def remove(self) -> None:
-        """End all transfers, and return what is not done; a REMOVED event follows."""
 
 @final
 class Engine:
@@ -403,17 +374,10 @@ class Engine:
         """Make ``fileno()`` readable, from any thread."""
     def add(self, file: File, loop: int = 0) -> None:
         """Begin to fill ``file`` on the given loop."""
-    def add_batch(self, batch: Batch, loop: int = 0) -> None:
-        """Begin to fetch the items of ``batch`` on the given loop; its DONE event says that all have ended."""
-    def set_places(self, loop: int, most: int) -> None:
-        """Have no more than ``most`` items of batches at work at a time on the given loop; what runs goes on."""
-    @property
-    def items_running(self) -> int:
-        """Items of batches that are at work, on all loops."""
     def events(self) -> list[tuple[int, Any, int, int, int, int, int, int, int, str, str, int, int, int, str, int]]:
         """What happened since the last call, oldest first.
 
-        Each is ``(kind, file or batch, curl_code, status, fault, errno, retry_after_s, offset, received_bytes, text,
+        Each is ``(kind, file, curl_code, status, fault, errno, retry_after_s, offset, received_bytes, text,
         headers, source, epoch, request, address, host)``; ``text`` is the final URL of an ANSWERED, libcurl's own words
         of a FAILED, ``headers`` the answer's, one "Name: value" a line, ``epoch`` how often the source had got another
         address when it was asked, ``request`` how many requests the file had made by then, this one included,

@@ -33,7 +33,7 @@ class Question:
         self.manager: DownloadManager = get_download_manager()
         # It is the URL that is asked, and nobody else.
         checked = DownloadOptions.of(checked.over(self.manager.defaults), mirrors=(), use_github_mirror=False)
-        if self.manager.native_backend() is None:
+        if not self.manager.is_native():
             raise LocalError("head requires the native engine", url=mask_url(self.url))
         self.download = Download(self.url, checked)
         self.download.asks = True

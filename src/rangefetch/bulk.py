@@ -1,30 +1,20 @@
-"""Many files at once: small ones in batches that never touch Python, everything else through the manager.
-
-A file is tried as a small one first, where nothing special is asked of it: one request, no probe, no part file. What
-turns out to be large, or in any way out of the ordinary, comes back and is fetched as any other download, with
-ranges, retries and state.
-"""
+"""Many files in one call: which items are the same, the order of results, and errors; the manager fetches them."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import os
 import re
 import threading
 import time
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
-from rangefetch.disk import provenance
 from rangefetch.disk.names import choose_filename, is_plain_filename
-from rangefetch.disk.parts import part_paths
-from rangefetch.errors import Cancelled, DownloadError, TargetExists, WaitTimeout
-from rangefetch.identity import Basis, Identity
+from rangefetch.errors import Cancelled, DownloadError, TargetExists
 from rangefetch.logs import log as _log
 from rangefetch.manager import DownloadManager, get_download_manager
 from rangefetch.masking import mask_url
@@ -39,12 +29,7 @@ from rangefetch.options import (
     is_metadata_url,
 )
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, SpeedMeter
-from rangefetch.transfer import governor
-from rangefetch.transfer.download import Download, new_gid
-
-if TYPE_CHECKING:
-    from rangefetch._engine import Batch
-    from rangefetch.native.backend import NativeBackend
+from rangefetch.transfer.download import Download
 
 __all__ = ["Item", "OnResult", "fetch_many"]
 
@@ -54,18 +39,14 @@ Item = str | tuple[str, Mapping[str, Any]] | Mapping[str, Any]
 OnResult = Callable[[int, DownloadResult | DownloadError], object]
 """Hears of an item at its end: its number, from 0, and what came of it."""
 
-_BATCH_ITEMS = 512
-_BATCHES_AHEAD = 2  # for each loop: one that runs, and one for the places that it sets free
-_MOST_RETURNED = 0.25  # of a host's files: beyond, they are not small and batches are a waste
+_AHEAD = 256  # items that the manager is asked for before earlier ones have ended
+_TOGETHER = 32  # that are taken in one go
 _PROGRESS_EVERY_S = 0.1
-_LOOK_AGAIN_S = 1.0  # at downloads that rest, since a manager that is stopped says nothing to those
+_AT_REST = frozenset({DownloadStatus.PAUSED, DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED})
 # URLs and names that are in order without a closer look, which for 100,000 of them would take seconds.
 _PLAIN_URL = re.compile(
     r"(https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?)/(?:[!-\"$->@-~]*/)?([A-Za-z0-9_][A-Za-z0-9_.+~-]{3,150}[A-Za-z0-9_])"
 )
-_DONE = 2
-_LATE = 4
-_TAKEN = -1  # in the place of an item's number
 
 
 @dataclasses.dataclass(slots=True)
@@ -221,69 +202,36 @@ class _Outcomes:
                 except Exception:
                     _log.exception("on_result failed")
 
+    def has(self, number: int) -> bool:
+        """Whether nothing is to be done for an item: its outcome is known, or another one's will be its own."""
+        return number in self.known or number in self.same
+
     def in_order(self) -> list[DownloadResult | DownloadError]:
         """All of them; none is missing."""
         return [self.known[number] for number in range(len(self.known))]
 
 
-class _Directory:
-    """An open directory, which is closed when neither we nor a batch that the engine has uses it any more."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Raises ``OSError``."""
-        Path(path).mkdir(parents=True, exist_ok=True)
-        self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._lock = threading.Lock()
-        self._users = 1
-
-    def use(self) -> None:
-        with self._lock:
-            self._users += 1
-
-    def release(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                os.close(self.fd)
-
-
 class _Queue:
-    """Small files that wait, by host; the hosts take turns."""
+    """Items that are still to be asked for, by host; the hosts take turns."""
 
-    def __init__(self, small: Mapping[str, Sequence[int]]) -> None:
-        self._hosts = deque((host, deque(numbers)) for host, numbers in small.items())
+    def __init__(self, wanted: Sequence[_Wanted], numbers: Iterable[int]) -> None:
+        by_host: dict[str, deque[int]] = defaultdict(deque)
+        for number in numbers:
+            by_host[wanted[number].host].append(number)
+        self._hosts = deque(by_host.values())
 
-    def take(self, most: int) -> list[int]:
-        """The next of them, ``most`` at most."""
-        taken: list[int] = []
-        while self._hosts and len(taken) < most:
-            numbers = self._hosts[0][1]
-            taken.append(numbers.popleft())
+    def __bool__(self) -> bool:
+        return bool(self._hosts)
+
+    def take(self) -> int:
+        """The next of them."""
+        numbers = self._hosts[0]
+        number = numbers.popleft()
+        if numbers:
             self._hosts.rotate(-1)
-            if not numbers:
-                self._hosts.pop()
-        return taken
-
-    def give_up(self, host: str) -> Iterable[int]:
-        """Those of one host wait no more."""
-        left = next((each for each in self._hosts if each[0] == host), (host, deque[int]()))
-        with contextlib.suppress(ValueError):
-            self._hosts.remove(left)
-        return left[1]
-
-
-def _by_loop(
-    small: Mapping[str, list[int]], wanted: Sequence[_Wanted], options: DownloadOptions, loops: int
-) -> list[_Queue]:
-    """What each loop may take from: the same for all, or the hosts that are its own."""
-    own: list[dict[str, list[int]]] = [{} for _ in range(loops)]
-    for host, numbers in small.items():
-        number = governor.host_of_connection(wanted[numbers[0]].url, options)
-        loop = governor.loop_of(number, options.max_connection_per_server, loops)
-        if loop is None:
-            return [_Queue(small)] * loops
-        own[loop][host] = numbers
-    return [_Queue(each) for each in own]
+        else:
+            self._hosts.popleft()
+        return number
 
 
 class _Bulk:
@@ -303,246 +251,98 @@ class _Bulk:
         self._on_progress = on_progress
         self._outcomes = _Outcomes(wanted, on_result)
         self._starts = 0  # of the manager: another number, and it was stopped
-        self._singles: dict[int, Download] = {}  # that have not ended
-        self._at_work: set[int] = set()  # of them
-        self._moved: deque[int] = deque()
-        self._live: dict[Batch, list[int]] = {}
-        self._queues: list[_Queue] = []
-        self._loop_of: dict[Batch, int] = {}
-        self._on_loop: Counter[int] = Counter()  # batches that it has
-        self._tried: Counter[str] = Counter()  # small files, by host
-        self._came_back: Counter[str] = Counter()  # of them, those that are not small
-        self._late: list[int] = []  # of hosts that have not answered, for when all else is done
-        self._places = 0  # how many small files may be at work at a time
-        self._ended: deque[Batch] = deque()
+        self._asked: dict[str, tuple[int, Download]] = {}  # that have not ended, by gid
+        self._most_asked = _AHEAD
+        self._moved: deque[Download] = deque()
         self._wake = threading.Event()
         self._bytes = 0  # of items that have ended
-        self._batch_bytes = 0
-        self._meter = SpeedMeter()  # of batches; the others have their own
+        self._meter = SpeedMeter()
         self._next_report_s = 0.0
 
     def run(self) -> list[DownloadResult | DownloadError]:
         self._manager.start()
         self._starts = self._manager.starts
-        singles, small = self._sort()
+        self._most_asked = max(_AHEAD, 4 * self._manager.most_active)
+        known = self._outcomes
+        queue = _Queue(self._wanted, (number for number in range(len(self._wanted)) if not known.has(number)))
         try:
-            try:
-                self._ask_for_places(small)
-                for number in singles:
-                    self._ask(number)
-                self._run_batches(small)
-            finally:
-                self._manager.lend_places(self, 0)
-            self._wait_for_singles()
+            self._ask(queue)
+            while self._asked:
+                self._look()
+                self._ask(queue)
         except BaseException:
-            self._manager.let_go(self._singles.values())
+            self._manager.let_go(download for _, download in self._asked.values())
+            # What was done by then is told.
+            for number, download in self._asked.values():
+                if download.result is not None:
+                    self._outcomes.put(number, download.result)
             raise
         self._report()
         return self._outcomes.in_order()
 
-    def _sort(self) -> tuple[list[int], dict[str, list[int]]]:
-        """Which items need the manager, and which may be small files, by host."""
-        singles: list[int] = []
-        small: dict[str, list[int]] = defaultdict(list)
-        plain = _is_plain(self._common) and self._manager.native_backend() is not None
-        begun = _unfinished(self._common.save_dir) if plain else frozenset()
-        for number, each in enumerate(self._wanted):
-            if number in self._outcomes.same or number in self._outcomes.known:
-                continue
-            if not plain or each.own or "@" in each.url or each.url[:4].lower() != "http" or is_metadata_url(each.url):
-                singles.append(number)
-            elif begun and not begun.isdisjoint(path.name for path in part_paths("", "", each.url)):
-                # It was the manager's once, which has left something of it, or of that file under another URL.
-                singles.append(number)
-            else:
-                small[each.host].append(number)
-        return singles, small
-
-    # -- small files --------------------------------------------------------------------------------------------
-
-    def _run_batches(self, small: Mapping[str, list[int]]) -> None:
-        backend = self._manager.native_backend()
-        if not small or backend is None:
-            return
-        try:
-            directory = _Directory(self._common.save_dir)
-        except OSError:
-            # The manager says what is wrong with it.
-            for numbers in small.values():
-                for number in numbers:
-                    self._ask(number)
-            return
-        live = self._live
-        loops = max(1, min(backend.loops, self._manager.most_small))
-        self._queues = _by_loop(small, self._wanted, self._common, loops)
-        portion = min(_BATCH_ITEMS, -(-sum(map(len, small.values())) // loops))
-        try:
-            while True:
-                for ahead, loop in itertools.product(range(_BATCHES_AHEAD), range(loops)):
-                    if self._on_loop[loop] <= ahead and (numbers := self._queues[loop].take(portion)):
-                        batch = self._begin_batch(backend, directory, numbers, loop)
-                        self._on_loop[loop] += 1
-                        live[batch] = numbers
-                        self._loop_of[batch] = loop
-                if not live:
-                    break
-                self._look()
-                while self._ended:
-                    batch = self._ended.popleft()
-                    self._on_loop[self._loop_of.pop(batch)] -= 1
-                    self._end_batch(batch, live.pop(batch))
-        finally:
-            self._abandon(live)
-            directory.release()
-        for number in self._late:
-            self._ask(number)
-
-    def _begin_batch(self, backend: NativeBackend, directory: _Directory, numbers: Sequence[int], loop: int) -> Batch:
-        def ended(batch: Batch) -> None:
-            directory.release()
-            self._ended.append(batch)
-            self._wake.set()
-
-        self._tried.update(self._wanted[number].host for number in numbers)
-        items = [(self._wanted[number].url, self._wanted[number].name) for number in numbers]
-        lanes = min(self._manager.most_small, len(items))
-        directory.use()
-        try:
-            return backend.begin_batch(
-                directory.fd, items, self._common, ended, loop=loop, lanes=lanes, named_by_url=True
-            )
-        except BaseException:
-            directory.release()
-            raise
-
-    def _abandon(self, live: Mapping[Batch, list[int]]) -> None:
-        """Something broke the wait: end what is at work, and tell what is done. A loop that hangs in the file system
-        is not waited for, and keeps the directory's descriptor.
-        """
-        left = set(live)
-        for batch in left:
-            batch.remove()
-        deadline_s = time.monotonic() + 5.0
-        while left and time.monotonic() < deadline_s:
-            self._wake.wait(_PROGRESS_EVERY_S)
-            while self._ended:
-                left.discard(self._ended.popleft())
-        for batch, numbers in live.items():
-            self._collect(batch, numbers)
-
-    def _collect(self, batch: Batch, numbers: list[int]) -> None:
-        """Take what is done of a batch that may still be at work; those places are ``_TAKEN`` then."""
-        directory, sizes = Path(self._common.save_dir).absolute(), batch.sizes
-        for place, state in enumerate(bytes(batch.states)):
-            number = numbers[place]
-            if state != _DONE or number == _TAKEN:
-                continue
-            numbers[place] = _TAKEN
+    def _ask(self, queue: _Queue) -> None:
+        """Have the manager fetch the next items: as many as keep it busy, and no more, so that others have their turn
+        as well."""
+        most = self._most_asked
+        if queue:
+            # What waits for a host that does not answer keeps nobody busy.
+            most += sum(download.was_put_off for _, download in self._asked.values())
+        while queue and len(self._asked) < most:
+            number = queue.take()
             each = self._wanted[number]
-            size = sizes[place]
-            provenance.wrote(directory / each.name, each.url)
-            self._bytes += size
-            self._batch_bytes += size
-            result = DownloadResult(
-                path=directory / each.name,
-                filename=each.name,
-                size=size,
-                gid=new_gid(),
-                sources=(each.url,),
-                identity=Basis.ONE_RESPONSE,
-            )
-            self._outcomes.put(number, result)
+            options = DownloadOptions.of(self._common, **each.own) if each.own else self._common
+            download = self._manager.submit(each.url, options, starts=self._starts, watcher=self._has_moved)
+            self._asked[download.gid] = (number, download)
+            if download.status in _AT_REST:
+                # It was told before it was known.
+                self._moved.append(download)
 
-    def _end_batch(self, batch: Batch, numbers: list[int]) -> None:
-        """What is not done comes back, and is for the manager."""
-        self._collect(batch, numbers)
-        for other, theirs in self._live.items():
-            # A name may be taken by an item of another batch, where case is ignored.
-            self._collect(other, theirs)
-        returned: dict[int, int] = {}  # with their places in the batch
-        for place, (number, state) in enumerate(zip(numbers, bytes(batch.states), strict=True)):
-            if number != _TAKEN and state == _LATE:
-                self._late.append(number)
-            elif number != _TAKEN:
-                returned[number] = place
-        if returned:
+    def _has_moved(self, download: Download) -> None:
+        if download.status in _AT_REST:
+            self._moved.append(download)
+            if len(self._moved) >= _TOGETHER or len(self._asked) <= _TOGETHER:
+                self._wake.set()
+
+    def _look(self) -> None:
+        """Wait a little, see which downloads have ended, and report."""
+        if not self._moved:
+            self._wake.wait(_PROGRESS_EVERY_S)
+        self._wake.clear()
+        self._collect()
+        # A download that was paused hears nothing of a stop.
+        if self._asked:
             self._must_go_on()
-        for number, place in returned.items():
-            self._came_back[self._wanted[number].host] += 1
-            told = batch.told(place)
-            self._ask(number, Identity(*told) if told is not None else None)
-        for host in {self._wanted[number].host for number in returned}:
-            if self._came_back[host] > _MOST_RETURNED * self._tried[host]:
-                for queue in self._queues:
-                    for number in queue.give_up(host):
-                        self._ask(number)
+        if time.monotonic() >= self._next_report_s:
+            self._report()
 
-    # -- the others -----------------------------------------------------------------------------------------------
-
-    def _ask(self, number: int, known: Identity | None = None) -> None:
-        """Have the manager fetch an item, of which its server has said what is ``known``."""
-        each = self._wanted[number]
-        options = DownloadOptions.of(self._common, **each.own) if each.own else self._common
-        download = self._singles[number] = self._manager.submit(each.url, options, starts=self._starts, known=known)
-
-        def moved(_: Download) -> None:
-            self._moved.append(number)
-            self._wake.set()
-
-        download.watch(moved)
-        # It may have moved before.
-        moved(download)
-
-    def _wait_for_singles(self) -> None:
-        while self._singles:
-            self._look()
-            if self._singles:
-                # Those that were paused before heard nothing of a stop.
-                self._must_go_on()
+    def _collect(self) -> None:
+        """Take what has ended."""
+        while self._moved:
+            download = self._moved.popleft()
+            number, _ = self._asked.get(download.gid, (None, None))
+            if number is not None:
+                self._settle(number, download)
 
     def _must_go_on(self) -> None:
         """Raises ``Cancelled`` if the manager was stopped, even if it was started again."""
         if not self._manager.is_started or self._manager.starts != self._starts:
             raise Cancelled("the manager was stopped")
 
-    def _look(self) -> None:
-        """Wait a little, see which downloads have ended, and report."""
-        self._wake.wait(_PROGRESS_EVERY_S if self._live or self._on_progress else _LOOK_AGAIN_S)
-        self._wake.clear()
-        while self._moved:
-            number = self._moved.popleft()
-            if number in self._singles:
-                self._settle(number, self._singles[number])
-        for batch, numbers in self._live.items():
-            self._collect(batch, numbers)
-        self._ask_for_places(self._live)
-        if time.monotonic() >= self._next_report_s:
-            self._report()
-
-    def _ask_for_places(self, small: Sized) -> None:
-        """How many small files may be at work at a time changes with the other downloads."""
-        if small:
-            self._places = self._manager.lend_places(self, self._manager.most_small)
-
     def _settle(self, number: int, download: Download) -> None:
-        """A download has moved: it is at work now, or it is at rest, or it has ended."""
-        outcome: DownloadResult | DownloadError
-        if download.status is DownloadStatus.ACTIVE:
-            self._at_work.add(number)
-            return
-        try:
-            outcome = self._manager.wait_for(download, 0)
-        except DownloadError as error:
-            if isinstance(error, Cancelled):
-                self._must_go_on()
-            outcome = error
-        except WaitTimeout:
-            return
-        self._at_work.discard(number)
-        del self._singles[number]
+        """A download is at rest, or has ended."""
+        outcome: DownloadResult | DownloadError | None = download.result
+        if outcome is None:
+            try:
+                outcome = self._manager.wait_for(download, 0)
+            except DownloadError as error:
+                if isinstance(error, Cancelled):
+                    self._must_go_on()
+                outcome = error
+            except TimeoutError:
+                return
+        del self._asked[download.gid]
         self._bytes += download.progress().downloaded
-        with contextlib.suppress(KeyError, ValueError):
-            self._manager.remove(download.gid)
+        self._manager.forget(download)
         self._outcomes.put(number, outcome)
 
     def _report(self) -> None:
@@ -550,15 +350,18 @@ class _Bulk:
             return
         now_s = time.monotonic()
         self._next_report_s = now_s + _PROGRESS_EVERY_S
-        at_work = [self._singles[number].progress() for number in self._at_work]
-        self._meter.sample(now_s, self._batch_bytes)
+        at_work = [
+            download.progress() for _, download in self._asked.values() if download.status is DownloadStatus.ACTIVE
+        ]
         count, done = len(self._wanted), len(self._outcomes.known)
         over = done == count
+        downloaded = self._bytes + sum(each.downloaded for each in at_work)
+        self._meter.sample(now_s, downloaded)
         progress = DownloadProgress(
             gid="",
-            downloaded=self._bytes + sum(each.downloaded for each in at_work),
+            downloaded=downloaded,
             total=0,
-            speed=0.0 if over else self._meter.speed() + sum(each.speed for each in at_work),
+            speed=0.0 if over else self._meter.speed(),
             percentage=100.0 * done / count if count else 100.0,
             eta=None,
             filename=f"{done} of {count} files",
@@ -589,31 +392,6 @@ def _repeated(wanted: Sequence[_Wanted]) -> tuple[dict[int, int], dict[int, Down
     return same, refused
 
 
-def _unfinished(directory: str | os.PathLike[str]) -> frozenset[str]:
-    """The part files there whose names are hashes."""
-    try:
-        with os.scandir(directory) as entries:
-            names = [entry.name for entry in entries]
-    except OSError:
-        return frozenset()
-    return frozenset(name for name in names if name.startswith("rangefetch-") and name.endswith(".part"))
-
-
-def _is_plain(options: DownloadOptions) -> bool:
-    """Nothing is asked of the files but that they come."""
-    return not (
-        options.filename
-        or options.checksum
-        or options.expected_size
-        or options.durable
-        or options.decode
-        or options.max_download_limit
-        or options.mirrors
-        or options.use_github_mirror
-        or options.cookies
-    )
-
-
 # -- workers ------------------------------------------------------------------------------------------------------
 
 
@@ -629,7 +407,7 @@ def _divide(
     outcomes = _Outcomes(wanted, on_result)
     # A host's files stay together, so that what is polite to it stays so.
     order = sorted(
-        (number for number in range(len(wanted)) if number not in outcomes.same and number not in outcomes.known),
+        (number for number in range(len(wanted)) if not outcomes.has(number)),
         key=lambda number: wanted[number].host,
     )
     size = max(1, -(-len(order) // workers))

@@ -13,7 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import Any, Self, Unpack
 
 from rangefetch import session
 from rangefetch.errors import (
@@ -39,13 +39,11 @@ from rangefetch.options import (
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
 from rangefetch.selection import BackendRouter
 from rangefetch.transfer import leftovers
+from rangefetch.transfer.backend import Growth
 from rangefetch.transfer.download import Download
+from rangefetch.transfer.line import Line
 from rangefetch.transfer.retry import RetryPolicy
 from rangefetch.transfer.space import Room
-
-if TYPE_CHECKING:
-    from rangefetch.identity import Identity
-    from rangefetch.native.backend import NativeBackend
 
 __all__ = ["DownloadManager", "get_download_manager", "init_download_manager"]
 
@@ -61,7 +59,7 @@ class DownloadManager:
 
     ``backend`` is ``"native"``, ``"aria2"``, or ``"auto"``: the first of the two that can run, starting with
     ``prefer``. At most ``max_concurrent_downloads`` are active at a time, the others wait in order; streams
-    (``stream``) start at once and are not counted. None is 16, and up to 128 while ``fetch_many`` fetches small files:
+    (``stream``) start at once and are not counted. None is 16, and up to 128 small files:
     with many hosts the time goes by waiting for answers. A number is never exceeded.
     ``max_overall_download_limit`` is in bytes per second for all downloads together (0: no limit), ``defaults`` are
     options for every download, ``retry_policy`` decides what is retried. With ``session_file``, unfinished downloads
@@ -98,7 +96,7 @@ class DownloadManager:
         self._hearing = _Hearing(self)
         self._router = BackendRouter(self._hearing, backend, prefer, retry_policy or RetryPolicy(), config)
         self._most_active = max_concurrent_downloads or _MOST_ACTIVE
-        self._only_small = 0 if max_concurrent_downloads else _MOST_SMALL - _MOST_ACTIVE  # places for small files alone
+        self._most_small = max_concurrent_downloads or _MOST_SMALL
         self._most_finished = max_download_results
         self._limit = parse_size(max_overall_download_limit, "max_overall_download_limit")
         if defaults is not None and not isinstance(defaults, DownloadOptions | Mapping):
@@ -118,12 +116,13 @@ class DownloadManager:
         self._lifting = threading.RLock()  # one start or stop at a time; these may take seconds
         self._lock = threading.RLock()  # guards what follows; nothing that may block is done under it
         self._downloads: dict[str, Download] = {}
-        self._waiting: OrderedDict[str, Download] = OrderedDict()
+        self._waiting = Line()
         self._room = Room()
         self._active: set[str] = set()
+        self._small: set[str] = set()  # of them, those that are taken for small files
+        self._held: OrderedDict[str, Download] = OrderedDict()  # of these, those that are not, and have no place yet
         self._asking: set[str] = set()  # of them, those that wait for a function of the user's
         self._streams: set[str] = set()  # of them, those that are read while they come
-        self._lent: dict[object, int] = {}  # places that small files have
         self._finished: OrderedDict[str, None] = OrderedDict()
         self._started = False
         self._starts = 0
@@ -157,11 +156,6 @@ class DownloadManager:
     def most_active(self) -> int:
         """How many downloads are active at a time (``max_concurrent_downloads``)."""
         return self._most_active
-
-    @property
-    def most_small(self) -> int:
-        """How many small files may be at work at a time."""
-        return self._most_active + self._only_small
 
     def start(self) -> None:
         """Start the backend; the first download does it, too. Raises a ``LocalError`` where none can run."""
@@ -215,10 +209,9 @@ class DownloadManager:
             return
         with self._lock:
             self._started = False
-            self._lent.clear()
-            cut_short = {*self._active, *self._waiting}
-            while self._waiting:
-                _, download = self._waiting.popitem(last=False)
+            waiting = self._waiting.drain()
+            cut_short = {*self._active, *(download.gid for download in waiting)}
+            for download in waiting:
                 self._room.release(download)
                 download.move(DownloadStatus.PAUSED, cut_short=True)
         # Outside the lock, which the backend takes to tell of each end.
@@ -403,33 +396,24 @@ class DownloadManager:
             self._downloads[download.gid] = download
             self._put_in_queue(download, None)
 
-    def native_backend(self) -> NativeBackend | None:
-        """The native backend, started, if that is the one in use; for ``bulk``."""
+    def is_native(self) -> bool:
+        """Whether the native backend is the one in use; for streams."""
         self.start_by_itself()
-        return self._router.native()
+        return self._router.name == "native"
 
-    def lend_places(self, borrower: object, wanted: int) -> int:
-        """How many small files ``borrower`` may have at work at a time, of so many wanted; for ``bulk``, which asks
-        again and again. Half of the places are kept for downloads that wait; those at work keep theirs to their end.
-        """
+    def forget(self, download: Download) -> None:
+        """``remove``, for who has the download itself; one that has not ended stays."""
         with self._lock:
-            others = sum(places for each, places in self._lent.items() if each is not borrower)
-            free = self.most_small - len(self._active - self._asking - self._streams) - others
-            if self._waiting:
-                free = min(free, self._only_small + max(1, self._most_active // 2))
-            granted = max(0, min(wanted, free))
-            backend = self._router.native()
-            running = backend.set_places(others + granted) - others if backend is not None else 0
-            before = self._lent.pop(borrower, 0)
-            kept = max(granted, min(running, before)) if wanted else 0
-            if kept:
-                self._lent[borrower] = kept
-            self._begin_next()
-        return granted
+            if download.status in _FINISHED and self._downloads.get(download.gid) is download:
+                del self._downloads[download.gid]
+                self._finished.pop(download.gid, None)
+        self._changed()
 
     # -- what the backend tells ---------------------------------------------------------------------------------
 
     def completed(self, download: Download, result: DownloadResult) -> None:
+        with self._lock:
+            self._waiting.is_back(download)
         self._ended(download, DownloadStatus.COMPLETE, result=result)
 
     def failed(self, download: Download, error: DownloadError) -> None:
@@ -464,9 +448,7 @@ class DownloadManager:
     ) -> None:
         try:
             with self._lock:
-                self._active.discard(download.gid)
-                self._streams.discard(download.gid)
-                self._asking.discard(download.gid)
+                self._leave_place(download)
                 self._note_end(download, status)
                 self._begin_next()
         finally:
@@ -497,10 +479,25 @@ class DownloadManager:
         else:
             self._end(download, status)
 
+    def grows(self, download: Download, *, answered: bool) -> Growth:
+        with self._lock:
+            if download.gid not in self._small or download.intent is not None:
+                return Growth.NOW
+            if self._may_be_more_than_small():
+                self._small.discard(download.gid)
+                return Growth.NOW
+            if answered:
+                self._held[download.gid] = download
+                return Growth.SOON
+            # Whatever it is that fails, it may take its time.
+            download.was_put_off = True
+            download.intent = DownloadStatus.WAITING
+            return Growth.LATER
+
     def puts_off(self, download: Download) -> bool:
         with self._lock:
-            others_wait = bool(self._waiting) and download.gid in self._active and download.intent is None
-            if others_wait and not download.was_put_off:
+            may_wait = download.gid in self._active and download.intent is None and not download.was_put_off
+            if may_wait and self._waiting.put_off(download):
                 download.was_put_off = True
                 download.intent = DownloadStatus.WAITING
                 return True
@@ -565,15 +562,16 @@ class DownloadManager:
         options: DownloadOptions | Mapping[str, Any] | None = None,
         *,
         starts: int | None = None,
-        known: Identity | None = None,
+        watcher: Callable[[Download], object] | None = None,
     ) -> Download:
-        """``download``, for who wants the download itself. ``known`` is what the server has just said of the file.
+        """``download``, for who wants the download itself, and to be called after each of its moves.
 
         Raises ``Cancelled`` if the manager was stopped since :attr:`starts` had this value.
         """
         text, checked = self.check(url, options)
         download = Download(text, self._in_this_directory(checked))
-        download.known = known
+        if watcher is not None:
+            download.watch(watcher)
         if starts is not None and not (self._started and starts == self._starts):
             raise Cancelled("the manager was stopped", url=mask_url(text))
         no_room = self._claim_room(download)
@@ -607,18 +605,38 @@ class DownloadManager:
             self._note_end(download, DownloadStatus.ERROR)
             download.move(DownloadStatus.ERROR, error=no_room)
             return
-        self._waiting[download.gid] = download
+        self._waiting.add(download)
         self._begin_next()
 
     def _begin_next(self) -> None:
         """Start waiting downloads while there is room; the lock is held."""
-        while self._started and self._waiting and self._places_taken() < self._most_active:
-            self._start_one(self._waiting.popitem(last=False)[1])
+        while self._held and self._may_be_more_than_small():
+            gid, held = self._held.popitem(last=False)
+            self._small.discard(gid)
+            self._router.go_on(held)
+        while self._started and (download := self._waiting.next) is not None:
+            download.is_small = self._router.takes_as_small(download)
+            if not self._has_place(small=download.is_small):
+                break
+            self._waiting.discard(download)
+            if download.is_small:
+                self._small.add(download.gid)
+            self._start_one(download)
 
-    def _places_taken(self) -> int:
-        """How many of the active downloads count against ``max_concurrent_downloads``."""
-        small = max(0, sum(self._lent.values()) - self._only_small)
-        return len(self._active - self._asking - self._streams) + small
+    def _has_place(self, *, small: bool) -> bool:
+        """Whether one more download may be active. The lock is held."""
+        taken = len(self._active) - len(self._asking | self._streams)
+        return taken < self._most_small and (small or self._may_be_more_than_small())
+
+    def _may_be_more_than_small(self) -> bool:
+        """Whether one more of the active downloads may be other than a small file. The lock is held."""
+        return len(self._active) - len(self._asking | self._streams) - len(self._small) < self._most_active
+
+    def _leave_place(self, download: Download) -> None:
+        """It is not active any more; the lock is held."""
+        for each in (self._active, self._streams, self._asking, self._small):
+            each.discard(download.gid)
+        self._held.pop(download.gid, None)
 
     def _start_one(self, download: Download) -> None:
         self._room.release(download)
@@ -628,8 +646,7 @@ class DownloadManager:
             self._router.begin(download)
         except Exception as error:
             _log.exception("%s: internal error", download.gid)
-            self._active.discard(download.gid)
-            self._streams.discard(download.gid)
+            self._leave_place(download)
             self._note_end(download, DownloadStatus.ERROR)
             shown_url = mask_url(download.url)
             download.move(DownloadStatus.ERROR, error=LocalError(f"internal error: {error!r}", url=shown_url))
@@ -670,7 +687,7 @@ class DownloadManager:
             if was is DownloadStatus.ACTIVE:
                 download.want(status, remove_files=remove_files)
             elif was is DownloadStatus.WAITING:
-                self._waiting.pop(download.gid, None)
+                self._waiting.discard(download)
                 self._room.release(download)
                 download.move(status)
             elif status is DownloadStatus.REMOVED and was in (DownloadStatus.PAUSED, DownloadStatus.ERROR):
@@ -812,7 +829,7 @@ class DownloadManager:
                 if download.gid not in self._downloads:
                     self._downloads[download.gid] = download
                     if download.status is DownloadStatus.WAITING:
-                        self._waiting[download.gid] = download
+                        self._waiting.add(download)
 
     def _leave_session(self) -> None:
         if self._session_hold is not None:
@@ -888,6 +905,10 @@ class _Hearing:
     def halted(self, download: Download) -> None:
         if (manager := self._who()) is not None:
             manager.halted(download)
+
+    def grows(self, download: Download, *, answered: bool) -> Growth:
+        manager = self._who()
+        return manager.grows(download, answered=answered) if manager is not None else Growth.NOW
 
     def directed(self, download: Download, status: DownloadStatus) -> None:
         if (manager := self._who()) is not None:

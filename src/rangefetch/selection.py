@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 from rangefetch.aria2.abilities import ARIA2
@@ -25,13 +25,10 @@ from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.options import HTTP, DownloadOptions, is_metadata_url
 from rangefetch.progress import DownloadResult, DownloadStatus
-from rangefetch.transfer.backend import Backend, Listener
+from rangefetch.transfer.backend import Backend, Growth, Listener
 from rangefetch.transfer.capabilities import NATIVE
 from rangefetch.transfer.download import Download
 from rangefetch.transfer.retry import RetryPolicy
-
-if TYPE_CHECKING:
-    from rangefetch.native.backend import NativeBackend
 
 __all__ = ["BACKENDS", "BackendRouter"]
 
@@ -126,11 +123,6 @@ class BackendRouter:
         for backend in list(self._running.values()):
             backend.limit(bytes_per_s)
 
-    def native(self) -> NativeBackend | None:
-        """The backend that takes many small files at once, if it is the one that runs."""
-        running = self._running.get(self.name) if CAPABILITIES[self.name].batches else None
-        return cast("NativeBackend | None", running)
-
     def begin(self, download: Download) -> None:
         """Start it, or go on where it was, on the first backend that serves it."""
         names = self._names_for(download)
@@ -157,6 +149,17 @@ class BackendRouter:
             self._listener.halted(download)
         elif backend is not None:
             backend.halt(download)
+
+    def takes_as_small(self, download: Download) -> bool:
+        """Whether it is first tried as a small file, by the backend that runs."""
+        able = CAPABILITIES[self.name]
+        return self.name in self._running and able.takes_as_small(download) and not able.why_not(download)
+
+    def go_on(self, download: Download) -> None:
+        """It was taken for a small file, and has its turn as any other download."""
+        backend = self._backend_of.get(download.gid)
+        if backend is not None:
+            backend.go_on(download)
 
     def change(self, download: Download) -> None:
         """Its ``options`` have changed: apply what can change while it runs."""
@@ -199,6 +202,9 @@ class BackendRouter:
 
     def directed(self, download: Download, status: DownloadStatus) -> None:
         self._listener.directed(download, status)
+
+    def grows(self, download: Download, *, answered: bool) -> Growth:
+        return self._listener.grows(download, answered=answered)
 
     def puts_off(self, download: Download) -> bool:
         return self._listener.puts_off(download)

@@ -14,7 +14,7 @@ import pytest
 from rangefetch.errors import DownloadError
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadResult, DownloadStatus
-from rangefetch.transfer.backend import Backend
+from rangefetch.transfer.backend import Backend, Growth
 from rangefetch.transfer.download import Download
 from support.children import at_work
 from support.downloads import clear
@@ -90,6 +90,9 @@ class Desk:
 
     def puts_off(self, download: Download) -> bool:
         return False
+
+    def grows(self, download: Download, *, answered: bool) -> Growth:
+        return Growth.NOW
 
     def asks(self, download: Download, *, asking: bool) -> None:
         self._heard("asks" if asking else "asked", download)

@@ -13,20 +13,21 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from rangefetch import _engine
-from rangefetch._engine import Batch, Engine, File, Profile
+from rangefetch._engine import Engine, File, Profile
 from rangefetch.net import libcurl
 
 __all__ = ["Driver", "Event", "Part", "plain_profile"]
 
 _NAMES = {number: name for name, number in _engine.EVENTS.items()}
 _POLL_MS = 5.0
+_OF_SMALL_FILES = ("overwrite", "named_by_url", "largest_bytes", "origin")
 
 
 class Event(NamedTuple):
     """What ``Engine.events`` documents, with the kind's name in place of its number."""
 
     kind: str
-    file: File | Batch
+    file: File
     code: int
     status: int
     fault: int
@@ -111,13 +112,21 @@ class Driver:
         assert self.end(file).kind == "DONE", self.log
         return file
 
+    def small(self, url: str, directory_fd: int, name: str, *, loop: int = 0, **options: Any) -> File:
+        """A file that is being fetched, and is taken for a small one."""
+        how = {each: options.pop(each) for each in list(options) if each in _OF_SMALL_FILES}
+        file = File(-1, url, options.pop("profile", self.profile), tag=name, lanes=1, **options)
+        file.be_small(directory_fd, name, (f"{name}.part",), **how)
+        self.engine.add(file, loop)
+        return file
+
     def take(self) -> list[Event]:
         """The events since the last time, which are in ``log`` then, too."""
         news = [Event._make((_NAMES[fields[0]], *fields[1:])) for fields in self.engine.events()]
         self.log += news
         return news
 
-    def kinds(self, file: File | Batch) -> list[str]:
+    def kinds(self, file: File) -> list[str]:
         """What has happened to the file, in order."""
         return [event.kind for event in self.log if event.file is file]
 
@@ -132,7 +141,7 @@ class Driver:
             poller.poll(_POLL_MS)
             self.take()
 
-    def end(self, file: File | Batch, seconds: float = 30.0) -> Event:
+    def end(self, file: File, seconds: float = 30.0) -> Event:
         """The event that ends the file's life in the engine; a failure before it is a ``TimeoutError``."""
         self.until(lambda: {"DONE", "REMOVED"} & set(self.kinds(file)), seconds)
         return next(event for event in reversed(self.log) if event.file is file)

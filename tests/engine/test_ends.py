@@ -15,7 +15,7 @@ from support.files import MIB
 LIVE = """
     import gc, os, signal, sys, threading
     from engine.driving import Driver
-    from rangefetch._engine import Batch, Engine, File
+    from rangefetch._engine import Engine, File
     url, directory = sys.argv[1:3]
     driver = Driver(directory, loops=2)
     file = driver.add(url, loop=1)
@@ -96,8 +96,7 @@ def test_an_exit_with_a_manager_at_work_is_silent(how: str, server: MisbehavingS
 FORKING = f"""{LIVE}
     fd = os.open(directory, os.O_RDONLY)
     other = driver.file(url)
-    many, more = (Batch(fd, [], driver.profile) for _ in range(2))
-    driver.engine.add_batch(many)
+    small = driver.small(url, fd, "small")
     ours = os.fork()
     if ours == 0:
         uses = {{
@@ -106,8 +105,7 @@ FORKING = f"""{LIVE}
             "events": driver.engine.events,
             "add": lambda: driver.engine.add(other),
             "remove": file.remove,
-            "remove of many": many.remove,
-            "add_batch": lambda: driver.engine.add_batch(more),
+            "place": lambda: small.place(1),
             "release": file.release,
             "read_to": lambda: file.read_to(1),
             "ban": lambda: file.ban(0),
@@ -142,7 +140,7 @@ CHILD_ENDS = {
     "os-exit": "os._exit(0)",
     "exit": "sys.exit(0)",
     "closes": "driver.engine.close(); driver.engine.close(); sys.exit(0)",
-    "drops": "del driver, file, other, many, more, uses, use; gc.collect(); sys.exit(0)",
+    "drops": "del driver, file, other, small, uses, use; gc.collect(); sys.exit(0)",
 }
 
 

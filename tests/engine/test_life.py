@@ -13,7 +13,7 @@ import pytest
 
 from engine.driving import Driver
 from rangefetch import _engine
-from rangefetch._engine import EVENTS, Batch, Engine, File
+from rangefetch._engine import EVENTS, Engine, File
 from servers.misbehaving import MisbehavingServer, content
 from support import children
 from support.files import MIB
@@ -117,16 +117,15 @@ def test_what_is_said_while_a_file_ends_finds_it_there_or_not_at_all(driver: Dri
     assert driver.engine.live_files == 0
 
 
-def test_what_is_said_while_a_batch_ends_finds_it_there_or_not_at_all(
+def test_what_is_said_while_a_small_file_ends_finds_it_there_or_not_at_all(
     driver: Driver, server: MisbehavingServer, tmp_path: Path
 ) -> None:
     fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     for number in range(200):
-        batch = Batch(fd, [(server.url("/good", size=10), str(number))], driver.profile)
-        driver.engine.add_batch(batch)
-        batch.remove()
+        file = driver.small(server.url("/good", size=10), fd, str(number))
+        file.remove()
         while not _ended(driver):
-            batch.remove()
+            file.remove()
     os.close(fd)
     assert driver.engine.live_files == 0
 
@@ -286,14 +285,13 @@ def test_commands_that_cross_with_the_end_of_the_engine_are_harmless(server: Mis
     for _ in range(30):
         with Driver(tmp_path) as driver:
             file = driver.add(endless(server))
-            batch = _engine.Batch(-1, [], driver.profile)
-            driver.engine.add_batch(batch)
+            small = driver.small(endless(server), -1, "small")
 
-            def command(engine: Engine = driver.engine, file: File = file, batch: _engine.Batch = batch) -> None:
+            def command(engine: Engine = driver.engine, file: File = file, small: File = small) -> None:
                 while not engine.closed:
                     file.read_to(0)
                     file.lanes = 3
-                    batch.remove()
+                    small.remove()
                     engine.ring()
                     engine.events()
 

@@ -16,8 +16,6 @@ from typing import Any
 import pytest
 
 from engine.driving import Driver
-from rangefetch import _engine
-from rangefetch._engine import Batch
 from servers.misbehaving import MisbehavingServer, content
 from support.files import MIB
 
@@ -153,29 +151,14 @@ def test_small_files_do_not_wait_for_lanes_that_a_server_does_not_answer(
     directory = tmp_path / "files"
     directory.mkdir()
     fd = os.open(directory, os.O_RDONLY)
-    items = [(server.url("/good", size=20_000, seed=number), f"{number}") for number in range(60)]
-    batch = Batch(fd, items, driver.profile, lanes=8)
-    driver.engine.add_batch(batch)
-    driver.end(batch)
+    urls = [server.url("/good", size=20_000, seed=number) for number in range(60)]
+    files = [driver.small(url, fd, f"{number}", host_lanes=8) for number, url in enumerate(urls)]
+    for file in files:
+        assert driver.end(file).kind == "DONE"
     os.close(fd)
-    assert bytes(batch.states) == b"\2" * 60
     assert server.connections <= 9
     for number in range(60):
         assert (directory / f"{number}").read_bytes() == content(20_000, number)
-
-
-def test_small_files_from_a_server_that_answers_nobody_come_back_after_one_timeout(
-    driver: Driver, server: MisbehavingServer, tmp_path: Path
-) -> None:
-    number = _engine.constants()
-    hasty = _engine.Profile([(number["CURLOPT_SSL_VERIFYPEER"], 0)], [], [], read_timeout_s=1)
-    fd = os.open(tmp_path, os.O_RDONLY)
-    items = [(server.url("/stall?headers=0&after=0", seed=each), f"{each}") for each in range(100)]
-    batch = Batch(fd, items, hasty, lanes=4)
-    driver.engine.add_batch(batch)
-    driver.end(batch, 15)
-    os.close(fd)
-    assert bytes(batch.states) == b"\3" * 100
 
 
 # ---- Connections that are kept idle ------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 
 from engine.driving import Driver
 from rangefetch import _engine
-from rangefetch._engine import Batch, File
+from rangefetch._engine import File
 from servers.http2 import OpenStreams
 from servers.misbehaving import MisbehavingServer, content
 from servers.routing import ROUTES, Ask, Route
@@ -155,18 +155,17 @@ def test_what_is_taken_over_or_fetched_twice_is_done_with_its_last_byte(
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_the_items_of_a_batch_are_done_with_their_last_bytes(
+def test_small_files_are_done_with_their_last_bytes(
     driver: Driver, either_server: MisbehavingServer, tmp_path: Path, framing: str
 ) -> None:
-    directory = tmp_path / "batch"
+    directory = tmp_path / "small"
     directory.mkdir()
     fd = os.open(directory, os.O_RDONLY)
-    items = [(either_server.url("/lingers", size=20_000, framing=framing, id=n), f"{n}.bin") for n in range(100)]
-    batch = Batch(fd, items, driver.profile, lanes=4)
-    driver.engine.add_batch(batch)
-    driver.end(batch, SOON_S)
+    urls = [either_server.url("/lingers", size=20_000, framing=framing, id=n) for n in range(100)]
+    files = [driver.small(url, fd, f"{n}.bin", host_lanes=4) for n, url in enumerate(urls)]
+    for each in files:
+        assert driver.end(each, SOON_S).kind == "DONE"
     os.close(fd)
-    assert bytes(batch.states) == b"\2" * 100
     assert {path.read_bytes() for path in directory.iterdir()} == {content(20_000)}
 
 

@@ -320,8 +320,8 @@ def test_nothing_is_left_open(server: MisbehavingServer) -> None:
 
 def test_without_the_engine_it_says_so(monkeypatch: pytest.MonkeyPatch, server: MisbehavingServer) -> None:
     class Without(DownloadManager):
-        def native_backend(self) -> None:
-            return None
+        def is_native(self) -> bool:
+            return False
 
     monkeypatch.setattr("rangefetch.asking.get_download_manager", Without)
     with pytest.raises(LocalError, match="requires the native engine"):

@@ -120,7 +120,7 @@ def test_a_login_at_another_host_is_done_once_for_a_list(
 def test_small_files_behind_a_login_come(
     server: MisbehavingServer, other_server: MisbehavingServer, tmp_path: Path
 ) -> None:
-    login = at_localhost(other_server.url("/login/x"))
+    login = at_localhost(other_server.url("/login/x", user="me", password="s3cret"))
     known: dict[str, Any] = {"netrc": netrc(tmp_path, "machine localhost login me password s3cret\n"), **LOCALHOST}
     urls = [server.url(f"/behind-login/{number}", size=SMALL, at=login) for number in range(5)]
     results = rangefetch.fetch_many(urls, tmp_path / "many", **QUICK, **known)

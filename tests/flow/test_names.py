@@ -142,7 +142,8 @@ def test_a_path_may_be_anything_that_is_a_path(server: MisbehavingServer, target
 def test_until_the_end_the_file_is_named_after_its_url_alone(
     server: MisbehavingServer, target: Path, manager: DownloadManager
 ) -> None:
-    gid = manager.download(server.url("/disposition/x", size=SIZE, rate="200K"), {"save_dir": target.parent})
+    url = server.url("/script/x", size=2 << 20, steps="disposition+slow:rate=1M", then="disposition")
+    gid = manager.download(url, {"save_dir": target.parent})
     until(lambda: manager.get_download_progress(gid).downloaded)
     [part] = names(target.parent)
     assert part.startswith("rangefetch-")

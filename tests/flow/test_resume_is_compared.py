@@ -129,7 +129,8 @@ def test_a_server_that_has_lost_ranges_gives_the_whole(server: MisbehavingServer
 
 def test_less_than_can_be_compared_is_fetched_again(server: MisbehavingServer, target: Path) -> None:
     url = server.url(f"/script/x?{_parameters('none')}", size=SIZE, steps="slow:rate=40K", then="replaced")
-    assert 0 < interrupt(url, target, 4096, split=1) < 64 << 10
+    # One that is to be durable is not taken for a small file, which would be held, and then come in larger pieces.
+    assert 0 < interrupt(url, target, 4096, split=1, durable=True) < 64 << 10
     result = fetch(url, target)
     assert target.read_bytes() == content(SIZE, 1)
     assert result.resumed == 0

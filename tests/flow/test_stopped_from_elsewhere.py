@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import types
@@ -14,12 +13,11 @@ from typing import Any
 import pytest
 
 import rangefetch
-from rangefetch import DownloadManager, DownloadOptions, DownloadStatus, bulk
+from rangefetch import DownloadManager, DownloadOptions, DownloadStatus
 from rangefetch.errors import Cancelled, LocalError
 from rangefetch.native.backend import NativeBackend
 from rangefetch.selection import BackendRouter
 from rangefetch.transfer.download import Download
-from rangefetch.transfer.guarding import safely
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer
 from support.downloads import QUICK, downloaded
@@ -71,30 +69,6 @@ def test_fetch_many_ends_when_the_manager_is_stopped(
     assert isinstance(thread.error, Cancelled)
     time.sleep(1.0)
     assert len(server.requests) < 200, "somebody goes on with it"
-
-
-def test_the_directory_stays_open_as_long_as_a_batch_may_use_it(tmp_path: Path) -> None:
-    directory = bulk._Directory(tmp_path / "new")
-    directory.use()
-    directory.release()
-    os.fstat(directory.fd)
-    directory.release()
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(directory.fd)
-
-
-def test_a_batch_that_cannot_be_added_comes_back(
-    server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(work: Any) -> bool:
-        # A method of the engine's own cannot be replaced; this is how it is told that one has raised.
-        return getattr(getattr(work, "func", None), "__name__", "") != "add_batch" and safely(work)
-
-    monkeypatch.setattr("rangefetch.native.backend.safely", broken)
-    urls = [server.url(f"/good/files/{number:04}.bin", size=1000) for number in range(4)]
-    thread = _Thread(lambda: rangefetch.fetch_many(urls, target.parent, **QUICK))
-    assert thread.ended()
-    assert thread.error is None, "each is fetched as any other download"
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["stopped", "stopped and started again"])

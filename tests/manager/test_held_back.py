@@ -14,6 +14,8 @@ from support.downloads import QUICK
 from support.files import MIB, names, read_state, saved_bytes
 from support.waiting import until
 
+# One that is to be durable is not taken for a small file, of which nothing comes before it is known not to be one.
+OPTIONS = QUICK | {"durable": True}
 SIZE = 64 * MIB
 CAME = 100_000
 
@@ -85,7 +87,7 @@ def test_what_came_before_the_first_answer_was_dealt_with_is_kept(
     dispatcher: Dispatcher, server: MisbehavingServer, target: Path, how: str, resumed: bool, named: bool
 ) -> None:
     url = server.url("/slow/file.bin", size=SIZE, rate=MIB)
-    options = QUICK | {"save_dir": target.parent, "filename": target.name if named else ""}
+    options = OPTIONS | {"save_dir": target.parent, "filename": target.name if named else ""}
     before = 0
     if resumed:
         with DownloadManager("native") as first:
@@ -113,7 +115,7 @@ def test_a_paused_one_goes_on_from_there(dispatcher: Dispatcher, server: Misbeha
     url = server.url("/script/file.bin", size=9 * MIB, steps="slow:rate=1M", then="good")
     dispatcher.is_held = True
     with DownloadManager("native") as manager:
-        gid = manager.download(url, QUICK | {"save_dir": target.parent, "filename": target.name})
+        gid = manager.download(url, OPTIONS | {"save_dir": target.parent, "filename": target.name})
         dispatcher.wait_until_held()
         manager.pause(gid)
         dispatcher.let_go()
@@ -132,7 +134,7 @@ def test_nothing_counts_or_stays_where_another_file_has_the_name(
     url = server.url("/disposition/x", size=SIZE, value=f'attachment; filename="{target.name}"')
     dispatcher.is_held = True
     with DownloadManager("native") as manager:
-        gid = manager.download(url, QUICK | {"save_dir": target.parent, "max_download_limit": MIB})
+        gid = manager.download(url, OPTIONS | {"save_dir": target.parent, "max_download_limit": MIB})
         dispatcher.wait_until_held()
         assert stop_it(manager, gid, how).downloaded == 0
     assert names(target.parent) == [target.name]
@@ -147,7 +149,7 @@ def test_nothing_counts_or_stays_of_a_file_that_has_another_size_than_expected(
     dispatcher.is_held = True
     with DownloadManager("native") as manager:
         options = {"save_dir": target.parent, "filename": target.name, "expected_size": SIZE - 1}
-        gid = manager.download(url, QUICK | options)
+        gid = manager.download(url, OPTIONS | options)
         dispatcher.wait_until_held()
         assert stop_it(manager, gid, how).downloaded == 0
     assert names(target.parent) == []
@@ -157,7 +159,7 @@ def test_files_that_are_to_go_go(dispatcher: Dispatcher, server: MisbehavingServ
     dispatcher.is_held = True
     with DownloadManager("native") as manager:
         gid = manager.download(
-            server.url("/slow/x", size=SIZE, rate=MIB), QUICK | {"save_dir": target.parent, "filename": target.name}
+            server.url("/slow/x", size=SIZE, rate=MIB), OPTIONS | {"save_dir": target.parent, "filename": target.name}
         )
         dispatcher.wait_until_held()
         manager.cancel(gid, remove_files=True)

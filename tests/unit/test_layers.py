@@ -76,12 +76,12 @@ TYPES_ONLY = {
     ("native.mirroring", "native.run"): HANDED_OVER,
     ("native.recovery", "native.run"): HANDED_OVER,
     ("native.resort", "native.run"): HANDED_OVER,
+    ("native.small", "native.backend"): HANDED_OVER,
     ("native.sourcing", "native.run"): HANDED_OVER,
     ("native.starting", "native.run"): HANDED_OVER,
     ("transfer.keeping", "transfer.atwork"): HANDED_OVER,
     ("transfer.placing", "transfer.atwork"): HANDED_OVER,
     ("transfer.proving", "transfer.atwork"): HANDED_OVER,
-    ("transfer.guarding", "transfer.atwork"): "whose steps it guards is handed over at run time",
     ("transfer.download", "transfer.sink"): "a download is told where its bytes go; at run time it is handed over",
 }
 

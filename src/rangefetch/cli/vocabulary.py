@@ -255,7 +255,7 @@ def _add_connections(parser: Parser) -> None:
         "--max-concurrent-downloads",
         metavar="N",
         type=_whole_number,
-        help="at most N files at the same time (default: 16, and 128 small ones of a list)",
+        help="at most N files at the same time (default: 16, and 128 small ones)",
     )
 
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from rangefetch.identity import Identity
 
-__all__ = ["Origin", "others_in_this_run", "public_url", "recall", "record", "wrote"]
+__all__ = ["Origin", "beginning", "others_in_this_run", "public_url", "recall", "record", "wrote"]
 
 _NAME = "user.rangefetch.origin"
 _VERSION = "1"
@@ -64,20 +64,23 @@ def record(fd: int, url: str, identity: Identity, modified_time: float | None, e
         return
     status = os.fstat(fd)
     lines = (
-        _VERSION,
-        public_url(url),
         identity.etag,
         identity.last_modified,
         f"{status.st_size} {status.st_mtime_ns}",
         *([str(encoded_bytes)] if encoded_bytes >= 0 else []),
     )
-    value = "\n".join(lines).encode(errors="surrogateescape")
+    value = b"\n".join([beginning(url), *(line.encode(errors="surrogateescape") for line in lines)])
     with contextlib.suppress(OSError):
         if len(value) <= _MOST_BYTES:
             os.setxattr(fd, _NAME, value)
         else:
             # What an earlier file left would be of other bytes.
             os.removexattr(fd, _NAME)
+
+
+def beginning(url: str) -> bytes:
+    """The lines of what is kept that are known before the response; the engine adds the others (``platform.h``)."""
+    return f"{_VERSION}\n{public_url(url)}".encode(errors="surrogateescape")
 
 
 def recall(fd: int) -> Origin | None:

@@ -1,9 +1,9 @@
 """The native backend: one thread that turns the engine's events into steps of downloads.
 
-Everything that happens to a ``Run`` happens on that thread, in order: events, timers, and what others ask for
-through ``call``. What may block (opening, hashing, syncing and naming files) goes to workers, and functions of the
-user's to threads of their own; the results come back the same way. Whatever raises there ends one download at most:
-the thread goes on.
+Everything that happens to a download at work (``Small``, ``Run``) happens on that thread, in order: events, timers, and
+what others ask for through ``call``. What may block (opening, hashing, syncing and naming files) goes to workers, and
+functions of the user's to threads of their own; the results come back the same way. Whatever raises there ends one
+download at most: the thread goes on.
 """
 
 from __future__ import annotations
@@ -12,19 +12,22 @@ import contextlib
 import functools
 import os
 import select
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from rangefetch.errors import Cancelled, EngineUnavailable
+from rangefetch.errors import EngineUnavailable
+from rangefetch.native.directories import Directories, Directory
 from rangefetch.native.run import Run
+from rangefetch.native.small import Small
 from rangefetch.net import libcurl
 from rangefetch.net.certificates import find_trust
 from rangefetch.net.credentials import logins
 from rangefetch.net.manners import Manners
 from rangefetch.net.network import Network, make_profile, secret_headers
 from rangefetch.net.proxies import proxies_of
-from rangefetch.net.sources import Source
+from rangefetch.net.sources import Source, host_of
 from rangefetch.options import DownloadOptions
 from rangefetch.transfer import governor
 from rangefetch.transfer.backend import Listener
@@ -32,12 +35,14 @@ from rangefetch.transfer.capabilities import NATIVE
 from rangefetch.transfer.dispatching import Dispatcher
 from rangefetch.transfer.download import Download
 from rangefetch.transfer.events import Event
-from rangefetch.transfer.guarding import guarded, safely
+from rangefetch.transfer.guarding import guarded
 from rangefetch.transfer.retry import RetryPolicy
 from rangefetch.transfer.workers import Workers
 
 if TYPE_CHECKING:
-    from rangefetch._engine import Batch, Engine, File, Jar, Profile
+    from concurrent.futures import Future
+
+    from rangefetch._engine import Engine, File, Jar, Profile
 
 __all__ = ["NativeBackend"]
 
@@ -45,7 +50,7 @@ _MOST_LOOPS = 4
 _MOST_PROFILES = 64
 
 
-class NativeBackend(Dispatcher[Run]):
+class NativeBackend(Dispatcher[Run | Small]):
     """Runs downloads on the engine.
 
     ``start`` raises ``EngineUnavailable`` where the engine cannot run. ``begin`` and ``halt`` may be called from any
@@ -66,7 +71,10 @@ class NativeBackend(Dispatcher[Run]):
         self._poll: select.poll | None = None
         self._process_id = 0
         self._limit = 0
-        self._batches: dict[Batch, Callable[[Batch], None]] = {}  # with who hears of the end
+        self._directories = Directories()
+        self._opening: dict[str, list[Small]] = {}  # by path, those that wait for it
+        self._heard = ""  # the origin of the last small file
+        self._dropped: set[Small] = set()
 
     def start(self) -> None:
         libcurl.load()
@@ -95,20 +103,15 @@ class NativeBackend(Dispatcher[Run]):
         self.end_thread()
         self._engine.close()
         self._engine = None
+        self._directories.clear()
 
-    def halt_all(self) -> None:
-        """On the thread: halt every download and every batch."""
-        for batch in list(self._batches):
-            safely(batch.remove)
-        super().halt_all()
-
-    def make_run(self, download: Download) -> Run:
+    def make_run(self, download: Download) -> Run | Small:
         """A download is to be at work."""
-        return Run(self, download)
+        return Small(self, download) if download.is_small else Run(self, download)
 
     def is_idle(self) -> bool:
         """Whether nothing is at work any more."""
-        return not self.runs and not self._batches
+        return not self.runs and not self._dropped
 
     def serves(self, url: str) -> bool:
         """http and https."""
@@ -133,77 +136,105 @@ class NativeBackend(Dispatcher[Run]):
             with contextlib.suppress(RuntimeError):  # it was closed a moment ago
                 engine.ring()
 
-    def runs_changed(self, run: Run) -> None:
-        """Divide a host's lanes among the downloads from it."""
+    def runs_changed(self, run: Run | Small) -> None:
+        """Divide a host's lanes among the downloads from it. Small files have one each, and are not counted."""
+        if isinstance(run, Small):
+            return
         host = run.sources[0].host
-        runs = {each.download.gid: each for each in self.runs.values() if each.sources[0].host == host}
+        runs = {gid: each for gid, each in self.runs.items() if isinstance(each, Run) and each.sources[0].host == host}
         shares = governor.divide({gid: each.options.max_connection_per_server for gid, each in runs.items()})
         for gid, lanes in shares.items():
             runs[gid].share_lanes(lanes)
 
-    def begin_batch(
-        self,
-        directory_fd: int,
-        items: Sequence[tuple[str, str]],
-        options: DownloadOptions,
-        ended: Callable[[Batch], None],
-        *,
-        loop: int,
-        lanes: int,
-        named_by_url: bool,
-    ) -> Batch:
-        """Fetch small files into a directory, from any thread; ``ended`` hears the end on the backend's. It is given to
-        that loop, and has so many of them at work, if there are as many places.
+    def run_ended(self, run: Run | Small) -> None:
+        """Nothing more comes of it."""
+        if isinstance(run, Run):
+            run.drop_tried()
+        super().run_ended(run)
 
-        The end comes when the engine does not touch the directory any more, and also where the backend is stopped.
-        Raises ``Cancelled`` when it is stopped already.
-        """
-        from rangefetch import _engine
+    def prepare(self, small: Small) -> None:
+        """See to it that its directory is open, and find out how its source is asked; then tell it."""
+        options, url = small.options, small.download.url
+        directory = self._directories.get(os.fspath(options.save_dir), self.now_s())
+        if directory is None:
+            self._open_directory(small)
+        elif options.netrc or options.bearer_file or options.cookies:
 
-        batch = _engine.Batch(
-            directory_fd,
-            items,
-            self.profile(options, Source(items[0][0])),
-            tag=self._batch_ended,
-            lanes=lanes,
-            hurries=True,
-            overwrite=options.overwrite,
-            named_by_url=named_by_url,
-            host_lanes=options.max_connection_per_server,
-            retry_wait_s=options.retry_wait,
-            longest_rest_s=self.policy.longest_retry_after,
-        )
+            def known(future: Future[Profile]) -> None:
+                self._prepared(small, directory, future.result)
 
-        def add() -> None:
-            self._batches[batch] = ended
-            if self.stopping or self._engine is None or not safely(functools.partial(self._add_batch, batch, loop)):
-                self._batch_ended(batch)
+            self.work(small, lambda: self.profile(options, Source(url)), known)
+        else:
+            self._prepared(small, directory, lambda: self.profile(options, Source(url)))
 
-        if not self.call(add):
-            raise Cancelled("the manager was stopped")
-        return batch
+    @staticmethod
+    def _prepared(small: Small, directory: Directory, profile: Callable[[], Profile]) -> None:
+        try:
+            known = profile()
+        except BaseException as error:
+            directory.release()
+            small.not_prepared(error)
+        else:
+            small.prepared(directory, known)
 
-    def _add_batch(self, batch: Batch, loop: int) -> None:
-        assert self._engine is not None
-        self._engine.add_batch(batch, loop)
+    def _open_directory(self, small: Small) -> None:
+        """Open it on a worker, once for all who wait for it."""
+        path = os.fspath(small.options.save_dir)
+        waiting = self._opening.setdefault(path, [])
+        waiting.append(small)
+        if len(waiting) > 1:
+            return
 
-    @property
-    def loops(self) -> int:
-        """How many loops the engine has."""
-        return max(1, len(self._loads))
+        def opened(future: Future[Directory]) -> None:
+            del self._opening[path]
+            error = future.exception()
+            if error is None:
+                self._directories.put(path, future.result(), self.now_s())
+            for each in waiting:
+                guarded(
+                    each,
+                    functools.partial(self.prepare, each)
+                    if error is None
+                    else (functools.partial(each.not_prepared, error)),
+                )
 
-    def set_places(self, most: int) -> int:
-        """Have no more than so many small files at work at a time, from any thread; returns how many are."""
-        engine = self._engine
-        if engine is None or engine.closed:
-            return 0
-        each, further = divmod(most, self.loops)
-        for loop in range(self.loops):
-            engine.set_places(loop, each + (loop < further))
-        return engine.items_running
+        self.work(small, lambda: Directory(path), opened)
 
-    def _batch_ended(self, batch: Batch) -> None:
-        self._batches.pop(batch)(batch)
+    def heard(self, url: str, options: DownloadOptions, *, ranged: bool) -> None:
+        """A small file has come whole."""
+        origin = url[: url.find("/", 8)]
+        if self._heard != origin:
+            self._heard = origin
+            self.network.heard(options.proxy or url)
+            self.manners.answered(host_of(url), status=HTTPStatus.PARTIAL_CONTENT if ranged else HTTPStatus.OK)
+
+    def go_on(self, download: Download) -> None:
+        """It was not as small as it was taken for, and has its turn as any other download."""
+
+        def go_on(run: Run | Small) -> None:
+            if isinstance(run, Small):
+                run.go_on()
+
+        self._step(download, go_on)
+
+    def run_instead(self, small: Small) -> None:
+        """It is not small, or not plain: a run goes on with it."""
+        download = small.download
+        if self.runs.get(download.gid) is not small:
+            return
+        run = Run(self, download, small)
+        self.runs[download.gid] = run
+        download.figures = download.waits = None
+        download.waits = lambda: run.waiting_for
+        guarded(run, lambda: self.runs_changed(run))
+        guarded(run, run.begin)
+
+    def drops(self, small: Small) -> None:
+        """The engine still has its file, which nobody wants."""
+        self._dropped.add(small)
+
+    def dropped(self, small: Small) -> None:
+        self._dropped.discard(small)
 
     def add_file(self, file: File) -> int:
         """Give the file to the loop that has its host, else to the one with the fewest; returns which, for
@@ -265,7 +296,8 @@ class NativeBackend(Dispatcher[Run]):
         for fields in engine.events():
             event = Event(*fields)
             owner = event.file.tag
-            if isinstance(owner, Run):
-                guarded(owner, functools.partial(owner.handle, event))
-            else:
-                safely(functools.partial(owner, event.file))
+            guarded(owner, functools.partial(owner.handle, event))
+
+    def tend(self, now_s: float) -> None:
+        """From time to time: let go of directories that nobody uses."""
+        self._directories.tend(now_s)

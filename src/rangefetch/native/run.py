@@ -22,6 +22,7 @@ from rangefetch.native.asking import Asking
 from rangefetch.native.comparing import Comparing
 from rangefetch.native.mirroring import Mirroring
 from rangefetch.native.recovery import Recovery
+from rangefetch.native.small import Small, waits_of
 from rangefetch.native.sourcing import Sourcing
 from rangefetch.native.starting import Starting
 from rangefetch.net.sources import URL, Source
@@ -43,18 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["Run"]
 
 _NO_LOOP = -1
-_ENGINE_WAITS = {
-    "transfer": "transfers",
-    "limit": "the speed limit",
-    "reader": "the reader of the stream",
-    "rest": "the end of a rest period that the server asked for",
-    "host": "a connection to the server, of which there are as many as there may be",
-    "loop": "the engine",
-    "decision": None,
-    "nothing": "",
-}
-"""What the engine waits for, in words; None: a decision that is made here."""
-
 _HASH_AT_LEAST_BYTES = 4 << 20
 
 
@@ -64,8 +53,9 @@ class Run(AtWork):
     transferer = "the engine"
     backend: EngineHost[Run]
 
-    def __init__(self, backend: EngineHost[Run], download: Download) -> None:
+    def __init__(self, backend: EngineHost[Run], download: Download, tried: Small | None = None) -> None:
         super().__init__(backend, download, download.options)
+        self._tried = tried
         self.engine_file: File | None = None
         self.asking = Asking(self) if download.asks else None
         self.first_step = Step.FETCH if self.asking is None else Step.ASK
@@ -112,6 +102,26 @@ class Run(AtWork):
     def in_engine(self) -> bool:
         """Whether the engine has the file: nobody else may close it."""
         return self.loop != _NO_LOOP
+
+    def take_tried(self) -> tuple[File, list[Event]] | None:
+        """The engine's file of which a small one was not made, if this run may go on with it, and what has happened to
+        it; from then on it is this run's."""
+        tried, self._tried = self._tried, None
+        if tried is None:
+            return None
+        self._trace += tried.trace
+        taken = tried.hand_over(self, self.options)
+        if taken is None:
+            tried.drop()
+            return None
+        file, self.loop, events = taken
+        return file, events
+
+    def drop_tried(self) -> None:
+        """This run has no use for it."""
+        tried, self._tried = self._tried, None
+        if tried is not None:
+            tried.drop()
 
     def share_lanes(self, lanes: int) -> None:
         """So many lanes of its host are for this download, because there are others."""
@@ -216,6 +226,8 @@ class Run(AtWork):
             self.recovery.failed(event)
         elif event.kind == EventKind.REACHED:
             self.download.notify()
+        elif event.kind == EventKind.HELD:
+            pass  # it has its place by now
         else:
             headers = self._meet(event)
             if self.asking is not None:
@@ -390,18 +402,12 @@ class Run(AtWork):
         return "ranges to compare with" if self.comparisons else ""
 
     def _waiting_in_engine(self, file: File) -> str:
-        words = _ENGINE_WAITS[file.waiting_for]
-        if words is None:
-            words = (
-                self.recovery.waiting_for
-                or self.jobs.what
-                or self.sourcing.requests.what
-                or self._waiting_for_comparisons
-            )
-        elif file.waiting_for == "transfer":
-            lanes = file.lanes_busy
-            words = f"{lanes} transfer{'s' if lanes != 1 else ''}"
-        return words
+        words = waits_of(file)
+        if words is not None:
+            return words
+        return (
+            self.recovery.waiting_for or self.jobs.what or self.sourcing.requests.what or self._waiting_for_comparisons
+        )
 
     # -- the end ----------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ taken, or what is there may be of another version, the server is asked first, an
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from rangefetch.logs import log as _log
 from rangefetch.native.sourcing import SECRETS
 from rangefetch.net.sources import URL
 from rangefetch.transfer.comparison import Finding, Verdict
+from rangefetch.transfer.guarding import guarded
 from rangefetch.transfer.lifecycle import Event as Step
 from rangefetch.transfer.samples import finished_spans
 
@@ -58,9 +60,6 @@ class Starting:
         # Without a name from the user this is a guess, but one that saves megabytes when it is right.
         if run.placing.is_taken(run.target.path or run.target.directory / run.download.filename):
             run.first_step = Step.ASK
-        known, run.download.known = run.download.known, None
-        if run.saved is None and known is not None:
-            run.authority.tell(known)
         if run.saved is not None:
             self._recall(run.saved)
             identity = run.saved.identity_of(run.url) or Identity()
@@ -80,6 +79,8 @@ class Starting:
     def _opened(self, taken: Path | None) -> None:
         run = self._run
         assert run.target is not None
+        if taken is not None or run.first_step is Step.ASK or run.saved is not None:
+            run.drop_tried()
         if taken is not None:
             run.placing.compare_existing(taken)
             return
@@ -163,31 +164,36 @@ class Starting:
         elif run.saved is None:
             asked = [(url, profile, "", "") for url, profile, _, _ in asked]
         url, profile, etag, last_modified = asked[0]
-        file = _engine.File(
-            run.target.fd,
-            url,
-            profile,
-            tag=run,
-            ranged=not run.recovery.one_stream,
-            lanes=run.most_lanes,
-            source_lanes=options.max_connection_per_server,
-            host_lanes=options.max_connection_per_server,
-            # Its reader may be waiting for another stream from the same host.
-            insists=run.download.sink is not None,
-            least_bytes=int(options.min_split_size),
-            limit=int(options.max_download_limit),
-            window_bytes=run.target.window_bytes,
-            traced=bool(options.trace),
-            allocation="none" if run.first_step is Step.ASK else options.file_allocation,
-            mirrors=asked[1:],
-            etag=etag,
-            last_modified=last_modified,
-            name=options.filename,
-            takes_codings=options.decode or run.asking is not None,
-            seems_empty=run.recovery.resort.seems_empty,
-            **known,
+        tried = run.take_tried()
+        file = (
+            tried[0]
+            if tried is not None
+            else _engine.File(
+                run.target.fd,
+                url,
+                profile,
+                tag=run,
+                ranged=not run.recovery.one_stream,
+                lanes=run.most_lanes,
+                source_lanes=options.max_connection_per_server,
+                host_lanes=options.max_connection_per_server,
+                # Its reader may be waiting for another stream from the same host.
+                insists=run.download.sink is not None,
+                least_bytes=int(options.min_split_size),
+                limit=int(options.max_download_limit),
+                window_bytes=run.target.window_bytes,
+                traced=bool(options.trace),
+                allocation="none" if run.first_step is Step.ASK else options.file_allocation,
+                mirrors=asked[1:],
+                etag=etag,
+                last_modified=last_modified,
+                name=options.filename,
+                takes_codings=options.decode or run.asking is not None,
+                seems_empty=run.recovery.resort.seems_empty,
+                **known,
+            )
         )
-        run.resumed_bytes = file.downloaded
+        run.resumed_bytes = file.downloaded if tried is None else 0
         run.engine_file = file
         run.meter.reset()
         run.download.figures = run.figures
@@ -197,13 +203,19 @@ class Starting:
             run.download.file = file
         else:
             file.read_to(sink.read_bytes)
-        run.loop = run.backend.add_file(file)
+        if tried is None:
+            run.loop = run.backend.add_file(file)
+        else:
+            file.lanes = run.most_lanes
+            file.place(run.target.fd)
         run.life.fire(run.first_step)
         if run.first_step is Step.FETCH and self._saved_is_whole:
             run.life.fire(Step.SETTLED)  # nothing is left that a response would tell
         for number, source in enumerate(run.sources):
             if source.banned:
                 file.ban(number)
+        for event in tried[1] if tried is not None else ():
+            guarded(run, functools.partial(run.handle, event))
 
     def probed(self) -> None:
         """The server has said what there is, and it is to be fetched."""

@@ -6,6 +6,7 @@ thread.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from rangefetch.net.sources import Source
     from rangefetch.transfer.retry import RetryPolicy
 
-__all__ = ["Backend", "EngineHost", "Host", "Listener", "Timer"]
+__all__ = ["Backend", "EngineHost", "Growth", "Host", "Listener", "Timer"]
 
 R = TypeVar("R", contravariant=True)
 
@@ -59,8 +60,19 @@ class Backend(Protocol):
     def change(self, download: Download) -> None:
         """Its ``options`` have changed: apply what can change while it runs."""
 
+    def go_on(self, download: Download) -> None:
+        """It was taken for a small file, and has its turn as any other download: see ``Listener.grows``."""
+
     def limit(self, bytes_per_s: int) -> None:
         """Limit all downloads together; 0: no limit."""
+
+
+class Growth(enum.Enum):
+    """When a download that is not as small as it was taken for goes on as any other."""
+
+    NOW = "now"
+    SOON = "when ``go_on`` is called"
+    LATER = "in its turn after others: it is to be halted"
 
 
 class Timer(Protocol):
@@ -125,6 +137,12 @@ class Listener(Protocol):
         """Its host has not answered yet. Whether others wait, so that it is to be halted, and gets its turn after them.
 
         That happens to a download once.
+        """
+        ...
+
+    def grows(self, download: Download, *, answered: bool) -> Growth:
+        """It is not as small as it was taken for: whether it may go on as any other download. ``answered``: there is a
+        good answer, and perhaps a transfer that waits for that.
         """
         ...
 

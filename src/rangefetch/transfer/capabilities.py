@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from rangefetch.options import HTTP, DownloadOptions
+from rangefetch.options import HTTP, DownloadOptions, is_metadata_url
 from rangefetch.transfer.download import Download
 
 __all__ = ["NATIVE", "Capabilities"]
@@ -17,10 +17,10 @@ class Capabilities:
     """What one backend can do, as far as that can be said before it runs.
 
     ``schemes`` are those of the URLs that it serves. ``in_order``: the bytes come from the first to the last where
-    somebody reads them meanwhile. ``batches``: it takes many small files at once. ``follows``: it fetches what a
-    torrent or Metalink describes, and not that itself. ``most_connections`` is how many it opens to one server at most
-    (0: as many as the user allows). ``refusal`` says which option of a download it cannot honour, and why (empty:
-    none).
+    somebody reads them meanwhile. ``follows``: it fetches what a torrent or Metalink describes, and not that itself.
+    ``most_connections`` is how many it opens to one server at most (0: as many as the user allows). ``refusal`` says
+    which option of a download it cannot honour, and why (empty: none). ``takes_as_small`` says whether a download is
+    first tried as a small file, of which there may be more at a time.
     """
 
     name: str
@@ -28,10 +28,10 @@ class Capabilities:
     """How to get what it needs."""
     schemes: frozenset[str]
     in_order: bool = False
-    batches: bool = False
     follows: bool = False
     most_connections: int = 0
     refusal: Callable[[str, DownloadOptions], str] = lambda url, options: ""
+    takes_as_small: Callable[[Download], bool] = lambda download: False
 
     def why_not(self, download: Download) -> str:
         """Why it cannot run a download, as the rest of a sentence about it; empty: it can."""
@@ -51,4 +51,24 @@ class Capabilities:
         return ""
 
 
-NATIVE = Capabilities("native", "pip install pycurl", frozenset(HTTP), in_order=True, batches=True)
+def _may_be_small(download: Download) -> bool:
+    """Whether nothing of an earlier run is to be gone on with, and nothing is asked for but that the file comes."""
+    options = download.options
+    return not (
+        download.has_begun
+        or download.sink is not None
+        or download.asks
+        or options.checksum
+        or options.expected_size
+        or options.durable
+        or options.decode
+        # It may be slow because of that, and then a pause must not cost what is there.
+        or options.max_download_limit
+        or options.mirrors
+        or options.use_github_mirror
+        or "@" in download.url
+        or is_metadata_url(download.url)
+    )
+
+
+NATIVE = Capabilities("native", "pip install pycurl", frozenset(HTTP), in_order=True, takes_as_small=_may_be_small)

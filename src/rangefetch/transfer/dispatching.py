@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
-from rangefetch.transfer.atwork import AtWork
 from rangefetch.transfer.download import Download
-from rangefetch.transfer.guarding import guarded, internal_error, safely
+from rangefetch.transfer.guarding import Work, guarded, internal_error, safely
 from rangefetch.transfer.space import lacking_on
 from rangefetch.transfer.timers import DueCall, Timers
 from rangefetch.transfer.workers import Workers, outcome
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Dispatcher"]
 
-R = TypeVar("R", bound=AtWork)
+R = TypeVar("R", bound=Work)
 
 _TICK_S = 0.25
 
@@ -74,6 +73,9 @@ class Dispatcher(abc.ABC, Generic[R]):
         """Whether nothing is at work any more."""
         return not self.runs
 
+    def tend(self, now_s: float) -> None:
+        """A few times a second, while something is at work."""
+
     def runs_changed(self, run: R) -> None:
         """It is at work from now on, is not any more, or has other options."""
 
@@ -112,6 +114,9 @@ class Dispatcher(abc.ABC, Generic[R]):
         self._step(download, lambda run: run.change(download.options))
         self._step(download, self.runs_changed)
 
+    def go_on(self, download: Download) -> None:
+        """It has its turn as any other download, where ``grows`` was asked for that."""
+
     def _step(self, download: Download, step: Callable[[R], None]) -> None:
         def take() -> None:
             run = self.runs.get(download.gid)
@@ -125,11 +130,18 @@ class Dispatcher(abc.ABC, Generic[R]):
         with self._calls_lock:
             if not self._takes_calls:
                 return False
+            is_first = not self._calls
             self._calls.append(function)
-        self.ring()
+        # The thread takes all that is there before it sleeps.
+        if is_first:
+            self.ring()
         return True
 
     # -- for what is at work --------------------------------------------------------------------------------------
+
+    @staticmethod
+    def now_s() -> float:
+        return time.monotonic()
 
     def call_later(self, run: R, delay_s: float, function: Callable[[], None]) -> DueCall:
         """Have ``function`` called as a step of ``run``, ``delay_s`` seconds from now."""
@@ -213,5 +225,6 @@ class Dispatcher(abc.ABC, Generic[R]):
         now_s = time.monotonic()
         for run in list(self.runs.values()):
             guarded(run, functools.partial(run.tick, now_s))
+        self.tend(now_s)
         if self._workers is not None:
             self._workers.tend(now_s)

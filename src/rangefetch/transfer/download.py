@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rangefetch._engine import File
-    from rangefetch.identity import Identity
     from rangefetch.transfer.sink import Sink
 
 __all__ = ["MOVES", "Download", "Figures", "new_gid"]
@@ -87,10 +86,12 @@ class Download:
         self.result: DownloadResult | None = None
         self.error: DownloadError | None = None
         self.started_s = 0.0
-        self.known: Identity | None = None
-        """What its server said of the file a moment ago, when somebody else asked."""
+        self.is_small = False
+        """It is taken for a small file, for as long as nothing speaks against it."""
         self.has_begun = False
         """Whether it was ever active, so that it may have files."""
+        self.is_resumed = False
+        """Whether it was active before it last became so."""
         self.kept_aside: Path | None = None
         """Its data that had the wrong checksum."""
         self.intent: DownloadStatus | None = None
@@ -134,7 +135,7 @@ class Download:
             figures, self.figures, self.waits = self.figures, None, None
             if status is DownloadStatus.ACTIVE:
                 self.started_s = time.monotonic()
-                self.has_begun = True
+                self.is_resumed, self.has_begun = self.has_begun, True
             if figures is not None and status is not DownloadStatus.ACTIVE:
                 # Its backend may be the very thing that failed.
                 with contextlib.suppress(Exception):

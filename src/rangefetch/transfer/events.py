@@ -18,10 +18,11 @@ class EventKind(enum.IntEnum):
     MET = 20
     REACHED = 21
     TRACE = 22
+    HELD = 23
 
 
 class Event(NamedTuple):
-    """One event, as ``_engine.Engine.events`` documents it; ``file`` may be a batch."""
+    """One event, as ``_engine.Engine.events`` documents it; ``file.tag`` is whose it is."""
 
     kind: int
     file: Any

@@ -3,7 +3,7 @@
 A host is where a connection goes: behind redirects, and at the proxy where one is used. The engine knows each by a
 number; it counts their connections, sees to it that there are no more than were granted, and sends nothing to one that
 rests (``ext/rangefetch/host.pxd``). Here is what Python has to say to that. It holds for the whole process, whatever
-manager, download or batch a request belongs to.
+manager or download a request belongs to.
 """
 
 from __future__ import annotations

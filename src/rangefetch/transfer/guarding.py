@@ -4,18 +4,48 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rangefetch.errors import DownloadError, LocalError
 from rangefetch.logs import log as _log
 
 if TYPE_CHECKING:
-    from rangefetch.transfer.atwork import AtWork
+    from rangefetch.options import DownloadOptions
+    from rangefetch.transfer.download import Download
 
-__all__ = ["guarded", "internal_error", "safely"]
+__all__ = ["Work", "guarded", "internal_error", "safely"]
 
 
-def guarded(owner: AtWork, step: Callable[[], object]) -> None:
+class Work(Protocol):
+    """A download at work, as its backend's thread has it: steps of it are taken there, and nowhere else."""
+
+    download: Download
+
+    @property
+    def waiting_for(self) -> str:
+        """What will bring it on, in words; from any thread."""
+        ...
+
+    def begin(self) -> None:
+        """Begin to fetch it."""
+
+    def halt(self) -> None:
+        """Stop, save (or remove what there is, where its intent says so), and tell the listener."""
+
+    def change(self, options: DownloadOptions) -> None:
+        """Apply new options."""
+
+    def fail(self, error: DownloadError) -> None:
+        """End it with an error, and keep what can be continued."""
+
+    def tell_end(self, error: DownloadError | None) -> None:
+        """Tell the listener at once, whatever is still going on."""
+
+    def tick(self, now_s: float) -> None:
+        """A few times a second: see whether time is up."""
+
+
+def guarded(owner: Work, step: Callable[[], object]) -> None:
     """Take one step of a download. If even its end fails, its outcome is told and nothing else is done."""
     try:
         step()

@@ -1,0 +1,377 @@
+"""A download that is taken for a small file: one request to the engine, without a part file, a lock or a state.
+
+Until the first answer says otherwise that is all there is of it, so that it costs as little as its bytes. What is
+large, or in any way out of the ordinary, the engine holds; then a ``Run`` takes over the engine's file, gives it a
+place and goes on from that answer, or from that failure, as if the request had been its own.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from typing import TYPE_CHECKING
+
+from rangefetch.disk import provenance
+from rangefetch.disk.names import choose_filename
+from rangefetch.disk.parts import part_paths
+from rangefetch.errors import DownloadError, TimedOut
+from rangefetch.identity import Basis
+from rangefetch.logs import log as _log
+from rangefetch.masking import mask_url
+from rangefetch.net.sources import Source
+from rangefetch.options import DownloadOptions
+from rangefetch.progress import DownloadResult, SpeedMeter
+from rangefetch.transfer import governor, saving
+from rangefetch.transfer.backend import Growth
+from rangefetch.transfer.download import Download, Figures
+from rangefetch.transfer.effort import explain
+from rangefetch.transfer.events import Event, EventKind
+from rangefetch.transfer.lifecycle import LET_GO_S
+
+if TYPE_CHECKING:
+    from rangefetch._engine import File, Profile
+    from rangefetch.native.backend import NativeBackend
+    from rangefetch.native.directories import Directory
+
+__all__ = ["Small", "waits_of"]
+
+_LARGEST_BYTES = 1 << 20
+_NO_LOOP = -1
+
+
+class _Stage(enum.Enum):
+    """What is going on with it."""
+
+    PREPARING = "its directory is opened, and the files with secrets are read"
+    FETCHING = "the engine fetches it"
+    QUEUED = "it is not small, and waits for its turn as any other download"
+    HELD = "the engine waits for its place, which a run gives it"
+    LEAVING = "the engine lets go of it, and then its end is told"
+    DROPPED = "the engine lets go of it, and somebody else goes on"
+    NAMED = "it has its name, and its trace is written"
+    ENDED = "nothing more comes of it"
+
+
+_ENGINE_WAITS = {
+    "limit": "the speed limit",
+    "reader": "the reader of the stream",
+    "rest": "the end of a rest period that the server asked for",
+    "host": "a connection to the server, of which there are as many as there may be",
+    "loop": "the engine",
+    "decision": None,
+    "nothing": "",
+}
+
+
+def waits_of(file: File) -> str | None:
+    """What the engine waits for, in words; None: a decision that is made here."""
+    words = file.waiting_for
+    if words == "transfer":
+        lanes = file.lanes_busy
+        return f"{lanes} transfer{'s' if lanes != 1 else ''}"
+    return _ENGINE_WAITS[words]
+
+
+class Small:
+    """One download that is taken for a small file. All methods run on the backend's thread."""
+
+    __slots__ = (
+        "_asked_with",
+        "_backend",
+        "_directory",
+        "_error",
+        "_events",
+        "_leaving_since_s",
+        "_loop",
+        "_meter",
+        "_name",
+        "_stage",
+        "_trace",
+        "connections",
+        "download",
+        "file",
+        "options",
+    )
+
+    def __init__(self, backend: NativeBackend, download: Download) -> None:
+        self.download = download
+        self.options = download.options
+        self.file: File | None = None
+        self.connections = 0
+        """That were opened for it, when the engine has let go."""
+        self._backend = backend
+        self._asked_with = self.options
+        self._stage = _Stage.PREPARING
+        self._name = ""
+        self._directory: Directory | None = None
+        self._loop = _NO_LOOP
+        self._events: list[Event] = []  # for the run that takes over
+        self._trace: list[tuple[str, str]] = []
+        self._error: DownloadError | None = None
+        self._leaving_since_s = 0.0
+        self._meter: SpeedMeter | None = None
+
+    # -- the beginning --------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Have the engine fetch it, once its directory is open."""
+        self._name = self.options.filename or choose_filename(self.download.url)
+        self.download.filename = self._name
+        self._backend.prepare(self)
+
+    def prepared(self, directory: Directory, profile: Profile) -> None:
+        """The directory is open, and counts this as a user."""
+        if self._stage is not _Stage.PREPARING:
+            directory.release()
+            return
+        from rangefetch import _engine
+
+        self._directory = directory
+        download, options = self.download, self.options
+        self._asked_with = options
+        least_bytes = int(options.min_split_size)
+        file = self.file = _engine.File(
+            -1,
+            download.url,
+            profile,
+            tag=self,
+            lanes=1,
+            source_lanes=options.max_connection_per_server,
+            host_lanes=options.max_connection_per_server,
+            least_bytes=least_bytes,
+            traced=bool(options.trace),
+            allocation=options.file_allocation,
+            name=options.filename,
+        )
+        file.be_small(
+            directory.fd,
+            self._name,
+            [path.name for path in part_paths("", options.filename, download.url)],
+            overwrite=options.overwrite,
+            named_by_url=not options.filename,
+            # What would be divided among connections is not small.
+            largest_bytes=_LARGEST_BYTES if options.split == 1 else min(_LARGEST_BYTES, least_bytes),
+            origin=provenance.beginning(download.url),
+        )
+        download.figures = self.figures
+        self._stage = _Stage.FETCHING
+        self._loop = self._backend.add_file(file)
+
+    def not_prepared(self, error: BaseException) -> None:
+        """There is no such directory, or it has no secrets: a run says what is wrong."""
+        _log.debug("%s: %s", mask_url(self.download.url), error)
+        if self._stage is _Stage.PREPARING:
+            self._stage = _Stage.ENDED
+            self._backend.run_instead(self)
+
+    # -- what the engine tells ------------------------------------------------------------------------------------
+
+    def handle(self, event: Event) -> None:
+        """One event of the engine."""
+        if event.kind == EventKind.TRACE:
+            self._trace.append((self.download.url, event.text))
+        elif event.kind == EventKind.DONE:
+            self._leave_engine()
+            self._complete()
+        elif event.kind == EventKind.REMOVED:
+            self._leave_engine()
+            self._removed()
+        elif self._stage is _Stage.FETCHING:
+            self._stage = _Stage.QUEUED
+            self._keep(event)
+            self._release_directory()
+            match self._backend.listener.grows(self.download, answered=event.kind != EventKind.FAILED):
+                case Growth.NOW:
+                    self.go_on()
+                case Growth.LATER:
+                    self._leave()
+        elif self._stage in (_Stage.QUEUED, _Stage.HELD):
+            self._keep(event)
+
+    def go_on(self) -> None:
+        """It has its turn: a run goes on with it."""
+        if self._stage is _Stage.QUEUED:
+            self._stage = _Stage.HELD
+            self._backend.run_instead(self)
+
+    def _keep(self, event: Event) -> None:
+        """What has happened so far, for the run that takes over."""
+        if event.kind != EventKind.HELD:
+            self._events.append(event)
+
+    def _leave_engine(self) -> None:
+        assert self.file is not None
+        self.connections = self.file.connections
+        self._backend.file_gone(self._loop)
+        self._loop = _NO_LOOP
+
+    def _release_directory(self) -> None:
+        directory, self._directory = self._directory, None
+        if directory is not None:
+            directory.release()
+
+    def _removed(self) -> None:
+        was, self._stage = self._stage, _Stage.ENDED
+        self._release_directory()
+        if was is _Stage.DROPPED:
+            self._backend.dropped(self)
+        else:
+            self._tell()
+
+    def _complete(self) -> None:
+        """It has its name."""
+        download, options, directory, file = self.download, self.options, self._directory, self.file
+        assert directory is not None
+        assert file is not None
+        self._stage = _Stage.NAMED
+        url, path, size = download.url, directory.path / self._name, file.size
+        self._release_directory()
+        provenance.wrote(path, url)
+        self._backend.heard(url, options, ranged=file.splits)
+        result = DownloadResult(
+            path=path,
+            filename=self._name,
+            size=size,
+            gid=download.gid,
+            seconds=self._backend.now_s() - download.started_s,
+            sources=(url,),
+            connections=self.connections,
+            bound=explain({**file.effort, "limit": file.limit}, size, 1),
+            identity=Basis.ONE_RESPONSE,
+        )
+        if self._trace:
+            self._backend.work(
+                self,
+                lambda: saving.write_trace(os.fspath(options.trace), download.gid, self._trace),
+                lambda _: self._named(result),
+            )
+        else:
+            self._named(result)
+
+    def _named(self, result: DownloadResult) -> None:
+        if self._stage is _Stage.NAMED:
+            self._stage = _Stage.ENDED
+            self._backend.run_ended(self)
+            self._backend.listener.completed(self.download, result)
+
+    # -- for the run that takes over ------------------------------------------------------------------------------
+
+    def hand_over(self, run: object, options: DownloadOptions) -> tuple[File, int, list[Event]] | None:
+        """The engine's file, its loop, and what has happened, for a run with these options; None: it is gone, or it was
+        begun with others."""
+        file = self.file
+        if self._stage is not _Stage.HELD or file is None or options is not self._asked_with:
+            return None
+        self._stage = _Stage.ENDED
+        file.tag = run
+        return file, self._loop, self._events
+
+    @property
+    def trace(self) -> list[tuple[str, str]]:
+        """How its transfers went, as far as they have ended."""
+        return self._trace
+
+    def drop(self) -> None:
+        """The run has no use for the engine's file."""
+        if self._stage is _Stage.HELD and self.file is not None:
+            self._stage = _Stage.DROPPED
+            self._backend.drops(self)
+            self.file.remove()
+
+    # -- what others ask for --------------------------------------------------------------------------------------
+
+    def halt(self) -> None:
+        """Have the engine let go of it, and tell the listener. There is nothing to be saved, or to be removed."""
+        self._leave()
+
+    def fail(self, error: DownloadError) -> None:
+        """End it with an error."""
+        error.url = error.url or mask_url(self.download.url)
+        self._error = self._error or error
+        self._leave()
+
+    def tell_end(self, error: DownloadError | None) -> None:
+        """Tell the listener at once, whatever is still going on."""
+        if self._stage is not _Stage.ENDED:
+            self._error = self._error or error
+            self._stage = _Stage.ENDED
+            self._tell()
+
+    def _leave(self) -> None:
+        if self._stage is _Stage.PREPARING:
+            self._stage = _Stage.ENDED
+            self._tell()
+        elif self._stage in (_Stage.FETCHING, _Stage.QUEUED) and self.file is not None:
+            self._stage = _Stage.LEAVING
+            self._leaving_since_s = self._backend.now_s()
+            self.file.remove()
+
+    def _tell(self) -> None:
+        self._backend.run_ended(self)
+        if self._error is not None:
+            self._backend.listener.failed(self.download, self._error)
+        else:
+            self._backend.listener.halted(self.download)
+
+    def change(self, options: DownloadOptions) -> None:
+        """A limit holds at once. All else is for the next request, which is a run's."""
+        self.options = options
+        if self.file is not None:
+            self.file.limit = int(options.max_download_limit)
+
+    def tick(self, now_s: float) -> None:
+        """A few times a second: see whether time is up, and whether its host holds up others."""
+        file, download = self.file, self.download
+        if self._stage is _Stage.LEAVING and now_s - self._leaving_since_s > LET_GO_S:
+            _log.warning("%s: abandoned: no response from %s", mask_url(download.url), self.waiting_for)
+            self.tell_end(None)
+        elapsed_s = now_s - download.started_s
+        if self._stage not in (_Stage.PREPARING, _Stage.FETCHING, _Stage.QUEUED):
+            return
+        if 0 < self.options.total_timeout < elapsed_s:
+            self.fail(TimedOut(f"not finished after {self.options.total_timeout:g} seconds"))
+        elif file is not None:
+            if self._meter is None:
+                self._meter = SpeedMeter()
+            self._meter.sample(now_s, file.downloaded)
+            if (
+                elapsed_s >= governor.HURRY_S
+                and self._stage is _Stage.FETCHING
+                and not file.received_bytes
+                and file.waiting_for == "transfer"
+            ):
+                self._let_others_pass()
+
+    def _let_others_pass(self) -> None:
+        """Its host has not answered yet: what waits may have its place, before it is tried again."""
+        host = governor.host_of_connection(self.download.url, self.options)
+        if not governor.has_answered(host) and self._backend.listener.puts_off(self.download):
+            _log.info("%s: no response within %g s; others come first", mask_url(self.download.url), governor.HURRY_S)
+            self._leave()
+
+    # -- for whoever looks ----------------------------------------------------------------------------------------
+
+    @property
+    def host(self) -> str:
+        """``host:port`` of its URL."""
+        return Source(self.download.url).host
+
+    @property
+    def waiting_for(self) -> str:
+        """What will bring it on, in words; from any thread."""
+        file = self.file
+        if self._stage is _Stage.LEAVING:
+            return "the engine to end its transfers"
+        if self._stage is _Stage.QUEUED:
+            return "its turn"
+        if self._stage is not _Stage.FETCHING or file is None:
+            return "the disk"
+        return waits_of(file) or "the disk"
+
+    def figures(self) -> Figures:
+        """How far it is; from any thread."""
+        file, meter = self.file, self._meter
+        if file is None:
+            return Figures()
+        speed = meter.speed() if meter is not None else 0.0
+        return Figures(file.downloaded, max(file.size, 0), speed, file.lanes_busy)
