@@ -47,7 +47,7 @@ def test_a_small_file_takes_one_request(driver: Driver, server: MisbehavingServe
 def test_one_lane_takes_the_ranges_in_file_order(driver: Driver, server: MisbehavingServer) -> None:
     file = driver.fill(server.url("/good", size=500_000), lanes=1, first_bytes=10_000, **begun(500_000, 1000))
     found = ranges(server)
-    assert len(found) > 5
+    assert len(found) > 1  # how many there are depends on how long the first answer took
     assert [start for start, _ in found[1:]] == [end for _, end in found[:-1]]
     assert (found[0][0], found[-1][1]) == (0, 500_000)
     assert (server.connections, file.connections) == (1, 1)
@@ -64,6 +64,7 @@ def test_several_lanes_take_the_ranges_in_file_order(driver: Driver, server: Mis
     assert file.tag.octets == content(4 * MIB)
 
 
+@pytest.mark.alone
 def test_ranges_get_shorter_towards_the_end(driver: Driver, server: MisbehavingServer) -> None:
     driver.fill(server.url("/good", size=4 * MIB), lanes=1, first_bytes=1000, **begun(4 * MIB, 1000))
     lengths = [end - start for start, end in ranges(server)]

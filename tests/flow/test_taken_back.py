@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.server
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -76,9 +76,15 @@ def overflowing() -> Iterator[Server]:
 
 @pytest.fixture
 def saves_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first save comes at once, and the next one never, unless it is called for."""
+    """The first save comes as soon as 2 MiB are there, and the next one never, unless it is called for."""
     monkeypatch.setattr(keeping, "_FIRST_SAVE_S", 0.0)
     monkeypatch.setattr(keeping, "_SAVE_EVERY_S", 3600.0)
+    due = keeping.Keeping.save_if_due
+
+    def with_enough(self: keeping.Keeping, now_s: float, save: Callable[[], int | None]) -> bool:
+        return (self.kept_bytes > 0 or self._run.figures().downloaded >= 2 * MIB) and due(self, now_s, save)
+
+    monkeypatch.setattr(keeping.Keeping, "save_if_due", with_enough)
 
 
 def written(target: Path) -> int:

@@ -273,29 +273,43 @@ def test_what_a_download_has_left_is_found_and_nothing_is_created(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["y.part"]
 
 
-CREATOR = """if True:
+CREATORS = """if True:
     import os, sys
     from rangefetch.disk import parts
-    from rangefetch.disk import ownership
-    marks, nameless, stop = sys.argv[2] == "marks", sys.argv[3] == "nameless", int(sys.argv[4])
+    from rangefetch.disk.target import Target
+    import rangefetch.logs, hashlib, fcntl
+    marks, nameless = sys.argv[2] == "marks", sys.argv[3] == "nameless"
     if not marks:
         parts.mark = parts.state.mark = lambda *_: False
     if not nameless:
         del os.O_TMPFILE
-    calls = 0
-    def audit(event, _):
-        global calls
-        if event in ("open", "os.rename", "os.link", "os.remove", "os.setxattr", "fcntl.flock", "os.truncate"):
-            calls += 1
+    CALLS = ("open", "os.rename", "os.link", "os.remove", "os.setxattr", "fcntl.flock", "os.truncate")
+
+    def create(directory, stop):
+        calls = 0
+        def audit(event, _):
+            nonlocal calls
+            calls += event in CALLS
             if calls == stop:
                 os._exit(9)
-    from rangefetch.disk.target import Target
-    import rangefetch.logs, hashlib, fcntl
-    sys.addaudithook(audit)
-    opened = Target.open(sys.argv[1], "x", "https://example.org/file")
-    os.pwrite(opened.fd, b"some", 0)
-    os._exit(0)
+        sys.addaudithook(audit)
+        opened = Target.open(directory, "x", "https://example.org/file")
+        os.pwrite(opened.fd, b"some", 0)
+        os._exit(0)
+
+    status = 9
+    stop = 0
+    while status == 9:
+        stop += 1
+        os.mkdir(f"{sys.argv[1]}/{stop}")
+        child = os.fork()
+        if child == 0:
+            create(f"{sys.argv[1]}/{stop}", stop)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(stop)
+    sys.exit(status)
 """
+"""Processes that are killed before the first call, before the second ..., until one comes to its end."""
 
 
 @pytest.mark.parametrize("marks", ["marks", "no marks"])
@@ -307,17 +321,12 @@ def test_killed_at_any_point_of_its_creation_it_leaves_nothing_that_is_not_taken
         without_marks(monkeypatch)
     if nameless == "named":
         monkeypatch.delattr(os, "O_TMPFILE")
-    for stop in range(1, 60):
+    done = subprocess.run(
+        [sys.executable, "-c", CREATORS, str(tmp_path), marks, nameless], check=True, timeout=90, stdout=subprocess.PIPE
+    )
+    for stop in range(1, int(done.stdout) + 1):
         directory = tmp_path / str(stop)
-        directory.mkdir()
-        command = [sys.executable, "-c", CREATOR, str(directory), marks, nameless, str(stop)]
-        status = subprocess.run(command, check=False, timeout=90).returncode
-        assert status in (0, 9), "it did not come to be killed"
         with closing(Target.open(directory, "x", URL)) as opened:
             assert opened.part_path.name == "x.part", f"killed before call {stop}"
             opened.discard()
         assert not list(directory.iterdir()), f"killed before call {stop}"
-        if status == 0:
-            break
-    else:
-        pytest.fail("it never comes to its end")
