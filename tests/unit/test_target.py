@@ -120,12 +120,32 @@ def test_without_a_name_two_urls_never_share_a_part_file(
         assert second.part_path.name == _hashed(other)
         os.pwrite(first.fd, b"first", 0)
         os.pwrite(second.fd, b"second", 0)
+        first.save_state(state_of(len(b"first")))
         for url in (URL, other):
             with pytest.raises(TargetLocked):
                 Target.open(tmp_path, "", url)
     for url, octets in ((other, b"second"), (URL, b"first")):
         with closing(Target.open(tmp_path, "", url)) as again:
             assert os.pread(again.fd, 10, 0) == octets
+
+
+def test_what_another_url_has_left_without_a_state_is_used_by_the_next(tmp_path: Path) -> None:
+    other = URL + "?signature=2"
+    first = Target.open(tmp_path, "", URL)
+    os.pwrite(first.fd, b"first", 0)
+    with closing(Target.open(tmp_path, "", other)) as second:
+        assert second.part_path != first.part_path  # which somebody has
+        second.discard()
+    first.close()  # as if it had been killed before anything was saved
+    with closing(Target.open(tmp_path, "", other)) as second:
+        assert second.part_path == first.part_path
+        assert not second.fresh
+        with closing(Target.open(tmp_path, "", URL)) as third:
+            assert third.part_path != first.part_path
+            third.discard()
+        second.truncate()
+        second.discard()
+    assert names(tmp_path) == []
 
 
 def test_a_name_without_room_for_suffixes_works_too(tmp_path: Path) -> None:

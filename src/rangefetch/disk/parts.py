@@ -210,10 +210,13 @@ def _find(folder: Path, filename: str, url: str, *, adopt: bool) -> tuple[int, P
     One further name is looked at, since what stood in the way when ours was created may be gone.
     """
     free: Path | None = None
+    own = part_path(folder, filename, url)
+    if not filename and os.path.lexists(own) and (fd := _open_ours(own, adopt=adopt)) >= 0:
+        return fd, own
     for number, path in enumerate(_candidates(folder, filename, url)):
         if os.path.lexists(path):
             fd = _open_ours(path, adopt=adopt)
-            if fd >= 0 and (filename or number or is_part_of(fd, path, url)):
+            if fd >= 0 and (filename or number or is_part_of(fd, path, url) or _is_rest(fd, path)):
                 return fd, path
             if fd >= 0:
                 os.close(fd)  # another URL's, whose path ends in the same name
@@ -285,6 +288,25 @@ def _is_vouched_for(fd: int, path: Path, *, adopt: bool) -> bool:
         return True
     # Not marked: here are no marks, or it is a copy. It must be the file that the state means.
     return saved is not None and (not saved.written_end or saved.sample == state.sample_of(fd, saved))
+
+
+def _is_rest(fd: int, path: Path) -> bool:
+    """Whether a part file of another URL is of no use to anybody: nothing was saved of it, and nobody has it. If so it
+    is locked."""
+    if control_path_of(path).exists():
+        return False
+    try:
+        if state.load(state_path_of(path)).written_end:
+            return False
+    except FileNotFoundError:
+        pass
+    except (OSError, state.StateDamaged):
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def is_part_of(fd: int, path: Path, url: str) -> bool:
