@@ -239,11 +239,12 @@ class DownloadManager:
 
     def __del__(self) -> None:
         if getattr(self, "_started", False):
+            shown = repr(self)
             # On a thread of its own: this one may hold anything, or be one of those that are to end.
             self._hearing.keep(self)
             with contextlib.suppress(RuntimeError):  # at the interpreter's end
                 threading.Thread(target=self._stop_dropped, name="rangefetch-closer").start()
-            warnings.warn(f"{self!r} was dropped without stop()", ResourceWarning, source=self, stacklevel=2)
+            warnings.warn(f"{shown} was dropped without stop()", ResourceWarning, source=self, stacklevel=2)
 
     def _stop_dropped(self) -> None:
         self.stop()

@@ -20,7 +20,9 @@ from rangefetch import DownloadManager, FileInfo, aio
 from rangefetch.errors import ConnectionFailed, HttpStatusError, LocalError, TimedOut
 from servers.content import content, etag, http_date, modified
 from servers.misbehaving import MisbehavingServer, refused_port
+from servers.nginx import Nginx
 from servers.routing import ROUTES, Ask, Route, message
+from servers.tls import Certificates
 from servers.wire import Reply
 
 SIZE = 1 << 20
@@ -117,6 +119,24 @@ def routes(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[..., Repl
         monkeypatch.setitem(ROUTES, name, Route(name, fault, {}))
 
     return add
+
+
+@WAYS
+def test_a_link_that_was_signed_for_get_needs_no_head(server: MisbehavingServer, routes: Any, head: Head) -> None:
+    routes("signed", _only(lambda ask: ask.method == "GET", 403))
+    found = head(server.url("/signed/a.bin"))
+    assert (found.size, found.supports_ranges) == (SIZE, True)
+    assert [method for method, _ in _methods(server)] == ["GET"]
+
+
+@pytest.mark.parametrize("version", ["1.1", "2"])
+def test_over_https(nginx: Nginx, certificates: Certificates, version: str) -> None:
+    nginx.write("/head.bin", content(SIZE))
+    url = nginx.https_url("/head.bin") if version == "1.1" else nginx.http2_url("/head.bin")
+    found = rangefetch.head(url, ca_file=certificates.ca, http_version=version)
+    assert (found.size, found.supports_ranges, found.final_url) == (SIZE, True, url)
+    assert found.etag
+    assert found.last_modified
 
 
 @WAYS

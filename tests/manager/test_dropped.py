@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import rangefetch
@@ -55,6 +56,18 @@ def test_a_manager_that_is_dropped_warns_and_leaves_no_threads() -> None:
         DownloadManager().start()
 
     _drop(make)
+
+
+def test_its_aria2c_ends_too(aria2c: Path, tmp_path: Path) -> None:
+    before = set(psutil.Process().children())
+
+    def make() -> None:
+        manager = DownloadManager("aria2", aria2_path=aria2c, state_dir=tmp_path)
+        manager.start()
+        assert set(psutil.Process().children()) > before
+
+    _drop(make)
+    until(lambda: set(psutil.Process().children()) <= before)
 
 
 def test_so_does_one_for_asyncio() -> None:
