@@ -226,7 +226,7 @@ def same_validators(bytes etag not None, bytes last_modified not None, bytes oth
 # ---- hosts -----------------------------------------------------------------------------------------------------
 
 def host_number(str url not None):
-    cdef bytes text = os.fsencode(url)
+    cdef bytes text = _encoded(url)
     return origin_number(text)
 
 
@@ -254,6 +254,14 @@ cdef int _must_be_loaded() except -1:
     if not loaded:
         raise RuntimeError("load_libcurl() comes first")
     return 0
+
+
+cdef bytes _encoded(str text):
+    """The text as octets; UTF-8 where the locale of the process has no letters for it."""
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogateescape")
 
 
 cdef str _octets(const char *text):
@@ -334,12 +342,12 @@ cdef class Profile:
             if isinstance(value, int):
                 self.core.settings[i].number = value
             else:
-                self.core.settings[i].text = _owned_text(os.fsencode(value))
+                self.core.settings[i].text = _owned_text(_encoded(value))
             i += 1
         self._try_settings()
         self.core.http_via = _number_of(http_proxy)
         self.core.https_via = _number_of(https_proxy)
-        direct = [os.fsencode(each) for each in direct]
+        direct = [_encoded(each) for each in direct]
         self.core.direct = <char **>calloc(<size_t>len(direct) + 1, sizeof(char *))
         if self.core.direct == NULL:
             raise MemoryError
@@ -350,7 +358,7 @@ cdef class Profile:
     cdef int _keep_secrets(self, str cookie, credentials, trusted) except -1:
         cdef Credential *credential
         if cookie:
-            self.core.cookie = _owned_text(os.fsencode(cookie))
+            self.core.cookie = _owned_text(_encoded(cookie))
         credentials, trusted = list(credentials), list(trusted)
         self.core.credentials = <Credential *>calloc(<size_t>len(credentials) + 1, sizeof(Credential))
         self.core.trusted = <char **>calloc(<size_t>len(trusted) + 1, sizeof(char *))
@@ -360,13 +368,13 @@ cdef class Profile:
             credential = &self.core.credentials[self.core.credential_count]
             self.core.credential_count += 1
             if host:
-                credential.host = _owned_text(os.fsencode(host))
-            credential.user = _owned_text(os.fsencode(user))
-            credential.password = _owned_text(os.fsencode(password))
+                credential.host = _owned_text(_encoded(host))
+            credential.user = _owned_text(_encoded(user))
+            credential.password = _owned_text(_encoded(password))
             # Where there is a choice, libcurl asks without a password first.
             credential.schemes = CURLAUTH_BASIC | CURLAUTH_DIGEST if any_scheme else CURLAUTH_BASIC
         for host in trusted:
-            self.core.trusted[self.core.trusted_count] = _owned_text(os.fsencode(host))
+            self.core.trusted[self.core.trusted_count] = _owned_text(_encoded(host))
             self.core.trusted_count += 1
         return 0
 
@@ -395,7 +403,7 @@ cdef class Profile:
         cdef curl_slist *list_ = NULL
         cdef curl_slist *longer
         cdef bytes line
-        for line in [os.fsencode(text) for text in lines]:
+        for line in [_encoded(text) for text in lines]:
             longer = curl_slist_append(list_, line)
             if longer == NULL:
                 curl_slist_free_all(list_)
@@ -427,7 +435,7 @@ cdef class Profile:
 
 
 cdef int64_t _number_of(str proxy) except? -1:
-    cdef bytes text = os.fsencode(proxy)
+    cdef bytes text = _encoded(proxy)
     return origin_number(text) if text else 0
 
 
@@ -548,7 +556,7 @@ cdef class File:
         source.number = self.core.source_count
         self.core.sources[self.core.source_count] = source
         self.core.source_count += 1
-        source.url = _owned_text(os.fsencode(url))
+        source.url = _owned_text(_encoded(url))
         source.profile = &profile.core
         source.known = bool(etag or last_modified)
         _keep(source.etag, etag)
@@ -694,7 +702,7 @@ cdef class File:
         self._tell_source(COMMAND_RANGED, -1, not plainly, None)
 
     def move(self, int source, str url not None, Profile profile not None):
-        self._begin_epoch(COMMAND_MOVE, source, os.fsencode(url), profile)
+        self._begin_epoch(COMMAND_MOVE, source, _encoded(url), profile)
 
     def epoch(self, int source):
         return self.epochs.get(source, 0)
@@ -714,7 +722,7 @@ cdef class File:
             for value in validators:
                 _keep(kept, value)
             lines = "{}\n{}".format(*validators).encode("utf-8", "surrogateescape")
-        self._tell_source(COMMAND_SOURCE, -1, 0, os.fsencode(url), profile, lines)
+        self._tell_source(COMMAND_SOURCE, -1, 0, _encoded(url), profile, lines)
 
     cdef int _tell_source(
         self, MessageKind kind, int source, int64_t number, bytes text, Profile profile=None, bytes lines=None,

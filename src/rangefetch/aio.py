@@ -273,10 +273,15 @@ class DownloadManager:
         self._manager.check(url, options)
         await self._start_by_itself()
         download = self._manager.submit(url, options)
+        loop = asyncio.get_running_loop()
+        # A loop that was closed without a word to its tasks never comes back for it.
+        download.is_wanted = lambda: not loop.is_closed()
         try:
             async for _ in self._moves(download, _PROGRESS_EVERY_S if on_progress else None):
                 if on_progress is not None:
                     on_progress(download.progress())
+        except GeneratorExit:  # the loop was closed, and nothing can be awaited
+            raise
         except BaseException:  # the task was cancelled, or on_progress has raised
             await _in_thread(leave, download)
             raise
@@ -404,7 +409,7 @@ async def fetch_many(
     mistakes: list[Exception] = []  # what on_progress has raised
 
     def report(progress: DownloadProgress) -> None:
-        if stopped.is_set():
+        if stopped.is_set() or loop.is_closed():
             raise _Stop
         if on_progress is not None:
             loop.call_soon_threadsafe(show, on_progress, progress)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from rangefetch.manager import get_download_manager
-from rangefetch.options import FetchOptions, Url, check_function, check_text
+from rangefetch.options import FetchOptions, Url, check_function, check_path
 from rangefetch.progress import DownloadProgress, DownloadResult
 
 __all__ = ["fetch", "options_of"]
@@ -65,7 +65,7 @@ def options_of(
 
 def _place(path: str | os.PathLike[str]) -> dict[str, str]:
     """``save_dir`` and ``filename``; without ``filename`` where the path is a directory."""
-    where = check_text(path, "path")
+    where = check_path(path, "path")
     if where.endswith(("/", os.sep)) or Path(where).is_dir():
         return {"save_dir": where}
     return {"save_dir": str(Path(where).parent), "filename": Path(where).name}

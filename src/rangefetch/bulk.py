@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import pickle
 import re
+import tempfile
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, as_completed
+from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
 from rangefetch.disk.names import choose_filename, is_plain_filename
-from rangefetch.errors import Cancelled, DownloadError, TargetExists
+from rangefetch.errors import Cancelled, DownloadError, LocalError, TargetExists
 from rangefetch.logs import log as _log
 from rangefetch.manager import DownloadManager, get_download_manager
 from rangefetch.masking import mask_url
@@ -24,7 +27,7 @@ from rangefetch.options import (
     DownloadOptions,
     check_count,
     check_function,
-    check_text,
+    check_path,
     check_url,
     is_metadata_url,
 )
@@ -33,8 +36,8 @@ from rangefetch.transfer.download import Download
 
 __all__ = ["Item", "OnResult", "fetch_many"]
 
-Item = str | tuple[str, Mapping[str, Any]] | Mapping[str, Any]
-"""A URL; a URL and options; or a mapping with ``url`` and options."""
+Item = str | tuple[str, str | Mapping[str, Any] | DownloadOptions] | Mapping[str, Any]
+"""A URL; a URL and the name of the file, or options; or a mapping with ``url`` and options."""
 
 OnResult = Callable[[int, DownloadResult | DownloadError], object]
 """Hears of an item at its end: its number, from 0, and what came of it."""
@@ -45,8 +48,11 @@ _PROGRESS_EVERY_S = 0.1
 _AT_REST = frozenset({DownloadStatus.PAUSED, DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED})
 # URLs and names that are in order without a closer look, which for 100,000 of them would take seconds.
 _PLAIN_URL = re.compile(
-    r"(https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?)/(?:[!-\"$->@-~]*/)?([A-Za-z0-9_][A-Za-z0-9_.+~-]{3,150}[A-Za-z0-9_])"
+    r"(https?://[A-Za-z0-9.-]+(?::[1-9][0-9]{0,3}|:[1-5][0-9]{4})?)/(?:[!-\"$->@-~]*/)?([A-Za-z0-9_][A-Za-z0-9_.+~-]{3,150}[A-Za-z0-9_])"
 )
+
+_OPTIONS = frozenset(field.name for field in dataclasses.fields(DownloadOptions))
+_ACCEPTED = "a URL, (url, name), (url, options), or a mapping with 'url' and options"
 
 
 @dataclasses.dataclass(slots=True)
@@ -96,18 +102,20 @@ def fetch_many(
 ) -> Any:
     """Download many URLs into a directory; returns a list in the order of ``items``.
 
-    An item is a URL, ``(url, options)``, or a mapping with ``url`` and options; ``options`` apply to all items. Files
-    are named by the server or the URL. If two items would get the same name, the later one fails (``TargetExists``);
-    a URL given twice is downloaded once. With ``on_error="return"``, a ``DownloadError`` takes the place of a result;
-    with ``"raise"``, an ``ExceptionGroup`` of all errors is raised after everything else is done.
+    An item is a URL, ``(url, name)``, ``(url, options)``, or a mapping with ``url`` and options; ``options`` apply to
+    all items, but ``filename`` only to a single one. Files are named by the server or the URL. If two items end up with
+    one name, the later one fails (``TargetExists``) before its bytes are fetched, or is numbered
+    (``auto_file_renaming``); a URL given twice is downloaded once. With ``on_error="return"``, a ``DownloadError``
+    takes the place of a result; with ``"raise"``, an ``ExceptionGroup`` of all errors is raised after everything else
+    is done.
 
     ``on_progress`` gets a ``DownloadProgress`` of the whole call, at most every 100 ms: its ``filename`` is "N of M
     files", its ``percentage`` their share, and bytes and speed are the sums over finished and active items.
     ``on_result`` gets the position of each item and its result or error as it finishes; exceptions in it are logged.
     Both are called in the calling thread. With an ``executor`` (``concurrent.futures``) the items are divided among its
     workers, each with its own manager. Then ``on_progress`` is not called, and ``on_result`` is called for all items
-    of a worker when that worker is done. An exception in ``on_progress`` stops the call as Ctrl-C does, keeps what is
-    there and reaches the caller.
+    of a worker when that worker is done; of one that is lost, items that had not ended are errors. An exception in
+    ``on_progress`` stops the call as Ctrl-C does, keeps what is there and reaches the caller.
 
     Raises ``ValueError`` or ``TypeError`` for bad items and options, before any file or connection is opened.
     """
@@ -119,14 +127,9 @@ def fetch_many(
     check_function(on_result, "on_result")
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise TypeError(f"executor: expected one of concurrent.futures, not {type(executor).__name__}")
-    merged: dict[str, Any] = {**options, "save_dir": check_text(directory, "directory")}
+    merged: dict[str, Any] = {**options, "save_dir": check_path(directory, "directory")}
     common = DownloadOptions.of(merged)
-    if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
-        raise TypeError(f"items: expected several, of which each is a URL or has one, not {type(items).__name__}")
-    wanted = [_understand(item) for item in items]
-    for each in wanted:
-        if each.own:
-            DownloadOptions.of(common, **each.own)
+    wanted = _read(items, common)
     if executor is not None:
         outcomes = _divide(wanted, merged, max_concurrent_downloads, executor, on_result)
     else:
@@ -137,30 +140,65 @@ def fetch_many(
     return outcomes
 
 
+def _read(items: Iterable[Item], common: DownloadOptions) -> list[_Wanted]:
+    """The items, understood and checked. Raises ``TypeError`` or ``ValueError`` that names the first wrong one."""
+    if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
+        raise TypeError(f"items: expected a list, of which each is a URL or has one, not {type(items).__name__}")
+    wanted: list[_Wanted] = []
+    for number, item in enumerate(items):
+        try:
+            each = _understand(item)
+            if each.own:
+                DownloadOptions.of(common, **each.own)
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"items[{number}]: {error}") from None
+        wanted.append(each)
+    if len(wanted) > 1 and common.filename:
+        raise ValueError(
+            f"filename: {common.filename!r} is one name for {len(wanted)} files; give each its own, as (url, name)"
+        )
+    return wanted
+
+
 def _understand(item: Item) -> _Wanted:
     own: Mapping[str, Any] | None = None
-    if isinstance(item, str):
-        url = item
-    elif isinstance(item, Mapping):
-        own = {name: value for name, value in item.items() if name != "url"}
+    url: Any = item
+    if isinstance(item, Mapping):
         if "url" not in item:
-            raise ValueError(f"items: {item!r} has no 'url'")
+            raise ValueError(f"{dict(item)!r} has no 'url'")
+        own = {name: value for name, value in item.items() if name != "url"}
         url = item["url"]
-    elif isinstance(item, tuple) and len(item) == 2:
-        url, own = item
-        if not isinstance(own, Mapping):
-            raise TypeError(f"items: the options of an item are a mapping, not {type(own).__name__}")
-    else:
-        raise TypeError(f"items: expected a URL, (url, options) or a mapping, not {type(item).__name__}")
-    if own is not None and not all(isinstance(name, str) for name in own):
-        raise TypeError("items: the names of options are strings")
-    plain = _PLAIN_URL.fullmatch(url) if isinstance(url, str) else None
+    elif isinstance(item, tuple | list):
+        if len(item) != 2:
+            raise TypeError(f"expected {_ACCEPTED}, not {len(item)} values")
+        url, beside = item
+        own = _own_options(beside)
+    elif isinstance(item, bytes | os.PathLike) or item is None:
+        raise TypeError(f"expected {_ACCEPTED}, not {type(item).__name__}")
+    if own is not None:
+        for name in own:
+            if name not in _OPTIONS:
+                raise TypeError(f"{name!r}: unknown option")
+    url = url if isinstance(url, str) else check_url(url)
+    plain = _PLAIN_URL.fullmatch(url)
     if plain is not None and is_plain_filename(plain[2]) and not is_metadata_url(url):
         return _Wanted(url, own or None, plain[2], plain[1])
     check_url(url)
     # What a torrent brings is named by itself.
     name = url if is_metadata_url(url) else choose_filename(url)
     return _Wanted(url, own or None, name, host_of(url))
+
+
+def _own_options(beside: object) -> Mapping[str, Any]:
+    """What stands beside a URL: options, or the name of the file."""
+    if isinstance(beside, Mapping):
+        return beside
+    if isinstance(beside, DownloadOptions):
+        return beside.given
+    if isinstance(beside, str | os.PathLike):
+        return {"filename": os.fspath(beside)}
+    raise TypeError(f"expected {_ACCEPTED}, not a URL and {type(beside).__name__}")
 
 
 def _fetch_all(
@@ -181,14 +219,18 @@ def _fetch_all(
 class _Outcomes:
     """What came of each item, told as soon as it is known."""
 
-    def __init__(self, wanted: Sequence[_Wanted], on_result: OnResult | None) -> None:
+    def __init__(self, wanted: Sequence[_Wanted], on_result: OnResult | None, *, renames: bool) -> None:
         self.known: dict[int, DownloadResult | DownloadError] = {}
         self._on_result = on_result
         self._copies: dict[int, list[int]] = defaultdict(list)
-        self.same, refused = _repeated(wanted)
-        """Items that are the same as an earlier one, by its number."""
+        self.same, self.later, refused = _repeated(wanted, renames=renames)
+        self.free: list[int] = []
+        """Items whose turn it is, since the earlier one whose name they may get has ended."""
+        self._followers: dict[int, list[int]] = defaultdict(list)
         for number, first in self.same.items():
             self._copies[first].append(number)
+        for number, first in self.later.items():
+            self._followers[first].append(number)
         for number, error in refused.items():
             self.put(number, error)
 
@@ -201,10 +243,11 @@ class _Outcomes:
                     self._on_result(each, outcome)
                 except Exception:
                     _log.exception("on_result failed")
+        self.free += self._followers.pop(number, ())
 
     def has(self, number: int) -> bool:
-        """Whether nothing is to be done for an item: its outcome is known, or another one's will be its own."""
-        return number in self.known or number in self.same
+        """Whether nothing is to be done for an item yet: it has ended, is the same as another one, or goes after it."""
+        return number in self.known or number in self.same or number in self.later
 
     def in_order(self) -> list[DownloadResult | DownloadError]:
         """All of them; none is missing."""
@@ -249,7 +292,7 @@ class _Bulk:
         self._wanted = wanted
         self._common = common
         self._on_progress = on_progress
-        self._outcomes = _Outcomes(wanted, on_result)
+        self._outcomes = _Outcomes(wanted, on_result, renames=common.auto_file_renaming)
         self._starts = 0  # of the manager: another number, and it was stopped
         self._asked: dict[str, tuple[int, Download]] = {}  # that have not ended, by gid
         self._most_asked = _AHEAD
@@ -287,8 +330,9 @@ class _Bulk:
         if queue:
             # What waits for a host that does not answer keeps nobody busy.
             most += sum(download.was_put_off for _, download in self._asked.values())
-        while queue and len(self._asked) < most:
-            number = queue.take()
+        free = self._outcomes.free
+        while (free or queue) and len(self._asked) < most:
+            number = free.pop() if free else queue.take()
             each = self._wanted[number]
             options = DownloadOptions.of(self._common, **each.own) if each.own else self._common
             download = self._manager.submit(each.url, options, starts=self._starts, watcher=self._has_moved)
@@ -371,25 +415,38 @@ class _Bulk:
         self._on_progress(progress)
 
 
-def _repeated(wanted: Sequence[_Wanted]) -> tuple[dict[int, int], dict[int, DownloadError]]:
-    """Items that are the same as an earlier one, by its number; and those that would get the name of another one."""
+def _repeated(
+    wanted: Sequence[_Wanted], *, renames: bool
+) -> tuple[dict[int, int], dict[int, int], dict[int, DownloadError]]:
+    """Items that are the same as an earlier one, by its number; those that may get the name of an earlier one, by its
+    number, too; and those to which the user has given the name of another one, unless that ``renames`` them.
+
+    What a URL ends in is a guess, and the server may say otherwise. The first goes before the others, so that the name
+    is its own where all have it.
+    """
     same: dict[int, int] = {}
+    later: dict[int, int] = {}
     refused: dict[int, DownloadError] = {}
     names: dict[str, int] = {}
+    others: dict[tuple[str, str], int] = {}
     for number, each in enumerate(wanted):
-        name = each.name
-        if each.own:
-            name = str(each.own.get("save_dir", "")) + "/" + str(each.own.get("filename") or name)
+        name, own = each.name, each.own or {}
+        if own:
+            name = str(own.get("save_dir", "")) + "/" + str(own.get("filename") or name)
         first = names.setdefault(name, number)
         if first == number:
             continue
-        if wanted[first] == each:
+        if wanted[first] != each:
+            first = others.setdefault((name, each.url), number)
+        if first != number and wanted[first] == each:
             same[number] = first
-        else:
+        elif own.get("filename") and (wanted[names[name]].own or {}).get("filename") and not renames:
             refused[number] = TargetExists(
-                f"{each.name}: another item of the same call has that name", url=mask_url(each.url)
+                f"{own['filename']}: another item of the same call has that name", url=mask_url(each.url)
             )
-    return same, refused
+        else:
+            later[number] = names[name]
+    return same, later, refused
 
 
 # -- workers ------------------------------------------------------------------------------------------------------
@@ -404,34 +461,81 @@ def _divide(
 ) -> list[DownloadResult | DownloadError]:
     """Give each worker of the executor a share; only plain values cross."""
     workers = getattr(executor, "_max_workers", None) or os.cpu_count() or 1
-    outcomes = _Outcomes(wanted, on_result)
-    # A host's files stay together, so that what is polite to it stays so.
-    order = sorted(
-        (number for number in range(len(wanted)) if not outcomes.has(number)),
-        key=lambda number: wanted[number].host,
-    )
-    size = max(1, -(-len(order) // workers))
-    shares = [order[start : start + size] for start in range(0, len(order), size)]
-    futures = {
-        executor.submit(
-            _fetch_share,
-            [(wanted[number].url, dict(wanted[number].own or {})) for number in share],
-            options,
-            max_concurrent_downloads,
-        ): share
-        for share in shares
-    }
-    for future in as_completed(futures):
-        for number, outcome in zip(futures[future], future.result(), strict=True):
-            outcomes.put(number, outcome)
+    outcomes = _Outcomes(wanted, on_result, renames=bool(options.get("auto_file_renaming")))
+    # A host's files stay together, so that what is polite to it stays so, and so do those that may get the same name.
+    alike: dict[int, list[int]] = defaultdict(list)
+    for number in range(len(wanted)):
+        if number not in outcomes.same and number not in outcomes.known:
+            alike[outcomes.later.get(number, number)].append(number)
+    size = max(1, -(-sum(map(len, alike.values())) // workers))
+    shares: list[list[int]] = []
+    for first in sorted(alike, key=lambda number: wanted[number].host):
+        if not shares or len(shares[-1]) >= size:
+            shares.append([])
+        shares[-1] += alike[first]
+    with contextlib.ExitStack() as stack:
+        notes: dict[int, str] = {}
+        with contextlib.suppress(OSError):  # without a directory for them, a lost worker costs its whole share
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="rangefetch-"))
+            notes = {share[0]: str(Path(directory, str(share[0]))) for share in shares}
+        futures: dict[Future[Any], list[int]] = {}
+        lost: list[tuple[list[int], BaseException]] = []
+        for share in shares:
+            items = [(wanted[number].url, dict(wanted[number].own or {})) for number in share]
+            note = notes.get(share[0], "")
+            try:
+                future = executor.submit(_fetch_share, items, options, max_concurrent_downloads, note)
+                futures[future] = share
+            except BrokenExecutor as error:
+                lost.append((share, error))
+        for future in as_completed(futures):
+            share = futures[future]
+            try:
+                told = dict(enumerate(future.result()))
+            except (BrokenExecutor, CancelledError) as error:
+                lost.append((share, error))
+            else:
+                for place, outcome in told.items():
+                    outcomes.put(share[place], outcome)
+        for share, why in lost:
+            told = _told_in(notes.get(share[0], ""))
+            for place, number in enumerate(share):
+                words = f"the worker that had it has ended ({why or type(why).__name__}); the same call resumes it"
+                outcomes.put(number, told.get(place) or LocalError(words, url=mask_url(wanted[number].url)))
     return outcomes.in_order()
 
 
+def _told_in(note: str) -> dict[int, DownloadResult | DownloadError]:
+    """What a worker that was lost had noted of its share, by place."""
+    told: dict[int, DownloadResult | DownloadError] = {}
+    # What it was writing when it ended is cut off.
+    with contextlib.suppress(OSError, EOFError, pickle.UnpicklingError), Path(note).open("rb") as file:
+        while True:
+            place, outcome = pickle.load(file)
+            told[place] = outcome
+    return told
+
+
 def _fetch_share(
-    items: list[tuple[str, dict[str, Any]]], options: dict[str, Any], max_concurrent_downloads: int | None
+    items: list[tuple[str, dict[str, Any]]],
+    options: dict[str, Any],
+    max_concurrent_downloads: int | None,
+    note: str,
 ) -> list[DownloadResult | DownloadError]:
-    """A worker's part of ``fetch_many``."""
+    """A worker's part of ``fetch_many``. What has ended goes into a file, too: the worker may not live to tell."""
     plain = [(url, own) if own else url for url, own in items]
     options = dict(options)
     directory = options.pop("save_dir")
-    return fetch_many(plain, directory, max_concurrent_downloads=max_concurrent_downloads, on_error="return", **options)
+    with contextlib.ExitStack() as stack:
+        tell: OnResult | None = None
+        if note:
+            with contextlib.suppress(OSError):
+                file = stack.enter_context(Path(note).open("wb", buffering=0))
+
+                def tell(place: int, outcome: DownloadResult | DownloadError) -> None:
+                    file.write(pickle.dumps((place, outcome)))
+
+        limits: dict[str, Any] = {"max_concurrent_downloads": max_concurrent_downloads, "on_error": "return"}
+        outcomes: list[DownloadResult | DownloadError] = []
+        outcomes += fetch_many(plain, directory, on_result=tell, **limits, **options)
+        return outcomes

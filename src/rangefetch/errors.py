@@ -68,6 +68,7 @@ _OF_AN_OS_ERROR = ("errno", "strerror", "filename")  # which are not in the __di
 
 
 HOW_TO_REPLACE = "to replace it, use overwrite=True (--allow-overwrite)"
+HOW_TO_NUMBER = "to have both, use auto_file_renaming=True (--auto-file-renaming), or give one a name"
 
 
 class DownloadError(Exception):

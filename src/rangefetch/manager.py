@@ -50,6 +50,7 @@ __all__ = ["DownloadManager", "get_download_manager", "init_download_manager"]
 _PROGRESS_EVERY_S = 0.1
 _SESSION_EVERY_S = 1.0
 _SETTLE_S = 30.0
+_MOST_UNCOLLECTED = 100_000
 _MOST_ACTIVE, _MOST_SMALL = 16, 128  # where the user has given no number
 _FINISHED = (DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED)
 
@@ -64,9 +65,10 @@ class DownloadManager:
     ``max_overall_download_limit`` is in bytes per second for all downloads together (0: no limit), ``defaults`` are
     options for every download, ``retry_policy`` decides what is retried. With ``session_file``, unfinished downloads
     are recorded, and a new manager with the same file lists them again. Only one manager can use the file at a time: a
-    second one raises a ``LocalError`` that names the process. The last ``max_download_results`` finished downloads are
-    remembered. Other keywords are those of the aria2 backend (``rangefetch.aria2.config``), of which ``download_dir``
-    applies to both backends.
+    second one raises a ``LocalError`` that names the process. A finished download is
+    remembered until its outcome was returned or raised (100,000 of them at least), and from then on while it is among
+    the last ``max_download_results``. Other keywords are those of the aria2 backend (``rangefetch.aria2.config``), of
+    which ``download_dir`` applies to both backends.
 
     ``stop`` (also called by leaving the ``with`` block, and when the interpreter exits) stops unfinished downloads and
     saves their states, so that they can be resumed. A manager that is dropped while it runs is stopped, with a
@@ -123,7 +125,8 @@ class DownloadManager:
         self._held: OrderedDict[str, Download] = OrderedDict()  # of these, those that are not, and have no place yet
         self._asking: set[str] = set()  # of them, those that wait for a function of the user's
         self._streams: set[str] = set()  # of them, those that are read while they come
-        self._finished: OrderedDict[str, None] = OrderedDict()
+        self._finished: OrderedDict[str, None] = OrderedDict()  # whose outcome nobody was told
+        self._collected: OrderedDict[str, None] = OrderedDict()  # whose outcome somebody was told
         self._started = False
         self._starts = 0
         self._forked = False
@@ -336,8 +339,7 @@ class DownloadManager:
         with self._lock:
             if download.status not in _FINISHED:
                 raise ValueError(f"{gid}: a download that is {download.status} cannot be removed; cancel it first")
-            self._downloads.pop(gid, None)
-            self._finished.pop(gid, None)
+            self._forget(gid)
         self._changed()
 
     def change_options(self, gid: str, **options: Unpack[AllOptions]) -> None:
@@ -406,8 +408,7 @@ class DownloadManager:
         """``remove``, for who has the download itself; one that has not ended stays."""
         with self._lock:
             if download.status in _FINISHED and self._downloads.get(download.gid) is download:
-                del self._downloads[download.gid]
-                self._finished.pop(download.gid, None)
+                self._forget(download.gid)
         self._changed()
 
     # -- what the backend tells ---------------------------------------------------------------------------------
@@ -661,6 +662,7 @@ class DownloadManager:
                 download.intent = DownloadStatus.WAITING
             elif download.status is from_status:
                 self._finished.pop(download.gid, None)
+                self._collected.pop(download.gid, None)
                 download.move(DownloadStatus.WAITING)
                 self._put_in_queue(download, no_room)
             else:
@@ -756,12 +758,28 @@ class DownloadManager:
                 download.lock.wait(1.0)
 
     def _note_end(self, download: Download, status: DownloadStatus) -> None:
-        """Remember the last finished downloads, and no more; the lock is held."""
+        """Remember a download that has finished until its outcome is collected; the lock is held."""
         if status in _FINISHED:
             self._finished.pop(download.gid, None)
             self._finished[download.gid] = None
-            while len(self._finished) > self._most_finished:
-                self._downloads.pop(self._finished.popitem(last=False)[0], None)
+            while len(self._finished) > max(self._most_finished, _MOST_UNCOLLECTED):
+                self._forget(next(iter(self._finished)))
+
+    def _collect(self, download: Download) -> None:
+        """Somebody is told the outcome: now it is one of those of which only the last are remembered."""
+        with self._lock:
+            if download.gid not in self._downloads or download.status not in _FINISHED:
+                return
+            self._finished.pop(download.gid, None)
+            self._collected.pop(download.gid, None)
+            self._collected[download.gid] = None
+            while len(self._collected) > self._most_finished:
+                self._forget(next(iter(self._collected)))
+
+    def _forget(self, gid: str) -> None:
+        self._downloads.pop(gid, None)
+        self._finished.pop(gid, None)
+        self._collected.pop(gid, None)
 
     def wait_for(
         self,
@@ -770,6 +788,20 @@ class DownloadManager:
         on_progress: Callable[[DownloadProgress], object] | None = None,
     ) -> DownloadResult:
         """``wait``, for who has the download itself: it may have been forgotten by its gid."""
+        try:
+            result = self._outcome(download, timeout, on_progress)
+        except DownloadError:
+            self._collect(download)
+            raise
+        self._collect(download)
+        return result
+
+    def _outcome(
+        self,
+        download: Download,
+        timeout: float | None,
+        on_progress: Callable[[DownloadProgress], object] | None,
+    ) -> DownloadResult:
         deadline_s = None if timeout is None else time.monotonic() + timeout
         due_s = time.monotonic() + _PROGRESS_EVERY_S
         while True:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypedDict
 from urllib.parse import unquote, urlsplit
 
+from rangefetch.encoding import for_file_system
 from rangefetch.masking import mask_url
 from rangefetch.progress import to_camel_case_dict
 from rangefetch.version import __version__
@@ -32,6 +33,7 @@ __all__ = [
     "UrlObject",
     "check_count",
     "check_function",
+    "check_path",
     "check_seconds",
     "check_text",
     "check_url",
@@ -43,7 +45,16 @@ DEFAULT_USER_AGENT = f"rangefetch/{__version__}"
 
 HTTP = ("http", "https")
 DEFAULT_MAX_TRIES = 5
-_FLAGS = ("overwrite", "wait_for_other", "durable", "decode", "use_github_mirror", "verify_tls", "allow_downgrade")
+_FLAGS = (
+    "overwrite",
+    "wait_for_other",
+    "auto_file_renaming",
+    "durable",
+    "decode",
+    "use_github_mirror",
+    "verify_tls",
+    "allow_downgrade",
+)
 _READ_FILES = ("cookies", "bearer_file", "ca_file", "proxy_ca_file", "certificate", "private_key", "netrc")
 _SCHEMES = (*HTTP, "ftp", "sftp", "magnet", "file")
 _DESCRIPTIONS = (".torrent", ".metalink", ".meta4")
@@ -158,7 +169,8 @@ def check_url(url: object, option: str = "url", schemes: Sequence[str] = _SCHEME
         raise ValueError(f"{option}: {shown!r} has a space or a control character in it; percent-encode it")
     try:
         parts = urlsplit(url)
-        _ = parts.port
+        if parts.port == 0:
+            raise ValueError("port 0 is none")
     except ValueError as error:
         raise ValueError(f"{option}: {shown!r} is malformed: {error}") from None
     scheme = parts.scheme.lower()
@@ -228,6 +240,17 @@ def check_text(value: object, option: str) -> str:
     if _CONTROL.search(text):
         raise ValueError(f"{option}: {text!r} has a control character in it")
     return text
+
+
+def check_path(value: object, option: str) -> str:
+    """A path as a string, in which a ``~`` at the start is a home directory, as in a shell. "" stays "".
+
+    Raises ``TypeError`` or ``ValueError``, also where nothing says which directory that is.
+    """
+    path = os.path.expanduser(for_file_system(check_text(value, option)))  # noqa: PTH111 - which leaves "a/" as it is
+    if path == "~" or path.startswith("~/"):
+        raise ValueError(f"{option}: {path!r}: this user has no home directory; write the directory out, or set HOME")
+    return path
 
 
 def check_count(value: object, option: str, low: int, high: int) -> int:
@@ -344,6 +367,7 @@ class CommonOptions(TypedDict, total=False):
 
     overwrite: bool
     wait_for_other: bool
+    auto_file_renaming: bool
     file_allocation: str
     durable: bool
     decode: bool
@@ -404,12 +428,13 @@ class AllOptions(FetchOptions, StreamOptions, total=False):
 class DownloadOptions(_Given):
     """The options of one download; immutable and hashable.
 
-    Sizes may be ``"4M"``, ``"1.5G"`` or an int; times are seconds, 0: no limit.
+    Sizes may be ``"4M"``, ``"1.5G"`` or an int; times are seconds, 0: no limit; a path may begin with ``~``.
 
     Output file:
         ``save_dir``, created if missing; ``filename`` (empty: from Content-Disposition, or the last part of the URL);
         ``overwrite`` replaces an existing file of that name; ``wait_for_other`` waits while another download, of this
         process or another, writes the same file, and takes its result (without it: ``TargetLocked``);
+        ``auto_file_renaming`` saves beside a different file as ``name.1.ext``, ``name.2.ext`` and so on;
         ``file_allocation`` ``"falloc"`` reserves the space at once, ``"trunc"`` only sets the length, ``"none"``
         does neither (as in aria2);
         ``decode`` undoes a content coding (gzip, deflate) that the server applied
@@ -459,6 +484,7 @@ class DownloadOptions(_Given):
     filename: str = ""
     overwrite: bool = False
     wait_for_other: bool = False
+    auto_file_renaming: bool = False
     file_allocation: str = "falloc"
     durable: bool = False
     decode: bool = False
@@ -505,22 +531,11 @@ class DownloadOptions(_Given):
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected True or False, not {getattr(self, name)!r}")
-        for name in (
-            "save_dir",
-            "filename",
-            "user_agent",
-            "proxy",
-            "no_proxy",
-            "bind_address",
-            "cookies",
-            "bearer_file",
-            "ca_file",
-            "proxy_ca_file",
-            "certificate",
-            "private_key",
-            "trace",
-        ):
+        for name in ("filename", "user_agent", "proxy", "no_proxy", "bind_address"):
             put(name, check_text(getattr(self, name), name))
+        put("filename", for_file_system(self.filename))
+        for name in ("save_dir", "trace", *(name for name in _READ_FILES if name != "netrc")):
+            put(name, check_path(getattr(self, name), name))
         if self.filename in (".", "..") or "/" in self.filename or "\\" in self.filename:
             raise ValueError(f"filename: {self.filename!r} is not a plain file name; the directory goes in save_dir")
         for name, allowed in (
@@ -556,7 +571,7 @@ class DownloadOptions(_Given):
         for name in ("connect_timeout", "read_timeout", "total_timeout", "retry_wait"):
             put(name, check_seconds(getattr(self, name), name))
         if not isinstance(self.netrc, bool):
-            put("netrc", check_text(self.netrc, "netrc"))
+            put("netrc", check_path(self.netrc, "netrc"))
         if self.private_key and not self.certificate:
             raise ValueError("private_key: there is no certificate that it belongs to")
         for name in _READ_FILES:

@@ -21,14 +21,16 @@ from pathlib import Path
 from typing import Any
 
 if sys.platform != "win32":
-    import fcntl
+    pass
 
-from rangefetch.disk.parts import is_open_on, unlock_and_close
+from rangefetch.disk import locks
+from rangefetch.disk.parts import is_open_on
 from rangefetch.disk.replacing import remove_what_was_cut_short, replace_file
 from rangefetch.errors import DiskError, DownloadError, LocalError
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
-from rangefetch.options import DownloadOptions, check_text, check_url
+from rangefetch.options import DownloadOptions, check_url
+from rangefetch.options import check_path as check_any_path
 from rangefetch.progress import DownloadStatus
 from rangefetch.transfer.download import Download
 
@@ -47,7 +49,7 @@ def check_path(session_file: str | os.PathLike[str]) -> Path:
     """The absolute path of a session file. Raises ``TypeError`` or ``ValueError`` for what cannot be one: no path, or
     that of a directory, a device or a FIFO.
     """
-    text = check_text(session_file, "session_file")
+    text = check_any_path(session_file, "session_file")
     if not text:
         raise ValueError("session_file: '' is no path")
     path = Path(text).absolute()
@@ -202,7 +204,7 @@ class Hold:
         """One try; without success where the holder took the file away meanwhile."""
         fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks.take(fd)
             if is_open_on(fd, self._lock_path):
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, f"{os.getpid()} {os.uname().nodename}\n".encode(), 0)
@@ -219,7 +221,7 @@ class Hold:
         if fd >= 0:
             with contextlib.suppress(OSError):
                 self._lock_path.unlink()
-            unlock_and_close(fd)
+            locks.unlock_and_close(fd)
 
     def _abandon(self) -> None:
         """In a forked child: the right stays with the parent."""

@@ -15,7 +15,7 @@ from backends.conftest import Make
 from rangefetch import DownloadManager, DownloadStatus
 from rangefetch.aria2.entry import Entry
 from rangefetch.bulk import fetch_many
-from rangefetch.errors import Cancelled, HttpStatusError
+from rangefetch.errors import Cancelled, DownloadError, HttpStatusError
 from rangefetch.native.recovery import Recovery
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
@@ -222,14 +222,17 @@ def test_a_retry_keeps_what_was_fetched(stage: Stage) -> None:
     assert result.path.read_bytes() == content(SIZE)
 
 
-def test_only_the_last_finished_downloads_are_remembered(manage: Make, server: MisbehavingServer, target: Path) -> None:
+def test_of_those_whose_outcome_was_told_only_the_last_are_remembered(
+    manage: Make, server: MisbehavingServer, target: Path
+) -> None:
     with manage(max_download_results=3) as manager:
         gids = []
         for number in range(6):
             code = 404 if number % 2 else 200
             url = server.url("/status/x", code=code) if code == 404 else server.url("/good/x", size=5, seed=number)
             gids.append(manager.download(url, into(target, number)))
-            until(lambda: status_of(manager, gids[-1]) in (COMPLETE, ERROR))
+            with contextlib.suppress(DownloadError):
+                manager.wait(gids[-1], 30)
         assert [each.gid for each in manager.list_downloads()] == gids[-3:]
         with pytest.raises(KeyError):
             manager.wait(gids[0])
@@ -237,6 +240,25 @@ def test_only_the_last_finished_downloads_are_remembered(manage: Make, server: M
         manager.retry(gids[3])
         until(lambda: status_of(manager, gids[3]) is ERROR)
         assert len(manager.list_downloads()) == 3
+
+
+def test_an_outcome_that_nobody_was_told_is_kept(manage: Make, server: MisbehavingServer, target: Path) -> None:
+    with manage(max_download_results=3) as manager:
+        gids = [
+            manager.download(
+                server.url("/status/x", code=404) if number % 2 else server.url("/good/x", size=5, seed=number),
+                into(target, number),
+            )
+            for number in range(12)
+        ]
+        until(lambda: all(status_of(manager, gid) in (COMPLETE, ERROR) for gid in gids))
+        for number, gid in enumerate(gids):
+            if number % 2:
+                with pytest.raises(HttpStatusError):
+                    manager.wait(gid)
+            else:
+                assert manager.wait(gid).size == 5
+        assert [each.gid for each in manager.list_downloads()] == gids[-3:]
 
 
 def test_a_failed_download_that_is_cancelled_counts_once_among_the_finished(

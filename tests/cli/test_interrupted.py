@@ -128,3 +128,27 @@ def test_a_signal_while_a_list_comes_in(place: Path) -> None:
     assert process.returncode == 130
     assert seconds < AT_ONCE
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_was_ignored_when_it_started_stays_so(
+    server: MisbehavingServer, place: Path, number: signal.Signals
+) -> None:
+    """As under ``nohup``, and in the background of a script, where SIGINT is ignored."""
+    words = command(slow_then_fast(server), "-x", 4, "-o", "file.bin")
+    ignore = f"signal.signal({int(number)}, signal.SIG_IGN)"
+    ignoring = f"import os, signal, sys; {ignore}; os.execv(sys.argv[1], sys.argv[1:])"
+    with subprocess.Popen(
+        [sys.executable, "-c", ignoring, *words],
+        cwd=place,
+        env=environment(place),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        arrived(server, AT_FIRST)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, f"{place / 'file.bin'}\n"), err
+    assert (place / "file.bin").read_bytes() == content(SIZE)

@@ -177,3 +177,31 @@ def end_while_refresh_url_blocks(url: str, path: str) -> None:
     gid = manager.download(url, where)
     while manager.get_download_progress(gid).waiting_for != "refresh_url":
         time.sleep(0.01)
+
+
+def fork_and_stay(url: str, path: str) -> None:
+    """Have a child that does nothing, in the middle of a download; print the child's number."""
+    target = Path(path)
+    manager = DownloadManager()
+    gid = manager.download(url, {"save_dir": target.parent, "filename": target.name})
+    while manager.get_download_progress(gid).downloaded < 1 << 20:
+        time.sleep(0.01)
+    _stay()
+
+
+def fork_with_a_session(path: str) -> None:
+    """The same, with a manager that has a session."""
+    with DownloadManager(session_file=path):
+        _stay()
+
+
+def _stay() -> None:
+    child = os.fork()
+    if child == 0:
+        # Nobody waits for its ends of the pipes.
+        for fd in range(3):
+            os.close(fd)
+        time.sleep(600)
+        os._exit(0)
+    print(child, flush=True)
+    time.sleep(600)

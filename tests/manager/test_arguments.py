@@ -72,7 +72,6 @@ FETCH_MANY: dict[str, list[Any]] = {
         [None],
         [(URL,)],
         [(URL, 5)],
-        [(URL, "split=4")],
         [(URL, {5: 5})],
         [(URL, {"splitt": 4})],
         [(URL, {"split": 0})],
@@ -194,7 +193,7 @@ def test_those_of_stream(name: str, value: Any) -> None:
 @_each(FETCH_MANY)
 def test_those_of_fetch_many(name: str, value: Any) -> None:
     given = {"items": [URL], "directory": "made"} | {name: value}
-    # Of an item's own it is that option, or its URL.
-    said = ("items", "url", "splitt", "split") if name == "items" else (name,)
+    # Of an item it is its place.
+    said = ("items", "items[0]") if name == "items" else (name,)
     _is_refused(lambda: rangefetch.fetch_many(**given), *said)
     _is_refused(lambda: asyncio.run(aio.fetch_many(**given)), *said)

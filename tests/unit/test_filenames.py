@@ -15,6 +15,7 @@ from rangefetch.disk.names import (
     filename_from_url,
     harmless_filename,
     is_plain_filename,
+    numbered,
     safe_filename,
 )
 
@@ -302,3 +303,11 @@ def test_filename_from_url(url: str, name: str) -> None:
 def test_no_url_breaks_the_parser(text: str) -> None:
     assert_safe(filename_from_url(text))
     assert_safe(filename_from_url("http://example.org/" + text))
+
+
+@pytest.mark.parametrize(
+    ("name", "becomes"),
+    [("a.bin", "a.2.bin"), ("a.tar.gz", "a.tar.2.gz"), ("bare", "bare.2"), (".hidden", ".hidden.2"), ("a.", "a..2")],
+)
+def test_a_number_goes_before_the_extension(name: str, becomes: str) -> None:
+    assert numbered(name, 2) == becomes

@@ -70,6 +70,7 @@ TYPES_ONLY = {
     ("aria2.file", "aria2.backend"): HANDED_OVER,
     ("aria2.folder", "aria2.backend"): HANDED_OVER,
     ("aria2.job", "aria2.backend"): HANDED_OVER,
+    ("transfer.naming", "transfer.atwork"): HANDED_OVER,
     ("native.answering", "native.run"): HANDED_OVER,
     ("native.asking", "native.run"): HANDED_OVER,
     ("native.comparing", "native.run"): HANDED_OVER,

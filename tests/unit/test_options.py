@@ -78,6 +78,7 @@ WRONG: dict[str, list[Any]] = {
     "filename": [*NO_TEXT, *NO_LINE, ".", "..", "a/b", "/a", "a\\b", "../a"],
     "overwrite": NO_TRUTH,
     "wait_for_other": NO_TRUTH,
+    "auto_file_renaming": NO_TRUTH,
     "file_allocation": [None, 1, "", "prealloc", "FALLOC"],
     "durable": NO_TRUTH,
     "decode": NO_TRUTH,

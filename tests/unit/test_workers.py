@@ -16,6 +16,7 @@ WAIT_S = 20.0
 def test_where_all_are_stuck_there_is_one_more_after_a_second() -> None:
     pool = Workers("test-worker")
     pool.start()
+    pool.grow()
     stuck, done = threading.Event(), threading.Event()
     begun = threading.Semaphore(0)
 
@@ -42,6 +43,7 @@ def test_where_all_are_stuck_there_is_one_more_after_a_second() -> None:
 def test_there_is_an_end_to_them() -> None:
     pool = Workers("test-worker")
     pool.start()
+    pool.grow()
     stuck, seconds = threading.Event(), itertools.count(0, 10)
 
     def threads() -> int:
@@ -61,6 +63,7 @@ def test_there_is_an_end_to_them() -> None:
 def test_what_a_job_raises_is_told() -> None:
     pool = Workers("test-worker")
     pool.start()
+    pool.grow()
     told: list[BaseException | None] = []
     heard = threading.Event()
 

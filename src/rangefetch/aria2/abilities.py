@@ -41,6 +41,7 @@ ABILITIES: Mapping[str, Ability] = {
     "save_dir": Ability(_HONOURED),
     "filename": Ability(_HONOURED),
     "overwrite": Ability(_HONOURED),
+    "auto_file_renaming": Ability(_HONOURED),
     "file_allocation": Ability(_HARMLESS, "what cannot be reserved is not, and torrents reserve as aria2 likes"),
     "durable": Ability(_HONOURED),
     "decode": Ability(_REFUSED, "aria2 takes what it is sent"),

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from rangefetch.options import check_count, check_seconds, check_text
+from rangefetch.errors import LocalError
+from rangefetch.options import check_count, check_path, check_seconds
 
 __all__ = ["BinarySource", "DaemonConfig"]
 
@@ -100,9 +101,9 @@ class DaemonConfig:
             object.__setattr__(self, name, value)
 
         for name in ("aria2_path", "binary_dir", "download_dir", "session_file", "state_dir", "ca_file"):
-            path = check_text(getattr(self, name), name)
+            path = check_path(getattr(self, name), name)
             # Absolute, because aria2c works in a directory of its own.
-            put(name, str(Path(path).expanduser().absolute()) if path else "")
+            put(name, str(Path(path).absolute()) if path else "")
         for name in ("aria2_path", "ca_file"):
             if getattr(self, name) and not Path(getattr(self, name)).is_file():
                 raise ValueError(f"{name}: there is no file {getattr(self, name)!r}")
@@ -140,16 +141,22 @@ class DaemonConfig:
     @property
     def binary_directory(self) -> Path:
         """Where a fetched aria2c is kept."""
-        import platformdirs
-
-        return Path(self.binary_dir) if self.binary_dir else platformdirs.user_data_path("rangefetch") / "bin"
+        return Path(self.binary_dir) if self.binary_dir else _of_user("user_data_path", "binary_dir") / "bin"
 
     @property
     def state_directory(self) -> Path:
         """Where the daemons of this user keep their files."""
-        import platformdirs
+        return Path(self.state_dir) if self.state_dir else _of_user("user_state_path", "state_dir") / "aria2"
 
-        return Path(self.state_dir) if self.state_dir else platformdirs.user_state_path("rangefetch") / "aria2"
+
+def _of_user(kind: str, option: str) -> Path:
+    """One of the user's directories. Raises ``LocalError`` where there is no home in which it would be."""
+    import platformdirs
+
+    try:
+        return Path(getattr(platformdirs, kind)("rangefetch"))
+    except RuntimeError as error:
+        raise LocalError(f"{option}: {error}") from None
 
 
 def _check_extra_options(value: object) -> dict[str, str]:

@@ -30,7 +30,6 @@ from rangefetch.aria2.remote import (
 )
 from rangefetch.disk import beside, checksum
 from rangefetch.disk.control_file import PIECE_BYTES, ControlFile, to_control_file
-from rangefetch.disk.names import choose_filename
 from rangefetch.disk.replacing import replace_file
 from rangefetch.disk.state import SourceState, State, StateDamaged
 from rangefetch.disk.target import Target
@@ -96,9 +95,13 @@ class FileJob(Job):
         def opened(taken: Path | None) -> None:
             self.verification.begin(self.opened)
             if taken is not None:
-                self.placing.compare_existing(taken)
+                self.placing.compare_existing(taken, lambda: self.do(load, lambda _: self.start()))
             else:
                 self.start()
+
+        def load() -> None:
+            self.placing.load()
+            self.entry.daemon = self.backend.daemon_for(self.options)
 
         self.placing.take(self._open, opened)
 
@@ -177,7 +180,9 @@ class FileJob(Job):
             if taken is None:
                 self._settle()
             elif self.options.checksum:
-                self.placing.compare_existing(taken)
+                self.placing.compare_existing(taken, self._settle)
+            elif remote is None and self.options.auto_file_renaming:
+                self.naming.rename(self._settle, named)
             elif remote is None:
                 words = f"{taken} exists and the server cannot be asked whether it is the same; {HOW_TO_REPLACE}"
                 raise TargetExists(words, url=self.shown_url, filename=taken)
@@ -196,13 +201,9 @@ class FileJob(Job):
 
     def _name(self) -> Path | None:
         """Choose the final name; the path, if something has it."""
-        target, remote = self.opened, self.remote
-        if target.path is None:
-            said = (remote.url, remote.headers.get("content-disposition", "")) if remote is not None else ()
-            target.name(choose_filename(self.url, *said))
-        assert target.path is not None
-        self.download.filename = target.path.name
-        return target.path if self.placing.is_taken(target.path) else None
+        remote = self.remote
+        said = (remote.url, remote.headers.get("content-disposition", "")) if remote is not None else ()
+        return self.naming.choose(*said)
 
     # -- what is there already ----------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from rangefetch.cli import config
 from rangefetch.cli.inputs import InputError, read_urls
 from rangefetch.cli.vocabulary import USAGE_ERROR, Parser, Switch, names_of, opposite
 from rangefetch.cli.vocabulary import make_parser as _parser
-from rangefetch.options import DownloadOptions, check_url, parse_size
+from rangefetch.options import DownloadOptions, check_path, check_url, parse_size
 
 __all__ = ["USAGE_ERROR", "Request", "parse", "spell_switches"]
 
@@ -93,8 +93,8 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     urls = Counter(given["urls"] + after)
     if listed:
         try:
-            urls.update(read_urls(given["input_file"]))
-        except InputError as error:
+            urls.update(read_urls(check_path(given["input_file"], "file")))
+        except (InputError, ValueError) as error:
             parser.error(f"-i/--input-file: {error}")
     elif not urls:
         parser.error("no URL is given")
@@ -147,7 +147,10 @@ def _configured(parser: Parser, typed: Mapping[str, Any]) -> list[str]:
     if typed.get("conf") is False:
         return []
     named = typed.get("conf_path")
-    path = Path(named) if named is not None else config.default_path()
+    try:
+        path = Path(check_path(named, "file")) if named is not None else config.default_path()
+    except ValueError as error:
+        parser.error(f"--conf-path: {error}")
     if path is None:
         return []
     all_words: list[str] = []

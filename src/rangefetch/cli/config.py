@@ -60,6 +60,8 @@ def read(path: Path, actions: dict[str, argparse.Action], *, must_exist: bool) -
             raise ConfigError(f"{path}: {error.strerror}") from None
         return
     except OSError as error:
+        if not must_exist and isinstance(error, PermissionError) and not _may_look_for(path):
+            return  # the home of somebody else, as in a container: there may be none
         raise ConfigError(f"{path}: {error.strerror}") from None
     import tomllib
 
@@ -74,6 +76,15 @@ def read(path: Path, actions: dict[str, argparse.Action], *, must_exist: bool) -
         if action.dest in _OF_ONE_RUN:
             raise ConfigError(f"{path}: {key}: this belongs on the command line")
         yield key, _words(f"{path}: {key}", key, value, action)
+
+
+def _may_look_for(path: Path) -> bool:
+    """Whether this user may see if the file is there."""
+    try:
+        path.lstat()
+    except OSError:
+        return False
+    return True
 
 
 def _words(place: str, key: str, value: object, action: argparse.Action) -> list[str]:

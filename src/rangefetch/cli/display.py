@@ -16,6 +16,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Self, TextIO
 from urllib.parse import urlsplit
 
+from rangefetch.encoding import for_file_system, for_people
 from rangefetch.masking import mask_url, printable
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
 
@@ -74,7 +75,7 @@ class Quiet:
 
     def _line(self, line: str) -> None:
         try:
-            _write(sys.stderr, printable(line))
+            _write(sys.stderr, printable(for_people(line)))
         except OSError:
             return  # there is no place left to say so
 
@@ -362,12 +363,25 @@ def _write(stream: TextIO | None, line: str) -> None:
     if stream is None:
         return
     try:
-        stream.write(f"{line}\n")
+        try:
+            stream.write(f"{line}\n")
+        except UnicodeEncodeError:
+            _write_octets(stream, line)
         stream.flush()
     except OSError as error:
         _mute(stream)
         if not isinstance(error, BrokenPipeError):
             raise
+
+
+def _write_octets(stream: TextIO, line: str) -> None:
+    """A name that the stream's encoding has no letters for, as it is on the disk: so ``ls`` and ``find`` do."""
+    octets = getattr(stream, "buffer", None)
+    if octets is None:
+        stream.write(line.encode("ascii", "backslashreplace").decode() + "\n")
+    else:
+        stream.flush()
+        octets.write(os.fsencode(for_file_system(line)) + b"\n")
 
 
 def _mute(stream: TextIO) -> None:

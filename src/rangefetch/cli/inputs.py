@@ -12,7 +12,7 @@ from rangefetch.options import check_url
 __all__ = ["InputError", "read_urls"]
 
 # URLs that are in order without a closer look, which for 100,000 of them would take as long as to fetch many.
-_SURELY_GOOD = re.compile(r"https?://[A-Za-z0-9.-]+(?::[1-5]?[0-9]{1,4})?/[!-~]*")
+_SURELY_GOOD = re.compile(r"https?://[A-Za-z0-9.-]+(?::[1-9][0-9]{0,3}|:[1-5][0-9]{4})?/[!-~]*")
 
 
 class InputError(Exception):

@@ -32,14 +32,25 @@ OK, FAILED = 0, 1
 SECONDS_BETWEEN_LOOKS = 0.2
 """Progress is pulled this often: fast enough for the eye, and nothing for the processor."""
 
-_REMEMBERED = 1000
-
 
 def main() -> NoReturn:
     """The command. It ends without Python's tear-down: the kernel takes the memory back in a tenth of the time."""
+    _open_the_standard_three()
     status = run()
     atexit._run_exitfuncs()
     os._exit(status)
+
+
+def _open_the_standard_three() -> None:
+    """What is closed of stdin, stdout and stderr (``>&-``) leads nowhere from now on: the next file or connection would
+    get its number, and whoever writes there, a library or a child, would write into that.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -146,8 +157,6 @@ def _manager(request: Request) -> DownloadManager:
             max_concurrent_downloads=request.max_concurrent_downloads,
             max_overall_download_limit=request.max_overall_download_limit,
             retry_policy=None if request.network_wait is None else RetryPolicy(network_wait=request.network_wait),
-            # Each is asked for in the end, whenever it finished.
-            max_download_results=max(len(request.urls), _REMEMBERED),
         )
     except ValueError as error:  # the arguments have been checked: it is RANGEFETCH_BACKEND
         raise _WrongSetting(f"RANGEFETCH_BACKEND: {str(error).partition(': ')[2]}") from None

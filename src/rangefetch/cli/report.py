@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from rangefetch.cli.display import Quiet
+from rangefetch.encoding import for_people
 from rangefetch.errors import DownloadError
 from rangefetch.masking import mask_url, without_userinfo
 from rangefetch.progress import DownloadResult, DownloadStatus
@@ -53,7 +54,8 @@ class Report:
             )
 
     def _say_json(self, url: str, status: DownloadStatus, **facts: Any) -> None:
-        self._display.result(json.dumps({"url": without_userinfo(url), "status": status.value, **facts}))
+        readable = {name: for_people(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
+        self._display.result(json.dumps({"url": without_userinfo(url), "status": status.value, **readable}))
 
 
 def _explained(result: DownloadResult) -> str:

@@ -47,13 +47,12 @@ class Signals:
         for wanted, handler in self._before.items():
             signal.signal(wanted, signal.SIG_IGN if self.number else handler)
 
-    @staticmethod
-    def _wanted() -> Iterator[signal.Signals]:
-        yield signal.SIGINT
-        yield signal.SIGTERM
-        hangup = getattr(signal, "SIGHUP", None)  # Windows has none, and under nohup it is ignored
-        if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
-            yield hangup
+    def _wanted(self) -> Iterator[signal.Signals]:
+        for name in self._words:
+            number = getattr(signal, name, None)  # Windows lacks SIGHUP
+            # What was ignored when the program started stays so: under nohup, or in the background of a script.
+            if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+                yield number
 
     def _came(self, number: int, _frame: object) -> None:
         if not self.number:

@@ -196,6 +196,11 @@ def _add_places(parser: Parser) -> None:
         help="the same as --allow-overwrite=false, the default",
     )
     add(
+        "--auto-file-renaming",
+        action=argparse.BooleanOptionalAction,
+        help="save as NAME.1.EXT, NAME.2.EXT and so on where a different file has the name (default: false: refuse)",
+    )
+    add(
         "-c",
         "--continue",
         action=Switch,

@@ -13,6 +13,8 @@ import sys
 import unicodedata
 from urllib.parse import unquote_to_bytes
 
+from rangefetch.encoding import for_file_system
+
 __all__ = [
     "DEFAULT_FILENAME",
     "MAX_NAME_BYTES",
@@ -21,6 +23,7 @@ __all__ = [
     "filename_from_url",
     "harmless_filename",
     "is_plain_filename",
+    "numbered",
     "safe_filename",
 ]
 
@@ -70,6 +73,10 @@ def choose_filename(url: str, resolved_url: str = "", disposition: str = "") -> 
 
     A name that ``url`` does not have itself is made harmless (:func:`harmless_filename`).
     """
+    return for_file_system(_chosen(url, resolved_url, disposition))
+
+
+def _chosen(url: str, resolved_url: str, disposition: str) -> str:
     own = filename_from_url(url)
     for name in (filename_from_content_disposition(disposition), filename_from_url(resolved_url)):
         if name:
@@ -116,6 +123,12 @@ def is_plain_filename(name: str) -> bool:
     """Whether it is a safe name at first sight; for those that look at many, since the rules take their time."""
     folded = name.lower()
     return name.isascii() and _PLAIN.fullmatch(folded) is not None and _OUR_SUFFIX.search(folded) is None
+
+
+def numbered(name: str, number: int) -> str:
+    """``name.1.ext``, as aria2 names what would have the name of another file."""
+    stem, _, extension = name.rpartition(".")
+    return f"{stem}.{number}.{extension}" if stem and extension else f"{name}.{number}"
 
 
 def filename_from_content_disposition(header: str) -> str:

@@ -16,14 +16,10 @@ import dataclasses
 import errno
 import os
 import stat
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-if sys.platform != "win32":
-    import fcntl
-
-from rangefetch.disk import beside, state
+from rangefetch.disk import beside, locks, state
 from rangefetch.disk.beside import control_path_of, state_path_of
 from rangefetch.disk.names import MAX_NAME_BYTES, filename_from_url
 from rangefetch.disk.ownership import hold, holder_of, is_marked, is_of, is_trusted, mark
@@ -48,7 +44,6 @@ __all__ = [
     "state_path_of",
     "stem_of",
     "take_part",
-    "unlock_and_close",
 ]
 
 _MOST_NAMES = 100
@@ -181,13 +176,6 @@ def is_open_on(fd: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(fd), path.lstat())
     except FileNotFoundError:
         return False
-
-
-def unlock_and_close(fd: int) -> None:
-    """Release the lock, too, if a child that was forked meanwhile shares the open file."""
-    with contextlib.suppress(OSError):
-        fcntl.flock(fd, fcntl.LOCK_UN)
-    os.close(fd)
 
 
 # -- what lies there ----------------------------------------------------------------------------------------------
@@ -341,7 +329,7 @@ def _locked(fd: int, path: Path, url: str) -> Part | None:
     except BaseException:
         os.close(fd)
         raise
-    unlock_and_close(fd)
+    locks.unlock_and_close(fd)
     return None
 
 
@@ -396,15 +384,16 @@ def _clear_beside(part: Part, url: str) -> None:
 
 
 def lock(fd: int, path: Path) -> None:
-    """Lock the open file, or raise ``TargetLocked``. Where there are no locks, warn and go on."""
+    """Lock the open file, or raise ``TargetLocked``. Where there are no locks, warn once and go on."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locks.take(fd)
         hold(fd)
     except BlockingIOError:
         raise TargetLocked(f"{path}: {holder_of(fd)} is writing it") from None
     except OSError as error:
         if error.errno not in _NO_LOCKS_HERE:
             raise
-        from rangefetch.logs import log
+        if locks.is_first_without(fd):
+            from rangefetch.logs import log
 
-        log.warning("%s: this file system has no locks; do not start the same download twice", path)
+            log.warning("%s: this file system has no locks; do not start the same download twice", path.parent)

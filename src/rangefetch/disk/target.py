@@ -21,7 +21,7 @@ from typing import Protocol, Self
 if sys.platform != "win32":
     import fcntl
 
-from rangefetch.disk import beside, publishing, state
+from rangefetch.disk import beside, locks, publishing, state
 from rangefetch.disk.ownership import is_marked_file, unmark
 from rangefetch.disk.parts import (
     Part,
@@ -36,7 +36,6 @@ from rangefetch.disk.parts import (
     state_path_of,
     stem_of,
     take_part,
-    unlock_and_close,
 )
 from rangefetch.disk.replacing import copy_content, sync_directory
 from rangefetch.errors import DiskError, DownloadError, LocalError, TargetExists, TargetLocked
@@ -325,7 +324,7 @@ class Target:
         """Release the lock and keep the files. Closing twice is fine."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            unlock_and_close(fd)
+            locks.unlock_and_close(fd)
 
     def _forget(self) -> None:
         """Remove what speaks of the bytes."""

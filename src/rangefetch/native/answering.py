@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 from rangefetch.disk import checksum
 from rangefetch.disk.decoding import codings_to_undo
-from rangefetch.disk.names import choose_filename
 from rangefetch.errors import BadAnswer, ChecksumMismatch, ContentChanged
 from rangefetch.headers import parse_date, stated_range
 from rangefetch.identity import Identity, Strength
@@ -161,18 +160,14 @@ class Answering:
         run = self._run
         target, size = run.target, file.size
         assert target is not None
-        if target.path is None:
-            # A mirror that stands in for the URL does not say what its file is called.
-            said = (source.resolved_url, headers.get("content-disposition", "")) if source is run.sources[URL] else ()
-            target.name(choose_filename(run.url, *said))
-        path = target.path
-        assert path is not None
-        run.download.filename = path.name
-        if target.keeps_state and run.placing.is_taken(path):
-            if run.options.checksum:
-                return lambda: run.turn(lambda: run.placing.compare_existing(path))
-            remote = Identity.of(headers, size)
+        # A mirror that stands in for the URL does not say what its file is called.
+        said = (source.resolved_url, headers.get("content-disposition", "")) if source is run.sources[URL] else ()
+        path = run.naming.choose(*said)
+        if path is not None:
             free = run.starting.probed
+            if run.options.checksum:
+                return lambda: run.turn(lambda: run.placing.compare_existing(path, free))
+            remote = Identity.of(headers, size)
             return lambda: run.turn(lambda: run.placing.look_at_existing(path, source, remote, free))
         if run.first_step is Step.ASK:
             # The server gives it another name than its URL does, and that one is free.

@@ -68,7 +68,7 @@ class NativeBackend(Dispatcher[Run | Small]):
         self._jars: dict[tuple[Any, ...], Jar] = {}
         self._engine: Engine | None = None
         self._loads: list[int] = []
-        self._poll: select.poll | None = None
+        self._wait_for_ring: Callable[[float | None], object] = lambda _: None
         self._process_id = 0
         self._limit = 0
         self._directories = Directories()
@@ -78,21 +78,35 @@ class NativeBackend(Dispatcher[Run | Small]):
 
     def start(self) -> None:
         libcurl.load()
-        from rangefetch import _engine
-
-        loops = max(1, min(_MOST_LOOPS, os.cpu_count() or 1))
         workers = Workers("rangefetch-worker")
         try:
             workers.start()
-        except RuntimeError as error:
-            raise EngineUnavailable(f"no thread can be started: {error}") from error
-        self._engine = _engine.Engine(loops)
-        self._engine.limit = self._limit
-        self._loads = [0] * loops
-        self._process_id = os.getpid()
-        self._poll = select.poll()
-        self._poll.register(self._engine.fileno(), select.POLLIN)
-        self.start_thread(workers)
+            self._engine, self._loads = self._make_engine(max(1, min(_MOST_LOOPS, os.cpu_count() or 1)))
+            self._engine.limit = self._limit
+            self._process_id = os.getpid()
+            self._wait_for_ring = _waiting_for(self._engine.fileno())
+            self.start_thread(workers)
+        except (RuntimeError, OSError) as error:
+            workers.stop()
+            self._thread = None
+            if self._engine is not None:
+                self._engine.close()
+                self._engine = None
+            raise EngineUnavailable(f"it lacks threads or open files: {error}; see ulimit -a") from error
+        workers.grow()
+
+    @staticmethod
+    def _make_engine(loops: int) -> tuple[Engine, list[int]]:
+        """The engine, with fewer loops where the system has no threads for them, and how busy each is."""
+        from rangefetch import _engine
+
+        while True:
+            try:
+                return _engine.Engine(loops), [0] * loops
+            except BlockingIOError:
+                if loops == 1:
+                    raise
+                loops //= 2
 
     def stop(self) -> None:
         """Halt every download, wait until all of them are saved and let go of, and end the threads."""
@@ -288,11 +302,9 @@ class NativeBackend(Dispatcher[Run | Small]):
 
     def wait(self, seconds: float | None) -> None:
         """Sleep so long at most, and hand out the engine's events."""
-        engine, poll = self._engine, self._poll
+        engine = self._engine
         assert engine is not None
-        assert poll is not None
-        # poll(2) takes whole milliseconds; a little late is better than once too often.
-        poll.poll(seconds * 1000 + 1 if seconds else 60_000 if seconds is None else 0)
+        self._wait_for_ring(seconds)
         for fields in engine.events():
             event = Event(*fields)
             owner = event.file.tag
@@ -301,3 +313,13 @@ class NativeBackend(Dispatcher[Run | Small]):
     def tend(self, now_s: float) -> None:
         """From time to time: let go of directories that nobody uses."""
         self._directories.tend(now_s)
+
+
+def _waiting_for(fd: int) -> Callable[[float | None], object]:
+    """Waits until ``fd`` can be read, so many seconds at most (None: about a minute)."""
+    if not hasattr(select, "poll"):  # eventlet takes it away, and its own select() lets others go on
+        return lambda seconds: select.select([fd], [], [], 60.0 if seconds is None else seconds)
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    # poll(2) takes whole milliseconds; a little late is better than once too often.
+    return lambda seconds: poll.poll(seconds * 1000 + 1 if seconds else 60_000 if seconds is None else 0)

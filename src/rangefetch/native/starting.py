@@ -54,11 +54,21 @@ class Starting:
         """
         run = self._run
         taken = run.placing.open()
-        if taken is not None:
-            return taken
+        if taken is None:
+            self._look_at_saved()
+        return taken
+
+    def _load(self) -> None:
+        """It gets another name than that of the file whose checksum was computed: see what is saved of it."""
+        self._run.placing.load()
+        self._look_at_saved()
+
+    def _look_at_saved(self) -> None:
+        """How to begin, with what was saved; on a worker."""
+        run = self._run
         assert run.target is not None
         # Without a name from the user this is a guess, but one that saves megabytes when it is right.
-        if run.placing.is_taken(run.target.path or run.target.directory / run.download.filename):
+        if run.naming.may_be_taken:
             run.first_step = Step.ASK
         if run.saved is not None:
             self._recall(run.saved)
@@ -74,7 +84,6 @@ class Starting:
                 run.first_step = Step.ASK
         if run.placing.earlier is not None:
             run.first_step = Step.ASK
-        return None
 
     def _opened(self, taken: Path | None) -> None:
         run = self._run
@@ -82,7 +91,7 @@ class Starting:
         if taken is not None or run.first_step is Step.ASK or run.saved is not None:
             run.drop_tried()
         if taken is not None:
-            run.placing.compare_existing(taken)
+            run.placing.compare_existing(taken, lambda: run.do(self._load, lambda _: self._opened(None)))
             return
         run.verification.begin(run.target)
         self.open_file()

@@ -59,7 +59,7 @@ def _read_netrc(path: Path) -> dict[str, tuple[str, str]]:
     """User name and password by host; nothing where there is no such file. Raises ``LocalError``."""
     try:
         found = netrc.netrc(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except netrc.NetrcParseError as error:
         # Not its words, in which a password may be.
@@ -72,7 +72,7 @@ def _read_netrc(path: Path) -> dict[str, tuple[str, str]]:
 def netrc_path(options: DownloadOptions) -> Path:
     """The file that the option ``netrc`` means. Raises ``LocalError`` where it is no secret, or no file."""
     if options.netrc is True:
-        path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+        path = Path(os.environ.get("NETRC") or os.path.expanduser("~/.netrc"))  # noqa: PTH111 - no home: no file
     else:
         path = Path(os.fspath(options.netrc or ""))
     try:

@@ -80,7 +80,10 @@ def _first_to_answer(places: Sequence[Place]) -> Place | None:
         answers.put(place if _answers(*place) else None)
 
     for place in places:
-        threading.Thread(target=ask, args=(place,), name="rangefetch-probe", daemon=True).start()
+        try:
+            threading.Thread(target=ask, args=(place,), name="rangefetch-probe", daemon=True).start()
+        except RuntimeError:  # no thread is to be had
+            answers.put(None)
     deadline_s = time.monotonic() + _CONNECT_S + 1.0  # names may take longer than that, and are not waited for
     with contextlib.suppress(queue.Empty):
         for _ in places:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rangefetch.disk import provenance
 from rangefetch.disk.target import Place, Target
-from rangefetch.errors import DiskError, DownloadError, LocalError
+from rangefetch.errors import DiskError, DownloadError, LocalError, TargetExists
 from rangefetch.identity import Basis, Identity
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
@@ -28,6 +28,7 @@ from rangefetch.transfer.download import Download, Figures
 from rangefetch.transfer.jobs import Jobs
 from rangefetch.transfer.keeping import Keeping
 from rangefetch.transfer.lifecycle import Action, Event, Lifecycle, Phase
+from rangefetch.transfer.naming import Naming
 from rangefetch.transfer.placing import Placing
 from rangefetch.transfer.proving import Proving
 from rangefetch.transfer.tries import Tries
@@ -75,6 +76,7 @@ class AtWork(abc.ABC):
         self.result: DownloadResult | None = None
         self.tries = Tries()
         self.jobs = Jobs(functools.partial(backend.work, self))
+        self.naming = Naming(self)
         self.placing = Placing(self)
         self.keeping = Keeping(self)
         self.proving = Proving(self)
@@ -173,7 +175,15 @@ class AtWork(abc.ABC):
         if target.keeps_state:
             target.end_at(self.size)
             provenance.record(target.fd, self.url, self.url_identity, self.modified_time, self.encoded_bytes)
-        path = target.publish(overwrite=options.overwrite, modified_time=self.modified_time, durable=options.durable)
+        publish = functools.partial(target.publish, modified_time=self.modified_time, durable=options.durable)
+        while True:
+            try:
+                path = publish(overwrite=options.overwrite)
+                break
+            except TargetExists:
+                if not options.auto_file_renaming or target.path == self.placing.compared_whole:
+                    raise
+                self.naming.take_free()
         if target.keeps_state:
             provenance.wrote(path, self.url)
         return path
@@ -253,6 +263,9 @@ class AtWork(abc.ABC):
             life.abandon()
         if life.is_ending:
             return
+        if self.download.is_wanted is not None and not self.download.is_wanted():
+            self.halt()
+            return
         self._watch(now_s)
         self.placing.check(self.figures().downloaded)
         life.check_time(now_s - self.download.started_s, self.options.total_timeout)
@@ -303,6 +316,7 @@ class AtWork(abc.ABC):
     def _tell(self) -> None:
         """Tell the listener how it ended."""
         listener, error = self.backend.listener, self.life.error
+        self.naming.release()
         try:
             self.backend.run_ended(self)
         finally:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from rangefetch.errors import LocalError
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.transfer.download import Download
@@ -157,9 +158,13 @@ class Dispatcher(abc.ABC, Generic[R]):
         neither a pause nor ``stop`` nor the end of the interpreter waits.
         """
         # Not one of the backend's names: the user's function may wait for other downloads.
-        threading.Thread(
+        thread = threading.Thread(
             target=lambda: self._call_step(run, then, outcome(job)), name="asking-for-rangefetch", daemon=True
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise LocalError(f"{error}; see ulimit -u") from None
 
     def _call_step(self, run: R, then: Callable[[Future[Any]], None], future: Future[Any]) -> None:
         self.call(lambda: guarded(run, lambda: then(future)))

@@ -100,6 +100,8 @@ class Download:
         """
         self.remove_files = False
         """Nothing of it may be left on disk then, unless it has its final name."""
+        self.is_wanted: Callable[[], bool] | None = None
+        """How to ask whether anybody can still wait for it, from any thread; None: it goes on in any case."""
         self.was_put_off = False
         """Its host did not answer at once, so that others had its place."""
         self.cut_short = False

@@ -48,8 +48,10 @@ class Placing:
         """Work of another URL, which may be part of the same file."""
         self.waits_for = ""
         """Who has the target, and is waited for, in words; empty: nobody."""
-        self._has_waited = False  # so that what has the final name by now may be what the other has fetched
-        self._compared_whole: Path | None = None  # what has the final name, to be compared with all that comes
+        self.has_waited = False
+        """... so that what has the final name by now may be what the other has fetched."""
+        self.compared_whole: Path | None = None
+        """What has the final name, to be compared with all that comes."""
         self._compared_bytes = 0
         self._run = run
 
@@ -75,7 +77,7 @@ class Placing:
             if not self.waits_for:
                 _log.info("%s: %s; waiting for it", run.shown_url, error.reason)
                 run.download.note = "waiting for another download of the same file"
-            self.waits_for, self._has_waited = error.reason, True
+            self.waits_for, self.has_waited = error.reason, True
             run.call_later(random.uniform(*_LOOK_AGAIN_S), attempt)
 
         attempt()
@@ -86,11 +88,33 @@ class Placing:
         """
         run, options = self._run, self._run.options
         provable = bool(options.checksum)
-        target = run.target = Target.open(options.save_dir, options.filename, run.url, adopt=provable)
+        target = run.target = self._open_target(adopt=provable)
         run.keeping.kept_bytes = NOTHING_KEPT if target.fresh else 0
         run.download.filename = options.filename or choose_filename(run.url)
-        if provable and target.path is not None and self.is_taken(target.path):
-            return target.path
+        taken = run.naming.hold(target.path) if target.path is not None else None
+        if taken is None or not provable:
+            self.load()
+            return None
+        return taken
+
+    def _open_target(self, *, adopt: bool) -> Target:
+        """Lock the part file of the name that the user gave, or of a numbered one where another download has it."""
+        run = self._run
+        name = run.options.filename
+        while True:
+            try:
+                return Target.open(run.options.save_dir, name, run.url, adopt=adopt)
+            except TargetLocked:
+                # One that is waited for leaves the very file.
+                name = "" if run.options.wait_for_other else run.naming.number_anew(name)
+                if not name:
+                    raise
+
+    def load(self) -> None:
+        """Load what was saved of it, on a worker, and drop what nobody can tell anything of. Raises ``DiskError``."""
+        run, provable = self._run, bool(self._run.options.checksum)
+        target = run.target
+        assert target is not None
         saved = saving.load(target, run.url, provable=provable)
         run.keeping.kept_bytes = NOTHING_KEPT if saved is None else saved.written_bytes
         self.earlier = None
@@ -100,23 +124,20 @@ class Placing:
             self.earlier = Earlier(target.part_path, saved, is_in_place=True)
         elif not target.fresh:
             target.truncate()
-        elif not options.filename:
+        elif not run.options.filename:
             self.earlier = earlier.find(target.directory, run.url)
-        return None
 
-    def is_taken(self, path: Path) -> bool:
-        """Whether something has the name that must not be replaced."""
-        may_replace = self._run.options.overwrite and not self._has_waited
-        return path != self._compared_whole and path.exists() and not may_replace
-
-    def compare_existing(self, path: Path) -> None:
-        """The final name is taken: by the very file that is wanted, if the checksum says so."""
+    def compare_existing(self, path: Path, free: Callable[[], None]) -> None:
+        """The final name is taken: by the very file that is wanted, if the checksum says so. ``free`` goes on where it
+        gets another name."""
         run = self._run
         algorithm, _, digest = run.options.checksum.partition("=")
 
         def compared(found: str) -> None:
             if found == digest:
                 self._already_complete(path, Basis.CHECKSUM)
+            elif run.options.auto_file_renaming:
+                run.naming.rename(free, lambda taken: self.compare_existing(taken, free))
             else:
                 raise self._taken(path, "has a different checksum")
 
@@ -128,7 +149,7 @@ class Placing:
 
     def look_at_existing(self, path: Path, source: Source, remote: Identity, free: Callable[[], None]) -> None:
         """The final name is taken: by the file that is wanted, or by another one? ``source`` says ``remote`` of it.
-        ``free`` goes on where nothing has the name any more, or all must be fetched to tell."""
+        ``free`` goes on where nothing has the name any more, it gets another one, or all must be fetched to tell."""
         run = self._run
 
         def looked(found: Found) -> None:
@@ -159,13 +180,15 @@ class Placing:
             if standing is Standing.SAME:
                 self._already_complete(path, basis)
             elif standing is Standing.UNSIZED:
-                self._compared_whole, self._compared_bytes = path, found_bytes
+                self.compared_whole, self._compared_bytes = path, found_bytes
                 free()
             elif standing is Standing.GONE:
                 free()
             elif run.options.overwrite:
-                self._has_waited = False  # the other has fetched something else
+                self.has_waited = False  # the other has fetched something else
                 free()
+            elif run.options.auto_file_renaming:
+                run.naming.rename(free, lambda taken: self.look_at_existing(taken, source, remote, free))
             else:
                 raise self._taken(path, reason)
 
@@ -178,19 +201,27 @@ class Placing:
         try:
             return run.publish(), False
         except TargetExists as error:
-            target, path = run.target, self._compared_whole
+            target, path = run.target, self.compared_whole
             if target is None or path is None or path != target.path:
                 raise
             with disk_errors("compare", path):
-                if not has_content_of(path, target.fd):
-                    raise self._taken(path, "has different content") from error
+                is_same = has_content_of(path, target.fd)
+            if not is_same and run.options.auto_file_renaming:
+                run.naming.take_free()
+                return run.publish(), False
+            if not is_same:
+                raise self._taken(path, "has different content") from error
             target.discard()
             return path, True
 
     def check(self, downloaded: int) -> None:
         """From time to time: is what comes longer than what has the name? Raises ``TargetExists``."""
-        path = self._compared_whole
-        if path is not None and downloaded > self._compared_bytes and not self._run.decodes:
+        path = self.compared_whole
+        if path is None or downloaded <= self._compared_bytes or self._run.decodes:
+            return
+        if self._run.options.auto_file_renaming:
+            self.compared_whole = None
+        else:
             raise self._taken(path, "is shorter than the remote file")
 
     def look_at_earlier(self, source: Source, remote: Identity, then: Callable[[bool], None]) -> None:

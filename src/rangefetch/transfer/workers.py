@@ -7,6 +7,7 @@ was taken for a second.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -25,7 +26,8 @@ _STOP_S = 1.0
 class Workers:
     """Does jobs on threads named ``name``, in the order in which they come.
 
-    ``start`` raises ``RuntimeError`` where not a single thread can be started.
+    ``start`` begins with one, and raises ``RuntimeError`` where that cannot be started; ``grow`` adds the others, as
+    far as the system lets it.
     """
 
     def __init__(self, name: str) -> None:
@@ -38,13 +40,12 @@ class Workers:
         self._seen_s = 0.0
 
     def start(self) -> None:
-        for _ in range(_LEAST):
-            try:
+        self._add_thread()
+
+    def grow(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            while len(self._threads) < _LEAST:
                 self._add_thread()
-            except RuntimeError:
-                if not self._threads:
-                    raise
-                return
 
     def submit(self, job: Callable[[], Any], done: Callable[[Future[Any]], None]) -> None:
         """Do ``job``, and call ``done`` with its outcome, on a worker."""
@@ -56,7 +57,8 @@ class Workers:
             self._seen, self._seen_s = self._taken, now_s
         elif now_s - self._seen_s >= _STALLED_S and len(self._threads) < _MOST:
             self._seen_s = now_s
-            self._add_thread()
+            with contextlib.suppress(RuntimeError):
+                self._add_thread()
 
     def stop(self) -> None:
         """End the threads once the jobs are done; one that is stuck is left behind."""

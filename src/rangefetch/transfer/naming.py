@@ -1,0 +1,109 @@
+"""The final name of one download: chosen, kept from other downloads of this process, and numbered where it is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rangefetch.disk import reservations
+from rangefetch.disk.names import choose_filename, numbered
+from rangefetch.disk.target import Target
+from rangefetch.errors import HOW_TO_NUMBER, TargetExists
+
+if TYPE_CHECKING:
+    from rangefetch.transfer.atwork import AtWork
+
+__all__ = ["Naming"]
+
+_MOST_NUMBERS = 9999
+"""As in aria2."""
+
+
+class Naming:
+    """Which name one download gets. All methods but ``rename`` may run on a worker."""
+
+    def __init__(self, run: AtWork) -> None:
+        self._run = run
+        self._wanted = ""
+        self._number = 0  # that was put into it
+
+    @property
+    def _target(self) -> Target:
+        target = self._run.target
+        assert target is not None
+        return target
+
+    def is_taken(self, path: Path) -> bool:
+        """Whether something has the name that must not be replaced."""
+        run = self._run
+        may_replace = run.options.overwrite and not run.placing.has_waited
+        return path != run.placing.compared_whole and path.exists() and not may_replace
+
+    @property
+    def may_be_taken(self) -> bool:
+        """Whether the name, or the one that it will have unless the server gives it another, is taken or promised."""
+        run, target = self._run, self._target
+        path = target.path or target.directory / run.download.filename
+        return self.is_taken(path) or reservations.is_reserved(path, run.download)
+
+    def choose(self, *said: str) -> Path | None:
+        """Choose the name and keep others from getting it; its path, if something has it already. ``said`` is what the
+        server says of it, for :func:`choose_filename`.
+
+        Raises ``TargetExists`` if another download is about to have it, and ``DiskError``.
+        """
+        run, target = self._run, self._target
+        if target.path is None:
+            target.name(choose_filename(run.url, *said))
+        assert target.path is not None
+        run.download.filename = target.path.name
+        return self.hold(target.path) if target.keeps_state else None
+
+    def hold(self, path: Path) -> Path | None:
+        """Keep others from getting the name; its path, if something has it already, or that of the numbered name that
+        it gets instead. Raises as :meth:`choose` does.
+        """
+        self._wanted = self._wanted or path.name
+        # Files that are there already may be compared by any number of downloads.
+        if self.is_taken(path):
+            return path
+        if reservations.reserve(path, self._run.download):
+            return path if self.is_taken(path) else None
+        if self._run.options.auto_file_renaming:
+            return self._next()
+        words = f"{path}: another download is about to have that name; {HOW_TO_NUMBER}"
+        raise TargetExists(words, url=self._run.shown_url, filename=path)
+
+    def number_anew(self, name: str) -> str:
+        """Another name to try instead of ``name``, which the user gave, or "" where there is none."""
+        if not (name and self._run.options.auto_file_renaming and self._number < _MOST_NUMBERS):
+            return ""
+        self._wanted = self._wanted or name
+        self._number += 1
+        return numbered(self._wanted, self._number)
+
+    def rename(self, free: Callable[[], None], taken: Callable[[Path], None]) -> None:
+        """Take the next numbered name, and go on with ``free``, or with ``taken`` where a file has that one, too."""
+        self._run.do(self._next, lambda path: free() if path is None else taken(path))
+
+    def take_free(self) -> None:
+        """Take the next numbered name that no file has. Raises ``TargetExists``, ``DiskError``."""
+        while self._next() is not None:
+            pass
+
+    def release(self) -> None:
+        """It is at its end: its file has the name by now, or somebody else may have it."""
+        reservations.release(self._run.download)
+
+    def _next(self) -> Path | None:
+        run, target = self._run, self._target
+        while self._number < _MOST_NUMBERS:
+            self._number += 1
+            path = target.name(numbered(self._wanted, self._number))
+            taken = self.is_taken(path)
+            if taken or reservations.reserve(path, run.download):
+                run.download.filename = path.name
+                return path if taken or self.is_taken(path) else None
+        words = f"{target.path} exists, and so does every number below"
+        raise TargetExists(words, url=run.shown_url, filename=target.path)
