@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from rangefetch import DownloadManager
+from rangefetch import DownloadManager, DownloadOptions
 from rangefetch.disk import state
 from rangefetch.disk.target import Target
 from rangefetch.errors import DownloadError
+from rangefetch.transfer import governor, samples
 from servers.misbehaving import MisbehavingServer, content
 from servers.routing import ROUTES, Ask, Route
-from servers.wire import Reply
+from servers.wire import Break, Reply
 from support.downloads import fetch, interrupt
 from support.files import MIB, names, saved_bytes
 from support.waiting import until
@@ -164,3 +165,28 @@ def test_a_pause_while_it_is_compared_keeps_the_work(server: MisbehavingServer, 
         manager.pause(gid)
         assert saved_bytes(target) == kept
         assert manager.get_download_progress(gid).status == "paused"
+
+
+@pytest.mark.parametrize("whose", ["its own", "another's"])
+def test_the_rest_of_a_host_is_no_time_that_a_comparison_takes(
+    server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    """Before the file is named some of it is fetched again; just then the host wants to be left alone."""
+    options: dict[str, Any] = {"connect_timeout": 1.0, "read_timeout": 1.0, "total_timeout": 60}
+    rested: list[float] = []
+
+    def tired(ask: Ask, reply: Reply) -> Reply:
+        if len(reply.body) > samples.SAMPLE_BYTES or len(rested) >= 2:
+            return reply
+        rested.append(1.8)
+        if whose == "its own":
+            return Reply(429, {"Retry-After": "1"})
+        governor.rest(governor.host_of_connection(url, DownloadOptions()), 2.5)
+        reply.broken = Break("close", 0, headers=False)
+        return reply
+
+    monkeypatch.setitem(ROUTES, "tired", Route("tired", tired, {}))
+    url = server.url("/tired/x", size=12 * MIB, etag="weak")
+    result = fetch(url, target, split=4, min_split_size="1M", **options)
+    assert target.read_bytes() == content(12 * MIB)
+    assert (result.identity, len(rested)) == ("compared", 2)

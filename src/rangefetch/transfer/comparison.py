@@ -111,6 +111,9 @@ class Comparison(Generic[R]):
         self._again = False  # ... as soon as the engine has let go of the first try
         self._finding: Finding | None = None  # what is to be told when the engine has let go
         self._timers: list[Timer] = []
+        self._rests_left_s = host.policy.longest_retry_after
+        """How long it may still wait for its host, which wants to be left alone."""
+        self._rested_s = 0.0  # what it was to wait for that since it was last looked at
 
     def begin(self) -> None:
         """Ask; the engine waits where the source's host rests."""
@@ -245,11 +248,21 @@ class Comparison(Generic[R]):
                 return
             if kind is Kind.RATE_LIMITED:
                 governor.rest(failure.host, wait_s)
+                self._rested_s += wait_s
             self._later(wait_s, self.file.release)
         else:
             self._end(finding)
 
     def _is_late(self) -> None:
+        """The time for the ranges is over. That in which their host was to be left alone does not count."""
+        rest_s, self._rested_s = self._rested_s, 0.0
+        if self.file is not None and self.file.waiting_for in ("rest", "host"):
+            rest_s = max(rest_s, self._longest_s())
+        rest_s = min(rest_s, self._rests_left_s)
+        if rest_s > 0:
+            self._rests_left_s -= rest_s
+            self._later(rest_s, self._is_late)
+            return
         words = f"the ranges did not come within {self._longest_s():.0f} seconds"
         self._end(Finding(Verdict.UNKNOWN, words, TimedOut(words, url=mask_url(self._question.source.url))))
 
