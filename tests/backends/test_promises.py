@@ -195,9 +195,9 @@ def test_a_refusal_is_an_error_at_once(
     manager: DownloadManager, backend: str, server: MisbehavingServer, target: Path, code: int
 ) -> None:
     assert _fails(manager, HttpStatusError, server.url("/status/x", code=code), target).status == code
-    # It may have been the range that was refused: the native engine asks once more, without one.
+    # It may have been the range that was refused: it is asked for once more, without one.
     ranges = ["range" in request.headers for request in server.requests]
-    assert ranges == ([True, False] if backend == "native" and code in (400, 403, 404) else ranges[:1])
+    assert ranges == ([True, False] if code in (400, 403, 404) else [True])
     assert names(target.parent) == []
 
 

@@ -29,6 +29,7 @@ from rangefetch.aria2.shares import Shares
 from rangefetch.errors import DaemonUnavailable
 from rangefetch.logs import log as _log
 from rangefetch.net.certificates import find_ca_file
+from rangefetch.net.manners import Manners
 from rangefetch.options import DownloadOptions, is_metadata_url
 from rangefetch.transfer import leftovers
 from rangefetch.transfer.backend import Listener
@@ -68,6 +69,7 @@ class Aria2Backend(Dispatcher[Job]):
     ) -> None:
         super().__init__(listener, policy or RetryPolicy())
         self.config = config or DaemonConfig()
+        self.manners = Manners()
         self.answered: set[int] = set()
         """The hosts, by the governor's numbers, that have answered since the backend was started."""
         self.shares: Shares[Job] = Shares()

@@ -130,7 +130,7 @@ class FileJob(Job):
         # What the file is, is the URL's word, unless a checksum tells.
         is_first = usable[:1] == [self.sources[URL]] and not options.checksum
         self.inquire(
-            lambda: ask_any(usable, options, self.policy, first_decides=is_first),
+            lambda: ask_any(usable, options, self.policy, self.backend.manners, first_decides=is_first),
             lambda answer: then(*answer),
             lambda failure: self.unanswered(failure, lambda: self.ask_sources(then)),
         )

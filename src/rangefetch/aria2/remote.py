@@ -31,12 +31,13 @@ from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.net.certificates import find_ca_file
 from rangefetch.net.credentials import netrc_path
+from rangefetch.net.manners import Manners
 from rangefetch.net.network import secret_headers, split_userinfo
 from rangefetch.net.proxies import is_http_proxy, proxy_for, with_port
-from rangefetch.net.sources import Source, origin_of
+from rangefetch.net.sources import Source, host_of, origin_of
 from rangefetch.options import DownloadOptions
 from rangefetch.transfer import governor
-from rangefetch.transfer.retry import Curl, Failure, Fault, Kind, RetryPolicy
+from rangefetch.transfer.retry import Curl, Failure, Fault, Kind, RetryPolicy, how_refused
 from rangefetch.transfer.samples import Sample
 
 __all__ = [
@@ -103,19 +104,55 @@ class Remote:
         return self.identity.size
 
 
-def ask(source: Source, options: DownloadOptions) -> Remote:
+def ask(source: Source, options: DownloadOptions, manners: Manners | None = None) -> Remote:
     """What the server of ``source`` says of its file. May take as long as the timeouts in ``options`` allow.
 
     Its first byte is asked for: unlike the answer to HEAD, that tells whether ranges work, how long the whole is even
     where the body's length does not, and what comes of a URL that was signed for GET alone. An answer that may be a
-    part or the whole is followed by a request for the whole. Raises ``Unanswered``.
+    part or the whole is followed by a request for the whole, and so is a refusal that may mean the range, as far as
+    ``manners`` know the host. Raises ``Unanswered``, ``Resting``.
     """
-    with requested(source, options, "bytes=0-0") as (answer, url):
-        remote = _described(answer, url)
-        if not _is_doubtful(answer):
-            return remote
-    with requested(source, options, "") as (answer, url):
-        remote = _described(answer, url)
+    if source.asked_plainly:
+        source.asked_plainly = False
+        return _ask_plainly(source, options, manners)
+    try:
+        with requested(source, options, "bytes=0-0") as (answer, url):
+            remote = _described(answer, url)
+            is_doubtful = _is_doubtful(answer)
+    except Unanswered as refused:
+        failure = refused.failure
+        how, host = how_refused(failure), host_of(failure.address or source.url)
+        if manners is None or how is None or not manners.may_mean_the_range(host, how):
+            raise
+        if failure.retry_after_s or failure.status == HTTPStatus.TOO_MANY_REQUESTS:
+            source.asked_plainly = True  # when the rest is over
+            raise
+        try:
+            plain = _ask_plainly(source, options, manners)
+        except Unanswered:
+            raise refused from None
+        if manners.sends_ranges(host) or plain.headers.get("accept-ranges", "").lower() == "bytes":
+            # It may have been busy, and no more than that.
+            with contextlib.suppress(Unanswered):
+                return ask(source, options)
+        return plain
+    if is_doubtful:
+        return _ask_plainly(source, options, manners)
+    if manners is not None:
+        manners.answered(host_of(remote.url), status=206 if remote.ranged else 200)
+    return remote
+
+
+def _ask_plainly(source: Source, options: DownloadOptions, manners: Manners | None) -> Remote:
+    """What comes of a request without a range. Raises ``Unanswered``."""
+    try:
+        with requested(source, options, "") as (answer, url):
+            remote = _described(answer, url)
+    except Unanswered as refused:
+        how = how_refused(refused.failure)
+        if manners is not None and how is not None:
+            manners.refused_plainly(host_of(refused.failure.address or source.url), how)
+        raise
     return dataclasses.replace(remote, ranged=False)
 
 
@@ -259,7 +296,12 @@ def describe(source: Source, options: DownloadOptions) -> tuple[bytes, str]:
 
 
 def ask_any(
-    sources: Sequence[Source], options: DownloadOptions, policy: RetryPolicy, *, first_decides: bool
+    sources: Sequence[Source],
+    options: DownloadOptions,
+    policy: RetryPolicy,
+    manners: Manners | None = None,
+    *,
+    first_decides: bool,
 ) -> tuple[Source, Remote]:
     """The first of ``sources`` that answers, and what it says; those that never will are banned.
 
@@ -270,7 +312,7 @@ def ask_any(
     resting: Resting | None = None
     for source in sources:
         try:
-            remote = ask(source, options)
+            remote = ask(source, options, manners)
         except Resting as error:
             if resting is None or error.seconds < resting.seconds:
                 resting = error

@@ -16,10 +16,9 @@ from rangefetch.disk import checksum
 from rangefetch.disk.names import choose_filename
 from rangefetch.headers import stated_range
 from rangefetch.masking import without_userinfo
-from rangefetch.native.resort import how_refused
 from rangefetch.net.sources import URL, host_of
 from rangefetch.progress import DownloadResult, FileInfo
-from rangefetch.transfer.retry import Failure, Kind
+from rangefetch.transfer.retry import Failure, Kind, how_refused
 
 if TYPE_CHECKING:
     from rangefetch._engine import Profile

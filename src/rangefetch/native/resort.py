@@ -15,19 +15,14 @@ from typing import TYPE_CHECKING
 
 from rangefetch.errors import HttpStatusError
 from rangefetch.logs import log as _log
-from rangefetch.net.manners import CLOSED
 from rangefetch.net.sources import host_of
 from rangefetch.transfer.comparison import Finding, Question, Verdict
-from rangefetch.transfer.retry import Curl, Failure, Fault, Kind
+from rangefetch.transfer.retry import Failure, Kind, how_refused
 
 if TYPE_CHECKING:
     from rangefetch.native.run import Run
 
-__all__ = ["LastResort", "how_refused"]
-
-# What a server says of who asks, or of a file that is gone; none of it would be another answer without a range.
-_NOT_OF_THE_RANGE = frozenset({401, 402, 407, 410, 451})
-_CLOSED = frozenset({Curl.GOT_NOTHING, Curl.SEND_ERROR, Curl.RECV_ERROR, Curl.HTTP2_STREAM})
+__all__ = ["LastResort"]
 
 
 class _Asks(enum.Enum):
@@ -171,14 +166,3 @@ class LastResort:
 
         self.asking = self._asked_in_row = True
         run.comparisons.begin(run.options, Question(source, run.file.size, (), plain=True), answered)
-
-
-def how_refused(failure: Failure) -> int | None:
-    """The status by which a server may mean that it serves no such range, or ``CLOSED``; None: it means another."""
-    if failure.fault in (Fault.RANGE_WRONG, Fault.RANGE_SHORT):
-        return failure.status
-    if failure.fault is Fault.STATUS:
-        return failure.status if failure.status >= 400 and failure.status not in _NOT_OF_THE_RANGE else None
-    if failure.fault is Fault.NONE and not failure.status and not failure.received_bytes and failure.code in _CLOSED:
-        return CLOSED
-    return None

@@ -45,6 +45,10 @@ class Manners:
         """Whether it has sent anything of use."""
         return host in self._hosts and self._hosts[host].answered
 
+    def sends_ranges(self, host: str) -> bool:
+        """Whether it has sent a part of a file."""
+        return host in self._hosts and self._hosts[host].sends_ranges
+
     def may_mean_the_range(self, host: str, how: int) -> bool:
         """Whether the host may refuse the range, and not the file.
 

@@ -62,6 +62,7 @@ class Source:
     resolved_again: int = 0
     resolved_at: int = -1
     failed_at: str = ""
+    asked_plainly: bool = False
     given_url: str = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:

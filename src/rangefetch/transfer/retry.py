@@ -27,10 +27,23 @@ from rangefetch.errors import (
     TlsError,
 )
 from rangefetch.masking import mask_url
+from rangefetch.net.manners import CLOSED
 from rangefetch.options import check_seconds
 from rangefetch.transfer.events import Event
 
-__all__ = ["DEFAULT_ROWS", "Curl", "Failure", "Fault", "Kind", "RetryPolicy", "Row", "When", "as_error", "explain"]
+__all__ = [
+    "DEFAULT_ROWS",
+    "Curl",
+    "Failure",
+    "Fault",
+    "Kind",
+    "RetryPolicy",
+    "Row",
+    "When",
+    "as_error",
+    "explain",
+    "how_refused",
+]
 
 
 class Fault(enum.IntEnum):
@@ -563,3 +576,19 @@ def as_error(failure: Failure, url: str, curl_words: str = "", more: str = "") -
     # libcurl's number is of its last call of the system, which need not be what failed.
     number = failure.errno if issubclass(kind, DiskError | ConnectionFailed) else 0
     return kind(words + more, url=url, status=failure.status, errno=number or _ERRNOS.get(failure.code, 0))
+
+
+# What a server says of who asks, or of a file that is gone; none of it would be another answer without a range.
+_NOT_OF_THE_RANGE = frozenset({401, 402, 407, 410, 451})
+_CLOSED = frozenset({Curl.GOT_NOTHING, Curl.SEND_ERROR, Curl.RECV_ERROR, Curl.HTTP2_STREAM})
+
+
+def how_refused(failure: Failure) -> int | None:
+    """The status by which a server may mean that it serves no such range, or ``CLOSED``; None: it means another."""
+    if failure.fault in (Fault.RANGE_WRONG, Fault.RANGE_SHORT):
+        return failure.status
+    if failure.fault is Fault.STATUS:
+        return failure.status if failure.status >= 400 and failure.status not in _NOT_OF_THE_RANGE else None
+    if failure.fault is Fault.NONE and not failure.status and not failure.received_bytes and failure.code in _CLOSED:
+        return CLOSED
+    return None
