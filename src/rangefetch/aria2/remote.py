@@ -104,17 +104,19 @@ class Remote:
         return self.identity.size
 
 
-def ask(source: Source, options: DownloadOptions, manners: Manners | None = None) -> Remote:
+def ask(
+    source: Source, options: DownloadOptions, manners: Manners | None = None, policy: RetryPolicy | None = None
+) -> Remote:
     """What the server of ``source`` says of its file. May take as long as the timeouts in ``options`` allow.
 
     Its first byte is asked for: unlike the answer to HEAD, that tells whether ranges work, how long the whole is even
     where the body's length does not, and what comes of a URL that was signed for GET alone. An answer that may be a
-    part or the whole is followed by a request for the whole, and so is a refusal that may mean the range, as far as
-    ``manners`` know the host. Raises ``Unanswered``, ``Resting``.
+    part or the whole is followed by a request for the whole. So is a refusal that may mean the range, as far as
+    ``manners`` know the host; where it may pass (``policy``), that is the next try. Raises ``Unanswered``, ``Resting``.
     """
     if source.asked_plainly:
         source.asked_plainly = False
-        return _ask_plainly(source, options, manners)
+        return _with_ranges_again(source, options, manners, _ask_plainly(source, options, manners))
     try:
         with requested(source, options, "bytes=0-0") as (answer, url):
             remote = _described(answer, url)
@@ -122,25 +124,30 @@ def ask(source: Source, options: DownloadOptions, manners: Manners | None = None
     except Unanswered as refused:
         failure = refused.failure
         how, host = how_refused(failure), host_of(failure.address or source.url)
-        if manners is None or how is None or not manners.may_mean_the_range(host, how):
+        if manners is None or policy is None or how is None or not manners.may_mean_the_range(host, how):
             raise
-        if failure.retry_after_s or failure.status == HTTPStatus.TOO_MANY_REQUESTS:
-            source.asked_plainly = True  # when the rest is over
+        if policy.classify(failure) in (Kind.TEMPORARY, Kind.RATE_LIMITED):
+            source.asked_plainly = True
             raise
         try:
             plain = _ask_plainly(source, options, manners)
         except Unanswered:
             raise refused from None
-        if manners.sends_ranges(host) or plain.headers.get("accept-ranges", "").lower() == "bytes":
-            # It may have been busy, and no more than that.
-            with contextlib.suppress(Unanswered):
-                return ask(source, options)
-        return plain
+        return _with_ranges_again(source, options, manners, plain)
     if is_doubtful:
         return _ask_plainly(source, options, manners)
     if manners is not None:
         manners.answered(host_of(remote.url), status=206 if remote.ranged else 200)
     return remote
+
+
+def _with_ranges_again(source: Source, options: DownloadOptions, manners: Manners | None, plain: Remote) -> Remote:
+    """A plain request was answered where one with a range was not: the server may have been busy, and no more."""
+    may_range = plain.headers.get("accept-ranges", "").lower() == "bytes"
+    if may_range or (manners is not None and manners.sends_ranges(host_of(plain.url))):
+        with contextlib.suppress(Unanswered, Resting):
+            return ask(source, options)
+    return plain
 
 
 def _ask_plainly(source: Source, options: DownloadOptions, manners: Manners | None) -> Remote:
@@ -312,7 +319,7 @@ def ask_any(
     resting: Resting | None = None
     for source in sources:
         try:
-            remote = ask(source, options, manners)
+            remote = ask(source, options, manners, policy)
         except Resting as error:
             if resting is None or error.seconds < resting.seconds:
                 resting = error
