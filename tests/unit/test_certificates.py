@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from rangefetch.net import certificates
+from rangefetch import _engine
+from rangefetch.net import certificates, libcurl, network
 from rangefetch.net.certificates import Trust, find_ca_file, find_trust
+from rangefetch.net.network import make_profile
+from rangefetch.options import DownloadOptions
 
 FILES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 VARIABLES = (*FILES, "SSL_CERT_DIR", "CONDA_PREFIX")
@@ -109,3 +112,25 @@ def test_a_directory_in_the_place_of_a_bundle_is_all_there_is(
     monkeypatch.setenv(name, str(tmp_path))
     assert find_trust() == Trust(directory=str(tmp_path))
     assert find_ca_file() == str(tmp_path / "first")  # for who cannot use it
+
+
+@pytest.mark.usefixtures("every_bundle")
+@pytest.mark.parametrize("own", [False, True])
+def test_an_https_proxy_may_have_certificates_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    for each in FILES:
+        monkeypatch.delenv(each)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
+    proxys = tmp_path / "proxys.pem"
+    proxys.touch()
+    libcurl.load()
+    number = _engine.constants()
+    # 0 is NULL: not the file that was compiled in either.
+    servers = {number["CURLOPT_CAINFO"]: 0, number["CURLOPT_CAPATH"]: str(tmp_path)}
+    of_proxy = {number["CURLOPT_PROXY_CAINFO"]: 0, number["CURLOPT_PROXY_CAPATH"]: str(tmp_path)}
+    if own:
+        of_proxy = {number["CURLOPT_PROXY_CAINFO"]: str(proxys)}
+    options = DownloadOptions(proxy_ca_file=proxys if own else "")
+    assert dict(network._trust_settings(options)) == servers | of_proxy
+    make_profile(options, ())  # which libcurl takes
