@@ -118,7 +118,8 @@ def test_json_has_the_same_facts_of_each_file(server: MisbehavingServer, place: 
     assert all(facts <= set(each) for each in told.values())
     done, missing, refused = (told[url] for url in urls)
     assert (done["status"], done["error"], done["errorType"], done["httpStatus"]) == ("complete", None, None, None)
-    assert (done["connections"], missing["connections"]) == (1, 1)
+    # One may be used for both.
+    assert done["connections"] + missing["connections"] in (1, 2)
     assert (missing["status"], missing["errorType"], missing["httpStatus"]) == ("error", "HttpStatusError", 404)
     assert (refused["status"], refused["errorType"], refused["httpStatus"]) == ("error", "ConnectionFailed", None)
     assert all(0 < each["seconds"] < 60 for each in told.values())
