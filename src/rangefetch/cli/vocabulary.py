@@ -197,7 +197,7 @@ def _add_places(parser: Parser) -> None:
     )
     add(
         "--auto-file-renaming",
-        action=argparse.BooleanOptionalAction,
+        action=Switch,
         help="save as NAME.1.EXT, NAME.2.EXT and so on where a different file has the name (default: false: refuse)",
     )
     add(
