@@ -291,7 +291,7 @@ def _is_rest(fd: int, path: Path) -> bool:
     except (OSError, state.StateDamaged):
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locks.take(fd)
     except OSError:
         return False
     return True
