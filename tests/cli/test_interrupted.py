@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from servers.counting import CountingServer
 from servers.misbehaving import MisbehavingServer, content
 from support.command_line import command, end_by, environment, run, started
 from support.files import MIB, names
@@ -152,3 +153,16 @@ def test_a_signal_that_was_ignored_when_it_started_stays_so(
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, f"{place / 'file.bin'}\n"), err
     assert (place / "file.bin").read_bytes() == content(SIZE)
+
+
+@pytest.mark.parametrize("option", ["--quiet", "--durable", "--max-download-limit=1M"])
+def test_a_signal_ends_a_list_of_100_000_at_once(place: Path, option: str) -> None:
+    """Also where no file can be fetched as a small one."""
+    with CountingServer() as server:
+        (place / "list").write_text("\n".join(server.url(f"{number:06}.bin") for number in range(100_000)))
+        with started(place, ["-i", "list", "-d", "into", option]) as process:
+            until(lambda: len(server.seen) > 50)
+            seconds, _, err = end_by(process, signal.SIGINT)
+    assert process.returncode == 130
+    assert seconds < AT_ONCE
+    assert " of 100000 files done" in err.splitlines()[-1]

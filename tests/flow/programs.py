@@ -205,3 +205,13 @@ def _stay() -> None:
         os._exit(0)
     print(child, flush=True)
     time.sleep(600)
+
+
+def fetch_from_many_hosts(how: str, listed: str, directory: str, most_files: str) -> None:
+    """Fetch what is listed, with no more open files than that at a time; print how many came."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (int(most_files), int(most_files)))
+    urls = Path(listed).read_text().splitlines()
+    if how == "fetch":
+        print(sum(rangefetch.fetch(url, f"{directory}/").size > 0 for url in urls))
+    else:
+        print(len(rangefetch.fetch_many(urls, directory)))

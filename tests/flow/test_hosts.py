@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flow.children import run_child
 from rangefetch import DownloadManager, DownloadResult, fetch_many, stream
 from servers.counting import CountingServer
 from servers.hosts import ManyHosts
@@ -182,6 +183,17 @@ def test_a_download_from_a_silent_host_lets_others_have_its_place_and_comes_back
         # It has its turn again, and keeps it.
         until(lambda: manager.get_download_progress(first).status == "active")
         manager.cancel(first, remove_files=True)
+
+
+@pytest.mark.parametrize("how", ["fetch", "fetch_many"])
+def test_more_hosts_than_there_may_be_open_files(tmp_path: Path, how: str) -> None:
+    """Idle connections are kept, but not at the price of new ones."""
+    directory = tmp_path / "into"
+    with ManyHosts() as hosts:
+        (tmp_path / "list").write_text("\n".join(hosts.url(number, f"f{number}") for number in range(600)))
+        done = run_child("fetch_from_many_hosts", how, tmp_path / "list", directory, 128)
+    assert (done.stdout, done.stderr) == ("600\n", "")
+    assert len(list(directory.iterdir())) == 600
 
 
 # ---- Proxies -----------------------------------------------------------------------------------------------------

@@ -60,7 +60,8 @@ class ManyHosts:
             server.close()
             for task in self._tasks:
                 task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*self._tasks, return_exceptions=True))
+            if self._tasks:
+                self._loop.run_until_complete(asyncio.wait(self._tasks))
             self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
