@@ -60,7 +60,7 @@ _MOST_REDIRECTS = 20
 _MOST_TEXT = 200
 _MOST_DESCRIPTION_BYTES = 32 << 20  # of a torrent, which travels to aria2 in Base64
 _URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]|"
-_FIRST_REST_S = 1.0
+_FIRST_REST_S = 10.0
 _LEAST_REST_S = 0.25
 _REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
 _CONTENT_RANGE = re.compile(r"bytes[\s=]+(?:(\d+)-(\d+)|\*)/(\d+)\s*\Z", re.IGNORECASE)
