@@ -58,10 +58,11 @@ class ManyHosts:
             self._loop.run_forever()
         finally:
             server.close()
-            for task in self._tasks:
+            tasks = list(self._tasks)
+            for task in tasks:
                 task.cancel()
-            if self._tasks:
-                self._loop.run_until_complete(asyncio.wait(self._tasks))
+            if tasks:
+                self._loop.run_until_complete(asyncio.wait(tasks))
             self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -69,7 +70,7 @@ class ManyHosts:
         assert task is not None
         self._tasks.add(task)
         try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 while True:
                     head = await reader.readuntil(b"\r\n\r\n")
                     await self._answer(head, reader, writer)
@@ -86,16 +87,11 @@ class ManyHosts:
         self.most_requests = max(self.most_requests, self._at_work)
         if self._at_work >= self._together:
             self._enough.set()
-        gone, enough = asyncio.ensure_future(reader.read(1)), asyncio.ensure_future(self._enough.wait())
         try:
-            if not self._enough.is_set():
-                await asyncio.wait((gone, enough), return_when=asyncio.FIRST_COMPLETED)
+            if not self._enough.is_set() and not await self._are_enough(reader):
+                return
         finally:
-            gone.cancel()
-            enough.cancel()
             self._at_work -= 1
-        if not self._enough.is_set():
-            return
         found = _RANGE.search(head)
         start, last = (int(found[1]), min(int(found[2]), self.size - 1)) if found else (0, self.size - 1)
         lines = ["HTTP/1.1 206 Partial Content" if found else "HTTP/1.1 200 OK", 'ETag: "1"']
@@ -104,3 +100,14 @@ class ManyHosts:
         lines.append(f"Content-Length: {last - start + 1}")
         writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + b"x" * (last - start + 1))
         await writer.drain()
+
+    async def _are_enough(self, reader: asyncio.StreamReader) -> bool:
+        """Wait until there are, or the client has gone."""
+        waits = [asyncio.ensure_future(reader.read(1)), asyncio.ensure_future(self._enough.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+        return self._enough.is_set()
