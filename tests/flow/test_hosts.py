@@ -191,7 +191,7 @@ def test_more_hosts_than_there_may_be_open_files(tmp_path: Path, how: str) -> No
     directory = tmp_path / "into"
     with ManyHosts() as hosts:
         (tmp_path / "list").write_text("\n".join(hosts.url(number, f"f{number}") for number in range(600)))
-        done = run_child("fetch_from_many_hosts", how, tmp_path / "list", directory, 128)
+        done = run_child("fetch_from_many_hosts", how, tmp_path / "list", directory, 256)
     assert (done.stdout, done.stderr) == ("600\n", "")
     assert len(list(directory.iterdir())) == 600
 
