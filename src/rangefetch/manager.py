@@ -586,12 +586,14 @@ class DownloadManager:
         self._changed()
         return download
 
+    def _active_downloads(self) -> list[Download]:
+        with self._lock:
+            return [self._downloads[gid] for gid in self._active if gid in self._downloads]
+
     def _claim_room(self, download: Download) -> DiskError | None:
         """Hold the space that it lacks, or say that there is not as much. Asks the file system, so without the lock."""
-        with self._lock:
-            active = [self._downloads[gid] for gid in self._active if gid in self._downloads]
         try:
-            self._room.claim(download, active)
+            self._room.claim(download, self._active_downloads)
         except DiskError as error:
             return error
         return None

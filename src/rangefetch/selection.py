@@ -125,7 +125,8 @@ class BackendRouter:
 
     def begin(self, download: Download) -> None:
         """Start it, or go on where it was, on the first backend that serves it."""
-        names = self._names_for(download)
+        # Of a small file it was seen that the one that runs takes it.
+        names = [self.name] if download.is_small else self._names_for(download)
         backend = self._running.get(names[0]) if names else None
         if backend is None:
             self._hold(download)

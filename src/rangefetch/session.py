@@ -64,6 +64,10 @@ def save(path: Path, downloads: Iterable[Download], waiting: Collection[str] = (
 
     Whenever this is cut short, the old session is there or the new one.
     """
+    listed = list(downloads)
+    # Many have the same options, and those take the longest to write down. All are held here, so that no id is reused.
+    held = {id(each.options): each.options for each in listed}
+    changed = {number: _changed(options) for number, options in held.items()}
     document = {
         "version": _VERSION,
         "downloads": [
@@ -72,12 +76,12 @@ def save(path: Path, downloads: Iterable[Download], waiting: Collection[str] = (
                 "url": download.url,
                 "status": (DownloadStatus.WAITING if download.gid in waiting else download.status).value,
                 "filename": download.filename,
-                "options": _changed(download.options),
+                "options": changed.get(id(download.options)) or _changed(download.options),
                 "begun": download.has_begun,
                 "kept_aside": os.fspath(download.kept_aside or ""),
                 "error": download.error.reason if download.status is DownloadStatus.ERROR and download.error else "",
             }
-            for download in downloads
+            for download in listed
             if download.status not in (DownloadStatus.COMPLETE, DownloadStatus.REMOVED)
         ],
     }

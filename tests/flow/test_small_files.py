@@ -18,7 +18,6 @@ from rangefetch.native.backend import NativeBackend
 from rangefetch.native.run import Run
 from rangefetch.transfer.capabilities import NATIVE
 from rangefetch.transfer.download import Download
-from servers.hosts import ManyHosts
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import QUICK, SMALL, fails, fetch
 from support.files import MIB, names
@@ -71,6 +70,14 @@ def _named(server: MisbehavingServer, directory: Path, options: dict[str, Any]) 
 def _replaces(server: MisbehavingServer, directory: Path, options: dict[str, Any]) -> None:
     (directory / "file.bin").write_bytes(b"old")
     _comes(server, directory, options)
+
+
+def _renamed(server: MisbehavingServer, directory: Path, options: dict[str, Any]) -> None:
+    (directory / "file.bin").write_bytes(b"mine")
+    result = fetch(server.url("/good/x", size=SMALL), directory / "file.bin", **options)
+    assert (directory / "file.bin").read_bytes() == b"mine"
+    assert result.path != directory / "file.bin"
+    assert result.path.read_bytes() == content(SMALL)
 
 
 def _through_a_proxy(server: MisbehavingServer, directory: Path, options: dict[str, Any]) -> None:
@@ -130,6 +137,7 @@ HONOURED: dict[str, tuple[dict[str, Any], Check]] = {
     "save_dir": ({"save_dir": "sub"}, _named),
     "filename": ({"filename": "named"}, _named),
     "overwrite": ({"overwrite": True}, _replaces),
+    "auto_file_renaming": ({"auto_file_renaming": True}, _renamed),
     "wait_for_other": ({"wait_for_other": True}, _comes),
     "file_allocation": ({"file_allocation": "none"}, _comes),
     "decode_limit": ({"decode_limit": 1}, _comes),
@@ -314,17 +322,3 @@ def test_a_manager_that_is_stopped_leaves_nothing_of_them(server: MisbehavingSer
         manager.resume_all()
         for gid in gids:
             manager.wait(gid, 20)
-
-
-def test_of_many_that_are_not_small_no_more_are_at_work_than_of_other_downloads(tmp_path: Path) -> None:
-    with ManyHosts(size=3 * MIB) as hosts, DownloadManager() as manager:
-        gids = [manager.download(hosts.url(number, f"f{number}"), {"save_dir": tmp_path}) for number in range(60)]
-        most = 0
-
-        def are_done() -> bool:
-            nonlocal most
-            most = max(most, len([path for path in tmp_path.iterdir() if path.suffix == ".part"]))
-            return all(manager.get_download_progress(gid).status == "complete" for gid in gids)
-
-        until(are_done)
-    assert most <= 16

@@ -77,6 +77,8 @@ TYPES_ONLY = {
     ("native.mirroring", "native.run"): HANDED_OVER,
     ("native.recovery", "native.run"): HANDED_OVER,
     ("native.resort", "native.run"): HANDED_OVER,
+    ("native.preparing", "native.backend"): HANDED_OVER,
+    ("native.preparing", "native.small"): HANDED_OVER,
     ("native.small", "native.backend"): HANDED_OVER,
     ("native.sourcing", "native.run"): HANDED_OVER,
     ("native.starting", "native.run"): HANDED_OVER,

@@ -78,7 +78,8 @@ def choose_filename(url: str, resolved_url: str = "", disposition: str = "") -> 
 
 def _chosen(url: str, resolved_url: str, disposition: str) -> str:
     own = filename_from_url(url)
-    for name in (filename_from_content_disposition(disposition), filename_from_url(resolved_url)):
+    said = filename_from_content_disposition(disposition) if disposition else ""
+    for name in (said, filename_from_url(resolved_url) if resolved_url else ""):
         if name:
             return name if name == own else harmless_filename(name)
     return own or DEFAULT_FILENAME
@@ -178,5 +179,8 @@ def filename_from_url(url: str) -> str:
     """The last segment of the URL's path, percent-decoded and safe; "" if there is none."""
     before_query = re.split(r"[?#]", url, maxsplit=1)[0]
     path = re.sub(r"\A[^:/]+://[^/]*", "", before_query)
-    octets = unquote_to_bytes(path.rpartition("/")[2].encode(errors="replace"))
+    last = path.rpartition("/")[2]
+    if is_plain_filename(last):
+        return last
+    octets = unquote_to_bytes(last.encode(errors="replace"))
     return safe_filename(_octets_as_text(octets.decode("latin-1")))

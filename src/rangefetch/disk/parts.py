@@ -39,6 +39,7 @@ __all__ = [
     "lock",
     "open_part",
     "other_urls_part",
+    "part_names",
     "part_path",
     "part_paths",
     "state_path_of",
@@ -86,9 +87,14 @@ def part_path(directory: str | os.PathLike[str], filename: str, url: str) -> Pat
 
 def part_paths(directory: str | os.PathLike[str], filename: str, url: str) -> tuple[Path, ...]:
     """Where the part file of a download usually is. The first of two may be another URL's."""
-    path = part_path(directory, filename, url)
+    return tuple(Path(directory) / name for name in part_names(filename, url))
+
+
+def part_names(filename: str, url: str) -> tuple[str, ...]:
+    """The same without the directory."""
+    name = f"{stem_of(filename, url)}.part"
     # No name has a slash in it, and no URL begins with one: the hashes are of different kinds of things.
-    return (path,) if filename else (Path(directory) / f"{_hashed('/' + filename_from_url(url))}.part", path)
+    return (name,) if filename else (f"{_hashed('/' + filename_from_url(url))}.part", name)
 
 
 def claim(url: str) -> State:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import threading
 import unicodedata
@@ -36,6 +37,7 @@ class Origin:
     encoded_bytes: int = -1
 
 
+@functools.lru_cache(1024)
 def public_url(url: str) -> str:
     """A URL without what may be a secret: no user name and password, no fragment, a hash in the place of the query.
 
@@ -130,4 +132,5 @@ def others_in_this_run(path: Path, url: str) -> bool:
 
 
 def _key(path: Path) -> str:
-    return unicodedata.normalize("NFKC", os.fspath(path)).casefold()
+    text = os.fspath(path)
+    return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()

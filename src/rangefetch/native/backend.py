@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rangefetch.errors import EngineUnavailable
-from rangefetch.native.directories import Directories, Directory
+from rangefetch.native.preparing import Preparing
 from rangefetch.native.run import Run
 from rangefetch.native.small import Small
 from rangefetch.net import libcurl
@@ -40,8 +40,6 @@ from rangefetch.transfer.retry import RetryPolicy
 from rangefetch.transfer.workers import Workers
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from rangefetch._engine import Engine, File, Jar, Profile
 
 __all__ = ["NativeBackend"]
@@ -71,8 +69,7 @@ class NativeBackend(Dispatcher[Run | Small]):
         self._wait_for_ring: Callable[[float | None], object] = lambda _: None
         self._process_id = 0
         self._limit = 0
-        self._directories = Directories()
-        self._opening: dict[str, list[Small]] = {}  # by path, those that wait for it
+        self.preparing = Preparing(self)
         self._heard = ""  # the origin of the last small file
         self._dropped: set[Small] = set()
 
@@ -117,7 +114,7 @@ class NativeBackend(Dispatcher[Run | Small]):
         self.end_thread()
         self._engine.close()
         self._engine = None
-        self._directories.clear()
+        self.preparing.clear()
 
     def make_run(self, download: Download) -> Run | Small:
         """A download is to be at work."""
@@ -165,54 +162,6 @@ class NativeBackend(Dispatcher[Run | Small]):
         if isinstance(run, Run):
             run.drop_tried()
         super().run_ended(run)
-
-    def prepare(self, small: Small) -> None:
-        """See to it that its directory is open, and find out how its source is asked; then tell it."""
-        options, url = small.options, small.download.url
-        directory = self._directories.get(os.fspath(options.save_dir), self.now_s())
-        if directory is None:
-            self._open_directory(small)
-        elif options.netrc or options.bearer_file or options.cookies:
-
-            def known(future: Future[Profile]) -> None:
-                self._prepared(small, directory, future.result)
-
-            self.work(small, lambda: self.profile(options, Source(url)), known)
-        else:
-            self._prepared(small, directory, lambda: self.profile(options, Source(url)))
-
-    @staticmethod
-    def _prepared(small: Small, directory: Directory, profile: Callable[[], Profile]) -> None:
-        try:
-            known = profile()
-        except BaseException as error:
-            directory.release()
-            small.not_prepared(error)
-        else:
-            small.prepared(directory, known)
-
-    def _open_directory(self, small: Small) -> None:
-        """Open it on a worker, once for all who wait for it."""
-        path = os.fspath(small.options.save_dir)
-        waiting = self._opening.setdefault(path, [])
-        waiting.append(small)
-        if len(waiting) > 1:
-            return
-
-        def opened(future: Future[Directory]) -> None:
-            del self._opening[path]
-            error = future.exception()
-            if error is None:
-                self._directories.put(path, future.result(), self.now_s())
-            for each in waiting:
-                guarded(
-                    each,
-                    functools.partial(self.prepare, each)
-                    if error is None
-                    else (functools.partial(each.not_prepared, error)),
-                )
-
-        self.work(small, lambda: Directory(path), opened)
 
     def heard(self, url: str, options: DownloadOptions, *, ranged: bool) -> None:
         """A small file has come whole."""
@@ -305,6 +254,7 @@ class NativeBackend(Dispatcher[Run | Small]):
         engine = self._engine
         assert engine is not None
         self._wait_for_ring(seconds)
+        self.preparing.round_begins()
         for fields in engine.events():
             event = Event(*fields)
             owner = event.file.tag
@@ -312,7 +262,7 @@ class NativeBackend(Dispatcher[Run | Small]):
 
     def tend(self, now_s: float) -> None:
         """From time to time: let go of directories that nobody uses."""
-        self._directories.tend(now_s)
+        self.preparing.tend(now_s)
 
 
 def _waiting_for(fd: int) -> Callable[[float | None], object]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rangefetch.disk import provenance
 from rangefetch.disk.names import choose_filename
-from rangefetch.disk.parts import part_paths
+from rangefetch.disk.parts import part_names
 from rangefetch.errors import DownloadError, TimedOut
 from rangefetch.identity import Basis
 from rangefetch.logs import log as _log
@@ -117,7 +117,7 @@ class Small:
         """Have the engine fetch it, once its directory is open."""
         self._name = self.options.filename or choose_filename(self.download.url)
         self.download.filename = self._name
-        self._backend.prepare(self)
+        self._backend.preparing.prepare(self)
 
     def prepared(self, directory: Directory, profile: Profile) -> None:
         """The directory is open, and counts this as a user."""
@@ -146,7 +146,7 @@ class Small:
         file.be_small(
             directory.fd,
             self._name,
-            [path.name for path in part_paths("", options.filename, download.url)],
+            part_names(options.filename, download.url),
             overwrite=options.overwrite,
             named_by_url=not options.filename,
             # What would be divided among connections is not small.

@@ -34,7 +34,7 @@ class Room:
         self._waiting: Counter[int] = Counter()
         self._claims: dict[str, tuple[int, int]] = {}
 
-    def claim(self, download: Download, active: Iterable[Download]) -> None:
+    def claim(self, download: Download, active: Callable[[], Iterable[Download]]) -> None:
         """A download is to wait for its turn. Raises ``DiskError`` where it does not fit beside the others."""
         lacking = lacking_bytes(download)
         directory = download.options.save_dir
@@ -44,7 +44,7 @@ class Room:
             device = Path(directory).stat().st_dev
         except OSError:
             return  # what is wrong with it is said when it begins
-        free, needed = free_space(directory), lacking_on(device, active)
+        free, needed = free_space(directory), lacking_on(device, active())
         with self._lock:
             _check(directory, lacking, self._waiting[device] + needed, free, mask_url(download.url))
             self._waiting[device] += lacking

@@ -1,0 +1,117 @@
+"""What small files need before their requests, found out once for all that begin at about the same time: their open
+directory, and how their source is asked. Both take file systems, so workers do it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import TYPE_CHECKING
+
+from rangefetch.native.directories import Directories, Directory
+from rangefetch.net.proxies import VARIABLES
+from rangefetch.net.sources import Source
+from rangefetch.options import DownloadOptions
+from rangefetch.transfer.guarding import guarded
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from rangefetch._engine import Profile
+    from rangefetch.native.backend import NativeBackend
+    from rangefetch.native.small import Small
+
+__all__ = ["Preparing"]
+
+_FRESH_S = 1.0
+_MOST = 64
+_NAMES = (
+    *(name for each in VARIABLES for name in (each, each.upper())),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"),
+)
+
+
+class Preparing:
+    """The preparations of one backend. All methods run on its thread."""
+
+    def __init__(self, backend: NativeBackend) -> None:
+        self._backend = backend
+        self._directories = Directories()
+        self._profiles: dict[str, tuple[DownloadOptions, tuple[str | None, ...], float, Profile]] = {}  # by origin
+        self._environment: tuple[str | None, ...] | None = None
+        self._waiting: dict[tuple[object, ...], list[Small]] = {}
+
+    def round_begins(self) -> None:
+        """The environment may have changed."""
+        self._environment = None
+
+    def tend(self, now_s: float) -> None:
+        """From time to time: close the directories that nobody uses."""
+        self._directories.tend(now_s)
+
+    def clear(self) -> None:
+        """Nobody comes any more."""
+        self._directories.clear()
+        self._profiles.clear()
+
+    def prepare(self, small: Small) -> None:
+        """Tell it when all is there: ``prepared``, or ``not_prepared``."""
+        options, url = small.options, small.download.url
+        path, origin = os.fspath(options.save_dir), url[: url.find("/", 8)]
+        profile = self._profile_for(options, origin)
+        directory = self._directories.get(path, self._backend.now_s())
+        if directory is not None and profile is not None:
+            small.prepared(directory, profile)
+            return
+        # What a file of cookies has for a URL is that URL's.
+        key = (path, id(options), url if options.cookies else origin)
+        waiting = self._waiting.setdefault(key, [])
+        waiting.append(small)
+        if len(waiting) == 1:
+            opened = directory.use() if directory is not None else None
+            self._backend.work(
+                small,
+                lambda: (opened or Directory(path), profile or self._backend.profile(options, Source(url))),
+                functools.partial(self._is_prepared, key, opened),
+            )
+        if directory is not None:
+            directory.release()
+
+    def _is_prepared(
+        self, key: tuple[object, ...], opened: Directory | None, future: Future[tuple[Directory, Profile]]
+    ) -> None:
+        waiting, now_s = self._waiting.pop(key), self._backend.now_s()
+        error = future.exception()
+        if error is not None:
+            if opened is not None:
+                opened.release()
+            for each in waiting:
+                guarded(each, functools.partial(each.not_prepared, error))
+            return
+        directory, profile = future.result()
+        options, url = waiting[0].options, waiting[0].download.url
+        if not (options.cookies or options.netrc or options.bearer_file):
+            self._keep(options, url[: url.find("/", 8)], profile)
+        for each in waiting:
+            guarded(each, functools.partial(each.prepared, directory.use(), profile))
+        if opened is None:
+            self._directories.put(os.fspath(options.save_dir), directory, now_s)
+        else:
+            opened.release()
+
+    def _profile_for(self, options: DownloadOptions, origin: str) -> Profile | None:
+        """How an origin is asked, if that was found out a moment ago."""
+        known = self._profiles.get(origin)
+        if known is None or known[0] is not options or known[1] != self._environment_now():
+            return None
+        return known[3] if self._backend.now_s() - known[2] <= _FRESH_S else None
+
+    def _keep(self, options: DownloadOptions, origin: str, profile: Profile) -> None:
+        if len(self._profiles) >= _MOST:
+            self._profiles.clear()
+        self._profiles[origin] = (options, self._environment_now(), self._backend.now_s(), profile)
+
+    def _environment_now(self) -> tuple[str | None, ...]:
+        if self._environment is None:
+            self._environment = tuple(map(os.environ.get, _NAMES))
+        return self._environment
