@@ -51,8 +51,6 @@ _HOMES = {
     "DownloadResult": "rangefetch.progress",
     "DownloadStatus": "rangefetch.progress",
     "FileInfo": "rangefetch.progress",
-    "aio": "",
-    "errors": "",
     "fetch": "rangefetch.api",
     "fetch_many": "rangefetch.bulk",
     "get_download_manager": "rangefetch.manager",
@@ -62,16 +60,27 @@ _HOMES = {
 }
 
 
+# Modules that programs use, wherever in the package they are.
+_MODULES = {
+    "aio": "rangefetch.aio",
+    "errors": "rangefetch.errors",
+    "libcurl": "rangefetch.net.libcurl",
+    "retry": "rangefetch.transfer.retry",
+    "state": "rangefetch.disk.state",
+}
+
+
 def __getattr__(name: str) -> object:
     """Load a public name from the module where it lives (PEP 562)."""
     import importlib
 
-    if name not in _HOMES:
+    value: object
+    if name in _MODULES:
+        value = importlib.import_module(_MODULES[name])
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = _HOMES[name]
-    value: object = (
-        getattr(importlib.import_module(home), name) if home else importlib.import_module(f"rangefetch.{name}")
-    )
     globals()[name] = value
     return value
 

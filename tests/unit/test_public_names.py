@@ -48,6 +48,13 @@ def test_a_public_name_is_there_and_says_what_it_is(name: str) -> None:
         assert value.__name__ == name
 
 
+@pytest.mark.parametrize("name", ["libcurl", "retry", "state"])
+def test_a_module_that_programs_use_is_there_wherever_it_lives(name: str) -> None:
+    module = getattr(rangefetch, name)
+    assert module.__name__.startswith("rangefetch.")
+    assert module is sys.modules[module.__name__]
+
+
 def test_another_name_is_not_there() -> None:
     with pytest.raises(AttributeError, match=r"^module 'rangefetch' has no attribute 'nonsense'$"):
         _ = rangefetch.nonsense
