@@ -161,8 +161,9 @@ def check_url(url: object, option: str = "url", schemes: Sequence[str] = _SCHEME
     """
     if not isinstance(url, str):
         kind = type(url).__name__
+        is_path = isinstance(url, os.PathLike)  # which makes one slash of two
         url = str(url)
-        if not _SCHEME.match(url):
+        if is_path or not _SCHEME.match(url):
             raise TypeError(f"{option}: a URL is a string, not {kind}")
     shown = mask_url(url)
     if _CONTROL.search(url) or " " in url:

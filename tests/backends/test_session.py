@@ -74,10 +74,10 @@ def test_a_new_manager_lists_the_unfinished_and_goes_on(
 
 
 def test_what_had_failed_is_listed_and_can_be_tried_again(
-    manage: Make, backend: str, server: MisbehavingServer, target: Path, session_file: Path
+    manage: Make, server: MisbehavingServer, target: Path, session_file: Path
 ) -> None:
-    # The native engine asks once more, without a range.
-    url = server.url("/status/x", code=404, times=2 if backend == "native" else 1, size=SMALL)
+    # It is asked once more, without a range.
+    url = server.url("/status/x", code=404, times=2, size=SMALL)
     with manage(session_file=session_file) as manager:
         gid = manager.download(url, into(target))
         until(lambda: status_of(manager, gid) is DownloadStatus.ERROR)

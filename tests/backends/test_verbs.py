@@ -16,7 +16,7 @@ from rangefetch import DownloadManager, DownloadStatus
 from rangefetch.aria2.entry import Entry
 from rangefetch.bulk import fetch_many
 from rangefetch.errors import Cancelled, DownloadError, HttpStatusError
-from rangefetch.native.recovery import Recovery
+from rangefetch.native.small import Small
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import SIZE, SMALL, consistent, downloaded, fetch, into, status_of
@@ -333,7 +333,7 @@ def test_it_can_be_asked_what_it_waits_for_while_its_backend_takes_it_up(
 
         return init
 
-    for part in (Entry, Recovery):
+    for part in (Entry, Small):
         monkeypatch.setattr(part, "__init__", asking(part.__init__))
     manager.download_and_wait(server.url("/good/x", size=SMALL), into(target))
     assert asked == ["its backend"]

@@ -228,7 +228,9 @@ def _as_nobody(
         pytest.skip("only root may become another user (setpriv)")
     variables = {name: value for name, value in environment(place, **changes).items() if changes or name != "HOME"}
     rights = "-all,+dac_read_search"
-    user = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"]
+    # A limit on threads is a user's: no other test may run as this one meanwhile.
+    number = 54321 + os.getpid() % 10_000
+    user = ["setpriv", f"--reuid={number}", f"--regid={number}", "--clear-groups"]
     more = [f"--inh-caps={rights}", f"--ambient-caps={rights}", f"--bounding-set={rights}"]
     program = command(*words)
     if not reads_all:

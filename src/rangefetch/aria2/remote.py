@@ -468,7 +468,8 @@ def _redirected(url: str, location: str, options: DownloadOptions) -> str:
         target = urljoin(url, location)
         origin_of(target)
     except ValueError as error:
-        failure = Failure(code=Curl.URL_MALFORMAT, redirected=True, address=location, text=str(error))
+        # It was answered by the server that sent it, for there is no other.
+        failure = Failure(code=Curl.URL_MALFORMAT, redirected=True, text=str(error))
         raise Unanswered(failure) from None
     scheme = urlsplit(target).scheme.lower()
     downgraded = scheme == "http" and origin_of(url)[0] == "https" and not options.allow_downgrade
