@@ -93,7 +93,8 @@ def test_a_server_that_refuses_ranges_beyond_some_offset_sends_one_stream(
 ) -> None:
     fetch(server.url("/range-refused/x", size=SIZE, code=code, beyond="6M"), target, **options)
     assert target.read_bytes() == content(SIZE)
-    assert server.requests[-1].range is None
+    # Not always the last: ranges that were under way may be heard of after it.
+    assert plain(server) >= 1
 
 
 @pytest.mark.parametrize("code", [400, 403, 404, 503, 0])

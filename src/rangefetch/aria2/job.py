@@ -348,7 +348,9 @@ class Job(AtWork):
             return sum(int(status[key]) for status in statuses)
 
         connections = total("connections")
-        self.connections = max(self.connections, connections)
+        # One that was over before aria2 was asked about it has brought what there is.
+        has_come = total("completedLength") > self.resumed_bytes
+        self.connections = max(self.connections, connections, int(has_come))
         # At first aria2 has not looked at what is there already.
         if total("totalLength") or not self.resumed_bytes:
             downloaded, size = total("completedLength"), total("totalLength") or self.figures_now.total
