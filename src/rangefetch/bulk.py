@@ -213,7 +213,8 @@ def _fetch_all(
             manager = get_download_manager()
         else:
             manager = stack.enter_context(DownloadManager(max_concurrent_downloads=max_concurrent_downloads))
-        return _Bulk(manager, wanted, common.over(manager.defaults), on_progress, on_result).run()
+        # Made absolute once, and not for each of them.
+        return _Bulk(manager, wanted, common.over(manager.defaults).absolute(), on_progress, on_result).run()
 
 
 class _Outcomes:
@@ -385,7 +386,7 @@ class _Bulk:
             except TimeoutError:
                 return
         del self._asked[download.gid]
-        self._bytes += download.progress().downloaded
+        self._bytes += outcome.size if isinstance(outcome, DownloadResult) else download.progress().downloaded
         self._manager.forget(download)
         self._outcomes.put(number, outcome)
 

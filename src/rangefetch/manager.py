@@ -543,11 +543,13 @@ class DownloadManager:
 
     def _in_this_directory(self, options: DownloadOptions) -> DownloadOptions:
         """The options with paths that stay what they are, wherever the process goes later."""
+        known, last, absolute = self._last_absolute
+        if options is absolute:
+            return options  # wherever this is
         try:
-            directory = str(Path.cwd())
+            directory = os.getcwd()  # noqa: PTH109 - it is a string that is compared
         except OSError:  # it is gone
             return options
-        known, last, absolute = self._last_absolute
         if known != directory or last is not options:
             absolute = options.absolute()
             self._last_absolute = (directory, options, absolute)

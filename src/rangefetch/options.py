@@ -150,7 +150,8 @@ def is_metadata_url(url: str) -> bool:
     lowered = url.lower()
     if lowered.startswith("magnet:"):
         return True
-    return any(suffix in lowered for suffix in _DESCRIPTIONS) and urlsplit(lowered).path.endswith(_DESCRIPTIONS)
+    # Few URLs have these letters in them, and all are asked.
+    return (".torrent" in lowered or ".meta" in lowered) and urlsplit(lowered).path.endswith(_DESCRIPTIONS)
 
 
 def check_url(url: object, option: str = "url", schemes: Sequence[str] = _SCHEMES) -> str:
