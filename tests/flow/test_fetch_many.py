@@ -75,8 +75,9 @@ def test_results_come_in_the_order_of_the_items(server: MisbehavingServer, direc
 def test_small_files_share_a_few_connections(server: MisbehavingServer, directory: Path) -> None:
     many(small_urls(server, 600), directory)
     assert len(server.requests) == 600
-    # There are no more than 16 at a time, but a loop may close some for another one, often where the machine is busy.
-    assert server.connections <= 300
+    # There are no more than 16 at a time. The first files are divided among the loops; then one loop has the host, and
+    # the others give up what they have.
+    assert server.connections <= 32
 
 
 @pytest.mark.parametrize("special", [False, True], ids=["in batches", "one by one"])

@@ -64,9 +64,13 @@ def test_a_host_that_bears_no_more_is_left_alone_by_who_begins(host: int) -> Non
 
 
 def test_a_host_with_few_connections_is_one_loops() -> None:
-    assert [governor.loop_of(host, 7, 4) for host in (4, 5, 11)] == [0, 1, 3]
-    assert governor.loop_of(5, 8, 4) is None
-    assert governor.loop_of(5, 1, 1) == 0
+    assert [governor.loop_of(host, 7, 0, 4) for host in (4, 5, 11)] == [0, 1, 3]
+    assert governor.loop_of(5, 8, 7, 4) is None
+    assert governor.loop_of(5, 1, 0, 1) == 0
+
+
+def test_a_host_with_as_many_files_as_connections_is_one_loops() -> None:
+    assert [governor.loop_of(5, 16, files, 4) for files in (0, 15, 16, 128)] == [None, None, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rangefetch.errors import EngineUnavailable
+from rangefetch.native.loads import Loads
 from rangefetch.native.preparing import Preparing
 from rangefetch.native.run import Run
 from rangefetch.native.small import Small
@@ -65,7 +66,7 @@ class NativeBackend(Dispatcher[Run | Small]):
         self._profiles: dict[tuple[Any, ...], Profile] = {}
         self._jars: dict[tuple[Any, ...], Jar] = {}
         self._engine: Engine | None = None
-        self._loads: list[int] = []
+        self._loads = Loads(1)
         self._wait_for_ring: Callable[[float | None], object] = lambda _: None
         self._process_id = 0
         self._limit = 0
@@ -78,7 +79,8 @@ class NativeBackend(Dispatcher[Run | Small]):
         workers = Workers("rangefetch-worker")
         try:
             workers.start()
-            self._engine, self._loads = self._make_engine(max(1, min(_MOST_LOOPS, os.cpu_count() or 1)))
+            self._engine, loops = self._make_engine(max(1, min(_MOST_LOOPS, os.cpu_count() or 1)))
+            self._loads = Loads(loops)
             self._engine.limit = self._limit
             self._process_id = os.getpid()
             self._wait_for_ring = _waiting_for(self._engine.fileno())
@@ -93,13 +95,13 @@ class NativeBackend(Dispatcher[Run | Small]):
         workers.grow()
 
     @staticmethod
-    def _make_engine(loops: int) -> tuple[Engine, list[int]]:
-        """The engine, with fewer loops where the system has no threads for them, and how busy each is."""
+    def _make_engine(loops: int) -> tuple[Engine, int]:
+        """The engine, and how many loops it has: fewer where the system has no threads for them."""
         from rangefetch import _engine
 
         while True:
             try:
-                return _engine.Engine(loops), [0] * loops
+                return _engine.Engine(loops), loops
             except BlockingIOError:
                 if loops == 1:
                     raise
@@ -203,15 +205,12 @@ class NativeBackend(Dispatcher[Run | Small]):
         """Give the file to the loop that has its host, else to the one with the fewest; returns which, for
         ``file_gone``."""
         assert self._engine is not None
-        loop = governor.loop_of(file.host, file.host_lanes, len(self._loads))
-        if loop is None:
-            loop = self._loads.index(min(self._loads))
-        self._loads[loop] += 1
+        loop = self._loads.begin(file.host, file.host_lanes)
         self._engine.add(file, loop)
         return loop
 
-    def file_gone(self, loop: int) -> None:
-        self._loads[loop] -= 1
+    def file_gone(self, file: File, loop: int) -> None:
+        self._loads.end(file.host, loop)
 
     def profile(self, options: DownloadOptions, source: Source, *, head: bool = False) -> Profile:
         """The profile for these options, by HEAD or by GET; downloads that ask alike share one."""

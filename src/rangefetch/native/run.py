@@ -208,7 +208,7 @@ class Run(AtWork):
             return
         phase = self.life.phase
         if event.kind in (EventKind.DONE, EventKind.REMOVED):
-            self.backend.file_gone(self.loop)
+            self.backend.file_gone(file, self.loop)
             self.loop = _NO_LOOP
             self.connections += file.connections
             if event.kind == EventKind.DONE and phase in AT_WORK:

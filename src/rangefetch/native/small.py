@@ -202,7 +202,7 @@ class Small:
     def _leave_engine(self) -> None:
         assert self.file is not None
         self.connections = self.file.connections
-        self._backend.file_gone(self._loop)
+        self._backend.file_gone(self.file, self._loop)
         self._loop = _NO_LOOP
 
     def _release_directory(self) -> None:

@@ -120,7 +120,7 @@ class EngineHost(Host[R], Protocol[R]):
         """Give the file to a loop; returns which, for ``file_gone``."""
         ...
 
-    def file_gone(self, loop: int) -> None:
+    def file_gone(self, file: File, loop: int) -> None:
         """The loop has let go of a file."""
 
 

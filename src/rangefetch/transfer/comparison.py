@@ -134,7 +134,7 @@ class Comparison(Generic[R]):
             self.trace.append((self._question.source.url, event.text))
         elif event.kind in (EventKind.DONE, EventKind.REMOVED):
             self._in_engine = False
-            self._host.file_gone(self._loop)
+            self._host.file_gone(event.file, self._loop)
             if self._finding is None and self._again:
                 self._again = False
                 self._close()

@@ -163,10 +163,10 @@ def has_sent(host: int) -> bool:
     return _hosts().host_has_sent(host)
 
 
-def loop_of(host: int, most: int, loops: int) -> int | None:
-    """Which loop has a host to which there may be so few connections that loops would take them from each other all
-    the time; None: any may have it."""
-    return host % loops if most < 2 * loops else None
+def loop_of(host: int, most: int, files: int, loops: int) -> int | None:
+    """Which loop has a host with so few connections (``most``) for its ``files`` that loops would take them from each
+    other all the time; None: any may have it."""
+    return host % loops if most < 2 * loops or most <= files else None
 
 
 def divide(wanted: Mapping[K, int]) -> dict[K, int]:

@@ -1,0 +1,33 @@
+"""Which loop of the engine gets a file: how many each of them has, and how many there are of each host."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rangefetch.transfer.governor import loop_of
+
+__all__ = ["Loads"]
+
+
+class Loads:
+    """The files that are in the engine. All methods run on the backend's thread."""
+
+    def __init__(self, loops: int) -> None:
+        self._of_loop = [0] * loops
+        self._of_host: Counter[int] = Counter()
+
+    def begin(self, host: int, most: int) -> int:
+        """The loop for one more file from a host to which there may be ``most`` connections."""
+        loop = loop_of(host, most, self._of_host[host], len(self._of_loop))
+        if loop is None:
+            loop = self._of_loop.index(min(self._of_loop))
+        self._of_loop[loop] += 1
+        self._of_host[host] += 1
+        return loop
+
+    def end(self, host: int, loop: int) -> None:
+        """A loop has let go of a file."""
+        self._of_loop[loop] -= 1
+        self._of_host[host] -= 1
+        if not self._of_host[host]:
+            del self._of_host[host]
