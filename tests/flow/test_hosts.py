@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from flow.children import run_child
 from rangefetch import DownloadManager, DownloadResult, fetch_many, stream
 from servers.counting import CountingServer
 from servers.hosts import ManyHosts
+from support.files import MIB
 from support.waiting import AT_ONCE, until
 
 
@@ -129,12 +131,26 @@ def test_a_number_that_the_user_gives_holds_for_many_hosts_too(tmp_path: Path) -
         assert hosts.most_requests == 16
 
 
-def test_downloads_are_not_more_at_a_time_while_small_files_are(tmp_path: Path) -> None:
-    """More small files than that may be at work; files with options of their own are downloads."""
-    with ManyHosts(together=16) as hosts:
-        items = [(hosts.url(number, f"f{number}"), {"filename": f"own{number}"}) for number in range(60)]
-        fetch_many(items, tmp_path)
-        assert hosts.most_requests == 16
+def test_no_more_than_16_files_that_are_not_small_are_at_work(tmp_path: Path) -> None:
+    """All begin as small ones do, and those that turn out to be large wait for their turn: each at work has a part."""
+    with ManyHosts(size=3 * MIB) as hosts:
+        urls = [hosts.url(number, f"f{number}") for number in range(60)]
+        counts: list[int] = []
+        over = threading.Event()
+
+        def count() -> None:
+            while not over.wait(0.002):
+                counts.append(sum(path.suffix == ".part" for path in tmp_path.iterdir()))
+
+        counting = threading.Thread(target=count)
+        counting.start()
+        try:
+            results = fetch_many(urls, tmp_path)
+        finally:
+            over.set()
+            counting.join()
+        assert [result.size for result in results] == [3 * MIB] * 60
+        assert 1 < max(counts) <= 16
 
 
 def test_hosts_that_refuse_are_unknown_or_silent_hold_up_no_other(tmp_path: Path) -> None:
