@@ -110,6 +110,30 @@ def on_loops(urls: list[str], directory: str, loops: int) -> dict[str, float]:
     return {"seconds": seconds}
 
 
+def small_files(folder_url: str, count: int, directory: str, way: str) -> dict[str, float]:
+    """Seconds for the files 0.bin, 1.bin, ... of a folder: by ``fetch_many``, by a ``manager``'s queue, or by ``fetch``
+    one after the other."""
+    import rangefetch
+
+    urls = [f"{folder_url}/{number}.bin" for number in range(count)]
+    with tempfile.TemporaryDirectory(dir=directory) as place:
+        begin = time.perf_counter()
+        if way == "fetch_many":
+            rangefetch.fetch_many(urls, place)
+        elif way == "manager":
+            with rangefetch.DownloadManager() as manager:
+                for gid in [manager.download(url, {"save_dir": place}) for url in urls]:
+                    manager.wait(gid)
+        else:
+            for url in urls:
+                rangefetch.fetch(url, save_dir=place)
+        seconds = time.perf_counter() - begin
+        assert sum(1 for _ in os.scandir(place)) == count
+    return {"seconds": seconds}
+
+
+_ALL = (fetch, beside_a_busy_loop, limited, after_the_last_byte, on_loops, small_files)
+
 if __name__ == "__main__":
-    measure = {each.__name__: each for each in (fetch, beside_a_busy_loop, limited, after_the_last_byte, on_loops)}
+    measure = {each.__name__: each for each in _ALL}
     print(json.dumps(measure[sys.argv[1]](**json.loads(sys.argv[2]))), flush=True)

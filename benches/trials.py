@@ -25,6 +25,7 @@ __all__ = ["hold_trials"]
 _HERE = Path(__file__).parent
 _MIB = 1 << 20
 _TIMEOUT_S = 90.0
+_SMALL_FILES, _SMALL_BYTES = 4000, 16 << 10
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,24 @@ def two_files_two_loops(bench: _Bench) -> str:
     return f"{ratio:.2f} ({one['seconds']:.2f} s / {two['seconds']:.2f} s, {os.cpu_count()} cores)"
 
 
+def small_ways(bench: _Bench) -> str:
+    source, folder = bench.file(_SMALL_BYTES), bench.server.root / "ways"
+    folder.mkdir(exist_ok=True)
+    for number in range(_SMALL_FILES):
+        path = folder / f"{number}.bin"
+        if not path.exists():
+            path.hardlink_to(source)
+    url = bench.server.url("http", "ways")
+    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else str(bench.work)
+
+    def once(way: str) -> Callable[[], dict[str, float]]:
+        return lambda: bench.inside("small_files", folder_url=url, count=_SMALL_FILES, directory=place, way=way)
+
+    ways = ("fetch_many", "manager", "fetch")
+    best = bench.best(*map(once, ways))
+    return ", ".join(f"{way} {_SMALL_FILES / run['seconds']:.0f}" for way, run in zip(ways, best, strict=True))
+
+
 def sha256_behind(bench: _Bench) -> str:
     path = bench.file(bench.size)
     with path.open("rb") as file:
@@ -183,6 +202,7 @@ _RUN: dict[str, Callable[[_Bench], str]] = {
     "gil": gil,
     "limit-1m": limit_1m,
     "two-files-two-loops": two_files_two_loops,
+    "small-ways": small_ways,
     "sha256-behind": sha256_behind,
     "import-time": import_time,
 }
