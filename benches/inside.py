@@ -100,9 +100,9 @@ def on_loops(urls: list[str], directory: str, loops: int) -> dict[str, float]:
         while left:
             poller.poll()
             for event in engine.events():
-                if event[0] == _engine.EVENTS["FAILED"]:
+                if event[0] == "FAILED":
                     raise RuntimeError(f"a transfer failed: {event}")
-                left -= event[0] == _engine.EVENTS["DONE"]
+                left -= event[0] == "DONE"
         seconds = time.perf_counter() - begin
         engine.close()
         for fd in fds:

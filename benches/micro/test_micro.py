@@ -89,12 +89,12 @@ def test_claim_of_one_block_that_is_given_back(
         # Nobody listens on port 1: the connection is refused before a byte moves.
         file = _engine.File(descriptor, "http://127.0.0.1:1/", profile, **known)
         engine.add(file)
-        kinds: list[int] = []
-        while _engine.EVENTS["FAILED"] not in kinds:
+        kinds: list[str] = []
+        while "FAILED" not in kinds:
             poller.poll()
             kinds += [event[0] for event in engine.events()]
         file.remove()
-        while _engine.EVENTS["REMOVED"] not in kinds:
+        while "REMOVED" not in kinds:
             poller.poll()
             kinds += [event[0] for event in engine.events()]
 

@@ -153,7 +153,7 @@ cdef inline Check refuse(Lane *lane, Fault fault) noexcept nogil:
 
 
 cdef inline Check accept(FileCore *file) noexcept nogil:
-    rf_count(&file.responses, 1)
+    rf_count(&file.counters.responses, 1)
     return ACCEPTED
 
 

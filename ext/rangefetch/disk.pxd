@@ -43,13 +43,13 @@ cdef inline bint lane_put(Lane *lane, const char *data, int64_t size, int64_t of
     if failed == 0:
         before_us = rf_now_us()
         failed = rf_pwrite_all(lane.file.fd, data, <size_t>size, offset)
-        rf_count(&lane.file.disk_us, rf_now_us() - before_us)
+        rf_count(&lane.file.counters.disk_us, rf_now_us() - before_us)
     if failed != 0:
         # Only a failure is noted: a write that succeeds later does not undo an earlier one's errno.
         lane.sys_errno = failed
         lane.fault = FAULT_DISK
         return False
-    rf_count(&lane.file.writes, 1)
+    rf_count(&lane.file.counters.writes, 1)
     return True
 
 

@@ -44,7 +44,7 @@ cdef inline int writers(Loop *loop, FileCore *file, int64_t block) noexcept nogi
     cdef int count = 0
     while lane != NULL:
         if (
-            lane.file == file and lane.hedge == NULL and lane.position < lane.claim_end
+            lane.file == file and lane.hedge.octets == NULL and lane.position < lane.claim_end
             and lane.position // file.blocks.block_size <= block
             and block * file.blocks.block_size < lane.claim_end
         ):
@@ -60,7 +60,7 @@ cdef inline void check_file(Loop *loop, FileCore *file) noexcept nogil:
     cdef int64_t i
     while lane != NULL:
         busy += lane.file == file
-        rf_check(lane.rival == NULL or lane.rival.rival == lane, "a rival has a rival")
+        rf_check(lane.hedge.rival == NULL or lane.hedge.rival.hedge.rival == lane, "a rival has a rival")
         rf_check(lane.buffered >= 0, "a buffer holds no less than nothing")
         lane = lane.next
     rf_check(busy == file.lanes_busy, "so many lanes work for the file")

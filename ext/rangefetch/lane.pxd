@@ -27,7 +27,7 @@ cdef enum:
 
 cdef inline int64_t lane_received_end(const Lane *lane) noexcept nogil:
     """One past the last byte of its range that has come, written or not."""
-    return lane.position + lane.buffered + lane.hedged
+    return lane.position + lane.buffered + lane.hedge.filled_bytes
 
 
 # ---- libcurl's callbacks: the only place through which bytes come ------------------------------------------------
@@ -86,15 +86,15 @@ cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noe
         lane.fault = FAULT_PROBED
         return CURL_WRITEFUNC_ERROR
     room = wanted if lane.end < 0 else max(lane.end - lane_received_end(lane), 0)
-    if lane.hedge != NULL:
-        room = min(room, lane.hedge_bytes - lane.hedged)
+    if lane.hedge.octets != NULL:
+        room = min(room, lane.hedge.size_bytes - lane.hedge.filled_bytes)
     if wanted > room:
         wanted = room
         if not lane.cut:
             lane.fault = FAULT_OVERFLOW
-    if lane.hedge != NULL:
-        memcpy(lane.hedge + lane.hedged, data, <size_t>wanted)
-        lane.hedged += wanted
+    if lane.hedge.octets != NULL:
+        memcpy(lane.hedge.octets + lane.hedge.filled_bytes, data, <size_t>wanted)
+        lane.hedge.filled_bytes += wanted
     elif not lane_write(lane, data, wanted):
         return CURL_WRITEFUNC_ERROR
     return taken if wanted == come else CURL_WRITEFUNC_ERROR
@@ -329,13 +329,13 @@ cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
     lane.header_lines = 0
     lane.lively_received = 0
     lane.swallowed_bytes = lane.received_bytes = lane.moved_received = 0
-    lane.span.announced_bytes = lane.span.left = lane.buffered = lane.hedged = 0
+    lane.span.announced_bytes = lane.span.left = lane.buffered = lane.hedge.filled_bytes = 0
     lane.cut = lane.paused = False
     lane.error_text[0] = 0
     lane.started_ms = lane.moved_ms = lane.lively_ms = loop.now_ms
     lane.first_ms = lane.whole_ms = 0
-    rf_count(&lane.file.requests, 1)
-    lane.request = lane.file.requests
+    rf_count(&lane.file.counters.requests, 1)
+    lane.request = lane.file.counters.requests
     lane.source.lanes += 1
     if code == CURLE_OK and curl_multi_add_handle(loop.multi, lane.easy) != CURLM_OK:
         code = CURLE_OUT_OF_MEMORY
@@ -365,8 +365,8 @@ cdef inline void lane_detach(Loop *loop, Lane *lane) noexcept nogil:
     lane.asked_host = lane.share.host.number if lane.share != NULL else 0
     share_end(lane)
     rf_count(&lane.source.received_bytes, lane.received_bytes)
-    rf_count(&lane.file.connections, info_long(lane.easy, CURLINFO_NUM_CONNECTS))
-    rf_count(&lane.file.received_bytes, lane.received_bytes)
+    rf_count(&lane.file.counters.connections, info_long(lane.easy, CURLINFO_NUM_CONNECTS))
+    rf_count(&lane.file.counters.received_bytes, lane.received_bytes)
 
 
 cdef inline void lane_release(Lane *lane) noexcept nogil:
@@ -378,16 +378,16 @@ cdef inline void lane_release(Lane *lane) noexcept nogil:
         if lane.fault == FAULT_OVERFLOW:
             # A server that does not know how much it sends may not know what it sends, either.
             blocks_revoke(&file.blocks, lane.start, lane.position)
-    free(lane.hedge)
-    lane.hedge = NULL
-    lane.hedge_bytes = lane.hedged = 0
+    free(lane.hedge.octets)
+    lane.hedge.octets = NULL
+    lane.hedge.size_bytes = lane.hedge.filled_bytes = 0
 
 
 cdef inline void lane_dismiss(Loop *loop, Lane *lane) noexcept nogil:
     """End the lane's transfer, and its rival's part in it."""
-    if lane.rival != NULL:
-        lane.rival.rival = NULL
-        lane.rival = NULL
+    if lane.hedge.rival != NULL:
+        lane.hedge.rival.hedge.rival = NULL
+        lane.hedge.rival = NULL
     lane_detach(loop, lane)
     lane_release(lane)
     lane_rest(loop, lane)

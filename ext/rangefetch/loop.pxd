@@ -87,8 +87,8 @@ cdef inline void take_on(Loop *loop, FileCore *file) noexcept nogil:
         # The time spent with nothing to do is no measure of anything.
         loop.ticked_ms = loop.now_ms
         loop.cpu_us = rf_thread_us()
-    file.began_us = loop.now_us
-    file.began_cpu_us = rf_thread_us()
+    file.counters.began_us = loop.now_us
+    file.counters.began_cpu_us = rf_thread_us()
     append(loop, file)
     if file.small.stage == SMALL and not small_may_begin(file):
         small_holds(loop, file)
@@ -317,11 +317,11 @@ cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexce
     if profile.read_timeout_ms > 0 and limit_ms > 0 and (
         loop.now_ms - lane.moved_ms > limit_ms or drips(loop, lane, limit_ms)
     ):
-        if lane.hedge != NULL:
+        if lane.hedge.octets != NULL:
             lane_dismiss(loop, lane)
             return
-        if lane.rival != NULL:
-            lane_dismiss(loop, lane.rival)
+        if lane.hedge.rival != NULL:
+            lane_dismiss(loop, lane.hedge.rival)
         lane.fault = FAULT_STALLED
         lane_detach(loop, lane)
         small_ends(loop, lane)
@@ -378,7 +378,7 @@ cdef inline void tick(Loop *loop) noexcept nogil:
     file = loop.files
     while file != NULL:
         if file.lanes_paused_seen:
-            rf_count(&file.paused_ms, elapsed_ms)
+            rf_count(&file.counters.paused_ms, elapsed_ms)
         if file.answered and file.splits and file.mapped and file.small.stage == PLACED:
             steer(loop, file, elapsed_ms)
             withdraw(loop, file)

@@ -37,10 +37,27 @@ cdef enum MessageKind:
     EVENT_FAILED = 17      # a transfer failed; its lane is held until COMMAND_RELEASE
     EVENT_DONE = 18        # all bytes are in the file, and the loop has let go of it
     EVENT_MET = 20         # the first good answer of a further source
-    EVENT_TRACE = 22       # how a transfer went, as "name=number" words
+    EVENT_TRACE = 22       # how a transfer went: `trace`
     EVENT_REACHED = 21     # the bytes that a reader waits for are there
     EVENT_HELD = 23        # the file is not as small or plain as it was taken for: it waits for COMMAND_PLACE
     EVENT_REMOVED = 19     # the loop has let go of the file: nothing will touch its descriptor any more
+
+# How a transfer went: its range, when libcurl was where (CURLINFO_*_TIME_T), and why it ended.
+cdef struct Trace:
+    int64_t start
+    int64_t end
+    int64_t bytes
+    int64_t status
+    int64_t fault
+    int64_t new_connections
+    int64_t lookup_us
+    int64_t connect_us
+    int64_t tls_us
+    int64_t first_byte_us
+    int64_t total_us
+    int64_t began_ms         # since the file was taken on
+    int64_t hedge
+    int64_t cut
 
 cdef struct Message:
     MessageKind kind
@@ -61,6 +78,7 @@ cdef struct Message:
     char *text          # owned by the message (may be NULL): the final URL, or libcurl's own words
     char *address       # owned by the message (may be NULL): where the source was asked, after redirects
     char *headers       # owned by the message (may be NULL): "name: value" lines; of a new source its validators
+    Trace *trace        # owned by the message (may be NULL)
 
 cdef struct Mailbox:
     pthread_mutex_t lock
@@ -68,6 +86,15 @@ cdef struct Mailbox:
     size_t count
     size_t capacity
     size_t reserved     # room in `items`, beyond `count`, that is kept for messages which must not be lost
+
+
+cdef inline dict event_names():
+    """The events by number, as Python knows them."""
+    return {
+        <int>EVENT_ANSWERED: "ANSWERED", <int>EVENT_FAILED: "FAILED", <int>EVENT_DONE: "DONE",
+        <int>EVENT_REMOVED: "REMOVED", <int>EVENT_MET: "MET", <int>EVENT_REACHED: "REACHED", <int>EVENT_TRACE: "TRACE",
+        <int>EVENT_HELD: "HELD",
+    }
 
 
 cdef inline int mailbox_open(Mailbox *box) noexcept nogil:
@@ -159,6 +186,7 @@ cdef inline void messages_free(Message *items, size_t count) noexcept nogil:
         free(items[i].text)
         free(items[i].headers)
         free(items[i].address)
+        free(items[i].trace)
     free(items)
 
 

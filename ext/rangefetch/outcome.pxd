@@ -62,8 +62,8 @@ cdef inline void let_go(Loop *loop, FileCore *file, MessageKind kind) noexcept n
         link = &link[0].next
     if link[0] != NULL:
         link[0] = file.next
-    rf_note(&file.lasted_us, rf_now_us() - file.began_us)
-    rf_note(&file.cpu_us, rf_thread_us() - file.began_cpu_us)
+    rf_note(&file.counters.lasted_us, rf_now_us() - file.counters.began_us)
+    rf_note(&file.counters.cpu_us, rf_thread_us() - file.counters.began_cpu_us)
     rf_note(&file.waits_for, WAIT_NOTHING)
     small_closes(file)
     leave_hosts(file)
@@ -144,7 +144,10 @@ cdef inline void fail(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     file.lanes_held += 1
     if file.mapped and lane.position - lane.start < NO_PROGRESS_BYTES:
         blocks_note_failure(&file.blocks, lane.position, lane.claim_end)
-    told = post_about(loop, EVENT_FAILED, lane, code, lane.error_text)
+    # Where libcurl has nothing to say of this case, it has words for the code.
+    told = post_about(
+        loop, EVENT_FAILED, lane, code, curl_easy_strerror(code) if code and not lane.error_text[0] else lane.error_text
+    )
     lane_rest(loop, lane)
     if not told:
         # Without memory to ask Python what is next: room for the last word was kept.
@@ -222,9 +225,9 @@ cdef inline void go_to(Loop *loop, Lane *lane, bint redirected) noexcept nogil:
 
 cdef inline void commit_hedge(Loop *loop, Lane *lane) noexcept nogil:
     """The hedging lane has all of it: end the slow one, and put into the file what that has not."""
-    cdef Lane *slow = lane.rival
+    cdef Lane *slow = lane.hedge.rival
     cdef int64_t at
-    slow.rival = lane.rival = NULL
+    slow.hedge.rival = lane.hedge.rival = NULL
     lane.source.refusals = 0
     lane_detach(loop, slow)
     at = slow.position
@@ -236,7 +239,7 @@ cdef inline void commit_hedge(Loop *loop, Lane *lane) noexcept nogil:
         # The claim goes over to the lane that fulfils it.
         lane.claim_end = slow.claim_end
         slow.claim_end = at
-        if lane_put(lane, lane.hedge + (at - lane.position), lane.end - at, at):
+        if lane_put(lane, lane.hedge.octets + (at - lane.position), lane.end - at, at):
             lane.position = at
             lane_advance(lane, lane.end - at)
         else:
@@ -250,7 +253,7 @@ cdef inline bint has_excess(Loop *loop, FileCore *file) noexcept nogil:
     tells of its end, a moment later, and then are taken back."""
     cdef Lane *lane = loop.lanes
     while lane != NULL:
-        if lane.file == file and lane.fault == FAULT_OVERFLOW and lane.hedge == NULL:
+        if lane.file == file and lane.fault == FAULT_OVERFLOW and lane.hedge.octets == NULL:
             return True
         lane = lane.next
     return False
@@ -302,7 +305,7 @@ cdef inline void heed(Loop *loop, Lane *lane, long status) noexcept nogil:
         return
     if not is_refusal(status, retry_after_s):
         share_answered(loop, lane)
-    elif lane.hedge != NULL:
+    elif lane.hedge.octets != NULL:
         # Of that Python does not hear.
         host_fill(
             lane.share.host, loop.now_ms + max(DECIDING_MS, min(1000 * max(retry_after_s, 0), LONGEST_FILL_MS)), 1
@@ -329,9 +332,9 @@ cdef inline void put_off(Loop *loop, Lane *lane) noexcept nogil:
     cdef int64_t host = lane.share.host.number if lane.share != NULL and lane.refused_socket == EAGAIN else 0
     if lane.share != NULL:
         share_waits(lane.share, True)
-    if lane.rival != NULL:
-        lane.rival.rival = NULL
-        lane.rival = NULL
+    if lane.hedge.rival != NULL:
+        lane.hedge.rival.hedge.rival = NULL
+        lane.hedge.rival = NULL
     lane_detach(loop, lane)
     lane_release(lane)
     lane_rest(loop, lane)
@@ -351,7 +354,7 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     """libcurl is done with the lane's transfer, well or not."""
     cdef FileCore *file = lane.file
     cdef long status = info_long(lane.easy, CURLINFO_RESPONSE_CODE)
-    cdef bint hedging = lane.hedge != NULL
+    cdef bint hedging = lane.hedge.octets != NULL
     cdef bint is_well
     if has_no_socket(loop, lane, code):
         put_off(loop, lane)
@@ -384,7 +387,7 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     if lane.check == ACCEPTED and lane.fault == FAULT_NONE and lane.end >= 0:
         # What counts is what the answer said: a body may end short of it (chunked, or empty) without an error, and
         # a connection may break after the last byte.
-        if lane.position + lane.hedged < lane.end:
+        if lane.position + lane.hedge.filled_bytes < lane.end:
             if code == CURLE_OK and status == STATUS_PARTIAL_CONTENT:
                 lane.fault = FAULT_RANGE_SHORT
             elif code == CURLE_OK:
@@ -406,19 +409,19 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         let_go(loop, file, EVENT_DONE)
         return
     small_ends(loop, lane)
-    if lane.rival != NULL and not hedging:
+    if lane.hedge.rival != NULL and not hedging:
         # Well or not, its rival is not needed any more.
-        lane_dismiss(loop, lane.rival)
+        lane_dismiss(loop, lane.hedge.rival)
     elif (
-        hedging and code == CURLE_OK and lane.rival != NULL and lane.fault == FAULT_NONE
-        and lane.end >= lane.rival.end and lane.rival.fault != FAULT_OVERFLOW
+        hedging and code == CURLE_OK and lane.hedge.rival != NULL and lane.fault == FAULT_NONE
+        and lane.end >= lane.hedge.rival.end and lane.hedge.rival.fault != FAULT_OVERFLOW
     ):
         commit_hedge(loop, lane)
     elif hedging:
         # A hedge is a gift: where it fails or brings a part, the slow lane goes on, and nobody needs to hear of it.
-        if lane.rival != NULL:
-            lane.rival.rival = NULL
-            lane.rival = NULL
+        if lane.hedge.rival != NULL:
+            lane.hedge.rival.hedge.rival = NULL
+            lane.hedge.rival = NULL
         note_refusal(loop, lane.source, info_off(lane.easy, CURLINFO_RETRY_AFTER))
         lane_release(lane)
         lane_rest(loop, lane)

@@ -26,11 +26,10 @@ from rangefetch.libcurl cimport (
     info_off,
     info_text,
 )
-from rangefetch.mailbox cimport EVENT_TRACE, MessageKind, Message, mailbox_put, mailbox_put_reserved
+from rangefetch.mailbox cimport EVENT_TRACE, Message, MessageKind, Trace, mailbox_put, mailbox_put_reserved
 from rangefetch.transfer cimport FileCore, Lane, Loop
 
 cdef enum:
-    TRACE_BYTES = 512
     LONGEST_RETRY_AFTER_S = 365 * 24 * 3600
 
 
@@ -79,6 +78,7 @@ cdef inline bint post(Loop *loop, Message *event) noexcept nogil:
     free(event.text)
     free(event.headers)
     free(event.address)
+    free(event.trace)
     return False
 
 
@@ -135,25 +135,28 @@ cdef inline bint post_about(Loop *loop, MessageKind kind, Lane *lane, CURLcode c
 
 
 cdef inline void post_trace(Loop *loop, Lane *lane) noexcept nogil:
-    """How the lane's transfer went: microseconds as libcurl took them (CURLINFO_*_TIME_T), bytes, and why it ended."""
+    """Tell Python how the lane's transfer went. Without memory it does not hear of it."""
     cdef Message event
-    cdef char words[TRACE_BYTES]
-    snprintf(
-        words, TRACE_BYTES,
-        "start=%lld end=%lld bytes=%lld status=%ld fault=%d new_connections=%ld lookup_us=%lld "
-        "connect_us=%lld tls_us=%lld first_byte_us=%lld total_us=%lld began_ms=%lld hedge=%d cut=%d",
-        <long long>lane.start, <long long>lane.end, <long long>lane.received_bytes,
-        info_long(lane.easy, CURLINFO_RESPONSE_CODE), <int>lane.fault, info_long(lane.easy, CURLINFO_NUM_CONNECTS),
-        <long long>info_off(lane.easy, CURLINFO_NAMELOOKUP_TIME_T),
-        <long long>info_off(lane.easy, CURLINFO_CONNECT_TIME_T),
-        <long long>info_off(lane.easy, CURLINFO_APPCONNECT_TIME_T),
-        <long long>info_off(lane.easy, CURLINFO_STARTTRANSFER_TIME_T),
-        <long long>info_off(lane.easy, CURLINFO_TOTAL_TIME_T),
-        <long long>(lane.started_ms - lane.file.began_us // 1000), lane.hedge != NULL, lane.cut,
-    )
+    cdef Trace *trace = <Trace *>malloc(sizeof(Trace))
+    if trace == NULL:
+        return
+    trace.start = lane.start
+    trace.end = lane.end
+    trace.bytes = lane.received_bytes
+    trace.status = info_long(lane.easy, CURLINFO_RESPONSE_CODE)
+    trace.fault = lane.fault
+    trace.new_connections = info_long(lane.easy, CURLINFO_NUM_CONNECTS)
+    trace.lookup_us = info_off(lane.easy, CURLINFO_NAMELOOKUP_TIME_T)
+    trace.connect_us = info_off(lane.easy, CURLINFO_CONNECT_TIME_T)
+    trace.tls_us = info_off(lane.easy, CURLINFO_APPCONNECT_TIME_T)
+    trace.first_byte_us = info_off(lane.easy, CURLINFO_STARTTRANSFER_TIME_T)
+    trace.total_us = info_off(lane.easy, CURLINFO_TOTAL_TIME_T)
+    trace.began_ms = lane.started_ms - lane.file.counters.began_us // 1000
+    trace.hedge = lane.hedge.octets != NULL
+    trace.cut = lane.cut
     memset(&event, 0, sizeof(event))
     event.kind = EVENT_TRACE
     event.file = lane.file
     event.source = lane.source.number
-    event.text = copy_text(words)
+    event.trace = trace
     post(loop, &event)

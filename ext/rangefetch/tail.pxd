@@ -58,7 +58,7 @@ cdef inline Lane *slowest_lane(Loop *loop, FileCore *file) noexcept nogil:
     cdef int64_t most_ms = 0
     while lane != NULL:
         if (
-            lane.file == file and lane.rival == NULL and lane.hedge == NULL and lane.end >= 0
+            lane.file == file and lane.hedge.rival == NULL and lane.hedge.octets == NULL and lane.end >= 0
             and left_ms(loop, lane) > most_ms and (lane.check == ACCEPTED or lane.check == UNCHECKED)
         ):
             slowest = lane
@@ -91,7 +91,7 @@ cdef inline bint steal(Loop *loop, FileCore *file, Lane *victim, Lane *thief, in
     thief.end = thief.claim_end = victim.claim_end
     victim.end = victim.claim_end = border
     victim.cut = True
-    rf_count(&file.steals, 1)
+    rf_count(&file.counters.steals, 1)
     return True
 
 
@@ -103,19 +103,19 @@ cdef inline bint hedge(Loop *loop, FileCore *file, Lane *slow, Lane *fast, int64
         return False
     if left_ms(loop, slow) <= 2 * (request_cost_ms(file) + left * 1000 // fast_rate):
         return False
-    fast.hedge = <char *>malloc(<size_t>left)
-    if fast.hedge == NULL:
+    fast.hedge.octets = <char *>malloc(<size_t>left)
+    if fast.hedge.octets == NULL:
         return False
-    fast.hedge_bytes = left
+    fast.hedge.size_bytes = left
     fast.is_first = False
     fast.ranged = True
     fast.redirects = 0
     # It claims nothing: the bytes are the slow lane's until one of them has them all.
     fast.start = fast.position = fast.claim_end = at
     fast.end = slow.end
-    fast.rival = slow
-    slow.rival = fast
-    rf_count(&file.hedges, 1)
+    fast.hedge.rival = slow
+    slow.hedge.rival = fast
+    rf_count(&file.counters.hedges, 1)
     return True
 
 
@@ -185,7 +185,7 @@ cdef inline void withdraw(Loop *loop, FileCore *file) noexcept nogil:
     while lane != NULL:
         if lane.file == file and not lane.is_first:
             source, since_ms = lane.source, lane.started_ms
-            if lane.hedge != NULL:
+            if lane.hedge.octets != NULL:
                 if is_fruitless(loop, lane):
                     lane_dismiss(loop, lane)
                     note_refusal(loop, source, 0)
@@ -226,7 +226,7 @@ cdef inline void replace_slow(Loop *loop, FileCore *file) noexcept nogil:
                 anew_ms += (lane.end - lane_received_end(lane)) * 1000 // usual
             if usual > SLOW_FACTOR * lane.bytes_per_s and left_ms(loop, lane) > 4 * anew_ms:
                 file.replaced_ms = loop.now_ms
-                rf_count(&file.replacements, 1)
+                rf_count(&file.counters.replacements, 1)
                 lane_dismiss(loop, lane)
                 feed(loop, file)
                 return

@@ -40,6 +40,19 @@ cdef enum Fault:
     FAULT_HEADERS = 17           # more header lines than any answer needs
     FAULT_RANGE_SHORT = 18       # the body of a part ended in good order before the part did
 
+cdef inline dict fault_names():
+    """The faults by number, as Python knows them."""
+    return {
+        <int>FAULT_NONE: "NONE", <int>FAULT_STATUS: "STATUS", <int>FAULT_RANGE_IGNORED: "RANGE_IGNORED",
+        <int>FAULT_RANGE_WRONG: "RANGE_WRONG", <int>FAULT_SIZE_CHANGED: "SIZE_CHANGED",
+        <int>FAULT_VALIDATOR_CHANGED: "VALIDATOR_CHANGED", <int>FAULT_ENCODED: "ENCODED",
+        <int>FAULT_OVERFLOW: "OVERFLOW", <int>FAULT_DISK: "DISK", <int>FAULT_STALLED: "STALLED",
+        <int>FAULT_REDIRECT: "REDIRECT", <int>FAULT_REDIRECTS: "REDIRECTS", <int>FAULT_MEMORY: "MEMORY",
+        <int>FAULT_PROBED: "PROBED", <int>FAULT_VALIDATOR_TOO_LONG: "VALIDATOR_TOO_LONG",
+        <int>FAULT_SIZE_UNSOUND: "SIZE_UNSOUND", <int>FAULT_UNVOUCHED: "UNVOUCHED", <int>FAULT_HEADERS: "HEADERS",
+        <int>FAULT_RANGE_SHORT: "RANGE_SHORT",
+    }
+
 # What the check of an answer said, before its first byte is written.
 cdef enum Check:
     UNCHECKED = 0
@@ -184,6 +197,14 @@ cdef enum Wait:
     WAIT_PYTHON = 6      # what Python decides after a failure, or after the answer to a probe
     WAIT_HOST = 7        # a connection to a host that has as many as it may have
 
+cdef inline dict wait_names():
+    """The same by number, as Python knows them."""
+    return {
+        <int>WAIT_NOTHING: "nothing", <int>WAIT_LOOP: "loop", <int>WAIT_TRANSFER: "transfer",
+        <int>WAIT_LIMIT: "limit", <int>WAIT_READER: "reader", <int>WAIT_REST: "rest", <int>WAIT_PYTHON: "decision",
+        <int>WAIT_HOST: "host",
+    }
+
 # What becomes of a file that is taken for a small one (see small.pxd).
 cdef enum Stage:
     PLACED = 0       # it has a place of its own, from the beginning or by now
@@ -210,6 +231,24 @@ cdef struct Growth:
     int64_t bytes_done        # at the last tick
     int64_t changed_ms        # when the aim last changed
     int64_t stopped_ms        # when growing last did not pay; 0: it has paid so far
+
+# What a file has cost so far: written by the loop (rf_count, rf_note) and read by Python (rf_peek), each a number by
+# itself.
+cdef struct Counters:
+    int64_t requests
+    int64_t responses         # whose bytes were taken
+    int64_t connections
+    int64_t received_bytes    # of bodies, whatever became of them
+    int64_t writes            # calls of pwrite
+    int64_t disk_us           # spent in pwrite
+    int64_t paused_ms         # with a lane held back by a limit or a reader
+    int64_t steals            # ranges of which another lane took the later part
+    int64_t hedges            # ends of ranges that were fetched twice at once
+    int64_t replacements      # lanes that were given up for being slow
+    int64_t began_us          # when the loop took the file on, and the loop's processor time then
+    int64_t began_cpu_us
+    int64_t lasted_us         # from then to the end, and the loop's processor time meanwhile
+    int64_t cpu_us
 
 # The part of a File that its loop works with.
 cdef struct FileCore:
@@ -254,23 +293,9 @@ cdef struct FileCore:
     int32_t lanes_still       # that have brought nothing in the last tick
     Memory memory
     int64_t replaced_ms       # when a slow lane was last replaced
-    # Counters: written by the loop (rf_count, rf_note) and read by Python (rf_peek), each a number by itself.
     int64_t stream_bytes      # of a stream without block map; released: so many are in the file
-    int64_t requests
-    int64_t responses         # whose bytes were taken
-    int64_t connections
-    int64_t received_bytes    # of bodies, whatever became of them
-    int64_t writes            # calls of pwrite
-    int64_t disk_us           # spent in pwrite
-    int64_t paused_ms         # with a lane held back by a limit or a reader
-    int64_t began_us          # when the loop took it on, and the loop's processor time then
-    int64_t began_cpu_us
-    int64_t lasted_us         # from then to the end, and the loop's processor time meanwhile
-    int64_t cpu_us
     bint traced               # Python wants to hear how each transfer went
-    int64_t steals            # ranges of which another lane took the later part
-    int64_t hedges            # ends of ranges that were fetched twice at once
-    int64_t replacements      # lanes that were given up for being slow
+    Counters counters
 
 # One thread, one CURLM, and the files that belong to it.
 cdef struct Loop:
@@ -317,6 +342,13 @@ cdef struct Span:
     const char *next          # borrowed: where the next piece of what was written must be
     int64_t left              # bytes of it whose pieces have not come yet
 
+# Two lanes that fetch the same bytes: the one that is late, and the one that hedges, whose bytes go into memory.
+cdef struct Hedge:
+    Lane *rival               # borrowed: the other lane; NULL: there is none
+    char *octets              # owned: freed when the transfer ends; NULL but in the lane that hedges
+    int64_t size_bytes        # how much fits there
+    int64_t filled_bytes      # what is there, which belongs at the lane's `position`
+
 # A reusable easy handle, and the transfer that it is running.
 cdef struct Lane:
     CURL *easy                # owned: cleaned up in lane_free
@@ -351,10 +383,7 @@ cdef struct Lane:
     bint finds_out            # whether the host is back from its rest
     int64_t asked_host        # the host that it asked last, as a number; 0: none whose connection may be idle
     bint slowed               # asked for under a limit, with small reads
-    Lane *rival               # borrowed: the lane that fetches the same bytes, on both sides of a hedge
-    char *hedge               # owned: freed when the transfer ends; where a hedging lane's bytes go
-    int64_t hedge_bytes       # its size
-    int64_t hedged            # bytes in it, which belong at `position`
+    Hedge hedge
     int64_t swallowed_bytes
     int32_t header_lines      # of all its answers, informational ones and trailers too
     int64_t started_ms

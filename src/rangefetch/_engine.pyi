@@ -6,22 +6,22 @@ happens is told as events, tuples of numbers first; ``retry`` gives them meaning
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Self, final
+from typing import Any, Final, Literal, Self, final
 
 OLDEST_LIBCURL: Final[tuple[int, int, int]]
 """The oldest libcurl that the engine takes."""
 
-EVENTS: Final[dict[str, int]]
-"""The kinds of events by name; MET is a further source's first answer, REACHED what ``File.read_to`` asked for."""
+_EventKind = Literal["ANSWERED", "FAILED", "DONE", "REMOVED", "MET", "TRACE", "REACHED", "HELD"]
+"""For type checkers alone. MET is a further source's first answer, REACHED what ``File.read_to`` asked for."""
+
+EVENTS: Final[frozenset[_EventKind]]
+"""The kinds of events that there are."""
 
 LARGEST_FILE: Final[int]
 """The largest size in bytes that a file may have: 256 TiB. A server that states a larger one is refused."""
 
 LARGEST_BLOCK: Final[int]
 """The largest ``block_size`` in bytes."""
-
-WAITS: Final[dict[int, str]]
-"""What a file may be waiting for, by number: see ``File.waiting_for``."""
 
 FAULTS: Final[dict[str, int]]
 """Why the engine refused or ended a transfer, by name; NONE where libcurl's code says it all."""
@@ -152,7 +152,7 @@ class File:
     sources, ``(url, profile, etag, last_modified)`` each, and ``source_lanes`` the most transfers on one.
     ``host_lanes`` is the most connections that there may be to a host, with those of other files and engines,
     idle ones included; where there are as many, this file waits. With ``insists`` it gets its first one all the same.
-    With ``traced`` a TRACE event tells of each transfer that ends, in "name=number" words.
+    With ``traced`` a TRACE event tells of each transfer that ends.
     With ``probe`` only one answer is wanted, for what it says: nothing is written, and nothing follows the ANSWERED
     event.
 
@@ -374,14 +374,23 @@ class Engine:
         """Make ``fileno()`` readable, from any thread."""
     def add(self, file: File, loop: int = 0) -> None:
         """Begin to fill ``file`` on the given loop."""
-    def events(self) -> list[tuple[int, Any, int, int, int, int, int, int, int, str, str, int, int, int, str, int]]:
+    def events(
+        self,
+    ) -> list[
+        tuple[
+            _EventKind, Any, int, int, int, int, int, int, int, str, str, int, int, int, str, int, dict[str, int] | None
+        ]
+    ]:
         """What happened since the last call, oldest first.
 
         Each is ``(kind, file, curl_code, status, fault, errno, retry_after_s, offset, received_bytes, text,
-        headers, source, epoch, request, address, host)``; ``text`` is the final URL of an ANSWERED, libcurl's own words
-        of a FAILED, ``headers`` the answer's, one "Name: value" a line, ``epoch`` how often the source had got another
-        address when it was asked, ``request`` how many requests the file had made by then, this one included,
-        ``address`` the URL that was asked, after redirects, ``host`` the number of the host that this was.
+        headers, source, epoch, request, address, host, trace)``; ``text`` is the final URL of an ANSWERED, libcurl's
+        words of a FAILED, ``headers`` the answer's, one "Name: value" a line, ``epoch`` how often the source had got
+        another address when it was asked, ``request`` how many requests the file had made by then, this one included,
+        ``address`` the URL that was asked, after redirects, ``host`` the number of the host that this was. A TRACE has
+        a ``trace``, others None: the range that was asked for, the bytes that came, the status, the fault, connections
+        opened, microseconds as libcurl counts them (CURLINFO_*_TIME_T), when it began (milliseconds after the file was
+        added), and whether it hedged or was cut.
         """
     @property
     def limit(self) -> int:

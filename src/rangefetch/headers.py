@@ -44,6 +44,6 @@ def parse_date(value: str) -> float | None:
 def stated_range(headers: Mapping[str, str]) -> tuple[int, int, int] | None:
     """The part of the file that a response says it is (Content-Range), as start, end and total; None where it says
     nothing of that, or nothing that makes sense."""
-    from rangefetch import _engine
+    from rangefetch._engine import content_range
 
-    return _engine.content_range(headers.get("content-range", "").encode("latin-1", "replace"))
+    return content_range(headers.get("content-range", "").encode("latin-1", "replace"))

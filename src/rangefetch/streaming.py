@@ -120,14 +120,14 @@ class RemoteFile(io.RawIOBase):
 
     def _move_on(self) -> None:
         """Let the window follow, and give back the space of what was read."""
-        from rangefetch import _engine
+        from rangefetch._engine import punch_hole
 
         file = self._download.file
         if self._position - self._given_back >= _GIVE_BACK_BYTES:
             if file is not None:
                 file.read_to(self._position)
             start, self._given_back = self._given_back, self._position
-            _engine.punch_hole(self._sink.fd, start, self._given_back)
+            punch_hole(self._sink.fd, start, self._given_back)
 
     def close(self) -> None:
         """Stop the transfer, and free everything."""

@@ -18,13 +18,12 @@ from rangefetch.net import libcurl
 
 __all__ = ["Driver", "Event", "Part", "plain_profile"]
 
-_NAMES = {number: name for name, number in _engine.EVENTS.items()}
 _POLL_MS = 5.0
 _OF_SMALL_FILES = ("overwrite", "named_by_url", "largest_bytes", "origin")
 
 
 class Event(NamedTuple):
-    """What ``Engine.events`` documents, with the kind's name in place of its number."""
+    """What ``Engine.events`` documents."""
 
     kind: str
     file: File
@@ -42,6 +41,7 @@ class Event(NamedTuple):
     request: int
     address: str
     host: int
+    trace: dict[str, int] | None
 
 
 @dataclass
@@ -122,7 +122,7 @@ class Driver:
 
     def take(self) -> list[Event]:
         """The events since the last time, which are in ``log`` then, too."""
-        news = [Event._make((_NAMES[fields[0]], *fields[1:])) for fields in self.engine.events()]
+        news = [Event._make(fields) for fields in self.engine.events()]
         self.log += news
         return news
 

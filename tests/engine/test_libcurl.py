@@ -10,7 +10,7 @@ import pytest
 
 from rangefetch import _engine
 from rangefetch.net import libcurl
-from rangefetch.transfer import events, retry
+from rangefetch.transfer import retry
 from servers.misbehaving import MisbehavingServer, content
 from servers.nginx import Nginx
 from support import children
@@ -96,9 +96,8 @@ def test_the_codes_of_retry_are_libcurls() -> None:
     assert {f"CURLE_{code.name}": code.value for code in retry.Curl}.items() <= CONSTANTS.items()
 
 
-def test_faults_and_events_have_the_engines_numbers() -> None:
+def test_faults_have_the_engines_numbers() -> None:
     assert {fault.name: fault.value for fault in retry.Fault} == _engine.FAULTS
-    assert {kind.name: kind.value for kind in events.EventKind} == _engine.EVENTS
 
 
 # Which library is loaded.

@@ -13,7 +13,7 @@ import pytest
 
 from engine.driving import Driver
 from rangefetch import _engine
-from rangefetch._engine import EVENTS, Engine, File
+from rangefetch._engine import Engine, File
 from servers.misbehaving import MisbehavingServer, content
 from support import children
 from support.files import MIB
@@ -101,7 +101,7 @@ def test_what_is_said_to_a_file_after_its_end_is_not_heard(driver: Driver, serve
 
 def _ended(driver: Driver) -> bool:
     """Look at the events, and keep none of them, so that what has ended is gone."""
-    return any(event[0] in (EVENTS["DONE"], EVENTS["REMOVED"]) for event in driver.engine.events())
+    return any(event[0] in ("DONE", "REMOVED") for event in driver.engine.events())
 
 
 def test_what_is_said_while_a_file_ends_finds_it_there_or_not_at_all(driver: Driver, server: MisbehavingServer) -> None:

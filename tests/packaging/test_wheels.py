@@ -82,7 +82,7 @@ def test_both_wheels_have_the_same_python_files(platform_wheel: zipfile.ZipFile,
 
 def test_the_source_distribution_has_what_it_takes_to_build_and_to_test(sdist: set[str]) -> None:
     # The tests are at hand wherever this one runs, the rest only in the source tree.
-    suffixes = {".py", ".pyi", ".pyx", ".pxd", ".h"}
+    suffixes = {".py", ".pyi", ".pyx", ".pxd", ".pxi", ".h"}
     for directory, further in (("ext", set()), ("src", set()), ("tests", {".c"})):
         there = {
             path.relative_to(TREE).as_posix()

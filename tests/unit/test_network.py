@@ -17,7 +17,7 @@ from rangefetch.net import libcurl
 from rangefetch.net.credentials import netrc_path
 from rangefetch.net.network import make_profile, secret_headers, split_userinfo
 from rangefetch.options import DownloadOptions
-from rangefetch.transfer.saving import write_trace
+from rangefetch.transfer.tracing import write_trace
 
 words = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), min_size=1, max_size=12)
 
@@ -208,4 +208,4 @@ def test_a_pipe_in_the_place_of_a_file_with_secrets_is_refused_and_not_waited_fo
 
 def test_a_trace_that_nobody_reads_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "trace")
-    write_trace(os.fspath(tmp_path / "trace"), "gid", [("http://h/", "start=0")])
+    write_trace(os.fspath(tmp_path / "trace"), "gid", [("http://h/", {"start": 0})])

@@ -139,7 +139,7 @@ failures = st.builds(
 @given(failures)
 def test_every_failure_has_a_verdict_and_one_line_of_words(failure: Failure) -> None:
     assert isinstance(POLICY.classify(failure), Kind)
-    kind, words = explain(failure, "libcurl's own words")
+    kind, words = explain(failure)
     assert issubclass(kind, errors.DownloadError)
     assert words
 
@@ -249,16 +249,16 @@ def test_what_a_server_asks_is_capped() -> None:
             "refused a redirect to file:///",
         ),
         (Failure(fault=Fault.SIZE_CHANGED), errors.ContentChanged, "the size of the remote file has changed"),
-        (Failure(code=Curl.OPERATION_TIMEDOUT), errors.TimedOut, "general words"),
+        (Failure(code=Curl.OPERATION_TIMEDOUT, text="general words"), errors.TimedOut, "general words"),
         (Failure(code=Curl.PEER_FAILED_VERIFICATION, text="own words"), errors.TlsError, "own words"),
-        (Failure(code=Curl.SSL_CONNECT_ERROR), errors.TlsError, "general words"),
-        (Failure(code=Curl.COULDNT_RESOLVE_HOST), errors.ConnectionFailed, "general words"),
-        (Failure(code=Curl.PARTIAL_FILE), errors.BadAnswer, "general words"),
-        (Failure(code=Curl.HTTP2_STREAM), errors.NetworkError, "general words"),
+        (Failure(code=Curl.SSL_CONNECT_ERROR, text="general words"), errors.TlsError, "general words"),
+        (Failure(code=Curl.COULDNT_RESOLVE_HOST, text="general words"), errors.ConnectionFailed, "general words"),
+        (Failure(code=Curl.PARTIAL_FILE, text="general words"), errors.BadAnswer, "general words"),
+        (Failure(code=Curl.HTTP2_STREAM, text="general words"), errors.NetworkError, "general words"),
     ],
 )
 def test_an_error_says_what_was_wrong(failure: Failure, kind: type[Exception], words: str) -> None:
-    assert explain(failure, "general words") == (kind, words)
+    assert explain(failure) == (kind, words)
 
 
 @pytest.mark.parametrize(

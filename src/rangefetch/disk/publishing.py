@@ -63,9 +63,9 @@ def rename_free(source: Path, destination: Path) -> None:
     Where the file system can neither do that in one step nor make hard links, the name is looked at first: a file that
     gets it between the look and the rename, microseconds later, is replaced.
     """
-    from rangefetch import _engine
+    import rangefetch._engine as engine
 
-    failed = _engine.rename_free(os.fsencode(source), os.fsencode(destination))
+    failed = engine.rename_free(os.fsencode(source), os.fsencode(destination))
     if failed in _CANNOT:
         failed = _link_and_unlink(source, destination)
     if failed == errno.EEXIST:

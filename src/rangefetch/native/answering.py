@@ -19,7 +19,7 @@ from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.net.sources import URL, Source
 from rangefetch.transfer.authority import Word
-from rangefetch.transfer.lifecycle import Event as Step
+from rangefetch.transfer.lifecycle import Event
 from rangefetch.transfer.space import check_target
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Answering:
             if answer is not self._answer:
                 return  # it has begun again meanwhile
             if step is None:
-                run.life.fire(Step.SETTLED)
+                run.life.fire(Event.SETTLED)
             elif not run.life.is_ending:
                 step()
 
@@ -148,7 +148,7 @@ class Answering:
             return
         if (number == URL or run.verification.checksum) and not run.verification.learn(stated):
             return
-        if run.first_step is Step.FETCH:
+        if run.first_event is Event.FETCH:
             self._deal_with(source, headers)
 
     def _settle(self, file: File, source: Source, headers: dict[str, str]) -> Callable[[], None] | None:
@@ -169,7 +169,7 @@ class Answering:
                 return lambda: run.turn(lambda: run.placing.compare_existing(path, free))
             remote = Identity.of(headers, size)
             return lambda: run.turn(lambda: run.placing.look_at_existing(path, source, remote, free))
-        if run.first_step is Step.ASK:
+        if run.first_event is Event.ASK:
             # The server gives it another name than its URL does, and that one is free.
             return run.starting.probed
         if size > file.downloaded:

@@ -35,7 +35,7 @@ from rangefetch.transfer.backend import Listener
 from rangefetch.transfer.capabilities import NATIVE
 from rangefetch.transfer.dispatching import Dispatcher
 from rangefetch.transfer.download import Download
-from rangefetch.transfer.events import Event
+from rangefetch.transfer.events import EngineEvent
 from rangefetch.transfer.guarding import guarded
 from rangefetch.transfer.retry import RetryPolicy
 from rangefetch.transfer.workers import Workers
@@ -97,11 +97,11 @@ class NativeBackend(Dispatcher[Run | Small]):
     @staticmethod
     def _make_engine(loops: int) -> tuple[Engine, int]:
         """The engine, and how many loops it has: fewer where the system has no threads for them."""
-        from rangefetch import _engine
+        from rangefetch._engine import Engine
 
         while True:
             try:
-                return _engine.Engine(loops), loops
+                return Engine(loops), loops
             except BlockingIOError:
                 if loops == 1:
                     raise
@@ -237,13 +237,13 @@ class NativeBackend(Dispatcher[Run | Small]):
 
     def _jar_for(self, known: tuple[Any, ...]) -> Jar:
         """The cookies that servers have set for those who come with the same headers and credentials."""
-        from rangefetch import _engine
+        from rangefetch._engine import Jar
 
         jar = self._jars.get(known)
         if jar is None:
             if len(self._jars) >= _MOST_PROFILES:
                 del self._jars[next(iter(self._jars))]
-            jar = self._jars.setdefault(known, _engine.Jar())
+            jar = self._jars.setdefault(known, Jar())
         return jar
 
     # -- the thread -------------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ class NativeBackend(Dispatcher[Run | Small]):
         self._wait_for_ring(seconds)
         self.preparing.round_begins()
         for fields in engine.events():
-            event = Event(*fields)
+            event = EngineEvent(*fields)
             owner = event.file.tag
             guarded(owner, functools.partial(owner.handle, event))
 

@@ -14,8 +14,7 @@ from rangefetch.logs import log as _log
 from rangefetch.net.sources import URL
 from rangefetch.transfer.comparison import Finding, Verdict
 from rangefetch.transfer.effort import explain
-from rangefetch.transfer.lifecycle import Event as Step
-from rangefetch.transfer.lifecycle import Phase
+from rangefetch.transfer.lifecycle import Event, Phase
 from rangefetch.transfer.samples import Span, finished_spans
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class Comparing:
             if not run.answering.is_credible(run.answering.first_source, identity, stated=False):
                 return
         if run.options.checksum or run.download.sink is not None:
-            run.life.fire(Step.AGREED)
+            run.life.fire(Event.AGREED)
         elif self._is_from_mirrors and not self._url_agrees and not run.mirroring.url_given_up:
             # They stood in for the URL, which is asked whether it has the same file.
             if size == 0:
@@ -84,7 +83,7 @@ class Comparing:
         elif (number := self._next_to_compare()) is not None:
             self._compare_all(number, functools.partial(self._versions_compared, number))
         else:
-            run.life.fire(Step.AGREED)
+            run.life.fire(Event.AGREED)
 
     @property
     def _judge(self) -> int:

@@ -24,7 +24,7 @@ from rangefetch.net.sources import host_of
 from rangefetch.transfer import governor, retry
 from rangefetch.transfer.backend import Timer
 from rangefetch.transfer.comparison import Finding, Verdict
-from rangefetch.transfer.events import Event
+from rangefetch.transfer.events import EngineEvent
 from rangefetch.transfer.retry import Kind
 from rangefetch.transfer.space import explain_full
 from rangefetch.transfer.tries import is_worth
@@ -105,14 +105,12 @@ class Recovery:
             return "the network"
         return "the time of the next try" if self._timer is not None else ""
 
-    def failed(self, event: Event) -> None:
+    def failed(self, event: EngineEvent) -> None:
         """A transfer failed, and a lane is held. Raises the error that ends the download, if this does."""
         self._or_stand_in(lambda: self._deal_with(event))
 
-    def _deal_with(self, event: Event) -> None:
+    def _deal_with(self, event: EngineEvent) -> None:
         """What follows from it."""
-        from rangefetch import _engine
-
         run = self._run
         self.resort.seems_empty |= event.status in _OF_EMPTY_FILES and event.fault == retry.Fault.RANGE_WRONG
         if event.fault == retry.Fault.OVERFLOW:
@@ -125,7 +123,7 @@ class Recovery:
             return
         failure = self._failure(event)
         kind = run.policy.classify(failure)
-        error = self._error(failure, _engine.error_text(event.code) if event.code else "")
+        error = self._error(failure)
         self._held += 1
         _log.debug("%s: %s: %s", run.shown_url, error.reason, kind.value)
         if self.waiting_for_network or self._refreshing or self.resort.asking:
@@ -164,7 +162,7 @@ class Recovery:
                 else:
                     self._try_again(failure, error)
 
-    def _failure(self, event: Event) -> retry.Failure:
+    def _failure(self, event: EngineEvent) -> retry.Failure:
         """What the engine tells of a failed transfer, with what is known here."""
         run = self._run
         source = run.sources[event.source]
@@ -210,11 +208,11 @@ class Recovery:
 
     # -- what is done ---------------------------------------------------------------------------------------------
 
-    def _error(self, failure: retry.Failure, curl_words: str) -> DownloadError:
+    def _error(self, failure: retry.Failure) -> DownloadError:
         more = explain_full(self._run.download, failure.errno)
         if failure.code == retry.Curl.PEER_FAILED_VERIFICATION:
             more += certificates.explain(self._run.options)
-        error = retry.as_error(failure, self._run.shown_url, curl_words, more)
+        error = retry.as_error(failure, self._run.shown_url, more)
         self._tries.note(error.reason)
         error.tried = self._tries.tried
         return error

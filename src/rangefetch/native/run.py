@@ -30,13 +30,13 @@ from rangefetch.options import DownloadOptions
 from rangefetch.transfer import governor, saving
 from rangefetch.transfer.atwork import AtWork
 from rangefetch.transfer.authority import Authority
-from rangefetch.transfer.backend import EngineHost
+from rangefetch.transfer.backend import EngineServices
 from rangefetch.transfer.comparison import Comparisons, Finding, Question
 from rangefetch.transfer.download import Download, Figures
-from rangefetch.transfer.events import Event, EventKind
+from rangefetch.transfer.events import EngineEvent, Traced
 from rangefetch.transfer.keeping import NOTHING_KEPT
-from rangefetch.transfer.lifecycle import AT_WORK, Phase
-from rangefetch.transfer.lifecycle import Event as Step
+from rangefetch.transfer.lifecycle import AT_WORK, Event, Phase
+from rangefetch.transfer.tracing import write_trace
 
 if TYPE_CHECKING:
     from rangefetch._engine import File
@@ -51,17 +51,17 @@ class Run(AtWork):
     """One download that the engine fetches. All methods run on the backend's thread."""
 
     transferer = "the engine"
-    backend: EngineHost[Run]
+    backend: EngineServices[Run]
 
-    def __init__(self, backend: EngineHost[Run], download: Download, tried: Small | None = None) -> None:
+    def __init__(self, backend: EngineServices[Run], download: Download, tried: Small | None = None) -> None:
         super().__init__(backend, download, download.options)
         self._tried = tried
         self.engine_file: File | None = None
         self.asking = Asking(self) if download.asks else None
-        self.first_step = Step.FETCH if self.asking is None else Step.ASK
+        self.first_event = Event.FETCH if self.asking is None else Event.ASK
         """How the engine gets the file: ``ASK`` where it is to say only what there is."""
         self.authority = Authority()
-        self._trace: list[tuple[str, str]] = []
+        self._trace: list[Traced] = []
         self.codings: tuple[str, ...] = ()
         """What is to be undone before the file gets its name."""
         self._decoded_bytes: int | None = None
@@ -91,7 +91,7 @@ class Run(AtWork):
         per_server = min(options.max_connection_per_server, self._lanes_share)
         split = max(1, options.split - self.mirroring.reserved_lanes())
         most = min(split, per_server * max(1, len(self.sources.usable())), self.recovery.most_lanes)
-        return 1 if self.first_step is Step.ASK else most
+        return 1 if self.first_event is Event.ASK else most
 
     @property
     def is_filling(self) -> bool:
@@ -103,7 +103,7 @@ class Run(AtWork):
         """Whether the engine has the file: nobody else may close it."""
         return self.loop != _NO_LOOP
 
-    def take_tried(self) -> tuple[File, list[Event]] | None:
+    def take_tried(self) -> tuple[File, list[EngineEvent]] | None:
         """The engine's file of which a small one was not made, if this run may go on with it, and what has happened to
         it; from then on it is this run's."""
         tried, self._tried = self._tried, None
@@ -198,51 +198,51 @@ class Run(AtWork):
 
     # -- what the engine tells ---------------------------------------------------------------------------------
 
-    def handle(self, event: Event) -> None:
+    def handle(self, event: EngineEvent) -> None:
         """One event of the engine."""
         file = event.file
         if self.comparisons.handle(event) or file is not self.engine_file or file is None:
             return
-        if event.kind == EventKind.TRACE:
-            self._trace.append((self.sources[event.source].url, event.text))
+        if event.trace is not None:
+            self._trace.append((self.sources[event.source].url, event.trace))
             return
         phase = self.life.phase
-        if event.kind in (EventKind.DONE, EventKind.REMOVED):
+        if event.kind in ("DONE", "REMOVED"):
             self.backend.file_gone(file, self.loop)
             self.loop = _NO_LOOP
             self.connections += file.connections
-            if event.kind == EventKind.DONE and phase in AT_WORK:
+            if event.kind == "DONE" and phase in AT_WORK:
                 self.recovery.stop_waiting()
-                self.life.fire(Step.WHOLE)
+                self.life.fire(Event.WHOLE)
             else:
                 self._let_go()
-        elif phase is Phase.DROPPING and event.kind == EventKind.ANSWERED:
+        elif phase is Phase.DROPPING and event.kind == "ANSWERED":
             self.answering.answered_late(event.source, self._meet(event))
         elif phase not in AT_WORK:
             return
-        elif event.kind == EventKind.FAILED:
+        elif event.kind == "FAILED":
             if event.status:
                 self._heard(self.sources[event.source])
             self.recovery.failed(event)
-        elif event.kind == EventKind.REACHED:
+        elif event.kind == "REACHED":
             self.download.notify()
-        elif event.kind == EventKind.HELD:
+        elif event.kind == "HELD":
             pass  # it has its place by now
         else:
             headers = self._meet(event)
             if self.asking is not None:
                 self.asking.answered(headers)
                 return
-            if event.kind == EventKind.ANSWERED and not self.recovery.resort.answered(headers):
+            if event.kind == "ANSWERED" and not self.recovery.resort.answered(headers):
                 self.sources[event.source].answered = False
                 self.turn(self.starting.open_file)
                 return
-            if event.kind == EventKind.ANSWERED:
+            if event.kind == "ANSWERED":
                 self.answering.answered(event.source, headers)
             if self.life.phase in AT_WORK:
                 self.answering.compare_digest(event.source, headers)
 
-    def _meet(self, event: Event) -> dict[str, str]:
+    def _meet(self, event: EngineEvent) -> dict[str, str]:
         """A source has answered for the first time; returns the headers."""
         source = self.sources[event.source]
         source.answered = True
@@ -269,7 +269,7 @@ class Run(AtWork):
     def _let_go(self) -> None:
         """Go on when the engine has neither the file nor anything to compare it with."""
         if not self.in_engine and not self.comparisons:
-            self.life.fire(Step.LET_GO)
+            self.life.fire(Event.LET_GO)
 
     def compare(self) -> None:
         """Every byte is there: see that they are one version of the file."""
@@ -285,7 +285,7 @@ class Run(AtWork):
         self._trace.clear()
         self.comparisons.trace.clear()
         if self.options.trace:
-            saving.write_trace(os.fspath(self.options.trace), self.download.gid, transfers)
+            write_trace(os.fspath(self.options.trace), self.download.gid, transfers)
 
     def basis(self) -> Basis:
         """How it was established that the bytes are one version of the file at the URL."""
@@ -370,7 +370,7 @@ class Run(AtWork):
         return (
             target is not None
             and target.keeps_state
-            and self.first_step is Step.FETCH
+            and self.first_event is Event.FETCH
             and file is not None
             and file.splits
             and file.block_size > 0

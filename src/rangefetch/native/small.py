@@ -21,12 +21,13 @@ from rangefetch.masking import mask_url
 from rangefetch.net.sources import Source
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadResult, SpeedMeter
-from rangefetch.transfer import governor, saving
+from rangefetch.transfer import governor
 from rangefetch.transfer.backend import Growth
 from rangefetch.transfer.download import Download, Figures
 from rangefetch.transfer.effort import explain
-from rangefetch.transfer.events import Event, EventKind
+from rangefetch.transfer.events import EngineEvent, Traced
 from rangefetch.transfer.lifecycle import LET_GO_S
+from rangefetch.transfer.tracing import write_trace
 
 if TYPE_CHECKING:
     from rangefetch._engine import File, Profile
@@ -105,8 +106,8 @@ class Small:
         self._name = ""
         self._directory: Directory | None = None
         self._loop = _NO_LOOP
-        self._events: list[Event] = []  # for the run that takes over
-        self._trace: list[tuple[str, str]] = []
+        self._events: list[EngineEvent] = []  # for the run that takes over
+        self._trace: list[Traced] = []
         self._error: DownloadError | None = None
         self._leaving_since_s = 0.0
         self._meter: SpeedMeter | None = None
@@ -124,13 +125,13 @@ class Small:
         if self._stage is not _Stage.PREPARING:
             directory.release()
             return
-        from rangefetch import _engine
+        from rangefetch._engine import File
 
         self._directory = directory
         download, options = self.download, self.options
         self._asked_with = options
         least_bytes = int(options.min_split_size)
-        file = self.file = _engine.File(
+        file = self.file = File(
             -1,
             download.url,
             profile,
@@ -166,21 +167,21 @@ class Small:
 
     # -- what the engine tells ------------------------------------------------------------------------------------
 
-    def handle(self, event: Event) -> None:
+    def handle(self, event: EngineEvent) -> None:
         """One event of the engine."""
-        if event.kind == EventKind.TRACE:
-            self._trace.append((self.download.url, event.text))
-        elif event.kind == EventKind.DONE:
+        if event.trace is not None:
+            self._trace.append((self.download.url, event.trace))
+        elif event.kind == "DONE":
             self._leave_engine()
             self._complete()
-        elif event.kind == EventKind.REMOVED:
+        elif event.kind == "REMOVED":
             self._leave_engine()
             self._removed()
         elif self._stage is _Stage.FETCHING:
             self._stage = _Stage.QUEUED
             self._keep(event)
             self._release_directory()
-            match self._backend.listener.grows(self.download, answered=event.kind != EventKind.FAILED):
+            match self._backend.listener.grows(self.download, answered=event.kind != "FAILED"):
                 case Growth.NOW:
                     self.go_on()
                 case Growth.LATER:
@@ -194,9 +195,9 @@ class Small:
             self._stage = _Stage.HELD
             self._backend.run_instead(self)
 
-    def _keep(self, event: Event) -> None:
+    def _keep(self, event: EngineEvent) -> None:
         """What has happened so far, for the run that takes over."""
-        if event.kind != EventKind.HELD:
+        if event.kind != "HELD":
             self._events.append(event)
 
     def _leave_engine(self) -> None:
@@ -242,7 +243,7 @@ class Small:
         if self._trace:
             self._backend.work(
                 self,
-                lambda: saving.write_trace(os.fspath(options.trace), download.gid, self._trace),
+                lambda: write_trace(os.fspath(options.trace), download.gid, self._trace),
                 lambda _: self._named(result),
             )
         else:
@@ -256,7 +257,7 @@ class Small:
 
     # -- for the run that takes over ------------------------------------------------------------------------------
 
-    def hand_over(self, run: object, options: DownloadOptions) -> tuple[File, int, list[Event]] | None:
+    def hand_over(self, run: object, options: DownloadOptions) -> tuple[File, int, list[EngineEvent]] | None:
         """The engine's file, its loop, and what has happened, for a run with these options; None: it is gone, or it was
         begun with others."""
         file = self.file
@@ -267,7 +268,7 @@ class Small:
         return file, self._loop, self._events
 
     @property
-    def trace(self) -> list[tuple[str, str]]:
+    def trace(self) -> list[Traced]:
         """How its transfers went, as far as they have ended."""
         return self._trace
 

@@ -19,7 +19,7 @@ from rangefetch.native.sourcing import SECRETS
 from rangefetch.net.sources import URL
 from rangefetch.transfer.comparison import Finding, Verdict
 from rangefetch.transfer.guarding import guarded
-from rangefetch.transfer.lifecycle import Event as Step
+from rangefetch.transfer.lifecycle import Event
 from rangefetch.transfer.samples import finished_spans
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Starting:
         assert run.target is not None
         # Without a name from the user this is a guess, but one that saves megabytes when it is right.
         if run.naming.may_be_taken:
-            run.first_step = Step.ASK
+            run.first_event = Event.ASK
         if run.saved is not None:
             self._recall(run.saved)
             identity = run.saved.identity_of(run.url) or Identity()
@@ -81,14 +81,14 @@ class Starting:
             # is by now, unless the user's checksum will tell, and where nobody has told the name.
             must_ask = self._saved_is_whole and not (run.options.checksum and run.target.path is not None)
             if self._must_compare or must_ask:
-                run.first_step = Step.ASK
+                run.first_event = Event.ASK
         if run.placing.earlier is not None:
-            run.first_step = Step.ASK
+            run.first_event = Event.ASK
 
     def _opened(self, taken: Path | None) -> None:
         run = self._run
         assert run.target is not None
-        if taken is not None or run.first_step is Step.ASK or run.saved is not None:
+        if taken is not None or run.first_event is Event.ASK or run.saved is not None:
             run.drop_tried()
         if taken is not None:
             run.placing.compare_existing(taken, lambda: run.do(self._load, lambda _: self._opened(None)))
@@ -129,7 +129,7 @@ class Starting:
 
     def _give_to_engine(self, profiles: list[Profile]) -> None:
         """What follows when it is known how the sources are asked."""
-        from rangefetch import _engine
+        from rangefetch._engine import File
 
         run = self._run
         if len(profiles) != len(run.sources):  # another one was added meanwhile
@@ -140,7 +140,7 @@ class Starting:
             raise ContentChanged("no source is left that has the file", url=run.shown_url)
         options = run.options
         known: dict[str, Any] = {}
-        if run.first_step is Step.ASK:
+        if run.first_event is Event.ASK:
             # Two: one, as "bytes=0-0", is taken for no end by servers that test it for truth.
             known = {"first_bytes": 2 if run.asking is None else 1, "probe": True}
             if run.saved is not None and self._saved_is_whole:
@@ -177,7 +177,7 @@ class Starting:
         file = (
             tried[0]
             if tried is not None
-            else _engine.File(
+            else File(
                 run.target.fd,
                 url,
                 profile,
@@ -192,7 +192,7 @@ class Starting:
                 limit=int(options.max_download_limit),
                 window_bytes=run.target.window_bytes,
                 traced=bool(options.trace),
-                allocation="none" if run.first_step is Step.ASK else options.file_allocation,
+                allocation="none" if run.first_event is Event.ASK else options.file_allocation,
                 mirrors=asked[1:],
                 etag=etag,
                 last_modified=last_modified,
@@ -217,9 +217,9 @@ class Starting:
         else:
             file.lanes = run.most_lanes
             file.place(run.target.fd)
-        run.life.fire(run.first_step)
-        if run.first_step is Step.FETCH and self._saved_is_whole:
-            run.life.fire(Step.SETTLED)  # nothing is left that a response would tell
+        run.life.fire(run.first_event)
+        if run.first_event is Event.FETCH and self._saved_is_whole:
+            run.life.fire(Event.SETTLED)  # nothing is left that a response would tell
         for number, source in enumerate(run.sources):
             if source.banned:
                 file.ban(number)
@@ -229,7 +229,7 @@ class Starting:
     def probed(self) -> None:
         """The server has said what there is, and it is to be fetched."""
         run = self._run
-        run.first_step = Step.FETCH
+        run.first_event = Event.FETCH
         if run.placing.earlier is not None:
             source = run.sources[run.answering.first_source]
             run.turn(lambda: run.placing.look_at_earlier(source, source.identity, self._looked_at_earlier))
@@ -272,7 +272,7 @@ class Starting:
     def forget(self) -> None:
         """Nothing is there any more that could be compared."""
         self._must_compare = False
-        self._run.first_step = Step.FETCH
+        self._run.first_event = Event.FETCH
 
     @property
     def compares_saved(self) -> bool:
@@ -284,6 +284,6 @@ class Starting:
         run = self._run
         self._must_compare = False
         # Where every byte is there one of them must be asked.
-        run.first_step = Step.ASK if self._saved_is_whole and not run.options.checksum else Step.FETCH
+        run.first_event = Event.ASK if self._saved_is_whole and not run.options.checksum else Event.FETCH
         run.sources[0].banned = True
         run.turn(self.open_file)

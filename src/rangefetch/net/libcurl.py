@@ -63,13 +63,13 @@ def load() -> LibcurlInfo:
     Raises ``EngineUnavailable`` naming each place that was tried and what was wrong with it.
     """
     try:
-        from rangefetch import _engine
+        from rangefetch._engine import load_libcurl
     except ImportError as error:
         raise EngineUnavailable(f"the native engine is not built for this platform ({error})") from None
     tried = []
     for origin, path in _candidates():
         try:
-            found = _engine.load_libcurl(path)
+            found = load_libcurl(path)
         except OSError as error:
             tried.append(f"{origin} ({path}): {error}")
         else:

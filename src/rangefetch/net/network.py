@@ -168,9 +168,9 @@ def make_profile(
 
     Raises ``LocalError`` for what this libcurl cannot do (HTTP/3, for most).
     """
-    from rangefetch import _engine
+    import rangefetch._engine as engine
 
-    number = _engine.constants()
+    number = engine.constants()
     settings: list[tuple[int, int | str]] = [
         (number["CURLOPT_USERAGENT"], options.user_agent),
         (number["CURLOPT_CONNECTTIMEOUT_MS"], int(options.connect_timeout * 1000) or 0x7FFFFFFF),
@@ -214,7 +214,7 @@ def make_profile(
     all_headers = bare_headers + [f"{name}: {value}" if value else f"{name};" for name, value in own.items()]
     http_proxy, https_proxy, direct = proxies_of(options)
     try:
-        return _engine.Profile(
+        return engine.Profile(
             settings,
             all_headers,
             bare_headers,
@@ -237,9 +237,9 @@ def make_profile(
 
 def _trust_settings(options: DownloadOptions) -> list[tuple[int, int | str]]:
     """The certificates that servers and proxies are verified with, as libcurl options."""
-    from rangefetch import _engine
+    from rangefetch._engine import constants
 
-    number = _engine.constants()
+    number = constants()
     trust = find_trust(os.fspath(options.ca_file))
     proxys = Trust(os.fspath(options.proxy_ca_file)) if options.proxy_ca_file else trust
     settings: list[tuple[int, int | str]] = []

@@ -23,7 +23,7 @@ from rangefetch.masking import mask_url
 from rangefetch.net.sources import Sources
 from rangefetch.options import HTTP, DownloadOptions, check_url
 from rangefetch.progress import DownloadResult, SpeedMeter
-from rangefetch.transfer.backend import Host, Timer
+from rangefetch.transfer.backend import Services, Timer
 from rangefetch.transfer.download import Download, Figures
 from rangefetch.transfer.jobs import Jobs
 from rangefetch.transfer.keeping import Keeping
@@ -51,9 +51,9 @@ class AtWork(abc.ABC):
 
     transferer = "the backend"
     """What has the transfers, in words."""
-    backend: Host[Any]
+    backend: Services[Any]
 
-    def __init__(self, backend: Host[Any], download: Download, options: DownloadOptions) -> None:
+    def __init__(self, backend: Services[Any], download: Download, options: DownloadOptions) -> None:
         self.backend = backend
         self.download = download
         self.options = options

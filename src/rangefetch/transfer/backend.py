@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rangefetch.net.sources import Source
     from rangefetch.transfer.retry import RetryPolicy
 
-__all__ = ["Backend", "EngineHost", "Growth", "Host", "Listener", "Timer"]
+__all__ = ["Backend", "EngineServices", "Growth", "Listener", "Services", "Timer"]
 
 R = TypeVar("R", contravariant=True)
 
@@ -82,7 +82,7 @@ class Timer(Protocol):
         """Never make it."""
 
 
-class Host(Protocol[R]):
+class Services(Protocol[R]):
     """What one download at work (a run) asks of its backend, on the backend's thread."""
 
     policy: RetryPolicy
@@ -106,7 +106,7 @@ class Host(Protocol[R]):
         """Nothing more comes of it."""
 
 
-class EngineHost(Host[R], Protocol[R]):
+class EngineServices(Services[R], Protocol[R]):
     """... and of the native one, which has the engine."""
 
     network: Network

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from rangefetch.errors import DiskError, DownloadError, TimedOut
 from rangefetch.masking import mask_url
 from rangefetch.transfer import governor, retry
-from rangefetch.transfer.events import Event, EventKind
+from rangefetch.transfer.events import EngineEvent, Traced
 from rangefetch.transfer.retry import Kind
 from rangefetch.transfer.samples import SAMPLE_BYTES, Sample, first_difference, missing_blocks
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rangefetch._engine import File, Profile
     from rangefetch.net.sources import Source
     from rangefetch.options import DownloadOptions
-    from rangefetch.transfer.backend import EngineHost, Timer
+    from rangefetch.transfer.backend import EngineServices, Timer
 
 __all__ = ["Comparison", "Comparisons", "Finding", "Question", "Verdict"]
 
@@ -90,13 +90,18 @@ class Comparison(Generic[R]):
     """One comparison. All methods run on the backend's thread; ``then`` is called as a step of the run, once."""
 
     def __init__(
-        self, host: EngineHost[R], run: R, options: DownloadOptions, question: Question, then: Callable[[Finding], None]
+        self,
+        services: EngineServices[R],
+        run: R,
+        options: DownloadOptions,
+        question: Question,
+        then: Callable[[Finding], None],
     ) -> None:
         self.file: File | None = None
-        self.trace: list[tuple[str, str]] = []
+        self.trace: list[Traced] = []
         """The URL of each of its transfers, and what the engine told of it."""
         self.retries = 0
-        self._host = host
+        self._services = services
         self._run = run
         self._options = options
         self._question = question
@@ -111,7 +116,7 @@ class Comparison(Generic[R]):
         self._again = False  # ... as soon as the engine has let go of the first try
         self._finding: Finding | None = None  # what is to be told when the engine has let go
         self._timers: list[Timer] = []
-        self._rests_left_s = host.policy.longest_retry_after
+        self._rests_left_s = services.policy.longest_retry_after
         """How long it may still wait for its host, which wants to be left alone."""
         self._rested_s = 0.0  # what it was to wait for that since it was last looked at
 
@@ -128,27 +133,27 @@ class Comparison(Generic[R]):
         """End it without a verdict, soon."""
         self._end(Finding(Verdict.UNKNOWN, "it was stopped"))
 
-    def handle(self, event: Event) -> None:
+    def handle(self, event: EngineEvent) -> None:
         """An event of :attr:`file`."""
-        if event.kind == EventKind.TRACE:
-            self.trace.append((self._question.source.url, event.text))
-        elif event.kind in (EventKind.DONE, EventKind.REMOVED):
+        if event.trace is not None:
+            self.trace.append((self._question.source.url, event.trace))
+        elif event.kind in ("DONE", "REMOVED"):
             self._in_engine = False
-            self._host.file_gone(event.file, self._loop)
+            self._services.file_gone(event.file, self._loop)
             if self._finding is None and self._again:
                 self._again = False
                 self._close()
                 self._send(self._profile)
             elif self._finding is None:
                 job = functools.partial(first_difference, self._fd, self._question.samples)
-                self._host.work(self._run, job, self._compared)
+                self._services.work(self._run, job, self._compared)
             else:
                 self._gone()
         elif self._finding is not None or self._again:
             return
-        elif event.kind == EventKind.FAILED:
+        elif event.kind == "FAILED":
             self._failed(event)
-        elif event.kind == EventKind.ANSWERED:
+        elif event.kind == "ANSWERED":
             self._answered = True
             if self._question.plain:
                 self._end(Finding(Verdict.SAME))
@@ -162,18 +167,18 @@ class Comparison(Generic[R]):
         return waits_s + (size / question.limit if question.limit else 0.0)
 
     def _later(self, delay_s: float, function: Callable[[], None]) -> None:
-        self._timers.append(self._host.call_later(self._run, delay_s, function))
+        self._timers.append(self._services.call_later(self._run, delay_s, function))
 
     def _prepare(self) -> None:
         # On a worker, because files are read for it.
         def prepare() -> Profile:
-            return self._host.profile(self._options, self._question.source)
+            return self._services.profile(self._options, self._question.source)
 
         if self._finding is None:
-            self._host.work(self._run, prepare, lambda future: self._send(future.result()))
+            self._services.work(self._run, prepare, lambda future: self._send(future.result()))
 
     def _send(self, profile: Profile | None) -> None:
-        from rangefetch import _engine
+        from rangefetch._engine import File
 
         if self._finding is not None:
             return
@@ -192,7 +197,7 @@ class Comparison(Generic[R]):
         elif not self._whole:
             block_size, blocks, partial = missing_blocks(question.size, question.samples)
             known = {"size": question.size, "block_size": block_size, "blocks": blocks, "partial": partial}
-        self.file = _engine.File(
+        self.file = File(
             self._fd,
             question.source.url,
             profile,
@@ -211,11 +216,9 @@ class Comparison(Generic[R]):
             **known,
         )
         self._in_engine = True
-        self._loop = self._host.add_file(self.file)
+        self._loop = self._services.add_file(self.file)
 
-    def _failed(self, event: Event) -> None:
-        from rangefetch import _engine
-
+    def _failed(self, event: EngineEvent) -> None:
         assert self.file is not None
         source = self._question.source
         if event.epoch < self.file.epoch(0):
@@ -224,8 +227,8 @@ class Comparison(Generic[R]):
         redirected = bool(event.address) and event.address != source.url
         again = redirected and (event.address == self._failed_at or self.file.epoch(0) >= _LINK_TRIES)
         failure = retry.Failure.of(event, answered=self._answered, redirected=redirected, named_again=again)
-        kind = self._host.policy.classify(failure)
-        error = retry.as_error(failure, mask_url(source.url), _engine.error_text(event.code) if event.code else "")
+        kind = self._services.policy.classify(failure)
+        error = retry.as_error(failure, mask_url(source.url))
         # What is doubtful is tried again, and counts as permanent in the end.
         refused = kind in (Kind.PERMANENT, Kind.DOUBTFUL)
         finding = Finding(Verdict.UNKNOWN, error.reason, error, refused=refused)
@@ -242,7 +245,7 @@ class Comparison(Generic[R]):
             self.file.resolve_again(0)
             self.file.release()
         elif kind in _TRY_AGAIN:
-            wait_s = self._host.policy.wait_s(self.retries, self._options.retry_wait, failure.retry_after_s)
+            wait_s = self._services.policy.wait_s(self.retries, self._options.retry_wait, failure.retry_after_s)
             if wait_s >= self._longest_s():
                 self._end(finding)
                 return
@@ -313,12 +316,12 @@ class Comparison(Generic[R]):
 class Comparisons(Generic[R]):
     """The comparisons that one run has under way."""
 
-    def __init__(self, host: EngineHost[R], run: R) -> None:
+    def __init__(self, services: EngineServices[R], run: R) -> None:
         self.connections = 0
         """Opened by those that have ended."""
-        self.trace: list[tuple[str, str]] = []
+        self.trace: list[Traced] = []
         """Of those that have ended."""
-        self._host = host
+        self._services = services
         self._run = run
         self._active: list[Comparison[R]] = []
         self._when_none: list[Callable[[], None]] = []
@@ -346,11 +349,11 @@ class Comparisons(Generic[R]):
                 for go_on in waiting:
                     go_on()
 
-        comparison = Comparison(self._host, self._run, options, question, told)
+        comparison = Comparison(self._services, self._run, options, question, told)
         self._active.append(comparison)
         comparison.begin()
 
-    def handle(self, event: Event) -> bool:
+    def handle(self, event: EngineEvent) -> bool:
         """Whether the event was of one of them."""
         for each in self._active:
             if each.file is event.file:

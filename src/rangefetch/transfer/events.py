@@ -1,30 +1,23 @@
-"""What the engine tells, with names to the numbers."""
+"""What the engine tells, with names to the fields."""
 
 from __future__ import annotations
 
-import enum
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-__all__ = ["Event", "EventKind"]
+if TYPE_CHECKING:
+    from rangefetch._engine import _EventKind
 
+__all__ = ["EngineEvent", "Traced"]
 
-class EventKind(enum.IntEnum):
-    """The kinds of events; the numbers are ``_engine.EVENTS``."""
-
-    ANSWERED = 16
-    FAILED = 17
-    DONE = 18
-    REMOVED = 19
-    MET = 20
-    REACHED = 21
-    TRACE = 22
-    HELD = 23
+Traced = tuple[str, Mapping[str, int]]
+"""How one transfer went: the URL of its source, and the figures of a TRACE event."""
 
 
-class Event(NamedTuple):
+class EngineEvent(NamedTuple):
     """One event, as ``_engine.Engine.events`` documents it; ``file.tag`` is whose it is."""
 
-    kind: int
+    kind: _EventKind
     file: Any
     code: int
     status: int
@@ -40,3 +33,4 @@ class Event(NamedTuple):
     request: int
     address: str
     host: int
+    trace: Mapping[str, int] | None

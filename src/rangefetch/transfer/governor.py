@@ -80,10 +80,10 @@ class _Table:
 @functools.cache
 def _hosts() -> _Hosts:
     try:
-        from rangefetch import _engine
+        import rangefetch._engine as engine
     except ImportError:
         return _Table()
-    return _engine
+    return engine
 
 
 def host_of_connection(url: str, options: DownloadOptions) -> int:

@@ -12,8 +12,7 @@ from rangefetch.disk import beside
 from rangefetch.errors import DiskError
 from rangefetch.logs import log as _log
 from rangefetch.transfer.download import Figures
-from rangefetch.transfer.lifecycle import Event as Step
-from rangefetch.transfer.lifecycle import Phase
+from rangefetch.transfer.lifecycle import Event, Phase
 
 if TYPE_CHECKING:
     from rangefetch.transfer.atwork import AtWork
@@ -54,7 +53,7 @@ class Keeping:
 
         def kept(_: object) -> None:
             self._count_kept()
-            run.life.fire(Step.KEPT)
+            run.life.fire(Event.KEPT)
 
         def failed(reason: BaseException) -> None:
             # Whatever it was, the end is told.

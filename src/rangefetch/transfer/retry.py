@@ -29,7 +29,7 @@ from rangefetch.errors import (
 from rangefetch.masking import mask_url
 from rangefetch.net.manners import CLOSED
 from rangefetch.options import check_seconds
-from rangefetch.transfer.events import Event
+from rangefetch.transfer.events import EngineEvent
 
 __all__ = [
     "DEFAULT_ROWS",
@@ -138,7 +138,7 @@ class Failure:
     address: str = ""
 
     @classmethod
-    def of(cls, event: Event, **known: Any) -> Failure:
+    def of(cls, event: EngineEvent, **known: Any) -> Failure:
         """What the engine tells of a transfer that failed, with what else is ``known``."""
         return cls(
             code=event.code,
@@ -518,12 +518,9 @@ def _status_words(status: int) -> str:
         return f"the server answered {status}"
 
 
-def explain(failure: Failure, curl_words: str = "") -> tuple[type[DownloadError], str]:
-    """The class of error that a failure is, and one line that says what was wrong.
-
-    ``curl_words`` is libcurl's general text for the code, used where it had nothing more to say about this case.
-    """
-    words = failure.text or curl_words or f"libcurl error {failure.code}"
+def explain(failure: Failure) -> tuple[type[DownloadError], str]:
+    """The class of error that a failure is, and one line that says what was wrong."""
+    words = failure.text or f"libcurl error {failure.code}"
     if failure.fault is Fault.NONE and failure.status == 407:  # in reply to CONNECT
         words += _REMEDIES[407]
     match failure.fault:
@@ -570,9 +567,9 @@ def explain(failure: Failure, curl_words: str = "") -> tuple[type[DownloadError]
     return NetworkError, words
 
 
-def as_error(failure: Failure, url: str, curl_words: str = "", more: str = "") -> DownloadError:
+def as_error(failure: Failure, url: str, more: str = "") -> DownloadError:
     """The error that a failure is. ``url`` is the one to name, with no secret in it; ``more`` is added to the words."""
-    kind, words = explain(failure, curl_words)
+    kind, words = explain(failure)
     # libcurl's number is of its last call of the system, which need not be what failed.
     number = failure.errno if issubclass(kind, DiskError | ConnectionFailed) else 0
     return kind(words + more, url=url, status=failure.status, errno=number or _ERRNOS.get(failure.code, 0))

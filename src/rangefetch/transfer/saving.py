@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +35,6 @@ __all__ = [
     "save_at_the_end",
     "save_on_the_way",
     "save_state",
-    "write_trace",
 ]
 
 _ROOM_BYTES = 64 << 10  # more than a state takes
@@ -250,21 +248,3 @@ def _cut(saved: state.State, end: int) -> state.State:
         if left := min(there, max(0, end - start)):
             partial[index] = left
     return dataclasses.replace(saved, blocks=bytes(blocks), partial=partial)
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Opening a named pipe must not wait for its reader, nor writing to it. URLs are nobody else's business."""
-    return os.open(path, flags | os.O_NONBLOCK, 0o600)
-
-
-def write_trace(path: str, gid: str, transfers: Iterable[tuple[str, str]]) -> None:
-    """Add a JSON line for each transfer to the file: its URL, and what the engine told of it. A file that cannot be
-    written is a warning.
-    """
-    try:
-        with open(path, "a", encoding="utf-8", opener=_open_at_once) as file:
-            for url, told in transfers:
-                numbers = {name: int(value) for name, value in (word.split("=") for word in told.split())}
-                file.write(json.dumps({"gid": gid, "url": mask_url(url), **numbers}) + "\n")
-    except OSError as error:
-        _log.warning("%s: the trace cannot be written: %s", path, error.strerror)

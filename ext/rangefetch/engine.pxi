@@ -1,0 +1,172 @@
+# The loops of one engine: files are given to them, and events come back.
+
+cdef EngineCore *all_cores = NULL    # of this process; changed under the GIL
+
+
+cdef int _stop(EngineCore *core) except -1:
+    """End an engine's threads. Before the GIL is given up it takes no more commands, and after that it has no bell."""
+    core.closed = True
+    with nogil:
+        core_stop(core)
+    if core_is_ours(core):
+        rf_bell_close(&core.bell)
+    return 0
+
+
+@cython.final
+cdef class Engine:
+    cdef EngineCore *core    # held: let go of in __dealloc__
+
+    def __cinit__(self, int loops=1):
+        global all_cores
+        cdef int failed = 0
+        # Since 8.7 libcurl's buffer is one per multi and costs nearly nothing; before, each transfer had its own.
+        cdef long buffer_bytes = 512 << 10 if version_num >= 0x080700 else 128 << 10
+        # Before 8.1, which rewrote it, HTTP/2 transfers that share a connection get each other's bytes when one of them
+        # cannot take its own at once.
+        cdef bint multiplexes = version_num >= 0x080100
+        _must_be_loaded()
+        if not 1 <= loops <= 64:
+            raise ValueError("loops: 1 to 64")
+        hosts_open(&hosts)
+        self.core = core_new(loops, &handles, &hosts, buffer_bytes, multiplexes, &failed)
+        if self.core == NULL:
+            raise OSError(failed, "the engine cannot start a loop")
+        self.core.next = all_cores
+        all_cores = self.core
+
+    def fileno(self):
+        self._must_be_open()
+        return self.core.bell.read_fd
+
+    def ring(self):
+        self._must_be_ours()
+        if not self.core.closed:
+            rf_bell_ring(&self.core.bell)
+
+    def add(self, File file not None, int loop=0):
+        if file.engine != NULL:
+            raise ValueError("a File is added once")
+        self._hand_over(COMMAND_ADD, &file.core, loop)
+        file.engine = self.core
+        file.loop = loop
+
+    cdef int _hand_over(self, MessageKind kind, FileCore *file, int loop) except -1:
+        """Give a loop something to fetch, and keep its owner until the event that it is over."""
+        cdef Message command
+        self._must_be_open()
+        if not 0 <= loop < self.core.loop_count:
+            raise ValueError("loop: there is no such loop")
+        memset(&command, 0, sizeof(command))
+        command.kind = kind
+        command.file = file
+        if not mailbox_reserve(&self.core.outbox):
+            raise MemoryError
+        if not loop_tell(&self.core.loops[loop], &command):
+            mailbox_unreserve(&self.core.outbox)
+            raise MemoryError
+        self.core.references += 1
+        self.core.live_files += 1
+        # In a way that the garbage collector cannot see, and so cannot undo while the loop has it.
+        Py_INCREF(<object>file.owner)
+        return 0
+
+    def events(self):
+        cdef size_t count = 0
+        cdef size_t i
+        cdef Message *items
+        cdef list events = []
+        self._must_be_ours()
+        if self.core.bell.read_fd >= 0:
+            rf_bell_quiet(&self.core.bell)
+        items = mailbox_take(&self.core.outbox, &count)
+        if items == NULL and count > 0:
+            if self.core.bell.read_fd >= 0:
+                rf_bell_ring(&self.core.bell)
+            raise MemoryError
+        try:
+            for i in range(count):
+                file = <object>(<FileCore *>items[i].file).owner
+                if items[i].kind == EVENT_DONE or items[i].kind == EVENT_REMOVED:
+                    self.core.live_files -= 1
+                    Py_DECREF(file)
+                events.append((
+                    names_of_events[<int>items[i].kind], file, items[i].code, items[i].status, items[i].fault,
+                    items[i].sys_errno, items[i].retry_after_s, items[i].offset, items[i].received,
+                    _decode(items[i].text), _octets(items[i].headers), items[i].source, items[i].epoch,
+                    items[i].request, _decode(items[i].address), items[i].host,
+                    items[i].trace[0] if items[i].trace != NULL else None,
+                ))
+        finally:
+            messages_free(items, count)
+        return events
+
+    @property
+    def limit(self):
+        return rf_load(&self.core.bucket.bytes_per_s)
+
+    @limit.setter
+    def limit(self, int64_t bytes_per_s):
+        self._must_be_ours()
+        if bytes_per_s < 0:
+            raise ValueError("limit: not below 0")
+        bucket_limit(&self.core.bucket, bytes_per_s)
+
+    @property
+    def live_files(self):
+        return self.core.live_files
+
+    @property
+    def closed(self):
+        return bool(self.core.closed)
+
+    def close(self):
+        _stop(self.core)
+
+    cdef int _must_be_open(self) except -1:
+        if self.core.closed:
+            raise RuntimeError("the engine is closed")
+        return self._must_be_ours()
+
+    cdef int _must_be_ours(self) except -1:
+        if not core_is_ours(self.core):
+            raise RuntimeError("the engine belongs to the process before the fork; make a new one")
+        return 0
+
+    def __dealloc__(self):
+        global all_cores
+        cdef EngineCore **link = &all_cores
+        cdef Message *items
+        cdef size_t count = 0
+        cdef size_t i
+        if self.core == NULL:
+            return
+        _stop(self.core)
+        while link[0] != self.core:
+            link = &link[0].next
+        link[0] = self.core.next
+        if core_is_ours(self.core):
+            # Every file that was live has its last event here.
+            items = mailbox_take(&self.core.outbox, &count)
+            for i in range(count if items != NULL else 0):
+                if items[i].kind == EVENT_DONE or items[i].kind == EVENT_REMOVED:
+                    Py_DECREF(<object>(<FileCore *>items[i].file).owner)
+            messages_free(items, count if items != NULL else 0)
+        core_let_go(self.core)
+
+
+def _stop_all():
+    """At the end of the interpreter: no thread may be left in libcurl."""
+    cdef EngineCore *core = all_cores
+    while core != NULL:
+        if rf_load(&core.stopped) or not core_is_ours(core):
+            core = core.next
+            continue
+        core.references += 1
+        _stop(core)
+        core_let_go(core)
+        # Another thread may have changed the list meanwhile.
+        core = all_cores
+
+
+atexit.register(_stop_all)
