@@ -1,8 +1,10 @@
 """Proxies for the tests: simple ones in threads of this process, and a real squid."""
 
 import abc
+import base64
 import contextlib
 import hashlib
+import http.client
 import shutil
 import socket
 import subprocess
@@ -13,9 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from support.ports import PORTS
+
 __all__ = ["HttpProxy", "Socks5", "Squid"]
 
 _HELPER = Path("/usr/lib/squid/basic_ncsa_auth")
+_START_TIMEOUT_S = 60.0
 _SQUID = shutil.which("squid") or shutil.which("squid", path="/usr/sbin:/usr/local/sbin") or ""
 
 
@@ -140,8 +145,8 @@ class Squid:
     """A squid that wants ``user`` and ``password``, and tunnels to any port; a context manager."""
 
     def __init__(self, directory: Path, user: str, password: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as sock:
-            self.port = int(sock.getsockname()[1])
+        self.port = next(PORTS)
+        self._account = base64.b64encode(f"{user}:{password}".encode()).decode()
         directory.chmod(0o755)
         accounts = directory / "accounts"
         accounts.write_text(f"{user}:{hashlib.md5(password.encode()).hexdigest()}\n")
@@ -174,13 +179,14 @@ class Squid:
         self._process = subprocess.Popen(
             [_SQUID, "-N", "-f", str(self._config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/"
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < deadline and self._process.poll() is None:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            if self._lets_in():
                 return self
             time.sleep(0.05)
+        status = self._process.poll()
         self.__exit__(None, None, None)
-        raise RuntimeError("squid does not answer")
+        raise RuntimeError(f"squid does not start (status {status})")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -188,6 +194,17 @@ class Squid:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+    def _lets_in(self) -> bool:
+        """Whether it answers who has the account: the program that it asks starts later than it listens."""
+        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        with contextlib.closing(client):
+            try:
+                # Nothing listens there, as squid says to whom it has let in.
+                client.request("GET", "http://127.0.0.1:1/", headers={"Proxy-Authorization": f"Basic {self._account}"})
+                return client.getresponse().status != 407
+            except (OSError, http.client.HTTPException):
+                return False
 
     def tunnels(self) -> list[str]:
         """What was asked for by CONNECT, as ``host:port``."""

@@ -17,7 +17,15 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["CACHE", "debian_source", "npm_package", "pypi_packages", "pypi_source", "unavailable"]
+__all__ = [
+    "debian_source",
+    "npm_directory",
+    "npm_package",
+    "pypi_directory",
+    "pypi_packages",
+    "pypi_source",
+    "unavailable",
+]
 
 CACHE = Path(__file__).parents[2] / "build" / "third-party"
 
@@ -48,7 +56,7 @@ def debian_source(package: str, only: str = "*") -> Path:
         for file in filter(Path.is_file, list(directory.iterdir())):
             file.unlink()
 
-    return _only(_kept(f"debian/{package}", fill))
+    return _only(_kept(CACHE / "debian" / package, fill))
 
 
 def pypi_source(requirement: str) -> Path:
@@ -63,16 +71,21 @@ def pypi_source(requirement: str) -> Path:
             members.extractall(directory, filter="data")
         archive.unlink()
 
-    return _only(_kept(f"pypi/{name}", fill))
+    return _only(_kept(CACHE / "pypi" / name, fill))
 
 
 def pypi_packages(name: str, requirements: Sequence[str]) -> Path:
-    """A directory for PYTHONPATH into which the requirements are installed, named for ``name`` and what they are."""
+    """A directory for PYTHONPATH into which the requirements are installed."""
 
     def fill(directory: Path) -> None:
         _run([sys.executable, "-m", "pip", "install", "--quiet", "--target", ".", *requirements], directory)
 
-    return _kept(f"installed/{name}-{zlib.crc32(' '.join(requirements).encode()):08x}", fill)
+    return _kept(pypi_directory(name, requirements), fill)
+
+
+def pypi_directory(name: str, requirements: Sequence[str]) -> Path:
+    """Where :func:`pypi_packages` installs them: another directory when they become others."""
+    return CACHE / "installed" / f"{name}-{zlib.crc32(' '.join(requirements).encode()):08x}"
 
 
 def npm_package(name: str, *others: str) -> Path:
@@ -83,12 +96,16 @@ def npm_package(name: str, *others: str) -> Path:
     def fill(directory: Path) -> None:
         _run(["npm", "install", "--silent", "--ignore-scripts", "--prefix", ".", name, *others], directory)
 
-    return _kept(f"npm/{name}", fill)
+    return _kept(npm_directory(name, *others), fill)
 
 
-def _kept(name: str, fill: Callable[[Path], None]) -> Path:
+def npm_directory(name: str, *_others: str) -> Path:
+    """Where :func:`npm_package` installs it."""
+    return CACHE / "npm" / name
+
+
+def _kept(directory: Path, fill: Callable[[Path], None]) -> Path:
     """A directory of the cache, filled by whoever comes first: whole, or not there."""
-    directory = CACHE / name
     directory.parent.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import psutil
 from servers.nginx import Nginx
 from servers.tls import Certificates
 from support.ports import PORTS
-from third_party.obtaining import CACHE, npm_package, pypi_packages, unavailable
+from third_party.obtaining import npm_directory, npm_package, pypi_directory, pypi_packages, unavailable
 from third_party.servers.model import Server
 
 __all__ = ["Running", "installed", "packages_of", "serving"]
@@ -100,17 +100,19 @@ def installed(server: Server) -> Path:
     if "@" not in program and not shutil.which(program, path=_path()):
         unavailable(f"{program} is not there: apt-get install {' '.join(server.debian)}")
     if server.pypi:
-        pypi_packages(packages_of(server).name, server.pypi)
+        pypi_packages(*_of_pypi(server))
     if server.npm:
         npm_package(*server.npm)
     return packages_of(server)
 
 
 def packages_of(server: Server) -> Path:
-    """Where its packages of PyPI or npm are, or will be."""
-    if server.npm:
-        return CACHE / "npm" / server.npm[0]
-    return CACHE / "installed" / ("server-" + re.sub(r"\W+", "-", server.name))
+    """Where its packages of PyPI or npm are, or will be; any directory if it needs none."""
+    return npm_directory(*server.npm) if server.npm else pypi_directory(*_of_pypi(server))
+
+
+def _of_pypi(server: Server) -> tuple[str, Sequence[str]]:
+    return "server-" + re.sub(r"\W+", "-", server.name), server.pypi
 
 
 def _marks(root: Path, work: Path, packages: Path, origin: int, certificates: Certificates) -> dict[str, str]:
