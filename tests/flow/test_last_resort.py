@@ -8,14 +8,14 @@ import pytest
 import rangefetch
 from rangefetch import DownloadManager
 from rangefetch.disk import state
-from rangefetch.errors import BadAnswer, DownloadError, HttpStatusError
+from rangefetch.errors import BadAnswer, ContentChanged, DownloadError, HttpStatusError
 from servers.misbehaving import MisbehavingServer, content
 from servers.tls import Certificates
 from support.downloads import QUICK, SIZE, SMALL, fails, fetch, interrupt, into
 from support.files import MIB, names
 from support.requests import gaps
 
-REFUSALS = (400, 403, 404, 405, 406, 416, 500, 501, 503, 0)
+REFUSALS = (202, 400, 403, 404, 405, 406, 416, 500, 501, 503, 0)
 LANES: list[dict[str, Any]] = [{"split": 1}, {"split": 8, "min_split_size": "1M"}]
 
 
@@ -87,7 +87,7 @@ def test_a_server_that_was_busy_for_a_moment_still_gets_ranges(server: Misbehavi
 
 
 @pytest.mark.parametrize("options", LANES, ids=["one lane", "eight"])
-@pytest.mark.parametrize("code", [400, 403, 404, 416, 500, 503, 0])
+@pytest.mark.parametrize("code", [400, 403, 404, 416, 429, 500, 503, 0])
 def test_a_server_that_refuses_ranges_beyond_some_offset_sends_one_stream(
     server: MisbehavingServer, target: Path, code: int, options: dict[str, Any]
 ) -> None:
@@ -138,14 +138,37 @@ def test_ranges_that_fail_at_one_place_in_both_ways_cost_only_that(server: Misbe
         ("range-length", {"delta": -1000}),
         ("range-length", {"total": 1}),
         ("short-body", {"times": 5}),
+        ("wrong-total", {"skip": 0, "delta": 5}),
+        ("wrong-total", {"skip": 0, "delta": 5, "etag": "none"}),
+        ("wrong-total", {"skip": 0, "delta": 1, "grow": 1}),
+        *(("range-breaks", {"how": how}) for how in ("close", "reset", "stall", "gzip", "length", "lengths", "more")),
     ],
 )
 def test_whatever_is_wrong_with_ranges_the_file_comes(
     server: MisbehavingServer, target: Path, route: str, parameters: dict[str, str | float], options: dict[str, Any]
 ) -> None:
-    fetch(server.url(f"/{route}/x", size=SIZE, **parameters), target, **options)
+    fetch(server.url(f"/{route}/x", size=SIZE, **parameters), target, read_timeout=2, **options)
     assert target.read_bytes() == content(SIZE)
     assert names(target.parent) == ["file.bin"]
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "stall", "gzip", "length", "lengths", "more"])
+def test_and_small_files_and_a_stream(server: MisbehavingServer, tmp_path: Path, how: str) -> None:
+    urls = [server.url(f"/range-breaks/{number}", size=SMALL, seed=number, how=how) for number in range(3)]
+    options = {**QUICK, "read_timeout": 2}
+    rangefetch.fetch_many(urls, tmp_path, **options)
+    assert [(tmp_path / str(number)).read_bytes() == content(SMALL, number) for number in range(3)] == [True] * 3
+    with rangefetch.stream(server.url("/range-breaks/x", size=SIZE, how=how), **options) as stream:
+        assert stream.read() == content(SIZE)
+
+
+@pytest.mark.parametrize("parameters", [{"delta": 5}, {"delta": 5, "etag": "none"}, {"delta": 1, "grow": 1}])
+def test_small_files_whose_size_is_wrong_in_every_range_come(
+    server: MisbehavingServer, tmp_path: Path, parameters: dict[str, str | int]
+) -> None:
+    urls = [server.url(f"/wrong-total/{number}", size=SMALL, skip=0, **parameters) for number in range(4)]
+    rangefetch.fetch_many(urls, tmp_path, **QUICK)
+    assert {path.read_bytes() for path in tmp_path.iterdir()} == {content(SMALL)}
 
 
 @pytest.mark.parametrize("route", ["etag-flaps", "mtime-now", "exclusive-end", "range-length"])
@@ -204,3 +227,23 @@ def test_a_plain_request_that_is_answered_with_another_size_does_not_take_the_pl
 def test_a_body_that_is_short_either_way_is_an_error(server: MisbehavingServer, target: Path) -> None:
     fails(BadAnswer, server.url("/short-body/x", size=SIZE), target, max_tries=3)
     assert not target.exists()
+
+
+@pytest.mark.parametrize("other", ["etag=none", "etag=weak", "seed=1:size=9M"])
+def test_a_stream_goes_on_where_a_node_answers_that_has_what_was_read(server: MisbehavingServer, other: str) -> None:
+    for steps, then in ((f"good|good:{other}", "good"), (f"good|good:{other}|good:{other}", "no-ranges")):
+        url = server.url("/script/x", size=SIZE, steps=steps, then=then)
+        with rangefetch.stream(url, split=1, **QUICK) as stream:
+            assert stream.read() == content(SIZE)
+
+
+def test_a_stream_ends_where_the_server_has_no_more_whatever_its_ranges_say(server: MisbehavingServer) -> None:
+    with rangefetch.stream(server.url("/wrong-total/x", size=SIZE, skip=0, delta=5), **QUICK) as stream:
+        assert stream.read() == content(SIZE)
+
+
+def test_a_stream_of_which_there_is_another_version_by_now_is_an_error(server: MisbehavingServer) -> None:
+    url = server.url("/script/x", size=SIZE, steps="good", then="good:seed=1")
+    with rangefetch.stream(url, split=1, **QUICK) as stream, pytest.raises(ContentChanged):
+        stream.read()
+    assert len(server.requests) < 12

@@ -5,9 +5,11 @@ from http import HTTPStatus
 from servers.content import http_date, modified
 from servers.routes import cut
 from servers.routing import Ask, content_range, message, route
-from servers.wire import Reply, asked_range
+from servers.wire import Break, Reply, asked_range
 
 __all__: list[str] = []
+
+_HOURS = 3600.0
 
 
 @route("range-refused")
@@ -26,6 +28,30 @@ def range_refused(
     reply = message(code, "no ranges here")
     if retry_after:
         reply.headers["Retry-After"] = retry_after
+    return reply
+
+
+@route("range-breaks")
+def range_breaks(ask: Ask, reply: Reply, *, how: str = "close") -> Reply:
+    """What breaks of a range, after its header: ``close``, ``reset`` or ``stall`` before its first byte; or what is
+    wrong in it: ``gzip`` (a coding), ``length`` (a size that no file can have), ``lengths`` (two that differ),
+    ``more`` (bytes beyond what Content-Range says).
+    """
+    if asked_range(ask.headers.get("range", ""), ask.common.size) is None:
+        return reply
+    match how:
+        case "close" | "reset" | "stall":
+            reply.broken = Break(how, 0, _HOURS)
+        case "gzip":
+            reply.headers["Content-Encoding"] = "gzip"
+        case "length":
+            reply.length = (1 << 63) - 1
+        case "lengths":
+            reply.extra.append(f"Content-Length: {ask.common.size + 1}")
+        case "more":
+            reply.tail, reply.framing = b"\xee" * 1000, "close"
+        case _:
+            raise ValueError(how)
     return reply
 
 

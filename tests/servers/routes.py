@@ -184,9 +184,9 @@ def wrong_start(ask: Ask, reply: Reply, *, shift: int = 1) -> Reply:
 
 
 @route("wrong-total", skip=1)
-def wrong_total(ask: Ask, reply: Reply, *, delta: int = 1) -> Reply:
-    """After the first request the file is said to be ``delta`` bytes larger."""
-    return _claim(reply, *_span(reply), ask.common.size + delta)
+def wrong_total(ask: Ask, reply: Reply, *, delta: int = 1, grow: int = 0) -> Reply:
+    """After the first request the file is said to be ``delta`` bytes larger, and ``grow`` more each time."""
+    return _claim(reply, *_span(reply), ask.common.size + delta + grow * ask.turn)
 
 
 @route("no-content-range")

@@ -58,6 +58,26 @@ def test_a_body_shorter_than_the_file_was_is_doubted_unless_it_is_another_versio
     assert authority.hear(URL, Identity(size, etag), stated=stated) is word
 
 
+@pytest.mark.parametrize(("ends_at", "word"), [(99, Word.GOOD), (98, Word.CUT_SHORT)])
+def test_a_body_that_ends_where_ranges_are_refused_is_whole(ends_at: int, word: Word) -> None:
+    authority = Authority()
+    authority.hear(URL, FILE, stated=True)
+    authority.contradicts_itself(URL, ends_at=ends_at)
+    authority.start_over()
+    assert authority.hear(URL, Identity(99, '"a"'), stated=False) is word
+
+
+@pytest.mark.parametrize(("totals", "word"), [((101, 102), Word.GOOD), ((99,), Word.CUT_SHORT)])
+def test_totals_that_differ_from_each_other_say_nothing(totals: tuple[int, ...], word: Word) -> None:
+    authority = Authority()
+    authority.hear(URL, FILE, stated=True)
+    for total in totals:
+        authority.contradicts_itself(URL, total=total)
+    authority.contradicts_itself(MIRROR, total=7)
+    authority.start_over()
+    assert authority.hear(URL, Identity(99, '"a"'), stated=False) is word
+
+
 def test_an_unknown_length_does_not_make_it_forget_the_known_one() -> None:
     authority = Authority()
     authority.hear(URL, Identity(100), stated=True)

@@ -123,6 +123,8 @@ class Recovery:
             return
         failure = self._failure(event)
         kind = run.policy.classify(failure)
+        if kind is Kind.CHANGED:
+            self._note_size(event)
         error = self._error(failure)
         self._held += 1
         _log.debug("%s: %s: %s", run.shown_url, error.reason, kind.value)
@@ -180,6 +182,15 @@ class Recovery:
             ranged=self.resort.asks_with_ranges,
             same_total=stated is not None and stated[2] == run.file.size,
         )
+
+    def _note_size(self, event: Event) -> None:
+        """What a response that contradicts the file says of its size."""
+        stated = stated_range(parse_headers(event.headers))
+        total = stated[2] if stated is not None else -1
+        if event.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            self._run.authority.contradicts_itself(event.source, ends_at=total if total >= 0 else event.offset)
+        else:
+            self._run.authority.contradicts_itself(event.source, total=total)
 
     def tick(self, now_s: float) -> None:
         """From time to time: let lanes go on that waited behind the first, and try more lanes again."""
@@ -367,7 +378,10 @@ class Recovery:
         """The host rests for every download, and this one comes back with fewer lanes."""
         run = self._run
         if self._count(failure, Kind.RATE_LIMITED):
-            raise error
+            if not self.resort.may_help(failure):
+                raise error
+            self.resort.ask(failure, functools.partial(self._plainly_asked, failure, error, Kind.RATE_LIMITED, True))
+            return
         if self._may_resolve_again(failure):
             self._resolve_again(failure)
         wait_s = self._wait_s(failure, Kind.RATE_LIMITED)
@@ -456,13 +470,31 @@ class Recovery:
         """The remote file is another one, or this source never had the same: whose word counts decides."""
         run = self._run
         if run.answering.decides(failure.source):
-            self.start_over(error)
+            is_read = run.answering.may_be_asked_anew and not run.answering.may_start_over
+            if is_read and isinstance(error, ContentChanged):
+                self._find_again(failure, error)
+            else:
+                self.start_over(error)
         elif failure.source == 0:
             # A mirror stood in for it, and has another file.
             run.answering.follow_the_url(error.reason)
         else:
             run.answering.drop_mirror(failure.source, error.reason)
             self._release(1)
+
+    def _find_again(self, failure: retry.Failure, error: DownloadError) -> None:
+        """The beginning of a stream was read, and what comes next is of another version. Servers that share a name
+        may differ, so it is asked for again, and only what has the same strong ETag goes on."""
+        sink, ends_at = self._run.download.sink, self._run.authority.ends_at
+        assert sink is not None
+        if failure.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and ends_at >= sink.read_bytes:
+            sink.shorten(self._run.download, ends_at)
+        elif not self._tries.failures or self.one_stream:
+            self._try_again(failure, error, Kind.CHANGED)
+            return
+        if self.one_stream:
+            raise error
+        self.ask_plainly(error.reason)
 
     def start_over(self, error: DownloadError) -> None:
         """Two versions of the file were seen: fetch all of it again, the second time as one response, which cannot be

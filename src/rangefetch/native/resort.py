@@ -17,7 +17,7 @@ from rangefetch.errors import HttpStatusError
 from rangefetch.logs import log as _log
 from rangefetch.net.sources import host_of
 from rangefetch.transfer.comparison import Finding, Question, Verdict
-from rangefetch.transfer.retry import Failure, Kind, how_refused
+from rangefetch.transfer.retry import Failure, Fault, Kind, how_refused
 
 if TYPE_CHECKING:
     from rangefetch.native.run import Run
@@ -89,6 +89,8 @@ class LastResort:
         how = how_refused(failure)
         if how is None or run.file.answered or run.file.downloaded or run.file.block_size or self.one_stream:
             return False
+        if failure.fault is Fault.OVERFLOW:
+            return False  # a size is known by then, which what a plain request brings must have
         host = self._host_of(failure)
         if self._asks is _Asks.PLAINLY_ONCE:
             self._refused_plainly.add(how)

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 
-__all__ = ["CLOSED", "Manners"]
+__all__ = ["CLOSED", "ENCODED", "SILENT", "UNSOUND", "Manners"]
 
 CLOSED = 0
-"""How a range is refused without a status: the connection is closed."""
+"""How a range is refused without a status: the connection is closed before the first byte of it."""
+SILENT = -1
+"""... or nothing of it comes."""
+ENCODED = -2
+"""... or it comes in a content coding that was not asked for."""
+UNSOUND = -3
+"""... or with a size that no file can have."""
 
 _MOST_HOSTS = 4096
 # What a server says of a file, and not of the way in which it was asked for it.

@@ -14,6 +14,7 @@ from rangefetch.identity import Identity, Same, same_validators
 __all__ = ["Authority", "Word", "is_unvouched"]
 
 _URL = 0  # its number among the sources
+_MEANINGLESS = 3  # totals that differ, of one file
 
 
 class Word(enum.Enum):
@@ -38,7 +39,10 @@ class Authority:
         """What was said last about the whole file, kept when the download starts over."""
         self.is_remembered = False
         """Nobody but a saved state has said so."""
+        self.ends_at = -1
+        """Where the server says that the file ends, in refusing a range, whatever it said before; -1: it has not."""
         self._said_by = -1
+        self._totals: set[int] = set()
 
     def recall(self, source: int, identity: Identity) -> None:
         """A saved state says what ``source`` said in an earlier run."""
@@ -55,6 +59,21 @@ class Authority:
         """Nothing is kept of what was fetched; the URL's word is remembered."""
         self.source = -1
 
+    def contradicts_itself(self, source: int, *, total: int = -1, ends_at: int = -1) -> None:
+        """What is known of the size is in doubt: ``source`` has stated another ``total`` for a range, or has refused a
+        range because the file ``ends_at`` so many bytes."""
+        if source != self._said_by:
+            return
+        if ends_at >= 0:
+            self.ends_at = ends_at
+        if total >= 0 and len(self._totals) < _MEANINGLESS:
+            self._totals |= {total, self.identity.size}
+
+    def _may_be_shorter(self, size: int) -> bool:
+        """Whether a body of ``size`` bytes may be the whole of a file that was said to have more: the server serves
+        nothing beyond it, or has said something else each time."""
+        return size == self.ends_at or len(self._totals) >= _MEANINGLESS
+
     def hear(self, source: int, identity: Identity, *, stated: bool) -> Word:
         """A source has answered. ``stated`` says that the size is one that it stated (in Content-Range)."""
         size, known = identity.size, self.identity.size
@@ -64,6 +83,7 @@ class Authority:
             source == self._said_by
             and 0 <= size < known
             and not stated
+            and not self._may_be_shorter(size)
             and same_validators(identity.etag, identity.last_modified, self.identity.etag, self.identity.last_modified)
             is not Same.DIFFERENT
         ):

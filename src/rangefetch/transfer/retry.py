@@ -12,6 +12,7 @@ import enum
 import errno as errno_module
 import os
 import random
+from http import HTTPStatus
 from typing import Any
 
 from rangefetch.errors import (
@@ -27,7 +28,7 @@ from rangefetch.errors import (
     TlsError,
 )
 from rangefetch.masking import mask_url
-from rangefetch.net.manners import CLOSED
+from rangefetch.net.manners import CLOSED, ENCODED, SILENT, UNSOUND
 from rangefetch.options import check_seconds
 from rangefetch.transfer.events import EngineEvent
 
@@ -510,10 +511,8 @@ def _is_http(url: str) -> bool:
 
 
 def _status_words(status: int) -> str:
-    import http
-
     try:
-        return f"the server answered {status} {http.HTTPStatus(status).phrase}{_REMEDIES.get(status, '')}"
+        return f"the server answered {status} {HTTPStatus(status).phrase}{_REMEDIES.get(status, '')}"
     except ValueError:
         return f"the server answered {status}"
 
@@ -577,15 +576,25 @@ def as_error(failure: Failure, url: str, more: str = "") -> DownloadError:
 
 # What a server says of who asks, or of a file that is gone; none of it would be another answer without a range.
 _NOT_OF_THE_RANGE = frozenset({401, 402, 407, 410, 451})
-_CLOSED = frozenset({Curl.GOT_NOTHING, Curl.SEND_ERROR, Curl.RECV_ERROR, Curl.HTTP2_STREAM})
+_CLOSED = frozenset({Curl.GOT_NOTHING, Curl.PARTIAL_FILE, Curl.SEND_ERROR, Curl.RECV_ERROR, Curl.HTTP2_STREAM})
+# What may be wrong with a part alone, without a byte of it.
+_OF_A_PART = {Fault.ENCODED: ENCODED, Fault.SIZE_UNSOUND: UNSOUND}
 
 
 def how_refused(failure: Failure) -> int | None:
-    """The status by which a server may mean that it serves no such range, or ``CLOSED``; None: it means another."""
-    if failure.fault in (Fault.RANGE_WRONG, Fault.RANGE_SHORT):
+    """How a server refuses what may be no more than the range: the status, or one of the numbers of ``manners``.
+    None: it means something else."""
+    is_part = failure.status == HTTPStatus.PARTIAL_CONTENT
+    if failure.fault in (Fault.RANGE_WRONG, Fault.RANGE_SHORT) or (failure.fault is Fault.OVERFLOW and is_part):
         return failure.status
     if failure.fault is Fault.STATUS:
-        return failure.status if failure.status >= 400 and failure.status not in _NOT_OF_THE_RANGE else None
-    if failure.fault is Fault.NONE and not failure.status and not failure.received_bytes and failure.code in _CLOSED:
-        return CLOSED
-    return None
+        return failure.status if failure.status not in _NOT_OF_THE_RANGE else None
+    if failure.received_bytes:
+        return None
+    if failure.fault is Fault.NONE and failure.status < 300:
+        if failure.status and failure.code == Curl.WEIRD_SERVER_REPLY:  # such as two sizes, where libcurl says so
+            return UNSOUND
+        return CLOSED if failure.code in _CLOSED else None
+    if failure.fault is Fault.STALLED:
+        return SILENT
+    return _OF_A_PART.get(failure.fault) if is_part else None

@@ -6,6 +6,7 @@ answer that it comes from was checked, and what it has begun to read is pinned.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from pathlib import Path
@@ -47,6 +48,11 @@ class Sink(Target):
             self.read_url, self.read_identity = url, identity
             download.file = file
             download.lock.notify_all()
+
+    def shorten(self, download: Download, size: int) -> None:
+        """The file was said to be longer than the ``size`` bytes that the server has of it."""
+        with download.lock:
+            self.read_identity = dataclasses.replace(self.read_identity, size=size)
 
     def hold(self, download: Download) -> None:
         """The download starts over: until the next ``admit`` the reader gets nothing.
