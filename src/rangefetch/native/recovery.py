@@ -183,7 +183,7 @@ class Recovery:
             same_total=stated is not None and stated[2] == run.file.size,
         )
 
-    def _note_size(self, event: Event) -> None:
+    def _note_size(self, event: EngineEvent) -> None:
         """What a response that contradicts the file says of its size."""
         stated = stated_range(parse_headers(event.headers))
         total = stated[2] if stated is not None else -1
