@@ -1,6 +1,6 @@
 """A lane: a reusable easy handle, how it is set up and sent, and the callbacks through which its bytes come."""
 
-from libc.errno cimport EAGAIN, errno
+from libc.errno cimport EAGAIN, EMFILE, errno
 from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy
@@ -13,7 +13,15 @@ from rangefetch.disk cimport lane_flush, lane_forget_spans, lane_write
 from rangefetch.host cimport share_begin, share_closes, share_end, share_opens, source_share
 from rangefetch.libcurl cimport *
 from rangefetch.origin cimport is_secure, origin_number
-from rangefetch.platform cimport rf_add, rf_close_socket, rf_count, rf_load, rf_socket, rf_store
+from rangefetch.platform cimport (
+    rf_add,
+    rf_close_socket,
+    rf_count,
+    rf_load,
+    rf_most_descriptors,
+    rf_socket,
+    rf_store,
+)
 from rangefetch.report cimport post_trace
 from rangefetch.small cimport small_is_plain
 from rangefetch.transfer cimport *
@@ -23,6 +31,9 @@ cdef enum:
     LARGEST_SWALLOW_BYTES = 64 << 10  # of an error's body; beyond, a new connection costs less
     SLOW_READ_BYTES = 16 << 10
     MOST_HEADER_LINES = 1000          # libcurl before 8 looks through all of them for each that it is asked for
+    FILES_SHARE = 4                   # one in so many descriptors is for files, not for connections ...
+    MOST_FOR_FILES = 64
+    STARVING_MS = 2000                # ... as long as connections come and go
 
 
 cdef inline int64_t lane_received_end(const Lane *lane) noexcept nogil:
@@ -119,6 +130,16 @@ cdef inline int on_debug(CURL *easy, int kind, char *data, size_t size, void *ar
     return 0
 
 
+cdef inline bint is_for_files(const Loop *loop, int fd) noexcept nogil:
+    """Whether this is one of the last descriptors, which are left to files: the lowest that is free is given first, so
+    that all below it are in use."""
+    cdef long most = rf_most_descriptors()
+    if fd < most - min(most // FILES_SHARE, MOST_FOR_FILES):
+        return False
+    # Where somebody else has so many open that none becomes free, one of them is better than no connection.
+    return loop.starved_ms == 0 or loop.now_ms - loop.starved_ms < STARVING_MS
+
+
 cdef inline int on_open(void *arg, int purpose, curl_sockaddr *address) noexcept nogil:
     """Open a socket, if the host may have one more."""
     cdef Lane *lane = <Lane *>arg
@@ -129,6 +150,11 @@ cdef inline int on_open(void *arg, int purpose, curl_sockaddr *address) noexcept
     fd = rf_socket(address.family, address.socktype, address.protocol)
     if fd < 0:
         lane.refused_socket = errno
+    elif is_for_files(lane.loop, fd):
+        rf_close_socket(fd)
+        fd = CURL_SOCKET_BAD
+        lane.refused_socket = EMFILE
+    if fd < 0:
         if lane.share != NULL:
             share_closes(lane.share)
     else:

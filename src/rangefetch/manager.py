@@ -40,6 +40,7 @@ from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
 from rangefetch.selection import BackendRouter
 from rangefetch.transfer import leftovers
 from rangefetch.transfer.backend import Growth
+from rangefetch.transfer.descriptors import most_at_once
 from rangefetch.transfer.download import Download
 from rangefetch.transfer.line import Line
 from rangefetch.transfer.retry import RetryPolicy
@@ -61,7 +62,8 @@ class DownloadManager:
     ``backend`` is ``"native"``, ``"aria2"``, or ``"auto"``: the first of the two that can run, starting with
     ``prefer``. At most ``max_concurrent_downloads`` are active at a time, the others wait in order; streams
     (``stream``) start at once and are not counted. None is 16, and up to 128 small files:
-    with many hosts the time goes by waiting for answers. A number is never exceeded.
+    with many hosts the time goes by waiting for answers. A number is never exceeded; where the system allows few open
+    files (``ulimit -n``) it is an eighth of those at most.
     ``max_overall_download_limit`` is in bytes per second for all downloads together (0: no limit), ``defaults`` are
     options for every download, ``retry_policy`` decides what is retried. With ``session_file``, unfinished downloads
     are recorded, and a new manager with the same file lists them again. Only one manager can use the file at a time: a
@@ -97,8 +99,8 @@ class DownloadManager:
             raise TypeError(f"retry_policy: expected a RetryPolicy, not {type(retry_policy).__name__}")
         self._hearing = _Hearing(self)
         self._router = BackendRouter(self._hearing, backend, prefer, retry_policy or RetryPolicy(), config)
-        self._most_active = max_concurrent_downloads or _MOST_ACTIVE
-        self._most_small = max_concurrent_downloads or _MOST_SMALL
+        self._most_active = most_at_once(max_concurrent_downloads or _MOST_ACTIVE)
+        self._most_small = most_at_once(max_concurrent_downloads or _MOST_SMALL)
         self._most_finished = max_download_results
         self._limit = parse_size(max_overall_download_limit, "max_overall_download_limit")
         if defaults is not None and not isinstance(defaults, DownloadOptions | Mapping):

@@ -1,5 +1,6 @@
 """What the children of these tests run."""
 
+import asyncio
 import json
 import logging
 import os
@@ -213,5 +214,15 @@ def fetch_from_many_hosts(how: str, listed: str, directory: str, most_files: str
     urls = Path(listed).read_text().splitlines()
     if how == "fetch":
         print(sum(rangefetch.fetch(url, f"{directory}/").size > 0 for url in urls))
-    else:
+    elif how == "fetch_many":
         print(len(rangefetch.fetch_many(urls, directory)))
+    elif how == "asyncio":
+
+        async def fetch_all() -> int:
+            return len(await asyncio.gather(*(rangefetch.aio.fetch(url, f"{directory}/") for url in urls)))
+
+        print(asyncio.run(fetch_all()))
+    else:
+        most = None if how == "manager" else 1000
+        with DownloadManager(max_concurrent_downloads=most, defaults={"save_dir": directory}) as manager:
+            print(sum(manager.wait(gid).size > 0 for gid in [manager.download(url) for url in urls]))

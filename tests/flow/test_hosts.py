@@ -201,15 +201,31 @@ def test_a_download_from_a_silent_host_lets_others_have_its_place_and_comes_back
         manager.cancel(first, remove_files=True)
 
 
-@pytest.mark.parametrize("how", ["fetch", "fetch_many"])
-def test_more_hosts_than_there_may_be_open_files(tmp_path: Path, how: str) -> None:
-    """Idle connections are kept, but not at the price of new ones."""
+@pytest.mark.parametrize(
+    ("how", "count", "most_files"),
+    [
+        *((how, 300, 64) for how in ("fetch", "fetch_many", "manager", "manager of 1000", "asyncio")),
+        *((how, 600, 256) for how in ("fetch", "fetch_many")),
+        *((how, 1300, 1024) for how in ("fetch", "fetch_many", "manager of 1000")),
+    ],
+)
+def test_more_hosts_than_there_may_be_open_files(tmp_path: Path, how: str, count: int, most_files: int) -> None:
+    """Idle connections are kept, but not at the price of new ones, and connections not at that of files."""
+    assert _fetched_from_many_hosts(tmp_path, how, count, most_files) == [1000] * count
+
+
+def test_more_large_files_than_there_may_be_open_files(tmp_path: Path) -> None:
+    assert _fetched_from_many_hosts(tmp_path, "manager of 1000", 60, 64, 3 * MIB) == [3 * MIB] * 60
+
+
+def _fetched_from_many_hosts(tmp_path: Path, how: str, count: int, most_files: int, size: int = 1000) -> list[int]:
+    """The sizes of the files that a process fetches with so many open files at most."""
     directory = tmp_path / "into"
-    with ManyHosts() as hosts:
-        (tmp_path / "list").write_text("\n".join(hosts.url(number, f"f{number}") for number in range(600)))
-        done = run_child("fetch_from_many_hosts", how, tmp_path / "list", directory, 256)
-    assert (done.stdout, done.stderr) == ("600\n", "")
-    assert len(list(directory.iterdir())) == 600
+    with ManyHosts(size=size) as hosts:
+        (tmp_path / "list").write_text("\n".join(hosts.url(number, f"f{number}") for number in range(count)))
+        done = run_child("fetch_from_many_hosts", how, tmp_path / "list", directory, most_files)
+    assert (done.stdout, done.stderr) == (f"{count}\n", "")
+    return [path.stat().st_size for path in directory.iterdir()]
 
 
 # ---- Proxies -----------------------------------------------------------------------------------------------------

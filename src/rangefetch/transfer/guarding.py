@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from rangefetch.errors import DownloadError, LocalError
+from rangefetch.errors import DiskError, DownloadError, LocalError
 from rangefetch.logs import log as _log
 
 if TYPE_CHECKING:
     from rangefetch.options import DownloadOptions
     from rangefetch.transfer.download import Download
 
-__all__ = ["Work", "guarded", "internal_error", "safely"]
+__all__ = ["Work", "guarded", "internal_error", "safely", "what_the_machine_lacks"]
+
+_LACKING = frozenset(
+    {
+        errno.EACCES,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
+"""Errors of the system that say nothing against this program, wherever they come up."""
 
 
 class Work(Protocol):
@@ -52,8 +69,10 @@ def guarded(owner: Work, step: Callable[[], object]) -> None:
     except DownloadError as error:
         failure = error
     except BaseException as error:  # a SystemExit, too: the thread is not the download's to end
-        _log.exception("%s: internal error", owner.download.gid)
-        failure = internal_error(error)
+        lacking = what_the_machine_lacks(error)
+        if lacking is None:
+            _log.exception("%s: internal error", owner.download.gid)
+        failure = lacking or internal_error(error)
     else:
         return
     if not safely(functools.partial(owner.fail, failure)):
@@ -73,3 +92,13 @@ def safely(call: Callable[[], object]) -> bool:
 def internal_error(error: BaseException, url: str = "") -> LocalError:
     """What the user hears of an exception that nobody has foreseen."""
     return LocalError(f"internal error: {error!r}", url=url)
+
+
+def what_the_machine_lacks(error: BaseException) -> LocalError | None:
+    """An error of the system, such as too many open files, in the user's words; None: it is another kind of error."""
+    if isinstance(error, MemoryError):
+        return LocalError("out of memory")
+    if isinstance(error, OSError) and error.errno in _LACKING:
+        on = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
+        return DiskError(f"{on}{error.strerror}", errno=error.errno, filename=error.filename)
+    return None
