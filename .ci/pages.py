@@ -120,7 +120,7 @@ def _option(action: argparse.Action) -> tuple[str, str] | None:
 def _defaults() -> str:
     rows = []
     for field in dataclasses.fields(DownloadOptions):
-        value = {} if field.default is dataclasses.MISSING else field.default
+        value = field.default
         default = repr(value).replace(__version__, "VERSION")
         kind = str(field.type).replace(" | ", "` or `")
         rows.append((f"`{field.name}`", f"`{kind}`", f"`{default}`"))

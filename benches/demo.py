@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rangefetch.checks import parse_size
 from rangefetch.net import libcurl
-from rangefetch.options import parse_size
 
 _PIECE = 16 << 20
 _MARGIN = 64 << 20

@@ -27,9 +27,10 @@ from rangefetch import manager as blocking
 from rangefetch.api import options_of
 from rangefetch.asking import Question
 from rangefetch.bulk import Item, OnResult
+from rangefetch.checks import Url, check_function
 from rangefetch.errors import DownloadError, WaitTimeout
 from rangefetch.logs import log as _log
-from rangefetch.options import AllOptions, CommonOptions, DownloadOptions, FetchOptions, Url, check_function
+from rangefetch.options import AllOptions, CommonOptions, DownloadOptions, FetchOptions
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, FileInfo
 from rangefetch.transfer.download import Download
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
+from rangefetch.checks import Url, check_function, check_path
 from rangefetch.manager import get_download_manager
-from rangefetch.options import FetchOptions, Url, check_function, check_path
+from rangefetch.options import FetchOptions
 from rangefetch.progress import DownloadProgress, DownloadResult
 
 __all__ = ["fetch", "options_of"]

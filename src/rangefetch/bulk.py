@@ -16,21 +16,14 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future,
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
+from rangefetch.checks import check_count, check_function, check_path, check_url, is_metadata_url
 from rangefetch.disk.names import choose_filename, is_plain_filename
 from rangefetch.errors import Cancelled, DownloadError, LocalError, TargetExists
 from rangefetch.logs import log as _log
 from rangefetch.manager import DownloadManager, get_download_manager
 from rangefetch.masking import mask_url
 from rangefetch.net.sources import host_of
-from rangefetch.options import (
-    CommonOptions,
-    DownloadOptions,
-    check_count,
-    check_function,
-    check_path,
-    check_url,
-    is_metadata_url,
-)
+from rangefetch.options import CommonOptions, DownloadOptions
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, SpeedMeter
 from rangefetch.transfer.download import Download
 

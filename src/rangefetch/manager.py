@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from rangefetch import session
+from rangefetch.checks import Url, check_count, check_function, check_url, parse_size
 from rangefetch.errors import (
     Cancelled,
     ChecksumMismatch,
@@ -27,15 +28,7 @@ from rangefetch.errors import (
 )
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
-from rangefetch.options import (
-    AllOptions,
-    DownloadOptions,
-    Url,
-    check_count,
-    check_function,
-    check_url,
-    parse_size,
-)
+from rangefetch.options import AllOptions, DownloadOptions
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
 from rangefetch.selection import BackendRouter
 from rangefetch.transfer import leftovers

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rangefetch.aria2.abilities import ARIA2
+from rangefetch.checks import HTTP, is_metadata_url
 from rangefetch.errors import (
     BinaryDownloadFailed,
     DaemonUnavailable,
@@ -23,7 +24,7 @@ from rangefetch.errors import (
 )
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
-from rangefetch.options import HTTP, DownloadOptions, is_metadata_url
+from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadResult, DownloadStatus
 from rangefetch.transfer.backend import Backend, Growth, Listener
 from rangefetch.transfer.capabilities import NATIVE

@@ -23,14 +23,15 @@ from typing import Any
 if sys.platform != "win32":
     pass
 
+from rangefetch.checks import check_path as check_any_path
+from rangefetch.checks import check_url
 from rangefetch.disk import locks
 from rangefetch.disk.parts import is_open_on
 from rangefetch.disk.replacing import remove_what_was_cut_short, replace_file
 from rangefetch.errors import DiskError, DownloadError, LocalError
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
-from rangefetch.options import DownloadOptions, check_url
-from rangefetch.options import check_path as check_any_path
+from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadStatus
 from rangefetch.transfer.download import Download
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rangefetch import _engine
-from rangefetch.net import certificates, libcurl, network
+from rangefetch.net import certificates, libcurl
 from rangefetch.net.certificates import Trust, find_ca_file, find_trust
-from rangefetch.net.network import make_profile
+from rangefetch.net.profiles import make_profile, profile_settings
+from rangefetch.net.sources import Source
 from rangefetch.options import DownloadOptions
 
 FILES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
@@ -125,12 +125,12 @@ def test_an_https_proxy_may_have_certificates_of_its_own(
     proxys = tmp_path / "proxys.pem"
     proxys.touch()
     libcurl.load()
-    number = _engine.constants()
     # 0 is NULL: not the file that was compiled in either.
-    servers = {number["CURLOPT_CAINFO"]: 0, number["CURLOPT_CAPATH"]: str(tmp_path)}
-    of_proxy = {number["CURLOPT_PROXY_CAINFO"]: 0, number["CURLOPT_PROXY_CAPATH"]: str(tmp_path)}
+    servers = {"CAINFO": 0, "CAPATH": str(tmp_path)}
+    of_proxy = {"PROXY_CAINFO": 0, "PROXY_CAPATH": str(tmp_path)}
     if own:
-        of_proxy = {number["CURLOPT_PROXY_CAINFO"]: str(proxys)}
+        of_proxy = {"PROXY_CAINFO": str(proxys)}
     options = DownloadOptions(proxy_ca_file=proxys if own else "")
-    assert dict(network._trust_settings(options)) == servers | of_proxy
-    make_profile(options, ())  # which libcurl takes
+    wanted = profile_settings(options, Source("https://h/"))
+    assert {name: value for name, value in wanted.everywhere.settings if "CA" in name} == servers | of_proxy
+    make_profile(wanted)  # which libcurl takes

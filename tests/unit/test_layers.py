@@ -38,6 +38,7 @@ def lines_of(page: str) -> list[tuple[str, ...]]:
 LAYERS = lines_of(PAGE.read_text())
 # Without a socket, thread or clock of their own.
 PURE = {
+    "checks",
     "disk.checksum",
     "disk.names",
     "errors",

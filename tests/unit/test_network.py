@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from rangefetch.errors import LocalError
 from rangefetch.masking import mask_url
 from rangefetch.net import libcurl
-from rangefetch.net.credentials import netrc_path
-from rangefetch.net.network import make_profile, secret_headers, split_userinfo
+from rangefetch.net.credentials import netrc_path, split_userinfo
+from rangefetch.net.profiles import make_profile, profile_settings, secret_headers
+from rangefetch.net.sources import Source
 from rangefetch.options import DownloadOptions
 from rangefetch.transfer.tracing import write_trace
 
@@ -184,7 +185,7 @@ def test_whatever_text_the_options_accept_makes_a_profile(agent: str, value: str
         options = DownloadOptions(user_agent=agent, headers={"X-A": value})
     except ValueError:
         return
-    make_profile(options, [("Authorization", "Basic AAAA")])
+    make_profile(profile_settings(options, Source("http://h/", "Basic AAAA")))
 
 
 def test_a_pipe_in_the_place_of_a_file_with_secrets_is_refused_and_not_waited_for(
@@ -203,7 +204,7 @@ def test_a_pipe_in_the_place_of_a_file_with_secrets_is_refused_and_not_waited_fo
     libcurl.load()
     monkeypatch.setenv("SSL_CERT_FILE", os.fspath(path))
     with pytest.raises(LocalError, match="a pipe"):
-        make_profile(DownloadOptions(), [])
+        profile_settings(DownloadOptions(), Source("http://h/"))
 
 
 def test_a_trace_that_nobody_reads_is_not_waited_for(tmp_path: Path) -> None:

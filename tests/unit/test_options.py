@@ -16,17 +16,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rangefetch.options import (
-    HTTP,
-    AllOptions,
-    CommonOptions,
-    DownloadOptions,
-    FetchOptions,
-    StreamOptions,
-    check_url,
-    is_metadata_url,
-    parse_size,
-)
+from rangefetch.checks import HTTP, check_url, is_metadata_url, parse_size
+from rangefetch.options import AllOptions, CommonOptions, DownloadOptions, FetchOptions, StreamOptions
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 LARGEST = (1 << 62) - 1

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from rangefetch.checks import HTTP, is_metadata_url
 from rangefetch.masking import mask_url
 from rangefetch.net.proxies import is_http_proxy, no_proxy_entries, proxy_for, with_port
-from rangefetch.options import HTTP, DownloadOptions, is_metadata_url
+from rangefetch.options import DownloadOptions
 from rangefetch.transfer.capabilities import Capabilities
 
 __all__ = ["ABILITIES", "ARIA2", "MOST_CONNECTIONS", "Ability", "Treatment", "confinement", "proxy_options", "refusal"]
@@ -87,11 +88,7 @@ ABILITIES: Mapping[str, Ability] = {
 MOST_CONNECTIONS = 16
 """For one server; aria2 takes no more (aria2 manual, ``--max-connection-per-server``)."""
 
-_DEFAULTS: Mapping[str, object] = {
-    field.name: field.default
-    for field in dataclasses.fields(DownloadOptions)
-    if field.default is not dataclasses.MISSING
-}
+_DEFAULTS: Mapping[str, object] = {field.name: field.default for field in dataclasses.fields(DownloadOptions)}
 
 
 def refusal(url: str, options: DownloadOptions) -> str:

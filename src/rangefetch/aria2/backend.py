@@ -26,11 +26,12 @@ from rangefetch.aria2.folder import FolderJob
 from rangefetch.aria2.job import Job
 from rangefetch.aria2.landing import FolderLanding
 from rangefetch.aria2.shares import Shares
+from rangefetch.checks import is_metadata_url
 from rangefetch.errors import DaemonUnavailable
 from rangefetch.logs import log as _log
 from rangefetch.net.certificates import find_ca_file
 from rangefetch.net.manners import Manners
-from rangefetch.options import DownloadOptions, is_metadata_url
+from rangefetch.options import DownloadOptions
 from rangefetch.transfer import leftovers
 from rangefetch.transfer.backend import Listener
 from rangefetch.transfer.dispatching import Dispatcher

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from rangefetch.checks import check_count, check_path, check_seconds
 from rangefetch.errors import LocalError
-from rangefetch.options import check_count, check_path, check_seconds
 
 __all__ = ["BinarySource", "DaemonConfig"]
 

@@ -30,9 +30,9 @@ from rangefetch.identity import Identity
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.net.certificates import find_ca_file
-from rangefetch.net.credentials import netrc_path
+from rangefetch.net.credentials import netrc_path, split_userinfo
 from rangefetch.net.manners import Manners
-from rangefetch.net.network import secret_headers, split_userinfo
+from rangefetch.net.profiles import secret_headers
 from rangefetch.net.proxies import is_http_proxy, proxy_for, with_port
 from rangefetch.net.sources import Source, host_of, origin_of
 from rangefetch.options import DownloadOptions

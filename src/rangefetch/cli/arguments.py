@@ -15,11 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from rangefetch.checks import check_path, check_url, parse_size
 from rangefetch.cli import config
 from rangefetch.cli.inputs import InputError, read_urls
 from rangefetch.cli.vocabulary import USAGE_ERROR, Parser, Switch, names_of, opposite
 from rangefetch.cli.vocabulary import make_parser as _parser
-from rangefetch.options import DownloadOptions, check_path, check_url, parse_size
+from rangefetch.options import DownloadOptions
 
 __all__ = ["USAGE_ERROR", "Request", "parse", "spell_switches"]
 

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 
-from rangefetch.options import check_url
+from rangefetch.checks import check_url
 
 __all__ = ["InputError", "read_urls"]
 

@@ -14,7 +14,7 @@ import os
 import select
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from rangefetch.errors import EngineUnavailable
@@ -23,11 +23,9 @@ from rangefetch.native.preparing import Preparing
 from rangefetch.native.run import Run
 from rangefetch.native.small import Small
 from rangefetch.net import libcurl
-from rangefetch.net.certificates import find_trust
-from rangefetch.net.credentials import logins
 from rangefetch.net.manners import Manners
-from rangefetch.net.network import Network, make_profile, secret_headers
-from rangefetch.net.proxies import proxies_of
+from rangefetch.net.network import Network
+from rangefetch.net.profiles import Private, ProfileSettings, make_profile, profile_settings
 from rangefetch.net.sources import Source, host_of
 from rangefetch.options import DownloadOptions
 from rangefetch.transfer import governor
@@ -63,8 +61,8 @@ class NativeBackend(Dispatcher[Run | Small]):
         super().__init__(listener, policy or RetryPolicy())
         self.network = Network(self.policy.network_hosts)
         self.manners = Manners()
-        self._profiles: dict[tuple[Any, ...], Profile] = {}
-        self._jars: dict[tuple[Any, ...], Jar] = {}
+        self._profiles: dict[ProfileSettings, Profile] = {}
+        self._jars: dict[Private, Jar] = {}
         self._engine: Engine | None = None
         self._loads = Loads(1)
         self._wait_for_ring: Callable[[float | None], object] = lambda _: None
@@ -214,36 +212,23 @@ class NativeBackend(Dispatcher[Run | Small]):
 
     def profile(self, options: DownloadOptions, source: Source, *, head: bool = False) -> Profile:
         """The profile for these options, by HEAD or by GET; downloads that ask alike share one."""
-        secrets = secret_headers(source.url, source.authorization, options)
-        headers = options.header_items if source.is_own else ()
-        authorized = any(name.lower() == "authorization" for name, _ in (*headers, *secrets))
-        credentials = logins(source.url, options, is_own=source.is_own, authorized=authorized)
-        known = (headers, secrets, credentials)
-        key = (
-            head,
-            options.user_agent, known, options.location_trusted, options.proxy, options.no_proxy, options.bind_address,
-            options.ip_version,
-            find_trust(os.fspath(options.ca_file)), options.proxy_ca_file, options.certificate, options.private_key,
-            options.verify_tls, options.http_version,
-            options.allow_downgrade, options.connect_timeout, options.read_timeout, proxies_of(options),
-        )  # fmt: skip
-        profile = self._profiles.get(key)
+        wanted = profile_settings(options, source, head=head)
+        profile = self._profiles.get(wanted)
         if profile is None:
             if len(self._profiles) >= _MOST_PROFILES:
                 self._profiles.clear()
-            jar = self._jar_for(known)
-            profile = self._profiles[key] = make_profile(options, headers, secrets, credentials, jar, head=head)
+            profile = self._profiles[wanted] = make_profile(wanted, self._jar_for(wanted.private))
         return profile
 
-    def _jar_for(self, known: tuple[Any, ...]) -> Jar:
+    def _jar_for(self, private: Private) -> Jar:
         """The cookies that servers have set for those who come with the same headers and credentials."""
         from rangefetch._engine import Jar
 
-        jar = self._jars.get(known)
+        jar = self._jars.get(private)
         if jar is None:
             if len(self._jars) >= _MOST_PROFILES:
                 del self._jars[next(iter(self._jars))]
-            jar = self._jars.setdefault(known, Jar())
+            jar = self._jars.setdefault(private, Jar())
         return jar
 
     # -- the thread -------------------------------------------------------------------------------------------

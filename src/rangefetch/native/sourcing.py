@@ -7,8 +7,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from rangefetch.checks import HTTP, check_url
 from rangefetch.net.sources import Source
-from rangefetch.options import HTTP, check_url
 from rangefetch.transfer import samples
 from rangefetch.transfer.comparison import Finding, Question, Verdict
 from rangefetch.transfer.jobs import Jobs

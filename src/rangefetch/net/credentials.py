@@ -7,17 +7,18 @@ user named, never to one that a redirect did.
 
 from __future__ import annotations
 
+import base64
 import netrc
 import os
 import stat
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 
 from rangefetch.errors import LocalError
 from rangefetch.options import DownloadOptions
 
-__all__ = ["Login", "bearer_token", "logins", "netrc_path", "read_regular"]
+__all__ = ["Login", "bearer_token", "logins", "netrc_path", "read_regular", "split_userinfo"]
 
 _LONGEST_TOKEN_BYTES = 64 << 10
 
@@ -30,6 +31,19 @@ class Login(NamedTuple):
     user: str
     password: str
     any_scheme: bool
+
+
+def split_userinfo(url: str) -> tuple[str, str]:
+    """The URL without ``user:password@`` and fragment, and the Authorization value that the userinfo stands for."""
+    parts = urlsplit(url)
+    userinfo, at, host = parts.netloc.rpartition("@")
+    bare = urlunsplit(parts._replace(netloc=host, fragment=""))
+    if not at:
+        return bare, ""
+    # RFC 7617, section 2: with a colon, even where there is no password.
+    user, _, password = userinfo.partition(":")
+    credentials = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
+    return bare, "Basic " + base64.b64encode(credentials).decode()
 
 
 def logins(url: str, options: DownloadOptions, *, is_own: bool, authorized: bool) -> tuple[Login, ...]:

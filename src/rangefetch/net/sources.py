@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 from rangefetch.identity import Identity
+from rangefetch.net.credentials import split_userinfo
 from rangefetch.net.mirrors import rewrite
-from rangefetch.net.network import split_userinfo
 
 __all__ = ["MOST_RESOLVED_AGAIN", "URL", "Source", "Sources", "host_of", "origin_of"]
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rangefetch.checks import HTTP, check_url
 from rangefetch.disk import provenance
 from rangefetch.disk.target import Place, Target
 from rangefetch.errors import DiskError, DownloadError, LocalError, TargetExists
@@ -21,7 +22,7 @@ from rangefetch.identity import Basis, Identity
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.net.sources import Sources
-from rangefetch.options import HTTP, DownloadOptions, check_url
+from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadResult, SpeedMeter
 from rangefetch.transfer.backend import Services, Timer
 from rangefetch.transfer.download import Download, Figures

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from rangefetch.options import HTTP, DownloadOptions, is_metadata_url
+from rangefetch.checks import HTTP, is_metadata_url
+from rangefetch.options import DownloadOptions
 from rangefetch.transfer.download import Download
 
 __all__ = ["NATIVE", "Capabilities"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rangefetch.disk.ownership import may_be_ours
 from rangefetch.disk.target import Target
-from rangefetch.net.network import split_userinfo
+from rangefetch.net.credentials import split_userinfo
 from rangefetch.options import DownloadOptions
 from rangefetch.transfer.download import Download
 

@@ -15,6 +15,7 @@ import random
 from http import HTTPStatus
 from typing import Any
 
+from rangefetch.checks import check_seconds
 from rangefetch.errors import (
     BadAnswer,
     ConnectionFailed,
@@ -29,7 +30,6 @@ from rangefetch.errors import (
 )
 from rangefetch.masking import mask_url
 from rangefetch.net.manners import CLOSED, ENCODED, SILENT, UNSOUND
-from rangefetch.options import check_seconds
 from rangefetch.transfer.events import EngineEvent
 
 __all__ = [

@@ -20,7 +20,7 @@ from rangefetch.disk.parts import is_part_of, part_paths
 from rangefetch.disk.target import Target, free_space
 from rangefetch.errors import DiskError
 from rangefetch.masking import mask_url
-from rangefetch.net.network import split_userinfo
+from rangefetch.net.credentials import split_userinfo
 from rangefetch.transfer.download import Download
 
 __all__ = ["Room", "check_target", "explain_full", "lacking_bytes", "lacking_on"]

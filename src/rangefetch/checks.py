@@ -1,0 +1,393 @@
+"""What makes the value of an option sound. Each check returns the value as it is used from then on, and raises
+``TypeError`` or ``ValueError`` naming the option.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+from rangefetch.encoding import for_file_system
+from rangefetch.masking import mask_url
+
+__all__ = [
+    "HTTP",
+    "Check",
+    "Headers",
+    "Url",
+    "UrlObject",
+    "check_auth",
+    "check_checksum",
+    "check_count",
+    "check_file",
+    "check_filename",
+    "check_flag",
+    "check_function",
+    "check_headers",
+    "check_host",
+    "check_path",
+    "check_proxy",
+    "check_rule",
+    "check_seconds",
+    "check_text",
+    "check_url",
+    "count_of",
+    "is_metadata_url",
+    "list_of",
+    "one_of",
+    "parse_size",
+]
+
+HTTP = ("http", "https")
+_SCHEMES = (*HTTP, "ftp", "sftp", "magnet", "file")
+_PROXY_SCHEMES = (*HTTP, "socks4", "socks4a", "socks5", "socks5h")
+_DESCRIPTIONS = (".torrent", ".metalink", ".meta4")
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+# Digits are bounded, for int() and float() have limits of their own.
+_SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+# With surrogates that cannot be encoded; those of octets that are not UTF-8 (os.fsdecode) can.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
+# RFC 9110, section 5.1: a field name is a token.
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # RFC 3986, section 3.1
+_DIGEST_HEX_DIGITS = {"md5": 32, "sha-1": 40, "sha-256": 64, "sha-384": 96, "sha-512": 128, "blake2b": 128}
+
+Check = Callable[[Any, str], Any]
+"""A check of one value, which is told the name of its option."""
+
+
+class UrlObject(Protocol):
+    """A URL as an object whose ``str()`` is the URL: ``yarl.URL``, ``httpx.URL`` and the like."""
+
+    @property
+    def scheme(self) -> str: ...
+    @property
+    def host(self) -> str | None: ...
+
+
+Url = str | UrlObject
+"""What is accepted as a URL."""
+
+
+class Headers(Mapping[str, str]):
+    """Header fields in the order in which they were given. Immutable and hashable, unlike a dict; equal to one."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self._fields = dict(fields)
+
+    def __getitem__(self, name: str) -> str:
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._fields.items()))
+
+    def __repr__(self) -> str:
+        """Without the values, which may be secrets."""
+        return repr(dict.fromkeys(self._fields, "***"))
+
+    def __reduce__(self) -> tuple[type[Headers], tuple[dict[str, str]]]:
+        return Headers, (self._fields,)
+
+
+def _whole_number(value: object) -> int | None:
+    """An int, or what counts as one, as NumPy's integers do; None for anything else, and for bools."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def parse_size(value: object, option: str) -> int:
+    """Bytes from ``"4M"``, ``"1.5G"`` (powers of 1024, as in aria2) or a number.
+
+    Raises ``TypeError`` or ``ValueError`` naming ``option``.
+    """
+    number = _whole_number(value)
+    if number is not None:
+        size = number
+    elif not isinstance(value, str):
+        raise TypeError(f"{option}: a size is an int or a string such as '4M', not {type(value).__name__}")
+    else:
+        match = _SIZE.fullmatch(value.strip())
+        if match is None:
+            raise ValueError(f"{option}: {value!r} is not a size; write 4M, 1.5G or a number of bytes")
+        size = (
+            int(float(match[1]) * _UNITS[match[2].upper()])
+            if "." in match[1]
+            else int(match[1]) * _UNITS[match[2].upper()]
+        )
+    if not 0 <= size < 1 << 62:
+        raise ValueError(f"{option}: {value!r} is out of range")
+    return size
+
+
+def is_metadata_url(url: str) -> bool:
+    """Whether the URL is not of a file, but of what describes files: a magnet link, a torrent or a Metalink."""
+    lowered = url.lower()
+    if lowered.startswith("magnet:"):
+        return True
+    # Few URLs have these letters in them, and all are asked.
+    return (".torrent" in lowered or ".meta" in lowered) and urlsplit(lowered).path.endswith(_DESCRIPTIONS)
+
+
+def check_url(url: object, option: str = "url", schemes: Sequence[str] = _SCHEMES) -> str:
+    """The URL as a string, if it is one that some backend can fetch, with no control characters in it: of one of
+    ``schemes``, with a host, but for magnet links; ``file`` is for torrents and Metalinks on this machine.
+
+    An object counts as its ``str()``, if that is absolute. Raises ``TypeError`` or ``ValueError`` naming ``option``.
+    """
+    if not isinstance(url, str):
+        kind = type(url).__name__
+        is_path = isinstance(url, os.PathLike)  # which makes one slash of two
+        url = str(url)
+        if is_path or not _SCHEME.match(url):
+            raise TypeError(f"{option}: a URL is a string, not {kind}")
+    shown = mask_url(url)
+    if _CONTROL.search(url) or " " in url:
+        raise ValueError(f"{option}: {shown!r} has a space or a control character in it; percent-encode it")
+    try:
+        parts = urlsplit(url)
+        if parts.port == 0:
+            raise ValueError("port 0 is none")
+    except ValueError as error:
+        raise ValueError(f"{option}: {shown!r} is malformed: {error}") from None
+    scheme = parts.scheme.lower()
+    if scheme not in schemes:
+        what = f"the scheme {parts.scheme!r} is not supported" if scheme else "there is no URL scheme"
+        raise ValueError(f"{option}: {shown!r}: {what}; use {', '.join(schemes[:-1])} or {schemes[-1]}")
+    if scheme == "file":
+        if not is_metadata_url(url) or parts.netloc not in ("", "localhost"):
+            raise ValueError(f"{option}: {shown!r}: file: URLs may only name torrents and Metalinks on this machine")
+    elif scheme == "magnet":
+        if "urn:btih:" not in unquote(url).lower():
+            raise ValueError(f"{option}: {shown!r}: this magnet link names no torrent (xt=urn:btih:)")
+    elif not parts.hostname:
+        raise ValueError(f"{option}: {shown!r} has no host")
+    return url
+
+
+def check_rule(rule: object, option: str) -> str:
+    """A rule for rewriting URLs (``net.mirrors``). Raises ``TypeError`` or ``ValueError`` naming ``option``."""
+    if not isinstance(rule, str):
+        raise TypeError(f"{option}: a rule is a string, not {type(rule).__name__}")
+    head, _, tail = rule.rpartition("=http")
+    target = "http" + tail if head else rule
+    for part in (head, target) if head else (target,):
+        parts = urlsplit(part)
+        if parts.scheme not in HTTP or not parts.hostname:
+            raise ValueError(f"{option}: {rule!r} is neither https://PREFIX/ nor https://FROM/=https://TO/")
+    return rule
+
+
+def check_proxy(value: object, option: str) -> str:
+    """The URL of a proxy, or "". Raises ``TypeError`` or ``ValueError`` naming ``option``."""
+    proxy = check_text(value, option)
+    if not proxy:
+        return ""
+    shown = proxy.rpartition("@")[2]  # without the account
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"{option}: {shown!r} is malformed") from None
+    if parts.scheme not in _PROXY_SCHEMES or not parts.hostname or " " in proxy:
+        schemes = [f"{scheme}://" for scheme in _PROXY_SCHEMES]
+        raise ValueError(f"{option}: {shown!r} is not {', '.join(schemes[:-1])} or {schemes[-1]} with a host")
+    return proxy
+
+
+def check_function(value: Any, option: str) -> Any:
+    """A function, or None. Raises ``TypeError`` naming ``option``."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{option}: expected a function, not {type(value).__name__}")
+    return value
+
+
+def check_flag(value: object, option: str) -> bool:
+    """True or False. Raises ``TypeError`` naming ``option``."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{option}: expected True or False, not {value!r}")
+    return value
+
+
+def check_text(value: object, option: str) -> str:
+    """A string, or a path as one, without control characters. Raises ``TypeError`` or ``ValueError``."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{option}: expected a string, not {type(value).__name__}")
+    text = os.fspath(value)
+    if not isinstance(text, str):
+        raise TypeError(f"{option}: expected a string, not {type(value).__name__} of octets")
+    if _CONTROL.search(text):
+        raise ValueError(f"{option}: {text!r} has a control character in it")
+    return text
+
+
+def check_path(value: object, option: str) -> str:
+    """A path as a string, in which a ``~`` at the start is a home directory, as in a shell. "" stays "".
+
+    Raises ``TypeError`` or ``ValueError``, also where nothing says which directory that is.
+    """
+    path = os.path.expanduser(for_file_system(check_text(value, option)))  # noqa: PTH111 - which leaves "a/" as it is
+    if path == "~" or path.startswith("~/"):
+        raise ValueError(f"{option}: {path!r}: this user has no home directory; write the directory out, or set HOME")
+    return path
+
+
+def check_file(value: object, option: str) -> str:
+    """The path of a file that is there, or "". Raises ``TypeError`` or ``ValueError``."""
+    path = check_path(value, option)
+    if path and not Path(path).is_file():
+        raise ValueError(f"{option}: there is no file {path!r}")
+    return path
+
+
+def check_filename(value: object, option: str) -> str:
+    """A file name without a directory, or "". Raises ``TypeError`` or ``ValueError``."""
+    name = for_file_system(check_text(value, option))
+    if name in (".", "..") or "/" in name or "\\" in name:
+        raise ValueError(f"{option}: {name!r} is not a plain file name; the directory goes in save_dir")
+    return name
+
+
+def check_count(value: object, option: str, low: int, high: int) -> int:
+    """An int from ``low`` to ``high``. Raises ``TypeError`` or ``ValueError``."""
+    number = _whole_number(value)
+    if number is None:
+        raise TypeError(f"{option}: expected an int, not {type(value).__name__}")
+    if not low <= number <= high:
+        raise ValueError(f"{option}: {number} is out of range; {low} to {high} is allowed")
+    return number
+
+
+def check_seconds(value: object, option: str) -> float:
+    """A time, which may be 0. Raises ``TypeError`` or ``ValueError``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{option}: expected seconds, not {type(value).__name__}")
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
+    if not 0 <= seconds < 1e9:  # which "not a number" is not either
+        raise ValueError(f"{option}: {value} is out of range; seconds, 0 for no limit")
+    return seconds
+
+
+def check_headers(value: object, option: str) -> Headers:
+    """Header fields. Raises ``TypeError`` or ``ValueError``."""
+    if isinstance(value, Mapping):
+        pairs = list(value.items())
+    elif isinstance(value, (list, tuple)):
+        pairs = []
+        for line in value:
+            if not isinstance(line, str):
+                raise TypeError(f"{option}: expected 'Name: value' strings, not {type(line).__name__}")
+            name, colon, text = line.partition(":")
+            if not colon:
+                raise ValueError(f"{option}: {line!r} is not 'Name: value'")
+            pairs.append((name.strip(), text.strip()))
+    else:
+        raise TypeError(f"{option}: expected a mapping or a list of 'Name: value', not {type(value).__name__}")
+    headers: dict[str, str] = {}
+    for name, text in pairs:
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise TypeError(f"{option}: names and values are strings")
+        if not _FIELD_NAME.fullmatch(name):
+            raise ValueError(f"{option}: {name!r} is not a field name")
+        if _CONTROL.search(text.replace("\t", " ")):
+            raise ValueError(f"{option}: the value of {name!r} has a control character in it")
+        if name.lower() in ("range", "if-range", "accept-encoding", "content-length", "transfer-encoding"):
+            raise ValueError(f"{option}: {name!r} is set by rangefetch and cannot be changed")
+        headers[name] = text
+    return Headers(headers)
+
+
+def check_auth(value: object, option: str) -> tuple[str, str] | None:
+    """A user name and a password, or None. Raises ``TypeError`` or ``ValueError``."""
+    if value is None:
+        return None
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"{option}: expected a user name and a password, not {type(value).__name__}")
+    user, password = (check_text(each, option) if isinstance(each, str) else None for each in value)
+    if user is None or password is None:
+        raise TypeError(f"{option}: the user name and the password are strings")
+    if ":" in user:
+        # RFC 7617, section 2: the first one ends the name.
+        raise ValueError(f"{option}: there is a colon in the user name")
+    return user, password
+
+
+def check_host(value: object, option: str) -> str:
+    """A host, with its port where one is meant. Raises ``TypeError`` or ``ValueError``."""
+    host = check_text(value, option)
+    try:
+        parts = urlsplit(f"//{host}")
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"{option}: {host!r} is not HOST or HOST:PORT") from None
+    if not parts.hostname or parts.netloc != host or "@" in host or " " in host:
+        raise ValueError(f"{option}: {host!r} is not HOST or HOST:PORT")
+    return host.lower()
+
+
+def check_checksum(value: object, option: str) -> str:
+    """A digest as ``ALGORITHM=HEX`` in lower case, or "". Raises ``TypeError`` or ``ValueError``."""
+    text = check_text(value, option)
+    if not text:
+        return ""
+    algorithm, separator, digest = text.replace(":", "=", 1).partition("=")
+    algorithm = algorithm.strip().lower()
+    algorithm = {"sha1": "sha-1", "sha256": "sha-256", "sha384": "sha-384", "sha512": "sha-512"}.get(
+        algorithm, algorithm
+    )
+    digest = digest.strip().lower()
+    if not separator or algorithm not in _DIGEST_HEX_DIGITS:
+        raise ValueError(f"{option}: {text!r} is not ALGORITHM=HEX with one of {', '.join(sorted(_DIGEST_HEX_DIGITS))}")
+    if not re.fullmatch(f"[0-9a-f]{{{_DIGEST_HEX_DIGITS[algorithm]}}}", digest):
+        raise ValueError(
+            f"{option}: {text!r}: a {algorithm} digest is {_DIGEST_HEX_DIGITS[algorithm]} hexadecimal digits"
+        )
+    return f"{algorithm}={digest}"
+
+
+def one_of(*allowed: str) -> Check:
+    """Checks that a value is one of these."""
+
+    def check(value: object, option: str) -> object:
+        if value not in allowed:
+            raise ValueError(f"{option}: {value!r} is not one of {', '.join(allowed)}")
+        return value
+
+    return check
+
+
+def list_of(what: str, check_each: Check) -> Check:
+    """Checks a list of ``what``, each by itself; a tuple of them."""
+
+    def check(values: object, option: str) -> tuple[Any, ...]:
+        if isinstance(values, str) or not isinstance(values, Sequence):
+            raise TypeError(f"{option}: expected a list of {what}")
+        return tuple(check_each(each, option) for each in values)
+
+    return check
+
+
+def count_of(low: int, high: int) -> Check:
+    """Checks a count that has bounds."""
+    return lambda value, option: check_count(value, option, low, high)
