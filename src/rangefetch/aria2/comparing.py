@@ -17,7 +17,7 @@ from rangefetch.net.sources import URL
 from rangefetch.transfer import samples, saving
 from rangefetch.transfer.comparison import Finding, Question, Verdict
 from rangefetch.transfer.lifecycle import Event
-from rangefetch.transfer.retry import Failure, Kind, as_error
+from rangefetch.transfer.retry import AFTER_A_WAIT, Failure, Kind, as_error
 from rangefetch.transfer.samples import SAMPLE_BYTES, Span
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ __all__ = ["Comparing"]
 
 _PARTS = 16
 _TRIES = 4
-_TRY_AGAIN = (Kind.TEMPORARY, Kind.RATE_LIMITED, Kind.NETWORK)
+_TRY_AGAIN = AFTER_A_WAIT | {Kind.NETWORK}
 
 
 class Comparing:

@@ -415,11 +415,12 @@ class FileJob(Job):
     def tick(self, now_s: float) -> None:
         """A few times a second: see whether time is up, whether its host rests, and what its mirrors have."""
         super().tick(now_s)
-        if self._holds_up_others(now_s):
-            _log.info("%s: no response within %g s; others come first", self.shown_url, governor.HURRY_S)
-            self.life.stop()
-            return
-        if self.life.phase is not Phase.FILLING or not self.entry.gids:
+        is_silent = self.life.phase is Phase.ASKING and self.host() not in self.backend.answered
+        if (
+            self.lets_others_pass(now_s, is_silent=is_silent)
+            or self.life.phase is not Phase.FILLING
+            or not self.entry.gids
+        ):
             return
         rests = self.rests_for() > 0
         if rests and not self.entry.is_held and self.remote is not None and self.remote.ranged:
@@ -429,18 +430,6 @@ class FileJob(Job):
             self.entry.go_on()
         if not rests:
             self.mirroring.look(now_s)
-
-    def _holds_up_others(self, now_s: float) -> bool:
-        """Whether its host has not answered yet, and others that wait are to have its place before it tries again."""
-        return (
-            self.life.phase is Phase.ASKING
-            and now_s - self.download.started_s >= governor.HURRY_S
-            and not self.download.was_put_off
-            and len(self.sources) == 1
-            and self.host() not in self.backend.answered
-            and not governor.has_answered(self.host())
-            and self.backend.listener.puts_off(self.download)
-        )
 
     def host(self) -> int:
         """That to which aria2 goes first."""

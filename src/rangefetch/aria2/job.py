@@ -187,8 +187,7 @@ class Job(AtWork):
     def _asks_for_link(self, failure: Failure, again: Callable[[], None]) -> bool:
         """Whether the caller is asked for a new link, in the place of one that has expired."""
         source, there = self.sources[URL], self.figures_now.downloaded
-        is_expired = failure.status in (401, 403, 410) or (failure.answered and failure.status in (400, 404))
-        if self.options.refresh_url is None or not is_expired or there <= self._link_asked_at:
+        if self.options.refresh_url is None or not failure.may_have_expired or there <= self._link_asked_at:
             return False
         self._link_asked_at = there
 
@@ -465,10 +464,6 @@ class Job(AtWork):
             self.begin_again()
         else:
             self._wait_until(following.wait_s, again)
-
-    def host(self) -> int:
-        """The governor's number of the host that is asked."""
-        return governor.host_of_connection(self.sources[URL].url, self.options)
 
     def _wait_until(self, seconds: float, again: Callable[[], None], what: str = "the time of the next try") -> None:
         def go_on() -> None:

@@ -13,7 +13,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from rangefetch.aria2.entry import Request
@@ -39,9 +38,6 @@ from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.options import DownloadOptions
 from rangefetch.transfer.download import Download
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["FolderLanding"]
 

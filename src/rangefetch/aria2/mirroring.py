@@ -11,7 +11,7 @@ from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.transfer import governor, samples
 from rangefetch.transfer.lifecycle import Phase
-from rangefetch.transfer.retry import Failure, Kind
+from rangefetch.transfer.retry import Kind
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -94,11 +94,7 @@ class Mirroring:
         job, failure = self._job, nothing.failure
         _log.info("%s: the mirror %s: %s", job.shown_url, mask_url(mirror.url), nothing)
         kind = job.policy.classify(failure)
-        self._rest_as_asked(failure, kind)
-        mirror.failures += 1
-        mirror.banned = kind is Kind.PERMANENT or mirror.failures >= _TRIES
-
-    def _rest_as_asked(self, failure: Failure, kind: Kind) -> None:
-        job = self._job
         if kind is Kind.RATE_LIMITED:
             governor.rest(failure.host, job.policy.wait_s(1, job.options.retry_wait, failure.retry_after_s))
+        mirror.failures += 1
+        mirror.banned = kind is Kind.PERMANENT or mirror.failures >= _TRIES

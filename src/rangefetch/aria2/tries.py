@@ -8,13 +8,11 @@ from rangefetch.errors import DownloadError
 from rangefetch.logs import log as _log
 from rangefetch.options import DownloadOptions
 from rangefetch.transfer import tries
-from rangefetch.transfer.retry import Kind, RetryPolicy
+from rangefetch.transfer.retry import AFTER_A_WAIT, ONCE_MORE, Kind, RetryPolicy
 
 __all__ = ["Next", "Tries"]
 
 _MOST_LANES = 1024
-_ONCE_MORE = (401, 407)
-_AFTER_A_WAIT = frozenset({Kind.TEMPORARY, Kind.RATE_LIMITED})
 
 
 class Next(NamedTuple):
@@ -77,7 +75,7 @@ class Tries(tries.Tries):
             case Kind.TOO_MANY_LANES if self.lanes > 1:
                 self.lanes = max(1, min(self.lanes, connections) // 2)
                 return Next()
-            case Kind.DOUBTFUL if error.status in _ONCE_MORE:
+            case Kind.DOUBTFUL if error.status in ONCE_MORE:
                 if self._was_denied:
                     raise error
                 self._was_denied = True
@@ -85,7 +83,7 @@ class Tries(tries.Tries):
         options = self._options
         brought, self._downloaded = downloaded > self._downloaded, downloaded
         self.fail(downloaded, size, 0, now_s)
-        is_patient = is_known and not brought and kind in _AFTER_A_WAIT and not options.bounds_tries
+        is_patient = is_known and not brought and kind in AFTER_A_WAIT and not options.bounds_tries
         left_s = self.patience_left_s(now_s, options.retry_wait) if is_patient else 0.0
         if 0 < options.max_tries <= self.failures and left_s <= 0:
             raise error

@@ -16,18 +16,16 @@ from rangefetch.disk import checksum
 from rangefetch.disk.names import choose_filename
 from rangefetch.headers import stated_range
 from rangefetch.masking import without_userinfo
-from rangefetch.net.sources import URL, host_of
+from rangefetch.net.sources import URL
 from rangefetch.progress import DownloadResult, FileInfo
-from rangefetch.transfer.retry import Failure, Kind, how_refused
+from rangefetch.transfer.retry import AFTER_A_WAIT, Failure, Kind, how_refused
 
 if TYPE_CHECKING:
     from rangefetch._engine import Profile
     from rangefetch.native.run import Run
 
-__all__ = ["AFTER_A_WAIT", "Asking"]
+__all__ = ["Asking"]
 
-AFTER_A_WAIT = frozenset({Kind.TEMPORARY, Kind.RATE_LIMITED})
-"""What is followed by another request only after a while."""
 _REFUSED = AFTER_A_WAIT | {Kind.PERMANENT, Kind.DOUBTFUL, Kind.NO_RANGES}
 """What may be about the way of asking, and not about the file."""
 
@@ -63,7 +61,7 @@ class Asking:
         if how is None or kind not in _REFUSED:
             return False
         profile: Profile | None
-        if self._way is _Way.ONE_BYTE and run.backend.manners.may_mean_the_range(self._host_of(failure), how):
+        if self._way is _Way.ONE_BYTE and run.backend.manners.may_mean_the_range(run.host_of(failure), how):
             self._way, self._refused_as, profile = _Way.HEAD, how, self._head
         elif self._way is _Way.HEAD and (how != self._refused_as or how == HTTPStatus.FORBIDDEN):
             self._way, profile = _Way.PLAINLY, self._get
@@ -76,9 +74,6 @@ class Asking:
         run.file.ask_plainly(self._way is not _Way.ONE_BYTE)
         run.file.ask_as(URL, profile)
         return True
-
-    def _host_of(self, failure: Failure) -> str:
-        return host_of(failure.address or self._run.sources[failure.source].url)
 
     def answered(self, headers: dict[str, str]) -> None:
         """The server has said what there is."""

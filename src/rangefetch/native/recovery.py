@@ -7,6 +7,7 @@ and not sixteen.
 
 from __future__ import annotations
 
+import enum
 import functools
 import math
 from collections.abc import Callable
@@ -16,16 +17,15 @@ from typing import TYPE_CHECKING
 from rangefetch.errors import ContentChanged, DownloadError, HttpStatusError
 from rangefetch.headers import parse_headers, stated_range
 from rangefetch.logs import log as _log
-from rangefetch.native.asking import AFTER_A_WAIT
 from rangefetch.native.resort import LastResort
 from rangefetch.net import certificates
 from rangefetch.net.proxies import proxy_for
-from rangefetch.net.sources import host_of
+from rangefetch.net.sources import MOST_RESOLVED_AGAIN, host_of
 from rangefetch.transfer import governor, retry
 from rangefetch.transfer.backend import Timer
 from rangefetch.transfer.comparison import Finding, Verdict
 from rangefetch.transfer.events import EngineEvent
-from rangefetch.transfer.retry import Kind
+from rangefetch.transfer.retry import AFTER_A_WAIT, ONCE_MORE, Kind
 from rangefetch.transfer.space import explain_full
 from rangefetch.transfer.tries import is_worth
 
@@ -35,9 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Recovery"]
 
 _RANGE_TRIES = 2
-_LINK_TRIES = 3
 _MORE_LANES_AFTER_S = 30.0
-_ONCE_MORE = (401, 407)
 _OF_EMPTY_FILES = (HTTPStatus.NO_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
 _OF_A_RANGE = AFTER_A_WAIT | {Kind.PERMANENT, Kind.DOUBTFUL}
 """What the refusal of a range may look like."""
@@ -46,22 +44,34 @@ _PATIENCE = 3
 """So many times the failures that ``max_tries`` allows end a download although another lane is at work."""
 
 
+class _Waits(enum.Enum):
+    """What will let the lanes that are held go on."""
+
+    NOTHING = ""
+    TIME = "the time of the next try"
+    PLAIN_REQUEST = "a request without a range"
+    NETWORK = "the network"
+    LINK = "refresh_url"
+
+
+_FOR_ALL_LANES = frozenset({_Waits.PLAIN_REQUEST, _Waits.NETWORK, _Waits.LINK})
+"""What comes of that is for whatever fails meanwhile, too."""
+
+
 class Recovery:
     """The failures of one run. All methods run on the backend's thread."""
 
     def __init__(self, run: Run) -> None:
-        self.waiting_for_network = False
         self._run = run
         self.resort = LastResort(run)
         """How the file is asked for: with ranges, or as one stream."""
         self._tries = run.tries
         self._released_at = -1  # how much was downloaded when a lane went on last
         self._held = 0  # lanes that wait for a word from here
-        self._timer: Timer | None = None
+        self._waits = _Waits.NOTHING
+        self._timer: Timer | None = None  # for how long
         self._restarted = False  # it was started over because the remote file was another one
-        self._refreshing = False  # the caller is asked for a new link
         self._refreshed_at = -1  # how much was downloaded when it was asked last
-        self._patience: Timer | None = None  # how long it is waited for
         self.most_lanes = _ANY_LANES
         """How many the server was found to allow."""
         self._more_lanes_s = 0.0  # when one more may be tried
@@ -85,25 +95,18 @@ class Recovery:
 
     def stop_waiting(self) -> None:
         """Nothing more is to be tried."""
+        self._wait(_Waits.NOTHING)
+
+    def _wait(self, waits: _Waits, timer: Timer | None = None) -> None:
+        """Wait for this from now on, and for nothing else."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        self.waiting_for_network = False
-        self._refreshing = self.resort.asking = False
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+        self._waits, self._timer = waits, timer
 
     @property
     def waiting_for(self) -> str:
         """What will let the lanes that are held go on, in words; empty: nothing."""
-        if self._refreshing:
-            return "refresh_url"
-        if self.resort.asking:
-            return "a request without a range"
-        if self.waiting_for_network:
-            return "the network"
-        return "the time of the next try" if self._timer is not None else ""
+        return self._waits.value
 
     def failed(self, event: EngineEvent) -> None:
         """A transfer failed, and a lane is held. Raises the error that ends the download, if this does."""
@@ -128,8 +131,7 @@ class Recovery:
         error = self._error(failure)
         self._held += 1
         _log.debug("%s: %s: %s", run.shown_url, error.reason, kind.value)
-        if self.waiting_for_network or self._refreshing or self.resort.asking:
-            # What comes of that is for this lane, too.
+        if self._waits in _FOR_ALL_LANES:
             return
         if self._run.asking is not None:
             if self._run.asking.ask_otherwise(failure, kind) and kind not in AFTER_A_WAIT:
@@ -171,7 +173,7 @@ class Recovery:
         redirected = bool(event.address) and event.address != source.url
         if run.file.downloaded > source.resolved_at:
             source.resolved_at, source.resolved_again, source.failed_at = run.file.downloaded, 0, ""
-        named_again = event.address == source.failed_at or source.resolved_again >= _LINK_TRIES
+        named_again = event.address == source.failed_at or source.resolved_again >= MOST_RESOLVED_AGAIN
         stated = stated_range(parse_headers(event.headers))
         return retry.Failure.of(
             event,
@@ -206,7 +208,7 @@ class Recovery:
     @property
     def is_failing(self) -> bool:
         """Whether lanes wait, and not for the network."""
-        return self._held > 0 and not self.waiting_for_network
+        return self._held > 0 and self._waits is not _Waits.NETWORK
 
     def go_on_at_once(self) -> None:
         """A source has joined that has not failed: lanes need not wait, or be fewer, for one that has."""
@@ -214,7 +216,7 @@ class Recovery:
         if until_s > self._run.now_s():
             self._run.file.rest(number, until_s - self._run.now_s())
             self._allow_lanes(_ANY_LANES)
-        if not self.waiting_for_network:
+        if self._waits is not _Waits.NETWORK:
             self._release(self._held)
 
     # -- what is done ---------------------------------------------------------------------------------------------
@@ -298,14 +300,14 @@ class Recovery:
 
     def _try_again(self, failure: retry.Failure, error: DownloadError, kind: Kind = Kind.TEMPORARY) -> None:
         """That range again: from another source at once, else after a while, one lane before the others."""
-        if self._timer is not None:
+        if self._waits is _Waits.TIME:
             return
         is_last = self._count(failure, kind)
         if self.resort.is_due and failure.ranged:
             self.ask_plainly(error.reason)
             return
         if (is_last or self._tries.failures > 1) and self.resort.may_help(failure):
-            self.resort.ask(failure, functools.partial(self._plainly_asked, failure, error, kind, is_last))
+            self._ask_beside(failure, functools.partial(self._plainly_asked, failure, error, kind, is_last))
             return
         self._go_on_trying(failure, error, kind, is_last)
 
@@ -334,7 +336,7 @@ class Recovery:
             run.file.rest(failure.source, wait_s)
             self._release(1)
         else:
-            self._timer = run.call_later(wait_s, self._go_on)
+            self._wait(_Waits.TIME, run.call_later(wait_s, self._go_on))
 
     def _weigh_last_word(self, failure: retry.Failure, error: DownloadError) -> None:
         """A server's last word, unless it means the range."""
@@ -348,14 +350,14 @@ class Recovery:
         if self._may_refresh(failure) or not self.resort.may_help(failure):
             self._give_up_source(failure, error)
         else:
-            self.resort.ask(failure, asked)
+            self._ask_beside(failure, asked)
 
     def _doubt(self, failure: retry.Failure, error: DownloadError) -> None:
         """A server that has served the file says that it does not: a new link, if there is one to be had, or again."""
-        if self._may_refresh(failure) or (failure.status in _ONCE_MORE and self._tries.failures):
+        if self._may_refresh(failure) or (failure.status in ONCE_MORE and self._tries.failures):
             self._give_up_source(failure, error)
             return
-        if failure.status in _ONCE_MORE:
+        if failure.status in ONCE_MORE:
             self._allow_lanes(1)
         self._try_again(failure, error, Kind.DOUBTFUL)
 
@@ -367,8 +369,19 @@ class Recovery:
             if not self._run.mirroring.take_over(error):
                 raise
 
+    def _ask_beside(self, failure: retry.Failure, then: Callable[[bool], None]) -> None:
+        """See whether a plain request is answered, and go on with that."""
+
+        def asked(is_served: bool) -> None:
+            if self._waits is _Waits.PLAIN_REQUEST:
+                self._wait(_Waits.NOTHING)
+                then(is_served)
+
+        self._wait(_Waits.PLAIN_REQUEST)
+        self.resort.ask(failure, asked)
+
     def _go_on(self) -> None:
-        self._timer = None
+        self._wait(_Waits.NOTHING)
         self._release(1)
 
     def _is_stream(self) -> bool:
@@ -380,19 +393,20 @@ class Recovery:
         if self._count(failure, Kind.RATE_LIMITED):
             if not self.resort.may_help(failure):
                 raise error
-            self.resort.ask(failure, functools.partial(self._plainly_asked, failure, error, Kind.RATE_LIMITED, True))
+            self._ask_beside(failure, functools.partial(self._plainly_asked, failure, error, Kind.RATE_LIMITED, True))
             return
         if self._may_resolve_again(failure):
             self._resolve_again(failure)
         wait_s = self._wait_s(failure, Kind.RATE_LIMITED)
         governor.rest(failure.host, wait_s)
         self._allow_lanes(run.file.lanes // 2, wait_s)
-        if self._timer is None:
-            self._timer = run.call_later(0 if run.sources.others(failure.source) else wait_s, self._go_on)
+        if self._waits is _Waits.NOTHING:
+            delay_s = 0.0 if run.sources.others(failure.source) else wait_s
+            self._wait(_Waits.TIME, run.call_later(delay_s, self._go_on))
 
     def _may_resolve_again(self, failure: retry.Failure) -> bool:
         asked = self._run.sources[failure.source].resolved_again
-        return failure.redirected and not failure.received_bytes and asked < _LINK_TRIES
+        return failure.redirected and not failure.received_bytes and asked < MOST_RESOLVED_AGAIN
 
     def _resolve_again(self, failure: retry.Failure) -> None:
         """The target of a redirect fails: the next request goes to the original URL, which may name another."""
@@ -404,20 +418,16 @@ class Recovery:
     def _may_refresh(self, failure: retry.Failure) -> bool:
         """Whether the caller can be asked for a new link."""
         run = self._run
-        expired = failure.status in (401, 403, 410) or (failure.answered and failure.status in (400, 404))
         gained = run.file.downloaded - self._refreshed_at
         return (
             run.options.refresh_url is not None
-            and expired
+            and failure.may_have_expired
             and (self._refreshed_at < 0 or is_worth(gained, run.file.size))
         )
 
     def _give_up_source(self, failure: retry.Failure, error: DownloadError) -> None:
         """The next source at once; where none is left, a new link from the caller, and then the end."""
         run = self._run
-        if self._refreshing:
-            # The lanes that failed meanwhile wait for the same answer.
-            return
         if run.options.refresh_url is not None and self._may_refresh(failure):
             self._refreshed_at = run.file.downloaded
             self._ask_for_link(failure, error)
@@ -430,18 +440,16 @@ class Recovery:
         url = run.sources[failure.source].url
 
         def answered(new_url: str | None) -> None:
-            if not self._refreshing:
+            if self._waits is not _Waits.LINK:
                 return  # too late
             if new_url is None:
                 self.stop_waiting()
                 self._leave_source(failure, error)
                 return
-            if self._patience is not None:
-                self._patience.cancel()
+            self._wait(_Waits.LINK)  # for as long as it takes to use it
             run.sourcing.move_source(failure.source, new_url, functools.partial(self._moved, failure, error))
 
-        self._refreshing = True
-        self._patience = run.ask_for_link(url, answered)
+        self._wait(_Waits.LINK, run.ask_for_link(url, answered))
 
     def _moved(self, failure: retry.Failure, error: DownloadError, finding: Finding | None) -> None:
         """The source is at another URL. ``finding``: what came of comparing that with what is there, if it was."""
@@ -529,14 +537,14 @@ class Recovery:
         elif self.one_stream or self.resort.is_refused:
             raise error
         elif self.resort.may_help(failure):
-            self.resort.ask(failure, functools.partial(self._plainly_asked, failure, error, Kind.NO_RANGES, True))
+            self._ask_beside(failure, functools.partial(self._plainly_asked, failure, error, Kind.NO_RANGES, True))
         else:
             self.ask_plainly(error.reason)
 
     def _look_for_network(self, failure: retry.Failure, error: DownloadError, *, told: bool) -> None:
         """Is the network there at all? If it is, that was a failure as any other."""
-        if self._timer is None:
-            self.waiting_for_network = True
+        if self._waits is _Waits.NOTHING:
+            self._wait(_Waits.NETWORK)
             self._offline_since_s = 0.0
             self._ask_network(failure, error, told=told)
 
@@ -544,14 +552,14 @@ class Recovery:
         run = self._run
 
         def known(there: bool) -> None:
-            if not self.waiting_for_network:
+            if self._waits is not _Waits.NETWORK:
                 return
             now_s = run.now_s()
             if there:
-                self.waiting_for_network = False
+                self._wait(_Waits.NOTHING)
                 if self._offline_since_s:
                     _log.warning("%s: the network is back", run.shown_url)
-                    run.note("")
+                    run.download.note = ""
                     self._release(self._held)
                 else:
                     self._or_stand_in(lambda: self._try_again(failure, error))
@@ -559,14 +567,14 @@ class Recovery:
             if not self._offline_since_s:
                 self._offline_since_s = now_s
                 _log.warning("%s: %s; waiting for the network", run.shown_url, error.reason)
-                run.note("waiting for the network")
+                run.download.note = "waiting for the network"
             left_s = self._offline_since_s + run.policy.network_wait - now_s if run.policy.network_wait else math.inf
             if left_s <= 0:
                 raise error
             run.call_later(min(run.policy.network_check, left_s), ask)
 
         def ask() -> None:
-            if self.waiting_for_network:
+            if self._waits is _Waits.NETWORK:
                 # What was found absent once is there when somebody answers, and not before.
                 run.ask_network(known, told=told or self._offline_since_s > 0)
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from rangefetch.errors import HttpStatusError
 from rangefetch.logs import log as _log
-from rangefetch.net.sources import host_of
 from rangefetch.transfer.comparison import Finding, Question, Verdict
 from rangefetch.transfer.retry import Failure, Fault, Kind, how_refused
 
@@ -37,8 +36,6 @@ class LastResort:
     """How one run asks for its file: with ranges, or as one stream. All methods run on the backend's thread."""
 
     def __init__(self, run: Run) -> None:
-        self.asking = False
-        """A plain request is under way beside the file."""
         self.seems_empty = False
         """A range was answered as one of an empty file is (204, or 416 with ``bytes */0``). Only then does such an
         answer to a plain request say that the file is empty."""
@@ -67,7 +64,6 @@ class LastResort:
 
     def begun(self) -> None:
         """The engine has the file afresh."""
-        self.asking = False
         if self._asks is _Asks.PLAINLY_ONCE:
             self._asks = _Asks.WITH_RANGES
 
@@ -91,7 +87,7 @@ class LastResort:
             return False
         if failure.fault is Fault.OVERFLOW:
             return False  # a size is known by then, which what a plain request brings must have
-        host = self._host_of(failure)
+        host = run.host_of(failure)
         if self._asks is _Asks.PLAINLY_ONCE:
             self._refused_plainly.add(how)
             run.backend.manners.refused_plainly(host, how)
@@ -129,15 +125,12 @@ class LastResort:
         return (
             how is not None
             and failure.ranged
-            and (run.file.answered or run.backend.manners.may_mean_the_range(self._host_of(failure), how))
+            and (run.file.answered or run.backend.manners.may_mean_the_range(run.host_of(failure), how))
             and run.file.block_size > 0
             and not self._asked_in_row
             and not run.sources.others(failure.source)
             and run.answering.may_be_asked_anew
         )
-
-    def _host_of(self, failure: Failure) -> str:
-        return host_of(failure.address or self._run.sources[failure.source].url)
 
     @property
     def is_refused(self) -> bool:
@@ -155,16 +148,13 @@ class LastResort:
         source = run.sources[failure.source]
 
         def answered(finding: Finding) -> None:
-            if not self.asking:
-                return
-            self.asking = False
             self._served_in_row = finding.verdict is Verdict.SAME
             how = finding.error.status if isinstance(finding.error, HttpStatusError) else 0
             if how:
-                run.backend.manners.refused_plainly(self._host_of(failure), how)
+                run.backend.manners.refused_plainly(run.host_of(failure), how)
             if not self._served_in_row:
                 _log.debug("%s: without a range: %s", run.shown_url, finding.reason)
             then(self._served_in_row)
 
-        self.asking = self._asked_in_row = True
+        self._asked_in_row = True
         run.comparisons.begin(run.options, Question(source, run.file.size, (), plain=True), answered)

@@ -16,7 +16,6 @@ from rangefetch.disk.decoding import decode
 from rangefetch.errors import DownloadError
 from rangefetch.headers import parse_headers
 from rangefetch.identity import Basis, Identity
-from rangefetch.logs import log as _log
 from rangefetch.native.answering import Answering
 from rangefetch.native.asking import Asking
 from rangefetch.native.comparing import Comparing
@@ -25,9 +24,9 @@ from rangefetch.native.recovery import Recovery
 from rangefetch.native.small import Small, waits_of
 from rangefetch.native.sourcing import Sourcing
 from rangefetch.native.starting import Starting
-from rangefetch.net.sources import URL, Source
+from rangefetch.net.sources import URL, Source, host_of
 from rangefetch.options import DownloadOptions
-from rangefetch.transfer import governor, saving
+from rangefetch.transfer import saving
 from rangefetch.transfer.atwork import AtWork
 from rangefetch.transfer.authority import Authority
 from rangefetch.transfer.backend import EngineServices
@@ -36,6 +35,7 @@ from rangefetch.transfer.download import Download, Figures
 from rangefetch.transfer.events import EngineEvent, Traced
 from rangefetch.transfer.keeping import NOTHING_KEPT
 from rangefetch.transfer.lifecycle import AT_WORK, Event, Phase
+from rangefetch.transfer.retry import Failure
 from rangefetch.transfer.tracing import write_trace
 
 if TYPE_CHECKING:
@@ -140,12 +140,12 @@ class Run(AtWork):
         network = self.backend.network
         self.backend.look(self, lambda: network.is_there(urls, told=told), lambda future: known(future.result()))
 
+    def host_of(self, failure: Failure) -> str:
+        """``host:port`` of the request that has failed."""
+        return host_of(failure.address or self.sources[failure.source].url)
+
     def _heard(self, source: Source) -> None:
         self.backend.network.heard(self.options.proxy or source.url)
-
-    def note(self, text: str) -> None:
-        """What a person should know of the download now."""
-        self.download.note = text
 
     def begin_again(self) -> None:
         """Begin from nothing, when the engine has let go of the file. Raises ``ContentChanged`` where a reader has
@@ -334,9 +334,7 @@ class Run(AtWork):
         if self.life.phase not in AT_WORK:
             return
         self.meter.sample(now_s, self.file.downloaded)
-        if self._holds_up_others(now_s):
-            _log.info("%s: no response within %g s; others come first", self.shown_url, governor.HURRY_S)
-            self.life.stop()
+        if self.lets_others_pass(now_s, is_silent=not self.file.answered and self.file.waiting_for == "transfer"):
             return
         self.recovery.tick(now_s)
         if self.jobs.busy:
@@ -344,21 +342,6 @@ class Run(AtWork):
         self.mirroring.look()
         if not (self._can_be_continued and self.keeping.save_if_due(now_s, self._save_on_the_way)):
             self.do_if(self.verification.step(self.file.contiguous, _HASH_AT_LEAST_BYTES))
-
-    def _holds_up_others(self, now_s: float) -> bool:
-        """Whether its host has not answered yet, and others that wait are to have its place before it tries again."""
-        if (
-            self.file.answered
-            or self.file.waiting_for != "transfer"
-            or now_s - self.download.started_s < governor.HURRY_S
-            or self.download.was_put_off
-            or self.download.sink is not None
-            or len(self.sources) > 1
-            or self.sources.waiting
-        ):
-            return False
-        host = governor.host_of_connection(self.sources[URL].url, self.options)
-        return not governor.has_answered(host) and self.backend.listener.puts_off(self.download)
 
     # -- what is kept -------------------------------------------------------------------------------------------
 

@@ -21,9 +21,10 @@ from rangefetch.errors import DiskError, DownloadError, LocalError, TargetExists
 from rangefetch.identity import Basis, Identity
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
-from rangefetch.net.sources import Sources
+from rangefetch.net.sources import URL, Sources
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadResult, SpeedMeter
+from rangefetch.transfer import governor
 from rangefetch.transfer.backend import Services, Timer
 from rangefetch.transfer.download import Download, Figures
 from rangefetch.transfer.jobs import Jobs
@@ -270,6 +271,28 @@ class AtWork(abc.ABC):
         self._watch(now_s)
         self.placing.check(self.figures().downloaded)
         life.check_time(now_s - self.download.started_s, self.options.total_timeout)
+
+    def host(self) -> int:
+        """The governor's number of the host that is asked first."""
+        return governor.host_of_connection(self.sources[URL].url, self.options)
+
+    def lets_others_pass(self, now_s: float, *, is_silent: bool) -> bool:
+        """Whether it stops here, because its host has not answered yet, and others that wait are to have its place
+        before it tries again."""
+        if (
+            not is_silent
+            or now_s - self.download.started_s < governor.HURRY_S
+            or self.download.was_put_off
+            or self.download.sink is not None
+            or len(self.sources) > 1
+            or self.sources.waiting
+            or governor.has_answered(self.host())
+            or not self.backend.listener.puts_off(self.download)
+        ):
+            return False
+        _log.info("%s: no response within %g s; others come first", self.shown_url, governor.HURRY_S)
+        self.life.stop()
+        return True
 
     @property
     def waiting_for(self) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from rangefetch.errors import DiskError, DownloadError, TimedOut
 from rangefetch.masking import mask_url
+from rangefetch.net.sources import MOST_RESOLVED_AGAIN
 from rangefetch.transfer import governor, retry
 from rangefetch.transfer.events import EngineEvent, Traced
 from rangefetch.transfer.retry import Kind
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "Comparisons", "Finding", "Question", "Verdict"]
 
 _MOST_TRIES = 5
-_LINK_TRIES = 3
 _SMALL_BYTES = 1 << 20  # a file that is fetched whole where its server cannot send ranges
 _NO_TIMEOUT_S = 60.0  # where the options set no bound for connecting or reading
 _TRY_AGAIN = (Kind.TEMPORARY, Kind.DOUBTFUL, Kind.RATE_LIMITED, Kind.NETWORK, Kind.TOO_MANY_LANES)
@@ -225,7 +225,7 @@ class Comparison(Generic[R]):
             self.file.release()
             return
         redirected = bool(event.address) and event.address != source.url
-        again = redirected and (event.address == self._failed_at or self.file.epoch(0) >= _LINK_TRIES)
+        again = redirected and (event.address == self._failed_at or self.file.epoch(0) >= MOST_RESOLVED_AGAIN)
         failure = retry.Failure.of(event, answered=self._answered, redirected=redirected, named_again=again)
         kind = self._services.policy.classify(failure)
         error = retry.as_error(failure, mask_url(source.url))

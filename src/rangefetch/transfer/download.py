@@ -90,8 +90,6 @@ class Download:
         """It is taken for a small file, for as long as nothing speaks against it."""
         self.has_begun = False
         """Whether it was ever active, so that it may have files."""
-        self.is_resumed = False
-        """Whether it was active before it last became so."""
         self.kept_aside: Path | None = None
         """Its data that had the wrong checksum."""
         self.intent: DownloadStatus | None = None
@@ -137,7 +135,7 @@ class Download:
             figures, self.figures, self.waits = self.figures, None, None
             if status is DownloadStatus.ACTIVE:
                 self.started_s = time.monotonic()
-                self.is_resumed, self.has_begun = self.has_begun, True
+                self.has_begun = True
             if figures is not None and status is not DownloadStatus.ACTIVE:
                 # Its backend may be the very thing that failed.
                 with contextlib.suppress(Exception):

@@ -33,7 +33,9 @@ from rangefetch.net.manners import CLOSED, ENCODED, SILENT, UNSOUND
 from rangefetch.transfer.events import EngineEvent
 
 __all__ = [
+    "AFTER_A_WAIT",
     "DEFAULT_ROWS",
+    "ONCE_MORE",
     "Curl",
     "Failure",
     "Fault",
@@ -138,6 +140,11 @@ class Failure:
     same_total: bool = False
     address: str = ""
 
+    @property
+    def may_have_expired(self) -> bool:
+        """Whether a new link might help (``refresh_url``)."""
+        return self.status in (401, 403, 410) or (self.answered and self.status in (400, 404))
+
     @classmethod
     def of(cls, event: EngineEvent, **known: Any) -> Failure:
         """What the engine tells of a transfer that failed, with what else is ``known``."""
@@ -180,6 +187,12 @@ class Kind(enum.StrEnum):
     """Try twice more, since a cache may still be filling; then start over with a single stream."""
     LOCAL = "local"
     """Fail at once; downloaded data is kept."""
+
+
+AFTER_A_WAIT = frozenset({Kind.TEMPORARY, Kind.RATE_LIMITED})
+"""What is followed by another request only after a while."""
+ONCE_MORE = (401, 407)
+"""Statuses of what is doubtful that are tried once more only, on one connection."""
 
 
 class When(enum.StrEnum):
