@@ -234,7 +234,6 @@ def test_lanes_grow_where_each_connection_is_paced(driver: Driver, server: Misbe
 
 @pytest.mark.alone
 def test_lanes_stay_few_where_all_share_one_rate(driver: Driver, server: MisbehavingServer) -> None:
-    content(64 * MIB)  # made beforehand: a first answer that takes long calls for many lanes at once
     file = driver.add(server.url("/shared-rate", size=64 * MIB, rate=24 * MIB), lanes=64)
     most_busy = 0
 

@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 _BACKLOG = 512
+_MADE_BEFOREHAND = 64 << 20  # bytes; of larger files tests ask for a part, if at all
 _JOIN_TIMEOUT = 10.0  # seconds; a handler that needs longer is a bug of the server
 
 
@@ -104,14 +105,19 @@ class MisbehavingServer:
         self._accepter = self._stop = None
 
     def url(self, path: str, **parameters: str | float) -> str:
-        """The absolute URL of a route with these parameters; ``ValueError`` if it does not take them."""
+        """The absolute URL of a route with these parameters; ``ValueError`` if it does not take them.
+
+        The file is made by now: a server that made it for the first answer would be taken for a distant one.
+        """
         if parameters:
             encoded = urllib.parse.urlencode({name: str(value) for name, value in parameters.items()})
             path = f"{path}{'&' if '?' in path else '?'}{encoded}"
         try:
-            find(path)
+            _, common, _ = find(path)
         except LookupError as error:
             raise ValueError(str(error)) from None
+        if common.size <= _MADE_BEFOREHAND:
+            content(common.size, common.seed)
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}{path}"
 
     @property

@@ -21,6 +21,7 @@ __all__ = ["HttpProxy", "Socks5", "Squid"]
 
 _HELPER = Path("/usr/lib/squid/basic_ncsa_auth")
 _START_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 10.0
 _SQUID = shutil.which("squid") or shutil.which("squid", path="/usr/sbin:/usr/local/sbin") or ""
 
 
@@ -151,6 +152,7 @@ class Squid:
         accounts = directory / "accounts"
         accounts.write_text(f"{user}:{hashlib.md5(password.encode()).hexdigest()}\n")
         self._config = directory / "squid.conf"
+        self._told = directory / "cache.log"
         self.log = directory / "access.log"
         self.log.touch(mode=0o666)
         self.log.chmod(0o666)
@@ -162,7 +164,7 @@ class Squid:
             "http_access allow known",
             "http_access deny all",
             f"access_log stdio:{self.log}",
-            "cache_log /dev/null",
+            f"cache_log {self._told}",
             "cache deny all",
             "pid_filename none",
             "shutdown_lifetime 0 seconds",
@@ -177,7 +179,11 @@ class Squid:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [_SQUID, "-N", "-f", str(self._config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/"
+            # The name is for its shared memory, which all squids of one name have in common.
+            [_SQUID, "-N", "-n", f"squid{self.port}", "-f", str(self._config)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
         )
         deadline = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < deadline and self._process.poll() is None:
@@ -186,14 +192,18 @@ class Squid:
             time.sleep(0.05)
         status = self._process.poll()
         self.__exit__(None, None, None)
-        raise RuntimeError(f"squid does not start (status {status})")
+        raise RuntimeError(f"squid does not start (status {status}):\n{self._said()}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            self._process.terminate()  # which takes its shared memory along
+            try:
+                self._process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
     def _lets_in(self) -> bool:
         """Whether it answers who has the account: the program that it asks starts later than it listens."""
@@ -205,6 +215,9 @@ class Squid:
                 return client.getresponse().status != 407
             except (OSError, http.client.HTTPException):
                 return False
+
+    def _said(self) -> str:
+        return self._told.read_text() if self._told.exists() else ""
 
     def tunnels(self) -> list[str]:
         """What was asked for by CONNECT, as ``host:port``."""

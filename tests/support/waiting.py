@@ -14,7 +14,9 @@ AT_ONCE = 10.0
 def until(condition: Callable[[], object], timeout: float = 30.0) -> None:
     """Wait until it holds; fail the test if it does not within ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
+    pause = 0.001
     while not condition():
         if time.monotonic() > deadline:
             pytest.fail(f"this did not become true within {timeout:g} s: {condition}")
-        time.sleep(0.002)
+        time.sleep(pause)
+        pause = min(1.1 * pause, 0.01)  # what takes long is looked for less often

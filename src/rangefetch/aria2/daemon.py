@@ -300,7 +300,8 @@ class Aria2Daemon:
                 raise ProcessManagementError(
                     f"aria2c exited at startup (exit status {process.exit_status}): {self._said(process)}"
                 )
-            listening = process.listening()
+            # To look at what listens costs much where there are many connections.
+            listening = process.listening() if _takes_connections(port) else set()
             if listening is None or (_LOOPBACK, port) in listening:
                 # Only now: whoever else has the port would be told the secret.
                 with contextlib.suppress(DaemonUnavailable, RpcError):
@@ -397,6 +398,12 @@ def _make_download_dir(directory: Path) -> None:
         raise DiskError(
             f"download_dir: {directory} cannot be created: {error.strerror}", errno=error.errno or 0
         ) from error
+
+
+def _takes_connections(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex((_LOOPBACK, port)) == 0
 
 
 def _is_free(port: int) -> bool:

@@ -295,7 +295,15 @@ SERVERS = [
         ranges=False,
     ),
     Server("starman", "starman -l 127.0.0.1:@PORT@ app.psgi", debian=("starman",), files=_PLACK, ranges=False),
-    Server("twiggy", "twiggy -l 127.0.0.1:@PORT@ app.psgi", debian=("twiggy",), files=_PLACK, ranges=False),
+    Server(
+        "twiggy",
+        "twiggy -l 127.0.0.1:@PORT@ app.psgi",
+        debian=("twiggy",),
+        files=_PLACK,
+        ranges=False,
+        # Once a client has left in the middle of a large body it serves nobody any more.
+        checks=("fetch", "many", "stream"),
+    ),
     Server(
         "uwsgi",
         "uwsgi --plugin python3 --http-socket 127.0.0.1:@PORT@ --check-static @ROOT@ --processes 4"
@@ -365,7 +373,7 @@ SERVERS = [
     ),
     Server(
         "squid, in front",
-        "squid -N -f squid.conf",
+        "squid -N -n squid@PORT@ -f squid.conf",
         debian=("squid",),
         files={
             "squid.conf": _SQUID.replace("OPTIONS", "accel defaultsite=localhost")
@@ -374,7 +382,7 @@ SERVERS = [
     ),
     Server(
         "squid, proxy",
-        "squid -N -f squid.conf",
+        "squid -N -n squid@PORT@ -f squid.conf",
         debian=("squid",),
         files={"squid.conf": _SQUID.replace("OPTIONS", "")},
         proxy=True,
