@@ -35,7 +35,7 @@ from rangefetch.transfer cimport (
     FAULT_VALIDATOR_TOO_LONG,
     REFUSED,
     STATUS_CREATED,
-    STATUS_IM_USED,
+    LAST_KNOWN_SUCCESS,
     STATUS_NON_AUTHORITATIVE,
     STATUS_NO_CONTENT,
     STATUS_OK,
@@ -262,11 +262,17 @@ cdef inline bint brings_file(long status) noexcept nogil:
     """Whether a response of this status has the file, or a part of it, as its body.
 
     201 is said by scripts that make the file when it is asked for, 203 by proxies that change responses, and 226 of
-    what was put together from differences, which nobody asked for: then it is the whole.
+    what was put together from differences, which nobody asked for: then it is the whole. A success that nobody knows
+    (Apache's 218) is treated as 200 (RFC 9110, section 15).
     """
     return status in (
-        STATUS_OK, STATUS_CREATED, STATUS_NON_AUTHORITATIVE, STATUS_PARTIAL_CONTENT, STATUS_IM_USED
-    )
+        STATUS_OK, STATUS_CREATED, STATUS_NON_AUTHORITATIVE, STATUS_PARTIAL_CONTENT
+    ) or LAST_KNOWN_SUCCESS < status < 300
+
+
+cdef inline bint leads_elsewhere(CURL *easy) noexcept nogil:
+    """Whether the response is a redirect that says where to."""
+    return 300 <= info_long(easy, CURLINFO_RESPONSE_CODE) < 400 and header_value(easy, "Location") != NULL
 
 
 cdef inline bint says_empty(const Lane *lane, long status) noexcept nogil:
@@ -277,6 +283,17 @@ cdef inline bint says_empty(const Lane *lane, long status) noexcept nogil:
     return status == STATUS_NO_CONTENT
 
 
+cdef inline bint is_whole_unsaid(const FileCore *file, const Lane *lane) noexcept nogil:
+    """Whether a 206 that says nothing of its part can be the whole: where nobody asked for a part, and none with
+    a boundary of its own comes. A cache may repeat what it was sent for the first range."""
+    cdef int64_t length = info_off(lane.easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T)
+    cdef const char *media_type = header_value(lane.easy, "Content-Type")
+    return (
+        not lane.ranged and length != file.first_bytes
+        and (media_type == NULL or strncasecmp(media_type, "multipart/", 10) != 0)
+    )
+
+
 cdef inline Check examine(FileCore *file, Lane *lane) noexcept nogil:
     """Decide about the answer whose headers the lane has just received, and note the fault if it is refused."""
     cdef long status = info_long(lane.easy, CURLINFO_RESPONSE_CODE)
@@ -285,7 +302,7 @@ cdef inline Check examine(FileCore *file, Lane *lane) noexcept nogil:
         return refuse(lane, FAULT_SIZE_UNSOUND)
     if status == STATUS_PARTIAL_CONTENT:
         if not read_content_range(lane.easy, &part):
-            return refuse(lane, FAULT_RANGE_WRONG)
+            return examine_whole(file, lane) if is_whole_unsaid(file, lane) else refuse(lane, FAULT_RANGE_WRONG)
         # Some servers and caches say so of the whole file, too, when it is all that was asked for.
         return examine_part(file, lane, &part) if lane.ranged else examine_whole(file, lane)
     if brings_file(status):

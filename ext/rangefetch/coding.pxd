@@ -25,6 +25,7 @@ cdef inline bint says_gzip(const char *name, size_t size) noexcept nogil:
     return (
         ends_in(name, size, ".gz") or ends_in(name, size, ".tgz") or ends_in(name, size, ".svgz")
         or ends_in(name, size, ".taz") or ends_in(name, size, ".emz") or ends_in(name, size, ".wmz")
+        or ends_in(name, size, ".bgz") or ends_in(name, size, ".cpgz") or ends_in(name, size, ".crate")
     )
 
 

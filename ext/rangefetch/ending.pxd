@@ -9,7 +9,7 @@ range are a fault that must be seen, but only once: where the moment passed, the
 from libc.stdint cimport int64_t
 
 from rangefetch.lane cimport dismiss_lanes, lane_received_end
-from rangefetch.libcurl cimport CURLE_OK, CURLE_WRITE_ERROR, CURLINFO_RESPONSE_CODE, info_long
+from rangefetch.libcurl cimport CURLE_OK, CURLE_WRITE_ERROR
 from rangefetch.mailbox cimport EVENT_DONE
 from rangefetch.outcome cimport finish, is_complete, let_go
 from rangefetch.service cimport memory_of
@@ -17,8 +17,7 @@ from rangefetch.transfer cimport ACCEPTED, FAULT_NONE, FAULT_OVERFLOW, SWALLOWED
 
 cdef enum:
     GRACE_MS = 100        # for an answer's end to follow its last byte
-    SWALLOW_MS = 2000     # for an error's body, of which nothing is wanted but its connection
-    REDIRECT_MS = 30_000  # for a redirect's, at whose end libcurl tells where it leads
+    SWALLOW_MS = 2000     # for an error's body, or a redirect's, of which nothing is wanted but its connection
 
 
 cdef inline bint is_whole(const Lane *lane) noexcept nogil:
@@ -38,11 +37,6 @@ cdef inline bint is_due(Loop *loop, int64_t *since_ms, int64_t grace_ms) noexcep
     if loop.due_ms == 0 or since_ms[0] + grace_ms < loop.due_ms:
         loop.due_ms = since_ms[0] + grace_ms
     return False
-
-
-cdef inline int64_t patience_with(Lane *lane) noexcept nogil:
-    """How long a body may take that is read and dropped."""
-    return REDIRECT_MS if 300 <= info_long(lane.easy, CURLINFO_RESPONSE_CODE) < 400 else SWALLOW_MS
 
 
 cdef inline void end_transfers(Loop *loop) noexcept nogil:
@@ -65,7 +59,7 @@ cdef inline void end_transfers(Loop *loop) noexcept nogil:
                 else:
                     memory.lingers = True
                     finish(loop, lane, CURLE_OK)
-        elif lane.file != NULL and lane.check == SWALLOWED and is_due(loop, &lane.whole_ms, patience_with(lane)):
+        elif lane.file != NULL and lane.check == SWALLOWED and is_due(loop, &lane.whole_ms, SWALLOW_MS):
             # Its status has said it all.
             finish(loop, lane, CURLE_OK)
         lane = lane.next

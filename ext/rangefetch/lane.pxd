@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy
 
-from rangefetch.answer cimport examine
+from rangefetch.answer cimport examine, leads_elsewhere
 from rangefetch.blocks cimport blocks_give_back, blocks_revoke
 from rangefetch.bucket cimport bucket_is_dry, bucket_is_limited, bucket_take
 from rangefetch.checks cimport calloc, free, malloc
@@ -112,12 +112,17 @@ cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noe
 
 
 cdef inline size_t on_header(char *data, size_t size, size_t count, void *arg) noexcept nogil:
-    """Count the lines: libcurl keeps them all, and before 8.6 as many as the server likes."""
+    """Count the lines: libcurl keeps them all, and before 8.6 as many as the server likes.
+
+    The page of a redirect may never come, or end; what it says is in its header.
+    """
     cdef Lane *lane = <Lane *>arg
     lane.header_lines += 1
     if lane.header_lines > MOST_HEADER_LINES:
         lane.fault = FAULT_HEADERS
         return 0
+    if size * count <= 2 and lane.check == UNCHECKED and lane.fault == FAULT_NONE and leads_elsewhere(lane.easy):
+        lane.check = examine(lane.file, lane)
     return size * count
 
 

@@ -9,7 +9,7 @@ from libc.stdio cimport snprintf
 from libc.string cimport strncmp
 from posix.strings cimport strncasecmp
 
-from rangefetch.answer cimport examine, is_cut_short_unsaid, names_another_part
+from rangefetch.answer cimport examine, is_cut_short_unsaid, leads_elsewhere, names_another_part
 from rangefetch.blocks cimport block_size_for, blocks_advance, blocks_claim_head, blocks_init, blocks_note_failure
 from rangefetch.checks cimport free
 from rangefetch.claims cimport feed, host_admits, lane_claim, lanes_allowed
@@ -367,6 +367,9 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         lane.fault = FAULT_HEADERS
     if lane.fault == FAULT_ENCODED:
         name_coding(lane.easy, lane.error_text)
+    if code != CURLE_OK and lane.check == UNCHECKED and lane.fault == FAULT_NONE and leads_elsewhere(lane.easy):
+        # Whatever is wrong with it, such as two places: the first counts.
+        lane.fault = FAULT_STATUS
     if code == CURLE_PARTIAL_FILE and lane.check == UNCHECKED and names_another_part(lane, status):
         lane.fault = FAULT_RANGE_WRONG
     if code == CURLE_OK and lane.check == SWALLOWED and lane.fault == FAULT_NONE:

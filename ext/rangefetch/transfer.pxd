@@ -66,7 +66,7 @@ cdef enum:
     STATUS_NON_AUTHORITATIVE = 203
     STATUS_NO_CONTENT = 204
     STATUS_PARTIAL_CONTENT = 206
-    STATUS_IM_USED = 226
+    LAST_KNOWN_SUCCESS = 208        # of those beyond, only 226 means something, which nobody asked for
     STATUS_RANGE_NOT_SATISFIABLE = 416
 
 # What the file gets when its size is known: aria2's ``file-allocation``.

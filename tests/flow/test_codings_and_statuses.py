@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import rangefetch
-from rangefetch.errors import BadAnswer, DiskError, DownloadError, TargetExists
+from rangefetch.errors import BadAnswer, DiskError, DownloadError, HttpStatusError, TargetExists
 from servers.misbehaving import MisbehavingServer, content
 from servers.routing import ROUTES, Ask, Route, content_range
 from servers.wire import Reply, asked_range
@@ -24,7 +24,7 @@ LANES: list[dict[str, Any]] = [{"split": 1}, {"split": 8, "min_split_size": "1M"
 
 @pytest.mark.parametrize("options", LANES, ids=["one lane", "eight"])
 @pytest.mark.parametrize("size", [SMALL, SIZE])
-@pytest.mark.parametrize("code", [201, 203, 206, 226])
+@pytest.mark.parametrize("code", [201, 203, 206, 218, 226, 299])
 def test_the_whole_file_under_another_success_is_the_file(
     server: MisbehavingServer, target: Path, code: int, size: int, options: dict[str, Any]
 ) -> None:
@@ -32,17 +32,38 @@ def test_the_whole_file_under_another_success_is_the_file(
     assert target.read_bytes() == content(size)
 
 
-@pytest.mark.parametrize("code", [201, 203, 206, 226])
+@pytest.mark.parametrize("code", [201, 203, 206, 218, 226, 299])
 def test_small_files_under_another_success_are_files(server: MisbehavingServer, tmp_path: Path, code: int) -> None:
     urls = [server.url(f"/success/{number}", size=SMALL, seed=number, code=code) for number in range(4)]
     rangefetch.fetch_many(urls, tmp_path, **QUICK)
     assert [(tmp_path / str(number)).read_bytes() == content(SMALL, number) for number in range(4)] == [True] * 4
 
 
-@pytest.mark.parametrize("code", [201, 203, 206, 226])
+@pytest.mark.parametrize("code", [201, 203, 206, 218, 226, 299])
 def test_a_stream_under_another_success_is_the_file(server: MisbehavingServer, code: int) -> None:
     with rangefetch.stream(server.url("/success/x", size=SIZE, code=code), **QUICK) as stream:
         assert stream.read() == content(SIZE)
+
+
+@pytest.mark.parametrize("code", [202, 205, 207, 208])
+def test_a_success_that_is_not_the_files_is_an_error(server: MisbehavingServer, target: Path, code: int) -> None:
+    assert fails(HttpStatusError, server.url("/success/x", size=SIZE, code=code), target).status == code
+
+
+@pytest.mark.parametrize("options", LANES, ids=["one lane", "eight"])
+@pytest.mark.parametrize("size", [SMALL, SIZE])
+def test_a_206_that_names_no_part_is_the_file_if_none_was_asked_for(
+    server: MisbehavingServer, target: Path, size: int, options: dict[str, Any]
+) -> None:
+    fetch(server.url("/success/x", size=size, code=206, said=0), target, **options)
+    assert target.read_bytes() == content(size)
+
+
+def test_unless_it_has_several_or_is_what_the_first_range_asked_for(server: MisbehavingServer, target: Path) -> None:
+    several = server.url("/success/x", size=SIZE, code=206, said=0, media="multipart/byteranges; boundary=x")
+    fails(BadAnswer, several, target)
+    fails(BadAnswer, server.url("/success/x", size=4 * MIB, code=206, said=0), target)
+    assert not target.exists()
 
 
 def test_a_part_in_reply_to_a_plain_request_is_not_the_file(server: MisbehavingServer, target: Path) -> None:

@@ -182,6 +182,19 @@ def test_a_redirect_with_a_long_page_is_followed(
     assert paths(server).count("redirect") == 1
 
 
+@pytest.mark.parametrize("options", LANES, ids=["one lane", "eight"])
+@pytest.mark.parametrize("page", ["close", "reset", "stall", "more", "locations"])
+def test_a_redirect_is_followed_whatever_becomes_of_its_page(
+    server: MisbehavingServer, target: Path, page: str, options: dict[str, Any]
+) -> None:
+    to = f"/good/x?size={LARGE}"
+    fetch(server.url("/redirect-breaks/x", to=to, page=page), target, read_timeout=60, **options)
+    assert target.read_bytes() == content(LARGE)
+    urls = [server.url(f"/redirect-breaks/{n}", to=f"/good/{n}?size={SMALL}", page=page) for n in range(3)]
+    rangefetch.fetch_many(urls, target.parent, **QUICK)
+    assert {(target.parent / str(n)).read_bytes() for n in range(3)} == {content(SMALL)}
+
+
 def test_small_files_behind_long_pages_come(server: MisbehavingServer, tmp_path: Path) -> None:
     urls = [
         server.url(f"/redirect/{number}", to=f"/good/{number}?size={SMALL}&seed={number}", body=200_000, code=300 + n)

@@ -116,6 +116,27 @@ def test_the_wait_is_bounded(server: MisbehavingServer, target: Path, switch: Sw
     assert target.read_bytes() == content(SIZE)
 
 
+def test_a_slow_look_for_the_network_does_not_make_the_wait_longer(
+    server: MisbehavingServer, target: Path, switch: Switch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = RetryPolicy(network_check=0.05, network_wait=0.4, network_hosts=())
+    ended = threading.Event()
+
+    def look(_network: object, urls: object, told: bool) -> bool:
+        switch.asked += 1
+        if switch.asked > 1:
+            ended.wait(60.0)
+        return False
+
+    monkeypatch.setattr("rangefetch.net.network.Network.is_there", look)
+    with DownloadManager(retry_policy=policy) as manager:
+        server.stop()
+        gid = manager.download(server.url("/good/x", size=SIZE), into(target))
+        with pytest.raises(ConnectionFailed):
+            manager.wait(gid, timeout=AT_ONCE)
+        ended.set()
+
+
 @pytest.mark.parametrize("verb", ["pause", "cancel", "stop"])
 def test_the_wait_can_be_ended_at_once(server: MisbehavingServer, target: Path, switch: Switch, verb: str) -> None:
     with DownloadManager(retry_policy=POLICY) as manager:

@@ -56,6 +56,33 @@ def test_what_is_temporary_is_tried_again_after_longer_and_longer_waits(
         assert expected <= gap < AT_ONCE
 
 
+@pytest.mark.parametrize("luck", [0.0, 0.5, 1.0])
+def test_a_host_that_never_answered_is_tried_for_four_seconds_at_least(
+    server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch, luck: float
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda _, most: luck * most)
+    # A tenth of the default's times.
+    fails(HttpStatusError, server.url("/status/x", code=503), target, retry_wait=0.05)
+    assert len(server.requests) == 5
+    assert sum(gaps(server.requests)) >= 0.4
+
+
+@pytest.mark.parametrize("code", [406, 501])
+@pytest.mark.parametrize("split", [1, 8])
+def test_what_is_said_once_and_not_of_the_file_ends_nothing(
+    server: MisbehavingServer, tmp_path: Path, code: int, split: int
+) -> None:
+    fetch(server.url("/status/x", code=code, size="9M", skip=1, times=2), tmp_path / "large", split=split)
+    assert (tmp_path / "large").read_bytes() == content(9 * MIB)
+    # Of a host that has sent files, in reply to a first range and to a plain request.
+    urls = [server.url(f"/status/{n}", code=code, size=SMALL, times=3 if n % 3 == 1 else 0) for n in range(9)]
+    with DownloadManager() as manager:
+        manager.download_and_wait(server.url("/good/x", size=SMALL), into(tmp_path / "x", 1))
+        gids = [manager.download(url, into(tmp_path / "x", n)) for n, url in enumerate(urls, 2)]
+        for gid in gids:
+            assert manager.wait(gid, timeout=60).path.read_bytes() == content(SMALL)
+
+
 def test_the_tries_are_a_budget(server: MisbehavingServer, target: Path) -> None:
     error = fails(HttpStatusError, server.url("/status/x", code=503), target, max_tries=3)
     assert error.status == 503

@@ -91,9 +91,12 @@ def range_length(ask: Ask, reply: Reply, *, delta: int = 1000, total: bool = Fal
 
 
 @route("success", ranges=False)
-def success(ask: Ask, reply: Reply, *, code: int = 201) -> Reply:
-    """The whole file with another status than 200; 206: with its Content-Range, though nobody asked for a part."""
+def success(ask: Ask, reply: Reply, *, code: int = 201, said: bool = True, media: str = "") -> Reply:
+    """The whole file with another status than 200; 206: with its Content-Range, though nobody asked for a part,
+    ``said=0``: without. ``media``: its Content-Type."""
     reply.status = code
-    if code == HTTPStatus.PARTIAL_CONTENT:
+    if media:
+        reply.headers["Content-Type"] = media
+    if code == HTTPStatus.PARTIAL_CONTENT and said:
         reply.headers["Content-Range"] = content_range(0, ask.common.size, ask.common.size)
     return reply

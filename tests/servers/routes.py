@@ -415,6 +415,23 @@ def redirect(ask: Ask, reply: Reply, *, to: str = "", code: int = 302, hops: int
     return _redirect(code, to, body)
 
 
+@route("redirect-breaks")
+def redirect_breaks(ask: Ask, reply: Reply, *, to: str = "/good", page: str = "close") -> Reply:
+    """To ``to``; its page is promised and does not come (``close``, ``reset``), never ends (``stall``, ``more``), or
+    says ``locations``: two of them."""
+    reply = _redirect(HTTPStatus.FOUND, to, 100)
+    match page:
+        case "close" | "reset" | "stall":
+            reply.broken = Break(page, 0, _HOURS)
+        case "more":
+            reply.framing, reply.lingers = "close", _HOURS
+        case "locations":
+            reply.extra.append("Location: /status/second?code=404")
+        case _:
+            raise ValueError(page)
+    return reply
+
+
 @route("redirect-in-turn")
 def redirect_in_turn(ask: Ask, reply: Reply, *, to: str = "") -> Reply:
     """To the next of the URLs in ``to``, with ``|`` between them, and to the last of them from then on."""

@@ -20,7 +20,7 @@ __all__ = ["codings_to_undo", "decode"]
 _PIECE_BYTES = 1 << 20
 _NONE = frozenset({"", "identity", "none"})
 # The rule of ``coding.pxd``: what names a coding, and the names of files that have it themselves.
-_GZIP_NAMES = (".gz", ".tgz", ".svgz", ".taz", ".emz", ".wmz")
+_GZIP_NAMES = (".gz", ".tgz", ".svgz", ".taz", ".emz", ".wmz", ".bgz", ".cpgz", ".crate")
 _OWN = {
     "gzip": _GZIP_NAMES,
     "x-gzip": _GZIP_NAMES,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import functools
-import math
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -36,6 +35,8 @@ __all__ = ["Recovery"]
 
 _RANGE_TRIES = 2
 _MORE_LANES_AFTER_S = 30.0
+_OF_THE_REQUEST = (HTTPStatus.NOT_ACCEPTABLE, HTTPStatus.NOT_IMPLEMENTED)
+"""What says nothing of the file, and nothing that is true of a host which has answered such requests."""
 _OF_EMPTY_FILES = (HTTPStatus.NO_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
 _OF_A_RANGE = AFTER_A_WAIT | {Kind.PERMANENT, Kind.DOUBTFUL}
 """What the refusal of a range may look like."""
@@ -178,12 +179,16 @@ class Recovery:
         return retry.Failure.of(
             event,
             other_lanes=run.file.lanes_busy,
-            answered=source.answered,
+            answered=source.answered or (event.status in _OF_THE_REQUEST and self._has_sent(event)),
             redirected=redirected,
             named_again=redirected and named_again,
             ranged=self.resort.asks_with_ranges,
             same_total=stated is not None and stated[2] == run.file.size,
         )
+
+    def _has_sent(self, event: EngineEvent) -> bool:
+        """Whether the host has sent a file, or a part of one, before."""
+        return self._run.backend.manners.has_answered(host_of(event.address or self._run.sources[event.source].url))
 
     def _note_size(self, event: EngineEvent) -> None:
         """What a response that contradicts the file says of its size."""
@@ -296,6 +301,9 @@ class Recovery:
         left_s = self._patience_left_s(failure, kind)
         if left_s > 0 and not failure.retry_after_s:
             return self._tries.patient_wait_s(wait_s, left_s, run.options.retry_wait)
+        is_last = self._tries.failures == run.options.max_tries - 1
+        if is_last and kind in AFTER_A_WAIT and not run.options.bounds_tries:
+            return self._tries.last_wait_s(wait_s, run.now_s(), run.options.retry_wait)
         return wait_s
 
     def _try_again(self, failure: retry.Failure, error: DownloadError, kind: Kind = Kind.TEMPORARY) -> None:
@@ -550,11 +558,16 @@ class Recovery:
 
     def _ask_network(self, failure: retry.Failure, error: DownloadError, *, told: bool) -> None:
         run = self._run
+        since_s = run.now_s()  # to look takes seconds, too
+
+        def give_up() -> None:
+            if self._waits is _Waits.NETWORK and self._offline_since_s == since_s:
+                self.stop_waiting()
+                raise error
 
         def known(there: bool) -> None:
             if self._waits is not _Waits.NETWORK:
                 return
-            now_s = run.now_s()
             if there:
                 self._wait(_Waits.NOTHING)
                 if self._offline_since_s:
@@ -565,13 +578,12 @@ class Recovery:
                     self._or_stand_in(lambda: self._try_again(failure, error))
                 return
             if not self._offline_since_s:
-                self._offline_since_s = now_s
+                self._offline_since_s = since_s
                 _log.warning("%s: %s; waiting for the network", run.shown_url, error.reason)
                 run.download.note = "waiting for the network"
-            left_s = self._offline_since_s + run.policy.network_wait - now_s if run.policy.network_wait else math.inf
-            if left_s <= 0:
-                raise error
-            run.call_later(min(run.policy.network_check, left_s), ask)
+                if run.policy.network_wait:
+                    run.call_later(max(0.0, since_s + run.policy.network_wait - run.now_s()), give_up)
+            run.call_later(run.policy.network_check, ask)
 
         def ask() -> None:
             if self._waits is _Waits.NETWORK:

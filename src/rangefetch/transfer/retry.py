@@ -354,7 +354,7 @@ DEFAULT_ROWS: tuple[Row, ...] = (
     _status(
         Kind.DOUBTFUL,
         "servers that share a name differ, and some fail in this way for a moment",
-        *(400, 401, 403, 404, 405, 407, 409),
+        *(400, 401, 403, 404, 405, 406, 407, 409, 501),
         when=When.ANSWERED,
     ),
     _status(Kind.DOUBTFUL, "a server that contradicts itself", 416, when=When.SAME_TOTAL),

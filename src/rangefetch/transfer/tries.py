@@ -13,6 +13,7 @@ _WORTH_SHARE = 64
 _MOST_TRIED = 20
 _PATIENCE_WAITS = 50  # times ``retry_wait``: how long a host that is known may fail, whatever the number of tries
 _NOTICED_WAITS = 6
+_UNKNOWN_WAITS = 8  # times ``retry_wait``: how long the tries of a host that is not known last at least
 
 
 class Tries:
@@ -71,6 +72,11 @@ class Tries:
         """The wait before a try while there is patience: what has come back is noticed soon, and the last try comes
         when the patience is over."""
         return min(wait_s, left_s, _NOTICED_WAITS * retry_wait_s)
+
+    def last_wait_s(self, wait_s: float, now_s: float, retry_wait_s: float) -> float:
+        """The wait before the last try of a host that has never answered: it comes 4 s after the first failure at the
+        earliest, by default, so that a server that takes so long to start is not missed by bad luck."""
+        return max(wait_s, self.since_s + _UNKNOWN_WAITS * retry_wait_s - now_s)
 
 
 def is_worth(gained: int, size: int) -> bool:
