@@ -40,6 +40,7 @@ from rangefetch.platform cimport (
     rf_rename_free,
     rf_store,
 )
+from rangefetch.reach cimport rf_text_is_private
 from rangefetch.report cimport copy_text
 from rangefetch.sizes cimport LARGEST_BLOCK_BYTES, LARGEST_FILE_BYTES
 from rangefetch.transfer cimport *
@@ -53,6 +54,7 @@ OLDEST_LIBCURL = (7, 88, 0)
 
 EVENTS = frozenset(event_names().values())
 FAULTS = {name: number for number, name in fault_names().items()}
+REACHES = {"allow": <int>REACH_ALL, "named": <int>REACH_NAMED, "refuse": <int>REACH_PUBLIC}
 
 LARGEST_FILE = LARGEST_FILE_BYTES
 LARGEST_BLOCK = LARGEST_BLOCK_BYTES
@@ -157,6 +159,10 @@ def content_range(bytes text not None):
     if not parse_content_range(text, &parsed):
         return None
     return (parsed.start, parsed.end, parsed.total)
+
+
+def is_private(str address not None):
+    return bool(rf_text_is_private(_encoded(address)))
 
 
 def same_validators(bytes etag not None, bytes last_modified not None, bytes other_etag not None, bytes other not None):

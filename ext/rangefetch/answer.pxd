@@ -31,6 +31,7 @@ from rangefetch.transfer cimport (
     FAULT_SIZE_UNSOUND,
     FAULT_UNVOUCHED,
     FAULT_STATUS,
+    FAULT_TOO_LARGE,
     FAULT_VALIDATOR_CHANGED,
     FAULT_VALIDATOR_TOO_LONG,
     REFUSED,
@@ -181,6 +182,11 @@ cdef inline bint names_another_part(Lane *lane, long status) noexcept nogil:
     )
 
 
+cdef inline bint is_too_large(const FileCore *file, int64_t size) noexcept nogil:
+    """Whether the user wants no file of so many bytes."""
+    return 0 < file.most_bytes < size
+
+
 cdef inline Check examine_part(FileCore *file, Lane *lane, const ContentRange *part) noexcept nogil:
     cdef Fault fault
     if not is_what_was_asked(lane, part):
@@ -189,6 +195,8 @@ cdef inline Check examine_part(FileCore *file, Lane *lane, const ContentRange *p
         return refuse(lane, FAULT_ENCODED)
     if (file.size >= 0 and part.total != file.size) or (file.pinned_size >= 0 and part.total != file.pinned_size):
         return refuse(lane, FAULT_SIZE_CHANGED)
+    if is_too_large(file, part.total):
+        return refuse(lane, FAULT_TOO_LARGE)
     fault = check_validators(lane.source, lane.easy, False)
     if fault != FAULT_NONE:
         return refuse(lane, fault)
@@ -235,6 +243,8 @@ cdef inline Check examine_whole(FileCore *file, Lane *lane) noexcept nogil:
     if file.size >= 0 and length < 0 and unvouched:
         # Error pages are made on the spot, so their length is rarely announced.
         return refuse(lane, FAULT_UNVOUCHED)
+    if is_too_large(file, length):
+        return refuse(lane, FAULT_TOO_LARGE)
     fault = check_validators(lane.source, lane.easy, True)
     if fault != FAULT_NONE:
         return refuse(lane, fault)

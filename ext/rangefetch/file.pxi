@@ -17,7 +17,7 @@ cdef class File:
         int64_t size=-1, int64_t block_size=0, blocks=None, partial=None, str etag="", str last_modified="",
         mirrors=(), int source_lanes=1024, bint probe=False, bint traced=False, int64_t pinned_size=-1,
         str name="", bint takes_codings=False, bint seems_empty=False,
-        int host_lanes=MOST_LANES, bint insists=False,
+        int host_lanes=MOST_LANES, bint insists=False, int64_t most_bytes=0,
     ):
         memset(&self.core, 0, sizeof(FileCore))
         self.core.owner = <void *>self
@@ -40,6 +40,7 @@ cdef class File:
         self.core.seems_empty = seems_empty
         self.core.name = _owned_text(os.fsencode(name))
         self.core.first_bytes = first_bytes
+        self.core.most_bytes = most_bytes
         self.core.least_bytes = least_bytes
         self.core.window_bytes = window_bytes
         self.core.reader_bytes = -1
@@ -53,8 +54,8 @@ cdef class File:
             raise ValueError("first_bytes: 1 at least, and no more than a file can have")
         if not (0 <= least_bytes <= LARGEST_FILE_BYTES and 0 <= window_bytes <= LARGEST_FILE_BYTES):
             raise ValueError("least_bytes, window_bytes: not below 0, and no more than a file can have")
-        if limit < 0:
-            raise ValueError("limit: not below 0")
+        if limit < 0 or most_bytes < 0:
+            raise ValueError("limit, most_bytes: not below 0")
         if size > LARGEST_FILE_BYTES or pinned_size > LARGEST_FILE_BYTES:
             raise ValueError("size: more than a file can have")
         if size >= 0:

@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy
 
-from rangefetch.answer cimport examine, leads_elsewhere
+from rangefetch.answer cimport examine, is_too_large, leads_elsewhere
 from rangefetch.blocks cimport blocks_give_back, blocks_revoke
 from rangefetch.bucket cimport bucket_is_dry, bucket_is_limited, bucket_take
 from rangefetch.checks cimport calloc, free, malloc
@@ -22,6 +22,7 @@ from rangefetch.platform cimport (
     rf_socket,
     rf_store,
 )
+from rangefetch.reach cimport may_open, on_request
 from rangefetch.report cimport post_trace
 from rangefetch.small cimport small_is_plain
 from rangefetch.transfer cimport *
@@ -96,6 +97,9 @@ cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noe
     if lane.file.probing:
         lane.fault = FAULT_PROBED
         return CURL_WRITEFUNC_ERROR
+    if lane.end < 0 and is_too_large(lane.file, lane_received_end(lane) + come):
+        lane.fault = FAULT_TOO_LARGE
+        return CURL_WRITEFUNC_ERROR
     room = wanted if lane.end < 0 else max(lane.end - lane_received_end(lane), 0)
     if lane.hedge.octets != NULL:
         room = min(room, lane.hedge.size_bytes - lane.hedge.filled_bytes)
@@ -149,6 +153,8 @@ cdef inline int on_open(void *arg, int purpose, curl_sockaddr *address) noexcept
     """Open a socket, if the host may have one more."""
     cdef Lane *lane = <Lane *>arg
     cdef int fd
+    if not may_open(lane, address):
+        return CURL_SOCKET_BAD
     if not share_opens(lane, lane.share):
         lane.refused_socket = EAGAIN
         return CURL_SOCKET_BAD
@@ -194,6 +200,8 @@ cdef inline CURLcode lane_set_base(Loop *loop, Lane *lane) noexcept nogil:
         or opt_on_open(lane.easy, on_open)
         or opt_on_open_arg(lane.easy, lane)
         or opt_on_close(lane.easy, on_close)
+        or opt_on_request(lane.easy, on_request)
+        or opt_on_request_arg(lane.easy, lane)
         or opt_private(lane.easy, lane)
         or opt_error_buffer(lane.easy, lane.error_text)
         or opt_protocols(lane.easy, "http,https")
@@ -362,7 +370,7 @@ cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
     lane.swallowed_bytes = lane.received_bytes = lane.moved_received = 0
     lane.span.announced_bytes = lane.span.left = lane.buffered = lane.hedge.filled_bytes = 0
     lane.cut = lane.paused = False
-    lane.error_text[0] = 0
+    lane.error_text[0] = lane.refused_address[0] = 0
     lane.started_ms = lane.moved_ms = lane.lively_ms = loop.now_ms
     lane.first_ms = lane.whole_ms = 0
     rf_count(&lane.file.counters.requests, 1)

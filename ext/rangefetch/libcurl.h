@@ -14,6 +14,7 @@
 #include <time.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 /* Opaque, and distinct, so that the compiler tells them apart (curl's own headers make both `void`). */
 typedef struct rf_easy CURL;
@@ -36,9 +37,9 @@ typedef size_t (*curl_write_callback)(char *data, size_t size, size_t count, voi
 typedef void (*curl_lock_function)(CURL *easy, int data, int access, void *arg);
 typedef void (*curl_unlock_function)(CURL *easy, int data, void *arg);
 typedef int (*curl_debug_callback)(CURL *easy, int type, char *data, size_t size, void *arg);
-/* The head of curl's own struct, which goes on with the address. */
-struct curl_sockaddr { int family; int socktype; int protocol; };
+struct curl_sockaddr { int family; int socktype; int protocol; unsigned int addrlen; struct sockaddr addr; };
 typedef int (*curl_opensocket_callback)(void *arg, int purpose, struct curl_sockaddr *address);
+typedef int (*curl_prereq_callback)(void *arg, char *address, char *local, int port, int local_port);
 typedef int (*curl_closesocket_callback)(void *arg, int socket);
 
 typedef struct {
@@ -85,6 +86,8 @@ typedef struct {
     X(CURLOPT_PROTOCOLS_STR, 10318) X(CURLOPT_IPRESOLVE, 113) X(CURLOPT_INTERFACE, 10062)                     \
     X(CURLOPT_QUICK_EXIT, 322) X(CURLOPT_HEADERFUNCTION, 20079) X(CURLOPT_HEADERDATA, 10029)                  \
     X(CURLOPT_OPENSOCKETFUNCTION, 20163) X(CURLOPT_OPENSOCKETDATA, 10164)                                     \
+    X(CURLOPT_PREREQFUNCTION, 20312) X(CURLOPT_PREREQDATA, 10313)                                             \
+    X(CURL_PREREQFUNC_OK, 0) X(CURL_PREREQFUNC_ABORT, 1)                                                      \
     X(CURLOPT_CLOSESOCKETFUNCTION, 20208) X(CURLOPT_CLOSESOCKETDATA, 10209) X(CURL_SOCKET_BAD, -1)            \
     X(CURLOPT_COOKIE, 10022) X(CURLOPT_USERNAME, 10173) X(CURLOPT_PASSWORD, 10174) X(CURLOPT_HTTPAUTH, 107)      \
     X(CURLOPT_SHARE, 10100) X(CURLSHOPT_SHARE, 1) X(CURLSHOPT_LOCKFUNC, 3) X(CURLSHOPT_UNLOCKFUNC, 4)           \
@@ -242,6 +245,8 @@ RF_SETOPT(opt_on_debug, CURLOPT_DEBUGFUNCTION, curl_debug_callback)
 RF_SETOPT(opt_on_debug_arg, CURLOPT_DEBUGDATA, void *)
 RF_SETOPT(opt_on_open, CURLOPT_OPENSOCKETFUNCTION, curl_opensocket_callback)
 RF_SETOPT(opt_on_open_arg, CURLOPT_OPENSOCKETDATA, void *)
+RF_SETOPT(opt_on_request, CURLOPT_PREREQFUNCTION, curl_prereq_callback)
+RF_SETOPT(opt_on_request_arg, CURLOPT_PREREQDATA, void *)
 RF_SETOPT(opt_on_close, CURLOPT_CLOSESOCKETFUNCTION, curl_closesocket_callback)
 RF_SETOPT(opt_on_close_arg, CURLOPT_CLOSESOCKETDATA, void *)
 RF_SETOPT(opt_verbose, CURLOPT_VERBOSE, long)

@@ -24,10 +24,15 @@ cdef extern from "libcurl.h" nogil:
     ctypedef void (*curl_lock_function)(CURL *easy, int data, int access, void *arg)
     ctypedef void (*curl_unlock_function)(CURL *easy, int data, void *arg)
     ctypedef int (*curl_debug_callback)(CURL *easy, int kind, char *data, size_t size, void *arg)
+    ctypedef struct curl_address "struct sockaddr":
+        pass
     cdef struct curl_sockaddr:
         int family
         int socktype
         int protocol
+        unsigned int addrlen
+        curl_address addr
+    ctypedef int (*curl_prereq_callback)(void *arg, char *address, char *local, int port, int local_port)
     ctypedef int (*curl_opensocket_callback)(void *arg, int purpose, curl_sockaddr *address)
     ctypedef int (*curl_closesocket_callback)(void *arg, int socket)
     ctypedef union CURLMsgData "__typeof__(((CURLMsg *)0)->data)":
@@ -81,6 +86,8 @@ cdef extern from "libcurl.h" nogil:
         CURL_GLOBAL_DEFAULT
         CURL_ERROR_SIZE
         CURL_SOCKET_BAD
+        CURL_PREREQFUNC_OK
+        CURL_PREREQFUNC_ABORT
         CURLMSG_DONE
         CURLH_HEADER
         CURLINFO_DATA_IN
@@ -142,6 +149,8 @@ cdef extern from "libcurl.h" nogil:
     CURLcode opt_on_debug_arg(CURL *easy, void *value)
     CURLcode opt_on_open(CURL *easy, curl_opensocket_callback value)
     CURLcode opt_on_open_arg(CURL *easy, void *value)
+    CURLcode opt_on_request(CURL *easy, curl_prereq_callback value)
+    CURLcode opt_on_request_arg(CURL *easy, void *value)
     CURLcode opt_on_close(CURL *easy, curl_closesocket_callback value)
     CURLcode opt_on_close_arg(CURL *easy, void *value)
     CURLcode opt_verbose(CURL *easy, long value)

@@ -359,6 +359,9 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     if has_no_socket(loop, lane, code):
         put_off(loop, lane)
         return
+    if code != CURLE_OK and lane.check == UNCHECKED and lane.refused_address[0] != 0:
+        lane.fault = FAULT_ADDRESS
+        snprintf(lane.error_text, ERROR_TEXT_BYTES, "%s", lane.refused_address)
     heed(loop, lane, status)
     if code == CURLE_OK and lane.check == UNCHECKED:
         # An answer without a body: the callback never ran.

@@ -24,7 +24,7 @@ cdef class Profile:
     def __cinit__(
         self, settings, headers, bare_headers, *, bint allow_downgrade=False, double connect_timeout_s=30,
         double read_timeout_s=60, str http_proxy="", str https_proxy="", direct=(),
-        str cookie="", Jar jar=None, credentials=(), trusted=(),
+        str cookie="", Jar jar=None, credentials=(), trusted=(), str reach="allow",
     ):
         global last_serial
         cdef int i = 0
@@ -36,6 +36,7 @@ cdef class Profile:
         last_serial += 1
         self.core.serial = last_serial
         self.core.allow_downgrade = allow_downgrade
+        self.core.reach = REACHES[reach]
         self.core.connect_timeout_ms = _milliseconds(connect_timeout_s)
         self.core.read_timeout_ms = _milliseconds(read_timeout_s)
         self.core.headers = self._list(headers)

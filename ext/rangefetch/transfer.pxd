@@ -15,6 +15,7 @@ cdef enum:
     MOST_LANES = 1 << 16     # of one file
     MOST_LOCKS = 16          # libcurl has fewer kinds of what is shared
     ERROR_TEXT_BYTES = 256   # CURL_ERROR_SIZE
+    ADDRESS_TEXT_BYTES = 64  # of an address; INET6_ADDRSTRLEN is 46
     BUFFER_BYTES = 64 << 10  # of a lane; measured: 64 KiB stays in the cache, 256 KiB does not
     HOST_BUCKETS = 256
 
@@ -39,6 +40,8 @@ cdef enum Fault:
     FAULT_UNVOUCHED = 16         # 200 of another or no size, no validator where the file had one: an error page?
     FAULT_HEADERS = 17           # more header lines than any answer needs
     FAULT_RANGE_SHORT = 18       # the body of a part ended in good order before the part did
+    FAULT_TOO_LARGE = 19         # a larger file than the user allows
+    FAULT_ADDRESS = 20           # it leads to an address where it may not go: which, says the event's text
 
 cdef inline dict fault_names():
     """The faults by number, as Python knows them."""
@@ -51,6 +54,8 @@ cdef inline dict fault_names():
         <int>FAULT_PROBED: "PROBED", <int>FAULT_VALIDATOR_TOO_LONG: "VALIDATOR_TOO_LONG",
         <int>FAULT_SIZE_UNSOUND: "SIZE_UNSOUND", <int>FAULT_UNVOUCHED: "UNVOUCHED", <int>FAULT_HEADERS: "HEADERS",
         <int>FAULT_RANGE_SHORT: "RANGE_SHORT",
+        <int>FAULT_TOO_LARGE: "TOO_LARGE",
+        <int>FAULT_ADDRESS: "ADDRESS",
     }
 
 # What the check of an answer said, before its first byte is written.
@@ -68,6 +73,12 @@ cdef enum:
     STATUS_PARTIAL_CONTENT = 206
     LAST_KNOWN_SUCCESS = 208        # of those beyond, only 226 means something, which nobody asked for
     STATUS_RANGE_NOT_SATISFIABLE = 416
+
+# Where a profile's transfers may connect to (see reach.pxd).
+cdef enum Reach:
+    REACH_ALL = 0
+    REACH_NAMED = 1      # to private addresses only where the user has named the host
+    REACH_PUBLIC = 2     # to no private address
 
 # What the file gets when its size is known: aria2's ``file-allocation``.
 cdef enum Allocation:
@@ -106,6 +117,7 @@ cdef struct ProfileCore:
     int credential_count
     char **trusted            # owned, with the strings: other hosts that get what is for the user's origin
     int trusted_count
+    Reach reach
     bint allow_downgrade      # may a redirect lead from https to http
     int64_t connect_timeout_ms
     int64_t read_timeout_ms   # 0: no limit
@@ -264,6 +276,7 @@ cdef struct FileCore:
     FileCore *next            # borrowed: the loop's list of files
     int64_t size              # -1 until an answer tells, or for ever where none does
     int64_t pinned_size       # of a file that is begun again in the middle of its use; no other will do. -1: any
+    int64_t most_bytes        # a larger file is refused; 0: any will do
     int64_t first_bytes       # how much the first request asks for
     int64_t least_bytes       # a further lane wants at least so many unclaimed bytes
     int64_t window_bytes      # how far ahead of the frontier, or of a reader, ranges may begin; 0: no limit
@@ -380,6 +393,7 @@ cdef struct Lane:
     HostShare *share          # borrowed: of the host that its transfer goes to; NULL while idle
     int opened                # sockets for this transfer
     int refused_socket        # why it got none: an errno; EAGAIN: the host has as many as it may have
+    char refused_address[ADDRESS_TEXT_BYTES]  # where its transfer may not go; empty: nowhere
     bint finds_out            # whether the host is back from its rest
     int64_t asked_host        # the host that it asked last, as a number; 0: none whose connection may be idle
     bint slowed               # asked for under a limit, with small reads

@@ -24,6 +24,7 @@ LARGEST_BLOCK: Final[int]
 """The largest ``block_size`` in bytes."""
 
 FAULTS: Final[dict[str, int]]
+REACHES: Final[dict[str, int]]
 """Why the engine refused or ended a transfer, by name; NONE where libcurl's code says it all."""
 
 def load_libcurl(path: str) -> dict[str, str]:
@@ -62,6 +63,9 @@ def rename_free(old_path: bytes, new_path: bytes) -> int:
 
 def content_range(text: bytes) -> tuple[int, int, int] | None:
     """A Content-Range value as ``(start, end, total)``, -1 for what is unknown; None if it is malformed."""
+
+def is_private(address: str) -> bool:
+    """Whether an IP address is none of the public Internet (RFC 6890), or not an address at all."""
 
 def host_number(url: str) -> int:
     """By what the engine knows the host to which a connection for ``url`` goes without a proxy."""
@@ -115,6 +119,9 @@ class Profile:
     ``http_proxy`` and ``https_proxy`` say where requests for such URLs go, but for those to the hosts and domains in
     ``direct``: connections are counted there. libcurl is told of a proxy by ``settings`` or the environment.
 
+    ``reach`` is whether connections to private addresses are made: "allow", "named" (only for hosts that the user has
+    named) or "refuse".
+
     Raises ``ValueError(option, why)`` for a setting that this libcurl refuses.
     """
 
@@ -134,6 +141,7 @@ class Profile:
         jar: Jar | None = None,
         credentials: Sequence[tuple[str, str, str, bool]] = (),
         trusted: Sequence[str] = (),
+        reach: str = "allow",
     ) -> Self: ...
 
 @final
@@ -148,7 +156,8 @@ class File:
 
     With ``size`` the file is resumed: ``blocks`` has a byte per block (2: done), ``partial`` the bytes written of
     unfinished ones by index, and an answer must have this size and these validators (both empty: not known).
-    ``pinned_size`` is the size that an answer must have although nothing is resumed (-1: any). ``mirrors`` are further
+    ``pinned_size`` is the size that an answer must have although nothing is resumed (-1: any), and ``most_bytes`` the
+    largest that it may have (0: any). ``mirrors`` are further
     sources, ``(url, profile, etag, last_modified)`` each, and ``source_lanes`` the most transfers on one.
     ``host_lanes`` is the most connections that there may be to a host, with those of other files and engines,
     idle ones included; where there are as many, this file waits. With ``insists`` it gets its first one all the same.
@@ -192,6 +201,7 @@ class File:
         source_lanes: int = 1024,
         host_lanes: int = ...,
         insists: bool = False,
+        most_bytes: int = 0,
         probe: bool = False,
         traced: bool = False,
         pinned_size: int = -1,

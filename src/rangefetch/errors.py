@@ -20,6 +20,7 @@
     │   ├── HttpStatusError        a response such as 404 or 503
     │   ├── BadAnswer              a malformed, contradictory or truncated response
     │   ├── ContentChanged         the file on the server has changed
+    │   ├── FileTooLarge           the file is larger than max_file_size
     │   └── ChecksumMismatch       the file does not have the expected digest
     └── Cancelled                  cancelled, or the manager was stopped
 
@@ -51,6 +52,7 @@ __all__ = [
     "DiskError",
     "DownloadError",
     "EngineUnavailable",
+    "FileTooLarge",
     "HttpStatusError",
     "LocalError",
     "NetworkError",
@@ -188,6 +190,10 @@ class BadAnswer(SourceError):
 
 class ContentChanged(SourceError):
     """The file on the server is not the one that this download started with."""
+
+
+class FileTooLarge(SourceError):
+    """The file is larger than ``max_file_size`` allows, by the server's word or by what it sent."""
 
 
 class ChecksumMismatch(SourceError):

@@ -69,6 +69,7 @@ class CommonOptions(TypedDict, total=False):
     github_mirrors: Sequence[str]
     refresh_url: Callable[[str], Url] | None
     expected_size: int | str
+    max_file_size: int | str
     split: int
     max_connection_per_server: int
     min_split_size: int | str
@@ -91,6 +92,7 @@ class CommonOptions(TypedDict, total=False):
     verify_tls: bool
     http_version: str
     allow_downgrade: bool
+    private_addresses: str
     trace: str | os.PathLike[str]
     connect_timeout: float
     read_timeout: float
@@ -187,7 +189,9 @@ class DownloadOptions(_Given):
         (401, 403, 410; 400 and 404 after good responses) and
         returns a new one.
     Verification:
-        ``checksum`` as ``sha-256=HEX`` or ``sha256:HEX``; ``expected_size`` in bytes (0: unknown).
+        ``checksum`` as ``sha-256=HEX`` or ``sha256:HEX``; ``expected_size`` in bytes (0: unknown); ``max_file_size``
+        in bytes: a larger file is refused (``FileTooLarge``), also where the server does not say how large it is (0: no
+        limit).
     Connections and speed:
         ``split`` connections for the file, ``max_connection_per_server`` to a host, by this download and by all of
         them together, idle ones included (a stream always gets one); another connection is opened per
@@ -205,7 +209,10 @@ class DownloadOptions(_Given):
         system's) and ``proxy_ca_file`` for an https proxy (empty: the same), ``certificate`` and ``private_key`` (PEM,
         shown to servers that ask for one; the key may be in the file of the certificate), ``verify_tls``,
         ``http_version`` (``"1.1"``, ``"2"`` or ``"3"``: the newest version to offer on a new connection; idle
-        connections are reused as they are), ``allow_downgrade`` (follow redirects from https to http).
+        connections are reused as they are), ``allow_downgrade`` (follow redirects from https to http),
+        ``private_addresses`` (whether to connect to addresses that are none of the public Internet, loopback and local
+        networks among them: ``"allow"``, ``"named"`` only at hosts that you named, not where redirects lead, or
+        ``"refuse"``; what would take a proxy, which resolves names itself, is refused as well).
         ``trace`` is a file to which a JSON line is appended for each transfer: when, which bytes, how long the lookup,
         the connection, TLS and the first byte took, and the outcome.
     Timeouts and retries:
@@ -233,6 +240,7 @@ class DownloadOptions(_Given):
     refresh_url: Callable[[str], Url] | None = _option(None, check_function)
     checksum: str = _option("", check_checksum)
     expected_size: int | str = _option(0, parse_size)
+    max_file_size: int | str = _option(0, parse_size)
     split: int = _option(16, count_of(1, 1024))
     max_connection_per_server: int = _option(16, count_of(1, 1024))
     min_split_size: int | str = _option("4M", _at_least_one_byte)
@@ -255,6 +263,7 @@ class DownloadOptions(_Given):
     verify_tls: bool = _option(True, check_flag)
     http_version: str = _option("1.1", one_of("1.1", "2", "3"))
     allow_downgrade: bool = _option(False, check_flag)
+    private_addresses: str = _option("allow", one_of("allow", "named", "refuse"))
     trace: str | os.PathLike[str] = _option("", check_path)
     connect_timeout: float = _option(30.0, check_seconds)
     read_timeout: float = _option(60.0, check_seconds)

@@ -28,6 +28,7 @@ REFUSED: dict[str, Any] = {
     "proxy_ca_file": __file__,
     "certificate": __file__,
     "http_version": "2",
+    "private_addresses": "refuse",
     "trace": "t",
 }
 

@@ -14,6 +14,7 @@ from rangefetch.errors import (
     ConnectionFailed,
     ContentChanged,
     DiskError,
+    FileTooLarge,
     HttpStatusError,
     TargetExists,
     TargetLocked,
@@ -282,6 +283,16 @@ def test_a_file_that_changes_on_the_way_is_not_published(desk: Desk, server: Mis
         url = server.url("/etag-changes/x", size=SIZE, skip=turn)
         desk.fetch(url, target.with_name(f"{turn}"))
         assert target.with_name(f"{turn}").read_bytes() in (content(SIZE), content(SIZE, 1))
+
+
+@pytest.mark.parametrize("route", ["good", "chunked"])
+def test_a_file_that_is_larger_than_allowed_is_refused(
+    desk: Desk, server: MisbehavingServer, target: Path, route: str
+) -> None:
+    desk.fails(FileTooLarge, server.url(f"/{route}/x", size=SIZE), target, max_file_size=SIZE - 1)
+    assert not target.exists()
+    desk.fetch(server.url(f"/{route}/y", size=SIZE), target, max_file_size=SIZE)
+    assert target.read_bytes() == content(SIZE)
 
 
 def test_another_size_than_expected_is_refused(desk: Desk, server: MisbehavingServer, target: Path) -> None:

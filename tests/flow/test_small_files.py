@@ -13,7 +13,7 @@ import pytest
 
 import rangefetch
 from rangefetch import DownloadManager, DownloadOptions, DownloadStatus, aio
-from rangefetch.errors import HttpStatusError, TimedOut
+from rangefetch.errors import ConnectionFailed, FileTooLarge, HttpStatusError, TimedOut
 from rangefetch.native.backend import NativeBackend
 from rangefetch.native.run import Run
 from rangefetch.transfer.capabilities import NATIVE
@@ -96,6 +96,16 @@ def _times_out(server: MisbehavingServer, directory: Path, options: dict[str, An
     assert names(directory) == []
 
 
+def _is_too_large(server: MisbehavingServer, directory: Path, options: dict[str, Any]) -> None:
+    fails(FileTooLarge, server.url("/good/x", size=SMALL), directory / "file.bin", **options)
+    assert names(directory) == []
+
+
+def _is_refused(server: MisbehavingServer, directory: Path, options: dict[str, Any]) -> None:
+    fails(ConnectionFailed, server.url("/good/x", size=SMALL), directory / "file.bin", **options)
+    assert server.requests == []
+
+
 def _traced(server: MisbehavingServer, directory: Path, options: dict[str, Any]) -> None:
     trace = directory.with_name("trace")
     fetch(server.url("/good/x", size=SMALL), directory / "file.bin", trace=trace)
@@ -143,6 +153,7 @@ HONOURED: dict[str, tuple[dict[str, Any], Check]] = {
     "decode_limit": ({"decode_limit": 1}, _comes),
     "github_mirrors": ({"github_mirrors": ["http://127.0.0.1:1/"]}, _comes),
     "refresh_url": ({}, _refreshed),
+    "max_file_size": ({"max_file_size": 1}, _is_too_large),
     "split": ({"split": 1}, _comes),
     "min_split_size": ({"min_split_size": 1000}, _comes),
     "max_connection_per_server": ({"max_connection_per_server": 1}, _comes),
@@ -164,6 +175,7 @@ HONOURED: dict[str, tuple[dict[str, Any], Check]] = {
     "verify_tls": ({"verify_tls": False}, _comes),
     "http_version": ({"http_version": "2"}, _comes),
     "allow_downgrade": ({"allow_downgrade": True}, _comes),
+    "private_addresses": ({"private_addresses": "refuse"}, _is_refused),
     "trace": ({}, _traced),
     "connect_timeout": ({"connect_timeout": 0.1, "read_timeout": 0.3}, _times_out),
     "read_timeout": ({"read_timeout": 0.3}, _times_out),

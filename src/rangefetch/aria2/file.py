@@ -175,6 +175,7 @@ class FileJob(Job):
         expected, size = self.options.expected_size, remote.size if remote is not None else -1
         if expected and size not in (-1, expected):
             raise ContentChanged(f"the remote file has {size} bytes, not {expected}", url=self.shown_url)
+        self.refuse_too_large(size)
 
         def named(taken: Path | None) -> None:
             if taken is None:

@@ -28,7 +28,7 @@ from rangefetch.transfer.atwork import AtWork
 from rangefetch.transfer.download import Download, Figures
 from rangefetch.transfer.keeping import NOTHING_KEPT
 from rangefetch.transfer.lifecycle import Event, Phase
-from rangefetch.transfer.retry import Curl, Failure, Kind, as_error
+from rangefetch.transfer.retry import Curl, Failure, Fault, Kind, as_error
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -125,6 +125,11 @@ class Job(AtWork):
         """Raises ``LocalError`` for options that aria2 cannot honour."""
         if reason := refusal(self.download.url, self.options):
             raise LocalError(f"the aria2 backend cannot honour {reason}", url=self.shown_url)
+
+    def refuse_too_large(self, size: int) -> None:
+        """Raises ``FileTooLarge`` where there is, or will be, more than the options allow."""
+        if 0 < int(self.options.max_file_size) < size:
+            raise as_error(Failure(fault=Fault.TOO_LARGE), self.shown_url)
 
     def begin_again(self) -> None:
         """Begin from nothing."""
@@ -355,6 +360,7 @@ class Job(AtWork):
             downloaded, size = total("completedLength"), total("totalLength") or self.figures_now.total
             self.meter.sample(self.now_s(), downloaded)
             self.figures_now = Figures(downloaded, size, self.meter.speed(), connections)
+            self.refuse_too_large(max(downloaded, size))
         else:
             self.figures_now = self.figures_now._replace(connections=connections)
 

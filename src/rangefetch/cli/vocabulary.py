@@ -225,6 +225,7 @@ def _add_places(parser: Parser) -> None:
     )
     add("--checksum", metavar="TYPE=HEX", help="sha-256=... (or md5, sha-1, sha-384, sha-512, blake2b)")
     add("--expected-size", metavar="SIZE", help="refuse a file of another size")
+    add("--max-file-size", "--max-filesize", metavar="SIZE", help="refuse a larger file; 0: no limit (default: 0)")
     add(
         "--durable",
         action=Switch,
@@ -349,6 +350,11 @@ def _add_requests(parser: Parser) -> None:
         "--allow-downgrade",
         action=Switch,
         help="follow redirects from https to http (default: false)",
+    )
+    add(
+        "--private-addresses",
+        metavar="HOW",
+        help="connect to loopback and local networks: allow, named (not where redirects lead), refuse (default: allow)",
     )
 
 

@@ -142,6 +142,7 @@ class Small:
             least_bytes=least_bytes,
             traced=bool(options.trace),
             allocation=options.file_allocation,
+            most_bytes=int(options.max_file_size),
             name=options.filename,
         )
         file.be_small(

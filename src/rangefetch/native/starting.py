@@ -190,6 +190,7 @@ class Starting:
                 insists=run.download.sink is not None,
                 least_bytes=int(options.min_split_size),
                 limit=int(options.max_download_limit),
+                most_bytes=int(options.max_file_size),
                 window_bytes=run.target.window_bytes,
                 traced=bool(options.trace),
                 allocation="none" if run.first_event is Event.ASK else options.file_allocation,

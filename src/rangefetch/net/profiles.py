@@ -46,6 +46,7 @@ class Everywhere:
 
     settings: tuple[Setting, ...]
     allow_downgrade: bool
+    private_addresses: str
     connect_timeout_s: float
     read_timeout_s: float
     http_proxy: str
@@ -85,6 +86,7 @@ def profile_settings(options: DownloadOptions, source: Source, *, head: bool = F
         Everywhere(
             settings=(*_settings(options, head=head), *_trust_settings(options)),
             allow_downgrade=options.allow_downgrade,
+            private_addresses=options.private_addresses,
             connect_timeout_s=options.connect_timeout,
             read_timeout_s=options.read_timeout,
             http_proxy=http_proxy,
@@ -122,6 +124,7 @@ def make_profile(wanted: ProfileSettings, jar: Jar | None = None) -> Profile:
             jar=jar,
             credentials=private.credentials,
             trusted=private.trusted,
+            reach=everywhere.private_addresses,
         )
     except ValueError as error:
         option, why = error.args

@@ -22,6 +22,7 @@ from rangefetch.errors import (
     ContentChanged,
     DiskError,
     DownloadError,
+    FileTooLarge,
     HttpStatusError,
     LocalError,
     NetworkError,
@@ -71,6 +72,8 @@ class Fault(enum.IntEnum):
     UNVOUCHED = 16
     HEADERS = 17
     RANGE_SHORT = 18
+    TOO_LARGE = 19
+    ADDRESS = 20
 
 
 class Curl(enum.IntEnum):
@@ -333,6 +336,8 @@ DEFAULT_ROWS: tuple[Row, ...] = (
     Row(Kind.TEMPORARY, "no data arrives; another connection may do better", Fault.STALLED),
     Row(Kind.PERMANENT, "a redirect to another scheme, or from https to http", Fault.REDIRECT),
     Row(Kind.PERMANENT, "too many redirects", Fault.REDIRECTS),
+    Row(Kind.PERMANENT, "an address to which the options let nothing connect", Fault.ADDRESS),
+    Row(Kind.PERMANENT, "larger than the options allow", Fault.TOO_LARGE),
     # -- statuses; the same one can mean several things, so the narrower rows come first
     _status(Kind.TOO_MANY_LANES, "the server allows no more connections", 403, 429, 503, when=When.OTHERS_WORK),
     _status(
@@ -507,6 +512,7 @@ _FAULT_WORDS = {
     Fault.HEADERS: "the server sent more header lines, or longer ones, than any answer needs",
     Fault.ENCODED: "the server sent the file encoded, although no encoding was asked for",
     Fault.OVERFLOW: "the server sent more bytes than it announced",
+    Fault.TOO_LARGE: "the file is larger than max_file_size (--max-file-size) allows",
     Fault.STALLED: "no data was received for too long",
     Fault.REDIRECTS: "too many redirects",
     Fault.MEMORY: "out of memory",
@@ -548,6 +554,14 @@ def explain(failure: Failure) -> tuple[type[DownloadError], str]:
             return BadAnswer, f"refused a redirect to {mask_url(failure.text)}{remedy}"
         case Fault.ENCODED if failure.text.startswith("Content"):
             return BadAnswer, f"{_FAULT_WORDS[failure.fault]} ({failure.text}); to decode it use --decode (decode=True)"
+        case Fault.TOO_LARGE:
+            return FileTooLarge, _FAULT_WORDS[failure.fault]
+        case Fault.ADDRESS if failure.text == "proxy":
+            words = "refused to go through a proxy, since that may connect to any address"
+            return ConnectionFailed, f"{words} (private_addresses, --private-addresses)"
+        case Fault.ADDRESS:
+            words = f"refused to connect to {failure.text}, which is a private address"
+            return ConnectionFailed, f"{words} (private_addresses, --private-addresses)"
         case Fault.SIZE_CHANGED | Fault.VALIDATOR_CHANGED:
             return ContentChanged, _FAULT_WORDS[failure.fault]
         case Fault.STALLED:
