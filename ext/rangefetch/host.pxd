@@ -17,7 +17,7 @@ from libc.string cimport memset
 
 from rangefetch.checks cimport calloc, free
 from rangefetch.origin cimport is_secure, origin_number, origin_of
-from rangefetch.peers cimport ask_for_room, note_room
+from rangefetch.peers cimport ask_for_room, make_room_soon, note_room
 from rangefetch.platform cimport (
     pthread_mutex_init,
     pthread_mutex_lock,
@@ -293,6 +293,10 @@ cdef inline bint share_may_ask(Loop *loop, HostShare *share, int64_t most, bint 
     if share.served > 0 and share.lanes >= share.served and loop.now_ms < share.served_again_ms:
         share_waits(share, True)
         return False
+    if loop.now_ms < loop.starved_again_ms and share.lanes >= share.sockets:
+        # It would take a connection more, for which there is no descriptor.
+        share_waits(share, True)
+        return False
     raise_to(&share.host.most, most)
     taken, most = rf_load(&share.host.taken), rf_load(&share.host.most)
     # What was granted beyond the limit, to one that insisted, is for no other.
@@ -306,6 +310,9 @@ cdef inline bint share_may_ask(Loop *loop, HostShare *share, int64_t most, bint 
     elif loop.now_ms - max(share.refused_ms, share.asked_ms) >= ASK_FOR_ROOM_MS:
         share.asked_ms = loop.now_ms
         ask_for_room(loop, share.host.number)
+        if share.sockets > share.lanes:
+            # Those beyond the limit, of one that insisted, would stay idle here for ever.
+            make_room_soon(loop, share.host.number)
     return False
 
 

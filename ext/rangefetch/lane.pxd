@@ -57,7 +57,10 @@ cdef inline bint must_wait(Lane *lane) noexcept nogil:
 
 
 cdef inline size_t lane_pause(Lane *lane) noexcept nogil:
-    """libcurl keeps this piece; the loop asks for it again when it may come."""
+    """libcurl keeps this piece; the loop asks for it again when it may come. What has come before is written: a reader
+    that it waits for may be waiting for that."""
+    if not lane_flush(lane):
+        return CURL_WRITEFUNC_ERROR
     if not lane.paused:
         lane.paused = True
         lane.loop.lanes_paused += 1

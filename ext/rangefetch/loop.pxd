@@ -330,9 +330,10 @@ cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexce
 
 
 cdef inline bint small_crawls(Loop *loop, const Lane *lane) noexcept nogil:
-    """Whether a small file comes so slowly that it is better fetched as any other, whose slow ranges get help."""
+    """Whether a small file comes so slowly that it is better fetched as any other, whose slow ranges get help. Without
+    ranges nothing could go on where this transfer was given up."""
     return (
-        lane.check == ACCEPTED and loop.now_ms - lane.started_ms >= CRAWL_AFTER_MS
+        lane.check == ACCEPTED and lane.file.splits and loop.now_ms - lane.started_ms >= CRAWL_AFTER_MS
         and left_ms(loop, lane) > CRAWL_LEFT_MS and not is_limited(loop, lane.file)
     )
 

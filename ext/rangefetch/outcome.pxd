@@ -52,6 +52,7 @@ cdef enum:
     DECIDING_MS = 100                # for Python to say what follows from a refusal
     LONGEST_FILL_MS = 600_000        # that a host may ask for which refuses help
     LONGEST_STARVING_MS = 30_000     # without a descriptor for a connection
+    STARVING_PAUSE_MS = 100          # before the next one is tried
     HUGE_MIB = 2048                  # a file of which write-back begins as its ranges come
 
 
@@ -330,6 +331,8 @@ cdef inline bint has_no_socket(Loop *loop, const Lane *lane, CURLcode code) noex
 cdef inline void put_off(Loop *loop, Lane *lane) noexcept nogil:
     """Ask again when there is a connection for it. Idle ones are closed, here and elsewhere."""
     cdef int64_t host = lane.share.host.number if lane.share != NULL and lane.refused_socket == EAGAIN else 0
+    if lane.refused_socket != EAGAIN:
+        loop.starved_again_ms = loop.now_ms + STARVING_PAUSE_MS
     if lane.share != NULL:
         share_waits(lane.share, True)
     if lane.hedge.rival != NULL:

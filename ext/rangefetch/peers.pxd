@@ -59,6 +59,15 @@ cdef inline void ask_for_room(Loop *loop, int64_t number) noexcept nogil:
     tell_peers(loop, COMMAND_MAKE_ROOM, number)
 
 
+cdef inline void make_room_soon(Loop *loop, int64_t number) noexcept nogil:
+    """The same of this loop, in its next round: whoever asks may be in the middle of something."""
+    cdef Message command
+    memset(&command, 0, sizeof(command))
+    command.kind = COMMAND_MAKE_ROOM
+    command.number = number
+    loop_tell(loop, &command)
+
+
 cdef inline void note_room(Loop *loop) noexcept nogil:
     """A host that something waits for may have room for it, here or in another loop, which is told after this round:
     this may be called by libcurl."""

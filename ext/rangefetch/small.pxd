@@ -110,9 +110,16 @@ cdef inline void small_is_placed(Loop *loop, FileCore *file, int fd) noexcept no
     file.fd = fd
     loop.newest_us = loop.now_us
     if nameless >= 0:
-        if (file.mapped or file.finished) and rf_copy(nameless, fd, file.small.kept_bytes) != 0:
-            # What is wrong with the disk is said when it comes again.
-            blocks_revoke(&file.blocks, 0, file.small.kept_bytes)
+        # What is wrong with the disk is said when it comes again. Of a stream that broke off nothing can be continued.
+        if not file.mapped and not file.finished:
+            rf_store(&file.stream_bytes, 0)
+        elif rf_copy(nameless, fd, file.small.kept_bytes) != 0:
+            if file.mapped:
+                blocks_revoke(&file.blocks, 0, file.small.kept_bytes)
+            else:
+                small_forgets(file)
+                file.finished = False
+                rf_store(&file.answered, False)
         rf_close(nameless)
     if file.mapped:
         # Where that is refused, there is still what a write says.
@@ -141,6 +148,8 @@ cdef inline bint small_arrives(Lane *lane) noexcept nogil:
     if not small_is_plain(lane):
         return False
     if file.size < 0:
+        # Where it cannot have its name, its map is made of what has come: all of it is this lane's.
         rf_store(&file.size, lane.position)
+        lane.end = lane.position
     # A server may answer less than was asked for, and then the rest is asked for in ranges.
     return lane.position == file.size and small_publish(lane)

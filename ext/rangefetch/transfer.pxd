@@ -344,6 +344,7 @@ cdef struct Loop:
     bint has_room         # a host that something waited for may have room for it
     bint tells_of_room    # ... and the other loops are to hear of that
     int64_t starved_ms    # since when there is no descriptor for a connection; 0: there was one
+    int64_t starved_again_ms  # no further one is tried before
     int64_t asked_for_room_ms  # when it last had other loops close idle connections
     CURL *sweeper         # owned: the request that has libcurl do so, while it is under way
 
