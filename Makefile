@@ -3,6 +3,7 @@
 # make lint    the first half of that
 # make quick   the tests that need neither a server nor a clock
 # make torture all of what the tests try samples of, on both libcurls: hours; SEEDS=... random runs, from SEED=... on
+# make simulate  random schedules of the engine on simulated servers, clock and disk; SEEDS=... of them, from SEED=... on
 # make setup   all that run and test need on this machine, which they see to themselves
 # make bench   this project beside others; ARGS="..." are passed on
 # make clean   remove all that the above have made, but not what was fetched
@@ -38,7 +39,7 @@ SYSTEM_LIBCURL = $$($(BIN)/python -c 'import ctypes.util as c; print(c.find_libr
 unexport PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: run setup test torture third-party quick lint bench clean wheel wheel-test fresh coverage debug sanitize docs workflows
+.PHONY: run setup test torture simulate third-party quick lint bench clean wheel wheel-test fresh coverage debug sanitize docs workflows
 
 ifeq ($(origin URL),command line)
 # Make hands URL to the shell as a variable: there its & and ? are mere characters.
@@ -70,6 +71,10 @@ TORTURE := RANGEFETCH_TORTURE=1 RANGEFETCH_MATRIX='*' RANGEFETCH_SEEDS=$(SEEDS) 
 torture: setup
 	$(TORTURE)
 	@library=$(SYSTEM_LIBCURL); [ -z "$$library" ] || RANGEFETCH_LIBCURL=$$library $(TORTURE)
+
+# What is found is made small and written to build/simulator, as are the counts.
+simulate: $(VENV)/tools
+	@cd tests && ../$(BIN)/python -m simulator.campaign $(SEEDS) $(SEED)
 
 # Into build/third-party, where the next run finds it. To fetch and unpack the source of a browser takes minutes.
 THIRD_PARTY := RANGEFETCH_THIRD_PARTY=1 $(BIN)/python -m pytest -o faulthandler_timeout=800

@@ -1,0 +1,142 @@
+"""Run schedules: a process of its own, with the simulated libcurl and system preloaded.
+
+Each line of stdin is JSON: a schedule, ``{"seed": ...}`` or ``{"first": ..., "count": ...}``. What came of it goes to
+stdout, as lines of JSON, too.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+__all__ = ["run"]
+
+_REAL_SECONDS = 60
+"""For a run, of real time: the engine's thread stands, or turns without asking for anything."""
+
+
+def _use_other_engine() -> None:
+    """An engine that was built with other flags, where the environment names one."""
+    path = os.environ.get("SIMULATED_ENGINE")
+    if not path:
+        return
+    import rangefetch
+
+    spec = importlib.util.spec_from_file_location("rangefetch._engine", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["rangefetch._engine"] = module
+    spec.loader.exec_module(module)
+    rangefetch._engine = module
+
+
+_use_other_engine()
+
+from rangefetch import _engine  # noqa: E402
+from rangefetch._engine import Engine  # noqa: E402
+from rangefetch.net import libcurl  # noqa: E402
+from simulator.schedule import draw  # noqa: E402
+from simulator.user import Broken, User  # noqa: E402
+from simulator.world import ACT, EPOCH_US, Simulated  # noqa: E402
+
+
+def run(simulated: Simulated, schedule: dict[str, Any]) -> dict[str, Any]:
+    """One run: how its files ended, what it took, and what was broken, if anything was."""
+    simulated.fill(schedule)
+    user = User(simulated, schedule)
+    act = ACT(user.act)
+    simulated.library.world_begins(act)
+    user.engine = Engine(1)
+    simulated.library.world_starts(user.engine.fileno())
+    lasted = simulated.library.world_lasts(_REAL_SECONDS)
+    if not lasted:
+        _say({"seed": schedule["seed"], "broken": "the engine's thread does not come back"})
+        os._exit(3)
+    user.engine.close()
+    world = simulated.world
+    error = user.error
+    wrong = str(error) if isinstance(error, Broken) else ""
+    if error is not None and not wrong:
+        raise error
+    if not wrong and world.broken:
+        wrong = world.broken.decode()
+    if not wrong and world.open_sockets:
+        wrong = f"{world.open_sockets} sockets are open at the end"
+    if not wrong and (_engine.live_handles() or world.easies):
+        wrong = f"{world.easies} handles are left at the end"
+    for download in user.downloads:
+        download.file = None
+    user.engine = None
+    return {
+        "seed": schedule["seed"],
+        "results": [download.result for download in user.downloads],
+        "broken": wrong,
+        "seconds": (world.now_us - EPOCH_US) / 1e6,
+        "requests": world.requests,
+        "polls": world.polls,
+        "digest": world.digest,
+        "fired": [kind for (kind, *_), times in zip(schedule["faults"], world.fired, strict=False) if times],
+        "log": user.log if wrong or os.environ.get("SIMULATED_LOG") else [],
+    }
+
+
+def _say(what: dict[str, Any]) -> None:
+    print(json.dumps(what), flush=True)
+
+
+def _series(simulated: Simulated, first: int, count: int) -> None:
+    """Many seeds: a line for each that broke something, and one for all."""
+    began = time.monotonic()
+    counts: dict[str, int] = {}
+    fired: dict[str, int] = {}
+    seconds = requests = 0.0
+    longest = (0.0, 0)
+    for seed in range(first, first + count):
+        sys.stderr.write(f"{seed}\n")
+        sys.stderr.flush()
+        result = run(simulated, draw(seed))
+        seconds += result["seconds"]
+        requests += result["requests"]
+        longest = max(longest, (result["seconds"], seed))
+        for ended in result["results"]:
+            word = ended.split(":")[0]
+            counts[word] = counts.get(word, 0) + 1
+        for kind in result["fired"]:
+            fired[kind] = fired.get(kind, 0) + 1
+        if result["broken"]:
+            _say(result)
+    _say(
+        {
+            "first": first,
+            "count": count,
+            "results": counts,
+            "fired": fired,
+            "requests": requests,
+            "simulated_seconds": seconds,
+            "longest": longest,
+            "real_seconds": time.monotonic() - began,
+        }
+    )
+
+
+def main() -> None:
+    """Until stdin is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    libcurl.load()
+    simulated = Simulated()
+    for line in sys.stdin:
+        wanted = json.loads(line)
+        if "count" in wanted:
+            _series(simulated, wanted["first"], wanted["count"])
+        else:
+            _say(run(simulated, wanted if "servers" in wanted else draw(wanted["seed"])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+/* A simulated world for the engine: a clock, a network with servers, a libcurl that speaks with them, and files.
+ *
+ * It is one library that stands in two places. As LD_PRELOAD it answers the system calls of the engine (system.c); as
+ * RANGEFETCH_LIBCURL it is the engine's libcurl (curl.c). The engine is the compiled one that ships, and cannot tell.
+ * Everything that happens follows from a World that Python has filled (world.py), so it happens again in the same way.
+ *
+ * Time passes only in curl_multi_poll, up to the next thing that is due, and a little with every look at the clock.
+ */
+#ifndef RANGEFETCH_SIMULATOR_H
+#define RANGEFETCH_SIMULATOR_H
+
+#include <stdint.h>
+#include <stddef.h>
+
+enum {
+    MOST_SERVERS = 8,
+    MOST_FAULTS = 64,
+    MOST_CHANGES = 8,
+    MOST_RESOURCES = 8,
+    MOST_VERSIONS = 4,
+    MOST_FILES = 64,
+    FIRST_FILE = 1 << 20,     /* descriptors of simulated files */
+    FIRST_SOCKET = 1 << 21,   /* ... and sockets, of which no number is used twice */
+    DIRECTORY = (1 << 20) - 1 /* ... and of the one directory */
+};
+
+static const int64_t NEVER = INT64_MAX;
+static const int64_t BEGINNING_US = 1000000000000; /* what the clock says when a world begins */
+
+/* What goes wrong. Those of connections count a server's connections, those of requests its requests, those of the
+ * system the calls of their kind. `a` and `b` are what world.py says of each kind. */
+enum {
+    /* of connections */
+    NO_SUCH_HOST = 1,
+    REFUSED,
+    UNREACHABLE,
+    HANGS,
+    NO_TLS,
+    BAD_CERTIFICATE,
+    /* of requests: nothing that could be called an answer */
+    SILENT = 20,
+    CLOSED,
+    RESET,
+    GARBAGE,
+    LATE,
+    /* ... other answers */
+    STATUS,
+    REDIRECT,
+    WHOLE,
+    OTHER_START,
+    OTHER_TOTAL,
+    NO_CONTENT_RANGE,
+    LESS,
+    BEYOND,
+    TWO_CONTENT_RANGES,
+    OTHER_VALIDATOR,
+    NO_VALIDATOR,
+    ENCODED,
+    EARLY_HINTS,
+    HEADER_FLOOD,
+    /* ... other bodies */
+    TRUNCATED = 50,
+    RESET_WITHIN,
+    STALLS,
+    DRIPS,
+    SLOW,
+    CHUNKED,
+    CHUNKS_END_EARLY,
+    LINGERS,
+    EXCESS,
+    SHORT_LENGTH,
+    NO_LENGTH,
+    CLOSES_AFTER,
+    CONNECTION_DIES,
+    OTHER_BYTES, /* which nobody could notice */
+    /* of the system */
+    NO_SPACE = 80, /* pwrite fails with errno `a` */
+    SHORT_WRITE,
+    INTERRUPTED,
+    NO_FALLOCATE, /* fallocate fails with errno `a` */
+    NO_LENGTH_SET,
+    NO_NAMELESS, /* O_TMPFILE fails with errno `a` */
+    NO_LINK,
+    NO_SOCKET,
+    NO_MEMORY_FOR_OPTION, /* curl_easy_setopt */
+    NO_MEMORY_FOR_TRANSFER /* curl_multi_add_handle */
+};
+
+typedef struct {
+    int64_t rtt_us;
+    int64_t bytes_per_s;   /* of one connection */
+    int64_t total_bytes_per_s; /* of all together; 0: no bound */
+    int64_t burst_bytes;   /* so much comes at once */
+    int64_t piece_bytes;   /* libcurl hands over at most so much at once */
+    int64_t most_served;   /* connections that are answered at a time; 0: no bound */
+    int64_t idle_us;       /* after which it closes a connection */
+    int64_t secure;
+    int64_t http2;
+    int64_t ranges;        /* whether it knows them */
+    int64_t chunked;
+    int64_t states_length; /* of a whole file */
+    int64_t closes_each;
+    int64_t etag;          /* 0: none, 1: strong, 2: weak, 3: its own, which no other server has */
+    int64_t dates;         /* whether it states Last-Modified */
+    int64_t two_addresses; /* of which the first does not answer */
+} Server;
+
+typedef struct {
+    int64_t kind, server, first, count, a, b;
+} Fault;
+
+typedef struct {
+    int64_t at_us, resource, version;
+} Change;
+
+typedef struct {
+    int64_t versions, sizes[MOST_VERSIONS];
+} Resource;
+
+typedef struct {
+    /* Filled by Python. */
+    int64_t seed;
+    int64_t old_curl;       /* as 7.88 does where versions differ */
+    int64_t pauses_at_once; /* curl_easy_pause hands over what was kept; else curl_multi_perform does */
+    int64_t late_us;        /* how much later than due the loop wakes, at most */
+    int64_t cpu_percent;    /* of a processor that the loop is said to take */
+    int64_t server_count, fault_count, change_count, resource_count;
+    Server servers[MOST_SERVERS];
+    Fault faults[MOST_FAULTS];
+    Change changes[MOST_CHANGES];
+    Resource resources[MOST_RESOURCES];
+    /* Seen by Python. */
+    int64_t now_us;
+    int64_t requests, connections, delivered_bytes, polls, open_sockets, easies, writes, written_bytes;
+    int64_t version[MOST_RESOURCES];
+    int64_t fired[MOST_FAULTS]; /* how often each fault happened */
+    uint64_t digest;            /* of everything that happened, in its order */
+    char broken[256];           /* what the engine did that it may not do; empty: nothing */
+} World;
+
+extern World world;
+
+uint64_t draw(void);
+int64_t draw_below(int64_t bound);
+/* Adds to the digest; with SIMULATED_TRACE in the environment, says so. */
+void note(const char *what, int64_t one, int64_t other);
+void broken(const char *what, int64_t number);
+Fault *fault_of(int low, int high, int64_t server, int64_t number);
+Fault *system_fault(int kind);
+void passes(int64_t us);
+
+/* The content of a version of a resource. */
+void content_at(int64_t resource, int64_t version, int64_t start, char *data, int64_t size);
+
+#endif

@@ -1,0 +1,573 @@
+"""Whoever uses the engine in a simulated run: adds files, asks things of them, and decides what follows from failures.
+
+What a failure is, the table says that ships (``transfer.retry``); what is done about it is what ``native.recovery``
+does, in short. It is called in the loop's thread, while the simulated clock stands still, and looks after all that must
+hold: see ``Broken``.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import random
+from collections.abc import Callable
+from typing import Any
+
+from rangefetch import _engine
+from rangefetch._engine import Engine, File, Profile
+from rangefetch.transfer.events import EngineEvent
+from rangefetch.transfer.retry import Curl, Failure, Fault, Kind, RetryPolicy
+from simulator.world import DIRECTORY, EPOCH_US, Simulated
+
+__all__ = ["Broken", "User"]
+
+_LONGEST_US = 20_000 * 1_000_000
+"""Of simulated time, for a run. The slowest schedules move 10 MiB at some hundred bytes a second."""
+_LOOK_US = 5_000_000
+_MOST_RESTARTS = 3
+_MOST_FAILURES = 150
+_DONE = 2
+
+
+class Broken(Exception):
+    """Something that must always hold does not."""
+
+
+class _Download:
+    """One file of the schedule, and the engine's one or more of it, one after the other."""
+
+    def __init__(self, number: int, spec: dict[str, Any]) -> None:
+        self.number = number
+        self.spec = spec
+        self.file: File | None = None
+        self.fd = -1
+        self.held = 0
+        self.failures = 0
+        self.failures_in_all = 0
+        self.downloaded = 0
+        self.restarts = 0
+        self.ranged = bool(spec["ranged"])
+        self.limit = spec["limit"]
+        self.leaving = ""  # why it was removed from the engine
+        self.why = ""
+        self.result = ""
+        self.sources: list[int] = []
+        self.banned: set[int] = set()
+        self.answered: set[int] = set()
+        self.failed_at: dict[int, str] = {}
+        self.resume_ms = 0
+        self.saved: dict[str, Any] | None = None
+        self.waits_for_nothing = 0
+        self.reader = 0
+        self.plain = False
+        self.small = False
+        self.bytes_in_all = 0
+
+    @property
+    def name(self) -> str:
+        return f"file{self.number}"
+
+
+class User:
+    """The driver of one run."""
+
+    def __init__(self, simulated: Simulated, schedule: dict[str, Any]) -> None:
+        self.simulated = simulated
+        self.schedule = schedule
+        self.engine: Engine | None = None
+        self.error: BaseException | None = None
+        self.policy = RetryPolicy()
+        self.log: list[str] = []
+        self._rng = random.Random(schedule["seed"] + 1)
+        number = _engine.constants()
+        self.profile = Profile(
+            [(number["CURLOPT_CONNECTTIMEOUT_MS"], schedule["connect_timeout_s"] * 1000)],
+            [],
+            [],
+            connect_timeout_s=schedule["connect_timeout_s"],
+            read_timeout_s=schedule["read_timeout_s"],
+        )
+        self.downloads = [_Download(number, spec) for number, spec in enumerate(schedule["files"])]
+        self._due: list[tuple[int, int, Callable[[], None]]] = []
+        self._order = 0
+        self._now_us = EPOCH_US
+        for download in self.downloads:
+            self._later(download.spec["at_ms"] / 1000, functools.partial(self._add, download))
+        for at_ms, name, file, value in schedule["operations"]:
+            self._later(at_ms / 1000, functools.partial(self._operate, name, self.downloads[file], value))
+        self._later(_LOOK_US / 1e6, self._look)
+
+    # -- the clock --------------------------------------------------------------------------------------------------
+
+    def _later(self, seconds: float, what: Callable[[], None]) -> None:
+        self._order += 1
+        heapq.heappush(self._due, (self._now_us + int(seconds * 1_000_000), self._order, what))
+
+    def act(self, now_us: int) -> int:
+        """Do all that is due, and say when something is again. -1: the run is over."""
+        try:
+            self._now_us = now_us
+            engine = self.engine
+            assert engine is not None
+            if self.simulated.world.broken:
+                raise Broken(self.simulated.world.broken.decode())
+            for event in engine.events():
+                self._heed(EngineEvent._make(event))
+            while self._due and self._due[0][0] <= now_us:
+                heapq.heappop(self._due)[2]()
+            if all(download.result for download in self.downloads):
+                return -1
+            if now_us - EPOCH_US > _LONGEST_US:
+                states = [
+                    download.result or (f"{download.file.waiting_for}" if download.file else "not in the engine")
+                    for download in self.downloads
+                ]
+                raise Broken(f"it does not end: {states}")
+            return self._due[0][0]
+        except BaseException as error:
+            self.error = error
+            return -1
+
+    def _say(self, *words: Any) -> None:
+        self.log.append(f"{(self._now_us - EPOCH_US) / 1e6:.6f} " + " ".join(str(word) for word in words))
+
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    def _url(self, server: int, resource: int) -> str:
+        scheme = "https" if self.schedule["servers"][server]["secure"] else "http"
+        return f"{scheme}://{self.simulated.library.host_name(server).decode()}/{resource}"
+
+    def _new_fd(self, download: _Download) -> int:
+        fd: int = self.simulated.library.simulated_file(download.name.encode())
+        if fd < 0:
+            raise Broken("no descriptors are left")
+        return fd
+
+    def _add(self, download: _Download) -> None:
+        """Give it to the engine, for the first time or again."""
+        spec = download.spec
+        if download.result or download.file is not None:
+            return
+        resource = spec["resource"]
+        known: dict[str, Any] = {}
+        saved = download.saved
+        if saved is None and spec["saved"] and download.restarts == 0:
+            saved = self._earlier_run(download)
+        if saved is not None:
+            known = {key: saved[key] for key in ("size", "block_size", "blocks", "partial", "etag", "last_modified")}
+            download.fd = saved["fd"]
+        download.small = bool(spec["small"]) and saved is None and download.restarts == 0
+        if saved is None:
+            download.fd = -1 if download.small else self._new_fd(download)
+        download.sources = [spec["server"], *(mirror for mirror in spec["mirrors"] if mirror != spec["server"])]
+        download.banned.clear()
+        download.answered.clear()
+        download.held = 0
+        download.leaving = ""
+        download.reader = 0
+        file = File(
+            download.fd,
+            self._url(spec["server"], resource),
+            self.profile,
+            tag=download,
+            ranged=download.ranged,
+            lanes=spec["lanes"],
+            first_bytes=spec["first_bytes"],
+            least_bytes=spec["least_bytes"],
+            window_bytes=spec["window_bytes"],
+            limit=download.limit,
+            allocation=spec["allocation"],
+            mirrors=[(self._url(server, resource), self.profile, "", "") for server in download.sources[1:]],
+            source_lanes=spec["source_lanes"],
+            host_lanes=spec["host_lanes"],
+            insists=bool(spec["insists"]),
+            **known,
+        )
+        if download.small:
+            # Its name is its own; what is placed has another.
+            file.be_small(DIRECTORY, download.name, named_by_url=False)
+        if spec["reads"]:
+            file.read_to(0, 1)
+            if spec["window_bytes"]:
+                self._later(0.05, lambda: self._read(download, file))
+        download.file = file
+        download.downloaded = file.downloaded
+        assert self.engine is not None
+        self.engine.add(file)
+        self._say("add", download.name, "saved" if saved else "", "small" if download.small else "")
+
+    def _earlier_run(self, download: _Download) -> dict[str, Any] | None:
+        """What a run before this one is said to have fetched, of the first version."""
+        spec = download.spec
+        resource = spec["resource"]
+        size = self.schedule["resources"][resource][0]
+        server = self.schedule["servers"][spec["server"]]
+        if not (server["etag"] or server["dates"]):
+            return None
+        rng = random.Random(spec["saved"])
+        block_size = spec["block_size"]
+        count = -(-size // block_size)
+        fraction = rng.random()
+        blocks = bytes(_DONE if rng.random() < fraction else 0 for _ in range(count))
+        partial = {}
+        fd = self._new_fd(download)
+        for index in range(count):
+            start = index * block_size
+            end = min(start + block_size, size)
+            if blocks[index] == _DONE:
+                self.simulated.library.simulated_fill(fd, resource, 0, start, end)
+            elif rng.random() < 0.3 and end - start > 1:
+                partial[index] = rng.randrange(1, end - start)
+                self.simulated.library.simulated_fill(fd, resource, 0, start, start + partial[index])
+        kind = server["etag"]
+        etag = {
+            0: "",
+            1: f'"{resource}-0"',
+            2: f'W/"{resource}-0"',
+            3: f'"{spec["server"]}-{resource}-0"',
+        }[kind]
+        return {
+            "size": size,
+            "block_size": block_size,
+            "blocks": blocks,
+            "partial": partial,
+            "etag": etag,
+            "last_modified": "Sun, 06 Nov 1994 08:00:37 GMT" if server["dates"] else "",
+            "fd": fd,
+        }
+
+    def _remove(self, download: _Download, leaving: str, why: str = "") -> None:
+        if download.file is None or download.leaving:
+            return
+        self._say("remove", download.name, leaving, why)
+        download.leaving = leaving
+        download.why = why
+        download.file.remove()
+
+    def _read(self, download: _Download, file: File) -> None:
+        """A reader comes nearer, or waits."""
+        if download.file is not file or download.result:
+            return
+        there = file.contiguous
+        download.reader = min(there, download.reader + self._rng.randrange(1, 200_000))
+        file.read_to(download.reader, there + 1)
+        self._later(0.05 + self._rng.random() / 5, lambda: self._read(download, file))
+
+    # -- what must hold -----------------------------------------------------------------------------------------------
+
+    def _versions(self, download: _Download) -> list[int]:
+        """Those that the resource may have had."""
+        resource = download.spec["resource"]
+        return sorted({0, *(version for _, of, version in self.schedule["changes"] if of == resource)})
+
+    def _check_marks(self, download: _Download) -> None:
+        """What the map says is there is there, of one version."""
+        file = download.file
+        assert file is not None
+        spans = []
+        if file.block_size:
+            block_size, size = file.block_size, file.size
+            partial = file.partial
+            for index, state in enumerate(file.blocks):
+                start = index * block_size
+                end = min(start + block_size, size) if state == _DONE else start + partial[index]
+                if end > start:
+                    spans.append((start, end))
+        elif file.downloaded:
+            spans.append((0, file.downloaded))
+        if sum(end - start for start, end in spans) != file.downloaded:
+            raise Broken(f"{download.name}: its map has {spans}, and its counter {file.downloaded}")
+        if spans and download.fd >= 0:
+            self._must_match(download, spans)
+
+    def _must_match(self, download: _Download, spans: list[tuple[int, int]]) -> None:
+        differ = {}
+        for version in self._versions(download):
+            for start, end in spans:
+                at = self.simulated.library.simulated_difference(
+                    download.fd, download.spec["resource"], version, start, end
+                )
+                if at >= 0:
+                    differ[version] = at
+                    break
+            else:
+                return
+        raise Broken(f"{download.name}: wrong bytes: of version: at {differ}")
+
+    def _check_whole(self, download: _Download) -> None:
+        file = download.file
+        assert file is not None
+        if download.fd < 0:
+            download.fd = self.simulated.library.simulated_file_named(download.name.encode())
+        if download.fd < 0:
+            raise Broken(f"{download.name}: it is done, and there is no file")
+        sizes = self.schedule["resources"][download.spec["resource"]]
+        held = self.simulated.library.simulated_size(download.fd)
+        if file.size < 0 or held < file.size:
+            raise Broken(f"{download.name}: it is done, its size is {file.size}, and there are {held} bytes")
+        if file.size not in {sizes[version] for version in self._versions(download)}:
+            raise Broken(f"{download.name}: it is done with {file.size} bytes; it never had so many: {sizes}")
+        if file.size:
+            self._must_match(download, [(0, file.size)])
+        if file.downloaded != file.size:
+            raise Broken(f"{download.name}: it is done with {file.downloaded} of {file.size} bytes")
+
+    def _check_bounds(self, download: _Download, file: File) -> None:
+        """Not much more is asked for than there is."""
+        sizes = max(self.schedule["resources"][download.spec["resource"]])
+        failures = download.failures_in_all + download.restarts + 1
+        most = (sizes + (1 << 18)) * (3 + failures) + file.hedges * (4 << 20) + file.replacements * (1 << 20)
+        if file.received_bytes > most:
+            raise Broken(f"{download.name}: {file.received_bytes} bytes came for {sizes}")
+        if file.requests > 300 + 100 * failures + 4 * file.steals + 4 * len(file.blocks):
+            raise Broken(f"{download.name}: {file.requests} requests")
+
+    def _look(self) -> None:
+        """Nobody is idle while there is something to do."""
+        for download in self.downloads:
+            file = download.file
+            if file is None or download.result or download.leaving:
+                continue
+            idle = file.waiting_for == "nothing" and not download.held
+            download.waits_for_nothing = download.waits_for_nothing + 1 if idle else 0
+            if download.waits_for_nothing >= 3:
+                raise Broken(f"{download.name}: nothing is done for it, and it waits for nothing")
+            self._check_bounds(download, file)
+        self._later(_LOOK_US / 1e6, self._look)
+
+    # -- events -----------------------------------------------------------------------------------------------------
+
+    def _heed(self, event: EngineEvent) -> None:
+        download: _Download = event.file.tag
+        kind = event.kind
+        self._say(
+            kind, download.name, f"code={event.code} status={event.status} fault={Fault(event.fault).name}",
+            f"source={event.source} at={event.offset}+{event.received_bytes} errno={event.errno}",
+        )  # fmt: skip
+        if download.file is None or event.file is not download.file:
+            raise Broken("an event of a file that had its last one")
+        if kind in ("ANSWERED", "MET"):
+            download.answered.add(event.source)
+        elif kind == "HELD":
+            self._place(download)
+        elif kind == "DONE":
+            self._check_whole(download)
+            self._check_bounds(download, download.file)
+            download.result = "done"
+            download.file = None
+        elif kind == "REMOVED":
+            self._removed(download)
+        elif kind == "FAILED" and not download.leaving:
+            self._place(download)
+            self._failed(download, event)
+
+    def _place(self, download: _Download) -> None:
+        """What was taken for a small file gets a place."""
+        if download.small and download.file is not None:
+            download.small = False
+            download.fd = self._new_fd(download)
+            download.file.place(download.fd)
+
+    def _removed(self, download: _Download) -> None:
+        file = download.file
+        assert file is not None
+        if not download.small:
+            self._check_marks(download)
+        if download.leaving == "pause" and not download.small and file.block_size:
+            download.saved = {
+                "size": file.size,
+                "block_size": file.block_size,
+                "blocks": bytes(_DONE if state == _DONE else 0 for state in file.blocks),
+                "partial": {
+                    index: written
+                    for index, written in enumerate(file.partial)
+                    if written and file.blocks[index] != _DONE
+                },
+                "fd": download.fd,
+                **dict(zip(("etag", "last_modified"), file.validators(0), strict=True)),
+            }
+        elif download.leaving in ("pause", "restart"):
+            download.saved = None
+            download.restarts += 1
+        download.file = None
+        if download.leaving == "pause":
+            self._later(download.resume_ms / 1000, lambda: self._add(download))
+        elif download.leaving == "restart":
+            self._later(0, lambda: self._add(download))
+        elif not download.leaving:
+            raise Broken(f"{download.name}: removed, and nobody asked for it")
+        else:
+            download.result = download.why or download.leaving
+
+    # -- failures ---------------------------------------------------------------------------------------------------
+
+    def _others(self, download: _Download, source: int) -> bool:
+        return any(i not in download.banned for i in range(len(download.sources)) if i != source)
+
+    def _release(self, download: _Download, count: int = 1) -> None:
+        file = download.file
+        if file is None or download.leaving:
+            return
+        if download.held and ((file.answered and not file.splits) or download.plain):
+            self._restart(download, "a stream cannot be continued")
+            return
+        for _ in range(min(count, download.held)):
+            download.held -= 1
+            file.release()
+
+    def _release_later(self, download: _Download, seconds: float, count: int = 1) -> None:
+        file = download.file
+        self._later(seconds, lambda: self._release(download, count) if download.file is file else None)
+
+    def _restart(self, download: _Download, why: str) -> None:
+        if download.restarts >= _MOST_RESTARTS:
+            self._remove(download, "error", why)
+        else:
+            self._remove(download, "restart", why)
+
+    def _give_up_source(self, download: _Download, source: int, why: str) -> None:
+        assert download.file is not None
+        if self._others(download, source):
+            download.banned.add(source)
+            download.file.ban(source)
+            self._release(download, download.held)
+        else:
+            self._remove(download, "error", why)
+
+    def _failed(self, download: _Download, event: EngineEvent) -> None:
+        file = download.file
+        assert file is not None
+        download.held += 1
+        download.failures_in_all += 1
+        if event.epoch < file.epoch(event.source):
+            self._release(download)
+            return
+        url = self._url(download.sources[event.source], download.spec["resource"])
+        redirected = bool(event.address) and event.address != url
+        failure = Failure.of(
+            event,
+            other_lanes=file.lanes_busy,
+            answered=event.source in download.answered,
+            redirected=redirected,
+            named_again=redirected and download.failed_at.get(event.source) == event.address,
+            ranged=download.ranged,
+        )
+        kind = self.policy.classify(failure)
+        why = f"{kind}: {failure.fault.name} {failure.status} {failure.code} {failure.errno}"
+        self._say("  ", kind)
+        if file.downloaded > download.downloaded:
+            download.downloaded = file.downloaded
+            download.failures = 0
+        download.failures += 1
+        if download.failures_in_all > _MOST_FAILURES:
+            self._remove(download, "error", why)
+            return
+        if download.failures >= download.spec["gives_up_after"] and not file.lanes_busy:
+            self._give_up_source(download, event.source, why)
+            return
+        wait_s = min(0.1 * 2 ** min(download.failures, 8), 10) * (0.5 + self._rng.random() / 2)
+        match kind:
+            case Kind.LOCAL:
+                if failure.code in (Curl.OUT_OF_MEMORY, Curl.FAILED_INIT) or failure.fault is not Fault.NONE:
+                    self._remove(download, "error", why)
+                else:
+                    self._release_later(download, wait_s)
+            case Kind.TOO_MANY_LANES:
+                file.lanes = max(1, file.lanes_busy)
+                self._release_later(download, 0, download.held)
+                self._later(30, lambda: self._more_lanes(download, file))
+            case Kind.RATE_LIMITED:
+                rest_s = min(failure.retry_after_s or wait_s, 120)
+                _engine.rest_host(event.host, rest_s)
+                self._release_later(download, rest_s)
+            case Kind.STALE_LINK:
+                download.failed_at[event.source] = event.address
+                file.resolve_again(event.source)
+                self._release_later(download, 0)
+            case Kind.DOUBTFUL if download.failures < 3:
+                self._release_later(download, wait_s)
+            case Kind.DOUBTFUL | Kind.PERMANENT:
+                self._give_up_source(download, event.source, why)
+            case Kind.CHANGED:
+                if event.source and self._others(download, event.source):
+                    self._give_up_source(download, event.source, why)
+                else:
+                    self._restart(download, why)
+            case Kind.NO_RANGES:
+                if download.failures < 3 and download.ranged and event.source in download.answered:
+                    self._release_later(download, wait_s)
+                elif event.source and self._others(download, event.source):
+                    self._give_up_source(download, event.source, why)
+                elif download.ranged:
+                    download.ranged = False
+                    if not file.answered and not file.downloaded:
+                        file.ask_plainly()
+                        self._release(download)
+                    else:
+                        self._restart(download, why)
+                else:
+                    self._remove(download, "error", why)
+            case _:
+                if self._others(download, event.source):
+                    file.rest(event.source, wait_s)
+                    self._release(download)
+                else:
+                    self._release_later(download, wait_s)
+
+    def _more_lanes(self, download: _Download, file: File) -> None:
+        if download.file is file and not download.leaving:
+            file.lanes = download.spec["lanes"]
+
+    # -- operations -------------------------------------------------------------------------------------------------
+
+    def _operate(self, name: str, download: _Download, value: Any) -> None:
+        file = download.file
+        self._say("operation", name, download.name, value)
+        assert self.engine is not None
+        if name == "limit":
+            self.engine.limit = value
+            if value:
+                self._later(20, self._lift)
+            return
+        if name == "resume":
+            self._add(download)
+            return
+        if file is None or download.leaving:
+            if name == "cancel" and not download.result and file is None:
+                download.result = "cancelled"
+            return
+        match name:
+            case "file limit":
+                download.limit = file.limit = value
+            case "pause":
+                download.resume_ms = value
+                self._remove(download, "pause")
+            case "cancel":
+                self._remove(download, "cancelled")
+            case "mirror":
+                download.sources.append(value)
+                file.add_source(self._url(value, download.spec["resource"]), self.profile)
+            case "lanes":
+                file.lanes = value
+            case "source lanes":
+                file.source_lanes = value
+            case "host lanes":
+                file.host_lanes = value
+            case "rest":
+                file.rest(0, value / 1000)
+            case "move":
+                file.move(0, self._url(download.sources[0], download.spec["resource"]), self.profile)
+            case "resolve again":
+                file.resolve_again(0)
+            case "ban":
+                if value < len(download.sources) and self._others(download, value):
+                    download.banned.add(value)
+                    file.ban(value)
+            case "rest host":
+                _engine.rest_host(file.host, value / 1000)
+            case "feed":
+                file.lanes = file.lanes
+
+    def _lift(self) -> None:
+        assert self.engine is not None
+        self.engine.limit = 0
