@@ -37,7 +37,9 @@ from rangefetch.transfer.download import Download
 __all__ = ["DownloadManager", "fetch", "fetch_many", "head"]
 
 _PROGRESS_EVERY_S = 0.1
-_LOOK_AGAIN_S = 1.0  # at a download that rests, since a manager that is stopped says nothing to those
+# At a download that rests, since a manager that is stopped says nothing to those; and at one that is at work, since a
+# notebook's kernel hears of Ctrl-C when its event loop has something to do.
+_LOOK_AGAIN_S = 1.0
 _ENDED = (DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED)
 
 P = ParamSpec("P")
@@ -310,7 +312,7 @@ class DownloadManager:
                 yield
                 while not over:
                     active = download.status is DownloadStatus.ACTIVE
-                    await asyncio.wait((seat,), timeout=every_s if active else _LOOK_AGAIN_S)
+                    await asyncio.wait((seat,), timeout=every_s if active and every_s else _LOOK_AGAIN_S)
                     if active or seat.done() or self._is_over(download):
                         break
             finally:
@@ -412,11 +414,10 @@ async def fetch_many(
     def report(progress: DownloadProgress) -> None:
         if stopped.is_set() or loop.is_closed():
             raise _Stop
-        if on_progress is not None:
-            loop.call_soon_threadsafe(show, on_progress, progress)
+        loop.call_soon_threadsafe(show, progress)  # without a callback, too: see _LOOK_AGAIN_S
 
-    def show(on_progress: Callable[[DownloadProgress], object], progress: DownloadProgress) -> None:
-        if not stopped.is_set():
+    def show(progress: DownloadProgress) -> None:
+        if on_progress is not None and not stopped.is_set():
             try:
                 on_progress(progress)
             except Exception as error:

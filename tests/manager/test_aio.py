@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import resource
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -442,3 +443,45 @@ def test_cancelling_who_fetches_many_pauses_and_saves_them(
     run(main)
     for number in range(3):
         assert target.with_name(f"{number}.bin").read_bytes() == content(SIZE, number)
+
+
+# As a notebook's kernel has a cell cancelled: by what its handler of Ctrl-C leaves for the loop's next round.
+_CELLS: dict[str, Callable[[str, Path], Awaitable[object]]] = {
+    "fetch": lambda url, target: aio.fetch(url, target),
+    "fetch_many": lambda url, target: aio.fetch_many([url], target.parent),
+    "download_and_wait": lambda url, target: aio.DownloadManager.of(get_download_manager()).download_and_wait(
+        url, into(target)
+    ),
+    "head": lambda url, target: aio.head(url),
+}
+
+
+@pytest.mark.parametrize("cell", _CELLS)
+def test_a_task_that_a_signals_handler_cancels_without_waking_the_loop_ends(
+    server: MisbehavingServer, target: Path, cell: str
+) -> None:
+    url = server.url("/slow-headers/x", size=SIZE, seconds=60)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(_CELLS[cell](url, target))
+        await until(lambda: _true(server.requests))
+        thread = threading.main_thread().ident
+        assert thread is not None
+        before = signal.signal(signal.SIGUSR1, lambda *_: loop.call_soon(task.cancel) and None)
+        timer = threading.Timer(0.5, signal.pthread_kill, (thread, signal.SIGUSR1))
+        timer.start()
+        try:
+            started = time.monotonic()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert time.monotonic() - started < AT_ONCE
+        finally:
+            timer.join()
+            signal.signal(signal.SIGUSR1, before)
+
+    run(main)
+
+
+async def _true(value: object) -> bool:
+    return bool(value)
