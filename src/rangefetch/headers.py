@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from rangefetch.importing import no_fork
+
 __all__ = ["merged", "parse_date", "parse_headers", "stated_range"]
 
 _SAID_ONCE = ("etag", "last-modified", "content-range")
@@ -33,7 +35,8 @@ def parse_date(value: str) -> float | None:
     """An HTTP date as seconds since the epoch, None where there is none."""
     if not value:
         return None
-    import email.utils  # not for every start of the command
+    with no_fork:
+        import email.utils  # not for every start of the command
 
     try:
         return email.utils.parsedate_to_datetime(value).timestamp()

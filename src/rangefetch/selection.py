@@ -22,6 +22,7 @@ from rangefetch.errors import (
     ProcessManagementError,
     ProcessStartFailed,
 )
+from rangefetch.importing import no_fork
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.options import DownloadOptions
@@ -336,7 +337,8 @@ class BackendRouter:
         with self._starting:
             backend = self._running.get(name)
             if backend is None:
-                backend = self._make(name)
+                with no_fork:
+                    backend = self._make(name)
                 backend.start()
                 backend.limit(self._limit)
                 self._running[name] = backend

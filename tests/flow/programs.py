@@ -118,6 +118,34 @@ def fork_midway(url: str, path: str, child_url: str, child_path: str, size: str)
     print(os.waitstatus_to_exitcode(status), right)
 
 
+def fork_during_an_import(url: str, path: str, child_url: str, child_path: str, size: str) -> None:
+    """Fork just while one of the package's threads has half of a module; both processes go on with their own."""
+    imports = threading.Event()
+
+    class Slow:
+        """Takes its time to find what ``email.utils`` is made of."""
+
+        def find_spec(self, name: str, path: object, target: object = None) -> None:
+            if name == "email._parseaddr":
+                imports.set()
+                time.sleep(0.3)
+
+    for name in ("email.utils", "email._parseaddr"):  # which something else may have imported
+        sys.modules.pop(name, None)
+    sys.meta_path.insert(0, Slow())  # type: ignore[arg-type]
+    target = Path(path)
+    with DownloadManager() as manager:
+        gid = manager.download(url, {"save_dir": target.parent, "filename": target.name})
+        imports.wait(20)
+        forked = os.fork()
+        if forked == 0:
+            result = rangefetch.fetch(child_url, child_path)
+            sys.exit(0 if result.path.read_bytes() == content(size) else 3)
+        _, status = os.waitpid(forked, 0)
+        manager.wait(gid, timeout=30)
+    print(os.waitstatus_to_exitcode(status), target.read_bytes() == content(size))
+
+
 def use_the_parents_manager(url: str, path: str, verb: str) -> None:
     """Fork in the middle of a download, and ask the parent's manager for something in the child."""
     target = Path(path)

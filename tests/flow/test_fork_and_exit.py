@@ -75,6 +75,20 @@ def test_after_a_fork_parent_and_child_both_fetch_right(server: MisbehavingServe
     assert names(target.parent) == ["file.bin", "of_child"]
 
 
+def test_a_fork_leaves_the_child_no_half_of_a_module(server: MisbehavingServer, target: Path) -> None:
+    """What reads dates is imported when the first one comes, by a thread that the child does not have."""
+    size = 6 * MIB
+    done = run_child(
+        "fork_during_an_import",
+        server.url("/good/x", size=size),
+        target,
+        server.url("/good/y", size=size),
+        target.with_name("of_child"),
+        size,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0 True\n", "")
+
+
 @pytest.mark.parametrize("verb", ["download", "download_and_wait", "start", "wait", "pause", "resume"])
 def test_the_parents_manager_refuses_in_the_child_with_a_clear_error(
     server: MisbehavingServer, target: Path, verb: str

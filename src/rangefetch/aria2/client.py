@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rangefetch.errors import DaemonUnavailable, LocalError, ProcessStartFailed
+from rangefetch.importing import no_fork
 from rangefetch.logs import log as _log
 
 __all__ = ["Aria2Client", "RpcError"]
@@ -84,7 +85,8 @@ class Aria2Client:
 
     def can_listen(self) -> bool:
         """Whether a WebSocket connection can be made."""
-        import websocket
+        with no_fork:
+            import websocket
 
         try:
             websocket.create_connection(self._rpc.ws_server, timeout=_RECEIVE_S).close()
@@ -136,8 +138,9 @@ def _listen(rpc: Any, stopping: threading.Event, on_event: Callable[[], None]) -
 @functools.cache
 def _client_class() -> type[Any]:
     try:
-        import aria2p
-        import requests
+        with no_fork:
+            import aria2p
+            import requests
     except ImportError as error:
         raise ProcessStartFailed(f"aria2p is missing ({error}); pip install 'rangefetch[aria2]'") from error
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rangefetch.errors import DiskError
+from rangefetch.importing import no_fork
 
 __all__ = ["FileHasher", "Hash", "all_stated_by_server", "digest_of", "new", "split", "stated_by_server"]
 
@@ -46,7 +47,8 @@ def new(algorithm: str) -> Hash:
 
     Raises ``ValueError`` for any other.
     """
-    import hashlib
+    with no_fork:
+        import hashlib
 
     if algorithm not in _HASHLIB_NAMES:
         raise ValueError(f"checksum: {algorithm!r} is not one of {', '.join(_HASHLIB_NAMES)}")

@@ -15,6 +15,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from rangefetch.importing import no_fork
+
 __all__ = [
     "NotOurs",
     "hold",
@@ -166,7 +168,8 @@ def read_own(path: Path, most_bytes: int, *, trusted: bool = False) -> tuple[byt
 
 
 def _value(url: str) -> bytes:
-    import hashlib
+    with no_fork:
+        import hashlib
 
     return hashlib.sha256(url.encode(errors="surrogateescape")).hexdigest()[:16].encode()
 

@@ -26,6 +26,7 @@ from rangefetch.disk.ownership import hold, holder_of, is_marked, is_of, is_trus
 from rangefetch.disk.publishing import set_mode
 from rangefetch.disk.state import State
 from rangefetch.errors import DiskError, TargetExists, TargetLocked
+from rangefetch.importing import no_fork
 
 __all__ = [
     "Part",
@@ -75,7 +76,8 @@ def stem_of(filename: str, url: str) -> str:
 
 
 def _hashed(name: str) -> str:
-    import hashlib
+    with no_fork:
+        import hashlib
 
     return f"rangefetch-{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:16]}"
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rangefetch.identity import Identity
+from rangefetch.importing import no_fork
 
 __all__ = ["Origin", "beginning", "others_in_this_run", "public_url", "recall", "record", "wrote"]
 
@@ -47,7 +48,8 @@ def public_url(url: str) -> str:
     authority = parts.netloc.rpartition("@")[2].lower()
     query = ""
     if parts.query:
-        import hashlib
+        with no_fork:
+            import hashlib
 
         query = "?" + hashlib.sha256(parts.query.encode(errors="surrogateescape")).hexdigest()[:16]
     return f"{parts.scheme.lower()}://{authority}{parts.path or '/'}{query}"

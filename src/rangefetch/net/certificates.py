@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from rangefetch.importing import no_fork
 from rangefetch.logs import log as _log
 from rangefetch.options import DownloadOptions
 
@@ -110,7 +111,8 @@ def _usual_files() -> Iterator[Path]:
 
 def _certifis() -> str:
     try:
-        import certifi
+        with no_fork:
+            import certifi
     except ImportError:
         return ""
     return str(certifi.where())

@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from rangefetch.importing import no_fork
+
 __all__ = ["Network"]
 
 _CONNECT_S = 3.0
@@ -84,7 +86,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _has_interface() -> bool:
-    import psutil
+    with no_fork:
+        import psutil
 
     return any(
         stats.isup and not all(_is_loopback(address.address) for address in addresses)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from rangefetch.errors import DiskError, DownloadError, TimedOut
+from rangefetch.importing import no_fork
 from rangefetch.masking import mask_url
 from rangefetch.net.sources import MOST_RESOLVED_AGAIN
 from rangefetch.transfer import governor, retry
@@ -376,7 +377,8 @@ def _scratch_file() -> int:
     if hasattr(os, "memfd_create"):
         with contextlib.suppress(OSError):
             return os.memfd_create("rangefetch-samples", os.MFD_CLOEXEC)
-    import tempfile
+    with no_fork:
+        import tempfile
 
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())

@@ -1,0 +1,17 @@
+"""Imports on threads of this package, held apart from forks.
+
+A child that is forked while a thread imports a module has half of it, and nobody who would complete it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+__all__ = ["no_fork"]
+
+no_fork = threading.RLock()
+"""Held while a module is imported that is not needed before, and while the process forks."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=no_fork.acquire, after_in_parent=no_fork.release, after_in_child=no_fork.release)
