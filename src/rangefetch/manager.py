@@ -544,7 +544,7 @@ class DownloadManager:
         try:
             directory = os.getcwd()  # noqa: PTH109 - it is a string that is compared
         except OSError:  # it is gone
-            return options
+            return options.absolute()
         if known != directory or last is not options:
             absolute = options.absolute()
             self._last_absolute = (directory, options, absolute)

@@ -37,6 +37,7 @@ from rangefetch.checks import (
     one_of,
     parse_size,
 )
+from rangefetch.errors import DiskError
 from rangefetch.progress import to_camel_case_dict
 from rangefetch.version import __version__
 
@@ -48,11 +49,23 @@ __all__ = [
     "DownloadOptions",
     "FetchOptions",
     "StreamOptions",
+    "absolute_path",
 ]
 
 DEFAULT_USER_AGENT = f"rangefetch/{__version__}"
 DEFAULT_MAX_TRIES = 5
 _ACCOUNT = re.compile(r"(^|//)[^/?#]*@")
+
+
+def absolute_path(path: str) -> Path:
+    """A path that means the same wherever the process goes. Raises ``DiskError`` where it is relative to a working
+    directory that is gone.
+    """
+    try:
+        return Path(path).absolute()
+    except OSError as error:
+        words = f"{path}: the current directory cannot be used: {error.strerror}"
+        raise DiskError(words, errno=error.errno or 0, filename=path) from error
 
 
 class CommonOptions(TypedDict, total=False):
@@ -317,9 +330,9 @@ class DownloadOptions(_Given):
         return "max_tries" in self.given
 
     def absolute(self) -> DownloadOptions:
-        """The same options, with paths that mean the same wherever the process goes."""
+        """The same options, with paths that mean the same wherever the process goes. Raises ``DiskError``."""
         changed: dict[str, Any] = {
-            field.name: os.fspath(Path(value).absolute())
+            field.name: os.fspath(absolute_path(value))
             for field in dataclasses.fields(self)
             if field.metadata["check"] in (check_path, check_file, _check_netrc)
             and isinstance(value := getattr(self, field.name), str)

@@ -31,7 +31,7 @@ from rangefetch.disk.replacing import remove_what_was_cut_short, replace_file
 from rangefetch.errors import DiskError, DownloadError, LocalError
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
-from rangefetch.options import DownloadOptions
+from rangefetch.options import DownloadOptions, absolute_path
 from rangefetch.progress import DownloadStatus
 from rangefetch.transfer.download import Download
 
@@ -53,7 +53,7 @@ def check_path(session_file: str | os.PathLike[str]) -> Path:
     text = check_any_path(session_file, "session_file")
     if not text:
         raise ValueError("session_file: '' is no path")
-    path = Path(text).absolute()
+    path = absolute_path(text)
     with contextlib.suppress(OSError):
         if not stat.S_ISREG(path.stat().st_mode):
             raise ValueError(f"session_file: {text!r} is not a regular file")

@@ -188,6 +188,31 @@ def test_file_systems_that_are_not_there(server: MisbehavingServer, place: Path,
     assert (place / "b.bin").read_bytes() == content("9M", 1)
 
 
+# ---- A directory that is gone --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["native", "aria2"])
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_current_directory_that_is_gone(
+    server: MisbehavingServer, place: Path, aria2c: Path, backend: str, listed: bool
+) -> None:
+    """What is written elsewhere needs none; else that is said in one line."""
+    (place / "list").write_text(server.url("/good/x", size=SIZE))
+    words = ["--backend", backend, *(["-i", place / "list"] if listed else [server.url("/good/x", size=SIZE)])]
+    left = place / "left"
+    outcomes = []
+    for more in ([], ["-d", "into"], ["-d", place / "into"]):
+        left.mkdir()
+        gone = ["sh", "-c", 'rmdir ../left && exec "$@"', "sh", *command(*words, *more)]
+        given = environment(place, PWD=str(left), XDG_STATE_HOME=str(place / "state"))
+        done = subprocess.run(gone, cwd=left, env=given, capture_output=True, text=True, timeout=60, check=False)
+        assert "Traceback" not in done.stderr
+        outcomes.append((done.returncode, [line for line in done.stderr.splitlines() if "current directory" in line]))
+    assert [status for status, _ in outcomes] == [1, 1, 0]
+    assert [len(lines) for _, lines in outcomes] == [1, 1, 0]
+    assert (place / "into" / "x").read_bytes() == content(SIZE)
+
+
 # ---- Threads -----------------------------------------------------------------------------------------------------
 
 

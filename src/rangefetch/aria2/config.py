@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from rangefetch.checks import check_count, check_path, check_seconds
 from rangefetch.errors import LocalError
+from rangefetch.options import absolute_path
 
 __all__ = ["BinarySource", "DaemonConfig"]
 
@@ -103,7 +104,7 @@ class DaemonConfig:
         for name in ("aria2_path", "binary_dir", "download_dir", "session_file", "state_dir", "ca_file"):
             path = check_path(getattr(self, name), name)
             # Absolute, because aria2c works in a directory of its own.
-            put(name, str(Path(path).absolute()) if path else "")
+            put(name, str(absolute_path(path)) if path else "")
         for name in ("aria2_path", "ca_file"):
             if getattr(self, name) and not Path(getattr(self, name)).is_file():
                 raise ValueError(f"{name}: there is no file {getattr(self, name)!r}")
@@ -125,7 +126,7 @@ class DaemonConfig:
         put("extra_options", _check_extra_options(self.extra_options))
         if self.download_dir:
             _check_writable(Path(self.download_dir), "download_dir")
-        put("download_dir", self.download_dir or str(Path.cwd()))
+        put("download_dir", self.download_dir or _working_directory())
         if self.session_file:
             _check_writable(Path(self.session_file).parent, "session_file")
 
@@ -175,6 +176,14 @@ def _check_extra_options(value: object) -> dict[str, str]:
             raise ValueError(f"extra_options: the value of {name!r} has a control character in it")
         options[bare] = text
     return options
+
+
+def _working_directory() -> str:
+    """Where aria2c puts what has no directory of its own, which nothing is that this package asks for."""
+    try:
+        return str(Path.cwd())
+    except OSError:  # it is gone
+        return os.sep
 
 
 def _check_writable(directory: Path, option: str) -> None:
