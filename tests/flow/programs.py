@@ -132,7 +132,7 @@ def fork_during_an_import(url: str, path: str, child_url: str, child_path: str, 
 
     for name in ("email.utils", "email._parseaddr"):  # which something else may have imported
         sys.modules.pop(name, None)
-    sys.meta_path.insert(0, Slow())  # type: ignore[arg-type]
+    sys.meta_path.insert(0, Slow())
     target = Path(path)
     with DownloadManager() as manager:
         gid = manager.download(url, {"save_dir": target.parent, "filename": target.name})
