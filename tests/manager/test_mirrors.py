@@ -317,3 +317,19 @@ def test_where_the_url_is_gone_in_the_end_the_result_says_that_mirrors_have_sent
     result = fetch(url, target, mirrors=[mirror], max_connection_per_server=1)
     assert target.read_bytes() == content(LARGE)
     assert result.identity == "mirrors"
+
+
+def test_an_empty_file_at_a_mirror_says_nothing_of_the_urls_ranges(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+) -> None:
+    server.stop()
+    with DownloadManager() as manager:
+        gid = manager.download(
+            server.url("/good/x", size=SIZE),
+            into(target, mirrors=[other_server.url("/range-of-nothing/x", code=204)], retry_wait=0.5, **LANES),
+        )
+        until(lambda: other_server.requests)
+        server.start()
+        manager.wait(gid, timeout=60)
+    assert target.read_bytes() == content(SIZE)
+    assert sum(request.status == 206 for request in server.requests) > 1

@@ -68,6 +68,7 @@ HANDED_OVER = "it belongs to the one that made it; at run time it is handed over
 TYPES_ONLY = {
     ("aria2.comparing", "aria2.file"): HANDED_OVER,
     ("aria2.mirroring", "aria2.file"): HANDED_OVER,
+    ("aria2.offline", "aria2.job"): HANDED_OVER,
     ("aria2.file", "aria2.backend"): HANDED_OVER,
     ("aria2.folder", "aria2.backend"): HANDED_OVER,
     ("aria2.job", "aria2.backend"): HANDED_OVER,

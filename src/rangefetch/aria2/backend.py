@@ -30,7 +30,9 @@ from rangefetch.checks import is_metadata_url
 from rangefetch.errors import DaemonUnavailable
 from rangefetch.logs import log as _log
 from rangefetch.net.certificates import find_ca_file
+from rangefetch.net.jar import SessionCookies
 from rangefetch.net.manners import Manners
+from rangefetch.net.network import Network
 from rangefetch.options import DownloadOptions
 from rangefetch.transfer import leftovers
 from rangefetch.transfer.backend import Listener
@@ -44,7 +46,11 @@ from rangefetch.transfer.workers import Workers
 __all__ = ["Aria2Backend", "move_leftovers", "remove_leftovers"]
 
 _ALL = 1 << 20
+_MOST_JARS = 256
 _LOOK_ELSEWHERE_S = 1.0  # where no notification comes
+
+Credentials = tuple[object, ...]
+"""All that tells one user of a server from another."""
 
 Trust = tuple[str, bool]
 """What aria2 takes for all its downloads alike: the file of certificates, and whether they are checked."""
@@ -58,8 +64,8 @@ class Aria2Backend(Dispatcher[Job]):
     ``DaemonUnavailable``, and what they have is kept.
 
     aria2 takes certificates for all its downloads alike. Downloads that trust others than ``config`` says are done by
-    a further aria2c, which is started when the first of them comes. Cookies that a server sets are kept by aria2 as
-    long as it runs, for all its downloads from that server.
+    a further aria2c, which is started when the first of them comes. Cookies that servers set on the way to a file are
+    kept here, for each set of credentials; those that come with the file itself aria2 keeps, as long as it runs.
     """
 
     name = "aria2"
@@ -71,6 +77,8 @@ class Aria2Backend(Dispatcher[Job]):
         super().__init__(listener, policy or RetryPolicy())
         self.config = config or DaemonConfig()
         self.manners = Manners()
+        self.network = Network(self.policy.network_hosts)
+        self._jars: dict[Credentials, SessionCookies] = {}
         self.answered: set[int] = set()
         """The hosts, by the governor's numbers, that have answered since the backend was started."""
         self.shares: Shares[Job] = Shares()
@@ -178,6 +186,13 @@ class Aria2Backend(Dispatcher[Job]):
             ca_file=options.ca_file or config.ca_file,
             verify_tls=options.verify_tls and (config.verify_tls or bool(options.ca_file)),
         )
+
+    def jar_for(self, options: DownloadOptions, authorization: str) -> SessionCookies:
+        """The cookies of all downloads with the same credentials; from the backend's thread."""
+        known = (tuple(options.header_items), authorization, str(options.cookies), str(options.netrc))
+        if known not in self._jars and len(self._jars) >= _MOST_JARS:
+            self._jars.pop(next(iter(self._jars)))
+        return self._jars.setdefault(known, SessionCookies())
 
     def daemon_for(self, options: DownloadOptions) -> Aria2Daemon:
         """The aria2c for a download with these options, started if it must be; may take seconds.

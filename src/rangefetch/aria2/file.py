@@ -158,6 +158,7 @@ class FileJob(Job):
         if remote is None:
             return
         self.met[source.given_url] = self.remote = remote
+        self.backend.network.heard(self.options.proxy or source.url)
         for url in (source.url, remote.url):
             self.backend.answered.add(governor.host_of_connection(url, self.options))
         self.modified_time = parse_date(remote.identity.last_modified)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from rangefetch.aria2.abilities import MOST_CONNECTIONS, refusal
 from rangefetch.aria2.entry import Entry, Request, Status
+from rangefetch.aria2.offline import Offline
 from rangefetch.aria2.remote import Resting, Unanswered
 from rangefetch.aria2.translate import judge, to_aria2
 from rangefetch.aria2.tries import Tries
@@ -68,6 +70,8 @@ class Job(AtWork):
     def __init__(self, backend: Aria2Backend, download: Download) -> None:
         super().__init__(backend, download, backend.options_for(download.options))
         self.sources.join_all()
+        for source in self.sources:
+            source.jar = backend.jar_for(self.options, source.authorization)
         self.entry = Entry(download.gid)
         self.tries = Tries(self.policy, self.options, self.shown_url)
         self.responses = 0
@@ -75,6 +79,7 @@ class Job(AtWork):
         self.paused_elsewhere: list[str] = []
         """The gids under which another program has paused it."""
         self.figures_now = Figures()
+        self.offline = Offline(self)
         self._wait: _Wait | None = None  # an answer to a question that was open before does not count
         self._share = 1  # of the connections to its host
         self._begun_with = 0  # the bytes that were there when aria2 got it
@@ -163,7 +168,8 @@ class Job(AtWork):
             except Resting as rest:
                 self._wait_for_host(rest.seconds, lambda: self.inquire(question, then, unanswered))
             except Unanswered as nothing:
-                unanswered(nothing.failure)
+                again = functools.partial(self.inquire, question, then, unanswered)
+                self.offline.look(nothing.failure, again, functools.partial(unanswered, nothing.failure))
             else:
                 then(answer)
 
@@ -431,10 +437,10 @@ class Job(AtWork):
         if code in (9, 17) and is_fresh and self.entry.option("file-allocation") == "falloc":
             # Not every file system can, and aria2 does not go on without.
             self.tries.can_reserve = False
-            self._wait_until(0.0, self.try_again)
+            self.wait_until(0.0, self.try_again)
         elif code != 8 and is_fresh and self.entry.option("use-head") == "true":
             self.tries.can_head = False
-            self._wait_until(0.0, self.try_again)
+            self.wait_until(0.0, self.try_again)
         else:
             error, kind = judge(
                 code,
@@ -469,9 +475,24 @@ class Job(AtWork):
         if following.anew:
             self.begin_again()
         else:
-            self._wait_until(following.wait_s, again)
+            self.wait_until(following.wait_s, again)
 
-    def _wait_until(self, seconds: float, again: Callable[[], None], what: str = "the time of the next try") -> None:
+    def look_for_network(self, found: Callable[[bool], None], *, told: bool, within_s: float) -> None:
+        """Find out whether there is a network; where that takes longer than ``within_s``, there is none."""
+
+        def known(there: bool) -> None:
+            if self._wait is asked:
+                self._stop_waiting()
+                found(there)
+
+        urls = [self.options.proxy] if self.options.proxy else [source.url for source in self.sources]
+        network = self.backend.network
+        asked = self._wait = _Wait("the network", self.call_later(within_s, lambda: known(False)))
+        self.backend.look(self, lambda: network.is_there(urls, told=told), lambda future: known(future.result()))
+
+    def wait_until(self, seconds: float, again: Callable[[], None], what: str = "the time of the next try") -> None:
+        """Go on with ``again`` after so many seconds."""
+
         def go_on() -> None:
             self._wait = None
             again()
@@ -480,10 +501,10 @@ class Job(AtWork):
         self._wait = _Wait(what, self.call_later(seconds, go_on))
 
     def _wait_for_turn(self, again: Callable[[], None]) -> None:
-        self._wait_until(_TURN_S, again, "its turn at the host")
+        self.wait_until(_TURN_S, again, "its turn at the host")
 
     def _wait_for_host(self, seconds: float, again: Callable[[], None]) -> None:
-        self._wait_until(seconds, again, _REST)
+        self.wait_until(seconds, again, _REST)
 
     def _stop_waiting(self) -> None:
         """Neither an answer nor a time is waited for any more."""

@@ -232,6 +232,8 @@ def requested(
                         # At once; for how long, the policy says.
                         governor.rest(host, min(after_s, _FIRST_REST_S) or _LEAST_REST_S)
                     governor.was_asked(host, is_back=is_back)
+                    if source.jar is not None:
+                        source.jar.told(url, answer.headers)
                     if answer.status in _REDIRECTS and "location" in answer.headers:
                         url = _redirected(url, answer.headers["location"], options)
                         continue
@@ -342,7 +344,8 @@ def headers_at(url: str, source: Source, options: DownloadOptions) -> dict[str, 
     """The headers that may be sent with a request to ``url``, which is that of ``source`` or where that redirects.
 
     The user's own, the password of the source and cookies go to the source's origin alone, an account of the netrc
-    file to the host that it is for. Raises ``LocalError`` where a file of cookies or accounts cannot be used.
+    file to the host that it is for, and cookies that servers have set where those belong. Raises ``LocalError`` where a
+    file of cookies or accounts cannot be used.
     """
     headers: dict[str, str] = {}
     if origin_of(url) == origin_of(source.url):
@@ -354,6 +357,10 @@ def headers_at(url: str, source: Source, options: DownloadOptions) -> dict[str, 
     account = account_for(url, options) if options.netrc else None
     if account is not None and not any(name.lower() == "authorization" for name in headers):
         headers["Authorization"] = "Basic " + base64.b64encode(":".join(account).encode()).decode()
+    if source.jar is not None and (cookies := source.jar.for_url(url)):
+        # One field for the user's and for those that were set on the way (RFC 6265, section 5.4).
+        name = next((each for each in headers if each.lower() == "cookie"), "Cookie")
+        headers[name] = "; ".join(filter(None, (headers.get(name, ""), cookies)))
     return headers
 
 

@@ -67,6 +67,7 @@ class Answering:
                 self.drop_mirror(number, reason)
         if not run.mirroring.url_given_up:
             run.sources[URL].banned = False
+        run.recovery.resort.ask_url_afresh()
         run.begin_again()
 
     def drop_mirror(self, number: int, reason: str) -> None:

@@ -73,6 +73,11 @@ class LastResort:
             self._asks = _Asks.WITH_RANGES
             self._run.file.ask_plainly(False)
 
+    def ask_url_afresh(self) -> None:
+        """What was found out is about a mirror that stood in for the URL, and had another file."""
+        self._asks = _Asks.WITH_RANGES
+        self.seems_empty = False
+
     def row_begins(self) -> None:
         """There was progress since the last failure."""
         self._asked_in_row = self._served_in_row = False

@@ -8,11 +8,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from rangefetch.identity import Identity
 from rangefetch.net.credentials import split_userinfo
 from rangefetch.net.mirrors import rewrite
+
+if TYPE_CHECKING:
+    from rangefetch.net.jar import SessionCookies
 
 __all__ = ["MOST_RESOLVED_AGAIN", "URL", "Source", "Sources", "host_of", "origin_of"]
 
@@ -42,6 +46,8 @@ class Source:
     again since ``resolved_at`` bytes of the file were there, ``failed_at`` the target of a redirect that failed last,
     ``failures`` how often aria2 has failed at it.
 
+    ``jar`` has the cookies that servers set, where it is not the engine that keeps them.
+
     ``url`` is where it is requested now; ``given_url`` is the URL as it was given, by which a saved state knows it.
     They differ once ``refresh_url`` has supplied a new link.
 
@@ -63,6 +69,7 @@ class Source:
     resolved_at: int = -1
     failed_at: str = ""
     asked_plainly: bool = False
+    jar: SessionCookies | None = None
     given_url: str = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
