@@ -9,6 +9,7 @@ import rangefetch
 from rangefetch import DownloadManager
 from rangefetch.disk import state
 from rangefetch.errors import BadAnswer, ContentChanged, DownloadError, HttpStatusError
+from rangefetch.transfer.sink import Sink
 from servers.misbehaving import MisbehavingServer, content
 from servers.tls import Certificates
 from support.downloads import QUICK, SIZE, SMALL, fails, fetch, interrupt, into
@@ -229,7 +230,14 @@ def test_a_body_that_is_short_either_way_is_an_error(server: MisbehavingServer, 
     assert not target.exists()
 
 
+@pytest.fixture
+def read_before_the_second_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader of a stream has some of the first 4 MiB before more is asked for."""
+    monkeypatch.setattr(Sink, "window_bytes", 2 * MIB)
+
+
 @pytest.mark.parametrize("other", ["etag=none", "etag=weak", "seed=1:size=9M"])
+@pytest.mark.usefixtures("read_before_the_second_range")
 def test_a_stream_goes_on_where_a_node_answers_that_has_what_was_read(server: MisbehavingServer, other: str) -> None:
     for steps, then in ((f"good|good:{other}", "good"), (f"good|good:{other}|good:{other}", "no-ranges")):
         url = server.url("/script/x", size=SIZE, steps=steps, then=then)
@@ -242,6 +250,7 @@ def test_a_stream_ends_where_the_server_has_no_more_whatever_its_ranges_say(serv
         assert stream.read() == content(SIZE)
 
 
+@pytest.mark.usefixtures("read_before_the_second_range")
 def test_a_stream_of_which_there_is_another_version_by_now_is_an_error(server: MisbehavingServer) -> None:
     url = server.url("/script/x", size=SIZE, steps="good", then="good:seed=1")
     with rangefetch.stream(url, split=1, **QUICK) as stream, pytest.raises(ContentChanged):
