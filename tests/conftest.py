@@ -46,9 +46,9 @@ def pytest_collection_finish() -> None:
 def _the_processs_manager_rests() -> Iterator[None]:
     """What ``fetch`` and the like have started is stopped where the next file of tests begins."""
     yield
-    module = sys.modules.get("rangefetch.manager")
-    if module is not None and module._global is not None:
-        module._global.stop()
+    module = sys.modules.get("rangefetch.shared")
+    if module is not None and module._manager is not None:
+        module._manager.stop()
 
 
 @pytest.fixture(scope="session")
@@ -147,10 +147,10 @@ def _nothing_of_the_engine_is_left(request: pytest.FixtureRequest) -> Iterator[N
 
 def _live(item: pytest.Item) -> dict[str, int]:
     """With no process's manager, and nothing that waits to be collected."""
-    module = sys.modules.get("rangefetch.manager")
-    if module is not None and module._global is not None:
-        module._global.stop()
-        module._global = None  # type: ignore[attr-defined]
+    module = sys.modules.get("rangefetch.shared")
+    if module is not None and module._manager is not None:
+        module._manager.stop()
+        module._manager = None  # type: ignore[attr-defined]
     # What was logged has tracebacks, which keep what their frames had.
     captured = [each.records for each in logging.getLogger().handlers if isinstance(each, LogCaptureHandler)]
     for records in (*captured, *item.stash.get(caplog_records_key, {}).values()):

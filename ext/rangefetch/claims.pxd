@@ -227,6 +227,17 @@ cdef inline bint is_resting(Loop *loop, const FileCore *file) noexcept nogil:
     return False
 
 
+cdef inline int64_t resting_host(Loop *loop, const FileCore *file) noexcept nogil:
+    """The number of a host that is to be left alone, as some source of the file says; 0: there is none."""
+    cdef const Source *each
+    cdef int i
+    for i in range(file.source_count):
+        each = file.sources[i]
+        if not each.banned and (host_is_resting(loop, each.share) or host_is_full(loop, each.share)):
+            return each.share.host.number
+    return 0
+
+
 cdef inline bint waits_for_host(const FileCore *file) noexcept nogil:
     """Whether there is a source whose host has as many connections as it may have."""
     cdef int i

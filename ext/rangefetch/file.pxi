@@ -358,6 +358,10 @@ cdef class File:
     def waiting_for(self):
         return names_of_waits[<int>rf_load(&self.core.waits_for)]
 
+    @property
+    def resting_host(self):
+        return rf_load(&self.core.resting_host)
+
     def release(self):
         self._tell(COMMAND_RELEASE)
 

@@ -11,7 +11,7 @@ from libc.string cimport memcpy, strcspn, strlen
 from rangefetch.blocks cimport blocks_contiguous
 from rangefetch.bucket cimport bucket_fill, bucket_is_dry
 from rangefetch.checks cimport RF_CHECKED, calloc, free
-from rangefetch.claims cimport feed, is_limited, wait_of
+from rangefetch.claims cimport feed, is_limited, resting_host, wait_of
 from rangefetch.ending cimport end_files, end_transfers
 from rangefetch.growth cimport steer
 from rangefetch.host cimport share_answered, share_waits, shares_sweep, source_leaves
@@ -389,6 +389,7 @@ cdef inline void tick(Loop *loop) noexcept nogil:
         # A source that was resting when a lane was set free may be asked by now.
         feed(loop, file)
         rf_store(&file.waits_for, wait_of(loop, file))
+        rf_store(&file.resting_host, resting_host(loop, file))
         file = file.next
     help_in_line(loop)
     shares_sweep(loop)

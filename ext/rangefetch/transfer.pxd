@@ -297,6 +297,7 @@ cdef struct FileCore:
     int64_t whole_ms          # when its last byte was there; 0: not yet
     Bucket bucket             # its own limit
     Wait waits_for            # at the last tick
+    int64_t resting_host      # that it waits for then, by number; 0: none
     Growth growth
     int32_t lanes_most        # written by Python, read by the loop
     int32_t lanes_busy

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from rangefetch.asking import head
     from rangefetch.bulk import fetch_many
     from rangefetch.errors import DownloadError
-    from rangefetch.manager import DownloadManager, get_download_manager, init_download_manager
+    from rangefetch.manager import DownloadManager
     from rangefetch.options import DownloadOptions
     from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, FileInfo
+    from rangefetch.shared import get_download_manager, init_download_manager
     from rangefetch.streaming import stream
     from rangefetch.transfer.retry import RetryPolicy
 
@@ -53,9 +54,9 @@ _HOMES = {
     "FileInfo": "rangefetch.progress",
     "fetch": "rangefetch.api",
     "fetch_many": "rangefetch.bulk",
-    "get_download_manager": "rangefetch.manager",
+    "get_download_manager": "rangefetch.shared",
     "head": "rangefetch.asking",
-    "init_download_manager": "rangefetch.manager",
+    "init_download_manager": "rangefetch.shared",
     "stream": "rangefetch.streaming",
 }
 

@@ -322,6 +322,11 @@ class File:
     def replacements(self) -> int:
         """Lanes that were given up for being far slower than the others."""
     @property
+    def resting_host(self) -> int:
+        """The number of a host of the file that rests, as the loop saw it at most a quarter of a second ago; 0: none.
+        It is where a redirect has led, or the proxy.
+        """
+    @property
     def waiting_for(self) -> str:
         """What the file is waiting for while the engine has it, as the loop saw it at most a quarter of a second ago.
 

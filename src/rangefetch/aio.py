@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
-from rangefetch import bulk
+from rangefetch import bulk, shared
 from rangefetch import manager as blocking
 from rangefetch.api import options_of
 from rangefetch.asking import Question
@@ -344,7 +344,7 @@ async def fetch(
     """
     check_function(on_progress, "on_progress")
     merged = options_of(path, mirrors, checksum, options)
-    manager = blocking.get_download_manager()
+    manager = shared.get_download_manager()
     return await DownloadManager.of(manager)._own(url, merged, on_progress, lambda download: manager.let_go([download]))
 
 

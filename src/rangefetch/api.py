@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from rangefetch.checks import Url, check_function, check_path
-from rangefetch.manager import get_download_manager
 from rangefetch.options import FetchOptions
 from rangefetch.progress import DownloadProgress, DownloadResult
+from rangefetch.shared import get_download_manager
 
 __all__ = ["fetch", "options_of"]
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from rangefetch.checks import HTTP, Url, check_url
 from rangefetch.errors import LocalError
-from rangefetch.manager import get_download_manager
 from rangefetch.masking import mask_url
 from rangefetch.options import DownloadOptions
+from rangefetch.shared import get_download_manager
 from rangefetch.transfer.download import Download
 from rangefetch.transfer.sink import Nowhere
 

@@ -20,11 +20,12 @@ from rangefetch.checks import check_count, check_function, check_path, check_url
 from rangefetch.disk.names import choose_filename, is_plain_filename
 from rangefetch.errors import Cancelled, DownloadError, LocalError, TargetExists
 from rangefetch.logs import log as _log
-from rangefetch.manager import DownloadManager, get_download_manager
+from rangefetch.manager import DownloadManager
 from rangefetch.masking import mask_url
 from rangefetch.net.sources import host_of
 from rangefetch.options import CommonOptions, DownloadOptions
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, SpeedMeter
+from rangefetch.shared import get_download_manager
 from rangefetch.transfer.download import Download
 
 __all__ = ["Item", "OnResult", "fetch_many"]
@@ -323,7 +324,7 @@ class _Bulk:
         most = self._most_asked
         if queue:
             # What waits for a host that does not answer keeps nobody busy.
-            most += sum(download.was_put_off for _, download in self._asked.values())
+            most += self._manager.passed_over(self._asked)
         free = self._outcomes.free
         while (free or queue) and len(self._asked) < most:
             number = free.pop() if free else queue.take()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,7 +29,7 @@ from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadResult, DownloadStatus
 from rangefetch.transfer.backend import Backend, Growth, Listener
 from rangefetch.transfer.capabilities import NATIVE
-from rangefetch.transfer.download import Download
+from rangefetch.transfer.download import Download, Row
 from rangefetch.transfer.retry import RetryPolicy
 
 __all__ = ["BACKENDS", "BackendRouter"]
@@ -153,13 +153,17 @@ class BackendRouter:
         elif backend is not None:
             backend.halt(download)
 
-    def takes_as_small(self, download: Download) -> bool:
+    def later(self, delay_s: float, function: Callable[[], None]) -> bool:
+        """Have the thread of a backend that runs call ``function`` in so many seconds; False: none runs."""
+        return any(backend.later(delay_s, function) for backend in list(self._running.values()))
+
+    def takes_as_small(self, download: Row | Download) -> bool:
         """Whether it is first tried as a small file, by the backend that runs."""
         able = CAPABILITIES[self.name]
         return self.name in self._running and able.takes_as_small(download) and not able.why_not(download)
 
     def go_on(self, download: Download) -> None:
-        """It was taken for a small file, and has its turn as any other download."""
+        """It has its turn, for which it has waited at work."""
         backend = self._backend_of.get(download.gid)
         if backend is not None:
             backend.go_on(download)
@@ -200,8 +204,11 @@ class BackendRouter:
         self._backend_of.pop(download.gid, None)
         self._listener.halted(download)
 
-    def asks(self, download: Download, *, asking: bool) -> None:
-        self._listener.asks(download, asking=asking)
+    def steps_aside(self, download: Download) -> bool:
+        return self._listener.steps_aside(download)
+
+    def comes_back(self, download: Download) -> bool:
+        return self._listener.comes_back(download)
 
     def directed(self, download: Download, status: DownloadStatus) -> None:
         self._listener.directed(download, status)
@@ -209,8 +216,8 @@ class BackendRouter:
     def grows(self, download: Download, *, answered: bool) -> Growth:
         return self._listener.grows(download, answered=answered)
 
-    def puts_off(self, download: Download) -> bool:
-        return self._listener.puts_off(download)
+    def puts_off(self, download: Download, rest_s: float = 0.0) -> bool:
+        return self._listener.puts_off(download, rest_s)
 
     def failed(self, download: Download, error: DownloadError) -> None:
         backend = self._backend_of.pop(download.gid, None)

@@ -1,49 +1,45 @@
-"""The session: which downloads a manager had, so that a new one can list them and go on.
+"""The session: which downloads a manager has, so that a new one can list them and go on.
 
-The file is JSON, mode 0600 since URLs and headers may be secrets, and is replaced in one step. A file that cannot be
-read is set aside with a warning, never trusted and never fatal. One manager has it at a time: it holds a lock on
-``NAME.lock`` beside it, which the system releases with the process.
+The file has a line of JSON for each change: a download as it is now, or that it is gone; the last line of a download
+counts. So a change costs its line, however many downloads there are. Its mode is 0600, since URLs and headers may be
+secrets. One manager has it at a time. A file that cannot be read is set aside with a warning, never trusted and never
+fatal; docs/state.md has the format.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import gc
 import json
 import os
-import re
 import stat
-import sys
+import threading
 import weakref
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-if sys.platform != "win32":
-    pass
-
 from rangefetch.checks import check_path as check_any_path
-from rangefetch.checks import check_url
-from rangefetch.disk import locks
-from rangefetch.disk.parts import is_open_on
+from rangefetch.disk.holding import Hold
+from rangefetch.disk.journal import LONGEST_LINE_BYTES, Journal, read_lines
 from rangefetch.disk.replacing import remove_what_was_cut_short, replace_file
-from rangefetch.errors import DiskError, DownloadError, LocalError
+from rangefetch.entries import SENSELESS, Reader, Writer
+from rangefetch.errors import LocalError
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
-from rangefetch.options import DownloadOptions, absolute_path
+from rangefetch.options import absolute_path
 from rangefetch.progress import DownloadStatus
-from rangefetch.transfer.download import Download
+from rangefetch.transfer.download import Download, Row
 
-__all__ = ["Hold", "check_path", "load", "save"]
+__all__ = ["Session", "check_path"]
 
-_VERSION = 1
-_SENSELESS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
-_DEFAULTS = {
-    field.name: getattr(DownloadOptions(), field.name)
-    for field in dataclasses.fields(DownloadOptions)
-    if field.name != "refresh_url"
-}
+Entry = Row | Download
+
+_SAVE_EVERY_S = 1.0
+_TOGETHER = 1000  # entries that are written at a time
+_SPARE_LINES = 1000  # that may be pointless before the file is written anew, beside as many as there are downloads
+_HEADER = b'{"version": 2}\n'
+_DOCUMENT = (b'{"version": 1, "downloads": [', b", ", b"]}")
+_OVER = (DownloadStatus.COMPLETE, DownloadStatus.REMOVED)
 
 
 def check_path(session_file: str | os.PathLike[str]) -> Path:
@@ -60,203 +56,192 @@ def check_path(session_file: str | os.PathLike[str]) -> Path:
     return path
 
 
-def save(path: Path, downloads: Iterable[Download], waiting: Collection[str] = ()) -> None:
-    """Write down those that are not finished, those with a gid in ``waiting`` as waiting. Raises ``DiskError``.
+class Session:
+    """The session file of one manager. Methods may be called from any thread.
 
-    Whenever this is cut short, the old session is there or the new one.
+    ``peek`` gives a download by its gid, None for one that is not known any more.
     """
-    listed = list(downloads)
-    # Many have the same options, and those take the longest to write down. All are held here, so that no id is reused.
-    held = {id(each.options): each.options for each in listed}
-    changed = {number: _changed(options) for number, options in held.items()}
-    document = {
-        "version": _VERSION,
-        "downloads": [
-            {
-                "gid": download.gid,
-                "url": download.url,
-                "status": (DownloadStatus.WAITING if download.gid in waiting else download.status).value,
-                "filename": download.filename,
-                "options": changed.get(id(download.options)) or _changed(download.options),
-                "begun": download.has_begun,
-                "kept_aside": os.fspath(download.kept_aside or ""),
-                "error": download.error.reason if download.status is DownloadStatus.ERROR and download.error else "",
-            }
-            for download in listed
-            if download.status not in (DownloadStatus.COMPLETE, DownloadStatus.REMOVED)
-        ],
-    }
-    try:
-        replace_file(path, json.dumps(document).encode())
-    except OSError as error:
-        words = f"{path}: the session cannot be saved: {error.strerror}"
-        raise DiskError(words, errno=error.errno or 0, filename=path) from error
 
-
-def load(path: Path) -> list[Download]:
-    """The downloads that were saved, in their order; those that were at work are waiting again.
-
-    What a killed save has left is removed: only who holds the session may load it. An entry that makes no sense here (a
-    file that is gone, an option of a newer version) costs itself only, and is kept aside. Raises ``LocalError`` for a
-    file that cannot be read now, and leaves it alone.
-    """
-    remove_what_was_cut_short(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise LocalError(f"{path}: the session cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        return _give_up(path, error)
-    try:
-        document = json.loads(text)
-        if document.get("version") != _VERSION:
-            raise ValueError(f"its version is {document.get('version')!r}, not {_VERSION}")
-        entries = list(document["downloads"])
-    except _SENSELESS as error:
-        return _give_up(path, error)
-    found, senseless = [], []
-    for entry in entries:
-        try:
-            found.append(_download(entry))
-        except _SENSELESS as error:
-            url = entry.get("url") if isinstance(entry, dict) else None
-            _log.warning("%s: %s: this download makes no sense here (%s); set aside", path, mask_url(str(url)), error)
-            senseless.append(entry)
-    if senseless:
-        with contextlib.suppress(OSError):
-            replace_file(_beside(path), json.dumps({"version": _VERSION, "downloads": senseless}).encode())
-    return found
-
-
-def _give_up(path: Path, error: Exception) -> list[Download]:
-    _log.warning("%s: the session cannot be read (%s); set aside", path, error)
-    with contextlib.suppress(OSError):
-        path.replace(_beside(path))
-    return []
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(path.name + ".bad")
-
-
-def _changed(options: DownloadOptions) -> dict[str, Any]:
-    """The options that are not the default's, as JSON values; a function cannot be kept."""
-    values = {}
-    for name, default in _DEFAULTS.items():
-        value = getattr(options, name)
-        if value != default or (name == "max_tries" and options.bounds_tries):
-            if isinstance(value, Mapping):
-                value = dict(value)
-            values[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
-    return values
-
-
-def _download(entry: dict[str, Any]) -> Download:
-    if not re.fullmatch("[0-9a-f]{16}", entry["gid"]) or not isinstance(entry["filename"], str):
-        raise ValueError(f"{entry['gid']!r}: not a download")
-    download = Download(check_url(entry["url"]), DownloadOptions.of(entry["options"]), gid=entry["gid"])
-    download.filename = entry["filename"]
-    download.has_begun = bool(entry.get("begun", True))
-    download.kept_aside = Path(str(entry["kept_aside"])) if entry.get("kept_aside") else None
-    status = DownloadStatus(entry["status"])
-    if status is DownloadStatus.PAUSED:
-        download.move(DownloadStatus.PAUSED)
-    elif status is DownloadStatus.ERROR:
-        # It failed, and stays so until somebody wants it to be tried again.
-        words = str(entry.get("error") or "it failed in an earlier run")
-        download.error = DownloadError(words, url=mask_url(download.url))
-        download.move(DownloadStatus.ERROR)
-    return download
-
-
-class Hold:
-    """A manager's right to a session file; nobody else has it until :meth:`release`, or the end of the process."""
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, peek: Callable[[str], Entry | None]) -> None:
         self._path = path
-        self._lock_path = path.with_name(path.name + ".lock")
-        self._fd = -1
-        self._has_warned = False
-        _holds.add(self)
+        self._peek = peek
+        self._hold = Hold(path)
+        self._journal = Journal(path)
+        self._writer = Writer()
+        self._saving = threading.Lock()  # guards the file, and what is known of it
+        self._is_taken = False
+        self._listed: dict[str, None] = {}  # the downloads in the file, in order
+        self._lock = threading.Lock()  # guards what follows; held for a moment only
+        self._changed: dict[str, None] = {}  # in the order of their changes
+        self._timer: threading.Timer | None = None
+
+    def take(self) -> list[Entry]:
+        """Have the file, and list what is in it; nothing where this has it already. Raises ``LocalError`` if another
+        manager has it, or it cannot be read now.
+        """
+        with self._saving:
+            if self._is_taken:
+                return []
+            self._hold.acquire()
+            try:
+                found = self._load()
+            except BaseException:
+                self._hold.release()
+                raise
+            self._is_taken = True
+            return found
+
+    def leave(self) -> None:
+        """Let others have the file. Doing so twice is fine."""
+        with self._saving:
+            self._is_taken = False
+            self._journal.close()
+            self._hold.release()
+
+    def orphan(self) -> None:
+        """In a forked child, where the file is the parent's."""
+        self._saving, self._lock, self._timer = threading.Lock(), threading.Lock(), None
+        self._journal.close()
+
+    def note(self, gid: str) -> None:
+        """Something of a download has changed: it is saved within a second. Takes a moment, under whatever lock."""
+        with self._lock:
+            self._changed[gid] = None
+            if self._timer is None:
+                save = weakref.WeakMethod(self.save)  # or the timer would keep alive what nobody uses
+                timer = threading.Timer(_SAVE_EVERY_S, lambda: (now := save()) and now())
+                timer.daemon = True
+                timer.name = "rangefetch-session"
+                with contextlib.suppress(RuntimeError):  # no thread can be had now
+                    timer.start()
+                    self._timer = timer
+
+    def save(self) -> None:
+        """Save what has changed. Where that is not possible it is a warning, and saved with the next change."""
+        with self._saving:
+            with self._lock:
+                if self._timer is not None:
+                    self._timer.cancel()
+                    self._timer = None
+                changed, self._changed = list(self._changed), {}
+            if not changed:
+                return
+            # A manager that was stopped has let go of its session, and somebody else may have it.
+            is_borrowed = not self._is_taken
+            try:
+                if is_borrowed:
+                    self._hold.acquire()
+                self._save(changed)
+            except LocalError as error:
+                _log.warning("%s", error)
+            except OSError as error:
+                _log.warning("%s: the session cannot be saved: %s", self._path, error.strerror)
+                with self._lock:
+                    self._changed = {**dict.fromkeys(changed), **self._changed}
+            finally:
+                if is_borrowed:
+                    self._journal.close()
+                    self._hold.release()
+
+    # -- inside; ``_saving`` is held ------------------------------------------------------------------------------
+
+    def _save(self, changed: list[str]) -> None:
+        """Append what has changed, or write all of it where that is due."""
+        for start in range(0, len(changed), _TOGETHER):
+            lines, listed, gone = [], [], []
+            for gid in changed[start : start + _TOGETHER]:
+                entry = self._peek(gid)
+                if entry is not None and entry.status not in _OVER:
+                    lines.append(self._writer.line_of(entry))
+                    listed.append(gid)
+                elif gid in self._listed:
+                    lines.append(self._writer.line_of_gone(gid))
+                    gone.append(gid)
+            if not self._journal.append(lines):
+                self._rewrite(gid for gid in changed if gid not in self._listed)
+                return
+            self._listed.update(dict.fromkeys(listed))
+            for gid in gone:
+                del self._listed[gid]
+        if self._journal.lines > 2 * len(self._listed) + _SPARE_LINES:
+            self._rewrite()
+
+    def _rewrite(self, new: Iterable[str] = ()) -> None:
+        """Write the file anew: what it lists, and what is new."""
+        lines, listed = [_HEADER], []
+        for gid in (*self._listed, *new):
+            entry = self._peek(gid)
+            if entry is not None and entry.status not in _OVER:
+                lines.append(self._writer.line_of(entry))
+                listed.append(gid)
+        self._journal.rewrite(lines)
+        self._listed = dict.fromkeys(listed)
+
+    def _load(self) -> list[Entry]:
+        """The downloads in the file. What a killed save has left is removed. An entry that makes no sense here costs
+        itself only, and is kept aside.
+        """
+        self._listed = {}
+        remove_what_was_cut_short(self._path)
+        try:
+            with self._path.open("rb") as file:
+                is_lines = file.read(len(_HEADER)) == _HEADER
+            entries, senseless = self._read_lines() if is_lines else self._read_document()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise LocalError(f"{self._path}: the session cannot be read: {error.strerror or error}") from error
+        except SENSELESS as error:
+            _log.warning("%s: the session cannot be read (%s); set aside", self._path, error)
+            with contextlib.suppress(OSError):
+                self._path.replace(self._bad_path)
+            return []
+        found, reader = [], Reader()
+        for entry in entries:
+            try:
+                found.append(reader.read(entry))
+            except SENSELESS as error:
+                url = entry.get("url") if isinstance(entry, dict) else None
+                words = "this download makes no sense here"
+                _log.warning("%s: %s: %s (%s); set aside", self._path, mask_url(str(url)), words, error)
+                senseless.append(json.dumps(entry).encode() + (b"\n" if is_lines else b""))
+        if senseless:
+            self._journal.close()  # they leave the file when it is next written
+            start, between, end = (_HEADER, b"", b"") if is_lines else _DOCUMENT
+            with contextlib.suppress(OSError):
+                replace_file(self._bad_path, start + between.join(senseless) + end)
+        self._listed = dict.fromkeys(entry.gid for entry in found)
+        return found
+
+    def _read_lines(self) -> tuple[list[Any], list[bytes]]:
+        """The entries, each as its last line says, and the lines that say nothing."""
+        latest: dict[str, Any] = {}
+        senseless: list[bytes] = []
+        count = end = 0
+        for line in read_lines(self._path):
+            if not line.endswith(b"\n") and len(line) < LONGEST_LINE_BYTES:
+                break  # somebody was killed while it was written
+            count, end = count + 1, end + len(line)
+            try:
+                entry = json.loads(line)
+                if entry.get("gone"):
+                    latest.pop(entry["gid"], None)
+                elif count > 1:
+                    latest[entry["gid"]] = entry
+            except SENSELESS:
+                senseless.append(line.removesuffix(b"\n") + b"\n")
+        if senseless:
+            _log.warning("%s: %d lines cannot be read; set aside", self._path, len(senseless))
+        self._journal.go_on(count, end)
+        return list(latest.values()), senseless
+
+    def _read_document(self) -> tuple[list[Any], list[bytes]]:
+        """The entries of version 1, which was one JSON document."""
+        document = json.loads(self._path.read_bytes())
+        if document.get("version") != 1:
+            raise ValueError(f"its version is {document.get('version')!r}, not 1 or 2")
+        return list(document["downloads"]), []
 
     @property
-    def is_held(self) -> bool:
-        return self._fd >= 0
-
-    def acquire(self) -> None:
-        """Raises ``LocalError``, which names the holder. Where no lock can be made that is a warning."""
-        if self.is_held or sys.platform == "win32":
-            return
-        try:
-            try:
-                self._take()
-            except LocalError:
-                # It may be one that was forgotten, and not collected yet.
-                gc.collect()
-                self._take()
-        except OSError as error:
-            if not self._has_warned:
-                self._has_warned = True
-                _log.warning("%s: it cannot be locked (%s); use it for one manager only", self._path, error.strerror)
-
-    def _take(self) -> None:
-        while not self.is_held:
-            self._try()
-
-    def _try(self) -> None:
-        """One try; without success where the holder took the file away meanwhile."""
-        fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
-        try:
-            locks.take(fd)
-            if is_open_on(fd, self._lock_path):
-                os.ftruncate(fd, 0)
-                os.pwrite(fd, f"{os.getpid()} {os.uname().nodename}\n".encode(), 0)
-                self._fd, fd = fd, -1
-        except BlockingIOError:
-            raise LocalError(f"{self._path}: {_describe(os.pread(fd, 256, 0))} has it") from None
-        finally:
-            if fd >= 0:
-                os.close(fd)
-
-    def release(self) -> None:
-        """Let others have it. Doing so twice is fine."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            with contextlib.suppress(OSError):
-                self._lock_path.unlink()
-            locks.unlock_and_close(fd)
-
-    def _abandon(self) -> None:
-        """In a forked child: the right stays with the parent."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self.release()
-
-
-_holds: weakref.WeakSet[Hold] = weakref.WeakSet()
-
-
-def _describe(holder: bytes) -> str:
-    pid, _, host = holder.decode(errors="replace").strip().partition(" ")
-    if not pid.isdigit():
-        return "another DownloadManager"
-    if host != os.uname().nodename:
-        return f"a DownloadManager of process {pid} on {host if host.isprintable() else 'another machine'}"
-    if int(pid) == os.getpid():
-        return "another DownloadManager of this process"
-    return f"a DownloadManager of process {pid}"
-
-
-def _abandon_all() -> None:
-    for hold in list(_holds):
-        hold._abandon()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_abandon_all)
+    def _bad_path(self) -> Path:
+        return self._path.with_name(self._path.name + ".bad")

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Unpack
 from rangefetch.checks import HTTP, Url, check_url
 from rangefetch.disk import checksum
 from rangefetch.errors import Cancelled, ChecksumMismatch, LocalError
-from rangefetch.manager import DownloadManager, get_download_manager
+from rangefetch.manager import DownloadManager
 from rangefetch.masking import mask_url
 from rangefetch.options import DownloadOptions, StreamOptions
 from rangefetch.progress import DownloadStatus
+from rangefetch.shared import get_download_manager
 from rangefetch.transfer.download import Download
 from rangefetch.transfer.sink import Sink
 

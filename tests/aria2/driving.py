@@ -88,14 +88,19 @@ class Desk:
     def directed(self, download: Download, status: DownloadStatus) -> None:
         self._heard(f"directed to be {status}", download)
 
-    def puts_off(self, download: Download) -> bool:
+    def puts_off(self, download: Download, rest_s: float = 0.0) -> bool:
         return False
 
     def grows(self, download: Download, *, answered: bool) -> Growth:
         return Growth.NOW
 
-    def asks(self, download: Download, *, asking: bool) -> None:
-        self._heard("asks" if asking else "asked", download)
+    def steps_aside(self, download: Download) -> bool:
+        self._heard("asks", download)
+        return True
+
+    def comes_back(self, download: Download) -> bool:
+        self._heard("asked", download)
+        return True
 
     def _heard(self, end: str, download: Download) -> None:
         with self._lock:

@@ -156,3 +156,21 @@ def test_hosts_that_are_silent_hold_up_no_other(manage: Make, server: Misbehavin
         good = manager.download(server.url("/good/x", size=SMALL), options)
         assert manager.wait(good, timeout=30).size == SMALL
         manager.cancel_all()
+
+
+@pytest.mark.parametrize("most", [1, 2, 16])
+@pytest.mark.parametrize("status", [429, 503])
+def test_what_is_of_other_hosts_has_the_places_of_those_that_wait_for_a_rest(
+    manage: Make, counting: CountingServer, tmp_path: Path, most: int, status: int
+) -> None:
+    counting.refuse(status, 120)
+    with CountingServer() as other, manage(max_concurrent_downloads=most) as manager:
+        first = [manager.download(counting.url(f"r{n}"), {"save_dir": tmp_path}) for n in range(2 * most)]
+        until(lambda: _rests(counting))
+        gids = [manager.download(other.url(f"f{n}"), {"save_dir": tmp_path}) for n in range(2 * most)]
+        for gid in gids:
+            assert manager.wait(gid, timeout=60).size == other.size
+        assert other.most_requests <= most
+        assert counting.refused <= most
+        assert {manager.get_download_progress(gid).status.value for gid in first} <= {"active", "waiting"}
+        manager.cancel_all()

@@ -15,7 +15,7 @@ from backends.conftest import Make
 from rangefetch import DownloadManager, DownloadStatus, RetryPolicy, fetch_many
 from rangefetch.aria2.client import Aria2Client
 from rangefetch.errors import EngineUnavailable, LocalError, ProcessStartFailed
-from rangefetch.manager import get_download_manager, init_download_manager
+from rangefetch.shared import get_download_manager, init_download_manager
 from rangefetch.transfer.retry import Fault, Kind, Row
 from servers.ftp import FtpServer
 from servers.misbehaving import MisbehavingServer, content
@@ -379,7 +379,7 @@ def test_stopping_meanwhile_pauses_what_waits_for_it(make: Make, slow_aria2: dic
 @pytest.fixture
 def no_global(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The process has no manager yet."""
-    monkeypatch.setattr("rangefetch.manager._global", None)
+    monkeypatch.setattr("rangefetch.shared._manager", None)
     yield
     get_download_manager().stop()
 

@@ -17,6 +17,7 @@ from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import QUICK, SIZE, SMALL, downloaded, into, status_of
 from support.files import MIB, begun, names
+from support.sessions import listed_in
 from support.waiting import until
 
 
@@ -31,10 +32,6 @@ def _mode(path: Path) -> int:
 
 def _listed(manager: DownloadManager) -> dict[str, DownloadStatus]:
     return {each.gid: each.status for each in manager.list_downloads()}
-
-
-def _listed_in(path: Path) -> list[dict[str, Any]]:
-    return list(json.loads(path.read_text())["downloads"]) if path.exists() else []
 
 
 def test_a_new_manager_lists_the_unfinished_and_goes_on(
@@ -70,7 +67,7 @@ def test_a_new_manager_lists_the_unfinished_and_goes_on(
         assert status_of(manager, paused) is DownloadStatus.PAUSED
         manager.resume(paused)
         assert manager.wait(paused, timeout=30).path.read_bytes() == content(SMALL, 1)
-    assert {entry["gid"] for entry in _listed_in(session_file)} <= {failed}
+    assert {entry["gid"] for entry in listed_in(session_file)} <= {failed}
 
 
 def test_what_had_failed_is_listed_and_can_be_tried_again(
@@ -94,13 +91,14 @@ def test_it_is_written_soon_after_a_change_and_always_private(
     session_file.chmod(0o644)
     with manage(session_file=session_file) as manager:
         gid = manager.download(server.url("/valve/x?id=s3cret", size=SIZE), into(target))
-        until(lambda: [entry["gid"] for entry in _listed_in(session_file)] == [gid])
+        until(lambda: session_file.read_text().startswith('{"version": 2}\n') and listed_in(session_file))
+        assert [entry["gid"] for entry in listed_in(session_file)] == [gid]
         assert _mode(session_file) == 0o600
         assert "s3cret" in session_file.read_text()
         manager.pause(gid)
-        until(lambda: _listed_in(session_file)[0]["status"] == "paused")
+        until(lambda: listed_in(session_file)[0]["status"] == "paused")
         manager.cancel(gid, remove_files=True)
-        until(lambda: not _listed_in(session_file))
+        until(lambda: not listed_in(session_file))
     assert [name for name in names(session_file.parent) if "session" in name] == ["session.json"]
 
 
@@ -137,6 +135,7 @@ def test_it_is_not_written_while_nothing_changes(
         b'{"version": 1, "downloads": [{"gid": "0123456789abcdef", "url": "http://h/", "status": "paused",'
         b' "filename": ["x"], "options": {}}]}',
         b'{"version": 1, "downloads": [' + b"[" * 100_000,
+        b'{"version": 3}\n',
     ],
 )
 def test_a_damaged_one_is_set_aside_with_a_warning(
@@ -214,7 +213,7 @@ def test_a_session_that_cannot_be_read_now_is_left_alone(session_file: Path, mon
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_text", fail)
+        patch.setattr(Path, "open", fail)
         with pytest.raises(LocalError, match="cannot be read"):
             DownloadManager(session_file=session_file).start()
     assert session_file.read_text() == text
@@ -233,14 +232,14 @@ def test_a_bad_entry_costs_itself_alone(
         ]
         until(lambda: all(status_of(manager, gid) is DownloadStatus.ERROR for gid in gids))
     cookies.unlink()
-    document = json.loads(session_file.read_text())
-    document["downloads"][2]["options"]["from_a_newer_version"] = 1
-    session_file.write_text(json.dumps(document))
+    entries = listed_in(session_file)
+    entries[2]["options"]["from_a_newer_version"] = 1
+    session_file.write_text("".join(f"{json.dumps(each)}\n" for each in [{"version": 2}, *entries]))
     with manage(session_file=session_file) as manager:
         assert list(_listed(manager)) == gids[:1]
         assert status_of(manager, gids[0]) is DownloadStatus.ERROR  # it is not tried again by itself
-    aside = json.loads(session_file.with_name(session_file.name + ".bad").read_text())
-    assert [entry["gid"] for entry in aside["downloads"]] == gids[1:]
+    aside = listed_in(session_file.with_name(session_file.name + ".bad"))
+    assert [entry["gid"] for entry in aside] == gids[1:]
 
 
 def test_another_directory_changes_nothing_that_was_submitted(

@@ -13,8 +13,11 @@ import pytest
 
 from flow.children import run_child
 from rangefetch import DownloadManager, DownloadResult, fetch_many, stream
+from rangefetch.options import DownloadOptions
+from rangefetch.transfer import governor
 from servers.counting import CountingServer
 from servers.hosts import ManyHosts
+from servers.misbehaving import MisbehavingServer
 from support.files import MIB
 from support.waiting import AT_ONCE, until
 
@@ -226,6 +229,78 @@ def _fetched_from_many_hosts(tmp_path: Path, how: str, count: int, most_files: i
         done = run_child("fetch_from_many_hosts", how, tmp_path / "list", directory, most_files)
     assert (done.stdout, done.stderr) == (f"{count}\n", "")
     return [path.stat().st_size for path in directory.iterdir()]
+
+
+def _rest_of(counting: CountingServer) -> float:
+    return governor.rests_for(governor.host_of_connection(counting.url("any"), DownloadOptions()))
+
+
+@pytest.mark.parametrize("kind", ["small", "large"])
+def test_after_a_rest_they_have_places_again_and_no_more_than_there_are(
+    counting: CountingServer, tmp_path: Path, kind: str
+) -> None:
+    counting.refuse(429, 3)
+    # What has a size is no small file.
+    options = {"save_dir": tmp_path} | ({"expected_size": counting.size} if kind == "large" else {})
+    with CountingServer(delay_s=0.2) as other, DownloadManager("native", max_concurrent_downloads=2) as manager:
+        gids = [manager.download(counting.url(f"r{n}"), options) for n in range(4)]
+        until(lambda: _rest_of(counting) > 1.1)
+        gids += [manager.download(other.url(f"f{n}"), options) for n in range(40)]
+        until(lambda: other.seen)
+        assert _rest_of(counting) > 0
+        at_work = 0
+        while not all(manager.get_download_progress(gid).status == "complete" for gid in gids):
+            at_work = max(at_work, counting.requests_now + other.requests_now)
+            time.sleep(0.002)
+        assert at_work <= 2
+    assert counting.refused <= 2
+
+
+def test_a_rest_of_where_redirects_lead_holds_up_no_other_host(
+    counting: CountingServer, server: MisbehavingServer, tmp_path: Path
+) -> None:
+    """Small files that were sent there give way, and none is asked for again and again meanwhile."""
+    counting.refuse(429, 120)
+    with CountingServer() as other, DownloadManager("native", max_concurrent_downloads=4) as manager:
+        options = {"save_dir": tmp_path}
+        for number in range(12):
+            url = server.url("/redirect/x", to=counting.url(f"r{number}"))
+            manager.download(url, {**options, "filename": f"r{number}"})
+        until(lambda: _rest_of(counting) > 1.1)
+        gids = [manager.download(other.url(f"f{n}"), options) for n in range(20)]
+        for gid in gids:
+            assert manager.wait(gid, timeout=60).size == other.size
+        assert counting.refused <= 4
+        assert len(server.requests) <= 12
+        manager.cancel_all()
+
+
+def test_behind_a_proxy_that_rests_nobody_gives_way(counting: CountingServer, tmp_path: Path) -> None:
+    """All of them go through it, whatever their hosts are."""
+    counting.refuse(429, 2)
+    urls = [f"http://host{number}.example/f{number}" for number in range(12)]
+    proxy = f"http://127.0.0.1:{counting.port}"
+    results = fetch_many(urls, tmp_path, proxy=proxy, max_concurrent_downloads=3)
+    assert len(results) == 12
+    assert counting.refused <= 3
+    assert len(counting.seen) == 12 + counting.refused
+
+
+def test_a_resting_host_does_not_hold_up_the_others_of_one_call(counting: CountingServer, tmp_path: Path) -> None:
+    counting.refuse(429, 120)
+    with CountingServer() as other:
+        urls = [counting.url(f"r{n}") for n in range(300)] + [other.url(f"f{n}") for n in range(300)]
+        done: list[int] = []
+
+        def note(number: int, outcome: object) -> None:
+            done.append(number)
+            if len(done) == 300:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fetch_many(urls, tmp_path, on_result=note, max_concurrent_downloads=4)
+        assert sorted(done) == list(range(300, 600))
+        assert counting.refused <= 4
 
 
 # ---- Proxies -----------------------------------------------------------------------------------------------------

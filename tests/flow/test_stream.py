@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import rangefetch
-from rangefetch import DownloadManager, streaming
+from rangefetch import DownloadManager, DownloadStatus, streaming
 from rangefetch.errors import (
     BadAnswer,
     ChecksumMismatch,
@@ -343,7 +343,7 @@ def test_streams_are_read_in_any_order_however_many_are_open(
     # None of them can be over before it is read, and each is read a piece at a time.
     monkeypatch.setattr(Sink, "window_bytes", MIB)
     if count == 3:
-        monkeypatch.setattr(rangefetch.get_download_manager(), "_most_active", 1)
+        monkeypatch.setattr(rangefetch.get_download_manager()._queue._places, "most", 1)
     streams = [stream(server.url("/good/x", size=3 * MIB, seed=number)) for number in range(count)]
     read = [bytearray() for _ in streams]
     while any(len(each) < 3 * MIB for each in read):
@@ -365,7 +365,7 @@ def test_streams_take_no_places_in_the_queue(
     assert result.size == MIB
     for file in streams:
         file.close()
-    until(lambda: not rangefetch.get_download_manager()._streams)
+    until(lambda: not rangefetch.get_download_manager().list_downloads(DownloadStatus.ACTIVE))
 
 
 def test_a_stream_that_is_resumed_does_not_wait_for_its_turn(server: MisbehavingServer, target: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import threading
 import warnings
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from servers.content import content
 from servers.misbehaving import MisbehavingServer
 from support.downloads import into
 from support.files import names
+from support.sessions import listed_in
 from support.waiting import until
 
 SIZE = 8 << 20
@@ -96,7 +96,7 @@ def test_its_unfinished_downloads_are_saved_and_go_on_later(server: MisbehavingS
         until(lambda: manager.get_download_progress(gid).downloaded > 1 << 20)
 
     _drop(make)
-    assert [each["status"] for each in json.loads(session.read_text())["downloads"]] == ["waiting"]
+    assert [each["status"] for each in listed_in(session)] == ["waiting"]
     with DownloadManager(session_file=session) as manager:
         result = manager.wait(manager.list_downloads()[0].gid)
     assert result.resumed > 0

@@ -1,23 +1,18 @@
 """One session file, one manager: whoever has it keeps others out, and leaves it when it ends, however it ends."""
 
-import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from rangefetch import DownloadManager, session
+from rangefetch import DownloadManager
 from rangefetch.errors import LocalError
-from rangefetch.options import DownloadOptions
-from rangefetch.transfer.download import Download
 from support.files import names
-from support.waiting import until
+from support.sessions import listed_in
 
 HOLDER = """if True:
     import os, sys, time
@@ -105,59 +100,10 @@ def test_a_stopped_manager_does_not_write_over_the_session_of_the_next(
         assert [each.gid for each in second.list_downloads()] == [gid]
         first.cancel(gid)
         assert "has it" in caplog.text
-    assert [each["gid"] for each in json.loads(session_file.read_text())["downloads"]] == [gid]
+    assert [each["gid"] for each in listed_in(session_file)] == [gid]
 
 
 def test_where_no_lock_can_be_made_it_warns_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "session.json.lock").mkdir()
     DownloadManager(session_file=tmp_path / "session.json").stop()
     assert "it cannot be locked" in caplog.text
-
-
-def test_saves_at_the_same_time_do_not_disturb_each_other(session_file: Path) -> None:
-    downloads = [Download(f"http://127.0.0.1:1/{number}", DownloadOptions()) for number in range(500)]
-    failures: list[Exception] = []
-
-    def save() -> None:
-        try:
-            for _ in range(20):
-                session.save(session_file, downloads)
-                assert len(json.loads(session_file.read_text())["downloads"]) == 500
-        except Exception as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=save) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-    assert names(session_file.parent) == ["session.json"]
-
-
-def _is_another(path: Path, inode: int) -> bool:
-    return path.stat().st_ino != inode
-
-
-def test_a_save_that_is_killed_leaves_the_old_session_or_the_new_one(session_file: Path) -> None:
-    script = """if True:
-        import sys
-        from pathlib import Path
-        from rangefetch import session
-        from rangefetch.transfer.download import Download
-        from rangefetch.options import DownloadOptions
-        downloads = [Download(f"http://127.0.0.1:1/{number}", DownloadOptions()) for number in range(300)]
-        print("saving", flush=True)
-        while True:
-            session.save(Path(sys.argv[1]), downloads)
-    """
-    session.save(session_file, [Download("http://127.0.0.1:1/old", DownloadOptions())])
-    for _ in range(5):
-        with subprocess.Popen([sys.executable, "-c", script, session_file], stdout=subprocess.PIPE) as child:
-            assert child.stdout is not None
-            child.stdout.readline()
-            before = session_file.stat().st_ino
-            until(partial(_is_another, session_file, before))
-            child.kill()
-        assert len(session.load(session_file)) == 300
-        assert names(session_file.parent) == ["session.json"]

@@ -57,6 +57,11 @@ class CountingServer:
         self._refuse_at, self._refuse_for_s = after, seconds
 
     @property
+    def requests_now(self) -> int:
+        """How many requests it is at."""
+        return self._at_work
+
+    @property
     def refused(self) -> int:
         """How many requests were refused."""
         return sum(each.status >= 400 for each in self.seen)

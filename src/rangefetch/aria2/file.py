@@ -428,8 +428,9 @@ class FileJob(Job):
         if rests and not self.entry.is_held and self.remote is not None and self.remote.ranged:
             self.entry.hold()  # what aria2 is at would lead to further requests
             self.responses += 1
+            self.aside.step()
         elif self.entry.is_held and not rests:
-            self.entry.go_on()
+            self.aside.back(self.entry.go_on)
         if not rests:
             self.mirroring.look(now_s)
 

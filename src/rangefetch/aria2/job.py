@@ -495,10 +495,12 @@ class Job(AtWork):
 
         def go_on() -> None:
             self._wait = None
-            again()
+            self.aside.back(again)
 
         self.figures_now = self.figures_now._replace(speed=0.0, connections=0)
         self._wait = _Wait(what, self.call_later(seconds, go_on))
+        if seconds >= governor.WORTH_A_TURN_S:
+            self.aside.step()
 
     def _wait_for_turn(self, again: Callable[[], None]) -> None:
         self.wait_until(_TURN_S, again, "its turn at the host")

@@ -147,7 +147,7 @@ class _WrongSetting(Exception):
 
 
 def _manager(request: Request) -> DownloadManager:
-    from rangefetch.manager import init_download_manager
+    from rangefetch.shared import init_download_manager
     from rangefetch.transfer.retry import RetryPolicy
 
     try:

@@ -171,15 +171,6 @@ class NativeBackend(Dispatcher[Run | Small]):
             self.network.heard(options.proxy or url)
             self.manners.answered(host_of(url), status=HTTPStatus.PARTIAL_CONTENT if ranged else HTTPStatus.OK)
 
-    def go_on(self, download: Download) -> None:
-        """It was not as small as it was taken for, and has its turn as any other download."""
-
-        def go_on(run: Run | Small) -> None:
-            if isinstance(run, Small):
-                run.go_on()
-
-        self._step(download, go_on)
-
     def run_instead(self, small: Small) -> None:
         """It is not small, or not plain: a run goes on with it."""
         download = small.download

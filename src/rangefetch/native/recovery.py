@@ -71,6 +71,7 @@ class Recovery:
         self._held = 0  # lanes that wait for a word from here
         self._waits = _Waits.NOTHING
         self._timer: Timer | None = None  # for how long
+        self._due_s = 0.0  # when the next try is, where a time is waited for
         self._restarted = False  # it was started over because the remote file was another one
         self._refreshed_at = -1  # how much was downloaded when it was asked last
         self.most_lanes = _ANY_LANES
@@ -222,7 +223,7 @@ class Recovery:
             self._run.file.rest(number, until_s - self._run.now_s())
             self._allow_lanes(_ANY_LANES)
         if self._waits is not _Waits.NETWORK:
-            self._release(self._held)
+            self._run.aside.back(lambda: self._release(self._held))
 
     # -- what is done ---------------------------------------------------------------------------------------------
 
@@ -344,7 +345,7 @@ class Recovery:
             run.file.rest(failure.source, wait_s)
             self._release(1)
         else:
-            self._wait(_Waits.TIME, run.call_later(wait_s, self._go_on))
+            self._wait_for(wait_s)
 
     def _weigh_last_word(self, failure: retry.Failure, error: DownloadError) -> None:
         """A server's last word, unless it means the range."""
@@ -390,7 +391,16 @@ class Recovery:
 
     def _go_on(self) -> None:
         self._wait(_Waits.NOTHING)
-        self._release(1)
+        self._run.aside.back(lambda: self._release(1))
+
+    def _wait_for(self, wait_s: float) -> None:
+        """Go on after a while."""
+        self._due_s = self._run.now_s() + wait_s
+        self._wait(_Waits.TIME, self._run.call_later(wait_s, self._go_on))
+
+    def rests_for(self, now_s: float) -> float:
+        """For how many seconds nothing more is tried; 0: it is, or might be."""
+        return max(0.0, self._due_s - now_s) if self._waits is _Waits.TIME else 0.0
 
     def _is_stream(self) -> bool:
         return self._run.file.answered and not self._run.file.splits
@@ -409,8 +419,7 @@ class Recovery:
         governor.rest(failure.host, wait_s)
         self._allow_lanes(run.file.lanes // 2, wait_s)
         if self._waits is _Waits.NOTHING:
-            delay_s = 0.0 if run.sources.others(failure.source) else wait_s
-            self._wait(_Waits.TIME, run.call_later(delay_s, self._go_on))
+            self._wait_for(0.0 if run.sources.others(failure.source) else wait_s)
 
     def _may_resolve_again(self, failure: retry.Failure) -> bool:
         asked = self._run.sources[failure.source].resolved_again

@@ -26,7 +26,7 @@ from rangefetch.native.sourcing import Sourcing
 from rangefetch.native.starting import Starting
 from rangefetch.net.sources import URL, Source, host_of
 from rangefetch.options import DownloadOptions
-from rangefetch.transfer import saving
+from rangefetch.transfer import governor, saving
 from rangefetch.transfer.atwork import AtWork
 from rangefetch.transfer.authority import Authority
 from rangefetch.transfer.backend import EngineServices
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["Run"]
 
 _NO_LOOP = -1
+_HELD_S = 24 * 3600.0
 _HASH_AT_LEAST_BYTES = 4 << 20
 
 
@@ -336,12 +337,31 @@ class Run(AtWork):
         self.meter.sample(now_s, self.file.downloaded)
         if self.lets_others_pass(now_s, is_silent=not self.file.answered and self.file.waiting_for == "transfer"):
             return
+        self._let_others_have_its_place(now_s)
         self.recovery.tick(now_s)
         if self.jobs.busy:
             return
         self.mirroring.look()
         if not (self._can_be_continued and self.keeping.save_if_due(now_s, self._save_on_the_way)):
             self.do_if(self.verification.step(self.file.contiguous, _HASH_AT_LEAST_BYTES))
+
+    def _let_others_have_its_place(self, now_s: float) -> None:
+        """Where nothing can be done for a while: its host rests, or the next try is not due."""
+        file = self.file
+        if file.lanes_busy or self.comparisons or self.jobs.busy:
+            return
+        if self.recovery.rests_for(now_s) >= governor.WORTH_A_TURN_S:
+            self.aside.step()
+        elif self.aside.is_in_place and file.waiting_for == "rest" and len(self.sources) == 1:
+            rest_s = governor.rests_for(file.resting_host)
+            if rest_s >= governor.WORTH_A_TURN_S and self.aside.step():
+                # The engine would go on as soon as the rest is over.
+                file.rest(URL, _HELD_S)
+                self.call_later(rest_s, lambda: self.aside.back(self._ask_again))
+
+    def _ask_again(self) -> None:
+        if self.in_engine:
+            self.file.rest(URL, 0)
 
     # -- what is kept -------------------------------------------------------------------------------------------
 

@@ -336,19 +336,22 @@ class Small:
             if self._meter is None:
                 self._meter = SpeedMeter()
             self._meter.sample(now_s, file.downloaded)
-            if (
-                elapsed_s >= governor.HURRY_S
-                and self._stage is _Stage.FETCHING
-                and not file.received_bytes
-                and file.waiting_for == "transfer"
-            ):
-                self._let_others_pass()
+            if self._stage is _Stage.FETCHING and not file.downloaded:
+                self._let_others_pass(file, elapsed_s)
 
-    def _let_others_pass(self) -> None:
-        """Its host has not answered yet: what waits may have its place, before it is tried again."""
-        host = governor.host_of_connection(self.download.url, self.options)
-        if not governor.has_answered(host) and self._backend.listener.puts_off(self.download):
-            _log.info("%s: no response within %g s; others come first", mask_url(self.download.url), governor.HURRY_S)
+    def _let_others_pass(self, file: File, elapsed_s: float) -> None:
+        """Where its host does not answer, or rests: what waits may have its place, before it is tried again."""
+        listener, waits_for = self._backend.listener, file.waiting_for
+        if waits_for == "transfer" and elapsed_s >= governor.HURRY_S and not file.received_bytes:
+            host = governor.host_of_connection(self.download.url, self.options)
+            if not governor.has_answered(host) and listener.puts_off(self.download):
+                why = f"no response within {governor.HURRY_S:g} s"
+                _log.info("%s: %s; others come first", mask_url(self.download.url), why)
+                self._leave()
+            return
+        rest_s = governor.rests_for(file.resting_host) if waits_for == "rest" else 0.0
+        if rest_s >= governor.WORTH_A_TURN_S and listener.puts_off(self.download, rest_s):
+            self.download.has_begun = False  # nothing is left of it
             self._leave()
 
     # -- for whoever looks ----------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from rangefetch.net.sources import URL, Sources
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadResult, SpeedMeter
 from rangefetch.transfer import governor
+from rangefetch.transfer.aside import Aside
 from rangefetch.transfer.backend import Services, Timer
 from rangefetch.transfer.download import Download, Figures
 from rangefetch.transfer.jobs import Jobs
@@ -93,6 +94,7 @@ class AtWork(abc.ABC):
             },
             self.now_s,
         )
+        self.aside = Aside(backend.listener, download)
         self._then: Callable[[], None] = lambda: None  # what follows when the backend has let go
         self._turns = 0  # how often it went on in another way
         self._nothing_since_s = 0.0  # since when it could not say what it waits for
@@ -223,7 +225,7 @@ class AtWork(abc.ABC):
         It may take its time, never return, or wait for another download, which can have this one's place meanwhile.
         What is returned is for whoever does not wait for it any more.
         """
-        refresh, turns, listener = self.options.refresh_url, self._turns, self.backend.listener
+        refresh, turns = self.options.refresh_url, self._turns
         assert refresh is not None
 
         def ask() -> str | None:
@@ -234,19 +236,23 @@ class AtWork(abc.ABC):
                 return None
 
         def known(future: Future[str | None]) -> None:
-            listener.asks(self.download, asking=False)
             if not self.life.is_ending and turns == self._turns:
                 late.cancel()
-                answered(future.result())
+                self.aside.back(lambda: answered(future.result()))
 
         def is_late() -> None:
             _log.warning("%s: refresh_url did not return within %g seconds", self.shown_url, _REFRESH_S)
-            answered(None)
+            self.aside.back(lambda: answered(None))
 
         late = self.call_later(_REFRESH_S, is_late)
         self.backend.look(self, ask, known)
-        listener.asks(self.download, asking=True)
+        self.aside.step()
         return late
+
+    def go_on(self) -> None:
+        """It has a place again, for which it has waited."""
+        if not self.life.is_ending:
+            self.aside.go_on()
 
     def turn(self, then: Callable[[], None]) -> None:
         """It cannot go on like this: have the backend let go, and do ``then`` when nothing touches the file."""
@@ -299,7 +305,7 @@ class AtWork(abc.ABC):
         """What will bring it on, in words; from any thread. Empty: nothing will, which cannot be."""
         if self.life.phase in (Phase.TURNING, Phase.STOPPING, Phase.DROPPING):
             return f"{self.transferer} to end its transfers"
-        return self.placing.waits_for or self.waits_for
+        return self.aside.waiting_for or self.placing.waits_for or self.waits_for
 
     def _watch(self, now_s: float) -> None:
         """A download that can name nothing that it waits for would wait forever. Raises ``LocalError``."""

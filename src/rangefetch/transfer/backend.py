@@ -61,10 +61,14 @@ class Backend(Protocol):
         """Its ``options`` have changed: apply what can change while it runs."""
 
     def go_on(self, download: Download) -> None:
-        """It was taken for a small file, and has its turn as any other download: see ``Listener.grows``."""
+        """It has its turn, where ``Listener.grows`` or ``Listener.comes_back`` were asked for that."""
 
     def limit(self, bytes_per_s: int) -> None:
         """Limit all downloads together; 0: no limit."""
+
+    def later(self, delay_s: float, function: Callable[[], None]) -> bool:
+        """Have the backend's thread call ``function`` in so many seconds; False: it is stopped."""
+        ...
 
 
 class Growth(enum.Enum):
@@ -133,10 +137,11 @@ class Listener(Protocol):
     def directed(self, download: Download, status: DownloadStatus) -> None:
         """Somebody has told the backend what a download that rests is to become: waiting again, or removed."""
 
-    def puts_off(self, download: Download) -> bool:
-        """Its host has not answered yet. Whether others wait, so that it is to be halted, and gets its turn after them.
+    def puts_off(self, download: Download, rest_s: float = 0.0) -> bool:
+        """Its host has not answered yet, or is to be left alone for ``rest_s`` seconds. Whether others wait for hosts
+        that could serve them, so that it is to be halted. It gets its turn after them, or when the rest is over.
 
-        That happens to a download once.
+        The first happens to a download once.
         """
         ...
 
@@ -146,5 +151,12 @@ class Listener(Protocol):
         """
         ...
 
-    def asks(self, download: Download, *, asking: bool) -> None:
-        """Whether it waits for a function of the user's; another download may have its place meanwhile."""
+    def steps_aside(self, download: Download) -> bool:
+        """It can do nothing for now: it waits for a function of the user's, or its host rests. Whether another download
+        may have its place until ``comes_back``.
+        """
+        ...
+
+    def comes_back(self, download: Download) -> bool:
+        """It could go on. Whether it has a place; otherwise ``Backend.go_on`` follows when it has."""
+        ...

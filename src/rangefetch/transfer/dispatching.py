@@ -116,7 +116,8 @@ class Dispatcher(abc.ABC, Generic[R]):
         self._step(download, self.runs_changed)
 
     def go_on(self, download: Download) -> None:
-        """It has its turn as any other download, where ``grows`` was asked for that."""
+        """It has its turn, where ``grows`` or ``comes_back`` was asked for that."""
+        self._step(download, lambda run: run.go_on())
 
     def _step(self, download: Download, step: Callable[[R], None]) -> None:
         def take() -> None:
@@ -137,6 +138,13 @@ class Dispatcher(abc.ABC, Generic[R]):
         if is_first:
             self.ring()
         return True
+
+    def later(self, delay_s: float, function: Callable[[], None]) -> bool:
+        """Have the backend's thread call ``function`` in so many seconds; from any thread. False: it is stopped."""
+        return self.call(lambda: self._set_timer(delay_s, function))
+
+    def _set_timer(self, delay_s: float, function: Callable[[], None]) -> None:
+        self._timers.later(delay_s, function)
 
     # -- for what is at work --------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """A download: what was asked for, the state it is in, and what came of it.
 
-The states and the moves between them are the table ``MOVES``; nothing else may change a state.
+The states and the moves between them are the table ``MOVES``; nothing else may change a state. A download that has not
+begun is a ``Row`` until somebody needs the ``Download``, since most of a long queue only waits.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from rangefetch.errors import DownloadError
 from rangefetch.logs import log as _log
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from rangefetch._engine import File
     from rangefetch.transfer.sink import Sink
 
-__all__ = ["MOVES", "Download", "Figures", "new_gid"]
+__all__ = ["MOVES", "Download", "Figures", "Row", "new_gid"]
 
 _W, _A, _P = DownloadStatus.WAITING, DownloadStatus.ACTIVE, DownloadStatus.PAUSED
 _C, _E, _R = DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED
@@ -58,6 +59,54 @@ if hasattr(os, "register_at_fork"):
 def new_gid() -> str:
     """16 hexadecimal digits that no other download has, as aria2's are."""
     return f"{_gids.getrandbits(64):016x}"
+
+
+class Row:
+    """A download that has not begun, and that nobody watches: what was asked for, and whether it waits or is paused.
+
+    It reads as a ``Download`` does. Its manager's lock guards it.
+    """
+
+    __slots__ = ("_status", "cut_short", "gid", "options", "url")
+
+    # What every download has that has not begun.
+    asks = has_begun = False
+    error = intent = kept_aside = result = sink = None
+
+    def __init__(self, url: str, options: DownloadOptions, *, gid: str = "") -> None:
+        self.gid = gid or new_gid()
+        self.url = url
+        self.options = options
+        self.cut_short = False
+        self._status = DownloadStatus.WAITING
+
+    @property
+    def status(self) -> DownloadStatus:
+        return self._status
+
+    @property
+    def filename(self) -> str:
+        return self.options.filename
+
+    def move(self, status: DownloadStatus, *, cut_short: bool = False) -> None:
+        """Go to ``status``. ``ValueError`` if ``MOVES`` has no such move."""
+        _check_move(self.gid, self._status, status)
+        self._status = status
+        self.cut_short = cut_short
+
+    def progress(self) -> DownloadProgress:
+        """The download at this moment."""
+        return DownloadProgress(
+            self.gid, 0, 0, 0.0, 0.0, None, self.filename, self._status, waiting_for=_WAITS_FOR.get(self._status, "")
+        )
+
+
+_WAITS_FOR = {DownloadStatus.WAITING: "its turn", DownloadStatus.PAUSED: "resume()"}
+
+
+def _check_move(gid: str, status: DownloadStatus, following: DownloadStatus) -> None:
+    if following not in MOVES[status]:
+        raise ValueError(f"{gid}: a download that is {status} cannot become {following}")
 
 
 class Download:
@@ -102,12 +151,21 @@ class Download:
         """How to ask whether anybody can still wait for it, from any thread; None: it goes on in any case."""
         self.was_put_off = False
         """Its host did not answer at once, so that others had its place."""
+        self.turn = 0
+        """The number under which it has waited for its turn; 0: it has not."""
         self.cut_short = False
         """It is paused because its manager was stopped, and not because somebody asked for that."""
         self.lock = threading.Condition()
         self._status = DownloadStatus.WAITING
         self._last = Figures()
         self._watchers: list[Callable[[Download], object]] = []
+
+    @classmethod
+    def of(cls, row: Row) -> Self:
+        """The download of which so far there was a row."""
+        self = cls(row.url, row.options, gid=row.gid)
+        self._status, self.cut_short = row.status, row.cut_short
+        return self
 
     @property
     def status(self) -> DownloadStatus:
@@ -123,8 +181,7 @@ class Download:
     ) -> None:
         """Go to ``status``, with what came of it, and wake who waits. ``ValueError`` if ``MOVES`` has no such move."""
         with self.lock:
-            if status not in MOVES[self._status]:
-                raise ValueError(f"{self.gid}: a download that is {self._status} cannot become {status}")
+            _check_move(self.gid, self._status, status)
             self._status = status
             self.note = ""
             self.result = result
@@ -172,16 +229,10 @@ class Download:
     @property
     def waiting_for(self) -> str:
         """What will bring it on, in words; empty where it has ended."""
-        match self._status:
-            case DownloadStatus.WAITING:
-                return "its turn"
-            case DownloadStatus.PAUSED:
-                return "resume()"
-            case DownloadStatus.ACTIVE:
-                waits = self.waits
-                return (waits() if waits is not None else "") or "its backend"
-            case _:
-                return ""
+        if self._status is not DownloadStatus.ACTIVE:
+            return _WAITS_FOR.get(self._status, "")
+        waits = self.waits
+        return (waits() if waits is not None else "") or "its backend"
 
     def __repr__(self) -> str:
         figures = self.figures

@@ -20,6 +20,7 @@ from rangefetch.options import DownloadOptions
 
 __all__ = [
     "HURRY_S",
+    "WORTH_A_TURN_S",
     "divide",
     "has_answered",
     "has_sent",
@@ -33,6 +34,9 @@ __all__ = [
 
 HURRY_S = 2.0
 """How long a host that has not answered yet may hold up others that wait."""
+
+WORTH_A_TURN_S = 1.0
+"""A rest that is shorter is waited for; during a longer one what waits for other hosts comes first."""
 
 _TURN_S = 30.0  # for which the one that asks whether a host is back is waited for
 _LOOK_AGAIN_S = 0.25

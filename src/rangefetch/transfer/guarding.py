@@ -52,6 +52,9 @@ class Work(Protocol):
     def change(self, options: DownloadOptions) -> None:
         """Apply new options."""
 
+    def go_on(self) -> None:
+        """It has a place at work, for which it has waited."""
+
     def fail(self, error: DownloadError) -> None:
         """End it with an error, and keep what can be continued."""
 

@@ -21,7 +21,7 @@ from rangefetch.disk.target import Target, free_space
 from rangefetch.errors import DiskError
 from rangefetch.masking import mask_url
 from rangefetch.net.credentials import split_userinfo
-from rangefetch.transfer.download import Download
+from rangefetch.transfer.download import Download, Row
 
 __all__ = ["Room", "check_target", "explain_full", "lacking_bytes", "lacking_on"]
 
@@ -34,8 +34,27 @@ class Room:
         self._waiting: Counter[int] = Counter()
         self._claims: dict[str, tuple[int, int]] = {}
 
-    def claim(self, download: Download, active: Callable[[], Iterable[Download]]) -> None:
-        """A download is to wait for its turn. Raises ``DiskError`` where it does not fit beside the others."""
+    def claim(
+        self, downloads: Iterable[Row | Download], at_work: Callable[[], Iterable[Download]]
+    ) -> dict[str, DiskError]:
+        """These are to wait for their turn; returns the errors of those that do not fit beside the others, by gid.
+
+        What those at work need is looked at once for all of them.
+        """
+        refused: dict[str, DiskError] = {}
+        needed: dict[int, int] = {}
+        for download in downloads:
+            try:
+                self._claim(download, at_work, needed)
+            except DiskError as error:
+                refused[download.gid] = error
+        return refused
+
+    def _claim(
+        self, download: Row | Download, at_work: Callable[[], Iterable[Download]], needed: dict[int, int]
+    ) -> None:
+        if not (download.has_begun or download.options.expected_size):
+            return  # its size is not known
         lacking = lacking_bytes(download)
         directory = download.options.save_dir
         if not lacking or _is_there(download):
@@ -44,20 +63,24 @@ class Room:
             device = Path(directory).stat().st_dev
         except OSError:
             return  # what is wrong with it is said when it begins
-        free, needed = free_space(directory), lacking_on(device, active())
+        if device not in needed:
+            needed[device] = lacking_on(device, at_work())
         with self._lock:
-            _check(directory, lacking, self._waiting[device] + needed, free, mask_url(download.url))
+            others = self._waiting[device] + needed[device]
+            _check(directory, lacking, others, free_space(directory), mask_url(download.url))
             self._waiting[device] += lacking
             self._claims[download.gid] = (device, lacking)
 
-    def release(self, download: Download) -> None:
+    def release(self, download: Row | Download) -> None:
         """It waits no more."""
+        if download.gid not in self._claims:
+            return
         with self._lock:
             device, lacking = self._claims.pop(download.gid, (0, 0))
             self._waiting[device] -= lacking
 
 
-def lacking_bytes(download: Download) -> int:
+def lacking_bytes(download: Row | Download) -> int:
     """What its filesystem must still give to it; 0 where its size is not known, or its bytes are not kept."""
     progress = download.progress()
     size = progress.total or int(download.options.expected_size)
@@ -104,7 +127,7 @@ def _is_on(device: int, directory: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _is_there(download: Download) -> bool:
+def _is_there(download: Row | Download) -> bool:
     """Whether the final name is taken, perhaps by the very file; then there may be nothing to fetch."""
     options = download.options
     name = options.filename or choose_filename(download.url)

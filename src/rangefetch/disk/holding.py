@@ -1,0 +1,111 @@
+"""Who has a file: one process, and one object in it, at a time.
+
+The right to ``NAME`` is a lock on ``NAME.lock`` beside it, which the system releases with the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+import weakref
+from pathlib import Path
+
+from rangefetch.disk import locks
+from rangefetch.disk.parts import is_open_on
+from rangefetch.errors import LocalError
+from rangefetch.logs import log as _log
+
+__all__ = ["Hold"]
+
+
+class Hold:
+    """A manager's right to a session file; nobody else has it until :meth:`release`, or the end of the process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock_path = path.with_name(path.name + ".lock")
+        self._fd = -1
+        self._has_warned = False
+        _holds.add(self)
+
+    @property
+    def is_held(self) -> bool:
+        return self._fd >= 0
+
+    def acquire(self) -> None:
+        """Raises ``LocalError``, which names the holder. Where no lock can be made that is a warning."""
+        if self.is_held or sys.platform == "win32":
+            return
+        try:
+            try:
+                self._take()
+            except LocalError:
+                # It may be one that was forgotten, and not collected yet.
+                gc.collect()
+                self._take()
+        except OSError as error:
+            if not self._has_warned:
+                self._has_warned = True
+                _log.warning("%s: it cannot be locked (%s); use it for one manager only", self._path, error.strerror)
+
+    def _take(self) -> None:
+        while not self.is_held:
+            self._try()
+
+    def _try(self) -> None:
+        """One try; without success where the holder took the file away meanwhile."""
+        fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        try:
+            locks.take(fd)
+            if is_open_on(fd, self._lock_path):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"{os.getpid()} {os.uname().nodename}\n".encode(), 0)
+                self._fd, fd = fd, -1
+        except BlockingIOError:
+            raise LocalError(f"{self._path}: {_describe(os.pread(fd, 256, 0))} has it") from None
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def release(self) -> None:
+        """Let others have it. Doing so twice is fine."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with contextlib.suppress(OSError):
+                self._lock_path.unlink()
+            locks.unlock_and_close(fd)
+
+    def _abandon(self) -> None:
+        """In a forked child: the right stays with the parent."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.release()
+
+
+_holds: weakref.WeakSet[Hold] = weakref.WeakSet()
+
+
+def _describe(holder: bytes) -> str:
+    pid, _, host = holder.decode(errors="replace").strip().partition(" ")
+    if not pid.isdigit():
+        return "another DownloadManager"
+    if host != os.uname().nodename:
+        return f"a DownloadManager of process {pid} on {host if host.isprintable() else 'another machine'}"
+    if int(pid) == os.getpid():
+        return "another DownloadManager of this process"
+    return f"a DownloadManager of process {pid}"
+
+
+def _abandon_all() -> None:
+    for hold in list(_holds):
+        hold._abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)

@@ -1,0 +1,471 @@
+"""The downloads of one manager: who waits, who is at work, and who has ended; what its lock guards.
+
+A download that only waits is a row here; whoever looks for it by its gid gets the ``Download``. No step takes longer
+because more of them wait, and what is done to all takes a step for each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from threading import RLock
+
+from rangefetch.errors import ChecksumMismatch, DiskError, DownloadError, LocalError
+from rangefetch.logs import log as _log
+from rangefetch.masking import mask_url
+from rangefetch.options import DownloadOptions
+from rangefetch.progress import DownloadResult, DownloadStatus
+from rangefetch.selection import BackendRouter
+from rangefetch.transfer import governor
+from rangefetch.transfer.backend import Growth
+from rangefetch.transfer.download import Download, Row
+from rangefetch.transfer.line import Line
+from rangefetch.transfer.places import Places
+from rangefetch.transfer.space import Room
+
+__all__ = ["FINISHED", "Entry", "Left", "Queue"]
+
+FINISHED = frozenset({DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED})
+_RESTS = frozenset({DownloadStatus.PAUSED, DownloadStatus.ERROR})
+_MOST_UNCOLLECTED = 100_000
+_QUIET_S, _LONGEST_QUIET_S = 0.02, 0.25
+_HOSTS_FRESH_S, _MOST_HOSTS = 1.0, 4096
+
+Entry = Row | Download
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Left:
+    """A download that was told to stop, and the state in which it was."""
+
+    entry: Entry
+    was: DownloadStatus
+
+
+class Queue:
+    """The downloads of a manager, and the ``Listener`` of its backends, whose threads do not keep the manager alive.
+
+    Methods may be called from any thread.
+    """
+
+    def __init__(self, most_active: int, most_small: int, most_finished: int) -> None:
+        self.router: BackendRouter  # whoever makes one sets it
+        self.note: Callable[[str], object] = lambda _: None
+        """Called with the gid of a download of which something has changed that is saved, perhaps under the lock."""
+        self.is_started = False
+        self.starts = 0
+        """How often it was started."""
+        self._lock = RLock()  # guards all that follows; nothing that may block is done under it
+        self._entries: dict[str, Entry] = {}
+        self._line = Line()
+        self._places = Places(most_active, most_small)
+        self._room = Room()
+        self._uncollected: OrderedDict[str, None] = OrderedDict()  # whose outcome nobody was told
+        self._collected: OrderedDict[str, None] = OrderedDict()  # whose outcome somebody was told
+        self._most_collected = most_finished
+        self._most_uncollected = max(most_finished, _MOST_UNCOLLECTED)
+        self._hosts: dict[tuple[str, str, str], int] = {}  # where requests for an origin go
+        self._hosts_since_s = 0.0
+        self._stops_since_s = 0.0  # places are kept free since then, for more may be stopped; 0: they are not
+        self._last_stop_s = 0.0
+
+    def orphan(self) -> None:
+        """In a forked child: the lock may be another thread's of the parent."""
+        self._lock = RLock()
+        self.is_started = False
+
+    # -- who there is -----------------------------------------------------------------------------------------
+
+    def find(self, gid: str) -> Download:
+        """Raises ``KeyError``."""
+        with self._lock:
+            entry = self._entries.get(gid)
+            if entry is None:
+                raise KeyError(f"there is no download {gid!r}")
+            return self._whole(entry)
+
+    def peek(self, gid: str) -> Entry | None:
+        """It as it is kept."""
+        return self._entries.get(gid)
+
+    def entries(self) -> list[Entry]:
+        """All of them, in the order in which they were asked for."""
+        with self._lock:
+            return list(self._entries.values())
+
+    def forget(self, gid: str) -> bool:
+        """Whether it has ended; then it is known no more. Raises ``KeyError``."""
+        with self._lock:
+            entry = self._entries.get(gid)
+            if entry is None:
+                raise KeyError(f"there is no download {gid!r}")
+            if entry.status not in FINISHED:
+                return False
+            self._forget(gid)
+            return True
+
+    def collect(self, download: Download) -> None:
+        """Somebody is told its outcome: now it is one of those of which only the last are remembered."""
+        gid = download.gid
+        with self._lock:
+            if gid in self._entries and download.status in FINISHED:
+                self._uncollected.pop(gid, None)
+                self._collected.pop(gid, None)
+                self._collected[gid] = None
+                while len(self._collected) > self._most_collected:
+                    self._forget(next(iter(self._collected)))
+
+    def passed_over(self, gids: Collection[str]) -> int:
+        """How many of these come after others, or are at work and can do nothing: they keep nobody busy."""
+        with self._lock:
+            return self._line.passed_over(gids) + self._places.count_aside(gids)
+
+    # -- life -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """The backend runs: what waits may begin."""
+        with self._lock:
+            self.is_started = True
+            self.starts += 1
+            self._stops_since_s = 0.0
+            self._begin_next()
+
+    def stop(self) -> None:
+        """The backend is about to be stopped: what waits is paused."""
+        with self._lock:
+            self.is_started = False
+            waiting, self._line = [self._entries[gid] for gid in self._line], Line()
+            for entry in waiting:
+                self._room.release(entry)
+                entry.move(DownloadStatus.PAUSED, cut_short=True)
+
+    @contextmanager
+    def running(self, start: Callable[[], None]) -> Iterator[None]:
+        """Started (by ``start``, where it is not), and the lock held."""
+        while True:
+            start()
+            with self._lock:
+                if self.is_started:  # nobody has stopped it meanwhile
+                    yield
+                    return
+
+    # -- into the queue ---------------------------------------------------------------------------------------
+
+    def claim_room(self, entries: Iterable[Entry]) -> dict[str, DiskError]:
+        """Hold the space that they lack, or say for which there is not as much. Asks the file system, so never under
+        the lock.
+        """
+        return self._room.claim(entries, self._downloads_at_work)
+
+    def release_room(self, entry: Entry) -> None:
+        """It is not to wait after all."""
+        self._room.release(entry)
+
+    def add(self, entries: Iterable[Entry], refused: dict[str, DiskError]) -> None:
+        """New ones, which wait for their turn; the lock is held (``running``)."""
+        for entry in entries:
+            self._entries[entry.gid] = entry
+            self._put_in_line(entry, refused.get(entry.gid))
+            self.note(entry.gid)
+        self._begin_next()
+
+    def add_stream(self, download: Download) -> None:
+        """A stream begins at once: it lasts for as long as its reader pleases, who may be waiting for another one. The
+        lock is held (``running``).
+        """
+        self._entries[download.gid] = download
+        self._begin(download, stream=True)
+
+    def take_in(self, entries: Iterable[Entry]) -> None:
+        """What an earlier manager has left."""
+        with self._lock:
+            for entry in entries:
+                if entry.gid not in self._entries:
+                    self._entries[entry.gid] = entry
+                    if entry.status is DownloadStatus.WAITING:
+                        self._line.add(entry.gid, self._host_of(entry))
+
+    def queue_again(self, entries: Iterable[Entry], was: DownloadStatus, refused: dict[str, DiskError]) -> None:
+        """Have those that rest wait for their turn again; the lock is held (``running``)."""
+        for each in entries:
+            entry = self._entries.get(each.gid, each)  # it may have become a download meanwhile
+            if entry.status is DownloadStatus.ACTIVE and entry.intent is DownloadStatus.PAUSED:
+                # It is on its way to rest: back from there.
+                entry.intent = DownloadStatus.WAITING
+            elif entry.status is was:
+                self._uncollected.pop(entry.gid, None)
+                self._collected.pop(entry.gid, None)
+                entry.move(DownloadStatus.WAITING)
+                self._put_in_line(entry, refused.get(entry.gid))
+            else:
+                self._room.release(entry)
+            self.note(entry.gid)
+        self._begin_next()
+
+    def _put_in_line(self, entry: Entry, no_room: DiskError | None) -> None:
+        """Have it wait, or refuse it where there is no room for it."""
+        if no_room is not None:
+            self._has_ended(entry.gid, DownloadStatus.ERROR)
+            self._whole(entry).move(DownloadStatus.ERROR, error=no_room)
+        else:
+            self._line.add(entry.gid, self._host_of(entry))
+
+    # -- out of it --------------------------------------------------------------------------------------------
+
+    def direct(
+        self, status: DownloadStatus, *, among: Iterable[Entry] | None = None, remove_files: bool = False
+    ) -> list[Left]:
+        """Note where some downloads, or all, are to go; those that rest are there at once. Returns those that were not
+        there already.
+        """
+        with self._lock:
+            if among is None:
+                asked = list(self._entries.values())
+            else:
+                asked = [self._entries.get(each.gid, each) for each in among]
+            if self._stops_since_s:
+                self._last_stop_s = time.monotonic()
+            return [
+                Left(entry, was)
+                for entry in asked
+                if (was := self._direct(entry, status, remove_files=remove_files)) is not None
+            ]
+
+    def _direct(self, entry: Entry, status: DownloadStatus, *, remove_files: bool) -> DownloadStatus | None:
+        was = entry.status
+        if was is DownloadStatus.ACTIVE:
+            assert isinstance(entry, Download)
+            entry.want(status, remove_files=remove_files)
+        elif was is DownloadStatus.WAITING:
+            self._line.discard(entry.gid)
+            self._room.release(entry)
+            entry.move(status)
+        elif status is DownloadStatus.REMOVED and was in _RESTS:
+            entry.move(status)
+        else:
+            return None
+        if was is not DownloadStatus.ACTIVE:
+            self._has_ended(entry.gid, status)
+        self.note(entry.gid)
+        return was
+
+    def change(self, download: Download, options: DownloadOptions, *, elsewhere: bool) -> bool:
+        """It has other options now; whether it is at work. Raises ``ValueError`` where that is too late for another
+        place.
+        """
+        with self._lock:
+            if elsewhere and download.status is DownloadStatus.ACTIVE:
+                raise ValueError(f"{download.gid}: it has started in the meantime; pause it first")
+            download.options = options
+            download.filename = options.filename or download.filename
+            self.note(download.gid)
+            return download.gid in self._places
+
+    # -- what the backends tell -------------------------------------------------------------------------------
+
+    def completed(self, download: Download, result: DownloadResult) -> None:
+        with self._lock:
+            self._line.is_back(self._host_of(download))
+        self._ended(download, DownloadStatus.COMPLETE, result=result)
+
+    def failed(self, download: Download, error: DownloadError) -> None:
+        if isinstance(error, ChecksumMismatch) and error.kept is not None:
+            download.kept_aside = error.kept
+        if download.intent is DownloadStatus.REMOVED:
+            self._ended(download, DownloadStatus.REMOVED)
+        else:
+            self._ended(download, DownloadStatus.ERROR, error=error)
+
+    def halted(self, download: Download) -> None:
+        with self._lock:
+            intent, goes_on = download.intent, self.is_started
+        if intent is DownloadStatus.REMOVED:
+            self._ended(download, intent)
+            return
+        goes_on = goes_on and intent is DownloadStatus.WAITING
+        # Nobody has asked for it where the backend was stopped.
+        self._ended(download, DownloadStatus.PAUSED, cut_short=intent is not DownloadStatus.PAUSED and not goes_on)
+        if goes_on:
+            self._wait_again(download)
+
+    def _ended(
+        self,
+        download: Download,
+        status: DownloadStatus,
+        *,
+        result: DownloadResult | None = None,
+        error: DownloadError | None = None,
+        cut_short: bool = False,
+    ) -> None:
+        was_told = download.intent in (DownloadStatus.PAUSED, DownloadStatus.REMOVED)
+        try:
+            with self._lock:
+                self._places.leave(download.gid)
+                self._has_ended(download.gid, status)
+                if was_told:
+                    self._begin_later()
+                else:
+                    self._begin_next()
+        finally:
+            # Whoever waits for it hears of it, whatever else went wrong.
+            download.move(status, result=result, error=error, cut_short=cut_short)
+            self.note(download.gid)
+
+    def _wait_again(self, download: Download) -> None:
+        """It goes on waiting. On the backend's thread, so no file system is asked."""
+        with self._lock:
+            if download.status is DownloadStatus.PAUSED:
+                download.move(DownloadStatus.WAITING)
+                late = download.was_put_off and not download.turn
+                self._line.add(download.gid, self._host_of(download), late=late, number=download.turn)
+                self._begin_next()
+                self.note(download.gid)
+
+    def steps_aside(self, download: Download) -> bool:
+        with self._lock:
+            is_aside = self._places.step_aside(download.gid)
+            if is_aside:
+                self._begin_next()
+            return is_aside
+
+    def comes_back(self, download: Download) -> bool:
+        with self._lock:
+            return self._places.come_back(download.gid)
+
+    def directed(self, download: Download, status: DownloadStatus) -> None:
+        if status is DownloadStatus.WAITING:
+            self._wait_again(download)
+        else:
+            for left in self.direct(status, among=[download]):
+                self.let_go(left)
+
+    def let_go(self, left: Left) -> None:
+        """What follows for the backend where a download was told to stop."""
+        if left.was is DownloadStatus.ACTIVE:
+            assert isinstance(left.entry, Download)
+            self.router.halt(left.entry)
+
+    def grows(self, download: Download, *, answered: bool) -> Growth:
+        with self._lock:
+            if download.intent is not None or self._places.grow(download.gid):
+                return Growth.NOW
+            if answered:
+                self._places.wait_to_return(download.gid)
+                return Growth.SOON
+            # Whatever it is that fails, it may take its time.
+            download.was_put_off = True
+            download.turn = 0
+            download.intent = DownloadStatus.WAITING
+            return Growth.LATER
+
+    def puts_off(self, download: Download, rest_s: float = 0.0) -> bool:
+        with self._lock:
+            host, now_s = self._host_of(download), time.monotonic()
+            may_wait = download.gid in self._places and download.intent is None
+            if not may_wait or (download.was_put_off and not rest_s) or not self._line.has_another(host, now_s):
+                return False
+            if rest_s:
+                self._line.rest(host, now_s + rest_s)
+            else:
+                self._line.put_off(host)
+                download.was_put_off = True
+                download.turn = 0
+            download.intent = DownloadStatus.WAITING
+            return True
+
+    # -- inside; the lock is held -----------------------------------------------------------------------------
+
+    def _begin_next(self) -> None:
+        """Start waiting downloads while there is room."""
+        while (gid := self._places.return_next()) is not None:
+            self.router.go_on(self._whole(self._entries[gid]))
+        while self.is_started and not self._places.is_full():
+            gid = self._line.next(time.monotonic())
+            if gid is None:
+                return
+            entry = self._entries[gid]
+            is_small = self.router.takes_as_small(entry)
+            if not is_small and not self._places.has_one_for_any():
+                return
+            download = self._whole(entry)
+            download.is_small = is_small
+            download.was_put_off |= self._line.is_late(gid)
+            download.turn = self._line.discard(gid)
+            self._begin(download)
+
+    def _begin(self, download: Download, *, stream: bool = False) -> None:
+        self._room.release(download)
+        self._places.take(download.gid, small=download.is_small, stream=stream)
+        download.move(DownloadStatus.ACTIVE)
+        self.note(download.gid)
+        try:
+            self.router.begin(download)
+        except Exception as error:
+            _log.exception("%s: internal error", download.gid)
+            self._places.leave(download.gid)
+            self._has_ended(download.gid, DownloadStatus.ERROR)
+            shown_url = mask_url(download.url)
+            download.move(DownloadStatus.ERROR, error=LocalError(f"internal error: {error!r}", url=shown_url))
+
+    def _begin_later(self) -> None:
+        """Whoever has stopped one download may be about to stop the next ones, too: those do not begin before that."""
+        self._last_stop_s = time.monotonic()
+        if not self._stops_since_s:
+            self._stops_since_s = self._last_stop_s
+            self._look_again_whether_stops_go_on()
+
+    def _look_whether_stops_go_on(self) -> None:
+        with self._lock:
+            now_s = time.monotonic()
+            if now_s - self._last_stop_s < _QUIET_S and now_s - self._stops_since_s < _LONGEST_QUIET_S:
+                self._look_again_whether_stops_go_on()
+            else:
+                self._stops_since_s = 0.0
+                self._begin_next()
+
+    def _look_again_whether_stops_go_on(self) -> None:
+        if not self.router.later(_QUIET_S, self._look_whether_stops_go_on):
+            self._stops_since_s = 0.0
+            self._begin_next()
+
+    def _has_ended(self, gid: str, status: DownloadStatus) -> None:
+        """Remember one that has finished until its outcome is collected."""
+        if status in FINISHED:
+            self._uncollected.pop(gid, None)
+            self._uncollected[gid] = None
+            while len(self._uncollected) > self._most_uncollected:
+                self._forget(next(iter(self._uncollected)))
+
+    def _forget(self, gid: str) -> None:
+        self._entries.pop(gid, None)
+        self._uncollected.pop(gid, None)
+        self._collected.pop(gid, None)
+        self.note(gid)
+
+    def _whole(self, entry: Entry) -> Download:
+        if isinstance(entry, Row):
+            entry = self._entries[entry.gid] = Download.of(entry)
+        return entry
+
+    def _downloads_at_work(self) -> list[Download]:
+        with self._lock:
+            entries = [self._entries.get(gid) for gid in self._places]
+        return [entry for entry in entries if isinstance(entry, Download)]
+
+    def _host_of(self, entry: Entry) -> int:
+        """The host to which its first request goes, by number."""
+        url, options = entry.url, entry.options
+        end = url.find("/", 8)
+        key = (url if end < 0 else url[:end], options.proxy, options.no_proxy)
+        host = self._hosts.get(key)
+        now_s = time.monotonic()
+        if host is None or now_s - self._hosts_since_s > _HOSTS_FRESH_S:
+            if now_s - self._hosts_since_s > _HOSTS_FRESH_S or len(self._hosts) > _MOST_HOSTS:
+                # The proxies of the environment may be others.
+                self._hosts.clear()
+                self._hosts_since_s = now_s
+            host = self._hosts[key] = governor.host_of_connection(url, options)
+        return host

@@ -1,0 +1,56 @@
+"""The process's own manager, which ``fetch``, ``fetch_many`` and ``stream`` use."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+from rangefetch.manager import DownloadManager
+from rangefetch.progress import DownloadStatus
+
+__all__ = ["get_download_manager", "init_download_manager"]
+
+_manager: DownloadManager | None = None
+_config: dict[str, Any] = {}
+_lock = threading.RLock()
+
+
+def init_download_manager(backend: str = "auto", *, prefer: str = "native", **config: Any) -> DownloadManager:
+    """Create the process's manager, which ``fetch`` uses, or return the existing one if the arguments are the same.
+
+    ``RANGEFETCH_BACKEND`` in the environment applies when the backend is ``"auto"``. A manager with other arguments is
+    replaced, unless it has active or waiting downloads: that raises ``RuntimeError``. ``config`` are keywords of
+    ``DownloadManager``.
+    """
+    global _manager, _config
+    wanted = {"backend": backend, "prefer": prefer, **config}
+    with _lock:
+        if _manager is not None:
+            if wanted == _config:
+                return _manager
+            for status in (DownloadStatus.ACTIVE, DownloadStatus.WAITING):
+                if _manager.list_downloads(status):
+                    raise RuntimeError("the download manager cannot be replaced while it has downloads")
+            _manager.stop()
+        _manager = DownloadManager(**wanted)
+        _manager.is_shared = True
+        _config = wanted
+        return _manager
+
+
+def get_download_manager() -> DownloadManager:
+    """The process's manager; created with the defaults unless ``init_download_manager`` was called."""
+    with _lock:
+        return _manager if _manager is not None else init_download_manager()
+
+
+def _forget_parent() -> None:
+    """In a forked child, where the parent's manager is of no use."""
+    global _manager, _lock
+    _lock = threading.RLock()
+    _manager = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)
