@@ -15,6 +15,7 @@
 # make coverage    which lines of Python and of Cython the tests run
 # make debug       all tests with an engine that checks its own invariants and counts what it has made
 # make sanitize    all tests, watched for memory errors and undefined behaviour; ARGS=thread for data races
+# make fuzz        each reader of what servers send and of files, TIME=... seconds (60); ARGS=... are some of them
 # make docs        the site, into site/
 # make workflows   lint those of .github/
 #
@@ -39,7 +40,8 @@ SYSTEM_LIBCURL = $$($(BIN)/python -c 'import ctypes.util as c; print(c.find_libr
 unexport PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: run setup test torture simulate third-party quick lint bench clean wheel wheel-test fresh coverage debug sanitize docs workflows
+.PHONY: run setup test torture simulate third-party quick lint bench clean wheel wheel-test fresh coverage debug sanitize fuzz docs \
+    workflows
 
 ifeq ($(origin URL),command line)
 # Make hands URL to the shell as a variable: there its & and ? are mere characters.
@@ -123,6 +125,11 @@ debug: $(VENV)/base
 
 sanitize: $(VENV)/base
 	PYTHON=$(BIN)/python WORKERS=$(WORKERS) .ci/sanitize $(ARGS)
+
+fuzz: $(VENV)/installed
+	@.ci/machine packages clang libclang-rt-14-dev
+	@$(BIN)/python -m pip install --quiet --group fuzz
+	PYTHON=$(BIN)/python .ci/fuzz $(or $(TIME),60) $(ARGS)
 
 docs: $(VENV)/docs
 	$(BIN)/python .ci/pages.py

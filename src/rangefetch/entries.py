@@ -80,6 +80,8 @@ class Reader:
         gid, url, filename = entry["gid"], entry["url"], entry["filename"]
         if not isinstance(gid, str) or not _GID.fullmatch(gid) or not isinstance(filename, str):
             raise ValueError(f"{gid!r}: not a download")
+        if "/" in filename or "\0" in filename or filename in (".", ".."):
+            raise ValueError(f"{filename!r}: not the name of a file")
         url, options = check_url(url), self._options_of(entry["options"])
         status = DownloadStatus(entry["status"])
         begun, kept_aside = bool(entry.get("begun", True)), entry.get("kept_aside")

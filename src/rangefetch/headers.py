@@ -9,6 +9,7 @@ from rangefetch.importing import no_fork
 __all__ = ["merged", "parse_date", "parse_headers", "stated_range"]
 
 _SAID_ONCE = ("etag", "last-modified", "content-range")
+_LISTS = ("content-encoding",)
 
 
 def parse_headers(lines: str) -> dict[str, str]:
@@ -17,7 +18,8 @@ def parse_headers(lines: str) -> dict[str, str]:
 
 
 def merged(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Header fields by lower-case name; of a repeated one the first.
+    """Header fields by lower-case name; of a repeated one the first, but all codings, which are a list (RFC 9110,
+    section 5.3).
 
     What a response says twice, in different words, of the file or of its part of it (ETag, Last-Modified,
     Content-Range) it has not said: a cache may have put its own beside the server's, or have mixed up two responses.
@@ -26,7 +28,10 @@ def merged(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
     contradicted: set[str] = set()
     for name, value in fields:
         name = name.lower()
-        if headers.setdefault(name, value) != value and name in _SAID_ONCE:
+        before = headers.setdefault(name, value)
+        if before != value and name in _LISTS:
+            headers[name] = f"{before}, {value}"
+        elif before != value and name in _SAID_ONCE:
             contradicted.add(name)
     return {name: value for name, value in headers.items() if name not in contradicted}
 

@@ -13,7 +13,9 @@ __all__ = ["mask_text", "mask_url", "printable", "without_userinfo"]
 
 _HIDDEN = "***"
 _USERINFO = re.compile(r"(//)[^/?#\s]*@")
-_PARAMETER = re.compile(r"([?&;#]|%3[Ff]|%26)([^\s=&;#?/%]{1,64})(=|%3[Dd])([^\s&;#\"'<>]*)")
+_PARAMETER = re.compile(r"([?&;#]|%3[Ff]|%26)([^\s=&;#?/%]{1,64})(=|%3[Dd])")
+_VALUE = re.compile(r"[^\s&;#\"'<>]*")
+_INNER_VALUE = re.compile(r"(?:(?!%2[63])[^\s&;#\"'<>])*")
 _EXACT = frozenset(
     {
         *("sig", "signature", "sign", "token", "key", "apikey", "api_key", "api-key", "auth", "authorization"),
@@ -37,7 +39,7 @@ def mask_text(text: str) -> str:
     if "@" in text:
         text = _USERINFO.sub(rf"\1{_HIDDEN}@", text)
     if "=" in text or "%3" in text:
-        text = _PARAMETER.sub(_mask_parameter, text)
+        text = _mask_parameters(text)
     return text
 
 
@@ -56,16 +58,22 @@ def printable(text: str) -> str:
     )
 
 
-def _mask_parameter(found: re.Match[str]) -> str:
-    start, name, equals, value = found.groups()
-    if value and _is_secret(unquote(name).lower()):
-        if start.startswith("%") or equals.startswith("%"):
-            # Within another parameter's value: up to the next of the inner URL's.
-            inner = re.split("%26|%23", value, maxsplit=1, flags=re.IGNORECASE)
-            rest = value[len(inner[0]) :]
-            return f"{start}{name}{equals}{_HIDDEN}{mask_text(rest)}"
-        return f"{start}{name}{equals}{_HIDDEN}"
-    return f"{start}{name}{equals}{mask_text(value)}" if "%3" in value or "=" in value else found[0]
+def _mask_parameters(text: str) -> str:
+    """In one pass: URLs lie within values of other URLs as deep as whoever sends them likes."""
+    masked: list[str] = []
+    done = at = 0
+    while found := _PARAMETER.search(text, at):
+        at = found.end()
+        if not _is_secret(unquote(found[2]).lower()):
+            continue
+        # Within another parameter's value it ends where the inner URL's next one begins.
+        is_inner = found[1].startswith("%") or found[3].startswith("%")
+        value = (_INNER_VALUE if is_inner else _VALUE).match(text, at)
+        if value is not None and value[0]:
+            masked += (text[done:at], _HIDDEN)
+            done = at = value.end()
+    masked.append(text[done:])
+    return "".join(masked)
 
 
 def _is_secret(name: str) -> bool:

@@ -21,6 +21,7 @@ from typing import Any
 from rangefetch.checks import check_path as check_any_path
 from rangefetch.disk.holding import Hold
 from rangefetch.disk.journal import LONGEST_LINE_BYTES, Journal, read_lines
+from rangefetch.disk.ownership import is_trusted
 from rangefetch.disk.replacing import remove_what_was_cut_short, replace_file
 from rangefetch.entries import SENSELESS, Reader, Writer
 from rangefetch.errors import LocalError
@@ -77,7 +78,7 @@ class Session:
 
     def take(self) -> list[Entry]:
         """Have the file, and list what is in it; nothing where this has it already. Raises ``LocalError`` if another
-        manager has it, or it cannot be read now.
+        manager has it, or it cannot be read now, or another user could have written it.
         """
         with self._saving:
             if self._is_taken:
@@ -185,6 +186,9 @@ class Session:
         remove_what_was_cut_short(self._path)
         try:
             with self._path.open("rb") as file:
+                if not is_trusted(os.fstat(file.fileno()), self._path.parent):
+                    # It says which files are to be written, and what is to be sent where.
+                    raise LocalError(f"{self._path}: the session is not used: another user owns it or may write it")
                 is_lines = file.read(len(_HEADER)) == _HEADER
             entries, senseless = self._read_lines() if is_lines else self._read_document()
         except FileNotFoundError:

@@ -65,6 +65,8 @@ _LEAST_REST_S = 0.25
 _REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
 _CONTENT_RANGE = re.compile(r"bytes[\s=]+(?:(\d+)-(\d+)|\*)/(\d+)\s*\Z", re.IGNORECASE)
 _DUPLICATE = re.compile(r";\s*rel\s*=\s*\"?duplicate\b", re.IGNORECASE)
+_MOST_DIGITS = 10
+_LONGEST_REST_S = 10**9  # more than anybody waits
 
 
 class Unanswered(Exception):
@@ -487,10 +489,11 @@ def _redirected(url: str, location: str, options: DownloadOptions) -> str:
 
 def _retry_after_s(value: str) -> int:
     """The seconds of a Retry-After field, which may be a date (RFC 9110, section 10.2.3)."""
-    if value.strip().isdecimal():
-        return int(value)
+    value = value.strip(" \t")
+    if value.isascii() and value.isdecimal():
+        return int(value) if len(value) < _MOST_DIGITS else _LONGEST_REST_S
     date_s = parse_date(value)
-    return max(0, int(date_s - time.time() + 1)) if date_s is not None else 0
+    return min(max(0, int(date_s - time.time() + 1)), _LONGEST_REST_S) if date_s is not None else 0
 
 
 def _failure(error: Exception, url: str) -> Failure:

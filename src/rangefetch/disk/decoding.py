@@ -7,6 +7,7 @@ number of them, so there is a limit, and what does not end where its coding ends
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -40,17 +41,22 @@ def codings_to_undo(content_encoding: str, names: Sequence[str]) -> tuple[str, .
     """The codings in the field that are no part of a file which has one of ``names``, in the order in which they are to
     be undone. Raises ``BadAnswer`` for those that this Python cannot undo.
     """
-    listed = [word.strip().lower() for word in content_encoding.split(",")]
+    listed = re.split("[ \t,]+", content_encoding.lower())
     undone = []
     for word in reversed(listed):
         if word in _NONE or (word not in _OWN and word not in _OTHERS):
             continue
-        if any(name.lower().endswith(_OWN.get(word, ())) for name in names if _OWN.get(word)):
+        if any(_is_the_files_own(word, name) for name in names):
             continue
         if _decoder(word, b"") is None:
             raise BadAnswer(f"the server sent the file encoded ({word}), and there is no decoder for that here")
         undone.append(word)
     return tuple(undone)
+
+
+def _is_the_files_own(coding: str, name: str) -> bool:
+    """Whether a name says that the file itself has this coding. An ending alone (``.gz``) is a name, and no ending."""
+    return any(len(name) > len(ending) and name.lower().endswith(ending) for ending in _OWN.get(coding, ()))
 
 
 def decode(target: Target, codings: Sequence[str], most_bytes: int) -> int:

@@ -42,7 +42,9 @@ def split_userinfo(url: str) -> tuple[str, str]:
         return bare, ""
     # RFC 7617, section 2: with a colon, even where there is no password.
     user, _, password = userinfo.partition(":")
-    credentials = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
+    # Octets that are no UTF-8 may have come from a command line (os.fsdecode).
+    octets = (each.encode("utf-8", "surrogateescape") for each in (user, password))
+    credentials = b":".join(map(unquote_to_bytes, octets))
     return bare, "Basic " + base64.b64encode(credentials).decode()
 
 

@@ -1,0 +1,64 @@
+"""Builds harness.pyx: with clang's libFuzzer into a program, or as a shared library for the tests of the corpora.
+
+python tests/fuzz/build.py PROGRAM          clang, with the sanitizers for memory and undefined behaviour
+python tests/fuzz/build.py LIBRARY.so       whatever compiles C here
+"""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+CAN_BUILD = (ROOT / "ext").is_dir() and bool(shutil.which("cc"))
+SANITIZERS = ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+
+
+def directives() -> dict[str, object]:
+    """Those that the engine is compiled with, in ``setup.py``."""
+    for node in ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")).body:
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and node.targets[0].id == "DIRECTIVES"
+        ):
+            found: dict[str, object] = ast.literal_eval(node.value)
+            return found
+    raise LookupError("setup.py has no DIRECTIVES")
+
+
+def build(output: Path) -> None:
+    """Compile the harness with the engine's own files."""
+    work = output.parent
+    code = work / (output.stem + ".c")
+    words = [word for name, value in directives().items() for word in ("-X", f"{name}={value}")]
+    cython = [
+        sys.executable,
+        "-m",
+        "cython",
+        *words,
+        "-I",
+        str(ROOT / "ext"),
+        "-o",
+        str(code),
+        str(HERE / "harness.pyx"),
+    ]
+    subprocess.run(cython, check=True)
+    include = [f"-I{ROOT / 'ext' / 'rangefetch'}", f"-I{HERE}", f"-I{work}", f"-I{sysconfig.get_path('include')}"]
+    common = ["-std=gnu11", "-g1", "-w", *include, str(code), "-o", str(output)]
+    if output.suffix == ".so":
+        subprocess.run(["cc", "-O1", "-shared", "-fPIC", *common], check=True)
+        return
+    directory = sysconfig.get_config_var("LIBDIR")
+    version = sysconfig.get_config_var("LDVERSION")
+    link = [f"-L{directory}", f"-Wl,-rpath,{directory}", f"-lpython{version}", "-ldl", "-lpthread", "-lm"]
+    subprocess.run(["clang", "-O1", *SANITIZERS, *common, *link], check=True)
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]).absolute())

@@ -1,0 +1,12 @@
+"""Has atheris call one of ``readers.TARGETS``: python tests/fuzz/run.py TARGET [ARGUMENTS OF LIBFUZZER]."""
+
+import importlib
+import sys
+
+atheris = importlib.import_module("atheris")
+
+if __name__ == "__main__":
+    with atheris.instrument_imports(include=["rangefetch"]):
+        readers = importlib.import_module("readers")
+    atheris.Setup([sys.argv[0], *sys.argv[2:]], readers.TARGETS[sys.argv[1]])
+    atheris.Fuzz()
