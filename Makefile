@@ -68,7 +68,7 @@ endif
 SEEDS ?= 1000
 SEED ?= 1
 TORTURE := RANGEFETCH_TORTURE=1 RANGEFETCH_MATRIX='*' RANGEFETCH_SEEDS=$(SEEDS) RANGEFETCH_SEED=$(SEED) \
-    $(BIN)/python -m pytest $(PARALLEL) $(or $(ARGS),tests/matrix tests/torture)
+    $(BIN)/python -m pytest $(PARALLEL) $(or $(ARGS),tests/matrix tests/torture tests/powerloss)
 
 torture: setup
 	$(TORTURE)

@@ -25,6 +25,7 @@
 #include "servers.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -51,12 +52,13 @@ enum {
 };
 
 enum { OK = 0, UNRESOLVED = 6, UNCONNECTED = 7, WEIRD = 8, HTTP2 = 16, PARTIAL = 18, WRITE_ERROR = 23, MEMORY = 27,
-       TIMED_OUT = 28, TLS_FAILED = 35, INTERFACE = 45, NOTHING = 52, RECEIVE = 56, UNTRUSTED = 60, STREAM = 92 };
+       TIMED_OUT = 28, TLS_FAILED = 35, ABORTED = 42, INTERFACE = 45, NOTHING = 52, RECEIVE = 56, UNTRUSTED = 60, STREAM = 92 };
 
 typedef size_t (*write_callback)(char *, size_t, size_t, void *);
 typedef int (*debug_callback)(CURL *, int, char *, size_t, void *);
 typedef int (*open_callback)(void *, int, void *);
 typedef int (*close_callback)(void *, int);
+typedef int (*request_callback)(void *, char *, char *, int, int);
 
 typedef struct Connection {
     struct Connection *next;
@@ -81,7 +83,8 @@ struct rf_easy {
     debug_callback on_debug;
     open_callback on_open;
     close_callback on_close;
-    void *body_arg, *header_arg, *debug_arg, *open_arg, *close_arg, *private;
+    request_callback on_request;
+    void *body_arg, *request_arg, *header_arg, *debug_arg, *open_arg, *close_arg, *private;
     char *words;
     int64_t verbose, buffer_bytes, connect_timeout_ms, max_age_s;
     /* The transfer. */
@@ -308,7 +311,13 @@ static void done(CURL *easy, int code) {
 }
 
 static int open_socket(CURL *easy, Connection *connection) {
-    struct { int family, type, protocol; } address = {2, 1, 6};
+    struct {
+        int family, type, protocol;
+        unsigned size;
+        struct sockaddr_in where;
+    } address = {AF_INET, SOCK_STREAM, IPPROTO_TCP, sizeof(struct sockaddr_in), {.sin_family = AF_INET}};
+    address.where.sin_port = htons(80);
+    address.where.sin_addr.s_addr = htonl(0xc6336407); /* 198.51.100.7 */
     note("open", connection->server, 0);
     connection->on_close = easy->on_close;
     connection->on_close_arg = easy->close_arg;
@@ -425,6 +434,10 @@ static void connected(CURL *easy) {
 
 static void send_request(CURL *easy) {
     const Server *server = &world.servers[easy->request.server];
+    if (easy->on_request && easy->on_request(easy->request_arg, (char *)"198.51.100.7", (char *)"10.0.0.1", 80, 40000)) {
+        done(easy, ABORTED);
+        return;
+    }
     easy->asked_us = world.now_us;
     easy->request.ranged = easy->range[0] != 0;
     easy->request.start = easy->request.end = 0;
@@ -898,6 +911,8 @@ int curl_easy_setopt(CURL *easy, int option, ...) {
     case 10164: easy->open_arg = pointer; break;
     case 20208: easy->on_close = (close_callback)pointer; break;
     case 10209: easy->close_arg = pointer; break;
+    case 20312: easy->on_request = (request_callback)pointer; break;
+    case 10313: easy->request_arg = pointer; break;
     case 10103: easy->private = pointer; break;
     case 10010: easy->words = pointer; break;
     case 41: easy->verbose = number; break;

@@ -16,7 +16,7 @@ from typing import Any
 
 __all__ = ["run"]
 
-_REAL_SECONDS = 60
+_REAL_SECONDS = 200
 """For a run, of real time: the engine's thread stands, or turns without asking for anything."""
 
 

@@ -168,7 +168,7 @@ def _faults(rng: random.Random, servers: list[dict[str, int]], changes: bool) ->
         a = rng.choice((3, 10, 50))
     elif kind == "excess":
         a, b = near or 1, rng.randrange(2)
-    if kind == "interrupted" and count == _FOR_EVER:
+    if (kind == "interrupted" or (kind == "no fallocate" and a == errno.EINTR)) and count == _FOR_EVER:
         count = 3
     return [[kind, server, first, count, a, b]]
 

@@ -1,0 +1,31 @@
+"""What is recorded: downloads of a manager with a session, paused on the way, and finished by the next manager."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from rangefetch import DownloadManager
+
+
+def main() -> None:
+    """``DIRECTORY DURABLE URL...``: the files are called 0, 1, ... and the session is beside them."""
+    directory, durable, *urls = sys.argv[1:]
+    options = {"save_dir": directory, "durable": durable == "durable", "retry_wait": 0.001, "max_download_limit": "4M"}
+    with DownloadManager(session_file=Path(directory, "session")) as manager:
+        gids = [manager.download(url, {**options, "filename": str(i)}) for i, url in enumerate(urls)]
+        time.sleep(0.3)
+        for gid in gids:
+            manager.pause(gid)
+        time.sleep(0.2)
+    with DownloadManager(session_file=Path(directory, "session")) as manager:
+        for gid in gids:
+            manager.change_options(gid, max_download_limit=0)
+            manager.resume(gid)
+        for gid in gids:
+            manager.wait(gid, timeout=60)
+
+
+if __name__ == "__main__":
+    main()
