@@ -19,7 +19,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
 from rangefetch.blocks cimport blocks_advance
-from rangefetch.platform cimport rf_count, rf_now_us, rf_open_nameless, rf_pwrite_all, rf_store
+from rangefetch.platform cimport rf_count, rf_now_us, rf_open_memory, rf_open_nameless, rf_pwrite_all, rf_store
 from rangefetch.transfer cimport BUFFER_BYTES, FAULT_DISK, FileCore, Lane
 
 
@@ -33,13 +33,20 @@ cdef inline void lane_advance(Lane *lane, int64_t size) noexcept nogil:
     lane.position += size
 
 
+cdef inline int small_opens(FileCore *file) noexcept nogil:
+    """A small file gets its descriptor with its first bytes, so that an error leaves nothing. Where a file has the name
+    already and is only to be compared, none is needed on the disk. Returns 0 or an errno."""
+    if file.small.there_bytes >= 0 and rf_open_memory(&file.fd) == 0:
+        return 0
+    return rf_open_nameless(file.small.directory_fd, &file.fd)
+
+
 cdef inline bint lane_put(Lane *lane, const char *data, int64_t size, int64_t offset) noexcept nogil:
     """Write; False: the disk refused, noted as the lane's fault."""
     cdef int64_t before_us
     cdef int failed = 0
     if lane.file.fd < 0:
-        # A small file gets its descriptor with its first bytes, so that an error leaves nothing.
-        failed = rf_open_nameless(lane.file.small.directory_fd, &lane.file.fd)
+        failed = small_opens(lane.file)
     if failed == 0:
         before_us = rf_now_us()
         failed = rf_pwrite_all(lane.file.fd, data, <size_t>size, offset)

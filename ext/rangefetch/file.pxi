@@ -63,7 +63,7 @@ cdef class File:
 
     def be_small(
         self, int directory_fd, str name not None, part_names=(), *, bint overwrite=False,
-        bint named_by_url=True, int64_t largest_bytes=1 << 20, bytes origin=None,
+        bint named_by_url=True, int64_t largest_bytes=1 << 20, bytes origin=None, bint compares=False,
     ):
         cdef Small *small = &self.core.small
         cdef int i
@@ -81,9 +81,15 @@ cdef class File:
         small.directory_fd = directory_fd
         small.overwrite = overwrite
         small.named_by_url = named_by_url
+        small.compares = compares
+        small.there_bytes = -1
         small.largest_bytes = largest_bytes
         small.stage = SMALL
         self.core.fd = -1
+
+    @property
+    def was_there(self):
+        return bool(rf_load(&self.core.small.was_there))
 
     def place(self, int fd):
         if fd < 0:

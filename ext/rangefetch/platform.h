@@ -151,6 +151,19 @@ static inline int rf_open_nameless(int directory_fd, int *fd) {
 #endif
 }
 
+/* Opens a new file in memory. Returns 0 or the errno, with *fd at -1. */
+static inline int rf_open_memory(int *fd) {
+#ifdef SYS_memfd_create /* which older C libraries do not wrap */
+    *fd = (int)syscall(SYS_memfd_create, "rangefetch", 1U /* MFD_CLOEXEC */);
+    if (*fd < 0) return errno;
+    rf_live_add(RF_LIVE_DESCRIPTORS, 1);
+    return 0;
+#else
+    *fd = -1;
+    return ENOTSUP;
+#endif
+}
+
 /* Renames in one step, unless the new name is taken (EEXIST). Returns 0 or the errno: EINVAL or ENOSYS where the file
  * system or the kernel cannot do it (renameat2(2)). */
 static inline int rf_rename_free(const char *from, const char *to) {
@@ -194,6 +207,32 @@ static inline int rf_publish_nameless(int fd, int directory_fd, const char *name
 static inline int rf_is_there(int directory_fd, const char *name) {
     struct stat status;
     return fstatat(directory_fd, name, &status, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
+}
+
+/* The size of the file that has the name: -1 where nothing has it, -2 where it is no regular file. */
+static inline int64_t rf_size_there(int directory_fd, const char *name) {
+    struct stat status;
+    if (fstatat(directory_fd, name, &status, AT_SYMLINK_NOFOLLOW) != 0) return errno == ENOENT ? -1 : -2;
+    return S_ISREG(status.st_mode) ? (int64_t)status.st_size : -2;
+}
+
+/* Whether the file that has the name has the same bytes as an open one, and no more. */
+static inline int rf_is_same_there(int fd, int directory_fd, const char *name, int64_t size) {
+    char ours[32768], theirs[32768];
+    struct stat status;
+    int there = openat(directory_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (there < 0) return 0;
+    int same = fstat(there, &status) == 0 && S_ISREG(status.st_mode) && (int64_t)status.st_size == size;
+    for (int64_t at = 0; same && at < size;) {
+        size_t wanted = size - at < (int64_t)sizeof ours ? (size_t)(size - at) : sizeof ours;
+        ssize_t come = pread(fd, ours, wanted, (off_t)at);
+        if (come < 0 && errno == EINTR) continue;
+        /* A short read of a regular file is its end, or a disk at fault: neither is the same. */
+        same = come > 0 && pread(there, theirs, (size_t)come, (off_t)at) == come && memcmp(ours, theirs, (size_t)come) == 0;
+        at += come;
+    }
+    close(there);
+    return same;
 }
 
 /* Sets the time of last modification; a time that is none, or that cannot be held, is no reason to fail. */

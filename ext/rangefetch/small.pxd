@@ -6,7 +6,7 @@ happens. Where the answer says that the file is large, or anything else that con
 before its first byte is taken, and Python gives the file a place of its own (``File.place``). There it goes on as any
 other file. What came of a transfer that fails goes there, too, so that nothing is requested twice.
 
-    SMALL ---- all bytes came ----> DONE, under its name
+    SMALL ---- all bytes came ----> DONE, under its name, which a file with the same bytes may have had already
       |
       +------- anything else -----> HELD ---- place ----> PLACED
 """
@@ -20,6 +20,7 @@ from rangefetch.platform cimport (
     rf_close,
     rf_copy,
     rf_is_special,
+    rf_is_same_there,
     rf_is_there,
     rf_keep_origin,
     rf_open_nameless,
@@ -27,6 +28,7 @@ from rangefetch.platform cimport (
     rf_reserve,
     rf_set_length,
     rf_set_time,
+    rf_size_there,
     rf_store,
 )
 from rangefetch.report cimport post_bare
@@ -52,6 +54,8 @@ cdef inline bint small_is_plain(const Lane *lane) noexcept nogil:
     return not (
         file.size > file.small.largest_bytes
         or lane.source.resolved_url != NULL
+        # Of a size that is not known there may be more than is worth comparing.
+        or (file.small.there_bytes >= 0 and file.size != file.small.there_bytes)
         or (file.small.named_by_url and header_value(lane.easy, "Content-Disposition") != NULL)
         or header_value(lane.easy, "Repr-Digest") != NULL
     )
@@ -71,7 +75,8 @@ cdef inline void small_closes(FileCore *file) noexcept nogil:
 
 
 cdef inline bint small_may_begin(FileCore *file) noexcept nogil:
-    """Whether it may have its name, and nothing of it is there that an earlier run has left."""
+    """Whether it may have its name, or what has the name may be the same file; and nothing of it is there that an
+    earlier run has left."""
     cdef int directory_fd = file.small.directory_fd
     cdef int i
     for i in range(2):
@@ -79,7 +84,10 @@ cdef inline bint small_may_begin(FileCore *file) noexcept nogil:
             return False
     if file.small.overwrite:
         return not rf_is_special(directory_fd, file.small.name)
-    return not rf_is_there(directory_fd, file.small.name)
+    file.small.there_bytes = rf_size_there(directory_fd, file.small.name)
+    return file.small.there_bytes == -1 or (
+        file.small.compares and 0 <= file.small.there_bytes <= file.small.largest_bytes
+    )
 
 
 cdef inline void small_forgets(FileCore *file) noexcept nogil:
@@ -127,9 +135,17 @@ cdef inline void small_is_placed(Loop *loop, FileCore *file, int fd) noexcept no
 
 
 cdef inline bint small_publish(Lane *lane) noexcept nogil:
-    """All bytes are there: set the time, and give the file its name. False: the name is taken, or the disk refuses."""
+    """All bytes are there: set the time, and give the file its name, unless the file that has it is the same.
+
+    False: the name is taken, or the disk refuses."""
     cdef FileCore *file = lane.file
     cdef const char *date = header_value(lane.easy, "Last-Modified")
+    if file.small.there_bytes >= 0:
+        if not rf_is_same_there(file.fd, file.small.directory_fd, file.small.name, file.size):
+            return False
+        rf_store(&file.small.was_there, True)
+        small_closes(file)
+        return True
     if file.fd < 0 and rf_open_nameless(file.small.directory_fd, &file.fd) != 0:
         return False
     if date != NULL:

@@ -230,6 +230,9 @@ cdef struct Small:
     char *part_names[2]       # owned: what an earlier run would have left has one of these names; NULL: none
     char *origin              # owned: what is kept with the file of where it came from; NULL: nothing is
     bint overwrite
+    bint compares             # where a file has the name, it may be the same one
+    int64_t there_bytes       # of that file; -1: there is none
+    bint was_there            # it was the same; written by the loop
     bint named_by_url         # the name is a guess that the answer may correct
     int64_t largest_bytes     # of a file that is small
     int64_t kept_bytes        # of a transfer that has ended: what is in the file without a name

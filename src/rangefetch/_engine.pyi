@@ -342,6 +342,9 @@ class File:
 
         From the DONE or REMOVED event on it is ``"nothing"``.
         """
+    @property
+    def was_there(self) -> bool:
+        """Whether a small file was compared with one that had its name, and is the same."""
     def be_small(
         self,
         directory_fd: int,
@@ -352,6 +355,7 @@ class File:
         named_by_url: bool = True,
         largest_bytes: int = ...,
         origin: bytes | None = None,
+        compares: bool = False,
     ) -> None:
         """Take it for a small file, before it is added: its ``fd`` is ignored, and once all of its bytes have come as
         one response it appears whole as ``name`` in the directory, whose descriptor must stay open until the file's
@@ -359,7 +363,8 @@ class File:
 
         It is held (a HELD event) and waits for ``place`` where the response says that it is larger than
         ``largest_bytes``, has another URL or name (a name only with ``named_by_url``) or a digest; where something is
-        called ``name`` (without ``overwrite``) or has one of the two ``part_names``; where the disk refuses, or has no
+        called ``name`` (without ``overwrite``; with ``compares``, where that is not the same file, byte by byte, or
+        larger than ``largest_bytes``) or has one of the two ``part_names``; where the disk refuses, or has no
         files without a name; and where it comes very slowly. A response that was held goes on from its first byte.
         After a FAILED event it waits for ``place``, too. Raises ``ValueError`` for what makes no sense.
         """

@@ -1,6 +1,7 @@
 """The functions and the manager for asyncio, without a thread for each download.
 
-Methods that may block run in a thread, and complete even if the task that called them is cancelled.
+Methods that may block run in threads of this module, never on the event loop or in its default executor, and complete
+even if the task that called them is cancelled.
 
 Cancelling a task that awaits ``fetch``, ``fetch_many`` or ``download_and_wait`` stops its downloads and saves their
 states, so that the same call resumes them. A manager of your own lists the download of ``download_and_wait`` as paused;
@@ -40,6 +41,7 @@ _PROGRESS_EVERY_S = 0.1
 # At a download that rests, since a manager that is stopped says nothing to those; and at one that is at work, since a
 # notebook's kernel hears of Ctrl-C when its event loop has something to do.
 _LOOK_AGAIN_S = 1.0
+_MOST_THREADS = 8
 _ENDED = (DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED)
 
 P = ParamSpec("P")
@@ -52,7 +54,17 @@ async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     Not ``asyncio.to_thread``: its task is among those that ``asyncio.run`` cancels at its end, before it has begun.
     """
     call = functools.partial(function, *args, **kwargs)
-    return await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, call))
+    return await asyncio.shield(asyncio.get_running_loop().run_in_executor(_threads(), call))
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    """Those of this module: the event loop's own are few, and for whatever the program does."""
+    return ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="aio-of-rangefetch")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
 class _Audience:
@@ -162,9 +174,7 @@ class DownloadManager:
 
     async def download(self, url: Url, options: DownloadOptions | Mapping[str, Any] | None = None) -> str:
         """Add a URL to the queue; returns its gid. Raises ``ValueError`` or ``TypeError`` for bad options."""
-        self._manager.check(url, options)
-        await self._start_by_itself()
-        return self._manager.download(url, options)
+        return (await self._submit(url, options)).gid
 
     async def wait(self, gid: str, timeout: float | None = None) -> DownloadResult:
         """The result of a download at its end, or the errors of ``rangefetch.DownloadManager.wait``.
@@ -217,7 +227,7 @@ class DownloadManager:
 
     async def pause(self, gid: str) -> None:
         """Stop the transfers of a download and save its state; ``resume`` goes on. Returns when it has stopped."""
-        await _in_thread(self._manager.pause, gid)
+        await self._end(gid, DownloadStatus.PAUSED)
 
     async def pause_all(self) -> None:
         """Pause everything that waits or is active."""
@@ -237,7 +247,9 @@ class DownloadManager:
 
     async def cancel(self, gid: str, remove_files: bool = False) -> Path | None:
         """Stop a download for good; ``remove_files`` deletes its files. Returns the path that it would have had."""
-        return await _in_thread(self._manager.cancel, gid, remove_files)
+        if remove_files:
+            return await _in_thread(self._manager.cancel, gid, remove_files)
+        return await self._end(gid, DownloadStatus.REMOVED)
 
     async def cancel_all(self, remove_files: bool = False) -> Path | None:
         """Cancel everything that is not finished. Returns the first of their paths, None where there is none."""
@@ -245,11 +257,14 @@ class DownloadManager:
 
     async def remove(self, gid: str) -> None:
         """Forget a finished download. ``ValueError`` for one that is not finished."""
-        self._manager.remove(gid)
+        if self._manager.is_started:
+            self._manager.remove(gid)
+        else:  # then its session is saved at once
+            await _in_thread(self._manager.remove, gid)
 
     async def change_options(self, gid: str, **options: Unpack[AllOptions]) -> None:
         """Change the options of a download that is not finished; while it is active, those that can change then."""
-        self._manager.change_options(gid, **options)
+        await _in_thread(functools.partial(self._manager.change_options, gid, **options))
 
     async def limit(self, bytes_per_s: int | str) -> None:
         """Limit all downloads together, from now on; 0: no limit."""
@@ -261,9 +276,33 @@ class DownloadManager:
 
     async def list_downloads(self, status: DownloadStatus | str | None = None) -> list[DownloadProgress]:
         """All downloads, or those in one state, in the order in which they were asked for."""
-        return self._manager.list_downloads(status)
+        return await _in_thread(self._manager.list_downloads, status)
 
     # -- inside -----------------------------------------------------------------------------------------------
+
+    async def _end(self, gid: str, status: DownloadStatus) -> Path | None:
+        """Bring a download to rest, or to its end, and wait for that without a thread."""
+        manager = self._manager
+        download = manager._find(gid)
+        if not manager.is_started:  # then its session is saved at once
+            await _in_thread(manager.end, status, [download])
+        elif manager.tell_to_end(status, [download]):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(blocking.SETTLE_S):
+                    await self._rests(download)
+        return blocking.path_of(download)
+
+    async def _submit(self, url: Url, options: DownloadOptions | Mapping[str, Any] | None) -> Download:
+        _, checked = self._manager.check(url, options)
+        await self._start_by_itself()
+        if checked.expected_size:  # then its file system is asked whether there is room
+            return await _in_thread(self._manager.submit, url, options)
+        return self._manager.submit(url, options)
+
+    async def _rests(self, download: Download) -> None:
+        async for _ in self._moves(download, None):
+            if download.status is not DownloadStatus.ACTIVE:
+                return
 
     async def _own(
         self,
@@ -273,9 +312,7 @@ class DownloadManager:
         leave: Callable[[Download], None],
     ) -> DownloadResult:
         """Ask for a URL and wait for it; ``leave`` is called, in a thread, when the task is cancelled."""
-        self._manager.check(url, options)
-        await self._start_by_itself()
-        download = self._manager.submit(url, options)
+        download = await self._submit(url, options)
         loop = asyncio.get_running_loop()
         # A loop that was closed without a word to its tasks never comes back for it.
         download.is_wanted = lambda: not loop.is_closed()
@@ -350,7 +387,7 @@ async def fetch(
 
 async def head(url: Url, **options: Unpack[CommonOptions]) -> FileInfo:
     """``rangefetch.head`` as a coroutine. When the task is cancelled, the request is given up."""
-    opening = asyncio.get_running_loop().run_in_executor(None, Question, url, options)
+    opening = asyncio.get_running_loop().run_in_executor(_threads(), Question, url, options)
     try:
         question = await asyncio.shield(opening)
     except asyncio.CancelledError:

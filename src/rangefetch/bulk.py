@@ -327,14 +327,20 @@ class _Bulk:
             most += self._manager.passed_over(self._asked)
         free = self._outcomes.free
         while (free or queue) and len(self._asked) < most:
-            number = free.pop() if free else queue.take()
-            each = self._wanted[number]
-            options = DownloadOptions.of(self._common, **each.own) if each.own else self._common
-            download = self._manager.submit(each.url, options, starts=self._starts, watcher=self._has_moved)
-            self._asked[download.gid] = (number, download)
-            if download.status in _AT_REST:
-                # It was told before it was known.
-                self._moved.append(download)
+            room = min(most - len(self._asked), _TOGETHER)
+            numbers: list[int] = []
+            while (free or queue) and len(numbers) < room:
+                numbers.append(free.pop() if free else queue.take())
+            items = [(self._wanted[number].url, self._options_of(self._wanted[number])) for number in numbers]
+            downloads = self._manager.submit_all(items, self._starts, self._has_moved)
+            for number, download in zip(numbers, downloads, strict=True):
+                self._asked[download.gid] = (number, download)
+                if download.status in _AT_REST:
+                    # It was told before it was known.
+                    self._moved.append(download)
+
+    def _options_of(self, wanted: _Wanted) -> DownloadOptions:
+        return DownloadOptions.of(self._common, **wanted.own) if wanted.own else self._common
 
     def _has_moved(self, download: Download) -> None:
         if download.status in _AT_REST:
@@ -356,19 +362,21 @@ class _Bulk:
 
     def _collect(self) -> None:
         """Take what has ended."""
+        over = []
         while self._moved:
             download = self._moved.popleft()
             number, _ = self._asked.get(download.gid, (None, None))
-            if number is not None:
-                self._settle(number, download)
+            if number is not None and self._settle(number, download):
+                over.append(download)
+        self._manager.forget(*over)
 
     def _must_go_on(self) -> None:
         """Raises ``Cancelled`` if the manager was stopped, even if it was started again."""
         if not self._manager.is_started or self._manager.starts != self._starts:
             raise Cancelled("the manager was stopped")
 
-    def _settle(self, number: int, download: Download) -> None:
-        """A download is at rest, or has ended."""
+    def _settle(self, number: int, download: Download) -> bool:
+        """A download is at rest, or has ended. Whether nothing more comes of it."""
         outcome: DownloadResult | DownloadError | None = download.result
         if outcome is None:
             try:
@@ -378,11 +386,11 @@ class _Bulk:
                     self._must_go_on()
                 outcome = error
             except TimeoutError:
-                return
+                return False
         del self._asked[download.gid]
         self._bytes += outcome.size if isinstance(outcome, DownloadResult) else download.progress().downloaded
-        self._manager.forget(download)
         self._outcomes.put(number, outcome)
+        return True
 
     def _report(self) -> None:
         if self._on_progress is None:

@@ -10,7 +10,7 @@ import time
 import warnings
 import weakref
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -21,17 +21,19 @@ from rangefetch.errors import Cancelled, DownloadError, LocalError, TargetLocked
 from rangefetch.masking import mask_url
 from rangefetch.options import AllOptions, DownloadOptions
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
-from rangefetch.queueing import FINISHED, Entry, Queue
+from rangefetch.queueing import FINISHED, Entry, Left, Queue
 from rangefetch.selection import BackendRouter
 from rangefetch.transfer import leftovers
 from rangefetch.transfer.descriptors import most_at_once
 from rangefetch.transfer.download import Download, Row
 from rangefetch.transfer.retry import RetryPolicy
 
-__all__ = ["DownloadManager"]
+__all__ = ["SETTLE_S", "DownloadManager", "path_of"]
 
 _PROGRESS_EVERY_S = 0.1
-_SETTLE_S = 30.0
+SETTLE_S = 30.0
+"""How long a download that was told to stop is waited for."""
+
 _MOST_ACTIVE, _MOST_SMALL = 16, 128  # where the user has given no number
 
 
@@ -208,7 +210,7 @@ class DownloadManager:
         """Add a URL to the queue; returns its gid. Raises ``ValueError`` or ``TypeError`` for bad options."""
         text, checked = self.check(url, options)
         row = Row(text, self._in_this_directory(checked))
-        self._add(row)
+        self._add([row])
         return row.gid
 
     def wait(self, gid: str, timeout: float | None = None) -> DownloadResult:
@@ -237,11 +239,11 @@ class DownloadManager:
 
     def pause(self, gid: str) -> None:
         """Stop the transfers of a download and save its state. Returns when it has stopped."""
-        self._end(DownloadStatus.PAUSED, [self._find(gid)])
+        self.end(DownloadStatus.PAUSED, [self._find(gid)])
 
     def pause_all(self) -> None:
         """Pause everything that waits or is active."""
-        self._end(DownloadStatus.PAUSED)
+        self.end(DownloadStatus.PAUSED)
 
     def resume(self, gid: str) -> None:
         """Put a paused download into the queue again."""
@@ -263,13 +265,13 @@ class DownloadManager:
         Returns the path that it would have had, or None if that was not known yet.
         """
         download = self._find(gid)
-        self._end(DownloadStatus.REMOVED, [download], remove_files=remove_files)
-        return _path_of(download)
+        self.end(DownloadStatus.REMOVED, [download], remove_files=remove_files)
+        return path_of(download)
 
     def cancel_all(self, remove_files: bool = False) -> Path | None:
         """Cancel everything that is not finished. Returns the first of their paths, None where there is none."""
-        cancelled = self._end(DownloadStatus.REMOVED, remove_files=remove_files)
-        return next((path for path in map(_path_of, cancelled) if path is not None), None)
+        cancelled = self.end(DownloadStatus.REMOVED, remove_files=remove_files)
+        return next((path for path in map(path_of, cancelled) if path is not None), None)
 
     def remove(self, gid: str) -> None:
         """Forget a finished download. ``ValueError`` for one that is not finished."""
@@ -359,8 +361,20 @@ class DownloadManager:
         download = Download(text, self._in_this_directory(checked))
         if watcher is not None:
             download.watch(watcher)
-        self._add(download, starts)
+        self._add([download], starts)
         return download
+
+    def submit_all(
+        self, items: Iterable[tuple[str, DownloadOptions]], starts: int, watcher: Callable[[Download], object]
+    ) -> list[Download]:
+        """``submit`` for several. The URLs were checked, and the options have the manager's defaults."""
+        downloads = []
+        for url, options in items:
+            download = Download(url, self._in_this_directory(options))
+            download.watch(watcher)
+            downloads.append(download)
+        self._add(downloads, starts)
+        return downloads
 
     def begin(self, download: Download) -> None:
         """Take on a stream's download, which starts at once."""
@@ -372,10 +386,9 @@ class DownloadManager:
         self.start_by_itself()
         return self._router.name == "native"
 
-    def forget(self, download: Download) -> None:
-        """``remove``, for who has the download itself; one that has not ended stays."""
-        if self._queue.peek(download.gid) is download:
-            self._queue.forget(download.gid)
+    def forget(self, *downloads: Download) -> None:
+        """``remove``, for who has the downloads themselves; those that have not ended stay."""
+        self._queue.forget_all(downloads)
 
     def passed_over(self, gids: Collection[str]) -> int:
         """How many of these downloads come after others, or are at work and can do nothing: they keep nobody busy."""
@@ -384,9 +397,8 @@ class DownloadManager:
     def let_go(self, downloads: Iterable[Download]) -> None:
         """Stop some downloads as one, save their states, and forget them: whoever asked for them is gone."""
         downloads = list(downloads)
-        self._end(DownloadStatus.REMOVED, downloads)
-        for download in downloads:
-            self.forget(download)
+        self.end(DownloadStatus.REMOVED, downloads)
+        self.forget(*downloads)
 
     @contextlib.contextmanager
     def unless_interrupted(self, download: Download, leave: Callable[[], object]) -> Iterator[None]:
@@ -446,16 +458,17 @@ class DownloadManager:
             self._last_absolute = (directory, options, absolute)
         return absolute
 
-    def _add(self, entry: Entry, starts: int | None = None) -> None:
-        """Put a new one into the queue."""
+    def _add(self, entries: Sequence[Entry], starts: int | None = None) -> None:
+        """Put new ones into the queue."""
         if starts is not None and not (self.is_started and starts == self.starts):
-            raise Cancelled("the manager was stopped", url=mask_url(entry.url))
-        refused = self._queue.claim_room([entry])
+            raise Cancelled("the manager was stopped", url=mask_url(entries[0].url))
+        refused = self._queue.claim_room(entries)
         with self._queue.running(self.start_by_itself):
             if starts not in (None, self.starts):
-                self._queue.release_room(entry)
-                raise Cancelled("the manager was stopped", url=mask_url(entry.url))
-            self._queue.add([entry], refused)
+                for entry in entries:
+                    self._queue.release_room(entry)
+                raise Cancelled("the manager was stopped", url=mask_url(entries[0].url))
+            self._queue.add(entries, refused)
 
     def _queue_again(self, entries: list[Entry], was: DownloadStatus) -> None:
         """Have downloads that rest wait for their turn again."""
@@ -463,10 +476,12 @@ class DownloadManager:
         with self._queue.running(self.start_by_itself):
             self._queue.queue_again(entries, was, refused)
 
-    def _end(
+    def tell_to_end(
         self, status: DownloadStatus, among: Iterable[Download] | None = None, *, remove_files: bool = False
-    ) -> list[Entry]:
-        """Bring downloads, or all, to rest or to their end; returns those that had not got there already."""
+    ) -> list[Left]:
+        """Tell downloads, or all, to rest or to end; returns those that were not there already. Without files to be
+        removed it waits for nothing.
+        """
         ended = self._queue.direct(status, among=among, remove_files=remove_files)
         with contextlib.ExitStack() as each_at_any_rate:
             for left in ended:
@@ -474,6 +489,13 @@ class DownloadManager:
                     each_at_any_rate.callback(self._queue.let_go, left)
                 elif remove_files and isinstance(left.entry, Download):
                     each_at_any_rate.callback(self._remove_leftovers, left.entry)
+        return ended
+
+    def end(
+        self, status: DownloadStatus, among: Iterable[Download] | None = None, *, remove_files: bool = False
+    ) -> list[Entry]:
+        """Bring downloads, or all, to rest or to their end; returns those that had not got there already."""
+        ended = self.tell_to_end(status, among, remove_files=remove_files)
         for left in ended:
             if isinstance(left.entry, Download):
                 if left.was is DownloadStatus.ACTIVE:
@@ -537,7 +559,8 @@ def _key_of(options: Mapping[str, Any]) -> tuple[object, ...] | None:
     return tuple((name, type(value), value) for name, value in options.items())
 
 
-def _path_of(entry: Entry) -> Path | None:
+def path_of(entry: Entry) -> Path | None:
+    """Where a download's file is, or would be; None: its name is not known."""
     if entry.result is not None:
         return entry.result.path
     return Path(entry.options.save_dir).absolute() / entry.filename if entry.filename else None
@@ -547,7 +570,7 @@ def _settle(download: Download) -> None:
     """Wait until a download that was told to stop has stopped; the backend's own threads do not wait."""
     if threading.current_thread().name.startswith("rangefetch-"):
         return
-    deadline_s = time.monotonic() + _SETTLE_S
+    deadline_s = time.monotonic() + SETTLE_S
     with download.lock:
         while download.status is DownloadStatus.ACTIVE and time.monotonic() < deadline_s:
             download.lock.wait(1.0)

@@ -7,9 +7,10 @@ because more of them wait, and what is done to all takes a step for each.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import RLock
 
@@ -22,6 +23,7 @@ from rangefetch.selection import BackendRouter
 from rangefetch.transfer import governor
 from rangefetch.transfer.backend import Growth
 from rangefetch.transfer.download import Download, Row
+from rangefetch.transfer.guarding import safely
 from rangefetch.transfer.line import Line
 from rangefetch.transfer.places import Places
 from rangefetch.transfer.space import Room
@@ -95,6 +97,13 @@ class Queue:
         """All of them, in the order in which they were asked for."""
         with self._lock:
             return list(self._entries.values())
+
+    def forget_all(self, downloads: Iterable[Download]) -> None:
+        """Those that have ended are known no more."""
+        with self._lock:
+            for download in downloads:
+                if download.status in FINISHED and self._entries.get(download.gid) is download:
+                    self._forget(download.gid)
 
     def forget(self, gid: str) -> bool:
         """Whether it has ended; then it is known no more. Raises ``KeyError``."""
@@ -177,7 +186,8 @@ class Queue:
         lock is held (``running``).
         """
         self._entries[download.gid] = download
-        self._begin(download, stream=True)
+        self._take_place(download, stream=True)
+        self._begin([download])
 
     def take_in(self, entries: Iterable[Entry]) -> None:
         """What an earlier manager has left."""
@@ -267,9 +277,21 @@ class Queue:
     # -- what the backends tell -------------------------------------------------------------------------------
 
     def completed(self, download: Download, result: DownloadResult) -> None:
-        with self._lock:
-            self._line.is_back(self._host_of(download))
-        self._ended(download, DownloadStatus.COMPLETE, result=result)
+        self.completed_together([(download, result)])
+
+    def completed_together(self, whole: Sequence[tuple[Download, DownloadResult]]) -> None:
+        try:
+            with self._lock:
+                for download, _ in whole:
+                    if self._line.has_late_hosts:
+                        self._line.is_back(self._host_of(download))
+                    self._places.leave(download.gid)
+                    self._has_ended(download.gid, DownloadStatus.COMPLETE)
+                self._begin_next()
+        finally:
+            for download, result in whole:
+                safely(functools.partial(download.move, DownloadStatus.COMPLETE, result=result))
+                self.note(download.gid)
 
     def failed(self, download: Download, error: DownloadError) -> None:
         if isinstance(error, ChecksumMismatch) and error.kept is not None:
@@ -382,33 +404,41 @@ class Queue:
         """Start waiting downloads while there is room."""
         while (gid := self._places.return_next()) is not None:
             self.router.go_on(self._whole(self._entries[gid]))
+        begun: list[Download] = []
+        now_s = time.monotonic()
         while self.is_started and not self._places.is_full():
-            gid = self._line.next(time.monotonic())
+            gid = self._line.next(now_s)
             if gid is None:
-                return
+                break
             entry = self._entries[gid]
             is_small = self.router.takes_as_small(entry)
             if not is_small and not self._places.has_one_for_any():
-                return
+                break
             download = self._whole(entry)
             download.is_small = is_small
             download.was_put_off |= self._line.is_late(gid)
             download.turn = self._line.discard(gid)
-            self._begin(download)
+            self._take_place(download)
+            begun.append(download)
+        if begun:
+            self._begin(begun)
 
-    def _begin(self, download: Download, *, stream: bool = False) -> None:
+    def _take_place(self, download: Download, *, stream: bool = False) -> None:
         self._room.release(download)
         self._places.take(download.gid, small=download.is_small, stream=stream)
         download.move(DownloadStatus.ACTIVE)
         self.note(download.gid)
+
+    def _begin(self, downloads: list[Download]) -> None:
         try:
-            self.router.begin(download)
+            self.router.begin(*downloads)
         except Exception as error:
-            _log.exception("%s: internal error", download.gid)
-            self._places.leave(download.gid)
-            self._has_ended(download.gid, DownloadStatus.ERROR)
-            shown_url = mask_url(download.url)
-            download.move(DownloadStatus.ERROR, error=LocalError(f"internal error: {error!r}", url=shown_url))
+            _log.exception("internal error")
+            for download in downloads:
+                self._places.leave(download.gid)
+                self._has_ended(download.gid, DownloadStatus.ERROR)
+                words = f"internal error: {error!r}"
+                download.move(DownloadStatus.ERROR, error=LocalError(words, url=mask_url(download.url)))
 
     def _begin_later(self) -> None:
         """Whoever has stopped one download may be about to stop the next ones, too: those do not begin before that."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -125,16 +125,24 @@ class BackendRouter:
         for backend in list(self._running.values()):
             backend.limit(bytes_per_s)
 
-    def begin(self, download: Download) -> None:
-        """Start it, or go on where it was, on the first backend that serves it."""
-        # Of a small file it was seen that the one that runs takes it.
-        names = [self.name] if download.is_small else self._names_for(download)
-        backend = self._running.get(names[0]) if names else None
-        if backend is None:
-            self._hold(download)
-        else:
-            self._backend_of[download.gid] = backend
-            backend.begin(download)
+    def begin(self, *downloads: Download) -> None:
+        """Start them, or go on where they were, each on the first backend that serves it."""
+        groups: dict[str, list[Download]] = {}
+        for download in downloads:
+            # Of a small file it was seen that the one that runs takes it.
+            names = [self.name] if download.is_small else self._names_for(download)
+            backend = self._running.get(names[0]) if names else None
+            if backend is None:
+                self._hold(download)
+            else:
+                self._backend_of[download.gid] = backend
+                groups.setdefault(names[0], []).append(download)
+        for name, group in groups.items():
+            if (backend := self._running.get(name)) is not None:
+                backend.begin(*group)
+            else:  # it was stopped meanwhile
+                for download in group:
+                    self.halted(download)
 
     def halt(self, download: Download) -> None:
         """Its ``intent`` is set: stop its transfers, and save what there is, or remove it where that is wanted.
@@ -199,6 +207,11 @@ class BackendRouter:
     def completed(self, download: Download, result: DownloadResult) -> None:
         self._backend_of.pop(download.gid, None)
         self._listener.completed(download, result)
+
+    def completed_together(self, whole: Sequence[tuple[Download, DownloadResult]]) -> None:
+        for download, _ in whole:
+            self._backend_of.pop(download.gid, None)
+        self._listener.completed_together(whole)
 
     def halted(self, download: Download) -> None:
         self._backend_of.pop(download.gid, None)

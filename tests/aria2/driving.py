@@ -3,7 +3,7 @@
 import contextlib
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,10 @@ class Desk:
     def completed(self, download: Download, result: DownloadResult) -> None:
         self._heard("completed", download)
         download.move(DownloadStatus.COMPLETE, result=result)
+
+    def completed_together(self, whole: Sequence[tuple[Download, DownloadResult]]) -> None:
+        for download, result in whole:
+            self.completed(download, result)
 
     def failed(self, download: Download, error: DownloadError) -> None:
         self._heard("failed", download)

@@ -7,8 +7,9 @@ import pytest
 
 import rangefetch
 from rangefetch.disk import provenance
-from rangefetch.errors import TargetExists
+from rangefetch.errors import DownloadError, TargetExists
 from rangefetch.identity import Basis, Identity
+from rangefetch.native.backend import NativeBackend
 from servers.misbehaving import MisbehavingServer, content, modified
 from servers.routing import ROUTES, Ask, Route
 from servers.wire import Reply
@@ -228,6 +229,66 @@ def test_small_files_are_already_complete_in_the_next_call(server: MisbehavingSe
     again = rangefetch.fetch_many(urls, target.parent)
     assert all(result.already_complete for result in again)
     assert len(names(target.parent)) == 20
+
+
+@pytest.mark.parametrize("route", ["/good/{}.bin", "/good/{}.bin?etag=none&mtime=0", "/no-ranges/{}.bin?etag=none"])
+@pytest.mark.parametrize("size", [1, 5000, 200_000])
+def test_what_is_there_is_compared_on_the_way_of_small_files(
+    server: MisbehavingServer, target: Path, route: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One request for each, and nothing of what a large file has: no run, no part file, no lock."""
+    runs: list[str] = []
+    run_instead = NativeBackend.run_instead
+    monkeypatch.setattr(
+        NativeBackend, "run_instead", lambda self, small: (runs.append(small.download.url), run_instead(self, small))
+    )
+    urls = [server.url(route.format(f"file-{number}"), size=size, seed=number) for number in range(20)]
+    rangefetch.fetch_many(urls, target.parent)
+    before = {path.name: path.stat().st_mtime_ns for path in target.parent.iterdir()}
+    server.clear()
+    runs.clear()
+    again = rangefetch.fetch_many(urls, target.parent)
+    assert [(each.already_complete, each.identity, each.size) for each in again] == [(True, "compared", size)] * 20
+    assert len(server.requests) == 20
+    assert runs == []
+    assert {path.name: path.stat().st_mtime_ns for path in target.parent.iterdir()} == before
+
+
+@pytest.mark.parametrize("there", ["other bytes", "shorter", "longer", "empty", "a link to the same", "a directory"])
+def test_a_small_file_that_is_not_the_same_is_left_alone(server: MisbehavingServer, target: Path, there: str) -> None:
+    url, same = server.url("/good/file.bin", size=5000), target.with_name("same")
+    same.write_bytes(content(5000))
+    match there:
+        case "other bytes":
+            target.write_bytes(content(5000, 1))
+        case "shorter":
+            target.write_bytes(content(4999))
+        case "longer":
+            target.write_bytes(content(5000) + b"x")
+        case "empty":
+            target.touch()
+        case "a link to the same":
+            target.symlink_to(same)
+        case "a directory":
+            target.mkdir()
+    kept = target.read_bytes() if target.is_file() else None
+    (outcome,) = rangefetch.fetch_many([url], target.parent, on_error="return")
+    if there == "a link to the same":
+        assert not isinstance(outcome, DownloadError)
+        assert outcome.already_complete
+    else:
+        assert isinstance(outcome, DownloadError)
+        assert there == "a directory" or isinstance(outcome, TargetExists)
+    assert (target.read_bytes() if target.is_file() else None) == kept
+    assert names(target.parent) == ["file.bin", "same"]
+
+
+def test_another_small_file_gets_a_number_where_that_is_wanted(server: MisbehavingServer, target: Path) -> None:
+    target.write_bytes(content(5000, 1))
+    url = server.url("/good/file.bin", size=5000)
+    (result,) = rangefetch.fetch_many([url], target.parent, auto_file_renaming=True)
+    assert (result.filename, result.path.read_bytes()) == ("file.1.bin", content(5000))
+    assert target.read_bytes() == content(5000, 1)
 
 
 def test_a_small_file_that_this_run_wrote_from_another_url_is_never_already_there(

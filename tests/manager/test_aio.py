@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -485,3 +486,59 @@ def test_a_task_that_a_signals_handler_cancels_without_waking_the_loop_ends(
 
 async def _true(value: object) -> bool:
     return bool(value)
+
+
+# -- what does not block the loop -------------------------------------------------------------------------------------
+
+
+def test_operations_use_neither_the_loops_executor_nor_its_time(
+    server: MisbehavingServer, valve: Valve, target: Path
+) -> None:
+    """Every thread of the default executor is busy, and each operation returns all the same."""
+    release = threading.Event()
+
+    async def operate() -> None:
+        async with asyncio.timeout(60), aio.DownloadManager(max_concurrent_downloads=1) as manager:
+            active = await manager.download(server.url("/valve/x", size=SIZE), into(target, "a"))
+            waiting = await manager.download(server.url("/good/x", size=1), into(target, "b", expected_size=1))
+            await manager.pause(active)
+            await manager.resume(active)
+            await manager.pause(waiting)
+            await manager.change_options(waiting, max_tries=3)
+            assert len(await manager.list_downloads()) == 2
+            await manager.pause_all()
+            await manager.resume_all()
+            await manager.cancel(active)
+            await manager.remove(active)
+
+    async def with_a_busy_executor() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        busy = loop.run_in_executor(None, release.wait)
+        try:
+            await operate()
+        finally:
+            release.set()
+            await busy
+
+    asyncio.run(with_a_busy_executor())
+
+
+def _own_threads() -> int:
+    return sum(thread.name.startswith("aio-of-rangefetch") for thread in threading.enumerate())
+
+
+def test_a_hundred_pauses_wait_together(server: MisbehavingServer, valve: Valve, target: Path) -> None:
+    """A pause has no thread of its own while the backend lets go."""
+
+    async def pause_all_of_them() -> None:
+        async with aio.DownloadManager(max_concurrent_downloads=100) as manager:
+            gids = [
+                await manager.download(server.url("/valve/x", size=SIZE, seed=n), into(target, n)) for n in range(100)
+            ]
+            before = _own_threads()
+            await asyncio.gather(*map(manager.pause, gids))
+            assert _own_threads() == before
+            assert {each.status for each in await manager.list_downloads()} == {DownloadStatus.PAUSED}
+
+    asyncio.run(pause_all_of_them())

@@ -28,6 +28,7 @@ from rangefetch.net.network import Network
 from rangefetch.net.profiles import Private, ProfileSettings, make_profile, profile_settings
 from rangefetch.net.sources import Source, host_of
 from rangefetch.options import DownloadOptions
+from rangefetch.progress import DownloadResult
 from rangefetch.transfer import governor
 from rangefetch.transfer.backend import Listener
 from rangefetch.transfer.capabilities import NATIVE
@@ -71,6 +72,7 @@ class NativeBackend(Dispatcher[Run | Small]):
         self.preparing = Preparing(self)
         self._heard = ""  # the origin of the last small file
         self._dropped: set[Small] = set()
+        self._whole: list[tuple[Download, DownloadResult]] = []  # small files that were not told of yet
 
     def start(self) -> None:
         libcurl.load()
@@ -162,6 +164,17 @@ class NativeBackend(Dispatcher[Run | Small]):
         if isinstance(run, Run):
             run.drop_tried()
         super().run_ended(run)
+
+    def is_whole(self, small: Small, result: DownloadResult) -> None:
+        """A small file has its name: those that have it at about the same time are told of together."""
+        self.run_ended(small)
+        if not self._whole:
+            self._calls.append(self._tell_whole)
+        self._whole.append((small.download, result))
+
+    def _tell_whole(self) -> None:
+        whole, self._whole = self._whole, []
+        self.listener.completed_together(whole)
 
     def heard(self, url: str, options: DownloadOptions, *, ranged: bool) -> None:
         """A small file has come whole."""

@@ -154,6 +154,8 @@ class Small:
             # What would be divided among connections is not small.
             largest_bytes=_LARGEST_BYTES if options.split == 1 else min(_LARGEST_BYTES, least_bytes),
             origin=provenance.beginning(download.url),
+            # What this run has written from another URL is another file, whatever its bytes are.
+            compares=not provenance.others_in_this_run(directory.path / self._name, download.url),
         )
         download.figures = self.figures
         self._stage = _Stage.FETCHING
@@ -228,7 +230,8 @@ class Small:
         self._stage = _Stage.NAMED
         url, path, size = download.url, directory.path / self._name, file.size
         self._release_directory()
-        provenance.wrote(path, url)
+        if not file.was_there:
+            provenance.wrote(path, url)
         self._backend.heard(url, options, ranged=file.splits)
         result = DownloadResult(
             path=path,
@@ -239,7 +242,8 @@ class Small:
             sources=(url,),
             connections=self.connections,
             bound=explain({**file.effort, "limit": file.limit}, size, 1),
-            identity=Basis.ONE_RESPONSE,
+            already_complete=file.was_there,
+            identity=Basis.COMPARED if file.was_there else Basis.ONE_RESPONSE,
         )
         if self._trace:
             self._backend.work(
@@ -253,8 +257,7 @@ class Small:
     def _named(self, result: DownloadResult) -> None:
         if self._stage is _Stage.NAMED:
             self._stage = _Stage.ENDED
-            self._backend.run_ended(self)
-            self._backend.listener.completed(self.download, result)
+            self._backend.is_whole(self, result)
 
     # -- for the run that takes over ------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ thread.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from rangefetch.errors import DownloadError
@@ -49,8 +49,8 @@ class Backend(Protocol):
         """Whether it hears at once what happens, and need not ask."""
         ...
 
-    def begin(self, download: Download) -> None:
-        """Start it, or go on where it was; it is active already. The listener hears the end, whatever it is."""
+    def begin(self, *downloads: Download) -> None:
+        """Start some, or go on where they were; they are active already. The listener hears how each ends."""
 
     def halt(self, download: Download) -> None:
         """Its ``intent`` is set: stop its transfers, and save what there is, or remove it where that is wanted.
@@ -132,6 +132,9 @@ class Listener(Protocol):
     """Who hears how a download ended."""
 
     def completed(self, download: Download, result: DownloadResult) -> None: ...
+    def completed_together(self, whole: Sequence[tuple[Download, DownloadResult]]) -> None:
+        """``completed`` for each of some that have ended at about the same time; what follows is done once for all."""
+
     def failed(self, download: Download, error: DownloadError) -> None: ...
     def halted(self, download: Download) -> None: ...
     def directed(self, download: Download, status: DownloadStatus) -> None:

@@ -12,7 +12,7 @@ import functools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from rangefetch.errors import LocalError
@@ -82,29 +82,33 @@ class Dispatcher(abc.ABC, Generic[R]):
 
     # -- the interface --------------------------------------------------------------------------------------------
 
-    def begin(self, download: Download) -> None:
-        """Start it, or go on where it was; it is active already."""
-
-        def begin() -> None:
-            if self.stopping:
+    def begin(self, *downloads: Download) -> None:
+        """Start them, or go on where they were; they are active already."""
+        if not self.call(functools.partial(self._begin_all, downloads)):
+            for download in downloads:
                 self.listener.halted(download)
-                return
-            try:
-                run = self.make_run(download)
-            except Exception as error:
-                _log.exception("%s: internal error", download.gid)
-                self.listener.failed(download, internal_error(error, mask_url(download.url)))
-                return
-            if not self._ticking:
-                self._ticking = True
-                self._timers.later(_TICK_S, self._tick)
-            self.runs[download.gid] = run
-            download.waits = lambda: run.waiting_for  # others may ask from here on, so that it must be whole
-            guarded(run, lambda: self.runs_changed(run))
-            guarded(run, run.begin)
 
-        if not self.call(begin):
+    def _begin_all(self, downloads: Iterable[Download]) -> None:
+        for download in downloads:
+            safely(functools.partial(self._begin, download))
+
+    def _begin(self, download: Download) -> None:
+        if self.stopping:
             self.listener.halted(download)
+            return
+        try:
+            run = self.make_run(download)
+        except Exception as error:
+            _log.exception("%s: internal error", download.gid)
+            self.listener.failed(download, internal_error(error, mask_url(download.url)))
+            return
+        if not self._ticking:
+            self._ticking = True
+            self._timers.later(_TICK_S, self._tick)
+        self.runs[download.gid] = run
+        download.waits = lambda: run.waiting_for  # others may ask from here on, so that it must be whole
+        guarded(run, lambda: self.runs_changed(run))
+        guarded(run, run.begin)
 
     def halt(self, download: Download) -> None:
         """Stop its transfers, and save what there is or remove it; ``halted`` follows, unless it ended before."""

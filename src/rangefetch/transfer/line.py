@@ -157,6 +157,11 @@ class Line:
             heapq.heappush(heap, own)
         return first is not None
 
+    @property
+    def has_late_hosts(self) -> bool:
+        """Whether some hosts have kept others waiting."""
+        return bool(self._late_hosts)
+
     def put_off(self, host: int) -> None:
         """The host does not answer: what waits for it comes last from now on."""
         self._late_hosts.add(host)
