@@ -10,16 +10,16 @@ from rangefetch import DownloadManager
 
 
 def main() -> None:
-    """``DIRECTORY DURABLE URL...``: the files are called 0, 1, ... and the session is beside them."""
-    directory, durable, *urls = sys.argv[1:]
+    """``DIRECTORY BACKEND DURABLE URL...``: the files are called 0, 1, ... and the session is beside them."""
+    directory, backend, durable, *urls = sys.argv[1:]
     options = {"save_dir": directory, "durable": durable == "durable", "retry_wait": 0.001, "max_download_limit": "4M"}
-    with DownloadManager(session_file=Path(directory, "session")) as manager:
+    with DownloadManager(session_file=Path(directory, "session"), backend=backend) as manager:
         gids = [manager.download(url, {**options, "filename": str(i)}) for i, url in enumerate(urls)]
         time.sleep(0.3)
         for gid in gids:
             manager.pause(gid)
         time.sleep(0.2)
-    with DownloadManager(session_file=Path(directory, "session")) as manager:
+    with DownloadManager(session_file=Path(directory, "session"), backend=backend) as manager:
         for gid in gids:
             manager.change_options(gid, max_download_limit=0)
             manager.resume(gid)

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -33,6 +34,19 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char under[PATH_MAX];
 static int log_fd = -1;
 static dev_t device;
+
+/* One call at a time, of all processes: aria2c is one of its own. */
+static void enter(void) {
+    pthread_mutex_lock(&lock);
+    if (log_fd >= 0) flock(log_fd, LOCK_EX);
+}
+
+static void leave(void) {
+    int error = errno;
+    if (log_fd >= 0) flock(log_fd, LOCK_UN);
+    pthread_mutex_unlock(&lock);
+    errno = error;
+}
 
 __attribute__((constructor)) static void begin(void) {
     struct stat status;
@@ -121,13 +135,18 @@ static int opened(int fd, int at, const char *path, int flags, ino_t before) {
         va_end(list);                                 \
     }
 
+/* What a stream writes, libc writes past us: its content is taken down when it is synced. */
+enum { MOST_STREAMS = 1024 };
+static char is_stream[MOST_STREAMS];
+
 static int do_open(int at, const char *path, int flags, int mode) {
-    pthread_mutex_lock(&lock);
+    enter();
     ino_t before = flags & O_CREAT ? inode_at(at, path) : 1;
     int fd = (int)raw(SYS_openat, at, path, flags, mode);
     int error = errno;
+    if (fd >= 0 && fd < MOST_STREAMS) is_stream[fd] = 0;
     opened(fd, at, path, flags, before);
-    pthread_mutex_unlock(&lock);
+    leave();
     errno = error;
     return fd;
 }
@@ -137,11 +156,37 @@ int open64(const char *path, int flags, ...) { MODE return do_open(AT_FDCWD, pat
 int openat(int at, const char *path, int flags, ...) { MODE return do_open(at, path, flags, mode); }
 int openat64(int at, const char *path, int flags, ...) { MODE return do_open(at, path, flags, mode); }
 
+FILE *fopen(const char *path, const char *mode) {
+    static FILE *(*real)(const char *, const char *);
+    if (real == NULL) *(void **)&real = dlsym(RTLD_NEXT, "fopen");
+    enter();
+    ino_t before = inode_at(AT_FDCWD, path);
+    FILE *file = real(path, mode);
+    if (file && fileno(file) < MOST_STREAMS) {
+        is_stream[fileno(file)] = mode[0] == 'w';
+        if (mode[0] == 'w') opened(fileno(file), AT_FDCWD, path, O_CREAT | O_TRUNC, before);
+    }
+    leave();
+    return file;
+}
+FILE *fopen64(const char *path, const char *mode) { return fopen(path, mode); }
+
+static void take_down(int fd, ino_t inode) {
+    char self[64], data[65536];
+    int64_t at = 0;
+    ssize_t size;
+    snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+    int again = (int)raw(SYS_openat, AT_FDCWD, self, O_RDONLY | O_CLOEXEC, 0);
+    if (again < 0) return;
+    while ((size = pread(again, data, sizeof data, at)) > 0) record("write", inode, at, data, size, "", ""), at += size;
+    close(again);
+}
+
 static ssize_t do_write(int fd, const void *data, size_t size, off_t offset, int positioned) {
     ino_t inode = inode_of(fd, S_IFREG);
     if (inode == 0)
         return positioned ? raw(SYS_pwrite64, fd, data, size, offset) : raw(SYS_write, fd, data, size);
-    pthread_mutex_lock(&lock);
+    enter();
     if (!positioned) {
         struct stat status;
         int flags = fcntl(fd, F_GETFL);
@@ -152,7 +197,7 @@ static ssize_t do_write(int fd, const void *data, size_t size, off_t offset, int
         positioned ? raw(SYS_pwrite64, fd, data, size, offset) : raw(SYS_write, fd, data, size);
     int error = errno;
     if (written > 0) record("write", inode, offset, data, written, "", "");
-    pthread_mutex_unlock(&lock);
+    leave();
     errno = error;
     return written;
 }
@@ -170,21 +215,22 @@ static int after(int result, const char *what, int fd, int64_t offset) {
 }
 
 int ftruncate(int fd, off_t size) {
-    pthread_mutex_lock(&lock);
+    enter();
     int result = after((int)raw(SYS_ftruncate, fd, size), "length", fd, size);
-    pthread_mutex_unlock(&lock);
+    leave();
     return result;
 }
 int ftruncate64(int fd, off_t size) { return ftruncate(fd, size); }
 
 static int do_sync(int fd, long number) {
-    pthread_mutex_lock(&lock);
+    enter();
     int result = (int)raw(number, fd);
     int error = errno;
     ino_t inode = inode_of(fd, S_IFREG), directory = inode_of(fd, S_IFDIR);
+    if (result == 0 && inode && fd < MOST_STREAMS && is_stream[fd]) take_down(fd, inode);
     if (result == 0 && inode) record("sync", inode, 0, NULL, 0, "", "");
     if (result == 0 && directory && directory == inode_at(AT_FDCWD, under)) record("sync names", 0, 0, NULL, 0, "", "");
-    pthread_mutex_unlock(&lock);
+    leave();
     errno = error;
     return result;
 }
@@ -205,11 +251,11 @@ static int named(const char *what, int result, ino_t inode, int from_at, const c
 }
 
 static int do_rename(int from_at, const char *from, int to_at, const char *to, unsigned flags) {
-    pthread_mutex_lock(&lock);
+    enter();
     ino_t inode = inode_at(from_at, from);
     int result = (int)raw(SYS_renameat2, from_at, from, to_at, to, flags);
     named("rename", result, inode, from_at, from, to_at, to);
-    pthread_mutex_unlock(&lock);
+    leave();
     return result;
 }
 
@@ -219,20 +265,20 @@ int renameat(int from_at, const char *from, int to_at, const char *to) {
 }
 
 int linkat(int from_at, const char *from, int to_at, const char *to, int flags) {
-    pthread_mutex_lock(&lock);
+    enter();
     int result = (int)raw(SYS_linkat, from_at, from, to_at, to, flags);
     named("link", result, inode_at(to_at, to), AT_FDCWD, NULL, to_at, to);
-    pthread_mutex_unlock(&lock);
+    leave();
     return result;
 }
 int link(const char *from, const char *to) { return linkat(AT_FDCWD, from, AT_FDCWD, to, 0); }
 
 int unlinkat(int at, const char *path, int flags) {
-    pthread_mutex_lock(&lock);
+    enter();
     ino_t inode = inode_at(at, path);
     int result = (int)raw(SYS_unlinkat, at, path, flags);
     named("unlink", result, inode, at, path, AT_FDCWD, NULL);
-    pthread_mutex_unlock(&lock);
+    leave();
     return result;
 }
 int unlink(const char *path) { return unlinkat(AT_FDCWD, path, 0); }
@@ -248,12 +294,12 @@ long syscall(long number, ...) {
         return do_rename((int)a[0], (const char *)a[1], (int)a[2], (const char *)a[3], (unsigned)a[4]);
     if (number != SYS_fallocate) return raw(number, a[0], a[1], a[2], a[3], a[4], a[5]);
     struct stat status;
-    pthread_mutex_lock(&lock);
+    enter();
     result = raw(number, a[0], a[1], a[2], a[3]);
     int error = errno;
     ino_t inode = result == 0 ? inode_of((int)a[0], S_IFREG) : 0;
     if (inode && (int)a[1] == 0 && fstat((int)a[0], &status) == 0) record("length", inode, status.st_size, NULL, 0, "", "");
-    pthread_mutex_unlock(&lock);
+    leave();
     errno = error;
     return result;
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,15 +18,19 @@ import pytest
 from powerloss.images import Call, image, read_record, write_image
 from rangefetch import DownloadManager, DownloadStatus
 from servers.misbehaving import MisbehavingServer, content
+from servers.programs import require
 from support.compiling import compile_library
 from support.files import MIB
 
 _SIZES = (3 * MIB + 77, 2 * MIB)
 _IMAGES = int(os.environ.get("RANGEFETCH_SEEDS", "40")) if os.environ.get("RANGEFETCH_TORTURE") else 40
 _SEED = int(os.environ.get("RANGEFETCH_SEED", "1"))
-_HOW = ("durable", "not durable")
+_WAYS = [("native", "durable"), ("native", "not durable"), ("aria2", "durable"), ("aria2", "not durable")]
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="needs Linux"),
+    pytest.mark.timeout(10 * _IMAGES),
+]
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +54,10 @@ def directory(tmp_path: Path) -> Path:
     return path
 
 
-def _record(recorder: Path, directory: Path, urls: list[str], how: str) -> list[Call]:
+def _record(recorder: Path, directory: Path, urls: list[str], backend: str, how: str) -> list[Call]:
     log = directory.parent / "record"
     subprocess.run(
-        [sys.executable, "-m", "powerloss.program", directory, how, *urls],
+        [sys.executable, "-m", "powerloss.program", directory, backend, how, *urls],
         cwd=Path(__file__).parents[1],
         env={**os.environ, "LD_PRELOAD": str(recorder), "RECORD_UNDER": str(directory), "RECORD_TO": str(log)},
         timeout=100,
@@ -65,16 +70,26 @@ def _right(i: int, octets: bytes) -> bool:
     return octets == content(_SIZES[i], i)
 
 
-@pytest.mark.parametrize("how", _HOW)
+@pytest.fixture(params=_WAYS, ids="-".join)
+def way(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """The backend, and whether it is told to be durable."""
+    backend, how = request.param
+    if backend == "aria2":
+        require(shutil.which("aria2c") is not None, "aria2", "RANGEFETCH_REQUIRE_ARIA2")
+    return backend, how
+
+
 def test_every_image_after_a_power_loss_leads_to_the_right_bytes(
-    recorder: Path, directory: Path, urls: list[str], how: str
+    recorder: Path, directory: Path, urls: list[str], way: tuple[str, str]
 ) -> None:
-    calls = _record(recorder, directory, urls, how)
+    backend, how = way
+    calls = _record(recorder, directory, urls, *way)
     real = {path.name: path.read_bytes() for path in directory.iterdir()}
     assert image(calls, len(calls), None) == real, "the record is not all that was done"
     rng = random.Random(_SEED)
     resumed = 0
-    for seed in range(_SEED, _SEED + _IMAGES):
+    # aria2c takes a second to start.
+    for seed in range(_SEED, _SEED + (_IMAGES if backend == "native" else _IMAGES // 8)):
         there = image(calls, rng.randrange(len(calls) + 1), seed)
         finished = {i for i in range(len(urls)) if str(i) in there}
         if how == "durable":
@@ -83,7 +98,7 @@ def test_every_image_after_a_power_loss_leads_to_the_right_bytes(
             # What ``durable`` is for: without it a file may have its name, and its bytes not yet.
             there = {name: octets for name, octets in there.items() if not name.isdigit() or _right(int(name), octets)}
         write_image(there, directory)
-        resumed += _finish(directory, urls, seed)
+        resumed += _finish(directory, urls, backend, seed)
         # A part file that nothing says is ours stays where it is.
         expected = {"0", "1", "session", "session.lock", *there}
         assert {path.name for path in directory.iterdir()} <= expected, f"seed {seed}"
@@ -93,23 +108,23 @@ def test_every_image_after_a_power_loss_leads_to_the_right_bytes(
 def test_what_durable_has_finished_is_there_whatever_else_is_lost(
     recorder: Path, directory: Path, urls: list[str]
 ) -> None:
-    calls = _record(recorder, directory, urls, "durable")
+    calls = _record(recorder, directory, urls, "native", "durable")
     for seed in range(_SEED, _SEED + 200):
         there = image(calls, len(calls), seed)
         assert all(_right(i, there[str(i)]) for i in range(len(urls))), f"seed {seed}"
 
 
 def test_a_sync_that_was_left_out_would_be_noticed(recorder: Path, directory: Path, urls: list[str]) -> None:
-    calls = [call for call in _record(recorder, directory, urls, "durable") if call.what != "sync"]
+    calls = [call for call in _record(recorder, directory, urls, "native", "durable") if call.what != "sync"]
     images = [image(calls, len(calls), seed) for seed in range(50)]
     assert not all(_right(i, there[str(i)]) for there in images for i in range(len(urls)))
 
 
-def _finish(directory: Path, urls: list[str], seed: int) -> int:
+def _finish(directory: Path, urls: list[str], backend: str, seed: int) -> int:
     """Have a new manager fetch what is not there. Returns how many bytes it did not have to fetch again."""
     resumed = 0
     options = {"save_dir": directory, "retry_wait": 0.001, "total_timeout": 60.0}
-    with DownloadManager(session_file=directory / "session") as manager:
+    with DownloadManager(session_file=directory / "session", backend=backend) as manager:
         listed = {Path(each.filename).name: each for each in manager.list_downloads()}
         for i, url in enumerate(urls):
             if str(i) in listed:
