@@ -186,7 +186,7 @@ def rest_host(int64_t host, double seconds, *, bint for_all=True):
 
 def host_rests_for(int64_t host):
     hosts_open(&hosts)
-    return hosts_rest_for_ms(&hosts, host, rf_now_us() // 1000) / 1000
+    return hosts_rest_for_ms(&hosts, host, rf_now_us() // 1000) / 1000.0  # of an int, C would divide as ints
 
 
 def host_has_answered(int64_t host):

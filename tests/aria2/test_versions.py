@@ -4,8 +4,10 @@ import functools
 import hashlib
 import logging
 import os
+import signal
 import urllib.request
 from collections import OrderedDict
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,13 @@ from typing import Any
 import pytest
 
 from aria2.driving import Desk, downloaded
+from rangefetch.aria2.backend import Aria2Backend
 from rangefetch.aria2.remote import ask
 from rangefetch.disk import provenance, state
-from rangefetch.errors import ContentChanged, DownloadError, TargetExists
+from rangefetch.errors import BadAnswer, ContentChanged, DownloadError, TargetExists
 from rangefetch.net.sources import Sources
 from rangefetch.options import DownloadOptions
+from rangefetch.transfer import governor
 from rangefetch.transfer.download import Download
 from servers.misbehaving import MisbehavingServer, content
 from servers.routing import ROUTES, Ask, Route
@@ -130,6 +134,31 @@ def test_a_file_that_changes_while_it_is_fetched_is_one_version(
     assert target.read_bytes() == content(SIZE, 1)
 
 
+def _kill(desk: Desk, url: str) -> None:
+    backend = desk.backend
+    assert isinstance(backend, Aria2Backend)
+    (daemon,) = backend._daemons.values()
+    os.kill(daemon.pid, signal.SIGKILL)
+
+
+def _have_the_host_rest(desk: Desk, url: str) -> None:
+    governor.rest(governor.host_of_connection(url, DownloadOptions()), 1.0)
+
+
+@pytest.mark.parametrize("interrupt", [_kill, _have_the_host_rest])
+def test_what_comes_after_an_interruption_on_the_way_is_a_further_response(
+    own_desk: Desk, server: MisbehavingServer, target: Path, interrupt: Callable[[Desk, str], None]
+) -> None:
+    # The question, and what aria2 asks for; nothing tells the versions apart but their bytes.
+    old = _steps("slow", rate="2M", **KINDS["none"])
+    url = server.url("/script/x", size=SIZE, steps=f"{old}|{old}", then=_steps("good", seed=1, **KINDS["none"]))
+    download = own_desk.begin(url, target, split=1)
+    until(lambda: downloaded(download) > MIB)
+    interrupt(own_desk, url)
+    own_desk.wait(download)
+    assert target.read_bytes() == content(SIZE, 1)
+
+
 # ---- Bodies that are not what they are said to be -------------------------------------------------------------------
 
 
@@ -137,6 +166,41 @@ def test_a_part_that_is_sent_as_the_whole_is_not_published(desk: Desk, server: M
     with pytest.raises(DownloadError):
         desk.fetch(server.url("/good/x", size=MIB), target, expected_size=SIZE)
     assert "file.bin" not in names(target.parent)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("none", f"{MIB} bytes as the whole of a file that had {SIZE}"), ("strong", "a response without a validator")],
+)
+def test_a_body_shorter_than_the_file_was_is_not_all_of_it_after_starting_over_either(
+    desk: Desk, server: MisbehavingServer, target: Path, kind: str, words: str
+) -> None:
+    # The question; what breaks off; the question again, and the file is another one; then less of it than it had.
+    first, broken = _steps("good", **KINDS[kind]), _steps("cut", after=MIB, **KINDS[kind])
+    other = _steps("good", seed=1, size=SIZE + 1, **KINDS[kind])
+    less = _steps("no-ranges", size=MIB, **KINDS["none"])
+    url = server.url("/script/x", size=SIZE, steps=f"{first}|{broken}|{other}", then=less)
+    error = desk.fails(BadAnswer, url, target, split=1, max_tries=2)
+    assert words in str(error)
+    assert "file.bin" not in names(target.parent)
+
+
+def _with_a_long_etag(ask: Ask, reply: Reply) -> Reply:
+    reply.headers["ETag"] = '"' + "x" * state.MOST_VALIDATOR_BYTES + '"'
+    return reply
+
+
+@pytest.mark.parametrize("split", [1, 8])
+def test_a_validator_too_long_to_be_saved_makes_one_stream(
+    desk: Desk, server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch, split: int
+) -> None:
+    monkeypatch.setitem(ROUTES, "long-etag", Route("long-etag", _with_a_long_etag, {}))
+    url = server.url("/long-etag/x", size=SIZE)
+    remote = ask(Sources(url)[0], DownloadOptions())
+    assert (remote.size, remote.ranged, remote.identity.etag) == (SIZE, False, "")
+    result = desk.fetch(url, target, split=split, min_split_size="1M")
+    assert target.read_bytes() == content(SIZE)
+    assert result.identity == "one response"
 
 
 # ---- Mirrors -------------------------------------------------------------------------------------------------------

@@ -270,6 +270,14 @@ def test_a_directory_that_cannot_be_made(manager: DownloadManager, server: Misbe
     assert status_of(manager, gid) is DownloadStatus.REMOVED
 
 
+@pytest.mark.parametrize("code", [300, 301, 302, 303, 307, 308])
+def test_a_redirect_is_followed_whatever_its_status(
+    manager: DownloadManager, server: MisbehavingServer, target: Path, code: int
+) -> None:
+    manager.download_and_wait(server.url("/redirect/x", size=SIZE, code=code), into(target))
+    assert target.read_bytes() == content(SIZE)
+
+
 def test_a_redirect_to_a_local_file_is_refused(
     manager: DownloadManager, server: MisbehavingServer, target: Path
 ) -> None:

@@ -55,6 +55,27 @@ def _works(manager: DownloadManager, server: MisbehavingServer, target: Path) ->
 # ---- Which one runs ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("connections", "asked_first"), [(16, (0, 1)), (32, (0, 4 * MIB))])
+def test_what_wants_more_connections_than_aria2_opens_prefers_the_engine(
+    make: Make, server: MisbehavingServer, target: Path, connections: int, asked_first: tuple[int, int]
+) -> None:
+    with make(prefer="aria2") as manager:
+        options = into(target, max_connection_per_server=connections, split=connections)
+        manager.download_and_wait(server.url("/good/x", size=9 * MIB), options)
+    # aria2 is given a file only when its server has been asked for the first byte.
+    assert server.requests[0].range == asked_first
+    assert target.read_bytes() == content(9 * MIB)
+
+
+def test_where_aria2_alone_may_run_it_opens_as_many_connections_as_it_can(
+    make: Make, server: MisbehavingServer, target: Path
+) -> None:
+    with make("aria2") as manager:
+        options = into(target, max_connection_per_server=32, split=32)
+        manager.download_and_wait(server.url("/good/x", size=9 * MIB), options)
+    assert target.read_bytes() == content(9 * MIB)
+
+
 @pytest.mark.parametrize(
     ("backend", "prefer", "environment", "runs"),
     [

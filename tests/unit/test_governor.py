@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -86,3 +89,56 @@ def test_a_host_with_as_many_files_as_connections_is_one_loops() -> None:
 )
 def test_what_one_alone_may_have_all_have_together(wanted: list[int], shares: list[int]) -> None:
     assert list(governor.divide(dict(enumerate(wanted))).values()) == shares
+
+
+@pytest.mark.parametrize("without_engine", [False, True])
+def test_a_rest_shorter_than_a_second_is_one(host: int, monkeypatch: pytest.MonkeyPatch, without_engine: bool) -> None:
+    if without_engine:
+        monkeypatch.setattr(governor, "_hosts", functools.cache(governor._Table))
+    governor.rest(host, 0.9)
+    assert 0 < governor.rests_for(host) <= 0.9
+    assert 0 < governor.wait_before_asking(host) <= 0.9
+
+
+# ---- Where there is no engine ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _no_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As where the engine cannot be built, and aria2 alone asks hosts."""
+    monkeypatch.setitem(sys.modules, "rangefetch._engine", None)
+    governor._hosts.cache_clear()
+    yield
+    governor._hosts.cache_clear()
+
+
+@pytest.mark.usefixtures("_no_engine")
+def test_hosts_rest_without_the_engine_too() -> None:
+    options = DownloadOptions()
+    one, other = (governor.host_of_connection(f"http://{name}.example/", options) for name in ("one", "other"))
+    assert one != other
+    assert governor.host_of_connection("http://user:word@one.example:80/file?query", options) == one
+    governor.rest(one, 50)
+    governor.rest(one, 1)
+    assert 40 < governor.rests_for(one) <= 50
+    assert 40 < governor.wait_before_asking(one) <= 50
+    assert governor.rests_for(other) == governor.wait_before_asking(other) == 0
+
+
+@pytest.mark.usefixtures("_no_engine")
+def test_one_request_finds_out_whether_the_host_is_back_without_the_engine_too() -> None:
+    host = governor.host_of_connection("http://turn.example/", DownloadOptions())
+    governor.rest(host, 0)
+    assert governor.wait_before_asking(host) == 0
+    assert governor.wait_before_asking(host) > 0
+    governor.was_asked(host, is_back=False)
+    assert governor.wait_before_asking(host) == 0
+    governor.was_asked(host, is_back=True)
+    assert [governor.wait_before_asking(host) for _ in range(3)] == [0, 0, 0]
+
+
+@pytest.mark.usefixtures("_no_engine")
+def test_nothing_is_known_of_hosts_where_the_engine_counts_no_answers() -> None:
+    host = governor.host_of_connection("http://known.example/", DownloadOptions())
+    assert not governor.has_answered(host)
+    assert not governor.has_sent(host)

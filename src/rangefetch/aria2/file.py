@@ -171,8 +171,9 @@ class FileJob(Job):
     def _meet(self, source: Source, remote: Remote | None) -> None:
         """A source says what the file is (None: it cannot be asked): the place may get its name."""
         self._note(source, remote)
-        if remote is not None and source is self.sources[URL]:
-            self._refuse_what_is_cut_short(remote)
+        if remote is not None and source is self.sources[URL] and not self._is_credible(remote):
+            self.unanswered(Failure(fault=Fault.UNVOUCHED), self.start)
+            return
         expected, size = self.options.expected_size, remote.size if remote is not None else -1
         if expected and size not in (-1, expected):
             raise ContentChanged(f"the remote file has {size} bytes, not {expected}", url=self.shown_url)
@@ -193,13 +194,19 @@ class FileJob(Job):
 
         self.do(self._name, named)
 
-    def _refuse_what_is_cut_short(self, remote: Remote) -> None:
-        """A body shorter than the file was before is not all of it, unless a validator shows that it is another."""
+    def _is_credible(self, remote: Remote) -> bool:
+        """Whether that may be the URL's file, after what the URL said before the download was started over: without a
+        validator where that had one, it is most likely an error page.
+
+        Raises ``BadAnswer`` for a body that is shorter, although no validator shows that it is another file's.
+        """
         authority = Authority()
         authority.tell(self._earlier)
-        if authority.hear(URL, remote.identity, stated=remote.ranged) is Word.CUT_SHORT:
+        word = authority.hear(URL, remote.identity, stated=remote.ranged)
+        if word is Word.CUT_SHORT:
             words = f"the server sent {remote.size} bytes as the whole of a file that had {self._earlier.size}"
             raise BadAnswer(words, url=self.shown_url)
+        return word is not Word.UNVOUCHED
 
     def _name(self) -> Path | None:
         """Choose the final name; the path, if something has it."""
