@@ -16,6 +16,8 @@
 # make debug       all tests with an engine that checks its own invariants and counts what it has made
 # make sanitize    all tests, watched for memory errors and undefined behaviour; ARGS=thread for data races
 # make fuzz        each reader of what servers send and of files, TIME=... seconds (60); ARGS=... are some of them
+# make valgrind    a scripted set of transfers under valgrind's memcheck
+# make mutants     break the guards one at a time, and have the tests notice each; hours; ARGS="--only answer.pxd"
 # make docs        the site, into site/
 # make workflows   lint those of .github/
 #
@@ -40,7 +42,7 @@ SYSTEM_LIBCURL = $$($(BIN)/python -c 'import ctypes.util as c; print(c.find_libr
 unexport PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: run setup test torture simulate third-party quick lint bench clean wheel wheel-test fresh coverage debug sanitize fuzz docs \
+.PHONY: run setup test torture simulate third-party quick lint bench clean wheel wheel-test fresh coverage debug sanitize fuzz valgrind mutants docs \
     workflows
 
 ifeq ($(origin URL),command line)
@@ -130,6 +132,13 @@ fuzz: $(VENV)/installed
 	@.ci/machine packages clang libclang-rt-14-dev
 	@$(BIN)/python -m pip install --quiet --group fuzz
 	PYTHON=$(BIN)/python .ci/fuzz $(or $(TIME),60) $(ARGS)
+
+valgrind: $(VENV)/tools
+	@.ci/machine packages valgrind
+	PYTHON=$(BIN)/python .ci/valgrind
+
+mutants: $(VENV)/base
+	$(BIN)/python .ci/mutants.py $(ARGS)
 
 docs: $(VENV)/docs
 	$(BIN)/python .ci/pages.py
