@@ -326,7 +326,7 @@ def test_an_empty_file_at_a_mirror_says_nothing_of_the_urls_ranges(
     with DownloadManager() as manager:
         gid = manager.download(
             server.url("/good/x", size=SIZE),
-            into(target, mirrors=[other_server.url("/range-of-nothing/x", code=204)], retry_wait=0.5, **LANES),
+            into(target, mirrors=[other_server.url("/range-of-nothing/x", code=204, delay=2)], retry_wait=0.5, **LANES),
         )
         until(lambda: other_server.requests)
         server.start()

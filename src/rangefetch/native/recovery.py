@@ -19,7 +19,7 @@ from rangefetch.logs import log as _log
 from rangefetch.native.resort import LastResort
 from rangefetch.net import certificates
 from rangefetch.net.proxies import proxy_for
-from rangefetch.net.sources import MOST_RESOLVED_AGAIN, host_of
+from rangefetch.net.sources import MOST_RESOLVED_AGAIN, URL, host_of
 from rangefetch.transfer import governor, retry
 from rangefetch.transfer.backend import Timer
 from rangefetch.transfer.comparison import Finding, Verdict
@@ -117,7 +117,13 @@ class Recovery:
     def _deal_with(self, event: EngineEvent) -> None:
         """What follows from it."""
         run = self._run
-        self.resort.seems_empty |= event.status in _OF_EMPTY_FILES and event.fault == retry.Fault.RANGE_WRONG
+        says_empty = event.status in _OF_EMPTY_FILES and event.fault == retry.Fault.RANGE_WRONG
+        if says_empty and event.source != URL and not run.mirroring.url_given_up:
+            # Nothing can be compared with that, and it is the URL's to say.
+            run.answering.drop_mirror(event.source, "it says that it is empty")
+            run.answering.follow_the_url("a mirror says that it is empty")
+            return
+        self.resort.seems_empty |= says_empty
         if event.fault == retry.Fault.OVERFLOW:
             # The engine has taken back what it wrote.
             run.forget_bytes()
