@@ -91,6 +91,8 @@ def test_numbers_that_do_not_fit_are_refused(number: int) -> None:
 @example(b"bytes=0-0/1")
 @example(b"bytes0-0/1")
 @example(b"items 0-0/1")
+@example(b"bytes 0-0x1")
+@example(b"bytes *:1")
 def test_whatever_a_server_sends_is_understood_or_refused(value: bytes) -> None:
     # A header's value ends at a zero octet: libcurl lets none through.
     match = FORM.fullmatch(value.partition(b"\0")[0])
