@@ -6,6 +6,7 @@ import functools
 import gc
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from rangefetch import DownloadManager, DownloadStatus
+from rangefetch.native.backend import NativeBackend
 from rangefetch.transfer.download import Download
 from support.waiting import until
 
@@ -109,3 +111,45 @@ def test_a_row_looks_like_the_download_that_it_becomes(silent: str, tmp_path: Pa
         row = manager.list_downloads()[2]
         assert row == manager.get_download_progress(gids[2])
         assert (row.status, row.waiting_for) == (DownloadStatus.WAITING, "its turn")
+
+
+def test_however_many_begin_there_is_one_chain_of_ticks(silent: str, tmp_path: Path) -> None:
+    with DownloadManager("native", max_concurrent_downloads=32) as manager:
+        for _ in range(3):
+            _fill(manager, silent, tmp_path, 64)
+            until(lambda: len(manager.list_downloads(DownloadStatus.ACTIVE)) == 32)
+            manager.cancel_all()
+        _fill(manager, silent, tmp_path, 8)
+        until(lambda: len(manager.list_downloads(DownloadStatus.ACTIVE)) == 8)
+        backend: Any = manager._router._running["native"]
+        until(lambda: sum(timer.call == backend._tick for _, _, timer in list(backend._timers._heap)) == 1)
+
+
+def test_nothing_waits_for_a_backend_that_starts(silent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks what there is gets an answer meanwhile."""
+    begun, goes_on = threading.Event(), threading.Event()
+    start = NativeBackend.start
+
+    def slow(self: NativeBackend) -> None:
+        begun.set()
+        assert goes_on.wait(30)
+        start(self)
+
+    monkeypatch.setattr(NativeBackend, "start", slow)
+    manager = DownloadManager("native")
+    adding = threading.Thread(target=_fill, args=(manager, silent, tmp_path, 1))
+    adding.start()
+    try:
+        assert begun.wait(30)
+        assert manager.list_downloads() == []
+        assert "stopped" in repr(manager)
+        assert not manager.is_started
+        with pytest.raises(KeyError):
+            manager.pause("0" * 16)
+        manager.pause_all()
+        assert adding.is_alive()
+    finally:
+        goes_on.set()
+        adding.join()
+    assert len(manager.list_downloads()) == 1
+    manager.stop()

@@ -8,6 +8,7 @@ could plant the data and the state of another download.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import sys
 import unicodedata
@@ -59,6 +60,8 @@ _PARAMETER = re.compile(r';\s*([^\s=;]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)(?:"|\\?\Z)|
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 # A path as Windows writes it, whose separators escape nothing.
 _WINDOWS_PATH = re.compile(r"(?:[a-z]:)?\\[^\\\"]", re.IGNORECASE)
+_QUERY = re.compile(r"[?#]")
+_ORIGIN = re.compile(r"\A[^:/]+://[^/]*")
 _EXTENDED_VALUE = re.compile(r"([a-z0-9_.:-]{1,40})'[^']*'((?:[^%]|%[0-9a-f]{2})*)", re.IGNORECASE | re.DOTALL)
 # As browsers read these labels (WHATWG Encoding).
 _LABELS = {"iso-8859-1": "windows-1252", "latin1": "windows-1252", "us-ascii": "windows-1252", "ascii": "windows-1252"}
@@ -175,10 +178,10 @@ def _octets_as_text(octets: str) -> str:
     return octets
 
 
+@functools.lru_cache(maxsize=256)  # of a small file it is asked twice
 def filename_from_url(url: str) -> str:
     """The last segment of the URL's path, percent-decoded and safe; "" if there is none."""
-    before_query = re.split(r"[?#]", url, maxsplit=1)[0]
-    path = re.sub(r"\A[^:/]+://[^/]*", "", before_query)
+    path = _ORIGIN.sub("", _QUERY.split(url, maxsplit=1)[0])
     last = path.rpartition("/")[2]
     if is_plain_filename(last):
         return last

@@ -123,8 +123,11 @@ def others_in_this_run(path: Path, url: str) -> bool:
     """Whether the file at ``path`` was published by this process, for another URL. Its name may have been another one
     where the file system takes both for the same (upper and lower case, ways to write an accent).
     """
+    key = _key(path)
     with _lock:
-        found = dict(_written.get(_key(path), {}))
+        found = dict(_written.get(key, ()))
+    if not found:
+        return False
     mine = public_url(url)
     for written, of in found.items():
         with contextlib.suppress(OSError):

@@ -86,6 +86,7 @@ class Small:
         "_loop",
         "_meter",
         "_name",
+        "_path",
         "_stage",
         "_trace",
         "connections",
@@ -128,6 +129,7 @@ class Small:
         from rangefetch._engine import File
 
         self._directory = directory
+        self._path = directory.path / self._name
         download, options = self.download, self.options
         self._asked_with = options
         least_bytes = int(options.min_split_size)
@@ -155,7 +157,7 @@ class Small:
             largest_bytes=_LARGEST_BYTES if options.split == 1 else min(_LARGEST_BYTES, least_bytes),
             origin=provenance.beginning(download.url),
             # What this run has written from another URL is another file, whatever its bytes are.
-            compares=not provenance.others_in_this_run(directory.path / self._name, download.url),
+            compares=not provenance.others_in_this_run(self._path, download.url),
         )
         download.figures = self.figures
         self._stage = _Stage.FETCHING
@@ -228,7 +230,7 @@ class Small:
         assert directory is not None
         assert file is not None
         self._stage = _Stage.NAMED
-        url, path, size = download.url, directory.path / self._name, file.size
+        url, path, size = download.url, self._path, file.size
         self._release_directory()
         if not file.was_there:
             provenance.wrote(path, url)
