@@ -522,23 +522,3 @@ def test_operations_use_neither_the_loops_executor_nor_its_time(
             await busy
 
     asyncio.run(with_a_busy_executor())
-
-
-def _own_threads() -> int:
-    return sum(thread.name.startswith("aio-of-rangefetch") for thread in threading.enumerate())
-
-
-def test_a_hundred_pauses_wait_together(server: MisbehavingServer, valve: Valve, target: Path) -> None:
-    """A pause has no thread of its own while the backend lets go."""
-
-    async def pause_all_of_them() -> None:
-        async with aio.DownloadManager(max_concurrent_downloads=100) as manager:
-            gids = [
-                await manager.download(server.url("/valve/x", size=SIZE, seed=n), into(target, n)) for n in range(100)
-            ]
-            before = _own_threads()
-            await asyncio.gather(*map(manager.pause, gids))
-            assert _own_threads() == before
-            assert {each.status for each in await manager.list_downloads()} == {DownloadStatus.PAUSED}
-
-    asyncio.run(pause_all_of_them())
