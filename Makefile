@@ -2,7 +2,8 @@
 # make test    lint, types and all tests; ARGS="..." are passed on to pytest
 # make lint    the first half of that
 # make quick   the tests that need neither a server nor a clock
-# make torture all of what the tests try samples of, on both libcurls: hours; SEEDS=... random runs, from SEED=... on
+# make torture all of what the tests try samples of, on both libcurls: hours; SEEDS=... random runs, from SEED=... on;
+#              CASES=... how many of the matrix
 # make simulate  random schedules of the engine on simulated servers, clock and disk; SEEDS=... of them, from SEED=... on
 # make setup   all that run and test need on this machine, which they see to themselves
 # make bench   this project beside others; ARGS="..." are passed on
@@ -58,18 +59,24 @@ endif
 setup: $(VENV)/tools
 	@.ci/machine tests || echo "The tests that need it are skipped."
 
-test: setup lint
-	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
-# The engine once more, on the system's libcurl: on Debian an older one than pycurl's, with other ways.
+# Lint computes while tests wait; what it says comes last. Then the engine once more, on the system's libcurl: on Debian
+# an older one than pycurl's, with other ways.
+test: setup
+	@mkdir -p build
+	@$(MAKE) --no-print-directory lint >build/lint.log 2>&1 & lint=$$!; \
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS); tests=$$?; \
+	wait $$lint; lint=$$?; cat build/lint.log; [ $$tests = 0 ] && [ $$lint = 0 ]
 ifndef ARGS
 	@library=$(SYSTEM_LIBCURL); [ -z "$$library" ] || \
 	RANGEFETCH_LIBCURL=$$library RANGEFETCH_MATRIX=230 $(BIN)/python -m pytest $(PARALLEL) tests/engine tests/matrix
 endif
 
-# All of what "make test" tries some of, on both libcurls: hours. SEEDS=... is how many random runs, SEED=... the first.
+# All of what "make test" tries some of, on both libcurls: hours. SEEDS=... is how many random runs, SEED=... the first;
+# CASES=... how many of the matrix, drawn by SEED, or a pattern that their names match.
 SEEDS ?= 1000
 SEED ?= 1
-TORTURE := RANGEFETCH_TORTURE=1 RANGEFETCH_MATRIX='*' RANGEFETCH_SEEDS=$(SEEDS) RANGEFETCH_SEED=$(SEED) \
+CASES ?= *
+TORTURE := RANGEFETCH_TORTURE=1 RANGEFETCH_MATRIX='$(CASES)' RANGEFETCH_SEEDS=$(SEEDS) RANGEFETCH_SEED=$(SEED) \
     $(BIN)/python -m pytest $(PARALLEL) $(or $(ARGS),tests/matrix tests/torture tests/powerloss)
 
 torture: setup
