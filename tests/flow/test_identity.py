@@ -358,7 +358,8 @@ def test_a_file_that_is_replaced_is_not_mixed_over_http_2(certificates: Certific
         new.replace(file)
         assert manager.wait(gid, timeout=30).identity == "etag"
         assert {line.protocol for line in nginx.log(at_least=2)} == {"HTTP/2.0"}
-    assert target.read_bytes() == content(SIZE, 1)
+    # A busy machine may have all of the old one before there is a new one.
+    assert target.read_bytes() in (content(SIZE), content(SIZE, 1))
 
 
 # ---- Streams -----------------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ import rangefetch
 from servers.content import content
 from servers.misbehaving import MisbehavingServer
 
+pytestmark = pytest.mark.timeout(600)  # pyright is fetched by whoever asks for it first
+
 PROGRAM = Path(__file__).with_name("users_program.py")
 
 
