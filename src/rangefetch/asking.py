@@ -30,6 +30,9 @@ class Question:
 
     def __init__(self, url: Url, options: CommonOptions) -> None:
         checked = DownloadOptions.of(options)
+        for name in ("save_dir", "filename"):
+            if name in options:
+                raise ValueError(f"{name}: nothing is saved")
         self.url = check_url(url, schemes=HTTP)
         self.manager: DownloadManager = get_download_manager()
         # It is the URL that is asked, and nobody else.

@@ -153,6 +153,24 @@ def test_where_a_range_is_refused_head_is_asked(
     assert server.requests[-1].bytes_sent == 0
 
 
+@WAYS
+@pytest.mark.parametrize("refusal", [403, 405, 501])
+def test_head_is_asked_where_the_host_is_known_to_send_ranges_too(
+    server: MisbehavingServer, routes: Any, head: Head, refusal: int
+) -> None:
+    routes("only_head", _only(lambda ask: ask.method == "HEAD", refusal))
+    assert head(server.url("/good/b.bin")).supports_ranges
+    assert head(server.url("/only_head/a.bin"), retry_wait=0.01).size == SIZE
+
+
+@WAYS
+@pytest.mark.parametrize("option", ["save_dir", "filename"])
+def test_where_to_save_is_no_option_of_it(server: MisbehavingServer, head: Head, option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option}: nothing is saved"):
+        head(server.url("/good/a.bin"), **{option: "x"})
+    assert server.requests == []
+
+
 @pytest.mark.parametrize(("range_says", "head_says"), [(403, 403), (400, 405), (404, 501), (416, 403)])
 def test_where_head_is_refused_too_a_plain_request_is_asked(
     server: MisbehavingServer, routes: Any, range_says: int, head_says: int

@@ -30,6 +30,10 @@ _REFUSED = AFTER_A_WAIT | {Kind.PERMANENT, Kind.DOUBTFUL, Kind.NO_RANGES}
 """What may be about the way of asking, and not about the file."""
 
 
+_OF_A_METHOD = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
+"""What servers say to a method that they do not allow, also those that are known to send ranges."""
+
+
 class _Way(enum.Enum):
     ONE_BYTE = "a GET for the first byte"
     HEAD = "HEAD"
@@ -61,7 +65,8 @@ class Asking:
         if how is None or kind not in _REFUSED:
             return False
         profile: Profile | None
-        if self._way is _Way.ONE_BYTE and run.backend.manners.may_mean_the_range(run.host_of(failure), how):
+        may_mean_the_range = run.backend.manners.may_mean_the_range(run.host_of(failure), how)
+        if self._way is _Way.ONE_BYTE and (may_mean_the_range or how in _OF_A_METHOD):
             self._way, self._refused_as, profile = _Way.HEAD, how, self._head
         elif self._way is _Way.HEAD and (how != self._refused_as or how == HTTPStatus.FORBIDDEN):
             self._way, profile = _Way.PLAINLY, self._get
