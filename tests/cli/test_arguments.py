@@ -211,6 +211,13 @@ def test_every_switch_is_turned_on_and_off_in_each_way(switch: Switch, capsys: p
     assert "neither true nor false" in refusal(capsys, f"{negative}=perhaps", URL)
 
 
+def test_a_switch_of_one_letter_takes_true_and_false_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(["-q=true", "-c=true", URL]).quiet
+    assert not parse(["-q", "-q=false", URL]).quiet
+    assert "--continue" in refusal(capsys, "-c=false", URL)
+    assert refusal(capsys, "-q=perhaps", URL) == "rangefetch: -q: 'perhaps' is neither true nor false\n"
+
+
 def test_to_continue_cannot_be_turned_off(capsys: pytest.CaptureFixture[str]) -> None:
     for word in ("-c", "--continue", "--continue=true", "--no-continue=false"):
         assert parse([word, URL]).urls == (URL,)

@@ -26,6 +26,8 @@ NOTHING = {"lasted_us": 10 * S, "cpu_us": S, "disk_us": S, "paused_us": 0, "lane
         ({"cpu_us": 9 * S}, 100 * MIB, 16, "this machine: the engine's thread was busy 90 % of the time"),
         ({"growth_ended": True}, 100 * MIB, 16, "more than 8 connections were no faster than 10.5 MB/s"),
         ({}, 100 * MIB, 8, "for each connection: 8 of them reached 1.3 MB/s each; more may be allowed with -x and -s"),
+        ({"connections": 3}, 100 * MIB, 8, "the server or the network: 3 connections reached 10.5 MB/s"),
+        ({"connections": 0}, 100 * MIB, 8, "for each connection: 8 of them reached"),
         ({"lanes_aim": 0}, 100 * MIB, 1, "the only connection allowed reached 10.5 MB/s; more may be allowed with -x"),
         ({"lanes_aim": 1}, 100 * MIB, 16, "the server or the network: 1 connection reached 10.5 MB/s"),
         ({"growth_ended": True, "lanes_aim": 1}, 100 * MIB, 16, "more than 1 connection was no faster than"),

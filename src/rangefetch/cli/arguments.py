@@ -176,14 +176,20 @@ def spell_switches(parser: Parser, words: Sequence[str]) -> list[str]:
 
     A value that may be left out (argparse's ``nargs="?"``) would swallow the URL after a bare ``--name``.
     """
-    switches = {name for action in parser._actions if isinstance(action, Switch) for name in action.option_strings}
+    # One of a single letter has its opposite in its long name.
+    switches = {
+        name: name if name.startswith("--") else next(each for each in action.option_strings if each.startswith("--"))
+        for action in parser._actions
+        if isinstance(action, Switch)
+        for name in action.option_strings
+    }
     spelled: list[str] = []
     for word in words:
         name, has_value, value = word.partition("=")
-        if has_value and name.startswith("--") and name in switches:
+        if has_value and name in switches:
             if value not in ("true", "false"):
                 parser.error(f"{name}: {value!r} is neither true nor false")
-            word = name if value == "true" else opposite(name)
+            word = name if value == "true" else opposite(switches[name])
         spelled.append(word)
     return spelled
 

@@ -45,7 +45,12 @@ class Comparing:
         run = self._run
         size = run.file.downloaded
         run.proving.bound = run.proving.bound or explain(
-            {**run.file.effort, "limit": run.file.limit, "request_ms": run.file.request_ms},
+            {
+                **run.file.effort,
+                "limit": run.file.limit,
+                "request_ms": run.file.request_ms,
+                "connections": run.file.connections,
+            },
             size - run.resumed_bytes,
             run.most_lanes,
         )

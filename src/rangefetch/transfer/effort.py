@@ -20,7 +20,8 @@ def explain(effort: Mapping[str, int], size_bytes: int, most_lanes: int) -> str:
     ``TOO_SHORT`` where that cannot be told.
 
     ``effort`` is ``_engine.File.effort`` with the ``limit`` (bytes per second, 0: none) and perhaps the ``request_ms``
-    that the server took to answer, ``size_bytes`` what was fetched, ``most_lanes`` the most connections allowed.
+    that the server took to answer, and the ``connections`` that were opened, ``size_bytes`` what was fetched,
+    ``most_lanes`` the most connections allowed.
     """
     lasted_us = effort["lasted_us"]
     waited_us = 1000 * effort.get("request_ms", 0)
@@ -28,7 +29,8 @@ def explain(effort: Mapping[str, int], size_bytes: int, most_lanes: int) -> str:
         if waited_us > _MOST * lasted_us:
             return f"latency: the server took {waited_us / 1000:.0f} ms to answer, of {lasted_us / 1000:.0f} ms in all"
         return TOO_SHORT
-    lanes = min(effort["lanes_aim"], most_lanes) or 1
+    # More may have been aimed at when the last byte came.
+    lanes = min(effort["lanes_aim"], most_lanes, effort.get("connections", 0) or most_lanes) or 1
     speed = size_bytes / lasted_us  # bytes per microsecond are megabytes per second
     limit = effort.get("limit", 0)
     if effort["paused_us"] > _MOST * lasted_us or (limit and speed * 1e6 > _NEARLY * limit):
