@@ -119,8 +119,10 @@ class DownloadManager:
     download; how a cancelled task leaves its download is told at the top of ``rangefetch.aio``.
     """
 
-    def __init__(self, backend: str = "auto", **config: Any) -> None:
-        self._manager = blocking.DownloadManager(backend, **config)
+    def __init__(
+        self, backend: str = "auto", *, prefer: str = "native", **config: Unpack[blocking.ManagerOptions]
+    ) -> None:
+        self._manager = blocking.DownloadManager(backend, prefer=prefer, **config)
 
     @classmethod
     def of(cls, manager: blocking.DownloadManager) -> Self:

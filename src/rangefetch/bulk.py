@@ -16,7 +16,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future,
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
-from rangefetch.checks import check_count, check_function, check_path, check_url, is_metadata_url
+from rangefetch.checks import as_string, check_count, check_function, check_path, check_url, is_metadata_url
 from rangefetch.disk.names import choose_filename, is_plain_filename
 from rangefetch.errors import Cancelled, DownloadError, LocalError, TargetExists
 from rangefetch.logs import log as _log
@@ -174,7 +174,7 @@ def _understand(item: Item) -> _Wanted:
         for name in own:
             if name not in _OPTIONS:
                 raise TypeError(f"{name!r}: unknown option")
-    url = url if isinstance(url, str) else check_url(url)
+    url = as_string(url) if isinstance(url, str) else check_url(url)
     plain = _PLAIN_URL.fullmatch(url)
     if plain is not None and is_plain_filename(plain[2]) and not is_metadata_url(url):
         return _Wanted(url, own or None, plain[2], plain[1])

@@ -23,6 +23,7 @@ __all__ = [
     "Headers",
     "Url",
     "UrlObject",
+    "as_string",
     "check_auth",
     "check_checksum",
     "check_count",
@@ -114,6 +115,11 @@ def _whole_number(value: object) -> int | None:
         return None
 
 
+def as_string(text: str) -> str:
+    """The string itself, where it is of a subclass, such as NumPy's and those of enums: the engine takes no others."""
+    return text if type(text) is str else str.__str__(text)
+
+
 def parse_size(value: object, option: str) -> int:
     """Bytes from ``"4M"``, ``"1.5G"`` (powers of 1024, as in aria2) or a number.
 
@@ -159,6 +165,7 @@ def check_url(url: object, option: str = "url", schemes: Sequence[str] = _SCHEME
         url = str(url)
         if is_path or not _SCHEME.match(url):
             raise TypeError(f"{option}: a URL is a string, not {kind}")
+    url = as_string(url)
     shown = mask_url(url)
     if _CONTROL.search(url) or " " in url:
         raise ValueError(f"{option}: {shown!r} has a space or a control character in it; percent-encode it")
@@ -193,11 +200,13 @@ def check_rule(rule: object, option: str) -> str:
         parts = urlsplit(part)
         if parts.scheme not in HTTP or not parts.hostname:
             raise ValueError(f"{option}: {rule!r} is neither https://PREFIX/ nor https://FROM/=https://TO/")
-    return rule
+    return as_string(rule)
 
 
 def check_proxy(value: object, option: str) -> str:
     """The URL of a proxy, or "". Raises ``TypeError`` or ``ValueError`` naming ``option``."""
+    if not isinstance(value, str | os.PathLike) and _SCHEME.match(str(value)):
+        value = str(value)  # an object, as for other URLs
     proxy = check_text(value, option)
     if not proxy:
         return ""
@@ -222,9 +231,11 @@ def check_function(value: Any, option: str) -> Any:
 
 def check_flag(value: object, option: str) -> bool:
     """True or False. Raises ``TypeError`` naming ``option``."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{option}: expected True or False, not {value!r}")
-    return value
+    if isinstance(value, bool):
+        return value
+    if getattr(value, "dtype", None) == "bool" and getattr(value, "ndim", None) == 0:  # NumPy's
+        return bool(value)
+    raise TypeError(f"{option}: expected True or False, not {value!r}")
 
 
 def check_text(value: object, option: str) -> str:
@@ -236,7 +247,7 @@ def check_text(value: object, option: str) -> str:
         raise TypeError(f"{option}: expected a string, not {type(value).__name__} of octets")
     if _CONTROL.search(text):
         raise ValueError(f"{option}: {text!r} has a control character in it")
-    return text
+    return as_string(text)
 
 
 def check_path(value: object, option: str) -> str:
@@ -314,7 +325,7 @@ def check_headers(value: object, option: str) -> Headers:
             raise ValueError(f"{option}: the value of {name!r} has a control character in it")
         if name.lower() in ("range", "if-range", "accept-encoding", "content-length", "transfer-encoding"):
             raise ValueError(f"{option}: {name!r} is set by rangefetch and cannot be changed")
-        headers[name] = text
+        headers[as_string(name)] = as_string(text)
     return Headers(headers)
 
 

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from rangefetch import session
+from rangefetch.aria2.config import DaemonOptions
 from rangefetch.checks import Url, check_count, check_function, check_url, parse_size
 from rangefetch.errors import Cancelled, DownloadError, LocalError, TargetLocked, WaitTimeout
 from rangefetch.masking import mask_url
@@ -28,13 +29,24 @@ from rangefetch.transfer.descriptors import most_at_once
 from rangefetch.transfer.download import Download, Row
 from rangefetch.transfer.retry import RetryPolicy
 
-__all__ = ["SETTLE_S", "DownloadManager", "path_of"]
+__all__ = ["SETTLE_S", "DownloadManager", "ManagerOptions", "path_of"]
 
 _PROGRESS_EVERY_S = 0.1
 SETTLE_S = 30.0
 """How long a download that was told to stop is waited for."""
 
 _MOST_ACTIVE, _MOST_SMALL = 16, 128  # where the user has given no number
+
+
+class ManagerOptions(DaemonOptions, total=False):
+    """The keywords of ``DownloadManager``, all optional, but for those that say which backend."""
+
+    max_concurrent_downloads: int | None
+    max_overall_download_limit: int | str
+    defaults: DownloadOptions | Mapping[str, Any] | None
+    retry_policy: RetryPolicy | None
+    session_file: str | os.PathLike[str] | None
+    max_download_results: int
 
 
 class DownloadManager:
@@ -71,7 +83,7 @@ class DownloadManager:
         retry_policy: RetryPolicy | None = None,
         session_file: str | os.PathLike[str] | None = None,
         max_download_results: int = 1000,
-        **config: Any,
+        **config: Unpack[DaemonOptions],
     ) -> None:
         if max_concurrent_downloads is not None:
             check_count(max_concurrent_downloads, "max_concurrent_downloads", 1, 1_000_000)

@@ -146,9 +146,9 @@ def _check_http_url(value: object, option: str) -> str:
 
 
 def _check_netrc(value: object, option: str) -> bool | str:
-    if isinstance(value, bool):
-        return value
-    return check_file(value, option) or check_flag(value, option)
+    if isinstance(value, str | os.PathLike):
+        return check_file(value, option) or check_flag(value, option)
+    return check_flag(value, option)
 
 
 def _without_accounts(urls: Any) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any
+from typing import Any, Unpack
 
-from rangefetch.manager import DownloadManager
+from rangefetch.manager import DownloadManager, ManagerOptions
 from rangefetch.progress import DownloadStatus
 
 __all__ = ["get_download_manager", "init_download_manager"]
@@ -16,7 +16,9 @@ _config: dict[str, Any] = {}
 _lock = threading.RLock()
 
 
-def init_download_manager(backend: str = "auto", *, prefer: str = "native", **config: Any) -> DownloadManager:
+def init_download_manager(
+    backend: str = "auto", *, prefer: str = "native", **config: Unpack[ManagerOptions]
+) -> DownloadManager:
     """Create the process's manager, which ``fetch`` uses, or return the existing one if the arguments are the same.
 
     ``RANGEFETCH_BACKEND`` in the environment applies when the backend is ``"auto"``. A manager with other arguments is
@@ -24,7 +26,7 @@ def init_download_manager(backend: str = "auto", *, prefer: str = "native", **co
     ``DownloadManager``.
     """
     global _manager, _config
-    wanted = {"backend": backend, "prefer": prefer, **config}
+    wanted: dict[str, Any] = {"backend": backend, "prefer": prefer, **config}
     with _lock:
         if _manager is not None:
             if wanted == _config:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import inspect
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +15,8 @@ import pytest
 
 import rangefetch
 from rangefetch import DownloadManager, aio
+from rangefetch.aria2.config import DaemonConfig, DaemonOptions
+from rangefetch.manager import ManagerOptions
 from rangefetch.transfer.retry import RetryPolicy
 from support.files import names
 from support.waiting import until
@@ -126,6 +130,20 @@ def _each(table: dict[str, list[Any]]) -> pytest.MarkDecorator:
 def test_a_managers_arguments(name: str, value: Any) -> None:
     _is_refused(lambda: DownloadManager(**{name: value}), name)
     _is_refused(lambda: aio.DownloadManager(**{name: value}), name)
+
+
+def test_a_managers_typed_keywords_are_those_that_it_takes() -> None:
+    taken = {field.name for field in dataclasses.fields(DaemonConfig)} - {"session_file"}
+    own = set(inspect.signature(DownloadManager).parameters) - {"backend", "prefer", "config"}
+    assert set(DaemonOptions.__annotations__) == taken
+    assert set(ManagerOptions.__annotations__) == taken | own
+    assert DaemonOptions.__required_keys__ == ManagerOptions.__required_keys__ == frozenset()
+
+
+@pytest.mark.parametrize("make", [DownloadManager, aio.DownloadManager, rangefetch.init_download_manager])
+def test_an_option_of_downloads_is_referred_to_defaults(make: Any) -> None:
+    with pytest.raises(TypeError, match="split: an option of downloads; a manager takes it in defaults"):
+        make(split=4)
 
 
 @_each(POLICY)

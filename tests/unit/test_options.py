@@ -393,6 +393,35 @@ def test_numpys_integers_are_integers(kind: Any) -> None:
     assert json.dumps(options.to_dict())
 
 
+def test_numpys_booleans_are_true_or_false() -> None:
+    for value in (True, False):
+        options = DownloadOptions(overwrite=np.bool_(value), netrc=np.bool_(value))  # type: ignore[arg-type]
+        assert options.overwrite is value
+        assert options.netrc is value
+    for wrong in (np.array([True]), np.int64(1), 1, "true"):
+        with pytest.raises(TypeError, match="overwrite: expected True or False"):
+            DownloadOptions(overwrite=wrong)  # type: ignore[arg-type]
+
+
+class _Text(str):
+    """As the members of an enum are: its ``str()`` may be something else."""
+
+    def __str__(self) -> str:
+        return "another"
+
+
+@pytest.mark.parametrize("kind", [np.str_, _Text])
+def test_strings_of_a_subclass_are_plain_ones_afterwards(kind: Any) -> None:
+    url, name = kind("http://host.example/x"), kind("x.bin")
+    options = DownloadOptions(
+        filename=name, mirrors=[url], proxy=url, headers={name: name}, github_mirrors=[url], auth=(name, name)
+    )
+    values = [check_url(url), options.filename, options.proxy, *options.mirrors, *options.github_mirrors]
+    values += [text for pair in options.header_items for text in pair] + list(options.auth or ())
+    assert set(values) == {"http://host.example/x", "x.bin"}
+    assert {type(value) for value in values} == {str}
+
+
 def test_numpys_floats_are_seconds_and_neither_counts_nor_sizes() -> None:
     assert DownloadOptions(read_timeout=np.float32(1.5)).read_timeout == 1.5  # type: ignore[arg-type]
     for name in ("split", "expected_size"):

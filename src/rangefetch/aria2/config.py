@@ -7,14 +7,14 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import urlsplit
 
 from rangefetch.checks import check_count, check_path, check_seconds
 from rangefetch.errors import LocalError
-from rangefetch.options import absolute_path
+from rangefetch.options import AllOptions, absolute_path
 
-__all__ = ["BinarySource", "DaemonConfig"]
+__all__ = ["BinarySource", "DaemonConfig", "DaemonOptions"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _OPTION_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
@@ -51,6 +51,28 @@ class BinarySource:
             raise ValueError(f"binary_sources: {self.url!r} is not an https URL")
         if not _SHA256.fullmatch(self.sha256):
             raise ValueError(f"binary_sources: {self.sha256!r} is not a SHA-256 in lower-case hexadecimal digits")
+
+
+class DaemonOptions(TypedDict, total=False):
+    """The fields of ``DaemonConfig`` as keywords of a manager, all optional, but for ``session_file``: a manager's own
+    session comes before aria2c's.
+    """
+
+    aria2_path: str | os.PathLike[str]
+    binary_sources: Sequence[BinarySource]
+    binary_dir: str | os.PathLike[str]
+    rpc_port: int
+    rpc_secret: str
+    download_dir: str | os.PathLike[str]
+    state_dir: str | os.PathLike[str]
+    max_restart_attempts: int
+    health_check_interval: float
+    restart_wait: float
+    start_timeout: float
+    stop_timeout: float
+    ca_file: str | os.PathLike[str]
+    verify_tls: bool
+    extra_options: Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +158,8 @@ class DaemonConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         for name in values:
             if name not in known:
+                if name in AllOptions.__annotations__:
+                    raise TypeError(f"{name}: an option of downloads; a manager takes it in defaults")
                 raise TypeError(f"{name}: unknown option of the aria2 backend")
         return cls(**values)
 
