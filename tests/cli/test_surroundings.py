@@ -188,6 +188,23 @@ def test_file_systems_that_are_not_there(server: MisbehavingServer, place: Path,
     assert (place / "b.bin").read_bytes() == content("9M", 1)
 
 
+def test_aria2_says_that_it_needs_proc(server: MisbehavingServer, place: Path, aria2c: Path) -> None:
+    hidden = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o ro none /proc && exec "$@"', "sh"]
+    if subprocess.run([*hidden, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this user may not mount file systems")
+    done = subprocess.run(
+        [*hidden, *command("--backend", "aria2", server.url("/good/x", size=SIZE))],
+        cwd=place,
+        env=environment(place, XDG_STATE_HOME=str(place / "state")),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "rangefetch: the aria2 backend needs /proc, which is not mounted here\n"
+
+
 # ---- A directory that is gone --------------------------------------------------------------------------------------
 
 

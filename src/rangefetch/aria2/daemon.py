@@ -24,7 +24,13 @@ from rangefetch.aria2.config import DaemonConfig
 from rangefetch.aria2.monitor import Monitor
 from rangefetch.aria2.process import Process
 from rangefetch.disk.replacing import replace_file
-from rangefetch.errors import DaemonUnavailable, DiskError, LocalError, ProcessManagementError
+from rangefetch.errors import (
+    DaemonUnavailable,
+    DiskError,
+    LocalError,
+    ProcessManagementError,
+    ProcessStartFailed,
+)
 from rangefetch.logs import log as _log
 from rangefetch.net.certificates import find_ca_file
 
@@ -116,13 +122,17 @@ class Aria2Daemon:
     def start(self) -> None:
         """Start aria2c, and wait until it answers. Starting twice is fine.
 
-        Raises ``ProcessStartFailed`` for a binary that cannot be run, ``ProcessManagementError`` (it says what aria2c
-        printed) if it exits while starting, ``DaemonUnavailable`` if its RPC is not up within ``start_timeout``,
-        ``BinaryDownloadFailed``, and ``DiskError`` if ``download_dir`` cannot be made.
+        Raises ``ProcessStartFailed`` for a binary that cannot be run, or without /proc,
+        ``ProcessManagementError`` (it says what aria2c printed) if it exits while starting, ``DaemonUnavailable`` if
+        its RPC is not up within ``start_timeout``, ``BinaryDownloadFailed``, and ``DiskError`` if ``download_dir``
+        cannot be made.
         """
         with self._life:
             if self._monitor is not None:
                 return
+            # Where it listens is read there; and aria2c looks there for whether this process lives, and ends if not.
+            if sys.platform.startswith("linux") and not Path("/proc/self").exists():
+                raise ProcessStartFailed("the aria2 backend needs /proc, which is not mounted here")
             self.binary = ensure_aria2(self.config)
             processes.reap_leftovers(self.config.state_directory)
             _make_download_dir(Path(self.config.download_dir))
