@@ -9,8 +9,8 @@
 # make bench   this project beside others; ARGS="..." are passed on
 # make clean   remove all that the above have made, but not what was fetched
 #
-# make wheel       the sdist, a wheel for this machine and the pure one, into wheelhouse/
-# make wheel-test  the same, built twice; and all tests against the wheel, where no compiler can be reached
+# make wheels      the sdist, a wheel for each platform and the pure one, into wheelhouse/; PLATFORMS=here for this machine
+# make wheel-test  the same, built twice; and all tests against this machine's, where no compiler can be reached
 # make fresh       a clean clone on a bare Debian: make run, make test
 # make third-party  other people's suites and servers, fetched for it; what cannot be had is skipped; ARGS="..."
 # make coverage    which lines of Python and of Cython the tests run
@@ -43,7 +43,7 @@ SYSTEM_LIBCURL = $$($(BIN)/python -c 'import ctypes.util as c; print(c.find_libr
 unexport PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: run setup test torture simulate third-party quick lint bench clean wheel wheel-test fresh coverage debug sanitize fuzz valgrind mutants docs \
+.PHONY: run setup test torture simulate third-party quick lint bench clean wheels wheel-test fresh coverage debug sanitize fuzz valgrind mutants docs \
     workflows
 
 ifeq ($(origin URL),command line)
@@ -117,10 +117,11 @@ lint: $(VENV)/tools
 bench: $(VENV)/tools
 	$(BIN)/python benches/compare.py $(ARGS)
 
-wheel: $(VENV)/packaging
-	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/wheel
+# PLATFORMS=... names some of .ci/wheels.py's table.
+wheels: $(VENV)/packaging
+	$(BIN)/python .ci/wheels.py $(PLATFORMS)
 
-wheel-test: wheel
+wheel-test: wheels
 	PATH="$(CURDIR)/$(BIN):$$PATH" REPRODUCE=1 .ci/wheel-test $(ARGS)
 
 fresh:

@@ -5,6 +5,10 @@ the engine loads libcurl when it starts (see ``ext/rangefetch/libcurl.h``).
 
 ``RANGEFETCH_PURE=1`` in the environment leaves it out. The package then installs anywhere, and says itself that its
 engine is not there. On Windows and on other Pythons than CPython it is always so.
+
+The dependencies are here because one of them depends on what is built: pycurl, whose wheels bring the libcurl that the
+engine runs on. There are none for musl, and no environment marker (PEP 508) tells musl from glibc, so a wheel that is
+built for musl does not ask for pycurl, and its engine runs on the system's libcurl.
 """
 
 import os
@@ -16,6 +20,17 @@ from setuptools import Extension, setup
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 PURE = os.environ.get("RANGEFETCH_PURE") == "1" or sys.platform == "win32" or sys.implementation.name != "cpython"
+
+# What is built for: .ci/wheels.py says it in the platform; a Python on musl has it in its configuration.
+MUSL = "musllinux" in sysconfig.get_platform() or "musl" in (sysconfig.get_config_var("HOST_GNU_TYPE") or "")
+
+DEPENDENCIES = ["platformdirs>=4", "psutil>=6", "rich>=13"]
+if not MUSL:
+    # Where it has wheels and the engine can be. 7.49 is the first whose OpenSSL does not read the host's openssl.cnf.
+    DEPENDENCIES.append(
+        "pycurl>=7.49; platform_python_implementation == 'CPython' and (sys_platform == 'darwin'"
+        " or (sys_platform == 'linux' and (platform_machine == 'x86_64' or platform_machine == 'aarch64')))"
+    )
 
 # No path of the machine that built it gets into the wheel: the same sources make the same bytes anywhere.
 UNTRACED = [f"-ffile-prefix-map={sysconfig.get_path('include')}=python", f"-ffile-prefix-map={Path.cwd()}=."]
@@ -41,11 +56,12 @@ engine = Extension(
 )
 
 if PURE:
-    setup()
+    setup(install_requires=DEPENDENCIES)
 else:
     from Cython.Build import cythonize
 
     setup(
+        install_requires=DEPENDENCIES,
         ext_modules=cythonize([engine], include_path=["ext"], build_dir="build/cython", compiler_directives=DIRECTIVES),
         options={"bdist_wheel": {"py_limited_api": False if FREE_THREADED else "cp311"}},
     )

@@ -1,5 +1,9 @@
 """What is in the built wheels, and how the pure one behaves. ``make wheel-test`` runs these; nothing is built here."""
 
+import base64
+import csv
+import hashlib
+import json
 import os
 import re
 import subprocess
@@ -12,6 +16,7 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import rangefetch
 
@@ -26,10 +31,18 @@ def _built(pattern: str) -> Path:
     return found
 
 
-@pytest.fixture(scope="module")
-def platform_wheel() -> Iterator[zipfile.ZipFile]:
-    with zipfile.ZipFile(_built("rangefetch-*-abi3-*.whl")) as wheel:
-        yield wheel
+def _all_built(*patterns: str) -> list[object]:
+    """A parameter for each wheel that there is, whichever platforms were built for."""
+    directory = os.environ.get("RANGEFETCH_WHEELS")
+    found = [path for pattern in patterns for path in sorted(Path(directory or "/nonexistent").glob(pattern))]
+    return [pytest.param(path, id=path.stem.rpartition("-")[2]) for path in found] or [
+        pytest.param(None, marks=pytest.mark.skip("RANGEFETCH_WHEELS names no wheels; make wheel-test does"))
+    ]
+
+
+ENGINE = "rangefetch-*-abi3-*.whl"
+every_wheel = pytest.mark.parametrize("path", _all_built("rangefetch-*.whl"))
+every_wheel_with_an_engine = pytest.mark.parametrize("path", _all_built(ENGINE))
 
 
 @pytest.fixture(scope="module")
@@ -54,30 +67,87 @@ def _extensions(wheel: zipfile.ZipFile) -> list[str]:
     return [path for path in wheel.namelist() if path.endswith((".so", ".pyd", ".dylib"))]
 
 
-def test_the_platform_wheel_is_for_every_python_from_3_11(platform_wheel: zipfile.ZipFile) -> None:
-    assert _extensions(platform_wheel) == ["rangefetch/_engine.abi3.so"]
-    for tag in _metadata(platform_wheel, "WHEEL").get_all("Tag", []):
-        assert re.fullmatch(r"cp311-abi3-(manylinux_\d+_\d+|macosx_\d+_\d+)_\w+", tag)
+@every_wheel_with_an_engine
+def test_a_wheel_with_an_engine_is_for_every_python_from_3_11(path: Path) -> None:
+    with zipfile.ZipFile(path) as wheel:
+        assert _extensions(wheel) == ["rangefetch/_engine.abi3.so"]
+        (tag,) = _metadata(wheel, "WHEEL").get_all("Tag", [])
+    assert path.name == f"rangefetch-{rangefetch.__version__}-{tag}.whl"
+    assert re.fullmatch(r"cp311-abi3-(manylinux_2_28|musllinux_1_2|macosx_11_0)_(x86_64|aarch64|arm64)", tag)
 
 
-def test_no_path_of_the_machine_that_built_it_is_in_the_extension(platform_wheel: zipfile.ZipFile) -> None:
-    octets = platform_wheel.read("rangefetch/_engine.abi3.so")
+@every_wheel_with_an_engine
+def test_no_path_of_the_machine_that_built_it_is_in_the_extension(path: Path) -> None:
+    with zipfile.ZipFile(path) as wheel:
+        octets = wheel.read("rangefetch/_engine.abi3.so")
     assert re.findall(rb"/(?:root|home|Users|tmp|build|work|opt|project)/[ -~]*", octets) == []
 
 
-@pytest.mark.parametrize("which", ["platform_wheel", "pure_wheel"])
-def test_types_and_licence_are_in_the_wheel(which: str, request: pytest.FixtureRequest) -> None:
-    wheel = request.getfixturevalue(which)
-    assert {"rangefetch/py.typed", "rangefetch/_engine.pyi"} <= set(wheel.namelist())
-    metadata = _metadata(wheel, "METADATA")
+@every_wheel
+def test_types_and_licence_are_in_the_wheel(path: Path) -> None:
+    with zipfile.ZipFile(path) as wheel:
+        assert {"rangefetch/py.typed", "rangefetch/_engine.pyi"} <= set(wheel.namelist())
+        metadata = _metadata(wheel, "METADATA")
     assert metadata["License-Expression"] == "MIT"
     assert metadata.get_all("License-File") == ["LICENSE"]
     assert metadata["Version"] == rangefetch.__version__
 
 
-def test_both_wheels_have_the_same_python_files(platform_wheel: zipfile.ZipFile, pure_wheel: zipfile.ZipFile) -> None:
-    ours = [{path for path in wheel.namelist() if path.endswith(".py")} for wheel in (platform_wheel, pure_wheel)]
-    assert ours[0] == ours[1]
+@every_wheel
+def test_the_record_lists_every_file_with_its_digest(path: Path) -> None:
+    with zipfile.ZipFile(path) as wheel:
+        (record,) = [name for name in wheel.namelist() if name.endswith(".dist-info/RECORD")]
+        rows = {name: digest for name, digest, _ in csv.reader(wheel.read(record).decode().splitlines())}
+        assert sorted(rows) == sorted(wheel.namelist())
+        for name, digest in rows.items():
+            if name != record:
+                octets = base64.urlsafe_b64encode(hashlib.sha256(wheel.read(name)).digest())
+                assert digest == f"sha256={octets.decode().rstrip('=')}", name
+
+
+@every_wheel
+def test_a_list_of_components_is_in_the_wheel(path: Path) -> None:
+    with zipfile.ZipFile(path) as wheel:
+        (name,) = [name for name in wheel.namelist() if ".dist-info/sboms/" in name]
+        components = json.loads(wheel.read(name))
+    ours = components["metadata"]["component"]
+    assert (ours["name"], ours["version"]) == ("rangefetch", rangefetch.__version__)
+    assert path.name in ours["purl"]
+    others = {component["name"] for component in components.get("components", [])}
+    assert others == (set() if "-none-any" in path.name else {"Cython", "ziglang"})
+
+
+def test_all_wheels_have_the_same_python_files(pure_wheel: zipfile.ZipFile) -> None:
+    def python_files(wheel: zipfile.ZipFile) -> set[str]:
+        return {path for path in wheel.namelist() if path.endswith(".py")}
+
+    for path in Path(os.environ["RANGEFETCH_WHEELS"]).glob(ENGINE):
+        with zipfile.ZipFile(path) as wheel:
+            assert python_files(wheel) == python_files(pure_wheel), path.name
+
+
+@every_wheel
+def test_pycurl_is_asked_for_where_it_has_wheels_and_the_engine_can_be(path: Path) -> None:
+    with zipfile.ZipFile(path) as wheel:
+        lines = _metadata(wheel, "METADATA").get_all("Requires-Dist", [])
+    found = [requirement for requirement in map(Requirement, lines) if requirement.name == "pycurl"]
+    if "musllinux" in path.name:
+        assert found == []
+        return
+    (pycurl,) = found
+    assert pycurl.marker is not None
+
+    def is_asked_for(system: str, machine: str, implementation: str = "CPython") -> bool:
+        assert pycurl.marker is not None
+        return pycurl.marker.evaluate(
+            {"sys_platform": system, "platform_machine": machine, "platform_python_implementation": implementation}
+        )
+
+    assert all(is_asked_for("linux", machine) for machine in ("x86_64", "aarch64"))
+    assert all(is_asked_for("darwin", machine) for machine in ("x86_64", "arm64"))
+    assert not is_asked_for("win32", "AMD64")
+    assert not is_asked_for("linux", "riscv64")
+    assert not is_asked_for("linux", "x86_64", "PyPy")
 
 
 def test_the_source_distribution_has_what_it_takes_to_build_and_to_test(sdist: set[str]) -> None:

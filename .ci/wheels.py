@@ -1,0 +1,265 @@
+"""How wheels are made: the source distribution, and from it a wheel for each platform in the table; all are checked.
+
+    python .ci/wheels.py [-o DIRECTORY] [PLATFORM...]      (every one, into wheelhouse/)
+
+PLATFORM is a name from the table, or ``here`` for this machine's; the source distribution and the pure wheel are always
+made. zig, which PyPI has as a wheel, is the C compiler: it brings the headers and the symbols of every C library in the
+table, so that one machine builds for all of them. The headers of the Python that runs this are good for all of them,
+too: the extension uses the stable ABI only, and the sizes of C's types are the same on all of these platforms.
+
+What git does not know is left out; what was changed and not committed goes in. The same sources make the same bytes:
+the compiler and what translates for it are pinned in the dependency group "packaging", times are the last commit's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+import sbom
+
+ROOT = Path(__file__).resolve().parents[1]
+TOOLS = ("Cython", "build", "setuptools", "wheel", "ziglang")
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A platform: its name in the wheel's tag, what zig calls it, what sysconfig calls it, what its linker is told."""
+
+    tag: str
+    zig: str
+    python: str
+    link: str = ""
+
+
+# Python's symbols are looked for when the extension is loaded. Its own name would be the path to which it was built.
+_MACOS = "-undefined dynamic_lookup -Wl,-install_name,@rpath/_engine.abi3.so"
+
+TARGETS = [
+    # glibc 2.28 is the floor of pycurl's wheels.
+    Target("manylinux_2_28_x86_64", "x86_64-linux-gnu.2.28", "manylinux_2_28-x86_64"),
+    Target("manylinux_2_28_aarch64", "aarch64-linux-gnu.2.28", "manylinux_2_28-aarch64"),
+    Target("musllinux_1_2_x86_64", "x86_64-linux-musl", "musllinux_1_2-x86_64"),
+    Target("musllinux_1_2_aarch64", "aarch64-linux-musl", "musllinux_1_2-aarch64"),
+    Target("macosx_11_0_x86_64", "x86_64-macos.11.0", "macosx-11.0-x86_64", _MACOS),
+    Target("macosx_11_0_arm64", "aarch64-macos.11.0", "macosx-11.0-arm64", _MACOS),
+]
+
+
+def main() -> None:
+    """Build, check, and only then replace what the directory has."""
+    parser = argparse.ArgumentParser(description="Build the source distribution and the wheels.")
+    parser.add_argument("-o", "--output", type=Path, default=ROOT / "wheelhouse", metavar="DIRECTORY")
+    parser.add_argument(
+        "platforms", nargs="*", metavar="PLATFORM", choices=[*(each.tag for each in TARGETS), "here", []]
+    )
+    arguments = parser.parse_args()
+    wanted = {_here() if name == "here" else name for name in arguments.platforms}
+    targets = [target for target in TARGETS if not wanted or target.tag in wanted]
+
+    os.umask(0o022)
+    epoch_s = int(os.environ.get("SOURCE_DATE_EPOCH") or _git("log", "-1", "--format=%ct"))
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        # The environment of every build: nothing of this machine's settings for compilers, places and languages.
+        builder = Builder(work, {"SOURCE_DATE_EPOCH": str(epoch_s), "LC_ALL": "C.UTF-8", "TZ": "UTC"})
+        made = [builder.source_distribution(), builder.pure_wheel(), *map(builder.wheel, targets)]
+        for path in made:
+            if path.suffix == ".whl":
+                builder.add_sbom(path, epoch_s)
+        check(made)
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        for old in arguments.output.glob("rangefetch-*"):
+            old.unlink()
+        for path in made:
+            shutil.move(path, arguments.output / path.name)
+    made = [arguments.output / path.name for path in made]
+    note = arguments.output / f"{made[0].name.removesuffix('.tar.gz')}.provenance.json"
+    note.write_text(provenance(made, epoch_s))
+    for path in [*made, note]:
+        print(_sha256(path), path.name, sep="  ")
+
+
+class Builder:
+    """Builds in a directory of its own, in which nothing stays but what was built."""
+
+    def __init__(self, work: Path, environment: dict[str, str]) -> None:
+        self._tree, self._built, self._log = work / "tree", work / "built", work / "log"
+        unwanted = re.compile("RANGEFETCH_.*|.*FLAGS|CC|CXX|LDSHARED|AR|PYTHON.*|_PYTHON.*|ARCHFLAGS|MACOSX_.*|ZIG_.*")
+        inherited = {name: value for name, value in os.environ.items() if not unwanted.fullmatch(name)}
+        zig = {f"ZIG_{which}_CACHE_DIR": str(work / "zig") for which in ("LOCAL", "GLOBAL")}
+        self._environment = inherited | environment | zig
+
+    def source_distribution(self) -> Path:
+        """Of what git knows. The wheels are made from it, so that what it lacks is missed here."""
+        checkout = self._tree.with_name("checkout")
+        for name in filter(None, _git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")):
+            if (ROOT / name).exists():
+                (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, checkout / name)
+        (path,) = self._build(checkout, "--sdist")
+        self._run(sys.executable, ROOT / ".ci" / "settle_sdist.py", path)
+        with tarfile.open(path) as archive:
+            archive.extractall(self._tree, filter="data")
+        (self._tree,) = self._tree.iterdir()
+        return path
+
+    def pure_wheel(self) -> Path:
+        """As pip would build it, with the newest tools."""
+        (path,) = self._build(self._tree, "--wheel", RANGEFETCH_PURE="1")
+        return path
+
+    def wheel(self, target: Target) -> Path:
+        """With the pinned tools. C is generated once: all targets are compiled from the same file."""
+        print(f"building for {target.tag}", flush=True)
+        compiler = f"{sys.executable} -m ziglang cc -target {target.zig}"
+        (path,) = self._build(
+            *(self._tree, "--wheel", "--no-isolation"),
+            CC=compiler,
+            CFLAGS="-DNDEBUG -fwrapv -fPIC",  # instead of what this Python was configured with
+            # Without the debugging information, which names folders of this machine.
+            LDSHARED=f"{compiler} -shared -Wl,-S {target.link}",
+            _PYTHON_HOST_PLATFORM=target.python,
+        )
+        if not path.name.endswith(f"-cp311-abi3-{target.tag}.whl"):
+            raise SystemExit(f"{path.name} is no wheel for {target.tag}")
+        return path
+
+    def add_sbom(self, path: Path, epoch_s: int) -> None:
+        """Packs the wheel anew, with its list of components and a new RECORD."""
+        unpacked = path.parent / "unpacked"
+        self._run(sys.executable, "-m", "wheel", "unpack", "--dest", unpacked, path)
+        (top,) = unpacked.iterdir()
+        (information,) = top.glob("*.dist-info")
+        (information / "sboms").mkdir()
+        version = top.name.partition("-")[2]
+        text = sbom.document(version, path.name, "-none-any" not in path.name, epoch_s)
+        (information / "sboms" / "rangefetch.cdx.json").write_text(text)
+        path.unlink()
+        self._run(sys.executable, "-m", "wheel", "pack", "--dest-dir", path.parent, top)
+        shutil.rmtree(unpacked)
+
+    def _build(self, tree: Path, *options: str, **environment: str) -> set[Path]:
+        """What is new among what is built."""
+        before = set(self._built.glob("*"))
+        for leftover in (*tree.glob("build/lib*"), *tree.glob("build/temp*"), *tree.glob("build/bdist*")):
+            shutil.rmtree(leftover)
+        self._run(sys.executable, "-m", "build", "--outdir", self._built, *options, tree, **environment)
+        return set(self._built.glob("*")) - before
+
+    def _run(self, *command: str | Path, **environment: str) -> None:
+        """Quietly, unless it fails."""
+        done = subprocess.run(
+            command,
+            env=self._environment | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise SystemExit(done.stdout)
+
+
+def check(made: Iterable[Path]) -> None:
+    """By the tools that packagers use. What the extensions are made of is looked at in tests/packaging."""
+    made = list(made)
+    wheels = [path for path in made if path.suffix == ".whl"]
+    compiled = [path for path in wheels if "-abi3-" in path.name]
+    _check("twine", "check", "--strict", *made)
+    _check("check-wheel-contents", *wheels)
+    _check("abi3audit", "--strict", "--summary", *compiled)
+    for path in compiled:
+        if "linux" in path.name:
+            # This machine's libraries are another's than the wheel's.
+            found = _check("auditwheel", "show", "--ldpaths", "/nonexistent", path)
+            if not _bears_out(path.name, found):
+                raise SystemExit(f"auditwheel does not bear out the tag of {path.name}:\n{found}")
+
+
+def _bears_out(name: str, found: str) -> bool:
+    """Whether the oldest tag that auditwheel finds is of the same C library, and not newer than the wheel's."""
+    tag = re.compile(r"(?P<libc>(?:many|musl)linux)_(?P<major>\d+)_(?P<minor>\d+)_(?P<machine>x86_64|aarch64)")
+    ours, theirs = tag.search(name), tag.search(found.partition("platform tag:")[2])
+    if ours is None or theirs is None:
+        return False
+    version = [(int(match["major"]), int(match["minor"])) for match in (ours, theirs)]
+    return ours["libc"] == theirs["libc"] and ours["machine"] == theirs["machine"] and version[0] >= version[1]
+
+
+def provenance(made: Iterable[Path], epoch_s: int) -> str:
+    """What the files were made from and with: an in-toto statement of SLSA's kind. It is not signed."""
+    statement = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": path.name, "digest": {"sha256": _sha256(path)}} for path in made],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": "make wheels",
+                "externalParameters": {"SOURCE_DATE_EPOCH": epoch_s},
+                "internalParameters": {"python": platform.python_version()},
+                "resolvedDependencies": [
+                    # "-dirty" says that something was not committed.
+                    {
+                        "name": "rangefetch",
+                        "annotations": {
+                            "commit": _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+                        },
+                    },
+                    *({"uri": f"pkg:pypi/{name.lower()}@{metadata.version(name)}"} for name in TOOLS),
+                ],
+            },
+            "runDetails": {"builder": {"id": "make wheels"}},
+        },
+    }
+    return json.dumps(statement, indent=2) + "\n"
+
+
+def _here() -> str:
+    """The table's name for this machine."""
+    if sys.platform == "darwin":
+        system = "macosx_11_0"
+    else:
+        system = "manylinux_2_28" if platform.libc_ver()[0] == "glibc" else "musllinux_1_2"
+    return f"{system}_{platform.machine()}"
+
+
+def _check(*command: str | Path) -> str:
+    """Say that it passes, or what it says and no more."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name(str(command[0])), *command[1:]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise SystemExit(f"{command[0]}:\n{done.stdout}")
+    print(f"{command[0]}: passed")
+    return done.stdout
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    main()
