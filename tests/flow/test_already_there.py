@@ -10,6 +10,7 @@ from rangefetch.disk import provenance
 from rangefetch.errors import DownloadError, TargetExists
 from rangefetch.identity import Basis, Identity
 from rangefetch.native.backend import NativeBackend
+from rangefetch.native.small import Small
 from servers.misbehaving import MisbehavingServer, content, modified
 from servers.routing import ROUTES, Ask, Route
 from servers.wire import Reply
@@ -239,9 +240,12 @@ def test_what_is_there_is_compared_on_the_way_of_small_files(
     """One request for each, and nothing of what a large file has: no run, no part file, no lock."""
     runs: list[str] = []
     run_instead = NativeBackend.run_instead
-    monkeypatch.setattr(
-        NativeBackend, "run_instead", lambda self, small: (runs.append(small.download.url), run_instead(self, small))
-    )
+
+    def noted(self: NativeBackend, small: Small) -> None:
+        runs.append(small.download.url)
+        run_instead(self, small)
+
+    monkeypatch.setattr(NativeBackend, "run_instead", noted)
     urls = [server.url(route.format(f"file-{number}"), size=size, seed=number) for number in range(20)]
     rangefetch.fetch_many(urls, target.parent)
     before = {path.name: path.stat().st_mtime_ns for path in target.parent.iterdir()}
