@@ -17,7 +17,7 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -54,17 +54,34 @@ async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     Not ``asyncio.to_thread``: its task is among those that ``asyncio.run`` cancels at its end, before it has begun.
     """
     call = functools.partial(function, *args, **kwargs)
-    return await asyncio.shield(asyncio.get_running_loop().run_in_executor(_threads(), call))
+    return await asyncio.shield(asyncio.get_running_loop().run_in_executor(await _threads(), call))
 
 
-@functools.cache
-def _threads() -> ThreadPoolExecutor:
-    """Those of this module: the event loop's own are few, and for whatever the program does."""
-    return ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="aio-of-rangefetch")
+async def _threads() -> ThreadPoolExecutor:
+    """Those of this module for the event loop: its own are few, and for whatever the program does."""
+    loop = asyncio.get_running_loop()
+    if loop not in _pools:
+        keeping = _keep_threads(weakref.ref(loop))
+        _pools[loop] = await anext(keeping), keeping
+    return _pools[loop][0]
 
 
+async def _keep_threads(loop: weakref.ref[asyncio.AbstractEventLoop]) -> AsyncGenerator[ThreadPoolExecutor]:
+    """Threads until the event loop ends: ``asyncio.run`` closes asynchronous generators that are left."""
+    with ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="aio-of-rangefetch") as pool:
+        try:
+            yield pool
+        finally:
+            if (ending := loop()) is not None:
+                del _pools[ending]
+
+
+# A loop that is closed in another way takes its threads along when it is collected.
+_pools: weakref.WeakKeyDictionary[
+    asyncio.AbstractEventLoop, tuple[ThreadPoolExecutor, AsyncGenerator[ThreadPoolExecutor]]
+] = weakref.WeakKeyDictionary()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_threads.cache_clear)
+    os.register_at_fork(after_in_child=_pools.clear)
 
 
 class _Audience:
@@ -389,7 +406,7 @@ async def fetch(
 
 async def head(url: Url, **options: Unpack[CommonOptions]) -> FileInfo:
     """``rangefetch.head`` as a coroutine. When the task is cancelled, the request is given up."""
-    opening = asyncio.get_running_loop().run_in_executor(_threads(), Question, url, options)
+    opening = asyncio.get_running_loop().run_in_executor(await _threads(), Question, url, options)
     try:
         question = await asyncio.shield(opening)
     except asyncio.CancelledError:
