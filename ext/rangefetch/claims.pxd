@@ -21,6 +21,7 @@ from rangefetch.platform cimport rf_count, rf_load
 from rangefetch.service cimport has_room, may_help
 from rangefetch.transfer cimport (
     HELD,
+    SMALL,
     WAIT_HOST,
     WAIT_LIMIT,
     WAIT_NOTHING,
@@ -167,6 +168,14 @@ cdef inline void note_retry(FileCore *file, int64_t start) noexcept nogil:
         file.retries -= 1
 
 
+cdef inline int64_t first_range_bytes(const FileCore *file) noexcept nogil:
+    """How much the first request asks for. Of a small file that may be there already, one byte more than is there:
+    of another one, no more is sent for nothing."""
+    if file.small.stage == SMALL and 0 <= file.small.there_bytes < file.first_bytes:
+        return file.small.there_bytes + 1
+    return file.first_bytes
+
+
 cdef inline bint lane_claim(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
     """Give the lane the next thing to fetch. False: there is nothing."""
     lane.is_first = not file.answered
@@ -188,7 +197,7 @@ cdef inline bint lane_claim(Loop *loop, FileCore *file, Lane *lane) noexcept nog
             lane.end = lane.start + file.first_bytes
     elif lane.is_first:
         lane.start = 0
-        lane.end = file.first_bytes if file.ranged else -1
+        lane.end = first_range_bytes(file) if file.ranged else -1
         lane.claim_end = 0
     else:
         return lane_stays(lane)

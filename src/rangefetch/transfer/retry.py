@@ -574,7 +574,7 @@ def explain(failure: Failure) -> tuple[type[DownloadError], str]:
         return BadAnswer, f"the server redirects to a malformed URL: {mask_url(failure.address)}: {words}"
     if _WANTS_CERTIFICATE in failure.text:
         return TlsError, f"{words}; give one with certificate and private_key (--certificate, --private-key)"
-    if failure.code == Curl.RECV_ERROR and "chunk" in failure.text:
+    if _has_bad_chunks(failure):
         return BadAnswer, words
     if failure.code == Curl.COULDNT_CONNECT and failure.errno:
         words = f"{words}: {os.strerror(failure.errno)}"
@@ -591,6 +591,10 @@ def explain(failure: Failure) -> tuple[type[DownloadError], str]:
     if failure.code in (Curl.UNSUPPORTED_PROTOCOL, Curl.PARTIAL_FILE, Curl.GOT_NOTHING, Curl.WEIRD_SERVER_REPLY):
         return BadAnswer, words
     return NetworkError, words
+
+
+def _has_bad_chunks(failure: Failure) -> bool:
+    return failure.code == Curl.RECV_ERROR and "chunk" in failure.text
 
 
 def as_error(failure: Failure, url: str, more: str = "") -> DownloadError:
@@ -616,8 +620,8 @@ def how_refused(failure: Failure) -> int | None:
         return failure.status
     if failure.fault is Fault.STATUS:
         return failure.status if failure.status not in _NOT_OF_THE_RANGE else None
-    if failure.received_bytes:
-        return None
+    if failure.received_bytes or (_has_bad_chunks(failure) and not is_part):
+        return None  # what was sent is the whole file, or was to be
     if failure.fault is Fault.NONE and failure.status < 300:
         if failure.status and failure.code == Curl.WEIRD_SERVER_REPLY:  # such as two sizes, where libcurl says so
             return UNSOUND
