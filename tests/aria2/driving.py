@@ -53,8 +53,8 @@ class Desk:
     def wait(self, download: Download, timeout: float = 30.0) -> DownloadResult:
         """The result, or the error that ended it."""
         until(lambda: download.status is not DownloadStatus.ACTIVE, timeout)
-        if download.error is not None:
-            raise download.error
+        if (error := download.failure()) is not None:
+            raise error  # not the download's own, whose traceback would keep what the test had
         assert download.result is not None, download.status
         return download.result
 
