@@ -216,6 +216,11 @@ cdef inline bint has_lost_validators(const Source *source, CURL *easy) noexcept 
     )
 
 
+cdef inline bint may_be_empty(const FileCore *file, const Lane *lane) noexcept nogil:
+    """Whether a range came empty, of a file of which nothing is known."""
+    return lane.ranged and lane.is_first and file.size < 0 and file.pinned_size <= 0
+
+
 cdef inline Check examine_whole(FileCore *file, Lane *lane) noexcept nogil:
     """The whole file, by its status; some caches and hubs send a part under it, with or without saying so."""
     cdef int64_t length = info_off(lane.easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T)
@@ -232,6 +237,10 @@ cdef inline Check examine_whole(FileCore *file, Lane *lane) noexcept nogil:
             return refuse(lane, FAULT_RANGE_WRONG)
     elif lane.ranged and length == lane.asked_end - lane.start and length != file.size:
         # Exactly what was asked for: all of a file, or a part of one? A request without a range will tell.
+        return refuse(lane, FAULT_RANGE_WRONG)
+    elif length == 0 and may_be_empty(file, lane) and not file.probing:
+        # An empty file, or one whose ranges alone come empty? The same will tell.
+        file.seems_empty = True
         return refuse(lane, FAULT_RANGE_WRONG)
     if is_encoded(file, lane.source, lane.easy) or has_transfer_coding(lane.easy):
         return refuse(lane, FAULT_ENCODED)
@@ -335,8 +344,8 @@ cdef inline Check examine(FileCore *file, Lane *lane) noexcept nogil:
 
 
 cdef inline bint is_cut_short_unsaid(const FileCore *file, const Lane *lane) noexcept nogil:
-    """The end of a stream without announced length came exactly where the request ended: it may be a part.
+    """The end of a stream without announced length came exactly where the request ended, or at once: it may be a part.
 
     A request without a range will tell.
     """
-    return lane.ranged and not file.splits and file.size < 0 and lane.position == lane.asked_end
+    return lane.ranged and not file.splits and file.size < 0 and lane.position in (lane.asked_end, 0)

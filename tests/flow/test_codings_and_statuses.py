@@ -273,7 +273,7 @@ def test_what_cannot_be_decoded_or_is_too_long_is_an_error_and_not_the_file(
     assert not target.exists()
 
 
-@pytest.mark.parametrize("code", [204, 416])
+@pytest.mark.parametrize("code", [200, 204, 416])
 @pytest.mark.parametrize("times", [1, 1000])
 def test_what_is_said_of_a_range_alone_makes_no_empty_file(
     server: MisbehavingServer, tmp_path: Path, code: int, times: int

@@ -101,7 +101,8 @@ def test_what_never_works_is_given_up_after_the_asked_tries_and_leaves_nothing(
         server.url(f"/{route}/x", size=SMALL, **parameters),
         target,
         max_tries=TRIES,
-        read_timeout=0.1,
+        # Silence is asked about in its own way, so that a busy machine must not look silent where another fault counts.
+        read_timeout=5.0 if route == "overflow" else 0.1,
         connect_timeout=0.1,
     )
     assert names(target.parent) == []
