@@ -412,9 +412,13 @@ cdef inline void lane_detach(Loop *loop, Lane *lane) noexcept nogil:
 
 
 cdef inline void lane_release(Lane *lane) noexcept nogil:
-    """The lane works for its file no more: what it had claimed and did not bring is missing again."""
+    """The lane works for its file no more: what it had claimed and did not bring is missing again, and its rival, if
+    it has one, goes on without it."""
     cdef FileCore *file = lane.file
     rf_count(&file.lanes_busy, -1)
+    if lane.hedge.rival != NULL:
+        lane.hedge.rival.hedge.rival = NULL
+        lane.hedge.rival = NULL
     if file.mapped:
         blocks_give_back(&file.blocks, lane.position, lane.claim_end)
         if lane.fault == FAULT_OVERFLOW:
@@ -426,10 +430,7 @@ cdef inline void lane_release(Lane *lane) noexcept nogil:
 
 
 cdef inline void lane_dismiss(Loop *loop, Lane *lane) noexcept nogil:
-    """End the lane's transfer, and its rival's part in it."""
-    if lane.hedge.rival != NULL:
-        lane.hedge.rival.hedge.rival = NULL
-        lane.hedge.rival = NULL
+    """End the lane's transfer."""
     lane_detach(loop, lane)
     lane_release(lane)
     lane_rest(loop, lane)

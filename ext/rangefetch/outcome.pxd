@@ -125,7 +125,8 @@ cdef inline void small_ends(Loop *loop, Lane *lane) noexcept nogil:
     if lane.fault == FAULT_DISK:
         small_forgets(file)
     elif lane.check == ACCEPTED and not file.answered:
-        file.small.kept_bytes = lane.position
+        # What comes after too much is taken back when the lane is released.
+        file.small.kept_bytes = 0 if lane.fault == FAULT_OVERFLOW else lane.position
         announce(loop, lane)
 
 
@@ -335,9 +336,8 @@ cdef inline void put_off(Loop *loop, Lane *lane) noexcept nogil:
         loop.starved_again_ms = loop.now_ms + STARVING_PAUSE_MS
     if lane.share != NULL:
         share_waits(lane.share, True)
-    if lane.hedge.rival != NULL:
-        lane.hedge.rival.hedge.rival = NULL
-        lane.hedge.rival = NULL
+    if lane.epoch == lane.source.epoch:
+        lane.source.redirects = lane.redirects
     lane_detach(loop, lane)
     lane_release(lane)
     lane_rest(loop, lane)
@@ -412,6 +412,8 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         go_to(loop, lane, False)
         return
     is_well = code == CURLE_OK and lane.check == ACCEPTED and lane.fault == FAULT_NONE
+    if is_well:
+        lane.source.redirects = 0
     if file.small.stage == SMALL and is_well and small_arrives(lane):
         lane_release(lane)
         lane_rest(loop, lane)
@@ -428,9 +430,6 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         commit_hedge(loop, lane)
     elif hedging:
         # A hedge is a gift: where it fails or brings a part, the slow lane goes on, and nobody needs to hear of it.
-        if lane.hedge.rival != NULL:
-            lane.hedge.rival.hedge.rival = NULL
-            lane.hedge.rival = NULL
         note_refusal(loop, lane.source, info_off(lane.easy, CURLINFO_RETRY_AFTER))
         lane_release(lane)
         lane_rest(loop, lane)

@@ -5,8 +5,8 @@ idle may stay open for as long as the server likes. So a transfer that is not an
 loop of the process close what it keeps idle for that host. So does one that waits because the host has as many
 connections as it may have, or because descriptors have run out.
 
-libcurl closes idle connections of all hosts or of none. A loop therefore does it only where one of its lanes has been
-idle since it asked that host.
+libcurl closes idle connections of all hosts or of none. A loop therefore does it only where it has more sockets to that
+host than transfers.
 """
 
 from libc.stdint cimport int64_t
@@ -14,7 +14,7 @@ from libc.stdint cimport int64_t
 from rangefetch.libcurl cimport *
 from rangefetch.platform cimport rf_add
 from rangefetch.service cimport UNSERVED_MS, is_new_connection
-from rangefetch.transfer cimport UNCHECKED, Lane, Loop
+from rangefetch.transfer cimport HOST_BUCKETS, UNCHECKED, HostShare, Lane, Loop
 
 
 cdef inline bint waits_in_line(Loop *loop, Lane *lane) noexcept nogil:
@@ -26,20 +26,27 @@ cdef inline bint waits_in_line(Loop *loop, Lane *lane) noexcept nogil:
     )
 
 
+cdef inline bint keeps_idle(Loop *loop, int64_t host) noexcept nogil:
+    """Whether a connection to the host is idle here; 0: to any."""
+    cdef HostShare *share
+    cdef int i
+    for i in range(HOST_BUCKETS):
+        if host != 0 and i != <int>(<size_t>host % HOST_BUCKETS):
+            continue
+        share = loop.shares[i]
+        while share != NULL:
+            if share.sockets > share.lanes and (host == 0 or share.host.number == host):
+                return True
+            share = share.next
+    return False
+
+
 cdef inline void make_room(Loop *loop, int64_t host) noexcept nogil:
-    """Close what is kept idle, if some of that may be for the host; 0: for any."""
-    cdef Lane *lane = loop.idle
-    while lane != NULL and (lane.asked_host != host if host != 0 else lane.asked_host == 0):
-        lane = lane.next_idle
-    if lane == NULL:
+    """Close what is kept idle, if some of that is for the host; 0: for any."""
+    if not keeps_idle(loop, host):
         return
     if multi_opt_long(loop.multi, CURLMOPT_NETWORK_CHANGED, CURLMNWC_CLEAR_CONNS) != CURLM_OK:
         sweep(loop)
-        return
-    lane = loop.idle
-    while lane != NULL:
-        lane.asked_host = 0
-        lane = lane.next_idle
 
 
 cdef inline void sweep(Loop *loop) noexcept nogil:

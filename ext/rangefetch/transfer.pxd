@@ -400,7 +400,7 @@ cdef struct Lane:
     int refused_socket        # why it got none: an errno; EAGAIN: the host has as many as it may have
     char refused_address[ADDRESS_TEXT_BYTES]  # where its transfer may not go; empty: nowhere
     bint finds_out            # whether the host is back from its rest
-    int64_t asked_host        # the host that it asked last, as a number; 0: none whose connection may be idle
+    int64_t asked_host        # the host that it asked last, as a number; 0: none
     bint slowed               # asked for under a limit, with small reads
     Hedge hedge
     int64_t swallowed_bytes

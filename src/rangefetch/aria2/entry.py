@@ -24,6 +24,10 @@ STATUS_KEYS = [
 
 Status = Mapping[str, Any]
 
+_GID_IS_TAKEN = "No URI to download"
+"""What aria2 says of a second download of one gid."""
+_MOST_REFUSALS = 20
+
 
 @dataclasses.dataclass(slots=True)
 class Request:
@@ -55,6 +59,7 @@ class Entry:
         self._options: dict[str, Any] = {}
         self._process_id = 0  # the aria2c that has it
         self._uncertain = False  # whether aria2 may have something of this gid already
+        self._refused = 0  # how often in a row
 
     @property
     def _aria2c(self) -> Aria2Daemon:
@@ -91,9 +96,10 @@ class Entry:
             self._uncertain = True
             _log.debug("%s: %s; it is added later", self._gid, error)
         except RpcError as error:
-            if self._uncertain:
-                # aria2 takes no second one of the same gid (it says "No URI to download"), and forgets the first one
-                # a moment later than it says so. If that is gone now, the next answer is about this one.
+            if self._uncertain or (_GID_IS_TAKEN in error.message and self._refused < _MOST_REFUSALS):
+                # aria2 forgets an earlier one of the same gid a moment later than it says so. If that is gone now, the
+                # next answer is about this one.
+                self._refused += 1
                 self._uncertain = self._is_known()
                 return
             # What is described is a server's word; all else is ours.
@@ -101,6 +107,7 @@ class Entry:
             raise kind(f"aria2 does not take it: {error.message}") from None
         else:
             self._uncertain = self.is_held = False
+            self._refused = 0
             self._process_id = daemon.pid
             self.gids = added if isinstance(added, list) else [added]
 
