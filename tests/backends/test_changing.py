@@ -128,6 +128,7 @@ def test_options_that_need_a_new_beginning_are_refused_while_it_runs(stage: Stag
 def test_options_of_what_rests_count_when_it_goes_on(stage: Stage) -> None:
     gid = stage.download_that_is(DownloadStatus.PAUSED)
     stage.manager.change_options(gid, user_agent="later/1", checksum=f"md5={'0' * 32}")
+    stage.server.wait_idle()
     stage.server.clear()
     stage.valve.open()
     stage.manager.resume(gid)
