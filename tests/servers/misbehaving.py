@@ -44,6 +44,8 @@ _BACKLOG = 512
 _MADE_BEFOREHAND = 64 << 20  # bytes; of larger files tests ask for a part, if at all
 _JOIN_TIMEOUT = 10.0  # seconds; a handler that needs longer is a bug of the server
 
+_used_ports: set[int] = set()  # by servers of this process
+
 
 class MisbehavingServer:
     """A server in threads of this process, on a port of 127.0.0.1; a context manager.
@@ -85,14 +87,25 @@ class MisbehavingServer:
         """Listens; connections are accepted from now on."""
         if self._accepter is not None:
             raise RuntimeError("the server runs already")
-        listener = socket.create_server(("127.0.0.1", self.port), backlog=_BACKLOG)
-        self.port = listener.getsockname()[1]
+        listener = self._listen()
         self._stop, stopping = socket.socketpair()
         self._accepter = threading.Thread(
             target=self._accept, args=(listener, stopping), name="misbehaving-accept", daemon=True
         )
         self._accepter.start()
         return self
+
+    def _listen(self) -> socket.socket:
+        """On the port that it had, or one that none had before: what a process knows of a host, such as for how long it
+        is to be left alone, it does not know of the next server."""
+        while True:
+            listener = socket.create_server(("127.0.0.1", self.port), backlog=_BACKLOG)
+            port = listener.getsockname()[1]
+            if self.port or port not in _used_ports:
+                self.port = port
+                _used_ports.add(port)
+                return listener
+            listener.close()
 
     def stop(self) -> None:
         """Closes everything, replies under way too, and returns when no thread is left. Twice is fine."""
