@@ -238,7 +238,7 @@ cdef inline Check examine_whole(FileCore *file, Lane *lane) noexcept nogil:
     elif lane.ranged and length == lane.asked_end - lane.start and length != file.size:
         # Exactly what was asked for: all of a file, or a part of one? A request without a range will tell.
         return refuse(lane, FAULT_RANGE_WRONG)
-    elif length == 0 and may_be_empty(file, lane) and not file.probing:
+    elif length == 0 and may_be_empty(file, lane):
         # An empty file, or one whose ranges alone come empty? The same will tell.
         file.seems_empty = True
         return refuse(lane, FAULT_RANGE_WRONG)

@@ -28,11 +28,11 @@ cdef inline bint waits_in_line(Loop *loop, Lane *lane) noexcept nogil:
 
 cdef inline bint keeps_idle(Loop *loop, int64_t host) noexcept nogil:
     """Whether a connection to the host is idle here; 0: to any."""
+    cdef int first = <int>(<size_t>host % HOST_BUCKETS) if host != 0 else 0
+    cdef int end = <int>(first + 1) if host != 0 else HOST_BUCKETS
     cdef HostShare *share
     cdef int i
-    for i in range(HOST_BUCKETS):
-        if host != 0 and i != <int>(<size_t>host % HOST_BUCKETS):
-            continue
+    for i in range(first, end):
         share = loop.shares[i]
         while share != NULL:
             if share.sockets > share.lanes and (host == 0 or share.host.number == host):

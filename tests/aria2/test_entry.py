@@ -54,6 +54,10 @@ def test_one_that_aria2_forgets_only_while_it_is_added_again_is_added_once_more(
     assert _added(LOST, REFUSED, GID).gids == [GID]
 
 
+def test_one_that_aria2_forgets_only_later_is_added_again() -> None:
+    assert _added(REFUSED, REFUSED, GID).gids == [GID]
+
+
 def test_while_aria2_has_the_first_one_it_is_not_known_whether_it_takes_another() -> None:
     assert _added(LOST, REFUSED, REFUSED, REFUSED, GID, known=True).gids == [GID]
 

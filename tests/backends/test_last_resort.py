@@ -23,6 +23,15 @@ def test_a_file_whose_server_refuses_ranges_comes_as_one_stream(
     assert names(target.parent) == ["file.bin"]
 
 
+@pytest.mark.parametrize("code", [200, 204, 416])
+def test_a_file_whose_ranges_come_empty_comes_as_one_stream(
+    manager: DownloadManager, server: MisbehavingServer, target: Path, code: int
+) -> None:
+    url = server.url("/range-of-nothing/x", size=SIZE, code=code, times=1000)
+    manager.download_and_wait(url, into(target))
+    assert target.read_bytes() == content(SIZE)
+
+
 @pytest.mark.parametrize("code", [429, 503])
 def test_the_rest_period_comes_before_the_request_without_a_range(
     manager: DownloadManager, server: MisbehavingServer, target: Path, code: int

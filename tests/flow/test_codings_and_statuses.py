@@ -288,6 +288,16 @@ def test_what_is_said_of_a_range_alone_makes_no_empty_file(
     assert len(server.requests) == 6
 
 
+@pytest.mark.parametrize("code", [200, 204, 416])
+def test_what_is_said_of_a_range_alone_does_not_make_an_empty_file_complete(
+    server: MisbehavingServer, target: Path, code: int
+) -> None:
+    url = server.url("/range-of-nothing/x.bin", size=SMALL, code=code, times=1000)
+    assert rangefetch.head(url).size == SMALL
+    target.touch()
+    fails(TargetExists, url, target)
+
+
 def test_no_content_that_is_said_only_once_is_no_empty_file(server: MisbehavingServer, target: Path) -> None:
     # The range is refused in another way, and a plain request follows.
     url = server.url("/script/x", size=SMALL, steps="status:code=400|status:code=204")

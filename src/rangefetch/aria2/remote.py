@@ -433,15 +433,16 @@ def _described(answer: http.client.HTTPResponse, url: str) -> Remote:
 
 
 def _is_doubtful(answer: http.client.HTTPResponse) -> bool:
-    """Whether a 200 to the request for one byte may carry a part: it has just that byte, or speaks of another range."""
-    if answer.status != 200:
-        return False
+    """Whether the answer to the request for one byte may not be about the whole file: it says that there is nothing, or
+    is a 200 that may carry a part, since it has just that byte or speaks of another range."""
     length = _number(answer.headers.get("content-length", ""))
     found = _content_range(answer.headers.get("content-range", ""))
+    if answer.status != 200:
+        return answer.status == 416 and found is not None and found[2] == 0
     if found is None:
-        return length == 1 or "content-range" in answer.headers
+        return length in (0, 1) or "content-range" in answer.headers
     start, end, total = found
-    return (start, end) not in ((0, 0), (0, total - 1)) or length not in (-1, end - start + 1)
+    return total == 0 or (start, end) not in ((0, 0), (0, total - 1)) or length not in (-1, end - start + 1)
 
 
 def _content_range(value: str) -> tuple[int, int, int] | None:

@@ -1,0 +1,176 @@
+"""A transfer that failed, in numbers: the engine's own reasons, libcurl's codes, and what else is known of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from http import HTTPStatus
+from typing import Any
+
+from rangefetch.net.manners import CLOSED, ENCODED, SILENT, UNSOUND
+from rangefetch.transfer.events import EngineEvent
+
+__all__ = ["TLS_CODES", "WANTS_CERTIFICATE", "Curl", "Failure", "Fault", "how_refused"]
+
+
+class Fault(enum.IntEnum):
+    """Why the engine itself refused or ended a transfer; the numbers are ``_engine.FAULTS``."""
+
+    NONE = 0
+    STATUS = 1
+    RANGE_IGNORED = 2
+    RANGE_WRONG = 3
+    SIZE_CHANGED = 4
+    VALIDATOR_CHANGED = 5
+    ENCODED = 6
+    OVERFLOW = 7
+    DISK = 8
+    STALLED = 9
+    REDIRECT = 10
+    REDIRECTS = 11
+    MEMORY = 12
+    PROBED = 13
+    VALIDATOR_TOO_LONG = 14
+    SIZE_UNSOUND = 15
+    UNVOUCHED = 16
+    HEADERS = 17
+    RANGE_SHORT = 18
+    TOO_LARGE = 19
+    ADDRESS = 20
+
+
+class Curl(enum.IntEnum):
+    """The CURLcodes that mean something to us (libcurl-errors(3)); the numbers are ``_engine.constants()``."""
+
+    OK = 0
+    UNSUPPORTED_PROTOCOL = 1
+    FAILED_INIT = 2
+    URL_MALFORMAT = 3
+    COULDNT_RESOLVE_PROXY = 5
+    COULDNT_RESOLVE_HOST = 6
+    COULDNT_CONNECT = 7
+    WEIRD_SERVER_REPLY = 8
+    HTTP2 = 16
+    PARTIAL_FILE = 18
+    OUT_OF_MEMORY = 27
+    OPERATION_TIMEDOUT = 28
+    SSL_CONNECT_ERROR = 35
+    INTERFACE_FAILED = 45
+    GOT_NOTHING = 52
+    SEND_ERROR = 55
+    RECV_ERROR = 56
+    SSL_CERTPROBLEM = 58
+    SSL_CIPHER = 59
+    PEER_FAILED_VERIFICATION = 60
+    BAD_CONTENT_ENCODING = 61
+    SSL_CACERT_BADFILE = 77
+    SSL_CRL_BADFILE = 82
+    SSL_ISSUER_ERROR = 83
+    SSL_PINNEDPUBKEYNOTMATCH = 90
+    SSL_INVALIDCERTSTATUS = 91
+    HTTP2_STREAM = 92
+    HTTP3 = 95
+    QUIC_CONNECT_ERROR = 96
+    PROXY = 97
+    SSL_CLIENTCERT = 98
+    TOO_LARGE = 100
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Failure:
+    """A failed transfer in numbers.
+
+    ``other_lanes`` are transfers of the same file that go on, ``answered`` says that its source has answered well
+    before, ``redirected`` that it was asked at an address that a redirect had given, ``named_again`` that this very
+    address had failed before the original URL was asked again (or that this was done often enough), ``ranged`` that a
+    range was asked for, ``same_total`` that the response states the size that the file is known to have, ``source``
+    which of the file's sources it was, ``request`` the number of the request among the file's, ``address`` the URL that
+    was asked, ``host`` the governor's number of that host.
+    """
+
+    code: int = 0
+    status: int = 0
+    fault: Fault = Fault.NONE
+    errno: int = 0
+    retry_after_s: int = 0
+    received_bytes: int = 0
+    text: str = ""
+    source: int = 0
+    request: int = 0
+    host: int = 0
+    other_lanes: int = 0
+    answered: bool = False
+    redirected: bool = False
+    named_again: bool = False
+    ranged: bool = True
+    same_total: bool = False
+    address: str = ""
+
+    @property
+    def may_have_expired(self) -> bool:
+        """Whether a new link might help (``refresh_url``)."""
+        return self.status in (401, 403, 410) or (self.answered and self.status in (400, 404))
+
+    @property
+    def has_bad_chunks(self) -> bool:
+        """Whether the sizes of its chunks were none."""
+        return self.code == Curl.RECV_ERROR and "chunk" in self.text
+
+    @classmethod
+    def of(cls, event: EngineEvent, **known: Any) -> Failure:
+        """What the engine tells of a transfer that failed, with what else is ``known``."""
+        return cls(
+            code=event.code,
+            status=event.status,
+            fault=Fault(event.fault),
+            errno=event.errno,
+            retry_after_s=event.retry_after_s,
+            received_bytes=event.received_bytes,
+            text=event.text,
+            source=event.source,
+            request=event.request,
+            address=event.address,
+            host=event.host,
+            **known,
+        )
+
+
+TLS_CODES = frozenset(
+    {
+        Curl.SSL_CERTPROBLEM,
+        Curl.SSL_CIPHER,
+        Curl.PEER_FAILED_VERIFICATION,
+        Curl.SSL_CACERT_BADFILE,
+        Curl.SSL_CRL_BADFILE,
+        Curl.SSL_ISSUER_ERROR,
+        Curl.SSL_PINNEDPUBKEYNOTMATCH,
+        Curl.SSL_INVALIDCERTSTATUS,
+        Curl.SSL_CLIENTCERT,
+    }
+)
+WANTS_CERTIFICATE = "alert certificate required"  # OpenSSL's words, in TLS 1.3 (RFC 8446, section 6.2)
+
+# What a server says of who asks, or of a file that is gone; none of it would be another answer without a range.
+_NOT_OF_THE_RANGE = frozenset({401, 402, 407, 410, 451})
+_CLOSED = frozenset({Curl.GOT_NOTHING, Curl.PARTIAL_FILE, Curl.SEND_ERROR, Curl.RECV_ERROR, Curl.HTTP2_STREAM})
+# What may be wrong with a part alone, without a byte of it.
+_OF_A_PART = {Fault.ENCODED: ENCODED, Fault.SIZE_UNSOUND: UNSOUND}
+
+
+def how_refused(failure: Failure) -> int | None:
+    """How a server refuses what may be no more than the range: the status, or one of the numbers of ``manners``.
+    None: it means something else."""
+    is_part = failure.status == HTTPStatus.PARTIAL_CONTENT
+    if failure.fault in (Fault.RANGE_WRONG, Fault.RANGE_SHORT) or (failure.fault is Fault.OVERFLOW and is_part):
+        return failure.status
+    if failure.fault is Fault.STATUS:
+        return failure.status if failure.status not in _NOT_OF_THE_RANGE else None
+    if failure.received_bytes or (failure.has_bad_chunks and not is_part):
+        return None  # what was sent is the whole file, or was to be
+    if failure.fault is Fault.NONE and failure.status < 300:
+        if failure.status and failure.code == Curl.WEIRD_SERVER_REPLY:  # such as two sizes, where libcurl says so
+            return UNSOUND
+        return CLOSED if failure.code in _CLOSED else None
+    if failure.fault is Fault.STALLED:
+        return SILENT
+    return _OF_A_PART.get(failure.fault) if is_part else None
