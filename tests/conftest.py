@@ -150,7 +150,7 @@ def _live(item: pytest.Item) -> dict[str, int]:
     module = sys.modules.get("rangefetch.shared")
     if module is not None and module._manager is not None:
         module._manager.stop()
-        module._manager = None  # type: ignore[attr-defined]
+        module._manager = None  # type: ignore[attr-defined]  # a module found by its name has no types
     # What was logged has tracebacks, which keep what their frames had.
     captured = [each.records for each in logging.getLogger().handlers if isinstance(each, LogCaptureHandler)]
     for records in (*captured, *item.stash.get(caplog_records_key, {}).values()):

@@ -10,6 +10,7 @@ import pytest
 
 from rangefetch import DownloadManager
 from rangefetch.errors import BadAnswer, ConnectionFailed, DownloadError
+from servers.listening import listen
 from servers.misbehaving import refused_port
 from support.downloads import clear, into
 
@@ -37,7 +38,7 @@ class Blunt:
     def __init__(self) -> None:
         self.octets = b""
         self.connections = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listen()
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/x"
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()

@@ -191,7 +191,7 @@ def _steps(function: Callable[[bytes], None], octets: bytes) -> int:
         return trace
 
     before = sys.gettrace()
-    sys.settrace(trace)  # type: ignore[arg-type]
+    sys.settrace(trace)  # type: ignore[arg-type]  # typeshed wants the protocol by its own names
     try:
         function(octets)
     finally:

@@ -10,6 +10,8 @@ import time
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from servers.listening import listen
+
 __all__ = ["CountingServer", "Seen"]
 
 _RANGE = re.compile(rb"\r\nrange: *bytes=(\d+)-(\d+)", re.IGNORECASE)
@@ -43,7 +45,7 @@ class CountingServer:
         self._at_work = 0
         self._lock = threading.Lock()
         self._open: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._listener = listen(512)
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, name="counting-server", daemon=True).start()
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from servers.listening import listen
+
 __all__ = ["OpenStreams"]
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -36,7 +38,7 @@ class OpenStreams:
         tls.set_alpn_protocols(["h2"])
         self._tls = tls
         self._body = body
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listen()
         self._sockets: list[socket.socket] = [self._listener]
         self._threads: list[threading.Thread] = []
         self.url = f"https://127.0.0.1:{self._listener.getsockname()[1]}/file.bin"

@@ -24,6 +24,7 @@ from typing import Self
 
 from servers import directed, gates, reluctant  # noqa: F401 - whose routes are to be known
 from servers.content import content, etag, http_date, modified, parse_size
+from servers.listening import free_ports, listen
 from servers.routes import ROUTES
 from servers.routing import Ask, Memory, answer, find, message
 from servers.wire import Hangup, Line, Reply, Request, asked_range, parse_head
@@ -43,8 +44,6 @@ __all__ = [
 _BACKLOG = 512
 _MADE_BEFOREHAND = 64 << 20  # bytes; of larger files tests ask for a part, if at all
 _JOIN_TIMEOUT = 10.0  # seconds; a handler that needs longer is a bug of the server
-
-_used_ports: set[int] = set()  # by servers of this process
 
 
 class MisbehavingServer:
@@ -87,25 +86,17 @@ class MisbehavingServer:
         """Listens; connections are accepted from now on."""
         if self._accepter is not None:
             raise RuntimeError("the server runs already")
-        listener = self._listen()
+        if self.port:  # it was stopped, and comes back
+            listener = socket.create_server(("127.0.0.1", self.port), backlog=_BACKLOG)
+        else:
+            listener = listen(_BACKLOG)
+            self.port = listener.getsockname()[1]
         self._stop, stopping = socket.socketpair()
         self._accepter = threading.Thread(
             target=self._accept, args=(listener, stopping), name="misbehaving-accept", daemon=True
         )
         self._accepter.start()
         return self
-
-    def _listen(self) -> socket.socket:
-        """On the port that it had, or one that none had before: what a process knows of a host, such as for how long it
-        is to be left alone, it does not know of the next server."""
-        while True:
-            listener = socket.create_server(("127.0.0.1", self.port), backlog=_BACKLOG)
-            port = listener.getsockname()[1]
-            if self.port or port not in _used_ports:
-                self.port = port
-                _used_ports.add(port)
-                return listener
-            listener.close()
 
     def stop(self) -> None:
         """Closes everything, replies under way too, and returns when no thread is left. Twice is fine."""
@@ -267,5 +258,4 @@ class MisbehavingServer:
 
 def refused_port() -> int:
     """A port of 127.0.0.1 on which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
+    return free_ports(1)[0]

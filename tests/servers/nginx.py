@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from servers.listening import free_ports
 from servers.tls import Certificates
 
 __all__ = ["LogLine", "Nginx"]
@@ -197,7 +197,7 @@ class Nginx:
             shutil.rmtree(self._prefix)
 
     def _launch(self) -> None:
-        self.http_port, self.https_port, self.http2_port = _free_ports(3)
+        self.http_port, self.https_port, self.http2_port = free_ports(3)
         configuration = self._prefix / "nginx.conf"
         configuration.write_text(self._configuration())
         # The log that is used until the configuration is read.
@@ -274,12 +274,3 @@ def _user_directive() -> str:
     import pwd
 
     return f"user {pwd.getpwuid(0).pw_name} {grp.getgrgid(0).gr_name};"
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [sock.getsockname()[1] for sock in sockets]
-    finally:
-        for sock in sockets:
-            sock.close()

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from servers.listening import listen
 from support.ports import PORTS
 
 __all__ = ["HttpProxy", "Socks5", "Squid"]
@@ -34,7 +35,7 @@ class _Proxy(abc.ABC):
     def __init__(self, to: int = 0) -> None:
         self.asked: list[str] = []
         self._to = to
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._listener = listen()
         self.port = int(self._listener.getsockname()[1])
         self._open: set[socket.socket] = set()
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
