@@ -21,6 +21,7 @@ from rangefetch.cli.vocabulary import names_of
 from rangefetch.options import DownloadOptions
 from rangefetch.transfer import retry
 from rangefetch.transfer.download import MOVES
+from rangefetch.transfer.failure import Curl, Fault
 from rangefetch.version import __version__
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -65,12 +66,12 @@ def _numbers(numbers: frozenset[int]) -> str:
 
 def _condition(row: retry.Row) -> str:
     parts: list[str] = []
-    if row.fault is retry.Fault.STATUS:
+    if row.fault is Fault.STATUS:
         parts.append(f"status {_numbers(row.statuses)}" if row.statuses else "any other status")
-    elif row.fault is not retry.Fault.NONE:
+    elif row.fault is not Fault.NONE:
         parts.append(row.fault.name.lower().replace("_", " "))
     elif row.codes:
-        parts.append(", ".join(f"`{retry.Curl(code).name}`" for code in sorted(row.codes)))
+        parts.append(", ".join(f"`{Curl(code).name}`" for code in sorted(row.codes)))
     elif row.statuses:
         parts.append(f"status {_numbers(row.statuses)} of a failed connection")
     else:

@@ -11,7 +11,7 @@ from rangefetch.errors import BadAnswer, ConnectionFailed, HttpStatusError, Time
 from rangefetch.identity import Strength
 from rangefetch.net.sources import Sources
 from rangefetch.options import DownloadOptions
-from rangefetch.transfer.retry import explain
+from rangefetch.transfer.wording import explain
 from servers.misbehaving import MisbehavingServer, etag, http_date, modified, refused_port
 from servers.tls import Certificates
 

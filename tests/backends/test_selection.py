@@ -16,7 +16,8 @@ from rangefetch import DownloadManager, DownloadStatus, RetryPolicy, fetch_many
 from rangefetch.aria2.client import Aria2Client
 from rangefetch.errors import EngineUnavailable, LocalError, ProcessStartFailed
 from rangefetch.shared import get_download_manager, init_download_manager
-from rangefetch.transfer.retry import Fault, Kind, Row
+from rangefetch.transfer.failure import Fault
+from rangefetch.transfer.retry import Kind, Row
 from servers.ftp import FtpServer
 from servers.misbehaving import MisbehavingServer, content
 from servers.swarm import PEER_OPTIONS, Torrent, Tracker, seeder

@@ -170,7 +170,7 @@ WITHOUT_LIBCURL = """
     import sys
     from engine.driving import Driver
     from support.faults import fail, happened
-    from rangefetch.transfer import retry
+    from rangefetch.transfer.failure import Curl
     from rangefetch import _engine
     from servers.misbehaving import content
 
@@ -183,7 +183,7 @@ WITHOUT_LIBCURL = """
         driver.until(lambda: driver.kinds(file).count("FAILED") == lanes)
         assert happened("curl_multi_perform") == 1
         told = [event for event in driver.log if event.kind == "FAILED"]
-        assert {event.code for event in told} == {retry.Curl.FAILED_INIT}, told
+        assert {event.code for event in told} == {Curl.FAILED_INIT}, told
         assert {event.fault for event in told} == {_engine.FAULTS["NONE"]}, told
         assert file.lanes_busy == 0
         # Another file, and the same one once its lanes may go on, are none the worse.
@@ -239,7 +239,7 @@ A_TRANSFER_THAT_CANNOT_BEGIN = """
     import sys
     from engine.driving import Driver
     from support.faults import fail, happened
-    from rangefetch.transfer import retry
+    from rangefetch.transfer.failure import Curl
     from rangefetch import _engine
     from servers.misbehaving import content
 
@@ -259,7 +259,7 @@ A_TRANSFER_THAT_CANNOT_BEGIN = """
         driver.until(lambda: driver.kinds(file).count("FAILED") == times)
         assert happened("curl_multi_add_handle") == times
         for event in [event for event in driver.log if event.kind == "FAILED"]:
-            assert event.code == retry.Curl.OUT_OF_MEMORY, event
+            assert event.code == Curl.OUT_OF_MEMORY, event
             assert event.text == _engine.error_text(event.code), event
             # What the handle knew of an earlier transfer is none of this one's.
             assert (event.status, event.fault, event.errno, event.headers) == (0, 0, 0, ""), event

@@ -10,7 +10,7 @@ import pytest
 
 from rangefetch import _engine
 from rangefetch.net import libcurl
-from rangefetch.transfer import retry
+from rangefetch.transfer.failure import Curl, Fault
 from servers.misbehaving import MisbehavingServer, content
 from servers.nginx import Nginx
 from support import children
@@ -93,11 +93,11 @@ def test_every_option_is_known_to_the_loaded_libcurl() -> None:
 
 
 def test_the_codes_of_retry_are_libcurls() -> None:
-    assert {f"CURLE_{code.name}": code.value for code in retry.Curl}.items() <= CONSTANTS.items()
+    assert {f"CURLE_{code.name}": code.value for code in Curl}.items() <= CONSTANTS.items()
 
 
 def test_faults_have_the_engines_numbers() -> None:
-    assert {fault.name: fault.value for fault in retry.Fault} == _engine.FAULTS
+    assert {fault.name: fault.value for fault in Fault} == _engine.FAULTS
 
 
 # Which library is loaded.

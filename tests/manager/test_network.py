@@ -18,7 +18,8 @@ import rangefetch
 from rangefetch import DownloadManager, DownloadStatus, RetryPolicy
 from rangefetch.errors import ConnectionFailed, TimedOut
 from rangefetch.net.network import Network
-from rangefetch.transfer.retry import Curl, Kind, Row
+from rangefetch.transfer.failure import Curl
+from rangefetch.transfer.retry import Kind, Row
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import downloaded, into, status_of
 from support.files import MIB, names

@@ -13,7 +13,8 @@ import rangefetch
 from rangefetch import DownloadManager, DownloadStatus, RetryPolicy
 from rangefetch.disk import state
 from rangefetch.errors import BadAnswer, ContentChanged, HttpStatusError, LocalError
-from rangefetch.transfer.retry import Fault, Kind, Row
+from rangefetch.transfer.failure import Fault
+from rangefetch.transfer.retry import Kind, Row
 from servers.misbehaving import MisbehavingServer, content, http_date
 from servers.routing import ROUTES, Ask, Route
 from servers.wire import Break, Reply

@@ -16,7 +16,8 @@ from typing import Any
 from rangefetch import _engine
 from rangefetch._engine import Engine, File, Profile
 from rangefetch.transfer.events import EngineEvent
-from rangefetch.transfer.retry import Curl, Failure, Fault, Kind, RetryPolicy
+from rangefetch.transfer.failure import Curl, Failure, Fault
+from rangefetch.transfer.retry import Kind, RetryPolicy
 from simulator.world import DIRECTORY, EPOCH_US, Simulated
 
 __all__ = ["Broken", "User"]

@@ -15,18 +15,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rangefetch import errors
-from rangefetch.transfer.retry import (
-    DEFAULT_ROWS,
-    Curl,
-    Failure,
-    Fault,
-    Kind,
-    RetryPolicy,
-    Row,
-    When,
-    as_error,
-    explain,
-)
+from rangefetch.transfer.failure import Curl, Failure, Fault
+from rangefetch.transfer.retry import DEFAULT_ROWS, Kind, RetryPolicy, Row, When
+from rangefetch.transfer.wording import as_error, explain
 
 POLICY = RetryPolicy()
 TABLE = Path(__file__).with_name("retry_table.txt")

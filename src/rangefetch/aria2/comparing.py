@@ -16,9 +16,11 @@ from rangefetch.identity import must_compare_before_publishing
 from rangefetch.net.sources import URL
 from rangefetch.transfer import samples, saving
 from rangefetch.transfer.comparison import Finding, Question, Verdict
+from rangefetch.transfer.failure import Failure
 from rangefetch.transfer.lifecycle import Event
-from rangefetch.transfer.retry import AFTER_A_WAIT, Failure, Kind, as_error
+from rangefetch.transfer.retry import AFTER_A_WAIT, Kind
 from rangefetch.transfer.samples import SAMPLE_BYTES, Span
+from rangefetch.transfer.wording import as_error
 
 if TYPE_CHECKING:
     from rangefetch.aria2.file import FileJob

@@ -50,9 +50,10 @@ from rangefetch.options import DownloadOptions
 from rangefetch.transfer import governor, saving
 from rangefetch.transfer.authority import Authority, Word, is_unvouched
 from rangefetch.transfer.comparison import Finding, Question, Verdict
+from rangefetch.transfer.failure import Failure, Fault
 from rangefetch.transfer.keeping import NOTHING_KEPT
 from rangefetch.transfer.lifecycle import Event, Phase
-from rangefetch.transfer.retry import Failure, Fault, Kind
+from rangefetch.transfer.retry import Kind
 from rangefetch.transfer.samples import Span, finished_spans
 from rangefetch.transfer.space import check_target
 

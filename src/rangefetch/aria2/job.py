@@ -28,9 +28,11 @@ from rangefetch.progress import DownloadStatus
 from rangefetch.transfer import governor
 from rangefetch.transfer.atwork import AtWork
 from rangefetch.transfer.download import Download, Figures
+from rangefetch.transfer.failure import Curl, Failure, Fault
 from rangefetch.transfer.keeping import NOTHING_KEPT
 from rangefetch.transfer.lifecycle import Event, Phase
-from rangefetch.transfer.retry import Curl, Failure, Fault, Kind, as_error
+from rangefetch.transfer.retry import Kind
+from rangefetch.transfer.wording import as_error
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

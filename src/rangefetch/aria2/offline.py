@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rangefetch.logs import log as _log
-from rangefetch.transfer.retry import Failure, Kind, as_error
+from rangefetch.transfer.failure import Failure
+from rangefetch.transfer.retry import Kind
+from rangefetch.transfer.wording import as_error
 
 if TYPE_CHECKING:
     from rangefetch.aria2.job import Job

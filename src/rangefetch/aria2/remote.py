@@ -37,7 +37,8 @@ from rangefetch.net.proxies import is_http_proxy, proxy_for, with_port
 from rangefetch.net.sources import Source, host_of, origin_of
 from rangefetch.options import DownloadOptions
 from rangefetch.transfer import governor
-from rangefetch.transfer.retry import Curl, Failure, Fault, Kind, RetryPolicy, how_refused
+from rangefetch.transfer.failure import Curl, Failure, Fault, how_refused
+from rangefetch.transfer.retry import Kind, RetryPolicy
 from rangefetch.transfer.samples import Sample
 
 __all__ = [

@@ -20,7 +20,9 @@ from rangefetch.errors import (
 )
 from rangefetch.logs import log as _log
 from rangefetch.options import DownloadOptions
-from rangefetch.transfer.retry import Failure, Fault, Kind, RetryPolicy, as_error
+from rangefetch.transfer.failure import Failure, Fault
+from rangefetch.transfer.retry import Kind, RetryPolicy
+from rangefetch.transfer.wording import as_error
 
 __all__ = ["judge", "to_aria2"]
 

@@ -18,7 +18,8 @@ from rangefetch.headers import stated_range
 from rangefetch.masking import without_userinfo
 from rangefetch.net.sources import URL
 from rangefetch.progress import DownloadResult, FileInfo
-from rangefetch.transfer.retry import AFTER_A_WAIT, Failure, Kind, how_refused
+from rangefetch.transfer.failure import Failure, how_refused
+from rangefetch.transfer.retry import AFTER_A_WAIT, Kind
 
 if TYPE_CHECKING:
     from rangefetch._engine import Profile

@@ -20,13 +20,15 @@ from rangefetch.native.resort import LastResort
 from rangefetch.net import certificates
 from rangefetch.net.proxies import proxy_for
 from rangefetch.net.sources import MOST_RESOLVED_AGAIN, URL, host_of
-from rangefetch.transfer import governor, retry
+from rangefetch.transfer import governor
 from rangefetch.transfer.backend import Timer
 from rangefetch.transfer.comparison import Finding, Verdict
 from rangefetch.transfer.events import EngineEvent
+from rangefetch.transfer.failure import Curl, Failure, Fault
 from rangefetch.transfer.retry import AFTER_A_WAIT, ONCE_MORE, Kind
 from rangefetch.transfer.space import explain_full
 from rangefetch.transfer.tries import is_worth
+from rangefetch.transfer.wording import as_error
 
 if TYPE_CHECKING:
     from rangefetch.native.run import Run
@@ -117,14 +119,14 @@ class Recovery:
     def _deal_with(self, event: EngineEvent) -> None:
         """What follows from it."""
         run = self._run
-        says_empty = event.status in _OF_EMPTY_FILES and event.fault == retry.Fault.RANGE_WRONG
+        says_empty = event.status in _OF_EMPTY_FILES and event.fault == Fault.RANGE_WRONG
         if says_empty and event.source != URL and not run.mirroring.url_given_up:
             # Nothing can be compared with that, and it is the URL's to say.
             run.answering.drop_mirror(event.source, "it says that it is empty")
             run.answering.follow_the_url("a mirror says that it is empty")
             return
         self.resort.seems_empty |= says_empty
-        if event.fault == retry.Fault.OVERFLOW:
+        if event.fault == Fault.OVERFLOW:
             # The engine has taken back what it wrote.
             run.forget_bytes()
         if event.epoch < run.file.epoch(event.source):
@@ -174,7 +176,7 @@ class Recovery:
                 else:
                     self._try_again(failure, error)
 
-    def _failure(self, event: EngineEvent) -> retry.Failure:
+    def _failure(self, event: EngineEvent) -> Failure:
         """What the engine tells of a failed transfer, with what is known here."""
         run = self._run
         source = run.sources[event.source]
@@ -183,7 +185,7 @@ class Recovery:
             source.resolved_at, source.resolved_again, source.failed_at = run.file.downloaded, 0, ""
         named_again = event.address == source.failed_at or source.resolved_again >= MOST_RESOLVED_AGAIN
         stated = stated_range(parse_headers(event.headers))
-        return retry.Failure.of(
+        return Failure.of(
             event,
             other_lanes=run.file.lanes_busy,
             answered=source.answered or (event.status in _OF_THE_REQUEST and self._has_sent(event)),
@@ -233,11 +235,11 @@ class Recovery:
 
     # -- what is done ---------------------------------------------------------------------------------------------
 
-    def _error(self, failure: retry.Failure) -> DownloadError:
+    def _error(self, failure: Failure) -> DownloadError:
         more = explain_full(self._run.download, failure.errno)
-        if failure.code == retry.Curl.PEER_FAILED_VERIFICATION:
+        if failure.code == Curl.PEER_FAILED_VERIFICATION:
             more += certificates.explain(self._run.options)
-        error = retry.as_error(failure, self._run.shown_url, more)
+        error = as_error(failure, self._run.shown_url, more)
         self._tries.note(error.reason)
         error.tried = self._tries.tried
         return error
@@ -263,7 +265,7 @@ class Recovery:
         self._more_lanes_s = self._run.now_s() + max(rest_s, _MORE_LANES_AFTER_S)
         self._run.set_lanes()
 
-    def _take_lanes_away(self, failure: retry.Failure) -> None:
+    def _take_lanes_away(self, failure: Failure) -> None:
         """Go on with the lanes that work. Where the server said for how long, no other asks it before."""
         run = self._run
         rest_s = min(failure.retry_after_s, run.policy.longest_retry_after)
@@ -276,7 +278,7 @@ class Recovery:
             self._allow_lanes(failure.other_lanes, rest_s)
         self._release(self._held)
 
-    def _count(self, failure: retry.Failure, kind: Kind) -> bool:
+    def _count(self, failure: Failure, kind: Kind) -> bool:
         """One more failure in a row. True: it is the last, and nothing else is at work. Another lane may bring what
         begins a new row, but only so many failures more are waited for it."""
         run = self._run
@@ -290,7 +292,7 @@ class Recovery:
             most *= _PATIENCE
         return 0 < most <= self._tries.failures and self._patience_left_s(failure, kind) <= 0
 
-    def _patience_left_s(self, failure: retry.Failure, kind: Kind) -> float:
+    def _patience_left_s(self, failure: Failure, kind: Kind) -> float:
         """How long a host that has answered, or whose file has begun, may still fail: its server may be restarting."""
         run = self._run
         if run.options.bounds_tries or kind not in AFTER_A_WAIT or failure.received_bytes:
@@ -302,7 +304,7 @@ class Recovery:
             return 0.0
         return self._tries.patience_left_s(run.now_s(), run.options.retry_wait)
 
-    def _wait_s(self, failure: retry.Failure, kind: Kind) -> float:
+    def _wait_s(self, failure: Failure, kind: Kind) -> float:
         run = self._run
         wait_s = run.policy.wait_s(self._tries.failures, run.options.retry_wait, failure.retry_after_s)
         left_s = self._patience_left_s(failure, kind)
@@ -313,7 +315,7 @@ class Recovery:
             return self._tries.last_wait_s(wait_s, run.now_s(), run.options.retry_wait)
         return wait_s
 
-    def _try_again(self, failure: retry.Failure, error: DownloadError, kind: Kind = Kind.TEMPORARY) -> None:
+    def _try_again(self, failure: Failure, error: DownloadError, kind: Kind = Kind.TEMPORARY) -> None:
         """That range again: from another source at once, else after a while, one lane before the others."""
         if self._waits is _Waits.TIME:
             return
@@ -327,7 +329,7 @@ class Recovery:
         self._go_on_trying(failure, error, kind, is_last)
 
     def _plainly_asked(
-        self, failure: retry.Failure, error: DownloadError, kind: Kind, is_last: bool, is_served: bool
+        self, failure: Failure, error: DownloadError, kind: Kind, is_last: bool, is_served: bool
     ) -> None:
         """It is known whether a request without a range is answered, where those with one are not."""
         if is_served and (is_last or kind is Kind.NO_RANGES):
@@ -337,7 +339,7 @@ class Recovery:
         else:
             self._or_stand_in(lambda: self._go_on_trying(failure, error, kind, is_last))
 
-    def _go_on_trying(self, failure: retry.Failure, error: DownloadError, kind: Kind, is_last: bool) -> None:
+    def _go_on_trying(self, failure: Failure, error: DownloadError, kind: Kind, is_last: bool) -> None:
         run = self._run
         if is_last and kind is Kind.DOUBTFUL:
             self._give_up_source(failure, error)
@@ -353,7 +355,7 @@ class Recovery:
         else:
             self._wait_for(wait_s)
 
-    def _weigh_last_word(self, failure: retry.Failure, error: DownloadError) -> None:
+    def _weigh_last_word(self, failure: Failure, error: DownloadError) -> None:
         """A server's last word, unless it means the range."""
 
         def asked(is_served: bool) -> None:
@@ -367,7 +369,7 @@ class Recovery:
         else:
             self._ask_beside(failure, asked)
 
-    def _doubt(self, failure: retry.Failure, error: DownloadError) -> None:
+    def _doubt(self, failure: Failure, error: DownloadError) -> None:
         """A server that has served the file says that it does not: a new link, if there is one to be had, or again."""
         if self._may_refresh(failure) or (failure.status in ONCE_MORE and self._tries.failures):
             self._give_up_source(failure, error)
@@ -384,7 +386,7 @@ class Recovery:
             if not self._run.mirroring.take_over(error):
                 raise
 
-    def _ask_beside(self, failure: retry.Failure, then: Callable[[bool], None]) -> None:
+    def _ask_beside(self, failure: Failure, then: Callable[[bool], None]) -> None:
         """See whether a plain request is answered, and go on with that."""
 
         def asked(is_served: bool) -> None:
@@ -411,7 +413,7 @@ class Recovery:
     def _is_stream(self) -> bool:
         return self._run.file.answered and not self._run.file.splits
 
-    def _cool(self, failure: retry.Failure, error: DownloadError) -> None:
+    def _cool(self, failure: Failure, error: DownloadError) -> None:
         """The host rests for every download, and this one comes back with fewer lanes."""
         run = self._run
         if self._count(failure, Kind.RATE_LIMITED):
@@ -427,18 +429,18 @@ class Recovery:
         if self._waits is _Waits.NOTHING:
             self._wait_for(0.0 if run.sources.others(failure.source) else wait_s)
 
-    def _may_resolve_again(self, failure: retry.Failure) -> bool:
+    def _may_resolve_again(self, failure: Failure) -> bool:
         asked = self._run.sources[failure.source].resolved_again
         return failure.redirected and not failure.received_bytes and asked < MOST_RESOLVED_AGAIN
 
-    def _resolve_again(self, failure: retry.Failure) -> None:
+    def _resolve_again(self, failure: Failure) -> None:
         """The target of a redirect fails: the next request goes to the original URL, which may name another."""
         source = self._run.sources[failure.source]
         source.resolved_again += 1
         source.failed_at = failure.address
         self._run.file.resolve_again(failure.source)
 
-    def _may_refresh(self, failure: retry.Failure) -> bool:
+    def _may_refresh(self, failure: Failure) -> bool:
         """Whether the caller can be asked for a new link."""
         run = self._run
         gained = run.file.downloaded - self._refreshed_at
@@ -448,7 +450,7 @@ class Recovery:
             and (self._refreshed_at < 0 or is_worth(gained, run.file.size))
         )
 
-    def _give_up_source(self, failure: retry.Failure, error: DownloadError) -> None:
+    def _give_up_source(self, failure: Failure, error: DownloadError) -> None:
         """The next source at once; where none is left, a new link from the caller, and then the end."""
         run = self._run
         if run.options.refresh_url is not None and self._may_refresh(failure):
@@ -457,7 +459,7 @@ class Recovery:
             return
         self._leave_source(failure, error)
 
-    def _ask_for_link(self, failure: retry.Failure, error: DownloadError) -> None:
+    def _ask_for_link(self, failure: Failure, error: DownloadError) -> None:
         """Have the caller say where the file is now; without an answer the server's word stands."""
         run = self._run
         url = run.sources[failure.source].url
@@ -474,7 +476,7 @@ class Recovery:
 
         self._wait(_Waits.LINK, run.ask_for_link(url, answered))
 
-    def _moved(self, failure: retry.Failure, error: DownloadError, finding: Finding | None) -> None:
+    def _moved(self, failure: Failure, error: DownloadError, finding: Finding | None) -> None:
         """The source is at another URL. ``finding``: what came of comparing that with what is there, if it was."""
         run = self._run
         self.stop_waiting()
@@ -486,7 +488,7 @@ class Recovery:
             _log.info("%s: the new URL could not be used: %s", run.shown_url, finding.reason)
             self._leave_source(failure, error)
 
-    def _leave_source(self, failure: retry.Failure, error: DownloadError) -> None:
+    def _leave_source(self, failure: Failure, error: DownloadError) -> None:
         run = self._run
         run.sources[failure.source].banned = True
         if not run.sources.usable():
@@ -497,7 +499,7 @@ class Recovery:
         run.file.ban(failure.source)
         self._release(1)
 
-    def _begin_anew(self, failure: retry.Failure, error: DownloadError) -> None:
+    def _begin_anew(self, failure: Failure, error: DownloadError) -> None:
         """The remote file is another one, or this source never had the same: whose word counts decides."""
         run = self._run
         if run.answering.decides(failure.source):
@@ -513,7 +515,7 @@ class Recovery:
             run.answering.drop_mirror(failure.source, error.reason)
             self._release(1)
 
-    def _find_again(self, failure: retry.Failure, error: DownloadError) -> None:
+    def _find_again(self, failure: Failure, error: DownloadError) -> None:
         """The beginning of a stream was read, and what comes next is of another version. Servers that share a name
         may differ, so it is asked for again, and only what has the same strong ETag goes on."""
         sink, ends_at = self._run.download.sink, self._run.authority.ends_at
@@ -550,7 +552,7 @@ class Recovery:
         _log.info("%s: %s; continuing with a single stream", self._run.shown_url, reason)
         self._run.begin_again()
 
-    def _do_without_ranges(self, failure: retry.Failure, error: DownloadError) -> None:
+    def _do_without_ranges(self, failure: Failure, error: DownloadError) -> None:
         """A cache that had to fill itself may answer so once; else one stream, unless another source does ranges."""
         may_be_filling = not self._is_stream() and (failure.answered or self._run.file.downloaded)
         if may_be_filling and self._tries.failures < _RANGE_TRIES:
@@ -564,14 +566,14 @@ class Recovery:
         else:
             self.ask_plainly(error.reason)
 
-    def _look_for_network(self, failure: retry.Failure, error: DownloadError, *, told: bool) -> None:
+    def _look_for_network(self, failure: Failure, error: DownloadError, *, told: bool) -> None:
         """Is the network there at all? If it is, that was a failure as any other."""
         if self._waits is _Waits.NOTHING:
             self._wait(_Waits.NETWORK)
             self._offline_since_s = 0.0
             self._ask_network(failure, error, told=told)
 
-    def _ask_network(self, failure: retry.Failure, error: DownloadError, *, told: bool) -> None:
+    def _ask_network(self, failure: Failure, error: DownloadError, *, told: bool) -> None:
         run = self._run
         since_s = run.now_s()  # to look takes seconds, too
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from rangefetch.errors import HttpStatusError
 from rangefetch.logs import log as _log
 from rangefetch.transfer.comparison import Finding, Question, Verdict
-from rangefetch.transfer.retry import Failure, Fault, Kind, how_refused
+from rangefetch.transfer.failure import Failure, Fault, how_refused
+from rangefetch.transfer.retry import Kind
 
 if TYPE_CHECKING:
     from rangefetch.native.run import Run

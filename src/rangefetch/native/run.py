@@ -33,9 +33,9 @@ from rangefetch.transfer.backend import EngineServices
 from rangefetch.transfer.comparison import Comparisons, Finding, Question
 from rangefetch.transfer.download import Download, Figures
 from rangefetch.transfer.events import EngineEvent, Traced
+from rangefetch.transfer.failure import Failure
 from rangefetch.transfer.keeping import NOTHING_KEPT
 from rangefetch.transfer.lifecycle import AT_WORK, Event, Phase
-from rangefetch.transfer.retry import Failure
 from rangefetch.transfer.tracing import write_trace
 
 if TYPE_CHECKING:

@@ -21,10 +21,12 @@ from rangefetch.errors import DiskError, DownloadError, TimedOut
 from rangefetch.importing import no_fork
 from rangefetch.masking import mask_url
 from rangefetch.net.sources import MOST_RESOLVED_AGAIN
-from rangefetch.transfer import governor, retry
+from rangefetch.transfer import governor
 from rangefetch.transfer.events import EngineEvent, Traced
+from rangefetch.transfer.failure import Failure
 from rangefetch.transfer.retry import Kind
 from rangefetch.transfer.samples import SAMPLE_BYTES, Sample, first_difference, missing_blocks
+from rangefetch.transfer.wording import as_error
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -227,9 +229,9 @@ class Comparison(Generic[R]):
             return
         redirected = bool(event.address) and event.address != source.url
         again = redirected and (event.address == self._failed_at or self.file.epoch(0) >= MOST_RESOLVED_AGAIN)
-        failure = retry.Failure.of(event, answered=self._answered, redirected=redirected, named_again=again)
+        failure = Failure.of(event, answered=self._answered, redirected=redirected, named_again=again)
         kind = self._services.policy.classify(failure)
-        error = retry.as_error(failure, mask_url(source.url))
+        error = as_error(failure, mask_url(source.url))
         # What is doubtful is tried again, and counts as permanent in the end.
         refused = kind in (Kind.PERMANENT, Kind.DOUBTFUL)
         finding = Finding(Verdict.UNKNOWN, error.reason, error, refused=refused)

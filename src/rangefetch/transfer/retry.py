@@ -10,33 +10,16 @@ from __future__ import annotations
 import dataclasses
 import enum
 import errno as errno_module
-import os
 import random
-from http import HTTPStatus
-from typing import Any
 
 from rangefetch.checks import check_seconds
-from rangefetch.errors import (
-    BadAnswer,
-    ConnectionFailed,
-    ContentChanged,
-    DiskError,
-    DownloadError,
-    FileTooLarge,
-    HttpStatusError,
-    LocalError,
-    NetworkError,
-    TimedOut,
-    TlsError,
-)
-from rangefetch.masking import mask_url
-from rangefetch.net.manners import CLOSED, ENCODED, SILENT, UNSOUND
-from rangefetch.transfer.events import EngineEvent
+from rangefetch.transfer.failure import TLS_CODES, WANTS_CERTIFICATE, Curl, Failure, Fault
 
 __all__ = [
     "AFTER_A_WAIT",
     "DEFAULT_ROWS",
     "ONCE_MORE",
+    # What a row of a user's own is written with.
     "Curl",
     "Failure",
     "Fault",
@@ -44,127 +27,7 @@ __all__ = [
     "RetryPolicy",
     "Row",
     "When",
-    "as_error",
-    "explain",
-    "how_refused",
 ]
-
-
-class Fault(enum.IntEnum):
-    """Why the engine itself refused or ended a transfer; the numbers are ``_engine.FAULTS``."""
-
-    NONE = 0
-    STATUS = 1
-    RANGE_IGNORED = 2
-    RANGE_WRONG = 3
-    SIZE_CHANGED = 4
-    VALIDATOR_CHANGED = 5
-    ENCODED = 6
-    OVERFLOW = 7
-    DISK = 8
-    STALLED = 9
-    REDIRECT = 10
-    REDIRECTS = 11
-    MEMORY = 12
-    PROBED = 13
-    VALIDATOR_TOO_LONG = 14
-    SIZE_UNSOUND = 15
-    UNVOUCHED = 16
-    HEADERS = 17
-    RANGE_SHORT = 18
-    TOO_LARGE = 19
-    ADDRESS = 20
-
-
-class Curl(enum.IntEnum):
-    """The CURLcodes that mean something to us (libcurl-errors(3)); the numbers are ``_engine.constants()``."""
-
-    OK = 0
-    UNSUPPORTED_PROTOCOL = 1
-    FAILED_INIT = 2
-    URL_MALFORMAT = 3
-    COULDNT_RESOLVE_PROXY = 5
-    COULDNT_RESOLVE_HOST = 6
-    COULDNT_CONNECT = 7
-    WEIRD_SERVER_REPLY = 8
-    HTTP2 = 16
-    PARTIAL_FILE = 18
-    OUT_OF_MEMORY = 27
-    OPERATION_TIMEDOUT = 28
-    SSL_CONNECT_ERROR = 35
-    INTERFACE_FAILED = 45
-    GOT_NOTHING = 52
-    SEND_ERROR = 55
-    RECV_ERROR = 56
-    SSL_CERTPROBLEM = 58
-    SSL_CIPHER = 59
-    PEER_FAILED_VERIFICATION = 60
-    BAD_CONTENT_ENCODING = 61
-    SSL_CACERT_BADFILE = 77
-    SSL_CRL_BADFILE = 82
-    SSL_ISSUER_ERROR = 83
-    SSL_PINNEDPUBKEYNOTMATCH = 90
-    SSL_INVALIDCERTSTATUS = 91
-    HTTP2_STREAM = 92
-    HTTP3 = 95
-    QUIC_CONNECT_ERROR = 96
-    PROXY = 97
-    SSL_CLIENTCERT = 98
-    TOO_LARGE = 100
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Failure:
-    """A failed transfer in numbers.
-
-    ``other_lanes`` are transfers of the same file that go on, ``answered`` says that its source has answered well
-    before, ``redirected`` that it was asked at an address that a redirect had given, ``named_again`` that this very
-    address had failed before the original URL was asked again (or that this was done often enough), ``ranged`` that a
-    range was asked for, ``same_total`` that the response states the size that the file is known to have, ``source``
-    which of the file's sources it was, ``request`` the number of the request among the file's, ``address`` the URL that
-    was asked, ``host`` the governor's number of that host.
-    """
-
-    code: int = 0
-    status: int = 0
-    fault: Fault = Fault.NONE
-    errno: int = 0
-    retry_after_s: int = 0
-    received_bytes: int = 0
-    text: str = ""
-    source: int = 0
-    request: int = 0
-    host: int = 0
-    other_lanes: int = 0
-    answered: bool = False
-    redirected: bool = False
-    named_again: bool = False
-    ranged: bool = True
-    same_total: bool = False
-    address: str = ""
-
-    @property
-    def may_have_expired(self) -> bool:
-        """Whether a new link might help (``refresh_url``)."""
-        return self.status in (401, 403, 410) or (self.answered and self.status in (400, 404))
-
-    @classmethod
-    def of(cls, event: EngineEvent, **known: Any) -> Failure:
-        """What the engine tells of a transfer that failed, with what else is ``known``."""
-        return cls(
-            code=event.code,
-            status=event.status,
-            fault=Fault(event.fault),
-            errno=event.errno,
-            retry_after_s=event.retry_after_s,
-            received_bytes=event.received_bytes,
-            text=event.text,
-            source=event.source,
-            request=event.request,
-            address=event.address,
-            host=event.host,
-            **known,
-        )
 
 
 class Kind(enum.StrEnum):
@@ -258,19 +121,6 @@ class Row:
         )
 
 
-_TLS_CODES = frozenset(
-    {
-        Curl.SSL_CERTPROBLEM,
-        Curl.SSL_CIPHER,
-        Curl.PEER_FAILED_VERIFICATION,
-        Curl.SSL_CACERT_BADFILE,
-        Curl.SSL_CRL_BADFILE,
-        Curl.SSL_ISSUER_ERROR,
-        Curl.SSL_PINNEDPUBKEYNOTMATCH,
-        Curl.SSL_INVALIDCERTSTATUS,
-        Curl.SSL_CLIENTCERT,
-    }
-)
 _NO_NETWORK_ERRNOS = frozenset(
     {
         errno_module.ENETUNREACH,
@@ -280,9 +130,6 @@ _NO_NETWORK_ERRNOS = frozenset(
         errno_module.EADDRNOTAVAIL,
     }
 )
-
-
-_WANTS_CERTIFICATE = "alert certificate required"  # OpenSSL's words, in TLS 1.3 (RFC 8446, section 6.2)
 
 
 def _status(kind: Kind, why: str, *statuses: int, when: When = When.ALWAYS) -> Row:
@@ -384,15 +231,15 @@ DEFAULT_ROWS: tuple[Row, ...] = (
         Kind.STALE_LINK,
         "the target of a redirect cannot be used; the original URL may name another",
         *(Curl.COULDNT_RESOLVE_HOST, Curl.COULDNT_CONNECT, Curl.SSL_CONNECT_ERROR, Curl.OPERATION_TIMEDOUT),
-        *(Curl.GOT_NOTHING, Curl.SEND_ERROR, Curl.RECV_ERROR, *_TLS_CODES),
+        *(Curl.GOT_NOTHING, Curl.SEND_ERROR, Curl.RECV_ERROR, *TLS_CODES),
         when=When.REDIRECTED,
     ),
-    _code(Kind.PERMANENT, "retrying does not make a certificate valid", *_TLS_CODES),
+    _code(Kind.PERMANENT, "retrying does not make a certificate valid", *TLS_CODES),
     Row(
         Kind.PERMANENT,
         "the server wants a certificate from the client",
         codes=frozenset({Curl.RECV_ERROR, Curl.SSL_CONNECT_ERROR}),
-        words=_WANTS_CERTIFICATE,
+        words=WANTS_CERTIFICATE,
     ),
     Row(Kind.PERMANENT, "the proxy rejects the user name or password", statuses=frozenset({407})),
     _code(Kind.PERMANENT, "a URL or option that cannot work", Curl.UNSUPPORTED_PROTOCOL, Curl.URL_MALFORMAT),
@@ -479,153 +326,3 @@ class RetryPolicy:
         """
         bound = min(first_s * 2.0 ** min(max(failures - 1, 0), 30), self.longest_wait)
         return random.uniform(0, bound) + min(retry_after_s, self.longest_retry_after)
-
-
-_CONNECTION_CODES = frozenset(
-    {
-        Curl.COULDNT_RESOLVE_PROXY,
-        Curl.COULDNT_RESOLVE_HOST,
-        Curl.COULDNT_CONNECT,
-        Curl.INTERFACE_FAILED,
-        Curl.SEND_ERROR,
-        Curl.RECV_ERROR,
-        Curl.PROXY,
-        Curl.QUIC_CONNECT_ERROR,
-    }
-)
-_ERRNOS: dict[int, int] = {
-    Curl.COULDNT_CONNECT: errno_module.ECONNREFUSED,
-    Curl.INTERFACE_FAILED: errno_module.EADDRNOTAVAIL,
-    Curl.RECV_ERROR: errno_module.ECONNRESET,
-    Curl.SEND_ERROR: errno_module.EPIPE,
-}
-"""The number that the system gives in such a case, where libcurl passes none on."""
-_FAULT_WORDS = {
-    Fault.RANGE_IGNORED: "the server sent the whole file in reply to a range request",
-    Fault.RANGE_WRONG: "the server sent a different range than requested",
-    Fault.RANGE_SHORT: "the server sent less of the range than it announced",
-    Fault.SIZE_CHANGED: "the size of the remote file has changed",
-    Fault.VALIDATOR_CHANGED: "the remote file has changed (its ETag or Last-Modified differs)",
-    Fault.VALIDATOR_TOO_LONG: "the server sent an ETag or Last-Modified too long to be compared",
-    Fault.UNVOUCHED: "the server sent a response without a validator in place of the file, probably an error page",
-    Fault.SIZE_UNSOUND: "the server stated a size that no file can have, or two sizes that differ",
-    Fault.HEADERS: "the server sent more header lines, or longer ones, than any answer needs",
-    Fault.ENCODED: "the server sent the file encoded, although no encoding was asked for",
-    Fault.OVERFLOW: "the server sent more bytes than it announced",
-    Fault.TOO_LARGE: "the file is larger than max_file_size (--max-file-size) allows",
-    Fault.STALLED: "no data was received for too long",
-    Fault.REDIRECTS: "too many redirects",
-    Fault.MEMORY: "out of memory",
-}
-
-
-_REMEDIES = {
-    401: "; auth (--http-user), netrc (--netrc) and bearer_file (--bearer-file) give credentials",
-    407: "; user:password@ in the URL of the proxy gives credentials",
-}
-
-
-def _is_http(url: str) -> bool:
-    return url.lower().startswith("http:")
-
-
-def _status_words(status: int) -> str:
-    try:
-        return f"the server answered {status} {HTTPStatus(status).phrase}{_REMEDIES.get(status, '')}"
-    except ValueError:
-        return f"the server answered {status}"
-
-
-def explain(failure: Failure) -> tuple[type[DownloadError], str]:
-    """The class of error that a failure is, and one line that says what was wrong."""
-    words = failure.text or f"libcurl error {failure.code}"
-    if failure.fault is Fault.NONE and failure.status == 407:  # in reply to CONNECT
-        words += _REMEDIES[407]
-    match failure.fault:
-        case Fault.DISK:
-            return DiskError, f"writing failed: {os.strerror(failure.errno)}"
-        case Fault.MEMORY:
-            return LocalError, _FAULT_WORDS[failure.fault]
-        case Fault.STATUS:
-            return HttpStatusError, _status_words(failure.status)
-        case Fault.REDIRECT:
-            # One to http is refused for no other reason than that it comes from https.
-            remedy = "; allow_downgrade=True (--allow-downgrade) follows it" if _is_http(failure.text) else ""
-            return BadAnswer, f"refused a redirect to {mask_url(failure.text)}{remedy}"
-        case Fault.ENCODED if failure.text.startswith("Content"):
-            return BadAnswer, f"{_FAULT_WORDS[failure.fault]} ({failure.text}); to decode it use --decode (decode=True)"
-        case Fault.TOO_LARGE:
-            return FileTooLarge, _FAULT_WORDS[failure.fault]
-        case Fault.ADDRESS if failure.text == "proxy":
-            words = "refused to go through a proxy, since that may connect to any address"
-            return ConnectionFailed, f"{words} (private_addresses, --private-addresses)"
-        case Fault.ADDRESS:
-            words = f"refused to connect to {failure.text}, which is a private address"
-            return ConnectionFailed, f"{words} (private_addresses, --private-addresses)"
-        case Fault.SIZE_CHANGED | Fault.VALIDATOR_CHANGED:
-            return ContentChanged, _FAULT_WORDS[failure.fault]
-        case Fault.STALLED:
-            return TimedOut, _FAULT_WORDS[failure.fault]
-        case Fault.NONE:
-            pass
-        case _:
-            return BadAnswer, _FAULT_WORDS[failure.fault]
-    if failure.code == Curl.URL_MALFORMAT and failure.redirected:
-        return BadAnswer, f"the server redirects to a malformed URL: {mask_url(failure.address)}: {words}"
-    if _WANTS_CERTIFICATE in failure.text:
-        return TlsError, f"{words}; give one with certificate and private_key (--certificate, --private-key)"
-    if _has_bad_chunks(failure):
-        return BadAnswer, words
-    if failure.code == Curl.COULDNT_CONNECT and failure.errno:
-        words = f"{words}: {os.strerror(failure.errno)}"
-    if failure.code == Curl.OPERATION_TIMEDOUT:
-        return TimedOut, words
-    if failure.code in (Curl.FAILED_INIT, Curl.OUT_OF_MEMORY):
-        return LocalError, words
-    if failure.code in _TLS_CODES or failure.code == Curl.SSL_CONNECT_ERROR:
-        return TlsError, words
-    if failure.code in _CONNECTION_CODES:
-        return ConnectionFailed, words
-    if failure.code == Curl.BAD_CONTENT_ENCODING:
-        return BadAnswer, _FAULT_WORDS[Fault.ENCODED]
-    if failure.code in (Curl.UNSUPPORTED_PROTOCOL, Curl.PARTIAL_FILE, Curl.GOT_NOTHING, Curl.WEIRD_SERVER_REPLY):
-        return BadAnswer, words
-    return NetworkError, words
-
-
-def _has_bad_chunks(failure: Failure) -> bool:
-    return failure.code == Curl.RECV_ERROR and "chunk" in failure.text
-
-
-def as_error(failure: Failure, url: str, more: str = "") -> DownloadError:
-    """The error that a failure is. ``url`` is the one to name, with no secret in it; ``more`` is added to the words."""
-    kind, words = explain(failure)
-    # libcurl's number is of its last call of the system, which need not be what failed.
-    number = failure.errno if issubclass(kind, DiskError | ConnectionFailed) else 0
-    return kind(words + more, url=url, status=failure.status, errno=number or _ERRNOS.get(failure.code, 0))
-
-
-# What a server says of who asks, or of a file that is gone; none of it would be another answer without a range.
-_NOT_OF_THE_RANGE = frozenset({401, 402, 407, 410, 451})
-_CLOSED = frozenset({Curl.GOT_NOTHING, Curl.PARTIAL_FILE, Curl.SEND_ERROR, Curl.RECV_ERROR, Curl.HTTP2_STREAM})
-# What may be wrong with a part alone, without a byte of it.
-_OF_A_PART = {Fault.ENCODED: ENCODED, Fault.SIZE_UNSOUND: UNSOUND}
-
-
-def how_refused(failure: Failure) -> int | None:
-    """How a server refuses what may be no more than the range: the status, or one of the numbers of ``manners``.
-    None: it means something else."""
-    is_part = failure.status == HTTPStatus.PARTIAL_CONTENT
-    if failure.fault in (Fault.RANGE_WRONG, Fault.RANGE_SHORT) or (failure.fault is Fault.OVERFLOW and is_part):
-        return failure.status
-    if failure.fault is Fault.STATUS:
-        return failure.status if failure.status not in _NOT_OF_THE_RANGE else None
-    if failure.received_bytes or (_has_bad_chunks(failure) and not is_part):
-        return None  # what was sent is the whole file, or was to be
-    if failure.fault is Fault.NONE and failure.status < 300:
-        if failure.status and failure.code == Curl.WEIRD_SERVER_REPLY:  # such as two sizes, where libcurl says so
-            return UNSOUND
-        return CLOSED if failure.code in _CLOSED else None
-    if failure.fault is Fault.STALLED:
-        return SILENT
-    return _OF_A_PART.get(failure.fault) if is_part else None
