@@ -36,6 +36,7 @@ SETTLE_S = 30.0
 """How long a download that was told to stop is waited for."""
 
 _MOST_ACTIVE, _MOST_SMALL = 16, 128  # where the user has given no number
+_MOST_ASIDE = 256  # beside those, that wait for their next try
 
 
 class ManagerOptions(DaemonOptions, total=False):
@@ -93,7 +94,7 @@ class DownloadManager:
         self._most_active = most_at_once(max_concurrent_downloads or _MOST_ACTIVE)
         most_small = most_at_once(max_concurrent_downloads or _MOST_SMALL)
         self._session: session.Session | None = None
-        self._queue = Queue(self._most_active, most_small, max_download_results)
+        self._queue = Queue(self._most_active, most_small, most_at_once(_MOST_ASIDE), max_download_results)
         self._router = BackendRouter(self._queue, backend, prefer, retry_policy or RetryPolicy(), config)
         self._queue.router = self._router
         self._limit = parse_size(max_overall_download_limit, "max_overall_download_limit")

@@ -53,7 +53,7 @@ class Queue:
     Methods may be called from any thread.
     """
 
-    def __init__(self, most_active: int, most_small: int, most_finished: int) -> None:
+    def __init__(self, most_active: int, most_small: int, most_aside: int, most_finished: int) -> None:
         self.router: BackendRouter  # whoever makes one sets it
         self.note: Callable[[str], object] = lambda _: None
         """Called with the gid of a download of which something has changed that is saved, perhaps under the lock."""
@@ -63,7 +63,7 @@ class Queue:
         self._lock = RLock()  # guards all that follows; nothing that may block is done under it
         self._entries: dict[str, Entry] = {}
         self._line = Line()
-        self._places = Places(most_active, most_small)
+        self._places = Places(most_active, most_small, most_aside)
         self._room = Room()
         self._uncollected: OrderedDict[str, None] = OrderedDict()  # whose outcome nobody was told
         self._collected: OrderedDict[str, None] = OrderedDict()  # whose outcome somebody was told

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flow.children import run_child
-from rangefetch import DownloadManager, DownloadResult, fetch_many, stream
+from rangefetch import DownloadManager, DownloadResult, DownloadStatus, RetryPolicy, fetch_many, stream
 from rangefetch.options import DownloadOptions
 from rangefetch.transfer import governor
 from servers.counting import CountingServer
@@ -301,6 +301,22 @@ def test_a_resting_host_does_not_hold_up_the_others_of_one_call(counting: Counti
             fetch_many(urls, tmp_path, on_result=note, max_concurrent_downloads=4)
         assert sorted(done) == list(range(300, 600))
         assert counting.refused <= 4
+
+
+def test_what_waits_for_its_next_try_holds_up_no_other_that_is_to_be_tried(tmp_path: Path) -> None:
+    """However short the wait: hosts that are down are tried beside each other, if there is but one place."""
+    policy = RetryPolicy(longest_wait=0.9)  # which a download that has begun would wait for in its place
+    options = {"save_dir": tmp_path, "retry_wait": 0.9, "max_tries": 1000}
+    with (
+        socket.create_server(("127.0.0.1", 0)) as unused,
+        DownloadManager("native", max_concurrent_downloads=1, retry_policy=policy) as manager,
+    ):
+        port = unused.getsockname()[1]
+        unused.close()
+        for number in range(30):
+            manager.download(f"http://127.0.1.{number + 1}:{port}/f{number}", options)
+        until(lambda: len(manager.list_downloads(DownloadStatus.ACTIVE)) >= 10)
+        manager.cancel_all()
 
 
 # ---- Proxies -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from rangefetch.transfer.places import Places
 
 
 def test_small_files_have_more_places_than_others() -> None:
-    places = Places(2, 4)
+    places = Places(2, 4, 8)
     places.take("large1")
     places.take("large2")
     assert not places.has_one_for_any()
@@ -19,7 +19,7 @@ def test_small_files_have_more_places_than_others() -> None:
 
 
 def test_one_that_grows_has_a_place_as_any_other_or_waits_for_it() -> None:
-    places = Places(1, 3)
+    places = Places(1, 3, 8)
     places.take("a", small=True)
     places.take("b", small=True)
     assert places.grow("a")
@@ -33,13 +33,13 @@ def test_one_that_grows_has_a_place_as_any_other_or_waits_for_it() -> None:
 
 
 def test_a_stream_needs_no_place() -> None:
-    places = Places(1, 1)
+    places = Places(1, 1, 8)
     places.take("stream", stream=True)
     assert places.has_one_for_any()
 
 
 def test_who_is_aside_leaves_its_place_and_waits_to_have_it_back() -> None:
-    places = Places(1, 1)
+    places = Places(1, 1, 8)
     places.take("a")
     assert places.step_aside("a")
     assert places.has_one_for_any()
@@ -52,7 +52,7 @@ def test_who_is_aside_leaves_its_place_and_waits_to_have_it_back() -> None:
 
 
 def test_who_leaves_comes_not_back() -> None:
-    places = Places(1, 1)
+    places = Places(1, 1, 8)
     places.take("a")
     places.step_aside("a")
     places.take("b")
@@ -64,7 +64,7 @@ def test_who_leaves_comes_not_back() -> None:
 
 
 def test_who_finds_its_place_free_has_it_at_once() -> None:
-    places = Places(1, 1)
+    places = Places(1, 1, 8)
     places.take("a")
     assert places.step_aside("a")
     assert places.come_back("a")
@@ -73,7 +73,7 @@ def test_who_finds_its_place_free_has_it_at_once() -> None:
 
 
 def test_not_too_many_are_aside_and_no_stream() -> None:
-    places = Places(2, 2)
+    places = Places(2, 2, 8)
     for number in range(9):
         places.take(str(number))
         assert places.step_aside(str(number)) == (number < 8)

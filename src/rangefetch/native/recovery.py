@@ -403,8 +403,10 @@ class Recovery:
 
     def _wait_for(self, wait_s: float) -> None:
         """Go on after a while."""
-        self._due_s = self._run.now_s() + wait_s
+        now_s = self._run.now_s()
+        self._due_s = now_s + wait_s
         self._wait(_Waits.TIME, self._run.call_later(wait_s, self._go_on))
+        self._run.let_others_have_its_place(now_s)
 
     def rests_for(self, now_s: float) -> float:
         """For how many seconds nothing more is tried; 0: it is, or might be."""

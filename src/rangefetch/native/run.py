@@ -337,7 +337,7 @@ class Run(AtWork):
         self.meter.sample(now_s, self.file.downloaded)
         if self.lets_others_pass(now_s, is_silent=not self.file.answered and self.file.waiting_for == "transfer"):
             return
-        self._let_others_have_its_place(now_s)
+        self.let_others_have_its_place(now_s)
         self.recovery.tick(now_s)
         if self.jobs.busy:
             return
@@ -345,12 +345,14 @@ class Run(AtWork):
         if not (self._can_be_continued and self.keeping.save_if_due(now_s, self._save_on_the_way)):
             self.do_if(self.verification.step(self.file.contiguous, _HASH_AT_LEAST_BYTES))
 
-    def _let_others_have_its_place(self, now_s: float) -> None:
-        """Where nothing can be done for a while: its host rests, or the next try is not due."""
+    def let_others_have_its_place(self, now_s: float) -> None:
+        """Where nothing can be done for a while: its host rests, or the next try is not due. What has begun waits for a
+        moment rather than behind a long download, and a file of which nothing has come may never begin."""
         file = self.file
         if file.lanes_busy or self.comparisons or self.jobs.busy:
             return
-        if self.recovery.rests_for(now_s) >= governor.WORTH_A_TURN_S:
+        wait_s = self.recovery.rests_for(now_s)
+        if wait_s >= governor.WORTH_A_TURN_S or (wait_s and not file.downloaded):
             self.aside.step()
         elif self.aside.is_in_place and file.waiting_for == "rest" and len(self.sources) == 1:
             rest_s = governor.rests_for(file.resting_host)

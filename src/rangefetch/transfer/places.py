@@ -7,20 +7,20 @@ from collections.abc import Collection, Iterator
 
 __all__ = ["Places"]
 
-_ASIDE = 4  # times as many as may be at work
-
 
 class Places:
     """Who is at work, by gid: at most ``most`` downloads, and so many that are taken for small files that all together
     are ``most_with_small``. Not safe by itself: its owner's lock is held.
 
     Streams have no turn, and are not counted: they last for as long as their readers please. One that is *aside* can do
-    nothing for now, and another may have its place; it comes back when there is one again.
+    nothing for now, and another may have its place; it comes back when there is one again. At most ``most_aside`` are
+    at a time, since each keeps what it has open.
     """
 
-    def __init__(self, most: int, most_with_small: int) -> None:
+    def __init__(self, most: int, most_with_small: int, most_aside: int) -> None:
         self.most = most
         self._most_with_small = most_with_small
+        self._most_aside = most_aside
         self._at_work: set[str] = set()
         self._small: set[str] = set()
         self._streams: set[str] = set()
@@ -71,10 +71,8 @@ class Places:
         return True
 
     def step_aside(self, gid: str) -> bool:
-        """It can do nothing for now. Whether another one may have its place; not of too many at a time, since each
-        keeps what it has open.
-        """
-        if gid not in self._at_work or gid in self._streams or len(self._aside) >= _ASIDE * self.most:
+        """It can do nothing for now. Whether another one may have its place."""
+        if gid not in self._at_work or gid in self._streams or len(self._aside) >= self._most_aside:
             return False
         self._small.discard(gid)
         self._aside.add(gid)
