@@ -302,13 +302,17 @@ cdef inline bint says_empty(const Lane *lane, long status) noexcept nogil:
     return status == STATUS_NO_CONTENT
 
 
-cdef inline bint is_whole_unsaid(const FileCore *file, const Lane *lane) noexcept nogil:
+cdef inline bint is_whole_unsaid(FileCore *file, const Lane *lane) noexcept nogil:
     """Whether a 206 that says nothing of its part can be the whole: where nobody asked for a part, and none with
-    a boundary of its own comes. A cache may repeat what it was sent for the first range."""
+    a boundary of its own comes. A cache may repeat what it was sent for a range, so its length is noted."""
     cdef int64_t length = info_off(lane.easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T)
     cdef const char *media_type = header_value(lane.easy, "Content-Type")
+    if lane.ranged:
+        if length == lane.asked_end - lane.start:
+            rf_store(&file.part_bytes, length)
+        return False
     return (
-        not lane.ranged and length != file.first_bytes
+        length != file.first_bytes and length != file.part_bytes
         and (media_type == NULL or strncasecmp(media_type, "multipart/", 10) != 0)
     )
 

@@ -17,7 +17,7 @@ cdef class File:
         int64_t size=-1, int64_t block_size=0, blocks=None, partial=None, str etag="", str last_modified="",
         mirrors=(), int source_lanes=1024, bint probe=False, bint traced=False, int64_t pinned_size=-1,
         str name="", bint takes_codings=False, bint seems_empty=False,
-        int host_lanes=MOST_LANES, bint insists=False, int64_t most_bytes=0,
+        int host_lanes=MOST_LANES, bint insists=False, int64_t most_bytes=0, int64_t part_bytes=0,
     ):
         memset(&self.core, 0, sizeof(FileCore))
         self.core.owner = <void *>self
@@ -40,6 +40,7 @@ cdef class File:
         self.core.seems_empty = seems_empty
         self.core.name = _owned_text(os.fsencode(name))
         self.core.first_bytes = first_bytes
+        self.core.part_bytes = part_bytes
         self.core.most_bytes = most_bytes
         self.core.least_bytes = least_bytes
         self.core.window_bytes = window_bytes
@@ -190,6 +191,10 @@ cdef class File:
     @property
     def contiguous(self):
         return blocks_contiguous(&self.core.blocks) if rf_load(&self.core.mapped) else rf_load(&self.core.stream_bytes)
+
+    @property
+    def part_bytes(self):
+        return rf_load(&self.core.part_bytes)
 
     @property
     def answered(self):

@@ -281,6 +281,7 @@ cdef struct FileCore:
     int64_t pinned_size       # of a file that is begun again in the middle of its use; no other will do. -1: any
     int64_t most_bytes        # a larger file is refused; 0: any will do
     int64_t first_bytes       # how much the first request asks for
+    int64_t part_bytes        # of a part that came for a range without saying which it is; 0: none did
     int64_t least_bytes       # a further lane wants at least so many unclaimed bytes
     int64_t window_bytes      # how far ahead of the frontier, or of a reader, ranges may begin; 0: no limit
     int64_t reader_bytes      # how far a reader has come; written by Python, -1: there is none

@@ -168,6 +168,8 @@ class File:
     A content coding that ``name`` or the URL's path ends in (``x.tar.gz``) is the file's own; with ``takes_codings``
     all are, and the bytes are taken as they are sent. ``seems_empty``: a range of it was answered with 204, or with
     416 and ``bytes */0``, before, so that a plain request that is answered like that, too, says that it is empty.
+    ``part_bytes``: for a range came a 206 of that length that does not say which part it is (0: none did), so that one
+    in reply to a plain request is not the whole file.
 
     Raises ``ValueError`` where these do not fit together.
     """
@@ -208,6 +210,7 @@ class File:
         name: str = "",
         takes_codings: bool = False,
         seems_empty: bool = False,
+        part_bytes: int = 0,
     ) -> Self: ...
     @property
     def size(self) -> int:
@@ -231,6 +234,9 @@ class File:
     @property
     def contiguous(self) -> int:
         """Bytes that are in the file from its start without a gap."""
+    @property
+    def part_bytes(self) -> int:
+        """How long a part was that came for a range without saying which it is; 0: none did."""
     @property
     def answered(self) -> bool:
         """Whether a good answer has come since the file was added."""

@@ -66,6 +66,28 @@ def test_unless_it_has_several_or_is_what_the_first_range_asked_for(server: Misb
     assert not target.exists()
 
 
+def test_the_first_part_that_a_cache_repeats_without_saying_so_is_not_the_file(
+    server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the first request asks for, which is little where a file has the name already."""
+    answers: list[Reply] = []
+
+    def repeated(ask: Ask, reply: Reply) -> Reply:
+        start, end = asked_range(ask.headers.get("range", ""), SIZE) or (0, SIZE)
+        answers.append(Reply(206, {}, memoryview(content(SIZE))[start:end], start))
+        return answers[0]
+
+    monkeypatch.setitem(ROUTES, "repeated", Route("repeated", repeated, {}))
+    target.write_bytes(b"another")
+    url = server.url("/repeated/file.bin")
+    for path in (target, f"{target.parent}/"):
+        fails(BadAnswer, url, path, auto_file_renaming=True)
+        answers.clear()
+    (outcome,) = rangefetch.fetch_many([url], target.parent, on_error="return", auto_file_renaming=True, **QUICK)
+    assert isinstance(outcome, BadAnswer)
+    assert names(target.parent) == ["file.bin"]
+
+
 def test_a_part_in_reply_to_a_plain_request_is_not_the_file(server: MisbehavingServer, target: Path) -> None:
     url = server.url("/status/x", size=SIZE, code=206, header=f"Content-Range: bytes 0-24/{SIZE}")
     fails(BadAnswer, url, target)

@@ -57,6 +57,7 @@ class Run(AtWork):
     def __init__(self, backend: EngineServices[Run], download: Download, tried: Small | None = None) -> None:
         super().__init__(backend, download, download.options)
         self._tried = tried
+        self._part_bytes = tried.part_bytes if tried is not None else 0
         self.engine_file: File | None = None
         self.asking = Asking(self) if download.asks else None
         self.first_event = Event.FETCH if self.asking is None else Event.ASK
@@ -103,6 +104,13 @@ class Run(AtWork):
     def in_engine(self) -> bool:
         """Whether the engine has the file: nobody else may close it."""
         return self.loop != _NO_LOOP
+
+    @property
+    def part_bytes(self) -> int:
+        """How long a part was that came for a range without saying which it is; 0: none did."""
+        if self.engine_file is not None:
+            self._part_bytes = self.engine_file.part_bytes
+        return self._part_bytes
 
     def take_tried(self) -> tuple[File, list[EngineEvent]] | None:
         """The engine's file of which a small one was not made, if this run may go on with it, and what has happened to

@@ -274,6 +274,11 @@ class Small:
         return file, self._loop, self._events
 
     @property
+    def part_bytes(self) -> int:
+        """As of the run."""
+        return self.file.part_bytes if self.file is not None else 0
+
+    @property
     def trace(self) -> list[Traced]:
         """How its transfers went, as far as they have ended."""
         return self._trace

@@ -200,6 +200,7 @@ class Starting:
                 name=options.filename,
                 takes_codings=options.decode or run.asking is not None,
                 seems_empty=run.recovery.resort.seems_empty,
+                part_bytes=run.part_bytes,
                 **known,
             )
         )
