@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from rangefetch.bulk import fetch_many
     from rangefetch.errors import DownloadError
     from rangefetch.manager import DownloadManager
+    from rangefetch.manifests.item import ManifestItem
+    from rangefetch.manifests.opening import ManifestError
+    from rangefetch.manifests.reading import read_manifest
     from rangefetch.options import DownloadOptions
     from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, FileInfo
     from rangefetch.shared import get_download_manager, init_download_manager
@@ -31,6 +34,8 @@ __all__ = [
     "DownloadResult",
     "DownloadStatus",
     "FileInfo",
+    "ManifestError",
+    "ManifestItem",
     "RetryPolicy",
     "__version__",
     "aio",
@@ -40,6 +45,7 @@ __all__ = [
     "get_download_manager",
     "head",
     "init_download_manager",
+    "read_manifest",
     "stream",
 ]
 
@@ -52,11 +58,14 @@ _HOMES = {
     "DownloadResult": "rangefetch.progress",
     "DownloadStatus": "rangefetch.progress",
     "FileInfo": "rangefetch.progress",
+    "ManifestError": "rangefetch.manifests.opening",
+    "ManifestItem": "rangefetch.manifests.item",
     "fetch": "rangefetch.api",
     "fetch_many": "rangefetch.bulk",
     "get_download_manager": "rangefetch.shared",
     "head": "rangefetch.asking",
     "init_download_manager": "rangefetch.shared",
+    "read_manifest": "rangefetch.manifests.reading",
     "stream": "rangefetch.streaming",
 }
 

@@ -14,7 +14,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, as_completed
 from pathlib import Path
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Literal, Protocol, Unpack, cast, overload
 
 from rangefetch.checks import as_string, check_count, check_function, check_path, check_url, is_metadata_url
 from rangefetch.disk.names import choose_filename, is_plain_filename
@@ -30,8 +30,17 @@ from rangefetch.transfer.download import Download
 
 __all__ = ["Item", "OnResult", "fetch_many"]
 
-Item = str | tuple[str, str | Mapping[str, Any] | DownloadOptions] | Mapping[str, Any]
-"""A URL; a URL and the name of the file, or options; or a mapping with ``url`` and options."""
+
+class ListedItem(Protocol):
+    """An item of a manifest, which says what it is to be fetched with (``manifests.item``)."""
+
+    def below(self, directory: str) -> tuple[str, Mapping[str, Any]]:
+        """The URL and the options, when it is saved below ``directory``."""
+        ...
+
+
+Item = str | tuple[str, str | Mapping[str, Any] | DownloadOptions] | Mapping[str, Any] | ListedItem
+"""A URL; a URL and the name of the file, or options; a mapping with ``url`` and options; or an item of a manifest."""
 
 OnResult = Callable[[int, DownloadResult | DownloadError], object]
 """Hears of an item at its end: its number, from 0, and what came of it."""
@@ -141,7 +150,7 @@ def _read(items: Iterable[Item], common: DownloadOptions) -> list[_Wanted]:
     wanted: list[_Wanted] = []
     for number, item in enumerate(items):
         try:
-            each = _understand(item)
+            each = _understand(item, str(common.save_dir))
             if each.own:
                 DownloadOptions.of(common, **each.own)
         except (TypeError, ValueError) as error:
@@ -155,8 +164,10 @@ def _read(items: Iterable[Item], common: DownloadOptions) -> list[_Wanted]:
     return wanted
 
 
-def _understand(item: Item) -> _Wanted:
+def _understand(item: Item, directory: str) -> _Wanted:
     own: Mapping[str, Any] | None = None
+    if not isinstance(item, str) and callable(below := getattr(item, "below", None)):
+        item = cast(Item, below(directory))
     url: Any = item
     if isinstance(item, Mapping):
         if "url" not in item:

@@ -19,6 +19,8 @@ PUBLIC = [
     "DownloadResult",
     "DownloadStatus",
     "FileInfo",
+    "ManifestError",
+    "ManifestItem",
     "RetryPolicy",
     "__version__",
     "aio",
@@ -28,6 +30,7 @@ PUBLIC = [
     "get_download_manager",
     "head",
     "init_download_manager",
+    "read_manifest",
     "stream",
 ]
 

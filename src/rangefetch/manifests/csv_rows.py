@@ -1,0 +1,39 @@
+"""CSV with the names of the columns in the first record; the fields are separated by commas, or by semicolons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rangefetch.manifests.columns import has_urls
+from rangefetch.manifests.delimited import fields_of, read_table
+from rangefetch.manifests.formats import Asked, Look
+from rangefetch.manifests.item import Mistake, Row
+
+__all__ = ["NAME", "read", "recognises"]
+
+NAME = "csv"
+
+
+def _names(look: Look, delimiter: str) -> list[str]:
+    first = next((line for line in look.lines if line.strip()), "")
+    try:
+        return [name.strip() for name in fields_of(first, delimiter) or ()]
+    except ValueError:
+        return []
+
+
+def _delimiter(look: Look) -> str:
+    """What parts the fields: the one that makes more columns of the first line."""
+    return max(",;", key=lambda each: len(_names(look, each)))
+
+
+def recognises(look: Look) -> bool:
+    """Whether the first line has names of columns, one of them that of a column with URLs."""
+    if "\t" in look.first or "://" in look.first:
+        return False
+    return has_urls(_names(look, _delimiter(look)), look.asked)
+
+
+def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
+    """The rows."""
+    return read_table(look, asked, _delimiter(look))

@@ -1,0 +1,177 @@
+"""What a format is, and which there are.
+
+A format is a module, or another object, with ``NAME``, ``recognises`` and ``read`` (:class:`Format`). Other packages
+add theirs by the entry point ``rangefetch.manifests``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from rangefetch.logs import log as _log
+from rangefetch.manifests.item import Mistake, Row
+from rangefetch.manifests.opening import ManifestError, Source
+
+__all__ = ["NAMES", "Asked", "Format", "Look", "find", "look_at", "recognise"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Asked:
+    """What the user has said of a manifest: ``columns`` are names of columns by what is in them: ``url``, ``name``,
+    ``checksum``, ``size``, ``mirrors``, ``headers``; an empty one is not to be used. ``directory`` is the output
+    directory, absolute, if it is known.
+    """
+
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    directory: str = ""
+
+
+@dataclasses.dataclass(slots=True)
+class Look:
+    """The beginning of a manifest: ``head`` as octets, its ``lines`` as text, all of which are whole; ``document`` is
+    what it holds if it is JSON as a whole, otherwise None.
+    """
+
+    source: Source
+    head: bytes
+    lines: list[str]
+    document: Any = None
+    asked: Asked = dataclasses.field(default_factory=Asked)
+
+    @property
+    def first(self) -> str:
+        """The first line that is no comment and not blank."""
+        return next((line for line in self.told), "")
+
+    @property
+    def told(self) -> list[str]:
+        """The lines that are no comments and not blank."""
+        return [line for line in self.lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+class Format(Protocol):
+    """One format of manifests."""
+
+    NAME: str
+    """By which ``--input-format`` asks for it."""
+
+    def recognises(self, look: Look) -> bool:
+        """Whether the manifest is in this format, from its beginning."""
+        ...
+
+    def read(self, look: Look, asked: Asked) -> Iterator[Row | Mistake]:
+        """What it lists, lazily. Raises ``ManifestError`` if it is of no use as a whole."""
+        ...
+
+
+NAMES: dict[str, str] = {
+    "parquet": "parquet",
+    "metalink": "metalink",
+    "tsv-http-data": "tsv_http_data",
+    "conda-explicit": "conda",
+    "pylock": "pylock",
+    "pip-report": "pip_report",
+    "huggingface": "huggingface",
+    "zenodo": "zenodo",
+    "stac": "stac",
+    "ro-crate": "ro_crate",
+    "croissant": "croissant",
+    "datapackage": "datapackage",
+    "json": "json_rows",
+    "jsonl": "json_lines",
+    "bagit": "bagit",
+    "checksums": "checksums",
+    "pooch": "pooch",
+    "common-crawl": "common_crawl",
+    "aria2": "aria2",
+    "rclone": "rclone",
+    "csv": "csv_rows",
+    "tsv": "tsv_rows",
+    "urls": "urls",
+}
+"""The formats that come with the package, and their modules, in the order in which they are asked whether a manifest is
+in theirs: the more particular first."""
+
+_GROUP = "rangefetch.manifests"
+
+
+def find(name: str) -> Format:
+    """The format of that name. Raises ``ManifestError``."""
+    if name in NAMES:
+        return _ours(name)
+    others = _others()
+    if name not in others:
+        raise ManifestError(f"{name!r} is not a format of manifests; there are {', '.join([*NAMES, *others])}")
+    return others[name]
+
+
+def recognise(look: Look) -> Format:
+    """The format that a manifest is in; a list of URLs if it looks like nothing else."""
+    for name in NAMES:
+        if name != "urls" and (found := _ours(name)).recognises(look):
+            return found
+    for other in _others().values():
+        if other.recognises(look):
+            return other
+    return _ours("urls")
+
+
+def look_at(source: Source, asked: Asked) -> Look:
+    """The beginning of a manifest. Raises ``ManifestError``."""
+    text = source.head.decode("utf-8-sig", errors="replace")
+    lines = text.splitlines()
+    if len(source.head) >= 1 << 16 and lines and not text.endswith("\n"):
+        lines.pop()  # it is cut off
+    look = Look(source, source.head, lines, asked=asked)
+    if text.lstrip()[:1] in ("{", "[") and not _is_json_lines(look):
+        look.document = parse_json(source)
+    return look
+
+
+def _is_json_lines(look: Look) -> bool:
+    """Whether each line is an object of its own, as far as can be seen from the first."""
+    told = [line for line in look.lines if line.strip()]
+    if not told or not told[0].lstrip().startswith("{"):
+        return False
+    try:
+        first = json.loads(told[0])
+    except (ValueError, RecursionError):
+        # One that begins and ends as an object does is a bad line rather than the beginning of a document.
+        return len(told) > 1 and told[0].rstrip().endswith("}") and told[1].lstrip().startswith("{")
+    if len(told) > 1 or not look.source.is_regular:
+        return True
+    return isinstance(first, dict) and all(not isinstance(value, list | dict) for value in first.values())
+
+
+def parse_json(source: Source) -> Any:
+    """The manifest as one JSON document. Raises ``ManifestError``."""
+    try:
+        return json.loads(source.document())
+    except RecursionError:
+        raise ManifestError(f"{source.shown}: this JSON is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ManifestError(f"{source.shown}:{error.lineno}: this is not JSON: {error.msg}") from None
+    except ValueError as error:  # not UTF-8, or a number of too many digits
+        raise ManifestError(f"{source.shown}: this is not JSON: {error}") from None
+
+
+def _ours(name: str) -> Format:
+    found: Any = importlib.import_module(f"rangefetch.manifests.{NAMES[name]}")
+    return found  # type: ignore[no-any-return]
+
+
+def _others() -> dict[str, Format]:
+    """Formats of other packages, by name; one that cannot be loaded is logged and left out."""
+    from importlib.metadata import entry_points
+
+    found: dict[str, Format] = {}
+    for point in entry_points(group=_GROUP):
+        try:
+            found[point.name] = point.load()
+        except Exception as error:
+            _log.warning("the format %s of manifests cannot be loaded: %s", point.name, error)
+    return found

@@ -1,0 +1,84 @@
+"""Trees of Hugging Face's repositories: what ``/api/models/REPO/tree/REVISION?recursive=true`` returns, and the
+``siblings`` of ``/api/models/REPO/revision/REVISION?blobs=true``; ``datasets`` and ``spaces``, too.
+
+Files in Git LFS have their SHA-256 there. A tree does not say of which repository it is: its own URL does, or
+``--base-url`` (``https://huggingface.co/REPO/resolve/REVISION/``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rangefetch.manifests.formats import Asked, Look
+from rangefetch.manifests.item import Mistake, Row, url_below
+from rangefetch.manifests.members import each_of, list_in, mapping_in, text_in
+from rangefetch.manifests.opening import ManifestError
+
+__all__ = ["NAME", "read", "recognises"]
+
+NAME = "huggingface"
+
+_HOME = "https://huggingface.co"
+_API_URL = re.compile(
+    r"(https?://[^/]+)/api/(models|datasets|spaces)/((?:[^/?]+/)?[^/?]+)/(?:tree|revision)/([^/?]+)(?:[/?].*)?"
+)
+# What the server gives at most of a tree at a time (huggingface.co documentation, "Hub API Endpoints").
+_PAGE = 1000
+
+
+def recognises(look: Look) -> bool:
+    """Whether it is a tree, or a repository with its files."""
+    document = look.document
+    if isinstance(document, list):
+        return bool(document) and all(
+            isinstance(each, Mapping) and text_in(each, "path") and text_in(each, "oid") and "type" in each
+            for each in document[:100]
+        )
+    siblings = list_in(document, "siblings")
+    return bool(siblings) and isinstance(siblings[0], Mapping) and "rfilename" in siblings[0]
+
+
+def _base_url(look: Look) -> str:
+    """Below which the files are. Raises ``ManifestError``."""
+    source, document = look.source, look.document
+    if source.base_url and source.base_url != source.url:
+        return source.base_url
+    match = _API_URL.fullmatch(source.url)
+    home, kind, repository, revision = match.groups() if match else (_HOME, "", "", "")
+    if isinstance(document, Mapping):
+        repository = repository or text_in(document, "id", "modelId")
+        revision = text_in(document, "sha") or revision
+        kind = kind or ("models" if "modelId" in document else "spaces" if "sdk" in document else "datasets")
+    if not repository or not revision:
+        raise ManifestError(
+            f"{source.shown}: a tree does not say of which repository it is; "
+            f"--base-url does: {_HOME}/REPOSITORY/resolve/REVISION/"
+        )
+    return f"{home}/{'' if kind == 'models' else kind + '/'}{repository}/resolve/{revision}/"
+
+
+def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
+    """The files, under their paths. Raises ``ManifestError``."""
+    base_url = _base_url(look)
+    document = look.document
+    if isinstance(document, list) and len(document) >= _PAGE and look.source.url:
+        raise ManifestError(
+            f"{look.source.shown}: the tree has {len(document)} entries, as many as there are on a page, and the "
+            "others may be missing; /revision/REVISION?blobs=true in the place of /tree/REVISION lists all"
+        )
+
+    def row(number: int, value: Mapping[str, Any]) -> Row | None:
+        if value.get("type", "file") != "file":
+            return None
+        path = text_in(value, "path", "rfilename")
+        if not path:
+            raise ValueError("it has no path")
+        lfs = mapping_in(value, "lfs")
+        digest = text_in(lfs, "oid", "sha256").removeprefix("sha256:")
+        size = lfs.get("size", value.get("size"))
+        return Row(number, url_below(base_url, path), path, f"sha-256={digest}" if digest else "", size)
+
+    files = document if isinstance(document, list) else list_in(document, "siblings")
+    return each_of(files, row, "entry")

@@ -1,0 +1,255 @@
+"""A manifest as a stream: from a file, standard input, a URL or an open file, decompressed, its first bytes looked at.
+
+Nothing is read that was not asked for: a manifest may be longer than the memory. What is held at once is bounded, since
+a few kilobytes may decompress to more than there is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Self, cast
+
+from rangefetch.manifests.item import Mistake
+from rangefetch.masking import mask_url
+
+__all__ = ["LONGEST_LINE_BYTES", "MOST_DOCUMENT_BYTES", "ManifestError", "Source"]
+
+LONGEST_LINE_BYTES = 1 << 20
+"""A longer line is reported, and not kept."""
+MOST_DOCUMENT_BYTES = 128 << 20
+"""Formats that are one document (JSON, TOML) are read at once, up to this."""
+_HEAD_BYTES = 1 << 16
+_BUFFER_BYTES = 1 << 18
+
+
+class ManifestError(ValueError):
+    """The manifest, or with ``strict`` a line of it, cannot be used; the message names the file and the line."""
+
+
+class Source:
+    """One manifest that is open. ``shown`` is its name for people, ``base_url`` what its relative URLs are relative to,
+    ``path`` the file where there is one. A context manager.
+
+    Raises ``ManifestError``.
+    """
+
+    def __init__(self, source: str | os.PathLike[str] | BinaryIO, base_url: str) -> None:
+        self.base_url = base_url
+        self.url = ""
+        """Where it was fetched from."""
+        self.path: Path | None = None
+        self._closing = contextlib.ExitStack()
+        try:
+            self.shown, raw = self._open(source)
+            self.is_regular = _is_regular(raw)
+            self.head, self.stream = _with_head(raw, whole=self.is_regular)
+            if opener := _decompressor(self.head):
+                plain = self._closing.enter_context(opener(self.stream))
+                self.head, self.stream = _with_head(plain, whole=self.is_regular)
+                self.path = None
+        except ManifestError:
+            self.close()
+            raise
+        except (OSError, EOFError, ValueError) as error:
+            self.close()
+            raise ManifestError(f"{self.shown}: {_reason(error)}") from None
+
+    def _open(self, source: str | os.PathLike[str] | BinaryIO) -> tuple[str, BinaryIO]:
+        if not isinstance(source, str | os.PathLike):
+            if not hasattr(source, "read"):
+                raise TypeError(f"source: expected a path, a URL or a binary file, not {type(source).__name__}")
+            return self._named(str(getattr(source, "name", "manifest"))), source
+        name = os.fspath(source)
+        if name == "-":
+            self.shown = "standard input"
+            if sys.stdin is None:
+                raise ManifestError("standard input is closed")
+            return self.shown, sys.stdin.buffer
+        if name.startswith(("http://", "https://")):
+            return self._named(mask_url(name)), self._fetched(name)
+        self._named(name)
+        self.path = Path(name)
+        return name, self._closing.enter_context(self.path.open("rb"))
+
+    def _named(self, shown: str) -> str:
+        self.shown = shown
+        return shown
+
+    def _fetched(self, url: str) -> BinaryIO:
+        """The manifest at a URL, fetched into a directory that is gone afterwards."""
+        import tempfile
+
+        from rangefetch.errors import DownloadError
+        from rangefetch.manifests.fetching import fetch_manifest
+
+        directory = self._closing.enter_context(tempfile.TemporaryDirectory(prefix="rangefetch-"))
+        try:
+            self.path = fetch_manifest(url, directory)
+        except DownloadError as error:
+            raise ManifestError(str(error) if error.url else f"{self.shown}: {error}") from None
+        self.url = url
+        self.base_url = self.base_url or url
+        return self._closing.enter_context(self.path.open("rb"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what was opened here."""
+        self._closing.close()
+
+    def octet_lines(self) -> Iterator[tuple[int, bytes | Mistake]]:
+        """The lines, with their numbers from 1. Raises ``ManifestError``."""
+        read = self.stream.readline
+        number = 0
+        try:
+            while line := read(LONGEST_LINE_BYTES):
+                number += 1
+                if len(line) == LONGEST_LINE_BYTES and not line.endswith(b"\n"):
+                    while (rest := read(LONGEST_LINE_BYTES)) and not rest.endswith(b"\n"):
+                        pass
+                    yield number, Mistake(number, f"the line is longer than {LONGEST_LINE_BYTES} bytes")
+                else:
+                    yield number, line
+        except (OSError, EOFError, ValueError) as error:
+            raise ManifestError(f"{self.shown}:{number + 1}: {_reason(error)}") from None
+
+    def lines(self) -> Iterator[tuple[int, str | Mistake]]:
+        """The lines as text, without what ends them."""
+        for number, line in self.octet_lines():
+            if isinstance(line, Mistake):
+                yield number, line
+                continue
+            try:
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError:
+                yield number, Mistake(number, "this is not text in UTF-8")
+
+    def document(self) -> bytes:
+        """All of it. Raises ``ManifestError``."""
+        try:
+            octets = self.stream.read(MOST_DOCUMENT_BYTES + 1)
+        except (OSError, EOFError, ValueError) as error:
+            raise ManifestError(f"{self.shown}: {_reason(error)}") from None
+        if len(octets) > MOST_DOCUMENT_BYTES:
+            raise ManifestError(f"{self.shown}: a document of more than {MOST_DOCUMENT_BYTES >> 20} MiB is too large")
+        return octets
+
+
+class _Rest(io.RawIOBase):
+    """What was looked at already, and then the rest."""
+
+    def __init__(self, head: bytes, stream: BinaryIO) -> None:
+        self._head = memoryview(head)
+        self._read = _reader(stream)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._head:
+            count = min(len(buffer), len(self._head))
+            buffer[:count] = self._head[:count]
+            self._head = self._head[count:]
+            return count
+        octets = self._read(len(buffer))
+        buffer[: len(octets)] = octets
+        return len(octets)
+
+
+def _reader(stream: BinaryIO) -> Callable[[int], bytes]:
+    """Reads what is there, up to so many bytes. Raises ``OSError``, ``EOFError``, ``ValueError``."""
+    read_some: Callable[[int], bytes] = getattr(stream, "read1", stream.read)
+
+    def read(size: int) -> bytes:
+        try:
+            octets: object = read_some(size)
+        except (OSError, EOFError, ValueError):
+            raise
+        except Exception as error:  # decompressors have errors of their own
+            raise ValueError(str(error)) from None
+        if not isinstance(octets, bytes):
+            raise ValueError("the file is open in text mode; open it with mode 'rb'")
+        return octets
+
+    return read
+
+
+def _with_head(stream: BinaryIO, *, whole: bool) -> tuple[bytes, BinaryIO]:
+    """The first bytes of a stream, and a stream that still has them. Of what is not ``whole`` (a pipe) no more than the
+    first line is waited for.
+    """
+    read = _reader(stream)
+    head = b""
+    while len(head) < _HEAD_BYTES and (octets := read(_HEAD_BYTES - len(head))):
+        head += octets
+        if not whole and b"\n" in head:
+            break
+    return head, io.BufferedReader(_Rest(head, stream), _BUFFER_BYTES)
+
+
+def _is_regular(stream: BinaryIO) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, AttributeError):
+        return isinstance(stream, io.BytesIO)
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+
+
+# -- compressed forms --------------------------------------------------------------------------------------------------
+
+
+def _gzip(stream: BinaryIO) -> BinaryIO:
+    import gzip
+
+    return cast(BinaryIO, gzip.GzipFile(fileobj=stream))
+
+
+def _bzip2(stream: BinaryIO) -> BinaryIO:
+    import bz2
+
+    return cast(BinaryIO, bz2.BZ2File(stream))
+
+
+def _xz(stream: BinaryIO) -> BinaryIO:
+    import lzma
+
+    return cast(BinaryIO, lzma.LZMAFile(stream))
+
+
+def _zstandard(stream: BinaryIO) -> BinaryIO:
+    import importlib
+
+    for name in ("compression.zstd", "backports.zstd"):
+        with contextlib.suppress(ImportError):
+            return cast(BinaryIO, importlib.import_module(name).ZstdFile(stream))
+    try:
+        zstandard = importlib.import_module("zstandard")
+    except ImportError:
+        raise ValueError("a manifest in zstd needs a package: pip install 'rangefetch[zstd]'") from None
+    reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+    return cast(BinaryIO, reader)
+
+
+_MAGIC: tuple[tuple[bytes, Callable[[BinaryIO], BinaryIO]], ...] = (
+    (b"\x1f\x8b", _gzip),
+    (b"BZh", _bzip2),
+    (b"\xfd7zXZ\x00", _xz),
+    (b"\x28\xb5\x2f\xfd", _zstandard),
+)
+
+
+def _decompressor(head: bytes) -> Callable[[BinaryIO], BinaryIO] | None:
+    return next((opener for magic, opener in _MAGIC if head.startswith(magic)), None)

@@ -1,0 +1,48 @@
+"""Parquet, read by pyarrow in batches; only tables of plain values and lists are meant."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+from rangefetch.manifests.columns import Plan
+from rangefetch.manifests.formats import Asked, Look
+from rangefetch.manifests.item import Mistake, Row
+from rangefetch.manifests.opening import ManifestError
+
+__all__ = ["NAME", "read", "recognises"]
+
+NAME = "parquet"
+
+_ROWS_AT_ONCE = 4096
+
+
+def recognises(look: Look) -> bool:
+    """Whether it begins with the magic number of the format (Apache Parquet, "File format")."""
+    return look.head.startswith(b"PAR1")
+
+
+def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
+    """The rows; what is in the place of a line is the number of each. Raises ``ManifestError``."""
+    shown = look.source.shown
+    if look.source.path is None:
+        raise ManifestError(f"{shown}: Parquet is read from a file or a URL, not from a pipe or in another compression")
+    try:
+        parquet = importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        raise ManifestError(f"{shown}: Parquet needs a package: pip install 'rangefetch[parquet]'") from None
+    number = 0
+    try:
+        with parquet.ParquetFile(look.source.path, memory_map=False) as file:
+            plan = Plan(list(file.schema_arrow.names), asked, shown)
+            for batch in file.iter_batches(_ROWS_AT_ONCE):
+                rows: list[dict[str, Any]] = batch.to_pylist()
+                for row in rows:
+                    number += 1
+                    yield from plan.rows(number, row)
+    except ManifestError:
+        raise
+    except Exception as error:  # pyarrow's are of many classes
+        words = str(error).partition("\n")[0]
+        raise ManifestError(f"{shown}: row {number + 1}: this Parquet cannot be read: {words}") from None

@@ -1,0 +1,40 @@
+"""What ``rclone copyurl --urls`` takes: ``URL,FILENAME`` without a header; the name may be missing, or a path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from rangefetch.manifests.delimited import records
+from rangefetch.manifests.formats import Asked, Look
+from rangefetch.manifests.item import Mistake, Row
+
+__all__ = ["NAME", "read", "recognises"]
+
+NAME = "rclone"
+
+# What stands before the comma must be whole as a URL, since a URL may have commas in it: it ends as a file, a directory
+# or a query does.
+_LINE = re.compile(
+    r'"[a-z]+://[^"\s]+",\s*("[^"]+"|[^,"]+)|[a-z]+://[^,"\s/]+/([^,"\s]*/)?([^,"\s]*\.\w+|[^,"\s]*\?[^,"\s]+|),\s*("[^"]+"|[^,"?]+)'
+)
+
+
+def recognises(look: Look) -> bool:
+    """Whether each line is a URL and a name."""
+    told = look.told
+    return bool(told) and all(_LINE.fullmatch(line.strip()) for line in told)
+
+
+def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
+    """The files."""
+    for number, fields in records(look.source, ","):
+        if isinstance(fields, Mistake):
+            yield fields
+        elif fields[0].lstrip().startswith("#"):
+            continue
+        elif len(fields) > 2:
+            yield Mistake(number, f"there are {len(fields)} fields, not a URL and a name; quote a URL that has commas")
+        else:
+            url, name = (*map(str.strip, fields), "")[:2]
+            yield Row(number, url, name)

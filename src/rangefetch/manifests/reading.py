@@ -1,0 +1,158 @@
+"""``read_manifest``: what a manifest lists, whatever format it is in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Mapping
+from typing import BinaryIO, Self
+
+from rangefetch.checks import HTTP, check_url
+from rangefetch.logs import log as _log
+from rangefetch.manifests import formats
+from rangefetch.manifests.formats import Asked, Look
+from rangefetch.manifests.item import ManifestItem, Mistake, item_of
+from rangefetch.manifests.naming import Template
+from rangefetch.manifests.opening import ManifestError, Source
+from rangefetch.masking import mask_text
+
+__all__ = ["COLUMNS", "BadLine", "Manifest", "read_manifest"]
+
+COLUMNS = ("url", "name", "checksum", "size", "mirrors", "headers")
+"""What columns may be named for."""
+
+BadLine = Callable[[int, str], object]
+"""Hears of a line that cannot be used: its number, from 1, and what is wrong with it."""
+
+
+def read_manifest(
+    source: str | os.PathLike[str] | BinaryIO,
+    *,
+    input_format: str = "",
+    base_url: str = "",
+    columns: Mapping[str, str] | None = None,
+    name: str = "",
+    directory: str = "",
+    strict: bool = False,
+    on_bad_line: BadLine | None = None,
+) -> Manifest:
+    """The files that a manifest lists, read as they are asked for: an iterator of :class:`ManifestItem`.
+
+    ``source`` is a path, ``-`` for standard input, an http(s) URL, or a file that is open in binary mode; compressed
+    with gzip, bzip2, xz or zstd (which needs ``rangefetch[zstd]`` before Python 3.14) or not. ``input_format`` is one
+    of the formats in the guide "Manifests"; without it the content tells. ``base_url`` is what relative URLs and names
+    without a URL are relative to (by default the manifest's own URL). ``columns`` names the columns of a table by what
+    is in them (``url``, ``name``, ``checksum``, ``size``, ``mirrors``, ``headers``); an empty name says not to use such
+    a column. ``name`` is a template (``{host}/{path}``) for files that the manifest does not name. ``directory`` is
+    where they will be saved, for formats that may state it.
+
+    A line that cannot be used is skipped: ``on_bad_line`` is called with its number and what is wrong with it (without
+    it, that is logged as a warning). With ``strict`` it raises ``ManifestError``, as does a manifest that cannot be
+    read, is empty, lacks a column or has no line that can be used. ``ManifestError`` is a ``ValueError``; its message
+    names the manifest and the line. ``ValueError`` and ``TypeError`` are raised for arguments that make no sense.
+
+    URLs, names, digests and sizes are checked here, names as those that servers give: they stay below the directory
+    they are saved into, and name no hidden file.
+    """
+    for kind in columns or {}:
+        if kind not in COLUMNS:
+            raise ValueError(f"columns: {kind!r} is not one of {', '.join(COLUMNS)}")
+    if base_url:
+        check_url(base_url, "base_url", HTTP)
+        base_url = base_url if base_url.endswith("/") else f"{base_url}/"
+    template = Template(name) if name else None
+    asked = Asked(dict(columns or {}), directory)
+    known = formats.find(input_format) if input_format else None
+    opened = Source(source, base_url)
+    try:
+        look = formats.look_at(opened, asked)
+        return Manifest(look, known or formats.recognise(look), asked, template, strict, on_bad_line)
+    except BaseException:
+        opened.close()
+        raise
+
+
+class Manifest:
+    """An iterator of the items of one manifest, with ``format``, the name of its format.
+
+    ``rows`` and ``mistakes`` count what was read so far. It closes its file at its end; ``close`` does so before.
+    """
+
+    def __init__(
+        self,
+        look: Look,
+        read_as: formats.Format,
+        asked: Asked,
+        template: Template | None,
+        strict: bool,
+        on_bad_line: BadLine | None,
+    ) -> None:
+        self.format = read_as.NAME
+        self.shown = look.source.shown
+        self.is_regular = look.source.is_regular
+        self.rows = self.mistakes = 0
+        self._source = look.source
+        self._read = read_as.read(look, asked)
+        self._template = template
+        self._strict = strict
+        self._on_bad_line = on_bad_line
+        self._items: Generator[ManifestItem] = self._checked()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ManifestItem:
+        return next(self._items)
+
+    def close(self) -> None:
+        """Close the file; there are no items afterwards."""
+        self._items.close()
+        self._source.close()
+
+    def _checked(self) -> Generator[ManifestItem]:
+        index = 0
+        base_url = self._source.base_url
+        template = self._template
+        try:
+            for found in self._read:
+                if isinstance(found, Mistake):
+                    self._bad(found)
+                else:
+                    try:
+                        item = item_of(found, index, base_url)
+                        if template is not None and (not item.path or item.path.endswith("/")):
+                            item = _named(item, template)
+                    except ValueError as error:
+                        self._bad(Mistake(found.line, str(error)))
+                    else:
+                        self.rows += 1
+                        yield item
+                index += 1
+        finally:
+            self._source.close()
+        if not self.rows:
+            what = "no line in it can be used" if self.mistakes else "there is nothing in it"
+            raise ManifestError(f"{self.shown}: {what}")
+
+    def _bad(self, mistake: Mistake) -> None:
+        self.mistakes += 1
+        what = mask_text(mistake.what)
+        if self._strict:
+            raise ManifestError(f"{self.shown}:{mistake.line}: {what}")
+        if self._on_bad_line is not None:
+            self._on_bad_line(mistake.line, what)
+        else:
+            _log.warning("%s:%d: %s", self.shown, mistake.line, what)
+
+
+def _named(item: ManifestItem, template: Template) -> ManifestItem:
+    return ManifestItem(
+        item.url,
+        item.path + template.name(item),
+        item.checksum,
+        item.size,
+        item.mirrors,
+        item.options,
+        item.line,
+        item.index,
+        item.columns,
+    )

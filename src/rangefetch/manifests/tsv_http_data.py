@@ -1,0 +1,42 @@
+"""Google's URL lists for its Storage Transfer Service: ``TsvHttpData-1.0``, then URL, size and base64 MD5 on a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import unquote, urlsplit
+
+from rangefetch.manifests.formats import Asked, Look
+from rangefetch.manifests.item import Mistake, Row, hex_of_base64
+
+__all__ = ["NAME", "read", "recognises"]
+
+NAME = "tsv-http-data"
+
+_FIRST = "TsvHttpData-1.0"
+
+
+def recognises(look: Look) -> bool:
+    """Whether the first line says so."""
+    return bool(look.lines) and look.lines[0].strip() == _FIRST
+
+
+def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
+    """The files, under the names that the service gives them: the host and the path of the URL."""
+    for number, line in look.source.lines():
+        if isinstance(line, Mistake):
+            yield line
+        elif line.strip() and line.strip() != _FIRST:
+            fields = [field.strip() for field in line.split("\t")]
+            if len(fields) > 3:
+                yield Mistake(number, f"there are {len(fields)} fields, not a URL, a size and an MD5")
+                continue
+            url, size, digest = (*fields, "", "")[:3]
+            try:
+                parts = urlsplit(url)
+                name = f"{parts.hostname or ''}{unquote(parts.path)}"
+                if digest:
+                    digest = f"md5={hex_of_base64(digest)}"
+            except ValueError as error:
+                yield Mistake(number, str(error))
+            else:
+                yield Row(number, url, name, digest, size)

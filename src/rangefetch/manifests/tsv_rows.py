@@ -1,0 +1,27 @@
+"""Tables of fields that are separated by TABs, with the names of the columns in the first line; ENA's file reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rangefetch.manifests.columns import has_urls
+from rangefetch.manifests.delimited import read_table
+from rangefetch.manifests.formats import Asked, Look
+from rangefetch.manifests.item import Mistake, Row
+
+__all__ = ["NAME", "read", "recognises"]
+
+NAME = "tsv"
+
+
+def recognises(look: Look) -> bool:
+    """Whether the first line has names of columns, one of them that of a column with URLs."""
+    first = next((line for line in look.lines if line.strip()), "")
+    if "\t" not in first or "://" in first:
+        return False
+    return has_urls([name.strip().strip('"') for name in first.split("\t")], look.asked)
+
+
+def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
+    """The rows."""
+    return read_table(look, asked, "\t")

@@ -1,0 +1,28 @@
+"""A URL per line, as for ``wget -i``; blank lines and those that begin with ``#`` do not count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rangefetch.manifests.formats import Asked, Look
+from rangefetch.manifests.item import Mistake, Row
+
+__all__ = ["NAME", "read", "recognises"]
+
+NAME = "urls"
+
+
+def recognises(look: Look) -> bool:
+    """Whether the first line is a URL, and nothing else."""
+    return "://" in look.first and len(look.first.split()) == 1
+
+
+def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
+    """The URLs."""
+    for number, line in look.source.lines():
+        if isinstance(line, Mistake):
+            yield line
+            continue
+        line = line.strip()
+        if line and not line.startswith("#"):
+            yield Row(number, line)
