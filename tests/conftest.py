@@ -26,6 +26,8 @@ from servers.routing import ROUTES, Route
 from servers.tls import Certificates, make_certificates
 from support.alone import *  # noqa: F403 - hooks of pytest
 from support.disks import *  # noqa: F403 - and fixtures
+from support.downloads import SIZE
+from support.effects import Scene
 from support.quick import *  # noqa: F403
 from support.signals import *  # noqa: F403
 
@@ -107,6 +109,20 @@ def valve() -> Valve:
     # It stays: a request that comes when the test is over still finds one.
     ROUTES["valve"] = Route("valve", valve, {})
     return valve
+
+
+@pytest.fixture
+def scene(
+    server: MisbehavingServer,
+    other_server: MisbehavingServer,
+    tls_server: MisbehavingServer,
+    certificates: Certificates,
+    valve: Valve,
+    target: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Scene:
+    """What the effect of an option is seen by; ``fetch`` is the test's."""
+    return Scene(SIZE, target.parent, server, other_server, tls_server, certificates, valve, monkeypatch)
 
 
 @pytest.fixture

@@ -428,7 +428,7 @@ class _Stop(BaseException):
 @overload
 async def fetch_many(
     items: Iterable[Item],
-    directory: str | os.PathLike[str] = ".",
+    directory: str | os.PathLike[str] | None = None,
     *,
     max_concurrent_downloads: int | None = None,
     on_error: Literal["raise"] = "raise",
@@ -439,7 +439,7 @@ async def fetch_many(
 @overload
 async def fetch_many(
     items: Iterable[Item],
-    directory: str | os.PathLike[str] = ".",
+    directory: str | os.PathLike[str] | None = None,
     *,
     max_concurrent_downloads: int | None = None,
     on_error: Literal["return"],
@@ -449,7 +449,7 @@ async def fetch_many(
 ) -> list[DownloadResult | DownloadError]: ...
 async def fetch_many(
     items: Iterable[Item],
-    directory: str | os.PathLike[str] = ".",
+    directory: str | os.PathLike[str] | None = None,
     *,
     max_concurrent_downloads: int | None = None,
     on_error: str = "raise",

@@ -25,7 +25,7 @@ from rangefetch.masking import mask_url
 from rangefetch.net.sources import host_of
 from rangefetch.options import CommonOptions, DownloadOptions
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, SpeedMeter
-from rangefetch.shared import get_download_manager
+from rangefetch.shared import get_download_manager, manager_like_ours
 from rangefetch.transfer.download import Download
 
 __all__ = ["Item", "OnResult", "fetch_many"]
@@ -71,7 +71,7 @@ class _Wanted:
 @overload
 def fetch_many(
     items: Iterable[Item],
-    directory: str | os.PathLike[str] = ".",
+    directory: str | os.PathLike[str] | None = None,
     *,
     max_concurrent_downloads: int | None = None,
     on_error: Literal["raise"] = "raise",
@@ -83,7 +83,7 @@ def fetch_many(
 @overload
 def fetch_many(
     items: Iterable[Item],
-    directory: str | os.PathLike[str] = ".",
+    directory: str | os.PathLike[str] | None = None,
     *,
     max_concurrent_downloads: int | None = None,
     on_error: Literal["return"],
@@ -94,7 +94,7 @@ def fetch_many(
 ) -> list[DownloadResult | DownloadError]: ...
 def fetch_many(
     items: Iterable[Item],
-    directory: str | os.PathLike[str] = ".",
+    directory: str | os.PathLike[str] | None = None,
     *,
     max_concurrent_downloads: int | None = None,
     on_error: str = "raise",
@@ -103,7 +103,8 @@ def fetch_many(
     on_result: OnResult | None = None,
     **options: Unpack[CommonOptions],
 ) -> Any:
-    """Download many URLs into a directory; returns a list in the order of ``items``.
+    """Download many URLs into a directory; returns a list in the order of ``items``. Without a ``directory`` that is
+    the ``save_dir`` of the manager's defaults: the current directory, unless you gave another.
 
     An item is a URL, ``(url, name)``, ``(url, options)``, or a mapping with ``url`` and options; ``options`` apply to
     all items, but ``filename`` only to a single one. Files are named by the server or the URL. If two items end up with
@@ -130,10 +131,13 @@ def fetch_many(
     check_function(on_result, "on_result")
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise TypeError(f"executor: expected one of concurrent.futures, not {type(executor).__name__}")
-    merged: dict[str, Any] = {**options, "save_dir": check_path(directory, "directory")}
+    merged: dict[str, Any] = {**options}
+    if directory is not None:
+        merged["save_dir"] = check_path(directory, "directory")
     common = DownloadOptions.of(merged)
     wanted = _read(items, common)
     if executor is not None:
+        merged = common.over(get_download_manager().defaults).given
         outcomes = _divide(wanted, merged, max_concurrent_downloads, executor, on_result)
     else:
         outcomes = _fetch_all(wanted, common, max_concurrent_downloads, on_progress, on_result)
@@ -217,7 +221,7 @@ def _fetch_all(
         if max_concurrent_downloads is None:
             manager = get_download_manager()
         else:
-            manager = stack.enter_context(DownloadManager(max_concurrent_downloads=max_concurrent_downloads))
+            manager = stack.enter_context(manager_like_ours(max_concurrent_downloads=max_concurrent_downloads))
         # Made absolute once, and not for each of them.
         return _Bulk(manager, wanted, common.over(manager.defaults).absolute(), on_progress, on_result).run()
 
@@ -539,7 +543,7 @@ def _fetch_share(
     """A worker's part of ``fetch_many``. What has ended goes into a file, too: the worker may not live to tell."""
     plain = [(url, own) if own else url for url, own in items]
     options = dict(options)
-    directory = options.pop("save_dir")
+    directory = options.pop("save_dir", None)
     with contextlib.ExitStack() as stack:
         tell: OnResult | None = None
         if note:

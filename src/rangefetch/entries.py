@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
@@ -23,11 +22,6 @@ SENSELESS = (ValueError, TypeError, KeyError, AttributeError, RecursionError, Ov
 """What reading an entry that makes no sense raises."""
 
 _GID = re.compile("[0-9a-f]{16}")
-_DEFAULTS = {
-    field.name: getattr(DownloadOptions(), field.name)
-    for field in dataclasses.fields(DownloadOptions)
-    if field.name != "refresh_url"
-}
 
 
 class Writer:
@@ -62,7 +56,7 @@ class Writer:
     def _words_of(self, options: DownloadOptions) -> str:
         known, words = self._options
         if known is not options:
-            words = json.dumps(_changed(options))
+            words = json.dumps(_given(options))
             self._options = (options, words)
         return words
 
@@ -114,13 +108,12 @@ class Reader:
         return options
 
 
-def _changed(options: DownloadOptions) -> dict[str, Any]:
-    """The options that are not the default's, as JSON values; a function cannot be kept."""
-    values = {}
-    for name, default in _DEFAULTS.items():
-        value = getattr(options, name)
-        if value != default or (name == "max_tries" and options.bounds_tries):
-            if isinstance(value, Mapping):
-                value = dict(value)
-            values[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
+def _given(options: DownloadOptions) -> dict[str, Any]:
+    """The options that were given, as JSON values; a function cannot be kept."""
+    values = {name: value for name, value in options.given.items() if name != "refresh_url"}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            values[name] = dict(value)
+        elif isinstance(value, os.PathLike):
+            values[name] = os.fspath(value)
     return values

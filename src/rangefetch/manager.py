@@ -35,6 +35,9 @@ _PROGRESS_EVERY_S = 0.1
 SETTLE_S = 30.0
 """How long a download that was told to stop is waited for."""
 
+_AS_DEFAULT = {"download_dir": "save_dir", "ca_file": "ca_file", "verify_tls": "verify_tls"}
+"""Keywords that are given to aria2c, and are options of every download that has none of its own."""
+
 _MOST_ACTIVE, _MOST_SMALL = 16, 128  # where the user has given no number
 _MOST_ASIDE = 256  # beside those, that wait for their next try
 
@@ -64,7 +67,7 @@ class DownloadManager:
     second one raises a ``LocalError`` that names the process. A finished download is
     remembered until its outcome was returned or raised (100,000 of them at least), and from then on while it is among
     the last ``max_download_results``. Other keywords are those of the aria2 backend (``rangefetch.aria2.config``), of
-    which ``download_dir`` applies to both backends.
+    which ``download_dir``, ``ca_file`` and ``verify_tls`` apply to both backends: they are defaults, too.
 
     ``stop`` (also called by leaving the ``with`` block, and when the interpreter exits) stops unfinished downloads and
     saves their states, so that they can be resumed. A manager that is dropped while it runs is stopped, with a
@@ -100,9 +103,9 @@ class DownloadManager:
         self._limit = parse_size(max_overall_download_limit, "max_overall_download_limit")
         if defaults is not None and not isinstance(defaults, DownloadOptions | Mapping):
             raise TypeError(f"defaults: expected DownloadOptions or a mapping, not {type(defaults).__name__}")
-        self._defaults = DownloadOptions.of(defaults)
-        if config.get("download_dir") and os.fspath(self._defaults.save_dir) == ".":
-            self._defaults = DownloadOptions.of(self._defaults, save_dir=config["download_dir"])
+        keywords = ((_AS_DEFAULT.get(name), value) for name, value in config.items())
+        of_keywords = {option: value for option, value in keywords if option is not None and value != ""}
+        self._defaults = DownloadOptions.of(defaults).over(DownloadOptions.of(of_keywords))
         self._last_options: tuple[object, DownloadOptions] = (None, self._defaults)
         # Where the last was submitted, its options, and the same with absolute paths.
         self._last_absolute = ("", self._defaults, self._defaults)

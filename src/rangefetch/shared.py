@@ -9,7 +9,7 @@ from typing import Any, Unpack
 from rangefetch.manager import DownloadManager, ManagerOptions
 from rangefetch.progress import DownloadStatus
 
-__all__ = ["get_download_manager", "init_download_manager"]
+__all__ = ["get_download_manager", "init_download_manager", "manager_like_ours"]
 
 _manager: DownloadManager | None = None
 _config: dict[str, Any] = {}
@@ -45,6 +45,14 @@ def get_download_manager() -> DownloadManager:
     """The process's manager; created with the defaults unless ``init_download_manager`` was called."""
     with _lock:
         return _manager if _manager is not None else init_download_manager()
+
+
+def manager_like_ours(**changes: Unpack[ManagerOptions]) -> DownloadManager:
+    """A further manager with what the process's was created with, but for its session and these ``changes``."""
+    with _lock:
+        get_download_manager()
+        config: dict[str, Any] = {**_config, "session_file": None, **changes}
+        return DownloadManager(**config)
 
 
 def _forget_parent() -> None:

@@ -24,7 +24,6 @@ from rangefetch.disk import state
 from rangefetch.disk.parts import claim
 from rangefetch.disk.target import Target
 from rangefetch.errors import DaemonUnavailable, DiskError, HttpStatusError, LocalError, TlsError
-from rangefetch.net.certificates import find_ca_file
 from rangefetch.options import DownloadOptions
 from rangefetch.transfer.download import Download
 from servers.misbehaving import MisbehavingServer, Request, content, refused_port
@@ -78,22 +77,6 @@ def test_one_aria2c_for_each_trust(
     pids = [daemon.pid for daemon in _backend(own_desk)._daemons.values()]
     _backend(own_desk).stop()
     assert not any(psutil.pid_exists(pid) for pid in pids)
-
-
-def test_what_the_config_trusts_all_downloads_trust(
-    configure: Configure, tls_server: MisbehavingServer, certificates: Certificates, target: Path
-) -> None:
-    desk = Desk()
-    desk.backend = Aria2Backend(desk, configure(ca_file=certificates.ca))
-    desk.backend.start()
-    desk.fetch(tls_server.url("/good/x", size=SIZE), target)
-    assert len(_backend(desk)._daemons) == 1
-    desk.backend.stop()
-    desk.backend = Aria2Backend(desk, configure(verify_tls=False))
-    desk.backend.start()
-    desk.fetch(tls_server.url("/good/x", size=SIZE), target.with_name("b"))
-    desk.fails(TlsError, tls_server.url("/good/x"), target.with_name("c"), ca_file=find_ca_file())
-    desk.backend.stop()
 
 
 def test_what_the_user_gives_is_on_no_command_line_and_in_no_log(

@@ -46,6 +46,15 @@ def test_many_small_files_and_some_failures(place: Path, urls: list[str], from_s
     assert not [name for name in names(place) if name.endswith((".part", ".json"))]
 
 
+def test_a_list_has_the_patience_of_a_single_url(server: MisbehavingServer, place: Path) -> None:
+    """Nobody has given a number of tries, so a host that has answered may fail for longer than the default's."""
+    urls = [server.url("/good/x", size=1000), server.url("/status/y", code=503, size=1000, times=7)]
+    (place / "list").write_text("\n".join(urls))
+    said = run(place, "-q", "--retry-wait=0.2", "-i", "list")
+    assert (said.returncode, said.stderr) == (0, "")
+    assert sum(request.status == 503 for request in server.requests) == 7
+
+
 def test_json_lines_and_a_second_run(server: MisbehavingServer, place: Path, urls: list[str]) -> None:
     good = [url for url in urls if "/good/" in url][:50]
     (place / "list").write_text("\n".join(good))

@@ -3,8 +3,6 @@ download."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,12 @@ import pytest
 
 import rangefetch
 from rangefetch import DownloadManager, DownloadOptions, DownloadStatus, aio
-from rangefetch.errors import ConnectionFailed, FileTooLarge, HttpStatusError, TimedOut
 from rangefetch.native.backend import NativeBackend
 from rangefetch.native.run import Run
 from rangefetch.transfer.capabilities import NATIVE
 from rangefetch.transfer.download import Download
 from servers.misbehaving import MisbehavingServer, content
-from support.downloads import QUICK, SMALL, fails, fetch
+from support.downloads import QUICK, SMALL, fetch
 from support.files import MIB, names
 from support.waiting import until
 
@@ -42,147 +39,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 # ---- Options -----------------------------------------------------------------------------------------------------
 
-Check = Callable[[MisbehavingServer, Path, dict[str, Any]], None]
-
-
-def _sent(name: str, value: str) -> Check:
-    def check(server: MisbehavingServer, directory: Path, options: dict[str, Any]) -> None:
-        fetch(server.url("/good/x", size=SMALL), directory / "file.bin", **options)
-        assert [request.headers.get(name) for request in server.requests] == [value]
-
-    return check
-
-
-def _comes(server: MisbehavingServer, directory: Path, options: dict[str, Any]) -> None:
-    result = fetch(server.url("/good/x", size=SMALL), directory / "file.bin", **options)
-    assert result.path.read_bytes() == content(SMALL)
-    assert len(server.requests) == 1
-
-
-def _named(server: MisbehavingServer, directory: Path, options: dict[str, Any]) -> None:
-    with DownloadManager() as manager:
-        manager.download_and_wait(server.url("/good/x", size=SMALL), QUICK | {"save_dir": directory} | options)
-    assert names(directory / "sub" if "save_dir" in options else directory) == [
-        "named" if "filename" in options else "x"
-    ]
-
-
-def _replaces(server: MisbehavingServer, directory: Path, options: dict[str, Any]) -> None:
-    (directory / "file.bin").write_bytes(b"old")
-    _comes(server, directory, options)
-
-
-def _renamed(server: MisbehavingServer, directory: Path, options: dict[str, Any]) -> None:
-    (directory / "file.bin").write_bytes(b"mine")
-    result = fetch(server.url("/good/x", size=SMALL), directory / "file.bin", **options)
-    assert (directory / "file.bin").read_bytes() == b"mine"
-    assert result.path != directory / "file.bin"
-    assert result.path.read_bytes() == content(SMALL)
-
-
-def _through_a_proxy(server: MisbehavingServer, directory: Path, options: dict[str, Any]) -> None:
-    proxy = f"http://127.0.0.1:{server.port}"
-    fetch(f"http://no-such-host.example/good/x?size={SMALL}", directory / "file.bin", proxy=proxy, **options)
-    assert names(directory) == ["file.bin"]
-
-
-def _not_through_a_proxy(server: MisbehavingServer, directory: Path, options: dict[str, Any]) -> None:
-    _comes(server, directory, {"proxy": "http://127.0.0.1:1", "no_proxy": "127.0.0.1"} | options)
-
-
-def _times_out(server: MisbehavingServer, directory: Path, options: dict[str, Any]) -> None:
-    url = server.url("/stall/x", size=SMALL, headers=0, after=0)
-    fails(TimedOut, url, directory / "file.bin", **{"max_tries": 1, "connect_timeout": 30.0, **options})
-    assert names(directory) == []
-
-
-def _is_too_large(server: MisbehavingServer, directory: Path, options: dict[str, Any]) -> None:
-    fails(FileTooLarge, server.url("/good/x", size=SMALL), directory / "file.bin", **options)
-    assert names(directory) == []
-
-
-def _is_refused(server: MisbehavingServer, directory: Path, options: dict[str, Any]) -> None:
-    fails(ConnectionFailed, server.url("/good/x", size=SMALL), directory / "file.bin", **options)
-    assert server.requests == []
-
-
-def _traced(server: MisbehavingServer, directory: Path, options: dict[str, Any]) -> None:
-    trace = directory.with_name("trace")
-    fetch(server.url("/good/x", size=SMALL), directory / "file.bin", trace=trace)
-    [line] = [json.loads(line) for line in trace.read_text().splitlines()]
-    assert (line["status"], line["bytes"], line["new_connections"]) == (206, SMALL, 1)
-
-
-def _tried(server: MisbehavingServer, directory: Path, options: dict[str, Any]) -> None:
-    fails(HttpStatusError, server.url("/status/x", code=500), directory / "file.bin", **options)
-    assert len(server.requests) == options["max_tries"]
-
-
-def _refreshed(server: MisbehavingServer, directory: Path, options: dict[str, Any]) -> None:
-    url = server.url("/good/new", size=SMALL)
-    fetch(server.url("/status/x", code=403), directory / "file.bin", refresh_url=lambda _: url)
-    assert (directory / "file.bin").read_bytes() == content(SMALL)
-
-
-def _with_netrc(server: MisbehavingServer, directory: Path, options: dict[str, Any]) -> None:
-    netrc = directory.with_name("netrc")
-    netrc.write_text("machine 127.0.0.1 login me password s3cret\n")
-    netrc.chmod(0o600)
-    _sent("authorization", "Basic bWU6czNjcmV0")(server, directory, {"netrc": netrc})
-
-
-def _with_a_token(server: MisbehavingServer, directory: Path, options: dict[str, Any]) -> None:
-    token = directory.with_name("token")
-    token.write_text("s3cret\n")
-    _sent("authorization", "Bearer s3cret")(server, directory, {"bearer_file": token})
-
-
-def _with_cookies(server: MisbehavingServer, directory: Path, options: dict[str, Any]) -> None:
-    cookies = directory.with_name("cookies")
-    cookies.write_text("127.0.0.1\tFALSE\t/\tFALSE\t0\tname\tvalue\n")
-    _sent("cookie", "name=value")(server, directory, {"cookies": cookies})
-
-
-HONOURED: dict[str, tuple[dict[str, Any], Check]] = {
-    "save_dir": ({"save_dir": "sub"}, _named),
-    "filename": ({"filename": "named"}, _named),
-    "overwrite": ({"overwrite": True}, _replaces),
-    "auto_file_renaming": ({"auto_file_renaming": True}, _renamed),
-    "wait_for_other": ({"wait_for_other": True}, _comes),
-    "file_allocation": ({"file_allocation": "none"}, _comes),
-    "decode_limit": ({"decode_limit": 1}, _comes),
-    "github_mirrors": ({"github_mirrors": ["http://127.0.0.1:1/"]}, _comes),
-    "refresh_url": ({}, _refreshed),
-    "max_file_size": ({"max_file_size": 1}, _is_too_large),
-    "split": ({"split": 1}, _comes),
-    "min_split_size": ({"min_split_size": 1000}, _comes),
-    "max_connection_per_server": ({"max_connection_per_server": 1}, _comes),
-    "user_agent": ({"user_agent": "tests/1"}, _sent("user-agent", "tests/1")),
-    "headers": ({"headers": {"X-Mine": "yes"}}, _sent("x-mine", "yes")),
-    "proxy": ({}, _through_a_proxy),
-    "no_proxy": ({}, _not_through_a_proxy),
-    "bind_address": ({"bind_address": "127.0.0.1"}, _comes),
-    "ip_version": ({"ip_version": "4"}, _comes),
-    "cookies": ({}, _with_cookies),
-    "netrc": ({}, _with_netrc),
-    "auth": ({"auth": ("me", "s3cret")}, _comes),
-    "bearer_file": ({}, _with_a_token),
-    "location_trusted": ({"location_trusted": ["example.org"]}, _comes),
-    "ca_file": ({"ca_file": __file__}, _comes),
-    "proxy_ca_file": ({"proxy_ca_file": __file__}, _comes),
-    "certificate": ({"certificate": __file__}, _comes),
-    "private_key": ({"certificate": __file__, "private_key": __file__}, _comes),
-    "verify_tls": ({"verify_tls": False}, _comes),
-    "http_version": ({"http_version": "2"}, _comes),
-    "allow_downgrade": ({"allow_downgrade": True}, _comes),
-    "private_addresses": ({"private_addresses": "refuse"}, _is_refused),
-    "trace": ({}, _traced),
-    "connect_timeout": ({"connect_timeout": 0.1, "read_timeout": 0.3}, _times_out),
-    "read_timeout": ({"read_timeout": 0.3}, _times_out),
-    "total_timeout": ({"total_timeout": 0.3}, _times_out),
-    "max_tries": ({"max_tries": 2}, _tried),
-    "retry_wait": ({"retry_wait": 0.001, "max_tries": 3}, _tried),
-}
+# What each option does is seen in ``manager/test_defaults.py``, of small files too.
 NOT_SMALL: dict[str, Any] = {
     "durable": True,
     "decode": True,
@@ -194,25 +51,13 @@ NOT_SMALL: dict[str, Any] = {
 }
 
 
-def test_every_option_holds_for_small_files_or_speaks_against_one() -> None:
-    fields = {field.name for field in dataclasses.fields(DownloadOptions)}
-    assert HONOURED.keys() | NOT_SMALL.keys() == fields
-    assert not HONOURED.keys() & NOT_SMALL.keys()
+def test_with_the_defaults_a_download_is_taken_for_one() -> None:
     assert NATIVE.takes_as_small(Download(URL, DownloadOptions()))
 
 
 @pytest.mark.parametrize("option", NOT_SMALL)
 def test_with_an_option_that_speaks_against_it_a_download_is_none(option: str) -> None:
     assert not NATIVE.takes_as_small(Download(URL, DownloadOptions(**{option: NOT_SMALL[option]})))
-
-
-@pytest.mark.parametrize("option", HONOURED)
-def test_every_other_option_holds(server: MisbehavingServer, target: Path, option: str) -> None:
-    options, check = HONOURED[option]
-    if "save_dir" in options:
-        options = {"save_dir": target.parent / options["save_dir"]}
-    assert NATIVE.takes_as_small(Download(URL, DownloadOptions(**options)))
-    check(server, target.parent, options)
 
 
 # ---- Results -----------------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ FETCH_MANY: dict[str, list[Any]] = {
         [{"url": 5}],
         ["h/x"],
     ],
-    "directory": [None, *NO_PATH, "nul\0"],
+    "directory": [*NO_PATH, "nul\0"],
     "max_concurrent_downloads": NO_COUNT,
     "on_error": [None, 5, "", "ignore"],
     "executor": [5, "threads", list],

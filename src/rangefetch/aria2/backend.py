@@ -176,17 +176,6 @@ class Aria2Backend(Dispatcher[Job]):
         """Wake the thread; from any other."""
         self._wake.set()
 
-    def options_for(self, options: DownloadOptions) -> DownloadOptions:
-        """A download's options, with what the config says of trust where they say nothing."""
-        config = self.config
-        if config.verify_tls and not (config.ca_file and not options.ca_file):
-            return options
-        return DownloadOptions.of(
-            options,
-            ca_file=options.ca_file or config.ca_file,
-            verify_tls=options.verify_tls and (config.verify_tls or bool(options.ca_file)),
-        )
-
     def jar_for(self, options: DownloadOptions, authorization: str) -> SessionCookies:
         """The cookies of all downloads with the same credentials; from the backend's thread."""
         known = (tuple(options.header_items), authorization, str(options.cookies), str(options.netrc))

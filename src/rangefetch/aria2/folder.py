@@ -97,7 +97,7 @@ class FolderJob(Job):
 
     def change(self, options: DownloadOptions) -> None:
         """Apply new options to what runs."""
-        self._folder.change(self.backend.options_for(options))
+        self._folder.change(options)
         super().change(options)
 
     def restart(self) -> None:

@@ -70,7 +70,7 @@ class Job(AtWork):
     tries: Tries
 
     def __init__(self, backend: Aria2Backend, download: Download) -> None:
-        super().__init__(backend, download, backend.options_for(download.options))
+        super().__init__(backend, download, download.options)
         self.sources.join_all()
         for source in self.sources:
             source.jar = backend.jar_for(self.options, source.authorization)
@@ -388,7 +388,7 @@ class Job(AtWork):
 
     def change(self, options: DownloadOptions) -> None:
         """Apply new options to what runs. aria2 begins anew where it was for all but the limit."""
-        self.options = self.backend.options_for(options)
+        self.options = options
         self._check_options()
         for url in self.options.mirrors:
             self.sources.add(url)

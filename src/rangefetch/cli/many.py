@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 
@@ -31,8 +30,8 @@ def fetch_list(
     """Fetch all of them on ``manager``, which must be the process's own, and report each; False: a signal came."""
     watch = _Watch(len(urls), manager, display, signals)
     begun_s = time.monotonic()
-    own = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
-    directory = own.pop("save_dir")
+    own = options.given
+    directory = own.pop("save_dir", None)
 
     def tell(number: int, outcome: DownloadResult | DownloadError) -> None:
         if isinstance(outcome, DownloadError):
