@@ -35,6 +35,7 @@ cdef enum:
     MOST_FORGETTABLE = 1024   # hosts that nobody uses, before those that say nothing are forgotten
     LONGEST_TRYING_MS = 5000  # for one request to find out whether a host is back, before others follow
     ASK_FOR_ROOM_MS = 100     # how often a loop that waits for a host has the others close idle connections
+    STARVING_PAUSE_MS = 100   # without a descriptor for a connection, before the next one is tried
 
 
 # ---- The table ---------------------------------------------------------------------------------------------------
@@ -320,6 +321,9 @@ cdef inline bint share_admits(Loop *loop, HostShare *share, int64_t most, bint i
     """The same, and grant it what it needs, for ``lane_send`` to use or ``share_settle`` to give back."""
     if not share_may_ask(loop, share, most, insists):
         return False
+    if loop.starved_ms != 0 and share.lanes >= share.sockets:
+        # One finds out for all whether there is a descriptor by now.
+        loop.starved_again_ms = loop.now_ms + STARVING_PAUSE_MS
     if share.lanes < share.granted:
         return True
     if not host_grants(share.host):

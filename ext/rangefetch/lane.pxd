@@ -172,7 +172,7 @@ cdef inline int on_open(void *arg, int purpose, curl_sockaddr *address) noexcept
         if lane.share != NULL:
             share_closes(lane.share)
     else:
-        lane.loop.starved_ms = 0
+        lane.loop.starved_ms = lane.loop.starved_again_ms = 0
     return fd
 
 

@@ -16,7 +16,7 @@ from rangefetch.claims cimport feed, host_admits, lane_claim, lanes_allowed
 from rangefetch.coding cimport name_coding
 from rangefetch.disk cimport lane_advance, lane_flush, lane_put
 from rangefetch.growth cimport begin_growth
-from rangefetch.host cimport host_fill, host_rest, share_answered, share_waits, source_leaves
+from rangefetch.host cimport STARVING_PAUSE_MS, host_fill, host_rest, share_answered, share_waits, source_leaves
 from rangefetch.lane cimport (
     dismiss_lanes,
     lane_detach,
@@ -52,7 +52,6 @@ cdef enum:
     DECIDING_MS = 100                # for Python to say what follows from a refusal
     LONGEST_FILL_MS = 600_000        # that a host may ask for which refuses help
     LONGEST_STARVING_MS = 30_000     # without a descriptor for a connection
-    STARVING_PAUSE_MS = 100          # before the next one is tried
     HUGE_MIB = 2048                  # a file of which write-back begins as its ranges come
 
 
