@@ -19,7 +19,7 @@ from rangefetch.net import libcurl
 __all__ = ["Driver", "Event", "Part", "plain_profile"]
 
 _POLL_MS = 5.0
-_OF_SMALL_FILES = ("overwrite", "named_by_url", "largest_bytes", "origin")
+_OF_SMALL_FILES = ("overwrite", "named_by_url", "largest_bytes", "origin", "compares")
 
 
 class Event(NamedTuple):

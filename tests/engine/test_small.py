@@ -374,3 +374,17 @@ def test_a_kill_leaves_whole_files_and_nothing_else(server: MisbehavingServer, d
     assert len(files) >= 20
     assert {path.read_bytes() for path in files} == {content(40_000)}
     assert all(len(path.name) == 4 for path in files)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+def test_what_is_only_compared_takes_no_room_on_the_disk(
+    driver: Driver, begin: Begin, server: MisbehavingServer, directory: Path
+) -> None:
+    (directory / "there").write_bytes(content(200_000))
+    (file,) = begin([(server.url("/stall", size=200_000, after=100_000), "there")], compares=True)
+    driver.until(lambda: file.downloaded)
+    opened = {os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()}
+    assert any(path.startswith("/memfd:rangefetch") for path in opened)
+    assert not any(path.startswith(f"{directory}/") for path in opened)
+    file.remove()
+    driver.end(file)

@@ -9,7 +9,16 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport abort, calloc, free, getenv
 from libc.string cimport memcmp, memcpy, memset, strcmp, strlen
 
-from rangefetch.answer cimport ContentRange, Same, examine, parse_content_range, same_validators
+from rangefetch.answer cimport (
+    ContentRange,
+    Same,
+    examine,
+    is_cut_short_unsaid,
+    leads_elsewhere,
+    names_another_part,
+    parse_content_range,
+    same_validators,
+)
 from rangefetch.coding cimport has_transfer_coding, is_encoded, is_real_coding, name_coding, says_coding
 from rangefetch.disk cimport lane_flush, lane_write
 from rangefetch.libcurl cimport CURL, header_value
@@ -40,8 +49,10 @@ cdef enum:
     MOST_OCTETS = 1 << 16
     STREAM_BYTES = 1 << 18
 
-# What is written, and what is read back of it.
+# What libcurl has received, what it hands over of memory of its own, what was handed over, and what is in the file.
 cdef char[STREAM_BYTES] stream
+cdef char[STREAM_BYTES] kept
+cdef char[STREAM_BYTES] given
 cdef char[STREAM_BYTES] back
 cdef long[10] STATUSES = [200, 206, 416, 204, 203, 201, 226, 404, 302, 0]
 
@@ -223,10 +234,12 @@ cdef inline int write_pieces(
     cdef int64_t most = STREAM_BYTES
     cdef int64_t at = 0
     cdef int64_t count, announced
+    cdef char *piece
     cdef size_t i = 0
     if stream[1] == 0:
         for at in range(most):
             stream[at] = <char>(at * 131 + (at >> 8) + 1)
+            kept[at] = <char>~stream[at]
         at = 0
     if lane.buffer == NULL or file.fd < 0:
         return 0
@@ -241,7 +254,12 @@ cdef inline int write_pieces(
         if data[i] & 128:
             lane.span.announced = stream + at
             lane.span.announced_bytes = announced
-        if not lane_write(lane, stream + at, count):
+        piece = stream + at
+        if data[i + 2] % 7 == 5:
+            # Not where the span is, and not with its octets.
+            piece = kept + at
+        memcpy(given + at, piece, <size_t>count)
+        if not lane_write(lane, piece, count):
             return 0  # the disk refused
         at += count
         if lane.position + lane.buffered != at:
@@ -253,7 +271,7 @@ cdef inline int write_pieces(
         return 0
     if lane.position != at:
         return 403
-    if pread(file.fd, back, <size_t>at, 0) < at or memcmp(back, stream, <size_t>at) != 0:
+    if pread(file.fd, back, <size_t>at, 0) < at or memcmp(back, given, <size_t>at) != 0:
         return 404
     return 0
 
@@ -320,3 +338,69 @@ cdef public int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) noexcep
     if run(target[0] - c'0' if target != NULL else 0, data, size) != 0:
         abort()
     return 0
+
+
+# ---- one request and its answer, for a table (test_answers.py) -----------------------------------------------------
+
+cdef struct Told:
+    int64_t ranged, is_first, start, end, asked_end          # the request
+    int64_t size, pinned_size, most_bytes, first_bytes       # the file
+    int64_t splits, seems_empty, takes_codings
+    int64_t known                                            # the source
+    char[1024] etag
+    char[1024] last_modified
+    int64_t check, fault, position, responses                # what comes of it
+    int64_t names_another_part, leads_elsewhere, is_cut_short_unsaid
+
+
+cdef inline void take(Told *told, FileCore *file, long status, const uint8_t *headers, size_t size) noexcept nogil:
+    cdef Lane lane
+    cdef Source source
+    memset(&lane, 0, sizeof(lane))
+    memset(&source, 0, sizeof(source))
+    source.url = "http://h/x"
+    source.known = told.known != 0
+    memcpy(source.etag, told.etag, 1024)
+    memcpy(source.last_modified, told.last_modified, 1024)
+    lane.file = file
+    lane.source = &source
+    lane.easy = <CURL *>&lane
+    lane.ranged = told.ranged != 0
+    lane.is_first = told.is_first != 0
+    lane.start = lane.position = told.start
+    lane.end = told.end
+    lane.asked_end = told.asked_end
+    file.size = told.size
+    file.pinned_size = told.pinned_size
+    file.most_bytes = told.most_bytes
+    file.first_bytes = told.first_bytes
+    file.splits = told.splits != 0
+    file.seems_empty = told.seems_empty != 0
+    file.takes_codings = told.takes_codings != 0
+    fake_begin()
+    fake_receive(status, headers, size)
+    told.names_another_part = names_another_part(&lane, status)
+    told.leads_elsewhere = leads_elsewhere(lane.easy)
+    told.check = examine(file, &lane)
+    told.fault = lane.fault
+    told.start = lane.start
+    told.position = lane.position
+    told.end = lane.end
+    told.size = file.size
+    told.splits = file.splits
+    told.seems_empty = file.seems_empty
+    told.responses = file.counters.responses
+    told.known = source.known
+    memcpy(told.etag, source.etag, 1024)
+    memcpy(told.last_modified, source.last_modified, 1024)
+    told.is_cut_short_unsaid = is_cut_short_unsaid(file, &lane)
+
+
+cdef public int rf_take(void *told, long status, const uint8_t *headers, size_t size) noexcept nogil:
+    """What the engine makes of an answer. False: no memory."""
+    cdef FileCore *file = <FileCore *>calloc(1, sizeof(FileCore))
+    if file == NULL:
+        return False
+    take(<Told *>told, file, status, headers, size)
+    free(file)
+    return True

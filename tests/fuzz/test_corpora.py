@@ -15,7 +15,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fuzz import build
 from fuzz.readers import TARGETS
 from rangefetch import _engine
 from rangefetch.aria2 import remote
@@ -30,18 +29,6 @@ ENGINES = {"content_range_c": 0, "answer_c": 1, "origin_c": 2, "write_c": 3}
 
 def _entries(target: str) -> list[bytes]:
     return [path.read_bytes() for path in sorted((CORPORA / target).iterdir())]
-
-
-@pytest.fixture(scope="module")
-def harness(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    if not build.CAN_BUILD:
-        pytest.skip("no compiler, or no sources, as beside an installed wheel")
-    path = tmp_path_factory.mktemp("harness") / "harness.so"
-    build.build(path)
-    library = ctypes.CDLL(str(path))
-    library.rf_fuzz_run.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
-    library.rf_fuzz_is_encoded.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
-    return library
 
 
 def test_every_target_has_a_corpus_and_every_corpus_a_target() -> None:

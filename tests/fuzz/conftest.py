@@ -1,0 +1,23 @@
+"""The engine's own readers, compiled into a library once for all tests here."""
+
+from __future__ import annotations
+
+import ctypes
+
+import pytest
+
+from fuzz import build
+
+
+@pytest.fixture(scope="session")
+def harness(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """``harness.pyx``, whose functions take numbers and octets."""
+    if not build.CAN_BUILD:
+        pytest.skip("no compiler, or no sources, as beside an installed wheel")
+    path = tmp_path_factory.mktemp("harness") / "harness.so"
+    build.build(path)
+    library = ctypes.CDLL(str(path))
+    library.rf_fuzz_run.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
+    library.rf_fuzz_is_encoded.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
+    library.rf_take.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_char_p, ctypes.c_size_t]
+    return library
