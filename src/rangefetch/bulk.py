@@ -134,11 +134,10 @@ def fetch_many(
     merged: dict[str, Any] = {**options}
     if directory is not None:
         merged["save_dir"] = check_path(directory, "directory")
-    common = DownloadOptions.of(merged)
+    common = DownloadOptions.of(merged).over(get_download_manager().defaults)
     wanted = _read(items, common)
     if executor is not None:
-        merged = common.over(get_download_manager().defaults).given
-        outcomes = _divide(wanted, merged, max_concurrent_downloads, executor, on_result)
+        outcomes = _divide(wanted, common.given, max_concurrent_downloads, executor, on_result)
     else:
         outcomes = _fetch_all(wanted, common, max_concurrent_downloads, on_progress, on_result)
     errors = [outcome for outcome in outcomes if isinstance(outcome, DownloadError)]
@@ -223,7 +222,7 @@ def _fetch_all(
         else:
             manager = stack.enter_context(manager_like_ours(max_concurrent_downloads=max_concurrent_downloads))
         # Made absolute once, and not for each of them.
-        return _Bulk(manager, wanted, common.over(manager.defaults).absolute(), on_progress, on_result).run()
+        return _Bulk(manager, wanted, common.absolute(), on_progress, on_result).run()
 
 
 class _Outcomes:

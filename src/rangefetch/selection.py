@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -162,8 +163,21 @@ class BackendRouter:
             backend.halt(download)
 
     def later(self, delay_s: float, function: Callable[[], None]) -> bool:
-        """Have the thread of a backend that runs call ``function`` in so many seconds; False: none runs."""
-        return any(backend.later(delay_s, function) for backend in list(self._running.values()))
+        """Have the thread of a backend that runs call ``function`` in so many seconds; False: none runs.
+
+        It is the first thread that comes to it: another one may be held up by what it asks aria2c.
+        """
+        due = deque([function])
+
+        def call() -> None:
+            try:
+                first = due.pop()
+            except IndexError:
+                return
+            first()
+
+        taken = [backend.later(delay_s, call) for backend in list(self._running.values())]
+        return any(taken)
 
     def takes_as_small(self, download: Row | Download) -> bool:
         """Whether it is first tried as a small file, by the backend that runs."""

@@ -21,7 +21,7 @@ SMALL = 3000
 def _fetch_many(manager: DownloadManager, items: list[Any], directory: Path, **options: Any) -> list[Any]:
     """``fetch_many`` on this manager."""
     options = QUICK | options | {"save_dir": directory}
-    wanted = [bulk._understand(item) for item in items]
+    wanted = [bulk._understand(item, str(directory)) for item in items]
     return list(bulk._Bulk(manager, wanted, DownloadOptions.of(options), None, None).run())
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,3 +97,23 @@ def test_what_is_asked_of_the_one_that_hangs_holds_up_no_other(
     ftp.rate = 0
     for gid in stuck:
         manager.cancel(gid, remove_files=True)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_place_that_becomes_free_is_given_to_the_next_at_once(
+    make: Make, server: MisbehavingServer, valve: Valve, ftp: FtpServer, target: Path
+) -> None:
+    """Also where it is aria2c that was started first."""
+    with make(prefer="aria2", max_concurrent_downloads=2) as manager:
+        stuck = manager.download(f"ftp://127.0.0.1:{ftp.port}/x", into(target, "stuck"))
+        until(lambda: downloaded(manager, stuck) > 0)
+        native = {"trace": target.parent / "trace"}  # which aria2 refuses
+        running = manager.download(server.url("/valve/x", size=SIZE), into(target, "running", **native))
+        until(lambda: downloaded(manager, running) > 0)
+        late = manager.download(server.url("/good/x", size=SIZE), into(target, "late", **native))
+        with _stopped_aria2c():
+            time.sleep(0.5)  # its thread asks it in the meantime
+            manager.pause(running)
+            assert manager.wait(late, timeout=30).path.read_bytes() == content(SIZE)
+        ftp.rate = 0
+        manager.cancel(stuck, remove_files=True)

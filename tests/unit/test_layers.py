@@ -68,7 +68,6 @@ HANDED_OVER = "it belongs to the one that made it; at run time it is handed over
 TYPES_ONLY = {
     ("aria2.comparing", "aria2.file"): HANDED_OVER,
     ("aria2.mirroring", "aria2.file"): HANDED_OVER,
-    ("aria2.offline", "aria2.job"): HANDED_OVER,
     ("aria2.file", "aria2.backend"): HANDED_OVER,
     ("aria2.folder", "aria2.backend"): HANDED_OVER,
     ("aria2.job", "aria2.backend"): HANDED_OVER,
@@ -85,6 +84,7 @@ TYPES_ONLY = {
     ("native.sourcing", "native.run"): HANDED_OVER,
     ("native.starting", "native.run"): HANDED_OVER,
     ("transfer.keeping", "transfer.atwork"): HANDED_OVER,
+    ("transfer.offline", "transfer.atwork"): HANDED_OVER,
     ("transfer.placing", "transfer.atwork"): HANDED_OVER,
     ("transfer.proving", "transfer.atwork"): HANDED_OVER,
     ("transfer.download", "transfer.sink"): "a download is told where its bytes go; at run time it is handed over",

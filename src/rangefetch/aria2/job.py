@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rangefetch.aria2.abilities import MOST_CONNECTIONS, refusal
 from rangefetch.aria2.entry import Entry, Request, Status
-from rangefetch.aria2.offline import Offline
 from rangefetch.aria2.remote import Resting, Unanswered
 from rangefetch.aria2.translate import judge, to_aria2
 from rangefetch.aria2.tries import Tries
@@ -81,7 +80,6 @@ class Job(AtWork):
         self.paused_elsewhere: list[str] = []
         """The gids under which another program has paused it."""
         self.figures_now = Figures()
-        self.offline = Offline(self)
         self._wait: _Wait | None = None  # an answer to a question that was open before does not count
         self._share = 1  # of the connections to its host
         self._begun_with = 0  # the bytes that were there when aria2 got it
@@ -170,8 +168,14 @@ class Job(AtWork):
             except Resting as rest:
                 self._wait_for_host(rest.seconds, lambda: self.inquire(question, then, unanswered))
             except Unanswered as nothing:
-                again = functools.partial(self.inquire, question, then, unanswered)
-                self.offline.look(nothing.failure, again, functools.partial(unanswered, nothing.failure))
+                failure, kind = nothing.failure, self.policy.classify(nothing.failure)
+                otherwise = functools.partial(unanswered, failure)
+                if self.offline.may_be_why(failure, kind):
+                    again = functools.partial(self.inquire, question, then, unanswered)
+                    error = as_error(failure, self.shown_url)
+                    self.offline.look(error, again, otherwise, told=kind is Kind.NETWORK)
+                else:
+                    otherwise()
             else:
                 then(answer)
 
@@ -294,7 +298,7 @@ class Job(AtWork):
 
     @property
     def _is_to_be_added(self) -> bool:
-        idle = self._wait is None and not self.jobs.busy
+        idle = not (self._wait is not None or self.offline.waits_for or self.jobs.busy)
         return self.life.phase is Phase.FILLING and idle and not self.entry.gids
 
     @property
@@ -384,7 +388,7 @@ class Job(AtWork):
             return wait.what
         if self.entry.is_held:
             return _REST
-        return self.jobs.what or (self.transferer if self.life.phase is Phase.FILLING else "")
+        return self.offline.waits_for or self.jobs.what or (self.transferer if self.life.phase is Phase.FILLING else "")
 
     def change(self, options: DownloadOptions) -> None:
         """Apply new options to what runs. aria2 begins anew where it was for all but the limit."""
@@ -479,19 +483,6 @@ class Job(AtWork):
         else:
             self.wait_until(following.wait_s, again)
 
-    def look_for_network(self, found: Callable[[bool], None], *, told: bool, within_s: float) -> None:
-        """Find out whether there is a network; where that takes longer than ``within_s``, there is none."""
-
-        def known(there: bool) -> None:
-            if self._wait is asked:
-                self._stop_waiting()
-                found(there)
-
-        urls = [self.options.proxy] if self.options.proxy else [source.url for source in self.sources]
-        network = self.backend.network
-        asked = self._wait = _Wait("the network", self.call_later(within_s, lambda: known(False)))
-        self.backend.look(self, lambda: network.is_there(urls, told=told), lambda future: known(future.result()))
-
     def wait_until(self, seconds: float, again: Callable[[], None], what: str = "the time of the next try") -> None:
         """Go on with ``again`` after so many seconds."""
 
@@ -521,6 +512,7 @@ class Job(AtWork):
     def withdraw(self) -> None:
         """Take it out of aria2, and go on when that is done."""
         self._stop_waiting()
+        self.offline.stop()
         if self.entry.gids:
             self.entry.remove()
         else:

@@ -25,6 +25,7 @@ from rangefetch.transfer.backend import Timer
 from rangefetch.transfer.comparison import Finding, Verdict
 from rangefetch.transfer.events import EngineEvent
 from rangefetch.transfer.failure import Curl, Failure, Fault
+from rangefetch.transfer.offline import Offline
 from rangefetch.transfer.retry import AFTER_A_WAIT, ONCE_MORE, Kind
 from rangefetch.transfer.space import explain_full
 from rangefetch.transfer.tries import is_worth
@@ -80,7 +81,6 @@ class Recovery:
         """How many the server was found to allow."""
         self._more_lanes_s = 0.0  # when one more may be tried
         self._refused = (0, 0.0)  # a source that refused lanes, and until when
-        self._offline_since_s = 0.0
 
     @property
     def one_stream(self) -> bool:
@@ -105,6 +105,7 @@ class Recovery:
         """Wait for this from now on, and for nothing else."""
         if self._timer is not None:
             self._timer.cancel()
+        self._run.offline.stop()
         self._waits, self._timer = waits, timer
 
     @property
@@ -168,13 +169,10 @@ class Recovery:
                 self._do_without_ranges(failure, error)
             case Kind.PERMANENT:
                 self._weigh_last_word(failure, error)
-            case Kind.NETWORK:
-                self._look_for_network(failure, error, told=True)
+            case Kind.NETWORK | Kind.TEMPORARY if Offline.may_be_why(failure, kind):
+                self._look_for_network(failure, error, told=kind is Kind.NETWORK)
             case Kind.TEMPORARY:
-                if not failure.status and not failure.other_lanes and not failure.received_bytes:
-                    self._look_for_network(failure, error, told=False)
-                else:
-                    self._try_again(failure, error)
+                self._try_again(failure, error)
 
     def _failure(self, event: EngineEvent) -> Failure:
         """What the engine tells of a failed transfer, with what is known here."""
@@ -570,43 +568,16 @@ class Recovery:
 
     def _look_for_network(self, failure: Failure, error: DownloadError, *, told: bool) -> None:
         """Is the network there at all? If it is, that was a failure as any other."""
-        if self._waits is _Waits.NOTHING:
-            self._wait(_Waits.NETWORK)
-            self._offline_since_s = 0.0
-            self._ask_network(failure, error, told=told)
+        if self._waits is not _Waits.NOTHING:
+            return
 
-    def _ask_network(self, failure: Failure, error: DownloadError, *, told: bool) -> None:
-        run = self._run
-        since_s = run.now_s()  # to look takes seconds, too
+        def is_back() -> None:
+            self._wait(_Waits.NOTHING)
+            self._release(self._held)
 
-        def give_up() -> None:
-            if self._waits is _Waits.NETWORK and self._offline_since_s == since_s:
-                self.stop_waiting()
-                raise error
+        def was_there() -> None:
+            self._wait(_Waits.NOTHING)
+            self._or_stand_in(lambda: self._try_again(failure, error))
 
-        def known(there: bool) -> None:
-            if self._waits is not _Waits.NETWORK:
-                return
-            if there:
-                self._wait(_Waits.NOTHING)
-                if self._offline_since_s:
-                    _log.warning("%s: the network is back", run.shown_url)
-                    run.download.note = ""
-                    self._release(self._held)
-                else:
-                    self._or_stand_in(lambda: self._try_again(failure, error))
-                return
-            if not self._offline_since_s:
-                self._offline_since_s = since_s
-                _log.warning("%s: %s; waiting for the network", run.shown_url, error.reason)
-                run.download.note = "waiting for the network"
-                if run.policy.network_wait:
-                    run.call_later(max(0.0, since_s + run.policy.network_wait - run.now_s()), give_up)
-            run.call_later(run.policy.network_check, ask)
-
-        def ask() -> None:
-            if self._waits is _Waits.NETWORK:
-                # What was found absent once is there when somebody answers, and not before.
-                run.ask_network(known, told=told or self._offline_since_s > 0)
-
-        ask()
+        self._wait(_Waits.NETWORK)
+        self._run.offline.look(error, is_back, was_there, told=told)

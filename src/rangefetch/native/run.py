@@ -143,12 +143,6 @@ class Run(AtWork):
         if self.in_engine:
             self.file.lanes = self.most_lanes
 
-    def ask_network(self, known: Callable[[bool], None], *, told: bool) -> None:
-        """Find out whether there is a network, and say so; ``told``: the system says that there is none."""
-        urls = [self.options.proxy] if self.options.proxy else [source.url for source in self.sources]
-        network = self.backend.network
-        self.backend.look(self, lambda: network.is_there(urls, told=told), lambda future: known(future.result()))
-
     def host_of(self, failure: Failure) -> str:
         """``host:port`` of the request that has failed."""
         return host_of(failure.address or self.sources[failure.source].url)

@@ -32,6 +32,7 @@ from rangefetch.transfer.jobs import Jobs
 from rangefetch.transfer.keeping import Keeping
 from rangefetch.transfer.lifecycle import Action, Event, Lifecycle, Phase
 from rangefetch.transfer.naming import Naming
+from rangefetch.transfer.offline import Offline
 from rangefetch.transfer.placing import Placing
 from rangefetch.transfer.proving import Proving
 from rangefetch.transfer.tries import Tries
@@ -95,6 +96,7 @@ class AtWork(abc.ABC):
             self.now_s,
         )
         self.aside = Aside(backend.listener, download)
+        self.offline = Offline(self)
         self._then: Callable[[], None] = lambda: None  # what follows when the backend has let go
         self._turns = 0  # how often it went on in another way
         self._nothing_since_s = 0.0  # since when it could not say what it waits for

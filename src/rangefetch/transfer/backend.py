@@ -91,6 +91,7 @@ class Services(Protocol[R]):
 
     policy: RetryPolicy
     listener: Listener
+    network: Network
 
     def call_later(self, run: R, delay_s: float, function: Callable[[], None]) -> Timer:
         """Have ``function`` called as a step of the run, ``delay_s`` seconds from now."""
@@ -113,7 +114,6 @@ class Services(Protocol[R]):
 class EngineServices(Services[R], Protocol[R]):
     """... and of the native one, which has the engine."""
 
-    network: Network
     manners: Manners
 
     def profile(self, options: DownloadOptions, source: Source, *, head: bool = False) -> Profile:

@@ -1,0 +1,89 @@
+"""One download without a network: it waits until that is back, and uses up no try."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rangefetch.errors import DownloadError
+from rangefetch.logs import log as _log
+from rangefetch.transfer.failure import Failure
+from rangefetch.transfer.retry import Kind
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from rangefetch.transfer.atwork import AtWork
+
+__all__ = ["Offline"]
+
+
+class Offline:
+    """The waiting of one download. All methods run on the backend's thread, but for ``waits_for``."""
+
+    def __init__(self, run: AtWork) -> None:
+        self._run = run
+        self._waiting: object | None = None  # the wait that is still of interest
+        self._is_away = False  # it was seen that there is no network
+
+    @property
+    def waits_for(self) -> str:
+        """What is waited for, in words; empty: nothing."""
+        return "" if self._waiting is None else "the network"
+
+    @staticmethod
+    def may_be_why(failure: Failure, kind: Kind) -> bool:
+        """Whether a failure of that kind may come of there being no network."""
+        is_silence = not (failure.status or failure.other_lanes or failure.received_bytes)
+        return kind is Kind.NETWORK or (kind is Kind.TEMPORARY and is_silence)
+
+    def look(
+        self, error: DownloadError, again: Callable[[], None], otherwise: Callable[[], None], *, told: bool
+    ) -> None:
+        """See whether there is a network: ``otherwise`` where there is, and where not, ``again`` when it is back.
+
+        ``told``: the system says that there is none. After ``RetryPolicy.network_wait`` seconds ``error`` is raised.
+        """
+        run, policy = self._run, self._run.policy
+        began_s = run.now_s()  # to look takes seconds, too
+        waiting = self._waiting = object()
+        urls = [run.options.proxy] if run.options.proxy else [source.url for source in run.sources]
+        network = run.backend.network
+
+        def ask() -> None:
+            if self._waiting is waiting:
+                # What was found absent once is there when somebody answers, and not before.
+                is_told = told or self._is_away
+                run.backend.look(run, lambda: network.is_there(urls, told=is_told), known)
+
+        def known(future: Future[bool]) -> None:
+            if self._waiting is not waiting:
+                return
+            if future.result():
+                was_away = self._is_away
+                self.stop()
+                if was_away:
+                    _log.warning("%s: the network is back", run.shown_url)
+                (again if was_away else otherwise)()
+                return
+            if not self._is_away:
+                self._is_away = True
+                _log.warning("%s: %s; waiting for the network", run.shown_url, error.reason)
+                run.download.note = "waiting for the network"
+                if policy.network_wait:
+                    run.call_later(max(0.0, began_s + policy.network_wait - run.now_s()), give_up)
+            run.call_later(policy.network_check, ask)
+
+        def give_up() -> None:
+            if self._waiting is waiting:
+                self.stop()
+                raise error
+
+        ask()
+
+    def stop(self) -> None:
+        """It is not waited for any more: it is back, or the download goes on in another way, or ends."""
+        self._waiting = None
+        if self._is_away:
+            self._is_away = False
+            self._run.download.note = ""
