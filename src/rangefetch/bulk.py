@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import pickle
 import re
@@ -16,6 +15,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future,
 from pathlib import Path
 from typing import Any, Literal, Protocol, Unpack, cast, overload
 
+from rangefetch import records
 from rangefetch.checks import as_string, check_count, check_function, check_path, check_url, is_metadata_url
 from rangefetch.disk.names import choose_filename, is_plain_filename
 from rangefetch.errors import Cancelled, DownloadError, LocalError, TargetExists
@@ -54,11 +54,11 @@ _PLAIN_URL = re.compile(
     r"(https?://[A-Za-z0-9.-]+(?::[1-9][0-9]{0,3}|:[1-5][0-9]{4})?)/(?:[!-\"$->@-~]*/)?([A-Za-z0-9_][A-Za-z0-9_.+~-]{3,150}[A-Za-z0-9_])"
 )
 
-_OPTIONS = frozenset(field.name for field in dataclasses.fields(DownloadOptions))
+_OPTIONS = frozenset(field.name for field in records.fields(DownloadOptions))
 _ACCEPTED = "a URL, (url, name), (url, options), or a mapping with 'url' and options"
 
 
-@dataclasses.dataclass(slots=True)
+@records.dataclass(slots=True)
 class _Wanted:
     """One item: what it asks for beyond the common options, and the name and host that its URL gives."""
 

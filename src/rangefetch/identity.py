@@ -7,10 +7,10 @@ weak, and Last-Modified. The engine applies the same rule to every response befo
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from collections.abc import Mapping
 
+from rangefetch import records
 from rangefetch.headers import parse_date
 
 __all__ = [
@@ -73,7 +73,7 @@ class Basis(enum.StrEnum):
     """It came from mirrors, in whole or in part, and the URL could not be asked whether that is its file."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class Identity:
     """What one response says of its file.
 

@@ -5,7 +5,6 @@ Each is a field of ``DownloadOptions``, with its default, its check and, where i
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import re
@@ -13,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from rangefetch import records
 from rangefetch.checks import (
     HTTP,
     Check,
@@ -134,7 +134,7 @@ class AllOptions(FetchOptions, StreamOptions, total=False):
 
 def _option(default: Any, check: Check, *, shown: Callable[[Any], object] = lambda value: value) -> Any:
     """A field of ``DownloadOptions``; ``shown`` is what people may see of its value."""
-    return dataclasses.field(default=default, metadata={"check": check, "shown": shown})
+    return records.field(default=default, metadata={"check": check, "shown": shown})
 
 
 def _at_least_one_byte(value: object, option: str) -> int:
@@ -177,7 +177,7 @@ class _Given:
         return {name: getattr(self, name) for name in getattr(self, "_given", _NAMES)}
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@records.dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadOptions(_Given):
     """The options of one download; immutable and hashable.
 
@@ -285,7 +285,7 @@ class DownloadOptions(_Given):
     retry_wait: float = _option(0.5, check_seconds)
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
+        for field in records.fields(self):
             value = getattr(self, field.name)
             checked = _DEFAULTS[field.name] if value is field.default else field.metadata["check"](value, field.name)
             object.__setattr__(self, field.name, checked)
@@ -319,7 +319,7 @@ class DownloadOptions(_Given):
         """What differs from the defaults, without values of headers and accounts in URLs, which may be secrets."""
         shown = (
             f"{field.name}={field.metadata['shown'](value)!r}"
-            for field in dataclasses.fields(self)
+            for field in records.fields(self)
             if (value := getattr(self, field.name)) != _DEFAULTS[field.name]
         )
         return f"DownloadOptions({', '.join(shown)})"
@@ -333,7 +333,7 @@ class DownloadOptions(_Given):
         """The same options, with paths that mean the same wherever the process goes. Raises ``DiskError``."""
         changed: dict[str, Any] = {
             field.name: os.fspath(absolute_path(value))
-            for field in dataclasses.fields(self)
+            for field in records.fields(self)
             if field.metadata["check"] in (check_path, check_file, _check_netrc)
             and isinstance(value := getattr(self, field.name), str)
             and value
@@ -354,9 +354,9 @@ class DownloadOptions(_Given):
         return values
 
 
-_NAMES = frozenset(field.name for field in dataclasses.fields(DownloadOptions))
+_NAMES = frozenset(field.name for field in records.fields(DownloadOptions))
 _DEFAULTS = {
-    field.name: field.metadata["check"](field.default, field.name) for field in dataclasses.fields(DownloadOptions)
+    field.name: field.metadata["check"](field.default, field.name) for field in records.fields(DownloadOptions)
 }
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from rangefetch import records
 
 __all__ = [
     "DownloadProgress",
@@ -38,6 +39,8 @@ def to_camel_case_dict(value: Any) -> dict[str, Any]:
             return [plain(part) for part in item]
         return dict(item) if isinstance(item, Mapping) else item
 
+    import dataclasses  # not before: few want this, and it takes a while
+
     return {
         camel_case(field.name): plain(getattr(value, field.name))
         for field in dataclasses.fields(value)
@@ -56,7 +59,7 @@ class DownloadStatus(enum.StrEnum):
     REMOVED = "removed"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class DownloadProgress:
     """A snapshot of a download.
 
@@ -84,7 +87,7 @@ class DownloadProgress:
         return to_camel_case_dict(self)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class DownloadResult:
     """A finished download.
 
@@ -127,7 +130,7 @@ class DownloadResult:
         return to_camel_case_dict(self)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class FileInfo:
     """What a server says of a file that was not fetched; ``head`` returns it.
 
@@ -149,7 +152,7 @@ class FileInfo:
     etag: str = ""
     last_modified: str = ""
     supports_ranges: bool = False
-    digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    digests: Mapping[str, str] = records.field(default_factory=dict)
     content_type: str = ""
     content_encoding: str = ""
 

@@ -6,7 +6,6 @@ because more of them wait, and what is done to all takes a step for each.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import time
 from collections import OrderedDict
@@ -14,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import RLock
 
+from rangefetch import records
 from rangefetch.errors import ChecksumMismatch, DiskError, DownloadError, LocalError
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
@@ -39,7 +39,7 @@ _HOSTS_FRESH_S, _MOST_HOSTS = 1.0, 4096
 Entry = Row | Download
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class Left:
     """A download that was told to stop, and the state in which it was."""
 

@@ -6,12 +6,12 @@ used, and fails with the reason where it may not.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from rangefetch import records
 from rangefetch.checks import HTTP, is_metadata_url
 from rangefetch.masking import mask_url
 from rangefetch.net.proxies import is_http_proxy, no_proxy_entries, proxy_for, with_port
@@ -90,7 +90,7 @@ ABILITIES: Mapping[str, Ability] = {
 MOST_CONNECTIONS = 16
 """For one server; aria2 takes no more (aria2 manual, ``--max-connection-per-server``)."""
 
-_DEFAULTS: Mapping[str, object] = {field.name: field.default for field in dataclasses.fields(DownloadOptions)}
+_DEFAULTS: Mapping[str, object] = {field.name: field.default for field in records.fields(DownloadOptions)}
 
 
 def refusal(url: str, options: DownloadOptions) -> str:

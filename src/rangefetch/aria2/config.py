@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 from urllib.parse import urlsplit
 
+from rangefetch import records
 from rangefetch.checks import check_count, check_path, check_seconds
 from rangefetch.errors import LocalError
 from rangefetch.options import AllOptions, absolute_path
@@ -34,7 +34,7 @@ _OUR_OPTIONS = frozenset(
 )  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class BinarySource:
     """A place from which aria2c can be fetched: an HTTPS URL, and the SHA-256 that the answer must have.
 
@@ -75,7 +75,7 @@ class DaemonOptions(TypedDict, total=False):
     extra_options: Mapping[str, str]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@records.dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonConfig:
     """How the aria2 backend is run. All have defaults; times are seconds.
 
@@ -117,7 +117,7 @@ class DaemonConfig:
     stop_timeout: float = 10.0
     ca_file: str | os.PathLike[str] = ""
     verify_tls: bool = True
-    extra_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    extra_options: Mapping[str, str] = records.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         def put(name: str, value: object) -> None:
@@ -155,7 +155,7 @@ class DaemonConfig:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> DaemonConfig:
         """The config that these keywords make; an unknown one is a ``TypeError``."""
-        known = {field.name for field in dataclasses.fields(cls)}
+        known = {field.name for field in records.fields(cls)}
         for name in values:
             if name not in known:
                 if name in AllOptions.__annotations__:

@@ -7,7 +7,6 @@ What the configuration file says comes before what was typed. The options that s
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import re
 import sys
 from collections import Counter
@@ -15,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from rangefetch import records
 from rangefetch.checks import check_path, check_url, parse_size
 from rangefetch.cli import config
 from rangefetch.cli.inputs import InputError, read_urls
@@ -24,7 +24,7 @@ from rangefetch.options import DownloadOptions
 
 __all__ = ["USAGE_ERROR", "Request", "parse", "spell_switches"]
 
-_FIELDS = frozenset(field.name for field in dataclasses.fields(DownloadOptions))
+_FIELDS = frozenset(field.name for field in records.fields(DownloadOptions))
 _ABOUT_THE_RUN = (
     "backend",
     "explain",
@@ -39,7 +39,7 @@ _FOR_ONE_URL = {"filename": "name", "mirrors": "mirror", "checksum": "checksum",
 _MOST_DOWNLOADS_AT_ONCE = 1024
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@records.dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One command line, understood and checked.
 
@@ -50,7 +50,7 @@ class Request:
     urls: tuple[str, ...] = ()
     repeated: tuple[str, ...] = ()
     listed: bool = False
-    options: DownloadOptions = dataclasses.field(default_factory=DownloadOptions)
+    options: DownloadOptions = records.field(default_factory=DownloadOptions)
     max_concurrent_downloads: int | None = None
     max_overall_download_limit: int = 0
     network_wait: float | None = None

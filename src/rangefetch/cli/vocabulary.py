@@ -6,10 +6,10 @@ The options that say how to fetch have :class:`DownloadOptions`' names as their 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Sequence
 from typing import NoReturn
 
+from rangefetch import records
 from rangefetch.cli.display import Quiet, printable
 from rangefetch.masking import mask_text
 from rangefetch.options import DownloadOptions
@@ -18,7 +18,7 @@ __all__ = ["USAGE_ERROR", "Parser", "Switch", "make_parser", "masked", "names_of
 
 USAGE_ERROR = 2
 
-_FIELDS = {field.name: field.default for field in dataclasses.fields(DownloadOptions)}
+_FIELDS = {field.name: field.default for field in records.fields(DownloadOptions)}
 
 
 def masked(text: str) -> str:

@@ -7,11 +7,11 @@ checksum, so that what it says is worth something only beside a saved state that
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from rangefetch import records
 from rangefetch.disk.state import DONE, LARGEST_FILE_BYTES, SourceState, State, StateDamaged
 
 __all__ = ["PIECE_BYTES", "ControlFile", "block_size", "from_control_file", "to_control_file"]
@@ -34,7 +34,7 @@ Run = tuple[int, int]
 """Written bytes, half-open."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class ControlFile:
     """What a control file says.
 
@@ -45,7 +45,7 @@ class ControlFile:
     piece_length: int
     total_length: int
     pieces: bytes
-    in_flight: Mapping[int, bytes] = dataclasses.field(default_factory=dict)
+    in_flight: Mapping[int, bytes] = records.field(default_factory=dict)
     upload_length: int = 0
     info_hash: bytes = b""
 

@@ -12,13 +12,13 @@ another query or host. Where that part file is another URL's, the hash is of the
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from rangefetch import records
 from rangefetch.disk import beside, locks, state
 from rangefetch.disk.beside import control_path_of, state_path_of
 from rangefetch.disk.names import MAX_NAME_BYTES, filename_from_url
@@ -59,7 +59,7 @@ _NO_NAMELESS_HERE = frozenset(
 _NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ETXTBSY})
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class Part:
     """A part file of ours, open and locked; its ``fd`` is the caller's to close. ``marked``: it says so itself."""
 

@@ -7,7 +7,6 @@ and the time that the file had. Where the file system has no such attributes not
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import os
 import threading
@@ -16,6 +15,7 @@ from collections import OrderedDict
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from rangefetch import records
 from rangefetch.identity import Identity
 from rangefetch.importing import no_fork
 
@@ -27,7 +27,7 @@ _MOST_BYTES = 4096
 _MOST_REMEMBERED = 1 << 15
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class Origin:
     """``url`` as :func:`public_url` gives it, and the validators that its responses had. ``encoded_bytes`` is the
     length of what was sent, if the file is the decoded form of that (-1: it is what was sent)."""

@@ -7,7 +7,6 @@ loads. What nothing shows to be written here is left alone.
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
 import math
@@ -19,6 +18,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from rangefetch import records
 from rangefetch.disk.ownership import NotOurs, is_marked_file, mark, read_own
 from rangefetch.disk.replacing import replace_file
 from rangefetch.errors import DiskError
@@ -82,7 +82,7 @@ class StateForeign(StateDamaged):
     """Nothing shows that the file is a saved state of this user's: it is somebody else's, and stays as it is."""
 
 
-@dataclasses.dataclass(slots=True)
+@records.dataclass(slots=True)
 class SourceState:
     """A URL that can serve the file, and the validators that it gave (empty: none)."""
 
@@ -91,7 +91,7 @@ class SourceState:
     last_modified: str = ""
 
 
-@dataclasses.dataclass(slots=True)
+@records.dataclass(slots=True)
 class State:
     """One download at one moment.
 
@@ -111,9 +111,9 @@ class State:
     blocks: bytes
     partial: dict[int, int]
     filename: str = ""
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    options: dict[str, Any] = records.field(default_factory=dict)
     sample: int = 0
-    last_updated: float = dataclasses.field(default_factory=time.time)
+    last_updated: float = records.field(default_factory=time.time)
 
     def identity_of(self, url: str) -> Identity | None:
         """What a source said of the file; None: it was not asked."""
@@ -141,7 +141,7 @@ def save(path: str | os.PathLike[str], state: State) -> None:
     are done is left out. Raises ``DiskError``, and ``ValueError`` for a state that :func:`load` would refuse.
     """
     unfinished = {i: count for i, count in state.partial.items() if state.blocks[i : i + 1] != bytes([DONE])}
-    state = dataclasses.replace(state, partial=unfinished)
+    state = records.replace(state, partial=unfinished)
     _check(state)
     octets = _encode(_to_document(state))
     if len(octets) > _MAX_FILE_BYTES:
@@ -252,10 +252,12 @@ def _check(state: State) -> None:
 
 
 def _to_document(state: State) -> dict[str, Any]:
-    document = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    document = {field.name: getattr(state, field.name) for field in records.fields(state)}
     del document["blocks"]
     document["version"] = _VERSION
-    document["sources"] = [dataclasses.asdict(source) for source in state.sources]
+    document["sources"] = [
+        {field.name: getattr(source, field.name) for field in records.fields(source)} for source in state.sources
+    ]
     document["bitmap"] = _pack(state.blocks)
     document["partial"] = {str(index): written for index, written in state.partial.items()}
     document["last_updated"] = float(state.last_updated)

@@ -9,7 +9,6 @@ after the last byte (``publishing``). What the bytes are is not known here: the 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import itertools
 import os
@@ -17,6 +16,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol, Self
+
+from rangefetch import records
 
 if sys.platform != "win32":
     import fcntl
@@ -152,7 +153,7 @@ class Target:
         """
         with disk_errors("read", self.part_path):
             sample = state.sample_of(self.fd, saved)
-        state.save(self.state_path, dataclasses.replace(saved, sample=sample))
+        state.save(self.state_path, records.replace(saved, sample=sample))
 
     def truncate(self, size_bytes: int = 0) -> None:
         """Drop what lies beyond ``size_bytes`` and, before it, the state that may speak of it."""
@@ -278,7 +279,7 @@ class Target:
             except (FileNotFoundError, state.StateDamaged):
                 saved = None
             if saved is not None and filename:
-                saved = dataclasses.replace(saved, filename=filename)
+                saved = records.replace(saved, filename=filename)
             if folder.stat().st_dev == os.fstat(self.fd).st_dev:
                 self._move_by_rename(new_path, saved)
             else:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from rangefetch import records
 from rangefetch.disk.state import DONE
 from rangefetch.errors import BadAnswer, ContentChanged
 from rangefetch.identity import Basis, Strength, must_compare_before_publishing
@@ -72,7 +72,7 @@ class Comparing:
         first, size = run.sources[run.answering.first_source], run.file.downloaded
         if run.file.block_size == 0:
             # Its length was not announced.
-            identity = dataclasses.replace(first.identity, size=size)
+            identity = records.replace(first.identity, size=size)
             if not run.answering.is_credible(run.answering.first_source, identity, stated=False):
                 return
         if run.options.checksum or run.download.sink is not None:

@@ -6,13 +6,13 @@ The variables of the environment are those of OpenSSL (``SSL_CERT_FILE``, ``SSL_
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from rangefetch import records
 from rangefetch.importing import no_fork
 from rangefetch.logs import log as _log
 from rangefetch.options import DownloadOptions
@@ -34,7 +34,7 @@ _told: set[tuple[str, str]] = set()  # variables and what they named in vain
 _lock = threading.Lock()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class Trust:
     """A ``file`` of certificates and a ``directory`` of them, as ``c_rehash`` makes it; empty: none.
 

@@ -6,13 +6,13 @@ to those below it.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 import threading
 import time
 from urllib.parse import urlsplit
 
+from rangefetch import records
 from rangefetch.logs import log as _log
 
 __all__ = ["cookies_for", "read_cookies"]
@@ -26,7 +26,7 @@ _told: dict[str, tuple[int, ...]] = {}  # by the file: the lines that were found
 _lock = threading.Lock()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class _Cookie:
     domain: str
     is_for_subdomains: bool

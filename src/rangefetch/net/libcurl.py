@@ -7,19 +7,19 @@ environment that does not work is an error, never a reason to run on another lib
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from rangefetch import records
 from rangefetch.errors import EngineUnavailable
 
 __all__ = ["LibcurlInfo", "load"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class LibcurlInfo:
     """The loaded libcurl: its file, who named it (``RANGEFETCH_LIBCURL``, ``pycurl`` or ``system``), and versions."""
 

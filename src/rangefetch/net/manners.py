@@ -6,7 +6,7 @@ host has shown before; otherwise every dead link would cost two.
 
 from __future__ import annotations
 
-import dataclasses
+from rangefetch import records
 
 __all__ = ["CLOSED", "ENCODED", "SILENT", "UNSOUND", "Manners"]
 
@@ -24,11 +24,11 @@ _MOST_HOSTS = 4096
 _OF_THE_FILE = frozenset({403, 404, 405, 410, 451})
 
 
-@dataclasses.dataclass(slots=True)
+@records.dataclass(slots=True)
 class _Host:
     answered: bool = False
     sends_ranges: bool = False
-    refused: set[int] = dataclasses.field(default_factory=set)
+    refused: set[int] = records.field(default_factory=set)
 
 
 class Manners:

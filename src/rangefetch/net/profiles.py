@@ -5,12 +5,12 @@ It has two parts: what is for the origin that the user named, and what goes wher
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rangefetch import records
 from rangefetch.errors import LocalError
 from rangefetch.net.certificates import Trust, find_trust
 from rangefetch.net.cookies import cookies_for
@@ -30,7 +30,7 @@ Setting = tuple[str, int | str]
 """An option of libcurl, without ``CURLOPT_``, and its value."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, repr=False)
+@records.dataclass(frozen=True, slots=True, repr=False)
 class Private:
     """What is for the origin that the user named, and for the ``trusted`` hosts, and never sent elsewhere."""
 
@@ -40,7 +40,7 @@ class Private:
     trusted: tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class Everywhere:
     """What holds for every request, wherever redirects lead."""
 
@@ -54,7 +54,7 @@ class Everywhere:
     direct: tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class ProfileSettings:
     """How a source is asked."""
 

@@ -5,12 +5,12 @@ The engine knows them by number, in this order; here is what Python decides by.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from rangefetch import records
 from rangefetch.identity import Identity
 from rangefetch.net.credentials import split_userinfo
 from rangefetch.net.mirrors import rewrite
@@ -39,7 +39,7 @@ def origin_of(url: str) -> tuple[str, str]:
     return urlsplit(url).scheme.lower(), host_of(url)
 
 
-@dataclasses.dataclass(slots=True)
+@records.dataclass(slots=True)
 class Source:
     """One URL. ``resolved_url`` is where redirects led, ``answered`` that it has answered well in this run and is used,
     ``identity`` what its first answer said of the file, ``resolved_again`` how often in a row its own URL was asked
@@ -62,7 +62,7 @@ class Source:
     last_modified: str = ""
     resolved_url: str = ""
     answered: bool = False
-    identity: Identity = dataclasses.field(default_factory=Identity)
+    identity: Identity = records.field(default_factory=Identity)
     banned: bool = False
     failures: int = 0
     resolved_again: int = 0
@@ -70,7 +70,7 @@ class Source:
     failed_at: str = ""
     asked_plainly: bool = False
     jar: SessionCookies | None = None
-    given_url: str = dataclasses.field(init=False)
+    given_url: str = records.field(init=False)
 
     def __post_init__(self) -> None:
         self.given_url = self.url

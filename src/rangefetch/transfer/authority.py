@@ -6,9 +6,9 @@ said anything, and never against it.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 
+from rangefetch import records
 from rangefetch.identity import Identity, Same, same_validators
 
 __all__ = ["Authority", "Word", "is_unvouched"]
@@ -94,7 +94,7 @@ class Authority:
             self.source = source
         if source == self.source and (source == _URL or self._said_by != _URL):
             self._said_by = source
-            self.identity = identity if size >= 0 else dataclasses.replace(identity, size=known)
+            self.identity = identity if size >= 0 else records.replace(identity, size=known)
             self.is_remembered = False
         return Word.GOOD
 

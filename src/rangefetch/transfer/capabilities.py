@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from rangefetch import records
 from rangefetch.checks import HTTP, is_metadata_url
 from rangefetch.options import DownloadOptions
 from rangefetch.transfer.download import Download, Row
@@ -13,7 +13,7 @@ from rangefetch.transfer.download import Download, Row
 __all__ = ["NATIVE", "Capabilities"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class Capabilities:
     """What one backend can do, as far as that can be said before it runs.
 

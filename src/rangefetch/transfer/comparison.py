@@ -10,13 +10,13 @@ server that cannot send ranges.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import enum
 import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from rangefetch import records
 from rangefetch.errors import DiskError, DownloadError, TimedOut
 from rangefetch.importing import no_fork
 from rangefetch.masking import mask_url
@@ -57,7 +57,7 @@ class Verdict(enum.Enum):
     """The source could not be asked: it does not answer, or not with ranges."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class Finding:
     """The outcome of a comparison. ``reason`` is for a log; ``error`` is what made it impossible, if it was, and
     ``refused`` says that the source refuses the file for good. The same bytes came with these ``validators``: ETag and
@@ -71,7 +71,7 @@ class Finding:
     validators: tuple[str, str] = ("", "")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class Question:
     """What is to be compared: ``samples`` of a file of ``size`` bytes, with those of ``source``.
 

@@ -7,10 +7,10 @@ over only when that is settled, so that a file that turns out to be another one 
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from pathlib import Path
 
+from rangefetch import records
 from rangefetch.disk import state
 from rangefetch.disk.beside import state_path_of
 from rangefetch.disk.ownership import opened_regular
@@ -24,7 +24,7 @@ from rangefetch.transfer.samples import Sample, finished_spans
 __all__ = ["Earlier", "find", "of_url", "read_samples", "take"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class Earlier:
     """Work of another URL: its part file and the state that was saved of it. ``is_in_place``: the download that is to
     use it has that part file already, because the user gave both the same name.
@@ -72,7 +72,7 @@ def take(earlier: Earlier, url: str) -> Target | None:
 def of_url(earlier: Earlier, url: str, remote: Identity, filename: str) -> State:
     """Its state, as that of ``url``, whose server describes the file as ``remote``."""
     source = SourceState(url, remote.etag, remote.last_modified)
-    return dataclasses.replace(earlier.saved, url=url, resolved_url=url, sources=[source], filename=filename)
+    return records.replace(earlier.saved, url=url, resolved_url=url, sources=[source], filename=filename)
 
 
 def _saved(part_path: Path) -> State | None:

@@ -7,13 +7,13 @@ what cannot be decided is another file. What this process has fetched from anoth
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import os
 import random
 import stat
 from pathlib import Path
 
+from rangefetch import records
 from rangefetch.disk import provenance
 from rangefetch.identity import Basis, Identity, Same, Strength, contradicts, same_validators
 from rangefetch.transfer import samples
@@ -39,7 +39,7 @@ class Standing(enum.Enum):
     """There is none any more."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class Found:
     """What is there, of ``size`` bytes (0: it does not matter).
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from http import HTTPStatus
 from typing import Any
 
+from rangefetch import records
 from rangefetch.net.manners import CLOSED, ENCODED, SILENT, UNSOUND
 from rangefetch.transfer.events import EngineEvent
 
@@ -76,7 +76,7 @@ class Curl(enum.IntEnum):
     TOO_LARGE = 100
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class Failure:
     """A failed transfer in numbers.
 

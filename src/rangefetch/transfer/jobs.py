@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from rangefetch import records
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Jobs"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class _Job:
     what: str
     job: Callable[[], Any]

@@ -7,11 +7,11 @@ is documented in ``docs/retry.md``, which is made from it.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import errno as errno_module
 import random
 
+from rangefetch import records
 from rangefetch.checks import check_seconds
 from rangefetch.transfer.failure import TLS_CODES, WANTS_CERTIFICATE, Curl, Failure, Fault
 
@@ -93,7 +93,7 @@ class When(enum.StrEnum):
                 return True
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class Row:
     """One row of the table: failures of this fault with one of these numbers, if ``when`` holds, are of ``kind``.
 
@@ -271,7 +271,7 @@ DEFAULT_ROWS: tuple[Row, ...] = (
 """The table. Rows are looked at from the top; the last of each group fits everything that is left."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@records.dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
     """The table, and how long to wait. Edit it by making another: ``RetryPolicy().first(Row(...))``.
 
@@ -306,7 +306,7 @@ class RetryPolicy:
 
     def first(self, *rows: Row) -> RetryPolicy:
         """The same policy with ``rows`` before all others."""
-        return dataclasses.replace(self, rows=(*rows, *self.rows))
+        return records.replace(self, rows=(*rows, *self.rows))
 
     def row(self, failure: Failure) -> Row:
         """The row that decides about a failure."""

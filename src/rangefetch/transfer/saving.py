@@ -7,13 +7,13 @@ after the sync might name bytes that it missed. After a sync that failed nothing
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rangefetch import records
 from rangefetch.disk import beside, state
 from rangefetch.disk.control_file import from_control_file
 from rangefetch.disk.ownership import NotOurs, read_own
@@ -247,4 +247,4 @@ def _cut(saved: state.State, end: int) -> state.State:
         blocks[index] = 0
         if left := min(there, max(0, end - start)):
             partial[index] = left
-    return dataclasses.replace(saved, blocks=bytes(blocks), partial=partial)
+    return records.replace(saved, blocks=bytes(blocks), partial=partial)

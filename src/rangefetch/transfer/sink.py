@@ -6,12 +6,12 @@ answer that it comes from was checked, and what it has begun to read is pinned.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rangefetch import records
 from rangefetch.disk.parts import Part
 from rangefetch.disk.target import Target
 from rangefetch.errors import ContentChanged
@@ -52,7 +52,7 @@ class Sink(Target):
     def shorten(self, download: Download, size: int) -> None:
         """The file was said to be longer than the ``size`` bytes that the server has of it."""
         with download.lock:
-            self.read_identity = dataclasses.replace(self.read_identity, size=size)
+            self.read_identity = records.replace(self.read_identity, size=size)
 
     def hold(self, download: Download) -> None:
         """The download starts over: until the next ``admit`` the reader gets nothing.
