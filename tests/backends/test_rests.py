@@ -108,6 +108,29 @@ def test_a_host_that_has_answered_may_refuse_for_longer_than_the_tries_last(
     assert sum(request.status == 503 for request in server.requests) == 9
 
 
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_so_may_one_that_has_said_nothing_else_than_that_it_cannot_serve_for_now(
+    manager: DownloadManager, server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda _, most: most / 10)
+    url = server.url("/status/x", code=status, size=SMALL, times=9)
+    manager.download_and_wait(url, into(target, retry_wait=0.2, total_timeout=60.0))
+    assert sum(request.status == status for request in server.requests) == 9
+
+
+def test_but_not_one_that_fails_or_is_behind_a_proxy_that_says_so(
+    manager: DownloadManager, server: MisbehavingServer, target: Path
+) -> None:
+    for number, url, proxy in (
+        (1, server.url("/status/x", code=500), ""),
+        (2, "http://elsewhere.example/status/x?code=503", f"http://127.0.0.1:{server.port}"),
+    ):
+        server.clear()
+        with pytest.raises(HttpStatusError):
+            manager.download_and_wait(url, into(target, number, retry_wait=0.02, proxy=proxy))
+        assert len(server.requests) == 5
+
+
 def test_so_does_one_of_which_work_is_saved(
     manage: Make, server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from rangefetch.aria2.tries import Tries
 from rangefetch.disk.control_file import ControlFile
 from rangefetch.errors import DaemonUnavailable, DownloadError, LocalError
 from rangefetch.logs import log as _log
+from rangefetch.net.proxies import proxy_for
 from rangefetch.net.sources import URL
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadStatus
@@ -30,7 +31,7 @@ from rangefetch.transfer.download import Download, Figures
 from rangefetch.transfer.failure import Curl, Failure, Fault
 from rangefetch.transfer.keeping import NOTHING_KEPT
 from rangefetch.transfer.lifecycle import Event, Phase
-from rangefetch.transfer.retry import Kind
+from rangefetch.transfer.retry import NOT_NOW, Kind
 from rangefetch.transfer.wording import as_error
 
 if TYPE_CHECKING:
@@ -466,6 +467,9 @@ class Job(AtWork):
         """A try has failed: ``again`` after a while, from the beginning, or the end. Raises ``error``."""
         downloaded = self.figures_now.downloaded
         host = failure.host or self.host()
+        url = failure.address or self.sources[URL].url
+        # What a proxy says is nothing of those behind it.
+        is_there = host in self.backend.answered or (error.status in NOT_NOW and not proxy_for(url, self.options))
         following = self.tries.failed(
             error,
             kind,
@@ -474,7 +478,7 @@ class Job(AtWork):
             connections=self.connections,
             retry_after_s=failure.retry_after_s,
             now_s=self.now_s(),
-            is_known=downloaded > 0 or self.saved is not None or host in self.backend.answered,
+            is_known=downloaded > 0 or self.saved is not None or is_there,
         )
         if kind is Kind.RATE_LIMITED:
             governor.rest(host, following.wait_s)

@@ -26,7 +26,7 @@ from rangefetch.transfer.comparison import Finding, Verdict
 from rangefetch.transfer.events import EngineEvent
 from rangefetch.transfer.failure import Curl, Failure, Fault
 from rangefetch.transfer.offline import Offline
-from rangefetch.transfer.retry import AFTER_A_WAIT, ONCE_MORE, Kind
+from rangefetch.transfer.retry import AFTER_A_WAIT, NOT_NOW, ONCE_MORE, Kind
 from rangefetch.transfer.space import explain_full
 from rangefetch.transfer.tries import is_worth
 from rangefetch.transfer.wording import as_error
@@ -291,14 +291,16 @@ class Recovery:
         return 0 < most <= self._tries.failures and self._patience_left_s(failure, kind) <= 0
 
     def _patience_left_s(self, failure: Failure, kind: Kind) -> float:
-        """How long a host that has answered, or whose file has begun, may still fail: its server may be restarting."""
+        """How long a host that has answered, if only that it cannot serve for now, or whose file has begun, may still
+        fail: its server may be restarting."""
         run = self._run
         if run.options.bounds_tries or kind not in AFTER_A_WAIT or failure.received_bytes:
             return 0.0
         url = failure.address or run.sources[failure.source].url
         is_known = run.file.downloaded or run.saved is not None or run.backend.manners.has_answered(host_of(url))
-        # What batches have met, too; what a proxy has sent says nothing of those behind it.
-        if not (is_known or (governor.has_sent(failure.host) and not proxy_for(url, run.options))):
+        # What batches have met, too; what a proxy says or has sent says nothing of those behind it.
+        is_there = failure.status in NOT_NOW or governor.has_sent(failure.host)
+        if not (is_known or (is_there and not proxy_for(url, run.options))):
             return 0.0
         return self._tries.patience_left_s(run.now_s(), run.options.retry_wait)
 

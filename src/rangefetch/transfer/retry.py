@@ -18,6 +18,7 @@ from rangefetch.transfer.failure import TLS_CODES, WANTS_CERTIFICATE, Curl, Fail
 __all__ = [
     "AFTER_A_WAIT",
     "DEFAULT_ROWS",
+    "NOT_NOW",
     "ONCE_MORE",
     # What a row of a user's own is written with.
     "Curl",
@@ -57,6 +58,8 @@ class Kind(enum.StrEnum):
 
 AFTER_A_WAIT = frozenset({Kind.TEMPORARY, Kind.RATE_LIMITED})
 """What is followed by another request only after a while."""
+NOT_NOW = frozenset({429, 502, 503, 504})
+"""Statuses by which a host that is there says that it cannot serve for now (RFC 9110, sections 15.6.3 to 15.6.5)."""
 ONCE_MORE = (401, 407)
 """Statuses of what is doubtful that are tried once more only, on one connection."""
 
