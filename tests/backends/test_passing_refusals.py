@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from rangefetch import DownloadManager
+from rangefetch.errors import HttpStatusError
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import SIZE, SMALL, into
 
@@ -36,6 +37,24 @@ def test_a_demand_for_credentials_between_good_responses_is_asked_about_once_mor
 ) -> None:
     manager.download_and_wait(server.url("/status/x", size=SIZE, code=code, skip=1, times=1), into(target, **options))
     assert target.read_bytes() == content(SIZE)
+
+
+@pytest.mark.parametrize("code", [400, 406, 409, 501])
+def test_what_says_nothing_of_the_file_is_doubted_of_a_host_that_has_sent_others(
+    manager: DownloadManager, server: MisbehavingServer, target: Path, code: int
+) -> None:
+    """In a list each file may be a single request, and so the first of its own."""
+    manager.download_and_wait(server.url("/good/x", size=SMALL), into(target, "good"))
+    for number in range(6):
+        url = server.url(f"/status/{number}", size=SMALL, code=code, times=3, id=number)
+        result = manager.download_and_wait(url, into(target, number))
+        assert result.path.read_bytes() == content(SMALL)
+    # And of dead links no more than a few are.
+    server.clear()
+    for number in range(20):
+        with pytest.raises(HttpStatusError):
+            manager.download_and_wait(server.url(f"/status/d{number}", code=code, id=number), into(target, number))
+    assert len(server.requests) <= 3 * 10 + 17
 
 
 @pytest.mark.parametrize("code", [403, 408, 413, 423, 425, 429, 500, 507, 599])

@@ -68,7 +68,7 @@ def test_a_host_that_never_answered_is_tried_for_four_seconds_at_least(
     assert sum(gaps(server.requests)) >= 0.4
 
 
-@pytest.mark.parametrize("code", [406, 501])
+@pytest.mark.parametrize("code", [400, 406, 409, 501])
 @pytest.mark.parametrize("split", [1, 8])
 def test_what_is_said_once_and_not_of_the_file_ends_nothing(
     server: MisbehavingServer, tmp_path: Path, code: int, split: int

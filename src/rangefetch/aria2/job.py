@@ -22,7 +22,7 @@ from rangefetch.disk.control_file import ControlFile
 from rangefetch.errors import DaemonUnavailable, DownloadError, LocalError
 from rangefetch.logs import log as _log
 from rangefetch.net.proxies import proxy_for
-from rangefetch.net.sources import URL
+from rangefetch.net.sources import URL, host_of
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadStatus
 from rangefetch.transfer import governor
@@ -470,16 +470,21 @@ class Job(AtWork):
         url = failure.address or self.sources[URL].url
         # What a proxy says is nothing of those behind it.
         is_there = host in self.backend.answered or (error.status in NOT_NOW and not proxy_for(url, self.options))
-        following = self.tries.failed(
-            error,
-            kind,
-            downloaded=downloaded,
-            size=self.figures_now.total or -1,
-            connections=self.connections,
-            retry_after_s=failure.retry_after_s,
-            now_s=self.now_s(),
-            is_known=downloaded > 0 or self.saved is not None or is_there,
-        )
+        try:
+            following = self.tries.failed(
+                error,
+                kind,
+                downloaded=downloaded,
+                size=self.figures_now.total or -1,
+                connections=self.connections,
+                retry_after_s=failure.retry_after_s,
+                now_s=self.now_s(),
+                is_known=downloaded > 0 or self.saved is not None or is_there,
+            )
+        except DownloadError:
+            if kind is Kind.DOUBTFUL and not any(source.answered for source in self.sources):
+                self.backend.manners.insisted(host_of(url), error.status)
+            raise
         if kind is Kind.RATE_LIMITED:
             governor.rest(host, following.wait_s)
         if following.anew:

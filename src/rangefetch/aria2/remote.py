@@ -331,9 +331,13 @@ def ask_any(
             if first_decides and source is sources[0]:
                 break
         except Unanswered as error:
-            unanswered = error
-            _log.debug("%s: %s", mask_url(source.url), error)
-            source.banned = policy.classify(error.failure) is Kind.PERMANENT
+            failure = error.failure
+            host = host_of(failure.address or source.url)
+            if manners is not None and manners.contradicts_itself(host, failure.status):
+                failure = dataclasses.replace(failure, answered=True)
+            unanswered = Unanswered(failure)
+            _log.debug("%s: %s", mask_url(source.url), unanswered)
+            source.banned = policy.classify(failure) is Kind.PERMANENT
             if first_decides and source is sources[0] and not source.banned:
                 break
         else:

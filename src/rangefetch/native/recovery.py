@@ -38,8 +38,6 @@ __all__ = ["Recovery"]
 
 _RANGE_TRIES = 2
 _MORE_LANES_AFTER_S = 30.0
-_OF_THE_REQUEST = (HTTPStatus.NOT_ACCEPTABLE, HTTPStatus.NOT_IMPLEMENTED)
-"""What says nothing of the file, and nothing that is true of a host which has answered such requests."""
 _OF_EMPTY_FILES = (HTTPStatus.NO_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
 _OF_A_RANGE = AFTER_A_WAIT | {Kind.PERMANENT, Kind.DOUBTFUL}
 """What the refusal of a range may look like."""
@@ -181,21 +179,18 @@ class Recovery:
         redirected = bool(event.address) and event.address != source.url
         if run.file.downloaded > source.resolved_at:
             source.resolved_at, source.resolved_again, source.failed_at = run.file.downloaded, 0, ""
+        host = host_of(event.address or source.url)
         named_again = event.address == source.failed_at or source.resolved_again >= MOST_RESOLVED_AGAIN
         stated = stated_range(parse_headers(event.headers))
         return Failure.of(
             event,
             other_lanes=run.file.lanes_busy,
-            answered=source.answered or (event.status in _OF_THE_REQUEST and self._has_sent(event)),
+            answered=source.answered or run.backend.manners.contradicts_itself(host, event.status),
             redirected=redirected,
             named_again=redirected and named_again,
             ranged=self.resort.asks_with_ranges,
             same_total=stated is not None and stated[2] == run.file.size,
         )
-
-    def _has_sent(self, event: EngineEvent) -> bool:
-        """Whether the host has sent a file, or a part of one, before."""
-        return self._run.backend.manners.has_answered(host_of(event.address or self._run.sources[event.source].url))
 
     def _note_size(self, event: EngineEvent) -> None:
         """What a response that contradicts the file says of its size."""
@@ -342,6 +337,8 @@ class Recovery:
     def _go_on_trying(self, failure: Failure, error: DownloadError, kind: Kind, is_last: bool) -> None:
         run = self._run
         if is_last and kind is Kind.DOUBTFUL:
+            if not run.sources[failure.source].answered:
+                run.backend.manners.insisted(run.host_of(failure), failure.status)
             self._give_up_source(failure, error)
             return
         if is_last or kind is Kind.NO_RANGES:

@@ -22,6 +22,9 @@ UNSOUND = -3
 _MOST_HOSTS = 4096
 # What a server says of a file, and not of the way in which it was asked for it.
 _OF_THE_FILE = frozenset({403, 404, 405, 410, 451})
+# What it says of the request, although it has answered others that were no different.
+_OF_THE_REQUEST = frozenset({400, 406, 409, 501})
+_BELIEVED_AFTER = 3
 
 
 @records.dataclass(slots=True)
@@ -29,6 +32,7 @@ class _Host:
     answered: bool = False
     sends_ranges: bool = False
     refused: set[int] = records.field(default_factory=set)
+    insisted: dict[int, int] = records.field(default_factory=dict)
 
 
 class Manners:
@@ -46,6 +50,22 @@ class Manners:
     def refused_plainly(self, host: str, how: int) -> None:
         """It has refused a file (with a status, or ``CLOSED``) that was asked for without a range."""
         self._host(host).refused.add(how)
+
+    def insisted(self, host: str, status: int) -> None:
+        """It has refused one file with this status for as long as that was tried."""
+        refused = self._host(host).insisted
+        refused[status] = refused.get(status, 0) + 1
+
+    def contradicts_itself(self, host: str, status: int) -> bool:
+        """Whether a refusal may be passing, although the host has not sent that file before: it says nothing of the
+        file, and others were sent. Of dead links that are refused so, no more than a few are tried in vain."""
+        known = self._hosts.get(host)
+        return (
+            known is not None
+            and known.answered
+            and status in _OF_THE_REQUEST
+            and known.insisted.get(status, 0) < _BELIEVED_AFTER
+        )
 
     def has_answered(self, host: str) -> bool:
         """Whether it has sent anything of use."""
