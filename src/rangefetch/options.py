@@ -232,8 +232,8 @@ class DownloadOptions(_Given):
         ``connect_timeout`` (until a request can be sent) and ``read_timeout`` (without data after that, or with less
         than 1 KiB within it and within 10 seconds) for a transfer; ``total_timeout`` for the download; ``max_tries``
         failures in a row (0: no limit; progress of 64 KiB, or a 64th of a smaller file, starts the count again); unless
-        you give it, a host that has answered (a 503 is an answer) may fail for 50 times ``retry_wait`` (25 s): its server
-        may be restarting; ``retry_wait`` is the upper bound of the first back-off.
+        you give it, a host that has answered (a 503 is an answer) may fail for 50 times ``retry_wait`` (25 s), since
+        its server may be restarting; ``retry_wait`` is the upper bound of the first back-off.
 
     Raises ``ValueError`` or ``TypeError`` naming the option.
     """
