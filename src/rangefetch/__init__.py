@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rangefetch.asking import head
     from rangefetch.bulk import fetch_many
     from rangefetch.errors import DownloadError
+    from rangefetch.iterating import Fetched, fetch_iter
     from rangefetch.manager import DownloadManager
     from rangefetch.manifests.item import ManifestItem
     from rangefetch.manifests.opening import ManifestError
@@ -33,6 +34,7 @@ __all__ = [
     "DownloadProgress",
     "DownloadResult",
     "DownloadStatus",
+    "Fetched",
     "FileInfo",
     "ManifestError",
     "ManifestItem",
@@ -41,6 +43,7 @@ __all__ = [
     "aio",
     "errors",
     "fetch",
+    "fetch_iter",
     "fetch_many",
     "get_download_manager",
     "head",
@@ -57,10 +60,12 @@ _HOMES = {
     "DownloadProgress": "rangefetch.progress",
     "DownloadResult": "rangefetch.progress",
     "DownloadStatus": "rangefetch.progress",
+    "Fetched": "rangefetch.iterating",
     "FileInfo": "rangefetch.progress",
     "ManifestError": "rangefetch.manifests.opening",
     "ManifestItem": "rangefetch.manifests.item",
     "fetch": "rangefetch.api",
+    "fetch_iter": "rangefetch.iterating",
     "fetch_many": "rangefetch.bulk",
     "get_download_manager": "rangefetch.shared",
     "head": "rangefetch.asking",

@@ -17,25 +17,27 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
-from rangefetch import bulk, shared
+from rangefetch import bulk, iterating, shared
 from rangefetch import manager as blocking
 from rangefetch.api import options_of
 from rangefetch.asking import Question
 from rangefetch.bulk import Item, OnResult
 from rangefetch.checks import Url, check_function
 from rangefetch.errors import DownloadError, WaitTimeout
+from rangefetch.iterating import WINDOW, Fetched
 from rangefetch.logs import log as _log
 from rangefetch.options import AllOptions, CommonOptions, DownloadOptions, FetchOptions
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, FileInfo
 from rangefetch.transfer.download import Download
 
-__all__ = ["DownloadManager", "fetch", "fetch_many", "head"]
+__all__ = ["DownloadManager", "fetch", "fetch_iter", "fetch_many", "head"]
 
 _PROGRESS_EVERY_S = 0.1
 # At a download that rests, since a manager that is stopped says nothing to those; and at one that is at work, since a
@@ -507,3 +509,149 @@ async def fetch_many(
     finally:
         pool.shutdown(wait=False)
     raise mistakes[0]
+
+
+def fetch_iter(
+    items: Iterable[Item] | AsyncIterable[Item],
+    directory: str | os.PathLike[str] | None = None,
+    *,
+    max_concurrent_downloads: int | None = None,
+    window: int = WINDOW,
+    on_progress: Callable[[DownloadProgress], object] | None = None,
+    **options: Unpack[CommonOptions],
+) -> AsyncGenerator[Fetched]:
+    """``rangefetch.fetch_iter`` as an asynchronous iterator; it uses one thread. ``items`` may be asynchronous, too.
+
+    An asynchronous iterable is advanced on the event loop, any other one in the thread. When the iterator is closed, or
+    the task that waits for it is cancelled, unfinished downloads are stopped and saved. Close it with ``aclose`` (or
+    ``contextlib.aclosing``) where you leave the loop early.
+    """
+    check_function(on_progress, "on_progress")
+    return _Flowing(items, directory, max_concurrent_downloads, window, on_progress, options).run()
+
+
+class _Flowing:
+    """One call of ``fetch_iter``: a thread that fetches, and the event loop that gives it items and takes results."""
+
+    def __init__(
+        self,
+        items: Iterable[Item] | AsyncIterable[Item],
+        directory: str | os.PathLike[str] | None,
+        max_concurrent_downloads: int | None,
+        window: int,
+        on_progress: Callable[[DownloadProgress], object] | None,
+        options: CommonOptions,
+    ) -> None:
+        self._given: deque[object] = deque()  # what the asynchronous iterable has given, and the thread has not taken
+        self._wake: Callable[[], object] = lambda: None
+        self._room = asyncio.Event()
+        self._items = items if isinstance(items, AsyncIterable) else None
+        self._window = window
+        self._on_progress = on_progress
+        self._stopped = threading.Event()
+        self._slots = threading.Semaphore(window)
+        self._results: asyncio.Queue[Fetched | BaseException | None] = asyncio.Queue()
+        # Wrong arguments are told at once.
+        self._fetching = iterating.fetch_from(
+            self if isinstance(items, AsyncIterable) else items,
+            directory,
+            max_concurrent_downloads=max_concurrent_downloads,
+            window=window,
+            on_progress=self._report,
+            options=options,
+        )
+        self._loop: asyncio.AbstractEventLoop
+
+    # -- on the event loop ------------------------------------------------------------------------------------
+
+    async def run(self) -> AsyncGenerator[Fetched]:
+        self._loop = asyncio.get_running_loop()
+        # A thread of its own, since the loop's are few and this may take hours.
+        pool = ThreadPoolExecutor(1, thread_name_prefix="fetch-iter")
+        call = self._loop.run_in_executor(pool, self._fetch)
+        feeding = asyncio.ensure_future(self._feed(self._items)) if self._items is not None else None
+        try:
+            while (fetched := await self._results.get()) is not None:
+                if isinstance(fetched, BaseException):
+                    raise fetched
+                yield fetched
+                self._slots.release()
+        finally:
+            self._stopped.set()
+            self._wake()
+            if feeding is not None:
+                feeding.cancel()
+            await asyncio.shield(call)
+            pool.shutdown(wait=False)
+
+    async def _feed(self, items: AsyncIterable[Item]) -> None:
+        """Take items as long as there is room for them."""
+        try:
+            async for item in items:
+                self._given.append(item)
+                self._wake()
+                while len(self._given) >= self._window:
+                    self._room.clear()
+                    await self._room.wait()
+        except Exception as error:  # it is the caller's, who gets it from the iterator
+            self._given.append(_Raised(error))
+        else:
+            self._given.append(iterating.NOTHING_MORE)
+        self._wake()
+
+    def _show(self, progress: DownloadProgress) -> None:
+        if self._on_progress is not None and not self._stopped.is_set():
+            try:
+                self._on_progress(progress)
+            except Exception as error:
+                self._results.put_nowait(error)
+
+    # -- in the thread ------------------------------------------------------------------------------------------
+
+    def take(self) -> object:
+        """The next item (``iterating.Source``)."""
+        if not self._given:
+            return iterating.NOTHING_YET
+        item = self._given.popleft()
+        if len(self._given) < self._window // 2 + 1 and not self._room.is_set():
+            self._loop.call_soon_threadsafe(self._room.set)
+        if isinstance(item, _Raised):
+            raise item.error
+        return item
+
+    def wake_with(self, wake: Callable[[], object]) -> None:
+        """What to call when there is something (``iterating.Source``)."""
+        self._wake = wake
+
+    def _fetch(self) -> None:
+        outcome: BaseException | None = None
+        try:
+            with contextlib.closing(self._fetching):
+                for fetched in self._fetching:
+                    while not self._slots.acquire(timeout=_PROGRESS_EVERY_S):
+                        self._must_go_on()
+                    self._tell(fetched)
+        except _Stop:
+            pass
+        except BaseException as error:
+            outcome = error
+        with contextlib.suppress(RuntimeError):  # the loop was closed
+            self._tell(outcome)
+
+    def _tell(self, what: Fetched | BaseException | None) -> None:
+        self._loop.call_soon_threadsafe(self._results.put_nowait, what)
+
+    def _report(self, progress: DownloadProgress) -> None:
+        self._must_go_on()
+        self._loop.call_soon_threadsafe(self._show, progress)  # without a callback, too: see _LOOK_AGAIN_S
+
+    def _must_go_on(self) -> None:
+        if self._stopped.is_set() or self._loop.is_closed():
+            raise _Stop
+
+
+class _Raised:
+    """An exception of the iterable that items come from."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
