@@ -383,6 +383,13 @@ class Queue:
             download.intent = DownloadStatus.WAITING
             return Growth.LATER
 
+    def makes_way(self, download: Download) -> bool:
+        with self._lock:
+            if download.intent is not None:
+                return False
+            download.intent = DownloadStatus.WAITING
+            return True
+
     def puts_off(self, download: Download, rest_s: float = 0.0) -> bool:
         with self._lock:
             host, now_s = self._host_of(download), time.monotonic()

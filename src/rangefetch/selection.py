@@ -243,6 +243,9 @@ class BackendRouter:
     def grows(self, download: Download, *, answered: bool) -> Growth:
         return self._listener.grows(download, answered=answered)
 
+    def makes_way(self, download: Download) -> bool:
+        return self._listener.makes_way(download)
+
     def puts_off(self, download: Download, rest_s: float = 0.0) -> bool:
         return self._listener.puts_off(download, rest_s)
 

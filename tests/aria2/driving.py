@@ -98,6 +98,9 @@ class Desk:
     def grows(self, download: Download, *, answered: bool) -> Growth:
         return Growth.NOW
 
+    def makes_way(self, download: Download) -> bool:
+        return False
+
     def steps_aside(self, download: Download) -> bool:
         self._heard("asks", download)
         return True

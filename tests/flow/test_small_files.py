@@ -179,3 +179,19 @@ def test_a_manager_that_is_stopped_leaves_nothing_of_them(server: MisbehavingSer
         manager.resume_all()
         for gid in gids:
             manager.wait(gid, 20)
+
+
+def test_one_that_is_not_small_keeps_no_connection_from_those_that_have_the_places(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    urls = [server.url(f"/slow/{seed}.bin", size="1200K", seed=seed, rate="8M") for seed in range(40)]
+
+    def stop(progress: rangefetch.DownloadProgress) -> None:
+        if progress.downloaded > 4 * MIB:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rangefetch.fetch_many(urls, tmp_path, on_progress=stop)
+    # What resumes takes a place at once, and asks for its file later than those that are new.
+    results = rangefetch.fetch_many(urls, tmp_path, max_connection_per_server=4, total_timeout=30)
+    assert [result.size for result in results] == [1200 << 10] * 40

@@ -159,6 +159,15 @@ class NativeBackend(Dispatcher[Run | Small]):
         for gid, lanes in shares.items():
             runs[gid].share_lanes(lanes)
 
+    def lacks_connections(self, host: str) -> bool:
+        """Whether a download that has a place can do nothing because its host has as many connections as it may."""
+        for run in self.runs.values():
+            if isinstance(run, Run) and run.sources[0].host == host:
+                file = run.engine_file
+                if file is not None and file.waiting_for == "host":
+                    return True
+        return False
+
     def run_ended(self, run: Run | Small) -> None:
         """Nothing more comes of it."""
         if isinstance(run, Run):

@@ -348,6 +348,14 @@ class Small:
             self._meter.sample(now_s, file.downloaded)
             if self._stage is _Stage.FETCHING and not file.downloaded:
                 self._let_others_pass(file, elapsed_s)
+            elif self._stage is _Stage.QUEUED and self._backend.lacks_connections(self.host):
+                self._make_way()
+
+    def _make_way(self) -> None:
+        """Give up the connection with which it waits for its place: those that have the places wait for one, and
+        neither would ever go on."""
+        if self._backend.listener.makes_way(self.download):
+            self._leave()
 
     def _let_others_pass(self, file: File, elapsed_s: float) -> None:
         """Where its host does not answer, or rests: what waits may have its place, before it is tried again."""

@@ -154,6 +154,12 @@ class Listener(Protocol):
         """
         ...
 
+    def makes_way(self, download: Download) -> bool:
+        """It waits for a place with a connection that one which has a place lacks. Whether it is to be halted, so that
+        it waits in line instead.
+        """
+        ...
+
     def steps_aside(self, download: Download) -> bool:
         """It can do nothing for now: it waits for a function of the user's, or its host rests. Whether another download
         may have its place until ``comes_back``.
