@@ -226,7 +226,7 @@ def manager_of(configure: Any, request: pytest.FixtureRequest) -> Callable[..., 
 def test_a_temporary_control_file_goes_with_the_rest(desk: Desk, server: MisbehavingServer, target: Path) -> None:
     download = desk.begin(server.url("/slow/x", size=9 * MIB, rate="2M"), target)
     until(lambda: downloaded(download) > MIB)
-    target.with_name("file.bin.part.aria2__temp").write_bytes(b"half")
+    target.with_name("file.bin.part.aria2__temp").write_bytes(b"\0\1half")
     desk.halt(download, remove_files=True)
     assert names(target.parent) == []
 

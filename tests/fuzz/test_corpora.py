@@ -26,6 +26,8 @@ CORPORA = Path(__file__).parent / "corpora"
 ENGINES = {"content_range_c": 0, "answer_c": 1, "origin_c": 2, "write_c": 3}
 """The numbers that ``harness.pyx`` has for its targets, by their corpora."""
 
+pytestmark = pytest.mark.xdist_group("harness")  # which takes seconds to build
+
 
 def _entries(target: str) -> list[bytes]:
     return [path.read_bytes() for path in sorted((CORPORA / target).iterdir())]
