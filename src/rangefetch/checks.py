@@ -57,6 +57,8 @@ _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})\s*([KMGT]?)(?:i?B)?", 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 # RFC 9110, section 5.1: a field name is a token.
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# In URLs of FTP and SFTP, whose words are decoded and put into lines of commands (RFC 1738, section 3.2.2).
+_ENDS_A_COMMAND = re.compile(r"%0[0ad]", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # RFC 3986, section 3.1
 _DIGEST_HEX_DIGITS = {"md5": 32, "sha-1": 40, "sha-256": 64, "sha-384": 96, "sha-512": 128, "blake2b": 128}
 
@@ -187,6 +189,8 @@ def check_url(url: object, option: str = "url", schemes: Sequence[str] = _SCHEME
             raise ValueError(f"{option}: {shown!r}: this magnet link names no torrent (xt=urn:btih:)")
     elif not parts.hostname:
         raise ValueError(f"{option}: {shown!r} has no host")
+    elif scheme not in HTTP and _ENDS_A_COMMAND.search(url):
+        raise ValueError(f"{option}: {shown!r} has an encoded line break, and {scheme} would see a second command")
     return url
 
 

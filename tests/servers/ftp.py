@@ -18,6 +18,8 @@ class FtpServer(Background):
         self.content = content
         self.offsets: list[int] = []
         """Where each transfer began."""
+        self.commands: list[str] = []
+        """What it was told, by all its clients."""
         self.rate = 0
         """Bytes per second; 0: as fast as it goes."""
         self._user, self._password = user, password
@@ -37,6 +39,7 @@ class FtpServer(Background):
         user, offset, data = "", 0, None
         say("220 ready")
         while line := handler.rfile.readline().decode().strip():
+            self.commands.append(line)
             command, _, argument = line.partition(" ")
             match command.upper():
                 case "USER":
