@@ -1,38 +1,86 @@
-"""The package's logger, which cannot hurt a download: a handler that raises is the handler's own trouble."""
+"""The package's logger, which cannot hurt a download: a handler that raises is the handler's own trouble.
+
+``logging`` is imported with the first line that somebody may hear: it takes as long as a tenth of a small download.
+"""
 
 from __future__ import annotations
 
-import logging
 import sys
-import traceback
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rangefetch.importing import no_fork
+
+if TYPE_CHECKING:
+    import logging
 
 __all__ = ["log"]
 
-if TYPE_CHECKING:
-    _Adapter = logging.LoggerAdapter[logging.Logger]
-else:
-    _Adapter = logging.LoggerAdapter
+_DEBUG, _INFO, _WARNING, _ERROR = 10, 20, 30, 40
+"""``logging``'s levels (Python Library Reference, "Logging Levels")."""
 
 
-class _Log(_Adapter):
-    """Passes everything on to the logger ``rangefetch``. What a handler or filter raises is printed and goes no
-    further, as ``logging`` itself does with errors in its own handlers.
+class _Log:
+    """Passes lines on to the logger ``rangefetch``. What a handler or filter raises is printed and goes no further, as
+    ``logging`` itself does with errors in its own handlers.
     """
 
-    def log(self, level: int, msg: object, *args: Any, **kwargs: Any) -> None:
-        if not self.logger.isEnabledFor(level):
+    def __init__(self) -> None:
+        self._logger: logging.Logger | None = None
+        self._prepare: Callable[[logging.Logger], None] | None = None
+
+    @property
+    def logger(self) -> logging.Logger:
+        """The logger."""
+        if self._logger is None:
+            with no_fork:
+                import logging
+
+                self._logger = logging.getLogger("rangefetch")
+                if self._prepare is not None:
+                    self._prepare(self._logger)
+        return self._logger
+
+    def prepare(self, prepare: Callable[[logging.Logger], None] | None) -> None:
+        """Have ``prepare`` called with the logger before its first line; at once, where that may have been."""
+        self._prepare = prepare
+        if self._logger is not None and prepare is not None:
+            prepare(self._logger)
+
+    def debug(self, message: str, *args: object) -> None:
+        self._log(_DEBUG, message, args)
+
+    def info(self, message: str, *args: object) -> None:
+        self._log(_INFO, message, args)
+
+    def warning(self, message: str, *args: object) -> None:
+        self._log(_WARNING, message, args)
+
+    def error(self, message: str, *args: object) -> None:
+        self._log(_ERROR, message, args)
+
+    def exception(self, message: str, *args: object) -> None:
+        self._log(_ERROR, message, args, with_traceback=True)
+
+    def _log(self, level: int, message: str, args: tuple[object, ...], *, with_traceback: bool = False) -> None:
+        # Who has not imported logging has asked for nothing below a warning.
+        if (level < _WARNING and "logging" not in sys.modules) or not self.logger.isEnabledFor(level):
             return
-        # The caller is one frame up from here.
-        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
         try:
-            self.logger.log(level, msg, *args, **kwargs)
+            # The caller is two frames up from here.
+            self.logger.log(level, message, *args, exc_info=with_traceback, stacklevel=3)
         except Exception:
-            if logging.raiseExceptions and sys.stderr is not None:
-                try:
-                    traceback.print_exc(file=sys.stderr)
-                except Exception:
-                    return  # a stderr that is closed
+            self._say_what_a_handler_raised()
+
+    def _say_what_a_handler_raised(self) -> None:
+        import logging
+        import traceback
+
+        if logging.raiseExceptions and sys.stderr is not None:
+            try:
+                traceback.print_exc(file=sys.stderr)
+            except Exception:
+                return  # a stderr that is closed
 
 
-log = _Log(logging.getLogger("rangefetch"), {})
+log = _Log()

@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from rangefetch import session
 from rangefetch.aria2.config import DaemonOptions
 from rangefetch.checks import Url, check_count, check_function, check_url, parse_size
 from rangefetch.errors import Cancelled, DownloadError, LocalError, TargetLocked, WaitTimeout
+from rangefetch.importing import no_fork
 from rangefetch.masking import mask_url
 from rangefetch.options import AllOptions, DownloadOptions
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
@@ -28,6 +28,9 @@ from rangefetch.transfer import leftovers
 from rangefetch.transfer.descriptors import most_at_once
 from rangefetch.transfer.download import Download, Row
 from rangefetch.transfer.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from rangefetch import session
 
 __all__ = ["SETTLE_S", "DownloadManager", "ManagerOptions", "path_of"]
 
@@ -115,6 +118,9 @@ class DownloadManager:
         self.is_shared = False
         """Whether it is the process's own, which others use, too."""
         if session_file is not None:
+            with no_fork:
+                from rangefetch import session
+
             self._session = session.Session(session.check_path(session_file), self._queue.peek)
             self._queue.note = self._session.note
         self._take_session()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import threading
-from concurrent.futures import Future
 
 from rangefetch.transfer import workers
-from rangefetch.transfer.workers import Workers
+from rangefetch.transfer.workers import Outcome, Workers
 from support.waiting import until
 
 WAIT_S = 20.0
@@ -67,8 +66,8 @@ def test_what_a_job_raises_is_told() -> None:
     told: list[BaseException | None] = []
     heard = threading.Event()
 
-    def done(future: Future[object]) -> None:
-        told.append(future.exception())
+    def done(outcome: Outcome[object]) -> None:
+        told.append(outcome.exception())
         heard.set()
 
     def broken() -> None:

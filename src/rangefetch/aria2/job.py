@@ -35,10 +35,9 @@ from rangefetch.transfer.retry import NOT_NOW, Kind
 from rangefetch.transfer.wording import as_error
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from rangefetch.aria2.backend import Aria2Backend
     from rangefetch.transfer.backend import Timer
+    from rangefetch.transfer.workers import Outcome
 
 __all__ = ["Job"]
 
@@ -159,13 +158,13 @@ class Job(AtWork):
     ) -> None:
         """Put a question to servers, and go on with the answer."""
 
-        def answered(future: Future[R]) -> None:
+        def answered(outcome: Outcome[R]) -> None:
             if self._wait is not asked:
                 return  # nobody waits for it any more
             self._stop_waiting()
             self.backend.shares.give_back(self)
             try:
-                answer = future.result()
+                answer = outcome.result()
             except Resting as rest:
                 self._wait_for_host(rest.seconds, lambda: self.inquire(question, then, unanswered))
             except Unanswered as nothing:

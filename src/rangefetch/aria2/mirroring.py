@@ -14,10 +14,9 @@ from rangefetch.transfer.lifecycle import Phase
 from rangefetch.transfer.retry import Kind
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from rangefetch.aria2.file import FileJob
     from rangefetch.net.sources import Source
+    from rangefetch.transfer.workers import Outcome
 
 __all__ = ["Mirroring"]
 
@@ -44,10 +43,10 @@ class Mirroring:
             return
         self._next_s = math.inf
 
-        def checked(future: Future[tuple[Remote, str] | None]) -> None:
+        def checked(outcome: Outcome[tuple[Remote, str] | None]) -> None:
             self._next_s = job.now_s() + _EVERY_S
             try:
-                answer = future.result()
+                answer = outcome.result()
             except Resting as rest:
                 self._next_s = job.now_s() + rest.seconds
             except Unanswered as nothing:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from rangefetch.cli.display import Quiet
@@ -55,6 +54,8 @@ class Report:
 
     def _say_json(self, url: str, status: DownloadStatus, **facts: Any) -> None:
         readable = {name: for_people(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
+        import json
+
         self._display.result(json.dumps({"url": without_userinfo(url), "status": status.value, **readable}))
 
 

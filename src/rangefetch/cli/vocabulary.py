@@ -6,8 +6,9 @@ The options that say how to fetch have :class:`DownloadOptions`' names as their 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rangefetch import records
 from rangefetch.cli.display import Quiet, printable
@@ -93,8 +94,26 @@ def names_of(action: argparse.Action) -> Sequence[str]:
     return action.shown if isinstance(action, Switch) else action.option_strings
 
 
+def _columns() -> int:
+    """The width of the terminal: COLUMNS, or what it says itself, or 80."""
+    try:
+        return int(os.environ.get("COLUMNS", "")) or 80
+    except ValueError:
+        pass
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
+
+
 class _Formatter(argparse.HelpFormatter):
-    """Shows a switch by the names that it was declared by: each has an opposite, which is said once."""
+    """Shows a switch by the names that it was declared by: each has an opposite, which is said once.
+
+    argparse makes one for each option that it is told of, and asks ``shutil`` for the width of the terminal each time.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"width": _columns() - 2, **kwargs})
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if isinstance(action, Switch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import binascii
 import contextlib
 import os
 import re
@@ -84,7 +84,7 @@ def all_stated_by_server(headers: Mapping[str, str], *, whole: bool) -> dict[str
     for name, algorithm in (("sha-512", "sha-512"), ("sha-256", "sha-256"), ("sha", "sha-1"), ("md5", "md5")):
         if name in stated:
             with contextlib.suppress(ValueError):
-                digest = base64.b64decode(stated[name], validate=True)
+                digest = binascii.a2b_base64(stated[name], strict_mode=True)
                 if len(digest) == new(algorithm).digest_size:
                     digests[algorithm] = digest.hex()
     return digests

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rangefetch.disk.target import Target
 from rangefetch.errors import BadAnswer, DiskError, DownloadError
+from rangefetch.importing import no_fork
 
 __all__ = ["codings_to_undo", "decode"]
 
@@ -65,6 +65,8 @@ def decode(target: Target, codings: Sequence[str], most_bytes: int) -> int:
     The decoded form is written beside it first, without a name. Raises ``BadAnswer`` for what is damaged or longer than
     ``most_bytes``, and ``DiskError``; the part file is as it was then, also where the disk is full.
     """
+    with no_fork:
+        import tempfile
     length = 0
     try:
         with tempfile.TemporaryFile(dir=target.directory) as decoded:

@@ -8,7 +8,6 @@ loads. What nothing shows to be written here is left alone.
 from __future__ import annotations
 
 import errno
-import json
 import math
 import os
 import re
@@ -23,6 +22,7 @@ from rangefetch.disk.ownership import NotOurs, is_marked_file, mark, read_own
 from rangefetch.disk.replacing import replace_file
 from rangefetch.errors import DiskError
 from rangefetch.identity import Identity
+from rangefetch.importing import no_fork
 
 __all__ = [
     "DONE",
@@ -308,6 +308,8 @@ def _unpack(bitmap: str) -> bytes:
 
 def _encode(document: dict[str, Any]) -> bytes:
     """The file's content: the fields in alphabetical order, with a CRC-32 over all of them but itself."""
+    with no_fork:
+        import json
 
     def dump(fields: dict[str, Any]) -> bytes:
         return json.dumps(fields, allow_nan=False, separators=(",", ":"), sort_keys=True).encode("ascii")
@@ -317,6 +319,8 @@ def _encode(document: dict[str, Any]) -> bytes:
 
 
 def _decode(octets: bytes) -> dict[str, Any]:
+    with no_fork:
+        import json
     try:
         document = json.loads(octets.decode("ascii"))
     except ValueError:

@@ -15,11 +15,10 @@ from rangefetch.options import DownloadOptions
 from rangefetch.transfer.guarding import guarded
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from rangefetch._engine import Profile
     from rangefetch.native.backend import NativeBackend
     from rangefetch.native.small import Small
+    from rangefetch.transfer.workers import Outcome
 
 __all__ = ["Preparing"]
 
@@ -78,17 +77,17 @@ class Preparing:
             directory.release()
 
     def _is_prepared(
-        self, key: tuple[object, ...], opened: Directory | None, future: Future[tuple[Directory, Profile]]
+        self, key: tuple[object, ...], opened: Directory | None, outcome: Outcome[tuple[Directory, Profile]]
     ) -> None:
         waiting, now_s = self._waiting.pop(key), self._backend.now_s()
-        error = future.exception()
+        error = outcome.exception()
         if error is not None:
             if opened is not None:
                 opened.release()
             for each in waiting:
                 guarded(each, functools.partial(each.not_prepared, error))
             return
-        directory, profile = future.result()
+        directory, profile = outcome.result()
         options, url = waiting[0].options, waiting[0].download.url
         if not (options.cookies or options.netrc or options.bearer_file):
             self._keep(options, url[: url.find("/", 8)], profile)

@@ -7,8 +7,7 @@ user named, never to one that a redirect did.
 
 from __future__ import annotations
 
-import base64
-import netrc
+import binascii
 import os
 import stat
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 
 from rangefetch.errors import LocalError
+from rangefetch.importing import no_fork
 from rangefetch.options import DownloadOptions
 
 __all__ = ["Login", "bearer_token", "logins", "netrc_path", "read_regular", "split_userinfo"]
@@ -45,7 +45,7 @@ def split_userinfo(url: str) -> tuple[str, str]:
     # Octets that are no UTF-8 may have come from a command line (os.fsdecode).
     octets = (each.encode("utf-8", "surrogateescape") for each in (user, password))
     credentials = b":".join(map(unquote_to_bytes, octets))
-    return bare, "Basic " + base64.b64encode(credentials).decode()
+    return bare, "Basic " + binascii.b2a_base64(credentials, newline=False).decode()
 
 
 def logins(url: str, options: DownloadOptions, *, is_own: bool, authorized: bool) -> tuple[Login, ...]:
@@ -73,6 +73,8 @@ def logins(url: str, options: DownloadOptions, *, is_own: bool, authorized: bool
 
 def _read_netrc(path: Path) -> dict[str, tuple[str, str]]:
     """User name and password by host; nothing where there is no such file. Raises ``LocalError``."""
+    with no_fork:
+        import netrc
     try:
         found = netrc.netrc(path)
     except (FileNotFoundError, NotADirectoryError):

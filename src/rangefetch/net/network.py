@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import queue
-import socket
 import sys
 import threading
 import time
@@ -62,6 +60,10 @@ def _place_of(url: str) -> Place | None:
 
 def _first_to_answer(places: Sequence[Place]) -> Place | None:
     """Ask all of them at once; None where all keep silent."""
+    with no_fork:  # few downloads ever ask
+        import queue
+        import socket  # noqa: F401 - for the threads, which must not import
+
     answers: queue.SimpleQueue[Place | None] = queue.SimpleQueue()
 
     def ask(place: Place) -> None:
@@ -97,6 +99,8 @@ def _has_interface() -> bool:
 
 
 def _answers(host: str, port: int) -> bool:
+    import socket
+
     try:
         with socket.create_connection((host, port), timeout=_CONNECT_S):
             return True

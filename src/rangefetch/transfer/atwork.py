@@ -39,10 +39,9 @@ from rangefetch.transfer.tries import Tries
 from rangefetch.transfer.verification import Verification
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from rangefetch.disk.state import State
     from rangefetch.transfer.comparison import Finding, Question
+    from rangefetch.transfer.workers import Outcome
 
 __all__ = ["AtWork"]
 
@@ -237,10 +236,10 @@ class AtWork(abc.ABC):
                 _log.warning("%s: refresh_url gave no new URL: %r", self.shown_url, failed)
                 return None
 
-        def known(future: Future[str | None]) -> None:
+        def known(outcome: Outcome[str | None]) -> None:
             if not self.life.is_ending and turns == self._turns:
                 late.cancel()
-                self.aside.back(lambda: answered(future.result()))
+                self.aside.back(lambda: answered(outcome.result()))
 
         def is_late() -> None:
             _log.warning("%s: refresh_url did not return within %g seconds", self.shown_url, _REFRESH_S)

@@ -16,13 +16,12 @@ from rangefetch.progress import DownloadResult, DownloadStatus
 from rangefetch.transfer.download import Download
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from rangefetch._engine import File, Profile
     from rangefetch.net.manners import Manners
     from rangefetch.net.network import Network
     from rangefetch.net.sources import Source
     from rangefetch.transfer.retry import RetryPolicy
+    from rangefetch.transfer.workers import Outcome
 
 __all__ = ["Backend", "EngineServices", "Growth", "Listener", "Services", "Timer"]
 
@@ -97,10 +96,10 @@ class Services(Protocol[R]):
         """Have ``function`` called as a step of the run, ``delay_s`` seconds from now."""
         ...
 
-    def work(self, run: R, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
+    def work(self, run: R, job: Callable[[], Any], then: Callable[[Outcome[Any]], None]) -> None:
         """Do ``job`` on a worker, and then ``then`` with its outcome as a step of the run."""
 
-    def look(self, run: R, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
+    def look(self, run: R, job: Callable[[], Any], then: Callable[[Outcome[Any]], None]) -> None:
         """``work`` for what may never return: neither a pause nor ``stop`` waits for it."""
 
     def lacking_beside(self, download: Download, device: int) -> int:

@@ -29,12 +29,11 @@ from rangefetch.transfer.samples import SAMPLE_BYTES, Sample, first_difference, 
 from rangefetch.transfer.wording import as_error
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from rangefetch._engine import File, Profile
     from rangefetch.net.sources import Source
     from rangefetch.options import DownloadOptions
     from rangefetch.transfer.backend import EngineServices, Timer
+    from rangefetch.transfer.workers import Outcome
 
 __all__ = ["Comparison", "Comparisons", "Finding", "Question", "Verdict"]
 
@@ -178,7 +177,7 @@ class Comparison(Generic[R]):
             return self._services.profile(self._options, self._question.source)
 
         if self._finding is None:
-            self._services.work(self._run, prepare, lambda future: self._send(future.result()))
+            self._services.work(self._run, prepare, lambda outcome: self._send(outcome.result()))
 
     def _send(self, profile: Profile | None) -> None:
         from rangefetch._engine import File
@@ -272,10 +271,10 @@ class Comparison(Generic[R]):
         words = f"the ranges did not come within {self._longest_s():.0f} seconds"
         self._end(Finding(Verdict.UNKNOWN, words, TimedOut(words, url=mask_url(self._question.source.url))))
 
-    def _compared(self, future: Future[int]) -> None:
+    def _compared(self, outcome: Outcome[int]) -> None:
         if self._finding is None:
             try:
-                different_at = future.result()
+                different_at = outcome.result()
             except OSError as error:
                 words = f"a temporary file could not be read: {error.strerror or error}"
                 self._finding = Finding(Verdict.UNKNOWN, words, DiskError(words, errno=error.errno or 0))

@@ -25,10 +25,9 @@ from rangefetch.transfer.timers import DueCall, Timers
 from rangefetch.transfer.workers import Workers, outcome
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from rangefetch.transfer.backend import Listener
     from rangefetch.transfer.retry import RetryPolicy
+    from rangefetch.transfer.workers import Outcome
 
 __all__ = ["Dispatcher"]
 
@@ -160,12 +159,12 @@ class Dispatcher(abc.ABC, Generic[R]):
         """Have ``function`` called as a step of ``run``, ``delay_s`` seconds from now."""
         return self._timers.later(delay_s, lambda: guarded(run, function))
 
-    def work(self, run: R, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
+    def work(self, run: R, job: Callable[[], Any], then: Callable[[Outcome[Any]], None]) -> None:
         """Do ``job`` on a worker, and then ``then`` with its outcome as a step of ``run``."""
         assert self._workers is not None
-        self._workers.submit(job, lambda future: self._call_step(run, then, future))
+        self._workers.submit(job, lambda outcome: self._call_step(run, then, outcome))
 
-    def look(self, run: R, job: Callable[[], Any], then: Callable[[Future[Any]], None]) -> None:
+    def look(self, run: R, job: Callable[[], Any], then: Callable[[Outcome[Any]], None]) -> None:
         """``work`` for what may never return (a function of the user's, a server): on a thread of its own, for which
         neither a pause nor ``stop`` nor the end of the interpreter waits.
         """
@@ -178,8 +177,8 @@ class Dispatcher(abc.ABC, Generic[R]):
         except RuntimeError as error:
             raise LocalError(f"{error}; see ulimit -u") from None
 
-    def _call_step(self, run: R, then: Callable[[Future[Any]], None], future: Future[Any]) -> None:
-        self.call(lambda: guarded(run, lambda: then(future)))
+    def _call_step(self, run: R, then: Callable[[Outcome[Any]], None], outcome: Outcome[Any]) -> None:
+        self.call(lambda: guarded(run, lambda: then(outcome)))
 
     def lacking_beside(self, download: Download, device: int) -> int:
         """What the downloads at work but this one still need of a filesystem."""

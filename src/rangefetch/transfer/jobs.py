@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from rangefetch import records
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from rangefetch.transfer.workers import Outcome
 
-    Work = Callable[[Callable[[], Any], Callable[[Future[Any]], None]], None]
+    Work = Callable[[Callable[[], Any], Callable[[Outcome[Any]], None]], None]
 
 __all__ = ["Jobs"]
 
@@ -62,12 +62,12 @@ class Jobs:
             return
         current = self._current = self._waiting.popleft()
 
-        def done(future: Future[Any]) -> None:
+        def done(outcome: Outcome[Any]) -> None:
             self._current = None
             try:
-                error = future.exception()
+                error = outcome.exception()
                 if error is None:
-                    current.then(future.result())
+                    current.then(outcome.result())
                 elif current.failed is not None:
                     current.failed(error)
                 else:

@@ -11,9 +11,8 @@ from rangefetch.transfer.failure import Failure
 from rangefetch.transfer.retry import Kind
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from rangefetch.transfer.atwork import AtWork
+    from rangefetch.transfer.workers import Outcome
 
 __all__ = ["Offline"]
 
@@ -56,10 +55,10 @@ class Offline:
                 is_told = told or self._is_away
                 run.backend.look(run, lambda: network.is_there(urls, told=is_told), known)
 
-        def known(future: Future[bool]) -> None:
+        def known(outcome: Outcome[bool]) -> None:
             if self._waiting is not waiting:
                 return
-            if future.result():
+            if outcome.result():
                 was_away = self._is_away
                 self.stop()
                 if was_away:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 
+from rangefetch.importing import no_fork
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.transfer.events import Traced
@@ -22,6 +22,8 @@ def write_trace(path: str, gid: str, transfers: Iterable[Traced]) -> None:
     """Add a JSON line for each transfer to the file: its URL and its figures. A file that cannot be
     written is a warning.
     """
+    with no_fork:
+        import json
     try:
         with open(path, "a", encoding="utf-8", opener=_open_at_once) as file:
             for url, figures in transfers:

@@ -12,15 +12,40 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-__all__ = ["Workers", "outcome"]
+__all__ = ["Outcome", "Workers", "outcome"]
 
 _LEAST = 4
 _MOST = 64
 _STALLED_S = 1.0
 _STOP_S = 1.0
+
+
+T = TypeVar("T")
+
+
+class Outcome(Generic[T]):
+    """What came of a job. A ``concurrent.futures.Future`` without the lock, and without what that imports."""
+
+    __slots__ = ("_error", "_result")
+
+    def __init__(self, result: T, error: BaseException | None = None) -> None:
+        self._result = result
+        self._error = error
+
+    def exception(self) -> BaseException | None:
+        """What the job raised."""
+        return self._error
+
+    def result(self) -> T:
+        """What the job returned. Raises what it raised."""
+        if self._error is None:
+            return self._result
+        try:
+            raise self._error
+        finally:
+            del self  # or the traceback would hold what holds it
 
 
 class Workers:
@@ -32,7 +57,7 @@ class Workers:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Callable[[Future[Any]], None]] | None]
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Callable[[Outcome[Any]], None]] | None]
         self._jobs = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._taken = 0  # jobs; only a change of it matters
@@ -47,7 +72,7 @@ class Workers:
             while len(self._threads) < _LEAST:
                 self._add_thread()
 
-    def submit(self, job: Callable[[], Any], done: Callable[[Future[Any]], None]) -> None:
+    def submit(self, job: Callable[[], Any], done: Callable[[Outcome[Any]], None]) -> None:
         """Do ``job``, and call ``done`` with its outcome, on a worker."""
         self._jobs.put((job, done))
 
@@ -83,11 +108,9 @@ class Workers:
             del item, job, done
 
 
-def outcome(job: Callable[[], Any]) -> Future[Any]:
+def outcome(job: Callable[[], T]) -> Outcome[Any]:
     """What comes of a job that is done here and now."""
-    future: Future[Any] = Future()
     try:
-        future.set_result(job())
+        return Outcome(job())
     except BaseException as error:
-        future.set_exception(error)
-    return future
+        return Outcome(None, error)
