@@ -23,7 +23,15 @@ from rangefetch.blocks cimport blocks_contiguous, blocks_fit, blocks_free, block
 from rangefetch.bucket cimport Bucket, bucket_fill, bucket_is_dry, bucket_limit, bucket_take
 from rangefetch.checks cimport RF_CHECKED, RF_LIVE_DESCRIPTORS, RF_LIVE_MEMORY, calloc, free, rf_live_count
 from rangefetch.core cimport EngineCore, core_is_ours, core_let_go, core_new, core_stop
-from rangefetch.host cimport hosts_have_answered, hosts_open, hosts_rest, hosts_rest_for_ms, where_to
+from rangefetch.host cimport (
+    hosts_give_back,
+    hosts_have_answered,
+    hosts_open,
+    hosts_rest,
+    hosts_rest_for_ms,
+    hosts_take,
+    where_to,
+)
 from rangefetch.jar cimport jar_close, jar_open
 from rangefetch.libcurl cimport *
 from rangefetch.mailbox cimport *
@@ -197,6 +205,16 @@ def host_has_answered(int64_t host):
 def host_has_sent(int64_t host):
     hosts_open(&hosts)
     return hosts_have_answered(&hosts, host) == 2
+
+
+def take_connections(int64_t host, int64_t wanted, int64_t most):
+    hosts_open(&hosts)
+    return hosts_take(&hosts, host, rf_now_us() // 1000, wanted, most)
+
+
+def give_back_connections(int64_t host, int64_t count):
+    hosts_open(&hosts)
+    hosts_give_back(&hosts, host, count)
 
 
 # ---- limits ----------------------------------------------------------------------------------------------------

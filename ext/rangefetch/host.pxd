@@ -16,8 +16,9 @@ from libc.stdlib cimport free as unmake
 from libc.string cimport memset
 
 from rangefetch.checks cimport calloc, free
+from rangefetch.mailbox cimport COMMAND_MAKE_ROOM, COMMAND_ROOM
 from rangefetch.origin cimport is_secure, origin_number, origin_of
-from rangefetch.peers cimport ask_for_room, make_room_soon, note_room
+from rangefetch.peers cimport ask_for_room, make_room_soon, note_room, tell_loops
 from rangefetch.platform cimport (
     pthread_mutex_init,
     pthread_mutex_lock,
@@ -66,7 +67,7 @@ cdef inline void hosts_forget(HostTable *table, int64_t now_ms) noexcept nogil:
         link = &table.buckets[i]
         while link[0] != NULL:
             host = link[0]
-            if host.shares == 0 and host.rested_ms <= now_ms:
+            if host.shares == 0 and host.taken == 0 and host.rested_ms <= now_ms:
                 link[0] = host.next
                 unmake(host)
                 table.count -= 1
@@ -332,6 +333,41 @@ cdef inline bint share_admits(Loop *loop, HostShare *share, int64_t most, bint i
         rf_add(&share.host.taken, 1)
     share.granted += 1
     return True
+
+
+# ---- Connections of others ---------------------------------------------------------------------------------------
+
+cdef inline int64_t hosts_take(
+    HostTable *table, int64_t number, int64_t now_ms, int64_t wanted, int64_t most
+) noexcept nogil:
+    """So many connections for somebody who opens them without the engine, or as many as there are left of ``most``.
+    Where that is none, the loops close what they keep idle for the host. From any thread.
+    """
+    cdef Host *host
+    cdef int64_t granted = 0
+    pthread_mutex_lock(&table.lock)
+    host = host_find(table, number, now_ms)
+    if host != NULL:
+        raise_to(&host.most, most)
+        while granted < wanted and host_grants(host):
+            granted += 1
+        if granted == 0:
+            tell_loops(table, NULL, COMMAND_MAKE_ROOM, number)
+    pthread_mutex_unlock(&table.lock)
+    return granted
+
+
+cdef inline void hosts_give_back(HostTable *table, int64_t number, int64_t count) noexcept nogil:
+    """So many of them are closed; from any thread."""
+    cdef Host *host
+    pthread_mutex_lock(&table.lock)
+    host = host_link(table, number)[0]
+    if host != NULL:
+        if rf_add(&host.taken, -count) == 0:
+            rf_store(&host.most, 0)
+        if rf_load(&host.waiting) > 0:
+            tell_loops(table, NULL, COMMAND_ROOM, 0)
+    pthread_mutex_unlock(&table.lock)
 
 
 # ---- A transfer there --------------------------------------------------------------------------------------------

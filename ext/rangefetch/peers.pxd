@@ -38,19 +38,24 @@ cdef inline void loop_leaves(Loop *loop) noexcept nogil:
     pthread_mutex_unlock(&table.lock)
 
 
-cdef inline void tell_peers(Loop *loop, MessageKind kind, int64_t number) noexcept nogil:
-    """Tell all other loops of the process. Where there is no memory for it, their next look will do."""
-    cdef Loop *peer
+cdef inline void tell_loops(HostTable *table, const Loop *teller, MessageKind kind, int64_t number) noexcept nogil:
+    """Tell all loops of the process but the one that tells; with the table's lock held. Where there is no memory for
+    it, their next look will do."""
+    cdef Loop *peer = table.loops
     cdef Message command
     memset(&command, 0, sizeof(command))
     command.kind = kind
     command.number = number
-    pthread_mutex_lock(&loop.hosts.lock)
-    peer = loop.hosts.loops
     while peer != NULL:
-        if peer != loop:
+        if peer != teller:
             loop_tell(peer, &command)
         peer = peer.next_peer
+
+
+cdef inline void tell_peers(Loop *loop, MessageKind kind, int64_t number) noexcept nogil:
+    """Tell all other loops of the process."""
+    pthread_mutex_lock(&loop.hosts.lock)
+    tell_loops(loop.hosts, loop, kind, number)
     pthread_mutex_unlock(&loop.hosts.lock)
 
 

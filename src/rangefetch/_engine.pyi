@@ -84,6 +84,15 @@ def host_has_sent(host: int) -> bool:
 def host_rests_for(host: int) -> float:
     """Seconds for which the host is to be left alone."""
 
+def take_connections(host: int, wanted: int, most: int) -> int:
+    """So many connections to the host for somebody who opens them without the engine, or as many as there are left of
+    ``most``: those that the engines of the process have, idle ones too, are counted. Where there are none, the engines
+    close idle ones. They are given back by ``give_back_connections`` when they are closed.
+    """
+
+def give_back_connections(host: int, count: int) -> None:
+    """So many of them are closed; others may have them now."""
+
 def same_validators(etag: bytes, last_modified: bytes, other_etag: bytes, other: bytes) -> str:
     """The engine's half of ``identity.same_validators``: ``proven``, ``likely`` or ``different``."""
 

@@ -16,6 +16,7 @@ from rangefetch.transfer import governor
 from servers.counting import CountingServer
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import SIZE, SMALL, downloaded, into
+from support.files import MIB
 from support.waiting import until
 
 OTHER = {"native": "aria2", "aria2": "native"}
@@ -168,6 +169,21 @@ def test_a_host_has_no_more_connections_than_the_user_says(
         for gid in gids:
             assert manager.wait(gid, timeout=60).size == counting.size
     assert counting.most_connections <= most
+
+
+@pytest.mark.parametrize("most", [1, 2, 4])
+@pytest.mark.parametrize("size", [1000, 4 * MIB])
+def test_both_backends_together_have_no_more(make: Make, tmp_path: Path, most: int, size: int) -> None:
+    options = {"save_dir": tmp_path, "max_connection_per_server": most, "min_split_size": "1M"}
+    with CountingServer(size=size, delay_s=0.02) as server, make("native") as native, make("aria2") as aria2:
+        asked = [
+            (manager, manager.download(server.url(f"{number}-{manager.backend}"), options))
+            for number in range(6)
+            for manager in (native, aria2)
+        ]
+        for manager, gid in asked:
+            assert manager.wait(gid, timeout=60).size == size
+        assert server.most_connections <= most
 
 
 def test_hosts_that_are_silent_hold_up_no_other(manage: Make, server: MisbehavingServer, tmp_path: Path) -> None:

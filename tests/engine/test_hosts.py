@@ -107,6 +107,20 @@ def test_who_insists_gets_a_first_connection_and_nobody_else_that_one(
     driver.end(waiting)
 
 
+def test_connections_of_others_are_counted(driver: Driver, counting: CountingServer) -> None:
+    host = _engine.host_number(counting.url(""))
+    assert _engine.take_connections(host, 5, 2) == 2
+    file = driver.add(counting.url("file"), host_lanes=2)
+    driver.until(lambda: file.waiting_for == "host")
+    assert not counting.connections
+    _engine.give_back_connections(host, 1)
+    assert driver.end(file).kind == "DONE"
+    # What the engine keeps idle is closed for whoever asks, as soon as libcurl can.
+    driver.until(lambda: _engine.take_connections(host, 1, 2) == 1)
+    assert _engine.take_connections(host, 1, 2) == 0
+    _engine.give_back_connections(host, 2)
+
+
 def test_a_redirect_leads_to_a_host_with_a_limit_of_its_own(
     driver: Driver, server: MisbehavingServer, counting: CountingServer
 ) -> None:

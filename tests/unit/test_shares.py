@@ -1,59 +1,122 @@
-"""How the downloads at aria2 share the connections that a host may have."""
+"""How downloads share the connections that a host may have, and which of them those at aria2 have leave for."""
 
+import itertools
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rangefetch.aria2.shares import Shares
+from rangefetch.aria2.shares import Grants
+from rangefetch.transfer import governor
+from rangefetch.transfer.shares import Shares
 
 MEMBERS = "abcdef"
 
+_hosts = itertools.count(1 << 40)
+"""Numbers of hosts that nobody else asks: what is counted is the process's."""
 
-def _joined(**wanted: int) -> Shares[str]:
-    shares: Shares[str] = Shares()
-    for name, most in wanted.items():
-        shares.join(name, 1, most)
-    return shares
+
+class Owner:
+    """Hears what changes."""
+
+    def __init__(self) -> None:
+        self.heard: list[int] = []
+
+    def shares_changed(self, host: int) -> None:
+        self.heard.append(host)
+
+
+class Host:
+    """The downloads of one backend at one host."""
+
+    def __init__(self, **wanted: int) -> None:
+        self.number = next(_hosts)
+        self.shares = Shares()
+        self.owner = Owner()
+        self.grants: Grants[str] = Grants(self.owner, self.shares)
+        for name, most in wanted.items():
+            self.join(name, most)
+
+    def join(self, name: str, most: int) -> None:
+        self.grants.join(name, self.number, most)
+
+    def take(self, names: str, most: int = 16) -> list[int]:
+        return [self.grants.take(name, most) for name in names]
+
+    def unfair(self) -> list[str]:
+        return self.grants.unfair(self.number)
 
 
 def test_one_alone_has_what_it_wants() -> None:
-    assert _joined(a=16).take("a", 5) == 5
-    assert _joined(a=4).take("a", 16) == 4
+    assert Host(a=16).take("a", 5) == [5]
+    assert Host(a=4).take("a", 16) == [4]
 
 
 def test_several_have_equal_shares() -> None:
-    shares = _joined(a=16, b=16, c=16)
-    assert [shares.take(name, 16) for name in "abc"] == [5, 5, 5]
+    assert Host(a=16, b=16, c=16).take("abc") == [5, 5, 5]
 
 
 def test_where_none_is_left_it_waits_until_one_is_given_back() -> None:
-    shares = _joined(a=1, b=1)
-    assert (shares.take("a", 1), shares.take("b", 1)) == (1, 0)
-    shares.give_back("a")
-    assert shares.take("b", 1) == 1
+    host = Host(a=1, b=1)
+    assert host.take("ab", 1) == [1, 0]
+    host.grants.give_back("a")
+    assert host.take("b", 1) == [1]
 
 
 def test_one_that_came_first_gives_some_up() -> None:
-    shares = _joined(a=16)
-    assert shares.take("a", 16) == 16
-    shares.join("b", 1, 16)
-    assert shares.take("b", 16) == 0
-    assert shares.unfair(1) == ["a"]
-    assert (shares.take("a", 16), shares.take("b", 16)) == (8, 8)
-    assert shares.unfair(1) == []
+    host = Host(a=16)
+    assert host.take("a") == [16]
+    host.join("b", 16)
+    assert host.take("b") == [0]
+    assert host.unfair() == ["a"]
+    assert host.take("ab") == [8, 8]
+    assert host.unfair() == []
 
 
 def test_who_is_left_gets_what_the_others_had() -> None:
-    shares = _joined(a=16, b=16)
-    assert [shares.take(name, 16) for name in "ab"] == [8, 8]
-    shares.leave("b")
-    assert shares.unfair(1) == ["a"]
-    assert shares.take("a", 16) == 16
+    host = Host(a=16, b=16)
+    assert host.take("ab") == [8, 8]
+    host.grants.leave("b")
+    assert host.unfair() == ["a"]
+    assert host.take("a") == [16]
 
 
 def test_hosts_know_nothing_of_each_other() -> None:
-    shares = _joined(a=1)
-    shares.join("b", 2, 1)
-    assert (shares.take("a", 1), shares.take("b", 1)) == (1, 1)
+    host = Host(a=1)
+    host.grants.join("b", next(_hosts), 1)
+    assert host.take("ab", 1) == [1, 1]
+
+
+def test_who_goes_to_another_host_gives_back_what_it_had() -> None:
+    host = Host(a=1, b=1)
+    assert host.take("a") == [1]
+    host.grants.join("a", next(_hosts), 1)
+    assert host.take("ba") == [1, 1]
+
+
+def test_those_of_another_backend_are_counted_and_hear_of_it() -> None:
+    host = Host(a=16)
+    other = Owner()
+    host.shares.join("native", host.number, 16, other)
+    assert host.owner.heard == [host.number]
+    assert other.heard == []
+    assert host.shares.fair(host.number) == {"a": 8, "native": 8}
+    assert host.take("a") == [8]
+    # Nothing has changed.
+    host.join("a", 16)
+    assert other.heard == []
+    host.grants.leave("a")
+    assert other.heard == [host.number]
+    assert host.shares.fair(host.number) == {"native": 16}
+
+
+@pytest.mark.parametrize("most", [1, 4])
+def test_connections_that_the_engine_has_are_not_there_for_others(most: int) -> None:
+    host = Host(a=most)
+    assert governor.take_connections(host.number, most, most) == most
+    assert host.take("a") == [0]
+    governor.give_back_connections(host.number, 1)
+    assert host.take("a") == [1]
 
 
 @given(
@@ -62,19 +125,19 @@ def test_hosts_know_nothing_of_each_other() -> None:
     )
 )
 def test_all_together_never_have_more_than_the_one_that_wants_the_most(steps: list[tuple[str, str, int]]) -> None:
-    shares: Shares[str] = Shares()
+    host = Host()
     wanted: dict[str, int] = {}
     most = 0
     for name, step, number in steps:
         if step == "join":
             wanted[name] = number
             most = max(most, number)
-            shares.join(name, 1, number)
+            host.join(name, number)
         elif name in wanted and step == "take":
-            assert shares.take(name, number) <= number
+            assert host.take(name, number)[0] <= number
         elif step == "give":
-            shares.give_back(name)
+            host.grants.give_back(name)
         elif step == "leave":
             wanted.pop(name, None)
-            shares.leave(name)
-        assert sum(shares.granted(each) for each in MEMBERS) <= most
+            host.grants.leave(name)
+        assert sum(host.grants.granted(each) for each in MEMBERS) <= most

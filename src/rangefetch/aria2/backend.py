@@ -25,7 +25,7 @@ from rangefetch.aria2.file import FileJob
 from rangefetch.aria2.folder import FolderJob
 from rangefetch.aria2.job import Job
 from rangefetch.aria2.landing import FolderLanding
-from rangefetch.aria2.shares import Shares
+from rangefetch.aria2.shares import Grants
 from rangefetch.checks import is_metadata_url
 from rangefetch.errors import DaemonUnavailable
 from rangefetch.logs import log as _log
@@ -81,7 +81,7 @@ class Aria2Backend(Dispatcher[Job]):
         self._jars: dict[Credentials, SessionCookies] = {}
         self.answered: set[int] = set()
         """The hosts, by the governor's numbers, that have answered since the backend was started."""
-        self.shares: Shares[Job] = Shares()
+        self.grants: Grants[Job] = Grants(self)
         self._elsewhere = PausedElsewhere(listener.directed)
         self._looking_elsewhere = False
         self._wake = threading.Event()
@@ -161,8 +161,15 @@ class Aria2Backend(Dispatcher[Job]):
         if self.runs.get(run.download.gid) is run:
             run.join_host()
         else:
-            self.shares.leave(run)
-        for each in self.shares.unfair(host):
+            self.grants.leave(run)
+        self._share_again(host)
+
+    def shares_changed(self, host: int) -> None:
+        """Downloads of another backend have come to the host, or left it."""
+        self.call(lambda: self._share_again(host))
+
+    def _share_again(self, host: int) -> None:
+        for each in self.grants.unfair(host):
             guarded(each, each.share_again)
 
     def run_ended(self, run: Job) -> None:

@@ -110,7 +110,7 @@ class Job(AtWork):
     def completed(self, statuses: list[Status]) -> None:
         """aria2 has done all that it was asked for."""
         self.entry.forget()
-        self.backend.shares.give_back(self)
+        self.backend.grants.give_back(self)
         self.life.fire(Event.WHOLE)
 
     # -- beginning ----------------------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ class Job(AtWork):
             if self._wait is not asked:
                 return  # nobody waits for it any more
             self._stop_waiting()
-            self.backend.shares.give_back(self)
+            self.backend.grants.give_back(self)
             try:
                 answer = outcome.result()
             except Resting as rest:
@@ -181,10 +181,10 @@ class Job(AtWork):
 
         def is_late() -> None:
             self._wait = None
-            self.backend.shares.give_back(self)
+            self.backend.grants.give_back(self)
             unanswered(Failure(code=Curl.OPERATION_TIMEDOUT, text="no answer for too long"))
 
-        if not self.backend.shares.take(self, 1):
+        if not self.backend.grants.take(self, 1):
             self._wait_for_turn(lambda: self.inquire(question, then, unanswered))
             return
         asked = self._wait = _Wait("the server's answer", self.call_later(_ANSWER_S, is_late))
@@ -255,12 +255,12 @@ class Job(AtWork):
 
     def join_host(self) -> None:
         """Be one of those that share the connections of its host."""
-        self.backend.shares.join(self, self.host(), self.wanted_connections)
+        self.backend.grants.join(self, self.host(), self.wanted_connections)
 
     def take_share(self) -> int:
         """Have as many connections as there are for it at its host, 0: none."""
         self.join_host()
-        return self.backend.shares.take(self, min(self.wanted_connections, self.options.split, self.tries.lanes))
+        return self.backend.grants.take(self, min(self.wanted_connections, self.options.split, self.tries.lanes))
 
     def share_again(self) -> None:
         """Others have joined or left: have as many connections as are due now."""
@@ -437,7 +437,7 @@ class Job(AtWork):
         if status.get("errorCode") in _DISK_CODES and (pieces := self.entry.pieces()) is not None:
             self.note_pieces(pieces)
         self.entry.forget()
-        self.backend.shares.give_back(self)
+        self.backend.grants.give_back(self)
         code, downloaded = int(status.get("errorCode", 1)), self.figures_now.downloaded
         is_fresh = downloaded <= self._begun_with
         if code in (9, 17) and is_fresh and self.entry.option("file-allocation") == "falloc":
@@ -529,5 +529,5 @@ class Job(AtWork):
     def _let_go(self) -> None:
         """aria2 does not touch the files any more."""
         self.entry.forget()
-        self.backend.shares.give_back(self)
+        self.backend.grants.give_back(self)
         self.life.fire(Event.LET_GO)

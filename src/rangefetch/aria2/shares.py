@@ -1,71 +1,74 @@
-"""How the downloads at aria2 share the connections that a host may have.
+"""The connections that the downloads at aria2 have leave for.
 
-aria2 counts the connections of each download alone, and a user's number is for all downloads at a host together. So
-each download is given a share before it asks or fetches anything, and where there is none left it waits. Pure: no
-clock, thread or socket.
+aria2 counts the connections of each download alone, so each is granted some before it asks or fetches anything, out of
+what the host may have from this process; where there is none left, it waits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
-from rangefetch.transfer.governor import divide
+from rangefetch.transfer import governor
+from rangefetch.transfer.shares import SHARES, Owner, Shares
 
-__all__ = ["Shares"]
+__all__ = ["Grants"]
 
 K = TypeVar("K", bound=Hashable)
 
 
-class _Member(NamedTuple):
-    host: int
-    wanted: int
-    granted: int = 0
+class Grants(Generic[K]):
+    """Those of one backend's downloads, from their beginning to their end. All methods run on its thread."""
 
-
-class Shares(Generic[K]):
-    """The shares of one backend's downloads, which are members from their beginning to their end."""
-
-    def __init__(self) -> None:
-        self._members: dict[K, _Member] = {}
+    def __init__(self, owner: Owner, shares: Shares = SHARES) -> None:
+        self._owner = owner
+        self._shares = shares
+        self._granted: dict[K, tuple[int, int]] = {}  # host, connections
 
     def join(self, member: K, host: int, wanted: int) -> None:
         """It is at the host, and would have so many connections alone."""
-        self._members[member] = _Member(host, wanted, self.granted(member))
+        if member in self._granted and self._granted[member][0] != host:
+            self.give_back(member)
+        self._granted[member] = host, self.granted(member)
+        self._shares.join(member, host, wanted, self._owner)
 
     def leave(self, member: K) -> None:
         """It is at an end."""
-        self._members.pop(member, None)
+        self.give_back(member)
+        self._granted.pop(member, None)
+        self._shares.leave(member)
 
     def granted(self, member: K) -> int:
         """How many connections it has leave for."""
-        return self._members[member].granted if member in self._members else 0
+        return self._granted[member][1] if member in self._granted else 0
 
     def take(self, member: K, most: int) -> int:
         """Give it ``most`` connections, or as many as there are for it; 0: it has to wait for others."""
-        mine = self._members[member]
-        at_host = {each: other for each, other in self._members.items() if other.host == mine.host}
-        free = max(each.wanted for each in at_host.values())
-        free -= sum(each.granted for other, each in at_host.items() if other != member)
-        granted = max(0, min(most, self._fair(mine.host)[member], free))
-        self._members[member] = mine._replace(granted=granted)
+        host, granted = self._granted[member]
+        due = min(most, int(self._shares.fair(host)[member]))
+        if due > granted:
+            granted += governor.take_connections(host, due - granted, self._shares.most(host))
+        elif due < granted:
+            governor.give_back_connections(host, granted - due)
+            granted = due
+        self._granted[member] = host, granted
         return granted
 
     def give_back(self, member: K) -> None:
         """It has no connection any more."""
-        if member in self._members:
-            self._members[member] = self._members[member]._replace(granted=0)
+        if member in self._granted:
+            host, granted = self._granted[member]
+            self._granted[member] = host, 0
+            if granted:
+                governor.give_back_connections(host, granted)
 
     def unfair(self, host: int) -> list[K]:
         """Those that have more than their share while others wait, or less than half of what they could have."""
-        fair = self._fair(host)
-        at_work = {each: self.granted(each) for each in fair if self.granted(each)}
-        others_wait = len(at_work) < len(fair)
+        fair = self._shares.fair(host)
+        mine = {each: granted for each, (at, granted) in self._granted.items() if at == host and granted}
+        others_wait = len(mine) < len(fair)
         return [
             each
-            for each, granted in at_work.items()
+            for each, granted in mine.items()
             if (granted > fair[each] and others_wait) or 2 * granted <= fair[each]
         ]
-
-    def _fair(self, host: int) -> dict[K, int]:
-        return divide({each: other.wanted for each, other in self._members.items() if other.host == host})

@@ -29,7 +29,6 @@ from rangefetch.net.profiles import Private, ProfileSettings, make_profile, prof
 from rangefetch.net.sources import Source, host_of
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadResult
-from rangefetch.transfer import governor
 from rangefetch.transfer.backend import Listener
 from rangefetch.transfer.capabilities import NATIVE
 from rangefetch.transfer.dispatching import Dispatcher
@@ -37,6 +36,7 @@ from rangefetch.transfer.download import Download
 from rangefetch.transfer.events import EngineEvent
 from rangefetch.transfer.guarding import guarded
 from rangefetch.transfer.retry import RetryPolicy
+from rangefetch.transfer.shares import SHARES
 from rangefetch.transfer.workers import Workers
 
 if TYPE_CHECKING:
@@ -153,11 +153,20 @@ class NativeBackend(Dispatcher[Run | Small]):
         """Divide a host's lanes among the downloads from it. Small files have one each, and are not counted."""
         if isinstance(run, Small):
             return
-        host = run.sources[0].host
-        runs = {gid: each for gid, each in self.runs.items() if isinstance(each, Run) and each.sources[0].host == host}
-        shares = governor.divide({gid: each.options.max_connection_per_server for gid, each in runs.items()})
-        for gid, lanes in shares.items():
-            runs[gid].share_lanes(lanes)
+        if self.runs.get(run.download.gid) is run:
+            SHARES.join(run, run.host(), run.options.max_connection_per_server, self)
+        else:
+            SHARES.leave(run)
+        self._share_again(run.host())
+
+    def shares_changed(self, host: int) -> None:
+        """Downloads of another backend have come to the host, or left it."""
+        self.call(lambda: self._share_again(host))
+
+    def _share_again(self, host: int) -> None:
+        for each, lanes in SHARES.fair(host).items():
+            if isinstance(each, Run) and each.backend is self:
+                each.share_lanes(lanes)
 
     def lacks_connections(self, host: str) -> bool:
         """Whether a download that has a place can do nothing because its host has as many connections as it may."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
+from collections import Counter
 from collections.abc import Hashable, Mapping
 from typing import Protocol, TypeVar
 
@@ -22,12 +23,14 @@ __all__ = [
     "HURRY_S",
     "WORTH_A_TURN_S",
     "divide",
+    "give_back_connections",
     "has_answered",
     "has_sent",
     "host_of_connection",
     "loop_of",
     "rest",
     "rests_for",
+    "take_connections",
     "wait_before_asking",
     "was_asked",
 ]
@@ -52,6 +55,8 @@ class _Hosts(Protocol):
     def host_rests_for(self, host: int) -> float: ...
     def host_has_answered(self, host: int) -> bool: ...
     def host_has_sent(self, host: int) -> bool: ...
+    def take_connections(self, host: int, wanted: int, most: int) -> int: ...
+    def give_back_connections(self, host: int, count: int) -> None: ...
 
 
 class _Table:
@@ -61,6 +66,7 @@ class _Table:
         self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}
         self._until_s: dict[int, float] = {}
+        self._taken: Counter[int] = Counter()
 
     def host_number(self, url: str) -> int:
         with self._lock:
@@ -79,6 +85,16 @@ class _Table:
 
     def host_has_sent(self, host: int) -> bool:
         return False
+
+    def take_connections(self, host: int, wanted: int, most: int) -> int:
+        with self._lock:
+            granted = max(0, min(wanted, most - self._taken[host]))
+            self._taken[host] += granted
+            return granted
+
+    def give_back_connections(self, host: int, count: int) -> None:
+        with self._lock:
+            self._taken[host] -= count
 
 
 @functools.cache
@@ -165,6 +181,17 @@ def has_answered(host: int) -> bool:
 def has_sent(host: int) -> bool:
     """Whether the host has sent a file, or a part of one, in this process."""
     return _hosts().host_has_sent(host)
+
+
+def take_connections(host: int, wanted: int, most: int) -> int:
+    """So many connections to the host for requests outside the engine, or as many as there are left of ``most``; they
+    are given back (:func:`give_back_connections`) when they are closed."""
+    return _hosts().take_connections(host, wanted, most)
+
+
+def give_back_connections(host: int, count: int) -> None:
+    """So many of them are closed."""
+    _hosts().give_back_connections(host, count)
 
 
 def loop_of(host: int, most: int, files: int, loops: int) -> int | None:
