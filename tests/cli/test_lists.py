@@ -1,6 +1,8 @@
 """``-i FILE``: many URLs, of which some may fail."""
 
+import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -127,38 +129,141 @@ def test_two_files_of_one_name_are_not_mixed(server: MisbehavingServer, place: P
 
 
 @pytest.mark.parametrize("words", [["-i", "list"], ["-q", "-i", "list"]])
-def test_a_list_without_urls_is_no_error(place: Path, words: list[str]) -> None:
+def test_a_list_without_urls_is_one_clear_line(place: Path, words: list[str]) -> None:
     (place / "list").write_text("# nothing yet\n\n")
     said = run(place, *words)
-    assert (said.returncode, said.stdout) == (0, "")
+    assert (said.returncode, said.stdout) == (2, "")
+    assert said.stderr == "rangefetch: -i/--input-file: list: there is nothing in it\n"
+
+
+WRONG = [
+    (b"gopher://127.0.0.1/b\n", "'gopher://127.0.0.1/b': the scheme 'gopher' is not supported"),
+    (b"out=name\n", "'out=name': there is no URL scheme"),
+    (b"http://127.0.0.1/\xff\n", "this is not text in UTF-8"),
+    (b"http://127.0.0.1:99999/\n", "malformed"),
+]
 
 
 @pytest.mark.parametrize(
-    ("text", "what"),
-    [
-        (
-            b"http://127.0.0.1/a\ngopher://127.0.0.1/b\n",
-            "list:2: 'gopher://127.0.0.1/b': the scheme 'gopher' is not supported",
-        ),
-        (b"\n\n out=name\n", "list:3: 'out=name': there is no URL scheme"),
-        (b"http://127.0.0.1/a\thttp://127.0.0.1/b", "list:1: "),
-        (b"http://127.0.0.1/\xff\n", "list:1: this is not text in UTF-8"),
-        (b"http://127.0.0.1:99999/\n", "list:1: "),
-    ],
+    ("line", "what", "from_stdin"), [(*each, False) for each in WRONG] + [(*each, True) for each in WRONG[:2]]
 )
-def test_a_wrong_line_is_named_before_anything_is_fetched(place: Path, text: bytes, what: str) -> None:
+def test_a_wrong_line_is_named_and_does_not_stop_the_rest(
+    server: MisbehavingServer, place: Path, line: bytes, what: str, from_stdin: bool
+) -> None:
+    good = [server.url(f"/good/{number}.bin", size="1K") for number in range(2)]
+    text = f"{good[0]}\n".encode() + line + f"{good[1]}\n".encode()
     (place / "list").write_bytes(text)
-    said = run(place, "-i", "list")
+    said = run(place, "-i", "-" if from_stdin else "list", stdin=text.decode() if from_stdin else "")
+    assert said.returncode == 1
+    assert len(said.stdout.splitlines()) == 2
+    [error] = errors(said)
+    assert f"{'standard input' if from_stdin else 'list'}:2: " in error
+    assert what in error
+    assert said.stderr.splitlines()[-1].endswith("; 1 line could not be used")
+
+
+@pytest.mark.parametrize(("line", "what"), WRONG)
+def test_with_strict_a_wrong_line_is_named_before_anything_is_fetched(place: Path, line: bytes, what: str) -> None:
+    (place / "list").write_bytes(b"http://127.0.0.1/a\n" + line)
+    said = run(place, "--strict", "-i", "list")
     assert (said.returncode, said.stdout) == (2, "")
-    [line] = errors(said)
-    assert f"-i/--input-file: {what}" in line
+    [error] = errors(said)
+    assert "-i/--input-file: list:2: " in error
+    assert what in error
     assert names(place) == ["list"]
 
 
+def test_with_strict_a_pipe_ends_at_a_wrong_line(server: MisbehavingServer, place: Path) -> None:
+    said = run(place, "--strict", "-i", "-", stdin=f"{server.url('/good/a.bin', size='1K')}\nnonsense\n")
+    assert said.returncode == 2
+    assert "standard input:2: " in errors(said)[-1]
+
+
 def test_a_list_that_cannot_be_read(place: Path) -> None:
-    assert "nowhere: No such file" in run(place, "-i", "nowhere").stderr
-    assert "Is a directory" in run(place, "-i", ".").stderr
-    assert run(place, "-i", "nowhere").returncode == 2
+    for name, what in (("nowhere", "nowhere: No such file"), (".", "Is a directory"), ("", "no file is named")):
+        said = run(place, "-i", name)
+        assert said.returncode == 2
+        [error] = errors(said)
+        assert what in error
+    (place / "list.csv").write_text("a,b\n1,2\n")
+    said = run(place, "-i", "list.csv", "--url-column", "link", "--input-format", "csv")
+    assert said.returncode == 2
+    [error] = errors(said)
+    assert error.endswith("list.csv: there is no column 'link' (--url-column); there are 'a', 'b'")
+    assert run(place, "-i", "list.csv", "--name", "{").returncode == 2
+    assert run(place, "-i", "list.csv", "--base-url", "x").returncode == 2
+    assert run(place, "-i", "list.csv", "--input-format", "xls").returncode == 2
+
+
+def test_a_table_with_directories_digests_and_a_template(server: MisbehavingServer, place: Path) -> None:
+    one, two = (server.url(f"/good/{number}.bin", size="1K", seed=number) for number in (1, 2))
+    right = hashlib.sha256(content("1K", 1)).hexdigest()
+    (place / "list.csv").write_text(f"link,label,sha256,kind\n{one},a/b/one.bin,{right},x\n{two},,{'0' * 64},y/z\n")
+    words = ["--url-column", "link", "--name-column", "label", "--name", "{kind}/{index:03d}{suffix}"]
+    said = run(place, "-d", "out", "-i", "list.csv", *words)
+    assert said.returncode == 1
+    assert said.stdout.splitlines() == [str(place / "out" / "a" / "b" / "one.bin")]
+    assert any("sha-256" in line for line in errors(said))
+    (place / "list.csv").write_text(f"link,kind\n{two},y/z\n")
+    assert run(place, "-d", "out", "-i", "list.csv", *words[:2], *words[4:]).returncode == 0
+    assert (place / "out" / "y_z" / "000.bin").read_bytes() == content("1K", 2)
+
+
+def test_a_list_at_a_url_and_names_below_it(server: MisbehavingServer, place: Path) -> None:
+    said = run(place, "--input-format", "urls", "-i", server.url("/status/list.txt", code=404))
+    assert said.returncode == 2
+    assert "404" in errors(said)[0]
+
+
+def test_two_lines_of_one_name_are_told_before_anything_is_fetched(server: MisbehavingServer, place: Path) -> None:
+    one, two = (server.url(f"/good/{number}.bin", size="1K", seed=number) for number in (1, 2))
+    (place / "list").write_text(f"{one}\n out=x\n{two}\n out=x\n{two}\n out=y\n")
+    said = run(place, "-i", "list")
+    assert said.returncode == 1
+    assert errors(said) == ["rangefetch: list:3: x: line 1 has this name, too"]
+    assert names(place) == ["list", "x", "y"]
+    said = run(place, "--strict", "-d", "strict", "-i", "list")
+    assert (said.returncode, said.stdout) == (2, "")
+    said = run(place, "--auto-file-renaming", "-d", "renamed", "-i", "list")
+    assert said.returncode == 0
+    assert names(place / "renamed") == ["x", "x.1", "y"]
+
+
+def test_two_urls_that_end_alike_are_told_too(server: MisbehavingServer, place: Path) -> None:
+    urls = [server.url(f"/good/{folder}/file.bin", size="1K", seed=seed) for seed, folder in enumerate("ab")]
+    (place / "list").write_text("\n".join(urls))
+    said = run(place, "-i", "list")
+    assert "rangefetch: warning: list:2: it may be called file.bin, as line 1 is" in said.stderr
+    [error] = errors(said)
+    assert error.startswith(f"rangefetch: list:2: {urls[1]}: ")
+
+
+def test_what_has_ended_is_told_while_a_pipe_has_nothing_more_yet(server: MisbehavingServer, place: Path) -> None:
+    os.mkfifo(place / "pipe")
+    with started(place, ["-i", "pipe"]) as process, (place / "pipe").open("w") as pipe:
+        assert process.stdout is not None
+        for number in range(2):
+            pipe.write(server.url(f"/good/{number}.bin", size="1K") + "\n")
+            pipe.flush()
+            assert process.stdout.readline() == f"{place / str(number)}.bin\n"
+        pipe.close()
+        assert process.wait(timeout=30) == 0
+
+
+def test_results_are_saved_as_they_come(server: MisbehavingServer, place: Path) -> None:
+    urls = [server.url("/good/a.bin", size="1K"), server.url("/status/b.bin", code=404)]
+    (place / "list").write_text("\n".join(urls))
+    (place / "saved").write_text("{}\n")
+    assert run(place, "-q", "-i", "list", "--save-results", "saved").returncode == 1
+    assert run(place, "-q", urls[0], "--save-results", "saved").returncode == 0
+    saved = [json.loads(line) for line in (place / "saved").read_text().splitlines()]
+    assert saved[0] == {}
+    assert {(each["url"], each["status"], each.get("line"), each["version"]) for each in saved[1:]} == {
+        (urls[0], "complete", 1, 1),
+        (urls[1], "error", 2, 1),
+        (urls[0], "complete", None, 1),
+    }
+    assert run(place, "-q", urls[0], "--save-results", "no/where").returncode == 2
 
 
 def test_what_is_for_one_url_is_refused_for_more(place: Path) -> None:
@@ -172,4 +277,8 @@ def test_what_is_for_one_url_is_refused_for_more(place: Path) -> None:
         said = run(place, *words, "-i", "-", stdin=two)
         assert said.returncode == 2
         assert words[0] in said.stderr
+        assert "for more than one URL" in said.stderr
+        (place / "two").write_text(two)
+        said = run(place, *words, "-i", "two")
+        assert said.returncode == 2
         assert "for 2 URLs" in said.stderr

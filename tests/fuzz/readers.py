@@ -9,6 +9,7 @@ what hypothesis thinks of. No target touches the network.
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
 import json
 import re
@@ -17,10 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rangefetch import _engine
+from rangefetch import ManifestError, _engine, read_manifest
 from rangefetch.aria2 import remote
 from rangefetch.checks import check_url, parse_size
-from rangefetch.cli import config, inputs
+from rangefetch.cli import config
 from rangefetch.cli.vocabulary import make_parser
 from rangefetch.disk import checksum, names, state
 from rangefetch.disk.control_file import ControlFile, from_control_file, to_control_file
@@ -241,14 +242,15 @@ def configuration(octets: bytes) -> None:
 
 
 def input_file(octets: bytes) -> None:
-    """A list of URLs is one, or it is a clear error that names the line."""
+    """A manifest, in whatever format, is one, or it is a clear error that names it."""
     try:
-        found = list(inputs._urls("list", octets.split(b"\n")))
-    except inputs.InputError as error:
-        assert str(error).startswith("list:")
+        found = list(read_manifest(io.BytesIO(octets), on_bad_line=lambda line, what: None))
+    except ManifestError as error:
+        assert str(error).startswith("manifest:")
         return
-    for url in found:
-        assert check_url(url) == url
+    for item in found:
+        assert check_url(item.url) == item.url
+        assert ".." not in item.path.split("/")
 
 
 def given_url(octets: bytes) -> None:

@@ -7,6 +7,7 @@ What the configuration file says comes before what was typed. The options that s
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections import Counter
@@ -15,9 +16,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rangefetch import records
-from rangefetch.checks import check_path, check_url, parse_size
+from rangefetch.checks import HTTP, check_path, check_url, parse_size
 from rangefetch.cli import config
-from rangefetch.cli.inputs import InputError, read_urls
 from rangefetch.cli.vocabulary import USAGE_ERROR, Parser, Switch, names_of, opposite
 from rangefetch.cli.vocabulary import make_parser as _parser
 from rangefetch.options import DownloadOptions
@@ -34,7 +34,10 @@ _ABOUT_THE_RUN = (
     "network_wait",
     "prefer",
     "quiet",
+    "save_results",
 )
+_ABOUT_THE_LIST = ("input_format", "base_url", "name_template", "strict")
+_COLUMNS = ("url", "name", "checksum", "size", "mirrors", "headers")
 _FOR_ONE_URL = {"filename": "name", "mirrors": "mirror", "checksum": "checksum", "expected_size": "size"}
 _MOST_DOWNLOADS_AT_ONCE = 1024
 
@@ -43,13 +46,22 @@ _MOST_DOWNLOADS_AT_ONCE = 1024
 class Request:
     """One command line, understood and checked.
 
-    ``urls`` are all different; ``repeated`` are those of them that were given more than once. ``listed`` says that
-    some came from an input file, so that there may be very many.
+    ``urls`` are those that were typed, all different; ``repeated`` are those of them that were given more than once.
+    ``listed`` says that there is an input file, in which there may be very many, and how it is to be read.
     """
 
     urls: tuple[str, ...] = ()
     repeated: tuple[str, ...] = ()
     listed: bool = False
+    for_one: tuple[tuple[str, str], ...] = ()
+    """Options that were given and fit one file only, each with a word for what it says."""
+    input_file: str = ""
+    input_format: str = ""
+    base_url: str = ""
+    columns: Mapping[str, str] = records.field(default_factory=dict)
+    name_template: str = ""
+    strict: bool = False
+    save_results: str = ""
     options: DownloadOptions = records.field(default_factory=DownloadOptions)
     max_concurrent_downloads: int | None = None
     max_overall_download_limit: int = 0
@@ -92,25 +104,42 @@ def parse(argv: Sequence[str] | None = None) -> Request:
         parser.error("--use-github-mirror: no mirror is named; --github-mirror does")
     listed = "input_file" in given
     urls = Counter(given["urls"] + after)
-    if listed:
-        try:
-            urls.update(read_urls(check_path(given["input_file"], "file")))
-        except (InputError, ValueError) as error:
-            parser.error(f"-i/--input-file: {error}")
-    elif not urls:
+    about_list = _about_the_list(given, parser) if listed else {}
+    if not listed and not urls:
         parser.error("no URL is given")
-    if len(urls) > 1:
-        for dest, noun in _FOR_ONE_URL.items():
-            if getattr(options, dest):
-                parser.error(f"{_names_of(parser, dest)}: one {noun} cannot be used for {len(urls)} URLs")
+    for_one = [(dest, noun) for dest, noun in _FOR_ONE_URL.items() if getattr(options, dest)]
+    if for_one and len(urls) > 1:
+        dest, noun = for_one[0]
+        parser.error(f"{_names_of(parser, dest)}: one {noun} cannot be used for {len(urls)} URLs")
     run = {name: given[name] for name in _ABOUT_THE_RUN if name in given}
     return Request(
         urls=tuple(urls),
         repeated=tuple(url for url, times in urls.items() if times > 1),
         listed=listed,
+        for_one=tuple((_names_of(parser, dest), noun) for dest, noun in for_one),
         options=options,
+        **about_list,
         **run,
     )
+
+
+def _about_the_list(given: dict[str, Any], parser: Parser) -> dict[str, Any]:
+    """How the list is to be read, as far as that can be checked without it."""
+    found: dict[str, Any] = {name: given[name] for name in _ABOUT_THE_LIST if name in given}
+    found["columns"] = {kind: given[f"{kind}_column"] for kind in _COLUMNS if f"{kind}_column" in given}
+    try:
+        found["input_file"] = check_path(given["input_file"], "-i/--input-file")
+        if not found["input_file"]:
+            raise ValueError("-i/--input-file: no file is named")
+        if found["input_file"] != "-" and not found["input_file"].startswith(("http://", "https://")):
+            os.stat(found["input_file"])  # noqa: PTH116 - opening a pipe would wait for its other end
+        if "base_url" in found:
+            check_url(found["base_url"], "--base-url", HTTP)
+    except (TypeError, ValueError) as error:
+        parser.error(str(error))
+    except OSError as error:
+        parser.error(f"-i/--input-file: {found['input_file']}: {error.strerror}")
+    return found
 
 
 def _given(typed: argparse.Namespace) -> dict[str, Any]:

@@ -112,27 +112,34 @@ def _fetch(request: Request, signals: Signals) -> int:
     from rangefetch.cli.report import Report
 
     display = displays.choose(quiet=request.quiet, explains=request.explain)
-    report = Report(display, as_json=request.json, explains=request.explain)
+    with contextlib.ExitStack() as stack:
+        journal = None
+        if request.save_results:
+            try:
+                journal = stack.enter_context(open(request.save_results, "a", encoding="utf-8"))  # noqa: PTH123
+            except OSError as error:
+                display.error(f"--save-results: {request.save_results}: {error.strerror}")
+                return USAGE_ERROR
+        report = Report(display, as_json=request.json, explains=request.explain, journal=journal)
+        return _fetch_and_report(request, signals, display, report)
+
+
+def _fetch_and_report(request: Request, signals: Signals, display: Quiet, report: Report) -> int:
     with _warnings_to(display):
         _say_repeated(request, display)
-        if not request.urls:
-            display.note("there is no URL in the list")
-            return OK
         try:
             with _manager(request) as manager:
                 if request.listed:
                     from rangefetch.cli.many import fetch_list
 
-                    if not fetch_list(manager, request.urls, request.options, display, report, signals):
-                        return SIGNALLED + signals.number
-                else:
-                    downloads = _CommandDownloads(manager, display, report, signals)
-                    downloads.begin(request)
-                    with display:
-                        downloads.follow()
-                    if downloads.waiting_for:
-                        downloads.stop()
-                        return SIGNALLED + signals.number
+                    return fetch_list(manager, request, display, report, signals)
+                downloads = _CommandDownloads(manager, display, report, signals)
+                downloads.begin(request)
+                with display:
+                    downloads.follow()
+                if downloads.waiting_for:
+                    downloads.stop()
+                    return SIGNALLED + signals.number
         except LocalError as error:  # no backend can run
             display.error(str(error))
             return FAILED
@@ -143,11 +150,8 @@ def _fetch(request: Request, signals: Signals) -> int:
 
 
 def _say_repeated(request: Request, display: Quiet) -> None:
-    if request.listed and request.repeated:
-        display.note(f"{counted(len(request.repeated), 'URL')} given more than once, fetched once")
-    else:
-        for url in request.repeated:
-            display.note(f"{mask_url(url)}: given more than once, fetched once")
+    for url in request.repeated:
+        display.note(f"{mask_url(url)}: given more than once, fetched once")
 
 
 class _WrongSetting(Exception):

@@ -1,72 +1,106 @@
-"""A list of URLs, perhaps a very long one: fetched by ``fetch_many``, shown as a whole."""
+"""A list of files, perhaps a very long one: fetched as it is read, shown as a whole."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from typing import Any
 
-from rangefetch.bulk import fetch_many
+from rangefetch.cli.arguments import USAGE_ERROR, Request
 from rangefetch.cli.display import Quiet, amount, counted, how_many
+from rangefetch.cli.lists import Listing
 from rangefetch.cli.report import Report
-from rangefetch.cli.signals import Signals
-from rangefetch.errors import DownloadError
+from rangefetch.cli.signals import SIGNALLED, Signals
+from rangefetch.errors import DownloadError, TargetExists
+from rangefetch.iterating import WINDOW, Fetched, fetch_from
 from rangefetch.manager import DownloadManager
-from rangefetch.options import DownloadOptions
-from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
+from rangefetch.manifests.opening import ManifestError
+from rangefetch.progress import DownloadProgress, DownloadStatus
 
 __all__ = ["fetch_list"]
 
 SECONDS_BETWEEN_LOOKS = 0.2
 
 
-def fetch_list(
-    manager: DownloadManager,
-    urls: Sequence[str],
-    options: DownloadOptions,
-    display: Quiet,
-    report: Report,
-    signals: Signals,
-) -> bool:
-    """Fetch all of them on ``manager``, which must be the process's own, and report each; False: a signal came."""
-    watch = _Watch(len(urls), manager, display, signals)
-    begun_s = time.monotonic()
-    own = options.given
-    directory = own.pop("save_dir", None)
-
-    def tell(number: int, outcome: DownloadResult | DownloadError) -> None:
-        if isinstance(outcome, DownloadError):
-            watch.failed += 1
-            report.error(urls[number], outcome)
-        else:
-            report.done(urls[number], outcome)
-
+def fetch_list(manager: DownloadManager, request: Request, display: Quiet, report: Report, signals: Signals) -> int:
+    """Fetch all of the list on ``manager``, which must be the process's own, and report each; the exit status."""
     try:
-        with display:
-            outcomes = fetch_many(urls, directory, on_error="return", on_progress=watch.look, on_result=tell, **own)
-    except KeyboardInterrupt:
-        if not signals.number:
-            raise
-        manager.stop()
-        display.error(f"{signals.word}; run the same command again to continue: {watch.stands()}")
-        return False
-    display.note(_in_all(outcomes, time.monotonic() - begun_s))
-    return True
+        with contextlib.closing(Listing(request, display)) as listing:
+            return _List(manager, request, listing, display, report, signals).fetch()
+    except (ManifestError, ValueError) as error:
+        display.error(f"-i/--input-file: {error}")
+        return USAGE_ERROR
 
 
-class _Watch:
-    """Shows the progress of the whole, and breaks it off after a signal."""
+class _List:
+    """One list at work: what came of its items so far, and how the whole of it is shown."""
 
-    def __init__(self, count: int, manager: DownloadManager, display: Quiet, signals: Signals) -> None:
-        self.failed = 0
-        self._count = count
+    def __init__(
+        self,
+        manager: DownloadManager,
+        request: Request,
+        listing: Listing,
+        display: Quiet,
+        report: Report,
+        signals: Signals,
+    ) -> None:
         self._manager = manager
+        self._request = request
+        self._listing = listing
         self._display = display
+        self._report = report
         self._signals = signals
+        self._fetched = self._already = self._failed = 0
+        self._bytes = 0
         self._next_look_s = 0.0
         self._last: DownloadProgress | None = None
 
-    def look(self, whole: DownloadProgress) -> None:
-        """``on_progress`` of ``fetch_many``."""
+    def fetch(self) -> int:
+        """The exit status."""
+        options: dict[str, Any] = self._request.options.given
+        directory = options.pop("save_dir", None)
+        begun_s = time.monotonic()
+        options.pop("filename", None)  # the one item has it
+        results = fetch_from(
+            self._listing.items(),
+            directory,
+            max_concurrent_downloads=None,
+            window=WINDOW,
+            on_progress=self._look,
+            options=options,  # type: ignore[arg-type] # they are all known
+        )
+        try:
+            with self._display, contextlib.closing(results):
+                for fetched in results:
+                    self._tell(fetched)
+        except KeyboardInterrupt:
+            if not self._signals.number:
+                raise
+            self._manager.stop()
+            word = self._signals.word
+            self._display.error(f"{word}; run the same command again to continue: {self._stands()}")
+            return SIGNALLED + self._signals.number
+        self._display.note(self._in_all(time.monotonic() - begun_s))
+        return int(bool(self._failed or self._listing.mistakes or self._display.lost_results))
+
+    def _tell(self, fetched: Fetched) -> None:
+        """An item has ended."""
+        url, line, outcome = fetched.item.url, fetched.item.line, fetched.outcome
+        if isinstance(outcome, DownloadError):
+            self._failed += 1
+            # Which of them has the name is a question about the list.
+            place = f"{self._listing.shown}:{line}: " if line and isinstance(outcome, TargetExists) else ""
+            self._report.error(url, outcome, line=line, place=place)
+            return
+        if outcome.already_complete:
+            self._already += 1
+        else:
+            self._fetched += 1
+            self._bytes += outcome.size - outcome.resumed
+        self._report.done(url, outcome, line=line)
+
+    def _look(self, whole: DownloadProgress) -> None:
+        """``on_progress``: show the whole, and break it off after a signal."""
         if self._signals.number:
             # All at once: one after the other, the end of each would begin another.
             self._manager.pause_all()
@@ -77,28 +111,28 @@ class _Watch:
             return
         self._next_look_s = now_s + SECONDS_BETWEEN_LOOKS
         self._last = whole
-        self._display.update_whole(self._counts(whole), whole, self._manager.list_downloads(DownloadStatus.ACTIVE))
+        self._display.update_whole(self._counts(), whole, self._manager.list_downloads(DownloadStatus.ACTIVE))
 
-    def _counts(self, whole: DownloadProgress) -> str:
-        ended = round(whole.percentage * self._count / 100)
-        return how_many(ended - self.failed, self.failed, self._count)
+    def _counts(self) -> str:
+        done, count = self._fetched + self._already, self._listing.count
+        if count is not None:
+            return how_many(done, self._failed, count)
+        return f"{counted(done, 'file')} done" + (f", {self._failed} failed" if self._failed else "")
 
-    def stands(self) -> str:
+    def _stands(self) -> str:
         """How far it has come."""
         if self._last is None:
-            return how_many(0, 0, self._count)
-        return f"{self._counts(self._last)}, {amount(self._last.downloaded)} fetched"
+            return self._counts()
+        return f"{self._counts()}, {amount(self._last.downloaded)} fetched"
 
-
-def _in_all(outcomes: Sequence[DownloadResult | DownloadError], seconds: float) -> str:
-    results = [outcome for outcome in outcomes if isinstance(outcome, DownloadResult)]
-    already = sum(result.already_complete for result in results)
-    fetched = [result for result in results if not result.already_complete]
-    size = sum(result.size - result.resumed for result in fetched)
-    line = f"{counted(len(fetched), 'file')} fetched, {amount(size)} in {seconds:.1f} s"
-    if seconds > 0 and size:
-        line += f", {amount(size / seconds)}/s"
-    if already:
-        line += f"; {already} already complete"
-    failed = len(outcomes) - len(results)
-    return f"{line}; {failed} failed" if failed else line
+    def _in_all(self, seconds: float) -> str:
+        line = f"{counted(self._fetched, 'file')} fetched, {amount(self._bytes)} in {seconds:.1f} s"
+        if seconds > 0 and self._bytes:
+            line += f", {amount(self._bytes / seconds)}/s"
+        if self._already:
+            line += f"; {self._already} already complete"
+        if self._failed:
+            line += f"; {self._failed} failed"
+        if self._listing.mistakes:
+            line += f"; {counted(self._listing.mistakes, 'line')} could not be used"
+        return line

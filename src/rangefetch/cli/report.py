@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import IO, Any
 
 from rangefetch.cli.display import Quiet
 from rangefetch.encoding import for_people
@@ -11,39 +11,47 @@ from rangefetch.masking import mask_url, without_userinfo
 from rangefetch.progress import DownloadResult, DownloadStatus
 from rangefetch.transfer.effort import TOO_SHORT
 
-__all__ = ["Report"]
+__all__ = ["JSON_VERSION", "Report"]
+
+
+JSON_VERSION = 1
+"""Of the fields of ``--json``: new ones may be added to a version, none is removed or changes its meaning."""
 
 
 class Report:
     """Says what came of the files of one command line. ``failures`` counts those that could not be fetched.
 
-    With ``explains`` it notes what bound the speed of each, too.
+    With ``explains`` it notes what bound the speed of each, too. With ``journal`` the JSON lines go there as well.
     """
 
-    def __init__(self, display: Quiet, *, as_json: bool, explains: bool = False) -> None:
+    def __init__(
+        self, display: Quiet, *, as_json: bool, explains: bool = False, journal: IO[str] | None = None
+    ) -> None:
         self.failures = 0
         self._display = display
         self._as_json = as_json
         self._explains = explains
+        self._journal = journal
 
-    def done(self, url: str, result: DownloadResult) -> None:
-        """The file of ``url`` is there."""
-        if self._as_json:
+    def done(self, url: str, result: DownloadResult, *, line: int = 0) -> None:
+        """The file of ``url`` is there; ``line`` is its line in a list."""
+        if self._as_json or self._journal is not None:
             facts = {"error": None, "errorType": None, "httpStatus": None, **result.to_dict()}
-            self._say_json(url, DownloadStatus.COMPLETE, **facts)
-        else:
+            self._say_json(url, DownloadStatus.COMPLETE, line, **facts)
+        if not self._as_json:
             self._display.result(str(result.path))
         if self._explains:
             self._display.note(f"{result.filename}: {_explained(result)}")
 
-    def error(self, url: str, error: DownloadError) -> None:
-        """The file of ``url`` could not be fetched."""
+    def error(self, url: str, error: DownloadError, *, line: int = 0, place: str = "") -> None:
+        """The file of ``url`` could not be fetched; ``place`` is what its message begins with."""
         self.failures += 1
-        self._display.error(str(error) if error.url else f"{mask_url(url)}: {error}")
-        if self._as_json:
+        self._display.error(place + (str(error) if error.url else f"{mask_url(url)}: {error}"))
+        if self._as_json or self._journal is not None:
             self._say_json(
                 url,
                 DownloadStatus.ERROR,
+                line,
                 error=error.reason,
                 errorType=type(error).__name__,
                 httpStatus=error.status or None,
@@ -52,11 +60,24 @@ class Report:
                 connections=error.connections,
             )
 
-    def _say_json(self, url: str, status: DownloadStatus, **facts: Any) -> None:
-        readable = {name: for_people(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
+    def _say_json(self, url: str, status: DownloadStatus, line: int, **facts: Any) -> None:
         import json
 
-        self._display.result(json.dumps({"url": without_userinfo(url), "status": status.value, **readable}))
+        readable = {name: for_people(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
+        known: dict[str, Any] = {"version": JSON_VERSION, "url": without_userinfo(url), "status": status.value}
+        if line:
+            known["line"] = line
+        text = json.dumps(known | readable)
+        if self._as_json:
+            self._display.result(text)
+        if self._journal is not None:
+            try:
+                self._journal.write(f"{text}\n")
+                self._journal.flush()
+            except OSError as error:
+                self._display.lost_results = True
+                self._display.error(f"{self._journal.name}: {error.strerror}")
+                self._journal = None
 
 
 def _explained(result: DownloadResult) -> str:

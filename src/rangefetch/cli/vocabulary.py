@@ -138,6 +138,7 @@ def make_parser() -> Parser:
     parser.add_argument("-h", "--help", dest=argparse.SUPPRESS, action=_Help, help="show this help and exit")
     parser.add_argument("urls", nargs="*", metavar="URL", help="what to download; each URL is a separate file")
     _add_sources(parser)
+    _add_lists(parser)
     _add_places(parser)
     _add_connections(parser)
     _add_limits(parser)
@@ -155,7 +156,8 @@ def _add_sources(parser: Parser) -> None:
         "-i",
         "--input-file",
         metavar="FILE",
-        help="also fetch the URLs listed in FILE, one per line; - is stdin, lines starting with # are comments",
+        help="also fetch what FILE lists: a URL per line, or one of many formats (see the guide on manifests), "
+        "compressed or not; - is stdin, and FILE may be a URL",
     )
     add(
         "--mirror",
@@ -176,6 +178,48 @@ def _add_sources(parser: Parser) -> None:
         "--use-github-mirror",
         action=Switch,
         help="also fetch GitHub's files from these mirrors",
+    )
+
+
+def _add_lists(parser: Parser) -> None:
+    group = parser.add_argument_group("lists (-i)")
+    add = group.add_argument
+    add(
+        "--input-format",
+        metavar="FORMAT",
+        help="the list's format: urls, aria2, csv, tsv, jsonl, json, parquet, checksums, metalink, bagit, pylock and "
+        "more (default: by its content)",
+    )
+    add(
+        "--base-url",
+        metavar="URL",
+        help="what names without a URL, and relative URLs, are below (default: the URL of the list, if it has one)",
+    )
+    for kind, what in (
+        ("url", "the URLs"),
+        ("name", "file names or relative paths"),
+        ("checksum", "digests"),
+        ("size", "sizes in bytes"),
+        ("mirrors", "further URLs of each file"),
+        ("headers", "request headers"),
+    ):
+        add(
+            f"--{kind}-column",
+            metavar="NAME",
+            help=f"the column with {what} (default: known by its name)",
+        )
+    add(
+        "--name",
+        dest="name_template",
+        metavar="TEMPLATE",
+        help="names for files that the list does not name: {host}/{path}, {index:08d}{suffix}, {sha256:.2}/{sha256}, "
+        "{COLUMN}",
+    )
+    add("--strict", action=Switch, help="stop at the first line that cannot be used (default: report and skip it)")
+    add(
+        "--save-results",
+        metavar="FILE",
+        help="append a JSON line to FILE as each item ends, with the fields of --json",
     )
 
 
