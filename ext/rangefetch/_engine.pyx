@@ -56,6 +56,9 @@ from rangefetch.transfer cimport *
 import atexit
 import os
 
+cdef extern from "Python.h":
+    bytes PyUnicode_EncodeFSDefault(object)    # os.fsencode, of which some are made for each file
+
 # The oldest libcurl that is tested (Debian 12's). What is needed of it: PROTOCOLS_STR 7.85, curl_easy_header 7.83,
 # a curl_global_init that threads may share 7.84, CURL_WRITEFUNC_ERROR 7.87.
 OLDEST_LIBCURL = (7, 88, 0)
@@ -248,7 +251,7 @@ cdef int _must_be_loaded() except -1:
 cdef bytes _encoded(str text):
     """The text as octets; UTF-8 where the locale of the process has no letters for it."""
     try:
-        return os.fsencode(text)
+        return PyUnicode_EncodeFSDefault(text)
     except UnicodeEncodeError:
         return text.encode("utf-8", "surrogateescape")
 

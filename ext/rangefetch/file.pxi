@@ -38,7 +38,7 @@ cdef class File:
         self.core.ranged = ranged
         self.core.takes_codings = takes_codings
         self.core.seems_empty = seems_empty
-        self.core.name = _owned_text(os.fsencode(name))
+        self.core.name = _owned_text(PyUnicode_EncodeFSDefault(name))
         self.core.first_bytes = first_bytes
         self.core.part_bytes = part_bytes
         self.core.most_bytes = most_bytes
@@ -74,9 +74,9 @@ cdef class File:
             raise ValueError("part_names: two at most")
         if not 1 <= largest_bytes <= LARGEST_FILE_BYTES:
             raise ValueError("largest_bytes: 1 at least, and no more than a file can have")
-        small.name = _owned_text(os.fsencode(name))
+        small.name = _owned_text(PyUnicode_EncodeFSDefault(name))
         for i, part_name in enumerate(part_names):
-            small.part_names[i] = _owned_text(os.fsencode(part_name))
+            small.part_names[i] = _owned_text(PyUnicode_EncodeFSDefault(part_name))
         if origin is not None:
             small.origin = _owned_text(origin)
         small.directory_fd = directory_fd

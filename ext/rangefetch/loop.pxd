@@ -12,6 +12,7 @@ from rangefetch.blocks cimport blocks_contiguous
 from rangefetch.bucket cimport bucket_fill, bucket_is_dry
 from rangefetch.checks cimport RF_CHECKED, calloc, free
 from rangefetch.claims cimport feed, is_limited, resting_host, wait_of
+from rangefetch.clock cimport busy_us, look_at_clock
 from rangefetch.ending cimport end_files, end_transfers
 from rangefetch.growth cimport steer
 from rangefetch.host cimport share_answered, share_waits, shares_sweep, source_leaves
@@ -37,11 +38,9 @@ from rangefetch.platform cimport (
     rf_count,
     rf_load,
     rf_note,
-    rf_now_us,
     rf_sleep_ms,
     rf_store,
     rf_thread_name,
-    rf_thread_us,
 )
 from rangefetch.peers cimport ask_for_room, tell_peers
 from rangefetch.pool cimport make_room, sweep_ends, waits_in_line
@@ -86,9 +85,9 @@ cdef inline void take_on(Loop *loop, FileCore *file) noexcept nogil:
     if loop.files == NULL:
         # The time spent with nothing to do is no measure of anything.
         loop.ticked_ms = loop.now_ms
-        loop.cpu_us = rf_thread_us()
+        loop.cpu_us = busy_us(loop)
     file.counters.began_us = loop.now_us
-    file.counters.began_cpu_us = rf_thread_us()
+    file.counters.began_cpu_us = busy_us(loop)
     append(loop, file)
     if file.small.stage == SMALL and not small_may_begin(file):
         small_holds(loop, file)
@@ -361,7 +360,7 @@ cdef inline void tick(Loop *loop) noexcept nogil:
     cdef int64_t elapsed_ms = loop.now_ms - loop.ticked_ms
     cdef Lane *lane = loop.lanes
     cdef FileCore *file = loop.files
-    cdef int64_t cpu_us = rf_thread_us()
+    cdef int64_t cpu_us = busy_us(loop)
     loop.cpu_percent = <int>((cpu_us - loop.cpu_us) // (10 * elapsed_ms))
     loop.cpu_us = cpu_us
     loop.ticked_ms = loop.now_ms
@@ -495,11 +494,6 @@ cdef inline void end_all(Loop *loop) noexcept nogil:
         if lane.file != NULL:
             lane_end(lane, CURLE_FAILED_INIT)
         lane = lane.next
-
-
-cdef inline void look_at_clock(Loop *loop) noexcept nogil:
-    loop.now_us = rf_now_us()
-    loop.now_ms = loop.now_us // 1000
 
 
 cdef inline void loop_sleep(Loop *loop) noexcept nogil:

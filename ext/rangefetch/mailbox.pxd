@@ -120,12 +120,15 @@ cdef inline bint make_room_for(Mailbox *box, size_t count) noexcept nogil:
     return True
 
 
-cdef inline bint mailbox_put(Mailbox *box, const Message *message) noexcept nogil:
-    """Add a copy; the message's strings now belong to the mailbox. False: no memory, nothing was taken."""
+cdef inline bint mailbox_put(Mailbox *box, const Message *message, bint *is_first) noexcept nogil:
+    """Add a copy; the message's strings now belong to the mailbox. False: no memory, nothing was taken.
+
+    ``is_first``: nothing was there that would be taken with it."""
     cdef bint fits
     pthread_mutex_lock(&box.lock)
     fits = make_room_for(box, 1)
     if fits:
+        is_first[0] = box.count == 0
         box.items[box.count] = message[0]
         box.count += 1
     pthread_mutex_unlock(&box.lock)

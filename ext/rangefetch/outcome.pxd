@@ -13,6 +13,7 @@ from rangefetch.answer cimport examine, is_cut_short_unsaid, leads_elsewhere, na
 from rangefetch.blocks cimport block_size_for, blocks_advance, blocks_claim_head, blocks_init, blocks_note_failure
 from rangefetch.checks cimport free
 from rangefetch.claims cimport feed, host_admits, lane_claim, lanes_allowed
+from rangefetch.clock cimport busy_us
 from rangefetch.coding cimport name_coding
 from rangefetch.disk cimport lane_advance, lane_flush, lane_put
 from rangefetch.growth cimport begin_growth
@@ -35,7 +36,6 @@ from rangefetch.platform cimport (
     rf_now_us,
     rf_start_writeback,
     rf_store,
-    rf_thread_us,
 )
 from rangefetch.peers cimport ask_for_room
 from rangefetch.pool cimport make_room
@@ -63,7 +63,7 @@ cdef inline void let_go(Loop *loop, FileCore *file, MessageKind kind) noexcept n
     if link[0] != NULL:
         link[0] = file.next
     rf_note(&file.counters.lasted_us, rf_now_us() - file.counters.began_us)
-    rf_note(&file.counters.cpu_us, rf_thread_us() - file.counters.began_cpu_us)
+    rf_note(&file.counters.cpu_us, busy_us(loop) - file.counters.began_cpu_us)
     rf_note(&file.waits_for, WAIT_NOTHING)
     small_closes(file)
     leave_hosts(file)

@@ -10,9 +10,12 @@ from rangefetch.transfer cimport HostTable, Loop
 
 cdef inline bint loop_tell(Loop *loop, const Message *command) noexcept nogil:
     """Send a command, and give up its text; from any thread. False: no memory, and the text is still the caller's."""
-    if not mailbox_put(&loop.inbox, command):
+    cdef bint is_first = False
+    if not mailbox_put(&loop.inbox, command, &is_first):
         return False
-    rf_bell_ring(&loop.wake)
+    # The loop takes all that is there.
+    if is_first:
+        rf_bell_ring(&loop.wake)
     return True
 
 

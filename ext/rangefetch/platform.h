@@ -187,19 +187,30 @@ static inline int rf_is_special(int directory_fd, const char *name) {
     return fstatat(directory_fd, name, &status, 0) == 0 && !S_ISREG(status.st_mode);
 }
 
+/* Gives a nameless file a name that is free. Returns 0 or the errno. */
+static inline int rf_link_nameless(int fd, int directory_fd, const char *name) {
+    char self[64];
+#ifdef AT_EMPTY_PATH
+    /* Saves a look-up in /proc. Whoever has opened the file may do it since Linux 6.10, before that only root. */
+    if (linkat(fd, "", directory_fd, name, AT_EMPTY_PATH) == 0) return 0;
+    if (errno == EEXIST) return EEXIST;
+#endif
+    snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+    return linkat(AT_FDCWD, self, directory_fd, name, AT_SYMLINK_FOLLOW) == 0 ? 0 : errno;
+}
+
 /* Gives a nameless file its name, in one step. Without `overwrite` the name must be free. Returns 0 or the errno. */
 static inline int rf_publish_nameless(int fd, int directory_fd, const char *name, int overwrite) {
-    char self[64];
     char beside[300];
-    snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
-    if (linkat(AT_FDCWD, self, directory_fd, name, AT_SYMLINK_FOLLOW) == 0) return 0;
-    if (errno != EEXIST || !overwrite) return errno;
+    int failed = rf_link_nameless(fd, directory_fd, name);
+    if (failed != EEXIST || !overwrite) return failed;
     if (rf_is_special(directory_fd, name)) return EEXIST;
     /* A link cannot replace: a name beside it, and a rename. */
     if (snprintf(beside, sizeof beside, "%s.%d.tmp", name, fd) >= (int)sizeof beside) return ENAMETOOLONG;
-    if (linkat(AT_FDCWD, self, directory_fd, beside, AT_SYMLINK_FOLLOW) != 0) return errno;
+    failed = rf_link_nameless(fd, directory_fd, beside);
+    if (failed) return failed;
     if (renameat(directory_fd, beside, directory_fd, name) == 0) return 0;
-    int failed = errno;
+    failed = errno;
     unlinkat(directory_fd, beside, 0);
     return failed;
 }

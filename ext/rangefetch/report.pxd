@@ -72,8 +72,9 @@ cdef inline char *copy_headers(CURL *easy) noexcept nogil:
 
 cdef inline bint post(Loop *loop, Message *event) noexcept nogil:
     """Hand an event, and the strings in it, to Python. False: no memory, and it is lost."""
+    cdef bint is_first
     loop.posted = True
-    if mailbox_put(loop.outbox, event):
+    if mailbox_put(loop.outbox, event, &is_first):
         return True
     free(event.text)
     free(event.headers)

@@ -334,6 +334,8 @@ cdef struct Loop:
     int64_t ticked_ms
     int64_t newest_us     # when a file was taken on last
     int64_t due_ms        # when the grace of a transfer or of a file is over; 0: there is none
+    int64_t busy_us       # processor time of this thread ...
+    int64_t busy_at_us    # ... when `now_us` was this
     int64_t cpu_us        # of this thread at the last tick
     int cpu_percent       # of a processor over the last tick
     int lane_count        # of `lanes`

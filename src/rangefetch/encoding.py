@@ -11,6 +11,8 @@ def for_file_system(name: str) -> str:
     """A name or path that can be used as one: where the locale lacks a letter of it (``LC_ALL=C``), its UTF-8 octets
     as :func:`os.fsdecode` gives them, so that the file is called the same as under any other locale.
     """
+    if name.isascii():
+        return name
     try:
         os.fsencode(name)
     except UnicodeEncodeError:

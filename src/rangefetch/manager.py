@@ -557,7 +557,7 @@ class DownloadManager:
                 if left_s is not None and left_s <= 0:
                     raise WaitTimeout(download.gid, timeout or 0.0)
                 pause_s = max(0.0, due_s - time.monotonic()) if on_progress else 1.0
-                if download.lock.wait(pause_s if left_s is None else min(pause_s, left_s)):
+                if download.wait(pause_s if left_s is None else min(pause_s, left_s)):
                     continue
             if time.monotonic() >= due_s:
                 progress = download.progress()
@@ -595,7 +595,7 @@ def _settle(download: Download) -> None:
     deadline_s = time.monotonic() + SETTLE_S
     with download.lock:
         while download.status is DownloadStatus.ACTIVE and time.monotonic() < deadline_s:
-            download.lock.wait(1.0)
+            download.wait(1.0)
 
 
 _living: weakref.WeakSet[DownloadManager] = weakref.WeakSet()

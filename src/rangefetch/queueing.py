@@ -6,7 +6,6 @@ because more of them wait, and what is done to all takes a step for each.
 
 from __future__ import annotations
 
-import functools
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -290,7 +289,7 @@ class Queue:
                 self._begin_next()
         finally:
             for download, result in whole:
-                safely(functools.partial(download.move, DownloadStatus.COMPLETE, result=result))
+                safely(download.move, DownloadStatus.COMPLETE, result=result)
                 self.note(download.gid)
 
     def failed(self, download: Download, error: DownloadError) -> None:

@@ -113,7 +113,7 @@ class RemoteFile(io.RawIOBase):
                     download.file.read_to(position, position + 1)
                     if download.file.contiguous > position:
                         continue
-                download.lock.wait(1.0)
+                download.wait(1.0)
         if (error := download.failure()) is not None:
             raise error from error.__cause__
         if download.status is not DownloadStatus.COMPLETE:

@@ -296,6 +296,7 @@ int openat(int directory, const char *path, int flags, ...) {
 int linkat(int from, const char *old, int to, const char *name, int flags) {
     REAL(linkat)
     if (to != DIRECTORY) return real(from, old, to, name, flags);
+    if (!old[0]) return errno = ENOENT, -1; /* as before Linux 6.10 */
     File *file = file_at(atoi(strrchr(old, '/') + 1));
     Fault *fault = system_fault(NO_LINK);
     if (file == NULL) return errno = EBADF, -1;

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -266,7 +265,7 @@ class Aria2Backend(Dispatcher[Job]):
 
     def _is_lost(self, daemon: Aria2Daemon, error: DaemonUnavailable) -> None:
         for job in self._jobs_of(daemon):
-            guarded(job, functools.partial(job.daemon_is_lost, error))
+            guarded(job, job.daemon_is_lost, error)
 
     def _jobs_of(self, daemon: Aria2Daemon) -> list[Job]:
         return [job for job in self.runs.values() if job.entry.daemon is daemon]
@@ -278,7 +277,7 @@ class Aria2Backend(Dispatcher[Job]):
         self._wake.wait(seconds)
         self._wake.clear()
         for daemon in list(self._daemons.values()):
-            safely(functools.partial(self._look_after, daemon))
+            safely(self._look_after, daemon)
         if self._elsewhere and not self.stopping:
             safely(self._elsewhere.look)
 
@@ -312,7 +311,7 @@ class Aria2Backend(Dispatcher[Job]):
             _log.debug("aria2 does not say what it is at: %s", error)
             return
         for job in jobs:
-            guarded(job, functools.partial(job.update, statuses))
+            guarded(job, job.update, statuses)
 
 
 def remove_leftovers(download: Download) -> None:

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rangefetch import records
 from rangefetch.disk import beside, locks, state
@@ -27,6 +29,9 @@ from rangefetch.disk.publishing import set_mode
 from rangefetch.disk.state import State
 from rangefetch.errors import DiskError, TargetExists, TargetLocked
 from rangefetch.importing import no_fork
+
+if TYPE_CHECKING:
+    import hashlib
 
 __all__ = [
     "Part",
@@ -76,10 +81,15 @@ def stem_of(filename: str, url: str) -> str:
 
 
 def _hashed(name: str) -> str:
+    return f"rangefetch-{_sha256()(name.encode(errors='surrogateescape')).hexdigest()[:16]}"
+
+
+@functools.cache
+def _sha256() -> Callable[[bytes], hashlib._Hash]:
     with no_fork:
         import hashlib
 
-    return f"rangefetch-{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:16]}"
+    return hashlib.sha256
 
 
 def part_path(directory: str | os.PathLike[str], filename: str, url: str) -> Path:

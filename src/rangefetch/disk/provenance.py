@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import threading
 import unicodedata
 from collections import OrderedDict
@@ -25,6 +26,8 @@ _NAME = "user.rangefetch.origin"
 _VERSION = "1"
 _MOST_BYTES = 4096
 _MOST_REMEMBERED = 1 << 15
+# Most URLs there are, of which nothing is left out.
+_PUBLIC = re.compile(r"https?://[a-z0-9.:-]+/[!-\"$->@-~]*")
 
 
 @records.dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ def public_url(url: str) -> str:
 
     Equal for equal URLs and, as far as the hash goes, for no others.
     """
+    if _PUBLIC.fullmatch(url):
+        return url
     parts = urlsplit(url)
     authority = parts.netloc.rpartition("@")[2].lower()
     query = ""
@@ -105,37 +110,37 @@ def recall(fd: int) -> Origin | None:
 
 # -- this process ------------------------------------------------------------------------------------------------------
 
-_written: OrderedDict[str, dict[Path, str]] = OrderedDict()  # paths by a key that ignores case: whose file each is
+_written: OrderedDict[str, dict[str, str]] = OrderedDict()  # paths by a key that ignores case: whose file each is
 _lock = threading.Lock()
 
 
-def wrote(path: Path, url: str) -> None:
+def wrote(path: str | os.PathLike[str], url: str) -> None:
     """This process has published the file of ``url`` at ``path``."""
-    key = _key(path)
+    text = os.fspath(path)
+    key = _key(text)
     with _lock:
-        _written.setdefault(key, {})[path] = public_url(url)
+        _written.setdefault(key, {})[text] = public_url(url)
         _written.move_to_end(key)
         while len(_written) > _MOST_REMEMBERED:
             _written.popitem(last=False)
 
 
-def others_in_this_run(path: Path, url: str) -> bool:
+def others_in_this_run(path: str | os.PathLike[str], url: str) -> bool:
     """Whether the file at ``path`` was published by this process, for another URL. Its name may have been another one
     where the file system takes both for the same (upper and lower case, ways to write an accent).
     """
-    key = _key(path)
+    text = os.fspath(path)
     with _lock:
-        found = dict(_written.get(key, ()))
+        found = dict(_written.get(_key(text), ()))
     if not found:
         return False
     mine = public_url(url)
     for written, of in found.items():
         with contextlib.suppress(OSError):
-            if of != mine and (written == path or written.samefile(path)):
+            if of != mine and (written == text or Path(written).samefile(text)):
                 return True
     return False
 
 
-def _key(path: Path) -> str:
-    text = os.fspath(path)
+def _key(text: str) -> str:
     return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()

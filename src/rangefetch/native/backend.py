@@ -9,7 +9,6 @@ download at most: the thread goes on.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import select
 from collections.abc import Callable
@@ -211,7 +210,7 @@ class NativeBackend(Dispatcher[Run | Small]):
         self.runs[download.gid] = run
         download.figures = download.waits = None
         download.waits = lambda: run.waiting_for
-        guarded(run, lambda: self.runs_changed(run))
+        guarded(run, self.runs_changed, run)
         guarded(run, run.begin)
 
     def drops(self, small: Small) -> None:
@@ -264,7 +263,7 @@ class NativeBackend(Dispatcher[Run | Small]):
         for fields in engine.events():
             event = EngineEvent(*fields)
             owner = event.file.tag
-            guarded(owner, functools.partial(owner.handle, event))
+            guarded(owner, owner.handle, event)
 
     def tend(self, now_s: float) -> None:
         """From time to time: let go of directories that nobody uses."""

@@ -18,11 +18,13 @@ _MOST = 256
 class Directory:
     """An open directory. ``fd`` is closed by the last ``release``; on the backend's thread, but for opening it."""
 
-    __slots__ = ("_users", "fd", "opened_s", "path")
+    __slots__ = ("_users", "fd", "opened_s", "path", "prefix")
 
     def __init__(self, path: str) -> None:
         """Raises ``OSError``, also where no file can be created there. What is missing is made."""
         self.path = Path(path).absolute()
+        self.prefix = str(self.path).rstrip(os.sep) + os.sep
+        """What comes before a name for its path."""
         self.path.mkdir(parents=True, exist_ok=True)
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))

@@ -85,14 +85,14 @@ class Preparing:
             if opened is not None:
                 opened.release()
             for each in waiting:
-                guarded(each, functools.partial(each.not_prepared, error))
+                guarded(each, each.not_prepared, error)
             return
         directory, profile = outcome.result()
         options, url = waiting[0].options, waiting[0].download.url
         if not (options.cookies or options.netrc or options.bearer_file):
             self._keep(options, url[: url.find("/", 8)], profile)
         for each in waiting:
-            guarded(each, functools.partial(each.prepared, directory.use(), profile))
+            guarded(each, each.prepared, directory.use(), profile)
         if opened is None:
             self._directories.put(os.fspath(options.save_dir), directory, now_s)
         else:

@@ -129,7 +129,7 @@ class Small:
         from rangefetch._engine import File
 
         self._directory = directory
-        self._path = directory.path / self._name
+        self._path = f"{directory.prefix}{self._name}"
         download, options = self.download, self.options
         self._asked_with = options
         least_bytes = int(options.min_split_size)
@@ -209,6 +209,7 @@ class Small:
         assert self.file is not None
         self.connections = self.file.connections
         self._backend.file_gone(self.file, self._loop)
+        self.file.tag = None  # nothing more is told of it, and the two must not keep each other
         self._loop = _NO_LOOP
 
     def _release_directory(self) -> None:
@@ -230,10 +231,11 @@ class Small:
         assert directory is not None
         assert file is not None
         self._stage = _Stage.NAMED
-        url, path, size = download.url, self._path, file.size
+        url, size = download.url, file.size
+        path = directory.path / self._name
         self._release_directory()
         if not file.was_there:
-            provenance.wrote(path, url)
+            provenance.wrote(self._path, url)
         self._backend.heard(url, options, ranged=file.splits)
         result = DownloadResult(
             path=path,

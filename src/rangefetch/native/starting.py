@@ -6,7 +6,6 @@ taken, or what is there may be of another version, the server is asked first, an
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,7 +225,7 @@ class Starting:
             if source.banned:
                 file.ban(number)
         for event in tried[1] if tried is not None else ():
-            guarded(run, functools.partial(run.handle, event))
+            guarded(run, run.handle, event)
 
     def probed(self) -> None:
         """The server has said what there is, and it is to be fetched."""

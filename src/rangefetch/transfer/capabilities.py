@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 from rangefetch import records
 from rangefetch.checks import HTTP, is_metadata_url
@@ -36,7 +35,7 @@ class Capabilities:
 
     def why_not(self, download: Row | Download) -> str:
         """Why it cannot run a download, as the rest of a sentence about it; empty: it can."""
-        scheme = urlsplit(download.url).scheme.lower()
+        scheme = download.url.partition(":")[0].lower()
         if scheme not in self.schemes:
             return f"does not serve {scheme}"
         if download.sink is not None and not self.in_order:

@@ -89,7 +89,7 @@ class Dispatcher(abc.ABC, Generic[R]):
 
     def _begin_all(self, downloads: Iterable[Download]) -> None:
         for download in downloads:
-            safely(functools.partial(self._begin, download))
+            safely(self._begin, download)
 
     def _begin(self, download: Download) -> None:
         if self.stopping:
@@ -106,7 +106,7 @@ class Dispatcher(abc.ABC, Generic[R]):
             self._timers.later(_TICK_S, self._tick)
         self.runs[download.gid] = run
         download.waits = lambda: run.waiting_for  # others may ask from here on, so that it must be whole
-        guarded(run, lambda: self.runs_changed(run))
+        guarded(run, self.runs_changed, run)
         guarded(run, run.begin)
 
     def halt(self, download: Download) -> None:
@@ -126,7 +126,7 @@ class Dispatcher(abc.ABC, Generic[R]):
         def take() -> None:
             run = self.runs.get(download.gid)
             if run is not None:
-                guarded(run, lambda: step(run))
+                guarded(run, step, run)
 
         self.call(take)
 
@@ -178,7 +178,7 @@ class Dispatcher(abc.ABC, Generic[R]):
             raise LocalError(f"{error}; see ulimit -u") from None
 
     def _call_step(self, run: R, then: Callable[[Outcome[Any]], None], outcome: Outcome[Any]) -> None:
-        self.call(lambda: guarded(run, lambda: then(outcome)))
+        self.call(lambda: guarded(run, then, outcome))
 
     def lacking_beside(self, download: Download, device: int) -> int:
         """What the downloads at work but this one still need of a filesystem."""
@@ -240,7 +240,7 @@ class Dispatcher(abc.ABC, Generic[R]):
         self._timers.later(_TICK_S, self._tick)
         now_s = time.monotonic()
         for run in list(self.runs.values()):
-            guarded(run, functools.partial(run.tick, now_s))
+            guarded(run, run.tick, now_s)
         self.tend(now_s)
         if self._workers is not None:
             self._workers.tend(now_s)

@@ -115,50 +115,53 @@ class Download:
     ``figures`` is how its backend lets itself be asked while the download is active, from any thread.
     """
 
+    # What every download has that has not begun: most never get another value, and thousands are made in a second.
+    note = ""
+    figures: Callable[[], Figures] | None = None
+    waits: Callable[[], str] | None = None
+    """How its backend lets itself be asked what it waits for while it is active, from any thread."""
+    sink: Sink | None = None
+    """Where the bytes go instead of into a file with a name."""
+    file: File | None = None
+    """The engine's side of it, for a reader of a sink."""
+    asks = False
+    """Nothing is to be fetched: only ``info`` is wanted."""
+    info: FileInfo | None = None
+    """What the server says of the file, where that was asked."""
+    result: DownloadResult | None = None
+    error: DownloadError | None = None
+    started_s = 0.0
+    is_small = False
+    """It is taken for a small file, for as long as nothing speaks against it."""
+    has_begun = False
+    """Whether it was ever active, so that it may have files."""
+    kept_aside: Path | None = None
+    """Its data that had the wrong checksum."""
+    intent: DownloadStatus | None = None
+    """What it is to become when its backend has let go of it: paused, removed, or waiting again. The one place
+    that says so: the router and both backends read it, and are only told that it has changed.
+    """
+    remove_files = False
+    """Nothing of it may be left on disk then, unless it has its final name."""
+    is_wanted: Callable[[], bool] | None = None
+    """How to ask whether anybody can still wait for it, from any thread; None: it goes on in any case."""
+    was_put_off = False
+    """Its host did not answer at once, so that others had its place."""
+    turn = 0
+    """The number under which it has waited for its turn; 0: it has not."""
+    cut_short = False
+    """It is paused because its manager was stopped, and not because somebody asked for that."""
+    _status = DownloadStatus.WAITING
+    _last = Figures()
+    _watchers: tuple[Callable[[Download], object], ...] = ()
+    _moved: threading.Condition | None = None  # of ``lock``, once somebody waits
+
     def __init__(self, url: str, options: DownloadOptions, *, gid: str = "") -> None:
         self.gid = gid or new_gid()
         self.url = url
         self.options = options
         self.filename = options.filename
-        self.note = ""
-        self.figures: Callable[[], Figures] | None = None
-        self.waits: Callable[[], str] | None = None
-        """How its backend lets itself be asked what it waits for while it is active, from any thread."""
-        self.sink: Sink | None = None
-        """Where the bytes go instead of into a file with a name."""
-        self.file: File | None = None
-        """The engine's side of it, for a reader of a sink."""
-        self.asks = False
-        """Nothing is to be fetched: only ``info`` is wanted."""
-        self.info: FileInfo | None = None
-        """What the server says of the file, where that was asked."""
-        self.result: DownloadResult | None = None
-        self.error: DownloadError | None = None
-        self.started_s = 0.0
-        self.is_small = False
-        """It is taken for a small file, for as long as nothing speaks against it."""
-        self.has_begun = False
-        """Whether it was ever active, so that it may have files."""
-        self.kept_aside: Path | None = None
-        """Its data that had the wrong checksum."""
-        self.intent: DownloadStatus | None = None
-        """What it is to become when its backend has let go of it: paused, removed, or waiting again. The one place
-        that says so: the router and both backends read it, and are only told that it has changed.
-        """
-        self.remove_files = False
-        """Nothing of it may be left on disk then, unless it has its final name."""
-        self.is_wanted: Callable[[], bool] | None = None
-        """How to ask whether anybody can still wait for it, from any thread; None: it goes on in any case."""
-        self.was_put_off = False
-        """Its host did not answer at once, so that others had its place."""
-        self.turn = 0
-        """The number under which it has waited for its turn; 0: it has not."""
-        self.cut_short = False
-        """It is paused because its manager was stopped, and not because somebody asked for that."""
-        self.lock = threading.Condition()
-        self._status = DownloadStatus.WAITING
-        self._last = Figures()
-        self._watchers: list[Callable[[Download], object]] = []
+        self.lock = threading.RLock()
 
     @classmethod
     def of(cls, row: Row) -> Self:
@@ -193,15 +196,16 @@ class Download:
             if status is DownloadStatus.ACTIVE:
                 self.started_s = time.monotonic()
                 self.has_begun = True
-            if figures is not None and status is not DownloadStatus.ACTIVE:
-                # Its backend may be the very thing that failed.
-                with contextlib.suppress(Exception):
-                    self._last = figures()._replace(speed=0.0, connections=0)
             if result is not None:
                 self._last = Figures(result.size, result.size)
                 self.filename = result.filename
-            self.lock.notify_all()
-            watchers = list(self._watchers)
+            elif figures is not None and status is not DownloadStatus.ACTIVE:
+                # Its backend may be the very thing that failed.
+                with contextlib.suppress(Exception):
+                    self._last = figures()._replace(speed=0.0, connections=0)
+            if self._moved is not None:
+                self._moved.notify_all()
+            watchers = self._watchers
         for watcher in watchers:
             try:
                 watcher(self)
@@ -215,16 +219,25 @@ class Download:
             self.remove_files = self.remove_files or remove_files
 
     def notify(self) -> None:
-        """Wake who waits on ``lock``."""
+        """Wake who is in ``wait``."""
         with self.lock:
-            self.lock.notify_all()
+            if self._moved is not None:
+                self._moved.notify_all()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the next move or ``notify``, so long at most; False: the time is over. ``lock`` is held, but for the
+        wait itself.
+        """
+        if self._moved is None:
+            self._moved = threading.Condition(self.lock)
+        return self._moved.wait(timeout_s)
 
     def watch(self, watcher: Callable[[Download], object]) -> None:
         """Have ``watcher`` called after each move, on the thread that made it, which may hold its manager's lock: it
         must not wait for anything.
         """
         with self.lock:
-            self._watchers.append(watcher)
+            self._watchers += (watcher,)
 
     @property
     def waiting_for(self) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
-import functools
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ParamSpec, Protocol
 
 from rangefetch.errors import DiskError, DownloadError, LocalError
 from rangefetch.logs import log as _log
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
     from rangefetch.transfer.download import Download
 
 __all__ = ["Work", "guarded", "internal_error", "safely", "what_the_machine_lacks"]
+
+P = ParamSpec("P")
 
 _LACKING = frozenset(
     {
@@ -65,10 +66,10 @@ class Work(Protocol):
         """A few times a second: see whether time is up."""
 
 
-def guarded(owner: Work, step: Callable[[], object]) -> None:
+def guarded(owner: Work, step: Callable[P, object], *args: P.args, **keywords: P.kwargs) -> None:
     """Take one step of a download. If even its end fails, its outcome is told and nothing else is done."""
     try:
-        step()
+        step(*args, **keywords)
     except DownloadError as error:
         failure = error
     except BaseException as error:  # a SystemExit, too: the thread is not the download's to end
@@ -78,14 +79,14 @@ def guarded(owner: Work, step: Callable[[], object]) -> None:
         failure = lacking or internal_error(error)
     else:
         return
-    if not safely(functools.partial(owner.fail, failure)):
-        safely(functools.partial(owner.tell_end, failure))
+    if not safely(owner.fail, failure):
+        safely(owner.tell_end, failure)
 
 
-def safely(call: Callable[[], object]) -> bool:
+def safely(call: Callable[P, object], *args: P.args, **keywords: P.kwargs) -> bool:
     """Whether the call went well; what it raised is logged, and goes no further."""
     try:
-        call()
+        call(*args, **keywords)
     except BaseException:
         _log.exception("internal error")
         return False

@@ -59,8 +59,9 @@ class _Queue:
         heap = self._returned_heap
         while heap and self._returned.get(heap[0][1]) != heap[0][0]:
             heapq.heappop(heap)
-        gid, number = next(iter(self._in_order.items()), ("", 0))
-        return (number, gid) if not heap or 0 < number < heap[0][0] else heap[0]
+        for gid, number in self._in_order.items():
+            return (number, gid) if not heap or number < heap[0][0] else heap[0]
+        return heap[0]
 
     def take_in(self, other: _Queue) -> None:
         """Those of another one join, each with its number."""
@@ -101,10 +102,13 @@ class Line:
     def add(self, gid: str, host: int, *, late: bool = False, number: int = 0) -> None:
         """It waits behind the others, or where the ``number`` that it had before says."""
         key = (host, late or host in self._late_hosts)
+        self._key_of[gid] = key
         queue = self._queues.get(key)
+        if queue is not None and not number:
+            queue.append(gid, next(self._numbers))
+            return  # who is its first has not changed
         if queue is None:
             queue = self._queues[key] = _Queue()
-        self._key_of[gid] = key
         if number:
             queue.give_back(gid, number)
         else:

@@ -47,7 +47,7 @@ class Sink(Target):
         with download.lock:
             self.read_url, self.read_identity = url, identity
             download.file = file
-            download.lock.notify_all()
+            download.notify()
 
     def shorten(self, download: Download, size: int) -> None:
         """The file was said to be longer than the ``size`` bytes that the server has of it."""
