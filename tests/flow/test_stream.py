@@ -309,8 +309,9 @@ def test_a_disk_that_fills_midway_is_an_error_after_what_had_come(
         read += file.read(MIB)
         with pytest.raises(OSError, match="No space"):
             (small_disk / "ballast").write_bytes(bytes(8 * MIB))
-        with pytest.raises(DiskError):
+        with pytest.raises(DiskError) as caught:
             _read_all(file, read)
+    assert str(small_disk) in str(caught.value)
     assert bytes(read) == content(size)[: len(read)]
     assert names(small_disk) == ["ballast"]
 

@@ -229,7 +229,7 @@ class Recovery:
     # -- what is done ---------------------------------------------------------------------------------------------
 
     def _error(self, failure: Failure) -> DownloadError:
-        more = explain_full(self._run.download, failure.errno)
+        more = explain_full(self._run.download, failure.errno) if failure.fault == Fault.DISK else ""
         if failure.code == Curl.PEER_FAILED_VERIFICATION:
             more += certificates.explain(self._run.options)
         error = as_error(failure, self._run.shown_url, more)

@@ -106,7 +106,10 @@ def check_target(target: Target, size: int, downloaded: int, lacking_beside: Cal
 
 
 def explain_full(download: Download, number: int) -> str:
-    """What there is to add to a disk's error: the figures where it is full, nothing else."""
+    """What there is to add to a disk's error: the figures where it is full, and of a stream its directory."""
+    if download.sink is not None:
+        directory = download.sink.directory
+        return f"; a stream is kept in {directory} (TMPDIR) until it is read, where {free_space(directory)} bytes are free"
     lacking = lacking_bytes(download)
     if number not in (errno.ENOSPC, errno.EDQUOT) or not lacking:
         return ""
