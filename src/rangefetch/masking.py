@@ -18,13 +18,15 @@ _VALUE = re.compile(r"[^\s&;#\"'<>]*")
 _INNER_VALUE = re.compile(r"(?:(?!%2[63])[^\s&;#\"'<>])*")
 _EXACT = frozenset(
     {
-        *("sig", "signature", "sign", "token", "key", "apikey", "api_key", "api-key", "auth", "authorization"),
-        *("bearer", "jwt", "hmac", "pass", "passwd", "password", "pwd", "secret", "session", "sessionid"),
-        *("sid", "sas", "ticket", "credential", "credentials", "policy", "awsaccesskeyid", "googleaccessid"),
-        *("key-pair-id", "hdnts", "hdnea", "e_sig"),
+        *("sign", "bearer", "jwt", "pass", "passcode", "pwd", "otp", "session", "sid", "sas", "ticket", "policy"),
+        *("googleaccessid", "key-pair-id", "hdnts", "hdnea", "hdntl", "hm"),
     }
 )
-_WITHIN = re.compile(r"token|signature|secret|passw|api[-_]?key|access[-_]?key|credential|private[-_]?key")
+# Keys end in that word (auth_key, passkey, Subscription-Key), and an author is nobody's authorization.
+_WITHIN = re.compile(
+    r"token|signature|secret|passw|passphrase|credential|hmac|sess(?:ion)?[-_]?id|auth(?!or(?!iz))|access[-_]?key"
+    r"|(?:key|sig)$"
+)
 _PREFIXES = ("x-amz-", "x-goog-", "x-oss-", "x-cos-", "x-obs-", "x-bce-", "q-sign")
 
 

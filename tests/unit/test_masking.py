@@ -14,6 +14,8 @@ SECRET = "s3cret"
         *("sig", "Signature", "signature", "token", "access_token", "X-Amz-Signature", "X-Amz-Credential"),
         *("X-Amz-Security-Token", "X-Amz-Date", "X-Goog-Signature", "key", "api_key", "apikey", "Policy"),
         *("Key-Pair-Id", "password", "client_secret", "AWSAccessKeyId", "auth", "jwt", "session", "sv_token"),
+        *("auth_key", "authkey", "passkey", "rlkey", "Ocp-Apim-Subscription-Key", "tempauth", "wsSecret", "lsig"),
+        *("PHPSESSID", "jsessionid", "session_id", "x-authorization", "passphrase", "hdntl", "hm", "GoogleAccessId"),
     ],
 )
 def test_the_values_of_parameters_that_carry_secrets_are_masked(name: str) -> None:
@@ -29,6 +31,7 @@ def test_the_values_of_parameters_that_carry_secrets_are_masked(name: str) -> No
         "https://h/x?id=7",
         "https://h/x?id=7&page=2&size=9&v=1.2&code=404",
         "https://h/keys/token=1/x",
+        "https://h/x?keyword=a&author=b&design=c&passage=d&hash=e&sort=f",
         "https://h/x?to=https%3A%2F%2Fg%2Fy%3Fid%3D7",
         "https://h/a@b?x=y@z",
         "http://[::1]:80/x?q=a%20b",
