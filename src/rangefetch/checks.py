@@ -179,7 +179,8 @@ def check_url(url: object, option: str = "url", schemes: Sequence[str] = _SCHEME
         raise ValueError(f"{option}: {shown!r} is malformed: {error}") from None
     scheme = parts.scheme.lower()
     if scheme not in schemes:
-        what = f"the scheme {parts.scheme!r} is not supported" if scheme else "there is no URL scheme"
+        is_named = scheme and shown.lower().startswith(f"{scheme}:")  # rather than "user:password@host"
+        what = f"the scheme {parts.scheme!r} is not supported" if is_named else "there is no URL scheme"
         raise ValueError(f"{option}: {shown!r}: {what}; use {', '.join(schemes[:-1])} or {schemes[-1]}")
     if scheme == "file":
         if not is_metadata_url(url) or parts.netloc not in ("", "localhost"):
@@ -214,7 +215,7 @@ def check_proxy(value: object, option: str) -> str:
     proxy = check_text(value, option)
     if not proxy:
         return ""
-    shown = proxy.rpartition("@")[2]  # without the account
+    shown = mask_url(proxy.rpartition("@")[2])  # without the account
     try:
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         _ = parts.port

@@ -13,6 +13,7 @@ __all__ = ["mask_text", "mask_url", "printable", "without_userinfo"]
 
 _HIDDEN = "***"
 _USERINFO = re.compile(r"(//)[^/?#\s]*@")
+_USERINFO_FIRST = re.compile(r"[^/?#\s]*@")  # of a URL that lacks its scheme
 _PARAMETER = re.compile(r"([?&;#]|%3[Ff]|%26)([^\s=&;#?/%]{1,64})(=|%3[Dd])")
 _VALUE = re.compile(r"[^\s&;#\"'<>]*")
 _INNER_VALUE = re.compile(r"(?:(?!%2[63])[^\s&;#\"'<>])*")
@@ -33,6 +34,8 @@ _PREFIXES = ("x-amz-", "x-goog-", "x-oss-", "x-cos-", "x-obs-", "x-bce-", "q-sig
 def mask_url(url: str) -> str:
     """The URL without user and password (a token may stand in the place of either), and without the values of
     parameters that carry secrets."""
+    if first := _USERINFO_FIRST.match(url):
+        url = f"{_HIDDEN}@{url[first.end() :]}"
     return mask_text(url)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from rangefetch.checks import check_url
 from rangefetch.errors import DownloadError
 from rangefetch.masking import mask_text, mask_url, without_userinfo
 
@@ -45,6 +46,15 @@ def test_everything_else_stays(url: str) -> None:
 @pytest.mark.parametrize("userinfo", ["me", "me:s3cret", "s3cret:", ":s3cret", "a@b:s3cret"])
 def test_users_and_passwords_are_masked(userinfo: str) -> None:
     assert mask_url(f"https://{userinfo}@h/x") == without_userinfo(f"https://{userinfo}@h/x") == "https://***@h/x"
+
+
+def test_so_they_are_where_the_scheme_is_missing() -> None:
+    for url in ("me:s3cret@h/x", "s3cret@h/x", "//me:s3cret@h/x"):
+        with pytest.raises(ValueError, match="no URL scheme") as caught:
+            check_url(url)
+        assert SECRET not in str(caught.value)
+    with pytest.raises(ValueError, match="scheme 'gopher' is not supported"):
+        check_url("GOPHER://me:s3cret@h/x")
 
 
 def test_the_exact_url_is_without_userinfo_alone() -> None:

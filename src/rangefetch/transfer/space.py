@@ -109,7 +109,8 @@ def explain_full(download: Download, number: int) -> str:
     """What there is to add to a disk's error: the figures where it is full, and of a stream its directory."""
     if download.sink is not None:
         directory = download.sink.directory
-        return f"; a stream is kept in {directory} (TMPDIR) until it is read, where {free_space(directory)} bytes are free"
+        free = free_space(directory)
+        return f"; a stream is kept in {directory} (TMPDIR) until it is read, where {free} bytes are free"
     lacking = lacking_bytes(download)
     if number not in (errno.ENOSPC, errno.EDQUOT) or not lacking:
         return ""
