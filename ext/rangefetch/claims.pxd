@@ -13,7 +13,7 @@ from rangefetch.host cimport (
     host_is_resting,
     share_admits,
     share_may_ask,
-    share_settle,
+    share_give_back,
     source_share,
 )
 from rangefetch.lane cimport lane_rest, lane_send, lane_take
@@ -82,7 +82,7 @@ cdef inline Source *best_source(Loop *loop, FileCore *file, bint helping) noexce
 cdef inline bint lane_stays(Lane *lane) noexcept nogil:
     """The lane is not sent after all: what its source's host has granted is given back. False."""
     if lane.source.share != NULL:
-        share_settle(lane.source.share)
+        share_give_back(lane.source.share)
     return False
 
 

@@ -200,7 +200,7 @@ cdef inline void share_waits(HostShare *share, bint waits) noexcept nogil:
         rf_add(&share.host.waiting, 1 if waits else -1)
 
 
-cdef inline void share_settle(HostShare *share) noexcept nogil:
+cdef inline void share_give_back(HostShare *share) noexcept nogil:
     """Give back what was granted and is of no use: there are neither transfers nor connections for it."""
     cdef int32_t used = max(share.lanes, share.sockets)
     cdef int32_t surplus = share.granted - used
@@ -224,7 +224,7 @@ cdef inline void shares_sweep(Loop *loop) noexcept nogil:
             share = link[0]
             if share.sources == 0 and share.lanes == 0 and share.sockets == 0:
                 share_waits(share, False)
-                share_settle(share)
+                share_give_back(share)
                 pthread_mutex_lock(&loop.hosts.lock)
                 share.host.shares -= 1
                 pthread_mutex_unlock(&loop.hosts.lock)
@@ -319,7 +319,7 @@ cdef inline bint share_may_ask(Loop *loop, HostShare *share, int64_t most, bint 
 
 
 cdef inline bint share_admits(Loop *loop, HostShare *share, int64_t most, bint insists) noexcept nogil:
-    """The same, and grant it what it needs, for ``lane_send`` to use or ``share_settle`` to give back."""
+    """The same, and grant it what it needs, for ``lane_send`` to use or ``share_give_back`` to give back."""
     if not share_may_ask(loop, share, most, insists):
         return False
     if loop.starved_ms != 0 and share.lanes >= share.sockets:
@@ -415,7 +415,7 @@ cdef inline void share_end(Lane *lane) noexcept nogil:
     lane.share = NULL
     share.lanes -= 1
     rf_add(&share.host.lanes, -1)
-    share_settle(share)
+    share_give_back(share)
     if share.waits:
         # The connection may be idle now, which is no news for other loops.
         share.loop.has_room = True
@@ -441,4 +441,4 @@ cdef inline bint share_opens(Lane *lane, HostShare *share) noexcept nogil:
 cdef inline void share_closes(HostShare *share) noexcept nogil:
     """libcurl has closed a socket."""
     share.sockets -= 1
-    share_settle(share)
+    share_give_back(share)

@@ -40,8 +40,8 @@ from rangefetch.transfer.download import Download
 __all__ = ["DownloadManager", "fetch", "fetch_iter", "fetch_many", "head"]
 
 _PROGRESS_EVERY_S = 0.1
-# At a download that rests, since a manager that is stopped says nothing to those; and at one that is at work, since a
-# notebook's kernel hears of Ctrl-C when its event loop has something to do.
+# At a download that is paused, since a manager that is stopped says nothing to those; and at one that is at work, since
+# a notebook's kernel hears of Ctrl-C when its event loop has something to do.
 _LOOK_AGAIN_S = 1.0
 _MOST_THREADS = 8
 _ENDED = (DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED)
@@ -302,14 +302,14 @@ class DownloadManager:
     # -- inside -----------------------------------------------------------------------------------------------
 
     async def _end(self, gid: str, status: DownloadStatus) -> Path | None:
-        """Bring a download to rest, or to its end, and wait for that without a thread."""
+        """Pause or end a download, and wait for that without a thread."""
         manager = self._manager
         download = manager._find(gid)
         if not manager.is_started:  # then its session is saved at once
             await _in_thread(manager.end, status, [download])
         elif manager.tell_to_end(status, [download]):
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(blocking.SETTLE_S):
+                async with asyncio.timeout(blocking.STOP_WITHIN_S):
                     await self._rests(download)
         return blocking.path_of(download)
 

@@ -32,10 +32,10 @@ from rangefetch.transfer.retry import RetryPolicy
 if TYPE_CHECKING:
     from rangefetch import session
 
-__all__ = ["SETTLE_S", "DownloadManager", "ManagerOptions", "path_of"]
+__all__ = ["STOP_WITHIN_S", "DownloadManager", "ManagerOptions", "path_of"]
 
 _PROGRESS_EVERY_S = 0.1
-SETTLE_S = 30.0
+STOP_WITHIN_S = 30.0
 """How long a download that was told to stop is waited for."""
 
 _AS_DEFAULT = {"download_dir": "save_dir", "ca_file": "ca_file", "verify_tls": "verify_tls"}
@@ -197,7 +197,7 @@ class DownloadManager:
         if self._session is not None:
             self._queue.take_in(self._session.take())
 
-    def _save_at_rest(self) -> None:
+    def _save_while_stopped(self) -> None:
         """Something was changed; while nothing runs, nobody else saves that."""
         if self._session is not None and not self.is_started:
             self._session.save()
@@ -300,7 +300,7 @@ class DownloadManager:
         download = self._find(gid)
         if not self._queue.forget(gid):
             raise ValueError(f"{gid}: a download that is {download.status} cannot be removed; cancel it first")
-        self._save_at_rest()
+        self._save_while_stopped()
 
     def change_options(self, gid: str, **options: Unpack[AllOptions]) -> None:
         """Change the options of a download that is not finished.
@@ -327,7 +327,7 @@ class DownloadManager:
             self._router.move_leftovers(download, changed)
         if self._queue.change(download, changed, elsewhere=elsewhere):
             self._router.change(download)
-        self._save_at_rest()
+        self._save_while_stopped()
 
     def limit(self, bytes_per_s: int | str) -> None:
         """Limit all downloads together, from now on; 0: no limit."""
@@ -493,7 +493,7 @@ class DownloadManager:
             self._queue.add(entries, refused)
 
     def _queue_again(self, entries: list[Entry], was: DownloadStatus) -> None:
-        """Have downloads that rest wait for their turn again."""
+        """Have downloads that are paused or have failed wait for their turn again."""
         refused = self._queue.claim_room(each for each in entries if each.status is was)
         with self._queue.running(self.start_by_itself):
             self._queue.queue_again(entries, was, refused)
@@ -501,7 +501,7 @@ class DownloadManager:
     def tell_to_end(
         self, status: DownloadStatus, among: Iterable[Download] | None = None, *, remove_files: bool = False
     ) -> list[Left]:
-        """Tell downloads, or all, to rest or to end; returns those that were not there already. Without files to be
+        """Tell downloads, or all, to pause or to end; returns those that had not done so already. Without files to be
         removed it waits for nothing.
         """
         ended = self._queue.direct(status, among=among, remove_files=remove_files)
@@ -516,15 +516,15 @@ class DownloadManager:
     def end(
         self, status: DownloadStatus, among: Iterable[Download] | None = None, *, remove_files: bool = False
     ) -> list[Entry]:
-        """Bring downloads, or all, to rest or to their end; returns those that had not got there already."""
+        """Pause or end downloads, or all; returns those that were neither paused nor ended already."""
         ended = self.tell_to_end(status, among, remove_files=remove_files)
         for left in ended:
             if isinstance(left.entry, Download):
                 if left.was is DownloadStatus.ACTIVE:
-                    _settle(left.entry)
+                    _wait_until_stopped(left.entry)
                 if remove_files:
                     leftovers.remove_kept_aside(left.entry)
-        self._save_at_rest()
+        self._save_while_stopped()
         return [left.entry for left in ended]
 
     def _remove_leftovers(self, download: Download) -> None:
@@ -588,11 +588,11 @@ def path_of(entry: Entry) -> Path | None:
     return Path(entry.options.save_dir).absolute() / entry.filename if entry.filename else None
 
 
-def _settle(download: Download) -> None:
+def _wait_until_stopped(download: Download) -> None:
     """Wait until a download that was told to stop has stopped; the backend's own threads do not wait."""
     if threading.current_thread().name.startswith("rangefetch-"):
         return
-    deadline_s = time.monotonic() + SETTLE_S
+    deadline_s = time.monotonic() + STOP_WITHIN_S
     with download.lock:
         while download.status is DownloadStatus.ACTIVE and time.monotonic() < deadline_s:
             download.wait(1.0)

@@ -30,7 +30,7 @@ from rangefetch.transfer.space import Room
 __all__ = ["FINISHED", "Entry", "Left", "Queue"]
 
 FINISHED = frozenset({DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED})
-_RESTS = frozenset({DownloadStatus.PAUSED, DownloadStatus.ERROR})
+_STOPPED = frozenset({DownloadStatus.PAUSED, DownloadStatus.ERROR})
 _MOST_UNCOLLECTED = 100_000
 _QUIET_S, _LONGEST_QUIET_S = 0.02, 0.25
 _HOSTS_FRESH_S, _MOST_HOSTS = 1.0, 4096
@@ -198,11 +198,11 @@ class Queue:
                         self._line.add(entry.gid, self._host_of(entry))
 
     def queue_again(self, entries: Iterable[Entry], was: DownloadStatus, refused: dict[str, DiskError]) -> None:
-        """Have those that rest wait for their turn again; the lock is held (``running``)."""
+        """Have those that were stopped or have failed wait for their turn again; the lock is held (``running``)."""
         for each in entries:
             entry = self._entries.get(each.gid, each)  # it may have become a download meanwhile
             if entry.status is DownloadStatus.ACTIVE and entry.intent is DownloadStatus.PAUSED:
-                # It is on its way to rest: back from there.
+                # It is about to be paused: back from there.
                 entry.intent = DownloadStatus.WAITING
             elif entry.status is was:
                 self._uncollected.pop(entry.gid, None)
@@ -227,8 +227,8 @@ class Queue:
     def direct(
         self, status: DownloadStatus, *, among: Iterable[Entry] | None = None, remove_files: bool = False
     ) -> list[Left]:
-        """Note where some downloads, or all, are to go; those that rest are there at once. Returns those that were not
-        there already.
+        """Note where some downloads, or all, are to go; those that are not at work are there at once. Returns those
+        that were not there already.
         """
         with self._lock:
             if among is None:
@@ -252,7 +252,7 @@ class Queue:
             self._line.discard(entry.gid)
             self._room.release(entry)
             entry.move(status)
-        elif status is DownloadStatus.REMOVED and was in _RESTS:
+        elif status is DownloadStatus.REMOVED and was in _STOPPED:
             entry.move(status)
         else:
             return None

@@ -97,13 +97,13 @@ class BackendRouter:
                 continue
             usable.append(name)
             if backend.has_notifications():
-                self._settle_on(name)
+                self._choose(name)
                 return
             # It would do, but what it is at is heard of late.
             self._troubles[name] = "its notifications cannot be heard (no WebSocket connection)"
         if not usable:
             raise LocalError(self._nothing_runs())
-        self._settle_on(usable[0])
+        self._choose(usable[0])
 
     def stop(self) -> None:
         """Stop all that run; their downloads are halted."""
@@ -198,9 +198,9 @@ class BackendRouter:
 
     @staticmethod
     def remove_leftovers(download: Download) -> None:
-        """Delete what an earlier run of a download that rests has left, on whichever backend it was.
+        """Delete what an earlier run of a download that is not at work has left, on whichever backend it was.
 
-        Raises ``TargetLocked`` if it does not rest, and ``DiskError``.
+        Raises ``TargetLocked`` if it is at work, and ``DiskError``.
         """
         from rangefetch.aria2.backend import remove_leftovers
 
@@ -208,9 +208,10 @@ class BackendRouter:
 
     @staticmethod
     def move_leftovers(download: Download, options: DownloadOptions) -> None:
-        """Move what an earlier run of a download that rests has left to where one with these options looks for it.
+        """Move what an earlier run of a download that is not at work has left to where one with these options looks for
+        it.
 
-        Raises ``TargetLocked`` if it does not rest, ``TargetExists`` if something else is there, and ``DiskError``.
+        Raises ``TargetLocked`` if it is at work, ``TargetExists`` if something else is there, and ``DiskError``.
         """
         from rangefetch.aria2.backend import move_leftovers
 
@@ -362,9 +363,9 @@ class BackendRouter:
             self._troubles[name] = reason
             left = [each for each in self._order if each not in self._unusable]
             if name == self.name and left:
-                self._settle_on(left[0])
+                self._choose(left[0])
 
-    def _settle_on(self, name: str) -> None:
+    def _choose(self, name: str) -> None:
         self.name = name
         self.reason = self._reasons() if name != self._order[0] else ""
         if self.reason:

@@ -242,3 +242,13 @@ def test_the_saved_state_in_the_docs_is_one(tmp_path: Path) -> None:
     assert (list(saved.blocks), saved.partial, saved.total_size) == ([2, 0, 0], {2: 65536}, 2621440)
     told = page.split("\n## The format\n")[1].split("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", told, re.MULTILINE)) == set(json.loads(example))
+
+
+def test_the_glossary_is_in_order_and_each_of_its_words_is_used() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text().partition("## Glossary")[2].partition("\n## ")[0]
+    words = [found[1] for found in re.finditer(r"^\| (?!word|---)([^|]+) \|", text, re.MULTILINE)]
+    assert len(words) > 30
+    assert sorted({word.lower() for word in words}) == [word.lower() for word in words]
+    sources = [*(ROOT / "src").rglob("*.py"), *(ROOT / "ext").rglob("*.p[xy]*")]
+    code = "\n".join(path.read_text() for path in sources).lower()
+    assert not [word for word in words if word.lower().removesuffix(", the") not in code]

@@ -70,7 +70,7 @@ TYPES_ONLY = {
     ("aria2.mirroring", "aria2.file"): HANDED_OVER,
     ("aria2.file", "aria2.backend"): HANDED_OVER,
     ("aria2.folder", "aria2.backend"): HANDED_OVER,
-    ("aria2.job", "aria2.backend"): HANDED_OVER,
+    ("aria2.run", "aria2.backend"): HANDED_OVER,
     ("transfer.naming", "transfer.atwork"): HANDED_OVER,
     ("native.answering", "native.run"): HANDED_OVER,
     ("native.asking", "native.run"): HANDED_OVER,

@@ -27,7 +27,6 @@ EXAMPLE = State(
     block_size=MIB,
     blocks=bytes([2, 0, 2, 0, 0, 0, 0, 0, 0, 2]),
     partial={1: 1234, 8: MIB - 1},
-    options={"split": 16},
     last_updated=1_700_000_000.25,
 )
 
@@ -145,7 +144,6 @@ BAD_VALUES = [
     ("filename", "..", "filename"),
     ("filename", "a\0b", "filename"),
     ("filename", None, "filename is no str"),
-    ("options", [], "options is no dict"),
     ("last_updated", 1, "last_updated is no float"),
     ("last_updated", -1.0, "last_updated"),
     ("last_updated", float("nan"), ""),

@@ -1,6 +1,6 @@
 """The aria2 backend: one thread that turns what aria2 says into steps of downloads.
 
-Everything that happens to a ``Job`` happens on that thread, in order. aria2 is asked a few times a second what its
+Everything that happens to a ``Run`` happens on that thread, in order. aria2 is asked a few times a second what its
 downloads are at, and at once when it says that something has happened. What may take long (files, servers) is done
 aside, and its results come back the same way.
 """
@@ -20,10 +20,10 @@ from rangefetch.aria2.config import DaemonConfig
 from rangefetch.aria2.daemon import Aria2Daemon
 from rangefetch.aria2.elsewhere import PausedElsewhere
 from rangefetch.aria2.entry import STATUS_KEYS, Status
-from rangefetch.aria2.file import FileJob
-from rangefetch.aria2.folder import FolderJob
-from rangefetch.aria2.job import Job
+from rangefetch.aria2.file import FileRun
+from rangefetch.aria2.folder import FolderRun
 from rangefetch.aria2.landing import FolderLanding
+from rangefetch.aria2.run import Run
 from rangefetch.aria2.shares import Grants
 from rangefetch.checks import is_metadata_url
 from rangefetch.errors import DaemonUnavailable
@@ -55,7 +55,7 @@ Trust = tuple[str, bool]
 """What aria2 takes for all its downloads alike: the file of certificates, and whether they are checked."""
 
 
-class Aria2Backend(Dispatcher[Job]):
+class Aria2Backend(Dispatcher[Run]):
     """Runs downloads in a supervised aria2c.
 
     ``start`` raises a ``LocalError`` where there is no aria2c that runs. ``begin`` and ``halt`` may be called from any
@@ -80,7 +80,7 @@ class Aria2Backend(Dispatcher[Job]):
         self._jars: dict[Credentials, SessionCookies] = {}
         self.answered: set[int] = set()
         """The hosts, by the governor's numbers, that have answered since the backend was started."""
-        self.grants: Grants[Job] = Grants(self)
+        self.grants: Grants[Run] = Grants(self)
         self._elsewhere = PausedElsewhere(listener.directed)
         self._looking_elsewhere = False
         self._wake = threading.Event()
@@ -145,16 +145,16 @@ class Aria2Backend(Dispatcher[Job]):
         self._limit = bytes_per_s
         self.call(lambda: self._limit_all(self._daemons.values()))
 
-    # -- for jobs -----------------------------------------------------------------------------------------------------
+    # -- for runs -----------------------------------------------------------------------------------------------------
 
-    def make_run(self, download: Download) -> Job:
+    def make_run(self, download: Download) -> Run:
         """A download is to be at work."""
-        job = FolderJob(self, download) if is_metadata_url(download.url) else FileJob(self, download)
+        run = FolderRun(self, download) if is_metadata_url(download.url) else FileRun(self, download)
         if self._elsewhere.drop(download):
-            job.entry.may_be_known()
-        return job
+            run.entry.may_be_known()
+        return run
 
-    def runs_changed(self, run: Job) -> None:
+    def runs_changed(self, run: Run) -> None:
         """Divide a host's connections among the downloads from it."""
         host = run.host()
         if self.runs.get(run.download.gid) is run:
@@ -171,7 +171,7 @@ class Aria2Backend(Dispatcher[Job]):
         for each in self.grants.unfair(host):
             guarded(each, each.share_again)
 
-    def run_ended(self, run: Job) -> None:
+    def run_ended(self, run: Run) -> None:
         """Nothing more comes of it."""
         super().run_ended(run)
         if run.paused_elsewhere and run.entry.daemon is not None and not self.stopping:
@@ -253,9 +253,9 @@ class Aria2Backend(Dispatcher[Job]):
         try:
             known = _gids(daemon)
             wanted = self._loaded & known
-            for job in self._jobs_of(daemon):
-                if job.daemon_is_back(known):
-                    wanted.update(job.entry.gids)
+            for run in self._runs_of(daemon):
+                if run.daemon_is_back(known):
+                    wanted.update(run.entry.gids)
             calls: list[tuple[str, list[Any]]] = [("unpause", [gid]) for gid in wanted]
             for gid in known - wanted - self._elsewhere.gids_in(daemon):
                 calls += [("forceRemove", [gid]), ("removeDownloadResult", [gid])]
@@ -264,11 +264,11 @@ class Aria2Backend(Dispatcher[Job]):
             _log.debug("gone again: %s", error)  # and this follows again when it is back
 
     def _is_lost(self, daemon: Aria2Daemon, error: DaemonUnavailable) -> None:
-        for job in self._jobs_of(daemon):
-            guarded(job, job.daemon_is_lost, error)
+        for run in self._runs_of(daemon):
+            guarded(run, run.daemon_is_lost, error)
 
-    def _jobs_of(self, daemon: Aria2Daemon) -> list[Job]:
-        return [job for job in self.runs.values() if job.entry.daemon is daemon]
+    def _runs_of(self, daemon: Aria2Daemon) -> list[Run]:
+        return [run for run in self.runs.values() if run.entry.daemon is daemon]
 
     # -- the thread ---------------------------------------------------------------------------------------------------
 
@@ -294,30 +294,30 @@ class Aria2Backend(Dispatcher[Job]):
 
     def _look_after(self, daemon: Aria2Daemon) -> None:
         """Ask aria2 what its downloads are at, and tell them."""
-        jobs = [job for job in self._jobs_of(daemon) if job.is_in_aria2]
-        if not jobs:
+        runs = [run for run in self._runs_of(daemon) if run.is_in_aria2]
+        if not runs:
             return
-        if daemon.hangs and any(job.is_leaving for job in jobs):
+        if daemon.hangs and any(run.is_leaving for run in runs):
             # It is not waited for where somebody wants an end. The others go on with the next one.
             daemon.kill()
             return
         if not daemon.is_alive():
-            for job in jobs:
-                guarded(job, job.daemon_is_away)
+            for run in runs:
+                guarded(run, run.daemon_is_away)
             return
         try:
-            statuses = _statuses(daemon, {gid for job in jobs for gid in job.entry.gids})
+            statuses = _statuses(daemon, {gid for run in runs for gid in run.entry.gids})
         except (DaemonUnavailable, RpcError) as error:
             _log.debug("aria2 does not say what it is at: %s", error)
             return
-        for job in jobs:
-            guarded(job, job.update, statuses)
+        for run in runs:
+            guarded(run, run.update, statuses)
 
 
 def remove_leftovers(download: Download) -> None:
-    """Delete what an earlier run of a download that rests has left, whichever backend it was.
+    """Delete what an earlier run of a download that is not at work has left, whichever backend it was.
 
-    Raises ``TargetLocked`` if it does not rest, and ``DiskError``.
+    Raises ``TargetLocked`` if it is at work, and ``DiskError``.
     """
     if download.has_begun and is_metadata_url(download.url):
         FolderLanding(download).clear()
@@ -325,9 +325,10 @@ def remove_leftovers(download: Download) -> None:
 
 
 def move_leftovers(download: Download, options: DownloadOptions) -> None:
-    """Move what an earlier run of a download that rests has left to where a run with these options looks for it.
+    """Move what an earlier run of a download that is not at work has left to where one with these options looks for
+    it.
 
-    Raises ``TargetLocked`` if it does not rest, ``TargetExists`` if something else is there, and ``DiskError``.
+    Raises ``TargetLocked`` if it is at work, ``TargetExists`` if something else is there, and ``DiskError``.
     """
     if download.has_begun and is_metadata_url(download.url):
         FolderLanding(download).move(options)

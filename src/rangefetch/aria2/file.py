@@ -1,9 +1,9 @@
 """One file of aria2's, from HTTP or FTP: what its server says of it, what is there of it, and whether it is the same.
 
 aria2 compares no validators between its requests, so the server is asked for them before the first byte, before each
-further try, and after the last byte. At rest an unfinished download is the same on the disk under either backend:
-``NAME.part`` and the saved state beside it. While aria2 is at it, ``NAME.part.aria2`` says what is there, and the state
-only which file it is part of.
+further try, and after the last byte. While nobody is at it, an unfinished download is the same on the disk under either
+backend: ``NAME.part`` and the saved state beside it. While aria2 is at it, ``NAME.part.aria2`` says what is there, and
+the state only which file it is part of.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from rangefetch.aria2.abilities import confinement
 from rangefetch.aria2.comparing import Comparing
 from rangefetch.aria2.entry import Request
-from rangefetch.aria2.job import Job
 from rangefetch.aria2.mirroring import Mirroring
 from rangefetch.aria2.remote import (
     Remote,
@@ -28,6 +27,7 @@ from rangefetch.aria2.remote import (
     headers_at,
     is_http,
 )
+from rangefetch.aria2.run import Run
 from rangefetch.disk import beside, checksum
 from rangefetch.disk.control_file import PIECE_BYTES, ControlFile, to_control_file
 from rangefetch.disk.replacing import replace_file
@@ -61,12 +61,12 @@ if TYPE_CHECKING:
     from rangefetch.aria2.backend import Aria2Backend
     from rangefetch.transfer.download import Download
 
-__all__ = ["FileJob"]
+__all__ = ["FileRun"]
 
 _WORTH_NOTING_BYTES = 8 << 20
 
 
-class FileJob(Job):
+class FileRun(Run):
     """One file at work. All methods run on the backend's thread, but for what a worker is given."""
 
     def __init__(self, backend: Aria2Backend, download: Download) -> None:
@@ -225,7 +225,7 @@ class FileJob(Job):
             self.placing.look_at_earlier(source, identity, self._looked_at_earlier)
             return
         if saved is None or not saved.written_end:
-            self._settle_on(None)
+            self._begin_with(None)
             return
         if source is not self.sources[URL] and remote is not None and remote.size != saved.total_size:
             # What the URL has proved in an earlier run, a mirror cannot undo.
@@ -237,9 +237,9 @@ class FileJob(Job):
                 self.unanswered(Failure(fault=Fault.UNVOUCHED), self.start)
                 return
             _log.warning("%s: the saved data is of a different file; starting over", self.shown_url)
-            self._settle_on(None)
+            self._begin_with(None)
         elif provable or (known is not None and not must_compare_before_resuming(known, checksum=False)):
-            self._settle_on(saved)
+            self._begin_with(saved)
         else:
             self._compare_saved(saved)
 
@@ -247,7 +247,7 @@ class FileJob(Job):
         """It is known whether what was fetched from another URL is part of the file."""
         if is_same:
             self.comparing.proved = True
-        self._settle_on(self.saved)
+        self._begin_with(self.saved)
 
     def _compare_saved(self, saved: State) -> None:
         """Fetch some of what an earlier run has left again, before anything is added to it."""
@@ -255,20 +255,20 @@ class FileJob(Job):
 
         def compared(finding: Finding) -> None:
             if finding.verdict is Verdict.SAME:
-                self._settle_on(saved)
+                self._begin_with(saved)
             elif finding.verdict is Verdict.DIFFERENT and source is not self.sources[URL]:
                 self.leave_out(source, finding.reason, self.start)
             elif finding.verdict is Verdict.UNKNOWN and not isinstance(finding.error, BadAnswer | None):
                 raise finding.error
             else:
                 _log.warning("%s: %s; starting over", self.shown_url, finding.reason)
-                self._settle_on(None)
+                self._begin_with(None)
 
         spans = finished_spans(saved.blocks, saved.block_size, saved.total_size, saved.partial)
         self.comparing.compare(self.comparing.places(saved.total_size, spans), saved.total_size, compared)
 
-    def _settle_on(self, saved: State | None) -> None:
-        def settled(written: int) -> None:
+    def _begin_with(self, saved: State | None) -> None:
+        def prepared(written: int) -> None:
             self.resumed_bytes = written
             self.figures_now = self.figures_now._replace(downloaded=written)
             if written and self.remote is not None and written == self.remote.size:
@@ -277,7 +277,7 @@ class FileJob(Job):
             else:
                 self.fetch()
 
-        self.do(lambda: self._prepare(saved), settled)
+        self.do(lambda: self._prepare(saved), prepared)
 
     def _prepare(self, saved: State | None) -> int:
         """Put down for aria2 what is there; returns how many bytes. Raises ``DiskError``."""

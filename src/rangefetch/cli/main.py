@@ -203,21 +203,21 @@ class _CommandDownloads:
         while self.waiting_for and not self._signals.number:
             next_look = time.monotonic() + SECONDS_BETWEEN_LOOKS
             # The oldest is waited for, not looked at: many small files must not cost a look each.
-            while self.waiting_for and self._settle(next(iter(self.waiting_for)), next_look - time.monotonic()):
+            while self.waiting_for and self._report_end(next(iter(self.waiting_for)), next_look - time.monotonic()):
                 pass
             downloads = {
                 progress.gid: progress for progress in self._manager.list_downloads() if progress.gid in self._urls
             }
             for gid in list(self.waiting_for):
                 if downloads[gid].status in (DownloadStatus.COMPLETE, DownloadStatus.ERROR):
-                    self._settle(gid, 0)
+                    self._report_end(gid, 0)
             self._display.update({self._urls[gid]: progress for gid, progress in downloads.items()})
 
     def stop(self) -> None:
         """After a signal: save what there is, report what ended in the meantime, and say how to go on."""
         self._manager.stop()
         for gid in list(self.waiting_for):
-            self._settle(gid, 0)
+            self._report_end(gid, 0)
         rest = together(self._manager.get_download_progress(gid) for gid in self.waiting_for)
         stands = f"stands at {amount(rest.downloaded)}" + (f" of {amount(rest.total)}" if rest.total else "")
         done = len(self._urls) - len(self.waiting_for)
@@ -226,7 +226,7 @@ class _CommandDownloads:
         subject = f"{ended}, the rest" if len(self._urls) > 1 else "the file"
         self._display.error(f"{self._signals.word}; run the same command again to continue: {subject} {stands}")
 
-    def _settle(self, gid: str, seconds: float) -> bool:
+    def _report_end(self, gid: str, seconds: float) -> bool:
         """Report the download if it ends within so many seconds; whether it did."""
         url = self.waiting_for[gid]
         try:

@@ -61,7 +61,6 @@ _FIELD_TYPES: dict[str, type] = {
     "bitmap": str,
     "partial": dict,
     "filename": str,
-    "options": dict,
     "sample": int,
     "last_updated": float,
     "crc32": int,
@@ -98,7 +97,7 @@ class State:
     ``url`` is what the user asked for, ``resolved_url`` where it led. ``blocks`` has one byte per block of
     ``block_size`` bytes, as in memory: 2 is done, anything else is not; the last ends at ``total_size``.
     ``partial`` maps an unfinished block to the bytes written at its start. ``filename`` is the final name, if
-    it is known. ``options`` are plain JSON values. ``sample`` is what :func:`sample_of` told of the part file when the
+    it is known. ``sample`` is what :func:`sample_of` told of the part file when the
     state was saved (0: it was not asked). ``last_updated`` is in seconds since the epoch.
     """
 
@@ -111,7 +110,6 @@ class State:
     blocks: bytes
     partial: dict[int, int]
     filename: str = ""
-    options: dict[str, Any] = records.field(default_factory=dict)
     sample: int = 0
     last_updated: float = records.field(default_factory=time.time)
 
@@ -266,6 +264,7 @@ def _to_document(state: State) -> dict[str, Any]:
 
 def _from_document(document: dict[str, Any]) -> State:
     """The state that a decoded document describes, its types checked. Raises ``ValueError``."""
+    document.pop("options", None)  # which earlier versions wrote, and none has read
     if document.keys() != _FIELD_TYPES.keys():
         raise ValueError(f"its fields are not those of version {_VERSION}")
     for name, expected in _FIELD_TYPES.items():

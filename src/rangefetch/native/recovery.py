@@ -293,7 +293,7 @@ class Recovery:
             return 0.0
         url = failure.address or run.sources[failure.source].url
         is_known = run.file.downloaded or run.saved is not None or run.backend.manners.has_answered(host_of(url))
-        # What batches have met, too; what a proxy says or has sent says nothing of those behind it.
+        # What small files have met, too; what a proxy says or has sent says nothing of those behind it.
         is_there = failure.status in NOT_NOW or governor.has_sent(failure.host)
         if not (is_known or (is_there and not proxy_for(url, run.options))):
             return 0.0

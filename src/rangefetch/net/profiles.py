@@ -101,14 +101,19 @@ def make_profile(wanted: ProfileSettings, jar: Jar | None = None) -> Profile:
 
     Raises ``LocalError`` for what this libcurl cannot do (HTTP/3, for most).
     """
-    from rangefetch._engine import Profile
+    from rangefetch._engine import Profile, option_number
 
-    number, private, everywhere = _numbers(), wanted.private, wanted.everywhere
+    private, everywhere = wanted.private, wanted.everywhere
     # Identity, because the bytes of a range are those of the encoded form (RFC 9110, section 14.1.2).
     bare_headers = ["Accept-Encoding: identity"]
     # "Name;" is how libcurl is told of a header without a value.
     own_headers = [f"{name}: {value}" if value else f"{name};" for name, value in private.headers]
-    settings = {number[f"CURLOPT_{name}"]: (name, value) for name, value in everywhere.settings}
+    settings: dict[int, Setting] = {}
+    for name, value in everywhere.settings:
+        number = option_number(name)
+        if number is None:
+            raise LocalError(f"this libcurl has no CURLOPT_{name}")
+        settings[number] = name, value
     try:
         return Profile(
             [(option, value) for option, (_, value) in settings.items()],

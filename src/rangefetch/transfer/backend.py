@@ -137,7 +137,7 @@ class Listener(Protocol):
     def failed(self, download: Download, error: DownloadError) -> None: ...
     def halted(self, download: Download) -> None: ...
     def directed(self, download: Download, status: DownloadStatus) -> None:
-        """Somebody has told the backend what a download that rests is to become: waiting again, or removed."""
+        """Somebody has told the backend what a download that is paused is to become: waiting again, or removed."""
 
     def puts_off(self, download: Download, rest_s: float = 0.0) -> bool:
         """Its host has not answered yet, or is to be left alone for ``rest_s`` seconds. Whether others wait for hosts

@@ -158,25 +158,25 @@ class Placing:
                 question = Question(source, remote.size, found.samples, remote.etag, remote.last_modified, limit)
                 run.ask_ranges(question, functools.partial(compared, found))
             else:
-                settle(found.standing, found.reason, found.basis, found.size)
+                decide(found.standing, found.reason, found.basis, found.size)
 
         def compared(found: Found, finding: Finding) -> None:
             if finding.verdict is Verdict.UNKNOWN:
-                settle(
+                decide(
                     found.otherwise,
                     f"has the size of the remote file, but cannot be compared: {finding.reason}",
                     found.basis,
                 )
             elif finding.verdict is Verdict.SAME:
-                settle(Standing.SAME, "", Basis.COMPARED)
+                decide(Standing.SAME, "", Basis.COMPARED)
             else:
-                settle(
+                decide(
                     Standing.ANOTHER,
                     f"has the size of the remote file, but different content: {finding.reason}",
                     found.basis,
                 )
 
-        def settle(standing: Standing, reason: str, basis: Basis, found_bytes: int = 0) -> None:
+        def decide(standing: Standing, reason: str, basis: Basis, found_bytes: int = 0) -> None:
             if standing is Standing.SAME:
                 self._already_complete(path, basis)
             elif standing is Standing.UNSIZED:

@@ -1,4 +1,4 @@
-"""A job: one download that aria2 fetches.
+"""A run: one download that aria2 fetches.
 
 What is to be fetched is asked here first (``remote``), where it goes is decided here, and the bytes are aria2's
 business. Whatever aria2 gives up, comes back after a while as far as ``retry`` says so: it goes on where it was, since
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rangefetch.transfer.backend import Timer
     from rangefetch.transfer.workers import Outcome
 
-__all__ = ["Job"]
+__all__ = ["Run"]
 
 R = TypeVar("R")
 
@@ -61,7 +61,7 @@ class _Wait:
     timer: Timer
 
 
-class Job(AtWork):
+class Run(AtWork):
     """One download at work. All methods run on the backend's thread; files and servers are left to others."""
 
     transferer = "aria2"
