@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rangefetch.manifests.reading import read_manifest
     from rangefetch.options import DownloadOptions
     from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, FileInfo
+    from rangefetch.running import Run
     from rangefetch.shared import get_download_manager, init_download_manager
     from rangefetch.streaming import stream
     from rangefetch.transfer.retry import RetryPolicy
@@ -39,6 +40,7 @@ __all__ = [
     "ManifestError",
     "ManifestItem",
     "RetryPolicy",
+    "Run",
     "__version__",
     "aio",
     "errors",
@@ -64,6 +66,7 @@ _HOMES = {
     "FileInfo": "rangefetch.progress",
     "ManifestError": "rangefetch.manifests.opening",
     "ManifestItem": "rangefetch.manifests.item",
+    "Run": "rangefetch.running",
     "fetch": "rangefetch.api",
     "fetch_iter": "rangefetch.iterating",
     "fetch_many": "rangefetch.bulk",

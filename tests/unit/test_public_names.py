@@ -23,6 +23,7 @@ PUBLIC = [
     "ManifestError",
     "ManifestItem",
     "RetryPolicy",
+    "Run",
     "__version__",
     "aio",
     "errors",

@@ -36,7 +36,8 @@ _ABOUT_THE_RUN = (
     "quiet",
     "save_results",
 )
-_ABOUT_THE_LIST = ("input_format", "base_url", "name_template", "strict")
+_ABOUT_THE_LIST = ("input_format", "base_url", "name_template", "strict", "ledger", "verify")
+_FOR_A_RUN = {"verify": "--verify", "retry_failed": "--retry-failed"}
 _COLUMNS = ("url", "name", "checksum", "size", "mirrors", "headers")
 _FOR_ONE_URL = {"filename": "name", "mirrors": "mirror", "checksum": "checksum", "expected_size": "size"}
 _MOST_DOWNLOADS_AT_ONCE = 1024
@@ -61,6 +62,9 @@ class Request:
     columns: Mapping[str, str] = records.field(default_factory=dict)
     name_template: str = ""
     strict: bool = False
+    ledger: str = ""
+    verify: bool = False
+    retry_failed: tuple[str, ...] = ("transient",)
     save_results: str = ""
     options: DownloadOptions = records.field(default_factory=DownloadOptions)
     max_concurrent_downloads: int | None = None
@@ -105,6 +109,11 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     listed = "input_file" in given
     urls = Counter(given["urls"] + after)
     about_list = _about_the_list(given, parser) if listed else {}
+    if "ledger" in given and not listed:
+        parser.error("--run: there is no list (-i) whose ledger it would be")
+    for dest, option in _FOR_A_RUN.items():
+        if listed and given.get(dest) and "ledger" not in given:
+            parser.error(f"{option}: there is no --run")
     if not listed and not urls:
         parser.error("no URL is given")
     for_one = [(dest, noun) for dest, noun in _FOR_ONE_URL.items() if getattr(options, dest)]
@@ -126,6 +135,13 @@ def parse(argv: Sequence[str] | None = None) -> Request:
 def _about_the_list(given: dict[str, Any], parser: Parser) -> dict[str, Any]:
     """How the list is to be read, as far as that can be checked without it."""
     found: dict[str, Any] = {name: given[name] for name in _ABOUT_THE_LIST if name in given}
+    if "retry_failed" in given:
+        from rangefetch.running import is_class_of_failures
+
+        found["retry_failed"] = tuple(given["retry_failed"])
+        for name in found["retry_failed"]:
+            if not is_class_of_failures(name):
+                parser.error(f"--retry-failed: {name!r} is not transient, all, none, a status or a class of errors")
     found["columns"] = {kind: given[f"{kind}_column"] for kind in _COLUMNS if f"{kind}_column" in given}
     try:
         found["input_file"] = check_path(given["input_file"], "-i/--input-file")

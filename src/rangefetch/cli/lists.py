@@ -7,6 +7,7 @@ comes, by a thread, so that nothing that has ended waits for the next line.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import os
 import stat
@@ -66,6 +67,16 @@ class Listing:
         """A line cannot be used, or only in vain."""
         self.mistakes += 1
         self._display.error(f"{self.shown}:{line}: {what}")
+
+    def identify(self) -> str:
+        """What tells this list, and the way it is read, from others; "" for a pipe, which nobody can know before."""
+        if self._manifest is None:
+            return ""
+        request = self._request
+        how = (request.urls, request.input_format, request.base_url, sorted(request.columns.items()))
+        told = hashlib.sha256(repr((how, request.name_template)).encode(errors="surrogateescape"))
+        told.update(self._manifest.fingerprint())
+        return told.hexdigest()
 
     def close(self) -> None:
         """Nothing more is wanted of it. A pipe is left to the thread that reads it."""

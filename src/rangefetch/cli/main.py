@@ -75,7 +75,12 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    request = parse(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words[:1] == ["run"]:
+        from rangefetch.cli.runs import tell
+
+        return tell(words[1:])
+    request = parse(words)
     if request.version:
         return _show_version()
     with Signals() as signals:

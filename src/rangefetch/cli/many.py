@@ -13,9 +13,11 @@ from rangefetch.cli.report import Report
 from rangefetch.cli.signals import SIGNALLED, Signals
 from rangefetch.errors import DownloadError, TargetExists
 from rangefetch.iterating import WINDOW, Fetched, fetch_from
+from rangefetch.ledger import LedgerError
 from rangefetch.manager import DownloadManager
 from rangefetch.manifests.opening import ManifestError
 from rangefetch.progress import DownloadProgress, DownloadStatus
+from rangefetch.running import Run
 
 __all__ = ["fetch_list"]
 
@@ -26,7 +28,18 @@ def fetch_list(manager: DownloadManager, request: Request, display: Quiet, repor
     """Fetch all of the list on ``manager``, which must be the process's own, and report each; the exit status."""
     try:
         with contextlib.closing(Listing(request, display)) as listing:
-            return _List(manager, request, listing, display, report, signals).fetch()
+            if not request.ledger:
+                return _List(manager, request, listing, None, display, report, signals).fetch()
+            with Run(
+                request.ledger,
+                verify=request.verify,
+                retry_failed=request.retry_failed,
+                list_id=listing.identify(),
+            ) as run:
+                return _List(manager, request, listing, run, display, report, signals).fetch()
+    except LedgerError as error:
+        display.error(f"--run: {error}")
+        return USAGE_ERROR
     except (ManifestError, ValueError) as error:
         display.error(f"-i/--input-file: {error}")
         return USAGE_ERROR
@@ -40,6 +53,7 @@ class _List:
         manager: DownloadManager,
         request: Request,
         listing: Listing,
+        run: Run | None,
         display: Quiet,
         report: Report,
         signals: Signals,
@@ -47,6 +61,7 @@ class _List:
         self._manager = manager
         self._request = request
         self._listing = listing
+        self._run = run
         self._display = display
         self._report = report
         self._signals = signals
@@ -61,14 +76,20 @@ class _List:
         directory = options.pop("save_dir", None)
         begun_s = time.monotonic()
         options.pop("filename", None)  # the one item has it
-        results = fetch_from(
-            self._listing.items(),
-            directory,
-            max_concurrent_downloads=None,
-            window=WINDOW,
-            on_progress=self._look,
-            options=options,  # type: ignore[arg-type] # they are all known
-        )
+        items = self._listing.items()
+        if self._run is not None:
+            if self._listing.count is not None:
+                self._run.expect(self._listing.count)
+            results = self._run.fetch(items, directory, on_progress=self._look, **options)
+        else:
+            results = fetch_from(
+                items,
+                directory,
+                max_concurrent_downloads=None,
+                window=WINDOW,
+                on_progress=self._look,
+                options=options,  # type: ignore[arg-type] # they are all known
+            )
         try:
             with self._display, contextlib.closing(results):
                 for fetched in results:
@@ -81,7 +102,8 @@ class _List:
             self._display.error(f"{word}; run the same command again to continue: {self._stands()}")
             return SIGNALLED + self._signals.number
         self._display.note(self._in_all(time.monotonic() - begun_s))
-        return int(bool(self._failed or self._listing.mistakes or self._display.lost_results))
+        failed = self._failed or (self._run is not None and self._run.failed_before)
+        return int(bool(failed or self._listing.mistakes or self._display.lost_results))
 
     def _tell(self, fetched: Fetched) -> None:
         """An item has ended."""
@@ -114,7 +136,8 @@ class _List:
         self._display.update_whole(self._counts(), whole, self._manager.list_downloads(DownloadStatus.ACTIVE))
 
     def _counts(self) -> str:
-        done, count = self._fetched + self._already, self._listing.count
+        skipped = self._run.skipped + self._run.failed_before if self._run is not None else 0
+        done, count = self._fetched + self._already + skipped, self._listing.count
         if count is not None:
             return how_many(done, self._failed, count)
         return f"{counted(done, 'file')} done" + (f", {self._failed} failed" if self._failed else "")
@@ -131,8 +154,12 @@ class _List:
             line += f", {amount(self._bytes / seconds)}/s"
         if self._already:
             line += f"; {self._already} already complete"
+        if self._run is not None and self._run.skipped:
+            line += f"; {self._run.skipped} complete before"
         if self._failed:
             line += f"; {self._failed} failed"
+        if self._run is not None and self._run.failed_before:
+            line += f"; {self._run.failed_before} failed before and not tried again (--retry-failed)"
         if self._listing.mistakes:
             line += f"; {counted(self._listing.mistakes, 'line')} could not be used"
         return line

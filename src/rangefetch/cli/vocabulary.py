@@ -124,7 +124,7 @@ class _Formatter(argparse.HelpFormatter):
 def make_parser() -> Parser:
     parser = Parser(
         prog="rangefetch",
-        usage="%(prog)s [options] [-i FILE] [URL...]",
+        usage="%(prog)s [options] [-i FILE] [URL...]\n       %(prog)s run {show,failed,export} FILE",
         description="Download files over HTTP(S), each over several connections. Run the same command again to "
         "resume an interrupted download.",
         epilog="Sizes are bytes, or 4M, 1.5G and so on. Options without a value can also be turned off: "
@@ -214,6 +214,24 @@ def _add_lists(parser: Parser) -> None:
         metavar="TEMPLATE",
         help="names for files that the list does not name: {host}/{path}, {index:08d}{suffix}, {sha256:.2}/{sha256}, "
         "{COLUMN}",
+    )
+    add(
+        "--run",
+        dest="ledger",
+        metavar="FILE",
+        help="keep in FILE what came of each item; the same command resumes, and skips what is complete",
+    )
+    add(
+        "--verify",
+        action=Switch,
+        help="with --run, read complete files again and compare them (default: their sizes are looked at)",
+    )
+    add(
+        "--retry-failed",
+        metavar="CLASS",
+        action="append",
+        help="with --run, which failures to try again: transient, all, none, an HTTP status, or an error such as "
+        "ChecksumMismatch; repeatable (default: transient)",
     )
     add("--strict", action=Switch, help="stop at the first line that cannot be used (default: report and skip it)")
     add(

@@ -44,10 +44,13 @@ class Source:
         self.url = ""
         """Where it was fetched from."""
         self.path: Path | None = None
+        self.named: Path | None = None
+        """The file as it was named, compressed or not."""
         self._closing = contextlib.ExitStack()
         try:
             self.shown, raw = self._open(source)
             self.is_regular = _is_regular(raw)
+            self.named = self.path
             self.head, self.stream = _with_head(raw, whole=self.is_regular)
             if opener := _decompressor(self.head):
                 plain = self._closing.enter_context(opener(self.stream))

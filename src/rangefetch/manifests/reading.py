@@ -20,6 +20,8 @@ __all__ = ["COLUMNS", "BadLine", "Manifest", "read_manifest"]
 COLUMNS = ("url", "name", "checksum", "size", "mirrors", "headers")
 """What columns may be named for."""
 
+_FINGERPRINT_BYTES = 1 << 20
+
 BadLine = Callable[[int, str], object]
 """Hears of a line that cannot be used: its number, from 1, and what is wrong with it."""
 
@@ -102,6 +104,18 @@ class Manifest:
 
     def __next__(self) -> ManifestItem:
         return next(self._items)
+
+    def fingerprint(self) -> bytes:
+        """What tells the file from others: its length, its beginning and its end; b"" where it is none."""
+        path = self._source.named
+        if path is None:
+            return b""
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            head = file.read(_FINGERPRINT_BYTES)
+            file.seek(max(0, size - _FINGERPRINT_BYTES))
+            return f"{size} ".encode() + head + file.read(_FINGERPRINT_BYTES)
 
     def close(self) -> None:
         """Close the file; there are no items afterwards."""

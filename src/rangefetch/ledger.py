@@ -1,0 +1,274 @@
+"""The ledger of a run: what came of each of its items, in one SQLite file.
+
+A thread of its own writes, a batch at a time, so that downloads wait for no disk. What is in the file is therefore a
+moment old when a process is killed; whoever resumes asks the disk about the rest. Write-ahead logging lets others read
+meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import sqlite3
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from rangefetch.disk import locks
+
+__all__ = ["COMPLETE", "FAILED", "VERSION", "Ledger", "LedgerError", "Row"]
+
+VERSION = 1
+"""Of the tables (``user_version``)."""
+COMPLETE, FAILED = "complete", "failed"
+
+_APPLICATION = 0x52464C47  # "RFLG" (``application_id``)
+_HEADER = b"SQLite format 3\0"
+_PAGE_ROWS = 4096
+_BATCH_ROWS, _BATCH_S, _MOST_WAITING = 2000, 0.25, 20_000
+
+_TABLES = f"""
+PRAGMA application_id = {_APPLICATION};
+PRAGMA user_version = {VERSION};
+CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE item (
+    number INTEGER PRIMARY KEY, line INTEGER NOT NULL, url TEXT NOT NULL, host TEXT NOT NULL, path TEXT NOT NULL,
+    state TEXT NOT NULL, size INTEGER NOT NULL, checksum TEXT NOT NULL, seconds REAL NOT NULL, tries INTEGER NOT NULL,
+    error TEXT NOT NULL, status INTEGER NOT NULL, reason TEXT NOT NULL, ended REAL NOT NULL
+);
+"""
+
+
+class LedgerError(ValueError):
+    """The file is no ledger, is another version's or another list's, is in use, or cannot be read or written."""
+
+
+class Row(NamedTuple):
+    """One item that has ended: ``number`` is its place among the items, from 0, ``line`` its line in a list (0: none).
+
+    ``state`` is ``complete`` or ``failed``. ``path`` is its file, ``size`` in bytes, ``checksum`` the digest that was
+    verified, or that it was to have (empty: none). ``error`` is the class of the error, ``status`` the HTTP status
+    (0: none), ``reason`` the message. ``ended`` is a time in seconds since 1970.
+    """
+
+    number: int
+    line: int
+    url: str
+    host: str
+    path: str
+    state: str
+    size: int
+    checksum: str
+    seconds: float
+    tries: int
+    error: str
+    status: int
+    reason: str
+    ended: float
+
+
+_COLUMNS = ", ".join(Row._fields)
+_PUT = f"INSERT OR REPLACE INTO item ({_COLUMNS}) VALUES ({', '.join('?' * len(Row._fields))})"
+
+
+class Ledger:
+    """An open ledger; a context manager. ``writes``: it is made if it is not there, and nobody else may write it.
+
+    Raises ``LedgerError``, and leaves a file that is something else as it is.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, writes: bool) -> None:
+        self.path = os.fspath(path)
+        self._closing = contextlib.ExitStack()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._waiting: queue.Queue[Row | None] = queue.Queue(_MOST_WAITING)
+        self._error = ""
+        self._done = False
+        try:
+            self.is_new = not self._is_one()
+            if writes:
+                self._take()
+                self.is_new = not self._is_one()
+            if self.is_new and not writes:
+                raise LedgerError(f"{self.path}: there is nothing in it")
+            self._database = self._open()
+            if writes:
+                self._thread = threading.Thread(target=self._write, name="rangefetch-ledger", daemon=True)
+                self._thread.start()
+        except BaseException:
+            self._closing.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what is still to be written. Raises ``LedgerError`` where that was not possible."""
+        if self._done:
+            return
+        self._done = True
+        if self._thread is not None:
+            self._waiting.put(None)
+            self._thread.join()
+        self._database.close()
+        self._closing.close()
+        self._must_be_written()
+
+    # -- what it says ---------------------------------------------------------------------------------------------
+
+    def about(self, key: str) -> str:
+        """What is known of the run as a whole: ``list``, ``directory``, ``created``, ``count``; "" if it is not."""
+        with self._reading() as database:
+            found = database.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
+        return str(found[0]) if found else ""
+
+    def note(self, key: str, value: object) -> None:
+        """Keep something of the run as a whole."""
+        with self._reading() as database:
+            database.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, str(value)))
+
+    def rows(self, *, state: str = "") -> Iterator[Row]:
+        """The items in their order, a page at a time, so that nothing is locked for long."""
+        after = -1
+        while True:
+            with self._reading() as database:
+                page = database.execute(
+                    f"SELECT {_COLUMNS} FROM item WHERE number > ? AND (? = '' OR state = ?) ORDER BY number LIMIT ?",
+                    (after, state, state, _PAGE_ROWS),
+                ).fetchall()
+            if not page:
+                return
+            for found in page:
+                yield Row(*found)
+            after = page[-1][0]
+
+    def ask(self, query: str) -> list[tuple[Any, ...]]:
+        """What a query returns."""
+        with self._reading() as database:
+            return database.execute(query).fetchall()
+
+    def put(self, row: Row) -> None:
+        """Have an item recorded soon. Raises ``LedgerError`` if an earlier one could not be."""
+        self._must_be_written()
+        self._waiting.put(row)
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                yield self._database
+            except sqlite3.Error as error:
+                raise LedgerError(f"{self.path}: {error}") from None
+
+    def _must_be_written(self) -> None:
+        if self._error:
+            raise LedgerError(f"{self.path}: {self._error}")
+
+    def _take(self) -> None:
+        """Keep other processes out. Not by a lock on the file itself: SQLite has its own there."""
+        lock = f"{self.path}-lock"
+        try:
+            fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise LedgerError(f"{self.path}: {error.strerror}") from None
+        try:
+            locks.take(fd)
+        except BlockingIOError:
+            os.close(fd)
+            raise LedgerError(f"{self.path}: another process is using it") from None
+        except OSError:  # a file system without locks
+            os.close(fd)
+        else:
+            self._closing.callback(locks.unlock_and_close, fd)
+
+    def _is_one(self) -> bool:
+        """Whether the file is a ledger of this version; False: it is not there, or empty. Raises ``LedgerError``."""
+        try:
+            with Path(self.path).open("rb") as file:
+                header = file.read(100)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise LedgerError(f"{self.path}: {error.strerror}") from None
+        if not header:
+            return False
+        # SQLite's documentation, "Database File Format", section 1.3.
+        if len(header) < 100 or not header.startswith(_HEADER) or struct.unpack(">I", header[68:72])[0] != _APPLICATION:
+            raise LedgerError(f"{self.path}: it is not the ledger of a run")
+        version = struct.unpack(">I", header[60:64])[0]
+        if version != VERSION:
+            raise LedgerError(f"{self.path}: it is a ledger of version {version}, and this is for version {VERSION}")
+        return True
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            if self.is_new:
+                self._make()
+            database = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
+            try:
+                database.execute("PRAGMA synchronous = NORMAL")
+                database.execute("SELECT count(*) FROM about").fetchone()
+            except BaseException:
+                database.close()
+                raise
+        except OSError as error:
+            raise LedgerError(f"{self.path}: {error.strerror}") from None
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self.path}: {error}") from None
+        return database
+
+    def _make(self) -> None:
+        """Make an empty ledger, which has its name once it is whole."""
+        making = f"{self.path}-new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(making)  # noqa: PTH108 - what a kill has left
+        os.close(os.open(making, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))  # URLs may be secrets
+        with contextlib.closing(sqlite3.connect(making, isolation_level=None)) as database:
+            database.executescript(f"BEGIN;{_TABLES}COMMIT;")
+            database.execute("INSERT INTO about VALUES ('created', ?)", (repr(time.time()),))
+            database.execute("PRAGMA journal_mode = WAL")
+        os.replace(making, self.path)  # noqa: PTH105
+
+    def _write(self) -> None:
+        """The thread that writes."""
+        try:
+            database = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            with contextlib.closing(database):
+                database.execute("PRAGMA synchronous = NORMAL")
+                while self._write_batch(database):
+                    pass
+        except sqlite3.Error as error:
+            self._error = str(error)
+            # Nobody may wait for a place in the queue.
+            while self._waiting.get() is not None:
+                pass
+
+    def _write_batch(self, database: sqlite3.Connection) -> bool:
+        """Write what comes within a moment; whether more may come."""
+        row = self._waiting.get()
+        rows: list[Row] = []
+        until_s = time.monotonic() + _BATCH_S
+        while row is not None:
+            rows.append(row)
+            left_s = until_s - time.monotonic()
+            if len(rows) >= _BATCH_ROWS or left_s <= 0:
+                break
+            try:
+                row = self._waiting.get(timeout=left_s)
+            except queue.Empty:
+                break
+        if rows:
+            database.execute("BEGIN IMMEDIATE")
+            database.executemany(_PUT, rows)
+            database.execute("COMMIT")
+        return row is not None

@@ -1,0 +1,316 @@
+"""``Run``: a run over a list that can be stopped at any moment, and resumed by the same call.
+
+What is complete by the ledger, and on the disk, is not asked for again. What was finished in the moment before a kill
+is not in the ledger yet: the file itself says where it came from (``disk.provenance``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Self, Unpack
+from urllib.parse import urlsplit
+
+from rangefetch import errors
+from rangefetch.disk import checksum, provenance
+from rangefetch.disk.names import filename_from_url
+from rangefetch.errors import DownloadError
+from rangefetch.iterating import NOTHING_MORE, NOTHING_YET, WINDOW, Fetched, Source, fetch_from
+from rangefetch.ledger import COMPLETE, FAILED, Ledger, LedgerError, Row
+from rangefetch.manifests.item import ManifestItem
+from rangefetch.options import CommonOptions
+from rangefetch.progress import DownloadProgress, DownloadResult
+from rangefetch.shared import get_download_manager
+
+__all__ = ["Run", "is_class_of_failures"]
+
+_TRANSIENT = (
+    *(errors.ConnectionFailed, errors.TimedOut, errors.BadAnswer, errors.ContentChanged, errors.TargetLocked),
+    *(errors.DiskError, errors.EngineUnavailable, errors.ProcessStartFailed, errors.DaemonUnavailable),
+    *(errors.ProcessManagementError, errors.BinaryDownloadFailed, errors.Cancelled),
+)
+_LOOK_UP_EVERY = 1024
+_PIECE_BYTES = 1 << 20
+_TRANSIENT_STATUSES = frozenset({408, 425, 429})
+
+
+def is_class_of_failures(name: str) -> bool:
+    """Whether failures can be chosen by it: ``all``, ``none``, ``transient``, an HTTP status, a class of errors."""
+    if name in ("all", "none", "transient"):
+        return True
+    if name.isascii() and name.isdigit():
+        return 100 <= int(name[:4]) <= 599 and len(name) == 3
+    return _kind(name) is not None
+
+
+def _kind(name: str) -> type[DownloadError] | None:
+    kind = getattr(errors, name, None)
+    return kind if isinstance(kind, type) and issubclass(kind, DownloadError) else None
+
+
+def _is_of(row: Row, name: str) -> bool:
+    """Whether a failure is of this class of them."""
+    kind = _kind(row.error)
+    if name in ("all", "none"):
+        return name == "all"
+    if name == "transient":
+        return row.status in _TRANSIENT_STATUSES or row.status >= 500 or (kind is not None and kind in _TRANSIENT)
+    if name.isdigit():
+        return row.status == int(name)
+    wanted = _kind(name)
+    return kind is not None and wanted is not None and issubclass(kind, wanted)
+
+
+class Run:
+    """A run and its ledger, the file ``path``, which is made if it is not there. A context manager.
+
+    ``fetch`` is ``fetch_iter`` for items that are not complete yet. Stop it at any moment, kill the process, and call
+    it again with the same items: those that are complete by the ledger and have their size on the disk are skipped,
+    what was started is continued, and what failed is tried again if it is of one of the classes ``retry_failed``:
+    ``transient`` (the default: networks, servers with 5xx, 408, 425 or 429, this machine), ``all``, ``none``, an HTTP
+    status such as ``"404"``, or the name of a class of errors such as ``"ChecksumMismatch"``. With ``verify``, files
+    are read again and compared with their digests, or, where there is none, with the server.
+
+    ``skipped`` counts the items that were complete, ``failed_before`` those that had failed and were not tried again.
+
+    Raises ``LedgerError``, a ``ValueError``, for a file that is not a ledger, or one of another version, of other
+    items, or in use.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        verify: bool = False,
+        retry_failed: Collection[str] = ("transient",),
+        list_id: str = "",
+    ) -> None:
+        for name in retry_failed:
+            if not is_class_of_failures(name):
+                raise ValueError(f"retry_failed: {name!r} is not all, none, transient, a status or a class of errors")
+        self.skipped = self.failed_before = 0
+        self._verify = verify
+        self._retry_failed = tuple(retry_failed)
+        self._list_id = list_id
+        self._directory = ""
+        self._decodes = False
+        self._ledger = Ledger(path, writes=True)
+        self._created_s = float(self._ledger.about("created") or 0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write the last of the ledger. Raises ``LedgerError`` where it could not be written."""
+        self._ledger.close()
+
+    def expect(self, count: int) -> None:
+        """Keep how many items there are, where that is known before the last of them is taken."""
+        self._ledger.note("count", count)
+
+    def rows(self, *, state: str = "") -> Iterator[Row]:
+        """What the ledger has, in the order of the items; ``state``: only ``complete`` or ``failed`` ones."""
+        return self._ledger.rows(state=state)
+
+    def fetch(
+        self,
+        items: Iterable[ManifestItem] | Source,
+        directory: str | os.PathLike[str] | None = None,
+        *,
+        max_concurrent_downloads: int | None = None,
+        window: int = WINDOW,
+        on_progress: Callable[[DownloadProgress], object] | None = None,
+        **options: Unpack[CommonOptions],
+    ) -> Generator[Fetched]:
+        """The items of a manifest that are to be fetched, as ``fetch_iter`` yields them. ``number`` is the place among
+        those; the ledger has the place among all.
+        """
+        if directory is None:
+            directory = get_download_manager().defaults.save_dir
+        self._directory = str(Path(directory).expanduser().absolute())
+        self._must_be_the_same()
+        self._decodes = bool(options.get("decode"))
+        waiting = _Waiting(self, items)
+        results = fetch_from(
+            waiting,
+            self._directory,
+            max_concurrent_downloads=max_concurrent_downloads,
+            window=window,
+            on_progress=on_progress,
+            options=options,
+        )
+        return self._recorded(results, waiting)
+
+    def _recorded(self, results: Generator[Fetched], waiting: _Waiting) -> Generator[Fetched]:
+        with contextlib.closing(results):
+            for fetched in results:
+                item, number = fetched.item.item, fetched.item.number
+                self._ledger.put(self._row(number, item, fetched.outcome))
+                yield Fetched(fetched.number, item, fetched.outcome)
+        self._ledger.note("count", waiting.taken)
+
+    def _must_be_the_same(self) -> None:
+        """Raises ``LedgerError`` for a ledger of another list, or another directory."""
+        for key, mine, what in (
+            ("list", self._list_id, "it is the ledger of another list, or of this one read or named in another way"),
+            ("directory", self._directory, "its files are in"),
+        ):
+            known = self._ledger.about(key)
+            if known and mine and known != mine:
+                more = f" {known}, not in {mine}" if key == "directory" else ""
+                raise LedgerError(f"{self._ledger.path}: {what}{more}")
+            if mine and not known:
+                self._ledger.note(key, mine)
+
+    # -- which items are wanted ---------------------------------------------------------------------------------
+
+    def wants(self, number: int, item: ManifestItem, row: Row | None) -> ManifestItem | None:
+        """An item that is to be fetched, as it is to be; None: it is not. Raises ``LedgerError``."""
+        if row is None:
+            found = self._just_finished(item)
+            if found is None:
+                return item
+            self._ledger.put(self._row(number, item, found))
+            self.skipped += 1
+            return None
+        if row.url != item.url:
+            raise LedgerError(f"{self._ledger.path}: it is the ledger of another list (item {number} was {row.url})")
+        if row.state == FAILED:
+            if any(_is_of(row, name) for name in self._retry_failed):
+                return item
+            self.failed_before += 1
+            return None
+        if not self._is_there(row):
+            return item
+        if self._verify:
+            if not row.checksum or self._decodes:  # whose digest is that of what was sent
+                return item
+            if not _has_digest(row.path, row.checksum):
+                # It is our own file, and what it should be is known.
+                return _overwriting(item)
+        self.skipped += 1
+        return None
+
+    @staticmethod
+    def _is_there(row: Row) -> bool:
+        try:
+            status = os.stat(row.path)  # noqa: PTH116 - 100,000 of them are looked at
+        except OSError:
+            return False
+        return stat.S_ISREG(status.st_mode) and status.st_size == row.size
+
+    def _just_finished(self, item: ManifestItem) -> DownloadResult | None:
+        """The file of an item that is not in the ledger, if an earlier process of this run has finished it."""
+        if self._ledger.is_new:
+            return None
+        name = item.path if item.path and not item.path.endswith("/") else item.path + filename_from_url(item.url)
+        path = Path(self._directory, name)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            status = os.fstat(fd)
+            origin = provenance.recall(fd) if stat.S_ISREG(status.st_mode) else None
+        finally:
+            os.close(fd)
+        if (
+            origin is None
+            or origin.url != provenance.public_url(item.url)
+            or status.st_ctime < self._created_s - 1
+            or (item.size and item.size != status.st_size and origin.encoded_bytes < 0)
+            or (item.checksum and (self._decodes or not _has_digest(str(path), item.checksum)))
+        ):
+            return None
+        return DownloadResult(path, path.name, status.st_size, "", item.checksum, already_complete=True)
+
+    def _row(self, number: int, item: ManifestItem, outcome: DownloadResult | DownloadError) -> Row:
+        host = urlsplit(item.url).hostname or ""
+        if isinstance(outcome, DownloadError):
+            return Row(
+                *(number, item.line, item.url, host, item.path, FAILED, item.size, item.checksum, outcome.seconds),
+                *(len(outcome.tried) or 1, type(outcome).__name__, outcome.status, outcome.reason, time.time()),
+            )
+        return Row(
+            *(number, item.line, item.url, host, str(outcome.path), COMPLETE, outcome.size, outcome.checksum),
+            *(outcome.seconds, outcome.retries + 1, "", 0, "", time.time()),
+        )
+
+
+class _Numbered:
+    """An item that is to be fetched, and its place among all."""
+
+    __slots__ = ("item", "number")
+
+    def __init__(self, number: int, item: ManifestItem) -> None:
+        self.number = number
+        self.item = item
+
+    def below(self, directory: str) -> tuple[str, dict[str, Any]]:
+        """For ``bulk``."""
+        return self.item.below(directory)
+
+
+class _Waiting:
+    """The items that are wanted (``iterating.Source``); ledger and list are read side by side."""
+
+    def __init__(self, run: Run, items: Iterable[ManifestItem] | Source) -> None:
+        self.taken = 0
+        self._run = run
+        self._source = items if isinstance(items, Source) else None
+        self._items = iter(()) if isinstance(items, Source) else iter(items)
+        self._wake: Callable[[], object] = lambda: None
+        self._rows = run.rows()
+        self._row = next(self._rows, None)
+
+    def take(self) -> object:
+        """The next of them."""
+        while True:
+            item = self._source.take() if self._source is not None else next(self._items, NOTHING_MORE)
+            if item is NOTHING_YET or item is NOTHING_MORE:
+                return item
+            if not isinstance(item, ManifestItem):
+                raise TypeError(f"an item of a run is a ManifestItem, not {type(item).__name__}")
+            number, self.taken = self.taken, self.taken + 1
+            row = None
+            while self._row is not None and self._row.number < number:
+                self._row = next(self._rows, None)
+            if self._row is not None and self._row.number == number:
+                row, self._row = self._row, None
+                self._row = next(self._rows, None)
+            wanted = self._run.wants(number, item, row)
+            if wanted is not None:
+                return _Numbered(number, wanted)
+            if number % _LOOK_UP_EVERY == 0:
+                # Who waits for results has progress to show, and signals to hear of.
+                self._wake()
+                return NOTHING_YET
+
+    def wake_with(self, wake: Callable[[], object]) -> None:
+        self._wake = wake
+        if self._source is not None:
+            self._source.wake_with(wake)
+
+
+def _overwriting(item: ManifestItem) -> ManifestItem:
+    options = {**item.options, "overwrite": True}
+    return ManifestItem(item.url, item.path, item.checksum, item.size, item.mirrors, options, item.line, item.index)
+
+
+def _has_digest(path: str, wanted: str) -> bool:
+    algorithm, _, digest = wanted.partition("=")
+    try:
+        found = checksum.new(algorithm)
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            while octets := file.read(_PIECE_BYTES):
+                found.update(memoryview(octets))
+    except OSError:
+        return False
+    return found.hexdigest() == digest
