@@ -1,4 +1,5 @@
-# make run     fetch a generated file from a server of its own, or with URL="https://... https://..." those
+# make run     fetch a generated file from a server of its own, twice, the second time while things go wrong;
+#              or with URL="https://... https://..." those
 # make test    lint, types and all tests; ARGS="..." are passed on to pytest
 # make lint    the first half of that
 # make quick   the tests that need neither a server nor a clock

@@ -1,7 +1,12 @@
-"""Fetch a generated file from a server of its own over several connections, and prove that it is the same.
+"""Fetch a generated file from a server of its own: as fast as it goes, then again while things go wrong.
 
-``make run`` runs this. The server is a process of its own, and the command ``rangefetch`` does the fetching;
-this script only makes the file, looks on, and compares.
+``make run`` runs this. Servers and fetchers are processes of their own; this makes the file, shows what happens, does
+the damage, and compares the result with what was served. Everything is in ``build/demo``, and a demo that was killed
+goes on where it was when it is run again.
+
+    make run ARGS="--size 64M"       a smaller file
+    make run ARGS="--fast"           only the first part
+    make run ARGS="--quiet-life"     nothing goes wrong by itself; the keys still work
 """
 
 from __future__ import annotations
@@ -10,46 +15,59 @@ import argparse
 import contextlib
 import hashlib
 import json
+import os
 import random
+import select
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
+import textwrap
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rangefetch.checks import parse_size
+from rangefetch.cli.display import amount, clock
 from rangefetch.net import libcurl
 
+_HERE = Path(__file__).parent
 _PIECE = 16 << 20
 _MARGIN = 64 << 20
+_LIMIT = 100_000_000
+_TROUBLE_S = 3.0
+_KEYS = (
+    "1 to 9: a limit of 20 to 180 MB/s; 0: no limit; c: pull the cable; s: kill the server; k: kill the fetcher; "
+    "l: have the server lie; q: stop"
+)
+_SCRIPT = ((6, "2"), (18, "5"), (28, "c"), (42, "k"), (56, "l"), (72, "s"), (84, "0"))
+"""At so many percent, the key that is pressed where nobody presses any."""
 
 
 def main() -> int:
-    """Run the demo; the exit status: 0 if the fetched file is the served one."""
+    """Run the demo; the exit status: 0 if the fetched files are the served one."""
     typed = _arguments()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt_once)
     try:
-        with contextlib.ExitStack() as stack:
-            served_in = Path(tempfile.mkdtemp(prefix="rangefetch-served-"))
-            stack.callback(shutil.rmtree, served_in, ignore_errors=True)
-            fetched_in = Path(tempfile.mkdtemp(prefix="rangefetch-fetched-"))
-            if not typed.keep:
-                stack.callback(shutil.rmtree, fetched_in, ignore_errors=True)
-            return _run(typed, served_in / "demo.bin", fetched_in)
+        return _run(typed)
     except KeyboardInterrupt:
-        return _complain("interrupted", status=130)
+        _say("Stopped. What was fetched is kept: the same command goes on from there.")
+        return 130
     except OSError as error:
-        return _complain(str(error))
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", default="1G", help="of the file, as 64M or 1G (1G)")
     parser.add_argument("--connections", type=int, default=8, metavar="N", help="(8)")
+    parser.add_argument("--dir", type=Path, default=Path("build/demo"), help="for everything (build/demo)")
+    parser.add_argument("--fast", action="store_true", help="only fetch as fast as it goes")
+    parser.add_argument("--quiet-life", action="store_true", help="let nothing go wrong by itself")
     parser.add_argument("--keep", action="store_true", help="keep the fetched file")
     typed = parser.parse_args()
     try:
@@ -59,108 +77,403 @@ def _arguments() -> argparse.Namespace:
     return typed
 
 
-def _run(typed: argparse.Namespace, served: Path, fetched_in: Path) -> int:
-    needed, free = 2 * typed.size + _MARGIN, shutil.disk_usage(fetched_in).free
+def _run(typed: argparse.Namespace) -> int:
+    served, fetched_in = typed.dir / "served" / "demo.bin", typed.dir / "fetched"
+    expected = _make_file(served, fetched_in, typed.size)
+    is_left_over = any(fetched_in.iterdir())
+    if is_left_over:
+        _say("An earlier demo was stopped. This one goes on with what it has fetched.")
+    elif not _fetch_fast(typed, served, expected):
+        return 1
+    if typed.fast and not is_left_over:
+        return 0
+    path = _Trouble(typed, served, fetched_in).fetch()
+    if path is None or not _is_same(path, expected):
+        return 1
+    if typed.keep:
+        _say(f"The file is {path}.")
+    else:
+        path.unlink()
+    return 0
+
+
+def _make_file(served: Path, fetched_in: Path, size: int) -> str:
+    """Make a file of so many random bytes, unless it is there; its SHA-256. Raises ``OSError``."""
+    known = served.with_suffix(".sha256")
+    if known.exists() and served.exists() and served.stat().st_size == size and fetched_in.exists():
+        return known.read_text()
+    for directory in (served.parent, fetched_in):  # of another file
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+    needed, free = 2 * size + _MARGIN, shutil.disk_usage(served.parent).free
     if needed > free:
-        return _complain(
-            f"{fetched_in.parent} has {free >> 20} MiB free and {needed >> 20} MiB are needed; "
-            "point TMPDIR at a larger disk, or try --size 64M"
-        )
-    _say(f"making {typed.size >> 20} MiB of pseudo-random bytes")
-    expected = _generate(served, typed.size)
-
-    with _server(served) as (url, counters):
-        _say(f"fetching {url} over {typed.connections} connections")
-        status, result = _fetch(url, fetched_in, typed.connections)
-        seen = counters()
-    if status or result is None:
-        return status or 1
-
-    path = Path(result["path"])
-    with path.open("rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
-    loaded = libcurl.load()
-    for name, value in {
-        "path": path,
-        "size": f"{result['size']} bytes",
-        "seconds": f"{result['seconds']:.3f}",
-        "speed": f"{result['size'] / max(result['seconds'], 1e-9) / 1e6:.0f} MB/s",
-        "connections": f"{result['connections']} (the server saw {seen['connections']})",
-        "SHA-256": f"{actual} ({'the same as' if actual == expected else 'NOT'} the server's)",
-        "libcurl": f"{loaded.version} with {loaded.ssl_version}, from {loaded.origin}: {loaded.path}",
-    }.items():
-        print(f"{name + ':':<13}{value}")
-    if not typed.keep:
-        _say("the file was fetched into a temporary directory and is removed now (--keep keeps it)")
-    return 0 if actual == expected else _complain(f"the SHA-256 differs: the server's is {expected}")
-
-
-def _generate(path: Path, size: int) -> str:
-    """Write so many pseudo-random bytes, different each time; their SHA-256."""
-    generator = random.Random()
-    digest = hashlib.sha256()
-    with path.open("wb") as file:
+        raise OSError(f"{amount(free)} are free and {amount(needed)} are needed; try --size 64M, or another --dir")
+    _say(f"Making {amount(size)} of random bytes ...")
+    generator, digest = random.Random(), hashlib.sha256()
+    with served.open("wb") as file:
         for start in range(0, size, _PIECE):
             piece = generator.randbytes(min(_PIECE, size - start))
             file.write(piece)
             digest.update(piece)
+    known.write_text(digest.hexdigest())
     return digest.hexdigest()
 
 
+def _is_same(path: Path, expected: str) -> bool:
+    with path.open("rb") as file:
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if actual != expected:
+        print(f"demo: {path}: the SHA-256 is {actual}, and the server's is {expected}", file=sys.stderr)
+        return False
+    _say(f"  SHA-256 {actual[:16]}..., as served.")
+    return True
+
+
+# -- as fast as it goes -----------------------------------------------------------------------------------------------
+
+
+def _fetch_fast(typed: argparse.Namespace, served: Path, expected: str) -> bool:
+    """Fetch with the command itself; whether the file is the served one."""
+    loaded = libcurl.load()
+    directory = typed.dir / "fast"
+    with _serving(served) as (url, server):
+        count = typed.connections
+        _say("")
+        _say(f"As fast as it goes: {count} connections to {server}, libcurl {loaded.version}")
+        command = [sys.executable, "-m", "rangefetch", "--json", f"--dir={directory}", f"--split={count}"]
+        with subprocess.Popen(
+            [*command, f"--max-connection-per-server={count}", url], stdout=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                said, _ = process.communicate()
+            except KeyboardInterrupt:
+                process.send_signal(signal.SIGINT)  # a terminal has sent one already; two do no harm
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=10)
+                process.kill()
+                raise
+    try:
+        return process.returncode == 0 and _is_same(Path(json.loads(said)["path"]), expected)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 @contextlib.contextmanager
-def _server(served: Path) -> Iterator[tuple[str, Any]]:
-    """The server's URL, and a function that ends it and returns its counters."""
-    command = [sys.executable, str(Path(__file__).with_name("loopback.py")), str(served)]
+def _serving(served: Path) -> Iterator[tuple[str, str]]:
+    """The file's URL, and what serves it: nginx where there is one."""
+    try:
+        with _helper("server.py", str(served.parent.absolute())) as (process, url):
+            assert process.poll() is None
+            yield url + served.name, "nginx"
+        return
+    except _NotStarted:
+        pass
+    with _helper("loopback.py", str(served)) as (_, url):
+        yield url, "a small server of its own"
+
+
+class _NotStarted(OSError):
+    """A server that did not start."""
+
+
+@contextlib.contextmanager
+def _helper(script: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server, and the URL that it says it has. It ends with its stdin, even where this process is killed."""
     # A group of its own: Ctrl-C must reach it last, or the fetcher would see its connections cut.
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0
-    ) as process:
+    process = subprocess.Popen(
+        [sys.executable, str(_HERE / script), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        process_group=0,
+    )
+    try:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
         if not url:
-            raise OSError("the server did not start")
-
-        def counters() -> dict[str, int]:
-            said, _ = process.communicate(timeout=10)
-            counted: dict[str, int] = json.loads(said)
-            return counted
-
-        try:
-            yield url, counters
-        finally:
-            process.kill()
+            raise _NotStarted(f"{script} did not start")
+        yield process, url
+    finally:
+        process.send_signal(signal.SIGCONT)
+        with contextlib.suppress(subprocess.TimeoutExpired, ValueError):
+            process.communicate(timeout=5)
+        process.kill()
+        process.wait()
 
 
-def _fetch(url: str, directory: Path, connections: int) -> tuple[int, dict[str, Any] | None]:
-    """Run the command on the URL; its exit status, and what it says of the file."""
-    command = [sys.executable, "-m", "rangefetch", "--json", f"--dir={directory}"]
-    command += [f"--split={connections}", f"--max-connection-per-server={connections}", url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            said, _ = process.communicate()
-        except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)  # a terminal has sent one already; two do no harm
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=10)
-            process.kill()
-            raise
-    return process.returncode, json.loads(said) if process.returncode == 0 else None
+# -- while things go wrong --------------------------------------------------------------------------------------------
+
+
+class _Trouble:
+    """A download over which things go wrong: by the keys that are pressed, or by the script."""
+
+    def __init__(self, typed: argparse.Namespace, served: Path, fetched_in: Path) -> None:
+        self._typed = typed
+        self._served = served
+        self._fetched_in = fetched_in
+        self._url = ""
+        self._limit = _LIMIT
+        self._script = [] if typed.quiet_life else list(_SCRIPT)
+        self._later: list[tuple[float, Callable[[], None]]] = []
+        self._line = _StatusLine()
+        self._fetcher: subprocess.Popen[str] | None = None
+        self._server: subprocess.Popen[str] | None = None
+        self._stack = contextlib.ExitStack()
+        self._fetcher_began_s = 0.0
+        self._percentage = 0.0
+
+    def fetch(self) -> Path | None:
+        """The fetched file; None: it was not."""
+        has_keys = sys.stdin.isatty() and sys.stdout.isatty()
+        _say("")
+        _say(f"Again at {_LIMIT // 10**6} MB/s, while things go wrong" + (". Your keys:" if has_keys else ""))
+        if has_keys:
+            _say(f"  {_KEYS}", indent=2)
+        with self._stack, _raw_keys(has_keys):
+            self._start_server()
+            self._start_fetcher()
+            try:
+                return self._watch(has_keys)
+            finally:
+                self._line.clear()
+                self._stop_fetcher()
+
+    def _watch(self, has_keys: bool) -> Path | None:
+        while True:
+            assert self._fetcher is not None
+            assert self._fetcher.stdout is not None
+            sources = [self._fetcher.stdout, *([sys.stdin] if has_keys else [])]
+            ready, _, _ = select.select(sources, [], [], 0.1)
+            if sys.stdin in ready:
+                self._script = []  # somebody is there
+                self._press(os.read(sys.stdin.fileno(), 1).decode("ascii", "replace").lower())
+            if self._fetcher.stdout in ready:
+                line = self._fetcher.stdout.readline()
+                if not line:
+                    self._mourn_fetcher()
+                    continue
+                facts = json.loads(line)
+                if "error" in facts:
+                    self._line.log(f"It failed: {facts['error']}")
+                    return None
+                if "path" in facts:
+                    self._tell_the_end(facts)
+                    return Path(facts["path"])
+                self._follow(facts)
+            now_s = time.monotonic()
+            for due in [due for due in self._later if due[0] <= now_s]:
+                self._later.remove(due)
+                due[1]()
+
+    def _follow(self, facts: dict[str, Any]) -> None:
+        if not self._percentage:  # what an earlier demo has fetched is past
+            self._script = [each for each in self._script if each[0] >= facts["percentage"]]
+        self._percentage = facts["percentage"]
+        self._line.show(facts)
+        while self._script and self._percentage >= self._script[0][0] and not self._later:
+            self._press(self._script.pop(0)[1])
+
+    def _tell_the_end(self, facts: dict[str, Any]) -> None:
+        resumed = f"; {amount(facts['resumed'])} were there from before" if facts["resumed"] else ""
+        retries = f"; {facts['retries']} transfers were tried again" if facts["retries"] else ""
+        self._line.log(f"Done: {amount(facts['size'])}{resumed}{retries}.")
+
+    # -- what can go wrong --------------------------------------------------------------------------------------------
+
+    def _press(self, key: str) -> None:
+        if key.isdigit():
+            self._set_limit(int(key) * 20_000_000)
+        elif key == "c":
+            self._pull_cable()
+        elif key == "s":
+            self._kill_server()
+        elif key == "k":
+            self._kill_fetcher()
+        elif key == "l":
+            self._lie()
+        elif key in ("q", "\x03", "\x04"):
+            raise KeyboardInterrupt
+
+    def _set_limit(self, bytes_per_s: int) -> None:
+        self._limit = bytes_per_s
+        words = f"{bytes_per_s // 10**6} MB/s" if bytes_per_s else "no limit"
+        self._event(f"The limit is changed: {words}.")
+        assert self._fetcher is not None
+        assert self._fetcher.stdin is not None
+        with contextlib.suppress(OSError):
+            self._fetcher.stdin.write(f"{bytes_per_s}\n")
+            self._fetcher.stdin.flush()
+
+    def _pull_cable(self) -> None:
+        if self._server is not None:
+            self._event(f"The cable is pulled: for {_TROUBLE_S:.0f} s nothing arrives.")
+            self._server.send_signal(signal.SIGSTOP)
+            self._after(self._plug_in)
+
+    def _plug_in(self) -> None:
+        if self._server is not None:
+            self._server.send_signal(signal.SIGCONT)
+        self._event("The cable is in again.")
+
+    def _kill_server(self) -> None:
+        if self._server is not None:
+            self._event(f"The server is killed, and started again after {_TROUBLE_S:.0f} s.")
+            self._server.kill()
+            self._server.wait()
+            self._server = None
+            self._after(self._restart_server)
+
+    def _restart_server(self) -> None:
+        self._start_server()
+        self._event("The server is back.")
+
+    def _kill_fetcher(self) -> None:
+        assert self._fetcher is not None
+        self._event("The fetcher is killed (kill -9) and run again: it goes on with what it had saved.")
+        self._fetcher.kill()
+        self._stop_fetcher()
+        self._start_fetcher()
+
+    def _mourn_fetcher(self) -> None:
+        """Somebody else has killed it. Raises ``OSError`` where it ends as soon as it begins."""
+        if time.monotonic() - self._fetcher_began_s < 1.0:
+            raise OSError("the fetcher ended by itself")
+        self._event("Somebody has killed the fetcher. It is run again, and goes on with what it had saved.")
+        self._stop_fetcher()
+        self._start_fetcher()
+
+    def _lie(self) -> None:
+        self._event(
+            f"The server lies for {_TROUBLE_S:.0f} s: every second answer has other bytes, or too few, or is a refusal."
+        )
+        self._tell_server("lie")
+        self._after(self._be_honest)
+
+    def _be_honest(self) -> None:
+        self._tell_server("be honest")
+        self._event("The server is honest again.")
+
+    def _tell_server(self, line: str) -> None:
+        if self._server is not None and self._server.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._server.stdin.write(f"{line}\n")
+                self._server.stdin.flush()
+
+    def _after(self, action: Callable[[], None]) -> None:
+        self._later.append((time.monotonic() + _TROUBLE_S, action))
+
+    def _event(self, words: str) -> None:
+        self._line.log(f"{self._percentage:5.0f} %  {words}", indent=9)
+
+    # -- the two processes --------------------------------------------------------------------------------------------
+
+    def _start_server(self) -> None:
+        """At the port of the last one, if nobody has it, so that a URL stays what it was."""
+        kept = self._typed.dir / "url"
+        before = self._url or (kept.read_text() if kept.exists() else "")
+        for port in dict.fromkeys((urlsplit(before).port or 0, 0)):
+            with contextlib.suppress(_NotStarted):
+                helper = _helper("loopback.py", str(self._served), str(port))
+                self._server, self._url = self._stack.enter_context(helper)
+                kept.write_text(self._url)
+                return
+        raise OSError("the server did not start")
+
+    def _start_fetcher(self) -> None:
+        self._fetcher_began_s = time.monotonic()
+        words = [self._url, self._fetched_in, self._typed.connections, self._limit]
+        self._fetcher = subprocess.Popen(
+            [sys.executable, str(_HERE / "demo_fetch.py"), *map(str, words)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def _stop_fetcher(self) -> None:
+        if self._fetcher is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired, OSError, ValueError):
+                self._fetcher.communicate(timeout=10)  # the end of its input is its end
+            self._fetcher.kill()
+            self._fetcher.wait()
+
+
+class _StatusLine:
+    """The last line of a terminal, which changes, below what is logged; elsewhere a line every few seconds."""
+
+    seconds_between_lines = 2.0
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._is_shown = False
+        self._next_s = 0.0
+
+    def log(self, words: str, indent: int = 0) -> None:
+        """A line that stays."""
+        self.clear()
+        _say(words, indent)
+
+    def show(self, facts: dict[str, Any]) -> None:
+        """How far it is."""
+        numbers = f"{facts['percentage']:3.0f} %  {amount(facts['speed']):>9}/s  {clock(facts['eta']):>5}"
+        if not self._is_terminal:
+            if time.monotonic() >= self._next_s:
+                self._next_s = time.monotonic() + self.seconds_between_lines
+                _say(f"{numbers}  {facts['note']}".rstrip())
+            return
+        width = shutil.get_terminal_size().columns - 1
+        numbers += f"  {facts['connections']:2} conn."
+        room = width - len(numbers) - 2
+        middle = facts["note"][: max(room, 0)].ljust(room) if facts["note"] else _bar(facts["percentage"], room)
+        line = f"{middle}  {numbers}" if room >= 10 else numbers
+        sys.stdout.write(f"\r\x1b[K{line[:width]}")
+        sys.stdout.flush()
+        self._is_shown = True
+
+    def clear(self) -> None:
+        """Leave the line to what is said next."""
+        if self._is_shown:
+            sys.stdout.write("\r\x1b[K")
+            sys.stdout.flush()
+            self._is_shown = False
+
+
+def _bar(percentage: float, width: int) -> str:
+    full, empty = "━─" if "utf" in (sys.stdout.encoding or "").lower() else "#-"
+    done = round(width * percentage / 100)
+    return full * done + empty * (width - done)
+
+
+@contextlib.contextmanager
+def _raw_keys(has_keys: bool) -> Iterator[None]:
+    """Each key as it is pressed, without its echo. Ctrl-C stays a signal."""
+    if not has_keys:
+        yield
+        return
+    import termios
+    import tty
+
+    before = termios.tcgetattr(sys.stdin)
+    tty.setcbreak(sys.stdin)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
 def _interrupt_once(_number: int, _frame: object) -> None:
     # Cleaning up must not be interrupted in its turn.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
-def _say(line: str) -> None:
+def _say(line: str, indent: int = 0) -> None:
+    """Print a line; what does not fit a terminal goes on in the next, indented."""
+    if sys.stdout.isatty():
+        width = max(shutil.get_terminal_size().columns - 1, indent + 20)
+        line = textwrap.fill(line, width, subsequent_indent=" " * indent, drop_whitespace=True) if line else line
     print(line, flush=True)
-
-
-def _complain(line: str, status: int = 1) -> int:
-    print(f"demo: {line}", file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class LoopbackServer:
     ``connections`` are the accepted ones, ``requests`` the answered ones, ``bytes_sent`` the bodies' bytes.
     """
 
-    def __init__(self, path: str | os.PathLike[str], handler: type[Handler] | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], handler: type[Handler] | None = None, *, port: int = 0) -> None:
         self.path = Path(path)
         self.connections = 0
         self.requests = 0
@@ -39,7 +39,8 @@ class LoopbackServer:
         self.last_modified = email.utils.formatdate(modified // 10**9, usegmt=True)
         self.target = f"/{quote(self.path.name)}"
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), type("Handler", (handler or Handler,), {"loopback": self}))
+        self.handler: Any = type("Handler", (handler or Handler,), {"loopback": self})
+        self._server = _Server(("127.0.0.1", port), self.handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="loopback", daemon=True)
 
     @property
@@ -158,12 +159,46 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.loopback.count(bytes_sent=sent)
 
 
+class Liar(Handler):
+    """While ``lying``, every second answer to a range is another range, or ends early, or is a refusal."""
+
+    lying = False
+    told = 0
+
+    def _answer(self, *, with_body: bool) -> None:
+        asked = self._asked_range()
+        if not type(self).lying or asked is None or self.loopback.requests % 2:
+            super()._answer(with_body=with_body)
+            return
+        served, (start, end) = self.loopback, asked
+        served.count(requests=1)
+        lie = type(self).told % 3
+        type(self).told += 1
+        if lie == 0:  # other bytes than were asked for
+            other = (start + served.size // 2) % max(served.size - (end - start), 1)
+            stated = f"bytes {other}-{other + end - start - 1}/{served.size}"
+            self._say(HTTPStatus.PARTIAL_CONTENT, end - start, content_range=stated)
+            self._send(other, other + end - start)
+        elif lie == 1:  # fewer than were promised
+            self._say(HTTPStatus.PARTIAL_CONTENT, end - start, content_range=f"bytes {start}-{end - 1}/{served.size}")
+            self._send(start, start + (end - start) // 3)
+            self.close_connection = True
+        else:
+            self._say(HTTPStatus.SERVICE_UNAVAILABLE, 0)
+
+
 def main() -> None:
-    """Serve the file named on the command line until stdin ends; print the URL first, the counters last."""
-    with LoopbackServer(sys.argv[1]) as server:
+    """Serve the file named on the command line, at the port named after it, until stdin ends.
+
+    Prints the URL first, the counters last. The lines ``lie`` and ``be honest`` on stdin turn lies on and off.
+    """
+    port = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    with LoopbackServer(sys.argv[1], Liar, port=port) as server:
         print(server.url, flush=True)
-        sys.stdin.read()
-        print(json.dumps(server.counters()), flush=True)
+        kind = server.handler
+        for line in sys.stdin:
+            kind.lying = line.strip() == "lie"
+        print(json.dumps(server.counters() | {"lies": kind.told}), flush=True)
 
 
 if __name__ == "__main__":

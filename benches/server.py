@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -218,3 +219,17 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def main() -> None:
+    """Serve the directory named on the command line until stdin ends; prints the URL of what is in it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="rangefetch-nginx-") as prefix,
+        Server(Path(sys.argv[1]), Path(prefix)) as it,
+    ):
+        print(it.url("http", ""), flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
