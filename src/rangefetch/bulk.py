@@ -351,7 +351,7 @@ class _Bulk:
                 self._asked[download.gid] = (number, download)
                 if download.status in _AT_REST:
                     # It was told before it was known.
-                    self._moved.append(download)
+                    self._has_moved(download)
 
     def _options_of(self, wanted: _Wanted) -> DownloadOptions:
         return DownloadOptions.of(self._common, **wanted.own) if wanted.own else self._common
@@ -359,13 +359,12 @@ class _Bulk:
     def _has_moved(self, download: Download) -> None:
         if download.status in _AT_REST:
             self._moved.append(download)
-            if len(self._moved) >= _TOGETHER or len(self._asked) <= _TOGETHER:
+            if (len(self._moved) >= _TOGETHER or len(self._asked) <= _TOGETHER) and not self._wake.is_set():
                 self._wake.set()
 
     def _look(self) -> None:
         """Wait a little, see which downloads have ended, and report."""
-        if not self._moved:
-            self._wake.wait(_PROGRESS_EVERY_S)
+        self._wake.wait(_PROGRESS_EVERY_S)
         self._wake.clear()
         self._collect()
         # A download that was paused hears nothing of a stop.

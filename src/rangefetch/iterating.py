@@ -339,7 +339,7 @@ class Flow:
                 self._asked[download.gid] = (number, download)
                 if download.status in _AT_REST:
                     # It was told before it was known.
-                    self._moved.append(download)
+                    self._has_moved(download)
 
     def _options_of(self, wanted: _Wanted) -> DownloadOptions:
         return DownloadOptions.of(self._common, **wanted.own) if wanted.own else self._common
@@ -347,12 +347,12 @@ class Flow:
     def _has_moved(self, download: Download) -> None:
         if download.status in _AT_REST:
             self._moved.append(download)
-            if len(self._moved) >= _TOGETHER or len(self._asked) <= _TOGETHER:
+            if (len(self._moved) >= _TOGETHER or len(self._asked) <= _TOGETHER) and not self._wake.is_set():
                 self._wake.set()
 
     def _look(self, waits: bool) -> None:
         """Wait a little, see which downloads have ended, and report. ``waits``: for the source, too."""
-        if not self._moved and (self._asked or waits):
+        if self._asked or waits:
             self._wake.wait(_PROGRESS_EVERY_S)
         self._wake.clear()
         over = []

@@ -6,7 +6,7 @@ import enum
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rangefetch import records
 
@@ -111,7 +111,7 @@ class DownloadResult:
       checksum would verify it.
     """
 
-    path: Path
+    path: Path  # or the same as a string, where it is made
     filename: str
     size: int
     gid: str
@@ -128,6 +128,29 @@ class DownloadResult:
     def to_dict(self) -> dict[str, Any]:
         """A dict for JSON, with camelCase keys."""
         return to_camel_case_dict(self)
+
+
+class _LaterPath:
+    """``DownloadResult.path``: of a string it is made when somebody looks, and most of 100,000 nobody looks at."""
+
+    def __init__(self, slot: Any) -> None:
+        self._slot = slot
+
+    def __get__(self, result: DownloadResult | None, owner: type) -> Any:
+        if result is None:
+            return self
+        path = self._slot.__get__(result)
+        if isinstance(path, str):
+            path = Path(path)
+            self._slot.__set__(result, path)
+        return path
+
+    def __set__(self, result: DownloadResult, path: str | Path) -> None:
+        self._slot.__set__(result, path)
+
+
+if not TYPE_CHECKING:
+    DownloadResult.path = _LaterPath(DownloadResult.path)
 
 
 @records.dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from servers.nginx import Nginx
 from support.waiting import until
 
 COUNT = 200
-COSTLY = ("urlsplit", "_fscodec.<locals>.fsencode", "Condition.__init__", "PurePath.__str__", "PurePath.__new__")
+COSTLY = ("urlsplit", "_fscodec.<locals>.fsencode", "Condition.__init__", "PurePath.__str__", "PurePath.__truediv__")
 
 
 @pytest.fixture

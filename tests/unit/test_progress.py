@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -105,6 +109,27 @@ def test_values_cannot_be_changed(value: DownloadProgress) -> None:
 
 
 # Speed.
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda result: result.path,
+        lambda result: pickle.loads(pickle.dumps(result)).path,
+        lambda result: copy.deepcopy(result).path,
+        lambda result: dataclasses.replace(result, size=1).path,
+        lambda result: dataclasses.asdict(result)["path"],
+    ],
+)
+def test_a_path_that_nobody_has_looked_at_is_one(look: Callable[[DownloadResult], object]) -> None:
+    values: dict[str, Any] = {"filename": "a.bin", "size": 100, "gid": "0" * 16}
+    result = DownloadResult(path="/tmp/a.bin", **values)  # type: ignore[arg-type]
+    made = DownloadResult(path=Path("/tmp/a.bin"), **values)
+    assert look(result) == Path("/tmp/a.bin")
+    assert isinstance(look(result), Path)
+    assert (result, hash(result), repr(result), result.to_dict()) == (made, hash(made), repr(made), made.to_dict())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.path = Path("/tmp/b.bin")  # type: ignore[misc]
 
 
 def test_one_look_is_no_speed() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from rangefetch.disk import provenance
 from rangefetch.disk.names import choose_filename
@@ -30,6 +30,8 @@ from rangefetch.transfer.lifecycle import LET_GO_S
 from rangefetch.transfer.tracing import write_trace
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rangefetch._engine import File, Profile
     from rangefetch.native.backend import NativeBackend
     from rangefetch.native.directories import Directory
@@ -227,18 +229,16 @@ class Small:
 
     def _complete(self) -> None:
         """It has its name."""
-        download, options, directory, file = self.download, self.options, self._directory, self.file
-        assert directory is not None
+        download, options, file = self.download, self.options, self.file
         assert file is not None
         self._stage = _Stage.NAMED
         url, size = download.url, file.size
-        path = directory.path / self._name
         self._release_directory()
         if not file.was_there:
             provenance.wrote(self._path, url)
         self._backend.heard(url, options, ranged=file.splits)
         result = DownloadResult(
-            path=path,
+            path=cast("Path", self._path),  # which it is when somebody looks
             filename=self._name,
             size=size,
             gid=download.gid,
