@@ -316,7 +316,7 @@ def check_headers(value: object, option: str) -> Headers:
                 raise TypeError(f"{option}: expected 'Name: value' strings, not {type(line).__name__}")
             name, colon, text = line.partition(":")
             if not colon:
-                raise ValueError(f"{option}: {line!r} is not 'Name: value'")
+                raise ValueError(f"{option}: a line is not 'Name: value', since it has no colon")  # it may be a secret
             pairs.append((name.strip(), text.strip()))
     else:
         raise TypeError(f"{option}: expected a mapping or a list of 'Name: value', not {type(value).__name__}")
@@ -325,7 +325,8 @@ def check_headers(value: object, option: str) -> Headers:
         if not isinstance(name, str) or not isinstance(text, str):
             raise TypeError(f"{option}: names and values are strings")
         if not _FIELD_NAME.fullmatch(name):
-            raise ValueError(f"{option}: {name!r} is not a field name")
+            word = name.split()[0] if name.split() else ""  # what follows may be a secret
+            raise ValueError(f"{option}: {word!r} is not a field name, or not followed by a colon")
         if _CONTROL.search(text.replace("\t", " ")):
             raise ValueError(f"{option}: the value of {name!r} has a control character in it")
         if name.lower() in ("range", "if-range", "accept-encoding", "content-length", "transfer-encoding"):

@@ -5,6 +5,7 @@ import pytest
 from rangefetch.checks import check_url
 from rangefetch.errors import DownloadError
 from rangefetch.masking import mask_text, mask_url, without_userinfo
+from rangefetch.options import DownloadOptions
 
 SECRET = "s3cret"
 
@@ -55,6 +56,13 @@ def test_so_they_are_where_the_scheme_is_missing() -> None:
         assert SECRET not in str(caught.value)
     with pytest.raises(ValueError, match="scheme 'gopher' is not supported"):
         check_url("GOPHER://me:s3cret@h/x")
+
+
+@pytest.mark.parametrize("line", ["Bearer s3cret", "s3cret", "Authorization Bearer s3cret: x"])
+def test_a_header_that_is_none_is_not_shown(line: str) -> None:
+    with pytest.raises(ValueError, match="colon") as caught:
+        DownloadOptions(headers=[line])
+    assert SECRET not in str(caught.value)
 
 
 def test_the_exact_url_is_without_userinfo_alone() -> None:

@@ -28,7 +28,7 @@ from rangefetch.errors import BadAnswer
 from rangefetch.headers import merged, parse_date
 from rangefetch.identity import Identity
 from rangefetch.logs import log as _log
-from rangefetch.masking import mask_url
+from rangefetch.masking import mask_text, mask_url
 from rangefetch.net.certificates import find_ca_file
 from rangefetch.net.credentials import netrc_path, split_userinfo
 from rangefetch.net.manners import Manners
@@ -332,11 +332,14 @@ def ask_any(
                 break
         except Unanswered as error:
             failure = error.failure
-            host = host_of(failure.address or source.url)
-            if manners is not None and manners.contradicts_itself(host, failure.status):
+            if (
+                manners is not None
+                and failure.fault is Fault.STATUS
+                and manners.contradicts_itself(host_of(failure.address or source.url), failure.status)
+            ):
                 failure = dataclasses.replace(failure, answered=True)
             unanswered = Unanswered(failure)
-            _log.debug("%s: %s", mask_url(source.url), unanswered)
+            _log.debug("%s: %s", mask_url(source.url), mask_text(str(unanswered)))
             source.banned = policy.classify(failure) is Kind.PERMANENT
             if first_decides and source is sources[0] and not source.banned:
                 break

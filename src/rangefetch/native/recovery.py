@@ -19,7 +19,7 @@ from rangefetch.logs import log as _log
 from rangefetch.native.resort import LastResort
 from rangefetch.net import certificates
 from rangefetch.net.proxies import proxy_for
-from rangefetch.net.sources import MOST_RESOLVED_AGAIN, URL, host_of
+from rangefetch.net.sources import MOST_RESOLVED_AGAIN, URL, Source, host_of
 from rangefetch.transfer import governor
 from rangefetch.transfer.backend import Timer
 from rangefetch.transfer.comparison import Finding, Verdict
@@ -179,17 +179,24 @@ class Recovery:
         redirected = bool(event.address) and event.address != source.url
         if run.file.downloaded > source.resolved_at:
             source.resolved_at, source.resolved_again, source.failed_at = run.file.downloaded, 0, ""
-        host = host_of(event.address or source.url)
         named_again = event.address == source.failed_at or source.resolved_again >= MOST_RESOLVED_AGAIN
         stated = stated_range(parse_headers(event.headers))
         return Failure.of(
             event,
             other_lanes=run.file.lanes_busy,
-            answered=source.answered or run.backend.manners.contradicts_itself(host, event.status),
+            answered=source.answered or self._contradicts_itself(event, source),
             redirected=redirected,
             named_again=redirected and named_again,
             ranged=self.resort.asks_with_ranges,
             same_total=stated is not None and stated[2] == run.file.size,
+        )
+
+    def _contradicts_itself(self, event: EngineEvent, source: Source) -> bool:
+        """Whether its host has answered others that were asked for in the same way."""
+        # Another failure may be that of an address that is none.
+        manners = self._run.backend.manners
+        return event.fault == Fault.STATUS and manners.contradicts_itself(
+            host_of(event.address or source.url), event.status
         )
 
     def _note_size(self, event: EngineEvent) -> None:
