@@ -30,7 +30,7 @@ __all__ = ["Finding", "Process", "build", "explore", "kind_of", "shrink"]
 _TESTS = Path(__file__).parents[1]
 _PIECE = 500
 _LONGEST_S = 300.0
-"""For a line of a process: a piece takes seconds, but the machine may be busy."""
+"""For a schedule: it takes milliseconds, but the machine may be busy."""
 
 Finding = dict[str, Any]
 
@@ -83,15 +83,25 @@ class Process:
             self._process.stdin.flush()
 
     def answer(self) -> dict[str, Any] | None:
-        """Its next line; None: it has died, or was killed since it said nothing for too long."""
+        """Its next line; None: it has died, or was killed since it was at one schedule for too long."""
         assert self._process.stdout is not None
-        watchdog = threading.Timer(_LONGEST_S, self._process.kill)
+        over = threading.Event()
+        watchdog = threading.Thread(target=self._watch, args=(over,), daemon=True)
         watchdog.start()
         try:
             line = self._process.stdout.readline()
         finally:
-            watchdog.cancel()
+            over.set()
+            watchdog.join()
         return json.loads(line) if line else None
+
+    def _watch(self, over: threading.Event) -> None:
+        """Kill it once its trail, in which it names each schedule that it begins, has not grown for too long."""
+        begun = -1
+        while begun != (begun := os.fstat(self._trail.fileno()).st_size):
+            if over.wait(_LONGEST_S):
+                return
+        self._process.kill()
 
     def last_words(self) -> str:
         """What it said of itself before it died."""
