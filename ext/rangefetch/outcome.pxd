@@ -172,8 +172,7 @@ cdef inline char *redirect_target(Lane *lane) noexcept nogil:
         return NULL
     joined = url_joined(info_text(lane.easy, CURLINFO_EFFECTIVE_URL), location)
     copy = copy_text(joined)
-    if joined != NULL:
-        curl_free(joined)
+    curl_free(joined)
     return copy
 
 

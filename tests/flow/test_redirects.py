@@ -208,6 +208,13 @@ def test_a_choice_that_does_not_say_which_is_an_error(server: MisbehavingServer,
     assert fails(HttpStatusError, server.url("/status/x", code=300), target).status == 300
 
 
+@pytest.mark.parametrize("code", [305, 306, 400, 404, 410])
+def test_where_any_other_answer_leads_nobody_goes(server: MisbehavingServer, target: Path, code: int) -> None:
+    url = server.url("/redirect/x", to=server.url("/good", size=SMALL), code=code)
+    assert fails(HttpStatusError, url, target, max_tries=1).status == code
+    assert set(paths(server)) == {"redirect"}
+
+
 def test_a_resumed_download_asks_the_original_url_again(server: MisbehavingServer, target: Path) -> None:
     to = server.url("/script/x", size=LARGE, steps="slow:rate=512K")
     url = server.url("/redirect/x", to=to)

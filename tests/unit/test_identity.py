@@ -11,6 +11,7 @@ from rangefetch.identity import (
     Identity,
     Same,
     Strength,
+    contradicts,
     must_compare_before_publishing,
     must_compare_before_resuming,
     same,
@@ -87,6 +88,36 @@ def test_size_and_coding_are_part_of_the_file() -> None:
     assert same(known, Identity(100, '"a"', coding="gzip")) is Same.DIFFERENT
     assert same(Identity(100), Identity(100)) is Same.LIKELY
     assert same(Identity(100), Identity(99)) is Same.DIFFERENT
+
+
+SOON = "Sun, 06 Nov 1994 08:49:39 GMT"
+LATER = "Sun, 06 Nov 1994 08:49:40 GMT"
+THEN = "Sun, 06 Nov 1994 08:49:37 GMT"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (Identity(9), Identity(9), False),
+        (Identity(9), Identity(8), True),
+        (Identity(0), Identity(1), True),
+        (Identity(9), Identity(-1), False),
+        (Identity(9, '"a"', THEN), Identity(8, '"a"', THEN), True),
+        (Identity(9, '"a"'), Identity(9, '"a"'), False),
+        (Identity(9, '"a"'), Identity(9, '"b"'), True),
+        # Where both have an ETag, dates say nothing more; tools that copy files set them as they like.
+        (Identity(9, '"a"', THEN), Identity(9, '"a"', LATER), False),
+        (Identity(9, '"a"', THEN), Identity(9, '"b"', THEN), True),
+        (Identity(9, '"a"', THEN), Identity(9, "", THEN), False),
+        (Identity(9, '"a"'), Identity(9), False),
+        (Identity(9, "", THEN), Identity(9, "", SOON), False),  # as coarse as FAT's
+        (Identity(9, "", THEN), Identity(9, "", LATER), True),
+        (Identity(9, "", THEN), Identity(9), False),
+        (Identity(9, "", "yesterday"), Identity(9, "", LATER), False),
+    ],
+)
+def test_what_two_urls_say_may_speak_against_one_file(one: Identity, other: Identity, expected: bool) -> None:
+    assert contradicts(one, other) is contradicts(other, one) is expected
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import dataclasses
 import errno
 import os
 from collections.abc import Callable, Iterator
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 from rangefetch.disk import state
-from rangefetch.disk.state import DONE
+from rangefetch.disk.control_file import to_control_file
+from rangefetch.disk.state import DONE, SourceState, State
 from rangefetch.disk.target import Target
 from rangefetch.errors import DiskError
 from rangefetch.net.sources import Sources
@@ -136,3 +138,112 @@ def test_a_state_for_which_there_is_no_room_is_a_warning_on_the_way(
     with pytest.raises(DiskError):
         saving.save_at_the_end(target, file, Sources(URL))
     assert os.fstat(target.fd).st_size < BLOCK
+
+
+# ---- What an earlier run has left ----------------------------------------------------------------------------------
+
+
+def left(target: Target, blocks: list[int], partial: dict[int, int] | None = None) -> State:
+    """A state of three blocks, which the part file has octets for."""
+    os.pwrite(target.fd, bytes(range(256)) * (File.size // 256), 0)
+    return State(
+        url=URL,
+        resolved_url=URL,
+        total_size=File.size,
+        supports_range=True,
+        sources=[SourceState(URL, '"a"', "")],
+        block_size=BLOCK,
+        blocks=bytes(blocks),
+        partial=partial or {},
+        filename="file.bin",
+    )
+
+
+def test_where_nothing_was_left_there_is_nothing(target: Target, caplog: pytest.LogCaptureFixture) -> None:
+    assert saving.load(target, URL, provable=True) is None
+    assert saving.load(target, URL, provable=False) is None
+    assert caplog.text == ""
+
+
+def test_what_was_saved_comes_back(target: Target) -> None:
+    target.save_state(left(target, [DONE, 0, 0], {1: 1000}))
+    found = saving.load(target, URL, provable=False)
+    assert found is not None
+    assert (found.blocks, found.partial, found.sources[0].etag) == (bytes([DONE, 0, 0]), {1: 1000}, '"a"')
+
+
+def test_a_state_that_only_says_whose_the_part_file_is_is_none(target: Target) -> None:
+    target.save_state(dataclasses.replace(left(target, [DONE, 0, 0]), sources=[]))
+    assert saving.load(target, URL, provable=True) is None
+    assert target.state_path.exists(), "it is no damaged one"
+
+
+def test_a_part_file_that_is_shorter_or_another_is_not_used(target: Target, caplog: pytest.LogCaptureFixture) -> None:
+    target.save_state(left(target, [DONE, DONE, 0]))
+    os.ftruncate(target.fd, 2 * BLOCK - 1)
+    assert saving.load(target, URL, provable=False) is None
+    assert "is shorter than it says" in caplog.text
+    target.save_state(left(target, [DONE, DONE, 0]))
+    os.pwrite(target.fd, bytes(4096), 0)
+    assert saving.load(target, URL, provable=False) is None
+    assert "is not the file that it means" in caplog.text
+    assert not target.state_path.exists()
+
+
+def test_what_aria2_has_added_is_used_and_becomes_a_state(target: Target) -> None:
+    target.save_state(left(target, [DONE, 0, 0]))
+    target.control_path.write_bytes(to_control_file(left(target, [DONE, DONE, 0])))
+    target.control_path.chmod(0o600)
+    found = saving.load(target, URL, provable=False)
+    assert found is not None
+    assert found.written_bytes == 2 * BLOCK
+    assert found.sources == [SourceState(URL, '"a"', "")]
+    assert not target.control_path.exists()
+    assert state.load(target.state_path).written_bytes == 2 * BLOCK
+
+
+def test_what_aria2_has_left_alone_is_used_only_where_a_checksum_will_prove_it(
+    target: Target, caplog: pytest.LogCaptureFixture
+) -> None:
+    octets = to_control_file(left(target, [DONE, DONE, 0]))
+    target.control_path.write_bytes(octets)
+    target.control_path.chmod(0o600)
+    assert saving.load(target, URL, provable=False) is None
+    assert "cannot tell which file" in caplog.text
+    assert target.control_path.read_bytes() == octets
+    found = saving.load(target, URL, provable=True)
+    assert found is not None
+    assert found.written_bytes == 2 * BLOCK
+
+
+def test_a_control_file_of_another_size_is_not_used(target: Target, caplog: pytest.LogCaptureFixture) -> None:
+    target.save_state(left(target, [DONE, 0, 0]))
+    other = left(target, [DONE, DONE, DONE])
+    other.total_size -= 1
+    target.control_path.write_bytes(to_control_file(other))
+    target.control_path.chmod(0o600)
+    found = saving.load(target, URL, provable=True)
+    assert found is not None
+    assert found.written_bytes == BLOCK
+    assert "of another size" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("end", "blocks", "partial"),
+    [
+        (3 * BLOCK, [DONE, 0, DONE], {1: 700}),
+        (2 * BLOCK + 5, [DONE, 0, 0], {1: 700, 2: 5}),
+        (2 * BLOCK, [DONE, 0, 0], {1: 700}),
+        (BLOCK + 700, [DONE, 0, 0], {1: 700}),
+        (BLOCK + 600, [DONE, 0, 0], {1: 600}),
+        (BLOCK, [DONE, 0, 0], {}),
+        (1, [0, 0, 0], {0: 1}),
+        (0, [0, 0, 0], {}),
+    ],
+)
+def test_what_is_given_up_for_room_is_what_lies_behind(
+    target: Target, end: int, blocks: list[int], partial: dict[int, int]
+) -> None:
+    less = saving._cut(left(target, [DONE, 0, DONE], {1: 700}), end)
+    assert (list(less.blocks), less.partial) == (blocks, partial)
+    assert less.written_end <= end
