@@ -19,7 +19,7 @@ import pytest
 from rangefetch import _engine
 from rangefetch.disk import parts, state
 from rangefetch.disk.state import SourceState, State
-from rangefetch.disk.target import Target, free_space
+from rangefetch.disk.target import Target, disk_errors, free_space
 from rangefetch.errors import DiskError, LocalError, TargetExists, TargetLocked
 from support.files import names
 
@@ -628,3 +628,14 @@ def test_killed_at_any_point_of_publishing_there_is_the_whole_file_or_none(
             break
     else:
         pytest.fail("it never comes to its end")
+
+
+def test_an_error_names_the_file_that_the_system_has_refused(tmp_path: Path) -> None:
+    part, state = tmp_path / "x.part", tmp_path / "x.part.json"
+    with pytest.raises(DiskError) as caught, disk_errors("open", part):
+        raise PermissionError(errno.EACCES, "no", str(state))
+    assert caught.value.filename == str(state)
+    assert str(state) in str(caught.value)
+    with pytest.raises(DiskError) as caught, disk_errors("publish", part):
+        raise PermissionError(errno.EACCES, "no", str(state), None, str(part))
+    assert caught.value.filename == str(part)

@@ -358,13 +358,16 @@ def free_space(directory: str | os.PathLike[str]) -> int:
 
 @contextlib.contextmanager
 def disk_errors(action: str, path: Path) -> Iterator[None]:
-    """Let an ``OSError`` of the body out as a ``DiskError`` with the same ``errno``, naming ``path``."""
+    """Let an ``OSError`` of the body out as a ``DiskError`` with the same ``errno``, naming ``path``, or what the
+    system has refused where that is another file: the state beside a part file, say."""
     try:
         yield
     except DownloadError:  # some of these are OSErrors as well
         raise
     except OSError as error:
         reason = error.strerror or str(error)
+        if isinstance(error.filename, str) and error.filename2 is None and Path(error.filename).is_absolute():
+            path = Path(error.filename)
         raise DiskError(f"{path}: cannot {action}: {reason}", errno=error.errno or 0, filename=path) from error
 
 
