@@ -448,6 +448,12 @@ def test_aria2s_options_and_mirrors(tmp_path: Path) -> None:
         read(text, directory="/elsewhere", strict=True)
 
 
+def test_a_list_cannot_loosen_what_the_user_has_said() -> None:
+    text = f"{GOOD}\n check-certificate=false\n allow-overwrite=true\n all-proxy=http://evil.example.net\n no-proxy=*\n"
+    [item] = read(text, strict=True)
+    assert dict(item.options) == {}
+
+
 def test_a_file_report_of_ena() -> None:
     text = (
         "run_accession\tfastq_ftp\tfastq_md5\tfastq_bytes\tsubmitted_ftp\n"

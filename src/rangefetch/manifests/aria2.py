@@ -1,7 +1,9 @@
 """aria2's input file (aria2 manual, "Input File"): the URLs of one file on a line, separated by TABs, and on the lines
 below, which begin with white space, its options, one a line, without dashes.
 
-Options that say which file it is, how it is checked and how it is asked for are honoured; the others are about aria2.
+Options that say which file it is, how it is checked and how it is asked for are honoured. Those that are about aria2
+are passed over, and so are those by which somebody else's list would loosen what the user has said: whether
+certificates are verified, files replaced, and through which proxy requests go.
 """
 
 from __future__ import annotations
@@ -40,17 +42,13 @@ def _flag(value: str) -> bool:
 
 
 _OPTIONS: dict[str, tuple[str, Callable[[str], object]]] = {
-    "all-proxy": ("proxy", str),
-    "allow-overwrite": ("overwrite", _flag),
     "auto-file-renaming": ("auto_file_renaming", _flag),
-    "check-certificate": ("verify_tls", _flag),
     "connect-timeout": ("connect_timeout", _seconds),
     "file-allocation": ("file_allocation", str),
     "max-connection-per-server": ("max_connection_per_server", _whole),
     "max-download-limit": ("max_download_limit", str),
     "max-tries": ("max_tries", _whole),
     "min-split-size": ("min_split_size", str),
-    "no-proxy": ("no_proxy", str),
     "retry-wait": ("retry_wait", _seconds),
     "split": ("split", _whole),
     "timeout": ("read_timeout", _seconds),
