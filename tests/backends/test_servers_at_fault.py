@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from rangefetch import DownloadManager
-from rangefetch.errors import BadAnswer, ConnectionFailed, DownloadError
+from rangefetch.errors import BadAnswer, ConnectionFailed, DownloadError, TlsError
 from servers.listening import listen
-from servers.misbehaving import refused_port
-from support.downloads import clear, into
+from servers.misbehaving import MisbehavingServer, refused_port
+from servers.tls import Certificates
+from support.downloads import SMALL, clear, into
 
 
 def _fails(
@@ -105,3 +106,11 @@ def test_what_a_server_gets_wrong_from_the_start_is_its_fault_at_once(
     assert words in error.reason
     # aria2 is given the file only when its server has answered a request of ours; chunks come after that.
     assert blunt.connections == (2 if backend == "aria2" and words == "chunk" else 1)
+
+
+def test_a_certificate_that_is_refused_is_told_with_what_was_trusted(
+    manager: DownloadManager, tls_server: MisbehavingServer, unrelated_certificates: Certificates, target: Path
+) -> None:
+    ca = unrelated_certificates.ca
+    error = _fails(manager, TlsError, tls_server.url("/good/x", size=SMALL), target, ca_file=ca)
+    assert f"(verified with the certificates in {ca})" in error.reason

@@ -21,6 +21,7 @@ from rangefetch.aria2.tries import Tries
 from rangefetch.disk.control_file import ControlFile
 from rangefetch.errors import DaemonUnavailable, DownloadError, LocalError
 from rangefetch.logs import log as _log
+from rangefetch.net.certificates import explain_file
 from rangefetch.net.proxies import proxy_for
 from rangefetch.net.sources import URL, host_of
 from rangefetch.options import DownloadOptions
@@ -194,7 +195,8 @@ class Run(AtWork):
         """No server has given an answer: ``again`` after a while, with a new link, or the end. Raises the error."""
         if self._asks_for_link(failure, again):
             return
-        error = as_error(failure, self.shown_url)
+        more = explain_file(self.options) if failure.code == Curl.PEER_FAILED_VERIFICATION else ""
+        error = as_error(failure, self.shown_url, more)
         self.tried_in_vain(error, self.classify(failure), again, failure)
 
     def classify(self, failure: Failure) -> Kind:

@@ -17,7 +17,7 @@ from rangefetch.importing import no_fork
 from rangefetch.logs import log as _log
 from rangefetch.options import DownloadOptions
 
-__all__ = ["Trust", "explain", "find_ca_file", "find_trust"]
+__all__ = ["Trust", "explain", "explain_file", "find_ca_file", "find_trust"]
 
 # Where distributions keep the bundle: Debian, Fedora, openSUSE, FreeBSD, Alpine. pycurl's libcurl has only Fedora's
 # compiled in.
@@ -74,6 +74,11 @@ def find_ca_file(explicit: str = "") -> str:
 def explain(options: DownloadOptions) -> str:
     """What to add to the words of a server's certificate that was refused."""
     return f" (verified with the certificates in {find_trust(os.fspath(options.ca_file))})"
+
+
+def explain_file(options: DownloadOptions) -> str:
+    """The same for programs that take no directory."""
+    return f" (verified with the certificates in {find_ca_file(os.fspath(options.ca_file)) or Trust()})"
 
 
 def _found(name: str, *, wants_directory: bool = False) -> str:
