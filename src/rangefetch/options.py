@@ -6,11 +6,12 @@ Each is a field of ``DownloadOptions``, with its default, its check and, where i
 from __future__ import annotations
 
 import functools
+import operator
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Self, TypedDict
 
 from rangefetch import records
 from rangefetch.checks import (
@@ -165,11 +166,12 @@ def _without_password(auth: tuple[str, str]) -> tuple[str, str]:
     return auth[0], "***"
 
 
-class _Given:
-    """Which options were given, and not left to their defaults."""
+class _Made:
+    """How options were made: which of them were given, and not left to their defaults, and of which others."""
 
-    __slots__ = ("_given",)
+    __slots__ = ("_given", "_manner")
     _given: frozenset[str]
+    _manner: DownloadOptions
 
     @property
     def given(self) -> dict[str, Any]:
@@ -178,7 +180,7 @@ class _Given:
 
 
 @records.dataclass(frozen=True, slots=True, kw_only=True)
-class DownloadOptions(_Given):
+class DownloadOptions(_Made):
     """The options of one download; immutable and hashable.
 
     Sizes may be ``"4M"``, ``"1.5G"`` or an int; times are seconds, 0: no limit; a path may begin with ``~``.
@@ -289,6 +291,9 @@ class DownloadOptions(_Given):
             value = getattr(self, field.name)
             checked = _DEFAULTS[field.name] if value is field.default else field.metadata["check"](value, field.name)
             object.__setattr__(self, field.name, checked)
+        self._check_together()
+
+    def _check_together(self) -> None:
         if self.private_key and not self.certificate:
             raise ValueError("private_key: there is no certificate that it belongs to")
 
@@ -300,6 +305,8 @@ class DownloadOptions(_Given):
         elif isinstance(options, DownloadOptions):
             if not changes:
                 return options  # which cannot change
+            if type(options) is cls:
+                return options._changed(changes)
             merged = options.given
         elif isinstance(options, Mapping):
             merged = dict(options)
@@ -310,6 +317,32 @@ class DownloadOptions(_Given):
             if name not in _NAMES:
                 raise TypeError(f"{name}: unknown option")
         return cls(**merged)
+
+    def _changed(self, changes: Mapping[str, Any]) -> Self:
+        """The same with some other values, which alone are checked: the others have been, and files in a long list have
+        each a name of its own.
+        """
+        made = object.__new__(type(self))
+        for name, value in zip(_FIELDS, _values_of(self), strict=True):
+            object.__setattr__(made, name, value)
+        for name, value in changes.items():
+            if name not in _FIELDS:
+                raise TypeError(f"{name}: unknown option")
+            field = _FIELDS[name]
+            checked = _DEFAULTS[name] if value is field.default else field.metadata["check"](value, name)
+            object.__setattr__(made, name, checked)
+        made._check_together()
+        object.__setattr__(made, "_given", getattr(self, "_given", _NAMES) | changes.keys())
+        if _OF_THE_PLACE.issuperset(changes):
+            object.__setattr__(made, "_manner", self.manner)
+        return made
+
+    @property
+    def manner(self) -> DownloadOptions:
+        """Options by which servers are asked in the same way: those of which these were made, where they differ in the
+        place of the file alone, else these. Whoever has found out how to ask knows it for all that have the same.
+        """
+        return getattr(self, "_manner", self)
 
     def over(self, defaults: DownloadOptions) -> DownloadOptions:
         """These options, and ``defaults`` for those that were not given."""
@@ -332,12 +365,9 @@ class DownloadOptions(_Given):
     def absolute(self) -> DownloadOptions:
         """The same options, with paths that mean the same wherever the process goes. Raises ``DiskError``."""
         changed: dict[str, Any] = {
-            field.name: os.fspath(absolute_path(value))
-            for field in records.fields(self)
-            if field.metadata["check"] in (check_path, check_file, _check_netrc)
-            and isinstance(value := getattr(self, field.name), str)
-            and value
-            and not Path(value).is_absolute()
+            name: os.fspath(absolute_path(value))
+            for name in _PATHS
+            if isinstance(value := getattr(self, name), str) and value and not value.startswith(os.sep)
         }
         return DownloadOptions.of(self, **changed) if changed else self
 
@@ -354,7 +384,13 @@ class DownloadOptions(_Given):
         return values
 
 
-_NAMES = frozenset(field.name for field in records.fields(DownloadOptions))
+_FIELDS: dict[str, Any] = {field.name: field for field in records.fields(DownloadOptions)}
+_NAMES = frozenset(_FIELDS)
+_PATHS = tuple(
+    name for name, field in _FIELDS.items() if field.metadata["check"] in (check_path, check_file, _check_netrc)
+)
+_OF_THE_PLACE = frozenset({"save_dir", "filename", "overwrite", "expected_size"})
+_values_of = operator.attrgetter(*_FIELDS)
 _DEFAULTS = {
     field.name: field.metadata["check"](field.default, field.name) for field in records.fields(DownloadOptions)
 }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,8 +32,9 @@ def urls(nginx: Nginx) -> list[str]:
     return [nginx.url(f"/small/{number}.bin") for number in range(COUNT)]
 
 
-def test_what_costs_most_is_not_done_for_each_file(urls: list[str], tmp_path: Path) -> None:
-    """On the backend's thread, on which all that is done is done for every file in turn."""
+@contextlib.contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """How often each function is called on threads that start meanwhile, which are the backend's."""
     calls: Counter[str] = Counter()
 
     def note(frame: FrameType, event: str, _argument: Any) -> None:
@@ -40,13 +43,26 @@ def test_what_costs_most_is_not_done_for_each_file(urls: list[str], tmp_path: Pa
 
     threading.setprofile(note)
     try:
-        with DownloadManager("native") as manager:
-            for gid in [manager.download(url, {"save_dir": tmp_path}) for url in urls]:
-                manager.wait(gid)
+        yield calls
     finally:
         threading.setprofile(None)
+
+
+def test_what_costs_most_is_not_done_for_each_file(urls: list[str], tmp_path: Path) -> None:
+    with counted() as calls, DownloadManager("native") as manager:
+        for gid in [manager.download(url, {"save_dir": tmp_path}) for url in urls]:
+            manager.wait(gid)
     assert calls["Small.handle"] >= COUNT
     assert {name for name in COSTLY if calls[name] >= COUNT // 2} == set()
+
+
+def test_how_to_ask_is_found_out_once_for_files_with_names_of_their_own(urls: list[str], tmp_path: Path) -> None:
+    with counted() as calls, DownloadManager("native") as manager:
+        options = [{"save_dir": tmp_path, "filename": f"other{number}"} for number in range(COUNT)]
+        for gid in [manager.download(url, each) for url, each in zip(urls, options, strict=True)]:
+            manager.wait(gid)
+    assert calls["Small.handle"] >= COUNT
+    assert calls["profile_settings"] < COUNT // 4  # once a second
 
 
 def test_small_files_leave_no_cycles(urls: list[str], tmp_path: Path) -> None:

@@ -17,10 +17,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rangefetch.checks import HTTP, check_url, is_metadata_url, parse_size
+from rangefetch.net import libcurl
+from rangefetch.net.profiles import profile_settings
+from rangefetch.net.sources import Source
 from rangefetch.options import AllOptions, CommonOptions, DownloadOptions, FetchOptions, StreamOptions
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 LARGEST = (1 << 62) - 1
+OF_THE_PLACE = {"save_dir", "filename", "overwrite", "expected_size"}
 
 
 class OctetPath(os.PathLike[bytes]):
@@ -469,6 +473,58 @@ def test_a_copy_of_options_is_equal(copied: Callable[[DownloadOptions], Download
 
 def test_headers_do_not_show_their_values() -> None:
     assert repr(DownloadOptions(headers={"X-Token": "hidden"}).headers) == "{'X-Token': '***'}"
+
+
+CHANGES: list[dict[str, Any]] = [
+    {"filename": "a.bin", "save_dir": "/somewhere"},
+    {"split": 3, "min_split_size": "1M"},
+    {"headers": ["X: y"], "filename": "b"},
+    {"ca_file": __file__, "private_key": ""},
+    {"split": 16},
+]
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+@pytest.mark.parametrize(
+    "base", [DownloadOptions(), DownloadOptions(split=4, user_agent="u"), pickle.loads(pickle.dumps(DownloadOptions()))]
+)
+def test_options_of_options_are_those_that_are_made_anew(base: DownloadOptions, changes: dict[str, Any]) -> None:
+    changed = DownloadOptions.of(base, **changes)
+    anew = DownloadOptions(**base.given | changes)
+    assert (changed, hash(changed), repr(changed), changed.given) == (anew, hash(anew), repr(anew), anew.given)
+    assert pickle.loads(pickle.dumps(changed)) == changed
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"split": 0}, ValueError),
+        ({"split": "x"}, TypeError),
+        ({"none": 1}, TypeError),
+        ({"private_key": "/k"}, ValueError),
+    ],
+)
+def test_what_is_changed_is_checked(changes: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match=next(iter(changes))):
+        DownloadOptions.of(DownloadOptions(split=4), **changes)
+
+
+def test_options_that_differ_in_the_place_have_one_manner() -> None:
+    base = DownloadOptions(headers={"A": "b"}, proxy="http://proxy:1")
+    named = DownloadOptions.of(base, filename="a.bin", save_dir="/somewhere", overwrite=True, expected_size=5)
+    assert base.manner is base
+    assert named.manner is base
+    assert DownloadOptions.of(named, filename="b.bin").manner is base
+    source = Source("http://host/file")
+    libcurl.load()
+    assert profile_settings(named, source) == profile_settings(base, source)
+
+
+@pytest.mark.parametrize("option", sorted({field.name for field in dataclasses.fields(DownloadOptions)} - OF_THE_PLACE))
+def test_with_any_other_option_they_have_their_own(option: str) -> None:
+    base = DownloadOptions(certificate=__file__)
+    other = DownloadOptions.of(base, filename="a.bin", **{option: getattr(base, option)})
+    assert other.manner is other
 
 
 def test_typed_keywords_are_the_fields() -> None:

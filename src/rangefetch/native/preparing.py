@@ -63,7 +63,7 @@ class Preparing:
             small.prepared(directory, profile)
             return
         # What a file of cookies has for a URL is that URL's.
-        key = (path, id(options), url if options.cookies else origin)
+        key = (path, id(options.manner), url if options.cookies else origin)
         waiting = self._waiting.setdefault(key, [])
         waiting.append(small)
         if len(waiting) == 1:
@@ -101,14 +101,14 @@ class Preparing:
     def _profile_for(self, options: DownloadOptions, origin: str) -> Profile | None:
         """How an origin is asked, if that was found out a moment ago."""
         known = self._profiles.get(origin)
-        if known is None or known[0] is not options or known[1] != self._environment_now():
+        if known is None or known[0] is not options.manner or known[1] != self._environment_now():
             return None
         return known[3] if self._backend.now_s() - known[2] <= _FRESH_S else None
 
     def _keep(self, options: DownloadOptions, origin: str, profile: Profile) -> None:
         if len(self._profiles) >= _MOST:
             self._profiles.clear()
-        self._profiles[origin] = (options, self._environment_now(), self._backend.now_s(), profile)
+        self._profiles[origin] = (options.manner, self._environment_now(), self._backend.now_s(), profile)
 
     def _environment_now(self) -> tuple[str | None, ...]:
         if self._environment is None:
