@@ -78,7 +78,10 @@ def _download(
         with DownloadManager("native") as manager:
             gid = manager.download(url, {"save_dir": directory, "filename": "file.bin", "retry_wait": 0.01} | options)
             if pause_at:
+                deadline_s = time.monotonic() + 30
                 while (now := manager.get_download_progress(gid)).status == "active" and now.downloaded < pause_at:
+                    if time.monotonic() > deadline_s:
+                        raise TimeoutError(f"it has {now.downloaded} bytes and does not come to {pause_at}")
                     time.sleep(0.001)
                 manager.pause(gid)
                 manager.resume(gid)
