@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -330,3 +331,26 @@ def test_killed_at_any_point_of_its_creation_it_leaves_nothing_that_is_not_taken
             assert opened.part_path.name == "x.part", f"killed before call {stop}"
             opened.discard()
         assert not list(directory.iterdir()), f"killed before call {stop}"
+
+
+@pytest.mark.parametrize("refused", range(2))
+def test_a_part_that_could_not_be_made_is_held_by_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int
+) -> None:
+    """A full disk refuses the state that says whose it is: before the part file is there, or after."""
+    without_marks(monkeypatch)
+    monkeypatch.setattr(parts, "_create_marked", lambda *_: None)
+    save, saved = state.save, [0]
+
+    def full(*args: Any) -> None:
+        saved[0] += 1
+        if saved[0] > refused:
+            raise OSError(errno.ENOSPC, "full")
+        save(*args)
+
+    monkeypatch.setattr(state, "save", full)
+    for _ in range(3):
+        with pytest.raises(OSError, match="full"):
+            parts.open_part(tmp_path, "x", "http://h/x", adopt=False)
+    monkeypatch.setattr(state, "save", save)
+    os.close(parts.open_part(tmp_path, "x", "http://h/x", adopt=False).fd)

@@ -345,7 +345,7 @@ def _locked(fd: int, path: Path, url: str) -> Part | None:
             # these bytes must not change.
             path.unlink()
     except BaseException:
-        os.close(fd)
+        locks.unlock_and_close(fd)
         raise
     locks.unlock_and_close(fd)
     return None
@@ -353,19 +353,27 @@ def _locked(fd: int, path: Path, url: str) -> Part | None:
 
 def _create(path: Path, url: str) -> Part:
     """Raises ``FileExistsError`` if the name is taken by now."""
-    part = _create_marked(path, url)
-    if part is None:
-        # First the word that it is ours, then the file: at no moment could it be taken for another's.
-        state.save(state_path_of(path), claim(url))
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    part = _create_marked(path, url) or _create_claimed(path, url)
+    try:
+        _clear_beside(part, url)
+    except BaseException:
+        locks.unlock_and_close(part.fd)
+        raise
+    return part
+
+
+def _create_claimed(path: Path, url: str) -> Part:
+    """A new part file whose state says that it is ours, where nothing else can."""
+    # First the word that it is ours, then the file: at no moment could it be taken for another's.
+    state.save(state_path_of(path), claim(url))
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
         part = Part(fd, path, mark(fd, url))
-        try:
-            lock(fd, path)
-        except BaseException:
-            os.close(fd)
-            raise
+        lock(fd, path)
         beside.remove(path.with_name(path.name + ".json.tmp"))
-    _clear_beside(part, url)
+    except BaseException:
+        locks.unlock_and_close(fd)
+        raise
     return part
 
 
