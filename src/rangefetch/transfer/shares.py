@@ -6,11 +6,10 @@ have together, each its share. The engine counts connections, and grants no more
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import threading
 from collections.abc import Hashable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from rangefetch.transfer.governor import divide
 
@@ -24,8 +23,7 @@ class Owner(Protocol):
         """Those of others have come to the host, or left it; from any thread."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Member:
+class _Member(NamedTuple):
     host: int
     wanted: int
     owner: Owner
