@@ -29,7 +29,7 @@ LARGE = 5 * MIB + 3
 def test_refuse_lets_nothing_connect_to_this_machine(server: MisbehavingServer, target: Path, size: int) -> None:
     error = fails(ConnectionFailed, server.url("/good/x", size=size), target, private_addresses="refuse")
     assert "refused to connect to 127.0.0.1" in str(error)
-    assert server.requests == []
+    assert (server.connections, server.requests) == (0, [])
     assert names(target.parent) == []
 
 
@@ -46,7 +46,7 @@ def test_named_lets_the_url_lead_here_and_no_redirect(server: MisbehavingServer,
         url = server.url("/redirect/x", to=inner.url("/good/x", size=size))
         error = fails(ConnectionFailed, url, target, private_addresses="named")
         assert "private address" in str(error)
-        assert inner.requests == []
+        assert (inner.connections, inner.requests) == (0, [])
         assert names(target.parent) == []
         fetch(server.url("/good/x", size=size), target, private_addresses="named")
         assert target.read_bytes() == content(size)
@@ -93,6 +93,18 @@ def test_through_a_proxy_nothing_can_be_promised(server: MisbehavingServer, targ
         error = fails(ConnectionFailed, server.url("/good/x", size=SIZE), target, **options)
     assert "proxy" in str(error)
     assert server.requests == []
+
+
+def test_an_idle_connection_to_a_proxy_is_not_used_either(server: MisbehavingServer, target: Path) -> None:
+    with rangefetch.DownloadManager() as manager:
+        common = QUICK | {"save_dir": target.parent, "proxy": f"http://127.0.0.1:{server.port}"}
+        url = f"http://elsewhere.test/good/x?size={SIZE}"
+        manager.wait(manager.download(url, common | {"filename": "first"}))
+        seen = len(server.requests)
+        again = common | {"filename": "second", "private_addresses": "refuse"}
+        with pytest.raises(ConnectionFailed, match="proxy"):
+            manager.wait(manager.download(url, again))
+    assert len(server.requests) == seen
 
 
 PUBLIC = st.sampled_from(["8.8.8.8", "1.1.1.1", "2606:4700::1111", "2001:4860:4860::8888", "64:ff9b::808:808"])

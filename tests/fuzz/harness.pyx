@@ -344,7 +344,7 @@ cdef public int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) noexcep
 
 cdef struct Told:
     int64_t ranged, is_first, start, end, asked_end          # the request
-    int64_t size, pinned_size, most_bytes, first_bytes       # the file
+    int64_t size, pinned_size, most_bytes, first_bytes, part_bytes  # the file
     int64_t splits, seems_empty, takes_codings
     int64_t known                                            # the source
     char[1024] etag
@@ -374,6 +374,7 @@ cdef inline void take(Told *told, FileCore *file, long status, const uint8_t *he
     file.pinned_size = told.pinned_size
     file.most_bytes = told.most_bytes
     file.first_bytes = told.first_bytes
+    file.part_bytes = told.part_bytes
     file.splits = told.splits != 0
     file.seems_empty = told.seems_empty != 0
     file.takes_codings = told.takes_codings != 0
@@ -388,6 +389,7 @@ cdef inline void take(Told *told, FileCore *file, long status, const uint8_t *he
     told.end = lane.end
     told.size = file.size
     told.splits = file.splits
+    told.part_bytes = file.part_bytes
     told.seems_empty = file.seems_empty
     told.responses = file.counters.responses
     told.known = source.known

@@ -38,6 +38,7 @@ class Told(ctypes.Structure):
                     "pinned_size",
                     "most_bytes",
                     "first_bytes",
+                    "part_bytes",
                     "splits",
                     "seems_empty",
                     "takes_codings",
@@ -192,7 +193,9 @@ REFUSED = [
     (PLAIN, 206, f"{length(1000)}\n{PART_1}", Fault.RANGE_WRONG),
     (PLAIN, 206, f"{length(4000)}\nContent-Range: bytes 1000-4999/5000", Fault.RANGE_WRONG),
     (PLAIN, 206, f"{length(4999)}\n{ALL}", Fault.RANGE_WRONG),
-    (PLAIN, 206, length(1000), Fault.RANGE_WRONG),  # as long as a first range: a cache repeats what it got
+    # As long as a range that was asked for: a cache repeats what it got.
+    (PLAIN, 206, length(1000), Fault.RANGE_WRONG),
+    (PLAIN | {"part_bytes": 700}, 206, length(700), Fault.RANGE_WRONG),
     (PLAIN, 206, f"{length(5000)}\nContent-Type: Multipart/byteranges; boundary=x", Fault.RANGE_WRONG),
     (FIRST, 200, length(1000), Fault.RANGE_WRONG),
     (FIRST, 200, f"{length(1000)}\nContent-Range: bytes 0-998/5000", Fault.RANGE_WRONG),
@@ -330,6 +333,13 @@ def test_an_empty_file_is_one_when_a_plain_request_says_so_too(harness: ctypes.C
     other = take(harness, PLAIN | {"seems_empty": 1, "known": 1, "etag": b'"a"'}, status, lines)
     assert (Check(other.check), Fault(other.fault)) == (Check.REFUSED, Fault.VALIDATOR_CHANGED)
     assert other.size == -1
+
+
+def test_how_long_a_part_was_that_did_not_say_which_is_noted(harness: ctypes.CDLL) -> None:
+    assert take(harness, LATER, 206, f"{length(1000)}\n{TAG}").part_bytes == 1000
+    assert take(harness, LATER, 206, f"{length(999)}\n{TAG}").part_bytes == 0
+    assert take(harness, LATER, 206, f"{length(1000)}\n{PART_3}").part_bytes == 0
+    assert take(harness, PLAIN, 206, length(5000)).part_bytes == 0
 
 
 def test_a_range_that_came_empty_under_200_is_noted(harness: ctypes.CDLL) -> None:
