@@ -185,9 +185,16 @@ def test_progress_says_how_many_are_done(server: MisbehavingServer, tmp_path: Pa
 
 def test_a_manager_that_is_stopped_ends_it(server: MisbehavingServer, tmp_path: Path) -> None:
     items = [server.url(f"/slow/{seed}.bin", size="1M", rate="100K") for seed in range(5)]
-    threading.Timer(0.3, rangefetch.get_download_manager().stop).start()
+    stopping: list[threading.Thread] = []
+
+    def stop(progress: DownloadProgress) -> None:
+        if progress.downloaded and not stopping:
+            stopping.append(threading.Thread(target=rangefetch.get_download_manager().stop))
+            stopping[0].start()
+
     with pytest.raises(Cancelled):
-        list(flow(items, tmp_path))
+        list(flow(items, tmp_path, on_progress=stop))
+    stopping[0].join()
 
 
 # -- asyncio -----------------------------------------------------------------------------------------------------------
