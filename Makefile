@@ -7,7 +7,8 @@
 #              CASES=... how many of the matrix
 # make simulate  random schedules of the engine on simulated servers, clock and disk; SEEDS=... of them, from SEED=... on
 # make setup   all that run and test need on this machine, which they see to themselves
-# make bench   this project beside others; ARGS="..." are passed on
+# make bench   this project beside others: ten minutes for a page in build/bench/page; or what ARGS="..." say,
+#              as "--minutes 9 --page build/bench/page --compare OLD.json"
 # make clean   remove all that the above have made, but not what was fetched
 #
 # make wheels      the sdist, a wheel for each platform and the pure one, into wheelhouse/; PLATFORMS=here for this machine
@@ -114,12 +115,13 @@ lint: $(VENV)/tools
 	PATH="$(BIN):$$PATH" $(BIN)/cython-lint ext  # which looks there for pycodestyle
 	$(BIN)/python .ci/compiler_warnings.py
 	$(BIN)/mypy
-	MYPYPATH=benches $(BIN)/mypy --explicit-package-bases --disable-error-code import-not-found benches  # of peers
+	MYPYPATH=benches $(BIN)/mypy --explicit-package-bases --disable-error-code import-not-found --disable-error-code import-untyped \
+	    benches  # of peers
 	MYPYPATH=tests $(BIN)/mypy --explicit-package-bases tests
 	$(BIN)/python -m mypy.stubtest rangefetch._engine
 
-bench: $(VENV)/tools
-	$(BIN)/python benches/compare.py $(ARGS)
+bench: build/bench/installed
+	build/bench/bin/python benches/compare.py $(or $(ARGS),--minutes 9 --page build/bench/page)
 
 # PLATFORMS=... names some of .ci/wheels.py's table.
 wheels: $(VENV)/packaging
@@ -191,6 +193,16 @@ $(VENV)/packaging: $(VENV)/base pyproject.toml
 
 $(VENV)/docs: $(VENV)/installed pyproject.toml
 	@$(BIN)/python -m pip install --quiet --group docs
+	@touch $@
+
+# The peers have an environment of their own, so that nothing else comes to depend on them.
+build/bench/installed: $(VENV)/installed benches/peers.txt
+	@echo "installing the peers into build/bench"
+	@$(BIN)/python -m venv build/bench
+	@build/bench/bin/python -m pip install --quiet --editable .
+	@sed '/^#/d' benches/peers.txt | while read -r peer; do \
+	    build/bench/bin/python -m pip install --quiet "$$peer" || echo "$$peer cannot be installed"; \
+	done
 	@touch $@
 
 # Sets $python to the name of the first one that is new enough, else to nothing.

@@ -2,6 +2,8 @@
 
     python benches/compare.py                                   # http-1g, https-1g, small-5000
     python benches/compare.py --scenario http-1g --rounds 8 --json results.json --plots docs/plots
+    python benches/compare.py --minutes 10 --page build/bench   # what "make bench" does: a page, its plots, its JSON
+    python benches/compare.py --compare OLD.json                # and says what got slower
 
 How it measures, and what the figures are worth: benches/README.md.
 """
@@ -11,27 +13,32 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import re
+import shlex
 import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import machine
+import page
 import plots
 from contest import Contest
 from peers import PEERS, Peer
-from report import table
+from report import Result, table
 from scenarios import DEFAULT, SCENARIOS, TRIALS, Scenario, Trial
 from server import Server, ServerError
 from trials import hold_trials
 
 Named = TypeVar("Named", Scenario, Peer, Trial)
 _MEMORY = Path("/dev/shm")
+_MOST_ROUNDS = 20
 _SHOWN = ("cpu", "cores", "loadAverage", "kernel", "fileSystem", "python", "nginx")
 
 
@@ -63,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--connections", type=int, metavar="N", help="instead of what the scenario says")
     add("--timeout", type=float, default=120, metavar="SECONDS", help="for one download; default: 120")
     add("--workdir", type=Path, metavar="DIR", help="for files; default: $TMPDIR, many small ones in /dev/shm")
+    add("--minutes", type=float, metavar="N", help="for all scenarios together: as many rounds as that allows")
+    add("--page", type=Path, metavar="DIR", help="write a page, its plots and results.json")
+    add("--compare", type=Path, metavar="FILE", help="say what got slower since that JSON was written")
     add("--json", type=Path, metavar="FILE", help="write everything measured")
     add("--plots", type=Path, metavar="DIR", help="write PNG and SVG plots (needs matplotlib)")
     return parser
@@ -98,12 +108,32 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _report(
+    facts: dict[str, object], peers: Sequence[Peer], results: Sequence[Result], arguments: Sequence[str] | None
+) -> dict[str, object]:
+    """Everything measured, for JSON."""
+    return {
+        "command": shlex.join(["python", "benches/compare.py", *(sys.argv[1:] if arguments is None else arguments)]),
+        "machine": facts,
+        "versions": {peer.name: peer.version() for peer in peers},
+        "results": [result.to_dict() for result in results],
+    }
+
+
+def _results(report: dict[str, Any]) -> list[Result]:
+    return [Result.from_dict(each) for each in report["results"]]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     named = None if options.scenario == ["all"] else set(options.scenario)
     trials = _chosen(named and named & {trial.name for trial in TRIALS}, TRIALS, "trial")
     scenarios = _chosen(named and named - {trial.name for trial in trials}, SCENARIOS, "scenario")
-    peers = _installed(_chosen(options.peers, PEERS, "peer"))
+    wanted = _chosen(options.peers, PEERS, "peer")
+    peers = _installed(wanted)
+    missing = [peer.name for peer in wanted if peer not in peers]
+    earlier = _results(json.loads(options.compare.read_text())) if options.compare else []
+    begun_s = time.monotonic()
     signal.signal(signal.SIGTERM, _stop)
 
     results = []
@@ -121,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         server = stack.enter_context(Server(work / "served", work / "nginx"))
         for line in hold_trials(trials, server, work, rounds=options.rounds, size=options.size):
             print(line, flush=True)
-        for scenario in scenarios:
+        for number, scenario in enumerate(scenarios):
             able = [peer for peer in peers if scenario.takes(peer)]
             if not able:
                 print(f"\n{scenario.name}: no peer for it is installed")
@@ -136,15 +166,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 timeout=options.timeout,
             )
             print(f"\n{scenario.name}: {scenario.about}; at most {contest.connections} connections", flush=True)
-            results.append(contest.hold(able, options.rounds))
+            rounds, until_s = options.rounds, math.inf
+            if options.minutes:
+                # Each gets its share of what is left, and may finish the round that it is in.
+                rounds, now_s = _MOST_ROUNDS, time.monotonic()
+                until_s = now_s + (begun_s + 60 * options.minutes - now_s) / (len(scenarios) - number) * 0.8
+            results.append(contest.hold(able, rounds, until_s))
             print(table(results[-1]), flush=True)
             if options.json:
-                versions = {peer.name: peer.version() for peer in peers}
-                saved = [result.to_dict() for result in results]
-                report = {"machine": facts, "versions": versions, "results": saved}
-                options.json.write_text(json.dumps(report, indent=2) + "\n")
+                options.json.write_text(json.dumps(_report(facts, peers, results, arguments), indent=2) + "\n")
+            if options.page:  # each time: what takes too long is interrupted
+                report = _report(facts, peers, results, arguments)
+                options.page.mkdir(parents=True, exist_ok=True)
+                (options.page / "results.json").write_text(json.dumps(report) + "\n")
+                plots.draw(results, options.page)
+                page.write(options.page, report, results, missing)
     if options.plots:
         plots.draw(results, options.plots)
+    for line in page.changes(earlier, results) if options.compare else ():
+        print(line)
     ours = [c for result in results for c in result.contenders if c.name.startswith("rangefetch")]
     return 1 if any(contender.wrong or contender.failure for contender in ours) else 0
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import shutil
 import site
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,8 @@ from server import Server
 __all__ = ["Contest", "make_random_file"]
 
 _PIECE = 1 << 20
+_FEWEST_ROUNDS = 2
+_LONG_S = 10.0
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
@@ -35,19 +39,23 @@ class Contest:
     connections: int
     timeout: float
 
-    def hold(self, peers: Sequence[Peer], rounds: int) -> Result:
-        """One round that is not counted, then ``rounds`` that are, each starting with another peer.
+    def hold(self, peers: Sequence[Peer], rounds: int, until_s: float = math.inf) -> Result:
+        """One round that is not counted, then ``rounds`` that are, each starting with another peer. After ``until_s``
+        (``time.monotonic``) no other round begins, once two have been counted; where there is such an end, a peer that
+        takes long in the first round is not asked again, and that one counts.
 
         A peer that fails is not asked again; what it finished before stays counted.
         """
         names = self._serve()
         entries = [(peer, Contender(peer.name, peer.version(), self._connections(peer))) for peer in peers]
         for number in range(rounds + 1):
+            if number > _FEWEST_ROUNDS and time.monotonic() >= until_s:
+                break
             print(f"  round {number} of {rounds}" if number else "  warming up", file=sys.stderr)
             turn = number % len(entries)
             for peer, contender in entries[turn:] + entries[:turn]:
-                if not contender.failure:
-                    self._take_turn(peer, contender, names, counted=number > 0)
+                if not contender.failure and not (number and contender.is_slow):
+                    self._take_turn(peer, contender, names, counted=number > 0, hurries=until_s < math.inf)
         contenders = [contender for _, contender in entries]
         return Result(self.scenario.name, self.scenario.about, self.size, self.scenario.files, contenders)
 
@@ -70,7 +78,7 @@ class Contest:
                 make_random_file(path, size)
         return names
 
-    def _take_turn(self, peer: Peer, contender: Contender, names: list[str], *, counted: bool) -> None:
+    def _take_turn(self, peer: Peer, contender: Contender, names: list[str], *, counted: bool, hurries: bool) -> None:
         fresh = Path(tempfile.mkdtemp(prefix=f"{peer.name}-", dir=self.place))
         target, log = fresh / "target", fresh / "log"
         target.mkdir()
@@ -80,7 +88,8 @@ class Contest:
             if usage.exit_code:
                 contender.failure = f"exit code {usage.exit_code}: {last_line(log)}"
             else:
-                if counted:
+                contender.is_slow = hurries and not counted and usage.wall > _LONG_S
+                if counted or contender.is_slow:
                     contender.runs.append(usage)
                 if wrong := self._what_is_wrong(names, target):
                     contender.wrong.append(wrong)

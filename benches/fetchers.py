@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -204,18 +205,60 @@ def bytehaul_many(connections: int, ca_file: str, urls: list[str], directory: st
             pass
 
 
+def pypdl_one(connections: int, ca_file: str, url: str, path: str) -> None:
+    from pypdl import Pypdl
+
+    trust = {"ssl": ssl.create_default_context(cafile=ca_file)} if ca_file else {}
+    _succeed(Pypdl().start(url, path, segments=connections, display=False, **trust))
+
+
+def pypdl_many(connections: int, ca_file: str, urls: list[str], directory: str) -> None:
+    from pypdl import Pypdl
+
+    trust = {"ssl": ssl.create_default_context(cafile=ca_file)} if ca_file else {}
+    tasks = [{"url": url, "file_path": str(Path(directory, _name(url)))} for url in urls]
+    _succeed(Pypdl(max_concurrent=connections).start(tasks=tasks, multisegment=False, display=False, **trust))
+
+
+def parfive_one(connections: int, ca_file: str, url: str, path: str) -> None:
+    from parfive import Downloader
+
+    # The throw-away CA is in SSL_CERT_FILE, which aiohttp's default context reads.
+    downloader = Downloader(max_conn=1, max_splits=connections, progress=False, overwrite=True)
+    downloader.enqueue_file(url, path=str(Path(path).parent), filename=Path(path).name)
+    _succeed(not downloader.download().errors)
+
+
+def parfive_many(connections: int, ca_file: str, urls: list[str], directory: str) -> None:
+    from parfive import Downloader
+
+    downloader = Downloader(max_conn=connections, max_splits=1, progress=False, overwrite=True)
+    for url in urls:
+        downloader.enqueue_file(url, path=directory, filename=_name(url))
+    _succeed(not downloader.download().errors)
+
+
+def _succeed(outcome: object) -> None:
+    if not outcome:
+        raise SystemExit("not all of it was fetched")
+
+
 _ONE: dict[str, Callable[[int, str, str, str], None]] = {
     "requests": requests_one,
     "aiohttp": aiohttp_one,
     "obstore": obstore_one,
     "hf_transfer": hf_transfer_one,
     "bytehaul": bytehaul_one,
+    "pypdl": pypdl_one,
+    "parfive": parfive_one,
 }
 _MANY: dict[str, Callable[[int, str, list[str], str], None]] = {
     "requests": requests_many,
     "aiohttp": aiohttp_many,
     "obstore": obstore_many,
     "bytehaul": bytehaul_many,
+    "pypdl": pypdl_many,
+    "parfive": parfive_many,
 }
 
 

@@ -236,6 +236,8 @@ PEERS: tuple[Peer, ...] = (
     _library("bytehaul", "bytehaul"),
     _library("aiohttp", "aiohttp"),
     _library("requests", "requests", splits=False),
+    _library("pypdl", "pypdl"),
+    _library("parfive", "parfive"),
     _raw("raw-recv", mode="recv", many=True),
     *((_raw("raw-splice", mode="splice"),) if sys.platform == "linux" else ()),
 )

@@ -11,7 +11,7 @@ from measure import Usage
 
 __all__ = ["Contender", "Result", "table"]
 
-_HEADINGS = ("peer", "best s", "median s", "{rate}", "CPU s/GB", "RSS MB", "bytes", "x rangefetch")
+_HEADINGS = ("peer", "best s", "median s", "{rate}", "CPU s/GB", "RSS MB", "bytes", "x rangefetch", "in the rounds")
 
 
 @dataclass
@@ -24,6 +24,7 @@ class Contender:
     runs: list[Usage] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)  # what was wrong, for each run that brought wrong bytes
     failure: str = ""  # why it was dropped
+    is_slow: bool = False  # it ran once, in the round for warming up
 
     @property
     def best(self) -> float:
@@ -63,6 +64,13 @@ class Result:
     def reference(self) -> Contender | None:
         """rangefetch, if it ran: whom the others are divided by."""
         return next((c for c in self.finished() if c.name == "rangefetch"), None)
+
+    def spread(self, contender: Contender) -> tuple[float, float]:
+        """The least and the most of its time by rangefetch's within one round; rangefetch must have run."""
+        reference = self.reference()
+        assert reference is not None
+        ratios = [run.wall / ours.wall for run, ours in zip(contender.runs, reference.runs, strict=False)]
+        return min(ratios), max(ratios)
 
     def rate(self, contender: Contender) -> float:
         """Files per second where there are many files, else MB per second; of the best run."""
@@ -107,6 +115,7 @@ class Result:
                 [Usage(**run) for run in row["runs"]],
                 row["wrong"],
                 row["failure"],
+                row.get("is_slow", False),
             )
             for row in saved["contenders"]
         ]
@@ -125,6 +134,7 @@ def _row(result: Result, contender: Contender) -> list[str]:
         f"{contender.rss / 1e6:.0f}",
         wrong,
         f"{contender.best / reference.best:.2f}" if reference else "-",
+        "{:.2f} to {:.2f}".format(*result.spread(contender)) if reference else "-",
     ]
 
 
