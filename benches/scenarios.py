@@ -102,7 +102,9 @@ TRIALS: tuple[Trial, ...] = (
     Trial("gil", "a busy loop in another process / in a thread of this one: throughput", ">= 0.95"),
     Trial("limit-1m", "1 MB/s asked for, over 10 s, at 1, 4 and 16 lanes: measured / asked", "0.97 to 1.03"),
     Trial("two-files-two-loops", "two files on one loop / on two: time", ">= 1, above where cores allow"),
-    Trial("small-ways", "files per second by fetch_many, a manager, a loop of fetch", ">= 5,000 by a manager"),
+    Trial(
+        "small-ways", "files per second by fetch_many, with names, a manager, a loop of fetch", ">= 5,000 by a manager"
+    ),
     Trial("sha256-behind", "sha-256 of 1 GiB arriving at 300 MB/s: seconds from the last byte to the result", "<= 0.5"),
     Trial("start-up", "CPU time over bare Python", "import <= 10 ms, a small file <= 50 ms"),
 )

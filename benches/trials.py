@@ -162,9 +162,12 @@ def small_ways(bench: _Bench) -> str:
     def once(way: str) -> Callable[[], dict[str, float]]:
         return lambda: bench.inside("small_files", folder_url=url, count=_SMALL_FILES, directory=place, way=way)
 
-    ways = ("fetch_many", "manager", "fetch")
+    ways = ("fetch_many", "named", "manager", "fetch")
     best = bench.best(*map(once, ways))
-    return ", ".join(f"{way} {_SMALL_FILES / run['seconds']:.0f}" for way, run in zip(ways, best, strict=True))
+    return ", ".join(
+        f"{way} {_SMALL_FILES / run['seconds']:.0f} ({run['busy'] / _SMALL_FILES * 1e6:.0f} us of CPU each)"
+        for way, run in zip(ways, best, strict=True)
+    )
 
 
 def sha256_behind(bench: _Bench) -> str:
