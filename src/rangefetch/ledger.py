@@ -98,8 +98,7 @@ class Ledger:
                 raise LedgerError(f"{self.path}: there is nothing in it")
             self._database = self._open()
             if writes:
-                self._thread = threading.Thread(target=self._write, name="rangefetch-ledger", daemon=True)
-                self._thread.start()
+                self._thread = self._started()
         except BaseException:
             self._closing.close()
             raise
@@ -238,6 +237,15 @@ class Ledger:
             database.execute("INSERT INTO about VALUES ('created', ?)", (repr(time.time()),))
             database.execute("PRAGMA journal_mode = WAL")
         os.replace(making, self.path)  # noqa: PTH105
+
+    def _started(self) -> threading.Thread:
+        thread = threading.Thread(target=self._write, name="rangefetch-ledger", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._database.close()
+            raise LedgerError(f"{self.path}: it lacks threads: {error}; see ulimit -u") from error
+        return thread
 
     def _write(self) -> None:
         """The thread that writes."""

@@ -22,7 +22,7 @@ from rangefetch.errors import DownloadError
 from rangefetch.iterating import NOTHING_MORE, NOTHING_YET, WINDOW, Fetched, Source, fetch_from
 from rangefetch.ledger import COMPLETE, FAILED, Ledger, LedgerError, Row
 from rangefetch.manifests.item import ManifestItem
-from rangefetch.options import CommonOptions
+from rangefetch.options import CommonOptions, absolute_path
 from rangefetch.progress import DownloadProgress, DownloadResult
 from rangefetch.shared import get_download_manager
 
@@ -134,7 +134,7 @@ class Run:
         """
         if directory is None:
             directory = get_download_manager().defaults.save_dir
-        self._directory = str(Path(directory).expanduser().absolute())
+        self._directory = str(absolute_path(os.path.expanduser(directory)))  # noqa: PTH111 - a string
         self._must_be_the_same()
         self._decodes = bool(options.get("decode"))
         waiting = _Waiting(self, items)

@@ -19,11 +19,13 @@ from rangefetch.checks import check_path
 from rangefetch.cli.arguments import Request
 from rangefetch.cli.display import Quiet, counted
 from rangefetch.disk.names import filename_from_url
+from rangefetch.errors import LocalError
 from rangefetch.iterating import NOTHING_MORE, NOTHING_YET, Source
 from rangefetch.manifests.item import ManifestItem
 from rangefetch.manifests.opening import ManifestError
 from rangefetch.manifests.reading import Manifest, read_manifest
 from rangefetch.masking import mask_url
+from rangefetch.options import absolute_path
 
 __all__ = ["Listing"]
 
@@ -35,7 +37,7 @@ _MOST_FED = 1000
 
 class Listing:
     """What is to be fetched. ``count`` is how many items there are, None where nobody knows yet; ``mistakes`` counts
-    lines that cannot be used. Raises ``ManifestError``.
+    lines that cannot be used. Raises ``ManifestError`` and ``DiskError``.
     """
 
     def __init__(self, request: Request, display: Quiet) -> None:
@@ -56,7 +58,7 @@ class Listing:
             base_url=request.base_url,
             columns=request.columns,
             name=request.name_template,
-            directory=os.path.abspath(check_path(request.options.save_dir, "save_dir")),  # noqa: PTH100 - a string
+            directory=os.path.normpath(absolute_path(check_path(request.options.save_dir, "save_dir"))),
             strict=request.strict,
             on_bad_line=lambda line, what: self._heard(line, what),
         )
@@ -84,7 +86,7 @@ class Listing:
             self._manifest.close()
 
     def items(self) -> Iterable[ManifestItem] | Source:
-        """The items, for ``iterating``. Raises ``ManifestError``."""
+        """The items, for ``iterating``. Raises ``ManifestError`` and ``LocalError``."""
         if self._manifest is None:
             fed = _Fed(self._from_pipe(), self.bad_line)
             self._heard = fed.bad_line
@@ -186,8 +188,11 @@ class _Fed:
         self._wake: Callable[[], object] = lambda: None
 
     def start(self) -> None:
-        """Begin to read. The thread may wait for a line when the program ends."""
-        threading.Thread(target=self._read, name="rangefetch-list", daemon=True).start()
+        """Begin to read. The thread may wait for a line when the program ends. Raises ``LocalError``."""
+        try:
+            threading.Thread(target=self._read, name="rangefetch-list", daemon=True).start()
+        except RuntimeError as error:
+            raise LocalError(f"it lacks threads: {error}; see ulimit -u") from error
 
     def bad_line(self, line: int, what: str) -> None:
         """Have it told by the thread that takes the items."""
