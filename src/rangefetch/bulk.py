@@ -4,43 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
-import re
-import tempfile
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, as_completed
 from pathlib import Path
-from typing import Any, Literal, Protocol, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
-from rangefetch import records
-from rangefetch.checks import as_string, check_count, check_function, check_path, check_url, is_metadata_url
-from rangefetch.disk.names import choose_filename, is_plain_filename
+from rangefetch.checks import check_count, check_function, check_path
 from rangefetch.errors import Cancelled, DownloadError, LocalError, TargetExists
+from rangefetch.items import Item, Wanted, understand
 from rangefetch.logs import log as _log
 from rangefetch.manager import DownloadManager
 from rangefetch.masking import mask_url
-from rangefetch.net.sources import host_of
 from rangefetch.options import CommonOptions, DownloadOptions
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, SpeedMeter
 from rangefetch.shared import get_download_manager, manager_like_ours
 from rangefetch.transfer.download import Download
 
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
+
 __all__ = ["Item", "OnResult", "fetch_many"]
-
-
-class ListedItem(Protocol):
-    """An item of a manifest, which says what it is to be fetched with (``manifests.item``)."""
-
-    def below(self, directory: str) -> tuple[str, Mapping[str, Any]]:
-        """The URL and the options, when it is saved below ``directory``."""
-        ...
-
-
-Item = str | tuple[str, str | Mapping[str, Any] | DownloadOptions] | Mapping[str, Any] | ListedItem
-"""A URL; a URL and the name of the file, or options; a mapping with ``url`` and options; or an item of a manifest."""
 
 OnResult = Callable[[int, DownloadResult | DownloadError], object]
 """Hears of an item at its end: its number, from 0, and what came of it."""
@@ -49,23 +34,6 @@ _AHEAD = 256  # items that the manager is asked for before earlier ones have end
 _TOGETHER = 32  # that are taken in one go
 _PROGRESS_EVERY_S = 0.1
 _AT_REST = frozenset({DownloadStatus.PAUSED, DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED})
-# URLs and names that are in order without a closer look, which for 100,000 of them would take seconds.
-_PLAIN_URL = re.compile(
-    r"(https?://[A-Za-z0-9.-]+(?::[1-9][0-9]{0,3}|:[1-5][0-9]{4})?)/(?:[!-\"$->@-~]*/)?([A-Za-z0-9_][A-Za-z0-9_.+~-]{3,150}[A-Za-z0-9_])"
-)
-
-_OPTIONS = frozenset(field.name for field in records.fields(DownloadOptions))
-_ACCEPTED = "a URL, (url, name), (url, options), or a mapping with 'url' and options"
-
-
-@records.dataclass(slots=True)
-class _Wanted:
-    """One item: what it asks for beyond the common options, and the name and host that its URL gives."""
-
-    url: str
-    own: Mapping[str, Any] | None
-    name: str
-    host: str
 
 
 @overload
@@ -146,14 +114,14 @@ def fetch_many(
     return outcomes
 
 
-def _read(items: Iterable[Item], common: DownloadOptions) -> list[_Wanted]:
+def _read(items: Iterable[Item], common: DownloadOptions) -> list[Wanted]:
     """The items, understood and checked. Raises ``TypeError`` or ``ValueError`` that names the first wrong one."""
     if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
         raise TypeError(f"items: expected a list, of which each is a URL or has one, not {type(items).__name__}")
-    wanted: list[_Wanted] = []
+    wanted: list[Wanted] = []
     for number, item in enumerate(items):
         try:
-            each = _understand(item, str(common.save_dir))
+            each = understand(item, str(common.save_dir))
             if each.own:
                 DownloadOptions.of(common, **each.own)
         except (TypeError, ValueError) as error:
@@ -167,50 +135,8 @@ def _read(items: Iterable[Item], common: DownloadOptions) -> list[_Wanted]:
     return wanted
 
 
-def _understand(item: Item, directory: str) -> _Wanted:
-    own: Mapping[str, Any] | None = None
-    if not isinstance(item, str) and callable(below := getattr(item, "below", None)):
-        item = cast(Item, below(directory))
-    url: Any = item
-    if isinstance(item, Mapping):
-        if "url" not in item:
-            raise ValueError(f"{dict(item)!r} has no 'url'")
-        own = {name: value for name, value in item.items() if name != "url"}
-        url = item["url"]
-    elif isinstance(item, tuple | list):
-        if len(item) != 2:
-            raise TypeError(f"expected {_ACCEPTED}, not {len(item)} values")
-        url, beside = item
-        own = _own_options(beside)
-    elif isinstance(item, bytes | os.PathLike) or item is None:
-        raise TypeError(f"expected {_ACCEPTED}, not {type(item).__name__}")
-    if own is not None:
-        for name in own:
-            if name not in _OPTIONS:
-                raise TypeError(f"{name!r}: unknown option")
-    url = as_string(url) if isinstance(url, str) else check_url(url)
-    plain = _PLAIN_URL.fullmatch(url)
-    if plain is not None and is_plain_filename(plain[2]) and not is_metadata_url(url):
-        return _Wanted(url, own or None, plain[2], plain[1])
-    check_url(url)
-    # What a torrent brings is named by itself.
-    name = url if is_metadata_url(url) else choose_filename(url)
-    return _Wanted(url, own or None, name, host_of(url))
-
-
-def _own_options(beside: object) -> Mapping[str, Any]:
-    """What stands beside a URL: options, or the name of the file."""
-    if isinstance(beside, Mapping):
-        return beside
-    if isinstance(beside, DownloadOptions):
-        return beside.given
-    if isinstance(beside, str | os.PathLike):
-        return {"filename": os.fspath(beside)}
-    raise TypeError(f"expected {_ACCEPTED}, not a URL and {type(beside).__name__}")
-
-
 def _fetch_all(
-    wanted: Sequence[_Wanted],
+    wanted: Sequence[Wanted],
     common: DownloadOptions,
     max_concurrent_downloads: int | None,
     on_progress: Callable[[DownloadProgress], object] | None,
@@ -228,7 +154,7 @@ def _fetch_all(
 class _Outcomes:
     """What came of each item, told as soon as it is known."""
 
-    def __init__(self, wanted: Sequence[_Wanted], on_result: OnResult | None, *, renames: bool) -> None:
+    def __init__(self, wanted: Sequence[Wanted], on_result: OnResult | None, *, renames: bool) -> None:
         self.known: dict[int, DownloadResult | DownloadError] = {}
         self._on_result = on_result
         self._copies: dict[int, list[int]] = defaultdict(list)
@@ -266,7 +192,7 @@ class _Outcomes:
 class _Queue:
     """Items that are still to be asked for, by host; the hosts take turns."""
 
-    def __init__(self, wanted: Sequence[_Wanted], numbers: Iterable[int]) -> None:
+    def __init__(self, wanted: Sequence[Wanted], numbers: Iterable[int]) -> None:
         by_host: dict[str, deque[int]] = defaultdict(deque)
         for number in numbers:
             by_host[wanted[number].host].append(number)
@@ -292,7 +218,7 @@ class _Bulk:
     def __init__(
         self,
         manager: DownloadManager,
-        wanted: Sequence[_Wanted],
+        wanted: Sequence[Wanted],
         common: DownloadOptions,
         on_progress: Callable[[DownloadProgress], object] | None,
         on_result: OnResult | None,
@@ -353,7 +279,7 @@ class _Bulk:
                     # It was told before it was known.
                     self._has_moved(download)
 
-    def _options_of(self, wanted: _Wanted) -> DownloadOptions:
+    def _options_of(self, wanted: Wanted) -> DownloadOptions:
         return DownloadOptions.of(self._common, **wanted.own) if wanted.own else self._common
 
     def _has_moved(self, download: Download) -> None:
@@ -432,7 +358,7 @@ class _Bulk:
 
 
 def _repeated(
-    wanted: Sequence[_Wanted], *, renames: bool
+    wanted: Sequence[Wanted], *, renames: bool
 ) -> tuple[dict[int, int], dict[int, int], dict[int, DownloadError]]:
     """Items that are the same as an earlier one, by its number; those that may get the name of an earlier one, by its
     number, too; and those to which the user has given the name of another one, unless that ``renames`` them.
@@ -469,13 +395,16 @@ def _repeated(
 
 
 def _divide(
-    wanted: Sequence[_Wanted],
+    wanted: Sequence[Wanted],
     options: dict[str, Any],
     max_concurrent_downloads: int | None,
     executor: Executor,
     on_result: OnResult | None,
 ) -> list[DownloadResult | DownloadError]:
     """Give each worker of the executor a share; only plain values cross."""
+    import tempfile
+    from concurrent.futures import BrokenExecutor, CancelledError, as_completed
+
     workers = getattr(executor, "_max_workers", None) or os.cpu_count() or 1
     outcomes = _Outcomes(wanted, on_result, renames=bool(options.get("auto_file_renaming")))
     # A host's files stay together, so that what is polite to it stays so, and so do those that may get the same name.
@@ -523,6 +452,8 @@ def _divide(
 
 def _told_in(note: str) -> dict[int, DownloadResult | DownloadError]:
     """What a worker that was lost had noted of its share, by place."""
+    import pickle
+
     told: dict[int, DownloadResult | DownloadError] = {}
     # What it was writing when it ended is cut off.
     with contextlib.suppress(OSError, EOFError, pickle.UnpicklingError), Path(note).open("rb") as file:
@@ -539,6 +470,8 @@ def _fetch_share(
     note: str,
 ) -> list[DownloadResult | DownloadError]:
     """A worker's part of ``fetch_many``. What has ended goes into a file, too: the worker may not live to tell."""
+    import pickle
+
     plain = [(url, own) if own else url for url, own in items]
     options = dict(options)
     directory = options.pop("save_dir", None)

@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, Unpack, runtime_checkable
 
-from rangefetch.bulk import Item, _understand, _Wanted
 from rangefetch.checks import check_count, check_function, check_path
 from rangefetch.errors import Cancelled, DownloadError, TargetExists
+from rangefetch.items import Item, Wanted, understand
 from rangefetch.manager import DownloadManager
 from rangefetch.masking import mask_url
 from rangefetch.options import CommonOptions, DownloadOptions
@@ -189,11 +189,11 @@ class _Names:
     def __init__(self, *, renames: bool) -> None:
         self._renames = renames
         self._first: dict[str, int] = {}
-        self._wanted: dict[int, tuple[str, _Wanted]] = {}
+        self._wanted: dict[int, tuple[str, Wanted]] = {}
         self._copies: dict[int, list[int]] = {}
-        self._after: dict[int, deque[tuple[int, _Wanted]]] = {}
+        self._after: dict[int, deque[tuple[int, Wanted]]] = {}
 
-    def enter(self, number: int, wanted: _Wanted) -> bool:
+    def enter(self, number: int, wanted: Wanted) -> bool:
         """Whether an item may be asked for now. Raises ``TargetExists`` where another has been given its name."""
         own = wanted.own or {}
         name = f"{own.get('save_dir', '')}/{own.get('filename') or wanted.name}" if own else wanted.name
@@ -244,7 +244,7 @@ class Flow:
         self._on_progress = on_progress
         self._names = _Names(renames=common.auto_file_renaming)
         self._pool = _Pool()
-        self._items: dict[int, tuple[Any, _Wanted]] = {}  # taken, and not ended
+        self._items: dict[int, tuple[Any, Wanted]] = {}  # taken, and not ended
         self._asked: dict[str, tuple[int, Download]] = {}  # by gid
         self._ended: deque[Fetched] = deque()
         self._moved: deque[Download] = deque()
@@ -308,7 +308,7 @@ class Flow:
     def _enter(self, item: Any) -> None:
         number = self._taken
         try:
-            wanted = _understand(item, str(self._common.save_dir))
+            wanted = understand(item, str(self._common.save_dir))
             if wanted.own:
                 DownloadOptions.of(self._common, **wanted.own)
         except (TypeError, ValueError) as error:
@@ -341,7 +341,7 @@ class Flow:
                     # It was told before it was known.
                     self._has_moved(download)
 
-    def _options_of(self, wanted: _Wanted) -> DownloadOptions:
+    def _options_of(self, wanted: Wanted) -> DownloadOptions:
         return DownloadOptions.of(self._common, **wanted.own) if wanted.own else self._common
 
     def _has_moved(self, download: Download) -> None:

@@ -9,6 +9,7 @@ import pytest
 from backends.conftest import Make
 from rangefetch import DownloadManager, DownloadOptions, DownloadResult, DownloadStatus, bulk
 from rangefetch.errors import TargetExists
+from rangefetch.items import understand
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import QUICK, SIZE, downloaded, into, status_of
@@ -21,7 +22,7 @@ SMALL = 3000
 def _fetch_many(manager: DownloadManager, items: list[Any], directory: Path, **options: Any) -> list[Any]:
     """``fetch_many`` on this manager."""
     options = QUICK | options | {"save_dir": directory}
-    wanted = [bulk._understand(item, str(directory)) for item in items]
+    wanted = [understand(item, str(directory)) for item in items]
     return list(bulk._Bulk(manager, wanted, DownloadOptions.of(options), None, None).run())
 
 

@@ -6,7 +6,6 @@ comes, by a thread, so that nothing that has ended waits for the next line.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import os
@@ -15,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
+from rangefetch import records
 from rangefetch.checks import check_path
 from rangefetch.cli.arguments import Request
 from rangefetch.cli.display import Quiet, counted
@@ -103,7 +103,7 @@ class Listing:
         """What was typed, and then what is listed, without what names alone were made of."""
         yield from self._typed
         for item in manifest:
-            yield dataclasses.replace(item, columns={}) if item.columns else item
+            yield records.replace(item, columns={}) if item.columns else item
 
     def _from_pipe(self) -> Iterator[ManifestItem]:
         everything = self._all_of(self._opened())
@@ -118,7 +118,7 @@ class Listing:
             number = f"{self.count} URLs" if self.count is not None else "more than one URL"
             raise ManifestError(f"{option}: one {noun} cannot be used for {number}")
         name = self._request.options.filename
-        return [dataclasses.replace(item, path=name) for item in items] if name else items
+        return [records.replace(item, path=name) for item in items] if name else items
 
     def _compared(self, items: list[ManifestItem]) -> list[ManifestItem]:
         """The items without those that are there already; one whose name another has is reported."""

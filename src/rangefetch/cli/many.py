@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rangefetch.cli.arguments import USAGE_ERROR, Request
 from rangefetch.cli.display import Quiet, amount, counted, how_many
@@ -13,11 +13,12 @@ from rangefetch.cli.report import Report
 from rangefetch.cli.signals import SIGNALLED, Signals
 from rangefetch.errors import DownloadError, TargetExists
 from rangefetch.iterating import WINDOW, Fetched, fetch_from
-from rangefetch.ledger import LedgerError
 from rangefetch.manager import DownloadManager
 from rangefetch.manifests.opening import ManifestError
 from rangefetch.progress import DownloadProgress, DownloadStatus
-from rangefetch.running import Run
+
+if TYPE_CHECKING:
+    from rangefetch.running import Run
 
 __all__ = ["fetch_list"]
 
@@ -28,20 +29,35 @@ def fetch_list(manager: DownloadManager, request: Request, display: Quiet, repor
     """Fetch all of the list on ``manager``, which must be the process's own, and report each; the exit status."""
     try:
         with contextlib.closing(Listing(request, display)) as listing:
-            if not request.ledger:
-                return _List(manager, request, listing, None, display, report, signals).fetch()
-            with Run(
-                request.ledger,
-                verify=request.verify,
-                retry_failed=request.retry_failed,
-                list_id=listing.identify(),
-            ) as run:
-                return _List(manager, request, listing, run, display, report, signals).fetch()
-    except LedgerError as error:
-        display.error(f"--run: {error}")
-        return USAGE_ERROR
+            if request.ledger:
+                return _fetch_in_run(manager, request, listing, display, report, signals)
+            return _List(manager, request, listing, None, display, report, signals).fetch()
     except (ManifestError, ValueError) as error:
         display.error(f"-i/--input-file: {error}")
+        return USAGE_ERROR
+
+
+def _fetch_in_run(
+    manager: DownloadManager,
+    request: Request,
+    listing: Listing,
+    display: Quiet,
+    report: Report,
+    signals: Signals,
+) -> int:
+    from rangefetch.ledger import LedgerError
+    from rangefetch.running import Run
+
+    try:
+        with Run(
+            request.ledger,
+            verify=request.verify,
+            retry_failed=request.retry_failed,
+            list_id=listing.identify(),
+        ) as run:
+            return _List(manager, request, listing, run, display, report, signals).fetch()
+    except LedgerError as error:
+        display.error(f"--run: {error}")
         return USAGE_ERROR
 
 

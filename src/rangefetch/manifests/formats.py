@@ -6,12 +6,12 @@ add theirs by the entry point ``rangefetch.manifests``.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
-import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
+from rangefetch import records
 from rangefetch.logs import log as _log
 from rangefetch.manifests.item import Mistake, Row
 from rangefetch.manifests.opening import ManifestError, Source
@@ -19,18 +19,18 @@ from rangefetch.manifests.opening import ManifestError, Source
 __all__ = ["NAMES", "Asked", "Format", "Look", "find", "look_at", "recognise"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class Asked:
     """What the user has said of a manifest: ``columns`` are names of columns by what is in them: ``url``, ``name``,
     ``checksum``, ``size``, ``mirrors``, ``headers``; an empty one is not to be used. ``directory`` is the output
     directory, absolute, if it is known.
     """
 
-    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    columns: Mapping[str, str] = records.field(default_factory=dict)
     directory: str = ""
 
 
-@dataclasses.dataclass(slots=True)
+@records.dataclass(slots=True)
 class Look:
     """The beginning of a manifest: ``head`` as octets, its ``lines`` as text, all of which are whole; ``document`` is
     what it holds if it is JSON as a whole, otherwise None.
@@ -40,7 +40,7 @@ class Look:
     head: bytes
     lines: list[str]
     document: Any = None
-    asked: Asked = dataclasses.field(default_factory=Asked)
+    asked: Asked = records.field(default_factory=Asked)
 
     @property
     def first(self) -> str:
@@ -96,6 +96,8 @@ NAMES: dict[str, str] = {
 """The formats that come with the package, and their modules, in the order in which they are asked whether a manifest is
 in theirs: the more particular first."""
 
+# Without what separates the fields of a row in any of the formats.
+_ONLY_A_URL = re.compile(r"https?://[^\s,;|\"']+")
 _GROUP = "rangefetch.manifests"
 
 
@@ -110,7 +112,12 @@ def find(name: str) -> Format:
 
 
 def recognise(look: Look) -> Format:
-    """The format that a manifest is in; a list of URLs if it looks like nothing else."""
+    """The format that a manifest is in; a list of URLs if it looks like nothing else.
+
+    The most common one needs no more than its own module: where each line is a URL, no other format is asked.
+    """
+    if _is_nothing_but_urls(look):
+        return _ours("urls")
     for name in NAMES:
         if name != "urls" and (found := _ours(name)).recognises(look):
             return found
@@ -132,11 +139,19 @@ def look_at(source: Source, asked: Asked) -> Look:
     return look
 
 
+def _is_nothing_but_urls(look: Look) -> bool:
+    """Whether each line at the beginning, after the first of which none is indented, is a URL and no table's row."""
+    lines = [line for line in look.lines if line and not line.startswith("#")]
+    return bool(lines) and all(map(_ONLY_A_URL.fullmatch, lines))
+
+
 def _is_json_lines(look: Look) -> bool:
     """Whether each line is an object of its own, as far as can be seen from the first."""
     told = [line for line in look.lines if line.strip()]
     if not told or not told[0].lstrip().startswith("{"):
         return False
+    import json
+
     try:
         first = json.loads(told[0])
     except (ValueError, RecursionError):
@@ -149,6 +164,8 @@ def _is_json_lines(look: Look) -> bool:
 
 def parse_json(source: Source) -> Any:
     """The manifest as one JSON document. Raises ``ManifestError``."""
+    import json
+
     try:
         return json.loads(source.document())
     except RecursionError:

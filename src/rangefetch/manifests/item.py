@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
-import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote, urljoin
 
+from rangefetch import records
 from rangefetch.checks import HTTP, Headers, check_checksum, check_headers, check_url
 from rangefetch.disk.names import harmless_filename, is_plain_filename
 from rangefetch.options import DownloadOptions
@@ -35,7 +34,7 @@ _BASE64_DIGEST = re.compile(r"(sha(?:1|256|384|512)|md5)-([A-Za-z0-9+/]+={0,2})"
 _NO_VALUE = frozenset({"", "-", "nan", "none", "null", "na", "n/a"})
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@records.dataclass(frozen=True, slots=True)
 class ManifestItem:
     """One file of a manifest.
 
@@ -202,7 +201,7 @@ def digest_of(text: str, algorithm: str = "") -> str:
 def hex_of_base64(text: str) -> str:
     """Octets in base64 as hexadecimal digits. Raises ``ValueError``."""
     try:
-        return base64.b64decode(text, validate=True).hex()
+        return binascii.a2b_base64(text, strict_mode=True).hex()
     except binascii.Error:
         raise ValueError(f"{text!r} is not base64") from None
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Mapping
-from typing import BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from rangefetch.checks import HTTP, check_url
 from rangefetch.logs import log as _log
 from rangefetch.manifests import formats
 from rangefetch.manifests.formats import Asked, Look
 from rangefetch.manifests.item import ManifestItem, Mistake, item_of
-from rangefetch.manifests.naming import Template
 from rangefetch.manifests.opening import ManifestError, Source
 from rangefetch.masking import mask_text
+
+if TYPE_CHECKING:
+    from rangefetch.manifests.naming import Template
 
 __all__ = ["COLUMNS", "BadLine", "Manifest", "read_manifest"]
 
@@ -61,7 +63,11 @@ def read_manifest(
     if base_url:
         check_url(base_url, "base_url", HTTP)
         base_url = base_url if base_url.endswith("/") else f"{base_url}/"
-    template = Template(name) if name else None
+    template = None
+    if name:
+        from rangefetch.manifests.naming import Template
+
+        template = Template(name)
     asked = Asked(dict(columns or {}), directory)
     known = formats.find(input_format) if input_format else None
     opened = Source(source, base_url)

@@ -13,13 +13,13 @@ import os
 import select
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from rangefetch.errors import EngineUnavailable
+from rangefetch.importing import no_fork
 from rangefetch.native.loads import Loads
 from rangefetch.native.preparing import Preparing
-from rangefetch.native.run import Run
 from rangefetch.native.small import Small
 from rangefetch.net import libcurl
 from rangefetch.net.manners import Manners
@@ -40,6 +40,7 @@ from rangefetch.transfer.workers import Workers
 
 if TYPE_CHECKING:
     from rangefetch._engine import Engine, File, Jar, Profile
+    from rangefetch.native.run import Run
 
 __all__ = ["NativeBackend"]
 
@@ -47,7 +48,7 @@ _MOST_LOOPS = 4
 _MOST_PROFILES = 64
 
 
-class NativeBackend(Dispatcher[Run | Small]):
+class NativeBackend(Dispatcher["Run | Small"]):
     """Runs downloads on the engine.
 
     ``start`` raises ``EngineUnavailable`` where the engine cannot run. ``begin`` and ``halt`` may be called from any
@@ -119,7 +120,13 @@ class NativeBackend(Dispatcher[Run | Small]):
 
     def make_run(self, download: Download) -> Run | Small:
         """A download is to be at work."""
-        return Small(self, download) if download.is_small else Run(self, download)
+        return Small(self, download) if download.is_small else self._made(download)
+
+    def _made(self, download: Download, small: Small | None = None) -> Run:
+        """A run. The modules that it needs, which no small file does, take as long to load as a small file."""
+        with no_fork:
+            from rangefetch.native.run import Run
+        return Run(self, download, small)
 
     def is_idle(self) -> bool:
         """Whether nothing is at work any more."""
@@ -164,13 +171,13 @@ class NativeBackend(Dispatcher[Run | Small]):
 
     def _share_again(self, host: int) -> None:
         for each, lanes in SHARES.fair(host).items():
-            if isinstance(each, Run) and each.backend is self:
-                each.share_lanes(lanes)
+            if getattr(each, "backend", None) is self:  # others are aria2's
+                cast("Run", each).share_lanes(lanes)
 
     def lacks_connections(self, host: str) -> bool:
         """Whether a download that has a place can do nothing because its host has as many connections as it may."""
         for run in self.runs.values():
-            if isinstance(run, Run) and run.sources[0].host == host:
+            if not isinstance(run, Small) and run.sources[0].host == host:
                 file = run.engine_file
                 if file is not None and file.waiting_for == "host":
                     return True
@@ -178,7 +185,7 @@ class NativeBackend(Dispatcher[Run | Small]):
 
     def run_ended(self, run: Run | Small) -> None:
         """Nothing more comes of it."""
-        if isinstance(run, Run):
+        if not isinstance(run, Small):
             run.drop_tried()
         super().run_ended(run)
 
@@ -206,7 +213,7 @@ class NativeBackend(Dispatcher[Run | Small]):
         download = small.download
         if self.runs.get(download.gid) is not small:
             return
-        run = Run(self, download, small)
+        run = self._made(download, small)
         self.runs[download.gid] = run
         download.figures = download.waits = None
         download.waits = lambda: run.waiting_for
