@@ -28,9 +28,10 @@ from rangefetch import bulk, iterating, shared
 from rangefetch import manager as blocking
 from rangefetch.api import options_of
 from rangefetch.asking import Question
-from rangefetch.bulk import Item, OnResult
+from rangefetch.bulk import OnResult
 from rangefetch.checks import Url, check_function
 from rangefetch.errors import DownloadError, WaitTimeout
+from rangefetch.items import Item
 from rangefetch.iterating import WINDOW, Fetched
 from rangefetch.logs import log as _log
 from rangefetch.options import AllOptions, CommonOptions, DownloadOptions, FetchOptions

@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
-import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
+from rangefetch.batch import Batch, Standing
 from rangefetch.checks import check_count, check_function, check_path
-from rangefetch.errors import Cancelled, DownloadError, LocalError, TargetExists
+from rangefetch.errors import DownloadError, LocalError, TargetExists
 from rangefetch.items import Item, Wanted, understand
 from rangefetch.logs import log as _log
 from rangefetch.manager import DownloadManager
 from rangefetch.masking import mask_url
 from rangefetch.options import CommonOptions, DownloadOptions
-from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, SpeedMeter
+from rangefetch.progress import DownloadProgress, DownloadResult
 from rangefetch.shared import get_download_manager, manager_like_ours
-from rangefetch.transfer.download import Download
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
-__all__ = ["Item", "OnResult", "fetch_many"]
+__all__ = ["OnResult", "fetch_many"]
 
 OnResult = Callable[[int, DownloadResult | DownloadError], object]
 """Hears of an item at its end: its number, from 0, and what came of it."""
-
-_AHEAD = 256  # items that the manager is asked for before earlier ones have ended
-_TOGETHER = 32  # that are taken in one go
-_PROGRESS_EVERY_S = 0.1
-_AT_REST = frozenset({DownloadStatus.PAUSED, DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED})
 
 
 @overload
@@ -118,16 +111,7 @@ def _read(items: Iterable[Item], common: DownloadOptions) -> list[Wanted]:
     """The items, understood and checked. Raises ``TypeError`` or ``ValueError`` that names the first wrong one."""
     if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
         raise TypeError(f"items: expected a list, of which each is a URL or has one, not {type(items).__name__}")
-    wanted: list[Wanted] = []
-    for number, item in enumerate(items):
-        try:
-            each = understand(item, str(common.save_dir))
-            if each.own:
-                DownloadOptions.of(common, **each.own)
-        except (TypeError, ValueError) as error:
-            kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"items[{number}]: {error}") from None
-        wanted.append(each)
+    wanted = [understand(number, item, common) for number, item in enumerate(items)]
     if len(wanted) > 1 and common.filename:
         raise ValueError(
             f"filename: {common.filename!r} is one name for {len(wanted)} files; give each its own, as (url, name)"
@@ -159,8 +143,6 @@ class _Outcomes:
         self._on_result = on_result
         self._copies: dict[int, list[int]] = defaultdict(list)
         self.same, self.later, refused = _repeated(wanted, renames=renames)
-        self.free: list[int] = []
-        """Items whose turn it is, since the earlier one whose name they may get has ended."""
         self._followers: dict[int, list[int]] = defaultdict(list)
         for number, first in self.same.items():
             self._copies[first].append(number)
@@ -169,8 +151,10 @@ class _Outcomes:
         for number, error in refused.items():
             self.put(number, error)
 
-    def put(self, number: int, outcome: DownloadResult | DownloadError) -> None:
-        """An item has ended, and those that are the same with it."""
+    def put(self, number: int, outcome: DownloadResult | DownloadError) -> list[int]:
+        """An item has ended, and those that are the same with it. Returns those whose turn it is now: they may get its
+        name.
+        """
         for each in (number, *self._copies.get(number, ())):
             self.known[each] = outcome
             if self._on_result is not None:
@@ -178,7 +162,7 @@ class _Outcomes:
                     self._on_result(each, outcome)
                 except Exception:
                     _log.exception("on_result failed")
-        self.free += self._followers.pop(number, ())
+        return self._followers.pop(number, [])
 
     def has(self, number: int) -> bool:
         """Whether nothing is to be done for an item yet: it has ended, is the same as another one, or goes after it."""
@@ -189,30 +173,7 @@ class _Outcomes:
         return [self.known[number] for number in range(len(self.known))]
 
 
-class _Queue:
-    """Items that are still to be asked for, by host; the hosts take turns."""
-
-    def __init__(self, wanted: Sequence[Wanted], numbers: Iterable[int]) -> None:
-        by_host: dict[str, deque[int]] = defaultdict(deque)
-        for number in numbers:
-            by_host[wanted[number].host].append(number)
-        self._hosts = deque(by_host.values())
-
-    def __bool__(self) -> bool:
-        return bool(self._hosts)
-
-    def take(self) -> int:
-        """The next of them."""
-        numbers = self._hosts[0]
-        number = numbers.popleft()
-        if numbers:
-            self._hosts.rotate(-1)
-        else:
-            self._hosts.popleft()
-        return number
-
-
-class _Bulk:
+class _Bulk(Batch):
     """One call of ``fetch_many`` on one manager."""
 
     def __init__(
@@ -223,138 +184,34 @@ class _Bulk:
         on_progress: Callable[[DownloadProgress], object] | None,
         on_result: OnResult | None,
     ) -> None:
+        super().__init__(common, on_progress)
         self._manager = manager
         self._wanted = wanted
-        self._common = common
-        self._on_progress = on_progress
         self._outcomes = _Outcomes(wanted, on_result, renames=common.auto_file_renaming)
-        self._starts = 0  # of the manager: another number, and it was stopped
-        self._asked: dict[str, tuple[int, Download]] = {}  # that have not ended, by gid
-        self._most_asked = _AHEAD
-        self._moved: deque[Download] = deque()
-        self._wake = threading.Event()
-        self._bytes = 0  # of items that have ended
-        self._meter = SpeedMeter()
-        self._next_report_s = 0.0
 
     def run(self) -> list[DownloadResult | DownloadError]:
-        self._manager.start()
-        self._starts = self._manager.starts
-        self._most_asked = max(_AHEAD, 4 * self._manager.most_active)
         known = self._outcomes
-        queue = _Queue(self._wanted, (number for number in range(len(self._wanted)) if not known.has(number)))
-        try:
-            self._ask(queue)
-            while self._asked:
-                self._look()
-                self._ask(queue)
-        except BaseException:
-            self._manager.let_go(download for _, download in self._asked.values())
-            # What was done by then is told.
-            for number, download in self._asked.values():
-                if download.result is not None:
-                    self._outcomes.put(number, download.result)
-            raise
-        self._report()
-        return self._outcomes.in_order()
+        for number, each in enumerate(self._wanted):
+            if not known.has(number):
+                self.turns.add(number, each.host)
+        with self.at_work_on(self._manager):
+            self.ask()
+            while not self.is_idle:
+                self.look()
+                self.ask()
+        self.report()
+        return known.in_order()
 
-    def _ask(self, queue: _Queue) -> None:
-        """Have the manager fetch the next items: as many as keep it busy, and no more, so that others have their turn
-        as well."""
-        most = self._most_asked
-        if queue:
-            # What waits for a host that does not answer keeps nobody busy.
-            most += self._manager.passed_over(self._asked)
-        free = self._outcomes.free
-        while (free or queue) and len(self._asked) < most:
-            room = min(most - len(self._asked), _TOGETHER)
-            numbers: list[int] = []
-            while (free or queue) and len(numbers) < room:
-                numbers.append(free.pop() if free else queue.take())
-            items = [(self._wanted[number].url, self._options_of(self._wanted[number])) for number in numbers]
-            downloads = self._manager.submit_all(items, self._starts, self._has_moved)
-            for number, download in zip(numbers, downloads, strict=True):
-                self._asked[download.gid] = (number, download)
-                if download.status in _AT_REST:
-                    # It was told before it was known.
-                    self._has_moved(download)
+    def wanted(self, number: int) -> Wanted:
+        return self._wanted[number]
 
-    def _options_of(self, wanted: Wanted) -> DownloadOptions:
-        return DownloadOptions.of(self._common, **wanted.own) if wanted.own else self._common
+    def ended(self, number: int, outcome: DownloadResult | DownloadError) -> None:
+        for following in self._outcomes.put(number, outcome):
+            self.turns.add(following, self._wanted[following].host)
 
-    def _has_moved(self, download: Download) -> None:
-        if download.status in _AT_REST:
-            self._moved.append(download)
-            if (len(self._moved) >= _TOGETHER or len(self._asked) <= _TOGETHER) and not self._wake.is_set():
-                self._wake.set()
-
-    def _look(self) -> None:
-        """Wait a little, see which downloads have ended, and report."""
-        self._wake.wait(_PROGRESS_EVERY_S)
-        self._wake.clear()
-        self._collect()
-        # A download that was paused hears nothing of a stop.
-        if self._asked:
-            self._must_go_on()
-        if time.monotonic() >= self._next_report_s:
-            self._report()
-
-    def _collect(self) -> None:
-        """Take what has ended."""
-        over = []
-        while self._moved:
-            download = self._moved.popleft()
-            number, _ = self._asked.get(download.gid, (None, None))
-            if number is not None and self._settle(number, download):
-                over.append(download)
-        self._manager.forget(*over)
-
-    def _must_go_on(self) -> None:
-        """Raises ``Cancelled`` if the manager was stopped, even if it was started again."""
-        if not self._manager.is_started or self._manager.starts != self._starts:
-            raise Cancelled("the manager was stopped")
-
-    def _settle(self, number: int, download: Download) -> bool:
-        """A download is at rest, or has ended. Whether nothing more comes of it."""
-        outcome: DownloadResult | DownloadError | None = download.result
-        if outcome is None:
-            try:
-                outcome = self._manager.wait_for(download, 0)
-            except DownloadError as error:
-                if isinstance(error, Cancelled):
-                    self._must_go_on()
-                outcome = error
-            except TimeoutError:
-                return False
-        del self._asked[download.gid]
-        self._bytes += outcome.size if isinstance(outcome, DownloadResult) else download.progress().downloaded
-        self._outcomes.put(number, outcome)
-        return True
-
-    def _report(self) -> None:
-        if self._on_progress is None:
-            return
-        now_s = time.monotonic()
-        self._next_report_s = now_s + _PROGRESS_EVERY_S
-        at_work = [
-            download.progress() for _, download in self._asked.values() if download.status is DownloadStatus.ACTIVE
-        ]
-        count, done = len(self._wanted), len(self._outcomes.known)
-        over = done == count
-        downloaded = self._bytes + sum(each.downloaded for each in at_work)
-        self._meter.sample(now_s, downloaded)
-        progress = DownloadProgress(
-            gid="",
-            downloaded=downloaded,
-            total=0,
-            speed=0.0 if over else self._meter.speed(),
-            percentage=100.0 * done / count if count else 100.0,
-            eta=None,
-            filename=f"{done} of {count} files",
-            status=DownloadStatus.COMPLETE if over else DownloadStatus.ACTIVE,
-            connections=sum(each.connections for each in at_work),
-        )
-        self._on_progress(progress)
+    def standing(self) -> Standing:
+        done, count = len(self._outcomes.known), len(self._wanted)
+        return Standing(done, count, is_over=done == count)
 
 
 def _repeated(

@@ -44,9 +44,25 @@ class Wanted:
     name: str
     host: str
 
+    def options(self, common: DownloadOptions) -> DownloadOptions:
+        """All of its options."""
+        return DownloadOptions.of(common, **self.own) if self.own else common
 
-def understand(item: Item, directory: str) -> Wanted:
-    """What an item says, when files go into ``directory``. Raises ``TypeError`` and ``ValueError``."""
+
+def understand(number: int, item: Item, common: DownloadOptions) -> Wanted:
+    """What an item says, whose own options are checked together with those that are ``common`` to all. Raises
+    ``TypeError`` or ``ValueError`` that says which of the items, by its number, and what is wrong with it.
+    """
+    try:
+        wanted = _read(item, str(common.save_dir))
+        wanted.options(common)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"items[{number}]: {error}") from None
+    return wanted
+
+
+def _read(item: Item, directory: str) -> Wanted:
     own: Mapping[str, Any] | None = None
     if not isinstance(item, str) and callable(below := getattr(item, "below", None)):
         item = cast(Item, below(directory))

@@ -22,8 +22,9 @@ SMALL = 3000
 def _fetch_many(manager: DownloadManager, items: list[Any], directory: Path, **options: Any) -> list[Any]:
     """``fetch_many`` on this manager."""
     options = QUICK | options | {"save_dir": directory}
-    wanted = [understand(item, str(directory)) for item in items]
-    return list(bulk._Bulk(manager, wanted, DownloadOptions.of(options), None, None).run())
+    common = DownloadOptions.of(options)
+    wanted = [understand(number, item, common) for number, item in enumerate(items)]
+    return list(bulk._Bulk(manager, wanted, common, None, None).run())
 
 
 def _named(server: MisbehavingServer, number: int, name: str, size: int = SMALL) -> str:

@@ -1,0 +1,228 @@
+"""Many downloads at a manager: which are asked for next, and how many at a time.
+
+``fetch_many`` and ``fetch_iter`` derive from ``Batch``: what their items are, and what is done with what came of them,
+is theirs.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from rangefetch.errors import Cancelled, DownloadError
+from rangefetch.items import Wanted
+from rangefetch.manager import DownloadManager
+from rangefetch.options import DownloadOptions
+from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, SpeedMeter
+from rangefetch.transfer.download import Download
+
+__all__ = ["Batch", "Standing", "Turns"]
+
+_AHEAD = 256  # items that the manager is asked for before earlier ones have ended
+_TOGETHER = 32  # that are asked for in one go
+_PROGRESS_EVERY_S = 0.1
+_AT_REST = frozenset({DownloadStatus.PAUSED, DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED})
+
+
+class Turns:
+    """Items that are still to be asked for, by number and host; the hosts take turns."""
+
+    def __init__(self) -> None:
+        self._by_host: dict[str, deque[int]] = {}
+        self._turns: deque[str] = deque()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, number: int, host: str) -> None:
+        """An item is to be asked for, after the others from its host."""
+        numbers = self._by_host.get(host)
+        if numbers is None:
+            numbers = self._by_host[host] = deque()
+            self._turns.append(host)
+        numbers.append(number)
+        self._count += 1
+
+    def take(self) -> int:
+        """The next of them."""
+        host = self._turns.popleft()
+        numbers = self._by_host[host]
+        number = numbers.popleft()
+        if numbers:
+            self._turns.append(host)
+        else:
+            del self._by_host[host]
+        self._count -= 1
+        return number
+
+
+class Standing(NamedTuple):
+    """How many items have ended, of how many (None: nobody knows yet), and whether that is all."""
+
+    done: int
+    known_count: int | None
+    is_over: bool
+
+
+class Batch(abc.ABC):
+    """One call over many items. ``turns`` has those that are to be asked for; ``common`` are the options of all."""
+
+    def __init__(self, common: DownloadOptions, on_progress: Callable[[DownloadProgress], object] | None) -> None:
+        self.common = common
+        self.turns = Turns()
+        self._on_progress = on_progress
+        self._asked: dict[str, tuple[int, Download]] = {}  # that have not ended, by gid
+        self._moved: deque[Download] = deque()
+        self._wake = threading.Event()
+        self._bytes = 0  # of items that have ended
+        self._meter = SpeedMeter()
+        self._next_report_s = 0.0
+        self._manager: DownloadManager
+        self._starts = 0  # of the manager: another number, and it was stopped
+        self._most_asked = _AHEAD
+
+    # -- what derives from it says --------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def wanted(self, number: int) -> Wanted:
+        """An item."""
+
+    @abc.abstractmethod
+    def ended(self, number: int, outcome: DownloadResult | DownloadError) -> None:
+        """What came of an item."""
+
+    @abc.abstractmethod
+    def standing(self) -> Standing:
+        """How far it has come."""
+
+    # -- at work --------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def at_work_on(self, manager: DownloadManager) -> Iterator[None]:
+        """Items are asked for within. Where it is left by an exception, what is under way is stopped and saved, and
+        what had ended by then is told."""
+        self._manager = manager
+        manager.start()
+        self._starts = manager.starts
+        self._most_asked = max(_AHEAD, 4 * manager.most_active)
+        try:
+            yield
+        except BaseException:
+            manager.let_go(download for _, download in self._asked.values())
+            for number, download in self._asked.values():
+                if download.result is not None:
+                    self.ended(number, download.result)
+            raise
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._asked
+
+    def wake(self) -> None:
+        """End the wait of ``look``; from any thread."""
+        self._wake.set()
+
+    def ask(self) -> None:
+        """Have the manager fetch the next items: as many as keep it busy, and no more, so that others have their turn
+        as well."""
+        most = self._most_asked
+        if self.turns:
+            # What waits for a host that does not answer keeps nobody busy.
+            most += self._manager.passed_over(self._asked)
+        while self.turns and len(self._asked) < most:
+            numbers = [self.turns.take() for _ in range(min(len(self.turns), most - len(self._asked), _TOGETHER))]
+            wanted = [self.wanted(number) for number in numbers]
+            items = [(each.url, each.options(self.common)) for each in wanted]
+            downloads = self._manager.submit_all(items, self._starts, self._has_moved)
+            for number, download in zip(numbers, downloads, strict=True):
+                self._asked[download.gid] = (number, download)
+                if download.status in _AT_REST:
+                    # It was told before it was known.
+                    self._has_moved(download)
+
+    def ask_early(self) -> None:
+        """The same, where there are many to be asked for while others are still being read."""
+        if len(self.turns) >= _TOGETHER and len(self._asked) < self._most_asked:
+            self.ask()
+
+    def _has_moved(self, download: Download) -> None:
+        if download.status in _AT_REST:
+            self._moved.append(download)
+            if (len(self._moved) >= _TOGETHER or len(self._asked) <= _TOGETHER) and not self._wake.is_set():
+                self._wake.set()
+
+    def look(self, *, waits: bool = False) -> None:
+        """Wait a little, see which downloads have ended, and report. ``waits``: for something else, too."""
+        if self._asked or waits:
+            self._wake.wait(_PROGRESS_EVERY_S)
+        self._wake.clear()
+        over = []
+        while self._moved:
+            download = self._moved.popleft()
+            number, _ = self._asked.get(download.gid, (None, None))
+            if number is not None and self._settle(number, download):
+                over.append(download)
+        self._manager.forget(*over)
+        if self._asked:
+            # A download that was paused hears nothing of a stop.
+            self._must_go_on()
+        if time.monotonic() >= self._next_report_s:
+            self.report()
+
+    def _must_go_on(self) -> None:
+        """Raises ``Cancelled`` if the manager was stopped, even if it was started again."""
+        if not self._manager.is_started or self._manager.starts != self._starts:
+            raise Cancelled("the manager was stopped")
+
+    def _settle(self, number: int, download: Download) -> bool:
+        """A download is at rest, or has ended. Whether nothing more comes of it."""
+        outcome: DownloadResult | DownloadError | None = download.result
+        if outcome is None:
+            try:
+                outcome = self._manager.wait_for(download, 0)
+            except DownloadError as error:
+                if isinstance(error, Cancelled):
+                    self._must_go_on()
+                outcome = error
+            except TimeoutError:
+                return False
+        del self._asked[download.gid]
+        self._bytes += outcome.size if isinstance(outcome, DownloadResult) else download.progress().downloaded
+        self.ended(number, outcome)
+        return True
+
+    def report(self) -> None:
+        """Call ``on_progress``."""
+        if self._on_progress is None:
+            return
+        now_s = time.monotonic()
+        self._next_report_s = now_s + _PROGRESS_EVERY_S
+        at_work = [
+            download.progress() for _, download in self._asked.values() if download.status is DownloadStatus.ACTIVE
+        ]
+        standing = self.standing()
+        downloaded = self._bytes + sum(each.downloaded for each in at_work)
+        self._meter.sample(now_s, downloaded)
+        of, percentage = "", 0.0
+        if standing.known_count is not None:
+            of = f" of {standing.known_count}"
+            percentage = 100.0 * standing.done / standing.known_count if standing.known_count else 100.0
+        progress = DownloadProgress(
+            gid="",
+            downloaded=downloaded,
+            total=0,
+            speed=0.0 if standing.is_over else self._meter.speed(),
+            percentage=percentage,
+            eta=None,
+            filename=f"{standing.done}{of} files",
+            status=DownloadStatus.COMPLETE if standing.is_over else DownloadStatus.ACTIVE,
+            connections=sum(each.connections for each in at_work),
+        )
+        self._on_progress(progress)
