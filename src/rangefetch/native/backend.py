@@ -20,6 +20,7 @@ from rangefetch.errors import EngineUnavailable
 from rangefetch.importing import no_fork
 from rangefetch.native.loads import Loads
 from rangefetch.native.preparing import Preparing
+from rangefetch.native.processors import processors
 from rangefetch.native.small import Small
 from rangefetch.net import libcurl
 from rangefetch.net.manners import Manners
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NativeBackend"]
 
-_MOST_LOOPS = 4
+# A host has 16 connections by default. With fewer than two for each loop it is left to one of them (governor.loop_of).
+_MOST_LOOPS = 8
 _MOST_PROFILES = 64
 
 
@@ -79,7 +81,7 @@ class NativeBackend(Dispatcher["Run | Small"]):
         workers = Workers("rangefetch-worker")
         try:
             workers.start()
-            self._engine, loops = self._make_engine(max(1, min(_MOST_LOOPS, os.cpu_count() or 1)))
+            self._engine, loops = self._make_engine(min(_MOST_LOOPS, processors()))
             self._loads = Loads(loops)
             self._engine.limit = self._limit
             self._process_id = os.getpid()
