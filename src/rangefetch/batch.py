@@ -18,14 +18,20 @@ from rangefetch.errors import Cancelled, DownloadError
 from rangefetch.items import Wanted
 from rangefetch.manager import DownloadManager
 from rangefetch.options import DownloadOptions
-from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, SpeedMeter
+from rangefetch.progress import (
+    REPORT_EVERY_S,
+    DownloadProgress,
+    DownloadResult,
+    DownloadStatus,
+    ReportTimes,
+    SpeedMeter,
+)
 from rangefetch.transfer.download import Download
 
 __all__ = ["Batch", "Standing", "Turns"]
 
 _AHEAD = 256  # items that the manager is asked for before earlier ones have ended
 _TOGETHER = 32  # that are asked for in one go
-_PROGRESS_EVERY_S = 0.1
 _AT_REST = frozenset({DownloadStatus.PAUSED, DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED})
 
 
@@ -82,7 +88,7 @@ class Batch(abc.ABC):
         self._wake = threading.Event()
         self._bytes = 0  # of items that have ended
         self._meter = SpeedMeter()
-        self._next_report_s = 0.0
+        self._reports = ReportTimes()
         self._manager: DownloadManager
         self._starts = 0  # of the manager: another number, and it was stopped
         self._most_asked = _AHEAD
@@ -161,7 +167,7 @@ class Batch(abc.ABC):
     def look(self, *, waits: bool = False) -> None:
         """Wait a little, see which downloads have ended, and report. ``waits``: for something else, too."""
         if self._asked or waits:
-            self._wake.wait(_PROGRESS_EVERY_S)
+            self._wake.wait(REPORT_EVERY_S)
         self._wake.clear()
         over = []
         while self._moved:
@@ -173,7 +179,7 @@ class Batch(abc.ABC):
         if self._asked:
             # A download that was paused hears nothing of a stop.
             self._must_go_on()
-        if time.monotonic() >= self._next_report_s:
+        if self._reports.is_due(time.monotonic()):
             self.report()
 
     def _must_go_on(self) -> None:
@@ -203,12 +209,11 @@ class Batch(abc.ABC):
         if self._on_progress is None:
             return
         now_s = time.monotonic()
-        self._next_report_s = now_s + _PROGRESS_EVERY_S
         at_work = [
-            download.progress() for _, download in self._asked.values() if download.status is DownloadStatus.ACTIVE
+            download.traffic() for _, download in self._asked.values() if download.status is DownloadStatus.ACTIVE
         ]
         standing = self.standing()
-        downloaded = self._bytes + sum(each.downloaded for each in at_work)
+        downloaded = self._bytes + sum(each for each, _ in at_work)
         self._meter.sample(now_s, downloaded)
         of, percentage = "", 0.0
         if standing.known_count is not None:
@@ -223,6 +228,7 @@ class Batch(abc.ABC):
             eta=None,
             filename=f"{standing.done}{of} files",
             status=DownloadStatus.COMPLETE if standing.is_over else DownloadStatus.ACTIVE,
-            connections=sum(each.connections for each in at_work),
+            connections=sum(each for _, each in at_work),
         )
         self._on_progress(progress)
+        self._reports.reported(now_s, time.monotonic())

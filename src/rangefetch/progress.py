@@ -184,6 +184,28 @@ class FileInfo:
         return to_camel_case_dict(self)
 
 
+REPORT_EVERY_S = 0.1
+_LATEST_REPORT_S = 1.0
+
+
+class ReportTimes:
+    """When a report is due: ten times a second, and so seldom that all of them take a tenth of the time at most.
+
+    To go through a thousand downloads that are at work takes 30 ms. It has no clock of its own.
+    """
+
+    def __init__(self) -> None:
+        self._next_s = 0.0
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether the next one is."""
+        return now_s >= self._next_s
+
+    def reported(self, begun_s: float, now_s: float) -> None:
+        """One was begun, and has ended now."""
+        self._next_s = begun_s + min(max(REPORT_EVERY_S, 10 * (now_s - begun_s)), _LATEST_REPORT_S)
+
+
 class SpeedMeter:
     """Bytes per second over the last ``window_s`` seconds, from samples of a counter. It has no clock of its own."""
 

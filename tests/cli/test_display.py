@@ -364,7 +364,7 @@ def test_plain_sums_up_a_list(capsys: pytest.CaptureFixture[str]) -> None:
     plain = Plain()
     plain._next_summary = 0.0
     for _ in range(2):
-        plain.update_whole("3 of 5 files done", WHOLE, [progress(note="waiting for the network")])
+        plain.update_whole("3 of 5 files done", WHOLE, lambda: [progress(note="waiting for the network")])
     assert capsys.readouterr().err.splitlines() == [
         "big.bin: waiting for the network",
         "3 of 5 files done: 3.0 MiB, 1.0 MiB/s, 2 connections",
@@ -373,7 +373,9 @@ def test_plain_sums_up_a_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_live_shows_a_list_and_what_is_at_work(terminal: Terminal) -> None:
     with redirect_stderr(terminal), Live() as live:
-        live.update_whole("3 of 5 files done", WHOLE, [progress(filename=f"big-{number}.bin") for number in range(100)])
+        live.update_whole(
+            "3 of 5 files done", WHOLE, lambda: [progress(filename=f"big-{number}.bin") for number in range(100)]
+        )
     [frame, *_] = re.findall(r".*3 of 5 files done.*", terminal.text)
     assert re.search(r"60 %\s+3\.0 MiB\s+1\.0 MiB/s", frame)
     assert 0 < terminal.text.count("big-") < 48

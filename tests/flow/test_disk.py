@@ -12,6 +12,7 @@ from flow.children import as_json, run_child
 from rangefetch import DownloadManager
 from rangefetch.disk import replacing
 from rangefetch.errors import DiskError
+from rangefetch.transfer import space
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import QUICK, downloaded, fails, fetch, interrupt
@@ -117,6 +118,27 @@ def test_what_others_at_work_still_need_is_not_free(
     valve.open()
     assert manager.wait(first).size == 5 * MIB
     assert names(small_disk) == ["x"]
+
+
+def test_where_there_is_room_for_all_nobody_looks_at_the_files_of_others(
+    server: MisbehavingServer, valve: Valve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would look at each: for a thousand downloads at a time a million files were opened."""
+    looks: list[Path] = []
+    look = space._allocated_bytes
+
+    def counted(path: Path, url: str) -> int:
+        looks.append(path)
+        return look(path, url)
+
+    monkeypatch.setattr(space, "_allocated_bytes", counted)
+    with DownloadManager(max_concurrent_downloads=12) as manager:
+        options = QUICK | {"save_dir": tmp_path}
+        gids = [manager.download(server.url(f"/valve/{number}", size=3 * MIB), options) for number in range(12)]
+        until(lambda: all(downloaded(manager, gid) > 0 for gid in gids))
+        valve.open()
+        assert [manager.wait(gid).size for gid in gids] == [3 * MIB] * 12
+    assert looks == []
 
 
 def test_what_is_announced_must_fit_beside_what_was_asked_for_before(

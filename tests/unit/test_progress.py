@@ -18,6 +18,7 @@ from rangefetch.progress import (
     DownloadProgress,
     DownloadResult,
     DownloadStatus,
+    ReportTimes,
     SpeedMeter,
     camel_case,
     to_camel_case_dict,
@@ -201,3 +202,14 @@ def test_a_long_run_keeps_a_short_memory() -> None:
     for step in range(100_000):
         meter.sample(step * 0.25, step)
     assert len(meter._samples) < 20
+
+
+def test_reports_come_ten_times_a_second_and_less_often_where_they_take_long() -> None:
+    times = ReportTimes()
+    assert times.is_due(0.0)
+    times.reported(5.0, 5.001)
+    assert (times.is_due(5.099), times.is_due(5.101)) == (False, True)
+    times.reported(6.0, 6.05)
+    assert (times.is_due(6.49), times.is_due(6.51)) == (False, True)
+    times.reported(7.0, 9.0)  # but not for ever
+    assert (times.is_due(7.9), times.is_due(9.0)) == (False, True)

@@ -286,7 +286,8 @@ class FileRun(Run):
         target, remote = self.opened, self.remote
         if remote is not None and remote.size > written:
             beside_this = functools.partial(self.backend.lacking_beside, self.download)
-            check_target(target, remote.size, written, beside_this, self.shown_url)
+            others = self.backend.sizes.put(self.download.gid, remote.size)
+            check_target(target, remote.size, written, others, beside_this, self.shown_url)
         if saved is None or not written:
             beside.remove(target.control_path)
             if not target.fresh:

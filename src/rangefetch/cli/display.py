@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Self, TextIO
 from urllib.parse import urlsplit
@@ -64,8 +64,10 @@ class Quiet:
     def update(self, downloads: Mapping[str, DownloadProgress]) -> None:
         """All downloads of this run by URL, the ended ones too, as they are now."""
 
-    def update_whole(self, counts: str, whole: DownloadProgress, active: Sequence[DownloadProgress]) -> None:
-        """A list of files as it is now, and those of them that a download of their own is at work on.
+    def update_whole(
+        self, counts: str, whole: DownloadProgress, active: Callable[[], Sequence[DownloadProgress]]
+    ) -> None:
+        """A list of files as it is now; ``active`` gets those of them that are at work.
 
         ``counts`` says how many there are and have ended, and ``whole.percentage`` is the share of those.
         """
@@ -120,8 +122,10 @@ class Plain(Quiet):
         if self._is_time():
             self._line(summary(downloads))
 
-    def update_whole(self, counts: str, whole: DownloadProgress, active: Sequence[DownloadProgress]) -> None:
-        for progress in active:
+    def update_whole(
+        self, counts: str, whole: DownloadProgress, active: Callable[[], Sequence[DownloadProgress]]
+    ) -> None:
+        for progress in active():
             self._say_note(progress.filename, progress)
         if self._is_time():
             connections = counted(whole.connections, "connection")
@@ -205,8 +209,10 @@ class Live(Quiet):
         else:
             self._draw(rows)
 
-    def update_whole(self, counts: str, whole: DownloadProgress, active: Sequence[DownloadProgress]) -> None:
-        self._draw([(each.filename, each) for each in active], (counts, whole))
+    def update_whole(
+        self, counts: str, whole: DownloadProgress, active: Callable[[], Sequence[DownloadProgress]]
+    ) -> None:
+        self._draw([(each.filename, each) for each in active()], (counts, whole))
 
     def ended(self, url: str, result: DownloadResult) -> None:
         self._line(outcome(result))

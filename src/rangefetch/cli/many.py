@@ -149,7 +149,7 @@ class _List:
             return
         self._next_look_s = now_s + SECONDS_BETWEEN_LOOKS
         self._last = whole
-        self._display.update_whole(self._counts(), whole, self._manager.list_downloads(DownloadStatus.ACTIVE))
+        self._display.update_whole(self._counts(), whole, lambda: self._manager.list_downloads(DownloadStatus.ACTIVE))
 
     def _counts(self) -> str:
         skipped = self._run.skipped + self._run.failed_before if self._run is not None else 0

@@ -178,6 +178,7 @@ class Answering:
                 target,
                 size,
                 file.downloaded,
+                run.backend.sizes.put(run.download.gid, size),
                 functools.partial(run.backend.lacking_beside, run.download),
                 run.shown_url,
             )

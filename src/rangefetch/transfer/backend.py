@@ -14,6 +14,7 @@ from rangefetch.errors import DownloadError
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadResult, DownloadStatus
 from rangefetch.transfer.download import Download
+from rangefetch.transfer.space import Sizes
 
 if TYPE_CHECKING:
     from rangefetch._engine import File, Profile
@@ -101,6 +102,9 @@ class Services(Protocol[R]):
 
     def look(self, run: R, job: Callable[[], Any], then: Callable[[Outcome[Any]], None]) -> None:
         """``work`` for what may never return: neither a pause nor ``stop`` waits for it."""
+
+    sizes: Sizes
+    """Those of what is at work."""
 
     def lacking_beside(self, download: Download, device: int) -> int:
         """What the downloads at work but this one still need of a filesystem."""

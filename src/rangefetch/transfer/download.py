@@ -262,6 +262,12 @@ class Download:
         again.__cause__ = self.error.__cause__
         return again
 
+    def traffic(self) -> tuple[int, int]:
+        """How many bytes there are, and how many connections are at work: of ``progress`` what can be added up."""
+        figures = self.figures
+        downloaded, _, _, connections = figures() if figures is not None else self._last
+        return downloaded, connections
+
     def progress(self) -> DownloadProgress:
         """The download at this moment."""
         figures = self.figures

@@ -23,7 +23,7 @@ from rangefetch.masking import mask_url
 from rangefetch.net.credentials import split_userinfo
 from rangefetch.transfer.download import Download, Row
 
-__all__ = ["Room", "check_target", "explain_full", "lacking_bytes", "lacking_on"]
+__all__ = ["Room", "Sizes", "check_target", "explain_full", "lacking_bytes", "lacking_on", "size_of"]
 
 
 class Room:
@@ -80,15 +80,43 @@ class Room:
             self._waiting[device] -= lacking
 
 
+class Sizes:
+    """The sizes of what is at work, as far as they are known: no more than that can be lacking. For all threads.
+
+    Most disks have room for all of it. Then nobody has to look at the part file of each download for each other one.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sizes: dict[str, int] = {}
+        self._sum = 0
+
+    def put(self, gid: str, size: int) -> int:
+        """A download has this size; returns the sum of those of the others."""
+        with self._lock:
+            self._sum += size - self._sizes.get(gid, 0)
+            self._sizes[gid] = size
+            return self._sum - size
+
+    def drop(self, gid: str) -> None:
+        """It is not at work any more."""
+        with self._lock:
+            self._sum -= self._sizes.pop(gid, 0)
+
+
+def size_of(download: Row | Download) -> int:
+    """Its size; 0 where that is not known."""
+    return download.progress().total or int(download.options.expected_size)
+
+
 def lacking_bytes(download: Row | Download) -> int:
     """What its filesystem must still give to it; 0 where its size is not known, or its bytes are not kept."""
-    progress = download.progress()
-    size = progress.total or int(download.options.expected_size)
+    size = size_of(download)
     if not size or download.sink is not None:
         return 0
     url = split_userinfo(download.url)[0]
     parts = part_paths(download.options.save_dir, download.options.filename, url)
-    return max(0, size - max(progress.downloaded, *(_allocated_bytes(part, url) for part in parts)))
+    return max(0, size - max(download.progress().downloaded, *(_allocated_bytes(part, url) for part in parts)))
 
 
 def lacking_on(device: int, downloads: Iterable[Download]) -> int:
@@ -96,13 +124,20 @@ def lacking_on(device: int, downloads: Iterable[Download]) -> int:
     return sum(lacking_bytes(each) for each in downloads if _is_on(device, each.options.save_dir))
 
 
-def check_target(target: Target, size: int, downloaded: int, lacking_beside: Callable[[int], int], url: str) -> None:
-    """Raises ``DiskError`` where there is no room for what a file lacks beside what others on its filesystem do."""
+def check_target(
+    target: Target, size: int, downloaded: int, others: int, lacking_beside: Callable[[int], int], url: str
+) -> None:
+    """Raises ``DiskError`` where there is no room for what a file lacks beside what others on its filesystem do.
+
+    ``others`` is what these have at most; what they lack, by ``lacking_beside``, is asked where that does not fit.
+    """
     here = os.fstat(target.fd)
     lacking = max(0, size - max(downloaded, here.st_blocks * 512))
     if target.window_bytes:
         lacking = min(lacking, target.window_bytes)
-    _check(target.directory, lacking, lacking_beside(here.st_dev), free_space(target.directory), url)
+    free = free_space(target.directory)
+    if lacking + others > free:
+        _check(target.directory, lacking, lacking_beside(here.st_dev), free, url)
 
 
 def explain_full(download: Download, number: int) -> str:
