@@ -26,9 +26,11 @@ from rangefetch.core cimport EngineCore, core_is_ours, core_let_go, core_new, co
 from rangefetch.host cimport (
     hosts_give_back,
     hosts_have_answered,
+    hosts_next_slot,
     hosts_open,
     hosts_rest,
     hosts_rest_for_ms,
+    hosts_slot,
     hosts_take,
     where_to,
 )
@@ -36,6 +38,7 @@ from rangefetch.jar cimport jar_close, jar_open
 from rangefetch.libcurl cimport *
 from rangefetch.mailbox cimport *
 from rangefetch.origin cimport origin_number
+from rangefetch.pace cimport LONGEST_EVERY_US
 from rangefetch.peers cimport loop_tell
 from rangefetch.platform cimport (
     rf_bell_close,
@@ -198,6 +201,22 @@ def rest_host(int64_t host, double seconds, *, bint for_all=True):
 def host_rests_for(int64_t host):
     hosts_open(&hosts)
     return hosts_rest_for_ms(&hosts, host, rf_now_us() // 1000) / 1000.0  # of an int, C would divide as ints
+
+
+def take_slot(int64_t host, int64_t every_us):
+    hosts_open(&hosts)
+    return hosts_slot(&hosts, host, rf_now_us(), _every(every_us)) / 1e6
+
+
+def next_slot(int64_t host):
+    hosts_open(&hosts)
+    return hosts_next_slot(&hosts, host, rf_now_us()) / 1e6
+
+
+cdef int64_t _every(int64_t every_us) except -1:
+    if not 0 <= every_us <= LONGEST_EVERY_US:
+        raise ValueError("every_us: 0 to one day")
+    return every_us
 
 
 def host_has_answered(int64_t host):

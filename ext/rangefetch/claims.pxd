@@ -17,6 +17,7 @@ from rangefetch.host cimport (
     source_share,
 )
 from rangefetch.lane cimport lane_rest, lane_send, lane_take
+from rangefetch.pace cimport slot_is_due, waits_for_slot
 from rangefetch.platform cimport rf_count, rf_load
 from rangefetch.service cimport has_room, may_help
 from rangefetch.transfer cimport (
@@ -26,10 +27,12 @@ from rangefetch.transfer cimport (
     WAIT_LIMIT,
     WAIT_NOTHING,
     WAIT_PYTHON,
+    WAIT_RATE,
     WAIT_READER,
     WAIT_REST,
     WAIT_TRANSFER,
     FileCore,
+    HostShare,
     Lane,
     Loop,
     Source,
@@ -50,8 +53,13 @@ cdef enum:
 
 cdef inline bint host_admits(Loop *loop, FileCore *file, Source *source) noexcept nogil:
     """Whether a transfer may begin at the source's host; it is granted what it needs, for a lane that is sent now."""
-    return share_admits(
-        loop, source_share(loop, source), rf_load(&file.host_lanes_most), file.insists and file.lanes_busy == 0
+    cdef HostShare *share = source_share(loop, source)
+    cdef int64_t most = rf_load(&file.host_lanes_most)
+    cdef bint insists = file.insists and file.lanes_busy == 0
+    # Not before there is a connection for it: a slot that nobody can use is lost.
+    return (
+        share_may_ask(loop, share, most, insists) and slot_is_due(loop, file, source)
+        and share_admits(loop, share, most, insists)
     )
 
 
@@ -72,7 +80,7 @@ cdef inline Source *best_source(Loop *loop, FileCore *file, bint helping) noexce
             continue
         if helping and not may_help(loop, each):
             continue
-        if not share_may_ask(loop, source_share(loop, each), most, insists):
+        if not share_may_ask(loop, source_share(loop, each), most, insists) or not slot_is_due(loop, file, each):
             continue
         if best == NULL or is_better(each, best):
             best = each
@@ -271,6 +279,8 @@ cdef inline Wait wait_of(Loop *loop, FileCore *file) noexcept nogil:
         return WAIT_PYTHON
     if is_resting(loop, file):
         return WAIT_REST
+    if waits_for_slot(loop, file):
+        return WAIT_RATE
     if waits_for_host(file):
         return WAIT_HOST
     if (

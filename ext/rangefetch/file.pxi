@@ -18,6 +18,7 @@ cdef class File:
         mirrors=(), int source_lanes=1024, bint probe=False, bint traced=False, int64_t pinned_size=-1,
         str name="", bint takes_codings=False, bint seems_empty=False,
         int host_lanes=MOST_LANES, bint insists=False, int64_t most_bytes=0, int64_t part_bytes=0,
+        int64_t request_every_us=0,
     ):
         memset(&self.core, 0, sizeof(FileCore))
         self.core.owner = <void *>self
@@ -29,6 +30,7 @@ cdef class File:
         self.core.source_lanes_most = _lanes(source_lanes)
         self.core.host_lanes_most = _lanes(host_lanes)
         self.core.insists = insists
+        self.core.request_every_us = _every(request_every_us)
         self._add_source(url, profile, etag, last_modified)
         self.host = where_to(&profile.core, self.core.sources[0].url)
         for mirror, mirror_profile, mirror_etag, mirror_last_modified in mirrors:
@@ -323,6 +325,15 @@ cdef class File:
     @host_lanes.setter
     def host_lanes(self, int most):
         rf_store(&self.core.host_lanes_most, _lanes(most))
+        self._tell(COMMAND_FEED)
+
+    @property
+    def request_every_us(self):
+        return rf_load(&self.core.request_every_us)
+
+    @request_every_us.setter
+    def request_every_us(self, int64_t every_us):
+        rf_store(&self.core.request_every_us, _every(every_us))
         self._tell(COMMAND_FEED)
 
     @property

@@ -18,6 +18,7 @@ from libc.string cimport memset
 from rangefetch.checks cimport calloc, free
 from rangefetch.mailbox cimport COMMAND_MAKE_ROOM, COMMAND_ROOM
 from rangefetch.origin cimport is_secure, origin_number, origin_of
+from rangefetch.pace cimport host_slot
 from rangefetch.peers cimport ask_for_room, make_room_soon, note_room, tell_loops
 from rangefetch.platform cimport (
     pthread_mutex_init,
@@ -59,7 +60,7 @@ cdef inline Host **host_link(HostTable *table, int64_t number) noexcept nogil:
 
 
 cdef inline void hosts_forget(HostTable *table, int64_t now_ms) noexcept nogil:
-    """Forget the hosts that nobody uses and that do not rest; with the lock held."""
+    """Forget the hosts that nobody uses and that are free to be asked; with the lock held."""
     cdef Host **link
     cdef Host *host
     cdef int i
@@ -67,7 +68,10 @@ cdef inline void hosts_forget(HostTable *table, int64_t now_ms) noexcept nogil:
         link = &table.buckets[i]
         while link[0] != NULL:
             host = link[0]
-            if host.shares == 0 and host.taken == 0 and host.rested_ms <= now_ms:
+            if (
+                host.shares == 0 and host.taken == 0 and host.rested_ms <= now_ms
+                and rf_load(&host.slots_us) <= 1000 * now_ms
+            ):
                 link[0] = host.next
                 unmake(host)
                 table.count -= 1
@@ -138,6 +142,32 @@ cdef inline int64_t hosts_rest_for_ms(HostTable *table, int64_t number, int64_t 
             until_ms = rf_load(&host.full_ms)
     pthread_mutex_unlock(&table.lock)
     return max(until_ms - now_ms, 0)
+
+
+cdef inline int64_t hosts_slot(
+    HostTable *table, int64_t number, int64_t now_us, int64_t every_us
+) noexcept nogil:
+    """Take a slot for a request that is sent without the engine; from any thread. In how many microseconds it is."""
+    cdef Host *host
+    cdef int64_t slot_us = now_us
+    pthread_mutex_lock(&table.lock)
+    host = host_find(table, number, now_us // 1000)
+    if host != NULL:
+        slot_us = host_slot(host, every_us, now_us)
+    pthread_mutex_unlock(&table.lock)
+    return slot_us - now_us
+
+
+cdef inline int64_t hosts_next_slot(HostTable *table, int64_t number, int64_t now_us) noexcept nogil:
+    """In how many microseconds there is one that nobody has; from any thread."""
+    cdef Host *host
+    cdef int64_t slot_us = now_us
+    pthread_mutex_lock(&table.lock)
+    host = host_link(table, number)[0]
+    if host != NULL:
+        slot_us = max(rf_load(&host.slots_us), now_us)
+    pthread_mutex_unlock(&table.lock)
+    return slot_us - now_us
 
 
 cdef inline int64_t hosts_have_answered(HostTable *table, int64_t number) noexcept nogil:
@@ -251,6 +281,7 @@ cdef inline void source_leaves(Source *source) noexcept nogil:
     if source.share != NULL:
         source.share.sources -= 1
         source.share = NULL
+    source.slot_us = 0
 
 
 # ---- May it be asked? --------------------------------------------------------------------------------------------

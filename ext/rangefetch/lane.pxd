@@ -13,6 +13,7 @@ from rangefetch.disk cimport lane_flush, lane_forget_spans, lane_write
 from rangefetch.host cimport share_begin, share_closes, share_end, share_opens, source_share
 from rangefetch.libcurl cimport *
 from rangefetch.origin cimport is_secure, origin_number
+from rangefetch.pace cimport slot_is_used
 from rangefetch.platform cimport (
     rf_add,
     rf_close_socket,
@@ -362,6 +363,7 @@ cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
     """Send the request for what is left of the lane's range. Where that fails, the loop's next look ends the lane."""
     cdef CURLcode code
     share_begin(loop, lane, source_share(loop, lane.source))
+    slot_is_used(lane.source)
     code = lane_set_up(loop, lane, lane.file)
     lane.epoch = lane.source.epoch
     lane.asked_end = lane.end

@@ -476,6 +476,14 @@ cdef inline int tick_ms(Loop *loop) noexcept nogil:
 
 
 cdef inline int sleep_ms(Loop *loop) noexcept nogil:
+    """How long there is nothing to do but what libcurl or a command brings."""
+    cdef int most_ms = sleep_but_for_slots_ms(loop)
+    if loop.next_slot_us == 0:
+        return most_ms
+    return <int>min(most_ms, max((loop.next_slot_us - loop.now_us + 999) // 1000, 1))
+
+
+cdef inline int sleep_but_for_slots_ms(Loop *loop) noexcept nogil:
     if loop.lanes_ended > 0:
         return 0
     if loop.lanes_paused > 0:
@@ -526,6 +534,9 @@ cdef inline void *loop_run(void *arg) noexcept nogil:
         loop.due_ms = 0
         end_transfers(loop)
         end_files(loop)
+        if loop.next_slot_us != 0 and loop.next_slot_us <= loop.now_us:
+            loop.next_slot_us = 0
+            loop.has_room = True
         if loop.has_room:
             use_room(loop)
         if loop.now_ms - loop.ticked_ms >= tick_ms(loop):

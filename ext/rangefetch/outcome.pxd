@@ -30,6 +30,7 @@ from rangefetch.lane cimport (
 from rangefetch.libcurl cimport *
 from rangefetch.mailbox cimport EVENT_ANSWERED, EVENT_DONE, EVENT_FAILED, EVENT_REMOVED, MessageKind
 from rangefetch.origin cimport is_secure
+from rangefetch.pace cimport slot_returns
 from rangefetch.platform cimport (
     rf_count,
     rf_note,
@@ -76,6 +77,7 @@ cdef inline void leave_hosts(FileCore *file) noexcept nogil:
     for i in range(file.source_count):
         if file.sources[i].share != NULL:
             share_waits(file.sources[i].share, False)
+            slot_returns(file, file.sources[i])
         source_leaves(file.sources[i])
 
 

@@ -30,6 +30,9 @@
 /* A limit above it is taken for this much (see bucket.pxd): a second of it in microseconds still fits. */
 #define RF_LARGEST_BYTES_PER_S (INT64_C(1) << 42)
 
+/* No longer from one request to a host to the next (see pace.pxd): a day. */
+#define RF_LONGEST_EVERY_US INT64_C(86400000000)
+
 /* What one thread writes and another reads without a lock: stores release, loads acquire. */
 #define rf_store(where, value) __atomic_store_n((where), (value), __ATOMIC_RELEASE)
 #define rf_load(where) __atomic_load_n((where), __ATOMIC_ACQUIRE)

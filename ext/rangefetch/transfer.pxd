@@ -140,6 +140,7 @@ cdef struct Host:
     int64_t most              # of them that there may be, by the most generous of those who have asked lately
     int64_t waiting           # loops in which something waits for one of them
     int64_t answered          # in this process; 1: somehow, 2: with a file, or a part of one
+    int64_t slots_us          # the first time at which nobody has leave for a request yet (see pace.pxd)
 
 # All hosts that the process knows of.
 cdef struct HostTable:
@@ -187,6 +188,7 @@ cdef struct Source:
     bint met                             # Python has heard of its first answer
     bint banned                          # never asked again
     int64_t rested_ms                    # not asked before
+    int64_t slot_us                      # when its host may be asked, where requests are spaced; 0: it has no slot
     int32_t lanes                        # that work on it
     int64_t bytes_per_s                  # of one of its lanes, averaged; 0: not known yet
     int64_t moved_ms                     # when it last sent something
@@ -208,13 +210,14 @@ cdef enum Wait:
     WAIT_REST = 5        # the rest of the sources that may still be asked
     WAIT_PYTHON = 6      # what Python decides after a failure, or after the answer to a probe
     WAIT_HOST = 7        # a connection to a host that has as many as it may have
+    WAIT_RATE = 8        # its slot at a host whose requests are spaced
 
 cdef inline dict wait_names():
     """The same by number, as Python knows them."""
     return {
         <int>WAIT_NOTHING: "nothing", <int>WAIT_LOOP: "loop", <int>WAIT_TRANSFER: "transfer",
         <int>WAIT_LIMIT: "limit", <int>WAIT_READER: "reader", <int>WAIT_REST: "rest", <int>WAIT_PYTHON: "decision",
-        <int>WAIT_HOST: "host",
+        <int>WAIT_HOST: "host", <int>WAIT_RATE: "rate",
     }
 
 # What becomes of a file that is taken for a small one (see small.pxd).
@@ -275,6 +278,7 @@ cdef struct FileCore:
     int32_t source_lanes_most  # lanes that may work on one source
     int64_t host_lanes_most   # connections that there may be to its host, whoever uses them; written by Python
     bint insists              # it gets its first connection even beyond that
+    int64_t request_every_us  # from one request to a host to the next, at least; 0: any time; written by Python
     BlockMap blocks
     FileCore *next            # borrowed: the loop's list of files
     int64_t size              # -1 until an answer tells, or for ever where none does
@@ -353,6 +357,7 @@ cdef struct Loop:
     int64_t starved_ms    # since when there is no descriptor for a connection; 0: there was one
     int64_t starved_again_ms  # no further one is tried before
     int64_t asked_for_room_ms  # when it last had other loops close idle connections
+    int64_t next_slot_us  # the first slot that something here waits for; 0: nothing does
     CURL *sweeper         # owned: the request that has libcurl do so, while it is under way
 
 # What libcurl has received and will hand over piece by piece, written whole (see disk.pxd).

@@ -84,6 +84,14 @@ def host_has_sent(host: int) -> bool:
 def host_rests_for(host: int) -> float:
     """Seconds for which the host is to be left alone."""
 
+def take_slot(host: int, every_us: int) -> float:
+    """Leave for one request to the host by somebody who sends it without the engine, where there are so many
+    microseconds at least from one request to the next: in how many seconds it may be sent.
+    """
+
+def next_slot(host: int) -> float:
+    """In how many seconds a request might be sent to the host that has no leave yet."""
+
 def take_connections(host: int, wanted: int, most: int) -> int:
     """So many connections to the host for somebody who opens them without the engine, or as many as there are left of
     ``most``: those that the engines of the process have, idle ones too, are counted. Where there are none, the engines
@@ -170,6 +178,8 @@ class File:
     sources, ``(url, profile, etag, last_modified)`` each, and ``source_lanes`` the most transfers on one.
     ``host_lanes`` is the most connections that there may be to a host, with those of other files and engines,
     idle ones included; where there are as many, this file waits. With ``insists`` it gets its first one all the same.
+    ``request_every_us`` is the time at least between two requests to a host, with those of other files and engines
+    that space theirs; 0: none.
     With ``traced`` a TRACE event tells of each transfer that ends.
     With ``probe`` only one answer is wanted, for what it says: nothing is written, and nothing follows the ANSWERED
     event.
@@ -212,6 +222,7 @@ class File:
         source_lanes: int = 1024,
         host_lanes: int = ...,
         insists: bool = False,
+        request_every_us: int = 0,
         most_bytes: int = 0,
         probe: bool = False,
         traced: bool = False,
@@ -312,6 +323,11 @@ class File:
     @host_lanes.setter
     def host_lanes(self, most: int) -> None: ...
     @property
+    def request_every_us(self) -> int:
+        """The time at least between two requests to a host; may be set while running."""
+    @request_every_us.setter
+    def request_every_us(self, every_us: int) -> None: ...
+    @property
     def limit(self) -> int:
         """Bytes per second for this file, 0: no limit; may be set while running."""
     @limit.setter
@@ -351,6 +367,7 @@ class File:
         - ``"reader"``: the window is full, and the reader has not come nearer;
         - ``"rest"``: every source that may still be asked is resting (``rest``), or its host is;
         - ``"host"``: a connection to a host that has as many as it may have (``host_lanes``);
+        - ``"rate"``: the time of its next request (``request_every_us``);
         - ``"decision"``: Python's, after a failure (``release``) or the answer to a probe (``remove``);
         - ``"nothing"``: there is something to fetch, and nothing is due that would fetch it. It may be seen for a
           moment; a file that stays so will never end by itself.

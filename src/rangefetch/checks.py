@@ -53,6 +53,8 @@ _DESCRIPTIONS = (".torrent", ".metalink", ".meta4")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 # Digits are bounded, for int() and float() have limits of their own.
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_RATE = re.compile(r"(\d+(?:\.\d+)?)(?:/([smhd]))?", re.ASCII)
+_PERIODS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # With surrogates that cannot be encoded; those of octets that are not UTF-8 (os.fsdecode) can.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 # RFC 9110, section 5.1: a field name is a token.
@@ -144,6 +146,26 @@ def parse_size(value: object, option: str) -> int:
     if not 0 <= size < 1 << 62:
         raise ValueError(f"{option}: {value!r} is out of range")
     return size
+
+
+def parse_rate(value: object, option: str) -> float:
+    """How often in a second, from ``"10/s"``, ``"30/m"``, ``"100/h"``, ``"500/d"`` or a number of times a second; 0: as
+    often as one likes.
+
+    Raises ``TypeError`` or ``ValueError`` naming ``option``.
+    """
+    if isinstance(value, str):
+        match = _RATE.fullmatch(value.strip())
+        if match is None:
+            raise ValueError(f"{option}: {value!r} is not a rate; write 10/s, 30/m or 100/h")
+        rate = float(match[1]) / _PERIODS_S[match[2] or "s"]
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        rate = float(value)
+    else:
+        raise TypeError(f"{option}: a rate is a string such as '10/s' or a number, not {type(value).__name__}")
+    if rate and not 1 / _PERIODS_S["d"] <= rate <= 1e6:
+        raise ValueError(f"{option}: {value!r} is out of range")
+    return rate
 
 
 def is_metadata_url(url: str) -> bool:

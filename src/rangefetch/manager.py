@@ -570,7 +570,7 @@ class DownloadManager:
 
 
 _CHANGEABLE = frozenset(
-    {"headers", "max_connection_per_server", "max_download_limit", "mirrors", "split", "user_agent"}
+    {"headers", "host_rate", "max_connection_per_server", "max_download_limit", "mirrors", "split", "user_agent"}
 )
 
 

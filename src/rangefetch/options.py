@@ -36,6 +36,7 @@ from rangefetch.checks import (
     count_of,
     list_of,
     one_of,
+    parse_rate,
     parse_size,
 )
 from rangefetch.errors import DiskError
@@ -88,6 +89,7 @@ class CommonOptions(TypedDict, total=False):
     max_connection_per_server: int
     min_split_size: int | str
     max_download_limit: int | str
+    host_rate: float | str
     user_agent: str
     headers: Mapping[str, str] | Sequence[str]
     proxy: str
@@ -211,7 +213,11 @@ class DownloadOptions(_Made):
         ``split`` connections for the file, ``max_connection_per_server`` to a host, by this download and by all of
         them together, idle ones included (a stream always gets one); another connection is opened per
         ``min_split_size`` bytes remaining.
-        ``max_download_limit`` in bytes per second for this download (0: no limit).
+        ``max_download_limit`` in bytes per second for this download (0: no limit);
+        ``host_rate`` is how many requests a host may get, by all downloads with this option together: ``"10/s"``,
+        ``"30/m"``, ``"100/h"`` or a number of them a second (0: no limit). Each request counts, also those of retries,
+        redirects (at the host to which they lead) and the ranges of one file; they are evenly spaced. At aria2 each try
+        counts, and the question that goes before it.
     Requests:
         ``user_agent``; ``headers`` (a mapping or ``["Name: value"]``; never sent to another origin, by a redirect or
         to a mirror); ``proxy`` (a URL; empty: from the environment), ``no_proxy`` (hosts, separated by
@@ -260,6 +266,7 @@ class DownloadOptions(_Made):
     max_connection_per_server: int = _option(16, count_of(1, 1024))
     min_split_size: int | str = _option("4M", _at_least_one_byte)
     max_download_limit: int | str = _option(0, parse_size)
+    host_rate: float | str = _option(0.0, parse_rate)
     user_agent: str = _option(DEFAULT_USER_AGENT, check_text)
     headers: Mapping[str, str] | Sequence[str] = _option(Headers({}), check_headers, shown=_without_values)
     proxy: str = _option("", check_proxy, shown=_without_accounts)
@@ -356,6 +363,12 @@ class DownloadOptions(_Made):
             if (value := getattr(self, field.name)) != _DEFAULTS[field.name]
         )
         return f"DownloadOptions({', '.join(shown)})"
+
+    @property
+    def request_every_us(self) -> int:
+        """Microseconds from one request to a host to the next (``host_rate``); 0: no time at all."""
+        rate = float(self.host_rate)
+        return round(1e6 / rate) if rate else 0
 
     @property
     def bounds_tries(self) -> bool:

@@ -33,6 +33,7 @@ FINISHED = frozenset({DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadSta
 _STOPPED = frozenset({DownloadStatus.PAUSED, DownloadStatus.ERROR})
 _MOST_UNCOLLECTED = 100_000
 _QUIET_S, _LONGEST_QUIET_S = 0.02, 0.25
+_LEAST_LOOK_S = 0.005
 _HOSTS_FRESH_S, _MOST_HOSTS = 1.0, 4096
 
 Entry = Row | Download
@@ -72,6 +73,7 @@ class Queue:
         self._hosts_since_s = 0.0
         self._stops_since_s = 0.0  # places are kept free since then, for more may be stopped; 0: they are not
         self._last_stop_s = 0.0
+        self._looks_again_s = 0.0  # when what waits for its host to have requests again is looked at; 0: never
 
     def orphan(self) -> None:
         """In a forked child: the lock may be another thread's of the parent."""
@@ -195,7 +197,7 @@ class Queue:
                 if entry.gid not in self._entries:
                     self._entries[entry.gid] = entry
                     if entry.status is DownloadStatus.WAITING:
-                        self._line.add(entry.gid, self._host_of(entry))
+                        self._enter(entry)
 
     def queue_again(self, entries: Iterable[Entry], was: DownloadStatus, refused: dict[str, DiskError]) -> None:
         """Have those that were stopped or have failed wait for their turn again; the lock is held (``running``)."""
@@ -214,13 +216,18 @@ class Queue:
             self.note(entry.gid)
         self._begin_next()
 
+    def _enter(self, entry: Entry, *, late: bool = False, number: int = 0) -> None:
+        """Have it wait for its turn."""
+        spaced = bool(entry.options.host_rate)
+        self._line.add(entry.gid, self._host_of(entry), late=late, spaced=spaced, number=number)
+
     def _put_in_line(self, entry: Entry, no_room: DiskError | None) -> None:
         """Have it wait, or refuse it where there is no room for it."""
         if no_room is not None:
             self._has_ended(entry.gid, DownloadStatus.ERROR)
             self._whole(entry).move(DownloadStatus.ERROR, error=no_room)
         else:
-            self._line.add(entry.gid, self._host_of(entry))
+            self._enter(entry)
 
     # -- out of it --------------------------------------------------------------------------------------------
 
@@ -341,7 +348,7 @@ class Queue:
             if download.status is DownloadStatus.PAUSED:
                 download.move(DownloadStatus.WAITING)
                 late = download.was_put_off and not download.turn
-                self._line.add(download.gid, self._host_of(download), late=late, number=download.turn)
+                self._enter(download, late=late, number=download.turn)
                 self._begin_next()
                 self.note(download.gid)
 
@@ -415,6 +422,7 @@ class Queue:
         while self.is_started and not self._places.is_full():
             gid = self._line.next(now_s)
             if gid is None:
+                self._look_again_at_spaced(now_s)
                 break
             entry = self._entries[gid]
             is_small = self.router.takes_as_small(entry)
@@ -424,10 +432,24 @@ class Queue:
             download.is_small = is_small
             download.was_put_off |= self._line.is_late(gid)
             download.turn = self._line.discard(gid)
+            if every_us := download.options.request_every_us:
+                self._line.begins(self._host_of(download), every_us / 1e6, now_s)
             self._take_place(download)
             begun.append(download)
         if begun:
             self._begin(begun)
+
+    def _look_again_at_spaced(self, now_s: float) -> None:
+        """Have what waits for its host to have requests again begin then."""
+        at_s = self._line.looks_again_s
+        if at_s and not now_s < self._looks_again_s <= at_s:
+            self._looks_again_s = at_s
+            self.router.later(max(at_s - now_s, _LEAST_LOOK_S), self._look_at_spaced)
+
+    def _look_at_spaced(self) -> None:
+        with self._lock:
+            self._looks_again_s = 0.0
+            self._begin_next()
 
     def _take_place(self, download: Download, *, stream: bool = False) -> None:
         self._room.release(download)

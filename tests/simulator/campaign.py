@@ -187,6 +187,7 @@ _PLAIN_FILE: dict[str, Any] = {
     "source_lanes": 1024,
     "host_lanes": 1024,
     "insists": 0,
+    "request_every_us": 0,
     "first_bytes": 4 << 20,
     "least_bytes": 4 << 20,
     "window_bytes": 0,

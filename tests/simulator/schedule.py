@@ -120,6 +120,7 @@ def _file(rng: random.Random, number: int, servers: list[dict[str, int]], resour
         "source_lanes": rng.choice((1, 2, 1024, 1024)),
         "host_lanes": rng.choice((1, 3, 8, 1024, 1024)),
         "insists": int(rng.random() < 0.3),
+        "request_every_us": rng.choice((0, 0, 0, 0, 1000, 50_000, 2_000_000)),
         "first_bytes": rng.choice((1, 1000, 65_536, 1 << 20, 4 << 20)),
         "least_bytes": rng.choice((0, 1000, 65_536, 4 << 20)),
         "window_bytes": rng.choice((0, 0, 0, 20_000, 1 << 20)),
@@ -177,7 +178,7 @@ def _operation(rng: random.Random, at_ms: int, files: int, servers: list[dict[st
     name = rng.choice(
         (
             *("limit", "limit", "file limit", "file limit", "pause", "pause", "resume", "cancel", "mirror", "lanes"),
-            *("source lanes", "host lanes", "rest", "move", "resolve again", "ban", "rest host", "feed"),
+            *("source lanes", "host lanes", "rest", "move", "resolve again", "ban", "rest host", "feed", "rate"),
         )
     )
     value: Any = 0
@@ -189,6 +190,8 @@ def _operation(rng: random.Random, at_ms: int, files: int, servers: list[dict[st
         value = rng.choice((1, 2, 5, 64))
     elif name in ("rest", "rest host"):
         value = rng.choice((100, 2000, 20_000))
+    elif name == "rate":
+        value = rng.choice((0, 0, 1000, 1_000_000))
     elif name == "pause":
         value = rng.choice((1, 500, 10_000))
     elif name == "ban":

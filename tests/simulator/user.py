@@ -183,6 +183,7 @@ class User:
             source_lanes=spec["source_lanes"],
             host_lanes=spec["host_lanes"],
             insists=bool(spec["insists"]),
+            request_every_us=spec.get("request_every_us", 0),
             **known,
         )
         if download.small:
@@ -556,6 +557,8 @@ class User:
                 file.source_lanes = value
             case "host lanes":
                 file.host_lanes = value
+            case "rate":
+                file.request_every_us = value
             case "rest":
                 file.rest(0, value / 1000)
             case "move":

@@ -302,6 +302,14 @@ def max_connection_per_server(scene: Scene) -> None:
     assert 1 < requests <= connections <= 3
 
 
+def host_rate(scene: Scene) -> None:
+    with CountingServer(size=1000) as counting:
+        for number in range(4):
+            assert len(scene.fetch(counting.url(number), host_rate="10/s", save_dir=scene.place)) == 1000
+        came_s = sorted(each.time_s for each in counting.seen)
+        assert came_s[-1] - came_s[0] >= 0.1 * (len(came_s) - 1) - 0.05
+
+
 def min_split_size(scene: Scene) -> None:
     assert _most_at_a_time(scene, split=4, min_split_size="1G")[1] == 1
     assert _most_at_a_time(scene, split=4, min_split_size="1M")[1] > 1
@@ -530,6 +538,7 @@ EFFECTS: dict[str, Callable[[Scene], None]] = {
         max_connection_per_server,
         min_split_size,
         max_download_limit,
+        host_rate,
         user_agent,
         headers,
         proxy,

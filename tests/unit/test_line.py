@@ -156,3 +156,45 @@ def test_nobody_is_lost_or_served_twice(seed: int, count: int) -> None:
         assert line.next(now_s) == (expected[0] if expected else None)
         assert line.has_another(host, now_s) == any(h != host and h not in late for _, h in waiting.values())
     assert sorted(order_of(line)) == sorted(waiting)
+
+
+def test_downloads_of_a_host_whose_requests_are_spaced_begin_one_after_the_other() -> None:
+    line = Line(Rests(), Rests())
+    for number in range(4):
+        line.add(str(number), A, spaced=True)
+    line.add("other", B)
+    line.add("plain", A)
+    for begun in ("0", "other", "plain"):
+        assert line.next(0.0) == begun
+        line.discard(begun)
+        if begun == "0":
+            line.begins(A, 1.0, 0.0)
+    assert line.next(0.0) is None
+    assert 0.5 < line.looks_again_s < 1.0  # a moment before, so that it is ready then
+    assert line.next(line.looks_again_s) == "1"
+
+
+def test_nothing_begins_at_a_host_where_more_requests_are_waiting_than_are_soon_sent() -> None:
+    slots = Rests()
+    line = Line(Rests(), slots)
+    line.add("first", A, spaced=True)
+    line.add("second", A, spaced=True)
+    assert line.next(0.0) == "first"
+    line.discard("first")
+    line.begins(A, 0.1, 0.0)
+    slots[A] = 5.0
+    assert line.next(1.0) is None
+    assert line.looks_again_s > 5.0
+    slots.clear()
+    assert line.next(line.looks_again_s) == "second"
+
+
+def test_of_hosts_that_rest_one_has_its_turn_even_where_others_have_had_their_requests() -> None:
+    line = Line(Rests({B: 3.0}), Rests())
+    line.begins(A, 1.0, 0.0)
+    line.add("a", A, spaced=True)
+    line.add("b", B)
+    assert line.next(0.0) == "b"
+    line.discard("b")
+    assert line.next(0.0) is None
+    assert line.passed_over(["a"]) == 1

@@ -89,6 +89,7 @@ WRONG: dict[str, list[Any]] = {
     "max_connection_per_server": NO_COUNT,
     "min_split_size": NO_SIZE,
     "max_download_limit": NO_SIZE,
+    "host_rate": [None, True, "", "x", "-1", "10/x", "10 /s", "/s", "1e3", -1, 1e-9, "0.1/d", 1e9, "10000000/s", [1]],
     "user_agent": NO_TEXT + NO_LINE,
     "headers": [
         None,

@@ -216,11 +216,16 @@ def requested(
             )
         )
 
-    for _ in range(_MOST_REDIRECTS + 1):
+    for hop in range(_MOST_REDIRECTS + 1):
         asked = {"User-Agent": options.user_agent, "Accept-Encoding": "identity", "Connection": "close"}
         asked |= {"Range": byte_range} if byte_range else {}
         asked |= headers_at(url, source, options)
         host = governor.host_of_connection(url, options)
+        if hop:
+            # Whoever waits here asks the first URL anew, and would never come further.
+            governor.count_request(host, options)
+        elif wait_s := governor.wait_for_slot(host, options, source.slots):
+            raise Resting(wait_s)
         if wait_s := governor.wait_before_asking(host):
             raise Resting(wait_s)
         is_back = False

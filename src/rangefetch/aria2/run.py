@@ -49,6 +49,7 @@ _TURN_S = 0.25
 _FEW = 2
 _DISK_CODES = frozenset({"9", "14", "15", "16", "17", "18"})
 _REST = "its host to be ready again"
+_RATE = "the time of its next request to the server"
 _BY_ARIA2 = Failure()  # which says no more than its error
 _OVER = frozenset({"complete", "error", "removed"})
 _LETTING_GO = frozenset({Phase.TURNING, Phase.STOPPING, Phase.DROPPING})
@@ -83,6 +84,7 @@ class Run(AtWork):
         self.figures_now = Figures()
         self._wait: _Wait | None = None  # an answer to a question that was open before does not count
         self._share = 1  # of the connections to its host
+        self._slots: dict[int, float] = {}  # for its next try, where the requests to its host are spaced
         self._begun_with = 0  # the bytes that were there when aria2 got it
         self._link_asked_at = -1  # how much was there when a new link was asked for
         download.figures = self.figures
@@ -243,6 +245,10 @@ class Run(AtWork):
         self._share = self.take_share()
         if not self._share:
             self._wait_for_turn(self.add)
+            return
+        if wait_s := governor.wait_for_slot(self.host(), self.options, self._slots):
+            self.backend.grants.give_back(self)
+            self.wait_until(wait_s, self.add, _RATE)
             return
         self._begun_with = self.figures_now.downloaded
         is_one = min(self.tries.lanes, self.options.split, self._share) == 1 and not self._begun_with

@@ -349,6 +349,11 @@ def _add_connections(parser: Parser) -> None:
 def _add_limits(parser: Parser) -> None:
     group = parser.add_argument_group("speed limits, in bytes per second")
     add = group.add_argument
+    add(
+        "--host-rate",
+        metavar="RATE",
+        help="at most so many requests to one host, evenly spaced, as 10/s, 30/m or 100/h; 0: no limit (default: 0)",
+    )
     add("--max-download-limit", "--limit-rate", metavar="SIZE", help="limit for each file; 0: none (default: 0)")
     add("--max-overall-download-limit", metavar="SIZE", help="limit for all files together; 0: none (default: 0)")
 

@@ -426,6 +426,7 @@ class Run(AtWork):
         if self.in_engine:
             self.sourcing.set_limit()
             self.file.source_lanes = self.file.host_lanes = options.max_connection_per_server
+            self.file.request_every_us = options.request_every_us
             self.set_lanes()
             if (options.headers, options.user_agent) != (before.headers, before.user_agent):
                 self.sourcing.ask_anew()

@@ -60,6 +60,7 @@ _ENGINE_WAITS = {
     "reader": "the reader of the stream",
     "rest": "the end of a rest period that the server asked for",
     "host": "a connection to the server, of which there are as many as there may be",
+    "rate": "the time of its next request to the server",
     "loop": "the engine",
     "decision": None,
     "nothing": "",
@@ -143,6 +144,7 @@ class Small:
             lanes=1,
             source_lanes=options.max_connection_per_server,
             host_lanes=options.max_connection_per_server,
+            request_every_us=options.request_every_us,
             least_bytes=least_bytes,
             traced=bool(options.trace),
             allocation=options.file_allocation,
@@ -328,10 +330,11 @@ class Small:
             self._backend.listener.halted(self.download)
 
     def change(self, options: DownloadOptions) -> None:
-        """A limit holds at once. All else is for the next request, which is a run's."""
+        """Limits hold at once. All else is for the next request, which is a run's."""
         self.options = options
         if self.file is not None:
             self.file.limit = int(options.max_download_limit)
+            self.file.request_every_us = options.request_every_us
 
     def tick(self, now_s: float) -> None:
         """A few times a second: see whether time is up, and whether its host holds up others."""

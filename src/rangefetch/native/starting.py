@@ -185,6 +185,7 @@ class Starting:
                 lanes=run.most_lanes,
                 source_lanes=options.max_connection_per_server,
                 host_lanes=options.max_connection_per_server,
+                request_every_us=options.request_every_us,
                 # Its reader may be waiting for another stream from the same host.
                 insists=run.download.sink is not None,
                 least_bytes=int(options.min_split_size),

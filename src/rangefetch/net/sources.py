@@ -46,6 +46,8 @@ class Source:
     again since ``resolved_at`` bytes of the file were there, ``failed_at`` the target of a redirect that failed last,
     ``failures`` how often aria2 has failed at it.
 
+    ``slots`` are when the next request to a host may be sent for it, where requests are spaced.
+
     ``jar`` has the cookies that servers set, where it is not the engine that keeps them.
 
     ``url`` is where it is requested now; ``given_url`` is the URL as it was given, by which a saved state knows it.
@@ -70,6 +72,7 @@ class Source:
     failed_at: str = ""
     asked_plainly: bool = False
     jar: SessionCookies | None = None
+    slots: dict[int, float] = records.field(default_factory=dict)
     given_url: str = records.field(init=False)
 
     def __post_init__(self) -> None:

@@ -207,6 +207,7 @@ class Comparison(Generic[R]):
             lanes=1,
             source_lanes=1,
             host_lanes=self._options.max_connection_per_server,
+            request_every_us=self._options.request_every_us,
             traced=bool(self._options.trace),
             first_bytes=SAMPLE_BYTES,
             limit=question.limit,
@@ -261,7 +262,7 @@ class Comparison(Generic[R]):
     def _is_late(self) -> None:
         """The time for the ranges is over. That in which their host was to be left alone does not count."""
         rest_s, self._rested_s = self._rested_s, 0.0
-        if self.file is not None and self.file.waiting_for in ("rest", "host"):
+        if self.file is not None and self.file.waiting_for in ("rest", "host", "rate"):
             rest_s = max(rest_s, self._longest_s())
         rest_s = min(rest_s, self._rests_left_s)
         if rest_s > 0:

@@ -22,16 +22,19 @@ from rangefetch.options import DownloadOptions
 __all__ = [
     "HURRY_S",
     "WORTH_A_TURN_S",
+    "count_request",
     "divide",
     "give_back_connections",
     "has_answered",
     "has_sent",
     "host_of_connection",
     "loop_of",
+    "next_slot",
     "rest",
     "rests_for",
     "take_connections",
     "wait_before_asking",
+    "wait_for_slot",
     "was_asked",
 ]
 
@@ -55,6 +58,8 @@ class _Hosts(Protocol):
     def host_rests_for(self, host: int) -> float: ...
     def host_has_answered(self, host: int) -> bool: ...
     def host_has_sent(self, host: int) -> bool: ...
+    def take_slot(self, host: int, every_us: int) -> float: ...
+    def next_slot(self, host: int) -> float: ...
     def take_connections(self, host: int, wanted: int, most: int) -> int: ...
     def give_back_connections(self, host: int, count: int) -> None: ...
 
@@ -66,6 +71,7 @@ class _Table:
         self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}
         self._until_s: dict[int, float] = {}
+        self._slots_s: dict[int, float] = {}
         self._taken: Counter[int] = Counter()
 
     def host_number(self, url: str) -> int:
@@ -85,6 +91,17 @@ class _Table:
 
     def host_has_sent(self, host: int) -> bool:
         return False
+
+    def take_slot(self, host: int, every_us: int) -> float:
+        now_s = time.monotonic()
+        with self._lock:
+            slot_s = max(self._slots_s.get(host, 0.0), now_s)
+            self._slots_s[host] = slot_s + every_us / 1e6
+            return slot_s - now_s
+
+    def next_slot(self, host: int) -> float:
+        with self._lock:
+            return max(0.0, self._slots_s.get(host, 0.0) - time.monotonic())
 
     def take_connections(self, host: int, wanted: int, most: int) -> int:
         with self._lock:
@@ -181,6 +198,33 @@ def has_answered(host: int) -> bool:
 def has_sent(host: int) -> bool:
     """Whether the host has sent a file, or a part of one, in this process."""
     return _hosts().host_has_sent(host)
+
+
+def wait_for_slot(host: int, options: DownloadOptions, slots: dict[int, float]) -> float:
+    """Seconds until a request outside the engine may be sent to the host, as ``host_rate`` has it; 0: now. Whoever is
+    to send it has its slot from the first time on that this is asked, in ``slots``, and not any more after 0."""
+    every_us = options.request_every_us
+    if not every_us:
+        return 0.0
+    now_s = time.monotonic()
+    at_s = slots.get(host, 0.0)
+    if not at_s:
+        at_s = slots[host] = now_s + _hosts().take_slot(host, every_us)
+    if at_s > now_s:
+        return at_s - now_s
+    del slots[host]
+    return 0.0
+
+
+def count_request(host: int, options: DownloadOptions) -> None:
+    """A request outside the engine is sent without a slot: the next one waits for that much longer."""
+    if every_us := options.request_every_us:
+        _hosts().take_slot(host, every_us)
+
+
+def next_slot(host: int) -> float:
+    """Seconds until a request that has no leave yet might be sent to the host."""
+    return _hosts().next_slot(host)
 
 
 def take_connections(host: int, wanted: int, most: int) -> int:

@@ -11,19 +11,29 @@ import heapq
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 from rangefetch.transfer import governor
 
 __all__ = ["Line"]
 
-_Key = tuple[int, bool]  # a host, and whether its queue is a late one
+_SOON_S = 0.25  # before its first request is due, a download begins
+_MOST_SPACED = 4096  # hosts of which something is kept, before those are forgotten that may be asked
+
+
+class _Key(NamedTuple):
+    """A host, whether its queue is a late one, and whether that is of those that space their requests."""
+
+    host: int
+    late: bool
+    spaced: bool
 
 
 class _Queue:
     """Those that wait for one host, by number.
 
-    ``at`` is the number under which a heap has the queue, and ``until_s`` when it is looked at again; 0: it is not set
-    aside.
+    ``at`` is the number under which a heap has the queue, and ``until_s`` when it is looked at again, since its host
+    rests or is to get no request before; 0: it is not set aside.
     """
 
     __slots__ = ("_in_order", "_returned", "_returned_heap", "at", "until_s")
@@ -79,13 +89,20 @@ class Line:
     looked at.
     """
 
-    def __init__(self, rests_for: Callable[[int], float] = governor.rests_for) -> None:
+    def __init__(
+        self,
+        rests_for: Callable[[int], float] = governor.rests_for,
+        next_slot: Callable[[int], float] = governor.next_slot,
+    ) -> None:
         self._rests_for = rests_for
+        self._next_slot = next_slot
         self._numbers = itertools.count(1)
         self._key_of: dict[str, _Key] = {}
         self._queues: dict[_Key, _Queue] = {}
         self._heaps: dict[bool, list[tuple[int, _Key]]] = {False: [], True: []}  # by whether they are late
         self._aside: list[tuple[float, _Key]] = []  # a heap of those whose host rests
+        self._spaced: list[tuple[float, _Key]] = []  # a heap of those whose host has had its requests for now
+        self._begins_s: dict[int, float] = {}  # of hosts whose requests are spaced: when another one may begin
         self._late_hosts: set[int] = set()
         self._rests: dict[int, float] = {}  # what leads to a host that rests, and until when
         self.steps = 0
@@ -99,9 +116,10 @@ class Line:
     def __iter__(self) -> Iterator[str]:
         return iter(self._key_of)
 
-    def add(self, gid: str, host: int, *, late: bool = False, number: int = 0) -> None:
-        """It waits behind the others, or where the ``number`` that it had before says."""
-        key = (host, late or host in self._late_hosts)
+    def add(self, gid: str, host: int, *, late: bool = False, spaced: bool = False, number: int = 0) -> None:
+        """It waits behind the others, or where the ``number`` that it had before says; ``spaced``: it begins when its
+        host may be asked (``begins``)."""
+        key = _Key(host, late or host in self._late_hosts, spaced)
         self._key_of[gid] = key
         queue = self._queues.get(key)
         if queue is not None and not number:
@@ -128,7 +146,8 @@ class Line:
         return number
 
     def next(self, now_s: float) -> str | None:
-        """Whose turn it is. Where all that wait do so for hosts that rest: the one whose rest ends first."""
+        """Whose turn it is. Where all that wait do so for hosts that rest: the one whose rest ends first. What waits
+        for a host that has had its requests for now has no turn before ``looks_again_s``."""
         self._look_at_rested(now_s)
         key = self._first_key(late=False, now_s=now_s) or self._first_key(late=True, now_s=now_s)
         while key is None and self._aside:
@@ -142,20 +161,20 @@ class Line:
 
     def is_late(self, gid: str) -> bool:
         """Whether it comes after all others."""
-        return self._key_of[gid][1]
+        return self._key_of[gid].late
 
     def passed_over(self, gids: Iterable[str]) -> int:
         """How many of these wait for hosts that rest, or that kept others waiting."""
-        if not (self._aside or self._late_hosts):
+        if not (self._aside or self._spaced or self._late_hosts):
             return 0
         keys = [self._key_of[gid] for gid in gids if gid in self._key_of]
-        return sum(key[1] or self._queues[key].until_s > 0 for key in keys)
+        return sum(key.late or self._queues[key].until_s > 0 for key in keys)
 
     def has_another(self, host: int, now_s: float) -> bool:
         """Whether somebody waits for another host, which neither rests nor has kept others waiting."""
         self._look_at_rested(now_s)
         heap, own = self._heaps[False], None
-        while (first := self._first_key(late=False, now_s=now_s)) is not None and first[0] == host:
+        while (first := self._first_key(late=False, now_s=now_s)) is not None and first.host == host:
             own = heapq.heappop(heap)
         if own is not None:
             heapq.heappush(heap, own)
@@ -169,24 +188,37 @@ class Line:
     def put_off(self, host: int) -> None:
         """The host does not answer: what waits for it comes last from now on."""
         self._late_hosts.add(host)
-        self._move((host, False), (host, True))
+        self._move(host, late=True)
 
     def is_back(self, host: int) -> None:
         """The host answers: what waits for it is in its old places."""
         if host in self._late_hosts:
             self._late_hosts.discard(host)
-            self._move((host, True), (host, False))
+            self._move(host, late=False)
 
     def rest(self, host: int, until_s: float) -> None:
         """Pass over what waits for a host that leads to one that rests."""
         self._rests[host] = until_s
+
+    def begins(self, host: int, every_s: float, now_s: float) -> None:
+        """A download begins that spaces its requests to the host by so much. The next one begins when its own first
+        request is due soon: one that began before would only have a place that others could use."""
+        begins_s = self._begins_s
+        if len(begins_s) > _MOST_SPACED:
+            self._begins_s = begins_s = {each: at_s for each, at_s in begins_s.items() if at_s > now_s}
+        begins_s[host] = max(begins_s.get(host, 0.0), now_s) + every_s
+
+    @property
+    def looks_again_s(self) -> float:
+        """When something may begin that waits for its host to have requests again; 0: there is nothing like that."""
+        return self._spaced[0][0] if self._spaced else 0.0
 
     # -- inside -----------------------------------------------------------------------------------------------
 
     def _enter(self, key: _Key, queue: _Queue) -> None:
         """Have the heap know it by who is its first."""
         queue.at = queue.first()[0]
-        heapq.heappush(self._heaps[key[1]], (queue.at, key))
+        heapq.heappush(self._heaps[key.late], (queue.at, key))
 
     def _first_key(self, *, late: bool, now_s: float) -> _Key | None:
         """The queue whose first was there first, among those whose hosts do not rest."""
@@ -202,32 +234,44 @@ class Line:
                 heapq.heappop(heap)
                 self._enter(key, queue)
                 continue
-            rest_s = max(self._rests_for(key[0]), self._rests.get(key[0], 0.0) - now_s)
-            if rest_s <= 0:
+            rest_s = max(self._rests_for(key.host), self._rests.get(key.host, 0.0) - now_s)
+            slot_s = self._slot_of(key.host, now_s) if key.spaced else 0.0
+            if rest_s <= 0 and slot_s <= 0:
                 return key
             heapq.heappop(heap)
-            queue.at, queue.until_s = 0, now_s + rest_s
-            heapq.heappush(self._aside, (queue.until_s, key))
+            queue.at, queue.until_s = 0, now_s + max(rest_s, slot_s)
+            heapq.heappush(self._aside if rest_s > slot_s else self._spaced, (queue.until_s, key))
         return None
+
+    def _slot_of(self, host: int, now_s: float) -> float:
+        """Seconds until one more may begin at a host whose requests are spaced."""
+        begins_s = self._begins_s.get(host)
+        if begins_s is None:
+            return 0.0
+        # What is at work there may have many more requests to make.
+        return max(begins_s - now_s, self._next_slot(host)) - _SOON_S
 
     def _look_at_rested(self, now_s: float) -> None:
         """Have those back whose hosts have rested."""
-        while self._aside and self._aside[0][0] <= now_s:
-            self.steps += 1
-            until_s, key = heapq.heappop(self._aside)
-            queue = self._queues.get(key)
-            if queue is not None and queue.until_s == until_s:
-                queue.until_s = 0.0
-                self._rests.pop(key[0], None)
-                self._enter(key, queue)
+        for heap in (self._aside, self._spaced):
+            while heap and heap[0][0] <= now_s:
+                self.steps += 1
+                until_s, key = heapq.heappop(heap)
+                queue = self._queues.get(key)
+                if queue is not None and queue.until_s == until_s:
+                    queue.until_s = 0.0
+                    self._rests.pop(key.host, None)
+                    self._enter(key, queue)
 
-    def _move(self, key: _Key, to: _Key) -> None:
-        """Have one queue join another one."""
-        moved = self._queues.pop(key, None)
-        if moved is None:
-            return
-        queue = self._queues.setdefault(to, _Queue())
-        queue.take_in(moved)
-        self._key_of.update(dict.fromkeys(moved, to))
-        if not queue.until_s:
-            self._enter(to, queue)
+    def _move(self, host: int, *, late: bool) -> None:
+        """Have the queues of a host join its others."""
+        for spaced in (False, True):
+            moved = self._queues.pop(_Key(host, not late, spaced), None)
+            if moved is None:
+                continue
+            to = _Key(host, late, spaced)
+            queue = self._queues.setdefault(to, _Queue())
+            queue.take_in(moved)
+            self._key_of.update(dict.fromkeys(moved, to))
+            if not queue.until_s:
+                self._enter(to, queue)
