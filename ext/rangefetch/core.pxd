@@ -159,7 +159,7 @@ cdef inline void core_join(EngineCore *core) noexcept nogil:
     cdef Loop *loop
     cdef int i
     memset(&quit_, 0, sizeof(quit_))
-    quit_.kind = COMMAND_QUIT
+    quit_.type = COMMAND_QUIT
     for i in range(core.loop_count):
         loop_tell(&core.loops[i], &quit_)
     for i in range(core.loop_count):

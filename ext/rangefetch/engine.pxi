@@ -51,14 +51,14 @@ cdef class Engine:
         file.engine = self.core
         file.loop = loop
 
-    cdef int _hand_over(self, MessageKind kind, FileCore *file, int loop) except -1:
+    cdef int _hand_over(self, MessageType type, FileCore *file, int loop) except -1:
         """Give a loop something to fetch, and keep its owner until the event that it is over."""
         cdef Message command
         self._must_be_open()
         if not 0 <= loop < self.core.loop_count:
             raise ValueError("loop: there is no such loop")
         memset(&command, 0, sizeof(command))
-        command.kind = kind
+        command.type = type
         command.file = file
         if not mailbox_reserve(&self.core.outbox):
             raise MemoryError
@@ -87,11 +87,11 @@ cdef class Engine:
         try:
             for i in range(count):
                 file = <object>(<FileCore *>items[i].file).owner
-                if items[i].kind == EVENT_DONE or items[i].kind == EVENT_REMOVED:
+                if items[i].type == EVENT_DONE or items[i].type == EVENT_REMOVED:
                     self.core.live_files -= 1
                     Py_DECREF(file)
                 events.append((
-                    names_of_events[<int>items[i].kind], file, items[i].code, items[i].status, items[i].fault,
+                    names_of_events[<int>items[i].type], file, items[i].code, items[i].status, items[i].fault,
                     items[i].sys_errno, items[i].retry_after_s, items[i].offset, items[i].received,
                     _decode(items[i].text), _octets(items[i].headers), items[i].source, items[i].epoch,
                     items[i].request, _decode(items[i].address), items[i].host,
@@ -149,7 +149,7 @@ cdef class Engine:
             # Every file that was live has its last event here.
             items = mailbox_take(&self.core.outbox, &count)
             for i in range(count if items != NULL else 0):
-                if items[i].kind == EVENT_DONE or items[i].kind == EVENT_REMOVED:
+                if items[i].type == EVENT_DONE or items[i].type == EVENT_REMOVED:
                     Py_DECREF(<object>(<FileCore *>items[i].file).owner)
             messages_free(items, count if items != NULL else 0)
         core_let_go(self.core)

@@ -264,8 +264,8 @@ cdef class File:
     def epoch(self, int source):
         return self.epochs.get(source, 0)
 
-    cdef int _begin_epoch(self, MessageKind kind, int source, bytes text, Profile profile) except -1:
-        self._tell_source(kind, source, 0, text, profile, None, self.epochs.get(source, 0) + 1)
+    cdef int _begin_epoch(self, MessageType type, int source, bytes text, Profile profile) except -1:
+        self._tell_source(type, source, 0, text, profile, None, self.epochs.get(source, 0) + 1)
         self.epochs[source] = self.epochs.get(source, 0) + 1
         return 0
 
@@ -282,12 +282,12 @@ cdef class File:
         self._tell_source(COMMAND_SOURCE, -1, 0, _encoded(url), profile, lines)
 
     cdef int _tell_source(
-        self, MessageKind kind, int source, int64_t number, bytes text, Profile profile=None, bytes lines=None,
+        self, MessageType type, int source, int64_t number, bytes text, Profile profile=None, bytes lines=None,
         int epoch=0
     ) except -1:
         cdef Message command
         memset(&command, 0, sizeof(command))
-        command.kind = kind
+        command.type = type
         command.file = &self.core
         command.source = source
         command.epoch = epoch
@@ -397,8 +397,8 @@ cdef class File:
     def remove(self):
         self._tell(COMMAND_REMOVE)
 
-    cdef int _tell(self, MessageKind kind) except -1:
-        return self._tell_source(kind, -1, 0, None)
+    cdef int _tell(self, MessageType type) except -1:
+        return self._tell_source(type, -1, 0, None)
 
 
 cdef int _send(EngineCore *engine, int loop, Message *command, bytes text) except -1:

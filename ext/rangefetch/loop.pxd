@@ -136,20 +136,20 @@ cdef inline void add_source(FileCore *file, Message *command) noexcept nogil:
 
 
 cdef inline void change_source(Loop *loop, Source *source, Message *command) noexcept nogil:
-    if command.kind == COMMAND_BAN:
+    if command.type == COMMAND_BAN:
         source.banned = True
-    elif command.kind == COMMAND_PROFILE:
+    elif command.type == COMMAND_PROFILE:
         source_leaves(source)
         source.profile = <ProfileCore *>command.extra
-    elif command.kind == COMMAND_REST:
+    elif command.type == COMMAND_REST:
         source.rested_ms = loop.now_ms + command.number
-    elif command.kind == COMMAND_RESOLVE or command.kind == COMMAND_MOVE:
+    elif command.type == COMMAND_RESOLVE or command.type == COMMAND_MOVE:
         source.epoch = command.epoch
         source.redirects = 0
         source_leaves(source)
         free(source.resolved_url)
         source.resolved_url = NULL
-        if command.kind == COMMAND_MOVE:
+        if command.type == COMMAND_MOVE:
             source.profile = <ProfileCore *>command.extra
             free(source.url)
             source.url = command.text
@@ -164,32 +164,32 @@ cdef inline void obey(Loop *loop) noexcept nogil:
     cdef FileCore *file
     for i in range(count):
         file = <FileCore *>commands[i].file
-        if commands[i].kind == COMMAND_QUIT:
+        if commands[i].type == COMMAND_QUIT:
             loop.quitting = True
-        elif commands[i].kind == COMMAND_MAKE_ROOM:
+        elif commands[i].type == COMMAND_MAKE_ROOM:
             make_room(loop, commands[i].number)
-        elif commands[i].kind == COMMAND_ROOM:
+        elif commands[i].type == COMMAND_ROOM:
             loop.has_room = True
-        elif commands[i].kind == COMMAND_ADD:
+        elif commands[i].type == COMMAND_ADD:
             take_on(loop, file)
         elif has_file(loop, file):
-            if commands[i].kind == COMMAND_REMOVE:
+            if commands[i].type == COMMAND_REMOVE:
                 remove_file(loop, file)
             else:
-                if commands[i].kind == COMMAND_RELEASE and file.lanes_held > 0:
+                if commands[i].type == COMMAND_RELEASE and file.lanes_held > 0:
                     file.lanes_held -= 1
                     file.retries += 1
-                elif commands[i].kind == COMMAND_RANGED:
+                elif commands[i].type == COMMAND_RANGED:
                     # Of a file that has begun, ranges are all that can be used.
                     file.ranged = file.answered or file.mapped or commands[i].number != 0
-                elif commands[i].kind == COMMAND_PLACE:
+                elif commands[i].type == COMMAND_PLACE:
                     small_is_placed(loop, file, <int>commands[i].number)
-                elif commands[i].kind == COMMAND_SOURCE:
+                elif commands[i].type == COMMAND_SOURCE:
                     add_source(file, &commands[i])
                 elif 0 <= commands[i].source < file.source_count:
                     change_source(loop, file.sources[commands[i].source], &commands[i])
                 # What follows from a failure, Python says.
-                if commands[i].kind != COMMAND_PLACE or file.lanes_held == 0:
+                if commands[i].type != COMMAND_PLACE or file.lanes_held == 0:
                     feed(loop, file)
     messages_free(commands, count)
 

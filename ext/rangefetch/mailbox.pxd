@@ -15,7 +15,7 @@ from rangefetch.platform cimport (
     pthread_mutex_unlock,
 )
 
-cdef enum MessageKind:
+cdef enum MessageType:
     # Commands, to a loop.
     COMMAND_ADD = 1        # take on the file
     COMMAND_REMOVE = 2     # stop its transfers and let go of it; answered by EVENT_REMOVED
@@ -60,7 +60,7 @@ cdef struct Trace:
     int64_t cut
 
 cdef struct Message:
-    MessageKind kind
+    MessageType type
     void *file          # borrowed: a FileCore, which its Python File keeps until EVENT_DONE or EVENT_REMOVED
     int code            # CURLcode
     int status          # HTTP status

@@ -28,7 +28,7 @@ from rangefetch.lane cimport (
     url_of,
 )
 from rangefetch.libcurl cimport *
-from rangefetch.mailbox cimport EVENT_ANSWERED, EVENT_DONE, EVENT_FAILED, EVENT_REMOVED, MessageKind
+from rangefetch.mailbox cimport EVENT_ANSWERED, EVENT_DONE, EVENT_FAILED, EVENT_REMOVED, MessageType
 from rangefetch.origin cimport is_secure
 from rangefetch.pace cimport slot_returns
 from rangefetch.platform cimport (
@@ -56,7 +56,7 @@ cdef enum:
     HUGE_MIB = 2048                  # a file of which write-back begins as its ranges come
 
 
-cdef inline void let_go(Loop *loop, FileCore *file, MessageKind kind) noexcept nogil:
+cdef inline void let_go(Loop *loop, FileCore *file, MessageType type) noexcept nogil:
     """Take the file off the loop's list; the event says that nothing will touch its descriptor any more."""
     cdef FileCore **link = &loop.files
     while link[0] != NULL and link[0] != file:
@@ -68,7 +68,7 @@ cdef inline void let_go(Loop *loop, FileCore *file, MessageKind kind) noexcept n
     rf_note(&file.waits_for, WAIT_NOTHING)
     small_closes(file)
     leave_hosts(file)
-    post_last(loop, kind, file)
+    post_last(loop, type, file)
 
 
 cdef inline void leave_hosts(FileCore *file) noexcept nogil:

@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from rangefetch.mailbox cimport COMMAND_MAKE_ROOM, COMMAND_ROOM, MessageKind, Message, mailbox_put
+from rangefetch.mailbox cimport COMMAND_MAKE_ROOM, COMMAND_ROOM, MessageType, Message, mailbox_put
 from rangefetch.platform cimport pthread_mutex_lock, pthread_mutex_unlock, rf_bell_ring
 from rangefetch.transfer cimport HostTable, Loop
 
@@ -41,13 +41,13 @@ cdef inline void loop_leaves(Loop *loop) noexcept nogil:
     pthread_mutex_unlock(&table.lock)
 
 
-cdef inline void tell_loops(HostTable *table, const Loop *teller, MessageKind kind, int64_t number) noexcept nogil:
+cdef inline void tell_loops(HostTable *table, const Loop *teller, MessageType type, int64_t number) noexcept nogil:
     """Tell all loops of the process but the one that tells; with the table's lock held. Where there is no memory for
     it, their next look will do."""
     cdef Loop *peer = table.loops
     cdef Message command
     memset(&command, 0, sizeof(command))
-    command.kind = kind
+    command.type = type
     command.number = number
     while peer != NULL:
         if peer != teller:
@@ -55,10 +55,10 @@ cdef inline void tell_loops(HostTable *table, const Loop *teller, MessageKind ki
         peer = peer.next_peer
 
 
-cdef inline void tell_peers(Loop *loop, MessageKind kind, int64_t number) noexcept nogil:
+cdef inline void tell_peers(Loop *loop, MessageType type, int64_t number) noexcept nogil:
     """Tell all other loops of the process."""
     pthread_mutex_lock(&loop.hosts.lock)
-    tell_loops(loop.hosts, loop, kind, number)
+    tell_loops(loop.hosts, loop, type, number)
     pthread_mutex_unlock(&loop.hosts.lock)
 
 
@@ -71,7 +71,7 @@ cdef inline void make_room_soon(Loop *loop, int64_t number) noexcept nogil:
     """The same of this loop, in its next round: whoever asks may be in the middle of something."""
     cdef Message command
     memset(&command, 0, sizeof(command))
-    command.kind = COMMAND_MAKE_ROOM
+    command.type = COMMAND_MAKE_ROOM
     command.number = number
     loop_tell(loop, &command)
 

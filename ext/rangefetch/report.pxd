@@ -26,7 +26,7 @@ from rangefetch.libcurl cimport (
     info_off,
     info_text,
 )
-from rangefetch.mailbox cimport EVENT_TRACE, Message, MessageKind, Trace, mailbox_put, mailbox_put_reserved
+from rangefetch.mailbox cimport EVENT_TRACE, Message, MessageType, Trace, mailbox_put, mailbox_put_reserved
 from rangefetch.transfer cimport FileCore, Lane, Loop
 
 cdef enum:
@@ -83,20 +83,20 @@ cdef inline bint post(Loop *loop, Message *event) noexcept nogil:
     return False
 
 
-cdef inline void post_last(Loop *loop, MessageKind kind, FileCore *file) noexcept nogil:
+cdef inline void post_last(Loop *loop, MessageType type, FileCore *file) noexcept nogil:
     """Tell Python that the loop has let go of a file, for which room was kept when it was handed over."""
     cdef Message event
     memset(&event, 0, sizeof(event))
-    event.kind = kind
+    event.type = type
     event.file = file
     loop.posted = True
     mailbox_put_reserved(loop.outbox, &event)
 
 
-cdef inline void post_bare(Loop *loop, MessageKind kind, FileCore *file) noexcept nogil:
+cdef inline void post_bare(Loop *loop, MessageType type, FileCore *file) noexcept nogil:
     cdef Message event
     memset(&event, 0, sizeof(event))
-    event.kind = kind
+    event.type = type
     event.file = file
     post(loop, &event)
 
@@ -108,11 +108,11 @@ cdef inline const char *asked_url(const Lane *lane) noexcept nogil:
     return lane.source.resolved_url if lane.source.resolved_url != NULL else lane.source.url
 
 
-cdef inline bint post_about(Loop *loop, MessageKind kind, Lane *lane, CURLcode code, const char *text) noexcept nogil:
+cdef inline bint post_about(Loop *loop, MessageType type, Lane *lane, CURLcode code, const char *text) noexcept nogil:
     """Tell Python of a transfer. False: no memory, and it will not hear of it."""
     cdef Message event
     memset(&event, 0, sizeof(event))
-    event.kind = kind
+    event.type = type
     event.file = lane.file
     event.code = code
     event.fault = lane.fault
@@ -156,7 +156,7 @@ cdef inline void post_trace(Loop *loop, Lane *lane) noexcept nogil:
     trace.hedge = lane.hedge.octets != NULL
     trace.cut = lane.cut
     memset(&event, 0, sizeof(event))
-    event.kind = EVENT_TRACE
+    event.type = EVENT_TRACE
     event.file = lane.file
     event.source = lane.source.number
     event.trace = trace

@@ -11,11 +11,11 @@ from typing import Any, Final, Literal, Self, final
 OLDEST_LIBCURL: Final[tuple[int, int, int]]
 """The oldest libcurl that the engine takes."""
 
-_EventKind = Literal["ANSWERED", "FAILED", "DONE", "REMOVED", "MET", "TRACE", "REACHED", "HELD"]
+_EventName = Literal["ANSWERED", "FAILED", "DONE", "REMOVED", "MET", "TRACE", "REACHED", "HELD"]
 """For type checkers alone. MET is a further source's first answer, REACHED what ``File.read_to`` asked for."""
 
-EVENTS: Final[frozenset[_EventKind]]
-"""The kinds of events that there are."""
+EVENTS: Final[frozenset[_EventName]]
+"""The names of the events that there are."""
 
 LARGEST_FILE: Final[int]
 """The largest size in bytes that a file may have: 256 TiB. A server that states a larger one is refused."""
@@ -430,12 +430,12 @@ class Engine:
         self,
     ) -> list[
         tuple[
-            _EventKind, Any, int, int, int, int, int, int, int, str, str, int, int, int, str, int, dict[str, int] | None
+            _EventName, Any, int, int, int, int, int, int, int, str, str, int, int, int, str, int, dict[str, int] | None
         ]
     ]:
         """What happened since the last call, oldest first.
 
-        Each is ``(kind, file, curl_code, status, fault, errno, retry_after_s, offset, received_bytes, text,
+        Each is ``(name, file, curl_code, status, fault, errno, retry_after_s, offset, received_bytes, text,
         headers, source, epoch, request, address, host, trace)``; ``text`` is the final URL of an ANSWERED, libcurl's
         words of a FAILED, ``headers`` the answer's, one "Name: value" a line, ``epoch`` how often the source had got
         another address when it was asked, ``request`` how many requests the file had made by then, this one included,

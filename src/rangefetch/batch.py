@@ -32,7 +32,7 @@ __all__ = ["Batch", "Standing", "Turns"]
 
 _AHEAD = 256  # items that the manager is asked for before earlier ones have ended
 _TOGETHER = 32  # that are asked for in one go
-_AT_REST = frozenset({DownloadStatus.PAUSED, DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED})
+_STOPPED = frozenset({DownloadStatus.PAUSED, DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED})
 
 
 class Turns:
@@ -149,7 +149,7 @@ class Batch(abc.ABC):
             downloads = self._manager.submit_all(items, self._starts, self._has_moved)
             for number, download in zip(numbers, downloads, strict=True):
                 self._asked[download.gid] = (number, download)
-                if download.status in _AT_REST:
+                if download.status in _STOPPED:
                     # It was told before it was known.
                     self._has_moved(download)
 
@@ -159,7 +159,7 @@ class Batch(abc.ABC):
             self.ask()
 
     def _has_moved(self, download: Download) -> None:
-        if download.status in _AT_REST:
+        if download.status in _STOPPED:
             self._moved.append(download)
             if (len(self._moved) >= _TOGETHER or len(self._asked) <= _TOGETHER) and not self._wake.is_set():
                 self._wake.set()
@@ -173,7 +173,7 @@ class Batch(abc.ABC):
         while self._moved:
             download = self._moved.popleft()
             number, _ = self._asked.get(download.gid, (None, None))
-            if number is not None and self._settle(number, download):
+            if number is not None and self._end(number, download):
                 over.append(download)
         self._manager.forget(*over)
         if self._asked:
@@ -187,8 +187,8 @@ class Batch(abc.ABC):
         if not self._manager.is_started or self._manager.starts != self._starts:
             raise Cancelled("the manager was stopped")
 
-    def _settle(self, number: int, download: Download) -> bool:
-        """A download is at rest, or has ended. Whether nothing more comes of it."""
+    def _end(self, number: int, download: Download) -> bool:
+        """A download has stopped. Whether nothing more comes of it."""
         outcome: DownloadResult | DownloadError | None = download.result
         if outcome is None:
             try:

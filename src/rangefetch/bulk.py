@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["OnResult", "fetch_many"]
 
 OnResult = Callable[[int, DownloadResult | DownloadError], object]
-"""Hears of an item at its end: its number, from 0, and what came of it."""
+"""Called with an item at its end: its number, from 0, and what came of it."""
 
 
 @overload

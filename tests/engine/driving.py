@@ -25,7 +25,7 @@ _OF_SMALL_FILES = ("overwrite", "named_by_url", "largest_bytes", "origin", "comp
 class Event(NamedTuple):
     """What ``Engine.events`` documents."""
 
-    kind: str
+    name: str
     file: File
     code: int
     status: int
@@ -109,7 +109,7 @@ class Driver:
     def fill(self, url: str, octets: bytes = b"", **options: Any) -> File:
         """A file that has been filled."""
         file = self.add(url, octets, **options)
-        assert self.end(file).kind == "DONE", self.log
+        assert self.end(file).name == "DONE", self.log
         return file
 
     def small(self, url: str, directory_fd: int, name: str, *, loop: int = 0, **options: Any) -> File:
@@ -126,9 +126,9 @@ class Driver:
         self.log += news
         return news
 
-    def kinds(self, file: File) -> list[str]:
+    def names(self, file: File) -> list[str]:
         """What has happened to the file, in order."""
-        return [event.kind for event in self.log if event.file is file]
+        return [event.name for event in self.log if event.file is file]
 
     def until(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
         """Take events until the condition holds. ``TimeoutError``: it does not."""
@@ -143,5 +143,5 @@ class Driver:
 
     def end(self, file: File, seconds: float = 30.0) -> Event:
         """The event that ends the file's life in the engine; a failure before it is a ``TimeoutError``."""
-        self.until(lambda: {"DONE", "REMOVED"} & set(self.kinds(file)), seconds)
+        self.until(lambda: {"DONE", "REMOVED"} & set(self.names(file)), seconds)
         return next(event for event in reversed(self.log) if event.file is file)

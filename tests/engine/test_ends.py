@@ -37,7 +37,7 @@ EXITS = {
     "removal-unanswered": "file.remove()",
     "closed-at-exit": "import atexit; atexit.register(driver.engine.close)",
     "with-a-failed-lane": """failed = driver.add(url.partition("?")[0].replace("slow", "status"))
-    driver.until(lambda: driver.kinds(failed))""",
+    driver.until(lambda: driver.names(failed))""",
 }
 
 
@@ -131,7 +131,7 @@ FORKING = f"""{LIVE}
         CHILD_ENDS
     status = os.waitpid(ours, 0)[1]
     assert status == 0, status
-    assert driver.end(file).kind == "DONE"
+    assert driver.end(file).name == "DONE"
     print("the parent's is whole" if file.tag.octets == file.tag.path.read_bytes() else "")
     driver.engine.close()
 """
@@ -162,7 +162,7 @@ def test_a_forked_child_can_make_an_engine_of_its_own(server: MisbehavingServer,
             mine.fill(url + "&id=child")
         sys.exit(0)
     assert os.waitpid(ours, 0)[1] == 0
-    assert driver.end(file).kind == "DONE"
+    assert driver.end(file).name == "DONE"
     driver.engine.close()
     """,
         server.url("/slow", size=2 * MIB, rate=4 * MIB),
@@ -180,8 +180,8 @@ def test_a_signal_interrupts_the_waiting_and_not_the_engine(server: MisbehavingS
         driver.end(file, 60)
     except KeyboardInterrupt:
         print("interrupted", file.lanes_busy > 0, flush=True)
-    assert driver.end(file).kind == "DONE"
-    print(driver.kinds(file))
+    assert driver.end(file).name == "DONE"
+    print(driver.names(file))
     """
     url = server.url("/shared-rate", size=4 * MIB, rate=4 * MIB)
     with children.start(code, url, tmp_path) as child:
@@ -218,9 +218,9 @@ def test_a_storm_of_signals_costs_no_event_and_no_byte(server: MisbehavingServer
     signal.signal(signal.SIGALRM, count)
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
     {LIVE}
-    assert driver.end(file).kind == "DONE"
+    assert driver.end(file).name == "DONE"
     signal.setitimer(signal.ITIMER_REAL, 0)
-    print(driver.kinds(file), came > 50)
+    print(driver.names(file), came > 50)
     driver.engine.close()
     """,
         server.url("/slow", size=8 * MIB, rate=16 * MIB),

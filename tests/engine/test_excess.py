@@ -92,12 +92,12 @@ def test_it_does_not_count_when_another_transfer_brings_the_last_byte_meanwhile(
     with Background(_Server()) as running:
         known: dict[str, Any] = {"size": SIZE, "block_size": MIB, "blocks": bytes(2), "least_bytes": 1}
         file = driver.add(f"http://127.0.0.1:{running.port}/x", lanes=2, first_bytes=MIB, **known)
-        driver.until(lambda: {"FAILED", "DONE"} & set(driver.kinds(file)))
-        failed = [event for event in driver.log if event.kind == "FAILED"]
+        driver.until(lambda: {"FAILED", "DONE"} & set(driver.names(file)))
+        failed = [event for event in driver.log if event.name == "FAILED"]
         assert {event.fault for event in failed} <= {FAULTS["OVERFLOW"]}
         if failed:
             file.release()
-        assert driver.end(file).kind == "DONE"
+        assert driver.end(file).name == "DONE"
         assert file.downloaded == SIZE
         assert bytes(file.blocks) == b"\2\2"
         assert file.tag.octets == content(SIZE)

@@ -42,14 +42,14 @@ PAUSED_AND_FAILED = """
             time.sleep(0.1)
         fail("pwrite", errno.EIO)
         file.limit = 0
-        driver.until(lambda: driver.kinds(file)[-1:] == ["FAILED"] or "DONE" in driver.kinds(file))
+        driver.until(lambda: driver.names(file)[-1:] == ["FAILED"] or "DONE" in driver.names(file))
         assert happened("pwrite") == 1
         marks_are_true(file)
         failed = driver.log[-1]
-        assert failed.kind == "FAILED", driver.log
+        assert failed.name == "FAILED", driver.log
         assert (failed.fault, failed.errno) == (_engine.FAULTS["DISK"], errno.EIO), failed
         file.release()
-        assert driver.end(file).kind == "DONE"
+        assert driver.end(file).name == "DONE"
         assert file.tag.octets == octets
     print("right")
 """
@@ -79,8 +79,8 @@ A_NAME_THAT_HANGS = """
         driver.until(lambda: happened("getaddrinfo"))
         other = driver.add(url)
         waiting.remove()
-        assert driver.end(waiting).kind == "REMOVED"
-        assert driver.end(other).kind == "DONE"
+        assert driver.end(waiting).name == "REMOVED"
+        assert driver.end(other).name == "DONE"
         assert other.tag.octets == content(size)
         # And one that is there when the engine ends.
         fail("getaddrinfo", 3600)
@@ -149,7 +149,7 @@ BLIND = """
         # Its transfer fails, too, but commands are heard.
         file = driver.add(url)
         file.remove()
-        assert driver.end(file).kind == "REMOVED"
+        assert driver.end(file).name == "REMOVED"
         before = happened("poll")
         time.sleep(1)
         assert 0 < happened("poll") - before < 250, happened("poll")
@@ -180,9 +180,9 @@ WITHOUT_LIBCURL = """
         driver.until(lambda: file.lanes_busy == lanes)
         fail("curl_multi_perform", 3)
         # Each of its transfers ends and is told of, once.
-        driver.until(lambda: driver.kinds(file).count("FAILED") == lanes)
+        driver.until(lambda: driver.names(file).count("FAILED") == lanes)
         assert happened("curl_multi_perform") == 1
-        told = [event for event in driver.log if event.kind == "FAILED"]
+        told = [event for event in driver.log if event.name == "FAILED"]
         assert {event.code for event in told} == {Curl.FAILED_INIT}, told
         assert {event.fault for event in told} == {_engine.FAULTS["NONE"]}, told
         assert file.lanes_busy == 0
@@ -190,7 +190,7 @@ WITHOUT_LIBCURL = """
         driver.fill(url)
         for _ in range(lanes):
             file.release()
-        assert driver.end(file).kind == "DONE"
+        assert driver.end(file).name == "DONE"
         assert file.tag.octets == content(size)
     assert _engine.live_handles() == 0
     print("right")
@@ -217,13 +217,13 @@ DEAD_LIBCURL = """
     with Driver(directory) as driver:
         fail("curl_multi_perform", 3, 1 << 30)
         file = driver.add(url)
-        driver.until(lambda: "FAILED" in driver.kinds(file))
+        driver.until(lambda: "FAILED" in driver.names(file))
         file.release()
-        driver.until(lambda: driver.kinds(file).count("FAILED") == 2)
+        driver.until(lambda: driver.names(file).count("FAILED") == 2)
         file.remove()
-        assert driver.end(file).kind == "REMOVED"
+        assert driver.end(file).name == "REMOVED"
         left = driver.add(url)  # for the engine's end
-        driver.until(lambda: "FAILED" in driver.kinds(left))
+        driver.until(lambda: "FAILED" in driver.names(left))
         fail("curl_multi_perform", 0, 0)
         assert driver.fill(url).tag.octets == content(size)
     print("right")
@@ -252,19 +252,19 @@ A_TRANSFER_THAT_CANNOT_BEGIN = """
             file = driver.add(url, **options)
         else:
             file = driver.add(url, **options)
-            driver.until(lambda: "ANSWERED" in driver.kinds(file))
+            driver.until(lambda: "ANSWERED" in driver.names(file))
             fail("curl_multi_add_handle", 3, lanes - 1, after=skipped)
             file.lanes = lanes
         times = max(lanes - 1, 1)
-        driver.until(lambda: driver.kinds(file).count("FAILED") == times)
+        driver.until(lambda: driver.names(file).count("FAILED") == times)
         assert happened("curl_multi_add_handle") == times
-        for event in [event for event in driver.log if event.kind == "FAILED"]:
+        for event in [event for event in driver.log if event.name == "FAILED"]:
             assert event.code == Curl.OUT_OF_MEMORY, event
             assert event.text == _engine.error_text(event.code), event
             # What the handle knew of an earlier transfer is none of this one's.
             assert (event.status, event.fault, event.errno, event.headers) == (0, 0, 0, ""), event
             file.release()
-        assert driver.end(file).kind == "DONE"
+        assert driver.end(file).name == "DONE"
         assert file.tag.octets == content(size)
     assert _engine.live_handles() == 0
     print("right")
@@ -300,10 +300,10 @@ SMALL_FILES = """
         fail(call, failure)
         files = [driver.small(url, fd, f"{number}.bin", host_lanes=1) for number in range(4)]
         ends = {"DONE", "HELD", "FAILED"}
-        driver.until(lambda: all(ends.intersection(driver.kinds(file)) for file in files))
+        driver.until(lambda: all(ends.intersection(driver.names(file)) for file in files))
         assert happened(call) == 1
         # The first is Python's to give a place; of it there is nothing.
-        heard = [driver.kinds(file) for file in files]
+        heard = [driver.names(file) for file in files]
         assert heard[0][-1] in ("HELD", "FAILED"), heard
         assert heard[1:] == [["DONE"]] * 3, heard
         assert sorted(os.listdir(place)) == ["1.bin", "2.bin", "3.bin"]
@@ -345,7 +345,7 @@ BLIND_AS_LIBCURL_IS = """
         assert driver.fill(url).tag.octets == content(size)
         removed = driver.add(url)
         removed.remove()
-        assert driver.end(removed).kind in ("REMOVED", "DONE")
+        assert driver.end(removed).name in ("REMOVED", "DONE")
         # It looks every 10 ms, and not again and again.
         driver.until(lambda: happened("curl_multi_poll") > 20)
         assert happened("curl_multi_poll") <= (time.monotonic() - began) * 100 + 2
@@ -368,11 +368,11 @@ NO_MEMORY_FOR_AN_EVENT = """
     with Driver(directory) as driver:
         profile = _engine.Profile([], [], [], read_timeout_s=1 if what == "fails" else 60)
         file = driver.add(url, profile=profile)
-        driver.until(lambda: driver.kinds(file) == ["ANSWERED"])
+        driver.until(lambda: driver.names(file) == ["ANSWERED"])
         fail("realloc", errno.ENOMEM, 1 << 30)
         if what == "removed":
             file.remove()
-        assert driver.end(file).kind == "REMOVED"
+        assert driver.end(file).name == "REMOVED"
         assert what == "removed" or happened("realloc")
         fail("realloc", 0, 0)
     print("right")

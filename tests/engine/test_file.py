@@ -186,15 +186,15 @@ def test_a_probe_learns_what_there_is_and_leaves_the_file_alone(
     size = 0 if route == "/empty-200" else 8 * MIB
     # That a file is empty is not believed of a range.
     file = driver.add(server.url(route, size=size), b"mine", probe=True, ranged=size > 0)
-    driver.until(lambda: driver.kinds(file))
+    driver.until(lambda: driver.names(file))
     time.sleep(0.05)
     driver.take()
-    assert driver.kinds(file) == ["ANSWERED"]
+    assert driver.names(file) == ["ANSWERED"]
     assert (file.size, file.requests, file.lanes_busy) == (size, 1, 0)
     assert file.validators() == (etag(size), http_date(modified()))
     assert "ETag: " in driver.log[0].headers
     file.remove()
-    assert driver.end(file).kind == "REMOVED"
+    assert driver.end(file).name == "REMOVED"
     assert file.tag.octets == b"mine"
 
 
@@ -206,7 +206,7 @@ def test_allocation_is_what_the_file_gets_at_its_first_answer(
     # More than a lane keeps in its buffer.
     file = driver.add(server.url("/stall", size=size, after=100_000), allocation=allocation, lanes=1)
     part: Part = file.tag
-    driver.until(lambda: "ANSWERED" in driver.kinds(file) and file.downloaded > 0)
+    driver.until(lambda: "ANSWERED" in driver.names(file) and file.downloaded > 0)
     found = part.path.stat()
     assert 0 < found.st_size <= 100_000 if allocation == "none" else found.st_size == size
     if allocation != "falloc":

@@ -48,9 +48,9 @@ def test_header_lines_without_end_end_the_transfer_and_hold_up_no_other(
     with _sending(lambda: itertools.chain([first], itertools.repeat(line * 500))) as url:
         flooded = driver.add(url)
         other = driver.add(server.url("/good", size=MIB))
-        driver.until(lambda: "FAILED" in driver.kinds(flooded))
+        driver.until(lambda: "FAILED" in driver.names(flooded))
         driver.end(other)
-        failed = next(event for event in driver.log if event.kind == "FAILED")
+        failed = next(event for event in driver.log if event.name == "FAILED")
         assert failed.fault == _engine.FAULTS["HEADERS"]
         flooded.remove()
         driver.end(flooded)
@@ -67,7 +67,7 @@ def test_a_byte_now_and_then_is_a_stall(driver: Driver) -> None:
         hasty = _engine.Profile([], [], [], read_timeout_s=1)
         # A second lane would ask for the rest, and fail first at an answer that is always the same.
         file = driver.add(url, profile=hasty, lanes=1)
-        driver.until(lambda: "FAILED" in driver.kinds(file))
+        driver.until(lambda: "FAILED" in driver.names(file))
         assert driver.log[-1].fault == _engine.FAULTS["STALLED"]
         assert 10 < file.downloaded < 1000
         file.remove()

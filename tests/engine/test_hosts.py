@@ -43,7 +43,7 @@ def small(tmp_path: Path) -> Iterator[Callable[..., list[File]]]:
 
 def ended(driver: Driver, files: Iterable[File], within_s: float = 30) -> set[str]:
     """How all of them ended."""
-    return {driver.end(each, within_s).kind for each in files}
+    return {driver.end(each, within_s).name for each in files}
 
 
 # ---- Connections -------------------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ def test_lanes_of_one_large_file_are_connections_of_its_host(
 ) -> None:
     file = driver.add(server.url("/slow", size=8 * MIB, rate=8 * MIB), lanes=8, least_bytes=1, host_lanes=2)
     most = 0
-    while driver.kinds(file)[-1:] != ["DONE"]:
+    while driver.names(file)[-1:] != ["DONE"]:
         most = max(most, file.lanes_busy)
         driver.take()
         time.sleep(0.01)
@@ -100,10 +100,10 @@ def test_who_insists_gets_a_first_connection_and_nobody_else_that_one(
     driver.until(lambda: server.requests)
     behind = driver.add(server.url("/good", size=MIB), host_lanes=1)
     insisting = driver.add(server.url("/good", size=MIB), host_lanes=1, insists=True)
-    assert driver.end(insisting).kind == "DONE"
+    assert driver.end(insisting).name == "DONE"
     driver.until(lambda: behind.waiting_for == "host")
     waiting.remove()
-    assert driver.end(behind).kind == "DONE"
+    assert driver.end(behind).name == "DONE"
     driver.end(waiting)
 
 
@@ -114,7 +114,7 @@ def test_connections_of_others_are_counted(driver: Driver, counting: CountingSer
     driver.until(lambda: file.waiting_for == "host")
     assert not counting.connections
     _engine.give_back_connections(host, 1)
-    assert driver.end(file).kind == "DONE"
+    assert driver.end(file).name == "DONE"
     # What the engine keeps idle is closed for whoever asks, as soon as libcurl can.
     driver.until(lambda: _engine.take_connections(host, 1, 2) == 1)
     assert _engine.take_connections(host, 1, 2) == 0
@@ -128,7 +128,7 @@ def test_a_redirect_leads_to_a_host_with_a_limit_of_its_own(
     urls = [server.url("/redirect", to=counting.url(number)) for number in range(8)]
     files = [driver.add(url, host_lanes=2) for url in urls]
     for each in files:
-        assert driver.end(each).kind == "DONE"
+        assert driver.end(each).name == "DONE"
     assert counting.most_connections <= 2
 
 

@@ -89,7 +89,7 @@ def test_no_range_begins_further_ahead_than_the_window(
         # Read before the frontier, which only moves on: what is seen is never more than what was.
         starts = [start for start, _ in ranges(server)]
         furthest_ahead = max([furthest_ahead, *(start - file.contiguous for start in starts)])
-        return "DONE" in driver.kinds(file)
+        return "DONE" in driver.names(file)
 
     driver.until(is_done)
     assert furthest_ahead <= window
@@ -116,7 +116,7 @@ def test_there_are_never_more_transfers_than_lanes(driver: Driver, server: Misbe
     def is_done() -> bool:
         nonlocal most_busy
         most_busy = max(most_busy, file.lanes_busy)
-        return "DONE" in driver.kinds(file)
+        return "DONE" in driver.names(file)
 
     driver.until(is_done)
     assert {request.status for request in server.requests} == {206}
@@ -171,7 +171,7 @@ def test_lanes_can_be_fewer_while_running(
     file.lanes = 1
     driver.until(lambda: file.lanes_busy == 1)
     before = len(server.requests)
-    driver.until(lambda: "DONE" in driver.kinds(file) or file.lanes_busy > 1)
+    driver.until(lambda: "DONE" in driver.names(file) or file.lanes_busy > 1)
     assert file.lanes_busy == 0
     assert len(server.requests) > before + 1, "it went on with the one"
     assert file.tag.octets == content(4 * MIB)
@@ -192,14 +192,14 @@ def test_a_request_that_libcurl_does_not_take_fails_and_asks_nothing_else(
     first = driver.fill(server.url("/good", size=MIB))
     asked = len(server.requests)
     file = driver.add(server.url("/good", size=MIB) + "&too-long=" + "x" * 9_000_000)
-    driver.until(lambda: "FAILED" in driver.kinds(file))
+    driver.until(lambda: "FAILED" in driver.names(file))
     failed = driver.log[-1]
     assert (failed.code, failed.fault, failed.status) == (_engine.constants()["CURLE_FAILED_INIT"], 0, 0)
     assert failed.text
     assert (file.size, file.downloaded, len(server.requests)) == (-1, 0, asked)
     # Each try ends in the same way, and the lane is as good as ever.
     file.release()
-    driver.until(lambda: driver.kinds(file).count("FAILED") == 2)
+    driver.until(lambda: driver.names(file).count("FAILED") == 2)
     file.remove()
     driver.end(file)
     again = driver.fill(server.url("/good", size=MIB, seed=1))

@@ -278,7 +278,7 @@ def test_http2_transfers_share_a_connection_only_where_libcurl_keeps_their_bytes
             for limit in (1, 100_000, 20_000_000, 0):
                 # Each pauses what comes next, and lets it go on.
                 file = driver.add(url, lanes=8, profile=profile, least_bytes=1 << 20)
-                driver.until(lambda: file.lanes_busy > 1 or "DONE" in driver.kinds(file))
+                driver.until(lambda: file.lanes_busy > 1 or "DONE" in driver.names(file))
                 file.limit = limit
                 file.limit = 0
                 driver.end(file)

@@ -46,7 +46,7 @@ def test_a_file_is_added_to_a_loop_that_exists(driver: Driver, server: Misbehavi
     with pytest.raises(ValueError, match="loop"):
         driver.engine.add(file, loop)
     driver.engine.add(file)
-    assert driver.end(file).kind == "DONE"
+    assert driver.end(file).name == "DONE"
 
 
 @pytest.mark.parametrize("loops", [0, -1, 65, 1 << 20])
@@ -60,7 +60,7 @@ def test_each_loop_fills_its_files(tmp_path: Path, server: MisbehavingServer) ->
         files = [driver.add(server.url("/good", size=MIB, seed=seed), loop=seed % 3) for seed in range(9)]
         assert driver.engine.live_files == 9
         for seed, file in enumerate(files):
-            assert driver.end(file).kind == "DONE"
+            assert driver.end(file).name == "DONE"
             assert file.tag.octets == content(MIB, seed)
         assert driver.engine.live_files == 0
 
@@ -75,7 +75,7 @@ def test_removal_is_told_once_and_leaves_the_descriptor_alone(
     file.remove()
     if when == "twice":
         file.remove()
-    assert driver.end(file).kind == "REMOVED"
+    assert driver.end(file).name == "REMOVED"
     assert (file.lanes_busy, driver.engine.live_files) == (0, 0)
     # The number is another file's now, and nothing may be written into it.
     other = file.tag.path.with_suffix(".other")
@@ -86,7 +86,7 @@ def test_removal_is_told_once_and_leaves_the_descriptor_alone(
     time.sleep(0.05)
     driver.take()
     assert (other.stat().st_size, file.downloaded) == (0, before)
-    assert driver.kinds(file).count("REMOVED") == 1
+    assert driver.names(file).count("REMOVED") == 1
 
 
 def test_what_is_said_to_a_file_after_its_end_is_not_heard(driver: Driver, server: MisbehavingServer) -> None:
@@ -96,7 +96,7 @@ def test_what_is_said_to_a_file_after_its_end_is_not_heard(driver: Driver, serve
     file.lanes = 3
     file.limit = 1000
     driver.fill(server.url("/good", seed=1))
-    assert driver.kinds(file) == ["ANSWERED", "DONE"]
+    assert driver.names(file) == ["ANSWERED", "DONE"]
 
 
 def _ended(driver: Driver) -> bool:
@@ -140,12 +140,12 @@ def test_a_file_that_was_never_added_can_be_told_things(driver: Driver) -> None:
 
 def test_a_failed_lane_waits_until_it_is_released(driver: Driver, server: MisbehavingServer) -> None:
     file = driver.add(server.url("/status", code=503, times=1))
-    driver.until(lambda: "FAILED" in driver.kinds(file))
+    driver.until(lambda: "FAILED" in driver.names(file))
     time.sleep(0.05)
     driver.take()
-    assert (len(server.requests), file.lanes_busy, driver.kinds(file)) == (1, 0, ["FAILED"])
+    assert (len(server.requests), file.lanes_busy, driver.names(file)) == (1, 0, ["FAILED"])
     file.release()
-    assert driver.end(file).kind == "DONE"
+    assert driver.end(file).name == "DONE"
     assert file.tag.octets == content(MIB)
 
 
@@ -156,32 +156,32 @@ def test_a_failure_tells_whether_the_source_has_another_address_by_now(
     file = driver.add(server.url("/status/old", code=403, delay=0.2))
     driver.until(lambda: server.requests)
     file.move(0, good, driver.profile)
-    driver.until(lambda: "FAILED" in driver.kinds(file))
+    driver.until(lambda: "FAILED" in driver.names(file))
     assert driver.log[-1].epoch == 0
     file.move(0, server.url("/status/new", code=410), driver.profile)
     file.release()
-    driver.until(lambda: driver.kinds(file).count("FAILED") == 2)
+    driver.until(lambda: driver.names(file).count("FAILED") == 2)
     assert (driver.log[-1].status, driver.log[-1].epoch, file.epoch(0)) == (410, 2, 2)
     file.move(0, good, driver.profile)
     file.release()
-    assert driver.end(file).kind == "DONE"
+    assert driver.end(file).name == "DONE"
 
 
 def test_a_redirect_from_where_a_source_was_before_is_not_followed(driver: Driver, server: MisbehavingServer) -> None:
     file = driver.add(server.url("/redirect/old", to="/status/elsewhere", delay=0.3))
     driver.until(lambda: server.requests)
     file.move(0, server.url("/good/new", size=100), driver.profile)
-    assert driver.end(file).kind == "DONE"
+    assert driver.end(file).name == "DONE"
     assert [request.path.split("?")[0] for request in server.requests] == ["/redirect/old", "/good/new"]
-    (answered,) = [event for event in driver.log if event.kind == "ANSWERED"]
+    (answered,) = [event for event in driver.log if event.name == "ANSWERED"]
     assert answered.text == server.url("/good/new", size=100)
 
 
 def test_a_file_whose_lane_is_held_can_be_removed(driver: Driver, server: MisbehavingServer) -> None:
     file = driver.add(server.url("/status", code=404))
-    driver.until(lambda: "FAILED" in driver.kinds(file))
+    driver.until(lambda: "FAILED" in driver.names(file))
     file.remove()
-    assert driver.end(file).kind == "REMOVED"
+    assert driver.end(file).name == "REMOVED"
 
 
 def test_the_bell_rings_for_events_and_when_it_is_rung(driver: Driver, server: MisbehavingServer) -> None:
@@ -217,9 +217,9 @@ def test_events_up_to_the_end_can_be_read_after_closing(driver: Driver, server: 
     driver.until(lambda: done.downloaded == MIB and live.downloaded)
     driver.engine.close()
     driver.take()
-    assert driver.kinds(done) == ["ANSWERED", "DONE"]
-    assert driver.kinds(live) == ["ANSWERED", "REMOVED"]
-    assert driver.kinds(waiting) == ["REMOVED"]
+    assert driver.names(done) == ["ANSWERED", "DONE"]
+    assert driver.names(live) == ["ANSWERED", "REMOVED"]
+    assert driver.names(waiting) == ["REMOVED"]
     assert driver.engine.live_files == 0
     assert driver.take() == []
 

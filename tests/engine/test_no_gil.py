@@ -106,7 +106,7 @@ HOLDING = """
             "end": end,
             "downloaded": downloaded,
             "requests": file.requests,
-            "kinds": driver.kinds(file),
+            "kinds": driver.names(file),
         }))
 """
 

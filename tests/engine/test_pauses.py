@@ -28,18 +28,18 @@ A_TRICKLE = 1
 
 
 def _has_come_to(driver: Driver, file: File, goal: int) -> bool:
-    return file.downloaded >= goal or "DONE" in driver.kinds(file)
+    return file.downloaded >= goal or "DONE" in driver.names(file)
 
 
 def _can_be_read_beyond(driver: Driver, file: File, read: int) -> bool:
-    return file.contiguous > read or "DONE" in driver.kinds(file)
+    return file.contiguous > read or "DONE" in driver.names(file)
 
 
 def interrupt(driver: Driver, file: File, *, every: int, seconds: float = 30.0) -> int:
     """Set a limit and lift it again whenever ``every`` more bytes have come; returns how often."""
     chance = random.Random(every)
     times = 0
-    while "DONE" not in driver.kinds(file):
+    while "DONE" not in driver.names(file):
         driver.until(partial(_has_come_to, driver, file, file.downloaded + chance.randrange(every)), seconds)
         file.limit = A_TRICKLE
         time.sleep(0.004)
@@ -90,7 +90,7 @@ def test_a_slow_reader_of_a_stream_gets_every_byte_in_its_place(
     read = 0
     file.read_to(0)
     with file.tag.path.open("rb") as written:
-        while "DONE" not in driver.kinds(file) or read < SIZE:
+        while "DONE" not in driver.names(file) or read < SIZE:
             there = file.contiguous
             assert written.read(there - read) == octets[read:there]
             read = there
@@ -105,13 +105,13 @@ def test_a_lane_that_hedges_is_paused_and_goes_on(driver: Driver, server: Misbeh
     url = server.url("/script", size=size, steps=f"good|stall:after={MIB - 100_000}|slow:rate={4 * MIB}")
     file = driver.add(url, lanes=2, least_bytes=1, first_bytes=MIB)
     driver.until(lambda: file.hedges > 0, 30)
-    for _ in itertools.takewhile(lambda _: "DONE" not in driver.kinds(file), range(10)):
+    for _ in itertools.takewhile(lambda _: "DONE" not in driver.names(file), range(10)):
         file.limit = A_TRICKLE
         driver.take()
         time.sleep(0.01)
         file.limit = 0
         time.sleep(0.02)
-    assert driver.end(file, 30).kind == "DONE"
+    assert driver.end(file, 30).name == "DONE"
     assert file.tag.octets == content(size)
 
 
@@ -119,7 +119,7 @@ def test_a_limit_of_one_loop_and_many_files_keeps_them_apart(driver: Driver, ser
     # Since 8.7 all transfers of a loop share libcurl's receive buffer: an announcement must not outlive its piece.
     files = [driver.add(server.url("/good", size=8 * MIB, seed=seed), lanes=2, least_bytes=1) for seed in range(4)]
     chance = random.Random(1)
-    while not all("DONE" in driver.kinds(file) for file in files):
+    while not all("DONE" in driver.names(file) for file in files):
         chance.choice(files).limit = A_TRICKLE
         driver.engine.limit = chance.choice([0, A_TRICKLE])
         time.sleep(0.005)

@@ -106,7 +106,7 @@ def test_the_missing_bytes_are_asked_for_and_no_others(driver: Driver, server: M
         missing = ~begun.present
         assert (file.downloaded, file.contiguous) == (begun.present.sum(), begun.contiguous)
         driver.engine.add(file)
-        assert driver.end(file).kind == "DONE"
+        assert driver.end(file).name == "DONE"
         times = asked(server, url, begun.size)
         # A lane of several may have been given a part of another's range.
         assert (times == missing).all() if lanes == 1 else ((times > 0) == missing).all()
@@ -121,7 +121,7 @@ def test_the_missing_bytes_are_asked_for_and_no_others(driver: Driver, server: M
 def test_a_whole_file_is_done_without_a_request(driver: Driver, server: MisbehavingServer) -> None:
     whole = content(3000)
     file = driver.fill(server.url("/good", size=3000), whole, size=3000, block_size=1024, blocks=bytes([DONE]) * 3)
-    assert driver.kinds(file) == ["DONE"]
+    assert driver.names(file) == ["DONE"]
     assert (server.requests, file.requests, file.answered) == ([], 0, False)
 
 
@@ -152,7 +152,7 @@ def test_an_answer_about_another_file_writes_nothing(
     begun = Begun(2000, 1000, bytes(2), {0: 500})
     options = {"size": 2000, "block_size": 1000, "blocks": bytes(2), "partial": begun.partial, **known}
     file = driver.add(server.url("/good", size=2000), begun.octets, **options)
-    driver.until(lambda: "FAILED" in driver.kinds(file))
+    driver.until(lambda: "FAILED" in driver.names(file))
     assert driver.log[-1].fault == _engine.FAULTS[fault]
     assert (file.answered, file.downloaded) == (False, 500)
     assert file.tag.octets == begun.octets
@@ -167,7 +167,7 @@ def test_an_answer_about_the_same_file_goes_on(
     begun = Begun(2000, 1000, bytes([MISSING, DONE]), {0: 500})
     options = {"size": 2000, "block_size": 1000, "blocks": begun.blocks, "partial": begun.partial, **known}
     file = driver.fill(server.url("/good", size=2000), begun.octets, **options)
-    assert driver.kinds(file) == ["ANSWERED", "DONE"]
+    assert driver.names(file) == ["ANSWERED", "DONE"]
     assert [request.range for request in server.requests] == [(500, 1000)]
     assert file.tag.octets == content(2000)
 

@@ -193,7 +193,7 @@ def test_a_hedge_that_does_not_bring_all_harms_nothing(
     file = driver.add(slow, held, lanes=2, first_bytes=MIB, mirrors=mirrors, source_lanes=1, **done)
     driver.end(file, STUCK_S)
     assert file.hedges >= 1
-    assert "FAILED" not in driver.kinds(file), driver.log
+    assert "FAILED" not in driver.names(file), driver.log
     assert file.tag.octets == content(size)
 
 
@@ -208,7 +208,7 @@ def test_a_lane_far_slower_than_its_fellows_is_replaced(driver: Driver, server: 
     driver.end(file)
     assert file.replacements >= 1
     assert file.tag.octets == content(size)
-    assert "FAILED" not in driver.kinds(file)
+    assert "FAILED" not in driver.names(file)
 
 
 @pytest.mark.alone
@@ -240,7 +240,7 @@ def test_lanes_stay_few_where_all_share_one_rate(driver: Driver, server: Misbeha
     def is_done() -> bool:
         nonlocal most_busy
         most_busy = max(most_busy, file.lanes_busy)
-        return "DONE" in driver.kinds(file)
+        return "DONE" in driver.names(file)
 
     driver.until(is_done)
     # One try to grow does not pay. On a busy machine that sends by fits and starts, one may seem to.
@@ -255,7 +255,7 @@ def test_lanes_never_grow_beyond_what_is_allowed(driver: Driver, server: Misbeha
     def is_done() -> bool:
         nonlocal most_busy
         most_busy = max(most_busy, file.lanes_busy)
-        return "DONE" in driver.kinds(file)
+        return "DONE" in driver.names(file)
 
     driver.until(is_done)
     assert most_busy == 6
@@ -275,7 +275,7 @@ def test_a_window_bounds_what_is_ahead_of_the_frontier(
         nonlocal furthest
         ahead, frontier = file.downloaded, file.contiguous
         furthest = max(furthest, ahead - frontier)
-        return "DONE" in driver.kinds(file)
+        return "DONE" in driver.names(file)
 
     driver.until(is_done)
     assert furthest <= window
@@ -299,7 +299,7 @@ def test_a_server_that_answers_late_is_not_asked_for_the_same_bytes_over_and_ove
 
 
 def only_what_failed_is_left(driver: Driver, file: File, released: int) -> bool:
-    return driver.kinds(file).count("FAILED") > released and file.lanes_busy == 0
+    return driver.names(file).count("FAILED") > released and file.lanes_busy == 0
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 4])

@@ -52,7 +52,7 @@ def test_lanes_that_a_server_does_not_answer_cost_next_to_no_time(
     file = driver.add(either_server.url("/slow", size=SIZE, rate=RATE), lanes=lanes)
     driver.end(file, 5 * ALONE_S)
     assert file.tag.octets == content(SIZE)
-    assert "FAILED" not in driver.kinds(file)
+    assert "FAILED" not in driver.names(file)
     assert either_server.connections <= 12
 
 
@@ -156,7 +156,7 @@ def test_small_files_do_not_wait_for_lanes_that_a_server_does_not_answer(
     urls = [server.url("/good", size=20_000, seed=number) for number in range(60)]
     files = [driver.small(url, fd, f"{number}", host_lanes=8) for number, url in enumerate(urls)]
     for file in files:
-        assert driver.end(file).kind == "DONE"
+        assert driver.end(file).name == "DONE"
     os.close(fd)
     assert server.connections <= 9
     for number in range(60):
@@ -241,7 +241,7 @@ def test_help_that_is_refused_is_asked_for_a_few_times_at_most(
     file = driver.add(url, lanes=8)
     driver.end(file)
     assert file.tag.octets == content(size)
-    assert "FAILED" not in driver.kinds(file), "the slow lane goes on, and nobody hears of it"
+    assert "FAILED" not in driver.names(file), "the slow lane goes on, and nobody hears of it"
     refused = len(server.requests) - 2
     assert 1 <= refused <= (1 if "retry-after" in refusal else 4)
     times = [request.time for request in server.requests[2:]]

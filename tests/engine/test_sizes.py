@@ -24,9 +24,9 @@ NO_NUMBERS = ["-1", str(-(1 << 63)), "+5", "0x10", "1e3", "12 13", "5,6", "five"
 
 def failure(driver: Driver, file: File) -> Event:
     """The failure that comes, after which the file is gone; nothing was written."""
-    driver.until(lambda: {"FAILED", "DONE"} & set(driver.kinds(file)))
+    driver.until(lambda: {"FAILED", "DONE"} & set(driver.names(file)))
     failed = driver.log[-1]
-    assert failed.kind == "FAILED"
+    assert failed.name == "FAILED"
     assert (file.writes, file.block_size, file.tag.octets) == (0, 0, b"")
     file.remove()
     driver.end(file)
@@ -101,7 +101,7 @@ def test_a_time_may_be_as_long_as_it_likes(driver: Driver, server: MisbehavingSe
     profile = _engine.Profile([], [], [], connect_timeout_s=seconds or 1, read_timeout_s=seconds)
     file = driver.file(server.url("/good", size=SIZE), profile=profile)
     driver.engine.add(file)
-    assert driver.end(file).kind == "DONE"
+    assert driver.end(file).name == "DONE"
     file.rest(0, seconds)
 
 

@@ -46,8 +46,8 @@ def begin(driver: Driver, directory: Path) -> Iterator[Begin]:
 
 def outcomes(driver: Driver, files: Sequence[File]) -> list[str]:
     """What was heard of each at last, when it had come to an end or was held."""
-    driver.until(lambda: all(_OUTCOMES.intersection(driver.kinds(file)) for file in files))
-    return [driver.kinds(file)[-1] for file in files]
+    driver.until(lambda: all(_OUTCOMES.intersection(driver.names(file)) for file in files))
+    return [driver.names(file)[-1] for file in files]
 
 
 def names(directory: Path) -> list[str]:
@@ -156,7 +156,7 @@ def test_what_is_out_of_the_ordinary_is_pythons_to_decide_and_leaves_nothing(
     assert names(directory) == ["after", "before"]
     driver.until(lambda: odd.waiting_for == "decision")
     odd.remove()
-    assert driver.end(odd).kind == "REMOVED"
+    assert driver.end(odd).name == "REMOVED"
     assert names(directory) == ["after", "before"]
 
 
@@ -181,8 +181,8 @@ def test_with_a_place_it_goes_on_and_nothing_is_requested_twice(
     with (directory / "place").open("w+b") as place:
         file.lanes = 4
         file.place(place.fileno())
-        assert driver.end(file).kind == "DONE"
-    assert [kind for kind in driver.kinds(file) if kind != "HELD"] == ["ANSWERED", "DONE"]
+        assert driver.end(file).name == "DONE"
+    assert [kind for kind in driver.names(file) if kind != "HELD"] == ["ANSWERED", "DONE"]
     assert names(directory) == ["place"]
     assert (directory / "place").read_bytes() == content(size, 3)
     assert file.responses >= 1
@@ -210,12 +210,12 @@ def test_with_a_place_it_goes_on_from_what_had_come(
 ) -> None:
     (file,) = begin([(server.url(path, size=200_000, **parameters), "a")])
     outcomes(driver, [file])
-    assert driver.kinds(file) == heard
+    assert driver.names(file) == heard
     came = file.downloaded
     with (directory / "place").open("w+b") as place:
         file.place(place.fileno())
         file.release()
-        assert driver.end(file).kind == "DONE"
+        assert driver.end(file).name == "DONE"
     assert names(directory) == ["place"]
     assert (directory / "place").read_bytes() == content(200_000)
     asked = [request.range[0] for request in server.requests if request.range]
@@ -231,7 +231,7 @@ def test_a_file_whose_name_is_taken_at_the_last_moment_is_whole_when_it_has_a_pl
     outcomes(driver, [file])
     with (directory / "place").open("w+b") as place:
         file.place(place.fileno())
-        assert driver.end(file).kind == "DONE"
+        assert driver.end(file).name == "DONE"
     assert (directory / "place").read_bytes() == content(1000)
     assert len(server.requests) == 1
 
@@ -243,7 +243,7 @@ def test_what_has_no_place_yet_can_be_removed(
     (file,) = begin([(server.url(path, size=9 << 20, **parameters), "a")])
     outcomes(driver, [file])
     file.remove()
-    assert driver.end(file).kind == "REMOVED"
+    assert driver.end(file).name == "REMOVED"
     assert names(directory) == []
 
 
@@ -325,7 +325,7 @@ def test_what_is_removed_leaves_nothing(
     for file in files:
         file.remove()
     for file in files:
-        assert driver.end(file).kind == "REMOVED"
+        assert driver.end(file).name == "REMOVED"
         file.remove()
     assert names(directory) == []
 

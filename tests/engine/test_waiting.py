@@ -65,7 +65,7 @@ def test_a_file_whose_sources_rest_waits_for_the_end_of_that(
 ) -> None:
     url, mirror = server.url("/status", size=MIB, code=503, times=1), other_server.url("/good", size=MIB)
     file = driver.add(url, mirrors=[(mirror, driver.profile, "", "")])
-    driver.until(lambda: "FAILED" in driver.kinds(file))
+    driver.until(lambda: "FAILED" in driver.names(file))
     file.ban(1)
     file.rest(0, 1)
     file.release()
@@ -75,7 +75,7 @@ def test_a_file_whose_sources_rest_waits_for_the_end_of_that(
 
 def test_a_file_that_nobody_may_be_asked_for_waits_for_nothing(driver: Driver, server: MisbehavingServer) -> None:
     file = driver.add(server.url("/status", size=MIB, code=503))
-    driver.until(lambda: "FAILED" in driver.kinds(file))
+    driver.until(lambda: "FAILED" in driver.names(file))
     file.ban(0)
     file.release()
     driver.until(lambda: file.waiting_for == "nothing")

@@ -49,7 +49,7 @@ def test_a_small_file_is_done_with_its_last_byte(
     file = driver.add(either_server.url("/lingers", size=300_000, framing=framing))
     driver.end(file, SOON_S)
     assert file.tag.octets == content(300_000)
-    assert (driver.kinds(file), file.requests) == (["ANSWERED", "DONE"], 1)
+    assert (driver.names(file), file.requests) == (["ANSWERED", "DONE"], 1)
 
 
 @pytest.mark.parametrize("lanes", [1, 8])
@@ -61,7 +61,7 @@ def test_a_lane_whose_range_is_there_takes_the_next(
     file = driver.add(either_server.url("/lingers", size=size, framing=framing), lanes=lanes, least_bytes=MIB)
     driver.end(file, SOON_S)
     assert file.tag.octets == content(size)
-    assert "FAILED" not in driver.kinds(file)
+    assert "FAILED" not in driver.names(file)
 
 
 def test_only_the_first_answer_without_an_end_is_waited_for(driver: Driver, server: MisbehavingServer) -> None:
@@ -151,7 +151,7 @@ def test_what_is_taken_over_or_fetched_twice_is_done_with_its_last_byte(
     driver.end(file, SOON_S)
     assert getattr(file, how) >= 1
     assert file.tag.octets == content(size)
-    assert "FAILED" not in driver.kinds(file)
+    assert "FAILED" not in driver.names(file)
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
@@ -164,7 +164,7 @@ def test_small_files_are_done_with_their_last_bytes(
     urls = [either_server.url("/lingers", size=20_000, framing=framing, id=n) for n in range(100)]
     files = [driver.small(url, fd, f"{n}.bin", host_lanes=4) for n, url in enumerate(urls)]
     for each in files:
-        assert driver.end(each, SOON_S).kind == "DONE"
+        assert driver.end(each, SOON_S).name == "DONE"
     os.close(fd)
     assert {path.read_bytes() for path in directory.iterdir()} == {content(20_000)}
 
@@ -176,7 +176,7 @@ def test_a_transfer_that_fails_after_the_last_byte_is_no_failure(driver: Driver,
     hasty = _engine.Profile(settings, [], [], read_timeout_s=0.05)
     file = driver.add(server.url("/lingers", size=300_000), profile=hasty)
     driver.end(file, SOON_S)
-    assert driver.kinds(file) == ["ANSWERED", "DONE"]
+    assert driver.names(file) == ["ANSWERED", "DONE"]
 
 
 def test_a_file_that_has_every_byte_is_over_whatever_became_of_its_last_transfer(
@@ -186,8 +186,8 @@ def test_a_file_that_has_every_byte_is_over_whatever_became_of_its_last_transfer
     fd = os.open(os.devnull, os.O_RDWR)
     file = File(fd, server.url("/good", size=100), driver.profile)
     driver.engine.add(file, 0)
-    assert driver.end(file, SOON_S).kind == "DONE"
-    assert driver.kinds(file) == ["ANSWERED", "DONE"]
+    assert driver.end(file, SOON_S).name == "DONE"
+    assert driver.names(file) == ["ANSWERED", "DONE"]
     os.close(fd)
 
 
@@ -195,7 +195,7 @@ def test_a_file_that_has_every_byte_is_over_whatever_became_of_its_last_transfer
 def test_an_error_that_takes_long_to_tell_is_heard_soon(driver: Driver, server: MisbehavingServer, code: int) -> None:
     # Its body comes a byte at a time, which is life enough for any timeout.
     file = driver.add(server.url("/script", size=MIB, steps=f"status:code={code}+slow:rate=1"))
-    driver.until(lambda: "FAILED" in driver.kinds(file), SOON_S)
+    driver.until(lambda: "FAILED" in driver.names(file), SOON_S)
     assert driver.log[-1].status == code
     file.release()
     driver.end(file, SOON_S)

@@ -103,7 +103,7 @@ def test_removing_a_file_writes_what_the_buffer_holds(driver: Driver, tls_server
     driver.until(lambda: tls_server.bytes_sent == 100_000)
     while file.downloaded == BUFFER:
         file.remove()
-        assert driver.end(file).kind == "REMOVED"
+        assert driver.end(file).name == "REMOVED"
     assert BUFFER < file.downloaded <= 100_000
     assert file.tag.octets[: file.downloaded] == content(MIB)[: file.downloaded]
 
@@ -113,7 +113,7 @@ def test_a_broken_connection_leaves_what_came_in_the_file(
     driver: Driver, tls_server: MisbehavingServer, route: str
 ) -> None:
     file = driver.add(tls_server.url(route, size=MIB, after=100_000))
-    driver.until(lambda: "FAILED" in driver.kinds(file))
+    driver.until(lambda: "FAILED" in driver.names(file))
     kept = file.downloaded
     assert kept == 100_000 or (route == "/reset" and kept <= 100_000), "a reset may overtake what was sent before"
     assert file.tag.octets[:kept] == content(MIB)[:kept]
@@ -146,7 +146,7 @@ def test_bytes_beyond_the_answers_own_end_never_reach_the_file(
     size = 500_000
     url = server.url("/overflow", size=size, extra=extra, framing=framing)
     file = driver.add(url, allocation="none")
-    driver.until(lambda: {"FAILED", "DONE"} & set(driver.kinds(file)))
+    driver.until(lambda: {"FAILED", "DONE"} & set(driver.names(file)))
     assert len(file.tag.octets) <= size
     assert b"\xee" * 16 not in file.tag.octets
     file.remove()
@@ -157,7 +157,7 @@ def test_bytes_too_many_that_a_limit_holds_back_are_seen(driver: Driver, server:
     # When the last byte has come, the limit lets no other pass for a quarter of a second.
     url = server.url("/overflow", size=64 << 10, extra=50_000, framing="chunked")
     file = driver.add(url, allocation="none", limit=64 << 10)
-    driver.until(lambda: {"FAILED", "DONE"} & set(driver.kinds(file)))
+    driver.until(lambda: {"FAILED", "DONE"} & set(driver.names(file)))
     assert driver.log[-1].fault == _engine.FAULTS["OVERFLOW"]
     assert file.downloaded == 0
     file.remove()
@@ -170,7 +170,7 @@ def test_bytes_beyond_a_range_spare_what_follows_it(driver: Driver, server: Misb
     held = octets[:MIB] + bytes(MIB) + octets[2 * MIB :]
     known: dict[str, Any] = {"size": size, "block_size": MIB, "blocks": b"\2\0\2"}
     file = driver.add(server.url("/overflow", size=size, extra=50_000, framing="length"), held, **known)
-    driver.until(lambda: {"FAILED", "DONE"} & set(driver.kinds(file)))
+    driver.until(lambda: {"FAILED", "DONE"} & set(driver.names(file)))
     assert file.tag.octets[2 * MIB :] == octets[2 * MIB :]
     file.remove()
     driver.end(file)
@@ -180,7 +180,7 @@ def test_a_whole_file_that_answers_a_range_spares_what_is_there(driver: Driver, 
     octets = content(2 * MIB)
     known: dict[str, Any] = {"size": 2 * MIB, "block_size": MIB, "blocks": b"\2\0"}
     file = driver.add(server.url("/no-ranges", size=2 * MIB), octets[:MIB], **known)
-    driver.until(lambda: "FAILED" in driver.kinds(file))
+    driver.until(lambda: "FAILED" in driver.names(file))
     assert file.tag.octets == octets[:MIB]
     assert file.writes == 0
     file.remove()
@@ -203,7 +203,7 @@ def test_a_span_that_was_written_ahead_counts_only_with_its_pieces(driver: Drive
         contiguous = file.contiguous
         with file.tag.path.open("rb") as opened:
             assert opened.read(contiguous) == octets[:contiguous]
-        return "DONE" in driver.kinds(file)
+        return "DONE" in driver.names(file)
 
     driver.until(what_counts_is_there)
 

@@ -1,4 +1,4 @@
-"""Nothing is left behind, and nothing of others is taken along: what a download that rests has on the disk."""
+"""Nothing is left behind, and nothing of others is taken along: what a stopped download has on the disk."""
 
 import hashlib
 from collections.abc import Iterator

@@ -343,25 +343,25 @@ class User:
 
     def _heed(self, event: EngineEvent) -> None:
         download: _Download = event.file.tag
-        kind = event.kind
+        name = event.name
         self._say(
-            kind, download.name, f"code={event.code} status={event.status} fault={Fault(event.fault).name}",
+            name, download.name, f"code={event.code} status={event.status} fault={Fault(event.fault).name}",
             f"source={event.source} at={event.offset}+{event.received_bytes} errno={event.errno}",
         )  # fmt: skip
         if download.file is None or event.file is not download.file:
             raise Broken("an event of a file that had its last one")
-        if kind in ("ANSWERED", "MET"):
+        if name in ("ANSWERED", "MET"):
             download.answered.add(event.source)
-        elif kind == "HELD":
+        elif name == "HELD":
             self._place(download)
-        elif kind == "DONE":
+        elif name == "DONE":
             self._check_whole(download)
             self._check_bounds(download, download.file)
             download.result = "done"
             download.file = None
-        elif kind == "REMOVED":
+        elif name == "REMOVED":
             self._removed(download)
-        elif kind == "FAILED" and not download.leaving:
+        elif name == "FAILED" and not download.leaving:
             self._place(download)
             self._failed(download, event)
 

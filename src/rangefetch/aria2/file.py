@@ -182,16 +182,16 @@ class FileRun(Run):
 
         def named(taken: Path | None) -> None:
             if taken is None:
-                self._settle()
+                self._look_for_earlier()
             elif self.options.checksum:
-                self.placing.compare_existing(taken, self._settle)
+                self.placing.compare_existing(taken, self._look_for_earlier)
             elif remote is None and self.options.auto_file_renaming:
-                self.naming.rename(self._settle, named)
+                self.naming.rename(self._look_for_earlier, named)
             elif remote is None:
                 words = f"{taken} exists and the server cannot be asked whether it is the same; {HOW_TO_REPLACE}"
                 raise TargetExists(words, url=self.shown_url, filename=taken)
             else:
-                self.placing.look_at_existing(taken, source, remote.identity, self._settle)
+                self.placing.look_at_existing(taken, source, remote.identity, self._look_for_earlier)
 
         self.do(self._name, named)
 
@@ -217,7 +217,7 @@ class FileRun(Run):
 
     # -- what is there already ----------------------------------------------------------------------------------------
 
-    def _settle(self) -> None:
+    def _look_for_earlier(self) -> None:
         """Have aria2 find what earlier runs have left and still holds, and nothing else."""
         saved, remote, source = self.saved, self.remote, self.answering
         if self.placing.earlier is not None:

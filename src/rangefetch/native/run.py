@@ -210,37 +210,37 @@ class Run(AtWork):
             self._trace.append((self.sources[event.source].url, event.trace))
             return
         phase = self.life.phase
-        if event.kind in ("DONE", "REMOVED"):
+        if event.name in ("DONE", "REMOVED"):
             self.backend.file_gone(file, self.loop)
             self.loop = _NO_LOOP
             self.connections += file.connections
-            if event.kind == "DONE" and phase in AT_WORK:
+            if event.name == "DONE" and phase in AT_WORK:
                 self.recovery.stop_waiting()
                 self.life.fire(Event.WHOLE)
             else:
                 self._let_go()
-        elif phase is Phase.DROPPING and event.kind == "ANSWERED":
+        elif phase is Phase.DROPPING and event.name == "ANSWERED":
             self.answering.answered_late(event.source, self._meet(event))
         elif phase not in AT_WORK:
             return
-        elif event.kind == "FAILED":
+        elif event.name == "FAILED":
             if event.status:
                 self._heard(self.sources[event.source])
             self.recovery.failed(event)
-        elif event.kind == "REACHED":
+        elif event.name == "REACHED":
             self.download.notify()
-        elif event.kind == "HELD":
+        elif event.name == "HELD":
             pass  # it has its place by now
         else:
             headers = self._meet(event)
             if self.asking is not None:
                 self.asking.answered(headers)
                 return
-            if event.kind == "ANSWERED" and not self.recovery.resort.answered(headers):
+            if event.name == "ANSWERED" and not self.recovery.resort.answered(headers):
                 self.sources[event.source].answered = False
                 self.turn(self.starting.open_file)
                 return
-            if event.kind == "ANSWERED":
+            if event.name == "ANSWERED":
                 self.answering.answered(event.source, headers)
             if self.life.phase in AT_WORK:
                 self.answering.compare_digest(event.source, headers)

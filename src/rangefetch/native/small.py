@@ -180,17 +180,17 @@ class Small:
         """One event of the engine."""
         if event.trace is not None:
             self._trace.append((self.download.url, event.trace))
-        elif event.kind == "DONE":
+        elif event.name == "DONE":
             self._leave_engine()
             self._complete()
-        elif event.kind == "REMOVED":
+        elif event.name == "REMOVED":
             self._leave_engine()
             self._removed()
         elif self._stage is _Stage.FETCHING:
             self._stage = _Stage.QUEUED
             self._keep(event)
             self._release_directory()
-            match self._backend.listener.grows(self.download, answered=event.kind != "FAILED"):
+            match self._backend.listener.grows(self.download, answered=event.name != "FAILED"):
                 case Growth.NOW:
                     self.go_on()
                 case Growth.LATER:
@@ -206,7 +206,7 @@ class Small:
 
     def _keep(self, event: EngineEvent) -> None:
         """What has happened so far, for the run that takes over."""
-        if event.kind != "HELD":
+        if event.name != "HELD":
             self._events.append(event)
 
     def _leave_engine(self) -> None:

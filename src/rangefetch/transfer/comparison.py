@@ -139,7 +139,7 @@ class Comparison(Generic[R]):
         """An event of :attr:`file`."""
         if event.trace is not None:
             self.trace.append((self._question.source.url, event.trace))
-        elif event.kind in ("DONE", "REMOVED"):
+        elif event.name in ("DONE", "REMOVED"):
             self._in_engine = False
             self._services.file_gone(event.file, self._loop)
             if self._finding is None and self._again:
@@ -153,9 +153,9 @@ class Comparison(Generic[R]):
                 self._gone()
         elif self._finding is not None or self._again:
             return
-        elif event.kind == "FAILED":
+        elif event.name == "FAILED":
             self._failed(event)
-        elif event.kind == "ANSWERED":
+        elif event.name == "ANSWERED":
             self._answered = True
             if self._question.plain:
                 self._end(Finding(Verdict.SAME))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from rangefetch._engine import _EventKind
+    from rangefetch._engine import _EventName
 
 __all__ = ["EngineEvent", "Traced"]
 
@@ -17,7 +17,7 @@ Traced = tuple[str, Mapping[str, int]]
 class EngineEvent(NamedTuple):
     """One event, as ``_engine.Engine.events`` documents it; ``file.tag`` is whose it is."""
 
-    kind: _EventKind
+    name: _EventName
     file: Any
     code: int
     status: int

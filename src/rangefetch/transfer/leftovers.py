@@ -1,4 +1,4 @@
-"""What a download that rests has on the disk: removed with it, or moved where its new name or directory says.
+"""What a stopped download has on the disk: removed with it, or moved where its new name or directory says.
 
 Only what that download has created is touched: one that never began has nothing.
 """
