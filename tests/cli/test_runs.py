@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import rangefetch
-from rangefetch.ledger import Ledger, LedgerError
+from rangefetch.ledger import Ledger, LedgerError, Row
 from servers.misbehaving import MisbehavingServer, content
 from support.command_line import command, environment, errors, run
 from support.files import names
@@ -215,6 +215,48 @@ def test_what_a_ledger_says(server: MisbehavingServer, place: Path) -> None:
     assert len(as_csv) == 4
     for words in (["show", "nowhere"], ["show", "list"], ["nonsense", "run.db"], []):
         assert run(place, "run", *words).returncode == 2
+
+
+def test_a_ledger_as_parquet(server: MisbehavingServer, place: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the package pyarrow is not installed")
+    secret = url_of(server, 0).replace("http://", "http://me:secret@")
+    listed(place, [secret, server.url("/status/x.bin", code=404), url_of(server, 2)])
+    assert run(place, *WORDS, "--retry-wait", "0.01").returncode == 1
+    with (place / "run.parquet").open("wb") as file:
+        words = command("run", "export", "--format", "parquet", "run.db")
+        assert subprocess.run(words, cwd=place, env=environment(place), stdout=file, check=False).returncode == 0
+    rows = parquet.read_table(place / "run.parquet").to_pylist()
+    lines = [json.loads(line) for line in run(place, "run", "export", "run.db").stdout.splitlines()]
+    assert rows == lines
+    assert [row["state"] for row in rows] == ["complete", "failed", "complete"]
+    assert "secret" not in str(rows)
+
+
+def test_a_long_ledger_becomes_several_row_groups(place: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the package pyarrow is not installed")
+    count = 70_000
+    with Ledger(place / "run.db", writes=True) as ledger:
+        for number in range(count):
+            ledger.put(Row(number, 0, "http://h/x", "h", "x", "complete", 1 << 40, "", 0.5, 1, "", 0, "", 1.5))
+    with (place / "run.parquet").open("wb") as file:
+        words = command("run", "export", "--format", "parquet", "run.db")
+        assert subprocess.run(words, cwd=place, env=environment(place), stdout=file, check=False).returncode == 0
+    told = parquet.ParquetFile(place / "run.parquet")
+    assert (told.metadata.num_rows, told.metadata.num_row_groups) == (count, 2)
+    told.close()
+
+
+def test_parquet_that_cannot_be_written_is_one_line(place: Path) -> None:
+    pytest.importorskip("pyarrow", reason="the package pyarrow is not installed")
+    with Ledger(place / "run.db", writes=True) as ledger:
+        ledger.put(Row(0, 0, "http://h/x", "h", "x", "complete", 1, "", 0.5, 1, "", 0, "", 1.5))
+    words = command("run", "export", "--format", "parquet", "run.db")
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = subprocess.run(
+            words, cwd=place, env=environment(place), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr == "rangefetch: run: standard output: No space left on device\n"
 
 
 def test_a_run_in_python(server: MisbehavingServer, place: Path) -> None:

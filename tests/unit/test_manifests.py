@@ -277,6 +277,59 @@ def test_a_compressed_form_that_is_cut_off_or_damaged_is_one_error(compress: Cal
             read(bytes(damaged))
 
 
+def test_zstd_is_a_compressed_form_like_the_others(tmp_path: Path) -> None:
+    zstd = pytest.importorskip("backports.zstd", reason="it is a package before Python 3.14")
+    octets = zstd.compress("".join(f"{url}\n" for url in URLS).encode())
+    assert [item.url for item in read(octets)] == list(URLS)
+    (tmp_path / "list.jsonl.zst").write_bytes(zstd.compress(json.dumps({"url": URLS[0], "size": 7}).encode()))
+    assert [(item.url, item.size) for item in read_manifest(tmp_path / "list.jsonl.zst")] == [(URLS[0], 7)]
+    for damaged in (octets[: len(octets) // 2], octets[:20] + b"\xff" * 20):
+        with pytest.raises(ManifestError, match=r"^manifest"):
+            read(damaged)
+
+
+def parquet_of(path: Path, columns: dict[str, list[Any]], **how: Any) -> Path:
+    arrow = pytest.importorskip("pyarrow", reason="the package pyarrow is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the package pyarrow is not installed")
+    parquet.write_table(arrow.table(columns), path, **how)
+    return path
+
+
+def test_a_parquet_says_what_csv_does(tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {
+        "url": list(URLS),
+        "name": list(NAMES),
+        "sha256": list(SHA),
+        "size": list(SIZES),
+        "mirrors": [[f"https://mirror.example.org/{name}"] for name in NAMES],
+        "other": [None, {"a": 1}],
+    }
+    path = parquet_of(tmp_path / "list.parquet", columns)
+    assert facts(list(read_manifest(path))) == expected(("name", "sha", "size", "mirror"))
+
+
+def test_a_parquet_is_read_in_batches_and_its_bad_rows_are_numbered(tmp_path: Path) -> None:
+    urls: list[Any] = [f"https://example.org/{number}" for number in range(10_000)]
+    urls[4999], urls[9000] = None, "nonsense"
+    path = parquet_of(tmp_path / "list.parquet", {"link": urls}, row_group_size=1000)
+    bad: list[int] = []
+    items = read_manifest(path, columns={"url": "link"}, on_bad_line=lambda line, _: bad.append(line))
+    assert sum(1 for _ in items) == 9998
+    assert bad == [5000, 9001]
+
+
+def test_a_parquet_without_a_url_or_a_damaged_one_is_one_error(tmp_path: Path) -> None:
+    path = parquet_of(tmp_path / "list.parquet", {"a": [1], "b": ["x"]})
+    with pytest.raises(ManifestError, match="url"):
+        list(read_manifest(path))
+    whole = parquet_of(tmp_path / "whole.parquet", {"url": [f"https://example.org/{n}" for n in range(5000)]})
+    octets = bytearray(whole.read_bytes())
+    octets[100:400] = b"\xff" * 300
+    path.write_bytes(octets)
+    with pytest.raises(ManifestError, match="this Parquet cannot be read"):
+        list(read_manifest(path))
+
+
 def test_what_is_in_zstd_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib
 
@@ -293,6 +346,7 @@ def test_parquet_says_what_it_needs(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     import sys
 
     monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(ManifestError, match=r"rangefetch\[parquet\]"):
         list(read_manifest(tmp_path / "list.parquet"))
     with pytest.raises(ManifestError, match="from a file or a URL"):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import time
 from collections.abc import Iterator, Sequence
 
 from rangefetch.cli.display import Quiet, amount, clock, counted
-from rangefetch.ledger import COMPLETE, FAILED, Ledger, LedgerError, Row
-from rangefetch.masking import without_userinfo
+from rangefetch.cli.exporting import FORMATS, ExportError, export_lines, export_parquet
+from rangefetch.ledger import COMPLETE, FAILED, Ledger, LedgerError
 
 __all__ = ["tell"]
 
@@ -26,20 +24,23 @@ def tell(words: Sequence[str]) -> int:
     for name, what in (
         ("show", "totals, failures by class and host, the slowest hosts, and the time left"),
         ("failed", "what has failed, as a list in JSON lines that -i takes"),
-        ("export", "all items, as JSON lines or CSV"),
+        ("export", "all items, as JSON lines, CSV or Parquet"),
     ):
         command = commands.add_parser(name, help=what, description=what)
         command.add_argument("file", metavar="FILE", help="the ledger")
         if name == "export":
-            command.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="default: jsonl")
+            command.add_argument("--format", choices=FORMATS, default="jsonl", help="default: jsonl")
     given = parser.parse_args(list(words))
     display = Quiet()
     try:
         with Ledger(given.file, writes=False) as ledger:
+            if given.command == "export" and given.format == "parquet":
+                export_parquet(ledger)
+                return OK
             lines = {"show": _shown, "failed": _failed}.get(given.command)
-            for line in lines(ledger) if lines is not None else _exported(ledger, given.format):
+            for line in lines(ledger) if lines is not None else export_lines(ledger, given.format):
                 display.result(line)
-    except LedgerError as error:
+    except (LedgerError, ExportError) as error:
         display.error(f"run: {error}")
         return USAGE_ERROR
     return int(display.lost_results)
@@ -86,17 +87,3 @@ def _failed(ledger: Ledger) -> Iterator[str]:
         facts = {"url": row.url, "path": row.path, "checksum": row.checksum, "size": row.size}
         told = {name: value for name, value in facts.items() if value}
         yield json.dumps(told | {"line": row.line, "error": row.error, "status": row.status or None})
-
-
-def _exported(ledger: Ledger, form: str) -> Iterator[str]:
-    if form == "csv":
-        yield _as_csv(Row._fields)
-    for row in ledger.rows():
-        row = row._replace(url=without_userinfo(row.url))
-        yield _as_csv(row) if form == "csv" else json.dumps(row._asdict())
-
-
-def _as_csv(fields: Sequence[object]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(fields)
-    return text.getvalue()
