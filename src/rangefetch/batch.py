@@ -10,13 +10,15 @@ import abc
 import contextlib
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from rangefetch.errors import Cancelled, DownloadError
 from rangefetch.items import Wanted
+from rangefetch.logs import log as _log
 from rangefetch.manager import DownloadManager
+from rangefetch.masking import mask_url
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import (
     REPORT_EVERY_S,
@@ -27,11 +29,14 @@ from rangefetch.progress import (
     SpeedMeter,
 )
 from rangefetch.transfer.download import Download
+from rangefetch.unreachable import FAILURES_IN_A_ROW, Change, Unreachable
 
-__all__ = ["Batch", "Standing", "Turns"]
+__all__ = ["MOST_KEPT", "Batch", "Standing", "Turns"]
 
 _AHEAD = 256  # items that the manager is asked for before earlier ones have ended
 _TOGETHER = 32  # that are asked for in one go
+MOST_KEPT = 8192
+"""Items of hosts that cannot be reached that are kept for the end, where more are still to be read."""
 _STOPPED = frozenset({DownloadStatus.PAUSED, DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED})
 
 
@@ -55,6 +60,15 @@ class Turns:
         numbers.append(number)
         self._count += 1
 
+    def drop(self, host: str) -> list[int]:
+        """Those of a host, which have no turn any more."""
+        numbers = self._by_host.pop(host, None)
+        if numbers is None:
+            return []
+        self._turns.remove(host)
+        self._count -= len(numbers)
+        return list(numbers)
+
     def take(self) -> int:
         """The next of them."""
         host = self._turns.popleft()
@@ -77,11 +91,21 @@ class Standing(NamedTuple):
 
 
 class Batch(abc.ABC):
-    """One call over many items. ``turns`` has those that are to be asked for; ``common`` are the options of all."""
+    """One call over many items. ``turns`` has those that are to be asked for, ``unreachable`` those of hosts that are
+    set aside, ``most_kept`` of them at most; ``common`` are the options of all.
+    """
 
-    def __init__(self, common: DownloadOptions, on_progress: Callable[[DownloadProgress], object] | None) -> None:
+    def __init__(
+        self,
+        common: DownloadOptions,
+        on_progress: Callable[[DownloadProgress], object] | None,
+        most_kept: int | None = None,
+    ) -> None:
         self.common = common
         self.turns = Turns()
+        self.unreachable = Unreachable(most_kept)
+        self._not_tried: deque[int] = deque()  # items that end without having been asked for
+        self._not_tried_at: Counter[str] = Counter()
         self._on_progress = on_progress
         self._asked: dict[str, tuple[int, Download]] = {}  # that have not ended, by gid
         self._moved: deque[Download] = deque()
@@ -135,9 +159,37 @@ class Batch(abc.ABC):
         """End the wait of ``look``; from any thread."""
         self._wake.set()
 
-    def ask(self) -> None:
+    def enter(self, number: int) -> None:
+        """An item is to be asked for, in its turn."""
+        wanted = self.wanted(number)
+        if not self.unreachable.has(wanted.host) or self._has_mirrors(wanted):
+            self.turns.add(number, wanted.host)
+        elif not self.unreachable.keep(wanted.host, number):
+            self._not_tried.append(number)
+
+    def _has_mirrors(self, wanted: Wanted) -> bool:
+        """Whether it may come from another host, too."""
+        own, common = wanted.own or {}, self.common
+        return bool(own.get("mirrors", common.mirrors) or own.get("use_github_mirror", common.use_github_mirror))
+
+    def ask(self, *, is_all: bool = True) -> None:
         """Have the manager fetch the next items: as many as keep it busy, and no more, so that others have their turn
-        as well."""
+        as well. ``is_all``: no further items will be entered, but for those that wait for others to end."""
+        self._ask_in_turn()
+        self._end_not_tried()
+        if is_all and not self._asked and not self.turns and self.unreachable.kept_count:
+            for number in self.unreachable.try_again():
+                self.turns.add(number, self.wanted(number).host)
+            self._ask_in_turn()
+
+    def _end_not_tried(self) -> None:
+        while self._not_tried:
+            number = self._not_tried.popleft()
+            wanted = self.wanted(number)
+            self._not_tried_at[wanted.host] += 1
+            self.ended(number, self.unreachable.error(wanted.host, mask_url(wanted.url)))
+
+    def _ask_in_turn(self) -> None:
         most = self._most_asked
         if self.turns:
             # What waits for a host that does not answer keeps nobody busy.
@@ -156,7 +208,7 @@ class Batch(abc.ABC):
     def ask_early(self) -> None:
         """The same, where there are many to be asked for while others are still being read."""
         if len(self.turns) >= _TOGETHER and len(self._asked) < self._most_asked:
-            self.ask()
+            self._ask_in_turn()
 
     def _has_moved(self, download: Download) -> None:
         if download.status in _STOPPED:
@@ -201,8 +253,49 @@ class Batch(abc.ABC):
                 return False
         del self._asked[download.gid]
         self._bytes += outcome.size if isinstance(outcome, DownloadResult) else download.progress().downloaded
+        wanted = self.wanted(number)
+        change = Change.NONE if self._has_mirrors(wanted) else self.unreachable.note(wanted.host, outcome)
         self.ended(number, outcome)
+        if change is not Change.NONE:
+            self._host_changes(wanted.host, change, outcome)
         return True
+
+    def _host_changes(self, host: str, change: Change, outcome: DownloadResult | DownloadError) -> None:
+        """One cannot be reached, or answers again."""
+        shown = host.partition("://")[2] or host
+        reason = outcome.reason if isinstance(outcome, DownloadError) else ""
+        if change is Change.SET_ASIDE:
+            count = FAILURES_IN_A_ROW
+            _log.warning("%s: %d downloads in a row have failed (%s); its other files come last", shown, count, reason)
+            for number in self.turns.drop(host) + self._taken_back(host):
+                self.enter(number)
+        elif change is Change.BACK:
+            _log.info("%s answers again", shown)
+            for number in self.unreachable.release(host):
+                self.turns.add(number, host)
+        else:
+            self._not_tried += self.unreachable.release(host)
+            self._end_not_tried()
+            count = self._not_tried_at[host]
+            _log.info("%s: it still fails (%s); %d of its files were not tried", shown, reason, count)
+
+    def _taken_back(self, host: str) -> list[int]:
+        """The items from a host that the manager was asked for, and that have not begun."""
+        waiting = [
+            (number, download)
+            for number, download in self._asked.values()
+            if download.status is DownloadStatus.WAITING and self.wanted(number).host == host
+        ]
+        for _, download in waiting:
+            del self._asked[download.gid]
+        self._manager.let_go(download for _, download in waiting)
+        back: list[int] = []
+        for number, download in waiting:
+            if download.result is not None:
+                self.ended(number, download.result)
+            else:
+                back.append(number)
+        return back
 
     def report(self) -> None:
         """Call ``on_progress``."""

@@ -207,7 +207,7 @@ class _Bulk(Batch):
 
     def ended(self, number: int, outcome: DownloadResult | DownloadError) -> None:
         for following in self._outcomes.put(number, outcome):
-            self.turns.add(following, self._wanted[following].host)
+            self.enter(following)
 
     def standing(self) -> Standing:
         done, count = len(self._outcomes.known), len(self._wanted)

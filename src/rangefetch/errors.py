@@ -14,6 +14,7 @@
     │   └── ProcessManagementError aria2c cannot be supervised or ended
     ├── NetworkError               the connection to the server
     │   ├── ConnectionFailed       no name, no route, refused or reset       (also ConnectionError)
+    │   │   └── HostUnreachable    not tried, since others from its host have failed
     │   ├── TimedOut               no connection or no data in time          (also TimeoutError)
     │   └── TlsError               the certificate or the handshake
     ├── SourceError                the server or its file
@@ -53,6 +54,7 @@ __all__ = [
     "DownloadError",
     "EngineUnavailable",
     "FileTooLarge",
+    "HostUnreachable",
     "HttpStatusError",
     "LocalError",
     "NetworkError",
@@ -162,6 +164,14 @@ class ConnectionFailed(NetworkError, ConnectionError):
     """The name did not resolve, or the connection was refused, reset or cut. ``errno`` is the system's, None where
     libcurl tells of none.
     """
+
+
+class HostUnreachable(ConnectionFailed):
+    """The download was not tried: others from ``host``, in the same call or run, have failed one after the other."""
+
+    def __init__(self, message: str, *, host: str = "", **about: Any) -> None:
+        super().__init__(message, **about)
+        self.host = host
 
 
 class TimedOut(NetworkError, TimeoutError):

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, Unpack, runtime_checkable
 
-from rangefetch.batch import Batch, Standing
+from rangefetch.batch import MOST_KEPT, Batch, Standing
 from rangefetch.checks import check_count, check_function, check_path
 from rangefetch.errors import DownloadError, TargetExists
 from rangefetch.items import Item, Wanted, understand
@@ -199,7 +199,7 @@ class Flow(Batch):
         window: int,
         on_progress: Callable[[DownloadProgress], object] | None,
     ) -> None:
-        super().__init__(common, on_progress)
+        super().__init__(common, on_progress, MOST_KEPT)
         self._source = source
         self._window = window
         self._names = _Names(renames=common.auto_file_renaming)
@@ -225,7 +225,7 @@ class Flow(Batch):
     def _results(self) -> Iterator[Fetched]:
         while True:
             waits = self._take()
-            self.ask()
+            self.ask(is_all=self._exhausted)
             while self._ended:
                 yield self._ended.popleft()
             if not self._items and self._exhausted:
@@ -235,7 +235,9 @@ class Flow(Batch):
 
     def _take(self) -> bool:
         """Take what is wanted from the source; whether that has nothing yet."""
-        while not self._exhausted and len(self._items) + len(self._ended) < self._window:
+        # What is kept for the end has a bound of its own.
+        kept = self.unreachable
+        while not self._exhausted and len(self._items) - kept.kept_count + len(self._ended) < self._window:
             item = self._source.take()
             if item is NOTHING_YET:
                 return True
@@ -257,7 +259,7 @@ class Flow(Batch):
             return
         self._items[number] = (item, wanted)
         if is_free:
-            self.turns.add(number, wanted.host)
+            self.enter(number)
 
     def wanted(self, number: int) -> Wanted:
         return self._items[number][1]
@@ -268,7 +270,7 @@ class Flow(Batch):
             item, _ = self._items.pop(each)
             self._ended.append(Fetched(each, item, outcome))
         if following is not None:
-            self.turns.add(following, self._items[following][1].host)
+            self.enter(following)
 
     def standing(self) -> Standing:
         done = self._taken - len(self._items)

@@ -29,7 +29,14 @@ from rangefetch.shared import get_download_manager
 __all__ = ["Run", "is_class_of_failures"]
 
 _TRANSIENT = (
-    *(errors.ConnectionFailed, errors.TimedOut, errors.BadAnswer, errors.ContentChanged, errors.TargetLocked),
+    *(
+        errors.ConnectionFailed,
+        errors.HostUnreachable,
+        errors.TimedOut,
+        errors.BadAnswer,
+        errors.ContentChanged,
+        errors.TargetLocked,
+    ),
     *(errors.DiskError, errors.EngineUnavailable, errors.ProcessStartFailed, errors.DaemonUnavailable),
     *(errors.ProcessManagementError, errors.BinaryDownloadFailed, errors.Cancelled),
 )

@@ -16,7 +16,7 @@ import pytest
 
 import rangefetch
 from rangefetch.ledger import Ledger, LedgerError, Row
-from servers.misbehaving import MisbehavingServer, content
+from servers.misbehaving import MisbehavingServer, content, refused_port
 from support.command_line import command, environment, errors, run
 from support.files import names
 from support.waiting import until
@@ -275,3 +275,25 @@ def test_a_run_in_python(server: MisbehavingServer, place: Path) -> None:
             list(ledger.fetch(["http://127.0.0.1/"], place / "out"))  # type: ignore[list-item]
     with pytest.raises(ValueError, match="retry_failed"):
         rangefetch.Run(place / "run.db", retry_failed=["sometimes"])
+
+
+def test_a_host_that_cannot_be_reached_is_named_once_and_tried_in_the_next_run(
+    server: MisbehavingServer, place: Path
+) -> None:
+    port = refused_port()
+    urls = [*(f"http://127.0.0.1:{port}/{number}" for number in range(200)), url_of(server, 7)]
+    (place / "list").write_text("".join(f"{url}\n" for url in urls))
+    words = ("-q", "-i", "list", "-d", "out", "--run", "run.db", "-j", "4", "-m", "1", "--retry-wait", "0.01")
+    done = run(place, *words)
+    assert done.returncode == 1
+    assert (place / "out" / "7.bin").exists()
+    said = errors(done)
+    assert len(said) <= 55
+    [in_all] = [line for line in said if "could not be reached; " in line]
+    assert in_all.startswith(f"rangefetch: 127.0.0.1:{port}: ")
+    assert not [line for line in said if "not tried, since" in line]
+    shown = run(place, "run", "show", "run.db").stdout
+    assert "set aside: 127.0.0.1, which could not be reached; " in shown
+    with MisbehavingServer(port=port) as back:
+        back.serves_any_path = True
+        assert run(place, *words).returncode == 0

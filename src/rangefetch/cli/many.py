@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from rangefetch.cli.arguments import USAGE_ERROR, Request
@@ -11,7 +12,7 @@ from rangefetch.cli.display import Quiet, amount, counted, how_many
 from rangefetch.cli.lists import Listing
 from rangefetch.cli.report import Report
 from rangefetch.cli.signals import SIGNALLED, Signals
-from rangefetch.errors import DownloadError, TargetExists
+from rangefetch.errors import DownloadError, HostUnreachable, TargetExists
 from rangefetch.iterating import WINDOW, Fetched, fetch_from
 from rangefetch.manager import DownloadManager
 from rangefetch.manifests.opening import ManifestError
@@ -82,6 +83,7 @@ class _List:
         self._report = report
         self._signals = signals
         self._fetched = self._already = self._failed = 0
+        self._not_tried: Counter[str] = Counter()  # by host
         self._bytes = 0
         self._next_look_s = 0.0
         self._last: DownloadProgress | None = None
@@ -117,6 +119,8 @@ class _List:
             word = self._signals.word
             self._display.error(f"{word}; run the same command again to continue: {self._stands()}")
             return SIGNALLED + self._signals.number
+        for host, count in self._not_tried.items():
+            self._display.error(f"{host}: it could not be reached; {counted(count, 'file')} not tried")
         self._display.note(self._in_all(time.monotonic() - begun_s))
         failed = self._failed or (self._run is not None and self._run.failed_before)
         return int(bool(failed or self._listing.mistakes or self._display.lost_results))
@@ -126,6 +130,8 @@ class _List:
         url, line, outcome = fetched.item.url, fetched.item.line, fetched.outcome
         if isinstance(outcome, DownloadError):
             self._failed += 1
+            if isinstance(outcome, HostUnreachable):
+                self._not_tried[outcome.host] += 1
             # Which of them has the name is a question about the list.
             place = f"{self._listing.shown}:{line}: " if line and isinstance(outcome, TargetExists) else ""
             self._report.error(url, outcome, line=line, place=place)

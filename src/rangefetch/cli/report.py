@@ -6,7 +6,7 @@ from typing import IO, Any
 
 from rangefetch.cli.display import Quiet
 from rangefetch.encoding import for_people
-from rangefetch.errors import DownloadError
+from rangefetch.errors import DownloadError, HostUnreachable
 from rangefetch.masking import mask_url, without_userinfo
 from rangefetch.progress import DownloadResult, DownloadStatus
 from rangefetch.transfer.effort import TOO_SHORT
@@ -46,7 +46,8 @@ class Report:
     def error(self, url: str, error: DownloadError, *, line: int = 0, place: str = "") -> None:
         """The file of ``url`` could not be fetched; ``place`` is what its message begins with."""
         self.failures += 1
-        self._display.error(place + (str(error) if error.url else f"{mask_url(url)}: {error}"))
+        if not isinstance(error, HostUnreachable):  # of which one line tells for all
+            self._display.error(place + (str(error) if error.url else f"{mask_url(url)}: {error}"))
         if self._as_json or self._journal is not None:
             self._say_json(
                 url,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from rangefetch.cli.display import Quiet, amount, clock, counted
 from rangefetch.cli.exporting import FORMATS, ExportError, export_lines, export_parquet
+from rangefetch.errors import HostUnreachable
 from rangefetch.ledger import COMPLETE, FAILED, Ledger, LedgerError
 
 __all__ = ["tell"]
@@ -75,6 +76,11 @@ def _shown(ledger: Ledger) -> Iterator[str]:
         f"SELECT host, count(*) FROM item WHERE state = '{FAILED}' GROUP BY host ORDER BY 2 DESC LIMIT {_MOST_SHOWN}"
     ):
         yield f"failed at {host}: {number}"
+    for host, number in ledger.ask(
+        f"SELECT host, count(*) FROM item WHERE error = '{HostUnreachable.__name__}' GROUP BY host "
+        f"ORDER BY 2 DESC LIMIT {_MOST_SHOWN}"
+    ):
+        yield f"set aside: {host}, which could not be reached; {counted(number, 'file')} not tried"
     for host, number, speed in ledger.ask(
         "SELECT host, count(*), sum(size) / sum(seconds) FROM item WHERE seconds > 0 AND "
         f"state = '{COMPLETE}' GROUP BY host HAVING sum(seconds) > 0 ORDER BY 3 LIMIT {_MOST_SHOWN}"

@@ -1,0 +1,108 @@
+"""Hosts from which one download after the other fails, in a call over many files.
+
+Each of them has spent its tries by then, and so would thousands more. What else is wanted from such a host is kept
+until the rest is done; then one file is tried, and decides for all of them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter, deque
+
+from rangefetch.errors import DownloadError, HostUnreachable, NetworkError, SourceError
+from rangefetch.progress import DownloadResult
+
+__all__ = ["FAILURES_IN_A_ROW", "Change", "Unreachable"]
+
+FAILURES_IN_A_ROW = 10
+"""Downloads that fail one after the other, because the host cannot be reached, before it is set aside."""
+
+
+class _State(enum.Enum):
+    SET_ASIDE = "it is tried again when everything else is done"
+    TRIED = "a file of it is being tried"
+    GIVEN_UP = "that has failed, too"
+
+
+class Change(enum.Enum):
+    """What an outcome means for a host."""
+
+    NONE = "nothing new"
+    SET_ASIDE = "no more is asked for from it for now"
+    BACK = "what was kept may be asked for"
+    GIVEN_UP = "what was kept has failed"
+
+
+class Unreachable:
+    """The hosts of one call, and the items that are kept for them, by number; ``most_kept`` at most (None: all)."""
+
+    def __init__(self, most_kept: int | None) -> None:
+        self.kept_count = 0
+        self._most_kept = most_kept
+        self._failures: Counter[str] = Counter()  # in a row
+        self._states: dict[str, _State] = {}
+        self._reasons: dict[str, str] = {}
+        self._kept: dict[str, deque[int]] = {}
+
+    def note(self, host: str, outcome: DownloadResult | DownloadError) -> Change:
+        """What came of a download from the host. Whatever a server has said shows that it is there; what went wrong on
+        this machine shows nothing."""
+        state = self._states.get(host)
+        if isinstance(outcome, DownloadResult | SourceError):
+            self._failures.pop(host, None)
+            if state in (_State.SET_ASIDE, _State.TRIED):
+                del self._states[host]
+                return Change.BACK
+            return Change.NONE
+        if not isinstance(outcome, NetworkError) or isinstance(outcome, HostUnreachable):
+            if state is _State.TRIED:
+                self._states[host] = _State.SET_ASIDE  # and the next one is tried
+            return Change.NONE
+        self._reasons[host] = outcome.reason
+        if state is _State.TRIED:
+            self._states[host] = _State.GIVEN_UP
+            return Change.GIVEN_UP
+        if state is None:
+            self._failures[host] += 1
+            if self._failures[host] >= FAILURES_IN_A_ROW:
+                del self._failures[host]
+                self._states[host] = _State.SET_ASIDE
+                self._kept[host] = deque()
+                return Change.SET_ASIDE
+        return Change.NONE
+
+    def has(self, host: str) -> bool:
+        """Whether nothing is to be asked for from it now."""
+        return host in self._states
+
+    def keep(self, host: str, number: int) -> bool:
+        """Keep an item of such a host; False: it is given up, or too much is kept."""
+        if self._states[host] is _State.GIVEN_UP or (
+            self._most_kept is not None and self.kept_count >= self._most_kept
+        ):
+            return False
+        self._kept[host].append(number)
+        self.kept_count += 1
+        return True
+
+    def release(self, host: str) -> list[int]:
+        """The items that were kept for it, which are not any more."""
+        numbers = list(self._kept.pop(host, ()))
+        self.kept_count -= len(numbers)
+        return numbers
+
+    def try_again(self) -> list[int]:
+        """Everything else is done: one item of each host that is set aside."""
+        numbers: list[int] = []
+        for host, state in list(self._states.items()):
+            if state is _State.SET_ASIDE and self._kept[host]:
+                self._states[host] = _State.TRIED
+                numbers.append(self._kept[host].popleft())
+        self.kept_count -= len(numbers)
+        return numbers
+
+    def error(self, host: str, shown_url: str) -> HostUnreachable:
+        """What an item that is not tried has failed with."""
+        name = host.partition("://")[2] or host
+        words = f"not tried, since other downloads from {name} failed in a row: {self._reasons[host]}"
+        return HostUnreachable(words, host=name, url=shown_url)
