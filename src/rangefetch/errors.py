@@ -19,6 +19,7 @@
     │   └── TlsError               the certificate or the handshake
     ├── SourceError                the server or its file
     │   ├── HttpStatusError        a response such as 404 or 503
+    │   ├── RobotsRefused          the server's robots.txt does not allow it
     │   ├── BadAnswer              a malformed, contradictory or truncated response
     │   ├── ContentChanged         the file on the server has changed
     │   ├── FileTooLarge           the file is larger than max_file_size
@@ -60,6 +61,7 @@ __all__ = [
     "NetworkError",
     "ProcessManagementError",
     "ProcessStartFailed",
+    "RobotsRefused",
     "SourceError",
     "TargetExists",
     "TargetLocked",
@@ -192,6 +194,10 @@ class SourceError(DownloadError):
 
 class HttpStatusError(SourceError):
     """The server responded with an error; ``status`` is the code (RFC 9110, section 15)."""
+
+
+class RobotsRefused(SourceError):
+    """The server's robots.txt does not allow programs to fetch it (RFC 9309), and ``robots`` is on."""
 
 
 class BadAnswer(SourceError):

@@ -90,6 +90,7 @@ class CommonOptions(TypedDict, total=False):
     min_split_size: int | str
     max_download_limit: int | str
     host_rate: float | str
+    robots: bool
     user_agent: str
     headers: Mapping[str, str] | Sequence[str]
     proxy: str
@@ -217,7 +218,9 @@ class DownloadOptions(_Made):
         ``host_rate`` is how many requests a host may get, by all downloads with this option together: ``"10/s"``,
         ``"30/m"``, ``"100/h"`` or a number of them a second (0: no limit). Each request counts, also those of retries,
         redirects (at the host to which they lead) and the ranges of one file; they are evenly spaced. At aria2 each try
-        counts, and the question that goes before it.
+        counts, and the question that goes before it;
+        ``robots`` asks each origin for its robots.txt first and keeps to it (RFC 9309): what that does not allow fails
+        (``RobotsRefused``), and its Crawl-delay is a ``host_rate``. Needs ``rangefetch[robots]``.
     Requests:
         ``user_agent``; ``headers`` (a mapping or ``["Name: value"]``; never sent to another origin, by a redirect or
         to a mirror); ``proxy`` (a URL; empty: from the environment), ``no_proxy`` (hosts, separated by
@@ -267,6 +270,7 @@ class DownloadOptions(_Made):
     min_split_size: int | str = _option("4M", _at_least_one_byte)
     max_download_limit: int | str = _option(0, parse_size)
     host_rate: float | str = _option(0.0, parse_rate)
+    robots: bool = _option(False, check_flag)
     user_agent: str = _option(DEFAULT_USER_AGENT, check_text)
     headers: Mapping[str, str] | Sequence[str] = _option(Headers({}), check_headers, shown=_without_values)
     proxy: str = _option("", check_proxy, shown=_without_accounts)

@@ -6,14 +6,17 @@ because more of them wait, and what is done to all takes a step for each.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import RLock
+from typing import TYPE_CHECKING
 
 from rangefetch import records
 from rangefetch.errors import ChecksumMismatch, DiskError, DownloadError, LocalError
+from rangefetch.importing import no_fork
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.options import DownloadOptions
@@ -26,6 +29,9 @@ from rangefetch.transfer.guarding import safely
 from rangefetch.transfer.line import Line
 from rangefetch.transfer.places import Places
 from rangefetch.transfer.space import Room
+
+if TYPE_CHECKING:
+    from rangefetch.transfer.robots import Robots
 
 __all__ = ["FINISHED", "Entry", "Left", "Queue"]
 
@@ -65,6 +71,8 @@ class Queue:
         self._line = Line()
         self._places = Places(most_active, most_small, most_aside)
         self._room = Room()
+        self._of_robots: set[str] = set()  # downloads of rules, by gid
+        self._known_robots: Robots | None = None  # made for the first download that has the option
         self._uncollected: OrderedDict[str, None] = OrderedDict()  # whose outcome nobody was told
         self._collected: OrderedDict[str, None] = OrderedDict()  # whose outcome somebody was told
         self._most_collected = most_finished
@@ -91,12 +99,14 @@ class Queue:
             return self._whole(entry)
 
     def peek(self, gid: str) -> Entry | None:
-        """It as it is kept."""
-        return self._entries.get(gid)
+        """It as it is kept; None for what is no download of the user's."""
+        return self._entries.get(gid) if gid not in self._of_robots else None
 
     def entries(self) -> list[Entry]:
         """All of them, in the order in which they were asked for."""
         with self._lock:
+            if self._of_robots:
+                return [entry for gid, entry in self._entries.items() if gid not in self._of_robots]
             return list(self._entries.values())
 
     def forget_all(self, downloads: Iterable[Download]) -> None:
@@ -138,6 +148,9 @@ class Queue:
     def start(self) -> None:
         """The backend runs: what waits may begin."""
         with self._lock:
+            for gid in self._of_robots:  # that were cut short
+                self._forget(gid)
+            self._of_robots.clear()
             self.is_started = True
             self.starts += 1
             self._stops_since_s = 0.0
@@ -148,6 +161,10 @@ class Queue:
         with self._lock:
             self.is_started = False
             waiting, self._line = [self._entries[gid] for gid in self._line], Line()
+            for gid in self._known_robots.drop_all() if self._known_robots is not None else ():
+                entry = self._entries.get(gid)
+                if entry is not None and entry.status is DownloadStatus.WAITING and entry not in waiting:
+                    waiting.append(entry)
             for entry in waiting:
                 self._room.release(entry)
                 entry.move(DownloadStatus.PAUSED, cut_short=True)
@@ -187,6 +204,17 @@ class Queue:
         lock is held (``running``).
         """
         self._entries[download.gid] = download
+        if download.options.robots and self.router.has_engine:
+            rules = self._robots.rules_for(download.url)
+            if rules is None:
+                self._robots.wait(download.url, download.options, download.gid, stream=True)
+                self._fetch_robots()
+                return
+            if refusal := rules.refusal(download.url, download.options):
+                self._has_ended(download.gid, DownloadStatus.ERROR)
+                download.move(DownloadStatus.ERROR, error=refusal)
+                return
+            download.options = rules.slowed(download.options)
         self._take_place(download, stream=True)
         self._begin([download])
 
@@ -218,6 +246,8 @@ class Queue:
 
     def _enter(self, entry: Entry, *, late: bool = False, number: int = 0) -> None:
         """Have it wait for its turn."""
+        if entry.options.robots and (rules := self._robots.rules_for(entry.url)) is not None:
+            entry.options = rules.slowed(entry.options)
         spaced = bool(entry.options.host_rate)
         self._line.add(entry.gid, self._host_of(entry), late=late, spaced=spaced, number=number)
 
@@ -425,6 +455,8 @@ class Queue:
                 self._look_again_at_spaced(now_s)
                 break
             entry = self._entries[gid]
+            if entry.options.robots and self.router.has_engine and not self._may_fetch(entry):
+                continue
             is_small = self.router.takes_as_small(entry)
             if not is_small and not self._places.has_one_for_any():
                 break
@@ -449,6 +481,75 @@ class Queue:
     def _look_at_spaced(self) -> None:
         with self._lock:
             self._looks_again_s = 0.0
+            self._begin_next()
+
+    @property
+    def _robots(self) -> Robots:
+        if self._known_robots is None:
+            with no_fork:
+                from rangefetch.transfer.robots import Robots
+
+            self._known_robots = Robots()
+        return self._known_robots
+
+    def _may_fetch(self, entry: Entry) -> bool:
+        """Whether robots.txt allows an entry whose turn it is. Where it does not, that is its end; where nobody knows
+        yet, it waits."""
+        rules = self._robots.rules_for(entry.url)
+        if rules is None:
+            late = self._line.is_late(entry.gid)
+            self._robots.wait(entry.url, entry.options, entry.gid, number=self._line.discard(entry.gid), late=late)
+            self._fetch_robots()
+            return False
+        if refusal := rules.refusal(entry.url, entry.options):
+            self._line.discard(entry.gid)
+            self._room.release(entry)
+            self._has_ended(entry.gid, DownloadStatus.ERROR)
+            self._whole(entry).move(DownloadStatus.ERROR, error=refusal)
+            self.note(entry.gid)
+            return False
+        return True
+
+    def _fetch_robots(self) -> None:
+        """Fetch the rules that somebody waits for, a few at a time."""
+        while self.is_started and (found := self._robots.next_to_fetch()) is not None:
+            origin, download = found
+            self._of_robots.add(download.gid)
+            download.watch(functools.partial(self._robots_move, origin))
+            self._entries[download.gid] = download
+            self._take_place(download, stream=True)
+            self._begin([download])
+
+    def _robots_move(self, origin: str, download: Download) -> None:
+        """On whatever thread: nothing is waited for."""
+        if download.status in FINISHED or download.status is DownloadStatus.PAUSED:
+            self.router.later(0.0, lambda: self._robots_have_come(origin, download))
+
+    def _robots_have_come(self, origin: str, download: Download) -> None:
+        with self._lock:
+            if self._entries.get(download.gid) is not download:
+                return
+            self._forget(download.gid)
+            self._of_robots.discard(download.gid)
+            waiting = self._robots.has_come(origin, download)
+            rules = self._robots.rules_of(origin)
+            for gid, number, late, stream in waiting:
+                entry = self._entries.get(gid)
+                if entry is None or entry.status is not DownloadStatus.WAITING or gid in self._line:
+                    continue
+                if refusal := rules.refusal(entry.url, entry.options):
+                    self._room.release(entry)
+                    self._has_ended(gid, DownloadStatus.ERROR)
+                    self._whole(entry).move(DownloadStatus.ERROR, error=refusal)
+                    self.note(gid)
+                elif stream:
+                    whole = self._whole(entry)
+                    whole.options = rules.slowed(whole.options)
+                    self._take_place(whole, stream=True)
+                    self._begin([whole])
+                else:
+                    self._enter(entry, late=late, number=number)
+            self._fetch_robots()
             self._begin_next()
 
     def _take_place(self, download: Download, *, stream: bool = False) -> None:

@@ -162,6 +162,11 @@ class BackendRouter:
         elif backend is not None:
             backend.halt(download)
 
+    @property
+    def has_engine(self) -> bool:
+        """Whether the engine may be used."""
+        return "native" in self._order
+
     def later(self, delay_s: float, function: Callable[[], None]) -> bool:
         """Have the thread of a backend that runs call ``function`` in so many seconds; False: none runs.
 

@@ -23,6 +23,7 @@ REFUSED: dict[str, Any] = {
     "bind_address": "127.0.0.1",
     "ip_version": "4",
     "auth": ("me", "s3cret"),
+    "robots": True,
     "bearer_file": __file__,
     "location_trusted": ("example.org",),
     "proxy_ca_file": __file__,

@@ -31,6 +31,7 @@ from rangefetch.errors import (
     DownloadError,
     FileTooLarge,
     HttpStatusError,
+    RobotsRefused,
     TargetExists,
     TargetLocked,
     TimedOut,
@@ -40,6 +41,7 @@ from servers.counting import CountingServer
 from servers.directed import Valve
 from servers.http2 import OpenStreams
 from servers.misbehaving import MisbehavingServer, content
+from servers.robots import RobotsServer
 from servers.routing import ROUTES, Ask, Route
 from servers.tls import Certificates
 from servers.wire import Reply
@@ -310,6 +312,15 @@ def host_rate(scene: Scene) -> None:
         assert came_s[-1] - came_s[0] >= 0.1 * (len(came_s) - 1) - 0.05
 
 
+def robots(scene: Scene) -> None:
+    with RobotsServer("User-agent: *\nDisallow: /private") as server:
+        assert scene.fetch(server.url("public"), robots=True)
+        with pytest.raises(RobotsRefused):
+            scene.fetch(server.url("private"), robots=True)
+        scene.clear()
+        assert scene.fetch(server.url("private"), robots=False)
+
+
 def min_split_size(scene: Scene) -> None:
     assert _most_at_a_time(scene, split=4, min_split_size="1G")[1] == 1
     assert _most_at_a_time(scene, split=4, min_split_size="1M")[1] > 1
@@ -539,6 +550,7 @@ EFFECTS: dict[str, Callable[[Scene], None]] = {
         min_split_size,
         max_download_limit,
         host_rate,
+        robots,
         user_agent,
         headers,
         proxy,

@@ -90,6 +90,7 @@ WRONG: dict[str, list[Any]] = {
     "min_split_size": NO_SIZE,
     "max_download_limit": NO_SIZE,
     "host_rate": [None, True, "", "x", "-1", "10/x", "10 /s", "/s", "1e3", -1, 1e-9, "0.1/d", 1e9, "10000000/s", [1]],
+    "robots": NO_TRUTH,
     "user_agent": NO_TEXT + NO_LINE,
     "headers": [
         None,

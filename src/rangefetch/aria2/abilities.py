@@ -59,6 +59,7 @@ ABILITIES: Mapping[str, Ability] = {
     "min_split_size": Ability(_HARMLESS, "1 MiB at least, 1 GiB at most"),
     "max_download_limit": Ability(_HONOURED),
     "host_rate": Ability(_HONOURED, "each try counts, with however many connections, and each question before it"),
+    "robots": Ability(_REFUSED, "robots.txt is fetched by the engine"),
     "user_agent": Ability(_HONOURED),
     "headers": Ability(_HONOURED, "aria2 is kept to their host, see confinement()"),
     "proxy": Ability(_HONOURED, "HTTP proxies; any other kind is refused"),

@@ -78,6 +78,12 @@ class Request:
     version: bool = False
 
 
+def _is_installed(package: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(package) is not None
+
+
 def parse(argv: Sequence[str] | None = None) -> Request:
     """The request in ``argv`` (by default the process's own), the configuration file and the input file.
 
@@ -106,6 +112,8 @@ def parse(argv: Sequence[str] | None = None) -> Request:
         parser.error(_in_typed_words(parser, str(error)))
     if options.use_github_mirror and not options.github_mirrors:
         parser.error("--use-github-mirror: no mirror is named; --github-mirror does")
+    if options.robots and not _is_installed("protego"):
+        parser.error("--robots: it needs a package: pip install 'rangefetch[robots]'")
     listed = "input_file" in given
     urls = Counter(given["urls"] + after)
     about_list = _about_the_list(given, parser) if listed else {}

@@ -354,6 +354,7 @@ def _add_limits(parser: Parser) -> None:
         metavar="RATE",
         help="at most so many requests to one host, evenly spaced, as 10/s, 30/m or 100/h; 0: no limit (default: 0)",
     )
+    add("--robots", action=Switch, help="fetch only what robots.txt allows, as slowly as it asks (RFC 9309)")
     add("--max-download-limit", "--limit-rate", metavar="SIZE", help="limit for each file; 0: none (default: 0)")
     add("--max-overall-download-limit", metavar="SIZE", help="limit for all files together; 0: none (default: 0)")
 

@@ -113,6 +113,9 @@ class Line:
     def __len__(self) -> int:
         return len(self._key_of)
 
+    def __contains__(self, gid: str) -> bool:
+        return gid in self._key_of
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._key_of)
 
