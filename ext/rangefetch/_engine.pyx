@@ -48,6 +48,7 @@ from rangefetch.platform cimport (
     rf_now_us,
     rf_peek,
     rf_punch_hole,
+    rf_receive_bytes,
     rf_rename_free,
     rf_store,
 )

@@ -21,7 +21,7 @@ cdef class Engine:
         global all_cores
         cdef int failed = 0
         # Since 8.7 libcurl's buffer is one per multi and costs nearly nothing; before, each transfer had its own.
-        cdef long buffer_bytes = 512 << 10 if version_num >= 0x080700 else 128 << 10
+        cdef long buffer_bytes = rf_receive_bytes() if version_num >= 0x080700 else 128 << 10
         # Before 8.1, which rewrote it, HTTP/2 transfers that share a connection get each other's bytes when one of them
         # cannot take its own at once.
         cdef bint multiplexes = version_num >= 0x080100

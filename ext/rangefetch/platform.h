@@ -324,6 +324,17 @@ static inline void rf_bell_close(rf_bell *bell) {
     bell->read_fd = bell->write_fd = -1;
 }
 
+/* How much to receive at a time: half of a processor's own second cache, so that what came is still in it when it is
+   written. 512 KiB where nobody says how large that is; libcurl itself takes no more than 10 MiB. */
+static inline long rf_receive_bytes(void) {
+    long cache_bytes = 0;
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    cache_bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+    if (cache_bytes < 1 << 20) return 512 << 10;
+    return cache_bytes < 2 << 20 ? cache_bytes / 2 : 1 << 20;
+}
+
 /* What libcurl and its TLS library have for their calls: left alone, it is 128 KiB with musl, and 8 MiB with glibc. */
 #define RF_STACK_BYTES ((size_t)1 << 20)
 
