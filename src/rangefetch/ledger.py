@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import sqlite3
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -86,7 +86,11 @@ class Ledger:
         self._closing = contextlib.ExitStack()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._waiting: queue.Queue[Row | None] = queue.Queue(_MOST_WAITING)
+        self._waiting: deque[Row] = deque()
+        self._put = self._written = 0  # rows
+        self._bell = threading.Event()  # there is something to be written
+        self._hurry = threading.Event()  # ... at once
+        self._moved = threading.Condition()  # something was written, or nothing will be
         self._error = ""
         self._done = False
         try:
@@ -115,7 +119,8 @@ class Ledger:
             return
         self._done = True
         if self._thread is not None:
-            self._waiting.put(None)
+            self._hurry.set()
+            self._bell.set()
             self._thread.join()
         self._database.close()
         self._closing.close()
@@ -157,7 +162,19 @@ class Ledger:
     def put(self, row: Row) -> None:
         """Have an item recorded soon. Raises ``LedgerError`` if an earlier one could not be."""
         self._must_be_written()
-        self._waiting.put(row)
+        self._waiting.append(row)
+        self._put += 1
+        if not self._bell.is_set():
+            self._bell.set()
+        if len(self._waiting) >= _BATCH_ROWS:
+            self._hurry.set()
+            if len(self._waiting) >= _MOST_WAITING:
+                self._wait_for(self._put - _MOST_WAITING // 2)
+
+    def flush(self) -> None:
+        """Wait until all that was put is in the file. Raises ``LedgerError`` where it cannot be written."""
+        self._hurry.set()
+        self._wait_for(self._put)
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -247,36 +264,39 @@ class Ledger:
             raise LedgerError(f"{self.path}: it lacks threads: {error}; see ulimit -u") from error
         return thread
 
+    def _wait_for(self, count: int) -> None:
+        with self._moved:
+            self._moved.wait_for(lambda: self._written >= count or self._error)
+        self._must_be_written()
+
     def _write(self) -> None:
         """The thread that writes."""
         try:
             database = sqlite3.connect(self.path, timeout=30, isolation_level=None)
             with contextlib.closing(database):
                 database.execute("PRAGMA synchronous = NORMAL")
-                while self._write_batch(database):
-                    pass
+                while True:
+                    self._bell.wait()
+                    # What comes within a moment is written together with it.
+                    self._hurry.wait(_BATCH_S)
+                    self._hurry.clear()
+                    self._bell.clear()
+                    is_last = self._done
+                    self._write_all(database)
+                    if is_last:
+                        break
         except sqlite3.Error as error:
-            self._error = str(error)
-            # Nobody may wait for a place in the queue.
-            while self._waiting.get() is not None:
-                pass
+            with self._moved:
+                self._error = str(error)
+                self._moved.notify_all()
 
-    def _write_batch(self, database: sqlite3.Connection) -> bool:
-        """Write what comes within a moment; whether more may come."""
-        row = self._waiting.get()
-        rows: list[Row] = []
-        until_s = time.monotonic() + _BATCH_S
-        while row is not None:
-            rows.append(row)
-            left_s = until_s - time.monotonic()
-            if len(rows) >= _BATCH_ROWS or left_s <= 0:
-                break
-            try:
-                row = self._waiting.get(timeout=left_s)
-            except queue.Empty:
-                break
-        if rows:
+    def _write_all(self, database: sqlite3.Connection) -> None:
+        """Write what there is, some at a time."""
+        while self._waiting:
+            rows = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH_ROWS))]
             database.execute("BEGIN IMMEDIATE")
             database.executemany(_PUT, rows)
             database.execute("COMMIT")
-        return row is not None
+            with self._moved:
+                self._written += len(rows)
+                self._moved.notify_all()
