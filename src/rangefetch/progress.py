@@ -17,6 +17,7 @@ __all__ = [
     "FileInfo",
     "SpeedMeter",
     "camel_case",
+    "path_of",
     "to_camel_case_dict",
 ]
 
@@ -149,8 +150,15 @@ class _LaterPath:
         self._slot.__set__(result, path)
 
 
+_slot: Any = vars(DownloadResult)["path"]
+
 if not TYPE_CHECKING:
     DownloadResult.path = _LaterPath(DownloadResult.path)
+
+
+def path_of(result: DownloadResult) -> str:
+    """``result.path`` as text, for which no path has to be made."""
+    return str(_slot.__get__(result))
 
 
 @records.dataclass(frozen=True, slots=True)

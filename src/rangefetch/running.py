@@ -1,29 +1,28 @@
 """``Run``: a bulk run, over a list, that can be stopped at any moment, and resumed by the same call.
 
 What is complete by the ledger, and on the disk, is not asked for again. What was finished in the moment before a kill
-is not in the ledger yet: the file itself says where it came from (``disk.provenance``).
+is not in the ledger yet, and is found on the disk (``finished``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
-from pathlib import Path
 from typing import Any, Self, Unpack
 from urllib.parse import urlsplit
 
 from rangefetch import errors
-from rangefetch.disk import checksum, provenance
-from rangefetch.disk.names import filename_from_url
 from rangefetch.errors import DownloadError
+from rangefetch.finished import Finished, has_digest
 from rangefetch.iterating import NOTHING_MORE, NOTHING_YET, WINDOW, Fetched, Source, fetch_from
 from rangefetch.ledger import COMPLETE, FAILED, Ledger, LedgerError, Row
 from rangefetch.manifests.item import ManifestItem
 from rangefetch.options import CommonOptions, absolute_path
-from rangefetch.progress import DownloadProgress, DownloadResult
+from rangefetch.progress import DownloadProgress, DownloadResult, path_of
 from rangefetch.shared import get_download_manager
 
 __all__ = ["Run", "is_class_of_failures"]
@@ -41,7 +40,7 @@ _TRANSIENT = (
     *(errors.ProcessManagementError, errors.BinaryDownloadFailed, errors.Cancelled),
 )
 _LOOK_UP_EVERY = 1024
-_PIECE_BYTES = 1 << 20
+_HOST = re.compile(r"https?://([a-z0-9.-]+)(?::[0-9]+)?/")  # of most URLs
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
 
 
@@ -106,7 +105,7 @@ class Run:
         self._directory = ""
         self._decodes = False
         self._ledger = Ledger(path, writes=True)
-        self._created_s = float(self._ledger.about("created") or 0)
+        self._finished: Finished | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -144,6 +143,9 @@ class Run:
         self._directory = str(absolute_path(os.path.expanduser(directory)))  # noqa: PTH111 - a string
         self._must_be_the_same()
         self._decodes = bool(options.get("decode"))
+        if not self._ledger.is_new:
+            created_s = float(self._ledger.about("created") or 0)
+            self._finished = Finished(self._directory, created_s, decodes=self._decodes)
         waiting = _Waiting(self, items)
         results = fetch_from(
             waiting,
@@ -180,26 +182,21 @@ class Run:
 
     def wants(self, number: int, item: ManifestItem, row: Row | None) -> ManifestItem | None:
         """An item that is to be fetched, as it is to be; None: it is not. Raises ``LedgerError``."""
-        if row is None:
-            found = self._just_finished(item)
+        if row is not None and row.url != item.url:
+            raise LedgerError(f"{self._ledger.path}: it is the ledger of another list (item {number} was {row.url})")
+        if row is not None and row.state == FAILED and not any(_is_of(row, name) for name in self._retry_failed):
+            self.failed_before += 1
+            return None
+        if row is None or row.state == FAILED or not self._is_there(row):
+            # An earlier process may not have lived to write what came of it.
+            found = self._finished.find(item) if self._finished is not None else None
             if found is None:
                 return item
             self._ledger.put(self._row(number, item, found))
-            self.skipped += 1
-            return None
-        if row.url != item.url:
-            raise LedgerError(f"{self._ledger.path}: it is the ledger of another list (item {number} was {row.url})")
-        if row.state == FAILED:
-            if any(_is_of(row, name) for name in self._retry_failed):
-                return item
-            self.failed_before += 1
-            return None
-        if not self._is_there(row):
-            return item
-        if self._verify:
+        elif self._verify:
             if not row.checksum or self._decodes:  # whose digest is that of what was sent
                 return item
-            if not _has_digest(row.path, row.checksum):
+            if not has_digest(row.path, row.checksum):
                 # It is our own file, and what it should be is known.
                 return _overwriting(item)
         self.skipped += 1
@@ -213,40 +210,15 @@ class Run:
             return False
         return stat.S_ISREG(status.st_mode) and status.st_size == row.size
 
-    def _just_finished(self, item: ManifestItem) -> DownloadResult | None:
-        """The file of an item that is not in the ledger, if an earlier process of this run has finished it."""
-        if self._ledger.is_new:
-            return None
-        name = item.path if item.path and not item.path.endswith("/") else item.path + filename_from_url(item.url)
-        path = Path(self._directory, name)
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            status = os.fstat(fd)
-            origin = provenance.recall(fd) if stat.S_ISREG(status.st_mode) else None
-        finally:
-            os.close(fd)
-        if (
-            origin is None
-            or origin.url != provenance.public_url(item.url)
-            or status.st_ctime < self._created_s - 1
-            or (item.size and item.size != status.st_size and origin.encoded_bytes < 0)
-            or (item.checksum and (self._decodes or not _has_digest(str(path), item.checksum)))
-        ):
-            return None
-        return DownloadResult(path, path.name, status.st_size, "", item.checksum, already_complete=True)
-
     def _row(self, number: int, item: ManifestItem, outcome: DownloadResult | DownloadError) -> Row:
-        host = urlsplit(item.url).hostname or ""
+        host = match[1] if (match := _HOST.match(item.url)) else urlsplit(item.url).hostname or ""
         if isinstance(outcome, DownloadError):
             return Row(
                 *(number, item.line, item.url, host, item.path, FAILED, item.size, item.checksum, outcome.seconds),
                 *(len(outcome.tried) or 1, type(outcome).__name__, outcome.status, outcome.reason, time.time()),
             )
         return Row(
-            *(number, item.line, item.url, host, str(outcome.path), COMPLETE, outcome.size, outcome.checksum),
+            *(number, item.line, item.url, host, path_of(outcome), COMPLETE, outcome.size, outcome.checksum),
             *(outcome.seconds, outcome.retries + 1, "", 0, "", time.time()),
         )
 
@@ -309,15 +281,3 @@ class _Waiting:
 def _overwriting(item: ManifestItem) -> ManifestItem:
     options = {**item.options, "overwrite": True}
     return ManifestItem(item.url, item.path, item.checksum, item.size, item.mirrors, options, item.line, item.index)
-
-
-def _has_digest(path: str, wanted: str) -> bool:
-    algorithm, _, digest = wanted.partition("=")
-    try:
-        found = checksum.new(algorithm)
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-            while octets := file.read(_PIECE_BYTES):
-                found.update(memoryview(octets))
-    except OSError:
-        return False
-    return found.hexdigest() == digest

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import signal
 import sqlite3
 import subprocess
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -19,7 +17,6 @@ from rangefetch.ledger import Ledger, LedgerError, Row
 from servers.misbehaving import MisbehavingServer, content, refused_port
 from support.command_line import command, environment, errors, run
 from support.files import names
-from support.waiting import until
 
 SMALL = 3000
 
@@ -85,41 +82,6 @@ def test_failures_are_tried_again_where_that_may_help(server: MisbehavingServer,
     assert run(place, *words, "--retry-failed", "Nonsense").returncode == 2
     assert run(place, "-i", "list", "--verify").returncode == 2
     assert run(place, urls[0], "--run", "run.db").returncode == 2
-
-
-def test_killed_at_random_moments_nothing_is_lost_and_nothing_fetched_twice(
-    server: MisbehavingServer, place: Path
-) -> None:
-    count, rng = 600, random.Random(7)
-    listed(place, [url_of(server, seed) for seed in range(count)])
-    out = place / "out"
-    out.mkdir()
-
-    def those_complete() -> set[str]:
-        return {name for name in names(out) if name.endswith(".bin")}
-
-    def asked_since(before: int) -> set[str]:
-        return {path.partition("/good/")[2].partition("?")[0] for path in paths(server)[before:]}
-
-    while len(complete := those_complete()) < count:
-        before = len(server.requests)
-        with subprocess.Popen(
-            command(*WORDS), cwd=place, env=environment(place), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as process:
-            enough = before + rng.randrange(1, 150)
-            until(lambda: len(server.requests) >= enough or process.poll() is not None)  # noqa: B023
-            time.sleep(rng.uniform(0, 0.02))
-            process.kill()
-        assert asked_since(before) & complete == set()
-    before = len(server.requests)
-    said = run(place, *WORDS)
-    assert said.returncode == 0, said.stderr
-    assert len(server.requests) == before
-    assert all((out / f"{seed}.bin").read_bytes() == content(SMALL, seed) for seed in range(count))
-    with Ledger(place / "run.db", writes=False) as ledger:
-        rows = list(ledger.rows())
-    assert [row.number for row in rows] == list(range(count))
-    assert {row.state for row in rows} == {"complete"}
 
 
 def test_a_ledger_that_does_not_fit_is_one_line_and_is_left_as_it_is(server: MisbehavingServer, place: Path) -> None:

@@ -8,7 +8,7 @@ from rangefetch.cli.display import Quiet
 from rangefetch.encoding import for_people
 from rangefetch.errors import DownloadError, HostUnreachable
 from rangefetch.masking import mask_url, without_userinfo
-from rangefetch.progress import DownloadResult, DownloadStatus
+from rangefetch.progress import DownloadResult, DownloadStatus, path_of
 from rangefetch.transfer.effort import TOO_SHORT
 
 __all__ = ["JSON_VERSION", "Report"]
@@ -39,7 +39,7 @@ class Report:
             facts = {"error": None, "errorType": None, "httpStatus": None, **result.to_dict()}
             self._say_json(url, DownloadStatus.COMPLETE, line, **facts)
         if not self._as_json:
-            self._display.result(str(result.path))
+            self._display.result(path_of(result))
         if self._explains:
             self._display.note(f"{result.filename}: {_explained(result)}")
 

@@ -20,7 +20,7 @@ from rangefetch import records
 from rangefetch.identity import Identity
 from rangefetch.importing import no_fork
 
-__all__ = ["Origin", "beginning", "others_in_this_run", "public_url", "recall", "record", "wrote"]
+__all__ = ["Origin", "beginning", "others_in_this_run", "public_url", "recall", "record", "url_of", "wrote"]
 
 _NAME = "user.rangefetch.origin"
 _VERSION = "1"
@@ -106,6 +106,17 @@ def recall(fd: int) -> Origin | None:
     if version != _VERSION or status.st_uid != os.geteuid() or state != f"{status.st_size} {status.st_mtime_ns}":
         return None
     return Origin(url, etag, last_modified, encoded_bytes)
+
+
+def url_of(path: str) -> str:
+    """The URL that a file keeps, whether it was changed since or not; "": none. Not through a symbolic link."""
+    if not hasattr(os, "getxattr"):
+        return ""
+    try:
+        lines = os.getxattr(path, _NAME, follow_symlinks=False).decode(errors="surrogateescape").split("\n", 2)
+    except OSError:
+        return ""
+    return lines[1] if len(lines) == 3 and lines[0] == _VERSION else ""
 
 
 # -- this process ------------------------------------------------------------------------------------------------------

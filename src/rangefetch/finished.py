@@ -1,0 +1,96 @@
+"""Files that an earlier process of a run has finished, and of which the ledger knows nothing: that process was killed
+between the step that gave the file its name and the commit of its row.
+
+The file itself says where it came from (``disk.provenance``). Most are where their line says they will be. Those whose
+name the server gave, or that were numbered, are found by their URL: the directory is looked through once.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from rangefetch.disk import checksum, provenance
+from rangefetch.disk.names import filename_from_url
+from rangefetch.manifests.item import ManifestItem
+from rangefetch.progress import DownloadResult
+
+__all__ = ["Finished", "has_digest"]
+
+_PIECE_BYTES = 1 << 20
+
+
+class Finished:
+    """Those below ``directory`` that are no older than ``since_s``, in seconds since 1970. ``decodes``: files are the
+    decoded form of what was sent, whose digest is another.
+    """
+
+    def __init__(self, directory: str, since_s: float, *, decodes: bool) -> None:
+        self._directory = directory
+        self._since_s = since_s - 1  # file systems have clocks of their own
+        self._decodes = decodes
+        self._renamed: dict[str, dict[str, str]] = {}  # by directory: names by URL, where that does not tell the name
+
+    def find(self, item: ManifestItem) -> DownloadResult | None:
+        """The file of an item, if it is there and was verified."""
+        folder, _, name = item.path.rpartition("/")
+        directory = f"{self._directory}/{folder}" if folder else self._directory
+        if found := self._file(item, f"{directory}/{name or filename_from_url(item.url)}"):
+            return found
+        if name:
+            return None
+        renamed = self._renamed.get(directory)
+        if renamed is None:
+            renamed = self._renamed[directory] = _renamed_in(directory, self._since_s)
+        other = renamed.get(provenance.public_url(item.url))
+        return self._file(item, f"{directory}/{other}") if other else None
+
+    def _file(self, item: ManifestItem, path: str) -> DownloadResult | None:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            status = os.fstat(fd)
+            origin = provenance.recall(fd) if stat.S_ISREG(status.st_mode) else None
+        finally:
+            os.close(fd)
+        if (
+            origin is None
+            or origin.url != provenance.public_url(item.url)
+            or status.st_ctime < self._since_s
+            or (item.size and item.size != status.st_size and origin.encoded_bytes < 0)
+            or (item.checksum and (self._decodes or not has_digest(path, item.checksum)))
+        ):
+            return None
+        name = path.rpartition("/")[2]
+        return DownloadResult(Path(path), name, status.st_size, "", item.checksum, already_complete=True)
+
+
+def _renamed_in(directory: str, since_s: float) -> dict[str, str]:
+    """The files of a directory whose URL does not end in their name, by that URL."""
+    found: dict[str, str] = {}
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_ctime >= since_s:
+                    url = provenance.url_of(entry.path)
+                    if url and filename_from_url(url) != entry.name:
+                        found[url] = entry.name
+    except OSError:
+        pass  # it is not there yet, and what cannot be looked at cannot be used
+    return found
+
+
+def has_digest(path: str, wanted: str) -> bool:
+    """Whether a file has the digest ``ALGORITHM=HEX``."""
+    algorithm, _, digest = wanted.partition("=")
+    try:
+        found = checksum.new(algorithm)
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            while octets := file.read(_PIECE_BYTES):
+                found.update(memoryview(octets))
+    except OSError:
+        return False
+    return found.hexdigest() == digest
