@@ -1,12 +1,18 @@
 """``-i FILE``: many URLs, of which some may fail."""
 
+import contextlib
+import gzip
 import hashlib
 import json
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
+from rangefetch.cli.arguments import parse
+from rangefetch.cli.display import Quiet
+from rangefetch.cli.lists import MOST_COMPARED, Listing
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from servers.routing import ROUTES, Route
@@ -227,6 +233,27 @@ def test_two_lines_of_one_name_are_told_before_anything_is_fetched(server: Misbe
     said = run(place, "--auto-file-renaming", "-d", "renamed", "-i", "list")
     assert said.returncode == 0
     assert names(place / "renamed") == ["x", "x.1", "y"]
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+@pytest.mark.parametrize("header", ["", "url,path\n"])
+def test_of_a_long_list_little_is_read_before_the_first_is_fetched(
+    place: Path, header: str, compress: Callable[[bytes], bytes]
+) -> None:
+    path = place / "list"
+
+    def read_ahead(count: int) -> int:
+        lines = (f"http://127.0.0.1:1/{number}" + (f",{number // 2}\n" if header else "\n") for number in range(count))
+        path.write_bytes(compress((header + "".join(lines)).encode()))
+        with contextlib.closing(Listing(parse(["-i", str(path)]), Quiet())) as listing:
+            items = listing.items()
+            assert isinstance(items, Iterable)
+            next(iter(items))
+            assert listing._manifest is not None
+            return listing._manifest.rows
+
+    assert read_ahead(MOST_COMPARED - 1) == MOST_COMPARED - 1
+    assert read_ahead(MOST_COMPARED + 1) == 2
 
 
 def test_two_urls_that_end_alike_are_told_too(server: MisbehavingServer, place: Path) -> None:

@@ -1,7 +1,7 @@
 """The list of ``-i``: a manifest in any format, what was typed beside it, and what is to be said of its lines.
 
-Of a list in a file so much is read before anything is fetched that its names can be compared; a pipe is read as it
-comes, by a thread, so that nothing that has ended waits for the next line.
+A list in a file is read before anything is fetched, so that its names can be compared, unless it is too long for that.
+A pipe is read as it comes, by a thread, so that nothing that has ended waits for the next line.
 """
 
 from __future__ import annotations
@@ -93,6 +93,9 @@ class Listing:
             fed.start()
             return fed
         everything = self._all_of(self._manifest)
+        if self._manifest.is_longer_than(MOST_COMPARED):
+            # It would be a second, or two, before the first of them is asked for.
+            return itertools.chain(self._for_one(list(itertools.islice(everything, 2))), everything)
         ahead = list(itertools.islice(everything, MOST_COMPARED + 1))
         if len(ahead) <= MOST_COMPARED:
             ahead = self._compared(ahead)

@@ -9,9 +9,10 @@ from rangefetch.manifests.formats import Asked, Look
 from rangefetch.manifests.item import Mistake, Row, digest_of, url_below
 from rangefetch.manifests.opening import ManifestError
 
-__all__ = ["NAME", "parse", "read", "recognises"]
+__all__ = ["A_LINE_EACH", "NAME", "parse", "read", "recognises"]
 
 NAME = "checksums"
+A_LINE_EACH = True
 
 # GNU coreutils, "md5sum invocation": a backslash before the digest says that the name has escapes in it.
 _LINE = re.compile(r"(\\?)([0-9A-Fa-f]{32,128}) [ *](.+)")

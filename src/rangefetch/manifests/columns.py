@@ -86,10 +86,13 @@ class Plan:
         # A column that the user has named "md5" or the like has digests of that kind.
         self._algorithm = _DIGESTS.get(_folded(self._of.get("checksum", "")), "")
 
-    def rows(self, line: int, values: Mapping[str, Any]) -> Iterator[Row | Mistake]:
-        """What one row of the table lists; ``values`` are those of its columns."""
+    def rows(
+        self, line: int, values: Mapping[str, Any], columns: Mapping[str, str] | None = None
+    ) -> Iterator[Row | Mistake]:
+        """What one row of the table lists; ``values`` are those of its columns, ``columns`` the same as text."""
         try:
-            columns = {name: _text(value) for name, value in values.items()}
+            if columns is None:
+                columns = {name: _text(value) for name, value in values.items()}
             if self._ena:
                 yield from ena.rows(self._ena, line, columns)
             else:
@@ -120,6 +123,8 @@ class Plan:
     def _checksum(self, columns: Mapping[str, str]) -> str:
         if "checksum" in self._of and (text := columns.get(self._of["checksum"], "")):
             return digest_of(text, self._algorithm)
+        if not self._digests:
+            return ""
         digests: dict[str, str] = {}
         for column, algorithm in self._digests.items():
             if found := digest_of(columns.get(column, ""), algorithm):

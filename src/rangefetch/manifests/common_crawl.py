@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from rangefetch.manifests.formats import Asked, Look
 from rangefetch.manifests.item import Mistake, Row, url_below
 
-__all__ = ["NAME", "read", "recognises"]
+__all__ = ["A_LINE_EACH", "NAME", "read", "recognises"]
 
 NAME = "common-crawl"
+A_LINE_EACH = True
 
 _BASE_URL = "https://data.commoncrawl.org/"
 _PATH = re.compile(r"(?:crawl-data|cc-index|contrib|projects|crawl-analysis)/[^\s,]+")

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from rangefetch.manifests.formats import Asked, Look
 from rangefetch.manifests.item import Mistake, Row
 
-__all__ = ["NAME", "read", "recognises"]
+__all__ = ["A_LINE_EACH", "NAME", "read", "recognises"]
 
 NAME = "conda-explicit"
+A_LINE_EACH = True
 
 _MARK = "@EXPLICIT"
 _DIGEST = re.compile(r"(?:sha256:)?[0-9A-Fa-f]{64}|[0-9A-Fa-f]{32}")

@@ -9,9 +9,10 @@ from rangefetch.manifests.delimited import fields_of, read_table
 from rangefetch.manifests.formats import Asked, Look
 from rangefetch.manifests.item import Mistake, Row
 
-__all__ = ["NAME", "read", "recognises"]
+__all__ = ["A_LINE_EACH", "NAME", "read", "recognises"]
 
 NAME = "csv"
+A_LINE_EACH = True
 
 
 def _names(look: Look, delimiter: str) -> list[str]:

@@ -88,4 +88,5 @@ def read_table(look: Look, asked: Asked, delimiter: str) -> Iterator[Row | Mista
         elif len(fields) != len(names):
             yield Mistake(number, f"there are {len(fields)} fields, and {len(names)} columns")
         else:
-            yield from plan.rows(number, dict(zip(names, fields, strict=True)))
+            columns = dict(zip(names, fields, strict=True))
+            yield from plan.rows(number, columns, columns)

@@ -57,7 +57,7 @@ class Format(Protocol):
     """One format of manifests."""
 
     NAME: str
-    """By which ``--input-format`` asks for it."""
+    """By which ``--input-format`` asks for it. With ``A_LINE_EACH``, which may be missing, each line is a file."""
 
     def recognises(self, look: Look) -> bool:
         """Whether the manifest is in this format, from its beginning."""

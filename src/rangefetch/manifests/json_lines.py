@@ -10,9 +10,10 @@ from rangefetch.manifests.formats import Asked, Look
 from rangefetch.manifests.item import Mistake, Row
 from rangefetch.manifests.opening import ManifestError
 
-__all__ = ["NAME", "Plans", "read", "recognises"]
+__all__ = ["A_LINE_EACH", "NAME", "Plans", "read", "recognises"]
 
 NAME = "jsonl"
+A_LINE_EACH = True
 
 
 def recognises(look: Look) -> bool:

@@ -26,6 +26,7 @@ MOST_DOCUMENT_BYTES = 128 << 20
 """Formats that are one document (JSON, TOML) are read at once, up to this."""
 _HEAD_BYTES = 1 << 16
 _BUFFER_BYTES = 1 << 18
+_MOST_COUNTED_BYTES = 64 << 20
 
 
 class ManifestError(ValueError):
@@ -136,6 +137,19 @@ class Source:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError:
                 yield number, Mistake(number, "this is not text in UTF-8")
+
+    def counts_lines(self, most: int) -> int | None:
+        """How many lines are left to read, up to ``most``; None: nobody knows that quickly. They are gone then."""
+        count = octets = 0
+        try:
+            while count < most and (piece := self.stream.read(_BUFFER_BYTES)):
+                octets += len(piece)
+                if octets > _MOST_COUNTED_BYTES:
+                    return None
+                count += piece.count(b"\n")
+        except (OSError, EOFError, ValueError):
+            return None  # which is said when they are read
+        return min(count, most)
 
     def document(self) -> bytes:
         """All of it. Raises ``ManifestError``."""

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from rangefetch.manifests.formats import Asked, Look
 from rangefetch.manifests.item import Mistake, Row, digest_of, url_below
 
-__all__ = ["NAME", "read", "recognises"]
+__all__ = ["A_LINE_EACH", "NAME", "read", "recognises"]
 
 NAME = "pooch"
+A_LINE_EACH = True
 
 _HASH = re.compile(r"(?:(?:md5|sha1|sha256|sha384|sha512|blake2b):)?[0-9A-Fa-f]{32,128}")
 

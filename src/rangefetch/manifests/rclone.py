@@ -9,9 +9,10 @@ from rangefetch.manifests.delimited import records
 from rangefetch.manifests.formats import Asked, Look
 from rangefetch.manifests.item import Mistake, Row
 
-__all__ = ["NAME", "read", "recognises"]
+__all__ = ["A_LINE_EACH", "NAME", "read", "recognises"]
 
 NAME = "rclone"
+A_LINE_EACH = True
 
 # What stands before the comma must be whole as a URL, since a URL may have commas in it: it ends as a file, a directory
 # or a query does.

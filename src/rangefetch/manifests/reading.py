@@ -99,6 +99,7 @@ class Manifest:
         self.is_regular = look.source.is_regular
         self.rows = self.mistakes = 0
         self._source = look.source
+        self._is_by_line = getattr(read_as, "A_LINE_EACH", False)
         self._read = read_as.read(look, asked)
         self._template = template
         self._strict = strict
@@ -122,6 +123,15 @@ class Manifest:
             head = file.read(_FINGERPRINT_BYTES)
             file.seek(max(0, size - _FINGERPRINT_BYTES))
             return f"{size} ".encode() + head + file.read(_FINGERPRINT_BYTES)
+
+    def is_longer_than(self, lines: int) -> bool:
+        """Whether it is a file with a line for each item, and more lines. False also where that takes long to tell."""
+        path = self._source.named
+        if path is None or not self._is_by_line:
+            return False
+        with Source(path, "") as again:
+            count = again.counts_lines(lines + 1)
+        return count is not None and count > lines
 
     def close(self) -> None:
         """Close the file; there are no items afterwards."""

@@ -8,9 +8,10 @@ from urllib.parse import unquote, urlsplit
 from rangefetch.manifests.formats import Asked, Look
 from rangefetch.manifests.item import Mistake, Row, hex_of_base64
 
-__all__ = ["NAME", "read", "recognises"]
+__all__ = ["A_LINE_EACH", "NAME", "read", "recognises"]
 
 NAME = "tsv-http-data"
+A_LINE_EACH = True
 
 _FIRST = "TsvHttpData-1.0"
 

@@ -9,9 +9,10 @@ from rangefetch.manifests.delimited import read_table
 from rangefetch.manifests.formats import Asked, Look
 from rangefetch.manifests.item import Mistake, Row
 
-__all__ = ["NAME", "read", "recognises"]
+__all__ = ["A_LINE_EACH", "NAME", "read", "recognises"]
 
 NAME = "tsv"
+A_LINE_EACH = True
 
 
 def recognises(look: Look) -> bool:

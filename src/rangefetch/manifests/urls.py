@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from rangefetch.manifests.formats import Asked, Look
 from rangefetch.manifests.item import Mistake, Row
 
-__all__ = ["NAME", "read", "recognises"]
+__all__ = ["A_LINE_EACH", "NAME", "read", "recognises"]
 
 NAME = "urls"
+A_LINE_EACH = True
 
 
 def recognises(look: Look) -> bool:
