@@ -107,6 +107,10 @@ TRIALS: tuple[Trial, ...] = (
     ),
     Trial("sha256-behind", "sha-256 of 1 GiB arriving at 300 MB/s: seconds from the last byte to the result", "<= 0.5"),
     Trial("start-up", "CPU time over bare Python", "import <= 10 ms, a small file <= 50 ms"),
+    Trial("list-first-request", "seconds to the first connection, of 1 and 10 million lines, plain and CSV", "<= 1"),
+    Trial("list-ledger", "100,000 files of 1 kB with a ledger / without: seconds, processor time", "<= 1.25"),
+    Trial("list-again", "a second run over 100,000 finished files with a ledger", ">= 50,000 items a second"),
+    Trial("list-10m", "resident memory over a list of 10 million lines", "<= 150 MB"),
 )
 
 DEFAULT = ("http-1g", "https-1g", "small-5000")

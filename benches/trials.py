@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lists
 from contest import make_random_file
 from measure import warm
 from scenarios import Trial
@@ -208,6 +209,24 @@ def start_up(bench: _Bench) -> str:
     return "; ".join(f"{name} {ms - bare:.1f} ms" for name, ms in best.items()) + f"; Python itself {bare:.1f} ms"
 
 
+def list_first_request(bench: _Bench) -> str:
+    return "; ".join(lists.first_request(bench.work))
+
+
+def list_ledger(bench: _Bench) -> str:
+    return "; ".join(
+        lists.ledger(bench.server.root, bench.server.url("http", "").rstrip("/"), bench.work, bench.rounds)
+    )
+
+
+def list_again(bench: _Bench) -> str:
+    return "; ".join(lists.again(bench.server.root, bench.server.url("http", "").rstrip("/"), bench.work, bench.rounds))
+
+
+def list_10m(bench: _Bench) -> str:
+    return "; ".join(lists.ten_million(bench.server.root, bench.server.url("http", "").rstrip("/"), bench.work))
+
+
 _RUN: dict[str, Callable[[_Bench], str]] = {
     "one-slow-of-8": one_slow_of_8,
     "one-stalls": one_stalls,
@@ -218,6 +237,10 @@ _RUN: dict[str, Callable[[_Bench], str]] = {
     "small-ways": small_ways,
     "sha256-behind": sha256_behind,
     "start-up": start_up,
+    "list-first-request": list_first_request,
+    "list-ledger": list_ledger,
+    "list-again": list_again,
+    "list-10m": list_10m,
 }
 
 

@@ -1,6 +1,7 @@
 """``-i``: the same list in each format, compressed or not, gives the same files.
 
-``make test`` tries each format plain and in one of the compressed forms, ``make torture`` (``RANGEFETCH_TORTURE=1``) all.
+``make test`` tries each format plain and in one of the compressed forms, ``make torture`` (``RANGEFETCH_TORTURE=1``)
+in all.
 """
 
 from __future__ import annotations

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,15 +29,19 @@ def recognises(look: Look) -> bool:
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
     """The rows; what is in the place of a line is the number of each. Raises ``ManifestError``."""
     shown = look.source.shown
-    if look.source.path is None:
-        raise ManifestError(f"{shown}: Parquet is read from a file or a URL, not from a pipe or in another compression")
     try:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError:
         raise ManifestError(f"{shown}: Parquet needs a package: pip install 'rangefetch[parquet]'") from None
     number = 0
     try:
-        with parquet.ParquetFile(look.source.path, memory_map=False) as file:
+        with contextlib.ExitStack() as closing:
+            source: Any = look.source.path
+            if source is None:  # the end says what is where: a pipe, or a compressed form, is copied to a file first
+                source = closing.enter_context(tempfile.TemporaryFile(prefix="rangefetch-"))
+                shutil.copyfileobj(look.source.stream, source)
+                source.seek(0)
+            file = closing.enter_context(parquet.ParquetFile(source, memory_map=False))
             plan = Plan(list(file.schema_arrow.names), asked, shown)
             for batch in file.iter_batches(_ROWS_AT_ONCE):
                 rows: list[dict[str, Any]] = batch.to_pylist()
