@@ -9,7 +9,7 @@ from rangefetch.importing import no_fork
 __all__ = ["merged", "parse_date", "parse_headers", "stated_range"]
 
 _SAID_ONCE = ("etag", "last-modified", "content-range")
-_LISTS = ("content-encoding",)
+_LISTS = ("content-encoding", "link")
 
 
 def parse_headers(lines: str) -> dict[str, str]:
@@ -18,8 +18,8 @@ def parse_headers(lines: str) -> dict[str, str]:
 
 
 def merged(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Header fields by lower-case name; of a repeated one the first, but all codings, which are a list (RFC 9110,
-    section 5.3).
+    """Header fields by lower-case name; of a repeated one the first, but all codings and links, which are lists
+    (RFC 9110, section 5.3).
 
     What a response says twice, in different words, of the file or of its part of it (ETag, Last-Modified,
     Content-Range) it has not said: a cache may have put its own beside the server's, or have mixed up two responses.

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Self
 
 from rangefetch.disk import locks
 
-__all__ = ["COMPLETE", "FAILED", "VERSION", "Ledger", "LedgerError", "Row"]
+__all__ = ["COMPLETE", "FAILED", "VERSION", "Ledger", "LedgerError", "LedgerLost", "Row"]
 
 VERSION = 1
 """Of the tables (``user_version``)."""
@@ -45,6 +45,10 @@ CREATE TABLE item (
 
 class LedgerError(ValueError):
     """The file is no ledger, is another version's or another list's, is in use, or cannot be read or written."""
+
+
+class LedgerLost(LedgerError):
+    """A ledger that was in use cannot be read or written any more: the disk is full, or gone."""
 
 
 class Row(NamedTuple):
@@ -184,11 +188,11 @@ class Ledger:
             try:
                 yield self._database
             except sqlite3.Error as error:
-                raise LedgerError(f"{self.path}: {error}") from None
+                raise LedgerLost(f"{self.path}: {error}") from None
 
     def _must_be_written(self) -> None:
         if self._error:
-            raise LedgerError(f"{self.path}: {self._error}")
+            raise LedgerLost(f"{self.path}: {self._error}")
 
     def _take(self) -> None:
         """Keep other processes out. Not by a lock on the file itself: SQLite has its own there."""

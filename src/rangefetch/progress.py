@@ -173,7 +173,8 @@ class FileInfo:
     ``supports_ranges`` is whether parts of the file can be fetched, and an interrupted download resumed. ``digests``
     are those that the server states of the whole file (RFC 9530), in hexadecimal by algorithm (``sha-256``), so that
     ``f"{algorithm}={digest}"`` is a ``checksum``; empty where it states none. ``content_type`` and
-    ``content_encoding`` are header values, empty where absent; ``size`` is that of the encoded file.
+    ``content_encoding`` are header values, empty where absent; ``size`` is that of the encoded file. ``links`` are the
+    URLs to which the response links, by relation (``Link``, RFC 8288).
     """
 
     url: str
@@ -186,6 +187,7 @@ class FileInfo:
     digests: Mapping[str, str] = records.field(default_factory=dict)
     content_type: str = ""
     content_encoding: str = ""
+    links: Mapping[str, tuple[str, ...]] = records.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """A dict for JSON, with camelCase keys."""

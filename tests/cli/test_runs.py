@@ -179,6 +179,23 @@ def test_what_a_ledger_says(server: MisbehavingServer, place: Path) -> None:
         assert run(place, "run", *words).returncode == 2
 
 
+def test_a_ledger_that_cannot_be_written_any_more_ends_the_run_in_one_line(
+    server: MisbehavingServer, place: Path, small_disk: Path
+) -> None:
+    """Its disk is full. What was fetched stays, and the next run goes on."""
+    urls = [f"{url_of(server, seed)}&id={'x' * 6000}" for seed in range(1500)]
+    listed(place, urls)
+    words = ("-i", "list", "-d", "out", "--run", small_disk / "run.db", "-q")
+    said = run(place, *words)
+    assert said.returncode == 1
+    [line] = errors(said)
+    assert "--run: " in line
+    assert "full" in line
+    assert "the same command continues" in line
+    fetched = len(names(place / "out"))
+    assert 0 < fetched < 1500
+
+
 def test_a_ledger_as_parquet(server: MisbehavingServer, place: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="the package pyarrow is not installed")
     secret = url_of(server, 0).replace("http://", "http://me:secret@")

@@ -60,6 +60,7 @@ class Listing:
             name=request.name_template,
             directory=os.path.normpath(absolute_path(check_path(request.options.save_dir, "save_dir"))),
             strict=request.strict,
+            options=request.options.given,
             on_bad_line=lambda line, what: self._heard(line, what),
         )
         self.shown = manifest.shown

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fetch_list"]
 
+FAILED = 1
 SECONDS_BETWEEN_LOOKS = 0.2
 
 
@@ -46,7 +47,7 @@ def _fetch_in_run(
     report: Report,
     signals: Signals,
 ) -> int:
-    from rangefetch.ledger import LedgerError
+    from rangefetch.ledger import LedgerError, LedgerLost
     from rangefetch.running import Run
 
     try:
@@ -57,6 +58,9 @@ def _fetch_in_run(
             list_id=listing.identify(),
         ) as run:
             return _List(manager, request, listing, run, display, report, signals).fetch()
+    except LedgerLost as error:
+        display.error(f"--run: {error}; stopped, and the same command continues when the ledger can be written again")
+        return FAILED
     except LedgerError as error:
         display.error(f"--run: {error}")
         return USAGE_ERROR

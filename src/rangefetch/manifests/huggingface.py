@@ -1,12 +1,14 @@
 """Trees of Hugging Face's repositories: what ``/api/models/REPO/tree/REVISION?recursive=true`` returns, and the
 ``siblings`` of ``/api/models/REPO/revision/REVISION?blobs=true``; ``datasets`` and ``spaces``, too.
 
-Files in Git LFS have their SHA-256 there. A tree does not say of which repository it is: its own URL does, or
-``--base-url`` (``https://huggingface.co/REPO/resolve/REVISION/``).
+Files in Git LFS have their SHA-256 there. A tree has a thousand entries a page; at a URL, all pages are fetched. It
+does not say of which repository it is: its own URL does, or ``--base-url``
+(``https://huggingface.co/REPO/resolve/REVISION/``).
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -63,11 +65,6 @@ def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
     """The files, under their paths. Raises ``ManifestError``."""
     base_url = _base_url(look)
     document = look.document
-    if isinstance(document, list) and len(document) >= _PAGE and look.source.url:
-        raise ManifestError(
-            f"{look.source.shown}: the tree has {len(document)} entries, as many as there are on a page, and the "
-            "others may be missing; /revision/REVISION?blobs=true in the place of /tree/REVISION lists all"
-        )
 
     def row(number: int, value: Mapping[str, Any]) -> Row | None:
         if value.get("type", "file") != "file":
@@ -80,5 +77,29 @@ def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
         size = lfs.get("size", value.get("size"))
         return Row(number, url_below(base_url, path), path, f"sha-256={digest}" if digest else "", size)
 
-    files = document if isinstance(document, list) else list_in(document, "siblings")
-    return each_of(files, row, "entry")
+    if isinstance(document, list):
+        yield from each_of(_all_entries(look), row, "entry")
+        if not look.source.url and document and len(document) % _PAGE == 0:
+            # Of a file nobody knows whether it was the last page.
+            yield Mistake(
+                len(document),
+                f"the tree has {len(document)} entries, as many as there are on a page of {_PAGE}: what follows may be "
+                "missing; give the URL of the tree, whose pages are all fetched",
+            )
+    else:
+        yield from each_of(list_in(document, "siblings"), row, "entry")
+
+
+def _all_entries(look: Look) -> Iterator[Any]:
+    """The entries of a tree, with those of the pages that follow. Raises ``ManifestError``."""
+    yield from look.document
+    if not look.source.url:
+        return
+    for octets in look.source.further_pages():
+        try:
+            page = json.loads(octets)
+        except (ValueError, RecursionError) as error:
+            raise ManifestError(f"{look.source.shown}: a page of the tree is not JSON: {error}") from None
+        if not isinstance(page, list):
+            raise ManifestError(f"{look.source.shown}: a page of the tree is no list")
+        yield from page

@@ -11,7 +11,7 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
@@ -24,6 +24,7 @@ LONGEST_LINE_BYTES = 1 << 20
 """A longer line is reported, and not kept."""
 MOST_DOCUMENT_BYTES = 128 << 20
 """Formats that are one document (JSON, TOML) are read at once, up to this."""
+_MOST_PAGES = 100_000
 _HEAD_BYTES = 1 << 16
 _BUFFER_BYTES = 1 << 18
 _MOST_COUNTED_BYTES = 64 << 20
@@ -40,8 +41,11 @@ class Source:
     Raises ``ManifestError``.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | BinaryIO, base_url: str) -> None:
+    def __init__(
+        self, source: str | os.PathLike[str] | BinaryIO, base_url: str, options: Mapping[str, Any] | None = None
+    ) -> None:
         self.base_url = base_url
+        self._options = dict(options or {})
         self.url = ""
         """Where it was fetched from."""
         self.path: Path | None = None
@@ -57,7 +61,7 @@ class Source:
                 plain = self._closing.enter_context(opener(self.stream))
                 self.head, self.stream = _with_head(plain, whole=self.is_regular)
                 self.path = None
-        except ManifestError:
+        except (ManifestError, TypeError):
             self.close()
             raise
         except (OSError, EOFError, ValueError) as error:
@@ -89,17 +93,43 @@ class Source:
         """The manifest at a URL, fetched into a directory that is gone afterwards."""
         import tempfile
 
-        from rangefetch.errors import DownloadError
         from rangefetch.manifests.fetching import fetch_manifest
 
-        directory = self._closing.enter_context(tempfile.TemporaryDirectory(prefix="rangefetch-"))
-        try:
-            self.path = fetch_manifest(url, directory)
-        except DownloadError as error:
-            raise ManifestError(str(error) if error.url else f"{self.shown}: {error}") from None
+        self._directory = self._closing.enter_context(tempfile.TemporaryDirectory(prefix="rangefetch-"))
+        with self._said_of_urls():
+            self.path = fetch_manifest(url, Path(self._directory, "manifest"), self._options)
         self.url = url
         self.base_url = self.base_url or url
         return self._closing.enter_context(self.path.open("rb"))
+
+    @contextlib.contextmanager
+    def _said_of_urls(self) -> Iterator[None]:
+        from rangefetch.errors import DownloadError
+
+        try:
+            yield
+        except DownloadError as error:
+            raise ManifestError(str(error) if error.url else f"{self.shown}: {error}") from None
+
+    def further_pages(self) -> Iterator[bytes]:
+        """The pages that follow one at a URL (``Link: rel="next"``), each when it is asked for. Raises
+        ``ManifestError``."""
+        from rangefetch.manifests.fetching import fetch_manifest, next_page
+
+        url, seen = self.url, {self.url}
+        while True:
+            with self._said_of_urls():
+                url = next_page(url, self._options)
+                if not url:
+                    return
+                if url in seen or len(seen) > _MOST_PAGES:
+                    raise ManifestError(f"{mask_url(url)}: its pages go round in a circle, or are too many")
+                seen.add(url)
+                page = fetch_manifest(url, Path(self._directory, "page"), self._options)
+            octets = page.read_bytes() if page.stat().st_size <= MOST_DOCUMENT_BYTES else b""
+            if not octets:
+                raise ManifestError(f"{mask_url(url)}: a page is empty, or too large")
+            yield octets
 
     def __enter__(self) -> Self:
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Mapping
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from rangefetch.checks import HTTP, check_url
 from rangefetch.logs import log as _log
@@ -38,6 +38,7 @@ def read_manifest(
     directory: str = "",
     strict: bool = False,
     on_bad_line: BadLine | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """The files that a manifest lists, read as they are asked for: an iterator of :class:`ManifestItem`.
 
@@ -47,7 +48,8 @@ def read_manifest(
     without a URL are relative to (by default the manifest's own URL). ``columns`` names the columns of a table by what
     is in them (``url``, ``name``, ``checksum``, ``size``, ``mirrors``, ``headers``); an empty name says not to use such
     a column. ``name`` is a template (``{host}/{path}``) for files that the manifest does not name. ``directory`` is
-    where they will be saved, for formats that may state it.
+    where they will be saved, for formats that may state it. ``options`` are those with which servers are asked for a
+    manifest at a URL (``proxy``, ``headers``, ``ca_file`` and the like); those about files are passed over.
 
     A line that cannot be used is skipped: ``on_bad_line`` is called with its number and what is wrong with it (without
     it, that is logged as a warning). With ``strict`` it raises ``ManifestError``, as does a manifest that cannot be
@@ -70,7 +72,7 @@ def read_manifest(
         template = Template(name)
     asked = Asked(dict(columns or {}), directory)
     known = formats.find(input_format) if input_format else None
-    opened = Source(source, base_url)
+    opened = Source(source, base_url, options)
     try:
         look = formats.look_at(opened, asked)
         return Manifest(look, known or formats.recognise(look), asked, template, strict, on_bad_line)

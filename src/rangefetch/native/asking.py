@@ -16,6 +16,7 @@ from rangefetch.disk import checksum
 from rangefetch.disk.names import choose_filename
 from rangefetch.headers import stated_range
 from rangefetch.masking import without_userinfo
+from rangefetch.net.links import Link, parse_links
 from rangefetch.net.sources import URL
 from rangefetch.progress import DownloadResult, FileInfo
 from rangefetch.transfer.failure import Failure, how_refused
@@ -101,6 +102,15 @@ class Asking:
             digests=checksum.all_stated_by_server(headers, whole=not is_part),
             content_type=headers.get("content-type", ""),
             content_encoding=headers.get("content-encoding", ""),
+            links=_by_relation(parse_links(headers.get("link", ""), final_url)),
         )
         run.result = DownloadResult(path=Path(filename), filename=filename, size=0, gid=run.download.gid)
         run.life.stop()
+
+
+def _by_relation(links: list[Link]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for link in links:
+        for relation in sorted(link.relations):
+            found[relation] = (*found.get(relation, ()), link.url)
+    return found
