@@ -7,6 +7,7 @@ import ctypes
 import pytest
 
 from fuzz import build
+from support.compiling import compile_once
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +16,9 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     if not build.CAN_BUILD:
         pytest.skip("no compiler, or no sources, as beside an installed wheel")
     path = tmp_path_factory.mktemp("harness") / "harness.so"
-    build.build(path)
+    engine = (build.ROOT / "ext" / "rangefetch").glob("*.[hp]*")
+    sources = [build.ROOT / "setup.py", *build.HERE.glob("*.p*"), *build.HERE.glob("*.h"), *engine]
+    compile_once(path, build.build, sorted(sources))
     library = ctypes.CDLL(str(path))
     library.rf_fuzz_run.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
     library.rf_fuzz_is_encoded.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]

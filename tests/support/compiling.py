@@ -5,42 +5,49 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
-__all__ = ["compile_library"]
+__all__ = ["compile_library", "compile_once"]
 
 _COMPILED = Path(__file__).parents[2] / "build" / "libraries"
 _FLAGS = ("-Wall", "-Werror", "-shared", "-fPIC", "-O1")
 
 
 def compile_library(source: Path, library: Path, *options: str | os.PathLike[str]) -> Path:
-    """Skips the test where there is no compiler, as beside an installed wheel; a warning is an error.
-
-    What was compiled from the same files is copied: each worker of a run wants the library for itself.
-    """
+    """Skips the test where there is no compiler, as beside an installed wheel; a warning is an error."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         pytest.skip("there is no C compiler: apt-get install gcc")
+    sources = [Path(part) for part in (source, *options) if Path(part).suffix == ".c"]
+    headers = {header for each in sources for header in each.parent.glob("*.h")}
+    how = [*_FLAGS, compiler, *(os.fspath(option) for option in options if option not in sources)]
+
+    def compile_to(output: Path) -> None:
+        subprocess.run([compiler, *_FLAGS, "-o", output, source, *options], check=True)
+
+    return compile_once(library, compile_to, [*sources, *sorted(headers)], how)
+
+
+def compile_once(
+    library: Path, compile_to: Callable[[Path], object], sources: Iterable[Path], how: Iterable[str] = ()
+) -> Path:
+    """What ``compile_to`` makes of ``sources``, at ``library``. Each worker of a run wants it for itself: what was
+    compiled before from the same files, in the same way, is copied.
+    """
+    digest = hashlib.sha256(repr(list(how)).encode())
+    for path in sources:
+        digest.update(path.name.encode() + path.read_bytes())
     _COMPILED.mkdir(parents=True, exist_ok=True)
-    compiled = _COMPILED / f"{source.stem}-{_digest(compiler, source, *options)}.so"
+    compiled = _COMPILED / f"{library.stem}-{digest.hexdigest()[:16]}.so"
     with compiled.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not compiled.exists():
-            subprocess.run([compiler, *_FLAGS, "-o", library, source, *options], check=True)
+            compile_to(library)
             unfinished = compiled.with_suffix(".tmp")
             shutil.copy(library, unfinished)
             unfinished.replace(compiled)
     shutil.copy(compiled, library)
     return library
-
-
-def _digest(*parts: str | os.PathLike[str]) -> str:
-    """Of what is compiled, the headers beside it, and how."""
-    sources = [Path(part) for part in parts if Path(part).suffix == ".c"]
-    headers = {header for source in sources for header in source.parent.glob("*.h")}
-    digest = hashlib.sha256(repr((_FLAGS, [os.fspath(part) for part in parts if part not in sources])).encode())
-    for path in (*sources, *sorted(headers)):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
