@@ -170,6 +170,18 @@ def test_a_file_whose_size_is_not_stated_is_fetched_to_be_compared(
     assert names(target.parent) == ["file.bin"]
 
 
+def test_a_short_body_whose_size_is_not_stated_is_compared_where_the_server_names_it(
+    server: MisbehavingServer, target: Path, later: None
+) -> None:
+    url = server.url(
+        "/chunked/x.bin", size=2000, etag="none", mtime=0, header='Content-Disposition: attachment; filename="file.bin"'
+    )
+    target.write_bytes(content(2000))
+    # Long enough for the body to have ended by the time that the name is looked at.
+    assert rangefetch.fetch(url, save_dir=target.parent).already_complete
+    assert names(target.parent) == ["file.bin"]
+
+
 def test_a_large_one_that_was_not_fetched_from_there_is_not(server: MisbehavingServer, target: Path) -> None:
     target.write_bytes(content(SIZE))
     error = fails(TargetExists, server.url("/no-length/x", size=SIZE), target)

@@ -168,7 +168,9 @@ class Answering:
             free = run.starting.probed
             if run.options.checksum:
                 return lambda: run.turn(lambda: run.placing.compare_existing(path, free))
-            remote = Identity.of(headers, size)
+            # A short body may have ended by now, and its size be known that nobody has stated.
+            is_stated = "content-length" in headers or "content-range" in headers
+            remote = Identity.of(headers, size if is_stated else -1)
             return lambda: run.turn(lambda: run.placing.look_at_existing(path, source, remote, free))
         if run.first_event is Event.ASK:
             # The server gives it another name than its URL does, and that one is free.
