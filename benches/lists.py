@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
@@ -103,6 +104,12 @@ def _until_asked(server: socket.socket, path: Path, out: Path) -> float:
         seconds = time.perf_counter() - begun_s
         process.kill()
         connection.close()
+    # Others had begun, which the next process would be taken for.
+    server.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            server.accept()[0].close()
+    server.setblocking(True)
     return seconds
 
 

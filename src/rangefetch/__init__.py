@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rangefetch.options import DownloadOptions
     from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, FileInfo
     from rangefetch.running import Run
+    from rangefetch.shards import Shards
     from rangefetch.shared import get_download_manager, init_download_manager
     from rangefetch.streaming import stream
     from rangefetch.transfer.retry import RetryPolicy
@@ -41,6 +42,7 @@ __all__ = [
     "ManifestItem",
     "RetryPolicy",
     "Run",
+    "Shards",
     "__version__",
     "aio",
     "errors",
@@ -67,6 +69,7 @@ _HOMES = {
     "ManifestError": "rangefetch.manifests.opening",
     "ManifestItem": "rangefetch.manifests.item",
     "Run": "rangefetch.running",
+    "Shards": "rangefetch.shards",
     "fetch": "rangefetch.api",
     "fetch_iter": "rangefetch.iterating",
     "fetch_many": "rangefetch.bulk",

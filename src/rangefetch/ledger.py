@@ -22,7 +22,7 @@ from rangefetch.disk import locks
 
 __all__ = ["COMPLETE", "FAILED", "VERSION", "Ledger", "LedgerError", "LedgerLost", "Row"]
 
-VERSION = 1
+VERSION = 2
 """Of the tables (``user_version``)."""
 COMPLETE, FAILED = "complete", "failed"
 
@@ -38,7 +38,8 @@ CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE item (
     number INTEGER PRIMARY KEY, line INTEGER NOT NULL, url TEXT NOT NULL, host TEXT NOT NULL, path TEXT NOT NULL,
     state TEXT NOT NULL, size INTEGER NOT NULL, checksum TEXT NOT NULL, seconds REAL NOT NULL, tries INTEGER NOT NULL,
-    error TEXT NOT NULL, status INTEGER NOT NULL, reason TEXT NOT NULL, ended REAL NOT NULL
+    error TEXT NOT NULL, status INTEGER NOT NULL, reason TEXT NOT NULL, ended REAL NOT NULL, member TEXT NOT NULL,
+    "offset" INTEGER NOT NULL
 );
 """
 
@@ -56,7 +57,8 @@ class Row(NamedTuple):
 
     ``state`` is ``complete`` or ``failed``. ``path`` is its file, ``size`` in bytes, ``checksum`` the digest that was
     verified, or that it was to have (empty: none). ``error`` is the class of the error, ``status`` the HTTP status
-    (0: none), ``reason`` the message. ``ended`` is a time in seconds since 1970.
+    (0: none), ``reason`` the message. ``ended`` is a time in seconds since 1970. Of a file in a shard (a tar file)
+    ``path`` is the shard, ``member`` its name in it, and ``offset`` where its bytes begin.
     """
 
     number: int
@@ -73,14 +75,17 @@ class Row(NamedTuple):
     status: int
     reason: str
     ended: float
+    member: str = ""
+    offset: int = 0
 
 
-_COLUMNS = ", ".join(Row._fields)
+_COLUMNS = ", ".join(f'"{name}"' for name in Row._fields)
 _PUT = f"INSERT OR REPLACE INTO item ({_COLUMNS}) VALUES ({', '.join('?' * len(Row._fields))})"
 
 
 class Ledger:
-    """An open ledger; a context manager. ``writes``: it is made if it is not there, and nobody else may write it.
+    """An open ledger; a context manager. ``writes``: it is made if it is not there, and nobody else may write it. Of
+    the ``put_rows`` that were put, ``written_rows`` are in the file.
 
     Raises ``LedgerError``, and leaves a file that is something else as it is.
     """
@@ -91,7 +96,7 @@ class Ledger:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._waiting: deque[Row] = deque()
-        self._put = self._written = 0  # rows
+        self.put_rows = self.written_rows = 0
         self._bell = threading.Event()  # there is something to be written
         self._hurry = threading.Event()  # ... at once
         self._moved = threading.Condition()  # something was written, or nothing will be
@@ -167,18 +172,30 @@ class Ledger:
         """Have an item recorded soon. Raises ``LedgerError`` if an earlier one could not be."""
         self._must_be_written()
         self._waiting.append(row)
-        self._put += 1
+        self.put_rows += 1
         if not self._bell.is_set():
             self._bell.set()
         if len(self._waiting) >= _BATCH_ROWS:
             self._hurry.set()
             if len(self._waiting) >= _MOST_WAITING:
-                self._wait_for(self._put - _MOST_WAITING // 2)
+                self._wait_for(self.put_rows - _MOST_WAITING // 2)
+
+    def members_of(self, shard: str) -> list[tuple[str, int, int]]:
+        """The files in a shard: name, offset and size."""
+        with self._reading() as database:
+            query = "SELECT member, \"offset\", size FROM item WHERE path = ? AND member != ''"
+            return database.execute(query, (shard,)).fetchall()
+
+    def forget_beyond(self, shard: str, size_bytes: int) -> None:
+        """Have no rows of files that a shard of this size cannot have."""
+        with self._reading() as database:
+            query = "DELETE FROM item WHERE path = ? AND member != '' AND \"offset\" + size > ?"
+            database.execute(query, (shard, size_bytes))
 
     def flush(self) -> None:
         """Wait until all that was put is in the file. Raises ``LedgerError`` where it cannot be written."""
         self._hurry.set()
-        self._wait_for(self._put)
+        self._wait_for(self.put_rows)
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -270,7 +287,7 @@ class Ledger:
 
     def _wait_for(self, count: int) -> None:
         with self._moved:
-            self._moved.wait_for(lambda: self._written >= count or self._error)
+            self._moved.wait_for(lambda: self.written_rows >= count or self._error)
         self._must_be_written()
 
     def _write(self) -> None:
@@ -302,5 +319,5 @@ class Ledger:
             database.executemany(_PUT, rows)
             database.execute("COMMIT")
             with self._moved:
-                self._written += len(rows)
+                self.written_rows += len(rows)
                 self._moved.notify_all()

@@ -12,10 +12,10 @@ import re
 import stat
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 from urllib.parse import urlsplit
 
-from rangefetch import errors
+from rangefetch import errors, records
 from rangefetch.errors import DownloadError
 from rangefetch.finished import Finished, has_digest
 from rangefetch.iterating import NOTHING_MORE, NOTHING_YET, WINDOW, Fetched, Source, fetch_from
@@ -23,7 +23,11 @@ from rangefetch.ledger import COMPLETE, FAILED, Ledger, LedgerError, Row
 from rangefetch.manifests.item import ManifestItem
 from rangefetch.options import CommonOptions, absolute_path
 from rangefetch.progress import DownloadProgress, DownloadResult, path_of
+from rangefetch.shards import Packer, Shards
 from rangefetch.shared import get_download_manager
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["Run", "is_class_of_failures"]
 
@@ -81,6 +85,9 @@ class Run:
     status such as ``"404"``, or the name of a class of errors such as ``"ChecksumMismatch"``. With ``verify``, files
     are read again and compared with their digests, or, where there is none, with the server.
 
+    With ``shards``, files go into tar files (:class:`Shards`): a result has the shard as its ``path``, where it will be
+    once it is full or the run is over, and the name in it as its ``filename``.
+
     ``skipped`` counts the items that were complete, ``failed_before`` those that had failed and were not tried again.
 
     Raises ``LedgerError``, a ``ValueError``, for a file that is not a ledger, or one of another version, of other
@@ -94,10 +101,13 @@ class Run:
         verify: bool = False,
         retry_failed: Collection[str] = ("transient",),
         list_id: str = "",
+        shards: Shards | None = None,
     ) -> None:
         for name in retry_failed:
             if not is_class_of_failures(name):
                 raise ValueError(f"retry_failed: {name!r} is not all, none, transient, a status or a class of errors")
+        if shards is not None and verify:
+            raise ValueError("verify: what is in a shard was verified before; it is not read again")
         self.skipped = self.failed_before = 0
         self._verify = verify
         self._retry_failed = tuple(retry_failed)
@@ -105,6 +115,8 @@ class Run:
         self._directory = ""
         self._decodes = False
         self._ledger = Ledger(path, writes=True)
+        self._shards = shards
+        self._packer: Packer | None = None
         self._finished: Finished | None = None
 
     def __enter__(self) -> Self:
@@ -115,6 +127,8 @@ class Run:
 
     def close(self) -> None:
         """Write the last of the ledger. Raises ``LedgerError`` where it could not be written."""
+        if self._packer is not None:
+            self._packer.close()
         self._ledger.close()
 
     def expect(self, count: int) -> None:
@@ -143,13 +157,17 @@ class Run:
         self._directory = str(absolute_path(os.path.expanduser(directory)))  # noqa: PTH111 - a string
         self._must_be_the_same()
         self._decodes = bool(options.get("decode"))
+        into = self._directory
+        if self._shards is not None:
+            self._packer = Packer(self._shards, self._directory, self._ledger)
+            into = self._packer.staged
         if not self._ledger.is_new:
             created_s = float(self._ledger.about("created") or 0)
-            self._finished = Finished(self._directory, created_s, decodes=self._decodes)
+            self._finished = Finished(into, created_s, decodes=self._decodes)
         waiting = _Waiting(self, items)
         results = fetch_from(
             waiting,
-            self._directory,
+            into,
             max_concurrent_downloads=max_concurrent_downloads,
             window=window,
             on_progress=on_progress,
@@ -158,15 +176,47 @@ class Run:
         return self._recorded(results, waiting)
 
     def _recorded(self, results: Generator[Fetched], waiting: _Waiting) -> Generator[Fetched]:
-        with contextlib.closing(results):
+        with contextlib.ExitStack() as closing:
+            if self._packer is not None:
+                closing.callback(self._packer.close)
+            closing.enter_context(contextlib.closing(results))
             for fetched in results:
-                item, number = fetched.item.item, fetched.item.number
-                self._ledger.put(self._row(number, item, fetched.outcome))
-                yield Fetched(fetched.number, item, fetched.outcome)
-        self._ledger.note("count", waiting.taken)
+                numbered = fetched.item
+                yield Fetched(
+                    fetched.number, numbered.item, self._ended(numbered.number, numbered.item, fetched.outcome)
+                )
+            self._ledger.note("count", waiting.taken)
+            if self._packer is not None:
+                self._packer.finish()
+
+    def _ended(
+        self, number: int, item: ManifestItem, outcome: DownloadResult | DownloadError
+    ) -> DownloadResult | DownloadError:
+        """Record what came of an item, and where its file is now."""
+        if self._packer is None or isinstance(outcome, DownloadError):
+            self._ledger.put(self._row(number, item, outcome))
+            return outcome
+        try:
+            placed = self._packer.add(item, outcome)
+        except DownloadError as error:
+            self._ledger.put(self._row(number, item, error))
+            return error
+        moved = records.replace(outcome, path=cast("Path", placed.shard), filename=placed.member)
+        row = self._row(number, item, moved)
+        self._ledger.put(row._replace(member=placed.member, offset=placed.offset, size=placed.size))
+        self._packer.recorded(outcome)
+        return moved
 
     def _must_be_the_same(self) -> None:
         """Raises ``LedgerError`` for a ledger of another list, or another directory."""
+        into = self._shards.template if self._shards is not None else ""
+        known = self._ledger.about("shards")
+        # The directory is noted last.
+        if known != into and self._ledger.about("directory"):
+            where = f"in shards, {known}" if known else "not in shards"
+            raise LedgerError(f"{self._ledger.path}: its files are {where}")
+        if into and not known:
+            self._ledger.note("shards", into)
         for key, mine, what in (
             ("list", self._list_id, "it is the ledger of another list, or of this one read or named in another way"),
             ("directory", self._directory, "its files are in"),
@@ -192,7 +242,9 @@ class Run:
             found = self._finished.find(item) if self._finished is not None else None
             if found is None:
                 return item
-            self._ledger.put(self._row(number, item, found))
+            if isinstance(self._ended(number, item, found), DownloadError):
+                self.failed_before += 1
+                return None
         elif self._verify:
             if not row.checksum or self._decodes:  # whose digest is that of what was sent
                 return item
@@ -202,8 +254,9 @@ class Run:
         self.skipped += 1
         return None
 
-    @staticmethod
-    def _is_there(row: Row) -> bool:
+    def _is_there(self, row: Row) -> bool:
+        if self._packer is not None:
+            return self._packer.has(row)
         try:
             status = os.stat(row.path)  # noqa: PTH116 - 100,000 of them are looked at
         except OSError:

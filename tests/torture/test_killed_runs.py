@@ -13,10 +13,13 @@ import json
 import os
 import random
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from rangefetch.ledger import Ledger
 from servers.misbehaving import MisbehavingServer, content
@@ -67,21 +70,22 @@ def file_of(server: MisbehavingServer, number: int, life: int) -> File:
 class Killed:
     """A list, and the run over it that is killed."""
 
+    words: tuple[str, ...] = ("-i", "list", "-d", "out", "--run", "run.db")
+
     def __init__(self, server: MisbehavingServer, place: Path, life: int) -> None:
         self.server = server
         self.place = place
         self.files = [file_of(server, number, life) for number in range(COUNT)]
         (place / "list").write_text("".join(f"{each.line}\n" for each in self.files))
-        self.words = ("-i", "list", "-d", "out", "--run", "run.db")
         self.out = place / "out"
 
     def complete(self) -> dict[str, File]:
         """What has its final name, by the server's word for it."""
-        return {
-            each.url.partition(f":{self.server.port}")[2]: each
-            for each in self.files
-            if (self.out / each.path).exists()
-        }
+        return {self.asks(each): each for each in self.files if (self.out / each.path).exists()}
+
+    def asks(self, file: File) -> str:
+        """What the server is asked for."""
+        return file.url.partition(f":{self.server.port}")[2]
 
     def is_complete(self) -> bool:
         return len(self.complete()) == COUNT
@@ -132,23 +136,60 @@ class Killed:
         asked = len(self.server.requests)
         said = run(self.place, *self.words)
         assert (said.returncode, len(self.server.requests)) == (0, asked), said.stderr
-        for each in self.files:
-            assert (self.out / each.path).read_bytes() == each.octets, each
-        there = sorted(str(path.relative_to(self.out)) for path in self.out.rglob("*") if path.is_file())
-        assert there == sorted(each.path for each in self.files)
+        self.has_all()
         with Ledger(self.place / "run.db", writes=False) as ledger:
             rows = list(ledger.rows())
         assert [(row.number, row.url) for row in rows] == [(n, each.url) for n, each in enumerate(self.files)]
         assert {row.state for row in rows} == {"complete"}
 
+    def has_all(self) -> None:
+        """Each file is there once, whole, and nothing else."""
+        for each in self.files:
+            assert (self.out / each.path).read_bytes() == each.octets, each
+        there = sorted(str(path.relative_to(self.out)) for path in self.out.rglob("*") if path.is_file())
+        assert there == sorted(each.path for each in self.files)
 
-def test_no_item_is_lost_and_none_that_was_complete_is_fetched_twice(server: MisbehavingServer, tmp_path: Path) -> None:
+
+class KilledIntoShards(Killed):
+    """The same into tar files: complete is what is whole and not in a shard yet, and what is in one by the ledger."""
+
+    words = (*Killed.words, "--into-tar", "shard-{:02d}.tar", "--tar-count", "37", "--tar-json")
+
+    def complete(self) -> dict[str, File]:
+        staged = self.out / "shard-shards.parts"
+        found = {self.asks(each): each for each in self.files if (staged / each.path).exists()}
+        if (self.place / "run.db").exists():
+            with Ledger(self.place / "run.db", writes=False) as ledger:
+                recorded = {row.url for row in ledger.rows(state="complete")}
+            found |= {self.asks(each): each for each in self.files if each.url in recorded}
+        return found
+
+    def has_all(self) -> None:
+        octets: dict[str, bytes] = {}
+        shards = sorted(self.out.iterdir())
+        assert [path.name for path in shards] == [f"shard-{number:02}.tar" for number in range(-(-COUNT // 37))]
+        for path in shards:
+            with tarfile.open(path, "r:") as tar:
+                for info in tar:
+                    file = tar.extractfile(info)
+                    assert file is not None
+                    assert info.name not in octets
+                    octets[info.name] = file.read()
+        rows = [octets.pop(name) for name in list(octets) if name.endswith(".json")]
+        assert {json.loads(row)["url"] for row in rows} == {each.url for each in self.files}
+        assert octets == {each.path: each.octets for each in self.files}
+
+
+@pytest.mark.parametrize("kind", [Killed, KilledIntoShards])
+def test_no_item_is_lost_and_none_that_was_complete_is_fetched_twice(
+    server: MisbehavingServer, tmp_path: Path, kind: type[Killed]
+) -> None:
     rng = random.Random(SEED)
     killed = life = kills = 0
     while killed < MOMENTS:
         place = tmp_path / str(life)
         place.mkdir()
-        running = Killed(server, place, life)
+        running = kind(server, place, life)
         server.clear()
         kills = 0
         while killed < MOMENTS and not running.is_complete():
@@ -159,7 +200,7 @@ def test_no_item_is_lost_and_none_that_was_complete_is_fetched_twice(server: Mis
         for request in server.requests:
             sent[request.path] = sent.get(request.path, 0) + request.bytes_sent
         for each in running.files:
-            octets = sent[each.url.partition(f":{server.port}")[2]]
+            octets = sent[running.asks(each)]
             if len(each.octets) == SMALL:
                 # It was under way at most once in each life.
                 assert octets <= SMALL * (kills + 1)

@@ -24,6 +24,7 @@ PUBLIC = [
     "ManifestItem",
     "RetryPolicy",
     "Run",
+    "Shards",
     "__version__",
     "aio",
     "errors",

@@ -36,8 +36,9 @@ _ABOUT_THE_RUN = (
     "quiet",
     "save_results",
 )
-_ABOUT_THE_LIST = ("input_format", "base_url", "name_template", "strict", "ledger", "verify")
-_FOR_A_RUN = {"verify": "--verify", "retry_failed": "--retry-failed"}
+_ABOUT_THE_LIST = ("input_format", "base_url", "name_template", "strict", "ledger", "verify", "into_tar")
+_FOR_A_RUN = {"verify": "--verify", "retry_failed": "--retry-failed", "into_tar": "--into-tar"}
+_FOR_SHARDS = {"tar_count": "--tar-count", "tar_size": "--tar-size", "tar_json": "--tar-json"}
 _COLUMNS = ("url", "name", "checksum", "size", "mirrors", "headers")
 _FOR_ONE_URL = {"filename": "name", "mirrors": "mirror", "checksum": "checksum", "expected_size": "size"}
 _MOST_DOWNLOADS_AT_ONCE = 1024
@@ -65,6 +66,9 @@ class Request:
     ledger: str = ""
     verify: bool = False
     retry_failed: tuple[str, ...] = ("transient",)
+    into_tar: str = ""
+    tar_limits: Mapping[str, int] = records.field(default_factory=dict)
+    tar_json: bool = False
     save_results: str = ""
     options: DownloadOptions = records.field(default_factory=DownloadOptions)
     max_concurrent_downloads: int | None = None
@@ -119,6 +123,9 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     about_list = _about_the_list(given, parser) if listed else {}
     if "ledger" in given and not listed:
         parser.error("--run: there is no list (-i) whose ledger it would be")
+    for dest, option in _FOR_SHARDS.items():
+        if listed and given.get(dest) and "into_tar" not in given:
+            parser.error(f"{option}: there is no --into-tar")
     for dest, option in _FOR_A_RUN.items():
         if listed and given.get(dest) and "ledger" not in given:
             parser.error(f"{option}: there is no --run")
@@ -150,6 +157,21 @@ def _about_the_list(given: dict[str, Any], parser: Parser) -> dict[str, Any]:
         for name in found["retry_failed"]:
             if not is_class_of_failures(name):
                 parser.error(f"--retry-failed: {name!r} is not transient, all, none, a status or a class of errors")
+    try:
+        if "into_tar" in given:
+            from rangefetch.shards import Shards
+
+            found["tar_json"] = given.get("tar_json", False)
+            found["tar_limits"] = limits = {}
+            if "tar_count" in given:
+                limits["count"] = given["tar_count"]
+            if "tar_size" in given:
+                limits["size"] = parse_size(given["tar_size"], "--tar-size")
+            Shards(given["into_tar"], **limits)
+            if given.get("verify"):
+                raise ValueError("what is in a shard was verified before; --verify does not read it again")
+    except ValueError as error:
+        parser.error(f"--into-tar: {error}")
     found["columns"] = {kind: given[f"{kind}_column"] for kind in _COLUMNS if f"{kind}_column" in given}
     try:
         found["input_file"] = check_path(given["input_file"], "-i/--input-file")

@@ -107,7 +107,7 @@ class Listing:
         """What was typed, and then what is listed, without what names alone were made of."""
         yield from self._typed
         for item in manifest:
-            yield records.replace(item, columns={}) if item.columns else item
+            yield item if self._request.tar_json or not item.columns else records.replace(item, columns={})
 
     def _from_pipe(self) -> Iterator[ManifestItem]:
         everything = self._all_of(self._opened())

@@ -20,6 +20,7 @@ from rangefetch.progress import DownloadProgress, DownloadStatus
 
 if TYPE_CHECKING:
     from rangefetch.running import Run
+    from rangefetch.shards import Shards
 
 __all__ = ["fetch_list"]
 
@@ -56,6 +57,7 @@ def _fetch_in_run(
             verify=request.verify,
             retry_failed=request.retry_failed,
             list_id=listing.identify(),
+            shards=_shards(request),
         ) as run:
             return _List(manager, request, listing, run, display, report, signals).fetch()
     except LedgerLost as error:
@@ -64,6 +66,14 @@ def _fetch_in_run(
     except LedgerError as error:
         display.error(f"--run: {error}")
         return USAGE_ERROR
+
+
+def _shards(request: Request) -> Shards | None:
+    from rangefetch.shards import Shards
+
+    if not request.into_tar:
+        return None
+    return Shards(request.into_tar, **request.tar_limits, describes=request.tar_json)
 
 
 class _List:

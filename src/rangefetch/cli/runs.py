@@ -58,6 +58,9 @@ def _shown(ledger: Ledger) -> Iterator[str]:
     of = f" of {count}" if count else ""
     yield f"complete: {done}{of}, {amount(size)}"
     yield f"failed: {failed}"
+    if ledger.about("shards"):
+        [[shards]] = ledger.ask("SELECT count(DISTINCT path) FROM item WHERE member != ''")
+        yield f"shards: {shards}"
     if count:
         yield f"left: {max(count - done - failed, 0)}"
     begun, ended = float(ledger.about("created") or 0), ledger.ask("SELECT max(ended) FROM item")[0][0]

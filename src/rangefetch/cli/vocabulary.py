@@ -233,6 +233,14 @@ def _add_lists(parser: Parser) -> None:
         help="with --run, which failures to try again: transient, all, none, an HTTP status, or an error such as "
         "ChecksumMismatch; repeatable (default: transient)",
     )
+    add(
+        "--into-tar",
+        metavar="NAME",
+        help="with --run, put files into tar files of this name, as shard-{:05d}.tar, which WebDataset reads",
+    )
+    add("--tar-count", type=int, metavar="N", help="with --into-tar, at most N files in each (default: 10000)")
+    add("--tar-size", metavar="SIZE", help="with --into-tar, at most SIZE bytes in each (default: 1G)")
+    add("--tar-json", action=Switch, help="with --into-tar, a JSON object beside each file, with its row of the list")
     add("--strict", action=Switch, help="stop at the first line that cannot be used (default: report and skip it)")
     add(
         "--save-results",

@@ -1,0 +1,306 @@
+"""Small files in tar files, the shards that WebDataset reads, for file systems on which millions of files are a burden.
+
+A file is fetched, verified and named as any other, in a directory beside the shards (``staged``), and from there it is
+appended to the shard. It stays there until its row is in the ledger. So whatever a kill leaves, each file is in a shard
+by the ledger's word or is found in that directory, and is not fetched again; what a shard has beyond the last member
+that the ledger knows is cut off.
+
+A shard is ``NAME.part`` until it is full or the run is over, and is published whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import string
+import tarfile
+from collections import deque
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from rangefetch import records
+from rangefetch.disk import provenance
+from rangefetch.disk.names import is_plain_filename
+from rangefetch.errors import DiskError, TargetExists
+from rangefetch.ledger import Ledger, LedgerError, Row
+from rangefetch.manifests.item import ManifestItem
+from rangefetch.masking import without_userinfo
+from rangefetch.progress import DownloadResult, path_of
+
+__all__ = ["Packer", "Placed", "Shards"]
+
+_BLOCK_BYTES = tarfile.BLOCKSIZE
+_PIECE_BYTES = 1 << 20
+_END = bytes(2 * _BLOCK_BYTES)  # POSIX pax, "ustar Interchange Format": an archive ends with two blocks of zeros
+_NUMBER = re.compile(r"0?[0-9]{0,2}d?")
+
+
+@records.dataclass(frozen=True, slots=True)
+class Shards:
+    """How files go into shards. ``template`` is the name of one, with its number: ``shard-{:05d}.tar``. A shard has at
+    most ``count`` files, and at most ``size`` bytes unless one file alone is larger. ``describes``: beside each file
+    goes a JSON object with its URL, size, checksum and the columns of its row.
+
+    Raises ``ValueError`` for a template or a number that cannot be used.
+    """
+
+    template: str
+    count: int = 10_000
+    size: int = 1 << 30
+    describes: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            fields = [field for field in string.Formatter().parse(self.template) if field[1] is not None]
+        except ValueError as error:
+            raise ValueError(f"{self.template!r}: {error}") from None
+        if len(fields) != 1 or fields[0][1] or fields[0][3] or not _NUMBER.fullmatch(fields[0][2] or ""):
+            raise ValueError(
+                f"{self.template!r}: the name of a shard has one field, its number, as shard-{{:05d}}.tar has"
+            )
+        if not is_plain_filename(self.template.format(0)) or not self.template.endswith(".tar"):
+            raise ValueError(f"{self.template!r}: the name of a shard is a plain file name that ends in .tar")
+        if self.count < 1 or self.size < _BLOCK_BYTES:
+            raise ValueError(f"a shard has at least one file, and {_BLOCK_BYTES} bytes")
+
+    def name(self, number: int) -> str:
+        """Of the shard with this number, from 0."""
+        return self.template.format(number)
+
+    @property
+    def staged(self) -> str:
+        """The name of the directory in which files are until they are in a shard."""
+        literal, _, _, _ = next(iter(string.Formatter().parse(self.template)))
+        return f"{literal}shards.parts"
+
+
+class Placed(NamedTuple):
+    """Where a file is: the path of the shard once that is published, its name in it, and where its bytes begin."""
+
+    shard: str
+    member: str
+    offset: int
+    size: int
+
+
+class Packer:
+    """The shards of one run in ``directory``, of which the last may be unfinished. Raises ``LedgerError`` where a shard
+    is there that is not of this run, or one cannot be opened.
+    """
+
+    def __init__(self, shards: Shards, directory: str, ledger: Ledger) -> None:
+        self._shards = shards
+        self._directory = directory
+        self._ledger = ledger
+        self.staged = f"{directory}/{shards.staged}"
+        self._fd = -1
+        self._number = -1
+        self._end = 0
+        self._members: set[str] = set()
+        self._known_bytes: dict[str, int] = {}  # of shards, in which the ledger's members may be
+        self._to_remove: deque[tuple[int, str]] = deque()  # by the number of rows that must be written before
+        number = ledger.about("shard")
+        if number:
+            self._number = int(number)
+            self._resume()
+
+    def close(self) -> None:
+        """Leave an unfinished shard to the next run."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def finish(self) -> None:
+        """The run is over: publish the last shard."""
+        if self._fd >= 0 and self._members:
+            self._publish()
+        elif self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self._path()}.part")  # noqa: PTH108
+            self._number -= 1
+            self.close()
+        self._ledger.flush()
+        self._remove_written()
+        for root, _, _ in os.walk(self.staged, topdown=False):
+            with contextlib.suppress(OSError):  # what failed may have left something to be continued
+                os.rmdir(root)  # noqa: PTH106
+
+    def has(self, row: Row) -> bool:
+        """Whether the file of a row is in its shard."""
+        known = self._known_bytes.get(row.path)
+        if known is None:
+            try:
+                known = os.stat(row.path).st_size  # noqa: PTH116
+            except OSError:
+                known = 0
+            self._known_bytes[row.path] = known
+        return row.offset + row.size <= known
+
+    def add(self, item: ManifestItem, result: DownloadResult) -> Placed:
+        """Append a file that is whole to a shard. Raises ``DiskError``, ``TargetExists`` and ``LedgerError``."""
+        path = path_of(result)
+        member = self._member(path)
+        try:
+            return self._append(path, member, item)
+        except OSError as error:
+            raise DiskError(f"{self._path()}: {error.strerror}", errno=error.errno or 0, url=item.url) from None
+
+    def recorded(self, result: DownloadResult) -> None:
+        """The row of a file was put: the file itself may go once that is written."""
+        self._to_remove.append((self._ledger.put_rows, path_of(result)))
+        self._remove_written()
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _path(self) -> str:
+        return f"{self._directory}/{self._shards.name(max(self._number, 0))}"
+
+    def _member(self, path: str) -> str:
+        """The name in a shard: what WebDataset takes apart at the first dot of the last part, into key and suffix."""
+        name = path[len(self.staged) + 1 :]
+        return name if "." in name.rpartition("/")[2] else f"{name}.bin"
+
+    def _append(self, path: str, member: str, item: ManifestItem) -> Placed:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            size = os.fstat(fd).st_size
+            origin = provenance.recall(fd)
+            mtime = _seconds(origin.last_modified if origin is not None else "")
+            before = self._described(member, item, size, mtime) + _header(member, size, mtime)
+            needed = len(before) + size + -size % _BLOCK_BYTES
+            if self._fd >= 0 and self._members:
+                is_full = len(self._members) >= self._shards.count
+                if is_full or self._end + needed + len(_END) > self._shards.size:
+                    self._publish()
+            if self._fd < 0:
+                self._open_next()
+            if member in self._members:
+                raise TargetExists(f"{member}: the shard has a file of that name", url=item.url)
+            offset = self._end + len(before)
+            self._copy(fd, before, size, offset)
+        finally:
+            os.close(fd)
+        self._end += needed
+        self._members.add(member)
+        return Placed(self._path(), member, offset, size)
+
+    def _copy(self, fd: int, before: bytes, size: int, offset: int) -> None:
+        """Write what comes before a file, the file, and zeros up to the next block."""
+        _write(self._fd, before, offset - len(before))
+        at = 0
+        while at < size:
+            octets = os.pread(fd, min(_PIECE_BYTES, size - at), at)
+            if not octets:
+                raise OSError(0, "the file has become shorter")
+            _write(self._fd, octets, offset + at)
+            at += len(octets)
+        _write(self._fd, bytes(-size % _BLOCK_BYTES), offset + size)
+
+    def _described(self, member: str, item: ManifestItem, size: int, mtime: int) -> bytes:
+        """The member with the row of the file, "" without one."""
+        if not self._shards.describes:
+            return b""
+        folder, slash, name = member.rpartition("/")
+        key, _, suffix = name.partition(".")
+        told: Mapping[str, object] = {
+            "url": without_userinfo(item.url),
+            "size": size,
+            "checksum": item.checksum,
+            **item.columns,
+        }
+        octets = json.dumps(told, ensure_ascii=False).encode(errors="replace")
+        # A file that is JSON itself has the plain name.
+        name = f"{folder}{slash}{key}.{'row.json' if suffix == 'json' else 'json'}"
+        return _header(name, len(octets), mtime) + octets + bytes(-len(octets) % _BLOCK_BYTES)
+
+    def _open_next(self) -> None:
+        """Begin the next shard."""
+        self._number += 1
+        final = self._path()
+        part = f"{final}.part"
+        if os.path.lexists(final):
+            raise LedgerError(f"{final}: it is there already, and is no shard of this run")
+        self._ledger.note("shard", self._number)
+        os.makedirs(self._directory, exist_ok=True)  # noqa: PTH103
+        # What has that name is ours if a kill came before the first row, and nobody knows of anything in it.
+        self._fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        self._end = 0
+        self._members = set()
+
+    def _resume(self) -> None:
+        """Go on with the shard in which the last process was, if it was not published."""
+        final = self._path()
+        if os.path.lexists(final):
+            return
+        try:
+            fd = os.open(f"{final}.part", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            # Not begun yet. Where it was, somebody has taken it, and its number is not used again.
+            if not self._ledger.members_of(final):
+                self._number -= 1
+            return
+        except OSError as error:
+            raise LedgerError(f"{final}.part: {error.strerror}") from None
+        # After a power loss there may be less of it than the ledger says.
+        self._ledger.forget_beyond(final, os.fstat(fd).st_size)
+        rows = self._ledger.members_of(final)
+        end = max((offset + size for _, offset, size in rows), default=0)
+        self._fd, self._end = fd, end + -end % _BLOCK_BYTES
+        os.truncate(fd, end)
+        os.truncate(fd, self._end)
+        self._members = {member for member, _, _ in rows}
+        self._known_bytes[final] = self._end
+        for member in self._members:
+            # Of which the last process wrote the row and then did not live to remove the file.
+            bare = member.removesuffix(".bin")
+            for name in (member, bare):
+                if self._member(f"{self.staged}/{name}") == member:
+                    with contextlib.suppress(OSError):
+                        os.unlink(f"{self.staged}/{name}")  # noqa: PTH108
+
+    def _publish(self) -> None:
+        """Give the shard its final name, once each of its rows is written: what is not would be put into the next."""
+        self._ledger.flush()
+        self._remove_written()
+        final, fd = self._path(), self._fd
+        os.truncate(fd, self._end)
+        _write(fd, _END, self._end)
+        os.fsync(fd)
+        if os.path.lexists(final):
+            raise LedgerError(f"{final}: it is there already, and is no shard of this run")
+        os.rename(f"{final}.part", final)  # noqa: PTH104
+        self._known_bytes[final] = self._end
+        self.close()
+
+    def _remove_written(self) -> None:
+        while self._to_remove and self._to_remove[0][0] <= self._ledger.written_rows:
+            _, path = self._to_remove.popleft()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)  # noqa: PTH108
+
+
+def _write(fd: int, octets: bytes, at: int) -> None:
+    view = memoryview(octets)
+    while view:
+        count = os.pwrite(fd, view, at)
+        view, at = view[count:], at + count
+
+
+def _header(name: str, size: int, mtime: int) -> bytes:
+    """The header of a member: the same for the same file, whoever fetched it and when."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mtime, info.mode = size, mtime, 0o644
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def _seconds(last_modified: str) -> int:
+    """Since 1970, of an HTTP date; 0 where there is none."""
+    from email.utils import mktime_tz, parsedate_tz
+
+    parsed = parsedate_tz(last_modified) if last_modified else None
+    try:
+        return max(0, int(mktime_tz(parsed))) if parsed else 0
+    except (ValueError, OverflowError):
+        return 0
