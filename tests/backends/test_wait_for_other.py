@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rangefetch import DownloadManager, DownloadStatus
+from rangefetch.disk import reservations
 from rangefetch.errors import TargetLocked
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
@@ -52,6 +53,38 @@ def test_one_fetches_and_the_others_take_its_result(
     assert names(target.parent) == ["file.bin"]
     server.wait_idle()
     assert server.bytes_sent < LONG + 2 * MIB
+
+
+@pytest.mark.parametrize("route", ["/good/x.bin", "/no-ranges/x.bin", "/chunked/x.bin"])
+def test_a_small_file_that_the_server_names_is_what_all_of_them_get(
+    manager: DownloadManager, server: MisbehavingServer, target: Path, route: str
+) -> None:
+    """Neither the name nor the size need be known beforehand, and nothing but bytes says that it is the same."""
+    header = f'Content-Disposition: attachment; filename="{target.name}"'
+    url = server.url(route, size=2000, etag="none", mtime=0, header=header)
+    options = TIMES | {"save_dir": target.parent, "wait_for_other": True}
+    with DownloadManager() as others:
+        gids = [(each, each.download(url, options)) for each in (manager, others, others, others)]
+        assert {each.wait(gid, 60).path for each, gid in gids} == {target}
+    assert target.read_bytes() == content(2000)
+    assert names(target.parent) == [target.name]
+
+
+@pytest.mark.parametrize("size", [2000, SIZE])
+def test_a_name_that_another_download_is_about_to_have_is_waited_for(
+    manager: DownloadManager, server: MisbehavingServer, target: Path, size: int
+) -> None:
+    url = server.url("/good/x.bin", size=size, header=f'Content-Disposition: attachment; filename="{target.name}"')
+    other = object()
+    assert reservations.reserve(target, other)
+    try:
+        gid = manager.download(url, TIMES | {"save_dir": target.parent, "wait_for_other": True})
+        until(lambda: "is about to have that name" in manager.get_download_progress(gid).waiting_for)
+        target.write_bytes(content(size))
+    finally:
+        reservations.release(other)
+    assert manager.wait(gid, 60).already_complete
+    assert names(target.parent) == [target.name]
 
 
 def test_one_that_dies_leaves_its_work_to_the_next(server: MisbehavingServer, target: Path) -> None:

@@ -193,7 +193,7 @@ class FileRun(Run):
             else:
                 self.placing.look_at_existing(taken, source, remote.identity, self._look_for_earlier)
 
-        self.do(self._name, named)
+        self.placing.take(self._name, named)
 
     def _is_credible(self, remote: Remote) -> bool:
         """Whether that may be the URL's file, after what the URL said before the download was started over: without a

@@ -123,9 +123,17 @@ class Answering:
         run = self._run
         answer = self._answer = (run.file, source)
 
+        def look() -> None:
+            run.jobs.do(functools.partial(self._settle, *answer, headers), settled, failed=failed)
+
+        def look_again() -> None:
+            if answer is self._answer and not run.life.is_ending:
+                look()
+
         def settled(step: Callable[[], None] | None) -> None:
             if answer is not self._answer:
                 return  # it has begun again meanwhile
+            run.placing.has_taken()
             if step is None:
                 run.life.fire(Event.SETTLED)
             elif not run.life.is_ending:
@@ -133,10 +141,12 @@ class Answering:
 
         def failed(error: BaseException) -> None:
             if not run.life.is_ending:
+                if run.placing.wait(error, look_again):
+                    return
                 raise error
             _log.debug("%s: nothing of it is kept: %s", run.shown_url, error)
 
-        run.jobs.do(functools.partial(self._settle, *answer, headers), settled, failed=failed)
+        look()
 
     def answered_late(self, number: int, headers: dict[str, str]) -> None:
         """The first good answer, of which a run hears that is to end: what came with it is saved if that answer would

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rangefetch.disk import reservations
 from rangefetch.disk.names import choose_filename, numbered
 from rangefetch.disk.target import Target
-from rangefetch.errors import HOW_TO_NUMBER, TargetExists
+from rangefetch.errors import HOW_TO_NUMBER, TargetExists, TargetLocked
 
 if TYPE_CHECKING:
     from rangefetch.transfer.atwork import AtWork
@@ -51,7 +51,8 @@ class Naming:
         """Choose the name and keep others from getting it; its path, if something has it already. ``said`` is what the
         server says of it, for :func:`choose_filename`.
 
-        Raises ``TargetExists`` if another download is about to have it, and ``DiskError``.
+        Raises ``TargetExists`` if another download is about to have it, ``TargetLocked`` if that one is to be waited
+        for, and ``DiskError``.
         """
         run, target = self._run, self._target
         if target.path is None:
@@ -70,6 +71,9 @@ class Naming:
             return path
         if reservations.reserve(path, self._run.download):
             return path if self.is_taken(path) else None
+        if self._run.options.wait_for_other:
+            words = f"{path}: another download of this process is about to have that name"
+            raise TargetLocked(words, url=self._run.shown_url, filename=path)
         if self._run.options.auto_file_renaming:
             return self._next()
         words = f"{path}: another download is about to have that name; {HOW_TO_NUMBER}"

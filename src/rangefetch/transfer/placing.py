@@ -65,22 +65,34 @@ class Placing:
                 run.jobs.do(open_target, taken, failed=failed)
 
         def taken(result: T) -> None:
-            if self.waits_for:
-                self.waits_for = ""
-                run.download.note = ""
+            self.has_taken()
             if not run.life.is_ending:
                 then(result)
 
         def failed(error: BaseException) -> None:
-            if not isinstance(error, TargetLocked) or not run.options.wait_for_other:
+            if not self.wait(error, attempt):
                 raise error
-            if not self.waits_for:
-                _log.info("%s: %s; waiting for it", run.shown_url, error.reason)
-                run.download.note = "waiting for another download of the same file"
-            self.waits_for, self.has_waited = error.reason, True
-            run.call_later(random.uniform(*_LOOK_AGAIN_S), attempt)
 
         attempt()
+
+    def wait(self, error: BaseException, again: Callable[[], None]) -> bool:
+        """Call ``again`` later, if the error is that another download has the target or its name, and the options have
+        this one wait for that."""
+        run = self._run
+        if not isinstance(error, TargetLocked) or not run.options.wait_for_other:
+            return False
+        if not self.waits_for:
+            _log.info("%s: %s; waiting for it", run.shown_url, error.reason)
+            run.download.note = "waiting for another download of the same file"
+        self.waits_for, self.has_waited = error.reason, True
+        run.call_later(random.uniform(*_LOOK_AGAIN_S), again)
+        return True
+
+    def has_taken(self) -> None:
+        """Nobody is waited for any more."""
+        if self.waits_for:
+            self.waits_for = ""
+            self._run.download.note = ""
 
     def open(self) -> Path | None:
         """Open and lock the target and load what was saved of it, on a worker. Returns the file that has the final
