@@ -199,7 +199,7 @@ _PLAIN_FILE: dict[str, Any] = {
     "reads": 0,
     "gives_up_after": 8,
 }
-_PLAIN = {"old_curl": 0, "pauses_at_once": 0, "late_us": 0, "cpu_percent": 5}
+_PLAIN = {"old_curl": 0, "pauses_at_once": 0, "late_us": 0, "cpu_percent": 5, "decides_ms": 0}
 
 
 def _smaller(schedule: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -222,7 +222,7 @@ def _smaller(schedule: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for number in range(len(schedule["files"])):
             yield _without_file(schedule, number)
     for name, plain in _PLAIN.items():
-        if schedule[name] != plain:
+        if schedule.get(name, plain) != plain:
             yield {**schedule, name: plain}
     for key, plains in (("files", _PLAIN_FILE), ("servers", _PLAIN_SERVER)):
         for i, one in enumerate(schedule[key]):

@@ -68,6 +68,7 @@ def draw(seed: int) -> dict[str, Any]:
         ),
         "read_timeout_s": rng.choice((1, 5, 20, 60)),
         "connect_timeout_s": rng.choice((1, 10, 30)),
+        "decides_ms": rng.choice((0, 0, 0, 1, 50, 300)),
     }
 
 

@@ -17,6 +17,7 @@ from simulator.world import FAULTS
 _SEEDS = 3000
 _PIECES = 4
 _FOUND = sorted(Path(__file__).with_name("found").glob("*.json"))
+_GUARDS = sorted(Path(__file__).with_name("guards").glob("*.json"))
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
@@ -84,6 +85,19 @@ def test_what_is_broken_is_shrunk_to_what_matters(process: Process) -> None:
 def test_what_was_found_once_holds_now(process: Process, path: Path) -> None:
     answer = _run(process, json.loads(path.read_text()))
     assert answer["broken"] == "", answer
+
+
+@pytest.mark.parametrize("path", _GUARDS, ids=[path.stem for path in _GUARDS])
+def test_each_guard_does_what_it_is_for(process: Process, path: Path) -> None:
+    """Random schedules end well without it, too, or meet it once in many thousands. Each has its ``why``, and what it
+    comes to: results, and bounds of requests and of simulated seconds that tell how it went."""
+    schedule = json.loads(path.read_text())
+    wanted = schedule["comes_to"]
+    answer = _run(process, schedule)
+    assert answer["broken"] == "", schedule["why"]
+    assert answer["results"] == wanted.get("results", ["done"] * len(schedule["files"])), schedule["why"]
+    assert answer["requests"] <= wanted.get("most_requests", 1000), schedule["why"]
+    assert wanted.get("least_seconds", 0) <= answer["seconds"] <= wanted.get("most_seconds", 1000), schedule["why"]
 
 
 def _with_other_bytes() -> dict[str, Any]:

@@ -114,7 +114,7 @@ class User:
             if self.simulated.world.broken:
                 raise Broken(self.simulated.world.broken.decode())
             for event in engine.events():
-                self._heed(EngineEvent._make(event))
+                self._hear(EngineEvent._make(event))
             while self._due and self._due[0][0] <= now_us:
                 heapq.heappop(self._due)[2]()
             if all(download.result for download in self.downloads):
@@ -341,6 +341,14 @@ class User:
 
     # -- events -----------------------------------------------------------------------------------------------------
 
+    def _hear(self, event: EngineEvent) -> None:
+        """Python may be busy elsewhere: until it decides, the engine is on its own."""
+        decides_ms = self.schedule.get("decides_ms", 0)
+        if decides_ms:
+            self._later(decides_ms / 1000, lambda: self._heed(event))
+        else:
+            self._heed(event)
+
     def _heed(self, event: EngineEvent) -> None:
         download: _Download = event.file.tag
         name = event.name
@@ -352,7 +360,7 @@ class User:
             raise Broken("an event of a file that had its last one")
         if name in ("ANSWERED", "MET"):
             download.answered.add(event.source)
-        elif name == "HELD":
+        elif name == "HELD" and not download.leaving:
             self._place(download)
         elif name == "DONE":
             self._check_whole(download)
@@ -477,6 +485,8 @@ class User:
                 else:
                     self._release_later(download, wait_s)
             case Kind.TOO_MANY_LANES:
+                if failure.retry_after_s:
+                    _engine.rest_host(event.host, min(failure.retry_after_s, 120), for_all=False)
                 file.lanes = max(1, file.lanes_busy)
                 self._release_later(download, 0, download.held)
                 self._later(30, lambda: self._more_lanes(download, file))
