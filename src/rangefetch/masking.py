@@ -45,6 +45,9 @@ def mask_text(text: str) -> str:
         text = _USERINFO.sub(rf"\1{_HIDDEN}@", text)
     if "=" in text or "%3" in text:
         text = _mask_parameters(text)
+        if "@" in text:
+            # A value that is hidden may have had the "?" that told a path from a user.
+            text = _USERINFO.sub(rf"\1{_HIDDEN}@", text)
     return text
 
 

@@ -1,6 +1,7 @@
 """File systems that lack what a disk of Linux has: NFS, SMB, exFAT, FUSE. They are this one, with calls that fail."""
 
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,12 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_library(directory / "poor.c", directory / "poor.so", "-ldl")
 
 
+def _poor(library: Path, kind: str, **more: str) -> dict[str, Any]:
+    """The environment of a process for which the file system is of this kind. A sanitizer's library stays before it."""
+    preload = f"{os.environ.get('LD_PRELOAD', '')} {library}".strip()
+    return {"LD_PRELOAD": preload, "LACKS": KINDS[kind], **more}
+
+
 @pytest.mark.parametrize("backend", ["native", "aria2"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_works_and_warns_once(
@@ -121,7 +128,7 @@ def test_it_works_and_warns_once(
     sizes = {f"{number}.bin": SMALL if number else LARGE for number in range(6)}
     urls = [server.url(f"/good/{name}", size=size, seed=int(size == LARGE)) for name, size in sizes.items()]
     words = ["--json", "--backend", backend, "-i", "-"]
-    poor: Any = {"LD_PRELOAD": str(library), "LACKS": KINDS[kind], "XDG_STATE_HOME": str(tmp_path / "state")}
+    poor = _poor(library, kind, XDG_STATE_HOME=str(tmp_path / "state"))
     for again in (False, True):
         said = run(place, *words, stdin="\n".join(urls), **poor)
         assert said.returncode == 0, said.stderr
@@ -138,7 +145,7 @@ def test_it_works_and_warns_once(
 def test_what_was_cut_short_resumes(server: MisbehavingServer, library: Path, tmp_path: Path, kind: str) -> None:
     place = tmp_path / "place"
     place.mkdir()
-    poor: Any = {"LD_PRELOAD": str(library), "LACKS": KINDS[kind]}
+    poor = _poor(library, kind)
     words = ["-o", "file.bin", "--json", "-x", "4", server.url("/shared-rate/x", size=24 * MIB, rate="6M")]
     with started(place, words, **poor) as process:
         until(lambda: server.bytes_sent >= 6 * MIB)
