@@ -122,13 +122,13 @@ class NativeBackend(Dispatcher["Run | Small"]):
 
     def make_run(self, download: Download) -> Run | Small:
         """A download is to be at work."""
+        if download.options.wait_for_other:
+            # Others are about to begin the same file: whoever is first must have its place soon.
+            _run_class()
         return Small(self, download) if download.is_small else self._made(download)
 
     def _made(self, download: Download, small: Small | None = None) -> Run:
-        """A run. The modules that it needs, which no small file does, take as long to load as a small file."""
-        with no_fork:
-            from rangefetch.native.run import Run
-        return Run(self, download, small)
+        return _run_class()(self, download, small)
 
     def is_idle(self) -> bool:
         """Whether nothing is at work any more."""
@@ -287,3 +287,10 @@ def _waiting_for(fd: int) -> Callable[[float | None], object]:
     poll.register(fd, select.POLLIN)
     # poll(2) takes whole milliseconds; a little late is better than once too often.
     return lambda seconds: poll.poll(seconds * 1000 + 1 if seconds else 60_000 if seconds is None else 0)
+
+
+def _run_class() -> type[Run]:
+    """The modules that a run needs, which no small file does, take as long to load as a small file."""
+    with no_fork:
+        from rangefetch.native.run import Run
+    return Run
