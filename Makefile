@@ -13,6 +13,7 @@
 #
 # make wheels      the sdist, a wheel for each platform and the pure one, into wheelhouse/; PLATFORMS=here for this machine
 # make wheel-test  the same, built twice; and all tests against this machine's, where no compiler can be reached
+# make windows     the engine as a program for Windows, built by zig, under Debian's wine; the first build takes minutes
 # make fresh       a clean clone on a bare Debian: make run, make test
 # make third-party  other people's suites and servers, fetched for it; what cannot be had is skipped; ARGS="..."
 # make coverage    which lines of Python and of Cython the tests run
@@ -46,7 +47,7 @@ SYSTEM_LIBCURL = $$($(BIN)/python -c 'import ctypes.util as c; print(c.find_libr
 unexport PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: run setup test torture simulate third-party quick lint bench clean wheels wheel-test fresh coverage debug sanitize fuzz valgrind mutants docs \
+.PHONY: run setup test torture simulate third-party quick lint bench clean wheels wheel-test windows fresh coverage debug sanitize fuzz valgrind mutants docs \
     workflows
 
 ifeq ($(origin URL),command line)
@@ -129,6 +130,11 @@ wheels: $(VENV)/packaging
 
 wheel-test: wheels
 	PATH="$(CURDIR)/$(BIN):$$PATH" REPRODUCE=1 .ci/wheel-test $(ARGS)
+
+# What it needs is kept in build/windows.
+windows: $(VENV)/tools
+	@.ci/machine packages wine wine64
+	RANGEFETCH_WINDOWS=1 $(BIN)/python -m pytest $(or $(ARGS),tests/windows)
 
 fresh:
 	.ci/fresh

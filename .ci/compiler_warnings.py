@@ -25,8 +25,13 @@ CYTHONS_OWN = {
     r"short unsigned int:10.*-Wconversion": "the table of a class's properties, filled by an initializer",
 }
 BUILD = Path("build/warnings")
-# One for each branch of the preprocessor; -Wunused-const-variable is about what Cython generates.
-ELSEWHERE = ["aarch64-macos.11.0", "aarch64-linux-musl"]
+# One for each branch of the preprocessor, and what its compiler is told; -Wunused-const-variable is about what Cython
+# generates. For Windows, the headers of this machine's Python have to be told what it is like.
+ELSEWHERE = {
+    "aarch64-macos.11.0": [],
+    "aarch64-linux-musl": [],
+    "x86_64-windows-gnu": ["-include", "tests/windows/python.h"],
+}
 COMMON = ["-std=gnu11", "-DPy_LIMITED_API=0x030B0000", "-isystem", sysconfig.get_path("include")]
 COMMON += ["-iquote", "ext/rangefetch", "-I", "ext/rangefetch"]
 
@@ -39,9 +44,11 @@ def main() -> int:
         wrong += _complaints(compiler, "-O2", "-c", "-o", BUILD / "engine.o", *WARNINGS, source)
     else:
         print("There is no GNU gcc, which alone has these warnings.")
-    for target in ELSEWHERE:
+    for target, told in ELSEWHERE.items():
         zig = (sys.executable, "-m", "ziglang", "cc", "-target", target, "-O0", "-c", "-o", BUILD / "elsewhere.o")
-        wrong += _complaints(*zig, "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-const-variable", source)
+        wrong += _complaints(
+            *zig, *told, "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-const-variable", source
+        )
     print("\n".join(wrong) or "No warnings.")
     return 1 if wrong else 0
 

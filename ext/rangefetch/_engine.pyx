@@ -42,6 +42,7 @@ from rangefetch.pace cimport LONGEST_EVERY_US
 from rangefetch.peers cimport loop_tell
 from rangefetch.platform cimport (
     rf_bell_close,
+    rf_bell_is_open,
     rf_bell_quiet,
     rf_bell_ring,
     rf_load,

@@ -5,11 +5,15 @@
 #ifndef RANGEFETCH_ADDRESS_H
 #define RANGEFETCH_ADDRESS_H
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
+#include "platform.h"
+
 #include <stdint.h>
 #include <string.h>
+#ifndef _WIN32 /* where platform.h has the like of them */
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
+#endif
 
 typedef struct { uint32_t network; int bits; } rf_network4;
 

@@ -30,6 +30,7 @@ from rangefetch.platform cimport (
     pthread_mutex_lock,
     pthread_mutex_t,
     pthread_mutex_unlock,
+    RF_NO_SOCKET,
     rf_bell,
     rf_bell_close,
     rf_bell_open,
@@ -117,7 +118,7 @@ cdef inline EngineCore *core_new(
         return NULL
     core.references = 1
     core.process_id = rf_process_id()
-    core.bell.read_fd = core.bell.write_fd = -1
+    core.bell.read_fd = core.bell.write_fd = RF_NO_SOCKET
     core.loops = <Loop *>calloc(<size_t>loops, sizeof(Loop))
     if core.loops == NULL or pthread_mutex_init(&core.stopping, NULL) != 0:
         free(core.loops)

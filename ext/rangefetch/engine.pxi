@@ -77,11 +77,11 @@ cdef class Engine:
         cdef Message *items
         cdef list events = []
         self._must_be_ours()
-        if self.core.bell.read_fd >= 0:
+        if rf_bell_is_open(&self.core.bell):
             rf_bell_quiet(&self.core.bell)
         items = mailbox_take(&self.core.outbox, &count)
         if items == NULL and count > 0:
-            if self.core.bell.read_fd >= 0:
+            if rf_bell_is_open(&self.core.bell):
                 rf_bell_ring(&self.core.bell)
             raise MemoryError
         try:

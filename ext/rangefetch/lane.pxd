@@ -15,6 +15,7 @@ from rangefetch.libcurl cimport *
 from rangefetch.origin cimport is_secure, origin_number
 from rangefetch.pace cimport slot_is_used
 from rangefetch.platform cimport (
+    RF_NO_SOCKET,
     rf_add,
     rf_close_socket,
     rf_count,
@@ -143,33 +144,33 @@ cdef inline int on_debug(CURL *easy, int kind, char *data, size_t size, void *ar
     return 0
 
 
-cdef inline bint is_for_files(const Loop *loop, int fd) noexcept nogil:
+cdef inline bint is_for_files(const Loop *loop, curl_socket_t fd) noexcept nogil:
     """Whether this is one of the last descriptors, which are left to files: the lowest that is free is given first, so
     that all below it are in use."""
     cdef long most = rf_most_descriptors()
-    if fd < most - min(most // FILES_SHARE, MOST_FOR_FILES):
+    if <int64_t>fd < most - min(most // FILES_SHARE, MOST_FOR_FILES):
         return False
     # Where somebody else has so many open that none becomes free, one of them is better than no connection.
     return loop.starved_ms == 0 or loop.now_ms - loop.starved_ms < STARVING_MS
 
 
-cdef inline int on_open(void *arg, int purpose, curl_sockaddr *address) noexcept nogil:
+cdef inline curl_socket_t on_open(void *arg, int purpose, curl_sockaddr *address) noexcept nogil:
     """Open a socket, if the host may have one more."""
     cdef Lane *lane = <Lane *>arg
-    cdef int fd
+    cdef curl_socket_t fd
     if not may_open(lane, address):
-        return CURL_SOCKET_BAD
+        return RF_NO_SOCKET
     if not share_opens(lane, lane.share):
         lane.refused_socket = EAGAIN
-        return CURL_SOCKET_BAD
+        return RF_NO_SOCKET
     fd = rf_socket(address.family, address.socktype, address.protocol)
-    if fd < 0:
+    if fd == RF_NO_SOCKET:
         lane.refused_socket = errno
     elif is_for_files(lane.loop, fd):
         rf_close_socket(fd)
-        fd = CURL_SOCKET_BAD
+        fd = RF_NO_SOCKET
         lane.refused_socket = EMFILE
-    if fd < 0:
+    if fd == RF_NO_SOCKET:
         if lane.share != NULL:
             share_closes(lane.share)
     else:
@@ -177,7 +178,7 @@ cdef inline int on_open(void *arg, int purpose, curl_sockaddr *address) noexcept
     return fd
 
 
-cdef inline int on_close(void *arg, int fd) noexcept nogil:
+cdef inline int on_close(void *arg, curl_socket_t fd) noexcept nogil:
     if arg != NULL:
         share_closes(<HostShare *>arg)
     return rf_close_socket(fd)

@@ -8,13 +8,16 @@
 #ifndef RANGEFETCH_LIBCURL_H
 #define RANGEFETCH_LIBCURL_H
 
+#include "platform.h"
+
+#ifndef _WIN32
 #include <dlfcn.h>
+#endif
 #include <stddef.h>
 #include <stdint.h>
 #include <time.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 
 /* Opaque, and distinct, so that the compiler tells them apart (curl's own headers make both `void`). */
 typedef struct rf_easy CURL;
@@ -32,15 +35,16 @@ typedef int CURLoption;
 typedef int CURLMoption;
 typedef int CURLINFO;
 typedef int64_t curl_off_t;
+typedef rf_socket_t curl_socket_t;
 
 typedef size_t (*curl_write_callback)(char *data, size_t size, size_t count, void *arg);
 typedef void (*curl_lock_function)(CURL *easy, int data, int access, void *arg);
 typedef void (*curl_unlock_function)(CURL *easy, int data, void *arg);
 typedef int (*curl_debug_callback)(CURL *easy, int type, char *data, size_t size, void *arg);
 struct curl_sockaddr { int family; int socktype; int protocol; unsigned int addrlen; struct sockaddr addr; };
-typedef int (*curl_opensocket_callback)(void *arg, int purpose, struct curl_sockaddr *address);
+typedef curl_socket_t (*curl_opensocket_callback)(void *arg, int purpose, struct curl_sockaddr *address);
 typedef int (*curl_prereq_callback)(void *arg, char *address, char *local, int port, int local_port);
-typedef int (*curl_closesocket_callback)(void *arg, int socket);
+typedef int (*curl_closesocket_callback)(void *arg, curl_socket_t socket);
 
 typedef struct {
     int msg;
@@ -48,7 +52,7 @@ typedef struct {
     union { void *whatever; CURLcode result; } data;
 } CURLMsg;
 
-struct curl_waitfd { int fd; short events; short revents; };
+struct curl_waitfd { curl_socket_t fd; short events; short revents; };
 
 struct curl_header {
     char *name;
@@ -88,7 +92,7 @@ typedef struct {
     X(CURLOPT_OPENSOCKETFUNCTION, 20163) X(CURLOPT_OPENSOCKETDATA, 10164)                                     \
     X(CURLOPT_PREREQFUNCTION, 20312) X(CURLOPT_PREREQDATA, 10313)                                             \
     X(CURL_PREREQFUNC_OK, 0) X(CURL_PREREQFUNC_ABORT, 1)                                                      \
-    X(CURLOPT_CLOSESOCKETFUNCTION, 20208) X(CURLOPT_CLOSESOCKETDATA, 10209) X(CURL_SOCKET_BAD, -1)            \
+    X(CURLOPT_CLOSESOCKETFUNCTION, 20208) X(CURLOPT_CLOSESOCKETDATA, 10209)                                  \
     X(CURLOPT_COOKIE, 10022) X(CURLOPT_USERNAME, 10173) X(CURLOPT_PASSWORD, 10174) X(CURLOPT_HTTPAUTH, 107)      \
     X(CURLOPT_SHARE, 10100) X(CURLSHOPT_SHARE, 1) X(CURLSHOPT_LOCKFUNC, 3) X(CURLSHOPT_UNLOCKFUNC, 4)           \
     X(CURLSHOPT_USERDATA, 5) X(CURL_LOCK_DATA_COOKIE, 2) X(CURLAUTH_BASIC, 1) X(CURLAUTH_DIGEST, 2)              \
@@ -175,14 +179,52 @@ typedef struct {
 /* The one table. The extension is one translation unit, so a static in a header is the module's own. */
 static rf_libcurl rf_curl;
 
-/* Opens the library (or a module that is linked with it: dlsym also searches what a library depends on) and fills
- * the table. Returns NULL, or what is missing. The handle is never closed: other users in the process share it. */
+/* Where shared libraries come from. A handle is never closed: other users in the process share the library. */
+#ifdef _WIN32
+static inline void *rf_library_open(const char *path) {
+    wchar_t *wide = rf_wide(path);
+    /* What it needs is looked for beside it, too. */
+    void *handle = wide != NULL ? (void *)LoadLibraryExW(wide, NULL, LOAD_WITH_ALTERED_SEARCH_PATH) : NULL;
+    rf_free(wide);
+    return handle;
+}
+static inline const char *rf_library_error(void) {
+    static char text[64]; /* borrowed until the next error; libraries are loaded by one thread, with the GIL */
+    snprintf(text, sizeof text, "Windows cannot load it (error %lu)", (unsigned long)GetLastError());
+    return text;
+}
+static inline void *rf_library_symbol(void *handle, const char *name) {
+    return (void *)(intptr_t)GetProcAddress((HMODULE)handle, name);
+}
+/* In UTF-8, as it was given. */
+static inline const char *rf_library_path(void *symbol) {
+    static char text[3 * 1024];
+    wchar_t wide[1024];
+    HMODULE module = NULL;
+    DWORD flags = GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT;
+    if (!GetModuleHandleExW(flags, (LPCWSTR)symbol, &module)) return "";
+    DWORD size = GetModuleFileNameW(module, wide, 1024);
+    if (size == 0 || size == 1024) return ""; /* it fails, or cuts it short */
+    return WideCharToMultiByte(CP_UTF8, 0, wide, -1, text, sizeof text, NULL, NULL) > 0 ? text : "";
+}
+#else
+/* A module that is linked with it will do: dlsym also searches what a library depends on. */
+static inline void *rf_library_open(const char *path) { return dlopen(path, RTLD_NOW | RTLD_LOCAL); }
+static inline const char *rf_library_error(void) { return dlerror(); }
+static inline void *rf_library_symbol(void *handle, const char *name) { return dlsym(handle, name); }
+static inline const char *rf_library_path(void *symbol) {
+    Dl_info info;
+    return dladdr(symbol, &info) && info.dli_fname ? info.dli_fname : "";
+}
+#endif
+
+/* Opens the library and fills the table. Returns NULL, or what is missing. */
 static const char *rf_curl_open(const char *path) {
-    void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (handle == NULL) return dlerror();
+    void *handle = rf_library_open(path);
+    if (handle == NULL) return rf_library_error();
     rf_libcurl found;
 #define RF_LOOK_UP(type, name, arguments)                         \
-    *(void **)&found.name = dlsym(handle, #name);                 \
+    *(void **)&found.name = rf_library_symbol(handle, #name);     \
     if (found.name == NULL) return "it has no function " #name;
     RF_FUNCTIONS(RF_LOOK_UP)
 #undef RF_LOOK_UP
@@ -191,10 +233,7 @@ static const char *rf_curl_open(const char *path) {
 }
 
 /* The file that the table's functions come from. */
-static const char *rf_curl_path(void) {
-    Dl_info info;
-    return dladdr(*(void **)&rf_curl.curl_easy_init, &info) && info.dli_fname ? info.dli_fname : "";
-}
+static const char *rf_curl_path(void) { return rf_library_path(*(void **)&rf_curl.curl_easy_init); }
 
 /* From here on libcurl's functions go by their own names. */
 #define curl_version_info rf_curl.curl_version_info

@@ -33,8 +33,9 @@ cdef extern from "libcurl.h" nogil:
         unsigned int addrlen
         curl_address addr
     ctypedef int (*curl_prereq_callback)(void *arg, char *address, char *local, int port, int local_port)
-    ctypedef int (*curl_opensocket_callback)(void *arg, int purpose, curl_sockaddr *address)
-    ctypedef int (*curl_closesocket_callback)(void *arg, int socket)
+    ctypedef int curl_socket_t    # of another type on Windows
+    ctypedef curl_socket_t (*curl_opensocket_callback)(void *arg, int purpose, curl_sockaddr *address)
+    ctypedef int (*curl_closesocket_callback)(void *arg, curl_socket_t socket)
     ctypedef union CURLMsgData "__typeof__(((CURLMsg *)0)->data)":
         CURLcode result
     ctypedef struct CURLMsg:
@@ -51,7 +52,7 @@ cdef extern from "libcurl.h" nogil:
         unsigned int version_num
         const char *ssl_version
     cdef struct curl_waitfd:
-        int fd
+        curl_socket_t fd
         short events
         short revents
 
@@ -85,7 +86,6 @@ cdef extern from "libcurl.h" nogil:
         CURLPIPE_MULTIPLEX
         CURL_GLOBAL_DEFAULT
         CURL_ERROR_SIZE
-        CURL_SOCKET_BAD
         CURL_PREREQFUNC_OK
         CURL_PREREQFUNC_ABORT
         CURLMSG_DONE

@@ -1,4 +1,4 @@
-/* Where Linux and macOS differ, and the few things that C says better than Cython. */
+/* Where Linux, macOS and Windows differ, and the few things that C says better than Cython. */
 #ifndef RANGEFETCH_PLATFORM_H
 #define RANGEFETCH_PLATFORM_H
 
@@ -6,22 +6,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
-#ifdef __linux__
-#include <sys/eventfd.h>
-#include <sys/syscall.h>
-#include <sys/xattr.h>
-#endif
 
 /* No file is larger: 65,536 blocks of 4 GiB (see sizes.pxd). */
 #define RF_LARGEST_BLOCK_BYTES (INT64_C(1) << 32)
@@ -50,6 +39,27 @@ static inline int rf_swap_if(int64_t *where, int64_t expected, int64_t value) {
     return __atomic_compare_exchange_n(where, &expected, value, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
+/* What libcurl and its TLS library have for their calls: left alone, it is 128 KiB with musl, and 8 MiB with glibc. */
+#define RF_STACK_BYTES ((size_t)1 << 20)
+
+#ifdef _WIN32
+#include "platform_windows.h"
+#else
+#include <pthread.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
+#endif
+
+/* Of libcurl: on Windows a handle, and no descriptor. */
+typedef int rf_socket_t;
+
 static inline int64_t rf_now_us(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -68,35 +78,12 @@ static inline void rf_sleep_ms(int milliseconds) {
     nanosleep(&time, NULL);
 }
 
-/* Writes all of it. Returns 0 or the errno. */
-static inline int rf_pwrite_all(int fd, const char *data, size_t size, int64_t offset) {
-    while (size > 0) {
-        ssize_t written = pwrite(fd, data, size, (off_t)offset);
-        if (written < 0) {
-            if (errno == EINTR) continue;
-            return errno;
-        }
-        if (written == 0) return EIO;
-        data += written;
-        size -= (size_t)written;
-        offset += written;
-    }
-    return 0;
+/* Of as much as the system does at a time; -1: errno says why. */
+static inline int64_t rf_pwrite(int fd, const char *data, size_t size, int64_t offset) {
+    return pwrite(fd, data, size, (off_t)offset);
 }
-
-/* Copies the first bytes of one file to another. Returns 0 or the errno. */
-static inline int rf_copy(int from, int to, int64_t size) {
-    char buffer[32768];
-    for (int64_t at = 0; at < size;) {
-        size_t wanted = size - at < (int64_t)sizeof buffer ? (size_t)(size - at) : sizeof buffer;
-        ssize_t come = pread(from, buffer, wanted, (off_t)at);
-        if (come < 0 && errno == EINTR) continue;
-        if (come <= 0) return come < 0 ? errno : EIO;
-        int failed = rf_pwrite_all(to, buffer, (size_t)come, at);
-        if (failed) return failed;
-        at += come;
-    }
-    return 0;
+static inline int64_t rf_pread(int fd, char *data, size_t size, int64_t offset) {
+    return pread(fd, data, size, (off_t)offset);
 }
 
 /* Sets the length, without space. Returns 0 or the errno. */
@@ -284,7 +271,9 @@ static inline void rf_close(int fd) {
 }
 
 /* A descriptor that becomes readable when another thread says so: an eventfd, elsewhere a pipe. */
-typedef struct { int read_fd; int write_fd; } rf_bell;
+typedef struct { rf_socket_t read_fd; rf_socket_t write_fd; } rf_bell;
+
+#define RF_NO_SOCKET (-1)
 
 static inline int rf_bell_open(rf_bell *bell) {
 #ifdef __linux__
@@ -324,20 +313,6 @@ static inline void rf_bell_close(rf_bell *bell) {
     bell->read_fd = bell->write_fd = -1;
 }
 
-/* How much to receive at a time: half of a processor's own second cache, so that what came is still in it when it is
-   written. 512 KiB where nobody says how large that is; libcurl itself takes no more than 10 MiB. */
-static inline long rf_receive_bytes(void) {
-    long cache_bytes = 0;
-#ifdef _SC_LEVEL2_CACHE_SIZE
-    cache_bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
-#endif
-    if (cache_bytes < 1 << 20) return 512 << 10;
-    return cache_bytes < 2 << 20 ? cache_bytes / 2 : 1 << 20;
-}
-
-/* What libcurl and its TLS library have for their calls: left alone, it is 128 KiB with musl, and 8 MiB with glibc. */
-#define RF_STACK_BYTES ((size_t)1 << 20)
-
 /* Starts a thread that no signal interrupts: Python's handlers belong to its main thread. Returns 0 or the errno. */
 static inline int rf_thread_start(pthread_t *thread, void *(*run)(void *), void *arg) {
     pthread_attr_t attributes;
@@ -354,7 +329,7 @@ static inline int rf_thread_start(pthread_t *thread, void *(*run)(void *), void 
 }
 
 /* A socket for libcurl, which no child inherits; -1: errno says why. */
-static inline int rf_socket(int family, int type, int protocol) {
+static inline rf_socket_t rf_socket(int family, int type, int protocol) {
 #ifdef SOCK_CLOEXEC
     return socket(family, type | SOCK_CLOEXEC, protocol);
 #else
@@ -364,25 +339,13 @@ static inline int rf_socket(int family, int type, int protocol) {
 #endif
 }
 
-static inline int rf_close_socket(int fd) { return close(fd); }
+static inline int rf_close_socket(rf_socket_t fd) { return close(fd); }
 
 /* How many descriptors the process may have open. */
 static inline long rf_most_descriptors(void) {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur > INT32_MAX) return INT32_MAX;
     return (long)limit.rlim_cur;
-}
-
-/* Whether a host (with its port, if it is not the scheme's own) is this one or in this domain. */
-static inline int rf_ends_with(const char *host, size_t size, const char *domain) {
-    size_t length = strlen(domain);
-    const char *port = memchr(host, ']', size);
-    port = memchr(port ? port : host, ':', size - (size_t)(port ? port - host : 0));
-    if (port) size = (size_t)(port - host);
-    if (size >= 2 && host[0] == '[') host += 1, size -= 2;
-    if (length == 1 && domain[0] == '*') return 1;
-    if (length == 0 || size < length || strncasecmp(host + size - length, domain, length) != 0) return 0;
-    return size == length || host[size - length - 1] == '.';
 }
 
 static inline int rf_process_id(void) { return (int)getpid(); }
@@ -395,6 +358,64 @@ static inline void rf_thread_name(const char *name) {
     extern int pthread_setname_np(const char *);
     pthread_setname_np(name);
 #endif
+}
+
+#endif /* not Windows */
+
+static inline int rf_bell_is_open(const rf_bell *bell) { return bell->read_fd != RF_NO_SOCKET; }
+
+/* Writes all of it. Returns 0 or the errno. */
+static inline int rf_pwrite_all(int fd, const char *data, size_t size, int64_t offset) {
+    while (size > 0) {
+        int64_t written = rf_pwrite(fd, data, size, offset);
+        if (written < 0) {
+            if (errno == EINTR) continue;
+            return errno;
+        }
+        if (written == 0) return EIO;
+        data += written;
+        size -= (size_t)written;
+        offset += written;
+    }
+    return 0;
+}
+
+/* Copies the first bytes of one file to another. Returns 0 or the errno. */
+static inline int rf_copy(int from, int to, int64_t size) {
+    char buffer[32768];
+    for (int64_t at = 0; at < size;) {
+        size_t wanted = size - at < (int64_t)sizeof buffer ? (size_t)(size - at) : sizeof buffer;
+        int64_t come = rf_pread(from, buffer, wanted, at);
+        if (come < 0 && errno == EINTR) continue;
+        if (come <= 0) return come < 0 ? errno : EIO;
+        int failed = rf_pwrite_all(to, buffer, (size_t)come, at);
+        if (failed) return failed;
+        at += come;
+    }
+    return 0;
+}
+
+/* How much to receive at a time: half of a processor's own second cache, so that what came is still in it when it is
+   written. 512 KiB where nobody says how large that is; libcurl itself takes no more than 10 MiB. */
+static inline long rf_receive_bytes(void) {
+    long cache_bytes = 0;
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    cache_bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+    if (cache_bytes < 1 << 20) return 512 << 10;
+    return cache_bytes < 2 << 20 ? cache_bytes / 2 : 1 << 20;
+}
+
+/* Whether a host (with its port, if it is not the scheme's own) is this one or in this domain. */
+static inline int rf_ends_with(const char *host, size_t size, const char *domain) {
+    size_t length = strlen(domain);
+    const char *port = memchr(host, ']', size);
+    port = memchr(port ? port : host, ':', size - (size_t)(port ? port - host : 0));
+    if (port) size = (size_t)(port - host);
+    if (size >= 2 && host[0] == '[') host += 1, size -= 2;
+    if (length == 1 && domain[0] == '*') return 1;
+    if (length == 0 || size < length || strncasecmp(host + size - length, domain, length) != 0) return 0;
+    return size == length || host[size - length - 1] == '.';
 }
 
 #endif

@@ -14,9 +14,13 @@ cdef extern from "platform.h" nogil:
     int pthread_mutex_unlock(pthread_mutex_t *mutex)
     int pthread_join(pthread_t thread, void **result)
 
+    ctypedef int rf_socket_t    # of another type on Windows
+    rf_socket_t RF_NO_SOCKET
+
     ctypedef struct rf_bell:
-        int read_fd
-        int write_fd
+        rf_socket_t read_fd
+        rf_socket_t write_fd
+    bint rf_bell_is_open(const rf_bell *bell)
     int rf_bell_open(rf_bell *bell)
     void rf_bell_ring(rf_bell *bell)
     void rf_bell_quiet(rf_bell *bell)
@@ -24,8 +28,8 @@ cdef extern from "platform.h" nogil:
 
     int rf_thread_start(pthread_t *thread, void *(*run)(void *) noexcept nogil, void *arg)
     int rf_process_id()
-    int rf_socket(int family, int type, int protocol)
-    int rf_close_socket(int fd)
+    rf_socket_t rf_socket(int family, int type, int protocol)
+    int rf_close_socket(rf_socket_t fd)
     long rf_most_descriptors()
     bint rf_ends_with(const char *host, size_t size, const char *domain)
     void rf_thread_name(const char *name)

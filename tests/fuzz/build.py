@@ -1,35 +1,23 @@
 """Builds harness.pyx: with clang's libFuzzer into a program, or as a shared library for the tests of the corpora.
 
-python tests/fuzz/build.py PROGRAM          clang, with the sanitizers for memory and undefined behaviour
-python tests/fuzz/build.py LIBRARY.so       whatever compiles C here
+PYTHONPATH=tests python tests/fuzz/build.py PROGRAM       clang, with the sanitizers for memory and undefined behaviour
+PYTHONPATH=tests python tests/fuzz/build.py LIBRARY.so    whatever compiles C here
 """
 
 from __future__ import annotations
 
-import ast
 import shutil
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
+from support.directives import directives
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CAN_BUILD = (ROOT / "ext").is_dir() and bool(shutil.which("cc"))
 SANITIZERS = ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
-
-
-def directives() -> dict[str, object]:
-    """Those that the engine is compiled with, in ``setup.py``."""
-    for node in ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")).body:
-        if (
-            isinstance(node, ast.Assign)
-            and isinstance(node.targets[0], ast.Name)
-            and node.targets[0].id == "DIRECTIVES"
-        ):
-            found: dict[str, object] = ast.literal_eval(node.value)
-            return found
-    raise LookupError("setup.py has no DIRECTIVES")
 
 
 def build(output: Path) -> None:

@@ -1,0 +1,25 @@
+/* What Python's headers want to know of the system, for 64-bit Windows: nothing of Python's is in the program, but what
+ * Cython writes includes them. */
+#define Py_PYCONFIG_H
+#define MS_WINDOWS 1
+#define MS_WIN64 1
+#define ALIGNOF_LONG 4
+#define ALIGNOF_SIZE_T 8
+#define SIZEOF_SHORT 2
+#define SIZEOF_INT 4
+#define SIZEOF_LONG 4
+#define SIZEOF_LONG_LONG 8
+#define SIZEOF_SIZE_T 8
+#define SIZEOF_VOID_P 8
+#define SIZEOF_WCHAR_T 2
+#define SIZEOF_TIME_T 8
+#define SIZEOF_FLOAT 4
+#define SIZEOF_DOUBLE 8
+#define SIZEOF_HKEY 8
+#define SIZEOF_PID_T 4
+#define SIZEOF_FPOS_T 8
+#define SIZEOF_OFF_T 4
+#define HAVE_STDARG_PROTOTYPES 1
+#define HAVE_LONG_LONG 1
+#define WITH_THREAD 1
+#define NT_THREADS 1
