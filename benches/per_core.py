@@ -60,7 +60,7 @@ def _fetch(directory: Path, url: str, profile: Profile) -> dict[str, Any]:
     with Driver(directory) as driver:
         file = driver.fill(url, profile=profile, lanes=16)
         file.tag.path.unlink()
-        answer = next(event for event in driver.log if event.kind == "ANSWERED").headers.lower()
+        answer = next(event for event in driver.log if event.name == "ANSWERED").headers.lower()
         spoken = dict(line.split(": ", 1) for line in answer.splitlines() if line.startswith("x-spoken"))
         return {"bytes_per_us": file.size / file.effort["cpu_us"], "spoken": spoken.get("x-spoken", "")}
 
