@@ -52,8 +52,8 @@ def test_one_fetches_and_the_others_take_its_result(
     assert target.read_bytes() == content(LONG)
     assert names(target.parent) == ["file.bin"]
     server.wait_idle()
-    # aria2c asks for more than it takes: what a connection had in its buffers when another one took over.
-    assert server.bytes_sent < LONG + LONG // 4
+    # Not another whole: aria2c asks for more than it takes, and gets what a connection had in its buffers twice.
+    assert server.bytes_sent < 2 * LONG
 
 
 @pytest.mark.parametrize("route", ["/good/x.bin", "/no-ranges/x.bin", "/chunked/x.bin"])
