@@ -12,18 +12,22 @@ from rangefetch import DownloadManager
 def main() -> None:
     """``DIRECTORY BACKEND DURABLE URL...``: the files are called 0, 1, ... and the session is beside them."""
     directory, backend, durable, *urls = sys.argv[1:]
-    options = {"save_dir": directory, "durable": durable == "durable", "retry_wait": 0.001, "max_download_limit": "4M"}
+    options = {"save_dir": directory, "durable": durable == "durable", "retry_wait": 0.001}
+    slowly = {"split": 1, "max_download_limit": "1M"}
     with DownloadManager(session_file=Path(directory, "session"), backend=backend) as manager:
-        gids = [manager.download(url, {**options, "filename": str(i)}) for i, url in enumerate(urls)]
-        time.sleep(0.3)
+        gids = [manager.download(url, {**options, **slowly, "filename": str(i)}) for i, url in enumerate(urls)]
+        # There is something to go on with where a block is whole, of 1 MiB.
+        while manager.get_download_progress(gids[0]).downloaded < 1.3 * (1 << 20):
+            time.sleep(0.01)
         for gid in gids:
             manager.pause(gid)
         time.sleep(0.2)
     with DownloadManager(session_file=Path(directory, "session"), backend=backend) as manager:
-        for gid in gids:
+        left = [each.gid for each in manager.list_downloads()]  # a slow machine may have finished one
+        for gid in left:
             manager.change_options(gid, max_download_limit=0)
             manager.resume(gid)
-        for gid in gids:
+        for gid in left:
             manager.wait(gid, timeout=60)
 
 

@@ -129,6 +129,7 @@ def _finish(directory: Path, urls: list[str], backend: str, seed: int) -> int:
         for i, url in enumerate(urls):
             if str(i) in listed:
                 gid = listed[str(i)].gid
+                manager.change_options(gid, max_download_limit=0)
                 if listed[str(i)].status is DownloadStatus.PAUSED:
                     manager.resume(gid)
             else:
