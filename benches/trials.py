@@ -196,12 +196,16 @@ def start_up(bench: _Bench) -> str:
 
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     url = bench.server.url("http", bench.file(_SMALL_BYTES).name)
+    listed = bench.work / "start-up-list"
+    listed.write_text(f"{url}\n")
+    into = ("-m", "rangefetch", "-q", "-d", str(bench.work / "start-up"))
     ways = {
         "bare": ("-c", "pass"),
         "import": ("-c", "import rangefetch"),
         "from rangefetch import fetch": ("-c", "from rangefetch import fetch"),
         "rangefetch --version": ("-m", "rangefetch", "--version"),
-        "rangefetch URL of 16 KiB": ("-m", "rangefetch", "-q", "-d", str(bench.work / "start-up"), url),
+        "rangefetch URL of 16 KiB": (*into, url),
+        "rangefetch -i LIST of it": (*into, "-i", str(listed)),
     }
     runs = [{name: cpu_ms(*way) for name, way in ways.items()} for _ in range(max(10, bench.rounds))]
     best = {name: min(run[name] for run in runs) for name in ways}

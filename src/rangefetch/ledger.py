@@ -8,6 +8,7 @@ meanwhile.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sqlite3
 import struct
@@ -80,7 +81,18 @@ class Row(NamedTuple):
 
 
 _COLUMNS = ", ".join(f'"{name}"' for name in Row._fields)
-_PUT = f"INSERT OR REPLACE INTO item ({_COLUMNS}) VALUES ({', '.join('?' * len(Row._fields))})"
+_TOGETHER = 250  # 4,000 values; SQLite takes 32,766 at a time
+
+
+def _put(count: int) -> str:
+    """The statement that puts so many rows. Python's module lets other threads run, and waits until it may go on, each
+    time SQLite works: for each row of ``executemany``.
+    """
+    row = f"({', '.join('?' * len(Row._fields))})"
+    return f"INSERT OR REPLACE INTO item ({_COLUMNS}) VALUES {', '.join([row] * count)}"
+
+
+_PUT_TOGETHER = _put(_TOGETHER)
 
 
 class Ledger:
@@ -316,7 +328,10 @@ class Ledger:
         while self._waiting:
             rows = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH_ROWS))]
             database.execute("BEGIN IMMEDIATE")
-            database.executemany(_PUT, rows)
+            for start in range(0, len(rows), _TOGETHER):
+                some = rows[start : start + _TOGETHER]
+                statement = _PUT_TOGETHER if len(some) == _TOGETHER else _put(len(some))
+                database.execute(statement, tuple(itertools.chain.from_iterable(some)))
             database.execute("COMMIT")
             with self._moved:
                 self.written_rows += len(rows)

@@ -503,12 +503,16 @@ class Queue:
             return False
         if refusal := rules.refusal(entry.url, entry.options):
             self._line.discard(entry.gid)
-            self._room.release(entry)
-            self._has_ended(entry.gid, DownloadStatus.ERROR)
-            self._whole(entry).move(DownloadStatus.ERROR, error=refusal)
-            self.note(entry.gid)
+            self._refuse(entry, refusal)
             return False
         return True
+
+    def _refuse(self, entry: Entry, refusal: DownloadError) -> None:
+        """It ends before anything of it was requested."""
+        self._room.release(entry)
+        self._has_ended(entry.gid, DownloadStatus.ERROR)
+        self._whole(entry).move(DownloadStatus.ERROR, error=refusal)
+        self.note(entry.gid)
 
     def _fetch_robots(self) -> None:
         """Fetch the rules that somebody waits for, a few at a time."""
@@ -538,10 +542,7 @@ class Queue:
                 if entry is None or entry.status is not DownloadStatus.WAITING or gid in self._line:
                     continue
                 if refusal := rules.refusal(entry.url, entry.options):
-                    self._room.release(entry)
-                    self._has_ended(gid, DownloadStatus.ERROR)
-                    self._whole(entry).move(DownloadStatus.ERROR, error=refusal)
-                    self.note(gid)
+                    self._refuse(entry, refusal)
                 elif stream:
                     whole = self._whole(entry)
                     whole.options = rules.slowed(whole.options)

@@ -153,6 +153,7 @@ def test_what_cannot_be_used_is_one_line(server: MisbehavingServer, place: Path)
         with pytest.raises(ValueError, match=r"shard|ingle"):
             Shards(template)
     assert run(place, "-i", "list", "--into-tar", "{}.tar").returncode == 2
+    assert run(place, server.url("/good/x"), "--into-tar", "{}.tar").returncode == 2
     assert run(place, "-i", "list", "--run", "run.db", "--tar-count", "3").returncode == 2
     assert run(place, *WORDS, "--verify").returncode == 2
     # Somebody's own, which is left as it is.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -12,10 +13,11 @@ __all__ = ["Answer", "Asked", "ScriptedServer"]
 
 
 class Asked(NamedTuple):
-    """A request: its target, and its header by lower-case name."""
+    """A request: its target, its header by lower-case name, and when it came."""
 
     path: str
     headers: Mapping[str, str]
+    at_s: float
 
 
 class Answer(NamedTuple):
@@ -35,7 +37,9 @@ class ScriptedServer:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                asked = Asked(self.path, {name.lower(): value for name, value in self.headers.items()})
+                asked = Asked(
+                    self.path, {name.lower(): value for name, value in self.headers.items()}, time.monotonic()
+                )
                 seen.append(asked)
                 answer = script(asked)
                 body, status, headers = answer.body, answer.status, dict(answer.headers)

@@ -121,8 +121,10 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     listed = "input_file" in given
     urls = Counter(given["urls"] + after)
     about_list = _about_the_list(given, parser) if listed else {}
-    if "ledger" in given and not listed:
+    if not listed and "ledger" in given:
         parser.error("--run: there is no list (-i) whose ledger it would be")
+    if not listed and "into_tar" in given:
+        parser.error("--into-tar: there is no list (-i)")
     for dest, option in _FOR_SHARDS.items():
         if listed and given.get(dest) and "into_tar" not in given:
             parser.error(f"{option}: there is no --into-tar")

@@ -20,7 +20,7 @@ from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.transfer.download import Download
 from rangefetch.transfer.guarding import Work, guarded, internal_error, safely
-from rangefetch.transfer.space import Sizes, lacking_on, size_of
+from rangefetch.transfer.space import Sizes, lacking_on
 from rangefetch.transfer.timers import DueCall, Timers
 from rangefetch.transfer.workers import Workers, outcome
 
@@ -106,8 +106,8 @@ class Dispatcher(abc.ABC, Generic[R]):
             self._ticking = True
             self._timers.later(_TICK_S, self._tick)
         self.runs[download.gid] = run
-        if download.has_begun or download.options.expected_size:
-            self.sizes.put(download.gid, size_of(download))
+        if size := download.size:
+            self.sizes.put(download.gid, size)
         download.waits = lambda: run.waiting_for  # others may ask from here on, so that it must be whole
         guarded(run, self.runs_changed, run)
         guarded(run, run.begin)

@@ -262,6 +262,13 @@ class Download:
         again.__cause__ = self.error.__cause__
         return again
 
+    @property
+    def size(self) -> int:
+        """In bytes, as far as it is known; 0: it is not."""
+        figures = self.figures
+        _, total, *_ = figures() if figures is not None else self._last
+        return total or int(self.options.expected_size)
+
     def traffic(self) -> tuple[int, int]:
         """How many bytes there are, and how many connections are at work: of ``progress`` what can be added up."""
         figures = self.figures

@@ -23,7 +23,7 @@ from rangefetch.masking import mask_url
 from rangefetch.net.credentials import split_userinfo
 from rangefetch.transfer.download import Download, Row
 
-__all__ = ["Room", "Sizes", "check_target", "explain_full", "lacking_bytes", "lacking_on", "size_of"]
+__all__ = ["Room", "Sizes", "check_target", "explain_full", "lacking_bytes", "lacking_on"]
 
 
 class Room:
@@ -100,23 +100,21 @@ class Sizes:
 
     def drop(self, gid: str) -> None:
         """It is not at work any more."""
+        if gid not in self._sizes:
+            return  # as most small files
         with self._lock:
             self._sum -= self._sizes.pop(gid, 0)
 
 
-def size_of(download: Row | Download) -> int:
-    """Its size; 0 where that is not known."""
-    return download.progress().total or int(download.options.expected_size)
-
-
 def lacking_bytes(download: Row | Download) -> int:
     """What its filesystem must still give to it; 0 where its size is not known, or its bytes are not kept."""
-    size = size_of(download)
+    progress = download.progress()
+    size = progress.total or int(download.options.expected_size)
     if not size or download.sink is not None:
         return 0
     url = split_userinfo(download.url)[0]
     parts = part_paths(download.options.save_dir, download.options.filename, url)
-    return max(0, size - max(download.progress().downloaded, *(_allocated_bytes(part, url) for part in parts)))
+    return max(0, size - max(progress.downloaded, *(_allocated_bytes(part, url) for part in parts)))
 
 
 def lacking_on(device: int, downloads: Iterable[Download]) -> int:
