@@ -6,6 +6,7 @@ that ``import rangefetch`` is fast.
 
 from __future__ import annotations
 
+from rangefetch.importing import no_fork
 from rangefetch.version import __version__
 
 TYPE_CHECKING = False  # to type checkers it is typing's, which takes 7 ms to import
@@ -93,13 +94,17 @@ _MODULES = {
 
 def __getattr__(name: str) -> object:
     """Load a public name from the module where it lives (PEP 562)."""
-    import importlib
-
     value: object
     if name in _MODULES:
+        # Our own modules ask for these while they are loaded, and must not wait for the lock then.
+        import importlib
+
         value = importlib.import_module(_MODULES[name])
     elif name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
+        with no_fork:
+            import importlib
+
+            value = getattr(importlib.import_module(_HOMES[name]), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 from rangefetch.batch import Batch, Standing
 from rangefetch.checks import check_count, check_function, check_path
 from rangefetch.errors import DownloadError, LocalError, TargetExists
+from rangefetch.importing import no_fork
 from rangefetch.items import Item, Wanted, understand
 from rangefetch.logs import log as _log
 from rangefetch.manager import DownloadManager
@@ -259,8 +260,9 @@ def _divide(
     on_result: OnResult | None,
 ) -> list[DownloadResult | DownloadError]:
     """Give each worker of the executor a share; only plain values cross."""
-    import tempfile
-    from concurrent.futures import BrokenExecutor, CancelledError, as_completed
+    with no_fork:
+        import tempfile
+        from concurrent.futures import BrokenExecutor, CancelledError, as_completed
 
     workers = getattr(executor, "_max_workers", None) or os.cpu_count() or 1
     outcomes = _Outcomes(wanted, on_result, renames=bool(options.get("auto_file_renaming")))
@@ -309,7 +311,8 @@ def _divide(
 
 def _told_in(note: str) -> dict[int, DownloadResult | DownloadError]:
     """What a worker that was lost had noted of its share, by place."""
-    import pickle
+    with no_fork:
+        import pickle
 
     told: dict[int, DownloadResult | DownloadError] = {}
     # What it was writing when it ended is cut off.
@@ -327,7 +330,8 @@ def _fetch_share(
     note: str,
 ) -> list[DownloadResult | DownloadError]:
     """A worker's part of ``fetch_many``. What has ended goes into a file, too: the worker may not live to tell."""
-    import pickle
+    with no_fork:
+        import pickle
 
     plain = [(url, own) if own else url for url, own in items]
     options = dict(options)

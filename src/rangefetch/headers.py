@@ -52,6 +52,7 @@ def parse_date(value: str) -> float | None:
 def stated_range(headers: Mapping[str, str]) -> tuple[int, int, int] | None:
     """The part of the file that a response says it is (Content-Range), as start, end and total; None where it says
     nothing of that, or nothing that makes sense."""
-    from rangefetch._engine import content_range
+    with no_fork:
+        from rangefetch._engine import content_range
 
     return content_range(headers.get("content-range", "").encode("latin-1", "replace"))

@@ -6,11 +6,11 @@ A child that is forked while a thread imports a module has half of it, and nobod
 from __future__ import annotations
 
 import os
-import threading
+from _thread import RLock  # threading's own, which would take a millisecond to import
 
 __all__ = ["no_fork"]
 
-no_fork = threading.RLock()
+no_fork = RLock()
 """Held while a module is imported that is not needed before, and while the process forks."""
 
 if hasattr(os, "register_at_fork"):

@@ -73,8 +73,9 @@ class _Log:
             self._say_what_a_handler_raised()
 
     def _say_what_a_handler_raised(self) -> None:
-        import logging
-        import traceback
+        with no_fork:
+            import logging
+            import traceback
 
         if logging.raiseExceptions and sys.stderr is not None:
             try:

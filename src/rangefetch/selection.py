@@ -207,7 +207,8 @@ class BackendRouter:
 
         Raises ``TargetLocked`` if it is at work, and ``DiskError``.
         """
-        from rangefetch.aria2.backend import remove_leftovers
+        with no_fork:
+            from rangefetch.aria2.backend import remove_leftovers
 
         remove_leftovers(download)
 
@@ -218,7 +219,8 @@ class BackendRouter:
 
         Raises ``TargetLocked`` if it is at work, ``TargetExists`` if something else is there, and ``DiskError``.
         """
-        from rangefetch.aria2.backend import move_leftovers
+        with no_fork:
+            from rangefetch.aria2.backend import move_leftovers
 
         move_leftovers(download, options)
 
@@ -389,10 +391,12 @@ class BackendRouter:
 
     def _make(self, name: str) -> Backend:
         if name == "native":
-            from rangefetch.native.backend import NativeBackend
+            with no_fork:
+                from rangefetch.native.backend import NativeBackend
 
             return NativeBackend(self, self._policy)
-        from rangefetch.aria2.backend import Aria2Backend
-        from rangefetch.aria2.config import DaemonConfig
+        with no_fork:
+            from rangefetch.aria2.backend import Aria2Backend
+            from rangefetch.aria2.config import DaemonConfig
 
         return Aria2Backend(self, DaemonConfig.of(self._config), self._policy)

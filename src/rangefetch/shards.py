@@ -24,6 +24,7 @@ from rangefetch import records
 from rangefetch.disk import provenance
 from rangefetch.disk.names import is_plain_filename
 from rangefetch.errors import DiskError, TargetExists
+from rangefetch.importing import no_fork
 from rangefetch.ledger import Ledger, LedgerError, Row
 from rangefetch.manifests.item import ManifestItem
 from rangefetch.masking import without_userinfo
@@ -297,7 +298,8 @@ def _header(name: str, size: int, mtime: int) -> bytes:
 
 def _seconds(last_modified: str) -> int:
     """Since 1970, of an HTTP date; 0 where there is none."""
-    from email.utils import mktime_tz, parsedate_tz
+    with no_fork:
+        from email.utils import mktime_tz, parsedate_tz
 
     parsed = parsedate_tz(last_modified) if last_modified else None
     try:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Unpack
 from rangefetch.checks import HTTP, Url, check_url
 from rangefetch.disk import checksum
 from rangefetch.errors import Cancelled, ChecksumMismatch, LocalError
+from rangefetch.importing import no_fork
 from rangefetch.manager import DownloadManager
 from rangefetch.masking import mask_url
 from rangefetch.options import DownloadOptions, StreamOptions
@@ -122,7 +123,8 @@ class RemoteFile(io.RawIOBase):
 
     def _move_on(self) -> None:
         """Let the window follow, and give back the space of what was read."""
-        from rangefetch._engine import punch_hole
+        with no_fork:
+            from rangefetch._engine import punch_hole
 
         file = self._download.file
         if self._position - self._given_back >= _GIVE_BACK_BYTES:

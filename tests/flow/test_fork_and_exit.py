@@ -8,6 +8,7 @@ import pytest
 from flow.children import child, run_child
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
+from support import children
 from support.downloads import fetch
 from support.files import MIB, begun, names, saved_bytes
 from support.waiting import AT_ONCE
@@ -87,6 +88,52 @@ def test_a_fork_leaves_the_child_no_half_of_a_module(server: MisbehavingServer, 
         size,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "0 True\n", "")
+
+
+FORKS_WHILE_IT_BEGINS = """
+import os, sys, threading
+import rangefetch  # of which nothing is loaded before the thread asks for it
+
+url, directory, way = sys.argv[1:]
+
+
+def fetch(name):
+    path = os.path.join(directory, name)
+    if way == "fetch":
+        return rangefetch.fetch(url, path).size
+    if way == "fetch_many":
+        return rangefetch.fetch_many([(url, name)], directory)[0].size
+    if way == "stream":
+        with rangefetch.stream(url) as stream:
+            return sum(map(len, stream))
+    with rangefetch.DownloadManager(backend=way) as manager:
+        return manager.download_and_wait(url, {"save_dir": directory, "filename": name}).size
+
+
+sizes = []
+thread = threading.Thread(target=lambda: sizes.append(fetch("parent")))
+thread.start()
+children = []
+for number in range(40):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if number % 10 or fetch(f"child-{number}") else 1)
+    children.append(pid)
+thread.join()
+print(sizes, {os.waitpid(pid, 0)[1] for pid in children})
+"""
+
+
+@pytest.mark.parametrize("way", ["fetch", "fetch_many", "stream", "native", "aria2"])
+def test_a_child_forked_while_a_thread_loads_rangefetch_fetches_right(
+    server: MisbehavingServer, target: Path, way: str
+) -> None:
+    """It would wait for ever for a module that nobody in it is loading."""
+    done = children.run(FORKS_WHILE_IT_BEGINS, server.url("/good/x", size=9 * MIB), target.parent, way)
+    assert done.stdout == f"[{9 * MIB}] {{0}}\n", done.stderr
+    if way != "stream":
+        assert {path.read_bytes() for path in target.parent.iterdir()} == {content(9 * MIB)}
+        assert len(names(target.parent)) == 5
 
 
 @pytest.mark.parametrize("verb", ["download", "download_and_wait", "start", "wait", "pause", "resume"])

@@ -226,3 +226,33 @@ def test_what_folders_of_tests_share_is_shared_by_all(folder: str) -> None:
             found = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
             foreign = {name.partition(".")[0] for name in found} & others
             assert not foreign, f"{path.relative_to(TESTS)} imports what is {foreign}'s: what two share is in support"
+
+
+def _imports_apart_from_forks(tree: ast.AST) -> Iterator[tuple[int, bool]]:
+    """The line of each import within a function, and whether it is made under ``no_fork``."""
+
+    def look(node: ast.AST, *, in_function: bool, is_held: bool) -> Iterator[tuple[int, bool]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import | ast.ImportFrom) and in_function:
+                yield child.lineno, is_held
+            held = isinstance(child, ast.With) and any("no_fork" in ast.unparse(item) for item in child.items)
+            function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            yield from look(child, in_function=in_function or function, is_held=is_held or held)
+
+    return look(tree, in_function=False, is_held=False)
+
+
+def test_what_a_thread_may_import_is_held_apart_from_forks() -> None:
+    """A child that is forked meanwhile would have half of the module, and wait for ever for whoever loads it.
+
+    Not the command, whose imports are its main thread's; nor modules that our own ask the package for while they are
+    loaded; nor ``dataclasses``, which is asked for by those who have it.
+    """
+    without = {
+        f"{path.relative_to(SOURCES)}:{line}"
+        for path in sorted(SOURCES.rglob("*.py"))
+        if path.parent.name != "cli" and path.name not in ("__init__.py", "progress.py", "records.py")
+        for line, is_held in _imports_apart_from_forks(ast.parse(path.read_text()))
+        if not is_held
+    }
+    assert without == set()

@@ -79,7 +79,7 @@ def test_importing_the_package_loads_next_to_nothing() -> None:
         print(*sorted(name for name in set(sys.modules) - before if name.startswith("rangefetch")))
         """
     )
-    assert (done.stdout, done.stderr) == (2 * "rangefetch rangefetch.version\n", "")
+    assert (done.stdout, done.stderr) == (2 * "rangefetch rangefetch.importing rangefetch.version\n", "")
 
 
 def test_the_types_and_errors_load_nothing_heavy() -> None:

@@ -61,7 +61,8 @@ class Aria2Client:
 
     def call(self, method: str, *parameters: object) -> Any:
         """The result of ``aria2.METHOD``. Raises ``RpcError``, and ``DaemonUnavailable`` if no answer comes."""
-        import aria2p
+        with no_fork:
+            import aria2p
 
         try:
             return self._rpc.call(f"aria2.{method}", list(parameters))
@@ -72,7 +73,8 @@ class Aria2Client:
         """The results of several calls that travel together, an ``RpcError`` in the place of each that was refused."""
         if not calls:
             return []
-        import aria2p
+        with no_fork:
+            import aria2p
 
         try:
             answers = self._rpc.multicall2([(f"aria2.{method}", parameters) for method, parameters in calls])

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from rangefetch import records
 from rangefetch.checks import check_count, check_path, check_seconds
 from rangefetch.errors import LocalError
+from rangefetch.importing import no_fork
 from rangefetch.options import AllOptions, absolute_path
 
 __all__ = ["BinarySource", "DaemonConfig", "DaemonOptions"]
@@ -176,7 +177,8 @@ class DaemonConfig:
 
 def _of_user(kind: str, option: str) -> Path:
     """One of the user's directories. Raises ``LocalError`` where there is no home in which it would be."""
-    import platformdirs
+    with no_fork:
+        import platformdirs
 
     try:
         return Path(getattr(platformdirs, kind)("rangefetch"))

@@ -227,7 +227,8 @@ def _find(folder: Path, filename: str, url: str, *, adopt: bool) -> tuple[int, P
             if fd >= 0:
                 os.close(fd)  # another URL's, whose path ends in the same name
                 continue
-            from rangefetch.logs import log
+            with no_fork:
+                from rangefetch.logs import log
 
             log.info("%s: not created by rangefetch; left alone", path)
         elif free is None and _is_free(path):
@@ -420,6 +421,7 @@ def lock(fd: int, path: Path) -> None:
         if error.errno not in _NO_LOCKS_HERE:
             raise
         if locks.is_first_without(fd):
-            from rangefetch.logs import log
+            with no_fork:
+                from rangefetch.logs import log
 
             log.warning("%s: this file system has no locks; do not start the same download twice", path.parent)

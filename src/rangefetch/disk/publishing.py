@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rangefetch.disk.names import is_plain_filename
 from rangefetch.errors import HOW_TO_REPLACE, DiskError, TargetExists
+from rangefetch.importing import no_fork
 
 __all__ = ["check_name", "check_place", "rename_free", "replace", "set_mode", "set_time", "umask"]
 
@@ -63,7 +64,8 @@ def rename_free(source: Path, destination: Path) -> None:
     Where the file system can neither do that in one step nor make hard links, the name is looked at first: a file that
     gets it between the look and the rename, microseconds later, is replaced.
     """
-    import rangefetch._engine as engine
+    with no_fork:
+        import rangefetch._engine as engine
 
     failed = engine.rename_free(os.fsencode(source), os.fsencode(destination))
     if failed in _CANNOT:

@@ -40,6 +40,7 @@ from rangefetch.disk.parts import (
 )
 from rangefetch.disk.replacing import copy_content, sync_directory
 from rangefetch.errors import DiskError, DownloadError, LocalError, TargetExists, TargetLocked
+from rangefetch.importing import no_fork
 
 __all__ = ["Place", "Target", "disk_errors", "free_space", "part_path"]
 
@@ -241,7 +242,8 @@ class Target:
         One that was set aside before is replaced; where something else has that name, the next one is taken
         (``NAME.bad.1`` ...). Logs ``reason`` and returns the new path.
         """
-        from rangefetch.logs import log
+        with no_fork:
+            from rangefetch.logs import log
 
         stem = stem_of(self.path.name, "") if self.path else self.part_path.stem
         bad_path = self.directory / f"{stem}.bad"

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from rangefetch import records
+from rangefetch.importing import no_fork
 from rangefetch.logs import log as _log
 from rangefetch.manifests.item import Mistake, Row
 from rangefetch.manifests.opening import ManifestError, Source
@@ -150,7 +151,8 @@ def _is_json_lines(look: Look) -> bool:
     told = [line for line in look.lines if line.strip()]
     if not told or not told[0].lstrip().startswith("{"):
         return False
-    import json
+    with no_fork:
+        import json
 
     try:
         first = json.loads(told[0])
@@ -164,7 +166,8 @@ def _is_json_lines(look: Look) -> bool:
 
 def parse_json(source: Source) -> Any:
     """The manifest as one JSON document. Raises ``ManifestError``."""
-    import json
+    with no_fork:
+        import json
 
     try:
         return json.loads(source.document())
@@ -183,7 +186,8 @@ def _ours(name: str) -> Format:
 
 def _others() -> dict[str, Format]:
     """Formats of other packages, by name; one that cannot be loaded is logged and left out."""
-    from importlib.metadata import entry_points
+    with no_fork:
+        from importlib.metadata import entry_points
 
     found: dict[str, Format] = {}
     for point in entry_points(group=_GROUP):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
+from rangefetch.importing import no_fork
 from rangefetch.manifests.item import Mistake
 from rangefetch.masking import mask_url
 
@@ -91,9 +92,10 @@ class Source:
 
     def _fetched(self, url: str) -> BinaryIO:
         """The manifest at a URL, fetched into a directory that is gone afterwards."""
-        import tempfile
+        with no_fork:
+            import tempfile
 
-        from rangefetch.manifests.fetching import fetch_manifest
+            from rangefetch.manifests.fetching import fetch_manifest
 
         self._directory = self._closing.enter_context(tempfile.TemporaryDirectory(prefix="rangefetch-"))
         with self._said_of_urls():
@@ -104,7 +106,8 @@ class Source:
 
     @contextlib.contextmanager
     def _said_of_urls(self) -> Iterator[None]:
-        from rangefetch.errors import DownloadError
+        with no_fork:
+            from rangefetch.errors import DownloadError
 
         try:
             yield
@@ -114,7 +117,8 @@ class Source:
     def further_pages(self) -> Iterator[bytes]:
         """The pages that follow one at a URL (``Link: rel="next"``), each when it is asked for. Raises
         ``ManifestError``."""
-        from rangefetch.manifests.fetching import fetch_manifest, next_page
+        with no_fork:
+            from rangefetch.manifests.fetching import fetch_manifest, next_page
 
         url, seen = self.url, {self.url}
         while True:
@@ -259,25 +263,29 @@ def _reason(error: Exception) -> str:
 
 
 def _gzip(stream: BinaryIO) -> BinaryIO:
-    import gzip
+    with no_fork:
+        import gzip
 
     return cast(BinaryIO, gzip.GzipFile(fileobj=stream))
 
 
 def _bzip2(stream: BinaryIO) -> BinaryIO:
-    import bz2
+    with no_fork:
+        import bz2
 
     return cast(BinaryIO, bz2.BZ2File(stream))
 
 
 def _xz(stream: BinaryIO) -> BinaryIO:
-    import lzma
+    with no_fork:
+        import lzma
 
     return cast(BinaryIO, lzma.LZMAFile(stream))
 
 
 def _zstandard(stream: BinaryIO) -> BinaryIO:
-    import importlib
+    with no_fork:
+        import importlib
 
     # Not the package zstandard, whose reader takes a file that was cut off for one that has ended.
     for name in ("compression.zstd", "backports.zstd"):

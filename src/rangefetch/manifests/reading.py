@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from rangefetch.checks import HTTP, check_url
+from rangefetch.importing import no_fork
 from rangefetch.logs import log as _log
 from rangefetch.manifests import formats
 from rangefetch.manifests.formats import Asked, Look
@@ -67,7 +68,8 @@ def read_manifest(
         base_url = base_url if base_url.endswith("/") else f"{base_url}/"
     template = None
     if name:
-        from rangefetch.manifests.naming import Template
+        with no_fork:
+            from rangefetch.manifests.naming import Template
 
         template = Template(name)
     asked = Asked(dict(columns or {}), directory)

@@ -99,7 +99,8 @@ class NativeBackend(Dispatcher["Run | Small"]):
     @staticmethod
     def _make_engine(loops: int) -> tuple[Engine, int]:
         """The engine, and how many loops it has: fewer where the system has no threads for them."""
-        from rangefetch._engine import Engine
+        with no_fork:
+            from rangefetch._engine import Engine
 
         while True:
             try:
@@ -252,7 +253,8 @@ class NativeBackend(Dispatcher["Run | Small"]):
 
     def _jar_for(self, private: Private) -> Jar:
         """The cookies that servers have set for those who come with the same headers and credentials."""
-        from rangefetch._engine import Jar
+        with no_fork:
+            from rangefetch._engine import Jar
 
         jar = self._jars.get(private)
         if jar is None:

@@ -16,6 +16,7 @@ from rangefetch.disk.names import choose_filename
 from rangefetch.disk.parts import part_names
 from rangefetch.errors import DownloadError, TimedOut
 from rangefetch.identity import Basis
+from rangefetch.importing import no_fork
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.net.sources import Source
@@ -129,7 +130,8 @@ class Small:
         if self._stage is not _Stage.PREPARING:
             directory.release()
             return
-        from rangefetch._engine import File
+        with no_fork:
+            from rangefetch._engine import File
 
         self._directory = directory
         self._path = f"{directory.prefix}{self._name}"

@@ -13,6 +13,7 @@ from rangefetch.disk import state
 from rangefetch.errors import BadAnswer, ContentChanged
 from rangefetch.headers import parse_date
 from rangefetch.identity import Identity, must_compare_before_resuming
+from rangefetch.importing import no_fork
 from rangefetch.logs import log as _log
 from rangefetch.native.sourcing import SECRETS
 from rangefetch.net.sources import URL
@@ -128,7 +129,8 @@ class Starting:
 
     def _give_to_engine(self, profiles: list[Profile]) -> None:
         """What follows when it is known how the sources are asked."""
-        from rangefetch._engine import File
+        with no_fork:
+            from rangefetch._engine import File
 
         run = self._run
         if len(profiles) != len(run.sources):  # another one was added meanwhile

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rangefetch import records
 from rangefetch.errors import EngineUnavailable
+from rangefetch.importing import no_fork
 
 __all__ = ["LibcurlInfo", "load"]
 
@@ -51,7 +52,8 @@ def _candidates() -> Iterator[tuple[str, str]]:
         return
     for path in _pycurl_modules():
         yield "pycurl", path
-    import ctypes.util
+    with no_fork:
+        import ctypes.util
 
     yield "system", ctypes.util.find_library("curl") or "libcurl.so.4"
 
@@ -63,7 +65,8 @@ def load() -> LibcurlInfo:
     Raises ``EngineUnavailable`` naming each place that was tried and what was wrong with it.
     """
     try:
-        from rangefetch._engine import load_libcurl
+        with no_fork:
+            from rangefetch._engine import load_libcurl
     except ImportError as error:
         raise EngineUnavailable(f"the native engine is not built for this platform ({error})") from None
     tried = []

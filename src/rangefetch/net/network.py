@@ -99,7 +99,8 @@ def _has_interface() -> bool:
 
 
 def _answers(host: str, port: int) -> bool:
-    import socket
+    with no_fork:
+        import socket
 
     try:
         with socket.create_connection((host, port), timeout=_CONNECT_S):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rangefetch import records
 from rangefetch.errors import LocalError
+from rangefetch.importing import no_fork
 from rangefetch.net.certificates import Trust, find_trust
 from rangefetch.net.cookies import cookies_for
 from rangefetch.net.credentials import Login, bearer_token, logins, read_regular
@@ -101,7 +102,8 @@ def make_profile(wanted: ProfileSettings, jar: Jar | None = None) -> Profile:
 
     Raises ``LocalError`` for what this libcurl cannot do (HTTP/3, for most).
     """
-    from rangefetch._engine import Profile, option_number
+    with no_fork:
+        from rangefetch._engine import Profile, option_number
 
     private, everywhere = wanted.private, wanted.everywhere
     # Identity, because the bytes of a range are those of the encoded form (RFC 9110, section 14.1.2).
@@ -158,7 +160,8 @@ def secret_headers(url: str, authorization: str, options: DownloadOptions) -> tu
 
 @functools.cache
 def _numbers() -> dict[str, int]:
-    from rangefetch._engine import constants
+    with no_fork:
+        from rangefetch._engine import constants
 
     return constants()
 

@@ -180,7 +180,8 @@ class Comparison(Generic[R]):
             self._services.work(self._run, prepare, lambda outcome: self._send(outcome.result()))
 
     def _send(self, profile: Profile | None) -> None:
-        from rangefetch._engine import File
+        with no_fork:
+            from rangefetch._engine import File
 
         if self._finding is not None:
             return

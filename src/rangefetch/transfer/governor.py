@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping
 from typing import Protocol, TypeVar
 
+from rangefetch.importing import no_fork
 from rangefetch.net.proxies import proxy_for, with_port
 from rangefetch.net.sources import host_of
 from rangefetch.options import DownloadOptions
@@ -117,7 +118,8 @@ class _Table:
 @functools.cache
 def _hosts() -> _Hosts:
     try:
-        import rangefetch._engine as engine
+        with no_fork:
+            import rangefetch._engine as engine
     except ImportError:
         return _Table()
     return engine
