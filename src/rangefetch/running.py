@@ -1,4 +1,4 @@
-"""``Run``: a bulk run, over a list, that can be stopped at any moment, and resumed by the same call.
+"""``Run``: a list of files at work, which can be stopped at any moment, and resumed by the same call.
 
 What is complete by the ledger, and on the disk, is not asked for again. What was finished in the moment before a kill
 is not in the ledger yet, and is found on the disk (``finished``).

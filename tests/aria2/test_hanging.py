@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from aria2.driving import Desk, downloaded
-from rangefetch.aria2 import client, daemon, file, run
+from rangefetch.aria2 import client, daemon, file
+from rangefetch.aria2 import task as aria2_task
 from rangefetch.aria2.backend import Aria2Backend
 from rangefetch.errors import HttpStatusError, LocalError, TimedOut
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadStatus
-from rangefetch.transfer import atwork, lifecycle
+from rangefetch.transfer import lifecycle, task
 from rangefetch.transfer.download import Download
 from servers.misbehaving import MisbehavingServer, content
 from support.files import MIB, names
@@ -104,7 +105,7 @@ def test_a_refresh_that_blocks_holds_neither_a_pause_nor_another_download(
 def test_one_that_never_returns_is_given_up(
     desk: Desk, server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(atwork, "_REFRESH_S", 0.3)
+    monkeypatch.setattr(task, "_REFRESH_S", 0.3)
     goes_on = threading.Event()
     url = server.url("/status/x", code=403)
     with pytest.raises(HttpStatusError):  # the server's word stands
@@ -115,7 +116,7 @@ def test_one_that_never_returns_is_given_up(
 def test_a_server_that_drips_its_headers_is_not_waited_for_without_end(
     desk: Desk, server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "_ANSWER_S", 0.5)
+    monkeypatch.setattr(aria2_task, "_ANSWER_S", 0.5)
     options: dict[str, Any] = {"connect_timeout": 0, "read_timeout": 0, "total_timeout": 0, "max_tries": 1}
     with pytest.raises(TimedOut):
         desk.fetch(server.url("/good/x", delay=5), target, **options)
@@ -128,10 +129,10 @@ def test_a_server_that_drips_its_headers_is_not_waited_for_without_end(
 def test_an_error_anywhere_ends_one_download_and_no_more(
     own_desk: Desk, server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    right = getattr(file.FileRun, where)
+    right = getattr(file.FileTask, where)
     broken = threading.Event()
 
-    def wrong(self: file.FileRun, *arguments: Any, **named: Any) -> Any:
+    def wrong(self: file.FileTask, *arguments: Any, **named: Any) -> Any:
         download = arguments[1] if where == "__init__" else self.download
         is_due = where != "withdraw" or self.life.is_ending
         if download.options.filename == target.name and not broken.is_set() and is_due:
@@ -140,7 +141,7 @@ def test_an_error_anywhere_ends_one_download_and_no_more(
         return right(self, *arguments, **named)
 
     monkeypatch.setattr(lifecycle, "LET_GO_S", 1.0)
-    monkeypatch.setattr(file.FileRun, where, wrong)
+    monkeypatch.setattr(file.FileTask, where, wrong)
     download = own_desk.begin(server.url("/slow/x", size=SIZE, rate="8M"), target)
     if where == "withdraw":
         until(lambda: downloaded(download) > 0)

@@ -15,7 +15,7 @@ HEAVY = {
     *("http.cookiejar", "importlib.metadata", "importlib.resources", "inspect", "json", "logging", "lzma", "netrc"),
     *("numpy", "platformdirs", "psutil", "pycurl", "rich", "selectors", "shutil", "socket", "ssl", "subprocess"),
     *("tempfile", "traceback", "urllib.request", "xml"),
-    *("rangefetch.aio", "rangefetch.aria2.backend", "rangefetch.bulk", "rangefetch.native.run"),
+    *("rangefetch.aio", "rangefetch.aria2.backend", "rangefetch.bulk", "rangefetch.native.task"),
     *("rangefetch.running", "rangefetch.session", "sqlite3", "tomllib"),
 }
 # Not hashlib: what is kept of a URL with a query is a hash of it.

@@ -251,13 +251,13 @@ def test_what_is_there_is_compared_on_the_way_of_small_files(
 ) -> None:
     """One request for each, and nothing of what a large file has: no run, no part file, no lock."""
     runs: list[str] = []
-    run_instead = NativeBackend.run_instead
+    task_instead = NativeBackend.task_instead
 
     def noted(self: NativeBackend, small: Small) -> None:
         runs.append(small.download.url)
-        run_instead(self, small)
+        task_instead(self, small)
 
-    monkeypatch.setattr(NativeBackend, "run_instead", noted)
+    monkeypatch.setattr(NativeBackend, "task_instead", noted)
     urls = [server.url(route.format(f"file-{number}"), size=size, seed=number) for number in range(20)]
     rangefetch.fetch_many(urls, target.parent)
     before = {path.name: path.stat().st_mtime_ns for path in target.parent.iterdir()}

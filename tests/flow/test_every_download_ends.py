@@ -18,9 +18,10 @@ from flow.children import child, run_child
 from rangefetch import DownloadManager, DownloadStatus
 from rangefetch.disk import state
 from rangefetch.errors import BadAnswer, DownloadError, HttpStatusError, LocalError, TimedOut
-from rangefetch.native import answering, comparing, run, starting
+from rangefetch.native import answering, comparing, starting
 from rangefetch.native.recovery import Recovery
-from rangefetch.transfer import atwork, keeping, lifecycle, proving, saving
+from rangefetch.native.task import NativeTask
+from rangefetch.transfer import keeping, lifecycle, proving, saving, task
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from servers.tls import Certificates
@@ -175,8 +176,8 @@ def test_saving_takes_no_package_that_an_image_may_lack(server: MisbehavingServe
 STEPS = [
     (starting.Starting, "_opened"),
     (starting.Starting, "_give_to_engine"),
-    (run.Run, "handle"),
-    (run.Run, "tick"),
+    (NativeTask, "handle"),
+    (NativeTask, "tick"),
     (answering.Answering, "answered"),
     (comparing.Comparing, "_check_identity"),
     (proving.Proving, "prove"),
@@ -196,7 +197,7 @@ def test_an_error_in_any_step_ends_that_download_and_no_other(
     whole = getattr(owner, step)
 
     def broken(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if getattr(self, "_run", self).download.gid == victim.gid:
+        if getattr(self, "_task", self).download.gid == victim.gid:
             raise ValueError("a fault of ours")
         return whole(self, *args, **kwargs)
 
@@ -215,7 +216,7 @@ def test_an_error_in_any_step_ends_that_download_and_no_other(
 
 
 @pytest.mark.keeps_memory
-@pytest.mark.parametrize(("owner", "step"), [(run.Run, "fail"), (run.Run, "withdraw"), (keeping.Keeping, "keep")])
+@pytest.mark.parametrize(("owner", "step"), [(NativeTask, "fail"), (NativeTask, "withdraw"), (keeping.Keeping, "keep")])
 def test_an_error_on_the_way_to_the_end_keeps_nobody_waiting(
     server: MisbehavingServer,
     target: Path,
@@ -270,7 +271,7 @@ def test_a_logging_handler_that_raises_harms_nobody(server: MisbehavingServer, t
 def test_a_download_that_waits_for_nothing_ends_with_an_error_that_keeps_the_work(
     server: MisbehavingServer, target: Path, manager: DownloadManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(atwork, "_NOTHING_S", 0.5)
+    monkeypatch.setattr(task, "_NOTHING_S", 0.5)
     monkeypatch.setattr(Recovery, "failed", lambda *_: None)  # a failure that nobody acts upon
     url = server.url("/script/x", size=SIZE, steps="cut:after=3000000", then="status:code=503")
     gid = manager.download(url, _into(target, split=1))
@@ -364,7 +365,7 @@ def test_a_refresh_url_that_blocks_is_not_waited_for_without_end(
     server: MisbehavingServer, target: Path, never: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
-    monkeypatch.setattr(atwork, "_REFRESH_S", 0.3)
+    monkeypatch.setattr(task, "_REFRESH_S", 0.3)
     with pytest.raises(HttpStatusError):
         fetch(server.url("/status/x", code=403), target, refresh_url=never)
 

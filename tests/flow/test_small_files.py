@@ -12,7 +12,7 @@ import pytest
 import rangefetch
 from rangefetch import DownloadManager, DownloadOptions, DownloadStatus, aio
 from rangefetch.native.backend import NativeBackend
-from rangefetch.native.run import Run
+from rangefetch.native.task import NativeTask
 from rangefetch.transfer.capabilities import NATIVE
 from rangefetch.transfer.download import Download
 from servers.misbehaving import MisbehavingServer, content
@@ -27,13 +27,13 @@ URL = "http://127.0.0.1/file"
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The URLs of downloads that were not, or not only, taken for small files."""
     made: list[str] = []
-    whole = Run.__init__
+    whole = NativeTask.__init__
 
-    def noted(run: Run, backend: NativeBackend, download: Download, *more: Any) -> None:
+    def noted(task: NativeTask, backend: NativeBackend, download: Download, *more: Any) -> None:
         made.append(download.url)
-        whole(run, backend, download, *more)
+        whole(task, backend, download, *more)
 
-    monkeypatch.setattr(Run, "__init__", noted)
+    monkeypatch.setattr(NativeTask, "__init__", noted)
     return made
 
 

@@ -82,7 +82,7 @@ def saves_first(monkeypatch: pytest.MonkeyPatch) -> None:
     due = keeping.Keeping.save_if_due
 
     def with_enough(self: keeping.Keeping, now_s: float, save: Callable[[], int | None]) -> bool:
-        return (self.kept_bytes > 0 or self._run.figures().downloaded >= 2 * MIB) and due(self, now_s, save)
+        return (self.kept_bytes > 0 or self._task.figures().downloaded >= 2 * MIB) and due(self, now_s, save)
 
     monkeypatch.setattr(keeping.Keeping, "save_if_due", with_enough)
 

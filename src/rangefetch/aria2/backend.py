@@ -1,7 +1,7 @@
 """The aria2 backend: one thread that turns what aria2 says into steps of downloads.
 
-Everything that happens to a ``Run`` happens on that thread, in order. aria2 is asked a few times a second what its
-downloads are at, and at once when it says that something has happened. What may take long (files, servers) is done
+Everything that happens to an ``Aria2Task`` happens on that thread, in order. aria2 is asked a few times a second what
+its downloads are at, and at once when it says that something has happened. What may take long (files, servers) is done
 aside, and its results come back the same way.
 """
 
@@ -20,11 +20,11 @@ from rangefetch.aria2.config import DaemonConfig
 from rangefetch.aria2.daemon import Aria2Daemon
 from rangefetch.aria2.elsewhere import PausedElsewhere
 from rangefetch.aria2.entry import STATUS_KEYS, Status
-from rangefetch.aria2.file import FileRun
-from rangefetch.aria2.folder import FolderRun
+from rangefetch.aria2.file import FileTask
+from rangefetch.aria2.folder import FolderTask
 from rangefetch.aria2.landing import FolderLanding
-from rangefetch.aria2.run import Run
 from rangefetch.aria2.shares import Grants
+from rangefetch.aria2.task import Aria2Task
 from rangefetch.checks import is_metadata_url
 from rangefetch.errors import DaemonUnavailable
 from rangefetch.logs import log as _log
@@ -55,7 +55,7 @@ Trust = tuple[str, bool]
 """What aria2 takes for all its downloads alike: the file of certificates, and whether they are checked."""
 
 
-class Aria2Backend(Dispatcher[Run]):
+class Aria2Backend(Dispatcher[Aria2Task]):
     """Runs downloads in a supervised aria2c.
 
     ``start`` raises a ``LocalError`` where there is no aria2c that runs. ``begin`` and ``halt`` may be called from any
@@ -80,7 +80,7 @@ class Aria2Backend(Dispatcher[Run]):
         self._jars: dict[Credentials, SessionCookies] = {}
         self.answered: set[int] = set()
         """The hosts, by the governor's numbers, that have answered since the backend was started."""
-        self.grants: Grants[Run] = Grants(self)
+        self.grants: Grants[Aria2Task] = Grants(self)
         self._elsewhere = PausedElsewhere(listener.directed)
         self._looking_elsewhere = False
         self._wake = threading.Event()
@@ -145,22 +145,22 @@ class Aria2Backend(Dispatcher[Run]):
         self._limit = bytes_per_s
         self.call(lambda: self._limit_all(self._daemons.values()))
 
-    # -- for runs -----------------------------------------------------------------------------------------------------
+    # -- for tasks ----------------------------------------------------------------------------------------------------
 
-    def make_run(self, download: Download) -> Run:
+    def make_task(self, download: Download) -> Aria2Task:
         """A download is to be at work."""
-        run = FolderRun(self, download) if is_metadata_url(download.url) else FileRun(self, download)
+        task = FolderTask(self, download) if is_metadata_url(download.url) else FileTask(self, download)
         if self._elsewhere.drop(download):
-            run.entry.may_be_known()
-        return run
+            task.entry.may_be_known()
+        return task
 
-    def runs_changed(self, run: Run) -> None:
+    def tasks_changed(self, task: Aria2Task) -> None:
         """Divide a host's connections among the downloads from it."""
-        host = run.host()
-        if self.runs.get(run.download.gid) is run:
-            run.join_host()
+        host = task.host()
+        if self.tasks.get(task.download.gid) is task:
+            task.join_host()
         else:
-            self.grants.leave(run)
+            self.grants.leave(task)
         self._share_again(host)
 
     def shares_changed(self, host: int) -> None:
@@ -171,11 +171,11 @@ class Aria2Backend(Dispatcher[Run]):
         for each in self.grants.unfair(host):
             guarded(each, each.share_again)
 
-    def run_ended(self, run: Run) -> None:
+    def task_ended(self, task: Aria2Task) -> None:
         """Nothing more comes of it."""
-        super().run_ended(run)
-        if run.paused_elsewhere and run.entry.daemon is not None and not self.stopping:
-            self._elsewhere.add(run.download, run.entry.daemon, run.paused_elsewhere)
+        super().task_ended(task)
+        if task.paused_elsewhere and task.entry.daemon is not None and not self.stopping:
+            self._elsewhere.add(task.download, task.entry.daemon, task.paused_elsewhere)
             self._look_elsewhere()
 
     def ring(self) -> None:
@@ -253,9 +253,9 @@ class Aria2Backend(Dispatcher[Run]):
         try:
             known = _gids(daemon)
             wanted = self._loaded & known
-            for run in self._runs_of(daemon):
-                if run.daemon_is_back(known):
-                    wanted.update(run.entry.gids)
+            for task in self._tasks_of(daemon):
+                if task.daemon_is_back(known):
+                    wanted.update(task.entry.gids)
             calls: list[tuple[str, list[Any]]] = [("unpause", [gid]) for gid in wanted]
             for gid in known - wanted - self._elsewhere.gids_in(daemon):
                 calls += [("forceRemove", [gid]), ("removeDownloadResult", [gid])]
@@ -264,11 +264,11 @@ class Aria2Backend(Dispatcher[Run]):
             _log.debug("gone again: %s", error)  # and this follows again when it is back
 
     def _is_lost(self, daemon: Aria2Daemon, error: DaemonUnavailable) -> None:
-        for run in self._runs_of(daemon):
-            guarded(run, run.daemon_is_lost, error)
+        for task in self._tasks_of(daemon):
+            guarded(task, task.daemon_is_lost, error)
 
-    def _runs_of(self, daemon: Aria2Daemon) -> list[Run]:
-        return [run for run in self.runs.values() if run.entry.daemon is daemon]
+    def _tasks_of(self, daemon: Aria2Daemon) -> list[Aria2Task]:
+        return [task for task in self.tasks.values() if task.entry.daemon is daemon]
 
     # -- the thread ---------------------------------------------------------------------------------------------------
 
@@ -294,24 +294,24 @@ class Aria2Backend(Dispatcher[Run]):
 
     def _look_after(self, daemon: Aria2Daemon) -> None:
         """Ask aria2 what its downloads are at, and tell them."""
-        runs = [run for run in self._runs_of(daemon) if run.is_in_aria2]
-        if not runs:
+        tasks = [task for task in self._tasks_of(daemon) if task.is_in_aria2]
+        if not tasks:
             return
-        if daemon.hangs and any(run.is_leaving for run in runs):
+        if daemon.hangs and any(task.is_leaving for task in tasks):
             # It is not waited for where somebody wants an end. The others go on with the next one.
             daemon.kill()
             return
         if not daemon.is_alive():
-            for run in runs:
-                guarded(run, run.daemon_is_away)
+            for task in tasks:
+                guarded(task, task.daemon_is_away)
             return
         try:
-            statuses = _statuses(daemon, {gid for run in runs for gid in run.entry.gids})
+            statuses = _statuses(daemon, {gid for task in tasks for gid in task.entry.gids})
         except (DaemonUnavailable, RpcError) as error:
             _log.debug("aria2 does not say what it is at: %s", error)
             return
-        for run in runs:
-            guarded(run, run.update, statuses)
+        for task in tasks:
+            guarded(task, task.update, statuses)
 
 
 def remove_leftovers(download: Download) -> None:

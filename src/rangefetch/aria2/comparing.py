@@ -23,7 +23,7 @@ from rangefetch.transfer.samples import SAMPLE_BYTES, Span
 from rangefetch.transfer.wording import as_error
 
 if TYPE_CHECKING:
-    from rangefetch.aria2.file import FileRun
+    from rangefetch.aria2.file import FileTask
 
 __all__ = ["Comparing"]
 
@@ -35,48 +35,48 @@ _TRY_AGAIN = AFTER_A_WAIT | {Kind.NETWORK}
 class Comparing:
     """The comparisons of one file at work. On the backend's thread, but for what a worker is given."""
 
-    def __init__(self, run: FileRun) -> None:
+    def __init__(self, task: FileTask) -> None:
         self.size = 0
         """The bytes that came, once they were measured."""
         self.proved = False
         """Some of what came was fetched again, and was the same."""
-        self._run = run
+        self._task = task
 
     def begin(self) -> None:
         """Every byte is there. aria2 compares no validators between its requests: ask whether the remote file is still
         the same, and then for some of its bytes where that does not tell."""
-        run = self._run
-        remote = run.remote
+        task = self._task
+        remote = task.remote
         # One response is one version, and a file that changes all the time is never found as it was.
-        is_one = run.responses == 1 and run.tries.restarted
-        if remote is None or not remote.size or run.options.checksum or not run.responses or is_one:
+        is_one = task.responses == 1 and task.tries.restarted
+        if remote is None or not remote.size or task.options.checksum or not task.responses or is_one:
             self._compare_last()
         else:
-            run.ask_sources(functools.partial(run.meet_again, self._compare_last))
+            task.ask_sources(functools.partial(task.meet_again, self._compare_last))
 
     def _compare_last(self) -> None:
         """Fetch some of what came again, where it may be of several versions."""
-        run = self._run
-        remote = run.remote
+        task = self._task
+        remote = task.remote
 
         def compared(finding: Finding) -> None:
             if finding.verdict is Verdict.DIFFERENT:
-                run.has_changed(f"the remote file is not what was fetched: {finding.reason}")
+                task.has_changed(f"the remote file is not what was fetched: {finding.reason}")
             elif isinstance(finding.error, BadAnswer):
-                run.tried_in_vain(finding.error, Kind.NO_RANGES, self._compare_last)
+                task.tried_in_vain(finding.error, Kind.NO_RANGES, self._compare_last)
             elif finding.error is not None:
                 raise finding.error
             else:
-                self.proved |= finding.verdict is Verdict.SAME and run.sources[URL].given_url in run.met
+                self.proved |= finding.verdict is Verdict.SAME and task.sources[URL].given_url in task.met
                 self._measure()
 
         if (
             remote is not None
             and remote.ranged
-            and not run.options.checksum
+            and not task.options.checksum
             and (
                 remote.names_mirrors
-                or must_compare_before_publishing(remote.identity, responses=run.responses, checksum=False)
+                or must_compare_before_publishing(remote.identity, responses=task.responses, checksum=False)
             )
         ):
             self.compare(_spread(remote.size, random.SystemRandom()), remote.size, compared)
@@ -85,36 +85,36 @@ class Comparing:
 
     def _measure(self) -> None:
         """See that it is as long as was said."""
-        run = self._run
+        task = self._task
 
         def measured(size: int) -> None:
             self.size = size
-            expected, remote = run.options.expected_size, run.remote
+            expected, remote = task.options.expected_size, task.remote
             if expected not in (0, size):
-                run.reject(ContentChanged(f"received {size} bytes, not {expected}"))
+                task.reject(ContentChanged(f"received {size} bytes, not {expected}"))
             elif remote is not None and remote.size not in (-1, size):
-                run.has_changed(f"{size} bytes came, and the server had said {remote.size}")
+                task.has_changed(f"{size} bytes came, and the server had said {remote.size}")
             else:
                 if remote is None:
-                    run.answering.answered, run.answering.resolved_url = True, run.answering.url
-                run.life.fire(Event.AGREED)
+                    task.answering.answered, task.answering.resolved_url = True, task.answering.url
+                task.life.fire(Event.AGREED)
 
-        run.do(lambda: os.fstat(run.opened.fd).st_size, measured)
+        task.do(lambda: os.fstat(task.opened.fd).st_size, measured)
 
     def compare(self, places: Sequence[Sequence[Span]], size: int, then: Callable[[Finding], None]) -> None:
         """Compare bytes that are there with those of the source that answers, whose file has ``size`` bytes."""
-        run = self._run
-        source = run.answering
+        task = self._task
+        source = task.answering
 
         def read(found: list[samples.Sample]) -> None:
             self.ask_ranges(Question(source, size, found), then)
 
-        run.do(lambda: samples.read(run.opened.fd, places), read)
+        task.do(lambda: samples.read(task.opened.fd, places), read)
 
     def ask_ranges(self, question: Question, then: Callable[[Finding], None]) -> None:
         """Fetch some ranges of a source again, and go on with what comparing them has found."""
-        run = self._run
-        source, options, met = question.source, run.options, run.met.get(question.source.given_url)
+        task = self._task
+        source, options, met = question.source, task.options, task.met.get(question.source.given_url)
         if not question.samples:
             then(Finding(Verdict.UNKNOWN, "there is nothing to compare"))
             return
@@ -123,23 +123,23 @@ class Comparing:
             return
 
         def unanswered(failure: Failure) -> None:
-            kind, error = run.policy.classify(failure), as_error(failure, run.shown_url)
+            kind, error = task.policy.classify(failure), as_error(failure, task.shown_url)
             try:
                 if kind not in _TRY_AGAIN:
                     raise error
-                run.tried_in_vain(error, kind, lambda: self.ask_ranges(question, then), failure)
+                task.tried_in_vain(error, kind, lambda: self.ask_ranges(question, then), failure)
             except DownloadError:
                 then(Finding(Verdict.UNKNOWN, error.reason, error))
 
         def answered(differs: str) -> None:
             then(Finding(Verdict.DIFFERENT if differs else Verdict.SAME, differs))
 
-        run.inquire(lambda: difference(source, options, question.size, question.samples), answered, unanswered)
+        task.inquire(lambda: difference(source, options, question.size, question.samples), answered, unanswered)
 
     def written_spans(self) -> list[Span]:
         """What aria2's control file says is there; for any thread."""
         try:
-            octets = saving.read_control(self._run.opened)
+            octets = saving.read_control(self._task.opened)
             return list(ControlFile.parse(octets).runs()) if octets is not None else []
         except StateDamaged:
             return []

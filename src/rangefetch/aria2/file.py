@@ -27,7 +27,7 @@ from rangefetch.aria2.remote import (
     headers_at,
     is_http,
 )
-from rangefetch.aria2.run import Run
+from rangefetch.aria2.task import Aria2Task
 from rangefetch.disk import beside, checksum
 from rangefetch.disk.control_file import PIECE_BYTES, ControlFile, to_control_file
 from rangefetch.disk.replacing import replace_file
@@ -61,12 +61,12 @@ if TYPE_CHECKING:
     from rangefetch.aria2.backend import Aria2Backend
     from rangefetch.transfer.download import Download
 
-__all__ = ["FileRun"]
+__all__ = ["FileTask"]
 
 _WORTH_NOTING_BYTES = 8 << 20
 
 
-class FileRun(Run):
+class FileTask(Aria2Task):
     """One file at work. All methods run on the backend's thread, but for what a worker is given."""
 
     def __init__(self, backend: Aria2Backend, download: Download) -> None:
@@ -486,7 +486,7 @@ class FileRun(Run):
         return {Strength.STRONG: Basis.ETAG, Strength.DATED: Basis.LAST_MODIFIED}.get(strength, Basis.SIZE)
 
     def keep_state(self) -> int | None:
-        """Turn what aria2 has left into a saved state. Which file it is of is what the server has said in this run.
+        """Turn what aria2 has left into a saved state. Which file it is of is what the server has said to this task.
         Raises ``DiskError``."""
         target, remote = self.opened, self.remote
         if remote is not None and not remote.ranged:

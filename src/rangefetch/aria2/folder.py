@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from rangefetch.aria2.entry import Request, Status
 from rangefetch.aria2.landing import FolderLanding
 from rangefetch.aria2.remote import describe, is_http
-from rangefetch.aria2.run import Run
+from rangefetch.aria2.task import Aria2Task
 from rangefetch.errors import (
     DaemonUnavailable,
 )
@@ -26,10 +26,10 @@ from rangefetch.transfer.lifecycle import Event
 if TYPE_CHECKING:
     from rangefetch.aria2.backend import Aria2Backend
 
-__all__ = ["FolderRun"]
+__all__ = ["FolderTask"]
 
 
-class FolderRun(Run):
+class FolderTask(Aria2Task):
     """What a torrent, magnet link or Metalink describes, at work."""
 
     def __init__(self, backend: Aria2Backend, download: Download) -> None:

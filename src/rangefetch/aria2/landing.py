@@ -92,7 +92,7 @@ class FolderLanding:
                     self.discard()
 
     def move(self, options: DownloadOptions) -> None:
-        """Move what an earlier run has left to where a run with these options looks for it; to another file system it
+        """Move what an earlier run has left to where a task with these options looks for it; to another file system it
         is copied. Raises ``TargetLocked``, ``TargetExists``, ``DiskError``.
         """
         there = FolderLanding(self._download)

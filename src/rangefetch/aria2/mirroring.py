@@ -14,7 +14,7 @@ from rangefetch.transfer.lifecycle import Phase
 from rangefetch.transfer.retry import Kind
 
 if TYPE_CHECKING:
-    from rangefetch.aria2.file import FileRun
+    from rangefetch.aria2.file import FileTask
     from rangefetch.net.sources import Source
     from rangefetch.transfer.workers import Outcome
 
@@ -27,42 +27,42 @@ _TRIES = 3
 class Mirroring:
     """The mirrors of one file at work. On the backend's thread, but for what a worker is given."""
 
-    def __init__(self, run: FileRun) -> None:
-        self._run = run
+    def __init__(self, task: FileTask) -> None:
+        self._task = task
         self._next_s = 0.0
 
     def is_checked(self, source: Source) -> bool:
         """Whether the source is known to have the same file, as far as that can be asked."""
-        return source.given_url in self._run.met or not is_http(source.url)
+        return source.given_url in self._task.met or not is_http(source.url)
 
     def look(self, now_s: float) -> None:
         """From time to time, while aria2 fetches: compare the next mirror with what is there."""
-        run = self._run
-        remote, mirror = run.remote, self._unchecked()
+        task = self._task
+        remote, mirror = task.remote, self._unchecked()
         if now_s < self._next_s or remote is None or mirror is None:
             return
         self._next_s = math.inf
 
         def checked(outcome: Outcome[tuple[Remote, str] | None]) -> None:
-            self._next_s = run.now_s() + _EVERY_S
+            self._next_s = task.now_s() + _EVERY_S
             try:
                 answer = outcome.result()
             except Resting as rest:
-                self._next_s = run.now_s() + rest.seconds
+                self._next_s = task.now_s() + rest.seconds
             except Unanswered as nothing:
                 self._note_failure(mirror, nothing)
             else:
-                if answer is not None and run.life.phase is Phase.FILLING:
+                if answer is not None and task.life.phase is Phase.FILLING:
                     self._note(mirror, *answer)
 
-        run.backend.look(run, lambda: self._compare(mirror, remote.size), checked)
+        task.backend.look(task, lambda: self._compare(mirror, remote.size), checked)
 
     def _unchecked(self) -> Source | None:
         """A mirror that nobody knows to have the same file."""
-        run = self._run
-        if run.remote is None or run.remote.size <= 0 or not run.remote.ranged:
+        task = self._task
+        if task.remote is None or task.remote.size <= 0 or not task.remote.ranged:
             return None
-        others = (each for each in run.sources.usable() if each is not run.answering and not self.is_checked(each))
+        others = (each for each in task.sources.usable() if each is not task.answering and not self.is_checked(each))
         return next(others, None)
 
     def _compare(self, mirror: Source, size: int) -> tuple[Remote, str] | None:
@@ -70,30 +70,30 @@ class Mirroring:
 
         For a thread of its own, while aria2 writes. Raises ``Unanswered``.
         """
-        run = self._run
-        with os.fdopen(os.dup(run.opened.fd), "rb") as part:  # which may be closed meanwhile
-            found = samples.read(part.fileno(), run.comparing.places(size, run.comparing.written_spans()))
+        task = self._task
+        with os.fdopen(os.dup(task.opened.fd), "rb") as part:  # which may be closed meanwhile
+            found = samples.read(part.fileno(), task.comparing.places(size, task.comparing.written_spans()))
         if not found:
             return None
-        return ask(mirror, run.options), difference(mirror, run.options, size, found)
+        return ask(mirror, task.options), difference(mirror, task.options, size, found)
 
     def _note(self, mirror: Source, theirs: Remote, differs: str) -> None:
         """It was compared, and ``differs`` says how it differs."""
-        run = self._run
+        task = self._task
         if differs:
-            run.leave_out(mirror, differs, run.tell_change)
+            task.leave_out(mirror, differs, task.tell_change)
             return
-        run.met[mirror.given_url] = theirs
+        task.met[mirror.given_url] = theirs
         mirror.answered = True
         mirror.resolved_url = theirs.url
-        run.tell_change()
+        task.tell_change()
 
     def _note_failure(self, mirror: Source, nothing: Unanswered) -> None:
         """It could not be asked."""
-        run, failure = self._run, nothing.failure
-        _log.info("%s: the mirror %s: %s", run.shown_url, mask_url(mirror.url), nothing)
-        kind = run.policy.classify(failure)
+        task, failure = self._task, nothing.failure
+        _log.info("%s: the mirror %s: %s", task.shown_url, mask_url(mirror.url), nothing)
+        kind = task.policy.classify(failure)
         if kind is Kind.RATE_LIMITED:
-            governor.rest(failure.host, run.policy.wait_s(1, run.options.retry_wait, failure.retry_after_s))
+            governor.rest(failure.host, task.policy.wait_s(1, task.options.retry_wait, failure.retry_after_s))
         mirror.failures += 1
         mirror.banned = kind is Kind.PERMANENT or mirror.failures >= _TRIES

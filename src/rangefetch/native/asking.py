@@ -24,7 +24,7 @@ from rangefetch.transfer.retry import AFTER_A_WAIT, Kind
 
 if TYPE_CHECKING:
     from rangefetch._engine import Profile
-    from rangefetch.native.run import Run
+    from rangefetch.native.task import NativeTask
 
 __all__ = ["Asking"]
 
@@ -43,10 +43,10 @@ class _Way(enum.Enum):
 
 
 class Asking:
-    """The question of one run. All methods run on the backend's thread, but for ``profiles``."""
+    """The question of one task. All methods run on the backend's thread, but for ``profiles``."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, task: NativeTask) -> None:
+        self._task = task
         self._way = _Way.ONE_BYTE
         self._refused_as: int | None = None  # the first byte
         self._get: Profile | None = None
@@ -54,20 +54,20 @@ class Asking:
 
     def profiles(self) -> list[Profile]:
         """How the URL is asked; on a worker, because files are read for it."""
-        run = self._run
-        source = run.sources[URL]
-        self._get = run.backend.profile(run.options, source)
-        self._head = run.backend.profile(run.options, source, head=True)
+        task = self._task
+        source = task.sources[URL]
+        self._get = task.backend.profile(task.options, source)
+        self._head = task.backend.profile(task.options, source, head=True)
         return [self._get]
 
     def ask_otherwise(self, failure: Failure, kind: Kind) -> bool:
         """A request has failed. True: the next one will be another."""
-        run = self._run
+        task = self._task
         how = how_refused(failure)
         if how is None or kind not in _REFUSED:
             return False
         profile: Profile | None
-        may_mean_the_range = run.backend.manners.may_mean_the_range(run.host_of(failure), how)
+        may_mean_the_range = task.backend.manners.may_mean_the_range(task.host_of(failure), how)
         if self._way is _Way.ONE_BYTE and (may_mean_the_range or how in _OF_A_METHOD):
             self._way, self._refused_as, profile = _Way.HEAD, how, self._head
         elif self._way is _Way.HEAD and (how != self._refused_as or how == HTTPStatus.FORBIDDEN):
@@ -78,21 +78,21 @@ class Asking:
         else:
             return False
         assert profile is not None
-        run.file.ask_plainly(self._way is not _Way.ONE_BYTE)
-        run.file.ask_as(URL, profile)
+        task.file.ask_plainly(self._way is not _Way.ONE_BYTE)
+        task.file.ask_as(URL, profile)
         return True
 
     def answered(self, headers: dict[str, str]) -> None:
         """The server has said what there is."""
-        run = self._run
-        source, size = run.sources[URL], run.file.size
+        task = self._task
+        source, size = task.sources[URL], task.file.size
         is_part = stated_range(headers) is not None
-        final_url = source.resolved_url or run.url
-        filename = run.options.filename or choose_filename(
-            run.url, source.resolved_url, headers.get("content-disposition", "")
+        final_url = source.resolved_url or task.url
+        filename = task.options.filename or choose_filename(
+            task.url, source.resolved_url, headers.get("content-disposition", "")
         )
-        run.download.info = FileInfo(
-            url=without_userinfo(run.download.url),
+        task.download.info = FileInfo(
+            url=without_userinfo(task.download.url),
             final_url=without_userinfo(final_url),
             filename=filename,
             size=size if size >= 0 else None,
@@ -104,8 +104,8 @@ class Asking:
             content_encoding=headers.get("content-encoding", ""),
             links=_by_relation(parse_links(headers.get("link", ""), final_url)),
         )
-        run.result = DownloadResult(path=Path(filename), filename=filename, size=0, gid=run.download.gid)
-        run.life.stop()
+        task.result = DownloadResult(path=Path(filename), filename=filename, size=0, gid=task.download.gid)
+        task.life.stop()
 
 
 def _by_relation(links: list[Link]) -> dict[str, tuple[str, ...]]:

@@ -1,9 +1,9 @@
 """The native backend: one thread that turns the engine's events into steps of downloads.
 
-Everything that happens to a download at work (``Small``, ``Run``) happens on that thread, in order: events, timers, and
-what others ask for through ``call``. What may block (opening, hashing, syncing and naming files) goes to workers, and
-functions of the user's to threads of their own; the results come back the same way. Whatever raises there ends one
-download at most: the thread goes on.
+Everything that happens to a download at work (``Small``, ``NativeTask``) happens on that thread, in order: events,
+timers, and what others ask for through ``call``. What may block (opening, hashing, syncing and naming files) goes to
+workers, and functions of the user's to threads of their own; the results come back the same way. Whatever raises there
+ends one download at most: the thread goes on.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from rangefetch.transfer.workers import Workers
 
 if TYPE_CHECKING:
     from rangefetch._engine import Engine, File, Jar, Profile
-    from rangefetch.native.run import Run
+    from rangefetch.native.task import NativeTask
 
 __all__ = ["NativeBackend"]
 
@@ -50,7 +50,7 @@ _MOST_LOOPS = 8
 _MOST_PROFILES = 64
 
 
-class NativeBackend(Dispatcher["Run | Small"]):
+class NativeBackend(Dispatcher["NativeTask | Small"]):
     """Runs downloads on the engine.
 
     ``start`` raises ``EngineUnavailable`` where the engine cannot run. ``begin`` and ``halt`` may be called from any
@@ -121,19 +121,19 @@ class NativeBackend(Dispatcher["Run | Small"]):
         self._engine = None
         self.preparing.clear()
 
-    def make_run(self, download: Download) -> Run | Small:
+    def make_task(self, download: Download) -> NativeTask | Small:
         """A download is to be at work."""
         if download.options.wait_for_other:
             # Others are about to begin the same file: whoever is first must have its place soon.
-            _run_class()
+            _task_class()
         return Small(self, download) if download.is_small else self._made(download)
 
-    def _made(self, download: Download, small: Small | None = None) -> Run:
-        return _run_class()(self, download, small)
+    def _made(self, download: Download, small: Small | None = None) -> NativeTask:
+        return _task_class()(self, download, small)
 
     def is_idle(self) -> bool:
         """Whether nothing is at work any more."""
-        return not self.runs and not self._dropped
+        return not self.tasks and not self._dropped
 
     def serves(self, url: str) -> bool:
         """http and https."""
@@ -149,7 +149,7 @@ class NativeBackend(Dispatcher["Run | Small"]):
         if self._engine is not None:
             self._engine.limit = bytes_per_s
 
-    # -- for runs, on the backend's thread --------------------------------------------------------------------
+    # -- for tasks, on the backend's thread -------------------------------------------------------------------
 
     def ring(self) -> None:
         """Wake the thread; from any other."""
@@ -158,15 +158,15 @@ class NativeBackend(Dispatcher["Run | Small"]):
             with contextlib.suppress(RuntimeError):  # it was closed a moment ago
                 engine.ring()
 
-    def runs_changed(self, run: Run | Small) -> None:
+    def tasks_changed(self, task: NativeTask | Small) -> None:
         """Divide a host's lanes among the downloads from it. Small files have one each, and are not counted."""
-        if isinstance(run, Small):
+        if isinstance(task, Small):
             return
-        if self.runs.get(run.download.gid) is run:
-            SHARES.join(run, run.host(), run.options.max_connection_per_server, self)
+        if self.tasks.get(task.download.gid) is task:
+            SHARES.join(task, task.host(), task.options.max_connection_per_server, self)
         else:
-            SHARES.leave(run)
-        self._share_again(run.host())
+            SHARES.leave(task)
+        self._share_again(task.host())
 
     def shares_changed(self, host: int) -> None:
         """Downloads of another backend have come to the host, or left it."""
@@ -175,26 +175,26 @@ class NativeBackend(Dispatcher["Run | Small"]):
     def _share_again(self, host: int) -> None:
         for each, lanes in SHARES.fair(host).items():
             if getattr(each, "backend", None) is self:  # others are aria2's
-                cast("Run", each).share_lanes(lanes)
+                cast("NativeTask", each).share_lanes(lanes)
 
     def lacks_connections(self, host: str) -> bool:
         """Whether a download that has a place can do nothing because its host has as many connections as it may."""
-        for run in self.runs.values():
-            if not isinstance(run, Small) and run.sources[0].host == host:
-                file = run.engine_file
+        for task in self.tasks.values():
+            if not isinstance(task, Small) and task.sources[0].host == host:
+                file = task.engine_file
                 if file is not None and file.waiting_for == "host":
                     return True
         return False
 
-    def run_ended(self, run: Run | Small) -> None:
+    def task_ended(self, task: NativeTask | Small) -> None:
         """Nothing more comes of it."""
-        if not isinstance(run, Small):
-            run.drop_tried()
-        super().run_ended(run)
+        if not isinstance(task, Small):
+            task.drop_tried()
+        super().task_ended(task)
 
     def is_whole(self, small: Small, result: DownloadResult) -> None:
         """A small file has its name: those that have it at about the same time are told of together."""
-        self.run_ended(small)
+        self.task_ended(small)
         if not self._whole:
             self._calls.append(self._tell_whole)
         self._whole.append((small.download, result))
@@ -211,17 +211,17 @@ class NativeBackend(Dispatcher["Run | Small"]):
             self.network.heard(options.proxy or url)
             self.manners.answered(host_of(url), status=HTTPStatus.PARTIAL_CONTENT if ranged else HTTPStatus.OK)
 
-    def run_instead(self, small: Small) -> None:
-        """It is not small, or not plain: a run goes on with it."""
+    def task_instead(self, small: Small) -> None:
+        """It is not small, or not plain: a task goes on with it."""
         download = small.download
-        if self.runs.get(download.gid) is not small:
+        if self.tasks.get(download.gid) is not small:
             return
-        run = self._made(download, small)
-        self.runs[download.gid] = run
+        task = self._made(download, small)
+        self.tasks[download.gid] = task
         download.figures = download.waits = None
-        download.waits = lambda: run.waiting_for
-        guarded(run, self.runs_changed, run)
-        guarded(run, run.begin)
+        download.waits = lambda: task.waiting_for
+        guarded(task, self.tasks_changed, task)
+        guarded(task, task.begin)
 
     def drops(self, small: Small) -> None:
         """The engine still has its file, which nobody wants."""
@@ -291,8 +291,8 @@ def _waiting_for(fd: int) -> Callable[[float | None], object]:
     return lambda seconds: poll.poll(seconds * 1000 + 1 if seconds else 60_000 if seconds is None else 0)
 
 
-def _run_class() -> type[Run]:
-    """The modules that a run needs, which no small file does, take as long to load as a small file."""
+def _task_class() -> type[NativeTask]:
+    """The modules that a task needs, which no small file does, take as long to load as a small file."""
     with no_fork:
-        from rangefetch.native.run import Run
-    return Run
+        from rangefetch.native.task import NativeTask
+    return NativeTask

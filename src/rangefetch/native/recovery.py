@@ -1,4 +1,4 @@
-"""What a run does about failures: waits, other sources, fewer lanes, new links, the network's return.
+"""What a task does about failures: waits, other sources, fewer lanes, new links, the network's return.
 
 ``retry`` decides what a failure is; here it is carried out. After a failure the engine holds one lane until it is
 released. Tries are counted (``tries``) so that a server that breaks sixteen connections at once costs one try
@@ -32,7 +32,7 @@ from rangefetch.transfer.tries import is_worth
 from rangefetch.transfer.wording import as_error
 
 if TYPE_CHECKING:
-    from rangefetch.native.run import Run
+    from rangefetch.native.task import NativeTask
 
 __all__ = ["Recovery"]
 
@@ -61,13 +61,13 @@ _FOR_ALL_LANES = frozenset({_Waits.PLAIN_REQUEST, _Waits.NETWORK, _Waits.LINK})
 
 
 class Recovery:
-    """The failures of one run. All methods run on the backend's thread."""
+    """The failures of one task. All methods run on the backend's thread."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self.resort = LastResort(run)
+    def __init__(self, task: NativeTask) -> None:
+        self._task = task
+        self.resort = LastResort(task)
         """How the file is asked for: with ranges, or as one stream."""
-        self._tries = run.tries
+        self._tries = task.tries
         self._released_at = -1  # how much was downloaded when a lane went on last
         self._held = 0  # lanes that wait for a word from here
         self._waits = _Waits.NOTHING
@@ -85,7 +85,7 @@ class Recovery:
         """Whether the file is asked for without ranges."""
         return self.resort.one_stream
 
-    # -- what the run tells -------------------------------------------------------------------------------------
+    # -- what the task tells ------------------------------------------------------------------------------------
 
     def begun(self) -> None:
         """The engine has the file afresh: nothing is held."""
@@ -103,7 +103,7 @@ class Recovery:
         """Wait for this from now on, and for nothing else."""
         if self._timer is not None:
             self._timer.cancel()
-        self._run.offline.stop()
+        self._task.offline.stop()
         self._waits, self._timer = waits, timer
 
     @property
@@ -117,33 +117,33 @@ class Recovery:
 
     def _deal_with(self, event: EngineEvent) -> None:
         """What follows from it."""
-        run = self._run
+        task = self._task
         says_empty = event.status in _OF_EMPTY_FILES and event.fault == Fault.RANGE_WRONG
-        if says_empty and event.source != URL and not run.mirroring.url_given_up:
+        if says_empty and event.source != URL and not task.mirroring.url_given_up:
             # Nothing can be compared with that, and it is the URL's to say.
-            run.answering.drop_mirror(event.source, "it says that it is empty")
-            run.answering.follow_the_url("a mirror says that it is empty")
+            task.answering.drop_mirror(event.source, "it says that it is empty")
+            task.answering.follow_the_url("a mirror says that it is empty")
             return
         self.resort.seems_empty |= says_empty
         if event.fault == Fault.OVERFLOW:
             # The engine has taken back what it wrote.
-            run.forget_bytes()
-        if event.epoch < run.file.epoch(event.source):
+            task.forget_bytes()
+        if event.epoch < task.file.epoch(event.source):
             # It was sent before the source got another address, and says nothing about that.
             self._held += 1
             self._release(1)
             return
         failure = self._failure(event)
-        kind = run.policy.classify(failure)
+        kind = task.policy.classify(failure)
         if kind is Kind.CHANGED:
             self._note_size(event)
         error = self._error(failure)
         self._held += 1
-        _log.debug("%s: %s: %s", run.shown_url, error.reason, kind.value)
+        _log.debug("%s: %s: %s", task.shown_url, error.reason, kind.value)
         if self._waits in _FOR_ALL_LANES:
             return
-        if self._run.asking is not None:
-            if self._run.asking.ask_otherwise(failure, kind) and kind not in AFTER_A_WAIT:
+        if self._task.asking is not None:
+            if self._task.asking.ask_otherwise(failure, kind) and kind not in AFTER_A_WAIT:
                 self._release(1)
                 return
         elif kind in _OF_A_RANGE and self.resort.weigh(failure, kind, error.reason) and kind not in AFTER_A_WAIT:
@@ -174,27 +174,27 @@ class Recovery:
 
     def _failure(self, event: EngineEvent) -> Failure:
         """What the engine tells of a failed transfer, with what is known here."""
-        run = self._run
-        source = run.sources[event.source]
+        task = self._task
+        source = task.sources[event.source]
         redirected = bool(event.address) and event.address != source.url
-        if run.file.downloaded > source.resolved_at:
-            source.resolved_at, source.resolved_again, source.failed_at = run.file.downloaded, 0, ""
+        if task.file.downloaded > source.resolved_at:
+            source.resolved_at, source.resolved_again, source.failed_at = task.file.downloaded, 0, ""
         named_again = event.address == source.failed_at or source.resolved_again >= MOST_RESOLVED_AGAIN
         stated = stated_range(parse_headers(event.headers))
         return Failure.of(
             event,
-            other_lanes=run.file.lanes_busy,
+            other_lanes=task.file.lanes_busy,
             answered=source.answered or self._contradicts_itself(event, source),
             redirected=redirected,
             named_again=redirected and named_again,
             ranged=self.resort.asks_with_ranges,
-            same_total=stated is not None and stated[2] == run.file.size,
+            same_total=stated is not None and stated[2] == task.file.size,
         )
 
     def _contradicts_itself(self, event: EngineEvent, source: Source) -> bool:
         """Whether its host has answered others that were asked for in the same way."""
         # Another failure may be that of an address that is none.
-        manners = self._run.backend.manners
+        manners = self._task.backend.manners
         return event.fault == Fault.STATUS and manners.contradicts_itself(
             host_of(event.address or source.url), event.status
         )
@@ -204,13 +204,13 @@ class Recovery:
         stated = stated_range(parse_headers(event.headers))
         total = stated[2] if stated is not None else -1
         if event.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            self._run.authority.contradicts_itself(event.source, ends_at=total if total >= 0 else event.offset)
+            self._task.authority.contradicts_itself(event.source, ends_at=total if total >= 0 else event.offset)
         else:
-            self._run.authority.contradicts_itself(event.source, total=total)
+            self._task.authority.contradicts_itself(event.source, total=total)
 
     def tick(self, now_s: float) -> None:
         """From time to time: let lanes go on that waited behind the first, and try more lanes again."""
-        file = self._run.file
+        file = self._task.file
         if self._held and not self.waiting_for and file.downloaded > self._released_at:
             self._release(self._held)
         if self.most_lanes < _ANY_LANES and now_s >= self._more_lanes_s:
@@ -227,19 +227,19 @@ class Recovery:
     def go_on_at_once(self) -> None:
         """A source has joined that has not failed: lanes need not wait, or be fewer, for one that has."""
         number, until_s = self._refused
-        if until_s > self._run.now_s():
-            self._run.file.rest(number, until_s - self._run.now_s())
+        if until_s > self._task.now_s():
+            self._task.file.rest(number, until_s - self._task.now_s())
             self._allow_lanes(_ANY_LANES)
         if self._waits is not _Waits.NETWORK:
-            self._run.aside.back(lambda: self._release(self._held))
+            self._task.aside.back(lambda: self._release(self._held))
 
     # -- what is done ---------------------------------------------------------------------------------------------
 
     def _error(self, failure: Failure) -> DownloadError:
-        more = explain_full(self._run.download, failure.errno) if failure.fault == Fault.DISK else ""
+        more = explain_full(self._task.download, failure.errno) if failure.fault == Fault.DISK else ""
         if failure.code == Curl.PEER_FAILED_VERIFICATION:
-            more += certificates.explain(self._run.options)
-        error = as_error(failure, self._run.shown_url, more)
+            more += certificates.explain(self._task.options)
+        error = as_error(failure, self._task.shown_url, more)
         self._tries.note(error.reason)
         error.tried = self._tries.tried
         return error
@@ -250,44 +250,44 @@ class Recovery:
             return
         if self._is_stream():
             # What came of a stream cannot be continued.
-            self._run.begin_again()
+            self._task.begin_again()
             return
-        self._released_at = self._run.file.downloaded
+        self._released_at = self._task.file.downloaded
         # Where lanes were taken away, those that wait must leave room for one that works.
-        lanes = max(lanes, self._held - self._run.file.lanes + 1)
+        lanes = max(lanes, self._held - self._task.file.lanes + 1)
         for _ in range(min(lanes, self._held)):
             self._held -= 1
-            self._run.file.release()
+            self._task.file.release()
 
     def _allow_lanes(self, most: int, rest_s: float = 0.0) -> None:
         """Go on with so many lanes, for a while and ``rest_s`` seconds at least."""
         self.most_lanes = max(1, most)
-        self._more_lanes_s = self._run.now_s() + max(rest_s, _MORE_LANES_AFTER_S)
-        self._run.set_lanes()
+        self._more_lanes_s = self._task.now_s() + max(rest_s, _MORE_LANES_AFTER_S)
+        self._task.set_lanes()
 
     def _take_lanes_away(self, failure: Failure) -> None:
         """Go on with the lanes that work. Where the server said for how long, no other asks it before."""
-        run = self._run
-        rest_s = min(failure.retry_after_s, run.policy.longest_retry_after)
+        task = self._task
+        rest_s = min(failure.retry_after_s, task.policy.longest_retry_after)
         if rest_s:
             governor.rest(failure.host, rest_s, at_work=False)
-        if rest_s and run.sources.others(failure.source):
-            run.file.rest(failure.source, rest_s)
+        if rest_s and task.sources.others(failure.source):
+            task.file.rest(failure.source, rest_s)
         else:
-            self._refused = (failure.source, run.now_s() + rest_s)
+            self._refused = (failure.source, task.now_s() + rest_s)
             self._allow_lanes(failure.other_lanes, rest_s)
         self._release(self._held)
 
     def _count(self, failure: Failure, kind: Kind) -> bool:
         """One more failure in a row. True: it is the last, and nothing else is at work. Another lane may bring what
         begins a new row, but only so many failures more are waited for it."""
-        run = self._run
-        file = run.file
+        task = self._task
+        file = task.file
         if not self._tries.is_further(failure.request):
             return False
-        if self._tries.fail(file.downloaded, file.size, file.requests, run.now_s()):
+        if self._tries.fail(file.downloaded, file.size, file.requests, task.now_s()):
             self.resort.row_begins()
-        most = run.options.max_tries * len(run.sources.usable())
+        most = task.options.max_tries * len(task.sources.usable())
         if failure.other_lanes:
             most *= _PATIENCE
         return 0 < most <= self._tries.failures and self._patience_left_s(failure, kind) <= 0
@@ -295,26 +295,26 @@ class Recovery:
     def _patience_left_s(self, failure: Failure, kind: Kind) -> float:
         """How long a host that has answered, if only that it cannot serve for now, or whose file has begun, may still
         fail: its server may be restarting."""
-        run = self._run
-        if run.options.bounds_tries or kind not in AFTER_A_WAIT or failure.received_bytes:
+        task = self._task
+        if task.options.bounds_tries or kind not in AFTER_A_WAIT or failure.received_bytes:
             return 0.0
-        url = failure.address or run.sources[failure.source].url
-        is_known = run.file.downloaded or run.saved is not None or run.backend.manners.has_answered(host_of(url))
+        url = failure.address or task.sources[failure.source].url
+        is_known = task.file.downloaded or task.saved is not None or task.backend.manners.has_answered(host_of(url))
         # What small files have met, too; what a proxy says or has sent says nothing of those behind it.
         is_there = failure.status in NOT_NOW or governor.has_sent(failure.host)
-        if not (is_known or (is_there and not proxy_for(url, run.options))):
+        if not (is_known or (is_there and not proxy_for(url, task.options))):
             return 0.0
-        return self._tries.patience_left_s(run.now_s(), run.options.retry_wait)
+        return self._tries.patience_left_s(task.now_s(), task.options.retry_wait)
 
     def _wait_s(self, failure: Failure, kind: Kind) -> float:
-        run = self._run
-        wait_s = run.policy.wait_s(self._tries.failures, run.options.retry_wait, failure.retry_after_s)
+        task = self._task
+        wait_s = task.policy.wait_s(self._tries.failures, task.options.retry_wait, failure.retry_after_s)
         left_s = self._patience_left_s(failure, kind)
         if left_s > 0 and not failure.retry_after_s:
-            return self._tries.patient_wait_s(wait_s, left_s, run.options.retry_wait)
-        is_last = self._tries.failures == run.options.max_tries - 1
-        if is_last and kind in AFTER_A_WAIT and not run.options.bounds_tries:
-            return self._tries.last_wait_s(wait_s, run.now_s(), run.options.retry_wait)
+            return self._tries.patient_wait_s(wait_s, left_s, task.options.retry_wait)
+        is_last = self._tries.failures == task.options.max_tries - 1
+        if is_last and kind in AFTER_A_WAIT and not task.options.bounds_tries:
+            return self._tries.last_wait_s(wait_s, task.now_s(), task.options.retry_wait)
         return wait_s
 
     def _try_again(self, failure: Failure, error: DownloadError, kind: Kind = Kind.TEMPORARY) -> None:
@@ -342,10 +342,10 @@ class Recovery:
             self._or_stand_in(lambda: self._go_on_trying(failure, error, kind, is_last))
 
     def _go_on_trying(self, failure: Failure, error: DownloadError, kind: Kind, is_last: bool) -> None:
-        run = self._run
+        task = self._task
         if is_last and kind is Kind.DOUBTFUL:
-            if not run.sources[failure.source].answered:
-                run.backend.manners.insisted(run.host_of(failure), failure.status)
+            if not task.sources[failure.source].answered:
+                task.backend.manners.insisted(task.host_of(failure), failure.status)
             self._give_up_source(failure, error)
             return
         if is_last or kind is Kind.NO_RANGES:
@@ -353,8 +353,8 @@ class Recovery:
         if self._may_resolve_again(failure):
             self._resolve_again(failure)
         wait_s = self._wait_s(failure, kind)
-        if run.sources.others(failure.source) and not self._is_stream():
-            run.file.rest(failure.source, wait_s)
+        if task.sources.others(failure.source) and not self._is_stream():
+            task.file.rest(failure.source, wait_s)
             self._release(1)
         else:
             self._wait_for(wait_s)
@@ -387,7 +387,7 @@ class Recovery:
         try:
             step()
         except DownloadError as error:
-            if not self._run.mirroring.take_over(error):
+            if not self._task.mirroring.take_over(error):
                 raise
 
     def _ask_beside(self, failure: Failure, then: Callable[[bool], None]) -> None:
@@ -403,25 +403,25 @@ class Recovery:
 
     def _go_on(self) -> None:
         self._wait(_Waits.NOTHING)
-        self._run.aside.back(lambda: self._release(1))
+        self._task.aside.back(lambda: self._release(1))
 
     def _wait_for(self, wait_s: float) -> None:
         """Go on after a while."""
-        now_s = self._run.now_s()
+        now_s = self._task.now_s()
         self._due_s = now_s + wait_s
-        self._wait(_Waits.TIME, self._run.call_later(wait_s, self._go_on))
-        self._run.let_others_have_its_place(now_s)
+        self._wait(_Waits.TIME, self._task.call_later(wait_s, self._go_on))
+        self._task.let_others_have_its_place(now_s)
 
     def rests_for(self, now_s: float) -> float:
         """For how many seconds nothing more is tried; 0: it is, or might be."""
         return max(0.0, self._due_s - now_s) if self._waits is _Waits.TIME else 0.0
 
     def _is_stream(self) -> bool:
-        return self._run.file.answered and not self._run.file.splits
+        return self._task.file.answered and not self._task.file.splits
 
     def _cool(self, failure: Failure, error: DownloadError) -> None:
         """The host rests for every download, and this one comes back with fewer lanes."""
-        run = self._run
+        task = self._task
         if self._count(failure, Kind.RATE_LIMITED):
             if not self.resort.may_help(failure):
                 raise error
@@ -431,44 +431,44 @@ class Recovery:
             self._resolve_again(failure)
         wait_s = self._wait_s(failure, Kind.RATE_LIMITED)
         governor.rest(failure.host, wait_s)
-        self._allow_lanes(run.file.lanes // 2, wait_s)
+        self._allow_lanes(task.file.lanes // 2, wait_s)
         if self._waits is _Waits.NOTHING:
-            self._wait_for(0.0 if run.sources.others(failure.source) else wait_s)
+            self._wait_for(0.0 if task.sources.others(failure.source) else wait_s)
 
     def _may_resolve_again(self, failure: Failure) -> bool:
-        asked = self._run.sources[failure.source].resolved_again
+        asked = self._task.sources[failure.source].resolved_again
         return failure.redirected and not failure.received_bytes and asked < MOST_RESOLVED_AGAIN
 
     def _resolve_again(self, failure: Failure) -> None:
         """The target of a redirect fails: the next request goes to the original URL, which may name another."""
-        source = self._run.sources[failure.source]
+        source = self._task.sources[failure.source]
         source.resolved_again += 1
         source.failed_at = failure.address
-        self._run.file.resolve_again(failure.source)
+        self._task.file.resolve_again(failure.source)
 
     def _may_refresh(self, failure: Failure) -> bool:
         """Whether the caller can be asked for a new link."""
-        run = self._run
-        gained = run.file.downloaded - self._refreshed_at
+        task = self._task
+        gained = task.file.downloaded - self._refreshed_at
         return (
-            run.options.refresh_url is not None
+            task.options.refresh_url is not None
             and failure.may_have_expired
-            and (self._refreshed_at < 0 or is_worth(gained, run.file.size))
+            and (self._refreshed_at < 0 or is_worth(gained, task.file.size))
         )
 
     def _give_up_source(self, failure: Failure, error: DownloadError) -> None:
         """The next source at once; where none is left, a new link from the caller, and then the end."""
-        run = self._run
-        if run.options.refresh_url is not None and self._may_refresh(failure):
-            self._refreshed_at = run.file.downloaded
+        task = self._task
+        if task.options.refresh_url is not None and self._may_refresh(failure):
+            self._refreshed_at = task.file.downloaded
             self._ask_for_link(failure, error)
             return
         self._leave_source(failure, error)
 
     def _ask_for_link(self, failure: Failure, error: DownloadError) -> None:
         """Have the caller say where the file is now; without an answer the server's word stands."""
-        run = self._run
-        url = run.sources[failure.source].url
+        task = self._task
+        url = task.sources[failure.source].url
 
         def answered(new_url: str | None) -> None:
             if self._waits is not _Waits.LINK:
@@ -478,56 +478,56 @@ class Recovery:
                 self._leave_source(failure, error)
                 return
             self._wait(_Waits.LINK)  # for as long as it takes to use it
-            run.sourcing.move_source(failure.source, new_url, functools.partial(self._moved, failure, error))
+            task.sourcing.move_source(failure.source, new_url, functools.partial(self._moved, failure, error))
 
-        self._wait(_Waits.LINK, run.ask_for_link(url, answered))
+        self._wait(_Waits.LINK, task.ask_for_link(url, answered))
 
     def _moved(self, failure: Failure, error: DownloadError, finding: Finding | None) -> None:
         """The source is at another URL. ``finding``: what came of comparing that with what is there, if it was."""
-        run = self._run
+        task = self._task
         self.stop_waiting()
         if finding is None or finding.verdict is Verdict.SAME:
             self._release(self._held)
         elif finding.verdict is Verdict.DIFFERENT:
-            self.start_over(ContentChanged(f"the new URL has a different file: {finding.reason}", url=run.shown_url))
+            self.start_over(ContentChanged(f"the new URL has a different file: {finding.reason}", url=task.shown_url))
         else:
-            _log.info("%s: the new URL could not be used: %s", run.shown_url, finding.reason)
+            _log.info("%s: the new URL could not be used: %s", task.shown_url, finding.reason)
             self._leave_source(failure, error)
 
     def _leave_source(self, failure: Failure, error: DownloadError) -> None:
-        run = self._run
-        run.sources[failure.source].banned = True
-        if not run.sources.usable():
-            if run.mirroring.take_over(error):
+        task = self._task
+        task.sources[failure.source].banned = True
+        if not task.sources.usable():
+            if task.mirroring.take_over(error):
                 return
             raise error
-        _log.info("%s: %s; continuing with other sources", run.shown_url, error.reason)
-        run.file.ban(failure.source)
+        _log.info("%s: %s; continuing with other sources", task.shown_url, error.reason)
+        task.file.ban(failure.source)
         self._release(1)
 
     def _begin_anew(self, failure: Failure, error: DownloadError) -> None:
         """The remote file is another one, or this source never had the same: whose word counts decides."""
-        run = self._run
-        if run.answering.decides(failure.source):
-            is_read = run.answering.may_be_asked_anew and not run.answering.may_start_over
+        task = self._task
+        if task.answering.decides(failure.source):
+            is_read = task.answering.may_be_asked_anew and not task.answering.may_start_over
             if is_read and isinstance(error, ContentChanged):
                 self._find_again(failure, error)
             else:
                 self.start_over(error)
         elif failure.source == 0:
             # A mirror stood in for it, and has another file.
-            run.answering.follow_the_url(error.reason)
+            task.answering.follow_the_url(error.reason)
         else:
-            run.answering.drop_mirror(failure.source, error.reason)
+            task.answering.drop_mirror(failure.source, error.reason)
             self._release(1)
 
     def _find_again(self, failure: Failure, error: DownloadError) -> None:
         """The beginning of a stream was read, and what comes next is of another version. Servers that share a name
         may differ, so it is asked for again, and only what has the same strong ETag goes on."""
-        sink, ends_at = self._run.download.sink, self._run.authority.ends_at
+        sink, ends_at = self._task.download.sink, self._task.authority.ends_at
         assert sink is not None
         if failure.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and ends_at >= sink.read_bytes:
-            sink.shorten(self._run.download, ends_at)
+            sink.shorten(self._task.download, ends_at)
         elif not self._tries.failures or self.one_stream:
             self._try_again(failure, error, Kind.CHANGED)
             return
@@ -538,32 +538,32 @@ class Recovery:
     def start_over(self, error: DownloadError) -> None:
         """Two versions of the file were seen: fetch all of it again, the second time as one response, which cannot be
         a mixture. Raises ``error`` where that was done already, or a reader has used the beginning."""
-        run = self._run
-        answering = run.answering
+        task = self._task
+        answering = task.answering
         # What refuses a range says nothing of the file's being another one.
         may = answering.may_be_asked_anew if isinstance(error, HttpStatusError) else answering.may_start_over
         if not may or self.one_stream:
             raise error
         if self._restarted:
             self.resort.do_plainly()
-            _log.warning("%s: %s; starting over with a single request", run.shown_url, error.reason)
+            _log.warning("%s: %s; starting over with a single request", task.shown_url, error.reason)
         else:
             self._restarted = True
-            _log.warning("%s: %s; starting over", run.shown_url, error.reason)
-        run.begin_again()
+            _log.warning("%s: %s; starting over", task.shown_url, error.reason)
+        task.begin_again()
 
     def ask_plainly(self, reason: str) -> None:
         """Start over without ranges: one response, which cannot be a mixture."""
         self.resort.do_plainly()
-        _log.info("%s: %s; continuing with a single stream", self._run.shown_url, reason)
-        self._run.begin_again()
+        _log.info("%s: %s; continuing with a single stream", self._task.shown_url, reason)
+        self._task.begin_again()
 
     def _do_without_ranges(self, failure: Failure, error: DownloadError) -> None:
         """A cache that had to fill itself may answer so once; else one stream, unless another source does ranges."""
-        may_be_filling = not self._is_stream() and (failure.answered or self._run.file.downloaded)
+        may_be_filling = not self._is_stream() and (failure.answered or self._task.file.downloaded)
         if may_be_filling and self._tries.failures < _RANGE_TRIES:
             self._try_again(failure, error)
-        elif (self._run.file.splits or self.one_stream) and self._run.sources.others(failure.source):
+        elif (self._task.file.splits or self.one_stream) and self._task.sources.others(failure.source):
             self._give_up_source(failure, error)
         elif self.one_stream or self.resort.is_refused:
             raise error
@@ -586,4 +586,4 @@ class Recovery:
             self._or_stand_in(lambda: self._try_again(failure, error))
 
         self._wait(_Waits.NETWORK)
-        self._run.offline.look(error, is_back, was_there, told=told)
+        self._task.offline.look(error, is_back, was_there, told=told)

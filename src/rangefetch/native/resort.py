@@ -20,7 +20,7 @@ from rangefetch.transfer.failure import Failure, Fault, how_refused
 from rangefetch.transfer.retry import Kind
 
 if TYPE_CHECKING:
-    from rangefetch.native.run import Run
+    from rangefetch.native.task import NativeTask
 
 __all__ = ["LastResort"]
 
@@ -34,13 +34,13 @@ class _Asks(enum.Enum):
 
 
 class LastResort:
-    """How one run asks for its file: with ranges, or as one stream. All methods run on the backend's thread."""
+    """How one task asks for its file: with ranges, or as one stream. All methods run on the backend's thread."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, task: NativeTask) -> None:
         self.seems_empty = False
         """A range was answered as one of an empty file is (204, or 416 with ``bytes */0``). Only then does such an
         answer to a plain request say that the file is empty."""
-        self._run = run
+        self._task = task
         self._asks = _Asks.WITH_RANGES
         self._refused_for: Kind | None = None  # the first range
         self._reason = ""
@@ -72,7 +72,7 @@ class LastResort:
         """Another source is asked next, which has refused nothing."""
         if self._asks is _Asks.PLAINLY_ONCE:
             self._asks = _Asks.WITH_RANGES
-            self._run.file.ask_plainly(False)
+            self._task.file.ask_plainly(False)
 
     def ask_url_afresh(self) -> None:
         """What was found out is about a mirror that stood in for the URL, and had another file."""
@@ -87,38 +87,38 @@ class LastResort:
 
     def weigh(self, failure: Failure, kind: Kind, reason: str) -> bool:
         """A request was refused before anything came. True: it had a range, and the next one will have none."""
-        run = self._run
+        task = self._task
         how = how_refused(failure)
-        if how is None or run.file.answered or run.file.downloaded or run.file.block_size or self.one_stream:
+        if how is None or task.file.answered or task.file.downloaded or task.file.block_size or self.one_stream:
             return False
         if failure.fault is Fault.OVERFLOW:
             return False  # a size is known by then, which what a plain request brings must have
-        host = run.host_of(failure)
+        host = task.host_of(failure)
         if self._asks is _Asks.PLAINLY_ONCE:
             self._refused_plainly.add(how)
-            run.backend.manners.refused_plainly(host, how)
+            task.backend.manners.refused_plainly(host, how)
             self._asks = _Asks.WITH_RANGES
-            run.file.ask_plainly(False)
+            task.file.ask_plainly(False)
             return False
-        if how in self._refused_plainly or not run.backend.manners.may_mean_the_range(host, how):
+        if how in self._refused_plainly or not task.backend.manners.may_mean_the_range(host, how):
             return False
         self._asks = _Asks.PLAINLY_ONCE
         self._refused_for, self._reason = kind, reason
-        run.file.ask_plainly()
+        task.file.ask_plainly()
         return True
 
     def answered(self, headers: Mapping[str, str]) -> bool:
         """The first good answer has come. False: it was one to a plain request, and ranges are worth another try."""
-        run = self._run
+        task = self._task
         if self._asks is not _Asks.PLAINLY_ONCE:
             return True
         passing = self._refused_for in (Kind.TEMPORARY, Kind.RATE_LIMITED)
         if passing and not self._ranges_again and headers.get("accept-ranges", "").lower() == "bytes":
             # The server may have been busy, and no more than that.
             self._ranges_again = True
-            if run.file.size > int(run.options.min_split_size) and run.most_lanes > 1:
+            if task.file.size > int(task.options.min_split_size) and task.most_lanes > 1:
                 return False
-        _log.info("%s: %s; continuing with a single stream", run.shown_url, self._reason)
+        _log.info("%s: %s; continuing with a single stream", task.shown_url, self._reason)
         self._asks = _Asks.PLAINLY
         return True
 
@@ -126,16 +126,16 @@ class LastResort:
 
     def may_help(self, failure: Failure) -> bool:
         """Whether a plain request might be answered where a range failed."""
-        run = self._run
+        task = self._task
         how = how_refused(failure)
         return (
             how is not None
             and failure.ranged
-            and (run.file.answered or run.backend.manners.may_mean_the_range(run.host_of(failure), how))
-            and run.file.block_size > 0
+            and (task.file.answered or task.backend.manners.may_mean_the_range(task.host_of(failure), how))
+            and task.file.block_size > 0
             and not self._asked_in_row
-            and not run.sources.others(failure.source)
-            and run.answering.may_be_asked_anew
+            and not task.sources.others(failure.source)
+            and task.answering.may_be_asked_anew
         )
 
     @property
@@ -150,17 +150,17 @@ class LastResort:
 
     def ask(self, failure: Failure, then: Callable[[bool], None]) -> None:
         """See whether a plain request is answered, beside the file; ``then`` goes on with that."""
-        run = self._run
-        source = run.sources[failure.source]
+        task = self._task
+        source = task.sources[failure.source]
 
         def answered(finding: Finding) -> None:
             self._served_in_row = finding.verdict is Verdict.SAME
             how = finding.error.status if isinstance(finding.error, HttpStatusError) else 0
             if how:
-                run.backend.manners.refused_plainly(run.host_of(failure), how)
+                task.backend.manners.refused_plainly(task.host_of(failure), how)
             if not self._served_in_row:
-                _log.debug("%s: without a range: %s", run.shown_url, finding.reason)
+                _log.debug("%s: without a range: %s", task.shown_url, finding.reason)
             then(self._served_in_row)
 
         self._asked_in_row = True
-        run.comparisons.begin(run.options, Question(source, run.file.size, (), plain=True), answered)
+        task.comparisons.begin(task.options, Question(source, task.file.size, (), plain=True), answered)

@@ -1,8 +1,8 @@
 """A download that is taken for a small file: one request to the engine, without a part file, a lock or a state.
 
 Until the first answer says otherwise that is all there is of it, so that it costs as little as its bytes. What is
-large, or in any way out of the ordinary, the engine holds; then a ``Run`` takes over the engine's file, gives it a
-place and goes on from that answer, or from that failure, as if the request had been its own.
+large, or in any way out of the ordinary, the engine holds; then a ``NativeTask`` takes over the engine's file, gives it
+a place and goes on from that answer, or from that failure, as if the request had been its own.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Stage(enum.Enum):
     PREPARING = "its directory is opened, and the files with secrets are read"
     FETCHING = "the engine fetches it"
     QUEUED = "it is not small, and waits for its turn as any other download"
-    HELD = "the engine waits for its place, which a run gives it"
+    HELD = "the engine waits for its place, which a task gives it"
     LEAVING = "the engine lets go of it, and then its end is told"
     DROPPED = "the engine lets go of it, and somebody else goes on"
     NAMED = "it has its name, and its trace is written"
@@ -111,7 +111,7 @@ class Small:
         self._name = ""
         self._directory: Directory | None = None
         self._loop = _NO_LOOP
-        self._events: list[EngineEvent] = []  # for the run that takes over
+        self._events: list[EngineEvent] = []  # for the task that takes over
         self._trace: list[Traced] = []
         self._error: DownloadError | None = None
         self._leaving_since_s = 0.0
@@ -162,7 +162,7 @@ class Small:
             # What would be divided among connections is not small.
             largest_bytes=_LARGEST_BYTES if options.split == 1 else min(_LARGEST_BYTES, least_bytes),
             origin=provenance.beginning(download.url),
-            # What this run has written from another URL is another file, whatever its bytes are.
+            # What this process has written from another URL is another file, whatever its bytes are.
             compares=not provenance.others_in_this_run(self._path, download.url),
         )
         download.figures = self.figures
@@ -170,11 +170,11 @@ class Small:
         self._loop = self._backend.add_file(file)
 
     def not_prepared(self, error: BaseException) -> None:
-        """There is no such directory, or it has no secrets: a run says what is wrong."""
+        """There is no such directory, or it has no secrets: a task says what is wrong."""
         _log.debug("%s: %s", mask_url(self.download.url), error)
         if self._stage is _Stage.PREPARING:
             self._stage = _Stage.ENDED
-            self._backend.run_instead(self)
+            self._backend.task_instead(self)
 
     # -- what the engine tells ------------------------------------------------------------------------------------
 
@@ -201,13 +201,13 @@ class Small:
             self._keep(event)
 
     def go_on(self) -> None:
-        """It has its turn: a run goes on with it."""
+        """It has its turn: a task goes on with it."""
         if self._stage is _Stage.QUEUED:
             self._stage = _Stage.HELD
-            self._backend.run_instead(self)
+            self._backend.task_instead(self)
 
     def _keep(self, event: EngineEvent) -> None:
-        """What has happened so far, for the run that takes over."""
+        """What has happened so far, for the task that takes over."""
         if event.name != "HELD":
             self._events.append(event)
 
@@ -267,21 +267,21 @@ class Small:
             self._stage = _Stage.ENDED
             self._backend.is_whole(self, result)
 
-    # -- for the run that takes over ------------------------------------------------------------------------------
+    # -- for the task that takes over -----------------------------------------------------------------------------
 
-    def hand_over(self, run: object, options: DownloadOptions) -> tuple[File, int, list[EngineEvent]] | None:
-        """The engine's file, its loop, and what has happened, for a run with these options; None: it is gone, or it was
-        begun with others."""
+    def hand_over(self, task: object, options: DownloadOptions) -> tuple[File, int, list[EngineEvent]] | None:
+        """The engine's file, its loop, and what has happened, for a task with these options; None: it is gone, or it
+        was begun with others."""
         file = self.file
         if self._stage is not _Stage.HELD or file is None or options is not self._asked_with:
             return None
         self._stage = _Stage.ENDED
-        file.tag = run
+        file.tag = task
         return file, self._loop, self._events
 
     @property
     def part_bytes(self) -> int:
-        """As of the run."""
+        """As of the task."""
         return self.file.part_bytes if self.file is not None else 0
 
     @property
@@ -290,7 +290,7 @@ class Small:
         return self._trace
 
     def drop(self) -> None:
-        """The run has no use for the engine's file."""
+        """The task has no use for the engine's file."""
         if self._stage is _Stage.HELD and self.file is not None:
             self._stage = _Stage.DROPPED
             self._backend.drops(self)
@@ -325,14 +325,14 @@ class Small:
             self.file.remove()
 
     def _tell(self) -> None:
-        self._backend.run_ended(self)
+        self._backend.task_ended(self)
         if self._error is not None:
             self._backend.listener.failed(self.download, self._error)
         else:
             self._backend.listener.halted(self.download)
 
     def change(self, options: DownloadOptions) -> None:
-        """Limits hold at once. All else is for the next request, which is a run's."""
+        """Limits hold at once. All else is for the next request, which is a task's."""
         self.options = options
         if self.file is not None:
             self.file.limit = int(options.max_download_limit)

@@ -1,4 +1,4 @@
-"""What a run asks its sources beside the transfers: ranges to compare, further mirrors, new links."""
+"""What a task asks its sources beside the transfers: ranges to compare, further mirrors, new links."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rangefetch.transfer.samples import Sample, Span, finished_spans
 
 if TYPE_CHECKING:
     from rangefetch._engine import Profile
-    from rangefetch.native.run import Run
+    from rangefetch.native.task import NativeTask
 
 __all__ = ["SECRETS", "Sourcing"]
 
@@ -26,20 +26,20 @@ _FEW_BLOCKS = 64  # of a file whose begun blocks can be compared, too
 
 
 class Sourcing:
-    """The sources of one run. All methods run on the backend's thread, but for what a worker is given."""
+    """The sources of one task. All methods run on the backend's thread, but for what a worker is given."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self.requests = Jobs(functools.partial(run.backend.work, run))
+    def __init__(self, task: NativeTask) -> None:
+        self._task = task
+        self.requests = Jobs(functools.partial(task.backend.work, task))
         """What concerns the sources, and not the target."""
 
     def move_source(self, number: int, url: str, then: Callable[[Finding | None], None]) -> None:
         """A source is at another URL from now on. Validators are one URL's own, so bytes must show that the same file
         is there: ``then`` goes on with what comparing them has found; None: there was nothing to compare.
         """
-        run = self._run
-        source = run.sources.move(number, check_url(url, "refresh_url", HTTP))
-        file = run.file
+        task = self._task
+        source = task.sources.move(number, check_url(url, "refresh_url", HTTP))
+        file = task.file
 
         def compared(finding: Finding | None) -> None:
             if finding is not None and finding.verdict is Verdict.UNKNOWN and finding.error is not None:
@@ -48,11 +48,11 @@ class Sourcing:
             same = finding if finding is not None and finding.verdict is not Verdict.UNKNOWN else None
 
             def known(profile: Profile) -> None:
-                if file is run.file and run.life.phase in AT_WORK:
+                if file is task.file and task.life.phase in AT_WORK:
                     file.move(number, source.url, profile)
                     then(same)
 
-            self.requests.do(lambda: run.backend.profile(run.options, source), known, what=SECRETS)
+            self.requests.do(lambda: task.backend.profile(task.options, source), known, what=SECRETS)
 
         spans = self.written_spans()
         if spans and samples.choose(file.size, spans, random.Random(0)):
@@ -64,10 +64,10 @@ class Sourcing:
         """What of the file is there, as far as that can be told apart and nobody has given it back; of a file with many
         blocks only whole ones.
         """
-        run = self._run
-        file, target = run.file, run.target
+        task = self._task
+        file, target = task.file, task.target
         assert target is not None
-        if not file.splits and not run.resumed_bytes:
+        if not file.splits and not task.resumed_bytes:
             return []
         blocks = bytes(file.blocks)
         begun: dict[int, int] = {}
@@ -80,18 +80,18 @@ class Sourcing:
         """Have the engine ask a mirror that was waiting, too. Its responses must have these validators; None: those of
         its first one.
         """
-        run = self._run
-        file = run.file
+        task = self._task
+        file = task.file
 
         def known(profile: Profile) -> None:
-            if file is run.file and run.is_filling and source in run.sources.waiting:
-                run.sources.join(source)
-                run.recovery.resort.forget()
+            if file is task.file and task.is_filling and source in task.sources.waiting:
+                task.sources.join(source)
+                task.recovery.resort.forget()
                 file.add_source(source.url, profile, validators)
-                run.set_lanes()
-                run.recovery.go_on_at_once()
+                task.set_lanes()
+                task.recovery.go_on_at_once()
 
-        self.requests.do(lambda: run.backend.profile(run.options, source), known, what=SECRETS)
+        self.requests.do(lambda: task.backend.profile(task.options, source), known, what=SECRETS)
 
     def compare(
         self,
@@ -107,9 +107,9 @@ class Sourcing:
         finds. The source's responses must have these ``validators``; None: those that it is known to have.
         Some of ``oldest`` is fetched in any case.
         """
-        run = self._run
-        assert run.target is not None
-        target = run.target
+        task = self._task
+        assert task.target is not None
+        target = task.target
         places = samples.choose(size, spans, random.Random())
         if oldest:
             places = [*samples.choose(size, oldest, random.Random()), *places[:2]]
@@ -120,39 +120,39 @@ class Sourcing:
             limit = self._limit_of_comparisons()
             etag, last_modified = validators or (source.etag, source.last_modified)
             question = Question(source, size, there, etag, last_modified, limit)
-            run.comparisons.begin(run.options, question, told)
+            task.comparisons.begin(task.options, question, told)
             self.set_limit()
 
         def told(finding: Finding) -> None:
             self.set_limit()
             then(finding)
 
-        run.do(lambda: samples.read(target.fd, places), begin)
+        task.do(lambda: samples.read(target.fd, places), begin)
 
     def _limit_of_comparisons(self) -> int:
         """Their part of the download's limit, a quarter; 0: there is no limit."""
-        run = self._run
-        limit = int(run.options.max_download_limit)
+        task = self._task
+        limit = int(task.options.max_download_limit)
         return max(1, limit // 4) if limit else 0
 
     def set_limit(self) -> None:
         """The file has what the comparisons under way leave of the limit."""
-        run = self._run
-        if run.in_engine:
-            limit = int(run.options.max_download_limit)
-            run.file.limit = max(1, limit - len(run.comparisons) * self._limit_of_comparisons()) if limit else 0
+        task = self._task
+        if task.in_engine:
+            limit = int(task.options.max_download_limit)
+            task.file.limit = max(1, limit - len(task.comparisons) * self._limit_of_comparisons()) if limit else 0
 
     def profiles(self) -> list[Profile]:
         """How each source is asked; on a worker, because files are read for it."""
-        run = self._run
-        return [run.backend.profile(run.options, source) for source in run.sources]
+        task = self._task
+        return [task.backend.profile(task.options, source) for source in task.sources]
 
     def ask_anew(self) -> None:
         """How the sources are asked has changed."""
         self.requests.do(self.profiles, self._ask_as, what=SECRETS)
 
     def _ask_as(self, profiles: list[Profile]) -> None:
-        run = self._run
-        if run.life.phase in AT_WORK:
-            for number, profile in enumerate(profiles[: run.file.source_count]):
-                run.file.ask_as(number, profile)
+        task = self._task
+        if task.life.phase in AT_WORK:
+            for number, profile in enumerate(profiles[: task.file.source_count]):
+                task.file.ask_as(number, profile)

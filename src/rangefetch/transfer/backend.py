@@ -1,4 +1,4 @@
-"""What the manager asks of a backend, and what it hears from it; and what a run of the native one asks of its backend.
+"""What the manager asks of a backend, and what it hears from it; and what a task asks of its backend.
 
 A backend runs downloads; which ones, when and in what state is the manager's. Both sides may be called from any
 thread.
@@ -87,20 +87,20 @@ class Timer(Protocol):
 
 
 class Services(Protocol[R]):
-    """What one download at work (a run) asks of its backend, on the backend's thread."""
+    """What one download at work (a task) asks of its backend, on the backend's thread."""
 
     policy: RetryPolicy
     listener: Listener
     network: Network
 
-    def call_later(self, run: R, delay_s: float, function: Callable[[], None]) -> Timer:
-        """Have ``function`` called as a step of the run, ``delay_s`` seconds from now."""
+    def call_later(self, task: R, delay_s: float, function: Callable[[], None]) -> Timer:
+        """Have ``function`` called as a step of the task, ``delay_s`` seconds from now."""
         ...
 
-    def work(self, run: R, job: Callable[[], Any], then: Callable[[Outcome[Any]], None]) -> None:
-        """Do ``job`` on a worker, and then ``then`` with its outcome as a step of the run."""
+    def work(self, task: R, job: Callable[[], Any], then: Callable[[Outcome[Any]], None]) -> None:
+        """Do ``job`` on a worker, and then ``then`` with its outcome as a step of the task."""
 
-    def look(self, run: R, job: Callable[[], Any], then: Callable[[Outcome[Any]], None]) -> None:
+    def look(self, task: R, job: Callable[[], Any], then: Callable[[Outcome[Any]], None]) -> None:
         """``work`` for what may never return: neither a pause nor ``stop`` waits for it."""
 
     sizes: Sizes
@@ -110,7 +110,7 @@ class Services(Protocol[R]):
         """What the downloads at work but this one still need of a filesystem."""
         ...
 
-    def run_ended(self, run: R) -> None:
+    def task_ended(self, task: R) -> None:
         """Nothing more comes of it."""
 
 

@@ -89,12 +89,12 @@ class Question:
 
 
 class Comparison(Generic[R]):
-    """One comparison. All methods run on the backend's thread; ``then`` is called as a step of the run, once."""
+    """One comparison. All methods run on the backend's thread; ``then`` is called as a step of the task, once."""
 
     def __init__(
         self,
         services: EngineServices[R],
-        run: R,
+        task: R,
         options: DownloadOptions,
         question: Question,
         then: Callable[[Finding], None],
@@ -104,7 +104,7 @@ class Comparison(Generic[R]):
         """The URL of each of its transfers, and what the engine told of it."""
         self.retries = 0
         self._services = services
-        self._run = run
+        self._task = task
         self._options = options
         self._question = question
         self._then = then
@@ -148,7 +148,7 @@ class Comparison(Generic[R]):
                 self._send(self._profile)
             elif self._finding is None:
                 job = functools.partial(first_difference, self._fd, self._question.samples)
-                self._services.work(self._run, job, self._compared)
+                self._services.work(self._task, job, self._compared)
             else:
                 self._gone()
         elif self._finding is not None or self._again:
@@ -169,7 +169,7 @@ class Comparison(Generic[R]):
         return waits_s + (size / question.limit if question.limit else 0.0)
 
     def _later(self, delay_s: float, function: Callable[[], None]) -> None:
-        self._timers.append(self._services.call_later(self._run, delay_s, function))
+        self._timers.append(self._services.call_later(self._task, delay_s, function))
 
     def _prepare(self) -> None:
         # On a worker, because files are read for it.
@@ -177,7 +177,7 @@ class Comparison(Generic[R]):
             return self._services.profile(self._options, self._question.source)
 
         if self._finding is None:
-            self._services.work(self._run, prepare, lambda outcome: self._send(outcome.result()))
+            self._services.work(self._task, prepare, lambda outcome: self._send(outcome.result()))
 
     def _send(self, profile: Profile | None) -> None:
         with no_fork:
@@ -204,7 +204,7 @@ class Comparison(Generic[R]):
             self._fd,
             question.source.url,
             profile,
-            tag=self._run,
+            tag=self._task,
             lanes=1,
             source_lanes=1,
             host_lanes=self._options.max_connection_per_server,
@@ -318,15 +318,15 @@ class Comparison(Generic[R]):
 
 
 class Comparisons(Generic[R]):
-    """The comparisons that one run has under way."""
+    """The comparisons that one task has under way."""
 
-    def __init__(self, services: EngineServices[R], run: R) -> None:
+    def __init__(self, services: EngineServices[R], task: R) -> None:
         self.connections = 0
         """Opened by those that have ended."""
         self.trace: list[Traced] = []
         """Of those that have ended."""
         self._services = services
-        self._run = run
+        self._task = task
         self._active: list[Comparison[R]] = []
         self._when_none: list[Callable[[], None]] = []
 
@@ -353,7 +353,7 @@ class Comparisons(Generic[R]):
                 for go_on in waiting:
                     go_on()
 
-        comparison = Comparison(self._services, self._run, options, question, told)
+        comparison = Comparison(self._services, self._task, options, question, told)
         self._active.append(comparison)
         comparison.begin()
 

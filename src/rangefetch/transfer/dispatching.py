@@ -44,7 +44,7 @@ class Dispatcher(abc.ABC, Generic[R]):
     def __init__(self, listener: Listener, policy: RetryPolicy) -> None:
         self.listener = listener
         self.policy = policy
-        self.runs: dict[str, R] = {}
+        self.tasks: dict[str, R] = {}
         """What is at work, by gid."""
         self.sizes = Sizes()
         self.stopping = False
@@ -59,7 +59,7 @@ class Dispatcher(abc.ABC, Generic[R]):
     # -- what differs ---------------------------------------------------------------------------------------------
 
     @abc.abstractmethod
-    def make_run(self, download: Download) -> R:
+    def make_task(self, download: Download) -> R:
         """A download is to be at work."""
 
     @abc.abstractmethod
@@ -72,12 +72,12 @@ class Dispatcher(abc.ABC, Generic[R]):
 
     def is_idle(self) -> bool:
         """Whether nothing is at work any more."""
-        return not self.runs
+        return not self.tasks
 
     def tend(self, now_s: float) -> None:
         """A few times a second, while something is at work."""
 
-    def runs_changed(self, run: R) -> None:
+    def tasks_changed(self, task: R) -> None:
         """It is at work from now on, is not any more, or has other options."""
 
     # -- the interface --------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ class Dispatcher(abc.ABC, Generic[R]):
             self.listener.halted(download)
             return
         try:
-            run = self.make_run(download)
+            task = self.make_task(download)
         except Exception as error:
             _log.exception("%s: internal error", download.gid)
             self.listener.failed(download, internal_error(error, mask_url(download.url)))
@@ -105,31 +105,31 @@ class Dispatcher(abc.ABC, Generic[R]):
         if not self._ticking:
             self._ticking = True
             self._timers.later(_TICK_S, self._tick)
-        self.runs[download.gid] = run
+        self.tasks[download.gid] = task
         if size := download.size:
             self.sizes.put(download.gid, size)
-        download.waits = lambda: run.waiting_for  # others may ask from here on, so that it must be whole
-        guarded(run, self.runs_changed, run)
-        guarded(run, run.begin)
+        download.waits = lambda: task.waiting_for  # others may ask from here on, so that it must be whole
+        guarded(task, self.tasks_changed, task)
+        guarded(task, task.begin)
 
     def halt(self, download: Download) -> None:
         """Stop its transfers, and save what there is or remove it; ``halted`` follows, unless it ended before."""
-        self._step(download, lambda run: run.halt())
+        self._step(download, lambda task: task.halt())
 
     def change(self, download: Download) -> None:
         """Apply the download's new options."""
-        self._step(download, lambda run: run.change(download.options))
-        self._step(download, self.runs_changed)
+        self._step(download, lambda task: task.change(download.options))
+        self._step(download, self.tasks_changed)
 
     def go_on(self, download: Download) -> None:
         """It has its turn, where ``grows`` or ``comes_back`` was asked for that."""
-        self._step(download, lambda run: run.go_on())
+        self._step(download, lambda task: task.go_on())
 
     def _step(self, download: Download, step: Callable[[R], None]) -> None:
         def take() -> None:
-            run = self.runs.get(download.gid)
-            if run is not None:
-                guarded(run, step, run)
+            task = self.tasks.get(download.gid)
+            if task is not None:
+                guarded(task, step, task)
 
         self.call(take)
 
@@ -158,41 +158,43 @@ class Dispatcher(abc.ABC, Generic[R]):
     def now_s() -> float:
         return time.monotonic()
 
-    def call_later(self, run: R, delay_s: float, function: Callable[[], None]) -> DueCall:
-        """Have ``function`` called as a step of ``run``, ``delay_s`` seconds from now."""
-        return self._timers.later(delay_s, lambda: guarded(run, function))
+    def call_later(self, task: R, delay_s: float, function: Callable[[], None]) -> DueCall:
+        """Have ``function`` called as a step of ``task``, ``delay_s`` seconds from now."""
+        return self._timers.later(delay_s, lambda: guarded(task, function))
 
-    def work(self, run: R, job: Callable[[], Any], then: Callable[[Outcome[Any]], None]) -> None:
-        """Do ``job`` on a worker, and then ``then`` with its outcome as a step of ``run``."""
+    def work(self, task: R, job: Callable[[], Any], then: Callable[[Outcome[Any]], None]) -> None:
+        """Do ``job`` on a worker, and then ``then`` with its outcome as a step of ``task``."""
         assert self._workers is not None
-        self._workers.submit(job, lambda outcome: self._call_step(run, then, outcome))
+        self._workers.submit(job, lambda outcome: self._call_step(task, then, outcome))
 
-    def look(self, run: R, job: Callable[[], Any], then: Callable[[Outcome[Any]], None]) -> None:
+    def look(self, task: R, job: Callable[[], Any], then: Callable[[Outcome[Any]], None]) -> None:
         """``work`` for what may never return (a function of the user's, a server): on a thread of its own, for which
         neither a pause nor ``stop`` nor the end of the interpreter waits.
         """
         # Not one of the backend's names: the user's function may wait for other downloads.
         thread = threading.Thread(
-            target=lambda: self._call_step(run, then, outcome(job)), name="asking-for-rangefetch", daemon=True
+            target=lambda: self._call_step(task, then, outcome(job)), name="asking-for-rangefetch", daemon=True
         )
         try:
             thread.start()
         except RuntimeError as error:
             raise LocalError(f"{error}; see ulimit -u") from None
 
-    def _call_step(self, run: R, then: Callable[[Outcome[Any]], None], outcome: Outcome[Any]) -> None:
-        self.call(lambda: guarded(run, then, outcome))
+    def _call_step(self, task: R, then: Callable[[Outcome[Any]], None], outcome: Outcome[Any]) -> None:
+        self.call(lambda: guarded(task, then, outcome))
 
     def lacking_beside(self, download: Download, device: int) -> int:
         """What the downloads at work but this one still need of a filesystem."""
-        return lacking_on(device, [run.download for run in list(self.runs.values()) if run.download is not download])
+        return lacking_on(
+            device, [task.download for task in list(self.tasks.values()) if task.download is not download]
+        )
 
-    def run_ended(self, run: R) -> None:
+    def task_ended(self, task: R) -> None:
         """Nothing more comes of it."""
-        if self.runs.get(run.download.gid) is run:
-            del self.runs[run.download.gid]
-            self.sizes.drop(run.download.gid)
-        self.runs_changed(run)
+        if self.tasks.get(task.download.gid) is task:
+            del self.tasks[task.download.gid]
+            self.sizes.drop(task.download.gid)
+        self.tasks_changed(task)
 
     # -- the thread -----------------------------------------------------------------------------------------------
 
@@ -209,8 +211,8 @@ class Dispatcher(abc.ABC, Generic[R]):
     def halt_all(self) -> None:
         """On the thread: halt every download; it ends with the last of them."""
         self.stopping = True
-        for run in list(self.runs.values()):
-            guarded(run, run.halt)
+        for task in list(self.tasks.values()):
+            guarded(task, task.halt)
 
     def end_thread(self) -> None:
         """The thread has ended: refuse what was asked for meanwhile. What comes now is, by ``call`` itself."""
@@ -238,13 +240,13 @@ class Dispatcher(abc.ABC, Generic[R]):
             safely(call)
 
     def _tick(self) -> None:
-        self._ticking = bool(self.runs)
+        self._ticking = bool(self.tasks)
         if not self._ticking:
             return
         self._timers.later(_TICK_S, self._tick)
         now_s = time.monotonic()
-        for run in list(self.runs.values()):
-            guarded(run, run.tick, now_s)
+        for task in list(self.tasks.values()):
+            guarded(task, task.tick, now_s)
         self.tend(now_s)
         if self._workers is not None:
             self._workers.tend(now_s)

@@ -1,4 +1,4 @@
-"""What may take long for a run, one thing after the other on a worker."""
+"""What may take long for a task, one thing after the other on a worker."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def remove_kept_aside(download: Download) -> None:
 
 
 def move(download: Download, options: DownloadOptions) -> None:
-    """Move the part file and its state to where a run with these options looks for them.
+    """Move the part file and its state to where a task with these options looks for them.
 
     To another file system they are copied, which may take long. Raises ``TargetLocked`` if it does not rest,
     ``TargetExists`` if another unfinished download is there, and ``DiskError``; then all is where it was.

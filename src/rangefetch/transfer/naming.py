@@ -12,7 +12,7 @@ from rangefetch.disk.target import Target
 from rangefetch.errors import HOW_TO_NUMBER, TargetExists, TargetLocked
 
 if TYPE_CHECKING:
-    from rangefetch.transfer.atwork import AtWork
+    from rangefetch.transfer.task import Task
 
 __all__ = ["Naming"]
 
@@ -23,29 +23,29 @@ _MOST_NUMBERS = 9999
 class Naming:
     """Which name one download gets. All methods but ``rename`` may run on a worker."""
 
-    def __init__(self, run: AtWork) -> None:
-        self._run = run
+    def __init__(self, task: Task) -> None:
+        self._task = task
         self._wanted = ""
         self._number = 0  # that was put into it
 
     @property
     def _target(self) -> Target:
-        target = self._run.target
+        target = self._task.target
         assert target is not None
         return target
 
     def is_taken(self, path: Path) -> bool:
         """Whether something has the name that must not be replaced."""
-        run = self._run
-        may_replace = run.options.overwrite and not run.placing.has_waited
-        return path != run.placing.compared_whole and path.exists() and not may_replace
+        task = self._task
+        may_replace = task.options.overwrite and not task.placing.has_waited
+        return path != task.placing.compared_whole and path.exists() and not may_replace
 
     @property
     def may_be_taken(self) -> bool:
         """Whether the name, or the one that it will have unless the server gives it another, is taken or promised."""
-        run, target = self._run, self._target
-        path = target.path or target.directory / run.download.filename
-        return self.is_taken(path) or reservations.is_reserved(path, run.download)
+        task, target = self._task, self._target
+        path = target.path or target.directory / task.download.filename
+        return self.is_taken(path) or reservations.is_reserved(path, task.download)
 
     def choose(self, *said: str) -> Path | None:
         """Choose the name and keep others from getting it; its path, if something has it already. ``said`` is what the
@@ -54,11 +54,11 @@ class Naming:
         Raises ``TargetExists`` if another download is about to have it, ``TargetLocked`` if that one is to be waited
         for, and ``DiskError``.
         """
-        run, target = self._run, self._target
+        task, target = self._task, self._target
         if target.path is None:
-            target.name(choose_filename(run.url, *said))
+            target.name(choose_filename(task.url, *said))
         assert target.path is not None
-        run.download.filename = target.path.name
+        task.download.filename = target.path.name
         return self.hold(target.path) if target.keeps_state else None
 
     def hold(self, path: Path) -> Path | None:
@@ -69,19 +69,19 @@ class Naming:
         # Files that are there already may be compared by any number of downloads.
         if self.is_taken(path):
             return path
-        if reservations.reserve(path, self._run.download):
+        if reservations.reserve(path, self._task.download):
             return path if self.is_taken(path) else None
-        if self._run.options.wait_for_other:
+        if self._task.options.wait_for_other:
             words = f"{path}: another download of this process is about to have that name"
-            raise TargetLocked(words, url=self._run.shown_url, filename=path)
-        if self._run.options.auto_file_renaming:
+            raise TargetLocked(words, url=self._task.shown_url, filename=path)
+        if self._task.options.auto_file_renaming:
             return self._next()
         words = f"{path}: another download is about to have that name; {HOW_TO_NUMBER}"
-        raise TargetExists(words, url=self._run.shown_url, filename=path)
+        raise TargetExists(words, url=self._task.shown_url, filename=path)
 
     def number_anew(self, name: str) -> str:
         """Another name to try instead of ``name``, which the user gave, or "" where there is none."""
-        if not (name and self._run.options.auto_file_renaming and self._number < _MOST_NUMBERS):
+        if not (name and self._task.options.auto_file_renaming and self._number < _MOST_NUMBERS):
             return ""
         self._wanted = self._wanted or name
         self._number += 1
@@ -89,7 +89,7 @@ class Naming:
 
     def rename(self, free: Callable[[], None], taken: Callable[[Path], None]) -> None:
         """Take the next numbered name, and go on with ``free``, or with ``taken`` where a file has that one, too."""
-        self._run.do(self._next, lambda path: free() if path is None else taken(path))
+        self._task.do(self._next, lambda path: free() if path is None else taken(path))
 
     def take_free(self) -> None:
         """Take the next numbered name that no file has. Raises ``TargetExists``, ``DiskError``."""
@@ -98,16 +98,16 @@ class Naming:
 
     def release(self) -> None:
         """It is at its end: its file has the name by now, or somebody else may have it."""
-        reservations.release(self._run.download)
+        reservations.release(self._task.download)
 
     def _next(self) -> Path | None:
-        run, target = self._run, self._target
+        task, target = self._task, self._target
         while self._number < _MOST_NUMBERS:
             self._number += 1
             path = target.name(numbered(self._wanted, self._number))
             taken = self.is_taken(path)
-            if taken or reservations.reserve(path, run.download):
-                run.download.filename = path.name
+            if taken or reservations.reserve(path, task.download):
+                task.download.filename = path.name
                 return path if taken or self.is_taken(path) else None
         words = f"{target.path} exists, and so does every number below"
-        raise TargetExists(words, url=run.shown_url, filename=target.path)
+        raise TargetExists(words, url=task.shown_url, filename=target.path)

@@ -11,7 +11,7 @@ from rangefetch.transfer.failure import Failure
 from rangefetch.transfer.retry import Kind
 
 if TYPE_CHECKING:
-    from rangefetch.transfer.atwork import AtWork
+    from rangefetch.transfer.task import Task
     from rangefetch.transfer.workers import Outcome
 
 __all__ = ["Offline"]
@@ -20,8 +20,8 @@ __all__ = ["Offline"]
 class Offline:
     """The waiting of one download. All methods run on the backend's thread, but for ``waits_for``."""
 
-    def __init__(self, run: AtWork) -> None:
-        self._run = run
+    def __init__(self, task: Task) -> None:
+        self._task = task
         self._waiting: object | None = None  # the wait that is still of interest
         self._is_away = False  # it was seen that there is no network
 
@@ -43,17 +43,17 @@ class Offline:
 
         ``told``: the system says that there is none. After ``RetryPolicy.network_wait`` seconds ``error`` is raised.
         """
-        run, policy = self._run, self._run.policy
-        began_s = run.now_s()  # to look takes seconds, too
+        task, policy = self._task, self._task.policy
+        began_s = task.now_s()  # to look takes seconds, too
         waiting = self._waiting = object()
-        urls = [run.options.proxy] if run.options.proxy else [source.url for source in run.sources]
-        network = run.backend.network
+        urls = [task.options.proxy] if task.options.proxy else [source.url for source in task.sources]
+        network = task.backend.network
 
         def ask() -> None:
             if self._waiting is waiting:
                 # What was found absent once is there when somebody answers, and not before.
                 is_told = told or self._is_away
-                run.backend.look(run, lambda: network.is_there(urls, told=is_told), known)
+                task.backend.look(task, lambda: network.is_there(urls, told=is_told), known)
 
         def known(outcome: Outcome[bool]) -> None:
             if self._waiting is not waiting:
@@ -62,16 +62,16 @@ class Offline:
                 was_away = self._is_away
                 self.stop()
                 if was_away:
-                    _log.warning("%s: the network is back", run.shown_url)
+                    _log.warning("%s: the network is back", task.shown_url)
                 (again if was_away else otherwise)()
                 return
             if not self._is_away:
                 self._is_away = True
-                _log.warning("%s: %s; waiting for the network", run.shown_url, error.reason)
-                run.download.note = "waiting for the network"
+                _log.warning("%s: %s; waiting for the network", task.shown_url, error.reason)
+                task.download.note = "waiting for the network"
                 if policy.network_wait:
-                    run.call_later(max(0.0, began_s + policy.network_wait - run.now_s()), give_up)
-            run.call_later(policy.network_check, ask)
+                    task.call_later(max(0.0, began_s + policy.network_wait - task.now_s()), give_up)
+            task.call_later(policy.network_check, ask)
 
         def give_up() -> None:
             if self._waiting is waiting:
@@ -85,4 +85,4 @@ class Offline:
         self._waiting = None
         if self._is_away:
             self._is_away = False
-            self._run.download.note = ""
+            self._task.download.note = ""

@@ -29,7 +29,7 @@ from rangefetch.transfer.lifecycle import Event
 from rangefetch.transfer.samples import Sample
 
 if TYPE_CHECKING:
-    from rangefetch.transfer.atwork import AtWork
+    from rangefetch.transfer.task import Task
 
 __all__ = ["Placing"]
 
@@ -43,7 +43,7 @@ T = TypeVar("T")
 class Placing:
     """Where one download goes. All methods run on the backend's thread, but for what a worker is given."""
 
-    def __init__(self, run: AtWork) -> None:
+    def __init__(self, task: Task) -> None:
         self.earlier: Earlier | None = None
         """Work of another URL, which may be part of the same file."""
         self.waits_for = ""
@@ -53,20 +53,20 @@ class Placing:
         self.compared_whole: Path | None = None
         """What has the final name, to be compared with all that comes."""
         self._compared_bytes = 0
-        self._run = run
+        self._task = task
 
     def take(self, open_target: Callable[[], T], then: Callable[[T], None]) -> None:
         """Have a worker open the target, and ``then`` go on. Where another download has it, and the options say so,
         that is waited for: it leaves the file, or what it has got of it."""
-        run = self._run
+        task = self._task
 
         def attempt() -> None:
-            if not run.life.is_ending:
-                run.jobs.do(open_target, taken, failed=failed)
+            if not task.life.is_ending:
+                task.jobs.do(open_target, taken, failed=failed)
 
         def taken(result: T) -> None:
             self.has_taken()
-            if not run.life.is_ending:
+            if not task.life.is_ending:
                 then(result)
 
         def failed(error: BaseException) -> None:
@@ -78,32 +78,32 @@ class Placing:
     def wait(self, error: BaseException, again: Callable[[], None]) -> bool:
         """Call ``again`` later, if the error is that another download has the target or its name, and the options have
         this one wait for that."""
-        run = self._run
-        if not isinstance(error, TargetLocked) or not run.options.wait_for_other:
+        task = self._task
+        if not isinstance(error, TargetLocked) or not task.options.wait_for_other:
             return False
         if not self.waits_for:
-            _log.info("%s: %s; waiting for it", run.shown_url, error.reason)
-            run.download.note = "waiting for another download of the same file"
+            _log.info("%s: %s; waiting for it", task.shown_url, error.reason)
+            task.download.note = "waiting for another download of the same file"
         self.waits_for, self.has_waited = error.reason, True
-        run.call_later(random.uniform(*_LOOK_AGAIN_S), again)
+        task.call_later(random.uniform(*_LOOK_AGAIN_S), again)
         return True
 
     def has_taken(self) -> None:
         """Nobody is waited for any more."""
         if self.waits_for:
             self.waits_for = ""
-            self._run.download.note = ""
+            self._task.download.note = ""
 
     def open(self) -> Path | None:
         """Open and lock the target and load what was saved of it, on a worker. Returns the file that has the final
         name, if it is to be compared by its checksum. Raises ``TargetLocked``, ``DiskError``.
         """
-        run, options = self._run, self._run.options
+        task, options = self._task, self._task.options
         provable = bool(options.checksum)
-        target = run.target = self._open_target(adopt=provable)
-        run.keeping.kept_bytes = NOTHING_KEPT if target.fresh else 0
-        run.download.filename = options.filename or choose_filename(run.url)
-        taken = run.naming.hold(target.path) if target.path is not None else None
+        target = task.target = self._open_target(adopt=provable)
+        task.keeping.kept_bytes = NOTHING_KEPT if target.fresh else 0
+        task.download.filename = options.filename or choose_filename(task.url)
+        taken = task.naming.hold(target.path) if target.path is not None else None
         if taken is None or not provable:
             self.load()
             return None
@@ -111,50 +111,50 @@ class Placing:
 
     def _open_target(self, *, adopt: bool) -> Target:
         """Lock the part file of the name that the user gave, or of a numbered one where another download has it."""
-        run = self._run
-        name = run.options.filename
+        task = self._task
+        name = task.options.filename
         while True:
             try:
-                return Target.open(run.options.save_dir, name, run.url, adopt=adopt)
+                return Target.open(task.options.save_dir, name, task.url, adopt=adopt)
             except TargetLocked:
                 # One that is waited for leaves the very file.
-                name = "" if run.options.wait_for_other else run.naming.number_anew(name)
+                name = "" if task.options.wait_for_other else task.naming.number_anew(name)
                 if not name:
                     raise
 
     def load(self) -> None:
         """Load what was saved of it, on a worker, and drop what nobody can tell anything of. Raises ``DiskError``."""
-        run, provable = self._run, bool(self._run.options.checksum)
-        target = run.target
+        task, provable = self._task, bool(self._task.options.checksum)
+        target = task.target
         assert target is not None
-        saved = saving.load(target, run.url, provable=provable)
-        run.keeping.kept_bytes = NOTHING_KEPT if saved is None else saved.written_bytes
+        saved = saving.load(target, task.url, provable=provable)
+        task.keeping.kept_bytes = NOTHING_KEPT if saved is None else saved.written_bytes
         self.earlier = None
-        if saved is not None and saved.url == run.url:
-            run.saved = saved
+        if saved is not None and saved.url == task.url:
+            task.saved = saved
         elif saved is not None:
             self.earlier = Earlier(target.part_path, saved, is_in_place=True)
         elif not target.fresh:
             target.truncate()
-        elif not run.options.filename:
-            self.earlier = earlier.find(target.directory, run.url)
+        elif not task.options.filename:
+            self.earlier = earlier.find(target.directory, task.url)
 
     def compare_existing(self, path: Path, free: Callable[[], None]) -> None:
         """The final name is taken: by the very file that is wanted, if the checksum says so. ``free`` goes on where it
         gets another name."""
-        run = self._run
-        algorithm, _, digest = run.options.checksum.partition("=")
+        task = self._task
+        algorithm, _, digest = task.options.checksum.partition("=")
 
         def compared(found: str) -> None:
             if found == digest:
                 self._already_complete(path, Basis.CHECKSUM)
-            elif run.options.auto_file_renaming:
-                run.naming.rename(free, lambda taken: self.compare_existing(taken, free))
+            elif task.options.auto_file_renaming:
+                task.naming.rename(free, lambda taken: self.compare_existing(taken, free))
             else:
                 raise self._taken(path, "has a different checksum")
 
-        run.do(
-            lambda: checksum.digest_of(path, algorithm, stop=lambda: run.life.is_ending),
+        task.do(
+            lambda: checksum.digest_of(path, algorithm, stop=lambda: task.life.is_ending),
             compared,
             what="the checksum to be computed",
         )
@@ -162,13 +162,13 @@ class Placing:
     def look_at_existing(self, path: Path, source: Source, remote: Identity, free: Callable[[], None]) -> None:
         """The final name is taken: by the file that is wanted, or by another one? ``source`` says ``remote`` of it.
         ``free`` goes on where nothing has the name any more, it gets another one, or all must be fetched to tell."""
-        run = self._run
+        task = self._task
 
         def looked(found: Found) -> None:
             if found.standing is Standing.UNCERTAIN:
-                limit = int(run.options.max_download_limit)
+                limit = int(task.options.max_download_limit)
                 question = Question(source, remote.size, found.samples, remote.etag, remote.last_modified, limit)
-                run.ask_ranges(question, functools.partial(compared, found))
+                task.ask_ranges(question, functools.partial(compared, found))
             else:
                 decide(found.standing, found.reason, found.basis, found.size)
 
@@ -196,31 +196,31 @@ class Placing:
                 free()
             elif standing is Standing.GONE:
                 free()
-            elif run.options.overwrite:
+            elif task.options.overwrite:
                 self.has_waited = False  # the other has fetched something else
                 free()
-            elif run.options.auto_file_renaming:
-                run.naming.rename(free, lambda taken: self.look_at_existing(taken, source, remote, free))
+            elif task.options.auto_file_renaming:
+                task.naming.rename(free, lambda taken: self.look_at_existing(taken, source, remote, free))
             else:
                 raise self._taken(path, reason)
 
-        run.do(lambda: look(path, run.url, remote, decodes=run.decodes), looked)
+        task.do(lambda: look(path, task.url, remote, decodes=task.decodes), looked)
 
     def publish(self) -> tuple[Path, bool]:
         """Give what came its final name, on a worker; returns the path, and whether it was there already. Raises
         ``TargetExists``, ``DiskError``."""
-        run = self._run
+        task = self._task
         try:
-            return run.publish(), False
+            return task.publish(), False
         except TargetExists as error:
-            target, path = run.target, self.compared_whole
+            target, path = task.target, self.compared_whole
             if target is None or path is None or path != target.path:
                 raise
             with disk_errors("compare", path):
                 is_same = has_content_of(path, target.fd)
-            if not is_same and run.options.auto_file_renaming:
-                run.naming.take_free()
-                return run.publish(), False
+            if not is_same and task.options.auto_file_renaming:
+                task.naming.take_free()
+                return task.publish(), False
             if not is_same:
                 raise self._taken(path, "has different content") from error
             target.discard()
@@ -229,9 +229,9 @@ class Placing:
     def check(self, downloaded: int) -> None:
         """From time to time: is what comes longer than what has the name? Raises ``TargetExists``."""
         path = self.compared_whole
-        if path is None or downloaded <= self._compared_bytes or self._run.decodes:
+        if path is None or downloaded <= self._compared_bytes or self._task.decodes:
             return
-        if self._run.options.auto_file_renaming:
+        if self._task.options.auto_file_renaming:
             self.compared_whole = None
         else:
             raise self._taken(path, "is shorter than the remote file")
@@ -239,7 +239,7 @@ class Placing:
     def look_at_earlier(self, source: Source, remote: Identity, then: Callable[[bool], None]) -> None:
         """Is what was fetched from another URL part of the file that ``source`` describes as ``remote``? ``then`` goes
         on: with it (True), or without. Raises what made it impossible to tell, where starting over would lose work."""
-        run = self._run
+        task = self._task
         work, self.earlier = self.earlier, None
         assert work is not None
         was = mask_url(work.saved.url)
@@ -248,17 +248,17 @@ class Placing:
             if work.contradicts(remote) or not found:
                 give_up("its size or a validator differs" if found else "too little is there to compare")
                 return
-            limit = int(run.options.max_download_limit)
+            limit = int(task.options.max_download_limit)
             question = Question(source, remote.size, found, remote.etag, remote.last_modified, limit)
-            run.ask_ranges(question, compared)
+            task.ask_ranges(question, compared)
 
         def compared(finding: Finding) -> None:
             if finding.verdict is Verdict.SAME:
-                run.do(functools.partial(self._take, work, remote), taken)
+                task.do(functools.partial(self._take, work, remote), taken)
             elif finding.verdict is Verdict.UNKNOWN and not isinstance(finding.error, BadAnswer | None):
                 if not work.is_in_place:
                     then(False)
-                elif run.sources.waiting or len(run.sources) > 1:
+                elif task.sources.waiting or len(task.sources) > 1:
                     give_up(finding.reason)  # mirrors may have the file
                 else:
                     raise finding.error
@@ -267,69 +267,69 @@ class Placing:
 
         def taken(is_taken: bool) -> None:
             if is_taken:
-                _log.info("%s: continuing what was fetched from %s", run.shown_url, was)
+                _log.info("%s: continuing what was fetched from %s", task.shown_url, was)
             then(is_taken)
 
         def give_up(reason: str) -> None:
             if not work.is_in_place:
-                _log.debug("%s: %s is another file: %s", run.shown_url, was, reason)
+                _log.debug("%s: %s is another file: %s", task.shown_url, was, reason)
                 then(False)
                 return
             words = "what is there is of another URL (%s) and cannot be used: %s; starting over"
-            _log.warning(f"%s: {words}", run.shown_url, was, reason)
-            run.do(self._drop, lambda _: then(False))
+            _log.warning(f"%s: {words}", task.shown_url, was, reason)
+            task.do(self._drop, lambda _: then(False))
 
-        run.do(lambda: earlier.read_samples(work), looked)
+        task.do(lambda: earlier.read_samples(work), looked)
 
     def forget_earlier(self) -> None:
         """The download starts over."""
         work, self.earlier = self.earlier, None
         if work is not None and work.is_in_place:
             words = "what is there is of another URL (%s), and cannot be compared; starting over"
-            _log.warning(f"%s: {words}", self._run.shown_url, mask_url(work.saved.url))
+            _log.warning(f"%s: {words}", self._task.shown_url, mask_url(work.saved.url))
 
     def _take(self, work: Earlier, remote: Identity) -> bool:
         """Make it this download's, on a worker. False: somebody else has it by now. Raises ``DiskError``."""
-        run = self._run
-        target = run.target
+        task = self._task
+        target = task.target
         assert target is not None
         if not work.is_in_place:
-            theirs = earlier.take(work, run.url)
+            theirs = earlier.take(work, task.url)
             if theirs is None:
                 return False
             if target.path is not None:
                 theirs.name(target.path.name)
             target.discard()
-            run.target = target = theirs
+            task.target = target = theirs
             beside.remove_control(target.part_path)
-            run.verification.begin(target)
+            task.verification.begin(target)
         filename = target.path.name if target.path is not None else ""
-        run.saved = earlier.of_url(work, run.url, remote, filename)
-        run.keeping.kept_bytes = run.saved.written_bytes
-        target.save_state(run.saved)
+        task.saved = earlier.of_url(work, task.url, remote, filename)
+        task.keeping.kept_bytes = task.saved.written_bytes
+        target.save_state(task.saved)
         return True
 
     def _drop(self) -> None:
         """It is worth nothing to this download, and in its place; on a worker."""
-        run = self._run
-        assert run.target is not None
-        run.keeping.kept_bytes = NOTHING_KEPT
-        run.target.truncate()
+        task = self._task
+        assert task.target is not None
+        task.keeping.kept_bytes = NOTHING_KEPT
+        task.target.truncate()
 
     def _taken(self, path: Path, reason: str) -> TargetExists:
         words = f"{path} exists and {reason}; {HOW_TO_REPLACE}"
-        return TargetExists(words, url=self._run.shown_url, filename=path)
+        return TargetExists(words, url=self._task.shown_url, filename=path)
 
     def _already_complete(self, path: Path, basis: Basis) -> None:
-        run = self._run
-        target = run.target
+        task = self._task
+        target = task.target
         assert target is not None
 
         def discard() -> int:
-            run.write_trace()
+            task.write_trace()
             size = path.stat().st_size
             target.discard()
             return size
 
-        run.life.fire(Event.NAME)
-        run.do(discard, lambda size: run.proving.complete(path, size, basis, already=True))
+        task.life.fire(Event.NAME)
+        task.do(discard, lambda size: task.proving.complete(path, size, basis, already=True))

@@ -72,22 +72,22 @@ def choose(size: int, spans: Iterable[Span], chance: random.Random) -> list[list
     is used only where there is nothing else. Empty where the spans hold no whole sample.
     """
     unit = _unit_bytes(size)
-    runs = list(_whole_units(size, unit, spans))
+    tasks = list(_whole_units(size, unit, spans))
     head = -(-HEAD_BYTES // unit)
-    beyond = [(max(first, head), last) for first, last in runs if last > head]
-    runs = beyond or runs
-    if not runs:
+    beyond = [(max(first, head), last) for first, last in tasks if last > head]
+    tasks = beyond or tasks
+    if not tasks:
         return []
-    last_unit = runs[-1][1] - 1
-    begin = runs[0][0]
+    last_unit = tasks[-1][1] - 1
+    begin = tasks[0][0]
     early = [
         (first, min(last, begin + max(1, _EARLY_BYTES // unit)))
-        for first, last in runs
+        for first, last in tasks
         if first < begin + max(1, _EARLY_BYTES // unit)
     ]
     wanted = [
-        _at_random(runs, chance),
-        list(range(last_unit, max(runs[-1][0] - 1, last_unit - _TRIES), -1)),
+        _at_random(tasks, chance),
+        list(range(last_unit, max(tasks[-1][0] - 1, last_unit - _TRIES), -1)),
         _at_random(early, chance),
     ]
     return [[_sample_span(size, unit, index) for index in places] for places in wanted]
@@ -162,12 +162,12 @@ def _whole_units(size: int, unit: int, spans: Iterable[Span]) -> Iterable[Span]:
             yield first, last
 
 
-def _at_random(runs: Sequence[Span], chance: random.Random) -> list[int]:
+def _at_random(tasks: Sequence[Span], chance: random.Random) -> list[int]:
     """A few unit numbers, each as likely as any other."""
-    count = sum(last - first for first, last in runs)
+    count = sum(last - first for first, last in tasks)
     places: list[int] = []
     for place in chance.sample(range(count), min(count, _TRIES)):
-        for first, last in runs:
+        for first, last in tasks:
             if place < last - first:
                 places.append(first + place)
                 break

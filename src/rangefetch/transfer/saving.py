@@ -1,4 +1,4 @@
-"""The state of a run, between the engine's block map and the files beside the part file.
+"""The state of a task, between the engine's block map and the files beside the part file.
 
 Data before bits: first the map is looked at, then the data is synced, then what was seen is written down. Bits read
 after the sync might name bytes that it missed. After a sync that failed nothing is written down any more.
@@ -155,7 +155,7 @@ def _seen(file: File) -> tuple[bytearray, dict[int, int]]:
 
     The blocks come first. A count that was read before might be of a block that is missing by the time when its mark
     is read: bytes that a transfer brought are taken back where it turns out to be wrong. What is taken back later still
-    is not in the save that follows (``Run.forget_bytes``).
+    is not in the save that follows (``NativeTask.forget_bytes``).
     """
     blocks = bytearray(file.blocks)
     partial = {i: count for i, count in enumerate(file.partial.tolist()) if count and blocks[i] != _DONE}

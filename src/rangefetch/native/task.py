@@ -1,4 +1,4 @@
-"""A run: one download while the native backend works at it, from opening the target to the final name.
+"""A task of the engine: one download while the native backend works at it, from opening the target to the final name.
 
 Starting is resuming: the saved state, if there is one that fits, says which blocks are there; the engine fetches the
 rest. Data before bits, temp before name: a state is saved only of bytes that were synced before, and the final name
@@ -27,7 +27,6 @@ from rangefetch.native.starting import Starting
 from rangefetch.net.sources import URL, Source, host_of
 from rangefetch.options import DownloadOptions
 from rangefetch.transfer import governor, saving
-from rangefetch.transfer.atwork import AtWork
 from rangefetch.transfer.authority import Authority
 from rangefetch.transfer.backend import EngineServices
 from rangefetch.transfer.comparison import Comparisons, Finding, Question
@@ -36,25 +35,26 @@ from rangefetch.transfer.events import EngineEvent, Traced
 from rangefetch.transfer.failure import Failure
 from rangefetch.transfer.keeping import NOTHING_KEPT
 from rangefetch.transfer.lifecycle import AT_WORK, Event, Phase
+from rangefetch.transfer.task import Task
 from rangefetch.transfer.tracing import write_trace
 
 if TYPE_CHECKING:
     from rangefetch._engine import File
 
-__all__ = ["Run"]
+__all__ = ["NativeTask"]
 
 _NO_LOOP = -1
 _HELD_S = 24 * 3600.0
 _HASH_AT_LEAST_BYTES = 4 << 20
 
 
-class Run(AtWork):
+class NativeTask(Task):
     """One download that the engine fetches. All methods run on the backend's thread."""
 
     transferer = "the engine"
-    backend: EngineServices[Run]
+    backend: EngineServices[NativeTask]
 
-    def __init__(self, backend: EngineServices[Run], download: Download, tried: Small | None = None) -> None:
+    def __init__(self, backend: EngineServices[NativeTask], download: Download, tried: Small | None = None) -> None:
         super().__init__(backend, download, download.options)
         self._tried = tried
         self._part_bytes = tried.part_bytes if tried is not None else 0
@@ -113,8 +113,8 @@ class Run(AtWork):
         return self._part_bytes
 
     def take_tried(self) -> tuple[File, list[EngineEvent]] | None:
-        """The engine's file of which a small one was not made, if this run may go on with it, and what has happened to
-        it; from then on it is this run's."""
+        """The engine's file of which a small one was not made, if this task may go on with it, and what has happened to
+        it; from then on it is this task's."""
         tried, self._tried = self._tried, None
         if tried is None:
             return None
@@ -127,7 +127,7 @@ class Run(AtWork):
         return file, events
 
     def drop_tried(self) -> None:
-        """This run has no use for it."""
+        """This task has no use for it."""
         tried, self._tried = self._tried, None
         if tried is not None:
             tried.drop()
@@ -371,7 +371,7 @@ class Run(AtWork):
 
     @property
     def _can_be_continued(self) -> bool:
-        """Whether there is something in the file that another run can go on with, or a saved state says so and it has
+        """Whether there is something in the file that another task can go on with, or a saved state says so and it has
         been taken back."""
         target, file = self.target, self.engine_file
         return (

@@ -1,4 +1,4 @@
-"""A run: one download that aria2 fetches.
+"""A task of aria2's: one download that aria2 fetches.
 
 What is to be fetched is asked here first (``remote``), where it goes is decided here, and the bytes are aria2's
 business. Whatever aria2 gives up, comes back after a while as far as ``retry`` says so: it goes on where it was, since
@@ -27,12 +27,12 @@ from rangefetch.net.sources import URL, host_of
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadStatus
 from rangefetch.transfer import governor
-from rangefetch.transfer.atwork import AtWork
 from rangefetch.transfer.download import Download, Figures
 from rangefetch.transfer.failure import Curl, Failure, Fault
 from rangefetch.transfer.keeping import NOTHING_KEPT
 from rangefetch.transfer.lifecycle import Event, Phase
 from rangefetch.transfer.retry import NOT_NOW, Kind
+from rangefetch.transfer.task import Task
 from rangefetch.transfer.wording import as_error
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from rangefetch.transfer.backend import Timer
     from rangefetch.transfer.workers import Outcome
 
-__all__ = ["Run"]
+__all__ = ["Aria2Task"]
 
 R = TypeVar("R")
 
@@ -63,7 +63,7 @@ class _Wait:
     timer: Timer
 
 
-class Run(AtWork):
+class Aria2Task(Task):
     """One download at work. All methods run on the backend's thread; files and servers are left to others."""
 
     transferer = "aria2"

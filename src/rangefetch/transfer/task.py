@@ -43,13 +43,13 @@ if TYPE_CHECKING:
     from rangefetch.transfer.comparison import Finding, Question
     from rangefetch.transfer.workers import Outcome
 
-__all__ = ["AtWork"]
+__all__ = ["Task"]
 
 _NOTHING_S = 5.0
 _REFRESH_S = 300.0
 
 
-class AtWork(abc.ABC):
+class Task(abc.ABC):
     """One download at work. All methods run on its backend's thread, but for those that say otherwise."""
 
     transferer = "the backend"
@@ -349,7 +349,7 @@ class AtWork(abc.ABC):
         listener, error = self.backend.listener, self.life.error
         self.naming.release()
         try:
-            self.backend.run_ended(self)
+            self.backend.task_ended(self)
         finally:
             if self.result is not None:
                 listener.completed(self.download, self.result)
