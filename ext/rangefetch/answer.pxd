@@ -14,7 +14,7 @@ from rangefetch.libcurl cimport (
     CURL,
     CURLINFO_CONTENT_LENGTH_DOWNLOAD_T,
     CURLINFO_RESPONSE_CODE,
-    header_contradicts,
+    header_said,
     header_value,
     info_long,
     info_off,
@@ -118,8 +118,9 @@ cdef inline const char *validator_of(CURL *easy, const char *name) noexcept nogi
 
     A cache that adds a validator of its own to the server's would make either prove what it does not.
     """
-    cdef const char *value = header_value(easy, name)
-    if value == NULL or header_contradicts(easy, name):
+    cdef bint contradicts
+    cdef const char *value = header_said(easy, name, &contradicts)
+    if value == NULL or contradicts:
         return b""
     return value
 
@@ -160,10 +161,11 @@ cdef inline Check accept(FileCore *file) noexcept nogil:
 
 cdef inline bint read_content_range(CURL *easy, ContentRange *range_) noexcept nogil:
     """Whether the response says which part it is; one that says so in a way that makes no sense has start -1."""
-    cdef const char *text = header_value(easy, "Content-Range")
+    cdef bint contradicts
+    cdef const char *text = header_said(easy, "Content-Range", &contradicts)
     if text == NULL:
         return False
-    if header_contradicts(easy, "Content-Range") or not parse_content_range(text, range_):
+    if contradicts or not parse_content_range(text, range_):
         range_.start = range_.end = range_.total = -1
     return True
 

@@ -99,6 +99,12 @@ cdef inline bint lane_write(Lane *lane, const char *data, int64_t size) noexcept
         lane.span.left -= size
         lane_advance(lane, size)
         return True
+    if lane.buffered == 0 and 0 < size == lane.end - lane.position:
+        # All that is missing: it need not be copied first.
+        if not lane_put(lane, data, size, lane.position):
+            return False
+        lane_advance(lane, size)
+        return True
     while size > 0:
         # Up to a border of the buffer's size in the file, so that later writes are of whole pages.
         room = BUFFER_BYTES - (lane.position + lane.buffered) % BUFFER_BYTES

@@ -320,8 +320,8 @@ cdef inline CURLcode lane_set_up(Loop *loop, Lane *lane, FileCore *file) noexcep
     ):
         lane.slowed = slowed
     # Under a limit spans would be broken by pauses. For TLS libcurl would tell of every record, too, and spans are no
-    # larger than those.
-    lane.span.usable = not slowed and not is_secure(url)
+    # larger than those. Of a small file there is little to be told, and to put that into words takes libcurl longer.
+    lane.span.usable = not slowed and not is_secure(url) and file.small.stage == PLACED
     if lane.ranged:
         # The one place where a range is written with its last byte instead of its end (RFC 9110, section 14.1.2).
         snprintf(

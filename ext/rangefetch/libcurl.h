@@ -350,15 +350,19 @@ static inline const char *header_at(CURL *easy, const char *name, size_t number)
 }
 static inline const char *header_value(CURL *easy, const char *name) { return header_at(easy, name, 0); }
 
-/* Whether the answer has several headers of that name that do not say the same. */
-static inline int header_contradicts(CURL *easy, const char *name) {
-    const char *first = header_value(easy, name);
-    const char *other = first;
-    for (size_t number = 1; other != NULL; number++) {
-        if (strcmp(first, other) != 0) return 1;
-        other = header_at(easy, name, number);
+/* What the header of that name says; NULL where there is none. Sets `contradicts` where there are several that do not
+ * say the same. A look-up goes through all headers, so that it is one as long as there is one header. */
+static inline const char *header_said(CURL *easy, const char *name, int *contradicts) {
+    struct curl_header *header = NULL;
+    *contradicts = 0;
+    if (curl_easy_header(easy, name, 0, CURLH_HEADER, -1, &header) != 0) return NULL;
+    const char *first = header->value;
+    const size_t amount = header->amount;
+    for (size_t number = 1; number < amount && !*contradicts; number++) {
+        const char *other = header_at(easy, name, number);
+        *contradicts = other == NULL || strcmp(first, other) != 0;
     }
-    return 0;
+    return first;
 }
 
 /* Where a Location leads from a URL, encoded as libcurl itself would do it; for curl_free(). NULL: nowhere. */

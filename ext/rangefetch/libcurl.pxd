@@ -178,6 +178,6 @@ cdef extern from "libcurl.h" nogil:
     const char *info_text(CURL *easy, CURLINFO info)
     const char *header_at(CURL *easy, const char *name, size_t number)
     const char *header_value(CURL *easy, const char *name)
-    bint header_contradicts(CURL *easy, const char *name)
+    const char *header_said(CURL *easy, const char *name, bint *contradicts)
     char *url_joined(const char *base, const char *location)
     void curl_free(void *text)

@@ -236,31 +236,35 @@ static inline int rf_is_same_there(int fd, int directory_fd, const char *name, i
     return same;
 }
 
-/* Sets the time of last modification; a time that is none, or that cannot be held, is no reason to fail. */
-static inline void rf_set_time(int fd, int64_t seconds) {
+/* Sets the time of last modification; a time that is none, or that cannot be held, is no reason to fail. Returns the
+ * time, or -1 where it is another one. */
+static inline int64_t rf_set_time(int fd, int64_t seconds) {
     struct timespec times[2] = {{0, UTIME_OMIT}, {(time_t)seconds, 0}};
-    if (seconds >= 0) {
-        int ignored = futimens(fd, times);
-        (void)ignored;
-    }
+    return seconds >= 0 && futimens(fd, times) == 0 ? seconds : -1;
 }
 
-/* Keeps with a file where it came from, in the form of rangefetch.disk.provenance: `origin` is the version and the URL.
+/* Keeps with a file of so many bytes where it came from, in the form of rangefetch.disk.provenance: `origin` is the
+ * version and the URL. `modified_s` is what rf_set_time has returned: where it did set the time, nobody need be asked
+ * for it. (A file system that rounds it makes what is kept worthless, which is what it is of a file that was changed.)
  * Where that is not possible, nothing happens. */
-static inline void rf_keep_origin(int fd, const char *origin, const char *etag, const char *last_modified) {
+static inline void rf_keep_origin(int fd, const char *origin, const char *etag, const char *last_modified,
+                                  int64_t file_bytes, int64_t modified_s) {
 #ifdef __linux__
     char value[4097];
     struct stat status;
-    if (fstat(fd, &status) != 0) return;
+    long long modified_ns = (long long)modified_s * 1000000000LL;
+    if (modified_s < 0) {
+        if (fstat(fd, &status) != 0) return;
+        modified_ns = (long long)status.st_mtim.tv_sec * 1000000000LL + status.st_mtim.tv_nsec;
+    }
     int size = snprintf(value, sizeof value, "%s\n%s\n%s\n%lld %lld", origin, etag, last_modified,
-                        (long long)status.st_size,
-                        (long long)status.st_mtim.tv_sec * 1000000000LL + status.st_mtim.tv_nsec);
+                        (long long)file_bytes, modified_ns);
     if (size > 0 && size < (int)sizeof value) {
         int ignored = fsetxattr(fd, "user.rangefetch.origin", value, (size_t)size, 0);
         (void)ignored;
     }
 #else
-    (void)fd, (void)origin, (void)etag, (void)last_modified;
+    (void)fd, (void)origin, (void)etag, (void)last_modified, (void)file_bytes, (void)modified_s;
 #endif
 }
 

@@ -52,8 +52,10 @@ cdef extern from "platform.h" nogil:
     int rf_publish_nameless(int fd, int directory_fd, const char *name, int overwrite)
     bint rf_is_special(int directory_fd, const char *name)
     bint rf_is_there(int directory_fd, const char *name)
-    void rf_set_time(int fd, int64_t seconds)
-    void rf_keep_origin(int fd, const char *origin, const char *etag, const char *last_modified)
+    int64_t rf_set_time(int fd, int64_t seconds)
+    void rf_keep_origin(
+        int fd, const char *origin, const char *etag, const char *last_modified, int64_t file_bytes, int64_t modified_s
+    )
     void rf_close(int fd)
 
     # Generic over the integer that `where` points to.

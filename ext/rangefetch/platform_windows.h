@@ -177,16 +177,17 @@ static inline int rf_punch_hole(int fd, int64_t offset, int64_t size) {
     return ENOTSUP;
 }
 
-static inline void rf_set_time(int fd, int64_t seconds) {
+static inline int64_t rf_set_time(int fd, int64_t seconds) {
     /* FILETIME counts 100 ns since 1601; a year beyond 9999 is none that anybody meant. */
-    if (seconds < 0 || seconds > INT64_C(253402300799)) return;
+    if (seconds < 0 || seconds > INT64_C(253402300799)) return -1;
     int64_t time_100ns = (seconds + INT64_C(11644473600)) * 10000000;
     FILETIME time = {(DWORD)(time_100ns & 0xFFFFFFFF), (DWORD)(time_100ns >> 32)};
-    SetFileTime(rf_handle(fd), NULL, NULL, &time);
+    return SetFileTime(rf_handle(fd), NULL, NULL, &time) ? seconds : -1;
 }
 
-static inline void rf_keep_origin(int fd, const char *origin, const char *etag, const char *last_modified) {
-    (void)fd, (void)origin, (void)etag, (void)last_modified;
+static inline void rf_keep_origin(int fd, const char *origin, const char *etag, const char *last_modified,
+                                  int64_t file_bytes, int64_t modified_s) {
+    (void)fd, (void)origin, (void)etag, (void)last_modified, (void)file_bytes, (void)modified_s;
 }
 
 static inline void rf_close(int fd) {

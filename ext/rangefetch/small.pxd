@@ -140,6 +140,7 @@ cdef inline bint small_publish(Lane *lane) noexcept nogil:
     False: the name is taken, or the disk refuses."""
     cdef FileCore *file = lane.file
     cdef const char *date = header_value(lane.easy, "Last-Modified")
+    cdef int64_t modified_s = -1
     if file.small.there_bytes >= 0:
         if not rf_is_same_there(file.fd, file.small.directory_fd, file.small.name, file.size):
             return False
@@ -149,9 +150,11 @@ cdef inline bint small_publish(Lane *lane) noexcept nogil:
     if file.fd < 0 and rf_open_nameless(file.small.directory_fd, &file.fd) != 0:
         return False
     if date != NULL:
-        rf_set_time(file.fd, <int64_t>curl_getdate(date, NULL))
+        modified_s = rf_set_time(file.fd, <int64_t>curl_getdate(date, NULL))
     if file.small.origin != NULL:
-        rf_keep_origin(file.fd, file.small.origin, lane.source.etag, lane.source.last_modified)
+        rf_keep_origin(
+            file.fd, file.small.origin, lane.source.etag, lane.source.last_modified, file.size, modified_s
+        )
     if rf_publish_nameless(file.fd, file.small.directory_fd, file.small.name, file.small.overwrite) != 0:
         return False
     small_closes(file)
