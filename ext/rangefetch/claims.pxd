@@ -58,8 +58,8 @@ cdef inline bint host_admits(Loop *loop, FileCore *file, Source *source) noexcep
     cdef bint insists = file.insists and file.lanes_busy == 0
     # Not before there is a connection for it: a slot that nobody can use is lost.
     return (
-        share_may_ask(loop, share, most, insists) and slot_is_due(loop, file, source)
-        and share_admits(loop, share, most, insists)
+        share_may_ask(loop, share, most, insists, not file.answered) and slot_is_due(loop, file, source)
+        and share_admits(loop, share, most, insists, not file.answered)
     )
 
 
@@ -80,7 +80,10 @@ cdef inline Source *best_source(Loop *loop, FileCore *file, bint helping) noexce
             continue
         if helping and not may_help(loop, each):
             continue
-        if not share_may_ask(loop, source_share(loop, each), most, insists) or not slot_is_due(loop, file, each):
+        if (
+            not share_may_ask(loop, source_share(loop, each), most, insists, not file.answered)
+            or not slot_is_due(loop, file, each)
+        ):
             continue
         if best == NULL or is_better(each, best):
             best = each

@@ -38,6 +38,8 @@ cdef enum:
     LONGEST_TRYING_MS = 5000  # for one request to find out whether a host is back, before others follow
     ASK_FOR_ROOM_MS = 100     # how often a loop that waits for a host has the others close idle connections
     STARVING_PAUSE_MS = 100   # without a descriptor for a connection, before the next one is tried
+    OUTSIDE_FIRST_MS = 500    # who waits so long without the engine comes before files that have not begun
+    OUTSIDE_GONE_MS = 1000    # ... and is not waited for when it has not asked again for so long
 
 
 # ---- The table ---------------------------------------------------------------------------------------------------
@@ -315,10 +317,22 @@ cdef inline bint host_is_full(Loop *loop, const HostShare *share) noexcept nogil
     )
 
 
-cdef inline bint share_may_ask(Loop *loop, HostShare *share, int64_t most, bint insists) noexcept nogil:
+cdef inline bint outside_is_next(const Loop *loop, const Host *host) noexcept nogil:
+    """Whether the next connection is due to somebody without the engine, who has waited for it. Files that are under
+    way keep theirs."""
+    cdef int64_t since_ms = rf_load(&host.outside_ms)
+    return (
+        since_ms != 0 and loop.now_ms - since_ms >= OUTSIDE_FIRST_MS
+        and loop.now_ms - rf_load(&host.outside_asked_ms) < OUTSIDE_GONE_MS
+    )
+
+
+cdef inline bint share_may_ask(
+    Loop *loop, HostShare *share, int64_t most, bint insists, bint begins
+) noexcept nogil:
     """Whether one more transfer may begin at the host, to which there may be ``most`` connections, or as many as others
     who are at work there may have; with ``insists`` also beyond that. Where there are as many, it is noted that one is
-    wanted.
+    wanted. ``begins``: nothing of the file has come yet.
     """
     cdef int64_t taken
     if share == NULL or host_is_resting(loop, share) or host_is_full(loop, share):
@@ -329,6 +343,12 @@ cdef inline bint share_may_ask(Loop *loop, HostShare *share, int64_t most, bint 
     if loop.now_ms < loop.starved_again_ms and share.lanes >= share.sockets:
         # It would take a connection more, for which there is no descriptor.
         share_waits(share, True)
+        return False
+    if begins and not insists and outside_is_next(loop, share.host):
+        share_waits(share, True)
+        if share.sockets > share.lanes and loop.now_ms - share.asked_ms >= ASK_FOR_ROOM_MS:
+            share.asked_ms = loop.now_ms
+            make_room_soon(loop, share.host.number)
         return False
     raise_to(&share.host.most, most)
     taken, most = rf_load(&share.host.taken), rf_load(&share.host.most)
@@ -349,9 +369,11 @@ cdef inline bint share_may_ask(Loop *loop, HostShare *share, int64_t most, bint 
     return False
 
 
-cdef inline bint share_admits(Loop *loop, HostShare *share, int64_t most, bint insists) noexcept nogil:
+cdef inline bint share_admits(
+    Loop *loop, HostShare *share, int64_t most, bint insists, bint begins
+) noexcept nogil:
     """The same, and grant it what it needs, for ``lane_send`` to use or ``share_give_back`` to give back."""
-    if not share_may_ask(loop, share, most, insists):
+    if not share_may_ask(loop, share, most, insists, begins):
         return False
     if loop.starved_ms != 0 and share.lanes >= share.sockets:
         # One finds out for all whether there is a descriptor by now.
@@ -372,7 +394,8 @@ cdef inline int64_t hosts_take(
     HostTable *table, int64_t number, int64_t now_ms, int64_t wanted, int64_t most
 ) noexcept nogil:
     """So many connections for somebody who opens them without the engine, or as many as there are left of ``most``.
-    Where that is none, the loops close what they keep idle for the host. From any thread.
+    Where that is none, the loops close what they keep idle for the host, and the next one that is free is for whoever
+    asks again. From any thread.
     """
     cdef Host *host
     cdef int64_t granted = 0
@@ -382,7 +405,12 @@ cdef inline int64_t hosts_take(
         raise_to(&host.most, most)
         while granted < wanted and host_grants(host):
             granted += 1
-        if granted == 0:
+        if granted > 0:
+            rf_store(&host.outside_ms, 0)
+        elif wanted > 0:
+            if rf_load(&host.outside_ms) == 0 or now_ms - rf_load(&host.outside_asked_ms) >= OUTSIDE_GONE_MS:
+                rf_store(&host.outside_ms, now_ms)
+            rf_store(&host.outside_asked_ms, now_ms)
             tell_loops(table, NULL, COMMAND_MAKE_ROOM, number)
     pthread_mutex_unlock(&table.lock)
     return granted

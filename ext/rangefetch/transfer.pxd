@@ -139,6 +139,8 @@ cdef struct Host:
     int64_t taken             # connections: idle ones, and one for each transfer under way
     int64_t most              # of them that there may be, by the most generous of those who have asked lately
     int64_t waiting           # loops in which something waits for one of them
+    int64_t outside_ms        # since when somebody without the engine has waited for one; 0: nobody does
+    int64_t outside_asked_ms  # ... and when that was last asked for
     int64_t answered          # in this process; 1: somehow, 2: with a file, or a part of one
     int64_t slots_us          # the first time at which nobody has leave for a request yet (see pace.pxd)
 

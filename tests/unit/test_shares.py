@@ -33,7 +33,8 @@ class Host:
         self.number = next(_hosts)
         self.shares = Shares()
         self.owner = Owner()
-        self.grants: Grants[str] = Grants(self.owner, self.shares)
+        self.now_s = 0.0
+        self.grants: Grants[str] = Grants(self.owner, self.shares, lambda: self.now_s)
         for name, most in wanted.items():
             self.join(name, most)
 
@@ -141,3 +142,18 @@ def test_all_together_never_have_more_than_the_one_that_wants_the_most(steps: li
             wanted.pop(name, None)
             host.grants.leave(name)
         assert sum(host.grants.granted(each) for each in MEMBERS) <= most
+
+
+def test_who_came_first_is_served_first() -> None:
+    host = Host(a=1, b=1, c=1)
+    assert host.take("abc", 1) == [1, 0, 0]
+    host.grants.give_back("a")
+    assert host.take("cb", 1) == [0, 1]
+
+
+def test_who_does_something_else_is_not_waited_for() -> None:
+    host = Host(a=1, b=1, c=1)
+    assert host.take("abc", 1) == [1, 0, 0]
+    host.grants.give_back("a")
+    host.now_s += 2.0
+    assert host.take("c", 1) == [1]

@@ -45,7 +45,7 @@ __all__ = ["Aria2Task"]
 R = TypeVar("R")
 
 _ANSWER_S = 300.0
-_TURN_S = 0.25
+_TURN_S = 0.1
 _FEW = 2
 _DISK_CODES = frozenset({"9", "14", "15", "16", "17", "18"})
 _REST = "its host to be ready again"
