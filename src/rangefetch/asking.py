@@ -37,7 +37,7 @@ class Question:
         self.manager: DownloadManager = get_download_manager()
         # It is the URL that is asked, and nobody else.
         checked = DownloadOptions.of(checked.over(self.manager.defaults), mirrors=(), use_github_mirror=False)
-        if not self.manager.is_native():
+        if not self.manager.can_stream():
             raise LocalError("head requires the native engine", url=mask_url(self.url))
         self.download = Download(self.url, checked)
         self.download.asks = True

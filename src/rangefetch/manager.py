@@ -403,10 +403,10 @@ class DownloadManager:
         with self._queue.running(self.start_by_itself):
             self._queue.add_stream(download)
 
-    def is_native(self) -> bool:
-        """Whether the native backend is the one in use; for streams."""
+    def can_stream(self) -> bool:
+        """Whether a backend may be used that brings bytes in order."""
         self.start_by_itself()
-        return self._router.name == "native"
+        return self._router.can_stream
 
     def forget(self, *downloads: Download) -> None:
         """``remove``, for who has the downloads themselves; those that have not ended stay."""

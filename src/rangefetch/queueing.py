@@ -204,7 +204,7 @@ class Queue:
         lock is held (``running``).
         """
         self._entries[download.gid] = download
-        if download.options.robots and self.router.has_engine:
+        if download.options.robots and self.router.can_stream:
             rules = self._robots.rules_for(download.url)
             if rules is None:
                 self._robots.wait(download.url, download.options, download.gid, stream=True)
@@ -455,7 +455,7 @@ class Queue:
                 self._look_again_at_spaced(now_s)
                 break
             entry = self._entries[gid]
-            if entry.options.robots and self.router.has_engine and not self._may_fetch(entry):
+            if entry.options.robots and self.router.can_stream and not self._may_fetch(entry):
                 continue
             is_small = self.router.takes_as_small(entry)
             if not is_small and not self._places.has_one_for_any():

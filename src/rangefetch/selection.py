@@ -77,7 +77,7 @@ class BackendRouter:
         self._starter: threading.Thread | None = None
         self._stopping = False
         if config:
-            self._make("aria2")
+            _make_aria2(self, policy, self._config)
 
     # -- what the manager asks ----------------------------------------------------------------------------------
 
@@ -163,9 +163,9 @@ class BackendRouter:
             backend.halt(download)
 
     @property
-    def has_engine(self) -> bool:
-        """Whether the engine may be used."""
-        return "native" in self._order
+    def can_stream(self) -> bool:
+        """Whether a backend that streams may be used, as far as is known."""
+        return any(CAPABILITIES[name].in_order for name in self._order if name not in self._unusable)
 
     def later(self, delay_s: float, function: Callable[[], None]) -> bool:
         """Have the thread of a backend that runs call ``function`` in so many seconds; False: none runs.
@@ -383,20 +383,27 @@ class BackendRouter:
             backend = self._running.get(name)
             if backend is None:
                 with no_fork:
-                    backend = self._make(name)
+                    backend = _MAKERS[name](self, self._policy, self._config)
                 backend.start()
                 backend.limit(self._limit)
                 self._running[name] = backend
             return backend
 
-    def _make(self, name: str) -> Backend:
-        if name == "native":
-            with no_fork:
-                from rangefetch.native.backend import NativeBackend
 
-            return NativeBackend(self, self._policy)
-        with no_fork:
-            from rangefetch.aria2.backend import Aria2Backend
-            from rangefetch.aria2.config import DaemonConfig
+def _make_native(router: BackendRouter, policy: RetryPolicy, _config: Mapping[str, Any]) -> Backend:
+    with no_fork:
+        from rangefetch.native.backend import NativeBackend
 
-        return Aria2Backend(self, DaemonConfig.of(self._config), self._policy)
+    return NativeBackend(router, policy)
+
+
+def _make_aria2(router: BackendRouter, policy: RetryPolicy, config: Mapping[str, Any]) -> Backend:
+    """Raises ``ValueError`` or ``TypeError`` for a keyword that is not known."""
+    with no_fork:
+        from rangefetch.aria2.backend import Aria2Backend
+        from rangefetch.aria2.config import DaemonConfig
+
+    return Aria2Backend(router, DaemonConfig.of(config), policy)
+
+
+_MAKERS = {"native": _make_native, "aria2": _make_aria2}

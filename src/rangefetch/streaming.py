@@ -191,6 +191,6 @@ def stream(url: Url, **options: Unpack[StreamOptions]) -> io.BufferedReader:
         raise ValueError("decode: a stream is what the server sends; read it through gzip.open or the like")
     manager = get_download_manager()
     checked = DownloadOptions.of(checked.over(manager.defaults), file_allocation="none", decode=False)
-    if not manager.is_native():
+    if not manager.can_stream():
         raise LocalError("streams require the native engine", url=mask_url(url))
     return _Reader(RemoteFile(manager, url, checked), _BUFFER_BYTES)

@@ -428,6 +428,22 @@ def test_init_is_idempotent_and_makes_it_anew_where_something_changes(
     assert not second.is_started
 
 
+@pytest.mark.parametrize("asked", ["stream", "head"])
+def test_what_only_the_engine_can_do_goes_there_whichever_comes_first(
+    no_global: None, daemon: dict[str, Any], server: MisbehavingServer, asked: str
+) -> None:
+    manager = init_download_manager(prefer="aria2", **daemon)
+    try:
+        if asked == "stream":
+            with rangefetch.stream(server.url("/good/x", size=SIZE)) as stream:
+                assert stream.read() == content(SIZE)
+        else:
+            assert rangefetch.head(server.url("/good/x", size=SIZE)).size == SIZE
+        assert manager.backend == "aria2"
+    finally:
+        manager.stop()
+
+
 def test_get_makes_one_with_the_defaults(no_global: None) -> None:
     manager = get_download_manager()
     assert manager.backend == "native"

@@ -358,7 +358,7 @@ def test_nothing_is_left_open(server: MisbehavingServer) -> None:
 
 def test_without_the_engine_it_says_so(monkeypatch: pytest.MonkeyPatch, server: MisbehavingServer) -> None:
     class Without(DownloadManager):
-        def is_native(self) -> bool:
+        def can_stream(self) -> bool:
             return False
 
     monkeypatch.setattr("rangefetch.asking.get_download_manager", Without)
