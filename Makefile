@@ -38,7 +38,7 @@ BUILT_FROM := setup.py pyproject.toml src/rangefetch/version.py $(shell find ext
 # Tests wait more than they compute: with more workers than processors they wait side by side.
 PROCESSORS := $(shell getconf _NPROCESSORS_ONLN)
 WORKERS ?= $(shell echo $$(($(PROCESSORS) < 4 ? 8 * $(PROCESSORS) : 32)))
-PARALLEL := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PARALLEL := --workers $(WORKERS)
 
 SYSTEM_LIBCURL = $$($(BIN)/python -c 'import ctypes.util as c; print(c.find_library("curl") or "")')
 
@@ -108,7 +108,7 @@ endif
 
 # All of them are in tests/unit (support/quick.py); to look through the other folders for more takes longer than they do.
 quick: $(VENV)/tools
-	@$(BIN)/python -m pytest -n 2 -m quick tests/unit $(ARGS)
+	@$(BIN)/python -m pytest --workers 2 -m quick tests/unit $(ARGS)
 
 lint: $(VENV)/tools
 	$(BIN)/ruff check .

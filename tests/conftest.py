@@ -30,6 +30,7 @@ from support.downloads import SIZE
 from support.effects import Scene
 from support.quick import *  # noqa: F403
 from support.signals import *  # noqa: F403
+from support.workers import *  # noqa: F403
 
 # How long an example takes to make or to try depends on what else the machine is doing.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,6 +1,6 @@
 """Tests that run alone: those marked ``alone`` measure time, or count what is the whole machine's.
 
-With several workers (``pytest -n``) such a test runs while no other does. Every test takes a shared lock for as long
+With several workers such a test runs while no other does. Every test takes a shared lock for as long
 as it runs, and these take the exclusive one. Who wants either passes a turnstile first, so that a stream of shared
 locks cannot keep an exclusive one waiting. They come last and on one worker, since each makes all others wait.
 """
@@ -18,8 +18,10 @@ __all__ = ["pytest_collection_modifyitems", "pytest_configure", "pytest_configur
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Where the run begins: make the directory of the locks, which all workers are told."""
-    if not hasattr(config, "workerinput"):
+    """Where the run begins, make the directory of the locks; a worker of pytest-xdist is told of it."""
+    if hasattr(config, "workerinput"):
+        config.stash[_DIRECTORY] = config.workerinput["locks"]
+    else:
         directory = tempfile.TemporaryDirectory(prefix="rangefetch-tests-")
         config.add_cleanup(directory.cleanup)
         config.stash[_DIRECTORY] = directory.name
@@ -27,13 +29,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Where the run begins, for each worker."""
+    """Where the run begins, for each worker of pytest-xdist."""
     node.workerinput["locks"] = node.config.stash[_DIRECTORY]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Those that run alone come last, in one group."""
-    if hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput") or config.option.workers:
         for item in filter(_alone, items):
             item.add_marker(pytest.mark.xdist_group("alone"))
         items.sort(key=_alone)
@@ -42,8 +44,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Around a test and its fixtures, before its timeout begins."""
-    told = getattr(item.config, "workerinput", None)
-    with _turn(Path(told["locks"]), _alone(item)) if told else contextlib.nullcontext():
+    with _turn(Path(item.config.stash[_DIRECTORY]), _alone(item)):
         return (yield)
 
 

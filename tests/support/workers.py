@@ -1,0 +1,227 @@
+"""``pytest --workers N``: the tests are collected once, and N forks of this process run them.
+
+Workers that each start a Python and collect all tests in it (pytest-xdist) compute longer for that than most tests do;
+here each costs a fork. A worker is given a piece of a file of tests at a time. Those of a group (``xdist_group``) are
+one piece. A worker that dies fails the test that it was running, and another takes its place.
+
+pytest-xdist stays for the sanitizer for threads, which does not survive threads in a process that was forked.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import traceback
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+__all__ = ["pytest_addoption", "pytest_runtestloop"]
+
+_LONGEST_PIECE = 16
+_PIECES_FOR_EACH = 8  # at least, so that all have something to do until the end
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Say how many."""
+    parser.addoption("--workers", type=int, default=0, metavar="N", help="run the tests in N forks of this process")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Have workers run the tests, where that is wanted; else pytest runs one after the other."""
+    option = session.config.option
+    if not option.workers or option.collectonly or not session.items:
+        return None
+    if session.testsfailed and not option.continue_on_collection_errors:
+        return None  # what could not be collected, which pytest reports
+    _Workers(session, option.workers).run()
+    return True
+
+
+def _pieces(items: list[pytest.Item], workers: int) -> Iterator[list[int]]:
+    """Numbers of tests for one worker: the groups, then parts of files, and those that run alone."""
+    groups: dict[str, list[int]] = {}
+    others: list[int] = []
+    for number, item in enumerate(items):
+        marker = item.get_closest_marker("xdist_group")
+        (groups.setdefault(marker.args[0], []) if marker else others).append(number)
+    alone = groups.pop("alone", [])
+    yield from groups.values()
+    most = max(1, min(_LONGEST_PIECE, len(others) // (workers * _PIECES_FOR_EACH)))
+    for _, of_a_file in itertools.groupby(others, key=lambda number: items[number].path):
+        numbers = list(of_a_file)
+        yield from (numbers[i : i + most] for i in range(0, len(numbers), most))
+    if alone:
+        yield alone
+
+
+# ---- Where the run began ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Worker:
+    pid: int
+    left: list[int] = field(default_factory=list)
+    """Of its piece, the one that it runs first."""
+
+
+class _Workers:
+    """Gives out the pieces, and reports what comes of them."""
+
+    def __init__(self, session: pytest.Session, count: int) -> None:
+        self._session = session
+        self._count = count
+        self._pieces = deque(_pieces(session.items, count))
+        self._workers: dict[Connection, _Worker] = {}
+        self._names = (f"worker{number}" for number in itertools.count())
+        # It is removed when the run has ended well, and all have theirs in it.
+        self._directory: Path = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+
+    def run(self) -> None:
+        """Until all tests have ended, or one that stops the run."""
+        reporter: Any = self._session.config.pluginmanager.getplugin("terminalreporter")
+        reporter.showfspath = False  # they come from many files at a time
+        try:
+            for _ in range(min(self._count, len(self._pieces))):
+                self._start()
+            while self._workers:
+                for connection in wait(list(self._workers)):
+                    assert isinstance(connection, Connection)
+                    self._hear(connection)
+        finally:
+            for connection in self._workers:
+                connection.close()  # by which they end
+            for worker in self._workers.values():
+                os.waitpid(worker.pid, 0)
+        if self._session.shouldfail:
+            raise self._session.Failed(self._session.shouldfail)
+        if self._session.shouldstop:
+            raise self._session.Interrupted(self._session.shouldstop)
+
+    def _start(self) -> None:
+        ours, its = Pipe()
+        directory = self._directory / next(self._names)
+        pid = os.fork()
+        if pid == 0:
+            for other in (ours, *self._workers):
+                other.close()
+            _work(self._session, its, directory)
+        its.close()
+        self._workers[ours] = _Worker(pid)
+
+    def _hear(self, connection: Connection) -> None:
+        worker = self._workers[connection]
+        try:
+            number, reports = connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._bury(connection)
+            return
+        if number is not None:
+            worker.left = [each for each in worker.left if each != number]
+            self._report(number, reports)
+            return
+        if self._session.shouldfail or self._session.shouldstop:
+            self._pieces.clear()
+        worker.left = self._pieces.popleft() if self._pieces else []
+        connection.send(worker.left)
+
+    def _bury(self, connection: Connection) -> None:
+        """A worker has ended, since nothing was left, or in the middle of a test."""
+        worker = self._workers.pop(connection)
+        connection.close()
+        _, status = os.waitpid(worker.pid, 0)
+        if not worker.left:
+            return
+        dead, *left = worker.left
+        why = f"the process in which it ran has ended with {os.waitstatus_to_exitcode(status)}"
+        self._report(dead, [_failed(self._session, self._session.items[dead], "call", why)])
+        if left:
+            self._pieces.appendleft(left)
+        self._start()
+
+    def _report(self, number: int, reports: list[dict[str, Any]]) -> None:
+        config, item = self._session.config, self._session.items[number]
+        config.hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        for each in reports:
+            report = config.hook.pytest_report_from_serializable(config=config, data=each)
+            config.hook.pytest_runtest_logreport(report=report)
+        config.hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+
+
+def _failed(session: pytest.Session, item: pytest.Item, when: Any, why: str) -> dict[str, Any]:
+    report = pytest.TestReport(item.nodeid, item.location, {}, "failed", why, when)
+    told: dict[str, Any] = session.config.hook.pytest_report_to_serializable(config=session.config, report=report)
+    return told
+
+
+# ---- A worker -----------------------------------------------------------------------------------------------------
+
+
+class _Teller:
+    """A plugin that keeps what there is to report of a test, in the place of the one that prints it."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self.reports: list[dict[str, Any]] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.reports.append(self._config.hook.pytest_report_to_serializable(config=self._config, report=report))
+
+
+def _work(session: pytest.Session, connection: Connection, directory: Path) -> None:
+    """Run what the other end says, and end the process."""
+    status = 1
+    try:
+        teller = _begin(session, directory)
+        while True:
+            connection.send((None, []))
+            piece: list[int] = connection.recv()
+            if not piece:
+                break
+            for number, following in itertools.zip_longest(piece, piece[1:]):
+                item = session.items[number]
+                # What comes after the piece is not known: what is for its file alone ends with it.
+                beyond = _elsewhere(session.items, item) if following is None else session.items[following]
+                session.config.hook.pytest_runtest_protocol(item=item, nextitem=beyond)
+                connection.send((number, teller.reports))
+                teller.reports = []
+        try:
+            session._setupstate.teardown_exact(None)
+        except BaseException:
+            connection.send((number, [_failed(session, session.items[number], "teardown", traceback.format_exc())]))
+        status = 0
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        pass  # the run was stopped
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)  # what is done when Python ends is for the process that was forked
+
+
+def _begin(session: pytest.Session, directory: Path) -> _Teller:
+    """Make what is the other process's this one's: its output, and where it writes."""
+    plugins = session.config.pluginmanager
+    capture = plugins.getplugin("capturemanager")
+    capture.stop_global_capturing()
+    capture.start_global_capturing()
+    capture.suspend_global_capture()
+    plugins.unregister(name="terminalreporter")
+    teller = _Teller(session.config)
+    plugins.register(teller)
+    directory.mkdir(mode=0o700)
+    session.config._tmp_path_factory._basetemp = directory  # type: ignore[attr-defined]
+    return teller
+
+
+def _elsewhere(items: list[pytest.Item], item: pytest.Item) -> pytest.Item | None:
+    """A test of another file, for which nothing stays but what is for all; of the same where there is no other one."""
+    return next((each for each in (items[0], items[-1]) if each.path != item.path), None) or next(
+        (each for each in (items[0], items[-1]) if each is not item), None
+    )
