@@ -207,6 +207,7 @@ def test_a_close_that_reports_lost_writes_comes_before_the_name(
 def test_each_sync_of_the_saves_on_the_way_may_fail(
     manager: DownloadManager,
     server: MisbehavingServer,
+    valve: Valve,
     target: Path,
     losing: Callable[..., LosingDisk],
     monkeypatch: pytest.MonkeyPatch,
@@ -216,9 +217,12 @@ def test_each_sync_of_the_saves_on_the_way_may_fail(
 ) -> None:
     monkeypatch.setattr(keeping, "_FIRST_SAVE_S", 0.0)
     monkeypatch.setattr(keeping, "_SAVE_EVERY_S", 0.0)
-    url = server.url("/shared-rate/x", size=SIZE, rate=5 * MIB, etag='"a"')
+    valve.narrow(MIB // 2)  # which leaves time for more saves than five
+    url = server.url("/valve/x", size=SIZE, etag='"a"')
     disk = losing(lambda name, now: name.endswith(of) and now == number, error)
     gid = manager.download(url, QUICK | into(target, target.name))
+    until(lambda: disk.failed)
+    valve.open()
     if of == ".tmp" and error == errno.ENOSPC:
         manager.wait(gid, 30)  # no room for the state is no reason to stop
     else:

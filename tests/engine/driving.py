@@ -62,11 +62,12 @@ class Part:
             self.fd = -1
 
 
-def plain_profile() -> Profile:
-    """A profile that adds nothing, and believes every server's certificate."""
+def plain_profile(*, read_timeout_s: float = 60) -> Profile:
+    """A profile that adds nothing but the timeout, and believes every server's certificate."""
     libcurl.load()
     number = _engine.constants()
-    return Profile([(number["CURLOPT_SSL_VERIFYPEER"], 0), (number["CURLOPT_SSL_VERIFYHOST"], 0)], [], [])
+    settings = [(number["CURLOPT_SSL_VERIFYPEER"], 0), (number["CURLOPT_SSL_VERIFYHOST"], 0)]
+    return Profile(settings, [], [], read_timeout_s=read_timeout_s)
 
 
 class Driver:

@@ -75,24 +75,27 @@ def test_it_may_be_stopped_again_and_again(server: MisbehavingServer, valve: Val
     assert result.resumed == kept[-1]
 
 
+@pytest.mark.parametrize("lanes", [1, 5])
 def test_pause_and_resume_go_on_in_one_manager(
-    server: MisbehavingServer, valve: Valve, target: Path, manager: DownloadManager
+    server: MisbehavingServer, valve: Valve, target: Path, manager: DownloadManager, lanes: int
 ) -> None:
     url = server.url("/valve/x", size=SIZE)
-    gid = manager.download(url, _where(target))
+    gid = manager.download(url, {**_where(target), "split": lanes})
     until(lambda: downloaded(manager, gid) > MIB)
     manager.pause(gid)
     until(lambda: manager.get_download_progress(gid).status is DownloadStatus.PAUSED)
     assert names(target.parent) == begun(target)
-    assert saved_bytes(target) == downloaded(manager, gid)
+    kept = downloaded(manager, gid)
+    assert saved_bytes(target) == kept
     server.wait_idle()
     before = server.bytes_sent
     valve.open()
     manager.resume(gid)
     result = manager.wait(gid)
     assert target.read_bytes() == content(SIZE)
-    assert result.resumed > MIB
-    assert server.bytes_sent - before < SIZE - MIB
+    assert result.resumed == kept
+    if lanes == 1:  # several may help each other, by which some bytes are sent twice
+        assert server.bytes_sent - before == SIZE - kept
 
 
 def test_all_options_may_differ_in_the_second_run(server: MisbehavingServer, valve: Valve, target: Path) -> None:

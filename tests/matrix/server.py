@@ -22,6 +22,7 @@ import h2.exceptions
 
 from matrix.answers import Answer, Ask
 from matrix.run import Fault, Place, Run
+from servers.background import all_ended
 from servers.tls import Certificates
 
 __all__ = ["PROTOCOLS", "Server"]
@@ -173,6 +174,7 @@ class Server:
         for reserved in self._reserved:
             reserved.close()
         await self._drop()
+        await all_ended()
 
     async def _drop(self) -> None:
         """End every connection."""

@@ -1,11 +1,24 @@
-"""Servers of the standard library that work beside a test."""
+"""Servers that work beside a test: those of the standard library, and how those of asyncio end."""
 
+import asyncio
 import http.server
 import socketserver
 import threading
 from typing import Self
 
-__all__ = ["Background", "Handler"]
+__all__ = ["Background", "Handler", "all_ended"]
+
+
+async def all_ended() -> None:
+    """Cancel all other tasks of this loop, and have the transports that they close be closed."""
+    while True:
+        await asyncio.sleep(0)  # what was accepted last has begun, and closes what it was given
+        if not (others := asyncio.all_tasks() - {asyncio.current_task()}):
+            break
+        for task in others:
+            task.cancel()
+        await asyncio.wait(others)
+    await asyncio.sleep(0)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

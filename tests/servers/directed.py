@@ -41,6 +41,10 @@ class Valve:
     def __init__(self, bytes_per_second: int) -> None:
         self._pace = Pace(bytes_per_second)
 
+    def narrow(self, bytes_per_second: int) -> None:
+        """From now on no faster than that."""
+        self._pace.bytes_per_second = bytes_per_second
+
     def open(self) -> None:
         """From now on as fast as it goes."""
         self._pace.bytes_per_second = 1 << 40

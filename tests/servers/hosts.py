@@ -9,6 +9,8 @@ import threading
 from types import TracebackType
 from typing import Self
 
+from servers.background import all_ended
+
 __all__ = ["ManyHosts"]
 
 _RANGE = re.compile(rb"\r\nrange: *bytes=(\d+)-(\d+)", re.IGNORECASE)
@@ -28,7 +30,6 @@ class ManyHosts:
         self._at_work = 0
         self._loop = asyncio.new_event_loop()
         self._enough: asyncio.Event
-        self._tasks: set[asyncio.Task[None]] = set()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="many-hosts", daemon=True)
 
@@ -58,25 +59,17 @@ class ManyHosts:
             self._loop.run_forever()
         finally:
             server.close()
-            tasks = list(self._tasks)
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                self._loop.run_until_complete(asyncio.wait(tasks))
+            self._loop.run_until_complete(all_ended())
             self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 while True:
                     head = await reader.readuntil(b"\r\n\r\n")
                     await self._answer(head, reader, writer)
         finally:
-            self._tasks.discard(task)
-            writer.close()
+            writer.transport.abort()
 
     async def _answer(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.requests += 1

@@ -186,10 +186,9 @@ def _work(session: pytest.Session, connection: Connection, directory: Path) -> N
             if not piece:
                 break
             for number, following in itertools.zip_longest(piece, piece[1:]):
-                item = session.items[number]
-                # What comes after the piece is not known: what is for its file alone ends with it.
-                beyond = _elsewhere(session.items, item) if following is None else session.items[following]
-                session.config.hook.pytest_runtest_protocol(item=item, nextitem=beyond)
+                # What comes after the piece is not known yet: only what is for the whole session stays.
+                beyond = session if following is None else session.items[following]
+                session.config.hook.pytest_runtest_protocol(item=session.items[number], nextitem=beyond)
                 connection.send((number, teller.reports))
                 teller.reports = []
         try:
@@ -218,10 +217,3 @@ def _begin(session: pytest.Session, directory: Path) -> _Teller:
     directory.mkdir(mode=0o700)
     session.config._tmp_path_factory._basetemp = directory  # type: ignore[attr-defined]
     return teller
-
-
-def _elsewhere(items: list[pytest.Item], item: pytest.Item) -> pytest.Item | None:
-    """A test of another file, for which nothing stays but what is for all; of the same where there is no other one."""
-    return next((each for each in (items[0], items[-1]) if each.path != item.path), None) or next(
-        (each for each in (items[0], items[-1]) if each is not item), None
-    )
