@@ -63,13 +63,11 @@ endif
 setup: $(VENV)/tools
 	@.ci/machine tests || echo "The tests that need it are skipped."
 
-# Lint computes while tests wait; what it says comes last. The tests are collected once before they run: pytest keeps
-# its form of their code, which each worker would make for itself. Then the engine once more, on the system's libcurl:
-# on Debian an older one than pycurl's, with other ways.
+# Lint computes while tests wait; what it says comes last. Then the engine once more, on the system's libcurl: on Debian
+# an older one than pycurl's, with other ways.
 test: setup
 	@mkdir -p build
 	@$(MAKE) --no-print-directory lint >build/lint.log 2>&1 & lint=$$!; \
-	$(BIN)/python -m pytest --collect-only -q $(ARGS) >/dev/null; \
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS); tests=$$?; \
 	wait $$lint; lint=$$?; cat build/lint.log; [ $$tests = 0 ] && [ $$lint = 0 ]
 ifndef ARGS
