@@ -8,6 +8,7 @@ import pytest
 
 from rangefetch import DownloadManager
 from rangefetch.errors import LocalError
+from support.disks import without_attributes
 
 
 def _session(path: Path, **changed: Any) -> Path:
@@ -57,8 +58,16 @@ def test_a_session_that_others_could_have_written_is_refused_and_left_alone(tmp_
     assert path.read_bytes() == before
 
 
-def test_what_a_session_says_was_kept_aside_is_deleted_only_if_it_is_ours(tmp_path: Path) -> None:
-    other = tmp_path / "others"
+@pytest.mark.parametrize(
+    ("name", "marks"), [("others.bad", True), ("others", False), ("others.1", False), ("others.bad.txt", False)]
+)
+def test_what_a_session_says_was_kept_aside_is_deleted_only_if_it_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, marks: bool
+) -> None:
+    """Where files have no marks, the name tells."""
+    if not marks:
+        without_attributes(monkeypatch)
+    other = tmp_path / name
     other.write_bytes(b"precious")
     path = _session(tmp_path / "session", kept_aside=str(other))
     with DownloadManager(session_file=path) as manager:

@@ -1,13 +1,16 @@
 """A checksum proves the file before it gets its name; wrong bytes are kept aside and never named."""
 
+import errno
 import hashlib
 from pathlib import Path
 
 import pytest
 
+from rangefetch import DownloadManager
 from rangefetch.errors import ChecksumMismatch
 from servers.misbehaving import MisbehavingServer, content
-from support.downloads import fails, fetch, interrupt
+from support.disks import without_attributes
+from support.downloads import fails, fetch, interrupt, into
 from support.files import MIB, names
 
 SIZE = 13 * MIB + 3
@@ -62,6 +65,33 @@ def test_of_what_was_kept_aside_there_is_one_for_each_target(server: Misbehaving
     assert target.with_name("file.bin.bad").read_bytes() == content(1000, 2)
     assert target.with_name("other.bad").read_bytes() == b"theirs"
     assert target.with_name("other.bad.1").read_bytes() == content(1000, 2)
+
+
+@pytest.mark.parametrize("error", [0, errno.EOPNOTSUPP, errno.ENOSYS])
+@pytest.mark.parametrize("when", ["at once", "by another manager"])
+def test_what_was_kept_aside_goes_with_the_download_on_any_file_system(
+    server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch, error: int, when: str
+) -> None:
+    """Also where files have no attributes by which they are known, and beside somebody's of such a name."""
+    if error:
+        without_attributes(monkeypatch, error)
+    theirs = target.with_name("file.bin.bad")
+    theirs.write_bytes(b"theirs")
+    session = target.parent.with_name("session")
+    with DownloadManager(session_file=session) as manager:
+        gid = manager.download(
+            server.url("/good/x", size=1000), into(target, checksum=f"md5={_digest('md5', 10)}", max_tries=1)
+        )
+        with pytest.raises(ChecksumMismatch):
+            manager.wait(gid, 30)
+        assert names(target.parent) == ["file.bin.bad", "file.bin.bad.1"]
+        if when == "at once":
+            manager.cancel(gid, remove_files=True)
+    if when != "at once":
+        with DownloadManager(session_file=session) as manager:
+            manager.cancel(gid, remove_files=True)
+    assert names(target.parent) == ["file.bin.bad"]
+    assert theirs.read_bytes() == b"theirs"
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,25 @@
 """Fixtures: disks that are full soon, or refuse to be written."""
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-__all__ = ["small_disk", "unwritable_directory"]
+__all__ = ["small_disk", "unwritable_directory", "without_attributes"]
+
+
+def without_attributes(monkeypatch: pytest.MonkeyPatch, error: int = errno.EOPNOTSUPP) -> None:
+    """From now on no file has extended attributes, as on exFAT, or can have any."""
+
+    def refused(*_: object, **__: object) -> NoReturn:
+        raise OSError(error, os.strerror(error))
+
+    for name in ("setxattr", "getxattr", "removexattr", "listxattr"):
+        monkeypatch.setattr(os, name, refused, raising=False)
 
 
 @pytest.fixture

@@ -25,9 +25,12 @@ def remove(download: Download) -> None:
 
 
 def remove_kept_aside(download: Download) -> None:
-    """Delete the data that was kept because its checksum was wrong."""
+    """Delete the data that was kept because its checksum was wrong.
+
+    Where it is a session file says, too. Of a file system without marks nothing but the name tells that it is ours.
+    """
     path, download.kept_aside = download.kept_aside, None
-    if path is not None and may_be_ours(path):
+    if path is not None and _was_set_aside(path) and may_be_ours(path):
         with contextlib.suppress(OSError):
             path.unlink()
 
@@ -42,6 +45,11 @@ def move(download: Download, options: DownloadOptions) -> None:
     if target is not None:
         with contextlib.closing(target):
             target.move(options.save_dir, options.filename)
+
+
+def _was_set_aside(path: Path) -> bool:
+    """Whether it has such a name as ``Target.set_aside`` gives, and no server can."""
+    return path.suffix == ".bad" or (path.suffix[1:].isdecimal() and path.with_suffix("").suffix == ".bad")
 
 
 def _find(download: Download) -> Target | None:
