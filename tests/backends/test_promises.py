@@ -3,10 +3,12 @@
 import asyncio
 import hashlib
 import logging
+import os
 import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from backends.conftest import Make
@@ -341,6 +343,37 @@ def test_no_secret_is_logged(
     with caplog.at_level(logging.DEBUG, "rangefetch"), pytest.raises(HttpStatusError) as caught:
         _fetch(manager, url, target, headers={"X-Token": "hush-hush"})
     assert "hush-hush" not in caplog.text + str(caught.value)
+
+
+def test_no_secret_is_in_what_lies_beside_the_file_nor_in_the_list_of_processes(
+    manager: DownloadManager, server: MisbehavingServer, valve: Valve, target: Path
+) -> None:
+    """While it runs, when it is paused, and when it is done: but for the session file, which says so."""
+    secrets = [b"passw0rd", b"t0ken", b"c00kie"]
+    url = server.url("/valve/x", size=SIZE).replace("//", "//somebody:passw0rd@", 1)
+    options = into(target, headers={"X-Token": "t0ken", "Cookie": "a=c00kie"})
+    gid = manager.download(url, options)
+
+    def told() -> dict[str, bytes]:
+        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        found = {f"process {each.pid}": repr((each.cmdline(), each.environ())).encode() for each in processes}
+        for path in (*target.parent.iterdir(), target.parent):
+            if path.suffix == ".json":
+                found[path.name] = path.read_bytes()
+            for name in os.listxattr(path):
+                found[f"{path.name} {name}"] = os.getxattr(path, name)
+        return {what: octets for what, octets in found.items() if any(secret in octets for secret in secrets)}
+
+    until(lambda: downloaded(manager, gid) > MIB)
+    assert told() == {}
+    manager.pause(gid)
+    assert names(target.parent) == begun(target)
+    assert told() == {}
+    valve.open()
+    manager.resume(gid)
+    manager.wait(gid, 30)
+    assert told() == {}
+    assert {request.headers["x-token"] for request in server.requests} == {"t0ken"}
 
 
 # ---- Life --------------------------------------------------------------------------------------------------------
