@@ -35,6 +35,10 @@ if not MUSL:
 # No path of the machine that built it gets into the wheel: the same sources make the same bytes anywhere.
 UNTRACED = [f"-ffile-prefix-map={sysconfig.get_path('include')}=python", f"-ffile-prefix-map={Path.cwd()}=."]
 
+# Line numbers for a backtrace, unless CFLAGS asks for nothing: what a compiler for another machine says of its own
+# folders is not mapped above.
+DEBUGGING = [] if "-g0" in os.environ.get("CFLAGS", "").split() else ["-g1"]
+
 # For the .pxd files, too: a division there that checked for zero would take the GIL to say so.
 DIRECTIVES = {
     "language_level": 3,
@@ -52,7 +56,7 @@ engine = Extension(
     # A free-threaded CPython has no stable ABI before 3.15; its wheel is for the one version.
     define_macros=[] if FREE_THREADED else [("Py_LIMITED_API", "0x030B0000")],
     py_limited_api=not FREE_THREADED,
-    extra_compile_args=["-std=gnu11", "-O2", "-g1", "-Wall", "-Wextra", "-Wno-unused-parameter", *UNTRACED],
+    extra_compile_args=["-std=gnu11", "-O2", *DEBUGGING, "-Wall", "-Wextra", "-Wno-unused-parameter", *UNTRACED],
 )
 
 

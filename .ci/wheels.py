@@ -42,18 +42,20 @@ class Target:
     tag: str
     zig: str
     python: str
-    link: str = ""
+    link: str
 
+
+_LINUX = f"-Wl,-T,{Path(__file__).with_name('no_debugging.ld')}"
 
 # Python's symbols are looked for when the extension is loaded. Its own name would be the path to which it was built.
 _MACOS = "-undefined dynamic_lookup -Wl,-install_name,@rpath/_engine.abi3.so"
 
 TARGETS = [
     # glibc 2.28 is the floor of pycurl's wheels.
-    Target("manylinux_2_28_x86_64", "x86_64-linux-gnu.2.28", "manylinux_2_28-x86_64"),
-    Target("manylinux_2_28_aarch64", "aarch64-linux-gnu.2.28", "manylinux_2_28-aarch64"),
-    Target("musllinux_1_2_x86_64", "x86_64-linux-musl", "musllinux_1_2-x86_64"),
-    Target("musllinux_1_2_aarch64", "aarch64-linux-musl", "musllinux_1_2-aarch64"),
+    Target("manylinux_2_28_x86_64", "x86_64-linux-gnu.2.28", "manylinux_2_28-x86_64", _LINUX),
+    Target("manylinux_2_28_aarch64", "aarch64-linux-gnu.2.28", "manylinux_2_28-aarch64", _LINUX),
+    Target("musllinux_1_2_x86_64", "x86_64-linux-musl", "musllinux_1_2-x86_64", _LINUX),
+    Target("musllinux_1_2_aarch64", "aarch64-linux-musl", "musllinux_1_2-aarch64", _LINUX),
     Target("macosx_11_0_x86_64", "x86_64-macos.11.0", "macosx-11.0-x86_64", _MACOS),
     Target("macosx_11_0_arm64", "aarch64-macos.11.0", "macosx-11.0-arm64", _MACOS),
 ]
@@ -129,9 +131,8 @@ class Builder:
         (path,) = self._build(
             *(self._tree, "--wheel", "--no-isolation"),
             CC=compiler,
-            CFLAGS="-DNDEBUG -fwrapv -fPIC",  # instead of what this Python was configured with
-            # Without the debugging information, which names folders of this machine.
-            LDSHARED=f"{compiler} -shared -Wl,-S {target.link}",
+            CFLAGS="-DNDEBUG -fwrapv -fPIC -g0",  # instead of what this Python was configured with
+            LDSHARED=f"{compiler} -shared {target.link}",
             _PYTHON_HOST_PLATFORM=target.python,
         )
         if not path.name.endswith(f"-cp311-abi3-{target.tag}.whl"):

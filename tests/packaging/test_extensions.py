@@ -35,6 +35,14 @@ def _is_pythons(symbol: str) -> bool:
     return symbol.startswith(("Py", "_Py"))
 
 
+@pytest.mark.parametrize("path", _wheels("rangefetch-*-abi3-*.whl"))
+def test_functions_keep_their_names_and_there_is_no_debugging_information(path: Path) -> None:
+    # Backtraces name them, and the walk in tests/engine/test_no_gil.py finds its way.
+    extension = _extension(path)
+    assert any(symbol.name.endswith("loop_run") for symbol in extension.symbols)
+    assert not [section.name for section in extension.sections if "debug" in section.name]
+
+
 @pytest.mark.parametrize("path", _wheels("rangefetch-*linux_*.whl"))
 def test_linux_needs_the_c_library_and_python_alone(path: Path) -> None:
     extension = _extension(path)
