@@ -337,6 +337,14 @@ cdef class File:
         self._tell(COMMAND_FEED)
 
     @property
+    def uncached(self):
+        return rf_load(&self.core.uncached) != 0
+
+    @uncached.setter
+    def uncached(self, bint wanted):
+        rf_store(&self.core.uncached, <int32_t>wanted)
+
+    @property
     def limit(self):
         return rf_load(&self.core.bucket.bytes_per_s)
 

@@ -33,6 +33,7 @@ from rangefetch.origin cimport is_secure
 from rangefetch.pace cimport slot_returns
 from rangefetch.platform cimport (
     rf_count,
+    rf_load,
     rf_note,
     rf_now_us,
     rf_start_writeback,
@@ -438,7 +439,7 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     if not is_well:
         fail(loop, lane, code)
         return
-    if file.size >> 20 >= HUGE_MIB:
+    if file.size >> 20 >= HUGE_MIB and not rf_load(&file.uncached):
         # Else the kernel lets gigabytes of dirty pages pile up, and then stops this thread until they are written.
         rf_start_writeback(file.fd, lane.start, lane.position - lane.start)
     if not file.mapped:

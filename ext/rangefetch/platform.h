@@ -50,6 +50,7 @@ static inline int rf_swap_if(int64_t *where, int64_t expected, int64_t value) {
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <sys/eventfd.h>
@@ -81,6 +82,22 @@ static inline void rf_sleep_ms(int milliseconds) {
 /* Of as much as the system does at a time; -1: errno says why. */
 static inline int64_t rf_pwrite(int fd, const char *data, size_t size, int64_t offset) {
     return pwrite(fd, data, size, (off_t)offset);
+}
+/* The same, but what is written does not stay in the page cache: the kernel begins to write it to the disk at once, and
+ * then drops its pages (RWF_DONTCACHE, pwritev2(2)). EOPNOTSUPP where the kernel, a sandbox or the filesystem does not
+ * have this; nothing was written then. */
+static inline int64_t rf_pwrite_uncached(int fd, const char *data, size_t size, int64_t offset) {
+#if defined(__linux__) && defined(SYS_pwritev2)
+    struct iovec one = {(void *)(uintptr_t)data, size};
+    unsigned long low = (unsigned long)offset, high = (unsigned long)((uint64_t)offset >> 32);
+    long written = syscall(SYS_pwritev2, fd, &one, 1ul, low, high, 0x80ul);
+    if (written < 0 && (errno == ENOSYS || errno == EPERM || errno == EINVAL)) errno = EOPNOTSUPP;
+    return written;
+#else
+    (void)fd, (void)data, (void)size, (void)offset;
+    errno = EOPNOTSUPP;
+    return -1;
+#endif
 }
 static inline int64_t rf_pread(int fd, char *data, size_t size, int64_t offset) {
     return pread(fd, data, size, (off_t)offset);
@@ -368,12 +385,16 @@ static inline void rf_thread_name(const char *name) {
 
 static inline int rf_bell_is_open(const rf_bell *bell) { return bell->read_fd != RF_NO_SOCKET; }
 
-/* Writes all of it. Returns 0 or the errno. */
-static inline int rf_pwrite_all(int fd, const char *data, size_t size, int64_t offset) {
+/* Writes all of it, past the page cache if that is wanted and possible. Returns 0 or the errno. */
+static inline int rf_pwrite_all(int fd, const char *data, size_t size, int64_t offset, int uncached) {
     while (size > 0) {
-        int64_t written = rf_pwrite(fd, data, size, offset);
+        int64_t written = uncached ? rf_pwrite_uncached(fd, data, size, offset) : rf_pwrite(fd, data, size, offset);
         if (written < 0) {
             if (errno == EINTR) continue;
+            if (uncached && errno == EOPNOTSUPP) {
+                uncached = 0;
+                continue;
+            }
             return errno;
         }
         if (written == 0) return EIO;
@@ -392,7 +413,7 @@ static inline int rf_copy(int from, int to, int64_t size) {
         int64_t come = rf_pread(from, buffer, wanted, at);
         if (come < 0 && errno == EINTR) continue;
         if (come <= 0) return come < 0 ? errno : EIO;
-        int failed = rf_pwrite_all(to, buffer, (size_t)come, at);
+        int failed = rf_pwrite_all(to, buffer, (size_t)come, at, 0);
         if (failed) return failed;
         at += come;
     }

@@ -37,7 +37,7 @@ cdef extern from "platform.h" nogil:
     int64_t rf_thread_us()
     void rf_sleep_ms(int milliseconds)
     long rf_receive_bytes()
-    int rf_pwrite_all(int fd, const char *data, size_t size, int64_t offset)
+    int rf_pwrite_all(int fd, const char *data, size_t size, int64_t offset, bint uncached)
     int rf_copy(int source, int to, int64_t size)
     int rf_set_length(int fd, int64_t size)
     int rf_reserve(int fd, int64_t size)

@@ -143,6 +143,11 @@ static inline int64_t rf_pwrite(int fd, const char *data, size_t size, int64_t o
     errno = rf_errno_of(GetLastError());
     return -1;
 }
+static inline int64_t rf_pwrite_uncached(int fd, const char *data, size_t size, int64_t offset) {
+    (void)fd, (void)data, (void)size, (void)offset;
+    errno = EOPNOTSUPP;
+    return -1;
+}
 static inline int64_t rf_pread(int fd, char *data, size_t size, int64_t offset) {
     OVERLAPPED at = rf_at(offset);
     DWORD come = 0;

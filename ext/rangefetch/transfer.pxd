@@ -280,6 +280,7 @@ cdef struct FileCore:
     int32_t source_lanes_most  # lanes that may work on one source
     int64_t host_lanes_most   # connections that there may be to its host, whoever uses them; written by Python
     bint insists              # it gets its first connection even beyond that
+    int32_t uncached          # what comes is not left in the page cache; written by Python
     int64_t request_every_us  # from one request to a host to the next, at least; 0: any time; written by Python
     BlockMap blocks
     FileCore *next            # borrowed: the loop's list of files

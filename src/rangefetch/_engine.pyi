@@ -328,6 +328,12 @@ class File:
     @request_every_us.setter
     def request_every_us(self, every_us: int) -> None: ...
     @property
+    def uncached(self) -> bool:
+        """What comes from now on is written without being left in the page cache, where the system can do that
+        (``RWF_DONTCACHE``, Linux 6.14); may be set while running."""
+    @uncached.setter
+    def uncached(self, wanted: bool) -> None: ...
+    @property
     def limit(self) -> int:
         """Bytes per second for this file, 0: no limit; may be set while running."""
     @limit.setter

@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -267,6 +268,10 @@ long syscall(long number, ...) {
     va_start(list, number);
     for (int i = 0; i < 6; i++) a[i] = va_arg(list, long);
     va_end(list);
+    if (number == SYS_pwritev2 && (int)a[0] >= DIRECTORY) {
+        const struct iovec *one = (const struct iovec *)a[1];
+        return pwrite((int)a[0], one->iov_base, one->iov_len, (off_t)a[3]);
+    }
     if ((number != SYS_fallocate && number != SYS_sync_file_range) || (int)a[0] < DIRECTORY)
         return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
     File *file = file_at((int)a[0]);

@@ -186,6 +186,7 @@ class User:
             request_every_us=spec.get("request_every_us", 0),
             **known,
         )
+        file.uncached = download.number % 2 == 1
         if download.small:
             # Its name is its own; what is placed has another.
             file.be_small(DIRECTORY, download.name, named_by_url=False)

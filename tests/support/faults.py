@@ -36,8 +36,8 @@ _SOURCE = r"""
 typedef struct { const char *name; int failure; int before; int left; int count; } fault;
 static fault faults[] = {
     {"pwrite"}, {"poll"}, {"getaddrinfo"}, {"sync_file_range"}, {"openat"}, {"realloc"},
-    {"curl_multi_perform"}, {"curl_multi_poll"}, {"curl_multi_add_handle"}, {NULL}};
-enum { PWRITE, POLL, GETADDRINFO, SYNC_FILE_RANGE, OPENAT, REALLOC };
+    {"pwritev2"}, {"curl_multi_perform"}, {"curl_multi_poll"}, {"curl_multi_add_handle"}, {NULL}};
+enum { PWRITE, POLL, GETADDRINFO, SYNC_FILE_RANGE, OPENAT, REALLOC, PWRITEV2 };
 
 int rf_test_fail(const char *name, int failure, int times, int after) {
     for (fault *each = faults; each->name; each++) {
@@ -119,7 +119,7 @@ void *realloc(void *old, size_t size) {
     return is_loop() && fails(REALLOC) ? NULL : real(old, size);
 }
 
-/* Only counted. */
+/* pwritev2 fails when it shall, sync_file_range is only counted. */
 long syscall(long number, ...) {
     REAL(long, syscall, (long, ...));
     va_list list;
@@ -128,6 +128,7 @@ long syscall(long number, ...) {
     for (int i = 0; i < 6; i++) given[i] = va_arg(list, long);
     va_end(list);
     if (number == SYS_sync_file_range) __atomic_add_fetch(&faults[SYNC_FILE_RANGE].count, 1, __ATOMIC_SEQ_CST);
+    if (number == SYS_pwritev2 && is_loop() && fails(PWRITEV2)) return -1;
     return real(number, given[0], given[1], given[2], given[3], given[4], given[5]);
 }
 

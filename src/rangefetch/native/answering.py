@@ -17,6 +17,7 @@ from rangefetch.headers import parse_date, stated_range
 from rangefetch.identity import Identity, Strength
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
+from rangefetch.native.machine import keeps_in_cache
 from rangefetch.net.sources import URL, Source
 from rangefetch.transfer.authority import Word
 from rangefetch.transfer.lifecycle import Event
@@ -135,6 +136,7 @@ class Answering:
                 return  # it has begun again meanwhile
             task.placing.has_taken()
             if step is None:
+                self._see_to_the_cache()
                 task.life.fire(Event.SETTLED)
             elif not task.life.is_ending:
                 step()
@@ -147,6 +149,12 @@ class Answering:
             _log.debug("%s: nothing of it is kept: %s", task.shown_url, error)
 
         look()
+
+    def _see_to_the_cache(self) -> None:
+        """A large file need not stay in the page cache, unless it will be read again at once."""
+        task = self._task
+        is_read_again = bool(task.verification.checksum or task.codings) or task.download.sink is not None
+        task.file.uncached = not is_read_again and not keeps_in_cache(task.file.size)
 
     def answered_late(self, number: int, headers: dict[str, str]) -> None:
         """The first good answer, which comes when the task is to end: what came with it is saved if that answer would

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 from rangefetch.errors import EngineUnavailable
 from rangefetch.importing import no_fork
 from rangefetch.native.loads import Loads
+from rangefetch.native.machine import processors
 from rangefetch.native.preparing import Preparing
-from rangefetch.native.processors import processors
 from rangefetch.native.small import Small
 from rangefetch.net import libcurl
 from rangefetch.net.manners import Manners

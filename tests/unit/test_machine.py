@@ -1,13 +1,15 @@
-"""How many processors a process may use, in control groups of both versions."""
+"""How many processors and how much memory a process may use, in control groups of both versions."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from rangefetch.native.processors import processors
+from rangefetch.native import machine
+from rangefetch.native.machine import keeps_in_cache, memory_bytes, processors
 
 
 @pytest.fixture
@@ -97,3 +99,64 @@ def test_the_backend_has_as_many_loops(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_numbers_are_bounded_where_they_are_read(root: Path) -> None:
     assert _put(root, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": f"{10**17} 1"}) == 64
+
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def of_64_gib(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where /proc and /sys are, of a machine with 64 GiB."""
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 16 << 20, "SC_PAGE_SIZE": 4096}.__getitem__)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({}, 64 * GIB),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/memory.max": "max\n"}, 64 * GIB),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/memory.max": f"{4 * GIB}\n"}, 4 * GIB),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/memory.max": f"{4 * GIB}\n"}, 4 * GIB),
+        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": f"{400 * GIB}\n"}, 64 * GIB),
+        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "nonsense"}, 64 * GIB),
+        ({"proc/self/cgroup": "3:cpu:/c\n", "sys/fs/cgroup/cpu/c/memory.max": "1"}, 64 * GIB),
+        (
+            {"proc/self/cgroup": "5:memory:/m\n", "sys/fs/cgroup/memory/m/memory.limit_in_bytes": str(GIB)},
+            GIB,
+        ),
+        (
+            {"proc/self/cgroup": "5:memory:/m\n", "sys/fs/cgroup/memory/m/memory.limit_in_bytes": f"{2**63 - 4096}"},
+            64 * GIB,
+        ),
+    ],
+)
+def test_memory_is_the_machine_s_or_what_a_group_may_use_of_it(
+    of_64_gib: Path, files: dict[str, str], found: int
+) -> None:
+    _put(of_64_gib, files)
+    assert memory_bytes(f"{of_64_gib}/") == found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+@pytest.mark.parametrize(
+    ("release", "memory", "size", "kept"),
+    [
+        ("6.18.44-fc", 64 * GIB, 8 * GIB - 1, True),
+        ("6.18.44-fc", 64 * GIB, 8 * GIB, False),
+        ("6.16", 64 * GIB, 8 * GIB, False),
+        ("7.0.1", 64 * GIB, 8 * GIB, False),
+        ("6.18.0", GIB, 2 * GIB - 1, True),
+        ("6.18.0", GIB, 2 * GIB, False),
+        ("6.18.0", GIB, -1, True),
+        ("6.15.9-stable", 64 * GIB, 80 * GIB, True),
+        ("6.1.0-35-amd64", 64 * GIB, 80 * GIB, True),
+        ("nonsense", 64 * GIB, 80 * GIB, True),
+    ],
+)
+def test_what_takes_much_of_the_memory_is_not_kept_in_the_cache_where_the_kernel_can_do_without(
+    monkeypatch: pytest.MonkeyPatch, release: str, memory: int, size: int, kept: bool
+) -> None:
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "here", release, "", "x86_64")))
+    monkeypatch.setattr(machine, "memory_bytes", lambda: memory)
+    assert keeps_in_cache(size) is kept

@@ -1,0 +1,98 @@
+"""What of its machine this process may use: processors and memory, by affinity and by the limits of its control groups.
+
+A container that may use two of a machine's 64 processors usually has a quota, and sees all 64. Threads beyond the quota
+only have each other throttled (cgroups(7); ``cpu.max`` in version 2, ``cpu.cfs_quota_us`` in version 1). Its memory is
+limited in the same way (``memory.max``, ``memory.limit_in_bytes``), and the page cache of what it writes counts in.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["keeps_in_cache", "memory_bytes", "processors"]
+
+_Files = tuple[str, tuple[str, ...], tuple[str, ...]]  # of a controller: its name, files in version 2, in version 1
+_CPU_FILES: _Files = ("cpu", ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+_MEMORY_FILES: _Files = ("memory", ("memory.max",), ("memory.limit_in_bytes",))
+_MOST_DIGITS = 18
+_LEAST_UNCACHED_BYTES = 2 << 30
+_CACHE_SHARE = 8
+# The page cache could lose what had been written twice in the first kernels that had RWF_DONTCACHE (6.14 and 6.15).
+_FIRST_UNCACHED_KERNEL = (6, 16)
+
+
+def processors(root: str = "/") -> int:
+    """How many threads of this process can run at the same time; at least 1.
+
+    A quota of one processor and a half counts as two. ``root`` is where ``proc`` and ``sys`` are; what cannot be read
+    there limits nothing.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [math.ceil(quota) for words in _limits(root, _CPU_FILES) for quota in _ratio(words)]
+    return max(1, min([allowed, *quotas]))
+
+
+def memory_bytes(root: str = "/") -> int:
+    """How much memory this process may use, the page cache of its files included; ``root`` as with ``processors``."""
+    pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    limits = [int(words[0]) for words in _limits(root, _MEMORY_FILES) if len(words) == 1 and _is_number(words[0])]
+    return min([pages * page_bytes, *limits])
+
+
+def keeps_in_cache(size: int) -> bool:
+    """Whether a new file of ``size`` bytes should stay in the page cache.
+
+    A file that takes an eighth of the memory, and 2 GiB at least, pushes out what others have there, has the writer
+    wait once too much of it is not on the disk yet, and is seldom read again before it is pushed out itself.
+    """
+    if size < _LEAST_UNCACHED_BYTES or sys.platform != "linux":
+        return True
+    release = tuple(map(int, re.findall(r"[0-9]{1,9}", os.uname().release)[:2]))
+    return release < _FIRST_UNCACHED_KERNEL or size < memory_bytes() // _CACHE_SHARE
+
+
+def _limits(root: str, files: _Files) -> Iterator[list[str]]:
+    """The words of a controller's files in every control group that the process is in, outer ones too."""
+    controller, in_version_2, in_version_1 = files
+    mounts = f"{root}sys/fs/cgroup"
+    for line in _read(f"{root}proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not controllers:
+            groups, names = _groups(mounts, path), in_version_2
+        elif controller in controllers.split(","):
+            groups, names = _groups(f"{mounts}/{controllers}", path), in_version_1
+        else:
+            continue
+        for group in groups:
+            yield [word for name in names for word in _read(f"{group}/{name}").split()]
+
+
+def _groups(mount: str, path: str) -> Iterator[str]:
+    """The directories of a group and of those around it. In a container its path may be that of the machine outside,
+    of which only the mount itself is there."""
+    parts = [part for part in path.split("/") if part not in {"", ".", ".."}]
+    for count in range(len(parts), -1, -1):
+        yield "/".join([mount, *parts[:count]])
+
+
+def _ratio(words: list[str]) -> Iterator[float]:
+    """A quota over its period; nothing where there is none ("max", or -1)."""
+    if len(words) == 2 and all(map(_is_number, words)) and int(words[1]) > 0:
+        yield int(words[0]) / int(words[1])
+
+
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.isdigit() and len(word) <= _MOST_DIGITS
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8", "replace")
+    except OSError:
+        return ""
