@@ -14,7 +14,7 @@ from rangefetch.errors import DownloadError
 from rangefetch.masking import mask_url
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadStatus
-from rangefetch.transfer.download import Download, Row
+from rangefetch.transfer.download import Download, Entry, Queued
 
 __all__ = ["SENSELESS", "Reader", "Writer"]
 
@@ -30,7 +30,7 @@ class Writer:
     def __init__(self) -> None:
         self._options: tuple[DownloadOptions | None, str] = (None, "")
 
-    def line_of(self, entry: Row | Download) -> bytes:
+    def line_of(self, entry: Entry) -> bytes:
         """One line, with its newline."""
         # The next manager goes on with what this one did not finish.
         status = DownloadStatus.WAITING if entry.cut_short else entry.status
@@ -67,7 +67,7 @@ class Reader:
     def __init__(self) -> None:
         self._options: dict[str, DownloadOptions] = {}
 
-    def read(self, entry: Any) -> Row | Download:
+    def read(self, entry: Any) -> Entry:
         """What was at work is waiting again. Raises one of ``SENSELESS`` for what makes no sense here: a file that is
         gone, an option of a newer version.
         """
@@ -82,10 +82,10 @@ class Reader:
         if status is DownloadStatus.ACTIVE:
             status = DownloadStatus.WAITING
         if not begun and not kept_aside and status in (DownloadStatus.WAITING, DownloadStatus.PAUSED):
-            row = Row(url, options, gid=gid)
+            queued = Queued(url, options, gid=gid)
             if status is DownloadStatus.PAUSED:
-                row.move(status)
-            return row
+                queued.move(status)
+            return queued
         download = Download(url, options, gid=gid)
         download.filename = filename
         download.has_begun = begun

@@ -26,7 +26,7 @@ from rangefetch.queueing import FINISHED, Entry, Left, Queue
 from rangefetch.selection import BackendRouter
 from rangefetch.transfer import leftovers
 from rangefetch.transfer.descriptors import most_at_once
-from rangefetch.transfer.download import Download, Row
+from rangefetch.transfer.download import Download, Queued
 from rangefetch.transfer.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -231,9 +231,9 @@ class DownloadManager:
     def download(self, url: Url, options: DownloadOptions | Mapping[str, Any] | None = None) -> str:
         """Add a URL to the queue; returns its gid. Raises ``ValueError`` or ``TypeError`` for bad options."""
         text, checked = self.check(url, options)
-        row = Row(text, self._in_this_directory(checked))
-        self._add([row])
-        return row.gid
+        queued = Queued(text, self._in_this_directory(checked))
+        self._add([queued])
+        return queued.gid
 
     def wait(self, gid: str, timeout: float | None = None) -> DownloadResult:
         """Wait until a download has ended and return its result.

@@ -1,7 +1,7 @@
 """The downloads of one manager: who waits, who is at work, and who has ended; what its lock guards.
 
-A download that only waits is a row here; whoever looks for it by its gid gets the ``Download``. No step takes longer
-because more of them wait, and what is done to all takes a step for each.
+A download that only waits is a ``Queued`` here; whoever looks for it by its gid gets the ``Download``. No step takes
+longer because more of them wait, and what is done to all takes a step for each.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rangefetch.progress import DownloadResult, DownloadStatus
 from rangefetch.selection import BackendRouter
 from rangefetch.transfer import governor
 from rangefetch.transfer.backend import Growth
-from rangefetch.transfer.download import Download, Row
+from rangefetch.transfer.download import Download, Entry, Queued
 from rangefetch.transfer.guarding import safely
 from rangefetch.transfer.line import Line
 from rangefetch.transfer.places import Places
@@ -41,8 +41,6 @@ _MOST_UNCOLLECTED = 100_000
 _QUIET_S, _LONGEST_QUIET_S = 0.02, 0.25
 _LEAST_LOOK_S = 0.005
 _HOSTS_FRESH_S, _MOST_HOSTS = 1.0, 4096
-
-Entry = Row | Download
 
 
 @records.dataclass(frozen=True, slots=True)
@@ -606,7 +604,7 @@ class Queue:
         self.note(gid)
 
     def _whole(self, entry: Entry) -> Download:
-        if isinstance(entry, Row):
+        if isinstance(entry, Queued):
             entry = self._entries[entry.gid] = Download.of(entry)
         return entry
 

@@ -30,7 +30,7 @@ from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadResult, DownloadStatus
 from rangefetch.transfer.backend import Backend, Growth, Listener
 from rangefetch.transfer.capabilities import NATIVE
-from rangefetch.transfer.download import Download, Row
+from rangefetch.transfer.download import Download, Entry
 from rangefetch.transfer.retry import RetryPolicy
 
 __all__ = ["BACKENDS", "BackendRouter"]
@@ -184,7 +184,7 @@ class BackendRouter:
         taken = [backend.later(delay_s, call) for backend in list(self._running.values())]
         return any(taken)
 
-    def takes_as_small(self, download: Row | Download) -> bool:
+    def takes_as_small(self, download: Entry) -> bool:
         """Whether it is first tried as a small file, by the backend that runs."""
         able = CAPABILITIES[self.name]
         return self.name in self._running and able.takes_as_small(download) and not able.why_not(download)

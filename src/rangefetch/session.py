@@ -29,11 +29,10 @@ from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.options import absolute_path
 from rangefetch.progress import DownloadStatus
-from rangefetch.transfer.download import Download, Row
+from rangefetch.transfer.download import Entry
 
 __all__ = ["Session", "check_path"]
 
-Entry = Row | Download
 
 _SAVE_EVERY_S = 1.0
 _TOGETHER = 1000  # entries that are written at a time

@@ -49,7 +49,7 @@ def test_what_aria2_says_is_written_is_written(stopped: bytes, tmp_path: Path) -
     control = ControlFile.parse(stopped)
     part, whole = (tmp_path / "file.bin").read_bytes(), content(24 * MIB + 7)
     assert control.written_bytes > 0
-    for start, end in control.runs():
+    for start, end in control.extents():
         assert part[start:end] == whole[start:end]
 
 
@@ -67,7 +67,7 @@ def test_aria2_goes_on_with_what_we_write(aria2c: Path, server: MisbehavingServe
     total = 12 * MIB + 7
     saved = _state(total, {0, 1, 2, 5, 12}, {3: 10 * BLOCK, 8: MIB - 1})
     part = bytearray(b"\xee" * total)
-    for start, end in ControlFile.parse(to_control_file(saved)).runs():
+    for start, end in ControlFile.parse(to_control_file(saved)).extents():
         part[start:end] = content(total)[start:end]
     (tmp_path / "file.bin").write_bytes(part)
     (tmp_path / "file.bin.aria2").write_bytes(to_control_file(saved))
@@ -116,7 +116,7 @@ def test_there_and_back_nothing_is_invented_and_little_is_lost(data: st.DataObje
         return found
 
     control = ControlFile.parse(to_control_file(before))
-    claimed = {block for start, end in control.runs() for block in range(start // BLOCK, -(-end // BLOCK))}
+    claimed = {block for start, end in control.extents() for block in range(start // BLOCK, -(-end // BLOCK))}
     assert claimed == there(before)
     after = from_control_file(control.to_bytes(), URL)
     assert there(after) <= there(before)

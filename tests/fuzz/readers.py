@@ -178,7 +178,7 @@ def control_file(octets: bytes) -> None:
     except StateDamaged:
         return
     assert ControlFile.parse(found.to_bytes()) == found
-    runs = found.runs()
+    runs = found.extents()
     assert all(0 <= start < end <= found.total_length for start, end in runs)
     assert all(before[1] < after[0] for before, after in itertools.pairwise(runs))
     as_state = from_control_file(octets, "http://h/x")

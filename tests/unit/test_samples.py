@@ -14,7 +14,7 @@ from rangefetch.transfer.samples import (
     SAMPLE_BYTES,
     Sample,
     choose,
-    finished_spans,
+    finished_extents,
     first_difference,
     missing_blocks,
     read,
@@ -54,7 +54,7 @@ def _chosen(data: bytes, spans: list[tuple[int, int]], seed: int = 1) -> list[Sa
     ],
 )
 def test_finished_spans(blocks: bytes, partial: dict[int, int], spans: list[tuple[int, int]]) -> None:
-    assert finished_spans(blocks, MIB, 2 * MIB + 5, partial) == spans
+    assert finished_extents(blocks, MIB, 2 * MIB + 5, partial) == spans
 
 
 # -- where samples lie -------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from rangefetch.transfer.comparison import Finding, Question, Verdict
 from rangefetch.transfer.failure import Failure
 from rangefetch.transfer.lifecycle import Event
 from rangefetch.transfer.retry import AFTER_A_WAIT, Kind
-from rangefetch.transfer.samples import SAMPLE_BYTES, Span
+from rangefetch.transfer.samples import SAMPLE_BYTES, Extent
 from rangefetch.transfer.wording import as_error
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Comparing:
 
         task.do(lambda: os.fstat(task.opened.fd).st_size, measured)
 
-    def compare(self, places: Sequence[Sequence[Span]], size: int, then: Callable[[Finding], None]) -> None:
+    def compare(self, places: Sequence[Sequence[Extent]], size: int, then: Callable[[Finding], None]) -> None:
         """Compare bytes that are there with those of the source that answers, whose file has ``size`` bytes."""
         task = self._task
         source = task.answering
@@ -136,21 +136,21 @@ class Comparing:
 
         task.inquire(lambda: difference(source, options, question.size, question.samples), answered, unanswered)
 
-    def written_spans(self) -> list[Span]:
+    def written_extents(self) -> list[Extent]:
         """What aria2's control file says is there; for any thread."""
         try:
             octets = saving.read_control(self._task.opened)
-            return list(ControlFile.parse(octets).runs()) if octets is not None else []
+            return list(ControlFile.parse(octets).extents()) if octets is not None else []
         except StateDamaged:
             return []
 
     @staticmethod
-    def places(size: int, spans: Sequence[Span]) -> list[list[Span]]:
+    def places(size: int, extents: Sequence[Extent]) -> list[list[Extent]]:
         """Places for samples of a file of ``size`` bytes in what is there of it."""
-        return samples.choose(size, spans, random.SystemRandom()) if size > 0 else []
+        return samples.choose(size, extents, random.SystemRandom()) if size > 0 else []
 
 
-def _spread(size: int, chance: random.Random) -> list[list[Span]]:
+def _spread(size: int, chance: random.Random) -> list[list[Extent]]:
     """Places for samples all over a file: aria2 does not tell which parts came early, and from which response."""
     count = min(_PARTS, -(-size // SAMPLE_BYTES))
     places = []

@@ -1,6 +1,6 @@
 """Downloads that another program has paused inside aria2, by its RPC.
 
-Such a download rests here as any paused one does: its work is saved, and nobody touches its files. In its place aria2
+Such a download is paused here as well: its work is saved, and nobody touches its files. In its place aria2
 keeps a stand-in of the same gid, so that the other program still sees it paused, and can have it go on or remove it.
 The stand-in fetches nothing, whatever happens to it: it is a dry run through a proxy that refuses.
 """

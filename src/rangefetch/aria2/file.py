@@ -54,7 +54,7 @@ from rangefetch.transfer.failure import Failure, Fault
 from rangefetch.transfer.keeping import NOTHING_KEPT
 from rangefetch.transfer.lifecycle import Event, Phase
 from rangefetch.transfer.retry import Kind
-from rangefetch.transfer.samples import Span, finished_spans
+from rangefetch.transfer.samples import Extent, finished_extents
 from rangefetch.transfer.space import check_target
 
 if TYPE_CHECKING:
@@ -264,8 +264,8 @@ class FileTask(Aria2Task):
                 _log.warning("%s: %s; starting over", self.shown_url, finding.reason)
                 self._begin_with(None)
 
-        spans = finished_spans(saved.blocks, saved.block_size, saved.total_size, saved.partial)
-        self.comparing.compare(self.comparing.places(saved.total_size, spans), saved.total_size, compared)
+        extents = finished_extents(saved.blocks, saved.block_size, saved.total_size, saved.partial)
+        self.comparing.compare(self.comparing.places(saved.total_size, extents), saved.total_size, compared)
 
     def _begin_with(self, saved: State | None) -> None:
         def prepared(written: int) -> None:
@@ -349,16 +349,16 @@ class FileTask(Aria2Task):
                 self._note(source, remote)
                 then()
 
-        def looked(spans: list[Span]) -> None:
+        def looked(extents: list[Extent]) -> None:
             self.answering = source
-            self.comparing.compare(self.comparing.places(remote.size, spans), remote.size, compared)
+            self.comparing.compare(self.comparing.places(remote.size, extents), remote.size, compared)
 
         if before is None:
             sizes = {met.size for met in self.met.values()} - {-1}
             if sizes and remote.size not in sizes:
                 contradicts(f"it has {remote.size} bytes, not {sizes.pop()}")
             else:
-                self.do(self.comparing.written_spans, looked)
+                self.do(self.comparing.written_extents, looked)
         elif same(before.identity, remote.identity) is not Same.DIFFERENT:
             self._note(source, remote)
             then()

@@ -72,7 +72,7 @@ class Mirroring:
         """
         task = self._task
         with os.fdopen(os.dup(task.opened.fd), "rb") as part:  # which may be closed meanwhile
-            found = samples.read(part.fileno(), task.comparing.places(size, task.comparing.written_spans()))
+            found = samples.read(part.fileno(), task.comparing.places(size, task.comparing.written_extents()))
         if not found:
             return None
         return ask(mirror, task.options), difference(mirror, task.options, size, found)

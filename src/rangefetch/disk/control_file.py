@@ -30,7 +30,7 @@ _RUN = re.compile(rb"\x02+")
 _DIGIT_TO_MARK = bytes(DONE if digit == ord("1") else 0 for digit in range(256))
 _MARK_TO_DIGIT = bytes(ord("1") if mark == DONE else ord("0") for mark in range(256))
 
-Run = tuple[int, int]
+Extent = tuple[int, int]
 """Written bytes, half-open."""
 
 
@@ -124,21 +124,21 @@ class ControlFile:
     @property
     def written_bytes(self) -> int:
         """How many bytes it says are there."""
-        return sum(end - start for start, end in self.runs())
+        return sum(end - start for start, end in self.extents())
 
-    def runs(self) -> list[Run]:
+    def extents(self) -> list[Extent]:
         """The bytes that are there, in order."""
-        runs = [
+        extents = [
             (match.start() * self.piece_length, min(match.end() * self.piece_length, self.total_length))
             for match in _RUN.finditer(self.pieces)
         ]
         for index, blocks in self.in_flight.items():
             start = index * self.piece_length
-            runs += [
+            extents += [
                 (start + match.start() * _BLOCK_BYTES, min(start + match.end() * _BLOCK_BYTES, self._end(index)))
                 for match in _RUN.finditer(blocks)
             ]
-        return _merged(runs)
+        return _merged(extents)
 
     def _end(self, index: int) -> int:
         return min((index + 1) * self.piece_length, self.total_length)
@@ -166,7 +166,7 @@ def to_control_file(state: State) -> bytes:
             blocks = in_flight.setdefault(index, bytearray(block_count))
             blocks[first:last] = bytes([DONE]) * (last - first)
 
-    for start, end in _state_runs(state):
+    for start, end in _state_extents(state):
         first = -(-start // PIECE_BYTES)
         last = -(-end // PIECE_BYTES) if end == total else end // PIECE_BYTES
         if first < last:
@@ -203,7 +203,7 @@ def from_control_file(
     size = block_size(total)
     blocks = bytearray(-(-total // size))
     partial: dict[int, int] = {}
-    for start, end in control.runs():
+    for start, end in control.extents():
         first = -(-start // size)
         last = len(blocks) if end == total else end // size
         if first < last:
@@ -232,20 +232,20 @@ def block_size(total: int) -> int:
     return size
 
 
-def _state_runs(state: State) -> list[Run]:
-    def runs() -> Iterator[Run]:
+def _state_extents(state: State) -> list[Extent]:
+    def extents() -> Iterator[Extent]:
         for match in _RUN.finditer(state.blocks):
             yield match.start() * state.block_size, min(match.end() * state.block_size, state.total_size)
         for index, written in state.partial.items():
             if written and state.blocks[index] != DONE:
                 yield index * state.block_size, index * state.block_size + written
 
-    return _merged(runs())
+    return _merged(extents())
 
 
-def _merged(runs: Iterable[Run]) -> list[Run]:
-    merged: list[Run] = []
-    for start, end in sorted(runs):
+def _merged(extents: Iterable[Extent]) -> list[Extent]:
+    merged: list[Extent] = []
+    for start, end in sorted(extents):
         if merged and start <= merged[-1][1]:
             merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:

@@ -241,7 +241,7 @@ def _find(folder: Path, filename: str, url: str, *, adopt: bool) -> tuple[int, P
 
 
 def _is_free(path: Path) -> bool:
-    """Whether a part file could be created there: what would be beside it is not there, or a rest of ours."""
+    """Whether a part file could be created there: what would be beside it is not there, or is a leftover of ours."""
     try:
         state.load(state_path_of(path))
     except FileNotFoundError:

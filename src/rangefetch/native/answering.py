@@ -37,7 +37,7 @@ class Answering:
         self._task = task
         self.first_source = URL
         """Whose the first response of this task was."""
-        self.first_span = (0, 0)
+        self.first_extent = (0, 0)
         """What it brought."""
         self._answer: tuple[File, Source] | None = None  # the first good one, if what it says still counts
 
@@ -103,7 +103,7 @@ class Answering:
         task = self._task
         source, size = task.sources[number], task.file.size
         part = stated_range(headers)
-        self.first_source, self.first_span = number, part[:2] if part is not None else (0, size)
+        self.first_source, self.first_extent = number, part[:2] if part is not None else (0, size)
         if not self.is_credible(number, source.identity, stated=part is not None):
             return
         if task.options.decode:

@@ -15,7 +15,7 @@ from rangefetch.net.sources import URL
 from rangefetch.transfer.comparison import Finding, Verdict
 from rangefetch.transfer.effort import explain
 from rangefetch.transfer.lifecycle import Event, Phase
-from rangefetch.transfer.samples import Span, finished_spans
+from rangefetch.transfer.samples import Extent, finished_extents
 
 if TYPE_CHECKING:
     from rangefetch.native.task import NativeTask
@@ -115,9 +115,9 @@ class Comparing:
         task = self._task
         file, size = task.file, task.file.size
         blocks = bytes(DONE if each == number else 0 for each in bytes(file.brought_by))
-        spans = [_whole(start, end, size) for start, end in finished_spans(blocks, file.block_size, size)]
+        extents = [_whole(start, end, size) for start, end in finished_extents(blocks, file.block_size, size)]
         then = functools.partial(self._brought_compared, number)
-        task.sourcing.compare(task.sources[self._judge], spans, then, size=size, oldest=spans)
+        task.sourcing.compare(task.sources[self._judge], extents, then, size=size, oldest=extents)
 
     def _brought_compared(self, number: int, finding: Finding) -> None:
         task = self._task
@@ -167,9 +167,11 @@ class Comparing:
         task = self._task
         size = task.file.size
         if task.saved is not None:
-            oldest = finished_spans(task.saved.blocks, task.saved.block_size, task.saved.total_size, task.saved.partial)
+            oldest = finished_extents(
+                task.saved.blocks, task.saved.block_size, task.saved.total_size, task.saved.partial
+            )
         else:
-            start, end = task.answering.first_span
+            start, end = task.answering.first_extent
             oldest = [_whole(start, end, size)]
         task.sourcing.compare(task.sources[number], [(0, size)], then, size=size, oldest=oldest)
 
@@ -238,6 +240,6 @@ class Comparing:
         return Basis.LAST_MODIFIED if weakest is Strength.DATED and len(answered) < 2 else Basis.SIZE
 
 
-def _whole(start: int, end: int, size: int) -> Span:
+def _whole(start: int, end: int, size: int) -> Extent:
     """The whole pieces, of which samples are taken, that hold these bytes of a file."""
     return start // _WHOLE_BYTES * _WHOLE_BYTES, min(-(-end // _WHOLE_BYTES) * _WHOLE_BYTES, size)

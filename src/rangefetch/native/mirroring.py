@@ -17,7 +17,7 @@ from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.net.sources import URL, Source
 from rangefetch.transfer.comparison import Finding, Verdict
-from rangefetch.transfer.samples import HEAD_BYTES, Span, choose
+from rangefetch.transfer.samples import HEAD_BYTES, Extent, choose
 
 if TYPE_CHECKING:
     from rangefetch.native.task import NativeTask
@@ -128,8 +128,8 @@ class Mirroring:
     def _compare(self) -> bool:
         """Begin to compare mirrors that wait. False: there is nothing yet to compare them with."""
         task = self._task
-        spans = self._spans()
-        if not spans:
+        extents = self._extents()
+        if not extents:
             return False
         for source in task.sources.waiting:
             if len(self._compared) >= _AT_ONCE or not self._has_lane():
@@ -138,7 +138,7 @@ class Mirroring:
                 self._compared.append(source)
                 found = functools.partial(self._found, source)
                 validators = task.answering.validators_of_mirrors
-                task.sourcing.compare(source, spans, found, size=task.file.size, validators=validators)
+                task.sourcing.compare(source, extents, found, size=task.file.size, validators=validators)
         return True
 
     def _has_lane(self) -> bool:
@@ -146,15 +146,15 @@ class Mirroring:
         busy = task.file.lanes_busy
         return not busy or busy + len(self._compared) < task.options.split
 
-    def _spans(self) -> list[Span]:
+    def _extents(self) -> list[Extent]:
         """What of the file may be compared: while it is being fetched, only what lies beyond its head."""
         task = self._task
         file = task.file
-        spans = task.sourcing.written_spans()
-        places = choose(file.size, spans, random.Random(0))
+        extents = task.sourcing.written_extents()
+        places = choose(file.size, extents, random.Random(0))
         if not places or (file.lanes_busy and places[0][0][0] < HEAD_BYTES):
             return []
-        return spans
+        return extents
 
     def _found(self, source: Source, finding: Finding) -> None:
         task = self._task

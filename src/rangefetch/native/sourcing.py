@@ -13,7 +13,7 @@ from rangefetch.transfer import samples
 from rangefetch.transfer.comparison import Finding, Question, Verdict
 from rangefetch.transfer.jobs import Jobs
 from rangefetch.transfer.lifecycle import AT_WORK
-from rangefetch.transfer.samples import Sample, Span, finished_spans
+from rangefetch.transfer.samples import Extent, Sample, finished_extents
 
 if TYPE_CHECKING:
     from rangefetch._engine import Profile
@@ -54,13 +54,13 @@ class Sourcing:
 
             self.requests.do(lambda: task.backend.profile(task.options, source), known, what=SECRETS)
 
-        spans = self.written_spans()
-        if spans and samples.choose(file.size, spans, random.Random(0)):
-            self.compare(source, spans, compared, size=file.size, validators=file.validators(number))
+        extents = self.written_extents()
+        if extents and samples.choose(file.size, extents, random.Random(0)):
+            self.compare(source, extents, compared, size=file.size, validators=file.validators(number))
         else:
             compared(None)
 
-    def written_spans(self) -> list[Span]:
+    def written_extents(self) -> list[Extent]:
         """What of the file is there, as far as that can be told apart and nobody has given it back; of a file with many
         blocks only whole ones.
         """
@@ -73,8 +73,8 @@ class Sourcing:
         begun: dict[int, int] = {}
         if len(blocks) <= _FEW_BLOCKS:
             begun = {index: written for index, written in enumerate(file.partial) if written}
-        spans = finished_spans(blocks, file.block_size, file.size, begun)
-        return [(max(start, target.read_bytes), end) for start, end in spans if end > target.read_bytes]
+        extents = finished_extents(blocks, file.block_size, file.size, begun)
+        return [(max(start, target.read_bytes), end) for start, end in extents if end > target.read_bytes]
 
     def use_source(self, source: Source, validators: tuple[str, str] | None = None) -> None:
         """Have the engine ask a mirror that was waiting, too. Its responses must have these validators; None: those of
@@ -96,21 +96,21 @@ class Sourcing:
     def compare(
         self,
         source: Source,
-        spans: Sequence[Span],
+        extents: Sequence[Extent],
         then: Callable[[Finding], None],
         *,
         size: int,
         validators: tuple[str, str] | None = None,
-        oldest: Sequence[Span] = (),
+        oldest: Sequence[Extent] = (),
     ) -> None:
-        """Fetch some of ``spans`` of the file, which has ``size`` bytes, from a source again, and go on with what that
-        finds. The source's responses must have these ``validators``; None: those that it is known to have.
-        Some of ``oldest`` is fetched in any case.
+        """Fetch some of ``extents`` of the file, which has ``size`` bytes, from a source again, and go on with what
+        that finds. The source's responses must have these ``validators``; None: those that it is known to have. Some of
+        ``oldest`` is fetched in any case.
         """
         task = self._task
         assert task.target is not None
         target = task.target
-        places = samples.choose(size, spans, random.Random())
+        places = samples.choose(size, extents, random.Random())
         if oldest:
             places = [*samples.choose(size, oldest, random.Random()), *places[:2]]
 

@@ -20,7 +20,7 @@ from rangefetch.net.sources import URL
 from rangefetch.transfer.comparison import Finding, Verdict
 from rangefetch.transfer.guarding import guarded
 from rangefetch.transfer.lifecycle import Event
-from rangefetch.transfer.samples import finished_spans
+from rangefetch.transfer.samples import finished_extents
 
 if TYPE_CHECKING:
     from rangefetch._engine import Profile
@@ -256,7 +256,7 @@ class Starting:
         task = self._task
         assert task.saved is not None
         saved = task.saved
-        spans = finished_spans(saved.blocks, saved.block_size, saved.total_size, saved.partial)
+        extents = finished_extents(saved.blocks, saved.block_size, saved.total_size, saved.partial)
 
         def compared(finding: Finding) -> None:
             self._must_compare = False
@@ -270,8 +270,8 @@ class Starting:
                 _log.warning("%s: %s; starting over", task.shown_url, reason)
                 task.begin_again()
 
-        oldest = spans if self._had_help else ()
-        task.sourcing.compare(task.sources[0], spans, compared, size=saved.total_size, oldest=oldest)
+        oldest = extents if self._had_help else ()
+        task.sourcing.compare(task.sources[0], extents, compared, size=saved.total_size, oldest=oldest)
 
     def forget(self) -> None:
         """Nothing is there any more that could be compared."""

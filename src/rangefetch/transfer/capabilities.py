@@ -7,7 +7,7 @@ from collections.abc import Callable
 from rangefetch import records
 from rangefetch.checks import HTTP, is_metadata_url
 from rangefetch.options import DownloadOptions
-from rangefetch.transfer.download import Download, Row
+from rangefetch.transfer.download import Entry
 
 __all__ = ["NATIVE", "Capabilities"]
 
@@ -31,9 +31,9 @@ class Capabilities:
     follows: bool = False
     most_connections: int = 0
     refusal: Callable[[str, DownloadOptions], str] = lambda url, options: ""
-    takes_as_small: Callable[[Row | Download], bool] = lambda download: False
+    takes_as_small: Callable[[Entry], bool] = lambda download: False
 
-    def why_not(self, download: Row | Download) -> str:
+    def why_not(self, download: Entry) -> str:
         """Why it cannot run a download, as the rest of a sentence about it; empty: it can."""
         scheme = download.url.partition(":")[0].lower()
         if scheme not in self.schemes:
@@ -43,7 +43,7 @@ class Capabilities:
         refused = self.refusal(download.url, download.options)
         return f"cannot honour {refused}" if refused else ""
 
-    def falls_short(self, download: Row | Download) -> str:
+    def falls_short(self, download: Entry) -> str:
         """What a download that it can run gets less of than it asks for, as ``why_not`` says it; empty: nothing."""
         wanted = min(download.options.max_connection_per_server, download.options.split)
         if 0 < self.most_connections < wanted:
@@ -51,7 +51,7 @@ class Capabilities:
         return ""
 
 
-def _may_be_small(download: Row | Download) -> bool:
+def _may_be_small(download: Entry) -> bool:
     """Whether nothing of an earlier run is to be gone on with, and nothing is asked for but that the file comes."""
     options = download.options
     return not (

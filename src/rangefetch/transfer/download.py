@@ -1,7 +1,7 @@
 """A download: what was asked for, the state it is in, and what came of it.
 
 The states and the moves between them are the table ``MOVES``; nothing else may change a state. A download that has not
-begun is a ``Row`` until somebody needs the ``Download``, since most of a long queue only waits.
+begun is a ``Queued`` until somebody needs the ``Download``, since most of a long queue only waits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rangefetch._engine import File
     from rangefetch.transfer.sink import Sink
 
-__all__ = ["MOVES", "Download", "Figures", "Row", "new_gid"]
+__all__ = ["MOVES", "Download", "Entry", "Figures", "Queued", "new_gid"]
 
 _W, _A, _P = DownloadStatus.WAITING, DownloadStatus.ACTIVE, DownloadStatus.PAUSED
 _C, _E, _R = DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED
@@ -61,7 +61,7 @@ def new_gid() -> str:
     return f"{_gids.getrandbits(64):016x}"
 
 
-class Row:
+class Queued:
     """A download that has not begun, and that nobody watches: what was asked for, and whether it waits or is paused.
 
     It reads as a ``Download`` does. Its manager's lock guards it.
@@ -164,10 +164,10 @@ class Download:
         self.lock = threading.RLock()
 
     @classmethod
-    def of(cls, row: Row) -> Self:
-        """The download of which so far there was a row."""
-        self = cls(row.url, row.options, gid=row.gid)
-        self._status, self.cut_short = row.status, row.cut_short
+    def of(cls, queued: Queued) -> Self:
+        """The download of which so far only an entry was queued."""
+        self = cls(queued.url, queued.options, gid=queued.gid)
+        self._status, self.cut_short = queued.status, queued.cut_short
         return self
 
     @property
@@ -293,3 +293,7 @@ class Download:
             note=self.note,
             waiting_for=self.waiting_for,
         )
+
+
+Entry = Queued | Download
+"""What a queue has of a download."""

@@ -2,7 +2,7 @@
 
 Links expire, and the same file is asked for with a new signature, or from another host. Size and validators can only
 speak against its being the same; bytes decide, as for a file that has the final name (``existing``). The work is taken
-over only when that is settled, so that a file that turns out to be another one costs nobody's work.
+over only when that is known, so that a file that turns out to be another one costs nobody's work.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rangefetch.disk.state import SourceState, State
 from rangefetch.disk.target import Target, disk_errors
 from rangefetch.identity import Identity, contradicts
 from rangefetch.transfer import samples
-from rangefetch.transfer.samples import Sample, finished_spans
+from rangefetch.transfer.samples import Sample, finished_extents
 
 __all__ = ["Earlier", "find", "of_url", "read_samples", "take"]
 
@@ -51,11 +51,11 @@ def find(directory: Path, url: str) -> Earlier | None:
 def read_samples(earlier: Earlier) -> list[Sample]:
     """Some of its bytes; none where it has none, or is not there any more."""
     saved = earlier.saved
-    spans = finished_spans(saved.blocks, saved.block_size, saved.total_size, saved.partial)
+    extents = finished_extents(saved.blocks, saved.block_size, saved.total_size, saved.partial)
     with opened_regular(earlier.part_path) as found:
         if found is None:
             return []
-        return samples.read(found[0], samples.choose(saved.total_size, spans, random.SystemRandom()))
+        return samples.read(found[0], samples.choose(saved.total_size, extents, random.SystemRandom()))
 
 
 def take(earlier: Earlier, url: str) -> Target | None:

@@ -18,7 +18,7 @@ __all__ = ["move", "remove", "remove_kept_aside"]
 
 
 def remove(download: Download) -> None:
-    """Delete the part file and what is beside it. Raises ``TargetLocked`` if it does not rest, and ``DiskError``."""
+    """Delete the part file and what is beside it. Raises ``TargetLocked`` if it is in use, and ``DiskError``."""
     target = _find(download)
     if target is not None:
         target.discard()
@@ -38,7 +38,7 @@ def remove_kept_aside(download: Download) -> None:
 def move(download: Download, options: DownloadOptions) -> None:
     """Move the part file and its state to where a task with these options looks for them.
 
-    To another file system they are copied, which may take long. Raises ``TargetLocked`` if it does not rest,
+    To another file system they are copied, which may take long. Raises ``TargetLocked`` if it is in use,
     ``TargetExists`` if another unfinished download is there, and ``DiskError``; then all is where it was.
     """
     target = _find(download)

@@ -16,10 +16,10 @@ from typing import NamedTuple
 __all__ = [
     "HEAD_BYTES",
     "SAMPLE_BYTES",
+    "Extent",
     "Sample",
-    "Span",
     "choose",
-    "finished_spans",
+    "finished_extents",
     "first_difference",
     "missing_blocks",
     "read",
@@ -31,7 +31,7 @@ _EARLY_BYTES = 3 << 20  # what the first response of a download brings beyond th
 _MOST_UNITS = 1 << 16
 _TRIES = 8  # places looked at for one sample before a run of a single byte is taken
 
-Span = tuple[int, int]
+Extent = tuple[int, int]
 """Bytes from a start up to, not including, an end."""
 
 
@@ -46,17 +46,21 @@ class Sample(NamedTuple):
         return self.start + len(self.octets)
 
 
-def finished_spans(blocks: bytes, block_size: int, size: int, partial: Mapping[int, int] | None = None) -> list[Span]:
-    """The spans that a block map calls written, in file order.
+def finished_extents(
+    blocks: bytes, block_size: int, size: int, partial: Mapping[int, int] | None = None
+) -> list[Extent]:
+    """The extents that a block map calls written, in file order.
 
     ``blocks`` has a byte per block (2: done), ``partial`` the bytes written at the start of unfinished ones by index.
     """
-    spans = [(match.start() * block_size, min(match.end() * block_size, size)) for match in re.finditer(b"\2+", blocks)]
+    extents = [
+        (match.start() * block_size, min(match.end() * block_size, size)) for match in re.finditer(b"\2+", blocks)
+    ]
     for index, written in (partial or {}).items():
         if written and blocks[index] != 2:
-            spans.append((index * block_size, index * block_size + written))
-    joined: list[Span] = []
-    for start, end in sorted(spans):
+            extents.append((index * block_size, index * block_size + written))
+    joined: list[Extent] = []
+    for start, end in sorted(extents):
         if joined and joined[-1][1] == start:
             joined[-1] = (joined[-1][0], end)
         else:
@@ -64,36 +68,36 @@ def finished_spans(blocks: bytes, block_size: int, size: int, partial: Mapping[i
     return joined
 
 
-def choose(size: int, spans: Iterable[Span], chance: random.Random) -> list[list[Span]]:
-    """Where up to three samples may be taken from ``spans`` of a file of ``size`` bytes.
+def choose(size: int, extents: Iterable[Extent], chance: random.Random) -> list[list[Extent]]:
+    """Where up to three samples may be taken from ``extents`` of a file of ``size`` bytes.
 
     One from anywhere, one from the end of what is there, one from its beginning, where the bytes are that were fetched
     first. For each there are several places in order of preference, for :func:`read` to look at. The head of the file
-    is used only where there is nothing else. Empty where the spans hold no whole sample.
+    is used only where there is nothing else. Empty where the extents hold no whole sample.
     """
     unit = _unit_bytes(size)
-    tasks = list(_whole_units(size, unit, spans))
+    units = list(_whole_units(size, unit, extents))
     head = -(-HEAD_BYTES // unit)
-    beyond = [(max(first, head), last) for first, last in tasks if last > head]
-    tasks = beyond or tasks
-    if not tasks:
+    beyond = [(max(first, head), last) for first, last in units if last > head]
+    units = beyond or units
+    if not units:
         return []
-    last_unit = tasks[-1][1] - 1
-    begin = tasks[0][0]
+    last_unit = units[-1][1] - 1
+    begin = units[0][0]
     early = [
         (first, min(last, begin + max(1, _EARLY_BYTES // unit)))
-        for first, last in tasks
+        for first, last in units
         if first < begin + max(1, _EARLY_BYTES // unit)
     ]
     wanted = [
-        _at_random(tasks, chance),
-        list(range(last_unit, max(tasks[-1][0] - 1, last_unit - _TRIES), -1)),
+        _at_random(units, chance),
+        list(range(last_unit, max(units[-1][0] - 1, last_unit - _TRIES), -1)),
         _at_random(early, chance),
     ]
-    return [[_sample_span(size, unit, index) for index in places] for places in wanted]
+    return [[_sample_extent(size, unit, index) for index in places] for places in wanted]
 
 
-def read(fd: int, wanted: Sequence[Sequence[Span]]) -> list[Sample]:
+def read(fd: int, wanted: Sequence[Sequence[Extent]]) -> list[Sample]:
     """The samples at the places that :func:`choose` named, in file order, no two of the same place.
 
     Of the places for one sample the first is taken that holds more than one byte value. A file that has become
@@ -148,26 +152,26 @@ def _unit_bytes(size: int) -> int:
     return unit
 
 
-def _sample_span(size: int, unit: int, index: int) -> Span:
+def _sample_extent(size: int, unit: int, index: int) -> Extent:
     end = min((index + 1) * unit, size)
     return max(index * unit, end - SAMPLE_BYTES), end
 
 
-def _whole_units(size: int, unit: int, spans: Iterable[Span]) -> Iterable[Span]:
-    """The runs of unit numbers whose bytes lie in one span."""
-    for start, end in spans:
+def _whole_units(size: int, unit: int, extents: Iterable[Extent]) -> Iterable[Extent]:
+    """The runs of unit numbers whose bytes lie in one extent."""
+    for start, end in extents:
         first = -(-start // unit)
         last = -(-end // unit) if end == size else end // unit
         if first < last:
             yield first, last
 
 
-def _at_random(tasks: Sequence[Span], chance: random.Random) -> list[int]:
+def _at_random(units: Sequence[Extent], chance: random.Random) -> list[int]:
     """A few unit numbers, each as likely as any other."""
-    count = sum(last - first for first, last in tasks)
+    count = sum(last - first for first, last in units)
     places: list[int] = []
     for place in chance.sample(range(count), min(count, _TRIES)):
-        for first, last in tasks:
+        for first, last in units:
             if place < last - first:
                 places.append(first + place)
                 break

@@ -21,7 +21,7 @@ from rangefetch.disk.target import Target, free_space
 from rangefetch.errors import DiskError
 from rangefetch.masking import mask_url
 from rangefetch.net.credentials import split_userinfo
-from rangefetch.transfer.download import Download, Row
+from rangefetch.transfer.download import Download, Entry
 
 __all__ = ["Room", "Sizes", "check_target", "explain_full", "lacking_bytes", "lacking_on"]
 
@@ -34,9 +34,7 @@ class Room:
         self._waiting: Counter[int] = Counter()
         self._claims: dict[str, tuple[int, int]] = {}
 
-    def claim(
-        self, downloads: Iterable[Row | Download], at_work: Callable[[], Iterable[Download]]
-    ) -> dict[str, DiskError]:
+    def claim(self, downloads: Iterable[Entry], at_work: Callable[[], Iterable[Download]]) -> dict[str, DiskError]:
         """These are to wait for their turn; returns the errors of those that do not fit beside the others, by gid.
 
         What those at work need is looked at once for all of them.
@@ -50,9 +48,7 @@ class Room:
                 refused[download.gid] = error
         return refused
 
-    def _claim(
-        self, download: Row | Download, at_work: Callable[[], Iterable[Download]], needed: dict[int, int]
-    ) -> None:
+    def _claim(self, download: Entry, at_work: Callable[[], Iterable[Download]], needed: dict[int, int]) -> None:
         if not (download.has_begun or download.options.expected_size):
             return  # its size is not known
         lacking = lacking_bytes(download)
@@ -71,7 +67,7 @@ class Room:
             self._waiting[device] += lacking
             self._claims[download.gid] = (device, lacking)
 
-    def release(self, download: Row | Download) -> None:
+    def release(self, download: Entry) -> None:
         """It waits no more."""
         if download.gid not in self._claims:
             return
@@ -106,7 +102,7 @@ class Sizes:
             self._sum -= self._sizes.pop(gid, 0)
 
 
-def lacking_bytes(download: Row | Download) -> int:
+def lacking_bytes(download: Entry) -> int:
     """What its filesystem must still give to it; 0 where its size is not known, or its bytes are not kept."""
     progress = download.progress()
     size = progress.total or int(download.options.expected_size)
@@ -164,7 +160,7 @@ def _is_on(device: int, directory: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _is_there(download: Row | Download) -> bool:
+def _is_there(download: Entry) -> bool:
     """Whether the final name is taken, perhaps by the very file; then there may be nothing to fetch."""
     options = download.options
     name = options.filename or choose_filename(download.url)
