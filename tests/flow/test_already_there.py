@@ -1,5 +1,7 @@
 """Is a file that has the name the one that is asked for? What is kept with it says so, else its bytes."""
 
+import errno
+import itertools
 import os
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from rangefetch.errors import DownloadError, TargetExists
 from rangefetch.identity import Basis, Identity
 from rangefetch.native.backend import NativeBackend
 from rangefetch.native.small import Small
+from rangefetch.transfer import comparison
 from servers.misbehaving import MisbehavingServer, content, modified
 from servers.routing import ROUTES, Ask, Route
 from servers.wire import Reply
@@ -220,6 +223,25 @@ def test_a_small_file_is_compared_whole_where_the_server_has_no_ranges(
     else:
         assert fetch(url, target).already_complete
     assert target.read_bytes() == content(1000, seed)
+
+
+@pytest.mark.parametrize("fails_at", [1, 2])
+def test_without_a_scratch_file_there_is_no_comparison(
+    server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    """Neither for the ranges (1), nor for the whole file, which follows where the server sends none (2)."""
+    made = itertools.count(1)
+    scratch_file = comparison._scratch_file
+
+    def limited() -> int:
+        if next(made) == fails_at:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return scratch_file()
+
+    monkeypatch.setattr(comparison, "_scratch_file", limited)
+    target.write_bytes(content(1000))
+    error = fails(TargetExists, server.url("/no-ranges/x", size=1000), target, durable=True)
+    assert "a temporary file could not be made: Too many open files" in str(error)
 
 
 # -- many files --------------------------------------------------------------------------------------------------------

@@ -56,6 +56,17 @@ class Verdict(enum.Enum):
     """The source could not be asked: it does not answer, or not with ranges."""
 
 
+class _Stage(enum.Enum):
+    """What is going on with a comparison."""
+
+    PREPARING = "files are read for its requests"
+    FETCHING = "the engine fetches the samples"
+    TURNING = "the engine lets go of it, and then fetches the file whole"
+    COMPARING = "a worker compares what came"
+    LEAVING = "the engine lets go of it, and then the finding is told"
+    TOLD = "the finding was told"
+
+
 @records.dataclass(frozen=True, slots=True)
 class Finding:
     """The outcome of a comparison. ``reason`` is for a log; ``error`` is what made it impossible, if it was, and
@@ -110,13 +121,12 @@ class Comparison(Generic[R]):
         self._then = then
         self._fd = -1
         self._loop = 0
-        self._in_engine = False
+        self._stage = _Stage.PREPARING
         self._answered = False
         self._failed_at = ""  # the target of a redirect
         self._profile: Profile | None = None
         self._whole = False  # the file is fetched whole, because its server cannot send ranges
-        self._again = False  # ... as soon as the engine has let go of the first try
-        self._finding: Finding | None = None  # what is to be told when the engine has let go
+        self._finding: Finding | None = None  # what is to be told when nothing touches the scratch file
         self._timers: list[Timer] = []
         self._rests_left_s = services.policy.longest_retry_after
         """How long it may still wait for its host, which wants to be left alone."""
@@ -140,18 +150,9 @@ class Comparison(Generic[R]):
         if event.trace is not None:
             self.trace.append((self._question.source.url, event.trace))
         elif event.name in ("DONE", "REMOVED"):
-            self._in_engine = False
             self._services.file_gone(event.file, self._loop)
-            if self._finding is None and self._again:
-                self._again = False
-                self._close()
-                self._send(self._profile)
-            elif self._finding is None:
-                job = functools.partial(first_difference, self._fd, self._question.samples)
-                self._services.work(self._task, job, self._compared)
-            else:
-                self._gone()
-        elif self._finding is not None or self._again:
+            self._let_go()
+        elif self._stage is not _Stage.FETCHING:
             return
         elif event.name == "FAILED":
             self._failed(event)
@@ -161,6 +162,19 @@ class Comparison(Generic[R]):
                 self._end(Finding(Verdict.SAME))
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _let_go(self) -> None:
+        """The engine does not touch the scratch file any more."""
+        if self._stage is _Stage.TURNING:
+            self._stage = _Stage.PREPARING
+            self._close()
+            self._send(self._profile)
+        elif self._stage is _Stage.FETCHING:
+            self._stage = _Stage.COMPARING
+            job = functools.partial(first_difference, self._fd, self._question.samples)
+            self._services.work(self._task, job, self._compared)
+        else:
+            self._gone()
 
     def _longest_s(self) -> float:
         options, question = self._options, self._question
@@ -219,7 +233,7 @@ class Comparison(Generic[R]):
             takes_codings=self._options.decode,
             **known,
         )
-        self._in_engine = True
+        self._stage = _Stage.FETCHING
         self._loop = self._services.add_file(self.file)
 
     def _failed(self, event: EngineEvent) -> None:
@@ -242,7 +256,7 @@ class Comparison(Generic[R]):
         elif self._question.plain or self.retries >= min(_MOST_TRIES, self._options.max_tries or _MOST_TRIES):
             self._end(finding)
         elif kind is Kind.NO_RANGES and not self._whole and self._question.size <= _SMALL_BYTES:
-            self._whole = self._again = True
+            self._whole, self._stage = True, _Stage.TURNING
             self.file.remove()
         elif kind is Kind.STALE_LINK:
             self._failed_at = event.address
@@ -293,11 +307,12 @@ class Comparison(Generic[R]):
         if self._finding is not None:
             return
         self._finding = finding
-        if self._in_engine:
-            assert self.file is not None
-            self.file.remove()
-        elif self.file is None:
+        if self._stage is _Stage.PREPARING:
             self._gone()
+        elif self._stage in (_Stage.FETCHING, _Stage.TURNING):
+            assert self.file is not None
+            self._stage = _Stage.LEAVING
+            self.file.remove()
         # Else a worker reads the scratch file, and tells when it has.
 
     def _gone(self) -> None:
@@ -313,7 +328,7 @@ class Comparison(Generic[R]):
     def _tell(self, finding: Finding) -> None:
         for timer in self._timers:
             timer.cancel()
-        self._finding = finding
+        self._finding, self._stage = finding, _Stage.TOLD
         self._then(finding)
 
 
