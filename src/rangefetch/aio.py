@@ -1,6 +1,6 @@
 """The functions and the manager for asyncio, without a thread for each download.
 
-Methods that may block run in threads of this module, never on the event loop or in its default executor, and complete
+Methods that may block run in threads of this package, never on the event loop or in its default executor, and complete
 even if the task that called them is cancelled.
 
 Cancelling a task that awaits ``fetch``, ``fetch_many`` or ``download_and_wait`` stops its downloads and saves their
@@ -16,21 +16,21 @@ import contextlib
 import functools
 import os
 import threading
-import weakref
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import Any, Literal, Self, Unpack, overload
 
-from rangefetch import bulk, iterating, shared
+from rangefetch import bulk, shared
 from rangefetch import manager as blocking
 from rangefetch.api import options_of
 from rangefetch.asking import Question
 from rangefetch.bulk import OnResult
 from rangefetch.checks import Url, check_function
 from rangefetch.errors import DownloadError, WaitTimeout
+from rangefetch.eventloops import audience_of, in_thread, threads
+from rangefetch.flowing import Flowing, Stop
 from rangefetch.items import Item
 from rangefetch.iterating import WINDOW, Fetched
 from rangefetch.logs import log as _log
@@ -44,92 +44,7 @@ _PROGRESS_EVERY_S = 0.1
 # At a download that is paused, since a manager that is stopped says nothing to those; and at one that is at work, since
 # a notebook's kernel hears of Ctrl-C when its event loop has something to do.
 _LOOK_AGAIN_S = 1.0
-_MOST_THREADS = 8
 _ENDED = (DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED)
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What may block, in a thread; it is done even when this is cancelled.
-
-    Not ``asyncio.to_thread``: its task is among those that ``asyncio.run`` cancels at its end, before it has begun.
-    """
-    call = functools.partial(function, *args, **kwargs)
-    return await asyncio.shield(asyncio.get_running_loop().run_in_executor(await _threads(), call))
-
-
-async def _threads() -> ThreadPoolExecutor:
-    """Those of this module for the event loop: its own are few, and for whatever the program does."""
-    loop = asyncio.get_running_loop()
-    if loop not in _pools:
-        keeping = _keep_threads(weakref.ref(loop))
-        _pools[loop] = await anext(keeping), keeping
-    return _pools[loop][0]
-
-
-async def _keep_threads(loop: weakref.ref[asyncio.AbstractEventLoop]) -> AsyncGenerator[ThreadPoolExecutor]:
-    """Threads until the event loop ends: ``asyncio.run`` closes asynchronous generators that are left."""
-    with ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="aio-of-rangefetch") as pool:
-        try:
-            yield pool
-        finally:
-            if (ending := loop()) is not None:
-                del _pools[ending]
-
-
-# A loop that is closed in another way takes its threads along when it is collected.
-_pools: weakref.WeakKeyDictionary[
-    asyncio.AbstractEventLoop, tuple[ThreadPoolExecutor, AsyncGenerator[ThreadPoolExecutor]]
-] = weakref.WeakKeyDictionary()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pools.clear)
-
-
-class _Audience:
-    """Those who wait for a download's next move, on whichever loops: all of them behind one watcher."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._seats: set[asyncio.Future[None]] = set()
-
-    def take_seat(self) -> asyncio.Future[None]:
-        """A future that is done after the next move."""
-        seat: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        with self._lock:
-            self._seats.add(seat)
-        return seat
-
-    def leave(self, seat: asyncio.Future[None]) -> None:
-        with self._lock:
-            self._seats.discard(seat)
-
-    def __call__(self, _: Download) -> None:
-        with self._lock:
-            seats, self._seats = self._seats, set()
-        for seat in seats:
-            # A loop that is closed has nobody who waits.
-            with contextlib.suppress(RuntimeError):
-                seat.get_loop().call_soon_threadsafe(_wake, seat)
-
-
-def _wake(seat: asyncio.Future[None]) -> None:
-    if not seat.done():
-        seat.set_result(None)
-
-
-_audiences: weakref.WeakKeyDictionary[Download, _Audience] = weakref.WeakKeyDictionary()
-_audiences_lock = threading.Lock()
-
-
-def _audience_of(download: Download) -> _Audience:
-    with _audiences_lock:
-        audience = _audiences.get(download)
-        if audience is None:
-            audience = _audiences[download] = _Audience()
-            download.watch(audience)
-        return audience
 
 
 class DownloadManager:
@@ -173,15 +88,15 @@ class DownloadManager:
 
     async def start(self) -> None:
         """Start the backend; the first download does it, too."""
-        await _in_thread(self._manager.start)
+        await in_thread(self._manager.start)
 
     async def _start_by_itself(self) -> None:
         if not self._manager.is_started:
-            await _in_thread(self._manager.start_by_itself)
+            await in_thread(self._manager.start_by_itself)
 
     async def stop(self) -> None:
         """Stop all transfers, save the states, and end the threads. Unfinished downloads are paused."""
-        await _in_thread(self._manager.stop)
+        await in_thread(self._manager.stop)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -190,7 +105,7 @@ class DownloadManager:
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await _in_thread(self._manager.__exit__, kind, value, traceback)
+        await in_thread(self._manager.__exit__, kind, value, traceback)
 
     # -- verbs ------------------------------------------------------------------------------------------------
 
@@ -253,40 +168,40 @@ class DownloadManager:
 
     async def pause_all(self) -> None:
         """Pause everything that waits or is active."""
-        await _in_thread(self._manager.pause_all)
+        await in_thread(self._manager.pause_all)
 
     async def resume(self, gid: str) -> None:
         """Put a paused download into the queue again."""
-        await _in_thread(self._manager.resume, gid)
+        await in_thread(self._manager.resume, gid)
 
     async def resume_all(self) -> None:
         """Resume everything that is paused."""
-        await _in_thread(self._manager.resume_all)
+        await in_thread(self._manager.resume_all)
 
     async def retry(self, gid: str) -> None:
         """Put a failed download into the queue again; downloaded data is kept."""
-        await _in_thread(self._manager.retry, gid)
+        await in_thread(self._manager.retry, gid)
 
     async def cancel(self, gid: str, remove_files: bool = False) -> Path | None:
         """Stop a download for good; ``remove_files`` deletes its files. Returns the path that it would have had."""
         if remove_files:
-            return await _in_thread(self._manager.cancel, gid, remove_files)
+            return await in_thread(self._manager.cancel, gid, remove_files)
         return await self._end(gid, DownloadStatus.REMOVED)
 
     async def cancel_all(self, remove_files: bool = False) -> Path | None:
         """Cancel everything that is not finished. Returns the first of their paths, None where there is none."""
-        return await _in_thread(self._manager.cancel_all, remove_files)
+        return await in_thread(self._manager.cancel_all, remove_files)
 
     async def remove(self, gid: str) -> None:
         """Forget a finished download. ``ValueError`` for one that is not finished."""
         if self._manager.is_started:
             self._manager.remove(gid)
         else:  # then its session is saved at once
-            await _in_thread(self._manager.remove, gid)
+            await in_thread(self._manager.remove, gid)
 
     async def change_options(self, gid: str, **options: Unpack[AllOptions]) -> None:
         """Change the options of a download that is not finished; while it is active, those that can change then."""
-        await _in_thread(functools.partial(self._manager.change_options, gid, **options))
+        await in_thread(functools.partial(self._manager.change_options, gid, **options))
 
     async def limit(self, bytes_per_s: int | str) -> None:
         """Limit all downloads together, from now on; 0: no limit."""
@@ -298,7 +213,7 @@ class DownloadManager:
 
     async def list_downloads(self, status: DownloadStatus | str | None = None) -> list[DownloadProgress]:
         """All downloads, or those in one state, in the order in which they were asked for."""
-        return await _in_thread(self._manager.list_downloads, status)
+        return await in_thread(self._manager.list_downloads, status)
 
     # -- inside -----------------------------------------------------------------------------------------------
 
@@ -307,7 +222,7 @@ class DownloadManager:
         manager = self._manager
         download = manager._find(gid)
         if not manager.is_started:  # then its session is saved at once
-            await _in_thread(manager.end, status, [download])
+            await in_thread(manager.end, status, [download])
         elif manager.tell_to_end(status, [download]):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(blocking.STOP_WITHIN_S):
@@ -318,7 +233,7 @@ class DownloadManager:
         _, checked = self._manager.check(url, options)
         await self._start_by_itself()
         if checked.expected_size:  # then its file system is asked whether there is room
-            return await _in_thread(self._manager.submit, url, options)
+            return await in_thread(self._manager.submit, url, options)
         return self._manager.submit(url, options)
 
     async def _rests(self, download: Download) -> None:
@@ -345,7 +260,7 @@ class DownloadManager:
         except GeneratorExit:  # the loop was closed, and nothing can be awaited
             raise
         except BaseException:  # the task was cancelled, or on_progress has raised
-            await _in_thread(leave, download)
+            await in_thread(leave, download)
             raise
         return self._outcome(download)
 
@@ -362,7 +277,7 @@ class DownloadManager:
 
     async def _moves(self, download: Download, every_s: float | None) -> AsyncIterator[None]:
         """Now, after each move, every ``every_s`` seconds while it is active, and a last time when it is over."""
-        audience = _audience_of(download)
+        audience = audience_of(download)
         while True:
             # Before looking, or a move in between would go unseen.
             seat = audience.take_seat()
@@ -409,23 +324,19 @@ async def fetch(
 
 async def head(url: Url, **options: Unpack[CommonOptions]) -> FileInfo:
     """``rangefetch.head`` as a coroutine. When the task is cancelled, the request is given up."""
-    opening = asyncio.get_running_loop().run_in_executor(await _threads(), Question, url, options)
+    opening = asyncio.get_running_loop().run_in_executor(await threads(), Question, url, options)
     try:
         question = await asyncio.shield(opening)
     except asyncio.CancelledError:
         # It is opened all the same, and must be closed.
-        await _in_thread((await opening).close)
+        await in_thread((await opening).close)
         raise
     try:
         async for _ in DownloadManager.of(question.manager)._moves(question.download, None):
             pass
         return question.answer(0)
     finally:
-        await _in_thread(question.close)
-
-
-class _Stop(BaseException):
-    """Nobody waits for ``fetch_many`` any more. Not an ``Exception``, for those of a callback do no harm."""
+        await in_thread(question.close)
 
 
 @overload
@@ -472,7 +383,7 @@ async def fetch_many(
 
     def report(progress: DownloadProgress) -> None:
         if stopped.is_set() or loop.is_closed():
-            raise _Stop
+            raise Stop
         loop.call_soon_threadsafe(show, progress)  # without a callback, too: see _LOOK_AGAIN_S
 
     def show(progress: DownloadProgress) -> None:
@@ -500,11 +411,11 @@ async def fetch_many(
         outcomes = await asyncio.shield(call)
         if not mistakes:
             return outcomes
-    except _Stop:
+    except Stop:
         pass
     except asyncio.CancelledError:
         stopped.set()
-        with contextlib.suppress(_Stop, Exception):
+        with contextlib.suppress(Stop, Exception):
             await asyncio.shield(call)
         raise
     finally:
@@ -528,131 +439,4 @@ def fetch_iter(
     ``contextlib.aclosing``) where you leave the loop early.
     """
     check_function(on_progress, "on_progress")
-    return _Flowing(items, directory, max_concurrent_downloads, window, on_progress, options).run()
-
-
-class _Flowing:
-    """One call of ``fetch_iter``: a thread that fetches, and the event loop that gives it items and takes results."""
-
-    def __init__(
-        self,
-        items: Iterable[Item] | AsyncIterable[Item],
-        directory: str | os.PathLike[str] | None,
-        max_concurrent_downloads: int | None,
-        window: int,
-        on_progress: Callable[[DownloadProgress], object] | None,
-        options: CommonOptions,
-    ) -> None:
-        self._given: deque[object] = deque()  # what the asynchronous iterable has given, and the thread has not taken
-        self._wake: Callable[[], object] = lambda: None
-        self._room = asyncio.Event()
-        self._items = items if isinstance(items, AsyncIterable) else None
-        self._window = window
-        self._on_progress = on_progress
-        self._stopped = threading.Event()
-        self._slots = threading.Semaphore(window)
-        self._results: asyncio.Queue[Fetched | BaseException | None] = asyncio.Queue()
-        # Wrong arguments are told at once.
-        self._fetching = iterating.fetch_from(
-            self if isinstance(items, AsyncIterable) else items,
-            directory,
-            max_concurrent_downloads=max_concurrent_downloads,
-            window=window,
-            on_progress=self._report,
-            options=options,
-        )
-        self._loop: asyncio.AbstractEventLoop
-
-    # -- on the event loop ------------------------------------------------------------------------------------
-
-    async def run(self) -> AsyncGenerator[Fetched]:
-        self._loop = asyncio.get_running_loop()
-        # A thread of its own, since the loop's are few and this may take hours.
-        pool = ThreadPoolExecutor(1, thread_name_prefix="fetch-iter")
-        call = self._loop.run_in_executor(pool, self._fetch)
-        feeding = asyncio.ensure_future(self._feed(self._items)) if self._items is not None else None
-        try:
-            while (fetched := await self._results.get()) is not None:
-                if isinstance(fetched, BaseException):
-                    raise fetched
-                yield fetched
-                self._slots.release()
-        finally:
-            self._stopped.set()
-            self._wake()
-            if feeding is not None:
-                feeding.cancel()
-            await asyncio.shield(call)
-            pool.shutdown(wait=False)
-
-    async def _feed(self, items: AsyncIterable[Item]) -> None:
-        """Take items as long as there is room for them."""
-        try:
-            async for item in items:
-                self._given.append(item)
-                self._wake()
-                while len(self._given) >= self._window:
-                    self._room.clear()
-                    await self._room.wait()
-        except Exception as error:  # it is the caller's, who gets it from the iterator
-            self._given.append(_Raised(error))
-        else:
-            self._given.append(iterating.NOTHING_MORE)
-        self._wake()
-
-    def _show(self, progress: DownloadProgress) -> None:
-        if self._on_progress is not None and not self._stopped.is_set():
-            try:
-                self._on_progress(progress)
-            except Exception as error:
-                self._results.put_nowait(error)
-
-    # -- in the thread ------------------------------------------------------------------------------------------
-
-    def take(self) -> object:
-        """The next item (``iterating.Source``)."""
-        if not self._given:
-            return iterating.NOTHING_YET
-        item = self._given.popleft()
-        if len(self._given) < self._window // 2 + 1 and not self._room.is_set():
-            self._loop.call_soon_threadsafe(self._room.set)
-        if isinstance(item, _Raised):
-            raise item.error
-        return item
-
-    def wake_with(self, wake: Callable[[], object]) -> None:
-        """What to call when there is something (``iterating.Source``)."""
-        self._wake = wake
-
-    def _fetch(self) -> None:
-        outcome: BaseException | None = None
-        try:
-            with contextlib.closing(self._fetching):
-                for fetched in self._fetching:
-                    while not self._slots.acquire(timeout=_PROGRESS_EVERY_S):
-                        self._must_go_on()
-                    self._tell(fetched)
-        except _Stop:
-            pass
-        except BaseException as error:
-            outcome = error
-        with contextlib.suppress(RuntimeError):  # the loop was closed
-            self._tell(outcome)
-
-    def _tell(self, what: Fetched | BaseException | None) -> None:
-        self._loop.call_soon_threadsafe(self._results.put_nowait, what)
-
-    def _report(self, progress: DownloadProgress) -> None:
-        self._must_go_on()
-        self._loop.call_soon_threadsafe(self._show, progress)  # without a callback, too: see _LOOK_AGAIN_S
-
-    def _must_go_on(self) -> None:
-        if self._stopped.is_set() or self._loop.is_closed():
-            raise _Stop
-
-
-class _Raised:
-    """An exception of the iterable that items come from."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
+    return Flowing(items, directory, max_concurrent_downloads, window, on_progress, options).run()
