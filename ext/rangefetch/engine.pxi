@@ -71,7 +71,7 @@ cdef class Engine:
         Py_INCREF(<object>file.owner)
         return 0
 
-    def events(self):
+    def events(self, list whole=None):
         cdef size_t count = 0
         cdef size_t i
         cdef Message *items
@@ -90,6 +90,9 @@ cdef class Engine:
                 if items[i].type == EVENT_DONE or items[i].type == EVENT_REMOVED:
                     self.core.live_files -= 1
                     Py_DECREF(file)
+                    if whole is not None and items[i].type == EVENT_DONE and (<File>file).core.small.stage == SMALL:
+                        whole.append(file)
+                        continue
                 events.append((
                     names_of_events[<int>items[i].type], file, items[i].code, items[i].status, items[i].fault,
                     items[i].sys_errno, items[i].retry_after_s, items[i].offset, items[i].received,

@@ -373,6 +373,10 @@ cdef class File:
         }
 
     @property
+    def lasted_us(self):
+        return rf_peek(&self.core.counters.lasted_us)
+
+    @property
     def steals(self):
         return rf_peek(&self.core.counters.steals)
 

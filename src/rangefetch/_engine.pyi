@@ -350,6 +350,9 @@ class File:
         and held back by limits; the lanes aimed at, and whether more of them had brought no more.
         """
     @property
+    def lasted_us(self) -> int:
+        """Microseconds from taking the file on to its end; 0: it has not ended."""
+    @property
     def steals(self) -> int:
         """Ranges of which another lane took the later part."""
     @property
@@ -433,7 +436,7 @@ class Engine:
     def add(self, file: File, loop: int = 0) -> None:
         """Begin to fill ``file`` on the given loop."""
     def events(
-        self,
+        self, whole: list[File] | None = None
     ) -> list[
         tuple[
             _EventName, Any, int, int, int, int, int, int, int, str, str, int, int, int, str, int, dict[str, int] | None
@@ -448,7 +451,8 @@ class Engine:
         ``address`` the URL that was asked, after redirects, ``host`` the number of the host that this was. A TRACE has
         a ``trace``, others None: the range that was asked for, the bytes that came, the status, the fault, connections
         opened, microseconds as libcurl counts them (CURLINFO_*_TIME_T), when it began (milliseconds after the file was
-        added), and whether it hedged or was cut.
+        added), and whether it hedged or was cut. Small files that have come whole go into ``whole``, where there is
+        such a list, and their DONE is not among the events.
         """
     @property
     def limit(self) -> int:

@@ -197,24 +197,24 @@ class Batch(abc.ABC):
         while self.turns and len(self._asked) < most:
             numbers = [self.turns.take() for _ in range(min(len(self.turns), most - len(self._asked), _TOGETHER))]
             wanted = [self.wanted(number) for number in numbers]
-            items = [(each.url, each.options(self.common)) for each in wanted]
-            downloads = self._manager.submit_all(items, self._starts, self._has_moved)
+            common = self.common
+            items = [(each.url, each.options(common) if each.own else common) for each in wanted]
+            downloads = self._manager.submit_all(items, self._starts, self._has_stopped)
             for number, download in zip(numbers, downloads, strict=True):
                 self._asked[download.gid] = (number, download)
                 if download.status in _STOPPED:
                     # It was told before it was known.
-                    self._has_moved(download)
+                    self._has_stopped(download)
 
     def ask_early(self) -> None:
         """The same, where there are many to be asked for while others are still being read."""
         if len(self.turns) >= _TOGETHER and len(self._asked) < self._most_asked:
             self._ask_in_turn()
 
-    def _has_moved(self, download: Download) -> None:
-        if download.status in _STOPPED:
-            self._moved.append(download)
-            if (len(self._moved) >= _TOGETHER or len(self._asked) <= _TOGETHER) and not self._wake.is_set():
-                self._wake.set()
+    def _has_stopped(self, download: Download) -> None:
+        self._moved.append(download)
+        if (len(self._moved) >= _TOGETHER or len(self._asked) <= _TOGETHER) and not self._wake.is_set():
+            self._wake.set()
 
     def look(self, *, waits: bool = False) -> None:
         """Wait a little, see which downloads have ended, and report. ``waits``: for something else, too."""
@@ -254,7 +254,10 @@ class Batch(abc.ABC):
         del self._asked[download.gid]
         self._bytes += outcome.size if isinstance(outcome, DownloadResult) else download.progress().downloaded
         wanted = self.wanted(number)
-        change = Change.NONE if self._has_mirrors(wanted) else self.unreachable.note(wanted.host, outcome)
+        change = Change.NONE
+        # Where no host has failed, one that serves shows nothing new.
+        if (self.unreachable or isinstance(outcome, DownloadError)) and not self._has_mirrors(wanted):
+            change = self.unreachable.note(wanted.host, outcome)
         self.ended(number, outcome)
         if change is not Change.NONE:
             self._host_changes(wanted.host, change, outcome)

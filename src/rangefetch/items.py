@@ -55,7 +55,8 @@ def understand(number: int, item: Item, common: DownloadOptions) -> Wanted:
     """
     try:
         wanted = _read(item, str(common.save_dir))
-        wanted.options(common)
+        if wanted.own:
+            wanted.options(common)
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"items[{number}]: {error}") from None
@@ -63,6 +64,10 @@ def understand(number: int, item: Item, common: DownloadOptions) -> Wanted:
 
 
 def _read(item: Item, directory: str) -> Wanted:
+    if type(item) is str:
+        plain = _PLAIN_URL.fullmatch(item)
+        if plain is not None and is_plain_filename(plain[2]) and not is_metadata_url(item):
+            return Wanted(item, None, plain[2], plain[1])
     own: Mapping[str, Any] | None = None
     if not isinstance(item, str) and callable(below := getattr(item, "below", None)):
         item = cast(Item, below(directory))

@@ -389,11 +389,16 @@ class DownloadManager:
     def submit_all(
         self, items: Iterable[tuple[str, DownloadOptions]], starts: int, watcher: Callable[[Download], object]
     ) -> list[Download]:
-        """``submit`` for several. The URLs were checked, and the options have the manager's defaults."""
+        """``submit`` for several, with a watcher of their stops. The URLs were checked, and the options have the
+        manager's defaults."""
         downloads = []
+        given = absolute = None
         for url, options in items:
-            download = Download(url, self._in_this_directory(options))
-            download.watch(watcher)
+            if options is not given:
+                given, absolute = options, self._in_this_directory(options)
+            assert absolute is not None
+            download = Download(url, absolute)
+            download.watch(watcher, stops=True)
             downloads.append(download)
         self._add(downloads, starts)
         return downloads

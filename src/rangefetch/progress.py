@@ -59,6 +59,8 @@ class DownloadStatus(enum.StrEnum):
     ERROR = "error"
     REMOVED = "removed"
 
+    __hash__ = str.__hash__  # Enum's own is a function in Python, and of the name, so that equal strings had another
+
 
 @records.dataclass(frozen=True, slots=True)
 class DownloadProgress:

@@ -25,7 +25,6 @@ from rangefetch.selection import BackendRouter
 from rangefetch.transfer import governor
 from rangefetch.transfer.backend import Growth
 from rangefetch.transfer.download import Download, Entry, Queued
-from rangefetch.transfer.guarding import safely
 from rangefetch.transfer.line import Line
 from rangefetch.transfer.places import Places
 from rangefetch.transfer.space import Room
@@ -59,7 +58,7 @@ class Queue:
 
     def __init__(self, most_active: int, most_small: int, most_aside: int, most_finished: int) -> None:
         self.router: BackendRouter  # whoever makes one sets it
-        self.note: Callable[[str], object] = lambda _: None
+        self.note: Callable[[str], object] | None = None
         """Called with the gid of a download of which something has changed that is saved, perhaps under the lock."""
         self.is_started = False
         self.starts = 0
@@ -193,8 +192,12 @@ class Queue:
         """New ones, which wait for their turn; the lock is held (``running``)."""
         for entry in entries:
             self._entries[entry.gid] = entry
-            self._put_in_line(entry, refused.get(entry.gid))
-            self.note(entry.gid)
+            if refused:
+                self._put_in_line(entry, refused.get(entry.gid))
+            else:
+                self._enter(entry)
+            if self.note is not None:
+                self.note(entry.gid)
         self._begin_next()
 
     def add_stream(self, download: Download) -> None:
@@ -239,7 +242,8 @@ class Queue:
                 self._put_in_line(entry, refused.get(entry.gid))
             else:
                 self._room.release(entry)
-            self.note(entry.gid)
+            if self.note is not None:
+                self.note(entry.gid)
         self._begin_next()
 
     def _enter(self, entry: Entry, *, late: bool = False, number: int = 0) -> None:
@@ -293,7 +297,8 @@ class Queue:
             return None
         if was is not DownloadStatus.ACTIVE:
             self._has_ended(entry.gid, status)
-        self.note(entry.gid)
+        if self.note is not None:
+            self.note(entry.gid)
         return was
 
     def change(self, download: Download, options: DownloadOptions, *, elsewhere: bool) -> bool:
@@ -305,7 +310,8 @@ class Queue:
                 raise ValueError(f"{download.gid}: it has started in the meantime; pause it first")
             download.options = options
             download.filename = options.filename or download.filename
-            self.note(download.gid)
+            if self.note is not None:
+                self.note(download.gid)
             return download.gid in self._places
 
     # -- what the backends tell -------------------------------------------------------------------------------
@@ -316,16 +322,22 @@ class Queue:
     def completed_together(self, whole: Sequence[tuple[Download, DownloadResult]]) -> None:
         try:
             with self._lock:
-                for download, _ in whole:
-                    if self._line.has_late_hosts:
+                if self._line.has_late_hosts:
+                    for download, _ in whole:
                         self._line.is_back(self._host_of(download))
-                    self._places.leave(download.gid)
-                    self._has_ended(download.gid, DownloadStatus.COMPLETE)
+                gids = [download.gid for download, _ in whole]
+                self._places.leave(*gids)
+                self._have_finished(gids)
                 self._begin_next()
         finally:
+            complete = DownloadStatus.COMPLETE
             for download, result in whole:
-                safely(download.move, DownloadStatus.COMPLETE, result=result)
-                self.note(download.gid)
+                try:
+                    download.move(complete, result=result)
+                except BaseException:  # the others hear of theirs
+                    _log.exception("%s: internal error", download.gid)
+                if self.note is not None:
+                    self.note(download.gid)
 
     def failed(self, download: Download, error: DownloadError) -> None:
         if isinstance(error, ChecksumMismatch) and error.kept is not None:
@@ -368,7 +380,8 @@ class Queue:
         finally:
             # Whoever waits for it hears of it, whatever else went wrong.
             download.move(status, result=result, error=error, cut_short=cut_short)
-            self.note(download.gid)
+            if self.note is not None:
+                self.note(download.gid)
 
     def _wait_again(self, download: Download) -> None:
         """It goes on waiting. On the backend's thread, so no file system is asked."""
@@ -378,7 +391,8 @@ class Queue:
                 late = download.was_put_off and not download.turn
                 self._enter(download, late=late, number=download.turn)
                 self._begin_next()
-                self.note(download.gid)
+                if self.note is not None:
+                    self.note(download.gid)
 
     def steps_aside(self, download: Download) -> bool:
         with self._lock:
@@ -447,25 +461,30 @@ class Queue:
             self.router.go_on(self._whole(self._entries[gid]))
         begun: list[Download] = []
         now_s = time.monotonic()
-        while self.is_started and not self._places.is_full():
-            gid = self._line.next(now_s)
-            if gid is None:
+        is_blocked = False
+        while self.is_started and not is_blocked and not self._places.is_full():
+            gids = self._line.next_few(now_s, self._places.free)
+            if not gids:
                 self._look_again_at_spaced(now_s)
                 break
-            entry = self._entries[gid]
-            if entry.options.robots and self.router.can_stream and not self._may_fetch(entry):
-                continue
-            is_small = self.router.takes_as_small(entry)
-            if not is_small and not self._places.has_one_for_any():
-                break
-            download = self._whole(entry)
-            download.is_small = is_small
-            download.was_put_off |= self._line.is_late(gid)
-            download.turn = self._line.discard(gid)
-            if every_us := download.options.request_every_us:
-                self._line.begins(self._host_of(download), every_us / 1e6, now_s)
-            self._take_place(download)
-            begun.append(download)
+            for gid in gids:
+                entry = self._entries[gid]
+                options = entry.options
+                if options.robots and self.router.can_stream and not self._may_fetch(entry):
+                    break  # the line is another one now
+                is_small = self.router.takes_as_small(entry)
+                if not is_small and not self._places.has_one_for_any():
+                    is_blocked = True
+                    break
+                download = entry if isinstance(entry, Download) else self._whole(entry)
+                download.is_small = is_small
+                download.turn, is_late = self._line.take(gid)
+                if is_late:
+                    download.was_put_off = True
+                if options.host_rate:
+                    self._line.begins(self._host_of(download), options.request_every_us / 1e6, now_s)
+                self._take_place(download)
+                begun.append(download)
         if begun:
             self._begin(begun)
 
@@ -510,7 +529,8 @@ class Queue:
         self._room.release(entry)
         self._has_ended(entry.gid, DownloadStatus.ERROR)
         self._whole(entry).move(DownloadStatus.ERROR, error=refusal)
-        self.note(entry.gid)
+        if self.note is not None:
+            self.note(entry.gid)
 
     def _fetch_robots(self) -> None:
         """Fetch the rules that somebody waits for, a few at a time."""
@@ -552,10 +572,12 @@ class Queue:
             self._begin_next()
 
     def _take_place(self, download: Download, *, stream: bool = False) -> None:
-        self._room.release(download)
+        if self._room.claims:
+            self._room.release(download)
         self._places.take(download.gid, small=download.is_small, stream=stream)
         download.move(DownloadStatus.ACTIVE)
-        self.note(download.gid)
+        if self.note is not None:
+            self.note(download.gid)
 
     def _begin(self, downloads: list[Download]) -> None:
         try:
@@ -592,16 +614,22 @@ class Queue:
     def _has_ended(self, gid: str, status: DownloadStatus) -> None:
         """Remember one that has finished until its outcome is collected."""
         if status in FINISHED:
-            self._uncollected.pop(gid, None)
-            self._uncollected[gid] = None
-            while len(self._uncollected) > self._most_uncollected:
-                self._forget(next(iter(self._uncollected)))
+            self._have_finished([gid])
+
+    def _have_finished(self, gids: Iterable[str]) -> None:
+        uncollected = self._uncollected
+        for gid in gids:
+            uncollected[gid] = None
+            uncollected.move_to_end(gid)
+        while len(uncollected) > self._most_uncollected:
+            self._forget(next(iter(uncollected)))
 
     def _forget(self, gid: str) -> None:
         self._entries.pop(gid, None)
         self._uncollected.pop(gid, None)
         self._collected.pop(gid, None)
-        self.note(gid)
+        if self.note is not None:
+            self.note(gid)
 
     def _whole(self, entry: Entry) -> Download:
         if isinstance(entry, Queued):

@@ -186,8 +186,7 @@ class BackendRouter:
 
     def takes_as_small(self, download: Entry) -> bool:
         """Whether it is first tried as a small file, by the backend that runs."""
-        able = CAPABILITIES[self.name]
-        return self.name in self._running and able.takes_as_small(download) and not able.why_not(download)
+        return self.name in self._running and CAPABILITIES[self.name].takes_as_small(download)
 
     def go_on(self, download: Download) -> None:
         """It has its turn, for which it has waited at work."""

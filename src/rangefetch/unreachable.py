@@ -44,6 +44,10 @@ class Unreachable:
         self._reasons: dict[str, str] = {}
         self._kept: dict[str, deque[int]] = {}
 
+    def __bool__(self) -> bool:
+        """Whether something is held against a host."""
+        return bool(self._failures or self._states)
+
     def note(self, host: str, outcome: DownloadResult | DownloadError) -> Change:
         """What came of a download from the host. Whatever a server has said shows that it is there; what went wrong on
         this machine shows nothing."""

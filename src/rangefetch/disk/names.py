@@ -76,6 +76,9 @@ def choose_filename(url: str, resolved_url: str = "", disposition: str = "") -> 
 
     A name that ``url`` does not have itself is made harmless (:func:`harmless_filename`).
     """
+    if not (resolved_url or disposition):
+        name = filename_from_url(url) or DEFAULT_FILENAME
+        return name if name.isascii() else for_file_system(name)
     return for_file_system(_chosen(url, resolved_url, disposition))
 
 
@@ -181,8 +184,8 @@ def _octets_as_text(octets: str) -> str:
 @functools.lru_cache(maxsize=256)  # of a small file it is asked twice
 def filename_from_url(url: str) -> str:
     """The last segment of the URL's path, percent-decoded and safe; "" if there is none."""
-    path = _ORIGIN.sub("", _QUERY.split(url, maxsplit=1)[0])
-    last = path.rpartition("/")[2]
+    path = _QUERY.split(url, maxsplit=1)[0] if "?" in url or "#" in url else url
+    last = _ORIGIN.sub("", path).rpartition("/")[2]
     if is_plain_filename(last):
         return last
     octets = unquote_to_bytes(last.encode(errors="replace"))

@@ -104,9 +104,14 @@ def part_paths(directory: str | os.PathLike[str], filename: str, url: str) -> tu
 
 def part_names(filename: str, url: str) -> tuple[str, ...]:
     """The same without the directory."""
-    name = f"{stem_of(filename, url)}.part"
+    if filename:
+        return (f"{stem_of(filename, url)}.part",)
     # No name has a slash in it, and no URL begins with one: the hashes are of different kinds of things.
-    return (name,) if filename else (f"{_hashed('/' + filename_from_url(url))}.part", name)
+    name, sha256 = f"/{filename_from_url(url)}", _sha256()
+    return (
+        f"rangefetch-{sha256(name.encode(errors='surrogateescape')).hexdigest()[:16]}.part",
+        f"rangefetch-{sha256(url.encode(errors='surrogateescape')).hexdigest()[:16]}.part",
+    )
 
 
 def claim(url: str) -> State:

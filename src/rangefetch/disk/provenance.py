@@ -13,6 +13,7 @@ import re
 import threading
 import unicodedata
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +21,17 @@ from rangefetch import records
 from rangefetch.identity import Identity
 from rangefetch.importing import no_fork
 
-__all__ = ["Origin", "beginning", "others_in_this_run", "public_url", "recall", "record", "url_of", "wrote"]
+__all__ = [
+    "Origin",
+    "beginning",
+    "others_in_this_run",
+    "public_url",
+    "recall",
+    "record",
+    "url_of",
+    "wrote",
+    "wrote_all",
+]
 
 _NAME = "user.rangefetch.origin"
 _VERSION = "1"
@@ -127,11 +138,20 @@ _lock = threading.Lock()
 
 def wrote(path: str | os.PathLike[str], url: str) -> None:
     """This process has published the file of ``url`` at ``path``."""
-    text = os.fspath(path)
-    key = _key(text)
+    wrote_all([(os.fspath(path), url)])
+
+
+def wrote_all(files: Iterable[tuple[str, str]]) -> None:
+    """``wrote`` for several: their paths and URLs."""
     with _lock:
-        _written.setdefault(key, {})[text] = public_url(url)
-        _written.move_to_end(key)
+        for path, url in files:
+            key = path.lower() if path.isascii() else _key(path)
+            known = _written.get(key)
+            if known is None:
+                _written[key] = {path: public_url(url)}
+            else:
+                known[path] = public_url(url)
+                _written.move_to_end(key)
         while len(_written) > _MOST_REMEMBERED:
             _written.popitem(last=False)
 
@@ -141,10 +161,11 @@ def others_in_this_run(path: str | os.PathLike[str], url: str) -> bool:
     where the file system takes both for the same (upper and lower case, ways to write an accent).
     """
     text = os.fspath(path)
-    with _lock:
-        found = dict(_written.get(_key(text), ()))
-    if not found:
+    key = text.lower() if text.isascii() else _key(text)
+    if key not in _written:
         return False
+    with _lock:
+        found = dict(_written.get(key, ()))
     mine = public_url(url)
     for written, of in found.items():
         with contextlib.suppress(OSError):
@@ -154,4 +175,5 @@ def others_in_this_run(path: str | os.PathLike[str], url: str) -> bool:
 
 
 def _key(text: str) -> str:
-    return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+    """Of what is not all ASCII; there, lower case is the same."""
+    return unicodedata.normalize("NFKC", text).casefold()

@@ -9,9 +9,10 @@ ends one download at most: the thread goes on.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
@@ -21,7 +22,7 @@ from rangefetch.importing import no_fork
 from rangefetch.native.loads import Loads
 from rangefetch.native.machine import processors
 from rangefetch.native.preparing import Preparing
-from rangefetch.native.small import Small
+from rangefetch.native.small import Small, come_whole, fetch_alike
 from rangefetch.net import libcurl
 from rangefetch.net.manners import Manners
 from rangefetch.net.network import Network
@@ -34,7 +35,7 @@ from rangefetch.transfer.capabilities import NATIVE
 from rangefetch.transfer.dispatching import Dispatcher
 from rangefetch.transfer.download import Download
 from rangefetch.transfer.events import EngineEvent
-from rangefetch.transfer.guarding import guarded
+from rangefetch.transfer.guarding import guarded, safely
 from rangefetch.transfer.retry import RetryPolicy
 from rangefetch.transfer.shares import SHARES
 from rangefetch.transfer.workers import Workers
@@ -71,10 +72,9 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
         self._wait_for_ring: Callable[[float | None], object] = lambda _: None
         self._process_id = 0
         self._limit = 0
-        self.preparing = Preparing(self)
+        self.preparing = Preparing(self, functools.partial(fetch_alike, self))
         self._heard = ""  # the origin of the last small file
         self._dropped: set[Small] = set()
-        self._whole: list[tuple[Download, DownloadResult]] = []  # small files that were not told of yet
 
     def start(self) -> None:
         libcurl.load()
@@ -192,16 +192,34 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
             task.drop_tried()
         super().task_ended(task)
 
-    def is_whole(self, small: Small, result: DownloadResult) -> None:
-        """A small file has its name: those that have it at about the same time are told of together."""
-        self.task_ended(small)
-        if not self._whole:
-            self._calls.append(self._tell_whole)
-        self._whole.append((small.download, result))
+    def are_whole(self, whole: Sequence[tuple[Small, DownloadResult]]) -> None:
+        """Small files have their names."""
+        tasks = self.tasks
+        told: list[tuple[Download, DownloadResult]] = []
+        for small, result in whole:
+            download = small.download
+            if tasks.get(download.gid) is small:
+                del tasks[download.gid]
+            told.append((download, result))
+        self.sizes.drop(*[download.gid for download, _ in told])
+        if told:
+            self.listener.completed_together(told)
 
-    def _tell_whole(self) -> None:
-        whole, self._whole = self._whole, []
-        self.listener.completed_together(whole)
+    def _begin_all(self, downloads: Iterable[Download]) -> None:
+        """Small files begin together, since most of what they need is the same."""
+        smalls: list[Small] = []
+        for download in downloads:
+            if download.is_small and not self.stopping and not download.options.wait_for_other:
+                small = self.tasks[download.gid] = Small(self, download)
+                if download.was_put_off and (size := download.size):  # of another one nothing is known
+                    self.sizes.put(download.gid, size)
+                download.waits = small.waits
+                smalls.append(small)
+            else:
+                safely(self._begin, download)
+        if smalls:
+            self.begin_to_tick()
+            self.preparing.prepare(smalls)
 
     def heard(self, url: str, options: DownloadOptions, *, ranged: bool) -> None:
         """A small file has come whole."""
@@ -233,13 +251,25 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
     def add_file(self, file: File) -> int:
         """Give the file to the loop that has its host, else to the one with the fewest; returns which, for
         ``file_gone``."""
-        assert self._engine is not None
         loop = self._loads.begin(file.host, file.host_lanes)
-        self._engine.add(file, loop)
+        self.engine.add(file, loop)
         return loop
 
+    def loops_for(self, file: File, count: int) -> list[int]:
+        """Which loops get so many small files from the host of this one; ``files_gone`` follows."""
+        return self._loads.begin_all(file.host, file.host_lanes, count)
+
+    @property
+    def engine(self) -> Engine:
+        assert self._engine is not None
+        return self._engine
+
     def file_gone(self, file: File, loop: int) -> None:
-        self._loads.end(file.host, loop)
+        self.files_gone(file.host, loop, 1)
+
+    def files_gone(self, host: int, loop: int, count: int) -> None:
+        """A loop has let go of so many files of a host."""
+        self._loads.end(host, loop, count)
 
     def profile(self, options: DownloadOptions, source: Source, *, head: bool = False) -> Profile:
         """The profile for these options, by HEAD or by GET; downloads that ask alike share one."""
@@ -271,10 +301,13 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
         assert engine is not None
         self._wait_for_ring(seconds)
         self.preparing.round_begins()
-        for fields in engine.events():
+        whole: list[File] = []
+        for fields in engine.events(whole):
             event = EngineEvent(*fields)
             owner = event.file.tag
             guarded(owner, owner.handle, event)
+        if whole:
+            safely(come_whole, self, whole)
 
     def tend(self, now_s: float) -> None:
         """From time to time: let go of directories that nobody uses."""

@@ -32,12 +32,13 @@ class Directory:
         self.opened_s = 0.0
         self._users = 1
 
-    def use(self) -> Directory:
-        self._users += 1
+    def use(self, users: int = 1) -> Directory:
+        """For so many more."""
+        self._users += users
         return self
 
-    def release(self) -> None:
-        self._users -= 1
+    def release(self, users: int = 1) -> None:
+        self._users -= users
         if self._users == 0:
             os.close(self.fd)
 

@@ -25,9 +25,23 @@ class Loads:
         self._of_host[host] += 1
         return loop
 
-    def end(self, host: int, loop: int) -> None:
-        """A loop has let go of a file."""
-        self._of_loop[loop] -= 1
-        self._of_host[host] -= 1
+    def begin_all(self, host: int, most: int, files: int) -> list[int]:
+        """``begin`` for several: the loop of each."""
+        loops: list[int] = []
+        while len(loops) < files:
+            loop = loop_of(host, most, self._of_host[host], len(self._of_loop))
+            if loop is None:
+                loops.append(self.begin(host, most))
+            else:  # as of all that follow, since there are more and more
+                left = files - len(loops)
+                self._of_loop[loop] += left
+                self._of_host[host] += left
+                loops += [loop] * left
+        return loops
+
+    def end(self, host: int, loop: int, files: int = 1) -> None:
+        """A loop has let go of a file, or of several."""
+        self._of_loop[loop] -= files
+        self._of_host[host] -= files
         if not self._of_host[host]:
             del self._of_host[host]

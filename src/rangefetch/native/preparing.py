@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rangefetch.native.directories import Directories, Directory
@@ -31,10 +32,12 @@ _NAMES = (
 
 
 class Preparing:
-    """The preparations of one backend. All methods run on its thread."""
+    """The preparations of one backend. All methods run on its thread. ``fetch`` has small files fetched that have one
+    directory, which counts each of them as a user, and one origin, which is asked as one profile says."""
 
-    def __init__(self, backend: NativeBackend) -> None:
+    def __init__(self, backend: NativeBackend, fetch: Callable[[Sequence[Small], Directory, Profile], None]) -> None:
         self._backend = backend
+        self._fetch_alike = fetch
         self._directories = Directories()
         self._profiles: dict[str, tuple[DownloadOptions, tuple[str | None, ...], float, Profile]] = {}  # by origin
         self._environment: tuple[str | None, ...] | None = None
@@ -53,23 +56,45 @@ class Preparing:
         self._directories.clear()
         self._profiles.clear()
 
-    def prepare(self, small: Small) -> None:
-        """Tell it when all is there: ``prepared``, or ``not_prepared``."""
-        options, url = small.options, small.download.url
+    def prepare(self, smalls: Iterable[Small]) -> None:
+        """Have them fetched when all is there that they need, or told that it is not (``not_prepared``)."""
+        alike: list[Small] = []
+        last, origin = None, ""
+        for small in smalls:
+            options, url = small.options, small.download.url
+            if (
+                last is None
+                or not url.startswith(origin)
+                # What a file of cookies has for a URL is that URL's.
+                or options.cookies
+                or (options is not last and (options.manner is not last.manner or options.save_dir != last.save_dir))
+            ):
+                self._prepare_alike(alike)
+                alike = []
+                end = url.find("/", 8)
+                last, origin = options, url[: end + 1] if end >= 0 else f"{url}/"
+            alike.append(small)
+        self._prepare_alike(alike)
+
+    def _prepare_alike(self, alike: list[Small]) -> None:
+        """These have one directory and one origin, which is asked in the same manner."""
+        if not alike:
+            return
+        options, url = alike[0].options, alike[0].download.url
         path, origin = os.fspath(options.save_dir), url[: url.find("/", 8)]
         profile = self._profile_for(options, origin)
         directory = self._directories.get(path, self._backend.now_s())
         if directory is not None and profile is not None:
-            small.prepared(directory, profile)
+            self._fetch(alike, directory, profile)
+            directory.release()
             return
-        # What a file of cookies has for a URL is that URL's.
         key = (path, id(options.manner), url if options.cookies else origin)
         waiting = self._waiting.setdefault(key, [])
-        waiting.append(small)
-        if len(waiting) == 1:
+        waiting += alike
+        if len(waiting) == len(alike):
             opened = directory.use() if directory is not None else None
             self._backend.work(
-                small,
+                alike[0],
                 lambda: (opened or Directory(path), profile or self._backend.profile(options, Source(url))),
                 functools.partial(self._is_prepared, key, opened),
             )
@@ -91,12 +116,14 @@ class Preparing:
         options, url = waiting[0].options, waiting[0].download.url
         if not (options.cookies or options.netrc or options.bearer_file):
             self._keep(options, url[: url.find("/", 8)], profile)
-        for each in waiting:
-            guarded(each, each.prepared, directory.use(), profile)
+        self._fetch(waiting, directory, profile)
         if opened is None:
             self._directories.put(os.fspath(options.save_dir), directory, now_s)
         else:
             opened.release()
+
+    def _fetch(self, alike: Sequence[Small], directory: Directory, profile: Profile) -> None:
+        self._fetch_alike(alike, directory.use(len(alike)), profile)
 
     def _profile_for(self, options: DownloadOptions, origin: str) -> Profile | None:
         """How an origin is asked, if that was found out a moment ago."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import enum
 import os
-from typing import TYPE_CHECKING, cast
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from rangefetch.disk import provenance
 from rangefetch.disk.names import choose_filename
@@ -25,19 +27,18 @@ from rangefetch.progress import DownloadResult, SpeedMeter
 from rangefetch.transfer import governor
 from rangefetch.transfer.backend import Growth
 from rangefetch.transfer.download import Download, Figures
-from rangefetch.transfer.effort import explain
+from rangefetch.transfer.effort import SHORT_US, TOO_SHORT, explain
 from rangefetch.transfer.events import EngineEvent, Traced
+from rangefetch.transfer.guarding import went_wrong
 from rangefetch.transfer.lifecycle import LET_GO_S
 from rangefetch.transfer.tracing import write_trace
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rangefetch._engine import File, Profile
     from rangefetch.native.backend import NativeBackend
     from rangefetch.native.directories import Directory
 
-__all__ = ["Small", "waits_of"]
+__all__ = ["Small", "come_whole", "fetch_alike", "waits_of"]
 
 _LARGEST_BYTES = 1 << 20
 _NO_LOOP = -1
@@ -80,94 +81,30 @@ def waits_of(file: File) -> str | None:
 class Small:
     """One download that is taken for a small file. All methods run on the backend's thread."""
 
-    __slots__ = (
-        "_asked_with",
-        "_backend",
-        "_directory",
-        "_error",
-        "_events",
-        "_leaving_since_s",
-        "_loop",
-        "_meter",
-        "_name",
-        "_path",
-        "_stage",
-        "_trace",
-        "connections",
-        "download",
-        "file",
-        "options",
-    )
+    # What each has at first: most never get another value, and thousands are made in a second.
+    file: File | None = None
+    connections = 0
+    """That were opened for it, when the engine has let go."""
+    _stage = _Stage.PREPARING
+    _name = _path = ""
+    _directory: Directory | None = None
+    _loop = _NO_LOOP
+    _events: tuple[EngineEvent, ...] = ()  # for the task that takes over
+    _trace: tuple[Traced, ...] = ()
+    _error: DownloadError | None = None
+    _leaving_since_s = 0.0
+    _meter: SpeedMeter | None = None
 
     def __init__(self, backend: NativeBackend, download: Download) -> None:
         self.download = download
-        self.options = download.options
-        self.file: File | None = None
-        self.connections = 0
-        """That were opened for it, when the engine has let go."""
+        self.options = self._asked_with = download.options
         self._backend = backend
-        self._asked_with = self.options
-        self._stage = _Stage.PREPARING
-        self._name = ""
-        self._directory: Directory | None = None
-        self._loop = _NO_LOOP
-        self._events: list[EngineEvent] = []  # for the task that takes over
-        self._trace: list[Traced] = []
-        self._error: DownloadError | None = None
-        self._leaving_since_s = 0.0
-        self._meter: SpeedMeter | None = None
 
     # -- the beginning --------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Have the engine fetch it, once its directory is open."""
-        self._name = self.options.filename or choose_filename(self.download.url)
-        self.download.filename = self._name
-        self._backend.preparing.prepare(self)
-
-    def prepared(self, directory: Directory, profile: Profile) -> None:
-        """The directory is open, and counts this as a user."""
-        if self._stage is not _Stage.PREPARING:
-            directory.release()
-            return
-        with no_fork:
-            from rangefetch._engine import File
-
-        self._directory = directory
-        self._path = f"{directory.prefix}{self._name}"
-        download, options = self.download, self.options
-        self._asked_with = options
-        least_bytes = int(options.min_split_size)
-        file = self.file = File(
-            -1,
-            download.url,
-            profile,
-            tag=self,
-            lanes=1,
-            source_lanes=options.max_connection_per_server,
-            host_lanes=options.max_connection_per_server,
-            request_every_us=options.request_every_us,
-            least_bytes=least_bytes,
-            traced=bool(options.trace),
-            allocation=options.file_allocation,
-            most_bytes=int(options.max_file_size),
-            name=options.filename,
-        )
-        file.be_small(
-            directory.fd,
-            self._name,
-            part_names(options.filename, download.url),
-            overwrite=options.overwrite,
-            named_by_url=not options.filename,
-            # What would be divided among connections is not small.
-            largest_bytes=_LARGEST_BYTES if options.split == 1 else min(_LARGEST_BYTES, least_bytes),
-            origin=provenance.beginning(download.url),
-            # What this process has written from another URL is another file, whatever its bytes are.
-            compares=not provenance.others_in_this_run(self._path, download.url),
-        )
-        download.figures = self.figures
-        self._stage = _Stage.FETCHING
-        self._loop = self._backend.add_file(file)
+        self._backend.preparing.prepare([self])
 
     def not_prepared(self, error: BaseException) -> None:
         """There is no such directory, or it has no secrets: a task says what is wrong."""
@@ -181,10 +118,7 @@ class Small:
     def handle(self, event: EngineEvent) -> None:
         """One event of the engine."""
         if event.trace is not None:
-            self._trace.append((self.download.url, event.trace))
-        elif event.name == "DONE":
-            self._leave_engine()
-            self._complete()
+            self._trace += ((self.download.url, event.trace),)
         elif event.name == "REMOVED":
             self._leave_engine()
             self._removed()
@@ -209,7 +143,7 @@ class Small:
     def _keep(self, event: EngineEvent) -> None:
         """What has happened so far, for the task that takes over."""
         if event.name != "HELD":
-            self._events.append(event)
+            self._events += (event,)
 
     def _leave_engine(self) -> None:
         assert self.file is not None
@@ -231,41 +165,19 @@ class Small:
         else:
             self._tell()
 
-    def _complete(self) -> None:
-        """It has its name."""
-        download, options, file = self.download, self.options, self.file
-        assert file is not None
+    def _write_trace(self, result: DownloadResult) -> None:
+        """It has its name; before that is told, its trace is written."""
         self._stage = _Stage.NAMED
-        url, size = download.url, file.size
-        self._release_directory()
-        if not file.was_there:
-            provenance.wrote(self._path, url)
-        self._backend.heard(url, options, ranged=file.splits)
-        result = DownloadResult(
-            path=cast("Path", self._path),  # which it is when somebody looks
-            filename=self._name,
-            size=size,
-            gid=download.gid,
-            seconds=self._backend.now_s() - download.started_s,
-            sources=(url,),
-            connections=self.connections,
-            bound=explain({**file.effort, "limit": file.limit}, size, 1),
-            already_complete=file.was_there,
-            identity=Basis.COMPARED if file.was_there else Basis.ONE_RESPONSE,
+        self._backend.work(
+            self,
+            lambda: write_trace(os.fspath(self.options.trace), self.download.gid, self._trace),
+            lambda _: self._named(result),
         )
-        if self._trace:
-            self._backend.work(
-                self,
-                lambda: write_trace(os.fspath(options.trace), download.gid, self._trace),
-                lambda _: self._named(result),
-            )
-        else:
-            self._named(result)
 
     def _named(self, result: DownloadResult) -> None:
         if self._stage is _Stage.NAMED:
             self._stage = _Stage.ENDED
-            self._backend.is_whole(self, result)
+            self._backend.are_whole([(self, result)])
 
     # -- for the task that takes over -----------------------------------------------------------------------------
 
@@ -277,7 +189,7 @@ class Small:
             return None
         self._stage = _Stage.ENDED
         file.tag = task
-        return file, self._loop, self._events
+        return file, self._loop, list(self._events)
 
     @property
     def part_bytes(self) -> int:
@@ -287,7 +199,7 @@ class Small:
     @property
     def trace(self) -> list[Traced]:
         """How its transfers went, as far as they have ended."""
-        return self._trace
+        return list(self._trace)
 
     def drop(self) -> None:
         """The task has no use for the engine's file."""
@@ -318,6 +230,7 @@ class Small:
     def _leave(self) -> None:
         if self._stage is _Stage.PREPARING:
             self._stage = _Stage.ENDED
+            self._release_directory()
             self._tell()
         elif self._stage in (_Stage.FETCHING, _Stage.QUEUED) and self.file is not None:
             self._stage = _Stage.LEAVING
@@ -386,6 +299,10 @@ class Small:
         """``host:port`` of its URL."""
         return Source(self.download.url).host
 
+    def waits(self) -> str:
+        """``waiting_for``; from any thread."""
+        return self.waiting_for
+
     @property
     def waiting_for(self) -> str:
         """What will bring it on, in words; from any thread."""
@@ -405,3 +322,123 @@ class Small:
             return Figures()
         speed = meter.speed() if meter is not None else 0.0
         return Figures(file.downloaded, max(file.size, 0), speed, file.lanes_busy)
+
+
+# -- together ----------------------------------------------------------------------------------------------------------
+
+
+def fetch_alike(backend: NativeBackend, smalls: Sequence[Small], directory: Directory, profile: Profile) -> None:
+    """Have the engine fetch files of one directory, which counts each of them as a user, from one origin. Their options
+    differ in their names at most."""
+    with no_fork:
+        from rangefetch._engine import File
+
+    options = smalls[0].options
+    most, least_bytes = options.max_connection_per_server, int(options.min_split_size)
+    alike: dict[str, Any] = {
+        "lanes": 1,
+        "source_lanes": most,
+        "host_lanes": most,
+        "request_every_us": options.request_every_us,
+        "least_bytes": least_bytes,
+        "traced": bool(options.trace),
+        "allocation": options.file_allocation,
+        "most_bytes": int(options.max_file_size),
+    }
+    # What would be divided among connections is not small.
+    largest_bytes = _LARGEST_BYTES if options.split == 1 else min(_LARGEST_BYTES, least_bytes)
+    overwrite, fd, prefix = options.overwrite, directory.fd, directory.prefix
+    preparing, fetching = _Stage.PREPARING, _Stage.FETCHING
+    made: list[tuple[Small, File]] = []
+    for small in smalls:
+        if small._stage is not preparing:
+            directory.release()
+            continue
+        small._directory = directory
+        try:
+            download, options = small.download, small.options
+            url, filename = download.url, options.filename
+            small._asked_with = options
+            download.filename = small._name = name = filename or choose_filename(url)
+            small._path = path = prefix + name
+            small.file = file = File(-1, url, profile, tag=small, name=filename, **alike)
+            file.be_small(
+                fd,
+                name,
+                part_names(filename, url),
+                overwrite=overwrite,
+                named_by_url=not filename,
+                largest_bytes=largest_bytes,
+                origin=provenance.beginning(url),
+                # What this process has written from another URL is another file, whatever its bytes are.
+                compares=not provenance.others_in_this_run(path, url),
+            )
+            download.figures = small.figures
+            made.append((small, file))
+        except BaseException as error:  # of one of them
+            went_wrong(small, error)
+    if not made:
+        return
+    add, loops = backend.engine.add, backend.loops_for(made[0][1], len(made))
+    for (small, file), loop in zip(made, loops, strict=True):
+        small._stage, small._loop = fetching, loop
+        try:
+            add(file, loop)
+        except BaseException as error:
+            went_wrong(small, error)
+
+
+def come_whole(backend: NativeBackend, files: Sequence[File]) -> None:
+    """The engine has let go of small files, which have their names."""
+    now_s = backend.now_s()
+    ended, one_response, compared = _Stage.ENDED, Basis.ONE_RESPONSE, Basis.COMPARED
+    whole: list[tuple[Small, DownloadResult]] = []
+    written: list[tuple[str, str]] = []
+    gone: Counter[tuple[int, int]] = Counter()  # by host and loop
+    left: Counter[Directory | None] = Counter()
+    heard = None
+    for file in files:
+        small: Small = file.tag
+        file.tag = None  # nothing more is told of it, and the two must not keep each other
+        try:
+            gone[file.host, small._loop] += 1
+            left[small._directory] += 1
+            small._directory = None
+            if small._stage is ended:
+                continue  # it was given up
+            download, size, was_there = small.download, file.size, file.was_there
+            url, connections = download.url, file.connections
+            path: Any = small._path  # which becomes a Path when somebody looks
+            if not was_there:
+                written.append((path, url))
+            if heard is None or not url.startswith(heard):
+                heard = url[: url.find("/", 8) + 1] or url
+                backend.heard(url, small.options, ranged=file.splits)
+            short = file.lasted_us < SHORT_US
+            small.connections = connections
+            result = DownloadResult(
+                path=path,
+                filename=small._name,
+                size=size,
+                gid=download.gid,
+                seconds=now_s - download.started_s,
+                sources=(url,),
+                connections=connections,
+                bound=TOO_SHORT if short else explain({**file.effort, "limit": file.limit}, size, 1),
+                already_complete=was_there,
+                identity=compared if was_there else one_response,
+            )
+            if small._trace:
+                small._write_trace(result)
+            else:
+                small._stage = ended
+                whole.append((small, result))
+        except BaseException as error:  # of one of them
+            went_wrong(small, error)
+    for (host, loop), count in gone.items():
+        backend.files_gone(host, loop, count)
+    for directory, count in left.items():
+        if directory is not None:
+            directory.release(count)
+    provenance.wrote_all(written)
+    backend.are_whole(whole)

@@ -19,8 +19,8 @@ class Capabilities:
     ``schemes`` are those of the URLs that it serves. ``in_order``: the bytes come from the first to the last where
     somebody reads them meanwhile. ``follows``: it fetches what a torrent or Metalink describes, and not that itself.
     ``most_connections`` is how many it opens to one server at most (0: as many as the user allows). ``refusal`` says
-    which option of a download it cannot honour, and why (empty: none). ``takes_as_small`` says whether a download is
-    first tried as a small file, of which there may be more at a time.
+    which option of a download it cannot honour, and why (empty: none). ``takes_as_small`` says whether it can run a
+    download, and first tries it as a small file, of which there may be more at a time.
     """
 
     name: str
@@ -53,12 +53,28 @@ class Capabilities:
 
 def _may_be_small(download: Entry) -> bool:
     """Whether nothing of an earlier run is to be gone on with, and nothing is asked for but that the file comes."""
-    options = download.options
-    return not (
+    global _last
+    known, plain = _last
+    if download.options is not known:
+        plain = _are_plain(download.options)
+        _last = (download.options, plain)
+    return plain and not (
         download.has_begun
         or download.sink is not None
         or download.asks
-        or options.checksum
+        or "@" in download.url
+        or is_metadata_url(download.url)
+        or not download.url[:8].lower().startswith(("http://", "https://"))
+    )
+
+
+# Most downloads have the options of the one before.
+_last: tuple[DownloadOptions | None, bool] = (None, False)
+
+
+def _are_plain(options: DownloadOptions) -> bool:
+    return not (
+        options.checksum
         or options.expected_size
         or options.durable
         or options.decode
@@ -66,8 +82,6 @@ def _may_be_small(download: Entry) -> bool:
         or options.max_download_limit
         or options.mirrors
         or options.use_github_mirror
-        or "@" in download.url
-        or is_metadata_url(download.url)
     )
 
 

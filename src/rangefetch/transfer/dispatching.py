@@ -102,15 +102,19 @@ class Dispatcher(abc.ABC, Generic[R]):
             _log.exception("%s: internal error", download.gid)
             self.listener.failed(download, internal_error(error, mask_url(download.url)))
             return
-        if not self._ticking:
-            self._ticking = True
-            self._timers.later(_TICK_S, self._tick)
+        self.begin_to_tick()
         self.tasks[download.gid] = task
         if size := download.size:
             self.sizes.put(download.gid, size)
         download.waits = lambda: task.waiting_for  # others may ask from here on, so that it must be whole
         guarded(task, self.tasks_changed, task)
         guarded(task, task.begin)
+
+    def begin_to_tick(self) -> None:
+        """Something is at work from now on."""
+        if not self._ticking:
+            self._ticking = True
+            self._timers.later(_TICK_S, self._tick)
 
     def halt(self, download: Download) -> None:
         """Stop its transfers, and save what there is or remove it; ``halted`` follows, unless it ended before."""

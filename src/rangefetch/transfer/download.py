@@ -154,6 +154,7 @@ class Download:
     _status = DownloadStatus.WAITING
     _last = Figures()
     _watchers: tuple[Callable[[Download], object], ...] = ()
+    _of_stops: tuple[Callable[[Download], object], ...] = ()
     _moved: threading.Condition | None = None  # of ``lock``, once somebody waits
 
     def __init__(self, url: str, options: DownloadOptions, *, gid: str = "") -> None:
@@ -184,7 +185,8 @@ class Download:
     ) -> None:
         """Go to ``status``, with what came of it, and wake who waits. ``ValueError`` if ``MOVES`` has no such move."""
         with self.lock:
-            _check_move(self.gid, self._status, status)
+            if status not in MOVES[self._status]:
+                _check_move(self.gid, self._status, status)
             self._status = status
             self.note = ""
             self.result = result
@@ -193,19 +195,21 @@ class Download:
             self.remove_files = self.remove_files and status is DownloadStatus.REMOVED
             self.cut_short = cut_short
             figures, self.figures, self.waits = self.figures, None, None
-            if status is DownloadStatus.ACTIVE:
+            if status is _A:
                 self.started_s = time.monotonic()
                 self.has_begun = True
-            if result is not None:
+            elif result is not None:
                 self._last = Figures(result.size, result.size)
                 self.filename = result.filename
-            elif figures is not None and status is not DownloadStatus.ACTIVE:
+            elif figures is not None:
                 # Its backend may be the very thing that failed.
                 with contextlib.suppress(Exception):
                     self._last = figures()._replace(speed=0.0, connections=0)
             if self._moved is not None:
                 self._moved.notify_all()
             watchers = self._watchers
+            if status is not _A and status is not _W:
+                watchers += self._of_stops
         for watcher in watchers:
             try:
                 watcher(self)
@@ -232,12 +236,15 @@ class Download:
             self._moved = threading.Condition(self.lock)
         return self._moved.wait(timeout_s)
 
-    def watch(self, watcher: Callable[[Download], object]) -> None:
-        """Have ``watcher`` called after each move, on the thread that made it, which may hold its manager's lock: it
-        must not wait for anything.
+    def watch(self, watcher: Callable[[Download], object], *, stops: bool = False) -> None:
+        """Have ``watcher`` called after each move (``stops``: when it is paused or has ended), on the thread that made
+        it, which may hold its manager's lock: it must not wait for anything.
         """
         with self.lock:
-            self._watchers += (watcher,)
+            if stops:
+                self._of_stops += (watcher,)
+            else:
+                self._watchers += (watcher,)
 
     @property
     def waiting_for(self) -> str:

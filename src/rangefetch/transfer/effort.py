@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["TOO_SHORT", "explain"]
+__all__ = ["SHORT_US", "TOO_SHORT", "explain"]
 
 TOO_SHORT = "too short to tell"
 """What is said of a download that took no time to speak of."""
 
-_SHORT_US = 200_000
+SHORT_US = 200_000
+"""Of a download that took less than this, and whose server's answers took no time, there is nothing to be told."""
 _MOST = 0.5  # a share of the time that makes something the bound
 _NEARLY = 0.85  # of a limit: at it
 _BUSY = 0.8  # ... and of a processor that leaves no room
@@ -25,7 +26,7 @@ def explain(effort: Mapping[str, int], size_bytes: int, most_lanes: int) -> str:
     """
     lasted_us = effort["lasted_us"]
     waited_us = 1000 * effort.get("request_ms", 0)
-    if lasted_us < _SHORT_US or not size_bytes:
+    if lasted_us < SHORT_US or not size_bytes:
         if waited_us > _MOST * lasted_us:
             return f"latency: the server took {waited_us / 1000:.0f} ms to answer, of {lasted_us / 1000:.0f} ms in all"
         return TOO_SHORT

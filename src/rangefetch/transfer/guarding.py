@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rangefetch.options import DownloadOptions
     from rangefetch.transfer.download import Download
 
-__all__ = ["Work", "guarded", "internal_error", "safely", "what_the_machine_lacks"]
+__all__ = ["Work", "guarded", "internal_error", "safely", "went_wrong", "what_the_machine_lacks"]
 
 P = ParamSpec("P")
 
@@ -67,18 +67,23 @@ class Work(Protocol):
 
 
 def guarded(owner: Work, step: Callable[P, object], *args: P.args, **keywords: P.kwargs) -> None:
-    """Take one step of a download. If even its end fails, its outcome is told and nothing else is done."""
+    """Take one step of a download."""
     try:
         step(*args, **keywords)
-    except DownloadError as error:
-        failure = error
     except BaseException as error:  # a SystemExit, too: the thread is not the download's to end
+        went_wrong(owner, error)
+
+
+def went_wrong(owner: Work, error: BaseException) -> None:
+    """End a download of which a step raises this, which is being handled. If even its end fails, its outcome is told
+    and nothing else is done."""
+    if isinstance(error, DownloadError):
+        failure = error
+    else:
         lacking = what_the_machine_lacks(error)
         if lacking is None:
             _log.exception("%s: internal error", owner.download.gid)
         failure = lacking or internal_error(error)
-    else:
-        return
     if not safely(owner.fail, failure):
         safely(owner.tell_end, failure)
 

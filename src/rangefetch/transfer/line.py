@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -72,6 +73,17 @@ class _Queue:
         for gid, number in self._in_order.items():
             return (number, gid) if not heap or number < heap[0][0] else heap[0]
         return heap[0]
+
+    def first_few(self, most: int, before: int) -> list[str]:
+        """Who was there first, and who follows under numbers that come ``before`` that of somebody else's."""
+        if self._returned:
+            return [self.first()[1]]
+        few: list[str] = []
+        for gid, number in self._in_order.items():
+            if few and (number >= before or len(few) == most):
+                break
+            few.append(gid)
+        return few
 
     def take_in(self, other: _Queue) -> None:
         """Those of another one join, each with its number."""
@@ -148,9 +160,34 @@ class Line:
             del self._queues[key]
         return number
 
+    def take(self, gid: str) -> tuple[int, bool]:
+        """It has its turn, and waits no more; returns its number, and whether it is late."""
+        key = self._key_of.pop(gid)
+        queue = self._queues[key]
+        number = queue._in_order.pop(gid, 0) or queue.pop(gid)
+        if not queue._in_order and not queue:
+            del self._queues[key]
+        return number, key.late
+
     def next(self, now_s: float) -> str | None:
         """Whose turn it is. Where all that wait do so for hosts that rest: the one whose rest ends first. What waits
         for a host that has had its requests for now has no turn before ``looks_again_s``."""
+        key = self._next_key(now_s)
+        return self._queues[key].first()[1] if key is not None else None
+
+    def next_few(self, now_s: float, most: int) -> list[str]:
+        """``next``, and those from the same host, ``most`` in all, whose turn it is before somebody else's."""
+        key = self._next_key(now_s)
+        if key is None:
+            return []
+        queue = self._queues[key]
+        if key.spaced or queue.until_s:
+            return [queue.first()[1]]
+        # The smaller of these is the next number in the heap, or less than that of a queue that has moved on.
+        others = self._heaps[key.late][1:3]
+        return queue.first_few(most, min(others)[0] if others else sys.maxsize)
+
+    def _next_key(self, now_s: float) -> _Key | None:
         self._look_at_rested(now_s)
         key = self._first_key(late=False, now_s=now_s) or self._first_key(late=True, now_s=now_s)
         while key is None and self._aside:
@@ -160,7 +197,7 @@ class Line:
                 key = aside
             else:
                 heapq.heappop(self._aside)
-        return self._queues[key].first()[1] if key is not None else None
+        return key
 
     def is_late(self, gid: str) -> bool:
         """Whether it comes after all others."""

@@ -37,6 +37,11 @@ class Places:
     def _taken(self) -> int:
         return len(self._at_work) - len(self._streams) - len(self._aside)
 
+    @property
+    def free(self) -> int:
+        """How many more may be at work if they are small."""
+        return self._most_with_small - self._taken
+
     def is_full(self) -> bool:
         """Whether nothing more may be at work."""
         return self._taken >= self._most_with_small
@@ -57,11 +62,13 @@ class Places:
         if stream:
             self._streams.add(gid)
 
-    def leave(self, gid: str) -> None:
-        """It is not at work any more."""
+    def leave(self, *gids: str) -> None:
+        """These are not at work any more."""
         for each in (self._at_work, self._small, self._streams, self._aside):
-            each.discard(gid)
-        self._returning.pop(gid, None)
+            each.difference_update(gids)
+        if self._returning:
+            for gid in gids:
+                self._returning.pop(gid, None)
 
     def grow(self, gid: str) -> bool:
         """It is not as small as it was taken for. Whether it has a place as any other."""

@@ -32,7 +32,8 @@ class Room:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: Counter[int] = Counter()
-        self._claims: dict[str, tuple[int, int]] = {}
+        self.claims: dict[str, tuple[int, int]] = {}
+        """By gid: the file system, and how many bytes of it."""
 
     def claim(self, downloads: Iterable[Entry], at_work: Callable[[], Iterable[Download]]) -> dict[str, DiskError]:
         """These are to wait for their turn; returns the errors of those that do not fit beside the others, by gid.
@@ -42,6 +43,8 @@ class Room:
         refused: dict[str, DiskError] = {}
         needed: dict[int, int] = {}
         for download in downloads:
+            if not (download.has_begun or download.options.expected_size):
+                continue  # its size is not known
             try:
                 self._claim(download, at_work, needed)
             except DiskError as error:
@@ -49,8 +52,6 @@ class Room:
         return refused
 
     def _claim(self, download: Entry, at_work: Callable[[], Iterable[Download]], needed: dict[int, int]) -> None:
-        if not (download.has_begun or download.options.expected_size):
-            return  # its size is not known
         lacking = lacking_bytes(download)
         directory = download.options.save_dir
         if not lacking or _is_there(download):
@@ -65,14 +66,14 @@ class Room:
             others = self._waiting[device] + needed[device]
             _check(directory, lacking, others, free_space(directory), mask_url(download.url))
             self._waiting[device] += lacking
-            self._claims[download.gid] = (device, lacking)
+            self.claims[download.gid] = (device, lacking)
 
     def release(self, download: Entry) -> None:
         """It waits no more."""
-        if download.gid not in self._claims:
+        if download.gid not in self.claims:
             return
         with self._lock:
-            device, lacking = self._claims.pop(download.gid, (0, 0))
+            device, lacking = self.claims.pop(download.gid, (0, 0))
             self._waiting[device] -= lacking
 
 
@@ -94,12 +95,14 @@ class Sizes:
             self._sizes[gid] = size
             return self._sum - size
 
-    def drop(self, gid: str) -> None:
-        """It is not at work any more."""
-        if gid not in self._sizes:
+    def drop(self, *gids: str) -> None:
+        """These are not at work any more."""
+        known = [gid for gid in gids if gid in self._sizes]
+        if not known:
             return  # as most small files
         with self._lock:
-            self._sum -= self._sizes.pop(gid, 0)
+            for gid in known:
+                self._sum -= self._sizes.pop(gid, 0)
 
 
 def lacking_bytes(download: Entry) -> int:
