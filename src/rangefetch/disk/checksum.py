@@ -64,21 +64,21 @@ def split(checksum: str) -> tuple[str, str]:
     return algorithm, digest
 
 
-def all_stated_by_server(headers: Mapping[str, str], *, whole: bool) -> dict[str, str]:
+def all_stated_by_server(headers: Mapping[str, str], *, whole: bool, of_instance: bool = False) -> dict[str, str]:
     """The digests of the whole file that an answer states, in hexadecimal by algorithm, the strongest first.
 
-    ``Repr-Digest`` (RFC 9530, section 3) is of the whole representation even in an answer of a part; the older
-    ``Digest`` (RFC 3230) and ``Content-MD5`` are taken only from one of the whole (``whole``). ``headers`` are by
-    lower-case name.
+    ``Repr-Digest`` (RFC 9530, section 3) is of the whole representation even in an answer of a part. So is the older
+    ``Digest`` (RFC 3230), but servers differ there: it and ``Content-MD5`` are taken only from an answer of the whole
+    (``whole``), or ``Digest`` from one known to mean it so (``of_instance``). ``headers`` are by lower-case name.
     """
     stated: dict[str, str] = {}
     for match in re.finditer(r"([a-z0-9-]+)\s*=\s*:([A-Za-z0-9+/=]+):", headers.get("repr-digest", "")):
         stated[match[1]] = match[2]
-    if whole and not stated:
-        for part in headers.get("digest", "").split(","):
+    if not stated:
+        for part in headers.get("digest", "").split(",") if whole or of_instance else ():
             name, _, value = part.strip().partition("=")
             stated[name.lower()] = value
-        if "content-md5" in headers:
+        if whole and "content-md5" in headers:
             stated.setdefault("md5", headers["content-md5"])
     digests = {}
     for name, algorithm in (("sha-512", "sha-512"), ("sha-256", "sha-256"), ("sha", "sha-1"), ("md5", "md5")):
@@ -90,9 +90,10 @@ def all_stated_by_server(headers: Mapping[str, str], *, whole: bool) -> dict[str
     return digests
 
 
-def stated_by_server(headers: Mapping[str, str], *, whole: bool) -> str:
+def stated_by_server(headers: Mapping[str, str], *, whole: bool, of_instance: bool = False) -> str:
     """The strongest of :func:`all_stated_by_server` as ``ALGORITHM=HEX``; "" if there is none."""
-    return next((f"{name}={digest}" for name, digest in all_stated_by_server(headers, whole=whole).items()), "")
+    stated = all_stated_by_server(headers, whole=whole, of_instance=of_instance)
+    return next((f"{name}={digest}" for name, digest in stated.items()), "")
 
 
 class FileHasher:

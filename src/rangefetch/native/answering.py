@@ -18,6 +18,7 @@ from rangefetch.identity import Identity, Strength
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.native.machine import keeps_in_cache
+from rangefetch.net.offers import names_duplicates, offered_in
 from rangefetch.net.sources import URL, Source
 from rangefetch.transfer.authority import Word
 from rangefetch.transfer.lifecycle import Event
@@ -162,7 +163,7 @@ class Answering:
         task = self._task
         source, size, expected = task.sources[number], task.file.size, task.options.expected_size
         known = task.authority.hear(number, source.identity, stated=stated_range(headers) is not None)
-        stated = checksum.stated_by_server(headers, whole="content-range" not in headers)
+        stated = _digest_stated(headers)
         if known is not Word.GOOD or size not in (-1, expected or size):
             return
         if (number == URL or task.verification.checksum) and not task.verification.learn(stated):
@@ -244,12 +245,24 @@ class Answering:
         sink.admit(task.download, task.file, source.given_url, identity)
         return True
 
+    def take_offers(self, headers: dict[str, str]) -> None:
+        """The URL's answer may name mirrors (RFC 6249): they wait as the user's do, until found to have
+        the same bytes. Only what is proved as a whole may come from them, and nothing that was read before."""
+        task = self._task
+        if not task.verification.is_collision_free or task.download.sink is not None:
+            return
+        urls = offered_in(headers, task.sources[URL].resolved_url or task.url, task.options)
+        taken = sum(map(task.sources.offer, urls))
+        if taken:
+            _log.info("%s: its server names %d mirror%s", task.shown_url, taken, "s" if taken != 1 else "")
+            task.set_lanes()
+
     def compare_digest(self, number: int, headers: dict[str, str]) -> None:
         """What a source says its file's digest is: proof where the user gave none and the URL says so, and a
         contradiction a ban."""
         task = self._task
         source = task.sources[number]
-        stated = checksum.stated_by_server(headers, whole="content-range" not in headers)
+        stated = _digest_stated(headers)
         if number != URL and not task.verification.checksum:
             return
         if not task.verification.learn(stated):
@@ -266,3 +279,10 @@ class Answering:
                 return
             _log.warning("%s; continuing with other sources", error)
             task.begin_again()
+
+
+def _digest_stated(headers: dict[str, str]) -> str:
+    """The digest of the whole file that an answer states, as ``ALGORITHM=HEX``; "" if there is none."""
+    return checksum.stated_by_server(
+        headers, whole="content-range" not in headers, of_instance=names_duplicates(headers)
+    )

@@ -11,6 +11,7 @@ from rangefetch.disk.state import DONE
 from rangefetch.errors import BadAnswer, ContentChanged
 from rangefetch.identity import Basis, Strength, must_compare_before_publishing
 from rangefetch.logs import log as _log
+from rangefetch.masking import mask_url
 from rangefetch.net.sources import URL
 from rangefetch.transfer.comparison import Finding, Verdict
 from rangefetch.transfer.effort import explain
@@ -134,6 +135,20 @@ class Comparing:
             self._check_identity()
         else:
             self._not_compared(finding)
+
+    def does_without_offers(self) -> bool:
+        """The digest is wrong: if some of the file may be from mirrors that the user has not named, begin again without
+        those. Whether it does."""
+        task = self._task
+        offers = [each for number, each in enumerate(task.sources) if each.is_offered and number in self._helpers]
+        earlier = task.saved is not None and any(each.url not in task.sources.given for each in task.saved.sources)
+        if not offers and not earlier:
+            return False
+        shown = ", ".join(mask_url(each.url) for each in offers) or "mirrors in an earlier run"
+        _log.warning("%s: wrong checksum with the help of %s; starting over without", task.shown_url, shown)
+        task.sources.refuse_offers()
+        task.begin_again()
+        return True
 
     @property
     def _helpers(self) -> set[int]:

@@ -244,6 +244,8 @@ class NativeTask(Task):
                 self.answering.answered(event.source, headers)
             if self.life.phase in AT_WORK:
                 self.answering.compare_digest(event.source, headers)
+            if event.source == URL and self.life.phase in AT_WORK:
+                self.answering.take_offers(headers)
 
     def _meet(self, event: EngineEvent) -> dict[str, str]:
         """A source has answered for the first time; returns the headers."""
@@ -277,6 +279,9 @@ class NativeTask(Task):
     def compare(self) -> None:
         """Every byte is there: see that they are one version of the file."""
         self.comparing.arrived()
+
+    def does_without_helpers(self) -> bool:
+        return self.comparing.does_without_offers()
 
     def ask_ranges(self, question: Question, then: Callable[[Finding], None]) -> None:
         """Fetch some ranges of a source again, and go on with what comparing them has found."""

@@ -16,6 +16,7 @@ from rangefetch.importing import no_fork
 from rangefetch.net.certificates import Trust, find_trust
 from rangefetch.net.cookies import cookies_for
 from rangefetch.net.credentials import Login, bearer_token, logins, read_regular
+from rangefetch.net.offers import as_offered
 from rangefetch.net.proxies import proxies_of
 from rangefetch.net.sources import Source
 from rangefetch.options import DownloadOptions
@@ -69,6 +70,8 @@ def profile_settings(options: DownloadOptions, source: Source, *, head: bool = F
 
     Raises ``LocalError`` where one of them cannot be used.
     """
+    if source.is_offered:
+        options = as_offered(options)
     own = dict(options.header_items) if source.is_own else {}
     for name, value in secret_headers(source.url, source.authorization, options):
         if not any(name.lower() == each.lower() for each in own):

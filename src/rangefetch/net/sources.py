@@ -54,12 +54,14 @@ class Source:
     They differ once ``refresh_url`` has supplied a new link.
 
     ``is_own``: it has the origin of the URL that was asked for, and gets the user's headers. A mirror is somebody
-    else's, and those may be secrets; so is a new link to another host.
+    else's, and those may be secrets; so is a new link to another host. ``is_offered``: a server has named it, and not
+    the user (RFC 6249): it gets nothing of the user's.
     """
 
     url: str
     authorization: str = ""
     is_own: bool = True
+    is_offered: bool = False
     etag: str = ""
     last_modified: str = ""
     resolved_url: str = ""
@@ -105,6 +107,7 @@ class Sources:
     def __init__(self, url: str, mirrors: Sequence[str] = (), github_mirrors: Sequence[str] = ()) -> None:
         self._list: list[Source] = [Source(*split_userinfo(url))]
         self._dropped: list[Source] = []
+        self._refuses_offers = False
         self.waiting: list[Source] = []
         """Mirrors of which nothing is known yet, in the user's order."""
         for each in dict.fromkeys([*rewrite(url, github_mirrors), *mirrors]):
@@ -136,10 +139,37 @@ class Sources:
     def add(self, url: str) -> None:
         """A further mirror, which waits; nothing if it is there already."""
         source = Source(*split_userinfo(url))
-        if any(source.url in (each.url, each.given_url) for each in (*self._list, *self.waiting, *self._dropped)):
-            return
-        source.is_own = origin_of(source.url) == origin_of(self.url)
-        self.waiting.append(source)
+        if not self._has(source.url):
+            source.is_own = origin_of(source.url) == origin_of(self.url)
+            self.waiting.append(source)
+
+    def offer(self, url: str) -> bool:
+        """A further mirror that a server has named, which waits; False: there is one of its origin already."""
+        origins = {origin_of(each) for source in self._all for each in (source.url, source.resolved_url) if each}
+        if self._refuses_offers or origin_of(url) in origins:
+            return False
+        self.waiting.append(Source(url, is_own=False, is_offered=True))
+        return True
+
+    def refuse_offers(self) -> None:
+        """What servers have named is none of this file: not those, and no others. Who is at work is banned."""
+        self._refuses_offers = True
+        for source in self._all:
+            source.banned |= source.is_offered
+        self._dropped += [each for each in self.waiting if each.is_offered]
+        self.waiting = [each for each in self.waiting if not each.is_offered]
+
+    @property
+    def given(self) -> set[str]:
+        """The URLs that the user has named."""
+        return {each.given_url for each in self._all if not each.is_offered}
+
+    @property
+    def _all(self) -> tuple[Source, ...]:
+        return (*self._list, *self.waiting, *self._dropped)
+
+    def _has(self, url: str) -> bool:
+        return any(url in (each.url, each.given_url) for each in self._all)
 
     def join(self, source: Source) -> None:
         """A mirror that was waiting is at work from now on."""

@@ -37,7 +37,7 @@ class Proving:
             task.do(lambda: None, lambda _: self.prove())
         elif (hashing := task.verification.step(task.size)) is not None:
             task.do(hashing, lambda _: self.prove(), what="the checksum to be computed")
-        else:
+        elif task.verification.actual == task.verification.checksum or not task.does_without_helpers():
             task.life.fire(Event.NAME)
             task.do(
                 self._publish,

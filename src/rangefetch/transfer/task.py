@@ -264,6 +264,11 @@ class Task(abc.ABC):
     def _go_on(self) -> None:
         self._then()
 
+    def does_without_helpers(self) -> bool:
+        """The bytes are the wrong ones. Whether some may be from a source that nobody has vouched for, and it begins
+        again without."""
+        return False
+
     def tick(self, now_s: float) -> None:
         """A few times a second: see whether time is up. Raises ``TimedOut``, ``LocalError``."""
         life = self.life

@@ -36,6 +36,11 @@ class Verification:
         if self._target is not None:
             self.begin(self._target)
 
+    @property
+    def is_collision_free(self) -> bool:
+        """Whether other bytes with the same digest cannot be made by anybody."""
+        return self.checksum.partition("=")[0] not in ("", "md5", "sha-1")
+
     def learn(self, stated: str) -> bool:
         """A source says what its file's digest is. False: it is another one than must be."""
         if stated and not self.checksum and self._target is not None:
@@ -56,12 +61,18 @@ class Verification:
         upto = min(end, hasher.position + _STEP_BYTES)
         return lambda: hasher.advance(upto)
 
+    @property
+    def actual(self) -> str:
+        """The digest of what is hashed, as ``checksum``; that one where nothing is."""
+        if self._hasher is None:
+            return self.checksum
+        return f"{self.checksum.partition('=')[0]}={self._hasher.hexdigest()}"
+
     def check(self, url: str) -> None:
         """All is hashed: set the file aside where it is the wrong one. Raises ``ChecksumMismatch``."""
-        if self._hasher is None or self._target is None:
-            return
-        actual = f"{self.checksum.partition('=')[0]}={self._hasher.hexdigest()}"
+        actual = self.actual
         if actual != self.checksum:
+            assert self._target is not None
             kept = self._target.set_aside(f"its checksum is {actual}")
             raise ChecksumMismatch(
                 f"wrong checksum: expected {self.checksum}, got {actual}; the data is kept in {kept}",
