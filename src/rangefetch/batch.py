@@ -14,7 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from rangefetch.errors import Cancelled, DownloadError
+from rangefetch.errors import Cancelled, DiskError, DiskFull, DownloadError
 from rangefetch.items import Wanted
 from rangefetch.logs import log as _log
 from rangefetch.manager import DownloadManager
@@ -29,6 +29,7 @@ from rangefetch.progress import (
     SpeedMeter,
 )
 from rangefetch.transfer.download import Download
+from rangefetch.transfer.space import as_full, is_full
 from rangefetch.unreachable import FAILURES_IN_A_ROW, Change, Unreachable
 
 __all__ = ["MOST_KEPT", "Batch", "Standing", "Turns"]
@@ -116,6 +117,8 @@ class Batch(abc.ABC):
         self._manager: DownloadManager
         self._starts = 0  # of the manager: another number, and it was stopped
         self._most_asked = _AHEAD
+        self.stopped_by: DiskError | None = None
+        """Why no more is asked for: nothing can be written. What has failed with that is left as what was not tried."""
 
     # -- what derives from it says --------------------------------------------------------------------------------
 
@@ -144,11 +147,22 @@ class Batch(abc.ABC):
         try:
             yield
         except BaseException:
-            manager.let_go(download for _, download in self._asked.values())
-            for number, download in self._asked.values():
-                if download.result is not None:
-                    self.ended(number, download.result)
+            self.break_off()
             raise
+
+    def break_off(self) -> None:
+        """Stop what is under way, and save it; what had ended by then is told."""
+        asked = list(self._asked.values())
+        self._asked.clear()
+        self._manager.let_go(download for _, download in asked)
+        for number, download in asked:
+            if download.result is not None:
+                self.ended(number, download.result)
+
+    def not_tried(self, url: str = "") -> DiskFull:
+        """What an item has failed with that was not tried, since nothing can be written; without a URL, the whole."""
+        assert self.stopped_by is not None
+        return as_full(self.stopped_by, url)
 
     @property
     def is_idle(self) -> bool:
@@ -252,6 +266,9 @@ class Batch(abc.ABC):
             except TimeoutError:
                 return False
         del self._asked[download.gid]
+        if isinstance(outcome, DownloadError) and is_full(outcome, download.options.save_dir):
+            self.stopped_by = self.stopped_by or outcome
+            return True
         self._bytes += outcome.size if isinstance(outcome, DownloadResult) else download.progress().downloaded
         wanted = self.wanted(number)
         change = Change.NONE

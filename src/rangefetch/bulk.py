@@ -73,7 +73,8 @@ def fetch_many(
     one name, the later one fails (``TargetExists``) before its bytes are fetched, or is numbered
     (``auto_file_renaming``); a URL given twice is downloaded once. With ``on_error="return"``, a ``DownloadError``
     takes the place of a result; with ``"raise"``, an ``ExceptionGroup`` of all errors is raised after everything else
-    is done.
+    is done. Where nothing more can be written (``ENOSPC``, ``EDQUOT``), what is under way is stopped, and what has not
+    ended fails as ``DiskFull`` without being requested.
 
     ``on_progress`` gets a ``DownloadProgress`` of the whole call, at most every 100 ms: its ``filename`` is "N of M
     files", its ``percentage`` their share, and bytes and speed are the sums over finished and active items.
@@ -199,9 +200,19 @@ class _Bulk(Batch):
             self.ask()
             while not self.is_idle:
                 self.look()
+                if self.stopped_by is not None:
+                    self.break_off()
+                    self._end_the_rest()
+                    break
                 self.ask()
         self.report()
         return known.in_order()
+
+    def _end_the_rest(self) -> None:
+        """Nothing can be written: those that have not ended were not tried, or not to their end."""
+        for number, each in enumerate(self._wanted):
+            if number not in self._outcomes.known:
+                self._outcomes.put(number, self.not_tried(mask_url(each.url)))
 
     def wanted(self, number: int) -> Wanted:
         return self._wanted[number]

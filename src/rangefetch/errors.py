@@ -8,6 +8,7 @@
     │   ├── TargetExists           the final name is taken                   (also FileExistsError)
     │   ├── TargetLocked           another process is downloading it
     │   ├── DiskError              no space, no permission, an I/O error     (also OSError)
+    │   │   └── DiskFull           not tried, since nothing more can be written
     │   ├── BinaryDownloadFailed   aria2c could not be downloaded or verified
     │   ├── ProcessStartFailed     aria2c is missing, or cannot be run
     │   ├── DaemonUnavailable      aria2c does not respond, and is not started again
@@ -52,6 +53,7 @@ __all__ = [
     "ContentChanged",
     "DaemonUnavailable",
     "DiskError",
+    "DiskFull",
     "DownloadError",
     "EngineUnavailable",
     "FileTooLarge",
@@ -156,6 +158,12 @@ class DiskError(LocalError, OSError):
     """A file operation failed: no space, no permission, an I/O error. ``errno`` says which, ``filename`` on what."""
 
     _errno = numbers.EIO
+
+
+class DiskFull(DiskError):
+    """The disk is full, or a quota is used up: a list of downloads stops there, and this one was not tried."""
+
+    _errno = numbers.ENOSPC
 
 
 class NetworkError(DownloadError):

@@ -72,6 +72,10 @@ def fetch_iter(
     numbered (``auto_file_renaming``); an item that is given twice there is downloaded once. ``on_progress`` is that of
     ``fetch_many``; as long as nobody knows how many items there are, its ``percentage`` is 0.
 
+    Where nothing more can be written (``ENOSPC``, ``EDQUOT``), what is under way is stopped, and ``DiskFull`` is raised
+    once all that has ended was yielded; what it stopped at is not. A file that is larger than what is free is an
+    error of its own, and the others go on.
+
     An iterator that is closed, or left by an exception, stops what is under way and saves its state; the same items
     resume it. Raises ``ValueError`` or ``TypeError`` for bad options at once, and for a bad item when it is reached.
     """
@@ -231,6 +235,11 @@ class Flow(Batch):
             if not self._items and self._exhausted:
                 break
             self.look(waits=waits)
+            if self.stopped_by is not None:
+                self.break_off()
+                while self._ended:
+                    yield self._ended.popleft()
+                raise self.not_tried()
         self.report()
 
     def _take(self) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 from urllib.parse import urlsplit
 
 from rangefetch import errors, records
-from rangefetch.errors import DownloadError
+from rangefetch.errors import DiskError, DownloadError
 from rangefetch.finished import Finished, has_digest
 from rangefetch.iterating import NOTHING_MORE, NOTHING_YET, WINDOW, Fetched, Source, fetch_from
 from rangefetch.ledger import COMPLETE, FAILED, Ledger, LedgerError, Row
@@ -25,6 +25,7 @@ from rangefetch.options import CommonOptions, absolute_path
 from rangefetch.progress import DownloadProgress, DownloadResult, path_of
 from rangefetch.shards import Packer, Shards
 from rangefetch.shared import get_download_manager
+from rangefetch.transfer.space import as_full, is_full
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -187,7 +188,14 @@ class Run:
                 )
             self._ledger.note("count", waiting.taken)
             if self._packer is not None:
-                self._packer.finish()
+                self._finish(self._packer)
+
+    def _finish(self, packer: Packer) -> None:
+        """Publish the last shard. Raises ``DiskError``."""
+        try:
+            packer.finish()
+        except DiskError as error:
+            raise as_full(error) if is_full(error, self._directory) else error from None
 
     def _ended(
         self, number: int, item: ManifestItem, outcome: DownloadResult | DownloadError
@@ -199,6 +207,8 @@ class Run:
         try:
             placed = self._packer.add(item, outcome)
         except DownloadError as error:
+            if is_full(error, self._directory):
+                raise as_full(error) from None  # the file is whole, and the next run finds it
             self._ledger.put(self._row(number, item, error))
             return error
         moved = records.replace(outcome, path=cast("Path", placed.shard), filename=placed.member)

@@ -114,9 +114,12 @@ class Packer:
             os.close(fd)
 
     def finish(self) -> None:
-        """The run is over: publish the last shard."""
+        """The run is over: publish the last shard. Raises ``DiskError`` and ``LedgerError``."""
         if self._fd >= 0 and self._members:
-            self._publish()
+            try:
+                self._publish()
+            except OSError as error:
+                raise self._failed(error) from None
         elif self._fd >= 0:
             with contextlib.suppress(OSError):
                 os.unlink(f"{self._path()}.part")  # noqa: PTH108
@@ -146,7 +149,7 @@ class Packer:
         try:
             return self._append(path, member, item)
         except OSError as error:
-            raise DiskError(f"{self._path()}: {error.strerror}", errno=error.errno or 0, url=item.url) from None
+            raise self._failed(error, item.url) from None
 
     def recorded(self, result: DownloadResult) -> None:
         """The row of a file was put: the file itself may go once that is written."""
@@ -154,6 +157,10 @@ class Packer:
         self._remove_written()
 
     # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _failed(self, error: OSError, url: str = "") -> DiskError:
+        path = self._path()
+        return DiskError(f"{path}: {error.strerror}", errno=error.errno or 0, filename=path, url=url)
 
     def _path(self) -> str:
         return f"{self._directory}/{self._shards.name(max(self._number, 0))}"

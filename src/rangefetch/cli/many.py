@@ -12,7 +12,7 @@ from rangefetch.cli.display import Quiet, amount, counted, how_many
 from rangefetch.cli.lists import Listing
 from rangefetch.cli.report import Report
 from rangefetch.cli.signals import SIGNALLED, Signals
-from rangefetch.errors import DownloadError, HostUnreachable, TargetExists
+from rangefetch.errors import DiskFull, DownloadError, HostUnreachable, TargetExists
 from rangefetch.iterating import WINDOW, Fetched, fetch_from
 from rangefetch.manager import DownloadManager
 from rangefetch.manifests.opening import ManifestError
@@ -133,6 +133,9 @@ class _List:
             word = self._signals.word
             self._display.error(f"{word}; run the same command again to continue: {self._stands()}")
             return SIGNALLED + self._signals.number
+        except DiskFull as error:
+            self._display.error(f"{error}; the same command continues when there is room: {self._stands()}")
+            return FAILED
         for host, count in self._not_tried.items():
             self._display.error(f"{host}: it could not be reached; {counted(count, 'file')} not tried")
         self._display.note(self._in_all(time.monotonic() - begun_s))

@@ -13,17 +13,34 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rangefetch.disk.names import choose_filename
 from rangefetch.disk.ownership import may_be_ours, opened_regular
 from rangefetch.disk.parts import is_part_of, part_paths
 from rangefetch.disk.target import Target, free_space
-from rangefetch.errors import DiskError
+from rangefetch.errors import DiskError, DiskFull, DownloadError
 from rangefetch.masking import mask_url
 from rangefetch.net.credentials import split_userinfo
 from rangefetch.transfer.download import Download, Entry
 
-__all__ = ["Room", "Sizes", "check_target", "explain_full", "lacking_bytes", "lacking_on"]
+if TYPE_CHECKING:
+    from typing import TypeGuard
+
+__all__ = [
+    "Room",
+    "Sizes",
+    "as_full",
+    "check_target",
+    "explain_full",
+    "is_full",
+    "lacking_bytes",
+    "lacking_on",
+]
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_BYTES = 1 << 20  # free on a disk that is called full
 
 
 class Room:
@@ -137,6 +154,23 @@ def check_target(
         _check(target.directory, lacking, lacking_beside(here.st_dev), free, url)
 
 
+def is_full(error: DownloadError, directory: str | os.PathLike[str]) -> TypeGuard[DiskError]:
+    """Whether a download into this directory has failed as others will: nothing more can be written. One that is larger
+    than what is free says nothing of smaller ones, nor does what failed while space for such a one was allocated."""
+    if not isinstance(error, DiskError) or error.errno not in _FULL:
+        return False
+    try:
+        return error.errno == errno.EDQUOT or free_space(directory) < _FULL_BYTES
+    except DiskError:
+        return False  # it is gone
+
+
+def as_full(error: DiskError, url: str = "") -> DiskFull:
+    """What that is for a list, which stops; with a URL, for one of its downloads that was not tried."""
+    words = f"{'not tried' if url else 'stopped'}, since the disk is full: {error.reason}"
+    return DiskFull(words, url=url, errno=error.errno or 0, filename=error.filename)
+
+
 def explain_full(download: Download, number: int) -> str:
     """What there is to add to a disk's error: the figures where it is full, and of a stream its directory."""
     if download.sink is not None:
@@ -144,7 +178,7 @@ def explain_full(download: Download, number: int) -> str:
         free = free_space(directory)
         return f"; a stream is kept in {directory} (TMPDIR) until it is read, where {free} bytes are free"
     lacking = lacking_bytes(download)
-    if number not in (errno.ENOSPC, errno.EDQUOT) or not lacking:
+    if number not in _FULL or not lacking:
         return ""
     return f"; {lacking} bytes more are needed, and {free_space(download.options.save_dir)} are free"
 
