@@ -57,7 +57,8 @@ class Row(NamedTuple):
     """One item that has ended: ``number`` is its place among the items, from 0, ``line`` its line in a list (0: none).
 
     ``state`` is ``complete`` or ``failed``. ``path`` is its file, ``size`` in bytes, ``checksum`` the digest that was
-    verified, or that it was to have (empty: none). ``error`` is the class of the error, ``status`` the HTTP status
+    verified, or that it was to have (empty: none); of a
+    file in a shard that of its bytes there. ``error`` is the class of the error, ``status`` the HTTP status
     (0: none), ``reason`` the message. ``ended`` is a time in seconds since 1970. Of a file in a shard (a tar file)
     ``path`` is the shard, ``member`` its name in it, and ``offset`` where its bytes begin.
     """
@@ -192,11 +193,11 @@ class Ledger:
             if len(self._waiting) >= _MOST_WAITING:
                 self._wait_for(self.put_rows - _MOST_WAITING // 2)
 
-    def members_of(self, shard: str) -> list[tuple[str, int, int]]:
-        """The files in a shard: name, offset and size."""
+    def members_of(self, shard: str) -> list[tuple[str, int, int, str]]:
+        """The files in a shard, in their order there: name, offset, size and checksum."""
         with self._reading() as database:
-            query = "SELECT member, \"offset\", size FROM item WHERE path = ? AND member != ''"
-            return database.execute(query, (shard,)).fetchall()
+            query = "SELECT member, \"offset\", size, checksum FROM item WHERE path = ? AND member != ''"
+            return database.execute(f'{query} ORDER BY "offset"', (shard,)).fetchall()
 
     def forget_beyond(self, shard: str, size_bytes: int) -> None:
         """Have no rows of files that a shard of this size cannot have."""

@@ -84,7 +84,8 @@ class Run:
     what was started is continued, and what failed is tried again if it is of one of the classes ``retry_failed``:
     ``transient`` (the default: networks, servers with 5xx, 408, 425 or 429, this machine), ``all``, ``none``, an HTTP
     status such as ``"404"``, or the name of a class of errors such as ``"ChecksumMismatch"``. With ``verify``, files
-    are read again and compared with their digests, or, where there is none, with the server.
+    are read again and compared with their digests, or, where there is none, with the server. A shard is compared with
+    the digests of what was put into it; one that is damaged is set aside, and its files are fetched again.
 
     With ``shards``, files go into tar files (:class:`Shards`): a result has the shard as its ``path``, where it will be
     once it is full or the run is over, and the name in it as its ``filename``.
@@ -107,8 +108,6 @@ class Run:
         for name in retry_failed:
             if not is_class_of_failures(name):
                 raise ValueError(f"retry_failed: {name!r} is not all, none, transient, a status or a class of errors")
-        if shards is not None and verify:
-            raise ValueError("verify: what is in a shard was verified before; it is not read again")
         self.skipped = self.failed_before = 0
         self._verify = verify
         self._retry_failed = tuple(retry_failed)
@@ -160,7 +159,7 @@ class Run:
         self._decodes = bool(options.get("decode"))
         into = self._directory
         if self._shards is not None:
-            self._packer = Packer(self._shards, self._directory, self._ledger)
+            self._packer = Packer(self._shards, self._directory, self._ledger, verify=self._verify)
             into = self._packer.staged
         if not self._ledger.is_new:
             created_s = float(self._ledger.about("created") or 0)
@@ -213,7 +212,9 @@ class Run:
             return error
         moved = records.replace(outcome, path=cast("Path", placed.shard), filename=placed.member)
         row = self._row(number, item, moved)
-        self._ledger.put(row._replace(member=placed.member, offset=placed.offset, size=placed.size))
+        self._ledger.put(
+            row._replace(member=placed.member, offset=placed.offset, size=placed.size, checksum=placed.checksum)
+        )
         self._packer.recorded(outcome)
         return moved
 
@@ -255,7 +256,7 @@ class Run:
             if isinstance(self._ended(number, item, found), DownloadError):
                 self.failed_before += 1
                 return None
-        elif self._verify:
+        elif self._verify and self._packer is None:
             if not row.checksum or self._decodes:  # whose digest is that of what was sent
                 return item
             if not has_digest(row.path, row.checksum):

@@ -21,11 +21,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from rangefetch import records
-from rangefetch.disk import provenance
+from rangefetch.disk import checksum, provenance
 from rangefetch.disk.names import is_plain_filename
 from rangefetch.errors import DiskError, TargetExists
 from rangefetch.importing import no_fork
 from rangefetch.ledger import Ledger, LedgerError, Row
+from rangefetch.logs import log as _log
 from rangefetch.manifests.item import ManifestItem
 from rangefetch.masking import without_userinfo
 from rangefetch.progress import DownloadResult, path_of
@@ -35,6 +36,7 @@ __all__ = ["Packer", "Placed", "Shards"]
 _BLOCK_BYTES = tarfile.BLOCKSIZE
 _PIECE_BYTES = 1 << 20
 _END = bytes(2 * _BLOCK_BYTES)  # POSIX pax, "ustar Interchange Format": an archive ends with two blocks of zeros
+_ALGORITHM = "sha-256"
 _NUMBER = re.compile(r"0?[0-9]{0,2}d?")
 
 
@@ -78,21 +80,28 @@ class Shards:
 
 
 class Placed(NamedTuple):
-    """Where a file is: the path of the shard once that is published, its name in it, and where its bytes begin."""
+    """Where a file is: the path of the shard once that is published, its name in it, where its bytes begin, and their
+    digest.
+    """
 
     shard: str
     member: str
     offset: int
     size: int
+    checksum: str
 
 
 class Packer:
-    """The shards of one run in ``directory``, of which the last may be unfinished. Raises ``LedgerError`` where a shard
-    is there that is not of this run, or one cannot be opened.
+    """The shards of one run in ``directory``, of which the last may be unfinished.
+
+    With ``verify``, a shard is read again before it is said to have a file, and set aside as ``NAME.damaged`` where the
+    bytes of one are not what they were: it has none of them from then on. Raises ``LedgerError`` where a shard is there
+    that is not of this run, or one cannot be opened.
     """
 
-    def __init__(self, shards: Shards, directory: str, ledger: Ledger) -> None:
+    def __init__(self, shards: Shards, directory: str, ledger: Ledger, *, verify: bool = False) -> None:
         self._shards = shards
+        self._verify = verify
         self._directory = directory
         self._ledger = ledger
         self.staged = f"{directory}/{shards.staged}"
@@ -138,6 +147,8 @@ class Packer:
             try:
                 known = os.stat(row.path).st_size  # noqa: PTH116
             except OSError:
+                known = 0
+            if known and self._verify and not self._is_sound(row.path, row.path):
                 known = 0
             self._known_bytes[row.path] = known
         return row.offset + row.size <= known
@@ -187,24 +198,57 @@ class Packer:
             if member in self._members:
                 raise TargetExists(f"{member}: the shard has a file of that name", url=item.url)
             offset = self._end + len(before)
-            self._copy(fd, before, size, offset)
+            digest = self._copy(fd, before, size, offset)
         finally:
             os.close(fd)
         self._end += needed
         self._members.add(member)
-        return Placed(self._path(), member, offset, size)
+        return Placed(self._path(), member, offset, size, digest)
 
-    def _copy(self, fd: int, before: bytes, size: int, offset: int) -> None:
-        """Write what comes before a file, the file, and zeros up to the next block."""
+    def _copy(self, fd: int, before: bytes, size: int, offset: int) -> str:
+        """Write what comes before a file, the file, and zeros up to the next block; returns the file's digest."""
+        digest = checksum.new(_ALGORITHM)
         _write(self._fd, before, offset - len(before))
         at = 0
         while at < size:
             octets = os.pread(fd, min(_PIECE_BYTES, size - at), at)
             if not octets:
                 raise OSError(0, "the file has become shorter")
+            digest.update(memoryview(octets))
             _write(self._fd, octets, offset + at)
             at += len(octets)
         _write(self._fd, bytes(-size % _BLOCK_BYTES), offset + size)
+        return f"{_ALGORITHM}={digest.hexdigest()}"
+
+    def _is_sound(self, final: str, path: str) -> bool:
+        """Whether each file in a shard, which is at ``path`` now, has the bytes that were put there; otherwise it is
+        set aside. One that another version has put there has no digest, and only its size is known."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                damaged = self._damaged(fd, final)
+            finally:
+                os.close(fd)
+            if damaged:
+                os.replace(path, f"{final}.damaged")  # noqa: PTH105
+        except OSError as error:
+            raise LedgerError(f"{path}: {error.strerror}") from None
+        if damaged:
+            _log.warning("%s: %s in it is damaged; set aside as %s.damaged", path, damaged, final)
+        return not damaged
+
+    def _damaged(self, fd: int, final: str) -> str:
+        """The first file in a shard that has other bytes than it had; "" if none has."""
+        for member, offset, size, wanted in self._ledger.members_of(final):
+            algorithm, _, digest = wanted.partition("=")
+            if not digest:
+                continue
+            found = checksum.new(algorithm)
+            for at in range(offset, offset + size, _PIECE_BYTES):
+                found.update(memoryview(os.pread(fd, min(_PIECE_BYTES, offset + size - at), at)))
+            if found.hexdigest() != digest:
+                return member
+        return ""
 
     def _described(self, member: str, item: ManifestItem, size: int, mtime: int) -> bytes:
         """The member with the row of the file, "" without one."""
@@ -253,12 +297,16 @@ class Packer:
             raise LedgerError(f"{final}.part: {error.strerror}") from None
         # After a power loss there may be less of it than the ledger says.
         self._ledger.forget_beyond(final, os.fstat(fd).st_size)
+        if self._verify and not self._is_sound(final, f"{final}.part"):
+            os.close(fd)
+            self._known_bytes[final] = 0
+            return
         rows = self._ledger.members_of(final)
-        end = max((offset + size for _, offset, size in rows), default=0)
+        end = max((offset + size for _, offset, size, _ in rows), default=0)
         self._fd, self._end = fd, end + -end % _BLOCK_BYTES
         os.truncate(fd, end)
         os.truncate(fd, self._end)
-        self._members = {member for member, _, _ in rows}
+        self._members = {member for member, *_ in rows}
         self._known_bytes[final] = self._end
         for member in self._members:
             # Of which the last process wrote the row and then did not live to remove the file.

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from rangefetch.ledger import Ledger
-from rangefetch.shards import Shards
+from rangefetch.ledger import Ledger, Row
+from rangefetch.manifests.item import ManifestItem
+from rangefetch.progress import DownloadResult
+from rangefetch.shards import Packer, Shards
 from servers.misbehaving import MisbehavingServer, content, modified
 from support.command_line import errors, run
 from support.files import MIB, names
@@ -155,7 +157,6 @@ def test_what_cannot_be_used_is_one_line(server: MisbehavingServer, place: Path)
     assert run(place, "-i", "list", "--into-tar", "{}.tar").returncode == 2
     assert run(place, server.url("/good/x"), "--into-tar", "{}.tar").returncode == 2
     assert run(place, "-i", "list", "--run", "run.db", "--tar-count", "3").returncode == 2
-    assert run(place, *WORDS, "--verify").returncode == 2
     # Somebody's own, which is left as it is.
     (place / "out").mkdir()
     (place / "out" / "shard-000.tar").write_bytes(b"mine")
@@ -172,3 +173,86 @@ def test_a_ledger_of_files_is_not_one_of_shards(server: MisbehavingServer, place
     assert said.returncode == 2
     assert "shard" in errors(said)[0]
     assert run(place, *WORDS[:-1], "other-{}.tar").returncode == 2
+
+
+@pytest.mark.parametrize("more", [(), ("--tar-json",)])
+def test_what_was_put_into_shards_is_verified(server: MisbehavingServer, place: Path, more: tuple[str, ...]) -> None:
+    wanted = listed(server, place)
+    words = (*WORDS, "--tar-count", "20", *more)
+    assert run(place, *words).returncode == 0
+    asked = len(server.requests)
+    said = run(place, *words, "--verify")
+    assert (said.returncode, len(server.requests)) == (0, asked), said.stderr
+    assert f"; {COUNT} complete before" in said.stderr
+    out = place / "out"
+    with Ledger(place / "run.db", writes=False) as ledger:
+        rows = list(ledger.rows())
+    for row in rows:
+        with open(row.path, "rb") as file:  # noqa: PTH123
+            file.seek(row.offset)
+            octets = file.read(row.size)
+        assert row.checksum == f"sha-256={hashlib.sha256(octets).hexdigest()}"
+    bad = out / "shard-001.tar"
+    row = next(row for row in rows if row.path == str(bad))
+    with bad.open("r+b") as file:
+        file.seek(row.offset + 1000)
+        octet = file.read(1)
+        file.seek(row.offset + 1000)
+        file.write(bytes([octet[0] ^ 1]))
+    # Without, only its size is looked at.
+    assert run(place, *words).returncode == 0
+    assert len(server.requests) == asked
+    said = run(place, *words, "--verify")
+    assert said.returncode == 0, said.stderr
+    assert f"{row.member} in it is damaged; set aside as {bad}.damaged" in said.stderr
+    assert len(server.requests) - asked == 20
+    assert names(out) == ["shard-000.tar", "shard-001.tar.damaged", "shard-002.tar", "shard-003.tar"]
+    found = {name: octets for name, octets in all_of(out).items() if not name.endswith(".json")}
+    assert found == wanted
+    asked = len(server.requests)
+    assert run(place, *words, "--verify").returncode == 0
+    assert len(server.requests) == asked
+
+
+def test_an_unfinished_shard_is_verified_before_it_is_continued(server: MisbehavingServer, place: Path) -> None:
+    listed(server, place, 10)
+    with Ledger(place / "run.db", writes=True) as ledger:
+        packer = Packer(Shards("shard-{:03d}.tar"), str(place / "out"), ledger)
+        Path(packer.staged).mkdir(parents=True)
+        for number in range(3):
+            path = Path(packer.staged, f"{number}.bin")
+            path.write_bytes(content(SMALL, number))
+            item = ManifestItem(f"http://example.org/{number}.bin")
+            result = DownloadResult(path, path.name, SMALL, "")
+            placed = packer.add(item, result)
+            ledger.put(
+                Row(
+                    *(
+                        number,
+                        0,
+                        item.url,
+                        "",
+                        placed.shard,
+                        "complete",
+                        SMALL,
+                        placed.checksum,
+                        0.0,
+                        1,
+                        "",
+                        0,
+                        "",
+                        0.0,
+                    ),
+                    *(placed.member, placed.offset),
+                )
+            )
+        packer.close()
+    part = place / "out" / "shard-000.tar.part"
+    with part.open("r+b") as file:
+        file.seek(placed.offset)
+        file.write(b"other")
+    with Ledger(place / "run.db", writes=True) as ledger:
+        packer = Packer(Shards("shard-{:03d}.tar"), str(place / "out"), ledger, verify=True)
+        assert [packer.has(row) for row in ledger.rows()] == [False] * 3
+        packer.close()
+    assert [name for name in names(place / "out") if "tar" in name] == ["shard-000.tar.damaged"]

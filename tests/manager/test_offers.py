@@ -73,7 +73,7 @@ def third() -> Iterator[MisbehavingServer]:
 
 
 def _offer(server: MisbehavingServer, *mirrors: str, size: int = SIZE, **parameters: Any) -> str:
-    return server.url("/offering/x", size=size, to=" ".join(mirrors), **({"rate": "6M"} | parameters))
+    return server.url("/offering/x", size=size, to=" ".join(mirrors), **({"rate": "500K"} | parameters))
 
 
 @pytest.mark.parametrize("field", ["repr", "digest"])
@@ -82,7 +82,7 @@ def test_a_mirror_that_the_server_names_takes_part(
     server: MisbehavingServer, mirror: MisbehavingServer, target: Path, field: str, split: int
 ) -> None:
     there = mirror.url("/good/x", size=SIZE, rate="24M")
-    url = _offer(server, there, field=field)
+    url = _offer(server, there, field=field, rate="500K" if split > 1 else "20M")
     result = fetch(url, target, split=split, **LANES)
     assert target.read_bytes() == content(SIZE)
     assert result.identity == "checksum"
@@ -105,7 +105,7 @@ def test_a_checksum_of_the_users_ties_them_to_the_file(
 def test_without_a_digest_that_proves_it_nothing_is_asked_elsewhere(
     server: MisbehavingServer, mirror: MisbehavingServer, target: Path, checksum: str
 ) -> None:
-    url = _offer(server, mirror.url("/good/x", size=SIZE), field="none")
+    url = _offer(server, mirror.url("/good/x", size=SIZE), field="none", rate="20M")
     assert fetch(url, target, checksum=checksum, **LANES).sources == (url,)
     assert mirror.connections == 0
 
@@ -135,8 +135,10 @@ def test_it_gets_nothing_of_the_users(
         assert {request.headers.get(name) for request in mirror.requests} == {None}, name
 
 
-def test_it_sees_no_certificate_either() -> None:
-    given = DownloadOptions(certificate="/c", private_key="/k", auth=("me", "secret"), private_addresses="named")
+def test_it_sees_no_certificate_either(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.touch()
+    given = DownloadOptions(certificate=key, private_key=key, auth=("me", "secret"), private_addresses="named")
     asked = as_offered(given)
     assert (asked.certificate, asked.private_key, asked.auth, asked.private_addresses) == ("", "", None, "refuse")
 
@@ -144,7 +146,7 @@ def test_it_sees_no_certificate_either() -> None:
 def test_https_does_not_lead_to_http(
     tls_server: MisbehavingServer, mirror: MisbehavingServer, certificates: Certificates, target: Path
 ) -> None:
-    url = _offer(tls_server, mirror.url("/good/x", size=SIZE))
+    url = _offer(tls_server, mirror.url("/good/x", size=SIZE), rate="2M")
     fetch(url, target, ca_file=certificates.ca, **LANES)
     assert mirror.connections == 0
     fetch(url, target, ca_file=certificates.ca, overwrite=True, allow_downgrade=True, **LANES)
@@ -154,7 +156,7 @@ def test_https_does_not_lead_to_http(
 def test_private_addresses_are_not_where_a_server_may_lead(
     server: MisbehavingServer, mirror: MisbehavingServer, target: Path
 ) -> None:
-    fetch(_offer(server, mirror.url("/good/x", size=SIZE)), target, private_addresses="named", **LANES)
+    fetch(_offer(server, mirror.url("/good/x", size=SIZE), rate="4M"), target, private_addresses="named", **LANES)
     assert target.read_bytes() == content(SIZE)
     assert mirror.connections == 0
 
@@ -173,7 +175,7 @@ def test_a_dead_mirror_and_one_of_another_file_cost_nothing(
 def test_one_that_lies_in_a_byte_is_found_out_and_done_without(
     server: MisbehavingServer, mirror: MisbehavingServer, target: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    url = _offer(server, mirror.url("/lying/x", size=SIZE), rate="2M")
+    url = _offer(server, mirror.url("/lying/x", size=SIZE), rate="500K")
     with caplog.at_level(logging.WARNING):
         fetch(url, target, split=8, max_connection_per_server=4, min_split_size="1M")
     assert target.read_bytes() == content(SIZE)
@@ -194,7 +196,7 @@ def test_one_that_redirects_is_followed(
 def test_a_mirror_goes_on_where_the_url_is_gone(
     server: MisbehavingServer, mirror: MisbehavingServer, target: Path
 ) -> None:
-    url = _offer(server, mirror.url("/good/x", size=SIZE), dies=4)
+    url = _offer(server, mirror.url("/good/x", size=SIZE), dies=4, rate="2M")
     result = fetch(url, target, **LANES)
     assert target.read_bytes() == content(SIZE)
     assert result.identity == "checksum"
@@ -205,7 +207,7 @@ def test_what_they_brought_is_continued(
     server: MisbehavingServer, mirror: MisbehavingServer, target: Path, route: str
 ) -> None:
     there = mirror.url(f"/{route}/x", size=SIZE, rate="20M")
-    url = _offer(server, there, rate="2M")
+    url = _offer(server, there)
     with DownloadManager() as manager:
         gid = manager.download(url, into(target, **LANES))
         until(lambda: manager.get_download_progress(gid).downloaded > 16 * MIB)

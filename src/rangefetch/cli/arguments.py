@@ -170,8 +170,6 @@ def _about_the_list(given: dict[str, Any], parser: Parser) -> dict[str, Any]:
             if "tar_size" in given:
                 limits["size"] = parse_size(given["tar_size"], "--tar-size")
             Shards(given["into_tar"], **limits)
-            if given.get("verify"):
-                raise ValueError("what is in a shard was verified before; --verify does not read it again")
     except ValueError as error:
         parser.error(f"--into-tar: {error}")
     found["columns"] = {kind: given[f"{kind}_column"] for kind in _COLUMNS if f"{kind}_column" in given}
