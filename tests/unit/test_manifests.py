@@ -245,6 +245,10 @@ def test_without_a_listener_bad_lines_are_logged(caplog: pytest.LogCaptureFixtur
         ("nonsense\n", "no line in it can be used"),
         ("url,name\n", "there is nothing in it"),
         ("{", "not JSON"),
+        (bytes(range(256)) * 100, "it is not text"),
+        ("https://example.org/a\n".encode("utf-16"), "it is in UTF-16"),
+        ("<!DOCTYPE html>\n<title>404</title>\n<p>Not here</p>\n", "it is a web page"),
+        ("\ufeff\n<HTML lang=en>\n", "it is a web page"),
         ("[]", "there is nothing in it"),
         ("[1]", "no line in it can be used"),
         ("[" * 100_000, "nested too deeply"),
@@ -256,9 +260,11 @@ def test_without_a_listener_bad_lines_are_logged(caplog: pytest.LogCaptureFixtur
         (json.dumps([{"type": "file", "oid": "1", "path": "a", "size": 1}]), "which repository it is"),
     ],
 )
-def test_a_manifest_of_no_use_is_one_error(text: str, what: str) -> None:
+def test_a_manifest_of_no_use_is_one_error(text: str | bytes, what: str) -> None:
+    said: list[tuple[int, str]] = []
     with pytest.raises(ManifestError, match=r"^manifest") as caught:
-        read(text)
+        read(text, on_bad_line=lambda line, what: said.append((line, what)))
+    assert len(said) <= 1
     assert what in str(caught.value)
     assert "\n" not in str(caught.value)
 

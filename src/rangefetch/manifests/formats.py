@@ -99,6 +99,7 @@ in theirs: the more particular first."""
 
 # Without what separates the fields of a row in any of the formats.
 _ONLY_A_URL = re.compile(r"https?://[^\s,;|\"']+")
+_WEB_PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html)\b", re.IGNORECASE)
 _GROUP = "rangefetch.manifests"
 
 
@@ -113,7 +114,8 @@ def find(name: str) -> Format:
 
 
 def recognise(look: Look) -> Format:
-    """The format that a manifest is in; a list of URLs if it looks like nothing else.
+    """The format that a manifest is in; a list of URLs if it looks like nothing else. Raises ``ManifestError`` for what
+    is no list: each of its lines would be a bad one.
 
     The most common one needs no more than its own module: where each line is a URL, no other format is asked.
     """
@@ -125,7 +127,20 @@ def recognise(look: Look) -> Format:
     for other in _others().values():
         if other.recognises(look):
             return other
+    if what := _is_no_list(look.head):
+        raise ManifestError(f"{look.source.shown}: {what}")
     return _ours("urls")
+
+
+def _is_no_list(head: bytes) -> str:
+    """What somebody may take for a list, and is none; "" if it may be one."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "it is in UTF-16, and has to be in UTF-8"
+    if b"\0" in head:
+        return "it is not text, and in none of the formats that are known"
+    if _WEB_PAGE.match(head):
+        return "it is a web page, not a list"
+    return ""
 
 
 def look_at(source: Source, asked: Asked) -> Look:
