@@ -13,6 +13,7 @@
 #
 # make wheels      the sdist, a wheel for each platform and the pure one, into wheelhouse/; PLATFORMS=here for this machine
 # make wheel-test  the same, built twice; and all tests against this machine's, where no compiler can be reached
+# make wheel-test-aarch64  the wheel for aarch64, its tests under qemu-user; four minutes on two idle processors
 # make windows     the engine as a program for Windows, built by zig, under Debian's wine; the first build takes minutes
 # make fresh       a clean clone on a bare Debian: make run, make test
 # make third-party  other people's suites and servers, fetched for it; what cannot be had is skipped; ARGS="..."
@@ -23,7 +24,7 @@
 # make valgrind    a scripted set of transfers under valgrind's memcheck
 # make mutants     break the guards one at a time, and have the tests notice each; hours; ARGS="--only answer.pxd"
 # make docs        the site, into site/
-# make workflows   lint those of .github/
+# make workflows   lint those of .github/, and ask cibuildwheel what it would build
 #
 # Each sets up what it needs. PYTHON=... chooses the interpreter.
 
@@ -47,7 +48,7 @@ SYSTEM_LIBCURL = $$($(BIN)/python -c 'import ctypes.util as c; print(c.find_libr
 unexport PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: run setup test torture simulate third-party quick lint bench clean wheels wheel-test windows fresh coverage debug sanitize fuzz valgrind mutants docs \
+.PHONY: run setup test torture simulate third-party quick lint bench clean wheels wheel-test wheel-test-aarch64 windows fresh coverage debug sanitize fuzz valgrind mutants docs \
     workflows
 
 ifeq ($(origin URL),command line)
@@ -86,6 +87,9 @@ TORTURE := RANGEFETCH_TORTURE=1 RANGEFETCH_MATRIX='$(CASES)' RANGEFETCH_SEEDS=$(
 torture: setup
 	$(TORTURE)
 	@library=$(SYSTEM_LIBCURL); [ -z "$$library" ] || RANGEFETCH_LIBCURL=$$library $(TORTURE)
+ifndef ARGS
+	@$(MAKE) --no-print-directory wheel-test-aarch64
+endif
 
 # What is found is made small and written to build/simulator, as are the counts.
 simulate: $(VENV)/tools
@@ -129,6 +133,11 @@ wheels: $(VENV)/packaging
 wheel-test: wheels
 	PATH="$(CURDIR)/$(BIN):$$PATH" REPRODUCE=1 .ci/wheel-test $(ARGS)
 
+# What it needs is kept in build/aarch64.
+wheel-test-aarch64: $(VENV)/tools $(VENV)/packaging
+	$(BIN)/python .ci/wheels.py -o build/aarch64/wheels manylinux_2_28_aarch64
+	PYTHON=$(BIN)/python WHEELS=build/aarch64/wheels .ci/aarch64 $(ARGS)
+
 # What it needs is kept in build/windows.
 windows: $(VENV)/tools
 	@.ci/machine packages wine wine64
@@ -164,7 +173,7 @@ docs: $(VENV)/docs
 
 workflows: $(VENV)/base
 	@$(BIN)/python -m pip install --quiet --group workflows
-	$(BIN)/zizmor --offline --no-progress .github
+	$(BIN)/python .ci/workflows.py
 
 clean:
 	rm -rf $(VENV) build dist site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
