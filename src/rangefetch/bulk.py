@@ -112,7 +112,7 @@ def fetch_many(
 def _read(items: Iterable[Item], common: DownloadOptions) -> list[Wanted]:
     """The items, understood and checked. Raises ``TypeError`` or ``ValueError`` that names the first wrong one."""
     if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
-        raise TypeError(f"items: expected a list, of which each is a URL or has one, not {type(items).__name__}")
+        raise TypeError(f"items: expected a list of URLs, or of items that have one, not {type(items).__name__}")
     wanted = [understand(number, item, common) for number, item in enumerate(items)]
     if len(wanted) > 1 and common.filename:
         raise ValueError(
@@ -315,7 +315,9 @@ def _divide(
         for share, why in lost:
             told = _told_in(notes.get(share[0], ""))
             for place, number in enumerate(share):
-                words = f"the worker that had it has ended ({why or type(why).__name__}); the same call resumes it"
+                words = (
+                    f"the worker that was fetching it has ended ({why or type(why).__name__}); the same call resumes it"
+                )
                 outcomes.put(number, told.get(place) or LocalError(words, url=mask_url(wanted[number].url)))
     return outcomes.in_order()
 

@@ -196,13 +196,13 @@ def check_url(url: object, option: str = "url", schemes: Sequence[str] = _SCHEME
     try:
         parts = urlsplit(url)
         if parts.port == 0:
-            raise ValueError("port 0 is none")
+            raise ValueError("port 0 is not valid")
     except ValueError as error:
         raise ValueError(f"{option}: {shown!r} is malformed: {error}") from None
     scheme = parts.scheme.lower()
     if scheme not in schemes:
         is_named = scheme and shown.lower().startswith(f"{scheme}:")  # rather than "user:password@host"
-        what = f"the scheme {parts.scheme!r} is not supported" if is_named else "there is no URL scheme"
+        what = f"the scheme {parts.scheme!r} is not supported" if is_named else "no URL scheme"
         raise ValueError(f"{option}: {shown!r}: {what}; use {', '.join(schemes[:-1])} or {schemes[-1]}")
     if scheme == "file":
         if not is_metadata_url(url) or parts.netloc not in ("", "localhost"):

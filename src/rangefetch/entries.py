@@ -68,7 +68,7 @@ class Reader:
         self._options: dict[str, DownloadOptions] = {}
 
     def read(self, entry: Any) -> Entry:
-        """What was at work is waiting again. Raises one of ``SENSELESS`` for what makes no sense here: a file that is
+        """What was at work is waiting again. Raises one of ``SENSELESS`` for what cannot be used here: a file that is
         gone, an option of a newer version.
         """
         gid, url, filename = entry["gid"], entry["url"], entry["filename"]

@@ -306,7 +306,7 @@ class DownloadOptions(_Made):
 
     def _check_together(self) -> None:
         if self.private_key and not self.certificate:
-            raise ValueError("private_key: there is no certificate that it belongs to")
+            raise ValueError("private_key: needs a certificate")
 
     @classmethod
     def of(cls, options: DownloadOptions | Mapping[str, Any] | None = None, **changes: Any) -> DownloadOptions:

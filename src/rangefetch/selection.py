@@ -326,7 +326,7 @@ class BackendRouter:
                 backend = self._start(name)
             except Exception as error:
                 if not isinstance(error, LocalError):
-                    _log.exception("an error of rangefetch itself")
+                    _log.exception("internal error")
                 _log.warning("%s: the %s backend cannot be used: %s", shown_url, name, error)
                 self._give_up(name, str(error))
                 continue
@@ -351,9 +351,9 @@ class BackendRouter:
         if able == list(BACKENDS):
             return self._nothing_runs()
         if able[0] in self._unusable:
-            words = f"{what} takes the {able[0]} backend, which cannot run here ({self._troubles[able[0]]})"
+            words = f"{what} needs the {able[0]} backend, which cannot run here ({self._troubles[able[0]]})"
             return f"{words}; {against}" if against else words
-        return f"{what} takes an {able[0]} that was built with it ({CAPABILITIES[able[0]].install})"
+        return f"{what} needs an {able[0]} built with it ({CAPABILITIES[able[0]].install})"
 
     def _nothing_runs(self) -> str:
         hints = " or ".join(each.install for each in CAPABILITIES.values())

@@ -178,7 +178,7 @@ class Session:
         self._listed = dict.fromkeys(listed)
 
     def _load(self) -> list[Entry]:
-        """The downloads in the file. What a killed save has left is removed. An entry that makes no sense here costs
+        """The downloads in the file. What a killed save has left is removed. An entry that cannot be used here costs
         itself only, and is kept aside.
         """
         self._listed = {}
@@ -187,7 +187,7 @@ class Session:
             with self._path.open("rb") as file:
                 if not is_trusted(os.fstat(file.fileno()), self._path.parent):
                     # It says which files are to be written, and what is to be sent where.
-                    raise LocalError(f"{self._path}: the session is not used: another user owns it or may write it")
+                    raise LocalError(f"{self._path}: the session is not used: another user owns it or can write to it")
                 is_lines = file.read(len(_HEADER)) == _HEADER
             entries, senseless = self._read_lines() if is_lines else self._read_document()
         except FileNotFoundError:
@@ -205,7 +205,7 @@ class Session:
                 found.append(reader.read(entry))
             except SENSELESS as error:
                 url = entry.get("url") if isinstance(entry, dict) else None
-                words = "this download makes no sense here"
+                words = "this download cannot be used here"
                 _log.warning("%s: %s: %s (%s); set aside", self._path, mask_url(str(url)), words, error)
                 senseless.append(json.dumps(entry).encode() + (b"\n" if is_lines else b""))
         if senseless:

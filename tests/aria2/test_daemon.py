@@ -337,7 +337,7 @@ def test_after_the_limit_it_is_given_up(configure: Configure) -> None:
             until(partial(_was_restarted, daemon, restarts))
         os.kill(daemon.pid, signal.SIGKILL)
         until(lambda: deaths)
-        assert "2 times in vain" in str(deaths[0])
+        assert "2 times without success" in str(deaths[0])
         assert daemon.error is deaths[0]
         time.sleep(0.2)
         assert not daemon.is_alive()

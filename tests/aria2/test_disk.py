@@ -151,7 +151,7 @@ def test_a_control_file_that_is_none_is_neither_waited_for_nor_read(
             control.mkdir()
     if what != "huge":
         before = control.lstat()
-        with pytest.raises(DiskError, match="not ours"):
+        with pytest.raises(DiskError, match="not created by rangefetch"):
             desk.wait(desk.begin_again(download), 10)
         assert os.path.samestat(control.lstat(), before)
         return

@@ -105,7 +105,7 @@ def test_of_two_at_work_one_gets_the_name_and_nothing_of_the_other_is_left(
     options = QUICK | {"save_dir": target.parent}
     first = manager.download(server.url("/valve/x", size=SIZE, header=header), options)
     until(lambda: downloaded(manager, first) > 0)
-    with pytest.raises(TargetExists, match="another download is about to have that name"):
+    with pytest.raises(TargetExists, match="another download will have that name"):
         manager.download_and_wait(_named(server, 1, "same.bin", SIZE), options)
     assert status_of(manager, first) is DownloadStatus.ACTIVE
     assert not [name for name in names(target.parent) if name == "same.bin"]

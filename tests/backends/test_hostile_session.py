@@ -53,7 +53,7 @@ def test_a_session_that_others_could_have_written_is_refused_and_left_alone(tmp_
     path = _session(tmp_path / "session")
     path.chmod(mode)
     before = path.read_bytes()
-    with pytest.raises(LocalError, match="another user owns it or may write it"):
+    with pytest.raises(LocalError, match="another user owns it or can write to it"):
         DownloadManager(session_file=path).start()
     assert path.read_bytes() == before
 

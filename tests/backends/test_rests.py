@@ -71,7 +71,9 @@ def test_a_download_at_work_sends_no_request_to_a_host_that_rests(
         refused = other.download(
             server.url("/status/x", code=429, times=1, size=SMALL, header="Retry-After: 2"), into(target, 2)
         )
-        until(lambda: one.get_download_progress(gid).waiting_for == "its host to be ready again")
+        until(
+            lambda: one.get_download_progress(gid).waiting_for == "the end of a rest period that the server asked for"
+        )
         before = len(server.requests)
         time.sleep(0.5)
         assert len(server.requests) == before

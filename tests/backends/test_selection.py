@@ -338,7 +338,7 @@ def test_what_nobody_serves_is_an_error_that_says_what_to_install(
     assert caught.value.url == url
     with pytest.raises(LocalError) as caught:
         make(**no_aria2).download_and_wait(url, into(target))
-    assert f"{scheme} takes the aria2 backend, which cannot run here" in str(caught.value)
+    assert f"{scheme} needs the aria2 backend, which cannot run here" in str(caught.value)
     assert "is not aria2c" in str(caught.value)
     assert names(target.parent) == []
 

@@ -80,7 +80,7 @@ def test_a_name_that_another_download_is_about_to_have_is_waited_for(
     assert reservations.reserve(target, other)
     try:
         gid = manager.download(url, TIMES | {"save_dir": target.parent, "wait_for_other": True})
-        until(lambda: "is about to have that name" in manager.get_download_progress(gid).waiting_for)
+        until(lambda: "will have that name" in manager.get_download_progress(gid).waiting_for)
         target.write_bytes(content(size))
     finally:
         reservations.release(other)

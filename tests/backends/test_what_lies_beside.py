@@ -85,7 +85,7 @@ def test_resuming_leaves_it_alone_or_is_refused(
     options = QUICK | {"save_dir": target.parent, "filename": target.name}
     if backend == "aria2" and suffix != ".part.json.tmp":
         # aria2c writes by these names and no others, through links, too.
-        with pytest.raises(DiskError, match="not ours"):
+        with pytest.raises(DiskError, match="not created by rangefetch"):
             manager.download_and_wait(url, options)
         assert set(_seen(target.parent)) == set(ours) | set(theirs), "what was fetched is kept"
     else:

@@ -100,7 +100,7 @@ def test_it_is_in_the_home_directory_else(monkeypatch: pytest.MonkeyPatch, tmp_p
         ("conf-path = 'x'", "conf-path: this belongs on the command line"),
         ("version = true", "version: this belongs on the command line"),
         ("[split]\nx = 1", "split: "),
-        ("split 4", "it is not TOML"),
+        ("split 4", "not valid TOML"),
         ("proxy = 'http://me:Hunter2@[::1'\nsplit = 'x'", "proxy: "),
     ],
 )

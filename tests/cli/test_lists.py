@@ -144,7 +144,7 @@ def test_a_list_without_urls_is_one_clear_line(place: Path, words: list[str]) ->
 
 WRONG = [
     (b"gopher://127.0.0.1/b\n", "'gopher://127.0.0.1/b': the scheme 'gopher' is not supported"),
-    (b"out=name\n", "'out=name': there is no URL scheme"),
+    (b"out=name\n", "'out=name': no URL scheme"),
     (b"http://127.0.0.1/\xff\n", "this is not text in UTF-8"),
     (b"http://127.0.0.1:99999/\n", "malformed"),
 ]
@@ -186,7 +186,7 @@ def test_with_strict_a_pipe_ends_at_a_wrong_line(server: MisbehavingServer, plac
 
 
 def test_a_list_that_cannot_be_read(place: Path) -> None:
-    for name, what in (("nowhere", "nowhere: No such file"), (".", "Is a directory"), ("", "no file is named")):
+    for name, what in (("nowhere", "nowhere: No such file"), (".", "Is a directory"), ("", "no file is given")):
         said = run(place, "-i", name)
         assert said.returncode == 2
         [error] = errors(said)

@@ -90,7 +90,9 @@ def test_where_there_are_no_rules_everything_is_allowed(tmp_path: Path, status: 
 
 def test_where_the_server_fails_nothing_is_allowed(tmp_path: Path) -> None:
     with RobotsServer(status=503) as server:
-        with pytest.raises(HttpStatusError, match=r"robots\.txt could not be fetched, so nothing may be") as caught:
+        with pytest.raises(
+            HttpStatusError, match=r"robots\.txt could not be fetched, so nothing may be downloaded from there"
+        ) as caught:
             fetched(server.url("x"), tmp_path)
         assert caught.value.status == 503
         assert set(server.paths) == {"/robots.txt"}

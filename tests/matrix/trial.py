@@ -141,7 +141,7 @@ class _Download:
         assert line.isprintable()
         assert self.url in line
         assert "internal error" not in line
-        assert "error of rangefetch itself" not in line
+        assert "internal error" not in line
 
     def _is_finished_by_a_good_server(self, before: int) -> None:
         """And what was there counts, unless the file has become another."""

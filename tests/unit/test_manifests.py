@@ -182,7 +182,7 @@ GOOD = URLS[0]
     ("text", "number", "what"),
     [
         (f"{GOOD}\ngopher://example.org/x\n", 2, "the scheme 'gopher' is not supported"),
-        (f"{GOOD}\n/etc/passwd\n", 2, "there is no URL scheme"),
+        (f"{GOOD}\n/etc/passwd\n", 2, "no URL scheme"),
         (f"{GOOD}\nfile:///etc/passwd.torrent\n", 2, "the scheme 'file' is not supported"),
         (f"{GOOD}\nhttp://example.org:99999/\n", 2, "malformed"),
         (f"{GOOD}\nhttp://example.org/a b\n", 2, "percent-encode"),

@@ -186,7 +186,7 @@ def test_a_part_file_that_is_shorter_or_another_is_not_used(target: Target, capl
     target.save_state(left(target, [DONE, DONE, 0]))
     os.pwrite(target.fd, bytes(4096), 0)
     assert saving.load(target, URL, provable=False) is None
-    assert "is not the file that it means" in caplog.text
+    assert "is not the file that it describes" in caplog.text
     assert not target.state_path.exists()
 
 

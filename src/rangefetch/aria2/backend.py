@@ -308,7 +308,7 @@ class Aria2Backend(Dispatcher[Aria2Task]):
         try:
             statuses = _statuses(daemon, {gid for task in tasks for gid in task.entry.gids})
         except (DaemonUnavailable, RpcError) as error:
-            _log.debug("aria2 does not say what it is at: %s", error)
+            _log.debug("aria2 does not report on its downloads: %s", error)
             return
         for task in tasks:
             guarded(task, task.update, statuses)

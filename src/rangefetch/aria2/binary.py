@@ -119,9 +119,7 @@ def verify_aria2(path: str | os.PathLike[str]) -> Aria2Binary:
     built_with = frozenset(each.strip() for each in (features[1] if features else "").split(","))
     found = Aria2Binary(path, version, built_with, is_next=bool(match[1]))
     if (int(match[2]), int(match[3])) < _OLDEST and not found.is_next:
-        raise ProcessStartFailed(
-            f"{path} is aria2 {version}, and {'.'.join(map(str, _OLDEST))} is the oldest that will do"
-        )
+        raise ProcessStartFailed(f"{path} is aria2 {version}; {'.'.join(map(str, _OLDEST))} or later is needed")
     if "HTTPS" not in found.features:
         raise ProcessStartFailed(f"{path} (aria2 {version}) was built without HTTPS")
     return found
@@ -170,7 +168,7 @@ def download_aria2(
                 return path
     except OSError as error:
         raise BinaryDownloadFailed(f"{directory}: cannot keep aria2c there: {error.strerror or error}") from error
-    reasons = "; ".join(failures) or "no place to fetch it from"
+    reasons = "; ".join(failures) or "no download location is configured"
     raise BinaryDownloadFailed(f"aria2c could not be fetched ({reasons}); {INSTALL_HINT}")
 
 

@@ -133,7 +133,7 @@ def _listen(rpc: Any, stopping: threading.Event, on_event: Callable[[], None]) -
                 handle_signals=False,
             )
         except Exception as error:  # of websocket-client, of the system, of JSON
-            _log.debug("no notifications from aria2 for now, it is asked instead: %s", error)
+            _log.debug("no notifications from aria2 for now, polling instead: %s", error)
         stopping.wait(_RECONNECT_S)
 
 

@@ -93,7 +93,7 @@ class Comparing:
             if expected not in (0, size):
                 task.reject(ContentChanged(f"received {size} bytes, not {expected}"))
             elif remote is not None and remote.size not in (-1, size):
-                task.has_changed(f"{size} bytes came, and the server had said {remote.size}")
+                task.has_changed(f"{size} bytes came, but the server announced {remote.size}")
             else:
                 if remote is None:
                     task.answering.answered, task.answering.resolved_url = True, task.answering.url

@@ -227,7 +227,7 @@ class Aria2Daemon:
         """End a process that hangs, at once; the watch starts another one."""
         process = self._holdings.process
         if process is not None:
-            _log.warning("aria2c %d does not answer; it is killed", process.pid)
+            _log.warning("aria2c %d does not respond; killing it", process.pid)
             process.kill()
 
     # -- for the monitor ------------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ class FileTask(Aria2Task):
         control = self.opened.control_path
         for stranger in beside.strangers(self.opened.part_path):
             if stranger.name.startswith(control.name):
-                words = "it is not ours, and aria2c would write to it"
+                words = "not created by rangefetch, and aria2c would write to it"
                 raise DiskError(f"{stranger}: {words}", url=self.shown_url, errno=errno.EEXIST, filename=stranger)
         if taken is None:
             self.entry.daemon = self.backend.daemon_for(self.options)  # which may have to be started
@@ -334,7 +334,7 @@ class FileTask(Aria2Task):
 
         def contradicts(words: str) -> None:
             if is_url:
-                self.has_changed(f"the file of the URL is not that of the mirror that answered before: {words}")
+                self.has_changed(f"the URL's file differs from that of the mirror that answered before: {words}")
             else:
                 self.leave_out(source, words, again)
 
@@ -402,7 +402,7 @@ class FileTask(Aria2Task):
         others = (each for each in self.sources.usable() if each is not source and self.mirroring.is_checked(each))
         urls = [first, *(each.url for each in others)]
         if headers and any(origin_of(url) != origin_of(first) for url in urls):
-            _log.info("%s: mirrors are left out, since they must not see its headers", self.shown_url)
+            _log.info("%s: mirrors are not used, since they must not see its headers", self.shown_url)
             urls = [url for url in urls if origin_of(url) == origin_of(first)]
         asked |= confinement(urls, options, only_host=bool(headers))
         asked["header"] = [f"{name}: {value}" for name, value in headers.items()]

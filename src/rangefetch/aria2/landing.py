@@ -245,7 +245,7 @@ class FolderLanding:
             return
         if len(files) > 1:
             raise LocalError(
-                f"checksum: it is of one file, and {len(files)} came, in {self._folder}", url=self._shown_url
+                f"checksum: it is for one file, but {len(files)} came, in {self._folder}", url=self._shown_url
             )
         algorithm, _, wanted = options.checksum.partition("=")
         found = checksum.digest_of(files[0], algorithm, stop=self._halted)

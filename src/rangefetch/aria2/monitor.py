@@ -102,17 +102,15 @@ class Monitor:
         while restarts < self._most_restarts:
             restarts += 1
             wait_s = restart_wait_s(restarts, self._first_wait_s)
-            _log.warning(
-                "aria2c is gone; starting it again in %.3g s (%d of %d)", wait_s, restarts, self._most_restarts
-            )
+            _log.warning("aria2c has died; restarting it in %.3g s (%d of %d)", wait_s, restarts, self._most_restarts)
             if self._stopping.wait(wait_s):
                 return -1
             try:
                 watched.start_again()
             except DownloadError as error:
                 reason = str(error)
-                _log.warning("aria2c could not be started again: %s", error)
+                _log.warning("aria2c could not be restarted: %s", error)
             else:
                 return restarts
-        watched.give_up(f"aria2c was started again {restarts} times in vain: {reason}")
+        watched.give_up(f"aria2c was restarted {restarts} times without success: {reason}")
         return -1

@@ -268,7 +268,7 @@ def _connection(url: str, options: DownloadOptions) -> tuple[http.client.HTTPCon
     at = (host, port)
     if proxy:
         if not is_http_proxy(proxy):
-            raise Unanswered(Failure(code=Curl.COULDNT_RESOLVE_PROXY, text=f"{mask_url(proxy)} is no HTTP proxy"))
+            raise Unanswered(Failure(code=Curl.COULDNT_RESOLVE_PROXY, text=f"{mask_url(proxy)} is not an HTTP proxy"))
         bare, authorization = split_userinfo(with_port(proxy))
         of_proxy = {"Proxy-Authorization": authorization} if authorization else {}
         at = (urlsplit(bare).hostname or "", urlsplit(bare).port)

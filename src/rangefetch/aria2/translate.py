@@ -132,7 +132,7 @@ def judge(
     error_class, kind = _MEANINGS.get(code, (BadAnswer if code == 22 else NetworkError, Kind.TEMPORARY))
     # URLs may have secrets in them; the one that matters is named already.
     words = _URL.sub("…", " ".join(message.split()))[:_MOST_TEXT] or "no reason given"
-    words = f"aria2 gave up: {words} (its code {code})"
+    words = f"aria2 gave up: {words} (aria2's error code {code})"
     if issubclass(error_class, DiskError):
         return DiskError(words, url=url, errno=errno.ENOSPC if code == 9 else errno.EIO), kind
     return error_class(words, url=url), kind

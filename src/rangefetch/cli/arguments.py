@@ -115,24 +115,24 @@ def parse(argv: Sequence[str] | None = None) -> Request:
     except (TypeError, ValueError) as error:
         parser.error(_in_typed_words(parser, str(error)))
     if options.use_github_mirror and not options.github_mirrors:
-        parser.error("--use-github-mirror: no mirror is named; --github-mirror does")
+        parser.error("--use-github-mirror: no mirror is given; use --github-mirror")
     if options.robots and not _is_installed("protego"):
-        parser.error("--robots: it needs a package: pip install 'rangefetch[robots]'")
+        parser.error("--robots: needs a package: pip install 'rangefetch[robots]'")
     listed = "input_file" in given
     urls = Counter(given["urls"] + after)
     about_list = _about_the_list(given, parser) if listed else {}
     if not listed and "ledger" in given:
-        parser.error("--run: there is no list (-i) whose ledger it would be")
+        parser.error("--run: needs a list (-i)")
     if not listed and "into_tar" in given:
-        parser.error("--into-tar: there is no list (-i)")
+        parser.error("--into-tar: needs a list (-i)")
     for dest, option in _FOR_SHARDS.items():
         if listed and given.get(dest) and "into_tar" not in given:
-            parser.error(f"{option}: there is no --into-tar")
+            parser.error(f"{option}: needs --into-tar")
     for dest, option in _FOR_A_RUN.items():
         if listed and given.get(dest) and "ledger" not in given:
-            parser.error(f"{option}: there is no --run")
+            parser.error(f"{option}: needs --run")
     if not listed and not urls:
-        parser.error("no URL is given")
+        parser.error("no URL given")
     for_one = [(dest, noun) for dest, noun in _FOR_ONE_URL.items() if getattr(options, dest)]
     if for_one and len(urls) > 1:
         dest, noun = for_one[0]
@@ -176,7 +176,7 @@ def _about_the_list(given: dict[str, Any], parser: Parser) -> dict[str, Any]:
     try:
         found["input_file"] = check_path(given["input_file"], "-i/--input-file")
         if not found["input_file"]:
-            raise ValueError("-i/--input-file: no file is named")
+            raise ValueError("-i/--input-file: no file is given")
         if found["input_file"] != "-" and not found["input_file"].startswith(("http://", "https://")):
             os.stat(found["input_file"])  # noqa: PTH116 - opening a pipe would wait for its other end
         if "base_url" in found:
@@ -195,7 +195,7 @@ def _given(typed: argparse.Namespace) -> dict[str, Any]:
 def _check_run(given: dict[str, Any], fail: Callable[[str], NoReturn]) -> None:
     """Check what is not for :class:`DownloadOptions`."""
     if given.get("continue") is False:
-        fail("-c/--continue: to begin is to continue; remove the .part file to start afresh")
+        fail("-c/--continue: resuming cannot be turned off; remove the .part file to start over")
     if not 1 <= given.get("max_concurrent_downloads", 1) <= _MOST_DOWNLOADS_AT_ONCE:
         fail(
             f"-j/--max-concurrent-downloads: {given['max_concurrent_downloads']} is out of range; "
@@ -215,7 +215,7 @@ def _join_auth(given: dict[str, Any], fail: Callable[[str], NoReturn]) -> None:
     if user is not None:
         given["auth"] = (user, password)
     elif password:
-        fail("--http-passwd: there is no --http-user")
+        fail("--http-passwd: needs --http-user")
 
 
 def _configured(parser: Parser, typed: Mapping[str, Any]) -> list[str]:

@@ -68,7 +68,7 @@ def read(path: Path, actions: dict[str, argparse.Action], *, must_exist: bool) -
     try:
         values = tomllib.loads(text.decode())
     except ValueError as error:  # of TOML, or of UTF-8
-        raise ConfigError(f"{path}: it is not TOML: {error}") from None
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
     for key, value in values.items():
         action = actions.get(f"--{key}")
         if action is None or f"--{key}" not in names_of(action):

@@ -188,12 +188,12 @@ def _add_lists(parser: Parser) -> None:
         "--input-format",
         metavar="FORMAT",
         help="the list's format: urls, aria2, csv, tsv, jsonl, json, parquet, checksums, metalink, bagit, pylock and "
-        "more (default: by its content)",
+        "more (default: detected from the content)",
     )
     add(
         "--base-url",
         metavar="URL",
-        help="what names without a URL, and relative URLs, are below (default: the URL of the list, if it has one)",
+        help="the base of relative URLs, and of names without a URL (default: the URL of the list, if it has one)",
     )
     for kind, what in (
         ("url", "the URLs"),
@@ -206,7 +206,7 @@ def _add_lists(parser: Parser) -> None:
         add(
             f"--{kind}-column",
             metavar="NAME",
-            help=f"the column with {what} (default: known by its name)",
+            help=f"the column with {what} (default: recognised by name)",
         )
     add(
         "--name",
@@ -219,12 +219,12 @@ def _add_lists(parser: Parser) -> None:
         "--run",
         dest="ledger",
         metavar="FILE",
-        help="keep in FILE what came of each item; the same command resumes, and skips what is complete",
+        help="record the outcome of each item in FILE; the same command resumes, and skips what is complete",
     )
     add(
         "--verify",
         action=Switch,
-        help="with --run, read complete files again and compare them (default: their sizes are looked at)",
+        help="with --run, read complete files again and compare them (default: only their sizes are checked)",
     )
     add(
         "--retry-failed",
@@ -236,7 +236,7 @@ def _add_lists(parser: Parser) -> None:
     add(
         "--into-tar",
         metavar="NAME",
-        help="with --run, put files into tar files of this name, as shard-{:05d}.tar, which WebDataset reads",
+        help="with --run, put files into tar files with names such as shard-{:05d}.tar, which WebDataset reads",
     )
     add("--tar-count", type=int, metavar="N", help="with --into-tar, at most N files in each (default: 10000)")
     add("--tar-size", metavar="SIZE", help="with --into-tar, at most SIZE bytes in each (default: 1G)")
@@ -276,7 +276,7 @@ def _add_places(parser: Parser) -> None:
     add(
         "--wait-for-other",
         action=Switch,
-        help="if another process is downloading the same file, wait for it and use its result (default: fail)",
+        help="if another download has the file, or will have its name, wait and use its result (default: fail)",
     )
     add(
         "--no-clobber",
@@ -287,7 +287,7 @@ def _add_places(parser: Parser) -> None:
     add(
         "--auto-file-renaming",
         action=Switch,
-        help="save as NAME.1.EXT, NAME.2.EXT and so on where a different file has the name (default: false: refuse)",
+        help="save as NAME.1.EXT, NAME.2.EXT and so on if a different file has the name (default: false: refuse)",
     )
     add(
         "-c",
@@ -360,7 +360,7 @@ def _add_limits(parser: Parser) -> None:
     add(
         "--host-rate",
         metavar="RATE",
-        help="at most so many requests to one host, evenly spaced, as 10/s, 30/m or 100/h; 0: no limit (default: 0)",
+        help="limit of requests to one host, evenly spaced: 10/s, 30/m or 100/h; 0: no limit (default: 0)",
     )
     add("--robots", action=Switch, help="fetch only what robots.txt allows, as slowly as it asks (RFC 9309)")
     add("--max-download-limit", "--limit-rate", metavar="SIZE", help="limit for each file; 0: none (default: 0)")

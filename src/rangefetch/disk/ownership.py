@@ -157,7 +157,7 @@ def read_own(path: Path, most_bytes: int, *, trusted: bool = False) -> tuple[byt
         if not stat.S_ISREG(status.st_mode):
             raise NotOurs("it is not a regular file")
         if not trusted and not is_trusted(status, path.parent):
-            raise NotOurs("another user owns it or may write it")
+            raise NotOurs("another user owns it or can write to it")
         with os.fdopen(fd, "rb", closefd=False) as file:
             octets = file.read(most_bytes + 1)
         if len(octets) > most_bytes:

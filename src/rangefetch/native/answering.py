@@ -240,7 +240,7 @@ class Answering:
         identity = source.identity
         strong = identity.strength is Strength.STRONG
         if not (strong or whole or task.options.checksum or task.recovery.one_stream):
-            task.recovery.ask_plainly("it has no strong ETag that would hold ranges together")
+            task.recovery.ask_plainly("it has no strong ETag to show that its ranges are of one version")
             return False
         sink.admit(task.download, task.file, source.given_url, identity)
         return True

@@ -165,7 +165,7 @@ class Starting:
         sink = task.download.sink
         if sink is not None and sink.read_bytes:
             if not any(source.given_url == sink.read_url for source in task.sources.usable()):
-                raise ContentChanged("what was read is of a source that may not be asked any more", url=task.shown_url)
+                raise ContentChanged("what was read came from a source that is no longer used", url=task.shown_url)
             known["pinned_size"] = sink.read_identity.size
             asked = [
                 (url, profile, sink.read_identity.etag if source.given_url == sink.read_url else "", "")

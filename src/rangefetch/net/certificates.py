@@ -92,7 +92,7 @@ def _found(name: str, *, wants_directory: bool = False) -> str:
         is_known = (name, named) in _told
         _told.add((name, named))
     if not is_known:
-        _log.warning("%s names %s, which is not there or cannot be read; ignored", name, named)
+        _log.warning("%s names %s, which is missing or unreadable; ignored", name, named)
     return ""
 
 

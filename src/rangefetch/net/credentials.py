@@ -81,7 +81,7 @@ def _read_netrc(path: Path) -> dict[str, tuple[str, str]]:
         return {}
     except netrc.NetrcParseError as error:
         # Not its words, in which a password may be.
-        raise LocalError(f"{path}: cannot read it: line {error.lineno} makes no sense") from None
+        raise LocalError(f"{path}: cannot read it: line {error.lineno} is malformed") from None
     except (OSError, UnicodeError) as error:
         raise LocalError(f"{path}: cannot read it: {error}") from None
     return {host.lower(): (login, password) for host, (login, _account, password) in found.hosts.items()}

@@ -299,7 +299,7 @@ class Comparison(Generic[R]):
                     assert self.file is not None
                     self._finding = Finding(Verdict.SAME, validators=self.file.validators(0))
                 else:
-                    self._finding = Finding(Verdict.DIFFERENT, f"its bytes are others, at {different_at} for one")
+                    self._finding = Finding(Verdict.DIFFERENT, f"its bytes differ, at {different_at} for one")
         self._gone()
 
     def _end(self, finding: Finding) -> None:

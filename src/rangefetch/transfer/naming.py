@@ -72,11 +72,11 @@ class Naming:
         if reservations.reserve(path, self._task.download):
             return path if self.is_taken(path) else None
         if self._task.options.wait_for_other:
-            words = f"{path}: another download of this process is about to have that name"
+            words = f"{path}: another download of this process will have that name"
             raise TargetLocked(words, url=self._task.shown_url, filename=path)
         if self._task.options.auto_file_renaming:
             return self._next()
-        words = f"{path}: another download is about to have that name; {HOW_TO_NUMBER}"
+        words = f"{path}: another download will have that name; {HOW_TO_NUMBER}"
         raise TargetExists(words, url=self._task.shown_url, filename=path)
 
     def number_anew(self, name: str) -> str:

@@ -275,7 +275,7 @@ class Placing:
                 _log.debug("%s: %s is another file: %s", task.shown_url, was, reason)
                 then(False)
                 return
-            words = "what is there is of another URL (%s) and cannot be used: %s; starting over"
+            words = "the saved data is from another URL (%s) and cannot be used: %s; starting over"
             _log.warning(f"%s: {words}", task.shown_url, was, reason)
             task.do(self._drop, lambda _: then(False))
 
@@ -285,7 +285,7 @@ class Placing:
         """The download starts over."""
         work, self.earlier = self.earlier, None
         if work is not None and work.is_in_place:
-            words = "what is there is of another URL (%s), and cannot be compared; starting over"
+            words = "the saved data is from another URL (%s) and cannot be compared; starting over"
             _log.warning(f"%s: {words}", self._task.shown_url, mask_url(work.saved.url))
 
     def _take(self, work: Earlier, remote: Identity) -> bool:

@@ -166,11 +166,11 @@ DEFAULT_ROWS: tuple[Row, ...] = (
     Row(Kind.PERMANENT, "a size that no file can have, or two that differ", Fault.SIZE_UNSOUND),
     Row(
         Kind.PERMANENT,
-        "header lines without end, or too long: what comes first will come again",
+        "header lines without end, or too long: a retry would get the same",
         Fault.HEADERS,
         when=When.UNANSWERED,
     ),
-    Row(Kind.TEMPORARY, "header lines without end, from a server that has sent others", Fault.HEADERS),
+    Row(Kind.TEMPORARY, "header lines without end, from a server that has sent proper ones", Fault.HEADERS),
     Row(
         Kind.TEMPORARY,
         "another size, and no validator although the file had one: more likely an error page than a new version",
@@ -186,7 +186,7 @@ DEFAULT_ROWS: tuple[Row, ...] = (
     Row(Kind.TEMPORARY, "no data arrives; another connection may do better", Fault.STALLED),
     Row(Kind.PERMANENT, "a redirect to another scheme, or from https to http", Fault.REDIRECT),
     Row(Kind.PERMANENT, "too many redirects", Fault.REDIRECTS),
-    Row(Kind.PERMANENT, "an address to which the options let nothing connect", Fault.ADDRESS),
+    Row(Kind.PERMANENT, "an address that the options forbid", Fault.ADDRESS),
     Row(Kind.PERMANENT, "larger than the options allow", Fault.TOO_LARGE),
     # -- statuses; the same one can mean several things, so the narrower rows come first
     _status(Kind.TOO_MANY_LANES, "the server allows no more connections", 403, 429, 503, when=When.OTHERS_WORK),
@@ -208,7 +208,7 @@ DEFAULT_ROWS: tuple[Row, ...] = (
     _status(Kind.PERMANENT, "the server's last word", 401, 403, 404, 410, when=When.NAMED_AGAIN),
     _status(
         Kind.DOUBTFUL,
-        "servers that share a name differ, and some fail in this way for a moment",
+        "the servers behind one name differ, and some fail like this briefly",
         *(400, 401, 403, 404, 405, 406, 407, 409, 501),
         when=When.ANSWERED,
     ),
@@ -249,13 +249,13 @@ DEFAULT_ROWS: tuple[Row, ...] = (
     _code(Kind.PERMANENT, "a transfer coding although none was requested", Curl.BAD_CONTENT_ENCODING),
     _code(
         Kind.PERMANENT,
-        "no HTTP: what comes first will come again",
+        "not HTTP: a retry would get the same",
         Curl.WEIRD_SERVER_REPLY,
         when=When.UNANSWERED,
     ),
     Row(
         Kind.PERMANENT,
-        "chunks whose sizes are none: what comes first will come again",
+        "chunk sizes that are not numbers: a retry would get the same",
         codes=frozenset({Curl.RECV_ERROR}),
         words="chunk",
         when=When.UNANSWERED,
@@ -305,7 +305,7 @@ class RetryPolicy:
         for name in ("longest_wait", "longest_retry_after", "network_check", "network_wait"):
             check_seconds(getattr(self, name), name)
         if not self.network_check:
-            raise ValueError("network_check: 0 is out of range; the network cannot be looked for all the time")
+            raise ValueError("network_check: 0 is out of range; there must be a pause between checks")
 
     def first(self, *rows: Row) -> RetryPolicy:
         """The same policy with ``rows`` before all others."""

@@ -53,7 +53,7 @@ class Rules:
         """Why the URL may not be fetched; None: it may."""
         error, shown = self._error, mask_url(url)
         if error is not None:
-            words = f"the server's robots.txt could not be fetched, so nothing may be: {error.reason}"
+            words = f"robots.txt could not be fetched, so nothing may be downloaded from there: {error.reason}"
             if isinstance(error, LocalError):
                 words = error.reason
             return type(error)(words, url=shown, status=error.status, tried=error.tried)

@@ -94,7 +94,7 @@ def _load_own(target: Target) -> state.State | None:
         return None  # it only says whose the part file is
     _checked(saved, target, path)
     if saved.sample not in (0, state.sample_of(target.fd, saved)):
-        raise state.StateDamaged(f"{path}: {target.part_path} is not the file that it means")
+        raise state.StateDamaged(f"{path}: {target.part_path} is not the file that it describes")
     return saved
 
 
@@ -109,7 +109,7 @@ def _load_aria2s(target: Target, url: str, own: state.State | None, *, provable:
     known = (own.sources, own.resolved_url, own.filename) if own is not None else ()
     found = as_state(octets, target, own.url if own is not None else url, *known)
     if own is not None and own.total_size != found.total_size:
-        raise state.StateDamaged(f"{target.control_path}: it is of a file of another size")
+        raise state.StateDamaged(f"{target.control_path}: it is for a file of another size")
     return found
 
 
