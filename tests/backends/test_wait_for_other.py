@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from backends.conftest import Make
 from rangefetch import DownloadManager, DownloadStatus
 from rangefetch.disk import reservations
 from rangefetch.errors import TargetLocked
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
-from support.downloads import downloaded, into, status_of
+from support.downloads import SMALL, downloaded, into, status_of
 from support.files import MIB, names
 from support.waiting import until
 
@@ -86,6 +87,19 @@ def test_a_name_that_another_download_is_about_to_have_is_waited_for(
         reservations.release(other)
     assert manager.wait(gid, 60).already_complete
     assert names(target.parent) == [target.name]
+
+
+def test_one_that_waits_has_no_place_that_the_other_needs(manage: Make, server: MisbehavingServer, target: Path) -> None:
+    """While the first waits for its next try, others may have its place, and it needs one to go on."""
+    options = into(target, wait_for_other=True, durable=True, total_timeout=60.0)
+    url = server.url("/script/x", size=SMALL, steps="status:code=503|status:code=503", then="good")
+    with manage(max_concurrent_downloads=1) as manager:
+        first = manager.download(url, options | {"retry_wait": 4.0})
+        until(lambda: "next try" in manager.get_download_progress(first).waiting_for)
+        second = manager.download(url, options)
+        until(lambda: status_of(manager, second) is DownloadStatus.ACTIVE)
+        assert not manager.wait(first, 30).already_complete
+        assert manager.wait(second, 30).already_complete
 
 
 def test_one_that_dies_leaves_its_work_to_the_next(server: MisbehavingServer, target: Path) -> None:

@@ -85,7 +85,8 @@ class Placing:
             _log.info("%s: %s; waiting for it", task.shown_url, error.reason)
             task.download.note = "waiting for another download of the same file"
         self.waits_for, self.has_waited = error.reason, True
-        task.call_later(random.uniform(*_LOOK_AGAIN_S), again)
+        task.aside.step()  # the other may need the place to go on
+        task.call_later(random.uniform(*_LOOK_AGAIN_S), lambda: task.aside.back(again))
         return True
 
     def has_taken(self) -> None:
