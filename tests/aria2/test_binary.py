@@ -102,7 +102,7 @@ def test_the_real_one_is_known(aria2c: Path) -> None:
     [
         ("#!/bin/sh\necho hello\n", "is not aria2c: it prints 'hello'"),
         ("#!/bin/sh\necho broken >&2; exit 3\n", "'broken' .exit status 3"),
-        ("#!/bin/sh\necho 'aria2 version 1.18.2'; echo 'Enabled Features: HTTPS'\n", "1.34 is the oldest"),
+        ("#!/bin/sh\necho 'aria2 version 1.18.2'; echo 'Enabled Features: HTTPS'\n", "1.34 or later is needed"),
         ("#!/bin/sh\necho 'aria2 version 1.36.0'; echo 'Enabled Features: GZip'\n", "without HTTPS"),
         ("not a program at all", "does not run"),
     ],

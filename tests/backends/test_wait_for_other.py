@@ -89,7 +89,9 @@ def test_a_name_that_another_download_is_about_to_have_is_waited_for(
     assert names(target.parent) == [target.name]
 
 
-def test_one_that_waits_has_no_place_that_the_other_needs(manage: Make, server: MisbehavingServer, target: Path) -> None:
+def test_one_that_waits_has_no_place_that_the_other_needs(
+    manage: Make, server: MisbehavingServer, target: Path
+) -> None:
     """While the first waits for its next try, others may have its place, and it needs one to go on."""
     options = into(target, wait_for_other=True, durable=True, total_timeout=60.0)
     url = server.url("/script/x", size=SMALL, steps="status:code=503|status:code=503", then="good")
