@@ -37,6 +37,7 @@ from rangefetch.logs import log as _log
 from rangefetch.options import AllOptions, CommonOptions, DownloadOptions, FetchOptions
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, FileInfo
 from rangefetch.transfer.download import Download
+from rangefetch.waiting import STOP_WITHIN_S
 
 __all__ = ["DownloadManager", "fetch", "fetch_iter", "fetch_many", "head"]
 
@@ -225,9 +226,9 @@ class DownloadManager:
             await in_thread(manager.end, status, [download])
         elif manager.tell_to_end(status, [download]):
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(blocking.STOP_WITHIN_S):
+                async with asyncio.timeout(STOP_WITHIN_S):
                     await self._rests(download)
-        return blocking.path_of(download)
+        return blocking.destination_of(download)
 
     async def _submit(self, url: Url, options: DownloadOptions | Mapping[str, Any] | None) -> Download:
         _, checked = self._manager.check(url, options)

@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import os
 import threading
-import time
 import warnings
 import weakref
 from collections import Counter
@@ -17,26 +16,23 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from rangefetch.aria2.config import DaemonOptions
 from rangefetch.checks import Url, check_count, check_function, check_url, parse_size
-from rangefetch.errors import Cancelled, DownloadError, LocalError, TargetLocked, WaitTimeout
+from rangefetch.errors import Cancelled, DownloadError, LocalError, TargetLocked
 from rangefetch.importing import no_fork
 from rangefetch.masking import mask_url
 from rangefetch.options import AllOptions, DownloadOptions
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
-from rangefetch.queueing import FINISHED, Entry, Left, Queue
+from rangefetch.queueing import Entry, Left, Queue
 from rangefetch.selection import BackendRouter
 from rangefetch.transfer import leftovers
 from rangefetch.transfer.descriptors import most_at_once
 from rangefetch.transfer.download import Download, Queued
 from rangefetch.transfer.retry import RetryPolicy
+from rangefetch.waiting import outcome_of, wait_until_stopped
 
 if TYPE_CHECKING:
     from rangefetch import session
 
-__all__ = ["STOP_WITHIN_S", "DownloadManager", "ManagerOptions", "path_of"]
-
-_PROGRESS_EVERY_S = 0.1
-STOP_WITHIN_S = 30.0
-"""How long a download that was told to stop is waited for."""
+__all__ = ["DownloadManager", "ManagerOptions", "destination_of"]
 
 _AS_DEFAULT = {"download_dir": "save_dir", "ca_file": "ca_file", "verify_tls": "verify_tls"}
 """Keywords that are given to aria2c, and are options of every download that has none of its own."""
@@ -288,12 +284,12 @@ class DownloadManager:
         """
         download = self._find(gid)
         self.end(DownloadStatus.REMOVED, [download], remove_files=remove_files)
-        return path_of(download)
+        return destination_of(download)
 
     def cancel_all(self, remove_files: bool = False) -> Path | None:
         """Cancel everything that is not finished. Returns the first of their paths, None where there is none."""
         cancelled = self.end(DownloadStatus.REMOVED, remove_files=remove_files)
-        return next((path for path in map(path_of, cancelled) if path is not None), None)
+        return next((path for path in map(destination_of, cancelled) if path is not None), None)
 
     def remove(self, gid: str) -> None:
         """Forget a finished download. ``ValueError`` for one that is not finished."""
@@ -446,7 +442,7 @@ class DownloadManager:
     ) -> DownloadResult:
         """``wait``, for who has the download itself: it may have been forgotten by its gid."""
         try:
-            result = self._outcome(download, timeout, on_progress)
+            result = outcome_of(download, timeout, on_progress, self._check_that_it_runs)
         except DownloadError:
             self._queue.collect(download)
             raise
@@ -458,6 +454,10 @@ class DownloadManager:
     def _must_be_ours(self) -> None:
         if self._forked:
             raise RuntimeError("this DownloadManager belongs to the process before the fork; make a new one")
+
+    def _check_that_it_runs(self) -> bool:
+        self._must_be_ours()
+        return self.is_started
 
     def orphan(self) -> None:
         """In a forked child: what the parent has is not its own."""
@@ -526,7 +526,7 @@ class DownloadManager:
         for left in ended:
             if isinstance(left.entry, Download):
                 if left.was is DownloadStatus.ACTIVE:
-                    _wait_until_stopped(left.entry)
+                    wait_until_stopped(left.entry)
                 if remove_files:
                     leftovers.remove_kept_aside(left.entry)
         self._save_while_stopped()
@@ -537,41 +537,6 @@ class DownloadManager:
             self._router.remove_leftovers(download)
         except TargetLocked as error:
             raise LocalError(f"its files cannot be removed: {error}", url=mask_url(download.url)) from None
-
-    def _outcome(
-        self,
-        download: Download,
-        timeout: float | None,
-        on_progress: Callable[[DownloadProgress], object] | None,
-    ) -> DownloadResult:
-        deadline_s = None if timeout is None else time.monotonic() + timeout
-        due_s = time.monotonic() + _PROGRESS_EVERY_S
-        while True:
-            self._must_be_ours()
-            with download.lock:
-                if download.result is not None:
-                    result = download.result
-                    break
-                if (error := download.failure()) is not None:
-                    raise error from error.__cause__
-                if download.status is DownloadStatus.REMOVED:
-                    raise Cancelled("it was removed", url=mask_url(download.url))
-                if download.status is DownloadStatus.PAUSED and (download.cut_short or not self.is_started):
-                    raise Cancelled("the manager was stopped", url=mask_url(download.url))
-                left_s = None if deadline_s is None else deadline_s - time.monotonic()
-                if left_s is not None and left_s <= 0:
-                    raise WaitTimeout(download.gid, timeout or 0.0)
-                pause_s = max(0.0, due_s - time.monotonic()) if on_progress else 1.0
-                if download.wait(pause_s if left_s is None else min(pause_s, left_s)):
-                    continue
-            if time.monotonic() >= due_s:
-                progress = download.progress()
-                if on_progress is not None and progress.status not in FINISHED:  # how it ended is told once, below
-                    on_progress(progress)
-                due_s = time.monotonic() + _PROGRESS_EVERY_S
-        if on_progress is not None:
-            on_progress(download.progress())
-        return result
 
 
 _CHANGEABLE = frozenset(
@@ -586,21 +551,11 @@ def _key_of(options: Mapping[str, Any]) -> tuple[object, ...] | None:
     return tuple((name, type(value), value) for name, value in options.items())
 
 
-def path_of(entry: Entry) -> Path | None:
+def destination_of(entry: Entry) -> Path | None:
     """Where a download's file is, or would be; None: its name is not known."""
     if entry.result is not None:
         return entry.result.path
     return Path(entry.options.save_dir).absolute() / entry.filename if entry.filename else None
-
-
-def _wait_until_stopped(download: Download) -> None:
-    """Wait until a download that was told to stop has stopped; the backend's own threads do not wait."""
-    if threading.current_thread().name.startswith("rangefetch-"):
-        return
-    deadline_s = time.monotonic() + STOP_WITHIN_S
-    with download.lock:
-        while download.status is DownloadStatus.ACTIVE and time.monotonic() < deadline_s:
-            download.wait(1.0)
 
 
 _living: weakref.WeakSet[DownloadManager] = weakref.WeakSet()
