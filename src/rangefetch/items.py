@@ -64,13 +64,15 @@ def understand(number: int, item: Item, common: DownloadOptions) -> Wanted:
 
 
 def _read(item: Item, directory: str) -> Wanted:
+    if not isinstance(item, str) and callable(below := getattr(item, "below", None)):
+        listed, asked = below(directory)
+        item = cast(Item, (listed, asked) if asked else listed)
     if type(item) is str:
+        # As most are: nothing of what follows has anything to do.
         plain = _PLAIN_URL.fullmatch(item)
         if plain is not None and is_plain_filename(plain[2]) and not is_metadata_url(item):
             return Wanted(item, None, plain[2], plain[1])
     own: Mapping[str, Any] | None = None
-    if not isinstance(item, str) and callable(below := getattr(item, "below", None)):
-        item = cast(Item, below(directory))
     url: Any = item
     if isinstance(item, Mapping):
         if "url" not in item:

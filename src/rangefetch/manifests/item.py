@@ -58,7 +58,7 @@ class ManifestItem:
 
     def below(self, directory: str) -> tuple[str, dict[str, Any]]:
         """The URL, and the options that it is fetched with into ``directory``: an item for ``fetch_many``."""
-        own = dict(self.options)
+        own = dict(self.options) if self.options else {}
         if self.path:
             folder, _, name = self.path.rpartition("/")
             if name:
