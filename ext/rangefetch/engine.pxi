@@ -45,31 +45,52 @@ cdef class Engine:
             rf_bell_ring(&self.core.bell)
 
     def add(self, File file not None, int loop=0):
+        self.add_all([file], [loop])
+
+    def add_all(self, list files not None, list loops not None):
+        cdef uint64_t waiting = 0    # loops, by bit, that may be asleep
+        cdef int i, loop
+        cdef File file
+        self._must_be_open()
+        if len(files) != len(loops):
+            raise ValueError("loops: one for each file")
+        try:
+            for i in range(<int>len(files)):
+                file = files[i]
+                loop = loops[i]
+                if self._hand_over(file, loop):
+                    waiting |= <uint64_t>1 << loop
+        finally:
+            for i in range(self.core.loop_count):
+                if waiting >> i & 1:
+                    rf_bell_ring(&self.core.loops[i].wake)
+
+    cdef int _hand_over(self, File file, int loop) except -1:
+        """Give a loop a file to fetch, and keep it until the event that it is over. Whether the loop may have nothing
+        else to hear, and is to be woken."""
+        cdef Message command
+        cdef bint is_first = False
+        if file is None:
+            raise TypeError("files: one of them is None")
         if file.engine != NULL:
             raise ValueError("a File is added once")
-        self._hand_over(COMMAND_ADD, &file.core, loop)
-        file.engine = self.core
-        file.loop = loop
-
-    cdef int _hand_over(self, MessageType type, FileCore *file, int loop) except -1:
-        """Give a loop something to fetch, and keep its owner until the event that it is over."""
-        cdef Message command
-        self._must_be_open()
         if not 0 <= loop < self.core.loop_count:
             raise ValueError("loop: there is no such loop")
         memset(&command, 0, sizeof(command))
-        command.type = type
-        command.file = file
+        command.type = COMMAND_ADD
+        command.file = &file.core
         if not mailbox_reserve(&self.core.outbox):
             raise MemoryError
-        if not loop_tell(&self.core.loops[loop], &command):
+        if not mailbox_put(&self.core.loops[loop].inbox, &command, &is_first):
             mailbox_unreserve(&self.core.outbox)
             raise MemoryError
         self.core.references += 1
         self.core.live_files += 1
         # In a way that the garbage collector cannot see, and so cannot undo while the loop has it.
-        Py_INCREF(<object>file.owner)
-        return 0
+        Py_INCREF(file)
+        file.engine = self.core
+        file.loop = loop
+        return is_first
 
     def events(self, list whole=None):
         cdef size_t count = 0

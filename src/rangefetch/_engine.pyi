@@ -435,6 +435,8 @@ class Engine:
         """Make ``fileno()`` readable, from any thread."""
     def add(self, file: File, loop: int = 0) -> None:
         """Begin to fill ``file`` on the given loop."""
+    def add_all(self, files: list[File], loops: list[int]) -> None:
+        """``add`` for several, each on its loop, which is woken once. Those before one that cannot be added are."""
     def events(
         self, whole: list[File] | None = None
     ) -> list[

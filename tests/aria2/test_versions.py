@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import urllib.request
-from collections import OrderedDict
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
@@ -291,7 +290,7 @@ def test_a_file_of_the_same_size_and_time_is_not_the_same(
     first, second = (server.url("/good/x", size=SIZE, etag="none", id=number) for number in (1, 2))
     desk.fetch(first, target)
     desk.fails(TargetExists, second, target)  # what was written just now from another URL
-    monkeypatch.setattr(provenance, "_written", OrderedDict())
+    monkeypatch.setattr(provenance, "_written", {})
     assert desk.fetch(second, target).already_complete
     octets = bytearray(target.read_bytes())
     octets[MIB:] = bytes(255 - octet for octet in octets[MIB:])

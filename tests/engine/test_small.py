@@ -15,6 +15,7 @@ from rangefetch._engine import File
 from rangefetch.disk import provenance
 from servers.misbehaving import MisbehavingServer, content, modified
 from support import children
+from support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -388,3 +389,46 @@ def test_what_is_only_compared_takes_no_room_on_the_disk(
     assert not any(path.startswith(f"{directory}/") for path in opened)
     file.remove()
     driver.end(file)
+
+
+def test_files_are_added_together_up_to_one_that_cannot_be(
+    driver: Driver, server: MisbehavingServer, tmp_path: Path
+) -> None:
+    descriptors = [os.open(tmp_path / str(number), os.O_RDWR | os.O_CREAT) for number in range(3)]
+    url = server.url("/good/x", size=KIB)
+    files = [File(fd, url, driver.profile) for fd in descriptors]
+    with pytest.raises(ValueError, match="once"):
+        driver.engine.add_all([files[0], files[1], files[0], files[2]], [0, 0, 0, 0])
+    with pytest.raises(ValueError, match="loops"):
+        driver.engine.add_all(files[2:], [])
+    with pytest.raises(ValueError, match="no such loop"):
+        driver.engine.add_all(files[2:], [64])
+    with pytest.raises(TypeError):
+        driver.engine.add_all([None], [0])  # type: ignore[list-item]
+    assert outcomes(driver, files[:2]) == ["DONE", "DONE"]
+    driver.engine.add_all(files[2:], [0])
+    assert outcomes(driver, files) == ["DONE"] * 3
+    for fd in descriptors:
+        os.close(fd)
+
+
+def test_small_files_that_come_whole_are_told_of_as_such(
+    driver: Driver, begin: Begin, server: MisbehavingServer, directory: Path
+) -> None:
+    """Where there is a list for them; what is not small, or fails, is an event as ever."""
+    paths = {"whole": "/good/whole", "none": "/status/404"}
+    files = begin([(server.url(path, size=KIB), name) for name, path in paths.items()])
+    whole: list[File] = []
+    told: list[tuple[Any, ...]] = []
+
+    def hear() -> bool:
+        told.extend(driver.engine.events(whole))
+        return bool(whole) and any(event[0] == "FAILED" for event in told)
+
+    until(hear)
+    assert [file.tag for file in whole] == ["whole"]
+    assert {event[1].tag for event in told} == {"none"}
+    assert whole[0].size == KIB
+    assert whole[0].lasted_us > 0
+    assert names(directory) == ["whole"]
+    files[1].remove()

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import re
 import threading
 import unicodedata
-from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -36,7 +36,7 @@ __all__ = [
 _NAME = "user.rangefetch.origin"
 _VERSION = "1"
 _MOST_BYTES = 4096
-_MOST_REMEMBERED = 1 << 15
+_MOST_REMEMBERED, _FORGOTTEN_TOGETHER = 1 << 15, 1 << 12
 # Most URLs there are, of which nothing is left out.
 _PUBLIC = re.compile(r"https?://[a-z0-9.:-]+/[!-\"$->@-~]*")
 
@@ -100,7 +100,9 @@ def record(fd: int, url: str, identity: Identity, modified_time: float | None, e
 
 def beginning(url: str) -> bytes:
     """The lines of what is kept that are known before the response; the engine adds the others (``platform.h``)."""
-    return f"{_VERSION}\n{public_url(url)}".encode(errors="surrogateescape")
+    # Most are kept as they are, and no two are the same.
+    public = url if _PUBLIC.fullmatch(url) else public_url(url)
+    return f"{_VERSION}\n{public}".encode(errors="surrogateescape")
 
 
 def recall(fd: int) -> Origin | None:
@@ -132,7 +134,9 @@ def url_of(path: str) -> str:
 
 # -- this process ------------------------------------------------------------------------------------------------------
 
-_written: OrderedDict[str, dict[str, str]] = OrderedDict()  # paths by a key that ignores case: whose file each is
+# By a key that ignores case, the last one last: paths, and the URL of each, in turns. Where 100,000 files come, it is
+# made 100,000 times.
+_written: dict[str, tuple[str, ...]] = {}
 _lock = threading.Lock()
 
 
@@ -144,16 +148,19 @@ def wrote(path: str | os.PathLike[str], url: str) -> None:
 def wrote_all(files: Iterable[tuple[str, str]]) -> None:
     """``wrote`` for several: their paths and URLs."""
     with _lock:
-        for path, url in files:
+        for file in files:
+            path = file[0]
             key = path.lower() if path.isascii() else _key(path)
-            known = _written.get(key)
-            if known is None:
-                _written[key] = {path: public_url(url)}
+            if key in _written:
+                known = _written.pop(key)
+                others = {known[at]: known[at + 1] for at in range(0, len(known), 2) if known[at] != path}
+                _written[key] = (*itertools.chain(*others.items()), *file)
             else:
-                known[path] = public_url(url)
-                _written.move_to_end(key)
-        while len(_written) > _MOST_REMEMBERED:
-            _written.popitem(last=False)
+                _written[key] = file
+        if len(_written) > _MOST_REMEMBERED:
+            # Many at a time: to find the first takes longer the more there were before it.
+            for key in list(itertools.islice(_written, len(_written) - _MOST_REMEMBERED + _FORGOTTEN_TOGETHER)):
+                del _written[key]
 
 
 def others_in_this_run(path: str | os.PathLike[str], url: str) -> bool:
@@ -162,14 +169,14 @@ def others_in_this_run(path: str | os.PathLike[str], url: str) -> bool:
     """
     text = os.fspath(path)
     key = text.lower() if text.isascii() else _key(text)
-    if key not in _written:
-        return False
     with _lock:
-        found = dict(_written.get(key, ()))
+        found = _written.get(key)
+    if found is None:
+        return False
     mine = public_url(url)
-    for written, of in found.items():
+    for written, of in zip(found[::2], found[1::2], strict=True):
         with contextlib.suppress(OSError):
-            if of != mine and (written == text or Path(written).samefile(text)):
+            if public_url(of) != mine and (written == text or Path(written).samefile(text)):
                 return True
     return False
 

@@ -255,9 +255,11 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
         self.engine.add(file, loop)
         return loop
 
-    def loops_for(self, file: File, count: int) -> list[int]:
-        """Which loops get so many small files from the host of this one; ``files_gone`` follows."""
-        return self._loads.begin_all(file.host, file.host_lanes, count)
+    def add_smalls(self, files: list[File]) -> list[int]:
+        """Give small files from one host to loops; returns which, for ``files_gone``."""
+        loops = self._loads.begin_all(files[0].host, files[0].host_lanes, len(files))
+        self.engine.add_all(files, loops)
+        return loops
 
     @property
     def engine(self) -> Engine:

@@ -349,7 +349,7 @@ def fetch_alike(backend: NativeBackend, smalls: Sequence[Small], directory: Dire
     largest_bytes = _LARGEST_BYTES if options.split == 1 else min(_LARGEST_BYTES, least_bytes)
     overwrite, fd, prefix = options.overwrite, directory.fd, directory.prefix
     preparing, fetching = _Stage.PREPARING, _Stage.FETCHING
-    made: list[tuple[Small, File]] = []
+    files: list[File] = []
     for small in smalls:
         if small._stage is not preparing:
             directory.release()
@@ -374,18 +374,20 @@ def fetch_alike(backend: NativeBackend, smalls: Sequence[Small], directory: Dire
                 compares=not provenance.others_in_this_run(path, url),
             )
             download.figures = small.figures
-            made.append((small, file))
+            small._stage = fetching
+            files.append(file)
         except BaseException as error:  # of one of them
             went_wrong(small, error)
-    if not made:
+    if not files:
         return
-    add, loops = backend.engine.add, backend.loops_for(made[0][1], len(made))
-    for (small, file), loop in zip(made, loops, strict=True):
-        small._stage, small._loop = fetching, loop
-        try:
-            add(file, loop)
-        except BaseException as error:
-            went_wrong(small, error)
+    try:
+        loops = backend.add_smalls(files)
+    except BaseException as error:
+        for file in files:
+            went_wrong(file.tag, error)
+        return
+    for file, loop in zip(files, loops, strict=True):
+        file.tag._loop = loop
 
 
 def come_whole(backend: NativeBackend, files: Sequence[File]) -> None:
