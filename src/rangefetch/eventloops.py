@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from rangefetch.importing import after_fork
 from rangefetch.transfer.download import Download
 
 __all__ = ["audience_of", "in_thread", "threads"]
@@ -54,8 +54,7 @@ async def _keep_threads(loop: weakref.ref[asyncio.AbstractEventLoop]) -> AsyncGe
 _pools: weakref.WeakKeyDictionary[
     asyncio.AbstractEventLoop, tuple[ThreadPoolExecutor, AsyncGenerator[ThreadPoolExecutor]]
 ] = weakref.WeakKeyDictionary()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pools.clear)
+after_fork(_pools.clear)
 
 
 class Audience:

@@ -11,7 +11,7 @@ import os
 import stat
 from pathlib import Path
 
-from rangefetch.disk import checksum, provenance
+from rangefetch.disk import checksum, provenance, system
 from rangefetch.disk.names import filename_from_url
 from rangefetch.manifests.item import ManifestItem
 from rangefetch.progress import DownloadResult
@@ -48,7 +48,7 @@ class Finished:
 
     def _file(self, item: ManifestItem, path: str) -> DownloadResult | None:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = system.open_file(path, os.O_RDONLY | system.NO_LINK)
         except OSError:
             return None
         try:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from rangefetch.disk import locks
+from rangefetch.disk import locks, system
 
 __all__ = ["COMPLETE", "FAILED", "VERSION", "Ledger", "LedgerError", "LedgerLost", "Row"]
 
@@ -228,7 +228,7 @@ class Ledger:
         """Keep other processes out. Not by a lock on the file itself: SQLite has its own there."""
         lock = f"{self.path}-lock"
         try:
-            fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = system.open_file(lock, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise LedgerError(f"{self.path}: {error.strerror}") from None
         try:
@@ -282,12 +282,12 @@ class Ledger:
         making = f"{self.path}-new"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(making)  # noqa: PTH108 - what a kill has left
-        os.close(os.open(making, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))  # URLs may be secrets
+        os.close(system.open_file(making, os.O_RDWR | os.O_CREAT | os.O_EXCL))  # URLs may be secrets
         with contextlib.closing(sqlite3.connect(making, isolation_level=None)) as database:
             database.executescript(f"BEGIN;{_TABLES}COMMIT;")
             database.execute("INSERT INTO about VALUES ('created', ?)", (repr(time.time()),))
             database.execute("PRAGMA journal_mode = WAL")
-        os.replace(making, self.path)  # noqa: PTH105
+        system.replace(making, self.path)
 
     def _started(self) -> threading.Thread:
         thread = threading.Thread(target=self._write, name="rangefetch-ledger", daemon=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from rangefetch.aria2.config import DaemonOptions
 from rangefetch.checks import Url, check_count, check_function, check_url, parse_size
 from rangefetch.errors import Cancelled, DownloadError, LocalError, TargetLocked
-from rangefetch.importing import no_fork
+from rangefetch.importing import after_fork, no_fork
 from rangefetch.masking import mask_url
 from rangefetch.options import AllOptions, DownloadOptions
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
@@ -575,5 +575,4 @@ def _forget_parent() -> None:
     _living.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)
+after_fork(_forget_parent)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rangefetch.checks import check_path as check_any_path
+from rangefetch.disk import system
 from rangefetch.disk.holding import Hold
 from rangefetch.disk.journal import LONGEST_LINE_BYTES, Journal, read_lines
 from rangefetch.disk.ownership import is_trusted
@@ -197,7 +198,7 @@ class Session:
         except SENSELESS as error:
             _log.warning("%s: the session cannot be read (%s); set aside", self._path, error)
             with contextlib.suppress(OSError):
-                self._path.replace(self._bad_path)
+                system.replace(self._path, self._bad_path)
             return []
         found, reader = [], Reader()
         for entry in entries:

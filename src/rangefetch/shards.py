@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from rangefetch import records
-from rangefetch.disk import checksum, provenance
+from rangefetch.disk import checksum, provenance, system
 from rangefetch.disk.names import is_plain_filename
 from rangefetch.errors import DiskError, TargetExists
 from rangefetch.importing import no_fork
@@ -182,7 +182,7 @@ class Packer:
         return name if "." in name.rpartition("/")[2] else f"{name}.bin"
 
     def _append(self, path: str, member: str, item: ManifestItem) -> Placed:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = system.open_file(path, os.O_RDONLY | system.NO_LINK)
         try:
             size = os.fstat(fd).st_size
             origin = provenance.recall(fd)
@@ -211,7 +211,7 @@ class Packer:
         _write(self._fd, before, offset - len(before))
         at = 0
         while at < size:
-            octets = os.pread(fd, min(_PIECE_BYTES, size - at), at)
+            octets = system.pread(fd, min(_PIECE_BYTES, size - at), at)
             if not octets:
                 raise OSError(0, "the file has become shorter")
             digest.update(memoryview(octets))
@@ -224,7 +224,7 @@ class Packer:
         """Whether each file in a shard, which is at ``path`` now, has the bytes that were put there; otherwise it is
         set aside. One that another version has put there has no digest, and only its size is known."""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = system.open_file(path, os.O_RDONLY | system.NO_LINK)
             try:
                 damaged = self._damaged(fd, final)
             finally:
@@ -245,7 +245,7 @@ class Packer:
                 continue
             found = checksum.new(algorithm)
             for at in range(offset, offset + size, _PIECE_BYTES):
-                found.update(memoryview(os.pread(fd, min(_PIECE_BYTES, offset + size - at), at)))
+                found.update(memoryview(system.pread(fd, min(_PIECE_BYTES, offset + size - at), at)))
             if found.hexdigest() != digest:
                 return member
         return ""
@@ -277,7 +277,7 @@ class Packer:
         self._ledger.note("shard", self._number)
         os.makedirs(self._directory, exist_ok=True)  # noqa: PTH103
         # What has that name is ours if a kill came before the first row, and nobody knows of anything in it.
-        self._fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        self._fd = system.open_file(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | system.NO_LINK, 0o666)
         self._end = 0
         self._members = set()
 
@@ -287,7 +287,7 @@ class Packer:
         if os.path.lexists(final):
             return
         try:
-            fd = os.open(f"{final}.part", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = system.open_file(f"{final}.part", os.O_RDWR | system.NO_LINK)
         except FileNotFoundError:
             # Not begun yet. Where it was, somebody has taken it, and its number is not used again.
             if not self._ledger.members_of(final):
@@ -340,7 +340,7 @@ class Packer:
 def _write(fd: int, octets: bytes, at: int) -> None:
     view = memoryview(octets)
     while view:
-        count = os.pwrite(fd, view, at)
+        count = system.pwrite(fd, view, at)
         view, at = view[count:], at + count
 
 

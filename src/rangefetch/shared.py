@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import Any, Unpack
 
+from rangefetch.importing import after_fork
 from rangefetch.manager import DownloadManager, ManagerOptions
 from rangefetch.progress import DownloadStatus
 
@@ -62,5 +62,4 @@ def _forget_parent() -> None:
     _manager = None
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)
+after_fork(_forget_parent)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 from typing import TYPE_CHECKING, Unpack
 
 from rangefetch.checks import HTTP, Url, check_url
-from rangefetch.disk import checksum
+from rangefetch.disk import checksum, system
 from rangefetch.errors import Cancelled, ChecksumMismatch, LocalError
 from rangefetch.importing import no_fork
 from rangefetch.manager import DownloadManager
@@ -76,7 +75,7 @@ class RemoteFile(io.RawIOBase):
         if not len(view):
             return 0
         there = self._take(len(view))
-        count = os.preadv(self._sink.fd, [view[: there - self._position]], self._position) if there else 0
+        count = system.read_into(self._sink.fd, view[: there - self._position], self._position) if there else 0
         self._position += count
         if self._hash is not None:
             self._prove(self._hash, view[:count])

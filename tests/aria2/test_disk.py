@@ -13,8 +13,7 @@ import pytest
 from aria2.driving import Desk, downloaded
 from rangefetch import DownloadManager
 from rangefetch.aria2.backend import remove_leftovers
-from rangefetch.disk import state
-from rangefetch.disk import target as target_module
+from rangefetch.disk import state, system
 from rangefetch.disk.control_file import to_control_file
 from rangefetch.disk.state import SourceState, State
 from rangefetch.errors import ChecksumMismatch, DiskError
@@ -67,7 +66,7 @@ def test_a_disk_that_fills_up_keeps_what_came(
 def failing_sync(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From its call on the next sync of a part file fails, as Linux reports a lost write: once."""
     failures: list[int] = []
-    right = target_module._sync
+    right = system.sync
 
     def sync(fd: int) -> None:
         if failures:
@@ -75,7 +74,7 @@ def failing_sync(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         right(fd)
 
-    monkeypatch.setattr(target_module, "_sync", sync)
+    monkeypatch.setattr(system, "sync", sync)
     return lambda: failures.append(1)
 
 

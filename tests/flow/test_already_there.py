@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 import rangefetch
-from rangefetch.disk import provenance
+from rangefetch.disk import provenance, system
 from rangefetch.errors import DownloadError, TargetExists
 from rangefetch.identity import Basis, Identity
 from rangefetch.native.backend import NativeBackend
 from rangefetch.native.small import Small
-from rangefetch.transfer import comparison
 from servers.misbehaving import MisbehavingServer, content, modified
 from servers.routing import ROUTES, Ask, Route
 from servers.wire import Reply
@@ -231,14 +230,14 @@ def test_without_a_scratch_file_there_is_no_comparison(
 ) -> None:
     """Neither for the ranges (1), nor for the whole file, which follows where the server sends none (2)."""
     made = itertools.count(1)
-    scratch_file = comparison._scratch_file
+    scratch_file = system.open_scratch
 
     def limited() -> int:
         if next(made) == fails_at:
             raise OSError(errno.EMFILE, "Too many open files")
         return scratch_file()
 
-    monkeypatch.setattr(comparison, "_scratch_file", limited)
+    monkeypatch.setattr(system, "open_scratch", limited)
     target.write_bytes(content(1000))
     error = fails(TargetExists, server.url("/no-ranges/x", size=1000), target, durable=True)
     assert "a temporary file could not be made: Too many open files" in str(error)

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rangefetch.disk import state
+from rangefetch.disk import state, system
 from rangefetch.disk.replacing import remove_what_was_cut_short
 from rangefetch.disk.state import DONE, SourceState, State, StateDamaged, StateForeign
 from rangefetch.errors import DiskError
@@ -199,7 +199,7 @@ def test_a_save_that_fails_leaves_the_old_state(tmp_path: Path, monkeypatch: pyt
     path = tmp_path / "s.json"
     state.save(path, example())
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", refuse) if broken == "fsync" else patch.setattr(Path, "replace", refuse)
+        patch.setattr(os, "fsync", refuse) if broken == "fsync" else patch.setattr(system, "replace", refuse)
         with pytest.raises(DiskError, match=f"^{path}: cannot save it: No space left") as caught:
             state.save(path, example(filename="other"))
     assert caught.value.errno == errno.ENOSPC
@@ -217,18 +217,18 @@ def test_the_content_is_synced_before_the_rename_and_the_directory_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    fsync, replace = os.fsync, Path.replace
+    fsync, replace = os.fsync, system.replace
 
     def seen_fsync(fd: int) -> None:
         events.append("sync directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "sync file")
         fsync(fd)
 
-    def seen_replace(path: Path, to: Path) -> Path:
+    def seen_replace(path: Path, to: Path) -> None:
         events.append("rename")
-        return replace(path, to)
+        replace(path, to)
 
     monkeypatch.setattr(os, "fsync", seen_fsync)
-    monkeypatch.setattr(Path, "replace", seen_replace)
+    monkeypatch.setattr(system, "replace", seen_replace)
     state.save(tmp_path / "s.json", example())
     assert events == ["sync file", "rename", "sync directory"]
 
@@ -245,7 +245,7 @@ def test_what_a_killed_save_left_does_not_stop_the_next_and_can_be_removed(tmp_p
 def test_saves_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> None:
     script = """if True:
         import sys, threading
-        from rangefetch.disk import state
+        from rangefetch.disk import state, system
         old = state.load(sys.argv[1])
         def save():
             for _ in range(50):
@@ -343,7 +343,7 @@ def test_a_state_that_could_not_be_loaded_is_not_saved(tmp_path: Path, changes: 
 def test_a_save_that_is_killed_leaves_the_old_state_or_the_new_one(tmp_path: Path) -> None:
     script = """if True:
         import dataclasses, sys
-        from rangefetch.disk import state
+        from rangefetch.disk import state, system
         old = state.load(sys.argv[1])
         print("saving", flush=True)
         for number in range(1_000_000):

@@ -17,7 +17,7 @@ import pytest
 
 from rangefetch.disk import parts
 from rangefetch.disk.target import Target
-from rangefetch.errors import LocalError, TargetLocked
+from rangefetch.errors import TargetLocked
 from support.files import names
 from support.targets import HOLDER, URL, disk_error, files, publish, refusing, state_of, written
 
@@ -126,13 +126,6 @@ def test_a_name_that_is_no_plain_name_is_refused(tmp_path: Path, filename: str) 
         Target.open(tmp_path, filename, URL)
     with closing(Target.open(tmp_path, "", URL)) as opened, disk_error(errno.EINVAL, "not a plain file name"):
         opened.name(filename)
-
-
-def test_a_system_without_such_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "win32")
-    with pytest.raises(LocalError, match="Windows"):
-        Target.open(tmp_path, "x", URL)
-    assert not list(tmp_path.iterdir())
 
 
 def test_what_stands_in_the_way_is_an_error_that_says_so(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import re
 import shutil
 import ssl
 import subprocess
-import sys
 import sysconfig
 import tempfile
 import urllib.error
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from rangefetch.aria2.config import BinarySource, DaemonConfig
+from rangefetch.disk import system
 from rangefetch.errors import BinaryDownloadFailed, ProcessStartFailed
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
@@ -30,9 +30,8 @@ from rangefetch.net.certificates import find_ca_file
 
 __all__ = ["Aria2Binary", "download_aria2", "ensure_aria2", "find_aria2", "verify_aria2"]
 
-_SUFFIX = ".exe" if sys.platform == "win32" else ""
-_BINARY = f"aria2c{_SUFFIX}"
-_NEXT_BINARY = f"aria2-next{_SUFFIX}"
+_BINARY = f"aria2c{system.PROGRAM_SUFFIX}"
+_NEXT_BINARY = f"aria2-next{system.PROGRAM_SUFFIX}"
 _VERIFY_S = 10.0
 _DOWNLOAD_S = 30.0  # without a byte
 _MOST_BYTES = 256 << 20

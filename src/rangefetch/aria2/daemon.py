@@ -23,6 +23,7 @@ from rangefetch.aria2.client import Aria2Client, RpcError
 from rangefetch.aria2.config import DaemonConfig
 from rangefetch.aria2.monitor import Monitor
 from rangefetch.aria2.process import Process
+from rangefetch.disk import system
 from rangefetch.disk.replacing import replace_file
 from rangefetch.errors import (
     DaemonUnavailable,
@@ -394,8 +395,7 @@ class Aria2Daemon:
             self.client.call("saveSession")
             has_peers = any("bittorrent" in status for status in self.client.call("tellActive", ["bittorrent"]))
             # It takes 3 seconds whatever it is at, which is why one without peers is ended by the signal alone.
-            # On Windows that signal is a killing one.
-            if has_peers or sys.platform == "win32":
+            if has_peers or not system.TERMINATION_IS_GENTLE:
                 self.client.call("shutdown")
                 process.ended.wait(self.config.stop_timeout)
 
@@ -421,8 +421,7 @@ def _is_free(port: int) -> bool:
     for family, address in ((socket.AF_INET, _LOOPBACK), (socket.AF_INET6, "::1")):
         try:
             with socket.socket(family, socket.SOCK_STREAM) as probe:
-                if os.name == "posix":
-                    # As aria2c does: connections that were closed a moment ago do not matter.
+                if system.REUSES_PORTS:  # as aria2c does
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
                     probe.bind((address, port))

@@ -14,14 +14,13 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.request import url2pathname
 
 from rangefetch.aria2.entry import Request
-from rangefetch.disk import checksum, publishing, state
+from rangefetch.disk import checksum, publishing, state, system
 from rangefetch.disk.names import DEFAULT_FILENAME, harmless_filename
 from rangefetch.disk.ownership import is_trusted, mark
 from rangefetch.disk.parts import claim, is_open_on, is_part_of, lock, part_path, state_path_of
-from rangefetch.disk.publishing import umask
-from rangefetch.disk.replacing import sync_directory
 from rangefetch.disk.state import StateDamaged
 from rangefetch.disk.target import disk_errors
 from rangefetch.errors import (
@@ -190,7 +189,7 @@ class FolderLanding:
         )
         if scheme == "file":
             with disk_errors("use", self._folder):
-                self._description = Path(unquote(urlsplit(self._download.url).path)).read_bytes()
+                self._description = Path(url2pathname(urlsplit(self._download.url).path)).read_bytes()
         if scheme != "magnet":
             described = base64.b64encode(self._description).decode()
             if urlsplit(self._download.url).path.lower().endswith(".torrent"):
@@ -272,7 +271,7 @@ class FolderLanding:
                 place.parent.mkdir(exist_ok=True)
                 self._move(self._folder / name, place)
                 if self._options.durable:
-                    sync_directory(place.parent)
+                    system.sync_directory(place.parent)
             self._remove()
         self.close()
         return next(iter(places.values())) if len(places) == 1 else self._directory / self._options.filename
@@ -353,20 +352,16 @@ class FolderLanding:
 
 
 def _open_directory(path: Path) -> int:
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    return system.open_directory(path, system.NO_LINK)
 
 
 def _sync_all(path: Path) -> None:
     """Return when the file, or all in the directory, would survive a power failure. Raises ``OSError``."""
     for entry in [path, *path.rglob("*")] if path.is_dir() else [path]:
         if entry.is_dir():
-            sync_directory(entry)
+            system.sync_directory(entry)
         else:
-            fd = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            system.sync_file(entry)
 
 
 def _is_taken(folder: Path) -> bool:
@@ -382,7 +377,7 @@ def _display_name(url: str) -> str:
 
 def _make_readable(path: Path) -> None:
     """Give files and directories the modes that new ones get: aria2c makes them for this user alone."""
-    mask = umask()
+    mask = system.umask()
     for entry in [path, *path.rglob("*")] if path.is_dir() else [path]:
         with contextlib.suppress(OSError):
             if not entry.is_symlink():

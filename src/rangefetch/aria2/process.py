@@ -15,17 +15,17 @@ import platform
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import psutil
 
+from rangefetch.disk import system
 from rangefetch.disk.replacing import replace_file
 from rangefetch.errors import ProcessManagementError, ProcessStartFailed
 from rangefetch.logs import log as _log
@@ -54,13 +54,6 @@ class Process:
         self.port = port
         self.ended = threading.Event()
         self._console: deque[str] = deque(maxlen=_CONSOLE_LINES)
-        apart: dict[str, Any] = (
-            # CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP
-            {"creationflags": 0x0800_0000 | 0x0000_0200}
-            if sys.platform == "win32"
-            # Away from the terminal's Ctrl-C, so that it is ended in order; and what it writes is nobody else's.
-            else {"start_new_session": True, "umask": 0o077}
-        )
         try:
             self._popen = subprocess.Popen(
                 arguments,
@@ -69,7 +62,7 @@ class Process:
                 stderr=subprocess.STDOUT,
                 cwd=directory,
                 env=_environment(),
-                **apart,
+                **system.apart(),  # so that it is ended in order
             )
         except OSError as error:
             raise ProcessStartFailed(f"{arguments[0]} cannot be started: {error}") from error

@@ -11,6 +11,7 @@ import contextlib
 import os
 from pathlib import Path
 
+from rangefetch.disk import system
 from rangefetch.disk.ownership import is_trusted, opened_regular
 
 __all__ = ["control_path_of", "is_ours", "remove", "remove_control", "state_path_of", "strangers"]
@@ -48,10 +49,10 @@ def is_ours(path: Path) -> bool:
         if found is None:
             return False
         fd, status = found
-        if status.st_nlink != 1 or (status.st_uid != os.geteuid() and not is_trusted(status, path.parent)):
+        if status.st_nlink != 1 or (not system.is_own(status) and not is_trusted(status, path.parent)):
             return False
         # A kill may have left less of it than that.
-        return head.startswith(os.pread(fd, len(head), 0))
+        return head.startswith(system.pread(fd, len(head), 0))
 
 
 def remove(path: Path) -> None:

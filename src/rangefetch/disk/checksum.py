@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from rangefetch.disk import system
 from rangefetch.errors import DiskError
 from rangefetch.importing import no_fork
 
@@ -122,7 +123,7 @@ class FileHasher:
         while self.position < end:
             piece = self._buffer[: end - self.position]
             try:
-                count = _read_into(piece, self.fd, self.position)
+                count = system.read_into(self.fd, piece, self.position)
             except OSError as error:
                 reason = f"cannot read back what was written: {error.strerror or error}"
                 raise DiskError(reason, errno=error.errno or 0) from error
@@ -144,12 +145,3 @@ def digest_of(path: Path, algorithm: str, stop: Callable[[], bool]) -> str:
         while hasher.position < size and not stop():
             hasher.advance(min(size, hasher.position + _STEP_BYTES))
     return hasher.hexdigest()
-
-
-def _read_into(buffer: memoryview, fd: int, position: int) -> int:
-    """Read at ``position`` into ``buffer``; the number of bytes, 0 at the end of the file."""
-    if hasattr(os, "preadv"):
-        return os.preadv(fd, [buffer], position)
-    data = os.pread(fd, len(buffer), position)  # macOS before 11
-    buffer[: len(data)] = data
-    return len(data)

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from rangefetch.disk import system
 from rangefetch.disk.target import Target
 from rangefetch.errors import BadAnswer, DiskError, DownloadError
 from rangefetch.importing import no_fork
@@ -98,7 +99,7 @@ def decode(target: Target, codings: Sequence[str], most_bytes: int) -> int:
 
 
 def _read(fd: int, start: int, end: int) -> Iterator[bytes]:
-    while start < end and (piece := os.pread(fd, min(_PIECE_BYTES, end - start), start)):
+    while start < end and (piece := system.pread(fd, min(_PIECE_BYTES, end - start), start)):
         yield piece
         start += len(piece)
 
@@ -109,7 +110,7 @@ def _copy(source_fd: int, fd: int, start: int, end: int) -> None:
     for piece in _read(source_fd, start, end):
         left = memoryview(piece)
         while left:
-            written = os.pwrite(fd, left, at)
+            written = system.pwrite(fd, left, at)
             left, at = left[written:], at + written
 
 

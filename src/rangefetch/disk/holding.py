@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import sys
 import weakref
 from pathlib import Path
 
-from rangefetch.disk import locks
+from rangefetch.disk import locks, system
 from rangefetch.disk.parts import is_open_on
 from rangefetch.errors import LocalError
+from rangefetch.importing import after_fork
 from rangefetch.logs import log as _log
 
 __all__ = ["Hold"]
@@ -36,7 +36,7 @@ class Hold:
 
     def acquire(self) -> None:
         """Raises ``LocalError``, which names the holder. Where no lock can be made that is a warning."""
-        if self.is_held or sys.platform == "win32":
+        if self.is_held:
             return
         try:
             try:
@@ -56,15 +56,15 @@ class Hold:
 
     def _try(self) -> None:
         """One try; without success where the holder took the file away meanwhile."""
-        fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        fd = system.open_file(self._lock_path, os.O_RDWR | os.O_CREAT | system.NO_LINK)
         try:
             locks.take(fd)
             if is_open_on(fd, self._lock_path):
                 os.ftruncate(fd, 0)
-                os.pwrite(fd, f"{os.getpid()} {os.uname().nodename}\n".encode(), 0)
+                system.pwrite(fd, f"{os.getpid()} {system.host_name()}\n".encode(), 0)
                 self._fd, fd = fd, -1
         except BlockingIOError:
-            raise LocalError(f"{self._path}: {_describe(os.pread(fd, 256, 0))} has it") from None
+            raise LocalError(f"{self._path}: {_describe(system.pread(fd, 256, 0))} has it") from None
         finally:
             if fd >= 0:
                 os.close(fd)
@@ -95,7 +95,7 @@ def _describe(holder: bytes) -> str:
     pid, _, host = holder.decode(errors="replace").strip().partition(" ")
     if not pid.isdigit():
         return "another DownloadManager"
-    if host != os.uname().nodename:
+    if host != system.host_name():
         return f"a DownloadManager of process {pid} on {host if host.isprintable() else 'another machine'}"
     if int(pid) == os.getpid():
         return "another DownloadManager of this process"
@@ -107,5 +107,4 @@ def _abandon_all() -> None:
         hold._abandon()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_abandon_all)
+after_fork(_abandon_all)

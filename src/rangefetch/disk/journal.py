@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from rangefetch.disk import system
 from rangefetch.disk.replacing import replace_file
 
 __all__ = ["LONGEST_LINE_BYTES", "Journal", "read_lines"]
 
 LONGEST_LINE_BYTES = 1 << 20
-_PRIVATE = 0o600
 
 
 class Journal:
@@ -43,7 +42,7 @@ class Journal:
         try:
             written = 0
             while written < len(octets):
-                written += os.pwrite(self._fd, octets[written:], self._end + written)
+                written += system.pwrite(self._fd, octets[written:], self._end + written)
             os.fsync(self._fd)
         except OSError:
             self._take_back()
@@ -64,10 +63,10 @@ class Journal:
         """
         self.close()
         with contextlib.suppress(OSError):
-            fd = os.open(self._path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = system.open_file(self._path, os.O_RDWR | system.NO_LINK)
             self._fd, self._end, self.lines = fd, end, lines
             status = os.fstat(fd)
-            if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) != _PRIVATE:
+            if not (system.is_own(status) and system.is_private(status)):
                 self.close()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Locks on files (flock(2)), which a forked child must not keep for its parent.
+"""Locks on files, which a forked child must not keep for its parent.
 
 A lock belongs to the open file, which the child of a fork shares: were the parent to die, the lock would last as long
 as the child, and its target could not be used.
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 
-if sys.platform != "win32":
-    import fcntl
+from rangefetch.disk import system
+from rangefetch.importing import after_fork
 
 __all__ = ["is_first_without", "take", "unlock_and_close"]
 
@@ -22,7 +21,7 @@ _without: set[int] = set()  # devices that have no locks
 
 def take(fd: int) -> None:
     """Lock the open file for this process alone. Raises ``BlockingIOError`` if another has it, and ``OSError``."""
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    system.lock(fd)
     status = os.fstat(fd)
     _held[fd] = (status.st_dev, status.st_ino)
 
@@ -31,7 +30,7 @@ def unlock_and_close(fd: int) -> None:
     """Release the lock, too, if a child that was forked meanwhile shares the open file."""
     _held.pop(fd, None)
     with contextlib.suppress(OSError):
-        fcntl.flock(fd, fcntl.LOCK_UN)
+        system.unlock(fd)
     os.close(fd)
 
 
@@ -49,7 +48,7 @@ def _let_go() -> None:
     _held.clear()
     if not held:
         return
-    nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    nowhere = system.open_file(os.devnull, os.O_RDWR)
     for fd, file in held.items():
         with contextlib.suppress(OSError):
             status = os.fstat(fd)
@@ -58,5 +57,4 @@ def _let_go() -> None:
     os.close(nowhere)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+after_fork(_let_go)

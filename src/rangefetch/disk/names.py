@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-import sys
 import unicodedata
 from urllib.parse import unquote_to_bytes
 
+from rangefetch.disk import system
 from rangefetch.encoding import for_file_system
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "filename_from_content_disposition",
     "filename_from_url",
     "harmless_filename",
+    "is_filename",
     "is_plain_filename",
     "numbered",
     "safe_filename",
@@ -44,7 +45,7 @@ _EXTENSION = re.compile(r"(?:\.tar)?\.[^.\s]{1,16}\Z", re.IGNORECASE)
 _DEVICE = re.compile(
     r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|CLOCK\$|(?:COM|LPT)[0-9\xb9\xb2\xb3]) *(?:\.|\Z)", re.IGNORECASE
 )
-_RESERVED = '<>:"|?*' if sys.platform == "win32" else ""
+_RESERVED = system.NOT_IN_NAMES - frozenset("/\\")  # which part names, whatever the system
 
 # What the files beside a target end in: the part file, its state, aria2's control file, what was set aside, and what is
 # not yet in its place.
@@ -124,6 +125,15 @@ def harmless_filename(name: str) -> str:
     if name.startswith(_HARMFUL_START):
         return "_" + name[1:]
     return "_" + name if name.casefold() in _ACTED_UPON else name
+
+
+def is_filename(name: str) -> bool:
+    """Whether the system takes it as the name of a file: one component, and on Windows neither that of a device nor one
+    that would lose its end.
+    """
+    if name in ("", ".", "..") or not system.NOT_IN_NAMES.isdisjoint(name):
+        return False
+    return not (system.RESERVES_NAMES and (name.endswith((" ", ".")) or _DEVICE.match(name)))
 
 
 def is_plain_filename(name: str) -> bool:

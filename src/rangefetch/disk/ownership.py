@@ -15,6 +15,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from rangefetch.disk import system
 from rangefetch.importing import no_fork
 
 __all__ = [
@@ -35,8 +36,7 @@ __all__ = [
 _MARK = "user.rangefetch.unfinished"
 _HOLDER = "user.rangefetch.holder"
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
-# O_NONBLOCK: opening a named pipe must not wait for its writer.
-_PLAINLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_PLAINLY = os.O_RDONLY | system.NO_LINK
 
 
 class NotOurs(ValueError):
@@ -45,10 +45,8 @@ class NotOurs(ValueError):
 
 def mark(fd: int, url: str) -> bool:
     """Mark an open file or directory as created here for ``url``. False: the file system has no such attributes."""
-    if not hasattr(os, "setxattr"):
-        return False
     try:
-        os.setxattr(fd, _MARK, _value(url))
+        system.set_attribute(fd, _MARK, _value(url))
     except OSError:
         return False
     return True
@@ -56,28 +54,25 @@ def mark(fd: int, url: str) -> bool:
 
 def unmark(fd: int) -> None:
     """Remove the mark: the file is the user's now."""
-    if hasattr(os, "removexattr"):
-        for name in (_MARK, _HOLDER):
-            with contextlib.suppress(OSError):
-                os.removexattr(fd, name)
+    for name in (_MARK, _HOLDER):
+        with contextlib.suppress(OSError):
+            system.remove_attribute(fd, name)
 
 
 def hold(fd: int) -> None:
     """Note with an open file, which this process has locked, who has it."""
-    if hasattr(os, "setxattr"):
-        with contextlib.suppress(OSError):
-            os.setxattr(fd, _HOLDER, f"{os.getpid()} {os.uname().nodename}".encode())
+    with contextlib.suppress(OSError):
+        system.set_attribute(fd, _HOLDER, f"{os.getpid()} {system.host_name()}".encode())
 
 
 def holder_of(fd: int) -> str:
     """Who has an open file that is locked, in words."""
     pid, host = "", ""
-    if hasattr(os, "getxattr"):
-        with contextlib.suppress(OSError):
-            pid, _, host = os.getxattr(fd, _HOLDER).decode(errors="replace").partition(" ")
+    with contextlib.suppress(OSError):
+        pid, _, host = system.attribute(fd, _HOLDER).decode(errors="replace").partition(" ")
     if not (pid.isascii() and pid.isdecimal()):
         return "another download"
-    if host != os.uname().nodename:
+    if host != system.host_name():
         return f"a download of process {pid} on {host if host.isprintable() and host else 'another machine'}"
     return "another download of this process" if int(pid) == os.getpid() else f"a download of process {pid}"
 
@@ -93,7 +88,7 @@ def opened_regular(path: Path) -> Iterator[tuple[int, os.stat_result] | None]:
     cannot be opened.
     """
     try:
-        fd = os.open(path, _PLAINLY)
+        fd = system.open_file(path, _PLAINLY)
     except OSError:
         yield None
         return
@@ -129,11 +124,11 @@ def is_trusted(status: os.stat_result, directory: Path) -> bool:
     One that records neither owners nor modes (FAT, exFAT, some network file systems) shows all files alike. There a
     new file looks the same, and the file is trusted.
     """
-    if status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_MAY_WRITE:
+    if system.is_safe_from_others(status):
         return True
     name = directory / f".rangefetch-{os.urandom(8).hex()}.tmp"
     try:
-        fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        fd = system.open_file(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
     except OSError:
         return False
     try:
@@ -151,7 +146,7 @@ def read_own(path: Path, most_bytes: int, *, trusted: bool = False) -> tuple[byt
     Raises ``NotOurs`` for what is no regular file, is longer than ``most_bytes``, or is not trusted, unless the caller
     says that it is (``trusted``), and ``OSError``.
     """
-    fd = os.open(path, _PLAINLY)
+    fd = system.open_file(path, _PLAINLY)
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
@@ -175,16 +170,13 @@ def _value(url: str) -> bytes:
 
 
 def _mark_of(fd: int) -> bytes:
-    if hasattr(os, "getxattr"):
-        with contextlib.suppress(OSError):
-            return os.getxattr(fd, _MARK)
+    with contextlib.suppress(OSError):
+        return system.attribute(fd, _MARK)
     return b""
 
 
 def _lacks_no_mark(fd: int) -> bool:
-    if not hasattr(os, "getxattr"):
-        return True
     try:
-        return os.getxattr(fd, _MARK) != b""
+        return system.attribute(fd, _MARK) != b""
     except OSError as error:
         return error.errno in (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rangefetch import records
-from rangefetch.disk import beside, locks, state
+from rangefetch.disk import beside, locks, state, system
 from rangefetch.disk.beside import control_path_of, state_path_of
 from rangefetch.disk.names import MAX_NAME_BYTES, filename_from_url
 from rangefetch.disk.ownership import hold, holder_of, is_marked, is_of, is_trusted, mark
@@ -264,8 +264,7 @@ def _open_ours(path: Path, *, adopt: bool) -> int:
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return -1
-        # O_NONBLOCK: what is something else by now must not be waited for.
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = system.open_file(path, os.O_RDWR | system.NO_LINK)
     except FileNotFoundError:
         return -1
     except OSError as error:
@@ -276,7 +275,7 @@ def _open_ours(path: Path, *, adopt: bool) -> int:
         status = os.fstat(fd)
         adopt = adopt and control_path_of(path).is_file()
         # What the user has put there needs no more than an owner: a checksum proves it, and the mode is set.
-        is_trusted_part = is_trusted(status, path.parent) or (adopt and status.st_uid == os.geteuid())
+        is_trusted_part = is_trusted(status, path.parent) or (adopt and system.is_own(status))
         if stat.S_ISREG(status.st_mode) and is_trusted_part and _is_vouched_for(fd, path, adopt=adopt):
             return fd
     except BaseException:
@@ -372,7 +371,7 @@ def _create_claimed(path: Path, url: str) -> Part:
     """A new part file whose state says that it is ours, where nothing else can."""
     # First the word that it is ours, then the file: at no moment could it be taken for another's.
     state.save(state_path_of(path), claim(url))
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = system.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:
         part = Part(fd, path, mark(fd, url))
         lock(fd, path)
@@ -385,25 +384,20 @@ def _create_claimed(path: Path, url: str) -> Part:
 
 def _create_marked(path: Path, url: str) -> Part | None:
     """A new part file that is marked and locked before it has its name; None where that cannot be."""
-    if not hasattr(os, "O_TMPFILE"):
-        return None
-    directory_fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    fd = -1
+
+    def is_prepared(fd: int) -> bool:
+        if not mark(fd, url):
+            return False
+        lock(fd, path)
+        return True
+
     try:
-        fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=directory_fd)
-        if mark(fd, url):
-            lock(fd, path)
-            os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=directory_fd, follow_symlinks=True)
-            part, fd = Part(fd, path, marked=True), -1
-            return part
+        fd = system.create_unseen(path, is_prepared)
     except OSError as error:
         if error.errno not in _NO_NAMELESS_HERE:
             raise
-    finally:
-        if fd >= 0:
-            os.close(fd)
-        os.close(directory_fd)
-    return None
+        return None
+    return Part(fd, path, marked=True) if fd >= 0 else None
 
 
 def _clear_beside(part: Part, url: str) -> None:

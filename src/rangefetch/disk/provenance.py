@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rangefetch import records
+from rangefetch.disk import system
 from rangefetch.identity import Identity
 from rangefetch.importing import no_fork
 
@@ -79,9 +80,7 @@ def record(fd: int, url: str, identity: Identity, modified_time: float | None, e
     """
     with contextlib.suppress(OSError, OverflowError, ValueError):
         if modified_time is not None:
-            os.utime(fd, (os.fstat(fd).st_atime, modified_time))
-    if not hasattr(os, "setxattr"):
-        return
+            system.set_time(fd, modified_time)
     status = os.fstat(fd)
     lines = (
         identity.etag,
@@ -92,10 +91,10 @@ def record(fd: int, url: str, identity: Identity, modified_time: float | None, e
     value = b"\n".join([beginning(url), *(line.encode(errors="surrogateescape") for line in lines)])
     with contextlib.suppress(OSError):
         if len(value) <= _MOST_BYTES:
-            os.setxattr(fd, _NAME, value)
+            system.set_attribute(fd, _NAME, value)
         else:
             # What an earlier file left would be of other bytes.
-            os.removexattr(fd, _NAME)
+            system.remove_attribute(fd, _NAME)
 
 
 def beginning(url: str) -> bytes:
@@ -107,26 +106,22 @@ def beginning(url: str) -> bytes:
 
 def recall(fd: int) -> Origin | None:
     """Where an open file came from. None: nothing was kept, it was changed since, or it is another user's."""
-    if not hasattr(os, "getxattr"):
-        return None
     try:
         status = os.fstat(fd)
-        lines = os.getxattr(fd, _NAME).decode(errors="surrogateescape").split("\n")
+        lines = system.attribute(fd, _NAME).decode(errors="surrogateescape").split("\n")
         version, url, etag, last_modified, state = lines[:5]
         encoded_bytes = int(*lines[5:]) if len(lines) > 5 else -1
     except (OSError, ValueError, TypeError):
         return None
-    if version != _VERSION or status.st_uid != os.geteuid() or state != f"{status.st_size} {status.st_mtime_ns}":
+    if version != _VERSION or not system.is_own(status) or state != f"{status.st_size} {status.st_mtime_ns}":
         return None
     return Origin(url, etag, last_modified, encoded_bytes)
 
 
 def url_of(path: str) -> str:
     """The URL that a file keeps, whether it was changed since or not; "": none. Not through a symbolic link."""
-    if not hasattr(os, "getxattr"):
-        return ""
     try:
-        lines = os.getxattr(path, _NAME, follow_symlinks=False).decode(errors="surrogateescape").split("\n", 2)
+        lines = system.attribute(path, _NAME).decode(errors="surrogateescape").split("\n", 2)
     except OSError:
         return ""
     return lines[1] if len(lines) == 3 and lines[0] == _VERSION else ""

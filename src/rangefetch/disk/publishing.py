@@ -8,35 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import os
 import stat
-import threading
 from pathlib import Path
 
+from rangefetch.disk import system
 from rangefetch.disk.names import is_plain_filename
 from rangefetch.errors import HOW_TO_REPLACE, DiskError, TargetExists
-from rangefetch.importing import no_fork
 
-__all__ = ["check_name", "check_place", "rename_free", "replace", "set_mode", "set_time", "umask"]
+__all__ = ["check_name", "check_place", "rename_free", "replace", "set_mode", "set_time"]
 
-_PRIVATE = 0o600
 _CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
-_umask_lock = threading.Lock()
 
 
 def check_name(path: Path) -> None:
     """Raises the ``OSError`` with which the file system refuses the name: it is too long, or has a character that this
     one does not take (``:`` on FAT).
     """
-    with contextlib.suppress(FileNotFoundError):
-        path.lstat()
+    system.check_path(path)
     if is_plain_filename(path.name):
         return
     # Only who creates a file is told of characters. It must not be the final name, not even for a moment.
     trial = path.with_name(path.name + ".tmp")
     try:
-        os.close(os.open(trial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, _PRIVATE))
+        os.close(system.open_file(trial, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.EILSEQ):
             raise
@@ -64,10 +59,7 @@ def rename_free(source: Path, destination: Path) -> None:
     Where the file system can neither do that in one step nor make hard links, the name is looked at first: a file that
     gets it between the look and the rename, microseconds later, is replaced.
     """
-    with no_fork:
-        import rangefetch._engine as engine
-
-    failed = engine.rename_free(os.fsencode(source), os.fsencode(destination))
+    failed = system.rename_free(source, destination)
     if failed in _CANNOT:
         failed = _link_and_unlink(source, destination)
     if failed == errno.EEXIST:
@@ -84,7 +76,7 @@ def _link_and_unlink(source: Path, destination: Path) -> int:
     except OSError:
         if os.path.lexists(destination):
             return errno.EEXIST
-        source.replace(destination)
+        system.replace(source, destination)
     else:
         source.unlink()
     return 0
@@ -95,36 +87,18 @@ def replace(source: Path, destination: Path) -> None:
     has the name, and ``OSError``.
     """
     check_place(destination)
-    source.replace(destination)
+    system.replace(source, destination)
 
 
 def set_mode(fd: int, *, private: bool) -> None:
     """The mode of a file that only this user may read, or that of any new file."""
     # A file system without modes is no reason to lose a finished file.
     with contextlib.suppress(OSError):
-        os.fchmod(fd, _PRIVATE if private else 0o666 & ~umask())
+        system.set_mode(fd, private=private)
 
 
 def set_time(fd: int, modified_time: float | None) -> None:
     """The time of the last change, in seconds since the epoch, where the file system can hold it. None: as it is."""
     if modified_time is not None:
         with contextlib.suppress(OSError, OverflowError, ValueError):
-            os.utime(fd, (os.fstat(fd).st_atime, modified_time))
-
-
-def umask() -> int:
-    """The process's umask now."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        # Linux tells without a change, which other threads could see.
-        return int(Path("/proc/self/status").read_bytes().partition(b"Umask:")[2].split(None, 1)[0], 8)
-    return _asked_umask()
-
-
-@functools.cache
-def _asked_umask() -> int:
-    """The process's umask, asked for once."""
-    # Asking means setting; to 077, so that no file that another thread creates just then is too open.
-    with _umask_lock:
-        mask = os.umask(0o077)
-        os.umask(mask)
-    return mask
+            system.set_time(fd, modified_time)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["copy_content", "remove_what_was_cut_short", "replace_file", "sync_directory"]
+from rangefetch.disk import system
+
+__all__ = ["copy_content", "remove_what_was_cut_short", "replace_file"]
 
 _COPY_BYTES = 1 << 20
 
@@ -27,14 +28,14 @@ def replace_file(path: Path, octets: bytes, *, prepare: Callable[[int], object] 
             file.write(octets)
             file.flush()
             os.fsync(fd)
-        temporary.replace(path)
+        system.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
     # If this fails, a power failure may bring the old content back.
     with contextlib.suppress(OSError):
-        sync_directory(path.parent)
+        system.sync_directory(path.parent)
 
 
 def remove_what_was_cut_short(path: Path) -> None:
@@ -49,26 +50,14 @@ def copy_content(source_fd: int, fd: int) -> None:
     os.ftruncate(fd, size)
     at = 0
     while at < size:
-        piece = os.pread(source_fd, min(_COPY_BYTES, size - at), at)
+        piece = system.pread(source_fd, min(_COPY_BYTES, size - at), at)
         if not piece:
             break  # somebody has cut it meanwhile
         if piece.strip(b"\0"):
             written = 0
             while written < len(piece):
-                written += os.pwrite(fd, piece[written:], at + written)
+                written += system.pwrite(fd, piece[written:], at + written)
         at += len(piece)
-
-
-def sync_directory(directory: Path) -> None:
-    """Return when the names in it would survive a power failure. Raises ``OSError``."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot
-            raise
-    finally:
-        os.close(fd)
 
 
 def _beside(path: Path, what: str = "") -> Path:
@@ -81,6 +70,6 @@ def _create_beside(path: Path) -> tuple[int, Path]:
     while True:
         try:
             # Created anew each time, so that no link that stands there is followed.
-            return os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600), temporary
+            return system.open_file(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY), temporary
         except FileExistsError:
             temporary = _beside(path, f".{os.urandom(4).hex()}")

@@ -9,6 +9,8 @@ import os
 import threading
 from pathlib import Path
 
+from rangefetch.importing import after_fork
+
 __all__ = ["is_reserved", "release", "reserve"]
 
 _owners: dict[str, object] = {}
@@ -51,5 +53,4 @@ def _forget() -> None:
     _names.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+after_fork(_forget)

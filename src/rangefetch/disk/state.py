@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rangefetch import records
+from rangefetch.disk import system
 from rangefetch.disk.ownership import NotOurs, is_marked_file, mark, read_own
 from rangefetch.disk.replacing import replace_file
 from rangefetch.errors import DiskError
@@ -187,7 +188,7 @@ def _is_own(path: Path) -> bool:
         status = path.lstat()
     except OSError:
         return False
-    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+    return stat.S_ISREG(status.st_mode) and system.is_own(status)
 
 
 def sample_of(fd: int, state: State) -> int:
@@ -203,7 +204,7 @@ def sample_of(fd: int, state: State) -> int:
         ends.append(index * state.block_size + written)
     crc = 0
     for start, end in zip(starts, ends, strict=True):
-        crc = zlib.crc32(os.pread(fd, min(_SAMPLE_BYTES, end - start), start), crc)
+        crc = zlib.crc32(system.pread(fd, min(_SAMPLE_BYTES, end - start), start), crc)
     return crc or 1
 
 
@@ -218,7 +219,8 @@ def set_aside(path: str | os.PathLike[str]) -> Path:
         if os.path.lexists(bad_path) and not is_marked_file(bad_path):
             path.unlink()
             return bad_path
-        return path.replace(bad_path)
+        system.replace(path, bad_path)
+        return bad_path
     except OSError as error:
         raise _disk_error(path, "set it aside", error) from error
 

@@ -12,17 +12,13 @@ import contextlib
 import errno
 import itertools
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol, Self
 
 from rangefetch import records
-
-if sys.platform != "win32":
-    import fcntl
-
-from rangefetch.disk import beside, locks, publishing, state
+from rangefetch.disk import beside, locks, publishing, state, system
+from rangefetch.disk.names import is_filename
 from rangefetch.disk.ownership import is_marked_file, unmark
 from rangefetch.disk.parts import (
     Part,
@@ -38,8 +34,8 @@ from rangefetch.disk.parts import (
     stem_of,
     take_part,
 )
-from rangefetch.disk.replacing import copy_content, sync_directory
-from rangefetch.errors import DiskError, DownloadError, LocalError, TargetExists, TargetLocked
+from rangefetch.disk.replacing import copy_content
+from rangefetch.errors import DiskError, DownloadError, TargetExists, TargetLocked
 from rangefetch.importing import no_fork
 
 __all__ = ["Place", "Target", "disk_errors", "free_space", "part_path"]
@@ -100,8 +96,6 @@ class Target:
         Raises ``TargetLocked`` if another download is writing the part file, and ``DiskError`` if the directory or
         the file cannot be, or if what has the final name is no plain file.
         """
-        if sys.platform == "win32":
-            raise LocalError("downloading to files is not supported on Windows")
         folder = Path(directory).absolute()
         with disk_errors("use the directory", folder):
             try:
@@ -175,7 +169,7 @@ class Target:
         Once that has failed it fails for good. Linux tells of an error once, and drops what could not be written: the
         next fsync succeeds (fsync(2), "ERRORS").
         """
-        self._check_writes(_sync)
+        self._check_writes(system.sync)
 
     def _check_writes(self, check: Callable[[int], object]) -> None:
         """Have ``check`` say what became of earlier writes. Raises ``DiskError``, and ever after the first time."""
@@ -218,7 +212,7 @@ class Target:
             publishing.set_time(self.fd, modified_time)
             publishing.set_mode(self.fd, private=False)
             try:
-                self._check_writes(_sync if durable else _report_delayed_errors)
+                self._check_writes(system.sync if durable else _report_delayed_errors)
                 rename = publishing.replace if overwrite else publishing.rename_free
                 rename(self.part_path, self.path)
             except BaseException:
@@ -233,7 +227,7 @@ class Target:
             self.close()
         if durable:
             with disk_errors("make sure that it keeps its name", self.path):
-                sync_directory(self.directory)
+                system.sync_directory(self.directory)
         return self.path
 
     def set_aside(self, reason: str) -> Path:
@@ -251,7 +245,7 @@ class Target:
             self._check_still_ours()
             for number in itertools.count(1):
                 if is_marked_file(bad_path):
-                    self.part_path.replace(bad_path)
+                    system.replace(self.part_path, bad_path)
                     break
                 with contextlib.suppress(TargetExists):
                     publishing.rename_free(self.part_path, bad_path)
@@ -298,7 +292,7 @@ class Target:
             state_path_of(new_path).unlink(missing_ok=True)
             raise
         if beside.is_ours(self.control_path):
-            self.control_path.replace(control_path_of(new_path))
+            system.replace(self.control_path, control_path_of(new_path))
         self._remove_beside()
 
     def _move_by_copy(self, new_path: Path, saved: state.State | None) -> None:
@@ -354,8 +348,7 @@ def free_space(directory: str | os.PathLike[str]) -> int:
     One that does not count its blocks (ramfs) has all there could be.
     """
     with disk_errors("ask for the free space", Path(directory)):
-        figures = os.statvfs(directory)
-    return figures.f_bavail * figures.f_frsize if figures.f_blocks else sys.maxsize
+        return system.free_bytes(directory)
 
 
 @contextlib.contextmanager
@@ -374,7 +367,7 @@ def disk_errors(action: str, path: Path) -> Iterator[None]:
 
 
 def _final_path(directory: Path, filename: str) -> Path:
-    if filename in ("", ".", "..") or "/" in filename or "\0" in filename:
+    if not is_filename(filename):
         words = f"{directory}: {filename!r} is not a plain file name"
         raise DiskError(words, errno=errno.EINVAL, filename=directory)
     path = directory / filename
@@ -382,18 +375,6 @@ def _final_path(directory: Path, filename: str) -> Path:
         publishing.check_name(path)
     publishing.check_place(path)
     return path
-
-
-def _sync(fd: int) -> None:
-    if sys.platform == "darwin":
-        try:
-            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # fsync stops at the drive's cache there
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOTTY):
-                raise
-        else:
-            return
-    os.fsync(fd)
 
 
 def _report_delayed_errors(fd: int) -> None:

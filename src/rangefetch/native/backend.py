@@ -318,10 +318,12 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
 
 def _waiting_for(fd: int) -> Callable[[float | None], object]:
     """Waits until ``fd`` can be read, so many seconds at most (None: about a minute)."""
-    if not hasattr(select, "poll"):  # eventlet takes it away, and its own select() lets others go on
+    if not (
+        hasattr(select, "poll") and hasattr(select, "POLLIN")
+    ):  # eventlet takes it away, and its own select() lets others go on
         return lambda seconds: select.select([fd], [], [], 60.0 if seconds is None else seconds)
     poll = select.poll()
-    poll.register(fd, select.POLLIN)
+    poll.register(fd, getattr(select, "POLLIN", 1))
     # poll(2) takes whole milliseconds; a little late is better than once too often.
     return lambda seconds: poll.poll(seconds * 1000 + 1 if seconds else 60_000 if seconds is None else 0)
 

@@ -9,6 +9,8 @@ import errno
 import os
 from pathlib import Path
 
+from rangefetch.disk import system
+
 __all__ = ["Directories", "Directory"]
 
 _FRESH_S = 1.0  # a directory may be renamed, and another one have its path
@@ -28,7 +30,7 @@ class Directory:
         self.path.mkdir(parents=True, exist_ok=True)
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
-        self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.fd = system.open_directory(self.path)
         self.opened_s = 0.0
         self._users = 1
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from rangefetch.disk import system
 
 __all__ = ["keeps_in_cache", "memory_bytes", "processors"]
 
@@ -39,9 +40,8 @@ def processors(root: str = "/") -> int:
 
 def memory_bytes(root: str = "/") -> int:
     """How much memory this process may use, the page cache of its files included; ``root`` as with ``processors``."""
-    pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     limits = [int(words[0]) for words in _limits(root, _MEMORY_FILES) if len(words) == 1 and _is_number(words[0])]
-    return min([pages * page_bytes, *limits])
+    return min([system.physical_bytes(), *limits])
 
 
 def keeps_in_cache(size: int) -> bool:
@@ -50,9 +50,9 @@ def keeps_in_cache(size: int) -> bool:
     A file that takes an eighth of the memory, and 2 GiB at least, pushes out what others have there, has the writer
     wait once too much of it is not on the disk yet, and is seldom read again before it is pushed out itself.
     """
-    if size < _LEAST_UNCACHED_BYTES or sys.platform != "linux":
+    if size < _LEAST_UNCACHED_BYTES or not system.linux_release():
         return True
-    release = tuple(map(int, re.findall(r"[0-9]{1,9}", os.uname().release)[:2]))
+    release = tuple(map(int, re.findall(r"[0-9]{1,9}", system.linux_release())[:2]))
     return release < _FIRST_UNCACHED_KERNEL or size < memory_bytes() // _CACHE_SHARE
 
 

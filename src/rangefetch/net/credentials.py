@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 
+from rangefetch.disk import system
 from rangefetch.errors import LocalError
 from rangefetch.importing import no_fork
 from rangefetch.options import DownloadOptions
@@ -94,12 +95,12 @@ def netrc_path(options: DownloadOptions) -> Path:
     else:
         path = Path(os.fspath(options.netrc or ""))
     try:
-        mode = path.stat().st_mode
+        status = path.stat()
     except OSError:
         return path
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(status.st_mode):
         raise LocalError(f"{path}: it is not a regular file")
-    if mode & 0o077:
+    if not system.is_private(status):
         raise LocalError(f"{path}: others can read it; chmod 600 it, or do without netrc")
     return path
 
@@ -119,8 +120,7 @@ def bearer_token(options: DownloadOptions) -> str:
 
 def read_regular(path: str | os.PathLike[str]) -> bytes:
     """What is in a file. Raises ``OSError``, also for what may give nothing for ever, or has no end."""
-    # O_NONBLOCK: opening a named pipe must not wait for its writer.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = system.open_file(path, os.O_RDONLY)
     with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError("it is not a regular file")

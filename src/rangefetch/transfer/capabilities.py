@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from rangefetch import records
 from rangefetch.checks import HTTP, is_metadata_url
+from rangefetch.disk import system
 from rangefetch.options import DownloadOptions
 from rangefetch.transfer.download import Entry
 
@@ -58,13 +59,17 @@ def _may_be_small(download: Entry) -> bool:
     if download.options is not known:
         plain = _are_plain(download.options)
         _last = (download.options, plain)
-    return plain and not (
-        download.has_begun
-        or download.sink is not None
-        or download.asks
-        or "@" in download.url
-        or is_metadata_url(download.url)
-        or not download.url[:8].lower().startswith(("http://", "https://"))
+    return (
+        plain
+        and system.CREATES_IN_DIRECTORIES
+        and not (
+            download.has_begun
+            or download.sink is not None
+            or download.asks
+            or "@" in download.url
+            or is_metadata_url(download.url)
+            or not download.url[:8].lower().startswith(("http://", "https://"))
+        )
     )
 
 

@@ -9,7 +9,6 @@ server that cannot send ranges.
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import functools
 import os
@@ -17,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from rangefetch import records
+from rangefetch.disk import system
 from rangefetch.errors import DiskError, DownloadError, TimedOut
 from rangefetch.importing import no_fork
 from rangefetch.masking import mask_url
@@ -203,7 +203,7 @@ class Comparison(Generic[R]):
         self._profile = profile
         question = self._question
         try:
-            self._fd = _scratch_file()
+            self._fd = system.open_scratch()
         except OSError as error:
             words = f"a temporary file could not be made: {error.strerror or error}"
             self._end(Finding(Verdict.UNKNOWN, words, DiskError(words, errno=error.errno or 0)))
@@ -388,15 +388,3 @@ class Comparisons(Generic[R]):
         self._when_none.append(then)
         for each in list(self._active):
             each.stop()
-
-
-def _scratch_file() -> int:
-    """A descriptor of an empty file without a name. Raises ``OSError``."""
-    if hasattr(os, "memfd_create"):
-        with contextlib.suppress(OSError):
-            return os.memfd_create("rangefetch-samples", os.MFD_CLOEXEC)
-    with no_fork:
-        import tempfile
-
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":  # where there is no such limit
-    import resource
+from rangefetch.disk import system
 
 __all__ = ["most_at_once"]
 
@@ -16,7 +13,4 @@ moment, and idle connections have a quarter of them all."""
 
 def most_at_once(wanted: int) -> int:
     """How many downloads may be active at a time, where ``wanted`` are: at least one."""
-    if sys.platform == "win32":
-        return wanted
-    most_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wanted if most_files == resource.RLIM_INFINITY else max(1, min(wanted, most_files // _EACH))
+    return max(1, min(wanted, system.most_open_files() // _EACH))

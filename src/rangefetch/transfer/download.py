@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
 import random
 import threading
 import time
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from rangefetch.errors import DownloadError
+from rangefetch.importing import after_fork
 from rangefetch.logs import log as _log
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, FileInfo
@@ -52,8 +52,7 @@ class Figures(NamedTuple):
 
 
 _gids = random.Random()  # not the module's, which a program may seed
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_gids.seed)
+after_fork(_gids.seed)
 
 
 def new_gid() -> str:

@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 
 from rangefetch import records
-from rangefetch.disk import provenance
+from rangefetch.disk import provenance, system
 from rangefetch.identity import Basis, Identity, Same, Strength, contradicts, same_validators
 from rangefetch.transfer import samples
 from rangefetch.transfer.samples import Sample
@@ -62,7 +62,7 @@ def look(path: Path, url: str, remote: Identity, *, decodes: bool = False) -> Fo
     Raises ``OSError``.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = system.open_file(path, os.O_RDONLY)
     except FileNotFoundError:
         return Found(Standing.GONE)
     except PermissionError:
@@ -114,8 +114,8 @@ def has_content_of(path: Path, fd: int) -> bool:
     """Whether the file at ``path`` has the same bytes as the one that is open. Raises ``OSError``."""
     with path.open("rb", buffering=0) as other:
         at = 0
-        while octets := os.pread(fd, _PIECE_BYTES, at):
-            if os.pread(other.fileno(), len(octets), at) != octets:
+        while octets := system.pread(fd, _PIECE_BYTES, at):
+            if system.pread(other.fileno(), len(octets), at) != octets:
                 return False
             at += len(octets)
         return os.fstat(other.fileno()).st_size == at

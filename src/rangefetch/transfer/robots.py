@@ -8,12 +8,12 @@ The rules of an origin are fetched once, by a download of their own, and kept fo
 from __future__ import annotations
 
 import importlib
-import os
 import time
 from collections import deque
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from rangefetch.disk import system
 from rangefetch.errors import DownloadError, HttpStatusError, LocalError, RobotsRefused
 from rangefetch.masking import mask_url
 from rangefetch.options import DownloadOptions
@@ -135,7 +135,7 @@ class Robots:
         if error is None and download.result is None:
             error = LocalError("the request for robots.txt was stopped")
         elif error is None and sink is not None:
-            text = os.pread(sink.fd, _LARGEST_BYTES, 0).decode("utf-8-sig", errors="replace")
+            text = system.pread(sink.fd, _LARGEST_BYTES, 0).decode("utf-8-sig", errors="replace")
         elif isinstance(error, HttpStatusError) and 400 <= error.status < 500:
             error = None
         if sink is not None:

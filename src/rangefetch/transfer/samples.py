@@ -7,11 +7,12 @@ byte, because padding is the same everywhere.
 
 from __future__ import annotations
 
-import os
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
+
+from rangefetch.disk import system
 
 __all__ = [
     "HEAD_BYTES",
@@ -109,7 +110,7 @@ def read(fd: int, wanted: Sequence[Sequence[Extent]]) -> list[Sample]:
         for start, end in places:
             if start in taken:
                 continue
-            octets = os.pread(fd, end - start, start)
+            octets = system.pread(fd, end - start, start)
             if len(octets) != end - start:
                 continue
             if octets.count(octets[0]) != len(octets):
@@ -125,7 +126,7 @@ def read(fd: int, wanted: Sequence[Sequence[Extent]]) -> list[Sample]:
 def first_difference(fd: int, samples: Iterable[Sample]) -> int:
     """Where another copy, open as ``fd``, first has other bytes than the samples; -1: nowhere. Raises ``OSError``."""
     for start, octets in samples:
-        others = os.pread(fd, len(octets), start)
+        others = system.pread(fd, len(octets), start)
         if others != octets:
             pairs = zip(others, octets, strict=False)
             return start + next((at for at, (one, other) in enumerate(pairs) if one != other), len(others))

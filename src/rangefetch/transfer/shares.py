@@ -6,11 +6,11 @@ have together, each its share. The engine counts connections, and grants no more
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Hashable
 from typing import NamedTuple, Protocol
 
+from rangefetch.importing import after_fork
 from rangefetch.transfer.governor import divide
 
 __all__ = ["SHARES", "Owner", "Shares"]
@@ -89,5 +89,4 @@ class Shares:
 SHARES = Shares()
 """Those of the process."""
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=SHARES.forget_all)
+after_fork(SHARES.forget_all)

@@ -7,11 +7,11 @@ answer that it comes from was checked, and what it has begun to read is pinned.
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rangefetch import records
+from rangefetch.disk import system
 from rangefetch.disk.parts import Part
 from rangefetch.disk.target import Target
 from rangefetch.errors import ContentChanged
@@ -35,9 +35,7 @@ class Sink(Target):
     window_bytes = _WINDOW_BYTES
 
     def __init__(self, filename: str) -> None:
-        fd, name = tempfile.mkstemp(prefix="rangefetch-")
-        path = Path(name)
-        path.unlink()
+        fd, path = system.open_temporary()
         super().__init__(Part(fd, path, marked=True), path.with_name(filename))
         self.read_url = ""
         self.read_identity = Identity()
@@ -94,7 +92,7 @@ class Nowhere(Sink):
     """Where no byte is to go: for a download that only asks what there is."""
 
     def __init__(self) -> None:
-        fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        fd = system.open_file(os.devnull, os.O_RDWR)
         Target.__init__(self, Part(fd, Path(os.devnull), marked=True), None)
         self.read_url = ""
         self.read_identity = Identity()

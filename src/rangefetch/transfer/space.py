@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rangefetch.disk import system
 from rangefetch.disk.names import choose_filename
 from rangefetch.disk.ownership import may_be_ours, opened_regular
 from rangefetch.disk.parts import is_part_of, part_paths
@@ -146,7 +147,7 @@ def check_target(
     ``others`` is what these have at most; what they lack, by ``lacking_beside``, is asked where that does not fit.
     """
     here = os.fstat(target.fd)
-    lacking = max(0, size - max(downloaded, here.st_blocks * 512))
+    lacking = max(0, size - max(downloaded, system.allocated_bytes(here)))
     if target.window_bytes:
         lacking = min(lacking, target.window_bytes)
     free = free_space(target.directory)
@@ -209,4 +210,4 @@ def _allocated_bytes(path: Path, url: str) -> int:
     if not may_be_ours(path):
         return 0
     with opened_regular(path) as found:
-        return found[1].st_blocks * 512 if found is not None and is_part_of(found[0], path, url) else 0
+        return system.allocated_bytes(found[1]) if found is not None and is_part_of(found[0], path, url) else 0

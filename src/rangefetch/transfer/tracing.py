@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
+from rangefetch.disk import system
 from rangefetch.importing import no_fork
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
@@ -15,7 +15,7 @@ __all__ = ["write_trace"]
 
 def _open_at_once(path: str, flags: int) -> int:
     """Opening a named pipe must not wait for its reader, nor writing to it. URLs are nobody else's business."""
-    return os.open(path, flags | os.O_NONBLOCK, 0o600)
+    return system.open_file(path, flags)
 
 
 def write_trace(path: str, gid: str, transfers: Iterable[Traced]) -> None:
