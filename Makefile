@@ -132,6 +132,7 @@ wheels: $(VENV)/packaging
 	$(BIN)/python .ci/wheels.py $(PLATFORMS)
 
 wheel-test: wheels
+	@.ci/machine packages musl || echo "What musl's linker says is not tested."
 	PATH="$(CURDIR)/$(BIN):$$PATH" REPRODUCE=1 .ci/wheel-test $(ARGS)
 
 # What it needs is kept in build/aarch64.

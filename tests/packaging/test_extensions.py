@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -61,6 +64,21 @@ def test_linux_needs_the_c_library_and_python_alone(path: Path) -> None:
     for symbol in extension.dynamic_symbols:
         if symbol.imported and symbol.name and not _is_pythons(symbol.name):
             assert symbol.name in versioned
+
+
+@pytest.mark.parametrize("path", _wheels("rangefetch-*-musllinux_*_x86_64.whl"))
+def test_musls_own_linker_lacks_nothing_but_pythons_symbols(path: Path, tmp_path: Path) -> None:
+    linker = shutil.which("ld-musl-x86_64.so.1", path="/lib")
+    if linker is None:
+        pytest.skip("there is no musl: apt-get install musl")
+    with zipfile.ZipFile(path) as wheel:
+        extension = wheel.extract("rangefetch/_engine.abi3.so", tmp_path)
+    done = subprocess.run([linker, "--list", extension], capture_output=True, text=True, check=False)
+    lines = done.stderr.splitlines()
+    lacking = [found[1] for line in lines if (found := re.search(r": (\w+): symbol not found$", line))]
+    assert len(lacking) == len(lines), done.stderr
+    assert "PyObject_GetAttr" in lacking
+    assert [symbol for symbol in lacking if not _is_pythons(symbol)] == []
 
 
 @pytest.mark.parametrize("path", _wheels("rangefetch-*linux_*.whl"))
