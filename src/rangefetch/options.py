@@ -190,14 +190,15 @@ class DownloadOptions(_Made):
 
     Output file:
         ``save_dir``, created if missing; ``filename`` (empty: from Content-Disposition, or the last part of the URL);
-        ``overwrite`` replaces an existing file of that name; ``wait_for_other`` waits while another download, of this
-        process or another, writes the same file, and takes its result (without it: ``TargetLocked``);
+        ``overwrite`` replaces an existing file of that name; ``wait_for_other`` waits while another download, in
+        this process or another, has the file or will have its name, and takes its result (without it:
+        ``TargetLocked``, ``TargetExists``);
         ``auto_file_renaming`` saves beside a different file as ``name.1.ext``, ``name.2.ext`` and so on;
         ``file_allocation`` ``"falloc"`` reserves the space at once, ``"trunc"`` only sets the length, ``"none"``
         does neither (as in aria2);
-        ``decode`` undoes a content coding (gzip, deflate) that the server applied
-        although nobody asked for one, up to ``decode_limit`` bytes; without it such a response is refused. Checksum and
-        size are those of the bytes as they are sent. A coding that the name says (``x.tar.gz``) stays;
+        ``decode`` undoes a content coding (gzip, deflate) that the server applied although none was requested, up to
+        ``decode_limit`` bytes; without it such a response is refused. Checksum and size are those of the bytes as
+        sent. A coding that is part of the name (``x.tar.gz``) stays;
         ``durable`` syncs the file to disk before it gets its final name, and then its directory. Without it, a power
         failure shortly after a download can leave zeros in the file.
     Sources:
@@ -207,9 +208,8 @@ class DownloadOptions(_Made):
         (401, 403, 410; 400 and 404 after good responses) and
         returns a new one.
     Verification:
-        ``checksum`` as ``sha-256=HEX`` or ``sha256:HEX``; ``expected_size`` in bytes (0: unknown); ``max_file_size``
-        in bytes: a larger file is refused (``FileTooLarge``), also where the server does not say how large it is (0: no
-        limit).
+        ``checksum`` as ``sha-256=HEX`` or ``sha256:HEX``; ``expected_size`` in bytes (0: unknown); ``max_file_size`` in
+        bytes: a larger file is refused (``FileTooLarge``), even if the server does not state its size (0: no limit).
     Connections and speed:
         ``split`` connections for the file, ``max_connection_per_server`` to a host, by this download and by all of
         them together, idle ones included (a stream always gets one); another connection is opened per
@@ -217,9 +217,9 @@ class DownloadOptions(_Made):
         ``max_download_limit`` in bytes per second for this download (0: no limit);
         ``host_rate`` is how many requests a host may get, by all downloads with this option together: ``"10/s"``,
         ``"30/m"``, ``"100/h"`` or a number of them a second (0: no limit). Each request counts, also those of retries,
-        redirects (at the host to which they lead) and the ranges of one file; they are evenly spaced. At aria2 each try
-        counts, and the question that goes before it;
-        ``robots`` asks each origin for its robots.txt first and keeps to it (RFC 9309): what that does not allow fails
+        redirects (at the host to which they lead) and the ranges of one file; they are evenly spaced. With aria2, each
+        try counts, and so does the request before it;
+        ``robots`` fetches each origin's robots.txt first and obeys it (RFC 9309): what it forbids fails
         (``RobotsRefused``), and its Crawl-delay is a ``host_rate``. Needs ``rangefetch[robots]``.
     Requests:
         ``user_agent``; ``headers`` (a mapping or ``["Name: value"]``; never sent to another origin, by a redirect or
@@ -234,9 +234,9 @@ class DownloadOptions(_Made):
         shown to servers that ask for one; the key may be in the file of the certificate), ``verify_tls``,
         ``http_version`` (``"1.1"``, ``"2"`` or ``"3"``: the newest version to offer on a new connection; idle
         connections are reused as they are), ``allow_downgrade`` (follow redirects from https to http),
-        ``private_addresses`` (whether to connect to addresses that are none of the public Internet, loopback and local
-        networks among them: ``"allow"``, ``"named"`` only at hosts that you named, not where redirects lead, or
-        ``"refuse"``; what would take a proxy, which resolves names itself, is refused as well).
+        ``private_addresses`` (whether to connect to addresses outside the public Internet, such as loopback and local
+        networks: ``"allow"``, ``"named"`` only at hosts that you named, not where redirects lead, or
+        ``"refuse"``; downloads through a proxy, which resolves names itself, are refused too).
         ``trace`` is a file to which a JSON line is appended for each transfer: when, which bytes, how long the lookup,
         the connection, TLS and the first byte took, and the outcome.
     Timeouts and retries:

@@ -140,7 +140,7 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
         return urlsplit(url).scheme.lower() in NATIVE.schemes
 
     def has_notifications(self) -> bool:
-        """The engine rings."""
+        """Always: the engine tells at once."""
         return True
 
     def limit(self, bytes_per_s: int) -> None:

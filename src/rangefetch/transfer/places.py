@@ -50,10 +50,6 @@ class Places:
         """Whether one more may be at work that is not taken for a small file."""
         return not self.is_full() and self._taken - len(self._small) < self.most
 
-    def is_small(self, gid: str) -> bool:
-        """Whether it has its place as a small file."""
-        return gid in self._small
-
     def take(self, gid: str, *, small: bool = False, stream: bool = False) -> None:
         """It is at work."""
         self._at_work.add(gid)
