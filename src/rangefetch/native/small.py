@@ -162,7 +162,7 @@ class Small:
         self._release_directory()
         if was is _Stage.DROPPED:
             self._backend.dropped(self)
-        else:
+        elif was is not _Stage.ENDED:  # it was given up, and that was told
             self._tell()
 
     def _write_trace(self, result: DownloadResult) -> None:
