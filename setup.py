@@ -4,22 +4,34 @@ The extension is abi3 (CPython 3.11+) and needs a C compiler alone: no curl head
 the engine loads libcurl when it starts (see ``ext/rangefetch/libcurl.h``).
 
 ``RANGEFETCH_PURE=1`` in the environment leaves it out. The package then installs anywhere, and says itself that its
-engine is not there. On Windows and on other Pythons than CPython it is always so.
+engine is not there. On other Pythons than CPython it is always so, and on Windows where there is no zig.
+
+For Windows it is zig (``pip install ziglang``) that compiles, there as on any other system on which the platform is
+said to be ``win-amd64`` (``_PYTHON_HOST_PLATFORM``): what it makes is what was tested.
 
 The dependencies are here because one of them depends on what is built: pycurl, whose wheels bring the libcurl that the
 engine runs on. There are none for musl, and no environment marker (PEP 508) tells musl from glibc, so a wheel that is
 built for musl does not ask for pycurl, and its engine runs on the system's libcurl.
 """
 
+import importlib.util
 import os
+import re
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
-PURE = os.environ.get("RANGEFETCH_PURE") == "1" or sys.platform == "win32" or sys.implementation.name != "cpython"
+FOR_WINDOWS = sysconfig.get_platform() == "win-amd64" and importlib.util.find_spec("ziglang") is not None
+PURE = (
+    os.environ.get("RANGEFETCH_PURE") == "1"
+    or sys.implementation.name != "cpython"
+    or (sys.platform == "win32" and (FREE_THREADED or not FOR_WINDOWS))
+)
 
 # What is built for: .ci/wheels.py says it in the platform; a Python on musl has it in its configuration.
 MUSL = "musllinux" in sysconfig.get_platform() or "musl" in (sysconfig.get_config_var("HOST_GNU_TYPE") or "")
@@ -29,7 +41,8 @@ if not MUSL:
     # Where it has wheels and the engine can be. 7.49 is the first whose OpenSSL does not read the host's openssl.cnf.
     DEPENDENCIES.append(
         "pycurl>=7.49; platform_python_implementation == 'CPython' and (sys_platform == 'darwin'"
-        " or (sys_platform == 'linux' and (platform_machine == 'x86_64' or platform_machine == 'aarch64')))"
+        " or (sys_platform == 'linux' and (platform_machine == 'x86_64' or platform_machine == 'aarch64'))"
+        " or (sys_platform == 'win32' and platform_machine == 'AMD64'))"
     )
 
 # No path of the machine that built it gets into the wheel: the same sources make the same bytes anywhere.
@@ -72,6 +85,38 @@ def without_inspect(extension: Extension) -> Extension:
     return extension
 
 
+class BuildForWindows(build_ext):
+    """With zig. Python's symbols come from python3.dll, of which nothing but their names is needed here."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return str(Path(*fullname.split("."))) + ".pyd"
+
+    def build_extension(self, ext: Extension) -> None:
+        work, made = Path(self.build_temp), Path(self.get_ext_fullpath(ext.name))
+        work.mkdir(parents=True, exist_ok=True)
+        made.parent.mkdir(parents=True, exist_ok=True)
+        zig = [sys.executable, "-m", "ziglang"]
+        compiler = [*zig, "cc", "-target", "x86_64-windows-gnu"]
+        headers = [*ext.include_dirs, sysconfig.get_path("include")]
+        compiled, names, library = work / "_engine.o", work / "python3.def", work / "libpython3.a"
+        subprocess.run(
+            [
+                *(*compiler, "-c", *ext.sources, "-o", compiled, *ext.extra_compile_args, "-DNDEBUG", "-fwrapv"),
+                *("-include", "ext/rangefetch/python_windows.h", *(f"-I{path}" for path in headers)),
+                *(f"-D{name}={value}" for name, value in ext.define_macros),
+            ],
+            check=True,
+        )
+        # Those that are not used are not linked.
+        wanted = sorted(set(re.findall(rb"(?<=\0)(?:__imp_)?(_?Py[A-Za-z]*_\w+)(?=\0)", compiled.read_bytes())))
+        names.write_bytes(b"\n".join([b"LIBRARY python3.dll", b"EXPORTS", *wanted, b""]))
+        subprocess.run([*zig, "dlltool", "-m", "i386:x86-64", "-d", names, "-l", library], check=True)
+        # Without debugging information, which names folders of this machine.
+        link = ["-shared", "-lws2_32", "-Wl,-s"]
+        subprocess.run([*compiler, compiled, library, *link, "-o", made], check=True)
+        made.with_suffix(".lib").unlink(missing_ok=True)  # for those who would link with the module
+
+
 if PURE:
     setup(install_requires=DEPENDENCIES)
 else:
@@ -81,5 +126,6 @@ else:
     setup(
         install_requires=DEPENDENCIES,
         ext_modules=[without_inspect(extension) for extension in written],
+        cmdclass={"build_ext": BuildForWindows} if FOR_WINDOWS else {},
         options={"bdist_wheel": {"py_limited_api": False if FREE_THREADED else "cp311"}},
     )

@@ -145,7 +145,8 @@ def test_pycurl_is_asked_for_where_it_has_wheels_and_the_engine_can_be(path: Pat
 
     assert all(is_asked_for("linux", machine) for machine in ("x86_64", "aarch64"))
     assert all(is_asked_for("darwin", machine) for machine in ("x86_64", "arm64"))
-    assert not is_asked_for("win32", "AMD64")
+    assert is_asked_for("win32", "AMD64")
+    assert not is_asked_for("win32", "ARM64")
     assert not is_asked_for("linux", "riscv64")
     assert not is_asked_for("linux", "x86_64", "PyPy")
 

@@ -32,7 +32,7 @@ def build(output: Path) -> None:
     common += [f"-I{path}" for path in include]
     zig = [sys.executable, "-m", "ziglang", "cc"]
     if output.suffix == ".exe":
-        zig += ["-target", "x86_64-windows-gnu", "-include", str(HERE / "python.h")]
+        zig += ["-target", "x86_64-windows-gnu", "-include", str(ROOT / "ext" / "rangefetch" / "python_windows.h")]
         libraries = ["-lws2_32"]
     else:
         libraries = ["-ldl", "-lpthread"]

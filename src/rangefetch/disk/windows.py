@@ -18,6 +18,7 @@ import ctypes
 import errno
 import functools
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -275,11 +276,13 @@ def pwrite(fd: int, octets: bytes | memoryview, at_byte: int, /) -> int:
 
 def lock(fd: int) -> None:
     """Directories have no locks: that is ENOTSUP, as where a file system has none."""
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
     if _kernel().LockFileEx(_handle(fd), _LOCK_EXCLUSIVE_AT_ONCE, 0, 1, 0, at(_LOCKED_BYTE)):
         return
     code = _last_code()
     if code in (_LOCK_VIOLATION, _IO_PENDING):
-        raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     if code in _NO_SUCH_FUNCTION:
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
     raise _error(code)

@@ -41,6 +41,8 @@ def _pycurl_modules() -> Iterator[str]:
         return
     for folder in spec.submodule_search_locations or ():
         yield from sorted(str(path) for path in Path(folder).glob("_pycurl*.so"))
+        # What Windows has beside it: there a module gives away nothing of what it was linked with.
+        yield from sorted(str(path) for path in Path(folder).with_name("pycurl.libs").glob("libcurl*.dll"))
     if spec.origin and spec.origin.endswith(".so"):
         yield spec.origin
 

@@ -1,6 +1,10 @@
-/* What Python's headers want to know of the system, for 64-bit Windows: nothing of Python's is in the program, but what
- * Cython writes includes them. */
+/* What Python's headers want to know of the system, for 64-bit Windows: in the place of pyconfig.h, so that the headers
+ * of a Python on any system will do. With the stable ABI it is all that differs. It is included before everything else.
+ */
 #define Py_PYCONFIG_H
+#define Py_CONFIG_H /* what Windows' own calls it */
+#define Py_ENABLE_SHARED 1
+#define HAVE_DECLSPEC_DLL 1
 #define MS_WINDOWS 1
 #define MS_WIN64 1
 #define ALIGNOF_LONG 4
