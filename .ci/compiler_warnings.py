@@ -30,7 +30,7 @@ BUILD = Path("build/warnings")
 ELSEWHERE = {
     "aarch64-macos.11.0": [],
     "aarch64-linux-musl": [],
-    "x86_64-windows-gnu": ["-include", "tests/windows/python.h"],
+    "x86_64-windows-gnu": ["-include", "ext/rangefetch/python_windows.h"],
 }
 COMMON = ["-std=gnu11", "-DPy_LIMITED_API=0x030B0000", "-isystem", sysconfig.get_path("include")]
 COMMON += ["-iquote", "ext/rangefetch", "-I", "ext/rangefetch"]

@@ -6,7 +6,6 @@ locks cannot keep an exclusive one waiting. They come last and on one worker, si
 """
 
 import contextlib
-import fcntl
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +56,8 @@ def _alone(item: pytest.Item) -> bool:
 
 @contextlib.contextmanager
 def _turn(locks: Path, alone: bool) -> Iterator[None]:
+    import fcntl  # which Windows lacks, where there is but one worker
+
     with (locks / "tests").open("w") as tests:
         with (locks / "turnstile").open("w") as turnstile:
             fcntl.flock(turnstile, fcntl.LOCK_EX)
