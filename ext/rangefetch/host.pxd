@@ -353,7 +353,9 @@ cdef inline bint share_may_ask(
     raise_to(&share.host.most, most)
     taken, most = rf_load(&share.host.taken), rf_load(&share.host.most)
     # What was granted beyond the limit, to one that insisted, is for no other.
-    if insists or taken < most or (share.lanes < share.granted and taken <= most):
+    if insists:
+        return True  # of those that wait, this says nothing
+    if taken < most or (share.lanes < share.granted and taken <= most):
         share.refused_ms = 0
         return True
     share_waits(share, True)

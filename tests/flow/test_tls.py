@@ -106,7 +106,7 @@ def test_a_server_that_asks_for_a_certificate_gets_it(
 
 
 def test_a_key_without_a_certificate_is_an_error(certificates: Certificates, target: Path) -> None:
-    with pytest.raises(ValueError, match="private_key: there is no certificate"):
+    with pytest.raises(ValueError, match="private_key: needs a certificate"):
         fetch("https://127.0.0.1/x", target, private_key=certificates.key)
 
 
