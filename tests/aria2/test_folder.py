@@ -312,7 +312,7 @@ def test_a_checksum_and_a_size_are_proved(make: Make, directory: Path) -> None:
     assert _finish(landing, [str(directory / "wanted.part" / "x")]) == (directory / "wanted", 1)
     landing = make(filename="several", checksum=right)
     landing.open()
-    with pytest.raises(LocalError, match="of one file"):
+    with pytest.raises(LocalError, match="it is for one file"):
         _finish(landing, _bring(landing, "x", "y"))
     landing.discard()
     assert names(directory) == ["wanted"]
