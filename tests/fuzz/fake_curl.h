@@ -42,14 +42,16 @@ static void fake_receive(long status, const unsigned char *data, size_t size) {
 static int fake_header(
     CURL *easy, const char *name, size_t number, unsigned origin, int request, struct curl_header **found) {
     static struct curl_header header;
+    header.amount = 0;
     for (int i = 0; i < fake_header_count; i++)
-        if (strcasecmp(fake_headers[i].name, name) == 0 && number-- == 0) {
-            header.name = fake_headers[i].name;
-            header.value = fake_headers[i].value;
-            *found = &header;
-            return 0;
+        if (strcasecmp(fake_headers[i].name, name) == 0) {
+            if (header.amount++ == number) {
+                header.name = fake_headers[i].name;
+                header.value = fake_headers[i].value;
+            }
         }
-    return 1;
+    *found = &header;
+    return header.amount > number ? 0 : 1;
 }
 
 /* The length as libcurl reads it: digits that fit, and only where no transfer coding frames the body. */
