@@ -249,6 +249,8 @@ def test_the_glossary_is_in_order_and_each_of_its_words_is_used() -> None:
     words = [found[1] for found in re.finditer(r"^\| (?!word|---)([^|]+) \|", text, re.MULTILINE)]
     assert len(words) > 30
     assert sorted({word.lower() for word in words}) == [word.lower() for word in words]
+    if not (ROOT / "ext").exists():
+        pytest.skip("beside an installed wheel there are no sources of the engine, where some of them are used")
     sources = [*(ROOT / "src").rglob("*.py"), *(ROOT / "ext").rglob("*.p[xy]*")]
     code = "\n".join(path.read_text() for path in sources).lower()
     assert not [word for word in words if word.lower().removesuffix(", the") not in code]
