@@ -1,6 +1,6 @@
 """A long life: memory and descriptors after many transfers are what they were after a few.
 
-Some thousand transfers here; ``make torture`` has 100,000 (``RANGEFETCH_TORTURE=1``).
+Some thousand transfers here; ``make torture`` has 100,000 (``RANGEFETCH_TORTURE=1``). ``pytest -rP`` shows the figures.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MOST_MORE_DESCRIPTORS = 16
 def test_memory_and_descriptors_stay_flat(
     server: MisbehavingServer, tls_server: MisbehavingServer, certificates: Certificates, tmp_path: Path, scheme: str
 ) -> None:
-    at = server if scheme == "http" else tls_server
+    source = server if scheme == "http" else tls_server
     options: dict[str, Any] = {"ca_file": certificates.ca} if scheme == "https" else {}
     process = psutil.Process()
     figures: list[tuple[int, int]] = []
@@ -39,18 +39,21 @@ def test_memory_and_descriptors_stay_flat(
         for turn in range(ROUNDS):
             place = tmp_path / "round"
             place.mkdir()
-            urls = [at.url(f"/good/{i}", size=100 + i) for i in range(BATCH)]
+            urls = [source.url(f"/good/{i}", size=100 + i) for i in range(BATCH)]
             assert len(rangefetch.fetch_many(urls, place, **options)) == BATCH
             for i in range(2):
                 into = {"save_dir": place, "filename": f"large{i}", "min_split_size": "256K", **options}
-                result = manager.wait(manager.download(at.url("/good/l", size=LARGE, seed=i), into))
+                result = manager.wait(manager.download(source.url("/good/l", size=LARGE, seed=i), into))
                 assert result.path.read_bytes() == content(LARGE, i)
             shutil.rmtree(place)
-            at.clear()
+            source.clear()
             if turn >= 3:
                 gc.collect()
                 figures.append((process.memory_info().rss, process.num_fds()))
     # By the middle there were as many idle connections as there will be, on both sides, for the server is here, too.
     (memory, descriptors), last = map(max, zip(*figures[: len(figures) // 2], strict=True)), figures[-1]
+    for at in range(0, len(figures), max(1, len(figures) // 10)):
+        print(f"after {(at + 4) * (BATCH + 2)} transfers: {figures[at][0] >> 10} KiB, {figures[at][1]} descriptors")
+    print(f"after {ROUNDS * (BATCH + 2)} transfers: {last[0] >> 10} KiB, {last[1]} descriptors")
     assert last[0] - memory < MOST_GROWTH_BYTES, figures
     assert last[1] - descriptors <= MOST_MORE_DESCRIPTORS, figures
