@@ -350,7 +350,7 @@ def _fetch_share(
     options = dict(options)
     directory = options.pop("save_dir", None)
     with contextlib.ExitStack() as stack:
-        tell: OnResult | None = None
+        on_result: OnResult | None = None
         if note:
             with contextlib.suppress(OSError):
                 file = stack.enter_context(Path(note).open("wb", buffering=0))
@@ -358,7 +358,9 @@ def _fetch_share(
                 def tell(place: int, outcome: DownloadResult | DownloadError) -> None:
                     file.write(pickle.dumps((place, outcome)))
 
+                on_result = tell
+
         limits: dict[str, Any] = {"max_concurrent_downloads": max_concurrent_downloads, "on_error": "return"}
         outcomes: list[DownloadResult | DownloadError] = []
-        outcomes += fetch_many(plain, directory, on_result=tell, **limits, **options)
+        outcomes += fetch_many(plain, directory, on_result=on_result, **limits, **options)
         return outcomes

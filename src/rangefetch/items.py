@@ -64,8 +64,8 @@ def understand(number: int, item: Item, common: DownloadOptions) -> Wanted:
 
 
 def _read(item: Item, directory: str) -> Wanted:
-    if not isinstance(item, str) and callable(below := getattr(item, "below", None)):
-        listed, asked = below(directory)
+    if not isinstance(item, str) and callable(getattr(item, "below", None)):
+        listed, asked = cast(ListedItem, item).below(directory)
         item = cast(Item, (listed, asked) if asked else listed)
     if type(item) is str:
         # As most are: nothing of what follows has anything to do.

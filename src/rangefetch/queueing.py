@@ -232,7 +232,11 @@ class Queue:
         """Have those that were stopped or have failed wait for their turn again; the lock is held (``running``)."""
         for each in entries:
             entry = self._entries.get(each.gid, each)  # it may have become a download meanwhile
-            if entry.status is DownloadStatus.ACTIVE and entry.intent is DownloadStatus.PAUSED:
+            if (
+                isinstance(entry, Download)
+                and entry.status is DownloadStatus.ACTIVE
+                and entry.intent is DownloadStatus.PAUSED
+            ):
                 # It is about to be paused: back from there.
                 entry.intent = DownloadStatus.WAITING
             elif entry.status is was:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Unpack, cast
 
 from rangefetch.checks import HTTP, Url, check_url
 from rangefetch.disk import checksum, system
@@ -156,13 +156,12 @@ class RemoteFile(io.RawIOBase):
 class _Reader(io.BufferedReader):
     """What ``stream`` returns."""
 
-    raw: RemoteFile
-
     def __repr__(self) -> str:
         """Where it comes from and how far it was read, as other files show their names."""
+        raw = cast(RemoteFile, self.raw)
         if self.closed:
-            return f"<stream of {self.raw.url}: closed>"
-        return f"<stream of {self.raw.url}: {self.tell()} of {self.raw.size or 'unknown'} bytes read>"
+            return f"<stream of {raw.url}: closed>"
+        return f"<stream of {raw.url}: {self.tell()} of {raw.size or 'unknown'} bytes read>"
 
 
 def stream(url: Url, **options: Unpack[StreamOptions]) -> io.BufferedReader:

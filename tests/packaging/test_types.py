@@ -16,7 +16,7 @@ import rangefetch
 from servers.content import content
 from servers.misbehaving import MisbehavingServer
 
-pytestmark = pytest.mark.timeout(600)  # pyright is fetched by whoever asks for it first
+pytestmark = pytest.mark.timeout(600)  # pyright is fetched by whoever asks for it first, as make setup does
 
 PROGRAM = Path(__file__).with_name("users_program.py")
 
@@ -80,12 +80,22 @@ def test_mypy_finds_an_option_that_is_unknown_or_wrong(tmp_path: Path) -> None:
     assert found == expected, done.stdout
 
 
+@pytest.fixture(scope="module")
+def pyright(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """It is a program for Node.js, and what is installed fetches that."""
+    done = _run("pyright", ["--version"], tmp_path_factory.mktemp("pyright"))
+    if done.returncode != 0:
+        pytest.skip(f"pyright cannot be fetched: {done.stderr.strip().splitlines()[-1:]}")
+
+
+@pytest.mark.usefixtures("pyright")
 def test_pyright_is_content_with_a_users_program(tmp_path: Path) -> None:
     (tmp_path / "pyrightconfig.json").write_text(json.dumps({"typeCheckingMode": "strict", "include": [str(PROGRAM)]}))
     done = _run("pyright", [], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.usefixtures("pyright")
 def test_pyright_is_content_with_the_package(tmp_path: Path) -> None:
     # What is installed somewhere is nothing that it looks for faults in.
     package = shutil.copytree(Path(rangefetch.__file__).parent, tmp_path / "rangefetch")
@@ -94,6 +104,7 @@ def test_pyright_is_content_with_the_package(tmp_path: Path) -> None:
     assert report["generalDiagnostics"] == []
 
 
+@pytest.mark.usefixtures("pyright")
 def test_no_public_type_is_unknown(tmp_path: Path) -> None:
     done = _run("pyright", ["--verifytypes", "rangefetch", "--ignoreexternal", "--outputjson"], tmp_path)
     report: dict[str, Any] = json.loads(done.stdout)["typeCompleteness"]

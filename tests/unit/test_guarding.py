@@ -45,6 +45,14 @@ def test_what_the_machine_lacks_is_no_internal_error(number: int, path: Any) -> 
     assert isinstance(failure, errors.DiskError)
     assert str(failure) == f"/where/x.part: {os.strerror(number)}"
     assert failure.errno == number
+    assert failure.filename == "/where/x.part"
+
+
+def test_a_number_of_a_descriptor_is_no_name() -> None:
+    failure = _failure_of(OSError(errno.EIO, os.strerror(errno.EIO), 7))
+    assert isinstance(failure, errors.DiskError)
+    assert str(failure) == os.strerror(errno.EIO)
+    assert failure.filename is None
 
 
 def test_memory_that_is_lacking_is_none_either() -> None:

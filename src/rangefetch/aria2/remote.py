@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import TypeVar
+from typing import Self
 from urllib.parse import quote, urljoin, urlsplit
 
 from rangefetch.disk.state import MOST_VALIDATOR_BYTES
@@ -54,8 +54,6 @@ __all__ = [
     "is_http",
     "requested",
 ]
-
-C = TypeVar("C", bound=http.client.HTTPConnection)
 
 _MOST_REDIRECTS = 20
 _MOST_TEXT = 200
@@ -258,7 +256,7 @@ def requested(
     raise unanswered(Failure(fault=Fault.REDIRECTS))
 
 
-def _connection(url: str, options: DownloadOptions) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
+def _connection(url: str, options: DownloadOptions) -> tuple[_Connection, str, dict[str, str]]:
     """A connection for a request to ``url``, through its proxy if it takes one; what to ask it for; and the headers for
     a proxy that sees the request. Raises ``Unanswered`` for a proxy that is not HTTP."""
     parts, proxy = urlsplit(_ascii(url)), proxy_for(url, options)
@@ -274,28 +272,14 @@ def _connection(url: str, options: DownloadOptions) -> tuple[http.client.HTTPCon
         at = (urlsplit(bare).hostname or "", urlsplit(bare).port)
     if not is_tls:
         target = f"http://{parts.netloc}{target}" if proxy else target
-        return _patient(http.client.HTTPConnection, options)(*at), target, of_proxy
+        return _Connection(*at).patient(options), target, of_proxy
     ca_file = find_ca_file(str(options.ca_file))
     modified_s = Path(ca_file).stat().st_mtime if ca_file else 0.0
     context = _tls_context(ca_file, options.verify_tls, modified_s)
-    connection = _patient(http.client.HTTPSConnection, options)(*at, context=context)
+    connection = _TlsConnection(*at, context=context).patient(options)
     if proxy:
         connection.set_tunnel(host, port, of_proxy)
     return connection, target, {}
-
-
-def _patient(kind: type[C], options: DownloadOptions) -> type[C]:
-    """Connections with one timeout until they stand, and another for what is read from them."""
-
-    class Patient(kind):  # type: ignore[misc,valid-type]
-        response_class = _Answer
-
-        def connect(self) -> None:
-            self.timeout = options.connect_timeout or None
-            super().connect()
-            self.sock.settimeout(options.read_timeout or None)
-
-    return Patient
 
 
 def describe(source: Source, options: DownloadOptions) -> tuple[bytes, str]:
@@ -403,6 +387,27 @@ class _Answer(http.client.HTTPResponse):
             if not 101 < status < 200:
                 return version, status, reason
             http.client.parse_headers(self.fp)
+
+
+class _Connection(http.client.HTTPConnection):
+    """With one timeout until it stands, and another for what is read from it."""
+
+    response_class = _Answer
+    _read_timeout: float | None = None
+
+    def patient(self, options: DownloadOptions) -> Self:
+        """Itself, with the timeouts in ``options``."""
+        self.timeout = options.connect_timeout or None
+        self._read_timeout = options.read_timeout or None
+        return self
+
+    def connect(self) -> None:
+        super().connect()
+        self.sock.settimeout(self._read_timeout)
+
+
+class _TlsConnection(_Connection, http.client.HTTPSConnection):
+    """The same over TLS."""
 
 
 @functools.lru_cache(maxsize=8)

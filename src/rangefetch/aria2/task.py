@@ -63,11 +63,10 @@ class _Wait:
     timer: Timer
 
 
-class Aria2Task(Task):
+class Aria2Task(Task["Aria2Backend"]):
     """One download at work. All methods run on the backend's thread; files and servers are left to others."""
 
     transferer = "aria2"
-    backend: Aria2Backend
     tries: Tries
 
     def __init__(self, backend: Aria2Backend, download: Download) -> None:

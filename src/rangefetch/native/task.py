@@ -48,11 +48,10 @@ _HELD_S = 24 * 3600.0
 _HASH_AT_LEAST_BYTES = 4 << 20
 
 
-class NativeTask(Task):
+class NativeTask(Task["EngineServices[NativeTask]"]):
     """One download that the engine fetches. All methods run on the backend's thread."""
 
     transferer = "the engine"
-    backend: EngineServices[NativeTask]
 
     def __init__(self, backend: EngineServices[NativeTask], download: Download, tried: Small | None = None) -> None:
         super().__init__(backend, download, download.options)

@@ -108,6 +108,8 @@ def what_the_machine_lacks(error: BaseException) -> LocalError | None:
     if isinstance(error, MemoryError):
         return LocalError("out of memory")
     if isinstance(error, OSError) and error.errno in _LACKING:
-        on = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
-        return DiskError(f"{on}{error.strerror}", errno=error.errno, filename=error.filename)
+        # It may also be the number of a descriptor.
+        named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else None
+        on = f"{named}: " if named is not None else ""
+        return DiskError(f"{on}{error.strerror}", errno=error.errno, filename=named)
     return None

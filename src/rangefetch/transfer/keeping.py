@@ -6,7 +6,7 @@ Data before bits: a state is saved only of bytes that were synced before (``savi
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rangefetch.disk import beside
 from rangefetch.errors import DiskError
@@ -27,7 +27,7 @@ _SAVE_EVERY_S = 5.0
 class Keeping:
     """What is kept of one download. All methods run on the backend's thread, but for what a worker is given."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task[Any]) -> None:
         self._task = task
         self.kept_bytes = NOTHING_KEPT
         """What lies beside the target speaks of so many bytes."""

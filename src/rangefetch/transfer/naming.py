@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rangefetch.disk import reservations
 from rangefetch.disk.names import choose_filename, numbered
@@ -23,7 +23,7 @@ _MOST_NUMBERS = 9999
 class Naming:
     """Which name one download gets. All methods but ``rename`` may run on a worker."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task[Any]) -> None:
         self._task = task
         self._wanted = ""
         self._number = 0  # that was put into it

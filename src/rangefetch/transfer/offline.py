@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rangefetch.errors import DownloadError
 from rangefetch.logs import log as _log
@@ -20,7 +20,7 @@ __all__ = ["Offline"]
 class Offline:
     """The waiting of one download. All methods run on the backend's thread, but for ``waits_for``."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task[Any]) -> None:
         self._task = task
         self._waiting: object | None = None  # the wait that is still of interest
         self._is_away = False  # it was seen that there is no network

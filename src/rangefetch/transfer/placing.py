@@ -10,7 +10,7 @@ import functools
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rangefetch.disk import beside, checksum
 from rangefetch.disk.names import choose_filename
@@ -43,7 +43,7 @@ T = TypeVar("T")
 class Placing:
     """Where one download goes. All methods run on the backend's thread, but for what a worker is given."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task[Any]) -> None:
         self.earlier: Earlier | None = None
         """Work of another URL, which may be part of the same file."""
         self.waits_for = ""

@@ -6,7 +6,7 @@ The final name appears only when both were right.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rangefetch.identity import Basis
 from rangefetch.masking import without_userinfo
@@ -22,7 +22,7 @@ __all__ = ["Proving"]
 class Proving:
     """The end of a download that has every byte. All methods run on the backend's thread, but for what workers do."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task[Any]) -> None:
         self._task = task
         self.bound = ""
         """What its speed was bound by, as the result says it."""

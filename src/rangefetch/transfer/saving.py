@@ -106,9 +106,10 @@ def _load_aria2s(target: Target, url: str, own: state.State | None, *, provable:
     octets = read_control(target, trusted=provable)
     if octets is None:
         return None
-    known = (own.sources, own.resolved_url, own.filename) if own is not None else ()
-    found = as_state(octets, target, own.url if own is not None else url, *known)
-    if own is not None and own.total_size != found.total_size:
+    if own is None:
+        return as_state(octets, target, url)
+    found = as_state(octets, target, own.url, own.sources, own.resolved_url, own.filename)
+    if own.total_size != found.total_size:
         raise state.StateDamaged(f"{target.control_path}: it is for a file of another size")
     return found
 

@@ -12,7 +12,7 @@ import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from rangefetch.checks import HTTP, check_url
 from rangefetch.disk import provenance
@@ -45,18 +45,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Task"]
 
+S = TypeVar("S", bound="Services[Any]")
+
 _NOTHING_S = 5.0
 _REFRESH_S = 300.0
 
 
-class Task(abc.ABC):
+class Task(abc.ABC, Generic[S]):
     """One download at work. All methods run on its backend's thread, but for those that say otherwise."""
 
     transferer = "the backend"
     """What has the transfers, in words."""
-    backend: Services[Any]
 
-    def __init__(self, backend: Services[Any], download: Download, options: DownloadOptions) -> None:
+    def __init__(self, backend: S, download: Download, options: DownloadOptions) -> None:
         self.backend = backend
         self.download = download
         self.options = options
