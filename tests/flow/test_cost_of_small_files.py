@@ -72,7 +72,7 @@ def test_few_functions_are_called_for_each_file(urls: list[str], tmp_path: Path)
         before = calls.total()
         fetch(urls[1:])
         assert calls["Small.__init__"] == COUNT
-        assert calls.total() - before < 28 * COUNT  # 21; it had been 95
+        assert calls.total() - before < 28 * COUNT  # 23; it had been 95
 
 
 def test_how_to_ask_is_found_out_once_for_files_with_names_of_their_own(urls: list[str], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rangefetch.disk import provenance
@@ -38,23 +38,44 @@ if TYPE_CHECKING:
     from rangefetch.native.backend import NativeBackend
     from rangefetch.native.directories import Directory
 
-__all__ = ["Small", "come_whole", "fetch_alike", "waits_of"]
+__all__ = ["TABLE", "Small", "Stage", "Step", "come_whole", "fetch_alike", "waits_of"]
 
 _LARGEST_BYTES = 1 << 20
 _NO_LOOP = -1
 
 
-class _Stage(enum.Enum):
+class Stage(enum.Enum):
     """What is going on with it."""
 
     PREPARING = "its directory is opened, and the files with secrets are read"
     FETCHING = "the engine fetches it"
     QUEUED = "it is not small, and waits for its turn as any other download"
-    HELD = "the engine waits for its place, which a task gives it"
+    HELD = "a task is there for it, which may go on with the engine's file"
     LEAVING = "the engine lets go of it, and then its end is told"
-    DROPPED = "the engine lets go of it, and somebody else goes on"
+    DROPPED = "the engine lets go of it; the task does without"
     NAMED = "it has its name, and its trace is written"
-    ENDED = "nothing more comes of it"
+    ENDED = "nothing more comes of it here"
+
+    __hash__ = object.__hash__  # Enum's own is a function in Python, which is called for each look into the table
+
+
+class Step(enum.Enum):
+    """What may happen."""
+
+    ASKED = "the engine is asked for it"
+    UNPREPARED = "there is no such directory, or it has no secrets"
+    TOLD = "the engine tells that it is not small, or that it failed"
+    TURN = "it has its turn"
+    TAKEN = "the task goes on with the engine's file"
+    UNWANTED = "the task does without"
+    STOP = "somebody wants it to end, or it cannot go on"
+    LET_GO = "the engine has let go of it, and it is not whole"
+    WHOLE = "the engine has let go of it, and it has its name"
+    TRACED = "the same, but its trace has yet to be written"
+    WRITTEN = "its trace is written, as far as that can be done"
+    ABANDON = "nobody waits for it any longer"
+
+    __hash__ = object.__hash__
 
 
 _ENGINE_WAITS = {
@@ -85,13 +106,14 @@ class Small:
     file: File | None = None
     connections = 0
     """That were opened for it, when the engine has let go."""
-    _stage = _Stage.PREPARING
+    stage = Stage.PREPARING
     _name = _path = ""
     _directory: Directory | None = None
     _loop = _NO_LOOP
     _events: tuple[EngineEvent, ...] = ()  # for the task that takes over
     _trace: tuple[Traced, ...] = ()
     _error: DownloadError | None = None
+    _result: DownloadResult | None = None  # once it has its name, and that is not told yet
     _leaving_since_s = 0.0
     _meter: SpeedMeter | None = None
 
@@ -99,6 +121,25 @@ class Small:
         self.download = download
         self.options = self._asked_with = download.options
         self._backend = backend
+
+    def fire(self, step: Step) -> None:
+        """Something has happened: go where ``TABLE`` says, and do what is to be done there.
+
+        Raises ``ValueError`` for what cannot happen in this stage; then nothing has changed.
+        """
+        move = TABLE[self.stage].get(step)
+        if move is None:
+            raise ValueError(f"{step.name} cannot happen while {self.stage.name}")
+        self.stage, action = move
+        if action is None:
+            return
+        try:
+            action(self)
+        except BaseException:
+            # On the way to the end nothing else would bring that about.
+            if self.stage in _ENDING:
+                self.fire(Step.ABANDON)
+            raise
 
     # -- the beginning --------------------------------------------------------------------------------------------
 
@@ -109,9 +150,7 @@ class Small:
     def not_prepared(self, error: BaseException) -> None:
         """There is no such directory, or it has no secrets: a task says what is wrong."""
         _log.debug("%s: %s", mask_url(self.download.url), error)
-        if self._stage is _Stage.PREPARING:
-            self._stage = _Stage.ENDED
-            self._backend.task_instead(self)
+        self.fire(Step.UNPREPARED)
 
     # -- what the engine tells ------------------------------------------------------------------------------------
 
@@ -121,29 +160,27 @@ class Small:
             self._trace += ((self.download.url, event.trace),)
         elif event.name == "REMOVED":
             self._leave_engine()
-            self._removed()
-        elif self._stage is _Stage.FETCHING:
-            self._stage = _Stage.QUEUED
-            self._keep(event)
-            self._release_directory()
-            match self._backend.listener.grows(self.download, answered=event.name != "FAILED"):
-                case Growth.NOW:
-                    self.go_on()
-                case Growth.LATER:
-                    self._leave()
-        elif self._stage in (_Stage.QUEUED, _Stage.HELD):
-            self._keep(event)
+            self.fire(Step.LET_GO)
+        else:
+            if event.name != "HELD":
+                self._events += (event,)
+            self.fire(Step.TOLD)
 
     def go_on(self) -> None:
         """It has its turn: a task goes on with it."""
-        if self._stage is _Stage.QUEUED:
-            self._stage = _Stage.HELD
-            self._backend.task_instead(self)
+        self.fire(Step.TURN)
 
-    def _keep(self, event: EngineEvent) -> None:
-        """What has happened so far, for the task that takes over."""
-        if event.name != "HELD":
-            self._events += (event,)
+    def _ask_for_turn(self) -> None:
+        self._release_directory()
+        has_failed = any(event.name == "FAILED" for event in self._events)
+        match self._backend.listener.grows(self.download, answered=not has_failed):
+            case Growth.NOW:
+                self.fire(Step.TURN)
+            case Growth.LATER:
+                self.fire(Step.STOP)
+
+    def _task_instead(self) -> None:
+        self._backend.task_instead(self)
 
     def _leave_engine(self) -> None:
         assert self.file is not None
@@ -151,33 +188,24 @@ class Small:
         self._backend.file_gone(self.file, self._loop)
         self.file.tag = None  # nothing more is told of it, and the two must not keep each other
         self._loop = _NO_LOOP
+        self._release_directory()
 
     def _release_directory(self) -> None:
         directory, self._directory = self._directory, None
         if directory is not None:
             directory.release()
 
-    def _removed(self) -> None:
-        was, self._stage = self._stage, _Stage.ENDED
-        self._release_directory()
-        if was is _Stage.DROPPED:
-            self._backend.dropped(self)
-        elif was is not _Stage.ENDED:  # it was given up, and that was told
-            self._tell()
-
-    def _write_trace(self, result: DownloadResult) -> None:
-        """It has its name; before that is told, its trace is written."""
-        self._stage = _Stage.NAMED
+    def _write_trace(self) -> None:
+        """Before it is told that it has its name, its trace is written."""
         self._backend.work(
             self,
             lambda: write_trace(os.fspath(self.options.trace), self.download.gid, self._trace),
-            lambda _: self._named(result),
+            lambda _: self.fire(Step.WRITTEN),
         )
 
-    def _named(self, result: DownloadResult) -> None:
-        if self._stage is _Stage.NAMED:
-            self._stage = _Stage.ENDED
-            self._backend.are_whole([(self, result)])
+    def _tell_whole(self) -> None:
+        assert self._result is not None
+        self._backend.are_whole([(self, self._result)])
 
     # -- for the task that takes over -----------------------------------------------------------------------------
 
@@ -185,9 +213,9 @@ class Small:
         """The engine's file, its loop, and what has happened, for a task with these options; None: it is gone, or it
         was begun with others."""
         file = self.file
-        if self._stage is not _Stage.HELD or file is None or options is not self._asked_with:
+        if self.stage is not Stage.HELD or file is None or options is not self._asked_with:
             return None
-        self._stage = _Stage.ENDED
+        self.fire(Step.TAKEN)
         file.tag = task
         return file, self._loop, list(self._events)
 
@@ -203,46 +231,53 @@ class Small:
 
     def drop(self) -> None:
         """The task has no use for the engine's file."""
-        if self._stage is _Stage.HELD and self.file is not None:
-            self._stage = _Stage.DROPPED
-            self._backend.drops(self)
-            self.file.remove()
+        self.fire(Step.UNWANTED)
+
+    def _drop(self) -> None:
+        self._backend.drops(self)
+        self._remove()
+
+    def _is_dropped(self) -> None:
+        self._backend.dropped(self)
 
     # -- what others ask for --------------------------------------------------------------------------------------
 
     def halt(self) -> None:
         """Have the engine let go of it, and tell the listener. There is nothing to be saved, or to be removed."""
-        self._leave()
+        self.fire(Step.STOP)
 
     def fail(self, error: DownloadError) -> None:
         """End it with an error."""
         error.url = error.url or mask_url(self.download.url)
         self._error = self._error or error
-        self._leave()
+        self.fire(Step.STOP)
 
     def tell_end(self, error: DownloadError | None) -> None:
         """Tell the listener at once, whatever is still going on."""
-        if self._stage is not _Stage.ENDED:
-            self._error = self._error or error
-            self._stage = _Stage.ENDED
-            self._tell()
+        self._error = self._error or error
+        self.fire(Step.ABANDON)
 
     def _leave(self) -> None:
-        if self._stage is _Stage.PREPARING:
-            self._stage = _Stage.ENDED
+        self._leaving_since_s = self._backend.now_s()
+        self._remove()
+
+    def _remove(self) -> None:
+        """Have the engine let go of it, where it has it."""
+        if self._loop == _NO_LOOP:
             self._release_directory()
-            self._tell()
-        elif self._stage in (_Stage.FETCHING, _Stage.QUEUED) and self.file is not None:
-            self._stage = _Stage.LEAVING
-            self._leaving_since_s = self._backend.now_s()
+            self.fire(Step.LET_GO)
+        elif self.file is not None:
             self.file.remove()
 
     def _tell(self) -> None:
-        self._backend.task_ended(self)
-        if self._error is not None:
-            self._backend.listener.failed(self.download, self._error)
-        else:
-            self._backend.listener.halted(self.download)
+        listener = self._backend.listener
+        try:
+            self._backend.task_ended(self)
+        finally:
+            if self._error is not None:
+                listener.failed(self.download, self._error)
+            else:
+                listener.halted(self.download)
 
     def change(self, options: DownloadOptions) -> None:
         """Limits hold at once. All else is for the next request, which is a task's."""
@@ -254,11 +289,11 @@ class Small:
     def tick(self, now_s: float) -> None:
         """A few times a second: see whether time is up, and whether its host holds up others."""
         file, download = self.file, self.download
-        if self._stage is _Stage.LEAVING and now_s - self._leaving_since_s > LET_GO_S:
+        if self.stage is Stage.LEAVING and now_s - self._leaving_since_s > LET_GO_S:
             _log.warning("%s: abandoned: no response from %s", mask_url(download.url), self.waiting_for)
             self.tell_end(None)
         elapsed_s = now_s - download.started_s
-        if self._stage not in (_Stage.PREPARING, _Stage.FETCHING, _Stage.QUEUED):
+        if self.stage not in _AT_WORK:
             return
         if 0 < self.options.total_timeout < elapsed_s:
             self.fail(TimedOut(f"not finished after {self.options.total_timeout:g} seconds"))
@@ -266,16 +301,16 @@ class Small:
             if self._meter is None:
                 self._meter = SpeedMeter()
             self._meter.sample(now_s, file.downloaded)
-            if self._stage is _Stage.FETCHING and not file.downloaded:
+            if self.stage is Stage.FETCHING and not file.downloaded:
                 self._let_others_pass(file, elapsed_s)
-            elif self._stage is _Stage.QUEUED and self._backend.lacks_connections(self.host):
+            elif self.stage is Stage.QUEUED and self._backend.lacks_connections(self.host):
                 self._make_way()
 
     def _make_way(self) -> None:
         """Give up the connection with which it waits for its place: those that have the places wait for one, and
         neither would ever go on."""
         if self._backend.listener.makes_way(self.download):
-            self._leave()
+            self.fire(Step.STOP)
 
     def _let_others_pass(self, file: File, elapsed_s: float) -> None:
         """Where its host does not answer, or rests: what waits may have its place, before it is tried again."""
@@ -285,12 +320,12 @@ class Small:
             if not governor.has_answered(host) and listener.puts_off(self.download):
                 why = f"no response within {governor.HURRY_S:g} s"
                 _log.info("%s: %s; others come first", mask_url(self.download.url), why)
-                self._leave()
+                self.fire(Step.STOP)
             return
         rest_s = governor.rests_for(file.resting_host) if waits_for == "rest" else 0.0
         if rest_s >= governor.WORTH_A_TURN_S and listener.puts_off(self.download, rest_s):
             self.download.has_begun = False  # nothing is left of it
-            self._leave()
+            self.fire(Step.STOP)
 
     # -- for whoever looks ----------------------------------------------------------------------------------------
 
@@ -307,11 +342,11 @@ class Small:
     def waiting_for(self) -> str:
         """What will bring it on, in words; from any thread."""
         file = self.file
-        if self._stage is _Stage.LEAVING:
+        if self.stage is Stage.LEAVING:
             return "the engine to end its transfers"
-        if self._stage is _Stage.QUEUED:
+        if self.stage is Stage.QUEUED:
             return "its turn"
-        if self._stage is not _Stage.FETCHING or file is None:
+        if self.stage is not Stage.FETCHING or file is None:
             return "the disk"
         return waits_of(file) or "the disk"
 
@@ -322,6 +357,69 @@ class Small:
             return Figures()
         speed = meter.speed() if meter is not None else 0.0
         return Figures(file.downloaded, max(file.size, 0), speed, file.lanes_busy)
+
+
+_Move = tuple[Stage, Callable[[Small], None] | None]
+
+
+def _stays(stage: Stage, *steps: Step) -> dict[Step, _Move]:
+    return dict.fromkeys(steps, (stage, None))
+
+
+_ENDS: dict[Step, _Move] = {Step.STOP: (Stage.LEAVING, Small._leave), Step.ABANDON: (Stage.ENDED, Small._tell)}
+_COMES_WHOLE: dict[Step, _Move] = {Step.WHOLE: (Stage.ENDED, None), Step.TRACED: (Stage.NAMED, Small._write_trace)}
+
+TABLE: Mapping[Stage, Mapping[Step, _Move]] = {
+    # A turn may be that of an earlier attempt, which has asked for it and is gone.
+    Stage.PREPARING: {
+        Step.ASKED: (Stage.FETCHING, None),
+        Step.UNPREPARED: (Stage.HELD, Small._task_instead),
+        **_ENDS,
+        **_stays(Stage.PREPARING, Step.TURN),
+    },
+    Stage.FETCHING: {
+        Step.TOLD: (Stage.QUEUED, Small._ask_for_turn),
+        **_COMES_WHOLE,
+        **_ENDS,
+        **_stays(Stage.FETCHING, Step.TURN),
+    },
+    Stage.QUEUED: {
+        Step.TURN: (Stage.HELD, Small._task_instead),
+        **_ENDS,
+        **_stays(Stage.QUEUED, Step.TOLD),
+    },
+    Stage.HELD: {
+        Step.TAKEN: (Stage.ENDED, None),
+        Step.UNWANTED: (Stage.DROPPED, Small._drop),
+        **_ENDS,  # where the task could not be made
+        **_stays(Stage.HELD, Step.TOLD, Step.TURN),
+    },
+    Stage.DROPPED: {
+        Step.LET_GO: (Stage.ENDED, Small._is_dropped),
+        **_stays(Stage.DROPPED, Step.TOLD, Step.TURN, Step.STOP, Step.ABANDON),
+    },
+    Stage.LEAVING: {
+        Step.LET_GO: (Stage.ENDED, Small._tell),
+        **_COMES_WHOLE,  # it was, before the engine heard of the stop
+        **_ENDS,
+        **_stays(Stage.LEAVING, Step.TOLD, Step.TURN, Step.STOP),
+    },
+    Stage.NAMED: {
+        Step.WRITTEN: (Stage.ENDED, Small._tell_whole),
+        Step.ABANDON: (Stage.ENDED, Small._tell_whole),
+        **_stays(Stage.NAMED, Step.TURN, Step.STOP),
+    },
+    # What an abandoned download was waiting for may still come.
+    Stage.ENDED: _stays(
+        Stage.ENDED,
+        *(Step.UNPREPARED, Step.TOLD, Step.TURN, Step.LET_GO, Step.WHOLE, Step.TRACED, Step.WRITTEN),
+        *(Step.STOP, Step.ABANDON),
+    ),
+}
+"""From each stage and what happens in it: the stage that follows, and what is to be done."""
+
+_AT_WORK = frozenset({Stage.PREPARING, Stage.FETCHING, Stage.QUEUED})
+_ENDING = frozenset({Stage.LEAVING, Stage.NAMED, Stage.ENDED})
 
 
 # -- together ----------------------------------------------------------------------------------------------------------
@@ -348,10 +446,9 @@ def fetch_alike(backend: NativeBackend, smalls: Sequence[Small], directory: Dire
     # What would be divided among connections is not small.
     largest_bytes = _LARGEST_BYTES if options.split == 1 else min(_LARGEST_BYTES, least_bytes)
     overwrite, fd, prefix = options.overwrite, directory.fd, directory.prefix
-    preparing, fetching = _Stage.PREPARING, _Stage.FETCHING
     files: list[File] = []
     for small in smalls:
-        if small._stage is not preparing:
+        if small.stage is not Stage.PREPARING:  # it was stopped
             directory.release()
             continue
         small._directory = directory
@@ -374,7 +471,6 @@ def fetch_alike(backend: NativeBackend, smalls: Sequence[Small], directory: Dire
                 compares=not provenance.others_in_this_run(path, url),
             )
             download.figures = small.figures
-            small._stage = fetching
             files.append(file)
         except BaseException as error:  # of one of them
             went_wrong(small, error)
@@ -388,12 +484,13 @@ def fetch_alike(backend: NativeBackend, smalls: Sequence[Small], directory: Dire
         return
     for file, loop in zip(files, loops, strict=True):
         file.tag._loop = loop
+        file.tag.fire(Step.ASKED)
 
 
 def come_whole(backend: NativeBackend, files: Sequence[File]) -> None:
     """The engine has let go of small files, which have their names."""
     now_s = backend.now_s()
-    ended, one_response, compared = _Stage.ENDED, Basis.ONE_RESPONSE, Basis.COMPARED
+    ended, one_response, compared = Stage.ENDED, Basis.ONE_RESPONSE, Basis.COMPARED
     whole: list[tuple[Small, DownloadResult]] = []
     written: list[tuple[str, str]] = []
     gone: Counter[tuple[int, int]] = Counter()  # by host and loop
@@ -405,8 +502,8 @@ def come_whole(backend: NativeBackend, files: Sequence[File]) -> None:
         try:
             gone[file.host, small._loop] += 1
             left[small._directory] += 1
-            small._directory = None
-            if small._stage is ended:
+            small._loop, small._directory = _NO_LOOP, None
+            if small.stage is ended:
                 continue  # it was given up
             download, size, was_there = small.download, file.size, file.was_there
             url, connections = download.url, file.connections
@@ -431,9 +528,10 @@ def come_whole(backend: NativeBackend, files: Sequence[File]) -> None:
                 identity=compared if was_there else one_response,
             )
             if small._trace:
-                small._write_trace(result)
+                small._result = result
+                small.fire(Step.TRACED)
             else:
-                small._stage = ended
+                small.fire(Step.WHOLE)
                 whole.append((small, result))
         except BaseException as error:  # of one of them
             went_wrong(small, error)
