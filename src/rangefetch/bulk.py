@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 from rangefetch.batch import Batch, Standing
 from rangefetch.checks import check_count, check_function, check_path
 from rangefetch.errors import DownloadError, LocalError, TargetExists
-from rangefetch.importing import no_fork
+from rangefetch.importing import no_fork, ready_tempfile
 from rangefetch.items import Item, Wanted, understand
 from rangefetch.logs import log as _log
 from rangefetch.manager import DownloadManager
@@ -271,6 +271,7 @@ def _divide(
     on_result: OnResult | None,
 ) -> list[DownloadResult | DownloadError]:
     """Give each worker of the executor a share; only plain values cross."""
+    ready_tempfile()
     with no_fork:
         import tempfile
         from concurrent.futures import BrokenExecutor, CancelledError, as_completed

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -210,9 +211,29 @@ def test_a_port_that_is_taken_between_the_look_and_the_start(
         return first
 
     monkeypatch.setattr("rangefetch.aria2.daemon._free_port", look)
+    monkeypatch.setattr("secrets.randbelow", lambda _: 0)
     with socket.create_server(("127.0.0.1", config.rpc_port)), Aria2Daemon(config) as daemon:
         assert daemon.port == config.rpc_port + 1
     assert looks == [config.rpc_port, config.rpc_port + 1]
+
+
+def test_a_port_that_was_taken_when_aria2c_started_and_is_free_again(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure()
+    monkeypatch.setattr("rangefetch.aria2.daemon._is_free", lambda _: True)
+    with socket.create_server(("127.0.0.1", config.rpc_port)), Aria2Daemon(config) as daemon:
+        assert daemon.port > config.rpc_port
+
+
+def test_many_that_start_at_once_find_a_port_each(configure: Configure) -> None:
+    daemons = [Aria2Daemon(configure()) for _ in range(8)]
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(len(daemons)) as threads:
+        for daemon in daemons:
+            stack.callback(daemon.stop)
+        list(threads.map(Aria2Daemon.start, daemons))
+        assert len({daemon.port for daemon in daemons}) == len(daemons)
+        assert all(daemon.is_healthy() for daemon in daemons)
 
 
 def test_two_live_side_by_side(configure: Configure) -> None:

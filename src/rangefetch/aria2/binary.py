@@ -24,6 +24,7 @@ from typing import IO
 from rangefetch.aria2.config import BinarySource, DaemonConfig
 from rangefetch.disk import system
 from rangefetch.errors import BinaryDownloadFailed, ProcessStartFailed
+from rangefetch.importing import ready_tempfile
 from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.net.certificates import find_ca_file
@@ -152,6 +153,7 @@ def download_aria2(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for source in sources:
+            ready_tempfile()
             with tempfile.TemporaryDirectory(prefix=".aria2-", dir=directory) as temporary:
                 fetched = Path(temporary) / "fetched"
                 try:

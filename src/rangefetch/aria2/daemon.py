@@ -40,6 +40,8 @@ __all__ = ["Aria2Daemon"]
 _LOOPBACK = "127.0.0.1"
 _PORTS = 100
 _PORT_TRIES = 5
+_LAST_PORT = 65535
+_NO_PORT = "failed to bind TCP port"  # as aria2c says it; whoever had the port may have ended since
 _MOST_SILENCE_S = 9.0  # less than a question waits for its answer
 _FIRST_LOOK_S = 0.02
 _LOOK_EVERY_S = 0.5
@@ -261,7 +263,8 @@ class Aria2Daemon:
             try:
                 self._launch_on(port, monitor, deadline_s)
             except _PortTaken:
-                first = port + 1
+                # Others that start now take the next one, too, so that all would meet again at each.
+                first = min(port + 1 + secrets.randbelow(_PORTS), _LAST_PORT)
             else:
                 if port != self.config.rpc_port:
                     _log.info("port %d is taken; aria2c is on port %d", self.config.rpc_port, port)
@@ -306,11 +309,10 @@ class Aria2Daemon:
         look_s = _FIRST_LOOK_S
         while not self._holdings.closing:
             if not process.is_alive:
-                if not _is_free(port):
+                said = self._said(process)
+                if _NO_PORT in said or not _is_free(port):
                     raise _PortTaken
-                raise ProcessManagementError(
-                    f"aria2c exited at startup (exit status {process.exit_status}): {self._said(process)}"
-                )
+                raise ProcessManagementError(f"aria2c exited at startup (exit status {process.exit_status}): {said}")
             # To look at what listens costs much where there are many connections.
             listening = process.listening() if _takes_connections(port) else set()
             if listening is None or (_LOOPBACK, port) in listening:
@@ -437,7 +439,7 @@ def _is_free(port: int) -> bool:
 
 def _free_port(first: int) -> int:
     """The first free port from ``first`` on. Raises ``ProcessManagementError`` if none of the next hundred is."""
-    last = min(first + _PORTS, 65536)
+    last = min(first + _PORTS, _LAST_PORT + 1)
     for port in range(first, last):
         if _is_free(port):
             return port

@@ -28,6 +28,7 @@ import psutil
 from rangefetch.disk import system
 from rangefetch.disk.replacing import replace_file
 from rangefetch.errors import ProcessManagementError, ProcessStartFailed
+from rangefetch.importing import ready_tempfile
 from rangefetch.logs import log as _log
 from rangefetch.net.proxies import VARIABLES
 
@@ -224,6 +225,7 @@ def make_directory(state_directory: Path) -> Path:
     """A new directory for one daemon, which only this user may enter. Raises ``ProcessManagementError``."""
     try:
         state_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        ready_tempfile()
         directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=state_directory))
         write_record(directory, None, "")
     except OSError as error:

@@ -15,7 +15,7 @@ from typing import Any
 from rangefetch.disk import system
 from rangefetch.disk.target import Target
 from rangefetch.errors import BadAnswer, DiskError, DownloadError
-from rangefetch.importing import no_fork
+from rangefetch.importing import no_fork, ready_tempfile
 
 __all__ = ["codings_to_undo", "decode"]
 
@@ -66,8 +66,10 @@ def decode(target: Target, codings: Sequence[str], most_bytes: int) -> int:
     The decoded form is written beside it first, without a name. Raises ``BadAnswer`` for what is damaged or longer than
     ``most_bytes``, and ``DiskError``; the part file is as it was then, also where the disk is full.
     """
+    ready_tempfile()
     with no_fork:
         import tempfile
+
     length = 0
     try:
         with tempfile.TemporaryFile(dir=target.directory) as decoded:

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rangefetch.importing import no_fork
+from rangefetch.importing import no_fork, ready_tempfile
 
 __all__ = [
     "CREATES_IN_DIRECTORIES",
@@ -234,6 +234,7 @@ def create_unseen(path: Path, prepare: Callable[[int], bool]) -> int:
 
 
 def open_temporary() -> tuple[int, Path]:
+    ready_tempfile()
     with no_fork:
         import tempfile
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
-from rangefetch.importing import no_fork
+from rangefetch.importing import no_fork, ready_tempfile
 from rangefetch.manifests.item import Mistake
 from rangefetch.masking import mask_url
 
@@ -92,6 +92,7 @@ class Source:
 
     def _fetched(self, url: str) -> BinaryIO:
         """The manifest at a URL, fetched into a directory that is gone afterwards."""
+        ready_tempfile()
         with no_fork:
             import tempfile
 

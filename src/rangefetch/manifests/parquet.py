@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+from rangefetch.importing import ready_tempfile
 from rangefetch.manifests.columns import Plan
 from rangefetch.manifests.formats import Asked, Look
 from rangefetch.manifests.item import Mistake, Row
@@ -38,6 +39,7 @@ def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
         with contextlib.ExitStack() as closing:
             source: Any = look.source.path
             if source is None:  # the end says what is where: a pipe, or a compressed form, is copied to a file first
+                ready_tempfile()
                 source = closing.enter_context(tempfile.TemporaryFile(prefix="rangefetch-"))
                 shutil.copyfileobj(look.source.stream, source)
                 source.seek(0)

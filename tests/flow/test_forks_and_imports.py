@@ -1,0 +1,147 @@
+"""A thread imports what is not needed before, another one forks: neither waits for the other."""
+
+import pytest
+
+from support import children
+
+BEGIN = """
+import os, signal, sys, threading, time
+from rangefetch.importing import no_fork
+from rangefetch import importing
+
+forking = threading.Event()
+importing_it = threading.Event()
+calls = []
+
+
+def load():
+    with no_fork:
+        importing_it.set()
+        forking.wait()
+        time.sleep(0.2)  # for the thread that forks to come to wait for this one
+        wanted()
+
+
+def fork(in_child):
+    thread = threading.Thread(target=load, daemon=True)
+    thread.start()
+    importing_it.wait()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        with no_fork:
+            in_child()
+        os._exit(0)
+    thread.join()
+    return os.waitpid(pid, 0)[1]
+"""
+
+PROGRAMS = {
+    # Its handler takes its lock before ours is called, which is the older.
+    "wants the lock of logging, which is the younger": """
+import logging
+os.register_at_fork(before=forking.set)
+
+def wanted():
+    logging.getLogger("of what is imported").addHandler(logging.NullHandler())
+
+print(fork(lambda: logging.getLogger("of the child").addHandler(logging.NullHandler())))
+""",
+    "loads logging": """
+os.register_at_fork(before=forking.set)
+assert "logging" not in sys.modules
+
+def wanted():
+    import logging
+
+def use():
+    import logging
+    logging.getLogger("of the child").addHandler(logging.NullHandler())
+
+print(fork(use))
+""",
+    "has handlers of its own": """
+os.register_at_fork(before=forking.set)
+
+def wanted():
+    os.register_at_fork(
+        before=lambda: calls.append("before"),
+        after_in_parent=lambda: calls.append("in the parent"),
+        after_in_child=lambda: calls.append("in the child"),
+    )
+
+def look():
+    assert calls == ["before", "in the child"], calls
+
+print(fork(look))
+assert calls == ["before", "in the parent"], calls
+""",
+    "wants the lock of somebody else's handler": """
+importing._PATIENCE_S = 0.5
+lock = threading.Lock()
+os.register_at_fork(
+    before=lambda: (lock.acquire(), forking.set()), after_in_parent=lock.release, after_in_child=lock.release
+)
+
+def wanted():
+    with lock:
+        pass
+
+print(fork(lambda: None))
+""",
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_fork_and_an_import_do_not_wait_for_each_other_where_what_is_imported(program: str) -> None:
+    done = children.run(BEGIN + PROGRAMS[program], timeout_s=30)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_after_an_import_handlers_of_forks_are_registered_with_the_system_again() -> None:
+    done = children.run(
+        """
+        import os, sys
+        register = os.register_at_fork
+        from rangefetch.importing import no_fork
+        with no_fork:
+            assert os.register_at_fork != register
+            with no_fork:
+                pass
+            pid = os.fork()
+            assert os.register_at_fork != register
+        assert os.register_at_fork is register
+        if pid:
+            sys.exit(os.waitpid(pid, 0)[1])
+        """
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_child_can_make_temporary_files_that_is_forked_while_a_thread_looks_for_the_directory_of_its_first() -> None:
+    done = children.run(
+        """
+        import os, signal, sys, tempfile, threading, time
+        from rangefetch.disk.system import open_temporary
+
+        looking, find = threading.Event(), tempfile._get_default_tempdir
+
+        def slowly():
+            looking.set()
+            time.sleep(0.3)
+            return find()
+
+        tempfile._get_default_tempdir = slowly
+        thread = threading.Thread(target=open_temporary)
+        thread.start()
+        looking.wait()
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(20)
+            open_temporary()
+            os._exit(0)
+        thread.join()
+        sys.exit(os.waitpid(pid, 0)[1])
+        """
+    )
+    assert (done.returncode, done.stderr) == (0, "")
