@@ -115,7 +115,7 @@ async def _aiohttp_many(connections: int, ca_file: str, urls: list[str], directo
         await asyncio.gather(*(work() for _ in range(connections)))
 
 
-def _aiohttp_session(connections: int, ca_file: str):  # type: ignore[no-untyped-def]
+def _aiohttp_session(connections: int, ca_file: str):  # type: ignore[no-untyped-def]  # of a package that need not be here
     import ssl
 
     import aiohttp
@@ -126,7 +126,7 @@ def _aiohttp_session(connections: int, ca_file: str):  # type: ignore[no-untyped
     return aiohttp.ClientSession(connector=connector, read_bufsize=_PIECE, auto_decompress=False)
 
 
-def _obstore(ca_file: str, url: str):  # type: ignore[no-untyped-def]
+def _obstore(ca_file: str, url: str):  # type: ignore[no-untyped-def]  # of a package that need not be here
     from obstore.store import HTTPStore
 
     options = {"allow_http": True, "timeout": "600s"}

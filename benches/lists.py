@@ -143,7 +143,7 @@ def again(root: Path, url: str, work: Path, rounds: int) -> Iterator[str]:
             _write(path, f"{url}/listed", _FILES)
             words = ("-i", path, "-d", place / f"out{suffix}", "--run", run)
             _Cost(*words)
-            [runs] = _in_turns(rounds, lambda words=words: _Cost(*words))  # type: ignore[misc]
+            [runs] = _in_turns(rounds, lambda words=words: _Cost(*words))  # type: ignore[misc]  # not inferred
             least, cpu = min(cost.s for cost in runs), min(cost.cpu_s for cost in runs)
             yield f"{suffix[1:]}: {_FILES / least:,.0f} items a second, {_FILES / cpu:,.0f} for each of processor time"
     finally:

@@ -39,7 +39,7 @@ def hosts(at: Path, port: int, delay: float) -> Iterator[None]:
         server.start()
     else:
         (at / "nginx.conf").write_text(CONFIGURATION.format(at=at, port=port))
-        server = subprocess.Popen(["nginx", "-c", at / "nginx.conf"])  # type: ignore[assignment]
+        server = subprocess.Popen(["nginx", "-c", at / "nginx.conf"])  # type: ignore[assignment]  # it ends as a Process does: terminate()
     try:
         time.sleep(1)
         yield

@@ -28,9 +28,9 @@ from support.alone import *  # noqa: F403 - hooks of pytest
 from support.disks import *  # noqa: F403 - and fixtures
 from support.downloads import SIZE
 from support.effects import Scene
-from support.quick import *  # noqa: F403
-from support.signals import *  # noqa: F403
-from support.workers import *  # noqa: F403
+from support.quick import *  # noqa: F403 - hooks
+from support.signals import *  # noqa: F403 - fixtures
+from support.workers import *  # noqa: F403 - hooks
 
 # How long an example takes to make or to try depends on what else the machine is doing.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

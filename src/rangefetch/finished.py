@@ -88,7 +88,7 @@ def has_digest(path: str, wanted: str) -> bool:
     algorithm, _, digest = wanted.partition("=")
     try:
         found = checksum.new(algorithm)
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a string, for one file of a list
             while octets := file.read(_PIECE_BYTES):
                 found.update(memoryview(octets))
     except OSError:

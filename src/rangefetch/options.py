@@ -422,4 +422,4 @@ def _noting_what_is_given(init: Callable[..., None]) -> Callable[..., None]:
     return note_and_init
 
 
-DownloadOptions.__init__ = _noting_what_is_given(DownloadOptions.__init__)  # type: ignore[method-assign]
+DownloadOptions.__init__ = _noting_what_is_given(DownloadOptions.__init__)  # type: ignore[method-assign]  # it is made by records, and wrapped once

@@ -175,7 +175,7 @@ def _init(cls: type, found: list[_Field], *, frozen: bool, kw_only: bool) -> Cal
     init.__qualname__, init.__module__ = f"{cls.__qualname__}.__init__", cls.__module__
     init.__annotations__ = {each.name: cls.__annotations__[each.name] for each in found if each.init}
     init.__annotations__["return"] = None
-    return init  # type: ignore[no-any-return]
+    return init  # type: ignore[no-any-return]  # what exec() has made is Any
 
 
 def _comparison(names: tuple[str, ...], *, hashes: bool) -> tuple[Callable[..., Any], Callable[..., int] | None]:

@@ -131,21 +131,21 @@ class Packer:
                 raise self._failed(error) from None
         elif self._fd >= 0:
             with contextlib.suppress(OSError):
-                os.unlink(f"{self._path()}.part")  # noqa: PTH108
+                os.unlink(f"{self._path()}.part")
             self._number -= 1
             self.close()
         self._ledger.flush()
         self._remove_written()
         for root, _, _ in os.walk(self.staged, topdown=False):
             with contextlib.suppress(OSError):  # what failed may have left something to be continued
-                os.rmdir(root)  # noqa: PTH106
+                os.rmdir(root)
 
     def has(self, row: Row) -> bool:
         """Whether the file of a row is in its shard."""
         known = self._known_bytes.get(row.path)
         if known is None:
             try:
-                known = os.stat(row.path).st_size  # noqa: PTH116
+                known = os.stat(row.path).st_size
             except OSError:
                 known = 0
             if known and self._verify and not self._is_sound(row.path, row.path):
@@ -230,7 +230,7 @@ class Packer:
             finally:
                 os.close(fd)
             if damaged:
-                os.replace(path, f"{final}.damaged")  # noqa: PTH105
+                os.replace(path, f"{final}.damaged")
         except OSError as error:
             raise LedgerError(f"{path}: {error.strerror}") from None
         if damaged:
@@ -275,7 +275,7 @@ class Packer:
         if os.path.lexists(final):
             raise LedgerError(f"{final}: it is there already, and is no shard of this run")
         self._ledger.note("shard", self._number)
-        os.makedirs(self._directory, exist_ok=True)  # noqa: PTH103
+        os.makedirs(self._directory, exist_ok=True)
         # What has that name is ours if a kill came before the first row, and nobody knows of anything in it.
         self._fd = system.open_file(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | system.NO_LINK, 0o666)
         self._end = 0
@@ -314,7 +314,7 @@ class Packer:
             for name in (member, bare):
                 if self._member(f"{self.staged}/{name}") == member:
                     with contextlib.suppress(OSError):
-                        os.unlink(f"{self.staged}/{name}")  # noqa: PTH108
+                        os.unlink(f"{self.staged}/{name}")
 
     def _publish(self) -> None:
         """Give the shard its final name, once each of its rows is written: what is not would be put into the next."""
@@ -326,7 +326,7 @@ class Packer:
         os.fsync(fd)
         if os.path.lexists(final):
             raise LedgerError(f"{final}: it is there already, and is no shard of this run")
-        os.rename(f"{final}.part", final)  # noqa: PTH104
+        os.rename(f"{final}.part", final)
         self._known_bytes[final] = self._end
         self.close()
 
@@ -334,7 +334,7 @@ class Packer:
         while self._to_remove and self._to_remove[0][0] <= self._ledger.written_rows:
             _, path = self._to_remove.popleft()
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)  # noqa: PTH108
+                os.unlink(path)
 
 
 def _write(fd: int, octets: bytes, at: int) -> None:

@@ -185,7 +185,7 @@ def test_a_server_that_refuses_head_is_gone_on_with(desk: Desk, server: Misbehav
             request.method = "POST"
         return original(request)
 
-    server._reply = reply  # type: ignore[method-assign]
+    server._reply = reply  # type: ignore[method-assign]  # replaced on one server
     result = desk.wait(desk.begin_again(download))
     assert result.resumed > SIZE // 3
     assert target.read_bytes() == content(SIZE)

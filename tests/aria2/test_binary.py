@@ -160,7 +160,7 @@ class Shop(Background):
         server.socket = certificates.server_context().wrap_socket(server.socket, server_side=True)
         # A client that does not trust the certificate leaves in the middle of the handshake. The method is replaced,
         # not overridden, since the class is the standard library's.
-        server.handle_error = lambda request, address: None  # type: ignore[method-assign, assignment]
+        server.handle_error = lambda request, address: None  # type: ignore[method-assign, assignment]  # replaced on one server
         super().__init__(server)
 
     def sells(self, path: str, octets: bytes, *, sha256: str = "", member: str = "") -> BinarySource:

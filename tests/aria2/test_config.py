@@ -54,7 +54,7 @@ def test_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 )
 def test_wrong_values_are_refused_by_name(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"^{name}: "):
-        DaemonConfig(**{name: value})  # type: ignore[arg-type]
+        DaemonConfig(**{name: value})  # type: ignore[arg-type]  # wrong on purpose
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_wrong_values_are_refused_by_name(name: str, value: object) -> None:
 )
 def test_wrong_types_are_refused_by_name(name: str, value: object) -> None:
     with pytest.raises(TypeError, match=f"^{name}: "):
-        DaemonConfig(**{name: value})  # type: ignore[arg-type]
+        DaemonConfig(**{name: value})  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_an_unknown_keyword_is_refused() -> None:

@@ -119,7 +119,7 @@ def test_options_that_need_a_new_beginning_are_refused_while_it_runs(stage: Stag
         with pytest.raises(ValueError, match=option):
             stage.manager.change_options(gid, **{option: value})
     with pytest.raises(TypeError, match="spilt"):
-        stage.manager.change_options(gid, spilt=4)  # type: ignore[call-arg]
+        stage.manager.change_options(gid, spilt=4)  # type: ignore[call-arg]  # wrong on purpose
     with pytest.raises(ValueError, match="split"):
         stage.manager.change_options(gid, split=0)
     assert stage.status(gid) is DownloadStatus.ACTIVE

@@ -301,7 +301,7 @@ def test_a_file_that_changes_on_the_way_is_never_mixed(
     until(lambda: downloaded(manager, gid) > MIB)
     manager.pause(gid)
     # From here on it is another file.
-    server._reply, reply = (lambda request: reply(_with_seed(request))), server._reply  # type: ignore[method-assign]
+    server._reply, reply = (lambda request: reply(_with_seed(request))), server._reply  # type: ignore[method-assign]  # replaced on one server
     manager.resume(gid)
     assert manager.wait(gid, timeout=30).path.read_bytes() == content(SIZE, 1)
 

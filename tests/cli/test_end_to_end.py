@@ -285,7 +285,7 @@ def test_a_backend_that_is_not_there_is_named(server: MisbehavingServer, place: 
 
 
 def test_aria2_does_it_when_asked(server: MisbehavingServer, aria2c: Path, place: Path) -> None:
-    pytest.importorskip("aria2p")
+    pytest.importorskip("aria2p", reason="the package aria2p, whose client is tried, is not installed")
     said = run(place, "--backend", "aria2", server.url("/good/file.bin", size=SIZE))
     assert said.returncode == 0, said.stderr
     assert (place / "file.bin").read_bytes() == BODY

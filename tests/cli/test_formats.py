@@ -51,7 +51,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def manifest_of(name: str, folder: str, place: Path) -> bytes:
     """A list of the files in one format, with their digests as they are."""
     if name == "parquet":
-        pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        pyarrow = pytest.importorskip("pyarrow", reason="the package pyarrow is not installed")
+        parquet = pytest.importorskip("pyarrow.parquet", reason="the package pyarrow is not installed")
         table = {"url": [f"{folder}/{each}" for each in NAMES], "size": list(SIZES)}
         parquet.write_table(pyarrow.table(table), place / "table")
         return (place / "table").read_bytes()
@@ -72,7 +73,7 @@ def zstd(octets: bytes) -> bytes:
             return bytes(importlib.import_module(module).compress(octets))
         except ImportError:
             continue
-    pytest.skip("needs backports.zstd")
+    pytest.skip("backports.zstd is not installed, and Python 3.14 is the first that has it")
 
 
 COMPRESSED: dict[str, Callable[[bytes], bytes]] = {

@@ -230,7 +230,7 @@ def test_parquet_that_cannot_be_written_is_one_line(place: Path) -> None:
     with Ledger(place / "run.db", writes=True) as ledger:
         ledger.put(Row(0, 0, "http://h/x", "h", "x", "complete", 1, "", 0.5, 1, "", 0, "", 1.5))
     words = command("run", "export", "--format", "parquet", "run.db")
-    with open("/dev/full", "wb") as full:  # noqa: PTH123
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - no path of ours
         done = subprocess.run(
             words, cwd=place, env=environment(place), stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
@@ -251,7 +251,7 @@ def test_a_run_in_python(server: MisbehavingServer, place: Path) -> None:
         with pytest.raises(LedgerError, match="another process"):
             rangefetch.Run(place / "run.db")
         with pytest.raises(TypeError, match="ManifestItem"):
-            list(ledger.fetch(["http://127.0.0.1/"], place / "out"))  # type: ignore[list-item]
+            list(ledger.fetch(["http://127.0.0.1/"], place / "out"))  # type: ignore[list-item]  # wrong on purpose
     with pytest.raises(ValueError, match="retry_failed"):
         rangefetch.Run(place / "run.db", retry_failed=["sometimes"])
 

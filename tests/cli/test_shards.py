@@ -118,7 +118,7 @@ def test_what_webdataset_makes_of_it(server: MisbehavingServer, place: Path) -> 
         told = json.loads(sample["json"])
         assert told["caption"] == f"picture {int(str(sample['__key__']).partition('/')[2])}"
         assert told["url"].startswith(server.url("/good/x"))
-    pytest.importorskip("webdataset")
+    pytest.importorskip("webdataset", reason="the package webdataset, which is to read them, is not installed")
     # In a process of its own: it leaves files open.
     done = subprocess.run(
         [sys.executable, "-c", READER, *map(str, shards)], capture_output=True, text=True, check=True, timeout=120
@@ -188,7 +188,7 @@ def test_what_was_put_into_shards_is_verified(server: MisbehavingServer, place: 
     with Ledger(place / "run.db", writes=False) as ledger:
         rows = list(ledger.rows())
     for row in rows:
-        with open(row.path, "rb") as file:  # noqa: PTH123
+        with open(row.path, "rb") as file:  # noqa: PTH123 - a string
             file.seek(row.offset)
             octets = file.read(row.size)
         assert row.checksum == f"sha-256={hashlib.sha256(octets).hexdigest()}"

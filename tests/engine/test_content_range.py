@@ -128,4 +128,4 @@ def test_the_unit_is_case_insensitive(unit: str) -> None:
 @pytest.mark.parametrize("value", ["bytes 0-0/1", None, 1])
 def test_only_octets_are_parsed(value: object) -> None:
     with pytest.raises(TypeError):
-        content_range(value)  # type: ignore[arg-type]
+        content_range(value)  # type: ignore[arg-type]  # wrong on purpose

@@ -107,7 +107,7 @@ def test_blocks_double_until_there_are_few_enough(driver: Driver, server: Misbeh
     for size, block_size in (((1 << 36), MIB), ((1 << 36) + 1, 2 * MIB), (1 << 40, 16 * MIB)):
         url = server.url("/no-content-range", size=1, header=server_says.format(size), id=str(size))
         file = driver.add(url, first_bytes=1, allocation="none", lanes=1)
-        driver.until(lambda file=file: file.block_size)  # type: ignore[misc]
+        driver.until(lambda file=file: file.block_size)  # type: ignore[misc]  # not inferred
         assert (file.size, file.block_size) == (size, block_size)
         assert len(file.blocks) == -(-size // block_size) <= 65_536
         file.remove()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes.util
 from pathlib import Path
 
-import pycurl  # type: ignore[import-untyped]
+import pycurl  # type: ignore[import-untyped]  # it has no types
 import pytest
 
 from rangefetch import _engine

@@ -264,7 +264,7 @@ def test_whoever_closes_second_returns_when_the_threads_have_ended(server: Misbe
     for _ in range(20):
         with Driver(tmp_path, loops=3) as driver:
             file = driver.add(endless(server))
-            driver.until(lambda file=file: file.downloaded)  # type: ignore[misc]
+            driver.until(lambda file=file: file.downloaded)  # type: ignore[misc]  # not inferred
             live: list[int] = []
             together = threading.Barrier(3)
 

@@ -31,7 +31,7 @@ ALONE = {"__cinit__", "_add_source", "add_source", "blocks_init", "blocks_recall
 def sources() -> dict[str, str]:
     found = {path.name: path.read_text() for path in sorted(SOURCES.glob("*.p[xy][dix]"))}
     if not found:
-        pytest.skip("the sources of the engine are not here")
+        pytest.skip("beside an installed wheel there are no sources of the engine")
     return found
 
 

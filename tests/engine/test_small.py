@@ -404,7 +404,7 @@ def test_files_are_added_together_up_to_one_that_cannot_be(
     with pytest.raises(ValueError, match="no such loop"):
         driver.engine.add_all(files[2:], [64])
     with pytest.raises(TypeError):
-        driver.engine.add_all([None], [0])  # type: ignore[list-item]
+        driver.engine.add_all([None], [0])  # type: ignore[list-item]  # wrong on purpose
     assert outcomes(driver, files[:2]) == ["DONE", "DONE"]
     driver.engine.add_all(files[2:], [0])
     assert outcomes(driver, files) == ["DONE"] * 3

@@ -50,7 +50,7 @@ def fetch_where_a_save_fails(url: str, path: str, error: str) -> None:
         real(fd)
 
     keeping._FIRST_SAVE_S = 0.0
-    os.fsync = fsync  # type: ignore[assignment]
+    os.fsync = fsync  # type: ignore[assignment]  # replaced in a child
     fetch(url, path)
 
 
@@ -85,7 +85,7 @@ def stop_while_it_begins_again(url: str, path: str) -> None:
         may_go_on.wait(10)
         truncate(target, size_bytes)
 
-    Target.truncate = slow_truncate  # type: ignore[assignment, method-assign]
+    Target.truncate = slow_truncate  # type: ignore[assignment, method-assign]  # replaced in a child
     manager, target = DownloadManager(), Path(path)
     gid = manager.download(url, {"save_dir": target.parent, "filename": target.name})
     reached.wait(10)

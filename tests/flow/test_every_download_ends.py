@@ -105,9 +105,9 @@ def test_a_managers_other_arguments_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="max_download_results"):
         DownloadManager(max_download_results=-1)
     with pytest.raises(TypeError, match="retry_policy"):
-        DownloadManager(retry_policy={"max_tries": 3})  # type: ignore[arg-type]
+        DownloadManager(retry_policy={"max_tries": 3})  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(TypeError, match="session_file"):
-        DownloadManager(session_file=os.fsencode(tmp_path))  # type: ignore[arg-type]
+        DownloadManager(session_file=os.fsencode(tmp_path))  # type: ignore[arg-type]  # wrong on purpose
 
 
 # -- errors inside ---------------------------------------------------------------------------------------------------

@@ -295,7 +295,7 @@ def test_what_is_wrong_is_refused_by_name(head: Head, url: Any, options: dict[st
 def test_what_is_found_is_frozen_and_crosses_processes(server: MisbehavingServer) -> None:
     found = rangefetch.head(server.url("/good/a.bin"))
     with pytest.raises(dataclasses.FrozenInstanceError):
-        found.size = 1  # type: ignore[misc]
+        found.size = 1  # type: ignore[misc]  # wrong on purpose
     assert pickle.loads(pickle.dumps(found)) == found
     told = json.loads(json.dumps(found.to_dict()))
     assert (told["finalUrl"], told["supportsRanges"]) == (found.final_url, True)

@@ -59,7 +59,7 @@ class _Cut:
         if tag:
             reply.headers["ETag"] = tag if tag.startswith("W/") else f'"{tag}"'
         if ask.turn == 0:
-            reply.pace, reply.broken = self._gate, Break("close", CUT - 1)  # type: ignore[assignment]
+            reply.pace, reply.broken = self._gate, Break("close", CUT - 1)  # type: ignore[assignment]  # a gate stands in for a pace
         return reply
 
 
@@ -135,7 +135,7 @@ def test_a_stream_that_was_paused_goes_on_with_nothing_but_the_same_file(
     with rangefetch.stream(url, split=1, **QUICK) as file:
         read = bytearray(file.read(MIB))
         raw = file.raw
-        manager, gid = raw._manager, raw._download.gid  # type: ignore[attr-defined]
+        manager, gid = raw._manager, raw._download.gid  # type: ignore[attr-defined]  # private: io.RawIOBase does not have it
         manager.pause(gid)
         gate.opened.set()
         manager.resume(gid)

@@ -282,7 +282,7 @@ def test_wrong_options_are_refused_where_they_are_given(manager: DownloadManager
     with pytest.raises(TypeError, match="spilt"):
         manager.download("http://127.0.0.1/x", {"spilt": 4})
     with pytest.raises(TypeError, match="options"):
-        manager.download("http://127.0.0.1/x", 5)  # type: ignore[arg-type]
+        manager.download("http://127.0.0.1/x", 5)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValueError, match="url"):
         manager.download("gopher://127.0.0.1/x", _where(target))
     assert manager.list_downloads() == []

@@ -173,7 +173,7 @@ def test_nothing_goes_on_when_the_loop_was_closed(
     assert server.bytes_sent == sent
     assert not task.done()
     # It is no task of anybody's any more, and would be complained of.
-    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # private to asyncio
     task.get_coro().close()
     manager._manager.stop()
 

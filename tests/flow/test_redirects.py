@@ -4,6 +4,7 @@ import contextlib
 import re
 import socket
 import socketserver
+import ssl
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -332,27 +333,34 @@ def test_http_leads_to_https(
     assert _secrets_seen(tls_server) == []
 
 
+class _Both(socketserver.ThreadingTCPServer):
+    tls: ssl.SSLContext
+    heads: dict[bool, str]
+
+
 class _BothWays(socketserver.BaseRequestHandler):
     """Over http a redirect to https on the same port, over https the file; what was asked is kept."""
+
+    server: _Both
 
     def handle(self) -> None:
         with contextlib.suppress(OSError):
             line = self.request
             if secure := line.recv(1, socket.MSG_PEEK) == b"\x16":
-                line = self.server.tls.wrap_socket(line, server_side=True)  # type: ignore[attr-defined]
+                line = self.server.tls.wrap_socket(line, server_side=True)
             with line, line.makefile("rb") as stream:
-                self.server.heads[secure] = b"".join(iter(stream.readline, b"\r\n")).decode()  # type: ignore[attr-defined]
-                host = re.search(r"(?i)host: *(\S+)", self.server.heads[secure])  # type: ignore[attr-defined]
+                self.server.heads[secure] = b"".join(iter(stream.readline, b"\r\n")).decode()
+                host = re.search(r"(?i)host: *(\S+)", self.server.heads[secure])
                 location = f"Location: https://{host and host[1]}/x\r\n"
                 status = "200 OK\r\n" if secure else f"302 Found\r\n{location}"
                 line.sendall(f"HTTP/1.1 {status}Content-Length: 4\r\nConnection: close\r\n\r\nfile".encode())
 
 
 def test_another_scheme_on_the_same_port_is_another_origin(certificates: Certificates, target: Path) -> None:
-    running = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _BothWays)
-    running.tls, running.heads = certificates.server_context(), {}  # type: ignore[attr-defined]
+    running = _Both(("127.0.0.1", 0), _BothWays)
+    running.tls, running.heads = certificates.server_context(), {}
     with Background(running) as background:
         fetch(f"http://127.0.0.1:{background.port}/x", target, headers=SECRETS, ca_file=certificates.ca)
     assert target.read_bytes() == b"file"
-    heads = running.heads  # type: ignore[attr-defined]
+    heads = running.heads
     assert [(secure, "s3cret" in head) for secure, head in sorted(heads.items())] == [(False, True), (True, False)]

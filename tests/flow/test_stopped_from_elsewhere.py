@@ -77,7 +77,7 @@ def test_who_waits_hears_of_a_stop(server: MisbehavingServer, valve: Valve, targ
         options = QUICK | {"save_dir": target.parent, "total_timeout": 0.0}
         gids = [manager.download(server.url("/valve/x", size=SIZE, id=str(n)), options) for n in range(2)]
         until(lambda: downloaded(manager, gids[0]) > 0)
-        threads = [_Thread(lambda gid=gid: manager.wait(gid)) for gid in gids]  # type: ignore[misc]
+        threads = [_Thread(lambda gid=gid: manager.wait(gid)) for gid in gids]  # type: ignore[misc]  # not inferred
         time.sleep(0.1)
         manager.stop()
         if again:
@@ -118,7 +118,7 @@ def test_starts_and_stops_by_several_threads_leave_nobody_waiting(server: Misbeh
                 count += 1
         return count
 
-    threads = [_Thread(stop), *(_Thread(lambda name=name: use(name)) for name in "abc")]  # type: ignore[misc]
+    threads = [_Thread(stop), *(_Thread(lambda name=name: use(name)) for name in "abc")]  # type: ignore[misc]  # not inferred
     time.sleep(2)
     over.set()
     assert all(thread.ended() for thread in threads)
@@ -194,7 +194,7 @@ def test_a_file_system_that_does_not_answer_holds_up_no_other_download(
 
         monkeypatch.setattr(space, "free_space", slow_free_space)
     else:
-        open_target = Target.open.__func__  # type: ignore[attr-defined]
+        open_target = Target.open.__func__  # type: ignore[attr-defined]  # of a class method
 
         def slow_open(cls: type[Target], directory: Any, *args: Any, **kwargs: Any) -> Target:
             wait_for_it(directory)
@@ -206,7 +206,7 @@ def test_a_file_system_that_does_not_answer_holds_up_no_other_download(
     url = server.url("/good/x", size=MIB)
     # More than there are workers.
     threads = [
-        _Thread(lambda n=n: manager.download(url, QUICK | {"save_dir": slow, "filename": str(n), "expected_size": MIB}))  # type: ignore[misc]
+        _Thread(lambda n=n: manager.download(url, QUICK | {"save_dir": slow, "filename": str(n), "expected_size": MIB}))  # type: ignore[misc]  # not inferred
         for n in range(6)
     ]
     try:

@@ -142,7 +142,7 @@ def test_the_space_behind_the_reader_is_given_back(
     monkeypatch.setattr(Sink, "window_bytes", 8 * MIB)
     most = 0
     with stream(server.url(f"/{route}/x", size=SIZE)) as file:
-        sink = file.raw._sink  # type: ignore[attr-defined]
+        sink = file.raw._sink  # type: ignore[attr-defined]  # private: io.RawIOBase does not have it
         while file.read(MIB):
             most = max(most, os.fstat(sink.fd).st_blocks * 512)
         assert names(scratch) == []
@@ -331,7 +331,7 @@ def test_wrong_options_are_refused_before_anything_is_opened(server: Misbehaving
     with pytest.raises(ValueError, match="split"):
         rangefetch.stream(server.url("/good/x"), split=0)
     with pytest.raises(TypeError, match="nothing"):
-        rangefetch.stream(server.url("/good/x"), nothing=1)  # type: ignore[call-arg]
+        rangefetch.stream(server.url("/good/x"), nothing=1)  # type: ignore[call-arg]  # wrong on purpose
     with pytest.raises(ValueError, match="url"):
         rangefetch.stream("file:///etc/passwd")
     assert (server.requests, names(scratch)) == ([], [])

@@ -77,7 +77,7 @@ def test_a_fetch_is_awaited(server: MisbehavingServer, target: Path) -> None:
         with pytest.raises(HttpStatusError):
             await aio.fetch(server.url("/status/x", code=404), target.with_name("missing"), **QUICK)
         with pytest.raises(TypeError, match="spilt"):
-            await aio.fetch(server.url("/good/x"), target, spilt=3)  # type: ignore[call-arg]
+            await aio.fetch(server.url("/good/x"), target, spilt=3)  # type: ignore[call-arg]  # wrong on purpose
 
     run(main)
     assert target.read_bytes() == content(SIZE)
@@ -390,7 +390,7 @@ def test_many_are_fetched_in_the_order_of_their_items(server: MisbehavingServer,
             await aio.fetch_many(items[1:2], target.parent, max_concurrent_downloads=2, **QUICK)
         assert isinstance(caught.value.exceptions[0], HttpStatusError)
         with pytest.raises(ValueError, match="on_error"):
-            await aio.fetch_many(items, target.parent, on_error="ignore")  # type: ignore[call-overload]
+            await aio.fetch_many(items, target.parent, on_error="ignore")  # type: ignore[call-overload]  # wrong on purpose
 
     run(main)
     assert names(target.parent) == ["a.bin", "named.bin"]

@@ -56,7 +56,7 @@ def test_a_copy_of_options_has_them_all(manager: DownloadManager) -> None:
 def test_the_same_mapping_may_have_other_values_the_next_time(manager: DownloadManager) -> None:
     options = {"split": 2, "mirrors": ["http://a.example/"]}
     assert manager.check("http://host.example/", options)[1].split == 2
-    options["mirrors"].append("http://b.example/")  # type: ignore[attr-defined]
+    options["mirrors"].append("http://b.example/")  # type: ignore[attr-defined]  # wrong on purpose
     assert len(manager.check("http://host.example/", options)[1].mirrors) == 2
     assert manager.check("http://host.example/", {"split": 1})[1].split == 1
     with pytest.raises(TypeError, match="split"):

@@ -81,7 +81,7 @@ def test_one_in_a_cycle_does_too() -> None:
     def make() -> None:
         manager = DownloadManager()
         manager.start()
-        manager.itself = manager  # type: ignore[attr-defined]
+        manager.itself = manager  # type: ignore[attr-defined]  # a cycle
 
     _drop(make)
 

@@ -122,7 +122,7 @@ def test_connections_that_break_one_after_the_other_are_one_try(
 
     def reply_of(ask: Ask, reply: Reply) -> Reply:
         if ask.turn < len(fuses):
-            reply.pace, reply.broken = fuses[ask.turn], Break("close", 8192)  # type: ignore[assignment]
+            reply.pace, reply.broken = fuses[ask.turn], Break("close", 8192)  # type: ignore[assignment]  # a fuse stands in for a pace
         return reply
 
     def await_requests(count: int) -> None:
@@ -351,7 +351,7 @@ def test_a_callback_that_fails_leaves_the_servers_word(server: MisbehavingServer
     def refresh(_: str) -> str:
         if isinstance(new, Exception):
             raise type(new)(*new.args)  # each time another: it keeps what its traceback has
-        return new  # type: ignore[return-value]
+        return new  # type: ignore[return-value]  # wrong on purpose
 
     error = fails(HttpStatusError, server.url("/status/x", code=403), target, refresh_url=refresh)
     assert error.status == 403

@@ -59,7 +59,7 @@ def test_a_change_costs_its_line_however_many_there_are(silent: str, session_fil
         options = {"save_dir": session_file.parent / "into"}
         gids = [manager.download(f"{silent}/f{number}", options) for number in range(2000)]
         until(lambda: len(listed_in(session_file)) == 2000)
-        until(lambda: not manager._session._changed)  # type: ignore[union-attr]
+        until(lambda: not manager._session._changed)  # type: ignore[union-attr]  # it has a session
         inode, size = session_file.stat().st_ino, session_file.stat().st_size
         manager.pause(gids[1500])
         until(lambda: session_file.stat().st_size > size)

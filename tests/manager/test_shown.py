@@ -36,5 +36,5 @@ def test_a_stream_shows_its_url_and_how_far_it_was_read(server: MisbehavingServe
         shown = url.replace("://", "://***@")
         assert repr(stream) == f"<stream of {shown}: 1000 of {SIZE} bytes read>"
         assert "secret" not in repr(stream.raw)
-        assert stream.name == stream.raw.name == shown  # type: ignore[attr-defined]
+        assert stream.name == stream.raw.name == shown  # type: ignore[attr-defined]  # private: io.RawIOBase does not have it
     assert repr(stream) == f"<stream of {shown}: closed>"

@@ -41,7 +41,7 @@ def _table() -> Iterator[Fault]:
 def _connections() -> Iterator[Fault]:
     def stop(how: str, after: int) -> Callable[[Answer, Ask, Run], None]:
         def spoil(answer: Answer, _ask: Ask, _run: Run) -> None:
-            answer.stop, answer.stop_after = how, after  # type: ignore[assignment]
+            answer.stop, answer.stop_after = how, after  # type: ignore[assignment]  # one of the names that Answer lists
 
         return spoil
 
@@ -69,7 +69,7 @@ def _connections() -> Iterator[Fault]:
 
     def limit(most: int, over: str) -> Callable[[Run], None]:
         def begin(run: Run) -> None:
-            run.connections_at_most, run.over_limit = most, over  # type: ignore[assignment]
+            run.connections_at_most, run.over_limit = most, over  # type: ignore[assignment]  # one of the names that Run lists
 
         return begin
 

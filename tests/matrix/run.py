@@ -181,7 +181,7 @@ class Run:
 
     def become(self, **changes: object) -> None:
         """The file, or what is said of it, is another from now on."""
-        self.node = replace(self.node, **changes)  # type: ignore[arg-type]
+        self.node = replace(self.node, **changes)  # type: ignore[arg-type]  # of several types
 
     async def permit(self, size: int) -> None:
         """Before ``size`` more bytes of a body are sent."""

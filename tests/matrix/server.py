@@ -376,7 +376,7 @@ class _H2:
         match event:
             case h2.events.RequestReceived(stream_id=int() as number, headers=headers):
                 found = dict(headers or [])
-                task = asyncio.get_running_loop().create_task(self._stream(number, found))  # type: ignore[arg-type]
+                task = asyncio.get_running_loop().create_task(self._stream(number, found))  # type: ignore[arg-type]  # h2 says that they may be text
                 self._streams[number] = task
                 task.add_done_callback(lambda _: self._streams.pop(number, None))
             case h2.events.StreamReset(stream_id=int() as number) if number in self._streams:

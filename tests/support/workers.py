@@ -82,7 +82,7 @@ class _Workers:
         self._workers: dict[Connection, _Worker] = {}
         self._names = (f"worker{number}" for number in itertools.count())
         # It is removed when the run has ended well, and all have theirs in it.
-        self._directory: Path = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+        self._directory: Path = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]  # private to pytest
 
     def run(self) -> None:
         """Until all tests have ended, or one that stops the run."""
@@ -215,5 +215,5 @@ def _begin(session: pytest.Session, directory: Path) -> _Teller:
     teller = _Teller(session.config)
     plugins.register(teller)
     directory.mkdir(mode=0o700)
-    session.config._tmp_path_factory._basetemp = directory  # type: ignore[attr-defined]
+    session.config._tmp_path_factory._basetemp = directory  # type: ignore[attr-defined]  # private to pytest
     return teller

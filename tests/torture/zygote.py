@@ -43,7 +43,7 @@ def main() -> None:
 
     import rangefetch
     import rangefetch.native.backend
-    import rangefetch.native.task  # noqa: F401
+    import rangefetch.native.task  # noqa: F401 - before the forks
 
     for line in sys.stdin:
         child = os.fork()

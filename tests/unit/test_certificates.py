@@ -46,7 +46,7 @@ def every_bundle(no_bundle: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     condas.touch()
     monkeypatch.setenv("CONDA_PREFIX", str(tmp_path / "conda"))
     certifi = types.ModuleType("certifi")
-    certifi.where = lambda: "certifi's"  # type: ignore[attr-defined]
+    certifi.where = lambda: "certifi's"  # type: ignore[attr-defined]  # a module made here
     monkeypatch.setitem(sys.modules, "certifi", certifi)
     return [*(str(tmp_path / name) for name in FILES), *system[1:], str(condas), "certifi's"]
 

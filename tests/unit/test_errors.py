@@ -23,8 +23,8 @@ def made(kind: type[DownloadError]) -> DownloadError:
     if kind is ChecksumMismatch:
         return ChecksumMismatch("differs", expected="md5=0", actual="md5=1", url=str(KNOWN["url"]))
     if kind is DiskError:
-        return DiskError("is full", errno=errno.ENOSPC, filename="/a", **KNOWN)  # type: ignore[arg-type]
-    return kind("went wrong", **KNOWN)  # type: ignore[arg-type]
+        return DiskError("is full", errno=errno.ENOSPC, filename="/a", **KNOWN)  # type: ignore[arg-type]  # of several types
+    return kind("went wrong", **KNOWN)  # type: ignore[arg-type]  # of several types
 
 
 def drawn() -> list[tuple[str, str, str, str]]:

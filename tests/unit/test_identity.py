@@ -63,7 +63,7 @@ def in_the_engine(one: tuple[str, str], other: tuple[str, str]) -> Same:
 @pytest.mark.parametrize("rule", [lambda one, other: identity.same_validators(*one, *other), in_the_engine])
 def test_validators_say_whether_two_responses_are_of_one_file(case: str, rule: object) -> None:
     one, other, expected = TABLE[case]
-    assert rule(one, other) is expected  # type: ignore[operator]
+    assert rule(one, other) is expected  # type: ignore[operator]  # object, for pytest shows it
 
 
 @given(validators, validators)

@@ -21,7 +21,7 @@ def _saves(phases: dict[float, Phase], seconds: int) -> list[float]:
         at_s = tick / TICKS_A_SECOND
         life.phase = phases.get(at_s, life.phase)
         now[0] = 100.0 + at_s
-        keeping.save_if_due(now[0], lambda at_s=at_s: saved.append(at_s))  # type: ignore[misc]
+        keeping.save_if_due(now[0], lambda at_s=at_s: saved.append(at_s))  # type: ignore[misc]  # not inferred
     return saved
 
 

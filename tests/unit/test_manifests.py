@@ -274,9 +274,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         with pytest.raises(ManifestError, match=what):
             read_manifest(path)
     with pytest.raises(ManifestError, match="text mode"):
-        read_manifest(io.StringIO("x"))  # type: ignore[arg-type]
+        read_manifest(io.StringIO("x"))  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(TypeError):
-        read_manifest(7)  # type: ignore[arg-type]
+        read_manifest(7)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_a_missing_column_is_named_with_those_there_are() -> None:
@@ -646,10 +646,10 @@ class Endless(io.RawIOBase):
 
 
 def test_lines_are_read_as_they_are_wanted() -> None:
-    source: BinaryIO = Endless()  # type: ignore[assignment]
+    source: BinaryIO = Endless()  # type: ignore[assignment]  # a raw stream does for one
     manifest = read_manifest(source)
     assert [next(manifest).index for _ in range(3)] == [0, 1, 2]
-    assert source.given < 20_000  # type: ignore[attr-defined]
+    assert source.given < 20_000  # type: ignore[attr-defined]  # it is Endless
     manifest.close()
     with pytest.raises(StopIteration):
         next(manifest)

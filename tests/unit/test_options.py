@@ -198,7 +198,7 @@ def test_any_text_is_a_size_or_refused_by_the_options_name(text: str) -> None:
     try:
         assert 0 <= parse_size(text, "the option") <= LARGEST
     except ValueError as error:
-        assert str(error).startswith("the option: ")  # noqa: PT017
+        assert str(error).startswith("the option: ")  # noqa: PT017 - hypothesis calls it with what may be right, too
 
 
 # URLs.
@@ -264,7 +264,7 @@ def test_any_text_is_a_url_or_refused(text: str) -> None:
     try:
         check_url(text)
     except ValueError as error:
-        assert str(error).startswith("url: ")  # noqa: PT017
+        assert str(error).startswith("url: ")  # noqa: PT017 - hypothesis calls it with what may be right, too
 
 
 # What comes through.
@@ -308,7 +308,7 @@ def test_options_come_from_options_mappings_and_keywords() -> None:
     assert DownloadOptions.of({"split": 5}, split=3, headers={"A": "b"}) == base
     for wrong in ("split=3", [("split", 3)], 3):
         with pytest.raises(TypeError, match=r"^options: "):
-            DownloadOptions.of(wrong)  # type: ignore[arg-type]
+            DownloadOptions.of(wrong)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_a_callers_mapping_is_not_the_options_own() -> None:
@@ -321,7 +321,7 @@ def test_a_callers_mapping_is_not_the_options_own() -> None:
 
 def test_options_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        DownloadOptions().split = 3  # type: ignore[misc]
+        DownloadOptions().split = 3  # type: ignore[misc]  # wrong on purpose
 
 
 def test_options_as_a_dict_are_camel_case_and_ready_for_json() -> None:
@@ -374,7 +374,7 @@ class ObjectUrl:
 def test_an_object_whose_str_is_a_url_is_one() -> None:
     url = ObjectUrl("https://h/a?b=c")
     assert check_url(url) == "https://h/a?b=c"
-    assert DownloadOptions(mirrors=[url, "http://h/"]).mirrors == ("https://h/a?b=c", "http://h/")  # type: ignore[list-item]
+    assert DownloadOptions(mirrors=[url, "http://h/"]).mirrors == ("https://h/a?b=c", "http://h/")  # type: ignore[list-item]  # str is converted
 
 
 @pytest.mark.parametrize(
@@ -401,12 +401,12 @@ def test_numpys_integers_are_integers(kind: Any) -> None:
 
 def test_numpys_booleans_are_true_or_false() -> None:
     for value in (True, False):
-        options = DownloadOptions(overwrite=np.bool_(value), netrc=np.bool_(value))  # type: ignore[arg-type]
+        options = DownloadOptions(overwrite=np.bool_(value), netrc=np.bool_(value))  # type: ignore[arg-type]  # NumPy's numbers count as Python's
         assert options.overwrite is value
         assert options.netrc is value
     for wrong in (np.array([True]), np.int64(1), 1, "true"):
         with pytest.raises(TypeError, match="overwrite: expected True or False"):
-            DownloadOptions(overwrite=wrong)  # type: ignore[arg-type]
+            DownloadOptions(overwrite=wrong)  # type: ignore[arg-type]  # wrong on purpose
 
 
 class _Text(str):
@@ -429,10 +429,10 @@ def test_strings_of_a_subclass_are_plain_ones_afterwards(kind: Any) -> None:
 
 
 def test_numpys_floats_are_seconds_and_neither_counts_nor_sizes() -> None:
-    assert DownloadOptions(read_timeout=np.float32(1.5)).read_timeout == 1.5  # type: ignore[arg-type]
+    assert DownloadOptions(read_timeout=np.float32(1.5)).read_timeout == 1.5  # type: ignore[arg-type]  # NumPy's numbers count as Python's
     for name in ("split", "expected_size"):
         with pytest.raises(TypeError, match=f"^{name}: "):
-            DownloadOptions(**{name: np.float64(4)})  # type: ignore[arg-type]
+            DownloadOptions(**{name: np.float64(4)})  # type: ignore[arg-type]  # NumPy's numbers count as Python's
     with pytest.raises(ValueError, match=r"^read_timeout: "):
         DownloadOptions(read_timeout=np.float64("nan"))
 

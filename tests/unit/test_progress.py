@@ -106,7 +106,7 @@ def test_nested_values_become_plain_ones() -> None:
 @pytest.mark.parametrize("value", [PROGRESS, RESULT], ids=lambda value: type(value).__name__)
 def test_values_cannot_be_changed(value: DownloadProgress) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        value.gid = "1"  # type: ignore[misc]
+        value.gid = "1"  # type: ignore[misc]  # wrong on purpose
 
 
 # Speed.
@@ -124,13 +124,13 @@ def test_values_cannot_be_changed(value: DownloadProgress) -> None:
 )
 def test_a_path_that_nobody_has_looked_at_is_one(look: Callable[[DownloadResult], object]) -> None:
     values: dict[str, Any] = {"filename": "a.bin", "size": 100, "gid": "0" * 16}
-    result = DownloadResult(path="/tmp/a.bin", **values)  # type: ignore[arg-type]
+    result = DownloadResult(path="/tmp/a.bin", **values)  # type: ignore[arg-type]  # of several types
     made = DownloadResult(path=Path("/tmp/a.bin"), **values)
     assert look(result) == Path("/tmp/a.bin")
     assert isinstance(look(result), Path)
     assert (result, hash(result), repr(result), result.to_dict()) == (made, hash(made), repr(made), made.to_dict())
     with pytest.raises(dataclasses.FrozenInstanceError):
-        result.path = Path("/tmp/b.bin")  # type: ignore[misc]
+        result.path = Path("/tmp/b.bin")  # type: ignore[misc]  # wrong on purpose
 
 
 def test_one_look_is_no_speed() -> None:

@@ -80,15 +80,15 @@ def test_values_and_defaults_are_those_of_a_dataclass() -> None:
 def test_wrong_arguments_are_a_type_error(arguments: tuple[object, ...]) -> None:
     for cls in (Frozen, FrozenTwin):
         with pytest.raises(TypeError, match=r"__init__\(\) (missing|takes)"):
-            cls(*arguments)  # type: ignore[arg-type]
+            cls(*arguments)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(TypeError, match=r"takes 1 positional argument"):
-        Named(1)  # type: ignore[call-arg]
+        Named(1)  # type: ignore[call-arg]  # wrong on purpose
 
 
 def test_what_is_equal_has_one_hash() -> None:
     assert Named(size=1) == Named(size=1, note="") != Named(size=2)
     assert len({Named(size=1), Named(size=1)}) == 1
-    assert Frozen("a") != FrozenTwin("a")  # type: ignore[comparison-overlap]
+    assert Frozen("a") != FrozenTwin("a")  # type: ignore[comparison-overlap]  # wrong on purpose
     assert Loose("http://a/") == Loose("http://a/") != Loose("http://b/")
     with pytest.raises(TypeError, match="unhashable"):
         hash(Loose("http://a/"))
@@ -97,17 +97,17 @@ def test_what_is_equal_has_one_hash() -> None:
 def test_what_is_frozen_stays_as_it_is() -> None:
     value = Named(size=1)
     with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'size'"):
-        value.size = 2  # type: ignore[misc]
+        value.size = 2  # type: ignore[misc]  # wrong on purpose
     with pytest.raises(dataclasses.FrozenInstanceError, match="cannot delete field 'size'"):
         del value.size
     with pytest.raises(dataclasses.FrozenInstanceError):
-        value.other = 2  # type: ignore[attr-defined]
+        value.other = 2  # type: ignore[attr-defined]  # wrong on purpose
     child = Child("a")
-    child.other = 2  # type: ignore[attr-defined]
+    child.other = 2  # type: ignore[attr-defined]  # wrong on purpose
     with pytest.raises(dataclasses.FrozenInstanceError):
-        child.name = "b"  # type: ignore[misc]
+        child.name = "b"  # type: ignore[misc]  # wrong on purpose
     with pytest.raises(AttributeError):
-        Loose("http://a/").other = 2  # type: ignore[attr-defined]
+        Loose("http://a/").other = 2  # type: ignore[attr-defined]  # wrong on purpose
 
 
 def test_after_init_a_record_may_complete_itself() -> None:

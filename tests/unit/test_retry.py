@@ -174,8 +174,8 @@ def test_without_rows_everything_is_permanent() -> None:
     ],
 )
 def test_conditions(when: When, holds_for: dict[str, int], not_for: dict[str, int] | None) -> None:
-    assert when.holds(Failure(**holds_for))  # type: ignore[arg-type]
-    assert not_for is None or not when.holds(Failure(**not_for))  # type: ignore[arg-type]
+    assert when.holds(Failure(**holds_for))  # type: ignore[arg-type]  # all of them are numbers
+    assert not_for is None or not when.holds(Failure(**not_for))  # type: ignore[arg-type]  # all of them are numbers
 
 
 # Waiting.

@@ -111,7 +111,7 @@ def test_the_file_has_the_keys_that_the_documentation_names(tmp_path: Path) -> N
 
 
 def test_the_bitmap_is_numpys_packbits(tmp_path: Path) -> None:
-    numpy = pytest.importorskip("numpy")
+    numpy = pytest.importorskip("numpy", reason="the package numpy, with which it is compared, is not installed")
     blocks = bytes(random.Random(1).choices([0, DONE], k=65_535))
     state.save(tmp_path / "s.json", example(blocks=blocks, total_size=65_535 * MIB, partial={}))
     packed = numpy.packbits(numpy.frombuffer(blocks, numpy.uint8) == DONE)

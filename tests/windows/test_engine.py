@@ -26,7 +26,7 @@ from windows.build import CAN_BUILD, ROOT, build
 if os.environ.get("RANGEFETCH_WINDOWS") != "1":
     pytest.skip("RANGEFETCH_WINDOWS is not 1; make windows sets it", allow_module_level=True)
 if not CAN_BUILD:
-    pytest.skip("the sources of the engine, or zig, are not here", allow_module_level=True)
+    pytest.skip("it takes the sources of the engine, and zig", allow_module_level=True)
 if shutil.which("wine") is None:
     pytest.skip("there is no wine here", allow_module_level=True)
 

@@ -383,7 +383,7 @@ class _Answer(http.client.HTTPResponse):
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:
-            version, status, reason = super()._read_status()  # type: ignore[misc]
+            version, status, reason = super()._read_status()  # type: ignore[misc]  # private, so typeshed does not have it
             if not 101 < status < 200:
                 return version, status, reason
             http.client.parse_headers(self.fp)

@@ -47,7 +47,7 @@ def export_parquet(ledger: Ledger) -> None:
     schema = arrow.schema([(name, kinds[kind]) for name, kind in get_type_hints(Row).items()])
     rows = _rows(ledger)
     try:
-        with open(os.dup(sys.stdout.fileno()), "wb") as file, parquet.ParquetWriter(file, schema) as writer:  # noqa: PTH123
+        with open(os.dup(sys.stdout.fileno()), "wb") as file, parquet.ParquetWriter(file, schema) as writer:  # noqa: PTH123 - a descriptor
             while group := list(itertools.islice(rows, _GROUP_ROWS)):
                 columns = zip(*group, strict=True)
                 arrays = [arrow.array(values, field.type) for values, field in zip(columns, schema, strict=True)]

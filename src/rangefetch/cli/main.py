@@ -121,7 +121,7 @@ def _fetch(request: Request, signals: Signals) -> int:
         journal = None
         if request.save_results:
             try:
-                journal = stack.enter_context(open(request.save_results, "a", encoding="utf-8"))  # noqa: PTH123
+                journal = stack.enter_context(open(request.save_results, "a", encoding="utf-8"))  # noqa: PTH123 - a string
             except OSError as error:
                 display.error(f"--save-results: {request.save_results}: {error.strerror}")
                 return USAGE_ERROR

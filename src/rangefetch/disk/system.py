@@ -9,6 +9,6 @@ one of them has: ``make lint`` checks the types for both.
 import sys
 
 if sys.platform == "win32":
-    from rangefetch.disk.windows import *  # noqa: F403
+    from rangefetch.disk.windows import *  # noqa: F403 - that half
 else:
-    from rangefetch.disk.posix import *  # noqa: F403
+    from rangefetch.disk.posix import *  # noqa: F403 - or that, under the same names

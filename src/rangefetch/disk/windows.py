@@ -346,13 +346,13 @@ def _patiently(call: Callable[[], object]) -> None:
 
 
 def replace(source: str | os.PathLike[str], destination: str | os.PathLike[str]) -> None:
-    _patiently(lambda: os.replace(source, destination))  # noqa: PTH105
+    _patiently(lambda: os.replace(source, destination))  # noqa: PTH105 - either may be a string
 
 
 def rename_free(source: Path, destination: Path) -> int:
     """Without the engine, too: MoveFileExW does not replace unless it is asked to."""
     try:
-        _patiently(lambda: os.rename(source, destination))  # noqa: PTH104
+        _patiently(lambda: os.rename(source, destination))  # noqa: PTH104 - as above
     except OSError as error:
         return errno.EEXIST if isinstance(error, FileExistsError) else error.errno or errno.EIO
     return 0

@@ -196,7 +196,7 @@ def parse_json(source: Source) -> Any:
 
 def _ours(name: str) -> Format:
     found: Any = importlib.import_module(f"rangefetch.manifests.{NAMES[name]}")
-    return found  # type: ignore[no-any-return]
+    return found  # type: ignore[no-any-return]  # a module that has the methods of Format
 
 
 def _others() -> dict[str, Format]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import email.message
 import urllib.request
-from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy, eff_request_host  # type: ignore[attr-defined]
+from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy, eff_request_host  # type: ignore[attr-defined]  # typeshed does not have it
 
 __all__ = ["SessionCookies"]
 
@@ -43,7 +43,7 @@ class SessionCookies:
     def told(self, url: str, headers: email.message.Message) -> None:
         """``url`` was answered with these headers."""
         if "set-cookie" in headers:
-            self._jar.extract_cookies(_Told(headers), urllib.request.Request(url))  # type: ignore[arg-type]
+            self._jar.extract_cookies(_Told(headers), urllib.request.Request(url))  # type: ignore[arg-type]  # only info() of a response is used
 
     def for_url(self, url: str) -> str:
         """The value of the Cookie header for a request; empty: there is none for it."""

@@ -83,4 +83,4 @@ def pytest_collection_modifyitems() -> None:
     """Their tests are imported by now, and each has the class by name."""
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == "tests" and hasattr(module, "Aria2Server"):
-            module.Aria2Server = OurDaemon  # type: ignore[attr-defined]
+            module.Aria2Server = OurDaemon  # type: ignore[attr-defined]  # replaced in a module of another's tests

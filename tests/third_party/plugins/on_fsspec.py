@@ -26,7 +26,7 @@ class _Files(Handler, http.server.SimpleHTTPRequestHandler):
     pass
 
 
-class ServedFileSystem(AbstractFileSystem):  # type: ignore[misc]
+class ServedFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
     """A folder seen through a server: its names are looked up in it, its bytes are fetched."""
 
     cachable = False
@@ -68,13 +68,13 @@ class ServedFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def get_file(self, rpath: str, lpath: str, callback: Any = DEFAULT_CALLBACK, **_: Any) -> None:
         if self.isdir(rpath):
-            os.makedirs(lpath, exist_ok=True)  # noqa: PTH103
+            os.makedirs(lpath, exist_ok=True)  # noqa: PTH103 - a string, as fsspec has it
             return
-        os.makedirs(os.path.dirname(lpath), exist_ok=True)  # noqa: PTH103, PTH120
+        os.makedirs(os.path.dirname(lpath), exist_ok=True)  # noqa: PTH103, PTH120 - a string, as fsspec has it
         fetch(f"http://127.0.0.1:{self._port}{quote(str(self._strip_protocol(rpath)))}", lpath, overwrite=True)
 
 
-class TestGet(abstract.AbstractFixtures, abstract.AbstractGetTests):  # type: ignore[misc]
+class TestGet(abstract.AbstractFixtures, abstract.AbstractGetTests):  # type: ignore[misc]  # fsspec has no types
     @pytest.fixture
     def fs(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedFileSystem]:
         folder = tmp_path_factory.mktemp("served")

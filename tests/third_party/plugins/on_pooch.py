@@ -26,7 +26,7 @@ class _Files(Handler, http.server.SimpleHTTPRequestHandler):
     pass
 
 
-class Downloader(pooch.downloaders.HTTPDownloader):  # type: ignore[misc]
+class Downloader(pooch.downloaders.HTTPDownloader):  # type: ignore[misc]  # pooch has no types
     """pooch's, but for the transfer."""
 
     fetched = 0
@@ -43,7 +43,7 @@ class Downloader(pooch.downloaders.HTTPDownloader):  # type: ignore[misc]
         return None
 
 
-_data = os.path.join(os.path.dirname(pooch.tests.utils.__file__), "data")  # noqa: PTH118, PTH120
+_data = os.path.join(os.path.dirname(pooch.tests.utils.__file__), "data")  # noqa: PTH118, PTH120 - as pooch's tests write it
 _server = Background(http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Files, directory=_data)))
 
 
