@@ -398,10 +398,8 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         # What counts is what the answer said: a body may end short of it (chunked, or empty) without an error, and
         # a connection may break after the last byte.
         if lane.position + lane.hedge.filled_bytes < lane.end:
-            if code == CURLE_OK and status == STATUS_PARTIAL_CONTENT:
+            if code == CURLE_OK:
                 lane.fault = FAULT_RANGE_SHORT
-            elif code == CURLE_OK:
-                code = CURLE_PARTIAL_FILE
         else:
             code = CURLE_OK
     lane_detach(loop, lane)

@@ -23,6 +23,8 @@ FLOODS: dict[str, tuple[bytes, bytes]] = {
     "informational": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
     "hints": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n"),
     "trailers": (CHUNKED, b"X-Filler: abcdefgh\r\n"),
+    "long lines": (PARTIAL, b"X-Filler: " + 1000 * b"a" + b"\r\n"),
+    "one line": (PARTIAL + b"X-Filler: ", b"abcdefgh"),
 }
 
 

@@ -15,7 +15,7 @@ from engine.driving import Driver
 from rangefetch import _engine
 from rangefetch._engine import File
 from servers.counting import CountingServer
-from servers.misbehaving import MisbehavingServer, content
+from servers.misbehaving import MisbehavingServer, content, refused_port
 from support.files import MIB
 
 
@@ -130,6 +130,20 @@ def test_a_redirect_leads_to_a_host_with_a_limit_of_its_own(
     for each in files:
         assert driver.end(each).name == "DONE"
     assert counting.most_connections <= 2
+
+
+# ---- What is known of a host ---------------------------------------------------------------------------------------
+
+
+def test_a_host_has_answered_whatever_it_says_but_not_when_it_cannot_be_reached(
+    driver: Driver, server: MisbehavingServer
+) -> None:
+    for url, answered in ((f"http://127.0.0.1:{refused_port()}/", False), (server.url("/status", code=404), True)):
+        file = driver.add(url)
+        driver.until(lambda: "FAILED" in driver.names(file))  # noqa: B023 - called at once
+        assert _engine.host_has_answered(_engine.host_number(url)) is answered
+        file.remove()
+        driver.end(file)
 
 
 # ---- Rests -------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import socketserver
 
 import pytest
 
@@ -10,6 +11,7 @@ from engine.driving import Driver, Event
 from rangefetch import _engine
 from rangefetch._engine import File
 from rangefetch.disk import state
+from servers.background import Background, Handler
 from servers.misbehaving import MisbehavingServer, content
 from support.files import MIB
 
@@ -59,6 +61,18 @@ def test_the_same_length_twice_is_a_length(driver: Driver, server: MisbehavingSe
 @pytest.mark.parametrize("total", [*TOO_MUCH, *NO_NUMBERS])
 def test_a_range_of_a_file_that_cannot_be_is_refused(driver: Driver, server: MisbehavingServer, total: str) -> None:
     failed = failure(driver, driver.add(server.url("/stated", size=SIZE, total=total)))
+    assert failed.fault == _engine.FAULTS["RANGE_WRONG"]
+
+
+def test_another_range_is_refused_although_its_body_never_comes(driver: Driver) -> None:
+    """No lost connection, after which the same would be asked for again."""
+
+    class Other(Handler):
+        def do_GET(self) -> None:
+            self.wfile.write(b"HTTP/1.1 206 Partial\r\nContent-Range: bytes 5-99/100\r\nContent-Length: 95\r\n\r\n")
+
+    with Background(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Other)) as background:
+        failed = failure(driver, driver.add(f"http://127.0.0.1:{background.port}/"))
     assert failed.fault == _engine.FAULTS["RANGE_WRONG"]
 
 

@@ -386,7 +386,7 @@ static void begin(CURL *easy) {
     open_of(&multi->connections, connection);
     easy->connection = connection;
     easy->phase = CONNECTING;
-    easy->second_address = server->two_addresses != 0;
+    easy->second_address = (int)server->two_addresses;
     if (!open_socket(easy, connection)) {
         connection_fails(easy, UNCONNECTED, 0);
         return;
@@ -406,11 +406,19 @@ static void begin(CURL *easy) {
 
 static void connected(CURL *easy) {
     if (easy->second_address) {
-        /* The first address was of no use. */
-        easy->second_address = 0;
+        int first_fails = easy->second_address == 1;
         Connection *connection = easy->connection;
         int fd = connection->fd;
+        easy->second_address = 0;
         connection->fd = -1;
+        if (!first_fails) {
+            /* The second one is tried, too, since the first has not answered yet; then it does. */
+            if (open_socket(easy, connection) && connection->on_close)
+                connection->on_close(connection->on_close_arg, connection->fd);
+            connection->fd = fd;
+            return;
+        }
+        /* The first address was of no use. */
         if (!open_socket(easy, connection)) {
             if (connection->on_close) connection->on_close(connection->on_close_arg, fd);
             connection_fails(easy, UNCONNECTED, 0);

@@ -95,7 +95,7 @@ def _server(rng: random.Random) -> dict[str, int]:
         "closes_each": int(rng.random() < 0.1),
         "etag": rng.choice((0, 1, 1, 1, 1, 2, 3)),
         "dates": int(rng.random() < 0.5),
-        "two_addresses": int(rng.random() < 0.1),
+        "two_addresses": int((second := rng.random()) < 0.1) + int(second < 0.04),
     }
 
 

@@ -102,7 +102,7 @@ typedef struct {
     int64_t closes_each;
     int64_t etag;          /* 0: none, 1: strong, 2: weak, 3: its own, which no other server has */
     int64_t dates;         /* whether it states Last-Modified */
-    int64_t two_addresses; /* of which the first does not answer */
+    int64_t two_addresses; /* 1: of which the first does not answer; 2: does, but not before the second is tried */
 } Server;
 
 typedef struct {
