@@ -28,6 +28,7 @@ from rangefetch.api import options_of
 from rangefetch.asking import Question
 from rangefetch.bulk import OnResult
 from rangefetch.checks import Url, check_function
+from rangefetch.downloads import destination_of
 from rangefetch.errors import DownloadError, WaitTimeout
 from rangefetch.eventloops import audience_of, in_thread, threads
 from rangefetch.flowing import Flowing, Stop
@@ -59,12 +60,14 @@ class DownloadManager:
         self, backend: str = "auto", *, prefer: str = "native", **config: Unpack[blocking.ManagerOptions]
     ) -> None:
         self._manager = blocking.DownloadManager(backend, prefer=prefer, **config)
+        self._downloads = blocking.downloads_of(self._manager)
 
     @classmethod
     def of(cls, manager: blocking.DownloadManager) -> Self:
         """Wrap an existing ``rangefetch.DownloadManager``."""
         self = cls.__new__(cls)
         self._manager = manager
+        self._downloads = blocking.downloads_of(manager)
         return self
 
     def __repr__(self) -> str:
@@ -93,7 +96,7 @@ class DownloadManager:
 
     async def _start_by_itself(self) -> None:
         if not self._manager.is_started:
-            await in_thread(self._manager.start_by_itself)
+            await in_thread(self._downloads.start_by_itself)
 
     async def stop(self) -> None:
         """Stop all transfers, save the states, and end the threads. Unfinished downloads are paused."""
@@ -119,7 +122,7 @@ class DownloadManager:
 
         A task that is cancelled here leaves the download running.
         """
-        download = self._manager._find(gid)
+        download = self._downloads.find(gid)
         try:
             async with asyncio.timeout(timeout):
                 async for _ in self._moves(download, None):
@@ -155,7 +158,7 @@ class DownloadManager:
         """
         if not every > 0:
             raise ValueError("every: seconds, more than 0")
-        download = self._manager._find(gid)
+        download = self._downloads.find(gid)
 
         async def follow() -> AsyncIterator[DownloadProgress]:
             async for _ in self._moves(download, every):
@@ -220,22 +223,22 @@ class DownloadManager:
 
     async def _end(self, gid: str, status: DownloadStatus) -> Path | None:
         """Pause or end a download, and wait for that without a thread."""
-        manager = self._manager
-        download = manager._find(gid)
-        if not manager.is_started:  # then its session is saved at once
-            await in_thread(manager.end, status, [download])
-        elif manager.tell_to_end(status, [download]):
+        downloads = self._downloads
+        download = downloads.find(gid)
+        if not downloads.is_started:  # then its session is saved at once
+            await in_thread(downloads.end, status, [download])
+        elif downloads.tell_to_end(status, [download]):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_WITHIN_S):
                     await self._rests(download)
-        return blocking.destination_of(download)
+        return destination_of(download)
 
     async def _submit(self, url: Url, options: DownloadOptions | Mapping[str, Any] | None) -> Download:
-        _, checked = self._manager.check(url, options)
+        _, checked = self._downloads.defaults.check(url, options)
         await self._start_by_itself()
         if checked.expected_size:  # then its file system is asked whether there is room
-            return await in_thread(self._manager.submit, url, options)
-        return self._manager.submit(url, options)
+            return await in_thread(self._downloads.submit, url, options)
+        return self._downloads.submit(url, options)
 
     async def _rests(self, download: Download) -> None:
         async for _ in self._moves(download, None):
@@ -267,7 +270,7 @@ class DownloadManager:
 
     def _outcome(self, download: Download) -> DownloadResult:
         """What came of a download. ``WaitTimeout``: it is not at its end."""
-        return self._manager.wait_for(download, 0)
+        return self._downloads.wait_for(download, 0)
 
     def _is_over(self, download: Download) -> bool:
         """Whether ``wait`` has nothing more to wait for."""
@@ -319,8 +322,8 @@ async def fetch(
     """
     check_function(on_progress, "on_progress")
     merged = options_of(path, mirrors, checksum, options)
-    manager = shared.get_download_manager()
-    return await DownloadManager.of(manager)._own(url, merged, on_progress, lambda download: manager.let_go([download]))
+    ours = DownloadManager.of(shared.get_download_manager())
+    return await ours._own(url, merged, on_progress, lambda download: ours._downloads.let_go([download]))
 
 
 async def head(url: Url, **options: Unpack[CommonOptions]) -> FileInfo:
@@ -333,7 +336,7 @@ async def head(url: Url, **options: Unpack[CommonOptions]) -> FileInfo:
         await in_thread((await opening).close)
         raise
     try:
-        async for _ in DownloadManager.of(question.manager)._moves(question.download, None):
+        async for _ in DownloadManager.of(shared.get_download_manager())._moves(question.download, None):
             pass
         return question.answer(0)
     finally:

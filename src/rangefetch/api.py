@@ -10,7 +10,7 @@ from typing import Any, Unpack
 from rangefetch.checks import Url, check_function, check_path
 from rangefetch.options import FetchOptions
 from rangefetch.progress import DownloadProgress, DownloadResult
-from rangefetch.shared import get_download_manager
+from rangefetch.shared import our_downloads
 
 __all__ = ["fetch", "options_of"]
 
@@ -38,10 +38,10 @@ def fetch(
     waits, by Ctrl-C or in ``on_progress``, stops the download, keeps its state and reaches the caller.
     """
     check_function(on_progress, "on_progress")
-    manager = get_download_manager()
-    download = manager.submit(url, options_of(path, mirrors, checksum, options))
-    with manager.unless_interrupted(download, lambda: manager.let_go([download])):
-        return manager.wait_for(download, None, on_progress)
+    downloads = our_downloads()
+    download = downloads.submit(url, options_of(path, mirrors, checksum, options))
+    with downloads.unless_interrupted(download, lambda: downloads.let_go([download])):
+        return downloads.wait_for(download, None, on_progress)
 
 
 def options_of(

@@ -8,14 +8,14 @@ from rangefetch.checks import HTTP, Url, check_url
 from rangefetch.errors import LocalError
 from rangefetch.masking import mask_url
 from rangefetch.options import DownloadOptions
-from rangefetch.shared import get_download_manager
+from rangefetch.shared import our_downloads
 from rangefetch.transfer.download import Download
 from rangefetch.transfer.sink import Nowhere
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from rangefetch.manager import DownloadManager
+    from rangefetch.downloads import Downloads
     from rangefetch.options import CommonOptions
     from rangefetch.progress import FileInfo
 
@@ -34,25 +34,25 @@ class Question:
             if name in options:
                 raise ValueError(f"{name}: nothing is saved")
         self.url = check_url(url, schemes=HTTP)
-        self.manager: DownloadManager = get_download_manager()
+        self.downloads: Downloads = our_downloads()
         # It is the URL that is asked, and nobody else.
-        checked = DownloadOptions.of(checked.over(self.manager.defaults), mirrors=(), use_github_mirror=False)
-        if not self.manager.can_stream():
+        checked = DownloadOptions.of(checked.over(self.downloads.defaults.options), mirrors=(), use_github_mirror=False)
+        if not self.downloads.can_stream():
             raise LocalError("head requires the native engine", url=mask_url(self.url))
         self.download = Download(self.url, checked)
         self.download.asks = True
         self._sink = self.download.sink = Nowhere()
-        self.manager.begin(self.download)
+        self.downloads.begin(self.download)
 
     def answer(self, timeout: float | None = None) -> FileInfo:
         """What the server says. Raises the ``DownloadError`` that ended it, and ``WaitTimeout``."""
-        self.manager.wait_for(self.download, timeout)
+        self.downloads.wait_for(self.download, timeout)
         assert self.download.info is not None
         return self.download.info
 
     def close(self) -> None:
         """Stop asking, if there is no answer yet, and forget it."""
-        self.manager.let_go([self.download])
+        self.downloads.let_go([self.download])
         self._sink.release()
 
 

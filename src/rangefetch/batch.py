@@ -14,10 +14,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from rangefetch.downloads import Downloads
 from rangefetch.errors import Cancelled, DiskError, DiskFull, DownloadError
 from rangefetch.items import Wanted
 from rangefetch.logs import log as _log
-from rangefetch.manager import DownloadManager
 from rangefetch.masking import mask_url
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import (
@@ -114,7 +114,7 @@ class Batch(abc.ABC):
         self._bytes = 0  # of items that have ended
         self._meter = SpeedMeter()
         self._reports = ReportTimes()
-        self._manager: DownloadManager
+        self._downloads: Downloads
         self._starts = 0  # of the manager: another number, and it was stopped
         self._most_asked = _AHEAD
         self.stopped_by: DiskError | None = None
@@ -137,13 +137,13 @@ class Batch(abc.ABC):
     # -- at work --------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def at_work_on(self, manager: DownloadManager) -> Iterator[None]:
+    def at_work_on(self, downloads: Downloads) -> Iterator[None]:
         """Items are asked for within. Where it is left by an exception, what is under way is stopped and saved, and
         what had ended by then is told."""
-        self._manager = manager
-        manager.start()
-        self._starts = manager.starts
-        self._most_asked = max(_AHEAD, 4 * manager.most_active)
+        self._downloads = downloads
+        downloads.start()
+        self._starts = downloads.starts
+        self._most_asked = max(_AHEAD, 4 * downloads.most_active)
         try:
             yield
         except BaseException:
@@ -154,7 +154,7 @@ class Batch(abc.ABC):
         """Stop what is under way, and save it; what had ended by then is told."""
         asked = list(self._asked.values())
         self._asked.clear()
-        self._manager.let_go(download for _, download in asked)
+        self._downloads.let_go(download for _, download in asked)
         for number, download in asked:
             if download.result is not None:
                 self.ended(number, download.result)
@@ -207,13 +207,13 @@ class Batch(abc.ABC):
         most = self._most_asked
         if self.turns:
             # What waits for a host that does not answer keeps nobody busy.
-            most += self._manager.passed_over(self._asked)
+            most += self._downloads.passed_over(self._asked)
         while self.turns and len(self._asked) < most:
             numbers = [self.turns.take() for _ in range(min(len(self.turns), most - len(self._asked), _TOGETHER))]
             wanted = [self.wanted(number) for number in numbers]
             common = self.common
             items = [(each.url, each.options(common) if each.own else common) for each in wanted]
-            downloads = self._manager.submit_all(items, self._starts, self._has_stopped)
+            downloads = self._downloads.submit_all(items, self._starts, self._has_stopped)
             for number, download in zip(numbers, downloads, strict=True):
                 self._asked[download.gid] = (number, download)
                 if download.status in _STOPPED:
@@ -241,7 +241,7 @@ class Batch(abc.ABC):
             number, _ = self._asked.get(download.gid, (None, None))
             if number is not None and self._end(number, download):
                 over.append(download)
-        self._manager.forget(*over)
+        self._downloads.forget(*over)
         if self._asked:
             # A download that was paused hears nothing of a stop.
             self._must_go_on()
@@ -250,7 +250,7 @@ class Batch(abc.ABC):
 
     def _must_go_on(self) -> None:
         """Raises ``Cancelled`` if the manager was stopped, even if it was started again."""
-        if not self._manager.is_started or self._manager.starts != self._starts:
+        if not self._downloads.is_started or self._downloads.starts != self._starts:
             raise Cancelled("the manager was stopped")
 
     def _end(self, number: int, download: Download) -> bool:
@@ -258,7 +258,7 @@ class Batch(abc.ABC):
         outcome: DownloadResult | DownloadError | None = download.result
         if outcome is None:
             try:
-                outcome = self._manager.wait_for(download, 0)
+                outcome = self._downloads.wait_for(download, 0)
             except DownloadError as error:
                 if isinstance(error, Cancelled):
                     self._must_go_on()
@@ -308,7 +308,7 @@ class Batch(abc.ABC):
         ]
         for _, download in waiting:
             del self._asked[download.gid]
-        self._manager.let_go(download for _, download in waiting)
+        self._downloads.let_go(download for _, download in waiting)
         back: list[int] = []
         for number, download in waiting:
             if download.result is not None:

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from rangefetch.batch import Batch, Standing
 from rangefetch.checks import check_count, check_function, check_path
+from rangefetch.downloads import Downloads
 from rangefetch.errors import DownloadError, LocalError, TargetExists
 from rangefetch.importing import no_fork, ready_tempfile
 from rangefetch.items import Item, Wanted, understand
 from rangefetch.logs import log as _log
-from rangefetch.manager import DownloadManager
+from rangefetch.manager import downloads_of
 from rangefetch.masking import mask_url
 from rangefetch.options import CommonOptions, DownloadOptions
 from rangefetch.progress import DownloadProgress, DownloadResult
-from rangefetch.shared import get_download_manager, manager_like_ours
+from rangefetch.shared import manager_like_ours, our_downloads
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -97,7 +98,7 @@ def fetch_many(
     merged: dict[str, Any] = {**options}
     if directory is not None:
         merged["save_dir"] = check_path(directory, "directory")
-    common = DownloadOptions.of(merged).over(get_download_manager().defaults)
+    common = DownloadOptions.of(merged).over(our_downloads().defaults.options)
     wanted = _read(items, common)
     if executor is not None:
         outcomes = _divide(wanted, common.given, max_concurrent_downloads, executor, on_result)
@@ -130,11 +131,13 @@ def _fetch_all(
 ) -> list[DownloadResult | DownloadError]:
     with contextlib.ExitStack() as stack:
         if max_concurrent_downloads is None:
-            manager = get_download_manager()
+            downloads = our_downloads()
         else:
-            manager = stack.enter_context(manager_like_ours(max_concurrent_downloads=max_concurrent_downloads))
+            downloads = downloads_of(
+                stack.enter_context(manager_like_ours(max_concurrent_downloads=max_concurrent_downloads))
+            )
         # Made absolute once, and not for each of them.
-        return _Bulk(manager, wanted, common.absolute(), on_progress, on_result).run()
+        return _Bulk(downloads, wanted, common.absolute(), on_progress, on_result).run()
 
 
 class _Outcomes:
@@ -180,14 +183,14 @@ class _Bulk(Batch):
 
     def __init__(
         self,
-        manager: DownloadManager,
+        downloads: Downloads,
         wanted: Sequence[Wanted],
         common: DownloadOptions,
         on_progress: Callable[[DownloadProgress], object] | None,
         on_result: OnResult | None,
     ) -> None:
         super().__init__(common, on_progress)
-        self._manager = manager
+        self._downloads = downloads
         self._wanted = wanted
         self._outcomes = _Outcomes(wanted, on_result, renames=common.auto_file_renaming)
 
@@ -196,7 +199,7 @@ class _Bulk(Batch):
         for number, each in enumerate(self._wanted):
             if not known.has(number):
                 self.turns.add(number, each.host)
-        with self.at_work_on(self._manager):
+        with self.at_work_on(self._downloads):
             self.ask()
             while not self.is_idle:
                 self.look()

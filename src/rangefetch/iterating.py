@@ -17,10 +17,11 @@ from rangefetch.batch import MOST_KEPT, Batch, Standing
 from rangefetch.checks import check_count, check_function, check_path
 from rangefetch.errors import DownloadError, TargetExists
 from rangefetch.items import Item, Wanted, understand
+from rangefetch.manager import downloads_of
 from rangefetch.masking import mask_url
 from rangefetch.options import CommonOptions, DownloadOptions
 from rangefetch.progress import DownloadProgress, DownloadResult
-from rangefetch.shared import get_download_manager, manager_like_ours
+from rangefetch.shared import manager_like_ours, our_downloads
 
 __all__ = ["NOTHING_MORE", "NOTHING_YET", "WINDOW", "Fetched", "Flow", "Source", "fetch_iter"]
 
@@ -216,14 +217,14 @@ class Flow(Batch):
         """Fetch all on the process's manager, or on one of its own with this limit."""
         with contextlib.ExitStack() as stack:
             if max_concurrent_downloads is None:
-                manager = get_download_manager()
+                downloads = our_downloads()
             else:
                 own = manager_like_ours(max_concurrent_downloads=max_concurrent_downloads)
-                manager = stack.enter_context(own)
+                downloads = downloads_of(stack.enter_context(own))
             # Made absolute once, and not for each of them.
-            self.common = self.common.over(manager.defaults).absolute()
+            self.common = self.common.over(downloads.defaults.options).absolute()
             self._source.wake_with(self.wake)
-            stack.enter_context(self.at_work_on(manager))
+            stack.enter_context(self.at_work_on(downloads))
             yield from self._results()
 
     def _results(self) -> Iterator[Fetched]:

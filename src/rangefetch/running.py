@@ -24,7 +24,7 @@ from rangefetch.manifests.item import ManifestItem
 from rangefetch.options import CommonOptions, absolute_path
 from rangefetch.progress import DownloadProgress, DownloadResult, path_of
 from rangefetch.shards import Packer, Shards
-from rangefetch.shared import get_download_manager
+from rangefetch.shared import our_downloads
 from rangefetch.transfer.space import as_full, is_full
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class Run:
         those; the ledger has the place among all.
         """
         if directory is None:
-            directory = get_download_manager().defaults.save_dir
+            directory = our_downloads().defaults.options.save_dir
         self._directory = str(absolute_path(os.path.expanduser(directory)))  # noqa: PTH111 - a string
         self._must_be_the_same()
         self._decodes = bool(options.get("decode"))

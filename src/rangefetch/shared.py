@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from typing import Any, Unpack
 
+from rangefetch.downloads import Downloads
 from rangefetch.importing import after_fork
-from rangefetch.manager import DownloadManager, ManagerOptions
+from rangefetch.manager import DownloadManager, ManagerOptions, downloads_of
 from rangefetch.progress import DownloadStatus
 
-__all__ = ["get_download_manager", "init_download_manager", "manager_like_ours"]
+__all__ = ["get_download_manager", "init_download_manager", "manager_like_ours", "our_downloads"]
 
 _manager: DownloadManager | None = None
 _config: dict[str, Any] = {}
@@ -36,7 +37,7 @@ def init_download_manager(
                     raise RuntimeError("the download manager cannot be replaced while it has downloads")
             _manager.stop()
         _manager = DownloadManager(**wanted)
-        _manager.is_shared = True
+        downloads_of(_manager).is_shared = True
         _config = wanted
         return _manager
 
@@ -45,6 +46,11 @@ def get_download_manager() -> DownloadManager:
     """The process's manager; created with the defaults unless ``init_download_manager`` was called."""
     with _lock:
         return _manager if _manager is not None else init_download_manager()
+
+
+def our_downloads() -> Downloads:
+    """Those of the process's manager."""
+    return downloads_of(get_download_manager())
 
 
 def manager_like_ours(**changes: Unpack[ManagerOptions]) -> DownloadManager:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Unpack, cast
 
 from rangefetch.checks import HTTP, Url, check_url
 from rangefetch.disk import checksum, system
+from rangefetch.downloads import Downloads
 from rangefetch.errors import Cancelled, ChecksumMismatch, LocalError
 from rangefetch.importing import no_fork
-from rangefetch.manager import DownloadManager
 from rangefetch.masking import mask_url
 from rangefetch.options import DownloadOptions, StreamOptions
 from rangefetch.progress import DownloadStatus
-from rangefetch.shared import get_download_manager
+from rangefetch.shared import our_downloads
 from rangefetch.transfer.download import Download
 from rangefetch.transfer.sink import Sink
 
@@ -38,16 +38,16 @@ class RemoteFile(io.RawIOBase):
     Reading raises the ``DownloadError`` that ended the download, after the bytes that had come before.
     """
 
-    def __init__(self, manager: DownloadManager, url: str, options: DownloadOptions) -> None:
+    def __init__(self, downloads: Downloads, url: str, options: DownloadOptions) -> None:
         self.url = mask_url(url)
-        self._manager = manager
+        self._downloads = downloads
         self._position = 0
         self._given_back = 0
         self._sink = Sink("stream")
         self._hash = checksum.new(options.checksum.partition("=")[0]) if options.checksum else None
         self._download = Download(url, options)
         self._download.sink = self._sink
-        manager.begin(self._download)
+        downloads.begin(self._download)
 
     @property
     def size(self) -> int | None:
@@ -137,11 +137,10 @@ class RemoteFile(io.RawIOBase):
         if self.closed:
             return
         super().close()
-        download, manager = self._download, self._manager
+        download, downloads = self._download, self._downloads
         with contextlib.suppress(KeyError):
             try:
-                manager.cancel(download.gid)
-                manager.remove(download.gid)
+                downloads.let_go([downloads.find(download.gid)])
             except RuntimeError:  # this is a child that was forked, without the threads that fetch
                 self._sink.release()
         # A loop that hangs may still write, and the number of the descriptor would be another file's by then.
@@ -187,8 +186,8 @@ def stream(url: Url, **options: Unpack[StreamOptions]) -> io.BufferedReader:
     url = check_url(url, schemes=HTTP)
     if checked.decode:
         raise ValueError("decode: a stream is what the server sends; read it through gzip.open or the like")
-    manager = get_download_manager()
-    checked = DownloadOptions.of(checked.over(manager.defaults), file_allocation="none", decode=False)
-    if not manager.can_stream():
+    downloads = our_downloads()
+    checked = DownloadOptions.of(checked.over(downloads.defaults.options), file_allocation="none", decode=False)
+    if not downloads.can_stream():
         raise LocalError("streams require the native engine", url=mask_url(url))
-    return _Reader(RemoteFile(manager, url, checked), _BUFFER_BYTES)
+    return _Reader(RemoteFile(downloads, url, checked), _BUFFER_BYTES)

@@ -11,6 +11,7 @@ import pytest
 
 from rangefetch import DownloadManager, DownloadStatus
 from rangefetch.errors import Cancelled
+from rangefetch.manager import downloads_of
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import SIZE, downloaded, into, status_of
@@ -149,7 +150,7 @@ def test_it_is_still_paused_there_when_aria2c_was_started_again(both: Both, gid:
 
 
 def _pid(both: Both) -> int:
-    backend: Any = both.manager._router._running["aria2"]
+    backend: Any = downloads_of(both.manager).router._running["aria2"]
     return int(next(iter(backend._daemons.values())).pid)
 
 

@@ -10,6 +10,7 @@ from backends.conftest import Make
 from rangefetch import DownloadManager, DownloadOptions, DownloadResult, DownloadStatus, bulk
 from rangefetch.errors import TargetExists
 from rangefetch.items import understand
+from rangefetch.manager import downloads_of
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import QUICK, SIZE, downloaded, into, status_of
@@ -24,7 +25,7 @@ def _fetch_many(manager: DownloadManager, items: list[Any], directory: Path, **o
     options = QUICK | options | {"save_dir": directory}
     common = DownloadOptions.of(options)
     wanted = [understand(number, item, common) for number, item in enumerate(items)]
-    return list(bulk._Bulk(manager, wanted, common, None, None).run())
+    return list(bulk._Bulk(downloads_of(manager), wanted, common, None, None).run())
 
 
 def _named(server: MisbehavingServer, number: int, name: str, size: int = SMALL) -> str:

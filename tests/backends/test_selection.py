@@ -15,6 +15,7 @@ from backends.conftest import Make
 from rangefetch import DownloadManager, DownloadStatus, RetryPolicy, fetch_many
 from rangefetch.aria2.client import Aria2Client
 from rangefetch.errors import EngineUnavailable, LocalError, ProcessStartFailed
+from rangefetch.manager import downloads_of
 from rangefetch.shared import get_download_manager, init_download_manager
 from rangefetch.transfer.failure import Fault
 from rangefetch.transfer.retry import Kind, Row
@@ -313,7 +314,7 @@ def test_an_engine_that_was_named_fetches_the_torrent_itself(make: Make, tracker
 def test_fetch_many_takes_what_both_serve(
     make: Make, daemon: dict[str, Any], server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rangefetch.bulk.get_download_manager", make)
+    monkeypatch.setattr("rangefetch.bulk.our_downloads", lambda: downloads_of(make()))
     with FtpServer(content(SIZE)) as ftp:
         urls = [
             server.url("/good/a.bin", size=5),

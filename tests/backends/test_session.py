@@ -13,6 +13,7 @@ import pytest
 from backends.conftest import Make
 from rangefetch import DownloadManager, DownloadStatus
 from rangefetch.errors import LocalError
+from rangefetch.manager import downloads_of
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from support.downloads import QUICK, SIZE, SMALL, downloaded, into, status_of
@@ -199,9 +200,9 @@ def test_every_option_survives(
     with manage(session_file=session_file) as manager:
         first = manager.download(server.url("/stall/x", headers=0), options)
         manager.pause(first)
-        wanted = manager._find(first).options
+        wanted = downloads_of(manager).find(first).options
     manager = manage(session_file=session_file)
-    kept = manager._find(first).options.to_dict()
+    kept = downloads_of(manager).find(first).options.to_dict()
     assert kept == wanted.to_dict() | {"saveDir": str(target.parent), "cookies": str(cookies)}
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from backends.conftest import Make
 from rangefetch import DownloadManager, DownloadStatus
+from rangefetch.manager import downloads_of
 from rangefetch.transfer.download import Download
 from servers.ftp import FtpServer
 from servers.misbehaving import MisbehavingServer, content
@@ -38,7 +39,7 @@ def test_with_one_connection_to_the_host_neither_backend_starves_the_other(
         def add(manager: DownloadManager) -> Download:
             number = next(numbers)
             url = server.url("/slow/x", size=MIB, rate=8 * MIB, id=number)
-            return manager.submit(url, into(target, number, max_connection_per_server=1, total_timeout=0))
+            return downloads_of(manager).submit(url, into(target, number, max_connection_per_server=1, total_timeout=0))
 
         many = [add(busy) for _ in range(6)]
         until(lambda: many[0].status is DownloadStatus.COMPLETE)
@@ -50,7 +51,7 @@ def test_with_one_connection_to_the_host_neither_backend_starves_the_other(
                 many.append(add(busy))
             time.sleep(0.01)
         for download in many:
-            busy.wait_for(download, WITHIN_S)
+            downloads_of(busy).wait_for(download, WITHIN_S)
 
 
 def test_with_one_place_at_work_they_come_in_the_order_in_which_they_were_asked_for(
@@ -61,11 +62,9 @@ def test_with_one_place_at_work_they_come_in_the_order_in_which_they_were_asked_
         urls = [f"ftp://127.0.0.1:{ftp.port}/x", server.url("/good/x", size=SMALL)] * 3
         gids = []
         for number, url in enumerate(urls):
-            download = manager.submit(
-                url,
-                into(target, number),
-                watcher=lambda each: ended.append(each.gid) if each.status is DownloadStatus.COMPLETE else None,
-            )
+            downloads = downloads_of(manager)
+            item = downloads.defaults.check(url, into(target, number))
+            [download] = downloads.submit_all([item], downloads.starts, lambda each: ended.append(each.gid))
             gids.append(download.gid)
         for gid in gids:
             manager.wait(gid, WITHIN_S)

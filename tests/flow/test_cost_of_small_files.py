@@ -16,6 +16,7 @@ import pytest
 import rangefetch
 from rangefetch import DownloadManager
 from rangefetch._engine import File
+from rangefetch.manager import downloads_of
 from rangefetch.native.small import Small
 from rangefetch.transfer.download import Download
 from servers.nginx import Nginx
@@ -59,12 +60,12 @@ def test_what_costs_most_is_not_done_for_each_file(urls: list[str], tmp_path: Pa
 def test_few_functions_are_called_for_each_file(urls: list[str], tmp_path: Path) -> None:
     """On the backend's thread; a tenth of a microsecond each at least, and while one runs no other Python does."""
     with counted() as calls, DownloadManager("native") as manager:
-        starts = manager.starts
+        starts = downloads_of(manager).starts
         stopped: list[Download] = []
 
         def fetch(paths: list[str]) -> None:
-            items = [(url, manager.check(url, {"save_dir": tmp_path})[1]) for url in paths]
-            downloads = manager.submit_all(items, starts, stopped.append)
+            items = [(url, downloads_of(manager).defaults.check(url, {"save_dir": tmp_path})[1]) for url in paths]
+            downloads = downloads_of(manager).submit_all(items, starts, stopped.append)
             until(lambda: len(stopped) == len(downloads))
             stopped.clear()
 

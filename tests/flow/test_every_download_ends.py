@@ -18,6 +18,7 @@ from flow.children import child, run_child
 from rangefetch import DownloadManager, DownloadStatus
 from rangefetch.disk import state
 from rangefetch.errors import BadAnswer, DownloadError, HttpStatusError, LocalError, TimedOut
+from rangefetch.manager import downloads_of
 from rangefetch.native import answering, comparing, starting
 from rangefetch.native.recovery import Recovery
 from rangefetch.native.task import NativeTask
@@ -208,10 +209,10 @@ def test_an_error_in_any_step_ends_that_download_and_no_other(
     from rangefetch.transfer.download import Download
 
     victim = Download(url, DownloadOptions.of(_into(target)))
-    manager.begin(victim)
+    downloads_of(manager).begin(victim)
     other = manager.download(url, _into(target.with_name("other")))
     with pytest.raises(LocalError, match="a fault of ours"):
-        manager.wait_for(victim, 20)
+        downloads_of(manager).wait_for(victim, 20)
     manager.wait(other, 30)
 
 
@@ -243,7 +244,7 @@ def test_an_error_in_the_managers_books_keeps_nobody_waiting(
 
     url = server.url("/good/x", size=MIB) if outcome == "good" else server.url("/status/x", code=404)
     gid = manager.download(url, _into(target))
-    monkeypatch.setattr(manager._queue, "_has_ended", broken)
+    monkeypatch.setattr(downloads_of(manager)._queue, "_has_ended", broken)
     if outcome == "good":
         manager.wait(gid, 30)
     else:
@@ -255,9 +256,9 @@ def test_a_watcher_that_raises_harms_nobody(server: MisbehavingServer, target: P
     def watcher(_: object) -> None:
         raise ValueError("the caller's fault")
 
-    download = manager.submit(server.url("/slow/x", size=2 * MIB, rate=4 * MIB), _into(target))
+    download = downloads_of(manager).submit(server.url("/slow/x", size=2 * MIB, rate=4 * MIB), _into(target))
     download.watch(watcher)
-    manager.wait_for(download, 20)
+    downloads_of(manager).wait_for(download, 20)
     fetch(server.url("/good/x", size=MIB), target.with_name("other"))
 
 
@@ -337,7 +338,7 @@ def test_a_refresh_url_that_blocks_holds_up_no_verb(
 ) -> None:
     manager = DownloadManager()
     with manager:
-        download = manager.submit(server.url("/status/x", code=403), _into(target, refresh_url=never))
+        download = downloads_of(manager).submit(server.url("/status/x", code=403), _into(target, refresh_url=never))
         until(lambda: download.waiting_for == "refresh_url")
         others = [manager.download(server.url("/good/x", size=MIB), _into(target.with_name(f"{n}"))) for n in range(8)]
         for gid in others:
@@ -347,7 +348,7 @@ def test_a_refresh_url_that_blocks_holds_up_no_verb(
             case "stop":
                 manager.stop()
             case "let_go":
-                manager.let_go([download])
+                downloads_of(manager).let_go([download])
             case _:
                 getattr(manager, verb)(download.gid)
         assert download.status is not DownloadStatus.ACTIVE
@@ -409,7 +410,7 @@ def test_a_refresh_url_that_raises_leaves_the_servers_word(
 def test_a_download_says_what_it_waits_for(server: MisbehavingServer, valve: Valve, target: Path) -> None:
     url = server.url("/valve/x", size=SIZE)
     with DownloadManager(max_concurrent_downloads=1) as manager:
-        first, second = (manager.submit(url, _into(target.with_name(name))) for name in ("a", "b"))
+        first, second = (downloads_of(manager).submit(url, _into(target.with_name(name))) for name in ("a", "b"))
         until(lambda: "transfer" in first.waiting_for)
         assert manager.get_download_progress(second.gid).waiting_for == "its turn"
         assert f"waiting for {second.waiting_for}" in repr(second)
@@ -419,7 +420,7 @@ def test_a_download_says_what_it_waits_for(server: MisbehavingServer, valve: Val
         manager.pause(first.gid)
         assert first.waiting_for == "resume()"
         valve.open()
-        manager.wait_for(second, 20)
+        downloads_of(manager).wait_for(second, 20)
         assert second.waiting_for == ""
 
 
@@ -427,7 +428,7 @@ def test_between_two_tries_a_download_waits_for_the_next(
     server: MisbehavingServer, target: Path, manager: DownloadManager
 ) -> None:
     url = server.url("/script/x", size=SIZE, steps="status:code=503", then="good")
-    download = manager.submit(url, _into(target, retry_wait=15.0))
+    download = downloads_of(manager).submit(url, _into(target, retry_wait=15.0))
     until(lambda: download.waiting_for == "the time of the next try")
     manager.cancel(download.gid)
 

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 import rangefetch
-from rangefetch import DownloadManager, FileInfo, aio
+from rangefetch import FileInfo, aio
 from rangefetch.errors import ConnectionFailed, HttpStatusError, LocalError, TimedOut
+from rangefetch.shared import our_downloads
 from servers.content import content, etag, http_date, modified
 from servers.misbehaving import MisbehavingServer, refused_port
 from servers.nginx import Nginx
@@ -357,10 +358,6 @@ def test_nothing_is_left_open(server: MisbehavingServer) -> None:
 
 
 def test_without_the_engine_it_says_so(monkeypatch: pytest.MonkeyPatch, server: MisbehavingServer) -> None:
-    class Without(DownloadManager):
-        def can_stream(self) -> bool:
-            return False
-
-    monkeypatch.setattr("rangefetch.asking.get_download_manager", Without)
+    monkeypatch.setattr(our_downloads(), "can_stream", lambda: False)
     with pytest.raises(LocalError, match="requires the native engine"):
         rangefetch.head(server.url("/good/a.bin"))

@@ -135,7 +135,8 @@ def test_a_stream_that_was_paused_goes_on_with_nothing_but_the_same_file(
     with rangefetch.stream(url, split=1, **QUICK) as file:
         read = bytearray(file.read(MIB))
         raw = file.raw
-        manager, gid = raw._manager, raw._download.gid  # type: ignore[attr-defined]  # private: io.RawIOBase does not have it
+        gid = raw._download.gid  # type: ignore[attr-defined]  # private: io.RawIOBase does not have it
+        manager = rangefetch.get_download_manager()
         manager.pause(gid)
         gate.opened.set()
         manager.resume(gid)

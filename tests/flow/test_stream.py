@@ -26,6 +26,8 @@ from rangefetch.errors import (
     HttpStatusError,
     LocalError,
 )
+from rangefetch.manager import downloads_of
+from rangefetch.shared import our_downloads
 from rangefetch.transfer.sink import Sink
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
@@ -320,7 +322,7 @@ def test_it_needs_the_native_engine_and_says_so(
     server: MisbehavingServer, aria2c: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with DownloadManager("aria2", aria2_path=aria2c, state_dir=tmp_path, download_dir=tmp_path) as manager:
-        monkeypatch.setattr(streaming, "get_download_manager", lambda: manager)
+        monkeypatch.setattr(streaming, "our_downloads", lambda: downloads_of(manager))
         with pytest.raises(LocalError, match="native engine") as caught:
             stream(server.url("/good/x").replace("://", "://me:hidden@"))
     assert "hidden" not in str(caught.value)
@@ -344,7 +346,7 @@ def test_streams_are_read_in_any_order_however_many_are_open(
     # None of them can be over before it is read, and each is read a piece at a time.
     monkeypatch.setattr(Sink, "window_bytes", MIB)
     if count == 3:
-        monkeypatch.setattr(rangefetch.get_download_manager()._queue._places, "most", 1)
+        monkeypatch.setattr(our_downloads()._queue._places, "most", 1)
     streams = [stream(server.url("/good/x", size=3 * MIB, seed=number)) for number in range(count)]
     read = [bytearray() for _ in streams]
     while any(len(each) < 3 * MIB for each in read):

@@ -14,6 +14,7 @@ import pytest
 
 import rangefetch
 from rangefetch import DownloadError, DownloadManager, DownloadOptions, aio, shared
+from rangefetch.manager import downloads_of
 from rangefetch.net.proxies import VARIABLES
 from rangefetch.transfer.failure import Fault
 from rangefetch.transfer.retry import Kind, RetryPolicy, Row
@@ -34,33 +35,33 @@ def manager() -> Iterator[DownloadManager]:
 def test_what_was_not_given_is_inherited_and_what_was_given_is_not(manager: DownloadManager) -> None:
     url = "http://host.example/"
     for options in ({"split": 16}, DownloadOptions(split=16)):
-        _, checked = manager.check(url, options)
+        _, checked = downloads_of(manager).defaults.check(url, options)
         # 16 is what it would be anywhere else, but it was asked for.
         assert (checked.split, checked.user_agent) == (16, AGENT)
-    assert manager.check(url, DownloadOptions())[1].split == 3
-    assert manager.check(url)[1].split == 3
+    assert downloads_of(manager).defaults.check(url, DownloadOptions())[1].split == 3
+    assert downloads_of(manager).defaults.check(url)[1].split == 3
 
 
 def test_what_was_given_survives_changes_of_other_options(manager: DownloadManager) -> None:
     options = DownloadOptions.of(DownloadOptions(split=16), max_tries=2)
-    _, checked = manager.check("http://host.example/", options)
+    _, checked = downloads_of(manager).defaults.check("http://host.example/", options)
     assert (checked.split, checked.max_tries, checked.user_agent) == (16, 2, AGENT)
 
 
 def test_a_copy_of_options_has_them_all(manager: DownloadManager) -> None:
     copy = pickle.loads(pickle.dumps(DownloadOptions(max_tries=2)))
     assert copy == DownloadOptions(max_tries=2)
-    assert manager.check("http://host.example/", copy)[1].max_tries == 2
+    assert downloads_of(manager).defaults.check("http://host.example/", copy)[1].max_tries == 2
 
 
 def test_the_same_mapping_may_have_other_values_the_next_time(manager: DownloadManager) -> None:
     options = {"split": 2, "mirrors": ["http://a.example/"]}
-    assert manager.check("http://host.example/", options)[1].split == 2
+    assert downloads_of(manager).defaults.check("http://host.example/", options)[1].split == 2
     options["mirrors"].append("http://b.example/")  # type: ignore[attr-defined]  # wrong on purpose
-    assert len(manager.check("http://host.example/", options)[1].mirrors) == 2
-    assert manager.check("http://host.example/", {"split": 1})[1].split == 1
+    assert len(downloads_of(manager).defaults.check("http://host.example/", options)[1].mirrors) == 2
+    assert downloads_of(manager).defaults.check("http://host.example/", {"split": 1})[1].split == 1
     with pytest.raises(TypeError, match="split"):
-        manager.check("http://host.example/", {"split": True})
+        downloads_of(manager).defaults.check("http://host.example/", {"split": True})
 
 
 # ---- Every option, whichever way a download is asked for -----------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from rangefetch import DownloadManager, DownloadStatus
+from rangefetch.manager import downloads_of
 from rangefetch.native.backend import NativeBackend
 from rangefetch.transfer.download import Download
 from support.waiting import until
@@ -82,7 +83,9 @@ def test_to_cancel_one_after_the_other_begins_few_of_them(silent: str, tmp_path:
         until(lambda: len(manager.list_downloads(DownloadStatus.ACTIVE)) == 4)
         for gid in gids:
             manager.cancel(gid)
-        began = sum(isinstance(entry := manager._queue.peek(gid), Download) and entry.has_begun for gid in gids)
+        began = sum(
+            isinstance(entry := downloads_of(manager)._queue.peek(gid), Download) and entry.has_begun for gid in gids
+        )
         assert began < 200
         # What comes then begins.
         last = manager.download(f"{silent}/last", {"save_dir": tmp_path})
@@ -99,7 +102,7 @@ def test_what_only_waits_is_no_download_yet(silent: str, tmp_path: Path) -> None
         own = set(gids)
         assert sum(isinstance(each, Download) and each.gid in own for each in gc.get_objects()) <= 2 + 2
         # Who asks for one by its gid has it from then on.
-        assert manager._find(gids[-1]) is manager._find(gids[-1])
+        assert downloads_of(manager).find(gids[-1]) is downloads_of(manager).find(gids[-1])
         manager.pause(gids[-1])
         assert manager.get_download_progress(gids[-1]).waiting_for == "resume()"
         assert manager.list_downloads()[-1].status is DownloadStatus.PAUSED
@@ -121,7 +124,7 @@ def test_however_many_begin_there_is_one_chain_of_ticks(silent: str, tmp_path: P
             manager.cancel_all()
         _fill(manager, silent, tmp_path, 8)
         until(lambda: len(manager.list_downloads(DownloadStatus.ACTIVE)) == 8)
-        backend: Any = manager._router._running["native"]
+        backend: Any = downloads_of(manager).router._running["native"]
         until(lambda: sum(timer.call == backend._tick for _, _, timer in list(backend._timers._heap)) == 1)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from rangefetch import DownloadManager, DownloadStatus
+from rangefetch.manager import downloads_of
 from support.sessions import listed_in
 from support.waiting import until
 
@@ -59,7 +60,7 @@ def test_a_change_costs_its_line_however_many_there_are(silent: str, session_fil
         options = {"save_dir": session_file.parent / "into"}
         gids = [manager.download(f"{silent}/f{number}", options) for number in range(2000)]
         until(lambda: len(listed_in(session_file)) == 2000)
-        until(lambda: not manager._session._changed)  # type: ignore[union-attr]  # it has a session
+        until(lambda: not downloads_of(manager)._session._changed)  # type: ignore[union-attr]  # it has a session
         inode, size = session_file.stat().st_ino, session_file.stat().st_size
         manager.pause(gids[1500])
         until(lambda: session_file.stat().st_size > size)
@@ -240,7 +241,10 @@ def test_whoever_is_killed_loses_at_most_the_last_entry(session_file: Path) -> N
         last = int((rest or [said])[-1] if (rest or [said])[-1].isdigit() else said)
         manager = DownloadManager("native", session_file=session_file)
         assert _gids(manager) == list(range(20))
-        saved = {int(each.gid, 16): manager._find(each.gid).options.max_tries for each in manager.list_downloads()}
+        saved = {
+            int(each.gid, 16): downloads_of(manager).find(each.gid).options.max_tries
+            for each in manager.list_downloads()
+        }
         manager.stop()
         # What was told to be done is in the file.
         for number in range(last - 19, last):

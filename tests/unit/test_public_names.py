@@ -141,3 +141,22 @@ def test_each_module_can_be_imported_first() -> None:
     assert "rangefetch.cli.main" in names
     done = children.run(EACH_FIRST, *names, env={"PYTHONWARNINGS": "error", "OPENBLAS_NUM_THREADS": "1"})
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
+OPERATIONS = [
+    *("backend", "cancel", "cancel_all", "change_options", "download", "download_and_wait", "fallback_reason"),
+    *("get_download_progress", "is_started", "limit", "list_downloads", "pause", "pause_all", "remove", "resume"),
+    *("resume_all", "retry", "start", "stop", "wait"),
+]
+
+
+def test_a_manager_shows_its_operations_and_nothing_else() -> None:
+    """Those of both, and each of them says what it does."""
+
+    def shown(kind: type) -> list[str]:
+        return [name for name in dir(kind) if not name.startswith("_")]
+
+    blocking, aio = rangefetch.DownloadManager, rangefetch.aio.DownloadManager
+    assert shown(blocking) == OPERATIONS
+    assert shown(aio) == sorted([*OPERATIONS, "of", "progress"])
+    assert all(getattr(kind, name).__doc__ for kind in (blocking, aio) for name in shown(kind))
