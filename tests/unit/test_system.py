@@ -17,6 +17,7 @@ import pytest
 from rangefetch.disk import names, publishing, system, windows
 from rangefetch.disk.target import Target
 from rangefetch.errors import DiskError
+from support import children
 from unit.test_layers import MODULES
 
 if sys.platform == "win32":
@@ -61,6 +62,55 @@ def differences(tree: ast.AST) -> Iterator[str]:
 @pytest.mark.parametrize("module", sorted(MODULES.keys() - HALVES))
 def test_the_rest_of_the_package_knows_nothing_of_it(module: str) -> None:
     assert set(differences(ast.parse(MODULES[module].read_text()))) <= ASKED_FOR
+
+
+def test_all_of_it_can_be_imported_where_that_is_missing() -> None:
+    modules = sorted(f"rangefetch.{name}" for name in MODULES.keys() - HALVES - {"_engine", "__main__"})
+    # What of Python's own library the package takes: that is imported by a Python that has all there is.
+    done = children.run("import sys; [__import__(name) for name in sys.argv[1:]]; print(*sys.modules)", *modules)
+    assert done.returncode == 0, done.stderr
+    own = sorted(
+        name for name in done.stdout.split() if name.partition(".")[0] not in {"rangefetch", "__main__"} | SOME
+    )
+    done = children.run(
+        f"""
+        import contextlib, importlib.abc, os, sys
+
+        for name in {own}:
+            with contextlib.suppress(ImportError):
+                __import__(name)
+        __import__("platformdirs").user_data_path("x")  # it imports the rest when it is asked
+        missing = {sorted(SOME)}
+
+        class Refusal(importlib.abc.MetaPathFinder):
+            def find_spec(self, name, path=None, target=None):
+                if name in missing or name in ("rangefetch._engine", "rangefetch.disk.posix"):
+                    raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+        sys.meta_path.insert(0, Refusal())
+        for name in missing:
+            sys.modules.pop(name, None)
+        for name in {sorted(name for name in LACKING if name != "sysconf")}:
+            vars(os).pop(name, None)
+        sys.platform = "win32"
+        import rangefetch.disk.system
+
+        sys.platform = "linux"  # the rest of the package does not look at it, and the library has begun to be used
+        for name in sys.argv[1:]:
+            __import__(name)
+        assert "rangefetch.disk.posix" not in sys.modules
+        assert not set(missing) & set(sys.modules)
+        from rangefetch.cli.main import main
+
+        sys.argv[1:] = ["--version"]
+        main()
+        """,
+        *modules,
+    )
+    assert done.stdout.startswith("rangefetch "), done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("rangefetch: the native engine is not built for this platform (")
+    assert done.returncode == 1
 
 
 def test_both_halves_have_the_same_names() -> None:

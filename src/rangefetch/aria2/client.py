@@ -15,7 +15,7 @@ from rangefetch.errors import DaemonUnavailable, LocalError, ProcessStartFailed
 from rangefetch.importing import no_fork
 from rangefetch.logs import log as _log
 
-__all__ = ["Aria2Client", "RpcError"]
+__all__ = ["Aria2Client", "RpcError", "client_class"]
 
 _HOST = "http://127.0.0.1"
 _TIMEOUT_S = 10.0
@@ -40,7 +40,7 @@ class Aria2Client:
 
     def __init__(self, port: int, secret: str, timeout: float = 0.0) -> None:
         self.secret = secret
-        self._rpc = _client_class()(host=_HOST, port=port, secret=secret, timeout=timeout or _TIMEOUT_S)
+        self._rpc = client_class()(host=_HOST, port=port, secret=secret, timeout=timeout or _TIMEOUT_S)
         self._listener: threading.Thread | None = None
         self._stopping = threading.Event()
 
@@ -138,7 +138,8 @@ def _listen(rpc: Any, stopping: threading.Event, on_event: Callable[[], None]) -
 
 
 @functools.cache
-def _client_class() -> type[Any]:
+def client_class() -> type[Any]:
+    """What speaks aria2's RPC. Raises ``ProcessStartFailed`` where the packages for that are not installed."""
     try:
         with no_fork:
             import aria2p

@@ -99,6 +99,7 @@ def _flushed() -> bool:
 
 def _show_version() -> int:
     from rangefetch.net import libcurl
+    from rangefetch.transfer.capabilities import NATIVE
 
     display = Quiet()
     display.result(f"rangefetch {__version__}")
@@ -106,11 +107,27 @@ def _show_version() -> int:
     try:
         loaded = libcurl.load()
     except EngineUnavailable as error:
-        display.error(str(error))
+        # Beside a library that was named, no other counts.
+        remedy = "" if os.environ.get("RANGEFETCH_LIBCURL") else NATIVE.remedy()
+        display.error("; ".join(filter(None, (str(error), remedy, _instead()))))
         return FAILED
     display.result(f"libcurl {loaded.version} with {loaded.ssl_version}, from {loaded.origin}: {loaded.path}")
     display.result(loaded.description)
     return FAILED if display.lost_results else OK
+
+
+def _instead() -> str:
+    """What fetches where the engine cannot run."""
+    from rangefetch.aria2.binary import ensure_aria2
+    from rangefetch.aria2.client import client_class
+    from rangefetch.aria2.config import DaemonConfig
+
+    try:
+        found = ensure_aria2(DaemonConfig())
+        client_class()
+    except LocalError as error:
+        return f"nothing can be fetched with aria2 either: {error}"
+    return f"aria2 {found.version} fetches instead: {found.path}"
 
 
 def _fetch(request: Request, signals: Signals) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from rangefetch import records
 from rangefetch.checks import HTTP, is_metadata_url
 from rangefetch.disk import system
+from rangefetch.importing import no_fork
 from rangefetch.options import DownloadOptions
 from rangefetch.transfer.download import Entry
 
@@ -26,13 +27,19 @@ class Capabilities:
 
     name: str
     install: str
-    """How to get what it needs."""
+    """How to get what it needs; see ``remedy``."""
     schemes: frozenset[str]
     in_order: bool = False
     follows: bool = False
     most_connections: int = 0
     refusal: Callable[[str, DownloadOptions], str] = lambda url, options: ""
     takes_as_small: Callable[[Entry], bool] = lambda download: False
+    is_built: Callable[[], bool] = lambda: True
+    """Whether this installation of the package has it at all."""
+
+    def remedy(self) -> str:
+        """What to install where it cannot run; empty: that would be of no use, since this platform has none."""
+        return self.install if self.is_built() else ""
 
     def why_not(self, download: Entry) -> str:
         """Why it cannot run a download, as the rest of a sentence about it; empty: it can."""
@@ -90,4 +97,20 @@ def _are_plain(options: DownloadOptions) -> bool:
     )
 
 
-NATIVE = Capabilities("native", "pip install pycurl", frozenset(HTTP), in_order=True, takes_as_small=_may_be_small)
+def _has_engine() -> bool:
+    try:
+        with no_fork:
+            import rangefetch._engine  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+NATIVE = Capabilities(
+    "native",
+    "pip install pycurl",
+    frozenset(HTTP),
+    in_order=True,
+    takes_as_small=_may_be_small,
+    is_built=_has_engine,
+)
