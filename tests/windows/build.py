@@ -26,9 +26,7 @@ def build(output: Path) -> None:
     cython = [sys.executable, "-m", "cython", *words, "-I", ROOT / "ext", "-o", code, HERE / "driver.pyx"]
     subprocess.run([*map(str, cython)], check=True)
     include = [ROOT / "ext" / "rangefetch", output.parent, sysconfig.get_path("include")]
-    # Nothing calls Cython's start-up code. Where it cannot be seen from outside, the compiler leaves it out, and with
-    # it all that needs Python.
-    common = ["-std=gnu11", "-O1", "-g1", "-w", "-DPy_LIMITED_API=0x030B0000", "-DPyMODINIT_FUNC=static PyObject *"]
+    common = ["-std=gnu11", "-O1", "-g1", "-w", "-DPy_LIMITED_API=0x030B0000", "-DCYTHON_NO_PYINIT_EXPORT"]
     common += [f"-I{path}" for path in include]
     zig = [sys.executable, "-m", "ziglang", "cc"]
     if output.suffix == ".exe":

@@ -1,6 +1,7 @@
-"""The engine below its border with Python, on Windows as wine has it, with the libcurl of pycurl's wheel for Windows.
+"""The engine below its border with Python, on Windows or as wine has that, with the libcurl of pycurl's wheel for it.
 
-``make windows`` runs these. The program is driver.pyx: its own sources say what it is asked and what it tells.
+``make windows`` runs these under wine; a workflow runs them on Windows. The program is driver.pyx: its own sources say
+what it is asked and what it tells.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from servers.misbehaving import MisbehavingServer, content
 from servers.tls import Certificates
 from windows.build import CAN_BUILD, ROOT, build
 
+ON_WINDOWS = sys.platform == "win32"
 if os.environ.get("RANGEFETCH_WINDOWS") != "1":
     pytest.skip("RANGEFETCH_WINDOWS is not 1; make windows sets it", allow_module_level=True)
 if not CAN_BUILD:
     pytest.skip("it takes the sources of the engine, and zig", allow_module_level=True)
-if shutil.which("wine") is None:
+if not ON_WINDOWS and shutil.which("wine") is None:
     pytest.skip("there is no wine here", allow_module_level=True)
 
 pytestmark = [pytest.mark.xdist_group("windows"), pytest.mark.timeout(600)]
@@ -55,7 +57,7 @@ class Outcome:
 
 @dataclass
 class Program:
-    """The driver, in a prefix of wine's own."""
+    """The driver; under wine in a prefix of its own."""
 
     path: Path
     libcurl: Path
@@ -63,7 +65,9 @@ class Program:
 
     def start(self, url: str, file: Path, **given: object) -> subprocess.Popen[str]:
         options = [f"{name}={_windows(value)}" for name, value in given.items()]
-        command = ["wine", str(self.path), _windows(self.libcurl), url, _windows(file), *options]
+        command = [str(self.path), _windows(self.libcurl), url, _windows(file), *options]
+        if not ON_WINDOWS:
+            command.insert(0, "wine")
         return subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, text=True)
 
     def run(self, url: str, file: Path, **given: object) -> Outcome:
@@ -73,7 +77,8 @@ class Program:
 
 
 def _windows(value: object) -> str:
-    return "Z:" + str(value).replace("/", "\\") if isinstance(value, Path) else str(value)
+    is_there = ON_WINDOWS or not isinstance(value, Path)
+    return str(value) if is_there else "Z:" + str(value).replace("/", "\\")
 
 
 @pytest.fixture(scope="module")
