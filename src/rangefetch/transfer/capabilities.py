@@ -100,7 +100,7 @@ def _are_plain(options: DownloadOptions) -> bool:
 def _has_engine() -> bool:
     try:
         with no_fork:
-            import rangefetch._engine  # noqa: F401
+            import rangefetch._engine  # noqa: F401 - whether it can be
     except ImportError:
         return False
     return True
