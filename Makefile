@@ -200,7 +200,6 @@ $(VENV)/installed: $(VENV)/base $(BUILT_FROM)
 $(VENV)/tools: $(VENV)/installed pyproject.toml
 	@echo "installing the tools for tests and lint"
 	@$(BIN)/python -m pip install --quiet --group dev
-	@$(BIN)/pyright --version >/dev/null 2>&1 || echo "pyright cannot be fetched. Its tests are skipped."
 	@touch $@
 
 $(VENV)/packaging: $(VENV)/base pyproject.toml

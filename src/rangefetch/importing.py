@@ -87,8 +87,8 @@ def _call(handler: Handler) -> None:
     if handler is not None:
         try:
             handler()
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
+        except BaseException as error:
+            sys.excepthook(type(error), error, error.__traceback__)
 
 
 def _logging_lock() -> Any:

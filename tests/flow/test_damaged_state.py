@@ -154,6 +154,7 @@ def test_the_second_process_on_a_target_is_refused_at_once(
     with child("fetch", url, target, as_json()) as first:
         # Before it is answered it holds nothing: what is written is written under its lock.
         until(lambda: any(path.stat().st_size for path in target.parent.iterdir()))
+        valve.narrow(256 << 10)
         error = fails(TargetLocked, url, target)
         assert str(target) in str(error)
         second = run_child("fetch", url, target)

@@ -16,7 +16,7 @@ import rangefetch
 from servers.content import content
 from servers.misbehaving import MisbehavingServer
 
-pytestmark = pytest.mark.timeout(600)  # pyright is fetched by whoever asks for it first, as make setup does
+pytestmark = pytest.mark.timeout(600)  # pyright is fetched by whoever asks for it first
 
 PROGRAM = Path(__file__).with_name("users_program.py")
 
@@ -82,7 +82,7 @@ def test_mypy_finds_an_option_that_is_unknown_or_wrong(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def pyright(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """It is a program for Node.js, and what is installed fetches that."""
+    """It takes a minute of processor time, and is a program for Node.js, which what is installed fetches."""
     done = _run("pyright", ["--version"], tmp_path_factory.mktemp("pyright"))
     if done.returncode != 0:
         pytest.skip(f"pyright cannot be fetched: {done.stderr.strip().splitlines()[-1:]}")
