@@ -37,6 +37,7 @@ from rangefetch.iterating import WINDOW, Fetched
 from rangefetch.logs import log as _log
 from rangefetch.options import AllOptions, CommonOptions, DownloadOptions, FetchOptions
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus, FileInfo
+from rangefetch.register import FINISHED
 from rangefetch.transfer.download import Download
 from rangefetch.waiting import STOP_WITHIN_S
 
@@ -46,7 +47,6 @@ _PROGRESS_EVERY_S = 0.1
 # At a download that is paused, since a manager that is stopped says nothing to those; and at one that is at work, since
 # a notebook's kernel hears of Ctrl-C when its event loop has something to do.
 _LOOK_AGAIN_S = 1.0
-_ENDED = (DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED)
 
 
 class DownloadManager:
@@ -277,7 +277,7 @@ class DownloadManager:
         status = download.status
         if status is DownloadStatus.PAUSED:
             return download.cut_short or not self._manager.is_started
-        return status in _ENDED
+        return status in FINISHED
 
     async def _moves(self, download: Download, every_s: float | None) -> AsyncIterator[None]:
         """Now, after each move, every ``every_s`` seconds while it is active, and a last time when it is over."""

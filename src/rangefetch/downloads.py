@@ -22,11 +22,11 @@ from rangefetch.importing import after_fork, no_fork
 from rangefetch.masking import mask_url
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
-from rangefetch.queueing import Entry, Left, Queue
+from rangefetch.queueing import Left, Queue
 from rangefetch.selection import BackendRouter
 from rangefetch.transfer import leftovers
 from rangefetch.transfer.descriptors import most_at_once
-from rangefetch.transfer.download import Download, Queued
+from rangefetch.transfer.download import Download, Entry, Queued
 from rangefetch.transfer.retry import RetryPolicy
 from rangefetch.waiting import outcome_of, wait_until_stopped
 
@@ -84,7 +84,7 @@ class Downloads:
                 from rangefetch import session
 
             self._session = session.Session(session.check_path(session_file), self._queue.peek)
-            self._queue.note = self._session.note
+            self._queue.register.note = self._session.note
         self._take_session()
 
     # -- life -------------------------------------------------------------------------------------------------

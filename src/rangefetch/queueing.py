@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import RLock
@@ -21,10 +20,11 @@ from rangefetch.logs import log as _log
 from rangefetch.masking import mask_url
 from rangefetch.options import DownloadOptions
 from rangefetch.progress import DownloadResult, DownloadStatus
+from rangefetch.register import FINISHED, Register
 from rangefetch.selection import BackendRouter
-from rangefetch.transfer import governor
 from rangefetch.transfer.backend import Growth
-from rangefetch.transfer.download import Download, Entry, Queued
+from rangefetch.transfer.download import Download, Entry
+from rangefetch.transfer.governor import HostsOfOrigins
 from rangefetch.transfer.line import Line
 from rangefetch.transfer.places import Places
 from rangefetch.transfer.space import Room
@@ -32,14 +32,11 @@ from rangefetch.transfer.space import Room
 if TYPE_CHECKING:
     from rangefetch.transfer.robots import Robots
 
-__all__ = ["FINISHED", "Entry", "Left", "Queue"]
+__all__ = ["Left", "Queue"]
 
-FINISHED = frozenset({DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED})
 _STOPPED = frozenset({DownloadStatus.PAUSED, DownloadStatus.ERROR})
-_MOST_UNCOLLECTED = 100_000
 _QUIET_S, _LONGEST_QUIET_S = 0.02, 0.25
 _LEAST_LOOK_S = 0.005
-_HOSTS_FRESH_S, _MOST_HOSTS = 1.0, 4096
 
 
 @records.dataclass(frozen=True, slots=True)
@@ -58,24 +55,17 @@ class Queue:
 
     def __init__(self, most_active: int, most_small: int, most_aside: int, most_finished: int) -> None:
         self.router: BackendRouter  # whoever makes one sets it
-        self.note: Callable[[str], object] | None = None
-        """Called with the gid of a download of which something has changed that is saved, perhaps under the lock."""
         self.is_started = False
         self.starts = 0
         """How often it was started."""
         self._lock = RLock()  # guards all that follows; nothing that may block is done under it
-        self._entries: dict[str, Entry] = {}
+        self.register = Register(most_finished)
         self._line = Line()
         self._places = Places(most_active, most_small, most_aside)
         self._room = Room()
         self._of_robots: set[str] = set()  # downloads of rules, by gid
         self._known_robots: Robots | None = None  # made for the first download that has the option
-        self._uncollected: OrderedDict[str, None] = OrderedDict()  # whose outcome nobody was told
-        self._collected: OrderedDict[str, None] = OrderedDict()  # whose outcome somebody was told
-        self._most_collected = most_finished
-        self._most_uncollected = max(most_finished, _MOST_UNCOLLECTED)
-        self._hosts: dict[tuple[str, str, str], int] = {}  # where requests for an origin go
-        self._hosts_since_s = 0.0
+        self._hosts = HostsOfOrigins()
         self._stops_since_s = 0.0  # places are kept free since then, for more may be stopped; 0: they are not
         self._last_stop_s = 0.0
         self._looks_again_s = 0.0  # when what waits for its host to have requests again is looked at; 0: never
@@ -90,50 +80,38 @@ class Queue:
     def find(self, gid: str) -> Download:
         """Raises ``KeyError``."""
         with self._lock:
-            entry = self._entries.get(gid)
-            if entry is None:
-                raise KeyError(f"there is no download {gid!r}")
-            return self._whole(entry)
+            return self.register.whole(self.register.find(gid))
 
     def peek(self, gid: str) -> Entry | None:
         """It as it is kept; None for what is no download of the user's."""
-        return self._entries.get(gid) if gid not in self._of_robots else None
+        return self.register.entries.get(gid) if gid not in self._of_robots else None
 
     def entries(self) -> list[Entry]:
         """All of them, in the order in which they were asked for."""
         with self._lock:
             if self._of_robots:
-                return [entry for gid, entry in self._entries.items() if gid not in self._of_robots]
-            return list(self._entries.values())
+                return [entry for gid, entry in self.register.entries.items() if gid not in self._of_robots]
+            return list(self.register.entries.values())
 
     def forget_all(self, downloads: Iterable[Download]) -> None:
         """Those that have ended are known no more."""
         with self._lock:
             for download in downloads:
-                if download.status in FINISHED and self._entries.get(download.gid) is download:
-                    self._forget(download.gid)
+                if download.status in FINISHED and self.register.entries.get(download.gid) is download:
+                    self.register.forget(download.gid)
 
     def forget(self, gid: str) -> bool:
         """Whether it has ended; then it is known no more. Raises ``KeyError``."""
         with self._lock:
-            entry = self._entries.get(gid)
-            if entry is None:
-                raise KeyError(f"there is no download {gid!r}")
-            if entry.status not in FINISHED:
+            if self.register.find(gid).status not in FINISHED:
                 return False
-            self._forget(gid)
+            self.register.forget(gid)
             return True
 
     def collect(self, download: Download) -> None:
         """Somebody is told its outcome: now it is one of those of which only the last are remembered."""
-        gid = download.gid
         with self._lock:
-            if gid in self._entries and download.status in FINISHED:
-                self._uncollected.pop(gid, None)
-                self._collected.pop(gid, None)
-                self._collected[gid] = None
-                while len(self._collected) > self._most_collected:
-                    self._forget(next(iter(self._collected)))
+            self.register.collect(download)
 
     def passed_over(self, gids: Collection[str]) -> int:
         """How many of these come after others, or are at work and can do nothing: they keep nobody busy."""
@@ -146,7 +124,7 @@ class Queue:
         """The backend runs: what waits may begin."""
         with self._lock:
             for gid in self._of_robots:  # that were cut short
-                self._forget(gid)
+                self.register.forget(gid)
             self._of_robots.clear()
             self.is_started = True
             self.starts += 1
@@ -157,9 +135,9 @@ class Queue:
         """The backend is about to be stopped: what waits is paused."""
         with self._lock:
             self.is_started = False
-            waiting, self._line = [self._entries[gid] for gid in self._line], Line()
+            waiting, self._line = [self.register.entries[gid] for gid in self._line], Line()
             for gid in self._known_robots.drop_all() if self._known_robots is not None else ():
-                entry = self._entries.get(gid)
+                entry = self.register.entries.get(gid)
                 if entry is not None and entry.status is DownloadStatus.WAITING and entry not in waiting:
                     waiting.append(entry)
             for entry in waiting:
@@ -191,20 +169,20 @@ class Queue:
     def add(self, entries: Iterable[Entry], refused: dict[str, DiskError]) -> None:
         """New ones, which wait for their turn; the lock is held (``running``)."""
         for entry in entries:
-            self._entries[entry.gid] = entry
+            self.register.entries[entry.gid] = entry
             if refused:
                 self._put_in_line(entry, refused.get(entry.gid))
             else:
                 self._enter(entry)
-            if self.note is not None:
-                self.note(entry.gid)
+            if self.register.note is not None:
+                self.register.note(entry.gid)
         self._begin_next()
 
     def add_stream(self, download: Download) -> None:
         """A stream begins at once: it lasts for as long as its reader pleases, who may be waiting for another one. The
         lock is held (``running``).
         """
-        self._entries[download.gid] = download
+        self.register.entries[download.gid] = download
         if download.options.robots and self.router.can_stream:
             rules = self._robots.rules_for(download.url)
             if rules is None:
@@ -212,8 +190,7 @@ class Queue:
                 self._fetch_robots()
                 return
             if refusal := rules.refusal(download.url, download.options):
-                self._has_ended(download.gid, DownloadStatus.ERROR)
-                download.move(DownloadStatus.ERROR, error=refusal)
+                self._refuse(download, refusal)
                 return
             download.options = rules.slowed(download.options)
         self._take_place(download, stream=True)
@@ -223,15 +200,15 @@ class Queue:
         """What an earlier manager has left."""
         with self._lock:
             for entry in entries:
-                if entry.gid not in self._entries:
-                    self._entries[entry.gid] = entry
+                if entry.gid not in self.register.entries:
+                    self.register.entries[entry.gid] = entry
                     if entry.status is DownloadStatus.WAITING:
                         self._enter(entry)
 
     def queue_again(self, entries: Iterable[Entry], was: DownloadStatus, refused: dict[str, DiskError]) -> None:
         """Have those that were stopped or have failed wait for their turn again; the lock is held (``running``)."""
         for each in entries:
-            entry = self._entries.get(each.gid, each)  # it may have become a download meanwhile
+            entry = self.register.entries.get(each.gid, each)  # it may have become a download meanwhile
             if (
                 isinstance(entry, Download)
                 and entry.status is DownloadStatus.ACTIVE
@@ -240,14 +217,13 @@ class Queue:
                 # It is about to be paused: back from there.
                 entry.intent = DownloadStatus.WAITING
             elif entry.status is was:
-                self._uncollected.pop(entry.gid, None)
-                self._collected.pop(entry.gid, None)
+                self.register.go_on(entry.gid)
                 entry.move(DownloadStatus.WAITING)
                 self._put_in_line(entry, refused.get(entry.gid))
             else:
                 self._room.release(entry)
-            if self.note is not None:
-                self.note(entry.gid)
+            if self.register.note is not None:
+                self.register.note(entry.gid)
         self._begin_next()
 
     def _enter(self, entry: Entry, *, late: bool = False, number: int = 0) -> None:
@@ -255,13 +231,12 @@ class Queue:
         if entry.options.robots and (rules := self._robots.rules_for(entry.url)) is not None:
             entry.options = rules.slowed(entry.options)
         spaced = bool(entry.options.host_rate)
-        self._line.add(entry.gid, self._host_of(entry), late=late, spaced=spaced, number=number)
+        self._line.add(entry.gid, self._hosts.of(entry.url, entry.options), late=late, spaced=spaced, number=number)
 
     def _put_in_line(self, entry: Entry, no_room: DiskError | None) -> None:
         """Have it wait, or refuse it where there is no room for it."""
         if no_room is not None:
-            self._has_ended(entry.gid, DownloadStatus.ERROR)
-            self._whole(entry).move(DownloadStatus.ERROR, error=no_room)
+            self._refuse(entry, no_room)
         else:
             self._enter(entry)
 
@@ -275,9 +250,9 @@ class Queue:
         """
         with self._lock:
             if among is None:
-                asked = list(self._entries.values())
+                asked = list(self.register.entries.values())
             else:
-                asked = [self._entries.get(each.gid, each) for each in among]
+                asked = [self.register.entries.get(each.gid, each) for each in among]
             if self._stops_since_s:
                 self._last_stop_s = time.monotonic()
             return [
@@ -301,8 +276,8 @@ class Queue:
             return None
         if was is not DownloadStatus.ACTIVE:
             self._has_ended(entry.gid, status)
-        if self.note is not None:
-            self.note(entry.gid)
+        if self.register.note is not None:
+            self.register.note(entry.gid)
         return was
 
     def change(self, download: Download, options: DownloadOptions, *, elsewhere: bool) -> bool:
@@ -314,8 +289,8 @@ class Queue:
                 raise ValueError(f"{download.gid}: it has started in the meantime; pause it first")
             download.options = options
             download.filename = options.filename or download.filename
-            if self.note is not None:
-                self.note(download.gid)
+            if self.register.note is not None:
+                self.register.note(download.gid)
             return download.gid in self._places
 
     # -- what the backends tell -------------------------------------------------------------------------------
@@ -328,10 +303,10 @@ class Queue:
             with self._lock:
                 if self._line.has_late_hosts:
                     for download, _ in whole:
-                        self._line.is_back(self._host_of(download))
+                        self._line.is_back(self._hosts.of(download.url, download.options))
                 gids = [download.gid for download, _ in whole]
                 self._places.leave(*gids)
-                self._have_finished(gids)
+                self.register.have_finished(gids)
                 self._begin_next()
         finally:
             complete = DownloadStatus.COMPLETE
@@ -340,8 +315,8 @@ class Queue:
                     download.move(complete, result=result)
                 except BaseException:  # the others hear of theirs
                     _log.exception("%s: internal error", download.gid)
-                if self.note is not None:
-                    self.note(download.gid)
+                if self.register.note is not None:
+                    self.register.note(download.gid)
 
     def failed(self, download: Download, error: DownloadError) -> None:
         if isinstance(error, ChecksumMismatch) and error.kept is not None:
@@ -368,7 +343,6 @@ class Queue:
         download: Download,
         status: DownloadStatus,
         *,
-        result: DownloadResult | None = None,
         error: DownloadError | None = None,
         cut_short: bool = False,
     ) -> None:
@@ -383,9 +357,9 @@ class Queue:
                     self._begin_next()
         finally:
             # Whoever waits for it hears of it, whatever else went wrong.
-            download.move(status, result=result, error=error, cut_short=cut_short)
-            if self.note is not None:
-                self.note(download.gid)
+            download.move(status, error=error, cut_short=cut_short)
+            if self.register.note is not None:
+                self.register.note(download.gid)
 
     def _wait_again(self, download: Download) -> None:
         """It goes on waiting. On the backend's thread, so no file system is asked."""
@@ -395,8 +369,8 @@ class Queue:
                 late = download.was_put_off and not download.turn
                 self._enter(download, late=late, number=download.turn)
                 self._begin_next()
-                if self.note is not None:
-                    self.note(download.gid)
+                if self.register.note is not None:
+                    self.register.note(download.gid)
 
     def steps_aside(self, download: Download) -> bool:
         with self._lock:
@@ -444,7 +418,7 @@ class Queue:
 
     def puts_off(self, download: Download, rest_s: float = 0.0) -> bool:
         with self._lock:
-            host, now_s = self._host_of(download), time.monotonic()
+            host, now_s = self._hosts.of(download.url, download.options), time.monotonic()
             may_wait = download.gid in self._places and download.intent is None
             if not may_wait or (download.was_put_off and not rest_s) or not self._line.has_another(host, now_s):
                 return False
@@ -462,7 +436,7 @@ class Queue:
     def _begin_next(self) -> None:
         """Start waiting downloads while there is room."""
         while (gid := self._places.return_next()) is not None:
-            self.router.go_on(self._whole(self._entries[gid]))
+            self.router.go_on(self.register.whole(self.register.entries[gid]))
         begun: list[Download] = []
         now_s = time.monotonic()
         is_blocked = False
@@ -472,7 +446,7 @@ class Queue:
                 self._look_again_at_spaced(now_s)
                 break
             for gid in gids:
-                entry = self._entries[gid]
+                entry = self.register.entries[gid]
                 options = entry.options
                 if options.robots and self.router.can_stream and not self._may_fetch(entry):
                     break  # the line is another one now
@@ -480,13 +454,13 @@ class Queue:
                 if not is_small and not self._places.has_one_for_any():
                     is_blocked = True
                     break
-                download = entry if isinstance(entry, Download) else self._whole(entry)
+                download = entry if isinstance(entry, Download) else self.register.whole(entry)
                 download.is_small = is_small
                 download.turn, is_late = self._line.take(gid)
                 if is_late:
                     download.was_put_off = True
                 if options.host_rate:
-                    self._line.begins(self._host_of(download), options.request_every_us / 1e6, now_s)
+                    self._line.begins(self._hosts.of(download.url, options), options.request_every_us / 1e6, now_s)
                 self._take_place(download)
                 begun.append(download)
         if begun:
@@ -532,9 +506,9 @@ class Queue:
         """It ends before anything of it was requested."""
         self._room.release(entry)
         self._has_ended(entry.gid, DownloadStatus.ERROR)
-        self._whole(entry).move(DownloadStatus.ERROR, error=refusal)
-        if self.note is not None:
-            self.note(entry.gid)
+        self.register.whole(entry).move(DownloadStatus.ERROR, error=refusal)
+        if self.register.note is not None:
+            self.register.note(entry.gid)
 
     def _fetch_robots(self) -> None:
         """Fetch the rules that somebody waits for, a few at a time."""
@@ -542,7 +516,7 @@ class Queue:
             origin, download = found
             self._of_robots.add(download.gid)
             download.watch(functools.partial(self._robots_move, origin))
-            self._entries[download.gid] = download
+            self.register.entries[download.gid] = download
             self._take_place(download, stream=True)
             self._begin([download])
 
@@ -553,20 +527,20 @@ class Queue:
 
     def _robots_have_come(self, origin: str, download: Download) -> None:
         with self._lock:
-            if self._entries.get(download.gid) is not download:
+            if self.register.entries.get(download.gid) is not download:
                 return
-            self._forget(download.gid)
+            self.register.forget(download.gid)
             self._of_robots.discard(download.gid)
             waiting = self._robots.has_come(origin, download)
             rules = self._robots.rules_of(origin)
             for gid, number, late, stream in waiting:
-                entry = self._entries.get(gid)
+                entry = self.register.entries.get(gid)
                 if entry is None or entry.status is not DownloadStatus.WAITING or gid in self._line:
                     continue
                 if refusal := rules.refusal(entry.url, entry.options):
                     self._refuse(entry, refusal)
                 elif stream:
-                    whole = self._whole(entry)
+                    whole = self.register.whole(entry)
                     whole.options = rules.slowed(whole.options)
                     self._take_place(whole, stream=True)
                     self._begin([whole])
@@ -580,8 +554,8 @@ class Queue:
             self._room.release(download)
         self._places.take(download.gid, small=download.is_small, stream=stream)
         download.move(DownloadStatus.ACTIVE)
-        if self.note is not None:
-            self.note(download.gid)
+        if self.register.note is not None:
+            self.register.note(download.gid)
 
     def _begin(self, downloads: list[Download]) -> None:
         try:
@@ -618,44 +592,9 @@ class Queue:
     def _has_ended(self, gid: str, status: DownloadStatus) -> None:
         """Remember one that has finished until its outcome is collected."""
         if status in FINISHED:
-            self._have_finished([gid])
-
-    def _have_finished(self, gids: Iterable[str]) -> None:
-        uncollected = self._uncollected
-        for gid in gids:
-            uncollected[gid] = None
-            uncollected.move_to_end(gid)
-        while len(uncollected) > self._most_uncollected:
-            self._forget(next(iter(uncollected)))
-
-    def _forget(self, gid: str) -> None:
-        self._entries.pop(gid, None)
-        self._uncollected.pop(gid, None)
-        self._collected.pop(gid, None)
-        if self.note is not None:
-            self.note(gid)
-
-    def _whole(self, entry: Entry) -> Download:
-        if isinstance(entry, Queued):
-            entry = self._entries[entry.gid] = Download.of(entry)
-        return entry
+            self.register.have_finished([gid])
 
     def _downloads_at_work(self) -> list[Download]:
         with self._lock:
-            entries = [self._entries.get(gid) for gid in self._places]
+            entries = [self.register.entries.get(gid) for gid in self._places]
         return [entry for entry in entries if isinstance(entry, Download)]
-
-    def _host_of(self, entry: Entry) -> int:
-        """The host to which its first request goes, by number."""
-        url, options = entry.url, entry.options
-        end = url.find("/", 8)
-        key = (url if end < 0 else url[:end], options.proxy, options.no_proxy)
-        host = self._hosts.get(key)
-        now_s = time.monotonic()
-        if host is None or now_s - self._hosts_since_s > _HOSTS_FRESH_S:
-            if now_s - self._hosts_since_s > _HOSTS_FRESH_S or len(self._hosts) > _MOST_HOSTS:
-                # The proxies of the environment may be others.
-                self._hosts.clear()
-                self._hosts_since_s = now_s
-            host = self._hosts[key] = governor.host_of_connection(url, options)
-        return host

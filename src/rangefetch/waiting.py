@@ -9,7 +9,7 @@ from collections.abc import Callable
 from rangefetch.errors import Cancelled, WaitTimeout
 from rangefetch.masking import mask_url
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
-from rangefetch.queueing import FINISHED
+from rangefetch.register import FINISHED
 from rangefetch.transfer.download import Download
 
 __all__ = ["STOP_WITHIN_S", "outcome_of", "wait_until_stopped"]

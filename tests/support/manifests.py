@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["BASED", "FORMATS", "MD5", "NAMES", "SHA", "SIZES", "URLS", "both", "lines"]
+from rangefetch import ManifestItem, read_manifest
+
+__all__ = [
+    "BASED",
+    "FORMATS",
+    "MD5",
+    "NAMES",
+    "SHA",
+    "SIZES",
+    "URLS",
+    "both",
+    "facts",
+    "items_of",
+    "lines",
+    "with_mistakes",
+]
 
 MD5 = ("0" * 31 + "1", "0" * 31 + "2")
 SHA = ("a" * 63 + "1", "a" * 63 + "2")
@@ -196,3 +212,19 @@ FORMATS: dict[str, tuple[str, Sequence[str]]] = {
 }
 BASED = {"checksums", "huggingface"}
 """Those that need the URL of the directory."""
+
+
+def items_of(text: str | bytes, **how: Any) -> list[ManifestItem]:
+    """What a manifest lists."""
+    octets = text if isinstance(text, bytes) else text.encode()
+    return list(read_manifest(io.BytesIO(octets), **how))
+
+
+def facts(items: Sequence[ManifestItem]) -> list[tuple[str, str, str, int, tuple[str, ...]]]:
+    return [(item.url, item.path, item.checksum, item.size, item.mirrors) for item in items]
+
+
+def with_mistakes(text: str, **how: Any) -> tuple[list[ManifestItem], list[tuple[int, str]]]:
+    mistakes: list[tuple[int, str]] = []
+    items = items_of(text, on_bad_line=lambda number, what: mistakes.append((number, what)), **how)
+    return items, mistakes

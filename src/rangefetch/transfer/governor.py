@@ -23,6 +23,7 @@ from rangefetch.options import DownloadOptions
 __all__ = [
     "HURRY_S",
     "WORTH_A_TURN_S",
+    "HostsOfOrigins",
     "count_request",
     "divide",
     "give_back_connections",
@@ -47,6 +48,7 @@ WORTH_A_TURN_S = 1.0
 
 _TURN_S = 30.0  # for which the one that asks whether a host is back is waited for
 _LOOK_AGAIN_S = 0.25
+_ORIGINS_FRESH_S, _MOST_ORIGINS = 1.0, 4096
 
 K = TypeVar("K", bound=Hashable)
 
@@ -129,6 +131,29 @@ def host_of_connection(url: str, options: DownloadOptions) -> int:
     """The number of the host to which a request for ``url`` goes."""
     proxy = proxy_for(url, options)
     return _hosts().host_number(with_port(proxy) if proxy else url)
+
+
+class HostsOfOrigins:
+    """``host_of_connection`` for many downloads, which come from a few origins. For one thread at a time."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[tuple[str, str, str], int] = {}  # where requests for an origin go
+        self._since_s = 0.0
+
+    def of(self, url: str, options: DownloadOptions) -> int:
+        """The number of the host."""
+        end = url.find("/", 8)
+        key = (url if end < 0 else url[:end], options.proxy, options.no_proxy)
+        host = self._hosts.get(key)
+        now_s = time.monotonic()
+        is_old = now_s - self._since_s > _ORIGINS_FRESH_S
+        if host is None or is_old:
+            if is_old or len(self._hosts) > _MOST_ORIGINS:
+                # The proxies of the environment may be others.
+                self._hosts.clear()
+                self._since_s = now_s
+            host = self._hosts[key] = host_of_connection(url, options)
+        return host
 
 
 def rest(host: int, seconds: float, *, at_work: bool = True) -> None:
