@@ -18,6 +18,7 @@ from torture.zygote import CALLS
 from torture.zygotes import Zygote
 
 ALL = os.environ.get("RANGEFETCH_TORTURE") == "1"
+pytestmark = pytest.mark.timeout(3600 if ALL else 120)  # hundreds of downloads, one after the other
 SEED = int(os.environ.get("RANGEFETCH_SEED", "1"))
 SIZE = 6 * MIB + 12_345
 NUMBERS = range(1, 10_000) if ALL else (1, 2, 3, 5, 8)

@@ -21,6 +21,7 @@ from support.files import MIB, names
 from torture.zygotes import Told, Zygote
 
 ALL = os.environ.get("RANGEFETCH_TORTURE") == "1"
+pytestmark = pytest.mark.timeout(3600 if ALL else 120)  # hundreds of downloads, one after the other
 SIZE = 6 * MIB + 12_345
 SMALL = 50_000
 NUMBERS = range(1, 10_000) if ALL else (1, 2, 3, 5, 8, 13, 34)

@@ -94,13 +94,18 @@ class Zygote:
         self._process.stdin.flush()
         told: dict[str, Any] = {}
         killer: threading.Timer | None = None
-        while "ended" not in told:
-            line = self._process.stdout.readline()
-            assert line, "the zygote is gone"
-            told |= json.loads(line)
-            if "pid" in told and killer is None and kill_after_s:
-                killer = threading.Timer(kill_after_s, _kill, [told["pid"]])
-                killer.start()
+        try:
+            while "ended" not in told:
+                line = self._process.stdout.readline()
+                assert line, "the zygote is gone"
+                told |= json.loads(line)
+                if "pid" in told and killer is None and kill_after_s:
+                    killer = threading.Timer(kill_after_s, _kill, [told["pid"]])
+                    killer.start()
+        except BaseException:
+            # Else what it says of this case later would be taken for the next one's.
+            self._process.kill()
+            raise
         if killer is not None:
             killer.cancel()
             killer.join()
