@@ -38,22 +38,23 @@ class DownloadManager:
 
     ``backend`` is ``"native"``, ``"aria2"``, or ``"auto"``: the first of the two that can run, starting with
     ``prefer``. At most ``max_concurrent_downloads`` are active at a time, the others wait in order; streams
-    (``stream``) start at once and are not counted. None is 16, and up to 128 small files:
-    with many hosts the time goes by waiting for answers. A number is never exceeded; where the system allows few open
-    files (``ulimit -n``) it is an eighth of those at most.
+    (``stream``) start at once and are not counted. The default is 16, and up to 128 small files beside them, which
+    mostly wait for answers. A number that you give is never exceeded; where the system allows few open files
+    (``ulimit -n``), no more than an eighth of those are active.
+
     ``max_overall_download_limit`` is in bytes per second for all downloads together (0: no limit), ``defaults`` are
     options for every download, ``retry_policy`` decides what is retried. With ``session_file``, unfinished downloads
     are recorded, and a new manager with the same file lists them again. Only one manager can use the file at a time: a
-    second one raises a ``LocalError`` that names the process. A finished download is
-    remembered until its outcome was returned or raised (100,000 of them at least), and from then on while it is among
-    the last ``max_download_results``. Other keywords are those of the aria2 backend (``rangefetch.aria2.config``), of
-    which ``download_dir``, ``ca_file`` and ``verify_tls`` apply to both backends: they are defaults, too.
+    second one raises a ``LocalError`` that names the process. A finished download is remembered until its outcome has
+    been returned or raised (at least the last 100,000), and after that while it is among the last
+    ``max_download_results``. Other keywords are those of the aria2 backend (``rangefetch.aria2.config``); of these,
+    ``download_dir``, ``ca_file`` and ``verify_tls`` are defaults for both backends.
 
-    ``stop`` (also called by leaving the ``with`` block, and when the interpreter exits) stops unfinished downloads and
+    ``stop`` (also called on leaving the ``with`` block, and when the interpreter exits) stops unfinished downloads and
     saves their states, so that they can be resumed. A manager that is dropped while it runs is stopped, with a
-    ``ResourceWarning``. After its ``with`` block a manager takes no downloads (``RuntimeError``) until ``start`` is
-    called; the process's own always does. Methods raise ``KeyError`` for an unknown gid. They are safe in
-    every state of a download, and do nothing where there is nothing to do.
+    ``ResourceWarning``. After its ``with`` block a manager accepts no downloads (``RuntimeError``) until ``start`` is
+    called; the process's own manager always does. Methods raise ``KeyError`` for an unknown gid. They can be called in
+    any state of a download, and do nothing where there is nothing to do.
     """
 
     def __init__(
