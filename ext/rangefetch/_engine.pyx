@@ -35,6 +35,7 @@ from rangefetch.host cimport (
     where_to,
 )
 from rangefetch.jar cimport jar_close, jar_open
+from rangefetch.lease cimport LEASE_BYTES, MOST_GUESTS
 from rangefetch.libcurl cimport *
 from rangefetch.mailbox cimport *
 from rangefetch.origin cimport origin_number

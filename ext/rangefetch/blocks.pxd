@@ -1,9 +1,10 @@
 """The block map of one file: which blocks are missing, claimed or done, and how far a block has been written.
 
-Only the file's loop thread changes it (DESIGN: a file belongs to one loop), so there are no locks. Python reads
-``state`` and ``partial`` at any time: a block is marked only after its bytes were written, and marks are released,
-so whoever sees the mark finds the bytes in the file; the same holds of ``frontier``. ``bytes_done`` is a number alone,
-which promises nothing of others. All intervals are half-open bytes ``[start, end)``.
+Only its loop's thread changes it, so there are no locks; where several loops carry a file, each of them has a map of
+its own (see ``lease.pxd``). Python reads ``state`` and ``partial`` at any time: a block is marked only after its bytes
+were written, and marks are released, so whoever sees the mark finds the bytes in the file; the same holds of
+``frontier``. ``bytes_done`` is a number alone, which promises nothing of others. All intervals are half-open bytes
+``[start, end)``.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
@@ -197,10 +198,7 @@ cdef inline void blocks_advance(BlockMap *blocks, int64_t start, int64_t end, in
         blocks.done += 1
         start = stop
         i += 1
-    i = blocks.frontier
-    while i < blocks.count and blocks.state[i] == BLOCK_DONE:
-        i += 1
-    rf_store(&blocks.frontier, i)
+    blocks_advance_frontier(blocks)
 
 
 cdef inline void blocks_give_back(BlockMap *blocks, int64_t start, int64_t end) noexcept nogil:
@@ -233,6 +231,64 @@ cdef inline void blocks_revoke(BlockMap *blocks, int64_t start, int64_t end) noe
         rf_store(&blocks.partial[i], start - i * blocks.block_size if i * blocks.block_size < start else 0)
         rf_store(&blocks.state[i], BLOCK_MISSING)
         i += 1
+
+
+cdef inline void blocks_claim_all(BlockMap *blocks) noexcept nogil:
+    """All blocks of a new map are somebody else's."""
+    cdef int64_t i
+    for i in range(blocks.count):
+        rf_note(&blocks.state[i], BLOCK_CLAIMED)
+    blocks.hint = blocks.count
+    blocks.unclaimed = 0
+
+
+cdef inline void blocks_borrow(BlockMap *blocks, int64_t start, int64_t end) noexcept nogil:
+    """The bytes ``[start, end)`` are to be fetched here from now on. What their first block has before them is there,
+    whatever was known of it; it was begun elsewhere."""
+    cdef int64_t i = start // blocks.block_size
+    cdef int64_t begun = start - i * blocks.block_size
+    cdef int64_t at
+    for at in range(i, (end + blocks.block_size - 1) // blocks.block_size):
+        rf_count(&blocks.bytes_done, begun - <int64_t>blocks.partial[at])
+        rf_store(&blocks.partial[at], <uint32_t>begun)
+        rf_note(&blocks.source[at], 0)
+        blocks.failed[at] = 0
+        begun = 0
+    blocks_give_back(blocks, start, end)
+
+
+cdef inline int64_t blocks_mirror(BlockMap *blocks, BlockMap *other, int64_t i) noexcept nogil:
+    """Take over how far a claimed block has got in another loop's map, which may go on meanwhile. Returns how many
+    bytes of it are missing."""
+    cdef int64_t size = block_end(blocks, i) - i * blocks.block_size
+    cdef int64_t before = size if blocks.state[i] == BLOCK_DONE else <int64_t>blocks.partial[i]
+    # Of a block that is done the mark comes last, and what is written of one that is not comes after its bytes.
+    cdef bint done = rf_load(&other.state[i]) == BLOCK_DONE
+    cdef int64_t now = size if done else <int64_t>rf_load(&other.partial[i])
+    if now == before and done == (blocks.state[i] == BLOCK_DONE):
+        return size - now
+    rf_count(&blocks.bytes_done, now - before)
+    if blocks.source[i] < rf_load(&other.source[i]):
+        rf_note(&blocks.source[i], rf_load(&other.source[i]))
+    if done:
+        blocks.done += 1
+        rf_store(&blocks.state[i], BLOCK_DONE)
+        return 0
+    rf_store(&blocks.partial[i], <uint32_t>now)
+    if blocks.state[i] == BLOCK_DONE:
+        # It was taken back: its server had sent more than it announced.
+        blocks.done -= 1
+        rf_store(&blocks.state[i], BLOCK_CLAIMED)
+        if i < blocks.frontier:
+            rf_store(&blocks.frontier, <int32_t>i)
+    return size - now
+
+
+cdef inline void blocks_advance_frontier(BlockMap *blocks) noexcept nogil:
+    cdef int64_t i = blocks.frontier
+    while i < blocks.count and blocks.state[i] == BLOCK_DONE:
+        i += 1
+    rf_store(&blocks.frontier, <int32_t>i)
 
 
 cdef inline int64_t blocks_contiguous(BlockMap *blocks) noexcept nogil:

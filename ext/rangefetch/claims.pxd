@@ -18,13 +18,14 @@ from rangefetch.host cimport (
 )
 from rangefetch.lane cimport lane_rest, lane_send, lane_take
 from rangefetch.pace cimport slot_is_due, waits_for_slot
-from rangefetch.platform cimport rf_count, rf_load
-from rangefetch.service cimport has_room, may_help
+from rangefetch.platform cimport rf_count, rf_load, rf_peek
+from rangefetch.service cimport has_room, may_help, part_of
 from rangefetch.transfer cimport (
     HELD,
     SMALL,
     WAIT_HOST,
     WAIT_LIMIT,
+    WAIT_LOOP,
     WAIT_NOTHING,
     WAIT_PYTHON,
     WAIT_RATE,
@@ -32,6 +33,7 @@ from rangefetch.transfer cimport (
     WAIT_REST,
     WAIT_TRANSFER,
     FileCore,
+    Guest,
     HostShare,
     Lane,
     Loop,
@@ -54,7 +56,7 @@ cdef enum:
 cdef inline bint host_admits(Loop *loop, FileCore *file, Source *source) noexcept nogil:
     """Whether a transfer may begin at the source's host; it is granted what it needs, for a lane that is sent now."""
     cdef HostShare *share = source_share(loop, source)
-    cdef int64_t most = rf_load(&file.host_lanes_most)
+    cdef int64_t most = rf_load(&file.home.host_lanes_most)
     cdef bint insists = file.insists and file.lanes_busy == 0
     # Not before there is a connection for it: a slot that nobody can use is lost.
     return (
@@ -71,7 +73,7 @@ cdef inline Source *best_source(Loop *loop, FileCore *file, bint helping) noexce
     """
     cdef Source *best = NULL
     cdef Source *each
-    cdef int64_t most = rf_load(&file.host_lanes_most)
+    cdef int64_t most = rf_load(&file.home.host_lanes_most)
     cdef bint insists = file.insists and file.lanes_busy == 0
     cdef int i
     for i in range(file.source_count):
@@ -110,7 +112,7 @@ cdef inline bint is_better(const Source *one, const Source *other) noexcept nogi
 
 cdef inline int32_t lanes_allowed(FileCore *file) noexcept nogil:
     """How many lanes may work for the file now."""
-    cdef int32_t most = <int32_t>rf_load(&file.lanes_most)
+    cdef int32_t most = <int32_t>part_of(file, rf_load(&file.home.lanes_most))
     if not file.answered:
         # What the file is, one answer tells; until then a second request would be a guess.
         most = 1
@@ -218,7 +220,7 @@ cdef inline bint lane_claim(Loop *loop, FileCore *file, Lane *lane) noexcept nog
 
 cdef inline bint is_limited(Loop *loop, FileCore *file) noexcept nogil:
     """Under a limit no lane is slow by itself."""
-    return bucket_is_limited(loop.bucket) or bucket_is_limited(&file.bucket)
+    return bucket_is_limited(loop.bucket) or bucket_is_limited(file.bucket)
 
 
 cdef inline bint wants_lane(FileCore *file) noexcept nogil:
@@ -280,6 +282,8 @@ cdef inline Wait wait_of(Loop *loop, FileCore *file) noexcept nogil:
         return WAIT_LIMIT if is_limited(loop, file) else WAIT_READER
     if file.lanes_held > 0 or (file.probing and file.answered):
         return WAIT_PYTHON
+    if file.spread.guests != NULL and file.blocks.unclaimed == 0:
+        return wait_of_guests(file)
     if is_resting(loop, file):
         return WAIT_REST
     if waits_for_slot(loop, file):
@@ -291,7 +295,23 @@ cdef inline Wait wait_of(Loop *loop, FileCore *file) noexcept nogil:
         and file.blocks.hint * file.blocks.block_size >= horizon_of(file)
     ):
         return WAIT_READER
-    return WAIT_NOTHING
+    return wait_of_guests(file)
+
+
+cdef inline Wait wait_of_guests(const FileCore *file) noexcept nogil:
+    """The same of the file's guests, which have what is left to fetch, or of whom it comes back."""
+    cdef const Guest *guest = file.spread.guests
+    cdef int64_t found
+    cdef int64_t wait = WAIT_NOTHING
+    while guest != NULL:
+        found = rf_load(&guest.file.waits_for)
+        if rf_peek(&guest.file.lanes_busy) > 0 and found in (WAIT_NOTHING, WAIT_LOOP):
+            found = WAIT_TRANSFER
+        # One with nothing to do has been told to leave, or asks for more, and its loop is about to say so.
+        if wait == WAIT_NOTHING or wait == WAIT_LOOP or found == WAIT_TRANSFER:
+            wait = found if found != WAIT_NOTHING else WAIT_LOOP
+        guest = guest.next
+    return <Wait>wait
 
 
 cdef inline void feed(Loop *loop, FileCore *file) noexcept nogil:

@@ -88,6 +88,8 @@ cdef inline int core_start(
         multi_opt_long(loop.multi, CURLMOPT_PIPELINING, CURLPIPE_MULTIPLEX if multiplexes else CURLPIPE_NOTHING)
         # Since 8.20 look-ups are the multi's: without this its end waits for those that hang. Before, it is not known.
         multi_opt_long(loop.multi, CURLMOPT_QUICK_EXIT, 1)
+        loop.siblings = core.loops
+        loop.sibling_count = loops
         loop.outbox = &core.outbox
         loop.bucket = &core.bucket
         loop.bell = &core.bell

@@ -49,7 +49,7 @@ cdef inline bint lane_put(Lane *lane, const char *data, int64_t size, int64_t of
         failed = small_opens(lane.file)
     if failed == 0:
         before_us = rf_now_us()
-        failed = rf_pwrite_all(lane.file.fd, data, <size_t>size, offset, rf_load(&lane.file.uncached) != 0)
+        failed = rf_pwrite_all(lane.file.fd, data, <size_t>size, offset, rf_load(&lane.file.home.uncached) != 0)
         rf_count(&lane.file.counters.disk_us, rf_now_us() - before_us)
     if failed != 0:
         # Only a failure is noted: a write that succeeds later does not undo an earlier one's errno.

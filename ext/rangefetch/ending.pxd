@@ -8,10 +8,11 @@ range are a fault that must be seen, but only once: where the moment passed, the
 
 from libc.stdint cimport int64_t
 
-from rangefetch.lane cimport dismiss_lanes, lane_received_end
+from rangefetch.lane cimport lane_received_end
+from rangefetch.lease cimport guest_asks, guest_leaves, is_guest
 from rangefetch.libcurl cimport CURLE_OK, CURLE_WRITE_ERROR
-from rangefetch.mailbox cimport EVENT_DONE
-from rangefetch.outcome cimport finish, is_complete, let_go
+from rangefetch.mailbox cimport EVENT_DONE, EVENT_REMOVED
+from rangefetch.outcome cimport end_file, finish, is_complete
 from rangefetch.service cimport memory_of
 from rangefetch.transfer cimport ACCEPTED, FAULT_NONE, FAULT_OVERFLOW, SWALLOWED, FileCore, Lane, Loop, Memory
 
@@ -66,12 +67,23 @@ cdef inline void end_transfers(Loop *loop) noexcept nogil:
 
 
 cdef inline void end_files(Loop *loop) noexcept nogil:
-    """End the files that have every byte, whichever lane brought the last of them and whatever became of it."""
+    """End the files that have every byte, whichever lane brought the last of them and whatever became of it. Guests end
+    when their homes say so, or when something has failed.
+    """
     cdef FileCore *file = loop.files
     cdef FileCore *after
     while file != NULL:
         after = file.next
-        if not file.probing and is_complete(file) and (file.lanes_busy == 0 or is_due(loop, &file.whole_ms, GRACE_MS)):
-            dismiss_lanes(loop, file)
-            let_go(loop, file, EVENT_DONE)
+        if is_guest(file):
+            if file.removing:
+                guest_leaves(loop, file)
+            else:
+                guest_asks(file)
+        elif file.removing:
+            end_file(loop, file, EVENT_REMOVED)
+        elif (
+            not file.probing and is_complete(file)
+            and (file.lanes_busy == 0 or is_due(loop, &file.whole_ms, GRACE_MS))
+        ):
+            end_file(loop, file, EVENT_DONE)
         file = after

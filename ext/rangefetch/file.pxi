@@ -19,9 +19,15 @@ cdef class File:
         str name="", bint takes_codings=False, bint seems_empty=False,
         int host_lanes=MOST_LANES, bint insists=False, int64_t most_bytes=0, int64_t part_bytes=0,
         int64_t request_every_us=0,
+        int loops=0, int64_t lease_bytes=LEASE_BYTES,
     ):
         memset(&self.core, 0, sizeof(FileCore))
         self.core.owner = <void *>self
+        self.core.home = &self.core
+        # Where it is to be on several, its home leaves them their part from the beginning.
+        self.core.spread.parts = <int32_t>max(loops, 1)
+        self.core.spread.wanted = loops
+        self.core.spread.lease_bytes = lease_bytes
         self.profiles = []
         self.epochs = {}
         self.tag = tag
@@ -51,12 +57,17 @@ cdef class File:
         self.core.probing = probe
         self.core.traced = traced
         self.core.waits_for = WAIT_LOOP
-        bucket_limit(&self.core.bucket, limit)
+        self.core.bucket = &self.core.own_bucket
+        bucket_limit(self.core.bucket, limit)
         self.core.allocation = _allocation(allocation)
         if not 1 <= first_bytes <= LARGEST_FILE_BYTES:
             raise ValueError("first_bytes: 1 at least, and no more than a file can have")
         if not (0 <= least_bytes <= LARGEST_FILE_BYTES and 0 <= window_bytes <= LARGEST_FILE_BYTES):
             raise ValueError("least_bytes, window_bytes: not below 0, and no more than a file can have")
+        if not 0 <= loops <= 1 + MOST_GUESTS:
+            raise ValueError(f"loops: 0 to {1 + MOST_GUESTS}")
+        if not 1 <= lease_bytes <= LARGEST_FILE_BYTES:
+            raise ValueError("lease_bytes: 1 at least, and no more than a file can have")
         if limit < 0 or most_bytes < 0:
             raise ValueError("limit, most_bytes: not below 0")
         if size > LARGEST_FILE_BYTES or pinned_size > LARGEST_FILE_BYTES:
@@ -208,7 +219,7 @@ cdef class File:
 
     @property
     def lanes_busy(self):
-        return <int>rf_peek(&self.core.lanes_busy)
+        return <int>(rf_peek(&self.core.lanes_busy) + rf_peek(&self.core.spread.lanes_elsewhere))
 
     @property
     def requests(self):
@@ -346,13 +357,13 @@ cdef class File:
 
     @property
     def limit(self):
-        return rf_load(&self.core.bucket.bytes_per_s)
+        return rf_load(&self.core.own_bucket.bytes_per_s)
 
     @limit.setter
     def limit(self, int64_t bytes_per_s):
         if bytes_per_s < 0:
             raise ValueError("limit: not below 0")
-        bucket_limit(&self.core.bucket, bytes_per_s)
+        bucket_limit(&self.core.own_bucket, bytes_per_s)
         self._tell(COMMAND_FEED)
 
     @property
@@ -375,6 +386,14 @@ cdef class File:
     @property
     def lasted_us(self):
         return rf_peek(&self.core.counters.lasted_us)
+
+    @property
+    def guests(self):
+        return rf_peek(&self.core.spread.guests_begun)
+
+    @property
+    def leases(self):
+        return rf_peek(&self.core.spread.leases)
 
     @property
     def steals(self):

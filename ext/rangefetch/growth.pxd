@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t
 
 from rangefetch.claims cimport DISTANT_MS, feed
 from rangefetch.platform cimport rf_load, rf_note
-from rangefetch.service cimport request_cost_ms
+from rangefetch.service cimport part_of, request_cost_ms
 from rangefetch.transfer cimport FileCore, Growth, Loop
 
 cdef enum:
@@ -43,7 +43,7 @@ cdef inline void steer(Loop *loop, FileCore *file, int64_t elapsed_ms) noexcept 
 
     Where doubling brought nearly double, nothing but each connection is the bound: four times as many are next.
     """
-    cdef int32_t most = <int32_t>rf_load(&file.lanes_most)
+    cdef int32_t most = <int32_t>part_of(file, rf_load(&file.home.lanes_most))
     cdef int32_t factor = 2
     cdef Growth *growth = &file.growth
     growth.goodput = (file.blocks.bytes_done - growth.bytes_done) * 1000 // elapsed_ms

@@ -18,7 +18,7 @@ from libc.string cimport memset
 from rangefetch.checks cimport calloc, free
 from rangefetch.mailbox cimport COMMAND_MAKE_ROOM, COMMAND_ROOM
 from rangefetch.origin cimport is_secure, origin_number, origin_of
-from rangefetch.pace cimport host_slot
+from rangefetch.pace cimport host_slot, slot_returns
 from rangefetch.peers cimport ask_for_room, make_room_soon, note_room, tell_loops
 from rangefetch.platform cimport (
     pthread_mutex_init,
@@ -31,7 +31,18 @@ from rangefetch.platform cimport (
     rf_store,
     rf_swap_if,
 )
-from rangefetch.transfer cimport ACCEPTED, HOST_BUCKETS, Host, HostShare, HostTable, Lane, Loop, ProfileCore, Source
+from rangefetch.transfer cimport (
+    ACCEPTED,
+    HOST_BUCKETS,
+    FileCore,
+    Host,
+    HostShare,
+    HostTable,
+    Lane,
+    Loop,
+    ProfileCore,
+    Source,
+)
 
 cdef enum:
     MOST_FORGETTABLE = 1024   # hosts that nobody uses, before those that say nothing are forgotten
@@ -284,6 +295,16 @@ cdef inline void source_leaves(Source *source) noexcept nogil:
         source.share.sources -= 1
         source.share = NULL
     source.slot_us = 0
+
+
+cdef inline void leave_hosts(FileCore *file) noexcept nogil:
+    """The file's sources are not asked any more."""
+    cdef int i
+    for i in range(file.source_count):
+        if file.sources[i].share != NULL:
+            share_waits(file.sources[i].share, False)
+            slot_returns(file, file.sources[i])
+        source_leaves(file.sources[i])
 
 
 # ---- May it be asked? --------------------------------------------------------------------------------------------

@@ -54,9 +54,11 @@ cdef inline int writers(Loop *loop, FileCore *file, int64_t block) noexcept nogi
 
 
 cdef inline void check_file(Loop *loop, FileCore *file) noexcept nogil:
-    """A claimed block has one writer, any other none; as many lanes work as are counted."""
+    """A claimed block has one writer, which may be in another loop, and any other none; as many lanes work as are
+    counted."""
     cdef Lane *lane = loop.lanes
     cdef int busy = 0
+    cdef bint lent
     cdef int64_t i
     while lane != NULL:
         busy += lane.file == file
@@ -68,10 +70,15 @@ cdef inline void check_file(Loop *loop, FileCore *file) noexcept nogil:
         return
     check_blocks(&file.blocks)
     for i in range(file.blocks.count):
+        lent = file.spread.holder != NULL and file.spread.holder[i] != 0
         rf_check(
-            writers(loop, file, i) == (file.blocks.state[i] == BLOCK_CLAIMED),
+            writers(loop, file, i) + (lent and file.blocks.state[i] == BLOCK_CLAIMED)
+            == (file.blocks.state[i] == BLOCK_CLAIMED)
+            # Most of what a guest has not fetched is claimed elsewhere.
+            or (file.home != file and file.blocks.state[i] == BLOCK_CLAIMED and writers(loop, file, i) == 0),
             "a block that is claimed has one writer, and any other has none"
         )
+        rf_check(not lent or file.blocks.state[i] != BLOCK_MISSING, "what is lent is not missing here")
 
 
 cdef inline void check_loop(Loop *loop) noexcept nogil:

@@ -50,7 +50,7 @@ cdef inline bint must_wait(Lane *lane) noexcept nogil:
     """Whether a limit, a reader that is slower than one stream, or the want of a place holds the lane back."""
     cdef FileCore *file = lane.file
     cdef int64_t reader_bytes
-    if file.small.stage == HELD or bucket_is_dry(lane.loop.bucket) or bucket_is_dry(&file.bucket):
+    if file.small.stage == HELD or bucket_is_dry(lane.loop.bucket) or bucket_is_dry(file.bucket):
         return True
     if file.splits or lane.check != ACCEPTED or file.window_bytes == 0:
         return False
@@ -92,7 +92,7 @@ cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noe
             # A lane of a resumed file is news too: the other lanes wait for its answer.
             rf_store(&lane.file.answered, True)
     bucket_take(lane.loop.bucket, come)
-    bucket_take(&lane.file.bucket, come)
+    bucket_take(lane.file.bucket, come)
     lane.received_bytes += come
     if lane.check == SWALLOWED:
         lane.swallowed_bytes += come
@@ -299,7 +299,7 @@ cdef inline CURLcode lane_set_up(Loop *loop, Lane *lane, FileCore *file) noexcep
     cdef ProfileCore *profile = source.profile
     cdef const char *url = url_of(source)
     cdef bint bare = not is_for_the_users(source)
-    cdef bint slowed = bucket_is_limited(loop.bucket) or bucket_is_limited(&file.bucket)
+    cdef bint slowed = bucket_is_limited(loop.bucket) or bucket_is_limited(file.bucket)
     cdef CURLcode code = CURLE_OK
     if lane.profile_serial != profile.serial or (
         lane.introduced_to != 0 and lane.introduced_to != origin_number(url)

@@ -18,7 +18,6 @@ from rangefetch.growth cimport steer
 from rangefetch.host cimport share_answered, share_waits, shares_sweep, source_leaves
 from rangefetch.invariants cimport check_loop
 from rangefetch.lane cimport (
-    dismiss_lanes,
     lane_detach,
     lane_dismiss,
     lane_end,
@@ -28,10 +27,21 @@ from rangefetch.lane cimport (
     must_wait,
     url_of,
 )
+from rangefetch.lease cimport (
+    guest_borrows,
+    guest_is_gone,
+    guest_leaves,
+    guest_of,
+    guest_returns,
+    is_guest,
+    lend,
+    send_all_home,
+    take_back,
+)
 from rangefetch.libcurl cimport *
 from rangefetch.mailbox cimport *
 from rangefetch.origin cimport origin_number
-from rangefetch.outcome cimport announce, fail, finish, is_complete, let_go, small_ends
+from rangefetch.outcome cimport announce, end_file, fail, fail_elsewhere, finish, is_complete, let_go, small_ends
 from rangefetch.platform cimport (
     rf_bell_quiet,
     rf_bell_ring,
@@ -53,6 +63,7 @@ from rangefetch.small cimport (
     small_holds,
     small_may_begin,
 )
+from rangefetch.spread cimport spread_out
 from rangefetch.tail cimport crawls, left_ms, may_be_waiting, replace_slow, watch_tail, withdraw
 from rangefetch.transfer cimport *
 
@@ -86,9 +97,13 @@ cdef inline void take_on(Loop *loop, FileCore *file) noexcept nogil:
         # The time spent with nothing to do is no measure of anything.
         loop.ticked_ms = loop.now_ms
         loop.cpu_us = busy_us(loop)
+    append(loop, file)
+    if is_guest(file):
+        # Nothing is lent to it yet, and nothing is where the loop is about to end.
+        file.removing = loop.quitting
+        return
     file.counters.began_us = loop.now_us
     file.counters.began_cpu_us = busy_us(loop)
-    append(loop, file)
     if file.small.stage == SMALL and not small_may_begin(file):
         small_holds(loop, file)
     elif is_complete(file):
@@ -106,10 +121,54 @@ cdef inline bint has_file(Loop *loop, FileCore *file) noexcept nogil:
     return each != NULL
 
 
-cdef inline void remove_file(Loop *loop, FileCore *file) noexcept nogil:
-    file.removing = True
-    dismiss_lanes(loop, file)
-    let_go(loop, file, EVENT_REMOVED)
+cdef inline void quit(Loop *loop) noexcept nogil:
+    """Let go of all files: the loop ends when the last of them is gone, which guests of theirs may delay."""
+    cdef FileCore *file = loop.files
+    cdef FileCore *after
+    loop.quitting = True
+    while file != NULL:
+        after = file.next
+        if is_guest(file):
+            guest_leaves(loop, file)
+        else:
+            end_file(loop, file, EVENT_REMOVED)
+        file = after
+
+
+cdef inline void obey_guests(Loop *loop, FileCore *file, Message *command) noexcept nogil:
+    """What loops that carry one file together tell each other (see ``lease.pxd``)."""
+    cdef Guest *guest = guest_of(file, command.extra)
+    if command.type == COMMAND_LEND:
+        guest_borrows(file, command.offset, command.number)
+    elif command.type == COMMAND_RECALL:
+        guest_returns(file)
+    elif command.type == COMMAND_LEAVE:
+        file.removing = True
+    elif guest == NULL:
+        return
+    elif command.type == COMMAND_WANTS:
+        guest.wants = True
+        if not guest.leaving:
+            lend(file, guest)
+    elif command.type == COMMAND_RETURN:
+        take_back(file, guest, command.offset, command.number)
+    elif command.type == COMMAND_GONE:
+        guest_is_gone(loop, file, guest)
+
+
+cdef inline void hear_refusal(Loop *loop, FileCore *file, Message *command) noexcept nogil:
+    """A guest was refused."""
+    if not file.removing:
+        fail_elsewhere(loop, file, command)
+
+
+cdef inline bint is_between_loops(MessageType type) noexcept nogil:
+    return COMMAND_LEND <= type <= COMMAND_GONE
+
+
+cdef inline bint changes_sources(MessageType type) noexcept nogil:
+    """Whether guests, which know what the home knew, are to be made anew."""
+    return type not in (COMMAND_RELEASE, COMMAND_FEED)
 
 
 cdef inline void add_source(FileCore *file, Message *command) noexcept nogil:
@@ -162,20 +221,31 @@ cdef inline void obey(Loop *loop) noexcept nogil:
     cdef size_t i
     cdef Message *commands = mailbox_take(&loop.inbox, &count)
     cdef FileCore *file
+    if commands == NULL and count > 0:
+        # No memory to take them: they stay where they are.
+        rf_bell_ring(&loop.wake)
+        return
     for i in range(count):
         file = <FileCore *>commands[i].file
         if commands[i].type == COMMAND_QUIT:
-            loop.quitting = True
+            quit(loop)
         elif commands[i].type == COMMAND_MAKE_ROOM:
             make_room(loop, commands[i].number)
         elif commands[i].type == COMMAND_ROOM:
             loop.has_room = True
-        elif commands[i].type == COMMAND_ADD:
+        elif commands[i].type == COMMAND_ADD or commands[i].type == COMMAND_GUEST:
             take_on(loop, file)
         elif has_file(loop, file):
             if commands[i].type == COMMAND_REMOVE:
-                remove_file(loop, file)
+                end_file(loop, file, EVENT_REMOVED)
+            elif is_between_loops(commands[i].type):
+                obey_guests(loop, file, &commands[i])
+                feed(loop, file)
+            elif commands[i].type == COMMAND_REFUSED:
+                hear_refusal(loop, file, &commands[i])
             else:
+                if changes_sources(commands[i].type):
+                    send_all_home(file)
                 if commands[i].type == COMMAND_RELEASE and file.lanes_held > 0:
                     file.lanes_held -= 1
                     file.retries += 1
@@ -361,7 +431,7 @@ cdef inline void tick(Loop *loop) noexcept nogil:
     cdef Lane *lane = loop.lanes
     cdef FileCore *file = loop.files
     cdef int64_t cpu_us = busy_us(loop)
-    loop.cpu_percent = <int>((cpu_us - loop.cpu_us) // (10 * elapsed_ms))
+    rf_note(&loop.cpu_percent, <int>((cpu_us - loop.cpu_us) // (10 * elapsed_ms)) if file != NULL else 0)
     loop.cpu_us = cpu_us
     loop.ticked_ms = loop.now_ms
     forget_waits(loop)
@@ -380,6 +450,7 @@ cdef inline void tick(Loop *loop) noexcept nogil:
         if file.lanes_paused_seen:
             rf_count(&file.counters.paused_ms, elapsed_ms)
         if file.answered and file.splits and file.mapped and file.small.stage == PLACED:
+            spread_out(loop, file)
             steer(loop, file, elapsed_ms)
             withdraw(loop, file)
             file.crawls = crawls(loop, file)
@@ -442,7 +513,7 @@ cdef inline void fill_buckets(Loop *loop) noexcept nogil:
     cdef int visited = 0
     bucket_fill(loop.bucket, loop.now_us)
     while file != NULL:
-        bucket_fill(&file.bucket, loop.now_us)
+        bucket_fill(file.bucket, loop.now_us)
         file = file.next
     # Round and round, so that no lane waits for ever behind the others.
     while loop.lanes_paused > 0 and not bucket_is_dry(loop.bucket) and visited <= loop.lane_count:
@@ -459,10 +530,12 @@ cdef inline void fill_buckets(Loop *loop) noexcept nogil:
 
 
 cdef inline void loop_end(Loop *loop) noexcept nogil:
-    """Let go of every file and lane."""
+    """Nothing comes any more, and every lane is freed."""
     cdef Lane *lane
-    while loop.files != NULL:
-        remove_file(loop, loop.files)
+    mailbox_shut(&loop.inbox)
+    # A guest that came meanwhile leaves again.
+    obey(loop)
+    quit(loop)
     while loop.lanes != NULL:
         lane = loop.lanes
         loop.lanes = lane.next
@@ -521,7 +594,7 @@ cdef inline void *loop_run(void *arg) noexcept nogil:
     cdef Loop *loop = <Loop *>arg
     cdef int running = 0
     rf_thread_name("rangefetch-loop")
-    while not loop.quitting:
+    while not loop.quitting or loop.files != NULL:
         look_at_clock(loop)
         obey(loop)
         fill_buckets(loop)
@@ -546,7 +619,7 @@ cdef inline void *loop_run(void *arg) noexcept nogil:
         if loop.posted:
             loop.posted = False
             rf_bell_ring(loop.bell)
-        if not loop.quitting:
+        if not loop.quitting or loop.files != NULL:
             loop_sleep(loop)
     loop_end(loop)
     rf_bell_ring(loop.bell)

@@ -32,6 +32,16 @@ cdef enum MessageType:
     COMMAND_RANGED = 14    # whether the file is asked for in ranges, from the next request on: `number`
     COMMAND_MAKE_ROOM = 13  # close idle connections, if some are for the host of that `number`, or of any at 0
     COMMAND_ROOM = 15      # a host that something waits for may have room for it
+    # Between the loops that carry one file (see lease.pxd): to a guest's loop ...
+    COMMAND_GUEST = 24     # take on the guest
+    COMMAND_LEND = 25      # its bytes from `offset` to `number` are to be fetched there
+    COMMAND_RECALL = 26    # give back of what is unclaimed
+    COMMAND_LEAVE = 27     # stop its transfers and let go of it; answered by COMMAND_GONE
+    # ... and to the file's home, from the guest in `extra`.
+    COMMAND_WANTS = 28     # it has little left to claim
+    COMMAND_RETURN = 29    # the bytes from `offset` to `number` are the home's again
+    COMMAND_GONE = 30      # its loop has let go of it: nothing there will touch the file's descriptor any more
+    COMMAND_REFUSED = 31   # its host wants to be left alone: an EVENT_FAILED, for Python
     # Events, from a loop.
     EVENT_ANSWERED = 16    # the first good answer: size, ranges, validators, headers, final URL
     EVENT_FAILED = 17      # a transfer failed; its lane is held until COMMAND_RELEASE
@@ -86,6 +96,7 @@ cdef struct Mailbox:
     size_t count
     size_t capacity
     size_t reserved     # room in `items`, beyond `count`, that is kept for messages which must not be lost
+    bint shut           # nobody will read what comes any more
 
 
 cdef inline dict event_names():
@@ -100,6 +111,7 @@ cdef inline dict event_names():
 cdef inline int mailbox_open(Mailbox *box) noexcept nogil:
     box.items = NULL
     box.count = box.capacity = box.reserved = 0
+    box.shut = False
     return pthread_mutex_init(&box.lock, NULL)
 
 
@@ -121,12 +133,13 @@ cdef inline bint make_room_for(Mailbox *box, size_t count) noexcept nogil:
 
 
 cdef inline bint mailbox_put(Mailbox *box, const Message *message, bint *is_first) noexcept nogil:
-    """Add a copy; the message's strings now belong to the mailbox. False: no memory, nothing was taken.
+    """Add a copy; the message's strings now belong to the mailbox. False: no memory, or nobody to read it; nothing was
+    taken.
 
     ``is_first``: nothing was there that would be taken with it."""
     cdef bint fits
     pthread_mutex_lock(&box.lock)
-    fits = make_room_for(box, 1)
+    fits = not box.shut and make_room_for(box, 1)
     if fits:
         is_first[0] = box.count == 0
         box.items[box.count] = message[0]
@@ -181,6 +194,13 @@ cdef inline Message *mailbox_take(Mailbox *box, size_t *count) noexcept nogil:
         box.capacity = box.reserved
     pthread_mutex_unlock(&box.lock)
     return items
+
+
+cdef inline void mailbox_shut(Mailbox *box) noexcept nogil:
+    """Nothing more is taken than what is there."""
+    pthread_mutex_lock(&box.lock)
+    box.shut = True
+    pthread_mutex_unlock(&box.lock)
 
 
 cdef inline void messages_free(Message *items, size_t count) noexcept nogil:

@@ -17,7 +17,15 @@ from rangefetch.clock cimport busy_us
 from rangefetch.coding cimport name_coding
 from rangefetch.disk cimport lane_advance, lane_flush, lane_put
 from rangefetch.growth cimport begin_growth
-from rangefetch.host cimport STARVING_PAUSE_MS, host_fill, host_rest, share_answered, share_waits, source_leaves
+from rangefetch.host cimport (
+    STARVING_PAUSE_MS,
+    host_fill,
+    host_rest,
+    leave_hosts,
+    share_answered,
+    share_waits,
+    source_leaves,
+)
 from rangefetch.lane cimport (
     dismiss_lanes,
     lane_detach,
@@ -27,21 +35,22 @@ from rangefetch.lane cimport (
     lane_send,
     url_of,
 )
+from rangefetch.lease cimport guest_was_refused, is_guest, send_all_home
 from rangefetch.libcurl cimport *
-from rangefetch.mailbox cimport EVENT_ANSWERED, EVENT_DONE, EVENT_FAILED, EVENT_REMOVED, MessageType
+from rangefetch.mailbox cimport EVENT_ANSWERED, EVENT_DONE, EVENT_FAILED, EVENT_REMOVED, Message, MessageType
 from rangefetch.origin cimport is_secure
-from rangefetch.pace cimport slot_returns
 from rangefetch.platform cimport (
     rf_count,
     rf_load,
     rf_note,
+    rf_peek,
     rf_now_us,
     rf_start_writeback,
     rf_store,
 )
 from rangefetch.peers cimport ask_for_room
 from rangefetch.pool cimport make_room
-from rangefetch.report cimport copy_text, post_about, post_last
+from rangefetch.report cimport copy_text, post, post_about, post_last, status_of
 from rangefetch.service cimport note_bytes, note_refusal
 from rangefetch.small cimport allocate, small_arrives, small_closes, small_forgets, small_holds
 from rangefetch.tail cimport help_slowest
@@ -70,20 +79,24 @@ cdef inline void let_go(Loop *loop, FileCore *file, MessageType type) noexcept n
     small_closes(file)
     leave_hosts(file)
     post_last(loop, type, file)
+    if loop.files == NULL:
+        # There are no ticks any more that would say so.
+        rf_note(&loop.cpu_percent, 0)
 
 
-cdef inline void leave_hosts(FileCore *file) noexcept nogil:
-    """The file's sources are not asked any more."""
-    cdef int i
-    for i in range(file.source_count):
-        if file.sources[i].share != NULL:
-            share_waits(file.sources[i].share, False)
-            slot_returns(file, file.sources[i])
-        source_leaves(file.sources[i])
+cdef inline void end_file(Loop *loop, FileCore *file, MessageType type) noexcept nogil:
+    """Nobody works for the file any more, and then it is let go of: where other loops have guests of it, once these are
+    gone, and if it is still over then."""
+    dismiss_lanes(loop, file)
+    file.removing = file.removing or type == EVENT_REMOVED
+    if file.spread.guests != NULL:
+        send_all_home(file)
+    else:
+        let_go(loop, file, type)
 
 
 cdef inline bint is_complete(FileCore *file) noexcept nogil:
-    return file.small.stage == PLACED and (
+    return not is_guest(file) and file.small.stage == PLACED and (
         file.finished or (file.mapped and file.blocks.done == file.blocks.count)
     )
 
@@ -141,6 +154,13 @@ cdef inline void fail(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         lane_rest(loop, lane)
         small_holds(loop, file)
         return
+    if is_guest(file):
+        # What has failed here, the home asks for, unless it is asked not to.
+        file.removing = True
+        if is_refusal(status_of(lane), info_off(lane.easy, CURLINFO_RETRY_AFTER)):
+            guest_was_refused(lane, code, words_for(lane, code))
+        lane_rest(loop, lane)
+        return
     if is_complete(file):
         # Its last bytes came before whatever ended the transfer; nobody needs to hear of that.
         lane_rest(loop, lane)
@@ -148,15 +168,30 @@ cdef inline void fail(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     file.lanes_held += 1
     if file.mapped and lane.position - lane.start < NO_PROGRESS_BYTES:
         blocks_note_failure(&file.blocks, lane.position, lane.claim_end)
-    # Where libcurl has nothing to say of this case, it has words for the code.
-    told = post_about(
-        loop, EVENT_FAILED, lane, code, curl_easy_strerror(code) if code and not lane.error_text[0] else lane.error_text
-    )
+    told = post_about(loop, EVENT_FAILED, lane, code, words_for(lane, code))
     lane_rest(loop, lane)
     if not told:
         # Without memory to ask Python what is next: room for the last word was kept.
-        dismiss_lanes(loop, file)
-        let_go(loop, file, EVENT_REMOVED)
+        end_file(loop, file, EVENT_REMOVED)
+
+
+cdef inline const char *words_for(Lane *lane, CURLcode code) noexcept nogil:
+    """What libcurl says of a failure. Where it has nothing to say of this case, it has words for the code."""
+    return curl_easy_strerror(code) if code and not lane.error_text[0] else lane.error_text
+
+
+cdef inline void fail_elsewhere(Loop *loop, FileCore *file, Message *refused) noexcept nogil:
+    """A guest of the file was refused, which Python hears as it would of a lane here; the message's texts go to it."""
+    cdef Message event = refused[0]
+    refused.text = refused.headers = refused.address = NULL
+    event.type = EVENT_FAILED
+    event.number = 0
+    event.request = file.counters.requests
+    file.lanes_held += 1
+    if event.received < NO_PROGRESS_BYTES:
+        blocks_note_failure(&file.blocks, event.offset, refused.number)
+    if not post(loop, &event):
+        end_file(loop, file, EVENT_REMOVED)
 
 
 cdef inline char *redirect_target(Lane *lane) noexcept nogil:
@@ -269,8 +304,7 @@ cdef inline void go_on(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
     if is_complete(file) and not has_excess(loop, file):
         lane_rest(loop, lane)
         # Others may have brought their last byte, too, and only wait for libcurl to say so.
-        dismiss_lanes(loop, file)
-        let_go(loop, file, EVENT_DONE)
+        end_file(loop, file, EVENT_DONE)
         return
     if lane.bytes_per_s == 0 and lane.received_bytes >= TELLING_BYTES:
         lane.bytes_per_s = lane.received_bytes * 1000 // (elapsed_ms if elapsed_ms > 0 else 1)
@@ -291,8 +325,12 @@ cdef inline bint is_refusal(long status, int64_t retry_after_s) noexcept nogil:
 
 
 cdef inline bint others_work(Loop *loop, const Lane *lane) noexcept nogil:
-    """Whether the file gets bytes by another lane."""
+    """Whether the file gets bytes by another lane, here or on another loop."""
     cdef Lane *other = loop.lanes
+    if rf_peek(&lane.file.spread.lanes_elsewhere) > 0:
+        return True
+    if is_guest(lane.file) and rf_peek(&lane.file.home.lanes_busy) > 0:
+        return True
     while other != NULL:
         if other != lane and other.file == lane.file and other.check == ACCEPTED:
             return True
@@ -437,7 +475,7 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     if not is_well:
         fail(loop, lane, code)
         return
-    if file.size >> 20 >= HUGE_MIB and not rf_load(&file.uncached):
+    if file.size >> 20 >= HUGE_MIB and not rf_load(&file.home.uncached):
         # Else the kernel lets gigabytes of dirty pages pile up, and then stops this thread until they are written.
         rf_start_writeback(file.fd, lane.start, lane.position - lane.start)
     if not file.mapped:

@@ -31,7 +31,7 @@ cdef inline bint slot_is_due(Loop *loop, FileCore *file, Source *source) noexcep
     """Whether a request for the file may be sent to the source's host by its slot, which it is given if it has none.
     Where that is still to come, the loop looks again then.
     """
-    cdef int64_t every_us = rf_load(&file.request_every_us)
+    cdef int64_t every_us = rf_load(&file.home.request_every_us)
     if every_us == 0 or source.share == NULL:
         return True
     if source.slot_us == 0 or loop.now_us - source.slot_us > LAPSE_US:
@@ -51,7 +51,7 @@ cdef inline void slot_is_used(Source *source) noexcept nogil:
 cdef inline void slot_returns(const FileCore *file, Source *source) noexcept nogil:
     """The source is not asked after all. A slot that was the last one is for whoever comes next; another one stays
     unused."""
-    cdef int64_t every_us = rf_load(&file.request_every_us)
+    cdef int64_t every_us = rf_load(&file.home.request_every_us)
     if source.slot_us != 0 and source.share != NULL:
         rf_swap_if(&source.share.host.slots_us, source.slot_us + every_us, source.slot_us)
     source.slot_us = 0

@@ -110,16 +110,26 @@ cdef inline const char *asked_url(const Lane *lane) noexcept nogil:
 
 cdef inline bint post_about(Loop *loop, MessageType type, Lane *lane, CURLcode code, const char *text) noexcept nogil:
     """Tell Python of a transfer. False: no memory, and it will not hear of it."""
+    cdef Message event = describe(type, lane, code, text)
+    return post(loop, &event)
+
+
+cdef inline int status_of(Lane *lane) noexcept nogil:
+    """Of the lane's answer; 0: there was none."""
+    cdef long status = info_long(lane.easy, CURLINFO_RESPONSE_CODE)
+    # A proxy that refused the tunnel is the only one that has answered.
+    return <int>(status if status != 0 else info_long(lane.easy, CURLINFO_HTTP_CONNECTCODE))
+
+
+cdef inline Message describe(MessageType type, Lane *lane, CURLcode code, const char *text) noexcept nogil:
+    """What there is to tell of a transfer."""
     cdef Message event
     memset(&event, 0, sizeof(event))
     event.type = type
-    event.file = lane.file
+    event.file = lane.file.home
     event.code = code
     event.fault = lane.fault
-    event.status = <int>info_long(lane.easy, CURLINFO_RESPONSE_CODE)
-    if event.status == 0:
-        # A proxy that refused the tunnel is the only one that has answered.
-        event.status = <int>info_long(lane.easy, CURLINFO_HTTP_CONNECTCODE)
+    event.status = status_of(lane)
     event.sys_errno = lane.sys_errno if lane.sys_errno else <int>info_long(lane.easy, CURLINFO_OS_ERRNO)
     # libcurl before 8 hands over whatever the server says.
     event.retry_after_s = min(max(info_off(lane.easy, CURLINFO_RETRY_AFTER), 0), LONGEST_RETRY_AFTER_S)
@@ -132,7 +142,7 @@ cdef inline bint post_about(Loop *loop, MessageType type, Lane *lane, CURLcode c
     event.text = copy_text(text)
     event.headers = copy_headers(lane.easy)
     event.address = copy_text(asked_url(lane))
-    return post(loop, &event)
+    return event
 
 
 cdef inline void post_trace(Loop *loop, Lane *lane) noexcept nogil:
@@ -157,7 +167,7 @@ cdef inline void post_trace(Loop *loop, Lane *lane) noexcept nogil:
     trace.cut = lane.cut
     memset(&event, 0, sizeof(event))
     event.type = EVENT_TRACE
-    event.file = lane.file
+    event.file = lane.file.home
     event.source = lane.source.number
     event.trace = trace
     post(loop, &event)

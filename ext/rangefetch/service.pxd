@@ -27,6 +27,13 @@ cdef enum:
     LONGEST_REFUSAL_S = 86_400
 
 
+cdef inline int64_t part_of(const FileCore *file, int64_t lanes) noexcept nogil:
+    """How many of a file's lanes this loop may have, where several carry it: the file's home has what is left over."""
+    cdef int64_t parts = rf_load(&file.home.spread.parts)
+    cdef int64_t part = max(lanes // parts, 1)
+    return part if file.home != file else max(lanes - (parts - 1) * part, 1)
+
+
 cdef inline Memory *memory_of(FileCore *file) noexcept nogil:
     """Where it is kept how answers come: for a small file, of which there is only one, with its host."""
     if file.small.stage == SMALL and file.sources[0].share != NULL:
@@ -52,7 +59,7 @@ cdef inline bint is_new_connection(Lane *lane) noexcept nogil:
 
 cdef inline bint has_room(Loop *loop, FileCore *file, const Source *source) noexcept nogil:
     """Whether the source may have one more lane."""
-    cdef int64_t most = rf_load(&file.source_lanes_most)
+    cdef int64_t most = part_of(file, rf_load(&file.home.source_lanes_most))
     if source.lanes_served > 0:
         most = min(most, source.lanes_served + (1 if loop.now_ms >= source.served_again_ms else 0))
     return source.lanes < most

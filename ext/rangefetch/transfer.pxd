@@ -270,8 +270,24 @@ cdef struct Counters:
     int64_t lasted_us         # from then to the end, and the loop's processor time meanwhile
     int64_t cpu_us
 
+# A file on several loops (see lease.pxd): what its home knows of the others. Changed by the file's home loop alone.
+cdef struct Spread:
+    Guest *guests             # owned: those on other loops, the newest first
+    int32_t parts             # among which the file's lanes are divided: its home and its guests; read by all of them
+    int32_t wanted            # on so many loops, without asking whether that pays; 0: on as many as pay
+    int64_t lease_bytes       # how much is lent at once
+    uint8_t *holder           # owned: for each block the number of the guest to which it is lent, 0: none
+    int32_t lanes_elsewhere   # of all guests, at the last look
+    int64_t guests_begun      # counts: guests that there were, and leases
+    int64_t leases
+    int64_t busy_ms           # since when its home is out of processor time, or its last guest has begun; 0: it is not
+    int64_t busy_bytes        # how much was there then
+    int64_t goodput_before    # bytes per second before its last guest; 0: no guest is on trial
+    int64_t stopped_ms        # when a further guest last did not pay; 0: it has paid so far
+
 # The part of a File that its loop works with.
 cdef struct FileCore:
+    FileCore *home            # borrowed: the file of which this one is a guest, or itself
     void *owner               # borrowed: the Python File, which is kept from add() to its last event
     int fd                    # borrowed: Python closes it after EVENT_DONE or EVENT_REMOVED; of a small file owned
     Small small
@@ -306,7 +322,9 @@ cdef struct FileCore:
     bint finished             # a stream without announced length came to its end
     bint crawls               # no lane will be free soon for what is unclaimed, however little that is
     int64_t whole_ms          # when its last byte was there; 0: not yet
-    Bucket bucket             # its own limit
+    Bucket own_bucket         # its own limit
+    Bucket *bucket            # borrowed: that of its home
+    Spread spread
     Wait waits_for            # at the last tick
     int64_t resting_host      # that it waits for then, by number; 0: none
     Growth growth
@@ -326,6 +344,8 @@ cdef struct FileCore:
 cdef struct Loop:
     pthread_t thread
     CURLM *multi          # owned: cleaned up by the engine after the thread has ended
+    Loop *siblings        # borrowed: all loops of the engine
+    int sibling_count
     Mailbox inbox
     rf_bell wake          # owned: rung when the inbox has something
     Mailbox *outbox       # borrowed: the engine's
@@ -344,7 +364,7 @@ cdef struct Loop:
     int64_t busy_us       # processor time of this thread ...
     int64_t busy_at_us    # ... when `now_us` was this
     int64_t cpu_us        # of this thread at the last tick
-    int cpu_percent       # of a processor over the last tick
+    int cpu_percent       # of a processor over the last tick; other loops look at it
     int lane_count        # of `lanes`
     int lanes_paused
     int lanes_ended       # of whose transfers' ends libcurl will not tell
@@ -362,6 +382,25 @@ cdef struct Loop:
     int64_t asked_for_room_ms  # when it last had other loops close idle connections
     int64_t next_slot_us  # the first slot that something here waits for; 0: nothing does
     CURL *sweeper         # owned: the request that has libcurl do so, while it is under way
+
+# A file as another loop has it: all of its blocks are claimed there but those that are lent to it.
+cdef struct Guest:
+    FileCore file             # the other loop's, from COMMAND_GUEST to COMMAND_GONE; the rest is the home's
+    Guest *next               # owned: the home's next one
+    Loop *loop                # borrowed: the one that has it
+    Loop *home_loop           # borrowed
+    int32_t number            # by which the home knows its blocks
+    int64_t low_bytes         # the other loop's: with less to claim it asks for more
+    bint asks                 # the other loop's: it has asked, and nothing was lent since
+    int64_t heard             # the other loop's: of how many leases its map knows
+    int64_t lent              # the home's: of how many it was told, and of how many of these its map is read
+    int64_t mirrored
+    bint wants                # the home's: it has asked
+    bint leaving              # it is to go, and its loop was told
+    bint told
+    int64_t left_bytes        # of what is lent to it, at the last look
+    Counters counted          # what of its counters is in the home's
+    int64_t counted_bytes[MOST_SOURCES]
 
 # What libcurl has received and will hand over piece by piece, written whole (see disk.pxd).
 cdef struct Span:

@@ -190,6 +190,9 @@ class File:
     ``part_bytes``: for a range came a 206 of that length that does not say which part it is (0: none did), so that one
     in reply to a plain request is not the whole file.
 
+    ``loops`` is on how many loops the file is to be as soon as its first answer came, whether or not that pays (0: on
+    as many as pay), and ``lease_bytes`` how much its home lends another loop at once.
+
     Raises ``ValueError`` where these do not fit together.
     """
 
@@ -231,6 +234,8 @@ class File:
         takes_codings: bool = False,
         seems_empty: bool = False,
         part_bytes: int = 0,
+        loops: int = 0,
+        lease_bytes: int = ...,
     ) -> Self: ...
     @property
     def size(self) -> int:
@@ -352,6 +357,12 @@ class File:
     @property
     def lasted_us(self) -> int:
         """Microseconds from taking the file on to its end; 0: it has not ended."""
+    @property
+    def guests(self) -> int:
+        """How often another loop began to help with it."""
+    @property
+    def leases(self) -> int:
+        """Runs of blocks that were lent to other loops."""
     @property
     def steals(self) -> int:
         """Ranges of which another lane took the later part."""

@@ -10,10 +10,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import rangefetch
-from rangefetch import DownloadError, DownloadManager
+from rangefetch import DownloadError, DownloadManager, _engine
 from rangefetch.disk.target import Target
+from rangefetch.native import backend
 from rangefetch.transfer import keeping
 from servers.content import content
 
@@ -52,6 +55,30 @@ def fetch_where_a_save_fails(url: str, path: str, error: str) -> None:
     keeping._FIRST_SAVE_S = 0.0
     os.fsync = fsync  # type: ignore[assignment]  # replaced in a child
     fetch(url, path)
+
+
+def fetch_on_two_loops(url: str, path: str, checksum: str = "") -> None:
+    """Fetch by two loops, whether or not that pays, and save all the time; say so when something is lent, and how often
+    another loop has helped."""
+    real = _engine.File
+    files: list[_engine.File] = []
+
+    def on_two_loops(*arguments: Any, **options: Any) -> _engine.File:
+        files.append(real(*arguments, **options, loops=2, lease_bytes=2 << 20))
+        return files[-1]
+
+    mock.patch.object(_engine, "File", on_two_loops).start()
+    mock.patch.object(backend, "processors", return_value=2).start()
+    keeping._FIRST_SAVE_S = keeping._SAVE_EVERY_S = 0.2
+    target = Path(path)
+    with DownloadManager() as manager:
+        options = {"save_dir": target.parent, "filename": target.name, "checksum": checksum, "min_split_size": 1}
+        gid = manager.download(url, {**options, "split": 8, "max_connection_per_server": 8})
+        while not sum(file.leases for file in files):
+            time.sleep(0.002)
+        print("lent", flush=True)
+        manager.wait(gid)
+    print(sum(file.guests for file in files))
 
 
 def end_while_it_runs(url: str, path: str, at_least: str) -> None:

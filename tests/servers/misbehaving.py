@@ -253,7 +253,8 @@ class MisbehavingServer:
             return reply
         with self._lock:
             memory = self._memories[target]
-        return answer(Ask(request.method, target, request.headers, common, memory), route, own)
+        ask = Ask(request.method, target, request.headers, common, memory, connection=request.connection)
+        return answer(ask, route, own)
 
 
 def refused_port() -> int:

@@ -93,6 +93,8 @@ class Ask:
     memory: Memory
     turn: int = 0
     """Requests of this URL that came before this one."""
+    connection: int = 0
+    """On which it came, numbered from 1."""
 
     def good(self, *, if_range: bool = True, **changes: Any) -> Reply:
         """The reply of a good server for the file that the common parameters, changed so, describe.

@@ -197,9 +197,19 @@ _PLAIN_FILE: dict[str, Any] = {
     "small": 0,
     "saved": 0,
     "reads": 0,
+    "loops": 0,
+    "lease_bytes": 256 << 20,
     "gives_up_after": 8,
 }
-_PLAIN = {"old_curl": 0, "pauses_at_once": 0, "late_us": 0, "cpu_percent": 5, "decides_ms": 0}
+_PLAIN = {
+    "loops": 1,
+    "closes_ms": 0,
+    "old_curl": 0,
+    "pauses_at_once": 0,
+    "late_us": 0,
+    "cpu_percent": 5,
+    "decides_ms": 0,
+}
 
 
 def _smaller(schedule: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -227,7 +237,7 @@ def _smaller(schedule: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for key, plains in (("files", _PLAIN_FILE), ("servers", _PLAIN_SERVER)):
         for i, one in enumerate(schedule[key]):
             for name, value in plains.items():
-                if one[name] != value:
+                if one.get(name, value) != value:
                     yield replaced(key, i, {**one, name: value})
     for i, fault in enumerate(schedule["faults"]):
         for at, value in ((4, fault[4] // 2), (5, 0), (3, 1), (2, 0)):
@@ -282,11 +292,14 @@ def _main() -> None:
         found = done = 0
         real_s = simulated_s = 0.0
         results: dict[str, int] = {}
+        guests = leases = 0
         for answer in explore(library, first, seeds):
             if "count" in answer:
                 done += answer["count"]
                 real_s += answer["real_seconds"]
                 simulated_s += answer["simulated_seconds"]
+                guests += answer["guests"]
+                leases += answer["leases"]
                 for word, times in answer["results"].items():
                     results[word] = results.get(word, 0) + times
                 with (kept / "counts.txt").open("a") as counts:
@@ -303,7 +316,8 @@ def _main() -> None:
                 print(f"    made small: {path}", flush=True)
         print(
             f"{done} runs from seed {first} on, {simulated_s / 3600:.1f} hours of simulated time in {real_s:.0f} s; "
-            f"{found} broke something; files ended so: {dict(sorted(results.items()))}"
+            f"{found} broke something; {guests} guests with {leases} leases; "
+            f"files ended so: {dict(sorted(results.items()))}"
         )
     sys.exit(found > 0)
 

@@ -67,6 +67,7 @@ typedef struct Connection {
     int streams;      /* transfers on it */
     int http2;
     int answered;     /* whether the server serves it, or has it wait in line */
+    int64_t number;   /* the older, the smaller */
     int died;         /* the code with which all of its transfers end */
     int closing;      /* out of use, and closed in one of the next rounds */
     int64_t idle_since_us;
@@ -117,13 +118,14 @@ struct rf_easy {
 typedef struct { int msg; CURL *easy; union { void *whatever; int result; } data; } Message;
 
 struct rf_multi {
+    int number; /* of the loop */
     CURL *easies;
     Connection *connections;
     Message message;
     int inside;
 };
 
-/* What is received is here first; there is one loop. */
+/* What is received is here first; one loop runs at a time. */
 static char buffer[512 << 10];
 
 static int64_t requests_of[MOST_SERVERS], connections_of[MOST_SERVERS];
@@ -141,6 +143,17 @@ static act_callback act;
 static int64_t act_due_us;
 static int engine_bell = -1;
 static int over = 1;
+
+/* Several loops run in turns, each from one curl_multi_poll to its next: the one that has to do first. */
+enum { MOST_LOOPS = 8, NOBODY = -1 };
+static CURLM *multis[MOST_LOOPS];
+typedef struct {
+    int fd;           /* its bell */
+    int64_t until_us; /* when it wakes without that */
+} Waiting;
+static Waiting waiting[MOST_LOOPS];
+static int loops_made, loops_started, loops_in_all, turn = NOBODY;
+static pthread_cond_t turned = PTHREAD_COND_INITIALIZER;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t ended = PTHREAD_COND_INITIALIZER, started = PTHREAD_COND_INITIALIZER;
 
@@ -162,20 +175,23 @@ void world_begins(act_callback function) {
     act = function;
     act_due_us = 0;
     engine_bell = -1;
+    loops_made = loops_started = 0;
+    turn = NOBODY;
     over = 0;
 }
 
-/* The engine is there, and rings this bell when it has told something. Until then its loop has waited. */
-void world_starts(int bell) {
+/* The engine is there with so many loops, and rings this bell when it has told something. Until then they have waited,
+ * and none of what they did before counts. */
+void world_starts(int bell, int loops) {
     pthread_mutex_lock(&lock);
+    loops_in_all = loops;
+    while (loops_started < loops) pthread_cond_wait(&started, &lock);
+    world.now_us = BEGINNING_US + 10;
+    the_system_begins();
+    world.digest = 14695981039346656037ULL;
     engine_bell = bell;
-    pthread_cond_broadcast(&started);
-    pthread_mutex_unlock(&lock);
-}
-
-static void wait_for_the_start(void) {
-    pthread_mutex_lock(&lock);
-    while (engine_bell < 0) pthread_cond_wait(&started, &lock);
+    turn = 0;
+    pthread_cond_broadcast(&turned);
     pthread_mutex_unlock(&lock);
 }
 
@@ -195,8 +211,11 @@ static void end_of_the_world(void) {
     pthread_mutex_lock(&lock);
     over = 1;
     pthread_cond_signal(&ended);
+    pthread_cond_broadcast(&turned);
     pthread_mutex_unlock(&lock);
 }
+
+int world_is_over(void) { return over; }
 
 static int64_t version_of(int64_t resource) {
     for (int64_t i = 0; i < world.change_count; i++)
@@ -212,15 +231,18 @@ static void open_of(Connection **link, Connection *connection) {
     *link = connection;
 }
 
-static void serve_next(CURLM *multi, int64_t server) {
+/* The server takes on the connection that has waited longest, whichever loop it is of. */
+static void serve_next(int64_t server) {
     int64_t most = world.servers[server].most_served;
     int64_t served = 0;
     Connection *oldest = NULL;
-    for (Connection *each = multi->connections; each; each = each->next)
-        if (each->server == server && !each->closing) {
-            served += each->answered;
-            if (!each->answered) oldest = each; /* the list begins with the newest */
-        }
+    if (over) return; /* the loops end side by side */
+    for (int i = 0; i < loops_made; i++)
+        for (Connection *each = multis[i]->connections; each; each = each->next)
+            if (each->server == server && !each->closing) {
+                served += each->answered;
+                if (!each->answered && (!oldest || each->number < oldest->number)) oldest = each;
+            }
     if (oldest && (most == 0 || served < most)) oldest->answered = 1;
 }
 
@@ -233,7 +255,7 @@ static void close_connection(CURLM *multi, Connection *connection) {
         if (connection->on_close) connection->on_close(connection->on_close_arg, connection->fd);
         else close(connection->fd);
     }
-    serve_next(multi, connection->server);
+    serve_next(connection->server);
     free(connection);
 }
 
@@ -381,6 +403,7 @@ static void begin(CURL *easy) {
     connection = calloc(1, sizeof *connection);
     if (connection == NULL) abort();
     connection->server = easy->request.server;
+    connection->number = world.connections;
     connection->streams = 1;
     connection->http2 = (int)server->http2;
     open_of(&multi->connections, connection);
@@ -435,7 +458,7 @@ static void connected(CURL *easy) {
     }
     easy->connected_us = world.now_us;
     if (easy->connection->http2) easy->connection->http2 = 2;
-    serve_next(easy->multi, easy->request.server);
+    serve_next(easy->request.server);
     easy->phase = SENDING;
     easy->due_us = world.now_us;
 }
@@ -578,14 +601,24 @@ static int hand_over_kept(CURL *easy, int *code) {
     return 1;
 }
 
+/* How many transfers of a resource are under way, in all loops. */
+int transfers_of(int64_t resource) {
+    int count = 0;
+    for (int i = 0; i < loops_made; i++)
+        for (CURL *each = multis[i]->easies; each; each = each->next)
+            count += each->phase != UNSENT && each->request.resource == resource;
+    return count;
+}
+
 static int64_t rate_of(CURL *easy) {
     const Server *server = &world.servers[easy->request.server];
     int64_t rate = server->bytes_per_s;
     if (easy->answer.bytes_per_s) return easy->answer.bytes_per_s;
     if (server->total_bytes_per_s) {
         int64_t busy = 0;
-        for (CURL *each = easy->multi->easies; each; each = each->next)
-            busy += each->phase == BODY && each->request.server == easy->request.server;
+        for (int i = 0; i < loops_made; i++)
+            for (CURL *each = multis[i]->easies; each; each = each->next)
+                busy += each->phase == BODY && each->request.server == easy->request.server;
         if (busy && rate > server->total_bytes_per_s / busy) rate = server->total_bytes_per_s / busy;
     }
     rate /= easy->answer.slower ? easy->answer.slower : 1;
@@ -739,7 +772,9 @@ static void step(CURL *easy) {
 /* ---- The multi interface ----------------------------------------------------------------------------------------- */
 
 CURLM *curl_multi_init(void) {
-    return calloc(1, sizeof(CURLM));
+    CURLM *multi = calloc(1, sizeof(CURLM));
+    if (multi) multis[multi->number = loops_made++] = multi;
+    return multi;
 }
 
 int curl_multi_cleanup(CURLM *multi) {
@@ -825,37 +860,64 @@ static int rings(int fd) {
     return fd >= 0 && poll(&bell, 1, 0) > 0;
 }
 
+/* Whose turn is next: with the lock held, by the loop that had the last one. Time passes until somebody has something to
+ * do; whoever uses the engine is one of those. */
+static void pass_on(void) {
+    static int64_t stood_us, stood_turns;
+    for (;;) {
+        if (world.now_us - stood_us > 1000 || world.now_us < stood_us) stood_us = world.now_us, stood_turns = 0;
+        else if (++stood_turns > 100000) broken("the loops turn and time stands still", world.now_us), act_due_us = 0;
+        if (rings(engine_bell) || world.now_us >= act_due_us) {
+            pthread_mutex_unlock(&lock);
+            act_due_us = act(world.now_us);
+            if (act_due_us < 0) end_of_the_world();
+            pthread_mutex_lock(&lock);
+            if (over) return;
+        }
+        int64_t first_us = act_due_us;
+        int first = NOBODY;
+        for (int i = 0; i < loops_in_all; i++) {
+            int64_t until_us = rings(waiting[i].fd) ? world.now_us : waiting[i].until_us;
+            if (until_us < first_us) first_us = until_us, first = i;
+        }
+        if (first_us > world.now_us) {
+            world.now_us = first_us;
+            if (world.late_us && draw_below(8) == 0) passes(draw_below(world.late_us));
+        }
+        if (first == NOBODY) continue;
+        turn = first;
+        pthread_cond_broadcast(&turned);
+        return;
+    }
+}
+
 int curl_multi_poll(CURLM *multi, struct waitfd *extra, unsigned count, int timeout_ms, int *ready) {
-    static int64_t stood_us, stood_polls;
-    int64_t until_us = world.now_us + (int64_t)timeout_ms * 1000;
-    wait_for_the_start();
-    world.polls++;
-    if (world.now_us - stood_us > 1000 || world.now_us < stood_us) stood_us = world.now_us, stood_polls = 0;
-    else if (++stood_polls > 100000) broken("the loop turns and time stands still", world.now_us), act_due_us = 0;
-    if (!over && (rings(engine_bell) || world.now_us >= act_due_us)) {
-        act_due_us = act(world.now_us);
-        if (act_due_us < 0) end_of_the_world();
-    }
-    if (over) {
-        /* Nothing is left but the command to end. */
-        struct pollfd bell = {extra[0].fd, POLLIN, 0};
-        poll(&bell, 1, 10000);
-        extra[0].revents = bell.revents;
-        return 0;
-    }
-    if (rings(extra[0].fd)) {
-        extra[0].revents = POLLIN;
-        return 0;
-    }
-    if (act_due_us < until_us) until_us = act_due_us;
+    Waiting *here = &waiting[multi->number];
+    if (!over) world.polls++;
+    here->fd = extra[0].fd;
+    here->until_us = world.now_us + (int64_t)timeout_ms * 1000;
     for (CURL *easy = multi->easies; easy; easy = easy->next) {
         int64_t due_us = easy->phase == UNSENT ? world.now_us : easy->paused || easy->done ? NEVER : easy->due_us;
         if (easy->connection && easy->connection->died && !easy->paused && !easy->done) due_us = world.now_us;
-        if (due_us < until_us) until_us = due_us;
+        if (due_us < here->until_us) here->until_us = due_us;
     }
-    if (until_us > world.now_us) {
-        world.now_us = until_us;
-        if (world.late_us && draw_below(8) == 0) passes(draw_below(world.late_us));
+    pthread_mutex_lock(&lock);
+    if (turn == multi->number) {
+        turn = NOBODY;
+        pass_on();
+    } else if (engine_bell < 0) {
+        loops_started++;
+        pthread_cond_signal(&started);
+    }
+    while (!over && turn != multi->number) pthread_cond_wait(&turned, &lock);
+    pthread_mutex_unlock(&lock);
+    if (over) {
+        /* Nothing is left but the command to end, and what the loops tell each other then. */
+        struct pollfd bell = {extra[0].fd, POLLIN, 0};
+        poll(&bell, 1, 10000);
+        extra[0].revents = bell.revents;
+    } else if (rings(extra[0].fd)) {
+        extra[0].revents = POLLIN;
     }
     return 0;
 }

@@ -6,6 +6,7 @@ stdout, as lines of JSON, too.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -52,8 +53,9 @@ def run(simulated: Simulated, schedule: dict[str, Any]) -> dict[str, Any]:
     user = User(simulated, schedule)
     act = ACT(user.act)
     simulated.library.world_begins(act)
-    user.engine = Engine(1)
-    simulated.library.world_starts(user.engine.fileno())
+    loops = schedule.get("loops", 1)
+    user.engine = Engine(loops)
+    simulated.library.world_starts(user.engine.fileno(), loops)
     lasted = simulated.library.world_lasts(_REAL_SECONDS)
     if not lasted:
         _say({"seed": schedule["seed"], "broken": "the engine's thread does not come back"})
@@ -61,6 +63,11 @@ def run(simulated: Simulated, schedule: dict[str, Any]) -> dict[str, Any]:
     user.engine.close()
     world = simulated.world
     error = user.error
+    if error is None:
+        try:
+            user.closed()
+        except Broken as broken:
+            error = broken
     wrong = str(error) if isinstance(error, Broken) else ""
     if error is not None and not wrong:
         raise error
@@ -80,6 +87,8 @@ def run(simulated: Simulated, schedule: dict[str, Any]) -> dict[str, Any]:
         "seconds": (world.now_us - EPOCH_US) / 1e6,
         "requests": world.requests,
         "polls": world.polls,
+        "guests": user.guests,
+        "leases": user.leases,
         "digest": world.digest,
         "fired": [kind for (kind, *_), times in zip(schedule["faults"], world.fired, strict=False) if times],
         "log": user.log if wrong or os.environ.get("SIMULATED_LOG") else [],
@@ -96,6 +105,7 @@ def _series(simulated: Simulated, first: int, count: int) -> None:
     counts: dict[str, int] = {}
     fired: dict[str, int] = {}
     seconds = requests = 0.0
+    guests = leases = 0
     longest = (0.0, 0)
     for seed in range(first, first + count):
         sys.stderr.write(f"{seed}\n")
@@ -103,6 +113,8 @@ def _series(simulated: Simulated, first: int, count: int) -> None:
         result = run(simulated, draw(seed))
         seconds += result["seconds"]
         requests += result["requests"]
+        guests += result["guests"]
+        leases += result["leases"]
         longest = max(longest, (result["seconds"], seed))
         for ended in result["results"]:
             word = ended.split(":")[0]
@@ -111,6 +123,10 @@ def _series(simulated: Simulated, first: int, count: int) -> None:
             fired[kind] = fired.get(kind, 0) + 1
         if result["broken"]:
             _say(result)
+    gc.collect()
+    live = _engine.live_resources()
+    if live is not None and live["memory"]:
+        _say({"seed": first, "broken": f"{live['memory']} pieces of memory are left after these and those that follow"})
     _say(
         {
             "first": first,
@@ -118,6 +134,8 @@ def _series(simulated: Simulated, first: int, count: int) -> None:
             "results": counts,
             "fired": fired,
             "requests": requests,
+            "guests": guests,
+            "leases": leases,
             "simulated_seconds": seconds,
             "longest": longest,
             "real_seconds": time.monotonic() - began,

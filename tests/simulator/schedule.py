@@ -47,9 +47,12 @@ def draw(seed: int) -> dict[str, Any]:
             server["etag"] = server["etag"] or rng.choice((1, 2))
     files = [_file(rng, number, servers, resources) for number in range(len(resources))]
     horizon_ms = rng.choice((300, 2000, 10_000, 60_000))
+    loops = _spread(random.Random(f"loops {seed}"), servers, resources, files)
     faults = [fault for _ in range(_few(rng)) for fault in _faults(rng, servers, changes)]
     return {
         "seed": seed,
+        "loops": loops,
+        "closes_ms": random.Random(f"closes {seed}").choice((*(0,) * 22, 300, 1000, 3000)),
         "old_curl": int(rng.random() < 0.3),
         "pauses_at_once": int(rng.random() < 0.5),
         "late_us": rng.choice((0, 0, 0, 3000, 400_000)),
@@ -70,6 +73,36 @@ def draw(seed: int) -> dict[str, Any]:
         "connect_timeout_s": rng.choice((1, 10, 30)),
         "decides_ms": rng.choice((0, 0, 0, 1, 50, 300)),
     }
+
+
+def _spread(
+    rng: random.Random, servers: list[dict[str, int]], resources: list[list[int]], files: list[dict[str, Any]]
+) -> int:
+    """How many loops there are, and on how many of them each file is to be. Where some are to be on several, most are
+    so large, and their servers so slow, that there is time for it."""
+    loops = rng.choice((1, 2, 2, 3))
+    for file in files:
+        file["loops"] = rng.choice((0, 2, 3))
+        file["lease_bytes"] = rng.choice((1, 4096, 65_536, 1 << 20))
+    if loops == 1 or rng.random() < 0.4:
+        return loops
+    for server in servers:
+        server["bytes_per_s"] = rng.choice((100_000, 1_000_000, 3_000_000))
+        server["total_bytes_per_s"] = rng.choice((0, 0, 3)) * server["bytes_per_s"]
+        server["rtt_us"] = min(server["rtt_us"], 30_000)
+        server["ranges"] = 1
+    for file, sizes in zip(files, resources, strict=True):
+        more = rng.randrange(1 << 20, 12 << 20)
+        sizes[:] = [size + more for size in sizes]
+        file.update(window_bytes=0, reads=0, small=0, ranged=1)
+        file.update(loops=rng.choice((0, 2, 2, 3)), lanes=rng.choice((2, 4, 8, 16)))
+        file["least_bytes"] = min(file["least_bytes"], 65_536)
+        if not file["saved"] and rng.random() < 0.7:
+            # Blocks of less than a MiB has only what an earlier run has begun.
+            file["saved"] = rng.randrange(1, 1 << 30)
+        if file["saved"]:
+            file["block_size"] = max(rng.choice((512, 4096, 65_536)), sizes[0] // 500)
+    return loops
 
 
 def _few(rng: random.Random) -> int:

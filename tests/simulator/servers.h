@@ -35,5 +35,6 @@ typedef struct {
 void say(Answer *answer, const char *name, const char *format, ...);
 void answer_to(const Request *request, const Fault *fault, Answer *answer);
 const char *host_name(int64_t server);
+int transfers_of(int64_t resource);
 
 #endif

@@ -144,6 +144,8 @@ uint64_t draw(void);
 int64_t draw_below(int64_t bound);
 /* Adds to the digest; with SIMULATED_TRACE in the environment, says so. */
 void note(const char *what, int64_t one, int64_t other);
+/* The loops end side by side then: nothing is noted any more, and no time passes. */
+int world_is_over(void);
 void broken(const char *what, int64_t number);
 Fault *fault_of(int low, int high, int64_t server, int64_t number);
 Fault *system_fault(int kind);

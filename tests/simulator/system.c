@@ -42,6 +42,7 @@ static void add_to_digest(uint64_t what) { world.digest = (world.digest ^ what) 
 
 void note(const char *what, int64_t one, int64_t other) {
     static int tracing = -1;
+    if (world_is_over()) return;
     add_to_digest((uint64_t)world.now_us);
     for (const char *at = what; *at; at++) add_to_digest((uint64_t)*at);
     add_to_digest((uint64_t)one);
@@ -109,7 +110,9 @@ void the_engine_is_at(void *caller) {
 
 /* ---- The clock --------------------------------------------------------------------------------------------------- */
 
-void passes(int64_t us) { world.now_us += us; }
+void passes(int64_t us) {
+    if (!world_is_over()) world.now_us += us;
+}
 
 int clock_gettime(clockid_t which, struct timespec *time) {
     REAL(clock_gettime)
@@ -137,6 +140,7 @@ typedef struct {
     int64_t size;
     char name[64]; /* empty: it has none */
     int open;
+    int returned; /* to the user, by the engine's last word about it */
 } File;
 
 static File files[MOST_FILES];
@@ -173,9 +177,13 @@ int simulated_file(const char *name) {
     if (file->data) memset(file->data, 0, (size_t)file->size);
     file->size = 0;
     file->open = 1;
+    file->returned = 0;
     snprintf(file->name, sizeof file->name, "%s", name);
     return FIRST_FILE + file_count - 1;
 }
+
+/* Whether the engine may write to the file no more. */
+void simulated_return(int fd, int returned) { files[fd - FIRST_FILE].returned = returned; }
 
 int simulated_file_named(const char *name) {
     for (int i = 0; i < file_count; i++)
@@ -224,6 +232,7 @@ ssize_t pwrite(int fd, const void *data, size_t size, off_t offset) {
     File *file = file_at(fd);
     Fault *fault;
     if (file == NULL || offset < 0) return errno = EBADF, -1;
+    if (file->returned) broken("a file was written after the last word about it", offset);
     note("write", offset, (int64_t)size);
     passes(2);
     if ((fault = system_fault(INTERRUPTED))) return errno = EINTR, -1;
@@ -358,7 +367,7 @@ int socket(int family, int type, int protocol) {
     if (!BY_THE_ENGINE) return real(family, type, protocol);
     Fault *fault = system_fault(NO_SOCKET);
     if (fault) return errno = (int)fault->a, -1;
-    world.open_sockets++;
+    __atomic_add_fetch(&world.open_sockets, 1, __ATOMIC_RELAXED);
     return next++;
 }
 
@@ -374,7 +383,7 @@ int close(int fd) {
     REAL(close)
     if (fd < DIRECTORY) return real(fd);
     if (fd >= FIRST_SOCKET) {
-        if (--world.open_sockets < 0) broken("a socket was closed twice", fd);
+        if (__atomic_sub_fetch(&world.open_sockets, 1, __ATOMIC_RELAXED) < 0) broken("a socket was closed twice", fd);
         return 0;
     }
     File *file = file_at(fd);

@@ -96,6 +96,9 @@ def test_each_guard_does_what_it_is_for(process: Process, path: Path) -> None:
     answer = _run(process, schedule)
     assert answer["broken"] == "", schedule["why"]
     assert answer["results"] == wanted.get("results", ["done"] * len(schedule["files"])), schedule["why"]
+    for what in ("guests", "leases"):
+        least, most = wanted.get(what, (0, 1000))
+        assert least <= answer[what] <= most, schedule["why"]
     assert answer["requests"] <= wanted.get("most_requests", 1000), schedule["why"]
     assert wanted.get("least_seconds", 0) <= answer["seconds"] <= wanted.get("most_seconds", 1000), schedule["why"]
 

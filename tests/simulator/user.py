@@ -80,6 +80,7 @@ class User:
         self.error: BaseException | None = None
         self.policy = RetryPolicy()
         self.log: list[str] = []
+        self.guests = self.leases = 0
         self._rng = random.Random(schedule["seed"] + 1)
         number = _engine.constants()
         self.profile = Profile(
@@ -98,6 +99,9 @@ class User:
         for at_ms, name, file, value in schedule["operations"]:
             self._later(at_ms / 1000, functools.partial(self._operate, name, self.downloads[file], value))
         self._later(_LOOK_US / 1e6, self._look)
+        self.closes = False
+        if schedule.get("closes_ms", 0):
+            self._later(schedule["closes_ms"] / 1000, self._close)
 
     # -- the clock --------------------------------------------------------------------------------------------------
 
@@ -113,11 +117,12 @@ class User:
             assert engine is not None
             if self.simulated.world.broken:
                 raise Broken(self.simulated.world.broken.decode())
+            self._count_transfers()
             for event in engine.events():
                 self._hear(EngineEvent._make(event))
             while self._due and self._due[0][0] <= now_us:
                 heapq.heappop(self._due)[2]()
-            if all(download.result for download in self.downloads):
+            if self.closes or all(download.result for download in self.downloads):
                 return -1
             if now_us - EPOCH_US > _LONGEST_US:
                 states = [
@@ -129,6 +134,21 @@ class User:
         except BaseException as error:
             self.error = error
             return -1
+
+    def _close(self) -> None:
+        """The engine is about to end, whatever its loops are at."""
+        self.closes = True
+
+    def closed(self) -> None:
+        """It has ended, and what its files say of themselves is what Python would save. ``Broken``: they are wrong."""
+        for download in self.downloads:
+            if download.file is not None and not download.result:
+                self.guests += download.file.guests
+                self.leases += download.file.leases
+                if not download.small:
+                    self._check_marks(download)
+                download.result = "closed"
+            download.result = download.result or "not begun"
 
     def _say(self, *words: Any) -> None:
         self.log.append(f"{(self._now_us - EPOCH_US) / 1e6:.6f} " + " ".join(str(word) for word in words))
@@ -184,6 +204,8 @@ class User:
             host_lanes=spec["host_lanes"],
             insists=bool(spec["insists"]),
             request_every_us=spec.get("request_every_us", 0),
+            loops=spec.get("loops", 0),
+            lease_bytes=spec.get("lease_bytes", 256 << 20),
             **known,
         )
         file.uncached = download.number % 2 == 1
@@ -194,10 +216,12 @@ class User:
             file.read_to(0, 1)
             if spec["window_bytes"]:
                 self._later(0.05, lambda: self._read(download, file))
+        if download.fd >= 0:
+            self.simulated.library.simulated_return(download.fd, 0)
         download.file = file
         download.downloaded = file.downloaded
         assert self.engine is not None
-        self.engine.add(file)
+        self.engine.add(file, download.number % self.schedule.get("loops", 1))
         self._say("add", download.name, "saved" if saved else "", "small" if download.small else "")
 
     def _earlier_run(self, download: _Download) -> dict[str, Any] | None:
@@ -327,6 +351,15 @@ class User:
         if file.requests > 300 + 100 * failures + 4 * file.steals + 8 * len(file.blocks):
             raise Broken(f"{download.name}: {file.requests} requests")
 
+    def _count_transfers(self) -> None:
+        """A file has no more than there may be, however many loops carry it."""
+        if any(name == "lanes" for _, name, _, _ in self.schedule["operations"]):
+            return
+        for download in self.downloads:
+            transfers = self.simulated.library.transfers_of(download.spec["resource"])
+            if transfers > download.spec["lanes"]:
+                raise Broken(f"{download.name}: {transfers} transfers at a time, {download.spec['lanes']} at most")
+
     def _look(self) -> None:
         """Nobody is idle while there is something to do."""
         for download in self.downloads:
@@ -353,6 +386,11 @@ class User:
     def _heed(self, event: EngineEvent) -> None:
         download: _Download = event.file.tag
         name = event.name
+        if name in ("DONE", "REMOVED"):
+            self.guests += event.file.guests
+            self.leases += event.file.leases
+            if download.fd >= 0:
+                self.simulated.library.simulated_return(download.fd, 1)
         self._say(
             name, download.name, f"code={event.code} status={event.status} fault={Fault(event.fault).name}",
             f"source={event.source} at={event.offset}+{event.received_bytes} errno={event.errno}",

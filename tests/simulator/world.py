@@ -137,11 +137,13 @@ class Simulated:
         self.world = _World.in_dll(self.library, "world")
         self._declare("simulated_difference", ctypes.c_int64, ctypes.c_int, *[ctypes.c_int64] * 4)
         self._declare("simulated_fill", None, ctypes.c_int, *[ctypes.c_int64] * 4)
+        self._declare("simulated_return", None, ctypes.c_int, ctypes.c_int)
         self._declare("simulated_size", ctypes.c_int64, ctypes.c_int)
         self._declare("simulated_file", ctypes.c_int, ctypes.c_char_p)
         self._declare("simulated_file_named", ctypes.c_int, ctypes.c_char_p)
         self._declare("world_begins", None, ACT)
         self._declare("host_name", ctypes.c_char_p, ctypes.c_int64)
+        self._declare("transfers_of", ctypes.c_int, ctypes.c_int64)
 
     def _declare(self, name: str, result: Any, *arguments: Any) -> None:
         function = getattr(self.library, name)
