@@ -13,6 +13,8 @@
 #
 # make wheels      the sdist, a wheel for each platform and the pure one, into wheelhouse/; PLATFORMS=here for this machine
 # make wheel-test  the same, built twice; and all tests against this machine's, where no compiler can be reached
+# make wheel-test-debian11  pip installs the wheel there, without a compiler, and it fetches; as root
+# make wheel-test-musl  the wheel for musl, its tests; ARGS=aarch64 under qemu-user
 # make wheel-test-aarch64  the wheel for aarch64, its tests under qemu-user; four minutes on two idle processors
 # make windows     the engine as a program for Windows, built by zig, under Debian's wine; the first build takes minutes
 # make fresh       a clean clone on a bare Debian: make run, make test
@@ -48,7 +50,7 @@ SYSTEM_LIBCURL = $$($(BIN)/python -c 'import ctypes.util as c; print(c.find_libr
 unexport PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: run setup test torture simulate third-party quick lint bench clean wheels wheel-test wheel-test-aarch64 windows fresh coverage debug sanitize fuzz valgrind mutants docs \
+.PHONY: run setup test torture simulate third-party quick lint bench clean wheels wheel-test wheel-test-aarch64 wheel-test-debian11 wheel-test-musl windows fresh coverage debug sanitize fuzz valgrind mutants docs \
     workflows
 
 ifeq ($(origin URL),command line)
@@ -139,6 +141,15 @@ wheel-test: wheels
 wheel-test-aarch64: $(VENV)/tools $(VENV)/packaging
 	$(BIN)/python .ci/wheels.py -o build/aarch64/wheels manylinux_2_28_aarch64
 	PYTHON=$(BIN)/python WHEELS=build/aarch64/wheels .ci/aarch64 $(ARGS)
+
+# What they need is kept in build/debian11 and build/musl.
+wheel-test-debian11: $(VENV)/tools $(VENV)/packaging
+	$(BIN)/python .ci/wheels.py -o build/debian11/wheels manylinux_2_28_x86_64
+	PYTHON=$(BIN)/python WHEELS=build/debian11/wheels .ci/debian11
+
+wheel-test-musl: $(VENV)/tools $(VENV)/packaging
+	$(BIN)/python .ci/wheels.py -o build/musl/wheels musllinux_1_2_x86_64 musllinux_1_2_aarch64
+	PYTHON=$(BIN)/python WHEELS=build/musl/wheels .ci/musl $(ARGS)
 
 # What it needs is kept in build/windows.
 windows: $(VENV)/tools
