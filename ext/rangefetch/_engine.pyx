@@ -56,6 +56,7 @@ from rangefetch.platform cimport (
 )
 from rangefetch.reach cimport rf_text_is_private
 from rangefetch.report cimport copy_text
+from rangefetch.service cimport file_is_home
 from rangefetch.sizes cimport LARGEST_BLOCK_BYTES, LARGEST_FILE_BYTES
 from rangefetch.transfer cimport *
 

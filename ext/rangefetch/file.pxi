@@ -23,7 +23,7 @@ cdef class File:
     ):
         memset(&self.core, 0, sizeof(FileCore))
         self.core.owner = <void *>self
-        self.core.home = &self.core
+        file_is_home(&self.core)
         # Where it is to be on several, its home leaves them their part from the beginning.
         self.core.spread.parts = <int32_t>max(loops, 1)
         self.core.spread.wanted = loops
@@ -57,8 +57,7 @@ cdef class File:
         self.core.probing = probe
         self.core.traced = traced
         self.core.waits_for = WAIT_LOOP
-        self.core.bucket = &self.core.own_bucket
-        bucket_limit(self.core.bucket, limit)
+        bucket_limit(&self.core.own_bucket, limit)
         self.core.allocation = _allocation(allocation)
         if not 1 <= first_bytes <= LARGEST_FILE_BYTES:
             raise ValueError("first_bytes: 1 at least, and no more than a file can have")

@@ -27,6 +27,13 @@ cdef enum:
     LONGEST_REFUSAL_S = 86_400
 
 
+cdef inline void file_is_home(FileCore *file) noexcept nogil:
+    """A new file is on no other loop."""
+    file.home = file
+    file.bucket = &file.own_bucket
+    file.spread.parts = 1
+
+
 cdef inline int64_t part_of(const FileCore *file, int64_t lanes) noexcept nogil:
     """How many of a file's lanes this loop may have, where several carry it: the file's home has what is left over."""
     cdef int64_t parts = rf_load(&file.home.spread.parts)

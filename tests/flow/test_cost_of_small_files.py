@@ -18,6 +18,7 @@ from rangefetch import DownloadManager
 from rangefetch._engine import File
 from rangefetch.manager import downloads_of
 from rangefetch.native.small import Small
+from rangefetch.transfer import dispatching
 from rangefetch.transfer.download import Download
 from servers.nginx import Nginx
 from support.waiting import until
@@ -57,8 +58,11 @@ def test_what_costs_most_is_not_done_for_each_file(urls: list[str], tmp_path: Pa
     assert {name for name in COSTLY if calls[name] >= COUNT // 2} == set()
 
 
-def test_few_functions_are_called_for_each_file(urls: list[str], tmp_path: Path) -> None:
+def test_few_functions_are_called_for_each_file(
+    urls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On the backend's thread; a tenth of a microsecond each at least, and while one runs no other Python does."""
+    monkeypatch.setattr(dispatching, "_TICK_S", 3600.0)  # how often there is a tick, the machine decides
     with counted() as calls, DownloadManager("native") as manager:
         starts = downloads_of(manager).starts
         stopped: list[Download] = []
@@ -73,7 +77,8 @@ def test_few_functions_are_called_for_each_file(urls: list[str], tmp_path: Path)
         before = calls.total()
         fetch(urls[1:])
         assert calls["Small.__init__"] == COUNT
-        assert calls.total() - before < 28 * COUNT  # 23; it had been 95
+        # 23 where many begin at the same time, 32 where they come by twos and threes; it had been 95.
+        assert calls.total() - before < 40 * COUNT
 
 
 def test_how_to_ask_is_found_out_once_for_files_with_names_of_their_own(urls: list[str], tmp_path: Path) -> None:

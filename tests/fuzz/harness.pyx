@@ -23,6 +23,7 @@ from rangefetch.coding cimport has_transfer_coding, is_encoded, is_real_coding, 
 from rangefetch.disk cimport lane_flush, lane_write
 from rangefetch.libcurl cimport CURL, header_value
 from rangefetch.origin cimport is_secure, origin_number, origin_of, same_origin
+from rangefetch.service cimport file_is_home
 from rangefetch.sizes cimport LARGEST_FILE_BYTES, length_is_sound, read_number
 from rangefetch.transfer cimport *
 from rangefetch.trust cimport names_host
@@ -97,12 +98,20 @@ cdef inline int run_answer(const uint8_t *data, size_t size) noexcept nogil:
     cdef int wrong
     if size < 6:
         return 0
-    file = <FileCore *>calloc(1, sizeof(FileCore))
+    file = new_file()
     if file == NULL:
         return 0
     wrong = run_answer_of(file, data, size)
     free(file)
     return wrong
+
+
+cdef inline FileCore *new_file() noexcept nogil:
+    """NULL: no memory."""
+    cdef FileCore *file = <FileCore *>calloc(1, sizeof(FileCore))
+    if file != NULL:
+        file_is_home(file)
+    return file
 
 
 cdef inline int run_answer_of(FileCore *file, const uint8_t *data, size_t size) noexcept nogil:
@@ -209,7 +218,7 @@ cdef inline int run_origin(const char *one, const char *other) noexcept nogil:
 
 cdef inline int run_write(const uint8_t *data, size_t size) noexcept nogil:
     """Pieces of a stream, announced rightly, wrongly or not: the file has them in their order, and nothing else."""
-    cdef FileCore *file = <FileCore *>calloc(1, sizeof(FileCore))
+    cdef FileCore *file = new_file()
     cdef Lane *lane = <Lane *>calloc(1, sizeof(Lane))
     cdef Source source
     cdef int wrong = 0
@@ -320,7 +329,7 @@ cdef public int rf_fuzz_says_coding(const char *name, const char *word) noexcept
 cdef public int rf_fuzz_is_encoded(const char *url, const uint8_t *headers, size_t size) noexcept nogil:
     """Whether an answer with these header lines is refused for its content coding, by the rule of the engine."""
     cdef Source source
-    cdef FileCore *file = <FileCore *>calloc(1, sizeof(FileCore))
+    cdef FileCore *file = new_file()
     cdef int found
     if file == NULL:
         return -1
@@ -400,7 +409,7 @@ cdef inline void take(Told *told, FileCore *file, long status, const uint8_t *he
 
 cdef public int rf_take(void *told, long status, const uint8_t *headers, size_t size) noexcept nogil:
     """What the engine makes of an answer. False: no memory."""
-    cdef FileCore *file = <FileCore *>calloc(1, sizeof(FileCore))
+    cdef FileCore *file = new_file()
     if file == NULL:
         return False
     take(<Told *>told, file, status, headers, size)

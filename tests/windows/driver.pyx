@@ -24,6 +24,7 @@ from rangefetch.mailbox cimport *
 from rangefetch.peers cimport loop_tell
 from rangefetch.platform cimport rf_bell_quiet, rf_load, rf_now_us, rf_sleep_ms
 from rangefetch.report cimport copy_text
+from rangefetch.service cimport file_is_home
 from rangefetch.transfer cimport *
 
 
@@ -203,6 +204,7 @@ cdef inline int fetch(int argc, char **argv) noexcept nogil:
         printf("the engine does not start: errno %d\n", failed)
         return 2
     bucket_limit(&core.bucket, number(argc, argv, "limit", 0))
+    file_is_home(file)
     file.fd = open(argv[3], RF_OPEN_AS, 0o600)
     if file.fd < 0:
         printf("the file does not open: errno %d\n", errno)
@@ -218,7 +220,7 @@ cdef inline int fetch(int argc, char **argv) noexcept nogil:
     file.host_lanes_most = MOST_LANES
     file.allocation = <Allocation>number(argc, argv, "allocation", ALLOCATE_SPACE)
     file.waits_for = WAIT_LOOP
-    bucket_limit(&file.bucket, 0)
+    bucket_limit(file.bucket, 0)
     if state != NULL and not recall(file, state):
         printf("the saved state is not sound\n")
         return 2
