@@ -33,6 +33,7 @@ ALONE = {
     "blocks_recall",
     "blocks_free",
     "_recall",
+    "file_is_home",
     "guest_new",
 }
 
