@@ -29,7 +29,7 @@ cdef enum:
     TRIAL_MS = 1000              # for a guest to show that it pays
     IDLE_PERCENT = 50            # a loop with less to do may have a guest
     ANY_PERCENT = 1000
-    WORTH_S = 2                  # with less to come than in so long, at the rate of now, none begins
+    WORTH_S = 5                  # with less to come than in so long, at the rate of now, none begins
 
 
 cdef inline Loop *idle_loop(Loop *loop, const FileCore *file, int percent) noexcept nogil:
