@@ -19,67 +19,58 @@ if TYPE_CHECKING:
 
 __all__ = ["after_fork", "no_fork", "ready_tempfile"]
 
-_REGISTER = "register_at_fork"
-_FORKS = hasattr(os, _REGISTER)
 _PATIENCE_S = 10.0
 """How long a fork waits for an import. One that takes longer may be waiting for a lock of somebody else's handler."""
 
+no_fork = RLock()
+"""Held while a module is imported that is not needed before, and while the process forks."""
 
-class _NoFork:
-    """Held while a module is imported that is not needed before, and while the process forks.
+_NAME = "register_at_fork"
+_system_registers: Callable[..., None] | None = getattr(os, _NAME, None)
+_handlers: list[_Handlers] = []  # of what was imported under the lock
+_called: list[_Handlers] = []  # those of the fork that is under way
+_is_apart = False  # whether that fork has the lock
 
-    What is imported may have handlers of forks that take locks of its own, as ``logging`` does. The system would call
-    them before ours, so that a thread that forks would have those locks while it waits for the imports, and these may
-    wait for the locks. So handlers that are registered meanwhile are kept here, and called once this is held.
+
+def _register(*, before: Handler = None, after_in_child: Handler = None, after_in_parent: Handler = None) -> None:
+    """What is imported may have handlers that take locks of its own, as ``logging`` does.
+
+    The system calls those that are registered last first, and would call them before ours: the thread that forks would
+    have their locks while it waits for the imports, and these may wait for the locks. So they are called by ours.
     """
+    if no_fork._is_owned():  # type: ignore[attr-defined]  # which threading uses, too
+        _handlers.append((before, after_in_child, after_in_parent))
+        return
+    assert _system_registers is not None
+    given = {"before": before, "after_in_child": after_in_child, "after_in_parent": after_in_parent}
+    _system_registers(**{when: handler for when, handler in given.items() if handler is not None})
 
-    def __init__(self) -> None:
-        self._lock = RLock()
-        self._depth = 0
-        self._register: Callable[..., None]  # of os, while ours is in its place
-        self._handlers: list[_Handlers] = []
-        self._called: list[_Handlers] = []  # those of the fork that is under way
-        self._is_apart = False  # whether that is held apart from imports
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        self._depth += 1
-        if self._depth == 1 and _FORKS:
-            self._register = getattr(os, _REGISTER)
-            setattr(os, _REGISTER, self._keep)
+def _before_fork() -> None:
+    global _called, _is_apart
+    state = _let_go_of_logging()
+    _is_apart = no_fork.acquire(timeout=_PATIENCE_S)
+    if state is not None:
+        _logging_lock()._acquire_restore(state)
+    _called = _handlers.copy()
+    for before, _, _ in reversed(_called):
+        _call(before)
 
-    def __exit__(self, *_: object) -> None:
-        self._depth -= 1
-        if self._depth == 0 and _FORKS:
-            setattr(os, _REGISTER, self._register)
-        self._lock.release()
 
-    def _keep(self, *, before: Handler = None, after_in_child: Handler = None, after_in_parent: Handler = None) -> None:
-        self._handlers.append((before, after_in_child, after_in_parent))
+def _after_fork_in_parent() -> None:
+    for _, _, after in _called:
+        _call(after)
+    if _is_apart:
+        no_fork.release()
 
-    def before_fork(self) -> None:
-        state = _let_go_of_logging()
-        self._is_apart = self._lock.acquire(timeout=_PATIENCE_S)
-        if state is not None:
-            _logging_lock()._acquire_restore(state)
-        self._called = self._handlers.copy()
-        for before, _, _ in reversed(self._called):
-            _call(before)
 
-    def after_in_parent(self) -> None:
-        for _, _, after in self._called:
-            _call(after)
-        if self._is_apart:
-            self._lock.release()
-
-    def after_in_child(self) -> None:
-        for _, after, _ in self._called:
-            _call(after)
-        if self._is_apart:
-            self._lock.release()
-        else:  # the thread that holds it is not in this process
-            self._lock, self._depth = RLock(), 0
-            setattr(os, _REGISTER, self._register)
+def _after_fork_in_child() -> None:
+    for _, after, _ in _called:
+        _call(after)
+    if _is_apart:
+        no_fork.release()
+    else:
+        no_fork._at_fork_reinit()  # type: ignore[attr-defined]  # the thread that has it is not in this process
 
 
 def _call(handler: Handler) -> None:
@@ -105,11 +96,9 @@ def _let_go_of_logging() -> Any:
     return lock._release_save() if lock is not None and lock._is_owned() else None
 
 
-no_fork = _NoFork()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=no_fork.before_fork, after_in_parent=no_fork.after_in_parent, after_in_child=no_fork.after_in_child
-    )
+if _system_registers is not None:
+    _system_registers(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+    setattr(os, _NAME, _register)
 
 
 def after_fork(forget: Callable[[], object]) -> None:

@@ -98,21 +98,39 @@ def test_a_fork_and_an_import_do_not_wait_for_each_other_where_what_is_imported(
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
-def test_after_an_import_handlers_of_forks_are_registered_with_the_system_again() -> None:
+def test_handlers_that_are_registered_while_nothing_is_imported_are_the_systems() -> None:
+    """Each is called once, in the system's order, whether or not another thread imports something."""
     done = children.run(
         """
-        import os, sys
-        register = os.register_at_fork
+        import os, sys, threading
         from rangefetch.importing import no_fork
-        with no_fork:
-            assert os.register_at_fork != register
+
+        calls, may_end, importing = [], threading.Event(), threading.Event()
+
+        def load():
             with no_fork:
-                pass
-            pid = os.fork()
-            assert os.register_at_fork != register
-        assert os.register_at_fork is register
-        if pid:
-            sys.exit(os.waitpid(pid, 0)[1])
+                importing.set()
+                may_end.wait()
+
+        thread = threading.Thread(target=load)
+        thread.start()
+        importing.wait()
+        for name in ("first", "second"):
+            add = calls.append
+            os.register_at_fork(before=lambda name=name: add(name), after_in_parent=lambda: add("after"))
+        may_end.set()
+        thread.join()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(calls != ["second", "first"])
+        assert calls == ["second", "first", "after", "after"], calls
+        for wrong in ({}, {"before": 1}):
+            try:
+                os.register_at_fork(**wrong)
+            except TypeError:
+                continue
+            sys.exit("it was taken")
+        sys.exit(os.waitpid(pid, 0)[1])
         """
     )
     assert (done.returncode, done.stderr) == (0, "")
