@@ -24,7 +24,7 @@ from typing import Self
 
 from servers import directed, gates, reluctant  # noqa: F401 - whose routes are to be known
 from servers.content import content, etag, http_date, modified, parse_size
-from servers.listening import free_ports, listen
+from servers.listening import listen, refused_port
 from servers.routes import ROUTES
 from servers.routing import Ask, Memory, answer, find, message
 from servers.wire import Hangup, Line, Reply, Request, asked_range, parse_head
@@ -255,8 +255,3 @@ class MisbehavingServer:
             memory = self._memories[target]
         ask = Ask(request.method, target, request.headers, common, memory, connection=request.connection)
         return answer(ask, route, own)
-
-
-def refused_port() -> int:
-    """A port of 127.0.0.1 on which nothing listens."""
-    return free_ports(1)[0]

@@ -226,8 +226,14 @@ def test_it_starts_again_on_its_port() -> None:
 
 
 def test_refused_port() -> None:
+    port = refused_port()
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", refused_port()))
+        socket.create_connection(("127.0.0.1", port))
+    with pytest.raises(OSError, match="in use"), socket.socket() as other:
+        other.bind(("127.0.0.1", port))  # nobody has it
+    with MisbehavingServer(port=port) as server:
+        assert server.port == port
+        socket.create_connection(("127.0.0.1", port)).close()
 
 
 # TLS.
