@@ -42,8 +42,9 @@ _use_other_engine()
 from rangefetch import _engine  # noqa: E402 - on the engine that was chosen
 from rangefetch._engine import Engine  # noqa: E402 - on the engine that was chosen
 from rangefetch.net import libcurl  # noqa: E402 - on the engine that was chosen
+from simulator.promises import Broken  # noqa: E402 - on the engine that was chosen
 from simulator.schedule import draw  # noqa: E402 - on the engine that was chosen
-from simulator.user import Broken, User  # noqa: E402 - on the engine that was chosen
+from simulator.user import User  # noqa: E402 - on the engine that was chosen
 from simulator.world import ACT, EPOCH_US, Simulated  # noqa: E402 - on the engine that was chosen
 
 

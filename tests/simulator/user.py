@@ -18,9 +18,10 @@ from rangefetch._engine import Engine, File, Profile
 from rangefetch.transfer.events import EngineEvent
 from rangefetch.transfer.failure import Curl, Failure, Fault
 from rangefetch.transfer.retry import Kind, RetryPolicy
+from simulator.promises import DONE, Broken, Download, Promises
 from simulator.world import DIRECTORY, EPOCH_US, Simulated
 
-__all__ = ["Broken", "User"]
+__all__ = ["User"]
 
 _LONGEST_US = 120_000 * 1_000_000
 """Of simulated time, for a run. The slowest schedules move 10 MiB at some hundred bytes a second, and what moves 100 in
@@ -28,46 +29,6 @@ a second is not given up."""
 _LOOK_US = 5_000_000
 _MOST_RESTARTS = 3
 _MOST_FAILURES = 150
-_DONE = 2
-
-
-class Broken(Exception):
-    """Something that must always hold does not."""
-
-
-class _Download:
-    """One file of the schedule, and the engine's one or more of it, one after the other."""
-
-    def __init__(self, number: int, spec: dict[str, Any]) -> None:
-        self.number = number
-        self.spec = spec
-        self.file: File | None = None
-        self.fd = -1
-        self.held = 0
-        self.failures = 0
-        self.failures_in_all = 0
-        self.downloaded = 0
-        self.restarts = 0
-        self.ranged = bool(spec["ranged"])
-        self.limit = spec["limit"]
-        self.leaving = ""  # why it was removed from the engine
-        self.why = ""
-        self.result = ""
-        self.sources: list[int] = []
-        self.banned: set[int] = set()
-        self.answered: set[int] = set()
-        self.failed_at: dict[int, str] = {}
-        self.resume_ms = 0
-        self.saved: dict[str, Any] | None = None
-        self.waits_for_nothing = 0
-        self.reader = 0
-        self.plain = False
-        self.small = False
-        self.bytes_in_all = 0
-
-    @property
-    def name(self) -> str:
-        return f"file{self.number}"
 
 
 class User:
@@ -76,6 +37,7 @@ class User:
     def __init__(self, simulated: Simulated, schedule: dict[str, Any]) -> None:
         self.simulated = simulated
         self.schedule = schedule
+        self._promises = Promises(simulated, schedule)
         self.engine: Engine | None = None
         self.error: BaseException | None = None
         self.policy = RetryPolicy()
@@ -90,7 +52,7 @@ class User:
             connect_timeout_s=schedule["connect_timeout_s"],
             read_timeout_s=schedule["read_timeout_s"],
         )
-        self.downloads = [_Download(number, spec) for number, spec in enumerate(schedule["files"])]
+        self.downloads = [Download(number, spec) for number, spec in enumerate(schedule["files"])]
         self._due: list[tuple[int, int, Callable[[], None]]] = []
         self._order = 0
         self._now_us = EPOCH_US
@@ -117,7 +79,7 @@ class User:
             assert engine is not None
             if self.simulated.world.broken:
                 raise Broken(self.simulated.world.broken.decode())
-            self._count_transfers()
+            self._promises.count_transfers(self.downloads)
             for event in engine.events():
                 self._hear(EngineEvent._make(event))
             while self._due and self._due[0][0] <= now_us:
@@ -146,7 +108,7 @@ class User:
                 self.guests += download.file.guests
                 self.leases += download.file.leases
                 if not download.small:
-                    self._check_marks(download)
+                    self._promises.check_marks(download)
                 download.result = "closed"
             download.result = download.result or "not begun"
 
@@ -159,13 +121,13 @@ class User:
         scheme = "https" if self.schedule["servers"][server]["secure"] else "http"
         return f"{scheme}://{self.simulated.library.host_name(server).decode()}/{resource}"
 
-    def _new_fd(self, download: _Download) -> int:
+    def _new_fd(self, download: Download) -> int:
         fd: int = self.simulated.library.simulated_file(download.name.encode())
         if fd < 0:
             raise Broken("no descriptors are left")
         return fd
 
-    def _add(self, download: _Download) -> None:
+    def _add(self, download: Download) -> None:
         """Give it to the engine, for the first time or again."""
         spec = download.spec
         if download.result or download.file is not None:
@@ -224,7 +186,7 @@ class User:
         self.engine.add(file, download.number % self.schedule.get("loops", 1))
         self._say("add", download.name, "saved" if saved else "", "small" if download.small else "")
 
-    def _earlier_run(self, download: _Download) -> dict[str, Any] | None:
+    def _earlier_run(self, download: Download) -> dict[str, Any] | None:
         """What a run before this one is said to have fetched, of the first version."""
         spec = download.spec
         resource = spec["resource"]
@@ -236,13 +198,13 @@ class User:
         block_size = spec["block_size"]
         count = -(-size // block_size)
         fraction = rng.random()
-        blocks = bytes(_DONE if rng.random() < fraction else 0 for _ in range(count))
+        blocks = bytes(DONE if rng.random() < fraction else 0 for _ in range(count))
         partial = {}
         fd = self._new_fd(download)
         for index in range(count):
             start = index * block_size
             end = min(start + block_size, size)
-            if blocks[index] == _DONE:
+            if blocks[index] == DONE:
                 self.simulated.library.simulated_fill(fd, resource, 0, start, end)
             elif rng.random() < 0.3 and end - start > 1:
                 partial[index] = rng.randrange(1, end - start)
@@ -264,7 +226,7 @@ class User:
             "fd": fd,
         }
 
-    def _remove(self, download: _Download, leaving: str, why: str = "") -> None:
+    def _remove(self, download: Download, leaving: str, why: str = "") -> None:
         if download.file is None or download.leaving:
             return
         self._say("remove", download.name, leaving, why)
@@ -272,7 +234,7 @@ class User:
         download.why = why
         download.file.remove()
 
-    def _read(self, download: _Download, file: File) -> None:
+    def _read(self, download: Download, file: File) -> None:
         """A reader comes nearer, or waits."""
         if download.file is not file or download.result:
             return
@@ -280,85 +242,6 @@ class User:
         download.reader = min(there, download.reader + self._rng.randrange(1, 200_000))
         file.read_to(download.reader, there + 1)
         self._later(0.05 + self._rng.random() / 5, lambda: self._read(download, file))
-
-    # -- what must hold -----------------------------------------------------------------------------------------------
-
-    def _versions(self, download: _Download) -> list[int]:
-        """Those that the resource may have had."""
-        resource = download.spec["resource"]
-        return sorted({0, *(version for _, of, version in self.schedule["changes"] if of == resource)})
-
-    def _check_marks(self, download: _Download) -> None:
-        """What the map says is there is there, of one version."""
-        file = download.file
-        assert file is not None
-        spans = []
-        if file.block_size:
-            block_size, size = file.block_size, file.size
-            partial = file.partial
-            for index, state in enumerate(file.blocks):
-                start = index * block_size
-                end = min(start + block_size, size) if state == _DONE else start + partial[index]
-                if end > start:
-                    spans.append((start, end))
-        elif file.downloaded:
-            spans.append((0, file.downloaded))
-        if sum(end - start for start, end in spans) != file.downloaded:
-            raise Broken(f"{download.name}: its map has {spans}, and its counter {file.downloaded}")
-        if spans and download.fd >= 0:
-            self._must_match(download, spans)
-
-    def _must_match(self, download: _Download, spans: list[tuple[int, int]]) -> None:
-        differ = {}
-        for version in self._versions(download):
-            for start, end in spans:
-                at = self.simulated.library.simulated_difference(
-                    download.fd, download.spec["resource"], version, start, end
-                )
-                if at >= 0:
-                    differ[version] = at
-                    break
-            else:
-                return
-        raise Broken(f"{download.name}: wrong bytes: of version: at {differ}")
-
-    def _check_whole(self, download: _Download) -> None:
-        file = download.file
-        assert file is not None
-        if download.fd < 0:
-            download.fd = self.simulated.library.simulated_file_named(download.name.encode())
-        if download.fd < 0:
-            raise Broken(f"{download.name}: it is done, and there is no file")
-        sizes = self.schedule["resources"][download.spec["resource"]]
-        held = self.simulated.library.simulated_size(download.fd)
-        if file.size < 0 or held < file.size:
-            raise Broken(f"{download.name}: it is done, its size is {file.size}, and there are {held} bytes")
-        if file.size not in {sizes[version] for version in self._versions(download)}:
-            raise Broken(f"{download.name}: it is done with {file.size} bytes; it never had so many: {sizes}")
-        if file.size:
-            self._must_match(download, [(0, file.size)])
-        if file.downloaded != file.size:
-            raise Broken(f"{download.name}: it is done with {file.downloaded} of {file.size} bytes")
-
-    def _check_bounds(self, download: _Download, file: File) -> None:
-        """Not much more is asked for than there is."""
-        sizes = max(self.schedule["resources"][download.spec["resource"]])
-        failures = download.failures_in_all + download.restarts + 1
-        most = (sizes + (1 << 18)) * (3 + failures) + file.hedges * (4 << 20) + file.replacements * (1 << 20)
-        # Pages of errors and redirects are read, up to a bound of each.
-        if file.received_bytes > most + file.requests * (64 << 10):
-            raise Broken(f"{download.name}: {file.received_bytes} bytes came for {sizes}")
-        if file.requests > 300 + 100 * failures + 4 * file.steals + 8 * len(file.blocks):
-            raise Broken(f"{download.name}: {file.requests} requests")
-
-    def _count_transfers(self) -> None:
-        """A file has no more than there may be, however many loops carry it."""
-        if any(name == "lanes" for _, name, _, _ in self.schedule["operations"]):
-            return
-        for download in self.downloads:
-            transfers = self.simulated.library.transfers_of(download.spec["resource"])
-            if transfers > download.spec["lanes"]:
-                raise Broken(f"{download.name}: {transfers} transfers at a time, {download.spec['lanes']} at most")
 
     def _look(self) -> None:
         """Nobody is idle while there is something to do."""
@@ -370,7 +253,7 @@ class User:
             download.waits_for_nothing = download.waits_for_nothing + 1 if idle else 0
             if download.waits_for_nothing >= 3:
                 raise Broken(f"{download.name}: nothing is done for it, and it waits for nothing")
-            self._check_bounds(download, file)
+            self._promises.check_bounds(download, file)
         self._later(_LOOK_US / 1e6, self._look)
 
     # -- events -----------------------------------------------------------------------------------------------------
@@ -384,7 +267,7 @@ class User:
             self._heed(event)
 
     def _heed(self, event: EngineEvent) -> None:
-        download: _Download = event.file.tag
+        download: Download = event.file.tag
         name = event.name
         if name in ("DONE", "REMOVED"):
             self.guests += event.file.guests
@@ -402,8 +285,8 @@ class User:
         elif name == "HELD" and not download.leaving:
             self._place(download)
         elif name == "DONE":
-            self._check_whole(download)
-            self._check_bounds(download, download.file)
+            self._promises.check_whole(download)
+            self._promises.check_bounds(download, download.file)
             download.result = "done"
             download.file = None
         elif name == "REMOVED":
@@ -412,27 +295,27 @@ class User:
             self._place(download)
             self._failed(download, event)
 
-    def _place(self, download: _Download) -> None:
+    def _place(self, download: Download) -> None:
         """What was taken for a small file gets a place."""
         if download.small and download.file is not None:
             download.small = False
             download.fd = self._new_fd(download)
             download.file.place(download.fd)
 
-    def _removed(self, download: _Download) -> None:
+    def _removed(self, download: Download) -> None:
         file = download.file
         assert file is not None
         if not download.small:
-            self._check_marks(download)
+            self._promises.check_marks(download)
         if download.leaving == "pause" and not download.small and file.block_size:
             download.saved = {
                 "size": file.size,
                 "block_size": file.block_size,
-                "blocks": bytes(_DONE if state == _DONE else 0 for state in file.blocks),
+                "blocks": bytes(DONE if state == DONE else 0 for state in file.blocks),
                 "partial": {
                     index: written
                     for index, written in enumerate(file.partial)
-                    if written and file.blocks[index] != _DONE
+                    if written and file.blocks[index] != DONE
                 },
                 "fd": download.fd,
                 **dict(zip(("etag", "last_modified"), file.validators(0), strict=True)),
@@ -452,10 +335,10 @@ class User:
 
     # -- failures ---------------------------------------------------------------------------------------------------
 
-    def _others(self, download: _Download, source: int) -> bool:
+    def _others(self, download: Download, source: int) -> bool:
         return any(i not in download.banned for i in range(len(download.sources)) if i != source)
 
-    def _release(self, download: _Download, count: int = 1) -> None:
+    def _release(self, download: Download, count: int = 1) -> None:
         file = download.file
         if file is None or download.leaving:
             return
@@ -466,17 +349,17 @@ class User:
             download.held -= 1
             file.release()
 
-    def _release_later(self, download: _Download, seconds: float, count: int = 1) -> None:
+    def _release_later(self, download: Download, seconds: float, count: int = 1) -> None:
         file = download.file
         self._later(seconds, lambda: self._release(download, count) if download.file is file else None)
 
-    def _restart(self, download: _Download, why: str) -> None:
+    def _restart(self, download: Download, why: str) -> None:
         if download.restarts >= _MOST_RESTARTS:
             self._remove(download, "error", why)
         else:
             self._remove(download, "restart", why)
 
-    def _give_up_source(self, download: _Download, source: int, why: str) -> None:
+    def _give_up_source(self, download: Download, source: int, why: str) -> None:
         assert download.file is not None
         if self._others(download, source):
             download.banned.add(source)
@@ -485,7 +368,7 @@ class User:
         else:
             self._remove(download, "error", why)
 
-    def _failed(self, download: _Download, event: EngineEvent) -> None:
+    def _failed(self, download: Download, event: EngineEvent) -> None:
         file = download.file
         assert file is not None
         download.held += 1
@@ -567,13 +450,13 @@ class User:
                 else:
                     self._release_later(download, wait_s)
 
-    def _more_lanes(self, download: _Download, file: File) -> None:
+    def _more_lanes(self, download: Download, file: File) -> None:
         if download.file is file and not download.leaving:
             file.lanes = download.spec["lanes"]
 
     # -- operations -------------------------------------------------------------------------------------------------
 
-    def _operate(self, name: str, download: _Download, value: Any) -> None:
+    def _operate(self, name: str, download: Download, value: Any) -> None:
         file = download.file
         self._say("operation", name, download.name, value)
         assert self.engine is not None

@@ -1,0 +1,138 @@
+"""What must hold of each file in a simulated run, whatever happens to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rangefetch._engine import File
+from simulator.world import Simulated
+
+__all__ = ["DONE", "Broken", "Download", "Promises"]
+
+DONE = 2
+"""The mark of a block that is there."""
+
+
+class Broken(Exception):
+    """Something that must always hold does not."""
+
+
+class Download:
+    """One file of the schedule, and the engine's one or more of it, one after the other."""
+
+    def __init__(self, number: int, spec: dict[str, Any]) -> None:
+        self.number = number
+        self.spec = spec
+        self.file: File | None = None
+        self.fd = -1
+        self.held = 0
+        self.failures = 0
+        self.failures_in_all = 0
+        self.downloaded = 0
+        self.restarts = 0
+        self.ranged = bool(spec["ranged"])
+        self.limit = spec["limit"]
+        self.leaving = ""  # why it was removed from the engine
+        self.why = ""
+        self.result = ""
+        self.sources: list[int] = []
+        self.banned: set[int] = set()
+        self.answered: set[int] = set()
+        self.failed_at: dict[int, str] = {}
+        self.resume_ms = 0
+        self.saved: dict[str, Any] | None = None
+        self.waits_for_nothing = 0
+        self.reader = 0
+        self.plain = False
+        self.small = False
+        self.bytes_in_all = 0
+
+    @property
+    def name(self) -> str:
+        return f"file{self.number}"
+
+
+class Promises:
+    """They are looked after in one run."""
+
+    def __init__(self, simulated: Simulated, schedule: dict[str, Any]) -> None:
+        self._simulated = simulated
+        self._schedule = schedule
+
+    def _versions(self, download: Download) -> list[int]:
+        """Those that the resource may have had."""
+        resource = download.spec["resource"]
+        return sorted({0, *(version for _, of, version in self._schedule["changes"] if of == resource)})
+
+    def check_marks(self, download: Download) -> None:
+        """What the map says is there is there, of one version."""
+        file = download.file
+        assert file is not None
+        spans = []
+        if file.block_size:
+            block_size, size = file.block_size, file.size
+            partial = file.partial
+            for index, state in enumerate(file.blocks):
+                start = index * block_size
+                end = min(start + block_size, size) if state == DONE else start + partial[index]
+                if end > start:
+                    spans.append((start, end))
+        elif file.downloaded:
+            spans.append((0, file.downloaded))
+        if sum(end - start for start, end in spans) != file.downloaded:
+            raise Broken(f"{download.name}: its map has {spans}, and its counter {file.downloaded}")
+        if spans and download.fd >= 0:
+            self._must_match(download, spans)
+
+    def _must_match(self, download: Download, spans: list[tuple[int, int]]) -> None:
+        differ = {}
+        for version in self._versions(download):
+            for start, end in spans:
+                at = self._simulated.library.simulated_difference(
+                    download.fd, download.spec["resource"], version, start, end
+                )
+                if at >= 0:
+                    differ[version] = at
+                    break
+            else:
+                return
+        raise Broken(f"{download.name}: wrong bytes: of version: at {differ}")
+
+    def check_whole(self, download: Download) -> None:
+        file = download.file
+        assert file is not None
+        if download.fd < 0:
+            download.fd = self._simulated.library.simulated_file_named(download.name.encode())
+        if download.fd < 0:
+            raise Broken(f"{download.name}: it is done, and there is no file")
+        sizes = self._schedule["resources"][download.spec["resource"]]
+        held = self._simulated.library.simulated_size(download.fd)
+        if file.size < 0 or held < file.size:
+            raise Broken(f"{download.name}: it is done, its size is {file.size}, and there are {held} bytes")
+        if file.size not in {sizes[version] for version in self._versions(download)}:
+            raise Broken(f"{download.name}: it is done with {file.size} bytes; it never had so many: {sizes}")
+        if file.size:
+            self._must_match(download, [(0, file.size)])
+        if file.downloaded != file.size:
+            raise Broken(f"{download.name}: it is done with {file.downloaded} of {file.size} bytes")
+
+    def check_bounds(self, download: Download, file: File) -> None:
+        """Not much more is asked for than there is."""
+        sizes = max(self._schedule["resources"][download.spec["resource"]])
+        failures = download.failures_in_all + download.restarts + 1
+        most = (sizes + (1 << 18)) * (3 + failures) + file.hedges * (4 << 20) + file.replacements * (1 << 20)
+        # Pages of errors and redirects are read, up to a bound of each.
+        if file.received_bytes > most + file.requests * (64 << 10):
+            raise Broken(f"{download.name}: {file.received_bytes} bytes came for {sizes}")
+        if file.requests > 300 + 100 * failures + 4 * file.steals + 8 * len(file.blocks):
+            raise Broken(f"{download.name}: {file.requests} requests")
+
+    def count_transfers(self, downloads: Sequence[Download]) -> None:
+        """A file has no more than there may be, however many loops carry it."""
+        if any(name == "lanes" for _, name, _, _ in self._schedule["operations"]):
+            return
+        for download in downloads:
+            transfers = self._simulated.library.transfers_of(download.spec["resource"])
+            if transfers > download.spec["lanes"]:
+                raise Broken(f"{download.name}: {transfers} transfers at a time, {download.spec['lanes']} at most")
