@@ -135,7 +135,7 @@ wheels: $(VENV)/packaging
 
 wheel-test: wheels
 	@.ci/machine packages musl || echo "What musl's linker says is not tested."
-	PATH="$(CURDIR)/$(BIN):$$PATH" REPRODUCE=1 .ci/wheel-test $(ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" REPRODUCE=1 .ci/wheel-test $(PARALLEL) $(ARGS)
 
 # What it needs is kept in build/aarch64.
 wheel-test-aarch64: $(VENV)/tools $(VENV)/packaging
