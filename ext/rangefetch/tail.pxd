@@ -20,6 +20,7 @@ cdef enum:
     RATE_AFTER_MS = 500              # a lane that has brought nothing for so long counts as slow, not as new
     SLOW_FACTOR = 8                  # slower than its fellows by so much: replaced
     SLOW_AFTER_MS = 1500
+    LONGEST_AFTER_MS = 60_000        # between two replacements that do not help
     CRAWL_MS = 2000                  # bytes that nobody will be free for sooner get a lane, however few they are
 
 
@@ -207,13 +208,26 @@ cdef inline bint crawls(Loop *loop, FileCore *file) noexcept nogil:
     return True
 
 
+cdef inline void note_replaced(Loop *loop, FileCore *file, const Lane *lane) noexcept nogil:
+    """If the lane began after the last replacement, a new connection was no better: wait twice as long before the next.
+
+    A server that sends to each connection in bursts makes every new lane look slow.
+    """
+    if loop.now_ms - file.replaced_ms > 2 * file.replace_after_ms:
+        file.replace_after_ms = SLOW_AFTER_MS
+    elif lane.started_ms >= file.replaced_ms:
+        file.replace_after_ms = min(2 * file.replace_after_ms, <int64_t>LONGEST_AFTER_MS)
+    file.replaced_ms = loop.now_ms
+    rf_count(&file.counters.replacements, 1)
+
+
 cdef inline void replace_slow(Loop *loop, FileCore *file) noexcept nogil:
     """Give up one lane that is far slower than its fellows: another connection may have better luck."""
     cdef Lane *lane = loop.lanes
     cdef int64_t usual, anew_ms
     if file.blocks.unclaimed == 0 or is_limited(loop, file) or file.lanes_busy < 2:
         return
-    if loop.now_ms - file.replaced_ms < SLOW_AFTER_MS:
+    if loop.now_ms - file.replaced_ms < file.replace_after_ms:
         return
     while lane != NULL:
         if (
@@ -225,8 +239,7 @@ cdef inline void replace_slow(Loop *loop, FileCore *file) noexcept nogil:
             if usual > 0:
                 anew_ms += (lane.end - lane_received_end(lane)) * 1000 // usual
             if usual > SLOW_FACTOR * lane.bytes_per_s and left_ms(loop, lane) > 4 * anew_ms:
-                file.replaced_ms = loop.now_ms
-                rf_count(&file.counters.replacements, 1)
+                note_replaced(loop, file, lane)
                 lane_dismiss(loop, lane)
                 feed(loop, file)
                 return

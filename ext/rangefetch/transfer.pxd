@@ -336,6 +336,7 @@ cdef struct FileCore:
     int32_t lanes_still       # that have brought nothing in the last tick
     Memory memory
     int64_t replaced_ms       # when a slow lane was last replaced
+    int64_t replace_after_ms  # how long after that the next one may be
     int64_t stream_bytes      # of a stream without block map; released: so many are in the file
     bint traced               # Python wants to hear how each transfer went
     Counters counters
