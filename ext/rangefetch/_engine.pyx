@@ -1,14 +1,13 @@
-"""The engine's border with Python. Loops move bytes from sockets to files without it; here is what Python says to them,
-and what it is told.
+"""The engine's Python interface. The loops move bytes from sockets to files without calling any of it.
 
-    here           libcurl, the hosts of the process, and how values get from one side to the other
-    profile.pxi    Jar, Profile: how servers are asked
-    file.pxi       File: a file that is to be filled
-    engine.pxi     Engine: the loops, commands to them and events from them
+    here           loading libcurl, the table of hosts, and conversions between Python and C values
+    profile.pxi    Jar, Profile: how requests are made
+    file.pxi       File: one file to download
+    engine.pxi     Engine: the loops, the commands sent to them and the events they post
 
-The classes reach into each other's structs, so they are one module. What a loop does is in ``loop.pxd``, the check of
-an answer in ``answer.pxd``, the block map in ``blocks.pxd``, the structs in ``transfer.pxd``. ``_engine.pyi`` is the
-manual: what has no comment here does what it says there.
+The classes access each other's C structs, so they are compiled as one module. The event loop is in ``loop.pxd``, the
+checks on responses in ``answer.pxd``, the block map in ``blocks.pxd``, the structs in ``transfer.pxd``. The functions
+and classes that Python sees are documented in ``_engine.pyi`` and have no docstrings here.
 """
 
 cimport cython
@@ -64,10 +63,10 @@ import atexit
 import os
 
 cdef extern from "Python.h":
-    bytes PyUnicode_EncodeFSDefault(object)    # os.fsencode, of which some are made for each file
+    bytes PyUnicode_EncodeFSDefault(object)    # os.fsencode() as a C call; each file needs several
 
-# The oldest libcurl that is tested (Debian 12's). What is needed of it: PROTOCOLS_STR 7.85, curl_easy_header 7.83,
-# a curl_global_init that threads may share 7.84, CURL_WRITEFUNC_ERROR 7.87.
+# The oldest libcurl that is tested (Debian 12's). The engine needs CURLOPT_PROTOCOLS_STR (7.85), curl_easy_header()
+# (7.83), a thread-safe curl_global_init() (7.84) and CURL_WRITEFUNC_ERROR (7.87).
 OLDEST_LIBCURL = (7, 88, 0)
 
 EVENTS = frozenset(event_names().values())
@@ -78,14 +77,14 @@ LARGEST_FILE = LARGEST_FILE_BYTES
 LARGEST_BLOCK = LARGEST_BLOCK_BYTES
 
 cdef enum:
-    LONGEST_S = 365 * 24 * 3600    # of any time that Python gives
+    LONGEST_S = 365 * 24 * 3600    # longer durations from Python are shortened to this
 
 cdef dict names_of_events = event_names()
 cdef dict names_of_waits = wait_names()
 cdef bint loaded = False
 cdef unsigned int version_num = 0
-cdef int handles = 0             # live easy handles, over all engines
-cdef HostTable hosts             # of this process, for all engines
+cdef int handles = 0             # live easy handles of all engines
+cdef HostTable hosts             # shared by all engines of the process
 
 
 # ---- libcurl ---------------------------------------------------------------------------------------------------
@@ -164,7 +163,7 @@ def punch_hole(int fd, int64_t start, int64_t end):
 
 
 def rename_free(bytes old_path not None, bytes new_path not None):
-    cdef const char *old = old_path  # both borrowed while the call lasts
+    cdef const char *old = old_path  # both borrowed from the caller's objects
     cdef const char *new = new_path
     cdef int failed
     with nogil:
@@ -204,7 +203,7 @@ def rest_host(int64_t host, double seconds, *, bint for_all=True):
 
 def host_rests_for(int64_t host):
     hosts_open(&hosts)
-    return hosts_rest_for_ms(&hosts, host, rf_now_us() // 1000) / 1000.0  # of an int, C would divide as ints
+    return hosts_rest_for_ms(&hosts, host, rf_now_us() // 1000) / 1000.0  # a float, since cdivision truncates integers
 
 
 def take_slot(int64_t host, int64_t every_us):
@@ -263,7 +262,7 @@ cdef class TokenBucket:
         return bool(bucket_is_dry(&self.core))
 
 
-# ---- values -----------------------------------------------------------------------------------------------------
+# ---- conversions -----------------------------------------------------------------------------------------------
 
 cdef int _must_be_loaded() except -1:
     if not loaded:
@@ -272,7 +271,7 @@ cdef int _must_be_loaded() except -1:
 
 
 cdef bytes _encoded(str text):
-    """The text as octets; UTF-8 where the locale of the process has no letters for it."""
+    """Encode in the file system encoding or, if that cannot represent the text, in UTF-8."""
     try:
         return PyUnicode_EncodeFSDefault(text)
     except UnicodeEncodeError:
@@ -280,7 +279,7 @@ cdef bytes _encoded(str text):
 
 
 cdef str _octets(const char *text):
-    """Header octets as they are (RFC 9110, section 5.5): whoever knows their encoding decodes them."""
+    """Map header octets to characters one to one (RFC 9110, section 5.5); only the caller can know their encoding."""
     return text.decode("latin-1") if text != NULL else ""
 
 
@@ -289,7 +288,7 @@ cdef str _decode(const char *text):
 
 
 cdef int64_t _milliseconds(double seconds) except? -1:
-    """A time that is bounded by a year, so that no sum of them overflows; infinity is a year, too."""
+    """Convert to milliseconds, at most a year's worth, so that sums cannot overflow. Infinity is allowed."""
     if not seconds >= 0:
         raise ValueError(f"{seconds} s: not below 0")
     return <int64_t>(min(seconds, LONGEST_S) * 1000)

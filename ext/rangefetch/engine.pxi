@@ -1,10 +1,11 @@
-# The loops of one engine: files are given to them, and events come back.
+# Engine: a group of loops. Files are handed to them, and their events are collected here.
 
-cdef EngineCore *all_cores = NULL    # of this process; changed under the GIL
+cdef EngineCore *all_cores = NULL    # linked list of this process's engines; protected by the GIL
 
 
 cdef int _stop(EngineCore *core) except -1:
-    """End an engine's threads. Before the GIL is given up it takes no more commands, and after that it has no bell."""
+    """Stop an engine's threads and close its bell. ``closed`` is set before the GIL is released, so that no command can
+    be sent from then on."""
     core.closed = True
     with nogil:
         core_stop(core)
@@ -15,15 +16,16 @@ cdef int _stop(EngineCore *core) except -1:
 
 @cython.final
 cdef class Engine:
-    cdef EngineCore *core    # held: let go of in __dealloc__
+    cdef EngineCore *core    # a counted reference, released in __dealloc__
 
     def __cinit__(self, int loops=1):
         global all_cores
         cdef int failed = 0
-        # Since 8.7 libcurl's buffer is one per multi and costs nearly nothing; before, each transfer had its own.
+        # Since libcurl 8.7 all transfers of a multi handle share one receive buffer, so a large one costs next to
+        # nothing. Before, each transfer had its own.
         cdef long buffer_bytes = rf_receive_bytes() if version_num >= 0x080700 else 128 << 10
-        # Before 8.1, which rewrote it, HTTP/2 transfers that share a connection get each other's bytes when one of them
-        # cannot take its own at once.
+        # Before 8.1, which rewrote this code, libcurl could give one HTTP/2 transfer the bytes of another on the same
+        # connection if that one was paused.
         cdef bint multiplexes = version_num >= 0x080100
         _must_be_loaded()
         if not 1 <= loops <= 64:
@@ -48,7 +50,7 @@ cdef class Engine:
         self.add_all([file], [loop])
 
     def add_all(self, list files not None, list loops not None):
-        cdef uint64_t waiting = 0    # loops, by bit, that may be asleep
+        cdef uint64_t waiting = 0    # bit mask of the loops to wake
         cdef int i, loop
         cdef File file
         self._must_be_open()
@@ -66,8 +68,8 @@ cdef class Engine:
                     rf_bell_ring(&self.core.loops[i].wake)
 
     cdef int _hand_over(self, File file, int loop) except -1:
-        """Give a loop a file to fetch, and keep it until the event that it is over. Whether the loop may have nothing
-        else to hear, and is to be woken."""
+        """Queue a file at a loop, and hold a reference to it until its last event. Returns whether the loop's inbox was
+        empty, in which case it must be woken."""
         cdef Message command
         cdef bint is_first = False
         if file is None:
@@ -86,7 +88,7 @@ cdef class Engine:
             raise MemoryError
         self.core.references += 1
         self.core.live_files += 1
-        # In a way that the garbage collector cannot see, and so cannot undo while the loop has it.
+        # The loop's reference. The garbage collector cannot see it, and so cannot free a file that the loop is using.
         Py_INCREF(file)
         file.engine = self.core
         file.loop = loop
@@ -170,7 +172,7 @@ cdef class Engine:
             link = &link[0].next
         link[0] = self.core.next
         if core_is_ours(self.core):
-            # Every file that was live has its last event here.
+            # The last event of every live file is now in the outbox.
             items = mailbox_take(&self.core.outbox, &count)
             for i in range(count if items != NULL else 0):
                 if items[i].type == EVENT_DONE or items[i].type == EVENT_REMOVED:
@@ -180,7 +182,7 @@ cdef class Engine:
 
 
 def _stop_all():
-    """At the end of the interpreter: no thread may be left in libcurl."""
+    """Stop all engines at interpreter exit, after which no thread may be left inside libcurl."""
     cdef EngineCore *core = all_cores
     while core != NULL:
         if rf_load(&core.stopped) or not core_is_ours(core):
@@ -189,7 +191,7 @@ def _stop_all():
         core.references += 1
         _stop(core)
         core_let_go(core)
-        # Another thread may have changed the list meanwhile.
+        # Start again: another thread may have changed the list while the GIL was released.
         core = all_cores
 
 

@@ -1,13 +1,13 @@
-# A file that is to be filled: its sources, its block map, and what Python asks of the loop that has it.
+# File: a file to be downloaded, with its sources and its block map, and the commands that Python sends to its loop.
 
 @cython.final
 cdef class File:
     cdef FileCore core
-    cdef list profiles         # of the sources
-    cdef dict epochs           # of the sources that got another address; the loop may not have heard of the last one
+    cdef list profiles         # keeps alive every Profile that a source was given; the loop borrows them
+    cdef dict epochs           # by source, once its address was changed; the loop may not have seen the latest yet
     cdef public object tag
     cdef readonly int64_t host
-    cdef EngineCore *engine    # held once it was added: let go of in __dealloc__
+    cdef EngineCore *engine    # a counted reference from Engine.add() on, released in __dealloc__
     cdef int loop
 
     def __cinit__(
@@ -24,7 +24,7 @@ cdef class File:
         memset(&self.core, 0, sizeof(FileCore))
         self.core.owner = <void *>self
         file_is_home(&self.core)
-        # Where it is to be on several, its home leaves them their part from the beginning.
+        # A file that is to run on several loops leaves the other loops their share of lanes from the start.
         self.core.spread.parts = <int32_t>max(loops, 1)
         self.core.spread.wanted = loops
         self.core.spread.lease_bytes = lease_bytes
@@ -128,7 +128,7 @@ cdef class File:
         return 0
 
     cdef int _recall(self, int64_t size, int64_t block_size, blocks, partial) except -1:
-        """Set the block map to what was saved."""
+        """Restore the block map from a saved state."""
         cdef bytes done = bytes(blocks or b"")
         cdef bytearray begun
         cdef const uint8_t *done_at = done
@@ -179,13 +179,13 @@ cdef class File:
     @property
     def blocks(self):
         cdef Py_ssize_t count = self._count()
-        # Only once the map is there: until then the pointer is the loop's alone.
+        # Until the map is published, only the loop may read this pointer.
         return _view(self, self.core.blocks.state if count > 0 else NULL, b"B", count, 1)
 
     @property
     def partial(self):
         cdef Py_ssize_t count = self._count()
-        # Only once the map is there: until then the pointer is the loop's alone.
+        # Until the map is published, only the loop may read this pointer.
         return _view(self, self.core.blocks.partial if count > 0 else NULL, b"I", count, 4)
 
     @property
@@ -303,7 +303,7 @@ cdef class File:
         command.epoch = epoch
         command.number = number
         if profile is not None:
-            # Held before the loop hears of it, which borrows it.
+            # Keep it alive before the loop, which only borrows it, can see it.
             self.profiles.append(profile)
             command.extra = &profile.core
         if lines is not None:
@@ -432,8 +432,10 @@ cdef class File:
 
 
 cdef int _send(EngineCore *engine, int loop, Message *command, bytes text) except -1:
-    """Send a command to the loop that has a file; none has it before it was added and after the end. It
-    owns what the command has."""
+    """Send a command to a file's loop. Does nothing before the file was added and after the engine was closed.
+
+    Takes ownership of ``command.headers``, even when it fails.
+    """
     if engine == NULL or engine.closed:
         free(command.headers)
         return 0
@@ -461,7 +463,7 @@ cdef object _view(object owner, void *data, bytes format, Py_ssize_t count, Py_s
 
 @cython.final
 cdef class _SharedArray:
-    """The engine's own memory as a buffer; its owner lives as long as anyone looks."""
+    """Exports memory of the engine as a read-only buffer, and keeps the owner alive while any view of it exists."""
     cdef object owner
     cdef void *data      # borrowed from the owner
     cdef bytes format

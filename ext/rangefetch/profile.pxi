@@ -1,6 +1,6 @@
-# How servers are asked: the options and headers of requests, and the cookies that servers set.
+# Profile: the options, headers and credentials of requests. Jar: the cookies that servers set.
 
-cdef int64_t last_serial = 0    # of a Profile
+cdef int64_t last_serial = 0    # of the newest Profile
 
 
 @cython.final
@@ -19,7 +19,7 @@ cdef class Jar:
 @cython.final
 cdef class Profile:
     cdef ProfileCore core
-    cdef Jar jar               # held for the engine, which borrows it
+    cdef Jar jar               # keeps alive the JarCore that the engine borrows
 
     def __cinit__(
         self, settings, headers, bare_headers, *, bint allow_downgrade=False, double connect_timeout_s=30,
@@ -73,13 +73,13 @@ cdef class Profile:
                 credential.host = _owned_text(_encoded(host))
             credential.user = _owned_text(_encoded(user))
             credential.password = _owned_text(_encoded(password))
-            # Where there is a choice, libcurl asks without a password first.
+            # Given a choice of schemes, libcurl sends its first request without a password.
             credential.schemes = CURLAUTH_BASIC | CURLAUTH_DIGEST if any_scheme else CURLAUTH_BASIC
         self.core.trusted = self._texts(list(trusted), &self.core.trusted_count)
         return 0
 
     cdef int _try_settings(self) except -1:
-        # A lane cannot ask what became of a setting: what this libcurl does not know is found out here.
+        # Try every option now, so that one which this libcurl rejects fails the Profile and not each of its transfers.
         cdef CURL *easy = curl_easy_init()
         cdef CURLcode code = CURLE_OK
         cdef Setting *setting
