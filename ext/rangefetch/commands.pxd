@@ -1,4 +1,4 @@
-"""What a loop is told, by Python and by other loops, and what it does then."""
+"""Commands: how a loop carries out what Python and other loops tell it to do."""
 
 from libc.string cimport memcpy, strcspn, strlen
 
@@ -26,7 +26,7 @@ from rangefetch.transfer cimport *
 
 
 cdef inline void append(Loop *loop, FileCore *file) noexcept nogil:
-    """Files that wait for the same host get there in the order in which they came."""
+    """Append a file to the loop's list, so that files that wait for the same host are served in order of arrival."""
     cdef FileCore **link = &loop.files
     while link[0] != NULL:
         link = &link[0].next
@@ -38,12 +38,12 @@ cdef inline void append(Loop *loop, FileCore *file) noexcept nogil:
 
 cdef inline void take_on(Loop *loop, FileCore *file) noexcept nogil:
     if loop.files == NULL:
-        # The time spent with nothing to do is no measure of anything.
+        # Time spent idle must not count in the next measurement.
         loop.ticked_ms = loop.now_ms
         loop.cpu_us = busy_us(loop)
     append(loop, file)
     if is_guest(file):
-        # Nothing is lent to it yet, and nothing is where the loop is about to end.
+        # It has no leases yet. If the loop is about to end, it leaves at once.
         file.removing = loop.quitting
         return
     file.counters.began_us = loop.now_us
@@ -57,8 +57,8 @@ cdef inline void take_on(Loop *loop, FileCore *file) noexcept nogil:
 
 
 cdef inline bint has_file(Loop *loop, FileCore *file) noexcept nogil:
-    """Whether the file is still here. A command may cross with the event that ended it, and by then Python may have
-    freed it: its address is looked for, and nothing of it is read."""
+    """Whether the loop still has the file. A command may cross with the event that ended the file, which Python may
+    have freed by now: only its address is compared, and it is not dereferenced."""
     cdef FileCore *each = loop.files
     while each != NULL and each != file:
         each = each.next
@@ -66,7 +66,7 @@ cdef inline bint has_file(Loop *loop, FileCore *file) noexcept nogil:
 
 
 cdef inline void quit(Loop *loop) noexcept nogil:
-    """Let go of all files: the loop ends when the last of them is gone, which guests of theirs may delay."""
+    """Remove all files. The loop ends once the last is gone, which guests on other loops may delay."""
     cdef FileCore *file = loop.files
     cdef FileCore *after
     loop.quitting = True
@@ -80,7 +80,7 @@ cdef inline void quit(Loop *loop) noexcept nogil:
 
 
 cdef inline void obey_guests(Loop *loop, FileCore *file, Message *command) noexcept nogil:
-    """What loops that carry one file together tell each other (see ``lease.pxd``)."""
+    """Execute a command between loops that share a file (see ``lease.pxd``)."""
     cdef Guest *guest = guest_of(file, command.extra)
     if command.type == COMMAND_LEND:
         guest_borrows(file, command.offset, command.number)
@@ -105,12 +105,12 @@ cdef inline bint is_between_loops(MessageType type) noexcept nogil:
 
 
 cdef inline bint changes_sources(MessageType type) noexcept nogil:
-    """Whether guests, which know what the home knew, are to be made anew."""
+    """Whether a command changes something that guests have copied, so that they must be replaced by new ones."""
     return type not in (COMMAND_RELEASE, COMMAND_FEED)
 
 
 cdef inline void add_source(FileCore *file, Message *command) noexcept nogil:
-    """A further source. Without room or memory for it the file lives on with those it has."""
+    """Add a source. If there is no room or memory for it, the file continues with those it has."""
     cdef Source *source
     cdef size_t size
     if file.source_count == MOST_SOURCES:
@@ -123,7 +123,7 @@ cdef inline void add_source(FileCore *file, Message *command) noexcept nogil:
     source.number = file.source_count
     command.text = NULL
     if command.headers != NULL:
-        # Its ETag and its Last-Modified, a line each, which Python has measured.
+        # Its ETag and Last-Modified, one per line; Python has checked that they fit.
         source.known = True
         size = strcspn(command.headers, b"\n")
         memcpy(source.etag, command.headers, size)
@@ -154,13 +154,13 @@ cdef inline void change_source(Loop *loop, Source *source, Message *command) noe
 
 
 cdef inline void obey(Loop *loop) noexcept nogil:
-    """Take the commands that have come, and carry them out."""
+    """Execute the commands in the inbox."""
     cdef size_t count = 0
     cdef size_t i
     cdef Message *commands = mailbox_take(&loop.inbox, &count)
     cdef FileCore *file
     if commands == NULL and count > 0:
-        # No memory to take them: they stay where they are.
+        # Out of memory: the commands stay in the inbox, and the loop tries again in its next round.
         rf_bell_ring(&loop.wake)
         return
     for i in range(count):
@@ -189,7 +189,7 @@ cdef inline void obey(Loop *loop) noexcept nogil:
                     file.lanes_held -= 1
                     file.retries += 1
                 elif commands[i].type == COMMAND_RANGED:
-                    # Of a file that has begun, ranges are all that can be used.
+                    # Once the download has begun, only ranges can continue it.
                     file.ranged = file.answered or file.mapped or commands[i].number != 0
                 elif commands[i].type == COMMAND_PLACE:
                     small_is_placed(loop, file, <int>commands[i].number)
@@ -197,7 +197,7 @@ cdef inline void obey(Loop *loop) noexcept nogil:
                     add_source(file, &commands[i])
                 elif 0 <= commands[i].source < file.source_count:
                     change_source(loop, file.sources[commands[i].source], &commands[i])
-                # What follows from a failure, Python says.
+                # After a failure, Python decides what happens next.
                 if commands[i].type != COMMAND_PLACE or file.lanes_held == 0:
                     feed(loop, file)
     messages_free(commands, count)

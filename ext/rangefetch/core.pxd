@@ -1,7 +1,7 @@
-"""What an Engine is made of, apart from Python: its loops, its outbox and its limit.
+"""The part of an Engine that does not depend on Python: its loops, its outbox and its speed limit.
 
-The core outlives the Python object while Files still point to it, and it can be stopped without one: at the end of
-the interpreter no thread may be left in libcurl, whose libraries take themselves apart then.
+The core is reference-counted, because Files may outlive their Engine. It can also be stopped on its own: at interpreter
+exit no thread may be left inside libcurl, whose libraries run their own cleanup then.
 """
 
 from libc.errno cimport ENOMEM
@@ -42,26 +42,26 @@ from rangefetch.platform cimport (
 from rangefetch.transfer cimport MOST_LANES, HostTable, Loop
 
 cdef enum:
-    POOLED_CONNECTIONS = 256    # of a loop; pinned: libcurl's default follows the transfers and drops warm ones
-    POOLED_SHARE = 4            # ... and no more of the process's descriptors than one in so many, by all loops
+    POOLED_CONNECTIONS = 256    # kept open per loop; libcurl's default shrinks with the transfers and drops warm ones
+    POOLED_SHARE = 4            # ... but by all loops at most one in this many of the process's descriptors
 
 cdef struct EngineCore:
     Loop *loops           # owned: freed in core_let_go
-    int loop_count        # whose threads run
+    int loop_count        # loops whose threads run
     Mailbox outbox
-    Bucket bucket         # the limit on everything
+    Bucket bucket         # the limit for all files together
     rf_bell bell
-    bint closed           # takes no more commands; set and asked under the GIL
-    pthread_mutex_t stopping  # held while the threads are being ended, so that who closes it second waits for the first
-    bint stopped          # they have been; set with `stopping` held
-    int references        # the Engine, and every File that was added; counted under the GIL
-    int live_files        # added, and not yet told of as done or removed
-    int process_id        # of the process that started the threads (for fork safety)
+    bint closed           # no more commands are accepted; protected by the GIL
+    pthread_mutex_t stopping  # held while the threads are being stopped, so that a second caller waits for the first
+    bint stopped          # the threads have ended; set with `stopping` held
+    int references        # one for the Engine and one for each File that was added; protected by the GIL
+    int live_files        # files that were added and whose last event was not returned yet
+    int process_id        # the process that started the threads (for fork safety)
     EngineCore *next      # borrowed: the list of all cores
 
 
 cdef inline bint core_is_ours(const EngineCore *core) noexcept nogil:
-    """Whether this is the process that made it: a forked child has the memory, but neither threads nor sockets."""
+    """Whether this process created the core. A forked child has a copy of the memory, but no threads."""
     return core.process_id == rf_process_id()
 
 
@@ -74,7 +74,7 @@ cdef inline int core_start(
     loop.multi = curl_multi_init()
     if loop.multi == NULL:
         return ENOMEM
-    # Not curl_multi_wakeup, which may fail, and then nobody would hear of a command before the loop wakes by itself.
+    # Not curl_multi_wakeup(): it may fail, and then a command would wait until the loop wakes by itself.
     failed = rf_bell_open(&loop.wake)
     if failed != 0:
         curl_multi_cleanup(loop.multi)
@@ -86,7 +86,8 @@ cdef inline int core_start(
             min(POOLED_CONNECTIONS, max(rf_most_descriptors() // (POOLED_SHARE * loops), 1)),
         )
         multi_opt_long(loop.multi, CURLMOPT_PIPELINING, CURLPIPE_MULTIPLEX if multiplexes else CURLPIPE_NOTHING)
-        # Since 8.20 look-ups are the multi's: without this its end waits for those that hang. Before, it is not known.
+        # Since 8.20 name look-ups belong to the multi handle, and without this, cleaning it up waits for those that
+        # hang. Older versions do not know the option.
         multi_opt_long(loop.multi, CURLMOPT_QUICK_EXIT, 1)
         loop.siblings = core.loops
         loop.sibling_count = loops
@@ -112,7 +113,7 @@ cdef inline int core_start(
 cdef inline EngineCore *core_new(
     int loops, int *handles, HostTable *hosts, long buffer_bytes, bint multiplexes, int *failed
 ) noexcept nogil:
-    """A core with so many loops, held once; NULL: ``failed`` is the errno."""
+    """Create a core with ``loops`` loops and one reference. NULL: ``failed`` is the errno."""
     cdef EngineCore *core = <EngineCore *>calloc(1, sizeof(EngineCore))
     cdef int i
     failed[0] = ENOMEM
@@ -143,10 +144,10 @@ cdef inline EngineCore *core_new(
 
 
 cdef inline void core_stop(EngineCore *core) noexcept nogil:
-    """End the threads, and free what only they used; when it returns they have ended, whoever did it.
+    """Stop the threads, and free what only they used. On return they have ended, whichever caller stopped them.
 
-    ``closed`` is set before, so that no command comes any more. In a forked child everything is left where it is,
-    even the lock, which a thread may have held that the child does not have.
+    ``closed`` must be set before, so that no more commands are sent. In a forked child this does nothing and does not
+    touch the lock, which a thread of the parent may have held at the fork.
     """
     if not core_is_ours(core):
         return
@@ -167,10 +168,10 @@ cdef inline void core_join(EngineCore *core) noexcept nogil:
         loop_tell(&core.loops[i], &quit_)
     for i in range(core.loop_count):
         pthread_join(core.loops[i].thread, NULL)
-    # Only now, for they write to each other.
+    # Only after all have ended, since loops send messages to each other.
     for i in range(core.loop_count):
         loop = &core.loops[i]
-        # Its connections are closed by this, which counts at their hosts.
+        # This closes the loop's connections, which updates the counts of their hosts.
         curl_multi_cleanup(loop.multi)
         shares_sweep(loop)
         if loop.tells_of_room:
@@ -182,7 +183,7 @@ cdef inline void core_join(EngineCore *core) noexcept nogil:
 
 
 cdef inline void core_let_go(EngineCore *core) noexcept nogil:
-    """One holder less; the last one frees a core that was stopped."""
+    """Drop a reference. The last one frees the core, which must have been stopped."""
     core.references -= 1
     if core.references == 0 and core_is_ours(core):
         mailbox_close(&core.outbox)

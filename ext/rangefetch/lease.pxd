@@ -1,29 +1,30 @@
-"""One file on several loops: what its home lends to others, and how it comes back.
+"""One file on several loops: how its home lends blocks to other loops, and how they come back.
 
-A file belongs to one loop, its home, which alone speaks to Python. To another loop it may give a guest: a file in its
-own right, with sources, lanes, growth and a map of its own, in which all blocks are claimed. What the home lends, a run
-of whole blocks that it claims as a lane would, is missing there, and is claimed, stolen and hedged as in any file. So
-there is no lock and no atomic step on the way of a byte that was not there before, and a block has one writer: the lane
-that has claimed it in the map of the loop that has it.
+A file belongs to one loop, its home, which alone reports its state to Python. The home can create a guest on another
+loop: a file of its own, with its own sources, lanes, growth and block map, in which all blocks start out as claimed. A
+lease is a run of whole blocks that the home claims, as a lane would, and that becomes missing in the guest's map, where
+lanes claim, steal and hedge as in any file. So no byte costs more locks or atomic operations than on a single loop, and
+each block still has one writer: the lane that has claimed it in the map of the loop that has the lease.
 
     home                              guest's loop
       GUEST, LEND ------------------>   fetches what is lent
       <------------------------ WANTS   has little left to claim
       LEND ------------------------->
       RECALL (the home runs out) --->
-      <----------------------- RETURN   gives back of what nobody has claimed
-      LEAVE ------------------------>   ends its transfers, also by itself when one of them fails
-      <---------------------- REFUSED   a server wants to be left alone, which Python hears from the home
-      <------------------------- GONE   its memory, and all that it had not fetched, are the home's again
+      <----------------------- RETURN   gives back part of what is unclaimed
+      LEAVE ------------------------>   ends its transfers; also does so by itself when one of them fails
+      <---------------------- REFUSED   a server has asked for a pause; the home tells Python
+      <------------------------- GONE   its memory, and all blocks it has not fetched, are the home's again
 
-The home looks at a guest's map as Python looks at the home's: marks are released after their bytes were written. What
-it finds there it takes over a few times a second, so that its own map, of which Python makes the saved state, lags
-behind by that much, and has everything when the guest is gone. No file ends before all of its guests are.
+The home reads a guest's map in the same way as Python reads the home's: a mark is released after its bytes were
+written. It copies the guest's progress into its own map a few times a second. The home's map, from which Python makes
+the saved state, lags behind by that much, and is complete once the guest is gone. A file ends only after all of its
+guests are gone.
 
-A guest is made of what the home knows at that moment. Where that changes (another address, a ban, a rest) the guests
-leave, and new ones begin with what is known then. A guest that meets any failure leaves, too: the home asks for the
-same bytes, and if it fails as well it asks Python, as a file without guests would. Only where the server wants not to
-be asked again (429, Retry-After), Python is asked at once.
+A guest is created from what the home knows at that moment. When that changes (a new address, a ban, a rest), the guests
+leave, and new ones start with the new knowledge. A guest also leaves after any failure: the home requests the same
+bytes, and if that fails too, asks Python, as for a file without guests. Only a refusal (429, Retry-After) is passed on
+to Python at once.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t
@@ -69,10 +70,10 @@ from rangefetch.report cimport copy_text, describe
 from rangefetch.transfer cimport WAIT_LOOP, FileCore, Guest, Lane, Loop, Source
 
 cdef enum:
-    LEASE_BYTES = 256 << 20      # lent at once, and less towards the end
-    LEAST_LEASE_SHARE = 16       # less than such a part of it is not worth lending
-    MOST_GUESTS = 63             # of one file; there are no more loops
-    UNHEARD = 128                # beside the number of a holder: its loop may not know of the lease yet
+    LEASE_BYTES = 256 << 20      # lent at a time; less towards the end of the file
+    LEAST_LEASE_SHARE = 16       # nothing smaller than one in this many parts of that is lent
+    MOST_GUESTS = 63             # of one file: an engine has at most 64 loops
+    UNHEARD = 128                # flag in `holder`: the guest's loop may not have received the lease yet
 
 
 cdef inline bint is_guest(const FileCore *file) noexcept nogil:
@@ -96,24 +97,24 @@ cdef inline bint tell(
 # ---- In the guest's loop -----------------------------------------------------------------------------------------
 
 cdef inline void guest_borrows(FileCore *file, int64_t start, int64_t end) noexcept nogil:
-    """The bytes are lent to it."""
+    """Receive a lease: the bytes ``[start, end)`` are to be fetched here."""
     cdef Guest *guest = <Guest *>file
     blocks_borrow(&file.blocks, start, end)
     guest.low_bytes = (end - start) // 2
     guest.asks = False
-    # What the home reads of these blocks from now on is of this lease.
+    # What the home reads of these blocks from now on belongs to this lease.
     rf_store(&guest.heard, guest.heard + 1)
 
 
 cdef inline void guest_asks(FileCore *file) noexcept nogil:
-    """Ask for more before there is nothing left to claim."""
+    """Ask the home for more before everything is claimed."""
     cdef Guest *guest = <Guest *>file
     if not guest.asks and not file.removing and file.blocks.unclaimed <= guest.low_bytes:
         guest.asks = tell(guest.home_loop, COMMAND_WANTS, file.home, guest, 0, 0)
 
 
 cdef inline void guest_returns(FileCore *file) noexcept nogil:
-    """Give back half of what is unclaimed, or all of it where nobody works."""
+    """Return half of what is unclaimed, or all of it if no lane is busy."""
     cdef Guest *guest = <Guest *>file
     cdef int64_t most = file.blocks.unclaimed // 2 if file.lanes_busy > 0 else file.blocks.unclaimed
     cdef int64_t start, end
@@ -127,7 +128,8 @@ cdef inline void guest_returns(FileCore *file) noexcept nogil:
 
 
 cdef inline void guest_leaves(Loop *loop, FileCore *file) noexcept nogil:
-    """Let go of the guest, which is its home's from here on; room for saying so was kept when it was made."""
+    """Drop the guest, which belongs to its home from here on. The slot for this message was reserved when the guest was
+    created."""
     cdef FileCore **link = &loop.files
     cdef Loop *home_loop = (<Guest *>file).home_loop
     cdef Message command
@@ -148,9 +150,9 @@ cdef inline void guest_leaves(Loop *loop, FileCore *file) noexcept nogil:
 
 
 cdef inline void guest_was_refused(Lane *lane, CURLcode code, const char *text) noexcept nogil:
-    """Have the home tell Python that a host wants to be left alone. Without memory for it, the home asks once more."""
+    """Have the home tell Python of a refusal. If memory runs out, the home finds out by its own request."""
     cdef Message command = describe(COMMAND_REFUSED, lane, code, text)
-    # That is how far the range goes.
+    # `fail_elsewhere` needs the end of the range.
     command.number = lane.claim_end
     if not loop_tell((<Guest *>lane.file).home_loop, &command):
         free(command.text)
@@ -174,17 +176,17 @@ cdef inline int64_t least_lease_bytes(const FileCore *file) noexcept nogil:
 
 
 cdef inline int64_t next_lease_bytes(const FileCore *file) noexcept nogil:
-    """How much is lent next: less when the end is near, so that all come to it together."""
+    """The size of the next lease: smaller near the end, so that all loops finish at about the same time."""
     return min(file.spread.lease_bytes, file.blocks.unclaimed // (2 * file.spread.parts))
 
 
 cdef inline void lend(FileCore *file, Guest *guest) noexcept nogil:
-    """Lend the guest runs of blocks, if there are enough left to be worth it."""
+    """Lend the guest runs of blocks, unless too little is left."""
     cdef int64_t most = next_lease_bytes(file)
     cdef int64_t start, end, i
     if most < least_lease_bytes(file):
         return
-    # Not what has failed: that is for the home to try, and for Python to decide about.
+    # Not blocks that have failed: the home retries those, as Python decides.
     while most > 0 and blocks_claim(&file.blocks, most, file.size, 1, False, &start, &end):
         if not tell(guest.loop, COMMAND_LEND, &guest.file, guest, start, end):
             blocks_give_back(&file.blocks, start, end)
@@ -199,7 +201,7 @@ cdef inline void lend(FileCore *file, Guest *guest) noexcept nogil:
 
 
 cdef inline bint copy_sources(FileCore *guest, const FileCore *file) noexcept nogil:
-    """The guest asks the sources that have shown here what they are. False: no memory."""
+    """Copy the sources; the guest only uses those whose first response the home has seen. False: out of memory."""
     cdef Source *source
     cdef Source *copy
     cdef int i
@@ -215,7 +217,7 @@ cdef inline bint copy_sources(FileCore *guest, const FileCore *file) noexcept no
         copy.redirects = copy.lanes = copy.strikes = copy.lanes_served = 0
         copy.slot_us = 0
         copy.received_bytes = 0
-        # The first answer of any other is news for Python.
+        # The first response of any other source must be announced to Python, which only the home can do.
         copy.banned = source.banned or not source.met
         guest.sources[i] = copy
         guest.source_count = i + 1
@@ -236,7 +238,7 @@ cdef inline void guest_free(Guest *guest) noexcept nogil:
 
 
 cdef inline Guest *guest_new(Loop *loop, FileCore *file, Loop *other) noexcept nogil:
-    """A guest that another loop may have, and which has nothing yet. NULL: no memory."""
+    """Create a guest for another loop, without any lease yet. NULL: out of memory."""
     cdef Guest *guest = <Guest *>calloc(1, sizeof(Guest))
     cdef FileCore *core
     if guest == NULL:
@@ -272,7 +274,7 @@ cdef inline Guest *guest_new(Loop *loop, FileCore *file, Loop *other) noexcept n
 
 
 cdef inline bint guest_begins(Loop *loop, FileCore *file, Loop *other) noexcept nogil:
-    """Give another loop a guest, and lend to it. False: it cannot be had."""
+    """Start a guest on another loop, and lend to it. False: out of memory, or that loop has ended."""
     cdef Guest *guest
     if file.spread.holder == NULL:
         file.spread.holder = <uint8_t *>calloc(<size_t>file.blocks.count + 1, sizeof(uint8_t))
@@ -281,7 +283,7 @@ cdef inline bint guest_begins(Loop *loop, FileCore *file, Loop *other) noexcept 
     guest = guest_new(loop, file, other)
     if guest == NULL:
         return False
-    # It is heard of when the guest is gone, whatever memory there is then.
+    # Reserved for COMMAND_GONE, which must arrive even if memory runs out.
     if not mailbox_reserve(&loop.inbox):
         guest_free(guest)
         return False
@@ -298,7 +300,7 @@ cdef inline bint guest_begins(Loop *loop, FileCore *file, Loop *other) noexcept 
 
 
 cdef inline int32_t new_number(FileCore *file) noexcept nogil:
-    """One that no guest of the file has."""
+    """The lowest number that no guest of the file has."""
     cdef Guest *guest = file.spread.guests
     cdef int32_t number = 1
     while guest != NULL:
@@ -313,7 +315,7 @@ cdef inline int32_t new_number(FileCore *file) noexcept nogil:
 # ---- At home: what comes back ------------------------------------------------------------------------------------
 
 cdef inline Guest *guest_of(FileCore *file, const void *guest) noexcept nogil:
-    """The file's guest at this address; NULL: there is none."""
+    """The file's guest at this address; NULL if there is none."""
     cdef Guest *each = file.spread.guests
     while each != NULL and each != guest:
         each = each.next
@@ -321,7 +323,7 @@ cdef inline Guest *guest_of(FileCore *file, const void *guest) noexcept nogil:
 
 
 cdef inline int64_t counted(int64_t *here, int64_t *there, int64_t *before) noexcept nogil:
-    """Add what a guest has counted since the last time."""
+    """Add to a counter what the guest's has grown by since the last call."""
     cdef int64_t now = rf_peek(there)
     rf_count(here, now - before[0])
     before[0] = now
@@ -344,10 +346,10 @@ cdef inline void sum_up(FileCore *file, Guest *guest) noexcept nogil:
 
 
 cdef inline void look_at(FileCore *file, Guest *guest) noexcept nogil:
-    """Take over what the guest has fetched and counted so far.
+    """Copy what the guest has fetched and counted so far.
 
-    Of a lease that its loop has not heard of yet, what its map says is of an earlier one; such leases are looked at
-    together, once all of them were heard of.
+    Until the guest's loop has received a lease, its map may still describe an earlier lease of the same blocks. Leases
+    that were sent since are therefore read only once all of them were received.
     """
     cdef int32_t unheard = guest.number | UNHEARD
     cdef bint heard = guest.mirrored < guest.lent and rf_load(&guest.heard) == guest.lent
@@ -368,7 +370,7 @@ cdef inline void look_at(FileCore *file, Guest *guest) noexcept nogil:
 
 
 cdef inline void take_back(FileCore *file, Guest *guest, int64_t start, int64_t end) noexcept nogil:
-    """The bytes are missing here again, but for what the guest has fetched of their first block."""
+    """Make the bytes ``[start, end)`` missing here again. What the guest has fetched of their first block is kept."""
     cdef int64_t i
     for i in range(start // file.blocks.block_size, (end - 1) // file.blocks.block_size + 1):
         blocks_mirror(&file.blocks, &guest.file.blocks, i)
@@ -377,7 +379,7 @@ cdef inline void take_back(FileCore *file, Guest *guest, int64_t start, int64_t 
 
 
 cdef inline void guest_is_gone(Loop *loop, FileCore *file, Guest *guest) noexcept nogil:
-    """Its loop has let go of it: all that it has not fetched is missing here again."""
+    """The guest's loop has dropped it: make everything missing again that it has not fetched, and free it."""
     cdef Guest **link = &file.spread.guests
     cdef int64_t i
     while link[0] != guest:
@@ -392,7 +394,7 @@ cdef inline void guest_is_gone(Loop *loop, FileCore *file, Guest *guest) noexcep
                     &file.blocks, i * file.blocks.block_size + file.blocks.partial[i], block_end(&file.blocks, i)
                 )
     if not guest.leaving:
-        # Something has failed there, which had better not be tried again and again.
+        # It left because of a failure: do not start another guest right away.
         file.spread.stopped_ms = loop.now_ms
         file.spread.goodput_before = 0
     guest_free(guest)
@@ -404,7 +406,7 @@ cdef inline void guest_is_gone(Loop *loop, FileCore *file, Guest *guest) noexcep
 
 
 cdef inline void send_home(Guest *guest) noexcept nogil:
-    """Have the guest leave. Without memory to say so, the next look says it again."""
+    """Tell the guest to leave. If memory runs out, the next tick tells it again."""
     guest.leaving = True
     if not guest.told:
         guest.told = tell(guest.loop, COMMAND_LEAVE, &guest.file, guest, 0, 0)
@@ -418,7 +420,8 @@ cdef inline void send_all_home(FileCore *file) noexcept nogil:
 
 
 cdef inline void look_after_guests(FileCore *file) noexcept nogil:
-    """A few times a second: take over what they have, lend to those that ask, and recall what they do not need."""
+    """Run a few times a second: copy the guests' progress, lend to those that have asked, and recall unclaimed blocks
+    if the home has none left."""
     cdef Guest *guest = file.spread.guests
     cdef Guest *most = NULL
     cdef int32_t lanes = 0
@@ -438,7 +441,7 @@ cdef inline void look_after_guests(FileCore *file) noexcept nogil:
 
 
 cdef inline bint may_have_guests(const FileCore *file) noexcept nogil:
-    """Whether the file is one that other loops may help with: its server answers ranges, and nobody reads in order."""
+    """Whether other loops may help with the file: its server supports ranges, and nobody reads it in order."""
     return (
         not is_guest(file) and file.answered and file.splits and file.mapped and file.ranged
         and not file.probing and not file.removing and file.window_bytes == 0

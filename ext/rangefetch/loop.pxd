@@ -1,8 +1,8 @@
-"""A loop: one thread, one CURLM, and the files that belong to it. It never takes the GIL.
+"""The event loop: one thread with one CURLM, and the files that belong to it. It never takes the GIL.
 
-Each round takes the commands, lets libcurl move bytes (``on_body`` in ``lane.pxd`` has them written), tells Python
-what is new, and gives idle lanes the next ranges; what comes of a transfer is in ``outcome.pxd``. Nothing here is
-called from two threads.
+Each round executes the commands that have arrived, lets libcurl move bytes (``on_body`` in ``lane.pxd`` writes them),
+posts events to Python, and gives idle lanes their next ranges. What happens when a transfer ends is in ``outcome.pxd``.
+All functions here run in the loop's own thread.
 """
 
 from libc.stdint cimport int64_t
@@ -41,19 +41,20 @@ from rangefetch.tail cimport crawls, left_ms, may_be_waiting, replace_slow, watc
 from rangefetch.transfer cimport *
 
 cdef enum:
-    TICK_MS = 250                    # how often rates are measured and stalls looked for
-    YOUNG_TICK_MS = 100              # ... while a file may only just be finding out how many lanes it wants
+    TICK_MS = 250                    # how often rates are measured and stalls are detected
+    YOUNG_TICK_MS = 100              # ... for YOUNG_US after a file was added, while its number of lanes grows
     YOUNG_US = 1_500_000
-    PAUSED_MS = 10                   # how often dry buckets are looked at
+    PAUSED_MS = 10                   # how often empty buckets are refilled
     IDLE_MS = 60_000                 # how long to sleep with nothing to do; commands wake the loop
     MAKE_ROOM_EVERY_MS = 1000
-    LIVELY_BYTES = 1 << 10           # what a transfer must bring
-    LIVELY_MS = 10_000               # ... in so long, or in the read timeout if that is longer
-    BLIND_MS = 10                    # ... where libcurl cannot wait for its sockets
+    LIVELY_BYTES = 1 << 10           # a transfer must receive at least this much ...
+    LIVELY_MS = 10_000               # ... in this time, or in the read timeout if that is longer
+    BLIND_MS = 10                    # how long to sleep when libcurl cannot wait for its sockets
 
 
 cdef inline void note_answers(Loop *loop) noexcept nogil:
-    """Answers that came while libcurl worked: time them, and tell of first ones before their transfers' ends."""
+    """Process the responses that began in this round: time them, and announce first responses before their transfers
+    end."""
     cdef Lane *lane = loop.lanes
     cdef FileCore *file
     cdef Memory *memory
@@ -71,7 +72,7 @@ cdef inline void note_answers(Loop *loop) noexcept nogil:
             if file.small.stage == HELD:
                 post_bare(loop, EVENT_HELD, file)
         if file != NULL and file.small.stage != PLACED:
-            # Of one that is held, the answer is announced when it has its place.
+            # The response of a held file is announced once the file has its place.
             if file.small.stage == SMALL and lane.check == ACCEPTED:
                 lane.is_first = False
         elif file != NULL and lane.is_first and lane.check == ACCEPTED and not file.probing:
@@ -89,7 +90,7 @@ cdef inline void note_answers(Loop *loop) noexcept nogil:
 
 
 cdef inline void tell_reached(Loop *loop) noexcept nogil:
-    """Tell whoever waits for the head of a file that it is there."""
+    """Post REACHED for files whose contiguous bytes have reached what Python asked for."""
     cdef FileCore *file = loop.files
     cdef int64_t wanted
     while file != NULL:
@@ -101,7 +102,7 @@ cdef inline void tell_reached(Loop *loop) noexcept nogil:
 
 
 cdef inline void reap(Loop *loop) noexcept nogil:
-    """Take the transfers that libcurl is done with, and those of whose end it will not tell."""
+    """Finish the transfers that libcurl reports as done, and those whose end it will not report."""
     cdef Lane *lane = loop.lanes
     cdef CURLMsg *done
     cdef CURL *easy
@@ -110,7 +111,7 @@ cdef inline void reap(Loop *loop) noexcept nogil:
     done = curl_multi_info_read(loop.multi, &left)
     while done != NULL:
         if done.msg == CURLMSG_DONE:
-            # Copied first: the message dies when its handle is removed.
+            # Copied first: libcurl frees the message when the handle is removed.
             easy = done.easy_handle
             code = done.data.result
             if easy == loop.sweeper:
@@ -125,7 +126,7 @@ cdef inline void reap(Loop *loop) noexcept nogil:
 
 
 cdef inline bint drips(Loop *loop, Lane *lane, int64_t limit_ms) noexcept nogil:
-    """Whether an answer comes so slowly that it might as well have stopped. Under a limit nobody knows why it does."""
+    """Whether a response arrives so slowly that it counts as stalled. Never under a speed limit, which may be why."""
     if (
         lane.lively_received == 0 or lane.received_bytes - lane.lively_received >= LIVELY_BYTES
         or lane.paused or is_limited(loop, lane.file)
@@ -136,7 +137,7 @@ cdef inline bint drips(Loop *loop, Lane *lane, int64_t limit_ms) noexcept nogil:
 
 
 cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexcept nogil:
-    """How fast it is, and whether it has brought nothing for the read timeout."""
+    """Measure a lane's rate, and end its transfer if it has stalled for the read timeout."""
     cdef ProfileCore *profile = lane.source.profile
     cdef int64_t moved = lane.received_bytes - lane.moved_received
     cdef int64_t lately = moved * 1000 // elapsed_ms
@@ -152,7 +153,7 @@ cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexce
     elif loop.now_ms - lane.started_ms >= elapsed_ms:
         lane.file.lanes_still += 1
     if lane.received_bytes > 0 and loop.now_ms - lane.first_ms < elapsed_ms:
-        # Its first bytes came within this tick: a rate over all of it would be far too low.
+        # Its first bytes arrived during this tick: a rate over the whole tick would be far too low.
         pass
     elif lane.received_bytes > 0:
         lane.bytes_per_s = (lane.bytes_per_s + lately) // 2 if lane.bytes_per_s > 0 else lately
@@ -161,13 +162,13 @@ cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexce
     else:
         connected_us = info_off(lane.easy, CURLINFO_PRETRANSFER_TIME_T)
         if connected_us > 0:
-            # From when the request could be sent; a lane that a limit holds back has moved later.
+            # The read timeout starts when the request could be sent, or later if a limit paused the lane after that.
             lane.moved_ms = max(lane.moved_ms, lane.started_ms + connected_us // 1000)
         else:
-            # libcurl watches over the connecting itself.
+            # libcurl enforces the connect timeout itself.
             limit_ms = limit_ms + profile.connect_timeout_ms if profile.connect_timeout_ms > 0 else 0
         if loop.now_ms - lane.started_ms >= elapsed_ms and not may_be_waiting(loop, lane):
-            # What it brought of its last range says less with every tick without an answer.
+            # The rate of its last range means less with every tick without a response.
             lane.bytes_per_s //= 2
     if profile.read_timeout_ms > 0 and limit_ms > 0 and (
         loop.now_ms - lane.moved_ms > limit_ms or drips(loop, lane, limit_ms)
@@ -185,8 +186,8 @@ cdef inline void measure_lane(Loop *loop, Lane *lane, int64_t elapsed_ms) noexce
 
 
 cdef inline bint small_crawls(Loop *loop, const Lane *lane) noexcept nogil:
-    """Whether a small file comes so slowly that it is better fetched as any other, whose slow ranges get help. Without
-    ranges nothing could go on where this transfer was given up."""
+    """Whether a small file arrives so slowly that it is better fetched like a large one, whose slow ranges get help.
+    Never without range support: the file could not continue where this transfer is aborted."""
     return (
         lane.check == ACCEPTED and lane.file.splits and loop.now_ms - lane.started_ms >= CRAWL_AFTER_MS
         and left_ms(loop, lane) > CRAWL_LEFT_MS and not is_limited(loop, lane.file)
@@ -194,12 +195,13 @@ cdef inline bint small_crawls(Loop *loop, const Lane *lane) noexcept nogil:
 
 
 cdef inline void watch_small(Loop *loop, Lane *lane) noexcept nogil:
-    """A lane of a small file: give up a new connection that nobody answers while the host answers others."""
+    """Watch a small file's lane: give up a new connection that is not answered while the host answers others, and
+    hold a file that arrives too slowly to be treated as small."""
     cdef FileCore *file = lane.file
     cdef HostShare *share = lane.share
     if is_new_connection(lane) and is_unserved(loop, lane):
         lane_dismiss(loop, lane)
-        # The file waits for those that work, and the host gets no more than those.
+        # The file waits for a connection that works, and for now the host gets no more than it serves.
         if share != NULL:
             share.served = share.lanes if share.lanes > 1 else 1
             share.served_again_ms = loop.now_ms + FIRST_PAUSE_MS
@@ -212,7 +214,7 @@ cdef inline void watch_small(Loop *loop, Lane *lane) noexcept nogil:
 
 
 cdef inline void tick(Loop *loop) noexcept nogil:
-    """A few times a second: measure, and mend what is slow."""
+    """Run a few times a second: measure rates, and act on what is slow."""
     cdef int64_t elapsed_ms = loop.now_ms - loop.ticked_ms
     cdef Lane *lane = loop.lanes
     cdef FileCore *file = loop.files
@@ -242,7 +244,7 @@ cdef inline void tick(Loop *loop) noexcept nogil:
             file.crawls = crawls(loop, file)
             replace_slow(loop, file)
             watch_tail(loop, file)
-        # A source that was resting when a lane was set free may be asked by now.
+        # A source that was resting when a lane became idle may be available by now.
         feed(loop, file)
         rf_store(&file.waits_for, wait_of(loop, file))
         rf_store(&file.resting_host, resting_host(loop, file))
@@ -252,13 +254,13 @@ cdef inline void tick(Loop *loop) noexcept nogil:
 
 
 cdef inline void help_in_line(Loop *loop) noexcept nogil:
-    """Where a lane waits in line, have all loops close the connections that may be why (see ``pool.pxd``)."""
+    """If a lane's connection is not being served, have all loops close idle ones to that host (see ``pool.pxd``)."""
     cdef Lane *lane = loop.lanes
     cdef int64_t asked = 0
     if loop.now_ms - loop.asked_for_room_ms < MAKE_ROOM_EVERY_MS:
         return
     while lane != NULL:
-        # Once for lanes of one file, which stand together more often than not.
+        # Once for consecutive lanes of the same host; lanes of one file are usually adjacent.
         if waits_in_line(loop, lane) and lane.share != NULL and lane.share.host.number != asked:
             asked = lane.share.host.number
             loop.asked_for_room_ms = loop.now_ms
@@ -268,7 +270,8 @@ cdef inline void help_in_line(Loop *loop) noexcept nogil:
 
 
 cdef inline void use_room(Loop *loop) noexcept nogil:
-    """Hosts may have room, or be back: feed what waited, and tell the other loops if it is their room, too."""
+    """A host may have room for a connection, or be back from its rest: feed the files, and tell the other loops if this
+    may concern them."""
     cdef FileCore *file = loop.files
     loop.has_room = False
     forget_waits(loop)
@@ -281,7 +284,7 @@ cdef inline void use_room(Loop *loop) noexcept nogil:
 
 
 cdef inline void forget_waits(Loop *loop) noexcept nogil:
-    """Who still waits for a host will say so again."""
+    """Clear the marks of what waits for a host; whatever still waits sets them again."""
     cdef HostShare *share
     cdef int i
     for i in range(HOST_BUCKETS):
@@ -292,7 +295,7 @@ cdef inline void forget_waits(Loop *loop) noexcept nogil:
 
 
 cdef inline void fill_buckets(Loop *loop) noexcept nogil:
-    """Pay out tokens, and wake lanes that waited for them, each in its turn."""
+    """Refill the token buckets, and resume paused lanes in turn."""
     cdef FileCore *file = loop.files
     cdef Lane *lane
     cdef CURLcode code
@@ -301,7 +304,7 @@ cdef inline void fill_buckets(Loop *loop) noexcept nogil:
     while file != NULL:
         bucket_fill(file.bucket, loop.now_us)
         file = file.next
-    # Round and round, so that no lane waits for ever behind the others.
+    # Round robin, so that no lane starves.
     while loop.lanes_paused > 0 and not bucket_is_dry(loop.bucket) and visited <= loop.lane_count:
         lane = loop.turn if loop.turn != NULL else loop.lanes
         loop.turn = lane.next
@@ -309,17 +312,18 @@ cdef inline void fill_buckets(Loop *loop) noexcept nogil:
         if lane.paused and not must_wait(lane):
             lane.paused = False
             loop.lanes_paused -= 1
-            # May deliver what libcurl has kept, and pause again, or fail: libcurl before 8 tells of that only here.
+            # This may deliver data that libcurl has kept, and pause again or fail. Before version 8, libcurl reports
+            # such a failure only here.
             code = curl_easy_pause(lane.easy, CURLPAUSE_CONT)
             if code != CURLE_OK:
                 lane_end(lane, code)
 
 
 cdef inline void loop_end(Loop *loop) noexcept nogil:
-    """Nothing comes any more, and every lane is freed."""
+    """Shut the inbox and free all lanes."""
     cdef Lane *lane
     mailbox_shut(&loop.inbox)
-    # A guest that came meanwhile leaves again.
+    # A guest that has arrived in the meantime leaves again.
     obey(loop)
     quit(loop)
     while loop.lanes != NULL:
@@ -335,7 +339,7 @@ cdef inline int tick_ms(Loop *loop) noexcept nogil:
 
 
 cdef inline int sleep_ms(Loop *loop) noexcept nogil:
-    """How long there is nothing to do but what libcurl or a command brings."""
+    """How long the loop may sleep unless a socket or a command wakes it."""
     cdef int most_ms = sleep_but_for_slots_ms(loop)
     if loop.next_slot_us == 0:
         return most_ms
@@ -355,7 +359,7 @@ cdef inline int sleep_but_for_slots_ms(Loop *loop) noexcept nogil:
 
 
 cdef inline void end_all(Loop *loop) noexcept nogil:
-    """libcurl as a whole has failed: what becomes of its transfers, it may never say."""
+    """End all transfers. Called when curl_multi_perform fails, after which libcurl may never report their ends."""
     cdef Lane *lane = loop.lanes
     while lane != NULL:
         if lane.file != NULL:
@@ -364,7 +368,7 @@ cdef inline void end_all(Loop *loop) noexcept nogil:
 
 
 cdef inline void loop_sleep(Loop *loop) noexcept nogil:
-    """Wait for libcurl's sockets, for a command, or for what is due."""
+    """Wait for libcurl's sockets, for a command, or until something is due."""
     cdef curl_waitfd command
     command.fd = loop.wake.read_fd
     command.events = CURL_WAIT_POLLIN
@@ -376,7 +380,7 @@ cdef inline void loop_sleep(Loop *loop) noexcept nogil:
 
 
 cdef inline void *loop_run(void *arg) noexcept nogil:
-    """The thread."""
+    """The thread's main function."""
     cdef Loop *loop = <Loop *>arg
     cdef int running = 0
     rf_thread_name("rangefetch-loop")

@@ -1,4 +1,4 @@
-"""What the loops of a process tell each other; the only thing of a loop's that other threads call."""
+"""How the loops of a process send each other messages: the only functions of a loop that other threads call."""
 
 from libc.stdint cimport int64_t
 from libc.string cimport memset
@@ -9,18 +9,19 @@ from rangefetch.transfer cimport HostTable, Loop
 
 
 cdef inline bint loop_tell(Loop *loop, const Message *command) noexcept nogil:
-    """Send a command, and give up its text; from any thread. False: no memory, and the text is still the caller's."""
+    """Send a command and hand over its strings; from any thread. False: it was not sent, and the caller still owns
+    them."""
     cdef bint is_first = False
     if not mailbox_put(&loop.inbox, command, &is_first):
         return False
-    # The loop takes all that is there.
+    # Otherwise the bell was rung for an earlier message, and the loop takes all of them at once.
     if is_first:
         rf_bell_ring(&loop.wake)
     return True
 
 
 cdef inline void loop_joins(Loop *loop) noexcept nogil:
-    """The loop is told what concerns all loops from now on."""
+    """Add the loop to the process's list, so that it receives messages to all loops."""
     cdef HostTable *table = loop.hosts
     pthread_mutex_lock(&table.lock)
     loop.next_peer = table.loops
@@ -29,7 +30,7 @@ cdef inline void loop_joins(Loop *loop) noexcept nogil:
 
 
 cdef inline void loop_leaves(Loop *loop) noexcept nogil:
-    """It is not any more."""
+    """Remove the loop from the process's list."""
     cdef HostTable *table = loop.hosts
     cdef Loop **link
     pthread_mutex_lock(&table.lock)
@@ -42,8 +43,8 @@ cdef inline void loop_leaves(Loop *loop) noexcept nogil:
 
 
 cdef inline void tell_loops(HostTable *table, const Loop *teller, MessageType type, int64_t number) noexcept nogil:
-    """Tell all loops of the process but the one that tells; with the table's lock held. Where there is no memory for
-    it, their next look will do."""
+    """Send a message to all loops of the process except ``teller``; with the table's lock held. If memory runs out, a
+    loop notices by itself at its next tick."""
     cdef Loop *peer = table.loops
     cdef Message command
     memset(&command, 0, sizeof(command))
@@ -56,19 +57,19 @@ cdef inline void tell_loops(HostTable *table, const Loop *teller, MessageType ty
 
 
 cdef inline void tell_peers(Loop *loop, MessageType type, int64_t number) noexcept nogil:
-    """Tell all other loops of the process."""
+    """Send a message to all other loops of the process."""
     pthread_mutex_lock(&loop.hosts.lock)
     tell_loops(loop.hosts, loop, type, number)
     pthread_mutex_unlock(&loop.hosts.lock)
 
 
 cdef inline void ask_for_room(Loop *loop, int64_t number) noexcept nogil:
-    """Have the other loops close what they keep idle for a host; 0: for any."""
+    """Have the other loops close their idle connections to a host; 0: to any host."""
     tell_peers(loop, COMMAND_MAKE_ROOM, number)
 
 
 cdef inline void make_room_soon(Loop *loop, int64_t number) noexcept nogil:
-    """The same of this loop, in its next round: whoever asks may be in the middle of something."""
+    """Have this loop do the same in its next round, since the caller may be in the middle of something."""
     cdef Message command
     memset(&command, 0, sizeof(command))
     command.type = COMMAND_MAKE_ROOM
@@ -77,6 +78,6 @@ cdef inline void make_room_soon(Loop *loop, int64_t number) noexcept nogil:
 
 
 cdef inline void note_room(Loop *loop) noexcept nogil:
-    """A host that something waits for may have room for it, here or in another loop, which is told after this round:
-    this may be called by libcurl."""
+    """Note that a host which files wait for may have room now. It is acted on after libcurl returns, since one of its
+    callbacks may be the caller."""
     loop.has_room = loop.tells_of_room = True

@@ -1,9 +1,9 @@
-"""On how many loops a file is: more while that pays.
+"""How many loops share a file: more for as long as that makes it faster.
 
-A loop is one thread, and TLS keeps one core busy at something like a GB/s. Where the home of a large file is out of
-processor time while another loop has little to do, that one gets a guest (see ``lease.pxd``). Whether it pays, only
-trying tells: the processor may be wanted by others, by the server above all if it is on the same machine, and then the
-bytes come no faster. The guest that brought nothing leaves, and the next one is tried a good while later.
+A loop is one thread, and TLS saturates a core at roughly 1 GB/s. When the home of a large file runs out of processor
+time while another loop is mostly idle, that loop gets a guest (see ``lease.pxd``). Only a trial can tell whether it
+helps: other processes may be using the processor, in particular a server on the same machine, and then the download
+gets no faster. A guest that did not help leaves, and the next one is tried only after a while.
 """
 
 from libc.stdint cimport int32_t, int64_t
@@ -25,15 +25,15 @@ from rangefetch.service cimport part_of
 from rangefetch.transfer cimport PLACED, FileCore, Guest, Loop, Spread
 
 cdef enum:
-    BUSY_MS = 200                # how long a loop is out of processor time before another one helps
-    TRIAL_MS = 1000              # for a guest to show that it pays
-    IDLE_PERCENT = 50            # a loop with less to do may have a guest
+    BUSY_MS = 200                # how long a loop must be out of processor time before another one helps
+    TRIAL_MS = 1000              # how long a guest has to show that it helps
+    IDLE_PERCENT = 50            # a loop that uses less of its processor may get a guest
     ANY_PERCENT = 1000
-    WORTH_S = 5                  # with less to come than in so long, at the rate of now, none begins
+    WORTH_S = 5                  # no guest is started if the rest takes less than this at the current rate
 
 
 cdef inline Loop *idle_loop(Loop *loop, const FileCore *file, int percent) noexcept nogil:
-    """The loop that has the least to do, and less than so much of a processor; NULL: there is none without a guest."""
+    """The least busy loop without a guest of this file that uses less than ``percent`` of a processor; NULL: none."""
     cdef Loop *best = NULL
     cdef Loop *each
     cdef const Guest *guest
@@ -51,7 +51,7 @@ cdef inline Loop *idle_loop(Loop *loop, const FileCore *file, int percent) noexc
 
 
 cdef inline int64_t goodput_since(Loop *loop, const FileCore *file) noexcept nogil:
-    """Bytes per second since the look that `busy_ms` tells of."""
+    """Bytes per second since ``busy_ms``."""
     return (file.blocks.bytes_done - file.spread.busy_bytes) * 1000 // max(loop.now_ms - file.spread.busy_ms, 1)
 
 
@@ -61,11 +61,11 @@ cdef inline void begin_looking(Loop *loop, FileCore *file) noexcept nogil:
 
 
 cdef inline void judge(Loop *loop, FileCore *file) noexcept nogil:
-    """A guest is on trial: has it brought more?"""
+    """End the trial of the last guest when its time is over, and send it home if it has not made the file faster."""
     cdef Spread *spread = &file.spread
     if file.blocks.unclaimed > 0 and loop.now_ms - spread.busy_ms < TRIAL_MS:
         return
-    # Towards the end goodput says nothing of it any more.
+    # Once everything is claimed, goodput no longer shows whether the guest helps.
     if (
         file.blocks.unclaimed > 0 and spread.guests != NULL
         and goodput_since(loop, file) * 100 < spread.goodput_before * GROWTH_PAYS_PERCENT
@@ -77,8 +77,8 @@ cdef inline void judge(Loop *loop, FileCore *file) noexcept nogil:
 
 
 cdef inline bint wants_guest(Loop *loop, FileCore *file) noexcept nogil:
-    """Whether one more loop would bring more: this one has been out of processor time for a while, and what is left to
-    fetch is worth the trouble."""
+    """Whether one more loop may help: this one has been out of processor time for a while, and enough is left to
+    fetch."""
     cdef Spread *spread = &file.spread
     if loop.cpu_percent < BUSY_PERCENT:
         spread.busy_ms = 0
@@ -91,8 +91,8 @@ cdef inline bint wants_guest(Loop *loop, FileCore *file) noexcept nogil:
 
 
 cdef inline void begin_guest(Loop *loop, FileCore *file, Loop *other) noexcept nogil:
-    """Once no loop has more lanes than its part, it begins. That all of them have few enough together is not enough:
-    one may have too many, and another take the rest of its own later."""
+    """Start the guest once no loop has more lanes than its part. Checking only their sum would not do: one loop could
+    have too many, and another open the rest of its part later."""
     cdef Spread *spread = &file.spread
     cdef const Guest *guest = spread.guests
     cdef int64_t lanes = rf_load(&file.lanes_most)
@@ -112,7 +112,7 @@ cdef inline void begin_guest(Loop *loop, FileCore *file, Loop *other) noexcept n
 
 
 cdef inline Loop *next_loop(Loop *loop, FileCore *file, int32_t parts) noexcept nogil:
-    """The loop that should have a guest of the file, too; NULL: none."""
+    """The loop that should get a guest of the file next; NULL: none."""
     if (
         not may_have_guests(file) or file.small.stage != PLACED or is_limited(loop, file)
         or rf_load(&file.reader_bytes) >= 0 or rf_load(&file.lanes_most) <= parts
@@ -128,7 +128,7 @@ cdef inline Loop *next_loop(Loop *loop, FileCore *file, int32_t parts) noexcept 
 
 
 cdef inline void spread_out(Loop *loop, FileCore *file) noexcept nogil:
-    """A few times a second: look after the file's guests, and see whether there should be one more or one less."""
+    """Run a few times a second: look after the file's guests, and decide whether to add or remove one."""
     cdef Spread *spread = &file.spread
     cdef int32_t parts = 1 + guest_count(file)
     cdef bint announced = spread.parts > parts
@@ -141,8 +141,8 @@ cdef inline void spread_out(Loop *loop, FileCore *file) noexcept nogil:
         judge(loop, file)
     else:
         other = next_loop(loop, file, parts)
-    # Where one more is to begin, no loop begins a lane beyond its part from here on.
+    # If a guest is to be added, no loop opens a lane beyond its smaller part from here on.
     rf_store(&spread.parts, max(parts + 1, spread.wanted) if other != NULL else parts)
-    # What the others counted is right only once they know of it.
+    # Not before the tick after that: the other loops' lane counts are reliable only once they have seen the new parts.
     if other != NULL and announced:
         begin_guest(loop, file, other)

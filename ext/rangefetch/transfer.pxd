@@ -461,7 +461,7 @@ cdef struct Lane:
     int64_t first_ms          # when its first byte was seen; 0: not yet
     int64_t moved_ms          # when bytes last arrived
     int64_t moved_received    # bytes received by the last tick
-    int64_t lively_ms         # when it had last received LIVELY_BYTES since the check before
+    int64_t lively_ms         # since when it has received fewer than LIVELY_BYTES more
     int64_t lively_received   # bytes received by then
     int64_t bytes_per_s       # recent rate; 0: unknown
     int64_t received_bytes    # of this transfer's body, used or not
