@@ -1,5 +1,5 @@
-/* A build that checks itself (-DRF_CHECKS, `make debug`): broken invariants end the process, and what is made and not
- * let go of is counted. In other builds all of this is nothing. */
+/* Debug builds (-DRF_CHECKS, `make debug`): a broken invariant aborts the process, and live resources are counted. In
+ * other builds all of this compiles to nothing. */
 #ifndef RANGEFETCH_CHECKS_H
 #define RANGEFETCH_CHECKS_H
 
@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* What is counted. */
+/* The kinds of resources that are counted. */
 enum { RF_LIVE_MEMORY, RF_LIVE_DESCRIPTORS, RF_LIVE_KINDS };
 
 #ifdef RF_CHECKS
@@ -26,7 +26,7 @@ static inline void rf_broken(const char *what) {
 
 #define rf_check(holds, what) ((holds) ? (void)0 : rf_broken(what))
 
-/* All memory of the engine's own; Python's is counted by Python. */
+/* Memory that the engine allocates itself; objects of Python are not counted. */
 static inline void *rf_counted(void *made) {
     if (made) rf_live_add(RF_LIVE_MEMORY, 1);
     return made;

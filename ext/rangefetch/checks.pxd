@@ -1,4 +1,4 @@
-"""What of checks.h the Cython side names: the engine's own memory, counted in a build that checks itself."""
+"""Declarations of checks.h. Memory of the engine is allocated through these, so that debug builds can count it."""
 
 from libc.stdint cimport int64_t
 

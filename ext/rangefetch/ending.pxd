@@ -1,9 +1,9 @@
-"""What is over although libcurl has not said so: transfers whose bytes are all there, and files without a gap.
+"""Ending what libcurl has not reported as ended: transfers that have received all of their bytes, and complete files.
 
-libcurl ends a transfer where HTTP says that the answer ends: at a last chunk, at the end of the connection, at a
-Content-Length. A server may leave any of them out, or promise more than the range that it names; no file waits for
-that. An end that comes a moment later is waited for, because it lets the connection live and because bytes beyond the
-range are a fault that must be seen, but only once: where the moment passed, the file's other transfers get none.
+libcurl ends a transfer where HTTP says that the response ends: at the last chunk, at the end of the connection, or
+after Content-Length bytes. A server may omit any of these, or announce more bytes than the range that it names, and no
+file waits for that. There is a grace period, because a proper end allows the connection to be reused, and because bytes
+beyond the range are a fault that must be detected. Once it has expired in vain, the file's other transfers get none.
 """
 
 from libc.stdint cimport int64_t
@@ -17,12 +17,12 @@ from rangefetch.service cimport memory_of
 from rangefetch.transfer cimport ACCEPTED, FAULT_NONE, FAULT_OVERFLOW, SWALLOWED, FileCore, Lane, Loop, Memory
 
 cdef enum:
-    GRACE_MS = 100        # for an answer's end to follow its last byte
-    SWALLOW_MS = 2000     # for an error's body, or a redirect's, of which nothing is wanted but its connection
+    GRACE_MS = 100        # how long the end of a response may follow its last byte
+    SWALLOW_MS = 2000     # how long the body of an error or redirect is read, just to reuse the connection
 
 
 cdef inline bint is_whole(const Lane *lane) noexcept nogil:
-    """Whether every byte that the answer promised, or that is still wanted of it, has come."""
+    """Whether all bytes that the response announced, or all that are still wanted of it, have arrived."""
     return (
         lane.check == ACCEPTED and lane.fault == FAULT_NONE and not lane.is_first
         and lane.end >= 0 and lane_received_end(lane) >= lane.end
@@ -30,7 +30,7 @@ cdef inline bint is_whole(const Lane *lane) noexcept nogil:
 
 
 cdef inline bint is_due(Loop *loop, int64_t *since_ms, int64_t grace_ms) noexcept nogil:
-    """Whether the grace that began at ``since_ms`` (0: begins now) is over; if not, the loop wakes for it."""
+    """Whether the grace period that began at ``since_ms`` (0: begins now) is over. If not, the loop wakes up then."""
     if since_ms[0] == 0:
         since_ms[0] = loop.now_ms
     if loop.now_ms - since_ms[0] >= grace_ms:
@@ -41,8 +41,8 @@ cdef inline bint is_due(Loop *loop, int64_t *since_ms, int64_t grace_ms) noexcep
 
 
 cdef inline void end_transfers(Loop *loop) noexcept nogil:
-    """End the transfers whose bytes are all there, after their grace, and errors that take long to tell; what they
-    brought counts as ever.
+    """End transfers that have received all of their bytes, and error responses that take too long, after their grace
+    period. They are finished in the same way as those that libcurl ends.
     """
     cdef Lane *lane = loop.lanes
     cdef Memory *memory
@@ -50,25 +50,25 @@ cdef inline void end_transfers(Loop *loop) noexcept nogil:
         if lane.file != NULL and is_whole(lane):
             memory = memory_of(lane.file)
             if lane.cut or memory.lingers:
-                # The end of a cut answer is another lane's range away.
+                # The rest of a cut response is another lane's range, which is too much to wait for.
                 finish(loop, lane, CURLE_OK)
             elif is_due(loop, &lane.whole_ms, GRACE_MS):
                 if lane.paused:
-                    # A limit holds back what libcurl has received beyond the last byte.
+                    # The lane is paused by a limit, so libcurl holds bytes beyond the last one.
                     lane.fault = FAULT_OVERFLOW
                     finish(loop, lane, CURLE_WRITE_ERROR)
                 else:
                     memory.lingers = True
                     finish(loop, lane, CURLE_OK)
         elif lane.file != NULL and lane.check == SWALLOWED and is_due(loop, &lane.whole_ms, SWALLOW_MS):
-            # Its status has said it all.
+            # Its status is all that matters.
             finish(loop, lane, CURLE_OK)
         lane = lane.next
 
 
 cdef inline void end_files(Loop *loop) noexcept nogil:
-    """End the files that have every byte, whichever lane brought the last of them and whatever became of it. Guests end
-    when their homes say so, or when something has failed.
+    """End files that are complete, even if some of their transfers have not ended, and files being removed. Guests
+    leave when their home says so or when something has failed.
     """
     cdef FileCore *file = loop.files
     cdef FileCore *after

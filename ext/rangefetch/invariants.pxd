@@ -1,4 +1,4 @@
-"""What always holds between two rounds of a loop; looked at in a build that checks itself (``make debug``)."""
+"""Invariants that hold between two rounds of a loop; checked in debug builds (``make debug``)."""
 
 from libc.stdint cimport int32_t, int64_t
 
@@ -7,11 +7,11 @@ from rangefetch.checks cimport rf_check
 from rangefetch.transfer cimport FileCore, Lane, Loop
 
 cdef enum:
-    MOST_CHECKED_BLOCKS = 4096  # of a larger map a look takes too long
+    MOST_CHECKED_BLOCKS = 4096  # checking larger maps takes too long
 
 
 cdef inline void check_blocks(BlockMap *blocks) noexcept nogil:
-    """The counters of a map are those of its blocks."""
+    """Check that the counters of a map match its blocks."""
     cdef int64_t bytes_done = 0
     cdef int64_t missing = 0
     cdef int64_t size
@@ -39,7 +39,7 @@ cdef inline void check_blocks(BlockMap *blocks) noexcept nogil:
 
 
 cdef inline int writers(Loop *loop, FileCore *file, int64_t block) noexcept nogil:
-    """How many lanes will write into a block: those that hedge write nothing before they have it all."""
+    """How many lanes will write into a block. Hedging lanes do not count: they write only once they have everything."""
     cdef Lane *lane = loop.lanes
     cdef int count = 0
     while lane != NULL:
@@ -54,8 +54,8 @@ cdef inline int writers(Loop *loop, FileCore *file, int64_t block) noexcept nogi
 
 
 cdef inline void check_file(Loop *loop, FileCore *file) noexcept nogil:
-    """A claimed block has one writer, which may be in another loop, and any other none; as many lanes work as are
-    counted."""
+    """Check that a claimed block has one writer, possibly on another loop, that any other block has none, and that the
+    file's busy lanes are counted correctly."""
     cdef Lane *lane = loop.lanes
     cdef int busy = 0
     cdef bint lent
@@ -74,7 +74,7 @@ cdef inline void check_file(Loop *loop, FileCore *file) noexcept nogil:
         rf_check(
             writers(loop, file, i) + (lent and file.blocks.state[i] == BLOCK_CLAIMED)
             == (file.blocks.state[i] == BLOCK_CLAIMED)
-            # Most of what a guest has not fetched is claimed elsewhere.
+            # In a guest's map, blocks that are not lent to it are claimed but have no writer here.
             or (file.home != file and file.blocks.state[i] == BLOCK_CLAIMED and writers(loop, file, i) == 0),
             "a block that is claimed has one writer, and any other has none"
         )
@@ -82,7 +82,7 @@ cdef inline void check_file(Loop *loop, FileCore *file) noexcept nogil:
 
 
 cdef inline void check_loop(Loop *loop) noexcept nogil:
-    """All files of a loop, and what it counts itself."""
+    """Check all files of a loop, and its own counters."""
     cdef FileCore *file = loop.files
     cdef Lane *lane = loop.lanes
     cdef int paused = 0
