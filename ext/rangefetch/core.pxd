@@ -43,7 +43,7 @@ from rangefetch.transfer cimport MOST_LANES, HostTable, Loop
 
 cdef enum:
     POOLED_CONNECTIONS = 256    # kept open per loop; libcurl's default shrinks with the transfers and drops warm ones
-    POOLED_SHARE = 4            # ... but by all loops at most one in this many of the process's descriptors
+    POOLED_SHARE = 4            # ... but an engine's loops together keep at most one in this many descriptors
 
 cdef struct EngineCore:
     Loop *loops           # owned: freed in core_let_go

@@ -182,7 +182,7 @@ cdef class Engine:
 
 
 def _stop_all():
-    """Stop all engines at interpreter exit, after which no thread may be left inside libcurl."""
+    """Stop all engines at interpreter exit, so that no thread is left inside libcurl."""
     cdef EngineCore *core = all_cores
     while core != NULL:
         if rf_load(&core.stopped) or not core_is_ours(core):

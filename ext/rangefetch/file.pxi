@@ -432,7 +432,7 @@ cdef class File:
 
 
 cdef int _send(EngineCore *engine, int loop, Message *command, bytes text) except -1:
-    """Send a command to a file's loop. Does nothing before the file was added and after the engine was closed.
+    """Send a command to a file's loop. Does nothing before the file is added or after the engine is closed.
 
     Takes ownership of ``command.headers``, even when it fails.
     """

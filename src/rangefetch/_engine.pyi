@@ -193,10 +193,11 @@ class File:
     file waits for ``remove``.
 
     A content coding that the extension of ``name`` or of the URL's path implies (``x.tar.gz``) is part of the file.
-    With ``takes_codings`` any is, and the bytes are stored as they are sent. ``seems_empty`` says that a range was
-    answered with 204, or with 416 and ``bytes */0``, in an earlier attempt; if a request without a range is answered
-    the same way, the file is empty. ``part_bytes`` is the length of an earlier 206 response that did not say which part
-    it is (0: there was none); a 206 of that length to a request without a range is then not taken for the whole file.
+    With ``takes_codings`` every coding is, and the bytes are stored as they are sent. ``seems_empty`` says that a range
+    was answered with 204, or with 416 and ``bytes */0``, in an earlier attempt; if a request without a range is
+    answered the same way, the file is empty. ``part_bytes`` is the length of an earlier 206 response that did not say
+    which part it is (0: there was none); a 206 of that length to a request without a range is then not taken for the
+    whole file.
 
     ``loops`` is the number of loops to use as soon as the first response has arrived, whether or not that helps (0: as
     many as help). ``lease_bytes`` is how much the home lends another loop at a time.
