@@ -1,10 +1,9 @@
-"""Fetching a few ranges of a source again, to compare them with bytes that are there.
+"""Fetches a few ranges of a source again, to compare them with bytes that are already on disk.
 
-The samples are fetched by the engine, as ranges of any file are, into a scratch file without a name in which
-everything else counts as there. So whatever the engine checks of a response is checked here, too, and a failed
-transfer means what ``retry`` says it means. A comparison asks one source over one connection, is bounded in time and
-tries, and tells its finding only when the engine has let go of the scratch file. A small file is fetched whole from a
-server that cannot send ranges.
+The engine fetches these samples like the ranges of any file, into an unnamed scratch file whose other blocks are marked
+as done. So it checks the responses as always, and failures are classified by ``retry``. A comparison uses one source
+and one connection, is limited in time and tries, and reports only after the engine has let go of the scratch file. If a
+server cannot send ranges, a small file is fetched whole.
 """
 
 from __future__ import annotations
@@ -38,26 +37,26 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "Comparisons", "Finding", "Question", "Verdict"]
 
 _MOST_TRIES = 5
-_SMALL_BYTES = 1 << 20  # a file that is fetched whole where its server cannot send ranges
-_NO_TIMEOUT_S = 60.0  # where the options set no bound for connecting or reading
+_SMALL_BYTES = 1 << 20  # the largest file that is fetched whole if its server cannot send ranges
+_NO_TIMEOUT_S = 60.0  # if the options set no timeout for connecting or reading
 _TRY_AGAIN = (Kind.TEMPORARY, Kind.DOUBTFUL, Kind.RATE_LIMITED, Kind.NETWORK, Kind.TOO_MANY_LANES)
 
 R = TypeVar("R")
 
 
 class Verdict(enum.Enum):
-    """What a comparison found."""
+    """The result of a comparison."""
 
     SAME = "same"
-    """Every sample has the same bytes."""
+    """All samples have the same bytes."""
     DIFFERENT = "different"
     """A sample, the size or a validator differs: it is another file."""
     UNKNOWN = "unknown"
-    """The source could not be asked: it does not answer, or not with ranges."""
+    """The source gave no usable answer, or does not send ranges."""
 
 
 class _Stage(enum.Enum):
-    """What is going on with a comparison."""
+    """The stages of a comparison."""
 
     PREPARING = "files are read for its requests"
     FETCHING = "the engine fetches the samples"
@@ -69,9 +68,11 @@ class _Stage(enum.Enum):
 
 @records.dataclass(frozen=True, slots=True)
 class Finding:
-    """The outcome of a comparison. ``reason`` is for a log; ``error`` is what made it impossible, if it was, and
-    ``refused`` says that the source refuses the file for good. The same bytes came with these ``validators``: ETag and
-    Last-Modified, empty where absent.
+    """The outcome of a comparison.
+
+    ``reason`` is for the log. ``error`` is set if the comparison could not be made, and ``refused`` if the source
+    refuses the file for good. ``validators`` are the ETag and Last-Modified of the response with the same bytes, empty
+    if absent.
     """
 
     verdict: Verdict
@@ -83,10 +84,10 @@ class Finding:
 
 @records.dataclass(frozen=True, slots=True)
 class Question:
-    """What is to be compared: ``samples`` of a file of ``size`` bytes, with those of ``source``.
+    """Which ``samples`` of a file of ``size`` bytes to compare with those of ``source``.
 
-    ``etag`` and ``last_modified`` are the validators that the source's responses must have; both empty: those of the
-    first one. The bytes come at ``limit`` per second at most (0: no limit).
+    ``etag`` and ``last_modified`` are the validators that the source's responses must have; both empty: those of its
+    first response. ``limit`` is in bytes per second (0: none).
     """
 
     source: Source
@@ -96,11 +97,11 @@ class Question:
     last_modified: str = ""
     limit: int = 0
     plain: bool = False
-    """Not what the file holds is asked, but whether a request without a range is answered."""
+    """Compare nothing; only find out whether a request without a range is answered."""
 
 
 class Comparison(Generic[R]):
-    """One comparison. All methods run on the backend's thread; ``then`` is called as a step of the task, once."""
+    """One comparison. All methods run on the backend's thread; ``then`` is called once, as a step of the task."""
 
     def __init__(
         self,
@@ -112,7 +113,7 @@ class Comparison(Generic[R]):
     ) -> None:
         self.file: File | None = None
         self.trace: list[Traced] = []
-        """The URL of each of its transfers, and what the engine told of it."""
+        """For each transfer, the source's URL and the engine's trace of it."""
         self.retries = 0
         self._services = services
         self._task = task
@@ -123,17 +124,17 @@ class Comparison(Generic[R]):
         self._loop = 0
         self._stage = _Stage.PREPARING
         self._answered = False
-        self._failed_at = ""  # the target of a redirect
+        self._failed_at = ""  # the redirect target that failed last
         self._profile: Profile | None = None
-        self._whole = False  # the file is fetched whole, because its server cannot send ranges
-        self._finding: Finding | None = None  # what is to be told when nothing touches the scratch file
+        self._whole = False  # fetch the whole file, because its server cannot send ranges
+        self._finding: Finding | None = None  # reported once nothing touches the scratch file
         self._timers: list[Timer] = []
         self._rests_left_s = services.policy.longest_retry_after
-        """How long it may still wait for its host, which wants to be left alone."""
-        self._rested_s = 0.0  # what it was to wait for that since it was last looked at
+        """How much longer it may wait for its host's rests."""
+        self._rested_s = 0.0  # rests since the last timeout check
 
     def begin(self) -> None:
-        """Ask; the engine waits where the source's host rests."""
+        """Start; the engine waits if the source's host rests."""
         question = self._question
         if not question.samples and not question.plain:
             self._tell(Finding(Verdict.UNKNOWN, "there is nothing to compare"))
@@ -142,11 +143,11 @@ class Comparison(Generic[R]):
         self._prepare()
 
     def stop(self) -> None:
-        """End it without a verdict, soon."""
+        """End it soon, without a verdict."""
         self._end(Finding(Verdict.UNKNOWN, "it was stopped"))
 
     def handle(self, event: EngineEvent) -> None:
-        """An event of :attr:`file`."""
+        """Handle an event of :attr:`file`."""
         if event.trace is not None:
             self.trace.append((self._question.source.url, event.trace))
         elif event.name in ("DONE", "REMOVED"):
@@ -164,7 +165,7 @@ class Comparison(Generic[R]):
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _let_go(self) -> None:
-        """The engine does not touch the scratch file any more."""
+        """The engine no longer touches the scratch file."""
         if self._stage is _Stage.TURNING:
             self._stage = _Stage.PREPARING
             self._close()
@@ -186,7 +187,7 @@ class Comparison(Generic[R]):
         self._timers.append(self._services.call_later(self._task, delay_s, function))
 
     def _prepare(self) -> None:
-        # On a worker, because files are read for it.
+        # Reads files, hence on a worker.
         def prepare() -> Profile:
             return self._services.profile(self._options, self._question.source)
 
@@ -247,7 +248,7 @@ class Comparison(Generic[R]):
         failure = Failure.of(event, answered=self._answered, redirected=redirected, named_again=again)
         kind = self._services.policy.classify(failure)
         error = as_error(failure, mask_url(source.url))
-        # What is doubtful is tried again, and counts as permanent in the end.
+        # DOUBTFUL is tried again, but in the end counts as permanent.
         refused = kind in (Kind.PERMANENT, Kind.DOUBTFUL)
         finding = Finding(Verdict.UNKNOWN, error.reason, error, refused=refused)
         self.retries += 1
@@ -275,7 +276,7 @@ class Comparison(Generic[R]):
             self._end(finding)
 
     def _is_late(self) -> None:
-        """The time for the ranges is over. That in which their host was to be left alone does not count."""
+        """The time is up, unless part of it was spent waiting for a host that rests."""
         rest_s, self._rested_s = self._rested_s, 0.0
         if self.file is not None and self.file.waiting_for in ("rest", "host", "rate"):
             rest_s = max(rest_s, self._longest_s())
@@ -303,7 +304,7 @@ class Comparison(Generic[R]):
         self._gone()
 
     def _end(self, finding: Finding) -> None:
-        """The outcome is known: tell it when nothing touches the scratch file any more."""
+        """Set the outcome; it is reported once nothing touches the scratch file."""
         if self._finding is not None:
             return
         self._finding = finding
@@ -313,7 +314,7 @@ class Comparison(Generic[R]):
             assert self.file is not None
             self._stage = _Stage.LEAVING
             self.file.remove()
-        # Else a worker reads the scratch file, and tells when it has.
+        # Otherwise a worker is reading the scratch file, and reports when it is done.
 
     def _gone(self) -> None:
         self._close()
@@ -337,9 +338,9 @@ class Comparisons(Generic[R]):
 
     def __init__(self, services: EngineServices[R], task: R) -> None:
         self.connections = 0
-        """Opened by those that have ended."""
+        """Connections opened by comparisons that have ended."""
         self.trace: list[Traced] = []
-        """Of those that have ended."""
+        """Traces of comparisons that have ended."""
         self._services = services
         self._task = task
         self._active: list[Comparison[R]] = []
@@ -354,7 +355,7 @@ class Comparisons(Generic[R]):
         return sum(each.file.lanes_busy for each in list(self._active) if each.file is not None)
 
     def begin(self, options: DownloadOptions, question: Question, then: Callable[[Finding], None]) -> None:
-        """Compare, and have ``then`` go on with the finding; never once :meth:`stop` was called."""
+        """Start a comparison, and call ``then`` with its finding, unless :meth:`stop` was called meanwhile."""
 
         def told(finding: Finding) -> None:
             self._active.remove(comparison)
@@ -373,7 +374,7 @@ class Comparisons(Generic[R]):
         comparison.begin()
 
     def handle(self, event: EngineEvent) -> bool:
-        """Whether the event was of one of them."""
+        """Handle the event if it belongs to one of them; returns whether it did."""
         for each in self._active:
             if each.file is event.file:
                 each.handle(event)
@@ -381,7 +382,7 @@ class Comparisons(Generic[R]):
         return False
 
     def stop(self, then: Callable[[], None]) -> None:
-        """End all without a verdict, and go on when the engine has let go of them."""
+        """End all without a verdict, and call ``then`` once the engine has let go of them."""
         if not self._active:
             then()
             return

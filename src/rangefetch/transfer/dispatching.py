@@ -1,8 +1,8 @@
-"""The one thread of a backend, on which everything happens to its downloads, in order.
+"""The one thread of a backend, which runs all steps of its downloads, in order.
 
-What others ask for comes to it through ``call``, and so do timers and the results of what is done elsewhere: by
-workers, which may block, and on threads of their own, which may never return. Nothing on the thread itself may block
-another backend's, and no exception ends it: each step is guarded, and an error ends one download at most.
+Requests from other threads arrive through ``call``. So do the results of workers, which may block, and of separate
+threads, which may never return; timers run here too. Nothing on this thread may block another backend's thread. No
+exception ends the thread: every step is guarded, and an error ends at most one download.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _TICK_S = 0.25
 
 
 class Dispatcher(abc.ABC, Generic[R]):
-    """The downloads at work of one backend, and their thread, which is called ``thread_name``."""
+    """The downloads at work of one backend, and the thread that runs them, called ``thread_name``."""
 
     thread_name: str
 
@@ -45,7 +45,7 @@ class Dispatcher(abc.ABC, Generic[R]):
         self.listener = listener
         self.policy = policy
         self.tasks: dict[str, R] = {}
-        """What is at work, by gid."""
+        """The downloads at work, by gid."""
         self.sizes = Sizes()
         self.stopping = False
         self._calls: deque[Callable[[], None]] = deque()
@@ -60,30 +60,30 @@ class Dispatcher(abc.ABC, Generic[R]):
 
     @abc.abstractmethod
     def make_task(self, download: Download) -> R:
-        """A download is to be at work."""
+        """Create the task of a download that is starting."""
 
     @abc.abstractmethod
     def ring(self) -> None:
-        """Wake the thread; from any other."""
+        """Wake the thread; called from other threads."""
 
     @abc.abstractmethod
     def wait(self, seconds: float | None) -> None:
-        """Sleep so long at most (None: without end), and deal with what the backend tells meanwhile."""
+        """Sleep for at most ``seconds`` (None: no limit), and handle what the backend reports meanwhile."""
 
     def is_idle(self) -> bool:
-        """Whether nothing is at work any more."""
+        """Whether no downloads are at work any more."""
         return not self.tasks
 
     def tend(self, now_s: float) -> None:
-        """A few times a second, while something is at work."""
+        """Called a few times a second while downloads are at work."""
 
     def tasks_changed(self, task: R) -> None:
-        """It is at work from now on, is not any more, or has other options."""
+        """Called when ``task`` has started, has ended, or has new options."""
 
     # -- the interface --------------------------------------------------------------------------------------------
 
     def begin(self, *downloads: Download) -> None:
-        """Start them, or go on where they were; they are active already."""
+        """Start or resume downloads that the manager has already marked as active."""
         if not self.call(functools.partial(self._begin_all, downloads)):
             for download in downloads:
                 self.listener.halted(download)
@@ -106,18 +106,19 @@ class Dispatcher(abc.ABC, Generic[R]):
         self.tasks[download.gid] = task
         if size := download.size:
             self.sizes.put(download.gid, size)
-        download.waits = lambda: task.waiting_for  # others may ask from here on, so that it must be whole
+        # other threads may read it from here on, so the task must be complete
+        download.waits = lambda: task.waiting_for
         guarded(task, self.tasks_changed, task)
         guarded(task, task.begin)
 
     def begin_to_tick(self) -> None:
-        """Something is at work from now on."""
+        """Start the periodic tick, if it is not running."""
         if not self._ticking:
             self._ticking = True
             self._timers.later(_TICK_S, self._tick)
 
     def halt(self, download: Download) -> None:
-        """Stop its transfers, and save what there is or remove it; ``halted`` follows, unless it ended before."""
+        """Stop the transfers, and save or remove the data; ``halted`` follows unless the download had already ended."""
         self._step(download, lambda task: task.halt())
 
     def change(self, download: Download) -> None:
@@ -126,7 +127,7 @@ class Dispatcher(abc.ABC, Generic[R]):
         self._step(download, self.tasks_changed)
 
     def go_on(self, download: Download) -> None:
-        """It has its turn, where ``grows`` or ``comes_back`` was asked for that."""
+        """Continue a download that got the turn it asked for with ``grows`` or ``comes_back``."""
         self._step(download, lambda task: task.go_on())
 
     def _step(self, download: Download, step: Callable[[R], None]) -> None:
@@ -138,19 +139,21 @@ class Dispatcher(abc.ABC, Generic[R]):
         self.call(take)
 
     def call(self, function: Callable[[], None]) -> bool:
-        """Have the backend's thread call ``function``; from any thread. False: it is stopped, and never will."""
+        """Have the backend's thread call ``function``; from any thread. Returns False if the thread is stopped."""
         with self._calls_lock:
             if not self._takes_calls:
                 return False
             is_first = not self._calls
             self._calls.append(function)
-        # The thread takes all that is there before it sleeps.
+        # The thread empties the queue before it sleeps, so only the first call has to wake it.
         if is_first:
             self.ring()
         return True
 
     def later(self, delay_s: float, function: Callable[[], None]) -> bool:
-        """Have the backend's thread call ``function`` in so many seconds; from any thread. False: it is stopped."""
+        """Have the backend's thread call ``function`` in ``delay_s`` seconds; from any thread. Returns False if the
+        thread is stopped.
+        """
         return self.call(lambda: self._set_timer(delay_s, function))
 
     def _set_timer(self, delay_s: float, function: Callable[[], None]) -> None:
@@ -163,19 +166,20 @@ class Dispatcher(abc.ABC, Generic[R]):
         return time.monotonic()
 
     def call_later(self, task: R, delay_s: float, function: Callable[[], None]) -> DueCall:
-        """Have ``function`` called as a step of ``task``, ``delay_s`` seconds from now."""
+        """Call ``function`` as a step of ``task``, ``delay_s`` seconds from now."""
         return self._timers.later(delay_s, lambda: guarded(task, function))
 
     def work(self, task: R, job: Callable[[], Any], then: Callable[[Outcome[Any]], None]) -> None:
-        """Do ``job`` on a worker, and then ``then`` with its outcome as a step of ``task``."""
+        """Run ``job`` on a worker, then call ``then`` with its outcome as a step of ``task``."""
         assert self._workers is not None
         self._workers.submit(job, lambda outcome: self._call_step(task, then, outcome))
 
     def look(self, task: R, job: Callable[[], Any], then: Callable[[Outcome[Any]], None]) -> None:
-        """``work`` for what may never return (a function of the user's, a server): on a thread of its own, for which
-        neither a pause nor ``stop`` nor the end of the interpreter waits.
+        """Like ``work``, for jobs that may never return (user code, a server).
+
+        The job runs on a thread of its own; pauses, ``stop`` and interpreter exit do not wait for it.
         """
-        # Not one of the backend's names: the user's function may wait for other downloads.
+        # The thread's name is none of the backend's: the user's function may wait for other downloads.
         thread = threading.Thread(
             target=lambda: self._call_step(task, then, outcome(job)), name="asking-for-rangefetch", daemon=True
         )
@@ -188,13 +192,13 @@ class Dispatcher(abc.ABC, Generic[R]):
         self.call(lambda: guarded(task, then, outcome))
 
     def lacking_beside(self, download: Download, device: int) -> int:
-        """What the downloads at work but this one still need of a filesystem."""
+        """Bytes that the other downloads at work still need on a file system."""
         return lacking_on(
             device, [task.download for task in list(self.tasks.values()) if task.download is not download]
         )
 
     def task_ended(self, task: R) -> None:
-        """Nothing more comes of it."""
+        """Forget a task that has ended."""
         if self.tasks.get(task.download.gid) is task:
             del self.tasks[task.download.gid]
             self.sizes.drop(task.download.gid)
@@ -203,7 +207,7 @@ class Dispatcher(abc.ABC, Generic[R]):
     # -- the thread -----------------------------------------------------------------------------------------------
 
     def start_thread(self, workers: Workers) -> None:
-        """Begin to hear calls. ``workers`` were started."""
+        """Start the thread. ``workers`` must already run."""
         self._workers = workers
         self.stopping = self._ticking = False
         self._calls.clear()
@@ -213,13 +217,15 @@ class Dispatcher(abc.ABC, Generic[R]):
         self._thread.start()
 
     def halt_all(self) -> None:
-        """On the thread: halt every download; it ends with the last of them."""
+        """Halt every download, on the thread, which ends after the last of them."""
         self.stopping = True
         for task in list(self.tasks.values()):
             guarded(task, task.halt)
 
     def end_thread(self) -> None:
-        """The thread has ended: refuse what was asked for meanwhile. What comes now is, by ``call`` itself."""
+        """After the thread has ended: run the calls still queued, which refuse new downloads; ``call`` itself refuses
+        later ones.
+        """
         while True:
             with self._calls_lock:
                 if not self._calls:
@@ -234,7 +240,7 @@ class Dispatcher(abc.ABC, Generic[R]):
     def _work(self) -> None:
         while not (self.stopping and self.is_idle() and not self._calls):
             if not safely(self._round):
-                time.sleep(_TICK_S)  # whatever it was, it may be there the next time
+                time.sleep(_TICK_S)  # the cause may go away
 
     def _round(self) -> None:
         self.wait(0 if self._calls else self._timers.next_s())

@@ -1,9 +1,9 @@
-"""The governor of hosts: for how long each is to be left alone, and how its connections are divided.
+"""How long each host is left alone, and how its connections are shared out.
 
-A host is where a connection goes: behind redirects, and at the proxy where one is used. The engine knows each by a
-number; it counts their connections, sees to it that there are no more than were granted, and sends nothing to one that
-rests (``ext/rangefetch/host.pxd``). Here is what Python has to say to that. It holds for the whole process, whatever
-manager or download a request belongs to.
+A host is where a connection goes: behind redirects, or a proxy where one is used. The engine identifies each host by a
+number. It counts the connections, never opens more than were granted, and sends nothing to a host that rests
+(``ext/rangefetch/host.pxd``). This module is the Python side of that. Its state is shared by the whole process,
+whichever manager or download a request belongs to.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ __all__ = [
 ]
 
 HURRY_S = 2.0
-"""How long a host that has not answered yet may hold up others that wait."""
+"""How long a download whose host has not answered yet may hold up others that wait."""
 
 WORTH_A_TURN_S = 1.0
-"""A rest that is shorter is waited for; during a longer one what waits for other hosts comes first."""
+"""A download sits out a rest shorter than this; during a longer one, downloads from other hosts go first."""
 
-_TURN_S = 30.0  # for which the one that asks whether a host is back is waited for
+_TURN_S = 30.0  # how long the others wait for the one request that finds out whether a host is back
 _LOOK_AGAIN_S = 0.25
 _ORIGINS_FRESH_S, _MOST_ORIGINS = 1.0, 4096
 
@@ -54,7 +54,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class _Hosts(Protocol):
-    """Who keeps the table of hosts."""
+    """The table of hosts: the engine's, or ``_Table``."""
 
     def host_number(self, url: str) -> int: ...
     def rest_host(self, host: int, seconds: float, *, for_all: bool = True) -> None: ...
@@ -68,7 +68,7 @@ class _Hosts(Protocol):
 
 
 class _Table:
-    """The table on systems for which there is no engine, where aria2 alone asks hosts."""
+    """Replaces the engine's table on systems without the engine, where only aria2 contacts hosts."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -128,20 +128,20 @@ def _hosts() -> _Hosts:
 
 
 def host_of_connection(url: str, options: DownloadOptions) -> int:
-    """The number of the host to which a request for ``url`` goes."""
+    """The number of the host that a request for ``url`` connects to."""
     proxy = proxy_for(url, options)
     return _hosts().host_number(with_port(proxy) if proxy else url)
 
 
 class HostsOfOrigins:
-    """``host_of_connection`` for many downloads, which come from a few origins. For one thread at a time."""
+    """``host_of_connection`` with a cache, for many downloads from a few origins. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._hosts: dict[tuple[str, str, str], int] = {}  # where requests for an origin go
+        self._hosts: dict[tuple[str, str, str], int] = {}  # by origin and proxy settings
         self._since_s = 0.0
 
     def of(self, url: str, options: DownloadOptions) -> int:
-        """The number of the host."""
+        """The number of the host that a request for ``url`` connects to."""
         end = url.find("/", 8)
         key = (url if end < 0 else url[:end], options.proxy, options.no_proxy)
         host = self._hosts.get(key)
@@ -149,7 +149,7 @@ class HostsOfOrigins:
         is_old = now_s - self._since_s > _ORIGINS_FRESH_S
         if host is None or is_old:
             if is_old or len(self._hosts) > _MOST_ORIGINS:
-                # The proxies of the environment may be others.
+                # The environment's proxy settings may have changed.
                 self._hosts.clear()
                 self._since_s = now_s
             host = self._hosts[key] = host_of_connection(url, options)
@@ -157,9 +157,10 @@ class HostsOfOrigins:
 
 
 def rest(host: int, seconds: float, *, at_work: bool = True) -> None:
-    """Nobody asks the host for so long. Without ``at_work``, what is at work there may go on, and nothing else begins.
+    """Have nobody contact the host for ``seconds``. Without ``at_work``, transfers under way may continue, but no new
+    ones start.
 
-    A longer rest that the host has already stays as it is.
+    A longer rest that is already set is kept.
     """
     _hosts().rest_host(host, seconds, for_all=at_work)
     if at_work:
@@ -167,25 +168,26 @@ def rest(host: int, seconds: float, *, at_work: bool = True) -> None:
 
 
 def rests_for(host: int) -> float:
-    """Seconds for which the host is still to be left alone."""
+    """Seconds for which the host must still be left alone."""
     return _hosts().host_rests_for(host)
 
 
 def wait_before_asking(host: int) -> float:
-    """Seconds until a request outside the engine may be sent to the host; 0: now, and then :func:`was_asked` follows.
+    """Seconds until a request outside the engine may be sent to the host. After 0 the caller sends it, and calls
+    :func:`was_asked` when it has ended.
 
-    When a rest is over, one request finds out whether the host is back; the others wait for its answer.
+    After a rest, one request finds out whether the host is back; the others wait for its result.
     """
     return rests_for(host) or _turns.take(host)
 
 
 def was_asked(host: int, *, is_back: bool) -> None:
-    """A request for which :func:`wait_before_asking` gave leave was answered, or failed."""
+    """Report that a request permitted by :func:`wait_before_asking` was answered, or failed."""
     _turns.end(host, is_back=is_back)
 
 
 class _Turns:
-    """The hosts that have rested and not answered since, and until when somebody has the turn to ask them."""
+    """Hosts that have rested and not answered since; for each, until when one request has the turn to try it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -218,18 +220,20 @@ _turns = _Turns()
 
 
 def has_answered(host: int) -> bool:
-    """Whether the host has answered anything in this process."""
+    """Whether the host has answered any request of this process."""
     return _hosts().host_has_answered(host)
 
 
 def has_sent(host: int) -> bool:
-    """Whether the host has sent a file, or a part of one, in this process."""
+    """Whether the host has sent a file, or a part of one, to this process."""
     return _hosts().host_has_sent(host)
 
 
 def wait_for_slot(host: int, options: DownloadOptions, slots: dict[int, float]) -> float:
-    """Seconds until a request outside the engine may be sent to the host, as ``host_rate`` has it; 0: now. Whoever is
-    to send it has its slot from the first time on that this is asked, in ``slots``, and not any more after 0."""
+    """Seconds until ``host_rate`` lets a request outside the engine be sent to the host; 0: now.
+
+    The first call reserves the caller's slot in ``slots``; the call that returns 0 uses it up.
+    """
     every_us = options.request_every_us
     if not every_us:
         return 0.0
@@ -244,38 +248,40 @@ def wait_for_slot(host: int, options: DownloadOptions, slots: dict[int, float]) 
 
 
 def count_request(host: int, options: DownloadOptions) -> None:
-    """A request outside the engine is sent without a slot: the next one waits for that much longer."""
+    """Count a request outside the engine that was sent without a slot: it delays the next one by one interval."""
     if every_us := options.request_every_us:
         _hosts().take_slot(host, every_us)
 
 
 def next_slot(host: int) -> float:
-    """Seconds until a request that has no leave yet might be sent to the host."""
+    """Seconds until a request without a slot could be sent to the host."""
     return _hosts().next_slot(host)
 
 
 def take_connections(host: int, wanted: int, most: int) -> int:
-    """So many connections to the host for requests outside the engine, or as many as there are left of ``most``; they
-    are given back (:func:`give_back_connections`) when they are closed."""
+    """Take up to ``wanted`` connections to the host for requests outside the engine, and return how many were granted:
+    the host has no more than ``most`` in all. Return them with :func:`give_back_connections` once they are closed.
+    """
     return _hosts().take_connections(host, wanted, most)
 
 
 def give_back_connections(host: int, count: int) -> None:
-    """So many of them are closed."""
+    """Return ``count`` connections that are now closed."""
     _hosts().give_back_connections(host, count)
 
 
 def loop_of(host: int, most: int, files: int, loops: int) -> int | None:
-    """Which loop has a host with so few connections (``most``) for its ``files`` that loops would take them from each
-    other all the time; None: any may have it."""
+    """The loop to which all files of a host should go; None: any loop. A host gets one loop if ``most``, the number of
+    connections it may have, is so small for its ``files`` that the loops would keep taking them from each other.
+    """
     return host % loops if most < 2 * loops or most <= files else None
 
 
 def divide(wanted: Mapping[K, int]) -> dict[K, int]:
-    """How many connections each of the downloads from one host may have, by how many each would have alone.
+    """How many connections each download from one host may have, given how many each would have alone.
 
-    What the one that wants the most may have alone, all have together; each has one at least, and where that is more
-    than there may be, the engine has them wait for each other.
+    Together they get as many as the largest would have alone. Each gets at least one; where that adds up to more than
+    the host allows, the engine makes them wait for each other.
     """
     most = max(wanted.values(), default=0)
     return {each: min(alone, max(1, most // len(wanted))) for each, alone in wanted.items()}

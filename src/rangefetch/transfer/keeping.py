@@ -1,6 +1,6 @@
-"""What of a download is kept on disk: its state is saved on the way, and at the end without a finished file.
+"""What a download leaves on disk when it has no finished file: its state, saved periodically and at the end.
 
-Data before bits: a state is saved only of bytes that were synced before (``saving``).
+Data is synced first: a state never claims bytes that were not synced before it (``saving``).
 """
 
 from __future__ import annotations
@@ -25,17 +25,19 @@ _SAVE_EVERY_S = 5.0
 
 
 class Keeping:
-    """What is kept of one download. All methods run on the backend's thread, but for what a worker is given."""
+    """Saves the state of one download. All methods run on the backend's thread, except those for workers."""
 
     def __init__(self, task: Task[Any]) -> None:
         self._task = task
         self.kept_bytes = NOTHING_KEPT
-        """What lies beside the target speaks of so many bytes."""
+        """How many bytes the saved state claims; ``NOTHING_KEPT`` if there is none worth keeping."""
         self.next_save_s = task.now_s() + _FIRST_SAVE_S
 
     def save_if_due(self, now_s: float, save: Callable[[], int | None]) -> bool:
-        """From time to time: save what has come, on a worker; ``save`` returns how many bytes, None: it could not be.
-        Returns whether it is being saved."""
+        """Save the state on a worker, if the interval has passed. Returns whether a save was started.
+
+        ``save`` returns the number of saved bytes, or None if it could not save.
+        """
         if now_s < self.next_save_s or self._task.life.phase is not Phase.FILLING:
             return False
         self.next_save_s = now_s + _SAVE_EVERY_S
@@ -48,7 +50,7 @@ class Keeping:
         return True
 
     def keep(self) -> None:
-        """Nothing touches the file any more: keep what can be continued, and nothing else."""
+        """Once nothing touches the file any more: keep what can be resumed, and remove the rest."""
         task = self._task
 
         def kept(_: object) -> None:
@@ -56,7 +58,7 @@ class Keeping:
             task.life.fire(Event.KEPT)
 
         def failed(reason: BaseException) -> None:
-            # Whatever it was, the end is told.
+            # Whatever went wrong, report the end.
             if isinstance(reason, DiskError):
                 reason.url = reason.url or task.shown_url
                 task.life.error = task.life.error or reason
@@ -67,7 +69,7 @@ class Keeping:
         task.jobs.do(self._keep_what_can_be_continued, kept, failed=failed)
 
     def _count_kept(self) -> None:
-        """What was not kept does not count."""
+        """Have the download's figures count only what was kept."""
         task = self._task
         if task.life.phase is not Phase.ENDED:
             total = max(task.figures().total, task.saved.total_size if task.saved is not None else 0)
@@ -75,7 +77,7 @@ class Keeping:
             task.download.figures = lambda: figures
 
     def _keep_what_can_be_continued(self) -> None:
-        """Save the state of a file that can be resumed, remove the rest (on a worker)."""
+        """Save the state of a file that can be resumed; otherwise remove the data. On a worker."""
         task = self._task
         place = task.place
         if place is None or place.fd < 0:

@@ -1,8 +1,7 @@
-"""The life of one download at a backend, from taking its place on disk to the end: a table, and what goes through it.
+"""A state machine for one download at a backend, from opening its files to the end.
 
-``TABLE`` says for each phase what may happen, which phase follows, and what is to be done then. What it does not list
-cannot happen, and is refused. A backend owns what differs: how it carries out the actions. Pure: the clock is handed
-over.
+For each phase, ``TABLE`` lists the events that may happen, and for each event the next phase and the action to take. An
+event that is not listed is refused. Each backend supplies its own actions. Pure: the caller passes in the clock.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from rangefetch.errors import DownloadError, TimedOut
 __all__ = ["AT_WORK", "ENDING", "LET_GO_S", "TABLE", "Action", "Event", "Lifecycle", "Phase"]
 
 LET_GO_S = 120.0
-"""How long a download that is to end waits for its disk, or for its backend's writes to it."""
+"""How long a download that is ending waits for its disk, or for its backend to stop writing."""
 
 
 class Phase(enum.Enum):
-    """What is going on with a download."""
+    """The phases of a download."""
 
     PLACING = "its place on disk is taken, and what is there is looked at"
     ASKING = "the server is asked what there is, before anything is fetched"
@@ -38,7 +37,7 @@ class Phase(enum.Enum):
 
 
 class Event(enum.Enum):
-    """What may happen."""
+    """The events that move a download between phases."""
 
     ASK = "the server is to be asked first"
     FETCH = "the bytes are to be fetched"
@@ -57,7 +56,7 @@ class Event(enum.Enum):
 
 
 class Action(enum.Enum):
-    """What is to be done."""
+    """What the backend has to do after an event."""
 
     NOTHING = "nothing"
     WITHDRAW = "have the backend let go"
@@ -85,9 +84,9 @@ _UNSAVED = {
     **_all(_TO_DROPPING, Event.STOP, Event.FAIL, Event.REJECT),
     **_ABANDONED,
 }
-"""How a phase is left in which nothing that came is known to be worth saving."""
+"""Moves out of a phase in which nothing received is known to be worth saving."""
 _SAVED = {**_UNSAVED, **_all(_TO_STOPPING, Event.STOP, Event.FAIL)}
-"""... and one in which it is."""
+"""Moves out of a phase in which the received bytes are worth saving."""
 
 TABLE: Mapping[Phase, Mapping[Event, tuple[Phase, Action]]] = {
     Phase.PLACING: {
@@ -142,40 +141,43 @@ TABLE: Mapping[Phase, Mapping[Event, tuple[Phase, Action]]] = {
         **_all((Phase.CLEARING, _NO), Event.STOP, Event.FAIL, Event.REJECT),
         **_ABANDONED,
     },
-    # What an abandoned download was waiting for may still come.
+    # An abandoned download may still receive the events it was waiting for.
     Phase.ENDED: _all(
         (Phase.ENDED, _NO),
         *(Event.SETTLED, Event.LET_GO, Event.KEPT, Event.STOP, Event.FAIL, Event.REJECT, Event.ABANDON),
     ),
 }
-"""From each phase and what happens in it: the phase that follows, and what is to be done."""
+"""For each phase and event: the next phase, and the action to take."""
 
 AT_WORK = frozenset({Phase.ASKING, Phase.FETCHING, Phase.FILLING})
-"""The backend fetches."""
+"""Phases in which the backend fetches."""
 ENDING = frozenset({Phase.STOPPING, Phase.DROPPING, Phase.KEEPING, Phase.CLEARING, Phase.ENDED})
-"""From here on nothing but the end follows."""
+"""Phases from which a download can only end."""
 
 
 class Lifecycle:
-    """Where one download is in the table, and what is to become of it. On its backend's thread, but for reading."""
+    """The current phase of one download, and its error if it has failed.
+
+    Used on the backend's thread only, except where noted.
+    """
 
     def __init__(self, actions: Mapping[Action, Callable[[], None]], now_s: Callable[[], float]) -> None:
         self.phase = Phase.PLACING
         self.error: DownloadError | None = None
-        """Why it ends, unless somebody wanted that."""
+        """Why the download ended; None if it was stopped on request."""
         self._actions = actions
         self._now_s = now_s
         self._ending_since_s = 0.0
 
     @property
     def is_ending(self) -> bool:
-        """Whether nothing but the end follows; from any thread."""
+        """Whether the download can only end from here; callable from any thread."""
         return self.phase in ENDING
 
     def fire(self, event: Event) -> None:
-        """Something has happened: go where the table says, and do what is to be done there.
+        """Move to the phase that ``TABLE`` gives for ``event``, and run the action that goes with it.
 
-        Raises ``ValueError`` for what cannot happen in this phase; then nothing has changed.
+        Raises ``ValueError``, and changes nothing, if the event cannot happen in this phase.
         """
         move = TABLE[self.phase].get(event)
         if move is None:
@@ -186,18 +188,21 @@ class Lifecycle:
         try:
             self._actions[action]()
         except BaseException:
-            # On the way to the end nothing else would bring that about.
+            # A download that is ending gets no further event to finish it, so finish it here.
             if self.is_ending:
                 self.abandon()
             raise
 
     def stop(self) -> None:
-        """Somebody wants it to end. What is about to get its name still gets it."""
+        """End the download on request. A file that is already being named still gets its name."""
         self._note_end()
         self.fire(Event.STOP)
 
     def fail(self, error: DownloadError, *, wrong: bool = False) -> bool:
-        """It cannot go on; ``wrong``: what came is of no use. False: it was ending anyway, and not because of this."""
+        """End the download with ``error``; ``wrong`` means that the received data is useless.
+
+        Returns False if the download was already ending for another reason.
+        """
         is_new = not self.is_ending
         if is_new:
             self.error = error
@@ -206,16 +211,16 @@ class Lifecycle:
         return is_new
 
     def abandon(self, error: DownloadError | None = None) -> None:
-        """End it at once, whatever is still going on."""
+        """End the download at once, without waiting for pending work."""
         self.error = self.error or error
         self.fire(Event.ABANDON)
 
     def is_late(self, now_s: float) -> bool:
-        """Whether it should have ended long ago."""
+        """Whether the download has been ending for longer than ``LET_GO_S``."""
         return self.phase is not Phase.ENDED and 0 < self._ending_since_s < now_s - LET_GO_S
 
     def check_time(self, elapsed_s: float, most_s: float) -> None:
-        """Raises ``TimedOut`` where it takes longer than it may (``most_s`` 0: it may take as long as it wants)."""
+        """Raise ``TimedOut`` if the download has run for longer than ``most_s`` (0: no limit)."""
         if 0 < most_s < elapsed_s and self.phase is not Phase.NAMING and not self.is_ending:
             raise TimedOut(f"not finished after {most_s:g} seconds (total_timeout)")
 

@@ -1,7 +1,7 @@
-"""The place of a download on disk: taken and locked, with what an earlier run has left, and what has its final name.
+"""Opens a download's files: locks the part file, loads what an earlier run left, and checks who has the final name.
 
-Where the final name is taken, the file there may be the very one that is wanted; a checksum or the server tells. So
-it is with work that was begun from another URL.
+A file that already has the final name may be the wanted one; its checksum or the server tells. The same holds for data
+that an earlier run fetched from another URL.
 """
 
 from __future__ import annotations
@@ -34,30 +34,32 @@ if TYPE_CHECKING:
 __all__ = ["Placing"]
 
 _LOOK_AGAIN_S = (0.1, 0.4)
-"""How long it is waited before a target that another download has is looked at again, at least and at most: of many
-that wait one comes after the other."""
+"""Shortest and longest delay before a locked target is tried again; random, so that waiting downloads take turns."""
 
 T = TypeVar("T")
 
 
 class Placing:
-    """Where one download goes. All methods run on the backend's thread, but for what a worker is given."""
+    """Opens the place of one download. All methods run on the backend's thread, except those for workers."""
 
     def __init__(self, task: Task[Any]) -> None:
         self.earlier: Earlier | None = None
-        """Work of another URL, which may be part of the same file."""
+        """Data fetched from another URL, which may belong to this file."""
         self.waits_for = ""
-        """Who has the target, and is waited for, in words; empty: nobody."""
+        """Which other download holds the target, in words; empty if this one is not waiting."""
         self.has_waited = False
-        """... so that what has the final name by now may be what the other has fetched."""
+        """Whether it had to wait. If so, a file with the final name may be the one that the other download fetched."""
         self.compared_whole: Path | None = None
-        """What has the final name, to be compared with all that comes."""
+        """The existing file that the downloaded one will be compared with once complete."""
         self._compared_bytes = 0
         self._task = task
 
     def take(self, open_target: Callable[[], T], then: Callable[[T], None]) -> None:
-        """Have a worker open the target, and ``then`` go on. Where another download has it, and the options say so,
-        that is waited for: it leaves the file, or what it has got of it."""
+        """Have a worker open the target, then call ``then``.
+
+        If another download holds it and the options say to wait, this one tries again until the other leaves the
+        complete file, or its partial data.
+        """
         task = self._task
 
         def attempt() -> None:
@@ -76,8 +78,9 @@ class Placing:
         attempt()
 
     def wait(self, error: BaseException, again: Callable[[], None]) -> bool:
-        """Call ``again`` later, if the error is that another download has the target or its name, and the options have
-        this one wait for that."""
+        """Schedule ``again`` if the error says that another download holds the target or its name and the options say
+        to wait. Returns False otherwise.
+        """
         task = self._task
         if not isinstance(error, TargetLocked) or not task.options.wait_for_other:
             return False
@@ -85,19 +88,21 @@ class Placing:
             _log.info("%s: %s; waiting for it", task.shown_url, error.reason)
             task.download.note = "waiting for another download of the same file"
         self.waits_for, self.has_waited = error.reason, True
-        task.aside.step()  # the other may need the place to go on
+        task.aside.step()  # the other download may need this one's place
         task.call_later(random.uniform(*_LOOK_AGAIN_S), lambda: task.aside.back(again))
         return True
 
     def has_taken(self) -> None:
-        """Nobody is waited for any more."""
+        """Stop waiting: the target is open."""
         if self.waits_for:
             self.waits_for = ""
             self._task.download.note = ""
 
     def open(self) -> Path | None:
-        """Open and lock the target and load what was saved of it, on a worker. Returns the file that has the final
-        name, if it is to be compared by its checksum. Raises ``TargetLocked``, ``DiskError``.
+        """Open and lock the target and load its saved state, on a worker.
+
+        Returns an existing file with the final name if its checksum has to be compared. Raises ``TargetLocked``,
+        ``DiskError``.
         """
         task, options = self._task, self._task.options
         provable = bool(options.checksum)
@@ -111,20 +116,20 @@ class Placing:
         return taken
 
     def _open_target(self, *, adopt: bool) -> Target:
-        """Lock the part file of the name that the user gave, or of a numbered one where another download has it."""
+        """Lock the part file for the user's file name or, if another download has that, for a numbered one."""
         task = self._task
         name = task.options.filename
         while True:
             try:
                 return Target.open(task.options.save_dir, name, task.url, adopt=adopt)
             except TargetLocked:
-                # One that is waited for leaves the very file.
+                # With wait_for_other, the other download will leave this very file: do not number.
                 name = "" if task.options.wait_for_other else task.naming.number_anew(name)
                 if not name:
                     raise
 
     def load(self) -> None:
-        """Load what was saved of it, on a worker, and drop what nobody can tell anything of. Raises ``DiskError``."""
+        """Load the saved state, on a worker, and drop data that nothing is known of. Raises ``DiskError``."""
         task, provable = self._task, bool(self._task.options.checksum)
         target = task.target
         assert target is not None
@@ -141,8 +146,10 @@ class Placing:
             self.earlier = earlier.find(target.directory, task.url)
 
     def compare_existing(self, path: Path, free: Callable[[], None]) -> None:
-        """The final name is taken: by the very file that is wanted, if the checksum says so. ``free`` goes on where it
-        gets another name."""
+        """Compare an existing file that has the final name with the checksum.
+
+        If they match, the download is already complete. ``free`` is called if the download gets another name instead.
+        """
         task = self._task
         algorithm, _, digest = task.options.checksum.partition("=")
 
@@ -161,8 +168,12 @@ class Placing:
         )
 
     def look_at_existing(self, path: Path, source: Source, remote: Identity, free: Callable[[], None]) -> None:
-        """The final name is taken: by the file that is wanted, or by another one? ``source`` says ``remote`` of it.
-        ``free`` goes on where nothing has the name any more, it gets another one, or all must be fetched to tell."""
+        """Find out whether an existing file with the final name is the wanted one, which ``source`` describes as
+        ``remote``.
+
+        ``free`` is called to go ahead with the download: the name is free now, the download got another name, the file
+        is to be overwritten, or everything must be fetched to tell.
+        """
         task = self._task
 
         def looked(found: Found) -> None:
@@ -198,7 +209,7 @@ class Placing:
             elif standing is Standing.GONE:
                 free()
             elif task.options.overwrite:
-                self.has_waited = False  # the other has fetched something else
+                self.has_waited = False  # the other download fetched a different file
                 free()
             elif task.options.auto_file_renaming:
                 task.naming.rename(free, lambda taken: self.look_at_existing(taken, source, remote, free))
@@ -208,8 +219,10 @@ class Placing:
         task.do(lambda: look(path, task.url, remote, decodes=task.decodes), looked)
 
     def publish(self) -> tuple[Path, bool]:
-        """Give what came its final name, on a worker; returns the path, and whether it was there already. Raises
-        ``TargetExists``, ``DiskError``."""
+        """Give the file its final name, on a worker. Returns the path, and whether the same file was already there.
+
+        Raises ``TargetExists``, ``DiskError``.
+        """
         task = self._task
         try:
             return task.publish(), False
@@ -228,7 +241,7 @@ class Placing:
             return path, True
 
     def check(self, downloaded: int) -> None:
-        """From time to time: is what comes longer than what has the name? Raises ``TargetExists``."""
+        """Raise ``TargetExists`` once more bytes have arrived than the existing file has; called periodically."""
         path = self.compared_whole
         if path is None or downloaded <= self._compared_bytes or self._task.decodes:
             return
@@ -238,8 +251,11 @@ class Placing:
             raise self._taken(path, "is shorter than the remote file")
 
     def look_at_earlier(self, source: Source, remote: Identity, then: Callable[[bool], None]) -> None:
-        """Is what was fetched from another URL part of the file that ``source`` describes as ``remote``? ``then`` goes
-        on: with it (True), or without. Raises what made it impossible to tell, where starting over would lose work."""
+        """Find out whether data fetched from another URL belongs to the file that ``source`` describes as ``remote``.
+
+        Calls ``then`` with whether the data will be used. If that cannot be determined and starting over would lose the
+        data, the error is raised.
+        """
         task = self._task
         work, self.earlier = self.earlier, None
         assert work is not None
@@ -283,14 +299,16 @@ class Placing:
         task.do(lambda: earlier.read_samples(work), looked)
 
     def forget_earlier(self) -> None:
-        """The download starts over."""
+        """The download starts over; drop data of another URL."""
         work, self.earlier = self.earlier, None
         if work is not None and work.is_in_place:
             words = "the saved data is from another URL (%s) and cannot be compared; starting over"
             _log.warning(f"%s: {words}", self._task.shown_url, mask_url(work.saved.url))
 
     def _take(self, work: Earlier, remote: Identity) -> bool:
-        """Make it this download's, on a worker. False: somebody else has it by now. Raises ``DiskError``."""
+        """Adopt the earlier data for this download, on a worker. Returns False if another download has taken it. Raises
+        ``DiskError``.
+        """
         task = self._task
         target = task.target
         assert target is not None
@@ -311,7 +329,7 @@ class Placing:
         return True
 
     def _drop(self) -> None:
-        """It is worth nothing to this download, and in its place; on a worker."""
+        """Drop the other URL's data, which is in this download's part file; on a worker."""
         task = self._task
         assert task.target is not None
         task.keeping.kept_bytes = NOTHING_KEPT

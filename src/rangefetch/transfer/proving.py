@@ -1,6 +1,6 @@
-"""What follows the last byte of a download once that is known to be one version of the file: the checksum, the name.
+"""The last steps of a complete download: verify the checksum, then give the file its final name.
 
-The final name appears only when both were right.
+The final name appears only if the bytes are one version of the file and the checksum is right.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ __all__ = ["Proving"]
 
 
 class Proving:
-    """The end of a download that has every byte. All methods run on the backend's thread, but for what workers do."""
+    """Verifies and names one complete download. All methods run on the backend's thread, except those for workers."""
 
     def __init__(self, task: Task[Any]) -> None:
         self._task = task
         self.bound = ""
-        """What its speed was bound by, as the result says it."""
+        """What limited the speed, as the result reports it."""
 
     def prove(self) -> None:
-        """Hash what is not hashed yet, in steps, so that a halt needs not wait for the whole; then name the file."""
+        """Hash the rest in steps, so that a halt need not wait for the whole file; then name it."""
         task = self._task
         if task.life.phase is not Phase.PROVING:
             return
         if task.jobs.busy:
-            # What a worker is at (a save, a hash) was begun before the last byte came.
+            # A job still running (a save, a hash) was started before the last byte came: wait for it.
             task.do(lambda: None, lambda _: self.prove())
         elif (hashing := task.verification.step(task.size)) is not None:
             task.do(hashing, lambda _: self.prove(), what="the checksum to be computed")
@@ -51,7 +51,7 @@ class Proving:
         return self._task.placing.publish()
 
     def complete(self, path: Path, size: int, basis: Basis, *, already: bool = False) -> None:
-        """The file is there under its final name."""
+        """Report the file, which now has its final name."""
         task = self._task
         task.result = DownloadResult(
             path=path,

@@ -1,8 +1,8 @@
-"""What a failure means and what to do about it: the only place that decides.
+"""Decides what a failure means and what to do about it; no other module does.
 
-A failure comes from the engine in numbers (``Failure``). ``RetryPolicy.classify`` looks it up in a table of rows, the
-first that fits decides; the row's class says what happens. Nothing here has a clock, a socket or a thread. The table
-is documented in ``docs/retry.md``, which is made from it.
+The engine reports a failure in numbers (``Failure``). ``RetryPolicy.classify`` looks it up in a table, where the first
+row that fits decides; the row's kind says what happens next. Nothing here has a clock, a socket or a thread.
+``docs/retry.md`` is generated from the table.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = [
     "DEFAULT_ROWS",
     "NOT_NOW",
     "ONCE_MORE",
-    # What a row of a user's own is written with.
+    # For users who write rows of their own.
     "Curl",
     "Failure",
     "Fault",
@@ -32,7 +32,7 @@ __all__ = [
 
 
 class Kind(enum.StrEnum):
-    """The classes of failures, by what happens next."""
+    """The kinds of failures, by what happens next."""
 
     TEMPORARY = "temporary"
     """Request that range again: at once from another source, or after an exponential back-off with full jitter."""
@@ -57,15 +57,15 @@ class Kind(enum.StrEnum):
 
 
 AFTER_A_WAIT = frozenset({Kind.TEMPORARY, Kind.RATE_LIMITED})
-"""What is followed by another request only after a while."""
+"""Kinds after which the next request has to wait."""
 NOT_NOW = frozenset({429, 502, 503, 504})
-"""Statuses by which a host that is there says that it cannot serve for now (RFC 9110, sections 15.6.3 to 15.6.5)."""
+"""Statuses of a reachable host that cannot serve for now (RFC 9110, sections 15.6.3 to 15.6.5)."""
 ONCE_MORE = (401, 407)
-"""Statuses of what is doubtful that are tried once more only, on one connection."""
+"""Statuses of kind ``DOUBTFUL`` that are tried only once more, on one connection."""
 
 
 class When(enum.StrEnum):
-    """What a row may ask of a failure beyond its numbers."""
+    """Conditions that a row can require besides the failure's numbers."""
 
     ALWAYS = ""
     OTHERS_WORK = "other connections of the file work"
@@ -98,10 +98,10 @@ class When(enum.StrEnum):
 
 @records.dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the table: failures of this fault with one of these numbers, if ``when`` holds, are of ``kind``.
+    """A failure with this fault and one of these numbers is of ``kind``, provided that ``when`` holds.
 
-    Empty numbers mean any. ``words`` are some of libcurl's, where its code alone says too little. ``why`` is the reason
-    for the row.
+    Empty sets match any number. ``words`` is part of libcurl's message, for codes that are too general. ``why`` is the
+    reason for the row.
     """
 
     kind: Kind
@@ -271,18 +271,18 @@ DEFAULT_ROWS: tuple[Row, ...] = (
     ),
     _code(Kind.TEMPORARY, "resets, timeouts, broken bodies, broken HTTP/2 streams"),
 )
-"""The table. Rows are looked at from the top; the last of each group fits everything that is left."""
+"""The default table. Rows are tried from the top; the last row of each group matches everything else in the group."""
 
 
 @records.dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """The table, and how long to wait. Edit it by making another: ``RetryPolicy().first(Row(...))``.
+    """The table of failures, and how long to wait. To change it, make a new one: ``RetryPolicy().first(Row(...))``.
 
     Raises ``TypeError`` or ``ValueError`` naming the argument.
 
-    Times are seconds: ``longest_wait`` bounds a back-off, ``longest_retry_after`` what a server may ask for,
-    ``network_check`` is how often an absent network is looked for, ``network_wait`` how long at most (0: no limit).
-    ``network_hosts`` are asked by TCP whether there is a network, ``host:port`` each; any one is enough.
+    All times are in seconds. ``longest_wait`` caps the back-off, and ``longest_retry_after`` what a server may ask for.
+    While there is no network, it is checked for every ``network_check`` seconds, for at most ``network_wait`` (0: no
+    limit). The check opens a TCP connection to each of ``network_hosts`` (``host:port``); one that answers is enough.
     """
 
     rows: tuple[Row, ...] = DEFAULT_ROWS
@@ -308,24 +308,24 @@ class RetryPolicy:
             raise ValueError("network_check: 0 is out of range; there must be a pause between checks")
 
     def first(self, *rows: Row) -> RetryPolicy:
-        """The same policy with ``rows`` before all others."""
+        """A copy of the policy with ``rows`` before all others."""
         return records.replace(self, rows=(*rows, *self.rows))
 
     def row(self, failure: Failure) -> Row:
-        """The row that decides about a failure."""
+        """The row that matches a failure."""
         for row in self.rows:
             if row.fits(failure):
                 return row
         return Row(Kind.PERMANENT, "no row fits")
 
     def classify(self, failure: Failure) -> Kind:
-        """What a failure is."""
+        """The kind of a failure."""
         return self.row(failure).kind
 
     def wait_s(self, failures: int, first_s: float, retry_after_s: float = 0.0) -> float:
-        """How long to wait before the next try: exponential with full jitter, after the time that the server asks for.
+        """Seconds to wait before the next try: what the server asked for, plus exponential back-off with full jitter.
 
-        The upper bounds for ``first_s=0.5`` are 0.5, 1, 2, 4, 8, 16, 32, 60, 60 … seconds.
+        The upper bounds of the back-off for ``first_s=0.5`` are 0.5, 1, 2, 4, 8, 16, 32, 60, 60 … seconds.
         """
         bound = min(first_s * 2.0 ** min(max(failures - 1, 0), 30), self.longest_wait)
         return random.uniform(0, bound) + min(retry_after_s, self.longest_retry_after)

@@ -1,8 +1,8 @@
-"""A download at work, whichever backend fetches it: one life, from its place on disk to its final name.
+"""One download at work, from opening its files to the final name, whichever backend fetches it.
 
-The life is the table of ``lifecycle``, and what follows is the same for all: how the place is taken (``placing``), what
-is kept at any other end (``keeping``), how a file that is whole gets its name (``proving``). What differs is how the
-bytes come and what tells that they are of one version of the file. That is the backend's, in a subclass.
+``lifecycle`` has its phases. This part is the same for all backends: opening the files (``placing``), saving what can
+be resumed (``keeping``), and naming a complete file (``proving``). A backend's subclass fetches the bytes, and checks
+that they all belong to one version of the file.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ _REFRESH_S = 300.0
 
 
 class Task(abc.ABC, Generic[S]):
-    """One download at work. All methods run on its backend's thread, but for those that say otherwise."""
+    """One download at work. All methods run on its backend's thread, except where noted."""
 
     transferer = "the backend"
-    """What has the transfers, in words."""
+    """What runs the transfers, for messages."""
 
     def __init__(self, backend: S, download: Download, options: DownloadOptions) -> None:
         self.backend = backend
@@ -71,7 +71,7 @@ class Task(abc.ABC, Generic[S]):
         self.url = self.sources.url
         self.target: Target | None = None
         self.saved: State | None = None
-        """What an earlier run has left."""
+        """The state that an earlier run saved."""
         self.resumed_bytes = 0
         self.connections = 0
         self.modified_time: float | None = None
@@ -97,85 +97,88 @@ class Task(abc.ABC, Generic[S]):
         )
         self.aside = Aside(backend.listener, download)
         self.offline = Offline(self)
-        self._then: Callable[[], None] = lambda: None  # what follows when the backend has let go
-        self._turns = 0  # how often it went on in another way
-        self._nothing_since_s = 0.0  # since when it could not say what it waits for
+        self._then: Callable[[], None] = lambda: None  # called once the backend has let go
+        self._turns = 0  # how often ``turn`` was called
+        self._nothing_since_s = 0.0  # since when ``waiting_for`` has been empty
 
     # -- what differs ---------------------------------------------------------------------------------------------
 
     @abc.abstractmethod
     def begin(self) -> None:
-        """Take the place on disk, and start to fetch what it lacks."""
+        """Open the files, and start to fetch the missing bytes."""
 
     @abc.abstractmethod
     def change(self, options: DownloadOptions) -> None:
-        """Apply new options to what runs."""
+        """Apply new options to the running transfers."""
 
     @abc.abstractmethod
     def withdraw(self) -> None:
-        """Have the backend let go, and say so (``LET_GO``) when it has."""
+        """Have the backend stop writing; fire ``LET_GO`` once it has."""
 
     @abc.abstractmethod
     def compare(self) -> None:
-        """Every byte is there: say ``AGREED`` when they are one version of the file that was asked for."""
+        """Every byte is there: fire ``AGREED`` if all belong to one version of the requested file."""
 
     @abc.abstractmethod
     def keep_state(self) -> int | None:
-        """Save what can be continued, on a worker; how many bytes that is, None: nothing. Raises ``DiskError``."""
+        """Save what can be resumed, on a worker. Returns its size in bytes, or None if nothing can be resumed.
+
+        Raises ``DiskError``.
+        """
 
     @abc.abstractmethod
     def figures(self) -> Figures:
-        """How far it is; from any thread."""
+        """The download's progress; callable from any thread."""
 
     @abc.abstractmethod
     def basis(self) -> Basis:
-        """How it was established that the bytes are one version of the file at the URL."""
+        """How the bytes were shown to belong to one version of the file at the URL."""
 
     @abc.abstractmethod
     def ask_ranges(self, question: Question, then: Callable[[Finding], None]) -> None:
-        """Fetch some ranges of a source again, and go on with what comparing them has found."""
+        """Fetch some ranges of a source again, compare them, and call ``then`` with the finding."""
 
     @property
     @abc.abstractmethod
     def size(self) -> int:
-        """The bytes of the file, once all are there."""
+        """The file's size in bytes, valid once all of it is there."""
 
     @property
     def decodes(self) -> bool:
-        """Whether a content coding is undone."""
+        """Whether a content coding will be undone."""
         return False
 
     @property
     def encoded_bytes(self) -> int:
-        """How many bytes of what came were decoded; -1: nothing was."""
+        """The size of the received data before it was decoded; -1 if nothing was decoded."""
         return -1
 
     @property
     def opened_connections(self) -> int:
-        """How many connections it took."""
+        """How many connections the download has opened."""
         return self.connections
 
     @property
     @abc.abstractmethod
     def waits_for(self) -> str:
-        """What brings it on, but for the end of its transfers, in words; from any thread."""
+        """What the download waits for besides its own transfers, in words; callable from any thread."""
 
     @property
     @abc.abstractmethod
     def url_identity(self) -> Identity:
-        """What the URL itself said of its file; nothing where it was not asked."""
+        """What the URL's own server said about the file; empty if it was not asked."""
 
     @property
     def place(self) -> Place | None:
-        """What it has on disk, from when that is taken on."""
+        """The download's place, from the moment it is opened."""
         return self.target
 
     @abc.abstractmethod
     def write_trace(self) -> None:
-        """Add what is not there yet to the user's trace of transfers, on a worker, as far as the backend knows."""
+        """Append new entries to the user's trace of transfers, on a worker, as far as the backend has any."""
 
     def publish(self) -> Path:
-        """Give what is there its final name, on a worker. Raises ``TargetExists``, ``DiskError``."""
+        """Give the file its final name, on a worker. Raises ``TargetExists``, ``DiskError``."""
         target, options = self.target, self.options
         assert target is not None
         if target.keeps_state:
@@ -204,10 +207,10 @@ class Task(abc.ABC, Generic[S]):
         return self.backend.call_later(self, delay_s, function)
 
     def do(self, job: Callable[[], Any], then: Callable[[Any], None], *, what: str = "the disk") -> None:
-        """Have a worker do something that may block, one thing after the other, and ``then`` go on here.
+        """Have a worker run ``job``, which may block, and then call ``then`` with the result on this thread.
 
-        All that touches the target is done so: whoever closes it comes after those who use it. ``then`` is left out
-        where the download is to end, or goes on in another way.
+        A task's jobs run one at a time, and everything that touches the target is such a job, so the target is closed
+        only after its last use. ``then`` is not called if the download is ending or has been turned meanwhile.
         """
         turns = self._turns
 
@@ -222,10 +225,11 @@ class Task(abc.ABC, Generic[S]):
             self.do(job, lambda _: None)
 
     def ask_for_link(self, url: str, answered: Callable[[str | None], None]) -> Timer:
-        """Have the user's ``refresh_url`` say where the file of ``url`` is now; None: it has given no URL in time.
+        """Call the user's ``refresh_url`` for the current URL of this file, and pass the result to ``answered``; None
+        if it gave no valid URL in time.
 
-        It may take its time, never return, or wait for another download, which can have this one's place meanwhile.
-        What is returned is for whoever does not wait for it any more.
+        The function may be slow, never return, or wait for another download, so this download gives up its place to
+        others meanwhile. Cancel the returned timer to stop waiting.
         """
         refresh, turns = self.options.refresh_url, self._turns
         assert refresh is not None
@@ -233,7 +237,7 @@ class Task(abc.ABC, Generic[S]):
         def ask() -> str | None:
             try:
                 return check_url(refresh(url), "refresh_url", HTTP)
-            except BaseException as failed:  # a SystemExit, too: it is not this thread's to end anything
+            except BaseException as failed:  # SystemExit too: user code on this thread must not end anything
                 _log.warning("%s: refresh_url gave no new URL: %r", self.shown_url, failed)
                 return None
 
@@ -252,12 +256,12 @@ class Task(abc.ABC, Generic[S]):
         return late
 
     def go_on(self) -> None:
-        """It has a place again, for which it has waited."""
+        """The download has its place again."""
         if not self.life.is_ending:
             self.aside.go_on()
 
     def turn(self, then: Callable[[], None]) -> None:
-        """It cannot go on like this: have the backend let go, and do ``then`` when nothing touches the file."""
+        """Have the backend let go of the file, and then call ``then`` to continue in another way."""
         self._then = then
         self._turns += 1
         self.life.fire(Event.TURN)
@@ -266,12 +270,13 @@ class Task(abc.ABC, Generic[S]):
         self._then()
 
     def does_without_helpers(self) -> bool:
-        """The bytes are the wrong ones. Whether some may be from a source that nobody has vouched for, and it begins
-        again without."""
+        """Called when the complete file has the wrong checksum. Returns True if some of it may come from sources that
+        nobody vouched for, and the download is starting over without them.
+        """
         return False
 
     def tick(self, now_s: float) -> None:
-        """A few times a second: see whether time is up. Raises ``TimedOut``, ``LocalError``."""
+        """Check the time limits; called a few times a second. Raises ``TimedOut``, ``LocalError``."""
         life = self.life
         if life.is_late(now_s):
             _log.warning("%s: abandoned: no response from %s", self.shown_url, self.waiting_for)
@@ -286,12 +291,13 @@ class Task(abc.ABC, Generic[S]):
         life.check_time(now_s - self.download.started_s, self.options.total_timeout)
 
     def host(self) -> int:
-        """The governor's number of the host that is asked first."""
+        """The governor's number of the host that the URL's requests go to."""
         return governor.host_of_connection(self.sources[URL].url, self.options)
 
     def lets_others_pass(self, now_s: float, *, is_silent: bool) -> bool:
-        """Whether it stops here, because its host has not answered yet, and others that wait are to have its place
-        before it tries again."""
+        """Whether the download was stopped because its host has not answered yet and others wait for its place. It will
+        be tried again after them.
+        """
         if (
             not is_silent
             or now_s - self.download.started_s < governor.HURRY_S
@@ -309,13 +315,15 @@ class Task(abc.ABC, Generic[S]):
 
     @property
     def waiting_for(self) -> str:
-        """What will bring it on, in words; from any thread. Empty: nothing will, which cannot be."""
+        """What the download waits for, in words; callable from any thread. Empty is an error: see ``_watch``."""
         if self.life.phase in (Phase.TURNING, Phase.STOPPING, Phase.DROPPING):
             return f"{self.transferer} to end its transfers"
         return self.aside.waiting_for or self.placing.waits_for or self.waits_for
 
     def _watch(self, now_s: float) -> None:
-        """A download that can name nothing that it waits for would wait forever. Raises ``LocalError``."""
+        """Raise ``LocalError`` if the download has waited for nothing in particular for ``_NOTHING_S``; otherwise it
+        would hang forever.
+        """
         if self.waiting_for:
             self._nothing_since_s = 0.0
         elif not self._nothing_since_s:
@@ -326,32 +334,32 @@ class Task(abc.ABC, Generic[S]):
     # -- the end --------------------------------------------------------------------------------------------------
 
     def halt(self) -> None:
-        """Stop, save (or remove what there is, where its intent says so), and tell the listener."""
+        """Stop, save the data (or remove it if the caller wants that), and tell the listener."""
         self.life.stop()
 
     def fail(self, error: DownloadError) -> None:
-        """Stop, keep what can be continued, and tell the listener."""
+        """Stop, keep what can be resumed, and tell the listener."""
         self._say_of_what(error)
         if not self.life.fail(error):
             _log.debug("%s: while it ended: %s", self.shown_url, error)
 
     def reject(self, error: DownloadError) -> None:
-        """Stop, because what came is wrong."""
+        """Stop because the received data is wrong."""
         self._say_of_what(error)
         self.life.fail(error, wrong=True)
 
     def _say_of_what(self, error: DownloadError) -> None:
-        """Give an error what only this download knows: its URL, and of the disk its file."""
+        """Add the download's URL to the error and, for an error of the disk, the part file's name."""
         error.url = error.url or self.shown_url
         if isinstance(error, DiskError) and error.filename is None and self.target is not None:
             error.filename = str(self.target.part_path)
 
     def tell_end(self, error: DownloadError | None) -> None:
-        """Tell the listener at once, whatever is still going on."""
+        """Tell the listener at once, without waiting for pending work."""
         self.life.abandon(error)
 
     def _tell(self) -> None:
-        """Tell the listener how it ended."""
+        """Tell the listener how the download ended."""
         listener, error = self.backend.listener, self.life.error
         self.naming.release()
         try:

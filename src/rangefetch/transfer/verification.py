@@ -1,4 +1,4 @@
-"""What proves a file's bytes: the digest that it must have, and its own, hashed behind them while they arrive."""
+"""Verifies a file's digest, hashing the bytes while the rest still arrives."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _STEP_BYTES = 64 << 20
 
 
 class Verification:
-    """The digest of one download's file. ``checksum`` is the user's, else the server's, as ``algorithm=HEX``.
+    """The digest that one download's file must have. ``checksum`` is the user's, otherwise the server's, as
+    ``algorithm=HEX``.
 
-    What hashes is returned as a job, for a worker: one at a time.
+    Methods that hash return a job for a worker; run one at a time.
     """
 
     def __init__(self, checksum: str) -> None:
@@ -25,24 +26,24 @@ class Verification:
         self._hasher: FileHasher | None = None
 
     def begin(self, target: Target) -> None:
-        """The bytes will come into this file; where they are not kept, there is nothing to prove."""
+        """Set the file that the bytes go to. A target that keeps no state is not hashed."""
         self._target = target
         if self.checksum and target.keeps_state:
             self._hasher = FileHasher(target.fd, self.checksum.partition("=")[0])
 
     def begin_anew(self, checksum: str) -> None:
-        """Other bytes will come, and only ``checksum`` holds for them."""
+        """Start over with other bytes, for which only ``checksum`` is valid."""
         self.checksum, self._hasher = checksum, None
         if self._target is not None:
             self.begin(self._target)
 
     @property
     def is_collision_free(self) -> bool:
-        """Whether other bytes with the same digest cannot be made by anybody."""
+        """Whether the algorithm is one for which nobody can construct a collision."""
         return self.checksum.partition("=")[0] not in ("", "md5", "sha-1")
 
     def learn(self, stated: str) -> bool:
-        """A source says what its file's digest is. False: it is another one than must be."""
+        """Take the digest that a source states, if there is none yet. Returns False if it contradicts the expected one."""
         if stated and not self.checksum and self._target is not None:
             self.checksum = stated
             self.begin(self._target)
@@ -50,11 +51,11 @@ class Verification:
         return not stated or stated.partition("=")[0] != algorithm or stated == self.checksum
 
     def forget(self) -> Callable[[], None] | None:
-        """What was hashed is not what the file will hold."""
+        """Returns a job that discards what was hashed, because the file will hold other bytes."""
         return self._hasher.restart if self._hasher is not None else None
 
     def step(self, end: int, least_bytes: int = 1) -> Callable[[], None] | None:
-        """Hash some more of the file up to ``end``; None where there is not as much as that."""
+        """Returns a job that hashes the next bytes, up to ``end``; None if fewer than ``least_bytes`` are there."""
         hasher = self._hasher
         if hasher is None or end - hasher.position < least_bytes:
             return None
@@ -63,13 +64,13 @@ class Verification:
 
     @property
     def actual(self) -> str:
-        """The digest of what is hashed, as ``checksum``; that one where nothing is."""
+        """The computed digest as ``algorithm=HEX``; ``checksum`` itself if nothing is hashed."""
         if self._hasher is None:
             return self.checksum
         return f"{self.checksum.partition('=')[0]}={self._hasher.hexdigest()}"
 
     def check(self, url: str) -> None:
-        """All is hashed: set the file aside where it is the wrong one. Raises ``ChecksumMismatch``."""
+        """Once all is hashed: if the digest is wrong, set the file aside and raise ``ChecksumMismatch``."""
         actual = self.actual
         if actual != self.checksum:
             assert self._target is not None
