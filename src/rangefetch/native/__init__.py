@@ -1,4 +1,4 @@
-"""The engine as a backend: how a download becomes a file of the engine, and what follows from what the engine reports.
+"""The engine as a backend: turns downloads into files of the engine, and acts on what the engine reports.
 
-``backend.NativeBackend`` is what a manager uses, and ``task.NativeTask`` a download that the engine fetches.
+A manager uses ``backend.NativeBackend``; ``task.NativeTask`` is a download that the engine fetches.
 """

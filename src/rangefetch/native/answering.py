@@ -1,6 +1,6 @@
-"""What the sources of a task say, and whose word counts: what the remote file is, and what follows from that.
+"""Handles the answers of a task's sources: what the remote file is, who decides that, and what follows from it.
 
-The first good answer is dealt with while the first bytes come. Until it was found to be in order nothing is saved.
+The first good answer is checked while the first bytes come; nothing is saved until it has been accepted.
 """
 
 from __future__ import annotations
@@ -32,37 +32,41 @@ __all__ = ["Answering"]
 
 
 class Answering:
-    """The answers of one task's sources. All methods run on the backend's thread, but for what a worker is given."""
+    """The answers of one task's sources. All methods run on the backend's thread, except those for workers."""
 
     def __init__(self, task: NativeTask) -> None:
         self._task = task
         self.first_source = URL
-        """Whose the first response of this task was."""
+        """The source that sent this task's first response."""
         self.first_extent = (0, 0)
-        """What it brought."""
-        self._answer: tuple[File, Source] | None = None  # the first good one, if what it says still counts
+        """The byte range of that response."""
+        self._answer: tuple[File, Source] | None = None  # the first good answer, while it counts
 
     @property
     def one_source(self) -> bool:
-        """Whether all must come from one source: what a reader has used cannot be fetched anew from another."""
+        """Whether all bytes must come from one source: those of a stream without a checksum, since bytes that were read
+        cannot be fetched again from another.
+        """
         task = self._task
         return task.download.sink is not None and not task.options.checksum
 
     @property
     def validators_of_mirrors(self) -> tuple[str, str] | None:
-        """What a mirror's responses must have to take part; None: what they had before, if anything. Bytes that a
-        reader gets can never be fetched anew, so there a mirror must have the same strong ETag, too."""
+        """The validators that a mirror's responses must have; None: those known from before, if any.
+
+        The reader's bytes cannot be fetched again, so a stream's mirrors must also have the same strong ETag.
+        """
         task = self._task
         sink = task.download.sink
         return (sink.read_identity.etag, "") if sink is not None and self.one_source else None
 
     def decides(self, number: int) -> bool:
-        """Whether a source's word is what the remote file is."""
+        """Whether a source's word decides what the remote file is."""
         task = self._task
         return task.authority.source in (-1, number)
 
     def follow_the_url(self, reason: str) -> None:
-        """The URL has another file than the mirrors that stood in for it: theirs is dropped, and they with it."""
+        """The URL has another file than the mirrors that stood in for it: drop them and their bytes, and start over."""
         task = self._task
         for number, source in enumerate(task.sources):
             if number != URL and source.answered:
@@ -73,7 +77,7 @@ class Answering:
         task.begin_again()
 
     def drop_mirror(self, number: int, reason: str) -> None:
-        """A mirror has another file than the URL: it is not asked again."""
+        """Stop using a mirror, because it has another file than the URL."""
         task = self._task
         source = task.sources[number]
         source.banned = True
@@ -83,24 +87,25 @@ class Answering:
             task.file.ban(number)
 
     def begin(self) -> None:
-        """Nothing was answered, or that does not count any more."""
+        """Forget the first answer: there is none yet, or it no longer counts."""
         self._answer = None
 
     @property
     def may_start_over(self) -> bool:
-        """Whether nobody has used the beginning of the file yet."""
+        """Whether the download may start over: nobody has used the beginning of the file yet."""
         task = self._task
         return task.target is not None and task.target.read_bytes == 0
 
     @property
     def may_be_asked_anew(self) -> bool:
-        """Whether the file may be asked for from its beginning: nobody has used that yet, or a strong ETag shows that
-        what comes continues it."""
+        """Whether the file may be requested again from its beginning: nobody has used that yet, or a strong ETag shows
+        that the new response continues it.
+        """
         sink = self._task.download.sink
         return self.may_start_over or (sink is not None and sink.read_identity.strength is Strength.STRONG)
 
     def answered(self, number: int, headers: dict[str, str]) -> None:
-        """The first good answer: what the remote file is."""
+        """Handle the first good answer, which says what the remote file is."""
         task = self._task
         source, size = task.sources[number], task.file.size
         part = stated_range(headers)
@@ -121,7 +126,7 @@ class Answering:
         self._deal_with(source, headers)
 
     def _deal_with(self, source: Source, headers: dict[str, str]) -> None:
-        """The first answer makes sense: see what it means for the place on disk, while the first bytes come."""
+        """Check what a credible first answer means for the files on disk, while the first bytes come."""
         task = self._task
         answer = self._answer = (task.file, source)
 
@@ -134,7 +139,7 @@ class Answering:
 
         def settled(step: Callable[[], None] | None) -> None:
             if answer is not self._answer:
-                return  # it has begun again meanwhile
+                return  # the task has started over meanwhile
             task.placing.has_taken()
             if step is None:
                 self._see_to_the_cache()
@@ -152,14 +157,15 @@ class Answering:
         look()
 
     def _see_to_the_cache(self) -> None:
-        """A large file need not stay in the page cache, unless it will be read again at once."""
+        """Keep a large file out of the page cache, unless it will be read again at once."""
         task = self._task
         is_read_again = bool(task.verification.checksum or task.codings) or task.download.sink is not None
         task.file.uncached = not is_read_again and not keeps_in_cache(task.file.size)
 
     def answered_late(self, number: int, headers: dict[str, str]) -> None:
-        """The first good answer, which comes when the task is to end: what came with it is saved if that answer would
-        have been followed."""
+        """Handle a first good answer that comes while the task is ending: the received bytes are saved only if the
+        answer would have been accepted.
+        """
         task = self._task
         source, size, expected = task.sources[number], task.file.size, task.options.expected_size
         known = task.authority.hear(number, source.identity, stated=stated_range(headers) is not None)
@@ -172,27 +178,27 @@ class Answering:
             self._deal_with(source, headers)
 
     def _settle(self, file: File, source: Source, headers: dict[str, str]) -> Callable[[], None] | None:
-        """See whether the final name and the space are free, on a worker, while the first bytes come. Until that is
-        known nothing is saved. Returns what is to be done instead of going on, None: nothing.
+        """Check that the final name and the space are free, on a worker, while the first bytes come; nothing is saved
+        before that.
 
-        Raises ``DiskError``.
+        Returns a step to run instead of continuing, or None. Raises ``DiskError``.
         """
         task = self._task
         target, size = task.target, file.size
         assert target is not None
-        # A mirror that stands in for the URL does not say what its file is called.
+        # A mirror that stands in for the URL does not decide the file's name.
         said = (source.resolved_url, headers.get("content-disposition", "")) if source is task.sources[URL] else ()
         path = task.naming.choose(*said)
         if path is not None:
             free = task.starting.probed
             if task.options.checksum:
                 return lambda: task.turn(lambda: task.placing.compare_existing(path, free))
-            # A short body may have ended by now, and its size be known that nobody has stated.
+            # A short body may be complete by now, so that its size is known although no header stated it.
             is_stated = "content-length" in headers or "content-range" in headers
             remote = Identity.of(headers, size if is_stated else -1)
             return lambda: task.turn(lambda: task.placing.look_at_existing(path, source, remote, free))
         if task.first_event is Event.ASK:
-            # The server gives it another name than its URL does, and that one is free.
+            # The server gives the file another name than the URL does, and that name is free.
             return task.starting.probed
         if size > file.downloaded:
             check_target(
@@ -208,7 +214,9 @@ class Answering:
         return None
 
     def is_credible(self, number: int, identity: Identity, *, stated: bool) -> bool:
-        """Whether the whole file may be what a source says it is; otherwise the download starts over."""
+        """Whether the whole file may be what a source says it is. If not, the download starts over;
+        ``BadAnswer`` is raised if it already was a single stream.
+        """
         task = self._task
         remembered = task.authority.is_remembered
         known = task.authority.identity.size
@@ -232,8 +240,11 @@ class Answering:
         return True
 
     def _admit(self, source: Source, whole: bool) -> bool:
-        """Let the reader of a stream have what comes. Ranges that only weak validators hold together may be of two
-        versions, which nobody could find out once they were read: then one response brings it all."""
+        """Let the reader of a stream have the incoming bytes. Returns False if the download starts over instead.
+
+        Ranges tied together only by weak validators may be of two versions, which could not be noticed once they were
+        read. So such a file is requested as one response.
+        """
         task = self._task
         sink = task.download.sink
         assert sink is not None
@@ -246,8 +257,9 @@ class Answering:
         return True
 
     def take_offers(self, headers: dict[str, str]) -> None:
-        """The URL's answer may name mirrors (RFC 6249): they wait as the user's do, until found to have
-        the same bytes. Only what is proved as a whole may come from them, and nothing that was read before."""
+        """Add the mirrors that the URL's answer names (RFC 6249). Like the user's, they wait until they are found to
+        have the same bytes. They are used only if a digest verifies the whole file, and never for a stream.
+        """
         task = self._task
         if not task.verification.is_collision_free or task.download.sink is not None:
             return
@@ -258,8 +270,10 @@ class Answering:
             task.set_lanes()
 
     def compare_digest(self, number: int, headers: dict[str, str]) -> None:
-        """What a source says its file's digest is: proof where the user gave none and the URL says so, and a
-        contradiction a ban."""
+        """Check the digest that a source states for its file.
+
+        The URL's becomes the expected one if the user gave none. A source that contradicts the expected one is banned.
+        """
         task = self._task
         source = task.sources[number]
         stated = _digest_stated(headers)

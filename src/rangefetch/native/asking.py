@@ -1,8 +1,8 @@
-"""What a server says of a file of which nothing is to be fetched: how it is asked, and what its answer means.
+"""Asks a server about a file without fetching it, and interprets the answer.
 
-One byte is asked for, because a link that was signed for GET is refused for HEAD. Where the server refuses that, or
-sends something else, HEAD follows; and where that is refused in another way, a GET without a range, of which nothing
-but the header is taken. Everything else, from redirects to retries, is as in a download.
+The first request is a GET for one byte, because a link signed for GET is refused for HEAD. If the server refuses that,
+or sends something else, HEAD follows; if HEAD is refused in another way, a GET without a range, of which only the
+header is taken. Everything else, from redirects to retries, is as in a download.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 __all__ = ["Asking"]
 
 _REFUSED = AFTER_A_WAIT | {Kind.PERMANENT, Kind.DOUBTFUL, Kind.NO_RANGES}
-"""What may be about the way of asking, and not about the file."""
+"""Kinds of failures that may be due to the way of asking, not to the file."""
 
 
 _OF_A_METHOD = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
-"""What servers say to a method that they do not allow, also those that are known to send ranges."""
+"""Statuses for a method that is not allowed; servers that send ranges use them too."""
 
 
 class _Way(enum.Enum):
@@ -43,17 +43,17 @@ class _Way(enum.Enum):
 
 
 class Asking:
-    """The question of one task. All methods run on the backend's thread, but for ``profiles``."""
+    """The question of one task. All methods run on the backend's thread, except ``profiles``."""
 
     def __init__(self, task: NativeTask) -> None:
         self._task = task
         self._way = _Way.ONE_BYTE
-        self._refused_as: int | None = None  # the first byte
+        self._refused_as: int | None = None  # how the GET for the first byte was refused
         self._get: Profile | None = None
         self._head: Profile | None = None
 
     def profiles(self) -> list[Profile]:
-        """How the URL is asked; on a worker, because files are read for it."""
+        """The profiles for asking the URL; on a worker, because files are read."""
         task = self._task
         source = task.sources[URL]
         self._get = task.backend.profile(task.options, source)
@@ -61,7 +61,7 @@ class Asking:
         return [self._get]
 
     def ask_otherwise(self, failure: Failure, kind: Kind) -> bool:
-        """A request has failed. True: the next one will be another."""
+        """Handle a failed request. Returns True if the next request will be of another kind."""
         task = self._task
         how = how_refused(failure)
         if how is None or kind not in _REFUSED:
@@ -73,7 +73,7 @@ class Asking:
         elif self._way is _Way.HEAD and (how != self._refused_as or how == HTTPStatus.FORBIDDEN):
             self._way, profile = _Way.PLAINLY, self._get
         elif self._way is _Way.HEAD and kind in AFTER_A_WAIT:
-            # It was not about the way of asking.
+            # The way of asking was not the cause.
             self._way, profile = _Way.ONE_BYTE, self._get
         else:
             return False
@@ -83,7 +83,7 @@ class Asking:
         return True
 
     def answered(self, headers: dict[str, str]) -> None:
-        """The server has said what there is."""
+        """Report what the server has said about the file."""
         task = self._task
         source, size = task.sources[URL], task.file.size
         is_part = stated_range(headers) is not None

@@ -1,9 +1,9 @@
 """The native backend: one thread that turns the engine's events into steps of downloads.
 
 Everything that happens to a download at work (``Small``, ``NativeTask``) happens on that thread, in order: events,
-timers, and what others ask for through ``call``. What may block (opening, hashing, syncing and naming files) goes to
-workers, and functions of the user's to threads of their own; the results come back the same way. Whatever raises there
-ends one download at most: the thread goes on.
+timers, and calls from other threads. Whatever may block (opening, hashing, syncing and naming files) runs on workers,
+and user code on threads of its own; their results come back through ``call``. An exception ends at most one download,
+never the thread.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NativeBackend"]
 
-# A host has 16 connections by default. With fewer than two for each loop it is left to one of them (governor.loop_of).
+# By default a host may have 16 connections, two for each of these loops. With fewer than two for each, it is left to
+# one loop (governor.loop_of).
 _MOST_LOOPS = 8
 _MOST_PROFILES = 64
 
@@ -54,8 +55,8 @@ _MOST_PROFILES = 64
 class NativeBackend(Dispatcher["NativeTask | Small"]):
     """Runs downloads on the engine.
 
-    ``start`` raises ``EngineUnavailable`` where the engine cannot run. ``begin`` and ``halt`` may be called from any
-    thread; what became of a download is told to the listener.
+    ``start`` raises ``EngineUnavailable`` if the engine cannot run. ``begin`` and ``halt`` may be called from any
+    thread; the listener is told how each download ended.
     """
 
     name = "native"
@@ -98,7 +99,7 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
 
     @staticmethod
     def _make_engine(loops: int) -> tuple[Engine, int]:
-        """The engine, and how many loops it has: fewer where the system has no threads for them."""
+        """Create the engine. Returns it and its number of loops, which is lower if the system lacks threads."""
         with no_fork:
             from rangefetch._engine import Engine
 
@@ -111,7 +112,7 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
                 loops //= 2
 
     def stop(self) -> None:
-        """Halt every download, wait until all of them are saved and let go of, and end the threads."""
+        """Halt every download, wait until all are saved and closed, and end the threads."""
         if self._thread is None or self._engine is None or self._process_id != os.getpid():
             return
         self.call(self.halt_all)
@@ -122,9 +123,10 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
         self.preparing.clear()
 
     def make_task(self, download: Download) -> NativeTask | Small:
-        """A download is to be at work."""
+        """Create the task of a download that is starting: small if it may be a small file."""
         if download.options.wait_for_other:
-            # Others are about to begin the same file: whoever is first must have its place soon.
+            # Import the task's modules now: others may be about to start the same file, and the first must soon open
+            # its place.
             _task_class()
         return Small(self, download) if download.is_small else self._made(download)
 
@@ -132,19 +134,19 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
         return _task_class()(self, download, small)
 
     def is_idle(self) -> bool:
-        """Whether nothing is at work any more."""
+        """Whether no downloads are at work, and the engine has let go of all dropped files."""
         return not self.tasks and not self._dropped
 
     def serves(self, url: str) -> bool:
-        """http and https."""
+        """Whether the URL is http or https."""
         return urlsplit(url).scheme.lower() in NATIVE.schemes
 
     def has_notifications(self) -> bool:
-        """Always: the engine tells at once."""
+        """True: the engine reports at once."""
         return True
 
     def limit(self, bytes_per_s: int) -> None:
-        """Limit all downloads together; 0: no limit."""
+        """Limit the speed of all downloads together, in bytes per second; 0: no limit."""
         self._limit = bytes_per_s
         if self._engine is not None:
             self._engine.limit = bytes_per_s
@@ -152,14 +154,14 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
     # -- for tasks, on the backend's thread -------------------------------------------------------------------
 
     def ring(self) -> None:
-        """Wake the thread; from any other."""
+        """Wake the thread; called from other threads."""
         engine = self._engine
         if engine is not None:
-            with contextlib.suppress(RuntimeError):  # it was closed a moment ago
+            with contextlib.suppress(RuntimeError):  # it was just closed
                 engine.ring()
 
     def tasks_changed(self, task: NativeTask | Small) -> None:
-        """Divide a host's lanes among the downloads from it. Small files have one each, and are not counted."""
+        """Divide a host's lanes among its downloads. Small files use one each and are not counted."""
         if isinstance(task, Small):
             return
         if self.tasks.get(task.download.gid) is task:
@@ -169,16 +171,16 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
         self._share_again(task.host())
 
     def shares_changed(self, host: int) -> None:
-        """Downloads of another backend have come to the host, or left it."""
+        """Called when downloads of another backend have joined or left the host."""
         self.call(lambda: self._share_again(host))
 
     def _share_again(self, host: int) -> None:
         for each, lanes in SHARES.fair(host).items():
-            if getattr(each, "backend", None) is self:  # others are aria2's
+            if getattr(each, "backend", None) is self:  # others belong to aria2
                 cast("NativeTask", each).share_lanes(lanes)
 
     def lacks_connections(self, host: str) -> bool:
-        """Whether a download that has a place can do nothing because its host has as many connections as it may."""
+        """Whether an active download is stuck because its host has all the connections it may have."""
         for task in self.tasks.values():
             if not isinstance(task, Small) and task.sources[0].host == host:
                 file = task.engine_file
@@ -187,13 +189,13 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
         return False
 
     def task_ended(self, task: NativeTask | Small) -> None:
-        """Nothing more comes of it."""
+        """Forget a task that has ended."""
         if not isinstance(task, Small):
             task.drop_tried()
         super().task_ended(task)
 
     def are_whole(self, whole: Sequence[tuple[Small, DownloadResult]]) -> None:
-        """Small files have their names."""
+        """Report small files that now have their names."""
         tasks = self.tasks
         told: list[tuple[Download, DownloadResult]] = []
         for small, result in whole:
@@ -206,12 +208,12 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
             self.listener.completed_together(told)
 
     def _begin_all(self, downloads: Iterable[Download]) -> None:
-        """Small files begin together, since most of what they need is the same."""
+        """Small files start together, since most of what they need is the same."""
         smalls: list[Small] = []
         for download in downloads:
             if download.is_small and not self.stopping and not download.options.wait_for_other:
                 small = self.tasks[download.gid] = Small(self, download)
-                if download.was_put_off and (size := download.size):  # of another one nothing is known
+                if download.was_put_off and (size := download.size):  # the size of any other is not known yet
                     self.sizes.put(download.gid, size)
                 download.waits = small.waits
                 smalls.append(small)
@@ -222,7 +224,7 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
             self.preparing.prepare(smalls)
 
     def heard(self, url: str, options: DownloadOptions, *, ranged: bool) -> None:
-        """A small file has come whole."""
+        """Note that an origin has sent a whole small file."""
         origin = url[: url.find("/", 8)]
         if self._heard != origin:
             self._heard = origin
@@ -230,7 +232,7 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
             self.manners.answered(host_of(url), status=HTTPStatus.PARTIAL_CONTENT if ranged else HTTPStatus.OK)
 
     def task_instead(self, small: Small) -> None:
-        """It is not small, or not plain: a task goes on with it."""
+        """Have a task take over a download that is not small, or not plain."""
         download = small.download
         if self.tasks.get(download.gid) is not small:
             return
@@ -242,21 +244,23 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
         guarded(task, task.begin)
 
     def drops(self, small: Small) -> None:
-        """The engine still has its file, which nobody wants."""
+        """Remember a small download that nobody wants, until the engine has let go of its file."""
         self._dropped.add(small)
 
     def dropped(self, small: Small) -> None:
         self._dropped.discard(small)
 
     def add_file(self, file: File) -> int:
-        """Give the file to the loop that has its host, else to the one with the fewest; returns which, for
-        ``file_gone``."""
+        """Give the file to the loop that has its host, otherwise to the one with the fewest files.
+
+        Returns the loop, for ``file_gone``.
+        """
         loop = self._loads.begin(file.host, file.host_lanes)
         self.engine.add(file, loop)
         return loop
 
     def add_smalls(self, files: list[File]) -> list[int]:
-        """Give small files from one host to loops; returns which, for ``files_gone``."""
+        """Give small files from one host to loops. Returns the loop of each, for ``files_gone``."""
         loops = self._loads.begin_all(files[0].host, files[0].host_lanes, len(files))
         self.engine.add_all(files, loops)
         return loops
@@ -270,11 +274,11 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
         self.files_gone(file.host, loop, 1)
 
     def files_gone(self, host: int, loop: int, count: int) -> None:
-        """A loop has let go of so many files of a host."""
+        """Record that a loop has let go of ``count`` files of a host."""
         self._loads.end(host, loop, count)
 
     def profile(self, options: DownloadOptions, source: Source, *, head: bool = False) -> Profile:
-        """The profile for these options, by HEAD or by GET; downloads that ask alike share one."""
+        """The profile for these options, for HEAD or GET requests; equal settings share one profile."""
         wanted = profile_settings(options, source, head=head)
         profile = self._profiles.get(wanted)
         if profile is None:
@@ -284,7 +288,7 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
         return profile
 
     def _jar_for(self, private: Private) -> Jar:
-        """The cookies that servers have set for those who come with the same headers and credentials."""
+        """The cookies set by servers, shared by downloads with the same headers and credentials."""
         with no_fork:
             from rangefetch._engine import Jar
 
@@ -298,7 +302,7 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
     # -- the thread -------------------------------------------------------------------------------------------
 
     def wait(self, seconds: float | None) -> None:
-        """Sleep so long at most, and hand out the engine's events."""
+        """Sleep for at most ``seconds``, then pass on the engine's events."""
         engine = self._engine
         assert engine is not None
         self._wait_for_ring(seconds)
@@ -312,24 +316,24 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
             safely(come_whole, self, whole)
 
     def tend(self, now_s: float) -> None:
-        """From time to time: let go of directories that nobody uses."""
+        """Close unused directories; called periodically."""
         self.preparing.tend(now_s)
 
 
 def _waiting_for(fd: int) -> Callable[[float | None], object]:
-    """Waits until ``fd`` can be read, so many seconds at most (None: about a minute)."""
+    """Returns a function that waits until ``fd`` is readable, for at most the given seconds (None: about a minute)."""
     if not (
         hasattr(select, "poll") and hasattr(select, "POLLIN")
-    ):  # eventlet takes it away, and its own select() lets others go on
+    ):  # eventlet removes poll(), and its own select() lets other green threads run
         return lambda seconds: select.select([fd], [], [], 60.0 if seconds is None else seconds)
     poll = select.poll()
     poll.register(fd, getattr(select, "POLLIN", 1))
-    # poll(2) takes whole milliseconds; a little late is better than once too often.
+    # poll(2) takes whole milliseconds; waking slightly late is better than waking once too often.
     return lambda seconds: poll.poll(seconds * 1000 + 1 if seconds else 60_000 if seconds is None else 0)
 
 
 def _task_class() -> type[NativeTask]:
-    """The modules that a task needs, which no small file does, take as long to load as a small file."""
+    """Imported late: no small file needs these modules, and loading them takes as long as fetching a small file."""
     with no_fork:
         from rangefetch.native.task import NativeTask
     return NativeTask

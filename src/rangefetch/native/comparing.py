@@ -1,4 +1,4 @@
-"""What follows the last byte of a task: the bytes are shown to be one version of the file, and the URL's."""
+"""Checks a task that has every byte: are they one version of the file, and the URL's?"""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparing"]
 
-_WHOLE_BYTES = 1 << 20  # samples are taken of whole ones
+_WHOLE_BYTES = 1 << 20  # extents to sample are rounded outwards to multiples of this
 
 
 class Comparing:
-    """A task that has every byte. All methods run on the backend's thread."""
+    """Checks one task that has every byte. All methods run on the backend's thread."""
 
     def __init__(self, task: NativeTask) -> None:
         self._task = task
         self.compared = False
         """Whether bytes were fetched again, and were the same."""
-        self._checked: set[int] = set()  # the sources whose bytes were seen to be of one version, and the URL's
-        self._url_agrees = False  # that what mirrors sent is its file
+        self._checked: set[int] = set()  # sources whose bytes were found to be of one version, and the URL's
+        self._url_agrees = False  # the file that mirrors sent is the URL's
 
     def begin_again(self) -> None:
-        """What was found out is of bytes that are gone."""
+        """Forget the findings: those bytes are gone."""
         self.compared = self._url_agrees = False
         self._checked.clear()
 
     def arrived(self) -> None:
-        """Every byte is in the file: is it what was expected?"""
+        """Every byte is in the file: check that it is the expected file."""
         task = self._task
         size = task.file.downloaded
         task.proving.bound = task.proving.bound or explain(
@@ -66,20 +66,20 @@ class Comparing:
             task.comparisons.stop(self._check_identity)
 
     def _check_identity(self) -> None:
-        """Before it is named: is it one version of the file, and is it the URL's?"""
+        """Before the file is named, check that it is one version of the file, and the URL's."""
         task = self._task
         if task.life.phase is not Phase.COMPARING:
             return
         first, size = task.sources[task.answering.first_source], task.file.downloaded
         if task.file.block_size == 0:
-            # Its length was not announced.
+            # The length was not announced.
             identity = records.replace(first.identity, size=size)
             if not task.answering.is_credible(task.answering.first_source, identity, stated=False):
                 return
         if task.options.checksum or task.download.sink is not None:
             task.life.fire(Event.AGREED)
         elif self._is_from_mirrors and not self._url_agrees and not task.mirroring.url_given_up:
-            # They stood in for the URL, which is asked whether it has the same file.
+            # The mirrors stood in for the URL: ask it whether it has the same file.
             if size == 0:
                 task.answering.follow_the_url("it is empty, and the URL did not say so")
             else:
@@ -93,7 +93,7 @@ class Comparing:
 
     @property
     def _judge(self) -> int:
-        """The source whose file it is, by which the bytes of others can be judged; -1: it cannot be asked."""
+        """The source that decides what the file is, to compare others' bytes with; -1: it cannot be asked."""
         task = self._task
         if self._url_agrees:
             return URL
@@ -103,8 +103,11 @@ class Comparing:
         return judge
 
     def _next_helper(self) -> int | None:
-        """The next source that has brought some of another one's file, and was not held against that yet. It had the
-        same bytes when it joined; what it has sent since may be anything, and no validator of its own tells."""
+        """The next source that has contributed to another source's file, and has not been compared with that one since.
+
+        It had the same bytes when it joined, but it may have sent anything since, and its own validators cannot show
+        that.
+        """
         task = self._task
         judge = self._judge
         if judge < 0 or task.verification.checksum:
@@ -112,7 +115,7 @@ class Comparing:
         return min(self._helpers - self._checked - {judge}, default=None)
 
     def _compare_brought(self, number: int) -> None:
-        """Compare some of what a source has brought with the one whose file it is."""
+        """Compare some of what a source has sent with the deciding source's file."""
         task = self._task
         file, size = task.file, task.file.size
         blocks = bytes(DONE if each == number else 0 for each in bytes(file.brought_by))
@@ -137,8 +140,9 @@ class Comparing:
             self._not_compared(finding)
 
     def does_without_offers(self) -> bool:
-        """The digest is wrong: if some of the file may be from mirrors that the user has not named, begin again without
-        those. Whether it does."""
+        """Called if the digest is wrong: if some of the file may be from mirrors that the user has not named, start
+        over without those. Returns whether it does.
+        """
         task = self._task
         offers = [each for number, each in enumerate(task.sources) if each.is_offered and number in self._helpers]
         earlier = task.saved is not None and any(each.url not in task.sources.given for each in task.saved.sources)
@@ -152,7 +156,7 @@ class Comparing:
 
     @property
     def _helpers(self) -> set[int]:
-        """The sources other than the URL that have brought some of the file."""
+        """The sources other than the URL that have sent some of the file."""
         return set(bytes(self._task.file.brought_by)) - {URL}
 
     def _next_to_compare(self) -> int | None:
@@ -172,13 +176,14 @@ class Comparing:
 
     @property
     def _is_from_mirrors(self) -> bool:
-        """Whether mirrors have sent it, and the URL has said nothing to this task."""
+        """Whether only mirrors have answered this task, and not the URL."""
         task = self._task
         return not task.sources[URL].answered and any(source.answered for source in task.sources)
 
     def _compare_all(self, number: int, then: Callable[[Finding], None]) -> None:
-        """Fetch samples of the finished file from a source again, and of what came first: where the file has changed
-        since, those bytes are the old ones."""
+        """Fetch samples of the finished file from a source again, including some of what came first: if the file has
+        changed since, those are the old bytes.
+        """
         task = self._task
         size = task.file.size
         if task.saved is not None:
@@ -191,7 +196,7 @@ class Comparing:
         task.sourcing.compare(task.sources[number], [(0, size)], then, size=size, oldest=oldest)
 
     def _url_compared(self, finding: Finding) -> None:
-        """The URL was asked whether what mirrors sent is its file."""
+        """Called with the result of comparing what mirrors sent with the URL's file."""
         task = self._task
         if finding.verdict is Verdict.DIFFERENT:
             task.answering.follow_the_url(finding.reason)
@@ -206,7 +211,7 @@ class Comparing:
             self._check_identity()
 
     def _versions_compared(self, number: int, finding: Finding) -> None:
-        """Some of what a source sent was fetched again, to see whether its file has changed meanwhile."""
+        """Called with the result of fetching samples of a source again, to see whether its file has changed."""
         task = self._task
         is_mirror = number not in (URL, task.answering.first_source)
         dated = task.sources[number].identity.strength is Strength.DATED
@@ -225,7 +230,9 @@ class Comparing:
             self._not_compared(finding)
 
     def _not_compared(self, finding: Finding) -> None:
-        """The source whose file it is could not be asked for some of it again. Raises its error; the work is kept."""
+        """Handle a deciding source that could not be asked for samples: raise its error, keeping the data, or start
+        over with a single stream.
+        """
         task = self._task
         if not isinstance(finding.error, BadAnswer):
             raise finding.error or ContentChanged(
@@ -234,7 +241,7 @@ class Comparing:
         task.recovery.ask_plainly(f"it could not be compared: {finding.reason}")
 
     def basis(self) -> Basis:
-        """How it was established that the bytes are one version of the file at the URL."""
+        """How the bytes were shown to belong to one version of the file at the URL."""
         task = self._task
         answered = [source for source in task.sources if source.answered]
         weakest = min((source.identity.strength for source in answered), default=task.authority.identity.strength)
@@ -256,5 +263,5 @@ class Comparing:
 
 
 def _whole(start: int, end: int, size: int) -> Extent:
-    """The whole pieces, of which samples are taken, that hold these bytes of a file."""
+    """The extent, rounded outwards to whole pieces for sampling."""
     return start // _WHOLE_BYTES * _WHOLE_BYTES, min(-(-end // _WHOLE_BYTES) * _WHOLE_BYTES, size)

@@ -1,4 +1,4 @@
-"""Which loop of the engine gets a file: how many each of them has, and how many there are of each host."""
+"""Decides which loop of the engine gets a file, by the number of files on each loop and from each host."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Loads:
         self._of_host: Counter[int] = Counter()
 
     def begin(self, host: int, most: int) -> int:
-        """The loop for one more file from a host to which there may be ``most`` connections."""
+        """The loop for one more file from a host that may have ``most`` connections."""
         loop = loop_of(host, most, self._of_host[host], len(self._of_loop))
         if loop is None:
             loop = self._of_loop.index(min(self._of_loop))
@@ -26,13 +26,13 @@ class Loads:
         return loop
 
     def begin_all(self, host: int, most: int, files: int) -> list[int]:
-        """``begin`` for several: the loop of each."""
+        """The loops for several files; see ``begin``."""
         loops: list[int] = []
         while len(loops) < files:
             loop = loop_of(host, most, self._of_host[host], len(self._of_loop))
             if loop is None:
                 loops.append(self.begin(host, most))
-            else:  # as of all that follow, since there are more and more
+            else:  # for all further files too, since the number of files only grows
                 left = files - len(loops)
                 self._of_loop[loop] += left
                 self._of_host[host] += left
@@ -40,7 +40,7 @@ class Loads:
         return loops
 
     def end(self, host: int, loop: int, files: int = 1) -> None:
-        """A loop has let go of a file, or of several."""
+        """Record that a loop has let go of one or more files."""
         self._of_loop[loop] -= files
         self._of_host[host] -= files
         if not self._of_host[host]:

@@ -1,8 +1,8 @@
-"""What of its machine this process may use: processors and memory, by affinity and by the limits of its control groups.
+"""How many processors and how much memory this process may use, by affinity and control groups.
 
 A container that may use two of a machine's 64 processors usually has a quota, and sees all 64. Threads beyond the quota
-only have each other throttled (cgroups(7); ``cpu.max`` in version 2, ``cpu.cfs_quota_us`` in version 1). Its memory is
-limited in the same way (``memory.max``, ``memory.limit_in_bytes``), and the page cache of what it writes counts in.
+only cause each other to be throttled (cgroups(7); ``cpu.max`` in version 2, ``cpu.cfs_quota_us`` in version 1). Memory
+is limited in the same way (``memory.max``, ``memory.limit_in_bytes``), and includes the page cache of written files.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from rangefetch.disk import system
 
 __all__ = ["keeps_in_cache", "memory_bytes", "processors"]
 
-_Files = tuple[str, tuple[str, ...], tuple[str, ...]]  # of a controller: its name, files in version 2, in version 1
+_Files = tuple[str, tuple[str, ...], tuple[str, ...]]  # a controller: its name, its files in version 2, in version 1
 _CPU_FILES: _Files = ("cpu", ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
 _MEMORY_FILES: _Files = ("memory", ("memory.max",), ("memory.limit_in_bytes",))
 _MOST_DIGITS = 18
 _LEAST_UNCACHED_BYTES = 2 << 30
 _CACHE_SHARE = 8
-# The page cache could lose what had been written twice in the first kernels that had RWF_DONTCACHE (6.14 and 6.15).
+# In the first kernels with RWF_DONTCACHE (6.14 and 6.15) the page cache could lose data that had been written twice.
 _FIRST_UNCACHED_KERNEL = (6, 16)
 
 
 def processors(root: str = "/") -> int:
     """How many threads of this process can run at the same time; at least 1.
 
-    A quota of one processor and a half counts as two. ``root`` is where ``proc`` and ``sys`` are; what cannot be read
-    there limits nothing.
+    A quota of one and a half processors counts as two. ``root`` is where ``proc`` and ``sys`` are; files that cannot be
+    read there set no limit.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [math.ceil(quota) for words in _limits(root, _CPU_FILES) for quota in _ratio(words)]
@@ -39,7 +39,7 @@ def processors(root: str = "/") -> int:
 
 
 def memory_bytes(root: str = "/") -> int:
-    """How much memory this process may use, the page cache of its files included; ``root`` as with ``processors``."""
+    """How many bytes of memory this process may use, including its page cache; ``root`` as for ``processors``."""
     limits = [int(words[0]) for words in _limits(root, _MEMORY_FILES) if len(words) == 1 and _is_number(words[0])]
     return min([system.physical_bytes(), *limits])
 
@@ -47,8 +47,8 @@ def memory_bytes(root: str = "/") -> int:
 def keeps_in_cache(size: int) -> bool:
     """Whether a new file of ``size`` bytes should stay in the page cache.
 
-    A file that takes an eighth of the memory, and 2 GiB at least, pushes out what others have there, has the writer
-    wait once too much of it is not on the disk yet, and is seldom read again before it is pushed out itself.
+    A file of an eighth of the memory or more, and at least 2 GiB, evicts other programs' data, makes its writer wait
+    once too much is not on disk yet, and is seldom read again before it is evicted itself.
     """
     if size < _LEAST_UNCACHED_BYTES or not system.linux_release():
         return True
@@ -57,7 +57,7 @@ def keeps_in_cache(size: int) -> bool:
 
 
 def _limits(root: str, files: _Files) -> Iterator[list[str]]:
-    """The words of a controller's files in every control group that the process is in, outer ones too."""
+    """The words in a controller's files, for every control group that the process is in, including outer ones."""
     controller, in_version_2, in_version_1 = files
     mounts = f"{root}sys/fs/cgroup"
     for line in _read(f"{root}proc/self/cgroup").splitlines():
@@ -74,15 +74,16 @@ def _limits(root: str, files: _Files) -> Iterator[list[str]]:
 
 
 def _groups(mount: str, path: str) -> Iterator[str]:
-    """The directories of a group and of those around it. In a container its path may be that of the machine outside,
-    of which only the mount itself is there."""
+    """The directories of a control group and its ancestors. In a container, ``path`` may be the host's, of which only
+    the mount itself exists here.
+    """
     parts = [part for part in path.split("/") if part not in {"", ".", ".."}]
     for count in range(len(parts), -1, -1):
         yield "/".join([mount, *parts[:count]])
 
 
 def _ratio(words: list[str]) -> Iterator[float]:
-    """A quota over its period; nothing where there is none ("max", or -1)."""
+    """A quota divided by its period; nothing if there is no quota ("max", or -1)."""
     if len(words) == 2 and all(map(_is_number, words)) and int(words[1]) > 0:
         yield int(words[0]) / int(words[1])
 

@@ -1,9 +1,9 @@
-"""Which mirrors take part in a download: those that were found to have its bytes.
+"""Decides which mirrors take part in a download: those found to have its bytes.
 
-What a server says of its file (size, ETag, date) tells nothing about another server's. So a mirror contributes nothing
-before blocks that are in the file, chosen at random, were fetched from it and compared; and what it has contributed is
-compared with the URL before the file gets its name (``comparing``). Where the URL itself does not
-answer and nothing is there to compare, a mirror stands in for it, and the others are compared with what that brings.
+What a server says of its file (size, ETag, date) tells nothing about another server's file. So a mirror contributes
+nothing until randomly chosen blocks of the file have been fetched from it and compared, and what it has contributed is
+compared with the URL before the file is named (``comparing``). If the URL itself does not answer and there is nothing
+to compare, a mirror stands in for it, and the other mirrors are compared with what that one sends.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ class Mirroring:
 
     def __init__(self, task: NativeTask) -> None:
         self._task = task
-        self._compared: list[Source] = []  # now
-        self._error: DownloadError | None = None  # what ends the download if no mirror joins
+        self._compared: list[Source] = []  # being compared, or about to join
+        self._error: DownloadError | None = None  # ends the download if no mirror joins
         self._silent_since_s = 0.0
         self.url_given_up = False
-        """The URL refuses the file for good, or its tries are used up: it is not asked whether the mirrors have it."""
+        """Whether the URL refuses the file for good, or has used up its tries. If so, the mirrors' file is not checked
+        against it.
+        """
 
     def restart(self) -> None:
-        """The file is begun again: what mirrors were compared with is gone."""
+        """The file starts over: the bytes that mirrors were compared with are gone."""
         self._compared.clear()
         self._task.sources.part()
 
@@ -49,7 +51,7 @@ class Mirroring:
         return 1 if self._task.sources.waiting else 0
 
     def look(self) -> None:
-        """From time to time: compare mirrors that wait, as soon as there is something to compare them with."""
+        """Called periodically: compare waiting mirrors, once there is something to compare them with."""
         task = self._task
         if not task.sources.waiting or not task.is_filling:
             return
@@ -64,9 +66,9 @@ class Mirroring:
                 self._stand_in("the URL does not answer")
 
     def take_over(self, error: DownloadError) -> bool:
-        """Whether mirrors may save the download that ``error`` would end, since no source at work can.
+        """Whether mirrors may save a download that would end with ``error`` because no current source works.
 
-        It ends with that error if none of them joins.
+        If none of them joins, the download ends with that error.
         """
         task = self._task
         if not task.sources.waiting or not isinstance(error, NetworkError | SourceError):
@@ -79,7 +81,7 @@ class Mirroring:
             task.starting.resume_from_mirrors()
             return True
         if task.placing.earlier is not None:
-            # Whether that is of the URL's file is not to be known any more.
+            # It can no longer be found out whether the earlier data is of the URL's file.
             self.url_given_up = task.sources[URL].banned = True
             task.begin_again()
             return True
@@ -95,7 +97,7 @@ class Mirroring:
         if not task.file.downloaded:
             self._stand_in(error.reason)
         elif not self._compare() and not self._compared:
-            # Less came than can be compared.
+            # Too little is there to compare.
             if not task.answering.may_start_over:
                 return False
             _log.warning("%s: %s; starting over with a mirror", task.shown_url, error.reason)
@@ -104,8 +106,9 @@ class Mirroring:
         return True
 
     def stand_in(self) -> None:
-        """A file is about to begin without a source that may be asked, and without bytes to compare mirrors with: have
-        the next mirror be one."""
+        """If a file is about to start with no usable source, and no saved bytes to compare mirrors with, make the next
+        mirror a source.
+        """
         sources = self._task.sources
         if not sources.usable() and sources.waiting and self._task.saved is None:
             sources.join(sources.waiting[0])
@@ -126,7 +129,7 @@ class Mirroring:
         self._task.sourcing.use_source(source, validators)
 
     def _compare(self) -> bool:
-        """Begin to compare mirrors that wait. False: there is nothing yet to compare them with."""
+        """Start to compare waiting mirrors. Returns False if there is nothing to compare them with yet."""
         task = self._task
         extents = self._extents()
         if not extents:
@@ -147,7 +150,7 @@ class Mirroring:
         return not busy or busy + len(self._compared) < task.options.split
 
     def _extents(self) -> list[Extent]:
-        """What of the file may be compared: while it is being fetched, only what lies beyond its head."""
+        """The extents that can be compared. While the file is being fetched, there must be some beyond its head."""
         task = self._task
         file = task.file
         extents = task.sourcing.written_extents()
@@ -161,7 +164,8 @@ class Mirroring:
         shown = mask_url(source.url)
         if finding.verdict is Verdict.SAME:
             _log.debug("%s: %s has the same bytes", task.shown_url, shown)
-            # It is not compared again while it is about to join, and must send the version that was compared.
+            # It stays in _compared, so it is not compared again while joining; it must send the version that was
+            # compared.
             self._join(source, finding.validators)
             return
         self._compared.remove(source)

@@ -1,5 +1,6 @@
-"""What small files need before their requests, found out once for all that begin at about the same time: their open
-directory, and how their source is asked. Both take file systems, so workers do it.
+"""Prepares small files, once for all that start at about the same time: opens their directory, makes their profile.
+
+Both read the file system, so workers do them.
 """
 
 from __future__ import annotations
@@ -32,8 +33,11 @@ _NAMES = (
 
 
 class Preparing:
-    """The preparations of one backend. All methods run on its thread. ``fetch`` has small files fetched that have one
-    directory, which counts each of them as a user, and one origin, which is asked as one profile says."""
+    """The preparations of one backend. All methods run on its thread.
+
+    ``fetch`` is called with small files that share a directory, an origin and a profile; the directory counts
+    each of them as a user.
+    """
 
     def __init__(self, backend: NativeBackend, fetch: Callable[[Sequence[Small], Directory, Profile], None]) -> None:
         self._backend = backend
@@ -48,16 +52,16 @@ class Preparing:
         self._environment = None
 
     def tend(self, now_s: float) -> None:
-        """From time to time: close the directories that nobody uses."""
+        """Close unused directories; called periodically."""
         self._directories.tend(now_s)
 
     def clear(self) -> None:
-        """Nobody comes any more."""
+        """Forget everything: no more files come."""
         self._directories.clear()
         self._profiles.clear()
 
     def prepare(self, smalls: Iterable[Small]) -> None:
-        """Have them fetched when all is there that they need, or told that it is not (``not_prepared``)."""
+        """Have the files fetched once they are prepared; call ``not_prepared`` on those that cannot be."""
         alike: list[Small] = []
         last, origin = None, ""
         for small in smalls:
@@ -65,7 +69,7 @@ class Preparing:
             if (
                 last is None
                 or not url.startswith(origin)
-                # What a file of cookies has for a URL is that URL's.
+                # The cookies that a cookie file has for a URL are for that URL only.
                 or options.cookies
                 or (options is not last and (options.manner is not last.manner or options.save_dir != last.save_dir))
             ):
@@ -77,7 +81,7 @@ class Preparing:
         self._prepare_alike(alike)
 
     def _prepare_alike(self, alike: list[Small]) -> None:
-        """These have one directory and one origin, which is asked in the same manner."""
+        """Prepare files that share a directory, and an origin that is asked in the same manner."""
         if not alike:
             return
         options, url = alike[0].options, alike[0].download.url
@@ -126,7 +130,7 @@ class Preparing:
         self._fetch_alike(alike, directory.use(len(alike)), profile)
 
     def _profile_for(self, options: DownloadOptions, origin: str) -> Profile | None:
-        """How an origin is asked, if that was found out a moment ago."""
+        """The profile for an origin, if it was made a moment ago and still applies."""
         known = self._profiles.get(origin)
         if known is None or known[0] is not options.manner or known[1] != self._environment_now():
             return None

@@ -1,8 +1,8 @@
-"""What a task does about failures: waits, other sources, fewer lanes, new links, the network's return.
+"""What a task does after a failure: wait, switch to other sources, use fewer lanes, get a new link, await the network.
 
-``retry`` decides what a failure is; here it is carried out. After a failure the engine holds one lane until it is
-released. Tries are counted (``tries``) so that a server that breaks sixteen connections at once costs one try
-and not sixteen.
+``retry`` classifies the failure; this module acts on it. After a failure the engine holds one lane until it is
+released. Tries are counted (``tries``) so that a server that breaks sixteen connections at once costs one try, not
+sixteen.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _RANGE_TRIES = 2
 _MORE_LANES_AFTER_S = 30.0
 _OF_EMPTY_FILES = (HTTPStatus.NO_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
 _OF_A_RANGE = AFTER_A_WAIT | {Kind.PERMANENT, Kind.DOUBTFUL}
-"""What the refusal of a range may look like."""
+"""Kinds of failures by which a server may refuse a range."""
 _ANY_LANES = 1 << 16
 _PATIENCE = 3
-"""So many times the failures that ``max_tries`` allows end a download although another lane is at work."""
+"""While another lane works, a download survives this many times ``max_tries`` failures."""
 
 
 class _Waits(enum.Enum):
-    """What will let the lanes that are held go on."""
+    """What the held lanes wait for."""
 
     NOTHING = ""
     TIME = "the time of the next try"
@@ -57,38 +57,38 @@ class _Waits(enum.Enum):
 
 
 _FOR_ALL_LANES = frozenset({_Waits.PLAIN_REQUEST, _Waits.NETWORK, _Waits.LINK})
-"""What comes of that is for whatever fails meanwhile, too."""
+"""While one of these is awaited, further failures are not handled: its outcome applies to them too."""
 
 
 class Recovery:
-    """The failures of one task. All methods run on the backend's thread."""
+    """Handles the failures of one task. All methods run on the backend's thread."""
 
     def __init__(self, task: NativeTask) -> None:
         self._task = task
         self.resort = LastResort(task)
-        """How the file is asked for: with ranges, or as one stream."""
+        """How the file is requested: with ranges, or as one stream."""
         self._tries = task.tries
-        self._released_at = -1  # how much was downloaded when a lane went on last
-        self._held = 0  # lanes that wait for a word from here
+        self._released_at = -1  # bytes downloaded when a lane was last released
+        self._held = 0  # lanes that wait to be released
         self._waits = _Waits.NOTHING
-        self._timer: Timer | None = None  # for how long
-        self._due_s = 0.0  # when the next try is, where a time is waited for
-        self._restarted = False  # it was started over because the remote file was another one
-        self._refreshed_at = -1  # how much was downloaded when it was asked last
+        self._timer: Timer | None = None  # ends the wait
+        self._due_s = 0.0  # when the next try is due, while waiting for TIME
+        self._restarted = False  # started over once because the remote file had changed
+        self._refreshed_at = -1  # bytes downloaded when refresh_url was last called
         self.most_lanes = _ANY_LANES
-        """How many the server was found to allow."""
+        """How many lanes the server was found to allow."""
         self._more_lanes_s = 0.0  # when one more may be tried
         self._refused = (0, 0.0)  # a source that refused lanes, and until when
 
     @property
     def one_stream(self) -> bool:
-        """Whether the file is asked for without ranges."""
+        """Whether the file is requested without ranges."""
         return self.resort.one_stream
 
     # -- what the task tells ------------------------------------------------------------------------------------
 
     def begun(self) -> None:
-        """The engine has the file afresh: nothing is held."""
+        """The engine has the file anew: no lane is held."""
         self.stop_waiting()
         self._held = 0
         self._refreshed_at = -1
@@ -96,11 +96,11 @@ class Recovery:
         self._tries.begin()
 
     def stop_waiting(self) -> None:
-        """Nothing more is to be tried."""
+        """Stop waiting: nothing more will be tried."""
         self._wait(_Waits.NOTHING)
 
     def _wait(self, waits: _Waits, timer: Timer | None = None) -> None:
-        """Wait for this from now on, and for nothing else."""
+        """Wait for ``waits`` from now on, and for nothing else."""
         if self._timer is not None:
             self._timer.cancel()
         self._task.offline.stop()
@@ -108,28 +108,27 @@ class Recovery:
 
     @property
     def waiting_for(self) -> str:
-        """What will let the lanes that are held go on, in words; empty: nothing."""
+        """What the held lanes wait for, in words; empty if nothing."""
         return self._waits.value
 
     def failed(self, event: EngineEvent) -> None:
-        """A transfer failed, and a lane is held. Raises the error that ends the download, if this does."""
+        """Handle a failed transfer, whose lane is held. Raises the error if this ends the download."""
         self._or_stand_in(lambda: self._deal_with(event))
 
     def _deal_with(self, event: EngineEvent) -> None:
-        """What follows from it."""
         task = self._task
         says_empty = event.status in _OF_EMPTY_FILES and event.fault == Fault.RANGE_WRONG
         if says_empty and event.source != URL and not task.mirroring.url_given_up:
-            # Nothing can be compared with that, and it is the URL's to say.
+            # An empty file cannot be compared, so the URL has to say whether it is.
             task.answering.drop_mirror(event.source, "it says that it is empty")
             task.answering.follow_the_url("a mirror says that it is empty")
             return
         self.resort.seems_empty |= says_empty
         if event.fault == Fault.OVERFLOW:
-            # The engine has taken back what it wrote.
+            # The engine has taken back what that transfer wrote.
             task.forget_bytes()
         if event.epoch < task.file.epoch(event.source):
-            # It was sent before the source got another address, and says nothing about that.
+            # Sent before the source got another address: it says nothing about the new one.
             self._held += 1
             self._release(1)
             return
@@ -173,7 +172,7 @@ class Recovery:
                 self._try_again(failure, error)
 
     def _failure(self, event: EngineEvent) -> Failure:
-        """What the engine tells of a failed transfer, with what is known here."""
+        """The engine's report of a failed transfer, with what this task knows about it."""
         task = self._task
         source = task.sources[event.source]
         redirected = bool(event.address) and event.address != source.url
@@ -192,15 +191,15 @@ class Recovery:
         )
 
     def _contradicts_itself(self, event: EngineEvent, source: Source) -> bool:
-        """Whether its host has answered others that were asked for in the same way."""
-        # Another failure may be that of an address that is none.
+        """Whether the host has answered similar requests for other files."""
+        # Only for statuses: after another fault the address may not be a valid URL.
         manners = self._task.backend.manners
         return event.fault == Fault.STATUS and manners.contradicts_itself(
             host_of(event.address or source.url), event.status
         )
 
     def _note_size(self, event: EngineEvent) -> None:
-        """What a response that contradicts the file says of its size."""
+        """Record what a response that contradicts the file says about its size."""
         stated = stated_range(parse_headers(event.headers))
         total = stated[2] if stated is not None else -1
         if event.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -209,23 +208,23 @@ class Recovery:
             self._task.authority.contradicts_itself(event.source, total=total)
 
     def tick(self, now_s: float) -> None:
-        """From time to time: let lanes go on that waited behind the first, and try more lanes again."""
+        """Called periodically: release the other lanes once a released one has made progress; allow more later."""
         file = self._task.file
         if self._held and not self.waiting_for and file.downloaded > self._released_at:
             self._release(self._held)
         if self.most_lanes < _ANY_LANES and now_s >= self._more_lanes_s:
             self._allow_lanes(self.most_lanes + 1)
             if file.lanes < self.most_lanes:
-                # It is not the server that sets the bound any more.
+                # Something other than the server limits the lanes now.
                 self.most_lanes = _ANY_LANES
 
     @property
     def is_failing(self) -> bool:
-        """Whether lanes wait, and not for the network."""
+        """Whether lanes wait for anything but the network."""
         return self._held > 0 and self._waits is not _Waits.NETWORK
 
     def go_on_at_once(self) -> None:
-        """A source has joined that has not failed: lanes need not wait, or be fewer, for one that has."""
+        """A source that has not failed has joined: lanes need not wait, or be fewer, because of one that has."""
         number, until_s = self._refused
         if until_s > self._task.now_s():
             self._task.file.rest(number, until_s - self._task.now_s())
@@ -245,28 +244,28 @@ class Recovery:
         return error
 
     def _release(self, lanes: int) -> None:
-        """Let so many of the lanes that are held go on."""
+        """Release up to ``lanes`` held lanes, and more where none could work otherwise."""
         if not self._held:
             return
         if self._is_stream():
-            # What came of a stream cannot be continued.
+            # A single stream cannot be continued.
             self._task.begin_again()
             return
         self._released_at = self._task.file.downloaded
-        # Where lanes were taken away, those that wait must leave room for one that works.
+        # If the number of lanes was cut, the held ones must leave room for one that works.
         lanes = max(lanes, self._held - self._task.file.lanes + 1)
         for _ in range(min(lanes, self._held)):
             self._held -= 1
             self._task.file.release()
 
     def _allow_lanes(self, most: int, rest_s: float = 0.0) -> None:
-        """Go on with so many lanes, for a while and ``rest_s`` seconds at least."""
+        """Continue with at most ``most`` lanes, for a while and at least ``rest_s`` seconds."""
         self.most_lanes = max(1, most)
         self._more_lanes_s = self._task.now_s() + max(rest_s, _MORE_LANES_AFTER_S)
         self._task.set_lanes()
 
     def _take_lanes_away(self, failure: Failure) -> None:
-        """Go on with the lanes that work. Where the server said for how long, no other asks it before."""
+        """Continue with the lanes that work. If the server said for how long, no other download asks it before."""
         task = self._task
         rest_s = min(failure.retry_after_s, task.policy.longest_retry_after)
         if rest_s:
@@ -279,8 +278,11 @@ class Recovery:
         self._release(self._held)
 
     def _count(self, failure: Failure, kind: Kind) -> bool:
-        """One more failure in a row. True: it is the last, and nothing else is at work. Another lane may bring what
-        begins a new row, but only so many failures more are waited for it."""
+        """Count a failure. Returns True if the tries, and the patience with a known host, are used up.
+
+        While other lanes work, ``_PATIENCE`` times as many failures are allowed, since one of those lanes may make
+        enough progress for the count to begin again.
+        """
         task = self._task
         file = task.file
         if not self._tries.is_further(failure.request):
@@ -293,14 +295,17 @@ class Recovery:
         return 0 < most <= self._tries.failures and self._patience_left_s(failure, kind) <= 0
 
     def _patience_left_s(self, failure: Failure, kind: Kind) -> float:
-        """How long a host that has answered, if only that it cannot serve for now, or whose file has begun, may still
-        fail: its server may be restarting."""
+        """How many seconds a known host may still fail, since its server may be restarting.
+
+        A host is known if it has answered, if only that it cannot serve for now, or if the file has begun.
+        """
         task = self._task
         if task.options.bounds_tries or kind not in AFTER_A_WAIT or failure.received_bytes:
             return 0.0
         url = failure.address or task.sources[failure.source].url
         is_known = task.file.downloaded or task.saved is not None or task.backend.manners.has_answered(host_of(url))
-        # What small files have met, too; what a proxy says or has sent says nothing of those behind it.
+        # governor.has_sent covers small files too. What a proxy says or has sent tells nothing about the hosts behind
+        # it.
         is_there = failure.status in NOT_NOW or governor.has_sent(failure.host)
         if not (is_known or (is_there and not proxy_for(url, task.options))):
             return 0.0
@@ -318,7 +323,7 @@ class Recovery:
         return wait_s
 
     def _try_again(self, failure: Failure, error: DownloadError, kind: Kind = Kind.TEMPORARY) -> None:
-        """That range again: from another source at once, else after a while, one lane before the others."""
+        """Request the range again: at once from another source, otherwise after a wait and with one lane first."""
         if self._waits is _Waits.TIME:
             return
         is_last = self._count(failure, kind)
@@ -333,7 +338,7 @@ class Recovery:
     def _plainly_asked(
         self, failure: Failure, error: DownloadError, kind: Kind, is_last: bool, is_served: bool
     ) -> None:
-        """It is known whether a request without a range is answered, where those with one are not."""
+        """Called with whether a plain request was answered where ranges fail."""
         if is_served and (is_last or kind is Kind.NO_RANGES):
             self.ask_plainly(error.reason)
         elif is_served:
@@ -360,7 +365,7 @@ class Recovery:
             self._wait_for(wait_s)
 
     def _weigh_last_word(self, failure: Failure, error: DownloadError) -> None:
-        """A server's last word, unless it means the range."""
+        """Handle a permanent refusal: give the source up, unless a plain request shows that it only refuses ranges."""
 
         def asked(is_served: bool) -> None:
             if is_served:
@@ -374,7 +379,7 @@ class Recovery:
             self._ask_beside(failure, asked)
 
     def _doubt(self, failure: Failure, error: DownloadError) -> None:
-        """A server that has served the file says that it does not: a new link, if there is one to be had, or again."""
+        """Handle a refusal by a server that has served the file: get a new link if possible, otherwise try again."""
         if self._may_refresh(failure) or (failure.status in ONCE_MORE and self._tries.failures):
             self._give_up_source(failure, error)
             return
@@ -383,7 +388,7 @@ class Recovery:
         self._try_again(failure, error, Kind.DOUBTFUL)
 
     def _or_stand_in(self, step: Callable[[], None]) -> None:
-        """Take a step; have mirrors that wait stand in for the sources where that would end the download."""
+        """Run ``step``. If it raises an error that would end the download, let waiting mirrors take over instead."""
         try:
             step()
         except DownloadError as error:
@@ -391,7 +396,7 @@ class Recovery:
                 raise
 
     def _ask_beside(self, failure: Failure, then: Callable[[bool], None]) -> None:
-        """See whether a plain request is answered, and go on with that."""
+        """Send a plain request beside the file, and call ``then`` with whether it was answered."""
 
         def asked(is_served: bool) -> None:
             if self._waits is _Waits.PLAIN_REQUEST:
@@ -406,21 +411,21 @@ class Recovery:
         self._task.aside.back(lambda: self._release(1))
 
     def _wait_for(self, wait_s: float) -> None:
-        """Go on after a while."""
+        """Continue after ``wait_s`` seconds."""
         now_s = self._task.now_s()
         self._due_s = now_s + wait_s
         self._wait(_Waits.TIME, self._task.call_later(wait_s, self._go_on))
         self._task.let_others_have_its_place(now_s)
 
     def rests_for(self, now_s: float) -> float:
-        """For how many seconds nothing more is tried; 0: it is, or might be."""
+        """Seconds until the next try; 0 if not waiting for one."""
         return max(0.0, self._due_s - now_s) if self._waits is _Waits.TIME else 0.0
 
     def _is_stream(self) -> bool:
         return self._task.file.answered and not self._task.file.splits
 
     def _cool(self, failure: Failure, error: DownloadError) -> None:
-        """The host rests for every download, and this one comes back with fewer lanes."""
+        """Let the host rest for all downloads, and continue with fewer lanes afterwards."""
         task = self._task
         if self._count(failure, Kind.RATE_LIMITED):
             if not self.resort.may_help(failure):
@@ -440,7 +445,7 @@ class Recovery:
         return failure.redirected and not failure.received_bytes and asked < MOST_RESOLVED_AGAIN
 
     def _resolve_again(self, failure: Failure) -> None:
-        """The target of a redirect fails: the next request goes to the original URL, which may name another."""
+        """The target of a redirect fails: send the next request to the original URL, which may redirect elsewhere."""
         source = self._task.sources[failure.source]
         source.resolved_again += 1
         source.failed_at = failure.address
@@ -457,7 +462,9 @@ class Recovery:
         )
 
     def _give_up_source(self, failure: Failure, error: DownloadError) -> None:
-        """The next source at once; where none is left, a new link from the caller, and then the end."""
+        """Ask the caller for a new link if one may help. Otherwise continue with another source, or raise ``error`` if
+        none is left.
+        """
         task = self._task
         if task.options.refresh_url is not None and self._may_refresh(failure):
             self._refreshed_at = task.file.downloaded
@@ -466,7 +473,7 @@ class Recovery:
         self._leave_source(failure, error)
 
     def _ask_for_link(self, failure: Failure, error: DownloadError) -> None:
-        """Have the caller say where the file is now; without an answer the server's word stands."""
+        """Ask the caller where the file is now; without an answer, leave the source."""
         task = self._task
         url = task.sources[failure.source].url
 
@@ -477,13 +484,15 @@ class Recovery:
                 self.stop_waiting()
                 self._leave_source(failure, error)
                 return
-            self._wait(_Waits.LINK)  # for as long as it takes to use it
+            self._wait(_Waits.LINK)  # until the new URL is in use
             task.sourcing.move_source(failure.source, new_url, functools.partial(self._moved, failure, error))
 
         self._wait(_Waits.LINK, task.ask_for_link(url, answered))
 
     def _moved(self, failure: Failure, error: DownloadError, finding: Finding | None) -> None:
-        """The source is at another URL. ``finding``: what came of comparing that with what is there, if it was."""
+        """Continue after a source's URL was replaced. ``finding`` is the result of comparing the new URL's bytes with
+        those on disk; None if there was nothing to compare.
+        """
         task = self._task
         self.stop_waiting()
         if finding is None or finding.verdict is Verdict.SAME:
@@ -506,7 +515,7 @@ class Recovery:
         self._release(1)
 
     def _begin_anew(self, failure: Failure, error: DownloadError) -> None:
-        """The remote file is another one, or this source never had the same: whose word counts decides."""
+        """A source has another file than before: start over if its word decides, otherwise drop a mirror."""
         task = self._task
         if task.answering.decides(failure.source):
             is_read = task.answering.may_be_asked_anew and not task.answering.may_start_over
@@ -515,15 +524,16 @@ class Recovery:
             else:
                 self.start_over(error)
         elif failure.source == 0:
-            # A mirror stood in for it, and has another file.
+            # A mirror stood in for the URL, and has another file.
             task.answering.follow_the_url(error.reason)
         else:
             task.answering.drop_mirror(failure.source, error.reason)
             self._release(1)
 
     def _find_again(self, failure: Failure, error: DownloadError) -> None:
-        """The beginning of a stream was read, and what comes next is of another version. Servers that share a name
-        may differ, so it is asked for again, and only what has the same strong ETag goes on."""
+        """The beginning of a stream was read, and the source now sends another version. Servers that share a name may
+        differ, so ask again; only a response with the same strong ETag continues the stream.
+        """
         sink, ends_at = self._task.download.sink, self._task.authority.ends_at
         assert sink is not None
         if failure.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and ends_at >= sink.read_bytes:
@@ -536,11 +546,12 @@ class Recovery:
         self.ask_plainly(error.reason)
 
     def start_over(self, error: DownloadError) -> None:
-        """Two versions of the file were seen: fetch all of it again, the second time as one response, which cannot be
-        a mixture. Raises ``error`` where that was done already, or a reader has used the beginning."""
+        """Two versions of the file were seen: fetch all of it again, the second time as one response, which cannot be a
+        mixture. Raises ``error`` if that was done already, or if a reader has used the beginning.
+        """
         task = self._task
         answering = task.answering
-        # What refuses a range says nothing of the file's being another one.
+        # A refused range does not show that the file has changed.
         may = answering.may_be_asked_anew if isinstance(error, HttpStatusError) else answering.may_start_over
         if not may or self.one_stream:
             raise error
@@ -553,13 +564,15 @@ class Recovery:
         task.begin_again()
 
     def ask_plainly(self, reason: str) -> None:
-        """Start over without ranges: one response, which cannot be a mixture."""
+        """Start over without ranges: one response cannot be a mixture."""
         self.resort.do_plainly()
         _log.info("%s: %s; continuing with a single stream", self._task.shown_url, reason)
         self._task.begin_again()
 
     def _do_without_ranges(self, failure: Failure, error: DownloadError) -> None:
-        """A cache that had to fill itself may answer so once; else one stream, unless another source does ranges."""
+        """Handle a source that ignores ranges: try again, since a cache may still be filling; then use a source that
+        sends ranges, if there is one, or a single stream.
+        """
         may_be_filling = not self._is_stream() and (failure.answered or self._task.file.downloaded)
         if may_be_filling and self._tries.failures < _RANGE_TRIES:
             self._try_again(failure, error)
@@ -573,7 +586,7 @@ class Recovery:
             self.ask_plainly(error.reason)
 
     def _look_for_network(self, failure: Failure, error: DownloadError, *, told: bool) -> None:
-        """Is the network there at all? If it is, that was a failure as any other."""
+        """Check whether there is a network at all. If there is, handle the failure like any other."""
         if self._waits is not _Waits.NOTHING:
             return
 

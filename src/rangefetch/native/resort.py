@@ -1,10 +1,10 @@
-"""One plain stream, the last resort for a file whose ranges fail.
+"""One plain stream: the last resort for a file whose ranges fail.
 
-Some servers refuse ranges, or those beyond some offset, in ways that say nothing of ranges: with 400, 403, 404 or 503,
-or by closing the connection. What curl gets from them with a plain request is not lost on us.
+Some servers refuse ranges, or those beyond some offset, in ways that do not mention ranges: with 400, 403, 404 or 503,
+or by closing the connection. What curl gets from them with a plain request, this module gets too.
 
-A file of which nothing is there is simply asked for without a range the next time. Where work would be lost, a plain
-request beside the file must have been answered before it is started over as one stream.
+If nothing of the file is there yet, the next request simply has no range. Where starting over would lose work, a plain
+request beside the file must have been answered first.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["LastResort"]
 
 
 class _Asks(enum.Enum):
-    """How the engine asks for the file."""
+    """How the engine requests the file."""
 
     WITH_RANGES = "with ranges"
     PLAINLY_ONCE = "without a range, since the first was refused"
@@ -34,17 +34,18 @@ class _Asks(enum.Enum):
 
 
 class LastResort:
-    """How one task asks for its file: with ranges, or as one stream. All methods run on the backend's thread."""
+    """Decides whether a task requests ranges or one stream. All methods run on the backend's thread."""
 
     def __init__(self, task: NativeTask) -> None:
         self.seems_empty = False
-        """A range was answered as one of an empty file is (204, or 416 with ``bytes */0``). Only then does such an
-        answer to a plain request say that the file is empty."""
+        """Whether a range was answered as if the file were empty (204, or 416 with ``bytes */0``). Only then does such
+        an answer to a plain request mean that the file is empty.
+        """
         self._task = task
         self._asks = _Asks.WITH_RANGES
-        self._refused_for: Kind | None = None  # the first range
+        self._refused_for: Kind | None = None  # how the first range was refused
         self._reason = ""
-        self._ranges_again = False  # were asked for although a plain request had been answered
+        self._ranges_again = False  # ranges were tried again although a plain request had been answered
         self._refused_plainly: set[int] = set()
         self._asked_in_row = False
         self._served_in_row = False
@@ -60,39 +61,39 @@ class LastResort:
         return self._asks is _Asks.WITH_RANGES
 
     def do_plainly(self) -> None:
-        """From the next beginning on."""
+        """Request one stream when the file is next started."""
         self._asks = _Asks.PLAINLY
 
     def begun(self) -> None:
-        """The engine has the file afresh."""
+        """Called when the engine has the file anew."""
         if self._asks is _Asks.PLAINLY_ONCE:
             self._asks = _Asks.WITH_RANGES
 
     def forget(self) -> None:
-        """Another source is asked next, which has refused nothing."""
+        """The next source to be asked has refused nothing."""
         if self._asks is _Asks.PLAINLY_ONCE:
             self._asks = _Asks.WITH_RANGES
             self._task.file.ask_plainly(False)
 
     def ask_url_afresh(self) -> None:
-        """What was found out is about a mirror that stood in for the URL, and had another file."""
+        """Forget what was found out about a mirror that stood in for the URL, and had another file."""
         self._asks = _Asks.WITH_RANGES
         self.seems_empty = False
 
     def row_begins(self) -> None:
-        """There was progress since the last failure."""
+        """A new series of failures begins: there was progress since the last one."""
         self._asked_in_row = self._served_in_row = False
 
     # -- of a file of which nothing is there ----------------------------------------------------------------------
 
     def weigh(self, failure: Failure, kind: Kind, reason: str) -> bool:
-        """A request was refused before anything came. True: it had a range, and the next one will have none."""
+        """Handle a request refused before any data came. Returns True if it had a range and the next will not."""
         task = self._task
         how = how_refused(failure)
         if how is None or task.file.answered or task.file.downloaded or task.file.block_size or self.one_stream:
             return False
         if failure.fault is Fault.OVERFLOW:
-            return False  # a size is known by then, which what a plain request brings must have
+            return False  # a size is known by then, which a plain response would have to match
         host = task.host_of(failure)
         if self._asks is _Asks.PLAINLY_ONCE:
             self._refused_plainly.add(how)
@@ -108,13 +109,13 @@ class LastResort:
         return True
 
     def answered(self, headers: Mapping[str, str]) -> bool:
-        """The first good answer has come. False: it was one to a plain request, and ranges are worth another try."""
+        """Handle the first good answer. Returns False if the request was plain and ranges deserve another try."""
         task = self._task
         if self._asks is not _Asks.PLAINLY_ONCE:
             return True
         passing = self._refused_for in (Kind.TEMPORARY, Kind.RATE_LIMITED)
         if passing and not self._ranges_again and headers.get("accept-ranges", "").lower() == "bytes":
-            # The server may have been busy, and no more than that.
+            # The refusal may only have meant that the server was busy.
             self._ranges_again = True
             if task.file.size > int(task.options.min_split_size) and task.most_lanes > 1:
                 return False
@@ -125,7 +126,7 @@ class LastResort:
     # -- of a file that has begun ---------------------------------------------------------------------------------
 
     def may_help(self, failure: Failure) -> bool:
-        """Whether a plain request might be answered where a range failed."""
+        """Whether a plain request might succeed where a range failed."""
         task = self._task
         how = how_refused(failure)
         return (
@@ -140,16 +141,16 @@ class LastResort:
 
     @property
     def is_refused(self) -> bool:
-        """A plain request was refused, too, since there was progress."""
+        """Whether a plain request was refused too since there was progress."""
         return self._asked_in_row and not self._served_in_row
 
     @property
     def is_due(self) -> bool:
-        """A plain request was answered, and the ranges still fail."""
+        """Whether a plain request was answered, and the ranges still fail."""
         return self._served_in_row
 
     def ask(self, failure: Failure, then: Callable[[bool], None]) -> None:
-        """See whether a plain request is answered, beside the file; ``then`` goes on with that."""
+        """Send a plain request beside the file, and call ``then`` with whether it was answered."""
         task = self._task
         source = task.sources[failure.source]
 

@@ -1,8 +1,8 @@
-"""A download that is taken for a small file: one request to the engine, without a part file, a lock or a state.
+"""A download that may be a small file: one request to the engine, without a part file, a lock or a saved state.
 
-Until the first answer says otherwise that is all there is of it, so that it costs as little as its bytes. What is
-large, or in any way out of the ordinary, the engine holds; then a ``NativeTask`` takes over the engine's file, gives it
-a place and goes on from that answer, or from that failure, as if the request had been its own.
+This is all there is of the download until its first answer says otherwise, so that it costs little more than its bytes.
+If the file is large, or unusual in any way, the engine holds the transfer. A ``NativeTask`` then takes over the
+engine's file, gives it a place, and continues from that answer, or failure, as if the request had been its own.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _NO_LOOP = -1
 
 
 class Stage(enum.Enum):
-    """What is going on with it."""
+    """The stages of a small download."""
 
     PREPARING = "its directory is opened, and the files with secrets are read"
     FETCHING = "the engine fetches it"
@@ -56,11 +56,11 @@ class Stage(enum.Enum):
     NAMED = "it has its name, and its trace is written"
     ENDED = "nothing more comes of it here"
 
-    __hash__ = object.__hash__  # Enum's own is a function in Python, which is called for each look into the table
+    __hash__ = object.__hash__  # Enum's own is a Python function, called for each lookup in the table
 
 
 class Step(enum.Enum):
-    """What may happen."""
+    """The events that move a small download between stages."""
 
     ASKED = "the engine is asked for it"
     UNPREPARED = "there is no such directory, or it has no secrets"
@@ -91,7 +91,7 @@ _ENGINE_WAITS = {
 
 
 def waits_of(file: File) -> str | None:
-    """What the engine waits for, in words; None: a decision that is made here."""
+    """What the engine waits for, in words; None: a decision on the Python side."""
     words = file.waiting_for
     if words == "transfer":
         lanes = file.lanes_busy
@@ -100,12 +100,12 @@ def waits_of(file: File) -> str | None:
 
 
 class Small:
-    """One download that is taken for a small file. All methods run on the backend's thread."""
+    """One download that may be a small file. All methods run on the backend's thread."""
 
-    # What each has at first: most never get another value, and thousands are made in a second.
+    # Initial values are class attributes: most are never changed, and thousands of objects are made in a second.
     file: File | None = None
     connections = 0
-    """That were opened for it, when the engine has let go."""
+    """How many connections were opened for it, once the engine has let go."""
     stage = Stage.PREPARING
     _name = _path = ""
     _directory: Directory | None = None
@@ -113,7 +113,7 @@ class Small:
     _events: tuple[EngineEvent, ...] = ()  # for the task that takes over
     _trace: tuple[Traced, ...] = ()
     _error: DownloadError | None = None
-    _result: DownloadResult | None = None  # once it has its name, and that is not told yet
+    _result: DownloadResult | None = None  # set once the file is named, until it is reported
     _leaving_since_s = 0.0
     _meter: SpeedMeter | None = None
 
@@ -123,9 +123,9 @@ class Small:
         self._backend = backend
 
     def fire(self, step: Step) -> None:
-        """Something has happened: go where ``TABLE`` says, and do what is to be done there.
+        """Move to the stage that ``TABLE`` gives for ``step``, and run the action that goes with it.
 
-        Raises ``ValueError`` for what cannot happen in this stage; then nothing has changed.
+        Raises ``ValueError``, and changes nothing, if the step cannot happen in this stage.
         """
         move = TABLE[self.stage].get(step)
         if move is None:
@@ -136,7 +136,7 @@ class Small:
         try:
             action(self)
         except BaseException:
-            # On the way to the end nothing else would bring that about.
+            # A download that is ending gets no further event to finish it, so finish it here.
             if self.stage in _ENDING:
                 self.fire(Step.ABANDON)
             raise
@@ -148,14 +148,14 @@ class Small:
         self._backend.preparing.prepare([self])
 
     def not_prepared(self, error: BaseException) -> None:
-        """There is no such directory, or it has no secrets: a task says what is wrong."""
+        """The directory or the secrets could not be opened: a task will report what is wrong."""
         _log.debug("%s: %s", mask_url(self.download.url), error)
         self.fire(Step.UNPREPARED)
 
     # -- what the engine tells ------------------------------------------------------------------------------------
 
     def handle(self, event: EngineEvent) -> None:
-        """One event of the engine."""
+        """Handle one event of the engine."""
         if event.trace is not None:
             self._trace += ((self.download.url, event.trace),)
         elif event.name == "REMOVED":
@@ -167,7 +167,7 @@ class Small:
             self.fire(Step.TOLD)
 
     def go_on(self) -> None:
-        """It has its turn: a task goes on with it."""
+        """It has its turn: continue as a task."""
         self.fire(Step.TURN)
 
     def _ask_for_turn(self) -> None:
@@ -186,7 +186,7 @@ class Small:
         assert self.file is not None
         self.connections = self.file.connections
         self._backend.file_gone(self.file, self._loop)
-        self.file.tag = None  # nothing more is told of it, and the two must not keep each other
+        self.file.tag = None  # no more events come; this also breaks the reference cycle
         self._loop = _NO_LOOP
         self._release_directory()
 
@@ -196,7 +196,7 @@ class Small:
             directory.release()
 
     def _write_trace(self) -> None:
-        """Before it is told that it has its name, its trace is written."""
+        """Write the trace, before the named file is reported."""
         self._backend.work(
             self,
             lambda: write_trace(os.fspath(self.options.trace), self.download.gid, self._trace),
@@ -210,8 +210,9 @@ class Small:
     # -- for the task that takes over -----------------------------------------------------------------------------
 
     def hand_over(self, task: object, options: DownloadOptions) -> tuple[File, int, list[EngineEvent]] | None:
-        """The engine's file, its loop, and what has happened, for a task with these options; None: it is gone, or it
-        was begun with others."""
+        """Hand the engine's file, its loop and the events so far to a task with these options. None if the file is
+        gone, or was started with other options.
+        """
         file = self.file
         if self.stage is not Stage.HELD or file is None or options is not self._asked_with:
             return None
@@ -221,12 +222,12 @@ class Small:
 
     @property
     def part_bytes(self) -> int:
-        """As of the task."""
+        """See ``NativeTask.part_bytes``."""
         return self.file.part_bytes if self.file is not None else 0
 
     @property
     def trace(self) -> list[Traced]:
-        """How its transfers went, as far as they have ended."""
+        """The traces of its transfers that have ended."""
         return list(self._trace)
 
     def drop(self) -> None:
@@ -243,7 +244,7 @@ class Small:
     # -- what others ask for --------------------------------------------------------------------------------------
 
     def halt(self) -> None:
-        """Have the engine let go of it, and tell the listener. There is nothing to be saved, or to be removed."""
+        """Have the engine let go of it, and tell the listener. There is nothing to save or remove."""
         self.fire(Step.STOP)
 
     def fail(self, error: DownloadError) -> None:
@@ -253,7 +254,7 @@ class Small:
         self.fire(Step.STOP)
 
     def tell_end(self, error: DownloadError | None) -> None:
-        """Tell the listener at once, whatever is still going on."""
+        """Tell the listener at once, without waiting for pending work."""
         self._error = self._error or error
         self.fire(Step.ABANDON)
 
@@ -262,7 +263,7 @@ class Small:
         self._remove()
 
     def _remove(self) -> None:
-        """Have the engine let go of it, where it has it."""
+        """Have the engine let go of the file, if it has it."""
         if self._loop == _NO_LOOP:
             self._release_directory()
             self.fire(Step.LET_GO)
@@ -280,14 +281,14 @@ class Small:
                 listener.halted(self.download)
 
     def change(self, options: DownloadOptions) -> None:
-        """Limits hold at once. All else is for the next request, which is a task's."""
+        """Apply new limits at once; other options take effect with the next request, which a task makes."""
         self.options = options
         if self.file is not None:
             self.file.limit = int(options.max_download_limit)
             self.file.request_every_us = options.request_every_us
 
     def tick(self, now_s: float) -> None:
-        """A few times a second: see whether time is up, and whether its host holds up others."""
+        """Called a few times a second: check the time limit, and whether its host holds up other downloads."""
         file, download = self.file, self.download
         if self.stage is Stage.LEAVING and now_s - self._leaving_since_s > LET_GO_S:
             _log.warning("%s: abandoned: no response from %s", mask_url(download.url), self.waiting_for)
@@ -307,13 +308,14 @@ class Small:
                 self._make_way()
 
     def _make_way(self) -> None:
-        """Give up the connection with which it waits for its place: those that have the places wait for one, and
-        neither would ever go on."""
+        """Give up the connection that it holds while waiting for its turn: the active downloads wait for a connection,
+        and otherwise nobody would ever continue.
+        """
         if self._backend.listener.makes_way(self.download):
             self.fire(Step.STOP)
 
     def _let_others_pass(self, file: File, elapsed_s: float) -> None:
-        """Where its host does not answer, or rests: what waits may have its place, before it is tried again."""
+        """If its host does not answer, or rests, let waiting downloads go first; this one is tried again."""
         listener, waits_for = self._backend.listener, file.waiting_for
         if waits_for == "transfer" and elapsed_s >= governor.HURRY_S and not file.received_bytes:
             host = governor.host_of_connection(self.download.url, self.options)
@@ -335,12 +337,12 @@ class Small:
         return Source(self.download.url).host
 
     def waits(self) -> str:
-        """``waiting_for``; from any thread."""
+        """``waiting_for``; callable from any thread."""
         return self.waiting_for
 
     @property
     def waiting_for(self) -> str:
-        """What will bring it on, in words; from any thread."""
+        """What it waits for, in words; callable from any thread."""
         file = self.file
         if self.stage is Stage.LEAVING:
             return "the engine to end its transfers"
@@ -351,7 +353,7 @@ class Small:
         return waits_of(file) or "the disk"
 
     def figures(self) -> Figures:
-        """How far it is; from any thread."""
+        """The download's progress; callable from any thread."""
         file, meter = self.file, self._meter
         if file is None:
             return Figures()
@@ -370,7 +372,7 @@ _ENDS: dict[Step, _Move] = {Step.STOP: (Stage.LEAVING, Small._leave), Step.ABAND
 _COMES_WHOLE: dict[Step, _Move] = {Step.WHOLE: (Stage.ENDED, None), Step.TRACED: (Stage.NAMED, Small._write_trace)}
 
 TABLE: Mapping[Stage, Mapping[Step, _Move]] = {
-    # A turn may be that of an earlier attempt, which has asked for it and is gone.
+    # A TURN may be for an earlier attempt, which asked for it and is gone.
     Stage.PREPARING: {
         Step.ASKED: (Stage.FETCHING, None),
         Step.UNPREPARED: (Stage.HELD, Small._task_instead),
@@ -391,7 +393,7 @@ TABLE: Mapping[Stage, Mapping[Step, _Move]] = {
     Stage.HELD: {
         Step.TAKEN: (Stage.ENDED, None),
         Step.UNWANTED: (Stage.DROPPED, Small._drop),
-        **_ENDS,  # where the task could not be made
+        **_ENDS,  # if the task could not be created
         **_stays(Stage.HELD, Step.TOLD, Step.TURN),
     },
     Stage.DROPPED: {
@@ -400,7 +402,7 @@ TABLE: Mapping[Stage, Mapping[Step, _Move]] = {
     },
     Stage.LEAVING: {
         Step.LET_GO: (Stage.ENDED, Small._tell),
-        **_COMES_WHOLE,  # it was, before the engine heard of the stop
+        **_COMES_WHOLE,  # it was complete before the engine got the stop
         **_ENDS,
         **_stays(Stage.LEAVING, Step.TOLD, Step.TURN, Step.STOP),
     },
@@ -409,14 +411,14 @@ TABLE: Mapping[Stage, Mapping[Step, _Move]] = {
         Step.ABANDON: (Stage.ENDED, Small._tell_whole),
         **_stays(Stage.NAMED, Step.TURN, Step.STOP),
     },
-    # What an abandoned download was waiting for may still come.
+    # An abandoned download may still receive the events it was waiting for.
     Stage.ENDED: _stays(
         Stage.ENDED,
         *(Step.UNPREPARED, Step.TOLD, Step.TURN, Step.LET_GO, Step.WHOLE, Step.TRACED, Step.WRITTEN),
         *(Step.STOP, Step.ABANDON),
     ),
 }
-"""From each stage and what happens in it: the stage that follows, and what is to be done."""
+"""For each stage and step: the next stage, and the action to take."""
 
 _AT_WORK = frozenset({Stage.PREPARING, Stage.FETCHING, Stage.QUEUED})
 _ENDING = frozenset({Stage.LEAVING, Stage.NAMED, Stage.ENDED})
@@ -426,8 +428,10 @@ _ENDING = frozenset({Stage.LEAVING, Stage.NAMED, Stage.ENDED})
 
 
 def fetch_alike(backend: NativeBackend, smalls: Sequence[Small], directory: Directory, profile: Profile) -> None:
-    """Have the engine fetch files of one directory, which counts each of them as a user, from one origin. Their options
-    differ in their names at most."""
+    """Have the engine fetch files of one directory and one origin, whose options differ at most in their names.
+
+    ``directory`` counts each file as a user.
+    """
     with no_fork:
         from rangefetch._engine import File
 
@@ -443,7 +447,7 @@ def fetch_alike(backend: NativeBackend, smalls: Sequence[Small], directory: Dire
         "allocation": options.file_allocation,
         "most_bytes": int(options.max_file_size),
     }
-    # What would be divided among connections is not small.
+    # A file that would be split among connections is not small.
     largest_bytes = _LARGEST_BYTES if options.split == 1 else min(_LARGEST_BYTES, least_bytes)
     overwrite, fd, prefix = options.overwrite, directory.fd, directory.prefix
     files: list[File] = []
@@ -467,12 +471,12 @@ def fetch_alike(backend: NativeBackend, smalls: Sequence[Small], directory: Dire
                 named_by_url=not filename,
                 largest_bytes=largest_bytes,
                 origin=provenance.beginning(url),
-                # What this process has written from another URL is another file, whatever its bytes are.
+                # A file that this process wrote from another URL is another file, whatever its bytes are.
                 compares=not provenance.others_in_this_run(path, url),
             )
             download.figures = small.figures
             files.append(file)
-        except BaseException as error:  # of one of them
+        except BaseException as error:  # of one file
             went_wrong(small, error)
     if not files:
         return
@@ -488,7 +492,7 @@ def fetch_alike(backend: NativeBackend, smalls: Sequence[Small], directory: Dire
 
 
 def come_whole(backend: NativeBackend, files: Sequence[File]) -> None:
-    """The engine has let go of small files, which have their names."""
+    """Report small files that the engine has named and let go of."""
     now_s = backend.now_s()
     ended, one_response, compared = Stage.ENDED, Basis.ONE_RESPONSE, Basis.COMPARED
     whole: list[tuple[Small, DownloadResult]] = []
@@ -498,16 +502,16 @@ def come_whole(backend: NativeBackend, files: Sequence[File]) -> None:
     heard = None
     for file in files:
         small: Small = file.tag
-        file.tag = None  # nothing more is told of it, and the two must not keep each other
+        file.tag = None  # no more events come; this also breaks the reference cycle
         try:
             gone[file.host, small._loop] += 1
             left[small._directory] += 1
             small._loop, small._directory = _NO_LOOP, None
             if small.stage is ended:
-                continue  # it was given up
+                continue  # it was abandoned
             download, size, was_there = small.download, file.size, file.was_there
             url, connections = download.url, file.connections
-            path: Any = small._path  # which becomes a Path when somebody looks
+            path: Any = small._path  # converted to a Path on first use
             if not was_there:
                 written.append((path, url))
             if heard is None or not url.startswith(heard):
@@ -533,7 +537,7 @@ def come_whole(backend: NativeBackend, files: Sequence[File]) -> None:
             else:
                 small.fire(Step.WHOLE)
                 whole.append((small, result))
-        except BaseException as error:  # of one of them
+        except BaseException as error:  # of one file
             went_wrong(small, error)
     for (host, loop), count in gone.items():
         backend.files_gone(host, loop, count)

@@ -1,4 +1,4 @@
-"""What a task asks its sources beside the transfers: ranges to compare, further mirrors, new links."""
+"""A task's requests beside its transfers: ranges to compare, added mirrors, new links."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ if TYPE_CHECKING:
 __all__ = ["SECRETS", "Sourcing"]
 
 SECRETS = "the files of certificates and cookies"
-_FEW_BLOCKS = 64  # of a file whose begun blocks can be compared, too
+_FEW_BLOCKS = 64  # up to this many blocks, partly filled blocks are compared too
 
 
 class Sourcing:
-    """The sources of one task. All methods run on the backend's thread, but for what a worker is given."""
+    """The sources of one task. All methods run on the backend's thread, except those for workers."""
 
     def __init__(self, task: NativeTask) -> None:
         self._task = task
         self.requests = Jobs(functools.partial(task.backend.work, task))
-        """What concerns the sources, and not the target."""
+        """Jobs for the sources, which do not touch the target."""
 
     def move_source(self, number: int, url: str, then: Callable[[Finding | None], None]) -> None:
-        """A source is at another URL from now on. Validators are one URL's own, so bytes must show that the same file
-        is there: ``then`` goes on with what comparing them has found; None: there was nothing to compare.
+        """Use another URL for a source.
+
+        Validators belong to one URL, so bytes are compared to show that the same file is there. ``then`` is called with
+        the finding, or None if there was nothing to compare.
         """
         task = self._task
         source = task.sources.move(number, check_url(url, "refresh_url", HTTP))
@@ -61,8 +63,9 @@ class Sourcing:
             compared(None)
 
     def written_extents(self) -> list[Extent]:
-        """What of the file is there, as far as that can be told apart and nobody has given it back; of a file with many
-        blocks only whole ones.
+        """The extents that are in the file and still on disk; in a file with many blocks, only whole blocks.
+
+        Empty for a single stream that resumed nothing, whose extents cannot be told apart.
         """
         task = self._task
         file, target = task.file, task.target
@@ -77,8 +80,9 @@ class Sourcing:
         return [(max(start, target.read_bytes), end) for start, end in extents if end > target.read_bytes]
 
     def use_source(self, source: Source, validators: tuple[str, str] | None = None) -> None:
-        """Have the engine ask a mirror that was waiting, too. Its responses must have these validators; None: those of
-        its first one.
+        """Have the engine also use a mirror that was waiting.
+
+        Its responses must have ``validators``; None: those of its first response.
         """
         task = self._task
         file = task.file
@@ -103,9 +107,11 @@ class Sourcing:
         validators: tuple[str, str] | None = None,
         oldest: Sequence[Extent] = (),
     ) -> None:
-        """Fetch some of ``extents`` of the file, which has ``size`` bytes, from a source again, and go on with what
-        that finds. The source's responses must have these ``validators``; None: those that it is known to have. Some of
-        ``oldest`` is fetched in any case.
+        """Fetch samples of ``extents`` again from a source, compare them with the file, and call ``then`` with the
+        finding.
+
+        ``size`` is the file's size in bytes. The source's responses must have ``validators``; None: those that it is
+        known to have. Samples of ``oldest`` are always included.
         """
         task = self._task
         assert task.target is not None
@@ -115,7 +121,7 @@ class Sourcing:
             places = [*samples.choose(size, oldest, random.Random()), *places[:2]]
 
         def begin(found: list[Sample]) -> None:
-            # What a reader has used may have been given back to the file system meanwhile.
+            # The bytes that a reader has used may have been given back to the file system meanwhile.
             there = [sample for sample in found if sample.start >= target.read_bytes]
             limit = self._limit_of_comparisons()
             etag, last_modified = validators or (source.etag, source.last_modified)
@@ -130,25 +136,25 @@ class Sourcing:
         task.do(lambda: samples.read(target.fd, places), begin)
 
     def _limit_of_comparisons(self) -> int:
-        """Their part of the download's limit, a quarter; 0: there is no limit."""
+        """One comparison's part of the download's limit, a quarter; 0: there is no limit."""
         task = self._task
         limit = int(task.options.max_download_limit)
         return max(1, limit // 4) if limit else 0
 
     def set_limit(self) -> None:
-        """The file has what the comparisons under way leave of the limit."""
+        """Give the file the part of the limit that the running comparisons leave."""
         task = self._task
         if task.in_engine:
             limit = int(task.options.max_download_limit)
             task.file.limit = max(1, limit - len(task.comparisons) * self._limit_of_comparisons()) if limit else 0
 
     def profiles(self) -> list[Profile]:
-        """How each source is asked; on a worker, because files are read for it."""
+        """The profile of each source; on a worker, because it reads files."""
         task = self._task
         return [task.backend.profile(task.options, source) for source in task.sources]
 
     def ask_anew(self) -> None:
-        """How the sources are asked has changed."""
+        """Apply changed headers to the sources' further requests."""
         self.requests.do(self.profiles, self._ask_as, what=SECRETS)
 
     def _ask_as(self, profiles: list[Profile]) -> None:

@@ -1,7 +1,7 @@
-"""How the engine gets the file of a task, with what an earlier run has left of it.
+"""Hands a task's file to the engine, with what an earlier run left of it.
 
-Starting is resuming: the saved state, if there is one that fits, says which blocks are there. Where the final name is
-taken, or what is there may be of another version, the server is asked first, and bytes are compared.
+Starting is resuming: a saved state that fits says which blocks are there. If the final name is taken, or the saved data
+may be of another version, the server is asked first, and bytes are compared.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ __all__ = ["Starting"]
 
 
 class Starting:
-    """How one task begins. All methods run on the backend's thread, but for what a worker is given."""
+    """Starts one task. All methods run on the backend's thread, except those for workers."""
 
     def __init__(self, task: NativeTask) -> None:
         self._task = task
-        self._must_compare = False  # what an earlier run left may be of another version of the file
-        self._had_help = False  # ... or, in part, from mirrors
+        self._must_compare = False  # the saved data may be of another version of the file
+        self._had_help = False  # some of the saved data may be from mirrors
 
     def begin(self) -> None:
-        """Open the target and start to fetch what it lacks."""
+        """Open the target, and start to fetch the missing bytes."""
         task = self._task
         if task.download.sink is not None:
             task.target = task.download.sink
@@ -49,9 +49,7 @@ class Starting:
         task.placing.take(self._open_target, self._opened)
 
     def _open_target(self) -> Path | None:
-        """Take the place on disk, on a worker. Returns the file that has the final name, if it is to be compared by its
-        checksum.
-        """
+        """Open the place on disk, on a worker. Returns an existing file with the final name, to compare checksums."""
         task = self._task
         taken = task.placing.open()
         if taken is None:
@@ -59,15 +57,15 @@ class Starting:
         return taken
 
     def _load(self) -> None:
-        """It gets another name than that of the file whose checksum was computed: see what is saved of it."""
+        """Load the saved state of the new name, after a file with the first name had another checksum."""
         self._task.placing.load()
         self._look_at_saved()
 
     def _look_at_saved(self) -> None:
-        """How to begin, with what was saved; on a worker."""
+        """Decide how to begin, given the saved state; on a worker."""
         task = self._task
         assert task.target is not None
-        # Without a name from the user this is a guess, but one that saves megabytes when it is right.
+        # Without a name from the user this is a guess, but a right one saves megabytes.
         if task.naming.may_be_taken:
             task.first_event = Event.ASK
         if task.saved is not None:
@@ -77,8 +75,8 @@ class Starting:
             self._must_compare = must_compare_before_resuming(
                 identity, checksum=bool(task.options.checksum), helped=self._had_help
             )
-            # Where every byte is there no response would come any more: the server must still be asked what its file
-            # is by now, unless the user's checksum will tell, and where nobody has told the name.
+            # If every byte is there, no more responses would come. The server must still be asked which version it has
+            # now, unless the user's checksum will tell; and for the name, if that is not known.
             must_ask = self._saved_is_whole and not (task.options.checksum and task.target.path is not None)
             if self._must_compare or must_ask:
                 task.first_event = Event.ASK
@@ -103,7 +101,7 @@ class Starting:
         return task.saved is not None and not task.saved.blocks.strip(b"\2")
 
     def _recall(self, saved: state.State) -> None:
-        """What an earlier run found out; if that has every byte, no answer will tell it again."""
+        """Restore what an earlier run found out; if it left every byte, no answer will say it again."""
         task = self._task
         assert task.target is not None
         if task.target.path is None and saved.filename:
@@ -117,7 +115,7 @@ class Starting:
             for known in saved.sources
             if source.given_url == known.url and (known.etag or known.last_modified)
         ]
-        # Where no source sent validators, it is taken for the URL's: its bytes are compared before they are used.
+        # If no source sent validators, count the state as the URL's: its bytes are compared before they are used.
         task.authority.recall(*(said[0] if said else (URL, Identity(saved.total_size))))
 
     def open_file(self) -> None:
@@ -128,12 +126,12 @@ class Starting:
         task.do(profiles, self._give_to_engine, what=SECRETS)
 
     def _give_to_engine(self, profiles: list[Profile]) -> None:
-        """What follows when it is known how the sources are asked."""
+        """Create the engine's file, now that the sources' profiles are known."""
         with no_fork:
             from rangefetch._engine import File
 
         task = self._task
-        if len(profiles) != len(task.sources):  # another one was added meanwhile
+        if len(profiles) != len(task.sources):  # a source was added meanwhile
             self.open_file()
             return
         assert task.target is not None
@@ -142,7 +140,7 @@ class Starting:
         options = task.options
         known: dict[str, Any] = {}
         if task.first_event is Event.ASK:
-            # Two: one, as "bytes=0-0", is taken for no end by servers that test it for truth.
+            # Two bytes: some servers test the range's end for truth, and take "bytes=0-0" for a range without an end.
             known = {"first_bytes": 2 if task.asking is None else 1, "probe": True}
             if task.saved is not None and self._saved_is_whole:
                 known["pinned_size"] = task.saved.total_size
@@ -223,7 +221,7 @@ class Starting:
             file.place(task.target.fd)
         task.life.fire(task.first_event)
         if task.first_event is Event.FETCH and self._saved_is_whole:
-            task.life.fire(Event.SETTLED)  # nothing is left that a response would tell
+            task.life.fire(Event.SETTLED)  # no response will come
         for number, source in enumerate(task.sources):
             if source.banned:
                 file.ban(number)
@@ -231,19 +229,19 @@ class Starting:
             guarded(task, task.handle, event)
 
     def probed(self) -> None:
-        """The server has said what there is, and it is to be fetched."""
+        """The server has said what there is: now fetch it."""
         task = self._task
         task.first_event = Event.FETCH
         if task.placing.earlier is not None:
             source = task.sources[task.answering.first_source]
             task.turn(lambda: task.placing.look_at_earlier(source, source.identity, self._looked_at_earlier))
         elif task.recovery.one_stream and task.saved is not None:
-            task.begin_again()  # it has no use for what is there
+            task.begin_again()  # a single stream cannot use the saved data
         else:
             task.turn(self._compare_saved if self._must_compare else self.open_file)
 
     def _looked_at_earlier(self, is_same: bool) -> None:
-        """It is known whether what was fetched from another URL is part of the file."""
+        """Called with whether data fetched from another URL belongs to this file."""
         task = self._task
         task.comparing.compared = is_same
         if is_same and task.recovery.one_stream:
@@ -252,7 +250,7 @@ class Starting:
             self.open_file()
 
     def _compare_saved(self) -> None:
-        """Fetch some of what an earlier run has left again, before anything is added to it."""
+        """Fetch samples of an earlier run's data again, before anything is added to it."""
         task = self._task
         assert task.saved is not None
         saved = task.saved
@@ -274,20 +272,20 @@ class Starting:
         task.sourcing.compare(task.sources[0], extents, compared, size=saved.total_size, oldest=oldest)
 
     def forget(self) -> None:
-        """Nothing is there any more that could be compared."""
+        """Nothing is left to compare."""
         self._must_compare = False
         self._task.first_event = Event.FETCH
 
     @property
     def compares_saved(self) -> bool:
-        """Whether the server is being asked for some of what an earlier run has left, before that is used."""
+        """Whether samples of an earlier run's data have yet to be compared before it is used."""
         return self._must_compare
 
     def resume_from_mirrors(self) -> None:
-        """The URL cannot be asked, and mirrors may have what an earlier run has left of its file."""
+        """The URL cannot be asked: resume from mirrors, which may have the file that an earlier run left part of."""
         task = self._task
         self._must_compare = False
-        # Where every byte is there one of them must be asked.
+        # If every byte is there, one of them must be asked.
         task.first_event = Event.ASK if self._saved_is_whole and not task.options.checksum else Event.FETCH
         task.sources[0].banned = True
         task.turn(self.open_file)

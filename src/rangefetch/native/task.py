@@ -1,8 +1,8 @@
-"""A task of the engine: one download while the native backend works at it, from opening the target to the final name.
+"""One download that the engine fetches, from opening the target to the final name.
 
-Starting is resuming: the saved state, if there is one that fits, says which blocks are there; the engine fetches the
-rest. Data before bits, temp before name: a state is saved only of bytes that were synced before, and the final name
-appears only after the last byte and the checksum were right.
+Starting is resuming: a saved state that fits says which blocks are there, and the engine fetches the rest. Data is
+synced before a state that claims it is saved. The final name appears only after the last byte, if the checksum is
+right.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class NativeTask(Task["EngineServices[NativeTask]"]):
         self.engine_file: File | None = None
         self.asking = Asking(self) if download.asks else None
         self.first_event = Event.FETCH if self.asking is None else Event.ASK
-        """How the engine gets the file: ``ASK`` where it is to say only what there is."""
+        """How the engine gets the file: ``ASK`` if it is only to find out what there is."""
         self.authority = Authority()
         self._trace: list[Traced] = []
         self.codings: tuple[str, ...] = ()
-        """What is to be undone before the file gets its name."""
+        """The content codings to undo before the file is named."""
         self._decoded_bytes: int | None = None
         self.loop = _NO_LOOP
         """The engine's loop that has the file."""
@@ -81,13 +81,13 @@ class NativeTask(Task["EngineServices[NativeTask]"]):
 
     @property
     def file(self) -> File:
-        """The engine's file; there is one from the first request on."""
+        """The engine's file; exists from the first request on."""
         assert self.engine_file is not None
         return self.engine_file
 
     @property
     def most_lanes(self) -> int:
-        """How many transfers the options and the other downloads from the same host allow."""
+        """How many transfers the options, and the other downloads from the same host, allow."""
         options = self.options
         per_server = min(options.max_connection_per_server, self._lanes_share)
         split = max(1, options.split - self.mirroring.reserved_lanes())
@@ -96,24 +96,26 @@ class NativeTask(Task["EngineServices[NativeTask]"]):
 
     @property
     def is_filling(self) -> bool:
-        """Whether the engine fills the file, and is to go on with it."""
+        """Whether the engine is filling the file."""
         return self.life.phase in (Phase.FETCHING, Phase.FILLING)
 
     @property
     def in_engine(self) -> bool:
-        """Whether the engine has the file: nobody else may close it."""
+        """Whether the engine has the file, so that nobody else may close it."""
         return self.loop != _NO_LOOP
 
     @property
     def part_bytes(self) -> int:
-        """How long a part was that came for a range without saying which it is; 0: none did."""
+        """The length of a part that a server sent for a range without saying which part it is; 0: none."""
         if self.engine_file is not None:
             self._part_bytes = self.engine_file.part_bytes
         return self._part_bytes
 
     def take_tried(self) -> tuple[File, list[EngineEvent]] | None:
-        """The engine's file of which a small one was not made, if this task may go on with it, and what has happened to
-        it; from then on it is this task's."""
+        """Take over the engine's file of a download that was first taken for a small one, with its events so far.
+
+        None if there is none, or if this task cannot use it; then it is discarded.
+        """
         tried, self._tried = self._tried, None
         if tried is None:
             return None
@@ -126,32 +128,33 @@ class NativeTask(Task["EngineServices[NativeTask]"]):
         return file, events
 
     def drop_tried(self) -> None:
-        """This task has no use for it."""
+        """Discard the small download's file, because this task has no use for it."""
         tried, self._tried = self._tried, None
         if tried is not None:
             tried.drop()
 
     def share_lanes(self, lanes: int) -> None:
-        """So many lanes of its host are for this download, because there are others."""
+        """Limit this download to ``lanes`` of its host's lanes, because others share the host."""
         if lanes != self._lanes_share:
             self._lanes_share = lanes
             self.set_lanes()
 
     def set_lanes(self) -> None:
-        """What ``most_lanes`` tells may have changed."""
+        """Apply a possible change of ``most_lanes``."""
         if self.in_engine:
             self.file.lanes = self.most_lanes
 
     def host_of(self, failure: Failure) -> str:
-        """``host:port`` of the request that has failed."""
+        """``host:port`` of the request that failed."""
         return host_of(failure.address or self.sources[failure.source].url)
 
     def _heard(self, source: Source) -> None:
         self.backend.network.heard(self.options.proxy or source.url)
 
     def begin_again(self) -> None:
-        """Begin from nothing, when the engine has let go of the file. Raises ``ContentChanged`` where a reader has
-        used the beginning and nothing would prove that what comes now continues it."""
+        """Start over from nothing, once the engine has let go of the file. Raises ``ContentChanged`` if a reader has
+        used the beginning and nothing would prove that the new bytes continue it.
+        """
 
         def begin() -> None:
             assert self.target is not None
@@ -165,7 +168,7 @@ class NativeTask(Task["EngineServices[NativeTask]"]):
             for source in self.sources:
                 source.answered = False
             self.forget_hash()
-            # On a worker, because one may be reading what is about to go.
+            # On a worker, after any job that still reads the old data.
             self.do(self._truncate, lambda _: self.starting.open_file())
 
         if self.download.sink is not None:
@@ -178,20 +181,20 @@ class NativeTask(Task["EngineServices[NativeTask]"]):
         self.target.truncate()
 
     def forget_bytes(self) -> None:
-        """The engine has taken back bytes that it had written: neither the hash nor a saved state may count them."""
+        """The engine has taken back bytes that it had written: count them neither in the hash nor in a state."""
         self.forget_hash()
         self.keeping.next_save_s = 0.0
 
     def forget_hash(self) -> None:
-        """What was hashed is not what the file will hold."""
+        """Discard the hash, because the file will hold other bytes."""
         self.do_if(self.verification.forget())
 
     def begin(self) -> None:
-        """Open the target and start to fetch what it lacks."""
+        """Open the target, and start to fetch the missing bytes."""
         self.starting.begin()
 
     def figures(self) -> Figures:
-        """How far it is; from any thread."""
+        """The download's progress; callable from any thread."""
         file = self.engine_file
         if file is None:
             return Figures()
@@ -201,7 +204,7 @@ class NativeTask(Task["EngineServices[NativeTask]"]):
     # -- what the engine tells ---------------------------------------------------------------------------------
 
     def handle(self, event: EngineEvent) -> None:
-        """One event of the engine."""
+        """Handle one event of the engine."""
         file = event.file
         if self.comparisons.handle(event) or file is not self.engine_file or file is None:
             return
@@ -229,7 +232,7 @@ class NativeTask(Task["EngineServices[NativeTask]"]):
         elif event.name == "REACHED":
             self.download.notify()
         elif event.name == "HELD":
-            pass  # it has its place by now
+            pass  # the file has its place by now
         else:
             headers = self._meet(event)
             if self.asking is not None:
@@ -247,7 +250,7 @@ class NativeTask(Task["EngineServices[NativeTask]"]):
                 self.answering.take_offers(headers)
 
     def _meet(self, event: EngineEvent) -> dict[str, str]:
-        """A source has answered for the first time; returns the headers."""
+        """Record a source's first answer; returns its headers."""
         source = self.sources[event.source]
         source.answered = True
         self._heard(source)
@@ -259,35 +262,35 @@ class NativeTask(Task["EngineServices[NativeTask]"]):
         return headers
 
     def turn(self, then: Callable[[], None]) -> None:
-        """It cannot go on like this: take the file from the engine, and do ``then`` when nothing touches it."""
+        """Take the file from the engine, and call ``then`` once nothing touches it, to continue in another way."""
         self.answering.begin()
         super().turn(then)
 
     def withdraw(self) -> None:
-        """Take the file from the engine, and end what is asked beside it."""
+        """Take the file from the engine, and stop the comparisons."""
         self.recovery.stop_waiting()
         if self.in_engine:
             self.file.remove()
         self.comparisons.stop(self._let_go)
 
     def _let_go(self) -> None:
-        """Go on when the engine has neither the file nor anything to compare it with."""
+        """Fire ``LET_GO`` once the engine has neither the file nor a comparison."""
         if not self.in_engine and not self.comparisons:
             self.life.fire(Event.LET_GO)
 
     def compare(self) -> None:
-        """Every byte is there: see that they are one version of the file."""
+        """Every byte is there: check that all belong to one version of the file."""
         self.comparing.arrived()
 
     def does_without_helpers(self) -> bool:
         return self.comparing.does_without_offers()
 
     def ask_ranges(self, question: Question, then: Callable[[Finding], None]) -> None:
-        """Fetch some ranges of a source again, and go on with what comparing them has found."""
+        """Fetch some ranges of a source again, compare them, and call ``then`` with the finding."""
         self.comparisons.begin(self.options, question, then)
 
     def write_trace(self) -> None:
-        """Add the transfers of which that was not done yet to the user's trace, those for comparing included."""
+        """Append new transfers to the user's trace, including those made for comparisons."""
         transfers = [*self._trace, *self.comparisons.trace]
         self._trace.clear()
         self.comparisons.trace.clear()
@@ -295,27 +298,29 @@ class NativeTask(Task["EngineServices[NativeTask]"]):
             write_trace(os.fspath(self.options.trace), self.download.gid, transfers)
 
     def basis(self) -> Basis:
-        """How it was established that the bytes are one version of the file at the URL."""
+        """How the bytes were shown to belong to one version of the file at the URL."""
         return self.comparing.basis()
 
     @property
     def size(self) -> int:
-        """The bytes that are in the file."""
+        """The file's size in bytes, after decoding if it was decoded."""
         return self.file.downloaded if self._decoded_bytes is None else self._decoded_bytes
 
     @property
     def decodes(self) -> bool:
-        """Whether a content coding is undone."""
+        """Whether a content coding will be, or was, undone."""
         return bool(self.codings) or self._decoded_bytes is not None
 
     @property
     def encoded_bytes(self) -> int:
-        """How many bytes of what came were decoded; -1: nothing was."""
+        """The size of the received data before it was decoded; -1 if nothing was decoded."""
         return self.file.downloaded if self._decoded_bytes is not None else -1
 
     def publish(self) -> Path:
-        """Give what is there its final name, on a worker, decoded if that is wanted. Raises ``TargetExists``,
-        ``DiskError``, ``BadAnswer``."""
+        """Give the file its final name, on a worker, decoding it first if requested.
+
+        Raises ``TargetExists``, ``DiskError``, ``BadAnswer``.
+        """
         if self.codings:
             assert self.target is not None
             self.target.end_at(self.size)
@@ -325,18 +330,18 @@ class NativeTask(Task["EngineServices[NativeTask]"]):
 
     @property
     def opened_connections(self) -> int:
-        """How many connections it took, those for comparing included."""
+        """How many connections the download has opened, including those for comparisons."""
         return self.connections + self.comparisons.connections
 
     @property
     def url_identity(self) -> Identity:
-        """What the URL itself said of its file."""
+        """What the URL's own server said about the file."""
         return Identity(-1, *self.file.validators(URL)) if self.sources[URL].answered else Identity()
 
     # -- from time to time --------------------------------------------------------------------------------------
 
     def tick(self, now_s: float) -> None:
-        """A few times a second: measure, hash, save, and see whether time is up."""
+        """Called a few times a second: measure the speed, hash, save, and check the time limits."""
         super().tick(now_s)
         if self.life.phase not in AT_WORK:
             return
@@ -352,8 +357,11 @@ class NativeTask(Task["EngineServices[NativeTask]"]):
             self.do_if(self.verification.step(self.file.contiguous, _HASH_AT_LEAST_BYTES))
 
     def let_others_have_its_place(self, now_s: float) -> None:
-        """Where nothing can be done for a while: its host rests, or the next try is not due. What has begun waits for a
-        moment rather than behind a long download, and a file of which nothing has come may never begin."""
+        """Give up the place while nothing can be done because the host rests, or the next try is not due.
+
+        A file that has begun sits out a short wait rather than queue behind a long download. One of which nothing has
+        come might never begin, so it gives way at any wait.
+        """
         file = self.file
         if file.lanes_busy or self.comparisons or self.jobs.busy:
             return
@@ -363,7 +371,7 @@ class NativeTask(Task["EngineServices[NativeTask]"]):
         elif self.aside.is_in_place and file.waiting_for == "rest" and len(self.sources) == 1:
             rest_s = governor.rests_for(file.resting_host)
             if rest_s >= governor.WORTH_A_TURN_S and self.aside.step():
-                # The engine would go on as soon as the rest is over.
+                # The engine itself would continue as soon as the rest is over.
                 file.rest(URL, _HELD_S)
                 self.call_later(rest_s, lambda: self.aside.back(self._ask_again))
 
@@ -375,8 +383,9 @@ class NativeTask(Task["EngineServices[NativeTask]"]):
 
     @property
     def _can_be_continued(self) -> bool:
-        """Whether there is something in the file that another task can go on with, or a saved state says so and it has
-        been taken back."""
+        """Whether there is data in the file that another task could resume, or an outdated saved state of data that the
+        engine has taken back since.
+        """
         target, file = self.target, self.engine_file
         return (
             target is not None
@@ -393,7 +402,7 @@ class NativeTask(Task["EngineServices[NativeTask]"]):
         return saving.save_on_the_way(self.target, self.file, self.sources)
 
     def keep_state(self) -> int | None:
-        """Save the state of a file that can be resumed. Raises ``DiskError``."""
+        """Save the state. Returns how many bytes can be resumed, or None if nothing can. Raises ``DiskError``."""
         if not self._can_be_continued:
             return None
         assert self.target is not None
@@ -403,7 +412,7 @@ class NativeTask(Task["EngineServices[NativeTask]"]):
 
     @property
     def waits_for(self) -> str:
-        """What will bring it on, in words; from any thread."""
+        """What the download waits for, in words; callable from any thread."""
         if self.in_engine and self.engine_file is not None:
             return self._waiting_in_engine(self.engine_file)
         return self.jobs.what or self._waiting_for_comparisons
@@ -423,7 +432,7 @@ class NativeTask(Task["EngineServices[NativeTask]"]):
     # -- the end ----------------------------------------------------------------------------------------------
 
     def change(self, options: DownloadOptions) -> None:
-        """Apply new options to what runs: the limit, the lanes, how its sources are asked, and further mirrors."""
+        """Apply new options to the running transfers: limit, lanes, headers, and added mirrors."""
         before, self.options = self.options, options
         for url in options.mirrors:
             self.sources.add(url)
@@ -436,6 +445,6 @@ class NativeTask(Task["EngineServices[NativeTask]"]):
                 self.sourcing.ask_anew()
 
     def reject(self, error: DownloadError) -> None:
-        """Stop, because what came is wrong."""
+        """Stop because the received data is wrong."""
         self.answering.begin()
         super().reject(error)
