@@ -1,4 +1,4 @@
-"""One download at work, whichever backend fetches it: its lifecycle, timers, retries, identity, verification and end.
+"""One download at work, whichever backend fetches it: its lifecycle, retries, verification and end.
 
-What only one backend needs belongs to that backend.
+Code that only one backend needs belongs to that backend.
 """

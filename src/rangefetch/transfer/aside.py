@@ -1,4 +1,4 @@
-"""A download at work that can do nothing for a while: another one has its place, and it waits to have one again."""
+"""A download at work that can do nothing for a while: another has its place, and it waits to get one again."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class Aside:
 
     @property
     def waiting_for(self) -> str:
-        """What it waits for, in words; empty: not for a place."""
+        """What it waits for, in words; empty if not for a place."""
         return "its turn" if self._standing is _Standing.WAITING else ""
 
     def step(self) -> bool:
-        """It can do nothing until ``back`` is called. Whether others may have its place meanwhile."""
+        """Called if the download can do nothing until ``back`` is called. Returns whether others may have its place."""
         if self.is_in_place and self._listener.steps_aside(self._download):
             self._standing = _Standing.ASIDE
         return not self.is_in_place
 
     def back(self, then: Callable[[], None]) -> None:
-        """Do ``then`` as soon as it has a place: at once, if nobody has taken its own."""
+        """Call ``then`` as soon as the download has a place: at once if nobody has taken its own."""
         if self.is_in_place or self._listener.comes_back(self._download):
             self._standing = _Standing.IN_PLACE
             then()
@@ -52,7 +52,7 @@ class Aside:
             self._standing, self._then = _Standing.WAITING, then
 
     def go_on(self) -> None:
-        """It has a place again."""
+        """The download has a place again."""
         if self._standing is _Standing.WAITING:
             self._standing = _Standing.IN_PLACE
             self._then()

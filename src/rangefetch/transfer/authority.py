@@ -1,7 +1,7 @@
-"""Whose word it is what the remote file is.
+"""Decides whose word counts on what the remote file is.
 
-The URL that was asked for decides, or a saved state that it proved. A mirror's word stands only while the URL has not
-said anything, and never against it.
+The URL that was asked for decides, or a saved state that it confirmed. A mirror's word counts only until the URL has
+answered, and never against it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from rangefetch.identity import Identity, Same, same_validators
 __all__ = ["Authority", "Word", "is_unvouched"]
 
 _URL = 0  # its number among the sources
-_MEANINGLESS = 3  # totals that differ, of one file
+_MEANINGLESS = 3  # so many different totals stated for one file
 
 
 class Word(enum.Enum):
-    """What is to be made of a source's first answer."""
+    """How to treat a source's first answer."""
 
     GOOD = "good"
     CONTRADICTS = "contradicts"
@@ -26,42 +26,43 @@ class Word(enum.Enum):
     CUT_SHORT = "cut short"
     """It is shorter than the file was before, although nothing shows that it is another version."""
     UNVOUCHED = "unvouched"
-    """It has another size and no validator, where the file had one: more likely an error page than a new version."""
+    """It has another size and no validator, although the file had one: more likely an error page than a new version."""
 
 
 class Authority:
-    """What was said of one download's remote file, by the numbers of its sources (0: the URL)."""
+    """What was said of one download's remote file; sources are given by number (0: the URL)."""
 
     def __init__(self) -> None:
         self.source = -1
-        """Whose file is being fetched; -1: nobody has answered since the start or since it was started over."""
+        """The source whose file is being fetched; -1: none has answered since the download started, or started over."""
         self.identity = Identity()
-        """What was said last about the whole file, kept when the download starts over."""
+        """The last description of the whole file; kept when the download starts over."""
         self.is_remembered = False
-        """Nobody but a saved state has said so."""
+        """Whether the description comes from a saved state alone."""
         self.ends_at = -1
-        """Where the server says that the file ends, in refusing a range, whatever it said before; -1: it has not."""
+        """Where the file ends, said the server when it refused a range, whatever it said before; -1: it has not."""
         self._said_by = -1
         self._totals: set[int] = set()
 
     def recall(self, source: int, identity: Identity) -> None:
-        """A saved state says what ``source`` said in an earlier run."""
+        """Restore from a saved state what ``source`` said in an earlier run."""
         self.source = self._said_by = source
         self.identity = identity
         self.is_remembered = True
 
     def tell(self, identity: Identity) -> None:
-        """The URL has said so just now, to somebody who has asked for the file before."""
+        """Record what the URL said earlier, in answer to another request."""
         self._said_by = _URL
         self.identity = identity
 
     def start_over(self) -> None:
-        """Nothing is kept of what was fetched; the URL's word is remembered."""
+        """Forget whose file was being fetched, but not what the URL has said."""
         self.source = -1
 
     def contradicts_itself(self, source: int, *, total: int = -1, ends_at: int = -1) -> None:
-        """What is known of the size is in doubt: ``source`` has stated another ``total`` for a range, or has refused a
-        range because the file ``ends_at`` so many bytes."""
+        """Note doubts about the size: ``source`` stated another ``total`` for a range, or refused a range because the
+        file ends at ``ends_at``.
+        """
         if source != self._said_by:
             return
         if ends_at >= 0:
@@ -70,12 +71,13 @@ class Authority:
             self._totals |= {total, self.identity.size}
 
     def _may_be_shorter(self, size: int) -> bool:
-        """Whether a body of ``size`` bytes may be the whole of a file that was said to have more: the server serves
-        nothing beyond it, or has said something else each time."""
+        """Whether ``size`` bytes may be all of a file that was said to have more: the server serves nothing beyond
+        them, or has stated a different total each time.
+        """
         return size == self.ends_at or len(self._totals) >= _MEANINGLESS
 
     def hear(self, source: int, identity: Identity, *, stated: bool) -> Word:
-        """A source has answered. ``stated`` says that the size is one that it stated (in Content-Range)."""
+        """Judge and record a source's answer. ``stated`` says that it stated the size (in Content-Range)."""
         size, known = identity.size, self.identity.size
         if source != _URL and self._said_by == _URL and min(size, known) >= 0 and size != known:
             return Word.CONTRADICTS
@@ -99,15 +101,18 @@ class Authority:
         return Word.GOOD
 
     def accepts_length(self, size: int) -> bool:
-        """Whether a body whose length nobody announced may be the whole file, now that it has ended after ``size``
-        bytes: without a validator of its own, only if it is as long as the file was said to be."""
+        """Whether a body of unannounced length that ended after ``size`` bytes may be the whole file.
+
+        Without a validator, it must be as long as the file was said to be.
+        """
         known = self.identity
         return known.size in (-1, size) or bool(known.etag or known.last_modified)
 
 
 def is_unvouched(identity: Identity, known: Identity) -> bool:
-    """Whether a response to a request for the whole has another size than the file is known to have, or announces
-    none, and has no validator where that had one: most likely an error page."""
+    """Whether a response for the whole file has another size than known, or none, and no validator although the known
+    file had one: most likely an error page.
+    """
     return (
         known.size >= 0
         and identity.size != known.size

@@ -1,7 +1,6 @@
-"""What the manager asks of a backend, and what it hears from it; and what a task asks of its backend.
+"""The interfaces between the manager and a backend, and between a task and its backend.
 
-A backend runs downloads; which ones, when and in what state is the manager's. Both sides may be called from any
-thread.
+A backend runs downloads; the manager decides which ones, when, and in what state. Both may be called from any thread.
 """
 
 from __future__ import annotations
@@ -30,49 +29,49 @@ R = TypeVar("R", contravariant=True)
 
 
 class Backend(Protocol):
-    """Runs downloads; their figures are read through ``Download.figures`` while they are active."""
+    """Runs downloads. While they are active, their figures are read through ``Download.figures``."""
 
     name: str
     """``native`` or ``aria2``."""
 
     def start(self) -> None:
-        """Get ready. Raises a ``LocalError`` where this backend cannot run here."""
+        """Get ready. Raises a ``LocalError`` if this backend cannot run here."""
 
     def stop(self) -> None:
-        """Halt every download, wait until all are saved and let go of, and free everything."""
+        """Halt every download, wait until all are saved and closed, and free everything."""
 
     def serves(self, url: str) -> bool:
-        """Whether this backend can fetch such a URL (by its scheme)."""
+        """Whether this backend can fetch the URL, going by its scheme."""
         ...
 
     def has_notifications(self) -> bool:
-        """Whether it hears at once what happens, and need not ask."""
+        """Whether it is notified of events at once, and need not poll."""
         ...
 
     def begin(self, *downloads: Download) -> None:
-        """Start some, or go on where they were; they are active already. The listener hears how each ends."""
+        """Start or resume downloads that are already active. The listener is told how each ends."""
 
     def halt(self, download: Download) -> None:
-        """Its ``intent`` is set: stop its transfers, and save what there is, or remove it where that is wanted.
-        ``halted`` follows, unless it ended before.
+        """Stop the transfers, and save or remove the data as ``intent``, already set, and ``remove_files`` say.
+        ``halted`` follows unless the download had already ended.
         """
 
     def change(self, download: Download) -> None:
-        """Its ``options`` have changed: apply what can change while it runs."""
+        """Apply the download's new ``options``, as far as they can change while it runs."""
 
     def go_on(self, download: Download) -> None:
-        """It has its turn, where ``Listener.grows`` or ``Listener.comes_back`` were asked for that."""
+        """Continue a download that got the turn it asked for with ``Listener.grows`` or ``Listener.comes_back``."""
 
     def limit(self, bytes_per_s: int) -> None:
-        """Limit all downloads together; 0: no limit."""
+        """Limit the speed of all downloads together, in bytes per second; 0: no limit."""
 
     def later(self, delay_s: float, function: Callable[[], None]) -> bool:
-        """Have the backend's thread call ``function`` in so many seconds; False: it is stopped."""
+        """Have the backend's thread call ``function`` in ``delay_s`` seconds. False: the thread is stopped."""
         ...
 
 
 class Growth(enum.Enum):
-    """When a download that is not as small as it was taken for goes on as any other."""
+    """When a download that turned out not to be small may continue as a normal one."""
 
     NOW = "now"
     SOON = "when ``go_on`` is called"
@@ -83,92 +82,93 @@ class Timer(Protocol):
     """A call that is due later."""
 
     def cancel(self) -> None:
-        """Never make it."""
+        """Never make the call."""
 
 
 class Services(Protocol[R]):
-    """What one download at work (a task) asks of its backend, on the backend's thread."""
+    """What a download at work (a task) needs from its backend; called on the backend's thread."""
 
     policy: RetryPolicy
     listener: Listener
     network: Network
 
     def call_later(self, task: R, delay_s: float, function: Callable[[], None]) -> Timer:
-        """Have ``function`` called as a step of the task, ``delay_s`` seconds from now."""
+        """Call ``function`` as a step of the task, ``delay_s`` seconds from now."""
         ...
 
     def work(self, task: R, job: Callable[[], Any], then: Callable[[Outcome[Any]], None]) -> None:
-        """Do ``job`` on a worker, and then ``then`` with its outcome as a step of the task."""
+        """Run ``job`` on a worker, then call ``then`` with its outcome as a step of the task."""
 
     def look(self, task: R, job: Callable[[], Any], then: Callable[[Outcome[Any]], None]) -> None:
-        """``work`` for what may never return: neither a pause nor ``stop`` waits for it."""
+        """Like ``work``, for jobs that may never return: neither a pause nor ``stop`` waits for them."""
 
     sizes: Sizes
-    """Those of what is at work."""
+    """The sizes of the downloads at work."""
 
     def lacking_beside(self, download: Download, device: int) -> int:
-        """What the downloads at work but this one still need of a filesystem."""
+        """Bytes that the other downloads at work still need on a file system."""
         ...
 
     def task_ended(self, task: R) -> None:
-        """Nothing more comes of it."""
+        """Forget a task that has ended."""
 
 
 class EngineServices(Services[R], Protocol[R]):
-    """... and of the native one, which has the engine."""
+    """What a task of the native backend needs as well."""
 
     manners: Manners
 
     def profile(self, options: DownloadOptions, source: Source, *, head: bool = False) -> Profile:
-        """How the engine is to ask a source, by HEAD or by GET."""
+        """The profile with which the engine asks a source, for HEAD or GET requests."""
         ...
 
     def add_file(self, file: File) -> int:
-        """Give the file to a loop; returns which, for ``file_gone``."""
+        """Give the file to a loop. Returns the loop, for ``file_gone``."""
         ...
 
     def file_gone(self, file: File, loop: int) -> None:
-        """The loop has let go of a file."""
+        """Record that the loop has let go of a file."""
 
 
 class Listener(Protocol):
-    """Who hears how a download ended."""
+    """Told by the backends how downloads end, and asked about their turns."""
 
     def completed(self, download: Download, result: DownloadResult) -> None: ...
     def completed_together(self, whole: Sequence[tuple[Download, DownloadResult]]) -> None:
-        """``completed`` for each of some that have ended at about the same time; what follows is done once for all."""
+        """Like ``completed``, for several that ended at about the same time; follow-up work is done once for all."""
 
     def failed(self, download: Download, error: DownloadError) -> None: ...
     def halted(self, download: Download) -> None: ...
     def directed(self, download: Download, status: DownloadStatus) -> None:
-        """Somebody has told the backend what a download that is paused is to become: waiting again, or removed."""
+        """Called if somebody has told the backend itself to make a paused download wait again, or remove it."""
 
     def puts_off(self, download: Download, rest_s: float = 0.0) -> bool:
-        """Its host has not answered yet, or is to be left alone for ``rest_s`` seconds. Whether others wait for hosts
-        that could serve them, so that it is to be halted. It gets its turn after them, or when the rest is over.
+        """Called if the download's host has not answered yet, or is to be left alone for ``rest_s`` seconds.
 
-        The first happens to a download once.
+        Returns whether the download is to be halted, because others wait for hosts that could serve them. It gets its
+        turn after them, or when the rest is over. A download is put off only once because its host has not answered.
         """
         ...
 
     def grows(self, download: Download, *, answered: bool) -> Growth:
-        """It is not as small as it was taken for: whether it may go on as any other download. ``answered``: there is a
-        good answer, and perhaps a transfer that waits for that.
+        """Called if a download turned out not to be small. Returns when it may continue as a normal one.
+
+        ``answered``: there is a good answer, and perhaps a transfer held until this is decided.
         """
         ...
 
     def makes_way(self, download: Download) -> bool:
-        """It waits for a place with a connection that one which has a place lacks. Whether it is to be halted, so that
-        it waits in line instead.
+        """Called if a download that waits for a place has a connection that an active one lacks. Returns whether it is
+        to be halted, so that it waits in line instead.
         """
         ...
 
     def steps_aside(self, download: Download) -> bool:
-        """It can do nothing for now: it waits for a function of the user's, or its host rests. Whether another download
-        may have its place until ``comes_back``.
+        """Called if the download can do nothing for now: it waits for a user's function, or its host rests. Returns
+        whether another download may have its place until ``comes_back``.
         """
         ...
 
     def comes_back(self, download: Download) -> bool:
-        """It could go on. Whether it has a place; otherwise ``Backend.go_on`` follows when it has."""
+        """Called if the download could continue. Returns whether it has a place; if not, ``go_on`` follows."""
         ...

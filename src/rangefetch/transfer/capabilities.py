@@ -1,4 +1,4 @@
-"""What a backend can do, as data: whoever chooses between backends reads this, and knows nothing else of them."""
+"""What a backend can do, as data; code that chooses between backends reads only this."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["NATIVE", "Capabilities"]
 
 @records.dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What one backend can do, as far as that can be said before it runs.
+    """What one backend can do, as far as is known before it runs.
 
-    ``schemes`` are those of the URLs that it serves. ``in_order``: the bytes come from the first to the last where
-    somebody reads them meanwhile. ``follows``: it fetches what a torrent or Metalink describes, and not that itself.
-    ``most_connections`` is how many it opens to one server at most (0: as many as the user allows). ``refusal`` says
-    which option of a download it cannot honour, and why (empty: none). ``takes_as_small`` says whether it can run a
-    download, and first tries it as a small file, of which there may be more at a time.
+    ``schemes`` are the URL schemes that it serves. ``in_order``: for a reader, it delivers the bytes from first to
+    last. ``follows``: given the URL of a torrent or Metalink, it fetches the files that this describes.
+    ``most_connections`` is the most it opens to one server (0: as many as the user allows). ``refusal`` says which
+    option of a download it cannot honour, and why (empty: none). ``takes_as_small`` says whether it can run a download
+    and first tries it as a small file, of which more may be active at a time.
     """
 
     name: str
@@ -35,14 +35,14 @@ class Capabilities:
     refusal: Callable[[str, DownloadOptions], str] = lambda url, options: ""
     takes_as_small: Callable[[Entry], bool] = lambda download: False
     is_built: Callable[[], bool] = lambda: True
-    """Whether this installation of the package has it at all."""
+    """Whether this installation of the package includes the backend."""
 
     def remedy(self) -> str:
-        """What to install where it cannot run; empty: that would be of no use, since this platform has none."""
+        """What to install if the backend cannot run; empty if that would not help, since this platform has none."""
         return self.install if self.is_built() else ""
 
     def why_not(self, download: Entry) -> str:
-        """Why it cannot run a download, as the rest of a sentence about it; empty: it can."""
+        """Why it cannot run a download, as the rest of a sentence about the backend; empty if it can."""
         scheme = download.url.partition(":")[0].lower()
         if scheme not in self.schemes:
             return f"does not serve {scheme}"
@@ -52,7 +52,7 @@ class Capabilities:
         return f"cannot honour {refused}" if refused else ""
 
     def falls_short(self, download: Entry) -> str:
-        """What a download that it can run gets less of than it asks for, as ``why_not`` says it; empty: nothing."""
+        """What a download that it can run gets less of than it asks for, worded as in ``why_not``; empty if nothing."""
         wanted = min(download.options.max_connection_per_server, download.options.split)
         if 0 < self.most_connections < wanted:
             return f"opens at most {self.most_connections} connections to a server, not {wanted}"
@@ -60,7 +60,7 @@ class Capabilities:
 
 
 def _may_be_small(download: Entry) -> bool:
-    """Whether nothing of an earlier run is to be gone on with, and nothing is asked for but that the file comes."""
+    """Whether a download has nothing to resume, and asks for nothing special."""
     global _last
     known, plain = _last
     if download.options is not known:
@@ -80,7 +80,7 @@ def _may_be_small(download: Entry) -> bool:
     )
 
 
-# Most downloads have the options of the one before.
+# Most downloads have the same options as the one before.
 _last: tuple[DownloadOptions | None, bool] = (None, False)
 
 
@@ -90,7 +90,7 @@ def _are_plain(options: DownloadOptions) -> bool:
         or options.expected_size
         or options.durable
         or options.decode
-        # It may be slow because of that, and then a pause must not cost what is there.
+        # A limit may make it slow, and then a pause must not cost the data it has.
         or options.max_download_limit
         or options.mirrors
         or options.use_github_mirror

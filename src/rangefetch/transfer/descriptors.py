@@ -1,4 +1,4 @@
-"""How many downloads the open files of this process allow."""
+"""How many downloads this process's limit of open files allows."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from rangefetch.disk import system
 __all__ = ["most_at_once"]
 
 _EACH = 8
-"""Of so many descriptors one download may be active: each has a connection or more and a file, opens others for a
-moment, and idle connections have a quarter of them all."""
+"""Descriptors for each active download: it has a connection or more and a file, and opens others briefly; idle
+connections may use a quarter of all descriptors.
+"""
 
 
 def most_at_once(wanted: int) -> int:
-    """How many downloads may be active at a time, where ``wanted`` are: at least one."""
+    """How many of the ``wanted`` downloads may be active at a time; at least one."""
     return max(1, min(wanted, system.most_open_files() // _EACH))

@@ -151,9 +151,7 @@ class Dispatcher(abc.ABC, Generic[R]):
         return True
 
     def later(self, delay_s: float, function: Callable[[], None]) -> bool:
-        """Have the backend's thread call ``function`` in ``delay_s`` seconds; from any thread. Returns False if the
-        thread is stopped.
-        """
+        """Call ``function`` on the backend's thread in ``delay_s`` seconds; from any thread. False: it is stopped."""
         return self.call(lambda: self._set_timer(delay_s, function))
 
     def _set_timer(self, delay_s: float, function: Callable[[], None]) -> None:
@@ -179,7 +177,7 @@ class Dispatcher(abc.ABC, Generic[R]):
 
         The job runs on a thread of its own; pauses, ``stop`` and interpreter exit do not wait for it.
         """
-        # The thread's name is none of the backend's: the user's function may wait for other downloads.
+        # Not named "rangefetch-...": threads so named never wait for a download (``waiting``), but user code may.
         thread = threading.Thread(
             target=lambda: self._call_step(task, then, outcome(job)), name="asking-for-rangefetch", daemon=True
         )

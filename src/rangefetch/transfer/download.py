@@ -1,7 +1,7 @@
-"""A download: what was asked for, the state it is in, and what came of it.
+"""A download: what was asked for, its state, and its outcome.
 
-The states and the moves between them are the table ``MOVES``; nothing else may change a state. A download that has not
-begun is a ``Queued`` until somebody needs the ``Download``, since most of a long queue only waits.
+The table ``MOVES`` lists the allowed changes of state. A download that has not begun is a ``Queued`` until somebody
+needs the ``Download``, since most of a long queue only waits.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ MOVES: dict[DownloadStatus, frozenset[DownloadStatus]] = {
     _E: frozenset({_W, _R}),
     _R: frozenset(),
 }
-"""From each state, the states that may follow."""
+"""For each state, the states that may follow."""
 
 
 class Figures(NamedTuple):
-    """A download at one moment, in its backend's eyes: bytes, bytes (0: unknown), bytes per second, transfers."""
+    """A download's progress as its backend sees it: bytes, total bytes (0: unknown), bytes per second, transfers."""
 
     downloaded: int = 0
     total: int = 0
@@ -51,24 +51,24 @@ class Figures(NamedTuple):
     connections: int = 0
 
 
-_gids = random.Random()  # not the module's, which a program may seed
+_gids = random.Random()  # not the module's own generator, which a program may seed
 after_fork(_gids.seed)
 
 
 def new_gid() -> str:
-    """16 hexadecimal digits that no other download has, as aria2's are."""
+    """A new download ID of 16 hexadecimal digits, like aria2's."""
     return f"{_gids.getrandbits(64):016x}"
 
 
 class Queued:
-    """A download that has not begun, and that nobody watches: what was asked for, and whether it waits or is paused.
+    """A download that has not begun and that nobody watches: its URL, its options, and whether it waits or is paused.
 
-    It reads as a ``Download`` does. Its manager's lock guards it.
+    It can be read like a ``Download``. Its manager's lock guards it.
     """
 
     __slots__ = ("_status", "cut_short", "gid", "options", "url")
 
-    # What every download has that has not begun.
+    # The same for every download that has not begun.
     asks = has_begun = False
     error = intent = kept_aside = result = sink = None
 
@@ -88,7 +88,7 @@ class Queued:
         return self.options.filename
 
     def move(self, status: DownloadStatus, *, cut_short: bool = False) -> None:
-        """Go to ``status``. ``ValueError`` if ``MOVES`` has no such move."""
+        """Change the state to ``status``. Raises ``ValueError`` if ``MOVES`` does not allow it."""
         _check_move(self.gid, self._status, status)
         self._status = status
         self.cut_short = cut_short
@@ -109,52 +109,53 @@ def _check_move(gid: str, status: DownloadStatus, following: DownloadStatus) -> 
 
 
 class Download:
-    """One download. Its manager and its backend change it; ``lock`` guards the state and what came of it.
+    """One download, changed by its manager and its backend; ``lock`` guards the state and the outcome.
 
-    ``figures`` is how its backend lets itself be asked while the download is active, from any thread.
+    While it is active, ``figures`` asks its backend for its progress; callable from any thread.
     """
 
-    # What every download has that has not begun: most never get another value, and thousands are made in a second.
+    # Initial values are class attributes: most are never changed, and thousands of objects are made in a second.
     note = ""
     figures: Callable[[], Figures] | None = None
     waits: Callable[[], str] | None = None
-    """How its backend lets itself be asked what it waits for while it is active, from any thread."""
+    """While it is active, asks its backend what it waits for; callable from any thread."""
     sink: Sink | None = None
-    """Where the bytes go instead of into a file with a name."""
+    """Where the bytes go, if not into a named file."""
     file: File | None = None
-    """The engine's side of it, for a reader of a sink."""
+    """The engine's file, for the reader of a sink."""
     asks = False
-    """Nothing is to be fetched: only ``info`` is wanted."""
+    """Whether only ``info`` is wanted, and nothing is to be fetched."""
     info: FileInfo | None = None
-    """What the server says of the file, where that was asked."""
+    """What the server says of the file, if it was asked."""
     result: DownloadResult | None = None
     error: DownloadError | None = None
     started_s = 0.0
     is_small = False
-    """It is taken for a small file, for as long as nothing speaks against it."""
+    """Whether it counts as a small file, which it does until something shows otherwise."""
     has_begun = False
-    """Whether it was ever active, so that it may have files."""
+    """Whether it was ever active, and so may have files."""
     kept_aside: Path | None = None
-    """Its data that had the wrong checksum."""
+    """The file with its data that had the wrong checksum."""
     intent: DownloadStatus | None = None
-    """What it is to become when its backend has let go of it: paused, removed, or waiting again. The one place
-    that says so: the router and both backends read it, and are only told that it has changed.
+    """What it becomes once its backend has let go of it: paused, removed, or waiting again.
+
+    The router and both backends read it here, and are only told that it has changed.
     """
     remove_files = False
-    """Nothing of it may be left on disk then, unless it has its final name."""
+    """Whether nothing may be left on disk then, except a file that has its final name."""
     is_wanted: Callable[[], bool] | None = None
-    """How to ask whether anybody can still wait for it, from any thread; None: it goes on in any case."""
+    """Asks whether anybody can still be waiting for it, from any thread; None: it continues in any case."""
     was_put_off = False
-    """Its host did not answer at once, so that others had its place."""
+    """Whether it was put off because its host did not answer at once."""
     turn = 0
-    """The number under which it has waited for its turn; 0: it has not."""
+    """The number under which it waited for its turn; 0: it did not wait."""
     cut_short = False
-    """It is paused because its manager was stopped, and not because somebody asked for that."""
+    """Whether it is paused only because its manager was stopped."""
     _status = DownloadStatus.WAITING
     _last = Figures()
     _watchers: tuple[Callable[[Download], object], ...] = ()
     _of_stops: tuple[Callable[[Download], object], ...] = ()
-    _moved: threading.Condition | None = None  # of ``lock``, once somebody waits
+    _moved: threading.Condition | None = None  # uses ``lock``; made when somebody first waits
 
     def __init__(self, url: str, options: DownloadOptions, *, gid: str = "") -> None:
         self.gid = gid or new_gid()
@@ -165,7 +166,7 @@ class Download:
 
     @classmethod
     def of(cls, queued: Queued) -> Self:
-        """The download of which so far only an entry was queued."""
+        """Create the download for a queued entry."""
         self = cls(queued.url, queued.options, gid=queued.gid)
         self._status, self.cut_short = queued.status, queued.cut_short
         return self
@@ -182,7 +183,10 @@ class Download:
         error: DownloadError | None = None,
         cut_short: bool = False,
     ) -> None:
-        """Go to ``status``, with what came of it, and wake who waits. ``ValueError`` if ``MOVES`` has no such move."""
+        """Change the state to ``status``, store the outcome, and wake all waiters.
+
+        Raises ``ValueError`` if ``MOVES`` does not allow it.
+        """
         with self.lock:
             if status not in MOVES[self._status]:
                 _check_move(self.gid, self._status, status)
@@ -201,7 +205,7 @@ class Download:
                 self._last = Figures(result.size, result.size)
                 self.filename = result.filename
             elif figures is not None:
-                # Its backend may be the very thing that failed.
+                # The backend may be the very thing that failed.
                 with contextlib.suppress(Exception):
                     self._last = figures()._replace(speed=0.0, connections=0)
             if self._moved is not None:
@@ -216,28 +220,30 @@ class Download:
                 _log.exception("%s: what watches it failed", self.gid)
 
     def want(self, status: DownloadStatus, *, remove_files: bool = False) -> None:
-        """Note what it is to become when its backend has let go of it; ``Backend.halt`` follows."""
+        """Set what it becomes once its backend has let go of it; ``Backend.halt`` follows."""
         with self.lock:
             self.intent = status
             self.remove_files = self.remove_files or remove_files
 
     def notify(self) -> None:
-        """Wake who is in ``wait``."""
+        """Wake the threads in ``wait``."""
         with self.lock:
             if self._moved is not None:
                 self._moved.notify_all()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for the next move or ``notify``, so long at most; False: the time is over. ``lock`` is held, but for the
-        wait itself.
+        """Wait for the next move or ``notify``, for at most ``timeout_s``; False on timeout. The caller holds ``lock``,
+        which is released while waiting.
         """
         if self._moved is None:
             self._moved = threading.Condition(self.lock)
         return self._moved.wait(timeout_s)
 
     def watch(self, watcher: Callable[[Download], object], *, stops: bool = False) -> None:
-        """Have ``watcher`` called after each move (``stops``: when it is paused or has ended), on the thread that made
-        it, which may hold its manager's lock: it must not wait for anything.
+        """Call ``watcher`` after each move, or with ``stops`` only when the download is paused or has ended.
+
+        It is called on the thread that made the move, which may hold the manager's lock, so it must not wait for
+        anything.
         """
         with self.lock:
             if stops:
@@ -247,7 +253,7 @@ class Download:
 
     @property
     def waiting_for(self) -> str:
-        """What will bring it on, in words; empty where it has ended."""
+        """What the download waits for, in words; empty if it has ended."""
         if self._status is not DownloadStatus.ACTIVE:
             return _WAITS_FOR.get(self._status, "")
         waits = self.waits
@@ -261,7 +267,7 @@ class Download:
         return f"<Download {self.gid}{name}: {self._status}, {downloaded} of {total or 'unknown'} bytes{waiting}>"
 
     def failure(self) -> DownloadError | None:
-        """``error`` to be raised: a copy each time, because one object would collect the traceback of each raise."""
+        """A copy of ``error`` to raise: a single object would collect the traceback of each raise."""
         if self.error is None:
             return None
         again = copy.copy(self.error)
@@ -270,13 +276,13 @@ class Download:
 
     @property
     def size(self) -> int:
-        """In bytes, as far as it is known; 0: it is not."""
+        """In bytes; 0 if not known."""
         figures = self.figures
         _, total, *_ = figures() if figures is not None else self._last
         return total or int(self.options.expected_size)
 
     def traffic(self) -> tuple[int, int]:
-        """How many bytes there are, and how many connections are at work: of ``progress`` what can be added up."""
+        """Bytes downloaded and connections in use: the parts of ``progress`` that can be added up."""
         figures = self.figures
         downloaded, _, _, connections = figures() if figures is not None else self._last
         return downloaded, connections
@@ -302,4 +308,4 @@ class Download:
 
 
 Entry = Queued | Download
-"""What a queue has of a download."""
+"""What a queue holds for each download."""

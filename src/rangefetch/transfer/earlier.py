@@ -1,8 +1,8 @@
-"""What an earlier run has fetched from another URL: is it part of the file that is wanted now?
+"""Data that an earlier run fetched from another URL: finds it, and takes it over if it belongs to the wanted file.
 
-Links expire, and the same file is asked for with a new signature, or from another host. Size and validators can only
-speak against its being the same; bytes decide, as for a file that has the final name (``existing``). The work is taken
-over only when that is known, so that a file that turns out to be another one costs nobody's work.
+Links expire, and the same file is requested with a new signature, or from another host. Size and validators can only
+show that it is not the same file; bytes decide, as for a file that has the final name (``existing``). The data is taken
+over only after that, so that a file that turns out to be another one does not destroy anybody's data.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ __all__ = ["Earlier", "find", "of_url", "read_samples", "take"]
 
 @records.dataclass(frozen=True, slots=True)
 class Earlier:
-    """Work of another URL: its part file and the state that was saved of it. ``is_in_place``: the download that is to
-    use it has that part file already, because the user gave both the same name.
+    """Another URL's part file and its saved state. ``is_in_place``: it is already the part file of the download that is
+    to use it, because the user gave both the same name.
     """
 
     part_path: Path
@@ -35,13 +35,17 @@ class Earlier:
     is_in_place: bool
 
     def contradicts(self, remote: Identity) -> bool:
-        """Whether it cannot be of the file that ``remote`` describes."""
+        """Whether it cannot be part of the file that ``remote`` describes."""
         known = self.saved.identity_of(self.saved.url) or Identity(self.saved.total_size)
         return remote.size < 0 or contradicts(known, remote)
 
 
 def find(directory: Path, url: str) -> Earlier | None:
-    """What a download has left in the directory whose URL has the same last part of the path. Raises ``DiskError``."""
+    """Find what another URL's download has left in the directory, if both URLs' paths end in the same name. Raises
+    ``DiskError``
+
+    .
+    """
     with disk_errors("look into", directory):
         path = other_urls_part(directory, url)
         saved = _saved(path) if path is not None else None
@@ -49,7 +53,7 @@ def find(directory: Path, url: str) -> Earlier | None:
 
 
 def read_samples(earlier: Earlier) -> list[Sample]:
-    """Some of its bytes; none where it has none, or is not there any more."""
+    """Samples of the data; none if there is none, or no longer."""
     saved = earlier.saved
     extents = finished_extents(saved.blocks, saved.block_size, saved.total_size, saved.partial)
     with opened_regular(earlier.part_path) as found:
@@ -59,7 +63,11 @@ def read_samples(earlier: Earlier) -> list[Sample]:
 
 
 def take(earlier: Earlier, url: str) -> Target | None:
-    """The target of ``url``, with that work in it. None: somebody has it, or has changed it. Raises ``DiskError``."""
+    """Take over the data as the target of ``url``. None if another download has it, or has changed it. Raises
+    ``DiskError``
+
+    .
+    """
     target = Target.take(earlier.part_path, url)
     if target is None:
         return None
@@ -70,13 +78,13 @@ def take(earlier: Earlier, url: str) -> Target | None:
 
 
 def of_url(earlier: Earlier, url: str, remote: Identity, filename: str) -> State:
-    """Its state, as that of ``url``, whose server describes the file as ``remote``."""
+    """Its state, rewritten for ``url``, whose server describes the file as ``remote``."""
     source = SourceState(url, remote.etag, remote.last_modified)
     return records.replace(earlier.saved, url=url, resolved_url=url, sources=[source], filename=filename)
 
 
 def _saved(part_path: Path) -> State | None:
-    """A state that speaks of bytes in the part file, as far as can be told without the lock."""
+    """Load a state that matches the part file, as far as can be told without the lock."""
     try:
         saved = state.load(state_path_of(part_path))
     except (OSError, state.StateDamaged):

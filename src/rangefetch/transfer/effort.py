@@ -1,4 +1,4 @@
-"""What bound the speed of a download, told from where its time went."""
+"""Finds out what limited a download's speed, from where its time went."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Mapping
 __all__ = ["SHORT_US", "TOO_SHORT", "explain"]
 
 TOO_SHORT = "too short to tell"
-"""What is said of a download that took no time to speak of."""
+"""The result for a download that took almost no time."""
 
 SHORT_US = 200_000
-"""Of a download that took less than this, and whose server's answers took no time, there is nothing to be told."""
-_MOST = 0.5  # a share of the time that makes something the bound
-_NEARLY = 0.85  # of a limit: at it
-_BUSY = 0.8  # ... and of a processor that leaves no room
+"""If a download took less than this, and its server answered in no time, nothing can be told."""
+_MOST = 0.5  # what takes this share of the time is the limit
+_NEARLY = 0.85  # a speed above this share of a limit was at the limit
+_BUSY = 0.8  # a thread busy for this share of the time has no room left
 
 
 def explain(effort: Mapping[str, int], size_bytes: int, most_lanes: int) -> str:
-    """One line: the limit, the disk, this machine's processor, the server (per connection), or the way to it;
-    ``TOO_SHORT`` where that cannot be told.
+    """Say in one line what limited the speed: the configured limit, the disk, this machine's processor, the server (per
+    connection), or the network; ``TOO_SHORT`` if that cannot be told.
 
-    ``effort`` is ``_engine.File.effort`` with the ``limit`` (bytes per second, 0: none) and perhaps the ``request_ms``
-    that the server took to answer, and the ``connections`` that were opened, ``size_bytes`` what was fetched,
+    ``effort`` is ``_engine.File.effort`` plus ``limit`` (bytes per second, 0: none), and perhaps ``request_ms``, the
+    time that the server took to answer, and ``connections``, how many were opened. ``size_bytes`` is what was fetched,
     ``most_lanes`` the most connections allowed.
     """
     lasted_us = effort["lasted_us"]
@@ -30,7 +30,7 @@ def explain(effort: Mapping[str, int], size_bytes: int, most_lanes: int) -> str:
         if waited_us > _MOST * lasted_us:
             return f"latency: the server took {waited_us / 1000:.0f} ms to answer, of {lasted_us / 1000:.0f} ms in all"
         return TOO_SHORT
-    # More may have been aimed at when the last byte came.
+    # The engine may still have been aiming for more connections when the last byte came.
     lanes = min(effort["lanes_aim"], most_lanes, effort.get("connections", 0) or most_lanes) or 1
     speed = size_bytes / lasted_us  # bytes per microsecond are megabytes per second
     limit = effort.get("limit", 0)

@@ -1,4 +1,4 @@
-"""What the engine tells, with names to the fields."""
+"""The engine's events, with named fields."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 __all__ = ["EngineEvent", "Traced"]
 
 Traced = tuple[str, Mapping[str, int]]
-"""How one transfer went: the URL of its source, and the figures of a TRACE event."""
+"""How one transfer went: its source's URL, and the figures of a TRACE event."""
 
 
 class EngineEvent(NamedTuple):
-    """One event, as ``_engine.Engine.events`` documents it; ``file.tag`` is whose it is."""
+    """One event, as documented at ``_engine.Engine.events``; ``file.tag`` is its owner."""
 
     name: _EventName
     file: Any

@@ -1,8 +1,8 @@
-"""A file that has the final name already: is it the one that is asked for?
+"""Decides whether a file that already has the final name is the one asked for.
 
-Size and time do not tell: two URLs may have files that are equal in both, and ETags that are made of them. A file that
-was fetched from the same URL before says so itself (``provenance``) and has its validators. Otherwise bytes decide, and
-what cannot be decided is another file. What this process has fetched from another URL always is.
+Size and time are not enough: files of two URLs may agree in both, and in ETags made from them. A file that was fetched
+from the same URL before says so itself (``provenance``), and has its validators. Otherwise bytes decide, and what
+cannot be decided counts as another file. So does whatever this process has fetched from another URL.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ _SMALL_BYTES = 1 << 20
 
 
 class Standing(enum.Enum):
-    """What a file that has the name is."""
+    """What an existing file with the final name is."""
 
     SAME = "same"
-    """The one that is asked for."""
+    """The file asked for."""
     ANOTHER = "another"
     UNCERTAIN = "uncertain"
     """Its bytes must be compared."""
     UNSIZED = "unsized"
-    """The server does not say how large its file is: all of it must be compared."""
+    """The server does not say how large its file is, so all of it must be compared."""
     GONE = "gone"
-    """There is none any more."""
+    """It no longer exists."""
 
 
 @records.dataclass(frozen=True, slots=True)
 class Found:
-    """What is there, of ``size`` bytes (0: it does not matter).
+    """What was found, with its ``size`` in bytes (0: not relevant).
 
-    ``reason`` says why it is another file, ``basis`` why it is the same. Where it is uncertain, ``samples`` of it are
-    to be compared with the server's; ``otherwise`` is what it counts as if they cannot be, and ``basis`` why.
+    ``reason`` says why it is another file, ``basis`` why it is the same. If it is uncertain, ``samples`` of it are to
+    be compared with the server's; if they cannot be, it counts as ``otherwise``, with ``basis`` as the reason.
     """
 
     standing: Standing
@@ -56,10 +56,9 @@ class Found:
 
 
 def look(path: Path, url: str, remote: Identity, *, decodes: bool = False) -> Found:
-    """What the file at ``path`` is to a download of ``url``, which its server describes as ``remote``; ``decodes``: the
-    file is the decoded form of what the server sends.
+    """Find out what the file at ``path`` is to a download of ``url``, which its server describes as ``remote``.
 
-    Raises ``OSError``.
+    ``decodes``: the file is the decoded form of what the server sends. Raises ``OSError``.
     """
     try:
         fd = system.open_file(path, os.O_RDONLY)
@@ -98,20 +97,20 @@ def _look(fd: int, path: Path, url: str, remote: Identity, *, decodes: bool) -> 
         return Found(Standing.SAME, basis=basis)
     if remote.size < 0 or decodes:
         words = f"has {status.st_size} bytes, and the server does not say how many it should have"
-        is_worth = is_ours or status.st_size <= _SMALL_BYTES  # of small files nothing is recorded
+        is_worth = is_ours or status.st_size <= _SMALL_BYTES  # for small files nothing is recorded
         return Found(Standing.UNSIZED if is_worth else Standing.ANOTHER, words, status.st_size)
     if remote.size == 0:
         return Found(Standing.SAME)
     if origin is not None and not is_ours and contradicts(Identity(-1, origin.etag, origin.last_modified), remote):
         return Found(Standing.ANOTHER, "was fetched from another URL, and its ETag or Last-Modified differs")
-    # What was fetched from there last had the same size, and the same validators or none.
+    # What was last fetched from this URL had the same size, and the same validators or none.
     otherwise = Standing.SAME if is_ours else Standing.ANOTHER
     places = samples.choose(remote.size, [(0, remote.size)], random.SystemRandom())
     return Found(Standing.UNCERTAIN, samples=tuple(samples.read(fd, places)), otherwise=otherwise, basis=basis)
 
 
 def has_content_of(path: Path, fd: int) -> bool:
-    """Whether the file at ``path`` has the same bytes as the one that is open. Raises ``OSError``."""
+    """Whether the file at ``path`` has the same bytes as the open file ``fd``. Raises ``OSError``."""
     with path.open("rb", buffering=0) as other:
         at = 0
         while octets := system.pread(fd, _PIECE_BYTES, at):

@@ -1,4 +1,4 @@
-"""A transfer that failed, in numbers: the engine's own reasons, libcurl's codes, and what else is known of it."""
+"""A failed transfer in numbers: the engine's own reasons, libcurl's codes, and what else is known about it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Fault(enum.IntEnum):
 
 
 class Curl(enum.IntEnum):
-    """The CURLcodes that mean something to us (libcurl-errors(3)); the numbers are ``_engine.constants()``."""
+    """The CURLcodes that matter here (libcurl-errors(3)); the numbers are ``_engine.constants()``."""
 
     OK = 0
     UNSUPPORTED_PROTOCOL = 1
@@ -80,12 +80,12 @@ class Curl(enum.IntEnum):
 class Failure:
     """A failed transfer in numbers.
 
-    ``other_lanes`` are transfers of the same file that go on, ``answered`` says that its source has answered well
-    before, ``redirected`` that it was asked at an address that a redirect had given, ``named_again`` that this very
-    address had failed before the original URL was asked again (or that this was done often enough), ``ranged`` that a
-    range was asked for, ``same_total`` that the response states the size that the file is known to have, ``source``
-    which of the file's sources it was, ``request`` the number of the request among the file's, ``address`` the URL that
-    was asked, ``host`` the governor's number of that host.
+    ``other_lanes``: how many other transfers of the same file are running. ``answered``: its source has answered well
+    before. ``redirected``: a redirect led to the address. ``named_again``: the original URL was asked again and
+    redirected to this same address, which had failed before (or it was asked again often enough). ``ranged``: a range
+    was requested. ``same_total``: the response states the size that the file is known to have. ``source``: the source's
+    number. ``request``: the request's number, counted per file. ``address``: the URL that was asked. ``host``: the
+    governor's number of that host.
     """
 
     code: int = 0
@@ -113,12 +113,12 @@ class Failure:
 
     @property
     def has_bad_chunks(self) -> bool:
-        """Whether the sizes of its chunks were none."""
+        """Whether the body had invalid chunk sizes."""
         return self.code == Curl.RECV_ERROR and "chunk" in self.text
 
     @classmethod
     def of(cls, event: EngineEvent, **known: Any) -> Failure:
-        """What the engine tells of a transfer that failed, with what else is ``known``."""
+        """Build a failure from the engine's event, with what else is ``known``."""
         return cls(
             code=event.code,
             status=event.status,
@@ -150,25 +150,27 @@ TLS_CODES = frozenset(
 )
 WANTS_CERTIFICATE = "alert certificate required"  # OpenSSL's words, in TLS 1.3 (RFC 8446, section 6.2)
 
-# What a server says of who asks, or of a file that is gone; none of it would be another answer without a range.
+# Statuses about who asks, or a file that is gone: a request without a range would get the same answer.
 _NOT_OF_THE_RANGE = frozenset({401, 402, 407, 410, 451})
 _CLOSED = frozenset({Curl.GOT_NOTHING, Curl.PARTIAL_FILE, Curl.SEND_ERROR, Curl.RECV_ERROR, Curl.HTTP2_STREAM})
-# What may be wrong with a part alone, without a byte of it.
+# Faults that may concern only a part, before any byte of it has come.
 _OF_A_PART = {Fault.ENCODED: ENCODED, Fault.SIZE_UNSOUND: UNSOUND}
 
 
 def how_refused(failure: Failure) -> int | None:
-    """How a server refuses what may be no more than the range: the status, or one of the numbers of ``manners``.
-    None: it means something else."""
+    """How a server has refused a request for a range, if it may serve the file without one: the status, or one of the
+    numbers of ``manners``. None: the failure has another meaning.
+    """
     is_part = failure.status == HTTPStatus.PARTIAL_CONTENT
     if failure.fault in (Fault.RANGE_WRONG, Fault.RANGE_SHORT) or (failure.fault is Fault.OVERFLOW and is_part):
         return failure.status
     if failure.fault is Fault.STATUS:
         return failure.status if failure.status not in _NOT_OF_THE_RANGE else None
     if failure.received_bytes or (failure.has_bad_chunks and not is_part):
-        return None  # what was sent is the whole file, or was to be
+        return None  # the body is, or was to be, the whole file
     if failure.fault is Fault.NONE and failure.status < 300:
-        if failure.status and failure.code == Curl.WEIRD_SERVER_REPLY:  # such as two sizes, where libcurl says so
+        # Two different sizes, for example, where libcurl reports them.
+        if failure.status and failure.code == Curl.WEIRD_SERVER_REPLY:
             return UNSOUND
         return CLOSED if failure.code in _CLOSED else None
     if failure.fault is Fault.STALLED:

@@ -1,4 +1,4 @@
-"""Steps of downloads on a thread that serves them all: an error in one ends that download, and nothing else."""
+"""Guards the steps of downloads that share a thread: an error in one ends that download, and nothing else."""
 
 from __future__ import annotations
 
@@ -31,52 +31,53 @@ _LACKING = frozenset(
         errno.EROFS,
     }
 )
-"""Errors of the system that say nothing against this program, wherever they come up."""
+"""System errors that are no fault of this program, wherever they occur."""
 
 
 class Work(Protocol):
-    """A download at work, as its backend's thread has it: steps of it are taken there, and nowhere else."""
+    """A download at work. All its steps run on its backend's thread."""
 
     download: Download
 
     @property
     def waiting_for(self) -> str:
-        """What will bring it on, in words; from any thread."""
+        """What the download waits for, in words; callable from any thread."""
         ...
 
     def begin(self) -> None:
-        """Begin to fetch it."""
+        """Start to fetch it."""
 
     def halt(self) -> None:
-        """Stop, save (or remove what there is, where its intent says so), and tell the listener."""
+        """Stop, save the data (or remove it if the caller wants that), and tell the listener."""
 
     def change(self, options: DownloadOptions) -> None:
         """Apply new options."""
 
     def go_on(self) -> None:
-        """It has a place at work, for which it has waited."""
+        """Continue: the download has the place at work that it waited for."""
 
     def fail(self, error: DownloadError) -> None:
-        """End it with an error, and keep what can be continued."""
+        """End with an error, and keep what can be resumed."""
 
     def tell_end(self, error: DownloadError | None) -> None:
-        """Tell the listener at once, whatever is still going on."""
+        """Tell the listener at once, without waiting for pending work."""
 
     def tick(self, now_s: float) -> None:
-        """A few times a second: see whether time is up."""
+        """Check the time limits; called a few times a second."""
 
 
 def guarded(owner: Work, step: Callable[P, object], *args: P.args, **keywords: P.kwargs) -> None:
-    """Take one step of a download."""
+    """Run one step of a download; an exception ends the download."""
     try:
         step(*args, **keywords)
-    except BaseException as error:  # a SystemExit, too: the thread is not the download's to end
+    except BaseException as error:  # SystemExit too: a download must not end the thread
         went_wrong(owner, error)
 
 
 def went_wrong(owner: Work, error: BaseException) -> None:
-    """End a download of which a step raises this, which is being handled. If even its end fails, its outcome is told
-    and nothing else is done."""
+    """End a download after a step has raised ``error``; called while it is being handled. If that fails as well, only
+    the outcome is reported.
+    """
     if isinstance(error, DownloadError):
         failure = error
     else:
@@ -89,7 +90,7 @@ def went_wrong(owner: Work, error: BaseException) -> None:
 
 
 def safely(call: Callable[P, object], *args: P.args, **keywords: P.kwargs) -> bool:
-    """Whether the call went well; what it raised is logged, and goes no further."""
+    """Call, log any exception, and return whether there was none."""
     try:
         call(*args, **keywords)
     except BaseException:
@@ -99,16 +100,16 @@ def safely(call: Callable[P, object], *args: P.args, **keywords: P.kwargs) -> bo
 
 
 def internal_error(error: BaseException, url: str = "") -> LocalError:
-    """What the user hears of an exception that nobody has foreseen."""
+    """The error that the user gets for an unexpected exception."""
     return LocalError(f"internal error: {error!r}", url=url)
 
 
 def what_the_machine_lacks(error: BaseException) -> LocalError | None:
-    """An error of the system, such as too many open files, in the user's words; None: it is another kind of error."""
+    """A system error, such as too many open files, in the user's words; None for any other kind of error."""
     if isinstance(error, MemoryError):
         return LocalError("out of memory")
     if isinstance(error, OSError) and error.errno in _LACKING:
-        # It may also be the number of a descriptor.
+        # The file name may also be a descriptor's number.
         named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else None
         on = f"{named}: " if named is not None else ""
         return DiskError(f"{on}{error.strerror}", errno=error.errno, filename=named)

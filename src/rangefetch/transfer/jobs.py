@@ -1,4 +1,4 @@
-"""What may take long for a task, one thing after the other on a worker."""
+"""Jobs of one task that may take long, run one at a time on a worker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Job:
 
 
 class Jobs:
-    """A queue of jobs, each with the step that follows it. ``work`` does one on a worker, and then its step."""
+    """A queue of jobs. ``work`` runs a job on a worker, and then the step that follows it."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -34,12 +34,12 @@ class Jobs:
 
     @property
     def busy(self) -> bool:
-        """Whether a worker is at a job, or is about to be."""
+        """Whether a job is running, or about to."""
         return self._current is not None
 
     @property
     def what(self) -> str:
-        """What a worker is at, in words; empty: nothing."""
+        """What the running job does, in words; empty if there is none."""
         return self._current.what if self._current is not None else ""
 
     def do(
@@ -50,9 +50,9 @@ class Jobs:
         what: str = "the disk",
         failed: Callable[[BaseException], None] | None = None,
     ) -> None:
-        """Do ``job`` when those before it are done, and then call ``then`` with what it returned.
+        """Run ``job`` after those before it, then call ``then`` with its result.
 
-        What it raised goes to ``failed``; without that it is raised where ``then`` would have been called.
+        If it raises, the exception is passed to ``failed``, or raised where ``then`` would have been called.
         """
         self._waiting.append(_Job(what, job, then, failed))
         self._next()

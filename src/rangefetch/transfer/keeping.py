@@ -99,6 +99,6 @@ class Keeping:
                 raise
         finally:
             if task.target is not None and task.target.fd >= 0:
-                # aria2's control file exists only while aria2 is at it.
+                # aria2's control file exists only while aria2 works on the file.
                 beside.remove_control(task.target.part_path)
             place.close()

@@ -1,6 +1,6 @@
-"""What a stopped download has on the disk: removed with it, or moved where its new name or directory says.
+"""Removes or moves the files of a stopped download.
 
-Only what that download has created is touched: one that never began has nothing.
+Only files that the download has created are touched: one that never began has none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["move", "remove", "remove_kept_aside"]
 
 
 def remove(download: Download) -> None:
-    """Delete the part file and what is beside it. Raises ``TargetLocked`` if it is in use, and ``DiskError``."""
+    """Delete the part file and its companions. Raises ``TargetLocked`` if it is in use, and ``DiskError``."""
     target = _find(download)
     if target is not None:
         target.discard()
@@ -27,7 +27,7 @@ def remove(download: Download) -> None:
 def remove_kept_aside(download: Download) -> None:
     """Delete the data that was kept because its checksum was wrong.
 
-    Where it is a session file says, too. Of a file system without marks nothing but the name tells that it is ours.
+    Its path may also come from a session file. On a file system without marks, only the name shows that it is ours.
     """
     path, download.kept_aside = download.kept_aside, None
     if path is not None and _was_set_aside(path) and may_be_ours(path):
@@ -39,7 +39,7 @@ def move(download: Download, options: DownloadOptions) -> None:
     """Move the part file and its state to where a task with these options looks for them.
 
     To another file system they are copied, which may take long. Raises ``TargetLocked`` if it is in use,
-    ``TargetExists`` if another unfinished download is there, and ``DiskError``; then all is where it was.
+    ``TargetExists`` if another unfinished download is there, and ``DiskError``; then everything stays where it was.
     """
     target = _find(download)
     if target is not None:
@@ -48,7 +48,7 @@ def move(download: Download, options: DownloadOptions) -> None:
 
 
 def _was_set_aside(path: Path) -> bool:
-    """Whether it has such a name as ``Target.set_aside`` gives, and no server can."""
+    """Whether it has a name as given by ``Target.set_aside``, which no server can choose."""
     return path.suffix == ".bad" or (path.suffix[1:].isdecimal() and path.with_suffix("").suffix == ".bad")
 
 

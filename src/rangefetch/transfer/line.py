@@ -1,8 +1,9 @@
-"""The line of downloads that wait for their turn: in order, except that hosts that cannot serve them hold up no others.
+"""The line of downloads that wait for their turn, in order, except that a host that cannot serve its own delays no
+others.
 
-What waits for a host that has not answered in time is *late*: it comes after all others. A host that rests is passed
-over until its rest is over. Whose turn it is, and each change, takes a number of steps that does not depend on how many
-wait: each host has a queue of its own, and a heap has the hosts by who of theirs was there first.
+Downloads from a host that has not answered in time are *late*: they come after all others. A host that rests is passed
+over until its rest is over. Finding the next download, and every change, take a number of steps that does not depend on
+how many wait: each host has its own queue, and a heap orders the hosts by the first in their queues.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from rangefetch.transfer import governor
 
 __all__ = ["Line"]
 
-_SOON_S = 0.25  # before its first request is due, a download begins
-_MOST_SPACED = 4096  # hosts of which something is kept, before those are forgotten that may be asked
+_SOON_S = 0.25  # a download begins this long before its first request is due
+_MOST_SPACED = 4096  # with more hosts than this remembered, those that may be asked again are forgotten
 
 
 class _Key(NamedTuple):
-    """A host, whether its queue is a late one, and whether that is of those that space their requests."""
+    """Identifies a queue: its host, whether it is late, and whether its downloads space their requests."""
 
     host: int
     late: bool
@@ -31,17 +32,17 @@ class _Key(NamedTuple):
 
 
 class _Queue:
-    """Those that wait for one host, by number.
+    """The downloads that wait for one host, by number.
 
-    ``at`` is the number under which a heap has the queue, and ``until_s`` when it is looked at again, since its host
-    rests or is to get no request before; 0: it is not set aside.
+    ``at`` is the number under which the heap has the queue. ``until_s`` is when the queue is looked at again, if it is
+    set aside because its host rests, or has had its requests for now; otherwise 0.
     """
 
     __slots__ = ("_in_order", "_returned", "_returned_heap", "at", "until_s")
 
     def __init__(self) -> None:
         self._in_order: OrderedDict[str, int] = OrderedDict()
-        self._returned: dict[str, int] = {}  # that had begun, and have their old numbers
+        self._returned: dict[str, int] = {}  # had begun before, and keep their old numbers
         self._returned_heap: list[tuple[int, str]] = []
         self.at = 0
         self.until_s = 0.0
@@ -53,20 +54,20 @@ class _Queue:
         return itertools.chain(self._returned, self._in_order)
 
     def append(self, gid: str, number: int) -> None:
-        """``number`` is the largest so far."""
+        """Add at the end; ``number`` is the largest so far."""
         self._in_order[gid] = number
 
     def give_back(self, gid: str, number: int) -> None:
-        """It has the place that its number says."""
+        """Put back where its number belongs."""
         self._returned[gid] = number
         heapq.heappush(self._returned_heap, (number, gid))
 
     def pop(self, gid: str) -> int:
-        """It waits no more; returns its number."""
+        """Remove a download; returns its number."""
         return self._returned.pop(gid, 0) or self._in_order.pop(gid)
 
     def first(self) -> tuple[int, str]:
-        """The number and the gid of who was there first."""
+        """The number and the gid of the first."""
         heap = self._returned_heap
         while heap and self._returned.get(heap[0][1]) != heap[0][0]:
             heapq.heappop(heap)
@@ -75,7 +76,7 @@ class _Queue:
         return heap[0]
 
     def first_few(self, most: int, before: int) -> list[str]:
-        """Who was there first, and who follows under numbers that come ``before`` that of somebody else's."""
+        """The first, and those that follow with numbers below ``before``, ``most`` at most."""
         if self._returned:
             return [self.first()[1]]
         few: list[str] = []
@@ -86,7 +87,7 @@ class _Queue:
         return few
 
     def take_in(self, other: _Queue) -> None:
-        """Those of another one join, each with its number."""
+        """Add the downloads of another queue, keeping their numbers."""
         for number, gid in other._returned_heap:
             if other._returned.get(gid) == number:
                 self.give_back(gid, number)
@@ -95,9 +96,9 @@ class _Queue:
 
 
 class Line:
-    """Downloads that wait, by gid, and their hosts by number. Not safe by itself: its owner's lock is held.
+    """Waiting downloads, by gid, and their hosts, by number. Not thread-safe: its owner's lock is held.
 
-    ``rests_for`` says for how many seconds a host is still to be left alone. ``steps`` counts how often a queue was
+    ``rests_for`` gives the seconds for which a host is still to be left alone. ``steps`` counts how often a queue was
     looked at.
     """
 
@@ -112,11 +113,11 @@ class Line:
         self._key_of: dict[str, _Key] = {}
         self._queues: dict[_Key, _Queue] = {}
         self._heaps: dict[bool, list[tuple[int, _Key]]] = {False: [], True: []}  # by whether they are late
-        self._aside: list[tuple[float, _Key]] = []  # a heap of those whose host rests
-        self._spaced: list[tuple[float, _Key]] = []  # a heap of those whose host has had its requests for now
-        self._begins_s: dict[int, float] = {}  # of hosts whose requests are spaced: when another one may begin
+        self._aside: list[tuple[float, _Key]] = []  # a heap of queues whose host rests
+        self._spaced: list[tuple[float, _Key]] = []  # a heap of queues whose host has had its requests for now
+        self._begins_s: dict[int, float] = {}  # for hosts with spaced requests: when another download may begin
         self._late_hosts: set[int] = set()
-        self._rests: dict[int, float] = {}  # what leads to a host that rests, and until when
+        self._rests: dict[int, float] = {}  # hosts that lead to one that rests, and until when
         self.steps = 0
 
     def __bool__(self) -> bool:
@@ -132,14 +133,15 @@ class Line:
         return iter(self._key_of)
 
     def add(self, gid: str, host: int, *, late: bool = False, spaced: bool = False, number: int = 0) -> None:
-        """It waits behind the others, or where the ``number`` that it had before says; ``spaced``: it begins when its
-        host may be asked (``begins``)."""
+        """Add a download at the end, or where its earlier ``number`` belongs. ``spaced``: it begins only when its host
+        may get another request (``begins``).
+        """
         key = _Key(host, late or host in self._late_hosts, spaced)
         self._key_of[gid] = key
         queue = self._queues.get(key)
         if queue is not None and not number:
             queue.append(gid, next(self._numbers))
-            return  # who is its first has not changed
+            return  # the first has not changed
         if queue is None:
             queue = self._queues[key] = _Queue()
         if number:
@@ -150,7 +152,7 @@ class Line:
             self._enter(key, queue)
 
     def discard(self, gid: str) -> int:
-        """It waits no more; returns its number, 0 where it did not wait."""
+        """Remove a download. Returns its number, 0 if it did not wait."""
         key = self._key_of.pop(gid, None)
         if key is None:
             return 0
@@ -161,7 +163,7 @@ class Line:
         return number
 
     def take(self, gid: str) -> tuple[int, bool]:
-        """It has its turn, and waits no more; returns its number, and whether it is late."""
+        """Remove a download because it has its turn. Returns its number, and whether it is late."""
         key = self._key_of.pop(gid)
         queue = self._queues[key]
         number = queue._in_order.pop(gid, 0) or queue.pop(gid)
@@ -170,20 +172,21 @@ class Line:
         return number, key.late
 
     def next(self, now_s: float) -> str | None:
-        """Whose turn it is. Where all that wait do so for hosts that rest: the one whose rest ends first. What waits
-        for a host that has had its requests for now has no turn before ``looks_again_s``."""
+        """The download whose turn it is. If all wait for hosts that rest, the one whose rest ends first. Downloads
+        whose host has had its requests for now have no turn before ``looks_again_s``.
+        """
         key = self._next_key(now_s)
         return self._queues[key].first()[1] if key is not None else None
 
     def next_few(self, now_s: float, most: int) -> list[str]:
-        """``next``, and those from the same host, ``most`` in all, whose turn it is before somebody else's."""
+        """``next``, and those that follow it from the same host before any other's turn, ``most`` in all."""
         key = self._next_key(now_s)
         if key is None:
             return []
         queue = self._queues[key]
         if key.spaced or queue.until_s:
             return [queue.first()[1]]
-        # The smaller of these is the next number in the heap, or less than that of a queue that has moved on.
+        # The smaller of these is the next number in the heap, or below that of a queue that has moved on.
         others = self._heaps[key.late][1:3]
         return queue.first_few(most, min(others)[0] if others else sys.maxsize)
 
@@ -211,7 +214,7 @@ class Line:
         return sum(key.late or self._queues[key].until_s > 0 for key in keys)
 
     def has_another(self, host: int, now_s: float) -> bool:
-        """Whether somebody waits for another host, which neither rests nor has kept others waiting."""
+        """Whether a download waits for another host, which neither rests nor has kept others waiting."""
         self._look_at_rested(now_s)
         heap, own = self._heaps[False], None
         while (first := self._first_key(late=False, now_s=now_s)) is not None and first.host == host:
@@ -226,23 +229,26 @@ class Line:
         return bool(self._late_hosts)
 
     def put_off(self, host: int) -> None:
-        """The host does not answer: what waits for it comes last from now on."""
+        """The host does not answer: its downloads come last from now on."""
         self._late_hosts.add(host)
         self._move(host, late=True)
 
     def is_back(self, host: int) -> None:
-        """The host answers: what waits for it is in its old places."""
+        """The host answers: its downloads get their old places back."""
         if host in self._late_hosts:
             self._late_hosts.discard(host)
             self._move(host, late=False)
 
     def rest(self, host: int, until_s: float) -> None:
-        """Pass over what waits for a host that leads to one that rests."""
+        """Pass over the downloads from ``host``, which leads to a host that rests, until ``until_s``."""
         self._rests[host] = until_s
 
     def begins(self, host: int, every_s: float, now_s: float) -> None:
-        """A download begins that spaces its requests to the host by so much. The next one begins when its own first
-        request is due soon: one that began before would only have a place that others could use."""
+        """Record that a download begins that spaces its requests to the host by ``every_s``.
+
+        The next one begins shortly before its own first request is due. If it began earlier, it would only occupy a
+        place that others could use.
+        """
         begins_s = self._begins_s
         if len(begins_s) > _MOST_SPACED:
             self._begins_s = begins_s = {each: at_s for each, at_s in begins_s.items() if at_s > now_s}
@@ -250,25 +256,25 @@ class Line:
 
     @property
     def looks_again_s(self) -> float:
-        """When something may begin that waits for its host to have requests again; 0: there is nothing like that."""
+        """When a download may begin that waits for its host's next request; 0 if there is none."""
         return self._spaced[0][0] if self._spaced else 0.0
 
     # -- inside -----------------------------------------------------------------------------------------------
 
     def _enter(self, key: _Key, queue: _Queue) -> None:
-        """Have the heap know it by who is its first."""
+        """Enter the queue in the heap by its first number."""
         queue.at = queue.first()[0]
         heapq.heappush(self._heaps[key.late], (queue.at, key))
 
     def _first_key(self, *, late: bool, now_s: float) -> _Key | None:
-        """The queue whose first was there first, among those whose hosts do not rest."""
+        """The queue with the lowest first number, among those whose hosts do not rest."""
         heap = self._heaps[late]
         while heap:
             self.steps += 1
             at, key = heap[0]
             queue = self._queues.get(key)
             if queue is None or queue.at != at or queue.until_s:
-                heapq.heappop(heap)  # it has gone, or is elsewhere
+                heapq.heappop(heap)  # it is gone, or elsewhere
                 continue
             if queue.first()[0] != at:
                 heapq.heappop(heap)
@@ -284,15 +290,15 @@ class Line:
         return None
 
     def _slot_of(self, host: int, now_s: float) -> float:
-        """Seconds until one more may begin at a host whose requests are spaced."""
+        """Seconds until one more download may begin at a host whose requests are spaced."""
         begins_s = self._begins_s.get(host)
         if begins_s is None:
             return 0.0
-        # What is at work there may have many more requests to make.
+        # The downloads at work there may have many more requests to make.
         return max(begins_s - now_s, self._next_slot(host)) - _SOON_S
 
     def _look_at_rested(self, now_s: float) -> None:
-        """Have those back whose hosts have rested."""
+        """Bring back the queues whose wait is over."""
         for heap in (self._aside, self._spaced):
             while heap and heap[0][0] <= now_s:
                 self.steps += 1
@@ -304,7 +310,7 @@ class Line:
                     self._enter(key, queue)
 
     def _move(self, host: int, *, late: bool) -> None:
-        """Have the queues of a host join its others."""
+        """Merge a host's queues into its late, or no longer late, ones."""
         for spaced in (False, True):
             moved = self._queues.pop(_Key(host, not late, spaced), None)
             if moved is None:

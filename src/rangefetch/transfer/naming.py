@@ -1,4 +1,4 @@
-"""The final name of one download: chosen, kept from other downloads of this process, and numbered where it is taken."""
+"""The final name of one download: chosen, reserved against other downloads of this process, and numbered if taken."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 __all__ = ["Naming"]
 
 _MOST_NUMBERS = 9999
-"""As in aria2."""
+"""The same as aria2's."""
 
 
 class Naming:
-    """Which name one download gets. All methods but ``rename`` may run on a worker."""
+    """The name that one download gets. All methods but ``rename`` may run on a worker."""
 
     def __init__(self, task: Task[Any]) -> None:
         self._task = task
         self._wanted = ""
-        self._number = 0  # that was put into it
+        self._number = 0  # the number now in the name
 
     @property
     def _target(self) -> Target:
@@ -35,24 +35,23 @@ class Naming:
         return target
 
     def is_taken(self, path: Path) -> bool:
-        """Whether something has the name that must not be replaced."""
+        """Whether a file that must not be replaced has the name."""
         task = self._task
         may_replace = task.options.overwrite and not task.placing.has_waited
         return path != task.placing.compared_whole and path.exists() and not may_replace
 
     @property
     def may_be_taken(self) -> bool:
-        """Whether the name, or the one that it will have unless the server gives it another, is taken or promised."""
+        """Whether the name, or the expected one while the server may still give another, is taken or reserved."""
         task, target = self._task, self._target
         path = target.path or target.directory / task.download.filename
         return self.is_taken(path) or reservations.is_reserved(path, task.download)
 
     def choose(self, *said: str) -> Path | None:
-        """Choose the name and keep others from getting it; its path, if something has it already. ``said`` is what the
-        server says of it, for :func:`choose_filename`.
+        """Choose the name and reserve it. Returns its path if a file already has it, otherwise None.
 
-        Raises ``TargetExists`` if another download is about to have it, ``TargetLocked`` if that one is to be waited
-        for, and ``DiskError``.
+        ``said`` is what the server says of the name, for :func:`choose_filename`. Raises ``TargetExists`` if another
+        download will have the name, ``TargetLocked`` if that one is to be waited for, and ``DiskError``.
         """
         task, target = self._task, self._target
         if target.path is None:
@@ -62,11 +61,13 @@ class Naming:
         return self.hold(target.path) if target.keeps_state else None
 
     def hold(self, path: Path) -> Path | None:
-        """Keep others from getting the name; its path, if something has it already, or that of the numbered name that
-        it gets instead. Raises as :meth:`choose` does.
+        """Reserve the name, or a numbered one instead. Returns the path if a file already has that name, otherwise
+        None.
+
+        Raises as :meth:`choose` does.
         """
         self._wanted = self._wanted or path.name
-        # Files that are there already may be compared by any number of downloads.
+        # A file that is already there may be compared by any number of downloads.
         if self.is_taken(path):
             return path
         if reservations.reserve(path, self._task.download):
@@ -80,7 +81,7 @@ class Naming:
         raise TargetExists(words, url=self._task.shown_url, filename=path)
 
     def number_anew(self, name: str) -> str:
-        """Another name to try instead of ``name``, which the user gave, or "" where there is none."""
+        """Another name to try instead of the user's ``name``, or "" if there is none."""
         if not (name and self._task.options.auto_file_renaming and self._number < _MOST_NUMBERS):
             return ""
         self._wanted = self._wanted or name
@@ -88,7 +89,7 @@ class Naming:
         return numbered(self._wanted, self._number)
 
     def rename(self, free: Callable[[], None], taken: Callable[[Path], None]) -> None:
-        """Take the next numbered name, and go on with ``free``, or with ``taken`` where a file has that one, too."""
+        """Take the next numbered name, and call ``free``, or ``taken`` if a file already has that name."""
         self._task.do(self._next, lambda path: free() if path is None else taken(path))
 
     def take_free(self) -> None:
@@ -97,7 +98,7 @@ class Naming:
             pass
 
     def release(self) -> None:
-        """It is at its end: its file has the name by now, or somebody else may have it."""
+        """Release the reservation at the end: the file has the name by now, or others may have it."""
         reservations.release(self._task.download)
 
     def _next(self) -> Path | None:

@@ -1,4 +1,4 @@
-"""One download without a network: it waits until that is back, and uses up no try."""
+"""Waits for the network to come back, without using up tries."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ __all__ = ["Offline"]
 
 
 class Offline:
-    """The waiting of one download. All methods run on the backend's thread, but for ``waits_for``."""
+    """One download's wait for the network. All methods run on the backend's thread, except ``waits_for``."""
 
     def __init__(self, task: Task[Any]) -> None:
         self._task = task
-        self._waiting: object | None = None  # the wait that is still of interest
-        self._is_away = False  # it was seen that there is no network
+        self._waiting: object | None = None  # identifies the current wait
+        self._is_away = False  # there was found to be no network
 
     @property
     def waits_for(self) -> str:
-        """What is waited for, in words; empty: nothing."""
+        """What it waits for, in words; empty if it does not wait."""
         return "" if self._waiting is None else "the network"
 
     @staticmethod
     def may_be_why(failure: Failure, kind: Kind) -> bool:
-        """Whether a failure of that kind may come of there being no network."""
+        """Whether such a failure may be due to there being no network."""
         is_silence = not (failure.status or failure.other_lanes or failure.received_bytes)
         return kind is Kind.NETWORK or (kind is Kind.TEMPORARY and is_silence)
 
     def look(
         self, error: DownloadError, again: Callable[[], None], otherwise: Callable[[], None], *, told: bool
     ) -> None:
-        """See whether there is a network: ``otherwise`` where there is, and where not, ``again`` when it is back.
+        """Check for a network. If there is one, call ``otherwise``; if not, call ``again`` once it is back.
 
         ``told``: the system says that there is none. After ``RetryPolicy.network_wait`` seconds ``error`` is raised.
         """
         task, policy = self._task, self._task.policy
-        began_s = task.now_s()  # to look takes seconds, too
+        began_s = task.now_s()  # the check takes seconds too
         waiting = self._waiting = object()
         urls = [task.options.proxy] if task.options.proxy else [source.url for source in task.sources]
         network = task.backend.network
 
         def ask() -> None:
             if self._waiting is waiting:
-                # What was found absent once is there when somebody answers, and not before.
+                # Once the network was found absent, only an answer proves that it is back.
                 is_told = told or self._is_away
                 task.backend.look(task, lambda: network.is_there(urls, told=is_told), known)
 
@@ -81,7 +81,7 @@ class Offline:
         ask()
 
     def stop(self) -> None:
-        """It is not waited for any more: it is back, or the download goes on in another way, or ends."""
+        """Stop waiting: the network is back, or the download continues in another way, or ends."""
         self._waiting = None
         if self._is_away:
             self._is_away = False

@@ -1,4 +1,4 @@
-"""The places at work: how many downloads may be active at a time, and which of them need none."""
+"""The places at work: how many downloads may be active at a time, and which of them need no place."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ __all__ = ["Places"]
 
 
 class Places:
-    """Who is at work, by gid: at most ``most`` downloads, and so many that are taken for small files that all together
-    are ``most_with_small``. Not safe by itself: its owner's lock is held.
+    """The downloads at work, by gid: at most ``most``, plus small files up to ``most_with_small`` in all. Not
+    thread-safe: its owner's lock is held.
 
-    Streams have no turn, and are not counted: they last for as long as their readers please. One that is *aside* can do
-    nothing for now, and another may have its place; it comes back when there is one again. At most ``most_aside`` are
-    at a time, since each keeps what it has open.
+    Streams are not counted, as they last for as long as their readers please. A download that is *aside* can do nothing
+    for now, and another may have its place; it comes back when there is one again. At most ``most_aside`` are aside at
+    a time, since each keeps its files and connections open.
     """
 
     def __init__(self, most: int, most_with_small: int, most_aside: int) -> None:
@@ -47,11 +47,11 @@ class Places:
         return self._taken >= self._most_with_small
 
     def has_one_for_any(self) -> bool:
-        """Whether one more may be at work that is not taken for a small file."""
+        """Whether one more that is not small may be at work."""
         return not self.is_full() and self._taken - len(self._small) < self.most
 
     def take(self, gid: str, *, small: bool = False, stream: bool = False) -> None:
-        """It is at work."""
+        """Add a download that is at work."""
         self._at_work.add(gid)
         if small:
             self._small.add(gid)
@@ -59,7 +59,7 @@ class Places:
             self._streams.add(gid)
 
     def leave(self, *gids: str) -> None:
-        """These are not at work any more."""
+        """Remove downloads that are no longer at work."""
         for each in (self._at_work, self._small, self._streams, self._aside):
             each.difference_update(gids)
         if self._returning:
@@ -67,14 +67,14 @@ class Places:
                 self._returning.pop(gid, None)
 
     def grow(self, gid: str) -> bool:
-        """It is not as small as it was taken for. Whether it has a place as any other."""
+        """Count a download as not small. Returns whether it has a place as such."""
         if gid in self._small and self._taken - len(self._small) >= self.most:
             return False
         self._small.discard(gid)
         return True
 
     def step_aside(self, gid: str) -> bool:
-        """It can do nothing for now. Whether another one may have its place."""
+        """Set aside a download that can do nothing for now. Returns whether another may have its place."""
         if gid not in self._at_work or gid in self._streams or len(self._aside) >= self._most_aside:
             return False
         self._small.discard(gid)
@@ -82,7 +82,7 @@ class Places:
         return True
 
     def come_back(self, gid: str) -> bool:
-        """It could go on. Whether it has a place; otherwise ``return_next`` names it when it has."""
+        """Called if a download could continue. Returns whether it has a place; if not, ``return_next`` names it."""
         if gid in self._aside:
             self._returning[gid] = None
             if not self.has_one_for_any() or next(iter(self._returning)) != gid:
@@ -96,11 +96,11 @@ class Places:
         return sum(gid in self._aside for gid in gids) if self._aside else 0
 
     def wait_to_return(self, gid: str) -> None:
-        """It could go on, as any other download, when it has a place."""
+        """Queue a download that could continue as one that is not small once it has a place."""
         self._returning[gid] = None
 
     def return_next(self) -> str | None:
-        """One more has a place again, if there is one for it."""
+        """Give a place to the next download that waits to return. Returns its gid; None if there is no place."""
         gid = next(iter(self._returning), None)
         if gid is None:
             return None

@@ -299,7 +299,7 @@ class Placing:
         task.do(lambda: earlier.read_samples(work), looked)
 
     def forget_earlier(self) -> None:
-        """The download starts over; drop data of another URL."""
+        """The download starts over: do not use another URL's data."""
         work, self.earlier = self.earlier, None
         if work is not None and work.is_in_place:
             words = "the saved data is from another URL (%s) and cannot be compared; starting over"
@@ -307,7 +307,9 @@ class Placing:
 
     def _take(self, work: Earlier, remote: Identity) -> bool:
         """Adopt the earlier data for this download, on a worker. Returns False if another download has taken it. Raises
-        ``DiskError``.
+        ``DiskError``
+
+        .
         """
         task = self._task
         target = task.target

@@ -1,8 +1,8 @@
 """robots.txt: what the owner of an origin asks of programs that fetch much (RFC 9309).
 
-The rules of an origin are fetched once, by a download of their own, and kept for a day at most. Where there are none
-(4xx), everything may be fetched; where nobody knows, since the server fails or cannot be reached, nothing may (section
-2.3.1). The parser is Protego's: Python's own knows neither ``*`` and ``$`` in a path nor that the longest rule counts.
+The rules of an origin are fetched once, by a download of their own, and kept for at most a day. If there are none
+(4xx), everything may be fetched; if they cannot be had, since the server fails or is unreachable, nothing may (section
+2.3.1). The parser is Protego's: Python's own supports neither ``*`` and ``$`` in a path nor the longest-match rule.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from rangefetch.transfer.sink import Sink
 __all__ = ["Robots", "Rules", "origin_of"]
 
 _FRESH_S = 86_400.0  # RFC 9309, section 2.4
-_LARGEST_BYTES = 1 << 20  # what is behind that is not looked at (section 2.5: 500 KiB at least)
+_LARGEST_BYTES = 1 << 20  # anything beyond is ignored (section 2.5: 500 KiB at least)
 _LARGEST_FILE_BYTES = 16 << 20
-_MOST_AT_ONCE = 64  # that are being fetched
+_MOST_AT_ONCE = 64  # robots.txt files being fetched
 _LEAST_RATE = 1 / 86_400
 _NEEDS = "robots needs a package: pip install 'rangefetch[robots]'"
 
 
 def origin_of(url: str) -> str:
-    """Scheme, host and port of a URL, of which each has rules of its own."""
+    """Scheme, host and port of a URL; each origin has its own rules."""
     parts = urlsplit(url)
     return f"{parts.scheme.lower()}://{parts.netloc.rpartition('@')[2].lower()}"
 
 
 class Rules:
-    """Those of one origin. ``error`` is why nobody knows them."""
+    """The rules of one origin. ``error`` is why they are not known."""
 
     def __init__(self, text: str = "", error: DownloadError | None = None) -> None:
         self.until_s = time.monotonic() + _FRESH_S
@@ -50,7 +50,7 @@ class Rules:
                 self._error = LocalError(_NEEDS)
 
     def refusal(self, url: str, options: DownloadOptions) -> DownloadError | None:
-        """Why the URL may not be fetched; None: it may."""
+        """Why the URL may not be fetched; None if it may."""
         error, shown = self._error, mask_url(url)
         if error is not None:
             words = f"robots.txt could not be fetched, so nothing may be downloaded from there: {error.reason}"
@@ -62,7 +62,7 @@ class Rules:
         return None
 
     def slowed(self, options: DownloadOptions) -> DownloadOptions:
-        """The options with the rate that the rules ask for, where that is lower."""
+        """The options with the rate that the rules ask for, if that is lower."""
         if self._parsed is None:
             return options
         rates = [float(options.host_rate)] if options.host_rate else []
@@ -75,7 +75,7 @@ class Rules:
 
 
 class Wanted(NamedTuple):
-    """A download that waits for the rules: the number that it had in the line, and whether it is a stream."""
+    """A download that waits for rules: its number in the line, and whether it is a stream."""
 
     gid: str
     number: int = 0
@@ -84,7 +84,7 @@ class Wanted(NamedTuple):
 
 
 class Robots:
-    """The rules that one manager knows, and who waits for others. Not safe by itself: its owner's lock is held."""
+    """One manager's rules, and the downloads that wait for more. Not thread-safe: its owner's lock is held."""
 
     def __init__(self) -> None:
         self._rules: dict[str, Rules] = {}
@@ -93,7 +93,7 @@ class Robots:
         self._fetched_count = 0
 
     def rules_for(self, url: str) -> Rules | None:
-        """Those of the URL's origin, if they are known."""
+        """The rules of the URL's origin, if they are known."""
         rules = self._rules.get(origin_of(url))
         return rules if rules is not None and rules.until_s > time.monotonic() else None
 
@@ -107,8 +107,9 @@ class Robots:
         late: bool = False,
         stream: bool = False,
     ) -> None:
-        """A download waits for the rules of its origin, which are fetched as its own options say. ``number`` and
-        ``late`` are its place in the line."""
+        """Add a download that waits for its origin's rules, which are fetched with its own options. ``number`` and
+        ``late`` are its place in the line.
+        """
         origin = origin_of(url)
         waiting = self._waiting.setdefault(origin, [])
         waiting.append(Wanted(gid, number, late, stream))
@@ -116,7 +117,10 @@ class Robots:
             self._to_be_fetched.append((origin, options))
 
     def next_to_fetch(self) -> tuple[str, Download] | None:
-        """An origin whose rules are to be fetched now, and how. Raises ``OSError`` where no file can be made."""
+        """The next origin whose rules are to be fetched, with the download for that.
+
+        Raises ``OSError`` if no temporary file can be made.
+        """
         if not self._to_be_fetched or self._fetched_count >= _MOST_AT_ONCE:
             return None
         origin, options = self._to_be_fetched.popleft()
@@ -128,7 +132,7 @@ class Robots:
         return origin, download
 
     def has_come(self, origin: str, download: Download) -> list[Wanted]:
-        """The download of an origin's rules has ended. Who waited for them."""
+        """Store the rules of an origin when their download has ended. Returns the downloads that waited for them."""
         self._fetched_count -= 1
         error, sink = download.failure(), download.sink
         text = ""
@@ -142,17 +146,17 @@ class Robots:
             sink.release()
         rules = Rules(text, error)
         if error is not None:
-            # Whoever tries again asks again.
+            # A later attempt asks again.
             rules.until_s = time.monotonic() + 1.0
         self._rules[origin] = rules
         return self._waiting.pop(origin, [])
 
     def rules_of(self, origin: str) -> Rules:
-        """Those that have just come."""
+        """The rules that have just been fetched."""
         return self._rules[origin]
 
     def drop_all(self) -> list[str]:
-        """The manager stops. Who waits, by gid."""
+        """Forget everything because the manager stops. Returns the gids of those that waited."""
         gids = [wanted.gid for waiting in self._waiting.values() for wanted in waiting]
         self._waiting.clear()
         self._to_be_fetched.clear()

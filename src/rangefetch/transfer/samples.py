@@ -1,8 +1,8 @@
-"""Which bytes of a file are looked at twice to tell whether two copies of it are the same, and looking at them.
+"""Chooses and reads samples of a file, to tell whether two copies of it are the same.
 
-A sample is at most 64 KiB. Where samples lie is chosen at random, so that no server knows beforehand what it will be
-asked for again. The head of a file is avoided, because files of one kind begin alike, and so are runs of a single
-byte, because padding is the same everywhere.
+A sample is at most 64 KiB. The places are chosen at random, so that no server knows in advance what it will be asked
+for again. The head of a file is avoided, because files of one format begin alike, and so are runs of a single byte,
+because padding is the same everywhere.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ __all__ = [
 
 SAMPLE_BYTES = 64 << 10
 HEAD_BYTES = 1 << 20  # file formats, archives and images begin alike
-_EARLY_BYTES = 3 << 20  # what the first response of a download brings beyond the head, whatever came after it
+_EARLY_BYTES = 3 << 20  # what the first response of a download brings beyond the head
 _MOST_UNITS = 1 << 16
-_TRIES = 8  # places looked at for one sample before a run of a single byte is taken
+_TRIES = 8  # places tried for one sample before a run of a single byte is accepted
 
 Extent = tuple[int, int]
-"""Bytes from a start up to, not including, an end."""
+"""A byte range, half-open."""
 
 
 class Sample(NamedTuple):
-    """Bytes of one copy: where they begin in the file, and what they are."""
+    """Bytes of one copy: their offset in the file, and their content."""
 
     start: int
     octets: bytes
@@ -50,9 +50,10 @@ class Sample(NamedTuple):
 def finished_extents(
     blocks: bytes, block_size: int, size: int, partial: Mapping[int, int] | None = None
 ) -> list[Extent]:
-    """The extents that a block map calls written, in file order.
+    """The extents that a block map marks as written, in file order.
 
-    ``blocks`` has a byte per block (2: done), ``partial`` the bytes written at the start of unfinished ones by index.
+    ``blocks`` has a byte per block (2: done); ``partial`` maps an unfinished block's index to the bytes written at its
+    start.
     """
     extents = [
         (match.start() * block_size, min(match.end() * block_size, size)) for match in re.finditer(b"\2+", blocks)
@@ -70,11 +71,11 @@ def finished_extents(
 
 
 def choose(size: int, extents: Iterable[Extent], chance: random.Random) -> list[list[Extent]]:
-    """Where up to three samples may be taken from ``extents`` of a file of ``size`` bytes.
+    """Choose places for up to three samples from ``extents`` of a file of ``size`` bytes.
 
-    One from anywhere, one from the end of what is there, one from its beginning, where the bytes are that were fetched
-    first. For each there are several places in order of preference, for :func:`read` to look at. The head of the file
-    is used only where there is nothing else. Empty where the extents hold no whole sample.
+    One is from anywhere, one from the end of the extents, and one from their beginning, which was fetched first. Each
+    has several places in order of preference, for :func:`read` to try. The head of the file is used only if there is
+    nothing else. Empty if the extents hold no whole sample.
     """
     unit = _unit_bytes(size)
     units = list(_whole_units(size, unit, extents))
@@ -99,10 +100,10 @@ def choose(size: int, extents: Iterable[Extent], chance: random.Random) -> list[
 
 
 def read(fd: int, wanted: Sequence[Sequence[Extent]]) -> list[Sample]:
-    """The samples at the places that :func:`choose` named, in file order, no two of the same place.
+    """Read the samples at the places that :func:`choose` named, in file order, no place twice.
 
-    Of the places for one sample the first is taken that holds more than one byte value. A file that has become
-    shorter gives fewer samples. Raises ``OSError``.
+    Of the places for one sample, the first that holds more than one byte value is taken. A file that has become shorter
+    gives fewer samples. Raises ``OSError``.
     """
     taken: dict[int, Sample] = {}
     for places in wanted:
@@ -124,7 +125,11 @@ def read(fd: int, wanted: Sequence[Sequence[Extent]]) -> list[Sample]:
 
 
 def first_difference(fd: int, samples: Iterable[Sample]) -> int:
-    """Where another copy, open as ``fd``, first has other bytes than the samples; -1: nowhere. Raises ``OSError``."""
+    """The first offset at which another copy, open as ``fd``, differs from the samples; -1 if none. Raises
+    ``OSError``
+
+    .
+    """
     for start, octets in samples:
         others = system.pread(fd, len(octets), start)
         if others != octets:
@@ -134,7 +139,7 @@ def first_difference(fd: int, samples: Iterable[Sample]) -> int:
 
 
 def missing_blocks(size: int, samples: Iterable[Sample]) -> tuple[int, bytes, dict[int, int]]:
-    """A block map by which the engine fetches the samples and nothing else: block size, blocks, partial."""
+    """A block map with which the engine fetches only the samples: block size, blocks, partial."""
     unit = _unit_bytes(size)
     blocks = bytearray(b"\2" * -(-size // unit))
     partial: dict[int, int] = {}
@@ -146,7 +151,7 @@ def missing_blocks(size: int, samples: Iterable[Sample]) -> tuple[int, bytes, di
 
 
 def _unit_bytes(size: int) -> int:
-    """Samples end at multiples of this, or with the file: one sample, doubled until a file has not too many."""
+    """Samples end at multiples of this, or with the file: one sample, doubled until the file has few enough."""
     unit = SAMPLE_BYTES
     while -(-size // unit) > _MOST_UNITS:
         unit *= 2
@@ -159,7 +164,7 @@ def _sample_extent(size: int, unit: int, index: int) -> Extent:
 
 
 def _whole_units(size: int, unit: int, extents: Iterable[Extent]) -> Iterable[Extent]:
-    """The runs of unit numbers whose bytes lie in one extent."""
+    """The runs of unit numbers that lie entirely in one extent."""
     for start, end in extents:
         first = -(-start // unit)
         last = -(-end // unit) if end == size else end // unit
@@ -168,7 +173,7 @@ def _whole_units(size: int, unit: int, extents: Iterable[Extent]) -> Iterable[Ex
 
 
 def _at_random(units: Sequence[Extent], chance: random.Random) -> list[int]:
-    """A few unit numbers, each as likely as any other."""
+    """A few unit numbers, chosen uniformly."""
     count = sum(last - first for first, last in units)
     places: list[int] = []
     for place in chance.sample(range(count), min(count, _TRIES)):

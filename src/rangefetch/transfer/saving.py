@@ -1,7 +1,7 @@
-"""The state of a task, between the engine's block map and the files beside the part file.
+"""Saves and loads a task's state, between the engine's block map and the files beside the part file.
 
-Data before bits: first the map is looked at, then the data is synced, then what was seen is written down. Bits read
-after the sync might name bytes that it missed. After a sync that failed nothing is written down any more.
+The order is: read the map, sync the data, then write what was read. Bits read after the sync might claim bytes that it
+missed. After a failed sync, no state is written any more.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ __all__ = [
 
 _ROOM_BYTES = 64 << 10  # more than a state takes
 MOST_CONTROL_BYTES = 64 << 20
-"""Of aria2's control file: a bit for each piece of 1 MiB or more, and a few bytes for each that is not whole."""
+"""The largest aria2 control file that is read. It has a bit per piece (1 MiB or more), more per incomplete one."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _DONE = 2
 
 
 def load(target: Target, url: str, *, provable: bool) -> state.State | None:
-    """The saved state, if it is sound. Whether its bytes are the remote file's is not known yet, and it may be of
-    another URL, whose file was given the same name.
+    """Load the saved state, if it is sound. It is not yet known whether its bytes are the remote file's, and it may
+    belong to another URL whose file was given the same name.
 
-    ``provable`` says that a checksum will prove the result; what an aria2 has left without a state of ours is used
-    only then. A state that cannot be used is set aside with a warning. What an aria2 that did not end in peace has left
-    is made a state of ours. Raises ``DiskError``.
+    ``provable`` says that a checksum will verify the result; only then are aria2's leftovers used without a state of
+    ours. A state that cannot be used is set aside with a warning. The control file of an aria2 that did not exit
+    cleanly is converted to a state of ours. Raises ``DiskError``.
     """
     path = target.state_path
     try:
@@ -63,7 +63,7 @@ def load(target: Target, url: str, *, provable: bool) -> state.State | None:
     try:
         found = _load_aria2s(target, url, own, provable=provable)
     except state.StateDamaged as error:
-        # What the state calls written was safe before aria2 came, and aria2 only adds to it.
+        # The bytes that our state claims were safe before aria2 started, and aria2 only adds to them.
         found = None
         _log.warning("%s; %s", error, "only the state beside it is used" if own is not None else "starting over")
     saved = found or own
@@ -76,7 +76,7 @@ def load(target: Target, url: str, *, provable: bool) -> state.State | None:
         try:
             target.sync()
         except DiskError:
-            beside.remove(target.control_path)  # it may speak of bytes that are lost
+            beside.remove(target.control_path)  # it may claim bytes that are lost
             raise
         target.save_state(found)
         beside.remove(target.control_path)
@@ -84,7 +84,7 @@ def load(target: Target, url: str, *, provable: bool) -> state.State | None:
 
 
 def _load_own(target: Target) -> state.State | None:
-    """What is in the state file; None if there is none. Raises ``StateDamaged``."""
+    """Load the state file; None if there is none. Raises ``StateDamaged``."""
     path = target.state_path
     try:
         saved = state.load(path)
@@ -99,9 +99,9 @@ def _load_own(target: Target) -> state.State | None:
 
 
 def _load_aria2s(target: Target, url: str, own: state.State | None, *, provable: bool) -> state.State | None:
-    """What is in aria2's control file, which is the newer one; None if there is none. Raises ``StateDamaged``.
+    """Load aria2's control file, which is newer than the state; None if there is none. Raises ``StateDamaged``.
 
-    It names no file. Which it is of is said by the state file, else a checksum must prove it.
+    It names no file: the state file says which one it belongs to, or else a checksum must verify the result.
     """
     octets = read_control(target, trusted=provable)
     if octets is None:
@@ -115,7 +115,7 @@ def _load_aria2s(target: Target, url: str, own: state.State | None, *, provable:
 
 
 def read_control(target: Target, *, trusted: bool = False) -> bytes | None:
-    """What is in aria2's control file; None if there is none. Raises ``StateDamaged`` for what it cannot be."""
+    """Read aria2's control file; None if there is none. Raises ``StateDamaged`` if it cannot be one."""
     path = target.control_path
     try:
         return read_own(path, MOST_CONTROL_BYTES, trusted=trusted)[0]
@@ -135,7 +135,7 @@ def as_state(
     resolved_url: str = "",
     filename: str = "",
 ) -> state.State:
-    """The state that such a control file stands for; what it does not say is given. Raises ``StateDamaged``."""
+    """Convert a control file to a state; the arguments supply what it does not say. Raises ``StateDamaged``."""
     path = target.control_path
     name = filename or (target.path.name if target.path is not None else "")
     try:
@@ -152,11 +152,11 @@ def _checked(saved: state.State, target: Target, path: Path) -> state.State:
 
 
 def _seen(file: File) -> tuple[bytearray, dict[int, int]]:
-    """The blocks, and the bytes that are written of those that are not done, while the engine goes on.
+    """Read the block map while the engine keeps writing: the blocks, and the bytes written in unfinished ones.
 
-    The blocks come first. A count that was read before might be of a block that is missing by the time when its mark
-    is read: bytes that a transfer brought are taken back where it turns out to be wrong. What is taken back later still
-    is not in the save that follows (``NativeTask.forget_bytes``).
+    The blocks are read first. A transfer's bytes are taken back if it turns out to be wrong, so a count read before
+    them might belong to a block that is missing by the time its mark is read. Bytes taken back even later are left out
+    by the next save (``NativeTask.forget_bytes``).
     """
     blocks = bytearray(file.blocks)
     partial = {i: count for i, count in enumerate(file.partial.tolist()) if count and blocks[i] != _DONE}
@@ -164,7 +164,7 @@ def _seen(file: File) -> tuple[bytearray, dict[int, int]]:
 
 
 def save(target: Target, file: File, sources: Sources) -> int:
-    """Save what is in the file; returns how many bytes of it. Raises ``DiskError``."""
+    """Save what is in the file. Returns the number of bytes. Raises ``DiskError``."""
     return _save(target, _state_of(target, file, sources))
 
 
@@ -194,7 +194,7 @@ def _state_of(target: Target, file: File, sources: Sources) -> state.State:
 
 
 def _saved_end(target: Target) -> int:
-    """The end of what the state that is there calls written."""
+    """The end of the bytes that the existing saved state claims."""
     try:
         return state.load(target.state_path).written_end
     except (FileNotFoundError, state.StateDamaged):
@@ -202,10 +202,10 @@ def _saved_end(target: Target) -> int:
 
 
 def save_on_the_way(target: Target, file: File, sources: Sources) -> int | None:
-    """Save while bytes arrive; returns how many, None where there was no room for the state.
+    """Save while bytes arrive. Returns the number of bytes, or None if there was no room for the state.
 
-    The bytes have their space already, so that is a warning and no reason to stop. Raises ``DiskError`` for everything
-    else, and where it is the bytes that could not be written.
+    That is only a warning, because the bytes already have their space. Raises ``DiskError`` for everything else, and if
+    data could not be written.
     """
     try:
         return save(target, file, sources)
@@ -217,15 +217,15 @@ def save_on_the_way(target: Target, file: File, sources: Sources) -> int | None:
 
 
 def save_at_the_end(target: Target, file: File, sources: Sources) -> int:
-    """Save when nothing arrives any more; returns how many bytes. Raises ``DiskError``."""
+    """Save once nothing arrives any more. Returns the number of bytes. Raises ``DiskError``."""
     return save_state(target, _state_of(target, file, sources))
 
 
 def save_state(target: Target, saved: state.State) -> int:
-    """Save what was seen of a file to which nothing comes any more; returns how many bytes. A full disk has no room for
-    the state: a little less of the data makes some.
+    """Save the state of a file that nothing writes to any more. Returns the number of bytes.
 
-    Raises ``DiskError``. Where a sync has failed, now or before, the state that was saved last stays as it is.
+    If the disk is full, the data is cut a little to make room for the state. Raises ``DiskError``. If a sync has
+    failed, now or before, the last saved state stays as it is.
     """
     try:
         return _save(target, saved)
@@ -233,14 +233,14 @@ def save_state(target: Target, saved: state.State) -> int:
         if error.errno not in _NO_ROOM or target.has_lost_writes:
             raise
     beside.remove_control(target.part_path)
-    # What the state that is there speaks of stays, since this may fail, too.
+    # Keep the bytes that the existing state claims, since this may fail too.
     less = _cut(saved, max(saved.written_end - _ROOM_BYTES, _saved_end(target)))
     os.ftruncate(target.fd, less.written_end)
     return _save(target, less)
 
 
 def _cut(saved: state.State, end: int) -> state.State:
-    """The same without what lies behind ``end``."""
+    """The same state without anything beyond ``end``."""
     blocks, partial = bytearray(saved.blocks), dict(saved.partial)
     for index in range(end // saved.block_size, len(blocks)):
         start = index * saved.block_size

@@ -1,7 +1,7 @@
-"""How the downloads from one host share the connections that it may have, whichever backend they are at.
+"""Shares a host's connections among its downloads, across both backends.
 
-A user's number is for all downloads at a host together. What the one that wants the most would have alone, all of them
-have together, each its share. The engine counts connections, and grants no more of them than that (``governor``).
+The user's limit is for all downloads from a host together: together they get what the largest would have alone, each
+its share. The engine counts the connections, and grants no more than that (``governor``).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __all__ = ["SHARES", "Owner", "Shares"]
 
 
 class Owner(Protocol):
-    """Whose downloads are members."""
+    """The backend that members belong to."""
 
     def shares_changed(self, host: int) -> object:
-        """Those of others have come to the host, or left it; from any thread."""
+        """Called when downloads of other backends have joined or left the host; from any thread."""
 
 
 class _Member(NamedTuple):
@@ -30,7 +30,7 @@ class _Member(NamedTuple):
 
 
 class Shares:
-    """The downloads at work, but for small ones, which have one connection each. Thread-safe."""
+    """The downloads at work, except small ones, which have one connection each. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -38,11 +38,11 @@ class Shares:
         self._at_host: dict[int, dict[Hashable, int]] = {}
 
     def join(self, member: Hashable, host: int, wanted: int, owner: Owner) -> None:
-        """It is at the host, and would have so many connections alone."""
+        """Add a download at the host, which would have ``wanted`` connections alone."""
         self._put(member, _Member(host, wanted, owner))
 
     def leave(self, member: Hashable) -> None:
-        """It is at an end."""
+        """Remove a download that has ended."""
         self._put(member, None)
 
     def _put(self, member: Hashable, new: _Member | None) -> None:
@@ -70,23 +70,23 @@ class Shares:
             owner.shares_changed(host)
 
     def fair(self, host: int) -> dict[Hashable, int]:
-        """How many connections each of those at the host is due."""
+        """How many connections each download at the host is due."""
         with self._lock:
             return divide(self._at_host.get(host, {}))
 
     def most(self, host: int) -> int:
-        """How many there may be for all of them together."""
+        """How many connections all of them may have together."""
         with self._lock:
             return max(self._at_host.get(host, {}).values(), default=0)
 
     def forget_all(self) -> None:
-        """In a forked child: they are the parent's."""
+        """Forget everything in a forked child: the members are the parent's."""
         self._lock = threading.Lock()
         self._members.clear()
         self._at_host.clear()
 
 
 SHARES = Shares()
-"""Those of the process."""
+"""The shares of this process."""
 
 after_fork(SHARES.forget_all)

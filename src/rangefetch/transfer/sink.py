@@ -1,7 +1,7 @@
-"""Where the bytes of a stream go: a temporary file without a name, in the place of a target.
+"""The target of a stream: a temporary file without a name.
 
-The transfer and the reader meet here. What the reader has taken can never be taken back, so it gets nothing before the
-answer that it comes from was checked, and what it has begun to read is pinned.
+The transfer and the reader meet here. Bytes that the reader has taken can never be taken back, so it gets none before
+the answer that they come from was checked, and the version that it has begun to read is fixed.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ _WINDOW_BYTES = 64 << 20
 
 
 class Sink(Target):
-    """A temporary file without a name. ``read_bytes`` is how far the reader has come; its download's lock guards it,
-    ``read_url`` and ``read_identity``, which say what it reads."""
+    """A temporary file without a name. ``read_bytes`` is how far the reader has got, ``read_url`` and ``read_identity``
+    say what it reads; its download's lock guards them.
+    """
 
     keeps_state = False
     window_bytes = _WINDOW_BYTES
@@ -41,22 +42,22 @@ class Sink(Target):
         self.read_identity = Identity()
 
     def admit(self, download: Download, file: File, url: str, identity: Identity) -> None:
-        """The reader may have what ``file`` brings: bytes of ``url``, of which an answer said ``identity``."""
+        """Let the reader have what ``file`` fetches: bytes of ``url``, which an answer described as ``identity``."""
         with download.lock:
             self.read_url, self.read_identity = url, identity
             download.file = file
             download.notify()
 
     def shorten(self, download: Download, size: int) -> None:
-        """The file was said to be longer than the ``size`` bytes that the server has of it."""
+        """Correct the size: the server has only ``size`` bytes of the file."""
         with download.lock:
             self.read_identity = records.replace(self.read_identity, size=size)
 
     def hold(self, download: Download) -> None:
-        """The download starts over: until the next ``admit`` the reader gets nothing.
+        """Give the reader nothing until the next ``admit``, because the download starts over.
 
         Raises ``ContentChanged`` if it has read something that no strong validator identifies (RFC 9110, section
-        8.8.1): what comes next could not be shown to continue it. It may read on what had come before.
+        8.8.1): nothing could show that the next bytes continue it. It may still read what came before.
         """
         with download.lock:
             if self.read_bytes and self.read_identity.strength is not Strength.STRONG:
@@ -68,28 +69,28 @@ class Sink(Target):
             download.file = None
 
     def truncate(self, size_bytes: int = 0) -> None:
-        """The bytes that come again will be the same; what was read of them needs no place."""
+        """Keep everything: the bytes will be the same when they come again, and those that were read need no space."""
 
     def publish(self, *, overwrite: bool, modified_time: float | None, durable: bool) -> Path:
-        """There is nothing to publish; the reader goes on reading."""
+        """Nothing to publish; the reader continues."""
         assert self.path is not None
         return self.path
 
     def discard(self) -> None:
-        """The reader closes it."""
+        """Left to the reader, which closes the file."""
 
     def close(self) -> None:
-        """The reader closes it."""
+        """Left to the reader, which closes the file."""
 
     def release(self) -> None:
-        """The reader is done."""
+        """Close the file; the reader is done."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
 
 
 class Nowhere(Sink):
-    """Where no byte is to go: for a download that only asks what there is."""
+    """Takes no bytes: for a download that only asks about a file."""
 
     def __init__(self) -> None:
         fd = system.open_file(os.devnull, os.O_RDWR)

@@ -1,8 +1,8 @@
-"""Whether a filesystem has room for all that is to come to it, by its own numbers.
+"""Checks that a file system has room for everything that is to be written to it.
 
-What a download still needs is what it lacks, but for what the filesystem has given to its part file already. It must
-fit beside what those need that were asked for before it: the ones at work, and the ones that wait. Of a download that
-has not begun the size is known where it was announced (``expected_size``).
+A download needs what it lacks, less the space that the file system has already given to its part file. That must fit
+beside the needs of all downloads requested before it, both active and waiting. The size of a download that has not
+begun is known only if it was announced (``expected_size``).
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ __all__ = [
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_FULL_BYTES = 1 << 20  # free on a disk that is called full
+_FULL_BYTES = 1 << 20  # a disk with less free than this counts as full
 
 
 class Room:
-    """What waits, by filesystem; for all threads."""
+    """The space reserved for waiting downloads, by file system. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -54,9 +54,10 @@ class Room:
         """By gid: the file system, and how many bytes of it."""
 
     def claim(self, downloads: Iterable[Entry], at_work: Callable[[], Iterable[Download]]) -> dict[str, DiskError]:
-        """These are to wait for their turn; returns the errors of those that do not fit beside the others, by gid.
+        """Reserve space for downloads that are to wait. Returns the errors of those that do not fit beside the others,
+        by gid.
 
-        What those at work need is looked at once for all of them.
+        The needs of the downloads at work are determined once for all of them.
         """
         refused: dict[str, DiskError] = {}
         needed: dict[int, int] = {}
@@ -77,7 +78,7 @@ class Room:
         try:
             device = Path(directory).stat().st_dev
         except OSError:
-            return  # what is wrong with it is said when it begins
+            return  # any problem with it is reported when the download begins
         if device not in needed:
             needed[device] = lacking_on(device, at_work())
         with self._lock:
@@ -87,7 +88,7 @@ class Room:
             self.claims[download.gid] = (device, lacking)
 
     def release(self, download: Entry) -> None:
-        """It waits no more."""
+        """Release the reservation of a download that waits no longer."""
         if download.gid not in self.claims:
             return
         with self._lock:
@@ -96,9 +97,9 @@ class Room:
 
 
 class Sizes:
-    """The sizes of what is at work, as far as they are known: no more than that can be lacking. For all threads.
+    """The known sizes of the downloads at work, as an upper bound of what they lack. Thread-safe.
 
-    Most disks have room for all of it. Then nobody has to look at the part file of each download for each other one.
+    Most disks have room for all of it; then nobody has to look at every part file for every download.
     """
 
     def __init__(self) -> None:
@@ -107,24 +108,24 @@ class Sizes:
         self._sum = 0
 
     def put(self, gid: str, size: int) -> int:
-        """A download has this size; returns the sum of those of the others."""
+        """Record a download's size. Returns the sum of the others' sizes."""
         with self._lock:
             self._sum += size - self._sizes.get(gid, 0)
             self._sizes[gid] = size
             return self._sum - size
 
     def drop(self, *gids: str) -> None:
-        """These are not at work any more."""
+        """Remove downloads that are no longer at work."""
         known = [gid for gid in gids if gid in self._sizes]
         if not known:
-            return  # as most small files
+            return  # like most small files
         with self._lock:
             for gid in known:
                 self._sum -= self._sizes.pop(gid, 0)
 
 
 def lacking_bytes(download: Entry) -> int:
-    """What its filesystem must still give to it; 0 where its size is not known, or its bytes are not kept."""
+    """How many bytes its file system must still give it; 0 if its size is not known, or its bytes are not kept."""
     progress = download.progress()
     size = progress.total or int(download.options.expected_size)
     if not size or download.sink is not None:
@@ -135,16 +136,16 @@ def lacking_bytes(download: Entry) -> int:
 
 
 def lacking_on(device: int, downloads: Iterable[Download]) -> int:
-    """What those of the downloads that are on this filesystem lack."""
+    """How many bytes the downloads on this file system lack."""
     return sum(lacking_bytes(each) for each in downloads if _is_on(device, each.options.save_dir))
 
 
 def check_target(
     target: Target, size: int, downloaded: int, others: int, lacking_beside: Callable[[int], int], url: str
 ) -> None:
-    """Raises ``DiskError`` where there is no room for what a file lacks beside what others on its filesystem do.
+    """Raise ``DiskError`` if there is no room for what a file lacks beside what others on its file system lack.
 
-    ``others`` is what these have at most; what they lack, by ``lacking_beside``, is asked where that does not fit.
+    ``others`` is an upper bound of the latter; if that does not fit, ``lacking_beside`` gives the exact number.
     """
     here = os.fstat(target.fd)
     lacking = max(0, size - max(downloaded, system.allocated_bytes(here)))
@@ -156,24 +157,27 @@ def check_target(
 
 
 def is_full(error: DownloadError, directory: str | os.PathLike[str]) -> TypeGuard[DiskError]:
-    """Whether a download into this directory has failed as others will: nothing more can be written. One that is larger
-    than what is free says nothing of smaller ones, nor does what failed while space for such a one was allocated."""
+    """Whether a download into this directory failed in a way that others will too: nothing more can be written.
+
+    A file larger than the free space says nothing of smaller ones, nor does a failure while space for such a file was
+    allocated.
+    """
     if not isinstance(error, DiskError) or error.errno not in _FULL:
         return False
     try:
         return error.errno == errno.EDQUOT or free_space(directory) < _FULL_BYTES
     except DiskError:
-        return False  # it is gone
+        return False  # the directory is gone
 
 
 def as_full(error: DiskError, url: str = "") -> DiskFull:
-    """What that is for a list, which stops; with a URL, for one of its downloads that was not tried."""
+    """The error for a list that stops because of ``error`` or, with a URL, for a download that was not tried."""
     words = f"{'not tried' if url else 'stopped'}, since the disk is full: {error.reason}"
     return DiskFull(words, url=url, errno=error.errno or 0, filename=error.filename)
 
 
 def explain_full(download: Download, number: int) -> str:
-    """What there is to add to a disk's error: the figures where it is full, and of a stream its directory."""
+    """What to add to a disk's error: the figures if the disk is full, and for a stream its directory."""
     if download.sink is not None:
         directory = download.sink.directory
         free = free_space(directory)
@@ -199,14 +203,14 @@ def _is_on(device: int, directory: str | os.PathLike[str]) -> bool:
 
 
 def _is_there(download: Entry) -> bool:
-    """Whether the final name is taken, perhaps by the very file; then there may be nothing to fetch."""
+    """Whether the final name is taken, perhaps by the wanted file; then there may be nothing to fetch."""
     options = download.options
     name = options.filename or choose_filename(download.url)
     return not options.overwrite and (Path(options.save_dir) / name).exists()
 
 
 def _allocated_bytes(path: Path, url: str) -> int:
-    """What the file system has given to a part file of ours, if it is that of ``url``."""
+    """The bytes that the file system has given to a part file of ours, if it is the one of ``url``."""
     if not may_be_ours(path):
         return 0
     with opened_regular(path) as found:

@@ -121,7 +121,7 @@ class Task(abc.ABC, Generic[S]):
 
     @abc.abstractmethod
     def keep_state(self) -> int | None:
-        """Save what can be resumed, on a worker. Returns its size in bytes, or None if nothing can be resumed.
+        """Save the state, on a worker. Returns how many bytes can be resumed, or None if nothing can.
 
         Raises ``DiskError``.
         """
@@ -210,7 +210,7 @@ class Task(abc.ABC, Generic[S]):
         """Have a worker run ``job``, which may block, and then call ``then`` with the result on this thread.
 
         A task's jobs run one at a time, and everything that touches the target is such a job, so the target is closed
-        only after its last use. ``then`` is not called if the download is ending or has been turned meanwhile.
+        only after its last use. ``then`` is not called if the download is ending, or if ``turn`` was called meanwhile.
         """
         turns = self._turns
 
@@ -229,7 +229,7 @@ class Task(abc.ABC, Generic[S]):
         if it gave no valid URL in time.
 
         The function may be slow, never return, or wait for another download, so this download gives up its place to
-        others meanwhile. Cancel the returned timer to stop waiting.
+        others meanwhile. Cancel the returned timer once nobody waits for the URL any more.
         """
         refresh, turns = self.options.refresh_url, self._turns
         assert refresh is not None
@@ -295,8 +295,9 @@ class Task(abc.ABC, Generic[S]):
         return governor.host_of_connection(self.sources[URL].url, self.options)
 
     def lets_others_pass(self, now_s: float, *, is_silent: bool) -> bool:
-        """Whether the download was stopped because its host has not answered yet and others wait for its place. It will
-        be tried again after them.
+        """Stop the download if its host has not answered yet and others wait for its place; returns whether it did.
+
+        It will be tried again after them.
         """
         if (
             not is_silent

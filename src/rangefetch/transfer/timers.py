@@ -1,4 +1,4 @@
-"""Calls that are due later, for a thread that looks after them between other things. No thread or wait of their own."""
+"""Calls that are due later, for a thread that runs them between other work. Starts no thread, and never waits."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ class DueCall:
         self.call: Callable[[], None] | None = call
 
     def cancel(self) -> None:
-        """Never make it."""
+        """Never make the call."""
         self.call = None
 
 
 class Timers:
-    """Calls by when they are due."""
+    """Calls, ordered by when they are due."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, DueCall]] = []
         self._order = itertools.count()
 
     def later(self, delay_s: float, call: Callable[[], None]) -> DueCall:
-        """``call`` is due ``delay_s`` seconds from now."""
+        """Schedule ``call`` for ``delay_s`` seconds from now."""
         timer = DueCall(call)
         heapq.heappush(self._heap, (time.monotonic() + delay_s, next(self._order), timer))
         return timer
 
     def due(self, now_s: float) -> list[Callable[[], None]]:
-        """What is due, in order, once."""
+        """Remove and return the calls that are due, in order."""
         calls = []
         while self._heap and self._heap[0][0] <= now_s:
             timer = heapq.heappop(self._heap)[2]
@@ -44,9 +44,9 @@ class Timers:
         return calls
 
     def next_s(self) -> float | None:
-        """In how many seconds the next one is due; None: there is none."""
+        """Seconds until the next call is due; None if there is none."""
         return max(0.0, self._heap[0][0] - time.monotonic()) if self._heap else None
 
     def clear(self) -> None:
-        """Forget them all."""
+        """Forget all calls."""
         self._heap.clear()

@@ -14,14 +14,12 @@ __all__ = ["write_trace"]
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Opening a named pipe must not wait for its reader, nor writing to it. URLs are nobody else's business."""
+    """Open without waiting for the reader of a named pipe, and readable by the user alone, as URLs are private."""
     return system.open_file(path, flags)
 
 
 def write_trace(path: str, gid: str, transfers: Iterable[Traced]) -> None:
-    """Add a JSON line for each transfer to the file: its URL and its figures. A file that cannot be
-    written is a warning.
-    """
+    """Append a JSON line for each transfer to the file: its URL and its figures. If that fails, a warning is logged."""
     with no_fork:
         import json
     try:

@@ -43,7 +43,7 @@ class Verification:
         return self.checksum.partition("=")[0] not in ("", "md5", "sha-1")
 
     def learn(self, stated: str) -> bool:
-        """Take the digest that a source states, if there is none yet. Returns False if it contradicts the expected one."""
+        """Take a source's stated digest, if there is none yet. Returns False if it contradicts the expected one."""
         if stated and not self.checksum and self._target is not None:
             self.checksum = stated
             self.begin(self._target)

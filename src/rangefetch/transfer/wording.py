@@ -1,4 +1,4 @@
-"""A failure in the user's words: which error it is, and what it says."""
+"""A failure in the user's words: which error to raise, and its message."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _ERRNOS: dict[int, int] = {
     Curl.RECV_ERROR: errno_module.ECONNRESET,
     Curl.SEND_ERROR: errno_module.EPIPE,
 }
-"""The number that the system gives in such a case, where libcurl passes none on."""
+"""The usual errno in such a case, for when libcurl passes none on."""
 _FAULT_WORDS = {
     Fault.RANGE_IGNORED: "the server sent the whole file in reply to a range request",
     Fault.RANGE_WRONG: "the server sent a different range than requested",
@@ -80,7 +80,7 @@ def _status_words(status: int) -> str:
 
 
 def explain(failure: Failure) -> tuple[type[DownloadError], str]:
-    """The class of error that a failure is, and one line that says what was wrong."""
+    """The class of the error for a failure, and a line that says what was wrong."""
     words = failure.text or f"libcurl error {failure.code}"
     if failure.fault is Fault.NONE and failure.status == 407:  # in reply to CONNECT
         words += _REMEDIES[407]
@@ -92,7 +92,7 @@ def explain(failure: Failure) -> tuple[type[DownloadError], str]:
         case Fault.STATUS:
             return HttpStatusError, _status_words(failure.status)
         case Fault.REDIRECT:
-            # One to http is refused for no other reason than that it comes from https.
+            # A redirect to http is refused only if it comes from https.
             remedy = "; allow_downgrade=True (--allow-downgrade) follows it" if _is_http(failure.text) else ""
             return BadAnswer, f"refused a redirect to {mask_url(failure.text)}{remedy}"
         case Fault.ENCODED if failure.text.startswith("Content"):
@@ -137,8 +137,8 @@ def explain(failure: Failure) -> tuple[type[DownloadError], str]:
 
 
 def as_error(failure: Failure, url: str, more: str = "") -> DownloadError:
-    """The error that a failure is. ``url`` is the one to name, with no secret in it; ``more`` is added to the words."""
+    """The error for a failure. It names ``url``, which must contain no secret; ``more`` is added to the message."""
     kind, words = explain(failure)
-    # libcurl's number is of its last call of the system, which need not be what failed.
+    # libcurl's errno is from its last system call, which may not be the one that failed.
     number = failure.errno if issubclass(kind, DiskError | ConnectionFailed) else 0
     return kind(words + more, url=url, status=failure.status, errno=number or _ERRNOS.get(failure.code, 0))

@@ -1,8 +1,8 @@
 """Threads for what may take long: opening, syncing, hashing and naming files.
 
-A file system that does not answer (a dead NFS server) keeps a thread for as long as it likes. The threads are
-therefore daemons, which nobody waits for at the end of the interpreter, and there is one more of them whenever no job
-was taken for a second.
+A file system that does not answer (a dead NFS server) may block a thread indefinitely. The threads are therefore
+daemons, which the interpreter does not wait for at exit, and another one is added whenever no job was taken for a
+second.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Outcome(Generic[T]):
-    """What came of a job. A ``concurrent.futures.Future`` without the lock, and without what that imports."""
+    """The outcome of a job: a ``concurrent.futures.Future`` without the lock, and without the imports."""
 
     __slots__ = ("_error", "_result")
 
@@ -35,24 +35,24 @@ class Outcome(Generic[T]):
         self._error = error
 
     def exception(self) -> BaseException | None:
-        """What the job raised."""
+        """What the job raised, or None."""
         return self._error
 
     def result(self) -> T:
-        """What the job returned. Raises what it raised."""
+        """What the job returned; raises what it raised."""
         if self._error is None:
             return self._result
         try:
             raise self._error
         finally:
-            del self  # or the traceback would hold what holds it
+            del self  # otherwise the traceback would keep this object alive
 
 
 class Workers:
-    """Does jobs on threads named ``name``, in the order in which they come.
+    """Runs jobs on threads named ``name``, in the order in which they are submitted.
 
-    ``start`` begins with one, and raises ``RuntimeError`` where that cannot be started; ``grow`` adds the others, as
-    far as the system lets it.
+    ``start`` starts one thread, and raises ``RuntimeError`` if that fails; ``grow`` adds the others, as far as the
+    system allows.
     """
 
     def __init__(self, name: str) -> None:
@@ -60,7 +60,7 @@ class Workers:
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Callable[[Outcome[Any]], None]] | None]
         self._jobs = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._taken = 0  # jobs; only a change of it matters
+        self._taken = 0  # jobs taken; only its changes matter
         self._seen = 0
         self._seen_s = 0.0
 
@@ -73,11 +73,11 @@ class Workers:
                 self._add_thread()
 
     def submit(self, job: Callable[[], Any], done: Callable[[Outcome[Any]], None]) -> None:
-        """Do ``job``, and call ``done`` with its outcome, on a worker."""
+        """Run ``job`` on a worker, and call ``done`` there with its outcome."""
         self._jobs.put((job, done))
 
     def tend(self, now_s: float) -> None:
-        """From time to time: add a thread where all are stuck."""
+        """Add a thread if all are stuck; called periodically."""
         if self._jobs.empty() or self._taken != self._seen:
             self._seen, self._seen_s = self._taken, now_s
         elif now_s - self._seen_s >= _STALLED_S and len(self._threads) < _MOST:
@@ -104,12 +104,12 @@ class Workers:
             self._taken += 1
             job, done = item
             done(outcome(job))
-            # Nothing of a job outlives it while the thread waits for the next.
+            # Drop all references to the job while waiting for the next.
             del item, job, done
 
 
 def outcome(job: Callable[[], T]) -> Outcome[Any]:
-    """What comes of a job that is done here and now."""
+    """Run ``job`` here and now, and return its outcome."""
     try:
         return Outcome(job())
     except BaseException as error:
