@@ -21,7 +21,15 @@ from rangefetch.libcurl cimport (
 )
 from rangefetch.host cimport shares_sweep
 from rangefetch.loop cimport loop_run
-from rangefetch.mailbox cimport COMMAND_QUIT, COMMAND_ROOM, Mailbox, Message, mailbox_close, mailbox_open
+from rangefetch.mailbox cimport (
+    COMMAND_QUIT,
+    COMMAND_ROOM,
+    Mailbox,
+    Message,
+    mailbox_close,
+    mailbox_open,
+    messages_free,
+)
 from rangefetch.peers cimport loop_joins, loop_leaves, loop_tell, tell_peers
 from rangefetch.platform cimport (
     pthread_join,
@@ -49,6 +57,8 @@ cdef struct EngineCore:
     Loop *loops           # owned: freed in core_let_go
     int loop_count        # loops whose threads run
     Mailbox outbox
+    Message *untold       # owned: taken from the outbox, but Python was out of memory; NULL: none
+    size_t untold_count
     Bucket bucket         # the limit for all files together
     rf_bell bell
     bint closed           # no more commands are accepted; protected by the GIL
@@ -186,6 +196,7 @@ cdef inline void core_let_go(EngineCore *core) noexcept nogil:
     """Drop a reference. The last one frees the core, which must have been stopped."""
     core.references -= 1
     if core.references == 0 and core_is_ours(core):
+        messages_free(core.untold, core.untold_count)
         mailbox_close(&core.outbox)
         rf_bell_close(&core.bell)
         pthread_mutex_destroy(&core.stopping)

@@ -14,6 +14,22 @@ cdef int _stop(EngineCore *core) except -1:
     return 0
 
 
+cdef tuple _event(const Message *item, object file):
+    return (
+        names_of_events[<int>item.type], file, item.code, item.status, item.fault, item.sys_errno, item.retry_after_s,
+        item.offset, item.received, _decode(item.text), _octets(item.headers), item.source, item.epoch, item.request,
+        _decode(item.address), item.host, item.trace[0] if item.trace != NULL else None,
+    )
+
+
+cdef void _drop_last_events(const Message *items, size_t count) noexcept:
+    """Release the references to the files whose last events are among these, which nobody will read."""
+    cdef size_t i
+    for i in range(count):
+        if items[i].type == EVENT_DONE or items[i].type == EVENT_REMOVED:
+            Py_DECREF(<object>(<FileCore *>items[i].file).owner)
+
+
 @cython.final
 cdef class Engine:
     cdef EngineCore *core    # a counted reference, released in __dealloc__
@@ -95,37 +111,64 @@ cdef class Engine:
         return is_first
 
     def events(self, list whole=None):
-        cdef size_t count = 0
-        cdef size_t i
-        cdef Message *items
         cdef list events = []
+        cdef size_t count = 0
+        cdef size_t told = 0
+        cdef bint is_last
+        cdef Message *items
         self._must_be_ours()
         if rf_bell_is_open(&self.core.bell):
             rf_bell_quiet(&self.core.bell)
-        items = mailbox_take(&self.core.outbox, &count)
-        if items == NULL and count > 0:
-            if rf_bell_is_open(&self.core.bell):
-                rf_bell_ring(&self.core.bell)
-            raise MemoryError
+        items = self._take(&count)
         try:
-            for i in range(count):
-                file = <object>(<FileCore *>items[i].file).owner
-                if items[i].type == EVENT_DONE or items[i].type == EVENT_REMOVED:
+            while told < count:
+                file = <object>(<FileCore *>items[told].file).owner
+                is_last = items[told].type == EVENT_DONE or items[told].type == EVENT_REMOVED
+                if whole is not None and items[told].type == EVENT_DONE and (<File>file).core.small.stage == SMALL:
+                    whole.append(file)
+                else:
+                    events.append(_event(&items[told], file))
+                told += 1
+                if is_last:
                     self.core.live_files -= 1
                     Py_DECREF(file)
-                    if whole is not None and items[i].type == EVENT_DONE and (<File>file).core.small.stage == SMALL:
-                        whole.append(file)
-                        continue
-                events.append((
-                    names_of_events[<int>items[i].type], file, items[i].code, items[i].status, items[i].fault,
-                    items[i].sys_errno, items[i].retry_after_s, items[i].offset, items[i].received,
-                    _decode(items[i].text), _octets(items[i].headers), items[i].source, items[i].epoch,
-                    items[i].request, _decode(items[i].address), items[i].host,
-                    items[i].trace[0] if items[i].trace != NULL else None,
-                ))
+        except MemoryError:
+            if told == 0:
+                raise
         finally:
-            messages_free(items, count)
+            self._put_back(items, told, count)
         return events
+
+    cdef Message *_take(self, size_t *count) except? NULL:
+        """The messages that are due, which the caller owns: those that a previous call had no memory for, otherwise
+        the outbox."""
+        cdef Message *items = self.core.untold
+        if items != NULL:
+            count[0] = self.core.untold_count
+            self.core.untold = NULL
+            self.core.untold_count = 0
+            self._ring()    # for the outbox
+            return items
+        items = mailbox_take(&self.core.outbox, count)
+        if items == NULL and count[0] > 0:
+            self._ring()
+            raise MemoryError
+        return items
+
+    cdef void _put_back(self, Message *items, size_t told, size_t count) noexcept:
+        """Free what was told, and keep the rest for the next call."""
+        messages_clear(items, told)
+        if told == count:
+            free(items)
+            return
+        memmove(items, items + told, (count - told) * sizeof(Message))
+        self.core.untold = items
+        self.core.untold_count = count - told
+        self._ring()
+
+    cdef void _ring(self) noexcept:
+        if rf_bell_is_open(&self.core.bell):
+            rf_bell_ring(&self.core.bell)
 
     @property
     def limit(self):
@@ -164,7 +207,6 @@ cdef class Engine:
         cdef EngineCore **link = &all_cores
         cdef Message *items
         cdef size_t count = 0
-        cdef size_t i
         if self.core == NULL:
             return
         _stop(self.core)
@@ -172,12 +214,12 @@ cdef class Engine:
             link = &link[0].next
         link[0] = self.core.next
         if core_is_ours(self.core):
-            # The last event of every live file is now in the outbox.
+            # The last event of every live file is now here or in the outbox.
+            _drop_last_events(self.core.untold, self.core.untold_count)
             items = mailbox_take(&self.core.outbox, &count)
-            for i in range(count if items != NULL else 0):
-                if items[i].type == EVENT_DONE or items[i].type == EVENT_REMOVED:
-                    Py_DECREF(<object>(<FileCore *>items[i].file).owner)
-            messages_free(items, count if items != NULL else 0)
+            if items != NULL:
+                _drop_last_events(items, count)
+                messages_free(items, count)
         core_let_go(self.core)
 
 

@@ -203,13 +203,18 @@ cdef inline void mailbox_shut(Mailbox *box) noexcept nogil:
     pthread_mutex_unlock(&box.lock)
 
 
-cdef inline void messages_free(Message *items, size_t count) noexcept nogil:
+cdef inline void messages_clear(Message *items, size_t count) noexcept nogil:
+    """Free what the messages own, but not the array."""
     cdef size_t i
     for i in range(count):
         free(items[i].text)
         free(items[i].headers)
         free(items[i].address)
         free(items[i].trace)
+
+
+cdef inline void messages_free(Message *items, size_t count) noexcept nogil:
+    messages_clear(items, count)
     free(items)
 
 
