@@ -1,7 +1,7 @@
-"""A download tool for large files and for many files over HTTP(S).
+"""Downloads large files, and large numbers of files, over HTTP(S).
 
-Most programs need only ``fetch``; ``DownloadManager`` has a queue and more control. Names are loaded on first use, so
-that ``import rangefetch`` is fast.
+Most programs need only ``fetch``; ``DownloadManager`` adds a queue and finer control. Public names are loaded on first
+use, which keeps ``import rangefetch`` fast.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from rangefetch.importing import no_fork
 from rangefetch.version import __version__
 
-TYPE_CHECKING = False  # to type checkers it is typing's, which takes 7 ms to import
+TYPE_CHECKING = False  # type checkers treat it like typing.TYPE_CHECKING; importing typing would take 7 ms
 
 if TYPE_CHECKING:
     from rangefetch import aio, errors
@@ -82,7 +82,7 @@ _HOMES = {
 }
 
 
-# Modules that programs use, wherever in the package they are.
+# Modules that programs use by these names, wherever they are in the package.
 _MODULES = {
     "aio": "rangefetch.aio",
     "errors": "rangefetch.errors",
@@ -93,10 +93,10 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name from the module where it lives (PEP 562)."""
+    """Load a public name from the module that defines it (PEP 562)."""
     value: object
     if name in _MODULES:
-        # Our own modules ask for these while they are loaded, and must not wait for the lock then.
+        # Modules of this package import these while they are being loaded themselves, and must not wait for the lock.
         import importlib
 
         value = importlib.import_module(_MODULES[name])

@@ -1,4 +1,4 @@
-"""``python -m rangefetch`` is the command ``rangefetch``."""
+"""Makes ``python -m rangefetch`` run the ``rangefetch`` command."""
 
 from rangefetch.cli.main import main
 

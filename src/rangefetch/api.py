@@ -24,18 +24,21 @@ def fetch(
     on_progress: Callable[[DownloadProgress], object] | None = None,
     **options: Unpack[FetchOptions],
 ) -> DownloadResult:
-    """Download ``url`` to a file, over several connections if the server allows, and return the result.
+    """Download ``url`` to a file, over several connections if the server allows it, and return the result.
 
-    ``path`` is the file. An existing directory, or a path with a trailing slash, is the directory to save into, under
-    the server's name; None is the current directory. An interrupted download resumes where it stopped. ``mirrors`` are
-    other URLs of the same file, each used after some of its bytes were compared. ``checksum`` is ``sha-256=HEX``
-    (algorithms: md5, sha-1, sha-256, sha-384, sha-512, blake2b). ``options`` are the fields of ``DownloadOptions``.
-    ``on_progress`` gets a ``DownloadProgress`` at most every 100 ms, in the calling thread. The process's manager
-    (``get_download_manager``) does the work, and limits how many downloads run at a time.
+    ``path`` is the file to write. If it is an existing directory, or ends with a slash, the file is saved into that
+    directory under the name that the server or the URL gives; None means the current directory. An interrupted download
+    resumes where it stopped.
+
+    ``mirrors`` are other URLs of the same file; each is used only after some of its bytes have been compared.
+    ``checksum`` is ``sha-256=HEX`` (algorithms: md5, sha-1, sha-256, sha-384, sha-512, blake2b). ``options`` are the
+    fields of ``DownloadOptions``. ``on_progress`` is called with a ``DownloadProgress`` at most every 100 ms, in the
+    calling thread. The download runs on the process's manager (``get_download_manager``), which limits how many
+    downloads run at a time.
 
     Raises ``ValueError`` or ``TypeError`` for bad options, before any file or connection is opened, and a
-    ``DownloadError`` (see ``rangefetch.errors``) if the download fails. Any other exception that is raised while it
-    waits, by Ctrl-C or in ``on_progress``, stops the download, keeps its state and reaches the caller.
+    ``DownloadError`` (see ``rangefetch.errors``) if the download fails. Any other exception raised during the wait, by
+    Ctrl-C or by ``on_progress``, stops the download, keeps its state and propagates to the caller.
     """
     check_function(on_progress, "on_progress")
     downloads = our_downloads()
@@ -47,8 +50,8 @@ def fetch(
 def options_of(
     path: str | os.PathLike[str] | None, mirrors: Sequence[Url], checksum: str | None, options: FetchOptions
 ) -> dict[str, Any]:
-    """The arguments of ``fetch`` as options. Raises ``TypeError``, and ``ValueError`` where two of them say where the
-    file goes.
+    """Merge the arguments of ``fetch`` into one dict of options. Raises ``ValueError`` if ``path`` and an option both
+    name the directory or the file, and ``TypeError`` or ``ValueError`` for a path that cannot be used.
     """
     merged: dict[str, Any] = {**options}
     if path is not None:
@@ -65,7 +68,7 @@ def options_of(
 
 
 def _place(path: str | os.PathLike[str]) -> dict[str, str]:
-    """``save_dir`` and ``filename``; without ``filename`` where the path is a directory."""
+    """Split a path into ``save_dir`` and ``filename``; a directory has no ``filename``."""
     where = check_path(path, "path")
     if where.endswith(("/", os.sep)) or Path(where).is_dir():
         return {"save_dir": where}

@@ -1,4 +1,4 @@
-"""Many files in one call: which items are the same, the order of results, and errors; the manager fetches them."""
+"""``fetch_many``: finds duplicate items, orders the results and collects the errors; the manager fetches the files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["OnResult", "fetch_many"]
 
 OnResult = Callable[[int, DownloadResult | DownloadError], object]
-"""Called with an item at its end: its number, from 0, and what came of it."""
+"""Called as each item finishes, with its position (from 0) and its result or error."""
 
 
 @overload
@@ -66,24 +66,30 @@ def fetch_many(
     on_result: OnResult | None = None,
     **options: Unpack[CommonOptions],
 ) -> Any:
-    """Download many URLs into a directory; returns a list in the order of ``items``. Without a ``directory`` that is
-    the ``save_dir`` of the manager's defaults: the current directory, unless you gave another.
+    """Download many URLs into a directory and return a list of results in the order of ``items``.
 
-    An item is a URL, ``(url, name)``, ``(url, options)``, or a mapping with ``url`` and options; ``options`` apply to
-    all items, but ``filename`` only to a single one. Files are named by the server or the URL. If two items end up with
-    one name, the later one fails (``TargetExists``) before its bytes are fetched, or is numbered
-    (``auto_file_renaming``); a URL given twice is downloaded once. With ``on_error="return"``, a ``DownloadError``
-    takes the place of a result; with ``"raise"``, an ``ExceptionGroup`` of all errors is raised after everything else
-    is done. Where nothing more can be written (``ENOSPC``, ``EDQUOT``), what is under way is stopped, and what has not
-    ended fails as ``DiskFull`` without being requested.
+    Without a ``directory``, files go to the ``save_dir`` of the manager's defaults, which is the current directory
+    unless you set another.
 
-    ``on_progress`` gets a ``DownloadProgress`` of the whole call, at most every 100 ms: its ``filename`` is "N of M
-    files", its ``percentage`` their share, and bytes and speed are the sums over finished and active items.
-    ``on_result`` gets the position of each item and its result or error as it finishes; exceptions in it are logged.
-    Both are called in the calling thread. With an ``executor`` (``concurrent.futures``) the items are divided among its
-    workers, each with its own manager. Then ``on_progress`` is not called, and ``on_result`` is called for all items
-    of a worker when that worker is done; of one that is lost, items that had not ended are errors. An exception in
-    ``on_progress`` stops the call as Ctrl-C does, keeps what is there and reaches the caller.
+    An item is a URL, ``(url, name)``, ``(url, options)``, or a mapping with ``url`` and options. ``options`` apply to
+    all items; ``filename`` is accepted only for a single item. Otherwise the server or the URL names the file. If two
+    items end up with the same name, the later one fails with ``TargetExists`` before its bytes are fetched or, with
+    ``auto_file_renaming``, is numbered. A URL given twice is downloaded once.
+
+    With ``on_error="return"``, the list has a ``DownloadError`` in place of each missing result. With ``"raise"``, an
+    ``ExceptionGroup`` of all errors is raised after everything else is done. If the disk or a quota is full
+    (``ENOSPC``, ``EDQUOT``), the active downloads are stopped, and all unfinished items fail with ``DiskFull`` without
+    further requests.
+
+    ``on_progress`` is called with a ``DownloadProgress`` for the whole call, at most every 100 ms: its ``filename`` is
+    "N of M files", its ``percentage`` the share of finished files, and its bytes and speed are sums over finished and
+    active items. An exception in it stops the call as Ctrl-C does, keeps downloaded data and propagates to the caller.
+    ``on_result`` is called as each item finishes, with its position and its result or error; exceptions in it are
+    logged. Both are called in the calling thread.
+
+    With an ``executor`` (from ``concurrent.futures``), the items are divided among its workers, each with its own
+    manager. ``on_progress`` is then not called, and ``on_result`` is called for all items of a worker when that worker
+    is done. If a worker dies, its unfinished items become errors.
 
     Raises ``ValueError`` or ``TypeError`` for bad items and options, before any file or connection is opened.
     """
@@ -111,7 +117,7 @@ def fetch_many(
 
 
 def _read(items: Iterable[Item], common: DownloadOptions) -> list[Wanted]:
-    """The items, understood and checked. Raises ``TypeError`` or ``ValueError`` that names the first wrong one."""
+    """Parse and check the items. Raises ``TypeError`` or ``ValueError`` naming the first bad one."""
     if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
         raise TypeError(f"items: expected a list of URLs, or of items that have one, not {type(items).__name__}")
     wanted = [understand(number, item, common) for number, item in enumerate(items)]
@@ -136,12 +142,12 @@ def _fetch_all(
             downloads = downloads_of(
                 stack.enter_context(manager_like_ours(max_concurrent_downloads=max_concurrent_downloads))
             )
-        # Made absolute once, and not for each of them.
+        # Make the paths absolute once, not for each item.
         return _Bulk(downloads, wanted, common.absolute(), on_progress, on_result).run()
 
 
 class _Outcomes:
-    """What came of each item, told as soon as it is known."""
+    """The result or error of each item, passed to ``on_result`` as soon as it is known."""
 
     def __init__(self, wanted: Sequence[Wanted], on_result: OnResult | None, *, renames: bool) -> None:
         self.known: dict[int, DownloadResult | DownloadError] = {}
@@ -157,8 +163,8 @@ class _Outcomes:
             self.put(number, error)
 
     def put(self, number: int, outcome: DownloadResult | DownloadError) -> list[int]:
-        """An item has ended, and those that are the same with it. Returns those whose turn it is now: they may get its
-        name.
+        """Record the outcome of an item and of its duplicates. Returns the items that waited for it because they may
+        get the same name; they can be fetched now.
         """
         for each in (number, *self._copies.get(number, ())):
             self.known[each] = outcome
@@ -170,11 +176,11 @@ class _Outcomes:
         return self._followers.pop(number, [])
 
     def has(self, number: int) -> bool:
-        """Whether nothing is to be done for an item yet: it has ended, is the same as another one, or goes after it."""
+        """Whether an item must not be queued now: it has ended, is a duplicate, or waits for an earlier item."""
         return number in self.known or number in self.same or number in self.later
 
     def in_order(self) -> list[DownloadResult | DownloadError]:
-        """All of them; none is missing."""
+        """All outcomes in the order of the items; every item must have ended."""
         return [self.known[number] for number in range(len(self.known))]
 
 
@@ -212,7 +218,7 @@ class _Bulk(Batch):
         return known.in_order()
 
     def _end_the_rest(self) -> None:
-        """Nothing can be written: those that have not ended were not tried, or not to their end."""
+        """Fail all unfinished items with ``DiskFull``."""
         for number, each in enumerate(self._wanted):
             if number not in self._outcomes.known:
                 self._outcomes.put(number, self.not_tried(mask_url(each.url)))
@@ -232,11 +238,12 @@ class _Bulk(Batch):
 def _repeated(
     wanted: Sequence[Wanted], *, renames: bool
 ) -> tuple[dict[int, int], dict[int, int], dict[int, DownloadError]]:
-    """Items that are the same as an earlier one, by its number; those that may get the name of an earlier one, by its
-    number, too; and those to which the user has given the name of another one, unless that ``renames`` them.
+    """Find items that repeat or collide. Returns three mappings, keyed by item number: duplicates, to the number of the
+    first such item; items that may get the same name as an earlier item, to the number of that item; and, unless
+    ``renames`` is set, items to which the user gave the name of an earlier item, to their error.
 
-    What a URL ends in is a guess, and the server may say otherwise. The first goes before the others, so that the name
-    is its own where all have it.
+    The last part of a URL is only a guess at the name, since the server may give another. The first of such items is
+    fetched before the others, so that it gets the name if they do turn out to share it.
     """
     same: dict[int, int] = {}
     later: dict[int, int] = {}
@@ -273,7 +280,7 @@ def _divide(
     executor: Executor,
     on_result: OnResult | None,
 ) -> list[DownloadResult | DownloadError]:
-    """Give each worker of the executor a share; only plain values cross."""
+    """Give each worker of the executor a share of the items. Only plain values are passed between processes."""
     ready_tempfile()
     with no_fork:
         import tempfile
@@ -281,7 +288,7 @@ def _divide(
 
     workers = getattr(executor, "_max_workers", None) or os.cpu_count() or 1
     outcomes = _Outcomes(wanted, on_result, renames=bool(options.get("auto_file_renaming")))
-    # A host's files stay together, so that what is polite to it stays so, and so do those that may get the same name.
+    # Keep a host's files on one worker, so that limits per host still hold, and likewise items that may share a name.
     alike: dict[int, list[int]] = defaultdict(list)
     for number in range(len(wanted)):
         if number not in outcomes.same and number not in outcomes.known:
@@ -294,7 +301,7 @@ def _divide(
         shares[-1] += alike[first]
     with contextlib.ExitStack() as stack:
         notes: dict[int, str] = {}
-        with contextlib.suppress(OSError):  # without a directory for them, a lost worker costs its whole share
+        with contextlib.suppress(OSError):  # without this directory, a dead worker loses the outcomes of its share
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="rangefetch-"))
             notes = {share[0]: str(Path(directory, str(share[0]))) for share in shares}
         futures: dict[Future[Any], list[int]] = {}
@@ -327,12 +334,12 @@ def _divide(
 
 
 def _told_in(note: str) -> dict[int, DownloadResult | DownloadError]:
-    """What a worker that was lost had noted of its share, by place."""
+    """The outcomes that a dead worker had written to its file ``note``, by position in its share."""
     with no_fork:
         import pickle
 
     told: dict[int, DownloadResult | DownloadError] = {}
-    # What it was writing when it ended is cut off.
+    # The last record may be incomplete.
     with contextlib.suppress(OSError, EOFError, pickle.UnpicklingError), Path(note).open("rb") as file:
         while True:
             place, outcome = pickle.load(file)
@@ -346,7 +353,7 @@ def _fetch_share(
     max_concurrent_downloads: int | None,
     note: str,
 ) -> list[DownloadResult | DownloadError]:
-    """A worker's part of ``fetch_many``. What has ended goes into a file, too: the worker may not live to tell."""
+    """Fetch one share, in a worker. Each outcome is also written to the file ``note``, in case the worker dies."""
     with no_fork:
         import pickle
 

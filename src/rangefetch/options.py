@@ -1,6 +1,7 @@
 """The options of a download, checked before any file or connection is opened.
 
-Each is a field of ``DownloadOptions``, with its default, its check and, where it may hold secrets, how it is shown.
+Each option is a field of ``DownloadOptions``, with its default, its check and, if it may hold secrets, a function that
+masks them in ``repr``.
 """
 
 from __future__ import annotations
@@ -60,9 +61,7 @@ _ACCOUNT = re.compile(r"(^|//)[^/?#]*@")
 
 
 def absolute_path(path: str) -> Path:
-    """A path that means the same wherever the process goes. Raises ``DiskError`` where it is relative to a working
-    directory that is gone.
-    """
+    """Make a path absolute. Raises ``DiskError`` if it is relative and the working directory no longer exists."""
     try:
         return Path(path).absolute()
     except OSError as error:
@@ -71,7 +70,7 @@ def absolute_path(path: str) -> Path:
 
 
 class CommonOptions(TypedDict, total=False):
-    """The options that every function takes as keywords: the fields of ``DownloadOptions``, all optional."""
+    """The fields of ``DownloadOptions`` that every function accepts as keywords. All are optional."""
 
     overwrite: bool
     wait_for_other: bool
@@ -119,7 +118,7 @@ class CommonOptions(TypedDict, total=False):
 
 
 class FetchOptions(CommonOptions, total=False):
-    """The options of ``fetch``, which has ``mirrors`` and ``checksum`` as keywords of its own."""
+    """The options of ``fetch``. Its ``mirrors`` and ``checksum`` are not here, since they are named parameters."""
 
     save_dir: str | os.PathLike[str]
     filename: str
@@ -137,7 +136,7 @@ class AllOptions(FetchOptions, StreamOptions, total=False):
 
 
 def _option(default: Any, check: Check, *, shown: Callable[[Any], object] = lambda value: value) -> Any:
-    """A field of ``DownloadOptions``; ``shown`` is what people may see of its value."""
+    """Define a field of ``DownloadOptions``; ``shown`` returns its value with secrets masked, for ``repr``."""
     return records.field(default=default, metadata={"check": check, "shown": shown})
 
 
@@ -170,7 +169,7 @@ def _without_password(auth: tuple[str, str]) -> tuple[str, str]:
 
 
 class _Made:
-    """How options were made: which of them were given, and not left to their defaults, and of which others."""
+    """Remembers how options were made: which were given rather than defaulted, and which options they derive from."""
 
     __slots__ = ("_given", "_manner")
     _given: frozenset[str]
@@ -178,7 +177,7 @@ class _Made:
 
     @property
     def given(self) -> dict[str, Any]:
-        """The options that were given when these were made, whatever their values; all of them in a copy."""
+        """The options that were given explicitly, even where they equal the default. A copy counts all as given."""
         return {name: getattr(self, name) for name in getattr(self, "_given", _NAMES)}
 
 
@@ -186,65 +185,71 @@ class _Made:
 class DownloadOptions(_Made):
     """The options of one download; immutable and hashable.
 
-    Sizes may be ``"4M"``, ``"1.5G"`` or an int; times are seconds, 0: no limit; a path may begin with ``~``.
+    Sizes are an int or a string such as ``"4M"`` or ``"1.5G"``. Times are in seconds; 0 means no limit. Paths may begin
+    with ``~``.
 
     Output file:
-        ``save_dir``, created if missing; ``filename`` (empty: from Content-Disposition, or the last part of the URL);
-        ``overwrite`` replaces an existing file of that name; ``wait_for_other`` waits while another download, in
-        this process or another, has the file or will have its name, and takes its result (without it:
-        ``TargetLocked``, ``TargetExists``);
-        ``auto_file_renaming`` saves beside a different file as ``name.1.ext``, ``name.2.ext`` and so on;
-        ``file_allocation`` ``"falloc"`` reserves the space at once, ``"trunc"`` only sets the length, ``"none"``
-        does neither (as in aria2);
+        ``save_dir`` is the directory, which is created if missing. ``filename`` is the file's name in it (empty: from
+        Content-Disposition, or the last part of the URL). ``overwrite`` replaces an existing file of that name.
+        ``wait_for_other`` waits if another download, in this process or another, has the same file or will have its
+        name, and uses its result; without it such a download fails with ``TargetLocked`` or ``TargetExists``.
+        ``auto_file_renaming`` saves as ``name.1.ext``, ``name.2.ext`` and so on if a different file has the name.
+        ``file_allocation`` is ``"falloc"``, which reserves the space at once, ``"trunc"``, which only sets the file's
+        length, or ``"none"``, which does neither (the names are aria2's).
         ``decode`` undoes a content coding (gzip, deflate) that the server applied although none was requested, up to
-        ``decode_limit`` bytes; without it such a response is refused. Checksum and size are those of the bytes as
-        sent. A coding that is part of the name (``x.tar.gz``) stays;
-        ``durable`` syncs the file to disk before it gets its final name, and then its directory. Without it, a power
-        failure shortly after a download can leave zeros in the file.
+        ``decode_limit`` bytes; without it such a response is refused. Checksum and size are still those of the bytes as
+        sent. A coding that is part of the file's name (``x.tar.gz``) is kept.
+        ``durable`` syncs the file to disk before it gets its final name, and its directory afterwards. Without it, a
+        power failure shortly after a download can leave zeros in the file.
     Sources:
-        ``mirrors`` are other URLs of the same file, each used after some of its bytes were compared;
-        ``use_github_mirror`` with ``github_mirrors``, rules for rewriting GitHub's URLs (see
-        ``rangefetch.net.mirrors``); ``refresh_url`` is called with the URL when a link has expired
-        (401, 403, 410; 400 and 404 after good responses) and
-        returns a new one.
+        ``mirrors`` are other URLs of the same file; each is used only after some of its bytes have been compared.
+        ``use_github_mirror`` turns on ``github_mirrors``, which are rules for rewriting GitHub's URLs (see
+        ``rangefetch.net.mirrors``). ``refresh_url`` is called with the URL when a link has expired (status 401, 403 or
+        410; also 400 and 404 after good responses) and returns a new one.
     Verification:
-        ``checksum`` as ``sha-256=HEX`` or ``sha256:HEX``; ``expected_size`` in bytes (0: unknown); ``max_file_size`` in
-        bytes: a larger file is refused (``FileTooLarge``), even if the server does not state its size (0: no limit).
+        ``checksum`` is ``sha-256=HEX`` or ``sha256:HEX``. ``expected_size`` is in bytes (0: unknown).
+        ``max_file_size`` is in bytes: a larger file is refused with ``FileTooLarge``, even if the server does not state
+        its size (0: no limit).
     Connections and speed:
-        ``split`` connections for the file, ``max_connection_per_server`` to a host, by this download and by all of
-        them together, idle ones included (a stream always gets one); another connection is opened per
-        ``min_split_size`` bytes remaining.
-        ``max_download_limit`` in bytes per second for this download (0: no limit);
-        ``host_rate`` is how many requests a host may get, by all downloads with this option together: ``"10/s"``,
-        ``"30/m"``, ``"100/h"`` or a number of them a second (0: no limit). Each request counts, also those of retries,
-        redirects (at the host to which they lead) and the ranges of one file; they are evenly spaced. With aria2, each
-        try counts, and so does the request before it;
-        ``robots`` fetches each origin's robots.txt first and obeys it (RFC 9309): what it forbids fails
-        (``RobotsRefused``), and its Crawl-delay is a ``host_rate``. Needs ``rangefetch[robots]``.
+        ``split`` is the most connections for the file. ``max_connection_per_server`` is the most connections to one
+        host, for this download and for all downloads together, including idle ones; a stream always gets one.
+        ``min_split_size``: another connection is opened per this many bytes remaining.
+        ``max_download_limit`` limits this download, in bytes per second (0: no limit).
+        ``host_rate`` limits the requests to one host, for all downloads with this option together: ``"10/s"``,
+        ``"30/m"``, ``"100/h"`` or a number per second (0: no limit). Requests are evenly spaced. Every request counts,
+        including retries, redirects (for the host they lead to) and each range of a file. With aria2, each try counts,
+        and so does the request before it.
+        ``robots`` fetches each origin's robots.txt first and obeys it (RFC 9309): a forbidden download fails with
+        ``RobotsRefused``, and a Crawl-delay acts as a ``host_rate``. Needs ``rangefetch[robots]``.
     Requests:
-        ``user_agent``; ``headers`` (a mapping or ``["Name: value"]``; never sent to another origin, by a redirect or
-        to a mirror); ``proxy`` (a URL; empty: from the environment), ``no_proxy`` (hosts, separated by
-        commas), ``bind_address`` (a local interface or address), ``ip_version`` (``"4"`` or
-        ``"6"``), ``cookies`` (a Netscape cookie file), ``netrc`` (True for ``$NETRC`` or ``~/.netrc``, or the path of
-        another file; it must not be readable by others; each entry goes to the host that it names, ``default`` only to
-        hosts that you named), ``auth`` (user name and password, for Basic or Digest as the server wants),
-        ``bearer_file`` (a file with a token), ``location_trusted`` (further hosts that get headers, cookies and
-        credentials when a redirect leads there), ``ca_file`` (PEM; empty: from the environment or the
-        system's) and ``proxy_ca_file`` for an https proxy (empty: the same), ``certificate`` and ``private_key`` (PEM,
-        shown to servers that ask for one; the key may be in the file of the certificate), ``verify_tls``,
-        ``http_version`` (``"1.1"``, ``"2"`` or ``"3"``: the newest version to offer on a new connection; idle
-        connections are reused as they are), ``allow_downgrade`` (follow redirects from https to http),
-        ``private_addresses`` (whether to connect to addresses outside the public Internet, such as loopback and local
-        networks: ``"allow"``, ``"named"`` only at hosts that you named, not where redirects lead, or
-        ``"refuse"``; downloads through a proxy, which resolves names itself, are refused too).
-        ``trace`` is a file to which a JSON line is appended for each transfer: when, which bytes, how long the lookup,
-        the connection, TLS and the first byte took, and the outcome.
+        ``user_agent`` is the User-Agent header. ``headers`` is a mapping or a list such as ``["Name: value"]``; these
+        headers are never sent to another origin, neither by a redirect nor to a mirror.
+        ``proxy`` is a URL (empty: from the environment), and ``no_proxy`` lists hosts to contact without it, separated
+        by commas. ``bind_address`` is a local interface or address. ``ip_version`` is ``"4"`` or ``"6"`` (empty:
+        either).
+        ``cookies`` is a Netscape cookie file. ``netrc`` is True for ``$NETRC`` or ``~/.netrc``, or the path of another
+        file. The file must not be readable by others; each entry is sent to the host that it names, and the ``default``
+        entry only to hosts that you named. ``auth`` is a user name and password, for Basic or Digest as the server
+        wants. ``bearer_file`` is a file with a token. ``location_trusted`` names further hosts that get headers,
+        cookies and credentials when a redirect leads there.
+        ``ca_file`` has the trusted certificates (PEM; empty: from the environment or the system), and
+        ``proxy_ca_file`` those for an https proxy (empty: the same). ``certificate`` and ``private_key`` (PEM) are
+        presented to servers that ask for a certificate; the key may be in the certificate's file. ``verify_tls=False``
+        turns off verification of the server's certificate.
+        ``http_version`` is the newest version to offer on a new connection, ``"1.1"``, ``"2"`` or ``"3"``; idle
+        connections are reused whatever their version. ``allow_downgrade`` follows redirects from https to http.
+        ``private_addresses`` says whether to connect to addresses outside the public Internet, such as loopback and
+        local networks: ``"allow"``, ``"named"`` (only at hosts that you named, not where redirects lead) or
+        ``"refuse"``, which also refuses downloads through a proxy, since the proxy resolves names itself.
+        ``trace`` is a file to which a JSON line is appended for each transfer: when it ran, which bytes it requested,
+        how long the lookup, the connection, TLS and the first byte took, and how it ended.
     Timeouts and retries:
-        ``connect_timeout`` (until a request can be sent) and ``read_timeout`` (without data after that, or with less
-        than 1 KiB within it and within 10 seconds) for a transfer; ``total_timeout`` for the download; ``max_tries``
-        failures in a row (0: no limit; progress of 64 KiB, or a 64th of a smaller file, starts the count again); unless
-        you give it, a host that has answered (a 503 is an answer) may fail for 50 times ``retry_wait`` (25 s), since
-        its server may be restarting; ``retry_wait`` is the upper bound of the first back-off.
+        ``connect_timeout`` bounds the time until a request can be sent. ``read_timeout`` is how long a transfer may
+        receive nothing after that, or less than 1 KiB (for at least 10 seconds). ``total_timeout`` bounds the whole
+        download. ``max_tries`` is how many failures in a row end the download (0: no limit); progress of 64 KiB, or of
+        a 64th of a smaller file, restarts the count. Unless you set ``max_tries``, a host that has answered (a 503 is
+        an answer) may keep failing for 50 times ``retry_wait`` (25 s by default), since its server may be restarting.
+        ``retry_wait`` is the upper bound of the delay before the first retry.
 
     Raises ``ValueError`` or ``TypeError`` naming the option.
     """
@@ -310,12 +315,14 @@ class DownloadOptions(_Made):
 
     @classmethod
     def of(cls, options: DownloadOptions | Mapping[str, Any] | None = None, **changes: Any) -> DownloadOptions:
-        """Make options from other options or a mapping, and keywords. Raises ``TypeError`` for an unknown name."""
+        """Make options from other options or a mapping, changed by keywords. Raises ``TypeError`` for an unknown name,
+        and ``TypeError`` or ``ValueError`` for a bad value.
+        """
         if options is None:
             merged: dict[str, Any] = {}
         elif isinstance(options, DownloadOptions):
             if not changes:
-                return options  # which cannot change
+                return options  # they are immutable
             if type(options) is cls:
                 return options._changed(changes)
             merged = options.given
@@ -330,8 +337,8 @@ class DownloadOptions(_Made):
         return cls(**merged)
 
     def _changed(self, changes: Mapping[str, Any]) -> Self:
-        """The same with some other values, which alone are checked: the others have been, and files in a long list have
-        each a name of its own.
+        """A copy with some values changed. Only these are checked, since the others have been: in a long list each file
+        has a copy with its own name.
         """
         made = object.__new__(type(self))
         for name, value in zip(_FIELDS, _values_of(self), strict=True):
@@ -350,17 +357,17 @@ class DownloadOptions(_Made):
 
     @property
     def manner(self) -> DownloadOptions:
-        """Options by which servers are asked in the same way: those of which these were made, where they differ in the
-        place of the file alone, else these. Whoever has found out how to ask knows it for all that have the same.
+        """An options object shared by all options that make the same requests: the original, if these differ from it
+        only in where the file goes, otherwise these. What was worked out for one can be reused for all with the same.
         """
         return getattr(self, "_manner", self)
 
     def over(self, defaults: DownloadOptions) -> DownloadOptions:
-        """These options, and ``defaults`` for those that were not given."""
+        """These options, with ``defaults`` filling in those that were not given."""
         return DownloadOptions.of(defaults, **self.given) if defaults.given else self
 
     def __repr__(self) -> str:
-        """What differs from the defaults, without values of headers and accounts in URLs, which may be secrets."""
+        """The options that differ from the defaults, with header values, passwords and accounts in URLs masked."""
         shown = (
             f"{field.name}={field.metadata['shown'](value)!r}"
             for field in records.fields(self)
@@ -370,17 +377,17 @@ class DownloadOptions(_Made):
 
     @property
     def request_every_us(self) -> int:
-        """Microseconds from one request to a host to the next (``host_rate``); 0: no time at all."""
+        """Microseconds between requests to a host (``host_rate``); 0: no limit."""
         rate = float(self.host_rate)
         return round(1e6 / rate) if rate else 0
 
     @property
     def bounds_tries(self) -> bool:
-        """Whether ``max_tries`` alone bounds the failures in a row, because it was given."""
+        """Whether ``max_tries`` was given, and thus alone bounds the failures in a row."""
         return "max_tries" in self.given
 
     def absolute(self) -> DownloadOptions:
-        """The same options, with paths that mean the same wherever the process goes. Raises ``DiskError``."""
+        """The same options with absolute paths. Raises ``DiskError`` if the working directory no longer exists."""
         changed: dict[str, Any] = {
             name: os.fspath(absolute_path(value))
             for name in _PATHS
@@ -390,12 +397,12 @@ class DownloadOptions(_Made):
 
     @property
     def header_items(self) -> tuple[tuple[str, str], ...]:
-        """``headers`` as pairs."""
-        assert isinstance(self.headers, Mapping)  # __post_init__ has seen to it
+        """``headers`` as (name, value) pairs."""
+        assert isinstance(self.headers, Mapping)  # __post_init__ made it one
         return tuple(self.headers.items())
 
     def to_dict(self) -> dict[str, Any]:
-        """The options as a dict for JSON, with camelCase keys; without ``refresh_url``, which is a function."""
+        """The options as a dict for JSON, with camelCase keys, but without ``refresh_url``, which is a function."""
         values = to_camel_case_dict(self)
         del values["refreshUrl"]
         return values
@@ -422,4 +429,4 @@ def _noting_what_is_given(init: Callable[..., None]) -> Callable[..., None]:
     return note_and_init
 
 
-DownloadOptions.__init__ = _noting_what_is_given(DownloadOptions.__init__)  # type: ignore[method-assign]  # it is made by records, and wrapped once
+DownloadOptions.__init__ = _noting_what_is_given(DownloadOptions.__init__)  # type: ignore[method-assign]  # records generates it, and it is wrapped once
