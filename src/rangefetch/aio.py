@@ -1,12 +1,12 @@
 """The functions and the manager for asyncio, without a thread for each download.
 
-Methods that may block run in threads of this package, never on the event loop or in its default executor, and complete
-even if the task that called them is cancelled.
+Methods that may block run in this package's own threads, never on the event loop or in its default executor. They
+complete even if the task that called them is cancelled.
 
 Cancelling a task that awaits ``fetch``, ``fetch_many`` or ``download_and_wait`` stops its downloads and saves their
-states, so that the same call resumes them. A manager of your own lists the download of ``download_and_wait`` as paused;
-the process's manager forgets those of ``fetch`` and ``fetch_many``. Cancelling a task that awaits ``wait`` or iterates
-over ``progress`` does not affect the download.
+states, so that the same call resumes them. After ``download_and_wait``, the manager lists the download as paused; the
+process's manager forgets the downloads of ``fetch`` and ``fetch_many``. Cancelling a task that awaits ``wait`` or
+iterates over ``progress`` does not affect the download.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ from rangefetch.waiting import STOP_WITHIN_S
 __all__ = ["DownloadManager", "fetch", "fetch_iter", "fetch_many", "head"]
 
 _PROGRESS_EVERY_S = 0.1
-# At a download that is paused, since a manager that is stopped says nothing to those; and at one that is at work, since
-# a notebook's kernel hears of Ctrl-C when its event loop has something to do.
+# Paused downloads are polled, since a manager that stops does not notify them. Active ones are polled because a
+# notebook's kernel notices Ctrl-C only when its event loop has something to do.
 _LOOK_AGAIN_S = 1.0
 
 
 class DownloadManager:
-    """``rangefetch.DownloadManager`` for asyncio: the same keywords, methods and errors. An async context manager.
+    """``rangefetch.DownloadManager`` for asyncio, with the same keywords, methods and errors. An async context manager.
 
-    It may be used from several event loops at once. ``async for progress in manager.progress(gid)`` follows a
-    download; how a cancelled task leaves its download is told at the top of ``rangefetch.aio``.
+    It may be used from several event loops at once. ``async for progress in manager.progress(gid)`` follows a download.
+    What happens to a download when its task is cancelled is described at the top of ``rangefetch.aio``.
     """
 
     def __init__(
@@ -77,21 +77,21 @@ class DownloadManager:
 
     @property
     def is_started(self) -> bool:
-        """Whether a backend runs."""
+        """Whether a backend is running."""
         return self._manager.is_started
 
     @property
     def backend(self) -> str:
-        """``native`` or ``aria2``: the backend that runs, or the requested one."""
+        """The running backend, ``native`` or ``aria2``; the requested one if none is running."""
         return self._manager.backend
 
     @property
     def fallback_reason(self) -> str:
-        """Why another backend than the first choice is used; otherwise empty."""
+        """Why the manager is not using its first choice of backend; empty if it is."""
         return self._manager.fallback_reason
 
     async def start(self) -> None:
-        """Start the backend; the first download does it, too."""
+        """Start the backend. The first download also does this. Raises a ``LocalError`` if no backend can run."""
         await in_thread(self._manager.start)
 
     async def _start_by_itself(self) -> None:
@@ -99,7 +99,7 @@ class DownloadManager:
             await in_thread(self._downloads.start_by_itself)
 
     async def stop(self) -> None:
-        """Stop all transfers, save the states, and end the threads. Unfinished downloads are paused."""
+        """Stop all transfers, save their states, and end the threads. Unfinished downloads become paused."""
         await in_thread(self._manager.stop)
 
     async def __aenter__(self) -> Self:
@@ -118,9 +118,9 @@ class DownloadManager:
         return (await self._submit(url, options)).gid
 
     async def wait(self, gid: str, timeout: float | None = None) -> DownloadResult:
-        """The result of a download at its end, or the errors of ``rangefetch.DownloadManager.wait``.
+        """Wait until a download has ended and return its result. Raises what ``rangefetch.DownloadManager.wait`` does.
 
-        A task that is cancelled here leaves the download running.
+        If the waiting task is cancelled, the download continues.
         """
         download = self._downloads.find(gid)
         try:
@@ -138,9 +138,10 @@ class DownloadManager:
         options: DownloadOptions | Mapping[str, Any] | None = None,
         on_progress: Callable[[DownloadProgress], object] | None = None,
     ) -> DownloadResult:
-        """``download`` and ``wait``. ``on_progress`` is called on the event loop, at most every 100 ms.
+        """``download`` and ``wait`` in one call. ``on_progress`` is called on the event loop, at most every 100 ms.
 
-        When the task is cancelled, the download is paused and its state saved before ``CancelledError`` is raised.
+        If the task is cancelled, or ``on_progress`` raises, the download is paused and its state saved before the
+        exception propagates.
         """
 
         check_function(on_progress, "on_progress")
@@ -152,9 +153,10 @@ class DownloadManager:
         return await self._own(url, options, on_progress, pause)
 
     def progress(self, gid: str, every: float = 0.1) -> AsyncIterator[DownloadProgress]:
-        """Snapshots of a download: now, every ``every`` seconds while it is active, and after each change of state.
+        """Yield snapshots of a download: now, every ``every`` seconds while it is active, and after each state change.
 
-        Ends when ``wait`` would, without an error. There are none while a download waits or is paused.
+        Nothing is yielded while a download stays waiting or paused. The iteration ends when ``wait`` would return or
+        raise, and never raises the download's error.
         """
         if not every > 0:
             raise ValueError("every: seconds, more than 0")
@@ -167,65 +169,68 @@ class DownloadManager:
         return follow()
 
     async def pause(self, gid: str) -> None:
-        """Stop the transfers of a download and save its state; ``resume`` goes on. Returns when it has stopped."""
+        """Stop the transfers of a download and save its state. Returns when it has stopped; ``resume`` continues it."""
         await self._end(gid, DownloadStatus.PAUSED)
 
     async def pause_all(self) -> None:
-        """Pause everything that waits or is active."""
+        """Pause all waiting and active downloads."""
         await in_thread(self._manager.pause_all)
 
     async def resume(self, gid: str) -> None:
-        """Put a paused download into the queue again."""
+        """Put a paused download back into the queue."""
         await in_thread(self._manager.resume, gid)
 
     async def resume_all(self) -> None:
-        """Resume everything that is paused."""
+        """Resume all paused downloads."""
         await in_thread(self._manager.resume_all)
 
     async def retry(self, gid: str) -> None:
-        """Put a failed download into the queue again; downloaded data is kept."""
+        """Put a failed download back into the queue; it keeps the data it has."""
         await in_thread(self._manager.retry, gid)
 
     async def cancel(self, gid: str, remove_files: bool = False) -> Path | None:
-        """Stop a download for good; ``remove_files`` deletes its files. Returns the path that it would have had."""
+        """Stop a download for good. ``remove_files`` deletes its partial files; a finished file is never touched.
+
+        Returns the path that the file would have had, or None if its name was not known yet.
+        """
         if remove_files:
             return await in_thread(self._manager.cancel, gid, remove_files)
         return await self._end(gid, DownloadStatus.REMOVED)
 
     async def cancel_all(self, remove_files: bool = False) -> Path | None:
-        """Cancel everything that is not finished. Returns the first of their paths, None where there is none."""
+        """Cancel all unfinished downloads. Returns the first of their paths that is known, or None."""
         return await in_thread(self._manager.cancel_all, remove_files)
 
     async def remove(self, gid: str) -> None:
-        """Forget a finished download. ``ValueError`` for one that is not finished."""
+        """Forget a finished download. Raises ``ValueError`` if it is not finished."""
         if self._manager.is_started:
             self._manager.remove(gid)
-        else:  # then its session is saved at once
+        else:  # this saves the session, which may block
             await in_thread(self._manager.remove, gid)
 
     async def change_options(self, gid: str, **options: Unpack[AllOptions]) -> None:
-        """Change the options of a download that is not finished; while it is active, those that can change then."""
+        """Change the options of an unfinished download, as ``rangefetch.DownloadManager.change_options`` does."""
         await in_thread(functools.partial(self._manager.change_options, gid, **options))
 
     async def limit(self, bytes_per_s: int | str) -> None:
-        """Limit all downloads together, from now on; 0: no limit."""
+        """Limit all downloads together to this many bytes per second, from now on (0: no limit)."""
         self._manager.limit(bytes_per_s)
 
     async def get_download_progress(self, gid: str) -> DownloadProgress:
-        """The download at this moment."""
+        """A snapshot of a download."""
         return self._manager.get_download_progress(gid)
 
     async def list_downloads(self, status: DownloadStatus | str | None = None) -> list[DownloadProgress]:
-        """All downloads, or those in one state, in the order in which they were asked for."""
+        """Snapshots of all downloads, or of those with one ``status``, in the order in which they were added."""
         return await in_thread(self._manager.list_downloads, status)
 
     # -- inside -----------------------------------------------------------------------------------------------
 
     async def _end(self, gid: str, status: DownloadStatus) -> Path | None:
-        """Pause or end a download, and wait for that without a thread."""
+        """Pause or end a download, and wait until it has stopped without using a thread."""
         downloads = self._downloads
         download = downloads.find(gid)
-        if not downloads.is_started:  # then its session is saved at once
+        if not downloads.is_started:  # this saves the session, which may block
             await in_thread(downloads.end, status, [download])
         elif downloads.tell_to_end(status, [download]):
             with contextlib.suppress(TimeoutError):
@@ -236,7 +241,7 @@ class DownloadManager:
     async def _submit(self, url: Url, options: DownloadOptions | Mapping[str, Any] | None) -> Download:
         _, checked = self._downloads.defaults.check(url, options)
         await self._start_by_itself()
-        if checked.expected_size:  # then its file system is asked whether there is room
+        if checked.expected_size:  # this asks the file system for free space, which may block
             return await in_thread(self._downloads.submit, url, options)
         return self._downloads.submit(url, options)
 
@@ -252,38 +257,38 @@ class DownloadManager:
         on_progress: Callable[[DownloadProgress], object] | None,
         leave: Callable[[Download], None],
     ) -> DownloadResult:
-        """Ask for a URL and wait for it; ``leave`` is called, in a thread, when the task is cancelled."""
+        """Submit a URL and wait for it. If the task is cancelled or a callback raises, call ``leave`` in a thread."""
         download = await self._submit(url, options)
         loop = asyncio.get_running_loop()
-        # A loop that was closed without a word to its tasks never comes back for it.
+        # If the event loop is closed without cancelling its tasks, nobody waits for the download any more.
         download.is_wanted = lambda: not loop.is_closed()
         try:
             async for _ in self._moves(download, _PROGRESS_EVERY_S if on_progress else None):
                 if on_progress is not None:
                     on_progress(download.progress())
-        except GeneratorExit:  # the loop was closed, and nothing can be awaited
+        except GeneratorExit:  # the loop was closed, so nothing can be awaited
             raise
-        except BaseException:  # the task was cancelled, or on_progress has raised
+        except BaseException:  # the task was cancelled, or on_progress raised
             await in_thread(leave, download)
             raise
         return self._outcome(download)
 
     def _outcome(self, download: Download) -> DownloadResult:
-        """What came of a download. ``WaitTimeout``: it is not at its end."""
+        """Return the result of a download or raise its error; raises ``WaitTimeout`` if it has not ended."""
         return self._downloads.wait_for(download, 0)
 
     def _is_over(self, download: Download) -> bool:
-        """Whether ``wait`` has nothing more to wait for."""
+        """Whether ``wait`` can return or raise now."""
         status = download.status
         if status is DownloadStatus.PAUSED:
             return download.cut_short or not self._manager.is_started
         return status in FINISHED
 
     async def _moves(self, download: Download, every_s: float | None) -> AsyncIterator[None]:
-        """Now, after each move, every ``every_s`` seconds while it is active, and a last time when it is over."""
+        """Yield now, after each state change, every ``every_s`` seconds while active, and once more when it is over."""
         audience = audience_of(download)
         while True:
-            # Before looking, or a move in between would go unseen.
+            # Subscribe before looking at the state, or a change in between would be missed.
             seat = audience.take_seat()
             try:
                 over = self._is_over(download)
@@ -300,7 +305,7 @@ class DownloadManager:
 
 
 def _call_back(on_result: OnResult, number: int, outcome: DownloadResult | DownloadError) -> None:
-    """An error there is the caller's, and no reason to lose the other downloads."""
+    """Call ``on_result``. Its exceptions are only logged, so that they do not end the other downloads."""
     try:
         on_result(number, outcome)
     except Exception:
@@ -318,7 +323,7 @@ async def fetch(
 ) -> DownloadResult:
     """``rangefetch.fetch`` as a coroutine, on the same manager. ``on_progress`` is called on the event loop.
 
-    When the task is cancelled, the download is stopped and its state saved; the same call resumes it.
+    If the task is cancelled, the download is stopped and its state saved; the same call resumes it.
     """
     check_function(on_progress, "on_progress")
     merged = options_of(path, mirrors, checksum, options)
@@ -327,12 +332,12 @@ async def fetch(
 
 
 async def head(url: Url, **options: Unpack[CommonOptions]) -> FileInfo:
-    """``rangefetch.head`` as a coroutine. When the task is cancelled, the request is given up."""
+    """``rangefetch.head`` as a coroutine. If the task is cancelled, the request is stopped."""
     opening = asyncio.get_running_loop().run_in_executor(await threads(), Question, url, options)
     try:
         question = await asyncio.shield(opening)
     except asyncio.CancelledError:
-        # It is opened all the same, and must be closed.
+        # The thread still opens it, so it must be closed.
         await in_thread((await opening).close)
         raise
     try:
@@ -375,20 +380,20 @@ async def fetch_many(
     on_result: OnResult | None = None,
     **options: Unpack[CommonOptions],
 ) -> Any:
-    """``rangefetch.fetch_many`` as a coroutine; it uses one thread. The callbacks are called on the event loop.
+    """``rangefetch.fetch_many`` as a coroutine, which uses one thread. The callbacks are called on the event loop.
 
-    When the task is cancelled, unfinished downloads are stopped and saved; the same call resumes them.
+    If the task is cancelled, unfinished downloads are stopped and their states saved; the same call resumes them.
     """
     check_function(on_progress, "on_progress")
     check_function(on_result, "on_result")
     loop = asyncio.get_running_loop()
     stopped = threading.Event()
-    mistakes: list[Exception] = []  # what on_progress has raised
+    mistakes: list[Exception] = []  # exceptions raised by on_progress
 
     def report(progress: DownloadProgress) -> None:
         if stopped.is_set() or loop.is_closed():
             raise Stop
-        loop.call_soon_threadsafe(show, progress)  # without a callback, too: see _LOOK_AGAIN_S
+        loop.call_soon_threadsafe(show, progress)  # even without a callback: see _LOOK_AGAIN_S
 
     def show(progress: DownloadProgress) -> None:
         if on_progress is not None and not stopped.is_set():
@@ -408,7 +413,7 @@ async def fetch_many(
         outcomes += bulk.fetch_many(items, directory, on_progress=report, on_result=tell, **limits, **options)
         return outcomes
 
-    # A thread of its own, since the loop's are few and this may take hours.
+    # A separate thread, since the event loop has few and this call may take hours.
     pool = ThreadPoolExecutor(1, thread_name_prefix="fetch-many")
     call = loop.run_in_executor(pool, fetch_all)
     try:
@@ -436,11 +441,11 @@ def fetch_iter(
     on_progress: Callable[[DownloadProgress], object] | None = None,
     **options: Unpack[CommonOptions],
 ) -> AsyncGenerator[Fetched]:
-    """``rangefetch.fetch_iter`` as an asynchronous iterator; it uses one thread. ``items`` may be asynchronous, too.
+    """``rangefetch.fetch_iter`` as an asynchronous iterator, which uses one thread. ``items`` may also be asynchronous.
 
-    An asynchronous iterable is advanced on the event loop, any other one in the thread. When the iterator is closed, or
-    the task that waits for it is cancelled, unfinished downloads are stopped and saved. Close it with ``aclose`` (or
-    ``contextlib.aclosing``) where you leave the loop early.
+    An asynchronous iterable is advanced on the event loop, any other in the thread. If the iterator is closed, or the
+    task that waits for it is cancelled, unfinished downloads are stopped and their states saved. If you leave the loop
+    early, close the iterator with ``aclose`` or ``contextlib.aclosing``.
     """
     check_function(on_progress, "on_progress")
     return Flowing(items, directory, max_concurrent_downloads, window, on_progress, options).run()

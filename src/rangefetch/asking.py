@@ -1,4 +1,4 @@
-"""What a server says of a file, without fetching it."""
+"""``head``: asks a server about a file without downloading it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Question", "head"]
 
 
 class Question:
-    """A download of which nothing is fetched, at work on the process's manager until ``close``.
+    """A download that only asks about the file, running on the process's manager until ``close``.
 
     Raises ``ValueError`` or ``TypeError`` for bad options, and ``LocalError`` if the native engine cannot run.
     """
@@ -35,7 +35,7 @@ class Question:
                 raise ValueError(f"{name}: nothing is saved")
         self.url = check_url(url, schemes=HTTP)
         self.downloads: Downloads = our_downloads()
-        # It is the URL that is asked, and nobody else.
+        # Ask the URL itself, not a mirror.
         checked = DownloadOptions.of(checked.over(self.downloads.defaults.options), mirrors=(), use_github_mirror=False)
         if not self.downloads.can_stream():
             raise LocalError("head requires the native engine", url=mask_url(self.url))
@@ -45,23 +45,23 @@ class Question:
         self.downloads.begin(self.download)
 
     def answer(self, timeout: float | None = None) -> FileInfo:
-        """What the server says. Raises the ``DownloadError`` that ended it, and ``WaitTimeout``."""
+        """Wait for the answer and return it. Raises the ``DownloadError`` of a failed request, and ``WaitTimeout``."""
         self.downloads.wait_for(self.download, timeout)
         assert self.download.info is not None
         return self.download.info
 
     def close(self) -> None:
-        """Stop asking, if there is no answer yet, and forget it."""
+        """Stop the request, if there is no answer yet, and forget it."""
         self.downloads.let_go([self.download])
         self._sink.release()
 
 
 def head(url: Url, **options: Unpack[CommonOptions]) -> FileInfo:
-    """Ask what a URL has, without fetching it: size, name, validators, ranges, digests, and where redirects lead.
+    """Ask for a file's size, name, validators, range support, digests and final URL, without downloading it.
 
-    The request is a GET for the first byte, since links that were signed for GET are refused for HEAD; where the server
-    refuses it, HEAD follows, and then a GET of which only the header is taken. Retries, redirects, proxies and
-    credentials are as in ``fetch``. ``options`` are those of ``DownloadOptions`` that concern requests.
+    The request is a GET for the first byte, since links signed for GET are refused for HEAD. If the server refuses it,
+    a HEAD follows, and then a GET whose body is not read. Retries, redirects, proxies and credentials work as in
+    ``fetch``. ``options`` are the fields of ``DownloadOptions`` that concern requests.
 
     Raises ``ValueError`` or ``TypeError`` for bad options, ``LocalError`` if the native engine cannot run, and a
     ``DownloadError`` such as ``HttpStatusError`` if the server does not have the file or cannot be reached.

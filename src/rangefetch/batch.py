@@ -1,7 +1,6 @@
-"""Many downloads at a manager: which are asked for next, and how many at a time.
+"""Submits the downloads of one call to a manager: which come next, and how many at a time.
 
-``fetch_many`` and ``fetch_iter`` derive from ``Batch``: what their items are, and what is done with what came of them,
-is theirs.
+``fetch_many`` and ``fetch_iter`` have subclasses of ``Batch`` that supply the items and receive their outcomes.
 """
 
 from __future__ import annotations
@@ -34,15 +33,15 @@ from rangefetch.unreachable import FAILURES_IN_A_ROW, Change, Unreachable
 
 __all__ = ["MOST_KEPT", "Batch", "Standing", "Turns"]
 
-_AHEAD = 256  # items that the manager is asked for before earlier ones have ended
-_TOGETHER = 32  # that are asked for in one go
+_AHEAD = 256  # items that may be at the manager at the same time (at least)
+_TOGETHER = 32  # items submitted in one go
 MOST_KEPT = 8192
-"""Items of hosts that cannot be reached that are kept for the end, where more are still to be read."""
+"""How many items of unreachable hosts are kept for the end while there are still more items to read."""
 _STOPPED = frozenset({DownloadStatus.PAUSED, DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED})
 
 
 class Turns:
-    """Items that are still to be asked for, by number and host; the hosts take turns."""
+    """Items that are still to be submitted, by number and host. The hosts take turns."""
 
     def __init__(self) -> None:
         self._by_host: dict[str, deque[int]] = {}
@@ -53,7 +52,7 @@ class Turns:
         return self._count
 
     def add(self, number: int, host: str) -> None:
-        """An item is to be asked for, after the others from its host."""
+        """Queue an item, behind the others from its host."""
         numbers = self._by_host.get(host)
         if numbers is None:
             numbers = self._by_host[host] = deque()
@@ -62,7 +61,7 @@ class Turns:
         self._count += 1
 
     def drop(self, host: str) -> list[int]:
-        """Those of a host, which have no turn any more."""
+        """Remove all items of a host and return them."""
         numbers = self._by_host.pop(host, None)
         if numbers is None:
             return []
@@ -71,7 +70,7 @@ class Turns:
         return list(numbers)
 
     def take(self) -> int:
-        """The next of them."""
+        """Remove the next item and return it."""
         host = self._turns.popleft()
         numbers = self._by_host[host]
         number = numbers.popleft()
@@ -84,7 +83,7 @@ class Turns:
 
 
 class Standing(NamedTuple):
-    """How many items have ended, of how many (None: nobody knows yet), and whether that is all."""
+    """How many items have ended, how many there are (None: not known yet), and whether all have ended."""
 
     done: int
     known_count: int | None
@@ -92,8 +91,8 @@ class Standing(NamedTuple):
 
 
 class Batch(abc.ABC):
-    """One call over many items. ``turns`` has those that are to be asked for, ``unreachable`` those of hosts that are
-    set aside, ``most_kept`` of them at most; ``common`` are the options of all.
+    """One call over many items. ``turns`` holds the items still to be submitted, and ``unreachable`` at most
+    ``most_kept`` items of hosts that are set aside. ``common`` are the options that all items share.
     """
 
     def __init__(
@@ -105,41 +104,44 @@ class Batch(abc.ABC):
         self.common = common
         self.turns = Turns()
         self.unreachable = Unreachable(most_kept)
-        self._not_tried: deque[int] = deque()  # items that end without having been asked for
+        self._not_tried: deque[int] = deque()  # items that are to fail without being submitted
         self._not_tried_at: Counter[str] = Counter()
         self._on_progress = on_progress
-        self._asked: dict[str, tuple[int, Download]] = {}  # that have not ended, by gid
+        self._asked: dict[str, tuple[int, Download]] = {}  # submitted and not ended, by gid
         self._moved: deque[Download] = deque()
         self._wake = threading.Event()
         self._bytes = 0  # of items that have ended
         self._meter = SpeedMeter()
         self._reports = ReportTimes()
         self._downloads: Downloads
-        self._starts = 0  # of the manager: another number, and it was stopped
+        self._starts = 0  # the manager's count of starts; if it differs later, the manager was stopped
         self._most_asked = _AHEAD
         self.stopped_by: DiskError | None = None
-        """Why no more is asked for: nothing can be written. What has failed with that is left as what was not tried."""
+        """The error because of which nothing more is submitted: the disk is full. Items that failed with it are treated
+        like those that were not tried.
+        """
 
-    # -- what derives from it says --------------------------------------------------------------------------------
+    # -- supplied by subclasses -----------------------------------------------------------------------------------
 
     @abc.abstractmethod
     def wanted(self, number: int) -> Wanted:
-        """An item."""
+        """Return an item."""
 
     @abc.abstractmethod
     def ended(self, number: int, outcome: DownloadResult | DownloadError) -> None:
-        """What came of an item."""
+        """Receive the outcome of an item."""
 
     @abc.abstractmethod
     def standing(self) -> Standing:
-        """How far it has come."""
+        """Return how many items have ended."""
 
     # -- at work --------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def at_work_on(self, downloads: Downloads) -> Iterator[None]:
-        """Items are asked for within. Where it is left by an exception, what is under way is stopped and saved, and
-        what had ended by then is told."""
+        """A context in which items may be submitted. An exception that leaves it stops and saves the active downloads
+        and reports those that had ended by then.
+        """
         self._downloads = downloads
         downloads.start()
         self._starts = downloads.starts
@@ -151,7 +153,7 @@ class Batch(abc.ABC):
             raise
 
     def break_off(self) -> None:
-        """Stop what is under way, and save it; what had ended by then is told."""
+        """Stop the active downloads and save their states. Those that had ended by then are reported."""
         asked = list(self._asked.values())
         self._asked.clear()
         self._downloads.let_go(download for _, download in asked)
@@ -160,21 +162,21 @@ class Batch(abc.ABC):
                 self.ended(number, download.result)
 
     def not_tried(self, url: str = "") -> DiskFull:
-        """What an item has failed with that was not tried, since nothing can be written; without a URL, the whole."""
+        """The error of an item that was not tried because the disk is full; without a URL, that of the whole call."""
         assert self.stopped_by is not None
         return as_full(self.stopped_by, url)
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way."""
+        """Whether no submitted item is unfinished."""
         return not self._asked
 
     def wake(self) -> None:
-        """End the wait of ``look``; from any thread."""
+        """End the wait in ``look``. May be called from any thread."""
         self._wake.set()
 
     def enter(self, number: int) -> None:
-        """An item is to be asked for, in its turn."""
+        """Queue an item to be submitted in its turn."""
         wanted = self.wanted(number)
         if not self.unreachable.has(wanted.host) or self._has_mirrors(wanted):
             self.turns.add(number, wanted.host)
@@ -182,13 +184,14 @@ class Batch(abc.ABC):
             self._not_tried.append(number)
 
     def _has_mirrors(self, wanted: Wanted) -> bool:
-        """Whether it may come from another host, too."""
+        """Whether an item may also come from another host."""
         own, common = wanted.own or {}, self.common
         return bool(own.get("mirrors", common.mirrors) or own.get("use_github_mirror", common.use_github_mirror))
 
     def ask(self, *, is_all: bool = True) -> None:
-        """Have the manager fetch the next items: as many as keep it busy, and no more, so that others have their turn
-        as well. ``is_all``: no further items will be entered, but for those that wait for others to end."""
+        """Submit the next items: as many as keep the manager busy, but no more, so that other calls get their turn as
+        well. ``is_all``: no further items will be entered, except those that wait for others to end.
+        """
         self._ask_in_turn()
         self._end_not_tried()
         if is_all and not self._asked and not self.turns and self.unreachable.kept_count:
@@ -206,7 +209,7 @@ class Batch(abc.ABC):
     def _ask_in_turn(self) -> None:
         most = self._most_asked
         if self.turns:
-            # What waits for a host that does not answer keeps nobody busy.
+            # Items that wait for a host that does not answer do not keep the manager busy.
             most += self._downloads.passed_over(self._asked)
         while self.turns and len(self._asked) < most:
             numbers = [self.turns.take() for _ in range(min(len(self.turns), most - len(self._asked), _TOGETHER))]
@@ -217,11 +220,11 @@ class Batch(abc.ABC):
             for number, download in zip(numbers, downloads, strict=True):
                 self._asked[download.gid] = (number, download)
                 if download.status in _STOPPED:
-                    # It was told before it was known.
+                    # It stopped before it was in self._asked.
                     self._has_stopped(download)
 
     def ask_early(self) -> None:
-        """The same, where there are many to be asked for while others are still being read."""
+        """Submit items while others are still being read, if enough are queued to make it worthwhile."""
         if len(self.turns) >= _TOGETHER and len(self._asked) < self._most_asked:
             self._ask_in_turn()
 
@@ -231,7 +234,9 @@ class Batch(abc.ABC):
             self._wake.set()
 
     def look(self, *, waits: bool = False) -> None:
-        """Wait a little, see which downloads have ended, and report. ``waits``: for something else, too."""
+        """Wait briefly, handle the downloads that have ended, and report progress. ``waits``: wait even if no download
+        is unfinished, for ``wake``.
+        """
         if self._asked or waits:
             self._wake.wait(REPORT_EVERY_S)
         self._wake.clear()
@@ -243,18 +248,18 @@ class Batch(abc.ABC):
                 over.append(download)
         self._downloads.forget(*over)
         if self._asked:
-            # A download that was paused hears nothing of a stop.
+            # A paused download is not notified when the manager stops.
             self._must_go_on()
         if self._reports.is_due(time.monotonic()):
             self.report()
 
     def _must_go_on(self) -> None:
-        """Raises ``Cancelled`` if the manager was stopped, even if it was started again."""
+        """Raise ``Cancelled`` if the manager was stopped, even if it was started again."""
         if not self._downloads.is_started or self._downloads.starts != self._starts:
             raise Cancelled("the manager was stopped")
 
     def _end(self, number: int, download: Download) -> bool:
-        """A download has stopped. Whether nothing more comes of it."""
+        """Handle a download that has stopped. Returns whether it has ended, rather than being paused."""
         outcome: DownloadResult | DownloadError | None = download.result
         if outcome is None:
             try:
@@ -272,7 +277,7 @@ class Batch(abc.ABC):
         self._bytes += outcome.size if isinstance(outcome, DownloadResult) else download.progress().downloaded
         wanted = self.wanted(number)
         change = Change.NONE
-        # Where no host has failed, one that serves shows nothing new.
+        # While no host has failed, a success changes nothing.
         if (self.unreachable or isinstance(outcome, DownloadError)) and not self._has_mirrors(wanted):
             change = self.unreachable.note(wanted.host, outcome)
         self.ended(number, outcome)
@@ -281,7 +286,7 @@ class Batch(abc.ABC):
         return True
 
     def _host_changes(self, host: str, change: Change, outcome: DownloadResult | DownloadError) -> None:
-        """One cannot be reached, or answers again."""
+        """Handle a host that is set aside, answers again, or is given up."""
         shown = host.partition("://")[2] or host
         reason = outcome.reason if isinstance(outcome, DownloadError) else ""
         if change is Change.SET_ASIDE:
@@ -300,7 +305,7 @@ class Batch(abc.ABC):
             _log.info("%s: it still fails (%s); %d of its files were not tried", shown, reason, count)
 
     def _taken_back(self, host: str) -> list[int]:
-        """The items from a host that the manager was asked for, and that have not begun."""
+        """Take back the submitted items of a host that have not started, and return them."""
         waiting = [
             (number, download)
             for number, download in self._asked.values()

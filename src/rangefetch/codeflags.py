@@ -1,7 +1,7 @@
-"""The flags of code objects, as ``inspect`` has them (Python Library Reference, "Code Objects Bit Flags").
+"""The flags of code objects, copied from ``inspect`` (Python Library Reference, "Code Objects Bit Flags").
 
-The engine's start-up code, which Cython writes, reads them here (setup.py): ``inspect`` takes ten milliseconds to
-import, a tenth of what fetching a small file took.
+The engine's start-up code, which Cython generates, is changed to read them here (setup.py), because importing
+``inspect`` takes ten milliseconds, a tenth of the time that fetching a small file took.
 """
 
 CO_OPTIMIZED = 0x1

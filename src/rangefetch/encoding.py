@@ -1,4 +1,4 @@
-"""Text as octets, where the locale of the process has no letters for it."""
+"""Encoding of file names when the process's locale cannot encode them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ __all__ = ["for_file_system", "for_people"]
 
 
 def for_file_system(name: str) -> str:
-    """A name or path that can be used as one: where the locale lacks a letter of it (``LC_ALL=C``), its UTF-8 octets
-    as :func:`os.fsdecode` gives them, so that the file is called the same as under any other locale.
+    """Make a name or path usable in file operations. If the locale cannot encode it (``LC_ALL=C``), return its UTF-8
+    bytes as decoded by :func:`os.fsdecode`, so that the file gets the same name as under any other locale.
     """
     if name.isascii():
         return name
@@ -21,7 +21,7 @@ def for_file_system(name: str) -> str:
 
 
 def for_people(name: str) -> str:
-    """The letters of such a name; of octets that are not UTF-8 what :func:`os.fsdecode` made of them."""
+    """Undo ``for_file_system`` for display. Bytes that are not UTF-8 stay as :func:`os.fsdecode` returned them."""
     if name.isascii():
         return name
     try:

@@ -6,16 +6,16 @@
     ├── LocalError                 this machine
     │   ├── EngineUnavailable      the native engine cannot run here         (also ImportError)
     │   ├── TargetExists           the final name is taken                   (also FileExistsError)
-    │   ├── TargetLocked           another process is downloading it
+    │   ├── TargetLocked           another download is writing the file
     │   ├── DiskError              no space, no permission, an I/O error     (also OSError)
-    │   │   └── DiskFull           not tried, since nothing more can be written
+    │   │   └── DiskFull           not tried, since the disk or a quota is full
     │   ├── BinaryDownloadFailed   aria2c could not be downloaded or verified
     │   ├── ProcessStartFailed     aria2c is missing, or cannot be run
     │   ├── DaemonUnavailable      aria2c does not respond, and is not started again
     │   └── ProcessManagementError aria2c cannot be supervised or ended
     ├── NetworkError               the connection to the server
     │   ├── ConnectionFailed       no name, no route, refused or reset       (also ConnectionError)
-    │   │   └── HostUnreachable    not tried, since others from its host have failed
+    │   │   └── HostUnreachable    not tried, since other downloads from its host failed
     │   ├── TimedOut               no connection or no data in time          (also TimeoutError)
     │   └── TlsError               the certificate or the handshake
     ├── SourceError                the server or its file
@@ -27,10 +27,10 @@
     │   └── ChecksumMismatch       the file does not have the expected digest
     └── Cancelled                  cancelled, or the manager was stopped
 
-    WaitTimeout                    a wait has expired, and the download goes on (also TimeoutError)
+    WaitTimeout                    a wait expired; the download continues    (also TimeoutError)
 
 Bad options raise ``ValueError`` or ``TypeError`` naming the option, before any file or connection is opened. The
-subclasses of ``OSError`` have its ``errno``, and those about a file its ``filename``.
+subclasses of ``OSError`` set ``errno``, and those about a file ``filename``.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ __all__ = [
     "WaitTimeout",
 ]
 
-_OF_AN_OS_ERROR = ("errno", "strerror", "filename")  # which are not in the __dict__
+_OF_AN_OS_ERROR = ("errno", "strerror", "filename")  # these are not in the __dict__
 
 
 HOW_TO_REPLACE = "to replace it, use overwrite=True (--allow-overwrite)"
@@ -80,15 +80,15 @@ HOW_TO_NUMBER = "to have both, use auto_file_renaming=True (--auto-file-renaming
 
 
 class DownloadError(Exception):
-    """The base class: a download failed.
+    """A download failed; the base class of all such errors.
 
-    ``url`` is the requested URL (user name and password masked), ``status`` the HTTP status of the response that
-    ended it (0: none), ``tried`` the failures before it, one line each, oldest first. ``seconds`` and ``connections``
-    are those that the download took until then.
+    ``url`` is the requested URL (user name and password masked), ``status`` the HTTP status of the response that ended
+    the download (0: none), and ``tried`` the failures before this one, one line each, oldest first. ``seconds`` is how
+    long the download took until it failed, and ``connections`` how many connections it opened.
     """
 
     _errno: ClassVar[int | None] = None
-    """That of a subclass of ``OSError``, where the system has given no other."""
+    """The default ``errno`` of a subclass of ``OSError``, for when the system supplied none."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class DownloadError(Exception):
         _fill(self, errno or self._errno, message, filename)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions pickle by their arguments, and these have keywords.
+        # By default, exceptions are unpickled from their positional arguments; these classes also have keywords.
         members = {name: getattr(self, name) for name in _OF_AN_OS_ERROR if hasattr(self, name)}
         return _revive, (type(self), self.__dict__, members)
 
@@ -120,14 +120,14 @@ class DownloadError(Exception):
 
 
 def _fill(error: Exception, errno: int | None, words: str, filename: str | os.PathLike[str] | None) -> None:
-    """Give an ``OSError`` what such errors have; others have none of it."""
+    """Set the attributes of ``OSError`` on its subclasses; leave other errors alone."""
     if isinstance(error, OSError):
         error.errno, error.strerror = errno, words
         error.filename = None if filename is None else os.fspath(filename)
 
 
 def _revive(kind: type[DownloadError], attributes: dict[str, Any], members: dict[str, Any]) -> DownloadError:
-    """An error as it was in another process."""
+    """Rebuild a pickled error."""
     error = kind.__new__(kind, attributes["reason"])
     error.__dict__.update(attributes)
     error.args = (attributes["reason"],)
@@ -151,17 +151,17 @@ class TargetExists(LocalError, FileExistsError):
 
 
 class TargetLocked(LocalError):
-    """Another download, perhaps of another process, is writing the same file."""
+    """Another download, in this process or another, is writing the same file."""
 
 
 class DiskError(LocalError, OSError):
-    """A file operation failed: no space, no permission, an I/O error. ``errno`` says which, ``filename`` on what."""
+    """A file operation failed: no space, no permission, an I/O error. ``errno`` is the cause, ``filename`` the path."""
 
     _errno = numbers.EIO
 
 
 class DiskFull(DiskError):
-    """The disk is full, or a quota is used up: a list of downloads stops there, and this one was not tried."""
+    """The disk or a quota is full. The list of downloads was stopped, and this download was not tried or finished."""
 
     _errno = numbers.ENOSPC
 
@@ -171,13 +171,13 @@ class NetworkError(DownloadError):
 
 
 class ConnectionFailed(NetworkError, ConnectionError):
-    """The name did not resolve, or the connection was refused, reset or cut. ``errno`` is the system's, None where
-    libcurl tells of none.
+    """The name did not resolve, or the connection was refused, reset or cut. ``errno`` is the system's, or None if
+    libcurl reports none.
     """
 
 
 class HostUnreachable(ConnectionFailed):
-    """The download was not tried: others from ``host``, in the same call or run, have failed one after the other."""
+    """The download was not tried, because others from ``host``, in the same call or run, failed one after another."""
 
     def __init__(self, message: str, *, host: str = "", **about: Any) -> None:
         super().__init__(message, **about)
@@ -185,8 +185,8 @@ class HostUnreachable(ConnectionFailed):
 
 
 class TimedOut(NetworkError, TimeoutError):
-    """The server did not answer, or stopped sending, for longer than the options allow. The download has failed;
-    a ``wait`` that expires is a ``WaitTimeout``.
+    """The server did not respond, or stopped sending, for longer than the options allow, and the download failed.
+    (A ``wait`` that expires raises ``WaitTimeout`` instead.)
     """
 
     _errno = numbers.ETIMEDOUT
@@ -197,7 +197,7 @@ class TlsError(NetworkError):
 
 
 class SourceError(DownloadError):
-    """The server responded, but not with the file."""
+    """The server responded, but not with the expected file."""
 
 
 class HttpStatusError(SourceError):
@@ -205,11 +205,11 @@ class HttpStatusError(SourceError):
 
 
 class RobotsRefused(SourceError):
-    """The server's robots.txt does not allow programs to fetch it (RFC 9309), and ``robots`` is on."""
+    """The server's robots.txt does not allow programs to fetch the URL (RFC 9309), and ``robots`` is on."""
 
 
 class BadAnswer(SourceError):
-    """A response that contradicts the request or itself, or ended early."""
+    """A response contradicts the request or itself, or ended early."""
 
 
 class ContentChanged(SourceError):
@@ -217,13 +217,13 @@ class ContentChanged(SourceError):
 
 
 class FileTooLarge(SourceError):
-    """The file is larger than ``max_file_size`` allows, by the server's word or by what it sent."""
+    """The file is larger than ``max_file_size``, by the size that the server states or the bytes that it sent."""
 
 
 class ChecksumMismatch(SourceError):
-    """The complete file has another digest; ``expected`` and ``actual`` are ``algorithm=HEX``.
+    """The complete file does not have the expected digest; ``expected`` and ``actual`` are ``algorithm=HEX``.
 
-    ``kept`` is where the data is now, None where it was not kept.
+    ``kept`` is the path where the data is now, or None if it was not kept.
     """
 
     def __init__(self, message: str, *, expected: str, actual: str, url: str = "", kept: Path | None = None) -> None:
@@ -242,22 +242,22 @@ class BinaryDownloadFailed(LocalError):
 
 
 class ProcessStartFailed(LocalError):
-    """There is no aria2c, or the one there is cannot be run."""
+    """aria2c is missing or cannot be run."""
 
 
 class DaemonUnavailable(LocalError):
-    """aria2c does not respond: its RPC was not up in time, it hangs, or it ended too often to be started again."""
+    """aria2c does not respond: its RPC was not up in time, it hangs, or it exited too often to be started again."""
 
 
 class ProcessManagementError(LocalError):
-    """aria2c could not be supervised: it exited while starting (the message has its output), or cannot be ended."""
+    """aria2c could not be supervised: it exited while starting (the message has its output), or cannot be stopped."""
 
 
 class WaitTimeout(TimeoutError):
-    """``wait(gid, timeout=...)`` has expired. The download goes on, and can be waited for again.
+    """``wait(gid, timeout=...)`` has expired. The download continues, and can be waited for again.
 
-    ``gid`` is the download's, ``seconds`` for how long it was waited for. A download that fails because a server takes
-    too long raises ``TimedOut`` instead, which is a ``DownloadError`` as well.
+    ``gid`` is the download's gid, ``seconds`` the timeout. If the download itself fails because a server takes too
+    long, the error is ``TimedOut``, which is a ``DownloadError``.
     """
 
     def __init__(self, gid: str, seconds: float) -> None:

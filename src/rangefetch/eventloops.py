@@ -1,4 +1,4 @@
-"""What asyncio needs: threads for what may block, and a way for moves of downloads to reach event loops."""
+"""Support for asyncio: threads for blocking calls, and notifying event loops of downloads' state changes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ T = TypeVar("T")
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What may block, in a thread; it is done even when this is cancelled.
+    """Call a function that may block in a thread. The call completes even if the awaiting task is cancelled.
 
-    Not ``asyncio.to_thread``: its task is among those that ``asyncio.run`` cancels at its end, before it has begun.
+    Not ``asyncio.to_thread``: ``asyncio.run`` cancels all remaining tasks at its end, including one for such a call
+    that has not started yet.
     """
     call = functools.partial(function, *args, **kwargs)
     return await asyncio.shield(asyncio.get_running_loop().run_in_executor(await threads(), call))
 
 
 async def threads() -> ThreadPoolExecutor:
-    """Those of this package for the event loop: its own are few, and for whatever the program does."""
+    """This package's threads for the running event loop; the loop's default executor is left to the program."""
     loop = asyncio.get_running_loop()
     if loop not in _pools:
         keeping = _keep_threads(weakref.ref(loop))
@@ -41,7 +42,7 @@ async def threads() -> ThreadPoolExecutor:
 
 
 async def _keep_threads(loop: weakref.ref[asyncio.AbstractEventLoop]) -> AsyncGenerator[ThreadPoolExecutor]:
-    """Threads until the event loop ends: ``asyncio.run`` closes asynchronous generators that are left."""
+    """Keep a thread pool until the event loop ends: ``asyncio.run`` closes any asynchronous generators left open."""
     with ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="aio-of-rangefetch") as pool:
         try:
             yield pool
@@ -50,7 +51,7 @@ async def _keep_threads(loop: weakref.ref[asyncio.AbstractEventLoop]) -> AsyncGe
                 del _pools[ending]
 
 
-# A loop that is closed in another way takes its threads along when it is collected.
+# If a loop is closed in another way, its threads end when it is garbage-collected.
 _pools: weakref.WeakKeyDictionary[
     asyncio.AbstractEventLoop, tuple[ThreadPoolExecutor, AsyncGenerator[ThreadPoolExecutor]]
 ] = weakref.WeakKeyDictionary()
@@ -58,14 +59,14 @@ after_fork(_pools.clear)
 
 
 class Audience:
-    """Those who wait for a download's next move, on whichever loops: all of them behind one watcher."""
+    """The futures, on any event loops, that wait for a download's next state change. Registered as one watcher."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._seats: set[asyncio.Future[None]] = set()
 
     def take_seat(self) -> asyncio.Future[None]:
-        """A future that is done after the next move."""
+        """Return a future that is done after the next state change."""
         seat: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with self._lock:
             self._seats.add(seat)
@@ -79,7 +80,7 @@ class Audience:
         with self._lock:
             seats, self._seats = self._seats, set()
         for seat in seats:
-            # A loop that is closed has nobody who waits.
+            # The loop is closed, so nobody waits on it.
             with contextlib.suppress(RuntimeError):
                 seat.get_loop().call_soon_threadsafe(_wake, seat)
 

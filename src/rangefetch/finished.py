@@ -1,8 +1,8 @@
-"""Files that an earlier process of a run has finished, and of which the ledger knows nothing: that process was killed
-between the step that gave the file its name and the commit of its row.
+"""Finds files that an earlier process of a run finished but did not record in the ledger, because it was killed after
+giving the file its name and before committing its row.
 
-The file itself says where it came from (``disk.provenance``). Most are where their line says they will be. Those whose
-name the server gave, or that were numbered, are found by their URL: the directory is looked through once.
+The file itself records where it came from (``disk.provenance``). Most files have the name that their line in the list
+gives. Those that were named by the server, or numbered, are found by their URL; the directory is scanned once for that.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _PIECE_BYTES = 1 << 20
 
 
 class Finished:
-    """Those below ``directory`` that are no older than ``since_s``, in seconds since 1970. ``decodes``: files are the
-    decoded form of what was sent, whose digest is another.
+    """Such files below ``directory`` that are not older than ``since_s`` (seconds since 1970). ``decodes``: files were
+    decoded after the transfer, so their digests are not those of the bytes as sent.
     """
 
     def __init__(self, directory: str, since_s: float, *, decodes: bool) -> None:
         self._directory = directory
-        self._since_s = since_s - 1  # file systems have clocks of their own
+        self._since_s = since_s - 1  # a file system's clock may differ
         self._decodes = decodes
-        self._renamed: dict[str, dict[str, str]] = {}  # by directory: names by URL, where that does not tell the name
+        self._renamed: dict[str, dict[str, str]] = {}  # by directory: URL to name, if the URL does not end in the name
 
     def find(self, item: ManifestItem) -> DownloadResult | None:
-        """The file of an item, if it is there and was verified."""
+        """The file of an item as a result, or None if it does not exist or cannot be shown to be the item's."""
         folder, _, name = item.path.rpartition("/")
         directory = f"{self._directory}/{folder}" if folder else self._directory
         if found := self._file(item, f"{directory}/{name or filename_from_url(item.url)}"):
@@ -69,7 +69,7 @@ class Finished:
 
 
 def _renamed_in(directory: str, since_s: float) -> dict[str, str]:
-    """The files of a directory whose URL does not end in their name, by that URL."""
+    """Map URL to name for the files of a directory whose name is not the last part of their URL."""
     found: dict[str, str] = {}
     try:
         with os.scandir(directory) as entries:
@@ -79,7 +79,7 @@ def _renamed_in(directory: str, since_s: float) -> dict[str, str]:
                     if url and filename_from_url(url) != entry.name:
                         found[url] = entry.name
     except OSError:
-        pass  # it is not there yet, and what cannot be looked at cannot be used
+        pass  # the directory does not exist yet, or cannot be read
     return found
 
 

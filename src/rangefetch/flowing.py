@@ -1,4 +1,4 @@
-"""``fetch_iter`` for asyncio: a thread that fetches, and the event loop that gives it items and takes results."""
+"""``fetch_iter`` for asyncio: a thread fetches, and the event loop supplies its items and takes its results."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ _LOOK_EVERY_S = 0.1
 
 
 class Stop(BaseException):
-    """Nobody waits for what is fetched any more. Not an ``Exception``, for those of a callback do no harm."""
+    """Nobody waits for the results any more. Not an ``Exception``, so that code which catches a callback's exceptions
+    lets it through.
+    """
 
 
 class Flowing:
-    """One call of ``fetch_iter``: a thread that fetches, and the event loop that gives it items and takes results."""
+    """One call of ``fetch_iter``: a thread fetches, and the event loop supplies its items and takes its results."""
 
     def __init__(
         self,
@@ -37,7 +39,7 @@ class Flowing:
         on_progress: Callable[[DownloadProgress], object] | None,
         options: CommonOptions,
     ) -> None:
-        self._given: deque[object] = deque()  # what the asynchronous iterable has given, and the thread has not taken
+        self._given: deque[object] = deque()  # items from the asynchronous iterable that the thread has not taken yet
         self._wake: Callable[[], object] = lambda: None
         self._room = asyncio.Event()
         self._items = items if isinstance(items, AsyncIterable) else None
@@ -46,7 +48,7 @@ class Flowing:
         self._stopped = threading.Event()
         self._slots = threading.Semaphore(window)
         self._results: asyncio.Queue[Fetched | BaseException | None] = asyncio.Queue()
-        # Wrong arguments are told at once.
+        # This checks the arguments at once.
         self._fetching = iterating.fetch_from(
             self if isinstance(items, AsyncIterable) else items,
             directory,
@@ -61,7 +63,7 @@ class Flowing:
 
     async def run(self) -> AsyncGenerator[Fetched]:
         self._loop = asyncio.get_running_loop()
-        # A thread of its own, since the loop's are few and this may take hours.
+        # A separate thread, since the event loop has few and this call may take hours.
         pool = ThreadPoolExecutor(1, thread_name_prefix="fetch-iter")
         call = self._loop.run_in_executor(pool, self._fetch)
         feeding = asyncio.ensure_future(self._feed(self._items)) if self._items is not None else None
@@ -80,7 +82,7 @@ class Flowing:
             pool.shutdown(wait=False)
 
     async def _feed(self, items: AsyncIterable[Item]) -> None:
-        """Take items as long as there is room for them."""
+        """Advance the asynchronous iterable whenever there is room for another item."""
         try:
             async for item in items:
                 self._given.append(item)
@@ -88,7 +90,7 @@ class Flowing:
                 while len(self._given) >= self._window:
                     self._room.clear()
                     await self._room.wait()
-        except Exception as error:  # it is the caller's, who gets it from the iterator
+        except Exception as error:  # raised by the caller's iterable; the iterator passes it on to the caller
             self._given.append(_Raised(error))
         else:
             self._given.append(iterating.NOTHING_MORE)
@@ -115,7 +117,7 @@ class Flowing:
         return item
 
     def wake_with(self, wake: Callable[[], object]) -> None:
-        """What to call when there is something (``iterating.Source``)."""
+        """Set the function to call when there is another item (``iterating.Source``)."""
         self._wake = wake
 
     def _fetch(self) -> None:
@@ -138,7 +140,7 @@ class Flowing:
 
     def _report(self, progress: DownloadProgress) -> None:
         self._must_go_on()
-        self._loop.call_soon_threadsafe(self._show, progress)  # without a callback, too: see ``aio``
+        self._loop.call_soon_threadsafe(self._show, progress)  # even without a callback: see _LOOK_AGAIN_S in ``aio``
 
     def _must_go_on(self) -> None:
         if self._stopped.is_set() or self._loop.is_closed():
@@ -146,7 +148,7 @@ class Flowing:
 
 
 class _Raised:
-    """An exception of the iterable that items come from."""
+    """An exception raised by the asynchronous iterable, on its way to the fetching thread."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error

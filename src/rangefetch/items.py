@@ -1,4 +1,4 @@
-"""What may be given for one of many files, and how it is understood."""
+"""The items of ``fetch_many`` and ``fetch_iter``: their accepted forms, and how they are parsed."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["Item", "ListedItem", "Wanted", "understand"]
 
 
 class ListedItem(Protocol):
-    """An item of a manifest, which says what it is to be fetched with (``manifests.item``)."""
+    """An item of a manifest, which supplies its own options (``manifests.item``)."""
 
     def below(self, directory: str) -> tuple[str, Mapping[str, Any]]:
-        """The URL and the options, when it is saved below ``directory``."""
+        """The URL, and the options for saving the file below ``directory``."""
         ...
 
 
 Item = str | tuple[str, str | Mapping[str, Any] | DownloadOptions] | Mapping[str, Any] | ListedItem
 """A URL; a URL and the name of the file, or options; a mapping with ``url`` and options; or an item of a manifest."""
 
-# URLs and names that are in order without a closer look, which for 100,000 of them would take seconds.
+# URLs that are valid, and end in a valid file name, without further checks; full checks of 100,000 URLs take seconds.
 _PLAIN_URL = re.compile(
     r"(https?://[A-Za-z0-9.-]+(?::[1-9][0-9]{0,3}|:[1-5][0-9]{4})?)/(?:[!-\"$->@-~]*/)?([A-Za-z0-9_][A-Za-z0-9_.+~-]{3,150}[A-Za-z0-9_])"
 )
@@ -37,7 +37,7 @@ _ACCEPTED = "a URL, (url, name), (url, options), or a mapping with 'url' and opt
 
 @records.dataclass(slots=True)
 class Wanted:
-    """One item: what it asks for beyond the common options, and the name and host that its URL gives."""
+    """One item: its own options beyond the common ones (``own``), and the name and host taken from its URL."""
 
     url: str
     own: Mapping[str, Any] | None
@@ -45,13 +45,13 @@ class Wanted:
     host: str
 
     def options(self, common: DownloadOptions) -> DownloadOptions:
-        """All of its options."""
+        """The item's own options merged with the common ones."""
         return DownloadOptions.of(common, **self.own) if self.own else common
 
 
 def understand(number: int, item: Item, common: DownloadOptions) -> Wanted:
-    """What an item says, whose own options are checked together with those that are ``common`` to all. Raises
-    ``TypeError`` or ``ValueError`` that says which of the items, by its number, and what is wrong with it.
+    """Parse an item and check its own options together with the ``common`` ones. Raises ``TypeError`` or
+    ``ValueError`` with the item's number and what is wrong with it.
     """
     try:
         wanted = _read(item, str(common.save_dir))
@@ -68,7 +68,7 @@ def _read(item: Item, directory: str) -> Wanted:
         listed, asked = cast(ListedItem, item).below(directory)
         item = cast(Item, (listed, asked) if asked else listed)
     if type(item) is str:
-        # As most are: nothing of what follows has anything to do.
+        # The fast path, which most items take.
         plain = _PLAIN_URL.fullmatch(item)
         if plain is not None and is_plain_filename(plain[2]) and not is_metadata_url(item):
             return Wanted(item, None, plain[2], plain[1])
@@ -95,13 +95,13 @@ def _read(item: Item, directory: str) -> Wanted:
     if plain is not None and is_plain_filename(plain[2]) and not is_metadata_url(url):
         return Wanted(url, own or None, plain[2], plain[1])
     check_url(url)
-    # What a torrent brings is named by itself.
+    # A torrent or Metalink names its files itself.
     name = url if is_metadata_url(url) else choose_filename(url)
     return Wanted(url, own or None, name, host_of(url))
 
 
 def _own_options(beside: object) -> Mapping[str, Any]:
-    """What stands beside a URL: options, or the name of the file."""
+    """The options from the second part of a pair: options, or the name of the file."""
     if isinstance(beside, Mapping):
         return beside
     if isinstance(beside, DownloadOptions):

@@ -1,8 +1,7 @@
-"""Any number of files, whose results are told as they come: ``fetch_iter``.
+"""``fetch_iter``: downloads any number of files and yields results as they finish.
 
-What it holds is bounded: items are taken from wherever they come only while less than a window of them is under way,
-and the manager is asked for no more of those than keep it busy. ``fetch_many`` is the form that has all items, and
-returns all results.
+Its memory is bounded: it takes a new item only while fewer than a window of items are unfinished, and submits no more
+of them to the manager than keep it busy. ``fetch_many``, in contrast, holds all items and returns all results.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from rangefetch.shared import manager_like_ours, our_downloads
 __all__ = ["NOTHING_MORE", "NOTHING_YET", "WINDOW", "Fetched", "Flow", "Source", "fetch_iter"]
 
 WINDOW = 2048
-"""Items that are taken before the result of the first of them was."""
+"""The default number of items that may have been taken without their results having been yielded."""
 
 NOTHING_YET, NOTHING_MORE = object(), object()
-"""What a source returns in the place of an item."""
+"""Returned by a source instead of an item."""
 
 
 class Fetched(NamedTuple):
-    """What came of one item: its ``number``, from 0, the ``item`` as it was given, and a result or an error."""
+    """The outcome of one item: its ``number`` (from 0), the ``item`` as it was given, and a result or an error."""
 
     number: int
     item: Any
@@ -41,14 +40,14 @@ class Fetched(NamedTuple):
 
     @property
     def result(self) -> DownloadResult:
-        """The result. Raises the ``DownloadError`` of an item that failed."""
+        """The result. Raises the ``DownloadError`` if the item failed."""
         if isinstance(self.outcome, DownloadError):
             raise self.outcome
         return self.outcome
 
     @property
     def error(self) -> DownloadError | None:
-        """The error; None for an item that is complete."""
+        """The error, or None if the item was downloaded."""
         return self.outcome if isinstance(self.outcome, DownloadError) else None
 
 
@@ -61,24 +60,25 @@ def fetch_iter(
     on_progress: Callable[[DownloadProgress], object] | None = None,
     **options: Unpack[CommonOptions],
 ) -> Generator[Fetched]:
-    """Download any number of files into a directory; an iterator of :class:`Fetched`, in the order in which they end.
+    """Download any number of files into a directory and yield a :class:`Fetched` as each one finishes.
 
-    ``items`` are those of ``fetch_many``, or the items of ``read_manifest``, from any iterable, which may be endless:
-    it is advanced, in the calling thread, only while fewer than ``window`` items have been taken whose results have
-    not. Memory is bounded by that. Hosts take turns within it. Nothing is fetched before the first result is asked for,
-    and downloads under way go on between.
+    ``items`` is any iterable of the items that ``fetch_many`` takes, or of those that ``read_manifest`` returns. It may
+    be endless: it is advanced, in the calling thread, only while fewer than ``window`` items have been taken without
+    their results having been yielded, which bounds memory. Within the window, hosts take turns. Nothing is fetched
+    before the first result is requested; between results, active downloads continue.
 
-    Errors of downloads are yielded, not raised (``fetched.error``; ``fetched.result`` raises it). Of two items within
-    the window that are given one name, the later one fails (``TargetExists``) before its bytes are fetched, or is
-    numbered (``auto_file_renaming``); an item that is given twice there is downloaded once. ``on_progress`` is that of
-    ``fetch_many``; as long as nobody knows how many items there are, its ``percentage`` is 0.
+    Errors of downloads are yielded, not raised (``fetched.error`` has the error, ``fetched.result`` raises it). If two
+    items within the window are given the same name, the later one fails with ``TargetExists`` before its bytes are
+    fetched or, with ``auto_file_renaming``, is numbered. An item given twice within the window is downloaded once.
+    ``on_progress`` is that of ``fetch_many``; its ``percentage`` is 0 until all items have been taken.
 
-    Where nothing more can be written (``ENOSPC``, ``EDQUOT``), what is under way is stopped, and ``DiskFull`` is raised
-    once all that has ended was yielded; what it stopped at is not. A file that is larger than what is free is an
-    error of its own, and the others go on.
+    If the disk or a quota is full (``ENOSPC``, ``EDQUOT``), the active downloads are stopped, and ``DiskFull`` is
+    raised once all finished items have been yielded. The stopped items are not yielded. A single file that is larger
+    than the free space is only an error of that item, and the others continue.
 
-    An iterator that is closed, or left by an exception, stops what is under way and saves its state; the same items
-    resume it. Raises ``ValueError`` or ``TypeError`` for bad options at once, and for a bad item when it is reached.
+    Closing the iterator, or leaving it by an exception, stops the active downloads and saves their states; another call
+    with the same items resumes them. Raises ``ValueError`` or ``TypeError`` for bad options at once, and for a bad item
+    when it is reached.
     """
     return fetch_from(
         items,
@@ -99,7 +99,7 @@ def fetch_from(
     on_progress: Callable[[DownloadProgress], object] | None,
     options: CommonOptions,
 ) -> Generator[Fetched]:
-    """``fetch_iter``, whose items may come from a :class:`Source`. Arguments are checked at once."""
+    """``fetch_iter`` for an iterable or a :class:`Source`. Arguments are checked at once, not at the first result."""
     if max_concurrent_downloads is not None:
         check_count(max_concurrent_downloads, "max_concurrent_downloads", 1, 1_000_000)
     check_function(on_progress, "on_progress")
@@ -114,7 +114,7 @@ def fetch_from(
 
 
 def _common_options(directory: str | os.PathLike[str] | None, options: CommonOptions) -> DownloadOptions:
-    """The options of all items. Raises ``TypeError``, ``ValueError``."""
+    """The options that all items share. Raises ``TypeError`` or ``ValueError``."""
     merged: dict[str, Any] = {**options}
     if directory is not None:
         merged["save_dir"] = check_path(directory, "directory")
@@ -132,12 +132,12 @@ class Source(Protocol):
         ...
 
     def wake_with(self, wake: Callable[[], object]) -> None:
-        """What to call, from any thread, when there is something after ``NOTHING_YET``."""
+        """Set the function to call, from any thread, when there is another item after ``NOTHING_YET``."""
         ...
 
 
 class _Pulled:
-    """Items of an iterable, which the thread that waits for results advances."""
+    """The items of an iterable, which is advanced by the thread that waits for results."""
 
     def __init__(self, items: Iterable[Item]) -> None:
         self._items = iter(items)
@@ -150,7 +150,7 @@ class _Pulled:
 
 
 class _Names:
-    """Items under way that may get one name: the first goes before the others, which wait for it to end."""
+    """Tracks unfinished items that may get the same name: the first is fetched, and the others wait until it ends."""
 
     def __init__(self, *, renames: bool) -> None:
         self._renames = renames
@@ -160,7 +160,9 @@ class _Names:
         self._after: dict[int, deque[tuple[int, Wanted]]] = {}
 
     def enter(self, number: int, wanted: Wanted) -> bool:
-        """Whether an item may be asked for now. Raises ``TargetExists`` where another has been given its name."""
+        """Add an item; return whether it may be fetched now. Raises ``TargetExists`` if the user gave its name to another
+        item as well.
+        """
         own = wanted.own or {}
         name = f"{own.get('save_dir', '')}/{own.get('filename') or wanted.name}" if own else wanted.name
         first = self._first.setdefault(name, number)
@@ -179,7 +181,7 @@ class _Names:
         return False
 
     def leave(self, number: int) -> tuple[list[int], int | None]:
-        """An item has ended: those that are the same with it, and the one whose turn it is now."""
+        """Remove an item that has ended. Returns its duplicates, and the next item that waited for it, or None."""
         name, _ = self._wanted.pop(number)
         copies = self._copies.pop(number, [])
         after = self._after.pop(number, None)
@@ -195,7 +197,7 @@ class _Names:
 
 
 class Flow(Batch):
-    """One run over a source: what was taken of it, what is asked for, and what has ended."""
+    """One pass over a source: its unfinished items, and the results that have not been yielded yet."""
 
     def __init__(
         self,
@@ -208,20 +210,20 @@ class Flow(Batch):
         self._source = source
         self._window = window
         self._names = _Names(renames=common.auto_file_renaming)
-        self._items: dict[int, tuple[Any, Wanted]] = {}  # taken, and not ended
+        self._items: dict[int, tuple[Any, Wanted]] = {}  # taken, but not ended
         self._ended: deque[Fetched] = deque()
         self._taken = 0
         self._exhausted = False
 
     def run_on(self, max_concurrent_downloads: int | None) -> Generator[Fetched]:
-        """Fetch all on the process's manager, or on one of its own with this limit."""
+        """Fetch all items on the process's manager or, if a limit is given, on a new manager with that limit."""
         with contextlib.ExitStack() as stack:
             if max_concurrent_downloads is None:
                 downloads = our_downloads()
             else:
                 own = manager_like_ours(max_concurrent_downloads=max_concurrent_downloads)
                 downloads = downloads_of(stack.enter_context(own))
-            # Made absolute once, and not for each of them.
+            # Make the paths absolute once, not for each item.
             self.common = self.common.over(downloads.defaults.options).absolute()
             self._source.wake_with(self.wake)
             stack.enter_context(self.at_work_on(downloads))
@@ -244,8 +246,8 @@ class Flow(Batch):
         self.report()
 
     def _take(self) -> bool:
-        """Take what is wanted from the source; whether that has nothing yet."""
-        # What is kept for the end has a bound of its own.
+        """Take items from the source until the window is full. Returns whether the source has nothing yet."""
+        # Items kept for the end, because their host cannot be reached, have a separate limit.
         kept = self.unreachable
         while not self._exhausted and len(self._items) - kept.kept_count + len(self._ended) < self._window:
             item = self._source.take()

@@ -245,11 +245,12 @@ class DownloadOptions(_Made):
         how long the lookup, the connection, TLS and the first byte took, and how it ended.
     Timeouts and retries:
         ``connect_timeout`` bounds the time until a request can be sent. ``read_timeout`` is how long a transfer may
-        receive nothing after that, or less than 1 KiB (for at least 10 seconds). ``total_timeout`` bounds the whole
-        download. ``max_tries`` is how many failures in a row end the download (0: no limit); progress of 64 KiB, or of
-        a 64th of a smaller file, restarts the count. Unless you set ``max_tries``, a host that has answered (a 503 is
-        an answer) may keep failing for 50 times ``retry_wait`` (25 s by default), since its server may be restarting.
-        ``retry_wait`` is the upper bound of the delay before the first retry.
+        receive nothing after that; one that receives less than 1 KiB in that time, or in 10 seconds if that is longer,
+        is given up as well. ``total_timeout`` bounds the whole download. ``max_tries`` is how many failures in a row
+        end the download (0: no limit); progress of 64 KiB, or of a 64th of a smaller file, restarts the count. Unless
+        you set ``max_tries``, a host that has answered (a 503 is an answer) may keep failing for 50 times
+        ``retry_wait`` (25 s by default), since its server may be restarting. ``retry_wait`` is the upper bound of the
+        delay before the first retry.
 
     Raises ``ValueError`` or ``TypeError`` naming the option.
     """

@@ -1,7 +1,7 @@
-"""``Run``: a list of files at work, which can be stopped at any moment, and resumed by the same call.
+"""``Run``: downloads a list of files, can be stopped at any moment, and is resumed by the same call.
 
-What is complete by the ledger, and on the disk, is not asked for again. What was finished in the moment before a kill
-is not in the ledger yet, and is found on the disk (``finished``).
+Files that are complete according to the ledger, and are on the disk, are not requested again. A file that was finished
+just before the process was killed is not in the ledger yet, and is found on the disk (``finished``).
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ _TRANSIENT = (
     *(errors.ProcessManagementError, errors.BinaryDownloadFailed, errors.Cancelled),
 )
 _LOOK_UP_EVERY = 1024
-_HOST = re.compile(r"https?://([a-z0-9.-]+)(?::[0-9]+)?/")  # of most URLs
+_HOST = re.compile(r"https?://([a-z0-9.-]+)(?::[0-9]+)?/")  # a fast path that matches most URLs
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
 
 
 def is_class_of_failures(name: str) -> bool:
-    """Whether failures can be chosen by it: ``all``, ``none``, ``transient``, an HTTP status, a class of errors."""
+    """Whether ``name`` selects failures: ``all``, ``none``, ``transient``, an HTTP status or an error class."""
     if name in ("all", "none", "transient"):
         return True
     if name.isascii() and name.isdigit():
@@ -64,7 +64,7 @@ def _kind(name: str) -> type[DownloadError] | None:
 
 
 def _is_of(row: Row, name: str) -> bool:
-    """Whether a failure is of this class of them."""
+    """Whether the failure in ``row`` is among those that ``name`` selects."""
     kind = _kind(row.error)
     if name in ("all", "none"):
         return name == "all"
@@ -77,23 +77,29 @@ def _is_of(row: Row, name: str) -> bool:
 
 
 class Run:
-    """A run and its ledger, the file ``path``, which is made if it is not there. A context manager.
+    """A resumable download of a list of files, recorded in a ledger: the file ``path``, created if missing. A context
+    manager.
 
-    ``fetch`` is ``fetch_iter`` for items that are not complete yet. Stop it at any moment, kill the process, and call
-    it again with the same items: those that are complete by the ledger and have their size on the disk are skipped,
-    what was started is continued, and what failed is tried again if it is of one of the classes ``retry_failed``:
-    ``transient`` (the default: networks, servers with 5xx, 408, 425 or 429, this machine), ``all``, ``none``, an HTTP
-    status such as ``"404"``, or the name of a class of errors such as ``"ChecksumMismatch"``. With ``verify``, files
-    are read again and compared with their digests, or, where there is none, with the server. A shard is compared with
-    the digests of what was put into it; one that is damaged is set aside, and its files are fetched again.
+    ``fetch`` is ``fetch_iter`` for the items that are not complete yet. You can stop it or kill the process at any
+    moment and call it again with the same items. Items that are complete according to the ledger, and whose file has
+    the right size on the disk, are skipped; started ones are continued.
 
-    With ``shards``, files go into tar files (:class:`Shards`): a result has the shard as its ``path``, where it will be
-    once it is full or the run is over, and the name in it as its ``filename``.
+    Failed items are tried again if ``retry_failed`` selects them. It is a collection of ``"transient"`` (the default:
+    network errors, HTTP 5xx, 408, 425 and 429, most errors on this machine), ``"all"``, ``"none"``, HTTP statuses such
+    as ``"404"``, and names of error classes such as ``"ChecksumMismatch"``.
 
-    ``skipped`` counts the items that were complete, ``failed_before`` those that had failed and were not tried again.
+    With ``verify``, complete files are read again and compared with their digests or, if they have none, with the
+    server. A shard is compared with the digests of the files in it; a damaged shard is set aside, and its files are
+    fetched again.
 
-    Raises ``LedgerError``, a ``ValueError``, for a file that is not a ledger, or one of another version, of other
-    items, or in use.
+    With ``shards``, files are put into tar files (:class:`Shards`). A result then has as its ``path`` the path that the
+    shard will have once it is full or the run is over, and as its ``filename`` the name inside the shard.
+
+    ``skipped`` counts the items that were complete already, and ``failed_before`` those that had failed and were not
+    tried again.
+
+    Raises ``LedgerError``, a ``ValueError``, if the file is not a ledger, belongs to another version or another list,
+    or is in use.
     """
 
     def __init__(
@@ -126,17 +132,17 @@ class Run:
         self.close()
 
     def close(self) -> None:
-        """Write the last of the ledger. Raises ``LedgerError`` where it could not be written."""
+        """Finish writing the ledger and close it. Raises ``LedgerError`` if it cannot be written."""
         if self._packer is not None:
             self._packer.close()
         self._ledger.close()
 
     def expect(self, count: int) -> None:
-        """Keep how many items there are, where that is known before the last of them is taken."""
+        """Record the number of items in the ledger, if it is known before the last one is taken."""
         self._ledger.note("count", count)
 
     def rows(self, *, state: str = "") -> Iterator[Row]:
-        """What the ledger has, in the order of the items; ``state``: only ``complete`` or ``failed`` ones."""
+        """The rows of the ledger in the order of the items; ``state`` selects ``complete`` or ``failed`` ones."""
         return self._ledger.rows(state=state)
 
     def fetch(
@@ -149,8 +155,9 @@ class Run:
         on_progress: Callable[[DownloadProgress], object] | None = None,
         **options: Unpack[CommonOptions],
     ) -> Generator[Fetched]:
-        """The items of a manifest that are to be fetched, as ``fetch_iter`` yields them. ``number`` is the place among
-        those; the ledger has the place among all.
+        """Fetch the items of a manifest that are not complete, and yield results as ``fetch_iter`` does.
+
+        ``number`` counts only the items that are fetched; the ledger has each item's position in the whole list.
         """
         if directory is None:
             directory = our_downloads().defaults.options.save_dir
@@ -199,7 +206,7 @@ class Run:
     def _ended(
         self, number: int, item: ManifestItem, outcome: DownloadResult | DownloadError
     ) -> DownloadResult | DownloadError:
-        """Record what came of an item, and where its file is now."""
+        """Record the outcome of an item, put its file into a shard if there are shards, and return the outcome."""
         if self._packer is None or isinstance(outcome, DownloadError):
             self._ledger.put(self._row(number, item, outcome))
             return outcome
@@ -207,7 +214,7 @@ class Run:
             placed = self._packer.add(item, outcome)
         except DownloadError as error:
             if is_full(error, self._directory):
-                raise as_full(error) from None  # the file is whole, and the next run finds it
+                raise as_full(error) from None  # the file itself is complete, and the next run finds it
             self._ledger.put(self._row(number, item, error))
             return error
         moved = records.replace(outcome, path=cast("Path", placed.shard), filename=placed.member)
@@ -219,10 +226,10 @@ class Run:
         return moved
 
     def _must_be_the_same(self) -> None:
-        """Raises ``LedgerError`` for a ledger of another list, or another directory."""
+        """Raise ``LedgerError`` if the ledger is of another list or another directory."""
         into = self._shards.template if self._shards is not None else ""
         known = self._ledger.about("shards")
-        # The directory is noted last.
+        # The directory is recorded last, so without one the ledger is new.
         if known != into and self._ledger.about("directory"):
             where = f"in shards, {known}" if known else "not in shards"
             raise LedgerError(f"{self._ledger.path}: its files are {where}")
@@ -242,14 +249,16 @@ class Run:
     # -- which items are wanted ---------------------------------------------------------------------------------
 
     def wants(self, number: int, item: ManifestItem, row: Row | None) -> ManifestItem | None:
-        """An item that is to be fetched, as it is to be; None: it is not. Raises ``LedgerError``."""
+        """Return the item to fetch, perhaps with other options, or None if it is not to be fetched. Raises
+        ``LedgerError``.
+        """
         if row is not None and row.url != item.url:
             raise LedgerError(f"{self._ledger.path}: it is the ledger of another list (item {number} was {row.url})")
         if row is not None and row.state == FAILED and not any(_is_of(row, name) for name in self._retry_failed):
             self.failed_before += 1
             return None
         if row is None or row.state == FAILED or not self._is_there(row):
-            # An earlier process may not have lived to write what came of it.
+            # An earlier process may have been killed before it recorded the outcome.
             found = self._finished.find(item) if self._finished is not None else None
             if found is None:
                 return item
@@ -257,10 +266,10 @@ class Run:
                 self.failed_before += 1
                 return None
         elif self._verify and self._packer is None:
-            if not row.checksum or self._decodes:  # whose digest is that of what was sent
+            if not row.checksum or self._decodes:  # the digest of a decoded file is that of the bytes as sent
                 return item
             if not has_digest(row.path, row.checksum):
-                # It is our own file, and what it should be is known.
+                # This run wrote the file, and it is damaged: it may be overwritten.
                 return _overwriting(item)
         self.skipped += 1
         return None
@@ -288,7 +297,7 @@ class Run:
 
 
 class _Numbered:
-    """An item that is to be fetched, and its place among all."""
+    """An item that is to be fetched, and its position in the whole list."""
 
     __slots__ = ("item", "number")
 
@@ -297,12 +306,12 @@ class _Numbered:
         self.item = item
 
     def below(self, directory: str) -> tuple[str, dict[str, Any]]:
-        """For ``bulk``."""
+        """The URL and the options (``items.ListedItem``)."""
         return self.item.below(directory)
 
 
 class _Waiting:
-    """The items that are wanted (``iterating.Source``); ledger and list are read side by side."""
+    """The items that are to be fetched (``iterating.Source``). Reads the list and the ledger in parallel."""
 
     def __init__(self, run: Run, items: Iterable[ManifestItem] | Source) -> None:
         self.taken = 0
@@ -314,7 +323,7 @@ class _Waiting:
         self._row = next(self._rows, None)
 
     def take(self) -> object:
-        """The next of them."""
+        """The next item."""
         while True:
             item = self._source.take() if self._source is not None else next(self._items, NOTHING_MORE)
             if item is NOTHING_YET or item is NOTHING_MORE:
@@ -332,7 +341,7 @@ class _Waiting:
             if wanted is not None:
                 return _Numbered(number, wanted)
             if number % _LOOK_UP_EVERY == 0:
-                # Who waits for results has progress to show, and signals to hear of.
+                # Return now and then, so that the caller can show progress and handle signals.
                 self._wake()
                 return NOTHING_YET
 

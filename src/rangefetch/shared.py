@@ -1,4 +1,4 @@
-"""The process's own manager, which ``fetch``, ``fetch_many`` and ``stream`` use."""
+"""The process's manager, which ``fetch``, ``fetch_many``, ``stream`` and others use."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def init_download_manager(
 ) -> DownloadManager:
     """Create the process's manager, which ``fetch`` uses, or return the existing one if the arguments are the same.
 
-    ``RANGEFETCH_BACKEND`` in the environment applies when the backend is ``"auto"``. A manager with other arguments is
-    replaced, unless it has active or waiting downloads: that raises ``RuntimeError``. ``config`` are keywords of
-    ``DownloadManager``.
+    The arguments are those of ``DownloadManager``. The environment variable ``RANGEFETCH_BACKEND`` applies if the
+    backend is ``"auto"``. If a manager with other arguments exists, it is stopped and replaced; raises ``RuntimeError``
+    if it has active or waiting downloads.
     """
     global _manager, _config
     wanted: dict[str, Any] = {"backend": backend, "prefer": prefer, **config}
@@ -43,18 +43,18 @@ def init_download_manager(
 
 
 def get_download_manager() -> DownloadManager:
-    """The process's manager; created with the defaults unless ``init_download_manager`` was called."""
+    """Return the process's manager. It is created with the defaults unless ``init_download_manager`` was called."""
     with _lock:
         return _manager if _manager is not None else init_download_manager()
 
 
 def our_downloads() -> Downloads:
-    """Those of the process's manager."""
+    """The ``Downloads`` object of the process's manager."""
     return downloads_of(get_download_manager())
 
 
 def manager_like_ours(**changes: Unpack[ManagerOptions]) -> DownloadManager:
-    """A further manager with what the process's was created with, but for its session and these ``changes``."""
+    """Create another manager with the arguments of the process's one, except its session file and these ``changes``."""
     with _lock:
         get_download_manager()
         config: dict[str, Any] = {**_config, "session_file": None, **changes}
@@ -62,7 +62,7 @@ def manager_like_ours(**changes: Unpack[ManagerOptions]) -> DownloadManager:
 
 
 def _forget_parent() -> None:
-    """In a forked child, where the parent's manager is of no use."""
+    """In a forked child: drop the parent's manager, which cannot work here."""
     global _manager, _lock
     _lock = threading.RLock()
     _manager = None

@@ -1,7 +1,7 @@
-"""A remote file as a binary file object: read in order, fetched by parallel ranges.
+"""A remote file as a binary file object: read in order, fetched as parallel ranges.
 
-The ranges go into a nameless temporary file, at most a window ahead of the reader, and what was read is given back to
-the filesystem, so that neither memory nor disk grows with the file.
+The ranges are written to an unnamed temporary file, at most a window ahead of the reader. The space of bytes that have
+been read is returned to the file system, so neither memory nor disk use grows with the file.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _ENDED = (DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED,
 
 
 class RemoteFile(io.RawIOBase):
-    """A remote file, open for reading from start to end; not seekable. Use ``stream``, which buffers it.
+    """A remote file, open for reading from start to end; not seekable. Use ``stream``, which adds a buffer.
 
-    Reading raises the ``DownloadError`` that ended the download, after the bytes that had come before.
+    If the download fails, reading first returns the bytes that arrived before, and then raises the ``DownloadError``.
     """
 
     def __init__(self, downloads: Downloads, url: str, options: DownloadOptions) -> None:
@@ -51,7 +51,7 @@ class RemoteFile(io.RawIOBase):
 
     @property
     def size(self) -> int | None:
-        """Bytes in all, None while that is not known."""
+        """The size of the file in bytes, or None while it is unknown."""
         total = self._download.progress().total
         return total or None
 
@@ -67,7 +67,7 @@ class RemoteFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """How many bytes were read."""
+        """The number of bytes read so far."""
         return self._position
 
     def readinto(self, buffer: Buffer) -> int:
@@ -84,7 +84,7 @@ class RemoteFile(io.RawIOBase):
         return count
 
     def _prove(self, digest: checksum.Hash, piece: memoryview) -> None:
-        """Take in what is read; at the end, without a piece, it must be what was asked for."""
+        """Hash a piece that was read. An empty piece marks the end of the file: raise if the digest is wrong."""
         if piece:
             digest.update(piece)
             return
@@ -96,9 +96,10 @@ class RemoteFile(io.RawIOBase):
             )
 
     def _take(self, most: int) -> int:
-        """Wait for bytes beyond the position, and take up to ``most``; where they end, or 0 at the end of the file.
+        """Wait for bytes beyond the position and take up to ``most``. Returns where they end, or 0 at the end of file.
 
-        From here on the download may only go on with the same file, so the step is made under its lock.
+        Once bytes have been taken, the download may only continue with the same version of the file. They are taken
+        under the download's lock, so that it cannot start over in between.
         """
         download, position = self._download, self._position
         with download.lock:
@@ -121,7 +122,7 @@ class RemoteFile(io.RawIOBase):
         return 0
 
     def _move_on(self) -> None:
-        """Let the window follow, and give back the space of what was read."""
+        """Move the window forward, and return the space of what was read to the file system."""
         with no_fork:
             from rangefetch._engine import punch_hole
 
@@ -133,7 +134,7 @@ class RemoteFile(io.RawIOBase):
             punch_hole(self._sink.fd, start, self._given_back)
 
     def close(self) -> None:
-        """Stop the transfer, and free everything."""
+        """Stop the transfer and free its resources."""
         if self.closed:
             return
         super().close()
@@ -141,9 +142,10 @@ class RemoteFile(io.RawIOBase):
         with contextlib.suppress(KeyError):
             try:
                 downloads.let_go([downloads.find(download.gid)])
-            except RuntimeError:  # this is a child that was forked, without the threads that fetch
+            except RuntimeError:  # in a forked child, which does not have the threads that fetch
                 self._sink.release()
-        # A loop that hangs may still write, and the number of the descriptor would be another file's by then.
+        # Close the descriptor only when the download has stopped: a loop that hangs may still write to it, and by then
+        # the number could belong to another file.
         download.watch(self._release)
         self._release(download)
 
@@ -153,10 +155,10 @@ class RemoteFile(io.RawIOBase):
 
 
 class _Reader(io.BufferedReader):
-    """What ``stream`` returns."""
+    """The file object that ``stream`` returns."""
 
     def __repr__(self) -> str:
-        """Where it comes from and how far it was read, as other files show their names."""
+        """Show the URL and how far it has been read."""
         raw = cast(RemoteFile, self.raw)
         if self.closed:
             return f"<stream of {raw.url}: closed>"
@@ -164,17 +166,20 @@ class _Reader(io.BufferedReader):
 
 
 def stream(url: Url, **options: Unpack[StreamOptions]) -> io.BufferedReader:
-    """Open a remote file for reading in order, filled by parallel ranges.
+    """Open a remote file for reading in order, while several connections fetch ahead.
 
-    Returns a binary file object as ``open(path, "rb")`` does, but not seekable; ``shutil.copyfileobj`` and
-    ``tarfile.open(fileobj=…, mode="r|gz")`` work on it. At most 64 MiB are fetched ahead of the reader, into a
-    temporary file whose space is freed as it is read. Closing it early stops the transfer. Any number can be open and
-    read in any order: a stream starts at once and does not count against ``max_concurrent_downloads``.
-    ``options`` are those of ``DownloadOptions`` that concern the transfer. With a ``checksum``, the read that reaches
-    the end raises ``ChecksumMismatch`` if the digest is wrong.
+    Returns a binary file object like that of ``open(path, "rb")``, except that it cannot seek;
+    ``shutil.copyfileobj`` and ``tarfile.open(fileobj=…, mode="r|gz")`` work on it. At most 64 MiB are fetched ahead of
+    the reader, into a temporary file whose space is freed as it is read. Closing the stream early stops the transfer.
+    Any number of streams can be open and read in any order: a stream starts at once and does not count against
+    ``max_concurrent_downloads``.
 
-    Without a strong ETag or a ``checksum``, the file is a single response over one connection. Once data has been read,
-    only the same size and strong ETag continue the stream; otherwise reading raises ``ContentChanged``.
+    ``options`` are the fields of ``DownloadOptions`` that concern the transfer. With a ``checksum``, the read that
+    reaches the end raises ``ChecksumMismatch`` if the digest is wrong.
+
+    Without a strong ETag or a ``checksum``, the file is fetched as a single response over one connection. Once data has
+    been read, the stream can be continued after a failure only if size and strong ETag are still the same; otherwise
+    reading raises ``ContentChanged``.
 
     Raises ``ValueError`` or ``TypeError`` for bad options, and ``LocalError`` if the native engine cannot run. Reading
     raises the ``DownloadError`` of a failed download.

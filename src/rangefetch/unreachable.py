@@ -1,7 +1,7 @@
-"""Hosts from which one download after the other fails, in a call over many files.
+"""Hosts from which one download after another fails, in a call over many files.
 
-Each of them has spent its tries by then, and so would thousands more. What else is wanted from such a host is kept
-until the rest is done; then one file is tried, and decides for all of them.
+Each of these downloads has used up its tries, and thousands more would do the same. Further items from such a host are
+kept until everything else is done. Then one of them is tried, and its outcome decides for all.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rangefetch.progress import DownloadResult
 __all__ = ["FAILURES_IN_A_ROW", "Change", "Unreachable"]
 
 FAILURES_IN_A_ROW = 10
-"""Downloads that fail one after the other, because the host cannot be reached, before it is set aside."""
+"""How many downloads in a row must fail because a host cannot be reached, before the host is set aside."""
 
 
 class _State(enum.Enum):
@@ -34,7 +34,7 @@ class Change(enum.Enum):
 
 
 class Unreachable:
-    """The hosts of one call, and the items that are kept for them, by number; ``most_kept`` at most (None: all)."""
+    """The hosts of one call, and the items kept for them, by number; at most ``most_kept`` items (None: no limit)."""
 
     def __init__(self, most_kept: int | None) -> None:
         self.kept_count = 0
@@ -45,12 +45,13 @@ class Unreachable:
         self._kept: dict[str, deque[int]] = {}
 
     def __bool__(self) -> bool:
-        """Whether something is held against a host."""
+        """Whether any host has failed."""
         return bool(self._failures or self._states)
 
     def note(self, host: str, outcome: DownloadResult | DownloadError) -> Change:
-        """What came of a download from the host. Whatever a server has said shows that it is there; what went wrong on
-        this machine shows nothing."""
+        """Record the outcome of a download from the host, and return what changes for the host. Any response, even an
+        error, shows that the host is there. An error on this machine shows nothing about the host.
+        """
         state = self._states.get(host)
         if isinstance(outcome, DownloadResult | SourceError):
             self._failures.pop(host, None)
@@ -60,7 +61,7 @@ class Unreachable:
             return Change.NONE
         if not isinstance(outcome, NetworkError) or isinstance(outcome, HostUnreachable):
             if state is _State.TRIED:
-                self._states[host] = _State.SET_ASIDE  # and the next one is tried
+                self._states[host] = _State.SET_ASIDE  # so that the next item is tried
             return Change.NONE
         self._reasons[host] = outcome.reason
         if state is _State.TRIED:
@@ -76,11 +77,11 @@ class Unreachable:
         return Change.NONE
 
     def has(self, host: str) -> bool:
-        """Whether nothing is to be asked for from it now."""
+        """Whether nothing may be submitted for the host now."""
         return host in self._states
 
     def keep(self, host: str, number: int) -> bool:
-        """Keep an item of such a host; False: it is given up, or too much is kept."""
+        """Keep an item of such a host for later. Returns False if the host is given up, or too many items are kept."""
         if self._states[host] is _State.GIVEN_UP or (
             self._most_kept is not None and self.kept_count >= self._most_kept
         ):
@@ -90,13 +91,13 @@ class Unreachable:
         return True
 
     def release(self, host: str) -> list[int]:
-        """The items that were kept for it, which are not any more."""
+        """Remove the items kept for a host and return them."""
         numbers = list(self._kept.pop(host, ()))
         self.kept_count -= len(numbers)
         return numbers
 
     def try_again(self) -> list[int]:
-        """Everything else is done: one item of each host that is set aside."""
+        """Return one item of each host that is set aside, to be tried now that everything else is done."""
         numbers: list[int] = []
         for host, state in list(self._states.items()):
             if state is _State.SET_ASIDE and self._kept[host]:
@@ -106,7 +107,7 @@ class Unreachable:
         return numbers
 
     def error(self, host: str, shown_url: str) -> HostUnreachable:
-        """What an item that is not tried has failed with."""
+        """The error for an item that is not tried."""
         name = host.partition("://")[2] or host
         words = f"not tried, since other downloads from {name} failed in a row: {self._reasons[host]}"
         return HostUnreachable(words, host=name, url=shown_url)

@@ -1,3 +1,3 @@
-"""The version, in the one place from which packaging and ``--version`` take it."""
+"""The version, defined here for both packaging and ``--version``."""
 
 __version__ = "0.1.0"
