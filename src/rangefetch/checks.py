@@ -1,5 +1,5 @@
-"""What makes the value of an option sound. Each check returns the value as it is used from then on, and raises
-``TypeError`` or ``ValueError`` naming the option.
+"""Checks of option values. Each check returns the value in the form that is used from then on, and raises ``TypeError``
+or ``ValueError`` naming the option.
 """
 
 from __future__ import annotations
@@ -51,21 +51,21 @@ _SCHEMES = (*HTTP, "ftp", "sftp", "magnet", "file")
 _PROXY_SCHEMES = (*HTTP, "socks4", "socks4a", "socks5", "socks5h")
 _DESCRIPTIONS = (".torrent", ".metalink", ".meta4")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-# Digits are bounded, for int() and float() have limits of their own.
+# The number of digits is bounded, since int() and float() have limits.
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _RATE = re.compile(r"(\d+(?:\.\d+)?)(?:/([smhd]))?", re.ASCII)
 _PERIODS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-# With surrogates that cannot be encoded; those of octets that are not UTF-8 (os.fsdecode) can.
+# Includes surrogates that cannot be encoded, but not those that stand for bytes that are not UTF-8 (os.fsdecode).
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 # RFC 9110, section 5.1: a field name is a token.
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# In URLs of FTP and SFTP, whose words are decoded and put into lines of commands (RFC 1738, section 3.2.2).
+# In FTP and SFTP URLs, whose parts are decoded and sent in command lines (RFC 1738, section 3.2.2).
 _ENDS_A_COMMAND = re.compile(r"%0[0ad]", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # RFC 3986, section 3.1
 _DIGEST_HEX_DIGITS = {"md5": 32, "sha-1": 40, "sha-256": 64, "sha-384": 96, "sha-512": 128, "blake2b": 128}
 
 Check = Callable[[Any, str], Any]
-"""A check of one value, which is told the name of its option."""
+"""A check of one value; its second argument is the name of the option."""
 
 
 class UrlObject(Protocol):
@@ -78,11 +78,11 @@ class UrlObject(Protocol):
 
 
 Url = str | UrlObject
-"""What is accepted as a URL."""
+"""The types accepted as a URL."""
 
 
 class Headers(Mapping[str, str]):
-    """Header fields in the order in which they were given. Immutable and hashable, unlike a dict; equal to one."""
+    """Header fields in the order given. Immutable and hashable, unlike a dict; equal to a dict with the same fields."""
 
     __slots__ = ("_fields",)
 
@@ -102,7 +102,7 @@ class Headers(Mapping[str, str]):
         return hash(frozenset(self._fields.items()))
 
     def __repr__(self) -> str:
-        """Without the values, which may be secrets."""
+        """Hide the values, which may be secrets."""
         return repr(dict.fromkeys(self._fields, "***"))
 
     def __reduce__(self) -> tuple[type[Headers], tuple[dict[str, str]]]:
@@ -110,7 +110,7 @@ class Headers(Mapping[str, str]):
 
 
 def _whole_number(value: object) -> int | None:
-    """An int, or what counts as one, as NumPy's integers do; None for anything else, and for bools."""
+    """The value as an int, if it is an integer (including NumPy's) and not a bool; otherwise None."""
     if isinstance(value, bool):
         return None
     try:
@@ -120,12 +120,14 @@ def _whole_number(value: object) -> int | None:
 
 
 def as_string(text: str) -> str:
-    """The string itself, where it is of a subclass, such as NumPy's and those of enums: the engine takes no others."""
+    """Convert an instance of a subclass of ``str``, such as NumPy's or a string enum, to a plain ``str``: the engine
+    accepts nothing else.
+    """
     return text if type(text) is str else str.__str__(text)
 
 
 def parse_size(value: object, option: str) -> int:
-    """Bytes from ``"4M"``, ``"1.5G"`` (powers of 1024, as in aria2) or a number.
+    """Parse a size in bytes: ``"4M"``, ``"1.5G"`` (powers of 1024, as in aria2) or a number.
 
     Raises ``TypeError`` or ``ValueError`` naming ``option``.
     """
@@ -149,8 +151,8 @@ def parse_size(value: object, option: str) -> int:
 
 
 def parse_rate(value: object, option: str) -> float:
-    """How often in a second, from ``"10/s"``, ``"30/m"``, ``"100/h"``, ``"500/d"`` or a number of times a second; 0: as
-    often as one likes.
+    """Parse a rate and return it per second: ``"10/s"``, ``"30/m"``, ``"100/h"``, ``"500/d"`` or a number per second
+    (0: no limit).
 
     Raises ``TypeError`` or ``ValueError`` naming ``option``.
     """
@@ -169,23 +171,24 @@ def parse_rate(value: object, option: str) -> float:
 
 
 def is_metadata_url(url: str) -> bool:
-    """Whether the URL is not of a file, but of what describes files: a magnet link, a torrent or a Metalink."""
+    """Whether the URL is that of a description of files: a magnet link, a torrent or a Metalink."""
     lowered = url.lower()
     if lowered.startswith("magnet:"):
         return True
-    # Few URLs have these letters in them, and all are asked.
+    # A quick test first: every URL is checked, and few contain these letters.
     return (".torrent" in lowered or ".meta" in lowered) and urlsplit(lowered).path.endswith(_DESCRIPTIONS)
 
 
 def check_url(url: object, option: str = "url", schemes: Sequence[str] = _SCHEMES) -> str:
-    """The URL as a string, if it is one that some backend can fetch, with no control characters in it: of one of
-    ``schemes``, with a host, but for magnet links; ``file`` is for torrents and Metalinks on this machine.
+    """Check a URL and return it as a string. It must have one of the ``schemes``, a host (except magnet links) and no
+    spaces or control characters. The scheme ``file`` is only for torrents and Metalinks on this machine.
 
-    An object counts as its ``str()``, if that is absolute. Raises ``TypeError`` or ``ValueError`` naming ``option``.
+    An object is converted with ``str()``, if that gives an absolute URL. Raises ``TypeError`` or ``ValueError`` naming
+    ``option``.
     """
     if not isinstance(url, str):
         kind = type(url).__name__
-        is_path = isinstance(url, os.PathLike)  # which makes one slash of two
+        is_path = isinstance(url, os.PathLike)  # a path would turn "//" into "/"
         url = str(url)
         if is_path or not _SCHEME.match(url):
             raise TypeError(f"{option}: a URL is a string, not {kind}")
@@ -218,7 +221,7 @@ def check_url(url: object, option: str = "url", schemes: Sequence[str] = _SCHEME
 
 
 def check_rule(rule: object, option: str) -> str:
-    """A rule for rewriting URLs (``net.mirrors``). Raises ``TypeError`` or ``ValueError`` naming ``option``."""
+    """Check a rule for rewriting URLs (``net.mirrors``). Raises ``TypeError`` or ``ValueError`` naming ``option``."""
     if not isinstance(rule, str):
         raise TypeError(f"{option}: a rule is a string, not {type(rule).__name__}")
     head, _, tail = rule.rpartition("=http")
@@ -231,13 +234,13 @@ def check_rule(rule: object, option: str) -> str:
 
 
 def check_proxy(value: object, option: str) -> str:
-    """The URL of a proxy, or "". Raises ``TypeError`` or ``ValueError`` naming ``option``."""
+    """Check the URL of a proxy, or "". Raises ``TypeError`` or ``ValueError`` naming ``option``."""
     if not isinstance(value, str | os.PathLike) and _SCHEME.match(str(value)):
-        value = str(value)  # an object, as for other URLs
+        value = str(value)  # a URL object, as in check_url
     proxy = check_text(value, option)
     if not proxy:
         return ""
-    shown = mask_url(proxy.rpartition("@")[2])  # without the account
+    shown = mask_url(proxy.rpartition("@")[2])  # without user name and password
     try:
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         _ = parts.port
@@ -250,14 +253,14 @@ def check_proxy(value: object, option: str) -> str:
 
 
 def check_function(value: Any, option: str) -> Any:
-    """A function, or None. Raises ``TypeError`` naming ``option``."""
+    """Check for a function, or None. Raises ``TypeError`` naming ``option``."""
     if value is not None and not callable(value):
         raise TypeError(f"{option}: expected a function, not {type(value).__name__}")
     return value
 
 
 def check_flag(value: object, option: str) -> bool:
-    """True or False. Raises ``TypeError`` naming ``option``."""
+    """Check for True or False. Raises ``TypeError`` naming ``option``."""
     if isinstance(value, bool):
         return value
     if getattr(value, "dtype", None) == "bool" and getattr(value, "ndim", None) == 0:  # NumPy's
@@ -266,7 +269,7 @@ def check_flag(value: object, option: str) -> bool:
 
 
 def check_text(value: object, option: str) -> str:
-    """A string, or a path as one, without control characters. Raises ``TypeError`` or ``ValueError``."""
+    """Check for a string or path without control characters. Raises ``TypeError`` or ``ValueError``."""
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{option}: expected a string, not {type(value).__name__}")
     text = os.fspath(value)
@@ -278,18 +281,18 @@ def check_text(value: object, option: str) -> str:
 
 
 def check_path(value: object, option: str) -> str:
-    """A path as a string, in which a ``~`` at the start is a home directory, as in a shell. "" stays "".
+    """Check a path and return it as a string, with a ``~`` at the start expanded as in a shell. "" stays "".
 
-    Raises ``TypeError`` or ``ValueError``, also where nothing says which directory that is.
+    Raises ``TypeError`` or ``ValueError``, also if the home directory is not known.
     """
-    path = os.path.expanduser(for_file_system(check_text(value, option)))  # noqa: PTH111 - which leaves "a/" as it is
+    path = os.path.expanduser(for_file_system(check_text(value, option)))  # noqa: PTH111 - it keeps the slash of "a/"
     if path == "~" or path.startswith("~/"):
         raise ValueError(f"{option}: {path!r}: this user has no home directory; write the directory out, or set HOME")
     return path
 
 
 def check_file(value: object, option: str) -> str:
-    """The path of a file that is there, or "". Raises ``TypeError`` or ``ValueError``."""
+    """Check for the path of an existing file, or "". Raises ``TypeError`` or ``ValueError``."""
     path = check_path(value, option)
     if path and not Path(path).is_file():
         raise ValueError(f"{option}: there is no file {path!r}")
@@ -297,7 +300,7 @@ def check_file(value: object, option: str) -> str:
 
 
 def check_filename(value: object, option: str) -> str:
-    """A file name without a directory, or "". Raises ``TypeError`` or ``ValueError``."""
+    """Check for a file name without a directory, or "". Raises ``TypeError`` or ``ValueError``."""
     name = for_file_system(check_text(value, option))
     if name in (".", "..") or "/" in name or "\\" in name:
         raise ValueError(f"{option}: {name!r} is not a plain file name; the directory goes in save_dir")
@@ -305,7 +308,7 @@ def check_filename(value: object, option: str) -> str:
 
 
 def check_count(value: object, option: str, low: int, high: int) -> int:
-    """An int from ``low`` to ``high``. Raises ``TypeError`` or ``ValueError``."""
+    """Check for an int from ``low`` to ``high``. Raises ``TypeError`` or ``ValueError``."""
     number = _whole_number(value)
     if number is None:
         raise TypeError(f"{option}: expected an int, not {type(value).__name__}")
@@ -315,20 +318,20 @@ def check_count(value: object, option: str, low: int, high: int) -> int:
 
 
 def check_seconds(value: object, option: str) -> float:
-    """A time, which may be 0. Raises ``TypeError`` or ``ValueError``."""
+    """Check for a time in seconds; 0 is allowed. Raises ``TypeError`` or ``ValueError``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{option}: expected seconds, not {type(value).__name__}")
     try:
         seconds = float(value)
     except OverflowError:
         seconds = math.inf
-    if not 0 <= seconds < 1e9:  # which "not a number" is not either
+    if not 0 <= seconds < 1e9:  # also rejects NaN
         raise ValueError(f"{option}: {value} is out of range; seconds, 0 for no limit")
     return seconds
 
 
 def check_headers(value: object, option: str) -> Headers:
-    """Header fields. Raises ``TypeError`` or ``ValueError``."""
+    """Check header fields. Raises ``TypeError`` or ``ValueError``."""
     if isinstance(value, Mapping):
         pairs = list(value.items())
     elif isinstance(value, (list, tuple)):
@@ -347,7 +350,7 @@ def check_headers(value: object, option: str) -> Headers:
         if not isinstance(name, str) or not isinstance(text, str):
             raise TypeError(f"{option}: names and values are strings")
         if not _FIELD_NAME.fullmatch(name):
-            word = name.split()[0] if name.split() else ""  # what follows may be a secret
+            word = name.split()[0] if name.split() else ""  # the rest may be a secret
             raise ValueError(f"{option}: {word!r} is not a field name, or not followed by a colon")
         if _CONTROL.search(text.replace("\t", " ")):
             raise ValueError(f"{option}: the value of {name!r} has a control character in it")
@@ -358,7 +361,7 @@ def check_headers(value: object, option: str) -> Headers:
 
 
 def check_auth(value: object, option: str) -> tuple[str, str] | None:
-    """A user name and a password, or None. Raises ``TypeError`` or ``ValueError``."""
+    """Check for a user name and a password, or None. Raises ``TypeError`` or ``ValueError``."""
     if value is None:
         return None
     if not isinstance(value, (tuple, list)) or len(value) != 2:
@@ -367,13 +370,13 @@ def check_auth(value: object, option: str) -> tuple[str, str] | None:
     if user is None or password is None:
         raise TypeError(f"{option}: the user name and the password are strings")
     if ":" in user:
-        # RFC 7617, section 2: the first one ends the name.
+        # RFC 7617, section 2: the first colon ends the user name.
         raise ValueError(f"{option}: there is a colon in the user name")
     return user, password
 
 
 def check_host(value: object, option: str) -> str:
-    """A host, with its port where one is meant. Raises ``TypeError`` or ``ValueError``."""
+    """Check for a host, optionally with a port. Raises ``TypeError`` or ``ValueError``."""
     host = check_text(value, option)
     try:
         parts = urlsplit(f"//{host}")
@@ -386,7 +389,7 @@ def check_host(value: object, option: str) -> str:
 
 
 def check_checksum(value: object, option: str) -> str:
-    """A digest as ``ALGORITHM=HEX`` in lower case, or "". Raises ``TypeError`` or ``ValueError``."""
+    """Check a digest, or "", and return it as ``ALGORITHM=HEX`` in lower case. Raises ``TypeError``, ``ValueError``."""
     text = check_text(value, option)
     if not text:
         return ""
@@ -406,7 +409,7 @@ def check_checksum(value: object, option: str) -> str:
 
 
 def one_of(*allowed: str) -> Check:
-    """Checks that a value is one of these."""
+    """Return a check that a value is one of these."""
 
     def check(value: object, option: str) -> object:
         if value not in allowed:
@@ -417,7 +420,7 @@ def one_of(*allowed: str) -> Check:
 
 
 def list_of(what: str, check_each: Check) -> Check:
-    """Checks a list of ``what``, each by itself; a tuple of them."""
+    """Return a check of a list of ``what``, which applies ``check_each`` to each element and returns a tuple."""
 
     def check(values: object, option: str) -> tuple[Any, ...]:
         if isinstance(values, str) or not isinstance(values, Sequence):
@@ -428,5 +431,5 @@ def list_of(what: str, check_each: Check) -> Check:
 
 
 def count_of(low: int, high: int) -> Check:
-    """Checks a count that has bounds."""
+    """Return a check of a count with these bounds."""
     return lambda value, option: check_count(value, option, low, high)

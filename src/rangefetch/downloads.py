@@ -1,7 +1,7 @@
-"""What is behind a ``DownloadManager``: its downloads, for those that hold one themselves, and its life.
+"""The implementation behind ``DownloadManager``: its downloads, and starting and stopping.
 
-Whoever uses the package has gids, and the manager's operations. ``fetch``, ``fetch_many``, ``stream`` and asyncio have
-the ``Download``, and hear of its moves.
+Users of the package have gids and the manager's methods. ``fetch``, ``fetch_many``, ``stream`` and asyncio use this
+class directly: they hold the ``Download`` objects and are notified of their state changes.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Downloads", "destination_of"]
 
-_MOST_ACTIVE, _MOST_SMALL = 16, 128  # where the user has given no number
-_MOST_ASIDE = 256  # beside those, that wait for their next try
+_MOST_ACTIVE, _MOST_SMALL = 16, 128  # if the user gives no number
+_MOST_ASIDE = 256  # downloads that wait for their next try and do not count as active
 
 _CHANGEABLE = frozenset(
     {"headers", "host_rate", "max_connection_per_server", "max_download_limit", "mirrors", "split", "user_agent"}
@@ -45,7 +45,7 @@ _CHANGEABLE = frozenset(
 
 
 class Downloads:
-    """The downloads of one manager, whose keywords these are. Thread-safe."""
+    """The downloads of one manager, created with the manager's keywords. Thread-safe."""
 
     def __init__(
         self,
@@ -66,18 +66,18 @@ class Downloads:
         if retry_policy is not None and not isinstance(retry_policy, RetryPolicy):
             raise TypeError(f"retry_policy: expected a RetryPolicy, not {type(retry_policy).__name__}")
         self.most_active = most_at_once(max_concurrent_downloads or _MOST_ACTIVE)
-        """How many are active at a time."""
+        """How many downloads may be active at a time."""
         self.is_shared = False
-        """Whether the manager is the process's own, which others use, too."""
+        """Whether this belongs to the process's manager, which other code uses as well."""
         most_small = most_at_once(max_concurrent_downloads or _MOST_SMALL)
         self._queue = Queue(self.most_active, most_small, most_at_once(_MOST_ASIDE), max_download_results)
         self.router = BackendRouter(self._queue, backend, prefer, retry_policy or RetryPolicy(), config)
         self._queue.router = self.router
         self._limit = parse_size(max_overall_download_limit, "max_overall_download_limit")
         self.defaults = Defaults(defaults, config)
-        self._lifting = threading.RLock()  # one start or stop at a time; these may take seconds
+        self._lifting = threading.RLock()  # one start or stop at a time; each may take seconds
         self._forked = False
-        self._left = False  # its block has ended: it starts when it is told to, and not by itself
+        self._left = False  # the manager's with block has ended, so it starts only when start() is called
         self._session: session.Session | None = None
         if session_file is not None:
             with no_fork:
@@ -91,16 +91,16 @@ class Downloads:
 
     @property
     def is_started(self) -> bool:
-        """Whether a backend runs."""
+        """Whether a backend is running."""
         return self._queue.is_started
 
     @property
     def starts(self) -> int:
-        """How often it was started. Another number than before: what was asked for in between was cut short."""
+        """How often the manager was started. If the number has changed, earlier downloads were cut short by a stop."""
         return self._queue.starts
 
     def start(self) -> None:
-        """Start the backend. Raises a ``LocalError`` where none can run."""
+        """Start the backend. Raises a ``LocalError`` if none can run."""
         self._left = False
         self.start_by_itself()
 
@@ -120,7 +120,7 @@ class Downloads:
         self.router.start()
         self.router.limit(self._limit)
         _living.add(self)
-        # The engine stops itself at the interpreter's end, too. What is registered last is called first.
+        # Register again: the engine also stops itself when the interpreter exits, and the last registered runs first.
         atexit.unregister(_stop_all)
         atexit.register(_stop_all)
         self._queue.start()
@@ -131,7 +131,7 @@ class Downloads:
         self.stop()
 
     def stop(self) -> None:
-        """Stop all transfers, save the states, and end the threads. Unfinished downloads are paused."""
+        """Stop all transfers, save their states, and end the threads. Unfinished downloads become paused."""
         if self._forked:
             return
         with self._lifting:
@@ -139,23 +139,23 @@ class Downloads:
                 self._queue.stop()
                 self.router.stop()
                 _living.discard(self)
-            # The next manager with this session goes on with what this one did not finish.
+            # The next manager with this session continues what this one did not finish.
             if self._session is not None:
                 self._session.save()
                 self._session.leave()
 
     def _take_session(self) -> None:
-        """Take the session, if there is one, and list what is in it. Raises ``LocalError`` if another has it."""
+        """Acquire the session file, if there is one, and list its downloads. Raises ``LocalError`` if it is in use."""
         if self._session is not None:
             self._queue.take_in(self._session.take())
 
     def _save_while_stopped(self) -> None:
-        """Something was changed; while nothing runs, nobody else saves that."""
+        """Save changes to the session file while the manager is stopped, since nothing else would save them."""
         if self._session is not None and not self.is_started:
             self._session.save()
 
     def orphan(self) -> None:
-        """In a forked child: what the parent has is not its own."""
+        """In a forked child: stop using what belongs to the parent."""
         self._lifting = threading.RLock()
         self._forked = True
         self._queue.orphan()
@@ -163,47 +163,47 @@ class Downloads:
             self._session.orphan()
 
     def must_be_ours(self) -> None:
-        """Raises ``RuntimeError`` in a forked child."""
+        """Raise ``RuntimeError`` in a forked child."""
         if self._forked:
             raise RuntimeError("this DownloadManager belongs to the process before the fork; make a new one")
 
     def limit(self, bytes_per_s: int | str) -> None:
-        """Limit all downloads together, from now on; 0: no limit."""
+        """Limit all downloads together to this many bytes per second, from now on (0: no limit)."""
         self._limit = parse_size(bytes_per_s, "max_overall_download_limit")
         if self.is_started:
             self.router.limit(self._limit)
 
-    # -- who there is -----------------------------------------------------------------------------------------
+    # -- looking up -------------------------------------------------------------------------------------------
 
     def find(self, gid: str) -> Download:
-        """Raises ``KeyError``, and ``RuntimeError`` in a forked child."""
+        """Return a download by its gid. Raises ``KeyError``, and ``RuntimeError`` in a forked child."""
         self.must_be_ours()
         return self._queue.find(gid)
 
     def entries(self) -> list[Entry]:
-        """All of them, in the order in which they were asked for."""
+        """All downloads, in the order in which they were added."""
         return self._queue.entries()
 
     def passed_over(self, gids: Collection[str]) -> int:
-        """How many of these come after others, or are at work and can do nothing: they keep nobody busy."""
+        """How many of these do not keep the manager busy, because their host is passed over or they are aside."""
         return self._queue.passed_over(gids)
 
     def can_stream(self) -> bool:
-        """Whether a backend may be used that brings bytes in order."""
+        """Whether a backend that delivers bytes in order may be used."""
         self.start_by_itself()
         return self.router.can_stream
 
     # -- into the queue ---------------------------------------------------------------------------------------
 
     def queue(self, url: Url, options: Given = None) -> str:
-        """Put a URL into the queue that nobody watches; returns its gid."""
+        """Put a URL into the queue and return its gid, without making a ``Download`` yet."""
         text, checked = self.defaults.check(url, options)
         queued = Queued(text, self.defaults.in_this_directory(checked))
         self._add([queued])
         return queued.gid
 
     def submit(self, url: Url, options: Given = None) -> Download:
-        """Put a URL into the queue."""
+        """Put a URL into the queue and return the ``Download``."""
         text, checked = self.defaults.check(url, options)
         download = Download(text, self.defaults.in_this_directory(checked))
         self._add([download])
@@ -212,8 +212,8 @@ class Downloads:
     def submit_all(
         self, items: Iterable[tuple[str, DownloadOptions]], starts: int, watcher: Callable[[Download], object]
     ) -> list[Download]:
-        """``submit`` for several, with a watcher of their stops. The URLs were checked, and the options have the
-        defaults.
+        """``submit`` for several; ``watcher`` is called when one stops. The URLs must have been checked, and the
+        options merged with the defaults.
 
         Raises ``Cancelled`` if the manager was stopped since :attr:`starts` had this value.
         """
@@ -230,12 +230,12 @@ class Downloads:
         return downloads
 
     def begin(self, download: Download) -> None:
-        """Take on a stream's download, which starts at once."""
+        """Add the download of a stream, which starts at once."""
         with self._queue.running(self.start_by_itself):
             self._queue.add_stream(download)
 
     def _add(self, entries: Sequence[Entry], starts: int | None = None) -> None:
-        """Put new ones into the queue."""
+        """Put new downloads into the queue."""
         if starts is not None and not (self.is_started and starts == self.starts):
             raise Cancelled("the manager was stopped", url=mask_url(entries[0].url))
         refused = self._queue.claim_room(entries)
@@ -247,7 +247,7 @@ class Downloads:
             self._queue.add(entries, refused)
 
     def queue_again(self, entries: list[Entry], was: DownloadStatus) -> None:
-        """Have those that are paused, or those that have failed, wait for their turn again."""
+        """Put those of these downloads that are still in the state ``was`` (paused or failed) back into the queue."""
         refused = self._queue.claim_room(each for each in entries if each.status is was)
         with self._queue.running(self.start_by_itself):
             self._queue.queue_again(entries, was, refused)
@@ -257,8 +257,8 @@ class Downloads:
     def tell_to_end(
         self, status: DownloadStatus, among: Iterable[Download] | None = None, *, remove_files: bool = False
     ) -> list[Left]:
-        """Tell downloads, or all, to pause or to end; returns those that had not done so already. Without files to be
-        removed it waits for nothing.
+        """Tell some downloads, or all, to pause or end; returns those that had not done so already. It does not block
+        unless files are to be removed.
         """
         ended = self._queue.direct(status, among=among, remove_files=remove_files)
         with contextlib.ExitStack() as each_at_any_rate:
@@ -272,7 +272,7 @@ class Downloads:
     def end(
         self, status: DownloadStatus, among: Iterable[Download] | None = None, *, remove_files: bool = False
     ) -> list[Entry]:
-        """Pause or end downloads, or all; returns those that were neither paused nor ended already."""
+        """Pause or end some downloads, or all, and wait until they have stopped. Returns those that had not done so."""
         ended = self.tell_to_end(status, among, remove_files=remove_files)
         for left in ended:
             if isinstance(left.entry, Download):
@@ -290,17 +290,17 @@ class Downloads:
             raise LocalError(f"its files cannot be removed: {error}", url=mask_url(download.url)) from None
 
     def let_go(self, downloads: Iterable[Download]) -> None:
-        """Stop some downloads as one, save their states, and forget them: whoever asked for them is gone."""
+        """Stop some downloads together, save their states and forget them, because their caller is gone."""
         downloads = list(downloads)
         self.end(DownloadStatus.REMOVED, downloads)
         self.forget(*downloads)
 
     def forget(self, *downloads: Download) -> None:
-        """Know no more of those that have ended."""
+        """Forget those of these downloads that have ended."""
         self._queue.forget_all(downloads)
 
     def remove(self, gid: str) -> None:
-        """Forget one that has ended. Raises ``KeyError``, and ``ValueError`` for one that has not."""
+        """Forget a finished download. Raises ``KeyError``, and ``ValueError`` if it is not finished."""
         download = self.find(gid)
         if not self._queue.forget(gid):
             raise ValueError(f"{gid}: a download that is {download.status} cannot be removed; cancel it first")
@@ -309,8 +309,8 @@ class Downloads:
     # -- meanwhile --------------------------------------------------------------------------------------------
 
     def change(self, download: Download, options: Mapping[str, Any]) -> None:
-        """Give it other options. Raises ``ValueError`` for what it cannot take any more, ``TargetExists``,
-        ``DiskError``.
+        """Change the options of a download. Raises ``ValueError`` for options that it cannot take any more,
+        ``TargetExists`` and ``DiskError``.
         """
         before = download.options
         changed = DownloadOptions.of(before, **options)
@@ -322,7 +322,7 @@ class Downloads:
             raise ValueError(f"{download.gid}: a download that is {download.status} cannot take new options")
         elsewhere = (os.fspath(changed.save_dir), changed.filename) != (os.fspath(before.save_dir), before.filename)
         if elsewhere:
-            # Not under a lock, since it may take long.
+            # Not under the lock, since moving may take long.
             self.router.move_leftovers(download, changed)
         if self._queue.change(download, changed, elsewhere=elsewhere):
             self.router.change(download)
@@ -334,9 +334,9 @@ class Downloads:
         timeout: float | None = None,
         on_progress: Callable[[DownloadProgress], object] | None = None,
     ) -> DownloadResult:
-        """Wait until it has ended, and return its result; it may have been forgotten by its gid.
+        """Wait until a download has ended and return its result. It need not be known by its gid any more.
 
-        Raises the ``DownloadError`` that ended it, ``Cancelled``, ``WaitTimeout``.
+        Raises the ``DownloadError`` that ended it, ``Cancelled`` or ``WaitTimeout``.
         """
 
         def is_running() -> bool:
@@ -353,7 +353,7 @@ class Downloads:
 
     @contextlib.contextmanager
     def unless_interrupted(self, download: Download, leave: Callable[[], object]) -> Iterator[None]:
-        """Have ``leave`` called where the body is left by an exception that is not how the download ended."""
+        """Call ``leave`` if an exception leaves the body while the download is still active or waiting."""
         try:
             yield
         except BaseException:
@@ -364,7 +364,7 @@ class Downloads:
 
 
 def destination_of(entry: Entry) -> Path | None:
-    """Where a download's file is, or would be; None: its name is not known."""
+    """The path that a download's file has or would get, or None if its name is not known."""
     if entry.result is not None:
         return entry.result.path
     return Path(entry.options.save_dir).absolute() / entry.filename if entry.filename else None
@@ -375,13 +375,13 @@ _living: weakref.WeakSet[Downloads] = weakref.WeakSet()
 
 @atexit.register
 def _stop_all() -> None:
-    """Save what is unfinished when the interpreter ends."""
+    """Stop all managers and save their states when the interpreter exits."""
     for downloads in list(_living):
         downloads.stop()
 
 
 def _forget_parent() -> None:
-    """In a forked child: the threads are not here, and the sockets are the parent's."""
+    """In a forked child: the threads do not exist here, and the sockets belong to the parent."""
     for downloads in list(_living):
         downloads.orphan()
     _living.clear()

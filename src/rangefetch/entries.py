@@ -1,4 +1,4 @@
-"""What a session file says of a download, as a line of JSON: written by one version, read by another."""
+"""Entries of a session file: a download as a line of JSON. One version may read what another has written."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from rangefetch.transfer.download import Download, Entry, Queued
 __all__ = ["SENSELESS", "Reader", "Writer"]
 
 SENSELESS = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
-"""What reading an entry that makes no sense raises."""
+"""The exceptions that reading a malformed entry raises."""
 
 _GID = re.compile("[0-9a-f]{16}")
 
 
 class Writer:
-    """Writes entries. Many have the same options, and those take the longest to write down."""
+    """Writes entries. Remembers the last options as JSON: many entries share them, and they are the slowest part."""
 
     def __init__(self) -> None:
         self._options: tuple[DownloadOptions | None, str] = (None, "")
 
     def line_of(self, entry: Entry) -> bytes:
-        """One line, with its newline."""
-        # The next manager goes on with what this one did not finish.
+        """The line of a download, with its newline."""
+        # The next manager is to continue what this one did not finish.
         status = DownloadStatus.WAITING if entry.cut_short else entry.status
         text = (
             f'{{"gid": "{entry.gid}", "url": {json.dumps(entry.url)}, "status": "{status.value}",'
@@ -50,7 +50,7 @@ class Writer:
 
     @staticmethod
     def line_of_gone(gid: str) -> bytes:
-        """It is not to be listed any more."""
+        """The line that removes a download from the list."""
         return f'{{"gid": "{gid}", "gone": true}}\n'.encode()
 
     def _words_of(self, options: DownloadOptions) -> str:
@@ -62,14 +62,14 @@ class Writer:
 
 
 class Reader:
-    """Reads entries. Those with the same options share one object."""
+    """Reads entries. Entries with equal options share one object."""
 
     def __init__(self) -> None:
         self._options: dict[str, DownloadOptions] = {}
 
     def read(self, entry: Any) -> Entry:
-        """What was at work is waiting again. Raises one of ``SENSELESS`` for what cannot be used here: a file that is
-        gone, an option of a newer version.
+        """Make a download from an entry; an active one becomes waiting. Raises one of ``SENSELESS`` for an entry that
+        cannot be used here, for example because it names a file that is gone or an option of a newer version.
         """
         gid, url, filename = entry["gid"], entry["url"], entry["filename"]
         if not isinstance(gid, str) or not _GID.fullmatch(gid) or not isinstance(filename, str):
@@ -93,7 +93,7 @@ class Reader:
         if status is DownloadStatus.PAUSED:
             download.move(status)
         elif status is DownloadStatus.ERROR:
-            # It failed, and stays so until somebody wants it to be tried again.
+            # It stays failed until somebody retries it.
             words = str(entry.get("error") or "it failed in an earlier run")
             download.move(status, error=DownloadError(words, url=mask_url(url)))
         elif status is not DownloadStatus.WAITING:
@@ -109,7 +109,7 @@ class Reader:
 
 
 def _given(options: DownloadOptions) -> dict[str, Any]:
-    """The options that were given, as JSON values; a function cannot be kept."""
+    """The options that were given, as JSON values, without ``refresh_url``: a function cannot be saved."""
     values = {name: value for name, value in options.given.items() if name != "refresh_url"}
     for name, value in values.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What HTTP headers say, as values."""
+"""Parsing of HTTP headers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _LISTS = ("content-encoding", "link")
 
 
 def parse_headers(lines: str) -> dict[str, str]:
-    """Headers as the engine hands them over, a line each, by lower-case name (:func:`merged`)."""
+    """Parse headers as the engine passes them, one per line, into a dict by lower-case name (see :func:`merged`)."""
     return merged((name, value) for name, _, value in (line.partition(": ") for line in lines.split("\n")))
 
 
 def merged(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Header fields by lower-case name; of a repeated one the first, but all codings and links, which are lists
-    (RFC 9110, section 5.3).
+    """Header fields by lower-case name. Of a repeated field the first value counts, except that codings and links,
+    which are lists, are joined (RFC 9110, section 5.3).
 
-    What a response says twice, in different words, of the file or of its part of it (ETag, Last-Modified,
-    Content-Range) it has not said: a cache may have put its own beside the server's, or have mixed up two responses.
+    If ETag, Last-Modified or Content-Range appears twice with different values, it is dropped: a cache may have added
+    its own beside the server's, or have mixed up two responses.
     """
     headers: dict[str, str] = {}
     contradicted: set[str] = set()
@@ -37,11 +37,11 @@ def merged(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def parse_date(value: str) -> float | None:
-    """An HTTP date as seconds since the epoch, None where there is none."""
+    """Parse an HTTP date into seconds since the epoch; None if it is absent or malformed."""
     if not value:
         return None
     with no_fork:
-        import email.utils  # not for every start of the command
+        import email.utils  # not at the top: it would slow down every start of the command
 
     try:
         return email.utils.parsedate_to_datetime(value).timestamp()
@@ -50,8 +50,7 @@ def parse_date(value: str) -> float | None:
 
 
 def stated_range(headers: Mapping[str, str]) -> tuple[int, int, int] | None:
-    """The part of the file that a response says it is (Content-Range), as start, end and total; None where it says
-    nothing of that, or nothing that makes sense."""
+    """The Content-Range of a response as start, end and total; None if it is absent or malformed."""
     with no_fork:
         from rangefetch._engine import content_range
 

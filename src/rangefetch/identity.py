@@ -1,8 +1,9 @@
-"""Whether two responses are of the same file: the one definition, for first responses, ranges, resumes and mirrors.
+"""Whether two responses are of the same file: the only definition, used for first responses, ranges, resumes and
+mirrors.
 
-What identifies a file is its size, its content coding, and its validators (RFC 9110, section 8.8): an ETag, strong or
+A file is identified by its size, its content coding, and its validators (RFC 9110, section 8.8): an ETag, strong or
 weak, and Last-Modified. The engine applies the same rule to every response before it writes a byte of it
-(``same_validators`` in ``answer.pxd``); one table of tests drives both.
+(``same_validators`` in ``answer.pxd``); one table of tests covers both.
 """
 
 from __future__ import annotations
@@ -27,25 +28,25 @@ __all__ = [
 ]
 
 _DATED_S = 1.0
-_COARSE_TIME_S = 2.0  # FAT counts in steps of that
+_COARSE_TIME_S = 2.0  # the resolution of FAT's timestamps
 
 
 class Same(enum.Enum):
-    """What two identities say of each other."""
+    """The result of comparing two identities."""
 
     PROVEN = "proven"
     """The same strong ETag: the same bytes."""
     LIKELY = "likely"
-    """Nothing differs, and nothing proves it: their bytes may be used together once some were compared."""
+    """Nothing differs, but nothing proves equality: their bytes may be combined once some have been compared."""
     DIFFERENT = "different"
-    """Two files: not one byte of one belongs beside those of the other."""
+    """Two different files, whose bytes must never be combined."""
 
 
 class Strength(enum.IntEnum):
-    """How much the validators of a response prove, least first."""
+    """How much the validators of a response prove, from least to most."""
 
     NONE = 0
-    """There are none; only the size can tell."""
+    """There are no validators; only the size can be compared."""
     WEAK = 1
     """A weak ETag, or a Last-Modified so new that the file may have changed twice within its second."""
     DATED = 2
@@ -55,10 +56,10 @@ class Strength(enum.IntEnum):
 
 
 class Basis(enum.StrEnum):
-    """How it was established that a finished file is one version of the file that was asked for."""
+    """How it was established that a finished file is one version of the requested file."""
 
     CHECKSUM = "checksum"
-    """All of its bytes have the digest that the caller gave or the server stated."""
+    """The file has the digest that the caller gave or the server stated."""
     ETAG = "etag"
     """Every response had the same strong ETag."""
     LAST_MODIFIED = "last-modified"
@@ -66,20 +67,19 @@ class Basis(enum.StrEnum):
     COMPARED = "compared"
     """Parts were fetched a second time and had the same bytes."""
     ONE_RESPONSE = "one response"
-    """It is the body of a single response."""
+    """The file is the body of a single response."""
     SIZE = "size"
     """Every response had the same size, and the same weak validators or none; nothing more could be checked."""
     MIRRORS = "mirrors"
-    """It came from mirrors, in whole or in part, and the URL could not be asked whether that is its file."""
+    """All or part of the file came from mirrors, and could not be compared with the URL's own."""
 
 
 @records.dataclass(frozen=True, slots=True)
 class Identity:
-    """What one response says of its file.
+    """What one response says about the identity of its file.
 
-    ``size`` is bytes of the whole file (-1: unknown). ``etag`` (with ``W/`` if it is weak), ``last_modified`` and
-    ``date`` are header values as they were sent, empty where absent. ``coding`` is the content coding in lower case,
-    empty for none.
+    ``size`` is that of the whole file in bytes (-1: unknown). ``etag`` (with ``W/`` if weak), ``last_modified`` and
+    ``date`` are header values as sent, empty if absent. ``coding`` is the content coding in lower case, empty if none.
     """
 
     size: int = -1
@@ -90,7 +90,7 @@ class Identity:
 
     @classmethod
     def of(cls, headers: Mapping[str, str], size: int = -1) -> Identity:
-        """That of a response with these headers, whose names are in lower case."""
+        """The identity stated by a response with these headers, whose names must be in lower case."""
         coding = headers.get("content-encoding", "").lower()
         return cls(
             size,
@@ -114,17 +114,17 @@ class Identity:
 
 
 def is_strong(etag: str) -> bool:
-    """Whether an ETag promises the same bytes. One that is not a string in quotes is no ETag by the grammar, an empty
-    one tells no version from another, and neither promises anything.
+    """Whether equal ETags promise equal bytes. An ETag without quotes is not valid by the grammar, and an empty one
+    cannot tell versions apart; neither counts as strong.
     """
     return len(etag) > 2 and etag[0] == etag[-1] == '"' and '"' not in etag[1:-1]
 
 
 def same_validators(etag: str, last_modified: str, other_etag: str, other_last_modified: str) -> Same:
-    """What two responses' validators say; empty: absent.
+    """Compare the validators of two responses; empty means absent.
 
-    Two strong ETags decide alone. Otherwise each validator must be what it was: one that differs, appeared or
-    vanished is another file.
+    Two strong ETags decide alone. Otherwise each validator must be unchanged: if one differs, appeared or vanished, it
+    is a different file.
     """
     if is_strong(etag) and is_strong(other_etag):
         return Same.PROVEN if etag == other_etag else Same.DIFFERENT
@@ -132,10 +132,10 @@ def same_validators(etag: str, last_modified: str, other_etag: str, other_last_m
 
 
 def same(one: Identity, other: Identity) -> Same:
-    """Whether two responses for one URL are of the same file. A size that is unknown on one side decides nothing.
+    """Whether two responses for one URL are of the same file. A size that one side does not know decides nothing.
 
-    Validators are one URL's own (RFC 9110, section 8.8.3): what a mirror sends says nothing about another server's
-    file, however equal it looks.
+    Not for comparing mirrors: a validator is only meaningful for one URL (RFC 9110, section 8.8.3), so equal validators
+    from two servers do not show that their files are the same.
     """
     if one.coding != other.coding:
         return Same.DIFFERENT
@@ -145,7 +145,7 @@ def same(one: Identity, other: Identity) -> Same:
 
 
 def contradicts(one: Identity, other: Identity) -> bool:
-    """Whether what two URLs say speaks against their having the same file, which their validators never prove."""
+    """Whether the identities stated by two URLs show that their files differ; they never show that these are equal."""
     if min(one.size, other.size) >= 0 and one.size != other.size:
         return True
     if one.etag and other.etag:
@@ -157,16 +157,16 @@ def contradicts(one: Identity, other: Identity) -> bool:
 def must_compare_before_resuming(known: Identity, *, checksum: bool, helped: bool = False) -> bool:
     """Whether bytes of an earlier run must be compared with the server's before they are used.
 
-    ``known`` is what that run was told; ``checksum`` says that the caller's digest will verify the whole file. Equal
-    dates do not suffice: days may have passed, and tools that copy files set them as they like. ``helped``: some of
-    the bytes may be a mirror's, of which the server's ETag says nothing.
+    ``known`` is the identity that the server stated in that run. ``checksum``: the caller's digest will verify the
+    whole file. Equal dates do not suffice, since days may have passed and tools that copy files can set any date.
+    ``helped``: some of the bytes may come from a mirror, and the server's ETag says nothing about those.
     """
     return not checksum and (helped or known.strength < Strength.STRONG)
 
 
 def must_compare_before_publishing(known: Identity, *, responses: int, checksum: bool) -> bool:
-    """Whether some of a file that one run fetched must be fetched again and compared before it gets its name.
+    """Whether parts of a file that one run fetched must be fetched again and compared before it gets its name.
 
-    ``responses`` is from how many its bytes came: the body of one is consistent in itself.
+    ``responses`` is the number of responses that its bytes came from: the body of a single one is consistent.
     """
     return not checksum and responses > 1 and known.strength < Strength.STRONG

@@ -1,15 +1,16 @@
-"""Imports on threads of this package, held apart from forks.
+"""Keeps imports on this package's threads from overlapping with forks.
 
-A child that is forked while a thread imports a module has half of it, and nobody who would complete it.
+If the process forks while a thread is importing a module, the child has a half-imported module and no thread that would
+complete it.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from _thread import RLock  # threading's own, which would take a millisecond to import
+from _thread import RLock  # the same as threading.RLock, without the millisecond that importing threading takes
 
-TYPE_CHECKING = False  # to type checkers it is typing's, which takes 7 ms to import
+TYPE_CHECKING = False  # type checkers treat it like typing.TYPE_CHECKING; importing typing would take 7 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
@@ -20,25 +21,26 @@ if TYPE_CHECKING:
 __all__ = ["after_fork", "no_fork", "ready_tempfile"]
 
 _PATIENCE_S = 10.0
-"""How long a fork waits for an import. One that takes longer may be waiting for a lock of somebody else's handler."""
+"""How long a fork waits for an import. A longer import may itself be waiting for a lock of another fork handler."""
 
 no_fork = RLock()
-"""Held while a module is imported that is not needed before, and while the process forks."""
+"""Held while a module is imported late (inside a function), and while the process forks."""
 
 _NAME = "register_at_fork"
 _system_registers: Callable[..., None] | None = getattr(os, _NAME, None)
-_handlers: list[_Handlers] = []  # of what was imported under the lock
-_called: list[_Handlers] = []  # those of the fork that is under way
-_is_apart = False  # whether that fork has the lock
+_handlers: list[_Handlers] = []  # registered by modules that were imported under the lock
+_called: list[_Handlers] = []  # those called for the current fork
+_is_apart = False  # whether the current fork holds the lock
 
 
 def _register(*, before: Handler = None, after_in_child: Handler = None, after_in_parent: Handler = None) -> None:
-    """What is imported may have handlers that take locks of its own, as ``logging`` does.
+    """Replaces ``os.register_at_fork``. Handlers registered by modules imported under the lock are called by ours.
 
-    The system calls those that are registered last first, and would call them before ours: the thread that forks would
-    have their locks while it waits for the imports, and these may wait for the locks. So they are called by ours.
+    Such handlers may take locks, as those of ``logging`` do. Python calls the handlers registered last first, so these
+    would run before ours: the forking thread would hold their locks while it waits for imports, and the imports might
+    wait for the same locks.
     """
-    if no_fork._is_owned():  # type: ignore[attr-defined]  # which threading uses, too
+    if no_fork._is_owned():  # type: ignore[attr-defined]  # threading uses it as well
         _handlers.append((before, after_in_child, after_in_parent))
         return
     assert _system_registers is not None
@@ -74,7 +76,7 @@ def _after_fork_in_child() -> None:
 
 
 def _call(handler: Handler) -> None:
-    """As the system does: what it raises is shown, and the process forks."""
+    """Call a handler as Python does: an exception is shown, and the fork goes ahead."""
     if handler is not None:
         try:
             handler()
@@ -83,14 +85,15 @@ def _call(handler: Handler) -> None:
 
 
 def _logging_lock() -> Any:
-    """The lock of ``logging``, where somebody has loaded that."""
+    """The lock of ``logging``, or None if it has not been imported."""
     return getattr(sys.modules.get("logging"), "_lock", None)
 
 
 def _let_go_of_logging() -> Any:
-    """A program that loads ``logging`` after this package has its lock by now, for which an import may be waiting.
+    """Release the lock of ``logging`` before waiting for imports, since an import may be waiting for it: if the program
+    imported ``logging`` after this package, ``logging``'s own handler has taken it by now.
 
-    It is taken again once that is over. Returns how often it was held.
+    Returns the state with which the caller takes it again afterwards, or None if it was not held.
     """
     lock = _logging_lock()
     return lock._release_save() if lock is not None and lock._is_owned() else None
@@ -102,7 +105,7 @@ if _system_registers is not None:
 
 
 def after_fork(forget: Callable[[], object]) -> None:
-    """Have it called in every child that is forked from now on, where processes fork."""
+    """Call ``forget`` in every child forked from now on, on systems that fork."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=forget)
 
@@ -111,13 +114,15 @@ _has_made_one = False
 
 
 def ready_tempfile() -> None:
-    """Have ``tempfile`` do what it does once only, for which it holds a lock that no child must find held."""
+    """Have ``tempfile`` do its one-time set-up now, under ``no_fork``: it holds a lock meanwhile, which a forked child
+    must not inherit.
+    """
     global _has_made_one
     with no_fork:
         if not _has_made_one:
             import contextlib
             import tempfile
 
-            with contextlib.suppress(OSError):  # the caller may name a directory that is better
+            with contextlib.suppress(OSError):  # the caller may use another directory
                 tempfile.TemporaryFile().close()
             _has_made_one = True

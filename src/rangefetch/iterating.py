@@ -160,8 +160,8 @@ class _Names:
         self._after: dict[int, deque[tuple[int, Wanted]]] = {}
 
     def enter(self, number: int, wanted: Wanted) -> bool:
-        """Add an item; return whether it may be fetched now. Raises ``TargetExists`` if the user gave its name to another
-        item as well.
+        """Add an item and return whether it may be fetched now. Raises ``TargetExists`` if the user gave the same name
+        to another unfinished item.
         """
         own = wanted.own or {}
         name = f"{own.get('save_dir', '')}/{own.get('filename') or wanted.name}" if own else wanted.name

@@ -1,8 +1,8 @@
-"""The ledger of a run: what came of each of its items, in one SQLite file.
+"""The ledger of a run: the outcome of each item, in one SQLite file.
 
-A thread of its own writes, a batch at a time, so that downloads wait for no disk. What is in the file is therefore a
-moment old when a process is killed; whoever resumes asks the disk about the rest. Write-ahead logging lets others read
-meanwhile.
+A separate thread writes rows in batches, so that downloads do not wait for the disk. If the process is killed, the last
+moment's rows are missing; the next run finds those files on the disk. Write-ahead logging lets other processes read the
+file at the same time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rangefetch.disk import locks, system
 __all__ = ["COMPLETE", "FAILED", "VERSION", "Ledger", "LedgerError", "LedgerLost", "Row"]
 
 VERSION = 2
-"""Of the tables (``user_version``)."""
+"""The version of the tables (``user_version``)."""
 COMPLETE, FAILED = "complete", "failed"
 
 _APPLICATION = 0x52464C47  # "RFLG" (``application_id``)
@@ -46,21 +46,23 @@ CREATE TABLE item (
 
 
 class LedgerError(ValueError):
-    """The file is no ledger, is another version's or another list's, is in use, or cannot be read or written."""
+    """The file is not a ledger, is of another version or another list, is in use, or cannot be read or written."""
 
 
 class LedgerLost(LedgerError):
-    """A ledger that was in use cannot be read or written any more: the disk is full, or gone."""
+    """An open ledger can no longer be read or written: the disk is full or gone."""
 
 
 class Row(NamedTuple):
-    """One item that has ended: ``number`` is its place among the items, from 0, ``line`` its line in a list (0: none).
+    """An item that has ended.
 
-    ``state`` is ``complete`` or ``failed``. ``path`` is its file, ``size`` in bytes, ``checksum`` the digest that was
-    verified, or that it was to have (empty: none); of a
-    file in a shard that of its bytes there. ``error`` is the class of the error, ``status`` the HTTP status
-    (0: none), ``reason`` the message. ``ended`` is a time in seconds since 1970. Of a file in a shard (a tar file)
-    ``path`` is the shard, ``member`` its name in it, and ``offset`` where its bytes begin.
+    ``number`` is its position among the items, from 0, and ``line`` its line in the list (0: none). ``state`` is
+    ``complete`` or ``failed``. ``path`` is its file, ``size`` is in bytes, and ``checksum`` is the digest that was
+    verified or, of a failed item, expected (empty: none). ``error`` is the class name of the error, ``status`` the HTTP
+    status (0: none) and ``reason`` the message. ``ended`` is in seconds since 1970.
+
+    For a file in a shard (a tar file), ``path`` is the shard, ``member`` the name inside it, ``offset`` where the
+    file's bytes start, and ``checksum`` the digest of those bytes.
     """
 
     number: int
@@ -82,12 +84,12 @@ class Row(NamedTuple):
 
 
 _COLUMNS = ", ".join(f'"{name}"' for name in Row._fields)
-_TOGETHER = 250  # 4,000 values; SQLite takes 32,766 at a time
+_TOGETHER = 250  # rows per statement: 4,000 values, where SQLite allows 32,766
 
 
 def _put(count: int) -> str:
-    """The statement that puts so many rows. Python's module lets other threads run, and waits until it may go on, each
-    time SQLite works: for each row of ``executemany``.
+    """The statement that inserts ``count`` rows at once. ``executemany`` would release and reacquire the GIL for each
+    row.
     """
     row = f"({', '.join('?' * len(Row._fields))})"
     return f"INSERT OR REPLACE INTO item ({_COLUMNS}) VALUES {', '.join([row] * count)}"
@@ -97,10 +99,10 @@ _PUT_TOGETHER = _put(_TOGETHER)
 
 
 class Ledger:
-    """An open ledger; a context manager. ``writes``: it is made if it is not there, and nobody else may write it. Of
-    the ``put_rows`` that were put, ``written_rows`` are in the file.
+    """An open ledger; a context manager. With ``writes``, it is created if missing, and no other process may write it.
+    ``put_rows`` counts the rows passed to ``put``, and ``written_rows`` those of them that are in the file.
 
-    Raises ``LedgerError``, and leaves a file that is something else as it is.
+    Raises ``LedgerError``; a file that is not a ledger is left as it is.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, writes: bool) -> None:
@@ -110,9 +112,9 @@ class Ledger:
         self._thread: threading.Thread | None = None
         self._waiting: deque[Row] = deque()
         self.put_rows = self.written_rows = 0
-        self._bell = threading.Event()  # there is something to be written
-        self._hurry = threading.Event()  # ... at once
-        self._moved = threading.Condition()  # something was written, or nothing will be
+        self._bell = threading.Event()  # there are rows to write
+        self._hurry = threading.Event()  # write them at once
+        self._moved = threading.Condition()  # notified when rows were written, or writing failed
         self._error = ""
         self._done = False
         try:
@@ -136,7 +138,7 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Write what is still to be written. Raises ``LedgerError`` where that was not possible."""
+        """Write the remaining rows and close the file. Raises ``LedgerError`` if they could not be written."""
         if self._done:
             return
         self._done = True
@@ -148,21 +150,21 @@ class Ledger:
         self._closing.close()
         self._must_be_written()
 
-    # -- what it says ---------------------------------------------------------------------------------------------
+    # -- reading and writing --------------------------------------------------------------------------------------
 
     def about(self, key: str) -> str:
-        """What is known of the run as a whole: ``list``, ``directory``, ``created``, ``count``; "" if it is not."""
+        """A value about the whole run: ``list``, ``directory``, ``created``, ``count``, ...; "" if it is not known."""
         with self._reading() as database:
             found = database.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
         return str(found[0]) if found else ""
 
     def note(self, key: str, value: object) -> None:
-        """Keep something of the run as a whole."""
+        """Store a value about the whole run."""
         with self._reading() as database:
             database.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, str(value)))
 
     def rows(self, *, state: str = "") -> Iterator[Row]:
-        """The items in their order, a page at a time, so that nothing is locked for long."""
+        """Yield the rows in the order of the items. They are read in pages, so that nothing is locked for long."""
         after = -1
         while True:
             with self._reading() as database:
@@ -177,12 +179,12 @@ class Ledger:
             after = page[-1][0]
 
     def ask(self, query: str) -> list[tuple[Any, ...]]:
-        """What a query returns."""
+        """Run a query and return its rows."""
         with self._reading() as database:
             return database.execute(query).fetchall()
 
     def put(self, row: Row) -> None:
-        """Have an item recorded soon. Raises ``LedgerError`` if an earlier one could not be."""
+        """Queue a row to be written soon. Raises ``LedgerError`` if an earlier row could not be written."""
         self._must_be_written()
         self._waiting.append(row)
         self.put_rows += 1
@@ -194,19 +196,19 @@ class Ledger:
                 self._wait_for(self.put_rows - _MOST_WAITING // 2)
 
     def members_of(self, shard: str) -> list[tuple[str, int, int, str]]:
-        """The files in a shard, in their order there: name, offset, size and checksum."""
+        """The files in a shard, in the order in which they are in it: name, offset, size and checksum."""
         with self._reading() as database:
             query = "SELECT member, \"offset\", size, checksum FROM item WHERE path = ? AND member != ''"
             return database.execute(f'{query} ORDER BY "offset"', (shard,)).fetchall()
 
     def forget_beyond(self, shard: str, size_bytes: int) -> None:
-        """Have no rows of files that a shard of this size cannot have."""
+        """Delete the rows of files that end beyond ``size_bytes``, the size of their shard."""
         with self._reading() as database:
             query = "DELETE FROM item WHERE path = ? AND member != '' AND \"offset\" + size > ?"
             database.execute(query, (shard, size_bytes))
 
     def flush(self) -> None:
-        """Wait until all that was put is in the file. Raises ``LedgerError`` where it cannot be written."""
+        """Wait until all rows are in the file. Raises ``LedgerError`` if they cannot be written."""
         self._hurry.set()
         self._wait_for(self.put_rows)
 
@@ -225,7 +227,7 @@ class Ledger:
             raise LedgerLost(f"{self.path}: {self._error}")
 
     def _take(self) -> None:
-        """Keep other processes out. Not by a lock on the file itself: SQLite has its own there."""
+        """Keep other processes from writing. Locks a file beside the ledger, since SQLite puts its own locks on it."""
         lock = f"{self.path}-lock"
         try:
             fd = system.open_file(lock, os.O_RDWR | os.O_CREAT)
@@ -242,7 +244,7 @@ class Ledger:
             self._closing.callback(locks.unlock_and_close, fd)
 
     def _is_one(self) -> bool:
-        """Whether the file is a ledger of this version; False: it is not there, or empty. Raises ``LedgerError``."""
+        """Whether the file is a ledger of this version; False if it is missing or empty. Raises ``LedgerError``."""
         try:
             with Path(self.path).open("rb") as file:
                 header = file.read(100)
@@ -278,7 +280,7 @@ class Ledger:
         return database
 
     def _make(self) -> None:
-        """Make an empty ledger, which has its name once it is whole."""
+        """Create an empty ledger under another name, and rename it once it is complete."""
         making = f"{self.path}-new"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(making)  # noqa: PTH108 - what a kill has left
@@ -304,14 +306,14 @@ class Ledger:
         self._must_be_written()
 
     def _write(self) -> None:
-        """The thread that writes."""
+        """The body of the writing thread."""
         try:
             database = sqlite3.connect(self.path, timeout=30, isolation_level=None)
             with contextlib.closing(database):
                 database.execute("PRAGMA synchronous = NORMAL")
                 while True:
                     self._bell.wait()
-                    # What comes within a moment is written together with it.
+                    # Wait a moment, to write further rows together with the first.
                     self._hurry.wait(_BATCH_S)
                     self._hurry.clear()
                     self._bell.clear()
@@ -325,7 +327,7 @@ class Ledger:
                 self._moved.notify_all()
 
     def _write_all(self, database: sqlite3.Connection) -> None:
-        """Write what there is, some at a time."""
+        """Write all waiting rows, in batches."""
         while self._waiting:
             rows = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH_ROWS))]
             database.execute("BEGIN IMMEDIATE")

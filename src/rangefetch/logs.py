@@ -1,6 +1,6 @@
-"""The package's logger, which cannot hurt a download: a handler that raises is the handler's own trouble.
+"""The package's logger. Exceptions in the user's log handlers do not affect downloads.
 
-``logging`` is imported with the first line that somebody may hear: it takes as long as a tenth of a small download.
+``logging`` is imported only when a line is to be logged, since that takes a tenth of the time of a small download.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _DEBUG, _INFO, _WARNING, _ERROR = 10, 20, 30, 40
 
 
 class _Log:
-    """Passes lines on to the logger ``rangefetch``. What a handler or filter raises is printed and goes no further, as
-    ``logging`` itself does with errors in its own handlers.
+    """Passes lines to the logger ``rangefetch``. An exception in a handler or filter is printed and not propagated, as
+    ``logging`` itself does for errors in its own handlers.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class _Log:
 
     @property
     def logger(self) -> logging.Logger:
-        """The logger."""
+        """The logger; this imports ``logging``."""
         if self._logger is None:
             with no_fork:
                 import logging
@@ -42,7 +42,7 @@ class _Log:
         return self._logger
 
     def prepare(self, prepare: Callable[[logging.Logger], None] | None) -> None:
-        """Have ``prepare`` called with the logger before its first line; at once, where that may have been."""
+        """Call ``prepare`` with the logger before its first line, or at once if the logger exists already."""
         self._prepare = prepare
         if self._logger is not None and prepare is not None:
             prepare(self._logger)
@@ -63,7 +63,7 @@ class _Log:
         self._log(_ERROR, message, args, with_traceback=True)
 
     def _log(self, level: int, message: str, args: tuple[object, ...], *, with_traceback: bool = False) -> None:
-        # Who has not imported logging has asked for nothing below a warning.
+        # A program that has not imported logging cannot have enabled levels below warning.
         if (level < _WARNING and "logging" not in sys.modules) or not self.logger.isEnabledFor(level):
             return
         try:
@@ -81,7 +81,7 @@ class _Log:
             try:
                 traceback.print_exc(file=sys.stderr)
             except Exception:
-                return  # a stderr that is closed
+                return  # stderr is closed
 
 
 log = _Log()

@@ -1,7 +1,7 @@
-"""Text for people's eyes, without the secrets of the URLs in it. Pure.
+"""Masks secrets of URLs in text that people see. Pure functions.
 
-Masked are user names and passwords, and the values of parameters that carry signatures, tokens and keys. Everything
-else stays, so that a thousand failed lines can be told apart.
+User names and passwords are masked, and the values of parameters that carry signatures, tokens and keys. Everything
+else stays, so that the URLs of a thousand failures can be told apart.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _EXACT = frozenset(
         *("googleaccessid", "key-pair-id", "hdnts", "hdnea", "hdntl", "hm"),
     }
 )
-# Keys end in that word (auth_key, passkey, Subscription-Key), and an author is nobody's authorization.
+# Names of keys end in "key" (auth_key, passkey, Subscription-Key). "author" does not count as "auth".
 _WITHIN = re.compile(
     r"token|signature|secret|passw|passphrase|credential|hmac|sess(?:ion)?[-_]?id|auth(?!or(?!iz))|access[-_]?key"
     r"|(?:key|sig)$"
@@ -32,32 +32,33 @@ _PREFIXES = ("x-amz-", "x-goog-", "x-oss-", "x-cos-", "x-obs-", "x-bce-", "q-sig
 
 
 def mask_url(url: str) -> str:
-    """The URL without user and password (a token may stand in the place of either), and without the values of
-    parameters that carry secrets."""
+    """The URL without user name and password (either may be a token), and without the values of parameters that carry
+    secrets.
+    """
     if first := _USERINFO_FIRST.match(url):
         url = f"{_HIDDEN}@{url[first.end() :]}"
     return mask_text(url)
 
 
 def mask_text(text: str) -> str:
-    """The same of all URLs in a text, also of those within other URLs and of what is not quite a URL."""
+    """Mask all URLs in a text like ``mask_url``, including URLs inside other URLs and text that only resembles one."""
     if "@" in text:
         text = _USERINFO.sub(rf"\1{_HIDDEN}@", text)
     if "=" in text or "%3" in text:
         text = _mask_parameters(text)
         if "@" in text:
-            # A value that is hidden may have had the "?" that told a path from a user.
+            # The masked value may have contained the "?" because of which the text before the "@" was no user name.
             text = _USERINFO.sub(rf"\1{_HIDDEN}@", text)
     return text
 
 
 def without_userinfo(url: str) -> str:
-    """The exact URL but for user and password."""
+    """The URL unchanged except that user name and password are masked."""
     return _USERINFO.sub(rf"\1{_HIDDEN}@", url, count=1)
 
 
 def printable(text: str) -> str:
-    """The text on one line, with nothing in it that could move a terminal's cursor."""
+    """The text on one line, with unprintable characters escaped, so that it cannot move a terminal's cursor."""
     if text.isprintable():
         return text
     return "".join(
@@ -67,14 +68,14 @@ def printable(text: str) -> str:
 
 
 def _mask_parameters(text: str) -> str:
-    """In one pass: URLs lie within values of other URLs as deep as whoever sends them likes."""
+    """Mask parameters in a single pass, since a sender can nest URLs in each other's values as deeply as it likes."""
     masked: list[str] = []
     done = at = 0
     while found := _PARAMETER.search(text, at):
         at = found.end()
         if not _is_secret(unquote(found[2]).lower()):
             continue
-        # Within another parameter's value it ends where the inner URL's next one begins.
+        # Inside another parameter's value, it ends where the inner URL's next parameter begins.
         is_inner = found[1].startswith("%") or found[3].startswith("%")
         value = (_INNER_VALUE if is_inner else _VALUE).match(text, at)
         if value is not None and value[0]:

@@ -1,7 +1,7 @@
-"""The downloads of one manager: who waits, who is at work, and who has ended; what its lock guards.
+"""The downloads of one manager: waiting, active and finished; everything that the manager's lock guards.
 
-A download that only waits is a ``Queued`` here; whoever looks for it by its gid gets the ``Download``. No step takes
-longer because more of them wait, and what is done to all takes a step for each.
+A download that only waits is kept as a ``Queued``; looking it up by its gid makes the ``Download``. The time of each
+operation on one download does not depend on how many are waiting; operations on all take time for each.
 """
 
 from __future__ import annotations
@@ -41,67 +41,68 @@ _LEAST_LOOK_S = 0.005
 
 @records.dataclass(frozen=True, slots=True)
 class Left:
-    """A download that was told to stop, and the state in which it was."""
+    """A download that was told to stop, and the state that it was in."""
 
     entry: Entry
     was: DownloadStatus
 
 
 class Queue:
-    """The downloads of a manager, and the ``Listener`` of its backends, whose threads do not keep the manager alive.
+    """The downloads of a manager, and the ``Listener`` of its backends. The backends' threads refer to this object and
+    not to the manager, so that they do not keep the manager alive.
 
     Methods may be called from any thread.
     """
 
     def __init__(self, most_active: int, most_small: int, most_aside: int, most_finished: int) -> None:
-        self.router: BackendRouter  # whoever makes one sets it
+        self.router: BackendRouter  # set by the creator
         self.is_started = False
         self.starts = 0
-        """How often it was started."""
-        self._lock = RLock()  # guards all that follows; nothing that may block is done under it
+        """How often the manager was started."""
+        self._lock = RLock()  # guards everything that follows; nothing that may block is done while it is held
         self.register = Register(most_finished)
         self._line = Line()
         self._places = Places(most_active, most_small, most_aside)
         self._room = Room()
-        self._of_robots: set[str] = set()  # downloads of rules, by gid
-        self._known_robots: Robots | None = None  # made for the first download that has the option
+        self._of_robots: set[str] = set()  # gids of downloads of robots.txt
+        self._known_robots: Robots | None = None  # made for the first download with the ``robots`` option
         self._hosts = HostsOfOrigins()
-        self._stops_since_s = 0.0  # places are kept free since then, for more may be stopped; 0: they are not
+        self._stops_since_s = 0.0  # since when nothing new starts, because more downloads may be stopped; 0: not now
         self._last_stop_s = 0.0
-        self._looks_again_s = 0.0  # when what waits for its host to have requests again is looked at; 0: never
+        self._looks_again_s = 0.0  # when downloads that wait for their host's next request slot are checked; 0: never
 
     def orphan(self) -> None:
-        """In a forked child: the lock may be another thread's of the parent."""
+        """In a forked child: replace the lock, which another thread of the parent may have held."""
         self._lock = RLock()
         self.is_started = False
 
-    # -- who there is -----------------------------------------------------------------------------------------
+    # -- looking up -------------------------------------------------------------------------------------------
 
     def find(self, gid: str) -> Download:
-        """Raises ``KeyError``."""
+        """Return a download by its gid. Raises ``KeyError``."""
         with self._lock:
             return self.register.whole(self.register.find(gid))
 
     def peek(self, gid: str) -> Entry | None:
-        """It as it is kept; None for what is no download of the user's."""
+        """Return the entry as it is kept, or None if it is unknown or not a download of the user."""
         return self.register.entries.get(gid) if gid not in self._of_robots else None
 
     def entries(self) -> list[Entry]:
-        """All of them, in the order in which they were asked for."""
+        """All downloads, in the order in which they were added."""
         with self._lock:
             if self._of_robots:
                 return [entry for gid, entry in self.register.entries.items() if gid not in self._of_robots]
             return list(self.register.entries.values())
 
     def forget_all(self, downloads: Iterable[Download]) -> None:
-        """Those that have ended are known no more."""
+        """Forget those of these downloads that have ended."""
         with self._lock:
             for download in downloads:
                 if download.status in FINISHED and self.register.entries.get(download.gid) is download:
                     self.register.forget(download.gid)
 
     def forget(self, gid: str) -> bool:
-        """Whether it has ended; then it is known no more. Raises ``KeyError``."""
+        """Forget a download if it has ended, and return whether it has. Raises ``KeyError``."""
         with self._lock:
             if self.register.find(gid).status not in FINISHED:
                 return False
@@ -109,21 +110,21 @@ class Queue:
             return True
 
     def collect(self, download: Download) -> None:
-        """Somebody is told its outcome: now it is one of those of which only the last are remembered."""
+        """Note that the outcome of a download has been returned, so that it may be forgotten after some others."""
         with self._lock:
             self.register.collect(download)
 
     def passed_over(self, gids: Collection[str]) -> int:
-        """How many of these come after others, or are at work and can do nothing: they keep nobody busy."""
+        """How many of these do not keep the manager busy, because their host is passed over or they are aside."""
         with self._lock:
             return self._line.passed_over(gids) + self._places.count_aside(gids)
 
     # -- life -------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """The backend runs: what waits may begin."""
+        """Start waiting downloads, now that the backend is running."""
         with self._lock:
-            for gid in self._of_robots:  # that were cut short
+            for gid in self._of_robots:  # cut short by the last stop
                 self.register.forget(gid)
             self._of_robots.clear()
             self.is_started = True
@@ -132,7 +133,7 @@ class Queue:
             self._begin_next()
 
     def stop(self) -> None:
-        """The backend is about to be stopped: what waits is paused."""
+        """Pause the waiting downloads, because the backend is about to be stopped."""
         with self._lock:
             self.is_started = False
             waiting, self._line = [self.register.entries[gid] for gid in self._line], Line()
@@ -146,28 +147,28 @@ class Queue:
 
     @contextmanager
     def running(self, start: Callable[[], None]) -> Iterator[None]:
-        """Started (by ``start``, where it is not), and the lock held."""
+        """A context in which the manager is started (by ``start``, if it is not yet) and the lock is held."""
         while True:
             start()
             with self._lock:
-                if self.is_started:  # nobody has stopped it meanwhile
+                if self.is_started:  # it was not stopped in between
                     yield
                     return
 
     # -- into the queue ---------------------------------------------------------------------------------------
 
     def claim_room(self, entries: Iterable[Entry]) -> dict[str, DiskError]:
-        """Hold the space that they lack, or say for which there is not as much. Asks the file system, so never under
-        the lock.
+        """Reserve the disk space that downloads still need. Returns an error, by gid, for each that does not fit. Asks
+        the file system, so it must not be called with the lock held.
         """
         return self._room.claim(entries, self._downloads_at_work)
 
     def release_room(self, entry: Entry) -> None:
-        """It is not to wait after all."""
+        """Release the reserved space of a download that will not wait after all."""
         self._room.release(entry)
 
     def add(self, entries: Iterable[Entry], refused: dict[str, DiskError]) -> None:
-        """New ones, which wait for their turn; the lock is held (``running``)."""
+        """Add new downloads, which wait for their turn. The lock must be held (``running``)."""
         for entry in entries:
             self.register.entries[entry.gid] = entry
             if refused:
@@ -179,8 +180,8 @@ class Queue:
         self._begin_next()
 
     def add_stream(self, download: Download) -> None:
-        """A stream begins at once: it lasts for as long as its reader pleases, who may be waiting for another one. The
-        lock is held (``running``).
+        """Start a stream at once. It must not wait for a place, since streams last as long as their readers like, and a
+        reader may be waiting for another stream. The lock must be held (``running``).
         """
         self.register.entries[download.gid] = download
         if download.options.robots and self.router.can_stream:
@@ -197,7 +198,7 @@ class Queue:
         self._begin([download])
 
     def take_in(self, entries: Iterable[Entry]) -> None:
-        """What an earlier manager has left."""
+        """Add downloads that an earlier manager left in the session."""
         with self._lock:
             for entry in entries:
                 if entry.gid not in self.register.entries:
@@ -206,15 +207,17 @@ class Queue:
                         self._enter(entry)
 
     def queue_again(self, entries: Iterable[Entry], was: DownloadStatus, refused: dict[str, DiskError]) -> None:
-        """Have those that were stopped or have failed wait for their turn again; the lock is held (``running``)."""
+        """Put those of these downloads that are in the state ``was`` (paused or failed) back into the queue. The lock
+        must be held (``running``).
+        """
         for each in entries:
-            entry = self.register.entries.get(each.gid, each)  # it may have become a download meanwhile
+            entry = self.register.entries.get(each.gid, each)  # a Queued may have become a Download meanwhile
             if (
                 isinstance(entry, Download)
                 and entry.status is DownloadStatus.ACTIVE
                 and entry.intent is DownloadStatus.PAUSED
             ):
-                # It is about to be paused: back from there.
+                # It is still being paused; it will wait again once that is done.
                 entry.intent = DownloadStatus.WAITING
             elif entry.status is was:
                 self.register.go_on(entry.gid)
@@ -227,14 +230,14 @@ class Queue:
         self._begin_next()
 
     def _enter(self, entry: Entry, *, late: bool = False, number: int = 0) -> None:
-        """Have it wait for its turn."""
+        """Have a download wait for its turn."""
         if entry.options.robots and (rules := self._robots.rules_for(entry.url)) is not None:
             entry.options = rules.slowed(entry.options)
         spaced = bool(entry.options.host_rate)
         self._line.add(entry.gid, self._hosts.of(entry.url, entry.options), late=late, spaced=spaced, number=number)
 
     def _put_in_line(self, entry: Entry, no_room: DiskError | None) -> None:
-        """Have it wait, or refuse it where there is no room for it."""
+        """Have a download wait, or fail it if there is no room for it."""
         if no_room is not None:
             self._refuse(entry, no_room)
         else:
@@ -245,8 +248,8 @@ class Queue:
     def direct(
         self, status: DownloadStatus, *, among: Iterable[Entry] | None = None, remove_files: bool = False
     ) -> list[Left]:
-        """Note where some downloads, or all, are to go; those that are not at work are there at once. Returns those
-        that were not there already.
+        """Note that some downloads, or all, are to be paused or removed. Inactive ones change their state at once.
+        Returns those that were not paused or removed already.
         """
         with self._lock:
             if among is None:
@@ -281,8 +284,8 @@ class Queue:
         return was
 
     def change(self, download: Download, options: DownloadOptions, *, elsewhere: bool) -> bool:
-        """It has other options now; whether it is at work. Raises ``ValueError`` where that is too late for another
-        place.
+        """Set the options of a download; returns whether it is active. Raises ``ValueError`` if its path was to change
+        (``elsewhere``) and it has started meanwhile.
         """
         with self._lock:
             if elsewhere and download.status is DownloadStatus.ACTIVE:
@@ -293,7 +296,7 @@ class Queue:
                 self.register.note(download.gid)
             return download.gid in self._places
 
-    # -- what the backends tell -------------------------------------------------------------------------------
+    # -- called by the backends -------------------------------------------------------------------------------
 
     def completed(self, download: Download, result: DownloadResult) -> None:
         self.completed_together([(download, result)])
@@ -313,7 +316,7 @@ class Queue:
             for download, result in whole:
                 try:
                     download.move(complete, result=result)
-                except BaseException:  # the others hear of theirs
+                except BaseException:  # the other downloads must still be notified
                     _log.exception("%s: internal error", download.gid)
                 if self.register.note is not None:
                     self.register.note(download.gid)
@@ -333,7 +336,7 @@ class Queue:
             self._ended(download, intent)
             return
         goes_on = goes_on and intent is DownloadStatus.WAITING
-        # Nobody has asked for it where the backend was stopped.
+        # A pause that nobody requested means that the manager was stopped.
         self._ended(download, DownloadStatus.PAUSED, cut_short=intent is not DownloadStatus.PAUSED and not goes_on)
         if goes_on:
             self._wait_again(download)
@@ -356,13 +359,13 @@ class Queue:
                 else:
                     self._begin_next()
         finally:
-            # Whoever waits for it hears of it, whatever else went wrong.
+            # Those who wait for the download must be notified, whatever else went wrong.
             download.move(status, error=error, cut_short=cut_short)
             if self.register.note is not None:
                 self.register.note(download.gid)
 
     def _wait_again(self, download: Download) -> None:
-        """It goes on waiting. On the backend's thread, so no file system is asked."""
+        """Put a halted download back into the line. Runs on the backend's thread, so it asks no file system."""
         with self._lock:
             if download.status is DownloadStatus.PAUSED:
                 download.move(DownloadStatus.WAITING)
@@ -391,7 +394,7 @@ class Queue:
                 self.let_go(left)
 
     def let_go(self, left: Left) -> None:
-        """What follows for the backend where a download was told to stop."""
+        """Have the backend halt a download that was told to stop while it was active."""
         if left.was is DownloadStatus.ACTIVE:
             assert isinstance(left.entry, Download)
             self.router.halt(left.entry)
@@ -403,7 +406,7 @@ class Queue:
             if answered:
                 self._places.wait_to_return(download.gid)
                 return Growth.SOON
-            # Whatever it is that fails, it may take its time.
+            # There was no good answer yet, and retrying may take long: let others go first.
             download.was_put_off = True
             download.turn = 0
             download.intent = DownloadStatus.WAITING
@@ -431,7 +434,7 @@ class Queue:
             download.intent = DownloadStatus.WAITING
             return True
 
-    # -- inside; the lock is held -----------------------------------------------------------------------------
+    # -- inside; the lock must be held ------------------------------------------------------------------------
 
     def _begin_next(self) -> None:
         """Start waiting downloads while there is room."""
@@ -449,7 +452,7 @@ class Queue:
                 entry = self.register.entries[gid]
                 options = entry.options
                 if options.robots and self.router.can_stream and not self._may_fetch(entry):
-                    break  # the line is another one now
+                    break  # the line has changed
                 is_small = self.router.takes_as_small(entry)
                 if not is_small and not self._places.has_one_for_any():
                     is_blocked = True
@@ -467,7 +470,7 @@ class Queue:
             self._begin(begun)
 
     def _look_again_at_spaced(self, now_s: float) -> None:
-        """Have what waits for its host to have requests again begin then."""
+        """Schedule another look at the time when the next host may be sent a request again."""
         at_s = self._line.looks_again_s
         if at_s and not now_s < self._looks_again_s <= at_s:
             self._looks_again_s = at_s
@@ -488,8 +491,9 @@ class Queue:
         return self._known_robots
 
     def _may_fetch(self, entry: Entry) -> bool:
-        """Whether robots.txt allows an entry whose turn it is. Where it does not, that is its end; where nobody knows
-        yet, it waits."""
+        """Whether robots.txt allows an entry whose turn it is. If it does not, the entry fails; if robots.txt is not
+        known yet, the entry waits for it.
+        """
         rules = self._robots.rules_for(entry.url)
         if rules is None:
             late = self._line.is_late(entry.gid)
@@ -503,7 +507,7 @@ class Queue:
         return True
 
     def _refuse(self, entry: Entry, refusal: DownloadError) -> None:
-        """It ends before anything of it was requested."""
+        """Fail a download before anything was requested."""
         self._room.release(entry)
         self._has_ended(entry.gid, DownloadStatus.ERROR)
         self.register.whole(entry).move(DownloadStatus.ERROR, error=refusal)
@@ -511,7 +515,7 @@ class Queue:
             self.register.note(entry.gid)
 
     def _fetch_robots(self) -> None:
-        """Fetch the rules that somebody waits for, a few at a time."""
+        """Fetch the robots.txt files that downloads wait for, a few at a time."""
         while self.is_started and (found := self._robots.next_to_fetch()) is not None:
             origin, download = found
             self._of_robots.add(download.gid)
@@ -521,7 +525,7 @@ class Queue:
             self._begin([download])
 
     def _robots_move(self, origin: str, download: Download) -> None:
-        """On whatever thread: nothing is waited for."""
+        """Called on any thread when a download of robots.txt changes its state; must not block."""
         if download.status in FINISHED or download.status is DownloadStatus.PAUSED:
             self.router.later(0.0, lambda: self._robots_have_come(origin, download))
 
@@ -569,7 +573,7 @@ class Queue:
                 download.move(DownloadStatus.ERROR, error=LocalError(words, url=mask_url(download.url)))
 
     def _begin_later(self) -> None:
-        """Whoever has stopped one download may be about to stop the next ones, too: those do not begin before that."""
+        """Delay starting the next downloads briefly: whoever stopped one may be about to stop those as well."""
         self._last_stop_s = time.monotonic()
         if not self._stops_since_s:
             self._stops_since_s = self._last_stop_s
@@ -590,7 +594,7 @@ class Queue:
             self._begin_next()
 
     def _has_ended(self, gid: str, status: DownloadStatus) -> None:
-        """Remember one that has finished until its outcome is collected."""
+        """Remember a download that has finished until its outcome is collected."""
         if status in FINISHED:
             self.register.have_finished([gid])
 

@@ -1,10 +1,10 @@
-"""Dataclasses that are cheap to define: for type checkers and for users they are those of ``dataclasses``.
+"""Dataclasses that are cheap to define. To type checkers and users they look like those of ``dataclasses``.
 
 ``dataclasses`` imports ``inspect`` and compiles five or six functions for each class, which was a quarter of the time
-that ``rangefetch URL`` took for a small file. Here one is compiled, ``__init__``; the others are the same for every
-class. What the package uses is here: ``frozen``, ``slots``, ``kw_only`` and ``repr``, ``eq`` always, defaults and
-factories, ``init`` and ``metadata`` of a field. ``dataclasses.fields``, ``asdict``, ``replace`` and ``is_dataclass``
-take these classes as their own.
+that ``rangefetch URL`` took for a small file. Here only ``__init__`` is compiled; the other methods are shared by all
+classes. Only what the package uses is supported: ``frozen``, ``slots``, ``kw_only`` and ``repr``, ``eq`` (always on),
+defaults and factories, and a field's ``init`` and ``metadata``. ``dataclasses.fields``, ``asdict``, ``replace`` and
+``is_dataclass`` accept these classes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["dataclass", "field", "fields", "replace"]
 
 class _Missing:
     def __repr__(self) -> str:
-        return "<factory>"  # which is what it means as the default of an argument
+        return "<factory>"  # what help() shows as the default of an argument
 
 
 _MISSING = _Missing()
@@ -44,7 +44,7 @@ class _Field:
 
 
 class _Interchange:
-    """An attribute that ``dataclasses`` looks for. It is made when somebody does: they have imported it already."""
+    """An attribute that ``dataclasses`` looks up. Made on first access: by then ``dataclasses`` is imported anyway."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -58,7 +58,7 @@ class _Interchange:
 
 
 def _twin(record: type) -> type:
-    """A dataclass proper with the same fields."""
+    """Make a real dataclass with the same fields."""
     import dataclasses
 
     contents: list[Any] = []
@@ -113,7 +113,7 @@ def _dataclass(*, frozen: bool = False, slots: bool = False, kw_only: bool = Fal
 
 
 def _made(cls: type, *, frozen: bool, slots: bool, kw_only: bool, has_repr: bool) -> type:
-    """The class, with what its fields give it; another one with the same contents if it has slots."""
+    """Make the final class: a new one with the contents of ``cls`` and the methods that its fields require."""
     namespace = dict(cls.__dict__)
     found = []
     for name in cls.__annotations__:
@@ -148,7 +148,7 @@ def _made(cls: type, *, frozen: bool, slots: bool, kw_only: bool, has_repr: bool
 
 
 def _init(cls: type, found: list[_Field], *, frozen: bool, kw_only: bool) -> Callable[..., None]:
-    """``__init__``, compiled: it is what runs each time, and its signature is what ``help`` shows."""
+    """Compile ``__init__``, since it runs for every object and ``help`` shows its signature."""
     scope: dict[str, Any] = {"MISSING": _MISSING, "set_": object.__setattr__}
     arguments = ["self"] + (["*"] if kw_only and any(each.init for each in found) else [])
     body = []
@@ -179,8 +179,8 @@ def _init(cls: type, found: list[_Field], *, frozen: bool, kw_only: bool) -> Cal
 
 
 def _comparison(names: tuple[str, ...], *, hashes: bool) -> tuple[Callable[..., Any], Callable[..., int] | None]:
-    """``__eq__``, and ``__hash__`` where values do not change."""
-    contents = attrgetter(*names)  # a tuple of them, or the only one
+    """``__eq__``, and ``__hash__`` for frozen classes."""
+    contents = attrgetter(*names)  # returns a tuple of the values, or the only value
 
     def is_equal(self: Any, other: object) -> Any:
         return contents(self) == contents(other) if other.__class__ is self.__class__ else NotImplemented
@@ -197,7 +197,7 @@ def _repr(self: Any) -> str:
 
 
 def _refusal(what: str, allow: Callable[..., None], names: tuple[str, ...]) -> Callable[..., None]:
-    """``__setattr__`` or ``__delattr__`` of a class whose values do not change; its subclasses may have others."""
+    """``__setattr__`` or ``__delattr__`` of a frozen class. Subclasses may have other attributes, which can change."""
 
     def refuse(self: object, name: str, *value: object) -> None:
         if name not in names and _FIELDS not in type(self).__dict__:

@@ -1,4 +1,4 @@
-"""The downloads that a manager knows, by gid: those that have not ended, and those whose outcome may be asked for."""
+"""The downloads that a manager knows, by gid: the unfinished ones, and finished ones that may still be asked about."""
 
 from __future__ import annotations
 
@@ -15,33 +15,35 @@ _MOST_UNCOLLECTED = 100_000
 
 
 class Register:
-    """Guarded by the lock of the queue that has it. ``most_finished`` are remembered whose outcome was told."""
+    """The known downloads. Guarded by the lock of the queue that owns it. Of the downloads whose outcome has been
+    returned or raised, the last ``most_finished`` are remembered.
+    """
 
     def __init__(self, most_finished: int) -> None:
         self.entries: dict[str, Entry] = {}
-        """In the order in which they were asked for."""
+        """By gid, in the order in which they were added."""
         self.note: Callable[[str], object] | None = None
-        """Called with the gid of a download of which something has changed that is saved, perhaps under the lock."""
-        self._uncollected: OrderedDict[str, None] = OrderedDict()  # whose outcome nobody was told
-        self._collected: OrderedDict[str, None] = OrderedDict()  # whose outcome somebody was told
+        """Called with the gid of a download whose saved state has changed, perhaps with the lock held."""
+        self._uncollected: OrderedDict[str, None] = OrderedDict()  # finished, outcome not yet returned to anybody
+        self._collected: OrderedDict[str, None] = OrderedDict()  # finished, outcome already returned
         self._most_collected = most_finished
         self._most_uncollected = max(most_finished, _MOST_UNCOLLECTED)
 
     def find(self, gid: str) -> Entry:
-        """Raises ``KeyError``."""
+        """Return a download by its gid. Raises ``KeyError``."""
         entry = self.entries.get(gid)
         if entry is None:
             raise KeyError(f"there is no download {gid!r}")
         return entry
 
     def whole(self, entry: Entry) -> Download:
-        """The download, of which so far perhaps only an entry was queued."""
+        """Return the ``Download`` of an entry; one that is still a ``Queued`` is replaced by a ``Download``."""
         if isinstance(entry, Queued):
             entry = self.entries[entry.gid] = Download.of(entry)
         return entry
 
     def have_finished(self, gids: Iterable[str]) -> None:
-        """Remember these until their outcome is collected."""
+        """Remember these finished downloads until their outcome is collected, or too many are remembered."""
         uncollected = self._uncollected
         for gid in gids:
             uncollected[gid] = None
@@ -50,7 +52,7 @@ class Register:
             self.forget(next(iter(uncollected)))
 
     def collect(self, download: Download) -> None:
-        """Somebody is told its outcome: now it is one of those of which only the last are remembered."""
+        """Note that the outcome of a download has been returned, so that it may be forgotten after some others."""
         gid = download.gid
         if gid in self.entries and download.status in FINISHED:
             self.go_on(gid)
@@ -59,12 +61,12 @@ class Register:
                 self.forget(next(iter(self._collected)))
 
     def go_on(self, gid: str) -> None:
-        """It has no outcome yet, after all."""
+        """Note that a finished download is fetched again, so it has no outcome now."""
         self._uncollected.pop(gid, None)
         self._collected.pop(gid, None)
 
     def forget(self, gid: str) -> None:
-        """Know no more of it."""
+        """Forget a download."""
         self.entries.pop(gid, None)
         self.go_on(gid)
         if self.note is not None:

@@ -1,7 +1,7 @@
-"""Which backend runs a download: the first that can, the other one for what it does not serve, and why.
+"""Chooses the backend of each download: the first that can run, or the other for downloads that this one cannot do.
 
-With ``auto`` the native engine comes first, and aria2 is the fallback; ``prefer="aria2"`` turns that round. A
-backend that was named is the only one. The reason for a fallback is logged and kept.
+With ``auto`` the native engine comes first, and aria2 is the fallback; ``prefer="aria2"`` reverses the order. If a
+backend is named, only that one is used. The reason for a fallback is logged and kept.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ CAPABILITIES = {each.name: each for each in (NATIVE, ARIA2)}
 BACKENDS = tuple(CAPABILITIES)
 
 _OF_A_BACKEND = (BinaryDownloadFailed, DaemonUnavailable, ProcessManagementError, ProcessStartFailed)
-"""Errors after which another backend may do better."""
+"""Errors of a backend itself, after which the other backend may succeed."""
 
 
 class BackendRouter:
-    """The backends of one manager, as one: a ``Backend`` to the manager, and the ``Listener`` of both.
+    """Presents the backends of one manager as one: a ``Backend`` to the manager, and the ``Listener`` of both.
 
-    Raises ``ValueError`` or ``TypeError`` for a name or a keyword that is not known. ``name`` is the backend that runs
-    what nothing speaks against, ``reason`` why it is not the one that comes first (empty where it is).
+    Raises ``ValueError`` or ``TypeError`` for an unknown name or keyword. ``name`` is the backend that gets all
+    downloads that it can do, and ``reason`` says why it is not the first choice (empty if it is).
 
-    A backend that was not needed before is started aside, since that may take seconds. What it is wanted for is held
-    meanwhile.
+    The other backend is started in a separate thread when it is first needed, since that may take seconds. Downloads
+    for it are held until then.
     """
 
     def __init__(
@@ -70,19 +70,19 @@ class BackendRouter:
         self._starting = threading.Lock()  # one start at a time
         self._running: dict[str, Backend] = {}
         self._unusable: set[str] = set()  # until the next start
-        self._troubles: dict[str, str] = {}  # what speaks against which
+        self._troubles: dict[str, str] = {}  # by backend: why it is not used
         self._backend_of: dict[str, Backend] = {}
-        self._lock = threading.Lock()  # guards what follows; nobody is called under it
-        self._held: dict[str, Download] = {}  # what waits for a backend, in order
+        self._lock = threading.Lock()  # guards what follows; no backend or listener is called while it is held
+        self._held: dict[str, Download] = {}  # downloads that wait for a backend to start, in order
         self._starter: threading.Thread | None = None
         self._stopping = False
         if config:
             _make_aria2(self, policy, self._config)
 
-    # -- what the manager asks ----------------------------------------------------------------------------------
+    # -- called by the manager ----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the first backend that can run. Raises the ``LocalError`` of the only one, or one that names all."""
+        """Start the first backend that can run. Raises a ``LocalError`` with the reasons if none can."""
         self._stopping = False
         self._unusable, self._troubles = set(), {}
         usable = []
@@ -99,14 +99,14 @@ class BackendRouter:
             if backend.has_notifications():
                 self._choose(name)
                 return
-            # It would do, but what it is at is heard of late.
+            # It works, but its events are noticed late. Use it only if no other backend can run.
             self._troubles[name] = "its notifications cannot be heard (no WebSocket connection)"
         if not usable:
             raise LocalError(self._nothing_runs())
         self._choose(usable[0])
 
     def stop(self) -> None:
-        """Stop all that run; their downloads are halted."""
+        """Stop all running backends and halt their downloads."""
         with self._lock:
             self._stopping = True
             held, self._held = self._held, {}
@@ -121,16 +121,16 @@ class BackendRouter:
             backend.stop()
 
     def limit(self, bytes_per_s: int) -> None:
-        """Limit all downloads together; 0: no limit."""
+        """Limit all downloads together, in bytes per second (0: no limit)."""
         self._limit = bytes_per_s
         for backend in list(self._running.values()):
             backend.limit(bytes_per_s)
 
     def begin(self, *downloads: Download) -> None:
-        """Start them, or go on where they were, each on the first backend that serves it."""
+        """Start or continue downloads, each on the first backend that can do it."""
         groups: dict[str, list[Download]] = {}
         for download in downloads:
-            # Of a small file it was seen that the one that runs takes it.
+            # For a small file it has already been checked that the running backend takes it.
             names = [self.name] if download.is_small else self._names_for(download)
             backend = self._running.get(names[0]) if names else None
             if backend is None:
@@ -141,13 +141,13 @@ class BackendRouter:
         for name, group in groups.items():
             if (backend := self._running.get(name)) is not None:
                 backend.begin(*group)
-            else:  # it was stopped meanwhile
+            else:  # the backend was stopped meanwhile
                 for download in group:
                     self.halted(download)
 
     def halt(self, download: Download) -> None:
-        """Its ``intent`` is set: stop its transfers, and save what there is, or remove it where that is wanted.
-        ``halted`` follows, unless it ended before.
+        """Stop the transfers of a download whose ``intent`` has been set, and save its data, or remove it if that was
+        requested. The listener's ``halted`` is called afterwards, unless the download ended first.
         """
         with self._lock:
             held = self._held.pop(download.gid, None)
@@ -164,13 +164,13 @@ class BackendRouter:
 
     @property
     def can_stream(self) -> bool:
-        """Whether a backend that streams may be used, as far as is known."""
+        """Whether a backend that can stream is usable, as far as is known."""
         return any(CAPABILITIES[name].in_order for name in self._order if name not in self._unusable)
 
     def later(self, delay_s: float, function: Callable[[], None]) -> bool:
-        """Have the thread of a backend that runs call ``function`` in so many seconds; False: none runs.
+        """Call ``function`` on a running backend's thread after ``delay_s`` seconds. Returns False if none is running.
 
-        It is the first thread that comes to it: another one may be held up by what it asks aria2c.
+        The first thread that gets to it calls it, since another may be waiting for a response from aria2c.
         """
         due = deque([function])
 
@@ -185,26 +185,26 @@ class BackendRouter:
         return any(taken)
 
     def takes_as_small(self, download: Entry) -> bool:
-        """Whether it is first tried as a small file, by the backend that runs."""
+        """Whether the running backend first tries the download as a small file."""
         return self.name in self._running and CAPABILITIES[self.name].takes_as_small(download)
 
     def go_on(self, download: Download) -> None:
-        """It has its turn, for which it has waited at work."""
+        """Let an active download continue that has waited for its turn."""
         backend = self._backend_of.get(download.gid)
         if backend is not None:
             backend.go_on(download)
 
     def change(self, download: Download) -> None:
-        """Its ``options`` have changed: apply what can change while it runs."""
+        """Apply changed ``options`` to an active download, as far as they can change while it runs."""
         backend = self._backend_of.get(download.gid)
         if backend is not None:
             backend.change(download)
 
     @staticmethod
     def remove_leftovers(download: Download) -> None:
-        """Delete what an earlier run of a download that is not at work has left, on whichever backend it was.
+        """Delete what an inactive download has left on disk, whichever backend it ran on.
 
-        Raises ``TargetLocked`` if it is at work, and ``DiskError``.
+        Raises ``TargetLocked`` if the download is active, and ``DiskError``.
         """
         with no_fork:
             from rangefetch.aria2.backend import remove_leftovers
@@ -213,17 +213,17 @@ class BackendRouter:
 
     @staticmethod
     def move_leftovers(download: Download, options: DownloadOptions) -> None:
-        """Move what an earlier run of a download that is not at work has left to where one with these options looks for
-        it.
+        """Move what an inactive download has left on disk to where a download with these options looks for it.
 
-        Raises ``TargetLocked`` if it is at work, ``TargetExists`` if something else is there, and ``DiskError``.
+        Raises ``TargetLocked`` if the download is active, ``TargetExists`` if something else is there, and
+        ``DiskError``.
         """
         with no_fork:
             from rangefetch.aria2.backend import move_leftovers
 
         move_leftovers(download, options)
 
-    # -- what the backends tell ---------------------------------------------------------------------------------
+    # -- called by the backends ---------------------------------------------------------------------------------
 
     def completed(self, download: Download, result: DownloadResult) -> None:
         self._backend_of.pop(download.gid, None)
@@ -262,7 +262,7 @@ class BackendRouter:
             self._listener.failed(download, error)
             return
         self._give_up(backend.name, error.reason)
-        # What a torrent describes, the other backend does not fetch: that would be the torrent itself.
+        # Only aria2 follows torrents and Metalinks; the other backend would fetch the description itself.
         if is_metadata_url(download.url) or not self._names_for(download):
             self._listener.failed(download, error)
         else:
@@ -272,7 +272,7 @@ class BackendRouter:
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _names_for(self, download: Download) -> list[str]:
-        """The backends that may serve it, the best first, as far as that can be said before they run."""
+        """The backends that may do the download, best first, as far as is known before they are started."""
         able = [name for name in self._order if not CAPABILITIES[name].why_not(download)]
         follows = is_metadata_url(download.url)
         return sorted(
@@ -284,7 +284,7 @@ class BackendRouter:
         )
 
     def _hold(self, download: Download) -> None:
-        """Have it begun when a backend for it was started, unless it is not to go on."""
+        """Hold a download until a backend for it has been started. Halt it instead if it was told to stop."""
         with self._lock:
             goes_on = download.intent is None and not self._stopping
             if goes_on:
@@ -297,7 +297,7 @@ class BackendRouter:
             self._listener.halted(download)
 
     def _begin_late(self) -> None:
-        """Begin what is held, one after the other, until there is nothing left."""
+        """Start the held downloads one after another until none is left. Body of the starter thread."""
         while True:
             with self._lock:
                 if not self._held:
@@ -307,7 +307,7 @@ class BackendRouter:
             backend, why_not = self._backend_for(download)
             with self._lock:
                 if self._held.get(download.gid) is not download:
-                    continue  # it was told to stop meanwhile
+                    continue  # the download was told to stop meanwhile
                 del self._held[download.gid]
                 if backend is not None:
                     self._backend_of[download.gid] = backend
@@ -317,7 +317,7 @@ class BackendRouter:
                 self._listener.failed(download, LocalError(why_not, url=mask_url(download.url)))
 
     def _backend_for(self, download: Download) -> tuple[Backend | None, str]:
-        """The backend for it, started if it must be; else why there is none."""
+        """The backend for a download, started if necessary, or None and the reason."""
         shown_url = mask_url(download.url)
         for name in self._names_for(download):
             if download.intent is not None or self._stopping:
@@ -337,7 +337,7 @@ class BackendRouter:
         return None, self._why_none(download)
 
     def _why_none(self, download: Download) -> str:
-        """Why there is no backend for it."""
+        """Why no backend can do the download."""
         scheme = urlsplit(download.url).scheme.lower()
         what = "it" if scheme in HTTP else scheme
         reasons = {name: each.why_not(download) for name, each in CAPABILITIES.items()}
@@ -364,7 +364,7 @@ class BackendRouter:
         return "; ".join(f"{name}: {reason}" for name, reason in self._troubles.items())
 
     def _give_up(self, name: str, reason: str) -> None:
-        """Use a backend no more until the next start."""
+        """Stop using a backend until the manager is started again."""
         if name not in self._unusable:
             self._unusable.add(name)
             self._troubles[name] = reason
@@ -398,7 +398,7 @@ def _make_native(router: BackendRouter, policy: RetryPolicy, _config: Mapping[st
 
 
 def _make_aria2(router: BackendRouter, policy: RetryPolicy, config: Mapping[str, Any]) -> Backend:
-    """Raises ``ValueError`` or ``TypeError`` for a keyword that is not known."""
+    """Make the aria2 backend. Raises ``ValueError`` or ``TypeError`` for an unknown keyword."""
     with no_fork:
         from rangefetch.aria2.backend import Aria2Backend
         from rangefetch.aria2.config import DaemonConfig

@@ -1,9 +1,9 @@
-"""The session: which downloads a manager has, so that a new one can list them and go on.
+"""The session file: lists a manager's unfinished downloads, so that a new manager can continue them.
 
-The file has a line of JSON for each change: a download as it is now, or that it is gone; the last line of a download
-counts. So a change costs its line, however many downloads there are. Its mode is 0600, since URLs and headers may be
-secrets. One manager has it at a time. A file that cannot be read is set aside with a warning, never trusted and never
-fatal; docs/state.md has the format.
+The file has a line of JSON for each change: a download in its current state, or a note that it is gone. The last line
+of a download counts, so a change costs one line, however many downloads there are. The mode is 0600, since URLs and
+headers may be secrets. Only one manager can use the file at a time. A file that cannot be parsed is set aside with a
+warning; it is never fatal. docs/state.md has the format.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ __all__ = ["Session", "check_path"]
 
 
 _SAVE_EVERY_S = 1.0
-_TOGETHER = 1000  # entries that are written at a time
-_SPARE_LINES = 1000  # that may be pointless before the file is written anew, beside as many as there are downloads
+_TOGETHER = 1000  # entries written at a time
+_SPARE_LINES = 1000  # the file is rewritten when it has more lines than this plus twice the number of downloads
 _HEADER = b'{"version": 2}\n'
 _DOCUMENT = (b'{"version": 1, "downloads": [', b", ", b"]}")
 _OVER = (DownloadStatus.COMPLETE, DownloadStatus.REMOVED)
 
 
 def check_path(session_file: str | os.PathLike[str]) -> Path:
-    """The absolute path of a session file. Raises ``TypeError`` or ``ValueError`` for what cannot be one: no path, or
-    that of a directory, a device or a FIFO.
+    """Return the absolute path of a session file. Raises ``TypeError`` or ``ValueError`` if it is not a path, or is the
+    path of a directory, a device or a FIFO.
     """
     text = check_any_path(session_file, "session_file")
     if not text:
@@ -60,7 +60,7 @@ def check_path(session_file: str | os.PathLike[str]) -> Path:
 class Session:
     """The session file of one manager. Methods may be called from any thread.
 
-    ``peek`` gives a download by its gid, None for one that is not known any more.
+    ``peek`` returns a download by its gid, or None if it is no longer known.
     """
 
     def __init__(self, path: Path, peek: Callable[[str], Entry | None]) -> None:
@@ -69,16 +69,16 @@ class Session:
         self._hold = Hold(path)
         self._journal = Journal(path)
         self._writer = Writer()
-        self._saving = threading.Lock()  # guards the file, and what is known of it
+        self._saving = threading.Lock()  # guards the file, _is_taken and _listed
         self._is_taken = False
         self._listed: dict[str, None] = {}  # the downloads in the file, in order
-        self._lock = threading.Lock()  # guards what follows; held for a moment only
-        self._changed: dict[str, None] = {}  # in the order of their changes
+        self._lock = threading.Lock()  # guards what follows; held only briefly
+        self._changed: dict[str, None] = {}  # gids, in the order of their changes
         self._timer: threading.Timer | None = None
 
     def take(self) -> list[Entry]:
-        """Have the file, and list what is in it; nothing where this has it already. Raises ``LocalError`` if another
-        manager has it, or it cannot be read now, or another user could have written it.
+        """Acquire the file and return the downloads in it; an empty list if it is acquired already. Raises
+        ``LocalError`` if another manager has it, if it cannot be read, or if another user could have written it.
         """
         with self._saving:
             if self._is_taken:
@@ -93,32 +93,34 @@ class Session:
             return found
 
     def leave(self) -> None:
-        """Let others have the file. Doing so twice is fine."""
+        """Release the file. May be called twice."""
         with self._saving:
             self._is_taken = False
             self._journal.close()
             self._hold.release()
 
     def orphan(self) -> None:
-        """In a forked child, where the file is the parent's."""
+        """In a forked child: the file belongs to the parent."""
         self._saving, self._lock, self._timer = threading.Lock(), threading.Lock(), None
         self._journal.close()
 
     def note(self, gid: str) -> None:
-        """Something of a download has changed: it is saved within a second. Takes a moment, under whatever lock."""
+        """Note that a download has changed; it is saved within a second. Does not block, so it may be called with locks
+        held.
+        """
         with self._lock:
             self._changed[gid] = None
             if self._timer is None:
-                save = weakref.WeakMethod(self.save)  # or the timer would keep alive what nobody uses
+                save = weakref.WeakMethod(self.save)  # weak, so that the timer does not keep an unused session alive
                 timer = threading.Timer(_SAVE_EVERY_S, lambda: (now := save()) and now())
                 timer.daemon = True
                 timer.name = "rangefetch-session"
-                with contextlib.suppress(RuntimeError):  # no thread can be had now
+                with contextlib.suppress(RuntimeError):  # no thread can be started now
                     timer.start()
                     self._timer = timer
 
     def save(self) -> None:
-        """Save what has changed. Where that is not possible it is a warning, and saved with the next change."""
+        """Save all changes. If that fails, a warning is logged, and they are saved with the next change."""
         with self._saving:
             with self._lock:
                 if self._timer is not None:
@@ -127,7 +129,7 @@ class Session:
                 changed, self._changed = list(self._changed), {}
             if not changed:
                 return
-            # A manager that was stopped has let go of its session, and somebody else may have it.
+            # A stopped manager has released its session file, and another one may have acquired it.
             is_borrowed = not self._is_taken
             try:
                 if is_borrowed:
@@ -144,10 +146,10 @@ class Session:
                     self._journal.close()
                     self._hold.release()
 
-    # -- inside; ``_saving`` is held ------------------------------------------------------------------------------
+    # -- inside; ``_saving`` must be held -------------------------------------------------------------------------
 
     def _save(self, changed: list[str]) -> None:
-        """Append what has changed, or write all of it where that is due."""
+        """Append the changes, or rewrite the file if that is necessary."""
         for start in range(0, len(changed), _TOGETHER):
             lines, listed, gone = [], [], []
             for gid in changed[start : start + _TOGETHER]:
@@ -168,7 +170,7 @@ class Session:
             self._rewrite()
 
     def _rewrite(self, new: Iterable[str] = ()) -> None:
-        """Write the file anew: what it lists, and what is new."""
+        """Rewrite the file with the downloads that it lists and the ``new`` ones."""
         lines, listed = [_HEADER], []
         for gid in (*self._listed, *new):
             entry = self._peek(gid)
@@ -179,15 +181,15 @@ class Session:
         self._listed = dict.fromkeys(listed)
 
     def _load(self) -> list[Entry]:
-        """The downloads in the file. What a killed save has left is removed. An entry that cannot be used here costs
-        itself only, and is kept aside.
+        """Read the downloads in the file, and remove what an interrupted save left. An entry that cannot be used is
+        skipped and set aside; the others are still read.
         """
         self._listed = {}
         remove_what_was_cut_short(self._path)
         try:
             with self._path.open("rb") as file:
                 if not is_trusted(os.fstat(file.fileno()), self._path.parent):
-                    # It says which files are to be written, and what is to be sent where.
+                    # The session decides which files are written, and what is sent where.
                     raise LocalError(f"{self._path}: the session is not used: another user owns it or can write to it")
                 is_lines = file.read(len(_HEADER)) == _HEADER
             entries, senseless = self._read_lines() if is_lines else self._read_document()
@@ -210,7 +212,7 @@ class Session:
                 _log.warning("%s: %s: %s (%s); set aside", self._path, mask_url(str(url)), words, error)
                 senseless.append(json.dumps(entry).encode() + (b"\n" if is_lines else b""))
         if senseless:
-            self._journal.close()  # they leave the file when it is next written
+            self._journal.close()  # so that the next save rewrites the file without these entries
             start, between, end = (_HEADER, b"", b"") if is_lines else _DOCUMENT
             with contextlib.suppress(OSError):
                 replace_file(self._bad_path, start + between.join(senseless) + end)
@@ -218,13 +220,13 @@ class Session:
         return found
 
     def _read_lines(self) -> tuple[list[Any], list[bytes]]:
-        """The entries, each as its last line says, and the lines that say nothing."""
+        """The entries, each from its last line, and the lines that cannot be parsed."""
         latest: dict[str, Any] = {}
         senseless: list[bytes] = []
         count = end = 0
         for line in read_lines(self._path):
             if not line.endswith(b"\n") and len(line) < LONGEST_LINE_BYTES:
-                break  # somebody was killed while it was written
+                break  # incomplete, because the writer was killed
             count, end = count + 1, end + len(line)
             try:
                 entry = json.loads(line)
@@ -240,7 +242,7 @@ class Session:
         return list(latest.values()), senseless
 
     def _read_document(self) -> tuple[list[Any], list[bytes]]:
-        """The entries of version 1, which was one JSON document."""
+        """The entries of a file of version 1, which was a single JSON document."""
         document = json.loads(self._path.read_bytes())
         if document.get("version") != 1:
             raise ValueError(f"its version is {document.get('version')!r}, not 1 or 2")

@@ -1,11 +1,12 @@
-"""Small files in tar files, the shards that WebDataset reads, for file systems on which millions of files are a burden.
+"""Puts small files into tar files, the shards that WebDataset reads, for file systems that cope badly with millions of
+files.
 
-A file is fetched, verified and named as any other, in a directory beside the shards (``staged``), and from there it is
-appended to the shard. It stays there until its row is in the ledger. So whatever a kill leaves, each file is in a shard
-by the ledger's word or is found in that directory, and is not fetched again; what a shard has beyond the last member
-that the ledger knows is cut off.
+A file is fetched, verified and named like any other, in a directory beside the shards (``staged``), and then appended
+to the shard. It stays in that directory until its row is in the ledger. So after a kill, each fetched file is either in
+a shard according to the ledger or still in that directory, and is not fetched again. Anything in a shard beyond the
+last member that the ledger lists is cut off.
 
-A shard is ``NAME.part`` until it is full or the run is over, and is published whole.
+A shard is called ``NAME.part`` until it is full or the run is over, and gets its final name when it is complete.
 """
 
 from __future__ import annotations
@@ -42,11 +43,13 @@ _NUMBER = re.compile(r"0?[0-9]{0,2}d?")
 
 @records.dataclass(frozen=True, slots=True)
 class Shards:
-    """How files go into shards. ``template`` is the name of one, with its number: ``shard-{:05d}.tar``. A shard has at
-    most ``count`` files, and at most ``size`` bytes unless one file alone is larger. ``describes``: beside each file
-    goes a JSON object with its URL, size, checksum and the columns of its row.
+    """How files are put into shards, for ``Run``.
 
-    Raises ``ValueError`` for a template or a number that cannot be used.
+    ``template`` is the name of a shard with a field for its number, such as ``shard-{:05d}.tar``. A shard has at most
+    ``count`` files and at most ``size`` bytes, unless a single file is larger. With ``describes``, each file is
+    accompanied by a JSON object with its URL, size, checksum and the columns of its row.
+
+    Raises ``ValueError`` for a template or number that cannot be used.
     """
 
     template: str
@@ -69,19 +72,19 @@ class Shards:
             raise ValueError(f"a shard has at least one file, and {_BLOCK_BYTES} bytes")
 
     def name(self, number: int) -> str:
-        """Of the shard with this number, from 0."""
+        """The name of the shard with this number, from 0."""
         return self.template.format(number)
 
     @property
     def staged(self) -> str:
-        """The name of the directory in which files are until they are in a shard."""
+        """The name of the directory that holds files until they are in a shard."""
         literal, _, _, _ = next(iter(string.Formatter().parse(self.template)))
         return f"{literal}shards.parts"
 
 
 class Placed(NamedTuple):
-    """Where a file is: the path of the shard once that is published, its name in it, where its bytes begin, and their
-    digest.
+    """Where a file was put: the final path of the shard, the file's name in it, where its bytes start, how many there
+    are, and their digest.
     """
 
     shard: str
@@ -92,11 +95,11 @@ class Placed(NamedTuple):
 
 
 class Packer:
-    """The shards of one run in ``directory``, of which the last may be unfinished.
+    """Writes the shards of one run in ``directory``; the last one may be unfinished.
 
-    With ``verify``, a shard is read again before it is said to have a file, and set aside as ``NAME.damaged`` where the
-    bytes of one are not what they were: it has none of them from then on. Raises ``LedgerError`` where a shard is there
-    that is not of this run, or one cannot be opened.
+    With ``verify``, a shard is read again before a file counts as being in it. If a file's bytes have changed, the
+    shard is set aside as ``NAME.damaged``, and none of its files count. Raises ``LedgerError`` if a shard exists that
+    this run did not write, or cannot be opened.
     """
 
     def __init__(self, shards: Shards, directory: str, ledger: Ledger, *, verify: bool = False) -> None:
@@ -109,21 +112,21 @@ class Packer:
         self._number = -1
         self._end = 0
         self._members: set[str] = set()
-        self._known_bytes: dict[str, int] = {}  # of shards, in which the ledger's members may be
-        self._to_remove: deque[tuple[int, str]] = deque()  # by the number of rows that must be written before
+        self._known_bytes: dict[str, int] = {}  # by shard: how many of its bytes are usable
+        self._to_remove: deque[tuple[int, str]] = deque()  # files, with how many rows must be written before removal
         number = ledger.about("shard")
         if number:
             self._number = int(number)
             self._resume()
 
     def close(self) -> None:
-        """Leave an unfinished shard to the next run."""
+        """Close an unfinished shard; the next run continues it."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
     def finish(self) -> None:
-        """The run is over: publish the last shard. Raises ``DiskError`` and ``LedgerError``."""
+        """Publish the last shard at the end of the run. Raises ``DiskError`` and ``LedgerError``."""
         if self._fd >= 0 and self._members:
             try:
                 self._publish()
@@ -137,7 +140,7 @@ class Packer:
         self._ledger.flush()
         self._remove_written()
         for root, _, _ in os.walk(self.staged, topdown=False):
-            with contextlib.suppress(OSError):  # what failed may have left something to be continued
+            with contextlib.suppress(OSError):  # not empty: a failed download may have left data to resume
                 os.rmdir(root)
 
     def has(self, row: Row) -> bool:
@@ -154,7 +157,7 @@ class Packer:
         return row.offset + row.size <= known
 
     def add(self, item: ManifestItem, result: DownloadResult) -> Placed:
-        """Append a file that is whole to a shard. Raises ``DiskError``, ``TargetExists`` and ``LedgerError``."""
+        """Append a complete file to a shard. Raises ``DiskError``, ``TargetExists`` and ``LedgerError``."""
         path = path_of(result)
         member = self._member(path)
         try:
@@ -163,7 +166,7 @@ class Packer:
             raise self._failed(error, item.url) from None
 
     def recorded(self, result: DownloadResult) -> None:
-        """The row of a file was put: the file itself may go once that is written."""
+        """Note that the row of a file was queued; the file itself is removed once the row has been written."""
         self._to_remove.append((self._ledger.put_rows, path_of(result)))
         self._remove_written()
 
@@ -177,7 +180,9 @@ class Packer:
         return f"{self._directory}/{self._shards.name(max(self._number, 0))}"
 
     def _member(self, path: str) -> str:
-        """The name in a shard: what WebDataset takes apart at the first dot of the last part, into key and suffix."""
+        """The file's name in a shard. It must have a dot: WebDataset splits the last part at the first dot into key and
+        suffix.
+        """
         name = path[len(self.staged) + 1 :]
         return name if "." in name.rpartition("/")[2] else f"{name}.bin"
 
@@ -206,7 +211,7 @@ class Packer:
         return Placed(self._path(), member, offset, size, digest)
 
     def _copy(self, fd: int, before: bytes, size: int, offset: int) -> str:
-        """Write what comes before a file, the file, and zeros up to the next block; returns the file's digest."""
+        """Write the headers ``before`` a file, the file, and zeros up to the next block; return the file's digest."""
         digest = checksum.new(_ALGORITHM)
         _write(self._fd, before, offset - len(before))
         at = 0
@@ -221,8 +226,9 @@ class Packer:
         return f"{_ALGORITHM}={digest.hexdigest()}"
 
     def _is_sound(self, final: str, path: str) -> bool:
-        """Whether each file in a shard, which is at ``path`` now, has the bytes that were put there; otherwise it is
-        set aside. One that another version has put there has no digest, and only its size is known."""
+        """Whether all files in the shard at ``path`` still have the bytes that were written; if not, the shard is set
+        aside. Files written by an earlier version have no digest, so only their size is known.
+        """
         try:
             fd = system.open_file(path, os.O_RDONLY | system.NO_LINK)
             try:
@@ -238,7 +244,7 @@ class Packer:
         return not damaged
 
     def _damaged(self, fd: int, final: str) -> str:
-        """The first file in a shard that has other bytes than it had; "" if none has."""
+        """The first file in a shard whose bytes have changed, or ""."""
         for member, offset, size, wanted in self._ledger.members_of(final):
             algorithm, _, digest = wanted.partition("=")
             if not digest:
@@ -251,7 +257,7 @@ class Packer:
         return ""
 
     def _described(self, member: str, item: ManifestItem, size: int, mtime: int) -> bytes:
-        """The member with the row of the file, "" without one."""
+        """The member that describes a file in JSON; empty if descriptions are off."""
         if not self._shards.describes:
             return b""
         folder, slash, name = member.rpartition("/")
@@ -263,12 +269,12 @@ class Packer:
             **item.columns,
         }
         octets = json.dumps(told, ensure_ascii=False).encode(errors="replace")
-        # A file that is JSON itself has the plain name.
+        # If the file itself is JSON, it keeps the plain name.
         name = f"{folder}{slash}{key}.{'row.json' if suffix == 'json' else 'json'}"
         return _header(name, len(octets), mtime) + octets + bytes(-len(octets) % _BLOCK_BYTES)
 
     def _open_next(self) -> None:
-        """Begin the next shard."""
+        """Start the next shard."""
         self._number += 1
         final = self._path()
         part = f"{final}.part"
@@ -276,26 +282,26 @@ class Packer:
             raise LedgerError(f"{final}: it is there already, and is no shard of this run")
         self._ledger.note("shard", self._number)
         os.makedirs(self._directory, exist_ok=True)
-        # What has that name is ours if a kill came before the first row, and nobody knows of anything in it.
+        # A file of that name was left by a run that was killed before its first row was written, and can be truncated.
         self._fd = system.open_file(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | system.NO_LINK, 0o666)
         self._end = 0
         self._members = set()
 
     def _resume(self) -> None:
-        """Go on with the shard in which the last process was, if it was not published."""
+        """Continue the shard that the last process was writing, if it was not published."""
         final = self._path()
         if os.path.lexists(final):
             return
         try:
             fd = system.open_file(f"{final}.part", os.O_RDWR | system.NO_LINK)
         except FileNotFoundError:
-            # Not begun yet. Where it was, somebody has taken it, and its number is not used again.
+            # It was not started yet. If the ledger does list files in it, it was removed, and its number stays unused.
             if not self._ledger.members_of(final):
                 self._number -= 1
             return
         except OSError as error:
             raise LedgerError(f"{final}.part: {error.strerror}") from None
-        # After a power loss there may be less of it than the ledger says.
+        # After a power failure it may be shorter than the ledger says.
         self._ledger.forget_beyond(final, os.fstat(fd).st_size)
         if self._verify and not self._is_sound(final, f"{final}.part"):
             os.close(fd)
@@ -309,7 +315,7 @@ class Packer:
         self._members = {member for member, *_ in rows}
         self._known_bytes[final] = self._end
         for member in self._members:
-            # Of which the last process wrote the row and then did not live to remove the file.
+            # The last process may have written the row and been killed before it removed the file.
             bare = member.removesuffix(".bin")
             for name in (member, bare):
                 if self._member(f"{self.staged}/{name}") == member:
@@ -317,7 +323,9 @@ class Packer:
                         os.unlink(f"{self.staged}/{name}")
 
     def _publish(self) -> None:
-        """Give the shard its final name, once each of its rows is written: what is not would be put into the next."""
+        """Give the shard its final name once all its rows are written: the next run would put files without a row into
+        another shard again.
+        """
         self._ledger.flush()
         self._remove_written()
         final, fd = self._path(), self._fd
@@ -345,14 +353,14 @@ def _write(fd: int, octets: bytes, at: int) -> None:
 
 
 def _header(name: str, size: int, mtime: int) -> bytes:
-    """The header of a member: the same for the same file, whoever fetched it and when."""
+    """The tar header of a member. It depends only on the file, not on who fetched it or when."""
     info = tarfile.TarInfo(name)
     info.size, info.mtime, info.mode = size, mtime, 0o644
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
 def _seconds(last_modified: str) -> int:
-    """Since 1970, of an HTTP date; 0 where there is none."""
+    """Convert an HTTP date to seconds since 1970; 0 if it is absent or malformed."""
     with no_fork:
         from email.utils import mktime_tz, parsedate_tz
 

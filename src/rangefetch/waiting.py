@@ -1,4 +1,4 @@
-"""Waiting for a download: until it has ended, or until it has stopped."""
+"""Waiting until a download has ended, or has stopped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rangefetch.transfer.download import Download
 __all__ = ["STOP_WITHIN_S", "outcome_of", "wait_until_stopped"]
 
 STOP_WITHIN_S = 30.0
-"""How long a download that was told to stop is waited for."""
+"""How long to wait for a download that was told to stop."""
 _PROGRESS_EVERY_S = 0.1
 
 
@@ -25,9 +25,9 @@ def outcome_of(
     on_progress: Callable[[DownloadProgress], object] | None,
     is_running: Callable[[], bool],
 ) -> DownloadResult:
-    """Wait until a download has ended, and return its result. ``is_running`` says whether its manager runs.
+    """Wait until a download has ended and return its result. ``is_running`` says whether its manager is running.
 
-    Raises the ``DownloadError`` that ended it, ``Cancelled``, ``WaitTimeout``, and what ``is_running`` raises.
+    Raises the ``DownloadError`` that ended it, ``Cancelled``, ``WaitTimeout``, and whatever ``is_running`` raises.
     """
     deadline_s = None if timeout is None else time.monotonic() + timeout
     due_s = time.monotonic() + _PROGRESS_EVERY_S
@@ -51,7 +51,7 @@ def outcome_of(
                 continue
         if time.monotonic() >= due_s:
             progress = download.progress()
-            if on_progress is not None and progress.status not in FINISHED:  # how it ended is told once, below
+            if on_progress is not None and progress.status not in FINISHED:  # the end is reported once, below
                 on_progress(progress)
             due_s = time.monotonic() + _PROGRESS_EVERY_S
     if on_progress is not None:
@@ -60,7 +60,7 @@ def outcome_of(
 
 
 def wait_until_stopped(download: Download) -> None:
-    """Wait until a download that was told to stop has stopped; the backend's own threads do not wait."""
+    """Wait until a download that was told to stop has stopped. Returns at once on this package's own threads."""
     if threading.current_thread().name.startswith("rangefetch-"):
         return
     deadline_s = time.monotonic() + STOP_WITHIN_S
