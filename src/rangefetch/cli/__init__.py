@@ -1,1 +1,1 @@
-"""The command line: what was typed (``arguments``), what is shown (``display``), what is done (``main``, ``many``)."""
+"""The command line: parsing (``arguments``), output (``display``), and fetching (``main``, ``many``)."""

@@ -1,7 +1,8 @@
-"""What was typed: aria2c's option vocabulary, read into options that have been checked.
+"""Parses the command line, which uses aria2c's option names, into checked options.
 
-What the configuration file says comes before what was typed. The options that say how to fetch are handed to
-:class:`DownloadOptions` as they are, and what that says about a wrong one is repeated in the command line's words.
+The configuration file's options are put before those on the command line, which thus take precedence. Options about
+fetching are passed to :class:`DownloadOptions` unchanged, and its error messages are repeated with the option names of
+the command line.
 """
 
 from __future__ import annotations
@@ -46,17 +47,17 @@ _MOST_DOWNLOADS_AT_ONCE = 1024
 
 @records.dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One command line, understood and checked.
+    """One command line, parsed and checked.
 
-    ``urls`` are those that were typed, all different; ``repeated`` are those of them that were given more than once.
-    ``listed`` says that there is an input file, in which there may be very many, and how it is to be read.
+    ``urls`` are the URLs on the command line, without duplicates; ``repeated`` are those given more than once.
+    ``listed`` is true if there is an input file; the fields from ``input_file`` on say how to read it.
     """
 
     urls: tuple[str, ...] = ()
     repeated: tuple[str, ...] = ()
     listed: bool = False
     for_one: tuple[tuple[str, str], ...] = ()
-    """Options that were given and fit one file only, each with a word for what it says."""
+    """Options that were given but apply to a single file only, each with a noun for its value."""
     input_file: str = ""
     input_format: str = ""
     base_url: str = ""
@@ -89,14 +90,14 @@ def _is_installed(package: str) -> bool:
 
 
 def parse(argv: Sequence[str] | None = None) -> Request:
-    """The request in ``argv`` (by default the process's own), the configuration file and the input file.
+    """Parse ``argv`` (by default the process's own) and the configuration file.
 
-    ``--help`` and a wrong command line end in ``SystemExit``, the latter with status 2 and one line on stderr
-    that names the option, or the file and what is wrong in it.
+    ``--help`` and wrong usage raise ``SystemExit``, the latter with status 2 after one line on stderr that names the
+    option, or the file and what is wrong in it.
     """
     parser = _parser()
     words = list(sys.argv[1:] if argv is None else argv)
-    # argparse would read what follows "--" as options after all, where URLs and options may be mixed.
+    # When URLs and options are mixed, argparse parses the words after "--" as options, so they are split off here.
     end = words.index("--") if "--" in words else len(words)
     words, after = words[:end], words[end + 1 :]
     words = spell_switches(parser, words)
@@ -150,7 +151,7 @@ def parse(argv: Sequence[str] | None = None) -> Request:
 
 
 def _about_the_list(given: dict[str, Any], parser: Parser) -> dict[str, Any]:
-    """How the list is to be read, as far as that can be checked without it."""
+    """The options about reading the list, checked as far as possible without opening it."""
     found: dict[str, Any] = {name: given[name] for name in _ABOUT_THE_LIST if name in given}
     if "retry_failed" in given:
         from rangefetch.running import is_class_of_failures
@@ -193,7 +194,7 @@ def _given(typed: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check_run(given: dict[str, Any], fail: Callable[[str], NoReturn]) -> None:
-    """Check what is not for :class:`DownloadOptions`."""
+    """Check options that :class:`DownloadOptions` does not have."""
     if given.get("continue") is False:
         fail("-c/--continue: resuming cannot be turned off; remove the .part file to start over")
     if not 1 <= given.get("max_concurrent_downloads", 1) <= _MOST_DOWNLOADS_AT_ONCE:
@@ -210,7 +211,7 @@ def _check_run(given: dict[str, Any], fail: Callable[[str], NoReturn]) -> None:
 
 
 def _join_auth(given: dict[str, Any], fail: Callable[[str], NoReturn]) -> None:
-    """``--http-user`` and ``--http-passwd`` as the option ``auth``."""
+    """Combine ``--http-user`` and ``--http-passwd`` into the option ``auth``."""
     user, password = given.pop("http_user", None), given.pop("http_passwd", "")
     if user is not None:
         given["auth"] = (user, password)
@@ -219,7 +220,7 @@ def _join_auth(given: dict[str, Any], fail: Callable[[str], NoReturn]) -> None:
 
 
 def _configured(parser: Parser, typed: Mapping[str, Any]) -> list[str]:
-    """What the configuration file says, as words; each key has been checked by itself."""
+    """The configuration file's options as command-line words, after each key has been checked by itself."""
     if typed.get("conf") is False:
         return []
     named = typed.get("conf_path")
@@ -247,11 +248,11 @@ def _configured(parser: Parser, typed: Mapping[str, Any]) -> list[str]:
 
 
 def spell_switches(parser: Parser, words: Sequence[str]) -> list[str]:
-    """aria2's ``--name=true`` and ``--name=false`` as ``--name`` and ``--no-name``; ``--no-name=true``, too.
+    """Replace aria2's ``--name=true`` and ``--name=false`` by ``--name`` and ``--no-name``; also ``--no-name=true``.
 
-    A value that may be left out (argparse's ``nargs="?"``) would swallow the URL after a bare ``--name``.
+    An optional value (argparse's ``nargs="?"``) would not work: it would swallow the URL after a bare ``--name``.
     """
-    # One of a single letter has its opposite in its long name.
+    # A single-letter option is negated by its long name.
     switches = {
         name: name if name.startswith("--") else next(each for each in action.option_strings if each.startswith("--"))
         for action in parser._actions
@@ -274,7 +275,7 @@ def _names_of(parser: Parser, dest: str) -> str:
 
 
 def _in_typed_words(parser: Parser, message: str) -> str:
-    """``min_split_size: 'x' is not a size`` -> ``-k/--min-split-size: 'x' is not a size``."""
+    """Convert ``min_split_size: 'x' is not a size`` to ``-k/--min-split-size: 'x' is not a size``."""
     typed: dict[str, Any] = {}
     for action in parser._actions:
         if action.option_strings:
@@ -282,5 +283,5 @@ def _in_typed_words(parser: Parser, message: str) -> str:
     field, colon, rest = message.partition(":")
     if field in typed:
         field = "/".join(typed[field])
-    # Only names with an underscore are surely names: "split" and "proxy" are words too.
+    # Replace only names with an underscore: "split" and "proxy" may be ordinary words.
     return re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", lambda name: typed.get(name[0], [name[0]])[0], field + colon + rest)

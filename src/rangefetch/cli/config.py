@@ -1,4 +1,4 @@
-"""The configuration file: options that hold for every command, by their long names.
+"""The configuration file: options that apply to every command, by their long names.
 
 max-connection-per-server = 8
 header = ["Accept-Language: de"]
@@ -29,17 +29,17 @@ _OF_ONE_RUN = frozenset(
         argparse.SUPPRESS,  # help
     }
 )
-"""What makes sense on a command line alone, by ``dest``."""
+"""Options (by ``dest``) that make sense only on the command line."""
 
 
 class ConfigError(Exception):
-    """What is wrong with the file, naming it, and the key."""
+    """An error in the configuration file. The message names the file and, if it is about one, the key."""
 
 
 def default_path() -> Path | None:
-    """Where the file is looked for: in ``$XDG_CONFIG_HOME``, else in ``~/.config``; None where there is no home."""
+    """The path of the file, below ``$XDG_CONFIG_HOME`` or else ``~/.config``; None if there is no home directory."""
     base = os.environ.get("XDG_CONFIG_HOME", "")
-    if Path(base).is_absolute():  # the specification has others ignored
+    if Path(base).is_absolute():  # the XDG specification says to ignore relative paths
         return Path(base, "rangefetch", "config.toml")
     try:
         return Path.home() / ".config" / "rangefetch" / "config.toml"
@@ -48,10 +48,10 @@ def default_path() -> Path | None:
 
 
 def read(path: Path, actions: dict[str, argparse.Action], *, must_exist: bool) -> Iterator[tuple[str, list[str]]]:
-    """Each key of the file with the words that say the same on a command line.
+    """Yield each key of the file with the equivalent command-line words.
 
-    ``actions`` are the options by their names, as ``--split``. Raises :class:`ConfigError` for what is not TOML, for
-    keys that are no options, and for values of a type that the option does not have.
+    ``actions`` are the options by name, such as ``--split``. Raises :class:`ConfigError` if the file is not TOML, a key
+    is not an option, or a value has the wrong type.
     """
     try:
         text = path.read_bytes()
@@ -61,13 +61,13 @@ def read(path: Path, actions: dict[str, argparse.Action], *, must_exist: bool) -
         return
     except OSError as error:
         if not must_exist and isinstance(error, PermissionError) and not _may_look_for(path):
-            return  # the home of somebody else, as in a container: there may be none
+            return  # another user's home directory, as in a container: treat the file as missing
         raise ConfigError(f"{path}: {error.strerror}") from None
     import tomllib
 
     try:
         values = tomllib.loads(text.decode())
-    except ValueError as error:  # of TOML, or of UTF-8
+    except ValueError as error:  # invalid TOML or invalid UTF-8
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     for key, value in values.items():
         action = actions.get(f"--{key}")
@@ -79,7 +79,7 @@ def read(path: Path, actions: dict[str, argparse.Action], *, must_exist: bool) -
 
 
 def _may_look_for(path: Path) -> bool:
-    """Whether this user may see if the file is there."""
+    """Whether this user may check that the file exists."""
     try:
         path.lstat()
     except OSError:
@@ -92,7 +92,7 @@ def _words(place: str, key: str, value: object, action: argparse.Action) -> list
         if not isinstance(value, bool):
             raise ConfigError(f"{place}: {value!r} is neither true nor false")
         return [f"--{key}" if value else opposite(f"--{key}")]
-    # argparse has no public name for it.
+    # argparse has no public name for this class.
     repeatable = isinstance(action, argparse._AppendAction)
     listed = value if repeatable and isinstance(value, list) else [value]
     for each in listed:

@@ -1,8 +1,8 @@
-"""What is shown while files are fetched: results on stdout, everything else on stderr.
+"""Output while files are fetched: results on stdout, everything else on stderr.
 
-Three displays with one face. :class:`Quiet` says only what went wrong, :class:`Plain` writes lines for a log,
-and :class:`Live` draws bars on a terminal. All are told the same few things by ``main`` and pull nothing
-themselves; rich is imported by the one that needs it, when it begins.
+There are three displays with the same interface: :class:`Quiet` prints only errors, :class:`Plain` prints lines for a
+log, and :class:`Live` draws bars on a terminal. ``main`` and ``many`` call their methods; the displays request nothing
+themselves. Only ``Live`` imports rich, when it starts.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _WIDTH_FOR_EVERYTHING = 70
 
 
 class Quiet:
-    """Results, and what went wrong; also the part that the other displays share.
+    """Prints results and errors; the base class of the other displays.
 
-    A reader of stdout or stderr that has gone (``rangefetch ... | head -1``) is no reason to stop fetching.
+    If the reader of stdout or stderr exits (``rangefetch ... | head -1``), fetching continues.
     """
 
     lost_results = False
-    """A result could not be written, and not because its reader had enough."""
+    """Whether a result could not be written for another reason than that its reader has exited."""
 
     def __enter__(self) -> Self:
         return self
@@ -47,7 +47,7 @@ class Quiet:
         return None
 
     def result(self, line: str) -> None:
-        """What the command is for: a path, or JSON."""
+        """Print a result: a path or JSON."""
         try:
             _write(sys.stdout, line)
         except OSError as error:
@@ -55,35 +55,36 @@ class Quiet:
             self.error(f"standard output: {error.strerror}")
 
     def error(self, line: str) -> None:
-        """What went wrong."""
+        """Print an error."""
         self._line(f"rangefetch: {line}")
 
     def note(self, line: str) -> None:
-        """What is good to know."""
+        """Print a remark."""
 
     def update(self, downloads: Mapping[str, DownloadProgress]) -> None:
-        """All downloads of this run by URL, the ended ones too, as they are now."""
+        """Show the current state of all downloads of this command, including ended ones, by URL."""
 
     def update_whole(
         self, counts: str, whole: DownloadProgress, active: Callable[[], Sequence[DownloadProgress]]
     ) -> None:
-        """A list of files as it is now; ``active`` gets those of them that are at work.
+        """Show the current state of a list of files; ``active`` returns the active downloads.
 
-        ``counts`` says how many there are and have ended, and ``whole.percentage`` is the share of those.
+        ``counts`` says how many files there are and how many have ended; ``whole.percentage`` is the share of the
+        latter.
         """
 
     def ended(self, url: str, result: DownloadResult) -> None:
-        """The file of ``url`` is there."""
+        """Show that the file of ``url`` is complete."""
 
     def _line(self, line: str) -> None:
         try:
             _write(sys.stderr, printable(for_people(line)))
         except OSError:
-            return  # there is no place left to say so
+            return  # stderr is the last place to report errors
 
 
 class _Waits:
-    """What holds up downloads over which nothing comes, once that lasts: most waits are too short to be read."""
+    """What downloads without a connection are waiting for, shown only if it lasts: most waits are too short to read."""
 
     worth_saying_s = 2.0
 
@@ -91,7 +92,7 @@ class _Waits:
         self._since: dict[str, tuple[str, float]] = {}
 
     def of(self, progress: DownloadProgress) -> str:
-        """In words; empty: nothing, or not for long."""
+        """What a download is waiting for, in words; empty if it is not waiting, or not for long enough."""
         words = progress.waiting_for if progress.status == DownloadStatus.ACTIVE and not progress.connections else ""
         before, since_s = self._since.get(progress.gid, ("", 0.0))
         now_s = time.monotonic()
@@ -101,7 +102,7 @@ class _Waits:
 
 
 class Plain(Quiet):
-    """Lines for a log: one when a file begins, one every few seconds, one when it ends."""
+    """Prints lines for a log: one when a file starts, one every few seconds, and one when it ends."""
 
     seconds_between_summaries = 5.0
 
@@ -142,7 +143,7 @@ class Plain(Quiet):
             self._line(f"{mask_url(url)}: started")
 
     def _say_note(self, name: str, progress: DownloadProgress) -> None:
-        """What holds a download up, once."""
+        """Print once what holds a download up."""
         note = progress.note if progress.status == DownloadStatus.ACTIVE else ""
         if not note and self._waits is not None:
             note = self._waits.of(progress)
@@ -152,7 +153,7 @@ class Plain(Quiet):
                 self._line(f"{name}: {note}")
 
     def _is_time(self) -> bool:
-        """Whether a summary is due; if so, the next is due later."""
+        """Whether a summary is due; if so, also schedule the next."""
         if time.monotonic() < self._next_summary:
             return False
         self._next_summary = time.monotonic() + self.seconds_between_summaries
@@ -160,7 +161,7 @@ class Plain(Quiet):
 
 
 class Live(Quiet):
-    """Bars on a terminal, gone at the end; a line stays for each file that ended."""
+    """Draws bars on a terminal, which disappear at the end; a line stays for each file that ended."""
 
     _region: Region | None = None
 
@@ -172,7 +173,7 @@ class Live(Quiet):
         from rich.live import Live as Region
 
         self._console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
-        # Redirecting would draw the results into stderr, also when stdout is a pipe: see `result`.
+        # rich's redirection would print results to stderr, even when stdout is a pipe; `result` handles them instead.
         self._region = Region(
             console=self._console,
             auto_refresh=False,
@@ -190,7 +191,7 @@ class Live(Quiet):
 
     def result(self, line: str) -> None:
         if self._region is not None and sys.stdout is not None and sys.stdout.isatty():
-            # The same terminal: a line that does not go through the region would be drawn over.
+            # stdout is the same terminal: a line that is not printed through the region would be drawn over.
             self._console.print(line)
         else:
             super().result(line)
@@ -224,7 +225,7 @@ class Live(Quiet):
             super()._line(line)
 
     def _draw(self, rows: Sequence[tuple[str, DownloadProgress]], *last: tuple[str, DownloadProgress]) -> None:
-        """Draw as many of the rows as there is room for, and the last."""
+        """Draw as many of the rows as fit on the terminal, and the last one."""
         if self._region is not None:
             room = max(self._console.height - 3, 1)
             self._region.update(self._table([*rows[:room], *last]), refresh=True)
@@ -236,8 +237,8 @@ class Live(Quiet):
         wide = self._console.width >= _WIDTH_FOR_EVERYTHING
         table = Table.grid(padding=(0, 1), expand=True)
         table.add_column(no_wrap=True, overflow="ellipsis", max_width=self._console.width // 3)
-        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")  # the bar, or a note, takes what is left
-        # Columns that hold their widest number do not make the bar jump.
+        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")  # the bar, or a note, takes the remaining width
+        # Columns as wide as their widest number, so that the bar does not change its width.
         for width in (5, 8, 10, 7, 9) if wide else (5, 10, 7):
             table.add_column(no_wrap=True, justify="right", min_width=width)
         for name, progress in rows:
@@ -256,9 +257,7 @@ class Live(Quiet):
 
 
 def choose(*, quiet: bool, explains: bool = False) -> Quiet:
-    """The display that fits: what was asked for, and what stderr can show. With ``explains`` it says what downloads
-    wait for.
-    """
+    """Return the display that suits the options and stderr. With ``explains``, it says what downloads wait for."""
     if quiet:
         return Quiet()
     terminal = sys.stderr is not None and sys.stderr.isatty()
@@ -267,7 +266,7 @@ def choose(*, quiet: bool, explains: bool = False) -> Quiet:
 
 
 def summary(downloads: Mapping[str, DownloadProgress]) -> str:
-    """Where all of them stand, in one line."""
+    """One line about the progress of all downloads."""
     now = together(downloads.values())
     if len(downloads) == 1:
         [(url, progress)] = downloads.items()
@@ -292,7 +291,7 @@ def how_many(done: int, failed: int, count: int) -> str:
 
 
 def outcome(result: DownloadResult) -> str:
-    """What came of one file, in one line."""
+    """One line about a finished file."""
     if result.already_complete:
         return f"{result.filename}: already complete, {amount(result.size)}"
     line = f"{result.filename}: {amount(result.size)} in {result.seconds:.1f} s"
@@ -306,7 +305,7 @@ def outcome(result: DownloadResult) -> str:
 
 
 def together(downloads: Iterable[DownloadProgress]) -> DownloadProgress:
-    """All of them as if they were one; of unknown size while one that has not ended is."""
+    """The combined progress of all downloads. The total is unknown if that of any unfinished download is."""
     all_of_them = list(downloads)
     living = [one for one in all_of_them if one.status not in _ENDED]
     downloaded = sum(one.downloaded for one in all_of_them)
@@ -327,7 +326,7 @@ def together(downloads: Iterable[DownloadProgress]) -> DownloadProgress:
 
 
 def shown_name(url: str, progress: DownloadProgress) -> str:
-    """The file's name, or as long as that is not known what the URL ends in."""
+    """The file's name or, while it is unknown, the last part of the URL."""
     return PurePath(progress.filename).name or PurePath(urlsplit(url).path).name or mask_url(url)
 
 
@@ -355,7 +354,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def flush() -> None:
-    """Empty what stdout still holds, so that Python has nothing to complain about when it ends."""
+    """Flush stdout, so that Python does not complain about it on exit."""
     if sys.stdout is not None:
         try:
             sys.stdout.flush()
@@ -381,7 +380,7 @@ def _write(stream: TextIO | None, line: str) -> None:
 
 
 def _write_octets(stream: TextIO, line: str) -> None:
-    """A name that the stream's encoding has no letters for, as it is on the disk: so ``ls`` and ``find`` do."""
+    """Write a name that the stream's encoding cannot represent as its bytes on disk, as ``ls`` and ``find`` do."""
     octets = getattr(stream, "buffer", None)
     if octets is None:
         stream.write(line.encode("ascii", "backslashreplace").decode() + "\n")
@@ -391,7 +390,7 @@ def _write_octets(stream: TextIO, line: str) -> None:
 
 
 def _mute(stream: TextIO) -> None:
-    # What could not be written is still in the stream's buffer, and would fail again at exit.
+    # The unwritten data is still in the stream's buffer, and flushing it at exit would fail again.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

@@ -1,4 +1,4 @@
-"""All of a ledger, for other programs: JSON lines, CSV, Parquet."""
+"""Exports a ledger for other programs, as JSON lines, CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _GROUP_ROWS = 1 << 16
 
 
 class ExportError(ValueError):
-    """It cannot be written, in this form or to this place."""
+    """The ledger cannot be exported in this format or to this output."""
 
 
 def export_lines(ledger: Ledger, form: str) -> Iterator[str]:
-    """The items as JSON lines or CSV (``form``)."""
+    """Yield the items as JSON lines or CSV (``form``)."""
     if form == "csv":
         yield _as_csv(Row._fields)
     for row in _rows(ledger):
@@ -57,7 +57,7 @@ def export_parquet(ledger: Ledger) -> None:
 
 
 def _rows(ledger: Ledger) -> Iterator[Row]:
-    """The items; no passwords of URLs."""
+    """The items, without user names and passwords in URLs."""
     for row in ledger.rows():
         yield row._replace(url=without_userinfo(row.url))
 

@@ -1,7 +1,7 @@
-"""The list of ``-i``: a manifest in any format, what was typed beside it, and what is to be said of its lines.
+"""The list of ``-i``: reads a manifest in any format, adds the URLs of the command line, and reports bad lines.
 
 A list in a file is read before anything is fetched, so that its names can be compared, unless it is too long for that.
-A pipe is read as it comes, by a thread, so that nothing that has ended waits for the next line.
+A pipe is read by a thread as data arrives, so that finished files are reported without waiting for the next line.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from rangefetch.options import absolute_path
 __all__ = ["Listing"]
 
 MOST_COMPARED = 100_000
-"""Lists up to this long are looked through for names that are there twice before anything is fetched."""
+"""The longest list that is searched for duplicate names before anything is fetched."""
 _MOST_NOTES = 10
 _MOST_FED = 1000
 
 
 class Listing:
-    """What is to be fetched. ``count`` is how many items there are, None where nobody knows yet; ``mistakes`` counts
-    lines that cannot be used. Raises ``ManifestError`` and ``DiskError``.
+    """The items to fetch. ``count`` is the number of items, None if not known yet; ``mistakes`` counts the lines that
+    cannot be used. Raises ``ManifestError`` and ``DiskError``.
     """
 
     def __init__(self, request: Request, display: Quiet) -> None:
@@ -67,12 +67,12 @@ class Listing:
         return manifest
 
     def bad_line(self, line: int, what: str) -> None:
-        """A line cannot be used, or only in vain."""
+        """Report a line that cannot be used."""
         self.mistakes += 1
         self._display.error(f"{self.shown}:{line}: {what}")
 
     def identify(self) -> str:
-        """What tells this list, and the way it is read, from others; "" for a pipe, which nobody can know before."""
+        """A hash of the list and the options for reading it; "" for a pipe, whose content is not known yet."""
         if self._manifest is None:
             return ""
         request = self._request
@@ -82,7 +82,7 @@ class Listing:
         return told.hexdigest()
 
     def close(self) -> None:
-        """Nothing more is wanted of it. A pipe is left to the thread that reads it."""
+        """Close the list. A pipe is left to the thread that reads it."""
         if self._manifest is not None:
             self._manifest.close()
 
@@ -95,7 +95,7 @@ class Listing:
             return fed
         everything = self._all_of(self._manifest)
         if self._manifest.is_longer_than(MOST_COMPARED):
-            # It would be a second, or two, before the first of them is asked for.
+            # Reading it all would delay the first request by a second or two.
             return itertools.chain(self._for_one(list(itertools.islice(everything, 2))), everything)
         ahead = list(itertools.islice(everything, MOST_COMPARED + 1))
         if len(ahead) <= MOST_COMPARED:
@@ -104,7 +104,7 @@ class Listing:
         return itertools.chain(_consumed(self._for_one(ahead)), everything)
 
     def _all_of(self, manifest: Manifest) -> Iterator[ManifestItem]:
-        """What was typed, and then what is listed, without what names alone were made of."""
+        """The URLs of the command line, then the listed items, without columns that were only needed for names."""
         yield from self._typed
         for item in manifest:
             yield item if self._request.tar_json or not item.columns else records.replace(item, columns={})
@@ -116,7 +116,7 @@ class Listing:
         yield from everything
 
     def _for_one(self, items: list[ManifestItem]) -> list[ManifestItem]:
-        """Options that say what one file is fit a list of one only, whose item gets the name."""
+        """Check that options for a single file are used with one item only, and give that item its name."""
         if self._request.for_one and len(items) > 1:
             option, noun = self._request.for_one[0]
             number = f"{self.count} URLs" if self.count is not None else "more than one URL"
@@ -125,7 +125,7 @@ class Listing:
         return [records.replace(item, path=name) for item in items] if name else items
 
     def _compared(self, items: list[ManifestItem]) -> list[ManifestItem]:
-        """The items without those that are there already; one whose name another has is reported."""
+        """The items without duplicates. Items with the name of another are reported."""
         renames = self._request.options.auto_file_renaming
         known: dict[tuple[str, str], ManifestItem] = {}
         names: dict[str, ManifestItem] = {}
@@ -159,18 +159,18 @@ class Listing:
 
 
 def _is_whole(name: str) -> bool:
-    """Whether all of a list can be read at once, since it is a file, or at a URL."""
+    """Whether the whole list can be read at once, because it is a file or a URL."""
     if name.startswith(("http://", "https://")):
         return True
     try:
         status = os.stat(0 if name == "-" else name)  # noqa: PTH116 - of an open file, too
     except OSError:
-        return True  # and then it is an error
+        return True  # opening it will report the error
     return stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
 
 
 def _consumed(items: list[ManifestItem]) -> Iterator[ManifestItem]:
-    """The items, each of which is let go of when it is taken."""
+    """Yield the items, dropping the reference to each."""
     items.reverse()
     while items:
         yield items.pop()
@@ -182,7 +182,7 @@ class _Raised:
 
 
 class _Fed:
-    """Items that a thread reads (``iterating.Source``)."""
+    """Items that a separate thread reads (``iterating.Source``)."""
 
     def __init__(self, items: Iterable[ManifestItem], bad_line: Callable[[int, str], object]) -> None:
         self._items = items
@@ -192,14 +192,14 @@ class _Fed:
         self._wake: Callable[[], object] = lambda: None
 
     def start(self) -> None:
-        """Begin to read. The thread may wait for a line when the program ends. Raises ``LocalError``."""
+        """Start reading. The thread may still be waiting for a line when the program ends. Raises ``LocalError``."""
         try:
             threading.Thread(target=self._read, name="rangefetch-list", daemon=True).start()
         except RuntimeError as error:
             raise LocalError(f"it lacks threads: {error}; see ulimit -u") from error
 
     def bad_line(self, line: int, what: str) -> None:
-        """Have it told by the thread that takes the items."""
+        """Have the thread that takes the items report a bad line."""
         self._put((line, what))
 
     def take(self) -> object:

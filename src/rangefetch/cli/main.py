@@ -1,4 +1,4 @@
-"""The command ``rangefetch``: hand the URLs to a manager, show what happens, end with the right status."""
+"""The ``rangefetch`` command: passes the URLs to a manager, shows progress, and exits with the right status."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 __all__ = ["main", "run"]
 
 OK, FAILED = 0, 1
-"""Exit statuses; 2 is wrong usage, and there are those of signals."""
+"""Exit statuses. Others are 2 for wrong usage, and those for signals."""
 
 OBJECTS_BETWEEN_COLLECTIONS = 100_000
-"""Python's default is 700: it would look for garbage all through its start, in what is imported and stays."""
+"""Python's default is 700, with which the garbage collector would run many times while modules are imported."""
 
 SECONDS_BETWEEN_LOOKS = 0.2
-"""Progress is pulled this often: fast enough for the eye, and nothing for the processor."""
+"""How often progress is read: fast enough for the eye, at little processor time."""
 
 
 def main() -> NoReturn:
-    """The command. It ends without Python's tear-down: the kernel takes the memory back in a tenth of the time."""
+    """The command. It exits without Python's teardown, since the kernel frees the memory in a tenth of the time."""
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     _open_the_standard_three()
     status = run()
@@ -50,26 +50,26 @@ def main() -> NoReturn:
 
 
 def _open_the_standard_three() -> None:
-    """What is closed of stdin, stdout and stderr (``>&-``) leads nowhere from now on: the next file or connection would
-    get its number, and whoever writes there, a library or a child, would write into that.
+    """Open ``/dev/null`` in place of a closed stdin, stdout or stderr (``>&-``). Otherwise the next file or connection
+    would get its number, and a library or child process that writes to it would write there.
     """
     for fd in range(3):
         try:
             os.fstat(fd)
         except OSError:
             with contextlib.suppress(OSError):
-                os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+                os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says; the exit status. ``--help`` and wrong usage raise ``SystemExit``."""
+    """Run the command line and return the exit status. ``--help`` and wrong usage raise ``SystemExit``."""
     try:
         status = _run(argv)
     except SystemExit as end:
         if not _flushed():
             return FAILED
         raise end
-    except KeyboardInterrupt:  # before the signals were caught: nothing has begun
+    except KeyboardInterrupt:  # before Signals was active: nothing has started
         status = SIGNALLED + signal.SIGINT
     return status if _flushed() else status or FAILED
 
@@ -88,7 +88,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _flushed() -> bool:
-    """Whether what was written to stdout has arrived, or is of no interest to its reader any more."""
+    """Flush stdout and return whether everything was written, or its reader has exited."""
     try:
         displays.flush()
     except OSError as error:
@@ -107,7 +107,7 @@ def _show_version() -> int:
     try:
         loaded = libcurl.load()
     except EngineUnavailable as error:
-        # Beside a library that was named, no other counts.
+        # If RANGEFETCH_LIBCURL names a library, no other is tried, so installing one would not help.
         remedy = "" if os.environ.get("RANGEFETCH_LIBCURL") else NATIVE.remedy()
         display.error("; ".join(filter(None, (str(error), remedy, _instead()))))
         return FAILED
@@ -117,7 +117,7 @@ def _show_version() -> int:
 
 
 def _instead() -> str:
-    """What fetches where the engine cannot run."""
+    """What is used where the engine cannot run."""
     from rangefetch.aria2.binary import ensure_aria2
     from rangefetch.aria2.client import client_class
     from rangefetch.aria2.config import DaemonConfig
@@ -177,7 +177,7 @@ def _say_repeated(request: Request, display: Quiet) -> None:
 
 
 class _WrongSetting(Exception):
-    """The environment asks for something that there is not."""
+    """An environment variable has an invalid value."""
 
 
 def _manager(request: Request) -> DownloadManager:
@@ -192,14 +192,14 @@ def _manager(request: Request) -> DownloadManager:
             max_overall_download_limit=request.max_overall_download_limit,
             retry_policy=None if request.network_wait is None else RetryPolicy(network_wait=request.network_wait),
         )
-    except ValueError as error:  # the arguments have been checked: it is RANGEFETCH_BACKEND
+    except ValueError as error:  # the arguments have been checked, so RANGEFETCH_BACKEND is wrong
         raise _WrongSetting(f"RANGEFETCH_BACKEND: {str(error).partition(': ')[2]}") from None
 
 
 class _CommandDownloads:
     """The downloads of one command line.
 
-    ``waiting_for`` are those that have not ended: gid -> URL, in the order they were typed.
+    ``waiting_for`` are those that have not ended: gid -> URL, in the order of the command line.
     """
 
     def __init__(self, manager: DownloadManager, display: Quiet, report: Report, signals: Signals) -> None:
@@ -211,7 +211,7 @@ class _CommandDownloads:
         self._urls: dict[str, str] = {}
 
     def begin(self, request: Request) -> None:
-        """Hand all of them to the manager."""
+        """Pass all URLs to the manager."""
         for url in request.urls:
             try:
                 gid = self._manager.download(url, request.options)
@@ -221,10 +221,10 @@ class _CommandDownloads:
                 self._urls[gid] = self.waiting_for[gid] = url
 
     def follow(self) -> None:
-        """Show how they get on until all have ended, or a signal came."""
+        """Show progress until all downloads have ended, or a signal arrives."""
         while self.waiting_for and not self._signals.number:
             next_look = time.monotonic() + SECONDS_BETWEEN_LOOKS
-            # The oldest is waited for, not looked at: many small files must not cost a look each.
+            # Wait for the oldest download, so that many small files can end without a redraw for each.
             while self.waiting_for and self._report_end(next(iter(self.waiting_for)), next_look - time.monotonic()):
                 pass
             downloads = {
@@ -236,7 +236,7 @@ class _CommandDownloads:
             self._display.update({self._urls[gid]: progress for gid, progress in downloads.items()})
 
     def stop(self) -> None:
-        """After a signal: save what there is, report what ended in the meantime, and say how to go on."""
+        """After a signal: save all states, report downloads that ended meanwhile, and say how to continue."""
         self._manager.stop()
         for gid in list(self.waiting_for):
             self._report_end(gid, 0)
@@ -249,7 +249,7 @@ class _CommandDownloads:
         self._display.error(f"{self._signals.word}; run the same command again to continue: {subject} {stands}")
 
     def _report_end(self, gid: str, seconds: float) -> bool:
-        """Report the download if it ends within so many seconds; whether it did."""
+        """Report the download if it ends within ``seconds``; returns whether it did."""
         url = self.waiting_for[gid]
         try:
             result = self._manager.wait(gid, timeout=max(seconds, 0))
@@ -268,7 +268,7 @@ class _CommandDownloads:
 
 @contextlib.contextmanager
 def _warnings_to(display: Quiet) -> Iterator[None]:
-    """What the package logs as a warning (a remote file that changed, say) becomes a note."""
+    """Show the package's log warnings (such as a remote file that has changed) as notes."""
     leave = contextlib.ExitStack()
 
     def listen(logger: logging.Logger) -> None:

@@ -1,4 +1,4 @@
-"""A list of files, perhaps a very long one: fetched as it is read, shown as a whole."""
+"""Fetches a list of files, perhaps a very long one, while reading it, and shows its overall progress."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ SECONDS_BETWEEN_LOOKS = 0.2
 
 
 def fetch_list(manager: DownloadManager, request: Request, display: Quiet, report: Report, signals: Signals) -> int:
-    """Fetch all of the list on ``manager``, which must be the process's own, and report each; the exit status."""
+    """Fetch the whole list on ``manager``, which must be the process's one, report each item, and return the exit
+    status.
+    """
     try:
         with contextlib.closing(Listing(request, display)) as listing:
             if request.ledger:
@@ -77,7 +79,7 @@ def _shards(request: Request) -> Shards | None:
 
 
 class _List:
-    """One list at work: what came of its items so far, and how the whole of it is shown."""
+    """Fetches one list: counts outcomes, reports them and shows progress."""
 
     def __init__(
         self,
@@ -103,11 +105,11 @@ class _List:
         self._last: DownloadProgress | None = None
 
     def fetch(self) -> int:
-        """The exit status."""
+        """Fetch the list and return the exit status."""
         options: dict[str, Any] = self._request.options.given
         directory = options.pop("save_dir", None)
         begun_s = time.monotonic()
-        options.pop("filename", None)  # the one item has it
+        options.pop("filename", None)  # the list's only item has it already
         items = self._listing.items()
         if self._run is not None:
             if self._listing.count is not None:
@@ -143,13 +145,13 @@ class _List:
         return int(bool(failed or self._listing.mistakes or self._display.lost_results))
 
     def _tell(self, fetched: Fetched) -> None:
-        """An item has ended."""
+        """Count and report an item that has ended."""
         url, line, outcome = fetched.item.url, fetched.item.line, fetched.outcome
         if isinstance(outcome, DownloadError):
             self._failed += 1
             if isinstance(outcome, HostUnreachable):
                 self._not_tried[outcome.host] += 1
-            # Which of them has the name is a question about the list.
+            # Two items with one name are a mistake in the list, so the message gives the line.
             place = f"{self._listing.shown}:{line}: " if line and isinstance(outcome, TargetExists) else ""
             self._report.error(url, outcome, line=line, place=place)
             return
@@ -161,9 +163,9 @@ class _List:
         self._report.done(url, outcome, line=line)
 
     def _look(self, whole: DownloadProgress) -> None:
-        """``on_progress``: show the whole, and break it off after a signal."""
+        """``on_progress``: show overall progress, and stop after a signal."""
         if self._signals.number:
-            # All at once: one after the other, the end of each would begin another.
+            # Pause all at once: if they were paused one by one, the end of each would start another.
             self._manager.pause_all()
             self._last = whole
             raise KeyboardInterrupt
@@ -182,7 +184,7 @@ class _List:
         return f"{counted(done, 'file')} done" + (f", {self._failed} failed" if self._failed else "")
 
     def _stands(self) -> str:
-        """How far it has come."""
+        """How much has been done so far."""
         if self._last is None:
             return self._counts()
         return f"{self._counts()}, {amount(self._last.downloaded)} fetched"

@@ -1,4 +1,4 @@
-"""What came of each file, said once: a path or a JSON object on stdout, errors on stderr too."""
+"""Reports the outcome of each file once: a path or a JSON object on stdout, and errors on stderr as well."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ __all__ = ["JSON_VERSION", "Report"]
 
 
 JSON_VERSION = 1
-"""Of the fields of ``--json``: new ones may be added to a version, none is removed or changes its meaning."""
+"""The version of the fields of ``--json``. Within a version, fields may be added, but none is removed or changes its
+meaning.
+"""
 
 
 class Report:
-    """Says what came of the files of one command line. ``failures`` counts those that could not be fetched.
+    """Reports the outcomes of one command line's files. ``failures`` counts those that could not be fetched.
 
-    With ``explains`` it notes what bound the speed of each, too. With ``journal`` the JSON lines go there as well.
+    With ``explains``, it also says what limited the speed of each file. With ``journal``, JSON lines are also written
+    to that file.
     """
 
     def __init__(
@@ -34,7 +37,7 @@ class Report:
         self._journal = journal
 
     def done(self, url: str, result: DownloadResult, *, line: int = 0) -> None:
-        """The file of ``url`` is there; ``line`` is its line in a list."""
+        """Report that the file of ``url`` is complete; ``line`` is its line in a list."""
         if self._as_json or self._journal is not None:
             facts = {"error": None, "errorType": None, "httpStatus": None, **result.to_dict()}
             self._say_json(url, DownloadStatus.COMPLETE, line, **facts)
@@ -44,9 +47,9 @@ class Report:
             self._display.note(f"{result.filename}: {_explained(result)}")
 
     def error(self, url: str, error: DownloadError, *, line: int = 0, place: str = "") -> None:
-        """The file of ``url`` could not be fetched; ``place`` is what its message begins with."""
+        """Report that the file of ``url`` could not be fetched; ``place`` is put before the message."""
         self.failures += 1
-        if not isinstance(error, HostUnreachable):  # of which one line tells for all
+        if not isinstance(error, HostUnreachable):  # these are reported together, in one line per host
             self._display.error(place + (str(error) if error.url else f"{mask_url(url)}: {error}"))
         if self._as_json or self._journal is not None:
             self._say_json(

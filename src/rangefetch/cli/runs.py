@@ -1,4 +1,4 @@
-"""``rangefetch run show|failed|export FILE``: what the ledger of a run says."""
+"""``rangefetch run show|failed|export FILE``: prints what the ledger of a run contains."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_SHOWN = 10
 
 
 def tell(words: Sequence[str]) -> int:
-    """Do what the command says; the exit status."""
+    """Run the command and return its exit status."""
     parser = argparse.ArgumentParser("rangefetch run", description="What the ledger of a run (--run FILE) says.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, what in (

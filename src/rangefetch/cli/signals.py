@@ -1,4 +1,4 @@
-"""The signals that end a program, as something to look at."""
+"""Turns the signals that end a program into a value that the program checks."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any, ClassVar, Self
 __all__ = ["SIGNALLED", "Signals"]
 
 SIGNALLED = 128
-"""The exit status after a signal is this and its number, as in shells."""
+"""The exit status after a signal is this plus the signal's number, as in shells."""
 
 SECONDS_OF_PATIENCE = 3.0
-"""How long stopping may take before a further signal ends the process where it stands."""
+"""How long stopping may take; after that, a further signal ends the process at once."""
 
 
 class Signals:
-    """Makes the signals that end a program a number to look at, so that it can end in good order.
+    """Stores the number of the first signal that should end the program, so that the program can stop cleanly.
 
-    After a signal they are ignored when the context ends: a second Ctrl-C may come while Python shuts down, and
-    would end in a traceback, or in another exit status.
+    If there was one, these signals are ignored once the context has ended: a second Ctrl-C while Python shuts down
+    would cause a traceback or another exit status.
     """
 
     _words: ClassVar = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}
@@ -34,7 +34,7 @@ class Signals:
 
     @property
     def word(self) -> str:
-        """What happened, for a line."""
+        """What happened, for a message."""
         return self._words[signal.Signals(self.number).name]
 
     def __enter__(self) -> Self:
@@ -50,7 +50,7 @@ class Signals:
     def _wanted(self) -> Iterator[signal.Signals]:
         for name in self._words:
             number = getattr(signal, name, None)  # Windows lacks SIGHUP
-            # What was ignored when the program started stays so: under nohup, or in the background of a script.
+            # Signals that were ignored when the program started stay ignored: under nohup, or in a script's background.
             if number is not None and signal.getsignal(number) != signal.SIG_IGN:
                 yield number
 

@@ -1,6 +1,6 @@
-"""The words of the command line: each option's names, what it takes and what it means, for argparse.
+"""Defines the command-line options for argparse: their names, values and help texts.
 
-The options that say how to fetch have :class:`DownloadOptions`' names as their ``dest``.
+Options about fetching have the names of the fields of :class:`DownloadOptions` as their ``dest``.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _FIELDS = {field.name: field.default for field in records.fields(DownloadOptions
 
 
 def masked(text: str) -> str:
-    """The text without the secrets of the URLs in it, also of URLs that are none."""
+    """The text with secrets in URLs masked, including malformed URLs."""
     return mask_text(text)
 
 
 class Parser(argparse.ArgumentParser):
-    """``error`` says what is wrong in one line, without the usage that argparse would put before it."""
+    """An argument parser whose ``error`` prints one line, without the usage that argparse prints before it."""
 
     place = ""
-    """Where the words that are being parsed come from, if not from the command line: ``FILE: KEY``."""
+    """Where the words being parsed come from, if not from the command line: ``FILE: KEY``."""
 
     def error(self, message: str) -> NoReturn:
         message = printable(masked(message.removeprefix("argument ")))
@@ -45,8 +45,8 @@ class Parser(argparse.ArgumentParser):
 class Switch(argparse.Action):
     """An option that is on or off: ``--name`` and ``--no-name``, and either with ``=true`` or ``=false``.
 
-    It may be declared by its negative name. ``shown`` are the names that it is declared by, which help and errors show.
-    With ``inverse`` it is on where its ``dest`` is False.
+    It may be declared by its negative name. ``shown`` are the names it was declared with, which help and errors show.
+    With ``inverse``, turning it on sets ``dest`` to False.
     """
 
     def __init__(
@@ -79,23 +79,23 @@ class _Help(Switch):
         option_string: str | None = None,
     ) -> None:
         if option_string != "--no-help":
-            display = Quiet()  # print_help says nothing of a stdout that is full
+            display = Quiet()  # print_help ignores errors in writing to stdout
             display.result(parser.format_help().rstrip("\n"))
             parser.exit(int(display.lost_results))
 
 
 def opposite(name: str) -> str:
-    """``--name`` and ``--no-name`` for each other."""
+    """Convert ``--name`` to ``--no-name`` and vice versa."""
     return f"--{name[5:]}" if name.startswith("--no-") else f"--no-{name[2:]}"
 
 
 def names_of(action: argparse.Action) -> Sequence[str]:
-    """The names by which an option is known to people."""
+    """The names of an option that help and errors show."""
     return action.shown if isinstance(action, Switch) else action.option_strings
 
 
 def _columns() -> int:
-    """The width of the terminal: COLUMNS, or what it says itself, or 80."""
+    """The width of the terminal, from COLUMNS or the terminal itself; otherwise 80."""
     try:
         return int(os.environ.get("COLUMNS", "")) or 80
     except ValueError:
@@ -107,9 +107,10 @@ def _columns() -> int:
 
 
 class _Formatter(argparse.HelpFormatter):
-    """Shows a switch by the names that it was declared by: each has an opposite, which is said once.
+    """Shows a switch by the names it was declared with. The epilog says once that each has an opposite.
 
-    argparse makes one for each option that it is told of, and asks ``shutil`` for the width of the terminal each time.
+    The width is passed in, because argparse makes a formatter for every option added and would ask ``shutil`` for the
+    terminal's width each time.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -130,7 +131,7 @@ def make_parser() -> Parser:
         epilog="Sizes are bytes, or 4M, 1.5G and so on. Options without a value can also be turned off: "
         "--no-OPTION, or --OPTION=false. The long option names are also the keys of the configuration file. Exit "
         "status: 0 all files complete, 1 at least one failed, 2 wrong usage, 130 interrupted.",
-        # An abbreviation that is unique today would be ambiguous, or mean something else, tomorrow.
+        # An abbreviation that is unique now could become ambiguous, or mean another option, in a later version.
         allow_abbrev=False,
         add_help=False,
         formatter_class=_Formatter,

@@ -1,4 +1,4 @@
-"""Questions about a URL: how it is reached, through which proxy, with what trust and credentials, and what mirrors it.
+"""How a URL is requested: proxies, trusted certificates, credentials, cookies and mirrors.
 
-What is here knows nothing of files or of downloads at work.
+Nothing here depends on files or on running downloads.
 """

@@ -1,7 +1,7 @@
-"""Which authorities' certificates servers are verified with: a file, a directory, or both.
+"""Finds the CA certificates that servers are verified with: a file, a directory, or both.
 
-The variables of the environment are those of OpenSSL (``SSL_CERT_FILE``, ``SSL_CERT_DIR``), of curl
-(``CURL_CA_BUNDLE``) and of requests (``REQUESTS_CA_BUNDLE``, which may be a directory).
+The environment variables are those of OpenSSL (``SSL_CERT_FILE``, ``SSL_CERT_DIR``), curl (``CURL_CA_BUNDLE``) and
+requests (``REQUESTS_CA_BUNDLE``, which may be a directory).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from rangefetch.options import DownloadOptions
 
 __all__ = ["Trust", "explain", "explain_file", "find_ca_file", "find_trust"]
 
-# Where distributions keep the bundle: Debian, Fedora, openSUSE, FreeBSD, Alpine. pycurl's libcurl has only Fedora's
-# compiled in.
+# Where distributions keep the bundle: Debian, Fedora, openSUSE, FreeBSD, Alpine. The libcurl bundled with pycurl only
+# knows Fedora's path.
 _SYSTEM_CA_FILES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -30,15 +30,15 @@ _SYSTEM_CA_FILES = (
 )
 _CONDA_CA_FILES = ("ssl/cacert.pem", "ssl/cert.pem")
 
-_told: set[tuple[str, str]] = set()  # variables and what they named in vain
+_told: set[tuple[str, str]] = set()  # variables and their unusable values, of which the user has been warned
 _lock = threading.Lock()
 
 
 @records.dataclass(frozen=True, slots=True)
 class Trust:
-    """A ``file`` of certificates and a ``directory`` of them, as ``c_rehash`` makes it; empty: none.
+    """A ``file`` of certificates, and a ``directory`` of them as made by ``c_rehash``; empty: none.
 
-    Both empty: libcurl asks the system itself (macOS), or nothing was found.
+    If both are empty, libcurl uses the system's trust store (macOS), or nothing was found.
     """
 
     file: str = ""
@@ -49,10 +49,10 @@ class Trust:
 
 
 def find_trust(explicit: str = "") -> Trust:
-    """The certificates that were named, by the options or else by the environment, or the system's.
+    """The certificates named by the option, or else by the environment, or else the system's.
 
-    ``SSL_CERT_DIR`` is in addition to a file, as for OpenSSL. What is named and is not there is passed over, with one
-    warning a process: a variable that a removed environment has left behind must not break everything.
+    ``SSL_CERT_DIR`` is used in addition to a file, as in OpenSSL. If a variable names something that does not exist, it
+    is ignored with one warning per process: a variable left over from a removed environment must not break everything.
     """
     if explicit:
         return Trust(explicit)
@@ -67,24 +67,26 @@ def find_trust(explicit: str = "") -> Trust:
 
 
 def find_ca_file(explicit: str = "") -> str:
-    """The file of :func:`find_trust`, for programs that take no directory; the system's where a directory was named."""
+    """The file of :func:`find_trust`, or the system's if only a directory was named. For programs that accept no
+    directory.
+    """
     return find_trust(explicit).file or _systems_file()
 
 
 def explain(options: DownloadOptions) -> str:
-    """What to add to the words of a server's certificate that was refused."""
+    """What to append to the message about a rejected server certificate."""
     return f" (verified with the certificates in {find_trust(os.fspath(options.ca_file))})"
 
 
 def explain_file(options: DownloadOptions) -> str:
-    """The same for programs that take no directory."""
+    """The same as ``explain``, for programs that accept no directory."""
     return f" (verified with the certificates in {find_ca_file(os.fspath(options.ca_file)) or Trust()})"
 
 
 def _found(name: str, *, wants_directory: bool = False) -> str:
-    """What a variable names, if it is there."""
+    """The value of a variable, if what it names exists; otherwise ""."""
     named = os.environ.get(name, "")
-    # OpenSSL takes a list of directories.
+    # OpenSSL accepts a list of directories.
     paths = named.split(os.pathsep) if wants_directory else [named]
     if not named or any(Path(path).is_dir() or (not wants_directory and _is_file(path)) for path in paths if path):
         return named
@@ -97,7 +99,7 @@ def _found(name: str, *, wants_directory: bool = False) -> str:
 
 
 def _is_file(path: str) -> bool:
-    # A FIFO is left to whoever opens the file: what it holds can be read once.
+    # Do not open it: if it is a FIFO, its content can be read only once, and is for libcurl.
     return Path(path).exists() and os.access(path, os.R_OK)
 
 

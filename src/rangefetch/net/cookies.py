@@ -1,7 +1,7 @@
-"""Cookies from a file in Netscape's format, as curl writes it and browser extensions export it.
+"""Cookies from a file in Netscape's format, as written by curl and exported by browser extensions.
 
-``http.cookiejar`` would drop cookies of a session (an end at 0) and of hosts without a dot, and send a host's cookies
-to those below it.
+Not with ``http.cookiejar``, which would drop session cookies (expiry 0) and those of hosts without a dot, and would
+send a host's cookies to its subdomains.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _MOST_NUMBERS = 10
 _MOST_TOLD = 256
 
-_told: dict[str, tuple[int, ...]] = {}  # by the file: the lines that were found to be malformed
+_told: dict[str, tuple[int, ...]] = {}  # by file: the malformed lines of which the user has been warned
 _lock = threading.Lock()
 
 
@@ -32,7 +32,7 @@ class _Cookie:
     is_for_subdomains: bool
     path: str
     is_secure: bool
-    ends_s: float  # since the epoch; 0: with the session
+    ends_s: float  # expiry in seconds since the epoch; 0: a session cookie
     pair: str
 
     def is_for(self, host: str, path: str, *, is_secure: bool, now_s: float) -> bool:
@@ -45,9 +45,9 @@ class _Cookie:
 
 
 def read_cookies(octets: bytes, file: str) -> list[_Cookie]:
-    """The cookies in the file's content. Lines that are none are left out, with a warning that names ``file`` and
-    their numbers and repeats nothing of what is in them. Raises ``ValueError`` where no line is one, as in a file of
-    another format.
+    """Parse the content of a cookie file. Malformed lines are skipped, with a warning that gives ``file`` and their
+    numbers but not their content. Raises ``ValueError`` if there are only malformed lines, as in a file of another
+    format.
     """
     found: list[_Cookie] = []
     malformed: list[int] = []
@@ -66,7 +66,7 @@ def read_cookies(octets: bytes, file: str) -> list[_Cookie]:
 
 
 def cookies_for(url: str, octets: bytes, file: str) -> str:
-    """The Cookie header for ``url``, from the content of ``file``; empty: there is none for it."""
+    """The value of the Cookie header for ``url``, from the content of ``file``; empty if no cookie matches."""
     parts = urlsplit(url)
     host, path = (parts.hostname or "").lower(), parts.path or "/"
     is_secure, now_s = parts.scheme.lower() == "https", time.time()
@@ -77,13 +77,13 @@ def cookies_for(url: str, octets: bytes, file: str) -> str:
 def _parse(line: str) -> _Cookie | None:
     fields = line.split("\t")
     if len(fields) == 6:
-        fields.append("")  # as curl reads a cookie without a value
+        fields.append("")  # a cookie without a value, as in curl
     if len(fields) != 7 or _CONTROL.search(line):
         return None
     domain, below, path, secure, ends, name, value = fields
     domain = domain.strip().removeprefix(".").lower()
     try:
-        # Extensions write fractions of a second, and years far beyond what a computer's clock can show.
+        # Browser extensions write fractions of a second, and years that no clock can represent.
         ends_s = float(ends or 0)
     except ValueError:
         return None
@@ -93,7 +93,7 @@ def _parse(line: str) -> _Cookie | None:
 
 
 def _warn(file: str, malformed: tuple[int, ...]) -> None:
-    """Once for each state of a file: it is read for every origin that is asked."""
+    """Warn once for each state of a file, since the file is read again for every origin."""
     with _lock:
         if _told.get(file, ()) == malformed:
             return

@@ -1,8 +1,8 @@
-"""Who is told which user name, password or token: options and the netrc file, as the engine's ``Profile`` takes them.
+"""Decides which hosts get which user name, password or token, from the options and the netrc file.
 
-What the user gives for a URL goes to its origin, and to the hosts of ``location_trusted``. Entries of a netrc file go
-to the host that they name, wherever that comes from; the one for any other host (``default``) only to a host that the
-user named, never to one that a redirect did.
+What the user gives for a URL is sent to its origin and to the hosts in ``location_trusted``. An entry of a netrc file
+is sent to the host that it names, even if a redirect leads there. The ``default`` entry is sent only to hosts that the
+user named, never to the target of a redirect.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ _LONGEST_TOKEN_BYTES = 64 << 10
 
 
 class Login(NamedTuple):
-    """A user name and password. An empty ``host`` is the origin of the URL; with ``any_scheme`` the server chooses
-    between Basic and Digest, after a request without, as with curl's ``--anyauth``."""
+    """A user name and password, as the engine's ``Profile`` takes them. An empty ``host`` means the origin of the URL.
+    With ``any_scheme``, the first request has no credentials and the server chooses between Basic and Digest, as with
+    curl's ``--anyauth``.
+    """
 
     host: str
     user: str
@@ -35,25 +37,25 @@ class Login(NamedTuple):
 
 
 def split_userinfo(url: str) -> tuple[str, str]:
-    """The URL without ``user:password@`` and fragment, and the Authorization value that the userinfo stands for."""
+    """Return the URL without ``user:password@`` and fragment, and the Authorization value for the userinfo, or ""."""
     parts = urlsplit(url)
     userinfo, at, host = parts.netloc.rpartition("@")
     bare = urlunsplit(parts._replace(netloc=host, fragment=""))
     if not at:
         return bare, ""
-    # RFC 7617, section 2: with a colon, even where there is no password.
+    # RFC 7617, section 2: there is a colon even without a password.
     user, _, password = userinfo.partition(":")
-    # Octets that are no UTF-8 may have come from a command line (os.fsdecode).
+    # Bytes from the command line that are not UTF-8 are surrogates here (os.fsdecode).
     octets = (each.encode("utf-8", "surrogateescape") for each in (user, password))
     credentials = b":".join(map(unquote_to_bytes, octets))
     return bare, "Basic " + binascii.b2a_base64(credentials, newline=False).decode()
 
 
 def logins(url: str, options: DownloadOptions, *, is_own: bool, authorized: bool) -> tuple[Login, ...]:
-    """Those for a source at ``url``. ``is_own``: it is at the origin for which the user gave ``auth``; ``authorized``:
-    its own user name or token is sent in another way.
+    """The logins for a source at ``url``. ``is_own``: it is at the origin for which the user gave ``auth``.
+    ``authorized``: an Authorization header is sent already.
 
-    Raises ``LocalError`` where the netrc file cannot be read.
+    Raises ``LocalError`` if the netrc file cannot be used.
     """
     own: list[Login] = []
     if options.auth is not None and is_own and not authorized:
@@ -73,7 +75,7 @@ def logins(url: str, options: DownloadOptions, *, is_own: bool, authorized: bool
 
 
 def _read_netrc(path: Path) -> dict[str, tuple[str, str]]:
-    """User name and password by host; nothing where there is no such file. Raises ``LocalError``."""
+    """User name and password by host; empty if the file does not exist. Raises ``LocalError``."""
     with no_fork:
         import netrc
     try:
@@ -81,7 +83,7 @@ def _read_netrc(path: Path) -> dict[str, tuple[str, str]]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except netrc.NetrcParseError as error:
-        # Not its words, in which a password may be.
+        # Not the error's own message, which may contain a password.
         raise LocalError(f"{path}: cannot read it: line {error.lineno} is malformed") from None
     except (OSError, UnicodeError) as error:
         raise LocalError(f"{path}: cannot read it: {error}") from None
@@ -89,7 +91,7 @@ def _read_netrc(path: Path) -> dict[str, tuple[str, str]]:
 
 
 def netrc_path(options: DownloadOptions) -> Path:
-    """The file that the option ``netrc`` means. Raises ``LocalError`` where it is no secret, or no file."""
+    """The path of the netrc file. Raises ``LocalError`` if others can read the file, or it is not a regular file."""
     if options.netrc is True:
         path = Path(os.environ.get("NETRC") or os.path.expanduser("~/.netrc"))  # noqa: PTH111 - no home: no file
     else:
@@ -106,7 +108,7 @@ def netrc_path(options: DownloadOptions) -> Path:
 
 
 def bearer_token(options: DownloadOptions) -> str:
-    """The token in the file that the options name; "" without one. Raises ``LocalError``."""
+    """The token in the ``bearer_file``; "" if the option is not set. Raises ``LocalError``."""
     if not options.bearer_file:
         return ""
     try:
@@ -119,7 +121,9 @@ def bearer_token(options: DownloadOptions) -> str:
 
 
 def read_regular(path: str | os.PathLike[str]) -> bytes:
-    """What is in a file. Raises ``OSError``, also for what may give nothing for ever, or has no end."""
+    """The content of a regular file. Raises ``OSError``, also for anything else, such as a device, which might block
+    or never end.
+    """
     fd = system.open_file(path, os.O_RDONLY)
     with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):

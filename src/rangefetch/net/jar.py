@@ -1,4 +1,4 @@
-"""Cookies that servers set along the way (RFC 6265), in memory: for the backend whose engine keeps none for us."""
+"""Cookies that servers set during a download (RFC 6265), kept in memory. For the aria2 backend; libcurl has its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["SessionCookies"]
 
 
 class _Told:
-    """A response, as far as a jar looks at it."""
+    """The part of a response that ``CookieJar`` reads."""
 
     def __init__(self, headers: email.message.Message) -> None:
         self._headers = headers
@@ -20,7 +20,9 @@ class _Told:
 
 
 class _Policy(DefaultCookiePolicy):
-    """Python's, but that a host without a dot, or without a name, may name itself (RFC 6265, section 5.3)."""
+    """Python's policy, except that a host without a dot, or an address, may name itself as a cookie's domain (RFC 6265,
+    section 5.3).
+    """
 
     def set_ok_domain(self, cookie: Cookie, request: urllib.request.Request) -> bool:
         host, effective = eff_request_host(request)
@@ -31,22 +33,22 @@ class _Policy(DefaultCookiePolicy):
 
 
 class SessionCookies:
-    """The cookies of one set of credentials. Safe to use from several threads; nothing of it is saved.
+    """The cookies that belong to one set of credentials. Thread-safe; never written to disk.
 
-    A cookie goes back to the host that set it, or to those below the domain that it names, if that is a host's own and
-    has a dot; for a domain such as ``co.uk`` none is taken.
+    A cookie is sent back to the host that set it, or to all hosts below the domain that it names, if that domain is the
+    host's own and has a dot. Cookies for a domain such as ``co.uk`` are refused.
     """
 
     def __init__(self) -> None:
         self._jar = CookieJar(_Policy(strict_domain=True, rfc2965=False))
 
     def told(self, url: str, headers: email.message.Message) -> None:
-        """``url`` was answered with these headers."""
+        """Store the cookies in the headers of a response to ``url``."""
         if "set-cookie" in headers:
             self._jar.extract_cookies(_Told(headers), urllib.request.Request(url))  # type: ignore[arg-type]  # only info() of a response is used
 
     def for_url(self, url: str) -> str:
-        """The value of the Cookie header for a request; empty: there is none for it."""
+        """The value of the Cookie header for a request to ``url``; empty if no cookie matches."""
         request = urllib.request.Request(url)
         self._jar.add_cookie_header(request)
         return request.get_header("Cookie") or ""

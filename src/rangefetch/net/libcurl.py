@@ -1,8 +1,8 @@
-"""Which libcurl the engine runs on: found, loaded and described.
+"""Finds and loads the libcurl that the engine uses.
 
-Three places, in order: the path in ``RANGEFETCH_LIBCURL``, the one that pycurl brings (its compiled module is opened
-without importing pycurl, which would cost 36 ms), the system's. The first that is named decides: a path in the
-environment that does not work is an error, never a reason to run on another library in silence.
+There are three places, in this order: the path in ``RANGEFETCH_LIBCURL``, the library bundled with pycurl (its compiled
+module is opened without importing pycurl, which would take 36 ms), and the system's. If ``RANGEFETCH_LIBCURL`` is set
+and does not work, that is an error; another library is never used silently.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ __all__ = ["LibcurlInfo", "load"]
 
 @records.dataclass(frozen=True, slots=True)
 class LibcurlInfo:
-    """The loaded libcurl: its file, who named it (``RANGEFETCH_LIBCURL``, ``pycurl`` or ``system``), and versions."""
+    """The loaded libcurl: its file, where that was found (``RANGEFETCH_LIBCURL``, ``pycurl`` or ``system``), and its
+    versions.
+    """
 
     path: str
     origin: str
@@ -32,7 +34,9 @@ class LibcurlInfo:
 
 
 def _pycurl_modules() -> Iterator[str]:
-    """pycurl's compiled module: in its package since 7.47, the module itself before and in distributions."""
+    """pycurl's compiled module: inside its package since 7.47, or the module itself in older versions and as packaged
+    by distributions.
+    """
     try:
         spec = importlib.util.find_spec("pycurl")
     except (ImportError, ValueError):
@@ -41,7 +45,7 @@ def _pycurl_modules() -> Iterator[str]:
         return
     for folder in spec.submodule_search_locations or ():
         yield from sorted(str(path) for path in Path(folder).glob("_pycurl*.so"))
-        # What Windows has beside it: there a module gives away nothing of what it was linked with.
+        # On Windows, the DLL beside the package: the module there does not export the functions it was linked with.
         yield from sorted(str(path) for path in Path(folder).with_name("pycurl.libs").glob("libcurl*.dll"))
     if spec.origin and spec.origin.endswith(".so"):
         yield spec.origin
@@ -62,9 +66,9 @@ def _candidates() -> Iterator[tuple[str, str]]:
 
 @functools.cache
 def load() -> LibcurlInfo:
-    """Load libcurl, once; later calls return what the first found.
+    """Load libcurl once; later calls return the same result.
 
-    Raises ``EngineUnavailable`` naming each place that was tried and what was wrong with it.
+    Raises ``EngineUnavailable`` with each place that was tried and why it did not work.
     """
     try:
         with no_fork:

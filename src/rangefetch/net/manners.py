@@ -1,7 +1,7 @@
-"""How hosts answer, for as long as a backend runs. Pure: no clock, socket or thread.
+"""Remembers how hosts respond, for as long as a backend runs. Pure: no clock, socket or thread.
 
-A host that refuses a range may still send the whole file. Whether that is worth a second request depends on what the
-host has shown before; otherwise every dead link would cost two.
+A host that refuses a range may still send the whole file. Whether that is worth a second request depends on the host's
+earlier responses; otherwise every dead link would take two requests.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from rangefetch import records
 __all__ = ["CLOSED", "ENCODED", "SILENT", "UNSOUND", "Manners"]
 
 CLOSED = 0
-"""How a range is refused without a status: the connection is closed before the first byte of it."""
+"""A range was refused without a status: the connection was closed before its first byte."""
 SILENT = -1
-"""... or nothing of it comes."""
+"""A range was refused without a status: nothing arrived."""
 ENCODED = -2
-"""... or it comes in a content coding that was not asked for."""
+"""A range arrived in a content coding that was not requested."""
 UNSOUND = -3
-"""... or with a size that no file can have."""
+"""A range arrived with a size that no file can have."""
 
 _MOST_HOSTS = 4096
-# What a server says of a file, and not of the way in which it was asked for it.
+# Statuses that say something about the file, not about how it was requested.
 _OF_THE_FILE = frozenset({403, 404, 405, 410, 451})
-# What it says of the request, although it has answered others that were no different.
+# Statuses that blame the request, although the host has answered others of the same form.
 _OF_THE_REQUEST = frozenset({400, 406, 409, 501})
 _BELIEVED_AFTER = 3
 
@@ -36,29 +36,31 @@ class _Host:
 
 
 class Manners:
-    """What the hosts (``host:port``) have shown; the oldest are forgotten when there are thousands."""
+    """What hosts (``host:port``) have shown so far. The oldest are forgotten once there are thousands."""
 
     def __init__(self) -> None:
         self._hosts: dict[str, _Host] = {}
 
     def answered(self, host: str, *, status: int) -> None:
-        """It has sent a file, or a part of one."""
+        """Note that the host has sent a file, or a part of one."""
         known = self._host(host)
         known.answered = True
         known.sends_ranges |= status == 206
 
     def refused_plainly(self, host: str, how: int) -> None:
-        """It has refused a file (with a status, or ``CLOSED``) that was asked for without a range."""
+        """Note that the host has refused a file (with a status, or ``CLOSED``) that was requested without a range."""
         self._host(host).refused.add(how)
 
     def insisted(self, host: str, status: int) -> None:
-        """It has refused one file with this status for as long as that was tried."""
+        """Note that the host has refused one file with this status at every try."""
         refused = self._host(host).insisted
         refused[status] = refused.get(status, 0) + 1
 
     def contradicts_itself(self, host: str, status: int) -> bool:
-        """Whether a refusal may be passing, although the host has not sent that file before: it says nothing of the
-        file, and others were sent. Of dead links that are refused so, no more than a few are tried in vain."""
+        """Whether a refusal may be temporary, although the host has not sent that file before: the status says nothing
+        about the file, and the host has sent others. After a few files that it kept refusing like this, the status is
+        believed.
+        """
         known = self._hosts.get(host)
         return (
             known is not None
@@ -68,18 +70,18 @@ class Manners:
         )
 
     def has_answered(self, host: str) -> bool:
-        """Whether it has sent anything of use."""
+        """Whether the host has sent a file, or a part of one."""
         return host in self._hosts and self._hosts[host].answered
 
     def sends_ranges(self, host: str) -> bool:
-        """Whether it has sent a part of a file."""
+        """Whether the host has sent a part of a file."""
         return host in self._hosts and self._hosts[host].sends_ranges
 
     def may_mean_the_range(self, host: str, how: int) -> bool:
-        """Whether the host may refuse the range, and not the file.
+        """Whether the host may have refused the range rather than the file.
 
-        A host that sends ranges means the file when it says that it is not there, or not to be had; what it says of
-        the request may still be about the range.
+        If a host is known to send ranges, a status that says that the file is missing or forbidden is about the file; a
+        status that blames the request may still be about the range.
         """
         known = self._hosts.get(host)
         if known is None:

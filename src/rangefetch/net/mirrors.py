@@ -1,8 +1,9 @@
-"""Rewriting of GitHub URLs for mirrors: pure text, no network.
+"""Rewrites GitHub URLs for mirrors. Pure text, no network.
 
-GitHub is slow or unreachable in places, and mirrors serve its files under URLs of their own. A mirror is a rewrite
-rule, ``PREFIX`` or ``FROM=TO``: a prefix goes before the whole URL (``https://mirror.example/https://github.com/…``),
-a pair replaces the head of it. There is no list by default, since whom to trust with downloads is the user's choice.
+GitHub is slow or unreachable in some places, and mirrors serve its files under other URLs. A mirror is given as a
+rewrite rule, ``PREFIX`` or ``FROM=TO``: a prefix is put before the whole URL
+(``https://mirror.example/https://github.com/…``), and a pair replaces the start of the URL. There are no default rules,
+since users must decide whom they trust with downloads.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ GITHUB_HOSTS = frozenset(
 
 
 def rewrite(url: str, rules: Sequence[str]) -> list[str]:
-    """The URLs under which mirrors serve ``url``, in the order of the rules; none if it is not GitHub's."""
+    """The URLs under which mirrors serve ``url``, in the order of the rules; empty if ``url`` is not on GitHub."""
     parts = urlsplit(url)
     if parts.hostname not in GITHUB_HOSTS or parts.username:
         return []

@@ -1,4 +1,4 @@
-"""Is there a network? Told by who answers."""
+"""Finds out whether this machine has a network, by connecting to servers."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ Place = tuple[str, int]
 
 
 class Network:
-    """Whether this machine has one, told by who answers: the servers that are wanted, and ``hosts`` (``host:port``)."""
+    """Whether this machine has a network: whether servers of downloads, or ``hosts`` (``host:port``), respond."""
 
     def __init__(self, hosts: Sequence[str]) -> None:
         self._hosts = [(name, int(port)) for name, _, port in (host.rpartition(":") for host in hosts)]
         self._heard: set[Place] = set()
 
     def heard(self, url: str) -> None:
-        """The server of ``url`` has answered."""
+        """Note that the server of ``url`` has responded."""
         place = _place_of(url)
         if place is not None:
             self._heard.add(place)
 
     def is_there(self, urls: Sequence[str], *, told: bool) -> bool:
-        """Whether there is a network. May take seconds, so not on a thread that others wait for.
+        """Whether there is a network. May block for seconds, so do not call it on a thread that others wait for.
 
-        An interface beyond loopback must be up. Then one TCP connection is enough, to the server of one of ``urls``
-        (those that are wanted, or the proxy) or to one of the hosts, which are all asked at once; a refusal is an
-        answer, too. Silence means that there is no network where the system said so before (``told``), or where one
-        of them has ever answered. Otherwise it may as well be a dead server in a closed network.
+        An interface other than loopback must be up, unless a URL is on loopback. Then one TCP connection is enough, to
+        the server of one of ``urls`` (those of the download, or the proxy) or to one of the hosts. All are tried at
+        once, and a refused connection also counts as a response. If none responds, there is no network if the system
+        reported that before (``told``), or if one of them has ever responded. Otherwise the server may just be down, in
+        a network that does not reach the other hosts.
         """
         wanted = [place for place in map(_place_of, urls) if place is not None]
         if not any(_is_loopback(host) for host, _ in wanted) and not _has_interface():
@@ -59,8 +60,8 @@ def _place_of(url: str) -> Place | None:
 
 
 def _first_to_answer(places: Sequence[Place]) -> Place | None:
-    """Ask all of them at once; None where all keep silent."""
-    with no_fork:  # few downloads ever ask
+    """Connect to all places at once and return the first that responds, or None."""
+    with no_fork:  # not at the top: few downloads need this
         import queue
         import socket  # noqa: F401 - for the threads, which must not import
 
@@ -72,9 +73,9 @@ def _first_to_answer(places: Sequence[Place]) -> Place | None:
     for place in places:
         try:
             threading.Thread(target=ask, args=(place,), name="rangefetch-probe", daemon=True).start()
-        except RuntimeError:  # no thread is to be had
+        except RuntimeError:  # no thread can be started
             answers.put(None)
-    deadline_s = time.monotonic() + _CONNECT_S + 1.0  # names may take longer than that, and are not waited for
+    deadline_s = time.monotonic() + _CONNECT_S + 1.0  # name lookups may take longer, and are not waited for
     with contextlib.suppress(queue.Empty):
         for _ in places:
             answering = answers.get(timeout=max(0.0, deadline_s - time.monotonic()))
@@ -108,7 +109,7 @@ def _answers(host: str, port: int) -> bool:
     except ConnectionRefusedError:
         return True
     except socket.gaierror as error:
-        # "There is no such name" is the word of a name server. macOS says it without any, too.
+        # "No such name" is the response of a name server. But macOS reports it without having reached one.
         return sys.platform == "linux" and error.errno in (socket.EAI_NONAME, socket.EAI_NODATA)
     except OSError:
         return False

@@ -1,7 +1,7 @@
-"""Mirrors that a server offers in its answer: ``Link: <URL>; rel=duplicate`` (RFC 6249).
+"""Mirrors that a server offers in its response: ``Link: <URL>; rel=duplicate`` (RFC 6249).
 
-Nothing but the digest of the whole file ties such a mirror to it, so without one there is none (section 5). It was not
-the user who chose it: it is treated as the target of a redirect to another origin is.
+Only a digest of the whole file shows that such a mirror has the same file, so without one it is not used (section 5).
+The user did not choose it, so it is treated like the target of a redirect to another origin.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rangefetch.options import DownloadOptions
 __all__ = ["MOST_OFFERED", "as_offered", "names_duplicates", "offered_in"]
 
 MOST_OFFERED = 4
-"""Offers of one answer that are used."""
+"""How many offers of one response are used."""
 _LAST = 999_999  # the lowest priority (section 3.1)
 _SECRETS: Mapping[str, Any] = {
     "headers": {},
@@ -34,8 +34,8 @@ _SECRETS: Mapping[str, Any] = {
 
 
 def offered_in(headers: Mapping[str, str], answered_by: str, options: DownloadOptions) -> list[str]:
-    """The mirrors that the answer of the URL ``answered_by`` offers and that may be asked, those first that it would
-    have asked first. ``headers`` are by lower-case name.
+    """The usable mirrors offered in a response from ``answered_by``, in the order of their priority. The names in
+    ``headers`` are in lower case.
     """
     if "link" not in headers:
         return []
@@ -49,27 +49,29 @@ def offered_in(headers: Mapping[str, str], answered_by: str, options: DownloadOp
         except (TypeError, ValueError):
             continue
         is_downgrade = urlsplit(answered_by).scheme == "https" and origin[0] != "https"
-        # A second URL at a server that is asked already is no help to it.
+        # Another URL on the same server would not help.
         if origin != origin_of(answered_by) and (options.allow_downgrade or not is_downgrade):
             found[origin] = min(found.get(origin, (_LAST + 1, "")), (_priority(link), url), key=lambda each: each[0])
     return [url for _, url in sorted(found.values(), key=lambda each: each[0])[:MOST_OFFERED]]
 
 
 def names_duplicates(headers: Mapping[str, str]) -> bool:
-    """Whether the answer is of a server that follows RFC 6249: its ``Digest`` is of the whole file, in whatever part of
-    it (section 6)."""
+    """Whether the response is from a server that follows RFC 6249: its ``Digest`` is then that of the whole file, even
+    in a response with only a part of it (section 6).
+    """
     return "link" in headers and any("duplicate" in each.relations for each in parse_links(headers["link"], ""))
 
 
 def _priority(link: Link) -> int:
-    """From 1, the highest; what has none comes last."""
+    """The priority of a link, from 1 (highest); a link without one comes last."""
     stated = link.parameters.get("pri", "")
     return int(stated) if stated.isascii() and stated.isdigit() and 1 <= len(stated) <= len(str(_LAST)) else _LAST
 
 
 def as_offered(options: DownloadOptions) -> DownloadOptions:
-    """How a mirror is asked that a server has offered: with nothing of what the user gave for hosts that they named,
-    and at addresses to which redirects may lead."""
+    """The options for a mirror that a server has offered: without the headers, cookies and credentials that the user
+    gave, and only connecting to addresses that redirects may lead to.
+    """
     changes = dict(_SECRETS)
     if options.private_addresses == "named":
         changes["private_addresses"] = "refuse"

@@ -1,6 +1,7 @@
-"""How a source is asked, as one frozen value that the engine's ``Profile`` is made of, and by which it is found again.
+"""The settings of a source's requests, as one frozen value. The engine's ``Profile`` is made from it, and it is the key
+by which an existing ``Profile`` is found.
 
-It has two parts: what is for the origin that the user named, and what goes wherever redirects lead.
+It has two parts: settings for the origin that the user named, and settings for every request, wherever redirects lead.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ __all__ = ["Everywhere", "Private", "ProfileSettings", "make_profile", "profile_
 _NO_LIMIT_MS = 0x7FFFFFFF
 
 Setting = tuple[str, int | str]
-"""An option of libcurl, without ``CURLOPT_``, and its value."""
+"""A libcurl option, without ``CURLOPT_``, and its value."""
 
 
 @records.dataclass(frozen=True, slots=True, repr=False)
 class Private:
-    """What is for the origin that the user named, and for the ``trusted`` hosts, and never sent elsewhere."""
+    """Settings for the origin that the user named and the ``trusted`` hosts; never sent to other hosts."""
 
     headers: tuple[tuple[str, str], ...]
     cookie: str
@@ -44,7 +45,7 @@ class Private:
 
 @records.dataclass(frozen=True, slots=True)
 class Everywhere:
-    """What holds for every request, wherever redirects lead."""
+    """Settings for every request, wherever redirects lead."""
 
     settings: tuple[Setting, ...]
     allow_downgrade: bool
@@ -58,17 +59,17 @@ class Everywhere:
 
 @records.dataclass(frozen=True, slots=True)
 class ProfileSettings:
-    """How a source is asked."""
+    """All settings of a source's requests."""
 
     private: Private
     everywhere: Everywhere
 
 
 def profile_settings(options: DownloadOptions, source: Source, *, head: bool = False) -> ProfileSettings:
-    """How ``source`` is asked, by HEAD or by GET; libcurl must be loaded. Reads files, so not on a thread that others
-    wait for.
+    """The settings for requests to ``source``, by HEAD or by GET. libcurl must be loaded. Reads files, so do not call
+    it on a thread that others wait for.
 
-    Raises ``LocalError`` where one of them cannot be used.
+    Raises ``LocalError`` if one of the files cannot be used.
     """
     if source.is_offered:
         options = as_offered(options)
@@ -77,7 +78,7 @@ def profile_settings(options: DownloadOptions, source: Source, *, head: bool = F
         if not any(name.lower() == each.lower() for each in own):
             own[name] = value
     authorized = any(name.lower() == "authorization" for name in own)
-    # One field for these and for those that servers set (RFC 6265, section 5.4).
+    # Cookies given here and those set by servers must be in one header field (RFC 6265, section 5.4).
     cookie = "; ".join(own.pop(name) for name in [name for name in own if name.lower() == "cookie"])
     http_proxy, https_proxy, direct = proxies_of(options)
     return ProfileSettings(
@@ -101,17 +102,17 @@ def profile_settings(options: DownloadOptions, source: Source, *, head: bool = F
 
 
 def make_profile(wanted: ProfileSettings, jar: Jar | None = None) -> Profile:
-    """The engine's ``Profile``. ``jar`` keeps the cookies that servers set.
+    """Make the engine's ``Profile``. ``jar`` keeps the cookies that servers set.
 
-    Raises ``LocalError`` for what this libcurl cannot do (HTTP/3, for most).
+    Raises ``LocalError`` for a setting that this libcurl does not support (often HTTP/3).
     """
     with no_fork:
         from rangefetch._engine import Profile, option_number
 
     private, everywhere = wanted.private, wanted.everywhere
-    # Identity, because the bytes of a range are those of the encoded form (RFC 9110, section 14.1.2).
+    # Identity, because a range counts the bytes of the encoded form (RFC 9110, section 14.1.2).
     bare_headers = ["Accept-Encoding: identity"]
-    # "Name;" is how libcurl is told of a header without a value.
+    # libcurl takes "Name;" for a header without a value.
     own_headers = [f"{name}: {value}" if value else f"{name};" for name, value in private.headers]
     settings: dict[int, Setting] = {}
     for name, value in everywhere.settings:
@@ -143,10 +144,10 @@ def make_profile(wanted: ProfileSettings, jar: Jar | None = None) -> Profile:
 
 
 def secret_headers(url: str, authorization: str, options: DownloadOptions) -> tuple[tuple[str, str], ...]:
-    """The headers that are for one URL's origin alone: its Authorization, from the URL or the file with a token, and
-    its cookies from the cookie file.
+    """The headers for one URL's origin only: Authorization, from the URL or the token file, and Cookie, from the cookie
+    file.
 
-    Raises ``LocalError`` where a file cannot be read.
+    Raises ``LocalError`` if a file cannot be read.
     """
     token = "" if authorization else bearer_token(options)
     authorization = authorization or (f"Bearer {token}" if token else "")
@@ -176,13 +177,13 @@ def _settings(options: DownloadOptions, *, head: bool) -> list[Setting]:
         ("USERAGENT", options.user_agent),
         ("CONNECTTIMEOUT_MS", int(options.connect_timeout * 1000) or _NO_LIMIT_MS),
         ("HTTP_VERSION", number[versions[options.http_version]]),
-        ("NOBODY", int(head)),  # always, since handles are used again
-        ("COOKIEFILE", ""),  # cookies are understood, and none is read from a file
+        ("NOBODY", int(head)),  # always set, since handles are reused
+        ("COOKIEFILE", ""),  # turns on the cookie engine without reading a file
         ("SSL_VERIFYPEER", int(options.verify_tls)),
         ("SSL_VERIFYHOST", 2 if options.verify_tls else 0),
     ]
     if options.certificate:
-        # OpenSSL finds the key in the same file, unless there is one of its own.
+        # The key may be in the same file as the certificate.
         settings.append(("SSLCERT", os.fspath(options.certificate)))
         settings.append(("SSLKEY", os.fspath(options.private_key or options.certificate)))
     if options.proxy:
@@ -197,16 +198,16 @@ def _settings(options: DownloadOptions, *, head: bool) -> list[Setting]:
 
 
 def _trust_settings(options: DownloadOptions) -> list[Setting]:
-    """The certificates that servers and proxies are verified with."""
+    """The settings for the certificates that servers and proxies are verified with."""
     trust = find_trust(os.fspath(options.ca_file))
     proxys = Trust(os.fspath(options.proxy_ca_file)) if options.proxy_ca_file else trust
     settings: list[Setting] = []
     for each, prefix in ((trust, ""), (proxys, "PROXY_")):
         if each.file and Path(each.file).is_fifo():
-            # libcurl would wait for its writer, and with it all transfers of the loop.
+            # libcurl would block until something writes to it, and with it all transfers of the loop.
             raise LocalError(f"{each.file}: it is a pipe, not a file of certificates")
         if each.file or each.directory:
-            # 0 is NULL: without the file that was compiled in, where a directory was named in its place.
+            # 0 is NULL, which turns off the compiled-in file when only a directory was named.
             settings.append((f"{prefix}CAINFO", each.file or 0))
         if each.directory:
             settings.append((f"{prefix}CAPATH", each.directory))

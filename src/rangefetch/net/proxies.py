@@ -1,6 +1,6 @@
-"""Which proxy a URL takes: the rules of libcurl, for whoever asks without it.
+"""Chooses the proxy for a URL by libcurl's rules, for requests that are made without libcurl.
 
-The sources are curl's man page (ENVIRONMENT), ``CURLOPT_PROXY`` and ``CURLOPT_NOPROXY``.
+The rules are from curl's man page (ENVIRONMENT), ``CURLOPT_PROXY`` and ``CURLOPT_NOPROXY``.
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ from rangefetch.options import DownloadOptions
 __all__ = ["VARIABLES", "is_http_proxy", "no_proxy_entries", "proxies_of", "proxy_for", "with_port"]
 
 VARIABLES = tuple(f"{scheme}_proxy" for scheme in ("http", "https", "ftp", "sftp", "magnet", "all", "no"))
-"""What is read from the environment, in lower case; all but ``http_proxy`` are in upper case, too."""
+"""The environment variables that are read. All except ``http_proxy`` are also read in upper case."""
 
 _DEFAULT_PORT = 1080
 
 
 def _environment(name: str) -> str:
-    """A variable in lower or else upper case. An empty one counts as missing, as in curl."""
-    # HTTP_PROXY is what a CGI program finds when a client has sent the header "Proxy".
+    """The value of a variable in lower or else upper case. An empty one counts as missing, as in curl."""
+    # Not HTTP_PROXY: in a CGI program, a client can set it by sending a "Proxy" header.
     return os.environ.get(name) or (os.environ.get(name.upper(), "") if name != "http_proxy" else "")
 
 
 def proxy_for(url: str, options: DownloadOptions) -> str:
-    """The proxy for ``url``, "" if it takes none: that of the options, else of the URL's scheme in the environment,
-    else ``all_proxy``; and none for hosts of ``no_proxy``."""
+    """The proxy for ``url``, or "". It is that of the options, else the one for the URL's scheme in the environment,
+    else ``all_proxy``; hosts in ``no_proxy`` use none.
+    """
     parts = urlsplit(url)
     proxy = options.proxy or _environment(f"{parts.scheme.lower()}_proxy") or _environment("all_proxy")
     return "" if not proxy or _is_exempt(parts.hostname or "", no_proxy_entries(options)) else proxy
 
 
 def proxies_of(options: DownloadOptions) -> tuple[str, str, tuple[str, ...]]:
-    """The proxies of ``http`` and ``https`` with their ports, "" where there is none, and the hosts that take none."""
+    """The proxies for ``http`` and ``https``, with their ports ("": none), and the hosts that use no proxy."""
 
     def proxy(scheme: str) -> str:
         found = options.proxy or _environment(f"{scheme}_proxy") or _environment("all_proxy")
@@ -45,7 +46,7 @@ def proxies_of(options: DownloadOptions) -> tuple[str, str, tuple[str, ...]]:
 
 
 def no_proxy_entries(options: DownloadOptions) -> list[str]:
-    """The hosts, domains (without the dot before them) and networks that take no proxy; ``*`` is all of them."""
+    """The hosts, domains (without a leading dot) and networks that use no proxy; ``*`` stands for all."""
     text = options.no_proxy or _environment("no_proxy")
     return [entry.lower().removeprefix(".").rstrip(".") for entry in re.split(r"[,\s]+", text) if entry]
 
@@ -68,7 +69,7 @@ def _is_exempt(host: str, entries: list[str]) -> bool:
 
 
 def with_port(proxy: str) -> str:
-    """An HTTP proxy as a URL that names its port, which is 1080 where it names none (``CURLOPT_PROXY``)."""
+    """The proxy as a URL with a port, which is 1080 if none is given (``CURLOPT_PROXY``)."""
     url = proxy if "://" in proxy else f"http://{proxy}"
     parts = urlsplit(url)
     if parts.port is None:
@@ -77,6 +78,6 @@ def with_port(proxy: str) -> str:
 
 
 def is_http_proxy(proxy: str) -> bool:
-    """Whether it is an HTTP proxy that is spoken to without TLS."""
+    """Whether this is an HTTP proxy that is contacted without TLS."""
     scheme, separator, _ = proxy.partition("://")
     return not separator or scheme.lower() == "http"

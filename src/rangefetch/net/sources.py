@@ -1,6 +1,6 @@
-"""The URLs that can serve one download: the user's, its mirrors, and how each of them stands.
+"""The sources of one download, the user's URL and its mirrors, and what is known of each.
 
-The engine knows them by number, in this order; here is what Python decides by.
+The engine knows sources by their number in this order. The information here is what Python bases its decisions on.
 """
 
 from __future__ import annotations
@@ -21,41 +21,43 @@ if TYPE_CHECKING:
 __all__ = ["MOST_RESOLVED_AGAIN", "URL", "Source", "Sources", "host_of", "origin_of"]
 
 MOST_RESOLVED_AGAIN = 3
-"""How often in a row a URL is asked again where the target of its redirect fails."""
+"""How often in a row a URL is requested again after the target of its redirect has failed."""
 
 URL = 0
-"""The number, among the sources of a download, of the URL that was asked for."""
+"""The source number of the requested URL."""
 
 
 @functools.lru_cache(4096)
 def host_of(url: str) -> str:
-    """``host:port`` of a URL, by which limits and rests are shared."""
+    """``host:port`` of a URL. Sources with the same value share limits and rests."""
     parts = urlsplit(url)
     return f"{parts.hostname}:{parts.port or (443 if parts.scheme.lower() == 'https' else 80)}"
 
 
 def origin_of(url: str) -> tuple[str, str]:
-    """Scheme, and host with port (RFC 6454)."""
+    """The origin of a URL: scheme, and host with port (RFC 6454)."""
     return urlsplit(url).scheme.lower(), host_of(url)
 
 
 @records.dataclass(slots=True)
 class Source:
-    """One URL. ``resolved_url`` is where redirects led, ``answered`` that it has answered well in this run and is used,
-    ``identity`` what its first answer said of the file, ``resolved_again`` how often in a row its own URL was asked
-    again since ``resolved_at`` bytes of the file were there, ``failed_at`` the target of a redirect that failed last,
-    ``failures`` how often aria2 has failed at it.
+    """One URL that can serve the file.
 
-    ``slots`` are when the next request to a host may be sent for it, where requests are spaced.
+    ``url`` is the URL that is requested now. ``given_url`` is the URL as it was given, by which a saved state knows the
+    source; it differs from ``url`` once ``refresh_url`` has supplied a new link. ``resolved_url`` is the URL after
+    redirects.
 
-    ``jar`` has the cookies that servers set, where it is not the engine that keeps them.
+    ``answered``: it has given a good answer in this run and is in use. ``identity`` is what its first answer stated
+    about the file. ``failed_at`` is the redirect target that failed last. ``resolved_again`` counts how often in a row
+    the URL itself was requested again because of that, since the time when ``resolved_at`` bytes of the file were
+    there. ``failures`` counts how often aria2 has failed at this source.
 
-    ``url`` is where it is requested now; ``given_url`` is the URL as it was given, by which a saved state knows it.
-    They differ once ``refresh_url`` has supplied a new link.
+    ``slots`` says, by host, when the next request for this source may be sent, if requests are spaced. ``jar`` has the
+    cookies that servers set, if the engine does not keep them.
 
-    ``is_own``: it has the origin of the URL that was asked for, and gets the user's headers. A mirror is somebody
-    else's, and those may be secrets; so is a new link to another host. ``is_offered``: a server has named it, and not
-    the user (RFC 6249): it gets nothing of the user's.
+    ``is_own``: it has the same origin as the requested URL, and gets the user's headers. A mirror, or a new link to
+    another host, belongs to somebody else and does not get them, since they may be secrets. ``is_offered``: a server
+    named it, not the user (RFC 6249), so it gets none of the user's headers, cookies and credentials.
     """
 
     url: str
@@ -81,8 +83,10 @@ class Source:
         self.given_url = self.url
 
     def failed_beyond(self, address: str) -> bool:
-        """The target of a redirect has failed: the URL itself is asked again, since it may name another. Whether it had
-        named this one before, or was asked too often in a row."""
+        """Note that the target of a redirect has failed. The URL itself is requested again then, since it may redirect
+        to another target. Returns True if it has redirected to the same target as last time, or was requested too often
+        in a row.
+        """
         named_again = address == self.failed_at or self.resolved_again >= MOST_RESOLVED_AGAIN
         self.failed_at = address
         self.resolved_again += 1
@@ -98,10 +102,10 @@ class Source:
 
 
 class Sources:
-    """The sources of one download. The first is the URL that was asked for, and names the download.
+    """The sources of one download. The first is the requested URL, which names the download.
 
-    The list is of those at work, which the engine knows by their number in it. Mirrors are ``waiting`` until they were
-    found to have the same bytes.
+    As a sequence, this contains the sources in use, which the engine knows by their index. Mirrors are ``waiting``
+    until some of their bytes have been compared.
     """
 
     def __init__(self, url: str, mirrors: Sequence[str] = (), github_mirrors: Sequence[str] = ()) -> None:
@@ -109,7 +113,7 @@ class Sources:
         self._dropped: list[Source] = []
         self._refuses_offers = False
         self.waiting: list[Source] = []
-        """Mirrors of which nothing is known yet, in the user's order."""
+        """Mirrors that have not been compared yet, in the user's order."""
         for each in dict.fromkeys([*rewrite(url, github_mirrors), *mirrors]):
             self.add(each)
 
@@ -124,12 +128,13 @@ class Sources:
 
     @property
     def url(self) -> str:
-        """The URL that was asked for, without userinfo: the identity of the download, whatever links it gets."""
+        """The requested URL, without userinfo. It identifies the download, whatever new links are supplied later."""
         return self._list[0].given_url
 
     def move(self, number: int, url: str) -> Source:
-        """Request a source at another URL from now on, with the user's headers only at the origin they were given
-        for, and with the new URL's own userinfo or none."""
+        """Use another URL for a source from now on. It gets the user's headers only if it has the origin for which they
+        were given, and its own userinfo or none.
+        """
         source = self._list[number]
         source.url, source.authorization = split_userinfo(url)
         source.is_own = origin_of(source.url) == origin_of(self.url)
@@ -137,14 +142,16 @@ class Sources:
         return source
 
     def add(self, url: str) -> None:
-        """A further mirror, which waits; nothing if it is there already."""
+        """Add a mirror, which waits to be compared, unless it is known already."""
         source = Source(*split_userinfo(url))
         if not self._has(source.url):
             source.is_own = origin_of(source.url) == origin_of(self.url)
             self.waiting.append(source)
 
     def offer(self, url: str) -> bool:
-        """A further mirror that a server has named, which waits; False: there is one of its origin already."""
+        """Add a mirror that a server has offered, which waits to be compared. Returns False if it is not wanted,
+        because another source has its origin or offers are refused.
+        """
         origins = {origin_of(each) for source in self._all for each in (source.url, source.resolved_url) if each}
         if self._refuses_offers or origin_of(url) in origins:
             return False
@@ -152,7 +159,9 @@ class Sources:
         return True
 
     def refuse_offers(self) -> None:
-        """What servers have named is none of this file: not those, and no others. Who is at work is banned."""
+        """Drop all mirrors that servers have offered, ban those in use, and accept no more, because one had a wrong
+        file.
+        """
         self._refuses_offers = True
         for source in self._all:
             source.banned |= source.is_offered
@@ -161,7 +170,7 @@ class Sources:
 
     @property
     def given(self) -> set[str]:
-        """The URLs that the user has named."""
+        """The URLs that the user gave."""
         return {each.given_url for each in self._all if not each.is_offered}
 
     @property
@@ -172,22 +181,22 @@ class Sources:
         return any(url in (each.url, each.given_url) for each in self._all)
 
     def join(self, source: Source) -> None:
-        """A mirror that was waiting is at work from now on."""
+        """Use a waiting mirror from now on."""
         self.waiting.remove(source)
         self._list.append(source)
 
     def join_all(self) -> None:
-        """All are at work, for a backend that asks them as it likes."""
+        """Use all waiting mirrors, for a backend that chooses among them itself."""
         self._list += self.waiting
         self.waiting = []
 
     def drop(self, source: Source) -> None:
-        """A mirror that was waiting is none of this file."""
+        """Drop a waiting mirror, because it does not have the same file."""
         self.waiting.remove(source)
         self._dropped.append(source)
 
     def part(self) -> None:
-        """Mirrors at work have to wait again, but for those that are banned."""
+        """Make the mirrors in use wait again, and drop those that are banned."""
         mirrors = self._list[1:]
         del self._list[1:]
         self._dropped += [each for each in mirrors if each.banned]
@@ -197,9 +206,9 @@ class Sources:
             each.resolved_url = each.etag = each.last_modified = ""
 
     def usable(self) -> list[Source]:
-        """Those that may still be asked."""
+        """The sources in use that are not banned."""
         return [each for each in self._list if not each.banned]
 
     def others(self, number: int) -> bool:
-        """Whether any but this one may still be asked."""
+        """Whether any other source in use is not banned."""
         return any(not each.banned for i, each in enumerate(self._list) if i != number)
