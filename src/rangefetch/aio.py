@@ -227,7 +227,7 @@ class DownloadManager:
     # -- inside -----------------------------------------------------------------------------------------------
 
     async def _end(self, gid: str, status: DownloadStatus) -> Path | None:
-        """Pause or end a download, and wait until it has stopped without using a thread."""
+        """Pause or end a download, and wait, without using a thread, until it has stopped."""
         downloads = self._downloads
         download = downloads.find(gid)
         if not downloads.is_started:  # this saves the session, which may block

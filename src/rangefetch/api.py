@@ -1,4 +1,4 @@
-"""The functions that most programs need."""
+"""``fetch``, the function that most programs need."""
 
 from __future__ import annotations
 

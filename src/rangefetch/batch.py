@@ -33,7 +33,7 @@ from rangefetch.unreachable import FAILURES_IN_A_ROW, Change, Unreachable
 
 __all__ = ["MOST_KEPT", "Batch", "Standing", "Turns"]
 
-_AHEAD = 256  # items that may be at the manager at the same time (at least)
+_AHEAD = 256  # submitted items that may be unfinished at a time; more if many downloads may be active
 _TOGETHER = 32  # items submitted in one go
 MOST_KEPT = 8192
 """How many items of unreachable hosts are kept for the end while there are still more items to read."""
@@ -110,7 +110,7 @@ class Batch(abc.ABC):
         self._asked: dict[str, tuple[int, Download]] = {}  # submitted and not ended, by gid
         self._moved: deque[Download] = deque()
         self._wake = threading.Event()
-        self._bytes = 0  # of items that have ended
+        self._bytes = 0  # the bytes of items that have ended
         self._meter = SpeedMeter()
         self._reports = ReportTimes()
         self._downloads: Downloads

@@ -82,7 +82,7 @@ def fetch_many(
     further requests.
 
     ``on_progress`` is called with a ``DownloadProgress`` for the whole call, at most every 100 ms: its ``filename`` is
-    "N of M files", its ``percentage`` the share of finished files, and its bytes and speed are sums over finished and
+    "N of M files" (N have ended), its ``percentage`` is their share, and its bytes and speed are sums over ended and
     active items. An exception in it stops the call as Ctrl-C does, keeps downloaded data and propagates to the caller.
     ``on_result`` is called as each item finishes, with its position and its result or error; exceptions in it are
     logged. Both are called in the calling thread.
@@ -280,7 +280,7 @@ def _divide(
     executor: Executor,
     on_result: OnResult | None,
 ) -> list[DownloadResult | DownloadError]:
-    """Give each worker of the executor a share of the items. Only plain values are passed between processes."""
+    """Give each worker of the executor a share of the items. Only plain values are passed to and from workers."""
     ready_tempfile()
     with no_fork:
         import tempfile

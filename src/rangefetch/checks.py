@@ -114,7 +114,7 @@ def _whole_number(value: object) -> int | None:
     if isinstance(value, bool):
         return None
     try:
-        return operator.index(value)  # type: ignore[arg-type]  # which says itself whether it is one
+        return operator.index(value)  # type: ignore[arg-type]  # it raises TypeError for other types
     except TypeError:
         return None
 

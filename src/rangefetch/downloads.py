@@ -105,7 +105,7 @@ class Downloads:
         self.start_by_itself()
 
     def start_by_itself(self) -> None:
-        """Start the backend because it is needed. Raises ``RuntimeError`` after the manager's ``with`` block."""
+        """Start the backend because a download needs it. Raises ``RuntimeError`` after the manager's ``with`` block."""
         self.must_be_ours()
         if not self.is_started:
             with self._lifting:

@@ -238,7 +238,7 @@ class Ledger:
         except BlockingIOError:
             os.close(fd)
             raise LedgerError(f"{self.path}: another process is using it") from None
-        except OSError:  # a file system without locks
+        except OSError:  # the file system has no locks
             os.close(fd)
         else:
             self._closing.callback(locks.unlock_and_close, fd)
@@ -283,8 +283,8 @@ class Ledger:
         """Create an empty ledger under another name, and rename it once it is complete."""
         making = f"{self.path}-new"
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(making)  # noqa: PTH108 - what a kill has left
-        os.close(system.open_file(making, os.O_RDWR | os.O_CREAT | os.O_EXCL))  # URLs may be secrets
+            os.unlink(making)  # noqa: PTH108 - a string; left by a process that was killed
+        os.close(system.open_file(making, os.O_RDWR | os.O_CREAT | os.O_EXCL))  # private: URLs may be secrets
         with contextlib.closing(sqlite3.connect(making, isolation_level=None)) as database:
             database.executescript(f"BEGIN;{_TABLES}COMMIT;")
             database.execute("INSERT INTO about VALUES ('created', ?)", (repr(time.time()),))

@@ -51,9 +51,10 @@ class DownloadManager:
     Only one manager can use the file at a time: a second one raises a ``LocalError`` that names the process using it.
 
     A finished download is remembered until its outcome has been returned or raised (at least the last 100,000 such
-    downloads), and after that while it is among the last ``max_download_results``. All other keywords are those of the
-    aria2 backend (``rangefetch.aria2.config``); of these, ``download_dir``, ``ca_file`` and ``verify_tls`` are defaults
-    for both backends.
+    downloads), and after that while it is among the last ``max_download_results``.
+
+    All other keywords are those of the aria2 backend (``rangefetch.aria2.config``); of these, ``download_dir``,
+    ``ca_file`` and ``verify_tls`` are defaults for both backends.
 
     ``stop`` stops unfinished downloads and saves their states, so that they can be resumed. It is also called on
     leaving the ``with`` block and when the interpreter exits. A manager that is garbage-collected while it runs is
@@ -133,7 +134,7 @@ class DownloadManager:
         if downloads is not None and downloads.is_started:
             shown = repr(self)
             # On a new thread: the current one may hold any lock, or be one of the threads that stop() ends.
-            with contextlib.suppress(RuntimeError):  # at the interpreter's end
+            with contextlib.suppress(RuntimeError):  # the interpreter is exiting
                 threading.Thread(target=downloads.stop, name="rangefetch-closer").start()
             warnings.warn(f"{shown} was dropped without stop()", ResourceWarning, source=self, stacklevel=2)
 

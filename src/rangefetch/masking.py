@@ -13,7 +13,7 @@ __all__ = ["mask_text", "mask_url", "printable", "without_userinfo"]
 
 _HIDDEN = "***"
 _USERINFO = re.compile(r"(//)[^/?#\s]*@")
-_USERINFO_FIRST = re.compile(r"[^/?#\s]*@")  # of a URL that lacks its scheme
+_USERINFO_FIRST = re.compile(r"[^/?#\s]*@")  # in a URL without a scheme
 _PARAMETER = re.compile(r"([?&;#]|%3[Ff]|%26)([^\s=&;#?/%]{1,64})(=|%3[Dd])")
 _VALUE = re.compile(r"[^\s&;#\"'<>]*")
 _INNER_VALUE = re.compile(r"(?:(?!%2[63])[^\s&;#\"'<>])*")
@@ -47,7 +47,7 @@ def mask_text(text: str) -> str:
     if "=" in text or "%3" in text:
         text = _mask_parameters(text)
         if "@" in text:
-            # The masked value may have contained the "?" because of which the text before the "@" was no user name.
+            # The masked value may have contained a "?" that kept the text before the "@" from matching as userinfo.
             text = _USERINFO.sub(rf"\1{_HIDDEN}@", text)
     return text
 

@@ -211,7 +211,7 @@ class DownloadOptions(_Made):
         ``max_file_size`` is in bytes: a larger file is refused with ``FileTooLarge``, even if the server does not state
         its size (0: no limit).
     Connections and speed:
-        ``split`` is the most connections for the file. ``max_connection_per_server`` is the most connections to one
+        ``split`` is the maximum number of connections for the file. ``max_connection_per_server`` is the maximum to one
         host, for this download and for all downloads together, including idle ones; a stream always gets one.
         ``min_split_size``: another connection is opened per this many bytes remaining.
         ``max_download_limit`` limits this download, in bytes per second (0: no limit).
@@ -240,7 +240,8 @@ class DownloadOptions(_Made):
         connections are reused whatever their version. ``allow_downgrade`` follows redirects from https to http.
         ``private_addresses`` says whether to connect to addresses outside the public Internet, such as loopback and
         local networks: ``"allow"``, ``"named"`` (only at hosts that you named, not where redirects lead) or
-        ``"refuse"``, which also refuses downloads through a proxy, since the proxy resolves names itself.
+        ``"refuse"``. Where such addresses are not allowed, requests through a proxy are refused too, since the proxy
+        resolves names itself.
         ``trace`` is a file to which a JSON line is appended for each transfer: when it ran, which bytes it requested,
         how long the lookup, the connection, TLS and the first byte took, and how it ended.
     Timeouts and retries:

@@ -87,7 +87,7 @@ class DownloadProgress:
     waiting_for: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """A dict for JSON, with camelCase keys."""
+        """The fields as a dict for JSON, with camelCase keys."""
         return to_camel_case_dict(self)
 
 
@@ -130,7 +130,7 @@ class DownloadResult:
     identity: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """A dict for JSON, with camelCase keys."""
+        """The fields as a dict for JSON, with camelCase keys."""
         return to_camel_case_dict(self)
 
 
@@ -193,7 +193,7 @@ class FileInfo:
     links: Mapping[str, tuple[str, ...]] = records.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """A dict for JSON, with camelCase keys."""
+        """The fields as a dict for JSON, with camelCase keys."""
         return to_camel_case_dict(self)
 
 

@@ -155,7 +155,7 @@ class Run:
         on_progress: Callable[[DownloadProgress], object] | None = None,
         **options: Unpack[CommonOptions],
     ) -> Generator[Fetched]:
-        """Fetch the items of a manifest that are not complete, and yield results as ``fetch_iter`` does.
+        """Fetch the items of a manifest that this run still needs, and yield results as ``fetch_iter`` does.
 
         ``number`` counts only the items that are fetched; the ledger has each item's position in the whole list.
         """
@@ -229,7 +229,7 @@ class Run:
         """Raise ``LedgerError`` if the ledger is of another list or another directory."""
         into = self._shards.template if self._shards is not None else ""
         known = self._ledger.about("shards")
-        # The directory is recorded last, so without one the ledger is new.
+        # The directory is recorded last; without it, these notes are not complete yet.
         if known != into and self._ledger.about("directory"):
             where = f"in shards, {known}" if known else "not in shards"
             raise LedgerError(f"{self._ledger.path}: its files are {where}")
@@ -278,7 +278,7 @@ class Run:
         if self._packer is not None:
             return self._packer.has(row)
         try:
-            status = os.stat(row.path)  # noqa: PTH116 - 100,000 of them are looked at
+            status = os.stat(row.path)  # noqa: PTH116 - faster: it may run for 100,000 files
         except OSError:
             return False
         return stat.S_ISREG(status.st_mode) and status.st_size == row.size

@@ -69,7 +69,7 @@ class BackendRouter:
         self._limit = 0
         self._starting = threading.Lock()  # one start at a time
         self._running: dict[str, Backend] = {}
-        self._unusable: set[str] = set()  # until the next start
+        self._unusable: set[str] = set()  # backends not used until the next start
         self._troubles: dict[str, str] = {}  # by backend: why it is not used
         self._backend_of: dict[str, Backend] = {}
         self._lock = threading.Lock()  # guards what follows; no backend or listener is called while it is held

@@ -98,8 +98,8 @@ class Packer:
     """Writes the shards of one run in ``directory``; the last one may be unfinished.
 
     With ``verify``, a shard is read again before a file counts as being in it. If a file's bytes have changed, the
-    shard is set aside as ``NAME.damaged``, and none of its files count. Raises ``LedgerError`` if a shard exists that
-    this run did not write, or cannot be opened.
+    shard is set aside as ``NAME.damaged``, and none of its files count. Raises ``LedgerError`` if there is a shard that
+    this run did not write, or one cannot be opened.
     """
 
     def __init__(self, shards: Shards, directory: str, ledger: Ledger, *, verify: bool = False) -> None:
@@ -144,7 +144,7 @@ class Packer:
                 os.rmdir(root)
 
     def has(self, row: Row) -> bool:
-        """Whether the file of a row is in its shard."""
+        """Whether the file that a ledger row describes is in its shard."""
         known = self._known_bytes.get(row.path)
         if known is None:
             try:

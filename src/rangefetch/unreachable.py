@@ -39,7 +39,7 @@ class Unreachable:
     def __init__(self, most_kept: int | None) -> None:
         self.kept_count = 0
         self._most_kept = most_kept
-        self._failures: Counter[str] = Counter()  # in a row
+        self._failures: Counter[str] = Counter()  # failures in a row, by host
         self._states: dict[str, _State] = {}
         self._reasons: dict[str, str] = {}
         self._kept: dict[str, deque[int]] = {}

@@ -163,7 +163,7 @@ def _is_whole(name: str) -> bool:
     if name.startswith(("http://", "https://")):
         return True
     try:
-        status = os.stat(0 if name == "-" else name)  # noqa: PTH116 - of an open file, too
+        status = os.stat(0 if name == "-" else name)  # noqa: PTH116 - it also takes a descriptor
     except OSError:
         return True  # opening it will report the error
     return stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)

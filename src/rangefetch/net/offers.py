@@ -69,8 +69,8 @@ def _priority(link: Link) -> int:
 
 
 def as_offered(options: DownloadOptions) -> DownloadOptions:
-    """The options for a mirror that a server has offered: without the headers, cookies and credentials that the user
-    gave, and only connecting to addresses that redirects may lead to.
+    """The options for a mirror that a server has offered: without the headers, cookies, credentials and client
+    certificate that the user gave, and only connecting to addresses that redirects may lead to.
     """
     changes = dict(_SECRETS)
     if options.private_addresses == "named":

@@ -57,7 +57,7 @@ class Source:
 
     ``is_own``: it has the same origin as the requested URL, and gets the user's headers. A mirror, or a new link to
     another host, belongs to somebody else and does not get them, since they may be secrets. ``is_offered``: a server
-    named it, not the user (RFC 6249), so it gets none of the user's headers, cookies and credentials.
+    named it, not the user (RFC 6249), so it gets none of the user's headers, cookies, credentials or certificates.
     """
 
     url: str
