@@ -73,7 +73,7 @@ class DownloadManager:
     def __repr__(self) -> str:
         return repr(self._manager).replace("<DownloadManager", "<aio.DownloadManager", 1)
 
-    # -- life -------------------------------------------------------------------------------------------------
+    # -- starting and stopping --------------------------------------------------------------------------------
 
     @property
     def is_started(self) -> bool:
@@ -111,7 +111,7 @@ class DownloadManager:
     ) -> None:
         await in_thread(self._manager.__exit__, kind, value, traceback)
 
-    # -- verbs ------------------------------------------------------------------------------------------------
+    # -- downloads --------------------------------------------------------------------------------------------
 
     async def download(self, url: Url, options: DownloadOptions | Mapping[str, Any] | None = None) -> str:
         """Add a URL to the queue; returns its gid. Raises ``ValueError`` or ``TypeError`` for bad options."""
@@ -224,7 +224,7 @@ class DownloadManager:
         """Snapshots of all downloads, or of those with one ``status``, in the order in which they were added."""
         return await in_thread(self._manager.list_downloads, status)
 
-    # -- inside -----------------------------------------------------------------------------------------------
+    # -- internals --------------------------------------------------------------------------------------------
 
     async def _end(self, gid: str, status: DownloadStatus) -> Path | None:
         """Pause or end a download, and wait, without using a thread, until it has stopped."""

@@ -135,7 +135,7 @@ class Batch(abc.ABC):
     def standing(self) -> Standing:
         """Return how many items have ended."""
 
-    # -- at work --------------------------------------------------------------------------------------------------
+    # -- submitting and following downloads -----------------------------------------------------------------------
 
     @contextlib.contextmanager
     def at_work_on(self, downloads: Downloads) -> Iterator[None]:

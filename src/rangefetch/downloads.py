@@ -87,7 +87,7 @@ class Downloads:
             self._queue.register.note = self._session.note
         self._take_session()
 
-    # -- life -------------------------------------------------------------------------------------------------
+    # -- starting and stopping --------------------------------------------------------------------------------
 
     @property
     def is_started(self) -> bool:
@@ -252,7 +252,7 @@ class Downloads:
         with self._queue.running(self.start_by_itself):
             self._queue.queue_again(entries, was, refused)
 
-    # -- out of it --------------------------------------------------------------------------------------------
+    # -- out of the queue -------------------------------------------------------------------------------------
 
     def tell_to_end(
         self, status: DownloadStatus, among: Iterable[Download] | None = None, *, remove_files: bool = False
@@ -306,7 +306,7 @@ class Downloads:
             raise ValueError(f"{gid}: a download that is {download.status} cannot be removed; cancel it first")
         self._save_while_stopped()
 
-    # -- meanwhile --------------------------------------------------------------------------------------------
+    # -- changing and waiting ---------------------------------------------------------------------------------
 
     def change(self, download: Download, options: Mapping[str, Any]) -> None:
         """Change the options of a download. Raises ``ValueError`` for options that it cannot take any more,

@@ -212,7 +212,7 @@ class Ledger:
         self._hurry.set()
         self._wait_for(self.put_rows)
 
-    # -- inside ---------------------------------------------------------------------------------------------------
+    # -- internals ------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:

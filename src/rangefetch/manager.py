@@ -90,7 +90,7 @@ class DownloadManager:
             max_download_results=max_download_results,
         )
 
-    # -- life -------------------------------------------------------------------------------------------------
+    # -- starting and stopping --------------------------------------------------------------------------------
 
     @property
     def is_started(self) -> bool:
@@ -138,7 +138,7 @@ class DownloadManager:
                 threading.Thread(target=downloads.stop, name="rangefetch-closer").start()
             warnings.warn(f"{shown} was dropped without stop()", ResourceWarning, source=self, stacklevel=2)
 
-    # -- verbs ------------------------------------------------------------------------------------------------
+    # -- downloads --------------------------------------------------------------------------------------------
 
     def download(self, url: Url, options: DownloadOptions | Mapping[str, Any] | None = None) -> str:
         """Add a URL to the queue; returns its gid. Raises ``ValueError`` or ``TypeError`` for bad options."""

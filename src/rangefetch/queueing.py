@@ -119,7 +119,7 @@ class Queue:
         with self._lock:
             return self._line.passed_over(gids) + self._places.count_aside(gids)
 
-    # -- life -------------------------------------------------------------------------------------------------
+    # -- starting and stopping --------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start waiting downloads, now that the backend is running."""
@@ -243,7 +243,7 @@ class Queue:
         else:
             self._enter(entry)
 
-    # -- out of it --------------------------------------------------------------------------------------------
+    # -- out of the queue -------------------------------------------------------------------------------------
 
     def direct(
         self, status: DownloadStatus, *, among: Iterable[Entry] | None = None, remove_files: bool = False
@@ -434,7 +434,7 @@ class Queue:
             download.intent = DownloadStatus.WAITING
             return True
 
-    # -- inside; the lock must be held ------------------------------------------------------------------------
+    # -- internals; the lock must be held ---------------------------------------------------------------------
 
     def _begin_next(self) -> None:
         """Start waiting downloads while there is room."""

@@ -246,7 +246,7 @@ class Run:
             if mine and not known:
                 self._ledger.note(key, mine)
 
-    # -- which items are wanted ---------------------------------------------------------------------------------
+    # -- choosing the items to fetch ----------------------------------------------------------------------------
 
     def wants(self, number: int, item: ManifestItem, row: Row | None) -> ManifestItem | None:
         """Return the item to fetch, perhaps with other options, or None if it is not to be fetched. Raises

@@ -269,7 +269,7 @@ class BackendRouter:
             _log.warning("%s: continuing without %s (%s)", mask_url(download.url), backend.name, error.reason)
             self._hold(download)
 
-    # -- inside -------------------------------------------------------------------------------------------------
+    # -- internals ----------------------------------------------------------------------------------------------
 
     def _names_for(self, download: Download) -> list[str]:
         """The backends that may do the download, best first, as far as is known before they are started."""

@@ -146,7 +146,7 @@ class Session:
                     self._journal.close()
                     self._hold.release()
 
-    # -- inside; ``_saving`` must be held -------------------------------------------------------------------------
+    # -- internals; ``_saving`` must be held ----------------------------------------------------------------------
 
     def _save(self, changed: list[str]) -> None:
         """Append the changes, or rewrite the file if that is necessary."""

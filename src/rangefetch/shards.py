@@ -170,7 +170,7 @@ class Packer:
         self._to_remove.append((self._ledger.put_rows, path_of(result)))
         self._remove_written()
 
-    # -- inside ---------------------------------------------------------------------------------------------------
+    # -- internals ------------------------------------------------------------------------------------------------
 
     def _failed(self, error: OSError, url: str = "") -> DiskError:
         path = self._path()
