@@ -48,10 +48,8 @@ class Left:
 
 
 class Queue:
-    """The downloads of a manager, and the ``Listener`` of its backends. The backends' threads refer to this object and
-    not to the manager, so that they do not keep the manager alive.
-
-    Methods may be called from any thread.
+    """The downloads of a manager, and the ``Listener`` of its backends, whose threads refer to this object and thus do
+    not keep the manager alive. Thread-safe.
     """
 
     def __init__(self, most_active: int, most_small: int, most_aside: int, most_finished: int) -> None:
@@ -207,9 +205,7 @@ class Queue:
                         self._enter(entry)
 
     def queue_again(self, entries: Iterable[Entry], was: DownloadStatus, refused: dict[str, DiskError]) -> None:
-        """Put those of these downloads that are in the state ``was`` (paused or failed) back into the queue. The lock
-        must be held (``running``).
-        """
+        """Put the downloads that are in the state ``was`` back into the queue. The lock must be held (``running``)."""
         for each in entries:
             entry = self.register.entries.get(each.gid, each)  # a Queued may have become a Download meanwhile
             if (
