@@ -1,7 +1,7 @@
-"""What the aria2 backend does with each option of a download: honours it, may pass over it, or refuses.
+"""How the aria2 backend treats each download option: it honours it, may ignore it, or refuses the download.
 
-An option that aria2 cannot honour is never dropped in silence. The download takes the native engine where that may be
-used, and fails with the reason where it may not.
+An option that matters and that aria2 cannot honour is never silently dropped. The download then runs on the native
+engine if that may be used, and otherwise fails with the reason.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["ABILITIES", "ARIA2", "MOST_CONNECTIONS", "Ability", "Treatment", "co
 
 
 class Treatment(enum.Enum):
-    """What becomes of an option that differs from its default."""
+    """What happens to an option that differs from its default."""
 
     HONOURED = "it has the effect that it has on the native engine"
     HARMLESS = "it has less effect or none, and what is fetched, from whom and by which way stays the same"
@@ -30,7 +30,7 @@ class Treatment(enum.Enum):
 
 
 class Ability(NamedTuple):
-    """How an option is treated, and why or by what."""
+    """How an option is treated, and why or how."""
 
     treatment: Treatment
     reason: str = ""
@@ -90,13 +90,13 @@ ABILITIES: Mapping[str, Ability] = {
 """Every field of ``DownloadOptions``."""
 
 MOST_CONNECTIONS = 16
-"""For one server; aria2 takes no more (aria2 manual, ``--max-connection-per-server``)."""
+"""The most connections to one server that aria2 accepts (aria2 manual, ``--max-connection-per-server``)."""
 
 _DEFAULTS: Mapping[str, object] = {field.name: field.default for field in records.fields(DownloadOptions)}
 
 
 def refusal(url: str, options: DownloadOptions) -> str:
-    """Why this download must not run on aria2; "" if it may."""
+    """The reason why this download must not run on aria2; "" if it may."""
     for name, (treatment, reason) in ABILITIES.items():
         if treatment is _REFUSED and getattr(options, name) != _DEFAULTS[name]:
             return f"{name}: {reason}"
@@ -104,10 +104,10 @@ def refusal(url: str, options: DownloadOptions) -> str:
 
 
 def proxy_refusal(url: str, options: DownloadOptions) -> str:
-    """Why aria2 would not go through the proxy that ``url`` takes; "" if it would, or there is none.
+    """The reason why aria2 would not use the proxy for ``url``; "" if it would, or there is none.
 
-    aria2 takes ``socks5://proxy`` for the name of a host, speaks plainly to an ``https://`` proxy, and gives neither
-    peers nor trackers of UDP any.
+    aria2 mistakes ``socks5://proxy`` for a host name, speaks plain HTTP to an ``https://`` proxy, and uses no proxy
+    for peers and UDP trackers.
     """
     asked = [] if urlsplit(url).scheme.lower() == "file" else [url]
     asked += options.mirrors
@@ -116,7 +116,7 @@ def proxy_refusal(url: str, options: DownloadOptions) -> str:
         if proxy and not is_http_proxy(proxy):
             return f"proxy: aria2 goes through HTTP proxies only, not {mask_url(proxy)}"
     if is_metadata_url(url):
-        # What is described may be anywhere: peers of a torrent, any server of a Metalink.
+        # The content may come from anywhere: a torrent's peers, or any server that a Metalink names.
         by_peers = proxy_for("magnet:", options)
         if by_peers and not urlsplit(url).path.lower().endswith((".metalink", ".meta4")):
             return f"proxy: aria2 goes to the peers of a torrent directly, not through {mask_url(by_peers)}"
@@ -128,29 +128,31 @@ def proxy_refusal(url: str, options: DownloadOptions) -> str:
 
 
 NOWHERE = "http://127.0.0.1:1"
-"""A proxy that refuses: where redirects lead must not be reached without the proxy that it takes."""
+"""A proxy address that refuses connections. It stands for a proxy that aria2 cannot use, so that a redirect never
+leads aria2 past that proxy directly to a server."""
 
 
 def proxy_options(options: DownloadOptions) -> dict[str, str]:
-    """The proxies as options of aria2 for one download, each written out (aria2's own environment has none)."""
+    """aria2's proxy options for one download. All are given explicitly: aria2c runs without proxy variables."""
     entries = no_proxy_entries(options)
 
     def proxy_of(scheme: str) -> str:
-        # Without a host no exception applies; aria2 is told of those by "no-proxy".
+        # A URL without a host matches no exception; aria2 gets the exceptions by "no-proxy".
         proxy = proxy_for(f"{scheme}://", options)
         return "" if not proxy else with_port(proxy) if is_http_proxy(proxy) else NOWHERE
 
     proxies = {f"{scheme}-proxy": proxy_of(scheme) for scheme in (*HTTP, "ftp")}
-    # aria2 takes a name for that host alone, and ".name" for what is below it; curl takes either for both.
+    # To aria2 "name" means that host alone, and ".name" its subdomains; to curl either form means both.
     exempt = [each for entry in entries for each in ([entry] if _is_network(entry) else [entry, "." + entry])]
     return proxies | {"all-proxy": "", "no-proxy": ",".join(exempt)}
 
 
 def confinement(urls: Sequence[str], options: DownloadOptions, *, only_host: bool) -> dict[str, str]:
-    """Options of aria2 that keep it from where it must not be sent, for it follows any redirect with all headers.
+    """aria2 options that keep redirects from leading it where it must not go: it follows any, and resends all headers.
 
-    What must not be reached takes a proxy that refuses: plain http where every URL is https and no downgrade is
-    allowed; with ``only_host`` every host but that of the first URL, unless that takes a proxy itself.
+    Forbidden destinations get a proxy that refuses connections. With ``only_host`` these are all hosts except that of
+    the first URL, provided that needs no proxy itself; otherwise plain http, if every URL is https and no downgrade is
+    allowed.
     """
     if only_host and not proxy_for(urls[0], options):
         host = urlsplit(urls[0]).hostname or ""
@@ -172,4 +174,4 @@ ARIA2 = Capabilities(
     most_connections=MOST_CONNECTIONS,
     refusal=refusal,
 )
-"""Of ``file`` URLs it is torrents and Metalinks that it serves; others are none of a download's."""
+"""What aria2 can do. Of ``file`` URLs it serves torrents and Metalinks only; no download has any other."""

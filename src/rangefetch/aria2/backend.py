@@ -1,8 +1,8 @@
-"""The aria2 backend: one thread that turns what aria2 says into steps of downloads.
+"""The aria2 backend: one thread that polls aria2 and drives the downloads.
 
-Everything that happens to an ``Aria2Task`` happens on that thread, in order. aria2 is asked a few times a second what
-its downloads are at, and at once when it says that something has happened. What may take long (files, servers) is done
-aside, and its results come back the same way.
+Everything that happens to an ``Aria2Task`` happens on that thread, in order. It asks aria2 for the status of its
+downloads a few times a second, and at once when aria2 sends a notification. Slow work (files, servers) is done by other
+threads, which pass their results back to this one.
 """
 
 from __future__ import annotations
@@ -46,25 +46,26 @@ __all__ = ["Aria2Backend", "move_leftovers", "remove_leftovers"]
 
 _ALL = 1 << 20
 _MOST_JARS = 256
-_LOOK_ELSEWHERE_S = 1.0  # where no notification comes
+_LOOK_ELSEWHERE_S = 1.0  # how often to poll stand-ins, in case no notification comes
 
 Credentials = tuple[object, ...]
-"""All that tells one user of a server from another."""
+"""Everything by which a server can tell one user from another."""
 
 Trust = tuple[str, bool]
-"""What aria2 takes for all its downloads alike: the file of certificates, and whether they are checked."""
+"""The CA file, and whether certificates are verified: aria2 has one such setting for all its downloads."""
 
 
 class Aria2Backend(Dispatcher[Aria2Task]):
     """Runs downloads in a supervised aria2c.
 
-    ``start`` raises a ``LocalError`` where there is no aria2c that runs. ``begin`` and ``halt`` may be called from any
-    thread; what became of a download is told to the listener. When aria2c dies for good, its downloads fail with
-    ``DaemonUnavailable``, and what they have is kept.
+    ``start`` raises a ``LocalError`` if no usable aria2c can be started. ``begin`` and ``halt`` may be called from any
+    thread; the listener is told how each download ends. When aria2c dies for good, its downloads fail with
+    ``DaemonUnavailable``, and their partial data is kept.
 
-    aria2 takes certificates for all its downloads alike. Downloads that trust others than ``config`` says are done by
-    a further aria2c, which is started when the first of them comes. Cookies that servers set on the way to a file are
-    kept here, for each set of credentials; those that come with the file itself aria2 keeps, as long as it runs.
+    aria2 has one certificate setting for all its downloads. Downloads whose setting differs from that of ``config``
+    are run by another aria2c, which is started when the first of them arrives. Cookies that servers set on the way to
+    a file are kept here, separately for each set of credentials; cookies that come with the file itself are kept by
+    aria2 for as long as it runs.
     """
 
     name = "aria2"
@@ -79,14 +80,14 @@ class Aria2Backend(Dispatcher[Aria2Task]):
         self.network = Network(self.policy.network_hosts)
         self._jars: dict[Credentials, SessionCookies] = {}
         self.answered: set[int] = set()
-        """The hosts, by the governor's numbers, that have answered since the backend was started."""
+        """The governor's numbers of the hosts that have answered since the backend was started."""
         self.grants: Grants[Aria2Task] = Grants(self)
         self._elsewhere = PausedElsewhere(listener.directed)
         self._looking_elsewhere = False
         self._wake = threading.Event()
         self._starting = threading.Lock()
         self._daemons: dict[Trust, Aria2Daemon] = {}
-        self._loaded: set[str] = set()  # what the user's session file brought, and nobody here asked for
+        self._loaded: set[str] = set()  # gids from the user's session file, for which there is no task here
         self._limit = 0
 
     # -- the interface ------------------------------------------------------------------------------------------------
@@ -104,14 +105,14 @@ class Aria2Backend(Dispatcher[Aria2Task]):
         self.start_thread(workers)
 
     def stop(self) -> None:
-        """Halt every download, wait until all of them are saved and let go of, and end aria2c."""
+        """Halt every download, wait until all of them are saved and released by aria2, and end aria2c."""
         if self._thread is None:
             return
         self.call(self.halt_all)
         self._thread.join(self.config.stop_timeout)
         try:
             if self._thread.is_alive():
-                # One that does not let go of its downloads within that time is ended before.
+                # aria2c did not release its downloads in time: end it first, so that they can finish.
                 self._stop_daemons()
                 self._wake.set()
                 self._thread.join(LET_GO_S + self.config.stop_timeout)
@@ -128,7 +129,8 @@ class Aria2Backend(Dispatcher[Aria2Task]):
                 each_at_any_rate.callback(daemon.stop)
 
     def serves(self, url: str) -> bool:
-        """http, https, ftp, sftp and magnet; torrents and Metalinks in a local file (``file:``), too."""
+        """Whether aria2 can fetch the URL: http, https, ftp, sftp (if built in), magnet (likewise), and ``file:`` for
+        torrents and Metalinks."""
         daemon = self._daemons.get(self._own_trust)
         features = daemon.binary.features if daemon is not None and daemon.binary is not None else None
         scheme = urlsplit(url).scheme.lower()
@@ -137,18 +139,18 @@ class Aria2Backend(Dispatcher[Aria2Task]):
         return scheme in ARIA2.schemes and (scheme != "file" or is_metadata_url(url))
 
     def has_notifications(self) -> bool:
-        """Whether aria2 tells what happens, over a WebSocket; else it is asked four times a second."""
+        """Whether aria2 sends notifications over a WebSocket; otherwise it is only polled, four times a second."""
         return all(daemon.client.can_listen() for daemon in list(self._daemons.values()))
 
     def limit(self, bytes_per_s: int) -> None:
-        """Limit all downloads together; 0: no limit."""
+        """Limit the total speed of all downloads; 0 means no limit."""
         self._limit = bytes_per_s
         self.call(lambda: self._limit_all(self._daemons.values()))
 
     # -- for tasks ----------------------------------------------------------------------------------------------------
 
     def make_task(self, download: Download) -> Aria2Task:
-        """A download is to be at work."""
+        """Make the task that will run this download."""
         task = FolderTask(self, download) if is_metadata_url(download.url) else FileTask(self, download)
         if self._elsewhere.drop(download):
             task.entry.may_be_known()
@@ -164,7 +166,7 @@ class Aria2Backend(Dispatcher[Aria2Task]):
         self._share_again(host)
 
     def shares_changed(self, host: int) -> None:
-        """Downloads of another backend have come to the host, or left it."""
+        """Another backend has started or ended downloads from this host."""
         self.call(lambda: self._share_again(host))
 
     def _share_again(self, host: int) -> None:
@@ -172,25 +174,25 @@ class Aria2Backend(Dispatcher[Aria2Task]):
             guarded(each, each.share_again)
 
     def task_ended(self, task: Aria2Task) -> None:
-        """Nothing more comes of it."""
+        """The task is finished. If another program paused it, put a stand-in into aria2."""
         super().task_ended(task)
         if task.paused_elsewhere and task.entry.daemon is not None and not self.stopping:
             self._elsewhere.add(task.download, task.entry.daemon, task.paused_elsewhere)
             self._look_elsewhere()
 
     def ring(self) -> None:
-        """Wake the thread; from any other."""
+        """Wake the backend's thread. May be called from any thread."""
         self._wake.set()
 
     def jar_for(self, options: DownloadOptions, authorization: str) -> SessionCookies:
-        """The cookies of all downloads with the same credentials; from the backend's thread."""
+        """The cookies shared by all downloads with the same credentials. Call it on the backend's thread."""
         known = (tuple(options.header_items), authorization, str(options.cookies), str(options.netrc))
         if known not in self._jars and len(self._jars) >= _MOST_JARS:
             self._jars.pop(next(iter(self._jars)))
         return self._jars.setdefault(known, SessionCookies())
 
     def daemon_for(self, options: DownloadOptions) -> Aria2Daemon:
-        """The aria2c for a download with these options, started if it must be; may take seconds.
+        """The aria2c for a download with these options, started if necessary, which may take seconds.
 
         Raises a ``LocalError`` if it does not start.
         """
@@ -224,9 +226,10 @@ class Aria2Backend(Dispatcher[Aria2Task]):
 
     @staticmethod
     def _sort_out_session(daemon: Aria2Daemon) -> set[str]:
-        """Let what the session file had go on, but what an earlier backend was at; the gids of it.
+        """Let the user's own downloads from the session file continue, and return their gids.
 
-        That is gone on with when somebody asks for it again, from the files that it has left.
+        Downloads of an earlier backend are removed: they resume from the files they have left, when they are asked for
+        again.
         """
         loaded = set()
         calls: list[tuple[str, list[Any]]] = []
@@ -248,7 +251,8 @@ class Aria2Backend(Dispatcher[Aria2Task]):
                 _log.debug("the limit is set when aria2c is back: %s", error)
 
     def _is_back(self, daemon: Aria2Daemon) -> None:
-        """A new aria2c is there, with what the session file had, all paused: go on, or sweep it out."""
+        """A restarted aria2c has loaded its session file, with everything paused: unpause what is still wanted, and
+        remove the rest."""
         self._limit_all([daemon])
         try:
             known = _gids(daemon)
@@ -261,7 +265,7 @@ class Aria2Backend(Dispatcher[Aria2Task]):
                 calls += [("forceRemove", [gid]), ("removeDownloadResult", [gid])]
             daemon.client.call_all(calls)
         except DaemonUnavailable as error:
-            _log.debug("gone again: %s", error)  # and this follows again when it is back
+            _log.debug("gone again: %s", error)  # this method runs again after the next restart
 
     def _is_lost(self, daemon: Aria2Daemon, error: DaemonUnavailable) -> None:
         for task in self._tasks_of(daemon):
@@ -273,7 +277,7 @@ class Aria2Backend(Dispatcher[Aria2Task]):
     # -- the thread ---------------------------------------------------------------------------------------------------
 
     def wait(self, seconds: float | None) -> None:
-        """Sleep so long at most, and ask aria2 what its downloads are at."""
+        """Sleep until woken, at most ``seconds``, then poll aria2 for the status of its downloads."""
         self._wake.wait(seconds)
         self._wake.clear()
         for daemon in list(self._daemons.values()):
@@ -282,7 +286,7 @@ class Aria2Backend(Dispatcher[Aria2Task]):
             safely(self._elsewhere.look)
 
     def _look_elsewhere(self) -> None:
-        """See what others want of downloads that they have paused, now and then for as long as there are any."""
+        """While there are downloads that other programs have paused, check regularly what those programs want."""
         if self._elsewhere and not self._looking_elsewhere:
             self._looking_elsewhere = True
             self._timers.later(_LOOK_ELSEWHERE_S, self._look_elsewhere_again)
@@ -293,12 +297,12 @@ class Aria2Backend(Dispatcher[Aria2Task]):
         self._look_elsewhere()
 
     def _look_after(self, daemon: Aria2Daemon) -> None:
-        """Ask aria2 what its downloads are at, and tell them."""
+        """Ask aria2 for the status of its downloads, and pass it to their tasks."""
         tasks = [task for task in self._tasks_of(daemon) if task.is_in_aria2]
         if not tasks:
             return
         if daemon.hangs and any(task.is_leaving for task in tasks):
-            # It is not waited for where somebody wants an end. The others go on with the next one.
+            # Do not keep a caller waiting who wants a download stopped. The others continue in the next aria2c.
             daemon.kill()
             return
         if not daemon.is_alive():
@@ -315,20 +319,19 @@ class Aria2Backend(Dispatcher[Aria2Task]):
 
 
 def remove_leftovers(download: Download) -> None:
-    """Delete what an earlier run of a download that is not at work has left, whichever backend it was.
+    """Delete the partial files of a download that is not running, whichever backend made them.
 
-    Raises ``TargetLocked`` if it is at work, and ``DiskError``.
+    Raises ``TargetLocked`` if the download is running, and ``DiskError``.
     """
     if download.has_begun and is_metadata_url(download.url):
         FolderLanding(download).clear()
-    leftovers.remove(download)  # of a torrent, too, unless it was followed
+    leftovers.remove(download)  # also for a torrent: it is a plain file unless it was followed
 
 
 def move_leftovers(download: Download, options: DownloadOptions) -> None:
-    """Move what an earlier run of a download that is not at work has left to where one with these options looks for
-    it.
+    """Move the partial files of a download that is not running to where a task with these options looks for them.
 
-    Raises ``TargetLocked`` if it is at work, ``TargetExists`` if something else is there, and ``DiskError``.
+    Raises ``TargetLocked`` if the download is running, ``TargetExists`` if something else is there, and ``DiskError``.
     """
     if download.has_begun and is_metadata_url(download.url):
         FolderLanding(download).move(options)
@@ -336,7 +339,7 @@ def move_leftovers(download: Download, options: DownloadOptions) -> None:
 
 
 def _statuses(daemon: Aria2Daemon, gids: set[str]) -> Mapping[str, Status]:
-    """What aria2 says of these downloads, without those that it does not know."""
+    """The statuses of these downloads by gid; gids that aria2 does not know are missing."""
     if not gids:
         return {}
     found: dict[str, Status] = {status["gid"]: status for status in daemon.client.call("tellActive", STATUS_KEYS)}
@@ -348,6 +351,6 @@ def _statuses(daemon: Aria2Daemon, gids: set[str]) -> Mapping[str, Status]:
 
 
 def _gids(daemon: Aria2Daemon) -> set[str]:
-    """All that aria2 is at or is to be at."""
+    """The gids of all downloads that are active or waiting in aria2."""
     waiting = daemon.client.call("tellWaiting", 0, _ALL, ["gid"])
     return {status["gid"] for status in [*daemon.client.call("tellActive", ["gid"]), *waiting]}

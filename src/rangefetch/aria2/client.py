@@ -1,6 +1,6 @@
-"""The way to talk to an aria2c: aria2p's client, with this project's errors, and one connection that is kept open.
+"""RPC client for aria2c: aria2p's client, but raising this project's errors and keeping one connection open.
 
-aria2p takes a quarter of a second to import, so that it is imported when the first client is made.
+Importing aria2p takes a quarter of a second, so it is deferred until the first client is made.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RECONNECT_S = 1.0
 
 
 class RpcError(LocalError):
-    """aria2 understood the request, and refused it."""
+    """aria2 understood the call and refused it."""
 
     def __init__(self, code: int, message: str) -> None:
         self.code = code
@@ -33,7 +33,7 @@ class RpcError(LocalError):
 
 
 class Aria2Client:
-    """An aria2c on this machine, by its port and secret. Thread-safe.
+    """Client of the aria2c on this machine that has this port and secret. Thread-safe.
 
     Raises ``ProcessStartFailed`` if aria2p is not installed.
     """
@@ -46,7 +46,7 @@ class Aria2Client:
 
     @property
     def silent_s(self) -> float:
-        """For how long it has given no answer to what it was asked; 0: it has answered the last question."""
+        """Seconds since the first call that went unanswered; 0 if the last call was answered."""
         since_s = self._rpc.silent_since_s
         return time.monotonic() - since_s if since_s else 0.0
 
@@ -57,10 +57,10 @@ class Aria2Client:
     @port.setter
     def port(self, port: int) -> None:
         self._rpc.port = port
-        self._rpc.silent_since_s = 0.0  # it is another process
+        self._rpc.silent_since_s = 0.0  # a new process starts with a clean record
 
     def call(self, method: str, *parameters: object) -> Any:
-        """The result of ``aria2.METHOD``. Raises ``RpcError``, and ``DaemonUnavailable`` if no answer comes."""
+        """Call ``aria2.METHOD`` and return its result. Raises ``RpcError``; ``DaemonUnavailable`` without an answer."""
         with no_fork:
             import aria2p
 
@@ -70,7 +70,7 @@ class Aria2Client:
             raise RpcError(error.code, error.message) from None
 
     def call_all(self, calls: Sequence[tuple[str, list[Any]]]) -> list[Any | RpcError]:
-        """The results of several calls that travel together, an ``RpcError`` in the place of each that was refused."""
+        """Make several calls in one request and return their results, with an ``RpcError`` for each refused call."""
         if not calls:
             return []
         with no_fork:
@@ -98,9 +98,10 @@ class Aria2Client:
         return True
 
     def listen(self, on_event: Callable[[], None]) -> None:
-        """Call ``on_event``, in a thread, when a download starts, stops or ends, until :meth:`close`.
+        """Until :meth:`close`, call ``on_event``, from a thread, whenever a download starts, stops or ends.
 
-        This makes things quick, and nothing more: while there is no WebSocket connection nobody is called.
+        Do not rely on it: events are lost while there is no WebSocket connection. It only saves waiting for the next
+        poll.
         """
         self._stopping.clear()
         self._listener = threading.Thread(
@@ -109,7 +110,7 @@ class Aria2Client:
         self._listener.start()
 
     def close(self) -> None:
-        """Stop listening, and close the connections. With aria2c gone this takes no time."""
+        """Stop listening, and close the connections. Returns quickly if aria2c has already exited."""
         self._stopping.set()
         self._rpc.stop_listening()
         listener, self._listener = self._listener, None
@@ -132,14 +133,14 @@ def _listen(rpc: Any, stopping: threading.Event, on_event: Callable[[], None]) -
                 timeout=_RECEIVE_S,
                 handle_signals=False,
             )
-        except Exception as error:  # of websocket-client, of the system, of JSON
+        except Exception as error:  # from websocket-client, the system or the JSON parser
             _log.debug("no notifications from aria2 for now, polling instead: %s", error)
         stopping.wait(_RECONNECT_S)
 
 
 @functools.cache
 def client_class() -> type[Any]:
-    """What speaks aria2's RPC. Raises ``ProcessStartFailed`` where the packages for that are not installed."""
+    """The class that speaks aria2's RPC. Raises ``ProcessStartFailed`` if aria2p is not installed."""
     try:
         with no_fork:
             import aria2p
@@ -148,7 +149,7 @@ def client_class() -> type[Any]:
         raise ProcessStartFailed(f"aria2p is missing ({error}); pip install 'rangefetch[aria2]'") from error
 
     class Client(aria2p.Client):
-        """aria2p's client, through a session that keeps its connection and goes through no proxy."""
+        """aria2p's client with a ``requests`` session, which keeps its connection and uses no proxy."""
 
         def __init__(self, **arguments: Any) -> None:
             super().__init__(**arguments)

@@ -1,4 +1,4 @@
-"""Whether what aria2 fetched is one version of the file: aria2 itself compares nothing."""
+"""Checks that all the bytes aria2 fetched are of one version of the file, which aria2 itself does not check."""
 
 from __future__ import annotations
 
@@ -33,21 +33,22 @@ _TRY_AGAIN = AFTER_A_WAIT | {Kind.NETWORK}
 
 
 class Comparing:
-    """The comparisons of one file at work. On the backend's thread, but for what a worker is given."""
+    """The comparisons of one file. Methods run on the backend's thread, except where they say otherwise."""
 
     def __init__(self, task: FileTask) -> None:
         self.size = 0
-        """The bytes that came, once they were measured."""
+        """The number of bytes received, once it has been measured."""
         self.proved = False
-        """Some of what came was fetched again, and was the same."""
+        """Whether samples of the received bytes were fetched again and were the same."""
         self._task = task
 
     def begin(self) -> None:
-        """Every byte is there. aria2 compares no validators between its requests: ask whether the remote file is still
-        the same, and then for some of its bytes where that does not tell."""
+        """Check the complete file. aria2 compares no validators between its requests, so ask the server whether its
+        file is still the same and, where validators do not tell, fetch some samples again."""
         task = self._task
         remote = task.remote
-        # One response is one version, and a file that changes all the time is never found as it was.
+        # After a restart one response is enough: it is one version, and a file that keeps changing would never compare
+        # equal.
         is_one = task.responses == 1 and task.tries.restarted
         if remote is None or not remote.size or task.options.checksum or not task.responses or is_one:
             self._compare_last()
@@ -55,7 +56,7 @@ class Comparing:
             task.ask_sources(functools.partial(task.meet_again, self._compare_last))
 
     def _compare_last(self) -> None:
-        """Fetch some of what came again, where it may be of several versions."""
+        """Fetch samples of the received bytes again, if they may be of several versions."""
         task = self._task
         remote = task.remote
 
@@ -84,7 +85,7 @@ class Comparing:
             self._measure()
 
     def _measure(self) -> None:
-        """See that it is as long as was said."""
+        """Check that the file is as long as the server or the caller said."""
         task = self._task
 
         def measured(size: int) -> None:
@@ -102,7 +103,7 @@ class Comparing:
         task.do(lambda: os.fstat(task.opened.fd).st_size, measured)
 
     def compare(self, places: Sequence[Sequence[Extent]], size: int, then: Callable[[Finding], None]) -> None:
-        """Compare bytes that are there with those of the source that answers, whose file has ``size`` bytes."""
+        """Compare bytes on disk with those of the source that is answering, whose file has ``size`` bytes."""
         task = self._task
         source = task.answering
 
@@ -112,7 +113,7 @@ class Comparing:
         task.do(lambda: samples.read(task.opened.fd, places), read)
 
     def ask_ranges(self, question: Question, then: Callable[[Finding], None]) -> None:
-        """Fetch some ranges of a source again, and go on with what comparing them has found."""
+        """Fetch some ranges of a source again, compare them, and pass the finding to ``then``."""
         task = self._task
         source, options, met = question.source, task.options, task.met.get(question.source.given_url)
         if not question.samples:
@@ -137,7 +138,7 @@ class Comparing:
         task.inquire(lambda: difference(source, options, question.size, question.samples), answered, unanswered)
 
     def written_extents(self) -> list[Extent]:
-        """What aria2's control file says is there; for any thread."""
+        """The extents that are on disk according to aria2's control file. May be called from any thread."""
         try:
             octets = saving.read_control(self._task.opened)
             return list(ControlFile.parse(octets).extents()) if octets is not None else []
@@ -146,12 +147,12 @@ class Comparing:
 
     @staticmethod
     def places(size: int, extents: Sequence[Extent]) -> list[list[Extent]]:
-        """Places for samples of a file of ``size`` bytes in what is there of it."""
+        """Where to take samples of a file of ``size`` bytes of which these extents are on disk."""
         return samples.choose(size, extents, random.SystemRandom()) if size > 0 else []
 
 
 def _spread(size: int, chance: random.Random) -> list[list[Extent]]:
-    """Places for samples all over a file: aria2 does not tell which parts came early, and from which response."""
+    """Places for samples all over the file: aria2 does not tell which part came when, or in which response."""
     count = min(_PARTS, -(-size // SAMPLE_BYTES))
     places = []
     for number in range(count):

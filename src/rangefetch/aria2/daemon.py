@@ -1,4 +1,4 @@
-"""aria2c as a daemon that is kept alive for as long as it is wanted, and not a moment longer."""
+"""Runs aria2c as a daemon: restarts it when it dies, and ends it when it is no longer needed."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ _LOOPBACK = "127.0.0.1"
 _PORTS = 100
 _PORT_TRIES = 5
 _LAST_PORT = 65535
-_NO_PORT = "failed to bind TCP port"  # as aria2c says it; whoever had the port may have ended since
-_MOST_SILENCE_S = 9.0  # less than a question waits for its answer
+_NO_PORT = "failed to bind TCP port"  # aria2c's words; the port may be free again by the time we check it
+_MOST_SILENCE_S = 9.0  # shorter than the timeout of one RPC call
 _FIRST_LOOK_S = 0.02
 _LOOK_EVERY_S = 0.5
 _SAVE_SESSION_EVERY_S = 5
@@ -52,11 +52,11 @@ _MOST_DOWNLOADS_NEXT = 1000
 
 
 class _PortTaken(Exception):
-    """Another program has the port, or a part of it."""
+    """Another program has the port, on IPv4, IPv6 or both."""
 
 
 class _Holdings:
-    """What must be ended and removed when the daemon is dropped; it knows nothing of the daemon."""
+    """What must be ended and removed when the daemon is dropped; it holds no reference to the daemon."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -67,7 +67,7 @@ class _Holdings:
         self.directory: Path | None = None
 
     def release(self, grace_s: float) -> None:
-        """End the process and remove its files. A forked child has neither."""
+        """End the process and remove its files. Does nothing in a forked child, which owns neither."""
         with self.lock:
             if os.getpid() != self.owner_pid:
                 return
@@ -85,12 +85,13 @@ class _Holdings:
 
 
 class Aria2Daemon:
-    """An aria2c on the loopback device that is started again when it dies. Thread-safe; a context manager.
+    """An aria2c on the loopback device that is restarted when it dies. Thread-safe; a context manager.
 
-    ``on_restart`` is called, in the monitor's thread, when it answers again, and ``on_death`` with the reason when it
-    will not be started again. Where there is an ``on_restart``, what the session file has is paused at every start, so
-    that it can be sorted out before anything is written; else it just goes on. The daemon is ended by :meth:`stop`,
-    when it is dropped, at the interpreter's exit, and by itself when this process is gone.
+    Both callbacks run in the monitor's thread: ``on_restart`` when a restarted aria2c answers, ``on_death`` with the
+    reason when it will not be restarted any more. With an ``on_restart``, the downloads in the session file are paused
+    at every start, so that they can be sorted out before anything is written; without one they simply continue. The
+    daemon ends on :meth:`stop`, when this object is dropped, and at interpreter exit; aria2c exits by itself when this
+    process is gone.
     """
 
     def __init__(
@@ -104,9 +105,9 @@ class Aria2Daemon:
         self.config = config or DaemonConfig()
         self.binary: Aria2Binary | None = None
         self.error: DaemonUnavailable | None = None
-        """Why it will not be started again; None: it may."""
+        """Why aria2c will not be restarted; None while it may be."""
         self.restarts = 0
-        """How often it was started again, all in all."""
+        """How often aria2c was restarted since :meth:`start`."""
         self._secret = client.secret if client else self.config.rpc_secret or secrets.token_urlsafe(32)
         self._client = client
         self._on_restart = on_restart
@@ -125,15 +126,15 @@ class Aria2Daemon:
     def start(self) -> None:
         """Start aria2c, and wait until it answers. Starting twice is fine.
 
-        Raises ``ProcessStartFailed`` for a binary that cannot be run, or without /proc,
-        ``ProcessManagementError`` (it says what aria2c printed) if it exits while starting, ``DaemonUnavailable`` if
-        its RPC is not up within ``start_timeout``, ``BinaryDownloadFailed``, and ``DiskError`` if ``download_dir``
-        cannot be made.
+        Raises ``ProcessStartFailed`` if the binary cannot be run or /proc is not mounted, ``ProcessManagementError``
+        (with what aria2c printed) if it exits while starting, ``DaemonUnavailable`` if its RPC is not up within
+        ``start_timeout``, ``BinaryDownloadFailed``, and ``DiskError`` if ``download_dir`` cannot be created.
         """
         with self._life:
             if self._monitor is not None:
                 return
-            # Where it listens is read there; and aria2c looks there for whether this process lives, and ends if not.
+            # Listening ports are read from /proc. aria2c also looks there to see whether this process is alive, and
+            # exits if it is not.
             if sys.platform.startswith("linux") and not Path("/proc/self").exists():
                 raise ProcessStartFailed("the aria2 backend needs /proc, which is not mounted here")
             self.binary = ensure_aria2(self.config)
@@ -162,9 +163,9 @@ class Aria2Daemon:
             monitor.start()
 
     def stop(self) -> None:
-        """End the watch, then aria2c with everything that it started. Stopping twice is fine.
+        """Stop the monitor, then end aria2c and all its child processes. Stopping twice is fine.
 
-        Raises ``ProcessManagementError`` if something of it is still there afterwards.
+        Raises ``ProcessManagementError`` if any of these processes is still running afterwards.
         """
         with self._life:
             monitor, self._monitor = self._monitor, None
@@ -192,14 +193,14 @@ class Aria2Daemon:
 
     @property
     def client(self) -> Aria2Client:
-        """The way to talk to it; it stays the same when aria2c is started again."""
+        """The RPC client; it stays the same object when aria2c is restarted."""
         if self._client is None:
             raise DaemonUnavailable("aria2c was not started")
         return self._client
 
     @property
     def pid(self) -> int:
-        """The process, 0 while there is none."""
+        """The id of the aria2c process; 0 while none runs."""
         process = self._holdings.process
         return process.pid if process is not None and process.is_alive else 0
 
@@ -208,11 +209,11 @@ class Aria2Daemon:
         return self.client.port
 
     def is_alive(self) -> bool:
-        """Whether there is a process."""
+        """Whether aria2c is running."""
         return self.pid != 0
 
     def is_healthy(self) -> bool:
-        """Whether it is there and answers."""
+        """Whether aria2c is running and answers."""
         if not self.is_alive():
             return False
         try:
@@ -223,11 +224,11 @@ class Aria2Daemon:
 
     @property
     def hangs(self) -> bool:
-        """Whether there is a process that has answered nothing for so long that it will not."""
+        """Whether aria2c is running but has been silent for so long that no answer is expected any more."""
         return self.is_alive() and self.client.silent_s >= _MOST_SILENCE_S
 
     def kill(self) -> None:
-        """End a process that hangs, at once; the watch starts another one."""
+        """Kill a hung process; the monitor starts another one."""
         process = self._holdings.process
         if process is not None:
             _log.warning("aria2c %d does not respond; killing it", process.pid)
@@ -255,7 +256,7 @@ class Aria2Daemon:
     # -- starting ---------------------------------------------------------------------------------------------------
 
     def _launch(self, monitor: Monitor) -> None:
-        """Start the process on a port that is free, and wait until it answers."""
+        """Start the process on a free port, and wait until it answers."""
         deadline_s = time.monotonic() + self.config.start_timeout
         first = self.config.rpc_port
         for _ in range(_PORT_TRIES):
@@ -263,7 +264,7 @@ class Aria2Daemon:
             try:
                 self._launch_on(port, monitor, deadline_s)
             except _PortTaken:
-                # Others that start now take the next one, too, so that all would meet again at each.
+                # Other daemons that are starting now would also try the next port, so that all would collide again.
                 first = min(port + 1 + secrets.randbelow(_PORTS), _LAST_PORT)
             else:
                 if port != self.config.rpc_port:
@@ -313,15 +314,15 @@ class Aria2Daemon:
                 if _NO_PORT in said or not _is_free(port):
                     raise _PortTaken
                 raise ProcessManagementError(f"aria2c exited at startup (exit status {process.exit_status}): {said}")
-            # To look at what listens costs much where there are many connections.
+            # Listing the listening sockets is slow on a machine with many connections, so try to connect first.
             listening = process.listening() if _takes_connections(port) else set()
             if listening is None or (_LOOPBACK, port) in listening:
-                # Only now: whoever else has the port would be told the secret.
+                # Only now is it safe to send the secret: another program could have had the port.
                 with contextlib.suppress(DaemonUnavailable, RpcError):
                     self.client.call("getVersion")
                     return
             elif any(number == port for _, number in listening):
-                raise _PortTaken  # of IPv4; aria2c is content with IPv6 alone
+                raise _PortTaken  # on IPv4: aria2c keeps running if it could bind IPv6 only
             if time.monotonic() > deadline_s:
                 raise DaemonUnavailable(
                     f"aria2c did not answer within {self.config.start_timeout:g} seconds: {self._said(process)}"
@@ -361,7 +362,7 @@ class Aria2Daemon:
             "max-download-result": str(_MOST_DOWNLOADS),
             "max-connection-per-server": "16",
             "piece-length": "1M",
-            # A control file may name no byte that is still in a cache of aria2c's own: it may be killed any time.
+            # aria2c may be killed at any time, so its control file must never list bytes still in its own cache.
             "disk-cache": "0",
             "auto-file-renaming": "false",
             "allow-overwrite": "true",
@@ -389,21 +390,21 @@ class Aria2Daemon:
     # -- stopping ---------------------------------------------------------------------------------------------------
 
     def _ask_to_end(self) -> None:
-        """Have it save its session, and end in peace if it is at something that takes leave of others."""
+        """Have aria2c save its session, and shut it down over RPC if it has BitTorrent peers to say goodbye to."""
         process = self._holdings.process
         if process is None or not process.is_alive:
             return
         with contextlib.suppress(LocalError, RpcError):
             self.client.call("saveSession")
             has_peers = any("bittorrent" in status for status in self.client.call("tellActive", ["bittorrent"]))
-            # It takes 3 seconds whatever it is at, which is why one without peers is ended by the signal alone.
+            # This shutdown always takes 3 seconds, so an aria2c without peers is ended by the signal alone.
             if has_peers or not system.TERMINATION_IS_GENTLE:
                 self.client.call("shutdown")
                 process.ended.wait(self.config.stop_timeout)
 
 
 def _make_download_dir(directory: Path) -> None:
-    """Make it, and those above it, unless it is there. Raises ``DiskError``."""
+    """Create the directory and its parents if they do not exist. Raises ``DiskError``."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -419,11 +420,11 @@ def _takes_connections(port: int) -> bool:
 
 
 def _is_free(port: int) -> bool:
-    """Whether nobody listens on the port, on either loopback address."""
+    """Whether the port can be bound on both loopback addresses."""
     for family, address in ((socket.AF_INET, _LOOPBACK), (socket.AF_INET6, "::1")):
         try:
             with socket.socket(family, socket.SOCK_STREAM) as probe:
-                if system.REUSES_PORTS:  # as aria2c does
+                if system.REUSES_PORTS:  # aria2c sets the same option
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
                     probe.bind((address, port))
@@ -438,7 +439,7 @@ def _is_free(port: int) -> bool:
 
 
 def _free_port(first: int) -> int:
-    """The first free port from ``first`` on. Raises ``ProcessManagementError`` if none of the next hundred is."""
+    """The first free port from ``first`` on. Raises ``ProcessManagementError`` if none of a hundred is free."""
     last = min(first + _PORTS, _LAST_PORT + 1)
     for port in range(first, last):
         if _is_free(port):

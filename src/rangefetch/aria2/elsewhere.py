@@ -1,8 +1,8 @@
-"""Downloads that another program has paused inside aria2, by its RPC.
+"""Downloads that another program has paused in aria2, over its RPC.
 
-Such a download is paused here as well: its work is saved, and nobody touches its files. In its place aria2
-keeps a stand-in of the same gid, so that the other program still sees it paused, and can have it go on or remove it.
-The stand-in fetches nothing, whatever happens to it: it is a dry run through a proxy that refuses.
+Such a download is paused here as well: its work is saved, and nobody touches its files. aria2 is given a stand-in with
+the same gid, so that the other program still sees a paused download, and can resume or remove it. The stand-in never
+fetches anything: it is a dry run through a proxy that refuses connections.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WHERE = "http://stand-in.invalid/"
 
 @dataclasses.dataclass(slots=True, eq=False)
 class _StandIn:
-    """What aria2 has in place of a download. ``process_id``: the aria2c that has it, 0 where none does yet."""
+    """A stand-in for a download. ``process_id`` is the aria2c that has it, 0 if none has it yet."""
 
     download: Download
     daemon: Aria2Daemon
@@ -37,9 +37,9 @@ class _StandIn:
 
 
 class PausedElsewhere:
-    """The downloads of one backend that others have paused. On the backend's thread.
+    """The downloads of one backend that other programs have paused. All methods run on the backend's thread.
 
-    ``tell`` hears what somebody wants of one: that it goes on (``WAITING``), or is removed.
+    ``tell`` is called when another program resumes such a download (``WAITING``) or removes it (``REMOVED``).
     """
 
     def __init__(self, tell: Callable[[Download, DownloadStatus], None]) -> None:
@@ -50,26 +50,26 @@ class PausedElsewhere:
         return bool(self._all)
 
     def add(self, download: Download, daemon: Aria2Daemon, gids: list[str]) -> None:
-        """It was paused under these gids, and aria2 has let go of it."""
+        """The download was paused under these gids, and aria2 has released it: keep stand-ins for it."""
         self._all += [_StandIn(download, daemon, gid) for gid in gids]
 
     def drop(self, download: Download) -> bool:
-        """It goes on, or is gone: aria2 forgets its stand-in. Whether it had one."""
+        """Remove the download's stand-ins from aria2. Returns whether it had any."""
         mine = [each for each in self._all if each.download is download]
         for each in mine:
             self._drop(each)
         return bool(mine)
 
     def gids_in(self, daemon: Aria2Daemon) -> set[str]:
-        """The stand-ins that this very aria2c was given."""
+        """The gids of the stand-ins in the current process of this daemon."""
         return {each.gid for each in self._all if each.daemon is daemon and each.process_id == daemon.pid}
 
     def clear(self) -> None:
-        """aria2 has ended."""
+        """Forget all stand-ins, after aria2 has ended."""
         self._all.clear()
 
     def look(self) -> None:
-        """See whether somebody has done something to one of them."""
+        """Check whether another program has resumed or removed a stand-in."""
         for each in list(self._all):
             try:
                 wanted = self._look_at(each)
@@ -83,7 +83,7 @@ class PausedElsewhere:
                     self._tell(each.download, wanted)
 
     def _look_at(self, each: _StandIn) -> DownloadStatus | None:
-        """What is wanted of it; None: what it was, ``PAUSED``: it needs no stand-in any more."""
+        """What the other program wants: None if nothing has changed, ``PAUSED`` if no stand-in is needed any more."""
         if each.download.status is not DownloadStatus.PAUSED:
             return DownloadStatus.PAUSED
         if not each.daemon.is_alive():
@@ -95,7 +95,7 @@ class PausedElsewhere:
             try:
                 each.daemon.client.call("addUri", [_WHERE], options)
             except RpcError as error:
-                # aria2 forgets a gid a moment later than it says so.
+                # aria2 frees a gid slightly later than it reports.
                 _log.debug("%s: no stand-in yet: %s", each.gid, error)
             else:
                 each.process_id = process_id

@@ -1,4 +1,4 @@
-"""The watch over a daemon: checks now and then, starts it again when it died, and gives up in the end."""
+"""Watches a daemon: checks it regularly, restarts it when it has died, and gives up after too many failed restarts."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _MOST_MISSES = 3
 
 
 class Watched(Protocol):
-    """What is watched over."""
+    """The daemon that a monitor watches."""
 
     def is_alive(self) -> bool:
-        """Whether there is a process."""
+        """Whether the process runs."""
         ...
 
     def is_healthy(self) -> bool:
@@ -27,10 +27,10 @@ class Watched(Protocol):
         ...
 
     def start_again(self) -> None:
-        """End what is left of it, and start it. Raises a ``LocalError``."""
+        """End whatever is left of the process, and start a new one. Raises a ``LocalError``."""
 
     def give_up(self, reason: str) -> None:
-        """It will not be started again."""
+        """Called when there will be no further restart."""
 
 
 def restart_wait_s(attempt: int, first_s: float) -> float:
@@ -42,10 +42,10 @@ def restart_wait_s(attempt: int, first_s: float) -> float:
 
 
 class Monitor:
-    """A thread that watches over a daemon until :meth:`stop`, or until the daemon is dropped.
+    """A thread that watches a daemon until :meth:`stop`, or until the daemon is dropped.
 
-    A process that is gone is started again; one that is there must fail to answer three times in a row, since aria2c
-    answers late while its disk is busy. A good check makes the count of restarts begin anew.
+    A process that has exited is restarted. A running one is restarted only after three failed checks in a row, since
+    aria2c answers late while its disk is busy. A successful check resets the count of restarts.
     """
 
     def __init__(self, watched: Watched, *, interval_s: float, most_restarts: int, restart_wait_s: float) -> None:
@@ -65,12 +65,12 @@ class Monitor:
         self._wake.set()
 
     def dismiss(self) -> None:
-        """End the watch soon, without waiting for it."""
+        """Make the thread end soon, without waiting for it."""
         self._stopping.set()
         self._wake.set()
 
     def stop(self) -> None:
-        """End the watch; when this returns, nothing is started any more. Twice is fine."""
+        """End the thread; after this returns nothing is restarted any more. Stopping twice is fine."""
         self.dismiss()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
@@ -94,10 +94,10 @@ class Monitor:
                 restarts = self._restart(watched, restarts)
                 if restarts < 0:
                     return
-            del watched  # so that it can be dropped while this waits
+            del watched  # so that the daemon can be dropped while this thread waits
 
     def _restart(self, watched: Watched, restarts: int) -> int:
-        """Start it again; how many times in a row that was, -1 when it is over."""
+        """Restart the process. Returns the number of restarts in a row, or -1 if the monitor is to end."""
         reason = "it ended"
         while restarts < self._most_restarts:
             restarts += 1

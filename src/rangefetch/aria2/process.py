@@ -1,8 +1,8 @@
-"""One aria2c as a process: its start, what it prints, its end with all that it started; and whose it is.
+"""One aria2c process: starting it, reading its output, ending it with its children, and recording who owns it.
 
-Each daemon has a directory of its own with a record of who runs it. A record whose maker is gone is a leftover: the
-process that it names is ended if it is beyond doubt that very one, and the directory is removed. Nothing is ever
-looked for by name.
+Each daemon has a directory of its own, which holds a record of the process that owns it. If that owner is gone, the
+daemon is a leftover: the aria2c that the record names is ended, provided it is certainly the same process, and the
+directory is removed. Processes are never looked up by name.
 """
 
 from __future__ import annotations
@@ -38,17 +38,15 @@ _CONSOLE_LINES = 50
 _KILL_S = 5.0
 _LOOK_EVERY_S = 0.02
 _LEFTOVER_GRACE_S = 2.0
-_SAME_START_S = 2.0  # psutil reckons start times from the boot time, which a clock that is set moves
+_SAME_START_S = 2.0  # psutil derives start times from the boot time, which shifts when the clock is set
 _RECORD = "owner.json"
 _PREFIX = "daemon-"
 
 
 class Process:
-    """A running aria2c and what it has started. ``ended`` is set, and ``on_end`` called, when it is gone.
+    """A running aria2c and its children. When it has exited, ``ended`` is set and ``on_end`` is called.
 
-    ``port`` is where it is to listen.
-
-    Raises ``ProcessStartFailed`` if it cannot be started at all.
+    ``port`` is the port it was told to listen on. Raises ``ProcessStartFailed`` if it cannot be started.
     """
 
     def __init__(self, arguments: Sequence[str], port: int, *, directory: Path, on_end: Callable[[], None]) -> None:
@@ -63,14 +61,14 @@ class Process:
                 stderr=subprocess.STDOUT,
                 cwd=directory,
                 env=_environment(),
-                **system.apart(),  # so that it is ended in order
+                **system.apart(),  # so that it is ended by us, in order, not by a Ctrl-C
             )
         except OSError as error:
             raise ProcessStartFailed(f"{arguments[0]} cannot be started: {error}") from error
         assert self._popen.stdout is not None
         self.pid = self._popen.pid
         self.start_time_s = _start_time_s(self.pid)
-        # The thread holds no reference to this object, which may be dropped.
+        # The thread must hold no reference to this object, so that it can be dropped.
         self._reader = threading.Thread(
             target=_read_console,
             args=(self._popen.stdout, self._console, self._popen, self.ended, on_end),
@@ -88,13 +86,13 @@ class Process:
         return self._popen.poll()
 
     def console(self) -> str:
-        """The last lines that it printed."""
+        """The last lines that aria2c printed."""
         if not self.is_alive:
             self.ended.wait(1.0)
         return "\n".join(self._console).strip()
 
     def listening(self) -> set[tuple[str, int]] | None:
-        """The addresses and ports on which it, or a child, listens; None where the system does not tell."""
+        """The addresses and ports that it or a child listens on; None if the system denies us this information."""
         found = set()
         try:
             for process in _tree(self.pid):
@@ -109,19 +107,19 @@ class Process:
         return found
 
     def kill(self) -> None:
-        """Kill the process itself, without waiting for its end."""
+        """Kill the process itself, not its children, without waiting for it to exit."""
         with contextlib.suppress(OSError):
             self._popen.kill()
 
     def end(self, grace_s: float) -> None:
-        """End the whole tree: SIGTERM, on which aria2c saves what it has, and SIGKILL after ``grace_s``.
+        """End the process and its children: SIGTERM, on which aria2c saves its state, and SIGKILL after ``grace_s``.
 
-        Raises ``ProcessManagementError`` if something of it is still there then.
+        Raises ``ProcessManagementError`` if any of them is still running afterwards.
         """
         below = set(_tree(self.pid)[1:])
         with contextlib.suppress(OSError):
             self._popen.terminate()
-            # It looks at the signal when something else wakes it, which may take a second.
+            # aria2c notices the signal only when its event loop wakes, which may take a second; a connection wakes it.
             socket.create_connection(("127.0.0.1", self.port), timeout=0.1).close()
         try:
             self._popen.wait(grace_s)
@@ -138,7 +136,8 @@ class Process:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, but for proxies: each download names its own, which are not only those that aria2 knows."""
+    """This process's environment without its proxy variables: each download is given its proxies explicitly, and the
+    variables that we honour are not only those that aria2 knows."""
     kept = {name: value for name, value in os.environ.items() if name.lower() not in VARIABLES}
     return kept | {"LC_ALL": "C"}
 
@@ -166,7 +165,7 @@ def _start_time_s(pid: int) -> float:
 
 
 def _tree(pid: int) -> list[psutil.Process]:
-    """The process and all below it; nothing if it is gone."""
+    """The process and all its descendants; an empty list if it is gone."""
     try:
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]
@@ -175,7 +174,7 @@ def _tree(pid: int) -> list[psutil.Process]:
 
 
 def _end_all(processes: Iterable[psutil.Process], grace_s: float) -> list[psutil.Process]:
-    """End them, and return those that will not."""
+    """End the processes, by SIGKILL if need be, and return those that still run."""
     left = list(processes)
     for process in left:
         with contextlib.suppress(psutil.Error):
@@ -188,7 +187,7 @@ def _end_all(processes: Iterable[psutil.Process], grace_s: float) -> list[psutil
 
 
 def _wait_until_gone(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Process]:
-    """Wait for their ends, at most so long; those that still run."""
+    """Wait at most ``timeout_s`` for the processes to exit, and return those that still run."""
     deadline_s = time.monotonic() + timeout_s
     while left := [process for process in processes if _runs(process)]:
         if time.monotonic() >= deadline_s:
@@ -198,7 +197,7 @@ def _wait_until_gone(processes: list[psutil.Process], timeout_s: float) -> list[
 
 
 def _runs(process: psutil.Process) -> bool:
-    """Whether it has not ended. Whether its parent has asked how does not matter: in a container none may."""
+    """Whether the process still runs. A zombie does not count: in a container there may be no parent to reap it."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
@@ -210,7 +209,7 @@ def _runs(process: psutil.Process) -> bool:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Record:
-    """Who runs the daemon of a directory. A pid of 0: it was about to be started."""
+    """Who owns the daemon of a directory. A ``pid`` of 0 means that it had not been started yet."""
 
     machine: str
     owner_pid: int
@@ -222,7 +221,7 @@ class _Record:
 
 
 def make_directory(state_directory: Path) -> Path:
-    """A new directory for one daemon, which only this user may enter. Raises ``ProcessManagementError``."""
+    """Create a directory for one daemon, accessible to this user only. Raises ``ProcessManagementError``."""
     try:
         state_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         ready_tempfile()
@@ -234,7 +233,7 @@ def make_directory(state_directory: Path) -> Path:
 
 
 def write_record(directory: Path, process: Process | None, path: str) -> None:
-    """Note who runs this daemon, as which process, from where, on which port."""
+    """Record the owner of this daemon, its process, the path of its binary, and its port."""
     record = _Record(
         machine=platform.node(),
         owner_pid=os.getpid(),
@@ -248,16 +247,16 @@ def write_record(directory: Path, process: Process | None, path: str) -> None:
 
 
 def reap_leftovers(state_directory: Path) -> int:
-    """End the daemons that were left by processes that are gone, and remove their files; how many were ended.
+    """End daemons whose owner is gone, and remove their files. Returns how many were ended.
 
-    A daemon of a living process, of another machine that shares the directory, or of anybody else is left alone.
+    Daemons whose owner still runs, and those of another machine that shares the directory, are left alone.
     """
     reaped = 0
     for directory in sorted(state_directory.glob(_PREFIX + "*")):
         try:
             record = _Record(**json.loads((directory / _RECORD).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
-            continue  # half made, or not ours
+            continue  # incomplete, or not ours
         if record.machine != platform.node() or _is_running(record.owner_pid, record.owner_start_s):
             continue
         if _is_leftover(record, directory):
@@ -279,11 +278,11 @@ def _is_running(pid: int, start_s: float) -> bool:
 
 
 def _is_leftover(record: _Record, directory: Path) -> bool:
-    """Whether the process that the record names is there, and is the one that was started for this directory."""
+    """Whether the process that the record names still runs and is the one started for this directory."""
     if not record.pid or not _is_running(record.pid, record.start_s):
         return False
     try:
-        # No other process has this directory's random name on its command line.
+        # No other process has this directory's random name in its command line.
         return any(str(directory) in argument for argument in psutil.Process(record.pid).cmdline())
     except psutil.Error:
         return False
