@@ -1,4 +1,4 @@
-"""One download as aria2 has it: what it was asked for, and the gids by which it knows it."""
+"""One download as an entry in aria2: what aria2 was asked for, and the gids that it uses for it."""
 
 from __future__ import annotations
 
@@ -20,46 +20,47 @@ __all__ = ["STATUS_KEYS", "Entry", "Request", "Status"]
 STATUS_KEYS = [
     "gid", "status", "totalLength", "completedLength", "connections", "errorCode", "errorMessage", "followedBy",
 ]  # fmt: skip
-"""What is asked of a download's status from time to time."""
+"""The status fields that are polled."""
 
 Status = Mapping[str, Any]
 
 _GID_IS_TAKEN = "No URI to download"
-"""What aria2 says of a second download of one gid."""
+"""Part of aria2's error message when a gid is already in use."""
 _MOST_REFUSALS = 20
 
 
 @dataclasses.dataclass(slots=True)
 class Request:
-    """What aria2 is asked for: URLs, and the options that depend on where they lead and where the file goes."""
+    """What aria2 is asked for: URLs, and the options that depend on where these lead and where the file goes."""
 
     urls: list[str]
     options: dict[str, str | list[str]]
     torrent: str = ""
-    """In the place of a URL: a torrent, in Base64."""
+    """A torrent in Base64, instead of URLs."""
     metalink: str = ""
-    """The same for a Metalink."""
+    """A Metalink in Base64, instead of URLs."""
 
 
 class Entry:
-    """What aria2 has of one download: nothing, one entry of the same gid, or those of what it described.
+    """What aria2 has of one download: nothing, one entry with the same gid, or the entries that a torrent, magnet link
+    or Metalink turned into.
 
-    Methods raise ``DaemonUnavailable`` where nobody answers, unless they say otherwise.
+    Methods raise ``DaemonUnavailable`` if aria2c does not answer, unless they say otherwise.
     """
 
     def __init__(self, gid: str) -> None:
         self.daemon: Aria2Daemon | None = None
-        """The aria2c for it, from when that is known on."""
+        """The aria2c that is to run it; None until it is chosen."""
         self.gids: list[str] = []
-        """Empty while aria2 has nothing of it."""
+        """Empty while aria2 does not have the download."""
         self.is_held = False
-        """aria2 was told to pause it."""
+        """Whether we told aria2 to pause it."""
         self._gid = gid
         self._urls: list[str] = []
         self._options: dict[str, Any] = {}
-        self._process_id = 0  # the aria2c that has it
-        self._uncertain = False  # whether aria2 may have something of this gid already
-        self._refused = 0  # how often in a row
+        self._process_id = 0  # the aria2c process that has it
+        self._uncertain = False  # whether aria2 may already have an entry with this gid
+        self._refused = 0  # refusals in a row
 
     @property
     def _aria2c(self) -> Aria2Daemon:
@@ -67,14 +68,14 @@ class Entry:
         return self.daemon
 
     def option(self, name: str) -> str:
-        """The option that aria2 was given last, "" if it was not."""
+        """The value of this option that aria2 was last given; "" if none."""
         return str(self._options.get(name, ""))
 
     def add(self, request: Request, options: Mapping[str, str]) -> None:
-        """Give it to aria2. If nobody answers, ``gids`` stays empty, and it is to be tried again.
+        """Add the download to aria2. If aria2c does not answer, ``gids`` stays empty: call again later.
 
-        Raises ``LocalError`` if aria2 does not take it, ``BadAnswer`` if that is a torrent or Metalink, and
-        ``DaemonUnavailable`` if that aria2c is gone for good.
+        If aria2 refuses it, raises ``BadAnswer`` for a torrent or Metalink, ``LocalError`` for anything else. Raises
+        ``DaemonUnavailable`` if aria2c is gone for good.
         """
         daemon = self._aria2c
         if daemon.error is not None:
@@ -97,12 +98,12 @@ class Entry:
             _log.debug("%s: %s; it is added later", self._gid, error)
         except RpcError as error:
             if self._uncertain or (_GID_IS_TAKEN in error.message and self._refused < _MOST_REFUSALS):
-                # aria2 forgets an earlier one of the same gid a moment later than it says so. If that is gone now, the
-                # next answer is about this one.
+                # aria2 frees the gid of an earlier entry slightly later than it reports. If that entry is gone now, the
+                # next refusal is about this request.
                 self._refused += 1
                 self._uncertain = self._is_known()
                 return
-            # What is described is a server's word; all else is ours.
+            # A torrent or Metalink comes from a server; everything else in the request is ours.
             kind = BadAnswer if request.torrent or request.metalink else LocalError
             raise kind(f"aria2 does not take it: {error.message}") from None
         else:
@@ -112,23 +113,23 @@ class Entry:
             self.gids = added if isinstance(added, list) else [added]
 
     def may_be_known(self) -> None:
-        """aria2 had something of this gid, which it forgets a moment later than it says so."""
+        """Note that aria2 may still have an earlier entry with this gid, since it frees gids with a slight delay."""
         self._uncertain = True
 
     @property
     def is_in_this_process(self) -> bool:
-        """Whether the aria2c that was given it is the one that runs, so that what that says is about it."""
+        """Whether the running aria2c process is the one that was given the download, so that its statuses apply."""
         return self._process_id == self._aria2c.pid
 
     def is_taken_along(self) -> None:
-        """A new aria2c has it from its session file, paused as it is, and goes on with it."""
+        """Note that a restarted aria2c has loaded the download from its session file, and will continue it."""
         self._process_id, self.is_held = self._aria2c.pid, False
 
     def _is_known(self) -> bool:
         return not isinstance(self._aria2c.client.call_all([("tellStatus", [self._gid, ["gid"]])])[0], RpcError)
 
     def change(self, request: Request, options: Mapping[str, str]) -> None:
-        """Give aria2 other options and more URLs; where nobody answers, it is added with them."""
+        """Give aria2 changed options and additional URLs. They are kept for the next ``add`` if it does not answer."""
         wanted: dict[str, Any] = {**options, "header": request.options["header"]}
         changed = {name: value for name, value in wanted.items() if self._options.get(name) != value}
         more = [url for url in request.urls if url not in self._urls]
@@ -142,14 +143,14 @@ class Entry:
         self._tell(calls)
 
     def follow(self, gids: list[str]) -> list[str]:
-        """Go on with what was described; the paths of its files."""
+        """Continue with the entries that this one turned into; returns the paths of their files."""
         paths = self.paths(gids)
         self.forget()
         self.gids = gids
         return paths
 
     def paths(self, gids: list[str] | None = None) -> list[str]:
-        """The files that aria2 fetches, or has fetched."""
+        """The paths of the selected files."""
         return [
             file["path"]
             for gid in (self.gids if gids is None else gids)
@@ -158,7 +159,7 @@ class Entry:
         ]
 
     def pieces(self) -> ControlFile | None:
-        """Which pieces of its one file aria2 has; None where it does not say."""
+        """Which pieces of its single file aria2 has; None if aria2 does not tell. Raises nothing."""
         if len(self.gids) != 1:
             return None
         with contextlib.suppress(DaemonUnavailable, RpcError, KeyError, ValueError):
@@ -171,21 +172,22 @@ class Entry:
         return None
 
     def hold(self) -> None:
-        """Have aria2 pause it, and keep what came."""
+        """Have aria2 pause the download; what it has fetched stays."""
         self.is_held = True
         self._tell([("forcePause", [gid]) for gid in self.gids])
 
     def go_on(self) -> None:
-        """Have aria2 go on with it."""
+        """Have aria2 resume the download."""
         self.is_held = False
         self._tell([("unpause", [gid]) for gid in self.gids])
 
     def remove(self) -> None:
-        """Have aria2 stop; it is over when the statuses say so. One that is over already stays as it is."""
+        """Tell aria2 to stop the download. Its status says when it has; an ended download keeps its status."""
         self._tell([("forceRemove", [gid]) for gid in self.gids])
 
     def forget(self) -> None:
-        """Have aria2 know nothing of it any more. Where nobody answers, the next aria2c is swept."""
+        """Have aria2 drop the download and its result. If aria2c does not answer, the backend cleans up after its
+        restart."""
         gids, self.gids = self.gids, []
         self.is_held = False
         calls: list[tuple[str, list[Any]]] = [
@@ -194,7 +196,7 @@ class Entry:
         self._tell(calls)
 
     def _tell(self, calls: list[tuple[str, list[Any]]]) -> None:
-        """What need not be heard: an aria2c that hangs is not told, for each question would take its time."""
+        """Make calls that need not succeed. A hung aria2c is not called, since each call would wait for its timeout."""
         if calls and not self._aria2c.hangs:
             with contextlib.suppress(DaemonUnavailable, RpcError):
                 self._aria2c.client.call_all(calls)

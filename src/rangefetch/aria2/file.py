@@ -1,9 +1,10 @@
-"""One file of aria2's, from HTTP or FTP: what its server says of it, what is there of it, and whether it is the same.
+"""One file that aria2 fetches over HTTP or FTP: asking its server about it, resuming it, and checking that it is still
+the same file.
 
-aria2 compares no validators between its requests, so the server is asked for them before the first byte, before each
-further try, and after the last byte. While nobody is at it, an unfinished download is the same on the disk under either
-backend: ``NAME.part`` and the saved state beside it. While aria2 is at it, ``NAME.part.aria2`` says what is there, and
-the state only which file it is part of.
+aria2 compares no validators between its requests, so we ask the server for them before the first byte, before each
+further try, and after the last byte. Between runs, an unfinished download looks the same on disk under either backend:
+``NAME.part`` and the saved state beside it. While aria2 is fetching, ``NAME.part.aria2`` says which bytes are there,
+and the state says only which file they belong to.
 """
 
 from __future__ import annotations
@@ -67,31 +68,31 @@ _WORTH_NOTING_BYTES = 8 << 20
 
 
 class FileTask(Aria2Task):
-    """One file at work. All methods run on the backend's thread, but for what a worker is given."""
+    """The task for one file. Methods run on the backend's thread, except those that are handed to a worker."""
 
     def __init__(self, backend: Aria2Backend, download: Download) -> None:
         super().__init__(backend, download)
         self.remote: Remote | None = None
-        """What was said of it last; None: it cannot be asked."""
+        """The last description of the remote file; None if no server can be asked for one (FTP)."""
         self.answering = self.sources[URL]
-        """The source that said so."""
+        """The source that gave this description."""
         self.met: dict[str, Remote] = {}
-        """What each source has said, by the URLs that were given."""
-        self._pieces: ControlFile | None = None  # what aria2 says is there, where its control file does not
-        self._earlier = Identity()  # what the URL said of its file before the download was started over
+        """What each source has said of its file, by the source's given URL."""
+        self._pieces: ControlFile | None = None  # the pieces reported over RPC, in case the control file is lost
+        self._earlier = Identity()  # the URL's file as it was before the download was started over
         self.comparing = Comparing(self)
         self.mirroring = Mirroring(self)
 
     @property
     def opened(self) -> Target:
-        """Its place on disk, which was taken."""
+        """Its place on disk, which must have been taken."""
         assert self.target is not None
         return self.target
 
     # -- beginning ----------------------------------------------------------------------------------------------------
 
     def take_place(self) -> None:
-        """Lock the part file, and see what is there of it."""
+        """Lock the part file, and look for earlier data."""
 
         def opened(taken: Path | None) -> None:
             self.verification.begin(self.opened)
@@ -114,11 +115,11 @@ class FileTask(Aria2Task):
                 words = "not created by rangefetch, and aria2c would write to it"
                 raise DiskError(f"{stranger}: {words}", url=self.shown_url, errno=errno.EEXIST, filename=stranger)
         if taken is None:
-            self.entry.daemon = self.backend.daemon_for(self.options)  # which may have to be started
+            self.entry.daemon = self.backend.daemon_for(self.options)  # here on a worker, since it may have to start
         return taken
 
     def start(self) -> None:
-        """Ask what there is, where that can be asked."""
+        """Ask the server what the file is, if it speaks HTTP."""
         if is_http(self.sources[URL].url):
             self.life.fire(Event.ASK)
             self.ask_sources(lambda source, remote: self.turn(lambda: self._meet(source, remote)))
@@ -126,9 +127,9 @@ class FileTask(Aria2Task):
             self._meet(self.answering, None)
 
     def ask_sources(self, then: Callable[[Source, Remote], None]) -> None:
-        """Ask the sources, one after the other, what there is."""
+        """Ask the sources, one after the other, to describe the file."""
         usable, options = self.sources.usable(), self.options
-        # What the file is, is the URL's word, unless a checksum tells.
+        # The URL decides what the file is, unless there is a checksum.
         is_first = usable[:1] == [self.sources[URL]] and not options.checksum
         self.inquire(
             lambda: ask_any(usable, options, self.policy, self.backend.manners, first_decides=is_first),
@@ -137,12 +138,12 @@ class FileTask(Aria2Task):
         )
 
     def classify(self, failure: Failure) -> Kind:
-        """What a failure to answer is: those sources that are left may do better another time."""
+        """The kind of a failure to answer. It is not permanent while other sources are left, which may answer later."""
         kind = super().classify(failure)
         return Kind.TEMPORARY if kind is Kind.PERMANENT and self.sources.usable() else kind
 
     def unanswered(self, failure: Failure, again: Callable[[], None]) -> None:
-        """No source has answered: once more, or without the URL where there are mirrors. Raises the error."""
+        """No source has answered: try again, or continue with the mirrors alone. Raises the error if there are none."""
         try:
             super().unanswered(failure, again)
         except DownloadError as error:
@@ -154,7 +155,7 @@ class FileTask(Aria2Task):
             again()
 
     def _note(self, source: Source, remote: Remote | None) -> None:
-        """A source has said what its file is, and that counts."""
+        """Accept a source's description of its file."""
         self.answering = source
         if remote is None:
             return
@@ -170,7 +171,7 @@ class FileTask(Aria2Task):
         self.figures_now = self.figures_now._replace(total=max(remote.size, 0))
 
     def _meet(self, source: Source, remote: Remote | None) -> None:
-        """A source says what the file is (None: it cannot be asked): the place may get its name."""
+        """Handle the first description of the file (None if the server cannot be asked), and choose the final name."""
         self._note(source, remote)
         if remote is not None and source is self.sources[URL] and not self._is_credible(remote):
             self.unanswered(Failure(fault=Fault.UNVOUCHED), self.start)
@@ -196,10 +197,10 @@ class FileTask(Aria2Task):
         self.placing.take(self._name, named)
 
     def _is_credible(self, remote: Remote) -> bool:
-        """Whether that may be the URL's file, after what the URL said before the download was started over: without a
-        validator where that had one, it is most likely an error page.
+        """Whether this may be the URL's file, given what the URL said before the download was started over. If the
+        file had a validator and this has none, it is most likely an error page.
 
-        Raises ``BadAnswer`` for a body that is shorter, although no validator shows that it is another file's.
+        Raises ``BadAnswer`` for a shorter body with no validator to show that it is a different file.
         """
         authority = Authority()
         authority.tell(self._earlier)
@@ -210,7 +211,7 @@ class FileTask(Aria2Task):
         return word is not Word.UNVOUCHED
 
     def _name(self) -> Path | None:
-        """Choose the final name; the path, if something has it."""
+        """Choose the final name. Returns its path if a file of that name exists."""
         remote = self.remote
         said = (remote.url, remote.headers.get("content-disposition", "")) if remote is not None else ()
         return self.naming.choose(*said)
@@ -218,7 +219,7 @@ class FileTask(Aria2Task):
     # -- what is there already ----------------------------------------------------------------------------------------
 
     def _look_for_earlier(self) -> None:
-        """Have aria2 find what earlier runs have left and still holds, and nothing else."""
+        """Decide whether the data of an earlier run is still valid, and begin with it or from nothing."""
         saved, remote, source = self.saved, self.remote, self.answering
         if self.placing.earlier is not None:
             identity = remote.identity if remote is not None else Identity()
@@ -228,7 +229,7 @@ class FileTask(Aria2Task):
             self._begin_with(None)
             return
         if source is not self.sources[URL] and remote is not None and remote.size != saved.total_size:
-            # What the URL has proved in an earlier run, a mirror cannot undo.
+            # A mirror must not invalidate data that the URL confirmed in an earlier run.
             self.leave_out(source, f"it has {remote.size} bytes, not {saved.total_size}", self.start)
             return
         known, provable = saved.identity_of(self.answering.given_url), bool(self.options.checksum)
@@ -244,13 +245,13 @@ class FileTask(Aria2Task):
             self._compare_saved(saved)
 
     def _looked_at_earlier(self, is_same: bool) -> None:
-        """It is known whether what was fetched from another URL is part of the file."""
+        """Continue once it is known whether data fetched from another URL belongs to this file."""
         if is_same:
             self.comparing.proved = True
         self._begin_with(self.saved)
 
     def _compare_saved(self, saved: State) -> None:
-        """Fetch some of what an earlier run has left again, before anything is added to it."""
+        """Fetch samples of an earlier run's data again, before anything is added to it."""
         source = self.answering
 
         def compared(finding: Finding) -> None:
@@ -280,7 +281,10 @@ class FileTask(Aria2Task):
         self.do(lambda: self._prepare(saved), prepared)
 
     def _prepare(self, saved: State | None) -> int:
-        """Put down for aria2 what is there; returns how many bytes. Raises ``DiskError``."""
+        """Write the control file that tells aria2 which bytes are on disk. Returns their number. Raises ``DiskError``.
+
+        The state is written too: it says which file these bytes belong to.
+        """
         octets = to_control_file(saved) if saved is not None else b""
         written = ControlFile.parse(octets).written_bytes if octets else 0
         target, remote = self.opened, self.remote
@@ -296,12 +300,12 @@ class FileTask(Aria2Task):
         else:
             replace_file(target.control_path, octets)
             _log.info("%s: resuming, %d of %d bytes are there", self.shown_url, written, saved.total_size)
-        # From now on the control file alone says what is there. Without this note nobody could tell what of.
+        # From now on only the control file says which bytes are on disk. This state records which file they are of.
         if remote is not None and (written or remote.size >= _WORTH_NOTING_BYTES):
             nothing = ControlFile(PIECE_BYTES, remote.size, bytes(-(-remote.size // PIECE_BYTES)))
             note = self._as_state(nothing.to_bytes())
             if saved is not None and written:
-                # What is known to be safe stays so, whatever comes of the rest.
+                # Keep the blocks that are known to be good, in case the control file is lost.
                 note = dataclasses.replace(
                     note, block_size=saved.block_size, blocks=saved.blocks, partial=saved.partial
                 )
@@ -309,7 +313,7 @@ class FileTask(Aria2Task):
         return written
 
     def _is_of_this(self, saved: State) -> bool:
-        """Whether what was saved may be part of the file that the server has now, and can be gone on with."""
+        """Whether the saved data may be part of the file that the server has now, and can be resumed."""
         if self.remote is None:
             return bool(self.options.checksum)
         if not self.remote.ranged or self.remote.size not in (-1, saved.total_size):
@@ -320,14 +324,14 @@ class FileTask(Aria2Task):
     # -- with aria2 ---------------------------------------------------------------------------------------------------
 
     def try_again(self) -> None:
-        """Before each further try the server is asked whether its file is still the same."""
+        """Ask the server whether its file is still the same, as before each further try, then give it to aria2."""
         if is_http(self.sources[URL].url):
             self.ask_sources(functools.partial(self.meet_again, self.add))
         else:
             self.add()
 
     def meet_again(self, then: Callable[[], None], source: Source, remote: Remote) -> None:
-        """A source has answered once more, or another one instead: ``then``, if it is the same file."""
+        """A source has answered again, or another one instead: call ``then`` if its file is still the same."""
         before = self.met.get(source.given_url)
         again = functools.partial(self.ask_sources, functools.partial(self.meet_again, then))
         is_url = source is self.sources[URL]
@@ -368,11 +372,11 @@ class FileTask(Aria2Task):
             self.has_changed("the remote file is not the same as before (its size or a validator differs)")
 
     def has_changed(self, words: str) -> None:
-        """What was fetched is worth nothing."""
+        """The remote file has changed, so that the data fetched so far is worthless: start over, or fail."""
         self.tried_in_vain(ContentChanged(words, url=self.shown_url), Kind.CHANGED, self.begin_again)
 
     def leave_out(self, mirror: Source, reason: str, again: Callable[[], None]) -> None:
-        """A mirror has another file than the URL."""
+        """Ban a mirror whose file differs from the URL's, and call ``again``."""
         _log.warning("%s: the mirror %s is left out: %s", self.shown_url, mask_url(mirror.url), reason)
         mirror.banned = True
         if not self.sources.usable():
@@ -380,14 +384,15 @@ class FileTask(Aria2Task):
         again()
 
     def request(self) -> Request:
-        """The URLs, and with them headers only where these may go: aria2 sends them along with every redirect."""
+        """The URLs for aria2, and headers only if they may go to all of these: aria2 resends them on every redirect."""
         target, options, source = self.opened, self.options, self.answering
         asked: dict[str, str | list[str]] = {
             "dir": str(target.directory),
             "out": target.part_path.name,
             "follow-torrent": "false",
             "follow-metalink": "false",
-            # Where it lacks but a part, its first request would be one for the whole, cut when the header has come.
+            # Without HEAD, aria2 would begin a resumed download with a GET for the whole file, and abort it once the
+            # header has arrived.
             "use-head": str(self.tries.can_head and target.control_path.exists()).lower(),
         }
         headers: dict[str, str] = {}
@@ -409,7 +414,7 @@ class FileTask(Aria2Task):
         return Request(urls, asked)
 
     def restart(self) -> None:
-        """Drop all bytes that are there, and all that speaks of them."""
+        """Drop all data on disk, and everything that is known about the remote file."""
         self.opened.truncate()
         self._earlier = self.url_identity if self.url_identity.size >= 0 else self._earlier
         self.met.clear()
@@ -418,13 +423,13 @@ class FileTask(Aria2Task):
         self.verification.begin_anew(self.options.checksum)
 
     def note_pieces(self, pieces: ControlFile) -> None:
-        """What aria2 itself says is there, for where its control file is lost."""
+        """Remember which pieces aria2 reports, in case its control file is lost."""
         self._pieces = pieces
 
     # -- from time to time --------------------------------------------------------------------------------------------
 
     def tick(self, now_s: float) -> None:
-        """A few times a second: see whether time is up, whether its host rests, and what its mirrors have."""
+        """Called a few times a second: check the timeouts, whether the host rests, and the next mirror."""
         super().tick(now_s)
         is_silent = self.life.phase is Phase.ASKING and self.host() not in self.backend.answered
         if (
@@ -435,7 +440,7 @@ class FileTask(Aria2Task):
             return
         rests = self.rests_for() > 0
         if rests and not self.entry.is_held and self.remote is not None and self.remote.ranged:
-            self.entry.hold()  # what aria2 is at would lead to further requests
+            self.entry.hold()  # aria2 would keep sending requests
             self.responses += 1
             self.aside.step()
         elif self.entry.is_held and not rests:
@@ -444,37 +449,37 @@ class FileTask(Aria2Task):
             self.mirroring.look(now_s)
 
     def host(self) -> int:
-        """That to which aria2 goes first."""
+        """The host that aria2 contacts first."""
         source = self.answering
         return governor.host_of_connection(source.resolved_url or source.url, self.options)
 
     def rests_for(self) -> float:
-        """Seconds for which that is to be left alone."""
+        """Seconds until that host may be asked again."""
         return governor.rests_for(self.host())
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def compare(self) -> None:
-        """Every byte is there: is it one version of the file?"""
+        """The file is complete: check that it is one version of the remote file."""
         self.comparing.begin()
 
     def ask_ranges(self, question: Question, then: Callable[[Finding], None]) -> None:
-        """Fetch some ranges of a source again, and go on with what comparing them has found."""
+        """Fetch some ranges of a source again, compare them, and pass the finding to ``then``."""
         self.comparing.ask_ranges(question, then)
 
     @property
     def size(self) -> int:
-        """The bytes that came."""
+        """The number of bytes received."""
         return self.comparing.size
 
     @property
     def url_identity(self) -> Identity:
-        """What the URL itself said of its file."""
+        """The identity of the file at the URL itself, as opposed to mirrors."""
         own = self.met.get(self.sources[URL].given_url)
         return own.identity if own is not None else Identity()
 
     def basis(self) -> Basis:
-        """How it was established that what came is one version of the URL's file."""
+        """How it was established that the received data is one version of the URL's file."""
         remote = self.remote
         if self.comparing.proved or self.verification.checksum:
             return Basis.COMPARED if self.comparing.proved else Basis.CHECKSUM
@@ -486,12 +491,12 @@ class FileTask(Aria2Task):
         return {Strength.STRONG: Basis.ETAG, Strength.DATED: Basis.LAST_MODIFIED}.get(strength, Basis.SIZE)
 
     def keep_state(self) -> int | None:
-        """Turn what aria2 has left into a saved state. Which file it is of is what the server has said to this task.
+        """Turn aria2's control file into a saved state, with the identity that the server has told this task.
         Raises ``DiskError``."""
         target, remote = self.opened, self.remote
         if remote is not None and not remote.ranged:
             return None
-        # On a full disk aria2 leaves half of a control file, and none where it has all.
+        # aria2 leaves a truncated control file when the disk is full, and none when the file is complete.
         told_by: tuple[Callable[[], bytes | None], ...] = (lambda: saving.read_control(target), self._told_pieces)
         for told in told_by:
             try:
@@ -508,7 +513,7 @@ class FileTask(Aria2Task):
         return self._pieces.to_bytes() if self._pieces is not None else None
 
     def _as_state(self, control: bytes) -> State:
-        """The state that such a control file stands for. Raises ``StateDamaged``."""
+        """Convert a control file to a state. Raises ``StateDamaged``."""
         sources = [SourceState(url, met.identity.etag, met.identity.last_modified) for url, met in self.met.items()]
         return saving.as_state(
             control, self.opened, self.url, sources, self.remote.url if self.remote is not None else ""
@@ -516,12 +521,13 @@ class FileTask(Aria2Task):
 
 
 def _is_unvouched(remote: Remote, known: Identity) -> bool:
-    """What is not the file that is known may be a new version of it, but not without a validator where that had one."""
+    """Whether a response that differs from the known file is no credible new version of it: the known file had a
+    validator, and the response has none."""
     return not remote.ranged and is_unvouched(remote.identity, known)
 
 
 def _account(source: Source, options: DownloadOptions) -> tuple[str, str] | None:
-    """Name and password for a server that is not HTTP: the URL's, else the netrc file's."""
+    """User name and password for a server that is not HTTP: from the URL, else from the netrc file."""
     if not source.authorization:
         return account_for(source.url, options) if options.netrc else None
     user, _, password = base64.b64decode(source.authorization.removeprefix("Basic ")).decode().partition(":")

@@ -1,4 +1,4 @@
-"""What a torrent, magnet link or Metalink describes, at work: that is fetched here, and what it brings by aria2."""
+"""The task for a torrent, magnet link or Metalink: we fetch the torrent or Metalink, and aria2 the files in it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["FolderTask"]
 
 
 class FolderTask(Aria2Task):
-    """What a torrent, magnet link or Metalink describes, at work."""
+    """The task for what a torrent, magnet link or Metalink describes."""
 
     def __init__(self, backend: Aria2Backend, download: Download) -> None:
         super().__init__(backend, download)
@@ -39,11 +39,11 @@ class FolderTask(Aria2Task):
 
     @property
     def place(self) -> FolderLanding:
-        """Its directory."""
+        """The directory that the files are fetched into."""
         return self._folder
 
     def take_place(self) -> None:
-        """Make the directory, or take the one that an earlier run has left."""
+        """Create the directory, or take the one that an earlier run has left."""
 
         def take() -> None:
             self._folder.open()
@@ -53,11 +53,11 @@ class FolderTask(Aria2Task):
         self.do(take, lambda _: self.start())
 
     def take_share(self) -> int:
-        """What is described comes from hosts that nobody knows yet."""
+        """All the connections that are wanted: the hosts are not known yet, so there is nothing to share."""
         return self.wanted_connections
 
     def start(self) -> None:
-        """Fetch the torrent or Metalink first, where it is at a server."""
+        """Fetch the torrent or Metalink first, if it is on an HTTP server."""
         if is_http(self.sources.url):
             self.life.fire(Event.ASK)
             self._ask()
@@ -73,22 +73,22 @@ class FolderTask(Aria2Task):
         self.inquire(lambda: describe(source, options), described, lambda failure: self.unanswered(failure, self._ask))
 
     def try_again(self) -> None:
-        """What was described is known by now."""
+        """Give it to aria2 again: the torrent or Metalink has been fetched by now."""
         self.add()
 
     def add(self) -> None:
-        """Give it to aria2. If nobody answers, it is given later."""
+        """Give it to aria2. If aria2c does not answer, it is given later."""
         super().add()
         if self.entry.gids and not self.download.url.lower().startswith("magnet:"):
-            with contextlib.suppress(DaemonUnavailable):  # they are looked at again when all is there
+            with contextlib.suppress(DaemonUnavailable):  # the names are checked again when everything is there
                 self._folder.name(self.entry.paths())
 
     def request(self) -> Request:
-        """What was described, or the magnet link."""
+        """The torrent, Metalink or magnet link for aria2."""
         return self._folder.request()
 
     def completed(self, statuses: list[Status]) -> None:
-        """aria2 has all of it, or what describes it: then that follows."""
+        """aria2 has fetched everything, or only a torrent's metadata: then continue with the entries that follow it."""
         if followed := [gid for status in statuses for gid in status.get("followedBy", [])]:
             self._folder.name(self.entry.follow(followed))
         else:
@@ -96,41 +96,41 @@ class FolderTask(Aria2Task):
             super().completed(statuses)
 
     def change(self, options: DownloadOptions) -> None:
-        """Apply new options to what runs."""
+        """Apply new options to the running download."""
         self._folder.change(options)
         super().change(options)
 
     def restart(self) -> None:
-        """Drop all that is there."""
+        """Drop all data on disk."""
         self._folder.restart()
 
     def compare(self) -> None:
-        """A torrent has digests of its pieces; see that what it brought is what the caller expects."""
+        """Check that the files are what the caller expects. aria2 has already verified a torrent's pieces."""
         self.do(lambda: self._folder.prove(self._paths), lambda _: self.life.fire(Event.AGREED))
 
     @property
     def size(self) -> int:
-        """The bytes of all that came."""
+        """The total size of the files."""
         return self._folder.size
 
     @property
     def url_identity(self) -> Identity:
-        """Nothing is said of what is described."""
+        """Nothing is known: no server describes the files."""
         return Identity()
 
     def publish(self) -> Path:
-        """Move what came to where it was wanted."""
+        """Move the files to their destination, and return its path."""
         return self._folder.publish()
 
     def keep_state(self) -> int | None:
-        """What is there is gone on with another time."""
+        """Keep the directory for a later run. Returns how many bytes it has, or None if it was not worth keeping."""
         return self.figures_now.downloaded if self._folder.keep() else None
 
     def basis(self) -> Basis:
-        """How it was established that what came is what was described."""
+        """How it was established that the files are the ones described."""
         is_metalink = urlsplit(self.download.url).path.lower().endswith((".metalink", ".meta4"))
         return Basis.SIZE if is_metalink and not self.options.checksum else Basis.CHECKSUM
 
     def ask_ranges(self, question: Question, then: Callable[[Finding], None]) -> None:
-        """Nothing of it can be compared."""
+        """Report that comparing is impossible."""
         then(Finding(Verdict.UNKNOWN, "it is not one file of a server"))

@@ -1,7 +1,7 @@
-"""Where torrents, magnet links and Metalinks land: a directory of their own, until everything in it is there.
+"""The part folder of a torrent, magnet link or Metalink.
 
-What they bring has names of its own, and may be one file, a directory or several files. It is fetched into
-``NAME.part/``, and only then moved to where it was wanted.
+These determine the names of their own files, and bring one file, a directory or several files. Everything is fetched
+into a directory ``NAME.part/``, and moved to its destination when it is complete.
 """
 
 from __future__ import annotations
@@ -42,28 +42,28 @@ __all__ = ["FolderLanding"]
 
 
 class FolderLanding:
-    """The place of what a torrent, magnet link or Metalink brings. Methods may take long, and run on workers."""
+    """The place of a torrent's, magnet link's or Metalink's files. Methods may block, and run on workers."""
 
     has_lost_writes = False
 
     def __init__(self, download: Download, stopping: Callable[[], bool] = lambda: False) -> None:
         self.fd = -1
         self.size = 0
-        """The bytes of what came, once that is proven."""
+        """The total size of the files, set by ``prove``."""
         self._download = download
         self._options = download.options
         self._shown_url = mask_url(download.url)
         self._directory = Path(self._options.save_dir).absolute()
         self._folder = part_path(self._directory, self._options.filename, self._download.url)
-        self._worthless = False  # nothing of it needs to be kept
+        self._worthless = False  # whether nothing needs to be kept
         self._halted: Callable[[], bool] = stopping
         self._description = b""
         self._base_url = ""
         self._places: dict[str, Path] = {}
 
     def open(self) -> None:
-        """Make the directory, or take the one that an earlier run has left. What else has its name is left alone, and
-        another name is taken. Raises ``TargetLocked``, ``TargetExists``, ``DiskError``."""
+        """Create the directory, or take the one that an earlier run has left. If something else has its name, that is
+        left alone and another name is used. Raises ``TargetLocked``, ``TargetExists``, ``DiskError``."""
         name = self._options.filename
         if name:
             self._check_free(self._directory / name)
@@ -83,7 +83,7 @@ class FolderLanding:
         raise DiskError(words, errno=errno.EEXIST, filename=self._folder)
 
     def clear(self) -> None:
-        """Remove what an earlier run has left. Raises ``TargetLocked``, ``DiskError``."""
+        """Remove the directory that an earlier run has left. Raises ``TargetLocked``, ``DiskError``."""
         with disk_errors("use", self._folder):
             for folder in self._candidates():
                 self._folder = folder
@@ -91,7 +91,7 @@ class FolderLanding:
                     self.discard()
 
     def move(self, options: DownloadOptions) -> None:
-        """Move what an earlier run has left to where a task with these options looks for it; to another file system it
+        """Move the directory of an earlier run to where a task with these options looks for it. Across file systems it
         is copied. Raises ``TargetLocked``, ``TargetExists``, ``DiskError``.
         """
         there = FolderLanding(self._download)
@@ -106,7 +106,7 @@ class FolderLanding:
                     return
 
     def _move_to(self, places: Iterable[Path]) -> None:
-        """Move to the first of the places that is free, or stay at one of them."""
+        """Move to the first free one of ``places``, or stay if it is already at one that comes earlier."""
         usable = (folder for folder in places if folder == self._folder or not _is_taken(folder))
         folder = next(usable, None)
         if folder is None:
@@ -129,23 +129,23 @@ class FolderLanding:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is in it."""
+        """Whether the directory is empty."""
         return not any(self._folder.iterdir())
 
     def close(self) -> None:
-        """Let go of it. Closing twice is fine."""
+        """Close the directory, which releases its lock. Closing twice is fine."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
 
     def _candidates(self) -> Iterator[Path]:
-        """The names that it may have, the best first."""
+        """The names that the directory may have, the preferred one first."""
         yield part_path(self._directory, self._options.filename, self._download.url)
         if self._options.filename:
             yield part_path(self._directory, "", self._download.url)
 
     def _make(self) -> None:
-        """A new directory, which says whose it is, or whose claim does so beside it."""
+        """Create and lock the directory, and mark it as this download's by an attribute or by a claim beside it."""
         self._folder.mkdir(mode=0o700)
         self.fd = _open_directory(self._folder)
         if not mark(self.fd, self._download.url):
@@ -153,7 +153,7 @@ class FolderLanding:
         self._lock()
 
     def _take(self) -> bool:
-        """Take what is there, if it is of an earlier run of this download. Raises ``TargetLocked``."""
+        """Open and lock the directory, if it is from an earlier run of this download. Raises ``TargetLocked``."""
         try:
             self.fd = _open_directory(self._folder)
         except OSError:
@@ -174,15 +174,15 @@ class FolderLanding:
             raise
 
     def request(self) -> Request:
-        """What was described, or the magnet link. Raises ``DiskError``."""
+        """The torrent, Metalink or magnet link for aria2. Raises ``DiskError``."""
         scheme = urlsplit(self._download.url).scheme.lower()
         request = Request(
             [self._download.url],
             {
                 "dir": str(self._folder),
-                # Headers are for the URL alone; what it describes is anywhere.
+                # Headers are for the URL only; the files may come from anywhere.
                 "header": [],
-                # What came before is gone on with, without the torrent's description being asked for again.
+                # On resuming a magnet link, reuse the saved torrent metadata instead of fetching it again.
                 "bt-save-metadata": "true",
                 "bt-load-saved-metadata": "true",
             },
@@ -200,15 +200,16 @@ class FolderLanding:
         return request
 
     def describe(self, octets: bytes, url: str) -> None:
-        """Note the content of the torrent or Metalink, and where it came from."""
+        """Set the content of the torrent or Metalink, and the URL it came from."""
         self._description, self._base_url = octets, url
 
     def change(self, options: DownloadOptions) -> None:
-        """Use other options from now on."""
+        """Use these options from now on."""
         self._options = options
 
     def name(self, paths: Iterable[str]) -> None:
-        """Note what the files are, before they are there. Raises ``TargetExists`` if they would have no place."""
+        """Set the download's name from the paths of its files, before they are fetched. Raises ``TargetExists`` if a
+        destination is taken."""
         try:
             for name in self._destinations(paths):
                 self._download.filename = self._options.filename or name
@@ -217,7 +218,7 @@ class FolderLanding:
             raise
 
     def restart(self) -> None:
-        """Drop all that is there."""
+        """Delete everything in the directory. Raises ``DiskError``."""
         with disk_errors("use", self._folder):
             for entry in self._folder.iterdir():
                 if entry.is_dir() and not entry.is_symlink():
@@ -226,10 +227,10 @@ class FolderLanding:
                     entry.unlink()
 
     def prove(self, paths: Iterable[str]) -> None:
-        """See that what came is what the caller expects, and that there is a place for it.
+        """Check that the received files are what the caller expects, and that their destinations are free.
 
-        Raises ``BadAnswer`` if nothing came, ``ChecksumMismatch``, ``ContentChanged``, ``LocalError``,
-        ``TargetExists``, ``DiskError``.
+        Raises ``BadAnswer`` if there are no files, ``ChecksumMismatch``, ``ContentChanged`` for a wrong size,
+        ``LocalError`` if a checksum was given and there are several files, ``TargetExists``, ``DiskError``.
         """
         files = [Path(path) for path in paths if Path(path).exists()]
         if not files:
@@ -257,10 +258,10 @@ class FolderLanding:
             )
 
     def publish(self) -> Path:
-        """Move what was proven to where it was wanted; the path of it.
+        """Move the checked files to their destination, and return its path.
 
-        One file or directory gets the name that was asked for; several are put side by side, and the path is that of
-        the directory in which they are. Raises ``TargetExists``, ``DiskError``.
+        A single file or directory gets the name that was asked for. Several are put side by side, and the path is that
+        of the directory that contains them. Raises ``TargetExists``, ``DiskError``.
         """
         places = self._places
         with disk_errors("use", self._folder):
@@ -277,7 +278,10 @@ class FolderLanding:
         return next(iter(places.values())) if len(places) == 1 else self._directory / self._options.filename
 
     def keep(self) -> bool:
-        """Let go of it; what is there is gone on with another time. False: nothing is."""
+        """Close the directory and keep it for a later run, or delete it if there is nothing worth keeping.
+
+        Returns whether it was kept.
+        """
         if self.fd < 0:
             return False
         is_worth_it = not self._worthless and not self.is_empty
@@ -287,14 +291,14 @@ class FolderLanding:
         return is_worth_it
 
     def discard(self) -> None:
-        """Remove all that came, and let go of it."""
+        """Remove the directory with everything in it, and close it."""
         if self.fd >= 0:
             with disk_errors("use", self._folder):
                 self._remove()
         self.close()
 
     def _remove(self) -> None:
-        """Remove the directory, unless another program has put something in its place."""
+        """Remove the directory and its claim, unless another program has replaced the directory."""
         if is_open_on(self.fd, self._folder):
             shutil.rmtree(self._folder, ignore_errors=True)
             with contextlib.suppress(FileNotFoundError, StateDamaged):
@@ -304,10 +308,10 @@ class FolderLanding:
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _top(self, paths: Iterable[str]) -> list[str]:
-        """The entries of the folder in which these files are. Raises ``DiskError`` for a path that is elsewhere."""
+        """The top-level entries of the folder that contain these files. Raises ``DiskError`` for a path outside it."""
         names = []
         for path in paths:
-            # "[METADATA]name" stands for the description of a torrent, which is no file.
+            # "[METADATA]name" is a torrent's metadata, which is not a file.
             if path.startswith("["):
                 continue
             parts = Path(path).parts[len(self._folder.parts) :]
@@ -318,7 +322,8 @@ class FolderLanding:
         return list(dict.fromkeys(names))
 
     def _destinations(self, paths: Iterable[str]) -> dict[str, Path]:
-        """Where each entry of the folder goes. Raises ``TargetExists`` if something is there."""
+        """The destination of each entry of the folder. Raises ``TargetExists`` if one is taken, and ``BadAnswer`` if
+        several entries would get the same name."""
         top, wanted = self._top(paths), self._options.filename
         if wanted:
             places = {name: self._directory / wanted / (harmless_filename(name) or name) for name in top}
@@ -333,12 +338,12 @@ class FolderLanding:
         return places
 
     def _check_free(self, place: Path) -> None:
-        """Raises ``TargetExists`` for what must not be replaced; only a plain file is, and where that is asked for."""
+        """Raises ``TargetExists`` if something is there, unless it is a plain file and may be overwritten."""
         if os.path.lexists(place) and not (self._options.overwrite and place.is_file()):
             raise self._taken(place)
 
     def _move(self, source: Path, destination: Path) -> None:
-        """Rename without replacing, unless that was asked for; and then nothing but a plain file by a plain file."""
+        """Rename without replacing anything, or on request replace a plain file by a plain file."""
         try:
             if self._options.overwrite and not source.is_dir():
                 publishing.replace(source, destination)
@@ -356,7 +361,7 @@ def _open_directory(path: Path) -> int:
 
 
 def _sync_all(path: Path) -> None:
-    """Return when the file, or all in the directory, would survive a power failure. Raises ``OSError``."""
+    """Sync the file, or the directory with everything in it, to disk. Raises ``OSError``."""
     for entry in [path, *path.rglob("*")] if path.is_dir() else [path]:
         if entry.is_dir():
             system.sync_directory(entry)
@@ -369,14 +374,14 @@ def _is_taken(folder: Path) -> bool:
 
 
 def _display_name(url: str) -> str:
-    """What a magnet link or URL calls what it stands for, until aria2 knows better."""
+    """The name that a magnet link or URL gives its content, for use until aria2 reports the real one."""
     parts = urlsplit(url)
     named = parse_qs(parts.query).get("dn", [""])[0] if parts.scheme.lower() == "magnet" else parts.path
     return harmless_filename(unquote(named)) or DEFAULT_FILENAME
 
 
 def _make_readable(path: Path) -> None:
-    """Give files and directories the modes that new ones get: aria2c makes them for this user alone."""
+    """Give files and directories the usual modes of new ones: aria2c creates them accessible to this user only."""
     mask = system.umask()
     for entry in [path, *path.rglob("*")] if path.is_dir() else [path]:
         with contextlib.suppress(OSError):

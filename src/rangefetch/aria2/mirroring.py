@@ -1,4 +1,5 @@
-"""Which mirrors aria2 is given: those that were seen to have the same bytes, since it mixes what it gets."""
+"""Chooses the mirrors that aria2 is given: it mixes bytes from all of them, so each must first be seen to have the same
+bytes."""
 
 from __future__ import annotations
 
@@ -25,18 +26,18 @@ _TRIES = 3
 
 
 class Mirroring:
-    """The mirrors of one file at work. On the backend's thread, but for what a worker is given."""
+    """The mirrors of one file. Methods run on the backend's thread, except those that are handed to another."""
 
     def __init__(self, task: FileTask) -> None:
         self._task = task
         self._next_s = 0.0
 
     def is_checked(self, source: Source) -> bool:
-        """Whether the source is known to have the same file, as far as that can be asked."""
+        """Whether the source has been compared, or cannot be because it does not speak HTTP."""
         return source.given_url in self._task.met or not is_http(source.url)
 
     def look(self, now_s: float) -> None:
-        """From time to time, while aria2 fetches: compare the next mirror with what is there."""
+        """Called regularly while aria2 fetches: compare the next mirror with the bytes on disk."""
         task = self._task
         remote, mirror = task.remote, self._unchecked()
         if now_s < self._next_s or remote is None or mirror is None:
@@ -58,7 +59,7 @@ class Mirroring:
         task.backend.look(task, lambda: self._compare(mirror, remote.size), checked)
 
     def _unchecked(self) -> Source | None:
-        """A mirror that nobody knows to have the same file."""
+        """The next mirror that has not been compared; None if there is none, or it cannot be compared."""
         task = self._task
         if task.remote is None or task.remote.size <= 0 or not task.remote.ranged:
             return None
@@ -66,19 +67,19 @@ class Mirroring:
         return next(others, None)
 
     def _compare(self, mirror: Source, size: int) -> tuple[Remote, str] | None:
-        """What the mirror says of its file, and how its bytes differ; None while there are none to compare.
+        """The mirror's description of its file, and how its bytes differ; None while there are no bytes to compare.
 
-        For a thread of its own, while aria2 writes. Raises ``Unanswered``.
+        Runs on another thread while aria2 writes. Raises ``Unanswered``.
         """
         task = self._task
-        with os.fdopen(os.dup(task.opened.fd), "rb") as part:  # which may be closed meanwhile
+        with os.fdopen(os.dup(task.opened.fd), "rb") as part:  # the original may be closed meanwhile
             found = samples.read(part.fileno(), task.comparing.places(size, task.comparing.written_extents()))
         if not found:
             return None
         return ask(mirror, task.options), difference(mirror, task.options, size, found)
 
     def _note(self, mirror: Source, theirs: Remote, differs: str) -> None:
-        """It was compared, and ``differs`` says how it differs."""
+        """The mirror was compared; ``differs`` says how it differs, "" if it does not."""
         task = self._task
         if differs:
             task.leave_out(mirror, differs, task.tell_change)
@@ -89,7 +90,7 @@ class Mirroring:
         task.tell_change()
 
     def _note_failure(self, mirror: Source, nothing: Unanswered) -> None:
-        """It could not be asked."""
+        """The mirror gave no answer."""
         task, failure = self._task, nothing.failure
         _log.info("%s: the mirror %s: %s", task.shown_url, mask_url(mirror.url), nothing)
         kind = task.policy.classify(failure)

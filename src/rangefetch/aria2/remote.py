@@ -1,8 +1,7 @@
-"""What a server says of a file before aria2 fetches it.
+"""Asks a server about a file before aria2 fetches it.
 
-aria2 keeps to itself what it is told: no validator, date or file name comes out of it, it asks no server whether a
-file is still the one that was begun, and it takes the user's headers along wherever redirects lead. So the first
-question is asked here.
+aria2 does not pass on what a server tells it (validators, dates, file names), never checks whether a file is still the
+one it began, and resends the user's headers wherever redirects lead. So we send the first request ourselves.
 """
 
 from __future__ import annotations
@@ -65,11 +64,11 @@ _REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
 _CONTENT_RANGE = re.compile(r"bytes[\s=]+(?:(\d+)-(\d+)|\*)/(\d+)\s*\Z", re.IGNORECASE)
 _DUPLICATE = re.compile(r";\s*rel\s*=\s*\"?duplicate\b", re.IGNORECASE)
 _MOST_DIGITS = 10
-_LONGEST_REST_S = 10**9  # more than anybody waits
+_LONGEST_REST_S = 10**9  # longer than anybody waits
 
 
 class Unanswered(Exception):
-    """The server gave no answer that says what the file is; ``failure`` is why."""
+    """The server gave no answer that describes the file; ``failure`` says why."""
 
     def __init__(self, failure: Failure) -> None:
         self.failure = failure
@@ -77,7 +76,7 @@ class Unanswered(Exception):
 
 
 class Resting(Exception):
-    """The host is to be left alone, for ``seconds``."""
+    """The host must not be asked for ``seconds``."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -88,9 +87,9 @@ class Resting(Exception):
 class Remote:
     """A file as its server describes it.
 
-    ``url`` is where redirects led. ``headers`` are by lower-case name. ``ranged`` says that the server answers with the
-    range that it was asked for, ``names_mirrors`` that it names further URLs (``Link: rel=duplicate``, RFC 6249), which
-    aria2 uses unasked.
+    ``url`` is the URL after redirects. ``headers`` have lower-case names. ``ranged`` means that the server honours
+    range requests, ``names_mirrors`` that it names further URLs (``Link: rel=duplicate``, RFC 6249), which aria2 uses
+    without being told to.
     """
 
     url: str
@@ -101,19 +100,20 @@ class Remote:
 
     @property
     def size(self) -> int:
-        """Bytes; -1: unknown."""
+        """In bytes; -1 if unknown."""
         return self.identity.size
 
 
 def ask(
     source: Source, options: DownloadOptions, manners: Manners | None = None, policy: RetryPolicy | None = None
 ) -> Remote:
-    """What the server of ``source`` says of its file. May take as long as the timeouts in ``options`` allow.
+    """Ask the server of ``source`` about its file. May take as long as the timeouts in ``options`` allow.
 
-    Its first byte is asked for: unlike the answer to HEAD, that tells whether ranges work, how long the whole is even
-    where the body's length does not, and what comes of a URL that was signed for GET alone. An answer that may be a
-    part or the whole is followed by a request for the whole. So is a refusal that may mean the range, as far as
-    ``manners`` know the host; where it may pass (``policy``), that is the next try. Raises ``Unanswered``, ``Resting``.
+    The request is a GET for the first byte. Unlike HEAD, it shows whether ranges work, gives the total size even if the
+    body's length does not, and works with URLs that are signed for GET only. If it is unclear whether the answer is a
+    part or the whole file, a request without a range follows. The same is done after a refusal that, from what
+    ``manners`` know of the host, may be due to the range; if that refusal may be temporary (``policy``), the request
+    without a range is left to the next try. Raises ``Unanswered``, ``Resting``.
     """
     if source.asked_plainly:
         source.asked_plainly = False
@@ -143,7 +143,8 @@ def ask(
 
 
 def _with_ranges_again(source: Source, options: DownloadOptions, manners: Manners | None, plain: Remote) -> Remote:
-    """A plain request was answered where one with a range was not: the server may have been busy, and no more."""
+    """A request without a range has succeeded where one with a range had failed. The server may only have been busy, so
+    if it is likely to support ranges, ask for one again."""
     may_range = plain.headers.get("accept-ranges", "").lower() == "bytes"
     if may_range or (manners is not None and manners.sends_ranges(host_of(plain.url))):
         with contextlib.suppress(Unanswered, Resting):
@@ -152,7 +153,7 @@ def _with_ranges_again(source: Source, options: DownloadOptions, manners: Manner
 
 
 def _ask_plainly(source: Source, options: DownloadOptions, manners: Manners | None) -> Remote:
-    """What comes of a request without a range. Raises ``Unanswered``."""
+    """Ask without a range. Raises ``Unanswered``."""
     try:
         with requested(source, options, "") as (answer, url):
             remote = _described(answer, url)
@@ -165,9 +166,10 @@ def _ask_plainly(source: Source, options: DownloadOptions, manners: Manners | No
 
 
 def difference(source: Source, options: DownloadOptions, size: int, samples: Sequence[Sample]) -> str:
-    """How the bytes of ``source``, a file of ``size``, differ from these samples of another copy; "" if they do not.
+    """Compare the file at ``source`` with ``samples`` of another copy of ``size`` bytes.
 
-    Raises ``Unanswered`` where the server does not give them.
+    Returns how they differ, in words, or "" if they do not. Raises ``Unanswered`` if the server does not send the
+    ranges.
     """
     for sample in samples:
         with requested(source, options, f"bytes={sample.start}-{sample.end - 1}") as (answer, _):
@@ -192,16 +194,16 @@ def difference(source: Source, options: DownloadOptions, size: int, samples: Seq
 def requested(
     source: Source, options: DownloadOptions, byte_range: str
 ) -> Iterator[tuple[http.client.HTTPResponse, str]]:
-    """The response to one GET (200, 206 or 416), and the URL that gave it.
+    """Send one GET, and yield the response (200, 206 or 416) and the URL that sent it.
 
-    Redirects are followed, to http and https, and from https to http only where that is allowed; what is private goes
-    to no other origin, and every hop takes the proxy that libcurl would take. Raises ``Unanswered``, and ``Resting``
-    before anything is sent to a host that rests.
+    Redirects to http and https are followed, from https to http only if that is allowed. Private headers are sent to
+    no other origin, and every hop uses the proxy that libcurl would use. Raises ``Unanswered``; raises ``Resting``
+    without sending anything to a host that rests.
     """
     url = source.url
 
     def unanswered(failure: Failure) -> Unanswered:
-        """With what is known of the source."""
+        """The exception for ``failure``, completed with what is known of the source."""
         redirected = url != source.url
         return Unanswered(
             dataclasses.replace(
@@ -220,7 +222,8 @@ def requested(
         asked |= headers_at(url, source, options)
         host = governor.host_of_connection(url, options)
         if hop:
-            # Whoever waits here asks the first URL anew, and would never come further.
+            # Do not wait at a redirect: a caller that waits starts again at the first URL and might never get past
+            # this hop.
             governor.count_request(host, options)
         elif wait_s := governor.wait_for_slot(host, options, source.slots):
             raise Resting(wait_s)
@@ -235,7 +238,7 @@ def requested(
                     after_s = _retry_after_s(answer.headers.get("retry-after", ""))
                     is_back = answer.status < 400 or not (after_s or answer.status == HTTPStatus.TOO_MANY_REQUESTS)
                     if not is_back:
-                        # At once; for how long, the policy says.
+                        # Stop other requests at once; the caller's retry policy sets the real length of the rest.
                         governor.rest(host, min(after_s, _FIRST_REST_S) or _LEAST_REST_S)
                     governor.was_asked(host, is_back=is_back)
                     if source.jar is not None:
@@ -243,7 +246,7 @@ def requested(
                     if answer.status in _REDIRECTS and "location" in answer.headers:
                         url = _redirected(url, answer.headers["location"], options)
                         continue
-                    # 416: an empty file, or a server that does no ranges and says so.
+                    # 416 means an empty file, or a server that rejects ranges.
                     if answer.status not in (200, 206, 416):
                         raise unanswered(Failure(fault=Fault.STATUS, status=answer.status, retry_after_s=after_s))
                     source.failed_at, source.resolved_again = "", 0
@@ -257,8 +260,8 @@ def requested(
 
 
 def _connection(url: str, options: DownloadOptions) -> tuple[_Connection, str, dict[str, str]]:
-    """A connection for a request to ``url``, through its proxy if it takes one; what to ask it for; and the headers for
-    a proxy that sees the request. Raises ``Unanswered`` for a proxy that is not HTTP."""
+    """A connection for a request to ``url``, through a proxy if one applies; the request target; and the headers for
+    a proxy that reads the request itself. Raises ``Unanswered`` for a proxy that is not HTTP."""
     parts, proxy = urlsplit(_ascii(url)), proxy_for(url, options)
     host, port, is_tls = parts.hostname or "", parts.port, parts.scheme.lower() == "https"
     target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
@@ -283,9 +286,10 @@ def _connection(url: str, options: DownloadOptions) -> tuple[_Connection, str, d
 
 
 def describe(source: Source, options: DownloadOptions) -> tuple[bytes, str]:
-    """The torrent or Metalink at ``source``, and the URL where redirects led. Raises ``Unanswered``, ``BadAnswer``.
+    """Fetch the torrent or Metalink at ``source``. Returns it and its URL after redirects.
 
-    It is fetched here because aria2 would send the headers for this URL to every server that it names.
+    aria2 is not left to fetch it, because it would send the headers for this URL to every server that the file names.
+    Raises ``Unanswered``, ``BadAnswer``.
     """
     with requested(source, options, "") as (answer, url):
         octets = answer.read(_MOST_DESCRIPTION_BYTES + 1)
@@ -304,10 +308,10 @@ def ask_any(
     *,
     first_decides: bool,
 ) -> tuple[Source, Remote]:
-    """The first of ``sources`` that answers, and what it says; those that never will are banned.
+    """The first of ``sources`` that answers, and its description of the file. Sources that fail permanently are banned.
 
-    With ``first_decides`` the others are asked only if the first never will answer. Raises ``Unanswered`` with the last
-    one's failure if none does, or ``Resting`` if one of them only has to be waited for.
+    With ``first_decides`` the others are asked only after a permanent failure of the first. If none answers, raises
+    ``Resting`` if one of them only has to be waited for, else ``Unanswered`` with the last failure.
     """
     unanswered: Unanswered | None = None
     resting: Resting | None = None
@@ -340,11 +344,11 @@ def ask_any(
 
 
 def headers_at(url: str, source: Source, options: DownloadOptions) -> dict[str, str]:
-    """The headers that may be sent with a request to ``url``, which is that of ``source`` or where that redirects.
+    """The headers that may be sent with a request to ``url``, which is the URL of ``source`` or one it redirects to.
 
-    The user's own, the password of the source and cookies go to the source's origin alone, an account of the netrc
-    file to the host that it is for, and cookies that servers have set where those belong. Raises ``LocalError`` where a
-    file of cookies or accounts cannot be used.
+    The user's headers and cookies and the source's password are sent to the source's origin only, a netrc account to
+    its host, and cookies that servers have set to where they apply. Raises ``LocalError`` if a cookie or netrc file
+    cannot be used.
     """
     headers: dict[str, str] = {}
     if origin_of(url) == origin_of(source.url):
@@ -357,16 +361,16 @@ def headers_at(url: str, source: Source, options: DownloadOptions) -> dict[str, 
     if account is not None and not any(name.lower() == "authorization" for name in headers):
         headers["Authorization"] = "Basic " + base64.b64encode(":".join(account).encode()).decode()
     if source.jar is not None and (cookies := source.jar.for_url(url)):
-        # One field for the user's and for those that were set on the way (RFC 6265, section 5.4).
+        # One Cookie field for the user's cookies and those that servers have set (RFC 6265, section 5.4).
         name = next((each for each in headers if each.lower() == "cookie"), "Cookie")
         headers[name] = "; ".join(filter(None, (headers.get(name, ""), cookies)))
     return headers
 
 
 def account_for(url: str, options: DownloadOptions) -> tuple[str, str] | None:
-    """Name and password for the URL's host from the netrc file; None if it has none."""
+    """User name and password for the URL's host from the netrc file; None if it has none."""
     try:
-        # By its name, since Python is stricter than others about who may read the default one.
+        # With an explicit path, since for the default one Python is stricter than curl about file permissions.
         login = netrc.netrc(netrc_path(options)).authenticators(urlsplit(url).hostname or "")
     except (OSError, RuntimeError, netrc.NetrcParseError):
         return None
@@ -374,12 +378,12 @@ def account_for(url: str, options: DownloadOptions) -> tuple[str, str] | None:
 
 
 def is_http(url: str) -> bool:
-    """Whether a server can be asked about it here."""
+    """Whether it is an http or https URL, whose server this module can ask."""
     return urlsplit(url).scheme.lower() in ("http", "https")
 
 
 class _Answer(http.client.HTTPResponse):
-    """Answers behind others that are only provisional (RFC 9110, section 15.2), of which Python knows one alone."""
+    """Skips all interim responses (RFC 9110, section 15.2); Python's class skips only 100."""
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:
@@ -390,13 +394,13 @@ class _Answer(http.client.HTTPResponse):
 
 
 class _Connection(http.client.HTTPConnection):
-    """With one timeout until it stands, and another for what is read from it."""
+    """A connection with separate timeouts for connecting and for reading."""
 
     response_class = _Answer
     _read_timeout: float | None = None
 
     def patient(self, options: DownloadOptions) -> Self:
-        """Itself, with the timeouts in ``options``."""
+        """Set the timeouts in ``options``, and return the connection."""
         self.timeout = options.connect_timeout or None
         self._read_timeout = options.read_timeout or None
         return self
@@ -412,7 +416,8 @@ class _TlsConnection(_Connection, http.client.HTTPSConnection):
 
 @functools.lru_cache(maxsize=8)
 def _tls_context(ca_file: str, verify: bool, modified_s: float) -> ssl.SSLContext:
-    """What is trusted. Reading a bundle takes longer than a request; ``modified_s`` is when it was last written."""
+    """The TLS context for a CA file, cached because reading one takes longer than a request. ``modified_s``, when the
+    file was last written, makes a changed file be read again."""
     context = ssl.create_default_context(cafile=ca_file or None)
     if not verify:
         context.check_hostname = False
@@ -426,14 +431,14 @@ def _described(answer: http.client.HTTPResponse, url: str) -> Remote:
     if status not in (200, 206, 416):
         raise Unanswered(Failure(fault=Fault.STATUS, status=status))
     found, length = _content_range(headers.get("content-range", "")), _number(headers.get("content-length", ""))
-    # A 200 with the Content-Range of a part is the 206 that it should have been.
+    # A 200 with a Content-Range is taken for the 206 that it should have been.
     size = found[2] if found is not None else length if status == 200 else -1
     if any(coding != "chunked" for coding in tokens(headers.get("transfer-encoding", ""))):
         raise Unanswered(Failure(code=Curl.BAD_CONTENT_ENCODING))
     identity = Identity.of(headers, size)
     if identity.coding:
         raise Unanswered(Failure(fault=Fault.ENCODED))
-    # Ranges whose validators cannot be kept could not be compared later; a single response needs none.
+    # Validators that are too long to save cannot be compared later, so such a file is fetched in a single response.
     is_kept = all(len(each) <= MOST_VALIDATOR_BYTES for each in (identity.etag, identity.last_modified))
     if not is_kept:
         identity = dataclasses.replace(identity, etag="", last_modified="")
@@ -451,8 +456,8 @@ def _described(answer: http.client.HTTPResponse, url: str) -> Remote:
 
 
 def _is_doubtful(answer: http.client.HTTPResponse) -> bool:
-    """Whether the answer to the request for one byte may not be about the whole file: it says that there is nothing, or
-    is a 200 that may carry a part, since it has just that byte or speaks of another range."""
+    """Whether the answer to the request for one byte may be wrong about the file's size: it says that the file is
+    empty, or it is a 200 that may contain only a part, having just one byte or naming another range."""
     length = _number(answer.headers.get("content-length", ""))
     found = _content_range(answer.headers.get("content-range", ""))
     if answer.status != 200:
@@ -464,8 +469,8 @@ def _is_doubtful(answer: http.client.HTTPResponse) -> bool:
 
 
 def _content_range(value: str) -> tuple[int, int, int] | None:
-    """First byte, last byte and total of a Content-Range field that states all three, or of ``*/total`` (0, 0); None
-    for anything else, and for numbers that no file reaches."""
+    """First byte, last byte and total of a Content-Range field that states all three; 0, 0 and total for ``*/total``.
+    None for anything else, and for impossible numbers."""
     match = _CONTENT_RANGE.match(value)
     if match is None:
         return None
@@ -474,29 +479,29 @@ def _content_range(value: str) -> tuple[int, int, int] | None:
 
 
 def _number(text: str) -> int:
-    """A count of bytes as a server states it; -1 for what is none or beyond any file."""
+    """Parse a server's number of bytes; -1 if it is not a number, or larger than any file."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 and int(text) < 1 << 62 else -1
 
 
 def tokens(value: str) -> list[str]:
-    """The members of a list in a header, in lower case."""
+    """The items of a comma-separated header, in lower case."""
     return [each.strip().lower() for each in value.split(",") if each.strip()]
 
 
 def _ascii(url: str) -> str:
-    """The URL with what is beyond ASCII percent-encoded, as UTF-8."""
+    """The URL with non-ASCII characters percent-encoded as UTF-8."""
     return quote(url, safe=_URL_CHARACTERS)
 
 
 def _redirected(url: str, location: str, options: DownloadOptions) -> str:
-    """Where a redirect leads, if it may be followed."""
-    # As they come: octets, of which those beyond ASCII must be encoded.
+    """The URL that a redirect leads to. Raises ``Unanswered`` if it must not be followed."""
+    # Python decodes headers as Latin-1: restore the octets, and percent-encode those beyond ASCII.
     location = quote(location.encode("latin-1", "replace"), safe=_URL_CHARACTERS)
     try:
         target = urljoin(url, location)
         origin_of(target)
     except ValueError as error:
-        # It was answered by the server that sent it, for there is no other.
+        # An invalid URL names no other server, so the failure is that of the server that sent it.
         failure = Failure(code=Curl.URL_MALFORMAT, redirected=True, text=str(error))
         raise Unanswered(failure) from None
     scheme = urlsplit(target).scheme.lower()
@@ -507,7 +512,7 @@ def _redirected(url: str, location: str, options: DownloadOptions) -> str:
 
 
 def _retry_after_s(value: str) -> int:
-    """The seconds of a Retry-After field, which may be a date (RFC 9110, section 10.2.3)."""
+    """A Retry-After field in seconds from now; it may be a date (RFC 9110, section 10.2.3)."""
     value = value.strip(" \t")
     if value.isascii() and value.isdecimal():
         return int(value) if len(value) < _MOST_DIGITS else _LONGEST_REST_S
@@ -516,7 +521,7 @@ def _retry_after_s(value: str) -> int:
 
 
 def _failure(error: Exception, url: str) -> Failure:
-    """An error of Python's as the numbers by which failures are judged."""
+    """Convert a Python exception to a ``Failure`` with the corresponding curl code."""
     text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
     text = "".join(c if c.isprintable() else "?" for c in text[:_MOST_TEXT])
     number = error.errno or 0 if isinstance(error, OSError) else 0

@@ -1,7 +1,8 @@
-"""The connections that the downloads at aria2 have leave for.
+"""Grants connections to the downloads that aria2 fetches.
 
-aria2 counts the connections of each download alone, so each is granted some before it asks or fetches anything, out of
-what the host may have from this process; where there is none left, it waits. Those that came first get theirs first.
+aria2 limits connections per download, not per host. So before a download sends any request, it is granted connections
+out of those that this process may have to the host. If none is left, it waits; downloads are served in the order in
+which they came to the host.
 """
 
 from __future__ import annotations
@@ -17,38 +18,41 @@ __all__ = ["Grants"]
 
 K = TypeVar("K", bound=Hashable)
 
-_GONE_S = 1.0  # one that waits and has not asked for so long does something else
+_GONE_S = 1.0  # a waiting download that has not asked for this long is no longer considered waiting
 
 
 class Grants(Generic[K]):
-    """Those of one backend's downloads, from their beginning to their end. All methods run on its thread."""
+    """The grants of one backend's downloads. All methods run on the backend's thread."""
 
     def __init__(self, owner: Owner, shares: Shares = SHARES, now_s: Callable[[], float] = time.monotonic) -> None:
         self._owner = owner
         self._shares = shares
         self._now_s = now_s
         self._granted: dict[K, tuple[int, int]] = {}  # host, connections
-        self._waiting: dict[K, float] = {}  # who waits, and when each has asked last
+        self._waiting: dict[K, float] = {}  # waiting members, and when each last asked
 
     def join(self, member: K, host: int, wanted: int) -> None:
-        """It is at the host, and would have so many connections alone."""
+        """Add ``member`` to a host, or move it there. Alone at the host it would use ``wanted`` connections."""
         if member in self._granted and self._granted[member][0] != host:
             self.give_back(member)
         self._granted[member] = host, self.granted(member)
         self._shares.join(member, host, wanted, self._owner)
 
     def leave(self, member: K) -> None:
-        """It is at an end."""
+        """Remove ``member``, whose download has ended."""
         self.give_back(member)
         self._granted.pop(member, None)
         self._shares.leave(member)
 
     def granted(self, member: K) -> int:
-        """How many connections it has leave for."""
+        """How many connections ``member`` has been granted."""
         return self._granted[member][1] if member in self._granted else 0
 
     def take(self, member: K, most: int) -> int:
-        """Give it ``most`` connections, or as many as there are for it; 0: it has to wait for others."""
+        """Grant ``member`` its share of the host's connections, at most ``most``.
+
+        Returns how many it has now, which may be fewer than before. 0 means that it must wait for others.
+        """
         host, granted = self._granted[member]
         due = min(most, int(self._shares.fair(host)[member]))
         if not granted and not self._is_next(member, host):
@@ -64,7 +68,7 @@ class Grants(Generic[K]):
         return granted
 
     def _is_next(self, member: K, host: int) -> bool:
-        """Whether it came to the host before all others that wait there; it waits from now on."""
+        """Note that ``member`` is waiting, and return whether it is the first one waiting at the host."""
         now_s = self._now_s()
         self._waiting[member] = now_s
         for each, (at, _) in self._granted.items():
@@ -73,7 +77,7 @@ class Grants(Generic[K]):
         return True
 
     def give_back(self, member: K) -> None:
-        """It has no connection any more, and waits for none."""
+        """Give back all its connections; it is no longer waiting for any either."""
         self._waiting.pop(member, None)
         if member in self._granted:
             host, granted = self._granted[member]
@@ -82,7 +86,7 @@ class Grants(Generic[K]):
                 governor.give_back_connections(host, granted)
 
     def unfair(self, host: int) -> list[K]:
-        """Those that have more than their share while others wait, or less than half of what they could have."""
+        """The members that have more than their share while others wait, or at most half of their share."""
         fair = self._shares.fair(host)
         mine = {each: granted for each, (at, granted) in self._granted.items() if at == host and granted}
         others_wait = len(mine) < len(fair)

@@ -1,7 +1,7 @@
-"""A task of aria2's: one download that aria2 fetches.
+"""The task for one download that aria2 fetches.
 
-What is to be fetched is asked here first (``remote``), where it goes is decided here, and the bytes are aria2's
-business. Whatever aria2 gives up, comes back after a while as far as ``retry`` says so: it goes on where it was, since
+The task asks the server about the file first (``remote``) and decides where it goes; aria2 fetches the bytes. When
+aria2 gives up, it is given the download again later, as far as ``retry`` allows; it resumes where it stopped, since
 starting is resuming.
 """
 
@@ -50,21 +50,21 @@ _FEW = 2
 _DISK_CODES = frozenset({"9", "14", "15", "16", "17", "18"})
 _REST = "the end of a rest period that the server asked for"
 _RATE = "the time of its next request to the server"
-_BY_ARIA2 = Failure()  # which says no more than its error
+_BY_ARIA2 = Failure()  # for failures of aria2, about which only the error is known
 _OVER = frozenset({"complete", "error", "removed"})
 _LETTING_GO = frozenset({Phase.TURNING, Phase.STOPPING, Phase.DROPPING})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class _Wait:
-    """What is waited for, in words: an answer, for as long as ``timer`` allows, or the time when that is due."""
+    """What the task waits for, in words: an answer, with ``timer`` as its timeout, or the moment ``timer`` fires."""
 
     what: str
     timer: Timer
 
 
 class Aria2Task(Task["Aria2Backend"]):
-    """One download at work. All methods run on the backend's thread; files and servers are left to others."""
+    """One download at work. All methods run on the backend's thread; other threads access files and servers."""
 
     transferer = "aria2"
     tries: Tries
@@ -77,40 +77,40 @@ class Aria2Task(Task["Aria2Backend"]):
         self.entry = Entry(download.gid)
         self.tries = Tries(self.policy, self.options, self.shown_url)
         self.responses = 0
-        """From how many the bytes came; 2: from several."""
+        """How many responses the bytes came from; 2 or more stands for several."""
         self.paused_elsewhere: list[str] = []
         """The gids under which another program has paused it."""
         self.figures_now = Figures()
-        self._wait: _Wait | None = None  # an answer to a question that was open before does not count
+        self._wait: _Wait | None = None  # answers to earlier questions are ignored
         self._share = 1  # of the connections to its host
-        self._slots: dict[int, float] = {}  # for its next try, where the requests to its host are spaced
-        self._begun_with = 0  # the bytes that were there when aria2 got it
-        self._link_asked_at = -1  # how much was there when a new link was asked for
+        self._slots: dict[int, float] = {}  # for its next try, if requests to its host are spaced
+        self._begun_with = 0  # bytes on disk when it was given to aria2
+        self._link_asked_at = -1  # bytes on disk when a new link was last asked for
         download.figures = self.figures
 
     # -- what differs between a file and what a torrent or Metalink describes -----------------------------------------
 
     @abc.abstractmethod
     def start(self) -> None:
-        """The place on disk is taken: go on from there."""
+        """Continue after the place on disk has been taken."""
 
     @abc.abstractmethod
     def try_again(self) -> None:
-        """aria2 has given it up, or lost it, and is to get it once more."""
+        """Give the download to aria2 again, after a failed try."""
 
     @abc.abstractmethod
     def request(self) -> Request:
-        """What aria2 is asked for."""
+        """The URLs and options that aria2 is given."""
 
     @abc.abstractmethod
     def restart(self) -> None:
-        """Drop all that is there, on a worker. Raises ``DiskError``."""
+        """Drop all data on disk; called on a worker. Raises ``DiskError``."""
 
     def note_pieces(self, pieces: ControlFile) -> None:
-        """What aria2 itself says is there."""
+        """Remember which pieces aria2 reports."""
 
     def completed(self, statuses: list[Status]) -> None:
-        """aria2 has done all that it was asked for."""
+        """aria2 has fetched everything it was asked for."""
         self.entry.forget()
         self.backend.grants.give_back(self)
         self.life.fire(Event.WHOLE)
@@ -126,7 +126,7 @@ class Aria2Task(Task["Aria2Backend"]):
 
     @abc.abstractmethod
     def take_place(self) -> None:
-        """Take the place on disk, on a worker, and ``start``."""
+        """Take the place on disk, on a worker, then call ``start``."""
 
     def _check_options(self) -> None:
         """Raises ``LocalError`` for options that aria2 cannot honour."""
@@ -134,12 +134,12 @@ class Aria2Task(Task["Aria2Backend"]):
             raise LocalError(f"the aria2 backend cannot honour {reason}", url=self.shown_url)
 
     def refuse_too_large(self, size: int) -> None:
-        """Raises ``FileTooLarge`` where there is, or will be, more than the options allow."""
+        """Raises ``FileTooLarge`` if ``size``, received or announced, exceeds the user's limit."""
         if 0 < int(self.options.max_file_size) < size:
             raise as_error(Failure(fault=Fault.TOO_LARGE), self.shown_url)
 
     def begin_again(self) -> None:
-        """Begin from nothing."""
+        """Start over from nothing."""
 
         def restart() -> None:
             self.restart()
@@ -158,11 +158,15 @@ class Aria2Task(Task["Aria2Backend"]):
         then: Callable[[R], None],
         unanswered: Callable[[Failure], None],
     ) -> None:
-        """Put a question to servers, and go on with the answer."""
+        """Ask servers ``question`` on another thread, and call ``then`` with the answer.
+
+        If there is none, ``unanswered`` is called with the failure. A host that rests, a connection that is not yet
+        granted, and a lost network are waited for.
+        """
 
         def answered(outcome: Outcome[R]) -> None:
             if self._wait is not asked:
-                return  # nobody waits for it any more
+                return  # the task no longer waits for this answer
             self._stop_waiting()
             self.backend.grants.give_back(self)
             try:
@@ -193,7 +197,7 @@ class Aria2Task(Task["Aria2Backend"]):
         self.backend.look(self, question, answered)
 
     def unanswered(self, failure: Failure, again: Callable[[], None]) -> None:
-        """No server has given an answer: ``again`` after a while, with a new link, or the end. Raises the error."""
+        """No server has answered: call ``again`` later or with a new link. Raises the error if there is no try left."""
         if self._asks_for_link(failure, again):
             return
         more = explain_file(self.options) if failure.code == Curl.PEER_FAILED_VERIFICATION else ""
@@ -201,11 +205,11 @@ class Aria2Task(Task["Aria2Backend"]):
         self.tried_in_vain(error, self.classify(failure), again, failure)
 
     def classify(self, failure: Failure) -> Kind:
-        """What a failure is."""
+        """The kind of a failure."""
         return self.policy.classify(failure)
 
     def _asks_for_link(self, failure: Failure, again: Callable[[], None]) -> bool:
-        """Whether the caller is asked for a new link, in the place of one that has expired."""
+        """If the link may have expired, ask the user's ``refresh_url`` for a new one. Returns whether it was asked."""
         source, there = self.sources[URL], self.figures_now.downloaded
         if self.options.refresh_url is None or not failure.may_have_expired or there <= self._link_asked_at:
             return False
@@ -228,16 +232,16 @@ class Aria2Task(Task["Aria2Backend"]):
     # -- with aria2 ---------------------------------------------------------------------------------------------------
 
     def write_trace(self) -> None:
-        """aria2 tells nothing of single transfers, and the option is refused."""
+        """Nothing to write: aria2 does not report single transfers, and the option is refused."""
 
     def fetch(self) -> None:
-        """It is known what there is: have aria2 fetch the rest."""
+        """The file is known: have aria2 fetch what is missing."""
         self.life.fire(Event.FETCH)
         self.life.fire(Event.SETTLED)
         self.add()
 
     def add(self) -> None:
-        """Give it to aria2, when its host does not rest. If nobody answers, it is given later."""
+        """Give the download to aria2 as soon as its host allows it. If aria2 does not answer, it is given later."""
         if rest_s := self.rests_for():
             self._wait_for_host(rest_s, self.add)
             return
@@ -257,20 +261,20 @@ class Aria2Task(Task["Aria2Backend"]):
 
     @property
     def wanted_connections(self) -> int:
-        """How many it would have at its host alone."""
+        """How many connections it would use if it were the only download from its host."""
         return min(self.options.max_connection_per_server, MOST_CONNECTIONS)
 
     def join_host(self) -> None:
-        """Be one of those that share the connections of its host."""
+        """Join the downloads that share the connections of its host."""
         self.backend.grants.join(self, self.host(), self.wanted_connections)
 
     def take_share(self) -> int:
-        """Have as many connections as there are for it at its host, 0: none."""
+        """Take the connections that are available for it at its host, and return how many; 0 if none is."""
         self.join_host()
         return self.backend.grants.take(self, min(self.wanted_connections, self.options.split, self.tries.lanes))
 
     def share_again(self) -> None:
-        """Others have joined or left: have as many connections as are due now."""
+        """Other downloads have joined or left the host: adjust to the new share of connections."""
         if self.entry.gids and self.life.phase is Phase.FILLING and not self.entry.is_held:
             before, self._share = self._share, self.take_share() or self._share
             if self._share != before:
@@ -281,26 +285,26 @@ class Aria2Task(Task["Aria2Backend"]):
         options = to_aria2(self.options, self.tries.lanes)
         sources = len(self.sources.usable())
         if sources > 1:
-            # Lanes are left for mirrors: aria2 takes none from a server that works for one that comes later.
+            # Reserve connections for mirrors: aria2 does not take one from a working server for a mirror added later.
             share = max(1, int(options["split"]) // sources)
             options["max-connection-per-server"] = str(min(int(options["max-connection-per-server"]), share))
         else:
             options["split"] = str(min(int(options["split"]), self._share))
         options["max-connection-per-server"] = str(min(int(options["max-connection-per-server"]), self._share))
         if self._share <= _FEW:
-            # One that it kept for later would be one too many.
+            # With so few, an idle connection that aria2 keeps open would exceed the share.
             options["enable-http-keep-alive"] = "false"
         if not self.tries.can_reserve and options["file-allocation"] == "falloc":
             options["file-allocation"] = "trunc"
         return options
 
     def rests_for(self) -> float:
-        """Seconds for which its host is to be left alone."""
+        """Seconds until its host may be asked again."""
         return 0.0
 
     @property
     def is_in_aria2(self) -> bool:
-        """Whether aria2 has something to say of it, or is to get it."""
+        """Whether aria2 has the download, or is to be given it."""
         return bool(self.entry.gids) or self._is_to_be_added
 
     @property
@@ -310,11 +314,11 @@ class Aria2Task(Task["Aria2Backend"]):
 
     @property
     def is_leaving(self) -> bool:
-        """Whether aria2 is to let go of it, and has not."""
+        """Whether aria2 was told to release the download, and has not yet done so."""
         return bool(self.entry.gids) and self.life.phase in _LETTING_GO
 
     def update(self, statuses: Mapping[str, Status]) -> None:
-        """What aria2 says of it now, by gid; one that is missing is not known to it."""
+        """Handle the current statuses, by gid; a missing gid is not known to aria2."""
         try:
             if self._is_to_be_added:
                 self.add()
@@ -323,20 +327,20 @@ class Aria2Task(Task["Aria2Backend"]):
         except DaemonUnavailable:
             if self.entry.daemon is None or self.entry.daemon.error is not None:
                 raise
-            # It is asked again when it is back.
+            # Otherwise aria2c is being restarted; it is polled again when it is back.
 
     def _update(self, statuses: list[Status]) -> None:
         are_complete = [status["status"] == "complete" for status in statuses]
         if self.is_leaving:
             if not all(status["status"] in _OVER for status in statuses):
-                self.entry.remove()  # once more: it may not have heard
+                self.entry.remove()  # again: the first call may have been lost
                 return
             if statuses and all(are_complete):
                 self._note_whole(statuses)
             self._let_go()
             return
         if not self.entry.is_in_this_process:
-            return  # the new one is sorted out in a moment
+            return  # aria2c was restarted; daemon_is_back() will follow
         if len(statuses) < len(self.entry.gids):
             self._was_directed(DownloadStatus.REMOVED)
             return
@@ -357,7 +361,7 @@ class Aria2Task(Task["Aria2Backend"]):
             self.completed(statuses)
 
     def _was_directed(self, status: DownloadStatus) -> None:
-        """Another program has paused or removed it in aria2: that is what becomes of it."""
+        """Another program has paused or removed the download in aria2: do the same here."""
         _log.info("%s: another program has it %s in aria2", self.shown_url, status)
         self.download.want(status)
         self.life.stop()
@@ -371,10 +375,10 @@ class Aria2Task(Task["Aria2Backend"]):
             return sum(int(status[key]) for status in statuses)
 
         connections = total("connections")
-        # One that was over before aria2 was asked about it has brought what there is.
+        # A download that ended before the first poll shows no connection, but has used one.
         has_come = total("completedLength") > self.resumed_bytes
         self.connections = max(self.connections, connections, int(has_come))
-        # At first aria2 has not looked at what is there already.
+        # At first aria2 reports no lengths, since it has not yet read the control file.
         if total("totalLength") or not self.resumed_bytes:
             downloaded, size = total("completedLength"), total("totalLength") or self.figures_now.total
             self.meter.sample(self.now_s(), downloaded)
@@ -384,12 +388,12 @@ class Aria2Task(Task["Aria2Backend"]):
             self.figures_now = self.figures_now._replace(connections=connections)
 
     def figures(self) -> Figures:
-        """How far it is; from any thread."""
+        """The current progress. May be called from any thread."""
         return self.figures_now
 
     @property
     def waits_for(self) -> str:
-        """What brings it on, in words; from any thread."""
+        """What the download is waiting for, in words. May be called from any thread."""
         wait = self._wait
         if wait is not None:
             return wait.what
@@ -398,7 +402,7 @@ class Aria2Task(Task["Aria2Backend"]):
         return self.offline.waits_for or self.jobs.what or (self.transferer if self.life.phase is Phase.FILLING else "")
 
     def change(self, options: DownloadOptions) -> None:
-        """Apply new options to what runs. aria2 begins anew where it was for all but the limit."""
+        """Apply new options to the running download. For all but the limit, aria2 restarts it where it was."""
         self.options = options
         self._check_options()
         for url in self.options.mirrors:
@@ -407,7 +411,7 @@ class Aria2Task(Task["Aria2Backend"]):
         self.tell_change()
 
     def tell_change(self) -> None:
-        """Have aria2 use what it is asked for now, by further requests."""
+        """Pass changed URLs and options to aria2, which will then send further requests."""
         self.responses += 1
         if self.entry.gids and self.life.phase is Phase.FILLING:
             self.entry.change(self.request(), self.translated())
@@ -415,7 +419,7 @@ class Aria2Task(Task["Aria2Backend"]):
     # -- when aria2c is gone, or back ---------------------------------------------------------------------------------
 
     def daemon_is_back(self, known: set[str]) -> bool:
-        """A new aria2c knows these gids, all paused. Returns whether it is to go on with this one as it has it."""
+        """A restarted aria2c has the gids in ``known``, all paused. Returns whether it is to continue this download."""
         if self.is_leaving:
             self._let_go()
         elif self.entry.gids and known.issuperset(self.entry.gids):
@@ -423,11 +427,11 @@ class Aria2Task(Task["Aria2Backend"]):
             self.responses += 1
             return True
         else:
-            self.entry.gids = []  # and it is added when aria2 is asked the next time
+            self.entry.gids = []  # so that the next poll adds it again
         return False
 
     def daemon_is_away(self) -> None:
-        """There is no aria2c at the moment: nobody touches the files."""
+        """aria2c is not running at the moment, so that nothing touches the files."""
         if self.is_leaving:
             self._let_go()
 
@@ -440,7 +444,7 @@ class Aria2Task(Task["Aria2Backend"]):
     # -- failures -----------------------------------------------------------------------------------------------------
 
     def _gave_up(self, status: Status) -> None:
-        """aria2 has ended it without success."""
+        """aria2 has reported an error for the download."""
         if status.get("errorCode") in _DISK_CODES and (pieces := self.entry.pieces()) is not None:
             self.note_pieces(pieces)
         self.entry.forget()
@@ -448,7 +452,7 @@ class Aria2Task(Task["Aria2Backend"]):
         code, downloaded = int(status.get("errorCode", 1)), self.figures_now.downloaded
         is_fresh = downloaded <= self._begun_with
         if code in (9, 17) and is_fresh and self.entry.option("file-allocation") == "falloc":
-            # Not every file system can, and aria2 does not go on without.
+            # Not every file system can reserve space, and aria2 fails instead of continuing without.
             self.tries.can_reserve = False
             self.wait_until(0.0, self.try_again)
         elif code != 8 and is_fresh and self.entry.option("use-head") == "true":
@@ -470,11 +474,11 @@ class Aria2Task(Task["Aria2Backend"]):
     def tried_in_vain(
         self, error: DownloadError, kind: Kind, again: Callable[[], None], failure: Failure = _BY_ARIA2
     ) -> None:
-        """A try has failed: ``again`` after a while, from the beginning, or the end. Raises ``error``."""
+        """A try has failed: call ``again`` after a while, or start over. Raises ``error`` if there is no try left."""
         downloaded = self.figures_now.downloaded
         host = failure.host or self.host()
         url = failure.address or self.sources[URL].url
-        # What a proxy says is nothing of those behind it.
+        # A proxy's status says nothing about the host behind it.
         is_there = host in self.backend.answered or (error.status in NOT_NOW and not proxy_for(url, self.options))
         try:
             following = self.tries.failed(
@@ -499,7 +503,7 @@ class Aria2Task(Task["Aria2Backend"]):
             self.wait_until(following.wait_s, again)
 
     def wait_until(self, seconds: float, again: Callable[[], None], what: str = "the time of the next try") -> None:
-        """Go on with ``again`` after so many seconds."""
+        """Call ``again`` after ``seconds``."""
 
         def go_on() -> None:
             self._wait = None
@@ -517,7 +521,7 @@ class Aria2Task(Task["Aria2Backend"]):
         self.wait_until(seconds, again, _REST)
 
     def _stop_waiting(self) -> None:
-        """Neither an answer nor a time is waited for any more."""
+        """Cancel the current wait, if any."""
         if self._wait is not None:
             self._wait.timer.cancel()
             self._wait = None
@@ -525,7 +529,7 @@ class Aria2Task(Task["Aria2Backend"]):
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def withdraw(self) -> None:
-        """Take it out of aria2, and go on when that is done."""
+        """Remove the download from aria2, and continue when aria2 has released it."""
         self._stop_waiting()
         self.offline.stop()
         if self.entry.gids:
@@ -534,7 +538,7 @@ class Aria2Task(Task["Aria2Backend"]):
             self._let_go()
 
     def _let_go(self) -> None:
-        """aria2 does not touch the files any more."""
+        """aria2 no longer touches the files."""
         self.entry.forget()
         self.backend.grants.give_back(self)
         self.life.fire(Event.LET_GO)

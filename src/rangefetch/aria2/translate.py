@@ -1,4 +1,4 @@
-"""What goes to aria2 and what comes back, in its words: options there, error codes from there."""
+"""Translates download options to aria2's, and aria2's error codes to our errors."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ _MOST_TEXT = 300
 
 
 def to_aria2(options: DownloadOptions, most_lanes: int) -> dict[str, str]:
-    """The options that aria2 shares with us, by its names (aria2 manual, "Input File").
+    """The options that have an equivalent in aria2, by aria2's names (aria2 manual, "Input File").
 
-    Where the file goes, what proves it, headers and TLS are not among them: the first two are not left to aria2, the
-    others depend on where redirects lead, and on the daemon. ``most_lanes`` is what the server is found to allow.
+    Paths, checksums, headers and TLS are not among them: paths and checksums are handled by us, headers depend on
+    where redirects lead, and TLS settings belong to the daemon. ``most_lanes`` is how many connections the server is
+    known to allow.
     """
     per_server = options.max_connection_per_server
     if per_server > MOST_CONNECTIONS:
@@ -52,11 +53,11 @@ def to_aria2(options: DownloadOptions, most_lanes: int) -> dict[str, str]:
         "user-agent": options.user_agent,
         "connect-timeout": _seconds(options.connect_timeout),
         "timeout": _seconds(options.read_timeout),
-        # One try: when the next one may be made, the governor of hosts says.
+        # Only one try: the governor of hosts decides when the next may be made.
         "max-tries": "1",
         "retry-wait": "0",
         "file-allocation": options.file_allocation,
-        "no-netrc": "true",  # what that file has for a host is given with the URL
+        "no-netrc": "true",  # we pass the netrc file's credentials along with the URL
         "always-resume": "true",
         "pause": "false",
         **proxy_options(options),
@@ -64,7 +65,7 @@ def to_aria2(options: DownloadOptions, most_lanes: int) -> dict[str, str]:
 
 
 def _seconds(value: float) -> str:
-    """Whole seconds as aria2 takes them; 0, which means no limit here, becomes the most."""
+    """Whole seconds within aria2's range. 0, which means no limit to us, becomes the longest timeout."""
     return str(min(max(math.ceil(value), 1), _MOST_SECONDS)) if value else str(_MOST_SECONDS)
 
 
@@ -97,10 +98,10 @@ _MEANINGS: dict[int, tuple[type[DownloadError], Kind]] = {
     30: (LocalError, Kind.LOCAL),  # the request
     32: (BadAnswer, Kind.TEMPORARY),  # a piece with another hash than Metalink or the torrent says
 }
-"""aria2's exit statuses (aria2 manual, "Exit Status"), but those that stand for an HTTP status."""
+"""aria2's exit statuses (aria2 manual, "Exit Status"), except those that stand for an HTTP status."""
 
 _STATUSES = {3: 404, 22: 0, 24: 401, 29: 503}
-"""Those that do; 0: only the message has it."""
+"""The exit statuses that stand for an HTTP status; 0 if only the message has the HTTP status."""
 
 
 def judge(
@@ -114,23 +115,23 @@ def judge(
     redirected: bool = False,
     other_lanes: int = 0,
 ) -> tuple[DownloadError, Kind]:
-    """The error that aria2's ``errorCode`` and ``errorMessage`` mean, and what is to be done about it.
+    """Translate aria2's ``errorCode`` and ``errorMessage`` to an error and the kind of failure that it is.
 
-    ``received`` says that bytes had come; the other three are as in ``retry.Failure``.
-    ``url`` is the one to name, with no secret in it.
+    ``received`` says that bytes had been received; ``answered``, ``redirected`` and ``other_lanes`` are as in
+    ``failure.Failure``. ``url`` is the one to show, without secrets.
     """
-    # The one number that aria2 has in words alone.
+    # aria2 has no field for the HTTP status; where the error code does not imply it, only the message has it.
     if code in _STATUSES and (status := int(match[1]) if (match := _STATUS.search(message)) else _STATUSES[code]):
         failure = Failure(
             fault=Fault.STATUS, status=status, answered=answered, redirected=redirected, other_lanes=other_lanes
         )
         return as_error(failure, url), policy.classify(failure)
     if not received and _CHUNK.search(message):
-        # What comes first will come again.
+        # A chunk that is malformed at the very beginning will be so again.
         words = f"the server sent a chunk without a size (aria2: {' '.join(message.split())[:_MOST_TEXT]})"
         return BadAnswer(words, url=url), Kind.PERMANENT
     error_class, kind = _MEANINGS.get(code, (BadAnswer if code == 22 else NetworkError, Kind.TEMPORARY))
-    # URLs may have secrets in them; the one that matters is named already.
+    # URLs may contain secrets; ``url`` is added without them anyway.
     words = _URL.sub("…", " ".join(message.split()))[:_MOST_TEXT] or "no reason given"
     words = f"aria2 gave up: {words} (aria2's error code {code})"
     if issubclass(error_class, DiskError):

@@ -1,4 +1,4 @@
-"""What was learnt from the tries of one download that aria2 fetches, and what comes next."""
+"""What the tries of one download in aria2 have shown, and what to do next."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _MOST_LANES = 1024
 
 
 class Next(NamedTuple):
-    """The next try: when, and whether it begins from nothing."""
+    """The next try: when, and whether it starts over from nothing."""
 
     wait_s: float = 0.0
     anew: bool = False
 
 
 class Tries(tries.Tries):
-    """The tries of one download. ``lanes`` is how many connections at most are asked for after what the server was
-    found to allow, ``can_reserve`` whether the file system reserves space, ``can_head`` whether the server answers
-    HEAD, ``restarted`` that the remote file was another one, once."""
+    """The tries of one download. ``lanes`` is the most connections that the server is known to allow, ``can_reserve``
+    whether the file system can reserve space, ``can_head`` whether the server answers HEAD, and ``restarted`` whether
+    the download was already started over because the remote file had changed."""
 
     def __init__(self, policy: RetryPolicy, options: DownloadOptions, shown_url: str) -> None:
         super().__init__()
@@ -33,8 +33,8 @@ class Tries(tries.Tries):
         self.can_reserve = True
         self.can_head = True
         self.restarted = False
-        self._downloaded = 0  # at the last failure
-        self._was_denied = False  # once, by a server that had answered before
+        self._downloaded = 0  # bytes on disk at the last failure
+        self._was_denied = False  # whether there was already a refusal of the kind that is retried once
         self._policy = policy
         self._options = options
         self._shown_url = shown_url
@@ -51,10 +51,12 @@ class Tries(tries.Tries):
         now_s: float = 0.0,
         is_known: bool = False,
     ) -> Next:
-        """What to do after a failure that is of ``kind``, with ``downloaded`` bytes of ``size`` (-1: unknown) there and
-        so many connections tried. ``is_known``: its host has answered before, or there is work to lose; then
-        it may fail for a while, by default, whatever the number of tries that brought nothing, since its server may be
-        restarting. Raises ``error`` if that is the end."""
+        """Decide what to do after a failure of ``kind``, with ``downloaded`` bytes of ``size`` (-1: unknown) on disk.
+
+        ``connections`` is how many connections were tried. ``is_known`` says that the host has answered before, or that
+        there is work to lose. Unless the options limit the tries, such a host may then fail for a while whatever the
+        number of tries, since its server may be restarting. Raises ``error`` if there is no try left.
+        """
         self.note(error.reason)
         error.tried = self.tried
         _log.debug("%s: %s: %s", self._shown_url, error.reason, kind.value)
