@@ -1,4 +1,4 @@
-"""A file's place on disk: its name, its part file and saved state in both formats, and the step to its final name.
+"""A file's place on disk: its name, its part file, its saved state in both formats, and giving it its final name.
 
-What is here knows nothing of URLs being asked or of downloads at work.
+Nothing here knows about requests or about running downloads.
 """

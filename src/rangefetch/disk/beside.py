@@ -1,8 +1,8 @@
-"""What lies beside a part file, and whether it may be removed or replaced.
+"""The files beside a part file, and whether they may be removed or replaced.
 
-Two programs write there by names that are no choice of ours: aria2c its control file, first as ``.aria2__temp``, and
-whoever saves a file in one step, first as ``.tmp``. Somebody else's file may have any of these names. Ours is a plain
-file of this user's with a single name, which begins as such a file does.
+Some of these have fixed names: aria2c writes its control file, first as ``.aria2__temp``, and a file that is replaced
+in one step is first written as ``.tmp``. Another program's file may have any of these names. A file counts as ours if
+it is a regular file of this user's with a single link, and begins as such a file does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rangefetch.disk.ownership import is_trusted, opened_regular
 
 __all__ = ["control_path_of", "is_ours", "remove", "remove_control", "state_path_of", "strangers"]
 
-_CONTROL_HEAD = b"\0"  # of the version (aria2's manual, "Control File"), or what a power failure has made of it
+_CONTROL_HEAD = b"\0"  # of the version (aria2's manual, "Control File"), or of a file zeroed by a power failure
 _STATE_HEAD = b'{"bitmap":"'
 _HEADS = {
     ".aria2": _CONTROL_HEAD,
@@ -27,23 +27,24 @@ _HEADS = {
 
 
 def state_path_of(part_path: Path) -> Path:
-    """Where its state is."""
+    """The path of the saved state."""
     return part_path.with_name(part_path.name + ".json")
 
 
 def control_path_of(part_path: Path) -> Path:
-    """Where aria2 notes what is there."""
+    """The path of aria2's control file."""
     return part_path.with_name(part_path.name + ".aria2")
 
 
 def strangers(part_path: Path) -> list[Path]:
-    """What has a name that is needed beside the part file, and is not ours. The state file tells by itself."""
+    """Files that have a name needed beside the part file, but are not ours. The state itself is not among them: its
+    content shows whose it is."""
     paths = [part_path.with_name(part_path.name + suffix) for suffix in _HEADS]
     return [path for path in paths if os.path.lexists(path) and not is_ours(path)]
 
 
 def is_ours(path: Path) -> bool:
-    """Whether what has such a name may be removed: it is ours, or empty."""
+    """Whether a file with one of these names is ours and may be removed. An empty one counts as ours."""
     head = next(head for suffix, head in _HEADS.items() if path.name.endswith(suffix))
     with opened_regular(path) as found:
         if found is None:
@@ -51,19 +52,19 @@ def is_ours(path: Path) -> bool:
         fd, status = found
         if status.st_nlink != 1 or (not system.is_own(status) and not is_trusted(status, path.parent)):
             return False
-        # A kill may have left less of it than that.
+        # If its writer was killed, it may be shorter than the head.
         return head.startswith(system.pread(fd, len(head), 0))
 
 
 def remove(path: Path) -> None:
-    """Remove what has such a name, if it is ours. Raises ``OSError``."""
+    """Remove a file with one of these names, if it is ours. Raises ``OSError``."""
     if is_ours(path):
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
 
 
 def remove_control(part_path: Path) -> None:
-    """Remove what aria2 says of the bytes, and what it left of an attempt to. Raises ``OSError``."""
+    """Remove aria2's control file and its temporary versions. Raises ``OSError``."""
     control = control_path_of(part_path)
     remove(control)
     remove(control.with_name(control.name + "__temp"))

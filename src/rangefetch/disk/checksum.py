@@ -1,4 +1,4 @@
-"""Digests of files, computed behind the bytes while they still arrive."""
+"""Digests of files, which can be computed while later bytes are still arriving."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rangefetch.importing import no_fork
 
 __all__ = ["FileHasher", "Hash", "all_stated_by_server", "digest_of", "new", "split", "stated_by_server"]
 
-# aria2's names for them, and hashlib's.
+# From aria2's names to hashlib's.
 _HASHLIB_NAMES = {
     "blake2b": "blake2b",
     "md5": "md5",
@@ -26,8 +26,8 @@ _HASHLIB_NAMES = {
     "sha-512": "sha512",
 }
 
-# hashlib releases the GIL for each piece, and a busy thread may keep it for 5 ms before it gives it back: pieces of
-# 1 MiB then make 0.2 GiB/s, of 4 MiB 0.5. Larger ones fall out of the cache.
+# hashlib releases the GIL for each piece, and a busy thread may then hold it for 5 ms: this limits pieces of 1 MiB to
+# 0.2 GiB/s, and pieces of 4 MiB to 0.5 GiB/s. Larger ones do not fit into the cache.
 _PIECE_BYTES = 4 << 20
 
 
@@ -35,7 +35,7 @@ _STEP_BYTES = 64 << 20
 
 
 class Hash(Protocol):
-    """What hashlib's objects can do."""
+    """The interface of hashlib's objects."""
 
     @property
     def digest_size(self) -> int: ...
@@ -57,7 +57,7 @@ def new(algorithm: str) -> Hash:
 
 
 def split(checksum: str) -> tuple[str, str]:
-    """``sha-256=HEX`` as algorithm and lower-case digest. Raises ``ValueError`` if it is not of this form."""
+    """Split ``sha-256=HEX`` into algorithm and lower-case digest. Raises ``ValueError`` if it is malformed."""
     algorithm, _, digest = checksum.lower().partition("=")
     digest_bytes = new(algorithm).digest_size
     if len(digest) != 2 * digest_bytes or not set(digest) <= set("0123456789abcdef"):
@@ -66,11 +66,12 @@ def split(checksum: str) -> tuple[str, str]:
 
 
 def all_stated_by_server(headers: Mapping[str, str], *, whole: bool, of_instance: bool = False) -> dict[str, str]:
-    """The digests of the whole file that an answer states, in hexadecimal by algorithm, the strongest first.
+    """The digests of the whole file that a response states, in hexadecimal by algorithm, the strongest first.
 
-    ``Repr-Digest`` (RFC 9530, section 3) is of the whole representation even in an answer of a part. So is the older
-    ``Digest`` (RFC 3230), but servers differ there: it and ``Content-MD5`` are taken only from an answer of the whole
-    (``whole``), or ``Digest`` from one known to mean it so (``of_instance``). ``headers`` are by lower-case name.
+    ``Repr-Digest`` (RFC 9530, section 3) covers the whole representation even in a partial response. So does the older
+    ``Digest`` (RFC 3230), but not with all servers: it and ``Content-MD5`` are taken only from a response with the
+    whole file (``whole``), and ``Digest`` also from a server known to follow the RFC (``of_instance``). ``headers``
+    have lower-case names.
     """
     stated: dict[str, str] = {}
     for match in re.finditer(r"([a-z0-9-]+)\s*=\s*:([A-Za-z0-9+/=]+):", headers.get("repr-digest", "")):
@@ -98,7 +99,7 @@ def stated_by_server(headers: Mapping[str, str], *, whole: bool, of_instance: bo
 
 
 class FileHasher:
-    """The digest of a file's beginning, ``[0, position)``, growing with what :meth:`advance` lets it read.
+    """The digest of a file's first ``position`` bytes, which :meth:`advance` extends.
 
     For one thread at a time. ``fd`` is borrowed, and its file offset is neither used nor moved.
     """
@@ -111,14 +112,14 @@ class FileHasher:
         self.restart()
 
     def restart(self) -> None:
-        """Forget everything: the file's content has changed."""
+        """Start over, because the file's content has changed."""
         self.position = 0
         self._hash = new(self.algorithm)
 
     def advance(self, end: int) -> None:
-        """Take in ``[position, end)``; nothing if ``end`` was reached before.
+        """Hash ``[position, end)``. Does nothing if ``end`` has already been reached.
 
-        Raises ``DiskError`` if the file cannot be read or ends before ``end``; what was read so far counts.
+        Raises ``DiskError`` if the file cannot be read or ends before ``end``; bytes read before that count.
         """
         while self.position < end:
             piece = self._buffer[: end - self.position]
@@ -138,7 +139,7 @@ class FileHasher:
 
 
 def digest_of(path: Path, algorithm: str, stop: Callable[[], bool]) -> str:
-    """The digest of a whole file; of its beginning, where ``stop`` says meanwhile that it is not wanted any more."""
+    """The digest of a whole file. ``stop`` is called regularly; once it returns True, the digest so far is returned."""
     with path.open("rb") as file:
         hasher = FileHasher(file.fileno(), algorithm)
         size = os.fstat(file.fileno()).st_size

@@ -1,8 +1,8 @@
-"""aria2's control files (``NAME.aria2``): which bytes of an unfinished file are there.
+"""aria2's control files (``NAME.aria2``), which list the bytes of an unfinished file that are on disk.
 
-aria2 notes whole pieces in a bitmap, and of each piece that it is at, which blocks of 16 KiB are there (aria2
-manual, "Technical Notes"). All numbers are big-endian. A control file names neither the URL nor a validator, and has no
-checksum, so that what it says is worth something only beside a saved state that does, or a checksum of the whole.
+A control file has a bitmap of the complete pieces and, for each piece in progress, a bitmap of its blocks of 16 KiB
+(aria2 manual, "Technical Notes"). All numbers are big-endian. It contains neither the URL nor a validator, and no
+checksum of itself, so it can be relied on only together with a saved state, or with a checksum of the whole file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rangefetch.disk.state import DONE, LARGEST_FILE_BYTES, SourceState, State, 
 __all__ = ["PIECE_BYTES", "ControlFile", "block_size", "from_control_file", "to_control_file"]
 
 PIECE_BYTES = 1 << 20
-"""Of the control files that are written here. aria2 takes no smaller piece, and this is its default."""
+"""The piece length in the control files that we write. It is aria2's default, and the smallest that aria2 accepts."""
 
 _BLOCK_BYTES = 16 << 10
 _VERSION = 1
@@ -31,15 +31,15 @@ _DIGIT_TO_MARK = bytes(DONE if digit == ord("1") else 0 for digit in range(256))
 _MARK_TO_DIGIT = bytes(ord("1") if mark == DONE else ord("0") for mark in range(256))
 
 Extent = tuple[int, int]
-"""Written bytes, half-open."""
+"""A range of written bytes, half-open."""
 
 
 @records.dataclass(frozen=True, slots=True)
 class ControlFile:
-    """What a control file says.
+    """The content of a control file.
 
-    ``pieces`` has one byte per piece of ``piece_length`` bytes, 2 for those that are there; the last ends at
-    ``total_length``. ``in_flight`` maps a piece that is not to its blocks of 16 KiB, marked in the same way.
+    ``pieces`` has one byte per piece of ``piece_length`` bytes, 2 for complete pieces; the last piece ends at
+    ``total_length``. ``in_flight`` maps the index of a piece in progress to its blocks of 16 KiB, marked likewise.
     """
 
     piece_length: int
@@ -51,8 +51,7 @@ class ControlFile:
 
     @classmethod
     def parse(cls, octets: bytes) -> ControlFile:
-        """The control file that these bytes are. Raises ``StateDamaged`` for anything that is none, or contradicts
-        itself."""
+        """Parse a control file. Raises ``StateDamaged`` if it is malformed or contradicts itself."""
         try:
             return cls._parse(octets)
         except struct.error:
@@ -62,9 +61,9 @@ class ControlFile:
 
     @classmethod
     def of_bitfield(cls, piece_length: int, total_length: int, bitfield: bytes, count: int) -> ControlFile:
-        """That of the ``bitfield`` of ``count`` pieces that aria2 tells of (aria2 manual, ``aria2.tellStatus``).
+        """Make one from the ``bitfield`` of ``count`` pieces that aria2 reports (aria2 manual, ``aria2.tellStatus``).
 
-        Raises ``ValueError`` where these do not fit.
+        Raises ``ValueError`` if the arguments contradict each other.
         """
         if piece_length < 1 or total_length < 1 or count != -(-total_length // piece_length):
             raise ValueError(f"{count} pieces of {piece_length} bytes do not make {total_length}")
@@ -109,7 +108,7 @@ class ControlFile:
         """The file's content, as aria2 writes it."""
         bitmap = _pack(self.pieces)
         parts = [
-            # The extension says whether there is an info hash, which is so for BitTorrent alone.
+            # The extension field says whether there is an info hash, which only BitTorrent has.
             _HEAD.pack(_VERSION, 1 if self.info_hash else 0, len(self.info_hash)),
             self.info_hash,
             _SIZES.pack(self.piece_length, self.total_length, self.upload_length, len(bitmap)),
@@ -123,11 +122,11 @@ class ControlFile:
 
     @property
     def written_bytes(self) -> int:
-        """How many bytes it says are there."""
+        """The number of bytes listed as written."""
         return sum(end - start for start, end in self.extents())
 
     def extents(self) -> list[Extent]:
-        """The bytes that are there, in order."""
+        """The written extents, in order."""
         extents = [
             (match.start() * self.piece_length, min(match.end() * self.piece_length, self.total_length))
             for match in _RUN.finditer(self.pieces)
@@ -145,9 +144,9 @@ class ControlFile:
 
 
 def to_control_file(state: State) -> bytes:
-    """What is written according to ``state``, as the content of the control file beside its part file.
+    """Convert ``state`` to the content of a control file.
 
-    Of a block that was begun, what fills no 16 KiB is left out. Raises ``ValueError`` for a state without a size.
+    Written bytes that do not fill a block of 16 KiB are left out. Raises ``ValueError`` if ``total_size`` is 0.
     """
     total = state.total_size
     if total <= 0:
@@ -156,7 +155,7 @@ def to_control_file(state: State) -> bytes:
     in_flight: dict[int, bytearray] = {}
 
     def mark(start: int, end: int) -> None:
-        """Mark what lies within one piece and is not the whole of it."""
+        """Mark the blocks of an extent that lies within one piece but does not fill it."""
         index = start // PIECE_BYTES
         first = -(-(start - index * PIECE_BYTES) // _BLOCK_BYTES)
         left = end - index * PIECE_BYTES
@@ -193,10 +192,10 @@ def from_control_file(
     resolved_url: str = "",
     filename: str = "",
 ) -> State:
-    """The state that a control file stands for; what it does not say is given.
+    """Convert a control file to a state; the arguments supply what it does not contain.
 
-    A block counts as begun from its start on: what aria2 has written elsewhere in it is left out. Raises
-    ``StateDamaged``.
+    A state can only list bytes at the start of an unfinished block; bytes that aria2 has written elsewhere in one are
+    left out. Raises ``StateDamaged``.
     """
     control = ControlFile.parse(octets)
     total = control.total_length
@@ -225,7 +224,7 @@ def from_control_file(
 
 
 def block_size(total: int) -> int:
-    """1 MiB, doubled until there are at most 65,536 blocks: the rule by which the engine makes them."""
+    """The engine's block size for a file: 1 MiB, doubled until there are at most 65,536 blocks."""
     size = PIECE_BYTES
     while -(-total // size) > _MOST_BLOCKS:
         size *= 2
@@ -254,7 +253,8 @@ def _merged(extents: Iterable[Extent]) -> list[Extent]:
 
 
 def _unpack(bitmap: bytes, count: int) -> bytes:
-    """The first ``count`` bits, one mark each. Raises ``ValueError`` if there are fewer, or others behind them."""
+    """One mark for each of the first ``count`` bits. Raises ``ValueError`` if there are fewer, or any bit is set beyond
+    them."""
     if len(bitmap) != -(-count // 8):
         raise ValueError("a bitmap ends early")
     digits = f"{int.from_bytes(bitmap, 'big'):0{len(bitmap) * 8}b}"

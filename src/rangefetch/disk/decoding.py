@@ -1,7 +1,7 @@
-"""Undoing content codings (RFC 9110, section 8.4) that a server applied although nobody asked for one.
+"""Decoding content codings (RFC 9110, section 8.4) that a server has applied without being asked to.
 
-It is done once every byte is there, since the ranges are those of the encoded form. A few bytes may stand for any
-number of them, so there is a limit, and what does not end where its coding ends is damaged.
+The file is decoded once it is complete, since ranges are ranges of the encoded form. A few encoded bytes may expand to
+any number, so the size is limited. Data that ends before its coding does is damaged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["codings_to_undo", "decode"]
 
 _PIECE_BYTES = 1 << 20
 _NONE = frozenset({"", "identity", "none"})
-# The rule of ``coding.pxd``: what names a coding, and the names of files that have it themselves.
+# The same rule as in ``coding.pxd``: the codings, and the suffixes of files that are themselves in that format.
 _GZIP_NAMES = (".gz", ".tgz", ".svgz", ".taz", ".emz", ".wmz", ".bgz", ".cpgz", ".crate")
 _OWN = {
     "gzip": _GZIP_NAMES,
@@ -39,8 +39,8 @@ _OTHERS = frozenset({"deflate", "dcb", "dcz", "exi", "aes128gcm", "pack200-gzip"
 
 
 def codings_to_undo(content_encoding: str, names: Sequence[str]) -> tuple[str, ...]:
-    """The codings in the field that are no part of a file which has one of ``names``, in the order in which they are to
-    be undone. Raises ``BadAnswer`` for those that this Python cannot undo.
+    """The codings in the field, in the order in which to undo them, without those that belong to the file itself
+    according to one of its ``names``. Raises ``BadAnswer`` for one that this Python cannot decode.
     """
     listed = re.split("[ \t,]+", content_encoding.lower())
     undone = []
@@ -56,15 +56,16 @@ def codings_to_undo(content_encoding: str, names: Sequence[str]) -> tuple[str, .
 
 
 def _is_the_files_own(coding: str, name: str) -> bool:
-    """Whether a name says that the file itself has this coding. An ending alone (``.gz``) is a name, and no ending."""
+    """Whether, according to its name, the file itself is in this format. A name such as ``.gz`` has no suffix."""
     return any(len(name) > len(ending) and name.lower().endswith(ending) for ending in _OWN.get(coding, ()))
 
 
 def decode(target: Target, codings: Sequence[str], most_bytes: int) -> int:
-    """Replace what a part file holds by its decoded form; returns how many bytes that is.
+    """Decode a part file in place, and return its new size.
 
-    The decoded form is written beside it first, without a name. Raises ``BadAnswer`` for what is damaged or longer than
-    ``most_bytes``, and ``DiskError``; the part file is as it was then, also where the disk is full.
+    The decoded form is first written to an unnamed temporary file in the same directory. Raises ``BadAnswer`` if the
+    data is damaged or decodes to more than ``most_bytes``, and ``DiskError``. The part file is then unchanged, also if
+    the disk was full.
     """
     ready_tempfile()
     with no_fork:
@@ -84,12 +85,12 @@ def decode(target: Target, codings: Sequence[str], most_bytes: int) -> int:
             decoded.flush()
             encoded_bytes = os.fstat(target.fd).st_size
             try:
-                # What lies behind the encoded bytes first: if there is no room for it, they are still there.
+                # Write beyond the encoded bytes first: if the disk is full, they are still intact.
                 _copy(decoded.fileno(), target.fd, encoded_bytes, length)
             except OSError:
                 os.ftruncate(target.fd, encoded_bytes)
                 raise
-            # From here on nothing speaks of the encoded bytes any more.
+            # This also removes the state, which describes the encoded bytes.
             target.truncate(length)
             _copy(decoded.fileno(), target.fd, 0, min(encoded_bytes, length))
     except OSError as error:
@@ -107,7 +108,7 @@ def _read(fd: int, start: int, end: int) -> Iterator[bytes]:
 
 
 def _copy(source_fd: int, fd: int, start: int, end: int) -> None:
-    """Copy these bytes to the same places."""
+    """Copy the bytes ``[start, end)`` to the same offsets."""
     at = start
     for piece in _read(source_fd, start, end):
         left = memoryview(piece)
@@ -117,7 +118,7 @@ def _copy(source_fd: int, fd: int, start: int, end: int) -> None:
 
 
 def _undo(coding: str, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """One coding undone, a bounded piece at a time. Several gzip members in a row are one file (RFC 1952)."""
+    """Undo one coding, yielding pieces of bounded size. Consecutive gzip members form one file (RFC 1952)."""
     decoder: Any = None
     for piece in pieces:
         left = piece
@@ -140,11 +141,11 @@ def _undo(coding: str, pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _decoder(coding: str, head: bytes) -> Any:
-    """A new decoder for data that begins with ``head``; None where there is none."""
+    """A new decoder for data that begins with ``head``; None if there is none for the coding."""
     if coding in ("gzip", "x-gzip"):
         return zlib.decompressobj(zlib.MAX_WBITS | 16)
     if coding == "deflate":
-        # Meant to be in zlib's format, and often sent without it (RFC 9110, section 8.4.1.2).
+        # It should be in zlib format, but is often sent without (RFC 9110, section 8.4.1.2).
         wrapped = len(head) < 2 or (head[0] & 15 == 8 and (head[0] << 8 | head[1]) % 31 == 0)
         return zlib.decompressobj(zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS)
     return None

@@ -1,6 +1,6 @@
-"""Who has a file: one process, and one object in it, at a time.
+"""Exclusive use of a file by one object in one process.
 
-The right to ``NAME`` is a lock on ``NAME.lock`` beside it, which the system releases with the process.
+``NAME`` belongs to whoever has the lock on ``NAME.lock`` beside it. The system releases the lock when the process ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Hold"]
 
 
 class Hold:
-    """A manager's right to a session file; nobody else has it until :meth:`release`, or the end of the process."""
+    """A manager's exclusive right to a session file, until :meth:`release` or the end of the process."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -35,14 +35,15 @@ class Hold:
         return self._fd >= 0
 
     def acquire(self) -> None:
-        """Raises ``LocalError``, which names the holder. Where no lock can be made that is a warning."""
+        """Take the lock. Raises ``LocalError``, naming the holder, if it is taken; where locking is impossible, logs a
+        warning."""
         if self.is_held:
             return
         try:
             try:
                 self._take()
             except LocalError:
-                # It may be one that was forgotten, and not collected yet.
+                # The holder may be an object of ours that is unreachable but not yet garbage-collected.
                 gc.collect()
                 self._take()
         except OSError as error:
@@ -55,7 +56,7 @@ class Hold:
             self._try()
 
     def _try(self) -> None:
-        """One try; without success where the holder took the file away meanwhile."""
+        """Try once. This leaves the lock unheld if the previous holder deleted the lock file in the meantime."""
         fd = system.open_file(self._lock_path, os.O_RDWR | os.O_CREAT | system.NO_LINK)
         try:
             locks.take(fd)
@@ -70,7 +71,7 @@ class Hold:
                 os.close(fd)
 
     def release(self) -> None:
-        """Let others have it. Doing so twice is fine."""
+        """Release the lock. Releasing twice is fine."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             with contextlib.suppress(OSError):
@@ -78,7 +79,7 @@ class Hold:
             locks.unlock_and_close(fd)
 
     def _abandon(self) -> None:
-        """In a forked child: the right stays with the parent."""
+        """In a forked child: close the descriptor, and leave the lock with the parent."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)

@@ -1,8 +1,8 @@
-"""A file of lines that grows at its end: what changes is appended, and nothing that is there is written again.
+"""An append-only file of lines: changes are appended, and existing lines are never modified.
 
-A line counts when its newline is there. What a crash or a full disk has left of the last one is taken away before the
-next is written. From time to time the file is written anew, without the lines that later ones have made pointless, and
-then replaced in one step.
+A line counts once its newline is there. An incomplete last line, left by a crash or a full disk, is removed before the
+next line is written. From time to time the file is rewritten without the lines that later ones have superseded; the new
+file replaces the old one in one step.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ LONGEST_LINE_BYTES = 1 << 20
 
 
 class Journal:
-    """The file at ``path``, for its only writer. Not safe by itself."""
+    """The file at ``path``, which must have no other writer. Not thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd = -1
         self._end = 0
         self.lines = 0
-        """In the file."""
+        """The number of lines in the file."""
 
     def append(self, lines: list[bytes]) -> bool:
-        """Add some lines, and sync them. False: the file is not what it was, and must be rewritten. Raises ``OSError``;
-        then none of them is there.
+        """Append lines, and sync them. Returns False if the file has changed meanwhile and must be rewritten. Raises
+        ``OSError``; then none of the lines is in the file.
         """
         if self._fd < 0 or not self._is_ours():
             return False
@@ -52,14 +52,14 @@ class Journal:
         return True
 
     def rewrite(self, lines: list[bytes]) -> None:
-        """Have these lines and no others in the file, mode 0600. Raises ``OSError``; then it is as it was."""
+        """Replace the file's content by these lines, mode 0600. Raises ``OSError``; then the file is unchanged."""
         self.close()
         replace_file(self._path, b"".join(lines))
         self.go_on(len(lines), sum(map(len, lines)))
 
     def go_on(self, lines: int, end: int) -> None:
-        """Append to the file that is there, of which so many lines and bytes were read; not where others may read it,
-        for then it must be rewritten.
+        """Continue with the existing file, of which ``lines`` lines and ``end`` bytes were read. If other users may
+        read it, it is left closed, so that it will be rewritten.
         """
         self.close()
         with contextlib.suppress(OSError):
@@ -70,13 +70,13 @@ class Journal:
                 self.close()
 
     def close(self) -> None:
-        """Doing so twice is fine."""
+        """Close the file. Closing twice is fine."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
     def _is_ours(self) -> bool:
-        """Whether the file is still the one that was written last, and nobody has added to it or cut it."""
+        """Whether the file is still the one we opened, and has the length that we left it with."""
         try:
             there, here = self._path.lstat(), os.fstat(self._fd)
         except OSError:
@@ -84,7 +84,7 @@ class Journal:
         return os.path.samestat(there, here) and here.st_size == self._end
 
     def _take_back(self) -> None:
-        """What was written of lines that did not fit."""
+        """Remove the part of the lines that was written before an error."""
         try:
             os.ftruncate(self._fd, self._end)
         except OSError:
@@ -92,10 +92,7 @@ class Journal:
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """Each line, with its newline if it has one; of a line that is longer than any may be, only the beginning.
-
-    Raises ``OSError``.
-    """
+    """Yield each line, with its newline if it has one. A line that is too long is truncated. Raises ``OSError``."""
     with path.open("rb") as file:
         while line := file.readline(LONGEST_LINE_BYTES):
             yield line

@@ -1,7 +1,7 @@
-"""Locks on files, which a forked child must not keep for its parent.
+"""File locks that a forked child does not keep alive.
 
-A lock belongs to the open file, which the child of a fork shares: were the parent to die, the lock would last as long
-as the child, and its target could not be used.
+A lock belongs to the open file, which a forked child shares. If the parent died, the lock would last as long as the
+child, and nobody could use the locked target. So a child closes all locked files.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from rangefetch.importing import after_fork
 
 __all__ = ["is_first_without", "take", "unlock_and_close"]
 
-_held: dict[int, tuple[int, int]] = {}  # open files that are locked: their device and inode
+_held: dict[int, tuple[int, int]] = {}  # descriptors of locked files: device and inode
 
-_without: set[int] = set()  # devices that have no locks
+_without: set[int] = set()  # devices whose file system has no locks
 
 
 def take(fd: int) -> None:
-    """Lock the open file for this process alone. Raises ``BlockingIOError`` if another has it, and ``OSError``."""
+    """Lock the open file exclusively. Raises ``BlockingIOError`` if it is locked elsewhere, and ``OSError``."""
     system.lock(fd)
     status = os.fstat(fd)
     _held[fd] = (status.st_dev, status.st_ino)
 
 
 def unlock_and_close(fd: int) -> None:
-    """Release the lock, too, if a child that was forked meanwhile shares the open file."""
+    """Unlock and close. The explicit unlock works even if a forked child still shares the open file."""
     _held.pop(fd, None)
     with contextlib.suppress(OSError):
         system.unlock(fd)
@@ -35,7 +35,7 @@ def unlock_and_close(fd: int) -> None:
 
 
 def is_first_without(fd: int) -> bool:
-    """Whether this process has not met another file on that file system that cannot be locked."""
+    """Whether this is the first file that this process could not lock on that file system."""
     device = os.fstat(fd).st_dev
     is_first = device not in _without
     _without.add(device)
@@ -43,7 +43,8 @@ def is_first_without(fd: int) -> bool:
 
 
 def _let_go() -> None:
-    """In a forked child: close what is locked. The numbers stay taken, since objects of the parent have them."""
+    """In a forked child: close the locked files. The descriptors then refer to the null device instead, so that their
+    numbers are not reused: objects copied from the parent still have them."""
     held = dict(_held)
     _held.clear()
     if not held:

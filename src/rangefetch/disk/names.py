@@ -1,8 +1,8 @@
-"""Which name a file gets, and what a name from outside may be.
+"""Chooses file names, and sanitises names from outside.
 
-A name from a URL, a header, a torrent or a Metalink is somebody else's word. It becomes one path component that is safe
-to create and never looks like one of the files that a download keeps beside its target: a server that could name those
-could plant the data and the state of another download.
+A name from a URL, a header, a torrent or a Metalink is untrusted. It is turned into one path component that is safe to
+create and never looks like one of the files that a download keeps beside its target: a server that could use those
+names could plant the data and state of another download.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ __all__ = [
 DEFAULT_FILENAME = "download"
 
 MAX_NAME_BYTES = 200
-"""File systems stop at 255; the rest is for suffixes such as ``.1.part.json.tmp`` and ``.bad.12``."""
+"""File systems allow 255; the rest is reserved for suffixes such as ``.1.part.json.tmp`` and ``.bad.12``."""
 
 # Control, format (zero width, bidi overrides), surrogates, line and paragraph separators.
 _INVISIBLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-# Letters and marks that are not shown either (Default_Ignorable_Code_Point of the Unicode database). File systems that
-# ignore case ignore these, too.
+# Letters and marks that are also invisible (Default_Ignorable_Code_Point of the Unicode database). File systems that
+# ignore case ignore these as well.
 _INVISIBLE = frozenset(
     map(chr, (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10)))
 ) | frozenset(map(chr, range(0xE0000, 0xE1000)))
@@ -45,37 +45,37 @@ _EXTENSION = re.compile(r"(?:\.tar)?\.[^.\s]{1,16}\Z", re.IGNORECASE)
 _DEVICE = re.compile(
     r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|CLOCK\$|(?:COM|LPT)[0-9\xb9\xb2\xb3]) *(?:\.|\Z)", re.IGNORECASE
 )
-_RESERVED = system.NOT_IN_NAMES - frozenset("/\\")  # which part names, whatever the system
+_RESERVED = system.NOT_IN_NAMES - frozenset("/\\")  # both of which are taken for separators on every system
 
-# What the files beside a target end in: the part file, its state, aria2's control file, what was set aside, and what is
-# not yet in its place.
+# Suffixes of the files beside a target: the part file, its state, aria2's control file, files set aside, and temporary
+# files.
 _OUR_SUFFIX = re.compile(r"\.(?:part|part\.json|aria2|aria2__temp|bad(?:\.\d+)?|tmp)\Z")
 
-# Hidden files, which often configure something; what a program takes for an option; what a shell takes for a home.
+# Hidden files, which often configure something; names that look like options; names that shells expand to a home.
 _HARMFUL_START = (".", "-", "~")
-# Files that desktops and web servers act upon wherever they find them.
+# Files that desktops and web servers act upon in any directory.
 _ACTED_UPON = frozenset({"autorun.inf", "desktop.ini", "folder.htt", "thumbs.db", "web.config"})
 
-# RFC 6266, section 4.1, and what servers make of it: an unquoted value may hold spaces, and a quote may never end.
+# RFC 6266, section 4.1, and what servers really send: unquoted values with spaces, and unterminated quotes.
 _PARAMETER = re.compile(r';\s*([^\s=;]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)(?:"|\\?\Z)|([^;]*))', re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
-# A path as Windows writes it, whose separators escape nothing.
+# A Windows path, in which backslashes are separators and escape nothing.
 _WINDOWS_PATH = re.compile(r"(?:[a-z]:)?\\[^\\\"]", re.IGNORECASE)
 _QUERY = re.compile(r"[?#]")
 _ORIGIN = re.compile(r"\A[^:/]+://[^/]*")
 _EXTENDED_VALUE = re.compile(r"([a-z0-9_.:-]{1,40})'[^']*'((?:[^%]|%[0-9a-f]{2})*)", re.IGNORECASE | re.DOTALL)
-# As browsers read these labels (WHATWG Encoding).
+# What browsers take these labels to mean (WHATWG Encoding).
 _LABELS = {"iso-8859-1": "windows-1252", "latin1": "windows-1252", "us-ascii": "windows-1252", "ascii": "windows-1252"}
 
-# Most names there are, for which no rule below has anything to do.
+# The great majority of names, which none of the rules below would change.
 _PLAIN = re.compile(r"(?!(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|\Z))[a-z0-9_](?:[a-z0-9_.+~-]{0,150}[a-z0-9_])?")
 
 
 def choose_filename(url: str, resolved_url: str = "", disposition: str = "") -> str:
-    """The name of a file that the user has not named: the header's, else that of the URL to which redirects led, else
-    that of ``url``, else ``download``.
+    """The name for a file that the user has not named: from the header, else from the URL after redirects, else from
+    ``url``, else ``download``.
 
-    A name that ``url`` does not have itself is made harmless (:func:`harmless_filename`).
+    A name other than that of ``url`` itself is made harmless (:func:`harmless_filename`).
     """
     if not (resolved_url or disposition):
         name = filename_from_url(url) or DEFAULT_FILENAME
@@ -93,14 +93,14 @@ def _chosen(url: str, resolved_url: str, disposition: str) -> str:
 
 
 def safe_filename(name: str) -> str:
-    """One path component that is safe to create, from anything a server or URL says; "" if nothing is left.
+    """One path component that is safe to create, from any name that a server or URL gives; "" if nothing is left.
 
-    Only what follows the last separator (``/`` or ``\\``) is kept (RFC 6266, section 4.3). The result is NFC,
-    has no invisible character, does not begin with a space or end with a space or dot, is no Windows device
-    (``NUL.txt`` becomes ``_NUL.txt``), does not end as the files beside a target do (``x.part`` becomes ``x.part_``,
-    in upper and lower case), and has at most 200 bytes of UTF-8, its extension kept.
+    Only the part after the last separator (``/`` or ``\\``) is kept (RFC 6266, section 4.3). The result is NFC, has no
+    invisible characters, does not begin with a space or end with a space or dot, is not a Windows device (``NUL.txt``
+    becomes ``_NUL.txt``), does not end like the files beside a target (``x.part`` becomes ``x.part_``, in upper and
+    lower case), and has at most 200 bytes of UTF-8; if it is shortened, its extension is kept.
     """
-    # Before NFC: a mark between a letter and its accent would keep them apart.
+    # Before NFC, since an invisible mark between a letter and its accent would keep them from being composed.
     visible = "".join(
         c
         for c in name
@@ -116,10 +116,11 @@ def safe_filename(name: str) -> str:
 
 
 def harmless_filename(name: str) -> str:
-    """A safe name for a file that somebody else has named, which the user may never look at; "" if nothing is left.
+    """A safe name for a file that a stranger has named and whose name the user may never see; "" if nothing is left.
 
-    Beyond :func:`safe_filename` it is not hidden, no option of a command, and none of the few files that desktops and
-    web servers act upon: ``.bashrc`` becomes ``_bashrc``, ``-rf`` ``_rf``, ``desktop.ini`` ``_desktop.ini``.
+    In addition to :func:`safe_filename`, the name is not hidden, does not look like a command-line option, and is none
+    of the few files that desktops and web servers act upon: ``.bashrc`` becomes ``_bashrc``, ``-rf`` ``_rf``,
+    ``desktop.ini`` ``_desktop.ini``.
     """
     name = safe_filename(name)
     if name.startswith(_HARMFUL_START):
@@ -128,8 +129,8 @@ def harmless_filename(name: str) -> str:
 
 
 def is_filename(name: str) -> bool:
-    """Whether the system takes it as the name of a file: one component, and on Windows neither that of a device nor one
-    that would lose its end.
+    """Whether the system accepts it as a file name: one component and, on Windows, not a device name and without
+    trailing spaces or dots, which would be dropped.
     """
     if name in ("", ".", "..") or not system.NOT_IN_NAMES.isdisjoint(name):
         return False
@@ -137,26 +138,26 @@ def is_filename(name: str) -> bool:
 
 
 def is_plain_filename(name: str) -> bool:
-    """Whether it is a safe name at first sight; for those that look at many, since the rules take their time."""
+    """Whether a quick check shows that the name is safe. For code that handles many names: the full rules are slow."""
     folded = name.lower()
     return name.isascii() and _PLAIN.fullmatch(folded) is not None and _OUR_SUFFIX.search(folded) is None
 
 
 def numbered(name: str, number: int) -> str:
-    """``name.1.ext``, as aria2 names what would have the name of another file."""
+    """``name.1.ext``, aria2's scheme for names that are taken."""
     stem, _, extension = name.rpartition(".")
     return f"{stem}.{number}.{extension}" if stem and extension else f"{name}.{number}"
 
 
 def filename_from_content_disposition(header: str) -> str:
-    """The safe file name that a Content-Disposition field gives (RFC 6266); "" if it gives none.
+    """The safe file name from a Content-Disposition field (RFC 6266); "" if it has none.
 
-    ``filename*`` (RFC 8187, in any charset that Python has) goes before ``filename``, and is passed over where its
-    value is malformed. A path as Windows writes it is one. Of a repeated parameter the first counts. Octets beyond
-    ASCII are UTF-8 if they can be.
+    ``filename*`` (RFC 8187, in any charset that Python knows) takes precedence over ``filename``, unless its value is
+    malformed. Backslashes in a Windows path are separators, not escapes. The first of repeated parameters counts.
+    Non-ASCII octets are taken for UTF-8 if they are valid UTF-8.
     """
     parameters: dict[str, str] = {}
-    # With this ";" a field that lacks the disposition type is read as well.
+    # The extra ";" makes fields without a disposition type work as well.
     for name, quoted, token in _PARAMETER.findall(";" + header):
         if not _WINDOWS_PATH.match(quoted):
             quoted = _QUOTED_PAIR.sub(r"\1", quoted)
@@ -166,7 +167,7 @@ def filename_from_content_disposition(header: str) -> str:
 
 
 def _shortened(name: str) -> str:
-    """At most 200 bytes of it, the extension kept."""
+    """The name, shortened to 200 bytes if it is longer, with its extension."""
     if len(name.encode()) <= MAX_NAME_BYTES:
         return name
     match = _EXTENSION.search(name)
@@ -185,13 +186,13 @@ def _decode_extended(value: str) -> str:
 
 
 def _octets_as_text(octets: str) -> str:
-    """Octets that were handed over as ISO-8859-1, as UTF-8 if that is what they are; else as they came."""
+    """Text that was decoded as ISO-8859-1, decoded as UTF-8 instead if it is valid UTF-8."""
     with contextlib.suppress(UnicodeError):
         return octets.encode("latin-1").decode("utf-8")
     return octets
 
 
-@functools.lru_cache(maxsize=256)  # of a small file it is asked twice
+@functools.lru_cache(maxsize=256)  # called twice for each small file
 def filename_from_url(url: str) -> str:
     """The last segment of the URL's path, percent-decoded and safe; "" if there is none."""
     path = _QUERY.split(url, maxsplit=1)[0] if "?" in url or "#" in url else url

@@ -1,9 +1,9 @@
-"""Which of the files in a directory are ours.
+"""Tells our files in a directory from other programs'.
 
-A name proves nothing: ``x.part`` may be a browser's. A file that was created here carries a mark, an extended
-attribute, which no server can set and which stays when the file is renamed. Where the file system has none, the saved
-state beside a part file must vouch for it. Whatever it carries, a file that another user owns or could have written is
-not trusted, as far as the file system records such things.
+A name proves nothing: ``x.part`` may be a browser's. A file that we have created has a mark, an extended attribute,
+which no server can set and which survives renaming. On file systems without extended attributes, the saved state beside
+a part file must vouch for it. A file that another user owns or could have written is never trusted, even with a mark,
+as far as the file system records owners and modes.
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ _PLAINLY = os.O_RDONLY | system.NO_LINK
 
 
 class NotOurs(ValueError):
-    """Another user or another program may have written it; the message says why."""
+    """The file may have been written by another user or program; the message says why."""
 
 
 def mark(fd: int, url: str) -> bool:
-    """Mark an open file or directory as created here for ``url``. False: the file system has no such attributes."""
+    """Mark an open file or directory as created by us for ``url``. Returns False if the file system has no extended
+    attributes."""
     try:
         system.set_attribute(fd, _MARK, _value(url))
     except OSError:
@@ -53,20 +54,20 @@ def mark(fd: int, url: str) -> bool:
 
 
 def unmark(fd: int) -> None:
-    """Remove the mark: the file is the user's now."""
+    """Remove the mark from a file that is the user's now."""
     for name in (_MARK, _HOLDER):
         with contextlib.suppress(OSError):
             system.remove_attribute(fd, name)
 
 
 def hold(fd: int) -> None:
-    """Note with an open file, which this process has locked, who has it."""
+    """Record in an attribute of an open file that this process has locked it."""
     with contextlib.suppress(OSError):
         system.set_attribute(fd, _HOLDER, f"{os.getpid()} {system.host_name()}".encode())
 
 
 def holder_of(fd: int) -> str:
-    """Who has an open file that is locked, in words."""
+    """A description of the holder of a locked file."""
     pid, host = "", ""
     with contextlib.suppress(OSError):
         pid, _, host = system.attribute(fd, _HOLDER).decode(errors="replace").partition(" ")
@@ -78,14 +79,14 @@ def holder_of(fd: int) -> str:
 
 
 def is_marked(fd: int) -> bool:
-    """Whether the open file or directory was created here."""
+    """Whether the open file or directory was created by us."""
     return _mark_of(fd) != b""
 
 
 @contextlib.contextmanager
 def opened_regular(path: Path) -> Iterator[tuple[int, os.stat_result] | None]:
-    """The descriptor and the status of a regular file, for reading; None for a link or anything else, or for what
-    cannot be opened.
+    """Open a regular file for reading, and yield its descriptor and status; yield None for a symbolic link, for
+    anything else that is not a regular file, and for a file that cannot be opened.
     """
     try:
         fd = system.open_file(path, _PLAINLY)
@@ -100,29 +101,29 @@ def opened_regular(path: Path) -> Iterator[tuple[int, os.stat_result] | None]:
 
 
 def is_marked_file(path: Path) -> bool:
-    """Whether a regular file of this user's was created here."""
+    """Whether the path is a regular file of this user's that was created by us."""
     with opened_regular(path) as found:
         return found is not None and is_marked(found[0]) and is_trusted(found[1], path.parent)
 
 
 def may_be_ours(path: Path) -> bool:
-    """Whether nothing speaks against a regular file of this user's having been created here: where marks are possible
-    it has one. For who remembers that it was.
+    """Whether the path may be a regular file that we have created: it is this user's, and has a mark if the file system
+    supports marks. For callers that remember having created it.
     """
     with opened_regular(path) as found:
         return found is not None and is_trusted(found[1], path.parent) and _lacks_no_mark(found[0])
 
 
 def is_of(fd: int, url: str) -> bool:
-    """Whether the open file or directory was created here for ``url``."""
+    """Whether the open file or directory was created by us for ``url``."""
     return _mark_of(fd) == _value(url)
 
 
 def is_trusted(status: os.stat_result, directory: Path) -> bool:
-    """Whether this user alone could have written a file in ``directory``, as far as the file system tells.
+    """Whether only this user could have written a file in ``directory``, as far as the file system tells.
 
-    One that records neither owners nor modes (FAT, exFAT, some network file systems) shows all files alike. There a
-    new file looks the same, and the file is trusted.
+    File systems without owners and modes (FAT, exFAT, some network file systems) show the same ones for all files. So
+    if a newly created file has the same owner and mode, the file is trusted.
     """
     if system.is_safe_from_others(status):
         return True
@@ -141,10 +142,10 @@ def is_trusted(status: os.stat_result, directory: Path) -> bool:
 
 
 def read_own(path: Path, most_bytes: int, *, trusted: bool = False) -> tuple[bytes, bool]:
-    """What is in a small file, and whether it is marked.
+    """Read a small file. Returns its content, and whether it is marked.
 
-    Raises ``NotOurs`` for what is no regular file, is longer than ``most_bytes``, or is not trusted, unless the caller
-    says that it is (``trusted``), and ``OSError``.
+    Raises ``NotOurs`` if it is not a regular file, is longer than ``most_bytes``, or is not trusted; with ``trusted``
+    the last check is skipped. Raises ``OSError``.
     """
     fd = system.open_file(path, _PLAINLY)
     try:

@@ -1,12 +1,12 @@
-"""The part file of a download: found among what lies there, or created, and locked.
+"""Finds or creates a download's part file, and locks it.
 
-It is ``NAME.part``, with its state in ``NAME.part.json``. Where something else has one of these names, that is left
-alone and the part file is ``rangefetch-HASH.part``, by a hash of NAME. A part file is ours if it has the mark of
-``ownership``, or if the state beside it vouches for it: where the file system has no marks, a state is written before
-the part file is created.
+It is ``NAME.part``, with its state in ``NAME.part.json``. If something else has one of these names, that is left alone
+and the part file is ``rangefetch-HASH.part``, with a hash of NAME. A part file is ours if it has the mark of
+``ownership``, or if the state beside it vouches for it: on file systems without marks, a state is written before the
+part file is created.
 
-Without a NAME, the hash is of the last part of the URL's path, so that the same file can be found under a URL with
-another query or host. Where that part file is another URL's, the hash is of the whole URL.
+Without a NAME, the hash is of the last segment of the URL's path, so that the part file can be found again under a URL
+with another query or host. If that part file belongs to another URL, the hash is of the whole URL.
 """
 
 from __future__ import annotations
@@ -56,17 +56,18 @@ __all__ = [
 _MOST_NAMES = 100
 _MOST_TRIES = 32
 _NO_LOCKS_HERE = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
-# O_TMPFILE, or the link that names such a file, is unknown to the file system, to the kernel, or without /proc.
+# Errors that mean that O_TMPFILE, or linking such a file, is not supported by the file system or the kernel, or that
+# /proc is not mounted.
 _NO_NAMELESS_HERE = frozenset(
     {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EPERM, errno.EXDEV, errno.ENOSYS}
 )
-# What is no regular file of ours says so when it is opened.
+# Errors of open() that show that it is not a regular file of ours.
 _NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ETXTBSY})
 
 
 @records.dataclass(frozen=True, slots=True)
 class Part:
-    """A part file of ours, open and locked; its ``fd`` is the caller's to close. ``marked``: it says so itself."""
+    """A part file of ours, open and locked. The caller must close ``fd``. ``marked`` says whether it has the mark."""
 
     fd: int
     path: Path
@@ -74,7 +75,7 @@ class Part:
 
 
 def stem_of(filename: str, url: str) -> str:
-    """``filename``; a name made of a hash where there is none, or where it leaves no room for suffixes."""
+    """``filename``, or a name made of a hash if there is none or it is too long for the suffixes."""
     if filename and len(os.fsencode(filename)) <= MAX_NAME_BYTES:
         return filename
     return _hashed(filename or url)
@@ -93,20 +94,20 @@ def _sha256() -> Callable[[bytes], hashlib._Hash]:
 
 
 def part_path(directory: str | os.PathLike[str], filename: str, url: str) -> Path:
-    """Where the part file of a download is, unless something else has that name."""
+    """The path of a download's part file, unless something else has that name."""
     return Path(directory) / f"{stem_of(filename, url)}.part"
 
 
 def part_paths(directory: str | os.PathLike[str], filename: str, url: str) -> tuple[Path, ...]:
-    """Where the part file of a download usually is. The first of two may be another URL's."""
+    """The usual paths of a download's part file. If there are two, the first may belong to another URL."""
     return tuple(Path(directory) / name for name in part_names(filename, url))
 
 
 def part_names(filename: str, url: str) -> tuple[str, ...]:
-    """The same without the directory."""
+    """``part_paths`` without the directory."""
     if filename:
         return (f"{stem_of(filename, url)}.part",)
-    # No name has a slash in it, and no URL begins with one: the hashes are of different kinds of things.
+    # The slash separates the two kinds of hashes: no file name contains one, and no URL begins with one.
     name, sha256 = f"/{filename_from_url(url)}", _sha256()
     return (
         f"rangefetch-{sha256(name.encode(errors='surrogateescape')).hexdigest()[:16]}.part",
@@ -115,7 +116,7 @@ def part_names(filename: str, url: str) -> tuple[str, ...]:
 
 
 def claim(url: str) -> State:
-    """A state that says only that the part file beside it is ours."""
+    """A state whose only purpose is to show that the part file beside it is ours."""
     return State(
         url=url,
         resolved_url=url,
@@ -129,10 +130,10 @@ def claim(url: str) -> State:
 
 
 def open_part(folder: Path, filename: str, url: str, *, adopt: bool) -> Part:
-    """Open the part file of ours, or create it, mode 0600. An empty one has no state.
+    """Open our part file, or create it, mode 0600. The state of an empty one is removed.
 
-    ``adopt``: what has aria2's control file beside it counts as ours. Raises ``TargetLocked`` if another download is
-    writing it, ``DiskError`` where all names are taken, and ``OSError``.
+    With ``adopt``, a file with aria2's control file beside it counts as ours. Raises ``TargetLocked`` if another
+    download is writing it, ``DiskError`` if all names are taken, and ``OSError``.
     """
     for _ in range(_MOST_TRIES):
         fd, path = _find(folder, filename, url, adopt=adopt)
@@ -140,14 +141,14 @@ def open_part(folder: Path, filename: str, url: str, *, adopt: bool) -> Part:
             if part := _locked(fd, path, url):
                 return part
             continue
-        # Somebody else may have been quicker.
+        # Another process may have created it first.
         with contextlib.suppress(FileExistsError):
             return _create(path, url)
     raise TargetLocked(f"{part_path(folder, filename, url)}: other downloads keep taking it")
 
 
 def find_part(folder: Path, filename: str, url: str) -> Part | None:
-    """Open the part file of this download if there is one, and create nothing. Raises ``TargetLocked``, ``OSError``."""
+    """Open and lock this download's part file, if it exists. Raises ``TargetLocked``, ``OSError``."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         fd, path = _find(folder, filename, url, adopt=False)
         if fd >= 0:
@@ -158,7 +159,7 @@ def find_part(folder: Path, filename: str, url: str) -> Part | None:
 
 
 def free_part_path(folder: Path, filename: str, url: str) -> Path:
-    """Where a part file could be created. Raises ``TargetExists`` if one of ours is there, and ``DiskError``."""
+    """A path where a part file could be created. Raises ``TargetExists`` if there is one of ours, and ``DiskError``."""
     fd, path = _find(folder, filename, url, adopt=False)
     if fd >= 0:
         os.close(fd)
@@ -172,9 +173,9 @@ def create_part(path: Path, url: str) -> Part:
 
 
 def other_urls_part(folder: Path, url: str) -> Path | None:
-    """The part file that a download of another URL has left, whose path ends in the same name; None: there is none.
+    """The part file left by a download of another URL whose path ends in the same name; None if there is none.
 
-    Nothing is locked: it may be that download's again at any moment. Raises ``OSError``.
+    It is not locked, so the other download may take it again at any moment. Raises ``OSError``.
     """
     path = part_paths(folder, "", url)[0]
     fd = _open_ours(path, adopt=False)
@@ -187,14 +188,14 @@ def other_urls_part(folder: Path, url: str) -> Path | None:
 
 
 def take_part(path: Path, url: str) -> Part | None:
-    """Lock a part file of another URL, and mark it as this one's. None: it is not there any more. Raises
-    ``TargetLocked``, ``OSError``."""
+    """Lock another URL's part file, and mark it as this one's. None if it no longer exists. Raises ``TargetLocked``,
+    ``OSError``."""
     fd = _open_ours(path, adopt=False)
     return _locked(fd, path, url) if fd >= 0 else None
 
 
 def is_open_on(fd: int, path: Path) -> bool:
-    """Whether the file that is open has that name."""
+    """Whether ``fd`` is open on the file that is now at ``path``."""
     try:
         return os.path.samestat(os.fstat(fd), path.lstat())
     except FileNotFoundError:
@@ -205,7 +206,7 @@ def is_open_on(fd: int, path: Path) -> bool:
 
 
 def _candidates(folder: Path, filename: str, url: str) -> Iterator[Path]:
-    """The names that a part file may have, the best first. No target is likely to have one of the further ones."""
+    """The paths that a part file may have, the preferred one first. Those after the usual ones are rarely used."""
     usual = part_paths(folder, filename, url)
     yield from usual
     stem = _hashed(filename or url)
@@ -216,9 +217,10 @@ def _candidates(folder: Path, filename: str, url: str) -> Iterator[Path]:
 
 
 def _find(folder: Path, filename: str, url: str, *, adopt: bool) -> tuple[int, Path]:
-    """A descriptor of the part file that is ours, and its path; -1 and the first free name where there is none.
+    """A descriptor of our part file and its path; -1 and the first free path if there is none.
 
-    One further name is looked at, since what stood in the way when ours was created may be gone.
+    Even if the first name is free, the next one is tried as well: a file that had the first name when ours was created
+    may be gone by now.
     """
     free: Path | None = None
     own = part_path(folder, filename, url)
@@ -230,7 +232,7 @@ def _find(folder: Path, filename: str, url: str, *, adopt: bool) -> tuple[int, P
             if fd >= 0 and (filename or number or is_part_of(fd, path, url) or _is_rest(fd, path)):
                 return fd, path
             if fd >= 0:
-                os.close(fd)  # another URL's, whose path ends in the same name
+                os.close(fd)  # it belongs to another URL whose path ends in the same name
                 continue
             with no_fork:
                 from rangefetch.logs import log
@@ -246,7 +248,7 @@ def _find(folder: Path, filename: str, url: str, *, adopt: bool) -> tuple[int, P
 
 
 def _is_free(path: Path) -> bool:
-    """Whether a part file could be created there: what would be beside it is not there, or is a leftover of ours."""
+    """Whether a part file could be created there: the files beside it do not exist, or are leftovers of ours."""
     try:
         state.load(state_path_of(path))
     except FileNotFoundError:
@@ -260,7 +262,7 @@ def _is_free(path: Path) -> bool:
 
 
 def _open_ours(path: Path, *, adopt: bool) -> int:
-    """A descriptor of what is there, if it is ours; else -1. Raises ``OSError``."""
+    """A descriptor of the file, if it is ours; else -1. Raises ``OSError``."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return -1
@@ -274,7 +276,8 @@ def _open_ours(path: Path, *, adopt: bool) -> int:
     try:
         status = os.fstat(fd)
         adopt = adopt and control_path_of(path).is_file()
-        # What the user has put there needs no more than an owner: a checksum proves it, and the mode is set.
+        # An adopted file, put there by the user, need only be owned by the user: a checksum will verify it, and its
+        # mode will be set.
         is_trusted_part = is_trusted(status, path.parent) or (adopt and system.is_own(status))
         if stat.S_ISREG(status.st_mode) and is_trusted_part and _is_vouched_for(fd, path, adopt=adopt):
             return fd
@@ -297,13 +300,13 @@ def _is_vouched_for(fd: int, path: Path, *, adopt: bool) -> bool:
         pass
     if adopt or is_marked(fd):
         return True
-    # Not marked: here are no marks, or it is a copy. It must be the file that the state means.
+    # Without a mark, the file system has no marks or the file is a copy. It must then match the state's sample.
     return saved is not None and (not saved.written_end or saved.sample == state.sample_of(fd, saved))
 
 
 def _is_rest(fd: int, path: Path) -> bool:
-    """Whether a part file of another URL is of no use to anybody: nothing was saved of it, and nobody has it. If so it
-    is locked."""
+    """Whether another URL's part file is useless: no data was saved, and no download is using it. If so, it is now
+    locked."""
     if control_path_of(path).exists():
         return False
     try:
@@ -321,7 +324,7 @@ def _is_rest(fd: int, path: Path) -> bool:
 
 
 def is_part_of(fd: int, path: Path, url: str) -> bool:
-    """Whether a part file of ours is that of a download of ``url``."""
+    """Whether a part file of ours belongs to a download of ``url``."""
     if is_of(fd, url):
         return True
     with contextlib.suppress(FileNotFoundError, state.StateDamaged):
@@ -333,10 +336,10 @@ def is_part_of(fd: int, path: Path, url: str) -> bool:
 
 
 def _locked(fd: int, path: Path, url: str) -> Part | None:
-    """The part file that is open as ``fd``, locked and marked; None if it is not there any more. Owns ``fd``."""
+    """Lock and mark the part file open as ``fd``. None if it no longer exists. Takes ownership of ``fd``."""
     try:
         lock(fd, path)
-        # Whoever had the lock may have renamed the file away between our open and our lock.
+        # The previous holder of the lock may have renamed the file between our open and our lock.
         if is_open_on(fd, path):
             status = os.fstat(fd)
             if status.st_nlink == 1:
@@ -346,8 +349,8 @@ def _locked(fd: int, path: Path, url: str) -> Part | None:
                 if status.st_size == 0:
                     _clear_beside(part, url)
                 return part
-            # A publish that was cut between its link and its unlink, or a copy made of links: under their other name
-            # these bytes must not change.
+            # The file has another name, from a publish that was interrupted between link and unlink, or because
+            # somebody made a hard link. Under that name its bytes must not change.
             path.unlink()
     except BaseException:
         locks.unlock_and_close(fd)
@@ -357,7 +360,7 @@ def _locked(fd: int, path: Path, url: str) -> Part | None:
 
 
 def _create(path: Path, url: str) -> Part:
-    """Raises ``FileExistsError`` if the name is taken by now."""
+    """Create and lock the part file. Raises ``FileExistsError`` if the name is taken by now."""
     part = _create_marked(path, url) or _create_claimed(path, url)
     try:
         _clear_beside(part, url)
@@ -368,8 +371,9 @@ def _create(path: Path, url: str) -> Part:
 
 
 def _create_claimed(path: Path, url: str) -> Part:
-    """A new part file whose state says that it is ours, where nothing else can."""
-    # First the word that it is ours, then the file: at no moment could it be taken for another's.
+    """A new part file with a state that vouches for it, for file systems where it cannot be marked before it has a
+    name."""
+    # The state first, so that the part file is recognisable as ours from the moment it exists.
     state.save(state_path_of(path), claim(url))
     fd = system.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:
@@ -383,7 +387,7 @@ def _create_claimed(path: Path, url: str) -> Part:
 
 
 def _create_marked(path: Path, url: str) -> Part | None:
-    """A new part file that is marked and locked before it has its name; None where that cannot be."""
+    """A new part file that is marked and locked before it gets its name; None if that is not possible."""
 
     def is_prepared(fd: int) -> bool:
         if not mark(fd, url):
@@ -401,7 +405,7 @@ def _create_marked(path: Path, url: str) -> Part | None:
 
 
 def _clear_beside(part: Part, url: str) -> None:
-    """The part file is empty: remove what speaks of other bytes."""
+    """Remove the control file and state beside an empty part file, since they describe other bytes."""
     beside.remove(control_path_of(part.path))
     if part.marked:
         state_path_of(part.path).unlink(missing_ok=True)
@@ -410,7 +414,7 @@ def _clear_beside(part: Part, url: str) -> None:
 
 
 def lock(fd: int, path: Path) -> None:
-    """Lock the open file, or raise ``TargetLocked``. Where there are no locks, warn once and go on."""
+    """Lock the open file, or raise ``TargetLocked``. On a file system without locks, warn once and continue."""
     try:
         locks.take(fd)
         hold(fd)

@@ -1,6 +1,6 @@
-"""Linux, macOS and their like: the half of ``system`` that most of it was written for.
+"""The part of ``system`` for Linux, macOS and similar systems.
 
-All functions raise ``OSError``, with the ``errno`` of the system.
+All functions raise ``OSError`` with the system's ``errno``.
 """
 
 from __future__ import annotations
@@ -64,28 +64,28 @@ __all__ = [
 assert sys.platform != "win32"
 
 NO_LINK = os.O_NOFOLLOW
-"""For ``open_file`` and ``open_directory``: not where the name is a symbolic link."""
+"""A flag for ``open_file`` and ``open_directory``: fail if the name is a symbolic link."""
 
 NOT_IN_NAMES = frozenset("/\0")
-"""Characters that no name of a file has."""
+"""Characters that no file name can contain."""
 
 RESERVES_NAMES = False
-"""Whether some names are those of devices, and whether dots and spaces at the end of a name are lost."""
+"""Whether some names are reserved for devices, and trailing dots and spaces of a name are dropped."""
 
 CREATES_IN_DIRECTORIES = True
 
-"""Whether a file can be created and named by the descriptor of its directory, as the engine does with small ones."""
+"""Whether files can be created and named relative to a directory descriptor, as the engine does with small files."""
 
 PROGRAM_SUFFIX = ""
-"""What the names of programs end in."""
+"""The suffix of program names."""
 
 REUSES_PORTS = True
-"""Whether SO_REUSEADDR means that connections which were closed a moment ago do not matter, and no more than that."""
+"""Whether SO_REUSEADDR does no more than ignore recently closed connections."""
 
 TERMINATION_IS_GENTLE = True
-"""Whether a process that is terminated can save what it has."""
+"""Whether a terminated process has a chance to save its state."""
 
-# Opening a named pipe must not wait for its other end. For files it makes no difference.
+# O_NONBLOCK, so that opening a named pipe does not wait for its other end. It makes no difference to regular files.
 _ALWAYS = os.O_NONBLOCK | os.O_CLOEXEC
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _umask_lock = threading.Lock()
@@ -97,20 +97,23 @@ pwrite = os.pwrite
 
 
 def open_file(path: str | os.PathLike[str], flags: int, mode: int = 0o600) -> int:
-    """A descriptor, which no child inherits. ``flags`` are those of ``os.open``, and ``NO_LINK``.
+    """Open a file. ``flags`` are those of ``os.open``, and ``NO_LINK``. Children do not inherit the descriptor.
 
-    While it is open the file can be renamed, replaced and deleted. Waits for nobody.
+    While it is open, the file can be renamed, replaced and deleted. Never blocks.
     """
     return os.open(path, flags | _ALWAYS, mode)
 
 
 def open_directory(path: str | os.PathLike[str], flags: int = 0) -> int:
-    """A descriptor of the directory itself, to be locked and compared; not to be read."""
+    """A descriptor of the directory, for locking and comparing; it is not for listing the directory."""
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | flags)
 
 
 def create_unseen(path: Path, prepare: Callable[[int], bool]) -> int:
-    """A new file that ``prepare`` gets before it has its name; -1 where that cannot be, or ``prepare`` says False."""
+    """Create a file and call ``prepare`` with its descriptor before the file gets its name.
+
+    Returns the descriptor, or -1 if ``prepare`` returns False or the system cannot do this.
+    """
     if not hasattr(os, "O_TMPFILE"):
         return -1
     directory_fd = open_directory(path.parent)
@@ -129,7 +132,7 @@ def create_unseen(path: Path, prepare: Callable[[int], bool]) -> int:
 
 
 def open_temporary() -> tuple[int, Path]:
-    """An empty file for reading and writing that is gone when it is closed, and where it is (TMPDIR)."""
+    """A temporary file in TMPDIR, which disappears when it is closed. Returns its descriptor and path."""
     ready_tempfile()
     with no_fork:
         import tempfile
@@ -141,7 +144,7 @@ def open_temporary() -> tuple[int, Path]:
 
 
 def open_scratch() -> int:
-    """The same in memory, where that can be."""
+    """A temporary file in memory if possible, else on disk."""
     if hasattr(os, "memfd_create"):
         with contextlib.suppress(OSError):
             return int(os.memfd_create("rangefetch-scratch", os.MFD_CLOEXEC))
@@ -149,7 +152,7 @@ def open_scratch() -> int:
 
 
 def read_into(fd: int, buffer: memoryview, at: int) -> int:
-    """Read at ``at`` into ``buffer``; the number of bytes, 0 at the end of the file."""
+    """Read at offset ``at`` into ``buffer``. Returns the number of bytes, 0 at the end of the file."""
     if hasattr(os, "preadv"):
         return int(os.preadv(fd, [buffer], at))
     octets = os.pread(fd, len(buffer), at)  # macOS before 11
@@ -163,15 +166,15 @@ def lock(fd: int) -> None:
 
 
 def unlock(fd: int) -> None:
-    """Release the lock; closing does so, too, unless a child that was forked shares the open file."""
+    """Release the lock. Closing the file also does, unless a forked child shares the open file."""
     fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def sync(fd: int) -> None:
-    """Return when what was written would survive a power failure."""
+    """Sync the file's data to disk, so that it would survive a power failure."""
     if sys.platform == "darwin":
         try:
-            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # fsync stops at the drive's cache there
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # on macOS, fsync does not flush the drive's cache
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOTTY):
                 raise
@@ -181,31 +184,31 @@ def sync(fd: int) -> None:
 
 
 def set_mode(fd: int, *, private: bool) -> None:
-    """The mode of a file that only this user may read, or that of any new file."""
+    """Set the mode to 0600 (``private``), or to that of an ordinary new file."""
     os.fchmod(fd, 0o600 if private else 0o666 & ~umask())
 
 
 def set_time(fd: int, modified_s: float) -> None:
-    """The time of the last change, in seconds since the epoch. Raises ``OverflowError``, too."""
+    """Set the modification time, in seconds since the epoch. Also raises ``OverflowError``."""
     os.utime(fd, (os.fstat(fd).st_atime, modified_s))
 
 
 def set_attribute(fd: int, name: str, octets: bytes) -> None:
-    """Keep something with the file, by a name that begins with ``user.`` (xattr(7))."""
+    """Set an extended attribute of the file (xattr(7)). ``name`` must begin with ``user.``."""
     if not hasattr(os, "setxattr"):
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
     os.setxattr(fd, name, octets)
 
 
 def attribute(file: int | str, name: str) -> bytes:
-    """What is kept with a file that is open, or has that path and is no link."""
+    """The value of an extended attribute of an open file, or of the file at a path that is not a symbolic link."""
     if not hasattr(os, "getxattr"):
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
     return bytes(os.getxattr(file, name) if isinstance(file, int) else os.getxattr(file, name, follow_symlinks=False))
 
 
 def remove_attribute(fd: int, name: str) -> None:
-    """Keep it no more."""
+    """Remove an extended attribute."""
     if hasattr(os, "removexattr"):
         os.removexattr(fd, name)
 
@@ -216,9 +219,9 @@ replace = os.replace
 
 
 def rename_free(source: Path, destination: Path) -> int:
-    """Rename in one step, where nothing has the new name; 0, or the ``errno``.
+    """Rename in one step, without replacing anything. Returns 0 or the ``errno``.
 
-    ENOSYS where only the engine could do it, which is not there.
+    It is ENOSYS if this takes the engine and the engine is not available.
     """
     try:
         with no_fork:
@@ -229,25 +232,25 @@ def rename_free(source: Path, destination: Path) -> int:
 
 
 def check_path(path: Path) -> None:
-    """Raises the ``OSError`` with which the system refuses a name that is too long."""
+    """Raises the system's ``OSError`` for a name that is too long."""
     with contextlib.suppress(FileNotFoundError):
         path.lstat()
 
 
 def sync_directory(directory: Path) -> None:
-    """Return when the names in it would survive a power failure."""
+    """Sync the directory, so that the names in it would survive a power failure."""
     fd = open_directory(directory)
     try:
         os.fsync(fd)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot sync directories
             raise
     finally:
         os.close(fd)
 
 
 def sync_file(path: Path) -> None:
-    """Return when the file, which no link leads to, would survive a power failure."""
+    """Sync the file to disk. Raises ``OSError``, also for a symbolic link."""
     fd = open_file(path, os.O_RDONLY | NO_LINK)
     try:
         os.fsync(fd)
@@ -256,7 +259,7 @@ def sync_file(path: Path) -> None:
 
 
 def free_bytes(directory: str | os.PathLike[str]) -> int:
-    """What this user may still write there. One that does not count its blocks (ramfs) has all there could be."""
+    """The bytes that this user may still write there; ``sys.maxsize`` if the file system does not say (ramfs)."""
     figures = os.statvfs(directory)
     return figures.f_bavail * figures.f_frsize if figures.f_blocks else sys.maxsize
 
@@ -265,37 +268,37 @@ def free_bytes(directory: str | os.PathLike[str]) -> int:
 
 
 def is_own(status: os.stat_result) -> bool:
-    """Whether it is this user's."""
+    """Whether this user owns the file."""
     return status.st_uid == os.geteuid()
 
 
 def is_safe_from_others(status: os.stat_result) -> bool:
-    """Whether it is this user's, and nobody else may write it."""
+    """Whether this user owns the file, and nobody else may write to it."""
     return status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_MAY_WRITE
 
 
 def is_private(status: os.stat_result) -> bool:
-    """Whether nobody but its owner may read it."""
+    """Whether only its owner has access to the file."""
     return not status.st_mode & 0o077
 
 
 def allocated_bytes(status: os.stat_result) -> int:
-    """What the file system has given to it."""
+    """The space that the file occupies on disk."""
     return status.st_blocks * 512
 
 
 def umask() -> int:
-    """The process's umask now."""
+    """The process's current umask."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        # Linux tells without a change, which other threads could see.
+        # On Linux it can be read without changing it, which would affect other threads.
         return int(Path("/proc/self/status").read_bytes().partition(b"Umask:")[2].split(None, 1)[0], 8)
     return _asked_umask()
 
 
 @functools.cache
 def _asked_umask() -> int:
-    """The process's umask, asked for once."""
-    # Asking means setting; to 077, so that no file that another thread creates just then is too open.
+    """The process's umask when this was first called."""
+    # It can be read only by setting it: to 077, so that a file that another thread creates meanwhile is not too open.
     with _umask_lock:
         mask = os.umask(0o077)
         os.umask(mask)
@@ -306,17 +309,17 @@ def _asked_umask() -> int:
 
 
 def host_name() -> str:
-    """What this machine is called."""
+    """The name of this machine."""
     return os.uname().nodename
 
 
 def linux_release() -> str:
-    """The version of Linux; "" where that is not what runs."""
+    """The kernel release on Linux; "" on other systems."""
     return os.uname().release if sys.platform == "linux" else ""
 
 
 def physical_bytes() -> int:
-    """The memory of this machine."""
+    """The size of this machine's memory."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -330,5 +333,6 @@ def most_open_files() -> int:
 
 
 def apart() -> dict[str, Any]:
-    """For ``subprocess.Popen``: away from the terminal's Ctrl-C, and what it writes is nobody else's."""
+    """Arguments of ``subprocess.Popen`` for a process that the terminal's Ctrl-C does not reach, and whose files only
+    this user may access."""
     return {"start_new_session": True, "umask": 0o077}

@@ -1,7 +1,8 @@
-"""Where a published file came from: its URL and validators, kept with the file, and what this process has written.
+"""Where published files came from: URL and validators, recorded with each file, and a list of files that this process
+has published.
 
-An extended attribute goes along when the file is moved, and says nothing once the file was changed: it names the size
-and the time that the file had. Where the file system has no such attributes nothing is kept.
+The record is an extended attribute, which stays with the file when it is moved. It includes the file's size and time,
+so that it is ignored once the file has changed. File systems without extended attributes keep no record.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ _NAME = "user.rangefetch.origin"
 _VERSION = "1"
 _MOST_BYTES = 4096
 _MOST_REMEMBERED, _FORGOTTEN_TOGETHER = 1 << 15, 1 << 12
-# Most URLs there are, of which nothing is left out.
+# The great majority of URLs, which ``public_url`` leaves as they are.
 _PUBLIC = re.compile(r"https?://[a-z0-9.:-]+/[!-\"$->@-~]*")
 
 
 @records.dataclass(frozen=True, slots=True)
 class Origin:
-    """``url`` as :func:`public_url` gives it, and the validators that its responses had. ``encoded_bytes`` is the
-    length of what was sent, if the file is the decoded form of that (-1: it is what was sent)."""
+    """``url`` in the form of :func:`public_url`, and the validators from its responses. If the file was decoded after
+    the transfer, ``encoded_bytes`` is the length of the encoded form, otherwise -1."""
 
     url: str
     etag: str = ""
@@ -55,9 +56,10 @@ class Origin:
 
 @functools.lru_cache(1024)
 def public_url(url: str) -> str:
-    """A URL without what may be a secret: no user name and password, no fragment, a hash in the place of the query.
+    """A URL without anything that may be secret: no user name and password, no fragment, and a hash instead of the
+    query.
 
-    Equal for equal URLs and, as far as the hash goes, for no others.
+    Equal URLs have equal results; different URLs have different ones, barring hash collisions.
     """
     if _PUBLIC.fullmatch(url):
         return url
@@ -73,10 +75,10 @@ def public_url(url: str) -> str:
 
 
 def record(fd: int, url: str, identity: Identity, modified_time: float | None, encoded_bytes: int = -1) -> None:
-    """Keep with an open file that it is what ``url`` had, and set its time (None: as it is), which is a part of that.
-    ``encoded_bytes``: it is the decoded form of so many bytes.
+    """Record in an open file's attribute that it is the file at ``url``, and set its modification time (None leaves
+    it), which the record includes. ``encoded_bytes`` is as in :class:`Origin`.
 
-    Where that is not possible, nothing happens.
+    Errors are ignored: the record is optional.
     """
     with contextlib.suppress(OSError, OverflowError, ValueError):
         if modified_time is not None:
@@ -93,19 +95,19 @@ def record(fd: int, url: str, identity: Identity, modified_time: float | None, e
         if len(value) <= _MOST_BYTES:
             system.set_attribute(fd, _NAME, value)
         else:
-            # What an earlier file left would be of other bytes.
+            # An old record would describe other bytes.
             system.remove_attribute(fd, _NAME)
 
 
 def beginning(url: str) -> bytes:
-    """The lines of what is kept that are known before the response; the engine adds the others (``platform.h``)."""
-    # Most are kept as they are, and no two are the same.
+    """The first lines of a record, which are known before the response; the engine adds the others (``platform.h``)."""
+    # Most URLs match, and all are different, so the cache of public_url() would be of no use.
     public = url if _PUBLIC.fullmatch(url) else public_url(url)
     return f"{_VERSION}\n{public}".encode(errors="surrogateescape")
 
 
 def recall(fd: int) -> Origin | None:
-    """Where an open file came from. None: nothing was kept, it was changed since, or it is another user's."""
+    """Where an open file came from. None if it has no record, was changed since, or belongs to another user."""
     try:
         status = os.fstat(fd)
         lines = system.attribute(fd, _NAME).decode(errors="surrogateescape").split("\n")
@@ -119,7 +121,7 @@ def recall(fd: int) -> Origin | None:
 
 
 def url_of(path: str) -> str:
-    """The URL that a file keeps, whether it was changed since or not; "": none. Not through a symbolic link."""
+    """The URL in a file's record, even if the file was changed since; "" if it has none. Follows no symbolic link."""
     try:
         lines = system.attribute(path, _NAME).decode(errors="surrogateescape").split("\n", 2)
     except OSError:
@@ -129,19 +131,19 @@ def url_of(path: str) -> str:
 
 # -- this process ------------------------------------------------------------------------------------------------------
 
-# By a key that ignores case, the last one last: paths, and the URL of each, in turns. Where 100,000 files come, it is
-# made 100,000 times.
+# From a case-insensitive key to a flat tuple of path, URL, path, URL ...; the most recently written key is last. The
+# values are plain tuples because one is made for each file, and there may be 100,000 files.
 _written: dict[str, tuple[str, ...]] = {}
 _lock = threading.Lock()
 
 
 def wrote(path: str | os.PathLike[str], url: str) -> None:
-    """This process has published the file of ``url`` at ``path``."""
+    """Note that this process has published the file of ``url`` at ``path``."""
     wrote_all([(os.fspath(path), url)])
 
 
 def wrote_all(files: Iterable[tuple[str, str]]) -> None:
-    """``wrote`` for several: their paths and URLs."""
+    """Call ``wrote`` for several pairs of path and URL."""
     with _lock:
         for file in files:
             path = file[0]
@@ -153,14 +155,14 @@ def wrote_all(files: Iterable[tuple[str, str]]) -> None:
             else:
                 _written[key] = file
         if len(_written) > _MOST_REMEMBERED:
-            # Many at a time: to find the first takes longer the more there were before it.
+            # Delete many at a time: finding a dict's first key takes longer the more keys before it were deleted.
             for key in list(itertools.islice(_written, len(_written) - _MOST_REMEMBERED + _FORGOTTEN_TOGETHER)):
                 del _written[key]
 
 
 def others_in_this_run(path: str | os.PathLike[str], url: str) -> bool:
-    """Whether the file at ``path`` was published by this process, for another URL. Its name may have been another one
-    where the file system takes both for the same (upper and lower case, ways to write an accent).
+    """Whether this process has published the file at ``path`` for another URL, possibly under a different spelling that
+    the file system takes for the same name (upper and lower case, composed and decomposed accents).
     """
     text = os.fspath(path)
     key = text.lower() if text.isascii() else _key(text)
@@ -177,5 +179,5 @@ def others_in_this_run(path: str | os.PathLike[str], url: str) -> bool:
 
 
 def _key(text: str) -> str:
-    """Of what is not all ASCII; there, lower case is the same."""
+    """The key of a path that is not all ASCII. For ASCII paths ``lower`` gives the same result."""
     return unicodedata.normalize("NFKC", text).casefold()

@@ -1,7 +1,7 @@
-"""The step by which a whole file gets its final name.
+"""Giving a complete file its final name, in one step.
 
-Nothing incomplete ever has that name, whenever the process is killed. Nothing but a plain file is replaced, and only
-where that was asked for.
+No incomplete file ever has that name, no matter when the process is killed. Only plain files are replaced, and only on
+request.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ _CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP
 
 
 def check_name(path: Path) -> None:
-    """Raises the ``OSError`` with which the file system refuses the name: it is too long, or has a character that this
-    one does not take (``:`` on FAT).
+    """Raises the file system's ``OSError`` if it refuses the name: because it is too long, or contains a character
+    that this file system does not allow (``:`` on FAT).
     """
     system.check_path(path)
     if is_plain_filename(path.name):
         return
-    # Only who creates a file is told of characters. It must not be the final name, not even for a moment.
+    # File systems reject characters only when a file is created. The trial file must not have the final name, not even
+    # for a moment.
     trial = path.with_name(path.name + ".tmp")
     try:
         os.close(system.open_file(trial, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
@@ -40,13 +41,13 @@ def check_name(path: Path) -> None:
 
 
 def check_place(path: Path) -> None:
-    """Raises ``DiskError`` if what has the name is no plain file: a directory, a device, a FIFO, a socket, or a link
-    to one of these. Nobody means to put a file in its place.
+    """Raises ``DiskError`` if the name is taken by something other than a plain file: a directory, device, FIFO or
+    socket, or a link to one of these. Nobody means to replace one of these by a file.
     """
     try:
         mode = path.stat().st_mode
     except OSError:
-        return  # nothing, or a link that leads nowhere
+        return  # nothing has the name, or a broken link
     if stat.S_ISDIR(mode):
         raise DiskError(f"{path}: it is a directory", errno=errno.EISDIR, filename=path)
     if not stat.S_ISREG(mode):
@@ -54,10 +55,11 @@ def check_place(path: Path) -> None:
 
 
 def rename_free(source: Path, destination: Path) -> None:
-    """Rename in one step. Raises ``TargetExists`` if anything, even a broken link, has the name, and ``OSError``.
+    """Rename in one step, without replacing. Raises ``TargetExists`` if anything, even a broken link, has the name, and
+    ``OSError``.
 
-    Where the file system can neither do that in one step nor make hard links, the name is looked at first: a file that
-    gets it between the look and the rename, microseconds later, is replaced.
+    On file systems with neither such a rename nor hard links, the name is checked first: a file that gets it between
+    the check and the rename, microseconds later, is replaced.
     """
     failed = system.rename_free(source, destination)
     if failed in _CANNOT:
@@ -83,22 +85,22 @@ def _link_and_unlink(source: Path, destination: Path) -> int:
 
 
 def replace(source: Path, destination: Path) -> None:
-    """Rename in one step, in the place of a plain file or a link to one. Raises ``DiskError`` for anything else that
-    has the name, and ``OSError``.
+    """Rename in one step, replacing a plain file or a link to one. Raises ``DiskError`` if anything else has the name,
+    and ``OSError``.
     """
     check_place(destination)
     system.replace(source, destination)
 
 
 def set_mode(fd: int, *, private: bool) -> None:
-    """The mode of a file that only this user may read, or that of any new file."""
+    """Set the mode to 0600 (``private``), or to that of an ordinary new file. Errors are ignored."""
     # A file system without modes is no reason to lose a finished file.
     with contextlib.suppress(OSError):
         system.set_mode(fd, private=private)
 
 
 def set_time(fd: int, modified_time: float | None) -> None:
-    """The time of the last change, in seconds since the epoch, where the file system can hold it. None: as it is."""
+    """Set the modification time, in seconds since the epoch; None leaves it. Errors are ignored."""
     if modified_time is not None:
         with contextlib.suppress(OSError, OverflowError, ValueError):
             system.set_time(fd, modified_time)

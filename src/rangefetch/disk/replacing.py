@@ -1,4 +1,4 @@
-"""Replacing a small file in one step: whatever happens, the old content is there or the new one."""
+"""Replaces small files atomically: whatever happens, the file has either the old content or the new."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _COPY_BYTES = 1 << 20
 
 
 def replace_file(path: Path, octets: bytes, *, prepare: Callable[[int], object] | None = None) -> None:
-    """Put ``octets`` in the place of the file at ``path``, mode 0600. ``prepare`` gets the descriptor of the new file.
+    """Write ``octets`` to the file at ``path``, mode 0600, replacing any older one. ``prepare`` is called with the
+    descriptor of the new file.
 
-    The content is on the disk before it gets the name. Several threads or processes may do so at once; the last one
-    counts. Raises ``OSError``; then the old file is as it was.
+    The content is synced to disk before the file gets its name. Several threads or processes may do this at the same
+    time; the last one wins. Raises ``OSError``; then the old file is unchanged.
     """
     fd, temporary = _create_beside(path)
     try:
@@ -39,20 +40,20 @@ def replace_file(path: Path, octets: bytes, *, prepare: Callable[[int], object] 
 
 
 def remove_what_was_cut_short(path: Path) -> None:
-    """Remove what a replacement that was killed has left. For who knows that nobody is at one."""
+    """Remove the temporary file of an interrupted ``replace_file``. Call it only if no replacement is in progress."""
     with contextlib.suppress(OSError):
         _beside(path).unlink()
 
 
 def copy_content(source_fd: int, fd: int) -> None:
-    """Copy all bytes of an open file to the same places of another one, holes as holes. Raises ``OSError``."""
+    """Copy the content of an open file to another one; zeros become holes. Raises ``OSError``."""
     size = os.fstat(source_fd).st_size
     os.ftruncate(fd, size)
     at = 0
     while at < size:
         piece = system.pread(source_fd, min(_COPY_BYTES, size - at), at)
         if not piece:
-            break  # somebody has cut it meanwhile
+            break  # the source was shortened meanwhile
         if piece.strip(b"\0"):
             written = 0
             while written < len(piece):
@@ -65,11 +66,11 @@ def _beside(path: Path, what: str = "") -> Path:
 
 
 def _create_beside(path: Path) -> tuple[int, Path]:
-    """A new file with a name that nobody else uses: one that can be found again, if that is free."""
+    """Create a temporary file: under a predictable name, by which a leftover can be found, or else a random one."""
     temporary = _beside(path)
     while True:
         try:
-            # Created anew each time, so that no link that stands there is followed.
+            # O_EXCL, so that an existing symbolic link is never followed.
             return system.open_file(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY), temporary
         except FileExistsError:
             temporary = _beside(path, f".{os.urandom(4).hex()}")

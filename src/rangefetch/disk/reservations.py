@@ -1,6 +1,6 @@
-"""Final names that unfinished downloads of this process are to have, so that no two of them end up with one.
+"""Reserves final names for the unfinished downloads of this process, so that no two of them get the same.
 
-What has a name on disk already is not known here.
+This module does not check which names exist on disk.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _lock = threading.Lock()
 
 
 def reserve(path: Path, owner: object) -> bool:
-    """Have a path for ``owner`` until it releases what it has; False: it is another's."""
+    """Reserve a path for ``owner`` until ``release``. Returns False if another owner has it."""
     key = _key(path)
     with _lock:
         if _owners.setdefault(key, owner) is not owner:
@@ -29,13 +29,13 @@ def reserve(path: Path, owner: object) -> bool:
 
 
 def is_reserved(path: Path, owner: object) -> bool:
-    """Whether another than ``owner`` has it."""
+    """Whether an owner other than ``owner`` has reserved the path."""
     with _lock:
         return _owners.get(_key(path), owner) is not owner
 
 
 def release(owner: object) -> None:
-    """Let go of all that ``owner`` has."""
+    """Release all reservations of ``owner``."""
     with _lock:
         for key in _names.pop(id(owner), ()):
             del _owners[key]
@@ -46,7 +46,7 @@ def _key(path: Path) -> str:
 
 
 def _forget() -> None:
-    """In a forked child: the downloads are the parent's."""
+    """In a forked child: forget all reservations, since the downloads are the parent's."""
     global _lock
     _lock = threading.Lock()
     _owners.clear()

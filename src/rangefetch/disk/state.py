@@ -1,8 +1,8 @@
-"""What is saved of an unfinished download, so that it can go on after a stop of any kind.
+"""The saved state of an unfinished download, by which it resumes after any kind of stop.
 
-The file is one line of JSON with a CRC-32 of itself. It is trusted as a whole or not at all: what was
-damaged, written by another version, or makes no sense is refused. Only who holds the target's lock saves and
-loads. What nothing shows to be written here is left alone.
+The file is one line of JSON with a CRC-32 of itself. It is trusted as a whole or not at all: a state that is damaged,
+was written by another version, or contradicts itself is refused. Only the holder of the target's lock saves and loads
+it. A file that cannot be shown to be ours is left alone.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ __all__ = [
 
 LARGEST_FILE_BYTES = 1 << 48
 LARGEST_BLOCK_BYTES = 1 << 32
-"""As in the engine, which refuses what is larger: a server's size as well as a state's."""
+"""The engine has the same limits, and refuses larger values from servers and states alike."""
 
 _VERSION = 2
-DONE = 2  # of a block, as in the engine's map
-# Nine times a state in which each of 65,536 blocks is begun.
+DONE = 2  # a finished block, as in the engine's block map
 _UNREADABLE_NOW = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EINTR})
+# Nine times the size of a state in which each of 65,536 blocks is unfinished.
 _MAX_FILE_BYTES = 1 << 23
 _SAMPLES = 16
 _SAMPLE_BYTES = 64
@@ -67,7 +67,7 @@ _FIELD_TYPES: dict[str, type] = {
     "crc32": int,
 }
 _SOURCE_TYPES = {"url": str, "etag": str, "last_modified": str}
-MOST_VALIDATOR_BYTES = 1023  # what the engine keeps of one
+MOST_VALIDATOR_BYTES = 1023  # the longest validator that the engine keeps
 _BLOCK_INDEX = re.compile("0|[1-9][0-9]{0,18}")
 _HEX_BYTES = re.compile("(?:[0-9a-f]{2})*")
 _BLOCK_TO_DIGIT = bytes(ord("1") if block == DONE else ord("0") for block in range(256))
@@ -79,12 +79,12 @@ class StateDamaged(ValueError):
 
 
 class StateForeign(StateDamaged):
-    """Nothing shows that the file is a saved state of this user's: it is somebody else's, and stays as it is."""
+    """The file cannot be shown to be a saved state of this user's, so it may be somebody else's and is left alone."""
 
 
 @records.dataclass(slots=True)
 class SourceState:
-    """A URL that can serve the file, and the validators that it gave (empty: none)."""
+    """A URL that can serve the file, and the validators from its responses (empty if none)."""
 
     url: str
     etag: str = ""
@@ -95,11 +95,11 @@ class SourceState:
 class State:
     """One download at one moment.
 
-    ``url`` is what the user asked for, ``resolved_url`` where it led. ``blocks`` has one byte per block of
-    ``block_size`` bytes, as in memory: 2 is done, anything else is not; the last ends at ``total_size``.
-    ``partial`` maps an unfinished block to the bytes written at its start. ``filename`` is the final name, if
-    it is known. ``sample`` is what :func:`sample_of` told of the part file when the
-    state was saved (0: it was not asked). ``last_updated`` is in seconds since the epoch.
+    ``url`` is what the user asked for, ``resolved_url`` that URL after redirects. ``blocks`` has one byte per block of
+    ``block_size`` bytes, as in memory: 2 means done, anything else not; the last block ends at ``total_size``.
+    ``partial`` maps an unfinished block to the number of bytes written at its start. ``filename`` is the final name,
+    if known. ``sample`` is the result of :func:`sample_of` for the part file when the state was saved (0: not
+    computed). ``last_updated`` is in seconds since the epoch.
     """
 
     url: str
@@ -115,29 +115,29 @@ class State:
     last_updated: float = records.field(default_factory=time.time)
 
     def identity_of(self, url: str) -> Identity | None:
-        """What a source said of the file; None: it was not asked."""
+        """The identity of the file according to a source; None if that source was not asked."""
         known = (Identity(self.total_size, each.etag, each.last_modified) for each in self.sources if each.url == url)
         return next(known, None)
 
     @property
     def written_bytes(self) -> int:
-        """How many bytes are there."""
+        """The number of bytes written."""
         beyond = len(self.blocks) * self.block_size - self.total_size if self.blocks[-1:] == bytes([DONE]) else 0
         return self.blocks.count(DONE) * self.block_size - beyond + sum(self.partial.values())
 
     @property
     def written_end(self) -> int:
-        """The end of the last written byte: a part file that is shorter is not the one this state means."""
+        """The end of the last written byte. A part file that is shorter does not belong to this state."""
         done_end = min((self.blocks.rfind(DONE) + 1) * self.block_size, self.total_size)
         partial_ends = [index * self.block_size + count for index, count in self.partial.items() if count]
         return max([done_end, *partial_ends])
 
 
 def save(path: str | os.PathLike[str], state: State) -> None:
-    """Put ``state`` in the place of the file at ``path``, mode 0600: a crash leaves the old or the new one.
+    """Save ``state`` at ``path``, mode 0600, replacing any older one. A crash leaves either the old or the new state.
 
-    The bytes that ``state`` calls written must be on the disk already. What ``partial`` says of blocks that
-    are done is left out. Raises ``DiskError``, and ``ValueError`` for a state that :func:`load` would refuse.
+    The bytes that ``state`` lists as written must have been synced to disk. Entries of ``partial`` for blocks that are
+    done are dropped. Raises ``DiskError``, and ``ValueError`` for a state that :func:`load` would refuse.
     """
     unfinished = {i: count for i, count in state.partial.items() if state.blocks[i : i + 1] != bytes([DONE])}
     state = records.replace(state, partial=unfinished)
@@ -147,25 +147,25 @@ def save(path: str | os.PathLike[str], state: State) -> None:
         raise ValueError(f"it has more than {_MAX_FILE_BYTES} bytes")
     path = Path(path)
     try:
-        # A state that a power failure brings back says less, but nothing wrong.
+        # If a power failure brings an older state back, it lists fewer bytes, but none wrongly.
         replace_file(path, octets, prepare=lambda fd: mark(fd, state.url))
     except OSError as error:
         raise _disk_error(path, "save it", error) from error
 
 
 def load(path: str | os.PathLike[str]) -> State:
-    """The state that was saved at ``path``, checked in every part.
+    """Load and check the state saved at ``path``.
 
-    Raises ``FileNotFoundError`` if there is none, another ``OSError`` for what is ours, or may be, and cannot be read
-    now, which says nothing of what is in it, ``StateForeign`` for what another user or another program may have
-    written, and ``StateDamaged`` for anything else that is not, byte for byte, a file that :func:`save` writes.
+    Raises ``FileNotFoundError`` if there is none; another ``OSError`` if a file that is ours, or may be, cannot be read
+    at the moment, whatever its content; ``StateForeign`` for a file that another user or program may have written; and
+    ``StateDamaged`` for anything else that is not, byte for byte, what :func:`save` writes.
     """
     path = Path(path)
     is_ours = False
     try:
         octets, is_ours = read_own(path, _MAX_FILE_BYTES)
         document = _decode(octets)
-        # That the CRC is right and that no byte is other than it would be written, in one comparison.
+        # One comparison checks both the CRC and that every byte is as we would write it.
         if _encode(document) != octets:
             raise ValueError("its CRC-32 is wrong")
         state = _from_document(document)
@@ -192,9 +192,9 @@ def _is_own(path: Path) -> bool:
 
 
 def sample_of(fd: int, state: State) -> int:
-    """What tells the part file that ``state`` means from another one: a CRC-32 of a few of its bytes, never 0.
+    """A CRC-32 of a few bytes of the part file, by which it can be told from another one. Never 0.
 
-    They lie within what ``state`` calls written, and do not change any more. Raises ``OSError``.
+    The bytes are among those that ``state`` lists as written, which do not change any more. Raises ``OSError``.
     """
     done = [match.start() for match in re.finditer(b"\2", state.blocks)]
     starts = [index * state.block_size for index in done[:: max(1, len(done) // _SAMPLES)]]
@@ -209,9 +209,9 @@ def sample_of(fd: int, state: State) -> int:
 
 
 def set_aside(path: str | os.PathLike[str]) -> Path:
-    """Rename the file, which is ours, to ``NAME.bad``, in place of an older one of ours; the new path.
+    """Rename the file, which must be ours, to ``NAME.bad``, replacing an older one of ours. Returns that path.
 
-    Where something else has that name the file is deleted. Raises ``DiskError``.
+    If something else has that name, the file is deleted instead. Raises ``DiskError``.
     """
     path = Path(path)
     bad_path = path.with_name(path.name + ".bad")
@@ -226,7 +226,7 @@ def set_aside(path: str | os.PathLike[str]) -> Path:
 
 
 def _check(state: State) -> None:
-    """Raise ``ValueError`` unless the parts of ``state`` fit together."""
+    """Raise ``ValueError`` unless ``state`` is consistent."""
     if not state.url:
         raise ValueError("url is empty")
     if not 0 <= state.total_size <= LARGEST_FILE_BYTES:
@@ -265,8 +265,8 @@ def _to_document(state: State) -> dict[str, Any]:
 
 
 def _from_document(document: dict[str, Any]) -> State:
-    """The state that a decoded document describes, its types checked. Raises ``ValueError``."""
-    document.pop("options", None)  # which earlier versions wrote, and none has read
+    """Convert a decoded document to a state, checking all types. Raises ``ValueError``."""
+    document.pop("options", None)  # earlier versions wrote it, and none has ever read it
     if document.keys() != _FIELD_TYPES.keys():
         raise ValueError(f"its fields are not those of version {_VERSION}")
     for name, expected in _FIELD_TYPES.items():
@@ -292,23 +292,23 @@ def _from_document(document: dict[str, Any]) -> State:
     return State(blocks=blocks[:block_count], **fields)
 
 
-# Without numpy: it would take 0.1 s to import, and these take 0.1 ms for 65,536 blocks.
+# No numpy: importing it would take 0.1 s, and these functions take 0.1 ms for 65,536 blocks.
 def _pack(blocks: bytes) -> str:
-    """The done blocks as hexadecimal digits, the first in the highest bit, zeros up to the end of a byte."""
+    """A bitmap of the done blocks in hexadecimal, first block in the highest bit, padded with zeros to whole bytes."""
     byte_count = -(-len(blocks) // 8)
     digits = blocks.translate(_BLOCK_TO_DIGIT).ljust(byte_count * 8, b"0")
     return int(b"0" + digits, 2).to_bytes(byte_count, "big").hex()
 
 
 def _unpack(bitmap: str) -> bytes:
-    """The blocks of a bitmap, those that fill up its last byte included."""
+    """The blocks of a bitmap, including the padding of its last byte."""
     octets = bytes.fromhex(bitmap)
     digits = f"{int.from_bytes(octets, 'big'):0{len(octets) * 8}b}" if octets else ""
     return digits.encode().translate(_DIGIT_TO_BLOCK)
 
 
 def _encode(document: dict[str, Any]) -> bytes:
-    """The file's content: the fields in alphabetical order, with a CRC-32 over all of them but itself."""
+    """The file's content: the fields in alphabetical order, with a CRC-32 over all the others."""
     with no_fork:
         import json
 

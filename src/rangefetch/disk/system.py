@@ -1,9 +1,9 @@
-"""What systems differ in, in one place: each name here is that of ``posix`` or that of ``windows``, chosen once.
+"""The operating-system layer: every name here comes from ``posix`` or from ``windows``, chosen once at import.
 
-Files first: how they are opened, read and written at a place, locked, replaced and named, and who may write them. Then
-the little else in which Windows differs: how many files may be open, and how another program is started. What a name
-promises is said in ``posix``; ``windows`` says where it does otherwise. Nothing else in the package names what only
-one of them has: ``make lint`` checks the types for both.
+It covers files (opening them, positioned reads and writes, locks, replacing, naming, and who may write them), and the
+few other things in which Windows differs, such as the limit on open files and starting another program. ``posix``
+documents what each name promises; ``windows`` says where it differs. The rest of the package uses nothing that only one
+system has: ``make lint`` checks the types for both.
 """
 
 import sys

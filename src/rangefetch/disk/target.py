@@ -1,8 +1,8 @@
-"""The place on disk that one download writes, from its part file to its final name.
+"""The place on disk that one download writes to, from its part file to its final name.
 
-While it is unfinished a download is ``NAME.part`` (``parts``), locked by whoever writes it, with its state beside it in
-``NAME.part.json``; while aria2 is at it, ``NAME.part.aria2`` says what is there. The final name appears in one step,
-after the last byte (``publishing``). What the bytes are is not known here: the engine writes them through
+An unfinished download is ``NAME.part`` (``parts``), locked by its writer, with its state beside it in
+``NAME.part.json``; while aria2 is fetching, ``NAME.part.aria2`` lists the written bytes. The final name appears in one
+step, after the last byte (``publishing``). This module does not see the bytes: the engine writes them through
 :attr:`Target.fd`.
 """
 
@@ -42,10 +42,10 @@ __all__ = ["Place", "Target", "disk_errors", "free_space", "part_path"]
 
 
 class Place(Protocol):
-    """What a download has on disk while it is at work."""
+    """What a running download has on disk."""
 
     fd: int
-    """-1: it was given up."""
+    """-1 once it was released."""
 
     @property
     def has_lost_writes(self) -> bool: ...
@@ -54,26 +54,26 @@ class Place(Protocol):
 
 
 class Target:
-    """A part file that this download alone writes, until it is published, set aside, discarded or closed.
+    """A part file, exclusively this download's until it is published, set aside, discarded or closed.
 
-    ``fd`` is open for reading and writing (-1: closed); ``fresh``: the part file was missing or empty;
-    ``path`` is the final path once named. Paths are absolute, since the working directory may change.
+    ``fd`` is open for reading and writing (-1: closed). ``fresh`` means that the part file was missing or empty.
+    ``path`` is the final path once the target is named. Paths are absolute, since the working directory may change.
 
-    Methods raise ``DiskError`` with the ``errno`` where the disk refuses. After a publish that was refused
-    the target is still open and its files are there.
+    Methods raise ``DiskError`` with the ``errno`` of a failed operation. After a failed publish the target is still
+    open and its files are still there.
     """
 
     keeps_state = True
     """Whether an unfinished download is worth saving."""
     window_bytes = 0
-    """How far ahead of the contiguous frontier bytes may come; 0: no limit."""
+    """How far ahead of the contiguous frontier bytes may be fetched; 0 means no limit."""
     read_bytes = 0
-    """How far somebody has read already, so that other bytes cannot take the place of those."""
+    """How many bytes a reader has already consumed, which therefore cannot be replaced by others."""
 
-    _lost: DiskError | None = None  # the first error of a sync
+    _lost: DiskError | None = None  # the first failure of a sync
 
     def __init__(self, part: Part, path: Path | None, url: str = "") -> None:
-        """Use :meth:`open`. Owns the descriptor of ``part``."""
+        """Use :meth:`open` instead. Takes ownership of the descriptor of ``part``."""
         self.fd = part.fd
         self.fresh = os.fstat(part.fd).st_size == 0
         self.part_path = part.path
@@ -81,20 +81,21 @@ class Target:
         self.directory = part.path.parent
         self.path = path
         self._url = url
-        self._needs_state = not part.marked  # or nothing would tell that the part file is ours
+        self._needs_state = not part.marked  # without a mark, only the state shows that the part file is ours
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str], filename: str, url: str, *, adopt: bool = False) -> Self:
-        """Open and lock the part file of ``filename`` in ``directory``. What is missing is made, the file mode 0600.
+        """Open and lock the part file of ``filename`` in ``directory``. Both are created if missing, the file with mode
+        0600.
 
-        Without a ``filename`` the part file is named after a hash (``parts``), and :meth:`name` gives the
-        final name later. ``filename`` is the user's; a server's goes through ``rangefetch.disk.names`` first. What has
-        the name of the part file or its state and is not ours is left alone, and another name is taken. ``adopt``
-        counts as ours what has aria2's control file beside it. The state of a fresh part file is removed: it speaks
-        of bytes that are gone.
+        Without a ``filename`` the part file is named after a hash (``parts``), and :meth:`name` sets the final name
+        later. ``filename`` is the user's; a server's must go through ``rangefetch.disk.names`` first. If a file that is
+        not ours has the name of the part file or its state, it is left alone and another name is used. With ``adopt``,
+        a file with aria2's control file beside it counts as ours. The state of a fresh part file is removed, since it
+        describes bytes that are gone.
 
-        Raises ``TargetLocked`` if another download is writing the part file, and ``DiskError`` if the directory or
-        the file cannot be, or if what has the final name is no plain file.
+        Raises ``TargetLocked`` if another download is writing the part file, and ``DiskError`` if the directory or the
+        file cannot be used, or if something other than a plain file has the final name.
         """
         folder = Path(directory).absolute()
         with disk_errors("use the directory", folder):
@@ -108,7 +109,7 @@ class Target:
 
     @classmethod
     def find(cls, directory: str | os.PathLike[str], filename: str, url: str) -> Self | None:
-        """Open and lock the part file that a download of ``url`` has left, if there is one; nothing is created.
+        """Open and lock the part file that a download of ``url`` has left, if there is one. Creates nothing.
 
         Raises ``TargetLocked``, ``DiskError``.
         """
@@ -119,8 +120,9 @@ class Target:
 
     @classmethod
     def take(cls, part_path: Path, url: str) -> Self | None:
-        """Open and lock the part file that a download of another URL has left; it is of ``url`` from now on. None: it
-        is not there any more, or that download has it. Raises ``DiskError``.
+        """Take over the part file that a download of another URL has left: open and lock it, and mark it as ``url``'s.
+
+        Returns None if it no longer exists or the other download is using it. Raises ``DiskError``.
         """
         with disk_errors("open", part_path), contextlib.suppress(TargetLocked):
             part = take_part(part_path, url)
@@ -129,50 +131,49 @@ class Target:
 
     @property
     def control_path(self) -> Path:
-        """Where aria2 notes what is there."""
+        """The path of aria2's control file."""
         return control_path_of(self.part_path)
 
     def name(self, filename: str) -> Path:
-        """Choose the final name, one path component, and return the path. Nothing is created yet.
+        """Set the final name, one path component, and return the path. Creates nothing yet.
 
-        Raises ``DiskError`` if it is not a plain file name, the file system refuses it, or what has it is no plain
-        file.
+        Raises ``DiskError`` if it is not a plain file name, if the file system refuses it, or if something other than a
+        plain file has it.
         """
         self.path = _final_path(self.directory, filename)
         return self.path
 
     def save_state(self, saved: state.State) -> None:
-        """Save the state, with a sample of the part file. What it calls written must have been synced before.
+        """Save the state, with a sample of the part file. The bytes that it lists as written must have been synced.
 
-        Raises ``DiskError``, and ``ValueError`` for a state that makes no sense.
+        Raises ``DiskError``, and ``ValueError`` for an inconsistent state.
         """
         with disk_errors("read", self.part_path):
             sample = state.sample_of(self.fd, saved)
         state.save(self.state_path, records.replace(saved, sample=sample))
 
     def truncate(self, size_bytes: int = 0) -> None:
-        """Drop what lies beyond ``size_bytes`` and, before it, the state that may speak of it."""
+        """Cut the part file to ``size_bytes``, after removing the state, which may describe the dropped bytes."""
         with disk_errors("truncate", self.part_path):
             self._forget()
             os.ftruncate(self.fd, size_bytes)
 
     @property
     def has_lost_writes(self) -> bool:
-        """Whether something that was written may never have reached the disk, so that only what had been synced
-        before counts.
-        """
+        """Whether written bytes may be lost, so that only those synced before the error can be relied on."""
         return self._lost is not None
 
     def sync(self) -> None:
-        """Return when all that was written so far would survive a power failure.
+        """Sync everything written so far to disk, so that it would survive a power failure.
 
-        Once that has failed it fails for good. Linux tells of an error once, and drops what could not be written: the
-        next fsync succeeds (fsync(2), "ERRORS").
+        After one failure it always fails: Linux reports an error only once and drops the data that it could not write,
+        so that the next fsync succeeds (fsync(2), "ERRORS").
         """
         self._check_writes(system.sync)
 
     def _check_writes(self, check: Callable[[int], object]) -> None:
-        """Have ``check`` say what became of earlier writes. Raises ``DiskError``, and ever after the first time."""
+        """Call ``check``, which raises ``OSError`` if earlier writes failed. Raises ``DiskError`` then, and in every
+        later call."""
         if self._lost is not None:
             raise DiskError(self._lost.reason, errno=self._lost.errno or 0, filename=self.part_path)
         try:
@@ -183,8 +184,9 @@ class Target:
             raise
 
     def end_at(self, size_bytes: int) -> None:
-        """Drop what another program has put beyond the end of a file that is whole. Raises ``DiskError``, also where
-        one has cut the file: bytes that were written are gone then.
+        """Cut off anything that another program has appended to a complete file.
+
+        Raises ``DiskError``, also if another program has shortened the file, which has lost bytes then.
         """
         with disk_errors("set the length", self.part_path):
             found = os.fstat(self.fd).st_size
@@ -197,13 +199,13 @@ class Target:
     def publish(self, *, overwrite: bool, modified_time: float | None, durable: bool) -> Path:
         """Give the part file its final name in one step, remove the state, close, and return the path.
 
-        The file gets ``modified_time`` (seconds since the epoch; None: left as it is) and the mode that the
-        umask gives a new file, as far as the file system holds them. ``durable`` syncs file and directory. A
-        symbolic link that has the final name is replaced itself, not what it points to.
+        The file gets ``modified_time`` (seconds since the epoch; None leaves it) and the mode that the umask gives a
+        new file, as far as the file system supports them. ``durable`` syncs file and directory. If a symbolic link has
+        the final name, the link itself is replaced, not the file it points to.
 
-        Raises ``TargetExists`` if the name is taken and ``overwrite`` is off, even if it was taken a moment
-        ago, ``DiskError``, also for what is no plain file, and ``ValueError`` if the target was never named. Then
-        the data is still there, for this user alone to read.
+        Raises ``TargetExists`` if the name is taken, even since a moment ago, and ``overwrite`` is off; ``DiskError``,
+        also if something other than a plain file has the name; and ``ValueError`` if the target was never named. The
+        data is then still there, readable by this user only.
         """
         if self.path is None:
             raise ValueError(f"{self.part_path}: it has no final name yet")
@@ -218,7 +220,7 @@ class Target:
             except BaseException:
                 publishing.set_mode(self.fd, private=True)
                 raise
-        # From here on the file has its name, whatever becomes of what is beside it.
+        # The file has its final name now, so errors in cleaning up beside it do not matter.
         with contextlib.suppress(OSError):
             unmark(self.fd)
         with contextlib.suppress(OSError):
@@ -231,9 +233,9 @@ class Target:
         return self.path
 
     def set_aside(self, reason: str) -> Path:
-        """Rename a part file that proved wrong to ``NAME.bad``, remove the state, close.
+        """Rename a part file whose content is wrong to ``NAME.bad``, remove the state, and close.
 
-        One that was set aside before is replaced; where something else has that name, the next one is taken
+        A file that was set aside earlier is replaced. If something else has that name, the next one is used
         (``NAME.bad.1`` ...). Logs ``reason`` and returns the new path.
         """
         with no_fork:
@@ -257,10 +259,10 @@ class Target:
         return bad_path
 
     def move(self, directory: str | os.PathLike[str], filename: str) -> None:
-        """Move part file and state to where :meth:`open` looks for them by this directory and name, and close.
+        """Move part file and state to where :meth:`open` would look for them with these arguments, and close.
 
-        On another file system they are copied, and deleted here when all is there. Raises ``TargetExists`` if an
-        unfinished download is there, and ``DiskError``; then all is where it was.
+        To another file system they are copied, and the originals deleted when the copies are complete. Raises
+        ``TargetExists`` if an unfinished download is there, and ``DiskError``; nothing has moved then.
         """
         folder = Path(directory).absolute()
         with disk_errors("use the directory", folder):
@@ -283,7 +285,7 @@ class Target:
         self.close()
 
     def _move_by_rename(self, new_path: Path, saved: state.State | None) -> None:
-        # The state first: at no moment is the data where no state speaks of it.
+        # The state first, so that the data is never at a path without its state.
         if saved is not None:
             state.save(state_path_of(new_path), saved)
         try:
@@ -310,7 +312,7 @@ class Target:
         self._remove_beside()
 
     def discard(self) -> None:
-        """Delete part file and state, and close. What another program has put in their place stays."""
+        """Delete part file and state, and close. Files that another program has put in their place stay."""
         with disk_errors("remove", self.part_path):
             if self.fd >= 0 and is_open_on(self.fd, self.part_path):
                 self.part_path.unlink()
@@ -324,7 +326,7 @@ class Target:
             locks.unlock_and_close(fd)
 
     def _forget(self) -> None:
-        """Remove what speaks of the bytes."""
+        """Remove the state and control file, or replace the state by a claim if there is no mark."""
         if self._needs_state:
             state.save(self.state_path, claim(self._url))
         else:
@@ -332,7 +334,7 @@ class Target:
         beside.remove_control(self.part_path)
 
     def _remove_beside(self) -> None:
-        """The part file is not there any more: what is beside it has no use."""
+        """Remove the files beside the part file, once that is gone."""
         self.state_path.unlink(missing_ok=True)
         beside.remove_control(self.part_path)
 
@@ -343,9 +345,9 @@ class Target:
 
 
 def free_space(directory: str | os.PathLike[str]) -> int:
-    """The bytes this user may still write on the file system of ``directory``. Raises ``DiskError``.
+    """The number of bytes that this user may still write on the file system of ``directory``. Raises ``DiskError``.
 
-    One that does not count its blocks (ramfs) has all there could be.
+    A file system that does not count its blocks (ramfs) is taken to be unlimited.
     """
     with disk_errors("ask for the free space", Path(directory)):
         return system.free_bytes(directory)
@@ -353,11 +355,11 @@ def free_space(directory: str | os.PathLike[str]) -> int:
 
 @contextlib.contextmanager
 def disk_errors(action: str, path: Path) -> Iterator[None]:
-    """Let an ``OSError`` of the body out as a ``DiskError`` with the same ``errno``, naming ``path``, or what the
-    system has refused where that is another file: the state beside a part file, say."""
+    """Turn an ``OSError`` of the body into a ``DiskError`` with the same ``errno``. It names ``path``, or the file in
+    the ``OSError`` if that is another one, such as the state beside a part file."""
     try:
         yield
-    except DownloadError:  # some of these are OSErrors as well
+    except DownloadError:  # some of these are also OSErrors
         raise
     except OSError as error:
         reason = error.strerror or str(error)
@@ -378,7 +380,7 @@ def _final_path(directory: Path, filename: str) -> Path:
 
 
 def _report_delayed_errors(fd: int) -> None:
-    """Raise what a file system that writes later (NFS, FUSE) has to say of earlier writes: it does so at any close.
+    """Raise the write errors that file systems with delayed writes (NFS, FUSE) report on every close.
 
     On local file systems this neither writes nor waits (close(2), "Dealing with error returns from close()").
     """

@@ -1,12 +1,12 @@
-"""The half of ``system`` for Windows. What is not said here is as in ``posix``.
+"""The part of ``system`` for Windows. ``posix`` documents the functions; only differences are described here.
 
-Files are opened by CreateFileW and not by the C library, which would have nobody rename or delete what is open. A lock
-is one on a byte that no file has, since locks of Windows keep others from reading and writing as well. There are no
-owners and modes but access lists, which a directory hands on to what is created in it, and which are not looked at; and
-nothing is kept with a file, so that the state beside a part file vouches for it. A rename is as durable as the file
-system makes it: directories cannot be synced.
+Files are opened by CreateFileW instead of the C library, which does not let open files be renamed or deleted. Locks
+cover a byte beyond the end of any file, because on Windows a lock also prevents reading and writing. Instead of owners
+and modes there are access lists, which new files inherit from their directory and which are not examined. Files have no
+extended attributes, so the state beside a part file vouches for it. Directories cannot be synced; a rename is as
+durable as the file system makes it.
 
-Everything can be imported on other systems, where the tests look at what the calls are given.
+The module can be imported on other systems, where tests check the arguments of the calls.
 """
 
 # mypy: warn-unreachable=False
@@ -69,14 +69,15 @@ __all__ = [
     "unlock",
 ]
 
-NO_LINK = 1 << 30  # no flag of the C library's
+NO_LINK = 1 << 30  # not used by the C library's flags
 
-# What the Win32 API refuses ("Naming Files, Paths, and Namespaces"): a backslash parts names, a colon names a stream.
+# Characters that the Win32 API refuses in names ("Naming Files, Paths, and Namespaces"): a backslash is a separator,
+# and a colon names a stream.
 NOT_IN_NAMES = frozenset('<>:"/\\|?*') | frozenset(map(chr, range(32)))
 RESERVES_NAMES = True
 CREATES_IN_DIRECTORIES = False
 PROGRAM_SUFFIX = ".exe"
-REUSES_PORTS = False  # there it takes a port from another program
+REUSES_PORTS = False  # SO_REUSEADDR would take a port that another program is using
 TERMINATION_IS_GENTLE = False
 
 _GENERIC_READ, _GENERIC_WRITE = 0x8000_0000, 0x4000_0000
@@ -94,13 +95,14 @@ _ACCESS_DENIED, _SHARING_VIOLATION, _LOCK_VIOLATION, _HANDLE_EOF, _IO_PENDING = 
 _NO_SUCH_FUNCTION = frozenset({1, 50, 87})  # ERROR_INVALID_FUNCTION, NOT_SUPPORTED, INVALID_PARAMETER
 
 _LONGEST_PATH = 259  # MAX_PATH, less the zero at its end
-_ROOM_BESIDE = len(".json.12345678.tmp")  # what the names beside a file have more
-# Virus scanners and indexers have a file open for a moment after it was written.
+_ROOM_BESIDE = len(".json.12345678.tmp")  # the longest suffix of the files beside a part file
+# Virus scanners and indexers keep a file open for a moment after it was written.
 _WAITS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 class _Overlapped(ctypes.Structure):
-    """Where a call reads, writes or locks; the handles are not for overlapped work, so that it has ended then."""
+    """The offset at which a call reads, writes or locks. The handles are synchronous, so that a call has finished when
+    it returns."""
 
     _fields_ = (
         ("internal", ctypes.c_void_p),
@@ -144,7 +146,7 @@ def _handle(fd: int) -> int:
 
 
 def _descriptor(handle: int, flags: int) -> int:
-    """The C library's, which owns the handle from now on."""
+    """A C library descriptor, which takes ownership of the handle."""
     if sys.platform != "win32":
         raise NotImplementedError
     with no_fork:
@@ -160,7 +162,7 @@ def _last_code() -> int:
 
 
 def _error(code: int, path: str | os.PathLike[str] | None = None) -> OSError:
-    """What a call has failed with; Python gives it its ``errno``, and the class for that."""
+    """The exception for a failed call. Python derives its ``errno`` and class from the Windows error code."""
     if sys.platform != "win32":
         raise NotImplementedError
     return OSError(0, ctypes.FormatError(code).strip(), os.fspath(path) if path is not None else None, code)
@@ -168,7 +170,7 @@ def _error(code: int, path: str | os.PathLike[str] | None = None) -> OSError:
 
 @functools.cache
 def _takes_long_paths() -> bool:
-    """Whether the system does; Python asks for it."""
+    """Whether long paths are enabled on the system; Python's manifest opts in."""
     if sys.platform != "win32":
         raise NotImplementedError
     with contextlib.suppress(OSError, AttributeError):
@@ -177,7 +179,7 @@ def _takes_long_paths() -> bool:
 
 
 def at(offset: int) -> _Overlapped:
-    """Where, for a call."""
+    """The structure that passes an offset to a call."""
     return _Overlapped(None, None, offset & 0xFFFF_FFFF, offset >> 32, None)
 
 
@@ -185,7 +187,7 @@ def at(offset: int) -> _Overlapped:
 
 
 def how_to_open(flags: int) -> tuple[int, int]:
-    """The access and the disposition that CreateFileW is asked for."""
+    """The access and the disposition for CreateFileW."""
     access = {os.O_RDONLY: _GENERIC_READ, os.O_WRONLY: _GENERIC_WRITE}.get(
         flags & (os.O_RDONLY | os.O_WRONLY | os.O_RDWR), _GENERIC_READ | _GENERIC_WRITE
     )
@@ -208,7 +210,7 @@ def _opened(path: str | os.PathLike[str], access: int, disposition: int, attribu
 
 
 def _unless_linked(fd: int, path: str | os.PathLike[str], flags: int) -> int:
-    """The descriptor, where the name is the file's own or that does not matter. A link has another number."""
+    """The descriptor, unless ``NO_LINK`` is set and the path is a link, whose file number differs from its target's."""
     try:
         if not flags & NO_LINK or os.path.samestat(os.fstat(fd), os.lstat(path)):
             return fd
@@ -219,7 +221,7 @@ def _unless_linked(fd: int, path: str | os.PathLike[str], flags: int) -> int:
 
 
 def open_file(path: str | os.PathLike[str], flags: int, mode: int = 0o600) -> int:
-    """``mode`` is the access list's business."""
+    """``mode`` is ignored: access lists apply."""
     return _unless_linked(_opened(path, *how_to_open(flags), _NORMAL, flags), path, flags)
 
 
@@ -229,7 +231,7 @@ def open_directory(path: str | os.PathLike[str], flags: int = 0) -> int:
 
 
 def create_unseen(path: Path, prepare: Callable[[int], bool]) -> int:
-    """There are no files without a name."""
+    """Always returns -1: Windows has no unnamed files."""
     return -1
 
 
@@ -246,7 +248,7 @@ def open_temporary() -> tuple[int, Path]:
 
 
 def open_scratch() -> int:
-    return open_temporary()[0]  # which is in memory while there is room
+    return open_temporary()[0]  # FILE_ATTRIBUTE_TEMPORARY keeps it in memory while there is room
 
 
 def read_into(fd: int, buffer: memoryview, at_byte: int) -> int:
@@ -276,7 +278,7 @@ def pwrite(fd: int, octets: bytes | memoryview, at_byte: int, /) -> int:
 
 
 def lock(fd: int) -> None:
-    """Directories have no locks: that is ENOTSUP, as where a file system has none."""
+    """Raises ENOTSUP for a directory, which cannot be locked, as for a file system without locks."""
     if stat.S_ISDIR(os.fstat(fd).st_mode):
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
     if _kernel().LockFileEx(_handle(fd), _LOCK_EXCLUSIVE_AT_ONCE, 0, 1, 0, at(_LOCKED_BYTE)):
@@ -298,11 +300,11 @@ sync = os.fsync
 
 
 def set_mode(fd: int, *, private: bool) -> None:
-    """The directory's access list has decided."""
+    """Does nothing: the file has inherited the directory's access list."""
 
 
 def filetime(seconds: float) -> int:
-    """In units of 100 ns since 1601. Raises ``OverflowError`` beyond what there is of that."""
+    """A FILETIME: units of 100 ns since 1601. Raises ``OverflowError`` for a time that it cannot express."""
     time_100ns = round((seconds + 11_644_473_600) * 10_000_000)
     if not 0 < time_100ns < 1 << 63:
         raise OverflowError(f"{seconds}: no time that a file can have")
@@ -315,24 +317,24 @@ def set_time(fd: int, modified_s: float) -> None:
 
 
 def set_attribute(fd: int, name: str, octets: bytes) -> None:
-    """It cannot."""
+    """Not supported: raises ENOTSUP."""
     raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
 
 def attribute(file: int | str, name: str) -> bytes:
-    """It cannot."""
+    """Not supported: raises ENOTSUP."""
     raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
 
 def remove_attribute(fd: int, name: str) -> None:
-    """There is none."""
+    """Does nothing: there are no attributes."""
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
 
 
 def _patiently(call: Callable[[], object]) -> None:
-    """Again and again for a second, while another program has one of the files open."""
+    """Call repeatedly, for about a second, while another program has one of the files open."""
     for wait_s in _WAITS_S:
         try:
             call()
@@ -350,7 +352,7 @@ def replace(source: str | os.PathLike[str], destination: str | os.PathLike[str])
 
 
 def rename_free(source: Path, destination: Path) -> int:
-    """Without the engine, too: MoveFileExW does not replace unless it is asked to."""
+    """Works without the engine: MoveFileExW does not replace unless it is told to."""
     try:
         _patiently(lambda: os.rename(source, destination))  # noqa: PTH104 - as above
     except OSError as error:
@@ -359,22 +361,22 @@ def rename_free(source: Path, destination: Path) -> int:
 
 
 def is_too_long(path: str) -> bool:
-    """Whether the path, or one of those beside it, is beyond what programs have a right to."""
+    """Whether the path, or that of a file beside it, exceeds MAX_PATH."""
     return len(path.encode("utf-16-le", "surrogatepass")) // 2 + _ROOM_BESIDE > _LONGEST_PATH
 
 
 def check_path(path: Path) -> None:
-    """The system itself would say that there is no such file."""
+    """Raises ENAMETOOLONG itself, since the system would only report that there is no such file."""
     if is_too_long(str(path)) and not str(path).startswith("\\\\?\\") and not _takes_long_paths():
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(path))
 
 
 def sync_directory(directory: Path) -> None:
-    """It cannot."""
+    """Does nothing: directories cannot be synced."""
 
 
 def sync_file(path: Path) -> None:
-    fd = open_file(path, os.O_RDWR | NO_LINK)  # who may not write may not sync
+    fd = open_file(path, os.O_RDWR | NO_LINK)  # syncing requires write access
     try:
         os.fsync(fd)
     finally:
@@ -404,7 +406,7 @@ def is_private(status: os.stat_result) -> bool:
 
 
 def allocated_bytes(status: os.stat_result) -> int:
-    """No file of ours is sparse there."""
+    """The file's size: none of our files is sparse on Windows."""
     return status.st_size
 
 
@@ -434,7 +436,7 @@ def physical_bytes() -> int:
 
 
 def most_open_files() -> int:
-    """The C library has 8192 descriptors, of which Python's files and ours take some; sockets take none."""
+    """The C library has 8192 descriptors. Files of Python's and ours use some of them; sockets use none."""
     return 8192
 
 
