@@ -1,4 +1,4 @@
-"""Manifests: lists of what is to be fetched, in the formats in which people publish them.
+"""Manifests: lists of files to fetch, in the formats in which they are published.
 
-``reading`` opens one, recognises its format and checks what it says; each format is a module of its own.
+``reading`` opens a manifest, recognises its format and checks its content; each format is a module of its own.
 """

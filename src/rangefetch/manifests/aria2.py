@@ -1,9 +1,10 @@
-"""aria2's input file (aria2 manual, "Input File"): the URLs of one file on a line, separated by TABs, and on the lines
-below, which begin with white space, its options, one a line, without dashes.
+"""aria2's input file (aria2 manual, "Input File").
 
-Options that say which file it is, how it is checked and how it is asked for are honoured. Those that are about aria2
-are passed over, and so are those by which somebody else's list would loosen what the user has said: whether
-certificates are verified, files replaced, and through which proxy requests go.
+A line has the URLs of one file, separated by TABs. The lines below it that begin with white space are the file's
+options, one per line, without dashes.
+
+Options that identify, verify or request the file are honoured. Options about aria2 itself are ignored, and so are those
+by which a list from elsewhere could weaken the user's settings: certificate verification, overwriting, and proxies.
 """
 
 from __future__ import annotations
@@ -54,11 +55,11 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], object]]] = {
     "timeout": ("read_timeout", _seconds),
     "user-agent": ("user_agent", str),
 }
-"""aria2's options, and ours."""
+"""aria2's options: our names for them, and their converters."""
 
 
 def recognises(look: Look) -> bool:
-    """Whether URLs stand side by side, or options below them."""
+    """Whether there are lines with several URLs, or options below the URLs."""
     told = look.told
     first = next((line for line in told if not line[:1].isspace()), "")
     if "://" not in first.split("\t")[0]:
@@ -71,7 +72,7 @@ def recognises(look: Look) -> bool:
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The files, each with its options."""
+    """Yield the files, each with its options."""
     entry = _Entry(0, "")
     for number, line in look.source.lines():
         if isinstance(line, Mistake):
@@ -103,7 +104,7 @@ class _Entry:
         self._mistakes: list[Mistake] = []
 
     def take(self, number: int, text: str) -> None:
-        """An option. What is wrong with one is wrong with its file: without it, that would be another request."""
+        """Add an option. A bad one makes the whole entry unusable: without it, the request would be a different one."""
         name, equals, value = text.partition("=")
         name, value = name.strip().removeprefix("--"), value.strip()
         if not equals:
@@ -126,7 +127,7 @@ class _Entry:
                 self._mistakes.append(Mistake(number, f"{name}: {error}"))
 
     def ended(self, within: str) -> Iterator[Row | Mistake]:
-        """Its row, or what is wrong with it; ``within`` is the output directory."""
+        """The entry's row, or its mistakes; ``within`` is the output directory."""
         if not self.number:
             return
         if self._mistakes:
@@ -134,7 +135,7 @@ class _Entry:
             return
         directory = self._directory
         if directory and within:
-            # What is below the output directory anyway may be said in full.
+            # An absolute path is allowed if it is below the output directory.
             with contextlib.suppress(ValueError):
                 directory = str(Path(directory).relative_to(within))
         yield Row(

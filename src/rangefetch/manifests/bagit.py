@@ -1,6 +1,6 @@
-"""BagIt's ``fetch.txt`` (RFC 8493, section 2.2.3), ``URL LENGTH PATH``, with the digests of the bag's own manifests.
+"""BagIt's ``fetch.txt`` (RFC 8493, section 2.2.3), with lines of ``URL LENGTH PATH``.
 
-Those are beside it: ``manifest-ALGORITHM.txt`` and ``tagmanifest-ALGORITHM.txt``.
+Digests come from the bag's manifests beside it, ``manifest-ALGORITHM.txt`` and ``tagmanifest-ALGORITHM.txt``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NAME = "bagit"
 
 _LINE = re.compile(r"(\S+)[ \t]+(\d{1,20}|-)[ \t]+(\S.*)")
 _DIGEST = re.compile(r"([0-9A-Fa-f]+)[ \t]+\*?(\S.*)")
-# Section 2.1.3: only these are encoded in a path.
+# Only these characters are encoded in a path (section 2.1.3).
 _ENCODED = re.compile(r"%(0[AaDd]|25)")
 _ALGORITHMS = ("sha512", "sha384", "sha256", "sha1", "md5")
 
@@ -35,7 +35,7 @@ def _path(text: str) -> str:
 
 
 def _digests(bag: Path) -> dict[str, str]:
-    """The digests of the bag's files by their paths, of the strongest algorithm it has. Raises ``ManifestError``."""
+    """The digests of the bag's files by path, with the strongest algorithm it has. Raises ``ManifestError``."""
     for algorithm in _ALGORITHMS:
         digests: dict[str, str] = {}
         for kind in ("tagmanifest", "manifest"):
@@ -51,7 +51,7 @@ def _digests(bag: Path) -> dict[str, str]:
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The files, under their paths in the bag. Raises ``ManifestError``."""
+    """Yield the files, named by their paths in the bag. Raises ``ManifestError``."""
     path = look.source.path
     digests: dict[str, str] = {}
     if path is not None and not look.source.url:

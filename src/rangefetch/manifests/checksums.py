@@ -1,4 +1,4 @@
-"""What sha256sum and its kin print, ``HEX  NAME`` or ``SHA256 (NAME) = HEX``: files below a base URL."""
+"""The output of sha256sum and similar tools, ``HEX  NAME`` or ``SHA256 (NAME) = HEX``, for files below a base URL."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["A_LINE_EACH", "NAME", "parse", "read", "recognises"]
 NAME = "checksums"
 A_LINE_EACH = True
 
-# GNU coreutils, "md5sum invocation": a backslash before the digest says that the name has escapes in it.
+# A backslash before the digest says that the name contains escapes (GNU coreutils, "md5sum invocation").
 _LINE = re.compile(r"(\\?)([0-9A-Fa-f]{32,128}) [ *](.+)")
 _TAGGED = re.compile(r"(\\?)(MD5|SHA1|SHA256|SHA384|SHA512|BLAKE2b) \((.+)\) = ([0-9A-Fa-f]+)")
 _ESCAPE = re.compile(r"\\(.)")
@@ -22,7 +22,7 @@ _ESCAPED = {"n": "\n", "r": "\r", "\\": "\\"}
 
 
 def parse(line: str) -> tuple[str, str] | None:
-    """The digest as ``ALGORITHM=HEX``, and the name; None where the line is none of these. Raises ``ValueError``."""
+    """The digest as ``ALGORITHM=HEX``, and the name; None if the line has neither form. Raises ``ValueError``."""
     if match := _LINE.fullmatch(line):
         escaped, digest, name = match.groups()
         checksum = digest_of(digest)
@@ -35,12 +35,12 @@ def parse(line: str) -> tuple[str, str] | None:
 
 
 def recognises(look: Look) -> bool:
-    """Whether the first line is one of these."""
+    """Whether the first line has one of the two forms."""
     return _LINE.fullmatch(look.first) is not None or _TAGGED.fullmatch(look.first) is not None
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The files. Raises ``ManifestError`` where nothing says where they are."""
+    """Yield the files. Raises ``ManifestError`` if there is no base URL."""
     base_url = look.source.base_url
     if not base_url:
         raise ManifestError(f"{look.source.shown}: it has names but no URLs; --base-url says where the files are")

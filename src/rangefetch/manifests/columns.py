@@ -1,4 +1,4 @@
-"""Which columns of a table say what, by their usual names or by the user's word, and the rows that they make."""
+"""Finds out what the columns of a table contain, by their usual names or the user's choice, and reads its rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _USUAL: dict[str, tuple[str, ...]] = {
     "mirrors": ("mirrors", "mirror", "mirrorurls", "alternateurls", "alternatives"),
     "headers": ("headers", "header", "httpheaders", "requestheaders"),
 }
-"""The names by which a column is known, without what stands between their words; the first that is there counts."""
+"""The names by which columns are recognised, without separators between words. The first that is present is used."""
 
 _DIGESTS = {
     **dict.fromkeys(("sha256", "sha256sum", "sha256hash", "checksumsha256"), "sha-256"),
@@ -49,7 +49,7 @@ def _folded(name: str) -> str:
 
 
 def has_urls(names: Sequence[str], asked: Asked) -> bool:
-    """Whether one of the columns has URLs, as far as their names tell."""
+    """Whether one of the columns contains URLs, judging by the names."""
     if asked.columns.get("url"):
         return asked.columns["url"] in names
     folded = {_folded(name) for name in names}
@@ -57,7 +57,8 @@ def has_urls(names: Sequence[str], asked: Asked) -> bool:
 
 
 class Plan:
-    """What the columns of a table mean. Raises ``ManifestError`` where there is none with URLs, or one is missing."""
+    """What the columns of a table contain. Raises ``ManifestError`` if none has URLs, or if one that the user named is
+    missing."""
 
     def __init__(self, names: Sequence[str], asked: Asked, shown: str) -> None:
         folded: dict[str, str] = {}
@@ -83,13 +84,13 @@ class Plan:
         self._digests: dict[str, str] = {}
         if "checksum" not in asked.columns:
             self._digests = {folded[each]: name for each, name in _DIGESTS.items() if each in folded}
-        # A column that the user has named "md5" or the like has digests of that kind.
+        # If the user's choice is a column called "md5" or the like, its digests are of that kind.
         self._algorithm = _DIGESTS.get(_folded(self._of.get("checksum", "")), "")
 
     def rows(
         self, line: int, values: Mapping[str, Any], columns: Mapping[str, str] | None = None
     ) -> Iterator[Row | Mistake]:
-        """What one row of the table lists; ``values`` are those of its columns, ``columns`` the same as text."""
+        """Yield the files of one row of the table: ``values`` are its values by column, ``columns`` these as text."""
         try:
             if columns is None:
                 columns = {name: _text(value) for name, value in values.items()}
@@ -139,7 +140,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _text(value: object) -> str:
-    """The value as a template would write it."""
+    """The value as text, as it appears in names made from a template."""
     if isinstance(value, str):
         return value
     if value is None or (isinstance(value, float) and value != value):
@@ -156,7 +157,7 @@ def _urls_in(value: object) -> list[str]:
 
 
 def _headers_in(value: object) -> Mapping[str, str] | Sequence[str]:
-    """Header fields: an object, a list of lines, or either as text."""
+    """Header fields from an object or a list of lines, or from the text of either."""
     if isinstance(value, str):
         if value.lstrip()[:1] in ("{", "["):
             try:

@@ -1,4 +1,4 @@
-"""Common Crawl's lists of paths (``warc.paths.gz`` and the like), which are relative to its data set."""
+"""Common Crawl's lists of paths (``warc.paths.gz`` and similar), which are relative to the URL of its data set."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def recognises(look: Look) -> bool:
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The files, under their paths."""
+    """Yield the files, named by their paths."""
     given = look.source.base_url
     base_url = given if given and given != look.source.url else _BASE_URL
     for number, line in look.source.lines():

@@ -1,4 +1,5 @@
-"""conda's explicit lists: below ``@EXPLICIT`` the URL of a package on a line, and ``#MD5`` or ``#sha256:HEX`` perhaps.
+"""conda's explicit lists: after ``@EXPLICIT``, each line has a package's URL and, optionally, ``#MD5`` or
+``#sha256:HEX``.
 
 Source: conda's documentation, "Managing environments".
 """
@@ -21,12 +22,12 @@ _DIGEST = re.compile(r"(?:sha256:)?[0-9A-Fa-f]{64}|[0-9A-Fa-f]{32}")
 
 
 def recognises(look: Look) -> bool:
-    """Whether the mark stands at the beginning."""
+    """Whether the list begins with ``@EXPLICIT``."""
     return look.first.strip() == _MARK
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The packages."""
+    """Yield the packages."""
     for number, line in look.source.lines():
         if isinstance(line, Mistake):
             yield line

@@ -1,4 +1,4 @@
-"""Croissant, MLCommons' descriptions of data sets: the files of its ``distribution`` that are not in another file."""
+"""Croissant, MLCommons' format for describing data sets: the files in ``distribution``, except those inside others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["NAME", "read", "recognises"]
 NAME = "croissant"
 
 _BYTES = re.compile(r"(\d{1,20})(?:\s*B)?")
-# Places that are not files: a repository is fetched with git.
+# Repositories, which are not files but are fetched with git.
 _NOT_A_FILE = ("git+", "application/x-git")
 
 
@@ -25,7 +25,7 @@ def _is_file(value: object) -> bool:
 
 
 def recognises(look: Look) -> bool:
-    """Whether it is a data set that is distributed in files."""
+    """Whether it describes a data set that is distributed as files."""
     return any(_is_file(value) for value in list_in(look.document, "distribution"))
 
 
@@ -37,7 +37,7 @@ def _row(number: int, value: Mapping[str, Any]) -> Row | None:
         raise ValueError("it has no contentUrl")
     if text_in(value, "encodingFormat").startswith(_NOT_A_FILE):
         raise ValueError(f"{url} is a repository, not a file")
-    # In practice the name is often a word for it; that of a file has its extension.
+    # In practice the name is often only a label. It is a file name if it has an extension.
     name = text_in(value, "name")
     size = _BYTES.fullmatch(str(value.get("contentSize", "")).strip())
     digests = {algorithm: value.get(algorithm) for algorithm in ("sha256", "md5")}
@@ -45,5 +45,5 @@ def _row(number: int, value: Mapping[str, Any]) -> Row | None:
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The files."""
+    """Yield the files."""
     return each_of(list_in(look.document, "distribution"), _row, "distribution")

@@ -1,4 +1,4 @@
-"""CSV with the names of the columns in the first record; the fields are separated by commas, or by semicolons."""
+"""CSV with the column names in the first record, and fields separated by commas or semicolons."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def _names(look: Look, delimiter: str) -> list[str]:
 
 
 def _delimiter(look: Look) -> str:
-    """What parts the fields: the one that makes more columns of the first line."""
+    """The delimiter: the one that splits the first line into more columns."""
     return max(",;", key=lambda each: len(_names(look, each)))
 
 
 def recognises(look: Look) -> bool:
-    """Whether the first line has names of columns, one of them that of a column with URLs."""
+    """Whether the first line has column names, including one for URLs."""
     if "\t" in look.first or "://" in look.first:
         return False
     return has_urls(_names(look, _delimiter(look)), look.asked)
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The rows."""
+    """Yield the rows."""
     return read_table(look, asked, _delimiter(look))

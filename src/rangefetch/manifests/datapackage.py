@@ -22,12 +22,12 @@ def recognises(look: Look) -> bool:
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The files; what is in the place of a line is the number of the resource."""
+    """Yield the files. ``line`` is the number of the resource."""
     base_url = look.source.base_url
     for number, resource in enumerate(list_in(look.document, "resources"), start=1):
         given = resource.get("path") or resource.get("url") or []
         paths = given if isinstance(given, list) else [given]
-        # What is said of the size and the digest is of all parts together.
+        # If there are several parts, size and digest are those of all parts together.
         is_whole = len(paths) == 1
         for path in paths:
             if not isinstance(path, str):

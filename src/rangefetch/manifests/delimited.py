@@ -1,4 +1,4 @@
-"""Tables as text (RFC 4180): records of fields, where quotes that are never closed cost their own line only."""
+"""Tables as text (RFC 4180). A quote that is never closed spoils only its own line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_LINES_OF_A_RECORD = 100
 
 
 def fields_of(text: str, delimiter: str) -> list[str] | None:
-    """The fields of one record; None where it goes on in the next line. Raises ``ValueError``."""
+    """The fields of one record; None if it continues on the next line. Raises ``ValueError``."""
     if '"' not in text:
         return text.split(delimiter)
     try:
@@ -30,7 +30,7 @@ def fields_of(text: str, delimiter: str) -> list[str] | None:
 
 
 def records(source: Source, delimiter: str) -> Iterator[tuple[int, list[str] | Mistake]]:
-    """The records that are not blank, each with the number of its first line."""
+    """Yield the records that are not blank, each with the number of its first line."""
     lines = source.lines()
     again: deque[tuple[int, str | Mistake]] = deque()
     while True:
@@ -56,7 +56,8 @@ def records(source: Source, delimiter: str) -> Iterator[tuple[int, list[str] | M
 def _continued(
     text: str, delimiter: str, lines: Iterator[tuple[int, str | Mistake]], again: deque[tuple[int, str | Mistake]]
 ) -> list[str]:
-    """The fields of a record of several lines. What was read in vain is put to ``again``. Raises ``ValueError``."""
+    """The fields of a record that spans several lines. Raises ``ValueError`` if its quotes are never closed; the lines
+    read are then put back into ``again``."""
     taken: deque[tuple[int, str | Mistake]] = deque()
     for _ in range(_MOST_LINES_OF_A_RECORD):
         following = again.popleft() if again else next(lines, None)
@@ -73,7 +74,7 @@ def _continued(
 
 
 def read_table(look: Look, asked: Asked, delimiter: str) -> Iterator[Row | Mistake]:
-    """A table whose first record has the names of the columns. Raises ``ManifestError``."""
+    """Yield the rows of a table whose first record has the column names. Raises ``ManifestError``."""
     shown = look.source.shown
     plan: Plan | None = None
     names: list[str] = []

@@ -1,7 +1,7 @@
-"""File reports of the European Nucleotide Archive: a run per row, whose columns hold several files, joined by ``;``.
+"""File reports of the European Nucleotide Archive: one run per row, with several files in a column, joined by ``;``.
 
-``fastq_ftp``, ``fastq_md5`` and ``fastq_bytes`` belong together, and so do those of ``submitted``, ``sra`` and ``bam``.
-The addresses have no scheme; the archive serves them over FTP and HTTP(S).
+``fastq_ftp``, ``fastq_md5`` and ``fastq_bytes`` belong together; likewise the columns of ``submitted``, ``sra`` and
+``bam``. The addresses have no scheme; the archive serves them over FTP and HTTP(S).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ COLUMNS = tuple(f"{kind}_ftp" for kind in _KINDS)
 
 
 def choose(names: Sequence[str], url_column: str) -> str:
-    """Which kind of files is to be fetched, ``fastq`` before the others; "" if the columns are not of such a report."""
+    """The kind of files to fetch, preferably ``fastq``; "" if the columns are not those of such a report."""
     if url_column:
         return url_column.removesuffix("_ftp") if url_column in COLUMNS else ""
     return next((kind for kind in _KINDS if f"{kind}_ftp" in names), "")
 
 
 def rows(kind: str, line: int, columns: Mapping[str, str]) -> Iterator[Row]:
-    """The files of a run. Raises ``ValueError``."""
+    """Yield the files of a run. Raises ``ValueError``."""
     urls = _split(columns.get(f"{kind}_ftp", ""))
     if not urls:
         raise ValueError(f"there are no files in the column {kind}_ftp")
@@ -40,7 +40,7 @@ def _split(text: str) -> list[str]:
 
 
 def _beside(columns: Mapping[str, str], name: str, count: int) -> list[str]:
-    """As many values as there are URLs; a column that is missing or empty says nothing."""
+    """One value per URL; empty values if the column is missing or empty. Raises ``ValueError``."""
     values = _split(columns.get(name, ""))
     if values and len(values) != count:
         raise ValueError(f"{count} files, but {len(values)} values in the column {name}")

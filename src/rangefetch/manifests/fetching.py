@@ -1,4 +1,4 @@
-"""A manifest that is at a URL, and the pages that follow it."""
+"""Fetches manifests from URLs, and finds their further pages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OF_FILES = frozenset(
         *("max_file_size", "max_download_limit", "split", "min_split_size", "decode", "decode_limit"),
     }
 )
-"""Options that are about the files of a list, and not about how servers are asked."""
+"""Options that apply to the files of a list, as opposed to how servers are asked."""
 
 
 def _asked_with(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,14 +32,15 @@ def _asked_with(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fetch_manifest(url: str, path: Path, options: Mapping[str, Any]) -> Path:
-    """Fetch it to ``path``, asking as ``options`` say; returns it. Raises ``DownloadError``, ``ValueError``."""
+    """Fetch the manifest to ``path`` with those ``options`` that do not apply to files, and return its path. Raises
+    ``DownloadError``, ``ValueError``."""
     return fetch(url, path, max_file_size=_MOST_BYTES, overwrite=True, **_asked_with(options)).path
 
 
 def next_page(url: str, options: Mapping[str, Any]) -> str:
     """The URL of the page after this one; "" if it is the last. Raises ``DownloadError``.
 
-    It gets what is for the origin of ``url``, and so must have the same.
+    The next page is requested with the credentials for ``url``, so it must have the same origin.
     """
     found = head(url, **_asked_with(options)).links.get("next", ())
     if not found:

@@ -1,7 +1,7 @@
-"""What a format is, and which there are.
+"""The manifest formats, and how they are recognised.
 
 A format is a module, or another object, with ``NAME``, ``recognises`` and ``read`` (:class:`Format`). Other packages
-add theirs by the entry point ``rangefetch.manifests``.
+can add formats with the entry point ``rangefetch.manifests``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ __all__ = ["NAMES", "Asked", "Format", "Look", "find", "look_at", "recognise"]
 
 @records.dataclass(frozen=True, slots=True)
 class Asked:
-    """What the user has said of a manifest: ``columns`` are names of columns by what is in them: ``url``, ``name``,
-    ``checksum``, ``size``, ``mirrors``, ``headers``; an empty one is not to be used. ``directory`` is the output
-    directory, absolute, if it is known.
+    """The user's settings for a manifest.
+
+    ``columns`` maps ``url``, ``name``, ``checksum``, ``size``, ``mirrors`` and ``headers`` to the names of the columns
+    that contain them; an empty name means that no column is to be used. ``directory`` is the absolute output directory,
+    if it is known.
     """
 
     columns: Mapping[str, str] = records.field(default_factory=dict)
@@ -33,8 +35,8 @@ class Asked:
 
 @records.dataclass(slots=True)
 class Look:
-    """The beginning of a manifest: ``head`` as octets, its ``lines`` as text, all of which are whole; ``document`` is
-    what it holds if it is JSON as a whole, otherwise None.
+    """The beginning of a manifest: ``head`` as bytes, and its complete ``lines`` as text. If the whole manifest is one
+    JSON document, ``document`` is its parsed content, otherwise None.
     """
 
     source: Source
@@ -45,27 +47,27 @@ class Look:
 
     @property
     def first(self) -> str:
-        """The first line that is no comment and not blank."""
+        """The first line that is neither blank nor a comment."""
         return next((line for line in self.told), "")
 
     @property
     def told(self) -> list[str]:
-        """The lines that are no comments and not blank."""
+        """The lines that are neither blank nor comments."""
         return [line for line in self.lines if line.strip() and not line.lstrip().startswith("#")]
 
 
 class Format(Protocol):
-    """One format of manifests."""
+    """A manifest format."""
 
     NAME: str
-    """By which ``--input-format`` asks for it. With ``A_LINE_EACH``, which may be missing, each line is a file."""
+    """The name for ``--input-format``. A format with ``A_LINE_EACH`` set has one line per file."""
 
     def recognises(self, look: Look) -> bool:
-        """Whether the manifest is in this format, from its beginning."""
+        """Whether the manifest is in this format, judging by its beginning."""
         ...
 
     def read(self, look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-        """What it lists, lazily. Raises ``ManifestError`` if it is of no use as a whole."""
+        """Yield the listed files lazily. Raises ``ManifestError`` if the manifest as a whole cannot be used."""
         ...
 
 
@@ -94,17 +96,16 @@ NAMES: dict[str, str] = {
     "tsv": "tsv_rows",
     "urls": "urls",
 }
-"""The formats that come with the package, and their modules, in the order in which they are asked whether a manifest is
-in theirs: the more particular first."""
+"""The built-in formats and their modules, in the order in which they are tried: the more specific ones first."""
 
-# Without what separates the fields of a row in any of the formats.
+# A URL without any character that separates fields in one of the formats.
 _ONLY_A_URL = re.compile(r"https?://[^\s,;|\"']+")
 _WEB_PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html)\b", re.IGNORECASE)
 _GROUP = "rangefetch.manifests"
 
 
 def find(name: str) -> Format:
-    """The format of that name. Raises ``ManifestError``."""
+    """The format with this name. Raises ``ManifestError``."""
     if name in NAMES:
         return _ours(name)
     others = _others()
@@ -114,10 +115,10 @@ def find(name: str) -> Format:
 
 
 def recognise(look: Look) -> Format:
-    """The format that a manifest is in; a list of URLs if it looks like nothing else. Raises ``ManifestError`` for what
-    is no list: each of its lines would be a bad one.
+    """The format of a manifest; a list of URLs if it looks like nothing else. Raises ``ManifestError`` for a file that
+    is no list at all, of which every line would be bad.
 
-    The most common one needs no more than its own module: where each line is a URL, no other format is asked.
+    If every line is a URL, the most common case, no other format's module is loaded.
     """
     if _is_nothing_but_urls(look):
         return _ours("urls")
@@ -133,7 +134,7 @@ def recognise(look: Look) -> Format:
 
 
 def _is_no_list(head: bytes) -> str:
-    """What somebody may take for a list, and is none; "" if it may be one."""
+    """Why the file cannot be a list; "" if it may be one."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "it is in UTF-16, and has to be in UTF-8"
     if b"\0" in head:
@@ -148,7 +149,7 @@ def look_at(source: Source, asked: Asked) -> Look:
     text = source.head.decode("utf-8-sig", errors="replace")
     lines = text.splitlines()
     if len(source.head) >= 1 << 16 and lines and not text.endswith("\n"):
-        lines.pop()  # it is cut off
+        lines.pop()  # it may be incomplete
     look = Look(source, source.head, lines, asked=asked)
     if text.lstrip()[:1] in ("{", "[") and not _is_json_lines(look):
         look.document = parse_json(source)
@@ -156,13 +157,13 @@ def look_at(source: Source, asked: Asked) -> Look:
 
 
 def _is_nothing_but_urls(look: Look) -> bool:
-    """Whether each line at the beginning, after the first of which none is indented, is a URL and no table's row."""
+    """Whether each line at the beginning is a URL and nothing else, with no indented lines (options) and no fields."""
     lines = [line for line in look.lines if line and not line.startswith("#")]
     return bool(lines) and all(map(_ONLY_A_URL.fullmatch, lines))
 
 
 def _is_json_lines(look: Look) -> bool:
-    """Whether each line is an object of its own, as far as can be seen from the first."""
+    """Whether each line is a separate JSON object, judging by the first lines."""
     told = [line for line in look.lines if line.strip()]
     if not told or not told[0].lstrip().startswith("{"):
         return False
@@ -172,7 +173,7 @@ def _is_json_lines(look: Look) -> bool:
     try:
         first = json.loads(told[0])
     except (ValueError, RecursionError):
-        # One that begins and ends as an object does is a bad line rather than the beginning of a document.
+        # A line that looks like a complete object is a bad line rather than the beginning of a document.
         return len(told) > 1 and told[0].rstrip().endswith("}") and told[1].lstrip().startswith("{")
     if len(told) > 1 or not look.source.is_regular:
         return True
@@ -180,7 +181,7 @@ def _is_json_lines(look: Look) -> bool:
 
 
 def parse_json(source: Source) -> Any:
-    """The manifest as one JSON document. Raises ``ManifestError``."""
+    """Parse the manifest as one JSON document. Raises ``ManifestError``."""
     with no_fork:
         import json
 
@@ -200,7 +201,7 @@ def _ours(name: str) -> Format:
 
 
 def _others() -> dict[str, Format]:
-    """Formats of other packages, by name; one that cannot be loaded is logged and left out."""
+    """The formats of other packages, by name. One that cannot be loaded is logged and skipped."""
     with no_fork:
         from importlib.metadata import entry_points
 

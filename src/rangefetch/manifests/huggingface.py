@@ -1,8 +1,8 @@
-"""Trees of Hugging Face's repositories: what ``/api/models/REPO/tree/REVISION?recursive=true`` returns, and the
-``siblings`` of ``/api/models/REPO/revision/REVISION?blobs=true``; ``datasets`` and ``spaces``, too.
+"""File lists of Hugging Face repositories: the tree that ``/api/models/REPO/tree/REVISION?recursive=true`` returns, and
+the ``siblings`` of ``/api/models/REPO/revision/REVISION?blobs=true``; likewise for ``datasets`` and ``spaces``.
 
-Files in Git LFS have their SHA-256 there. A tree has a thousand entries a page; at a URL, all pages are fetched. It
-does not say of which repository it is: its own URL does, or ``--base-url``
+They include the SHA-256 of files in Git LFS. A tree has a thousand entries per page; if it is given by URL, all pages
+are fetched. A tree does not say which repository it belongs to: that comes from its own URL or from ``--base-url``
 (``https://huggingface.co/REPO/resolve/REVISION/``).
 """
 
@@ -26,12 +26,12 @@ _HOME = "https://huggingface.co"
 _API_URL = re.compile(
     r"(https?://[^/]+)/api/(models|datasets|spaces)/((?:[^/?]+/)?[^/?]+)/(?:tree|revision)/([^/?]+)(?:[/?].*)?"
 )
-# What the server gives at most of a tree at a time (huggingface.co documentation, "Hub API Endpoints").
+# The most entries that the server returns in one page (huggingface.co documentation, "Hub API Endpoints").
 _PAGE = 1000
 
 
 def recognises(look: Look) -> bool:
-    """Whether it is a tree, or a repository with its files."""
+    """Whether it is a tree, or a description of a repository that lists its files."""
     document = look.document
     if isinstance(document, list):
         return bool(document) and all(
@@ -43,7 +43,7 @@ def recognises(look: Look) -> bool:
 
 
 def _base_url(look: Look) -> str:
-    """Below which the files are. Raises ``ManifestError``."""
+    """The URL below which the files are. Raises ``ManifestError``."""
     source, document = look.source, look.document
     if source.base_url and source.base_url != source.url:
         return source.base_url
@@ -62,7 +62,7 @@ def _base_url(look: Look) -> str:
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The files, under their paths. Raises ``ManifestError``."""
+    """Yield the files, named by their paths. Raises ``ManifestError``."""
     base_url = _base_url(look)
     document = look.document
 
@@ -80,7 +80,7 @@ def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
     if isinstance(document, list):
         yield from each_of(_all_entries(look), row, "entry")
         if not look.source.url and document and len(document) % _PAGE == 0:
-            # Of a file nobody knows whether it was the last page.
+            # A local file does not tell whether it was the last page.
             yield Mistake(
                 len(document),
                 f"the tree has {len(document)} entries, as many as there are on a page of {_PAGE}: what follows may be "
@@ -91,7 +91,7 @@ def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
 
 
 def _all_entries(look: Look) -> Iterator[Any]:
-    """The entries of a tree, with those of the pages that follow. Raises ``ManifestError``."""
+    """Yield the entries of a tree, including those of its further pages. Raises ``ManifestError``."""
     yield from look.document
     if not look.source.url:
         return

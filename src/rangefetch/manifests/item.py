@@ -1,4 +1,4 @@
-"""One file that a manifest lists, checked: everything in a manifest is somebody else's word."""
+"""The files that a manifest lists, checked: nothing in a manifest is trusted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SCHEMES = (*HTTP, "ftp", "sftp", "magnet")  # not "file": a list that came over
 _LONGEST_PATH = 4096
 _MOST_MIRRORS = 256
 
-# URLs that are in order without a closer look, which for 100,000 of them would take as long as to fetch many.
+# URLs that are certainly valid. Checking 100,000 URLs in full would take as long as fetching many files.
 _SURELY_GOOD = re.compile(r"https?://[A-Za-z0-9.-]+(?::[1-9][0-9]{0,3}|:[1-5][0-9]{4})?/[!-~]*")
 _HAS_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -29,7 +29,7 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 _BY_HEX_DIGITS = {32: "md5", 40: "sha-1", 64: "sha-256", 96: "sha-384", 128: "sha-512"}
 _BY_STRENGTH = ("sha-512", "sha-384", "sha-256", "blake2b", "sha-1", "md5")
 _HEX = re.compile(r"[0-9A-Fa-f]+")
-# Subresource Integrity, as npm and others write it.
+# The form of Subresource Integrity, which npm and others use.
 _BASE64_DIGEST = re.compile(r"(sha(?:1|256|384|512)|md5)-([A-Za-z0-9+/]+={0,2})")
 _NO_VALUE = frozenset({"", "-", "nan", "none", "null", "na", "n/a"})
 
@@ -38,12 +38,12 @@ _NO_VALUE = frozenset({"", "-", "nan", "none", "null", "na", "n/a"})
 class ManifestItem:
     """One file of a manifest.
 
-    ``path`` is where it goes, relative to the output directory, with ``/`` between directories; where it is empty, or
+    ``path`` is the destination, relative to the output directory, with ``/`` between directories; if it is empty or
     ends with ``/``, the server or the URL names the file. ``checksum`` is ``ALGORITHM=HEX`` or empty, ``size`` is in
     bytes (0: unknown). ``mirrors`` are other URLs of the file. ``options`` are further fields of ``DownloadOptions``.
-    ``line`` is its line (in formats without lines: its number), from 1; ``index`` its number, from 0, which counts
-    lines that were skipped, too. ``columns`` are all values of its row by the names of their columns, in formats that
-    have such.
+    ``line`` is the line number (in formats without lines: the number of the entry), from 1. ``index`` is the item's
+    number, from 0, also counting lines that were skipped. ``columns`` has all values of its row by column name, in
+    formats with columns.
     """
 
     url: str
@@ -57,7 +57,7 @@ class ManifestItem:
     columns: Mapping[str, str] = _NOTHING
 
     def below(self, directory: str) -> tuple[str, dict[str, Any]]:
-        """The URL, and the options that it is fetched with into ``directory``: an item for ``fetch_many``."""
+        """An item for ``fetch_many`` that saves into ``directory``: the URL and its options."""
         own = dict(self.options) if self.options else {}
         if self.path:
             folder, _, name = self.path.rpartition("/")
@@ -75,9 +75,9 @@ class ManifestItem:
 
 
 class Row(NamedTuple):
-    """What a format has read, before anything of it is checked.
+    """An entry as a format has read it, not yet checked.
 
-    ``checksum`` is a digest in any usual spelling; ``size`` may be text. ``url`` and ``mirrors`` may be relative.
+    ``checksum`` is a digest in any usual notation; ``size`` may be text. ``url`` and ``mirrors`` may be relative.
     """
 
     line: int
@@ -99,7 +99,7 @@ class Mistake(NamedTuple):
 
 
 def item_of(row: Row, index: int, base_url: str) -> ManifestItem:
-    """The row, checked. Raises ``ValueError`` that says what is wrong with it."""
+    """Check a row, and convert it to an item. Raises ``ValueError`` that says what is wrong with it."""
     url = row.url
     if not _SURELY_GOOD.fullmatch(url):
         url = _checked_url(url, base_url)
@@ -116,7 +116,7 @@ def item_of(row: Row, index: int, base_url: str) -> ManifestItem:
         if len(row.mirrors) > _MOST_MIRRORS:
             raise ValueError(f"{len(row.mirrors)} URLs of one file are too many; {_MOST_MIRRORS} are allowed")
         checked = dict.fromkeys(_checked_url(mirror, base_url) for mirror in row.mirrors)
-        # Only these can take part.
+        # Mirrors work over http and https only.
         mirrors = tuple(mirror for mirror in checked if mirror.startswith(("http:", "https:")))
     return ManifestItem(
         url,
@@ -141,7 +141,7 @@ def _checked_url(url: str, base_url: str) -> str:
 
 
 def _checked(check: Any, value: object, *more: object) -> Any:
-    """What a check of an option says, without the name of the option."""
+    """Call an option's check. The message of its ``ValueError`` does not name the option."""
     try:
         return check(value, "", *more)
     except (TypeError, ValueError) as error:
@@ -149,7 +149,7 @@ def _checked(check: Any, value: object, *more: object) -> Any:
 
 
 def url_below(base_url: str, name: str) -> str:
-    """The URL of a file by its name; "" without a base. What a URL cannot have in it is percent-encoded."""
+    """The URL of a file below a base URL; "" without one. Characters that a URL cannot contain are percent-encoded."""
     if not base_url:
         return ""
     name = name.removeprefix("./")
@@ -157,12 +157,12 @@ def url_below(base_url: str, name: str) -> str:
 
 
 def check_path_below(name: str) -> str:
-    """A relative path that stays below the output directory, each part a harmless name as that of a server would be.
+    """A relative path that stays below the output directory; each part is made harmless like a name from a server.
 
-    One that ends with ``/`` is a directory. Raises ``ValueError`` for a path that leads elsewhere, or that no file can
-    have.
+    A path that ends with ``/`` is a directory. Raises ``ValueError`` for a path that leads out of the output directory,
+    or that no file can have.
     """
-    # Most paths there are, for which no rule below has anything to do.
+    # The great majority of paths, which none of the rules below would change.
     if len(name) <= _LONGEST_PATH and all(map(is_plain_filename, name.split("/"))):
         return name
     if len(name) > _LONGEST_PATH:
@@ -179,10 +179,10 @@ def check_path_below(name: str) -> str:
 
 
 def digest_of(text: str, algorithm: str = "") -> str:
-    """A digest as ``ALGORITHM=HEX``: from that, from ``ALGORITHM:HEX``, from the hexadecimal digits alone, whose number
-    tells the algorithm unless that is given, and from Subresource Integrity's base64; "" where there is none.
+    """Convert a digest to ``ALGORITHM=HEX``; "" if there is none.
 
-    Raises ``ValueError``.
+    It may be ``ALGORITHM=HEX``, ``ALGORITHM:HEX``, hexadecimal digits alone (their number implies the algorithm unless
+    ``algorithm`` is given), or base64 as in Subresource Integrity. Raises ``ValueError``.
     """
     text = text.strip()
     if text.lower() in _NO_VALUE:
@@ -199,7 +199,7 @@ def digest_of(text: str, algorithm: str = "") -> str:
 
 
 def hex_of_base64(text: str) -> str:
-    """Octets in base64 as hexadecimal digits. Raises ``ValueError``."""
+    """Convert base64 to hexadecimal digits. Raises ``ValueError``."""
     try:
         return binascii.a2b_base64(text, strict_mode=True).hex()
     except binascii.Error:
@@ -207,9 +207,9 @@ def hex_of_base64(text: str) -> str:
 
 
 def strongest(digests: Mapping[str, object]) -> str:
-    """Of digests by the name of their algorithm the one to be verified, as ``ALGORITHM=HEX``; "" if none can be.
+    """The strongest of several digests, given by algorithm, as ``ALGORITHM=HEX``; "" if none can be verified.
 
-    Values that are no digest count as absent: catalogues have placeholders there.
+    Values that are not digests are ignored, since catalogues contain placeholders.
     """
     usable: dict[str, str] = {}
     for algorithm, digest in digests.items():
@@ -222,13 +222,13 @@ def strongest(digests: Mapping[str, object]) -> str:
 
 
 def _size_of(value: object) -> int:
-    """A number of bytes; 0: it is not known. Raises ``ValueError``."""
+    """Parse a number of bytes; 0 if it is unknown. Raises ``ValueError``."""
     size: object = value
     if isinstance(value, str):
         text = value.strip()
         if text.lower() in _NO_VALUE:
             return 0
-        # Tables whose column has gaps have their whole numbers as 1024.0.
+        # Some tools write whole numbers as 1024.0 if the column has gaps.
         digits = text.removesuffix(".0")
         size = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 20 else value
     elif isinstance(value, float):

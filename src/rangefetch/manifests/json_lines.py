@@ -1,4 +1,4 @@
-"""JSON lines: an object per line, whose members are the columns."""
+"""JSON lines: one object per line, whose members are the columns."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ A_LINE_EACH = True
 
 
 def recognises(look: Look) -> bool:
-    """Whether the first line is an object, or begins as one, and the document is not one as a whole."""
+    """Whether the first line begins like an object, and the manifest is not one JSON document."""
     return look.document is None and look.first.lstrip().startswith("{")
 
 
 class Plans:
-    """What the members of objects mean; those of most objects are the same."""
+    """The meaning of objects' members, cached by their names: most objects have the same."""
 
     def __init__(self, asked: Asked, shown: str) -> None:
         self._asked, self._shown = asked, shown
         self._known: dict[tuple[str, ...], Plan] = {}
 
     def rows(self, line: int, value: object) -> Iterator[Row | Mistake]:
-        """What one object lists. Raises ``ManifestError`` if the very first has no URL."""
+        """Yield the files of one object. Raises ``ManifestError`` if the very first object has no URL."""
         if isinstance(value, str):
             yield Row(line, value.strip())
             return
@@ -52,7 +52,7 @@ class Plans:
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The objects."""
+    """Yield the files of the objects."""
     plans = Plans(asked, look.source.shown)
     for number, line in look.source.lines():
         if isinstance(line, Mistake):

@@ -1,4 +1,4 @@
-"""A JSON document that is a list of objects, whose members are the columns, or of URLs; or one such object."""
+"""A JSON document that is a list of URLs, a list of objects whose members are the columns, or one such object."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ NAME = "json"
 
 
 def recognises(look: Look) -> bool:
-    """Whether it is JSON that no other format knows."""
+    """Whether it is a JSON document; formats that are more specific have been tried before."""
     return look.document is not None
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The objects; what is in the place of a line is the number of each."""
+    """Yield the files of the objects. ``line`` is the number of the object."""
     document = look.document if look.document is not None else parse_json(look.source)
     plans = Plans(asked, look.source.shown)
     for number, value in enumerate(document if isinstance(document, list) else [document], start=1):

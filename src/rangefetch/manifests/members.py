@@ -1,4 +1,4 @@
-"""Reading documents that may hold anything anywhere: a member of the wrong kind counts as absent."""
+"""Reads members of untrusted documents: a member of the wrong type counts as absent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["each_of", "list_in", "mapping_in", "text_in"]
 
 
 def text_in(value: object, *names: str) -> str:
-    """The first member of these names that is text; "" if there is none."""
+    """The first of these members that is non-empty text; "" if none is."""
     if isinstance(value, Mapping):
         for name in names:
             found = value.get(name)
@@ -21,13 +21,13 @@ def text_in(value: object, *names: str) -> str:
 
 
 def mapping_in(value: object, name: str) -> Mapping[str, Any]:
-    """The member, if it is an object; otherwise an empty one."""
+    """The member if it is an object, otherwise an empty mapping."""
     found = value.get(name) if isinstance(value, Mapping) else None
     return found if isinstance(found, Mapping) else {}
 
 
 def list_in(value: object, name: str) -> list[Any]:
-    """The member, if it is a list, or the only one of a list that was left out; otherwise an empty one."""
+    """The member if it is a list, or a list of the member if it is a single object; otherwise an empty list."""
     found = value.get(name) if isinstance(value, Mapping) else None
     if isinstance(found, Mapping):
         return [found]
@@ -35,8 +35,8 @@ def list_in(value: object, name: str) -> list[Any]:
 
 
 def each_of(values: Iterable[object], read: Callable[[int, Any], Row | None], what: str) -> Iterator[Row | Mistake]:
-    """What ``read`` makes of each object, told its number, from 1; None: nothing is to be fetched. What it raises
-    (``ValueError``) is wrong with that one only.
+    """Call ``read`` with the number (from 1) of each object and the object, and yield the rows that it returns. None
+    means that there is nothing to fetch; a ``ValueError`` becomes a mistake of that object only.
     """
     for number, value in enumerate(values, start=1):
         if not isinstance(value, Mapping):

@@ -1,7 +1,7 @@
 """Metalink 4 (RFC 5854): files with their URLs in order of priority, their sizes and digests.
 
-Read as it comes. A document type is refused, since nothing but one can declare entities, which may expand without end
-or name files of this machine.
+The document is parsed incrementally. A document type declaration is refused: without one there are no entities, which
+could expand without end or refer to local files.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _DEEPEST = 64
 
 
 def recognises(look: Look) -> bool:
-    """Whether it is XML of the namespace."""
+    """Whether it is XML with Metalink's namespace."""
     return look.head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") and _NAMESPACE.encode() in look.head
 
 
 class _Reader:
-    """What expat finds, and the files in it that are complete."""
+    """Handles expat's events, and collects the files that are complete in ``ready``."""
 
     def __init__(self) -> None:
         self.ready: deque[Row | Mistake] = deque()
@@ -44,7 +44,7 @@ class _Reader:
         self._open: list[str] = []
         self._words: list[str] = []
         self._length = 0
-        self._of: dict[str, str] = {}  # the attributes of the element whose text is read
+        self._of: dict[str, str] = {}  # the attributes of the current element
         self._line = 0
         self._name = ""
         self._urls: list[tuple[int, str]] = []
@@ -71,7 +71,7 @@ class _Reader:
         self._words.append(text)
 
     def _path(self) -> list[str]:
-        """The names of the elements that are open; those of other namespaces are whole."""
+        """The names of the open elements; those from other namespaces keep their prefix."""
         return [tag.removeprefix(f"{_NAMESPACE} ") for tag in self._open]
 
     def _end(self, tag: str) -> None:
@@ -87,7 +87,7 @@ class _Reader:
             self._urls.append((order or _LOWEST_PRIORITY, text))
         elif path[2:] == ["size"]:
             self._size = text
-        elif path[2:] == ["hash"]:  # those of pieces are one deeper
+        elif path[2:] == ["hash"]:  # hashes of pieces are nested one level deeper
             self._digests[self._of.get("type", "").lower()] = text
         elif len(path) == 2:
             self.ready.append(self._row())
@@ -97,14 +97,14 @@ class _Reader:
             return Mistake(self._line, "the file has no name")
         if not self._urls:
             return Mistake(self._line, f"{self._name!r} has no URL")
-        # Those that are equal stay in their order; what needs another protocol is for where there is nothing else.
+        # The sort is stable, so URLs of equal priority keep their order. Other protocols come last.
         self._urls.sort(key=lambda each: (not each[1].startswith(("http:", "https:")), each[0]))
         url, *mirrors = (url for _, url in self._urls)
         return Row(self._line, url, self._name, strongest(self._digests), self._size, mirrors)
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The files, the most preferred URL of each first. Raises ``ManifestError``."""
+    """Yield the files, each with its preferred URL first. Raises ``ManifestError``."""
     reader = _Reader()
     stream, shown = look.source.stream, look.source.shown
     while True:

@@ -1,7 +1,7 @@
 """Names from a template: ``{host}/{path}``, ``{index:08d}{suffix}``, ``{sha256:.2}/{sha256}``, ``{column}``.
 
-Fields are names alone: no attributes and no indices, since the values are somebody else's. What a field brings is one
-part of a path, whatever it has in it; only ``{path}`` and the ``{name}`` of the manifest have directories of their own.
+A field is a plain name, without attributes or indices, since the values are untrusted. The value of a field is one
+component of a path, whatever it contains; only ``{path}`` and the manifest's ``{name}`` may contain directories.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _DIGESTS = {"md5": "md5", "sha1": "sha-1", "sha256": "sha-256", "sha384": "sha-3
 
 
 class Template:
-    """A template of names. Raises ``ValueError`` where it is malformed."""
+    """A template for names. Raises ``ValueError`` if it is malformed."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -71,7 +71,7 @@ class Template:
             raise ValueError(f"{text!r}: there is no field in it, so all files would have this name")
 
     def name(self, item: ManifestItem) -> str:
-        """The name of an item's file, checked as a name in a manifest is. Raises ``ValueError``."""
+        """The name for an item's file, checked like a name from a manifest. Raises ``ValueError``."""
         made = "".join(
             literal + (self._value(field, spec, item) if field else "") for literal, field, spec in self._parts
         )
@@ -83,7 +83,7 @@ class Template:
     def _value(self, field: str, spec: str, item: ManifestItem) -> str:
         value: str | int
         has_directories = False
-        # The user's own columns go before ours.
+        # The table's columns take precedence over our fields.
         if field in item.columns:
             value = item.columns[field]
         elif field in _WITH_DIRECTORIES:

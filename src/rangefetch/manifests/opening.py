@@ -1,7 +1,8 @@
-"""A manifest as a stream: from a file, standard input, a URL or an open file, decompressed, its first bytes looked at.
+"""Opens a manifest as a stream, from a file, standard input, a URL or an open file; decompresses it, and peeks at its
+beginning.
 
-Nothing is read that was not asked for: a manifest may be longer than the memory. What is held at once is bounded, since
-a few kilobytes may decompress to more than there is.
+It is read only as needed, since a manifest may be larger than memory. The amount held in memory is bounded, since a few
+kilobytes may decompress to any size.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from rangefetch.masking import mask_url
 __all__ = ["LONGEST_LINE_BYTES", "MOST_DOCUMENT_BYTES", "ManifestError", "Source"]
 
 LONGEST_LINE_BYTES = 1 << 20
-"""A longer line is reported, and not kept."""
+"""A longer line is reported and skipped."""
 MOST_DOCUMENT_BYTES = 128 << 20
-"""Formats that are one document (JSON, TOML) are read at once, up to this."""
+"""The largest manifest in formats that must be read at once (JSON, TOML)."""
 _MOST_PAGES = 100_000
 _HEAD_BYTES = 1 << 16
 _BUFFER_BYTES = 1 << 18
@@ -32,14 +33,14 @@ _MOST_COUNTED_BYTES = 64 << 20
 
 
 class ManifestError(ValueError):
-    """The manifest, or with ``strict`` a line of it, cannot be used; the message names the file and the line."""
+    """The manifest or, with ``strict``, one of its lines cannot be used; the message names the file and the line."""
 
 
 class Source:
-    """One manifest that is open. ``shown`` is its name for people, ``base_url`` what its relative URLs are relative to,
-    ``path`` the file where there is one. A context manager.
+    """An open manifest. A context manager.
 
-    Raises ``ManifestError``.
+    ``shown`` is its name in messages, ``base_url`` the base of its relative URLs, and ``path`` its uncompressed file,
+    if there is one. Raises ``ManifestError``.
     """
 
     def __init__(
@@ -48,10 +49,10 @@ class Source:
         self.base_url = base_url
         self._options = dict(options or {})
         self.url = ""
-        """Where it was fetched from."""
+        """The URL it was fetched from, if any."""
         self.path: Path | None = None
         self.named: Path | None = None
-        """The file as it was named, compressed or not."""
+        """Its file, compressed or not, if there is one."""
         self._closing = contextlib.ExitStack()
         try:
             self.shown, raw = self._open(source)
@@ -91,7 +92,7 @@ class Source:
         return shown
 
     def _fetched(self, url: str) -> BinaryIO:
-        """The manifest at a URL, fetched into a directory that is gone afterwards."""
+        """Fetch the manifest into a temporary directory, and open it."""
         ready_tempfile()
         with no_fork:
             import tempfile
@@ -116,7 +117,7 @@ class Source:
             raise ManifestError(str(error) if error.url else f"{self.shown}: {error}") from None
 
     def further_pages(self) -> Iterator[bytes]:
-        """The pages that follow one at a URL (``Link: rel="next"``), each when it is asked for. Raises
+        """Yield the pages that follow (``Link: rel="next"``), each fetched when it is asked for. Raises
         ``ManifestError``."""
         with no_fork:
             from rangefetch.manifests.fetching import fetch_manifest, next_page
@@ -143,11 +144,11 @@ class Source:
         self.close()
 
     def close(self) -> None:
-        """Close what was opened here."""
+        """Close everything that this object has opened."""
         self._closing.close()
 
     def octet_lines(self) -> Iterator[tuple[int, bytes | Mistake]]:
-        """The lines, with their numbers from 1. Raises ``ManifestError``."""
+        """Yield the lines with their numbers, from 1. Raises ``ManifestError``."""
         read = self.stream.readline
         number = 0
         try:
@@ -163,7 +164,7 @@ class Source:
             raise ManifestError(f"{self.shown}:{number + 1}: {_reason(error)}") from None
 
     def lines(self) -> Iterator[tuple[int, str | Mistake]]:
-        """The lines as text, without what ends them."""
+        """Yield the lines as text, without line endings. Raises ``ManifestError``."""
         for number, line in self.octet_lines():
             if isinstance(line, Mistake):
                 yield number, line
@@ -174,7 +175,7 @@ class Source:
                 yield number, Mistake(number, "this is not text in UTF-8")
 
     def counts_lines(self, most: int) -> int | None:
-        """How many lines are left to read, up to ``most``; None: nobody knows that quickly. They are gone then."""
+        """The number of lines left, up to ``most``; None if counting would take too long. This consumes the lines."""
         count = octets = 0
         try:
             while count < most and (piece := self.stream.read(_BUFFER_BYTES)):
@@ -183,11 +184,11 @@ class Source:
                     return None
                 count += piece.count(b"\n")
         except (OSError, EOFError, ValueError):
-            return None  # which is said when they are read
+            return None  # the error will be reported when the lines are read
         return min(count, most)
 
     def document(self) -> bytes:
-        """All of it. Raises ``ManifestError``."""
+        """Read the whole manifest. Raises ``ManifestError``, also if it is larger than ``MOST_DOCUMENT_BYTES``."""
         try:
             octets = self.stream.read(MOST_DOCUMENT_BYTES + 1)
         except (OSError, EOFError, ValueError) as error:
@@ -198,7 +199,7 @@ class Source:
 
 
 class _Rest(io.RawIOBase):
-    """What was looked at already, and then the rest."""
+    """A stream of the bytes that were already read, followed by the rest."""
 
     def __init__(self, head: bytes, stream: BinaryIO) -> None:
         self._head = memoryview(head)
@@ -219,7 +220,7 @@ class _Rest(io.RawIOBase):
 
 
 def _reader(stream: BinaryIO) -> Callable[[int], bytes]:
-    """Reads what is there, up to so many bytes. Raises ``OSError``, ``EOFError``, ``ValueError``."""
+    """A function that reads up to a given number of bytes. It raises ``OSError``, ``EOFError`` and ``ValueError``."""
     read_some: Callable[[int], bytes] = getattr(stream, "read1", stream.read)
 
     def read(size: int) -> bytes:
@@ -227,7 +228,7 @@ def _reader(stream: BinaryIO) -> Callable[[int], bytes]:
             octets: object = read_some(size)
         except (OSError, EOFError, ValueError):
             raise
-        except Exception as error:  # decompressors have errors of their own
+        except Exception as error:  # decompressors have their own exception classes
             raise ValueError(str(error)) from None
         if not isinstance(octets, bytes):
             raise ValueError("the file is open in text mode; open it with mode 'rb'")
@@ -237,8 +238,8 @@ def _reader(stream: BinaryIO) -> Callable[[int], bytes]:
 
 
 def _with_head(stream: BinaryIO, *, whole: bool) -> tuple[bytes, BinaryIO]:
-    """The first bytes of a stream, and a stream that still has them. Of what is not ``whole`` (a pipe) no more than the
-    first line is waited for.
+    """The first bytes of a stream, and a stream that still has them. If the stream is not ``whole`` (a pipe), this
+    waits for the first line only.
     """
     read = _reader(stream)
     head = b""
@@ -288,7 +289,7 @@ def _zstandard(stream: BinaryIO) -> BinaryIO:
     with no_fork:
         import importlib
 
-    # Not the package zstandard, whose reader takes a file that was cut off for one that has ended.
+    # Not the package zstandard, whose reader does not notice that a file is truncated.
     for name in ("compression.zstd", "backports.zstd"):
         with contextlib.suppress(ImportError):
             return cast(BinaryIO, importlib.import_module(name).ZstdFile(stream))

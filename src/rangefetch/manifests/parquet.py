@@ -1,4 +1,4 @@
-"""Parquet, read by pyarrow in batches; only tables of plain values and lists are meant."""
+"""Parquet, read in batches with pyarrow. Tables of plain values and lists are supported."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def recognises(look: Look) -> bool:
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The rows; what is in the place of a line is the number of each. Raises ``ManifestError``."""
+    """Yield the rows. ``line`` is the number of the row. Raises ``ManifestError``."""
     shown = look.source.shown
     try:
         parquet = importlib.import_module("pyarrow.parquet")
@@ -38,7 +38,7 @@ def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
     try:
         with contextlib.ExitStack() as closing:
             source: Any = look.source.path
-            if source is None:  # the end says what is where: a pipe, or a compressed form, is copied to a file first
+            if source is None:  # the index is at the end, so a pipe or a compressed file is first copied to a file
                 ready_tempfile()
                 source = closing.enter_context(tempfile.TemporaryFile(prefix="rangefetch-"))
                 shutil.copyfileobj(look.source.stream, source)
@@ -52,6 +52,6 @@ def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
                     yield from plan.rows(number, row)
     except ManifestError:
         raise
-    except Exception as error:  # pyarrow's are of many classes
+    except Exception as error:  # pyarrow raises many classes
         words = str(error).partition("\n")[0]
         raise ManifestError(f"{shown}: row {number + 1}: this Parquet cannot be read: {words}") from None

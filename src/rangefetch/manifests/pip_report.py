@@ -15,7 +15,7 @@ NAME = "pip-report"
 
 
 def recognises(look: Look) -> bool:
-    """Whether it is such a report."""
+    """Whether it is an installation report."""
     document = look.document
     return isinstance(document, Mapping) and "pip_version" in document and isinstance(document.get("install"), list)
 
@@ -34,5 +34,5 @@ def _row(number: int, value: Mapping[str, Any]) -> Row:
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The archives that would be installed."""
+    """Yield the archives that would be installed."""
     return each_of(list_in(look.document, "install"), _row, "entry")

@@ -1,4 +1,4 @@
-"""pooch's registries: ``NAME [ALGORITHM:]HASH [URL]`` on a line, SHA-256 where no algorithm is named."""
+"""pooch's registries: lines of ``NAME [ALGORITHM:]HASH [URL]``; without an algorithm, the hash is SHA-256."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _words(line: str) -> list[str]:
 
 
 def recognises(look: Look) -> bool:
-    """Whether the first line is a name, a hash, and perhaps a URL."""
+    """Whether the first line is a name, a hash and, optionally, a URL."""
     try:
         words = _words(look.first)
     except ValueError:
@@ -34,7 +34,7 @@ def recognises(look: Look) -> bool:
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The files."""
+    """Yield the files."""
     for number, line in look.source.lines():
         if isinstance(line, Mistake):
             yield line

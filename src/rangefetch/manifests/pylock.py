@@ -1,4 +1,4 @@
-"""``pylock.toml`` (PEP 751): the wheels, sdists and archives of all packages that it locks."""
+"""``pylock.toml`` (PEP 751): the wheels, sdists and archives of all locked packages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _VERSION = re.compile(r"lock-version\s*=")
 
 
 def recognises(look: Look) -> bool:
-    """Whether it has the version of such a lock file."""
+    """Whether it has a ``lock-version``."""
     return any(_VERSION.match(line) for line in look.lines) and not look.first.startswith(("{", "["))
 
 
@@ -41,7 +41,7 @@ def _row(number: int, value: Mapping[str, Any]) -> Row:
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The files; what is in the place of a line is the number of each. Raises ``ManifestError``."""
+    """Yield the files. ``line`` is the number of the file. Raises ``ManifestError``."""
     try:
         document = tomllib.loads(look.source.document().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:

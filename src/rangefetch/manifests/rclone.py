@@ -1,4 +1,4 @@
-"""What ``rclone copyurl --urls`` takes: ``URL,FILENAME`` without a header; the name may be missing, or a path."""
+"""The input of ``rclone copyurl --urls``: ``URL,FILENAME`` without a header. The name may be missing, or a path."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["A_LINE_EACH", "NAME", "read", "recognises"]
 NAME = "rclone"
 A_LINE_EACH = True
 
-# What stands before the comma must be whole as a URL, since a URL may have commas in it: it ends as a file, a directory
-# or a query does.
+# Since a URL may contain commas, the part before the comma must look like a complete URL: it must end like a file, a
+# directory or a query.
 _LINE = re.compile(
     r'"[a-z]+://[^"\s]+",\s*("[^"]+"|[^,"]+)|[a-z]+://[^,"\s/]+/([^,"\s]*/)?([^,"\s]*\.\w+|[^,"\s]*\?[^,"\s]+|),\s*("[^"]+"|[^,"?]+)'
 )
@@ -28,7 +28,7 @@ def recognises(look: Look) -> bool:
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The files."""
+    """Yield the files."""
     for number, fields in records(look.source, ","):
         if isinstance(fields, Mistake):
             yield fields

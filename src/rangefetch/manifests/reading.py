@@ -1,4 +1,4 @@
-"""``read_manifest``: what a manifest lists, whatever format it is in."""
+"""``read_manifest``: reads a manifest in any format."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "BadLine", "Manifest", "read_manifest"]
 
 COLUMNS = ("url", "name", "checksum", "size", "mirrors", "headers")
-"""What columns may be named for."""
+"""The kinds of content for which a column can be named."""
 
 _FINGERPRINT_BYTES = 1 << 20
 
 BadLine = Callable[[int, str], object]
-"""Hears of a line that cannot be used: its number, from 1, and what is wrong with it."""
+"""Called for each line that cannot be used, with its number (from 1) and what is wrong with it."""
 
 
 def read_manifest(
@@ -41,24 +41,24 @@ def read_manifest(
     on_bad_line: BadLine | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """The files that a manifest lists, read as they are asked for: an iterator of :class:`ManifestItem`.
+    """Read a manifest: returns an iterator of :class:`ManifestItem`, which reads lazily.
 
-    ``source`` is a path, ``-`` for standard input, an http(s) URL, or a file that is open in binary mode; compressed
-    with gzip, bzip2, xz or zstd (which needs ``rangefetch[zstd]`` before Python 3.14) or not. ``input_format`` is one
-    of the formats in the guide "Manifests"; without it the content tells. ``base_url`` is what relative URLs and names
-    without a URL are relative to (by default the manifest's own URL). ``columns`` names the columns of a table by what
-    is in them (``url``, ``name``, ``checksum``, ``size``, ``mirrors``, ``headers``); an empty name says not to use such
-    a column. ``name`` is a template (``{host}/{path}``) for files that the manifest does not name. ``directory`` is
-    where they will be saved, for formats that may state it. ``options`` are those with which servers are asked for a
-    manifest at a URL (``proxy``, ``headers``, ``ca_file`` and the like); those about files are passed over.
+    ``source`` is a path, ``-`` for standard input, an http(s) URL, or a file that is open in binary mode. It may be
+    compressed with gzip, bzip2, xz or zstd (which needs ``rangefetch[zstd]`` before Python 3.14). ``input_format`` is
+    one of the formats in the guide "Manifests"; by default it is detected from the content. ``base_url`` is the base of
+    relative URLs, and of names without a URL (default: the manifest's own URL). ``columns`` maps ``url``, ``name``,
+    ``checksum``, ``size``, ``mirrors`` and ``headers`` to the names of a table's columns; an empty name means not to
+    use any column for it. ``name`` is a template (``{host}/{path}``) for files that the manifest does not name.
+    ``directory`` is where files will be saved, for formats that may state it. ``options`` are used to request a
+    manifest at a URL (``proxy``, ``headers``, ``ca_file`` and so on); those that apply to files are ignored.
 
-    A line that cannot be used is skipped: ``on_bad_line`` is called with its number and what is wrong with it (without
-    it, that is logged as a warning). With ``strict`` it raises ``ManifestError``, as does a manifest that cannot be
-    read, is empty, lacks a column or has no line that can be used. ``ManifestError`` is a ``ValueError``; its message
-    names the manifest and the line. ``ValueError`` and ``TypeError`` are raised for arguments that make no sense.
+    A line that cannot be used is skipped, and ``on_bad_line`` is called with its number and what is wrong with it;
+    without ``on_bad_line``, a warning is logged. With ``strict``, such a line raises ``ManifestError``. So does a
+    manifest that cannot be read, is empty, lacks a column or has no usable line. ``ManifestError`` is a ``ValueError``;
+    its message names the manifest and the line. Invalid arguments raise ``ValueError`` or ``TypeError``.
 
-    URLs, names, digests and sizes are checked here, names as those that servers give: they stay below the directory
-    they are saved into, and name no hidden file.
+    URLs, names, digests and sizes are checked. Names are treated like names from servers: they stay below the directory
+    that files are saved into, and no file is hidden.
     """
     for kind in columns or {}:
         if kind not in COLUMNS:
@@ -84,9 +84,10 @@ def read_manifest(
 
 
 class Manifest:
-    """An iterator of the items of one manifest, with ``format``, the name of its format.
+    """An iterator of a manifest's items. ``format`` is the name of its format.
 
-    ``rows`` and ``mistakes`` count what was read so far. It closes its file at its end; ``close`` does so before.
+    ``rows`` and ``mistakes`` count the good and bad entries read so far. The file is closed at the end of the manifest,
+    or earlier by ``close``.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class Manifest:
         return next(self._items)
 
     def fingerprint(self) -> bytes:
-        """What tells the file from others: its length, its beginning and its end; b"" where it is none."""
+        """The file's length, beginning and end, by which it can be told from others; b"" if it is not a file."""
         path = self._source.named
         if path is None:
             return b""
@@ -129,7 +130,8 @@ class Manifest:
             return f"{size} ".encode() + head + file.read(_FINGERPRINT_BYTES)
 
     def is_longer_than(self, lines: int) -> bool:
-        """Whether it is a file with a line for each item, and more lines. False also where that takes long to tell."""
+        """Whether it is a file with one line per item and more than ``lines`` lines. False also if counting would take
+        too long."""
         path = self._source.named
         if path is None or not self._is_by_line:
             return False
@@ -138,7 +140,7 @@ class Manifest:
         return count is not None and count > lines
 
     def close(self) -> None:
-        """Close the file; there are no items afterwards."""
+        """Close the file. The iterator is exhausted then."""
         self._items.close()
         self._source.close()
 

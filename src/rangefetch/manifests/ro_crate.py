@@ -1,4 +1,4 @@
-"""RO-Crate (``ro-crate-metadata.json``): its files that are on the Web, or relative to the crate's URL."""
+"""RO-Crate (``ro-crate-metadata.json``): files with a URL of their own, or relative to the crate's URL."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BYTES = re.compile(r"(\d{1,20})(?:\s*(?:B|bytes?))?", re.IGNORECASE)
 
 
 def recognises(look: Look) -> bool:
-    """Whether it describes itself as the metadata of a crate."""
+    """Whether it contains the descriptor of a crate."""
     return any(_DESCRIPTOR.fullmatch(text_in(entity, "@id")) for entity in list_in(look.document, "@graph"))
 
 
@@ -41,11 +41,11 @@ def _row(number: int, entity: Mapping[str, Any]) -> Row | None:
     url = content if isinstance(content, str) and content else identifier
     size = _BYTES.fullmatch(str(entity.get("contentSize", "")).strip())
     digests = {algorithm: entity.get(algorithm) for algorithm in ("sha512", "sha256", "sha1", "md5")}
-    # An absolute one names a file elsewhere, a relative one its place in the crate (RO-Crate 1.2, "Data Entities").
+    # An absolute @id refers to a file elsewhere, a relative one is a path in the crate (RO-Crate 1.2, "Data Entities").
     name = "" if "://" in identifier or identifier.startswith("#") else unquote(identifier)
     return Row(number, url, name.removeprefix("./"), strongest(digests), size[1] if size else None)
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The files; what is in the place of a line is the number of the entity."""
+    """Yield the files. ``line`` is the number of the entity."""
     return each_of(list_in(look.document, "@graph"), _row, "entity")

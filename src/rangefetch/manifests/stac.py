@@ -1,4 +1,6 @@
-"""SpatioTemporal Asset Catalog: the assets of an item, or of a collection of items, with its file extension."""
+"""SpatioTemporal Asset Catalog (STAC): the assets of an item or of a collection of items, with sizes and checksums from
+the file extension.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ def _features(document: object) -> list[object]:
 
 
 def recognises(look: Look) -> bool:
-    """Whether it is an item, or a collection of items, that has assets."""
+    """Whether it is an item or a collection of items, with assets."""
     features = _features(look.document)
     first = features[0] if features else None
     return (
@@ -36,7 +38,7 @@ def recognises(look: Look) -> bool:
 
 
 def _checksum(text: str) -> str:
-    """A multihash in hexadecimal as a checksum; "" where its algorithm is not among those that can be verified."""
+    """Convert a hexadecimal multihash to a checksum; "" if its algorithm is not supported."""
     for code, algorithm in _MULTIHASHES.items():
         if text.lower().startswith(code):
             return f"{algorithm}={text[len(code) :]}"
@@ -44,9 +46,9 @@ def _checksum(text: str) -> str:
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The assets, each in a directory of its item: what they are called is the same in many items.
+    """Yield the assets, each in a directory named after its item, since many items use the same asset names.
 
-    What is in the place of a line is the number of each asset.
+    ``line`` is the number of the asset.
     """
     number = 0
     for feature in _features(look.document):

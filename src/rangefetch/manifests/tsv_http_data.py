@@ -1,4 +1,4 @@
-"""Google's URL lists for its Storage Transfer Service: ``TsvHttpData-1.0``, then URL, size and base64 MD5 on a line."""
+"""URL lists for Google's Storage Transfer Service: ``TsvHttpData-1.0``, then lines of URL, size and MD5 in base64."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _FIRST = "TsvHttpData-1.0"
 
 
 def recognises(look: Look) -> bool:
-    """Whether the first line says so."""
+    """Whether the first line is ``TsvHttpData-1.0``."""
     return bool(look.lines) and look.lines[0].strip() == _FIRST
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The files, under the names that the service gives them: the host and the path of the URL."""
+    """Yield the files, with the names that the service gives them: host and path of the URL."""
     for number, line in look.source.lines():
         if isinstance(line, Mistake):
             yield line

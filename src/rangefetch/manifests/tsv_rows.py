@@ -1,4 +1,4 @@
-"""Tables of fields that are separated by TABs, with the names of the columns in the first line; ENA's file reports."""
+"""Tables with fields separated by TABs and column names in the first line, including ENA's file reports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ A_LINE_EACH = True
 
 
 def recognises(look: Look) -> bool:
-    """Whether the first line has names of columns, one of them that of a column with URLs."""
+    """Whether the first line has column names, including one for URLs."""
     first = next((line for line in look.lines if line.strip()), "")
     if "\t" not in first or "://" in first:
         return False
@@ -24,5 +24,5 @@ def recognises(look: Look) -> bool:
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The rows."""
+    """Yield the rows."""
     return read_table(look, asked, "\t")

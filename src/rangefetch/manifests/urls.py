@@ -1,4 +1,4 @@
-"""A URL per line, as for ``wget -i``; blank lines and those that begin with ``#`` do not count."""
+"""One URL per line, as for ``wget -i``. Blank lines and lines that begin with ``#`` are skipped."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ A_LINE_EACH = True
 
 
 def recognises(look: Look) -> bool:
-    """Whether the first line is a URL, and nothing else."""
+    """Whether the first line is a URL and nothing else."""
     return "://" in look.first and len(look.first.split()) == 1
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The URLs."""
+    """Yield the URLs."""
     for number, line in look.source.lines():
         if isinstance(line, Mistake):
             yield line

@@ -1,4 +1,4 @@
-"""Records of Zenodo, as its API returns them (``/api/records/ID``), and those of other InvenioRDM repositories."""
+"""Records of Zenodo and other InvenioRDM repositories, as their API returns them (``/api/records/ID``)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["NAME", "read", "recognises"]
 
 NAME = "zenodo"
 
-# What describes a file; its bytes are below it.
+# The URL of a file's description; the file itself is at ``/content`` below it.
 _DESCRIPTION = re.compile(r"https?://[^/]+/api/records/\d+/files/[^/?]+")
 
 
 def _files(document: object) -> list[Any] | None:
-    """The files of a record, in its older and its newer form, or of a list of a record's files."""
+    """The files of a record, in the older or the newer form, or of a separate list of a record's files."""
     if not isinstance(document, Mapping):
         return None
     files = document.get("files") if "files" in document else document if "entries" in document else None
@@ -30,7 +30,7 @@ def _files(document: object) -> list[Any] | None:
 
 
 def recognises(look: Look) -> bool:
-    """Whether it has files as such records have."""
+    """Whether it has a record's list of files."""
     files = _files(look.document)
     return bool(files) and all(
         isinstance(each, Mapping) and text_in(each, "key", "filename") and isinstance(each.get("links"), Mapping)
@@ -49,5 +49,5 @@ def _row(number: int, value: Mapping[str, Any]) -> Row:
 
 
 def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
-    """The files of the record."""
+    """Yield the files of the record."""
     return each_of(_files(look.document) or (), _row, "file")
