@@ -140,7 +140,7 @@ def _listen(rpc: Any, stopping: threading.Event, on_event: Callable[[], None]) -
 
 @functools.cache
 def client_class() -> type[Any]:
-    """The class that speaks aria2's RPC. Raises ``ProcessStartFailed`` if aria2p is not installed."""
+    """The class that speaks aria2's RPC. Raises ``ProcessStartFailed`` if its packages are not installed."""
     try:
         with no_fork:
             import aria2p

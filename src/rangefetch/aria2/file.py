@@ -143,7 +143,7 @@ class FileTask(Aria2Task):
         return Kind.TEMPORARY if kind is Kind.PERMANENT and self.sources.usable() else kind
 
     def unanswered(self, failure: Failure, again: Callable[[], None]) -> None:
-        """No source has answered: try again, or continue with the mirrors alone. Raises the error if there are none."""
+        """No source has answered: try again, or continue with the mirrors alone. Raises the error otherwise."""
         try:
             super().unanswered(failure, again)
         except DownloadError as error:

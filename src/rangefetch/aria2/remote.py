@@ -370,7 +370,7 @@ def headers_at(url: str, source: Source, options: DownloadOptions) -> dict[str, 
 def account_for(url: str, options: DownloadOptions) -> tuple[str, str] | None:
     """User name and password for the URL's host from the netrc file; None if it has none."""
     try:
-        # With an explicit path, since for the default one Python is stricter than curl about file permissions.
+        # With an explicit path, since for the default one Python is stricter than other programs about permissions.
         login = netrc.netrc(netrc_path(options)).authenticators(urlsplit(url).hostname or "")
     except (OSError, RuntimeError, netrc.NetrcParseError):
         return None

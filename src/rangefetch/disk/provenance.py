@@ -59,7 +59,8 @@ def public_url(url: str) -> str:
     """A URL without anything that may be secret: no user name and password, no fragment, and a hash instead of the
     query.
 
-    Equal URLs have equal results; different URLs have different ones, barring hash collisions.
+    Two URLs have the same result if they differ only in the parts left out or in the case of scheme and host; others
+    have different results, barring hash collisions.
     """
     if _PUBLIC.fullmatch(url):
         return url
