@@ -73,7 +73,6 @@ RESERVES_NAMES = False
 """Whether some names are reserved for devices, and trailing dots and spaces of a name are dropped."""
 
 CREATES_IN_DIRECTORIES = True
-
 """Whether files can be created and named relative to a directory descriptor, as the engine does with small files."""
 
 PROGRAM_SUFFIX = ""
