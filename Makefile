@@ -66,11 +66,11 @@ endif
 setup: $(VENV)/tools
 	@.ci/machine tests || echo "The tests that need it are skipped."
 
-# Lint computes while tests wait; what it says comes last. Then the engine once more, on the system's libcurl: on Debian
-# an older one than pycurl's, with other ways.
+# Lint runs beside the tests, with nice, so that it takes what they leave of the processors; its output comes last. Then
+# the tests of the engine run again on the system's libcurl, which on Debian is an older one that behaves differently.
 test: setup
 	@mkdir -p build
-	@$(MAKE) --no-print-directory lint >build/lint.log 2>&1 & lint=$$!; \
+	@nice -n 19 $(MAKE) --no-print-directory lint >build/lint.log 2>&1 & lint=$$!; \
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS); tests=$$?; \
 	wait $$lint; lint=$$?; cat build/lint.log; [ $$tests = 0 ] && [ $$lint = 0 ]
 ifndef ARGS
