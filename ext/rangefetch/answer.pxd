@@ -1,8 +1,8 @@
-"""The check of an answer, before its first byte is written (RFC 9110, sections 14 and 15.3.7).
+"""Checks a response before its first byte is written (RFC 9110, sections 14 and 15.3.7).
 
-A range is accepted when the status is 206, it starts where it was asked to and ends no later, the total is the
-file's size, the validator is the source's, and there is no content encoding. A server may answer less than was
-asked for; never more, and never something else.
+A range is accepted when the status is 206, it starts where the request did and ends no later, the total is the file's
+size, the validator is the source's, and there is no content encoding. A server may send less than was asked for, but
+never more, and never another range.
 """
 
 from libc.stdint cimport int64_t
@@ -87,7 +87,7 @@ cdef inline bint parse_content_range(const char *text, ContentRange *range_) noe
     return text[0] == 0 and (range_.start >= 0 or range_.total >= 0)
 
 
-# The rule of ``rangefetch.identity``, where its reasons are; one table of tests drives both.
+# The same rule as in ``rangefetch.identity``, which explains it; one table of tests covers both.
 cdef enum Same:
     SAME_PROVEN = 0
     SAME_LIKELY = 1
@@ -105,7 +105,7 @@ cdef inline bint is_strong(const char *etag) noexcept nogil:
 cdef inline Same same_validators(
     const char *etag, const char *last_modified, const char *other_etag, const char *other_last_modified
 ) noexcept nogil:
-    """What two responses' validators say of each other; empty: absent (RFC 9110, section 8.8)."""
+    """Compare the validators of two responses; an empty string means absent (RFC 9110, section 8.8)."""
     if is_strong(etag) and is_strong(other_etag):
         return SAME_PROVEN if strcmp(etag, other_etag) == 0 else SAME_DIFFERENT
     if strcmp(etag, other_etag) == 0 and strcmp(last_modified, other_last_modified) == 0:
@@ -114,9 +114,9 @@ cdef inline Same same_validators(
 
 
 cdef inline const char *validator_of(CURL *easy, const char *name) noexcept nogil:
-    """What the response says under this name; empty: nothing, or two things, of which it is not known whose they are.
+    """The response's header of this name; empty if it is absent, or present with two values that differ.
 
-    A cache that adds a validator of its own to the server's would make either prove what it does not.
+    A cache may add a validator of its own to the server's; then neither of them proves anything.
     """
     cdef bint contradicts
     cdef const char *value = header_said(easy, name, &contradicts)
@@ -126,10 +126,10 @@ cdef inline const char *validator_of(CURL *easy, const char *name) noexcept nogi
 
 
 cdef inline Fault check_validators(Source *source, CURL *easy, bint alone) noexcept nogil:
-    """Hold a response's validators against its source's; the first response of a source sets them.
+    """Compare a response's validators with its source's; the first response of a source sets them.
 
-    One that cannot be kept whole could not be compared later, which matters unless the response stands ``alone``:
-    nothing is put together with its body then.
+    A validator too long to store could not be compared later. That is a fault, unless the response stands ``alone``:
+    then its body is not combined with any other.
     """
     cdef const char *etag = validator_of(easy, "ETag")
     cdef const char *last_modified = validator_of(easy, "Last-Modified")
@@ -160,7 +160,7 @@ cdef inline Check accept(FileCore *file) noexcept nogil:
 
 
 cdef inline bint read_content_range(CURL *easy, ContentRange *range_) noexcept nogil:
-    """Whether the response says which part it is; one that says so in a way that makes no sense has start -1."""
+    """Read the part that the response says it is. False: it does not say. If that makes no sense, ``start`` is -1."""
     cdef bint contradicts
     cdef const char *text = header_said(easy, "Content-Range", &contradicts)
     if text == NULL:
@@ -171,12 +171,12 @@ cdef inline bint read_content_range(CURL *easy, ContentRange *range_) noexcept n
 
 
 cdef inline bint is_what_was_asked(const Lane *lane, const ContentRange *part) noexcept nogil:
-    """A part that starts where the request does and ends no later, of a file whose size it tells."""
+    """Whether the part starts where the request does, ends no later, and states the file's size."""
     return lane.ranged and part.total >= 0 and part.start == lane.start and part.end <= lane.asked_end
 
 
 cdef inline bint names_another_part(Lane *lane, long status) noexcept nogil:
-    """Whether a response whose body never began cannot be what was asked for, however often it is tried."""
+    """Whether a response whose body never began is for another part than was asked for, so that a retry is useless."""
     cdef ContentRange part
     return (
         status == STATUS_PARTIAL_CONTENT and read_content_range(lane.easy, &part)
@@ -185,7 +185,7 @@ cdef inline bint names_another_part(Lane *lane, long status) noexcept nogil:
 
 
 cdef inline bint is_too_large(const FileCore *file, int64_t size) noexcept nogil:
-    """Whether the user wants no file of so many bytes."""
+    """Whether a file of this size is larger than the user allows."""
     return 0 < file.most_bytes < size
 
 
@@ -204,14 +204,14 @@ cdef inline Check examine_part(FileCore *file, Lane *lane, const ContentRange *p
         return refuse(lane, fault)
     rf_store(&file.size, part.total)
     rf_store(&file.splits, True)
-    # Less than was asked for, or another lane has taken the later part meanwhile.
+    # The server may send less than was asked for. Never raise the end: another lane may have taken the later part.
     if part.end < lane.end:
         lane.end = part.end
     return accept(file)
 
 
 cdef inline bint has_lost_validators(const Source *source, CURL *easy) noexcept nogil:
-    """Whether the source's file had a validator and this response has none: a new version would have one, too."""
+    """Whether the source had a validator and this response has none; a new version of the file would have one too."""
     return (
         source.known and (source.etag[0] != 0 or source.last_modified[0] != 0)
         and validator_of(easy, "ETag")[0] == 0 and validator_of(easy, "Last-Modified")[0] == 0
@@ -219,29 +219,29 @@ cdef inline bint has_lost_validators(const Source *source, CURL *easy) noexcept 
 
 
 cdef inline bint may_be_empty(const FileCore *file, const Lane *lane) noexcept nogil:
-    """Whether a range came empty, of a file of which nothing is known."""
+    """Whether an empty response to a range may mean an empty file: nothing is known of the file yet."""
     return lane.ranged and lane.is_first and file.size < 0 and file.pinned_size <= 0
 
 
 cdef inline Check examine_whole(FileCore *file, Lane *lane) noexcept nogil:
-    """The whole file, by its status; some caches and hubs send a part under it, with or without saying so."""
+    """Check a response whose status means the whole file; some caches and hubs send a part, and may not say so."""
     cdef int64_t length = info_off(lane.easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T)
     cdef bint unvouched
     cdef Fault fault
     cdef ContentRange part
-    # No part is empty: where there is no body, a header that names neither a part nor a size ("bytes 0--1/0") says
-    # nothing else than that the file is empty.
+    # No part is empty. Without a body, a header that gives neither a part nor a size ("bytes 0--1/0") can only mean
+    # that the file is empty.
     if read_content_range(lane.easy, &part) and not (length == 0 and part.start < 0 and part.total <= 0):
         if is_what_was_asked(lane, &part) and length == part.end - part.start:
-            # The 206 that it should have been.
+            # It should have been a 206.
             return examine_part(file, lane, &part)
         if part.start != 0 or part.end != part.total or (length >= 0 and length != part.total):
             return refuse(lane, FAULT_RANGE_WRONG)
     elif lane.ranged and length == lane.asked_end - lane.start and length != file.size:
-        # Exactly what was asked for: all of a file, or a part of one? A request without a range will tell.
+        # Exactly the length of the range: a whole file, or a part of one? A request without a range will tell.
         return refuse(lane, FAULT_RANGE_WRONG)
     elif length == 0 and may_be_empty(file, lane):
-        # An empty file, or one whose ranges alone come empty? The same will tell.
+        # An empty file, or one whose ranges are answered with nothing? A request without a range will tell.
         file.seems_empty = True
         return refuse(lane, FAULT_RANGE_WRONG)
     if is_encoded(file, lane.source, lane.easy) or has_transfer_coding(lane.easy):
@@ -252,7 +252,7 @@ cdef inline Check examine_whole(FileCore *file, Lane *lane) noexcept nogil:
     ):
         return refuse(lane, FAULT_UNVOUCHED if unvouched else FAULT_SIZE_CHANGED)
     if file.size >= 0 and length < 0 and unvouched:
-        # Error pages are made on the spot, so their length is rarely announced.
+        # Error pages are usually generated, so their length is rarely announced.
         return refuse(lane, FAULT_UNVOUCHED)
     if is_too_large(file, length):
         return refuse(lane, FAULT_TOO_LARGE)
@@ -261,7 +261,7 @@ cdef inline Check examine_whole(FileCore *file, Lane *lane) noexcept nogil:
         return refuse(lane, fault)
     if file.size >= 0 or not lane.is_first:
         return refuse(lane, FAULT_RANGE_IGNORED)
-    # The first request may have asked for a part and gets the whole: the server knows no ranges, so this is the stream.
+    # If the request had a range, the server does not support ranges. Either way this response is the whole file.
     rf_store(&file.size, length)
     lane.start = lane.position = 0
     lane.end = length
@@ -269,7 +269,7 @@ cdef inline Check examine_whole(FileCore *file, Lane *lane) noexcept nogil:
 
 
 cdef inline Check examine_empty(FileCore *file, Lane *lane) noexcept nogil:
-    """The file is empty."""
+    """Accept that the file is empty."""
     lane.fault = check_validators(lane.source, lane.easy, True)
     if lane.fault != FAULT_NONE:
         return REFUSED
@@ -280,11 +280,11 @@ cdef inline Check examine_empty(FileCore *file, Lane *lane) noexcept nogil:
 
 
 cdef inline bint brings_file(long status) noexcept nogil:
-    """Whether a response of this status has the file, or a part of it, as its body.
+    """Whether a response with this status has the file, or a part of it, as its body.
 
-    201 is said by scripts that make the file when it is asked for, 203 by proxies that change responses, and 226 of
-    what was put together from differences, which nobody asked for: then it is the whole. A success that nobody knows
-    (Apache's 218) is treated as 200 (RFC 9110, section 15).
+    Scripts that create the file on request may send 201, and proxies that change responses send 203. A 226 results from
+    instance manipulations, which nobody asked for, so its body is the whole file. Unknown successes (Apache's 218) are
+    treated as 200 (RFC 9110, section 15).
     """
     return status in (
         STATUS_OK, STATUS_CREATED, STATUS_NON_AUTHORITATIVE, STATUS_PARTIAL_CONTENT
@@ -292,12 +292,12 @@ cdef inline bint brings_file(long status) noexcept nogil:
 
 
 cdef inline bint leads_elsewhere(CURL *easy) noexcept nogil:
-    """Whether the response is a redirect that says where to."""
+    """Whether the response is a redirect with a Location header."""
     return 300 <= info_long(easy, CURLINFO_RESPONSE_CODE) < 400 and header_value(easy, "Location") != NULL
 
 
 cdef inline bint says_empty(const Lane *lane, long status) noexcept nogil:
-    """Whether a response without the file may mean that there is nothing in it: no range fits into that."""
+    """Whether a response without the file may mean that the file is empty, so that no range can be satisfied."""
     cdef ContentRange part
     if status == STATUS_RANGE_NOT_SATISFIABLE:
         return read_content_range(lane.easy, &part) and part.start < 0 and part.total == 0
@@ -305,8 +305,10 @@ cdef inline bint says_empty(const Lane *lane, long status) noexcept nogil:
 
 
 cdef inline bint is_whole_unsaid(FileCore *file, const Lane *lane) noexcept nogil:
-    """Whether a 206 that says nothing of its part can be the whole: where nobody asked for a part, and none with
-    a boundary of its own comes. A cache may repeat what it was sent for a range, so its length is noted."""
+    """Whether a 206 without Content-Range can be the whole file: the request had no range, and it is not multipart.
+
+    A cache may repeat the response to an earlier range, so the length of such a response is noted.
+    """
     cdef int64_t length = info_off(lane.easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T)
     cdef const char *media_type = header_value(lane.easy, "Content-Type")
     if lane.ranged:
@@ -320,7 +322,7 @@ cdef inline bint is_whole_unsaid(FileCore *file, const Lane *lane) noexcept nogi
 
 
 cdef inline Check examine(FileCore *file, Lane *lane) noexcept nogil:
-    """Decide about the answer whose headers the lane has just received, and note the fault if it is refused."""
+    """Decide on the response whose headers the lane has just received; if it is refused, note the fault."""
     cdef long status = info_long(lane.easy, CURLINFO_RESPONSE_CODE)
     cdef ContentRange part
     if brings_file(status) and not length_is_sound(lane.easy):
@@ -328,14 +330,14 @@ cdef inline Check examine(FileCore *file, Lane *lane) noexcept nogil:
     if status == STATUS_PARTIAL_CONTENT:
         if not read_content_range(lane.easy, &part):
             return examine_whole(file, lane) if is_whole_unsaid(file, lane) else refuse(lane, FAULT_RANGE_WRONG)
-        # Some servers and caches say so of the whole file, too, when it is all that was asked for.
+        # Some servers and caches send 206 with the whole file, too, when no range was asked for.
         return examine_part(file, lane, &part) if lane.ranged else examine_whole(file, lane)
     if brings_file(status):
         return examine_whole(file, lane)
     lane.fault = FAULT_STATUS
     if says_empty(lane, status) and lane.is_first and file.size < 0 and file.pinned_size <= 0:
-        # Said of an empty file, but also where there is none yet, or where nobody knows how long it is. What was said
-        # of a range has to be said of a plain request, too. A body, if any, is the server's words, not the file's.
+        # This may mean an empty file, but also one that does not exist yet, or whose length is not known. If a range
+        # got this answer, a plain request must confirm it. A body, if any, is the server's message, not the file's.
         if not lane.ranged and file.seems_empty:
             return examine_empty(file, lane)
         if lane.ranged:
@@ -350,7 +352,7 @@ cdef inline Check examine(FileCore *file, Lane *lane) noexcept nogil:
 
 
 cdef inline bint is_cut_short_unsaid(const FileCore *file, const Lane *lane) noexcept nogil:
-    """The end of a stream without announced length came exactly where the request ended, or at once: it may be a part.
+    """Whether a stream without announced length may be only a part: it ended where the request did, or at once.
 
     A request without a range will tell.
     """

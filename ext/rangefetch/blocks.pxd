@@ -1,10 +1,10 @@
 """The block map of one file: which blocks are missing, claimed or done, and how far a block has been written.
 
-Only its loop's thread changes it, so there are no locks; where several loops carry a file, each of them has a map of
-its own (see ``lease.pxd``). Python reads ``state`` and ``partial`` at any time: a block is marked only after its bytes
-were written, and marks are released, so whoever sees the mark finds the bytes in the file; the same holds of
-``frontier``. ``bytes_done`` is a number alone, which promises nothing of others. All intervals are half-open bytes
-``[start, end)``.
+Only the loop's thread changes it, so there are no locks; if several loops fetch a file, each has its own map (see
+``lease.pxd``). Python may read ``state`` and ``partial`` at any time: a block is marked only after its bytes were
+written, with a release store, so a reader that sees the mark finds the bytes in the file. The same holds for
+``frontier``. ``bytes_done`` is a relaxed counter that implies nothing about other fields. All intervals are half-open,
+``[start, end)``, in bytes.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
@@ -21,28 +21,28 @@ cdef enum:
 cdef enum:
     SMALLEST_BLOCK_BYTES = 1 << 20
     MOST_BLOCKS = 65536
-    MOST_SAVED_BLOCKS = 1 << 28    # of a state, whose blocks may be smaller
+    MOST_SAVED_BLOCKS = 1 << 28    # of a saved state, whose blocks may be smaller
 
 cdef enum:
-    MOST_FAILURES = 255            # that are counted
+    MOST_FAILURES = 255            # the counter stops here
 
 cdef struct BlockMap:
     uint8_t *state       # owned: freed in blocks_free
-    uint32_t *partial    # owned: freed in blocks_free; bytes written of a block that is not done, below 4 GiB
-    uint8_t *failed      # owned: freed in blocks_free; how many transfers in a row did not begin to bring it
-    uint8_t *source      # owned: freed in blocks_free; which source has brought any of it, the highest number of them
+    uint32_t *partial    # owned: freed in blocks_free; bytes written of an unfinished block, below 4 GiB
+    uint8_t *failed      # owned: freed in blocks_free; transfers in a row that brought no byte of it
+    uint8_t *source      # owned: freed in blocks_free; the highest number of a source that has sent some of it
     int64_t size         # of the file, in bytes
     int64_t block_size   # in bytes; the last block may be shorter
     int32_t count        # of blocks
     int32_t done         # blocks that are done
     int32_t frontier     # the first block that is not done
     int32_t hint         # no block before it is missing
-    int64_t bytes_done   # of all blocks, parts of unfinished ones included
+    int64_t bytes_done   # bytes written, those of unfinished blocks included
     int64_t unclaimed    # bytes that are neither written nor claimed
 
 
 cdef inline bint blocks_fit(int64_t size, int64_t block_size) noexcept nogil:
-    """Whether there can be a map: a size and blocks that have been bounded, and a number of them that fits."""
+    """Whether there can be a map: the size and the block size are within bounds, and so is the number of blocks."""
     return (
         0 <= size <= LARGEST_FILE_BYTES and 1 <= block_size <= LARGEST_BLOCK_BYTES
         and (size + block_size - 1) // block_size <= MOST_SAVED_BLOCKS
@@ -50,7 +50,7 @@ cdef inline bint blocks_fit(int64_t size, int64_t block_size) noexcept nogil:
 
 
 cdef inline int64_t block_size_for(int64_t size) noexcept nogil:
-    """1 MiB, aria2's piece length, doubled until the file has at most 65,536 blocks; ``size`` has been bounded."""
+    """1 MiB, aria2's piece length, doubled until the file has at most 65,536 blocks; ``size`` is known to be sound."""
     cdef int64_t block_size = SMALLEST_BLOCK_BYTES
     while (size + block_size - 1) // block_size > MOST_BLOCKS:
         block_size *= 2
@@ -58,7 +58,7 @@ cdef inline int64_t block_size_for(int64_t size) noexcept nogil:
 
 
 cdef inline int blocks_init(BlockMap *blocks, int64_t size, int64_t block_size) noexcept nogil:
-    """All missing. Returns 0, or -1 where there is no memory, or no map can be."""
+    """Set up a map with all blocks missing. Returns -1 if out of memory, or if there can be no such map; else 0."""
     if not blocks_fit(size, block_size):
         return -1
     blocks.size = size
@@ -94,7 +94,7 @@ cdef inline int64_t block_end(BlockMap *blocks, int64_t index) noexcept nogil:
 
 
 cdef inline void blocks_recall(BlockMap *blocks, const uint8_t *done, const uint32_t *partial) noexcept nogil:
-    """Take over what an earlier run saved: blocks that are done, and bytes of those that are not."""
+    """Load what an earlier run saved: complete blocks, and how much is there of the others."""
     cdef int32_t i
     cdef int64_t start
     for i in range(blocks.count):
@@ -115,11 +115,11 @@ cdef inline void blocks_recall(BlockMap *blocks, const uint8_t *done, const uint
 cdef inline bint blocks_claim(
     BlockMap *blocks, int64_t most_bytes, int64_t horizon_bytes, int failures, bint again, int64_t *start, int64_t *end
 ) noexcept nogil:
-    """Claim the next run of missing blocks in file order, whole blocks, about ``most_bytes`` long.
+    """Claim the next run of missing blocks in file order: whole blocks, about ``most_bytes`` long.
 
-    Only of those that begin before ``horizon_bytes``; those that have failed ``failures`` times come last, and without
-    ``again`` not at all. Of blocks that have failed half as many are claimed as there are in a row, which finds the one
-    that does not come. False: nothing to claim.
+    Only blocks that begin before ``horizon_bytes`` are considered. Blocks that have failed ``failures`` times are
+    claimed last, and only with ``again``. Of a run of blocks that have failed, half is claimed, so that retries close
+    in on the one that cannot be fetched. Returns False if there is nothing to claim.
     """
     cdef int64_t i, last, horizon, stop
     while blocks.hint < blocks.count and blocks.state[blocks.hint] != BLOCK_MISSING:
@@ -143,7 +143,7 @@ cdef inline bint blocks_claim(
         stop = i + (stop - i) // 2
     last = i
     rf_note(&blocks.state[i], BLOCK_CLAIMED)
-    # A block that was begun starts a range of its own: a range is contiguous, and its head is here already.
+    # A partial block starts a range of its own: a range has no gaps, and the block's first bytes are already there.
     while (
         last + 1 < stop and blocks.state[last + 1] == BLOCK_MISSING and blocks.partial[last + 1] == 0
         and (blocks.failed[last + 1] > 0) == (blocks.failed[i] > 0)
@@ -159,7 +159,7 @@ cdef inline bint blocks_claim(
 
 
 cdef inline void blocks_note_failure(BlockMap *blocks, int64_t start, int64_t end) noexcept nogil:
-    """The transfer that was to bring the bytes ``[start, end)`` has brought none; it is not for what follows them."""
+    """A transfer for ``[start, end)`` has brought no byte. Failed blocks right behind it no longer count as failed."""
     cdef int64_t i = start // blocks.block_size
     while i < blocks.count and (i * blocks.block_size < end or blocks.failed[i]):
         if i * blocks.block_size >= end:
@@ -170,7 +170,7 @@ cdef inline void blocks_note_failure(BlockMap *blocks, int64_t start, int64_t en
 
 
 cdef inline int64_t blocks_claim_head(BlockMap *blocks, int64_t end) noexcept nogil:
-    """Claim all blocks that begin before ``end``, from byte 0; returns where the last of them ends."""
+    """Claim all blocks from byte 0 that begin before ``end``; returns the end of the last of them."""
     cdef int64_t i = 0
     cdef int64_t claimed_end
     while i < blocks.count and i * blocks.block_size < end:
@@ -183,7 +183,7 @@ cdef inline int64_t blocks_claim_head(BlockMap *blocks, int64_t end) noexcept no
 
 
 cdef inline void blocks_advance(BlockMap *blocks, int64_t start, int64_t end, int source) noexcept nogil:
-    """The bytes ``[start, end)``, which continue what their blocks have, are in the file; ``source`` sent them."""
+    """Record that ``[start, end)``, which continues its first block, is in the file; ``source`` sent it."""
     cdef int64_t i = start // blocks.block_size
     cdef int64_t stop
     rf_count(&blocks.bytes_done, end - start)
@@ -202,7 +202,7 @@ cdef inline void blocks_advance(BlockMap *blocks, int64_t start, int64_t end, in
 
 
 cdef inline void blocks_give_back(BlockMap *blocks, int64_t start, int64_t end) noexcept nogil:
-    """The bytes ``[start, end)`` of a claim will not come from its transfer: they are missing again."""
+    """Mark ``[start, end)``, claimed but not fetched, as missing again."""
     cdef int64_t i = start // blocks.block_size
     if start >= end:
         return
@@ -215,7 +215,7 @@ cdef inline void blocks_give_back(BlockMap *blocks, int64_t start, int64_t end) 
 
 
 cdef inline void blocks_revoke(BlockMap *blocks, int64_t start, int64_t end) noexcept nogil:
-    """The bytes ``[start, end)`` were written, and are not to be trusted: they are missing again."""
+    """Mark ``[start, end)``, written but not to be trusted, as missing again."""
     cdef int64_t i = start // blocks.block_size
     if start >= end:
         return
@@ -234,7 +234,7 @@ cdef inline void blocks_revoke(BlockMap *blocks, int64_t start, int64_t end) noe
 
 
 cdef inline void blocks_claim_all(BlockMap *blocks) noexcept nogil:
-    """All blocks of a new map are somebody else's."""
+    """Mark all blocks of a new map as claimed: they belong to others."""
     cdef int64_t i
     for i in range(blocks.count):
         rf_note(&blocks.state[i], BLOCK_CLAIMED)
@@ -243,8 +243,10 @@ cdef inline void blocks_claim_all(BlockMap *blocks) noexcept nogil:
 
 
 cdef inline void blocks_borrow(BlockMap *blocks, int64_t start, int64_t end) noexcept nogil:
-    """The bytes ``[start, end)`` are to be fetched here from now on. What their first block has before them is there,
-    whatever was known of it; it was begun elsewhere."""
+    """Mark ``[start, end)`` as missing here, to be fetched by this loop.
+
+    Any bytes of its first block before ``start`` were fetched elsewhere and are in the file, whatever this map says.
+    """
     cdef int64_t i = start // blocks.block_size
     cdef int64_t begun = start - i * blocks.block_size
     cdef int64_t at
@@ -258,11 +260,13 @@ cdef inline void blocks_borrow(BlockMap *blocks, int64_t start, int64_t end) noe
 
 
 cdef inline int64_t blocks_mirror(BlockMap *blocks, BlockMap *other, int64_t i) noexcept nogil:
-    """Take over how far a claimed block has got in another loop's map, which may go on meanwhile. Returns how many
-    bytes of it are missing."""
+    """Copy the progress of a claimed block from another loop's map, which may be changing meanwhile.
+
+    Returns how many of its bytes are missing.
+    """
     cdef int64_t size = block_end(blocks, i) - i * blocks.block_size
     cdef int64_t before = size if blocks.state[i] == BLOCK_DONE else <int64_t>blocks.partial[i]
-    # Of a block that is done the mark comes last, and what is written of one that is not comes after its bytes.
+    # Both marks are stored after the bytes: `state` of a finished block, `partial` of an unfinished one.
     cdef bint done = rf_load(&other.state[i]) == BLOCK_DONE
     cdef int64_t now = size if done else <int64_t>rf_load(&other.partial[i])
     if now == before and done == (blocks.state[i] == BLOCK_DONE):
@@ -276,7 +280,7 @@ cdef inline int64_t blocks_mirror(BlockMap *blocks, BlockMap *other, int64_t i) 
         return 0
     rf_store(&blocks.partial[i], <uint32_t>now)
     if blocks.state[i] == BLOCK_DONE:
-        # It was taken back: its server had sent more than it announced.
+        # It was revoked: the server had sent more than it announced.
         blocks.done -= 1
         rf_store(&blocks.state[i], BLOCK_CLAIMED)
         if i < blocks.frontier:
@@ -292,7 +296,7 @@ cdef inline void blocks_advance_frontier(BlockMap *blocks) noexcept nogil:
 
 
 cdef inline int64_t blocks_contiguous(BlockMap *blocks) noexcept nogil:
-    """How many bytes are there from the start of the file without a gap; from any thread."""
+    """How many bytes there are from the start of the file without a gap. May be called from any thread."""
     cdef int64_t frontier = rf_load(&blocks.frontier)
     if frontier >= blocks.count:
         return blocks.size

@@ -1,4 +1,4 @@
-"""A lane: a reusable easy handle, how it is set up and sent, and the callbacks through which its bytes come."""
+"""A lane: a reusable easy handle, its setup, and the callbacks that receive its bytes."""
 
 from libc.errno cimport EAGAIN, EMFILE, errno
 from libc.stdint cimport int64_t
@@ -31,23 +31,23 @@ from rangefetch.transfer cimport *
 from rangefetch.trust cimport credential_for, is_for_the_users
 
 cdef enum:
-    LARGEST_SWALLOW_BYTES = 64 << 10  # of an error's body; beyond, a new connection costs less
+    LARGEST_SWALLOW_BYTES = 64 << 10  # of an error's body; beyond that, a new connection costs less
     SLOW_READ_BYTES = 16 << 10
-    MOST_HEADER_LINES = 1000          # libcurl before 8 looks through all of them for each that it is asked for
-    FILES_SHARE = 4                   # one in so many descriptors is for files, not for connections ...
+    MOST_HEADER_LINES = 1000          # libcurl before 8 scans all of them for each header that we look up
+    FILES_SHARE = 4                   # one in so many descriptors is kept for files, not connections ...
     MOST_FOR_FILES = 64
-    STARVING_MS = 2000                # ... as long as connections come and go
+    STARVING_MS = 2000                # ... as long as connections keep opening and closing
 
 
 cdef inline int64_t lane_received_end(const Lane *lane) noexcept nogil:
-    """One past the last byte of its range that has come, written or not."""
+    """One past the last byte of its range that has been received, written or not."""
     return lane.position + lane.buffered + lane.hedge.filled_bytes
 
 
-# ---- libcurl's callbacks: the only place through which bytes come ------------------------------------------------
+# ---- libcurl's callbacks: all bytes arrive through these ---------------------------------------------------------
 
 cdef inline bint must_wait(Lane *lane) noexcept nogil:
-    """Whether a limit, a reader that is slower than one stream, or the want of a place holds the lane back."""
+    """Whether the lane must pause: for a limit, for a reader slower than one stream, or for a file without a place."""
     cdef FileCore *file = lane.file
     cdef int64_t reader_bytes
     if file.small.stage == HELD or bucket_is_dry(lane.loop.bucket) or bucket_is_dry(file.bucket):
@@ -59,8 +59,10 @@ cdef inline bint must_wait(Lane *lane) noexcept nogil:
 
 
 cdef inline size_t lane_pause(Lane *lane) noexcept nogil:
-    """libcurl keeps this piece; the loop asks for it again when it may come. What has come before is written: a reader
-    that it waits for may be waiting for that."""
+    """Have libcurl keep this piece; the loop resumes the transfer when the piece may be taken.
+
+    Buffered bytes are written first: the lane may be waiting for a reader that waits for these bytes.
+    """
     if not lane_flush(lane):
         return CURL_WRITEFUNC_ERROR
     if not lane.paused:
@@ -77,7 +79,7 @@ cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noe
     cdef int64_t wanted = come
     cdef int64_t room
     if lane.fault != FAULT_NONE and lane.check != SWALLOWED:
-        # It has failed already. libcurl before 8 forgets an error that is raised within curl_easy_pause, and goes on.
+        # It has failed already. libcurl before 8 forgets an error raised within curl_easy_pause, and continues.
         return CURL_WRITEFUNC_ERROR
     if must_wait(lane):
         return lane_pause(lane)
@@ -89,7 +91,7 @@ cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noe
                 lane.file.small.stage = HELD
                 return lane_pause(lane)
         elif lane.check == ACCEPTED and lane.is_first:
-            # A lane of a resumed file is news too: the other lanes wait for its answer.
+            # Set this for a resumed file too: its other lanes wait for this response.
             rf_store(&lane.file.answered, True)
     bucket_take(lane.loop.bucket, come)
     bucket_take(lane.file.bucket, come)
@@ -121,9 +123,9 @@ cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noe
 
 
 cdef inline size_t on_header(char *data, size_t size, size_t count, void *arg) noexcept nogil:
-    """Count the lines: libcurl keeps them all, and before 8.6 as many as the server likes.
+    """Count header lines: libcurl keeps them all, and before 8.6 it had no limit.
 
-    The page of a redirect may never come, or end; what it says is in its header.
+    A redirect is examined as soon as its headers end: its body is not needed, and may never arrive or never end.
     """
     cdef Lane *lane = <Lane *>arg
     lane.header_lines += 1
@@ -136,7 +138,7 @@ cdef inline size_t on_header(char *data, size_t size, size_t count, void *arg) n
 
 
 cdef inline int on_debug(CURL *easy, int kind, char *data, size_t size, void *arg) noexcept nogil:
-    """Hear of a received span before it is cut into pieces; everything else that libcurl tells is not for us."""
+    """Note a received span before libcurl cuts it into pieces; ignore everything else that libcurl reports here."""
     cdef Lane *lane = <Lane *>arg
     if kind == CURLINFO_DATA_IN and lane.span.usable:
         lane.span.announced = data
@@ -145,17 +147,19 @@ cdef inline int on_debug(CURL *easy, int kind, char *data, size_t size, void *ar
 
 
 cdef inline bint is_for_files(const Loop *loop, curl_socket_t fd) noexcept nogil:
-    """Whether this is one of the last descriptors, which are left to files: the lowest that is free is given first, so
-    that all below it are in use."""
+    """Whether this is one of the last descriptors, which are kept for files.
+
+    The system hands out the lowest free descriptor first, so all below this one are in use.
+    """
     cdef long most = rf_most_descriptors()
     if <int64_t>fd < most - min(most // FILES_SHARE, MOST_FOR_FILES):
         return False
-    # Where somebody else has so many open that none becomes free, one of them is better than no connection.
+    # If other code holds so many descriptors that none is ever freed, taking one of these beats having no connection.
     return loop.starved_ms == 0 or loop.now_ms - loop.starved_ms < STARVING_MS
 
 
 cdef inline curl_socket_t on_open(void *arg, int purpose, curl_sockaddr *address) noexcept nogil:
-    """Open a socket, if the host may have one more."""
+    """Open a socket, if the host may have another connection."""
     cdef Lane *lane = <Lane *>arg
     cdef curl_socket_t fd
     if not may_open(lane, address):
@@ -185,14 +189,14 @@ cdef inline int on_close(void *arg, curl_socket_t fd) noexcept nogil:
 
 
 cdef inline CURLcode lane_set_base(Loop *loop, Lane *lane) noexcept nogil:
-    """What all requests have in common. Returns the first refusal of what they cannot do without."""
+    """Set the options that all requests share. Returns the error of the first required one that libcurl refuses."""
     curl_easy_reset(lane.easy)
     lane.slowed = False
-    # These are wishes. The buffer's size, for one, cannot change where a transfer that was broken off has left one.
+    # Errors of these four are ignored. The buffer size, for one, cannot change while an aborted transfer's is in place.
     opt_buffer_size(lane.easy, loop.buffer_bytes)
     opt_tcp_keepalive(lane.easy, 1)
     opt_suppress_connect_headers(lane.easy, 1)
-    # Else removing a transfer before libcurl 8 waits for its name look-up, and with it all others of the loop.
+    # Without this, removing a transfer before libcurl 8 blocks on its name look-up, and all others of the loop with it.
     opt_quick_exit(lane.easy, 1)
     return (
         opt_no_signal(lane.easy, 1)
@@ -210,14 +214,14 @@ cdef inline CURLcode lane_set_base(Loop *loop, Lane *lane) noexcept nogil:
         or opt_private(lane.easy, lane)
         or opt_error_buffer(lane.easy, lane.error_text)
         or opt_protocols(lane.easy, "http,https")
-        # Redirects are followed here, not by libcurl, which would send the user's headers along to any host.
+        # Redirects are followed by the engine, not by libcurl, which would send the user's headers to any host.
         or opt_follow_location(lane.easy, 0)
         or opt_content_decoding(lane.easy, 0)
     )
 
 
 cdef inline CURLcode lane_set_profile(Loop *loop, Lane *lane, const ProfileCore *profile) noexcept nogil:
-    """The base, and what the profile says. Returns the first refusal."""
+    """Set the shared options and those of the profile. Returns the first error."""
     cdef const Setting *setting
     cdef int i
     cdef CURLcode code = lane_set_base(loop, lane)
@@ -231,7 +235,7 @@ cdef inline CURLcode lane_set_profile(Loop *loop, Lane *lane, const ProfileCore 
 
 
 cdef inline Lane *lane_new(Loop *loop) noexcept nogil:
-    """A lane in the loop's list, or NULL where there is no memory."""
+    """Create a lane and add it to the loop's list. Returns NULL if out of memory."""
     cdef Lane *lane = <Lane *>calloc(1, sizeof(Lane))
     if lane == NULL:
         return NULL
@@ -259,14 +263,14 @@ cdef inline void lane_free(Loop *loop, Lane *lane) noexcept nogil:
 
 
 cdef inline void lane_rest(Loop *loop, Lane *lane) noexcept nogil:
-    """Its transfer is over and told of: the lane is idle."""
+    """Make the lane idle; its transfer is over and has been reported."""
     lane.file = NULL
     lane.next_idle = loop.idle
     loop.idle = lane
 
 
 cdef inline Lane *lane_take(Loop *loop) noexcept nogil:
-    """An idle lane, or a new one; NULL where there is no memory."""
+    """Return an idle lane, or a new one; NULL if out of memory."""
     cdef Lane *lane = loop.idle
     if lane == NULL:
         return lane_new(loop)
@@ -275,12 +279,12 @@ cdef inline Lane *lane_take(Loop *loop) noexcept nogil:
 
 
 cdef inline const char *url_of(const Source *source) noexcept nogil:
-    """Where the source is asked now."""
+    """The URL to request now: the one that redirects led to, if any."""
     return source.resolved_url if source.resolved_url != NULL else source.url
 
 
 cdef inline CURLcode lane_introduce(Lane *lane, const char *url, const Credential *credential) noexcept nogil:
-    """Have the handle send a user name and password, or none. Returns the first refusal."""
+    """Set the user name and password that the handle sends, or remove them. Returns the first error."""
     lane.introduced_to = origin_number(url) if credential != NULL else 0
     if credential == NULL:
         return opt_username(lane.easy, NULL) or opt_password(lane.easy, NULL)
@@ -291,9 +295,9 @@ cdef inline CURLcode lane_introduce(Lane *lane, const char *url, const Credentia
 
 
 cdef inline CURLcode lane_set_up(Loop *loop, Lane *lane, FileCore *file) noexcept nogil:
-    """Make the easy handle ask as the source's profile says; most of it stands from the last transfer.
+    """Set up the easy handle as the source's profile says; most options are still set from the last transfer.
 
-    Returns the first refusal, of which each would have the handle ask for something else than what is wanted.
+    Returns the first error. With any of these options missing, the handle would request something else.
     """
     cdef Source *source = lane.source
     cdef ProfileCore *profile = source.profile
@@ -304,7 +308,7 @@ cdef inline CURLcode lane_set_up(Loop *loop, Lane *lane, FileCore *file) noexcep
     if lane.profile_serial != profile.serial or (
         lane.introduced_to != 0 and lane.introduced_to != origin_number(url)
     ):
-        # What libcurl remembers of how one server wanted a password is not for another.
+        # libcurl remembers in the handle how a server authenticates; reset it before asking another server.
         code = lane_set_profile(loop, lane, profile)
         lane.profile_serial = 0
         lane.introduced_to = 0
@@ -315,15 +319,15 @@ cdef inline CURLcode lane_set_up(Loop *loop, Lane *lane, FileCore *file) noexcep
         )
     lane.bare = bare
     if lane.slowed != slowed and (
-        # Under a limit small reads keep what is in flight small.
+        # Under a limit, small reads keep the amount in flight small.
         opt_buffer_size(lane.easy, SLOW_READ_BYTES if slowed else loop.buffer_bytes) == CURLE_OK
     ):
         lane.slowed = slowed
-    # Under a limit spans would be broken by pauses. For TLS libcurl would tell of every record, too, and spans are no
-    # larger than those. Of a small file there is little to be told, and to put that into words takes libcurl longer.
+    # No spans under a limit, since pauses would break them. With TLS libcurl would report every record, and spans are
+    # no larger than those. For a small file, libcurl spends more time formatting its messages than spans would save.
     lane.span.usable = not slowed and not is_secure(url) and file.small.stage == PLACED
     if lane.ranged:
-        # The one place where a range is written with its last byte instead of its end (RFC 9110, section 14.1.2).
+        # The only place where a range is given by its last byte instead of its end (RFC 9110, section 14.1.2).
         snprintf(
             lane.range_text, RANGE_TEXT_BYTES, "%lld-%lld", <long long>lane.position, <long long>(lane.end - 1)
         )
@@ -335,24 +339,26 @@ cdef inline CURLcode lane_set_up(Loop *loop, Lane *lane, FileCore *file) noexcep
         or opt_verbose(lane.easy, lane.span.usable)
         or opt_range(lane.easy, lane.range_text if lane.ranged else NULL)
         or opt_url(lane.easy, url)
-        # A connection stays its first transfer's host's, and is counted there until it is closed.
+        # A connection belongs to the host of its first transfer, and is counted there until it is closed.
         or opt_on_close_arg(lane.easy, lane.share)
     )
-    # After a refusal nothing is known of the handle.
+    # After an error the handle's options are unknown, so the next request sets all of them.
     lane.profile_serial = profile.serial if code == CURLE_OK else 0
     return code
 
 
 cdef inline void lane_end(Lane *lane, CURLcode code) noexcept nogil:
-    """The transfer is over, and libcurl will not say so: the loop takes it with those that libcurl tells of."""
+    """End a transfer that libcurl will not report; the loop finishes it along with those that libcurl reports."""
     if lane.ended == CURLE_OK:
         lane.loop.lanes_ended += 1
     lane.ended = code
 
 
 cdef inline void lane_renew(Lane *lane) noexcept nogil:
-    """Take another easy handle, which knows of no transfer; curl_easy_reset leaves the last answer's status and headers
-    where they are. Without memory the old one must do."""
+    """Replace the easy handle by a fresh one: curl_easy_reset would keep the last response's status and headers.
+
+    If out of memory, keep the old one.
+    """
     cdef CURL *fresh = curl_easy_init()
     if fresh != NULL:
         curl_easy_cleanup(lane.easy)
@@ -361,7 +367,7 @@ cdef inline void lane_renew(Lane *lane) noexcept nogil:
 
 
 cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
-    """Send the request for what is left of the lane's range. Where that fails, the loop's next look ends the lane."""
+    """Request the rest of the lane's range. If that fails, the loop ends the lane when it next looks."""
     cdef CURLcode code
     share_begin(loop, lane, source_share(loop, lane.source))
     slot_is_used(lane.source)
@@ -385,7 +391,7 @@ cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
     if code == CURLE_OK and curl_multi_add_handle(loop.multi, lane.easy) != CURLM_OK:
         code = CURLE_OUT_OF_MEMORY
     if code != CURLE_OK:
-        # What the handle knows of its last transfer is none of this one's.
+        # The handle still has the last transfer's results, which must not be taken for this one's.
         lane_renew(lane)
         snprintf(lane.error_text, ERROR_TEXT_BYTES, "%s", curl_easy_strerror(code))
         lane_end(lane, CURLE_OUT_OF_MEMORY if code == CURLE_OUT_OF_MEMORY else CURLE_FAILED_INIT)
@@ -394,7 +400,7 @@ cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
 # ---- The end of a transfer ---------------------------------------------------------------------------------------
 
 cdef inline void lane_detach(Loop *loop, Lane *lane) noexcept nogil:
-    """Take the handle from libcurl and add up what the transfer did; one that was in flight is broken off."""
+    """Take the handle from libcurl, aborting a transfer in flight, and add its numbers to the counters."""
     curl_multi_remove_handle(loop.multi, lane.easy)
     opt_share(lane.easy, NULL)
     lane_flush(lane)
@@ -415,8 +421,10 @@ cdef inline void lane_detach(Loop *loop, Lane *lane) noexcept nogil:
 
 
 cdef inline void lane_release(Lane *lane) noexcept nogil:
-    """The lane works for its file no more: what it had claimed and did not bring is missing again, and its rival, if
-    it has one, goes on without it."""
+    """Detach the lane from its file: blocks that it claimed and did not fetch are missing again.
+
+    Its rival, if any, continues without it.
+    """
     cdef FileCore *file = lane.file
     rf_count(&file.lanes_busy, -1)
     if lane.hedge.rival != NULL:
@@ -425,7 +433,7 @@ cdef inline void lane_release(Lane *lane) noexcept nogil:
     if file.mapped:
         blocks_give_back(&file.blocks, lane.position, lane.claim_end)
         if lane.fault == FAULT_OVERFLOW:
-            # A server that does not know how much it sends may not know what it sends, either.
+            # A server that is wrong about the length may be wrong about the content.
             blocks_revoke(&file.blocks, lane.start, lane.position)
     free(lane.hedge.octets)
     lane.hedge.octets = NULL

@@ -1,6 +1,6 @@
-"""What comes of a transfer: its answer is announced, it is followed elsewhere, its bytes count, or Python is asked.
+"""The end of a transfer: announce the response, follow a redirect, count the bytes, or ask Python what to do.
 
-``finish`` is where each transfer ends up, and the last one of a file ends the file.
+Each transfer that is not dismissed ends up in ``finish``, and the last one of a file ends the file.
 """
 
 from libc.errno cimport EAGAIN, EMFILE, ENFILE, ENOMEM
@@ -58,12 +58,12 @@ from rangefetch.transfer cimport *
 
 cdef enum:
     MOST_REDIRECTS = 20              # as aria2 and browsers do
-    TELLING_BYTES = 256 << 10        # a shorter transfer says more about the request than about the rate
-    NO_PROGRESS_BYTES = 4 << 10      # less than this from a transfer that failed is as good as nothing
-    DECIDING_MS = 100                # for Python to say what follows from a refusal
-    LONGEST_FILL_MS = 600_000        # that a host may ask for which refuses help
-    LONGEST_STARVING_MS = 30_000     # without a descriptor for a connection
-    HUGE_MIB = 2048                  # a file of which write-back begins as its ranges come
+    TELLING_BYTES = 256 << 10        # the time of a shorter transfer says more about the request than about the rate
+    NO_PROGRESS_BYTES = 4 << 10      # a failed transfer that brought less than this made no progress
+    DECIDING_MS = 100                # for Python to decide what follows from a refusal
+    LONGEST_FILL_MS = 600_000        # the longest Retry-After that is honoured when a hedge is refused
+    LONGEST_STARVING_MS = 30_000     # waiting for a descriptor for a connection
+    HUGE_MIB = 2048                  # from this size on, write-back is started for each range that is complete
 
 
 cdef inline void let_go(Loop *loop, FileCore *file, MessageType type) noexcept nogil:
@@ -80,13 +80,13 @@ cdef inline void let_go(Loop *loop, FileCore *file, MessageType type) noexcept n
     leave_hosts(file)
     post_last(loop, type, file)
     if loop.files == NULL:
-        # There are no ticks any more that would say so.
+        # Without files there are no more ticks to update this.
         rf_note(&loop.cpu_percent, 0)
 
 
 cdef inline void end_file(Loop *loop, FileCore *file, MessageType type) noexcept nogil:
-    """Nobody works for the file any more, and then it is let go of: where other loops have guests of it, once these are
-    gone, and if it is still over then."""
+    """Stop all work for the file, then release it. If other loops have guests of it, recall them first; the file is
+    released once they are gone, if it is still over then."""
     dismiss_lanes(loop, file)
     file.removing = file.removing or type == EVENT_REMOVED
     if file.spread.guests != NULL:
@@ -102,20 +102,20 @@ cdef inline bint is_complete(FileCore *file) noexcept nogil:
 
 
 cdef inline int map_blocks(FileCore *file, Lane *lane) noexcept nogil:
-    """The first answer came: map the blocks, and give the file its length. Returns 0 or an errno."""
+    """On the first response, create the block map and give the file its length. Returns 0 or an errno."""
     if file.mapped or file.size < 0:
         return 0
     if blocks_init(&file.blocks, file.size, block_size_for(file.size)) != 0:
         return ENOMEM
     lane.claim_end = blocks_claim_head(&file.blocks, lane.end)
     blocks_advance(&file.blocks, 0, lane.position, lane.source.number)
-    # Python finds the map, and the size that is its, once it sees this.
+    # Once Python sees this, the map and the size are there to be read.
     rf_store(&file.mapped, True)
     return allocate(file) if file.small.stage == PLACED else 0
 
 
 cdef inline void announce(Loop *loop, Lane *lane) noexcept nogil:
-    """Tell Python what the first good answer said. A disk that refuses is noted as the lane's fault."""
+    """Tell Python what the first good response said. A disk error is noted as the lane's fault."""
     cdef FileCore *file = lane.file
     cdef Source *source = lane.source
     lane.is_first = False
@@ -131,8 +131,10 @@ cdef inline void announce(Loop *loop, Lane *lane) noexcept nogil:
 
 
 cdef inline void small_ends(Loop *loop, Lane *lane) noexcept nogil:
-    """The transfer of a file that is taken for a small one ends, and not with the file: from now on it is as any other
-    that was answered so far, but for its place. Before the lane is released."""
+    """The transfer of a file taken for small ends without completing the file.
+
+    From now on it is like any other file at this point, except that it has no place. Call before releasing the lane.
+    """
     cdef FileCore *file = lane.file
     if file.small.stage == PLACED:
         return
@@ -140,29 +142,29 @@ cdef inline void small_ends(Loop *loop, Lane *lane) noexcept nogil:
     if lane.fault == FAULT_DISK:
         small_forgets(file)
     elif lane.check == ACCEPTED and not file.answered:
-        # What comes after too much is taken back when the lane is released.
+        # After an overflow, all bytes are revoked when the lane is released.
         file.small.kept_bytes = 0 if lane.fault == FAULT_OVERFLOW else lane.position
         announce(loop, lane)
 
 
 cdef inline void fail(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
-    """The lane was released without success: say why, and hold a lane until Python has decided."""
+    """Report why the lane, which was released, failed, and hold a lane until Python has decided."""
     cdef FileCore *file = lane.file
     cdef bint told
     if file.small.stage == HELD and lane.fault == FAULT_DISK:
-        # It may have no files without a name; where it is full, it says so again.
+        # The file system may not support files without a name. If it is full instead, that will show again.
         lane_rest(loop, lane)
         small_holds(loop, file)
         return
     if is_guest(file):
-        # What has failed here, the home asks for, unless it is asked not to.
+        # The home will request what failed here, unless the host wants to be left alone.
         file.removing = True
         if is_refusal(status_of(lane), info_off(lane.easy, CURLINFO_RETRY_AFTER)):
             guest_was_refused(lane, code, words_for(lane, code))
         lane_rest(loop, lane)
         return
     if is_complete(file):
-        # Its last bytes came before whatever ended the transfer; nobody needs to hear of that.
+        # The last bytes arrived before whatever ended the transfer, so there is nothing to report.
         lane_rest(loop, lane)
         return
     file.lanes_held += 1
@@ -171,17 +173,17 @@ cdef inline void fail(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     told = post_about(loop, EVENT_FAILED, lane, code, words_for(lane, code))
     lane_rest(loop, lane)
     if not told:
-        # Without memory to ask Python what is next: room for the last word was kept.
+        # There is no memory to ask Python what to do next. The memory for the last event was set aside.
         end_file(loop, file, EVENT_REMOVED)
 
 
 cdef inline const char *words_for(Lane *lane, CURLcode code) noexcept nogil:
-    """What libcurl says of a failure. Where it has nothing to say of this case, it has words for the code."""
+    """libcurl's message for this failure; if there is none, its text for the code."""
     return curl_easy_strerror(code) if code and not lane.error_text[0] else lane.error_text
 
 
 cdef inline void fail_elsewhere(Loop *loop, FileCore *file, Message *refused) noexcept nogil:
-    """A guest of the file was refused, which Python hears as it would of a lane here; the message's texts go to it."""
+    """Report to Python that a guest was refused, as if a lane here had been. Takes over the message's strings."""
     cdef Message event = refused[0]
     refused.text = refused.headers = refused.address = NULL
     event.type = EVENT_FAILED
@@ -195,9 +197,9 @@ cdef inline void fail_elsewhere(Loop *loop, FileCore *file, Message *refused) no
 
 
 cdef inline char *redirect_target(Lane *lane) noexcept nogil:
-    """Where a response leads, for free(); NULL: nowhere, or no memory.
+    """The URL that a redirect leads to, to be freed by the caller; NULL if there is none, or no memory.
 
-    libcurl tells once it has all of the response. Of one that was broken off, since its page was too long, it does not.
+    libcurl provides it only once it has the whole response, and so not if the body was too long and was cut off.
     """
     cdef const char *location
     cdef char *joined
@@ -215,7 +217,7 @@ cdef inline char *redirect_target(Lane *lane) noexcept nogil:
 
 
 cdef inline bint follow(Loop *loop, Lane *lane, long status) noexcept nogil:
-    """Go where a redirect leads, if it may be followed; else note the fault. False: not a redirect, or not followed."""
+    """Follow a redirect, if that is allowed; else note the fault. False: not a redirect, or not followed."""
     cdef Source *source = lane.source
     cdef const char *current = url_of(source)
     cdef char *target
@@ -225,7 +227,7 @@ cdef inline bint follow(Loop *loop, Lane *lane, long status) noexcept nogil:
     if target == NULL:
         return False
     if lane.epoch != source.epoch:
-        # Where the old address leads to is none of the new one's.
+        # The source has got a new address, to which a redirect of the old one does not apply.
         free(target)
         go_to(loop, lane, False)
         return True
@@ -249,8 +251,7 @@ cdef inline bint follow(Loop *loop, Lane *lane, long status) noexcept nogil:
 
 
 cdef inline void go_to(Loop *loop, Lane *lane, bint redirected) noexcept nogil:
-    """Ask the source where it is now. Where that host is not to be asked yet, the lane is set free, and whichever is
-    next goes there."""
+    """Request the source's current URL. If its host may not be asked yet, release the lane; a later lane goes there."""
     cdef Source *source = lane.source
     source_leaves(source)
     if host_admits(loop, lane.file, source):
@@ -262,7 +263,7 @@ cdef inline void go_to(Loop *loop, Lane *lane, bint redirected) noexcept nogil:
 
 
 cdef inline void commit_hedge(Loop *loop, Lane *lane) noexcept nogil:
-    """The hedging lane has all of it: end the slow one, and put into the file what that has not."""
+    """The hedging lane has all of its bytes: end the slow lane, and write those that it had not received."""
     cdef Lane *slow = lane.hedge.rival
     cdef int64_t at
     slow.hedge.rival = lane.hedge.rival = NULL
@@ -270,11 +271,11 @@ cdef inline void commit_hedge(Loop *loop, Lane *lane) noexcept nogil:
     lane_detach(loop, slow)
     at = slow.position
     if at < lane.position:
-        # The disk refused what the slow one had; what lies between is in nobody's hands.
+        # The slow lane's buffer could not be written, so there is a gap of bytes that neither lane has.
         lane.fault = FAULT_DISK
         lane.sys_errno = slow.sys_errno
     else:
-        # The claim goes over to the lane that fulfils it.
+        # The claim moves to the lane that fulfils it.
         lane.claim_end = slow.claim_end
         slow.claim_end = at
         if lane_put(lane, lane.hedge.octets + (at - lane.position), lane.end - at, at):
@@ -287,8 +288,10 @@ cdef inline void commit_hedge(Loop *loop, Lane *lane) noexcept nogil:
 
 
 cdef inline bint has_excess(Loop *loop, FileCore *file) noexcept nogil:
-    """Whether a transfer of the file has just brought more than was announced: its blocks count as done until libcurl
-    tells of its end, a moment later, and then are taken back."""
+    """Whether a transfer of the file has just brought more bytes than announced.
+
+    Its blocks count as done until libcurl reports its end, a moment later; then they are revoked.
+    """
     cdef Lane *lane = loop.lanes
     while lane != NULL:
         if lane.file == file and lane.fault == FAULT_OVERFLOW and lane.hedge.octets == NULL:
@@ -298,18 +301,18 @@ cdef inline bint has_excess(Loop *loop, FileCore *file) noexcept nogil:
 
 
 cdef inline void go_on(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
-    """The lane brought what it was sent for: give it the next range, or end the file."""
+    """The lane has fetched its range: give it the next one, or end the file."""
     cdef int64_t elapsed_ms = loop.now_ms - lane.started_ms
     note_bytes(loop, lane)
     if is_complete(file) and not has_excess(loop, file):
         lane_rest(loop, lane)
-        # Others may have brought their last byte, too, and only wait for libcurl to say so.
+        # Other lanes may have received their last byte too, and only wait for libcurl to report it.
         end_file(loop, file, EVENT_DONE)
         return
     if lane.bytes_per_s == 0 and lane.received_bytes >= TELLING_BYTES:
         lane.bytes_per_s = lane.received_bytes * 1000 // (elapsed_ms if elapsed_ms > 0 else 1)
     if lane.source.bytes_per_s == 0:
-        # A file that is over between two ticks: the lane that helps the last one needs to know what it may expect.
+        # The file may end before the next tick; a lane that helps the last one needs to know what rate to expect.
         lane.source.bytes_per_s = lane.bytes_per_s
     if file.splits and lanes_allowed(file) > 0 and lane_claim(loop, file, lane):
         rf_count(&file.lanes_busy, 1)
@@ -320,12 +323,12 @@ cdef inline void go_on(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
 
 
 cdef inline bint is_refusal(long status, int64_t retry_after_s) noexcept nogil:
-    """Whether a host wants to be left alone (RFC 9110, section 10.2.3; RFC 6585, section 4)."""
+    """Whether the host asks to be left alone (RFC 9110, section 10.2.3; RFC 6585, section 4)."""
     return status == 429 or (retry_after_s > 0 and (status in (403, 408, 413, 423, 425) or status >= 500))
 
 
 cdef inline bint others_work(Loop *loop, const Lane *lane) noexcept nogil:
-    """Whether the file gets bytes by another lane, here or on another loop."""
+    """Whether another lane, here or on another loop, is receiving bytes for the file."""
     cdef Lane *other = loop.lanes
     if rf_peek(&lane.file.spread.lanes_elsewhere) > 0:
         return True
@@ -339,15 +342,17 @@ cdef inline bint others_work(Loop *loop, const Lane *lane) noexcept nogil:
 
 
 cdef inline void heed(Loop *loop, Lane *lane, long status) noexcept nogil:
-    """What the answer says about its host: it is there, or wants to be left alone. For how long, Python decides; here
-    it is seen to that no request is sent before it has."""
+    """Note what the response says about its host: it is up, or wants to be left alone.
+
+    Python decides for how long; this makes sure that no request is sent before it has.
+    """
     cdef int64_t retry_after_s = info_off(lane.easy, CURLINFO_RETRY_AFTER)
     if status == 0 or lane.share == NULL:
         return
     if not is_refusal(status, retry_after_s):
         share_answered(loop, lane)
     elif lane.hedge.octets != NULL:
-        # Of that Python does not hear.
+        # Python is not told about hedges that fail.
         host_fill(
             lane.share.host, loop.now_ms + max(DECIDING_MS, min(1000 * max(retry_after_s, 0), LONGEST_FILL_MS)), 1
         )
@@ -358,7 +363,7 @@ cdef inline void heed(Loop *loop, Lane *lane, long status) noexcept nogil:
 
 
 cdef inline bint has_no_socket(Loop *loop, const Lane *lane, CURLcode code) noexcept nogil:
-    """Whether the transfer failed for want of a connection that others have, and will have one when they are done."""
+    """Whether the transfer got no connection because others hold them all, so that it will get one later."""
     if code == CURLE_OK or lane.check != UNCHECKED or lane.refused_socket == 0:
         return False
     if lane.refused_socket == EMFILE or lane.refused_socket == ENFILE:
@@ -369,7 +374,7 @@ cdef inline bint has_no_socket(Loop *loop, const Lane *lane, CURLcode code) noex
 
 
 cdef inline void put_off(Loop *loop, Lane *lane) noexcept nogil:
-    """Ask again when there is a connection for it. Idle ones are closed, here and elsewhere."""
+    """Try again when there is a connection for it. Idle ones are closed, here and on other loops."""
     cdef int64_t host = lane.share.host.number if lane.share != NULL and lane.refused_socket == EAGAIN else 0
     if lane.refused_socket != EAGAIN:
         loop.starved_again_ms = loop.now_ms + STARVING_PAUSE_MS
@@ -385,7 +390,7 @@ cdef inline void put_off(Loop *loop, Lane *lane) noexcept nogil:
 
 
 cdef inline bint has_too_large_headers(const Lane *lane, CURLcode code) noexcept nogil:
-    """Whether libcurl has ended an answer for the size of its headers, for which it has several codes."""
+    """Whether libcurl ended a response because its headers were too large; it uses several codes for that."""
     return lane.header_lines > 0 and (
         code == CURLE_TOO_LARGE or code == CURLE_OUT_OF_MEMORY
         or (code == CURLE_RECV_ERROR and strncmp(lane.error_text, "Too large response headers", 26) == 0)
@@ -393,7 +398,7 @@ cdef inline bint has_too_large_headers(const Lane *lane, CURLcode code) noexcept
 
 
 cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
-    """libcurl is done with the lane's transfer, well or not."""
+    """Deal with the end of a lane's transfer, successful or not, once libcurl has reported it."""
     cdef FileCore *file = lane.file
     cdef long status = info_long(lane.easy, CURLINFO_RESPONSE_CODE)
     cdef bint hedging = lane.hedge.octets != NULL
@@ -406,14 +411,14 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         snprintf(lane.error_text, ERROR_TEXT_BYTES, "%s", lane.refused_address)
     heed(loop, lane, status)
     if code == CURLE_OK and lane.check == UNCHECKED:
-        # An answer without a body: the callback never ran.
+        # A response without a body: the callback was never called.
         lane.check = examine(file, lane)
     if lane.check == UNCHECKED and has_too_large_headers(lane, code):
         lane.fault = FAULT_HEADERS
     if lane.fault == FAULT_ENCODED:
         name_coding(lane.easy, lane.error_text)
     if code != CURLE_OK and lane.check == UNCHECKED and lane.fault == FAULT_NONE and leads_elsewhere(lane.easy):
-        # Whatever is wrong with it, such as two places: the first counts.
+        # Whatever libcurl objects to, such as a second Location header, follow the redirect; the first one counts.
         lane.fault = FAULT_STATUS
     if code == CURLE_PARTIAL_FILE and lane.check == UNCHECKED and names_another_part(lane, status):
         lane.fault = FAULT_RANGE_WRONG
@@ -433,8 +438,8 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     if code == CURLE_OK and lane.check == ACCEPTED and is_cut_short_unsaid(file, lane):
         lane.fault = FAULT_RANGE_WRONG
     if lane.check == ACCEPTED and lane.fault == FAULT_NONE and lane.end >= 0:
-        # What counts is what the answer said: a body may end short of it (chunked, or empty) without an error, and
-        # a connection may break after the last byte.
+        # Rely on the length in the response: a body may end early without an error (chunked, or empty), and a
+        # connection may break after the last byte.
         if lane.position + lane.hedge.filled_bytes < lane.end:
             if code == CURLE_OK:
                 lane.fault = FAULT_RANGE_SHORT
@@ -458,7 +463,7 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         return
     small_ends(loop, lane)
     if lane.hedge.rival != NULL and not hedging:
-        # Well or not, its rival is not needed any more.
+        # Successful or not, it no longer needs its rival.
         lane_dismiss(loop, lane.hedge.rival)
     elif (
         hedging and code == CURLE_OK and lane.hedge.rival != NULL and lane.fault == FAULT_NONE
@@ -466,7 +471,7 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     ):
         commit_hedge(loop, lane)
     elif hedging:
-        # A hedge is a gift: where it fails or brings a part, the slow lane goes on, and nobody needs to hear of it.
+        # A hedge is optional: if it fails or falls short, the slow lane continues, and nothing is reported.
         note_refusal(loop, lane.source, info_off(lane.easy, CURLINFO_RETRY_AFTER))
         lane_release(lane)
         lane_rest(loop, lane)
@@ -476,10 +481,10 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
         fail(loop, lane, code)
         return
     if file.size >> 20 >= HUGE_MIB and not rf_load(&file.home.uncached):
-        # Else the kernel lets gigabytes of dirty pages pile up, and then stops this thread until they are written.
+        # Otherwise gigabytes of dirty pages pile up, and then the kernel blocks this thread until they are written.
         rf_start_writeback(file.fd, lane.start, lane.position - lane.start)
     if not file.mapped:
-        # The stream's end is its length.
+        # A stream's length is known only at its end.
         rf_store(&file.size, lane.position)
         file.finished = True
     if file.small.stage == HELD:
