@@ -1,7 +1,7 @@
-"""Which source a lane asks, and for which range.
+"""Chooses which source a lane asks, and for which range.
 
-Ranges are claimed in file order, because hashing and streaming live on the contiguous frontier. When nothing is left
-to claim, lanes help each other (``tail.pxd``); how many there are is decided in ``growth.pxd``.
+Ranges are claimed in file order, because hashing and streaming follow the contiguous frontier. When nothing is left to
+claim, lanes help each other (``tail.pxd``); ``growth.pxd`` decides how many lanes there are.
 """
 
 from libc.stdint cimport int32_t, int64_t
@@ -45,20 +45,20 @@ cdef enum:
     FIRST_CLAIM_BYTES = 8 << 20      # before a lane's rate is known
     LARGEST_CLAIM_BYTES = 64 << 20
     CLAIM_SECONDS = 3                # how long a range should last
-    REQUESTS_WORTH = 4               # ... and at least, in round trips
-    WINDOW_SHARE = 4                 # a range takes no more than such a part of the window
-    FAILURES_PASSED = 3              # before a single lane goes on with what lies behind
-    DISTANT_MS = 50                  # from here on a request's price counts for more than coming to the end together
+    REQUESTS_WORTH = 4               # ... and near the end of the file at least, in round trips
+    WINDOW_SHARE = 4                 # a range takes at most this fraction of the window
+    FAILURES_PASSED = 3              # how often a block must fail before those behind it come first
+    DISTANT_MS = 50                  # with requests this slow, their cost matters more than that lanes end together
 
 
 # ---- Sources -----------------------------------------------------------------------------------------------------
 
 cdef inline bint host_admits(Loop *loop, FileCore *file, Source *source) noexcept nogil:
-    """Whether a transfer may begin at the source's host; it is granted what it needs, for a lane that is sent now."""
+    """Whether a transfer may begin at the source's host; if so, a connection is granted for a lane that is sent now."""
     cdef HostShare *share = source_share(loop, source)
     cdef int64_t most = rf_load(&file.home.host_lanes_most)
     cdef bint insists = file.insists and file.lanes_busy == 0
-    # Not before there is a connection for it: a slot that nobody can use is lost.
+    # The slot is taken only if there is a connection for it: an unused slot is lost.
     return (
         share_may_ask(loop, share, most, insists, not file.answered) and slot_is_due(loop, file, source)
         and share_admits(loop, share, most, insists, not file.answered)
@@ -66,10 +66,11 @@ cdef inline bint host_admits(Loop *loop, FileCore *file, Source *source) noexcep
 
 
 cdef inline Source *best_source(Loop *loop, FileCore *file, bint helping) noexcept nogil:
-    """The source that a lane should ask: one that was not tried yet, else the one that gives its lanes the most.
+    """The source that a lane should ask: one that was not tried yet, else the one with the best rate per lane.
 
-    Lanes that share a source share its rate, so the faster ones get more of them by themselves. NULL: none may be
-    asked now, or not for help. Its host has granted what the lane needs; where that is not sent, ``lane_stays``.
+    Lanes that share a source share its rate, so faster sources attract more lanes. Returns NULL if no source may be
+    asked now, or none for help. The source's host has granted a connection; if the lane is not sent, ``lane_stays``
+    must give it back.
     """
     cdef Source *best = NULL
     cdef Source *each
@@ -93,14 +94,14 @@ cdef inline Source *best_source(Loop *loop, FileCore *file, bint helping) noexce
 
 
 cdef inline bint lane_stays(Lane *lane) noexcept nogil:
-    """The lane is not sent after all: what its source's host has granted is given back. False."""
+    """Give back what the source's host has granted, since the lane is not sent after all. Returns False."""
     if lane.source.share != NULL:
         share_give_back(lane.source.share)
     return False
 
 
 cdef inline bint is_better(const Source *one, const Source *other) noexcept nogil:
-    """Whether one source promises more than another that comes before it in the user's order."""
+    """Whether a source promises more than another that precedes it in the user's order."""
     if one.bytes_per_s == 0 and other.bytes_per_s == 0:
         return one.lanes < other.lanes
     if one.bytes_per_s == 0 or other.bytes_per_s == 0:
@@ -111,10 +112,10 @@ cdef inline bint is_better(const Source *one, const Source *other) noexcept nogi
 # ---- Claims ------------------------------------------------------------------------------------------------------
 
 cdef inline int32_t lanes_allowed(FileCore *file) noexcept nogil:
-    """How many lanes may work for the file now."""
+    """How many more lanes may work for the file now."""
     cdef int32_t most = <int32_t>part_of(file, rf_load(&file.home.lanes_most))
     if not file.answered:
-        # What the file is, one answer tells; until then a second request would be a guess.
+        # The first response says what the file is; until then a second request would be a guess.
         most = 1
     elif file.growth.aim < most:
         most = file.growth.aim
@@ -122,10 +123,10 @@ cdef inline int32_t lanes_allowed(FileCore *file) noexcept nogil:
 
 
 cdef inline int64_t claim_bytes(FileCore *file, int64_t bytes_per_s) noexcept nogil:
-    """How long the next range of a lane should be: seconds at its own rate, shorter when the end is near.
+    """How many bytes the next range of a lane should have: some seconds at its own rate, fewer when the end is near.
 
-    Near the end each takes half of its share of what is left, so that they come to it together. A request has its
-    price, though, and far away that is most of a short range: there, lanes that begin divide what there is.
+    Near the end each lane takes half of its share of what is left, so that all finish together. But every request costs
+    time, and with a distant server most of a short range's time: there, new lanes divide all that is left.
     """
     cdef int64_t size = FIRST_CLAIM_BYTES
     cdef int64_t share = file.blocks.unclaimed // (2 * (file.lanes_busy + 1))
@@ -141,13 +142,13 @@ cdef inline int64_t claim_bytes(FileCore *file, int64_t bytes_per_s) noexcept no
     if size > LARGEST_CLAIM_BYTES:
         size = LARGEST_CLAIM_BYTES
     if file.window_bytes > 0 and size > file.window_bytes // WINDOW_SHARE:
-        # One lane that stands still must not hold the whole window.
+        # One stalled lane must not hold up the whole window.
         size = file.window_bytes // WINDOW_SHARE
     return share if share < size else size
 
 
 cdef inline int64_t horizon_of(FileCore *file) noexcept nogil:
-    """Before which byte ranges must begin: a window ahead of the reader, else of the contiguous frontier."""
+    """The byte before which ranges must begin: one window ahead of the reader, or else of the contiguous frontier."""
     cdef int64_t reader_bytes = rf_load(&file.reader_bytes)
     if file.window_bytes == 0:
         return file.size
@@ -157,8 +158,10 @@ cdef inline int64_t horizon_of(FileCore *file) noexcept nogil:
 
 
 cdef inline int failures_passed(FileCore *file) noexcept nogil:
-    """After how many failures a block comes last. One that is held has failed, and that is its to try again; what does
-    not come at all is not waited for, unless somebody reads in order.
+    """How many failures put a block behind all others.
+
+    While a lane is held, one failure is enough: the retry is that lane's. Nothing waits for a block that cannot be
+    fetched, unless somebody reads in order.
     """
     if file.lanes_held > 0:
         return 1
@@ -166,15 +169,16 @@ cdef inline int failures_passed(FileCore *file) noexcept nogil:
 
 
 cdef inline bint may_try_again(const FileCore *file) noexcept nogil:
-    """Whether what has failed may be asked for again. That is for Python to say, and for a lane that it has let go on:
-    where whichever lane was idle tried it at once, no wait was kept, and a range that does not come was waited for many
+    """Whether blocks that failed may be requested again, which Python decides, for one lane at a time.
+
+    When any idle lane could retry at once, no backoff was kept, and a range that cannot be fetched held up the end many
     times over, since there was always another lane that might bring it.
     """
     return file.lanes_held == 0 or file.retries > 0
 
 
 cdef inline void note_retry(FileCore *file, int64_t start) noexcept nogil:
-    """The block with this byte was claimed."""
+    """Update the count of retries that Python has allowed: the block with this byte was claimed."""
     if file.lanes_held == 0:
         file.retries = 0
     elif file.retries > 0 and file.blocks.failed[start // file.blocks.block_size] > 0:
@@ -182,15 +186,18 @@ cdef inline void note_retry(FileCore *file, int64_t start) noexcept nogil:
 
 
 cdef inline int64_t first_range_bytes(const FileCore *file) noexcept nogil:
-    """How much the first request asks for. Of a small file that may be there already, one byte more than is there:
-    of another one, no more is sent for nothing."""
+    """How many bytes the first request asks for.
+
+    If there is a file of that name, which may be the same, it asks for one byte more than that file has: if the remote
+    file is larger, no more than that is sent in vain.
+    """
     if file.small.stage == SMALL and 0 <= file.small.there_bytes < file.first_bytes:
         return file.small.there_bytes + 1
     return file.first_bytes
 
 
 cdef inline bint lane_claim(Loop *loop, FileCore *file, Lane *lane) noexcept nogil:
-    """Give the lane the next thing to fetch. False: there is nothing."""
+    """Give the lane the next range to fetch. False: there is nothing."""
     lane.is_first = not file.answered
     lane.ranged = file.ranged
     lane.helps = False
@@ -219,12 +226,12 @@ cdef inline bint lane_claim(Loop *loop, FileCore *file, Lane *lane) noexcept nog
 
 
 cdef inline bint is_limited(Loop *loop, FileCore *file) noexcept nogil:
-    """Under a limit no lane is slow by itself."""
+    """Whether there is a limit, under which no lane can be called slow."""
     return bucket_is_limited(loop.bucket) or bucket_is_limited(file.bucket)
 
 
 cdef inline bint wants_lane(FileCore *file) noexcept nogil:
-    """Whether the file is better served by one lane more."""
+    """Whether the file should have one more lane."""
     if file.removing or file.small.stage == HELD or lanes_allowed(file) <= 0:
         return False
     if not file.answered:
@@ -250,7 +257,7 @@ cdef inline bint is_resting(Loop *loop, const FileCore *file) noexcept nogil:
 
 
 cdef inline int64_t resting_host(Loop *loop, const FileCore *file) noexcept nogil:
-    """The number of a host that is to be left alone, as some source of the file says; 0: there is none."""
+    """The number of the host of one of the file's sources that wants to be left alone; 0: there is none."""
     cdef const Source *each
     cdef int i
     for i in range(file.source_count):
@@ -261,7 +268,7 @@ cdef inline int64_t resting_host(Loop *loop, const FileCore *file) noexcept nogi
 
 
 cdef inline bint waits_for_host(const FileCore *file) noexcept nogil:
-    """Whether there is a source whose host has as many connections as it may have."""
+    """Whether a source of the file waits for a connection, since its host has as many as it may have."""
     cdef int i
     for i in range(file.source_count):
         if not file.sources[i].banned and file.sources[i].share != NULL and file.sources[i].share.waits:
@@ -270,9 +277,9 @@ cdef inline bint waits_for_host(const FileCore *file) noexcept nogil:
 
 
 cdef inline Wait wait_of(Loop *loop, FileCore *file) noexcept nogil:
-    """What the file waits for; looked at once a tick, after ``feed``.
+    """What the file waits for; called once a tick, after ``feed``.
 
-    Nothing is an answer, too: there is something to fetch, nobody is at it, and nothing is due that would change that.
+    It may be waiting for nothing: there is something to fetch, no lane fetches it, and nothing due will change that.
     """
     if file.small.stage == HELD:
         return WAIT_PYTHON
@@ -299,7 +306,7 @@ cdef inline Wait wait_of(Loop *loop, FileCore *file) noexcept nogil:
 
 
 cdef inline Wait wait_of_guests(const FileCore *file) noexcept nogil:
-    """The same of the file's guests, which have what is left to fetch, or of whom it comes back."""
+    """What the file's guests wait for, which are fetching what is left, or are about to return it."""
     cdef const Guest *guest = file.spread.guests
     cdef int64_t found
     cdef int64_t wait = WAIT_NOTHING
@@ -307,7 +314,7 @@ cdef inline Wait wait_of_guests(const FileCore *file) noexcept nogil:
         found = rf_load(&guest.file.waits_for)
         if rf_peek(&guest.file.lanes_busy) > 0 and found in (WAIT_NOTHING, WAIT_LOOP):
             found = WAIT_TRANSFER
-        # One with nothing to do has been told to leave, or asks for more, and its loop is about to say so.
+        # A guest with nothing to do was told to leave, or is asking for more; its loop is about to say so.
         if wait == WAIT_NOTHING or wait == WAIT_LOOP or found == WAIT_TRANSFER:
             wait = found if found != WAIT_NOTHING else WAIT_LOOP
         guest = guest.next

@@ -1,18 +1,18 @@
-"""The write path: how the bytes of an accepted answer get into the file.
+"""The write path: how the bytes of an accepted response get into the file.
 
-Two ways under one interface. libcurl cuts what it received into pieces of at most 16 KiB, so one ``pwrite`` a piece
-would be 65,000 calls a GiB. For plain HTTP the whole received span is announced beforehand (through the debug
-callback, ``CURLINFO_DATA_IN``), and the first piece of it writes all of it at once, straight from libcurl's buffer.
-Everything else (TLS, HTTP/2, chunked) goes through a small buffer of the lane, which stays in the cache.
+There are two paths behind one interface. libcurl cuts what it receives into pieces of at most 16 KiB, so one ``pwrite``
+per piece would be 65,000 calls per GiB. For plain HTTP, the debug callback (``CURLINFO_DATA_IN``) announces the whole
+received span beforehand, and its first piece writes all of it at once, straight from libcurl's buffer. Everything else
+(TLS, HTTP/2, chunked) goes through a small buffer of the lane, which stays in the processor's cache.
 
-A span is a promise that is checked: a piece counts as written only when it comes from where the span was, in order.
-Marks and positions move with the pieces, never with the span, so a wrong promise costs a second write and no more. No
-libcurl is known to break it, so no test gets there: that is for one that will.
+An announced span is checked, not trusted: a piece counts as written only if it comes from where the span was, in order.
+Marks and positions move with the pieces, never with the span, so a wrong announcement costs a second write and no more.
+No known libcurl announces a wrong span, so no test reaches that code; it is there in case one does.
 
-Three rules keep a span from being written where it does not belong. It is announced for the piece that comes next, and
-for no other. It is written only while the lane's buffer is empty, since what is in the buffer comes before it. And a
-transfer that was paused does without spans from then on: libcurl hands over what it kept from memory of its own, some
-of it after later spans were announced.
+Three rules keep a span from being written to the wrong place. It is announced for the next piece only. It is written
+only while the lane's buffer is empty, because buffered bytes come before it. And a transfer that was paused uses no
+spans from then on: libcurl delivers the pieces that it kept from its own memory, some of them after it has announced
+later spans.
 """
 
 from libc.stdint cimport int64_t
@@ -24,7 +24,7 @@ from rangefetch.transfer cimport BUFFER_BYTES, FAULT_DISK, FileCore, Lane
 
 
 cdef inline void lane_advance(Lane *lane, int64_t size) noexcept nogil:
-    """The next ``size`` bytes are in the file: say so."""
+    """Record that the lane's next ``size`` bytes are in the file."""
     cdef FileCore *file = lane.file
     if file.mapped:
         blocks_advance(&file.blocks, lane.position, lane.position + size, lane.source.number)
@@ -34,15 +34,17 @@ cdef inline void lane_advance(Lane *lane, int64_t size) noexcept nogil:
 
 
 cdef inline int small_opens(FileCore *file) noexcept nogil:
-    """A small file gets its descriptor with its first bytes, so that an error leaves nothing. Where a file has the name
-    already and is only to be compared, none is needed on the disk. Returns 0 or an errno."""
+    """Open the file without a name, or a memory file if an existing file is only to be compared.
+
+    This happens at a small file's first bytes, so that a failed request leaves nothing. Returns 0 or an errno.
+    """
     if file.small.there_bytes >= 0 and rf_open_memory(&file.fd) == 0:
         return 0
     return rf_open_nameless(file.small.directory_fd, &file.fd)
 
 
 cdef inline bint lane_put(Lane *lane, const char *data, int64_t size, int64_t offset) noexcept nogil:
-    """Write; False: the disk refused, noted as the lane's fault."""
+    """Write to the file. False: the write failed, which is noted as the lane's fault."""
     cdef int64_t before_us
     cdef int failed = 0
     if lane.file.fd < 0:
@@ -52,7 +54,7 @@ cdef inline bint lane_put(Lane *lane, const char *data, int64_t size, int64_t of
         failed = rf_pwrite_all(lane.file.fd, data, <size_t>size, offset, rf_load(&lane.file.home.uncached) != 0)
         rf_count(&lane.file.counters.disk_us, rf_now_us() - before_us)
     if failed != 0:
-        # Only a failure is noted: a write that succeeds later does not undo an earlier one's errno.
+        # Set only on failure: a later write that succeeds must not clear the errno of an earlier one.
         lane.sys_errno = failed
         lane.fault = FAULT_DISK
         return False
@@ -61,13 +63,13 @@ cdef inline bint lane_put(Lane *lane, const char *data, int64_t size, int64_t of
 
 
 cdef inline void lane_forget_spans(Lane *lane) noexcept nogil:
-    """From here to its end the transfer goes through the buffer. What a span wrote ahead of its pieces is void."""
+    """Use the buffer for the rest of the transfer. What a span has written ahead of its pieces does not count."""
     lane.span.usable = False
     lane.span.announced_bytes = lane.span.left = 0
 
 
 cdef inline bint lane_flush(Lane *lane) noexcept nogil:
-    """Write what the buffer holds; it is empty afterwards, well or not."""
+    """Write the buffered bytes. The buffer is empty afterwards, even if the write failed."""
     cdef int64_t size = lane.buffered
     lane.buffered = 0
     if size == 0:
@@ -79,12 +81,12 @@ cdef inline bint lane_flush(Lane *lane) noexcept nogil:
 
 
 cdef inline bint lane_write(Lane *lane, const char *data, int64_t size) noexcept nogil:
-    """Take one piece of the body, the next one in order. False: the disk refused."""
+    """Take the next piece of the body. False: a write failed."""
     cdef int64_t announced = lane.span.announced_bytes if data == lane.span.announced else 0
     cdef int64_t room, taken
     lane.span.announced_bytes = 0
     if lane.span.left > 0 and (data != lane.span.next or size > lane.span.left):
-        # Not what was announced: what was written ahead of its pieces does not count.
+        # Not the piece that was announced: what was written ahead does not count.
         lane_forget_spans(lane)
     if lane.span.usable and lane.span.left == 0 and lane.buffered == 0 and announced >= size:
         taken = announced
@@ -100,13 +102,13 @@ cdef inline bint lane_write(Lane *lane, const char *data, int64_t size) noexcept
         lane_advance(lane, size)
         return True
     if lane.buffered == 0 and 0 < size == lane.end - lane.position:
-        # All that is missing: it need not be copied first.
+        # The piece completes the range, so there is no point in buffering it.
         if not lane_put(lane, data, size, lane.position):
             return False
         lane_advance(lane, size)
         return True
     while size > 0:
-        # Up to a border of the buffer's size in the file, so that later writes are of whole pages.
+        # Fill up to a multiple of the buffer's size in the file, so that later writes cover whole pages.
         room = BUFFER_BYTES - (lane.position + lane.buffered) % BUFFER_BYTES
         if room > BUFFER_BYTES - lane.buffered:
             room = BUFFER_BYTES - lane.buffered

@@ -1,4 +1,4 @@
-"""How many lanes a file has: more while that pays."""
+"""Decides how many lanes a file has: more while that pays."""
 
 from libc.stdint cimport int32_t, int64_t
 
@@ -8,21 +8,21 @@ from rangefetch.service cimport part_of, request_cost_ms
 from rangefetch.transfer cimport FileCore, Growth, Loop
 
 cdef enum:
-    FIRST_LANES = 4                  # what a file begins with when its server answers ranges
-    DISTANT_LANES = 16               # ... and when the first answer took so long that growing by steps costs seconds
-    GROWTH_PAYS_PERCENT = 120        # doubled lanes should bring at least so much of the goodput before
-    GROWTH_PAYS_FULLY_PERCENT = 170
-    STILL_SHARE = 4                  # ... or one lane in so many stands still
-    PATIENCE_MS = 750                # for growth to pay
+    FIRST_LANES = 4                  # how many a file starts with when its server supports ranges
+    DISTANT_LANES = 16               # ... and if its first response was so slow that growing in steps takes seconds
+    GROWTH_PAYS_PERCENT = 120        # of the goodput before: what growth should bring ...
+    GROWTH_PAYS_FULLY_PERCENT = 170  # ... and what has the next step quadruple the lanes
+    STILL_SHARE = 4                  # growth also pays if one lane in so many stalls
+    PATIENCE_MS = 750                # before growth counts as not having paid
     LOOK_AGAIN_MS = 10_000           # after growth that did not pay
-    BUSY_PERCENT = 85                # of a processor: this thread has no room for more
+    BUSY_PERCENT = 85                # of a processor: this thread cannot do more
 
 
 cdef inline bint growth_pays(FileCore *file) noexcept nogil:
-    """Whether the lanes that were added last brought more, or there is plainly room for more.
+    """Whether the lanes added last brought more goodput, or there is plainly room for more.
 
-    A server that paces each connection often does so in bursts; then lanes stand still for whole ticks while nothing
-    is saturated, and goodput says little.
+    A server that paces each connection often sends in bursts. Lanes then stall for whole ticks while nothing is
+    saturated, and goodput means little.
     """
     return (
         file.growth.goodput * 100 >= file.growth.goodput_before * GROWTH_PAYS_PERCENT
@@ -31,7 +31,7 @@ cdef inline bint growth_pays(FileCore *file) noexcept nogil:
 
 
 cdef inline void begin_growth(Loop *loop, FileCore *file, int64_t answered_in_ms) noexcept nogil:
-    """The first answer came: several lanes may work from here on."""
+    """Start with several lanes; the first response has just come."""
     file.growth.aim_before = DISTANT_LANES if answered_in_ms >= DISTANT_MS else FIRST_LANES
     rf_note(&file.growth.aim, file.growth.aim_before)
     file.growth.bytes_done = file.blocks.bytes_done
@@ -39,9 +39,10 @@ cdef inline void begin_growth(Loop *loop, FileCore *file, int64_t answered_in_ms
 
 
 cdef inline void steer(Loop *loop, FileCore *file, int64_t elapsed_ms) noexcept nogil:
-    """Double the lanes while that brings more, else go back to what was as good; look again after a while.
+    """Double the lanes while that brings more, otherwise go back, and try again after a while.
 
-    Where doubling brought nearly double, nothing but each connection is the bound: four times as many are next.
+    If doubling nearly doubled the goodput, the only limit is that of each connection, and the next step is a factor of
+    four.
     """
     cdef int32_t most = <int32_t>part_of(file, rf_load(&file.home.lanes_most))
     cdef int32_t factor = 2
@@ -49,7 +50,7 @@ cdef inline void steer(Loop *loop, FileCore *file, int64_t elapsed_ms) noexcept 
     growth.goodput = (file.blocks.bytes_done - growth.bytes_done) * 1000 // elapsed_ms
     growth.bytes_done = file.blocks.bytes_done
     if file.blocks.unclaimed == 0 or file.lanes_busy < growth.aim or growth.goodput == 0:
-        # Lanes that have not come up yet, or the tail: nothing to be learnt.
+        # Some lanes have not started yet, or this is the end of the file: nothing can be learnt from it.
         return
     if loop.now_ms - growth.changed_ms < 2 * request_cost_ms(file):
         return
@@ -65,7 +66,7 @@ cdef inline void steer(Loop *loop, FileCore *file, int64_t elapsed_ms) noexcept 
             rf_note(&growth.stopped_ms, loop.now_ms)
         return
     if growth.aim >= most or loop.cpu_percent >= BUSY_PERCENT:
-        # Where this thread is the limit, more lanes are more work and nothing else.
+        # If this thread is the limit, more lanes only mean more work.
         return
     if growth.aim_before < growth.aim and growth.goodput * 100 >= growth.goodput_before * GROWTH_PAYS_FULLY_PERCENT:
         factor = 4

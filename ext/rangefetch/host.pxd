@@ -1,13 +1,12 @@
-"""The governor's part in the engine: for each host, how many connections there are, and when it may be asked.
+"""The engine's part of the governor: how many connections each host has, and when it may be asked.
 
-A host is where connections go: behind redirects, and at the proxy where one is used. All loops of the process share
-what is known of it (``Host``), whatever engine they belong to. What a loop may do there it knows by its own share
-(``HostShare``): connections that were granted to it, of which it makes use without asking anybody. So a request costs
-no lock; a lock is taken when a loop meets a host, and the shared numbers change when a connection is opened or closed,
-and around a transfer.
+A host is where connections go: behind redirects, or the proxy if there is one. All loops of the process share what is
+known of it (``Host``), whichever engine they belong to. Each loop also has its own share (``HostShare``): connections
+that were granted to it, which it uses without asking anybody. So a request takes no lock. A loop takes a lock when it
+first uses a host, and changes the shared numbers when a connection is opened or closed, and around a transfer.
 
-A host is open; or it rests, because it has said so, until a time; or that time is over and one request finds out
-whether it is back, before any other is sent.
+A host is open; or it rests until some time, because it asked for that; or that time is over, and one request finds out
+whether the host is back before any other is sent.
 """
 
 from libc.stdint cimport int32_t, int64_t
@@ -45,19 +44,21 @@ from rangefetch.transfer cimport (
 )
 
 cdef enum:
-    MOST_FORGETTABLE = 1024   # hosts that nobody uses, before those that say nothing are forgotten
-    LONGEST_TRYING_MS = 5000  # for one request to find out whether a host is back, before others follow
-    ASK_FOR_ROOM_MS = 100     # how often a loop that waits for a host has the others close idle connections
-    STARVING_PAUSE_MS = 100   # without a descriptor for a connection, before the next one is tried
-    OUTSIDE_FIRST_MS = 500    # who waits so long without the engine comes before files that have not begun
-    OUTSIDE_GONE_MS = 1000    # ... and is not waited for when it has not asked again for so long
+    MOST_FORGETTABLE = 1024   # hosts without users before those that may be forgotten are
+    LONGEST_TRYING_MS = 5000  # for one request to find out whether a host is back; then others follow
+    ASK_FOR_ROOM_MS = 100     # how often a loop that waits for a host asks the others to close idle connections
+    STARVING_PAUSE_MS = 100   # between attempts to open a connection when there are no descriptors
+    OUTSIDE_FIRST_MS = 500    # a caller outside the engine that has waited this long precedes files not begun
+    OUTSIDE_GONE_MS = 1000    # ... but not if it has not asked again for this long
 
 
 # ---- The table ---------------------------------------------------------------------------------------------------
 
 cdef inline void hosts_open(HostTable *table) noexcept nogil:
-    """Make the table this process's: a forked child begins with an empty one, since the connections are its parent's.
-    Not before other threads use it."""
+    """Make the table this process's: a forked child starts with an empty one, since the connections are its parent's.
+
+    Call it before other threads use the table.
+    """
     if table.process_id == rf_process_id():
         return
     memset(table, 0, sizeof(HostTable))
@@ -73,7 +74,7 @@ cdef inline Host **host_link(HostTable *table, int64_t number) noexcept nogil:
 
 
 cdef inline void hosts_forget(HostTable *table, int64_t now_ms) noexcept nogil:
-    """Forget the hosts that nobody uses and that are free to be asked; with the lock held."""
+    """Forget the hosts that nobody uses and that may be asked now; call it with the lock held."""
     cdef Host **link
     cdef Host *host
     cdef int i
@@ -94,14 +95,14 @@ cdef inline void hosts_forget(HostTable *table, int64_t now_ms) noexcept nogil:
 
 
 cdef inline Host *host_find(HostTable *table, int64_t number, int64_t now_ms) noexcept nogil:
-    """The host of that number, which is made if it is not there; with the lock held. NULL: no memory."""
+    """The host of that number, created if it is not there; call it with the lock held. NULL: out of memory."""
     cdef Host **link = host_link(table, number)
     if link[0] != NULL:
         return link[0]
     if table.count > table.forget_at:
         hosts_forget(table, now_ms)
         link = host_link(table, number)
-    # Not counted with what an engine makes: it is the process's.
+    # Not counted with an engine's allocations: it belongs to the process.
     link[0] = <Host *>make_for_good(1, sizeof(Host))
     if link[0] != NULL:
         link[0].number = number
@@ -118,20 +119,20 @@ cdef inline void raise_to(int64_t *where, int64_t value) noexcept nogil:
 
 
 cdef inline void host_rest(Host *host, int64_t until_ms) noexcept nogil:
-    """Nobody asks the host before; a longer rest stays."""
+    """Have nobody ask the host before this time; a longer rest stays."""
     raise_to(&host.rested_ms, until_ms)
 
 
 cdef inline void host_fill(Host *host, int64_t until_ms, int64_t refused) noexcept nogil:
-    """The host bears no more transfers than are under way now, less those that it has just refused, until then."""
+    """Until this time, allow the host no more transfers than are under way now, less those that it has just refused."""
     cdef int64_t lanes = rf_load(&host.lanes) - refused
     rf_store(&host.full_lanes, max(lanes, 1))
     raise_to(&host.full_ms, until_ms)
 
 
 cdef inline void hosts_rest(HostTable *table, int64_t number, int64_t now_ms, int64_t ms, bint for_all) noexcept nogil:
-    """Python's word that a host is to be left alone; without ``for_all`` what is under way may go on. From any thread.
-    """
+    """Leave the host alone, as Python has decided; without ``for_all``, transfers under way may continue. From any
+    thread."""
     cdef Host *host
     pthread_mutex_lock(&table.lock)
     host = host_find(table, number, now_ms)
@@ -144,7 +145,7 @@ cdef inline void hosts_rest(HostTable *table, int64_t number, int64_t now_ms, in
 
 
 cdef inline int64_t hosts_rest_for_ms(HostTable *table, int64_t number, int64_t now_ms) noexcept nogil:
-    """For how long the host is to be left alone yet; from any thread."""
+    """For how much longer the host is to be left alone; from any thread."""
     cdef Host *host
     cdef int64_t until_ms = 0
     pthread_mutex_lock(&table.lock)
@@ -160,7 +161,7 @@ cdef inline int64_t hosts_rest_for_ms(HostTable *table, int64_t number, int64_t 
 cdef inline int64_t hosts_slot(
     HostTable *table, int64_t number, int64_t now_us, int64_t every_us
 ) noexcept nogil:
-    """Take a slot for a request that is sent without the engine; from any thread. In how many microseconds it is."""
+    """Take a slot for a request sent outside the engine, and return in how many microseconds it is; from any thread."""
     cdef Host *host
     cdef int64_t slot_us = now_us
     pthread_mutex_lock(&table.lock)
@@ -172,7 +173,7 @@ cdef inline int64_t hosts_slot(
 
 
 cdef inline int64_t hosts_next_slot(HostTable *table, int64_t number, int64_t now_us) noexcept nogil:
-    """In how many microseconds there is one that nobody has; from any thread."""
+    """In how many microseconds the next free slot is; from any thread."""
     cdef Host *host
     cdef int64_t slot_us = now_us
     pthread_mutex_lock(&table.lock)
@@ -184,7 +185,7 @@ cdef inline int64_t hosts_next_slot(HostTable *table, int64_t number, int64_t no
 
 
 cdef inline int64_t hosts_have_answered(HostTable *table, int64_t number) noexcept nogil:
-    """Whether the host has answered anything (1), or sent something of a file (2); from any thread."""
+    """Whether the host has sent any response (1), or data of a file (2); from any thread."""
     cdef Host *host
     cdef int64_t answered
     pthread_mutex_lock(&table.lock)
@@ -197,7 +198,7 @@ cdef inline int64_t hosts_have_answered(HostTable *table, int64_t number) noexce
 # ---- A loop's share ----------------------------------------------------------------------------------------------
 
 cdef inline int64_t where_to(const ProfileCore *profile, const char *url) noexcept nogil:
-    """The number of the host to which a connection for the URL goes: its own, or that of the proxy."""
+    """The number of the host to which a connection for the URL goes: the URL's own, or the proxy."""
     cdef int64_t via = profile.https_via if is_secure(url) else profile.http_via
     cdef size_t size = 0
     cdef const char *host
@@ -212,7 +213,7 @@ cdef inline int64_t where_to(const ProfileCore *profile, const char *url) noexce
 
 
 cdef inline HostShare *share_of(Loop *loop, int64_t number) noexcept nogil:
-    """The loop's share of a host. NULL: no memory."""
+    """The loop's share of a host, created if it is not there. NULL: out of memory."""
     cdef HostShare **link = &loop.shares[<size_t>number % HOST_BUCKETS]
     cdef HostShare *share
     while link[0] != NULL and link[0].host.number != number:
@@ -237,14 +238,14 @@ cdef inline HostShare *share_of(Loop *loop, int64_t number) noexcept nogil:
 
 
 cdef inline void share_waits(HostShare *share, bint waits) noexcept nogil:
-    """Whether something here waits for a connection to the host."""
+    """Note whether something on this loop waits for a connection to the host."""
     if share.waits != waits:
         share.waits = waits
         rf_add(&share.host.waiting, 1 if waits else -1)
 
 
 cdef inline void share_give_back(HostShare *share) noexcept nogil:
-    """Give back what was granted and is of no use: there are neither transfers nor connections for it."""
+    """Give back the grants that neither a transfer nor an open connection uses."""
     cdef int32_t used = max(share.lanes, share.sockets)
     cdef int32_t surplus = share.granted - used
     if surplus <= 0:
@@ -257,7 +258,7 @@ cdef inline void share_give_back(HostShare *share) noexcept nogil:
 
 
 cdef inline void shares_sweep(Loop *loop) noexcept nogil:
-    """Let go of the hosts that nothing here has to do with any more."""
+    """Free the shares of hosts that nothing on this loop uses any more."""
     cdef HostShare **link
     cdef HostShare *share
     cdef int i
@@ -279,7 +280,7 @@ cdef inline void shares_sweep(Loop *loop) noexcept nogil:
 
 
 cdef inline HostShare *source_share(Loop *loop, Source *source) noexcept nogil:
-    """The share of the host that the source is asked at. NULL: no memory."""
+    """The share of the host where the source is asked. NULL: out of memory."""
     if source.share == NULL:
         source.share = share_of(
             loop, where_to(source.profile, source.resolved_url if source.resolved_url != NULL else source.url)
@@ -290,7 +291,7 @@ cdef inline HostShare *source_share(Loop *loop, Source *source) noexcept nogil:
 
 
 cdef inline void source_leaves(Source *source) noexcept nogil:
-    """The source is asked elsewhere from now on, or not any more."""
+    """Detach the source from its host: it moves to another one, or is not asked any more."""
     if source.share != NULL:
         source.share.sources -= 1
         source.share = NULL
@@ -298,7 +299,7 @@ cdef inline void source_leaves(Source *source) noexcept nogil:
 
 
 cdef inline void leave_hosts(FileCore *file) noexcept nogil:
-    """The file's sources are not asked any more."""
+    """Detach the file's sources from their hosts; they are not asked any more."""
     cdef int i
     for i in range(file.source_count):
         if file.sources[i].share != NULL:
@@ -307,10 +308,10 @@ cdef inline void leave_hosts(FileCore *file) noexcept nogil:
         source_leaves(file.sources[i])
 
 
-# ---- May it be asked? --------------------------------------------------------------------------------------------
+# ---- May a transfer begin? ---------------------------------------------------------------------------------------
 
 cdef inline bint host_grants(Host *host) noexcept nogil:
-    """Take one more connection, if there may be one more."""
+    """Count one more connection, if the host may have one more."""
     cdef int64_t taken = rf_load(&host.taken)
     while taken < rf_load(&host.most):
         if rf_swap_if(&host.taken, taken, taken + 1):
@@ -320,7 +321,7 @@ cdef inline bint host_grants(Host *host) noexcept nogil:
 
 
 cdef inline bint host_is_resting(Loop *loop, const HostShare *share) noexcept nogil:
-    """Whether the host is to be left alone, or is only just being asked whether it is back."""
+    """Whether the host is to be left alone, or a request is just finding out whether it is back."""
     cdef int64_t rested_ms
     if share == NULL:
         return False
@@ -331,7 +332,7 @@ cdef inline bint host_is_resting(Loop *loop, const HostShare *share) noexcept no
 
 
 cdef inline bint host_is_full(Loop *loop, const HostShare *share) noexcept nogil:
-    """Whether the host has said that it bears no more than is under way."""
+    """Whether the host has said that it takes no more transfers than it has."""
     return (
         share != NULL and rf_load(&share.host.full_ms) > loop.now_ms
         and rf_load(&share.host.lanes) >= rf_load(&share.host.full_lanes)
@@ -339,8 +340,8 @@ cdef inline bint host_is_full(Loop *loop, const HostShare *share) noexcept nogil
 
 
 cdef inline bint outside_is_next(const Loop *loop, const Host *host) noexcept nogil:
-    """Whether the next connection is due to somebody without the engine, who has waited for it. Files that are under
-    way keep theirs."""
+    """Whether the next connection is due to a caller outside the engine that waits for one. Files under way keep
+    theirs."""
     cdef int64_t since_ms = rf_load(&host.outside_ms)
     return (
         since_ms != 0 and loop.now_ms - since_ms >= OUTSIDE_FIRST_MS
@@ -351,9 +352,11 @@ cdef inline bint outside_is_next(const Loop *loop, const Host *host) noexcept no
 cdef inline bint share_may_ask(
     Loop *loop, HostShare *share, int64_t most, bint insists, bint begins
 ) noexcept nogil:
-    """Whether one more transfer may begin at the host, to which there may be ``most`` connections, or as many as others
-    who are at work there may have; with ``insists`` also beyond that. Where there are as many, it is noted that one is
-    wanted. ``begins``: nothing of the file has come yet.
+    """Whether one more transfer may begin at the host.
+
+    The host may have ``most`` connections, or as many as others who use it allow, if that is more; ``insists`` ignores
+    this limit. If the answer is no for want of a connection, note that one is wanted. ``begins``: the file has no
+    response yet.
     """
     cdef int64_t taken
     if share == NULL or host_is_resting(loop, share) or host_is_full(loop, share):
@@ -362,7 +365,7 @@ cdef inline bint share_may_ask(
         share_waits(share, True)
         return False
     if loop.now_ms < loop.starved_again_ms and share.lanes >= share.sockets:
-        # It would take a connection more, for which there is no descriptor.
+        # It would need another connection, for which there is no descriptor.
         share_waits(share, True)
         return False
     if begins and not insists and outside_is_next(loop, share.host):
@@ -373,21 +376,21 @@ cdef inline bint share_may_ask(
         return False
     raise_to(&share.host.most, most)
     taken, most = rf_load(&share.host.taken), rf_load(&share.host.most)
-    # What was granted beyond the limit, to one that insisted, is for no other.
+    # A connection granted beyond the limit, to a file that insisted, is for no other.
     if insists:
-        return True  # of those that wait, this says nothing
+        return True  # which says nothing about the others that wait
     if taken < most or (share.lanes < share.granted and taken <= most):
         share.refused_ms = 0
         return True
     share_waits(share, True)
     if share.refused_ms == 0:
-        # What is idle elsewhere may be wanted there in a moment.
+        # Not at once: connections that are idle elsewhere may be needed there in a moment.
         share.refused_ms = loop.now_ms
     elif loop.now_ms - max(share.refused_ms, share.asked_ms) >= ASK_FOR_ROOM_MS:
         share.asked_ms = loop.now_ms
         ask_for_room(loop, share.host.number)
         if share.sockets > share.lanes:
-            # Those beyond the limit, of one that insisted, would stay idle here for ever.
+            # A connection beyond the limit, opened for a file that insisted, would stay idle here forever.
             make_room_soon(loop, share.host.number)
     return False
 
@@ -395,11 +398,11 @@ cdef inline bint share_may_ask(
 cdef inline bint share_admits(
     Loop *loop, HostShare *share, int64_t most, bint insists, bint begins
 ) noexcept nogil:
-    """The same, and grant it what it needs, for ``lane_send`` to use or ``share_give_back`` to give back."""
+    """The same, but also grant the connection, which ``lane_send`` uses or ``share_give_back`` gives back."""
     if not share_may_ask(loop, share, most, insists, begins):
         return False
     if loop.starved_ms != 0 and share.lanes >= share.sockets:
-        # One finds out for all whether there is a descriptor by now.
+        # One lane finds out for all whether there is a descriptor now.
         loop.starved_again_ms = loop.now_ms + STARVING_PAUSE_MS
     if share.lanes < share.granted:
         return True
@@ -411,14 +414,15 @@ cdef inline bint share_admits(
     return True
 
 
-# ---- Connections of others ---------------------------------------------------------------------------------------
+# ---- Connections outside the engine ------------------------------------------------------------------------------
 
 cdef inline int64_t hosts_take(
     HostTable *table, int64_t number, int64_t now_ms, int64_t wanted, int64_t most
 ) noexcept nogil:
-    """So many connections for somebody who opens them without the engine, or as many as there are left of ``most``.
-    Where that is none, the loops close what they keep idle for the host, and the next one that is free is for whoever
-    asks again. From any thread.
+    """Grant a caller outside the engine the connections that it wants, or as many as ``most`` leaves.
+
+    If there are none, the loops close idle connections to the host, and the next free one is for whoever asks again.
+    Returns how many were granted. May be called from any thread.
     """
     cdef Host *host
     cdef int64_t granted = 0
@@ -440,7 +444,7 @@ cdef inline int64_t hosts_take(
 
 
 cdef inline void hosts_give_back(HostTable *table, int64_t number, int64_t count) noexcept nogil:
-    """So many of them are closed; from any thread."""
+    """Give back connections that a caller outside the engine has closed; from any thread."""
     cdef Host *host
     pthread_mutex_lock(&table.lock)
     host = host_link(table, number)[0]
@@ -452,10 +456,10 @@ cdef inline void hosts_give_back(HostTable *table, int64_t number, int64_t count
     pthread_mutex_unlock(&table.lock)
 
 
-# ---- A transfer there --------------------------------------------------------------------------------------------
+# ---- Transfers ---------------------------------------------------------------------------------------------------
 
 cdef inline void share_begin(Loop *loop, Lane *lane, HostShare *share) noexcept nogil:
-    """The lane's transfer begins."""
+    """Count the lane's transfer, which begins."""
     cdef int64_t trying_ms
     lane.share = share
     lane.opened = 0
@@ -471,7 +475,7 @@ cdef inline void share_begin(Loop *loop, Lane *lane, HostShare *share) noexcept 
 
 
 cdef inline void share_answered(Loop *loop, Lane *lane) noexcept nogil:
-    """The host has answered, and not asked for a rest: it is open."""
+    """Note that the host has answered and did not ask for a rest: it is open."""
     cdef Host *host
     if lane.share == NULL:
         return
@@ -486,12 +490,12 @@ cdef inline void share_answered(Loop *loop, Lane *lane) noexcept nogil:
 
 
 cdef inline void share_end(Lane *lane) noexcept nogil:
-    """The lane's transfer is over."""
+    """Count the lane's transfer as over."""
     cdef HostShare *share = lane.share
     if share == NULL:
         return
     if lane.finds_out:
-        # It did not find out: the next one will.
+        # It did not find out whether the host is back; the next one will.
         lane.finds_out = False
         rf_store(&share.host.trying_ms, 0)
     lane.share = NULL
@@ -499,19 +503,19 @@ cdef inline void share_end(Lane *lane) noexcept nogil:
     rf_add(&share.host.lanes, -1)
     share_give_back(share)
     if share.waits:
-        # The connection may be idle now, which is no news for other loops.
+        # The connection may be idle now. Other loops need not know.
         share.loop.has_room = True
 
 
 cdef inline bint share_opens(Lane *lane, HostShare *share) noexcept nogil:
-    """libcurl is about to open a socket for the lane. False: that would be a connection too many.
+    """Count a socket that libcurl is about to open for the lane. False: it would be one connection too many.
 
-    The second one of a transfer is for another address of the host, and only one of them will stay.
+    A transfer's second socket is an attempt at another address of the host, and only one of them will stay.
     """
     if share == NULL:
         return True
     if lane.opened == 0 and share.sockets >= share.granted:
-        # One is idle that this transfer cannot use, as it goes by another proxy or speaks another version.
+        # An idle connection that this transfer cannot use: it goes by another proxy, or speaks another version.
         if not host_grants(share.host):
             return False
         share.granted += 1
@@ -521,6 +525,6 @@ cdef inline bint share_opens(Lane *lane, HostShare *share) noexcept nogil:
 
 
 cdef inline void share_closes(HostShare *share) noexcept nogil:
-    """libcurl has closed a socket."""
+    """Count a socket that libcurl has closed."""
     share.sockets -= 1
     share_give_back(share)

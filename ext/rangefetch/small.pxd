@@ -1,10 +1,10 @@
 """A file that is taken for a small one: a single request, and no part file, state or lock.
 
-Whether a file is small, its first answer tells. Until then its bytes go into a file without a name (``O_TMPFILE``),
-which gets its name in one step when they are all there. So there is nothing to lock, to save or to clean up, whatever
-happens. Where the answer says that the file is large, or anything else that concerns Python, the transfer is held
-before its first byte is taken, and Python gives the file a place of its own (``File.place``). There it goes on as any
-other file. What came of a transfer that fails goes there, too, so that nothing is requested twice.
+Whether a file is small is known from its first response. Until then its bytes go into a file without a name
+(``O_TMPFILE``), which is given its name in one step once it is complete. So there is nothing to lock, save or clean up,
+whatever happens. If the response says that the file is large, or anything else that concerns Python, the transfer is
+held before its first byte is taken, and Python gives the file a place of its own (``File.place``), where it continues
+like any other file. What a failed transfer has fetched goes there too, so that nothing is requested twice.
 
     SMALL ---- all bytes came ----> DONE, under its name, which a file with the same bytes may have had already
       |
@@ -43,18 +43,18 @@ from rangefetch.transfer cimport (
 )
 
 cdef enum:
-    CRAWL_AFTER_MS = 5000     # of a small file that has been coming for so long
-    CRAWL_LEFT_MS = 10_000    # ... and will for so much longer
+    CRAWL_AFTER_MS = 5000     # a small file that has taken this long ...
+    CRAWL_LEFT_MS = 10_000    # ... and needs this much longer is fetched like a large one
 
 
 cdef inline bint small_is_plain(const Lane *lane) noexcept nogil:
-    """Whether the answer says nothing that would concern Python: the file is no larger than it may be, and has neither
-    another name nor a digest to be compared with."""
+    """Whether the response says nothing that concerns Python: the file is small enough, and has neither another name nor
+    a digest to verify."""
     cdef const FileCore *file = lane.file
     return not (
         file.size > file.small.largest_bytes
         or lane.source.resolved_url != NULL
-        # Of a size that is not known there may be more than is worth comparing.
+        # An unknown size may be more than is worth comparing.
         or (file.small.there_bytes >= 0 and file.size != file.small.there_bytes)
         or (file.small.named_by_url and header_value(lane.easy, "Content-Disposition") != NULL)
         or header_value(lane.easy, "Repr-Digest") != NULL
@@ -62,21 +62,20 @@ cdef inline bint small_is_plain(const Lane *lane) noexcept nogil:
 
 
 cdef inline void small_holds(Loop *loop, FileCore *file) noexcept nogil:
-    """Python is to give it a place."""
+    """Ask Python to give the file a place."""
     file.small.stage = HELD
     post_bare(loop, EVENT_HELD, file)
 
 
 cdef inline void small_closes(FileCore *file) noexcept nogil:
-    """Its file without a name is gone, and what is in it."""
+    """Close the file without a name, and so discard what is in it."""
     if file.small.stage != PLACED and file.fd >= 0:
         rf_close(file.fd)
         file.fd = -1
 
 
 cdef inline bint small_may_begin(FileCore *file) noexcept nogil:
-    """Whether it may have its name, or what has the name may be the same file; and nothing of it is there that an
-    earlier run has left."""
+    """Whether its name is free, or the file of that name may be the same; and an earlier run has left nothing of it."""
     cdef int directory_fd = file.small.directory_fd
     cdef int i
     for i in range(2):
@@ -91,7 +90,7 @@ cdef inline bint small_may_begin(FileCore *file) noexcept nogil:
 
 
 cdef inline void small_forgets(FileCore *file) noexcept nogil:
-    """Nothing came of a transfer: it is as if the file had not been asked for."""
+    """Discard what a transfer brought, as if the file had never been requested."""
     small_closes(file)
     rf_store(&file.size, -1)
     rf_store(&file.splits, False)
@@ -101,7 +100,7 @@ cdef inline void small_forgets(FileCore *file) noexcept nogil:
 
 
 cdef inline int allocate(FileCore *file) noexcept nogil:
-    """Give a file whose size is known its length, or its space. Returns 0 or an errno."""
+    """Set the length of a file whose size is known, or reserve its space. Returns 0 or an errno."""
     if file.size == 0 or file.probing or file.allocation == ALLOCATE_NOTHING:
         return 0
     if file.allocation == ALLOCATE_LENGTH:
@@ -110,7 +109,7 @@ cdef inline int allocate(FileCore *file) noexcept nogil:
 
 
 cdef inline void small_is_placed(Loop *loop, FileCore *file, int fd) noexcept nogil:
-    """It has a place of its own from now on, where it goes on: with the transfer that was held, or what came of it."""
+    """Move a held file to the place that it was given, to continue with the held transfer or what a failed one left."""
     cdef int nameless = file.fd
     if file.small.stage != HELD:
         return
@@ -118,7 +117,7 @@ cdef inline void small_is_placed(Loop *loop, FileCore *file, int fd) noexcept no
     file.fd = fd
     loop.newest_us = loop.now_us
     if nameless >= 0:
-        # What is wrong with the disk is said when it comes again. Of a stream that broke off nothing can be continued.
+        # A disk error will be reported when it recurs. A stream that broke off cannot be continued.
         if not file.mapped and not file.finished:
             rf_store(&file.stream_bytes, 0)
         elif rf_copy(nameless, fd, file.small.kept_bytes) != 0:
@@ -130,14 +129,15 @@ cdef inline void small_is_placed(Loop *loop, FileCore *file, int fd) noexcept no
                 rf_store(&file.answered, False)
         rf_close(nameless)
     if file.mapped:
-        # Where that is refused, there is still what a write says.
+        # An error is ignored: if it matters, a write will fail.
         allocate(file)
 
 
 cdef inline bint small_publish(Lane *lane) noexcept nogil:
-    """All bytes are there: set the time, and give the file its name, unless the file that has it is the same.
+    """Set the complete file's time and give it its name, unless an existing file of that name has the same bytes.
 
-    False: the name is taken, or the disk refuses."""
+    Returns False if the name is taken, or on a disk error.
+    """
     cdef FileCore *file = lane.file
     cdef const char *date = header_value(lane.easy, "Last-Modified")
     cdef int64_t modified_s = -1
@@ -162,13 +162,13 @@ cdef inline bint small_publish(Lane *lane) noexcept nogil:
 
 
 cdef inline bint small_arrives(Lane *lane) noexcept nogil:
-    """A transfer of the file came to its end: whether that was all of it, and it has its name."""
+    """After a transfer without errors: whether the file is complete, and now has its name."""
     cdef FileCore *file = lane.file
     if not small_is_plain(lane):
         return False
     if file.size < 0:
-        # Where it cannot have its name, its map is made of what has come: all of it is this lane's.
+        # If it cannot have its name, its block map is made of what has come, all of which this lane has claimed.
         rf_store(&file.size, lane.position)
         lane.end = lane.position
-    # A server may answer less than was asked for, and then the rest is asked for in ranges.
+    # A server may send less than was asked for; the rest is then requested in ranges.
     return lane.position == file.size and small_publish(lane)

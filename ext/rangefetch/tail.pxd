@@ -1,8 +1,8 @@
-"""How a file's last bytes come, so that no file waits for one slow connection.
+"""Speeds up the end of a file, so that no file waits for one slow connection.
 
-An idle lane helps the slowest one: it takes the later part of its range (a steal), or, where that is less than a
-block, fetches the rest a second time into a buffer of its own, and whoever has it whole first commits it (a hedge).
-A lane that is far slower than its fellows is replaced, and what brings nothing is given up.
+An idle lane helps the slowest one. It takes the later part of that lane's range (a steal) or, if that is less than a
+block, fetches the rest a second time into a buffer of its own, and the first to have it all commits it (a hedge). A
+lane far slower than the others is replaced, and helpers that bring nothing are given up.
 """
 
 from libc.stdint cimport int64_t
@@ -16,21 +16,21 @@ from rangefetch.transfer cimport ACCEPTED, UNCHECKED, FileCore, Lane, Loop, Sour
 
 cdef enum:
     LARGEST_HEDGE_BYTES = 4 << 20
-    UNKNOWN_BYTES_PER_S = 1 << 20    # what a lane is taken to bring where none has told
-    RATE_AFTER_MS = 500              # a lane that has brought nothing for so long counts as slow, not as new
-    SLOW_FACTOR = 8                  # slower than its fellows by so much: replaced
+    UNKNOWN_BYTES_PER_S = 1 << 20    # the rate assumed for a lane if none is known
+    RATE_AFTER_MS = 500              # a lane that has received nothing for this long counts as slow, not as new
+    SLOW_FACTOR = 8                  # slower than the others by this factor: replaced
     SLOW_AFTER_MS = 1500
-    LONGEST_AFTER_MS = 60_000        # between two replacements that do not help
-    CRAWL_MS = 2000                  # bytes that nobody will be free for sooner get a lane, however few they are
+    LONGEST_AFTER_MS = 60_000        # longest pause between replacements that do not help
+    CRAWL_MS = 2000                  # bytes for which no lane will be free sooner get a new lane, however few they are
 
 
 cdef inline bint may_be_waiting(Loop *loop, const Lane *lane) noexcept nogil:
-    """Whether the lane has waited for its answer no longer than twice what answers take here."""
+    """Whether the lane has waited for its response for less than twice as long as the file's requests usually take."""
     return lane.received_bytes == 0 and loop.now_ms - lane.started_ms < 2 * lane.file.memory.request_ms
 
 
 cdef inline int64_t left_ms(Loop *loop, const Lane *lane) noexcept nogil:
-    """How long a lane will need for the rest of its range; -1: it is too new to tell."""
+    """How long the lane will need for the rest of its range; -1: it is too new to tell."""
     cdef int64_t left = lane.end - lane_received_end(lane)
     if lane.bytes_per_s > 0:
         return left * 1000 // lane.bytes_per_s
@@ -40,7 +40,7 @@ cdef inline int64_t left_ms(Loop *loop, const Lane *lane) noexcept nogil:
 
 
 cdef inline int64_t usual_bytes_per_s(Loop *loop, FileCore *file, const Lane *but) noexcept nogil:
-    """What the file's lanes bring on average, without one of them; 0: not known."""
+    """The average rate of the file's lanes, leaving out one of them; 0: not known."""
     cdef Lane *lane = loop.lanes
     cdef int64_t sum_ = 0
     cdef int64_t count = 0
@@ -53,7 +53,7 @@ cdef inline int64_t usual_bytes_per_s(Loop *loop, FileCore *file, const Lane *bu
 
 
 cdef inline Lane *slowest_lane(Loop *loop, FileCore *file) noexcept nogil:
-    """The lane that the end of the file will wait for: the one with the most time left, without a rival yet."""
+    """The lane that would end last: the one with the most time left, if it has no rival yet."""
     cdef Lane *lane = loop.lanes
     cdef Lane *slowest = NULL
     cdef int64_t most_ms = 0
@@ -69,10 +69,10 @@ cdef inline Lane *slowest_lane(Loop *loop, FileCore *file) noexcept nogil:
 
 
 cdef inline bint steal(Loop *loop, FileCore *file, Lane *victim, Lane *thief, int64_t thief_rate) noexcept nogil:
-    """Take the later part of the victim's range, split by rates, at a block border. False: it would not pay.
+    """Take the later part of the victim's range, split by their rates, at a block border. False: it would not pay.
 
-    The block in which the victim is stays its own, for its answer may come at any moment; where all was taken from
-    those that waited, each in turn, servers that answer late were asked for the same bytes for ever.
+    The victim keeps the block that it is in, since its response may arrive at any moment. When lanes that waited could
+    lose everything, one after the other, servers that respond late were asked for the same bytes forever.
     """
     cdef int64_t at = lane_received_end(victim)
     cdef int64_t left = victim.end - at
@@ -111,7 +111,7 @@ cdef inline bint hedge(Loop *loop, FileCore *file, Lane *slow, Lane *fast, int64
     fast.is_first = False
     fast.ranged = True
     fast.redirects = 0
-    # It claims nothing: the bytes are the slow lane's until one of them has them all.
+    # The hedge claims nothing: the bytes belong to the slow lane until one of the two has them all.
     fast.start = fast.position = fast.claim_end = at
     fast.end = slow.end
     fast.hedge.rival = slow
@@ -138,7 +138,7 @@ cdef inline bint help_slowest(Loop *loop, FileCore *file, Lane *lane) noexcept n
     if rate <= 0:
         rate = lane.source.bytes_per_s
     if rate <= 0:
-        # Nothing else is known. Its own rate would not do: it falls while the lane stands still.
+        # No rate is known. The slow lane's own would be too low: it falls while the lane stalls.
         rate = slowest.bytes_per_s if slowest.bytes_per_s > UNKNOWN_BYTES_PER_S else UNKNOWN_BYTES_PER_S
     if not steal(loop, file, slowest, lane, rate) and not hedge(loop, file, slowest, lane, rate):
         return lane_stays(lane)
@@ -150,7 +150,7 @@ cdef inline bint help_slowest(Loop *loop, FileCore *file, Lane *lane) noexcept n
 
 
 cdef inline bint has_silent_helper(Loop *loop, FileCore *file) noexcept nogil:
-    """Whether a lane that was sent to help has not been answered yet."""
+    """Whether a lane that was sent to help still waits for its response."""
     cdef Lane *lane = loop.lanes
     while lane != NULL:
         if lane.file == file and lane.helps and lane.check == UNCHECKED:
@@ -160,9 +160,9 @@ cdef inline bint has_silent_helper(Loop *loop, FileCore *file) noexcept nogil:
 
 
 cdef inline void watch_tail(Loop *loop, FileCore *file) noexcept nogil:
-    """From time to time: while the last ranges are in flight, lanes that went idle may help after all.
+    """While the last ranges are in flight, have idle lanes help; called once a tick.
 
-    One after the other, for it may take a connection more, which not every server answers.
+    One at a time, since each may need another connection, and not every server answers one more.
     """
     cdef Lane *lane
     while (
@@ -179,7 +179,7 @@ cdef inline void watch_tail(Loop *loop, FileCore *file) noexcept nogil:
 
 
 cdef inline void withdraw(Loop *loop, FileCore *file) noexcept nogil:
-    """Give up lanes that nobody answers while others are answered, and help that brings nothing."""
+    """Give up lanes that get no response while others do, and hedges that bring nothing."""
     cdef Lane *lane = loop.lanes
     cdef Source *source
     cdef int64_t since_ms
@@ -222,7 +222,7 @@ cdef inline void note_replaced(Loop *loop, FileCore *file, const Lane *lane) noe
 
 
 cdef inline void replace_slow(Loop *loop, FileCore *file) noexcept nogil:
-    """Give up one lane that is far slower than its fellows: another connection may have better luck."""
+    """Give up one lane that is far slower than the others; a new connection may be faster."""
     cdef Lane *lane = loop.lanes
     cdef int64_t usual, anew_ms
     if file.blocks.unclaimed == 0 or is_limited(loop, file) or file.lanes_busy < 2:
