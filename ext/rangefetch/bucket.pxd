@@ -1,8 +1,7 @@
-"""Token buckets: how many bytes may come now, for one file or for the whole engine.
+"""Token buckets: how many bytes may be received now, for one file or for the whole engine.
 
-A bucket may be shared by several loops: its numbers are changed by atomic steps. It may run into debt by one piece
-(16 KiB), which the time to come pays back, so the average holds however many lanes draw on it. The clock is the
-caller's.
+Several loops may share a bucket: its numbers are changed atomically. It may go into debt by one piece (16 KiB), which
+later time pays back, so the average holds however many lanes draw on it. The caller supplies the time.
 """
 
 from libc.stdint cimport int64_t
@@ -13,24 +12,24 @@ cdef extern from "platform.h" nogil:
     const int64_t LARGEST_BYTES_PER_S "RF_LARGEST_BYTES_PER_S"
 
 cdef enum:
-    BURST_MS = 100          # what may be saved up, in time
+    BURST_MS = 100          # how much may accumulate, in time
     LEAST_BURST_BYTES = 16 << 10
     LEAST_FILL_US = 1000    # shorter steps would lose fractions of a byte
 
 cdef struct Bucket:
     int64_t bytes_per_s     # 0: no limit
-    int64_t level           # bytes that may come now; below zero: debt
-    int64_t filled_us       # up to when time has been paid out
+    int64_t level           # bytes that may be received now; below zero: debt
+    int64_t filled_us       # the time up to which the bucket was filled
 
 
 cdef inline void bucket_limit(Bucket *bucket, int64_t bytes_per_s) noexcept nogil:
-    """Set or change the limit; what was saved up or owed under the old one is forgotten."""
+    """Set or change the limit, and forget what had accumulated or was owed under the old one."""
     rf_store(&bucket.level, 0)
     rf_store(&bucket.bytes_per_s, min(bytes_per_s, LARGEST_BYTES_PER_S))
 
 
 cdef inline void bucket_fill(Bucket *bucket, int64_t now_us) noexcept nogil:
-    """Pay out the time that has passed."""
+    """Add the bytes for the time that has passed."""
     cdef int64_t bytes_per_s = rf_load(&bucket.bytes_per_s)
     cdef int64_t filled_us = rf_load(&bucket.filled_us)
     cdef int64_t most, paid, level
@@ -41,10 +40,10 @@ cdef inline void bucket_fill(Bucket *bucket, int64_t now_us) noexcept nogil:
         most = LEAST_BURST_BYTES
     paid = (now_us - filled_us) * bytes_per_s // 1_000_000 if now_us - filled_us < 1_000_000 else bytes_per_s
     if paid > 0 and now_us - filled_us < 1_000_000:
-        # Only the time of whole bytes is spent; the rest is for the next fill.
+        # Use up only the time that whole bytes stand for; the rest is left for the next call.
         now_us = filled_us + (paid * 1_000_000 + bytes_per_s - 1) // bytes_per_s
     if paid <= 0 or not rf_swap_if(&bucket.filled_us, filled_us, now_us):
-        # Too little for a byte yet, or another loop has just paid this time out.
+        # Not enough for one byte yet, or another loop has just filled the bucket.
         return
     level = rf_add(&bucket.level, paid)
     if level > most:
@@ -52,7 +51,7 @@ cdef inline void bucket_fill(Bucket *bucket, int64_t now_us) noexcept nogil:
 
 
 cdef inline void bucket_take(Bucket *bucket, int64_t size) noexcept nogil:
-    """These bytes have come."""
+    """Deduct bytes that were received."""
     if rf_load(&bucket.bytes_per_s) > 0:
         rf_add(&bucket.level, -size)
 

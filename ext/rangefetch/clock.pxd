@@ -1,4 +1,4 @@
-"""A loop's clocks, which are looked at once for all that it does at about the same time."""
+"""A loop's clocks, read once for everything that it does at about the same time."""
 
 from libc.stdint cimport int64_t
 
@@ -12,7 +12,7 @@ cdef inline void look_at_clock(Loop *loop) noexcept nogil:
 
 
 cdef inline int64_t busy_us(Loop *loop) noexcept nogil:
-    """Processor time of this thread. It takes a system call, which a small file is hardly worth."""
+    """Processor time of this thread. Reading it takes a system call, too expensive to make for every small file."""
     if loop.busy_at_us != loop.now_us:
         loop.busy_at_us = loop.now_us
         loop.busy_us = rf_thread_us()

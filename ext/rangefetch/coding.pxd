@@ -1,7 +1,7 @@
-"""Content codings: whether a response's body is the file, or a coding of it that nobody asked for.
+"""Content codings: whether a response's body is the file, or an encoding of it that nobody asked for.
 
-The file is what the server stores. Servers that store ``x.tar.gz`` often say ``Content-Encoding: x-gzip`` of it, which
-describes the file and not the response (Apache's ``AddEncoding``). Words that name no coding mean nothing.
+The file is what the server stores. Servers that store ``x.tar.gz`` often send ``Content-Encoding: x-gzip`` with it,
+which describes the file, not the response (Apache's ``AddEncoding``). Words that name no coding are ignored.
 """
 
 from libc.stdio cimport snprintf
@@ -30,7 +30,7 @@ cdef inline bint says_gzip(const char *name, size_t size) noexcept nogil:
 
 
 cdef inline bint says_coding(const char *name, size_t size, const char *coding, size_t length) noexcept nogil:
-    """Whether a file's name says that the file itself has this coding."""
+    """Whether the name of a file indicates that the file itself has this coding."""
     if is_word(coding, length, "gzip") or is_word(coding, length, "x-gzip"):
         return says_gzip(name, size)
     if is_word(coding, length, "compress") or is_word(coding, length, "x-compress"):
@@ -47,7 +47,7 @@ cdef inline bint says_coding(const char *name, size_t size, const char *coding, 
 
 
 cdef inline bint is_real_coding(const char *word, size_t size) noexcept nogil:
-    """Whether a word names a coding: IANA's registry, and what servers use beside it."""
+    """Whether a word names a coding: those in IANA's registry, and others that servers use."""
     return (
         is_word(word, size, "gzip") or is_word(word, size, "x-gzip") or is_word(word, size, "deflate")
         or is_word(word, size, "compress") or is_word(word, size, "x-compress") or is_word(word, size, "br")
@@ -59,15 +59,15 @@ cdef inline bint is_real_coding(const char *word, size_t size) noexcept nogil:
 
 
 cdef inline bint url_says_coding(const char *url, const char *coding, size_t length) noexcept nogil:
-    """The same of the path of a URL, which may be NULL."""
+    """The same for the path of a URL, which may be NULL."""
     return url != NULL and says_coding(url, strcspn(url, "?#"), coding, length)
 
 
 cdef inline bint is_the_files_own(
     const FileCore *file, const Source *source, CURL *easy, const char *coding, size_t length
 ) noexcept nogil:
-    """Whether a coding is one that the file itself has, by its name: in the URL, after redirects, or as the server or
-    the user gives it."""
+    """Whether the file itself has this coding, going by its name: in the URL before or after redirects, or as given by
+    the server or the user."""
     cdef const char *disposition = header_value(easy, "Content-Disposition")
     cdef size_t size
     if (
@@ -85,14 +85,14 @@ cdef inline bint is_the_files_own(
 
 cdef struct Words:
     CURL *easy           # borrowed
-    const char *field    # borrowed: a header field that is a list, of which there may be several
-    size_t number        # which of them
+    const char *field    # borrowed: the name of a list header, which may occur several times
+    size_t number        # which occurrence
     const char *text     # borrowed from libcurl: the word; NULL: before the first one
     size_t length
 
 
 cdef inline bint next_word(Words *at) noexcept nogil:
-    """Go to the next word of a field that is a list (RFC 9110, section 5.6.1). False: there is none."""
+    """Move to the next word of a list header (RFC 9110, section 5.6.1). False: there is none."""
     if at.text == NULL:
         at.text = header_value(at.easy, at.field)
     else:
@@ -108,7 +108,7 @@ cdef inline bint next_word(Words *at) noexcept nogil:
 
 
 cdef inline bint is_encoded(const FileCore *file, const Source *source, CURL *easy) noexcept nogil:
-    """Whether the bytes of the body are not the file's, but a coding of them (RFC 9110, section 8.4)."""
+    """Whether the body is an encoding of the file instead of its bytes (RFC 9110, section 8.4)."""
     cdef Words at = Words(easy=easy, field="Content-Encoding", number=0, text=NULL, length=0)
     while next_word(&at):
         if is_real_coding(at.text, at.length) and not (
@@ -119,9 +119,9 @@ cdef inline bint is_encoded(const FileCore *file, const Source *source, CURL *ea
 
 
 cdef inline bint has_transfer_coding(CURL *easy) noexcept nogil:
-    """Whether there is a transfer coding beside "chunked" (RFC 9112, section 7.4), which nobody asked for.
+    """Whether there is a transfer coding besides "chunked" (RFC 9112, section 7.4), which nobody asked for.
 
-    Newer versions of libcurl refuse it; 7.88 hands over the encoded bytes.
+    Newer versions of libcurl refuse it; 7.88 delivers the encoded bytes.
     """
     cdef Words at = Words(easy=easy, field="Transfer-Encoding", number=0, text=NULL, length=0)
     while next_word(&at):
@@ -131,7 +131,7 @@ cdef inline bint has_transfer_coding(CURL *easy) noexcept nogil:
 
 
 cdef inline void name_coding(CURL *easy, char *words) noexcept nogil:
-    """Write down which coding a response was refused for; ``words`` has room for ``ERROR_TEXT_BYTES``."""
+    """Write down the coding for which a response was refused; ``words`` has room for ``ERROR_TEXT_BYTES``."""
     cdef const char *coding = header_value(easy, "Transfer-Encoding")
     if coding != NULL and has_transfer_coding(easy):
         snprintf(words, ERROR_TEXT_BYTES, "Transfer-Encoding: %s", coding)

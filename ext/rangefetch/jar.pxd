@@ -1,8 +1,7 @@
-"""Cookies that servers set along the way, in memory: a login host's, a cookie wall's, a warning page's.
+"""Cookies that servers set during downloads, such as those of login hosts and warning pages; kept in memory.
 
-libcurl has the rules (RFC 6265, and the list of public suffixes); here is the store that transfers share, with its
-locks. A handle is connected to it for the length of a transfer only, so that the store may go when nothing uses it any
-more.
+libcurl implements the rules (RFC 6265 and the public suffix list); this is the store that transfers share, with its
+locks. A handle is attached to it only during a transfer, so that the store can be freed when nothing uses it any more.
 """
 
 from rangefetch.libcurl cimport CURL, curl_share_cleanup, curl_share_init, share_cookies
@@ -26,7 +25,7 @@ cdef inline void on_unlock(CURL *easy, int data, void *arg) noexcept nogil:
 
 
 cdef inline bint jar_open(JarCore *jar) noexcept nogil:
-    """False: no memory, or a libcurl without cookies."""
+    """Create the store. False: out of memory, or libcurl was built without cookies."""
     cdef int i
     for i in range(MOST_LOCKS):
         pthread_mutex_init(&jar.locks[i], NULL)

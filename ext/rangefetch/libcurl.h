@@ -1,9 +1,9 @@
-/* The part of libcurl's ABI that the engine uses, and the functions as a table that is filled at run time.
+/* The part of libcurl's ABI that the engine uses, with the functions in a table that is filled at run time.
  *
- * rangefetch neither includes curl's headers nor links libcurl: it opens the libcurl that is there when it starts
- * (pycurl's, as a rule) and looks the functions up. That is sound because libcurl has kept this ABI since 2006
- * (soname 4; docs/libcurl/ABI.md in curl's sources): numbers are never given a new meaning, structs only grow at
- * their end. tests/engine/test_libcurl.py compares every number below with what the loaded library and pycurl say.
+ * rangefetch neither includes curl's headers nor links libcurl: it opens the libcurl that it finds at start (usually
+ * pycurl's) and looks the functions up. That is sound because libcurl has kept this ABI since 2006 (soname 4;
+ * docs/libcurl/ABI.md in curl's sources): numbers are never given a new meaning, structs only grow at their end.
+ * tests/engine/test_libcurl.py compares every number below with the loaded library and pycurl.
  */
 #ifndef RANGEFETCH_LIBCURL_H
 #define RANGEFETCH_LIBCURL_H
@@ -19,7 +19,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Opaque, and distinct, so that the compiler tells them apart (curl's own headers make both `void`). */
+/* Opaque and distinct types, so that the compiler tells them apart (curl's own headers make both `void`). */
 typedef struct rf_easy CURL;
 typedef struct rf_multi CURLM;
 typedef struct rf_slist curl_slist;
@@ -63,10 +63,10 @@ struct curl_header {
     void *anchor;
 };
 
-/* curl_easy_option_by_name()'s answer; the tests check our numbers with it. */
+/* Returned by curl_easy_option_by_name(); the tests check our numbers with it. */
 struct curl_easyoption { const char *name; CURLoption id; int type; unsigned int flags; };
 
-/* The head of curl_version_info_data, unchanged since libcurl 7.10. */
+/* The start of curl_version_info_data, unchanged since libcurl 7.10. */
 typedef struct {
     int age;
     const char *version;
@@ -131,8 +131,8 @@ typedef struct { const char *name; int64_t value; } rf_constant;
 static const rf_constant rf_constants[] = { RF_CONSTANTS(RF_ROW) {NULL, 0} };
 #undef RF_ROW
 
-/* Every function that the engine calls. The variadic ones keep their `...`: on arm64 macOS variadic arguments
- * travel differently from named ones. */
+/* Every function that the engine calls. Variadic ones are declared with `...`, since arm64 macOS passes variadic
+ * arguments differently from named ones. */
 #define RF_FUNCTIONS(X)                                                                                       \
     X(curl_version_info_data *, curl_version_info, (int age))                                                 \
     X(char *, curl_version, (void))                                                                           \
@@ -176,14 +176,14 @@ typedef struct {
 #undef RF_FIELD
 } rf_libcurl;
 
-/* The one table. The extension is one translation unit, so a static in a header is the module's own. */
+/* The only table. The extension is one translation unit, so a static in a header exists once. */
 static rf_libcurl rf_curl;
 
-/* Where shared libraries come from. A handle is never closed: other users in the process share the library. */
+/* Opening shared libraries. A handle is never closed, since other code in the process shares the library. */
 #ifdef _WIN32
 static inline void *rf_library_open(const char *path) {
     wchar_t *wide = rf_wide(path);
-    /* What it needs is looked for beside it, too. */
+    /* Its dependencies are also searched for in its own directory. */
     void *handle = wide != NULL ? (void *)LoadLibraryExW(wide, NULL, LOAD_WITH_ALTERED_SEARCH_PATH) : NULL;
     rf_free(wide);
     return handle;
@@ -196,7 +196,7 @@ static inline const char *rf_library_error(void) {
 static inline void *rf_library_symbol(void *handle, const char *name) {
     return (void *)(intptr_t)GetProcAddress((HMODULE)handle, name);
 }
-/* In UTF-8, as it was given. */
+/* The file that a symbol comes from, in UTF-8. */
 static inline const char *rf_library_path(void *symbol) {
     static char text[3 * 1024];
     wchar_t wide[1024];
@@ -204,11 +204,11 @@ static inline const char *rf_library_path(void *symbol) {
     DWORD flags = GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT;
     if (!GetModuleHandleExW(flags, (LPCWSTR)symbol, &module)) return "";
     DWORD size = GetModuleFileNameW(module, wide, 1024);
-    if (size == 0 || size == 1024) return ""; /* it fails, or cuts it short */
+    if (size == 0 || size == 1024) return ""; /* an error, or a truncated path */
     return WideCharToMultiByte(CP_UTF8, 0, wide, -1, text, sizeof text, NULL, NULL) > 0 ? text : "";
 }
 #else
-/* A module that is linked with it will do: dlsym also searches what a library depends on. */
+/* A module that is linked with the library works too: dlsym also searches a library's dependencies. */
 static inline void *rf_library_open(const char *path) { return dlopen(path, RTLD_NOW | RTLD_LOCAL); }
 static inline const char *rf_library_error(void) { return dlerror(); }
 static inline void *rf_library_symbol(void *handle, const char *name) { return dlsym(handle, name); }
@@ -235,7 +235,7 @@ static const char *rf_curl_open(const char *path) {
 /* The file that the table's functions come from. */
 static const char *rf_curl_path(void) { return rf_library_path(*(void **)&rf_curl.curl_easy_init); }
 
-/* From here on libcurl's functions go by their own names. */
+/* From here on libcurl's functions have their usual names. */
 #define curl_version_info rf_curl.curl_version_info
 #define curl_version rf_curl.curl_version
 #define curl_easy_strerror rf_curl.curl_easy_strerror
@@ -269,8 +269,9 @@ static const char *rf_curl_path(void) { return rf_library_path(*(void **)&rf_cur
 #define curl_multi_poll rf_curl.curl_multi_poll
 #define curl_multi_info_read rf_curl.curl_multi_info_read
 
-/* What the engine itself sets, each with the type that libcurl reads: an int where it reads a long is undefined
- * behaviour that no variadic call can catch. This table is also the list of what the engine asks of libcurl. */
+/* The options that the engine sets, each with the type that libcurl reads. Passing an int where it reads a long is
+ * undefined behaviour, which the compiler cannot detect in a variadic call. This table also lists what the engine asks
+ * of libcurl. */
 #define RF_SETOPT(name, option, type) \
     static inline CURLcode name(CURL *easy, type value) { return curl_easy_setopt(easy, option, value); }
 RF_SETOPT(opt_url, CURLOPT_URL, const char *)
@@ -306,8 +307,7 @@ RF_SETOPT(opt_http_auth, CURLOPT_HTTPAUTH, long)
 RF_SETOPT(opt_quick_exit, CURLOPT_QUICK_EXIT, long)
 #undef RF_SETOPT
 
-/* What a profile sets: options by number, whose type libcurl encodes in the number (0-9999 long, from 10000 a
- * pointer). */
+/* Options that a profile sets, by number. libcurl encodes the type in the number (0-9999: long; from 10000: pointer). */
 static inline CURLcode opt_long(CURL *easy, CURLoption option, long value) {
     return curl_easy_setopt(easy, option, value);
 }
@@ -318,7 +318,7 @@ static inline CURLMcode multi_opt_long(CURLM *multi, CURLMoption option, long va
     return curl_multi_setopt(multi, option, value);
 }
 
-/* A store of cookies that handles share, also those of several threads. */
+/* Makes a share keep the cookies of its handles, which several threads may use. */
 static inline CURLSHcode share_cookies(
     CURLSH *share, curl_lock_function lock, curl_unlock_function unlock, void *arg) {
     CURLSHcode code = curl_share_setopt(share, CURLSHOPT_LOCKFUNC, lock);
@@ -328,7 +328,7 @@ static inline CURLSHcode share_cookies(
     return code;
 }
 
-/* Information that is a long, a 64-bit number or a borrowed string; 0 or NULL where there is none. */
+/* Information that is a long, a 64-bit number or a borrowed string; 0 or NULL if there is none. */
 static inline long info_long(CURL *easy, CURLINFO info) {
     long value = 0;
     return curl_easy_getinfo(easy, info, &value) == CURLE_OK ? value : 0;
@@ -342,16 +342,16 @@ static inline const char *info_text(CURL *easy, CURLINFO info) {
     return curl_easy_getinfo(easy, info, &value) == CURLE_OK ? value : NULL;
 }
 
-/* The value of the n-th header of that name of the answer that is being received, of the first by default: borrowed,
- * good until the handle moves on. NULL: there is none. */
+/* The value of the n-th header (the first has number 0) of that name in the current response; NULL if there is none.
+ * It is borrowed, and valid until the handle's next request. */
 static inline const char *header_at(CURL *easy, const char *name, size_t number) {
     struct curl_header *header = NULL;
     return curl_easy_header(easy, name, number, CURLH_HEADER, -1, &header) == 0 ? header->value : NULL;
 }
 static inline const char *header_value(CURL *easy, const char *name) { return header_at(easy, name, 0); }
 
-/* What the header of that name says; NULL where there is none. Sets `contradicts` where there are several that do not
- * say the same. A look-up goes through all headers, so that it is one as long as there is one header. */
+/* The value of the header of that name; NULL if there is none. Sets `contradicts` if it occurs with different values.
+ * Each look-up scans all headers, so a header that occurs once is looked up only once. */
 static inline const char *header_said(CURL *easy, const char *name, int *contradicts) {
     struct curl_header *header = NULL;
     *contradicts = 0;
@@ -365,7 +365,7 @@ static inline const char *header_said(CURL *easy, const char *name, int *contrad
     return first;
 }
 
-/* Where a Location leads from a URL, encoded as libcurl itself would do it; for curl_free(). NULL: nowhere. */
+/* A Location resolved against a URL and encoded as libcurl does it, to be freed by curl_free(); NULL if invalid. */
 static inline char *url_joined(const char *base, const char *location) {
     enum { PART_URL = 0, NON_SUPPORT_SCHEME = 1 << 3, URLENCODE = 1 << 7, ALLOW_SPACE = 1 << 11 };
     char *joined = NULL;

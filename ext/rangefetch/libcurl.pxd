@@ -1,4 +1,4 @@
-"""What of libcurl.h the Cython side names.
+"""The parts of libcurl.h that Cython code uses.
 
 ``nogil`` on the block makes every function pointer below ``noexcept nogil``: a callback that could raise, or that
 needs the GIL, does not compile.
@@ -33,7 +33,7 @@ cdef extern from "libcurl.h" nogil:
         unsigned int addrlen
         curl_address addr
     ctypedef int (*curl_prereq_callback)(void *arg, char *address, char *local, int port, int local_port)
-    ctypedef int curl_socket_t    # of another type on Windows
+    ctypedef int curl_socket_t    # a different type on Windows
     ctypedef curl_socket_t (*curl_opensocket_callback)(void *arg, int purpose, curl_sockaddr *address)
     ctypedef int (*curl_closesocket_callback)(void *arg, curl_socket_t socket)
     ctypedef union CURLMsgData "__typeof__(((CURLMsg *)0)->data)":

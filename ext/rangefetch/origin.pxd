@@ -1,4 +1,4 @@
-"""What of a URL says where a connection goes: scheme, host and port."""
+"""The parts of a URL that say where a connection goes: scheme, host and port."""
 
 from libc.stdint cimport int64_t
 from posix.strings cimport strncasecmp
@@ -9,7 +9,7 @@ cdef inline bint is_secure(const char *url) noexcept nogil:
 
 
 cdef inline const char *origin_of(const char *url, size_t *size) noexcept nogil:
-    """Where in a URL host and port stand, without userinfo and without the scheme's own port."""
+    """Find host and port in a URL, without userinfo, and without the port if it is the scheme's default."""
     cdef bint secure = strncasecmp(url, "https", 5) == 0
     cdef const char *at = url
     cdef size_t i = 0
@@ -32,7 +32,7 @@ cdef inline const char *origin_of(const char *url, size_t *size) noexcept nogil:
 
 
 cdef inline int64_t origin_number(const char *url) noexcept nogil:
-    """A number for scheme, host and port (FNV-1a), never 0. Two origins that share one share their limits, too."""
+    """A number for scheme, host and port (FNV-1a), never 0. Origins with the same number would share their limits."""
     cdef size_t size = 0
     cdef const char *at = origin_of(url, &size)
     cdef unsigned long long number = 14695981039346656037ULL ^ <unsigned long long>is_secure(url)
@@ -43,7 +43,7 @@ cdef inline int64_t origin_number(const char *url) noexcept nogil:
 
 
 cdef inline bint same_origin(const char *one, const char *other) noexcept nogil:
-    """Same scheme, host and port (RFC 6454, section 5): what belongs to the user may be sent there too."""
+    """Whether scheme, host and port are the same (RFC 6454, section 5), so that both may be sent what is the user's."""
     cdef size_t one_size = 0
     cdef size_t other_size = 0
     cdef const char *one_at = origin_of(one, &one_size)

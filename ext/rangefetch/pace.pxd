@@ -1,8 +1,8 @@
-"""How many requests a second a host gets: where a file wants that bounded, each of its requests has a slot.
+"""Spaces the requests to a host: for a file with such a limit, each request needs a slot.
 
-A slot is a time from which on one request may be sent. Slots are given out in order and without a lock, each so long
-after the one before as the file that takes it says, whichever loop or engine of the process it is in. What waits for
-its slot has it already, so nobody is overtaken, and how far ahead they are given out tells how many requests wait.
+A slot is a time from which one request may be sent. Slots are taken in order and without a lock. The file that takes
+one says how long after it the next may be, whichever loop or engine of the process the file is in. A request that waits
+for its slot already has it, so none is overtaken, and the last slot taken tells how many requests wait.
 """
 
 from libc.stdint cimport int64_t
@@ -14,11 +14,11 @@ cdef extern from "platform.h" nogil:
     const int64_t LONGEST_EVERY_US "RF_LONGEST_EVERY_US"
 
 cdef enum:
-    LAPSE_US = 2_000_000    # a slot of which no use was made for so long is as good as none
+    LAPSE_US = 2_000_000    # a slot that was not used for this long has lapsed
 
 
 cdef inline int64_t host_slot(Host *host, int64_t every_us, int64_t now_us) noexcept nogil:
-    """Take the first slot that nobody has."""
+    """Take the first free slot."""
     cdef int64_t taken_us = rf_load(&host.slots_us)
     cdef int64_t slot_us = max(taken_us, now_us)
     while not rf_swap_if(&host.slots_us, taken_us, slot_us + every_us):
@@ -28,8 +28,9 @@ cdef inline int64_t host_slot(Host *host, int64_t every_us, int64_t now_us) noex
 
 
 cdef inline bint slot_is_due(Loop *loop, FileCore *file, Source *source) noexcept nogil:
-    """Whether a request for the file may be sent to the source's host by its slot, which it is given if it has none.
-    Where that is still to come, the loop looks again then.
+    """Whether the file's next request to the source's host is due. The source takes a slot if it has none.
+
+    If the slot is still to come, the loop will look again at that time.
     """
     cdef int64_t every_us = rf_load(&file.home.request_every_us)
     if every_us == 0 or source.share == NULL:
@@ -44,13 +45,12 @@ cdef inline bint slot_is_due(Loop *loop, FileCore *file, Source *source) noexcep
 
 
 cdef inline void slot_is_used(Source *source) noexcept nogil:
-    """The request is sent."""
+    """Clear the source's slot, since its request is sent."""
     source.slot_us = 0
 
 
 cdef inline void slot_returns(const FileCore *file, Source *source) noexcept nogil:
-    """The source is not asked after all. A slot that was the last one is for whoever comes next; another one stays
-    unused."""
+    """Return the source's slot, since it is not asked after all. Only the last slot can be reused; others are lost."""
     cdef int64_t every_us = rf_load(&file.home.request_every_us)
     if source.slot_us != 0 and source.share != NULL:
         rf_swap_if(&source.share.host.slots_us, source.slot_us + every_us, source.slot_us)

@@ -1,4 +1,4 @@
-/* Where Linux, macOS and Windows differ, and the few things that C says better than Cython. */
+/* What differs between Linux, macOS and Windows, and the few things that are better written in C than in Cython. */
 #ifndef RANGEFETCH_PLATFORM_H
 #define RANGEFETCH_PLATFORM_H
 
@@ -12,34 +12,34 @@
 #include <strings.h>
 #include <time.h>
 
-/* No file is larger: 65,536 blocks of 4 GiB (see sizes.pxd). */
+/* The largest file: 65,536 blocks of 4 GiB (see sizes.pxd). */
 #define RF_LARGEST_BLOCK_BYTES (INT64_C(1) << 32)
 #define RF_LARGEST_FILE_BYTES (RF_LARGEST_BLOCK_BYTES << 16)
 
-/* A limit above it is taken for this much (see bucket.pxd): a second of it in microseconds still fits. */
+/* Higher limits are lowered to this (see bucket.pxd), so that a second of it, times microseconds, does not overflow. */
 #define RF_LARGEST_BYTES_PER_S (INT64_C(1) << 42)
 
-/* No longer from one request to a host to the next (see pace.pxd): a day. */
+/* The longest time between two requests to a host (see pace.pxd): a day. */
 #define RF_LONGEST_EVERY_US INT64_C(86400000000)
 
-/* What one thread writes and another reads without a lock: stores release, loads acquire. */
+/* For values that one thread writes and others read without a lock: stores release, loads acquire. */
 #define rf_store(where, value) __atomic_store_n((where), (value), __ATOMIC_RELEASE)
 #define rf_load(where) __atomic_load_n((where), __ATOMIC_ACQUIRE)
 
-/* A number of one writer that others look at, and which says nothing of anything beside it: whole, and no more. */
+/* For numbers with one writer, where readers need only the number itself (relaxed): they imply nothing about others. */
 #define rf_note(where, value) __atomic_store_n((where), (value), __ATOMIC_RELAXED)
 #define rf_count(where, value) rf_note((where), (__typeof__(*(where)))(*(where) + (value)))
 #define rf_peek(where) __atomic_load_n((where), __ATOMIC_RELAXED)
 
-/* What several threads change. */
+/* For numbers that several threads change. */
 #define rf_add(where, value) __atomic_add_fetch((where), (value), __ATOMIC_ACQ_REL)
 
-/* Stores `value` if what is there is still `expected`; says whether it did. */
+/* Stores `value` if the old value is still `expected`; returns whether it did. */
 static inline int rf_swap_if(int64_t *where, int64_t expected, int64_t value) {
     return __atomic_compare_exchange_n(where, &expected, value, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
-/* What libcurl and its TLS library have for their calls: left alone, it is 128 KiB with musl, and 8 MiB with glibc. */
+/* The stack for libcurl and its TLS library. The default is 128 KiB with musl, and 8 MiB with glibc. */
 #define RF_STACK_BYTES ((size_t)1 << 20)
 
 #ifdef _WIN32
@@ -58,7 +58,7 @@ static inline int rf_swap_if(int64_t *where, int64_t expected, int64_t value) {
 #include <sys/xattr.h>
 #endif
 
-/* Of libcurl: on Windows a handle, and no descriptor. */
+/* libcurl's type for sockets: on Windows a handle, not a descriptor. */
 typedef int rf_socket_t;
 
 static inline int64_t rf_now_us(void) {
@@ -79,13 +79,13 @@ static inline void rf_sleep_ms(int milliseconds) {
     nanosleep(&time, NULL);
 }
 
-/* Of as much as the system does at a time; -1: errno says why. */
+/* Writes as much as the system does in one call; -1: see errno. */
 static inline int64_t rf_pwrite(int fd, const char *data, size_t size, int64_t offset) {
     return pwrite(fd, data, size, (off_t)offset);
 }
-/* The same, but what is written does not stay in the page cache: the kernel begins to write it to the disk at once, and
- * then drops its pages (RWF_DONTCACHE, pwritev2(2)). EOPNOTSUPP where the kernel, a sandbox or the filesystem does not
- * have this; nothing was written then. */
+/* The same, but does not leave the data in the page cache: the kernel starts writing it to the disk at once, and then
+ * drops the pages (RWF_DONTCACHE, pwritev2(2)). Fails with EOPNOTSUPP, having written nothing, if the kernel, a sandbox
+ * or the filesystem does not support this. */
 static inline int64_t rf_pwrite_uncached(int fd, const char *data, size_t size, int64_t offset) {
 #if defined(__linux__) && defined(SYS_pwritev2)
     struct iovec one = {(void *)(uintptr_t)data, size};
@@ -103,13 +103,13 @@ static inline int64_t rf_pread(int fd, char *data, size_t size, int64_t offset) 
     return pread(fd, data, size, (off_t)offset);
 }
 
-/* Sets the length, without space. Returns 0 or the errno. */
+/* Sets the length without reserving space. Returns 0 or the errno. */
 static inline int rf_set_length(int fd, int64_t size) {
     return ftruncate(fd, (off_t)size) == 0 ? 0 : errno;
 }
 
-/* Reserves the space (fallocate(2), which never writes zeros as posix_fallocate may), or where the filesystem
- * cannot, sets the length alone. Returns 0 or the errno; ENOSPC is what it is there to find early. */
+/* Reserves the space (fallocate(2), which never writes zeros as posix_fallocate may), or only sets the length if the
+ * filesystem cannot do that. Returns 0 or the errno; the purpose is to find ENOSPC early. */
 static inline int rf_reserve(int fd, int64_t size) {
 #ifdef __linux__
     while (syscall(SYS_fallocate, fd, 0, (off_t)0, (off_t)size) != 0) {
@@ -121,18 +121,18 @@ static inline int rf_reserve(int fd, int64_t size) {
     return rf_set_length(fd, size);
 }
 
-/* Has the kernel begin to write a part of a file to the disk, and does not wait for it. */
+/* Has the kernel start writing a part of a file to the disk, without waiting for it. */
 static inline void rf_start_writeback(int fd, int64_t offset, int64_t size) {
 #ifdef __linux__
     /* SYNC_FILE_RANGE_WRITE */
     long ignored = syscall(SYS_sync_file_range, fd, (off_t)offset, (off_t)size, 2u);
-    (void)ignored; /* a filesystem that cannot writes when it likes */
+    (void)ignored; /* if the filesystem cannot, it writes when it likes */
 #else
     (void)fd, (void)offset, (void)size;
 #endif
 }
 
-/* Gives the space of a part of a file back to the filesystem. Returns 0 or the errno. */
+/* Returns the space of a part of a file to the filesystem. Returns 0 or the errno. */
 static inline int rf_punch_hole(int fd, int64_t offset, int64_t size) {
 #ifdef __linux__
     /* FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE */
@@ -143,8 +143,8 @@ static inline int rf_punch_hole(int fd, int64_t offset, int64_t size) {
 #endif
 }
 
-/* Opens a new file without a name in the directory. Returns 0 or the errno, with *fd at -1; where the filesystem or
- * the system has no such files, that is an error like others. */
+/* Opens a new file without a name in the directory. Returns 0 or the errno, with *fd at -1; it is an error if the
+ * filesystem or the system has no such files. */
 static inline int rf_open_nameless(int directory_fd, int *fd) {
 #ifdef O_TMPFILE
     *fd = openat(directory_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
@@ -160,7 +160,7 @@ static inline int rf_open_nameless(int directory_fd, int *fd) {
 
 /* Opens a new file in memory. Returns 0 or the errno, with *fd at -1. */
 static inline int rf_open_memory(int *fd) {
-#ifdef SYS_memfd_create /* which older C libraries do not wrap */
+#ifdef SYS_memfd_create /* older C libraries have no wrapper */
     *fd = (int)syscall(SYS_memfd_create, "rangefetch", 1U /* MFD_CLOEXEC */);
     if (*fd < 0) return errno;
     rf_live_add(RF_LIVE_DESCRIPTORS, 1);
@@ -171,8 +171,8 @@ static inline int rf_open_memory(int *fd) {
 #endif
 }
 
-/* Renames in one step, unless the new name is taken (EEXIST). Returns 0 or the errno: EINVAL or ENOSYS where the file
- * system or the kernel cannot do it (renameat2(2)). */
+/* Renames atomically, unless the new name is taken (EEXIST). Returns 0 or the errno: EINVAL or ENOSYS if the filesystem
+ * or the kernel does not support it (renameat2(2)). */
 static inline int rf_rename_free(const char *from, const char *to) {
 #if defined(__linux__) && defined(SYS_renameat2)
     /* RENAME_NOREPLACE */
@@ -187,18 +187,18 @@ static inline int rf_rename_free(const char *from, const char *to) {
 #endif
 }
 
-/* Whether something has the name that a file must not replace: a directory, a device, a FIFO, a socket, or a link to one
- * of these. */
+/* Whether the name belongs to something that a file must not replace: a directory, a device, a FIFO, a socket, or a
+ * link to one of these. */
 static inline int rf_is_special(int directory_fd, const char *name) {
     struct stat status;
     return fstatat(directory_fd, name, &status, 0) == 0 && !S_ISREG(status.st_mode);
 }
 
-/* Gives a nameless file a name that is free. Returns 0 or the errno. */
+/* Gives a file without a name one that is free. Returns 0 or the errno. */
 static inline int rf_link_nameless(int fd, int directory_fd, const char *name) {
     char self[64];
 #ifdef AT_EMPTY_PATH
-    /* Saves a look-up in /proc. Whoever has opened the file may do it since Linux 6.10, before that only root. */
+    /* Saves a look-up in /proc. Since Linux 6.10 whoever opened the file may do this, before that only root. */
     if (linkat(fd, "", directory_fd, name, AT_EMPTY_PATH) == 0) return 0;
     if (errno == EEXIST) return EEXIST;
 #endif
@@ -206,13 +206,13 @@ static inline int rf_link_nameless(int fd, int directory_fd, const char *name) {
     return linkat(AT_FDCWD, self, directory_fd, name, AT_SYMLINK_FOLLOW) == 0 ? 0 : errno;
 }
 
-/* Gives a nameless file its name, in one step. Without `overwrite` the name must be free. Returns 0 or the errno. */
+/* Atomically gives a file without a name its name, which must be free unless `overwrite`. Returns 0 or the errno. */
 static inline int rf_publish_nameless(int fd, int directory_fd, const char *name, int overwrite) {
     char beside[300];
     int failed = rf_link_nameless(fd, directory_fd, name);
     if (failed != EEXIST || !overwrite) return failed;
     if (rf_is_special(directory_fd, name)) return EEXIST;
-    /* A link cannot replace: a name beside it, and a rename. */
+    /* A link cannot replace a file: link it under a temporary name and rename that. */
     if (snprintf(beside, sizeof beside, "%s.%d.tmp", name, fd) >= (int)sizeof beside) return ENAMETOOLONG;
     failed = rf_link_nameless(fd, directory_fd, beside);
     if (failed) return failed;
@@ -227,14 +227,14 @@ static inline int rf_is_there(int directory_fd, const char *name) {
     return fstatat(directory_fd, name, &status, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
 }
 
-/* The size of the file that has the name: -1 where nothing has it, -2 where it is no regular file. */
+/* The size of the file of that name: -1 if there is none, -2 if it is not a regular file. */
 static inline int64_t rf_size_there(int directory_fd, const char *name) {
     struct stat status;
     if (fstatat(directory_fd, name, &status, AT_SYMLINK_NOFOLLOW) != 0) return errno == ENOENT ? -1 : -2;
     return S_ISREG(status.st_mode) ? (int64_t)status.st_size : -2;
 }
 
-/* Whether the file that has the name has the same bytes as an open one, and no more. */
+/* Whether the file of that name has exactly the bytes of an open one. */
 static inline int rf_is_same_there(int fd, int directory_fd, const char *name, int64_t size) {
     char ours[32768], theirs[32768];
     struct stat status;
@@ -245,7 +245,7 @@ static inline int rf_is_same_there(int fd, int directory_fd, const char *name, i
         size_t wanted = size - at < (int64_t)sizeof ours ? (size_t)(size - at) : sizeof ours;
         ssize_t come = pread(fd, ours, wanted, (off_t)at);
         if (come < 0 && errno == EINTR) continue;
-        /* A short read of a regular file is its end, or a disk at fault: neither is the same. */
+        /* A short read of a regular file is its end or a disk error; either way they are not the same. */
         same = come > 0 && pread(there, theirs, (size_t)come, (off_t)at) == come && memcmp(ours, theirs, (size_t)come) == 0;
         at += come;
     }
@@ -253,17 +253,17 @@ static inline int rf_is_same_there(int fd, int directory_fd, const char *name, i
     return same;
 }
 
-/* Sets the time of last modification; a time that is none, or that cannot be held, is no reason to fail. Returns the
- * time, or -1 where it is another one. */
+/* Sets the modification time. Errors are ignored: the time may be invalid, or one that the filesystem cannot store.
+ * Returns the time, or -1 if it was not set. */
 static inline int64_t rf_set_time(int fd, int64_t seconds) {
     struct timespec times[2] = {{0, UTIME_OMIT}, {(time_t)seconds, 0}};
     return seconds >= 0 && futimens(fd, times) == 0 ? seconds : -1;
 }
 
-/* Keeps with a file of so many bytes where it came from, in the form of rangefetch.disk.provenance: `origin` is the
- * version and the URL. `modified_s` is what rf_set_time has returned: where it did set the time, nobody need be asked
- * for it. (A file system that rounds it makes what is kept worthless, which is what it is of a file that was changed.)
- * Where that is not possible, nothing happens. */
+/* Records with a file of this size where it came from, in the format of rangefetch.disk.provenance; `origin` is the
+ * format's version and the URL. `modified_s` is what rf_set_time returned; if it did set the time, that saves a call to
+ * fstat. (If a filesystem rounds the time, the record is worthless, like that of a file that was changed.) Does nothing
+ * if there can be no such record. */
 static inline void rf_keep_origin(int fd, const char *origin, const char *etag, const char *last_modified,
                                   int64_t file_bytes, int64_t modified_s) {
 #ifdef __linux__
@@ -285,13 +285,13 @@ static inline void rf_keep_origin(int fd, const char *origin, const char *etag, 
 #endif
 }
 
-/* One that rf_open_nameless has opened. */
+/* Closes a file that rf_open_nameless or rf_open_memory has opened. */
 static inline void rf_close(int fd) {
     close(fd);
     rf_live_add(RF_LIVE_DESCRIPTORS, -1);
 }
 
-/* A descriptor that becomes readable when another thread says so: an eventfd, elsewhere a pipe. */
+/* A descriptor that becomes readable when another thread rings it: an eventfd, or a pipe where there are none. */
 typedef struct { rf_socket_t read_fd; rf_socket_t write_fd; } rf_bell;
 
 #define RF_NO_SOCKET (-1)
@@ -319,7 +319,7 @@ static inline int rf_bell_open(rf_bell *bell) {
 static inline void rf_bell_ring(rf_bell *bell) {
     uint64_t one = 1;
     ssize_t ignored = write(bell->write_fd, &one, sizeof one);
-    (void)ignored; /* full means that it rings already */
+    (void)ignored; /* if it is full, it already rings */
 }
 
 static inline void rf_bell_quiet(rf_bell *bell) {
@@ -334,7 +334,7 @@ static inline void rf_bell_close(rf_bell *bell) {
     bell->read_fd = bell->write_fd = -1;
 }
 
-/* Starts a thread that no signal interrupts: Python's handlers belong to its main thread. Returns 0 or the errno. */
+/* Starts a thread that no signal interrupts: Python's handlers run in its main thread. Returns 0 or the errno. */
 static inline int rf_thread_start(pthread_t *thread, void *(*run)(void *), void *arg) {
     pthread_attr_t attributes;
     sigset_t all, before;
@@ -349,7 +349,7 @@ static inline int rf_thread_start(pthread_t *thread, void *(*run)(void *), void 
     return failed;
 }
 
-/* A socket for libcurl, which no child inherits; -1: errno says why. */
+/* Opens a socket for libcurl that child processes do not inherit; -1: see errno. */
 static inline rf_socket_t rf_socket(int family, int type, int protocol) {
 #ifdef SOCK_CLOEXEC
     return socket(family, type | SOCK_CLOEXEC, protocol);
@@ -385,7 +385,7 @@ static inline void rf_thread_name(const char *name) {
 
 static inline int rf_bell_is_open(const rf_bell *bell) { return bell->read_fd != RF_NO_SOCKET; }
 
-/* Writes all of it, past the page cache if that is wanted and possible. Returns 0 or the errno. */
+/* Writes all of the data, past the page cache if that is wanted and possible. Returns 0 or the errno. */
 static inline int rf_pwrite_all(int fd, const char *data, size_t size, int64_t offset, int uncached) {
     while (size > 0) {
         int64_t written = uncached ? rf_pwrite_uncached(fd, data, size, offset) : rf_pwrite(fd, data, size, offset);
@@ -405,7 +405,7 @@ static inline int rf_pwrite_all(int fd, const char *data, size_t size, int64_t o
     return 0;
 }
 
-/* Copies the first bytes of one file to another. Returns 0 or the errno. */
+/* Copies the first bytes of a file to another. Returns 0 or the errno. */
 static inline int rf_copy(int from, int to, int64_t size) {
     char buffer[32768];
     for (int64_t at = 0; at < size;) {
@@ -420,8 +420,8 @@ static inline int rf_copy(int from, int to, int64_t size) {
     return 0;
 }
 
-/* How much to receive at a time: half of a processor's own second cache, so that what came is still in it when it is
-   written. 512 KiB where nobody says how large that is; libcurl itself takes no more than 10 MiB. */
+/* How much to receive at a time: half of the processor's own level-2 cache, so that the data is still in it when it is
+   written, and 1 MiB at most; 512 KiB if the cache's size is unknown or small. libcurl accepts up to 10 MiB. */
 static inline long rf_receive_bytes(void) {
     long cache_bytes = 0;
 #ifdef _SC_LEVEL2_CACHE_SIZE
@@ -431,7 +431,7 @@ static inline long rf_receive_bytes(void) {
     return cache_bytes < 2 << 20 ? cache_bytes / 2 : 1 << 20;
 }
 
-/* Whether a host (with its port, if it is not the scheme's own) is this one or in this domain. */
+/* Whether a host (with its port, unless it is the scheme's default) is this domain or in it. */
 static inline int rf_ends_with(const char *host, size_t size, const char *domain) {
     size_t length = strlen(domain);
     const char *port = memchr(host, ']', size);

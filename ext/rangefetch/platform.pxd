@@ -1,4 +1,4 @@
-"""What of platform.h the Cython side names."""
+"""The parts of platform.h that Cython code uses."""
 
 from libc.stdint cimport int64_t
 
@@ -14,7 +14,7 @@ cdef extern from "platform.h" nogil:
     int pthread_mutex_unlock(pthread_mutex_t *mutex)
     int pthread_join(pthread_t thread, void **result)
 
-    ctypedef int rf_socket_t    # of another type on Windows
+    ctypedef int rf_socket_t    # a different type on Windows
     rf_socket_t RF_NO_SOCKET
 
     ctypedef struct rf_bell:

@@ -1,8 +1,8 @@
-/* The Windows half of platform.h: what the POSIX half does there is said here only where it differs.
+/* The Windows half of platform.h. It comments on a function only where it differs from the POSIX one.
  *
- * A file's descriptor is one of the C runtime's, as Python's are. A socket is a handle, and no descriptor. There are no
- * descriptors of directories: what POSIX calls a name in a directory is a path here. Paths are UTF-8, as Python's are.
- * Errors are errno's, into which those of the system are translated where they arise.
+ * A file descriptor is one of the C runtime's, as in Python. A socket is a handle, not a descriptor. There are no
+ * directory descriptors: where POSIX takes a name in a directory, this takes a path. Paths are UTF-8, as in Python.
+ * System errors are translated to errno values where they arise.
  */
 #ifndef RANGEFETCH_PLATFORM_WINDOWS_H
 #define RANGEFETCH_PLATFORM_WINDOWS_H
@@ -47,7 +47,7 @@ static inline int rf_errno_of(DWORD error) {
     }
 }
 
-/* ---- threads: a mutex is a slim lock, which holds no resources ---------------------------------------------------- */
+/* ---- threads: a mutex is a slim lock, which needs no clean-up ----------------------------------------------------- */
 
 typedef HANDLE pthread_t;
 typedef SRWLOCK pthread_mutex_t;
@@ -79,9 +79,9 @@ static inline unsigned __stdcall rf_thread_main(void *given) {
     return 0;
 }
 
-/* Returns 0 or the errno. There are no signals that could interrupt it. */
+/* Returns 0 or the errno. Windows has no signals that could interrupt the thread. */
 static inline int rf_thread_start(pthread_t *thread, void *(*run)(void *), void *arg) {
-    rf_thread_start_arg *start = (rf_thread_start_arg *)rf_malloc(sizeof *start); /* the thread's, once there is one */
+    rf_thread_start_arg *start = (rf_thread_start_arg *)rf_malloc(sizeof *start); /* the thread's, once it runs */
     if (start == NULL) return ENOMEM;
     *start = (rf_thread_start_arg){run, arg};
     *thread = (HANDLE)_beginthreadex(
@@ -108,14 +108,14 @@ static inline int64_t rf_now_us(void) {
     LARGE_INTEGER per_s, now;
     QueryPerformanceFrequency(&per_s); /* neither call fails since Windows XP */
     QueryPerformanceCounter(&now);
-    /* In two parts, of which neither overflows. */
+    /* Split in two so that neither part overflows. */
     return now.QuadPart / per_s.QuadPart * 1000000 + now.QuadPart % per_s.QuadPart * 1000000 / per_s.QuadPart;
 }
 
 static inline int64_t rf_thread_us(void) {
     FILETIME began, ended, kernel, user;
     if (!GetThreadTimes(GetCurrentThread(), &began, &ended, &kernel, &user)) return 0;
-    /* In units of 100 ns, each in two halves. */
+    /* In units of 100 ns, with the high and low halves apart. */
     int64_t kernel_100ns = (int64_t)kernel.dwHighDateTime << 32 | kernel.dwLowDateTime;
     int64_t user_100ns = (int64_t)user.dwHighDateTime << 32 | user.dwLowDateTime;
     return (kernel_100ns + user_100ns) / 10;
@@ -127,7 +127,7 @@ static inline void rf_sleep_ms(int milliseconds) { Sleep((DWORD)milliseconds); }
 
 static inline HANDLE rf_handle(int fd) { return (HANDLE)_get_osfhandle(fd); }
 
-/* Where a call reads or writes. The handles are not for overlapped work, so that it has ended when it returns. */
+/* The offset for a read or write. The handles are not opened for overlapped I/O, so calls are complete on return. */
 static inline OVERLAPPED rf_at(int64_t offset) {
     OVERLAPPED at = {0};
     at.Offset = (DWORD)(offset & 0xFFFFFFFF);
@@ -164,7 +164,7 @@ static inline int rf_set_length(int fd, int64_t size) {
     return rf_errno_of(GetLastError());
 }
 
-/* A file system without reservations says that a call is not supported, or does not know it. */
+/* A file system that cannot reserve space answers that the call is not supported or not known. */
 static inline int rf_reserve(int fd, int64_t size) {
     FILE_ALLOCATION_INFO space;
     space.AllocationSize.QuadPart = size;
@@ -183,7 +183,7 @@ static inline int rf_punch_hole(int fd, int64_t offset, int64_t size) {
 }
 
 static inline int64_t rf_set_time(int fd, int64_t seconds) {
-    /* FILETIME counts 100 ns since 1601; a year beyond 9999 is none that anybody meant. */
+    /* FILETIME counts 100 ns since 1601; nobody means a year beyond 9999. */
     if (seconds < 0 || seconds > INT64_C(253402300799)) return -1;
     int64_t time_100ns = (seconds + INT64_C(11644473600)) * 10000000;
     FILETIME time = {(DWORD)(time_100ns & 0xFFFFFFFF), (DWORD)(time_100ns >> 32)};
@@ -202,9 +202,9 @@ static inline void rf_close(int fd) {
 
 /* ---- names -------------------------------------------------------------------------------------------------------- */
 
-enum { RF_LONGEST_PATH = 32768 }; /* of what Windows takes, with the zero at its end */
+enum { RF_LONGEST_PATH = 32768 }; /* the most that Windows accepts, with the terminating zero */
 
-/* The path in Windows' own letters, owned: rf_free() takes it. NULL: there is no memory, or it is no UTF-8. */
+/* The path in UTF-16, to be freed by rf_free(). NULL: out of memory, too long, or not UTF-8. */
 static inline wchar_t *rf_wide(const char *path) {
     int size = MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, NULL, 0);
     wchar_t *wide = size > 0 && size <= RF_LONGEST_PATH ? (wchar_t *)rf_malloc((size_t)size * sizeof *wide) : NULL;
@@ -221,7 +221,7 @@ static inline int rf_rename_free(const char *from, const char *to) {
     return failed;
 }
 
-/* -1: nothing has the name; -2: it is no regular file, or nobody can tell. */
+/* -1: there is no such file; -2: it is not a regular file, or cannot be examined. */
 static inline int64_t rf_size_there(int directory_fd, const char *path) {
     WIN32_FILE_ATTRIBUTE_DATA found;
     wchar_t *wide = rf_wide(path);
@@ -241,7 +241,7 @@ static inline int rf_is_there(int directory_fd, const char *path) { return rf_si
 
 static inline int rf_is_special(int directory_fd, const char *path) { return rf_size_there(directory_fd, path) == -2; }
 
-/* Files without a name: there are none, so that what is taken for a small file gets a part file like all others. */
+/* Windows has no files without a name, so a file taken for a small one gets a part file like all others. */
 static inline int rf_open_nameless(int directory_fd, int *fd) {
     (void)directory_fd;
     *fd = -1;
@@ -263,7 +263,7 @@ static inline int rf_is_same_there(int fd, int directory_fd, const char *path, i
 /* ---- sockets ------------------------------------------------------------------------------------------------------ */
 
 static inline rf_socket_t rf_socket(int family, int type, int protocol) {
-    /* As socket(2) of Windows opens it, but that no child inherits it. */
+    /* Like Windows' own socket(), except that child processes do not inherit it. */
     SOCKET opened = WSASocketW(family, type, protocol, NULL, 0, WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
     if (opened == INVALID_SOCKET) errno = rf_errno_of((DWORD)WSAGetLastError());
     return opened;
@@ -271,11 +271,11 @@ static inline rf_socket_t rf_socket(int family, int type, int protocol) {
 
 static inline int rf_close_socket(rf_socket_t opened) { return closesocket(opened); }
 
-/* There is no bound but memory. */
+/* The only limit is memory. */
 static inline long rf_most_descriptors(void) { return INT32_MAX; }
 
-/* A socket, since libcurl waits for nothing else: of datagrams, and connected to itself, so that it hears of nobody
- * else. What it cannot hold is lost, and then it rings already. */
+/* A UDP socket, because libcurl can wait only for sockets. It is connected to itself, so that nobody else can send to
+ * it. If its buffer is full, the datagram is lost, but then the bell already rings. */
 typedef struct { rf_socket_t read_fd; rf_socket_t write_fd; } rf_bell;
 
 #define RF_NO_SOCKET INVALID_SOCKET

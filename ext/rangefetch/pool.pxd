@@ -1,12 +1,12 @@
-"""Connections that libcurl keeps open after a transfer, and transfers that wait because of them.
+"""Connections that libcurl keeps open after a transfer, and transfers that have to wait because of them.
 
-A server that serves one connection at a time, or a few, answers no other before one of them is closed, and one that is
-idle may stay open for as long as the server likes. So a transfer that is not answered on a new connection has every
-loop of the process close what it keeps idle for that host. So does one that waits because the host has as many
-connections as it may have, or because descriptors have run out.
+A server that serves only one connection at a time, or a few, does not answer another before one of them is closed, and
+an idle one may stay open for as long as the server likes. So if a transfer on a new connection gets no response, every
+loop of the process closes its idle connections to that host. The same happens if a transfer waits because the host has
+as many connections as it may have, or because the process has run out of descriptors.
 
-libcurl closes idle connections of all hosts or of none. A loop therefore does it only where it has more sockets to that
-host than transfers.
+libcurl can close idle connections only to all hosts at once. So a loop does it only if it has more sockets to that host
+than transfers.
 """
 
 from libc.stdint cimport int64_t
@@ -18,7 +18,7 @@ from rangefetch.transfer cimport HOST_BUCKETS, UNCHECKED, HostShare, Lane, Loop
 
 
 cdef inline bint waits_in_line(Loop *loop, Lane *lane) noexcept nogil:
-    """Whether the lane has a new connection, or waits for one, that has not been served yet."""
+    """Whether the lane has waited for long without a response, on a new connection or for one."""
     return (
         lane.file != NULL and lane.check == UNCHECKED and not lane.paused
         and loop.now_ms - lane.started_ms >= UNSERVED_MS
@@ -27,7 +27,7 @@ cdef inline bint waits_in_line(Loop *loop, Lane *lane) noexcept nogil:
 
 
 cdef inline bint keeps_idle(Loop *loop, int64_t host) noexcept nogil:
-    """Whether a connection to the host is idle here; 0: to any."""
+    """Whether this loop has an idle connection to the host; 0: to any host."""
     cdef int first = <int>(<size_t>host % HOST_BUCKETS) if host != 0 else 0
     cdef int end = <int>(first + 1) if host != 0 else HOST_BUCKETS
     cdef HostShare *share
@@ -42,7 +42,7 @@ cdef inline bint keeps_idle(Loop *loop, int64_t host) noexcept nogil:
 
 
 cdef inline void make_room(Loop *loop, int64_t host) noexcept nogil:
-    """Close what is kept idle, if some of that is for the host; 0: for any."""
+    """Close the idle connections, if some are to this host; 0: to any host."""
     if not keeps_idle(loop, host):
         return
     if multi_opt_long(loop.multi, CURLMOPT_NETWORK_CHANGED, CURLMNWC_CLEAR_CONNS) != CURLM_OK:
@@ -50,10 +50,10 @@ cdef inline void make_room(Loop *loop, int64_t host) noexcept nogil:
 
 
 cdef inline void sweep(Loop *loop) noexcept nogil:
-    """The same under a libcurl before 8.16, which looks at the age of its connections when a request is made.
+    """Do the same with libcurl before 8.16, which checks the age of idle connections only when a request is made.
 
-    So one is made that cannot be sent: it wants an interface that does not exist. It closes what has been idle for a
-    second at least; what is younger is closed when the waiting lane asks again.
+    So make one that cannot be sent, since it wants a network interface that does not exist. This closes connections
+    that have been idle for at least a second; younger ones are closed when the waiting lane asks again.
     """
     cdef CURL *easy
     if loop.sweeper != NULL:
@@ -76,7 +76,7 @@ cdef inline void sweep(Loop *loop) noexcept nogil:
 
 
 cdef inline void sweep_ends(Loop *loop) noexcept nogil:
-    """The request has failed, as it was to, or the loop ends."""
+    """Free the request of ``sweep``: it has failed, as intended, or the loop is ending."""
     if loop.sweeper == NULL:
         return
     curl_multi_remove_handle(loop.multi, loop.sweeper)

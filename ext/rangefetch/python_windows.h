@@ -1,8 +1,8 @@
-/* What Python's headers want to know of the system, for 64-bit Windows: in the place of pyconfig.h, so that the headers
- * of a Python on any system will do. With the stable ABI it is all that differs. It is included before everything else.
+/* What Python's headers need to know about 64-bit Windows. It replaces pyconfig.h and is included before everything
+ * else, so that the headers of a Python on any system can be used. With the stable ABI, nothing else differs.
  */
 #define Py_PYCONFIG_H
-#define Py_CONFIG_H /* what Windows' own calls it */
+#define Py_CONFIG_H /* the guard in Windows' own */
 #define Py_ENABLE_SHARED 1
 #define HAVE_DECLSPEC_DLL 1
 #define MS_WINDOWS 1

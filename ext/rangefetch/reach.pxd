@@ -1,10 +1,11 @@
-"""Where a transfer may connect to, by the address that it got: a name says nothing of that.
+"""Where a transfer may connect to, judged by address: a host name says nothing about that.
 
-Whoever fetches what strangers name must not be led to machines that only it can reach. The address is looked at when a
-socket is opened, after the name was resolved, so that a name that resolves to something else the second time (DNS
-rebinding) is of no use; and before each request, for a connection may be one that another download has opened.
+Whoever fetches URLs from strangers must not be led to machines that only they can reach. The address is checked when a
+socket is opened, after the name was resolved, so that DNS rebinding (a name that resolves to something else the second
+time) does not help an attacker. It is checked again before each request, since another download may have opened the
+connection.
 
-Through a proxy the address is the proxy's, and the proxy resolves the name: then nothing can be promised, and the
+Through a proxy the address is the proxy's, and the proxy resolves the name. Nothing can be promised then, so the
 transfer is refused.
 """
 
@@ -26,7 +27,7 @@ cdef extern from "address.h" nogil:
 
 
 cdef inline bint is_confined(const Lane *lane) noexcept nogil:
-    """Whether the lane's transfer may go to public addresses alone."""
+    """Whether the lane's transfer may connect only to public addresses."""
     cdef int reach = lane.source.profile.reach
     return reach != REACH_ALL and not (reach == REACH_NAMED and is_for_the_users(lane.source))
 
@@ -37,7 +38,7 @@ cdef inline bint goes_by_proxy(const Lane *lane) noexcept nogil:
 
 
 cdef inline bint may_open(Lane *lane, const curl_sockaddr *address) noexcept nogil:
-    """Whether the lane may have a socket to this address; if not, which it was is noted."""
+    """Whether the lane may open a socket to this address; if not, note the address."""
     if not is_confined(lane):
         return True
     if goes_by_proxy(lane):
@@ -50,7 +51,7 @@ cdef inline bint may_open(Lane *lane, const curl_sockaddr *address) noexcept nog
 
 
 cdef inline int on_request(void *arg, char *address, char *local, int port, int local_port) noexcept nogil:
-    """libcurl is about to send a request on a connection to this address, be it a new one or not."""
+    """libcurl is about to send a request on a connection, new or reused, to this address: check it."""
     cdef Lane *lane = <Lane *>arg
     if not is_confined(lane):
         return CURL_PREREQFUNC_OK

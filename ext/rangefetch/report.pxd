@@ -1,4 +1,4 @@
-"""What a loop tells Python."""
+"""What a loop reports to Python."""
 
 from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
@@ -34,7 +34,7 @@ cdef enum:
 
 
 cdef inline char *copy_text(const char *text) noexcept nogil:
-    """A copy that free() takes, or NULL."""
+    """A copy for the caller to free(); NULL if out of memory, or if there is no text."""
     cdef size_t size
     cdef char *copy
     if text == NULL:
@@ -47,7 +47,7 @@ cdef inline char *copy_text(const char *text) noexcept nogil:
 
 
 cdef inline char *copy_headers(CURL *easy) noexcept nogil:
-    """The answer's headers as "name: value" lines, for free()."""
+    """The response's headers as "name: value" lines, for the caller to free(); NULL if out of memory."""
     cdef size_t size = 1
     cdef size_t at = 0
     cdef int written
@@ -71,7 +71,7 @@ cdef inline char *copy_headers(CURL *easy) noexcept nogil:
 
 
 cdef inline bint post(Loop *loop, Message *event) noexcept nogil:
-    """Hand an event, and the strings in it, to Python. False: no memory, and it is lost."""
+    """Hand an event and its strings to Python. False: out of memory, and the event is dropped."""
     cdef bint is_first
     loop.posted = True
     if mailbox_put(loop.outbox, event, &is_first):
@@ -84,7 +84,7 @@ cdef inline bint post(Loop *loop, Message *event) noexcept nogil:
 
 
 cdef inline void post_last(Loop *loop, MessageType type, FileCore *file) noexcept nogil:
-    """Tell Python that the loop has let go of a file, for which room was kept when it was handed over."""
+    """Report that the loop has let go of a file. Memory for this event was reserved when the loop got the file."""
     cdef Message event
     memset(&event, 0, sizeof(event))
     event.type = type
@@ -102,27 +102,27 @@ cdef inline void post_bare(Loop *loop, MessageType type, FileCore *file) noexcep
 
 
 cdef inline const char *asked_url(const Lane *lane) noexcept nogil:
-    """Where the lane's request went. libcurl forgets it where it could not read the URL."""
+    """The URL that the lane requested. libcurl does not have it if it could not parse it."""
     if lane.epoch != lane.source.epoch:
         return info_text(lane.easy, CURLINFO_EFFECTIVE_URL)
     return lane.source.resolved_url if lane.source.resolved_url != NULL else lane.source.url
 
 
 cdef inline bint post_about(Loop *loop, MessageType type, Lane *lane, CURLcode code, const char *text) noexcept nogil:
-    """Tell Python of a transfer. False: no memory, and it will not hear of it."""
+    """Report a transfer to Python. False: out of memory, and nothing is reported."""
     cdef Message event = describe(type, lane, code, text)
     return post(loop, &event)
 
 
 cdef inline int status_of(Lane *lane) noexcept nogil:
-    """Of the lane's answer; 0: there was none."""
+    """The status of the lane's response; 0: there was none."""
     cdef long status = info_long(lane.easy, CURLINFO_RESPONSE_CODE)
-    # A proxy that refused the tunnel is the only one that has answered.
+    # If a proxy refused the tunnel, its response is the only one.
     return <int>(status if status != 0 else info_long(lane.easy, CURLINFO_HTTP_CONNECTCODE))
 
 
 cdef inline Message describe(MessageType type, Lane *lane, CURLcode code, const char *text) noexcept nogil:
-    """What there is to tell of a transfer."""
+    """Make the event that describes a transfer."""
     cdef Message event
     memset(&event, 0, sizeof(event))
     event.type = type
@@ -131,7 +131,7 @@ cdef inline Message describe(MessageType type, Lane *lane, CURLcode code, const 
     event.fault = lane.fault
     event.status = status_of(lane)
     event.sys_errno = lane.sys_errno if lane.sys_errno else <int>info_long(lane.easy, CURLINFO_OS_ERRNO)
-    # libcurl before 8 hands over whatever the server says.
+    # libcurl before 8 returns whatever the server sends.
     event.retry_after_s = min(max(info_off(lane.easy, CURLINFO_RETRY_AFTER), 0), LONGEST_RETRY_AFTER_S)
     event.source = lane.source.number
     event.epoch = lane.epoch
@@ -146,7 +146,7 @@ cdef inline Message describe(MessageType type, Lane *lane, CURLcode code, const 
 
 
 cdef inline void post_trace(Loop *loop, Lane *lane) noexcept nogil:
-    """Tell Python how the lane's transfer went. Without memory it does not hear of it."""
+    """Report how the lane's transfer went, or nothing if out of memory."""
     cdef Message event
     cdef Trace *trace = <Trace *>malloc(sizeof(Trace))
     if trace == NULL:

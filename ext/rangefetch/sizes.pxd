@@ -1,6 +1,7 @@
-"""How large a file may be, and the numbers in which servers say so: bounded here, once, where they are read.
+"""How large a file may be. The numbers that servers send are checked once, here, as they are parsed.
 
-No size above ``LARGEST_FILE_BYTES`` comes any further, so that sums of two and rounding up to blocks fit 64 bits.
+No size above ``LARGEST_FILE_BYTES`` gets past this, so adding two sizes, or rounding one up to blocks, cannot overflow
+64 bits.
 """
 
 from libc.stdint cimport int64_t
@@ -9,14 +10,14 @@ from rangefetch.libcurl cimport CURL, header_at, header_value
 
 
 cdef extern from "platform.h" nogil:
-    # 65,536 blocks of the largest block, of which a part fits 32 bits. Constants beyond an int, which an enum of
-    # Cython's would cut down to one.
+    # 65,536 blocks of the largest size, at which the partial bytes of a block fit 32 bits. Not an enum, because Cython
+    # would truncate its values to an int.
     const int64_t LARGEST_FILE_BYTES "RF_LARGEST_FILE_BYTES"
     const int64_t LARGEST_BLOCK_BYTES "RF_LARGEST_BLOCK_BYTES"
 
 
 cdef inline const char *read_number(const char *text, int64_t *number) noexcept nogil:
-    """The digits at the head of ``text``; what follows them, or NULL where there are none or too large a number."""
+    """Parse the digits at the start of ``text``. Returns what follows them; NULL: no digits, or too large a number."""
     if not c'0' <= text[0] <= c'9':
         return NULL
     number[0] = 0
@@ -29,10 +30,10 @@ cdef inline const char *read_number(const char *text, int64_t *number) noexcept 
 
 
 cdef inline bint length_is_sound(CURL *easy) noexcept nogil:
-    """Whether the response states no length, or one that a file can have, as often as it likes.
+    """Whether the response has no Content-Length, or one that a file can have; it may be repeated.
 
-    A length that is stated twice and differs says that somebody on the way cuts the stream elsewhere (RFC 9112,
-    section 6.3). With a transfer coding it counts for nothing, as in libcurl.
+    Different lengths mean that something on the way splits the stream elsewhere (RFC 9112, section 6.3). With a
+    transfer coding the length is ignored, as in libcurl.
     """
     cdef const char *text = header_value(easy, "Content-Length")
     cdef int64_t length = 0

@@ -48,8 +48,7 @@ cdef enum:
 
 
 cdef inline bint small_is_plain(const Lane *lane) noexcept nogil:
-    """Whether the response says nothing that concerns Python: the file is small enough, and has neither another name nor
-    a digest to verify."""
+    """Whether the response has nothing that concerns Python: the file is small, has no other name, and no digest."""
     cdef const FileCore *file = lane.file
     return not (
         file.size > file.small.largest_bytes

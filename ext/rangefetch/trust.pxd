@@ -1,4 +1,4 @@
-"""What may be said to whom: the user's headers, cookies and passwords stay with those whom the user has named."""
+"""Who may be sent what: the user's headers, cookies and passwords go only to hosts that the user has named."""
 
 from libc.string cimport strlen
 from posix.strings cimport strncasecmp
@@ -8,7 +8,7 @@ from rangefetch.transfer cimport Credential, ProfileCore, Source
 
 
 cdef inline bint names_host(const char *host, const char *url) noexcept nogil:
-    """Whether ``host``, which may have a port, is that of a URL. One without a port is the host on all its ports."""
+    """Whether ``host``, which may include a port, is the URL's. Without a port it stands for all ports of the host."""
     cdef size_t size = 0
     cdef const char *at = origin_of(url, &size)
     cdef size_t length = strlen(host)
@@ -18,14 +18,14 @@ cdef inline bint names_host(const char *host, const char *url) noexcept nogil:
 
 
 cdef inline bint is_for_the_users(const Source *source) noexcept nogil:
-    """Whether the source is asked where the user's headers and cookies may go: at the origin that the user named, or at
-    a host that the user trusts."""
+    """Whether the user's headers and cookies may be sent to the source's current URL: it is at the origin that the user
+    named, or at a host that the user trusts."""
     cdef int i
     cdef ProfileCore *profile = source.profile
     if source.resolved_url == NULL or same_origin(source.url, source.resolved_url):
         return True
     for i in range(profile.trusted_count):
-        # Not in the clear what was given for an encrypted connection.
+        # Never send in the clear what was given for an encrypted connection.
         if names_host(profile.trusted[i], source.resolved_url) and (
             is_secure(source.resolved_url) or not is_secure(source.url)
         ):
@@ -34,7 +34,7 @@ cdef inline bint is_for_the_users(const Source *source) noexcept nogil:
 
 
 cdef inline const Credential *credential_for(const Source *source, const char *url, bint users) noexcept nogil:
-    """Whose name and password the server of ``url`` gets; NULL: nobody's. ``users``: those for their origin, too."""
+    """The user name and password for the server of ``url``; NULL: none. ``users``: those for the user's origin, too."""
     cdef int i
     cdef ProfileCore *profile = source.profile
     for i in range(profile.credential_count):
