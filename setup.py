@@ -1,17 +1,17 @@
-"""Build the one extension; everything else about the package is in pyproject.toml.
+"""Builds the one extension; everything else about the package is in pyproject.toml.
 
-The extension is abi3 (CPython 3.11+) and needs a C compiler alone: no curl headers, no libcurl to link, because
-the engine loads libcurl when it starts (see ``ext/rangefetch/libcurl.h``).
+The extension is abi3 (CPython 3.11+) and needs only a C compiler: no curl headers, and no libcurl to link, because the
+engine loads libcurl when it starts (see ``ext/rangefetch/libcurl.h``).
 
-``RANGEFETCH_PURE=1`` in the environment leaves it out. The package then installs anywhere, and says itself that its
-engine is not there. On other Pythons than CPython it is always so, and on Windows where there is no zig.
+``RANGEFETCH_PURE=1`` in the environment leaves it out. The package then installs anywhere, and reports that it has no
+engine. It is always left out on Pythons other than CPython, and on Windows without zig.
 
-For Windows it is zig (``pip install ziglang``) that compiles, there as on any other system on which the platform is
-said to be ``win-amd64`` (``_PYTHON_HOST_PLATFORM``): what it makes is what was tested.
+For Windows, zig (``pip install ziglang``) is the compiler, both there and on any other system where the platform is set
+to ``win-amd64`` (``_PYTHON_HOST_PLATFORM``), so that what is released is what was tested.
 
-The dependencies are here because one of them depends on what is built: pycurl, whose wheels bring the libcurl that the
-engine runs on. There are none for musl, and no environment marker (PEP 508) tells musl from glibc, so a wheel that is
-built for musl does not ask for pycurl, and its engine runs on the system's libcurl.
+The dependencies are here because one of them depends on the target: pycurl, whose wheels bring the libcurl that the
+engine uses. There are none for musl, and no environment marker (PEP 508) distinguishes musl from glibc. So a wheel that
+is built for musl does not depend on pycurl, and its engine uses the system's libcurl.
 """
 
 import importlib.util
@@ -33,26 +33,26 @@ PURE = (
     or (sys.platform == "win32" and (FREE_THREADED or not FOR_WINDOWS))
 )
 
-# What is built for: .ci/wheels.py says it in the platform; a Python on musl has it in its configuration.
+# Whether to build for musl: .ci/wheels.py puts it into the platform, and a Python on musl has it in its configuration.
 MUSL = "musllinux" in sysconfig.get_platform() or "musl" in (sysconfig.get_config_var("HOST_GNU_TYPE") or "")
 
 DEPENDENCIES = ["platformdirs>=4", "psutil>=6", "rich>=13"]
 if not MUSL:
-    # Where it has wheels and the engine can be. 7.49 is the first whose OpenSSL does not read the host's openssl.cnf.
+    # Where pycurl has wheels and the engine can run. 7.49 is the first whose OpenSSL ignores the host's openssl.cnf.
     DEPENDENCIES.append(
         "pycurl>=7.49; platform_python_implementation == 'CPython' and (sys_platform == 'darwin'"
         " or (sys_platform == 'linux' and (platform_machine == 'x86_64' or platform_machine == 'aarch64'))"
         " or (sys_platform == 'win32' and platform_machine == 'AMD64'))"
     )
 
-# No path of the machine that built it gets into the wheel: the same sources make the same bytes anywhere.
+# Keep paths of the build machine out of the wheel, so that the same sources give the same bytes anywhere.
 UNTRACED = [f"-ffile-prefix-map={sysconfig.get_path('include')}=python", f"-ffile-prefix-map={Path.cwd()}=."]
 
-# Line numbers for a backtrace, unless CFLAGS asks for nothing: what a compiler for another machine says of its own
-# folders is not mapped above.
+# Line numbers for backtraces, unless CFLAGS has -g0: the mapping above does not cover the folders that a cross-compiler
+# records of itself.
 DEBUGGING = [] if "-g0" in os.environ.get("CFLAGS", "").split() else ["-g1"]
 
-# For the .pxd files, too: a division there that checked for zero would take the GIL to say so.
+# These apply to the .pxd files too: there, a division that checked for zero would take the GIL to raise an error.
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": False,
@@ -66,7 +66,7 @@ engine = Extension(
     "rangefetch._engine",
     ["ext/rangefetch/_engine.pyx"],
     include_dirs=["ext/rangefetch"],
-    # A free-threaded CPython has no stable ABI before 3.15; its wheel is for the one version.
+    # Free-threaded CPython has no stable ABI before 3.15, so its wheel is for a single version.
     define_macros=[] if FREE_THREADED else [("Py_LIMITED_API", "0x030B0000")],
     py_limited_api=not FREE_THREADED,
     extra_compile_args=["-std=gnu11", "-O2", *DEBUGGING, "-Wall", "-Wextra", "-Wno-unused-parameter", *UNTRACED],
@@ -74,8 +74,10 @@ engine = Extension(
 
 
 def without_inspect(extension: Extension) -> Extension:
-    """Where the API is limited, Cython's start-up code imports ``inspect`` for seven constants; ``codeflags`` has them,
-    and takes a hundredth of the time. Should another Cython word it differently, nothing is changed.
+    """Import ``codeflags`` instead of ``inspect`` in the generated C code.
+
+    With the limited API, Cython's start-up code imports ``inspect`` for seven constants. ``codeflags`` has them, and
+    takes a hundredth of the time. If another version of Cython words this differently, nothing is changed.
     """
     for path in map(Path, extension.sources):
         written = path.read_text()
@@ -86,7 +88,7 @@ def without_inspect(extension: Extension) -> Extension:
 
 
 class BuildForWindows(build_ext):
-    """With zig. Python's symbols come from python3.dll, of which nothing but their names is needed here."""
+    """Builds with zig. Linking needs only the names of the symbols in python3.dll, not the library itself."""
 
     def get_ext_filename(self, fullname: str) -> str:
         return str(Path(*fullname.split("."))) + ".pyd"
@@ -107,14 +109,14 @@ class BuildForWindows(build_ext):
             ],
             check=True,
         )
-        # Those that are not used are not linked.
+        # Only the names that the object file uses.
         wanted = sorted(set(re.findall(rb"(?<=\0)(?:__imp_)?(_?Py[A-Za-z]*_\w+)(?=\0)", compiled.read_bytes())))
         names.write_bytes(b"\n".join([b"LIBRARY python3.dll", b"EXPORTS", *wanted, b""]))
         subprocess.run([*zig, "dlltool", "-m", "i386:x86-64", "-d", names, "-l", library], check=True)
-        # Without debugging information, which names folders of this machine.
+        # Strip debugging information, which names folders of this machine.
         link = ["-shared", "-lws2_32", "-Wl,-s"]
         subprocess.run([*compiler, compiled, library, *link, "-o", made], check=True)
-        made.with_suffix(".lib").unlink(missing_ok=True)  # for those who would link with the module
+        made.with_suffix(".lib").unlink(missing_ok=True)  # only for programs that would link with the module
 
 
 if PURE:

@@ -2,8 +2,8 @@
 
     python benches/compare.py                                   # http-1g, https-1g, small-5000
     python benches/compare.py --scenario http-1g --rounds 8 --json results.json --plots docs/plots
-    python benches/compare.py --minutes 10 --page build/bench   # what "make bench" does: a page, its plots, its JSON
-    python benches/compare.py --compare OLD.json                # and says what got slower
+    python benches/compare.py --minutes 10 --page build/bench   # as "make bench" does: a page with plots and JSON
+    python benches/compare.py --compare OLD.json                # also print what got slower
 
 How it measures, and what the figures are worth: benches/README.md.
 """
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _chosen(names: Collection[str] | None, entries: Sequence[Named], what: str) -> list[Named]:
-    """The entries that are named, or all of them, in their own order."""
+    """The entries of these names, or all of them; always in the order of ``entries``."""
     unknown = sorted(set(names or ()) - {entry.name for entry in entries})
     if unknown:
         raise SystemExit(f"compare.py: no {what} is named {', '.join(unknown)}; see --help")
@@ -87,7 +87,7 @@ def _chosen(names: Collection[str] | None, entries: Sequence[Named], what: str) 
 
 
 def _installed(peers: Sequence[Peer]) -> list[Peer]:
-    """The peers that are here; the others are named, with the way to get them."""
+    """The peers that are installed; prints the names of the others, and how to get them."""
     for peer in peers:
         if not peer.version():
             print(f"missing: {peer.name} (to get it: {peer.get})")
@@ -95,7 +95,7 @@ def _installed(peers: Sequence[Peer]) -> list[Peer]:
 
 
 def _place_for_small_files(otherwise: Path) -> Path:
-    """Memory, if there is room: creating a file on a disk can cost more than fetching it, and ever more with time."""
+    """In memory, if there is room: creating files on disk can cost more than fetching them, and more every time."""
     if _MEMORY.is_dir() and machine.file_system(_MEMORY) == "tmpfs":
         with contextlib.suppress(OSError):
             if shutil.disk_usage(_MEMORY).free > 1 << 30:
@@ -104,7 +104,7 @@ def _place_for_small_files(otherwise: Path) -> Path:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    # As Ctrl-C does: the server, the peer of the moment and the files go away.
+    # As Ctrl-C does: stop the server and the current peer, and delete the files.
     raise KeyboardInterrupt
 
 
@@ -168,14 +168,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"\n{scenario.name}: {scenario.about}; at most {contest.connections} connections", flush=True)
             rounds, until_s = options.rounds, math.inf
             if options.minutes:
-                # Each gets its share of what is left, and may finish the round that it is in.
+                # Each scenario gets its share of the time left, and may finish its current round.
                 rounds, now_s = _MOST_ROUNDS, time.monotonic()
                 until_s = now_s + (begun_s + 60 * options.minutes - now_s) / (len(scenarios) - number) * 0.8
             results.append(contest.hold(able, rounds, until_s))
             print(table(results[-1]), flush=True)
             if options.json:
                 options.json.write_text(json.dumps(_report(facts, peers, results, arguments), indent=2) + "\n")
-            if options.page:  # each time: what takes too long is interrupted
+            if options.page:  # after each scenario, in case the run is interrupted
                 report = _report(facts, peers, results, arguments)
                 options.page.mkdir(parents=True, exist_ok=True)
                 (options.page / "results.json").write_text(json.dumps(report) + "\n")

@@ -30,7 +30,7 @@ _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 @dataclass(frozen=True)
 class Contest:
-    """Holds a scenario with some peers against ``server``; downloads land below ``place``."""
+    """Runs a scenario with some peers against ``server``; downloads are saved below ``place``."""
 
     scenario: Scenario
     server: Server
@@ -40,11 +40,12 @@ class Contest:
     timeout: float
 
     def hold(self, peers: Sequence[Peer], rounds: int, until_s: float = math.inf) -> Result:
-        """One round that is not counted, then ``rounds`` that are, each starting with another peer. After ``until_s``
-        (``time.monotonic``) no other round begins, once two have been counted; where there is such an end, a peer that
-        takes long in the first round is not asked again, and that one counts.
+        """Run a warm-up round, then ``rounds`` that count, each starting with another peer.
 
-        A peer that fails is not asked again; what it finished before stays counted.
+        After ``until_s`` (``time.monotonic``) no further round begins, unless fewer than two have been counted. With such
+        a limit, a peer that is slow in the warm-up round is not run again, and that round counts for it.
+
+        A peer that fails is not run again; the runs that it has finished still count.
         """
         names = self._serve()
         entries = [(peer, Contender(peer.name, peer.version(), self._connections(peer))) for peer in peers]
@@ -63,7 +64,7 @@ class Contest:
         return min(self.connections, peer.max_connections)
 
     def _serve(self) -> list[str]:
-        """Make what is missing under the server's root; the paths below it, all of them in the page cache."""
+        """Create missing files below the server's root, and read all into the page cache; returns their paths."""
         if self.scenario.files == 1:
             names = [f"{self.size}.bin"]
         else:
@@ -116,7 +117,7 @@ class Contest:
         return str(self.server.ca_file) if self.scenario.port.startswith("https") else ""
 
     def _environment(self) -> dict[str, str]:
-        """What every peer is given: no proxies, no configuration of the user's, the throw-away CA."""
+        """The environment of every peer: no proxies, none of the user's configuration, the temporary CA."""
         home = self.place / "home"
         home.mkdir(exist_ok=True)
         env = {
@@ -124,10 +125,10 @@ class Contest:
             for name, value in os.environ.items()
             if name.lower() not in _PROXY_VARIABLES
             and not name.startswith("XDG_")
-            # An installed program has its bytecode, whatever whoever runs this prefers.
+            # An installed program has its bytecode, whatever the settings of the user who runs this.
             and name != "PYTHONDONTWRITEBYTECODE"
         }
-        # Only the home moves: packages installed with pip --user stay importable.
+        # Only HOME changes: packages installed with pip --user must stay importable.
         env |= {"HOME": str(home), "PYTHONUSERBASE": site.getuserbase(), "LC_ALL": "C.UTF-8"}
         if self._ca_file:
             env |= dict.fromkeys(("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"), self._ca_file)
@@ -145,7 +146,7 @@ class Contest:
 
 
 def make_random_file(path: Path, size: int) -> None:
-    """Random, so that neither compression nor a wrong offset can go unnoticed."""
+    """Write random bytes, so that neither compression nor a wrong offset can go unnoticed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         for start in range(0, size, _PIECE):

@@ -1,9 +1,9 @@
-"""A long way to a port of 127.0.0.1: every byte takes half the delay in each direction.
+"""A slow path to a port of 127.0.0.1: every byte takes half the delay in each direction.
 
-    python delay.py PORT SECONDS          prints its own port, and runs until its input ends
+    python delay.py PORT SECONDS          prints its own port, and runs until stdin ends
 
-No more than ``WINDOW`` bytes of a connection are on the way in one direction, as on a long path with ordinary socket
-buffers: so one connection carries at most WINDOW / SECONDS, and several carry more.
+At most ``WINDOW`` bytes of a connection are in flight in each direction, as on a long path with ordinary socket
+buffers. So one connection carries at most WINDOW / SECONDS bytes per second, and several carry more.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PIECE = 64 << 10
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
-    """Pass on what is read, each piece ``delay`` seconds later."""
+    """Forward what is read, each piece ``delay`` seconds later."""
     on_the_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(WINDOW // _PIECE)
     clock = asyncio.get_running_loop().time
 
@@ -29,7 +29,7 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, del
             if not piece:
                 return
             if writer.is_closing():
-                continue  # who has left gets nothing more
+                continue  # the peer has closed the connection
             with contextlib.suppress(ConnectionError):
                 writer.write(piece)
                 await writer.drain()
@@ -51,7 +51,7 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, del
 
 async def _serve(port: int, delay: float) -> None:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(delay)  # SYN and its answer
+        await asyncio.sleep(delay)  # SYN and SYN-ACK
         there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
         await asyncio.gather(
             _carry(reader, there_writer, delay / 2),
@@ -62,7 +62,7 @@ async def _serve(port: int, delay: float) -> None:
     server = await asyncio.start_server(connected, "127.0.0.1", 0, backlog=511)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.to_thread(sys.stdin.read)
-    # Whatever is still on the way is nobody's any more.
+    # Drop whatever is still in flight.
     os._exit(0)
 
 

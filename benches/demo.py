@@ -1,8 +1,8 @@
 """Fetch a generated file from a server of its own: as fast as it goes, then again while things go wrong.
 
-``make run`` runs this. Servers and fetchers are processes of their own; this makes the file, shows what happens, does
-the damage, and compares the result with what was served. Everything is in ``build/demo``, and a demo that was killed
-goes on where it was when it is run again.
+``make run`` runs this. The server and the fetcher are separate processes; this one creates the file, shows progress,
+does the damage, and compares the result with what was served. Everything is in ``build/demo``, and a demo that was
+killed resumes where it stopped when it is run again.
 
     make run ARGS="--size 64M"       a smaller file
     make run ARGS="--fast"           only the first part
@@ -43,11 +43,11 @@ _KEYS = (
     "l: have the server lie; q: stop"
 )
 _SCRIPT = ((6, "2"), (18, "5"), (28, "c"), (42, "k"), (56, "l"), (72, "s"), (84, "0"))
-"""At so many percent, the key that is pressed where nobody presses any."""
+"""Keys that are pressed at these percentages if nobody presses any."""
 
 
 def main() -> int:
-    """Run the demo; the exit status: 0 if the fetched files are the served one."""
+    """Run the demo. Returns the exit status: 0 if the fetched files equal the served one."""
     typed = _arguments()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt_once)
@@ -98,11 +98,11 @@ def _run(typed: argparse.Namespace) -> int:
 
 
 def _make_file(served: Path, fetched_in: Path, size: int) -> str:
-    """Make a file of so many random bytes, unless it is there; its SHA-256. Raises ``OSError``."""
+    """Create a file of that many random bytes, unless it exists. Returns its SHA-256; raises ``OSError``."""
     known = served.with_suffix(".sha256")
     if known.exists() and served.exists() and served.stat().st_size == size and fetched_in.exists():
         return known.read_text()
-    for directory in (served.parent, fetched_in):  # of another file
+    for directory in (served.parent, fetched_in):  # left from another file
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
     needed, free = 2 * size + _MARGIN, shutil.disk_usage(served.parent).free
@@ -129,11 +129,11 @@ def _is_same(path: Path, expected: str) -> bool:
     return True
 
 
-# -- as fast as it goes -----------------------------------------------------------------------------------------------
+# -- at full speed ----------------------------------------------------------------------------------------------------
 
 
 def _fetch_fast(typed: argparse.Namespace, served: Path, expected: str) -> bool:
-    """Fetch with the command itself; whether the file is the served one."""
+    """Fetch with the ``rangefetch`` command. Returns whether the file equals the served one."""
     loaded = libcurl.load()
     directory = typed.dir / "fast"
     with _serving(served) as (url, server):
@@ -147,7 +147,7 @@ def _fetch_fast(typed: argparse.Namespace, served: Path, expected: str) -> bool:
             try:
                 said, _ = process.communicate()
             except KeyboardInterrupt:
-                process.send_signal(signal.SIGINT)  # a terminal has sent one already; two do no harm
+                process.send_signal(signal.SIGINT)  # a terminal has already sent one; a second does no harm
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=10)
                 process.kill()
@@ -160,7 +160,7 @@ def _fetch_fast(typed: argparse.Namespace, served: Path, expected: str) -> bool:
 
 @contextlib.contextmanager
 def _serving(served: Path) -> Iterator[tuple[str, str]]:
-    """The file's URL, and what serves it: nginx where there is one."""
+    """The file's URL, and the name of what serves it: nginx if it is installed."""
     try:
         with _helper("server.py", str(served.parent.absolute())) as (process, url):
             assert process.poll() is None
@@ -173,13 +173,13 @@ def _serving(served: Path) -> Iterator[tuple[str, str]]:
 
 
 class _NotStarted(OSError):
-    """A server that did not start."""
+    """A server did not start."""
 
 
 @contextlib.contextmanager
 def _helper(script: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server, and the URL that it says it has. It ends with its stdin, even where this process is killed."""
-    # A group of its own: Ctrl-C must reach it last, or the fetcher would see its connections cut.
+    """Start a server; yields it and the URL that it prints. It ends when its stdin does, so also if we are killed."""
+    # In a process group of its own: if Ctrl-C reached it first, the fetcher would see its connections cut.
     process = subprocess.Popen(
         [sys.executable, str(_HERE / script), *arguments],
         stdin=subprocess.PIPE,
@@ -206,7 +206,7 @@ def _helper(script: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str
 
 
 class _Trouble:
-    """A download over which things go wrong: by the keys that are pressed, or by the script."""
+    """A download during which things go wrong, as the user presses keys, or by the script."""
 
     def __init__(self, typed: argparse.Namespace, served: Path, fetched_in: Path) -> None:
         self._typed = typed
@@ -224,7 +224,7 @@ class _Trouble:
         self._percentage = 0.0
 
     def fetch(self) -> Path | None:
-        """The fetched file; None: it was not."""
+        """Run the download. Returns the file; None if it failed."""
         has_keys = sys.stdin.isatty() and sys.stdout.isatty()
         _say("")
         _say(f"Again at {_LIMIT // 10**6} MB/s, while things go wrong" + (". Your keys:" if has_keys else ""))
@@ -246,7 +246,7 @@ class _Trouble:
             sources = [self._fetcher.stdout, *([sys.stdin] if has_keys else [])]
             ready, _, _ = select.select(sources, [], [], 0.1)
             if sys.stdin in ready:
-                self._script = []  # somebody is there
+                self._script = []  # somebody is at the keyboard
                 self._press(os.read(sys.stdin.fileno(), 1).decode("ascii", "replace").lower())
             if self._fetcher.stdout in ready:
                 line = self._fetcher.stdout.readline()
@@ -267,7 +267,7 @@ class _Trouble:
                 due[1]()
 
     def _follow(self, facts: dict[str, Any]) -> None:
-        if not self._percentage:  # what an earlier demo has fetched is past
+        if not self._percentage:  # skip what an earlier demo has passed
             self._script = [each for each in self._script if each[0] >= facts["percentage"]]
         self._percentage = facts["percentage"]
         self._line.show(facts)
@@ -336,7 +336,7 @@ class _Trouble:
         self._start_fetcher()
 
     def _mourn_fetcher(self) -> None:
-        """Somebody else has killed it. Raises ``OSError`` where it ends as soon as it begins."""
+        """Restart the fetcher, which somebody has killed. Raises ``OSError`` if it ended right after its start."""
         if time.monotonic() - self._fetcher_began_s < 1.0:
             raise OSError("the fetcher ended by itself")
         self._event("Somebody has killed the fetcher. It is run again, and goes on with what it had saved.")
@@ -369,7 +369,7 @@ class _Trouble:
     # -- the two processes --------------------------------------------------------------------------------------------
 
     def _start_server(self) -> None:
-        """At the port of the last one, if nobody has it, so that a URL stays what it was."""
+        """Start the server at the last one's port if that is free, so that the URL stays the same."""
         kept = self._typed.dir / "url"
         before = self._url or (kept.read_text() if kept.exists() else "")
         for port in dict.fromkeys((urlsplit(before).port or 0, 0)):
@@ -393,13 +393,13 @@ class _Trouble:
     def _stop_fetcher(self) -> None:
         if self._fetcher is not None:
             with contextlib.suppress(subprocess.TimeoutExpired, OSError, ValueError):
-                self._fetcher.communicate(timeout=10)  # the end of its input is its end
+                self._fetcher.communicate(timeout=10)  # it ends when its stdin does
             self._fetcher.kill()
             self._fetcher.wait()
 
 
 class _StatusLine:
-    """The last line of a terminal, which changes, below what is logged; elsewhere a line every few seconds."""
+    """A status line below the log, updated in place; if stdout is no terminal, a line every few seconds."""
 
     seconds_between_lines = 2.0
 
@@ -409,12 +409,12 @@ class _StatusLine:
         self._next_s = 0.0
 
     def log(self, words: str, indent: int = 0) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self.clear()
         _say(words, indent)
 
     def show(self, facts: dict[str, Any]) -> None:
-        """How far it is."""
+        """Show the progress."""
         numbers = f"{facts['percentage']:3.0f} %  {amount(facts['speed']):>9}/s  {clock(facts['eta']):>5}"
         if not self._is_terminal:
             if time.monotonic() >= self._next_s:
@@ -431,7 +431,7 @@ class _StatusLine:
         self._is_shown = True
 
     def clear(self) -> None:
-        """Leave the line to what is said next."""
+        """Erase the status line."""
         if self._is_shown:
             sys.stdout.write("\r\x1b[K")
             sys.stdout.flush()
@@ -446,7 +446,7 @@ def _bar(percentage: float, width: int) -> str:
 
 @contextlib.contextmanager
 def _raw_keys(has_keys: bool) -> Iterator[None]:
-    """Each key as it is pressed, without its echo. Ctrl-C stays a signal."""
+    """Read keys as they are pressed, without echo. Ctrl-C still sends a signal."""
     if not has_keys:
         yield
         return
@@ -462,14 +462,14 @@ def _raw_keys(has_keys: bool) -> Iterator[None]:
 
 
 def _interrupt_once(_number: int, _frame: object) -> None:
-    # Cleaning up must not be interrupted in its turn.
+    # Clean-up must not be interrupted.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def _say(line: str, indent: int = 0) -> None:
-    """Print a line; what does not fit a terminal goes on in the next, indented."""
+    """Print a line, wrapped to the terminal's width with an indent."""
     if sys.stdout.isatty():
         width = max(shutil.get_terminal_size().columns - 1, indent + 20)
         line = textwrap.fill(line, width, subsequent_indent=" " * indent, drop_whitespace=True) if line else line

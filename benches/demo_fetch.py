@@ -1,9 +1,9 @@
-"""The demo's fetcher: a program with one download, which tells how far it is and is told its limit.
+"""The demo's fetcher: runs one download, prints its progress, and reads speed limits from stdin.
 
     python benches/demo_fetch.py URL DIRECTORY CONNECTIONS BYTES_PER_SECOND
 
-It writes a line of JSON ten times a second, and one at the end, with ``path`` or ``error``. A number on stdin is a new
-limit in bytes per second (0: none). The end of stdin stops it; what is there is kept, and the next one goes on.
+It prints a line of JSON ten times a second, and a last one with ``path`` or ``error``. A number on stdin sets a new
+limit in bytes per second (0: none). At the end of stdin it stops and keeps what it has; the next run resumes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LOOK_EVERY_S = 0.1
 
 
 def main(url: str, directory: str, connections: int, limit: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the demo as well, which ends this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal also sends it to the demo, which stops this process
     with DownloadManager("native") as manager:
         gid = manager.download(
             url,

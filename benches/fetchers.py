@@ -1,9 +1,9 @@
-"""The Python peers, each used as somebody who knows the library would use it: a program for one peer per run.
+"""The Python peers, each used as somebody who knows the library would use it. One run is for one peer.
 
     python fetchers.py PEER one CONNECTIONS CA_FILE URL FILE
     python fetchers.py PEER many CONNECTIONS CA_FILE LIST DIRECTORY
 
-CA_FILE may be empty. Libraries are imported by the function that needs them: each peer pays for its own.
+CA_FILE may be empty. Each function imports its own library, so that no peer pays for another's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PIECE = 1 << 20
 
 
 def _write(file: int, data: bytes | memoryview, offset: int) -> int:
-    """Write all of ``data`` at ``offset``; returns where it ends."""
+    """Write all of ``data`` at ``offset``; returns the offset of its end."""
     view = memoryview(data)
     while view:
         written = os.pwrite(file, view, offset)
@@ -29,7 +29,7 @@ def _write(file: int, data: bytes | memoryview, offset: int) -> int:
 
 
 def _range_size(size: int, connections: int, largest: int) -> int:
-    """Small enough that every connection gets a range, but at least 1 MiB and at most ``largest``."""
+    """A range size small enough for every connection to get one, from 1 MiB to ``largest``."""
     return max(1 << 20, min(largest, -(-size // connections)))
 
 
@@ -38,7 +38,7 @@ def _name(url: str) -> str:
 
 
 def requests_one(connections: int, ca_file: str, url: str, path: str) -> None:
-    """One stream, which is how nearly everyone uses it."""
+    """Fetch with a single stream, as nearly everyone does."""
     import requests
 
     with (
@@ -69,7 +69,7 @@ def requests_many(connections: int, ca_file: str, urls: list[str], directory: st
 
 
 def aiohttp_one(connections: int, ca_file: str, url: str, path: str) -> None:
-    """Ranges claimed in order by ``connections`` tasks, written where they belong."""
+    """Have ``connections`` tasks claim ranges in order, and write each at its offset."""
     asyncio.run(_aiohttp_one(connections, ca_file, url, path))
 
 
@@ -122,7 +122,7 @@ def _aiohttp_session(connections: int, ca_file: str):  # type: ignore[no-untyped
 
     tls = ssl.create_default_context(cafile=ca_file) if ca_file else True
     connector = aiohttp.TCPConnector(limit=connections, ssl=tls)
-    # read_bufsize: the default of 64 KiB pauses and resumes the transport for every few pieces.
+    # read_bufsize: with the default of 64 KiB the transport pauses and resumes every few pieces.
     return aiohttp.ClientSession(connector=connector, read_bufsize=_PIECE, auto_decompress=False)
 
 
@@ -137,7 +137,7 @@ def _obstore(ca_file: str, url: str):  # type: ignore[no-untyped-def]  # of a pa
 
 
 def obstore_one(connections: int, ca_file: str, url: str, path: str) -> None:
-    """Ranges with ``get_range_async``, ``connections`` of them at a time, written where they belong."""
+    """Fetch ranges with ``get_range_async``, ``connections`` at a time, and write each at its offset."""
     asyncio.run(_obstore_one(connections, ca_file, url, path))
 
 
@@ -148,7 +148,7 @@ async def _obstore_one(connections: int, ca_file: str, url: str, path: str) -> N
     size = (await obstore.head_async(store, name))["size"]
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     os.truncate(file, size)
-    # An answer is held in memory whole; of 2 to 32 MiB, 2 and 4 were the fastest on loopback.
+    # The whole response is kept in memory; of 2 to 32 MiB, 2 and 4 were the fastest on loopback.
     step = _range_size(size, connections, 4 << 20)
     starts = iter(range(0, size, step))
 
@@ -180,7 +180,7 @@ async def _obstore_many(connections: int, ca_file: str, urls: list[str], directo
 
 
 def hf_transfer_one(connections: int, ca_file: str, url: str, path: str) -> None:
-    """With the chunk size and the retries that huggingface_hub gave it."""
+    """Use the chunk size and the retries that huggingface_hub set."""
     import hf_transfer
 
     hf_transfer.download(url, path, connections, 10 << 20, parallel_failures=min(3, connections), max_retries=5)
@@ -223,7 +223,7 @@ def pypdl_many(connections: int, ca_file: str, urls: list[str], directory: str) 
 def parfive_one(connections: int, ca_file: str, url: str, path: str) -> None:
     from parfive import Downloader
 
-    # The throw-away CA is in SSL_CERT_FILE, which aiohttp's default context reads.
+    # SSL_CERT_FILE names the temporary CA; aiohttp's default context reads it.
     downloader = Downloader(max_conn=1, max_splits=connections, progress=False, overwrite=True)
     downloader.enqueue_file(url, path=str(Path(path).parent), filename=Path(path).name)
     _succeed(not downloader.download().errors)

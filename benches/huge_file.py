@@ -24,7 +24,7 @@ from pathlib import Path
 
 PERIOD_BYTES = 64 << 20
 UNCACHED = 0x80
-"""RWF_DONTCACHE, for which Python has no name."""
+"""RWF_DONTCACHE, which Python does not define."""
 
 
 def main() -> None:
@@ -82,7 +82,7 @@ def _processor_s() -> float:
 
 @contextlib.contextmanager
 def _server(size: int) -> Iterator[str]:
-    """The URL of a file of that size, in a process of its own."""
+    """Serve a file of that size from a separate process; yields its URL."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     child = os.fork()
     if child == 0:

@@ -1,8 +1,8 @@
-"""rangefetch as a program that imports it meets it: one measurement in a process of its own.
+"""Measures rangefetch as seen by a program that imports it: one measurement, in a process of its own.
 
-    python inside.py MEASUREMENT KEYWORDS          KEYWORDS and what is printed are JSON
+    python inside.py MEASUREMENT KEYWORDS          KEYWORDS and the output are JSON
 
-Only the work itself is timed, neither the interpreter's start nor its end.
+Only the work itself is timed, not the start and end of the interpreter.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BUSY = "x = 1\nwhile True: x = x * 3 % 1000003"
 
 
 def fetch(url: str, directory: str, **options: Any) -> dict[str, float]:
-    """Seconds, connections opened, and the most transfers seen at a time."""
+    """Seconds, connections opened, and the largest number of simultaneous transfers seen."""
     import rangefetch
 
     most = 0
@@ -30,7 +30,7 @@ def fetch(url: str, directory: str, **options: Any) -> dict[str, float]:
         nonlocal most
         most = max(most, progress.connections)
 
-    # Loading libcurl is not what is measured.
+    # Load libcurl before the clock starts.
     with tempfile.TemporaryDirectory(dir=directory) as place, rangefetch.DownloadManager() as manager:
         begin = time.perf_counter()
         result = manager.download_and_wait(url, {"save_dir": place, **options}, on_progress=note)
@@ -39,7 +39,7 @@ def fetch(url: str, directory: str, **options: Any) -> dict[str, float]:
 
 
 def beside_a_busy_loop(url: str, directory: str, where: str, **options: Any) -> dict[str, float]:
-    """``fetch`` while a loop in Python keeps the GIL of this process, or of another, busy."""
+    """``fetch`` while a Python loop keeps the GIL of this process, or of another, busy."""
     if where == "thread":
         threading.Thread(target=exec, args=(_BUSY, {}), daemon=True).start()
         return fetch(url, directory, **options)
@@ -51,7 +51,7 @@ def beside_a_busy_loop(url: str, directory: str, where: str, **options: Any) -> 
 
 
 def limited(url: str, directory: str, limit: int, seconds: float, **options: Any) -> dict[str, float]:
-    """Bytes per second under a limit, over ``seconds`` from one second after the start."""
+    """Bytes per second under a limit, over ``seconds``, from one second after the download began."""
     import rangefetch
 
     with tempfile.TemporaryDirectory(dir=directory) as place, rangefetch.DownloadManager() as manager:
@@ -65,7 +65,7 @@ def limited(url: str, directory: str, limit: int, seconds: float, **options: Any
 
 
 def after_the_last_byte(url: str, directory: str, checksum: str, **options: Any) -> dict[str, float]:
-    """Seconds from the last byte to the result, and bytes per second before."""
+    """Seconds from the last byte to the result, and bytes per second up to then."""
     import rangefetch
 
     with tempfile.TemporaryDirectory(dir=directory) as place, rangefetch.DownloadManager() as manager:
@@ -82,7 +82,7 @@ def after_the_last_byte(url: str, directory: str, checksum: str, **options: Any)
 
 
 def on_loops(urls: list[str], directory: str, loops: int) -> dict[str, float]:
-    """Seconds for several files at once, spread over so many loops."""
+    """Seconds for several files at once, spread over that many loops."""
     from rangefetch import _engine
     from rangefetch.net import libcurl
 
@@ -111,8 +111,8 @@ def on_loops(urls: list[str], directory: str, loops: int) -> dict[str, float]:
 
 
 def small_files(folder_url: str, count: int, directory: str, way: str) -> dict[str, float]:
-    """Seconds, and those of processor time, for the files 0.bin, 1.bin, ... of a folder: by ``fetch_many``, by the same
-    with a name for each (``named``), by a ``manager``'s queue, or by ``fetch`` one after the other."""
+    """Seconds, and seconds of processor time, for the files 0.bin, 1.bin, ... of a folder: with ``fetch_many``, with a
+    name for each file (``named``), with a ``manager``'s queue, or with ``fetch``, one after the other."""
     import rangefetch
 
     urls = [f"{folder_url}/{number}.bin" for number in range(count)]

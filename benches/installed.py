@@ -1,4 +1,4 @@
-"""Which downloaders this machine has, and in which versions."""
+"""Which downloaders are installed, and their versions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["package_version", "program", "program_version", "rangefetch_version"
 
 @cache
 def program(name: str) -> str:
-    """Where a program is: beside this interpreter, else on PATH; empty when it is nowhere."""
+    """The path of a program: beside this interpreter, else on PATH; empty if it is not installed."""
     beside = Path(sysconfig.get_path("scripts"), name)
     return str(beside) if beside.exists() else shutil.which(name) or ""
 
@@ -43,7 +43,7 @@ def package_version(name: str) -> str:
 
 @cache
 def rangefetch_version() -> str:
-    """Its own version and those of the libcurl and the OpenSSL that it runs on, which decide as much."""
+    """Its version, and those of its libcurl and OpenSSL, which matter as much."""
     done = subprocess.run(
         [sys.executable, "-m", "rangefetch", "--version"],
         capture_output=True,
@@ -62,7 +62,7 @@ def rangefetch_version() -> str:
 
 @cache
 def rawsockets() -> str:
-    """The path of rawsockets.c, compiled now and deleted at exit; empty without a C compiler."""
+    """Compile rawsockets.c into a program that is deleted at exit; returns its path, empty without a C compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return ""

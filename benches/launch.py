@@ -1,11 +1,11 @@
-"""Run one command and print what it cost: the small process between the harness and the peer.
+"""Runs one command and prints what it cost: a small process between the harness and the peer.
 
 ``python -I -S launch.py LOG COMMAND...`` sends the command's output to LOG and prints
 
     wall_seconds user_seconds system_seconds max_rss exit_code
 
-It imports next to nothing on purpose: on Linux the peak memory of a child starts at that of the process it
-was forked from, so a peer started by the harness itself, with matplotlib loaded, would look as large as it.
+It imports next to nothing on purpose. On Linux the peak memory of a child starts at that of the process that forked it,
+so a peer started by the harness itself, which has loaded matplotlib, would appear as large as the harness.
 """
 
 import os
@@ -14,7 +14,7 @@ import time
 
 
 def launch(log: str, command: list[str]) -> str:
-    """The line of figures of ``command`` and of all its children that it waited for."""
+    """Run ``command``; returns the line of figures, which includes its children that it waited for."""
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     silence = os.open(os.devnull, os.O_RDONLY)
     started = time.perf_counter()

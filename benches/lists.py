@@ -1,4 +1,4 @@
-"""Trials of very long lists: what one costs before, while and after its files are fetched. The table: scenarios.py."""
+"""Trials of very long lists: their cost before, during and after the downloads. They are listed in scenarios.py."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["again", "first_request", "ledger", "ten_million"]
 
 _COMMAND = [sys.executable, "-m", "rangefetch", "-q"]
 _FILES = 100_000
-_LINKS = 30_000  # of one file; ext4 allows 65,000
+_LINKS = 30_000  # to one file; ext4 allows 65,000
 _OCTETS = 1000
 _MOST_S = 1800.0
 
 
 def _place(work: Path) -> Path:
-    """Where many files cost little."""
+    """An empty directory where many files are cheap."""
     place = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else work) / f"rangefetch-lists-{os.getpid()}"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
@@ -32,7 +32,7 @@ def _place(work: Path) -> Path:
 
 
 def _write(path: Path, base: str, count: int) -> None:
-    """A list of URLs, or for ``.csv`` a table of four columns."""
+    """Write a list of URLs or, for ``.csv``, a table of four columns."""
     is_table = path.suffix == ".csv"
     with path.open("w") as file:
         if is_table:
@@ -43,7 +43,7 @@ def _write(path: Path, base: str, count: int) -> None:
 
 
 def _served(root: Path) -> None:
-    """100,000 names of small files."""
+    """Create 100,000 names of small files."""
     folder = root / "listed"
     folder.mkdir(exist_ok=True)
     for number in range(_FILES):
@@ -55,7 +55,7 @@ def _served(root: Path) -> None:
 
 
 class _Cost:
-    """Of one command, with its start and its end."""
+    """What one command cost, its start and end included."""
 
     def __init__(self, *words: object) -> None:
         before, begun_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -80,7 +80,7 @@ def _in_turns(rounds: int, *ways: Callable[[], _Cost]) -> list[list[_Cost]]:
 
 
 def first_request(work: Path) -> Iterator[str]:
-    """From the process's start to the first connection, of lists of two lengths in two formats."""
+    """Time from process start to the first connection, for lists of two lengths in two formats."""
     place = _place(work)
     try:
         for count in (1_000_000, 10_000_000):
@@ -104,7 +104,7 @@ def _until_asked(server: socket.socket, path: Path, out: Path) -> float:
         seconds = time.perf_counter() - begun_s
         process.kill()
         connection.close()
-    # Others had begun, which the next process would be taken for.
+    # Drop other connections that it had begun, so that they are not taken for the next process's.
     server.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -151,7 +151,7 @@ def again(root: Path, url: str, work: Path, rounds: int) -> Iterator[str]:
 
 
 def ten_million(root: Path, url: str, work: Path) -> Iterator[str]:
-    """Resident memory over 10 million lines: all known to the ledger, and while the first 100,000 are fetched."""
+    """Resident memory with 10 million lines: all of them in the ledger, and while the first 100,000 are fetched."""
     place = _place(work)
     try:
         path = place / "list"
@@ -178,7 +178,7 @@ def ten_million(root: Path, url: str, work: Path) -> Iterator[str]:
 
 
 def _fill(path: Path, url: str, count: int) -> None:
-    """A ledger in which each of the lines has failed."""
+    """Create a ledger in which every line has failed."""
     import sqlite3
 
     from rangefetch.ledger import Ledger, Row

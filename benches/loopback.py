@@ -1,7 +1,7 @@
-"""A fast range server for one file on 127.0.0.1: the other end of the demo, and a source for quick trials.
+"""A fast server for one file on 127.0.0.1, with ranges: for the demo and for quick trials.
 
-The file's bytes go from the page cache to the socket by ``sendfile``, one thread for each connection, so that
-what is measured is the client.
+``sendfile`` copies from the page cache to the socket, in one thread per connection, so that the client is what is
+measured.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _PIECE = 8 << 20
 
 
 class LoopbackServer:
-    """Serves ``path`` at ``url`` while the context lasts, and counts what it does.
+    """A context manager that serves ``path`` at ``url``, and counts.
 
-    ``connections`` are the accepted ones, ``requests`` the answered ones, ``bytes_sent`` the bodies' bytes.
+    ``connections`` were accepted, ``requests`` were answered, and ``bytes_sent`` counts the bytes of bodies.
     """
 
     def __init__(self, path: str | os.PathLike[str], handler: type[Handler] | None = None, *, port: int = 0) -> None:
@@ -45,7 +45,7 @@ class LoopbackServer:
 
     @property
     def url(self) -> str:
-        """Where the file is."""
+        """The URL of the file."""
         return f"http://127.0.0.1:{self._server.server_address[1]}{self.target}"
 
     def __enter__(self) -> Self:
@@ -58,14 +58,14 @@ class LoopbackServer:
         self._thread.join()
 
     def count(self, *, connections: int = 0, requests: int = 0, bytes_sent: int = 0) -> None:
-        """Add to the counters; for the handlers' threads."""
+        """Add to the counters; called by the handlers' threads."""
         with self._lock:
             self.connections += connections
             self.requests += requests
             self.bytes_sent += bytes_sent
 
     def counters(self) -> dict[str, int]:
-        """The counters, together."""
+        """All counters, read at once."""
         with self._lock:
             return {
                 "connections": self.connections,
@@ -78,7 +78,7 @@ class _Server(http.server.ThreadingHTTPServer):
     request_queue_size = 1024
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Pass over clients that hang up in the middle: to cut a range short is their right."""
+        """Ignore clients that disconnect early: they may cut a range short."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -99,7 +99,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._answer(with_body=False)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def _answer(self, *, with_body: bool) -> None:
         served = self.loopback
@@ -123,7 +123,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._send(start, end)
 
     def _asked_range(self) -> tuple[int, int] | None:
-        """The half-open range to answer with; None for the whole file, an empty one for what is not there."""
+        """The half-open range to send; None: the whole file; an empty range: it is beyond the end."""
         served = self.loopback
         match = _RANGE.fullmatch(self.headers.get("Range", ""))
         if match is None or self.headers.get("If-Range", served.etag) not in (
@@ -152,7 +152,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with self.loopback.path.open("rb") as file:
             while start < end:
                 sent = os.sendfile(self.connection.fileno(), file.fileno(), start, min(end - start, _PIECE))
-                if sent == 0:  # the file has shrunk: all that is left is to break the promise visibly
+                if sent == 0:  # the file has shrunk: closing the connection makes the short body visible
                     self.close_connection = True
                     return
                 start += sent
@@ -160,7 +160,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Liar(Handler):
-    """While ``lying``, every second answer to a range is another range, or ends early, or is a refusal."""
+    """While ``lying``, every second response to a range has another range, ends early, or is a 503."""
 
     lying = False
     told = 0
@@ -174,12 +174,12 @@ class Liar(Handler):
         served.count(requests=1)
         lie = type(self).told % 3
         type(self).told += 1
-        if lie == 0:  # other bytes than were asked for
+        if lie == 0:  # a range that was not asked for
             other = (start + served.size // 2) % max(served.size - (end - start), 1)
             stated = f"bytes {other}-{other + end - start - 1}/{served.size}"
             self._say(HTTPStatus.PARTIAL_CONTENT, end - start, content_range=stated)
             self._send(other, other + end - start)
-        elif lie == 1:  # fewer than were promised
+        elif lie == 1:  # fewer bytes than announced
             self._say(HTTPStatus.PARTIAL_CONTENT, end - start, content_range=f"bytes {start}-{end - 1}/{served.size}")
             self._send(start, start + (end - start) // 3)
             self.close_connection = True
@@ -188,9 +188,9 @@ class Liar(Handler):
 
 
 def main() -> None:
-    """Serve the file named on the command line, at the port named after it, until stdin ends.
+    """Serve the file given on the command line, at the port given after it, until stdin ends.
 
-    Prints the URL first, the counters last. The lines ``lie`` and ``be honest`` on stdin turn lies on and off.
+    Prints the URL first and the counters last. The lines ``lie`` and ``be honest`` on stdin turn lying on and off.
     """
     port = int(sys.argv[2]) if len(sys.argv) > 2 else 0
     with LoopbackServer(sys.argv[1], Liar, port=port) as server:

@@ -1,4 +1,4 @@
-"""The facts about this machine that a figure means nothing without."""
+"""Facts about this machine, without which the figures mean nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _usable_cores() -> int:
 
 
 def file_system(directory: Path) -> str:
-    """The type of the file system that ``directory`` is on, where the system says so."""
+    """The type of the file system that ``directory`` is on, if the system tells."""
     try:
         lines = Path("/proc/self/mounts").read_text().splitlines()
     except OSError:
@@ -46,7 +46,7 @@ def nginx_version() -> str:
 
 
 def describe(directory: Path) -> dict[str, object]:
-    """Facts for the JSON report; ``directory`` is where the downloads land."""
+    """The facts for the JSON report; downloads are saved to ``directory``."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "system": platform.system(),

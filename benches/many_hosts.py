@@ -33,7 +33,7 @@ http {{
 
 @contextlib.contextmanager
 def hosts(at: Path, port: int, delay: float) -> Iterator[None]:
-    """They run, whichever they are."""
+    """Start the hosts: nginx or, with a delay, a server in Python."""
     if delay:
         server = multiprocessing.Process(target=answer_late, args=(port, delay), daemon=True)
         server.start()

@@ -1,4 +1,4 @@
-"""What a run costs, and whether it brought the right bytes."""
+"""Measures what a run costs, and checks that it fetched the right bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 @dataclass(frozen=True)
 class Usage:
-    """A whole child process, seen from the outside."""
+    """What a child process cost, measured from outside."""
 
     wall: float  # seconds from fork to exit
     user: float  # CPU seconds, children included
@@ -35,9 +35,9 @@ class Usage:
 
 
 def run(command: Sequence[str], *, log: Path, directory: Path, env: Mapping[str, str], timeout: float) -> Usage:
-    """Run ``command`` in ``directory`` to its end and say what it cost.
+    """Run ``command`` in ``directory`` to its end and return what it cost.
 
-    Its output goes to ``log``. After ``timeout`` seconds it and its children are killed: ``TimeoutError``.
+    Its output goes to ``log``. After ``timeout`` seconds, kills it and its children and raises ``TimeoutError``.
     """
     launcher = subprocess.Popen(
         [sys.executable, "-I", "-S", str(_LAUNCHER), str(log), *command],
@@ -61,7 +61,7 @@ def run(command: Sequence[str], *, log: Path, directory: Path, env: Mapping[str,
 
 
 def compare_files(got: Path, served: Path) -> str:
-    """What is wrong with ``got``, in a few words; empty when it has the bytes of ``served`` and no others."""
+    """What is wrong with ``got``, in a few words; empty if it has exactly the bytes of ``served``."""
     try:
         with got.open("rb", buffering=0) as left, served.open("rb", buffering=0) as right:
             size, expected = os.fstat(left.fileno()).st_size, os.fstat(right.fileno()).st_size
@@ -83,6 +83,6 @@ def warm(path: Path) -> None:
 
 
 def last_line(log: Path) -> str:
-    """The last line that a program printed, shortened: usually its reason for failing."""
+    """The last line that a program printed, shortened; usually it says why the program failed."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1][:160] if lines else "it printed nothing"

@@ -1,4 +1,4 @@
-"""What compare.py measured as one page, and what has changed since another time."""
+"""Writes the results of compare.py as one page, and compares them with earlier ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from report import Contender, Result, table
 __all__ = ["changes", "write"]
 
 _SLOWER = 1.10
-"""Less is noise: the best of several rounds differs by some percent from run to run."""
+"""Smaller changes are noise: the best of several rounds differs by some percent from run to run."""
 
 _FACTS = ("date", "cpu", "cores", "loadAverage", "kernel", "fileSystem", "smallFileSystem", "python", "nginx")
 
@@ -40,9 +40,9 @@ def write(directory: Path, report: Mapping[str, Any], results: Sequence[Result],
 
 
 def changes(old: Sequence[Result], new: Sequence[Result]) -> Iterator[str]:
-    """What got slower or faster, by name; a line for each scenario that both have.
+    """Say what got slower or faster, with a line for each scenario in both results.
 
-    A machine has slow days: what the peers' times have changed by, in the geometric mean, is taken out of ours.
+    Machines have slow days: our times are corrected by the geometric mean of the changes in the peers' times.
     """
     before = {result.scenario: result for result in old}
     for result in new:

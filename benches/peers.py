@@ -1,6 +1,6 @@
-"""Who is compared: how each downloader is found, and how it is asked to fetch.
+"""The downloaders that are compared: how each is found, and its command lines.
 
-Every peer gets the same number of connections as far as it can take it, and no other tuning than what its own
+Every peer gets the same number of connections, as far as it supports that, and no tuning except what its own
 documentation recommends for speed.
 """
 
@@ -33,7 +33,7 @@ class OneFile:
 
 @dataclass(frozen=True)
 class ManyFiles:
-    """Fetch ``urls``, which ``list_file`` holds one a line, into ``directory`` under their last path segments."""
+    """Fetch ``urls`` into ``directory``, under their last path segments; ``list_file`` has them too, one per line."""
 
     urls: tuple[str, ...]
     list_file: Path
@@ -44,7 +44,7 @@ class ManyFiles:
 
 @dataclass(frozen=True)
 class Peer:
-    """One downloader. ``one`` and ``many`` give its command line; None says that it has no such mode."""
+    """One downloader. ``one`` and ``many`` return its command line; None: it has no such mode."""
 
     name: str
     version: Callable[[], str]  # empty: not installed here
@@ -81,7 +81,7 @@ def _curl_one(job: OneFile) -> list[str]:
 
 
 def _curl_many(job: ManyFiles) -> list[str]:
-    # -f would stand for the first URL only; a missing file is found by the comparison.
+    # -f would apply to the first URL only; the comparison finds missing files.
     config = job.list_file.with_suffix(".curl")
     config.write_text("remote-name-all\n" + "".join(f'url = "{url}"\n' for url in job.urls))
     trust = ["--cacert", job.ca_file] if job.ca_file else []
@@ -108,7 +108,7 @@ def _aria2_many(job: ManyFiles, *, name: str) -> list[str]:
 
 
 def _axel_one(job: OneFile) -> list[str]:
-    # It compares the host with names alone, never with the address in the certificate.
+    # It compares the host only with names in the certificate, never with addresses.
     trust = ["-k"] if job.ca_file else []
     return [program("axel"), "-q", *trust, "-n", str(job.connections), "-o", str(job.path), job.url]
 

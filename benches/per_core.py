@@ -56,7 +56,7 @@ def _ways(server: Nginx) -> dict[str, tuple[str, Profile]]:
 
 
 def _fetch(directory: Path, url: str, profile: Profile) -> dict[str, Any]:
-    """One file, by an engine of its own, so that no connection of another way is used."""
+    """Fetch one file with a new engine, so that it cannot use connections of another way."""
     with Driver(directory) as driver:
         file = driver.fill(url, profile=profile, lanes=16)
         file.tag.path.unlink()

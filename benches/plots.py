@@ -1,6 +1,6 @@
-"""Draw what compare.py measured, one figure a scenario, as PNG and SVG.
+"""Draws the results of compare.py as PNG and SVG, one figure per scenario.
 
-python benches/plots.py results.json DIR          # again, from the JSON
+python benches/plots.py results.json DIR          # draw again from the JSON
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _draw_one(result: Result, directory: Path) -> None:
 
 
 def draw(results: Sequence[Result], directory: Path) -> None:
-    """Write SCENARIO.png and SCENARIO.svg for each result; without matplotlib, say so and write nothing."""
+    """Write SCENARIO.png and SCENARIO.svg for each result; without matplotlib, print that and write nothing."""
     if importlib.util.find_spec("matplotlib") is None:
         print("no plots: matplotlib is missing (pip install matplotlib)", file=sys.stderr)
         return

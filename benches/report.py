@@ -1,4 +1,4 @@
-"""From runs to a table: best, median, per gigabyte, beside rangefetch."""
+"""Makes a table of the runs: best, median, cost per gigabyte, ratio to rangefetch."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _HEADINGS = ("peer", "best s", "median s", "{rate}", "CPU s/GB", "RSS MB", "byte
 
 @dataclass
 class Contender:
-    """One peer in one scenario, and the runs that it has had."""
+    """One peer in one scenario, and its runs."""
 
     name: str
     version: str
     connections: int
     runs: list[Usage] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)  # what was wrong, for each run that brought wrong bytes
+    wrong: list[str] = field(default_factory=list)  # what was wrong, for each run with wrong bytes
     failure: str = ""  # why it was dropped
-    is_slow: bool = False  # it ran once, in the round for warming up
+    is_slow: bool = False  # it ran only once, in the warm-up round
 
     @property
     def best(self) -> float:
@@ -62,18 +62,18 @@ class Result:
         return sorted((c for c in self.contenders if c.runs), key=lambda c: c.best)
 
     def reference(self) -> Contender | None:
-        """rangefetch, if it ran: whom the others are divided by."""
+        """rangefetch, if it ran: the others are compared with it."""
         return next((c for c in self.finished() if c.name == "rangefetch"), None)
 
     def spread(self, contender: Contender) -> tuple[float, float]:
-        """The least and the most of its time by rangefetch's within one round; rangefetch must have run."""
+        """The smallest and largest ratio of its time to rangefetch's in the same round; rangefetch must have run."""
         reference = self.reference()
         assert reference is not None
         ratios = [run.wall / ours.wall for run, ours in zip(contender.runs, reference.runs, strict=False)]
         return min(ratios), max(ratios)
 
     def rate(self, contender: Contender) -> float:
-        """Files per second where there are many files, else MB per second; of the best run."""
+        """Speed of the best run: files per second if there are many files, else MB per second."""
         return (self.files if self.files > 1 else self.total / 1e6) / contender.best
 
     @property
@@ -153,7 +153,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def table(result: Result) -> str:
-    """The result as an aligned Markdown table, fastest first, with the failures named below it."""
+    """The result as an aligned Markdown table, fastest first, with failures listed below it."""
     headings = [heading.format(rate=result.rate_unit) for heading in _HEADINGS]
     lines = _aligned([headings, *(_row(result, contender) for contender in result.finished())])
     for contender in result.contenders:

@@ -14,17 +14,17 @@ _MIXED = (16 * KIB,) * 6 + (KIB, 4 * KIB) * 4 + (100 * KIB,) * 4 + (500 * KIB, 4
 
 @dataclass(frozen=True)
 class Scenario:
-    """A thing to download, from one of the server's ports (see ``server.Server``)."""
+    """What to download, and from which of the server's ports (see ``server.Server``)."""
 
     name: str
     about: str
     port: str
     files: int = 1
-    size: int = 1 << 30  # of each file; --size changes it for the scenarios of one file
-    largest: int = 1 << 62  # what --size is capped at, where more only takes longer
+    size: int = 1 << 30  # of each file; --size changes it for scenarios with one file
+    largest: int = 1 << 62  # caps --size where more would only take longer
     connections: int = 16
     splitting_only: bool = False  # leave out the peers that use one connection per file
-    mixed: tuple[int, ...] = ()  # sizes in turn, in place of one for all
+    mixed: tuple[int, ...] = ()  # sizes that alternate, instead of one for all
 
     def takes(self, peer: Peer) -> bool:
         able = peer.many if self.files > 1 else peer.one
@@ -88,7 +88,7 @@ SCENARIOS: tuple[Scenario, ...] = (
 
 @dataclass(frozen=True)
 class Trial:
-    """rangefetch beside itself, with and without something: ``trials.py`` has a function for each name."""
+    """rangefetch compared with itself, with and without something; ``trials.py`` has a function for each name."""
 
     name: str
     about: str

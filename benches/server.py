@@ -15,7 +15,7 @@ from pathlib import Path
 
 __all__ = ["DELAY_S", "PORTS", "RATE", "Server", "ServerError", "make_certificate"]
 
-DELAY_S = 0.1  # there and back, on the port ``delayed``
+DELAY_S = 0.1  # round trip, on the port ``delayed``
 RATE = 4 << 20  # bytes per second on the two slow ports
 PORTS = ("http", "https", "https2", "paced", "limit_rate", "allows4")
 
@@ -76,7 +76,7 @@ class ServerError(RuntimeError):
 
 
 def make_certificate(directory: Path) -> Path:
-    """A throw-away CA in ``directory`` and a leaf for 127.0.0.1 signed by it; returns the CA's file."""
+    """Create a temporary CA in ``directory``, and a certificate for 127.0.0.1; returns the CA's file."""
     openssl = shutil.which("openssl")
     if openssl is None:
         raise ServerError("openssl is not installed; it makes the server's throw-away certificate")
@@ -110,10 +110,10 @@ def make_certificate(directory: Path) -> Path:
 class Server:
     """A running nginx; a context manager.
 
-    The ports: ``http``; ``https``, which speaks HTTP/1.1 alone; ``https2``, which offers HTTP/2 too;
-    ``paced``, where the kernel holds every *connection* to ``RATE``; ``limit_rate``, where nginx holds every
-    *request* to it; ``allows4``, which answers four requests at a time at that rate each, and 503 to more;
-    ``delayed``, a way to ``http`` that is ``DELAY_S`` long.
+    The ports: ``http``; ``https``, with HTTP/1.1 only; ``https2``, which also offers HTTP/2; ``paced``, where the
+    kernel limits every *connection* to ``RATE``; ``limit_rate``, where nginx limits every *request* to it; ``allows4``,
+    which serves four requests at a time, each at that rate, and answers 503 to more; ``delayed``, which leads to
+    ``http`` with a round trip of ``DELAY_S``.
     """
 
     def __init__(self, root: Path, prefix: Path) -> None:
@@ -135,9 +135,8 @@ class Server:
         self.prefix.mkdir(parents=True, exist_ok=True)
         make_certificate(self.prefix)
         with contextlib.ExitStack() as sockets:
-            # nginx takes over listening sockets whose numbers stand in NGINX, as it does in an upgrade of its
-            # binary. So no port can be lost to somebody else meanwhile, and connections inherit the option of
-            # the paced socket.
+            # nginx takes over listening sockets whose numbers are in NGINX, as when its binary is upgraded. So no
+            # other program can take a port meanwhile, and connections inherit the paced socket's option.
             listening = {port: sockets.enter_context(socket.socket()) for port in PORTS}
             for port, listener in listening.items():
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -145,8 +144,8 @@ class Server:
                     listener.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, RATE)
                 listener.bind(("127.0.0.1", 0))
                 listener.listen(511)
-                # nginx trusts its predecessor to have done so: a worker that loses the race for a connection
-                # would sleep in accept() with all its other connections.
+                # nginx expects its predecessor to have done this: otherwise a worker that loses the race for a
+                # connection would block in accept(), with all its other connections.
                 listener.setblocking(False)
                 self.ports[port] = listener.getsockname()[1]
             config = self.prefix / "nginx.conf"
@@ -201,7 +200,7 @@ class Server:
 
     def stop(self) -> None:
         if self._delay is not None:
-            self._delay.communicate()  # the end of its input is its end
+            self._delay.communicate()  # it ends when its stdin does
             self._delay = None
         if self._process is None:
             return
@@ -222,7 +221,7 @@ class Server:
 
 
 def main() -> None:
-    """Serve the directory named on the command line until stdin ends; prints the URL of what is in it."""
+    """Serve the directory given on the command line until stdin ends; prints its URL."""
     with (
         tempfile.TemporaryDirectory(prefix="rangefetch-nginx-") as prefix,
         Server(Path(sys.argv[1]), Path(prefix)) as it,

@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _fetch(directory: Path, url: str, loops: int) -> _Figures:
-    """Seconds, seconds of processor time, and how many guests there were."""
+    """Seconds, seconds of processor time, and the number of guests."""
     with Driver(directory, loops=max(2, len(os.sched_getaffinity(0)))) as driver:
         before, began_s = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
         file = driver.add(url, profile=_profile(), lanes=16, loops=loops)
@@ -68,7 +68,7 @@ def _fetch(directory: Path, url: str, loops: int) -> _Figures:
 
 
 def _print(found: dict[tuple[str, str], list[_Figures]]) -> None:
-    """The ratio is that of each round to the one loop of the same round: median (least, most)."""
+    """The ratio of each round to the same round on one loop: median (least, most)."""
     print("| | loops | seconds: median (least, most) | times as fast as one | processor seconds | guests |")
     print("|---|---|---:|---:|---:|---:|")
     for (scheme, way), rounds in found.items():

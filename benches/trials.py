@@ -1,4 +1,4 @@
-"""The trials: rangefetch beside itself in one run, and the ratio that its target names. The table: scenarios.py."""
+"""Trials: rangefetch compared with itself, and the ratio for which there is a target. See the table in scenarios.py."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SMALL_FILES, _SMALL_BYTES = 4000, 16 << 10
 
 @dataclass(frozen=True)
 class _Bench:
-    """What a trial works with."""
+    """What a trial needs."""
 
     server: Server
     work: Path
@@ -40,7 +40,7 @@ class _Bench:
     size: int
 
     def file(self, size: int) -> Path:
-        """A file of random bytes that the server serves, in the page cache."""
+        """Create a file of random bytes for the server to serve, in the page cache."""
         path = self.server.root / f"{size}.bin"
         if path.exists():
             warm(path)
@@ -49,7 +49,7 @@ class _Bench:
         return path
 
     def inside(self, measurement: str, **keywords: Any) -> dict[str, float]:
-        """One measurement by ``inside.py``."""
+        """Take one measurement with ``inside.py``."""
         command = [sys.executable, str(_HERE / "inside.py"), measurement, json.dumps(keywords)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
         if done.returncode:
@@ -58,7 +58,7 @@ class _Bench:
         return told
 
     def best(self, *ways: Callable[[], dict[str, float]]) -> list[dict[str, float]]:
-        """The quickest of the rounds of each way, which take turns."""
+        """The fastest round of each way; the ways take turns."""
         runs: list[list[dict[str, float]]] = [[] for _ in ways]
         for number in range(self.rounds):
             for way in range(len(ways)):
@@ -69,14 +69,14 @@ class _Bench:
 
 @contextlib.contextmanager
 def _unfair(path: Path, **rules: int) -> Iterator[str]:
-    """The URL of ``path`` on a server of its own (``unfair.py``)."""
+    """Serve ``path`` from a separate server (``unfair.py``); yields its URL."""
     command = [sys.executable, str(_HERE / "unfair.py"), str(path), json.dumps(rules)]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
         yield server.stdout.readline().strip()
     finally:
-        # Connections that stand still for ever would keep it.
+        # Connections that stall forever would keep it from ending.
         server.kill()
         server.communicate()
 
@@ -85,7 +85,7 @@ def _with_and_without(bench: _Bench, odd: dict[str, int]) -> str:
     path, rate = bench.file(min(bench.size, 512 * _MIB)), 32 * _MIB
 
     def once(**rules: int) -> dict[str, float]:
-        # A server for each run: connections are counted from its start.
+        # Each run needs a new server, which counts connections from its start.
         with _unfair(path, rate=rate, **rules) as url:
             return bench.inside("fetch", url=url, directory=str(bench.work), split=8, max_connection_per_server=8)
 
@@ -185,7 +185,7 @@ def sha256_behind(bench: _Bench) -> str:
 
 
 def start_up(bench: _Bench) -> str:
-    """Milliseconds of CPU, which other work on the machine disturbs less than the time."""
+    """Milliseconds of processor time, which other work on the machine disturbs less than elapsed time."""
 
     def cpu_ms(*arguments: str) -> float:
         shutil.rmtree(bench.work / "start-up", ignore_errors=True)
@@ -249,7 +249,7 @@ _RUN: dict[str, Callable[[_Bench], str]] = {
 
 
 def hold_trials(trials: Sequence[Trial], server: Server, work: Path, *, rounds: int, size: int) -> Iterator[str]:
-    """Hold one after the other; yields a few lines about each."""
+    """Run the trials one after the other; yields a few lines about each."""
     for trial in trials:
         yield f"\n{trial.name}: {trial.about}; target {trial.target}"
         try:

@@ -1,10 +1,10 @@
-"""A loopback server that does not treat all connections alike: what nginx cannot be told to do.
+"""A loopback server that does not treat all connections alike, which nginx cannot be configured to do.
 
-    python unfair.py FILE RULES           prints the file's URL, and runs until its input ends
+    python unfair.py FILE RULES           prints the file's URL, and runs until stdin ends
 
-RULES is a JSON object. ``rate``: bytes per second of every connection, kept by the kernel (Linux). ``odd``: the number
-of the connection, from 1 in the order of their first requests, that is another; ``odd_rate``: its own rate;
-``odd_stalls``: it sends nothing more after so many bytes, for ever.
+RULES is a JSON object. ``rate``: bytes per second of every connection, enforced by the kernel (Linux). ``odd``: the
+number of the connection that differs, counted from 1 in the order of first requests; ``odd_rate``: its own rate;
+``odd_stalls``: it stalls forever after this many bytes.
 """
 
 from __future__ import annotations

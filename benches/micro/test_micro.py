@@ -1,4 +1,4 @@
-"""Micro benches: ``pytest benches/micro``. What is called for each range, each piece, each save."""
+"""Microbenchmarks (``pytest benches/micro``) of what runs for each range, each piece of data, or each save."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def descriptor(tmp_path: Path) -> Iterator[int]:
 
 
 def _saved(done: int) -> state.State:
-    """Every other block is begun, as at the worst moment of the largest file."""
+    """A state in which every other block is partial, the worst case of the largest file."""
     url = "http://example.com/file"
     return state.State(
         url=url,
@@ -49,7 +49,7 @@ def _saved(done: int) -> state.State:
 def test_plan_of_a_resumed_file(
     benchmark: BenchmarkFixture, profile: _engine.Profile, descriptor: int, blocks: int
 ) -> None:
-    """The block map is built from what was saved."""
+    """Build the block map from saved data."""
     known: dict[str, Any] = {
         "size": blocks * _MIB,
         "block_size": _MIB,
@@ -60,7 +60,7 @@ def test_plan_of_a_resumed_file(
 
 
 def test_a_round_of_the_loop(benchmark: BenchmarkFixture, profile: _engine.Profile) -> None:
-    """A command in, an event out: a resumed file that has every byte."""
+    """Send a command and get an event: a resumed file that is already complete."""
     engine = _engine.Engine()
     poller = select.poll()
     poller.register(engine.fileno(), select.POLLIN)
@@ -78,7 +78,7 @@ def test_a_round_of_the_loop(benchmark: BenchmarkFixture, profile: _engine.Profi
 def test_claim_of_one_block_that_is_given_back(
     benchmark: BenchmarkFixture, profile: _engine.Profile, descriptor: int, at: int
 ) -> None:
-    """A file of which all blocks are done but one is claimed, refused at once and given back."""
+    """The only missing block of a file is claimed, fails at once, and is given back."""
     engine = _engine.Engine()
     poller = select.poll()
     poller.register(engine.fileno(), select.POLLIN)
@@ -86,7 +86,7 @@ def test_claim_of_one_block_that_is_given_back(
     known: dict[str, Any] = {"size": _BLOCKS * _MIB, "block_size": _MIB, "blocks": blocks}
 
     def once() -> None:
-        # Nobody listens on port 1: the connection is refused before a byte moves.
+        # Nothing listens on port 1, so the connection is refused before a byte is sent.
         file = _engine.File(descriptor, "http://127.0.0.1:1/", profile, **known)
         engine.add(file)
         kinds: list[str] = []
@@ -103,7 +103,7 @@ def test_claim_of_one_block_that_is_given_back(
 
 
 def test_reading_the_block_map(benchmark: BenchmarkFixture, profile: _engine.Profile, descriptor: int) -> None:
-    """What a save copies, of the largest map."""
+    """Copy what a save needs from the largest map."""
     known: dict[str, Any] = {"size": _BLOCKS * _MIB, "block_size": _MIB, "blocks": bytes(_BLOCKS)}
     file = _engine.File(descriptor, "http://127.0.0.1/", profile, **known)
     benchmark(lambda: (bytes(file.blocks), bytes(file.partial)))
@@ -115,7 +115,7 @@ def test_parsing_a_content_range(benchmark: BenchmarkFixture) -> None:
 
 @pytest.mark.parametrize("done", [64, _BLOCKS - 200])
 def test_saving_a_state(benchmark: BenchmarkFixture, tmp_path: Path, done: int) -> None:
-    """The sync included, which is most of it."""
+    """Write a state to disk; most of the time is the sync."""
     saved = _saved(done)
     benchmark(state.save, tmp_path / "state", saved)
 
