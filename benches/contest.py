@@ -42,8 +42,8 @@ class Contest:
     def hold(self, peers: Sequence[Peer], rounds: int, until_s: float = math.inf) -> Result:
         """Run a warm-up round, then ``rounds`` that count, each starting with another peer.
 
-        After ``until_s`` (``time.monotonic``) no further round begins, unless fewer than two have been counted. With such
-        a limit, a peer that is slow in the warm-up round is not run again, and that round counts for it.
+        After ``until_s`` (``time.monotonic``) no further round begins, unless fewer than two have been counted. With
+        such a limit, a peer that is slow in the warm-up round is not run again, and that round counts for it.
 
         A peer that fails is not run again; the runs that it has finished still count.
         """

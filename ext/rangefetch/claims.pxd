@@ -169,7 +169,7 @@ cdef inline int failures_passed(FileCore *file) noexcept nogil:
 
 
 cdef inline bint may_try_again(const FileCore *file) noexcept nogil:
-    """Whether blocks that failed may be requested again, which Python decides, for one lane at a time.
+    """Whether blocks that failed may be requested again: no lane is held, or Python has allowed a retry.
 
     When any idle lane could retry at once, no backoff was kept, and a range that cannot be fetched held up the end many
     times over, since there was always another lane that might bring it.

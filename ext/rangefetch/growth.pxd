@@ -11,7 +11,7 @@ cdef enum:
     FIRST_LANES = 4                  # how many a file starts with when its server supports ranges
     DISTANT_LANES = 16               # ... and if its first response was so slow that growing in steps takes seconds
     GROWTH_PAYS_PERCENT = 120        # of the goodput before: what growth should bring ...
-    GROWTH_PAYS_FULLY_PERCENT = 170  # ... and what has the next step quadruple the lanes
+    GROWTH_PAYS_FULLY_PERCENT = 170  # ... and what makes the next step quadruple the lanes
     STILL_SHARE = 4                  # growth also pays if one lane in so many stalls
     PATIENCE_MS = 750                # before growth counts as not having paid
     LOOK_AGAIN_MS = 10_000           # after growth that did not pay

@@ -44,7 +44,7 @@ from rangefetch.transfer cimport (
 )
 
 cdef enum:
-    MOST_FORGETTABLE = 1024   # hosts without users before those that may be forgotten are
+    MOST_FORGETTABLE = 1024   # how many hosts may be added, beyond twice as many, before unused ones are forgotten
     LONGEST_TRYING_MS = 5000  # for one request to find out whether a host is back; then others follow
     ASK_FOR_ROOM_MS = 100     # how often a loop that waits for a host asks the others to close idle connections
     STARVING_PAUSE_MS = 100   # between attempts to open a connection when there are no descriptors
@@ -354,7 +354,7 @@ cdef inline bint share_may_ask(
 ) noexcept nogil:
     """Whether one more transfer may begin at the host.
 
-    The host may have ``most`` connections, or as many as others who use it allow, if that is more; ``insists`` ignores
+    The host may have ``most`` connections, or as many as its other users allow, if that is more; ``insists`` ignores
     this limit. If the answer is no for want of a connection, note that one is wanted. ``begins``: the file has no
     response yet.
     """

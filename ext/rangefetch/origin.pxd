@@ -43,7 +43,7 @@ cdef inline int64_t origin_number(const char *url) noexcept nogil:
 
 
 cdef inline bint same_origin(const char *one, const char *other) noexcept nogil:
-    """Whether scheme, host and port are the same (RFC 6454, section 5), so that both may be sent what is the user's."""
+    """Whether scheme, host and port are the same (RFC 6454, section 5), so that both may be sent the user's data."""
     cdef size_t one_size = 0
     cdef size_t other_size = 0
     cdef const char *one_at = origin_of(one, &one_size)

@@ -16,7 +16,7 @@
 #define RF_LARGEST_BLOCK_BYTES (INT64_C(1) << 32)
 #define RF_LARGEST_FILE_BYTES (RF_LARGEST_BLOCK_BYTES << 16)
 
-/* Higher limits are lowered to this (see bucket.pxd), so that a second of it, times microseconds, does not overflow. */
+/* Higher limits are lowered to this (see bucket.pxd): times the microseconds of a second, it still fits 64 bits. */
 #define RF_LARGEST_BYTES_PER_S (INT64_C(1) << 42)
 
 /* The longest time between two requests to a host (see pace.pxd): a day. */

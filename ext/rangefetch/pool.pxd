@@ -18,7 +18,7 @@ from rangefetch.transfer cimport HOST_BUCKETS, UNCHECKED, HostShare, Lane, Loop
 
 
 cdef inline bint waits_in_line(Loop *loop, Lane *lane) noexcept nogil:
-    """Whether the lane has waited for long without a response, on a new connection or for one."""
+    """Whether the lane has waited for some time for a response on a new connection, or for the connection itself."""
     return (
         lane.file != NULL and lane.check == UNCHECKED and not lane.paused
         and loop.now_ms - lane.started_ms >= UNSERVED_MS

@@ -166,7 +166,7 @@ cdef inline bint small_arrives(Lane *lane) noexcept nogil:
     if not small_is_plain(lane):
         return False
     if file.size < 0:
-        # If it cannot have its name, its block map is made of what has come, all of which this lane has claimed.
+        # If it cannot have its name, its block map is made from what has come, and this lane has claimed all of it.
         rf_store(&file.size, lane.position)
         lane.end = lane.position
     # A server may send less than was asked for; the rest is then requested in ranges.
