@@ -199,7 +199,8 @@ cdef inline void fail_elsewhere(Loop *loop, FileCore *file, Message *refused) no
 cdef inline char *redirect_target(Lane *lane) noexcept nogil:
     """The URL that a redirect leads to, to be freed by the caller; NULL if there is none, or no memory.
 
-    libcurl provides it only once it has the whole response, and so not if the body was too long and was cut off.
+    libcurl provides it only once it has the whole response. If the body was too long and was cut off, it is built from
+    the Location header here.
     """
     cdef const char *location
     cdef char *joined
