@@ -1,7 +1,7 @@
-"""A file too large for the page cache: rangefetch, curl and aria2c in turns, and what the disk does alone.
+"""A file too large for the page cache: rangefetch, curl and aria2c take turns with a plain write to the disk.
 
-The server sends 64 MiB over and over, so that only the client needs the disk. Each file is synced, which counts. Prints
-the seconds of each round, and processor seconds.
+The server sends the same 64 MiB over and over, so that only the client uses the disk. The time includes syncing the
+file. Prints wall and processor seconds of each round.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What is done to all downloads of a long queue: seconds, and processor time, for each operation.
+"""Operations on all downloads of a long queue: wall and processor time of each, in seconds.
 
 ``python benches/long_queue.py [--count 100000] [--session]``. The server accepts connections and never answers, so that
-what is active stays so. Ctrl-C is sent to a command that has the whole list in its queue.
+active downloads stay active. Ctrl-C is sent to a ``rangefetch`` command that has queued the whole list.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A thousand files of a hundred hosts over a thousand connections, and over sixteen: processor time, in turns.
+"""Processor time of a thousand files from a hundred hosts, over a thousand connections and over sixteen, in turns.
 
-One nginx on addresses of 127.0.0.0/8 is the hosts. It sends the same file each time, so that what differs is how many
-connections and downloads there are at a time. Prints the seconds of each round, user's and system's, and the ratio of
-the least.
+One nginx on addresses of 127.0.0.0/8 plays the hosts. It always sends the same file, so the variants differ only in the
+number of concurrent connections and downloads. Prints user and system seconds of each round, and the ratio of the
+lowest sums.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A thousand hosts with one small file each: the command beside ``curl -Z``, in turns.
+"""A thousand hosts with one small file each: ``rangefetch`` and ``curl -Z`` take turns.
 
-One nginx on all addresses of 127.0.0.0/8 is the hosts; with ``--delay`` a server whose answers take so long, as those
-of hosts elsewhere do. Prints the seconds of each round and the medians; a process's start is in them.
+One nginx that listens on all of 127.0.0.0/8 plays the hosts or, with ``--delay``, a server that delays each response as
+a distant host would. Prints the seconds of each round and the medians, which include the start of the process.
 """
 
 from __future__ import annotations

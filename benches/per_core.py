@@ -1,7 +1,7 @@
-"""How many bytes a second of one core brings: what a loop's thread costs for each way in which bytes come.
+"""How many bytes one second of processor time downloads, for each protocol and cipher.
 
-Counted is the processor time of the loop's thread alone (``File.effort``), from taking the file on to its end; not the
-server's, nor that of Python. So the figures hold on a machine on which much else runs, as far as caches do.
+Only the processor time of the loop's thread counts (``File.effort``), from adding the file to its end, and not that of
+the server or of Python. The figures therefore hold on a busy machine too, except for contention for its caches.
 
     python benches/per_core.py [--rounds 5] [--mib 512] [--directory /dev/shm]
 """

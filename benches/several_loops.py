@@ -1,8 +1,7 @@
-"""One file on one loop of the engine, on two, and on as many as pay: how long it takes, and the processor time of the
-process.
+"""Downloads one file on one loop of the engine, on two, and on as many as pay off. Measures the time, and the processor
+time of the process.
 
-The server is one process of nginx, on the first core alone; who fetches may use all of them. The ways are measured in
-turns.
+The server is a single nginx process pinned to the first core; the client may use all cores. The variants take turns.
 
     python benches/several_loops.py [--rounds 7] [--mib 1024] [--directory /dev/shm]
 """
