@@ -1,7 +1,7 @@
-"""Fetch a generated file from a server of its own: as fast as it goes, then again while things go wrong.
+"""Download a generated file from a local server: first at full speed, then again while things go wrong.
 
 ``make run`` runs this. The server and the fetcher are separate processes; this one creates the file, shows progress,
-does the damage, and compares the result with what was served. Everything is in ``build/demo``, and a demo that was
+causes the trouble, and compares the result with the served file. All files are in ``build/demo``. A demo that was
 killed resumes where it stopped when it is run again.
 
     make run ARGS="--size 64M"       a smaller file
@@ -39,11 +39,11 @@ _MARGIN = 64 << 20
 _LIMIT = 100_000_000
 _TROUBLE_S = 3.0
 _KEYS = (
-    "1 to 9: a limit of 20 to 180 MB/s; 0: no limit; c: pull the cable; s: kill the server; k: kill the fetcher; "
-    "l: have the server lie; q: stop"
+    "1 to 9: set a limit of 20 to 180 MB/s; 0: remove it; c: pull the cable; s: kill the server; k: kill the fetcher; "
+    "l: make the server lie; q: quit"
 )
 _SCRIPT = ((6, "2"), (18, "5"), (28, "c"), (42, "k"), (56, "l"), (72, "s"), (84, "0"))
-"""Keys that are pressed at these percentages if nobody presses any."""
+"""Keys that the demo presses by itself at these percentages, until somebody presses one."""
 
 
 def main() -> int:
@@ -54,7 +54,7 @@ def main() -> int:
     try:
         return _run(typed)
     except KeyboardInterrupt:
-        _say("Stopped. What was fetched is kept: the same command goes on from there.")
+        _say("Stopped. The downloaded data is kept; run the same command again to resume.")
         return 130
     except OSError as error:
         print(f"demo: {error}", file=sys.stderr)
@@ -63,11 +63,13 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", default="1G", help="of the file, as 64M or 1G (1G)")
-    parser.add_argument("--connections", type=int, default=8, metavar="N", help="(8)")
-    parser.add_argument("--dir", type=Path, default=Path("build/demo"), help="for everything (build/demo)")
-    parser.add_argument("--fast", action="store_true", help="only fetch as fast as it goes")
-    parser.add_argument("--quiet-life", action="store_true", help="let nothing go wrong by itself")
+    parser.add_argument("--size", default="1G", help="size of the file, such as 64M (default: 1G)")
+    parser.add_argument("--connections", type=int, default=8, metavar="N", help="number of connections (default: 8)")
+    parser.add_argument(
+        "--dir", type=Path, default=Path("build/demo"), help="directory for all files (default: build/demo)"
+    )
+    parser.add_argument("--fast", action="store_true", help="only the part at full speed")
+    parser.add_argument("--quiet-life", action="store_true", help="do not cause trouble by itself; the keys still work")
     parser.add_argument("--keep", action="store_true", help="keep the fetched file")
     typed = parser.parse_args()
     try:
@@ -82,7 +84,7 @@ def _run(typed: argparse.Namespace) -> int:
     expected = _make_file(served, fetched_in, typed.size)
     is_left_over = any(fetched_in.iterdir())
     if is_left_over:
-        _say("An earlier demo was stopped. This one goes on with what it has fetched.")
+        _say("An earlier demo was stopped. Resuming its download.")
     elif not _fetch_fast(typed, served, expected):
         return 1
     if typed.fast and not is_left_over:
@@ -107,8 +109,8 @@ def _make_file(served: Path, fetched_in: Path, size: int) -> str:
         directory.mkdir(parents=True)
     needed, free = 2 * size + _MARGIN, shutil.disk_usage(served.parent).free
     if needed > free:
-        raise OSError(f"{amount(free)} are free and {amount(needed)} are needed; try --size 64M, or another --dir")
-    _say(f"Making {amount(size)} of random bytes ...")
+        raise OSError(f"{amount(needed)} needed, {amount(free)} free; try --size 64M, or another --dir")
+    _say(f"Creating a file of {amount(size)} of random bytes ...")
     generator, digest = random.Random(), hashlib.sha256()
     with served.open("wb") as file:
         for start in range(0, size, _PIECE):
@@ -123,9 +125,9 @@ def _is_same(path: Path, expected: str) -> bool:
     with path.open("rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
     if actual != expected:
-        print(f"demo: {path}: the SHA-256 is {actual}, and the server's is {expected}", file=sys.stderr)
+        print(f"demo: {path}: SHA-256 {actual} differs from the served file's {expected}", file=sys.stderr)
         return False
-    _say(f"  SHA-256 {actual[:16]}..., as served.")
+    _say(f"  SHA-256 {actual[:16]}... matches the served file.")
     return True
 
 
@@ -139,7 +141,7 @@ def _fetch_fast(typed: argparse.Namespace, served: Path, expected: str) -> bool:
     with _serving(served) as (url, server):
         count = typed.connections
         _say("")
-        _say(f"As fast as it goes: {count} connections to {server}, libcurl {loaded.version}")
+        _say(f"At full speed: {count} connections to {server}, libcurl {loaded.version}")
         command = [sys.executable, "-m", "rangefetch", "--json", f"--dir={directory}", f"--split={count}"]
         with subprocess.Popen(
             [*command, f"--max-connection-per-server={count}", url], stdout=subprocess.PIPE, text=True
@@ -169,7 +171,7 @@ def _serving(served: Path) -> Iterator[tuple[str, str]]:
     except _NotStarted:
         pass
     with _helper("loopback.py", str(served)) as (_, url):
-        yield url, "a small server of its own"
+        yield url, "a small Python server"
 
 
 class _NotStarted(OSError):
@@ -227,7 +229,7 @@ class _Trouble:
         """Run the download. Returns the file; None if it failed."""
         has_keys = sys.stdin.isatty() and sys.stdout.isatty()
         _say("")
-        _say(f"Again at {_LIMIT // 10**6} MB/s, while things go wrong" + (". Your keys:" if has_keys else ""))
+        _say(f"Again at {_LIMIT // 10**6} MB/s, while things go wrong" + (". Keys:" if has_keys else ""))
         if has_keys:
             _say(f"  {_KEYS}", indent=2)
         with self._stack, _raw_keys(has_keys):
@@ -255,7 +257,7 @@ class _Trouble:
                     continue
                 facts = json.loads(line)
                 if "error" in facts:
-                    self._line.log(f"It failed: {facts['error']}")
+                    self._line.log(f"Failed: {facts['error']}")
                     return None
                 if "path" in facts:
                     self._tell_the_end(facts)
@@ -275,8 +277,8 @@ class _Trouble:
             self._press(self._script.pop(0)[1])
 
     def _tell_the_end(self, facts: dict[str, Any]) -> None:
-        resumed = f"; {amount(facts['resumed'])} were there from before" if facts["resumed"] else ""
-        retries = f"; {facts['retries']} transfers were tried again" if facts["retries"] else ""
+        resumed = f", {amount(facts['resumed'])} of which was already on disk" if facts["resumed"] else ""
+        retries = f"; {facts['retries']} transfers were retried" if facts["retries"] else ""
         self._line.log(f"Done: {amount(facts['size'])}{resumed}{retries}.")
 
     # -- what can go wrong --------------------------------------------------------------------------------------------
@@ -297,8 +299,7 @@ class _Trouble:
 
     def _set_limit(self, bytes_per_s: int) -> None:
         self._limit = bytes_per_s
-        words = f"{bytes_per_s // 10**6} MB/s" if bytes_per_s else "no limit"
-        self._event(f"The limit is changed: {words}.")
+        self._event(f"Limit set to {bytes_per_s // 10**6} MB/s." if bytes_per_s else "Limit removed.")
         assert self._fetcher is not None
         assert self._fetcher.stdin is not None
         with contextlib.suppress(OSError):
@@ -307,18 +308,18 @@ class _Trouble:
 
     def _pull_cable(self) -> None:
         if self._server is not None:
-            self._event(f"The cable is pulled: for {_TROUBLE_S:.0f} s nothing arrives.")
+            self._event(f"Cable pulled: nothing arrives for {_TROUBLE_S:.0f} s.")
             self._server.send_signal(signal.SIGSTOP)
             self._after(self._plug_in)
 
     def _plug_in(self) -> None:
         if self._server is not None:
             self._server.send_signal(signal.SIGCONT)
-        self._event("The cable is in again.")
+        self._event("Cable plugged in again.")
 
     def _kill_server(self) -> None:
         if self._server is not None:
-            self._event(f"The server is killed, and started again after {_TROUBLE_S:.0f} s.")
+            self._event(f"Server killed. It restarts in {_TROUBLE_S:.0f} s.")
             self._server.kill()
             self._server.wait()
             self._server = None
@@ -326,11 +327,11 @@ class _Trouble:
 
     def _restart_server(self) -> None:
         self._start_server()
-        self._event("The server is back.")
+        self._event("Server back.")
 
     def _kill_fetcher(self) -> None:
         assert self._fetcher is not None
-        self._event("The fetcher is killed (kill -9) and run again: it goes on with what it had saved.")
+        self._event("Fetcher killed (kill -9) and restarted: it resumes from its saved state.")
         self._fetcher.kill()
         self._stop_fetcher()
         self._start_fetcher()
@@ -338,21 +339,21 @@ class _Trouble:
     def _mourn_fetcher(self) -> None:
         """Restart the fetcher, which somebody has killed. Raises ``OSError`` if it ended right after its start."""
         if time.monotonic() - self._fetcher_began_s < 1.0:
-            raise OSError("the fetcher ended by itself")
-        self._event("Somebody has killed the fetcher. It is run again, and goes on with what it had saved.")
+            raise OSError("the fetcher exited by itself")
+        self._event("Somebody killed the fetcher. It is restarted, and resumes from its saved state.")
         self._stop_fetcher()
         self._start_fetcher()
 
     def _lie(self) -> None:
         self._event(
-            f"The server lies for {_TROUBLE_S:.0f} s: every second answer has other bytes, or too few, or is a refusal."
+            f"Server lies for {_TROUBLE_S:.0f} s: every other response has wrong bytes, too few bytes, or is a refusal."
         )
         self._tell_server("lie")
         self._after(self._be_honest)
 
     def _be_honest(self) -> None:
         self._tell_server("be honest")
-        self._event("The server is honest again.")
+        self._event("Server honest again.")
 
     def _tell_server(self, line: str) -> None:
         if self._server is not None and self._server.stdin is not None:

@@ -22,22 +22,22 @@ def demo(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
 def test_the_demo_ends_with_the_file_as_it_was_served(tmp_path: Path, options: list[str]) -> None:
     done = demo(tmp_path, *options)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("as served.") == (1 if options == ["--fast"] else 2)
+    assert done.stdout.count("matches the served file.") == (1 if options == ["--fast"] else 2)
     assert "Traceback" not in done.stderr
     assert [path.name for path in (tmp_path / "fetched").iterdir()] == []
 
 
 def test_what_an_earlier_demo_has_fetched_is_gone_on_with(tmp_path: Path) -> None:
     first = demo(tmp_path, "--quiet-life", "--keep")
-    assert "Making 24.0 MiB" in first.stdout
+    assert "Creating a file of 24.0 MiB" in first.stdout
     again = demo(tmp_path, "--quiet-life")
     assert again.returncode == 0, again.stderr
-    assert "Making" not in again.stdout
-    assert "goes on with what it has fetched" in again.stdout
-    assert again.stdout.count("as served.") == 1
+    assert "Creating" not in again.stdout
+    assert "Resuming its download." in again.stdout
+    assert again.stdout.count("matches the served file.") == 1
 
 
 def test_a_demo_for_which_the_disk_is_too_small_says_so(tmp_path: Path) -> None:
     done = demo(tmp_path, "--size", "200T")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "are needed; try --size 64M, or another --dir" in done.stderr
+    assert " free; try --size 64M, or another --dir" in done.stderr
