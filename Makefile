@@ -1,52 +1,54 @@
-# make run     fetch a generated file from a server of its own, twice, the second time while things go wrong;
-#              or with URL="https://... https://..." those
-# make test    lint, types and all tests; ARGS="..." are passed on to pytest
-# make lint    the first half of that
+# make run     fetch a generated file from a local server twice, the second time while things go wrong;
+#              with URL="https://... https://...", fetch those instead
+# make test    lint, type checks and all tests; ARGS="..." is passed on to pytest
+# make lint    only lint and type checks
 # make quick   the tests that need neither a server nor a clock
-# make torture all of what the tests try samples of, on both libcurls: hours; SEEDS=... random runs, from SEED=... on;
-#              CASES=... how many of the matrix
-# make simulate  random schedules of the engine on simulated servers, clock and disk; SEEDS=... of them, from SEED=... on
-# make setup   all that run and test need on this machine, which they see to themselves
-# make bench   this project beside others: ten minutes for a page in build/bench/page; or what ARGS="..." say,
-#              as "--minutes 9 --page build/bench/page --compare OLD.json"
-# make clean   remove all that the above have made, but not what was fetched
+# make torture every case that make test samples, on both libcurls; takes hours. SEEDS=... random runs, starting with
+#              SEED=...; CASES=... cases of the matrix
+# make simulate  random schedules of the engine on simulated servers, clock and disk; SEEDS=... of them, starting with
+#              SEED=...
+# make setup   install what run and test need on this machine (they do this themselves)
+# make bench   compare this project with others; ten minutes, results in build/bench/page. ARGS="..." replaces the
+#              default arguments, as in "--minutes 9 --page build/bench/page --compare OLD.json"
+# make clean   remove everything that the targets above have made, except downloads
 #
 # make wheels      the sdist, a wheel for each platform and the pure one, into wheelhouse/; PLATFORMS=here for this machine
-# make wheel-test  the same, built twice; and all tests against this machine's, where no compiler can be reached
-# make wheel-test-debian11  pip installs the wheel there, without a compiler, and it fetches; as root
-# make wheel-test-musl  the wheel for musl, its tests; ARGS=aarch64 under qemu-user
-# make wheel-test-aarch64  the wheel for aarch64, its tests under qemu-user; four minutes on two idle processors
-# make windows     the engine as a program for Windows, built by zig, under Debian's wine; the first build takes minutes
-# make fresh       a clean clone on a bare Debian: make run, make test
-# make third-party  other people's suites and servers, fetched for it; what cannot be had is skipped; ARGS="..."
-# make coverage    which lines of Python and of Cython the tests run
-# make debug       all tests with an engine that checks its own invariants and counts what it has made
-# make sanitize    all tests, watched for memory errors and undefined behaviour; ARGS=thread for data races
-# make fuzz        each reader of what servers send and of files, TIME=... seconds (60); ARGS=... are some of them
+# make wheel-test  build the wheels twice and compare; run all tests against this machine's wheel without a compiler
+# make wheel-test-debian11  install the wheel with pip on Debian 11, without a compiler, and fetch with it; needs root
+# make wheel-test-musl  build the wheel for musl and test it; ARGS=aarch64 for that one, under qemu-user
+# make wheel-test-aarch64  build the wheel for aarch64 and test it under qemu-user; four minutes on two idle processors
+# make windows     build the engine for Windows with zig and run it under Debian's wine; the first build takes minutes
+# make fresh       make run and make test in a clean clone on a bare Debian
+# make third-party  test against other people's suites and servers; downloads them, skips what it cannot get; ARGS="..."
+# make coverage    report which lines of Python and Cython the tests run
+# make debug       all tests, with an engine that checks its own invariants and counts the objects it creates
+# make sanitize    all tests, checked for memory errors and undefined behaviour; ARGS=thread for data races
+# make fuzz        fuzz each parser of files and server responses for TIME=... seconds (60); ARGS=... selects some
 # make valgrind    a scripted set of transfers under valgrind's memcheck
-# make mutants     break the guards one at a time, and have the tests notice each; hours; ARGS="--only answer.pxd"
-# make docs        the site, into site/
-# make workflows   lint those of .github/, and ask cibuildwheel what it would build
+# make mutants     break each guard in turn and check that a test fails; takes hours; ARGS="--only answer.pxd"
+# make docs        build the site into site/
+# make workflows   lint the workflows in .github/, and list what cibuildwheel would build
 #
-# Each sets up what it needs. PYTHON=... chooses the interpreter.
+# Each target sets up what it needs. PYTHON=... chooses the interpreter.
 
 PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-# What the installed package is built from; a directory shows that a file was removed. Changes in src/ need no building.
+# What the installed package is built from. Directories are listed because their times change when a file is removed.
+# Changes in src/ need no rebuild.
 BUILT_FROM := setup.py pyproject.toml src/rangefetch/version.py $(shell find ext -name '.*' -prune -o -print)
 
-# Tests wait more than they compute: with more workers than processors they wait side by side.
+# Tests wait more than they compute, so there are more workers than processors.
 PROCESSORS := $(shell getconf _NPROCESSORS_ONLN)
 WORKERS ?= $(shell echo $$(($(PROCESSORS) < 4 ? 8 * $(PROCESSORS) : 32)))
 PARALLEL := --workers $(WORKERS)
 
 SYSTEM_LIBCURL = $$($(BIN)/python -c 'import ctypes.util as c; print(c.find_library("curl") or "")')
 
-# The package under test is the one that is installed in the environment. Hundreds of tests start a Python: it must not
-# compile everything each time.
+# PYTHONPATH must not hide the package installed in the environment, which is the one under test. Hundreds of tests
+# start a Python, which must not compile every module again each time.
 unexport PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
@@ -54,7 +56,7 @@ unexport PYTHONPATH PYTHONDONTWRITEBYTECODE
     workflows
 
 ifeq ($(origin URL),command line)
-# Make hands URL to the shell as a variable: there its & and ? are mere characters.
+# Make passes URL to the shell as an environment variable, so its & and ? are not special.
 run: $(VENV)/installed
 	@mkdir -p downloads
 	@set -f; $(BIN)/rangefetch -d downloads $$URL
@@ -78,8 +80,8 @@ ifndef ARGS
 	RANGEFETCH_LIBCURL=$$library RANGEFETCH_MATRIX=230 $(BIN)/python -m pytest $(PARALLEL) tests/engine tests/matrix
 endif
 
-# All of what "make test" tries some of, on both libcurls: hours. SEEDS=... is how many random runs, SEED=... the first;
-# CASES=... how many of the matrix, drawn by SEED, or a pattern that their names match.
+# SEEDS is the number of random runs, SEED the first. CASES is the number of matrix cases, drawn by SEED, or a pattern
+# that their names match.
 SEEDS ?= 1000
 SEED ?= 1
 CASES ?= *
@@ -93,14 +95,15 @@ ifndef ARGS
 	@$(MAKE) --no-print-directory wheel-test-aarch64
 endif
 
-# What is found is made small and written to build/simulator, as are the counts.
+# Failing schedules are minimised and written to build/simulator, together with the counts.
 simulate: $(VENV)/tools
 	@cd tests && ../$(BIN)/python -m simulator.campaign $(SEEDS) $(SEED)
 
-# Into build/third-party, where the next run finds it. To fetch and unpack the source of a browser takes minutes.
+# Downloads go to build/third-party and are reused by the next run. Fetching and unpacking a browser's source takes
+# minutes.
 THIRD_PARTY := RANGEFETCH_THIRD_PARTY=1 $(BIN)/python -m pytest -o faulthandler_timeout=800
 
-# Servers that Debian packages are installed with apt, which is said first.
+# Servers packaged by Debian are installed with apt, after saying so.
 third-party: setup
 	@.ci/machine packages $$(PYTHONPATH=tests $(BIN)/python -m third_party.servers packages) || \
 	echo "The servers in them are skipped."
@@ -110,7 +113,8 @@ ifndef ARGS
 	RANGEFETCH_LIBCURL=$$library $(THIRD_PARTY) tests/third_party/test_curl_replies.py
 endif
 
-# All of them are in tests/unit (support/quick.py); to look through the other folders for more takes longer than they do.
+# Quick tests (support/quick.py) are all in tests/unit; collecting the other folders would take longer than running
+# them.
 quick: $(VENV)/tools
 	@$(BIN)/python -m pytest --workers 2 -m quick tests/unit $(ARGS)
 
@@ -120,7 +124,7 @@ lint: $(VENV)/tools
 	PATH="$(BIN):$$PATH" $(BIN)/cython-lint ext  # which looks there for pycodestyle
 	$(BIN)/python .ci/compiler_warnings.py
 	$(BIN)/mypy
-	$(BIN)/mypy --platform win32  # that nothing but disk/posix.py names what Windows lacks
+	$(BIN)/mypy --platform win32  # only disk/posix.py may use names that Windows lacks
 	MYPYPATH=benches $(BIN)/mypy --explicit-package-bases --disable-error-code import-not-found --disable-error-code import-untyped \
 	    benches  # of peers
 	MYPYPATH=tests $(BIN)/mypy --explicit-package-bases tests
@@ -129,7 +133,7 @@ lint: $(VENV)/tools
 bench: build/bench/installed
 	build/bench/bin/python benches/compare.py $(or $(ARGS),--minutes 9 --page build/bench/page)
 
-# PLATFORMS=... names some of .ci/wheels.py's table.
+# PLATFORMS=... selects platforms from the table in .ci/wheels.py.
 wheels: $(VENV)/packaging
 	$(BIN)/python .ci/wheels.py $(PLATFORMS)
 
@@ -137,12 +141,12 @@ wheel-test: wheels
 	@.ci/machine packages musl || echo "What musl's linker says is not tested."
 	PATH="$(CURDIR)/$(BIN):$$PATH" REPRODUCE=1 .ci/wheel-test $(PARALLEL) $(ARGS)
 
-# What it needs is kept in build/aarch64.
+# Its system and wheels are kept in build/aarch64.
 wheel-test-aarch64: $(VENV)/tools $(VENV)/packaging
 	$(BIN)/python .ci/wheels.py -o build/aarch64/wheels manylinux_2_28_aarch64
 	PYTHON=$(BIN)/python WHEELS=build/aarch64/wheels .ci/aarch64 $(ARGS)
 
-# What they need is kept in build/debian11 and build/musl.
+# Their systems and wheels are kept in build/debian11 and build/musl.
 wheel-test-debian11: $(VENV)/tools $(VENV)/packaging
 	$(BIN)/python .ci/wheels.py -o build/debian11/wheels manylinux_2_28_x86_64
 	PYTHON=$(BIN)/python WHEELS=build/debian11/wheels .ci/debian11
@@ -192,7 +196,7 @@ clean:
 	rm -rf $(VENV) build dist site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# The environment grows in three steps, each with a stamp: pip, the package, the tools for tests and lint.
+# The environment is built in three steps, each with a stamp file: pip, the package, the tools for tests and lint.
 $(VENV)/base:
 	@$(find_python); \
 	.ci/machine build $$python || exit 1; \
@@ -202,7 +206,7 @@ $(VENV)/base:
 	@$(BIN)/python -m pip install --quiet --upgrade pip
 	@touch $@
 
-# Editable: Python reads src/ in place, and the engine is built into it.
+# An editable install: Python reads src/ in place, and the engine is built into it.
 $(VENV)/installed: $(VENV)/base $(BUILT_FROM)
 	@echo "building and installing into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --editable .
@@ -221,7 +225,7 @@ $(VENV)/docs: $(VENV)/installed pyproject.toml
 	@$(BIN)/python -m pip install --quiet --group docs
 	@touch $@
 
-# The peers have an environment of their own, so that nothing else comes to depend on them.
+# The peers are installed in a separate environment, so that nothing else can depend on them.
 build/bench/installed: $(VENV)/installed benches/peers.txt
 	@echo "installing the peers into build/bench"
 	@$(BIN)/python -m venv build/bench
@@ -231,7 +235,7 @@ build/bench/installed: $(VENV)/installed benches/peers.txt
 	done
 	@touch $@
 
-# Sets $python to the name of the first one that is new enough, else to nothing.
+# Sets $python to the first interpreter that is new enough, or to the empty string.
 define find_python
 for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11) ""; do \
     [ -n "$$python" ] && $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \

@@ -32,22 +32,22 @@ from support.quick import *  # noqa: F403 - hooks
 from support.signals import *  # noqa: F403 - fixtures
 from support.workers import *  # noqa: F403 - hooks
 
-# How long an example takes to make or to try depends on what else the machine is doing.
+# How long Hypothesis takes to generate or run an example depends on what else the machine is doing.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
-_GRACE = 3.0  # seconds in which what ends by itself may end
+_GRACE = 3.0  # seconds allowed for things that end by themselves
 
 
 def pytest_collection_finish() -> None:
-    """What there is by now stays: thousands of tests, which no collection of garbage has to look at again."""
+    """Exempt all objects made so far from garbage collection: thousands of tests, which live until the end."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _the_processs_manager_rests() -> Iterator[None]:
-    """What ``fetch`` and the like have started is stopped where the next file of tests begins."""
+    """Stop the manager that ``fetch`` and similar functions started before the next test file begins."""
     yield
     module = sys.modules.get("rangefetch.shared")
     if module is not None and module._manager is not None:
@@ -56,19 +56,19 @@ def _the_processs_manager_rests() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """A CA, and a certificate by it for 127.0.0.1 and localhost."""
+    """A CA, and a certificate issued by it for 127.0.0.1 and localhost."""
     return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="session")
 def unrelated_certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """The same by a CA that has nothing to do with the first."""
+    """The same, issued by an unrelated CA."""
     return make_certificates(tmp_path_factory.mktemp("unrelated-certificates"))
 
 
 @pytest.fixture(scope="session")
 def nginx(certificates: Certificates) -> Iterator[Nginx]:
-    """A real server without limits; tests that need some start an ``Nginx`` of their own."""
+    """A real server without limits; tests that need limits start their own ``Nginx``."""
     require(Nginx.available(), "nginx", "RANGEFETCH_REQUIRE_NGINX")
     with Nginx(certificates=certificates) as server:
         yield server
@@ -84,14 +84,14 @@ def aria2c() -> Path:
 
 @pytest.fixture
 def server() -> Iterator[MisbehavingServer]:
-    """A server with a route per fault."""
+    """A server with one route per fault."""
     with MisbehavingServer() as running:
         yield running
 
 
 @pytest.fixture
 def other_server() -> Iterator[MisbehavingServer]:
-    """A second one: a mirror, or another origin."""
+    """A second such server: a mirror, or another origin."""
     with MisbehavingServer() as running:
         yield running
 
@@ -105,9 +105,9 @@ def tls_server(certificates: Certificates) -> Iterator[MisbehavingServer]:
 
 @pytest.fixture
 def valve() -> Valve:
-    """4 MiB a second until it is opened, by all replies of ``/valve`` together."""
+    """The valve of the route ``/valve``, whose replies together send 4 MiB/s until the test opens it."""
     valve = Valve(4 << 20)
-    # It stays: a request that comes when the test is over still finds one.
+    # The route is not removed, so that a request which arrives after the test still finds a valve.
     ROUTES["valve"] = Route("valve", valve, {})
     return valve
 
@@ -122,13 +122,13 @@ def scene(
     target: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Scene:
-    """What the effect of an option is seen by; ``fetch`` is the test's."""
+    """What the functions in ``support.effects`` work with; the test module provides ``fetch``."""
     return Scene(SIZE, target.parent, server, other_server, tls_server, certificates, valve, monkeypatch)
 
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """A name in a directory that holds nothing else."""
+    """The path of a file that does not exist, in an empty directory."""
     directory = tmp_path / "downloads"
     directory.mkdir()
     return directory / "file.bin"
@@ -136,23 +136,23 @@ def target(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def manager() -> Iterator[DownloadManager]:
-    """One with the defaults, which is stopped afterwards."""
+    """A manager with default settings, stopped after the test."""
     with DownloadManager() as running:
         yield running
 
 
 @pytest.fixture(autouse=True)
 def _nothing_of_the_engine_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Of an engine that counts what it makes (``make debug``) nothing is there after a test that was not before.
+    """With an engine that counts its objects (``make debug``), fails a test after which there are more than before.
 
-    The process's own manager is stopped for that; what a fixture of the module keeps is counted before.
+    The process's own manager is stopped before counting. Objects held by fixtures of the module are in the first count.
     """
     if _engine.live_resources() is None:
         yield
         return
     before = _live(request.node)
     yield
-    request.node.funcargs.clear()  # by which the item keeps what fixtures have let go of
+    request.node.funcargs.clear()  # keeps the values of fixtures alive after they were torn down
     wanted = set(before)
     if request.node.get_closest_marker("keeps_memory") is not None:
         wanted.discard("memory")
@@ -163,12 +163,12 @@ def _nothing_of_the_engine_is_left(request: pytest.FixtureRequest) -> Iterator[N
 
 
 def _live(item: pytest.Item) -> dict[str, int]:
-    """With no process's manager, and nothing that waits to be collected."""
+    """Count the engine's objects, without the process's manager and after a garbage collection."""
     module = sys.modules.get("rangefetch.shared")
     if module is not None and module._manager is not None:
         module._manager.stop()
         module._manager = None  # type: ignore[attr-defined]  # a module found by its name has no types
-    # What was logged has tracebacks, which keep what their frames had.
+    # Log records hold tracebacks, whose frames keep objects alive.
     captured = [each.records for each in logging.getLogger().handlers if isinstance(each, LogCaptureHandler)]
     for records in (*captured, *item.stash.get(caplog_records_key, {}).values()):
         records.clear()
@@ -178,7 +178,7 @@ def _live(item: pytest.Item) -> dict[str, int]:
 
 @pytest.fixture(autouse=True)
 def _no_child_is_left() -> Iterator[None]:
-    """Fails a test that leaves a child process. Those of wider fixtures are older than this one."""
+    """Fails a test that leaves a child process. Children of wider fixtures were started before this one."""
     before = _children()
     yield
     left = _settled(lambda: _children() - before)
@@ -187,9 +187,9 @@ def _no_child_is_left() -> Iterator[None]:
 
 @pytest.fixture
 def no_leaks() -> Iterator[None]:
-    """Fails a test that leaves threads or open files; for tests that own all they open.
+    """Fails a test that leaves threads or open files; for tests that own everything they open.
 
-    Not for every test: what is opened once and kept for the life of the process is none of a test's business.
+    Not used by every test, because some files and threads are opened once and kept for the life of the process.
     """
     threads, files = set(threading.enumerate()), _open_files()
     yield
@@ -209,14 +209,14 @@ def _children() -> set[psutil.Process]:
             if not re.search(r"multiprocessing\.(resource_tracker|forkserver)", " ".join(child.cmdline())):
                 children.add(child)
         except psutil.ZombieProcess:
-            children.add(child)  # ended, but nobody has asked how
+            children.add(child)  # a zombie: it has ended but was not waited for
         except psutil.NoSuchProcess:
             pass
     return children
 
 
 def _child_pids() -> Iterable[int]:
-    """This process's children, twice for each test: Linux lists them, and elsewhere every process is looked at."""
+    """This process's children. Called twice per test, so it uses Linux's list; elsewhere it looks at every process."""
     lists = list(Path("/proc/self/task").glob("*/children"))
     if not lists:
         return [child.pid for child in psutil.Process().children()]
@@ -228,10 +228,10 @@ def _child_pids() -> Iterable[int]:
 
 
 def _open_files() -> set[tuple[str, str]]:
-    """Number and name of each open descriptor; nothing where the system does not tell."""
+    """Number and name of each open descriptor; empty where the system does not list them."""
     found = set()
     for link in Path("/proc/self/fd").glob("*"):
-        with contextlib.suppress(FileNotFoundError):  # the one that listed them
+        with contextlib.suppress(FileNotFoundError):  # the descriptor that listed the others
             found.add((link.name, str(link.readlink())))
     return found
 

@@ -1,1 +1,1 @@
-"""What the tests run against: a server that misbehaves on purpose, a real nginx, certificates for both."""
+"""Servers for the tests: one that misbehaves on purpose, a real nginx, certificates for both, and others."""

@@ -1,4 +1,4 @@
-"""Servers that work beside a test: those of the standard library, and how those of asyncio end."""
+"""Servers that run in the background of a test: the standard library's, and the shutdown of asyncio's."""
 
 import asyncio
 import http.server
@@ -10,9 +10,9 @@ __all__ = ["Background", "Handler", "all_ended"]
 
 
 async def all_ended() -> None:
-    """Cancel all other tasks of this loop, and have the transports that they close be closed."""
+    """Cancel all other tasks of this event loop, and wait until their transports are closed."""
     while True:
-        await asyncio.sleep(0)  # what was accepted last has begun, and closes what it was given
+        await asyncio.sleep(0)  # lets the handler of the last connection start, so that it closes its transport
         if not (others := asyncio.all_tasks() - {asyncio.current_task()}):
             break
         for task in others:
@@ -22,14 +22,14 @@ async def all_ended() -> None:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Says nothing on the test's stderr."""
+    """A handler that does not log to stderr."""
 
     def log_message(self, format: str, *arguments: object) -> None:
         pass
 
 
 class Background:
-    """A server at work in threads of its own while the block lasts. Replies that nobody reads outlive it."""
+    """Runs a server in its own threads for the duration of a ``with`` block. Replies that nobody reads outlive it."""
 
     def __init__(self, server: socketserver.ThreadingTCPServer | http.server.ThreadingHTTPServer) -> None:
         self.server = server

@@ -1,4 +1,4 @@
-"""A plain client on http.client, to look at what the test servers send."""
+"""A simple client on http.client, to check what the test servers send."""
 
 import http.client
 import socket
@@ -13,7 +13,7 @@ __all__ = ["Answer", "Client", "raw"]
 
 @dataclass
 class Answer:
-    """What a client got. ``body`` is what came, also when less came than was promised."""
+    """The answer that a client got. ``body`` is what arrived, even if that is less than was promised."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -22,7 +22,7 @@ class Answer:
 
 
 class Client:
-    """One connection, kept alive; a new one after the server has closed it."""
+    """Keeps one connection alive, and opens a new one after the server has closed it."""
 
     def __init__(self, server: MisbehavingServer, context: ssl.SSLContext | None = None) -> None:
         self._connection = (
@@ -32,7 +32,7 @@ class Client:
         )
 
     def get(self, url: str, start: int | None = None, end: int | None = None, **more: str) -> Answer:
-        """Asks for the half-open range, else for all; the underscores of further headers are hyphens."""
+        """Request the half-open range, or the whole file. ``more`` are headers, with underscores for hyphens."""
         headers = {name.replace("_", "-"): value for name, value in more.items()}
         if start is not None:
             headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
@@ -53,7 +53,7 @@ class Client:
 
 
 def raw(server: MisbehavingServer, url: str, *, header: str = "") -> bytes:
-    """Every byte that the server sends to one request before it closes."""
+    """Every byte that the server sends in reply to one request, until it closes the connection."""
     parts = urllib.parse.urlsplit(url)
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as sock:
         sock.sendall(f"GET {parts.path}?{parts.query} HTTP/1.1\r\nHost: x\r\n{header}\r\n".encode())

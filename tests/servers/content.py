@@ -1,4 +1,4 @@
-"""What the test servers serve: bytes that anyone can make again, so that a misplaced one shows."""
+"""The files that the test servers serve: reproducible bytes, in which a misplaced byte is noticed."""
 
 import email.utils
 import random
@@ -8,8 +8,8 @@ from collections import OrderedDict
 
 __all__ = ["content", "etag", "http_date", "modified", "parse_size"]
 
-_CACHE_LIMIT = 128 << 20  # bytes; each worker has one
-_PIECE = 1 << 20  # bytes: making it in pieces keeps randbytes from building an integer of the whole size
+_CACHE_LIMIT = 128 << 20  # bytes; each worker has its own cache
+_PIECE = 1 << 20  # bytes; generating pieces keeps randbytes from building an integer of the whole size
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 _cache: OrderedDict[tuple[int, int], bytes] = OrderedDict()
@@ -26,10 +26,10 @@ def parse_size(size: str | int) -> int:
 
 
 def content(size: str | int, seed: int = 0) -> bytes:
-    """The bytes of the file known by ``size`` and ``seed``; two files differ from their first bytes on."""
+    """The bytes of the file with this ``size`` and ``seed``. Any two files differ from their first bytes on."""
     size = parse_size(size)
     key = size, seed
-    # One maker at a time: sixteen lanes that ask for one file must not make it sixteen times.
+    # Under the lock, so that sixteen lanes that ask for one file do not generate it sixteen times.
     with _cache_lock:
         if key in _cache:
             _cache.move_to_end(key)

@@ -1,4 +1,4 @@
-"""A server that counts: how many connections it has at a time, how many requests it is at, and when they came."""
+"""A server that counts its simultaneous connections and requests, and records when requests arrived."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RANGE = re.compile(rb"\r\nrange: *bytes=(\d+)-(\d+)", re.IGNORECASE)
 
 
 class Seen(NamedTuple):
-    """A request: when it came, for what, and the status that it got."""
+    """A request: when it arrived, its path, and the status that it got."""
 
     time_s: float
     path: str
@@ -28,8 +28,8 @@ class Seen(NamedTuple):
 class CountingServer:
     """Answers every path with ``size`` bytes, after ``delay_s``; keeps connections open, and counts exactly.
 
-    A connection counts until its client has closed it: before a new one is counted, it is looked which have been.
-    ``refuse`` has requests answered with a status and Retry-After until a time.
+    A connection counts until its client has closed it: before counting a new one, the server checks which are closed.
+    After ``refuse``, requests are answered with a status and Retry-After for some time.
     """
 
     def __init__(self, *, size: int = 1000, delay_s: float = 0.0) -> None:
@@ -54,13 +54,13 @@ class CountingServer:
         return f"http://127.0.0.1:{self.port}/{path}"
 
     def refuse(self, status: int, seconds: float, *, after: int = 0) -> None:
-        """From the request on that has so many before it, refuse all for ``seconds``, and say so in Retry-After."""
+        """Once the server has had ``after`` requests in all, refuse requests for ``seconds``, stated in Retry-After."""
         self._refusal = (0.0, status, str(round(seconds)))
         self._refuse_at, self._refuse_for_s = after, seconds
 
     @property
     def requests_now(self) -> int:
-        """How many requests it is at."""
+        """How many requests it is answering."""
         return self._at_work
 
     @property
@@ -75,7 +75,7 @@ class CountingServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # which wakes who accepts
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._listener.close()
         with self._lock:
             for each in self._open:
@@ -105,7 +105,7 @@ class CountingServer:
                     received += piece
                 head, _, received = received.partition(b"\r\n\r\n")
                 answer = self._answer(head)
-                # Before it is sent: who has it may ask for the next one at once.
+                # Before sending, because the client may send its next request as soon as it has the reply.
                 with self._lock:
                     self._at_work -= 1
                 connection.sendall(answer)
@@ -135,7 +135,7 @@ class CountingServer:
 
 
 def _is_open(connection: socket.socket) -> bool:
-    """Whether the client has not closed it."""
+    """Whether the client still has the connection open."""
     try:
         return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
     except BlockingIOError:

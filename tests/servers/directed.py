@@ -1,4 +1,4 @@
-"""Replies that a test directs: one after the other by a script, or all together by a valve."""
+"""Replies controlled by a test: one after the other by a script, or all together by a valve."""
 
 import dataclasses
 import urllib.parse
@@ -11,9 +11,9 @@ __all__ = ["Valve"]
 
 @route("script")
 def script(ask: Ask, reply: Reply, *, steps: str = "", then: str = "good") -> Reply:
-    """The n-th request is answered by the n-th of ``steps``, those after them by ``then``.
+    """Answers the n-th request with the n-th of ``steps``, and further requests with ``then``.
 
-    A step is a route with parameters, or several one after the other: ``chunked+cut:after=10:seed=1``.
+    A step is a route with parameters, or several applied in order: ``chunked+cut:after=10:seed=1``.
     """
     listed = steps.split("|") if steps else []
     step = listed[ask.turn] if ask.turn < len(listed) else then
@@ -21,7 +21,7 @@ def script(ask: Ask, reply: Reply, *, steps: str = "", then: str = "good") -> Re
     for number, part in enumerate(step.split("+")):
         name, *pairs = part.split(":")
         route = ROUTES[name]
-        # The first part says what the good reply is; those after it only spoil it.
+        # The first part defines the good reply; the following ones only spoil it.
         defaults = (
             {}
             if number
@@ -36,17 +36,17 @@ def script(ask: Ask, reply: Reply, *, steps: str = "", then: str = "good") -> Re
 
 
 class Valve:
-    """The route ``/valve``: slow, all its replies together, until a test opens it."""
+    """The route ``/valve``: its replies share a low rate until a test opens it."""
 
     def __init__(self, bytes_per_second: int) -> None:
         self._pace = Pace(bytes_per_second)
 
     def narrow(self, bytes_per_second: int) -> None:
-        """From now on no faster than that."""
+        """Limit the shared rate from now on."""
         self._pace.bytes_per_second = bytes_per_second
 
     def open(self) -> None:
-        """From now on as fast as it goes."""
+        """Send at full speed from now on."""
         self._pace.bytes_per_second = 1 << 40
 
     def __call__(self, ask: Ask, reply: Reply) -> Reply:

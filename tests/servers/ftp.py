@@ -1,4 +1,4 @@
-"""An FTP server of one file, for aria2: passive, binary, with REST, on the loopback device."""
+"""An FTP server with one file, for aria2: passive, binary, with REST, on the loopback interface."""
 
 import contextlib
 import socket
@@ -12,7 +12,7 @@ __all__ = ["FtpServer"]
 
 
 class FtpServer(Background):
-    """Serves ``content`` under any name to who knows the password. A context manager."""
+    """Serves ``content`` under any name to clients that know the password. A context manager."""
 
     def __init__(self, content: bytes, *, user: str = "anonymous", password: str = "") -> None:
         self.content = content

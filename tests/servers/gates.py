@@ -1,4 +1,4 @@
-"""Servers that want to know who asks: logins, cookies, warnings."""
+"""Routes that want credentials: logins and cookies."""
 
 import base64
 import hashlib
@@ -24,7 +24,7 @@ def _basic(user: str, password: str) -> str:
 
 @route("cookie-wall")
 def cookie_wall(ask: Ask, reply: Reply, *, cookie: str = "seen=1", attributes: str = "; Path=/") -> Reply:
-    """302 to itself, which sets a cookie, unless the request has it."""
+    """Unless the request has the cookie, sets it and redirects (302) to the same URL."""
     if cookie in ask.headers.get("cookie", "").split("; "):
         return reply
     return _to(ask.target, cookie + attributes)
@@ -32,7 +32,7 @@ def cookie_wall(ask: Ask, reply: Reply, *, cookie: str = "seen=1", attributes: s
 
 @route("behind-login")
 def behind_login(ask: Ask, reply: Reply, *, at: str = "") -> Reply:
-    """The file for who has a session; others are sent to the login host ``at``, and from there back."""
+    """The file, for requests with a session; others are redirected to the login host ``at``, and from there back."""
     if "session=open" in ask.headers.get("cookie", "").split("; "):
         return reply
     if "ticket" in ask.headers.get("cookie", ""):
@@ -43,7 +43,7 @@ def behind_login(ask: Ask, reply: Reply, *, at: str = "") -> Reply:
 
 @route("login")
 def login(ask: Ask, reply: Reply, *, user: str = "me", password: str = "s3cret", back: str = "") -> Reply:
-    """Sends back who gives the right name and password at once (Basic); anybody else gets a page with a form."""
+    """Redirects back if the request has the right name and password (Basic); otherwise sends a page with a form."""
     if ask.headers.get("authorization") != _basic(user, password):
         return message(200, "please log in")
     return _to(back, "login=done; Path=/")
@@ -51,7 +51,7 @@ def login(ask: Ask, reply: Reply, *, user: str = "me", password: str = "s3cret",
 
 @route("digest")
 def digest(ask: Ask, reply: Reply, *, user: str = "me", password: str = "s3cret") -> Reply:
-    """Digest (RFC 7616, with MD5 and without qop), and nothing else."""
+    """Accepts only Digest authentication (RFC 7616, with MD5 and without qop)."""
     given = dict(re.findall(r'(\w+)="?([^",]*)"?', ask.headers.get("authorization", "")))
 
     def md5(text: str) -> str:
@@ -67,7 +67,7 @@ def digest(ask: Ask, reply: Reply, *, user: str = "me", password: str = "s3cret"
 
 @route("basic")
 def basic(ask: Ask, reply: Reply, *, user: str = "me", password: str = "s3cret") -> Reply:
-    """Basic, and nothing else."""
+    """Accepts only Basic authentication."""
     if ask.headers.get("authorization") == _basic(user, password):
         return reply
     reply = message(401, "who is there?")

@@ -1,4 +1,4 @@
-"""Many hosts: one port on all addresses of 127.0.0.0/8, each of which is a host to whoever connects to it."""
+"""Many hosts: one port on all addresses of 127.0.0.0/8, each of which is a separate host to clients."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _RANGE = re.compile(rb"\r\nrange: *bytes=(\d+)-(\d+)", re.IGNORECASE)
 
 
 class ManyHosts:
-    """Answers every path at every address with ``size`` bytes; ``/silent/...`` is read and never answered.
+    """Answers every path at every address with ``size`` bytes; requests for ``/silent/...`` are never answered.
 
-    Nothing is answered before ``together`` requests have been there at the same time.
+    Nothing is answered until ``together`` requests have been waiting at the same time.
     """
 
     def __init__(self, *, size: int = 1000, together: int = 0) -> None:
@@ -34,7 +34,7 @@ class ManyHosts:
         self._thread = threading.Thread(target=self._run, name="many-hosts", daemon=True)
 
     def url(self, host: int, path: str) -> str:
-        """The URL of a file at the host of that number."""
+        """The URL of a file at the host with this number."""
         return f"http://127.{1 + host // 62_500}.{host // 250 % 250}.{1 + host % 250}:{self.port}/{path}"
 
     def __enter__(self) -> Self:
@@ -95,7 +95,7 @@ class ManyHosts:
         await writer.drain()
 
     async def _are_enough(self, reader: asyncio.StreamReader) -> bool:
-        """Wait until there are, or the client has gone."""
+        """Wait until ``together`` requests have been there, or the client has left."""
         waits = [asyncio.ensure_future(reader.read(1)), asyncio.ensure_future(self._enough.wait())]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""Just enough of HTTP/2 (RFC 9113) to leave streams open that have sent everything: one body, whatever is asked."""
+"""Just enough HTTP/2 (RFC 9113) to send a complete body and leave its stream open."""
 
 import contextlib
 import socket
@@ -24,12 +24,12 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def _literal(name: str, value: str) -> bytes:
-    """A header without indexing or Huffman code (RFC 7541, section 6.2.2); both strings are short."""
+    """A header field without indexing or Huffman coding (RFC 7541, section 6.2.2); both strings are short."""
     return b"".join([b"\0", bytes([len(name)]), name.encode(), bytes([len(value)]), value.encode()])
 
 
 class OpenStreams:
-    """Answers every request with the whole of ``body`` as a range of itself, and never ends the stream.
+    """Answers every request with all of ``body``, as a range that covers the whole file, and never ends the stream.
 
     A context manager. ``body`` must fit into the client's first window (64 KiB).
     """

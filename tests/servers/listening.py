@@ -1,7 +1,7 @@
-"""Ports for servers of tests.
+"""Ports for the test servers.
 
-What a process knows of a host, such as for how long it is to be left alone, it must not know of the next server, which
-might get the port of one that is gone.
+A process remembers things about a host and port, such as how long to leave it alone. So that this does not apply to
+another server, a port is not used twice in a process.
 """
 
 import contextlib
@@ -14,8 +14,8 @@ _refusing: list[socket.socket] = []
 
 
 def listen(backlog: int = 128) -> socket.socket:
-    """A listener on a port of 127.0.0.1 that no server of this process has had."""
-    with contextlib.ExitStack() as others:  # open until another one is found, or the system would name it again
+    """A listening socket on a port of 127.0.0.1 that no server of this process has had."""
+    with contextlib.ExitStack() as others:  # keeps rejected ports open, or the system would choose them again
         while True:
             listener = socket.create_server(("127.0.0.1", 0), backlog=backlog)
             port = listener.getsockname()[1]
@@ -26,14 +26,14 @@ def listen(backlog: int = 128) -> socket.socket:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on which nothing listens, for a program that is to be told one."""
+    """Ports on which nothing listens, for programs that are told which port to use."""
     with contextlib.ExitStack() as stack:
         return [stack.enter_context(listen()).getsockname()[1] for _ in range(count)]
 
 
 def refused_port() -> int:
-    """A port of 127.0.0.1 on which nothing listens. Nobody is given it by chance while this process runs, but a server
-    that is told to use it may."""
+    """A port of 127.0.0.1 on which nothing listens. While this process runs the system gives it to nobody, but a server
+    that is told to use it can."""
     while True:
         holder = socket.socket()
         _refusing.append(holder)

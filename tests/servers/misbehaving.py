@@ -6,8 +6,8 @@
         assert file.read_bytes() == content("8M")
         assert server.bytes_sent == ...
 
-The first segment of the path names the fault (``routes.py`` lists them), the query gives its parameters and
-those that every route takes (``routing.Common``). Faults count their requests by URL, query included.
+The first segment of the path names the fault (``routes.py`` lists them). The query has its parameters, and those that
+every route takes (``routing.Common``). Faults count requests by URL, including the query.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from servers import directed, gates, reluctant  # noqa: F401 - whose routes are to be known
+from servers import directed, gates, reluctant  # noqa: F401 - imported to register their routes
 from servers.content import content, etag, http_date, modified, parse_size
 from servers.listening import listen, refused_port
 from servers.routes import ROUTES
@@ -42,8 +42,8 @@ __all__ = [
 ]
 
 _BACKLOG = 512
-_MADE_BEFOREHAND = 64 << 20  # bytes; of larger files tests ask for a part, if at all
-_JOIN_TIMEOUT = 10.0  # seconds; a handler that needs longer is a bug of the server
+_MADE_BEFOREHAND = 64 << 20  # bytes; tests request only parts of larger files, if anything
+_JOIN_TIMEOUT = 10.0  # seconds; a handler that takes longer is a bug in this server
 
 
 class MisbehavingServer:
@@ -70,7 +70,7 @@ class MisbehavingServer:
         self._memories: defaultdict[str, Memory] = defaultdict(Memory)
         self._accepted = 0
         self._queue: set[int] = set()  # connections that wait for their turn
-        self._served = 0  # connections that have it
+        self._served = 0  # connections being served
         self._accepter: threading.Thread | None = None
         self._stop: socket.socket | None = None
 
@@ -86,7 +86,7 @@ class MisbehavingServer:
         """Listens; connections are accepted from now on."""
         if self._accepter is not None:
             raise RuntimeError("the server runs already")
-        if self.port:  # it was stopped, and comes back
+        if self.port:  # the server is being restarted
             listener = socket.create_server(("127.0.0.1", self.port), backlog=_BACKLOG)
         else:
             listener = listen(_BACKLOG)
@@ -99,10 +99,10 @@ class MisbehavingServer:
         return self
 
     def stop(self) -> None:
-        """Closes everything, replies under way too, and returns when no thread is left. Twice is fine."""
+        """Closes everything, including replies under way, and returns when no thread is left. May be called twice."""
         if self._accepter is None or self._stop is None:
             return
-        self._stop.close()  # which makes the other end readable, and that end is in every poll
+        self._stop.close()  # makes the other end readable, which every poll watches
         self._accepter.join(_JOIN_TIMEOUT)
         if self._accepter.is_alive():
             raise RuntimeError(f"connections of {self!r} do not end")
@@ -111,7 +111,7 @@ class MisbehavingServer:
     def url(self, path: str, **parameters: str | float) -> str:
         """The absolute URL of a route with these parameters; ``ValueError`` if it does not take them.
 
-        The file is made by now: a server that made it for the first answer would be taken for a distant one.
+        This also generates the file. If the first answer had to wait for that, the server would seem to be far away.
         """
         if parameters:
             encoded = urllib.parse.urlencode({name: str(value) for name, value in parameters.items()})
@@ -132,17 +132,17 @@ class MisbehavingServer:
 
     @property
     def bytes_sent(self) -> int:
-        """Body bytes handed to sockets, of all :attr:`requests`."""
+        """Body bytes handed to sockets, for all :attr:`requests`."""
         return sum(request.bytes_sent for request in self.requests)
 
     def clear(self) -> None:
-        """Forgets requests and counts; what the faults have counted stays (another ``id=`` begins afresh)."""
+        """Forgets requests and counts. The faults' own counts stay; use another ``id=`` to start afresh."""
         with self._lock:
             self._requests.clear()
             self.connections = 0
 
     def wait_idle(self, timeout: float = 5.0) -> None:
-        """Waits until no reply is under way, so that counts are final. ``TimeoutError``: one still is."""
+        """Waits until no reply is under way, so that counts are final. ``TimeoutError`` if one still is."""
         deadline = time.monotonic() + timeout
         while not all(request.finished for request in self.requests):
             if time.monotonic() > deadline:
@@ -158,7 +158,7 @@ class MisbehavingServer:
             poller.register(stopping, select.POLLIN)
             while stopping.fileno() not in [fd for fd, _ in poller.poll()]:
                 handlers = [handler for handler in handlers if handler.is_alive()]
-                # A client may be gone before it is accepted.
+                # A client may have left before it is accepted.
                 with contextlib.suppress(OSError):
                     handlers.append(self._handle_next(listener, stopping))
             listener.close()
@@ -219,7 +219,7 @@ class MisbehavingServer:
             return True
 
     def _serve(self, line: Line, number: int) -> None:
-        """One request, from its head to the end of its reply."""
+        """Serve one request, from its head to the end of its reply."""
         head = line.read_head()
         try:
             method, target, headers = parse_head(head)
@@ -238,7 +238,7 @@ class MisbehavingServer:
             request.finished = True
 
     def _reply(self, request: Request) -> Reply:
-        # With scheme and host, as clients ask a proxy.
+        # The target may have scheme and host, as in requests to a proxy.
         target = urllib.parse.urlsplit(request.path)._replace(scheme="", netloc="").geturl()
         if self.serves_any_path and target.removeprefix("/").partition("/")[0] not in ROUTES:
             target = f"/good{target}"
@@ -249,7 +249,7 @@ class MisbehavingServer:
         request.range = asked_range(request.headers.get("range", ""), common.size)
         if request.method not in ("GET", "HEAD"):
             reply = message(405, f"not {request.method}")
-            reply.close = True  # the request's body is not read
+            reply.close = True  # because the request's body is not read
             return reply
         with self._lock:
             memory = self._memories[target]

@@ -22,7 +22,7 @@ __all__ = ["LogLine", "Nginx"]
 
 _START_TIMEOUT = 10.0  # seconds
 _STOP_TIMEOUT = 5.0  # seconds
-_START_TRIES = 5  # a free port may be taken before nginx has it
+_START_TRIES = 5  # a free port may be taken before nginx gets it
 
 _LOG_FORMAT = (
     '{"method":"$request_method","path":"$request_uri","status":$status,"range":"$http_range",'
@@ -84,8 +84,8 @@ class Nginx:
     """nginx serving :attr:`root`; a context manager.
 
     With ``certificates`` it listens on an https port (HTTP/1.1) and on one with HTTP/2 too. ``limit_rate`` is
-    bytes per second of each reply, as nginx writes it (``4m``); ``limit_conn`` is how many requests of one
-    client it answers at a time (503 to others); ``options`` are more lines for its ``http`` block.
+    bytes per second for each reply, in nginx's notation (``4m``); ``limit_conn`` is how many requests of one client
+    are answered at a time (others get 503); ``options`` are more lines for the ``http`` block.
     """
 
     def __init__(
@@ -135,19 +135,19 @@ class Nginx:
         return self._prefix / "root"
 
     def url(self, path: str) -> str:
-        """Over plain HTTP/1.1."""
+        """A URL over plain HTTP/1.1."""
         return f"http://127.0.0.1:{self.http_port}{path}"
 
     def https_url(self, path: str) -> str:
-        """Over TLS, where only HTTP/1.1 is offered."""
+        """A URL over TLS where only HTTP/1.1 is offered."""
         return f"https://127.0.0.1:{self.https_port}{path}"
 
     def http2_url(self, path: str) -> str:
-        """Over TLS, where HTTP/2 is offered too."""
+        """A URL over TLS where HTTP/2 is offered too."""
         return f"https://127.0.0.1:{self.http2_port}{path}"
 
     def write(self, path: str, data: bytes) -> Path:
-        """Puts a file under the root; directories are made."""
+        """Writes a file under the root, creating directories as needed."""
         file = self.root / path.removeprefix("/")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)
@@ -156,12 +156,12 @@ class Nginx:
     def log(self, at_least: int = 0, timeout: float = 2.0) -> list[LogLine]:
         """The requests answered since the start or :meth:`clear_log`.
 
-        nginx writes a line when a reply is over, and its client may know that first: ``at_least`` waits for
-        so many lines.
+        nginx writes a line after it has sent the reply, so the client may have the reply before the line is there:
+        ``at_least`` waits until there are that many lines.
         """
         deadline = time.monotonic() + timeout
         while True:
-            # A line that is being written has no end yet.
+            # Leave out a line that is still being written.
             whole, _, _ = (self._prefix / "access.log").read_bytes()[self._log_start :].rpartition(b"\n")
             lines = [LogLine(**json.loads(line)) for line in whole.splitlines()]
             if len(lines) >= at_least or time.monotonic() > deadline:
@@ -173,7 +173,7 @@ class Nginx:
         self._log_start = (self._prefix / "access.log").stat().st_size
 
     def start(self) -> Self:
-        """Returns when nginx answers; raises ``RuntimeError`` with its error log when it does not."""
+        """Returns when nginx answers; raises ``RuntimeError`` with its error log if it does not."""
         self._prefix = Path(tempfile.mkdtemp(prefix="nginx-"))
         for directory in ("root", "temp"):
             (self._prefix / directory).mkdir()
@@ -191,7 +191,7 @@ class Nginx:
         raise RuntimeError(f"nginx does not start:\n{errors}")
 
     def stop(self) -> None:
-        """Ends nginx and removes its directory. Twice is fine."""
+        """Stops nginx and removes its directory. May be called twice."""
         if self._process is not None:
             self._end_process()
             shutil.rmtree(self._prefix)
@@ -200,14 +200,14 @@ class Nginx:
         self.http_port, self.https_port, self.http2_port = free_ports(3)
         configuration = self._prefix / "nginx.conf"
         configuration.write_text(self._configuration())
-        # The log that is used until the configuration is read.
+        # The log used until the configuration is read.
         early_log = ["-e", f"{self._prefix}/error.log"] if self.version() >= (1, 19, 5) else []
         self._process = subprocess.Popen(
             [_binary() or "nginx", "-p", str(self._prefix), "-c", str(configuration), *early_log],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the tests, which end it in order
+            start_new_session=True,  # so that Ctrl-C goes only to the tests, which then stop nginx
         )
 
     def _configuration(self) -> str:
@@ -215,8 +215,8 @@ class Nginx:
         if self.certificates:
             listeners += [
                 f"listen 127.0.0.1:{self.https_port} ssl;",
-                # The parameter http2 is deprecated since 1.25.1, where the directive that replaces it came.
-                # It would be for both ports; the warning is harmless.
+                # The parameter http2 has been deprecated since 1.25.1, which introduced a directive instead. The
+                # directive would apply to both ports; the warning is harmless.
                 f"listen 127.0.0.1:{self.http2_port} ssl http2;",
                 f"ssl_certificate {self.certificates.certificate};",
                 f"ssl_certificate_key {self.certificates.key};",
@@ -237,10 +237,10 @@ class Nginx:
         )
 
     def _answers(self) -> bool:
-        """Waits until it does; False when nginx has ended or takes too long."""
+        """Waits until nginx answers; False if it has ended or takes too long."""
         deadline = time.monotonic() + _START_TIMEOUT
         while self._process and self._process.poll() is None and time.monotonic() < deadline:
-            # It is there only once the ports are nginx's: else who answers may be somebody else.
+            # The file exists only once nginx has its ports; before that, another process might be answering.
             if (self._prefix / "nginx.pid").exists():
                 with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.http_port)) as connection:
                     connection.request("HEAD", "/")
@@ -262,15 +262,15 @@ class Nginx:
 
 
 def _binary() -> str | None:
-    """nginx in PATH, or where distributions put it, which users' PATH often lacks."""
+    """nginx in PATH, or in the directory where distributions install it, which is often not in a user's PATH."""
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/bin")
 
 
 def _user_directive() -> str:
-    """Root's nginx would let its workers run as nobody, who may not read our files."""
+    """Started by root, nginx would run its workers as nobody, who may not read our files."""
     if os.geteuid() != 0:
         return ""
-    import grp  # not on Windows, where this module is imported but has no nginx to start
+    import grp  # missing on Windows, where this module is imported but never starts nginx
     import pwd
 
     return f"user {pwd.getpwuid(0).pw_name} {grp.getgrgid(0).gr_name};"

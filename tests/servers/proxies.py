@@ -27,9 +27,9 @@ _SQUID = shutil.which("squid") or shutil.which("squid", path="/usr/sbin:/usr/loc
 
 
 class _Proxy(abc.ABC):
-    """Tunnels in threads of this process; a context manager. ``asked`` are the hosts that clients named.
+    """Runs tunnels in threads of this process; a context manager. ``asked`` lists the hosts that clients named.
 
-    All tunnels lead to ports of this machine: to ``to``, or where that is 0 to the port that was asked for.
+    All tunnels connect to ports of this machine: to ``to``, or if that is 0, to the port that the client named.
     """
 
     def __init__(self, to: int = 0) -> None:
@@ -56,11 +56,11 @@ class _Proxy(abc.ABC):
 
     @abc.abstractmethod
     def _understand(self, client: socket.socket, stream: BinaryIO) -> tuple[str, int] | None:
-        """The host and port that a new client asks for; None: it was refused."""
+        """The host and port that a new client asks for; None if it was refused."""
 
     @abc.abstractmethod
     def _agree(self, client: socket.socket) -> None:
-        """Say that the tunnel is there."""
+        """Tell the client that the tunnel is established."""
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -96,7 +96,7 @@ class _Proxy(abc.ABC):
 
 
 class HttpProxy(_Proxy):
-    """CONNECT alone (RFC 9110, section 9.3.6)."""
+    """Supports only CONNECT (RFC 9110, section 9.3.6)."""
 
     def _understand(self, client: socket.socket, stream: BinaryIO) -> tuple[str, int] | None:
         method, place, _ = stream.readline().split()
@@ -113,7 +113,7 @@ class HttpProxy(_Proxy):
 
 
 class Socks5(_Proxy):
-    """RFC 1928 with the user and password of RFC 1929."""
+    """SOCKS5 (RFC 1928) with user and password (RFC 1929)."""
 
     def __init__(self, user: str = "", password: str = "", *, to: int = 0) -> None:
         super().__init__(to)
@@ -144,7 +144,7 @@ class Socks5(_Proxy):
 
 
 class Squid:
-    """A squid that wants ``user`` and ``password``, and tunnels to any port; a context manager."""
+    """A squid that requires ``user`` and ``password``, and tunnels to any port; a context manager."""
 
     def __init__(self, directory: Path, user: str, password: str) -> None:
         self.port = next(PORTS)
@@ -180,7 +180,7 @@ class Squid:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            # The name is for its shared memory, which all squids of one name have in common.
+            # Squids with the same name share their memory segments, so each gets its own name.
             [_SQUID, "-N", "-n", f"squid{self.port}", "-f", str(self._config)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -199,7 +199,7 @@ class Squid:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._process is not None:
-            self._process.terminate()  # which takes its shared memory along
+            self._process.terminate()  # squid removes its shared memory on SIGTERM
             try:
                 self._process.wait(_STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
@@ -207,11 +207,11 @@ class Squid:
                 self._process.wait()
 
     def _lets_in(self) -> bool:
-        """Whether it answers who has the account: the program that it asks starts later than it listens."""
+        """Whether it accepts the account. Its authentication helper starts only after it listens."""
         client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         with contextlib.closing(client):
             try:
-                # Nothing listens there, as squid says to whom it has let in.
+                # Nothing listens on this port; squid reports that only to clients that it has authenticated.
                 client.request("GET", "http://127.0.0.1:1/", headers={"Proxy-Authorization": f"Basic {self._account}"})
                 return client.getresponse().status != 407
             except (OSError, http.client.HTTPException):
@@ -221,6 +221,6 @@ class Squid:
         return self._told.read_text() if self._told.exists() else ""
 
     def tunnels(self) -> list[str]:
-        """What was asked for by CONNECT, as ``host:port``."""
+        """The targets of CONNECT requests, as ``host:port``."""
         fields = [line.split() for line in self.log.read_text().splitlines()]
         return [each[6] for each in fields if each[5] == "CONNECT" and each[3].endswith("/200")]

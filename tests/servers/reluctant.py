@@ -1,4 +1,4 @@
-"""Servers whose ranges do not work, although a plain request brings the file."""
+"""Routes on which range requests do not work, although a plain request gets the file."""
 
 from http import HTTPStatus
 
@@ -16,9 +16,10 @@ _HOURS = 3600.0
 def range_refused(
     ask: Ask, reply: Reply, *, code: int = 400, beyond: int = 0, too_long: bool = False, retry_after: str = ""
 ) -> Reply:
-    """``code`` in answer to a range, 0: the connection is closed without an answer.
+    """Answers range requests with ``code``; 0 closes the connection without an answer.
 
-    ``beyond``: only to ranges that reach past so many bytes. ``too_long``: only to those that reach past the file.
+    With ``beyond``, only ranges that reach past that many bytes. With ``too_long``, only those that reach past the end
+    of the file.
     """
     wanted = asked_range(ask.headers.get("range", ""), ask.common.size)
     if wanted is None or wanted[1] <= beyond or (too_long and wanted[1] <= ask.common.size):
@@ -33,9 +34,9 @@ def range_refused(
 
 @route("range-breaks")
 def range_breaks(ask: Ask, reply: Reply, *, how: str = "close") -> Reply:
-    """What breaks of a range, after its header: ``close``, ``reset`` or ``stall`` before its first byte; or what is
-    wrong in it: ``gzip`` (a coding), ``length`` (a size that no file can have), ``lengths`` (two that differ),
-    ``more`` (bytes beyond what Content-Range says).
+    """Sends a good header for a range and then fails before the first byte (``close``, ``reset`` or ``stall``), or
+    sends a wrong reply: ``gzip`` (a coding), ``length`` (a size that no file can have), ``lengths`` (two different
+    ones), ``more`` (bytes beyond what Content-Range says).
     """
     if asked_range(ask.headers.get("range", ""), ask.common.size) is None:
         return reply
@@ -57,7 +58,7 @@ def range_breaks(ask: Ask, reply: Reply, *, how: str = "close") -> Reply:
 
 @route("same-total")
 def same_total(ask: Ask, reply: Reply) -> Reply:
-    """416, and in the same breath the size that makes the range a good one."""
+    """416 with a Content-Range whose size shows that the range was valid."""
     reply = message(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "no")
     reply.headers["Content-Range"] = f"bytes */{ask.common.size}"
     return reply
@@ -65,7 +66,7 @@ def same_total(ask: Ask, reply: Reply) -> Reply:
 
 @route("mtime-now", etag="none")
 def mtime_now(ask: Ask, reply: Reply) -> Reply:
-    """Last-Modified is when the response was made: a second later each time."""
+    """Last-Modified is the time of the response: a second later each time."""
     if reply.status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
         reply.headers["Last-Modified"] = reply.headers["Date"] = http_date(modified(0) + ask.turn)
     return reply
@@ -73,7 +74,7 @@ def mtime_now(ask: Ask, reply: Reply) -> Reply:
 
 @route("exclusive-end")
 def exclusive_end(ask: Ask, reply: Reply, *, said: bool = True) -> Reply:
-    """The last byte of a range is taken for its end, so one byte is missing; ``said=0``: Content-Range counts it."""
+    """Treats the last byte of a range as an exclusive end, so one byte is missing; ``said=0``: Content-Range has it."""
     if reply.status == HTTPStatus.PARTIAL_CONTENT:
         reply.body = reply.body[:-1]
         end = reply.start + len(reply.body) + (not said)
@@ -83,7 +84,7 @@ def exclusive_end(ask: Ask, reply: Reply, *, said: bool = True) -> Reply:
 
 @route("range-length")
 def range_length(ask: Ask, reply: Reply, *, delta: int = 1000, total: bool = False) -> Reply:
-    """The Content-Length of a part is ``delta`` bytes off, or the whole file's, and the connection ends after it."""
+    """The Content-Length of a range is off by ``delta`` bytes, or is the whole file's; then the connection ends."""
     if reply.status == HTTPStatus.PARTIAL_CONTENT:
         reply.length = ask.common.size if total else max(0, len(reply.body) + delta)
         reply.close = True
@@ -92,8 +93,8 @@ def range_length(ask: Ask, reply: Reply, *, delta: int = 1000, total: bool = Fal
 
 @route("success", ranges=False)
 def success(ask: Ask, reply: Reply, *, code: int = 201, said: bool = True, media: str = "") -> Reply:
-    """The whole file with another status than 200; 206: with its Content-Range, though nobody asked for a part,
-    ``said=0``: without. ``media``: its Content-Type."""
+    """The whole file with a status other than 200. With 206 it has a Content-Range although no range was asked for;
+    ``said=0`` leaves that out. ``media`` is the Content-Type."""
     reply.status = code
     if media:
         reply.headers["Content-Type"] = media

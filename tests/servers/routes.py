@@ -1,4 +1,4 @@
-"""The faults, one route each. What is in a query besides a route's own parameters: ``routing.Common``."""
+"""The faults, one route each. ``routing.Common`` has the parameters that every route takes."""
 
 import threading
 from http import HTTPStatus
@@ -14,7 +14,7 @@ _SLOT_TIMEOUT = 0.05  # seconds
 
 
 def _span(reply: Reply) -> tuple[int, int]:
-    """The half-open range that a 206 carries."""
+    """The half-open range in a 206."""
     return reply.start, reply.start + len(reply.body)
 
 
@@ -42,41 +42,42 @@ def no_ranges(ask: Ask, reply: Reply) -> Reply:
 
 @route("no-length", ranges=False)
 def no_length(ask: Ask, reply: Reply) -> Reply:
-    """Ignores Range: 200 without a length, whose end is the end of the connection."""
+    """Ignores Range: 200 without a length; the body ends when the connection closes."""
     reply.framing, reply.close = "close", True
     return reply
 
 
 @route("chunked", ranges=False)
 def chunked(ask: Ask, reply: Reply, *, trailer: str = "") -> Reply:
-    """Ignores Range: 200 in chunks, with a header line after the last one if asked to."""
+    """Ignores Range: 200 in chunks, optionally with a trailer line after the last one."""
     reply.framing, reply.trailer = "chunked", trailer
     return reply
 
 
 @route("chunked-ranges")
 def chunked_ranges(ask: Ask, reply: Reply, *, trailer: str = "") -> Reply:
-    """206 whose body comes in chunks."""
+    """206 with a chunked body."""
     return chunked(ask, reply, trailer=trailer)
 
 
 @route("empty", size=0)
 def empty(ask: Ask, reply: Reply) -> Reply:
-    """A file of no bytes: 416 and ``bytes */0`` to a range, else 200."""
+    """An empty file: 416 and ``bytes */0`` to a range, otherwise 200."""
     return reply
 
 
 @route("empty-200", size=0, ranges=False)
 def empty_200(ask: Ask, reply: Reply) -> Reply:
-    """A file of no bytes: always 200."""
+    """An empty file: always 200."""
     return reply
 
 
 @route("empty-odd", size=0)
 def empty_odd(ask: Ask, reply: Reply, *, status: int = 206, said: str = "bytes 0--1/0", length: int = 0) -> Reply:
-    """A file of no bytes: what some servers make of a range of it; a plain request gets 200 and the same nonsense.
+    """An empty file, with the answer that some servers give to a range of it. A plain request gets 200 and the same
+    nonsense.
 
-    ``length=1``: a Content-Length that counts a byte which never comes, and a plain request is answered well.
+    ``length=1``: the Content-Length counts a byte that never comes, and a plain request gets a good answer.
     """
     if "range" not in ask.headers:
         plain = ask.good(ranges=False)
@@ -91,7 +92,7 @@ def empty_odd(ask: Ask, reply: Reply, *, status: int = 206, said: str = "bytes 0
 
 @route("range-of-nothing")
 def range_of_nothing(ask: Ask, reply: Reply, *, code: int = 416) -> Reply:
-    """A range is answered as if the file were empty, and a plain request well."""
+    """Answers ranges as if the file were empty, and plain requests correctly."""
     if "range" not in ask.headers:
         return reply
     return Reply(code, {"Content-Range": "bytes */0"} if code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE else {})
@@ -99,7 +100,7 @@ def range_of_nothing(ask: Ask, reply: Reply, *, code: int = 416) -> Reply:
 
 @route("first-byte-is-all")
 def first_byte_is_all(ask: Ask, reply: Reply) -> Reply:
-    """Ranges, but ``bytes=0-0`` gets the whole file: an end of 0 is taken for none, as is common in JavaScript."""
+    """Supports ranges, but ``bytes=0-0`` gets the whole file: a common bug in JavaScript treats an end of 0 as none."""
     return whole_206(ask, reply) if ask.headers.get("range") == "bytes=0-0" else reply
 
 
@@ -112,28 +113,28 @@ def close_each(ask: Ask, reply: Reply) -> Reply:
 
 @route("http10", ranges=False)
 def http10(ask: Ask, reply: Reply) -> Reply:
-    """Speaks HTTP/1.0, as simple servers do."""
+    """Speaks HTTP/1.0, like simple servers."""
     reply.version, reply.close = "HTTP/1.0", True
     return reply
 
 
 @route("odd-headers")
 def odd_headers(ask: Ask, reply: Reply) -> Reply:
-    """Lower-case names, no space before a value, white space after it: all allowed."""
+    """Headers with lower-case names, no space before the value and white space after it, which are all valid."""
     reply.odd = True
     return reply
 
 
 @route("early-hints")
 def early_hints(ask: Ask, reply: Reply) -> Reply:
-    """An answer 103 before the real one, with an ETag that means nothing."""
+    """A 103 before the real response, with an ETag that is to be ignored."""
     reply.preface = b'HTTP/1.1 103 Early Hints\r\nETag: "early"\r\n\r\n'
     return reply
 
 
 @route("short-range")
 def short_range(ask: Ask, reply: Reply, *, most: int = 64 << 10) -> Reply:
-    """206 with less than was asked for, at most ``most`` bytes, and right about it."""
+    """206 with less than was asked for, at most ``most`` bytes, and a correct Content-Range."""
     if reply.status == HTTPStatus.PARTIAL_CONTENT:
         reply.body = reply.body[:most]
     return _claim(reply, *_span(reply), ask.common.size)
@@ -141,7 +142,7 @@ def short_range(ask: Ask, reply: Reply, *, most: int = 64 << 10) -> Reply:
 
 @route("unknown-total")
 def unknown_total(ask: Ask, reply: Reply) -> Reply:
-    """206 that does not say how large the file is: ``bytes 0-99/*``."""
+    """206 that does not state the size of the file: ``bytes 0-99/*``."""
     return _claim(reply, *_span(reply), "*")
 
 
@@ -171,12 +172,12 @@ def huge_headers(ask: Ask, reply: Reply, *, lines: int = 64, width: int = 1000) 
     return reply
 
 
-# What a server says that is not so.
+# Wrong statements.
 
 
 @route("wrong-start")
 def wrong_start(ask: Ask, reply: Reply, *, shift: int = 1) -> Reply:
-    """206 with a range of the file that starts ``shift`` bytes beside the one asked for."""
+    """206 with a range that starts ``shift`` bytes away from the one asked for."""
     if reply.status == HTTPStatus.PARTIAL_CONTENT:
         start, end = (min(max(0, border + shift), ask.common.size) for border in _span(reply))
         reply.start, reply.body = start, ask.good(ranges=False).body[start:end]
@@ -185,20 +186,20 @@ def wrong_start(ask: Ask, reply: Reply, *, shift: int = 1) -> Reply:
 
 @route("wrong-total", skip=1)
 def wrong_total(ask: Ask, reply: Reply, *, delta: int = 1, grow: int = 0) -> Reply:
-    """After the first request the file is said to be ``delta`` bytes larger, and ``grow`` more each time."""
+    """After the first request, states a size that is ``delta`` bytes too large, and ``grow`` more each time."""
     return _claim(reply, *_span(reply), ask.common.size + delta + grow * ask.turn)
 
 
 @route("no-content-range")
 def no_content_range(ask: Ask, reply: Reply) -> Reply:
-    """206 that does not say which part it is."""
+    """206 without Content-Range."""
     reply.headers.pop("Content-Range", None)
     return reply
 
 
 @route("whole-206")
 def whole_206(ask: Ask, reply: Reply) -> Reply:
-    """206 with the whole file, whatever part was asked for, and right about it."""
+    """206 with the whole file, whatever range was asked for, and a correct Content-Range."""
     if reply.status == HTTPStatus.PARTIAL_CONTENT:
         reply.start, reply.body = 0, ask.good(ranges=False).body
     return _claim(reply, *_span(reply), ask.common.size)
@@ -206,10 +207,10 @@ def whole_206(ask: Ask, reply: Reply) -> Reply:
 
 @route("lingers")
 def lingers(ask: Ask, reply: Reply, *, framing: str = "chunked", seconds: float = _HOURS) -> Reply:
-    """Every byte is sent, and the end of the reply comes ``seconds`` later.
+    """Sends every byte, but ends the reply only ``seconds`` later.
 
-    ``framing``: ``chunked`` (the last chunk is late), ``close`` (the end of the connection), ``length`` (a
-    Content-Length that is larger than what the range holds, as of servers that give the whole file's).
+    ``framing``: ``chunked`` (the last chunk is late), ``close`` (the connection closes late), ``length`` (the
+    Content-Length is larger than the range, as from servers that state the whole file's).
     """
     reply.lingers = seconds
     if framing == "length":
@@ -221,14 +222,14 @@ def lingers(ask: Ask, reply: Reply, *, framing: str = "chunked", seconds: float 
 
 @route("short-body")
 def short_body(ask: Ask, reply: Reply, *, missing: int = 1) -> Reply:
-    """A complete reply with ``missing`` bytes less than its Content-Range promises."""
+    """A complete reply with ``missing`` fewer bytes than its Content-Range promises."""
     reply.body = reply.body[: max(0, len(reply.body) - missing)]
     return reply
 
 
 @route("stated")
 def stated(ask: Ask, reply: Reply, *, length: str = "", total: str = "") -> Reply:
-    """States ``length`` as its Content-Length, with ``|`` in several lines, and ``total`` in its Content-Range."""
+    """States ``length`` as Content-Length (``|`` separates several lines) and ``total`` in Content-Range."""
     if length:
         reply.extra += [f"Content-Length: {each}" for each in length.split("|")]
         reply.framing = "close" if reply.framing == "length" else reply.framing
@@ -240,8 +241,8 @@ def stated(ask: Ask, reply: Reply, *, length: str = "", total: str = "") -> Repl
 def overflow(ask: Ask, reply: Reply, *, extra: int = 1000, framing: str = "close") -> Reply:
     """``extra`` wrong bytes after the promised ones.
 
-    ``framing``: ``close`` (the end is the end of the connection), ``length`` (a Content-Length that counts
-    them), ``chunked``, ``excess`` (a Content-Length that does not, and then they come).
+    ``framing``: ``close`` (the body ends when the connection closes), ``length`` (the Content-Length counts them),
+    ``chunked``, ``excess`` (they follow a Content-Length that does not count them).
     """
     reply.tail = b"\xee" * extra
     match framing:
@@ -256,7 +257,7 @@ def overflow(ask: Ask, reply: Reply, *, extra: int = 1000, framing: str = "close
 
 @route("encoded")
 def encoded(ask: Ask, reply: Reply, *, coding: str = "gzip") -> Reply:
-    """Says Content-Encoding (of bytes that are as ever)."""
+    """States a Content-Encoding, although the bytes are not encoded."""
     reply.headers["Content-Encoding"] = coding
     return reply
 
@@ -268,26 +269,26 @@ def garbage(ask: Ask, reply: Reply, *, amount: int = 1000) -> Reply:
     return reply
 
 
-# What changes from one request to the next.
+# Changes from one request to the next.
 
 
 @route("range-then-200", skip=1)
 def range_then_200(ask: Ask, reply: Reply) -> Reply:
-    """206 to the first request; then the whole file, with 200."""
+    """206 to the first request, then 200 with the whole file."""
     return ask.good(ranges=False)
 
 
 @route("if-range-200")
 def if_range_200(ask: Ask, reply: Reply) -> Reply:
-    """200 to every request with an If-Range, though the validator is the right one."""
+    """200 to every request with an If-Range, although the validator matches."""
     return ask.good(ranges=False) if "if-range" in ask.headers else reply
 
 
 @route("etag-changes", skip=1)
 def etag_changes(ask: Ask, reply: Reply, *, grow: int = 0, if_range: bool = True) -> Reply:
-    """After the first request the file is another: content, ETag and date, and the size by ``grow``.
+    """After the first request the file has other content, ETag and date, and is ``grow`` bytes larger.
 
-    ``if_range=0``: and 206 is the answer to an If-Range with the old validator.
+    ``if_range=0``: an If-Range with the old validator still gets 206.
     """
     size, seed = ask.common.size + grow, ask.common.seed + 1
     return ask.good(if_range=if_range, size=size, seed=seed)
@@ -301,49 +302,49 @@ def mtime_changes(ask: Ask, reply: Reply, *, grow: int = 0, if_range: bool = Tru
 
 @route("etag-flaps", mtime=False)
 def etag_flaps(ask: Ask, reply: Reply, *, if_range: bool = True) -> Reply:
-    """One file, and another ETag each time, as servers behind one name give that do not agree about it.
+    """The same file with another ETag each time, as from servers behind one name that disagree about it.
 
-    So an If-Range never matches; ``if_range=0``: it is not looked at.
+    So an If-Range never matches; ``if_range=0`` ignores it.
     """
     reply = ask.good(if_range=False, ranges=not (if_range and "if-range" in ask.headers))
     reply.headers["ETag"] = f'"flap-{ask.turn}"'
     return reply
 
 
-# What breaks on the way.
+# Broken transfers.
 
 
 @route("cut")
 def cut(ask: Ask, reply: Reply, *, after: int = 64 << 10, headers: bool = True) -> Reply:
-    """Closes the connection after so many bytes of the body; ``headers=0``: without any answer."""
+    """Closes the connection after ``after`` bytes of the body; ``headers=0``: without any answer."""
     reply.broken = Break("close", after, headers=headers)
     return reply
 
 
 @route("reset")
 def reset(ask: Ask, reply: Reply, *, after: int = 64 << 10, headers: bool = True) -> Reply:
-    """Resets the connection (RST) there."""
+    """Resets the connection (RST) at the same point."""
     reply.broken = Break("reset", after, headers=headers)
     return reply
 
 
 @route("stall")
 def stall(ask: Ask, reply: Reply, *, after: int = 64 << 10, seconds: float = _HOURS, headers: bool = True) -> Reply:
-    """Sends nothing for ``seconds`` there, then the rest."""
+    """Sends nothing for ``seconds`` at the same point, then the rest."""
     reply.broken = Break("stall", after, seconds, headers)
     return reply
 
 
 @route("slow")
 def slow(ask: Ask, reply: Reply, *, rate: int = 64 << 10) -> Reply:
-    """``rate`` bytes per second, each reply."""
+    """Sends each reply at ``rate`` bytes per second."""
     reply.pace = Pace(rate)
     return reply
 
 
 @route("shared-rate")
 def shared_rate(ask: Ask, reply: Reply, *, rate: int = 1 << 20) -> Reply:
-    """``rate`` bytes per second, all replies of this URL together."""
+    """Sends all replies of this URL at ``rate`` bytes per second together."""
     with ask.memory.lock:
         ask.memory.pace = reply.pace = ask.memory.pace or Pace(rate)
     return reply
@@ -351,17 +352,17 @@ def shared_rate(ask: Ask, reply: Reply, *, rate: int = 1 << 20) -> Reply:
 
 @route("slow-headers")
 def slow_headers(ask: Ask, reply: Reply, *, seconds: float = 1.0) -> Reply:
-    """So long before the status line."""
+    """Waits ``seconds`` before the status line."""
     reply.delay = seconds
     return reply
 
 
-# What a server refuses.
+# Refusals.
 
 
 @route("status")
 def status(ask: Ask, reply: Reply, *, code: int = 503, retry_after: str = "") -> Reply:
-    """The status ``code``, with a Retry-After (seconds or a date) if there is one."""
+    """The status ``code``, with a Retry-After (seconds or a date) if one is given."""
     reply = message(code, f"status {code}, as asked for")
     if code in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
         reply.body = reply.body[:0]
@@ -372,10 +373,10 @@ def status(ask: Ask, reply: Reply, *, code: int = 503, retry_after: str = "") ->
 
 @route("limited-connections")
 def limited_connections(ask: Ask, reply: Reply, *, limit: int = 4, code: int = 503, retry_after: str = "") -> Reply:
-    """``code`` while ``limit`` other requests of this URL are being answered; 0: closes without an answer."""
+    """``code`` while ``limit`` other requests for this URL are being answered; 0 closes without an answer."""
     with ask.memory.lock:
         slots = ask.memory.slots = ask.memory.slots or threading.Semaphore(limit)
-    # The client may know that a reply is over before its slot is free.
+    # The client may see the end of a reply before its slot is free.
     if slots.acquire(timeout=_SLOT_TIMEOUT):
         reply.on_end = slots.release
         return reply
@@ -394,7 +395,7 @@ def needs(ask: Ask, reply: Reply, *, name: str = "Authorization", value: str = "
     return reply
 
 
-# Where a server sends its clients.
+# Redirects.
 
 
 def _redirect(code: int, to: str, body: int = 0) -> Reply:
@@ -405,9 +406,9 @@ def _redirect(code: int, to: str, body: int = 0) -> Reply:
 
 @route("redirect")
 def redirect(ask: Ask, reply: Reply, *, to: str = "", code: int = 302, hops: int = 1, body: int = 0) -> Reply:
-    """To ``to``, absolute or relative (``/good`` with this size and seed if none), over so many redirects.
+    """Redirects to ``to``, absolute or relative (by default ``/good`` with this size and seed), in ``hops`` steps.
 
-    ``body``: the bytes of the page that it sends along.
+    ``body`` is the size in bytes of the page sent with each redirect.
     """
     to = to or "/good?" + urlencode({"size": ask.common.size, "seed": ask.common.seed})
     if hops > 1:
@@ -417,8 +418,8 @@ def redirect(ask: Ask, reply: Reply, *, to: str = "", code: int = 302, hops: int
 
 @route("redirect-breaks")
 def redirect_breaks(ask: Ask, reply: Reply, *, to: str = "/good", page: str = "close") -> Reply:
-    """To ``to``; its page is promised and does not come (``close``, ``reset``), never ends (``stall``, ``more``), or
-    says ``locations``: two of them."""
+    """Redirects to ``to`` with a page that is promised but not sent (``close``, ``reset``) or never ends (``stall``,
+    ``more``), or with two Location headers (``locations``)."""
     reply = _redirect(HTTPStatus.FOUND, to, 100)
     match page:
         case "close" | "reset" | "stall":
@@ -434,26 +435,26 @@ def redirect_breaks(ask: Ask, reply: Reply, *, to: str = "/good", page: str = "c
 
 @route("redirect-in-turn")
 def redirect_in_turn(ask: Ask, reply: Reply, *, to: str = "") -> Reply:
-    """To the next of the URLs in ``to``, with ``|`` between them, and to the last of them from then on."""
+    """Redirects to the next of the URLs in ``to`` (separated by ``|``), and after those always to the last."""
     listed = to.split("|")
     return _redirect(302, listed[min(ask.turn, len(listed) - 1)])
 
 
 @route("redirect-loop")
 def redirect_loop(ask: Ask, reply: Reply, *, code: int = 302) -> Reply:
-    """To itself."""
+    """Redirects to itself."""
     return _redirect(code, ask.target)
 
 
 @route("redirect-to-file-scheme")
 def redirect_to_file_scheme(ask: Ask, reply: Reply, *, to: str = "file:///etc/passwd") -> Reply:
-    """To a URL that is not HTTP."""
+    """Redirects to a URL that is not HTTP."""
     return _redirect(302, to)
 
 
 @route("redirect-signed")
 def redirect_signed(ask: Ask, reply: Reply, *, uses: int = 4, expired: int = 403) -> Reply:
-    """To a link good for ``uses`` requests, that then answers ``expired``; each redirect makes a new link."""
+    """Redirects to a new link each time. A link works for ``uses`` requests and then answers ``expired``."""
     common = ask.common
     query = {"size": common.size, "seed": common.seed, "rate": common.rate, "code": expired, "skip": uses}
     return _redirect(302, "/status/signed?" + urlencode(query | {"id": f"{common.id}-{ask.turn}"}))

@@ -1,8 +1,8 @@
-"""From a request to a reply: parameters in the query, the reply of a good server, whose turn it is to fail.
+"""From a request to a reply: parses the query, builds a good server's reply, decides whether the fault strikes.
 
 A route is a function that takes the good reply and spoils it. Its keyword arguments are its parameters in the
 query string, converted by their annotations; the fields of :class:`Common` are parameters of every route.
-Whatever else stands in a query is an error, so a test that misspells a parameter is told.
+Anything else in a query is an error, so that a misspelt parameter is noticed.
 """
 
 import dataclasses
@@ -76,7 +76,7 @@ class Memory:
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     def take_turn(self) -> int:
-        """How many came before this one."""
+        """How many requests came before this one."""
         with self.lock:
             self.turns += 1
             return self.turns - 1
@@ -84,7 +84,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Ask:
-    """A request as the routes see it."""
+    """A request, as the routes see it."""
 
     method: str
     target: str
@@ -97,9 +97,9 @@ class Ask:
     """On which it came, numbered from 1."""
 
     def good(self, *, if_range: bool = True, **changes: Any) -> Reply:
-        """The reply of a good server for the file that the common parameters, changed so, describe.
+        """A good server's reply for the file described by the common parameters with these ``changes``.
 
-        ``if_range=False``: that server does not know the header If-Range.
+        With ``if_range=False`` the server ignores the header If-Range.
         """
         common = dataclasses.replace(self.common, **changes)
         tag, date = etag(common.size, common.seed), http_date(modified(common.seed))
@@ -147,14 +147,14 @@ class Route:
 
     @functools.cached_property
     def parameters(self) -> dict[str, tuple[type, Any]]:
-        """All parameters; one of the fault's own hides the common one of its name."""
+        """All parameters; the fault's own override common ones of the same name."""
         common = dataclasses.asdict(Common()) | dict(self.defaults)
         return {name: (type(default), default) for name, default in common.items()} | self.own
 
     def parse(self, query: str) -> tuple[Common, dict[str, Any]]:
         """The common parameters and the fault's own. ``ValueError`` says what is wrong with the query."""
         values = {name: default for name, (_, default) in self.parameters.items()}
-        # Latin-1 keeps each escaped byte as it is, up to the header that it may end up in.
+        # Latin-1 preserves each escaped byte, even if it ends up in a header.
         for name, text in urllib.parse.parse_qsl(query, keep_blank_values=True, encoding="latin-1"):
             if name not in values:
                 known = ", ".join(sorted(values))
@@ -181,8 +181,8 @@ def route(name: str, **defaults: Any) -> Callable[[Fault], Fault]:
 def find(target: str) -> tuple[Route, Common, dict[str, Any]]:
     """The route of a request target with its common parameters and its own.
 
-    Only the first segment of the path counts, so that a URL may end in any file name. ``LookupError``: no
-    such route. ``ValueError``: no such parameter, or not a value for it.
+    Only the first segment of the path counts, so that a URL may end in any file name. Raises ``LookupError`` if there
+    is no such route, and ``ValueError`` for an unknown parameter or a bad value.
     """
     parts = urllib.parse.urlsplit(target)
     name = parts.path.removeprefix("/").partition("/")[0]
@@ -192,7 +192,7 @@ def find(target: str) -> tuple[Route, Common, dict[str, Any]]:
 
 
 def answer(ask: Ask, route: Route, own: Mapping[str, Any]) -> Reply:
-    """The reply of a route: good, and spoiled when it is the fault's turn."""
+    """The reply of a route: the good one, spoiled if the fault strikes this time."""
     common, reply = ask.common, ask.good()
     if common.at < 0 or reply.start <= common.at < reply.start + len(reply.body):
         turn = ask.memory.turns if ask.method == "HEAD" else ask.memory.take_turn()
@@ -209,5 +209,5 @@ def content_range(start: int, end: int, total: int | str) -> str:
 
 
 def message(status: int, text: str) -> Reply:
-    """A reply in words."""
+    """A reply with a text as its body."""
     return Reply(status, {"Content-Type": "text/plain"}, memoryview(f"{text}\n".encode()))

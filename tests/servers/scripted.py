@@ -1,4 +1,4 @@
-"""A server whose answers are a function of the test."""
+"""A server whose answers come from a function in the test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Answer", "Asked", "ScriptedServer"]
 
 
 class Asked(NamedTuple):
-    """A request: its target, its header by lower-case name, and when it came."""
+    """A request: its target, its headers by lower-case name, and when it arrived."""
 
     path: str
     headers: Mapping[str, str]
@@ -27,7 +27,7 @@ class Answer(NamedTuple):
 
 
 class ScriptedServer:
-    """Answers each GET as ``script`` says; plain answers are cut to the range that was asked for."""
+    """Answers each GET with what ``script`` returns; plain answers are cut to the requested range."""
 
     def __init__(self, script: Callable[[Asked], Answer]) -> None:
         self.seen: list[Asked] = []
@@ -63,7 +63,7 @@ class ScriptedServer:
             request_queue_size = 128
 
             def handle_error(self, request: object, client_address: object) -> None:
-                pass  # the client has gone
+                pass  # the client has left
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.port: int = self._server.server_address[1]
@@ -72,7 +72,7 @@ class ScriptedServer:
 
     @property
     def paths(self) -> list[str]:
-        """What was asked for, in order."""
+        """The requested paths, in order."""
         return [asked.path for asked in self.seen]
 
     def url(self, path: str) -> str:

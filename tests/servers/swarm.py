@@ -1,5 +1,5 @@
-"""A swarm on the loopback device: torrents, a tracker that knows one peer, an aria2c that seeds, and one that others
-ask in the place of a tracker."""
+"""A swarm on the loopback interface: torrents, a tracker that knows one peer, an aria2c that seeds, and an aria2c that
+others ask for peers instead of a tracker."""
 
 import hashlib
 import http.server
@@ -17,7 +17,7 @@ PIECE = 256 << 10
 
 
 def bencode(value: Any) -> bytes:
-    """BEP 3."""
+    """Encodes a value as BEP 3 describes."""
     match value:
         case int():
             return b"i%de" % value
@@ -66,7 +66,7 @@ class Torrent:
         return f"magnet:?xt=urn:btih:{digest}&dn={self.name}" + (f"&tr={self.tracker}" if self.tracker else "")
 
     def write(self, directory: Path) -> None:
-        """Put the files where a seeder finds them."""
+        """Write the files where a seeder finds them."""
         for path, octets in self.files.items():
             file = directory / path if self.is_single else directory / self.name / path
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ class Torrent:
 
 
 class Tracker(Background):
-    """Tells everyone of one peer, and serves what is put into ``documents``, path by path."""
+    """Names one peer to everyone, and serves ``documents`` by path."""
 
     def __init__(self, peer_port: int) -> None:
         self.documents: dict[str, tuple[str, bytes]] = {}
@@ -117,7 +117,7 @@ PEER_OPTIONS = {
 
 @contextmanager
 def seeder(aria2c: Path, torrent: Torrent, port: int, directory: Path, limit: str = "0", **more: str) -> Iterator[None]:
-    """An aria2c that has all of a torrent and gives it to who asks."""
+    """An aria2c that has a complete torrent and seeds it."""
     directory.mkdir()
     torrent.write(directory)
     (directory / "it.torrent").write_bytes(torrent.octets)
@@ -138,14 +138,14 @@ def seeder(aria2c: Path, torrent: Torrent, port: int, directory: Path, limit: st
 
 
 def dht_options(directory: Path, port: int, entry_port: int = 0) -> dict[str, str]:
-    """Options with which an aria2c asks others of its kind for peers, and at first the one at ``entry_port``."""
+    """Options with which an aria2c finds peers through the DHT, starting with the node at ``entry_port``."""
     options = {"enable-dht": "true", "dht-listen-port": str(port), "dht-file-path": str(directory / "dht.dat")}
     return options | ({"dht-entry-point": f"127.0.0.1:{entry_port}"} if entry_port else {})
 
 
 @contextmanager
 def meeting_point(aria2c: Path, port: int, directory: Path) -> Iterator[None]:
-    """An aria2c that others ask for peers. It is awake as long as it looks for something that nobody has."""
+    """An aria2c that others ask for peers. It stays awake by looking for something that nobody has."""
     directory.mkdir()
     options = PEER_OPTIONS | {"dir": str(directory), "listen-port": str(port)} | dht_options(directory, port)
     with _at_work(aria2c, options, f"magnet:?xt=urn:btih:{'1' * 40}", port):

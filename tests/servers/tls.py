@@ -21,7 +21,7 @@ class Certificates:
 
     @property
     def ca(self) -> Path:
-        """What a client must trust."""
+        """The CA certificate that a client must trust."""
         return self.directory / "ca.pem"
 
     @property
@@ -47,7 +47,7 @@ class Certificates:
 
 
 def make_certificates(directory: Path, *, names: Sequence[str] = LOOPBACK, expired: bool = False) -> Certificates:
-    """A new CA, which has nothing to do with others, and a certificate by it for ``names``."""
+    """A new CA, unrelated to others, and a certificate issued by it for ``names``."""
     directory.mkdir(parents=True, exist_ok=True)
     authority = trustme.CA()
     now = datetime.datetime.now(datetime.UTC)

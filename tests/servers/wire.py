@@ -1,4 +1,4 @@
-"""HTTP/1.1 on a socket, for a server that must be able to break its rules: requests in, replies out."""
+"""HTTP/1.1 on a socket, for a server that must be able to break its rules: reads requests, writes replies."""
 
 import contextlib
 import re
@@ -17,14 +17,14 @@ from typing import Literal, TypeVar
 __all__ = ["Break", "Hangup", "Line", "Pace", "Reply", "Request", "asked_range", "parse_head"]
 
 _PIECE = 256 << 10  # bytes handed to the socket at once
-# One TLS record: send() reports nothing of a larger piece of which a part went out before the client hung up.
+# One TLS record. For a larger piece, send() would not report the part that was sent before the client hung up.
 _TLS_PIECE = 16 << 10
 _HEAD_LIMIT = 64 << 10
 _MAX_LATENESS = 0.05  # seconds that a paced sender may catch up
 T = TypeVar("T")
 
 _NO_LINGER = struct.pack("ii", 1, 0)
-# The client hung up, even if bytes that it sent before are unread. macOS has no such flag: POLLHUP says so.
+# Set when the client has hung up, even if bytes that it sent before are unread. macOS lacks it and sets POLLHUP.
 _HANGUP = getattr(select, "POLLRDHUP", 0)
 
 
@@ -34,7 +34,7 @@ class Hangup(Exception):
 
 @dataclass
 class Request:
-    """One request, as received and as answered. The numbers move while the answer is under way."""
+    """One request, as received and as answered. The counts change while the answer is being sent."""
 
     method: str
     path: str
@@ -52,7 +52,7 @@ class Request:
     finished: bool = False
     """The server is through with it, in whichever way it ended."""
     _bytes_sent: int = 0
-    # Held from before the bytes are sent until they are counted: who has received them finds them counted.
+    # Held from before the bytes are sent until they are counted, so that whoever received them finds them counted.
     _counting: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
@@ -70,7 +70,7 @@ class Request:
 
 
 class Pace:
-    """Bytes per second, for one reply or shared by several."""
+    """A rate in bytes per second, for one reply or shared by several."""
 
     def __init__(self, bytes_per_second: int) -> None:
         self.bytes_per_second = bytes_per_second
@@ -100,7 +100,7 @@ class Break:
 
 @dataclass
 class Reply:
-    """What to send. Faults are made by changing the reply that a good server would give."""
+    """A reply to send. Faults change the reply that a good server would give."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -169,8 +169,8 @@ def parse_head(head: bytes) -> tuple[str, str, dict[str, str]]:
 def asked_range(header: str, size: int) -> tuple[int, int] | None:
     """The half-open range that a Range header asks of a file of ``size`` bytes.
 
-    The end of ``bytes=A-B`` is not cut to the file. None: no single range (several, malformed, or no header),
-    which a server answers with the whole file.
+    The end of ``bytes=A-B`` is not limited to the file. None means that there is no single range (several, malformed,
+    or no header); a server then sends the whole file.
     """
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", header.replace(" ", ""))
     if match is None or match.groups() == ("", ""):
@@ -186,8 +186,8 @@ def asked_range(header: str, size: int) -> tuple[int, int] | None:
 class Line:
     """One accepted connection: reads heads, sends replies, and counts the body bytes handed to the socket.
 
-    ``sock`` must not block: every wait is a poll that watches ``stopping`` as well, a socket that becomes
-    readable when the server stops.
+    ``sock`` must be non-blocking: every wait is a poll that also watches ``stopping``, a socket that becomes readable
+    when the server stops.
     """
 
     def __init__(self, sock: socket.socket, stopping: socket.socket) -> None:
@@ -197,12 +197,12 @@ class Line:
         self._piece = _TLS_PIECE if isinstance(sock, ssl.SSLSocket) else _PIECE
 
     def handshake(self) -> None:
-        """The TLS handshake, where there is one."""
+        """Do the TLS handshake, if there is one."""
         if isinstance(self._sock, ssl.SSLSocket):
             self._when_ready(self._sock.do_handshake, select.POLLIN)
 
     def read_head(self) -> bytes:
-        """The next request up to its empty line, without it. A client that asks no more raises ``Hangup``."""
+        """The next request's head, without the empty line. Raises ``Hangup`` if the client sends no more requests."""
         while b"\r\n\r\n" not in self._received:
             more = self._when_ready(lambda: self._sock.recv(16 << 10), select.POLLIN)
             if not more or len(self._received) > _HEAD_LIMIT:
@@ -212,7 +212,7 @@ class Line:
         return head
 
     def send(self, reply: Reply, request: Request) -> None:
-        """Sends the reply, breaking it where it says so. ``Hangup``: no further request can be read."""
+        """Sends the reply, breaking off where it says so. Raises ``Hangup`` if no further request can be read."""
         self.pause(reply.delay)
         if reply.raw is not None:
             self._write(reply.raw)
@@ -238,16 +238,16 @@ class Line:
             raise Hangup
 
     def pause(self, seconds: float) -> None:
-        """Waits; a client that leaves or a server that stops ends the wait with ``Hangup``."""
+        """Waits. Raises ``Hangup`` if the client leaves or the server stops meanwhile."""
         if seconds > 0 and self._poll(_HANGUP, seconds):
             raise Hangup
 
     def close(self) -> None:
-        """The end that a client can tell from a broken connection: over TLS with a close_notify."""
+        """Closes so that a client can tell it from a broken connection: over TLS, with a close_notify."""
         with contextlib.suppress(OSError, ValueError), self._sock:
             if isinstance(self._sock, ssl.SSLSocket) and self._sock.fileno() >= 0:
                 self._poll(select.POLLOUT, 1.0)
-                # Sends ours, and raises instead of waiting for the client's.
+                # Sends our close_notify, and raises instead of waiting for the client's.
                 self._sock.unwrap()
 
     def _break(self, broken: Break) -> None:
@@ -274,7 +274,7 @@ class Line:
                 self._write(b"\r\n")
 
     def _write(self, data: bytes | memoryview, request: Request | None = None) -> None:
-        """Sends it all, and counts it where it is a request's body."""
+        """Sends all of ``data``, and counts it as body bytes of ``request`` if that is given."""
         send: Callable[[memoryview], int] = self._sock.send
         if request:
             send = partial(request.count, send)
@@ -283,7 +283,7 @@ class Line:
             left = left[self._when_ready(partial(send, left), select.POLLOUT) :]
 
     def _when_ready(self, act: Callable[[], T], event: int) -> T:
-        """What ``act`` returns once the socket does not have to wait for it."""
+        """Calls ``act`` until the socket is ready for it, and returns its result."""
         while True:
             try:
                 return act()
@@ -297,7 +297,7 @@ class Line:
                 raise Hangup
 
     def _poll(self, event: int, seconds: float | None = None) -> list[int]:
-        """The descriptors with news: the connection's (``event``, or its end), the server's (it stops)."""
+        """The ready descriptors: the connection's (``event``, or its end), or ``stopping``'s (the server stops)."""
         poller = select.poll()
         poller.register(self._sock, event)
         poller.register(self._stopping, select.POLLIN)

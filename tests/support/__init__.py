@@ -1,1 +1,1 @@
-"""What tests of several folders share, one idea to a module. What serves or relays is in ``servers``."""
+"""Helpers shared by tests of several folders. Servers and proxies are in ``servers``."""

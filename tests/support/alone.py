@@ -1,8 +1,8 @@
-"""Tests that run alone: those marked ``alone`` measure time, or count what is the whole machine's.
+"""Tests that run alone: those marked ``alone`` measure time, or count something that belongs to the whole machine.
 
-With several workers such a test runs while no other does. Every test takes a shared lock for as long
-as it runs, and these take the exclusive one. Who wants either passes a turnstile first, so that a stream of shared
-locks cannot keep an exclusive one waiting. They come last and on one worker, since each makes all others wait.
+With several workers, such a test runs while no other does: every test holds a shared lock while it runs, and these
+hold it exclusively. Each test passes a turnstile before it takes the lock, so that a stream of shared locks cannot
+starve an exclusive one. Tests that run alone come last and on one worker, since each makes all others wait.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ __all__ = ["pytest_collection_modifyitems", "pytest_configure", "pytest_configur
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Where the run begins, make the directory of the locks; a worker of pytest-xdist is told of it."""
+    """Create the directory for the locks in the main process; pytest-xdist's workers are given its path."""
     if hasattr(config, "workerinput"):
         config.stash[_DIRECTORY] = config.workerinput["locks"]
     else:
@@ -28,12 +28,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Where the run begins, for each worker of pytest-xdist."""
+    """Pass the directory to each worker of pytest-xdist."""
     node.workerinput["locks"] = node.config.stash[_DIRECTORY]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Those that run alone come last, in one group."""
+    """Put the tests that run alone last, in one group."""
     if hasattr(config, "workerinput") or config.option.workers:
         for item in filter(_alone, items):
             item.add_marker(pytest.mark.xdist_group("alone"))
@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Around a test and its fixtures, before its timeout begins."""
+    """Hold the lock around a test and its fixtures. Waiting for it does not count towards the test's timeout."""
     with _turn(Path(item.config.stash[_DIRECTORY]), _alone(item)):
         return (yield)
 
@@ -56,7 +56,7 @@ def _alone(item: pytest.Item) -> bool:
 
 @contextlib.contextmanager
 def _turn(locks: Path, alone: bool) -> Iterator[None]:
-    import fcntl  # which Windows lacks, where there is but one worker
+    import fcntl  # missing on Windows, where there is only one worker
 
     with (locks / "tests").open("w") as tests:
         with (locks / "turnstile").open("w") as turnstile:

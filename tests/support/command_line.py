@@ -1,4 +1,4 @@
-"""What the tests of the whole program share: running it as a user does, in a process of its own."""
+"""Running the program as a user does, in a separate process."""
 
 import os
 import re
@@ -21,7 +21,7 @@ def command(*words: object) -> list[str]:
 
 
 def environment(directory: Path, **changes: str) -> dict[str, str]:
-    """An environment in which no proxy, no configuration and no terminal of the tester's plays a part."""
+    """An environment without the tester's proxies, configuration and terminal."""
     alien = ("_proxy", "_PROXY", "RANGEFETCH_", "XDG_", "NO_COLOR", "SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA")
     kept = {
         name: value
@@ -34,7 +34,7 @@ def environment(directory: Path, **changes: str) -> dict[str, str]:
 def run(
     directory: Path, *words: object, stdin: str | bytes = b"", timeout: float = 90.0, **changes: str
 ) -> subprocess.CompletedProcess[str]:
-    """The program from its beginning to its end, in ``directory``; what it said is checked to be for people."""
+    """Run the program in ``directory`` until it ends, and check that its output is fit for people."""
     done = subprocess.run(
         command(*words),
         cwd=directory,
@@ -51,7 +51,7 @@ def run(
 
 
 def errors(said: subprocess.CompletedProcess[str]) -> list[str]:
-    """The lines on stderr that say what went wrong."""
+    """The error messages on stderr."""
     no_errors = re.compile(
         r"rangefetch: (warning: |\d+ files? fetched, |\d+ URLs? given more than once|there is no URL)"
     )
@@ -61,7 +61,7 @@ def errors(said: subprocess.CompletedProcess[str]) -> list[str]:
 
 @contextmanager
 def started(directory: Path, words: Sequence[object], **changes: str) -> Iterator[subprocess.Popen[str]]:
-    """The program at work; gone afterwards."""
+    """Start the program, and kill it afterwards if it still runs."""
     with subprocess.Popen(
         command(*words),
         cwd=directory,
@@ -78,7 +78,7 @@ def started(directory: Path, words: Sequence[object], **changes: str) -> Iterato
 
 
 def end_by(process: subprocess.Popen[str], number: signal.Signals) -> tuple[float, str, str]:
-    """Send a signal: seconds until the end, stdout, stderr."""
+    """Send a signal and wait. Returns the seconds until the process ended, its stdout and its stderr."""
     sent_s = time.monotonic()
     process.send_signal(number)
     out, err = process.communicate(timeout=2 * AT_ONCE)

@@ -1,4 +1,4 @@
-"""Small libraries in C, for tests that put something of their own in the place of libc or libcurl."""
+"""Compiling small C libraries, for tests that replace functions of libc or libcurl."""
 
 import fcntl
 import hashlib
@@ -17,7 +17,7 @@ _FLAGS = ("-Wall", "-Werror", "-shared", "-fPIC", "-O1")
 
 
 def compile_library(source: Path, library: Path, *options: str | os.PathLike[str]) -> Path:
-    """Skips the test where there is no compiler, as beside an installed wheel; a warning is an error."""
+    """Compile a library; warnings are errors. Skips the test if there is no compiler, as when testing a wheel."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         pytest.skip("there is no C compiler: apt-get install gcc")
@@ -34,8 +34,8 @@ def compile_library(source: Path, library: Path, *options: str | os.PathLike[str
 def compile_once(
     library: Path, compile_to: Callable[[Path], object], sources: Iterable[Path], how: Iterable[str] = ()
 ) -> Path:
-    """What ``compile_to`` makes of ``sources``, at ``library``. Each worker of a run wants it for itself: what was
-    compiled before from the same files, in the same way, is copied.
+    """Have ``compile_to`` make ``library`` from ``sources``. Each worker needs its own copy, so a library that was
+    already compiled from the same files in the same way is copied.
     """
     digest = hashlib.sha256(repr(list(how)).encode())
     for path in sources:

@@ -1,4 +1,4 @@
-"""What the engine is translated with, for programs made of its files. Fuzzing has no pytest, so nor has this."""
+"""Cython's directives for the engine, for programs built from its files. Fuzzing uses this without pytest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def directives() -> dict[str, object]:
-    """Those of ``setup.py``."""
+    """The directives in ``setup.py``."""
     for node in ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")).body:
         if (
             isinstance(node, ast.Assign)

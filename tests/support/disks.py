@@ -1,4 +1,4 @@
-"""Fixtures: disks that are full soon, or refuse to be written."""
+"""Fixtures: disks that fill up soon, or cannot be written to."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ __all__ = ["small_disk", "unwritable_directory", "without_attributes"]
 
 
 def without_attributes(monkeypatch: pytest.MonkeyPatch, error: int = errno.EOPNOTSUPP) -> None:
-    """From now on no file has extended attributes, as on exFAT, or can have any."""
+    """Make all calls for extended attributes fail from now on, as on exFAT."""
 
     def refused(*_: object, **__: object) -> NoReturn:
         raise OSError(error, os.strerror(error))
@@ -50,5 +50,5 @@ def _mounted(tmp_path: Path, options: str) -> Iterator[Path]:
     try:
         yield directory
     finally:
-        # Lazily: a failing test may have left a file open.
+        # Lazily, because a failing test may have left a file open.
         subprocess.run(["umount", "--lazy", str(directory)], check=True)

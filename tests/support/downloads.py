@@ -1,4 +1,4 @@
-"""Downloads that end soon: beginning them, interrupting them, asking how they are."""
+"""Short downloads: starting them, interrupting them, checking their progress and errors."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,19 +41,19 @@ def into(target: Path, name: object = "file.bin", **options: Any) -> dict[str, A
 
 
 def fetch(url: str, path: Path | str, **options: Any) -> rangefetch.DownloadResult:
-    """``rangefetch.fetch``, but quicker to try again."""
+    """``rangefetch.fetch`` with shorter waits between tries."""
     return rangefetch.fetch(url, path, **(QUICK | options))
 
 
 def fails(kind: type[Error], url: str, path: Path | str, **options: Any) -> Error:
-    """Fetch, expect exactly this error in one line that names the URL, and return it."""
+    """Fetch, expect exactly this type of error with a one-line message that names the URL, and return the error."""
     with pytest.raises(DownloadError) as caught:
         fetch(url, path, **options)
     return clear(caught.value, kind, url)
 
 
 def clear(error: DownloadError, kind: type[Error], url: str) -> Error:
-    """The error, which is exactly of this kind, and one line that names the URL."""
+    """Check that the error has exactly this type and a one-line message that names the URL, and return it."""
     assert type(error) is kind, repr(error)
     assert error.url == url
     assert url in str(error)
@@ -63,7 +63,7 @@ def clear(error: DownloadError, kind: type[Error], url: str) -> Error:
 
 
 def interrupt(url: str, path: Path, at_least: int, **options: Any) -> int:
-    """Begin a download and stop it when so many bytes have come. Returns how many are kept, as its state says."""
+    """Start a download and stop it when ``at_least`` bytes have arrived. Returns how many its saved state has."""
     with DownloadManager() as manager:
         gid = manager.download(url, QUICK | {"save_dir": path.parent, "filename": path.name} | options)
         until(lambda: manager.get_download_progress(gid).downloaded >= at_least)
@@ -80,7 +80,7 @@ def status_of(manager: DownloadManager, gid: str) -> DownloadStatus:
 
 
 def consistent(progress: DownloadProgress) -> bool:
-    """Whether the numbers in it fit together."""
+    """Whether the numbers in a progress report agree with each other."""
     share = 100.0 * progress.downloaded / progress.total if progress.total else 0.0
     return (
         progress.percentage == pytest.approx(share)

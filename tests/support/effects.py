@@ -1,7 +1,7 @@
-"""What each option of a download is seen to do, whichever backend fetches and whichever way it was given.
+"""The observable effect of each download option, whichever backend fetches and however the option was given.
 
-``EFFECTS`` has one function for each field of ``DownloadOptions``, named like it. It fetches with the option, and
-without it where that shows more, and fails unless the difference is there.
+``EFFECTS`` has one function for each field of ``DownloadOptions``, with the same name. It fetches with the option, and
+also without it where the comparison tells more, and fails unless it sees the difference.
 """
 
 from __future__ import annotations
@@ -71,19 +71,19 @@ MANY_BYTES = 400_000
 
 
 class Fetch(Protocol):
-    """Fetches with these options and returns the bytes; unless ``save_dir`` says otherwise, they are saved in the
-    scene's place under the name that the URL ends in. Raises ``Refused`` where they were refused as declared."""
+    """Fetches with these options and returns the bytes. Unless ``save_dir`` says otherwise, they are saved in the
+    scene's place under the last segment of the URL. Raises ``Refused`` if the backend refused an option as declared."""
 
     def __call__(self, url: str, /, **options: Any) -> bytes: ...
 
 
 class Refused(Exception):
-    """The backend has refused an option, as it declares."""
+    """The backend refused an option that it declares it cannot honour."""
 
 
 @dataclasses.dataclass
 class Scene:
-    """What an effect has at hand. Files of ``size`` bytes may be small."""
+    """The servers, directories and helpers that an effect uses. A file of ``size`` bytes may be a small file."""
 
     size: int
     place: Path
@@ -96,32 +96,32 @@ class Scene:
     fetch: Fetch = dataclasses.field(init=False)
 
     def url(self, route: str = "good", **parameters: Any) -> str:
-        """A file ``x`` at the server."""
+        """The URL of a file ``x`` on the server."""
         return self.server.url(f"/{route}/x", **({"size": self.size} | parameters))
 
     def comes(self, url: str = "", **options: Any) -> None:
-        """The right bytes come."""
+        """Check that the download brings the right bytes."""
         assert self.fetch(url or self.url(), **options) == content(self.size)
         self.clear()
 
     def fails(self, kind: type[DownloadError], url: str = "", **options: Any) -> None:
-        """It fails with such an error, and leaves nothing."""
+        """Check that the download fails with this type of error and leaves no files."""
         with pytest.raises(kind):
             self.fetch(url or self.url(), **options)
         self.clear()
 
     def clear(self) -> None:
-        """The next download finds no file of this one."""
+        """Remove the files, so that the next download does not find them."""
         for path in self.place.iterdir():
             if path.is_file():
                 path.unlink()
 
     def seen(self, header: str, server: MisbehavingServer | None = None) -> set[str | None]:
-        """The values that requests had of a header."""
+        """The values of this header in the requests so far."""
         return {request.headers.get(header) for request in (server or self.server).requests}
 
     def written(self, name: str, text: str) -> Path:
-        """A private file beside the place."""
+        """Write a file with private permissions beside the scene's place."""
         path = self.place.with_name(name)
         path.write_text(text)
         path.chmod(0o600)
@@ -237,7 +237,7 @@ def mirrors(scene: Scene) -> None:
 
 
 def _at_github(scene: Scene) -> tuple[str, dict[str, Any]]:
-    """A dead URL of GitHub, and the options that lead to it and to a mirror that is not."""
+    """A dead GitHub URL, and options for a proxy that leads to the test server and for a working mirror."""
     url = f"http://github.com/status/x?code=404&size={scene.size}"
     rule = "http://github.com/status/x?code=404=http://mirror.example/good/x?id="
     return url, {"proxy": f"http://127.0.0.1:{scene.server.port}", "github_mirrors": [rule]}
@@ -285,7 +285,7 @@ def max_file_size(scene: Scene) -> None:
 
 
 def _most_at_a_time(scene: Scene, **options: Any) -> tuple[int, int]:
-    """How many connections a server that is slow to answer has had at a time, and how many requests it was at."""
+    """The most connections, and the most requests, that a slow server had at the same time."""
     with CountingServer(size=8 * MIB, delay_s=0.1) as counting:
         assert len(scene.fetch(counting.url("x"), **{"min_split_size": "1M"} | options)) == 8 * MIB
         scene.clear()
@@ -330,7 +330,7 @@ def max_download_limit(scene: Scene) -> None:
     scene.size = MANY_BYTES
     begun_s = time.monotonic()
     scene.comes(max_download_limit=MANY_BYTES // 2)
-    # What a bucket has at first is no more than it gets in a second.
+    # A token bucket starts with at most one second's worth.
     assert time.monotonic() - begun_s >= 0.9
 
 
@@ -360,7 +360,7 @@ def no_proxy(scene: Scene) -> None:
 
 
 def bind_address(scene: Scene) -> None:
-    # One that is for documentation, and nobody's.
+    # An address reserved for documentation, so no machine has it.
     scene.fails(ConnectionFailed, bind_address="192.0.2.1", max_tries=1)
     scene.comes(bind_address="127.0.0.1")
 
@@ -482,7 +482,7 @@ def trace(scene: Scene) -> None:
 
 @contextlib.contextmanager
 def _deaf_port() -> Iterator[int]:
-    """A port whose connections are never made: its queue is full."""
+    """A port on which connecting never succeeds, because its backlog is full."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -519,7 +519,7 @@ def max_tries(scene: Scene) -> None:
 
 
 def retry_wait(scene: Scene) -> None:
-    # It is the upper bound of a wait that is drawn.
+    # The option is the upper bound of a random wait.
     scene.patch.setattr("random.uniform", lambda low, high: high)
     scene.comes(scene.url("status", code=503, times=1), retry_wait=0.6)
     first, second, *_ = scene.server.requests

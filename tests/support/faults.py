@@ -1,10 +1,10 @@
-"""A child whose calls fail when a test says so: what a disk, a resolver, a kernel or libcurl does once a year.
+"""A child process whose calls fail on request, for failures of disk, resolver, kernel or libcurl that are very rare.
 
-    with_faults(tmp_path)      # what to put into the child's environment
+    with_faults(tmp_path)      # what to add to the child's environment
     fail("pwrite", errno.EIO)  # in the child: the next call of it fails, once
 
-System calls are replaced by a library that the loader puts before the C library (``LD_PRELOAD``), so that libcurl's own
-calls fail, too. Functions of libcurl's are replaced by one that depends on libcurl and is named to the engine in its
+System calls are replaced by a library that is loaded before the C library (``LD_PRELOAD``), so that libcurl's own calls
+fail too. libcurl's functions are replaced by a library that is linked with libcurl and that the engine loads in its
 place (``RANGEFETCH_LIBCURL``).
 """
 
@@ -168,14 +168,14 @@ REPLACE(curl_multi_add_handle, (void *multi, void *easy), (multi, easy))
 
 
 def with_faults(directory: Path) -> dict[str, str]:
-    """The environment of a child in which calls can be made to fail; made in ``directory``, once."""
+    """Environment variables for a child whose calls can be made to fail. The libraries are built in ``directory``."""
     calls, functions = directory / "faults.so", directory / "libcurl-faults.so"
     if not calls.exists():
         _compile(_SOURCE, calls, "-ldl")
         real = libcurl.load().path
         _compile(_LIBCURL_SOURCE, functions, f'-DLIBCURL="{real}"', real, f"-Wl,-rpath,{Path(real).parent}", "-ldl")
     return {
-        # After those that are there: a sanitizer insists on being the first.
+        # After any library already listed, because a sanitizer must come first.
         "LD_PRELOAD": f"{os.environ.get('LD_PRELOAD', '')} {calls}".strip(),
         "RANGEFETCH_LIBCURL": os.fspath(functions),
     }
@@ -188,11 +188,11 @@ def _compile(source: str, library: Path, *options: str) -> None:
 
 
 def fail(name: str, failure: int, times: int = 1, after: int = 0) -> None:
-    """In the child: ``times`` calls of ``name`` by a loop fail with the errno, or libcurl's code, ``failure``, once
-    ``after`` of them have worked."""
+    """In the child: let ``after`` calls of ``name`` by a loop succeed, then make the next ``times`` fail with
+    ``failure``, an errno or a libcurl code."""
     assert ctypes.CDLL(None).rf_test_fail(name.encode(), failure, times, after) == 0
 
 
 def happened(name: str) -> int:
-    """In the child: how many calls have been failed; of ``sync_file_range``, have been made."""
+    """In the child: how many calls of ``name`` have been made to fail; for ``sync_file_range``, how many were made."""
     return int(ctypes.CDLL(None).rf_test_happened(name.encode()))

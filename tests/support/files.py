@@ -1,4 +1,4 @@
-"""What lies on the disk: the names in a directory, and what the state of an unfinished download says."""
+"""What is on the disk: the names in a directory, and the saved state of an unfinished download."""
 
 import shutil
 import tempfile
@@ -12,19 +12,19 @@ MIB = 1 << 20
 
 
 def names(directory: Path) -> list[str]:
-    """What lies in the directory."""
+    """The names in the directory."""
     return sorted(entry.name for entry in directory.iterdir())
 
 
 def begun(path: Path) -> list[str]:
-    """The names that an unfinished download of ``path`` may leave."""
+    """The names of the files that an unfinished download of ``path`` may leave."""
     return [f"{path.name}.part", f"{path.name}.part.json"]
 
 
 def read_state(path: Path) -> state.State | None:
-    """The saved state of ``path``, if there is one; of a download that is at work, too."""
+    """The saved state of ``path``, if there is one. Also works while the download runs."""
     with tempfile.TemporaryDirectory() as directory:
-        # Who loads a state tidies up beside it.
+        # Loading a state also tidies up beside it, so load a copy.
         copy = Path(directory) / "state"
         try:
             shutil.copyfile(path.with_name(f"{path.name}.part.json"), copy)

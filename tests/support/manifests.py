@@ -1,4 +1,4 @@
-"""The same two files in each format of manifests that is text."""
+"""The same two files in each text format of manifests."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def metalink(number: int) -> str:
     )
 
 
-# What is said in each format: a text, and what can be known from it beyond the URL.
+# For each format: a manifest, and the fields that it gives besides the URL.
 FORMATS: dict[str, tuple[str, Sequence[str]]] = {
     "urls": (lines(lambda n: URLS[n], "# a comment", ""), ()),
     "aria2": (
@@ -215,7 +215,7 @@ BASED = {"checksums", "huggingface"}
 
 
 def items_of(text: str | bytes, **how: Any) -> list[ManifestItem]:
-    """What a manifest lists."""
+    """The items in a manifest."""
     octets = text if isinstance(text, bytes) else text.encode()
     return list(read_manifest(io.BytesIO(octets), **how))
 

@@ -1,4 +1,4 @@
-"""Ports for programs that cannot be told to take a free one."""
+"""Ports for programs that cannot choose a free port themselves."""
 
 import contextlib
 import itertools

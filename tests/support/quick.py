@@ -1,4 +1,4 @@
-"""``make quick``: the tests that need neither a server nor a clock, told by what their modules import."""
+"""``make quick``: the tests that need neither a server nor a clock, recognised by what their modules import."""
 
 import types
 
@@ -12,13 +12,13 @@ _SLOW_PACKAGES = ("aria2", "engine", "manager", "servers", "support")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark it, if it is one."""
+    """Mark the test if it is quick."""
     if isinstance(item, pytest.Function) and not _SERVERS & set(item.fixturenames) and not _is_slow(item.module):
         item.add_marker(pytest.mark.quick)
 
 
 def _is_slow(module: types.ModuleType) -> bool:
-    """Whether it imports what starts something, waits for something, or looks at a clock."""
+    """Whether the module imports something that starts processes or servers, waits, or reads a clock."""
     for value in vars(module).values():
         name = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None) or ""
         if name in _SLOW_MODULES or name.partition(".")[0] in _SLOW_PACKAGES:

@@ -1,4 +1,4 @@
-"""What a server was asked for."""
+"""The requests that a server has received."""
 
 import itertools
 from collections.abc import Iterable
@@ -9,12 +9,12 @@ __all__ = ["gaps", "paths", "sent"]
 
 
 def sent(requests: Iterable[Request]) -> int:
-    """The body bytes of these requests."""
+    """The body bytes sent in reply to these requests."""
     return sum(request.bytes_sent for request in requests)
 
 
 def paths(server: MisbehavingServer) -> list[str]:
-    """The routes that were asked for, in order."""
+    """The requested routes, in order."""
     return [request.path.split("/")[1].partition("?")[0] for request in server.requests]
 
 

@@ -1,4 +1,4 @@
-"""What a session file says."""
+"""Reading session files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def listed_in(path: Path) -> list[dict[str, Any]]:
-    """The downloads in it, each as its last line says; none where there is no file."""
+    """The downloads in a session file, each as its last line has it; none if there is no file."""
     entries: dict[str, dict[str, Any]] = {}
     lines = path.read_text().splitlines() if path.exists() else []
     for line in lines[1:]:

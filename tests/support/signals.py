@@ -1,7 +1,7 @@
-"""Tests whose parent ignores signals, as under ``nohup make test &``.
+"""Running the tests while signals are ignored, as under ``nohup make test &``.
 
-What a process ignores, its children ignore too, through exec; a handler does not pass through. So that a child of a
-test can be interrupted wherever the tests run, what is ignored here gets a handler that does nothing.
+Ignored signals stay ignored in children, even after exec; handlers are not inherited through exec. Each ignored signal
+is given a handler that does nothing, so that the tests can interrupt their children.
 """
 
 import signal
@@ -12,7 +12,7 @@ __all__ = ["pytest_sessionstart"]
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Before any test starts a child."""
+    """Do so before any test starts a child."""
     for name in ("SIGINT", "SIGQUIT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows lacks some
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:

@@ -1,4 +1,4 @@
-"""Downloads that are brought into a state."""
+"""Bringing downloads into a given status."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ __all__ = ["Stage"]
 
 
 class Stage:
-    """Downloads in whatever state a test wants, of a manager that has one active at a time."""
+    """Provides downloads in any status, for a manager that has one active at a time."""
 
     def __init__(self, manager: DownloadManager, server: MisbehavingServer, valve: Valve, target: Path) -> None:
         self.manager = manager
@@ -25,12 +25,12 @@ class Stage:
         return status_of(self.manager, gid)
 
     def begin(self, name: str = "file.bin", steps: str = "", **options: Any) -> str:
-        """A download that goes on until the valve is opened, after these steps of a script."""
+        """Start a download that runs these steps of a script, and then waits until the valve is opened."""
         url = self.server.url("/script/x", size=SIZE, id=name, steps=steps, then="valve")
         return self.manager.download(url, into(self.target, name, **options))
 
     def download_that_is(self, status: DownloadStatus, name: str = "file.bin") -> str:
-        """One in this state. Of those that are not finished and not paused there may be one."""
+        """A download with this status. Only one may be neither finished nor paused."""
         manager = self.manager
         match status:
             case DownloadStatus.WAITING:
@@ -48,7 +48,7 @@ class Stage:
                 manager.wait(gid)
             case DownloadStatus.ERROR:
                 if manager.backend == "aria2":
-                    # It is asked first what there is, and a refusal matters only where no other connection works.
+                    # The first request asks what there is, and a refusal counts only if no other connection works.
                     gid = self.begin(name, steps="good|cut:after=1000000|status:code=451", split=1)
                 else:
                     gid = self.begin(name, steps="slow:rate=3M|status:code=451", split=2)

@@ -30,7 +30,7 @@ HOLDER = """if True:
 
 @contextmanager
 def disk_error(number: int, *parts: object) -> Iterator[None]:
-    """The body raises a ``DiskError`` with this errno, and one line that has all ``parts`` in it."""
+    """Check that the body raises a ``DiskError`` with this errno and a one-line message that contains all ``parts``."""
     with pytest.raises(DiskError) as caught:
         yield
     assert caught.value.errno == number
@@ -39,7 +39,7 @@ def disk_error(number: int, *parts: object) -> Iterator[None]:
 
 
 def refusing(number: int) -> Callable[..., None]:
-    """A function that fails with this errno, whatever it is asked."""
+    """A function that always fails with this errno."""
 
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -73,7 +73,7 @@ def publish(opened: Target, *, overwrite: bool = False, durable: bool = False) -
 
 
 def files(directory: Path) -> dict[str, str]:
-    """What lies there; of a saved state only that it is one."""
+    """The files in the directory with their contents; for a saved state, only that it is one."""
     return {
         path.name: "state" if path.name.endswith(".part.json") and state.load(path) else path.read_text()
         for path in directory.iterdir()

@@ -1,4 +1,4 @@
-"""Waiting for something that happens soon."""
+"""Waiting for a condition."""
 
 import time
 from collections.abc import Callable
@@ -12,11 +12,11 @@ AT_ONCE = 10.0
 
 
 def until(condition: Callable[[], object], timeout: float = 30.0) -> None:
-    """Wait until it holds; fail the test if it does not within ``timeout`` seconds."""
+    """Wait until ``condition`` is true; fail the test if that takes more than ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     pause = 0.001
     while not condition():
         if time.monotonic() > deadline:
             pytest.fail(f"this did not become true within {timeout:g} s: {condition}")
         time.sleep(pause)
-        pause = min(1.1 * pause, 0.01)  # what takes long is looked for less often
+        pause = min(1.1 * pause, 0.01)  # check less often as time passes

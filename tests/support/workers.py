@@ -1,10 +1,10 @@
 """``pytest --workers N``: the tests are collected once, and N forks of this process run them.
 
-Workers that each start a Python and collect all tests in it (pytest-xdist) compute longer for that than most tests do;
-here each costs a fork. A worker is given a piece of a file of tests at a time. Those of a group (``xdist_group``) are
-one piece. A worker that dies fails the test that it was running, and another takes its place.
+With pytest-xdist each worker starts a Python and collects all tests, which takes longer than most tests; here a worker
+costs one fork. A worker is given a piece of a test file at a time. The tests of a group (``xdist_group``) form one
+piece. If a worker dies, the test that it was running fails, and another worker takes its place.
 
-pytest-xdist stays for the sanitizer for threads, which does not survive threads in a process that was forked.
+pytest-xdist is still used with ThreadSanitizer, which does not survive threads in a forked process.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ import pytest
 __all__ = ["pytest_addoption", "pytest_runtestloop"]
 
 _LONGEST_PIECE = 16
-_PIECES_FOR_EACH = 8  # at least, so that all have something to do until the end
+_PIECES_FOR_EACH = 8  # at least this many per worker, so that all stay busy until the end
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Say how many."""
+    """Add the option ``--workers``."""
     parser.addoption("--workers", type=int, default=0, metavar="N", help="run the tests in N forks of this process")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """Have workers run the tests, where that is wanted; else pytest runs one after the other."""
+    """Run the tests in workers if that was asked for; otherwise leave it to pytest, which runs them one by one."""
     option = session.config.option
     if not option.workers or option.collectonly or not session.items:
         return None
     if session.testsfailed and not option.continue_on_collection_errors:
-        return None  # what could not be collected, which pytest reports
+        return None  # some tests could not be collected; pytest reports that
     _Workers(session, option.workers).run()
     return True
 
 
 def _pieces(items: list[pytest.Item], workers: int) -> Iterator[list[int]]:
-    """Numbers of tests for one worker: the groups, then parts of files, and those that run alone."""
+    """Pieces of work, as indices of tests: first groups, then parts of files, then the tests that run alone."""
     groups: dict[str, list[int]] = {}
     others: list[int] = []
     for number, item in enumerate(items):
@@ -73,7 +73,7 @@ class _Worker:
 
 
 class _Workers:
-    """Gives out the pieces, and reports what comes of them."""
+    """Hands out the pieces and reports the results."""
 
     def __init__(self, session: pytest.Session, count: int) -> None:
         self._session = session
@@ -81,13 +81,13 @@ class _Workers:
         self._pieces = deque(_pieces(session.items, count))
         self._workers: dict[Connection, _Worker] = {}
         self._names = (f"worker{number}" for number in itertools.count())
-        # It is removed when the run has ended well, and all have theirs in it.
+        # The workers' directories are all in this one, which pytest removes after a successful run.
         self._directory: Path = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]  # private to pytest
 
     def run(self) -> None:
-        """Until all tests have ended, or one that stops the run."""
+        """Run until all tests have ended, or one of them stops the run."""
         reporter: Any = self._session.config.pluginmanager.getplugin("terminalreporter")
-        reporter.showfspath = False  # they come from many files at a time
+        reporter.showfspath = False  # results of many files are interleaved
         try:
             for _ in range(min(self._count, len(self._pieces))):
                 self._start()
@@ -97,7 +97,7 @@ class _Workers:
                     self._hear(connection)
         finally:
             for connection in self._workers:
-                connection.close()  # by which they end
+                connection.close()  # which ends the worker
             for worker in self._workers.values():
                 os.waitpid(worker.pid, 0)
         if self._session.shouldfail:
@@ -133,7 +133,7 @@ class _Workers:
         connection.send(worker.left)
 
     def _bury(self, connection: Connection) -> None:
-        """A worker has ended, since nothing was left, or in the middle of a test."""
+        """Handle the end of a worker, which had nothing left to do or died during a test."""
         worker = self._workers.pop(connection)
         connection.close()
         _, status = os.waitpid(worker.pid, 0)
@@ -165,7 +165,7 @@ def _failed(session: pytest.Session, item: pytest.Item, when: Any, why: str) -> 
 
 
 class _Teller:
-    """A plugin that keeps what there is to report of a test, in the place of the one that prints it."""
+    """A plugin that collects the reports of a test, in place of the one that prints them."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -176,7 +176,7 @@ class _Teller:
 
 
 def _work(session: pytest.Session, connection: Connection, directory: Path) -> None:
-    """Run what the other end says, and end the process."""
+    """Run the tests that the other end of the connection names, then end the process."""
     status = 1
     try:
         teller = _begin(session, directory)
@@ -186,7 +186,7 @@ def _work(session: pytest.Session, connection: Connection, directory: Path) -> N
             if not piece:
                 break
             for number, following in itertools.zip_longest(piece, piece[1:]):
-                # What comes after the piece is not known yet: only what is for the whole session stays.
+                # The next piece is not known yet, so only session-wide fixtures are kept at the end of this one.
                 beyond = session if following is None else session.items[following]
                 session.config.hook.pytest_runtest_protocol(item=session.items[number], nextitem=beyond)
                 connection.send((number, teller.reports))
@@ -201,11 +201,11 @@ def _work(session: pytest.Session, connection: Connection, directory: Path) -> N
     except BaseException:
         traceback.print_exc()
     finally:
-        os._exit(status)  # what is done when Python ends is for the process that was forked
+        os._exit(status)  # Python's exit handlers belong to the parent process
 
 
 def _begin(session: pytest.Session, directory: Path) -> _Teller:
-    """Make what is the other process's this one's: its output, and where it writes."""
+    """Give this process its own output and temporary directory in place of the parent's."""
     plugins = session.config.pluginmanager
     capture = plugins.getplugin("capturemanager")
     capture.stop_global_capturing()
