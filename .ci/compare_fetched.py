@@ -1,8 +1,8 @@
-"""Fetch a file over http and over https from a server on this machine, and compare it by its SHA-256.
+"""Fetch a file over http and https from a server on this machine, and compare the SHA-256.
 
-    python .ci/compare_fetched.py COMMAND...      (as "qemu-aarch64-static ... python3 -m rangefetch")
+    python .ci/compare_fetched.py COMMAND...      (such as "qemu-aarch64-static ... python3 -m rangefetch")
 
-The server is nginx, run by this machine itself; the command may be for another processor or another C library.
+The server is this machine's nginx; the command may be for another processor or another C library.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CONNECTIONS = "8"
 
 
 def main() -> int:
-    """How many of them were not the same."""
+    """Returns how many of the files differed."""
     wrong = 0
     with tempfile.TemporaryDirectory() as name:
         certificates = make_certificates(Path(name) / "certificates")

@@ -1,8 +1,8 @@
-"""What the C compiler has to say about the engine, beyond what a build asks it: anything is an error.
+"""Compile the engine with more warnings than a build uses; any warning is an error.
 
-The engine is translated once more with the lines of its sources in it, and compiled with the warnings that find
-constants which do not fit, and numbers that change when they change their type. GNU's gcc alone has them all. What is
-for other systems than this one is seen by zig, for each of them.
+The engine is translated again with #line directives for its sources, and compiled with the warnings about constants
+that do not fit and about conversions that change a number. Only GNU's gcc has all of them. Code for other systems is
+compiled by zig, once for each of them.
 """
 
 import ast
@@ -18,22 +18,22 @@ from setuptools import Extension
 
 WARNINGS = [
     *("-Wall", "-Wextra", "-Wconversion", "-Wsign-conversion", "-Wshift-overflow=2"),
-    "-Wno-unused-parameter",  # callbacks have the parameters that libcurl gives them
+    "-Wno-unused-parameter",  # libcurl decides the parameters of callbacks
 ]
 CYTHONS_OWN = {
     r"^cython_utility:.*-Wshift-overflow": "its limits of integer types, computed with shifts into the sign",
     r"short unsigned int:10.*-Wconversion": "the table of a class's properties, filled by an initializer",
 }
 BUILD = Path("build/warnings")
-# One for each branch of the preprocessor, and what its compiler is told; -Wunused-const-variable is about what Cython
-# generates. For Windows, the headers of this machine's Python have to be told what it is like.
+# A target for each branch of the preprocessor, with its compiler options. -Wunused-const-variable would report code
+# that Cython generates. The headers of this machine's Python need definitions that describe Windows.
 ELSEWHERE = {
     "aarch64-macos.11.0": [],
     "aarch64-linux-musl": [],
     "x86_64-windows-gnu": ["-include", "ext/rangefetch/python_windows.h"],
 }
 ELSEWHERE_WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-const-variable"]
-ELSEWHERE_WARNINGS += ["-Wno-unused-command-line-argument"]  # of what zig itself tells its compiler
+ELSEWHERE_WARNINGS += ["-Wno-unused-command-line-argument"]  # about options that zig itself adds
 COMMON = ["-std=gnu11", "-DPy_LIMITED_API=0x030B0000", "-isystem", sysconfig.get_path("include")]
 COMMON += ["-iquote", "ext/rangefetch", "-I", "ext/rangefetch"]
 
@@ -47,7 +47,7 @@ def main() -> int:
     else:
         print("There is no GNU gcc, which alone has these warnings.")
     for target, told in ELSEWHERE.items():
-        # Without zig's sanitizers, with which each takes seven times as long.
+        # Without zig's sanitizers, with which compiling takes seven times as long.
         zig = (sys.executable, "-m", "ziglang", "cc", "-target", target, "-O0", "-fno-sanitize=all", "-c")
         wrong += _complaints(*zig, "-o", BUILD / "elsewhere.o", *told, *ELSEWHERE_WARNINGS, source)
     print("\n".join(wrong) or "No warnings.")
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def _complaints(*command: object) -> list[str]:
-    """Also of a compiler that cannot be run."""
+    """The compiler's messages, or the reason why it could not be run."""
     done = subprocess.run([*map(str, command), *COMMON], capture_output=True, text=True, check=False)
     said = (done.stdout + done.stderr).splitlines()
     found = [

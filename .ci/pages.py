@@ -1,8 +1,8 @@
-"""The parts of the pages in docs/ that are made from the code. ``make docs`` runs it first.
+"""Generate the parts of the pages in docs/ that come from the code. ``make docs`` runs this first.
 
-    python .ci/pages.py      writes the parts anew
+    python .ci/pages.py      rewrites the parts
 
-A part stands between ``<!-- made from the code: NAME -->`` and ``<!-- end -->``.
+A part is between ``<!-- made from the code: NAME -->`` and ``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PART = re.compile(r"(<!-- made from the code: (?P<name>[\w ]+) -->\n).*?(<!-- e
 
 
 def main() -> None:
-    """Write every part anew."""
+    """Rewrite every part."""
     for page in sorted(DOCS.rglob("*.md")):
         text = page.read_text()
         made = with_parts(text)
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def with_parts(text: str) -> str:
-    """A page with its parts as the code makes them now."""
+    """The page with its parts regenerated."""
     return _PART.sub(lambda part: f"{part[1]}\n{_PARTS[part['name']]()}\n\n{part[3]}", text)
 
 
@@ -54,7 +54,7 @@ def _table(*rows: tuple[str, ...]) -> str:
 
 
 def _numbers(numbers: frozenset[int]) -> str:
-    """``408, 500-504``; codes by their names."""
+    """Format numbers as ``408, 500-504``, and codes by their names."""
     spans: list[list[int]] = []
     for number in sorted(numbers):
         if spans and number == spans[-1][1] + 1:
@@ -129,7 +129,7 @@ def _defaults() -> str:
 
 
 def _states() -> str:
-    """Each state a line down, each move an arrow from one to another."""
+    """A drawing in which each state is a vertical line and each move an arrow between two of them."""
     width = 11
     middles = {status: width * place + width // 2 for place, status in enumerate(MOVES)}
     lines = ["".join(f"{status:^{width}}" for status in MOVES)]

@@ -1,4 +1,4 @@
-"""What a terminal shows, as an SVG: how the picture in README was made.
+"""Convert a terminal's content to SVG; the picture in README was made with this.
 
 tmux capture-pane -ep | python .ci/picture.py 'rangefetch -d data URL...' docs/live.svg
 """
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-# rich's own has a font from the web in it, and the buttons of a window.
+# rich's own format loads a font from the web and draws a window's buttons.
 _FORMAT = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {terminal_height}" role="img">
 <title>rangefetch fetches three files</title>
 <style>
@@ -34,7 +34,7 @@ _FORMAT = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {termi
 
 
 def main() -> None:
-    """Read what was captured, write the picture."""
+    """Read the captured terminal and write the picture."""
     command, path = sys.argv[1:]
     console = Console(record=True, width=104, file=io.StringIO(), force_terminal=True, color_system="256")
     console.print(Text.assemble(("$ ", "dim"), command))

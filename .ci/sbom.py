@@ -1,4 +1,4 @@
-"""What is in a wheel besides our own sources, as a CycloneDX document: for ``.dist-info/sboms/`` (PEP 770)."""
+"""A CycloneDX document that lists the third-party code in a wheel, for ``.dist-info/sboms/`` (PEP 770)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
-# What becomes part of a compiled extension, and how. libcurl does not: it is loaded at run time, from pycurl's wheel,
-# which has a list of its own, or from the system.
+# Code that becomes part of a compiled extension, and how. libcurl is not included: it is loaded at run time, from
+# pycurl's wheel, which has its own list, or from the system.
 _COMPILED_IN = {
     "Cython": ("Apache-2.0", "Its runtime functions are in the C code that it generates."),
     "ziglang": ("MIT", "The compiler. Functions of its compiler-rt are linked in where a processor needs them."),
@@ -23,7 +23,7 @@ _COMPILED_IN = {
 
 
 def document(version: str, wheel: str, compiled: bool, epoch_s: int) -> str:
-    """The document, as JSON, for the file name of a wheel. It depends on nothing but these and on the installed tools.
+    """The document for a wheel, as JSON. It depends only on the arguments and on the installed tools.
 
     Raises ``ValueError`` if it does not conform to CycloneDX 1.6.
     """
@@ -49,7 +49,7 @@ def document(version: str, wheel: str, compiled: bool, epoch_s: int) -> str:
 
 
 def _component(name: str, license_id: str, description: str | None = None) -> Component:
-    """The version of it that is installed."""
+    """A component, with its installed version."""
     version = metadata.version(name)
     return Component(
         name=name,

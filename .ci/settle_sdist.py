@@ -1,4 +1,4 @@
-"""Rewrite a source distribution so that its bytes depend on its files alone: order, owners, modes, times are settled.
+"""Rewrite a source distribution with fixed order, owners, modes and times, so that its bytes depend only on its files.
 
 python .ci/settle_sdist.py FILE.tar.gz      (times become SOURCE_DATE_EPOCH)
 """

